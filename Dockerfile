@@ -46,9 +46,10 @@ RUN useradd --uid 1000 --no-create-home --home-dir /data picowatch \
 COPY README.md LICENSE ./
 COPY contrib/picowatch.service contrib/picowatch-user.service ./contrib/
 COPY picowatch ./picowatch
-RUN pip install --no-deps --no-build-isolation --no-index --no-cache-dir .
-
 ARG VERSION=
+RUN SETUPTOOLS_SCM_PRETEND_VERSION="$VERSION" \
+    pip install --no-deps --no-build-isolation --no-index --no-cache-dir .
+
 LABEL org.opencontainers.image.title="picowatch" \
     org.opencontainers.image.description="Save a recipe, find its pictures: a hot folder for Stable Diffusion" \
     org.opencontainers.image.licenses="MIT" \
@@ -59,6 +60,7 @@ ENV HOME=/cache XDG_CACHE_HOME=/cache HF_HUB_OFFLINE=1
 USER 1000:1000
 WORKDIR /data
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["picowatch", "status", "--check"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
+    CMD ["sh", "-c", "picowatch status --check || [ $? -eq 4 ]"]
 ENTRYPOINT ["picowatch"]
 CMD ["run"]

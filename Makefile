@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+# What --version says, which changes with each pull and commit in a clone.
+VERSION := $(if $(wildcard .git/logs/HEAD),picowatch/_version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test tests test-heavy test-pythons lint format types docs strips storm meetings \
+.PHONY: help demo run test tests test-field test-heavy test-pythons lint format types docs strips storm meetings \
 	fuzz bench test-gpu bench-gpu first-gpu train release up down image-check clean
 
 help:  ## Show this list.
@@ -24,16 +26,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), torch first. The first time is a large download and takes minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install -q -c constraints.txt hatchling hatch-vcs
 	$(BIN)/pip install -q -c constraints.txt -e .
 	@touch $(INSTALLED)
 
+picowatch/_version.py: .git/logs/HEAD | $(INSTALLED)
+	@$(BIN)/python -m hatchling build --hooks-only --target wheel > /dev/null
+	@touch $@
+
 # What developing needs besides: nothing that is installed is downloaded again.
-$(READY): $(INSTALLED)
+$(READY): $(INSTALLED) | $(VERSION)
 	@echo "Installing what the tests need: Ray, mypy, pytest and others."
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-demo: $(INSTALLED)  ## Install what running needs and render the example pictures (a second run renders nothing again).
+demo: $(INSTALLED) $(VERSION)  ## Install what running needs and render the example pictures (a second run renders nothing again).
 	@$(BIN)/picowatch init > /dev/null
 	@$(BIN)/picowatch run --once
 	@echo
@@ -45,7 +52,7 @@ demo: $(INSTALLED)  ## Install what running needs and render the example picture
 	@echo "settings  $(CURDIR)/picowatch.yaml"
 	@echo "commands  $(CURDIR)/$(BIN)/picowatch --help"
 
-run: $(INSTALLED)  ## Start the daemon: save recipes in inbox/, find pictures in outbox/.
+run: $(INSTALLED) $(VERSION)  ## Start the daemon: save recipes in inbox/, find pictures in outbox/.
 	@$(BIN)/picowatch run
 
 test: lint  ## Lint, format check, types and all tests but the heavy ones.
@@ -54,7 +61,7 @@ test: lint  ## Lint, format check, types and all tests but the heavy ones.
 # Tests call make, too. ORDER=random runs them in a random order and prints its seed, ORDER=SEED runs
 # them in that one again.
 tests: $(READY)
-	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 6 --dist loadfile --no-loadscope-reorder \
+	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 5 --dist loadfile --no-loadscope-reorder \
 		$(if $(ORDER),-p randomly --randomly-seed=$(ORDER:random=default))
 
 test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler, the wheel, 10,000 recipes and others.
@@ -62,7 +69,10 @@ test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler,
 		--ignore tests/load --ignore tests/benchmarks
 	MAKEFLAGS= $(BIN)/pytest -m heavy tests/load tests/benchmarks  # they measure: one at a time
 
-test-pythons: $(READY)  ## The tests that need no torch, on every Python of this machine.
+test-field: $(READY)  ## The tests that name what a new field of recipes lacks (two minutes).
+	$(BIN)/pytest -n 2 tests/recipe tests/metadata tests/daemon/test_batches.py tests/test_docs.py
+
+test-pythons: $(READY)  ## The tests that need no torch, on this machine's oldest Python of each version.
 	$(BIN)/python -m tests.pythons
 
 lint: $(READY)  ## Lint and check the format.

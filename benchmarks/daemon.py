@@ -85,7 +85,7 @@ class Home:
 
     def made(self) -> int:
         listing = self.outbox / "images.jsonl"
-        return listing.read_bytes().count(b"\n") if listing.exists() else 0
+        return listing.read_bytes().count(b'{"file": ') if listing.exists() else 0
 
 
 class Daemon:

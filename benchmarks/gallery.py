@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from PIL import Image
@@ -22,6 +23,7 @@ from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from benchmarks.measuring import machine
+from picowatch.files.essential import Writing
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.pages import thumbnail_of
@@ -122,7 +124,8 @@ class Outbox:
                 listing.write(json.dumps(line(number)) + "\n")
                 self._place(number)
         began = time.perf_counter()
-        self.gallery = Gallery(root, Listing(root / "images.jsonl"))
+        self.gallery = Gallery(root, Listing(root / "images.jsonl"), Writing(Event(), root))
+        self.gallery.catch_up()
         self.made_anew = time.perf_counter() - began
         for number in range(min(pictures, KINDS)):
             self.gallery.add_thumbnail(line(number)["file"], drawn(number))

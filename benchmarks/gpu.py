@@ -24,7 +24,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,11 +35,12 @@ from benchmarks.measuring import spread
 from benchmarks.parts import Found, Part, run_parts
 from picowatch.engine.model.memory import CARD_LADDER, Rung
 from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.protocol import Progress
 from picowatch.engine.protocol import versions as libraries
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.samplers import SAMPLERS
-from tests.engine.requests import difference, ignore_steps
+from tests.engine.requests import difference, draw
 
 REPETITIONS, GIB, ON_CUDA, KLEIN = 5, 2**30, "only on CUDA", "FLUX.2-klein"
 SAME_BATCH = 0.4  # seconds in which the pictures of a batch are written
@@ -76,12 +76,12 @@ def demo(part: Part) -> None:
     def beside(**values: Any) -> Found:
         images, steps = 1 if "exact" in values else 2, 8 if part.on_cuda else 2
         batch = part.batch("demo", images, steps, **values)
-        expected, _ = cpu.render(batch, ignore_steps), device.render(batch, ignore_steps)
+        expected, _ = draw(cpu, *batch), draw(device, *batch)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             wait_mode("warn")
             try:
-                seconds, found = _timed(device.render, batch, ignore_steps)
+                seconds, found = _timed(draw, device, *batch)
             finally:
                 wait_mode("default")
         waits = [one for one in caught if "synchroniz" in str(one.message)]
@@ -100,19 +100,19 @@ def against_diffusers(family: str, part: Part) -> None:
     """Steps a second, times of whole batches and peak memory beside plain diffusers."""
     import torch
 
-    from benchmarks.peers.diffusers_loop import draw, pipeline
+    from benchmarks.peers import diffusers_loop
 
     steps = {"sd15": (4, 24), "sdxl": (2, 8)}[family] if part.on_cuda else (1, 3)
     engine, job, held = part.engine(graphs=True), part.job(family, 1, steps[0]), [0, 0]
-    engine.render(part.batch(family, 1, steps[0]), ignore_steps)
+    draw(engine, *part.batch(family, 1, steps[0]))
     held[1] = torch.cuda.memory_allocated() if part.on_cuda else 0
-    pipe = pipeline(job.asked())
+    pipe = diffusers_loop.pipeline(job.asked())
     pipe.vae.enable_slicing()  # sixteen large pictures at once fit no card
     held[0] = torch.cuda.memory_allocated() - held[1] if part.on_cuda else 0
 
     def theirs(images: int, number: int) -> Any:
         asked = part.job(family, images, number).asked()
-        return draw(pipe, asked, asked["pictures"])
+        return diffusers_loop.draw(pipe, asked, asked["pictures"])
 
     def batch(images: int) -> Found:
         ours = _ours(part, engine, family, images, steps)
@@ -132,7 +132,7 @@ def against_diffusers(family: str, part: Part) -> None:
 
 def _ours(part: Part, engine: Any, family: str, images: int, steps: Sequence[int]) -> Way:
     batches = {number: part.batch(family, images, number) for number in steps}
-    return lambda number: engine.render(batches[number], ignore_steps)
+    return lambda number: draw(engine, *batches[number])
 
 
 def _compared(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Found:
@@ -169,14 +169,16 @@ def _peak(part: Part) -> float:
 
 def rungs(part: Part) -> None:
     """A picture by each memory-saving level: its time, its memory, and how far it is off."""
+    from tests.engine.rungs import on_rung
+
     first: dict[str, Any] = {}
 
     def on(family: str, rung: Rung) -> Found:
-        engine, batch = part.engine(), part.batch(family, 1, 20 if part.on_cuda else 2)
-        engine._ladder = SimpleNamespace(rungs=lambda *_: [rung], worked=lambda *_: None)
-        loading, _ = _timed(engine.render, batch, ignore_steps)
+        engine = on_rung(part.engine(), rung)
+        batch = part.batch(family, 1, 20 if part.on_cuda else 2)
+        loading, _ = _timed(draw, engine, *batch)
         _peak(part)
-        seconds, (image,) = _timed(engine.render, batch, ignore_steps)
+        seconds, (image,) = _timed(draw, engine, *batch)
         off = difference(image, first.setdefault(family, image))
         found = {"seconds": seconds, "seconds with loading": loading, "of 255 from full": off}
         return found | {"level": image.memory_rung, "peak GiB": _peak(part)}
@@ -196,7 +198,7 @@ def memory(part: Part) -> None:
         batch = part.batch("sd15", images, 4, width=size, height=size)
         _peak(part)
         try:
-            image = engine.render(batch, ignore_steps)[0]
+            image = draw(engine, *batch)[0]
         except RenderFailed as error:
             return f"{error.message} {error.remedy}"
         return f"{image.memory_rung}, {_peak(part) - others / GIB:.2f} GiB"
@@ -220,16 +222,16 @@ def killed(part: Part) -> None:
     engine, short, long = part.engine(ChildEngine), *(part.batch("sd15", 1, n) for n in (2, 100))
 
     def picture() -> Found:
-        seconds, images = _timed(lambda: engine.render(short, ignore_steps))
+        seconds, images = _timed(lambda: draw(engine, *short))
         return {"seconds": seconds, "device": images[0].device}
 
-    def kill(done: int, total: int) -> None:
-        if done == 3 and engine.process_id:
+    def kill(progress: Progress) -> None:
+        if progress.done == 3 and engine.process_id:
             os.kill(engine.process_id, signal.SIGKILL)
 
     def die() -> Found:
         try:
-            engine.render(long, kill)
+            list(engine.render(long, kill))
         except EngineDied as error:
             return {"said": f"{error.message} {error.remedy}"}
         raise TypeError("its batch was rendered")
@@ -263,13 +265,13 @@ def folder(part: Part) -> None:
 
 def _script(part: Part, family: str, images: int, steps: int) -> list[float]:
     """Seconds of each picture that a loop around diffusers draws and saves, after one more."""
-    from benchmarks.peers.diffusers_loop import draw, pipeline
+    from benchmarks.peers import diffusers_loop
 
     asked = part.job(family, images, steps).asked()
-    pipe = pipeline(asked)
+    pipe = diffusers_loop.pipeline(asked)
 
     def picture(one: Any) -> None:
-        draw(pipe, asked, [one])[0].save(part.work / "script.png")
+        diffusers_loop.draw(pipe, asked, [one])[0].save(part.work / "script.png")
 
     return [_timed(picture, one)[0] for one in (asked["pictures"][0], *asked["pictures"])][1:]
 
@@ -316,11 +318,11 @@ def _by_recipe(part: Part, models: Path, checkpoint: str, recipe: str, **options
     folders: Any = {"models": models, "start_images": models, "hash_cache": models / jobs.HASHES}
     engine = part.engine(**folders, **options)
 
-    def draw(steps: int) -> Any:
+    def pictures(steps: int) -> Any:
         text = f"{recipe}\nexact: false\nsteps: {steps}"
-        return engine.render(requests_of(models, checkpoint, text), ignore_steps)
+        return draw(engine, *requests_of(models, checkpoint, text))
 
-    return draw
+    return pictures
 
 
 def graphs(part: Part) -> None:
@@ -415,9 +417,9 @@ def details(part: Part) -> None:
         told: Found = {}
         for how, recipe in (("once", once), ("again", again)):
             recipe = f"{recipe}\nseed: {[*range(images)]}"
-            draw = _by_recipe(part, models, "demo", recipe, graphs=True)
-            draw(steps)
-            drawn = [_timed(draw, steps) for _ in range(3)]
+            pictures = _by_recipe(part, models, "demo", recipe, graphs=True)
+            pictures(steps)
+            drawn = [_timed(pictures, steps) for _ in range(3)]
             told[f"{how}: a picture"] = spread([seconds / images for seconds, _ in drawn])
             last = drawn[-1][1]
             told[f"{how}: timings"] = last[0].timings

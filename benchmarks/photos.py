@@ -24,15 +24,20 @@ STRIDE = 50  # photos between two lines of progress
 MB = 1e6
 
 
-def make_photos(folder: Path, count: int) -> None:
-    """Write the photos."""
+def drawn() -> Image.Image:
+    """A picture that is as detailed as a photo."""
     rng = np.random.default_rng(3)
     pixels = np.zeros((SIZE[1], SIZE[0], 3), np.float32)
     for side, share in NOISE.items():
         cells = rng.integers(0, 256, (SIZE[1] // side, SIZE[0] // side, 3), np.uint8)
         large = Image.fromarray(cells).resize(SIZE, Image.Resampling.BICUBIC)
         pixels += share * np.asarray(large, np.float32)
-    photo = pixels.clip(0, 255).astype(np.uint8)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """Write the photos."""
+    photo = np.asarray(drawn())
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Canon", "EOS R5"
     for index in range(count):

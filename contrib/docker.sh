@@ -20,6 +20,16 @@ settings() {
     if [ -n "${SUDO_UID-}" ]; then chown "$SUDO_UID:${SUDO_GID-}" picowatch.yaml; fi
 }
 
+# As pyproject.toml has it, with the commit: the image's build has no git.
+version() {
+    base=$(sed -n 's/.*fallback_version = "\(.*\)0".*/\1/p' pyproject.toml)
+    if commit=$(git rev-parse --short=9 HEAD 2> /dev/null); then
+        echo "$base$(git rev-list --count HEAD)+g$commit"
+    else
+        echo "${base}0"
+    fi
+}
+
 up() {
     used=cpu other=gpu
     if nvidia-smi > /dev/null 2>&1; then
@@ -29,7 +39,7 @@ up() {
     # With sudo the pictures are still those of who typed it.
     found PUID "${SUDO_UID:-$(id -u)}"
     found PGID "${SUDO_GID:-$(id -g)}"
-    found VERSION "$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' picowatch/__init__.py)"
+    found VERSION "$(version)"
     # What the image's build needs, and Docker 20 has to be asked for.
     found DOCKER_BUILDKIT 1
     if [ ! -e "${SETTINGS:-picowatch.yaml}" ]; then settings; fi

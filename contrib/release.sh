@@ -16,8 +16,11 @@ fail() {
     exit 1
 }
 
-step "The version is in picowatch/__init__.py alone; CHANGELOG.md must describe it."
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$project/picowatch/__init__.py")
+step "The version is the tag of this commit; CHANGELOG.md must describe it."
+version=$(cd "$project" && "$python" -m hatchling version)
+case $version in
+    *+*) fail "$version is no release. Commit everything, and tag the commit: git tag v0.3.0" ;;
+esac
 grep -q "^## \[$version\]" "$project/CHANGELOG.md" ||
     fail "CHANGELOG.md has no heading '## [$version]'. Write one, or change the version."
 

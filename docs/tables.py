@@ -3,12 +3,22 @@
 import re
 from collections.abc import Mapping
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+
+from PIL import ExifTags, Image, TiffTags
 
 from picowatch.cli import called_with, parsers
 from picowatch.commands import COMMANDS
 from picowatch.errors import EXIT_CODES
-from picowatch.outbox.listing import OF_FAILURES, OWN
+from picowatch.metadata.exif import EXIF_TYPES, NOT_KEPT, Directory, exif_bytes, name_of
+from picowatch.metadata.iptc import FIELDS
+from picowatch.metadata.xmp import PREFIXES
+from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.listing import OF_FAILURES, OF_RECIPES, OWN
+from picowatch.outbox.log import EVENTS
+from picowatch.outbox.names import FORMATS
+from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, photo_metadata
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.settings import DAILY, FOLDERS, Settings
@@ -17,12 +27,6 @@ DOCS = Path(__file__).parent
 
 
 _USUAL: dict[object, str] = {None: "off", "": "none", (): "none"}
-# What most recipes use.
-DAILY_FIELDS = (
-    *("prompt", "negative_prompt", "checkpoint", "width", "height", "seed", "count", "steps"),
-    *("cfg_scale", "sampler", "image", "denoising_strength", "mask", "loras", "hires", "upscale"),
-    *("control", "sweep"),
-)
 
 
 def recipe_table(daily: bool) -> str:
@@ -32,7 +36,7 @@ def recipe_table(daily: bool) -> str:
     """
     rows: dict[str, list[str]] = {}
     for name, row in ROWS.items():
-        if (name in DAILY_FIELDS) is not daily:
+        if row.daily is not daily:
             continue
         field = RecipeFields.model_fields[name]
         default = "required" if field.is_required() else _USUAL.get(field.default)
@@ -118,15 +122,82 @@ def exit_code_table() -> str:
 
 
 def listing_table(names: Mapping[str, str]) -> str:
-    """What a line of images.jsonl contains besides the request, or one of failures.jsonl."""
+    """What a line of images.jsonl, failures.jsonl or the log may contain."""
     rows = [f"| `{name.replace(', ', '`, `')}` | {means} |" for name, means in names.items()]
     return "\n".join(["| name | what it is |", "|---|---|", *rows])
+
+
+# Of EXIF's main directory; all others that a TIFF may have there are kept, too.
+_MAIN_TAGS = (
+    *("ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit"),
+    *("Software", "DateTime", "Artist", "HostComputer", "Copyright", "Rating", "RatingPercent"),
+    *("XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject"),
+)
+_VALUES = {
+    TiffTags.BYTE: b"\1",
+    TiffTags.ASCII: "2026",
+    TiffTags.SHORT: 1,
+    TiffTags.RATIONAL: 1.0,
+    TiffTags.UNDEFINED: b"2026",
+}
+
+
+def tag_table() -> str:
+    """Which EXIF tags the pictures of each format have from a photo that has all of them."""
+    numbers = {name: number for number, name in ExifTags.TAGS.items()}
+    main = {numbers[name]: TiffTags.lookup(numbers[name]).type or 1 for name in _MAIN_TAGS}
+    gps: dict[int, int] = {
+        int(tag): TiffTags.lookup(tag, ExifTags.IFD.GPSInfo).type or 1 for tag in ExifTags.GPS
+    }
+    types = {0: main, ExifTags.IFD.Exif: EXIF_TYPES, ExifTags.IFD.GPSInfo: gps}
+    exif: dict[int, Directory] = {
+        directory: {tag: (kind, _VALUES[kind]) for tag, kind in tags.items()}
+        for directory, tags in types.items()
+    }
+    columns = [_kept(exif, file, KEPT) for file in FORMATS] + [_kept(exif, "png", NO_PLACE)]
+    rows: dict[str, list[str]] = {}
+    for directory, tags in types.items():
+        for tag in sorted(tags):
+            cells = ("yes" if (directory, tag) in kept else "no" for kept in columns)
+            rows.setdefault(" | ".join(cells), []).append(name_of(directory, tag))
+    never = sorted({ExifTags.TAGS[tag] for tag in NOT_KEPT.intersection(ExifTags.TAGS)})
+    rows[" | ".join("no" for _ in columns)] = never
+    head = [f"| EXIF tags | {' | '.join(FORMATS)} | with `no_place` |", "|---" * 6 + "|"]
+    return "\n".join([*head, *(f"| {', '.join(names)} | {row} |" for row, names in rows.items())])
+
+
+def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, int]]:
+    """Return directories and tags that Pillow reads in a picture of a photo with these tags."""
+    photo, result, pixels = BytesIO(), BytesIO(), Image.new("RGB", (8, 8))
+    pixels.save(photo, "WEBP", exif=exif_bytes(exif))
+    metadata = photo_metadata(photo, keep)
+    file = f"a{FORMATS[kind].ending}"
+    result.write(encoded(file, pixels, {}, Encoding(kind, "auto"), photo=metadata))
+    with Image.open(result) as picture:
+        main = picture.getexif()
+        found = {(0, tag) for tag in main}
+        for directory in exif:
+            found |= {(directory, tag) for tag in main.get_ifd(directory)} if directory else set()
+    return found
+
+
+def iptc_table() -> str:
+    """Which property of XMP each field of IPTC-IIM becomes."""
+    rows = [
+        f"| `{PREFIXES[space]}:{name}` | 2:{number:02} |"
+        for number, (space, name, _) in FIELDS.items()
+    ]
+    return "\n".join(["| XMP | IPTC-IIM |", "|---|---|", *rows])
 
 
 TABLES = {
     "commands": command_table,
     "exit codes": exit_code_table,
+    "log events": partial(listing_table, EVENTS),
+    "EXIF tags": tag_table,
+    "IPTC fields": iptc_table,
     "images.jsonl": partial(listing_table, OWN),
+    "images.jsonl, recipes": partial(listing_table, OF_RECIPES),
     "failures.jsonl": partial(listing_table, OF_FAILURES),
     "recipe fields": partial(recipe_table, daily=True),
     "more recipe fields": partial(recipe_table, daily=False),

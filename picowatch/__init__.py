@@ -2,7 +2,10 @@
 
 import os
 
-__version__ = "0.2.0"
+try:
+    from picowatch._version import __version__ as __version__
+except ImportError:  # a folder that nothing was built or installed from
+    __version__ = "unknown"
 
 # pydantic searches all installed packages for plugins, which takes longer than a check, and no
 # foreign code may run where recipes are read. https://docs.pydantic.dev/latest/concepts/plugins/

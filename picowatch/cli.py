@@ -27,6 +27,7 @@ from picowatch.errors import (
 
 if TYPE_CHECKING:
     from picowatch.settings import Settings
+    from picowatch.sources import Folders
 
 _SHARED = (
     ("--inbox", "DIR", "folder of recipes (inbox)"),
@@ -81,9 +82,25 @@ def _parsed(
     options, unknown = parser.parse_known_args(words)
     if unknown:
         own = commands[options.command]
-        meant = _near(unknown[0].partition("=")[0], own._option_string_actions)
+        flag = unknown[0].partition("=")[0]
+        meant = _near(flag, own._option_string_actions) or _setting_meant(flag)
         own.error(f"It takes no {unknown[0]!r}.{meant}")
     return options
+
+
+def _setting_meant(flag: str) -> str:
+    """Return where to write the setting that a flag names; "" if no setting has such a name."""
+    from difflib import get_close_matches
+
+    from picowatch.settings import FILE_NAME, PREFIX, Settings
+
+    names = get_close_matches(flag.strip("-").replace("-", "_"), Settings.model_fields, 1, 0.8)
+    if not (flag.startswith("--") and names):
+        return ""
+    (name,) = names
+    return (
+        f" {name} is a setting: write '{name}: …' into {FILE_NAME}, or set {PREFIX}{name.upper()}."
+    )
 
 
 def _near(word: str, known: Iterable[str]) -> str:
@@ -99,8 +116,10 @@ def _run(options: argparse.Namespace) -> int:
     code: int = SUCCEEDED
     _warn_of_variables()
     try:
-        module = import_module(f"picowatch.commands.{COMMANDS[options.command].module}")
-        code = module.main(options, lambda: _settings(options))
+        command = COMMANDS[options.command]
+        module = import_module(f"picowatch.commands.{command.module}")
+        load = _folders if command.module in _ONLY_FOLDERS else _settings
+        code = module.main(options, lambda: load(options))
         sys.stdout.flush()
         return code
     except PicowatchError as error:
@@ -184,28 +203,44 @@ def called_with(parser: argparse.ArgumentParser) -> str:
 
 def _warn_of_variables() -> None:
     """Print which environment variables are misspelt settings."""
-    if any(name.startswith("PICOWATCH_") for name in os.environ):  # else nothing is imported
+    from picowatch.sources import other_variables
+
+    if other_variables(os.environ):  # else nothing is imported
         from picowatch.settings.loading import unknown_variables
 
         for words in unknown_variables(os.environ):
             streams.print_error(f"picowatch: {words}")
 
 
-def _settings(options: argparse.Namespace) -> "Settings":
-    from picowatch.settings import load_settings
-
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags that are settings and were given."""
     names = ("inbox", "outbox", "models", "log_format")
-    flags = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    from picowatch.settings.loading import load_settings
+
+    return load_settings(_flags(options), os.environ, options.settings)
+
+
+def _folders(options: argparse.Namespace) -> "Folders":
+    """Return the folders; a mistake in other settings is only said."""
+    from picowatch.sources import Folders, folders_alone, folders_anyway
+
+    sources = _flags(options), os.environ, options.settings
+    if found := folders_alone(*sources):
+        return found
     try:
-        return load_settings(flags, os.environ, options.settings)
+        settings = _settings(options)
+        return Folders(settings.inbox, settings.outbox)
     except SettingsInvalid as error:
-        if COMMANDS[options.command].module not in _ONLY_FOLDERS:
+        if (found := folders_anyway(*sources)) is None:
             raise
-        settings = load_settings(flags, os.environ, options.settings, only_folders=True)
         first, *others = error.message.splitlines()
         more = f" (Mistakes: {len(others) + 1}.)" if others else ""
         streams.print_error(
             f"picowatch: {first}{more} `picowatch {options.command}` needs only the folders and "
             "continues."
         )
-        return settings
+        return found

@@ -9,8 +9,8 @@ PicowatchError
 ├── OutboxInUse              another picowatch is already using the outbox: exit code 3
 │   └── OutboxInUseByMake    … a `picowatch make`, until its recipes are done
 ├── LedgerCorrupt            the ledger's file is damaged; a new one is built from the pictures
-│   └── LedgerUnsure         … a change that failed counts all the same
 ├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
+├── QueueFull                a folder has as many images queued as it may (ledger/accept.py)
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
 ├── PictureUnreadable        a picture cannot be used, or has no metadata that can be read
@@ -24,33 +24,33 @@ PicowatchError
 Exceptions that nobody sees, because one part of picowatch raises them for another to catch:
 
 ControlFlow
-├── Ended                    picowatch is ending (files/attempt.py)
-├── InboxAway                dropped pictures cannot be copied from it (daemon/dropped.py)
+├── Ended                    picowatch is ending (files/essential.py)
+│   └── CommitUnknown        … because a commit may be written or not (ledger/ledger.py)
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
-├── OtherBytes               a file holds other bytes than those expected (files/inside.py)
+├── OtherBytes               a file holds other bytes than those expected (files/safe_paths.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
+├── NotDrawn                 no row can be made for a pipeline (families/general.py)
 ├── NotHashed                a save needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
-    ├── Wrong                values that a field cannot have (recipe/converters.py)
     ├── NotInstalled         no model of this name (recipe/installed.py)
     │   └── NoneOfThisName       not even one that is refused (recipe/installed.py)
-    ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
-    ├── PromptFailed         what was drawn cannot be a prompt (recipe/prompts/drawing.py)
-    └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
+    └── SamplerUnknown       no sampler of this name (recipe/samplers.py)
 """
 
 import sys
 from shlex import quote
 
-SUCCEEDED, FAILED, INVALID, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130
+SUCCEEDED, FAILED, INVALID, IN_USE, PAUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 # As docs/commands.md has them.
 EXIT_CODES = {
     SUCCEEDED: "success",
-    FAILED: "something failed, or picowatch is not running (`status`)",
+    FAILED: "something failed; picowatch is not running (`status`), or in trouble "
+    "(`status --check`)",
     INVALID: "invalid settings or flags",
     IN_USE: "another picowatch is using this outbox (`run`)",
+    PAUSED: "picowatch is paused, and well otherwise (`status --check`)",
     INTERRUPTED: "interrupted by Ctrl-C or SIGTERM before finishing (`run --once`, `make`)",
 }
 
@@ -111,12 +111,6 @@ class LedgerCorrupt(PicowatchError):
     """The ledger's file is damaged or incomplete."""
 
     usual_remedy = "Run `picowatch run`: it builds a new ledger from the pictures in the outbox."
-
-
-class LedgerUnsure(LedgerCorrupt):
-    """A commit failed, and later turned out to count: what was tried again may be there twice."""
-
-    usual_remedy = "Run `picowatch run` again: it goes on with what the ledger says."
 
 
 class ModelRefused(PicowatchError):

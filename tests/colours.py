@@ -17,6 +17,5 @@ def shares(picture: Image.Image) -> dict[str, float]:
 
 
 def main_colours(picture: Path) -> set[str]:
-    """Return the two most frequent colours of a picture."""
     with Image.open(picture) as image:
         return {*list(shares(image))[:2]}

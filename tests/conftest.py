@@ -14,8 +14,11 @@ from hypothesis import settings
 from tests.house import House
 
 # Time limits of single examples fail on busy machines and find nothing. The examples are the same
-# each time, so that a failure is the change's: EXPLORE=1 draws others.
-settings.register_profile("picowatch", deadline=None, derandomize="EXPLORE" not in os.environ)
+# each time, so that a failure is the change's: EXPLORE=1 draws others, and more.
+EXPLORES = "EXPLORE" in os.environ
+settings.register_profile(
+    "picowatch", deadline=None, derandomize=not EXPLORES, max_examples=200 if EXPLORES else 40
+)
 settings.load_profile("picowatch")
 
 # Without cached bytecode, each process that a test starts would compile picowatch again.
@@ -44,6 +47,7 @@ if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
 LONG = (
     "tests/engine/ray/",
     "tests/fuzz/",
+    "tests/gpu/",
     "tests/load/",
     "tests/meetings/",
     "tests/power/",

@@ -13,8 +13,9 @@ from picowatch.engine.protocol import (
     Look,
     MemoryUse,
     OnPreview,
-    OnStep,
+    OnProgress,
     Place,
+    Progress,
     RenderedImage,
     RgbPicture,
     go_on,
@@ -35,7 +36,7 @@ class DigestEngine:
 
     Equal requests give equal pixels, different ones different pixels. `before_batch` is called
     in the engine's thread before each batch: it may wait for an event the test holds, or raise
-    what this batch is to fail with. `after_step` is called after each step's `on_step`, with
+    what this batch is to fail with. `after_step` is called after each step's `on_progress`, with
     the steps done; it may wait or raise too. `heeds` tells, each time that a batch is to be
     interrupted, whether it is. `batches` lists every batch that was started;
     `timings` are those of each picture, if there are any.
@@ -53,7 +54,7 @@ class DigestEngine:
     def render(
         self,
         batch: Batch,
-        on_step: OnStep,
+        on_progress: OnProgress,
         on_preview: OnPreview = unseen,
         look: Look = go_on,
     ) -> list[RenderedImage]:
@@ -66,7 +67,7 @@ class DigestEngine:
         self.batches.append(tuple(batch))
         self.on_preview = on_preview
         pictures, stop = Future[list[RenderedImage]](), threading.Event()
-        given = tuple(batch), on_step, pictures, stop
+        given = tuple(batch), on_progress, pictures, stop
         threading.Thread(target=self._draw, args=given, daemon=True).start()
         try:
             while not pictures.done():
@@ -82,13 +83,12 @@ class DigestEngine:
         return pictures.result()
 
     def close(self) -> None:
-        """Implement `Engine.close`."""
         self._started = False
 
     def _draw(
         self,
         batch: tuple[ImageRequest, ...],
-        on_step: OnStep,
+        on_progress: OnProgress,
         pictures: "Future[list[RenderedImage]]",
         stop: threading.Event,
     ) -> None:
@@ -97,7 +97,7 @@ class DigestEngine:
             for done in range(1, batch[0].steps + 1):
                 if stop.is_set():
                     return
-                on_step(done, batch[0].steps)
+                on_progress(Progress("draw", done, batch[0].steps))
                 self.after_step(done)
             images = [digest_picture(request, len(batch)) for request in batch]
             for image in images:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, Progress, RenderedImage
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
@@ -17,23 +17,20 @@ HOLD = Path("hold").absolute()
 
 
 class DigestRenderer:
-    """A renderer for the engine process."""
-
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._pause = threading.Event()
 
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_step: OnStep,
+        on_progress: OnProgress,
         interrupted: Callable[[], bool],
     ) -> list[RenderedImage]:
-        """Return each request's digest as a picture, after its steps."""
         while HOLD.exists() and not interrupted():
             self._pause.wait(STEP_SECONDS)
         for done in range(1, batch[0].steps + 1):
             self._pause.wait(STEP_SECONDS)
             if interrupted():
                 raise EngineStopped("interrupted")
-            on_step(done, batch[0].steps)
+            on_progress(Progress("draw", done, batch[0].steps))
         return [digest_picture(request, len(batch)) for request in batch]

@@ -11,24 +11,24 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-_OUTSTANDING = "picowatch.ledger.outstanding"
+_OUTSTANDING = "picowatch.ledger.followups"
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
 _GALLERY = "picowatch.outbox.gallery"
 _PAGES = "picowatch.outbox.pages"
 # `A > B` is B, while A is being done.
 POINTS = {
-    "before a save is read": "picowatch.inbox.inbox:Inbox._read",
-    "before a start image's copy is in place": "picowatch.outbox.start_images:write_atomically",
+    "before a save is read": "picowatch.inbox.inbox:Inbox.read",
+    "before a start image's copy is in place": "picowatch.inbox.named_pictures:write_atomically",
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
     "before a save is accepted": "picowatch.ledger.accept:accept",
     "before a save is refused": "picowatch.ledger.accept:refuse",
-    "after a save is accepted": "picowatch.daemon.answer:accepted",
+    "after a save is accepted": "picowatch.daemon.accept:accepted",
     "before a deletion is noted": "picowatch.ledger.accept:forget",
     "before a renaming is noted": "picowatch.ledger.accept:rename",
     "before an image is claimed": "picowatch.ledger.queue:claim",
     "in the middle of a claim": "picowatch.ledger.queue:next_file",
-    "before a dropped picture's copy is in place": "picowatch.daemon.dropped:copy_atomically",
-    "while a batch renders": "picowatch.daemon.worker:Worker._on_step",
+    "before a dropped picture's copy is in place": "picowatch.daemon.dropped:write_atomically",
+    "while a batch renders": "picowatch.daemon.rendering:Rendering.report",
     "before pictures are handed over": "picowatch.ledger.queue:hand_over",
     "before a picture is written": _PUBLISH,
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
@@ -40,15 +40,14 @@ POINTS = {
     "before a picture is in the gallery": f"{_GALLERY}:Gallery.add",
     "before the ledger says done": "picowatch.ledger.queue:finish",
     "before a failure is noted": "picowatch.ledger.queue:fail",
-    "before a failure is listed": "picowatch.daemon.finish:list_failures",
-    "before the ledger says that a failure is listed": f"{_OUTSTANDING}:mark_failures_listed",
-    "before a recipe is finished": "picowatch.daemon.finish:finish",
+    "before a failure or a recipe is listed": "picowatch.daemon.followups:_list_lines",
+    "before the ledger says that this is listed": f"{_OUTSTANDING}:mark_lines_listed",
+    "before a recipe is finished": "picowatch.daemon.followups:follow_up",
     "before a recipe is marked finished": f"{_OUTSTANDING}:done_with",
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
-    "before a refused step is noted": "picowatch.daemon.build:note_attempt",
     "before a contact sheet is remembered": "picowatch.ledger.contact_sheets:mark_sheet_done",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
-    "before a recipe is taken out of the inbox": "picowatch.daemon.finish:_take_out",
+    "before a recipe is taken out of the inbox": "picowatch.daemon.followups:_take_out",
     "after a recipe is archived": f"{_OUTSTANDING}:archive",
     "before a command is done": "picowatch.daemon.commands:Control.do",
     "before a command that waits is noted": "picowatch.ledger.control:note_command",
@@ -56,7 +55,11 @@ POINTS = {
     "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
     "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
-    "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages._announce",
+    "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages.announce",
+    "before a moved picture's line is written": "picowatch.daemon.picture_commands:line_of_moved",
+    "before the ledger says where it is": "picowatch.ledger.contact_sheets:follow_moved",
+    "before it is deleted at its former place": "picowatch.outbox.outbox:Outbox.leave",
+    "before the gallery shows it there": f"{_GALLERY}:Gallery.keep",
     "in the middle of building a new ledger": "picowatch.ledger.rebuild:_enter",
     "in the middle of an upgrade of the ledger": "picowatch.ledger.migrations:run",
 }

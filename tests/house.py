@@ -89,7 +89,6 @@ class House:
         )
 
     def save(self, name: str, text: str | bytes) -> Path:
-        """Write a recipe in place, as most editors do."""
         path = self.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -103,17 +102,14 @@ class House:
         return path
 
     def once(self, **values: Any) -> bool:
-        """Do `picowatch run --once` in this process; return whether everything succeeded."""
         settings = self.settings(**values)
         check_folders(settings)
         return self._supervisor(settings, Mode(once=True)).run().succeeded
 
     def run_once(self, **values: Any) -> int:
-        """Run the command `picowatch run --once`; return its exit code."""
         return run(self.settings(**values), True, self.make_engine)
 
     def answer(self, name: str, recipe: str | None = None, *files: str) -> Answer:
-        """Return a single run's answer to a command."""
         path = send(self.outbox, Command(name, recipe, files=files))
         self.once()
         answer = wait_for_answer(path, PATIENCE)
@@ -124,7 +120,6 @@ class House:
     def running(
         self, settings_file: SettingsFile | None = None, **values: Any
     ) -> Iterator["House"]:
-        """Do `picowatch run` in a thread of this process."""
         settings = self.settings(**values)
         check_folders(settings)
         supervisor = self._supervisor(settings, Mode(), settings_file)
@@ -175,12 +170,10 @@ class House:
     # -- what came out
 
     def pictures(self, folder: str = "") -> list[str]:
-        """Return all pictures below a folder of the outbox, sorted."""
         found = picture_files(self.outbox)
         return sorted(path for path in found if path.startswith(f"{folder}/" if folder else ""))
 
     def chunk(self, picture: str) -> Chunk:
-        """Return a picture's own metadata."""
         return read_chunk(read_texts(self.outbox / picture)[PICOWATCH])
 
     def request(self, picture: str) -> ImageRequest:
@@ -204,14 +197,12 @@ class House:
         return [request.prompt for batch in self.engine.batches for request in batch]
 
     def error(self, recipe: str) -> str | None:
-        """Return the recipe's error file, if there is one."""
         try:
             return (self.outbox / f"{recipe}.error.txt").read_text()
         except FileNotFoundError:
             return None
 
     def log(self) -> str:
-        """Return the whole log."""
         return (self.outbox / "picowatch.log").read_text()
 
     def status(self) -> dict[str, Any]:
@@ -223,7 +214,6 @@ class House:
         return status
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the complete lines of images.jsonl."""
         return listed(self.outbox)
 
 

@@ -13,7 +13,6 @@ from picowatch.outbox.names import picture_files
 
 
 def rendered(outbox: Path, folder: str = "") -> list[str]:
-    """Return the pictures and contact sheets, without archived dropped pictures."""
     found = [file for file in picture_files(outbox) if "/originals/" not in file]
     return sorted(file for file in found if file.startswith(f"{folder}/" if folder else ""))
 
@@ -30,12 +29,13 @@ def shown(outbox: Path) -> Iterator[str]:
 
 
 def listed(outbox: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of images.jsonl, as the last one may be being written."""
+    """Return the pictures' complete lines of images.jsonl; the last one may be being written."""
     try:
         text = (outbox / "images.jsonl").read_text()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.split("\n")[:-1]]
+    lines = map(json.loads, text.split("\n")[:-1])
+    return [line for line in lines if "file" in line]
 
 
 def is_whole(picture: Path) -> bool:
@@ -48,7 +48,6 @@ def is_whole(picture: Path) -> bool:
 
 
 def error_files(outbox: Path) -> set[str]:
-    """Return the recipes that have an error file."""
     found = (path.relative_to(outbox).as_posix() for path in outbox.rglob("*.error.txt"))
     return {file.removesuffix(".error.txt") for file in found}
 

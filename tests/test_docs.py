@@ -25,11 +25,12 @@ from picowatch.recipe import (
     read_recipes,
 )
 from picowatch.recipe.control import Control
-from picowatch.recipe.fields import FIRST_NAME_OF, ROWS
+from picowatch.recipe.fields import FIRST_NAME_OF, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
 from picowatch.recipe.parts import Find, Hires, Upscale
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.reading import check_template
+from picowatch.recipe.resize_to import ResizeTo
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from tests.commands.picowatch import DIGESTS, clean_environment
 
@@ -48,14 +49,13 @@ FLOWS = {
     "FLUX.1-Fill-dev": ("flux", "Fill"),
     "FLUX.2-klein-4B": ("flux2", "klein 4B"),
     "stable-diffusion-3.5-medium": ("sd3", "3.5 Medium"),
+    "Anima": ("anima", ""),
     "Qwen-Image": ("qwen_image",),
     "Chroma1-HD": ("chroma",),
     "Lumina-Image-2.0": ("lumina2",),
     "Z-Image-Turbo": ("z_image", "Turbo"),
     "Krea-2-Turbo": ("krea2", "Turbo"),
     "ERNIE-Image-Turbo": ("ernie_image", "Turbo"),
-    "AuraFlow-v0.3": ("aura_flow", "0.3"),
-    "Sana_Sprint_1.6B_1024px_diffusers": ("sana_sprint", ""),
 }
 CONTROLNETS = ("demo-sketch", "control_v11p_sd15_canny", "control_v11f1p_sd15_depth")
 INVENTORY = Inventory(
@@ -175,10 +175,10 @@ class AnyPictures(Pictures):
 
 
 def test_the_shown_prompt_lines_are_valid() -> None:
-    """Those are the prompts in docs/txt.md, and the pasted parameters in docs/moving.md."""
+    """Those are the prompts in docs/formats.md, and the pasted parameters in docs/moving.md."""
     counts = [
         [recipe.count for recipe in read_recipes("a.txt", text.encode(), INVENTORY)]
-        for page in ("txt", "moving")
+        for page in ("formats", "moving")
         for text in blocks(PROJECT / f"docs/{page}.md", "")
     ]
     assert counts == [[1, 1], [1, 4, 1], [1, 1]]
@@ -212,7 +212,7 @@ def headings(page: Path) -> set[str]:
 
 
 SETTINGS = {name for kind in (Settings, LocalSettings, RaySettings) for name in kind.model_fields}
-PARTS = {part.name for kind in (Control, Find, Hires, Upscale) for part in fields(kind)}
+PARTS = {part.name for kind in (Control, Find, Hires, ResizeTo, Upscale) for part in fields(kind)}
 # Of shapes that are explained, not fields; and what recipes and settings have besides.
 OTHER_KEYS = {"name", "field", "key", "size", "from", "local", "ray"}
 
@@ -225,8 +225,16 @@ def inline_code(page: Path) -> list[str]:
 
 def test_pages_name_every_field_setting_and_command() -> None:
     """Each field has a heading where it is explained."""
-    explained = re.findall(r"^### (.+)$", (DOCS / "recipes.md").read_text(), re.MULTILINE)
-    assert set(ROWS) <= set(", ".join(explained).split(", "))
+    recipes = (DOCS / "recipes.md").read_text()
+    explained = re.findall(r"^### (.+)$", recipes, re.MULTILINE)
+    missing = {*ROWS} - {*", ".join(explained).split(", ")}
+    assert not missing, f"Add '### {', '.join(missing)}' and a paragraph to docs/recipes.md."
+    pages = recipes + (DOCS / "pictures.md").read_text()
+    words = {*re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`", pages)))}
+    missing = {name for name in PART_FIELDS if name.rpartition(".")[2] not in words}
+    assert not missing, (
+        f"Add {', '.join(missing)} to the table of its field in docs/recipes.md or pictures.md."
+    )
     assert {f"`{name}`" for name in Settings.model_fields} <= words_of("settings.md")
     assert {f"`picowatch {name}" for name in parsers()[1]} <= {
         f"`picowatch {code.split()[1]}" for page in PAGES for code in commands_in(page)

@@ -2,21 +2,25 @@
 
 import ast
 import builtins
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from picowatch import errors
-from picowatch.errors import EXIT_CODES, INTERRUPTED, SUCCEEDED, ControlFlow, PicowatchError
+from picowatch.errors import EXIT_CODES, INTERRUPTED, PAUSED, SUCCEEDED, ControlFlow, PicowatchError
 
 PACKAGE = Path(__file__).parents[1] / "picowatch"
 ROOTS = {PicowatchError.__name__, ControlFlow.__name__}
 
 
-def nodes() -> Iterator[tuple[Path, ast.AST]]:
+@cache
+def nodes() -> list[tuple[Path, ast.AST]]:
     """Return all nodes of the sources, which are parsed without importing torch or Ray."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            yield path.relative_to(PACKAGE), node
+    return [
+        (path.relative_to(PACKAGE), node)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef | ast.Raise)
+    ]
 
 
 def test_the_trees_are_shown_as_they_are() -> None:
@@ -55,7 +59,7 @@ def test_every_error_that_a_user_sees_has_an_exit_code_and_a_remedy() -> None:
     """Classes that are defined elsewhere inherit them."""
     kinds = [one for one in vars(errors).values() if isinstance(one, type)]
     seen = [one for one in kinds if issubclass(one, PicowatchError) and one is not PicowatchError]
-    assert {one.exit_code for one in seen} == EXIT_CODES.keys() - {SUCCEEDED, INTERRUPTED}
+    assert {one.exit_code for one in seen} == EXIT_CODES.keys() - {SUCCEEDED, PAUSED, INTERRUPTED}
     assert [one for one in seen if not one.usual_remedy.endswith(".")] == []
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from picowatch.errors import SettingsInvalid
 from picowatch.settings import LocalSettings, RaySettings, Settings, load_settings
+from picowatch.sources import folders_alone
 from tests.commands.picowatch import picowatch
 
 
@@ -65,10 +66,7 @@ NUMERIC = [
 
 @pytest.mark.parametrize("name", NUMERIC)
 def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None:
-    """Threads cannot wait a billion minutes, and Python does not print very long numbers.
-
-    `settle_seconds: true` is a mistake, not one second.
-    """
+    """Threads cannot wait a billion minutes; `settle_seconds: true` is not one second."""
     for value in ABSURD:
         said = refused(tmp_path, f"{name}: {value}\n")
         assert said.startswith("F")
@@ -95,13 +93,53 @@ def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None
 def test_only_a_regular_file_is_read(
     tmp_path: Path, make: Callable[[Path], object], said: str
 ) -> None:
-    """A pipe would block, /dev/zero has no end, a gigabyte would be parsed twice.
-
-    Python's YAML follows each bracket by a call.
-    """
+    """A pipe would block, /dev/zero has no end, and YAML follows each bracket by a call."""
     make(tmp_path / "picowatch.yaml")
     with pytest.raises(SettingsInvalid, match=said):
         load_settings({}, {}, tmp_path / "picowatch.yaml")
+
+
+SIMPLE = {
+    "nothing": "",
+    "comments": "# device: cpu\n",
+    "below the file": "outbox: pictures\n",
+    "below home": "inbox: ~/recipes\noutbox: /pictures\n",
+    "models": "models: models\noutbox: ../pictures\n",
+    "a card": "checkpoint: dreamshaper_8\ndevice: cuda:1\noutbox:\n",
+}
+
+
+@pytest.mark.parametrize("text", SIMPLE.values(), ids=SIMPLE)
+def test_folders_alone_are_those_of_all_settings(tmp_path: Path, text: str) -> None:
+    """`status` reads them without pydantic, if no more is set than most people do."""
+    file, environment = tmp_path / "picowatch.yaml", {"PICOWATCH_INBOX": "elsewhere"}
+    for given in ({}, {"outbox": Path("flag")}):
+        file.write_text(text)
+        whole = load_settings(given, environment, file)
+        assert folders_alone(given, environment, file) == (whole.inbox, whole.outbox)
+
+
+NOT_SIMPLE = {
+    "another setting": "outbox: pictures\nformat: png\n",
+    "no device": "device: gpu\n",
+    "no name": "checkpoint: 1\n",
+    "a mistake": "devce: cpu\n",
+    "no text": "inbox: 1\n",
+    "no home": "inbox: ~nobody-has-this-name/a\n",
+    "no UTF-8": 'inbox: "\\udc80"\n',
+    "twice": "inbox: a\ninbox: b\n",
+    "no YAML": "inbox: [a\n",
+}
+
+
+@pytest.mark.parametrize("text", NOT_SIMPLE.values(), ids=NOT_SIMPLE)
+def test_what_is_not_simple_is_validated(tmp_path: Path, text: str) -> None:
+    """Then `status` says what is wrong, as all commands do."""
+    file = tmp_path / "picowatch.yaml"
+    file.write_text(text)
+    assert folders_alone({}, {}, file) is None
+    file.write_text("")
+    assert folders_alone({}, {"PICOWATCH_FORMAT": "png"}, file) is None
 
 
 # -- what is wrong is said, and where
@@ -110,7 +148,10 @@ IN_RECIPES = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for a
 
 
 REFUSED = [
-    ("format: jpg", "column 9: format 'jpg': Input should be 'png', 'jpeg', 'webp' or 'avif'."),
+    (
+        "format: jpg",
+        "column 9: format 'jpg': Input should be 'png', 'jpeg', 'webp', 'avif' or 'tiff'.",
+    ),
     ("settle_seconds: 0,5", "column 17: settle_seconds '0,5': Input should be a valid number"),
     ("hook_seconds: 0", "column 15: hook_seconds 0: Input should be greater than 0."),
     ("metrics_address: 9464", "column 18: metrics_address 9464: it must be like 127.0.0.1:9464"),
@@ -183,3 +224,30 @@ def test_a_misspelt_variable_is_named_with_the_nearest_setting(tmp_path: Path) -
     said = "The environment variable PICOWATCH_DIVICE is not a setting."
     words = f"picowatch: {said} Did you mean PICOWATCH_DEVICE?\n"
     assert (answer.returncode, answer.stderr) == (0, words)
+
+
+# -- folders
+
+
+def test_shares_and_limits_are_by_folder(tmp_path: Path) -> None:
+    """`.` is the inbox itself; the environment has the same as YAML."""
+    text = "shares: {ada: 2, ben/: 0.5, .: 1}\nmax_priority: {ada: -1}\nmax_queued:\n  ada: 3\n"
+    settings = read(tmp_path, text, {"PICOWATCH_MAX_QUEUED": "{carl: 4}"})
+    assert settings.shares == {"ada": 2, "ben": 0.5, "": 1}
+    assert (settings.max_priority, settings.max_queued) == ({"ada": -1}, {"carl": 4})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("shares: 2", "it must be a mapping of folders like {ada: 2}"),
+        ("shares: {ada/night: 2}", "ada/night is no folder in the inbox itself"),
+        ("shares: {ada: 0}", "greater than 0"),
+        ("shares: {ada: true}", "a number, not true or false"),
+        ("max_queued: {ada: 0}", "greater than or equal to 1"),
+        ("max_queued: {ada: many}", "a valid integer"),
+        (f"max_priority: {{ada: {10**30}}}", "less than or equal to"),
+    ],
+)
+def test_a_share_or_limit_that_cannot_be_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refused(tmp_path, f"{text}\n")

@@ -62,6 +62,7 @@ def is_rendered(folder: Path, name: str) -> bool:
         ("$P models | true", 0, ""),
         ("$P status | true", 1, ""),
         ("$P run --once | true", 0, ""),
+        ("PYTHONUNBUFFERED=1 $P init home | true", 0, ""),
         # Whoever sends it to a file must know that the file is not whole; a log is elsewhere, too.
         ("$P models --json >/dev/full", 1, FULL),
         ("PYTHONUNBUFFERED=1 $P status --json >/dev/full", 1, FULL),
@@ -110,10 +111,7 @@ def test_picowatch_survives_its_terminal(folder: Path, term: str) -> None:
 def test_picowatch_works_on_while_its_terminal_is_stopped(
     folder: Path, flags: list[str], shown: str
 ) -> None:
-    """Ctrl-S or a stalled connection stops a terminal, with a live view or without.
-
-    Saves are accepted, and SIGTERM ends picowatch.
-    """
+    """By Ctrl-S or a stalled connection, with a live view or without."""
     (folder / "inbox/a.txt").unlink()
     with in_pty(folder, "run", *flags, program=DIGESTS) as screen:
         wait_for(lambda: "is watching" in screen.written)

@@ -4,7 +4,7 @@ from picowatch.catalog.catalog import Catalog
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
 from picowatch.catalog.scan import DEMO_CONTROLNET, DEMO_UPSCALER, EMBEDDED_NAMES, embedded
-from picowatch.families import DEMO
+from picowatch.families.row import DEMO
 
 __all__ = [
     "DEMO",

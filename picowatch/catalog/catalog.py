@@ -21,7 +21,7 @@ from picowatch.catalog.entries import (
     trained_for,
 )
 from picowatch.catalog.finders import finders_in, outlined
-from picowatch.catalog.folder_files import INDEX, folder_files, is_file, is_folder
+from picowatch.catalog.folder_files import folder_files, has_index, is_file, is_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block, unreadable
 from picowatch.catalog.models import (
@@ -48,7 +48,7 @@ from picowatch.catalog.scan import (
 )
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.files.attempt import Ended
+from picowatch.files.essential import Ended
 from picowatch.recipe.inventory import (
     DEMO_RULES,
     Checkpoint,
@@ -93,6 +93,10 @@ class Catalog:
     def keep_hashes(self) -> None:
         """Write the hash cache, if this process may."""
         self._hashes.write()
+
+    def is_there(self) -> bool:
+        """Whether the models folder exists."""
+        return is_folder(self._models)
 
     def inventory(
         self, default_checkpoint: str | None = None, *, must_exist: bool = False
@@ -274,7 +278,7 @@ class Catalog:
         with suppress(OSError):
             for path in sorted(self._models.iterdir()):
                 is_model = path.suffix.lower() in (*SAFETENSORS, GGUF) and is_file(path)
-                if is_model or is_file(path / INDEX):
+                if is_model or has_index(path):
                     name = printable(path.name)
                     where = f"models/{right}/, or to the folder of its kind"
                     reason = f"{name} is in models/ itself: move it to {where}."
@@ -313,8 +317,8 @@ class Catalog:
 def _code() -> str:
     """Return a digest of the code that recognises files: another version may differ."""
     package = Path(__file__).parent
-    files = [package.parent / "families.py", *sorted(package.glob("*.py"))]
-    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    files = [*(package.parent / "families").glob("*.py"), *package.glob("*.py")]
+    return sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
 
 
 def _files(model: Model) -> dict[str, Path]:

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from picowatch.catalog.headers import Header
-from picowatch.families import (
-    COGVIEW4_VAE,
-    FAMILIES,
+from picowatch.families import FAMILIES, OF_VAE
+from picowatch.families.row import (
     FLUX2_VAE,
     FLUX_VAE,
+    KL,
     QWEN21_VAE,
     QWEN_VAE,
-    SANA_VAE,
     SD3_VAE,
     SD_VAE,
     SIXTEEN,
@@ -23,22 +22,18 @@ from picowatch.families import (
 
 # VAE files of Stable Diffusion 1.x, 2.x and XL look alike, and so do those of FLUX.1 and of Stable
 # Diffusion 3.x; folders tell the scale of latents.
-_SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE, 1.0: COGVIEW4_VAE}
-_CLASSES = {
-    "AutoencoderKLQwenImage": QWEN_VAE,
-    "AutoencoderKLQwenImage21": QWEN21_VAE,
-    "AutoencoderKLFlux2": FLUX2_VAE,
-    "AutoencoderDC": SANA_VAE,
-}
+_SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE}
 # diffusers' AutoencoderTiny (TAESD and its relatives) decodes scaled latents. It works for the
-# families of the VAE that it replaces: headers tell only the number of channels.
-TINY_CLASS = "AutoencoderTiny"
-_TINY = {"tiny": SD_VAE, "tiny, 16 latent channels": SIXTEEN}
-_TINY_OF_CHANNELS = dict(zip((4, 16), _TINY, strict=True))
+# families of the VAE that it replaces: headers tell only the number of channels. FLUX.2's (TAEF2)
+# has group-normed layers that diffusers' class lacks.
+TINY_CLASS, TINY_FLUX2 = "AutoencoderTiny", "tiny, FLUX.2"
+_TINY = {"tiny": SD_VAE, "tiny, 16 latent channels": SIXTEEN, TINY_FLUX2: FLUX2_VAE}
+_TINY_OF_CHANNELS = dict(zip((4, 16, 32), _TINY, strict=True))
 _TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
+_POOLED = "decoder.layers.2.pool.1.weight"
 # The first layers of Wan's and Qwen-Image's encoders, in their authors' names and diffusers'.
 _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
-_COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
+_LAST_WIDTH = 512  # of the last level of FLUX.1's; CogView4's has 1024
 _COLOURS = 3
 _QWEN21_CHANNELS = 64
 
@@ -68,20 +63,19 @@ def vae_of_header(header: Header) -> str | None:
     if header.has("model.diffusion_model."):
         return None
     if header.inputs(_TINY_FIRST) == _COLOURS:
-        return _TINY_OF_CHANNELS.get(header.inputs(_TINY_LAST))
+        tiny = _TINY_OF_CHANNELS.get(header.inputs(_TINY_LAST))
+        return tiny if (_POOLED in header.shapes) == (tiny == TINY_FLUX2) else None
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
         colours, latents = max(map(header.inputs, _FRAMES)), header.inputs("decoder.conv_in.weight")
         if (colours, latents) == (_COLOURS + 1, _QWEN21_CHANNELS):
             return QWEN21_VAE
         return QWEN_VAE if colours == _COLOURS else None
-    if header.has("encoder.down_blocks.0.0."):
-        return SANA_VAE
     if header.has("bn.running_mean"):
         return FLUX2_VAE
     prefix = "first_stage_model." if header.has("first_stage_model.") else ""
     first = header.shapes.get(f"{prefix}decoder.conv_in.weight", ())
     if first[1:2] == (16,):
-        return COGVIEW4_VAE if first[0] == _COGVIEW4_WIDTH else SIXTEEN
+        return SIXTEEN if first[0] <= _LAST_WIDTH else None
     of_sd = first[1:2] == (4,) and header.has(f"{prefix}post_quant_conv.")
     return SD_VAE if of_sd else None
 
@@ -90,9 +84,11 @@ def vae_of_config(config: Mapping[str, Any]) -> str | None:
     """Return the variant of the VAE with this config in diffusers' layout; None if unknown."""
     class_name, channels = config.get("_class_name"), config.get("latent_channels", 4)
     if class_name == TINY_CLASS:
-        return _TINY_OF_CHANNELS.get(channels) if isinstance(channels, int) else None
-    if class_name != "AutoencoderKL":
-        return _CLASSES.get(str(class_name))
+        tiny = _TINY_OF_CHANNELS.get(channels) if isinstance(channels, int) else None
+        return None if tiny == TINY_FLUX2 else tiny
+    if class_name != KL:
+        row = OF_VAE.get(str(class_name))
+        return row.vaes[0] if row else None
     if channels == 4:
         return SD_VAE
     scale = config.get("scaling_factor")
@@ -133,6 +129,10 @@ ENCODERS = {
     "Qwen3 8B": Encoder(
         *(_DECODER, (151936, 4096), "qwen_3_8b.safetensors"),
         *("qwen3/text_encoder_8b", "qwen3/tokenizer"),
+    ),
+    "Qwen3 0.6B": Encoder(
+        *(_DECODER, (151936, 1024), "qwen_3_06b_base.safetensors"),
+        *("qwen3/text_encoder_06b", "qwen3/tokenizer"),
     ),
     "Gemma 2 2B": Encoder(_DECODER, (256000, 2304)),
     "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584)),

@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 from functools import cache
 
+from picowatch.catalog.loras import OR_CHROMA
 from picowatch.catalog.models import FOLDERS, FoundModels, Model
 from picowatch.catalog.recognise import UNIONS
 from picowatch.catalog.scan import without_ending
-from picowatch.families import DEMO, FAMILIES
+from picowatch.families import FAMILIES
+from picowatch.families.row import DEMO
 from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.inventory import Checkpoint, ControlNet, rules_of
 from picowatch.recipe.prompts.known_words import KnownWords
@@ -71,6 +73,11 @@ def controlnet_of(model: Model) -> ControlNet:
     return ControlNet(model.name, family, model.text_width, UNIONS.get(model.variant, 0))
 
 
-def trained_for(adapters: Sequence[Model]) -> dict[str, str]:
+def trained_for(adapters: Sequence[Model]) -> dict[str, tuple[str, ...]]:
     """Return the families' names by adapter; the demo model's width does not tell a family."""
-    return {one.name: FAMILIES[one.family].name for one in adapters if one.family not in ("", DEMO)}
+    chroma = FAMILIES["chroma"].name
+    return {
+        one.name: (FAMILIES[one.family].name, *[chroma] * (one.variant == OR_CHROMA))
+        for one in adapters
+        if one.family not in ("", DEMO)
+    }

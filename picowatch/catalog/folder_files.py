@@ -6,32 +6,33 @@ libraries do with others.
 
 import os
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.headers import read_header, small_json
+from picowatch.catalog.sdnq import check_quantisation, packed_weights
 from picowatch.errors import ModelRefused
-from picowatch.files.inside import open_regular
+from picowatch.families import FAMILIES, from_text, row_of_pipeline
+from picowatch.families.general import NotDrawn
+from picowatch.files.safe_paths import open_regular
 from picowatch.recipe.messages.problems import shown
 
-INDEX = "model_index.json"
+INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
 # A file beside one that aria2 has not finished, which has its whole size and header at once.
 ARIA2 = ".aria2"
 WEIGHTS_ENDINGS = {".safetensors"} | PICKLE_ENDINGS
-# The parts of a checkpoint, of any family.
-_PARTS = (
-    *("scheduler", "unet", "transformer", "vae", "processor"),
-    *("text_encoder", "text_encoder_2", "text_encoder_3"),
-    *("tokenizer", "tokenizer_2", "tokenizer_3"),
-    *("siglip", "siglip_processor"),
-)
+# The parts of a checkpoint, of any family with a row of its own.
+_PARTS = {part for row in FAMILIES.values() for part in row.parts}
 # diffusers once wrote a variant after the number of a shard.
 _WEIGHT_NAMES = tuple(
     re.compile(rf"(diffusion_pytorch_)?model{middle}\.safetensors")
     for variant in ("", r"\.fp16", r"\.bf16")
     for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
+_WEIGHTS_INDEX = ".safetensors.index.json"
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
@@ -81,6 +82,36 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def index_of(folder: Path) -> Path:
+    """Return the index of a whole diffusers folder; of two, that of a classic pipeline."""
+    modular = folder / MODULAR_INDEX
+    is_modular = is_file(modular) and not is_file(folder / INDEX)
+    return modular if is_modular else folder / INDEX
+
+
+def has_index(folder: Path) -> bool:
+    """Return whether a folder is a whole diffusers folder, not a single part."""
+    return is_file(index_of(folder))
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return the index of a diffusers folder, with [library, class] for each part.
+
+    Modular pipelines have a third value: where to load the part from. Its type hint is the class
+    even where the first two are null. Raises ModelRefused if the index is missing or damaged.
+    """
+    path = index_of(folder)
+    index = read_json(path)
+    if path.name == INDEX:
+        return index
+    return {part: _type_hint(entry) or entry for part, entry in index.items()}
+
+
+def _type_hint(entry: Any) -> Any:
+    source = entry[2] if isinstance(entry, list) and len(entry) == 3 else None
+    return source.get("type_hint") if isinstance(source, dict) else None
+
+
 def weight_files(part: Path) -> list[Path]:
     """Return the safetensors files with a part's weights; [] if there are none.
 
@@ -112,13 +143,22 @@ def folder_files(folder: Path) -> dict[str, Path]:
     files; weights that are not read, previews and safety checkers do not count.
     """
     parts = [folder]
-    if is_file(folder / INDEX):
-        parts = [folder / part for part in _PARTS if is_folder(folder / part)]
-    found = [folder / INDEX] if parts != [folder] else []
+    if is_whole := has_index(folder):
+        parts = [folder / part for part in _parts_in(folder) if is_folder(folder / part)]
+    found = [index_of(folder)] if is_whole else []
     for part in parts:
         found += weight_files(part)
         found += (path for path in part.iterdir() if _is_text(path) and not is_folder(path))
     return dict(sorted((path.relative_to(folder).as_posix(), path) for path in found))
+
+
+def _parts_in(folder: Path) -> Iterable[str]:
+    """Return the names of the parts that a checkpoint's folder may have."""
+    with suppress(ModelRefused, NotDrawn):
+        pipeline = str(read_json(folder / INDEX).get("_class_name"))
+        if row_of_pipeline(pipeline) is None:
+            return FAMILIES[from_text(pipeline)].parts
+    return _PARTS
 
 
 def _is_text(path: Path) -> bool:
@@ -136,7 +176,7 @@ def check_files(folder: Path) -> None:
             )
 
 
-def check_weights(part: Path) -> None:
+def check_weights(part: Path, remedy: str = "Download the rest.") -> None:
     """Raise ModelRefused unless the part has complete safetensors weights."""
     weights = weight_files(part)
     for path in weights:
@@ -151,7 +191,7 @@ def check_weights(part: Path) -> None:
         if shards and len(weights) != int(shards[1]):
             raise ModelRefused(
                 f"is incomplete: {part.name}/ has {len(weights)} of {int(shards[1])} files of "
-                "weights. Download the rest."
+                f"weights. {remedy[0].upper()}{remedy[1:]}"
             )
         return
     if any(path.suffix in PICKLE_ENDINGS for path in part.iterdir()):
@@ -160,6 +200,8 @@ def check_weights(part: Path) -> None:
             "get the folder's .safetensors files instead, or convert them with `picowatch "
             "convert`, which runs none."
         )
+    if any(path.name.endswith(_WEIGHTS_INDEX) for path in part.iterdir()):
+        raise ModelRefused(f"has only the index of the weights in {part.name}/: {remedy}")
     raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")
 
 
@@ -175,7 +217,12 @@ def check_vocabulary(folder: Path) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """Return a config. Raises ModelRefused if it is missing, damaged or beyond the limits."""
     config = read_json(path)
-    _check_numbers(f"{path.parent.name}/{path.name}", config)
+    told = config.get("quantization_config")
+    if told:
+        check_quantisation(told)
+        packed_weights(map(read_header, weight_files(path.parent)))
+    others = {key: value for key, value in config.items() if key != "quantization_config"}
+    _check_numbers(f"{path.parent.name}/{path.name}", others)
     return config
 
 
@@ -258,4 +305,4 @@ def _check_numbers(where: str, value: Any, key: str = "") -> None:
         if not -most <= value <= most:
             raise ModelRefused(f"{says}: {shown(str(value))}; the limit is {most:,}.")
     if key == "quantization_config" and value:
-        raise ModelRefused("is quantised (quantization_config): not supported. Get it in bfloat16.")
+        raise ModelRefused("is quantised in a part (quantization_config): get it in bfloat16.")

@@ -1,14 +1,15 @@
-"""Recognises diffusers folders: a model_index.json and a folder for each part, or a single part.
+"""Recognises diffusers folders: an index and a folder for each part, or a single part.
 
-This is an allowlist: the rows of picowatch/families.py say which classes of diffusers and
-transformers each part may have. The engine loads no others, whatever a folder names or contains.
+This is an allowlist: the rows of picowatch/families/ say which classes of diffusers and
+transformers each part may have, or that it may have any of their own. The engine loads no others,
+whatever a folder names or contains.
 """
 
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from picowatch.catalog.encoders import vae_of_config
 from picowatch.catalog.finders import recognise_finder
@@ -19,57 +20,75 @@ from picowatch.catalog.folder_files import (
     check_vocabulary,
     check_weights,
     depth_config,
+    has_index,
+    index_of,
     is_file,
     is_folder,
     read_config,
+    read_index,
     read_json,
     read_schedule,
     weight_files,
 )
 from picowatch.catalog.headers import Header, read_header
-from picowatch.catalog.models import Kind, Recognised
-from picowatch.catalog.recognise import ONLY, POOLED, USABLE_INPUTS, controlnet
+from picowatch.catalog.models import Kind, Recognised, holds
+from picowatch.catalog.not_drawn import REFINER
+from picowatch.catalog.recognise import POOLED, USABLE_INPUTS, controlnet
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, Family, row_of_pipeline
+from picowatch.families import FAMILIES, from_text, hub_folder, row_of_pipeline
+from picowatch.families.general import NotDrawn, signature
+from picowatch.families.row import Family
 from picowatch.recipe.messages.problems import shown
 
-_MOST_PIXELS = 2048  # the longest side in a recipe
+_SIDES, _USUAL_SIDE = range(256, 4097, 32), 1024  # of pipelines without a row
 _VAE_FACTOR = 8
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
 _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
-_FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
+_WITHOUT_WORDS = ("ByT5Tokenizer",)  # bytes are its words
+_POOLED_OF_REFINER = 2560
 _CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
 
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """Recognise a whole diffusers folder. ModelRefused says what is missing or not supported."""
-    index = read_json(folder / INDEX)
+    index = read_index(folder)
     row = _row_of(index)
     check_files(folder)
     configs = {}
-    for part in classes_of(folder):
-        if part.startswith(("tokenizer", "processor")):
-            check_vocabulary(folder / part)
-        elif part == "siglip_processor":
-            read_json(folder / part / "preprocessor_config.json")
-        elif part == "scheduler":
-            configs[part] = read_schedule(folder / part)
-        else:
-            if part != "transformer" or not only_lends(folder):
-                check_weights(folder / part)
-            configs[part] = read_config(folder / part / "config.json")
+    for part, class_name in classes_of(folder).items():
+        match holds(class_name):
+            case "words" if class_name not in _WITHOUT_WORDS:
+                check_vocabulary(folder / part)
+            case "pixels":
+                read_json(folder / part / "preprocessor_config.json")
+            case "settings" if part == "scheduler":
+                configs[part] = read_schedule(folder / part)
+            case "weights":
+                if part != "transformer" or row.kind == "general" or not only_lends(folder):
+                    check_weights(folder / part, _get(folder, row, index))
+                configs[part] = read_config(folder / part / "config.json")
     if row.kind == "unet":
         return _unet_folder(row, configs)
-    return _flow_folder(row, index, configs["transformer"])
+    if row.kind == "general":
+        return _general_folder(row, configs)
+    return _flow_folder(row, folder, configs["transformer"])
 
 
 def _row_of(index: dict[str, Any]) -> Family:
     """Return a folder's family; img2img pipelines of the same parts count, too."""
     pipeline = str(index.get("_class_name"))
-    row = row_of_pipeline(_FROM_PICTURES.sub("", pipeline))
-    if row is None:
-        raise ModelRefused(f"is a diffusers folder of a {shown(pipeline)}: {ONLY}")
-    return row
+    try:
+        return row_of_pipeline(pipeline) or FAMILIES[from_text(pipeline)]
+    except NotDrawn as refused:
+        raise ModelRefused(f"is a diffusers folder of a {shown(pipeline)}: {refused}") from refused
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Return the settings of a pipeline without a row in its index, besides its parts."""
+    index = read_json(folder / INDEX)
+    takes = signature(from_text(str(index["_class_name"])), "__init__") or {}
+    return {name: one for name, one in index.items() if name in takes and not _is_part(one)}
 
 
 def _unet_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
@@ -89,6 +108,8 @@ def _unet_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
         expected["cross_attention_dim"] = width != 1280
         expected["projection_class_embeddings_input_dim"] = narrow or pooled == POOLED["sdxl"]
         expected["transformer_layers_per_block"] = narrow or depths == _SDXL_DEPTHS
+        if pooled == _POOLED_OF_REFINER:
+            raise ModelRefused(REFINER)
     for key, fits in expected.items():
         if not fits:
             raise ModelRefused(
@@ -114,35 +135,57 @@ def _text_layers(config: dict[str, Any]) -> int:
     return layers if isinstance(layers, int) else FAMILIES["sd1"].text_layers
 
 
-def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> Recognised:
+def _flow_folder(row: Family, folder: Path, transformer: dict[str, Any]) -> Recognised:
+    index = read_index(folder)
     for setting, value in row.settings.items():
         if index.get(setting) not in (value, None):
+            said = shown(str(index[setting]))
             raise ModelRefused(
-                f"cannot be used: {INDEX} says {setting}: {shown(str(index[setting]))}; "
+                f"cannot be used: {index_of(folder).name} says {setting}: {said}; "
                 f"only {json.dumps(value)} is supported."
             )
-    size = transformer.get("sample_size")
-    size = size if isinstance(size, int) and size > 0 else 0
-    side = min(row.latent_pixels * size, _MOST_PIXELS) or row.native_size
     variant = _variant(row, index, transformer)
     takes = row.variant(variant).references
     edits = takes is not None and takes.required and "processor" in row.parts
     if edits and _class_name(index, "processor") is None:
         raise ModelRefused("is a diffusers folder without processor/: copy the whole folder.")
-    return Recognised("checkpoint", row.key, side, variant=variant)
+    return Recognised("checkpoint", row.key, row.native_size, variant=variant)
+
+
+def _general_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
+    """Return a folder with the side that its pipeline draws by default, or that the configs tell.
+
+    Each level of a VAE but the first halves the sides.
+    """
+    vae, size = configs["vae"], configs["transformer"].get("sample_size")
+    levels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    factor = 2 ** (len(levels) - 1) if isinstance(levels, list) else _VAE_FACTOR
+    side = size * factor if isinstance(size, int) else 0
+    side = row.native_size or (side if side in _SIDES else _USUAL_SIDE)
+    return Recognised("checkpoint", row.key, side)
 
 
 def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:
     """Return the variant by index and transformer config; "" if only the name tells it."""
     settings = index | {f"transformer/{name}": value for name, value in transformer.items()}
-    pipeline = _FROM_PICTURES.sub("", str(index["_class_name"]))
+    pipeline = from_text(str(index["_class_name"]))
     pipeline = row.pipelines.text if pipeline in row.more_folders else pipeline
     for name, one in row.variants.items():
         is_told = one.like is None or one.config is not None
-        is_its = (one.pipelines or row.pipelines).text == pipeline
+        # An index may name another class than its blocks': the config tells.
+        is_its = row.modular or (one.pipelines or row.pipelines).text == pipeline
         if is_told and is_its and (one.config or {}).items() <= settings.items():
             return name
     return ""
+
+
+def _get(folder: Path, row: Family, index: dict[str, Any]) -> str:
+    """Return how to get the files that a folder lacks."""
+    named = str(index.get("_name_or_path"))
+    hub = hub_folder(row.key, _variant(row, index, {})) or (
+        named if _HUB.fullmatch(named) else "OWNER/NAME"
+    )
+    return f"type `hf download {hub} --local-dir models/checkpoints/{shown(folder.name)}`."
 
 
 def only_lends(folder: Path) -> bool:
@@ -152,27 +195,53 @@ def only_lends(folder: Path) -> bool:
 
 def classes_of(folder: Path) -> dict[str, str]:
     """Return the class of each part that is loaded. ModelRefused if the family lacks the class."""
-    index = read_json(folder / INDEX)
+    index = read_index(folder)
     row = _row_of(index)
     found: dict[str, str] = {}
+    if not any(is_folder(folder / part) for part in row.parts):
+        raise ModelRefused(
+            f"has only an index, {index_of(folder).name}: {_get(folder, row, index)}"
+        )
     for part, allowed in row.parts.items():
         encoder = encoder_of(part)
         if encoder in row.optional and _class_name(index, encoder) is None:
             continue
         name = _class_name(index, part)
-        if name not in allowed:
+        if allowed and name not in allowed:
             raise ModelRefused(
                 f"is a diffusers folder whose {part} is {shown(str(name))}, not {allowed[0]}: "
                 "not supported."
             )
+        if not allowed:
+            _check_own(part, index.get(part))
         if not is_folder(folder / part):
             may_lack = part in row.optional and part == encoder
-            null = f", or write [null, null] for it in {INDEX}" if may_lack else ""
+            null = f", or write [null, null] for it in {index_of(folder).name}" if may_lack else ""
             raise ModelRefused(
                 f"is a diffusers folder without {part}/: copy the whole folder{null}."
+                f"{_elsewhere(folder, part)}"
             )
         found[part] = str(name)
     return found
+
+
+def _elsewhere(folder: Path, part: str) -> str:
+    """Return a sentence that says from where a modular pipeline takes a part, or ""."""
+    match read_json(index_of(folder)).get(part):
+        case [_, _, {"pretrained_model_name_or_path": str(repository)}]:
+            return f" Its index takes this part from {shown(repository)}."
+    return ""
+
+
+def _check_own(part: str, entry: Any) -> None:
+    """Raise ModelRefused unless a part's class is one of diffusers' or transformers' own."""
+    library, name = entry if _is_part(entry) else (None, None)
+    is_name = isinstance(name, str) and name.isidentifier()
+    if library not in ("diffusers", "transformers") or not is_name:
+        raise ModelRefused(
+            f"is a diffusers folder whose {part} is {shown(str(name))} of {shown(str(library))}: "
+            "only classes of diffusers and transformers are loaded."
+        )
 
 
 def encoder_of(part: str) -> str:
@@ -183,12 +252,17 @@ def encoder_of(part: str) -> str:
 def _class_name(index: dict[str, Any], part: str) -> str | None:
     """Return the class of a part in the index: ["library", "class"], or [null, null]."""
     entry = index.get(part)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    return entry[1] if _is_part(entry) else None
+
+
+def _is_part(entry: Any) -> TypeGuard[list[Any]]:
+    """Return whether a value of the index is a part, and not a setting."""
+    return isinstance(entry, list) and len(entry) == 2 and not isinstance(entry[1], int | float)
 
 
 def is_part_folder(folder: Path) -> bool:
     """Return whether a folder is a single part, like a VAE: it has a config.json itself."""
-    return is_file(folder / "config.json") and not is_file(folder / INDEX)
+    return is_file(folder / "config.json") and not has_index(folder)
 
 
 def _vae_folder(folder: Path) -> Recognised:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from picowatch.catalog.headers import Header, check_size, read_header, refuse_foreign
 from picowatch.errors import ModelRefused
-from picowatch.files.inside import open_regular
+from picowatch.files.safe_paths import open_regular
 
 GGUF = ".gguf"
 MAGIC = b"GGUF"

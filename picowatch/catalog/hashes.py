@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 from picowatch.errors import ModelRefused
 from picowatch.files.atomic import check_in_place
-from picowatch.files.inside import open_regular
+from picowatch.files.safe_paths import open_regular
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS known (

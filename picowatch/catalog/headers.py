@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from picowatch.errors import ModelRefused
-from picowatch.files.inside import open_regular
+from picowatch.files.safe_paths import open_regular
 
 # Real headers have up to some thousand tensors and a megabyte or two; larger ones would make
 # gigabytes of Python objects.

@@ -28,6 +28,7 @@ _UNET_BLOCKS = (
     *("input_blocks_", "middle_block_", "output_blocks_"),
 )
 _UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers outside the blocks
+_OF_DIFFUSERS = "transformer."  # what the names of a transformer's layers begin with
 # Deeper stacks of transformer blocks than other UNets have, and SGM's names, which kohya's scripts
 # use for SDXL.
 _ONLY_SDXL = re.compile(
@@ -40,8 +41,13 @@ _LAYERS = [
     for row in FAMILIES.values()
     for pattern, widths in row.lora_layers
 ]
-# Families whose layers have the names and widths of FLUX.1's.
-_LIKE_FLUX = ("flux2_dev", "flux2", "chroma")
+# By the family that layers tell, others whose layers may have the same names and widths.
+_ALIKE = {
+    "flux": ("flux2_dev", "flux2", "chroma"),
+    "krea2": ("flux2_dev",),
+    "qwen_image": ("chroma", "flux2", "flux", "qwen_image_21"),
+}
+OR_CHROMA = "or Chroma"  # the variant of a LoRA for FLUX.1 whose layers Chroma has, too
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
 _MOST_COUNTED = 1_000_000
@@ -53,12 +59,17 @@ def lora(header: Header) -> Recognised | None:
     if not layers:
         return None
     _refuse_other_parts(header, layers)
-    family = _family(header)
-    if family and FAMILIES[family].loras:
+    said = _said(header.metadata)
+    family = _family(header, said, layers)
+    if family and not FAMILIES[family].loras:
+        raise ModelRefused(f"is a LoRA for {FAMILIES[family].name}: diffusers loads none for it.")
+    if family:
         _refuse_other_layers(family, layers)
+    is_either = family == "flux" and not (said or _unknown_to("chroma", layers))
     return Recognised(
         "lora",
         family,
+        variant=OR_CHROMA if is_either else "",
         base_model=_base_model(header.metadata),
         trained_as=_noted(header.metadata, "ss_output_name"),
         trigger_words=_trigger_words(header.metadata),
@@ -86,36 +97,44 @@ def _refuse_other_layers(family: str, layers: set[str]) -> None:
 
     Text encoders' layers are not judged: those that have no effect are said with the picture.
     """
-    own = sorted(layer for layer in layers if not layer.startswith(_TEXTS))
-    flat = {layer: PREFIX.sub("", layer).replace(".", "_") for layer in own}
-    unknown = [layer for layer in own if not places(family, flat[layer])]
-    if unknown:
+    if unknown := _unknown_to(family, layers):
         first = unknown[0]
         trainer = next((who for start, who in TRAINERS.items() if first.startswith(start)), "")
         raise ModelRefused(
             f"is a LoRA for {FAMILIES[family].name} in names{trainer and f' of {trainer}'} that "
-            f"picowatch does not know for {len(unknown)} of its {len(own)} layers, such as "
-            f"{first[:80]!r}. Convert its names to those of diffusers."
+            f"picowatch does not know for {len(unknown)} of its {len(_own(layers))} layers, such "
+            f"as {first[:80]!r}. Convert its names to those of diffusers."
         )
 
 
-def _family(header: Header) -> str:
+def _own(layers: set[str]) -> list[str]:
+    """Return the layers of a denoiser, not of text encoders, in order."""
+    return sorted(layer for layer in layers if not layer.startswith(_TEXTS))
+
+
+def _unknown_to(family: str, layers: set[str]) -> list[str]:
+    """Return the layers that a family's denoiser lacks."""
+    flat = {layer: PREFIX.sub("", layer).replace(".", "_") for layer in _own(layers)}
+    return [layer for layer, name in flat.items() if not places(family, name)]
+
+
+def _family(header: Header, said: str, layers: set[str]) -> str:
     """Return the family by the layers' names and widths, or by the trainer's metadata, or "".
 
-    Raises ModelRefused for a transformer's LoRA of an unknown family. `lora_te1_` tells nothing:
-    diffusers' export to kohya's names has it for every family.
+    Raises ModelRefused for a transformer's LoRA of an unknown family, unless it has the names with
+    which diffusers draws any. `lora_te1_` tells nothing: diffusers' export to kohya's names has it
+    for every family.
     """
-    said = _said(header.metadata)
     header = Header(header.shapes | _halves(header.shapes), header.metadata)
     names = {PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()}
     if not any(name.startswith(_UNET_BLOCKS) for name in names):
-        family = _transformer_family(names)
-        if family == "flux" and said in _LIKE_FLUX:
+        family = _transformer_family(names, layers)
+        if said in _ALIKE.get(family, ()) and not _unknown_to(said, layers):
             return said
-        if family:
-            return family
-        if said and said not in UNETS:
-            return said
+        if family or (said and said not in UNETS):
+            return family or said
+        if header.has(_OF_DIFFUSERS):
+            return ""
         if any(map(PREFIX.match, header.shapes)) and not any(map(_UNET_END.match, names)):
             raise ModelRefused(
                 "is a LoRA for a transformer that picowatch does not know: its tensors begin with "
@@ -149,7 +168,7 @@ def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
     return (*left, 1)[0], (*right, 1, 1)[1]
 
 
-def _transformer_family(names: Shapes) -> str:
+def _transformer_family(names: Shapes, layers: set[str]) -> str:
     """Return the family of a transformer's LoRA by its layers' flat names; "" if unknown.
 
     Of those with some of its layers, the first that has all of them counts.
@@ -161,9 +180,7 @@ def _transformer_family(names: Shapes) -> str:
         if pattern.match(name)
         if not widths or (*shape, 0, 0)[1 if _DOWN.search(name) else 0] in widths
     ]
-    own = (name for name in names if "_lora_" in name and not name.startswith(_TEXTS))
-    layers = {name.partition("_lora_")[0] for name in own}
-    whole = (one for one in dict.fromkeys(found) if all(places(one, layer) for layer in layers))
+    whole = (one for one in dict.fromkeys(found) if not _unknown_to(one, layers))
     return next(whole, next(iter(found), ""))
 
 

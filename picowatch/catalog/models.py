@@ -44,7 +44,7 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
 class Recognised:
     """A file or folder as recognised by its headers and configs.
 
-    `family` is the key of its row in families.py, "" where the header does not tell. For a
+    `family` is the key of its row in families/, "" where the header does not tell. For a
     checkpoint, `native_size` is the side of the square it was trained for, `in_channels` the inputs
     of its UNet, `text_layers` the number of layers of its text encoder that clip_skip chooses from,
     `prediction` what its UNet predicts ("v_prediction", "epsilon", or "" if unknown), `zero_snr`
@@ -71,6 +71,15 @@ class Recognised:
     stored: str = ""
     contents: tuple[tuple[str, str], ...] = ()
     text_width: int = 0
+
+
+def holds(class_name: str) -> Literal["pixels", "words", "settings", "weights"]:
+    """Return what the folder of a part of this class has: also a processor has a vocabulary."""
+    if "ImageProcessor" in class_name:
+        return "pixels"
+    if "Tokenizer" in class_name or class_name.endswith("Processor"):
+        return "words"
+    return "settings" if class_name.endswith(("Scheduler", "Guidance")) else "weights"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ encoders and the VAE. What it lacks comes from an installed diffusers folder of 
 from files in models/text_encoders/ and models/vae/, whose configs and vocabularies the package has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from picowatch.catalog.folders import classes_of, encoder_of
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import FoundModels, Model, Part
 from picowatch.catalog.recognise import UNET
-from picowatch.families import FAMILIES, FLOWS, SD3_VAE, SIXTEEN, hub_folder
+from picowatch.families import FAMILIES, FLOWS, hub_folder
+from picowatch.families.row import SD3_VAE, SIXTEEN
 from picowatch.recipe.messages.suggestions import listed
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -29,6 +30,8 @@ _HEADLESS = {
     "Qwen3ForCausalLM": "Qwen3Model",
     "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel",
 }
+# Parts that are in a transformer's file, and what the names of their tensors begin with.
+_PARTS_OF_TRANSFORMER = {"transformer": "", "text_conditioner": "llm_adapter."}
 # The parts for which variants of a family may have configs of their own.
 _OF_A_VARIANT = ("scheduler", "transformer")
 
@@ -51,8 +54,17 @@ def parts_of(model: Model) -> tuple[Part, ...]:
     """Return all parts of a checkpoint, with the names that its pipeline has for them."""
     if model.layout == "folder":
         classes = classes_of(model.path)
-        return tuple(Part(name, kind, model.path / name) for name, kind in classes.items())
+        parts = [Part(name, kind, model.path / name) for name, kind in classes.items()]
+        return (*parts, *_built_in(model, classes))
     return _parts_of_unet(model) if is_unet(model) else model.parts
+
+
+def _built_in(model: Model, given: Iterable[str]) -> list[Part]:
+    """Return the parts that a folder may lack because the package has them."""
+    row = FAMILIES[model.family]
+    lacking = [name for name in row.optional if name in row.parts and name not in given]
+    folders = {name: ASSETS / model.family / name for name in lacking}
+    return [Part(one, row.parts[one][0], at) for one, at in folders.items() if at.is_dir()]
 
 
 def _parts_of_unet(model: Model) -> tuple[Part, ...]:
@@ -156,7 +168,7 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
             own = _package_folder(model, name)
             folder = own if own.is_dir() else folder
         parts.append(_part(model, name, class_name, folder, inside))
-    return tuple(parts)
+    return (*parts, *_built_in(model, [part.name for part in parts]))
 
 
 def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
@@ -170,7 +182,10 @@ def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
 
 
 def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
-    source = _inside(model, TRANSFORMER) if name == "transformer" else sources.get(name)
+    source = sources.get(name)
+    if name in _PARTS_OF_TRANSFORMER and (found := _inside(model, TRANSFORMER)):
+        file, prefix = found
+        source = file, prefix + _PARTS_OF_TRANSFORMER[name]
     if source is None or is_folder(source[0]):
         return Part(name, class_name, source[0] if source else folder)
     return Part(name, _HEADLESS.get(class_name, class_name), folder, *source)
@@ -183,6 +198,8 @@ def _package_folder(model: Model, part: str) -> Path:
     if encoder:
         known = ENCODERS[encoder]
         return ASSETS / (known.words if part.startswith("tokenizer") else known.config)
+    if part == "t5_tokenizer":
+        return ASSETS / ENCODERS["T5 XXL"].words
     variant = row.variant(model.variant).configs or model.variant
     own = ASSETS / model.family / variant.casefold().replace(" ", "-") / part
     if part in _OF_A_VARIANT and own.is_dir():

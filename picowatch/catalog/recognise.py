@@ -1,6 +1,6 @@
 """Recognises a single file by its header: it has to match a known family.
 
-The rows of picowatch/families.py have the tensors by which transformers are recognised. UNets have
+The rows of picowatch/families/ have the tensors by which transformers are recognised. UNets have
 the names of CompVis' latent-diffusion (`model.diffusion_model.`, `cond_stage_model.`) or of
 Stability's SDXL (`conditioner.embedders.`), ControlNets those of lllyasviel (`input_hint_block.`)
 or diffusers (`controlnet_cond_embedding.`).
@@ -11,27 +11,17 @@ from collections import Counter
 from dataclasses import replace
 
 from picowatch.catalog import cutouts
+from picowatch.catalog.dequantise import stored
 from picowatch.catalog.encoders import ENCODERS, contents, text_encoder, vae_of_header
 from picowatch.catalog.headers import Header
 from picowatch.catalog.loras import lora
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
-from picowatch.catalog.quantised import stored
+from picowatch.catalog.not_drawn import known_name
 from picowatch.catalog.upscalers import layout_of
 from picowatch.errors import ModelRefused
-from picowatch.families import (
-    DEMO,
-    DEMO_WIDTH,
-    FAMILIES,
-    FAMILY_OF_WIDTH,
-    SD3_VAE,
-    SIXTEEN,
-    Sign,
-    Variant,
-    hub_folder,
-)
+from picowatch.families import DEMO_WIDTH, FAMILIES, FAMILY_OF_WIDTH
+from picowatch.families.row import DEMO, SD3_VAE, SIXTEEN, Sign, Variant
 
-# The end of a sentence that refuses another family.
-ONLY = "picowatch does not support it; docs/models.md lists what it does."
 ARTICLES: dict[Kind, str] = {
     "checkpoint": "a checkpoint",
     "vae": "a VAE",
@@ -78,14 +68,10 @@ def recognise(header: Header) -> Recognised:
     """Return what the file is. ModelRefused shows the first tensors of an unknown file."""
     if not header.shapes:
         raise ModelRefused("is an empty file of weights, without any tensor.")
-    found = (
-        controlnet(header)
-        or unet(header)
-        or lora(header)
-        or _transformer(header)
-        or _part(header)
-        or _embedding(header)
-    )
+    found = controlnet(header) or unet(header) or lora(header)
+    if found is None and (why := known_name(header, _PREFIXES)):
+        raise ModelRefused(why)
+    found = found or _transformer(header) or _part(header) or _embedding(header)
     if found is None:
         raise ModelRefused(
             f"is not a model that picowatch knows: its tensors begin with {header.beginning()}."
@@ -93,24 +79,11 @@ def recognise(header: Header) -> Recognised:
     return found
 
 
-def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right: str = "") -> None:
-    """Raise ModelRefused unless a model is of this kind and its family is supported.
+def expect_kind(found: Recognised, kind: Kind, right: str = "") -> None:
+    """Raise ModelRefused unless a model is of this kind.
 
     `right` is the name of its own kind's folder, if it is not the default one.
     """
-    row = FAMILIES.get(found.family)
-    why = ""
-    if row and found.kind == "lora" and not row.loras:
-        why = "diffusers loads none for this family."
-    elif row and found.kind == "checkpoint" and row.short and layout == "file":
-        why = (
-            "picowatch renders it from diffusers folders only. Get the folder "
-            f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
-        )
-    if row and why:
-        name = row.name + (f" ({found.variant})" if found.variant else "")
-        of = "of" if found.kind == "checkpoint" else "for"
-        raise ModelRefused(f"is {ARTICLES[found.kind]} {of} {name}: {why}")
     if found.kind != kind:
         folder = right or FOLDERS[found.kind]
         raise ModelRefused(

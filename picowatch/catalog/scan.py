@@ -12,11 +12,10 @@ from pathlib import Path
 from picowatch.catalog.finders import IS_PICKLE
 from picowatch.catalog.folder_files import (
     ARIA2,
-    INDEX,
     PICKLE_ENDINGS,
     config_beside,
     folder_files,
-    is_file,
+    has_index,
     is_folder,
     says_velocity,
 )
@@ -30,9 +29,10 @@ from picowatch.catalog.folders import (
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
-from picowatch.catalog.recognise import alike, expect_usable, named, recognise
+from picowatch.catalog.recognise import alike, expect_kind, named, recognise
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO, FAMILIES, FLOWS, UNETS
+from picowatch.families import FAMILIES, FLOWS, UNETS
+from picowatch.families.row import DEMO
 from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
@@ -138,7 +138,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
             if inner and child.lower() in SKIPPED_FOLDERS:
                 continue
             is_part = kind in PART_FOLDERS and is_part_folder(path)
-            if inner and not (is_part or is_file(path / INDEX)):
+            if inner and not (is_part or has_index(path)):
                 (links if linked else folders).append(path)
             elif inner:
                 yield _candidate(root, kind, path, "folder")
@@ -247,8 +247,7 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
     else:
         found = recognise_checkpoint_folder(path)
     right = folders_of(candidate.root.parent, found.kind)[0]
-    told = named(found, candidate.name, candidate.layout)
-    expect_usable(told, kind, candidate.layout, right.name)
+    expect_kind(found, kind, right.name)
     return _model(candidate.name, path, found)
 
 

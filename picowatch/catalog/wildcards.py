@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +11,10 @@ from picowatch.recipe.written import FORBIDDEN, NEVER_IN_NAMES, invisible
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
-MAX_BYTES = 20_000_000
-MAX_LINES = 300_000  # of all files together: each takes some 70 bytes besides its text
+# Of all files that are used: each line takes some 70 bytes besides its text.
+MAX_BYTES, MAX_LINES = 20_000_000, 300_000
 # Of dynamicprompts: files of many wildcards, and weights of lines and options.
-_PACK_ENDINGS = (".yaml", ".yml")
+_YAML = (".yaml", ".yml")
 _NUMBER = r"(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
 _WEIGHT = re.compile(rf"(?m)(?:^[^\S\n]*|\{{(?:[^{{}}\n]*\|)?\s*)({_NUMBER}::)")
 
@@ -34,28 +36,35 @@ class WildcardFiles:
 
     def __init__(self, models: Path) -> None:
         self._root = models / FOLDER
-        self._read: dict[Path, tuple[tuple[int, int], tuple[str, ...]]] = {}
+        # Size and time, the number of lines, and these, unless they are too many.
+        self._read: dict[Path, tuple[tuple[int, int], int, tuple[str, ...] | None]] = {}
 
     def scan(self) -> FoundWildcards:
+        """Read the files, those of the largest pack last: beyond the limits, they are refused.
+
+        A pack is a folder in models/wildcards with all that is below it, or a file there.
+        """
         found = FoundWildcards()
         size = count = 0
         for path in self._files():
             name = path.relative_to(self._root).as_posix()
-            if not _is_pack(path):
+            if not _is_yaml(path):
                 name = name.removesuffix(path.suffix)
             try:
                 status = path.stat()
-                size += status.st_size
-                if size > MAX_BYTES:
+                _check(path, status.st_size)
+                if size + status.st_size > MAX_BYTES:
                     raise ValueError(f"exceeds the limit of {MAX_BYTES:,} bytes of wildcards.")
                 signature = status.st_size, status.st_mtime_ns
-                seen, lines = self._read.get(path, ((-1, -1), ()))
-                if seen != signature:
-                    lines = _lines(path, status.st_size)
-                count += len(lines)
-                if count > MAX_LINES:
+                seen, number, lines = self._read.get(path, ((-1, -1), 0, None))
+                if seen != signature or (lines is None and count + number <= MAX_LINES):
+                    lines = _lines(path)
+                    number = len(lines)
+                if lines is None or count + number > MAX_LINES:
+                    self._read[path] = signature, number, None
                     raise ValueError(f"exceeds the limit of {MAX_LINES:,} lines of wildcards.")
-                self._read[path] = signature, lines
+                self._read[path] = signature, number, lines
+                size, count = size + status.st_size, count + number
                 found.lines[name] = lines
             except (OSError, ValueError) as error:
                 why = f"cannot be read: {error.strerror}." if isinstance(error, OSError) else error
@@ -63,38 +72,41 @@ class WildcardFiles:
         return found
 
     def _files(self) -> list[Path]:
-        """Return the files by name, without names that no recipe could contain.
+        """Return the files by the sizes of their packs, without names that no recipe can contain.
 
         Links to folders are not followed: circles of them would never end.
         """
-        found = (
-            Path(folder) / name
-            for folder, _, names in os.walk(self._root)
-            for name in names
-            if name.lower().endswith((".txt", *_PACK_ENDINGS)) and not name.startswith(".")
-        )
-        return sorted(
-            path
-            for path in found
-            if path.is_file() and not NEVER_IN_NAMES.search(str(path.relative_to(self._root)))
-        )
+        packs = defaultdict[str, list[tuple[int, Path]]](list)
+        for folder, _, names in os.walk(self._root):
+            for path in (Path(folder) / name for name in names if not name.startswith(".")):
+                inner = path.relative_to(self._root)
+                wanted = path.name.lower().endswith((".txt", *_YAML)) and path.is_file()
+                if wanted and not NEVER_IN_NAMES.search(str(inner)):
+                    with suppress(OSError):
+                        packs[inner.parts[0]].append((path.stat().st_size, path))
+        by_size = sorted(packs.items(), key=lambda pack: (sum(n for n, _ in pack[1]), pack[0]))
+        return [path for _, pack in by_size for _, path in sorted(pack)]
 
 
-def _is_pack(path: Path) -> bool:
-    return path.name.lower().endswith(_PACK_ENDINGS)
+def _is_yaml(path: Path) -> bool:
+    return path.name.lower().endswith(_YAML)
 
 
-def _lines(path: Path, size: int) -> tuple[str, ...]:
-    """Return the lines of a file. ValueError says, after the file's name, what is wrong.
-
-    Lines are stripped; empty ones and those that begin with "#" do not count.
-    """
-    if _is_pack(path):
+def _check(path: Path, size: int) -> None:
+    """Raise ValueError, which says after the file's name what is wrong, before reading it."""
+    if _is_yaml(path):
         raise ValueError(
             "is not read: write each of its lists into a .txt file, with a choice in each line."
         )
     if size > MAX_FILE_BYTES:
         raise ValueError(f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}.")
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """Return the lines of a file. ValueError says, after the file's name, what is wrong.
+
+    Lines are stripped; empty ones and those that begin with "#" do not count.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")  # line breaks become "\n" alone
     except UnicodeDecodeError as error:

@@ -46,10 +46,17 @@ def _value(name: str, words: str, **how: Any) -> _Argument:
     return name, {"help": words, **how}
 
 
-def _paths(name: str, shown: str, words: str, nargs: str = "+", **how: Any) -> _Argument:
+def _paths(name: str, shown: str, words: str, nargs: str | None = "+", **how: Any) -> _Argument:
     return _value(name, words, metavar=shown, nargs=nargs, type=path, **how)
 
 
+_FROM = _value(
+    "--from",
+    "also take names from FILE (- is standard input): one a line, any as a JSON string",
+    dest="list",
+    metavar="FILE",
+    type=path,
+)
 _JSON = _switch("--json", "print JSON")
 COMMANDS = {
     "init": Command(
@@ -57,7 +64,7 @@ COMMANDS = {
         "Create the folders, a commented picowatch.yaml and example recipes.",
         {
             "picowatch init pictures": "then: cd pictures && picowatch run",
-            "picowatch init --with photos": "adds folders that edit or enlarge dropped pictures",
+            "picowatch init --with photos": "adds folders that resize or edit dropped pictures",
         },
         [
             _paths("folder", "DIR", "the folder to create them in (here)", "?", default=Path()),
@@ -117,24 +124,34 @@ COMMANDS = {
         "Validate recipes and list the images they would render.",
         {
             "picowatch check inbox/*.yaml": "mistakes, and what would be rendered",
-            "picowatch check --json corgi.yaml": "every field of every image",
+            "picowatch check inbox": "all recipes and dropped pictures, summed up",
+            "picowatch check --json corgi.yaml": "every field of every image, and problems",
         },
         [
-            _paths("files", "FILE", "recipe files"),
-            _switch("--json", "print every resolved field as JSON"),
+            _paths("files", "FILE", "recipes, templates, dropped pictures, or folders of them"),
+            _switch("--json", "print every resolved field, and problems, as JSON"),
         ],
     ),
     "show": Command(
         "show",
-        "Print a picture's recipe as YAML, ready for the inbox.",
+        "Print a picture's recipe as YAML, ready for the inbox, or why it was drawn.",
         {
             "picowatch show outbox/corgi/0001-7.png": "its recipe",
+            "picowatch show --why outbox/corgi/0001-7.png": "why, and what is new in it",
+            "picowatch show --why inbox/corgi.yaml": "the same for each image of a recipe",
             "picowatch show photo.png > inbox/again.yaml": "also from A1111, ComfyUI and others",
         },
         [
-            _paths("pictures", "PICTURE", "pictures with metadata"),
-            _switch("--all", "print fields with defaults, too"),
-            _switch("--json", "print all metadata as JSON"),
+            _paths("pictures", "PICTURE", "pictures with metadata; with --why, recipes, too", "*"),
+            _FROM,
+            [
+                _switch("--all", "print fields with defaults, too"),
+                _switch("--why", "print which save asked for it, and what changed since the last"),
+            ],
+            [
+                _switch("--json", "print all metadata as JSON"),
+                _switch("--new-seed", "print recipes that ask for a random seed"),
+            ],
         ],
     ),
     "status": Command(
@@ -142,17 +159,20 @@ COMMANDS = {
         "Show what is rendering and what is queued.",
         {
             "picowatch status": "what is running, the queue, the last errors",
-            "picowatch status inbox/photos": "a folder or recipe, and all that failed in it",
+            "picowatch status inbox/photos": "how much of a folder is done, what failed",
+            "picowatch status 'night*'": "the same of all recipes that match",
             "picowatch status --watch": "the same, until Ctrl-C",
-            "picowatch status --check": "exit code 1 if anything is wrong: for health checks",
+            "picowatch status --check": "exit code 1 in trouble, 4 if paused",
         },
         [
-            _paths("folder", "FOLDER", "a folder or recipe of the inbox (everything)", "?"),
+            _paths("name", "NAME", "a recipe, photo, folder or 'glob*' of the inbox", "?"),
+            _switch("--all", "list every failure and ignored file, not only twenty"),
             [
                 _JSON,
                 _switch("--watch", "keep updating until Ctrl-C"),
                 _switch(
-                    "--check", "for health checks: test that picowatch runs and notices new files"
+                    "--check",
+                    "for health checks: test that picowatch runs and is in no trouble",
                 ),
             ],
         ],
@@ -185,6 +205,7 @@ COMMANDS = {
         },
         [
             _paths("recipes", "RECIPE", "recipes, folders or 'globs*' in the inbox (all)", "*"),
+            _FROM,
             _switch("--all", "also what is done, as if it had been saved again"),
         ],
     ),
@@ -194,8 +215,23 @@ COMMANDS = {
         {
             "picowatch delete outbox/corgi/0002-8.png": "also from the gallery",
             "picowatch delete outbox/corgi": "all pictures of a folder",
+            "picowatch delete --from bad.txt": "those that a file lists",
         },
-        [_paths("pictures", "PICTURE", "pictures in the outbox, or folders of them")],
+        [_paths("pictures", "PICTURE", "pictures in the outbox, or folders of them", "*"), _FROM],
+    ),
+    "keep": Command(
+        "control",
+        "Move or copy pictures into a folder of the outbox, with what lies beside them.",
+        {
+            "picowatch keep best outbox/corgi/0002-8.png": "moves it into outbox/best",
+            "picowatch keep --copy best outbox/corgi": "copies of all pictures of a folder",
+        },
+        [
+            _paths("folder", "FOLDER", "a folder of the outbox, which may be new", None),
+            _paths("pictures", "PICTURE", "pictures in the outbox, or folders of them", "*"),
+            _FROM,
+            _switch("--copy", "copy them; they also stay where they are"),
+        ],
     ),
     "models": Command(
         "models",
@@ -207,10 +243,7 @@ COMMANDS = {
         "convert",
         "Write pickled models (.pth, .ckpt) as .safetensors; runs no code.",
         {"picowatch convert models/upscalers/4x.pth": "writes 4x.safetensors beside it"},
-        [
-            _paths("files", "FILE", "pickled models"),
-            _switch("--force", "replace existing files"),
-        ],
+        [_paths("files", "FILE", "pickled models"), _switch("--force", "replace existing files")],
     ),
     "schema": Command(
         "schema",

@@ -4,14 +4,18 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from picowatch.catalog import Catalog
+from picowatch.daemon.save_outcome import RecipeReader
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
-from picowatch.files.names import natural_key
-from picowatch.inbox.files import MAX_BYTES, FileChanged, defaults_for, path_below
+from picowatch.files.names import natural_key, stem_of
+from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
+from picowatch.inbox.folder import SIDECARS, InboxFolder
+from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
     ENDINGS,
@@ -19,37 +23,32 @@ from picowatch.inbox.names import (
     is_dropped,
     is_recipe_path,
     is_template,
-    why_path_skipped,
 )
-from picowatch.inbox.reading import named_in, read_dropped, template_above
-from picowatch.inbox.scan import scan
-from picowatch.outbox.start_images import NamedPictures
-from picowatch.recipe import (
-    DefaultsFile,
-    Recipe,
-    RecipeInvalid,
-    error_text,
-    no_hash,
-    read_recipes,
-)
+from picowatch.inbox.read import Saved, read
+from picowatch.inbox.reasons import EMPTY, why_no_request, why_not
+from picowatch.inbox.scan import pictures_under, scan
+from picowatch.ledger.rows import NEVER_READ
+from picowatch.recipe import DefaultsFile, Recipe, RecipeInvalid, error_text, no_hash
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import CUTOUT, DETAIL, PROMPTS, ROWS
-from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
-from picowatch.recipe.resolve.start_image import refuse_unusable
+from picowatch.recipe.fields import PROMPTS, ROWS
+from picowatch.recipe.reading import NothingSaid
 from picowatch.settings import Settings
 from picowatch.streams import harmless
 
-# The fields that stand in every line.
-_SHOWN = {
-    *("prompt", "checkpoint", "sampler", "schedule_type", "steps", "cfg_scale", "guidance"),
-    *("width", "height", "seed", "variation_seed", "variation_strength"),
-}
-# What a recipe does beyond its text, in the lines of the images with it.
-_BEYOND_TEXT = (
-    *("image", "mask", "denoising_strength", "references", "control", "hires"),
-    *(DETAIL, "upscale", CUTOUT),
-)
+# A picture may be rendered otherwise than written (a warning); a file is refused, or is never run.
+Code = Literal["mistake", "unusable", "being_written", "warning", "never_run"]
+_REFUSALS = (PicowatchError, FileChanged, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundProblem:
+    """A problem, as `--json` has it; line and column begin at 1, and are 0 for a whole file."""
+
+    file: str
+    line: int
+    column: int
+    code: Code
+    text: str
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -58,142 +57,240 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     """Print each file's images; exit code 1 if any file has a problem."""
-    inventory = Catalog(settings.models, settings.hash_cache, keep_hashes=False).inventory(
-        settings.checkpoint, must_exist=settings.names_models
-    )
-    listed: list[dict[str, Any]] = []
-    failed = False
+    checking = _Checking(settings, as_json=as_json)
     for file in files:
-        bad: dict[str, None] = {}  # what is wrong with single pictures
-        try:
-            recipes = _read(settings, file, inventory, bad)
-            images = [image for place in enumerate(recipes) for image in _images(file, *place)]
-        except (PicowatchError, OSError) as error:
-            bad[_problem(settings, file, error)] = None
-        else:
-            warnings = [*_ignored(settings, file), *(w for one in recipes for w in one.warnings)]
-            for warning in dict.fromkeys(warnings):
-                print(harmless(f"{file}: warning: {warning}"), file=sys.stderr)
-            if file.name == DEFAULTS_NAME and not as_json:
-                print(harmless(f"{file}: defaults of the recipes in this folder and below"))
-                continue
-            listed += images
-            if not as_json:
-                _print(file, images)
-        for problem in bad:
-            failed = True
-            print(problem, file=sys.stderr)
+        checking.check(file)
     if as_json:
-        print(json.dumps(listed, indent=1))
-    return FAILED if failed else SUCCEEDED
+        found = {"ok": not checking.failed, "images": checking.images}
+        print(json.dumps(found | {"problems": [*map(asdict, checking.problems)]}, indent=1))
+    return FAILED if checking.failed else SUCCEEDED
 
 
-def _problem(settings: Settings, file: Path, error: Exception) -> str:
-    if isinstance(error, RecipeInvalid):
-        return error_text(error, _folder(settings, file))
-    if isinstance(error, FileChanged):
-        return harmless(f"picowatch: {file}: it is being written. Check again.")
-    why = (isinstance(error, OSError) and error.strerror) or error
-    return harmless(f"picowatch: {file}: {why}")
+class _Checking:
+    """Reads files as the daemon would, and prints what is found unless it is for JSON."""
+
+    def __init__(self, settings: Settings, *, as_json: bool) -> None:
+        self._settings, self._as_json = settings, as_json
+        self._inbox = InboxFolder(settings.inbox, settings.most_photo_pixels)
+        models = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+        known = models.inventory(settings.checkpoint, must_exist=settings.names_models)
+        self._reader = RecipeReader(self._inbox, known, settings.max_images_per_save)
+        self._there = scan(settings.inbox.resolve(), ())
+        self._opened: set[str] = set()  # pictures that recipes name
+        self.images: list[dict[str, Any]] = []
+        # Each once: a template's are those of its pictures.
+        self.problems: dict[FoundProblem, None] = {}
+        self.failed: set[Path] = set()
+        self._right_templates: set[str] = set()
+
+    def check(self, file: Path) -> None:
+        """Check a file or folder; for a text or mask beside a dropped picture, the picture."""
+        is_folder = file.is_dir()
+        if why := "" if is_folder else self._why_not_taken(file):
+            self._tell(file, "never_run", why)
+        try:
+            path = self._inbox.path_of(file)
+        except _REFUSALS as error:
+            self._fail(file, "", error)
+            return
+        if is_folder:
+            self._check_folder(file, path)
+        for own in () if is_folder else self._owners(path) or [path]:
+            self._check(file if own == path else self._inbox.shown(own), own)
+
+    def _check_folder(self, folder: Path, below: str) -> None:
+        """Check all recipes and dropped pictures below a folder, and sum up."""
+        images, failed = len(self.images), len(self.failed)
+        root = f"{below}/" if below not in ("", ".") else ""
+        there = self._there if below else scan(folder.resolve(), ())
+        found = sorted((path for path in there.found if path.startswith(root)), key=natural_key)
+        if not below:  # `make` takes only recipes from elsewhere
+            found = [path for path in found if is_recipe_path(path)]
+        templates = {*filter(is_template, found)}
+        for path in found:
+            if not below:
+                self._check(folder / path, "", lists=False)
+            elif self._inbox.template_above(path) not in templates - {path}:
+                self._check(self._inbox.shown(path), path, lists=False)
+        why = self._never_run() if below else {}
+        never_run = [path for path in why if path.startswith(root)]
+        for path in never_run:
+            self._tell(self._inbox.shown(path), "never_run", why[path])
+        parts = [_counted(len(found), "file"), _counted(len(self.images) - images, "image")]
+        counts = {"with problems": len(self.failed) - failed, "never run": len(never_run)}
+        parts += [f"{number} {what}" for what, number in counts.items() if number]
+        self._print(harmless(f"{folder}: {', '.join(parts)}"))
+
+    def _check(self, file: Path, path: str, *, lists: bool = True) -> None:
+        """Check what is at `path` in the inbox, or a file elsewhere; perhaps list its images."""
+        try:
+            found = [*self._recipes(file, path)]
+            images = [image for place in found for image in _images(*place)]
+        except _REFUSALS as error:
+            self._fail(file, path or _name_in_inbox(file), error)
+            return
+        for warning in dict.fromkeys(text for *_, recipe in found for text in recipe.warnings):
+            self._tell(file, "warning", warning)
+        if file.name == DEFAULTS_NAME:
+            self._print(harmless(f"{file}: defaults of the recipes in this folder and below"))
+            return
+        self.images += images
+        self._print(harmless(f"{file}: {_counted(len(images), 'image')}"))
+        for line in _lines(images) if lists else ():
+            self._print(harmless(line))
+
+    def _recipes(self, file: Path, path: str) -> Iterator[tuple[Path, int, Recipe]]:
+        """Yield recipes with their places: a file, and the number of an entry."""
+        if is_template(path):
+            self._read(self._saved(path))
+            for picture in pictures_under(self._inbox, path):
+                shown = self._inbox.shown(picture)
+                try:
+                    recipes = self._read(self._saved(picture))
+                    yield from [(shown, *place) for place in enumerate(recipes)]
+                except _REFUSALS as error:
+                    # That nothing is said is told once for all.
+                    wrong = path if isinstance(error, NothingSaid) else picture
+                    self._fail(self._inbox.shown(wrong), wrong, error)
+            return
+        if is_dropped(path):
+            template = self._inbox.template_above(path)
+            if template is None:
+                raise PictureUnreadable(
+                    "There is no _pictures.yaml in its folder or above it.",
+                    "docs/pictures.md explains how pictures are requests.",
+                )
+            if template not in self._right_templates:
+                self._read(self._saved(template))
+                self._right_templates.add(template)
+        saved = self._saved(path) if path else self._put(file)
+        yield from ((file, *place) for place in enumerate(self._read(saved)))
+
+    def _saved(self, path: str) -> Saved | None:
+        """Return a file of the inbox as a save; None if it is empty."""
+        noted = self._inbox.size_and_time(path)
+        if noted is None:
+            self._inbox.read(path)  # which says why
+            raise FileChanged
+        return read(self._inbox, "", path, noted)
+
+    def _put(self, file: Path) -> Saved:
+        """Return a file from elsewhere as if `make` had put it into the inbox."""
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+        name = _name_in_inbox(file)
+        defaults = [] if file.name in TEMPLATE_NAMES else self._inbox.defaults_for(name)
+        return Saved(name, "", NEVER_READ, content=content, defaults=defaults)
+
+    def _read(self, saved: Saved | None) -> list[Recipe]:
+        if saved is None:
+            return []
+        if saved.unreadable:
+            raise FileUnreadable(saved.unreadable)
+        settings, name = self._settings, saved.path.rpartition("/")[2]
+        folders = self._inbox.root, settings.outbox
+        pixels = settings.most_picture_pixels, settings.most_photo_pixels
+        pictures = NamedPictures(*folders, *pixels, saved.path, self._opened)
+        if name == DEFAULTS_NAME:
+            # They need no prompt: what they say is read as in a recipe that says nothing else.
+            files = dict.fromkeys([*saved.defaults, DefaultsFile(saved.path, saved.content)])
+            defaults = [DefaultsFile("", b"prompt: a picture"), *files]
+            path = f"{saved.path.removesuffix(DEFAULTS_NAME)}any.yaml"
+            saved = replace(saved, path=path, content=b"{}", defaults=defaults)
+        elif saved.dropped is None and not name.lower().endswith(ENDINGS):
+            raise CommandFailed(f"names of recipes end in {', '.join(ENDINGS)}.")
+        recipes = self._reader.recipes(saved, pictures, pictures.check)
+        for recipe in recipes if saved.dropped else ():
+            for _, path in recipe.pictures:
+                pictures.check(path)
+        return [_with_masks(recipe, pictures) for recipe in recipes]
+
+    def _owners(self, path: str) -> list[str]:
+        """Return the dropped pictures that a text or mask belongs to, as a run takes it."""
+        found = self._there.found
+        stems = {path.removesuffix(ending) for ending in SIDECARS if path.endswith(ending)}
+        beside = [picture for picture in found if stem_of(picture) in stems and is_dropped(picture)]
+        return [] if path in found else sorted(beside)
+
+    def _why_not_taken(self, file: Path) -> str:
+        """Return why a file in the inbox or outbox is never run; "" for others."""
+        outbox, inbox = self._settings.outbox, self._inbox
+        real = file.parent.resolve() / file.name  # the file itself may be a link out
+        root = inbox.root.resolve()
+        if real.parent == outbox.resolve():
+            return why_not(outbox, self._there, f"outbox/{file.name}")
+        if not real.is_relative_to(root):
+            return ""
+        path = real.relative_to(root).as_posix()
+        is_other = is_dropped(path) or file.name in TEMPLATE_NAMES or inbox.template_above(path)
+        usual = "recipes and their folders have other names"
+        why = "" if is_other or is_recipe_path(path) else usual
+        return why_not(outbox, self._there, path) or why
+
+    def _never_run(self) -> dict[str, str]:
+        """Return why files of the inbox are not taken; no recipe that was checked names them."""
+        there, named = self._there, self._opened
+        empty = {path: EMPTY for path, version in there.found.items() if not version.size}
+        others = {path: why for path, why in there.others.items() if path not in named}
+        return empty | others | why_no_request(there, named)
+
+    def _fail(self, file: Path, own: str, error: Exception) -> None:
+        """Tell of a file that is refused; `own` is its name in the errors of a recipe."""
+        self.failed.add(file)
+        if isinstance(error, RecipeInvalid):
+            problems = [
+                replace(
+                    problem,
+                    file=str(file if problem.file == own else self._inbox.shown(problem.file)),
+                )
+                for problem in error.problems
+            ]
+            found = [FoundProblem(p.file, p.line, p.column, "mistake", p.message) for p in problems]
+            text = error_text(RecipeInvalid(problems), "")
+        else:
+            is_changed = isinstance(error, FileChanged)
+            why = (isinstance(error, OSError) and error.strerror) or f"{error}"
+            why = "it is being written. Check again." if is_changed else why
+            found = [
+                FoundProblem(str(file), 0, 0, "being_written" if is_changed else "unusable", why)
+            ]
+            text = harmless(f"picowatch: {file}: {why}")
+        if not self.problems.keys() >= {*found}:
+            self.problems |= dict.fromkeys(found)
+            self._print(text, to=sys.stderr)
+
+    def _tell(self, file: Path, code: Code, why: str) -> None:
+        """Tell of what does not refuse a file."""
+        self.problems[FoundProblem(str(file), 0, 0, code, why)] = None
+        what = f"this file is never run: {why}" if code == "never_run" else why
+        self._print(harmless(f"{file}: warning: {what}"), to=sys.stderr)
+
+    def _print(self, text: str, to: TextIO | None = None) -> None:
+        if not self._as_json:
+            print(text, file=to)
 
 
-def _ignored(settings: Settings, file: Path) -> Iterator[str]:
-    """Why a file in the inbox is never run, whatever it says."""
-    name = path_below(settings.inbox, file)
-    if file.name in TEMPLATE_NAMES or is_dropped(file.name):
-        return
-    if name and not is_recipe_path(name):
-        why = why_path_skipped(name) or "recipes and their folders have other names"
-        yield f"this file in the inbox is never run: {why}."
+def _name_in_inbox(file: Path) -> str:
+    """Return the path that a file from elsewhere has once `make` puts it into the inbox."""
+    # A template is for a folder.
+    return (
+        f"{file.absolute().parent.name}/{file.name}" if file.name in TEMPLATE_NAMES else file.name
+    )
 
 
-def _read(
-    settings: Settings, file: Path, inventory: Inventory, bad: dict[str, None]
-) -> list[Recipe]:
-    """Read a recipe; inside the inbox its folders' defaults hold. For `bad` see `_under`."""
-    inbox, defaults = settings.inbox.resolve(), []
-    if name := path_below(inbox, file):
-        defaults = defaults_for(inbox, name)
-        if is_template(name):
-            return list(_under(settings, inbox, name, inventory, bad))
-        if is_dropped(name):
-            if template := template_above(inbox, name):
-                _check_template(settings, inbox, template, inventory)
-            return list(_dropped(settings, inbox, name, inventory))
-    name = name or file.name
-    with file.open("rb") as opened:
-        content = opened.read(MAX_BYTES + 1)
-    if file.name == DEFAULTS_NAME:
-        # They need no prompt: what they say is read as in a recipe that says nothing else.
-        own = [] if defaults else [DefaultsFile(name, content)]
-        defaults = [DefaultsFile("", b"prompt: a picture"), *defaults, *own]
-        name, content = f"{name.removesuffix(DEFAULTS_NAME)}any.yaml", b"{}"
-    elif not file.name.lower().endswith(ENDINGS):
-        raise CommandFailed(f"names of recipes end in {', '.join(ENDINGS)}.")
-    beside = file.parent if name == file.name else None
-    pictures = NamedPictures(settings, name, beside)
-    most = settings.max_images_per_save
-    recipes = read_recipes(name, content, inventory, defaults, most, pictures)
-    refuse_unusable(recipes, pictures.check)
-    return [_with_masks(recipe, pictures) for recipe in recipes]
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
     """Warn about masks that have no black or no white, which the engine does later."""
     masks = {
-        (one.painted_mask, one.mask_invert, one.mask_is_alpha): None
-        for one in recipe.variants
-        if one.painted_mask
+        (variant.painted_mask, variant.mask_invert, variant.mask_is_alpha): None
+        for variant in recipe.variants
+        if variant.painted_mask
     }
     found = [why for mask in masks for why in pictures.mask_warnings(*mask)]
     return recipe.warned([*recipe.warnings, *found])
-
-
-def _under(
-    settings: Settings, inbox: Path, template: str, inventory: Inventory, bad: dict[str, None]
-) -> Iterator[Recipe]:
-    """Yield what the pictures under a template request; add their problems to `bad`."""
-    _check_template(settings, inbox, template, inventory)
-    folder = template.rpartition("/")[0]
-    found, named = scan(inbox, (), folder, is_under_template=True).found, named_in(inbox, folder)
-    for path in sorted(filter(is_dropped, found), key=natural_key):
-        if template_above(inbox, path) != template or path in named:
-            continue
-        try:
-            yield from list(_dropped(settings, inbox, path, inventory))
-        except NothingSaid as error:  # once for all
-            bad[_problem(settings, settings.inbox / template, error)] = None
-        except (PicowatchError, OSError) as error:
-            bad[_problem(settings, settings.inbox / path, error)] = None
-
-
-def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -> Iterator[Recipe]:
-    dropped = read_dropped(inbox, path)
-    if dropped is None:
-        raise PictureUnreadable(
-            "There is no _pictures.yaml in its folder or above it.",
-            "docs/pictures.md explains how pictures are requests.",
-        )
-    pictures = NamedPictures(settings, path)
-    pictures.check(path)
-    defaults = defaults_for(inbox, path)
-    most = settings.max_images_per_save
-    for recipe in dropped_recipes(dropped, inventory, defaults, most, pictures):
-        for _, other in recipe.pictures:
-            pictures.check(other)
-        yield _with_masks(recipe, pictures)
-
-
-def _check_template(settings: Settings, inbox: Path, name: str, inventory: Inventory) -> None:
-    template = DefaultsFile(name, (inbox / name).read_bytes())
-    pictures = NamedPictures(settings, name)
-    defaults, most = defaults_for(inbox, name), settings.max_images_per_save
-    check_template(template, inventory, defaults, most, pictures)
-
-
-def _folder(settings: Settings, file: Path) -> str:
-    """The folder before a file's name in its errors: the inbox, or where the file is."""
-    return "inbox" if path_below(settings.inbox, file) else file.parent.as_posix()
 
 
 def _images(file: Path, entry_index: int, recipe: Recipe) -> list[dict[str, Any]]:
@@ -222,18 +319,19 @@ def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in image.items() if not name.endswith("_hash")}
 
 
-def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
-    print(harmless(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}"))
+def _lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each image, with what is not the same in all."""
     drawn = [image for image in images if "checkpoint" in image]
     differing = {
         name
-        for name in ROWS.keys() - _SHOWN - {*_BEYOND_TEXT}
-        if len({repr(image[name]) for image in drawn if name in image}) > 1
+        for name, row in ROWS.items()
+        if row.check == "differs"
+        and len({repr(image[name]) for image in drawn if name in image}) > 1
     }
     for image in images:
         sides = image.get("given_size") or (image["width"], image["height"])
         before, size = "{}x{}".format(*sides), image["published_size"]
-        named = {name for name in _BEYOND_TEXT if image.get(name)}
+        named = {name for name, row in ROWS.items() if row.check == "set" and image.get(name)}
         words, prompt = [], ""
         if "checkpoint" in image:
             named |= differing
@@ -250,7 +348,7 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
                 words[-1] += f" + {image['variation_strength']:g} of {image['variation_seed']}"
         words += [f"{name} {_short(image.get(name))}" for name in ROWS if name in named]
         size = size if size == before else f"{before} to {size}"
-        print(harmless("  " + "  ".join(filter(None, [size, *words, prompt]))))
+        yield "  " + "  ".join(filter(None, [size, *words, prompt]))
 
 
 def _short(value: object) -> str:

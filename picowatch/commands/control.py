@@ -1,86 +1,169 @@
-"""`picowatch pause`, `resume`, `retry`, `cancel`, `delete`: sent to the daemon as files in the
-outbox, so they work from any machine that mounts it.
+"""`picowatch pause`, `resume`, `retry`, `cancel`, `delete`, `keep`: sent to the daemon as files in
+the outbox, so they work from any machine that mounts it.
 """
 
 import errno
+import json
+import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from os.path import lexists
 from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
-from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
+from picowatch.outbox.commands import COMMANDS, MAX_BYTES, Answer, Command, send, wait_for_answer
 from picowatch.outbox.status import check_readable, is_running
-from picowatch.settings import Settings
+from picowatch.sources import Folders
 from picowatch.streams import harmless
 
 ANSWER_SECONDS = 15.0
-FILES_AT_ONCE = 100  # in one command; its file may have 100 kB
+LATE = f"Not finished after {ANSWER_SECONDS:.0f} s; it will be carried out."
+NOT_RUNNING = "picowatch is not running; it will be carried out at the next start."
+LIST_BYTES = MAX_BYTES - 10_000  # of files in a command
 
 
-def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    settings, name = load(), options.command
-    if name == "delete":
-        files = [below(settings.outbox, picture) for picture in options.pictures]
-        parts = (files[at : at + FILES_AT_ONCE] for at in range(0, len(files), FILES_AT_ONCE))
-        return control(settings, [Command(name, files=tuple(part)) for part in parts])
-    if name == "retry" and options.all:
-        name = "retry all"
-        if not options.recipes:
+def main(options: Namespace, load: Callable[[], Folders]) -> int:
+    (inbox, outbox), name = load(), options.command
+    if name in ("delete", "keep"):
+        pictures = [*options.pictures, *names_in(options.list)]
+        if not pictures:
+            raise CommandFailed(f"`{name}` was given no pictures.", "Name them, or use --from.")
+        files = [below(outbox, picture) for picture in pictures]
+        _check_there(outbox, files, outbox, "the outbox")
+        folder = below(outbox, options.folder) if name == "keep" else None
+        if folder and options.copy:
+            name = "keep copies"
+        return control(outbox, [Command(name, folder, files=part) for part in _parts(files)])
+    recipes = [below(inbox, recipe) for recipe in getattr(options, "recipes", ())]
+    if name == "retry":
+        recipes += [below(inbox, recipe) for recipe in names_in(options.list)]
+    _check_there(outbox, recipes, inbox, "the inbox")
+    if name == "retry":
+        if options.all:
+            name = "retry all"
+            if not recipes:
+                raise CommandFailed(
+                    "--all must be told what to render again.", "Name a folder or recipe."
+                )
+        elif options.list and not recipes:
             raise CommandFailed(
-                "--all must be told what to render again.", "Name a folder or recipe."
+                f"{options.list} names no recipe.", "Without --from, all are tried."
             )
-    recipes = [below(settings.inbox, recipe) for recipe in getattr(options, "recipes", ())]
-    return control(settings, [Command(name, recipe) for recipe in recipes] or [Command(name)])
+        if options.list:
+            return control(outbox, [Command(name, files=part) for part in _parts(recipes)])
+    return control(outbox, [Command(name, recipe) for recipe in recipes] or [Command(name)])
 
 
-def control(settings: Settings, commands: Sequence[Command]) -> int:
+def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -> None:
+    """Raise CommandFailed for a name that nothing has, where no daemon is there to say so."""
+    strange = [name for name in names if not lexists(folder / name)]
+    ledger = outbox / ".picowatch/ledger.sqlite"
+    if not strange or not ledger.is_file() or is_running(outbox):
+        return
+    # These take as long to import as all else.
+    from picowatch.inbox.matching import matching, no_such
+    from picowatch.ledger.account import known_paths, known_pictures
+    from picowatch.ledger.reading import reading
+
+    try:
+        with reading(ledger) as sql:
+            known = known_pictures(sql) if folder == outbox else known_paths(sql)
+    except CommandFailed:  # picowatch will repair it
+        return
+    if folder != outbox:  # what was saved since picowatch ended is not known yet
+        known += [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    for name in strange:
+        if not matching(name, known):
+            words = no_such(name, known, where)
+            raise CommandFailed(words, "`picowatch status .` tells of everything.")
+
+
+def names_in(file: Path | None) -> list[Path]:
+    """Return the names in a list, one a line; one in double quotes is a JSON string.
+
+    Raises CommandFailed.
+    """
+    if file is None:
+        return []
+    try:
+        text = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
+        lines = [line.rstrip("\r") for line in os.fsdecode(text).split("\n") if line.strip()]
+        names = [json.loads(line) if line.startswith('"') else line for line in lines]
+        if wrong := [name for name in names if not name or "\0" in name]:
+            raise ValueError(f"{wrong[0]!r} is no name")
+        return [*map(Path, names)]
+    except OSError as error:
+        words = f"{file} cannot be read: {error.strerror}."
+        raise CommandFailed(words, "Name a text file, or - for standard input.") from error
+    except ValueError as error:
+        words = f"{file} is no list of names: {error}."
+        raise CommandFailed(words, "Write one name a line.") from error
+
+
+def _parts(files: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield as many files at once as fit into a command."""
+    part: list[str] = []
+    room = LIST_BYTES
+    for file in files:
+        room -= len(json.dumps(file)) + 2
+        if part and room < 0:
+            yield tuple(part)
+            part, room = [], LIST_BYTES - len(json.dumps(file)) - 2
+        part.append(file)
+    yield tuple(part)
+
+
+def control(outbox: Path, commands: Sequence[Command]) -> int:
     """Send commands and print their answers; return 1 if any is not done."""
-    check_readable(settings.outbox)
-    if not (settings.state_folder / "commands").is_dir():
+    check_readable(outbox)
+    if not (outbox / COMMANDS).is_dir():
         raise CommandFailed(
-            f"No picowatch has ever used the outbox {settings.outbox.absolute()}.",
+            f"No picowatch has ever used the outbox {outbox.absolute()}.",
             "Name the outbox of a picowatch that runs: --outbox DIR.",
         )
     # All are sent before the first answer: the daemon looks for commands once a second.
-    sent = [(command, _send(settings, command)) for command in commands]
-    seconds = ANSWER_SECONDS if is_running(settings.outbox) else 0.0
+    sent = [_send(outbox, command) for command in commands]
+    runs = is_running(outbox)
+    seconds = ANSWER_SECONDS if runs else 0.0
     codes = []
-    for command, path in sent:
+    for path in sent:
         answer = wait_for_answer(path, seconds)
         if answer is None:
             seconds = 0.0
-        codes.append(_report(command, answer))
+        codes.append(_report(answer, LATE if runs else NOT_RUNNING))
     return max(codes)
 
 
-def _send(settings: Settings, command: Command) -> Path:
+def _send(outbox: Path, command: Command) -> Path:
     try:
-        return send(settings.outbox, command)
+        return send(outbox, command)
     except OSError as error:
         remedy = "Only users who may write there can control picowatch."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "Free some space, and try again."
         raise CommandFailed(
-            f"The outbox {settings.outbox.absolute()} cannot be written: {error.strerror}.", remedy
+            f"The outbox {outbox.absolute()} cannot be written: {error.strerror}.", remedy
         ) from error
 
 
-def _report(command: Command, answer: Answer | None) -> int:
+def _report(answer: Answer | None, late: str) -> int:
     if answer is None:
-        print(
-            f"picowatch does not answer; '{command.name}' takes effect when it answers again.",
-            file=sys.stderr,
-        )
+        print(late, file=sys.stderr)
         return FAILED
     print(harmless(answer.text), file=sys.stdout if answer.done else sys.stderr)
     return SUCCEEDED if answer.done else FAILED
 
 
 def below(folder: Path, named: Path) -> str:
-    """A file as the daemon calls it; users give its path, or its name below inbox or outbox."""
+    """Return what the daemon calls a file: users give its path, or its name below inbox or outbox.
+
+    `inbox/a.txt`, as messages name it, is understood in every working directory.
+    """
     root = folder.resolve()
     path = named.parent.resolve() / named.name
-    if path.is_relative_to(root):
+    if path.is_relative_to(root) and (lexists(path) or not lexists(root / named)):
         return path.relative_to(root).as_posix()
+    if named.parts[:1] == (folder.name,) and not (root / named).exists():
+        return Path(*named.parts[1:]).as_posix()
     return named.as_posix()

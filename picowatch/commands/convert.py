@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from picowatch.catalog.folder_files import INDEX, is_file
+from picowatch.catalog.folder_files import has_index
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import ARTICLES, recognise
@@ -17,12 +17,16 @@ from picowatch.streams import harmless
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     """Convert each file; one that cannot be converted does not stop the others."""
     # Imports torch, which takes seconds: other commands do without.
-    from picowatch.engine.networks.convert import convert
+    from picowatch.engine.networks.convert import convert, files_with
 
-    code = SUCCEEDED
+    code, done = SUCCEEDED, set[Path]()
     for path in options.files:
+        if path in done:  # with its other half
+            continue
         try:
-            print(harmless(_described(convert(path, force=options.force))))
+            files = files_with(path)
+            done |= {*files} - {path}
+            print(harmless(_described(convert(*files, force=options.force))))
         except ModelRefused as refused:
             text = f"{path} {refused.message} {refused.remedy}".strip()
         except CommandFailed as failed:
@@ -38,7 +42,7 @@ def _described(path: Path) -> str:
     """Say what was written, and where it belongs."""
     text = f"{path}: {path.stat().st_size / 1e6:.1f} MB"
     folder = path.absolute().parents[1]
-    if is_file(folder / INDEX):
+    if has_index(folder):
         return f"{text}. It is a part of the folder {folder.name}/."
     try:
         found = recognise(read_header(path))

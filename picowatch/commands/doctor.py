@@ -151,12 +151,12 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
             yield Check("picture", why or "no picture was rendered", REPORT_IT)
             return
         rendered = read_chunk(read_texts(picture)[PICOWATCH]).rendered
-    versions = ", ".join(" ".join(one) for one in rendered["versions"].items())
+    versions = ", ".join(" ".join(version) for version in rendered["versions"].items())
     yield Check("libraries", versions)
     yield _device(settings, rendered)
     if settings.graphs and rendered["device"].startswith("cuda"):
-        steps = "a graph" if rendered["compiled"] == "graph" else "computed one by one"
-        yield Check("graphs", f"a step of the demo model is {steps}")
+        unused = "" if rendered["compiled"] == "graph" else "not "
+        yield Check("graphs", f"CUDA graphs are {unused}used")
     if settings.compile and rendered["device"] == "cpu" and not find_spec("openvino"):
         remedy = f"Install it: {install_command('openvino')}; or set compile: false."
         yield Check("compile", "OpenVINO is not installed, so nothing is compiled", remedy)
@@ -224,7 +224,7 @@ def _cards() -> list[str]:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return [
             f"{name}, driver {driver}, {free} of {total} are free"
-            for name, driver, free, total in (one.split(", ") for one in result.stdout.splitlines())
+            for name, driver, free, total in (row.split(", ") for row in result.stdout.splitlines())
         ]
     return []
 
@@ -278,8 +278,8 @@ def _described(folder: Path) -> str:
     """The folder and its file system, if the system knows it."""
     path = folder.resolve()
     every = psutil.disk_partitions(all=True)
-    mounts = [one for one in every if path.is_relative_to(one.mountpoint)]
+    mounts = [mount for mount in every if path.is_relative_to(mount.mountpoint)]
     # If several mounts are on one point, the last one is visible.
-    kind = max(reversed(mounts), key=lambda one: len(one.mountpoint)).fstype if mounts else ""
+    kind = max(reversed(mounts), key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
     there = "" if folder.exists() else ", not created yet"
     return f"{folder}{f' ({kind})' if kind else ''}{there}"

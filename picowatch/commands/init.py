@@ -2,9 +2,10 @@
 
 import shlex
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import takewhile
 from os.path import lexists, realpath
 from pathlib import Path
 
@@ -27,19 +28,24 @@ priority: 10
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    """Make what is missing, examples only at first; nothing is overwritten but the schemas."""
+    """Make what is missing, examples only at first and without other folders to begin with.
+
+    Nothing is overwritten but the schemas.
+    """
     folder: Path = options.folder
     _refuse_an_inbox(Path(realpath(folder)))
     try:
-        _make_all(folder)
+        made = [*_make_all(folder, with_examples=not options.ready)]
         if options.ready:
-            _make_templates(folder / "inbox", options.ready)
+            made += _make_templates(folder / "inbox", options.ready)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise CommandFailed(
             f"Cannot create picowatch's folders in {folder}{where}: {error.strerror or error}.",
             "Name a folder that you can write to: picowatch init DIR.",
         ) from error
+    for line in made:  # after all is made, for a reader that ends early
+        print(line)
     there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     print("Recipes are saved in inbox/, and their pictures appear in outbox/.")
     if is_running(folder / "outbox"):
@@ -60,34 +66,46 @@ def _refuse_an_inbox(folder: Path) -> None:
             )
 
 
-def _make_all(folder: Path) -> None:
+def _make_all(folder: Path, *, with_examples: bool) -> Iterator[str]:
+    """Make what every home has, and yield what to print of it."""
     for name in ("inbox", "inbox/live", f"inbox/{SCHEMAS}", "outbox", "models"):
         make_folder(folder / name)
     for kind in (*FOLDERS.values(), "wildcards"):
         make_folder(folder / "models" / kind)
     schema = f"{_NAMES_SCHEMA}inbox/{SCHEMAS}/{KINDS['settings']}\n"
-    _write(folder / FILE_NAME, schema + settings_text())
-    _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
+    yield _write(folder / FILE_NAME, schema + settings_text())
+    yield _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
     schemas = folder / "inbox" / SCHEMAS
-    if not any(schemas.iterdir()):  # else examples that are gone were deleted
-        _make_examples(folder / "inbox")
+    # Examples that are gone from a later `init` were deleted; nobody's photos wait for them.
+    if with_examples and not any(schemas.iterdir()):
+        yield from _make_examples(folder / "inbox")
     for kind, name in KINDS.items():
-        _renew(schemas / name, schema_text(kind))
+        yield from _renew(schemas / name, schema_text(kind))
 
 
-def _make_examples(inbox: Path) -> None:
+def _make_examples(inbox: Path) -> Iterator[str]:
     for example in _assets("examples"):
         text = example.read_text("utf-8")
         if example.name.endswith(".yaml"):
             text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
-        _write(inbox / example.name, text)
+        yield _write(inbox / example.name, text)
 
 
-def _make_templates(inbox: Path, ready: str) -> None:
+def _make_templates(inbox: Path, ready: str) -> Iterator[str]:
     """Make the folders of that name, each with a template for the pictures dropped there."""
-    for template in _assets(ready):
-        text = f"{_NAMES_SCHEMA}../{SCHEMAS}/{KINDS['defaults']}\n{template.read_text('utf-8')}"
-        _write(inbox / template.name.removesuffix(".yaml") / PICTURES_NAME, text)
+    # The folder that needs no model comes first.
+    for template in sorted(_assets(ready), key=lambda file: file.name != "web.yaml"):
+        folder, text = inbox / template.name.removesuffix(".yaml"), template.read_text("utf-8")
+        schema = f"{_NAMES_SCHEMA}../{SCHEMAS}/{KINDS['defaults']}\n"
+        is_new = not (folder / PICTURES_NAME).exists()
+        yield _write(folder / PICTURES_NAME, schema + text)
+        if is_new:
+            needed = takewhile(_says_what_it_needs, text.splitlines())
+            yield from (line.removeprefix("#") for line in needed)
+
+
+def _says_what_it_needs(line: str) -> bool:
+    return line.startswith(("# For photos: ", "#   "))
 
 
 def _assets(name: str) -> list[Traversable]:
@@ -95,16 +113,16 @@ def _assets(name: str) -> list[Traversable]:
     return sorted(folder.iterdir(), key=lambda file: file.name)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str) -> str:
+    """Write a file that is missing; return what to print of it."""
     if path.exists():
-        print(f"kept {path}")
-        return
+        return f"kept {path}"
     write_atomically(path, text.encode())
-    print(f"created {path}")
+    return f"created {path}"
 
 
-def _renew(path: Path, text: str) -> None:
+def _renew(path: Path, text: str) -> Iterator[str]:
     """Replace a schema of another version; nobody edits schemas by hand."""
     if not path.exists() or path.read_bytes() != text.encode():
         write_atomically(path, text.encode())
-        print(f"created {path}")
+        yield f"created {path}"

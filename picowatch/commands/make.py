@@ -32,8 +32,19 @@ from picowatch.errors import (
     OutboxInUse,
     PicowatchError,
 )
+from picowatch.inbox.folder import InboxFolder
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
-from picowatch.outbox.commands import Answer, Command, new_file, send, wait_for_answer, withdraw
+from picowatch.outbox.commands import (
+    COMMANDS,
+    REQUESTS,
+    Answer,
+    Command,
+    new_file,
+    only_requests,
+    send,
+    wait_for_answer,
+    withdraw,
+)
 from picowatch.outbox.status import is_running
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
@@ -87,9 +98,9 @@ def make(
         for one in sent:
             withdraw(one.command)
         if remove:
-            _remove(settings, sent)
+            _remove(InboxFolder(settings.inbox), sent)
     missing = [Answer(False, error)] * (len(sent) - len(answers))
-    parts = [*by_picture(settings, sent, [*answers, *missing])]
+    parts = [*by_picture(InboxFolder(settings.inbox), sent, [*answers, *missing])]
     if as_json:
         print(json.dumps(as_object(settings, parts, error), indent=1))
         return code or (SUCCEEDED if all(answer.done for answer in answers) else FAILED)
@@ -112,14 +123,18 @@ def _made(
     remove: bool,
 ) -> list[Answer]:
     """Put the recipes into the inbox, note them in `sent`, and wait for what becomes of them."""
-    check_folders(settings)
-    folders = {file: folder_and_template(settings, file) for file in files if file.is_dir()}
-    read = {file: b"" if file in folders else content_of(file) for file in files}
+    requests = only_requests(settings.outbox)
+    check_folders(settings, writes=not requests)
+    if requests and not is_running(settings.outbox):
+        raise CommandFailed("picowatch is not running.", "Ask an administrator to start it.")
+    inbox = InboxFolder(settings.inbox)
+    folders = {file: folder_and_template(inbox, file) for file in files if file.is_dir()}
+    read = {file: b"" if file in folders else content_of(inbox, file) for file in files}
     if name:
-        check_name(settings, name, files)
+        check_name(inbox, name, files)
     for file in read:  # before any of them is there
         if file not in folders:
-            check_place(settings, file, read[file], name, remove=remove)
+            check_place(inbox, file, read[file], name, remove=remove)
         elif name or remove:
             raise CommandFailed(f"{file} is a folder.", "Leave out --name and --rm.")
     where = settings.inbox
@@ -130,13 +145,13 @@ def _made(
                 folder, template = folders[file]
                 recipe, made, request = template or folder, None, Command("make folder", folder)
             else:
-                recipe, made = put_recipe(settings, file, read[file], name)
+                recipe, made = put_recipe(inbox, file, read[file], name)
                 digest = hashlib.sha256(read[file]).hexdigest()
                 kind = "make once" if remove and made is not None else "make"
                 request = Command(kind, recipe, digest)
             where = settings.outbox
             # Noted before the command is there: a signal or a full disk may come in between.
-            command = new_file(settings.outbox)
+            command = new_file(settings.outbox, REQUESTS if requests else COMMANDS)
             sent.append(Sent(file, recipe, request, command, made))
             send(settings.outbox, request, command)
         return _answers(settings, sent, make_engine)
@@ -151,14 +166,12 @@ def _made(
         raise CommandFailed(words, remedy) from error
 
 
-def _remove(settings: Settings, sent: Sequence[Sent]) -> None:
+def _remove(inbox: InboxFolder, sent: Sequence[Sent]) -> None:
     """Delete what was put into the inbox and is still the same, and the folders made for it."""
     ours = [one for one in sent if one.made is not None]
     for one in ours:
-        path = settings.inbox / one.recipe
         with suppress(OSError):
-            if hashlib.sha256(path.read_bytes()).hexdigest() == one.request.digest:
-                path.unlink()
+            inbox.delete(one.recipe, one.request.digest or "")
     with suppress(OSError):  # somebody put something into one of them
         for folder in (folder for one in reversed(ours) for folder in one.made or ()):
             folder.rmdir()
@@ -181,6 +194,8 @@ def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) 
             return [answers.get(one.command, rest) for one in sent]
         if is_running(settings.outbox):
             _wait(settings, [one.command for one in missing])
+        elif only_requests(settings.outbox):
+            reason = f"picowatch has ended. {_STAYS}"
         else:
             reason = _render_here(settings, missing, make_engine)
 

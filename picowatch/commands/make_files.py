@@ -1,41 +1,42 @@
 """The files that `picowatch make` is given, and their names and places in the inbox."""
 
+import getpass
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from picowatch.errors import CommandFailed
-from picowatch.inbox.files import MAX_BYTES, path_below
+from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
+from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import (
     ENDINGS,
     PICTURES_NAME,
     is_recipe_name,
     is_recipe_path,
-    why_skipped,
+    why_not_taken,
 )
 from picowatch.inbox.putting import put, save_again
-from picowatch.inbox.reading import template_above, why_no_recipe
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.written import plain_name
-from picowatch.settings import Settings
 
 READ_BITS = 0o444  # of a file's mode
 STANDARD_INPUT = Path("-")
 
 
-def folder_and_template(settings: Settings, file: Path) -> tuple[str, str]:
+def folder_and_template(inbox: InboxFolder, file: Path) -> tuple[str, str]:
     """Return a folder of recipes or dropped pictures, as a path below the inbox, and its template.
 
     Without dropped pictures, that is "". Raises CommandFailed for any other folder.
     """
-    inbox, folder = settings.inbox, path_below(settings.inbox, file)
+    with _reading(file):
+        folder = inbox.path_of(file)
     if folder not in ("", "."):
-        template = template_above(inbox, f"{folder}/{PICTURES_NAME}") or ""
+        template = inbox.template_above(f"{folder}/{PICTURES_NAME}") or ""
         names = (name for _, _, names in os.walk(file) for name in names)
         if template or any(map(is_recipe_name, names)):
             return folder, template
@@ -45,16 +46,16 @@ def folder_and_template(settings: Settings, file: Path) -> tuple[str, str]:
     )
 
 
-def content_of(file: Path) -> bytes:
+def content_of(inbox: InboxFolder, file: Path) -> bytes:
     """Return the bytes of a recipe. Raises CommandFailed if they cannot be one."""
-    try:
-        content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
-    except OSError as error:
-        raise CommandFailed(
-            f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."
-        ) from error
+    with _reading(file):
+        if file == STANDARD_INPUT:
+            content = sys.stdin.buffer.read()
+        else:
+            below = inbox.path_of(file)
+            content = inbox.read(below) if below else file.read_bytes()
     if file != STANDARD_INPUT and not is_recipe_name(file.name):
-        why = why_skipped(file.name) or f"names of recipes end in {', '.join(ENDINGS)}"
+        why = why_not_taken(file.name) or f"names of recipes end in {', '.join(ENDINGS)}"
         raise CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
     if len(content) > MAX_BYTES:
         raise CommandFailed(
@@ -67,11 +68,11 @@ def content_of(file: Path) -> bytes:
     return content
 
 
-def check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
+def check_name(inbox: InboxFolder, name: str, files: Sequence[Path]) -> None:
     """Raise CommandFailed unless the name is for one recipe from elsewhere, and a path."""
     if len(files) > 1:
         raise CommandFailed("--name is for one recipe.", "Give one FILE, or leave out --name.")
-    if _below(settings, files[0]):
+    if _below(inbox, files[0]):
         raise CommandFailed(
             f"{files[0]} is in the inbox already, and keeps its name there.",
             "Leave out --name, or rename the file.",
@@ -83,12 +84,18 @@ def check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
             "It may be like `corgi` or `pets/corgi.yaml`; no part of it begins with '.', '_', '~' "
             "or '#'.",
         )
+    folder = plain.rpartition("/")[0]
+    if folder and inbox.is_through_link(folder):
+        raise CommandFailed(
+            f"--name {name} leads through a link to a folder; linked folders are not searched.",
+            "Name the folder itself.",
+        )
 
 
-def check_place(settings: Settings, file: Path, content: bytes, name: str, *, remove: bool) -> None:
+def check_place(inbox: InboxFolder, file: Path, content: bytes, name: str, *, remove: bool) -> None:
     """Raise CommandFailed for a place among dropped pictures: no recipe is read there."""
-    below = _below(settings, file)
-    if why := why_no_recipe(settings.inbox, below or _wanted(file, content, name)):
+    below = _below(inbox, file)
+    if why := inbox.why_no_recipe(below or _wanted(inbox, file, content, name)):
         raise CommandFailed(why, "Put it into another folder.")
     if remove and below:
         raise CommandFailed(
@@ -98,37 +105,50 @@ def check_place(settings: Settings, file: Path, content: bytes, name: str, *, re
 
 
 def put_recipe(
-    settings: Settings, file: Path, content: bytes, name: str
+    inbox: InboxFolder, file: Path, content: bytes, name: str
 ) -> tuple[str, list[Path] | None]:
-    """Put the recipe into the inbox, or save it there again.
-
-    Returns its path below, and if it is new, the folders that were made for it, the inner ones
-    first.
-    """
-    if below := _below(settings, file):
-        save_again(file)
+    """Put the recipe into the inbox, or save it there again; see `put`."""
+    if below := _below(inbox, file):
+        save_again(inbox, below)
         return below, None
-    folder, slash, own = _wanted(file, content, name).rpartition("/")
     # The daemon may run as another user, and our umask may be 077.
     readers = 0 if file == STANDARD_INPUT else file.stat().st_mode & READ_BITS
-    where = settings.inbox / folder
-    missing = [one for one in (where, *where.parents) if not one.exists()]
-    own, is_new = put(where, own, content, readers)
-    return f"{folder}{slash}{own}", missing if is_new else None
+    return put(inbox, _wanted(inbox, file, content, name), content, readers)
 
 
-def _wanted(file: Path, content: bytes, name: str) -> str:
+def _wanted(inbox: InboxFolder, file: Path, content: bytes, name: str) -> str:
     """The path below the inbox that a recipe from elsewhere gets, if it is free."""
     wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
     if not wanted.lower().endswith(ENDINGS):
         wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
-    return wanted
+    return wanted if "/" in wanted else f"{_own_folder(inbox)}{wanted}"
 
 
-def _below(settings: Settings, file: Path) -> str:
+def _own_folder(inbox: InboxFolder) -> str:
+    """The folder, with a slash, of a user who may only write in one that has the user's name."""
+    with suppress(OSError, KeyError):  # a user id without a user
+        user = getpass.getuser()
+        if not os.access(inbox.root, os.W_OK) and os.access(inbox.root / user, os.W_OK):
+            return f"{user}/"
+    return ""
+
+
+def _below(inbox: InboxFolder, file: Path) -> str:
     """The path below the inbox of a recipe that lies there; "" for others."""
-    below = "" if file == STANDARD_INPUT else path_below(settings.inbox, file)
+    below = "" if file == STANDARD_INPUT else inbox.path_of(file)
     return below if is_recipe_path(below) else ""
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Raise CommandFailed if a file cannot be read."""
+    try:
+        yield
+    except (FileUnreadable, FileChanged, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"{error}" or "it is being written"
+        raise CommandFailed(
+            f"Cannot read {file}: {why}.", "Give a recipe that you can read."
+        ) from error
 
 
 def _ending(content: bytes) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
+from picowatch.inbox.folder import InboxFolder
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.commands import Answer, Command
 from picowatch.settings import Settings
@@ -30,14 +31,14 @@ class Sent:
 
 
 def by_picture(
-    settings: Settings, sent: Sequence[Sent], answers: Sequence[Answer]
+    inbox: InboxFolder, sent: Sequence[Sent], answers: Sequence[Answer]
 ) -> Iterator[tuple[Sent, Answer]]:
     """Yield each recipe with its answer; for a folder, each picture and what concerns all."""
     for one, answer in zip(sent, answers, strict=True):
         if answer.warning or not answer.parts:
             yield one, replace(answer, done=True) if answer.parts else answer
         for recipe, part in answer.parts.items():
-            yield replace(one, file=settings.inbox / recipe, recipe=recipe), part
+            yield replace(one, file=inbox.shown(recipe), recipe=recipe), part
 
 
 def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) -> int:
@@ -47,6 +48,8 @@ def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) 
     if answer.warning:
         print_error(answer.warning.strip())
     if answer.done:
+        if not (answer.pictures or answer.sheets):
+            print_error(f"{sent.file} requests no image.")
         return SUCCEEDED
     # A removed recipe's error file is gone, too.
     text = (answer.error if removed and answer.error else answer.text).strip()
@@ -58,6 +61,7 @@ def as_object(
     settings: Settings, parts: Sequence[tuple[Sent, Answer]], error: str
 ) -> dict[str, Any]:
     """Return the object that docs/scripts.md promises: new keys may come, these stay."""
+    inbox = InboxFolder(settings.inbox)
     return {
         "done": not error and all(answer.done for _, answer in parts),
         "errors": [error] if error else [],
@@ -65,7 +69,7 @@ def as_object(
             {
                 "file": str(one.file),
                 "recipe": one.recipe,
-                "in_inbox": (settings.inbox / one.recipe).exists(),
+                "in_inbox": inbox.shown(one.recipe).exists(),
                 "done": answer.done,
                 "pictures": [_picture(settings.outbox / file) for file in answer.pictures],
                 "contact_sheets": [str(settings.outbox / file) for file in answer.sheets],

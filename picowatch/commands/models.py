@@ -18,6 +18,9 @@ from picowatch.settings import Settings
 from picowatch.streams import harmless
 
 _INPAINTING_INPUTS = 9
+_BY_ITSELF = (
+    "drawn by diffusers' {}, without a row of its own: sizes, previews and memory are guesses"
+)
 ADAPTERS = ("lora", "embedding", "controlnet")  # of use with some checkpoints only
 
 
@@ -59,6 +62,8 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
     size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
     columns = (f"{row['kind']:12}", f"{row['name']:24}", f"{row['bytes'] / 1e6:>8.1f} MB")
     yield "  ".join(filter(None, (*columns, (row["hash"] or "")[:10], size, _family(row))))
+    if row["pipeline"]:
+        yield f"{'':14}{_BY_ITSELF.format(row['pipeline'])}"
     for label, text in (
         ("trained on", row["base_model"]),
         ("trigger words", ", ".join(row["trigger_words"])),
@@ -107,6 +112,7 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "trigger_words": [],
         "family": "",
         "variant": "",
+        "pipeline": "",
         "by_name": False,
         "stored": "",
         "prediction": "",
@@ -127,8 +133,10 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
     row |= {
         name: getattr(model, name) or usual for name, usual in row.items() if hasattr(model, name)
     }
+    general = bool(model.family) and FAMILIES[model.family].kind == "general"
     return row | {
         "path": str(model.path),
+        "pipeline": model.family if general else "",
         "hash": digest,
         "trigger_words": list(model.trigger_words),
         "prediction": "v_prediction" if model.velocity_beside else model.prediction,

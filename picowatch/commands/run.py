@@ -2,10 +2,11 @@
 
 import logging
 import os
+import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, check_folders
@@ -16,6 +17,7 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, SUCCEEDED
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
+from picowatch.streams import finish
 
 log = logging.getLogger("picowatch")
 
@@ -64,6 +66,10 @@ def run(
         )
     if not once:
         return FAILED if result.reason else SUCCEEDED
+    if result.summary and verbosity != "quiet" and settings.log_format == "text":
+        with suppress(OSError):  # summary.txt has it, too
+            print(result.summary)
+        finish(sys.stdout)
     if interrupted:
         return INTERRUPTED
     return SUCCEEDED if result.succeeded else FAILED

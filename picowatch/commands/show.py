@@ -2,14 +2,17 @@
 
 import json
 import os
-import sys
+import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from picowatch.catalog import Catalog
-from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
+from picowatch.commands.control import names_in
+from picowatch.commands.why import why
+from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
+from picowatch.ledger.reading import reading
 from picowatch.metadata import (
     PICOWATCH,
     differing_fields,
@@ -20,12 +23,16 @@ from picowatch.metadata import (
     recipe_yaml,
 )
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from picowatch.outbox.photo_metadata import KEPT, MARKS, mark_in, photo_metadata
+from picowatch.outbox.photo_metadata import MARKS, NOTHING_KEPT, photo_metadata
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
-from picowatch.streams import harmless
+from picowatch.sources import Folders
+from picowatch.streams import harmless, print_error
+
+_SEED = re.compile(r"^seed: .*$", re.MULTILINE)  # within a text no line begins so
+_RANDOM = "seed: random"
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -35,8 +42,17 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
         return catalog.inventory(settings.checkpoint)
 
-    pictures = [_found(path, load) for path in options.pictures]
-    return show(pictures, inventory, as_json=options.json, whole=options.all)
+    named = [*options.pictures, *names_in(options.list)]
+    if not named:
+        raise CommandFailed("`show` was given no pictures.", "Name them, or use --from.")
+    pictures = [_found(path, load) for path in named]
+    if options.why:
+        folders = Folders(load().inbox, load().outbox)
+        with reading(folders.outbox / ".picowatch/ledger.sqlite") as sql:
+            text_of = partial(why, sql, folders, as_json=options.json)
+            return _print_each(pictures, text_of, "" if options.json else "\n")
+    flags = {"whole": options.all, "new_seed": options.new_seed}
+    return show(pictures, inventory, as_json=options.json, **flags)
 
 
 def show(
@@ -44,23 +60,29 @@ def show(
     inventory: Callable[[], Inventory],
     as_json: bool,
     whole: bool = False,
+    new_seed: bool = False,
 ) -> int:
     """Print each picture's recipe as a YAML document, or its whole chunk.
 
     Without `whole`, fields that have their defaults are left out. A picture by another program
     gives what `from:` makes of it with the models of the inventory, its warnings as comments; as
-    JSON, its texts. One without any does not stop the others.
+    JSON, its texts. One without any does not stop the others. `new_seed` asks for a random one.
     """
-    code, separator = SUCCEEDED, ""
+    text_of = partial(_text, inventory=inventory, as_json=as_json, whole=whole)
+    if new_seed:
+        return _print_each(pictures, lambda path: _SEED.sub(_RANDOM, text_of(path)), "---\n")
+    return _print_each(pictures, text_of, "" if as_json else "---\n")
+
+
+def _print_each(pictures: Sequence[Path], text_of: Callable[[Path], str], separator: str) -> int:
+    code, before = SUCCEEDED, ""
     for path in pictures:
         try:
-            text = _text(path, inventory, as_json, whole)
-        except PictureUnreadable as error:
-            print(harmless(f"picowatch: {error.with_remedy}"), file=sys.stderr)
+            print(before + text_of(path), end="")
+            before = separator
+        except (CommandFailed, PictureUnreadable) as error:
+            print_error(f"picowatch: {error.with_remedy}")
             code = FAILED
-            continue
-        print(separator + text, end="")
-        separator = "" if as_json else "---\n"
     return code
 
 
@@ -97,7 +119,7 @@ def _recipe(texts: Mapping[str, str], whole: bool) -> str:
 def _mark(path: Path) -> str:
     """A comment: how the picture was made is no field of a recipe."""
     with path.open("rb") as file:
-        mark = mark_in(photo_metadata(file, KEPT).xmp)
+        mark = photo_metadata(file, NOTHING_KEPT).mark
     return f"# {mark}: {MARKS[mark]} (IPTC DigitalSourceType).\n" if mark else ""
 
 

@@ -1,4 +1,7 @@
-"""`picowatch status`: what is running and queued, from status.json alone; `--check`: its health."""
+"""`picowatch status`: what is running and queued, from status.json alone; `--check`: its health.
+
+With a name, it tells what became of that, from the ledger.
+"""
 
 import json
 import shutil
@@ -7,13 +10,13 @@ import sys
 import textwrap
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from picowatch.commands.control import below
-from picowatch.errors import FAILED, CommandFailed
+from picowatch.errors import FAILED, PAUSED, CommandFailed
 from picowatch.observers.console import LABEL, LiveView, Row, can_draw, rows
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import (
@@ -22,9 +25,10 @@ from picowatch.outbox.status import (
     check_readable,
     duration,
     is_running,
+    no_room,
     read_status,
 )
-from picowatch.settings import Settings
+from picowatch.sources import Folders
 from picowatch.streams import harmless
 
 COUNTED = ("queued", "running", "done", "failed", "cancelled")
@@ -36,37 +40,36 @@ NO_STATUS = Status(
 )
 
 
-def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    settings = load()
-    check_readable(settings.outbox)
-    if options.folder and (options.check or options.watch):
-        raise CommandFailed("--check and --watch take no FOLDER.", "Leave it out.")
+def main(options: Namespace, load: Callable[[], Folders]) -> int:
+    folders = load()
+    check_readable(folders.outbox)
+    if options.name and (options.check or options.watch):
+        raise CommandFailed("--check and --watch take no NAME.", "Leave it out.")
     if options.check:
-        return check(settings)
+        return check(folders.outbox)
     if options.watch:
-        return watch(settings.outbox)
-    folder = ""
-    if options.folder:
-        folder = below(settings.outbox, Path(below(settings.inbox, options.folder)))
-    return status(settings, folder, as_json=options.json)
+        return watch(folders.outbox)
+    name = "." if options.all else ""
+    if options.name:
+        name = below(folders.outbox, Path(below(folders.inbox, options.name)))
+    return status(folders, name, as_json=options.json, all_of_them=options.all)
 
 
-def status(settings: Settings, folder: str, as_json: bool) -> int:
-    """Print the status, or that of one `folder` or recipe with all its failures.
+def status(folders: Folders, name: str, *, as_json: bool, all_of_them: bool = False) -> int:
+    """Print the status, or the account of a recipe, photo, folder or glob.
 
     Exit code 1 if no picowatch is running on this outbox.
     """
-    outbox = settings.outbox
+    outbox = folders.outbox
     running, found = current_status(outbox)
-    failures = _failures(settings, folder) if folder else {}
-    if as_json:
-        whole = {"running": running, **asdict(found)}
-        if folder:
-            whole["failures"] = [{"recipe": one, "reason": failures[one]} for one in failures]
-        print(json.dumps(whole, indent=1))
-    elif folder:
-        for line in _lines_of(folder, running, found, failures):
-            print(harmless(line))
+    if name:
+        # It reads the ledger; sqlite3 takes a tenth of the time of all else to import.
+        from picowatch.commands.account import named, print_account
+
+        account = named(folders, name, found)
+        print_account(account, running, found, as_json=as_json, all_of_them=all_of_them)
+    elif as_json:
+        print(json.dumps({"running": running, **asdict(found)}, indent=1))
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for row in rows_of(running, found):
@@ -75,34 +78,6 @@ def status(settings: Settings, folder: str, as_json: bool) -> int:
             unused = f"No picowatch has ever used the outbox {outbox.absolute()}."
             print(harmless(f"{unused} For another one: --outbox DIR"))
     return 0 if running else FAILED
-
-
-def _failures(settings: Settings, folder: str) -> dict[str, str]:
-    """Return what is wrong with the files of a folder, or with one recipe."""
-    # These import recipes and metadata, which takes half as long as all else here.
-    from picowatch.outbox.names import OutboxNames
-    from picowatch.outbox.problems import errors_below
-
-    inbox, outbox = settings.inbox, settings.outbox
-    found = errors_below(outbox, OutboxNames(settings), folder) if outbox.is_dir() else {}
-    if not (found or (inbox / folder).exists() or (outbox / folder).exists()):
-        raise CommandFailed(f"There is no {folder} in {inbox}.", "Name a folder or recipe there.")
-    return found
-
-
-def _lines_of(
-    folder: str, running: bool, status: Status, failures: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield how far a folder or recipe is, and a line for each failure."""
-    if not running:
-        yield "picowatch is not running"
-    shown = {one.folder: one.line() for one in status.folders}
-    if running and status.recipe:
-        shown[status.name] = status.progress()
-    yield from (line for name, line in shown.items() if f"{name}/".startswith(f"{folder}/"))
-    yield from (f"{recipe}: {reason}" for recipe, reason in failures.items())
-    if not failures:
-        yield f"Nothing in {folder} has failed."
 
 
 def watch(outbox: Path) -> int:
@@ -149,26 +124,34 @@ def current_status(outbox: Path) -> tuple[bool, Status]:
     return is_running(outbox), read_status(outbox) or NO_STATUS
 
 
-def check(settings: Settings) -> int:
-    """Whether a picowatch runs on this outbox, reports, and has looked at its inbox lately.
+def check(outbox: Path) -> int:
+    """Whether a picowatch runs on this outbox, reports, looks at its inbox, and is in no trouble.
 
-    Exit code 1 if not.
+    Exit code 1 if not, PAUSED if it is only paused.
     """
-    if not is_held(settings.outbox):
+    if not is_held(outbox):
         return _unhealthy("picowatch is not running")
-    found = current_status(settings.outbox)[1]
+    found = current_status(outbox)[1]
     if since := _silent_since(found):
-        why = f"since {since}: it starts or hangs, or the outbox's disk is full"
-        return _unhealthy(f"picowatch is running, but has reported nothing {why}")
+        why = no_room(outbox) or "it starts or hangs, or the outbox's disk is full"
+        return _unhealthy(f"picowatch is running, but has reported nothing since {since}: {why}")
     if found.updated - found.scanned > UNSEEN_SECONDS:
         return _unhealthy("picowatch is running, but its inbox is not there")
+    troubles = {
+        what: why for what, why in found.troubles.items() if what not in ("inbox", "paused")
+    }
+    if troubles:
+        words = "; ".join(f"{what}: {why}" for what, why in troubles.items())
+        return _unhealthy(f"picowatch is running, but in trouble: {words}")
+    if found.paused:
+        return _unhealthy("picowatch is paused until `picowatch resume`", PAUSED)
     print("picowatch is running and looks at its inbox")
     return 0
 
 
-def _unhealthy(words: str) -> int:
-    print(words, file=sys.stderr)
-    return FAILED
+def _unhealthy(words: str, code: int = FAILED) -> int:
+    print(harmless(words), file=sys.stderr)
+    return code
 
 
 def rows_of(running: bool, status: Status) -> list[Row]:

@@ -1,33 +1,32 @@
 """Accepts each save by queueing its images, or refuses it with one readable error file."""
 
 import logging
+import secrets
+import shlex
 import time
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from picowatch.daemon.accept_pictures import saved_picture, saved_template
-from picowatch.daemon.answer import queue_images, recipes_of, refuse, those_refused, warnings_of
-from picowatch.daemon.events import Event, said_once, warned
+from picowatch.daemon.events import Event, accepted, explained, said, said_once
 from picowatch.daemon.model_hashes import NotHashed
+from picowatch.daemon.reader import Reader, Reading
 from picowatch.daemon.run import SLICE_SECONDS, Run
-from picowatch.errors import ModelRefused, PictureUnreadable
-from picowatch.files.attempt import PASSING, RETRY_SECONDS, unexpected
-from picowatch.inbox.differences import READABLE
-from picowatch.inbox.files import FileChanged, FileUnreadable
-from picowatch.inbox.names import is_dropped, is_template, syntax_of
-from picowatch.inbox.reading import Change, Deleted, Saved, is_meant_as_template, template_above
-from picowatch.ledger import accept, outstanding, questions
+from picowatch.daemon.save_outcome import Asked, Refused, SaveOutcome, SaveReader
+from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended
+from picowatch.files.names import first_folder, is_picture_name
+from picowatch.inbox.files import FileChanged
+from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_template, syntax_of
+from picowatch.inbox.read import Saved
+from picowatch.inbox.settle import LACKED, TEMPLATE, Pending
+from picowatch.ledger import accept, followups, queries
+from picowatch.ledger.accept import QueueFull
+from picowatch.ledger.rows import NEVER_READ, Acceptance, KnownRecipe, Save
 from picowatch.outbox.status import images
-from picowatch.recipe import Recipe, RecipeInvalid
-from picowatch.recipe.resolve.start_image import refuse_unusable
+from picowatch.recipe.converters import SEEDS
 
 log = logging.getLogger("picowatch")
-
-_NO_TEMPLATE = (
-    "Pictures beside this file are not requests, because its name lacks an underscore. Rename it "
-    "to _pictures.yaml."
-)
 
 
 class Accepting:
@@ -37,159 +36,288 @@ class Accepting:
     gone is removed after it. So what was not committed is done again, unless the user undoes it.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(
+        self, run: Run, saves: SaveReader, start_images: Path, max_queued: Mapping[str, int]
+    ) -> None:
+        self._run, self._inbox, self._waiting = run, run.inbox, run.inbox.waiting
+        self._saves, self._start_images, self._max_queued = saves, start_images, max_queued
+        self.reader = Reader(run.inbox, run.hashes, self._read, run.wake)
+        self._folders: set[str] = set()  # at the inbox's first level, whose results have a folder
         self._changed: list[str] = []  # files of problems that the ledger does not know will go
+        # Of one transaction: paths that are taken, with former names, and what the log says.
+        self._taken: list[tuple[str, str, Saved | None]] = []
+        self._events: list[Event] = []
+
+    # -- in the reader's threads
+
+    def _read(self, pending: Pending) -> Reading:
+        try:
+            saved = self._inbox.read(pending)
+            if saved is None or (pending.digest and pending.digest == saved.digest):
+                return Reading(pending, saved)
+            return Reading(pending, saved, self._saves.outcome(saved))
+        except (FileChanged, NotHashed, Ended, *PASSING) as error:
+            return Reading(pending, error=error)
+        except Exception as error:  # no single file may end the reading
+            assert pending.size_and_time
+            saved = Saved(pending.path, "", pending.size_and_time, self._inbox.inbox_id)
+            return Reading(pending, saved, Refused(*explained(pending.path, error)))
+
+    # -- in the round
 
     def take(self, now: float) -> bool:
-        """Accept or refuse some of the inbox's changes; return whether there were any.
-
-        A save whose model has to be hashed first waits without holding up the others.
-        """
-        run = self._run
+        """Accept or refuse some of the inbox's changes; return whether there were any."""
         self._clear_all()
-        if not len(run.inbox):
+        self.reader.offer(self._waiting.quiet(now))
+        if not (readings := self.reader.results()):
             return False
-        seen: list[str] = []
-        taken: list[str] = []
-        events: list[Event] = []
-        run.hashes.look_again(now)
-        end = time.monotonic() + SLICE_SECONDS
+        self._taken, self._events = [], []
+        count, end = 0, time.monotonic() + SLICE_SECONDS
         try:
-            with run.ledger.transaction():
-                for change in run.inbox.changes(now, run.hashes.missing()):
-                    seen.append(change.path)
-                    take = partial(self._take, change, taken, events)
-                    if not run.attempts.attempt("save", change.path, take):
-                        run.inbox.let_rest(change.path, now + RETRY_SECONDS)
+            with self._run.ledger.transaction():
+                for count, reading in enumerate(readings, start=1):  # noqa: B007
+                    self._take(reading, now)
                     if time.monotonic() >= end:
                         break
-        except PASSING:
-            self._changed += seen  # nothing of them was committed
+        except PASSING:  # none was committed
+            self._changed += [reading.pending.path for reading in readings[:count]]
             raise
-        for path in taken:
-            run.inbox.taken(path)
+        self.reader.drop(readings[:count])
+        for path, old, saved in self._taken:
+            self._inbox.taken(path, saved)
+            self._changed += filter(None, (path, old))
         self._clear_all()
-        for event in said_once(events):
-            log.log(event.level, "%s", event.text)
+        for event in said_once(self._events):
+            extra = {"event": event.event, "recipe": event.recipe, "code": event.code}
+            log.log(event.level, "%s", event.text, extra=extra)
             if event.level == logging.ERROR:
-                run.result.count_failure()
-                run.observers.failed(event.recipe)
-        return bool(taken)
+                self._run.result.count_failure()
+                self._run.observers.failed(event.recipe)
+        return bool(self._taken)
 
-    def _take(self, change: Change, taken: list[str], events: list[Event]) -> None:
+    def _take(self, reading: Reading, now: float) -> None:
+        pending, error = reading.pending, reading.error
+        if not self._waiting.has(pending):
+            return  # it has changed, and is read again
+        take = partial(self._try_to_take, reading, now)
         try:
-            events += _safely(self._run, change)
+            if isinstance(error, FileChanged | FileNotFoundError):
+                raise error
+            if error:
+                self._run.writing.refused(("save", pending.path), error, "alone")
+            if error or not self._run.writing.alone("save", pending.path, take):
+                self._waiting.read_again(pending, time.monotonic() + RETRY_SECONDS)
         except NotHashed as needed:
-            self._run.inbox.put_off(change.path, self._run.hashes.begin(needed))
-        except FileChanged:
-            self._run.inbox.want_scan()
-        else:
-            taken.append(change.path)
-            old = "" if isinstance(change, Deleted) else change.old
-            self._changed += filter(None, (change.path, old))
+            self._run.hashes.begin(needed)
+            self._waiting.settle_again(pending, now)
+        except (FileChanged, FileNotFoundError):
+            self._waiting.settle_again(pending, now)
+
+    def _try_to_take(self, reading: Reading, now: float) -> None:
+        pending, saved = reading.pending, reading.saved
+        if pending.size_and_time is None:
+            if self._inbox.is_deleted(pending, now):
+                self._events.append(self._deleted(pending.path))
+                self._taken.append((pending.path, "", None))
+        elif saved is None:
+            self._waiting.drop(pending.path)
+        elif self._may_be_taken(reading, saved, now):
+            with self._run.ledger.transaction():
+                old, found = self._answer(reading, saved)
+            self._events += found
+            self._taken.append((saved.path, old, saved))
+
+    def _may_be_taken(self, reading: Reading, saved: Saved, now: float) -> bool:
+        """Whether everything that a save needs is there; else it is read again."""
+        inbox, pending, outcome = self._inbox, reading.pending, reading.outcome
+        known = queries.known_recipe(self._run.ledger, saved.path)
+        is_new = known is None or known.digest != saved.digest
+        if known and self._waiting.is_new_name_of(known.size_and_time):  # which comes first
+            self._waiting.settle_again(pending, now)
+            return False
+        if outcome and saved.dropped and saved.template != inbox.template_of(saved.path):
+            inbox.want_scan()  # the template is being saved, and comes first
+            self._waiting.settle_again(pending, now)
+            return False
+        if saved.damage and is_new and is_picture_name(saved.path):
+            return not inbox.may_be_incomplete(pending, now)
+        copies = outcome.copies if isinstance(outcome, Asked) else ()
+        if not all((self._start_images / digest).is_file() for digest in copies):
+            self._waiting.read_again(pending)  # an image that needed them was finished meanwhile
+            return False
+        problem = known.problem if known and not is_new else None
+        is_refused_again = isinstance(outcome, Refused) and outcome.line == problem
+        if is_refused_again and pending.why in (LACKED, TEMPLATE):
+            self._waiting.drop(saved.path)
+            return False
+        return True
 
     def _clear_all(self) -> None:
         """Remove files of problems that recipes do not have; the next round tries again."""
-        attempt = self._run.attempts.attempt
+        alone = self._run.writing.alone
         self._changed = [
-            path for path in self._changed if not attempt("gone", path, partial(self._clear, path))
+            path for path in self._changed if not alone("gone", path, partial(self._clear, path))
         ]
 
     def _clear(self, path: str) -> None:
-        known = questions.known_recipe(self._run.ledger, path)
+        known = queries.known_recipe(self._run.ledger, path)
         if known is None:
             self._run.outbox.problems.clear(path)
         elif not known.problem:
             self._run.outbox.problems.remove_error(path)
 
+    # -- what becomes of a change
 
-def _safely(run: Run, change: Change) -> list[Event]:
-    try:
-        with run.ledger.transaction():
-            _look_at_templates(run, change)
-            if isinstance(change, Deleted):
-                return _deleted(run, change.path)
-            return _renamed(run, change) if change.old else _saved(run, change)
-    except (NotHashed, FileChanged):
-        raise
-    except Exception as error:  # no single recipe may take the daemon down
-        words = unexpected(error)
-        if isinstance(change, Deleted):
-            return [Event(logging.ERROR, change.path, f"{change.path}: {words}")]
-        return refuse(run, change, words)
+    def _answer(self, reading: Reading, saved: Saved) -> tuple[str, list[Event]]:
+        """Return the recipe's former name, if it was renamed, and what the log says."""
+        run, path, outcome = self._run, saved.path, reading.outcome
+        saved = replace(saved, why=reading.pending.why)
+        known = queries.known_recipe(run.ledger, path)
+        if outcome is None:
+            version = saved.size_and_time
+            if known and (known.size_and_time, known.inbox_id) != (version, saved.inbox_id):
+                queries.seen(run.ledger, saved.inbox_id, [(path, version)])
+            return "", []
+        if folder := first_folder(path):
+            self._hand_group_on(folder, path)
+        self._look_at_template(path)
+        old = self._inbox.renamed_from(saved) if saved.digest and not known else ""
+        try:
+            if old:
+                self._look_at_template(old)
+                return old, self._renamed(old, saved, outcome)
+            return "", self._saved(saved, outcome, repeats=_repeats(saved, known))
+        except NotHashed:
+            raise
+        except QueueFull as full:
+            refused = Refused(*explained(path, full), waits=not full.alone)
+            if known and known.problem == refused.line and reading.pending.why == LACKED:
+                return old, []  # it has been told
+            return old, self._refuse(saved, refused)
+        # A LoRA that was drawn may be refused, and no single recipe may take the daemon down.
+        except Exception as error:
+            return old, self._refuse(saved, Refused(*explained(path, error)))
+
+    def _hand_group_on(self, folder: str, path: str) -> None:
+        if folder not in self._folders:
+            self._run.outbox.hand_group_on(path, self._inbox.files.root)
+            self._folders.add(folder)
+
+    def _look_at_template(self, path: str) -> None:
+        """Have the template of a changed picture looked at: perhaps none waits for a prompt now."""
+        if is_dropped(path):
+            template = f"{self._inbox.template_folder(path)}/{PICTURES_NAME}"
+            followups.look_again(self._run.ledger, template)
+
+    def _saved(self, saved: Saved, outcome: SaveOutcome, *, repeats: bool) -> list[Event]:
+        if isinstance(outcome, Refused):
+            return self._refuse(saved, outcome)
+        log.debug("%s: a save, because of %s", saved.path, saved.why)
+        if is_template(saved.path):
+            return [self._accept_template(saved)]
+        result = self._accept(saved, outcome, repeats=repeats)
+        words = accepted(result, self._show_newest(result))
+        queued = said(
+            saved.path, words if outcome.entries else f"{words}, it says nothing to render"
+        )
+        return [*self._warn(saved, outcome.warnings), queued]
+
+    def _accept(self, saved: Saved, asked: Asked, *, repeats: bool = False) -> Acceptance:
+        return accept.accept(
+            self._run.ledger,
+            saved,
+            asked.entries,
+            draw_seed=partial(secrets.randbelow, SEEDS),
+            picture_exists=self._run.outbox.exists,
+            digest_at=self._inbox.digest_at,
+            repeats_last_save=repeats,
+            max_queued=self._max_queued.get(first_folder(saved.path)),
+        )
+
+    def _accept_template(self, saved: Saved) -> Event:
+        """Accept a template, which requests nothing itself; a scan then finds its pictures."""
+        before = queries.known_recipe(self._run.ledger, saved.path)
+        self._accept(saved, Asked(()))
+        self._run.outbox.problems.write_warnings(saved.path, ())
+        words = "saved, it applies to the pictures in its folder"
+        if before and before.outcome == "accepted":
+            folder = shlex.quote(saved.path.rpartition("/")[0])
+            again = f"`picowatch retry --all {folder}` renders the others again"
+            words = f"saved, it applies to pictures saved from now on; {again}"
+        return said(saved.path, words)
+
+    def _warn(self, saved: Saved, warnings: Sequence[str]) -> list[Event]:
+        """Write warnings; a picture's are added to its template's file: thousands may share one."""
+        problems = self._run.outbox.problems
+        if saved.dropped is None:
+            path, new = saved.path, list(warnings)
+            problems.write_warnings(path, warnings)
+        else:
+            path = saved.dropped.template.name
+            new = [warning for warning in warnings if problems.add_warning(path, warning)]
+        return [Event(logging.WARNING, path, f"{path}: {each}", "warning") for each in new]
+
+    def _show_newest(self, result: Acceptance) -> str:
+        """Point latest.png to the newest picture of a save that requests nothing new; return it."""
+        if result.queued or result.cancelled:
+            return ""
+        newest = next(filter(self._run.outbox.exists, reversed(result.existing)), "")
+        if newest:
+            self._run.outbox.show_as_latest(newest)
+        return newest
+
+    def _refuse(self, save: Save, why: Refused) -> list[Event]:
+        """Refuse a save, or its template, which has one error file for all its pictures."""
+        ledger, path = self._run.ledger, why.template or save.path
+        self._run.outbox.problems.write_error(path, why.text)
+        if why.lacks_prompt:
+            if not accept.refuse_for_template(ledger, save, path, why.line):
+                return []
+        else:
+            if why.template:
+                known = queries.known_recipe(ledger, path)
+                version = known.size_and_time if known else NEVER_READ
+                save = Save(path, save.template, version, save.inbox_id)
+            accept.refuse(ledger, save, why.line, waits=why.waits)
+        return [Event(logging.ERROR, path, why.line, "refused", why.code)]
+
+    def _deleted(self, path: str) -> Event:
+        with self._run.ledger.transaction():
+            self._look_at_template(path)
+            cancelled = accept.forget(self._run.ledger, path)
+        if is_template(path):
+            self._inbox.want_scan()  # the files of its folder are ordinary recipes now
+        return said(path, f"deleted, {images(cancelled)} cancelled", "gone")
+
+    def _renamed(self, old: str, saved: Saved, outcome: SaveOutcome) -> list[Event]:
+        """Keep the queue of a valid recipe; one that was invalid, or reads differently, is new."""
+        ledger, new = self._run.ledger, saved.path
+        before = queries.known_recipe(ledger, old)
+        accept.rename(ledger, old, new, saved.size_and_time, saved.inbox_id)
+        if before and before.reread:
+            self._inbox.want_scan()
+        renamed = said(old, f"renamed to {new}, its queue is kept", "renamed")
+        is_kept = before and before.outcome == "accepted"
+        if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
+            self._apply_new_folder(saved, outcome)
+            return [renamed]
+        return [renamed, *self._saved(saved, outcome, repeats=saved.dropped is not None)]
+
+    def _apply_new_folder(self, saved: Saved, outcome: SaveOutcome) -> None:
+        """Apply the new folder's default priority; other fields apply from the next save."""
+        asked = outcome if isinstance(outcome, Asked) else Asked(())
+        priorities = [entry.priority for entry in asked.entries]
+        accept.prioritise(self._run.ledger, saved.path, priorities)
+        if saved.dropped is None:
+            self._run.outbox.problems.write_warnings(saved.path, asked.warnings)
 
 
-def _look_at_templates(run: Run, change: Change) -> None:
-    """Have templates of changed pictures looked at: perhaps none waits for a prompt now."""
-    paths = (change.path,) if isinstance(change, Deleted) else (change.path, change.old)
-    for path in filter(is_dropped, paths):
-        if template := template_above(run.settings.inbox, path):
-            outstanding.look_again(run.ledger, template)
-
-
-def _saved(run: Run, seen: Saved) -> list[Event]:
-    try:
-        if seen.unreadable:
-            what = "picture" if is_dropped(seen.path) else "recipe"
-            words = f"This {what} cannot be read: {seen.unreadable}."
-            return refuse(run, seen, words, waits_for=f"{READABLE}{seen.unreadable}")
-        if seen.dropped is not None:
-            return saved_picture(run, seen, seen.dropped)
-        if is_template(seen.path):
-            return saved_template(run, seen)
-        return _saved_recipe(run, seen)
-    except (RecipeInvalid, ModelRefused, FileUnreadable) as error:
-        return refuse(run, seen, error)
-
-
-def _saved_recipe(run: Run, seen: Saved) -> list[Event]:
-    pictures = run.inbox.pictures_of(seen.path)
-    is_meant = is_meant_as_template(run.settings.inbox, seen.path)
-    try:
-        recipes = recipes_of(run, seen, pictures)
-        if is_meant and not any(recipe.pictures for recipe in recipes):
-            return refuse(run, seen, _NO_TEMPLATE)
-        refuse_unusable(recipes, pictures.keep)
-        is_again = seen.is_again and not seen.old
-        queued = queue_images(run, seen, recipes, pictures.keep, is_again=is_again)
-    except RecipeInvalid as error:
-        if is_meant:
-            return refuse(run, seen, _NO_TEMPLATE)
-        return refuse(run, seen, error, waits_for=those_refused(pictures))
-    warnings = warnings_of(recipes)
-    run.outbox.problems.write_warnings(seen.path, warnings)
-    return [*warned(seen.path, warnings), queued]
-
-
-def _deleted(run: Run, path: str) -> list[Event]:
-    cancelled = accept.forget(run.ledger, path)
-    if is_template(path):
-        run.inbox.want_scan()  # the files of its folder are ordinary recipes now
-    return [Event(logging.INFO, path, f"{path}: deleted, {images(cancelled)} cancelled")]
-
-
-def _renamed(run: Run, seen: Saved) -> list[Event]:
-    """Keep the queue of a valid recipe; read one that was invalid, or reads differently now."""
-    old, new = seen.old, seen.path
-    before = questions.known_recipe(run.ledger, old)
-    accept.rename(run.ledger, old, new, seen.size_and_time, run.inbox.folder)
-    if before and before.again:
-        run.inbox.want_scan()
-    renamed = Event(logging.INFO, new, f"{old}: renamed to {new}, its queue is kept")
-    is_kept = before and before.outcome == "accepted"
-    if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
-        _apply_new_folder(run, seen)
-        return [renamed]
-    return [renamed, *_saved(run, replace(seen, is_again=True))]
-
-
-def _apply_new_folder(run: Run, seen: Saved) -> None:
-    """Apply the new folder's default priority; other fields apply from the next save."""
-    recipes: list[Recipe] = []
-    with suppress(RecipeInvalid, PictureUnreadable):
-        if not seen.unreadable:
-            recipes = recipes_of(run, seen, run.inbox.pictures_of(seen.path))
-    accept.prioritise(run.ledger, seen.path, [recipe.priority for recipe in recipes])
-    if seen.dropped is None:
-        run.outbox.problems.write_warnings(seen.path, warnings_of(recipes))
+def _repeats(saved: Saved, known: KnownRecipe | None) -> bool:
+    """Whether this is the save before, which no command wants taken as if it were saved again."""
+    if known is None or known.digest != saved.digest:
+        return False
+    if saved.dropped is not None:
+        same = known.size_and_time.sidecars == saved.size_and_time.sidecars
+        return same and known.reread != "saved"
+    is_accepted = (known.outcome, known.reread) == ("accepted", "read")
+    return is_accepted and not saved.size_and_time.written_since(known.size_and_time)

@@ -11,10 +11,10 @@ from pydantic import Field, TypeAdapter
 
 from picowatch.engine.model.memory import MODELS, TURNS
 from picowatch.engine.protocol import RenderedImage
-from picowatch.files.attempt import PASSING
-from picowatch.ledger import questions
+from picowatch.files.essential import PASSING
+from picowatch.ledger import queries
 from picowatch.ledger.ledger import Ledger
-from picowatch.recipe.passes import evaluations
+from picowatch.recipe.passes import evaluations, passes_of
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
@@ -23,6 +23,9 @@ log = logging.getLogger("picowatch")
 # so do small ones that have as many pixels (benchmarks/RESULTS.md).
 _AUTO_PIXELS = 512 * 512
 _AUTO_LIMIT = 16
+# Of numbers in 16 bits that a denoiser has at once, twice with guidance (engine/model/load.py).
+_BYTES_A_PIXEL = 300 * 2 * 2
+_MOST_PIXELS = 64_000_000  # of a batch's pictures, which are in memory together
 LARGEST = 32
 # A batch twice as large is kept if it renders an image in this fraction of the time.
 WORTH = 0.95
@@ -41,14 +44,23 @@ def _first_size(request: ImageRequest) -> int:
     """Return how many images like this one the first batch has.
 
     They are as many as together have the pixels of 512x512, at most sixteen: sixteen of 128x128,
-    four of 256x256. That is safe everywhere; larger batches are measured. With hires, the larger
-    size counts. Images with references go one by one.
+    four of 256x256. That is safe everywhere; larger batches are measured. The larger
+    run of hires counts. Images with references go one by one.
     """
     if request.references:
         return 1
-    scale = max(1.0, request.hires.scale) if request.hires else 1.0
-    pixels = int(request.width * request.height * scale * scale)
-    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // pixels))
+    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // _drawn(request)))
+
+
+def _drawn(request: ImageRequest) -> int:
+    """Return the pixels of the largest run of the sampler, without one of the largest picture."""
+    runs = [each.pixels for each in passes_of(request) if each.kind in ("draw", "hires")]
+    return max(runs, default=_given(request))
+
+
+def _given(request: ImageRequest) -> int:
+    """Return the pixels of the largest picture on the way."""
+    return max(each.gives[0] * each.gives[1] for each in passes_of(request))
 
 
 @dataclass
@@ -71,7 +83,8 @@ class _Measured:
         """
         double = self.size * 2
         size = double if double <= self.largest and self._known(self.size) else self.size
-        each = min(self.seconds.get(self.size, [0.0])) * evaluations
+        known = self.seconds.get(self.size) or [max(map(min, self.seconds.values()), default=0.0)]
+        each = min(known) * evaluations
         while size > 1 and size * each > LONGEST_SECONDS:
             size //= 2
         return size
@@ -89,8 +102,12 @@ class _Measured:
             self.largest = self.size
         return True
 
+    def begin_with(self, size: int) -> None:
+        """Begin with larger batches, unless two of the first size were measured."""
+        if self.size < size <= self.largest and not self._known(self.size):
+            self.size = size
+
     def limit(self, largest: int) -> bool:
-        """Limit batches to this size; return whether that changes anything."""
         if largest >= self.largest:
             return False
         self.largest, self.size = largest, min(self.size, largest)
@@ -98,7 +115,6 @@ class _Measured:
 
     @property
     def is_decided(self) -> bool:
-        """Whether nothing is left to try."""
         return self.size >= self.largest
 
     def _known(self, size: int) -> bool:
@@ -111,10 +127,9 @@ _AS_JSON = TypeAdapter(_Measured)
 class BatchSizes:
     """The size of the next batch, which grows while that renders images faster.
 
-    It doubles as long as an evaluation of the UNet then takes at most 95 % of the time, and halves
-    where memory runs out; with references it is 1, or 4 where parts take turns in memory. Decisions
-    are kept in the ledger, by device, checkpoint and size. A number in the settings is used as it
-    is. Safe to use from several threads.
+    It doubles as long as that is WORTH it, and halves where memory runs out. Decisions are kept in
+    the ledger, by device, checkpoint and size. A number in the settings is used as it is. Safe to
+    use from several threads.
     """
 
     def __init__(self, setting: int | Literal["auto"], ledger: Ledger) -> None:
@@ -123,7 +138,7 @@ class BatchSizes:
         self._lock = Lock()
         self._device = ""  # of the last batch
         self._measured = {
-            key: _AS_JSON.validate_json(text) for key, text in questions.batch_sizes(ledger).items()
+            key: _AS_JSON.validate_json(text) for key, text in queries.batch_sizes(ledger).items()
         }
 
     def size(self, request: ImageRequest, device: str = "") -> int:
@@ -133,15 +148,16 @@ class BatchSizes:
         """
         if request.exact:
             return 1
+        most = max(1, _MOST_PIXELS // _given(request))
         if self._setting != "auto":
-            return self._setting
+            return min(most, self._setting)
         with self._lock:
             measured = self._of(_key(request, device or self._device), request)
-            return measured.next_size(evaluations(request))
+            return min(most, measured.next_size(evaluations(request)))
 
     def learn(self, batch: Sequence[ImageRequest], images: Sequence[RenderedImage]) -> None:
         """Learn from a finished batch, unless some of its pictures were not drawn."""
-        if not all(one.batch_size for one in images):
+        if not all(image.batch_size for image in images):
             return
         first, image = batch[0], images[0]
         device = f"{image.device} {image.precision}"
@@ -153,12 +169,12 @@ class BatchSizes:
             measured = self._learn(key, first, image, len(batch))
         if measured:  # the ledger waits for the lock in the middle of a claim
             with suppress(*PASSING):  # what the disk refuses is measured again by the next run
-                questions.note_batch_size(self._ledger, key, measured)
+                queries.note_batch_size(self._ledger, key, measured)
 
     def _learn(self, key: str, first: ImageRequest, image: RenderedImage, size: int) -> str:
         """Learn from a batch of this size; return what to keep, if that is decided now."""
         measured = self._of(key, first)
-        seconds = image.timings.get("denoise", 0.0)
+        seconds = sum(image.timings.get(run, 0.0) for run in ("denoise", "hires"))
         if first.references:
             wanted = READ_TOGETHER if image.memory_rung in _IN_TURN else 1
             decided = (measured.size, measured.largest) != (wanted, wanted)
@@ -168,14 +184,20 @@ class BatchSizes:
         else:
             each = seconds / evaluations(first)
             decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
+            if image.memory and image.memory.free:
+                measured.begin_with(_fitting(first, image.memory.free))
         if decided and measured.is_decided:
             log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
             return _AS_JSON.dump_json(measured).decode()
         return ""
 
     def _of(self, key: str, request: ImageRequest) -> _Measured:
-        """Return what is known of images like this one."""
         return self._measured.setdefault(key, _Measured(_first_size(request)))
+
+
+def _fitting(request: ImageRequest, free: int) -> int:
+    """Return how many images half of a card's free memory has room for, at most sixteen."""
+    return min(_AUTO_LIMIT, free // 2 // (_drawn(request) * _BYTES_A_PIXEL))
 
 
 def _key(request: ImageRequest, device: str) -> str:

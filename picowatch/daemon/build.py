@@ -1,5 +1,6 @@
 """Builds a daemon from its parts, and checks the folders first."""
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -7,17 +8,27 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from picowatch.daemon.daemon import Daemon
+from picowatch.catalog import Catalog
+from picowatch.daemon.accept import Accepting
+from picowatch.daemon.batch_sizes import BatchSizes
+from picowatch.daemon.clock import Clock
+from picowatch.daemon.dropped import DroppedPictures
 from picowatch.daemon.model_hashes import ModelHashes
+from picowatch.daemon.pool import WorkerPool
+from picowatch.daemon.publish import Publisher
+from picowatch.daemon.round import Daemon
 from picowatch.daemon.run import Lasting, Run, RunResult
-from picowatch.engine.process.child import LocalEngines
+from picowatch.daemon.save_outcome import SaveReader
+from picowatch.daemon.worker import Shared
+from picowatch.engine.process.child import CopyEngines, LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
-from picowatch.files.attempt import Attempts
+from picowatch.files.essential import Writing
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.attempts import note_attempt, refused_attempts
+from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.ledger.rebuild import open_ledger, set_aside
+from picowatch.outbox.encoding import Encoding
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
@@ -29,11 +40,10 @@ MakeEngine = Callable[[EngineOptions], Engine]
 
 
 def build_daemon(
-    settings: Settings,
     make_engine: MakeEngine,
     lasting: Lasting,
     lock: OutboxLock,
-    attempts: Attempts,
+    writing: Writing,
     stack: ExitStack,
 ) -> Daemon:
     """Connect all parts of a daemon; `stack` closes what has to be closed.
@@ -41,33 +51,90 @@ def build_daemon(
     A damaged ledger is set aside at the end. Raises SettingsInvalid, LedgerCorrupt, or the error
     that prevents writing to the outbox.
     """
+    mode, settings, observers = lasting.mode, lasting.watch.settings, lasting.observers
     result, path = RunResult(), settings.state_folder / LEDGER
     stack.enter_context(held(settings.outbox, lock.is_in_place))
-    file = LogFile(settings.outbox / "picowatch.log")
+    file = LogFile(settings.outbox / "picowatch.log", writing)
     stack.callback(file.close)
     stack.enter_context(logging_to(file))
     set_log_format(settings.log_format)
-    outbox = Outbox(settings)
+    outbox = _outbox(settings, writing)
     stack.callback(_set_aside_if_damaged, lock, result, path)
-    ledger = open_ledger(path, outbox)
+    ledger = open_ledger(path, outbox.listing)
     stack.callback(ledger.close)
-    attempts.remember(refused_attempts(ledger), partial(note_attempt, ledger))
-    lasting.observers.use(settings, outbox)
-    stack.callback(lasting.observers.remove_preview)
+    observers.serve_metrics(None if mode.once else settings.metrics_address)
+    observers.use(settings.inbox, outbox, writing, settings.hooks, settings.hook_seconds)
+    stack.callback(observers.remove_preview)
+    inbox = Inbox(
+        settings.inbox,
+        outbox.root,
+        ledger,
+        lasting.wake,
+        settings.settle_seconds,
+        mode.only,
+        once=mode.once,
+        most_pixels=settings.most_photo_pixels,
+    )
+    catalog = Catalog(settings.models, settings.hash_cache, has_ended=writing.has_ended)
+    look = partial(catalog.inventory, settings.checkpoint, must_exist=settings.names_models)
     run = Run(
         **vars(lasting),
-        settings=settings,
+        when_done=settings.when_done,
         ledger=ledger,
         outbox=outbox,
-        inbox=Inbox(settings, ledger, lasting.wake, lasting.mode.only, once=lasting.mode.once),
+        inbox=inbox,
         lock=lock,
-        hashes=ModelHashes(settings, attempts.has_ended),
-        attempts=attempts,
+        hashes=ModelHashes(
+            catalog,
+            look,
+            settings.settle_seconds,
+            lasting.wake,
+            must_exist=settings.names_models,
+        ),
+        writing=writing,
         result=result,
     )
-    executor = _executor(settings, make_engine)
+    options = _options(settings)
+    executor, copying = _executor(settings, options, make_engine), CopyEngines(options)
     stack.callback(executor.close)
-    return Daemon(run, executor)
+    stack.callback(copying.close)
+    pool = WorkerPool(run, executor, copying, _shared(settings, run), settings.shares)
+    return Daemon(run, pool, _accepting(settings, run))
+
+
+def _outbox(settings: Settings, writing: Writing) -> Outbox:
+    return Outbox(
+        settings.outbox,
+        writing,
+        file_name=settings.file_name,
+        encoding=Encoding(settings.format, settings.quality),
+        sidecar=settings.sidecar,
+        ai_mark=settings.ai_mark,
+    )
+
+
+def _shared(settings: Settings, run: Run) -> Shared:
+    catalog = Catalog(settings.models, settings.hash_cache)
+    keep_exif, ai_mark = settings.keep_exif, settings.ai_mark
+    return Shared(
+        publisher=Publisher(run, catalog, keep_exif=keep_exif, ai_mark=ai_mark),
+        batch_sizes=BatchSizes(settings.batch_size, run.ledger),
+        clock=Clock(run.ledger),
+        dropped=DroppedPictures(run.inbox.files, settings.start_images, run.ledger),
+        models=settings.models,
+        unload_after_minutes=settings.unload_after_minutes,
+        stall_seconds=settings.stall_seconds,
+        max_attempts=settings.max_attempts,
+    )
+
+
+def _accepting(settings: Settings, run: Run) -> Accepting:
+    folders = settings.inbox, settings.outbox
+    pixels = settings.most_picture_pixels, settings.most_photo_pixels
+    pictures_of = partial(NamedPictures, *folders, *pixels, opened=run.inbox.reasons.opened)
+    most = settings.max_images_per_save
+    saves = SaveReader(run.inbox.files, run.hashes, pictures_of, most, settings.max_priority)
+    return Accepting(run, saves, settings.start_images, settings.max_queued)
 
 
 def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> None:
@@ -77,8 +144,23 @@ def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> 
             set_aside(ledger, result.reason)
 
 
-def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
-    options = engine_options(settings)
+def _options(settings: Settings) -> EngineOptions:
+    return EngineOptions(
+        models=settings.models,
+        device=settings.device,
+        precision=settings.precision,
+        memory=settings.memory,
+        hash_cache=settings.hash_cache,
+        start_images=settings.start_images,
+        compile=settings.compile,
+        graphs=settings.graphs,
+        cache=cache_folder(),
+        preview_seconds=settings.preview_seconds,
+        debug=logging.getLogger("picowatch").isEnabledFor(logging.DEBUG),
+    )
+
+
+def _executor(settings: Settings, options: EngineOptions, make_engine: MakeEngine) -> Executor:
     match settings.executor:
         case LocalSettings(engines=engines):
             return LocalEngines(options, engines, make_engine)
@@ -93,26 +175,11 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
             return RayEngines(options, cluster)
 
 
-def engine_options(settings: Settings) -> EngineOptions:
-    return EngineOptions(
-        models=settings.models,
-        device=settings.device,
-        precision=settings.precision,
-        memory=settings.memory,
-        hash_cache=settings.hash_cache,
-        start_images=settings.start_images,
-        compile=settings.compile,
-        graphs=settings.graphs,
-        cache=cache_folder(),
-        preview_seconds=settings.preview_seconds,
-    )
-
-
-def check_folders(settings: Settings, *, waits: bool = False) -> Settings:
+def check_folders(settings: Settings, *, waits: bool = False, writes: bool = True) -> Settings:
     """Return the settings; refuse folders that cannot work, before anything is written.
 
     A daemon `waits` for folders that it has used before: a share may be mounted later, and a disk
-    may become writable again.
+    may become writable again. Who only makes requests writes nothing in the outbox.
     """
     inbox, outbox = settings.inbox.resolve(), settings.outbox.resolve()
     is_used = os.path.exists(settings.state_folder / LEDGER)  # noqa: PTH110  (never raises)
@@ -134,22 +201,18 @@ def check_folders(settings: Settings, *, waits: bool = False) -> Settings:
                 "start images, and error files for recipes.",
                 "Use separate folders.",
             )
-    if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
+    if writes and not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
         _check_own_files(settings.outbox, waits=waits)
     return settings
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
-# The outbox's own files that are written in place, and its folders; missing ones are created.
+# What the daemon needs in the outbox and writes in place, and folders; missing ones are created.
 _FILES = (
-    "picowatch.log", "images.jsonl", "failures.jsonl", ".picowatch/lock", f".picowatch/{LEDGER}",
-    f".picowatch/{LEDGER}-journal",
+    "images.jsonl", ".picowatch/lock", f".picowatch/{LEDGER}", f".picowatch/{LEDGER}-journal",
 )  # fmt: skip
-_FOLDERS = (
-    ".picowatch", ".picowatch/commands", ".picowatch/gallery", ".picowatch/gallery/thumbs",
-    ".picowatch/start-images",
-)  # fmt: skip
+_FOLDERS = (".picowatch", ".picowatch/commands", ".picowatch/start-images")
 
 
 def _check_writable(outbox: Path) -> None:

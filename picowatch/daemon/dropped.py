@@ -6,26 +6,21 @@ the picture is accepted.
 """
 
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from picowatch.errors import ControlFlow
-from picowatch.files.atomic import copy_atomically
-from picowatch.files.inside import OtherBytes, checked_blocks
+from picowatch.files.atomic import write_atomically
 from picowatch.files.names import is_picture_name, with_mask
+from picowatch.files.safe_paths import OtherBytes
+from picowatch.inbox.folder import InboxFolder
 from picowatch.ledger import queue
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 
 log = logging.getLogger("picowatch")
-
-
-class InboxAway(ControlFlow):
-    """Raised while the inbox is away: its pictures may be unchanged when it is back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +30,18 @@ class DroppedPictures:
     `copies` is the folder in which the engine finds start images under their hashes.
     """
 
-    inbox: Path
+    inbox: InboxFolder
     copies: Path
     ledger: Ledger
     # By worker's thread: an image that was put back may be in the batch of another already.
     _in_use: dict[int, set[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
+    def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage] | None:
         """Copy the batch's pictures; return the images whose pictures are there as requested.
 
-        The others wait for theirs. Raises InboxAway, or OSError if a copy cannot be written.
+        The others wait for theirs. None while the inbox is away: its pictures may be unchanged when
+        it is back. Raises OSError if a copy cannot be written.
         """
         with self._lock:
             self._in_use[threading.get_ident()] = _pictures_of(batch)
@@ -54,6 +50,8 @@ class DroppedPictures:
             pictures = image.request.pictures if is_picture_name(image.recipe) else {}
             if all(self._copy(image, path, digest) for path, digest in pictures.items()):
                 brought.append(image)
+            elif self.inbox.is_away():
+                return None
             else:
                 words = "%s: its picture changed or is gone; its queue waits for it"
                 log.info(words, image.recipe)
@@ -82,23 +80,12 @@ class DroppedPictures:
             tried.add(now)
             for candidate in (*with_mask(now), path):
                 with suppress(OtherBytes):
-                    copy_atomically(target, checked_blocks(self.inbox, candidate, digest))
+                    write_atomically(target, self.inbox.blocks(candidate, digest))
                     return True
-        if self._is_inbox_away():
-            raise InboxAway
         return False
-
-    def _is_inbox_away(self) -> bool:
-        """Whether the inbox seems unmounted: its folder is missing or empty."""
-        try:
-            with os.scandir(self.inbox) as entries:
-                return not any(entries)
-        except OSError:
-            return True
 
 
 def _pictures_of(batch: Sequence[QueuedImage]) -> set[str]:
-    """Return the hashes of a batch's dropped pictures and their masks."""
     return {
         digest
         for image in batch

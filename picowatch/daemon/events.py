@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from picowatch.errors import PicowatchError
+from picowatch.errors import LedgerCorrupt, PicowatchError
+from picowatch.files.essential import unexpected
 from picowatch.inbox.names import is_dropped
+from picowatch.ledger.accept import QueueFull
 from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
 from picowatch.recipe import RecipeInvalid, error_line, error_text
@@ -21,16 +23,12 @@ class Event(NamedTuple):
     level: int
     recipe: str
     text: str
+    event: str
+    code: str | None = None
 
 
-def said(path: str, words: str) -> Event:
-    """Return the line of a save that was accepted."""
-    return Event(logging.INFO, path, f"{path}: {words}")
-
-
-def warned(path: str, warnings: Iterable[str]) -> list[Event]:
-    """Return a line for each warning."""
-    return [Event(logging.WARNING, path, f"{path}: {warning}") for warning in warnings]
+def said(path: str, words: str, event: str = "saved") -> Event:
+    return Event(logging.INFO, path, f"{path}: {words}", event)
 
 
 def said_once(events: Iterable[Event]) -> list[Event]:
@@ -57,7 +55,7 @@ def accepted(result: Acceptance, newest: str) -> str:
         return "saved, nothing new to render; its pictures were deleted"
     parts = [f"saved, {images(result.queued)} queued"]
     if result.redrawn:
-        parts.append("random seeds drawn again")
+        parts.append("random seeds drawn again because nothing changed")
     if result.gone:
         parts.append(f"{result.gone} whose picture is gone")
     if result.cancelled:
@@ -67,13 +65,19 @@ def accepted(result: Acceptance, newest: str) -> str:
     return ", ".join(parts)
 
 
-def explained(path: str, why: PicowatchError | str) -> tuple[str, str]:
-    """Return the text of the error file and the line for the log."""
+def explained(path: str, why: Exception | str) -> tuple[str, str, str]:
+    """Return the text of the error file, the line for the log, and the code, as `check` has it.
+
+    Errors that are handled elsewhere are raised again, as by `unexpected`.
+    """
+    if isinstance(why, LedgerCorrupt) or not isinstance(why, PicowatchError | str):
+        why = unexpected(why)
     if isinstance(why, RecipeInvalid):
         # Users fix a picture's sidecar rather than the picture.
         closing = CLOSING if is_dropped(path) else closing_of(why, path)
-        return error_text(why, closing=closing), error_line(why)
+        return error_text(why, closing=closing), error_line(why), "mistake"
     first_line = str(why).partition("\n")[0]
-    closing = "" if isinstance(why, NothingSaid) else f"\n{CLOSING}\n"  # other pictures are run
+    # Other pictures are run, and a full queue empties.
+    closing = "" if isinstance(why, NothingSaid | QueueFull) else f"\n{CLOSING}\n"
     text = harmless_lines(f"{why}\n{closing}")
-    return f"{harmless(f'inbox/{path}')}\n\n{text}", f"{path}: {first_line}"
+    return f"{harmless(f'inbox/{path}')}\n\n{text}", f"{path}: {first_line}", "unusable"

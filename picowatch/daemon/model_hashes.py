@@ -4,22 +4,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from typing import cast
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
-from picowatch.files.attempt import Ended, passes
-from picowatch.recipe import HashOf
+from picowatch.files.essential import Ended, in_words, passes
 from picowatch.recipe.inventory import Inventory
-from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
 PROGRESS_SECONDS = 5.0  # between two lines of the log
 FRESH_SECONDS = 0.5  # before the models folder is looked at again
 MOST_AT_ONCE = 4  # so that a small model rarely waits for large ones
-PICTURES = ("image", "mask")  # the kinds that are not models
 
 _Key = tuple[Kind, str]
 
@@ -36,12 +32,28 @@ class NotHashed(ControlFlow):
 class ModelHashes:
     """Looks up each hash once, until `look_again`; computes each missing one in a thread.
 
-    `inventory` are the models that recipes may name.
+    `inventory` are the models that recipes may name; `wake` is set when a thread ends. Several
+    readers may use it.
     """
 
-    def __init__(self, settings: Settings, has_ended: Callable[[], bool]) -> None:
-        self._settings = settings
-        self._catalog = Catalog(settings.models, settings.hash_cache, has_ended=has_ended)
+    def __init__(
+        self,
+        catalog: Catalog,
+        look: Callable[[], Inventory],
+        settle_seconds: float,
+        wake: threading.Event,
+        *,
+        must_exist: bool = False,
+    ) -> None:
+        """Read models of the catalog; `look` returns those that recipes may name now.
+
+        `must_exist`: somebody has named the models folder.
+        """
+        self._was_there = must_exist
+        self._catalog, self._look, self._wake = catalog, look, wake
+        self._fresh_seconds = min(FRESH_SECONDS, settle_seconds)
+        self._looking = threading.Lock()
+        self._lock = threading.Lock()  # not while looking, which may take long
         self.inventory: Inventory  # from the first look on
         self._looked_at = float("-inf")
         self._found: dict[_Key, str] = {}
@@ -49,59 +61,58 @@ class ModelHashes:
         self._threads: dict[_Key, threading.Thread] = {}
         self._turns = threading.Semaphore(MOST_AT_ONCE)
 
-    def look_again(self, now: float) -> None:
+    def look_again(self) -> None:
         """Look at the models folder, unless that was just done: models may have come and gone.
 
         A recipe that has been quiet for `settle_seconds` may name one that came just before.
         """
-        if now - self._looked_at > min(FRESH_SECONDS, self._settings.settle_seconds):
-            self._found.clear()
-            self.inventory = self._catalog.inventory(
-                self._settings.checkpoint, must_exist=self._settings.names_models
-            )
-            self._looked_at = now
+        with self._looking:
+            now = time.monotonic()
+            if now - self._looked_at > self._fresh_seconds:
+                self.inventory = self._look()
+                with self._lock:
+                    self._found.clear()
+                self._looked_at = now
 
-    def with_pictures(self, hash_of_picture: Callable[[str], str]) -> HashOf:
-        """Return a function that gives the hash of anything that a recipe names.
+    def hash_of(self, kind: Kind, name: str) -> str:
+        """Return the hash of a model. Raises NotHashed if it has to be read first."""
+        with self._lock:
+            if refused := self._refused.pop((kind, name), None):
+                raise refused
+            if (found := self._found.get((kind, name))) is None:
+                model = self._catalog.find(kind, name)
+                if (kind, name) in self._threads or not self._catalog.is_hashed(model):
+                    raise NotHashed(kind, name)
+                found = self._found[kind, name] = self._catalog.sha256(model)
+            return found
 
-        It takes those of pictures from `hash_of_picture`, and raises NotHashed if a model has to be
-        read first.
-        """
-
-        def hash_of(kind: str, name: str) -> str:
-            if kind in PICTURES:
-                return hash_of_picture(name)
-            return self._of_model(cast(Kind, kind), name)
-
-        return hash_of
+    def away(self) -> str:
+        """Return that the models folder is away, if it was there before or has to be; else ""."""
+        is_there = self._catalog.is_there()
+        self._was_there |= is_there
+        return "" if is_there or not self._was_there else "the folder is not there"
 
     def is_busy(self) -> bool:
-        """Whether a model is being read."""
-        return any(thread.is_alive() for thread in self._threads.values())
+        return bool(self._threads)
 
     def missing(self) -> Collection[_Key]:
         """Return the models that are being read: saves that need them are not read meanwhile."""
-        self._threads = {key: one for key, one in self._threads.items() if one.is_alive()}
-        return self._threads.keys()
+        return frozenset(self._threads)  # threads end meanwhile
 
     def begin(self, needed: NotHashed) -> _Key:
-        """Read the model in a thread, unless that has begun; return it."""
+        """Read the model in a thread, unless that has begun or ended; return it."""
         key = needed.kind, needed.name
-        if key not in self._threads:
-            one = threading.Thread(target=self._read, args=key, name="hash", daemon=True)
-            self._threads[key] = one
-            one.start()
+        if key not in self._threads and not self._is_hashed(*key):
+            thread = threading.Thread(target=self._read, args=key, name="hash", daemon=True)
+            self._threads[key] = thread
+            thread.start()
         return key
 
-    def _of_model(self, kind: Kind, name: str) -> str:
-        if refused := self._refused.pop((kind, name), None):
-            raise refused
-        if (found := self._found.get((kind, name))) is None:
-            model = self._catalog.find(kind, name)
-            if (kind, name) in self._threads or not self._catalog.is_hashed(model):
-                raise NotHashed(kind, name)
-            found = self._found[kind, name] = self._catalog.sha256(model)
-        return found
+    def _is_hashed(self, kind: Kind, name: str) -> bool:
+        try:
+            return self._catalog.is_hashed(self._catalog.find(kind, name))
+        except ModelRefused:
+            return False
 
     def _read(self, kind: Kind, name: str) -> None:
         try:
@@ -114,8 +125,10 @@ class ModelHashes:
             pass
         except Exception as error:  # a share that goes away is waited for: the save tries again
             if not passes(error):
-                words = f"Unexpected error: {type(error).__name__}: {error}."
-                self._refused[kind, name] = ModelRefused(words)
+                self._refused[kind, name] = ModelRefused(in_words(error))
+        finally:
+            self._threads.pop((kind, name), None)
+            self._wake.set()
 
 
 def _progress_of(model: Model, size: int) -> Callable[[int], None]:

@@ -3,72 +3,90 @@
 import logging
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import count
 from math import ceil
 
-from picowatch.daemon.batch_sizes import BatchSizes
-from picowatch.daemon.dropped import DroppedPictures
-from picowatch.daemon.durations import Durations, Rendering
-from picowatch.daemon.publish import Publisher
+from picowatch.daemon.rendering import Rendering
 from picowatch.daemon.run import Run
-from picowatch.daemon.worker import Shared, Worker
+from picowatch.daemon.worker import Claim, Shared, Worker
 from picowatch.engine.protocol import Executor
-from picowatch.ledger import control, questions, queue
+from picowatch.ledger import control, queries, queue
 from picowatch.ledger.rows import QueuedImage
+from picowatch.ledger.turns import Turns
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
+MOST_COPIES, COPIED_PIXELS = 16, 32_000_000  # of a batch
 PASSES = 4  # batches of each engine that may come before the oldest image
 
 
 class WorkerPool:
     """Renders the ledger's queue until it is stopped."""
 
-    def __init__(self, run: Run, executor: Executor) -> None:
-        self.run, self.ledger = run, run.ledger
-        self.executor, self._only = executor, run.mode.only
-        inbox, start_images = run.settings.inbox, run.settings.start_images
-        self.publisher, self.durations = Publisher(run), Durations()
-        self._shared = Shared(
-            claim=self._claim,
-            publisher=self.publisher,
-            batch_sizes=BatchSizes(run.settings.batch_size, run.ledger),
-            durations=self.durations,
-            dropped=DroppedPictures(inbox, start_images, run.ledger),
-            stopping=threading.Event(),
-        )
+    def __init__(
+        self,
+        run: Run,
+        executor: Executor,
+        copying: Executor,
+        shared: Shared,
+        shares: Mapping[str, float],
+    ) -> None:
+        """Have `executor` make what needs a model, and `copying` what needs none."""
+        self.run, self.ledger, self._shared = run, run.ledger, shared
+        self.executor, self.copying, self._only = executor, copying, run.mode.only
+        self.publisher, self.clock = shared.publisher, shared.clock
         self.claiming = threading.Lock()  # whoever holds it keeps all workers from claiming
+        self.shares = shares
+        self._turns, self._turns_of_copies = Turns(shares), Turns(shares)
         self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
         self._threads: list[threading.Thread] = []  # of workers, also those whose engine is gone
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
+        self.copiers: tuple[Worker, ...] = ()
 
     def update(self) -> None:
         """Give new engines workers, end those of lost ones, and request as many as have work."""
-        engines = self.executor.engines()
-        for worker in self.workers:
+        self.workers = self._joined(self.executor, self.workers, self._claim)
+        self.copiers = self._joined(self.copying, self.copiers, self._claim_copies)
+        queued = copies = 0
+        if not control.is_paused(self.ledger):
+            copies = queries.queued_copies(self.ledger, self._only)
+            queued = max(0, queries.queued(self.ledger, self._only) - copies)
+        # One for each batch, if batches are as large as those in progress.
+        working = [len(now.batch) for now in _renderings(self.workers)]
+        self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
+        self.copying.wanted = copies
+        self._give_up(queued)
+        # Some may have been left to an engine that is slow or gone.
+        for worker in (*(self.workers if queued else ()), *(self.copiers if copies else ())):
+            if worker.idle:
+                worker.wake()
+
+    def _joined(
+        self, executor: Executor, workers: tuple[Worker, ...], claim: Claim
+    ) -> tuple[Worker, ...]:
+        """Return the workers of an executor's engines now; new ones are started."""
+        engines = executor.engines()
+        for worker in workers:
             if worker.engine not in engines:
                 worker.leave()
-        staying = [worker for worker in self.workers if worker.engine in engines]
+        staying = [worker for worker in workers if worker.engine in engines]
         known = [worker.engine for worker in staying]
-        new = [engine for engine in engines if engine not in known]
-        joining = [Worker(self.run, self._shared, engine, next(self._numbers)) for engine in new]
-        self.workers = (*staying, *joining)
+        joining = [
+            Worker(self.run, self._shared, claim, engine, next(self._numbers))
+            for engine in engines
+            if engine not in known
+        ]
         # Ended threads are dropped: a cluster's engines come and go for weeks.
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         for worker in joining:
             worker.thread.start()
             self._threads.append(worker.thread)
-        queued = 0 if control.is_paused(self.ledger) else questions.queued(self.ledger, self._only)
-        self._request_engines(queued)
-        self._give_up(queued)
-        if queued:  # some may have been left to an engine that is slow or gone
-            for worker in self.workers:
-                if worker.idle:
-                    worker.wake()
+        return (*staying, *joining)
 
     def _give_up(self, queued: int) -> None:
         """End a single run if no engine can start, or if none has come for long.
@@ -77,21 +95,17 @@ class WorkerPool:
         accepted before it.
         """
         now = time.monotonic()
-        if self.workers and all(worker.gave_up for worker in self.workers):
-            self.run.result.cannot_go_on(self.workers[0].trouble)
-        if self.workers or not queued or self.run.attempts.keeps_trying:
+        for workers in (self.workers, self.copiers):
+            if workers and all(worker.gave_up for worker in workers):
+                self.run.result.cannot_go_on(workers[0].trouble)
+        if self.workers or not queued or self.run.writing.keeps_trying:
             self._no_engine_since = None
         elif self.executor.is_final:
             self.run.result.cannot_go_on(self.executor.trouble)
         elif self._no_engine_since is None:
             self._no_engine_since = now
-        elif now - self._no_engine_since > self.run.settings.stall_seconds:
+        elif now - self._no_engine_since > self._shared.stall_seconds:
             self.run.result.cannot_go_on(self.executor.trouble or "No engine became available.")
-
-    def _request_engines(self, queued: int) -> None:
-        """Request an engine for each batch, if batches are as large as those in progress."""
-        working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
-        self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
 
     def finish_batches(self, wanted: bool) -> bool:
         """Claim no batches while `wanted`; return whether it is and none is in progress."""
@@ -99,34 +113,34 @@ class WorkerPool:
             is_over, self._finishes = self._finishes and not wanted, wanted
         if is_over:
             self.wake()
-        return wanted and not questions.counts(self.ledger)["running"]
+        return wanted and not queries.counts(self.ledger)["running"]
 
     def wake(self) -> None:
-        """Wake all workers: images may be queued, or a pause may have begun or ended."""
-        for worker in self.workers:
+        for worker in (*self.workers, *self.copiers):
             worker.wake()
 
     def stop(self) -> None:
-        """End within 2 seconds; the batches in progress go back to the queue."""
-        self._shared.stopping.set()
+        """End within 2 seconds of `stop`; the batches in progress go back to the queue."""
         self.wake()
         for thread in self._threads:
             thread.join()
         self.executor.close()
+        self.copying.close()
         self.publisher.close()
 
     # -- state
 
     def renderings(self) -> list[Rendering]:
-        return [one for worker in self.workers if (one := worker.rendering)]
+        return _renderings((*self.workers, *self.copiers))
 
     def is_busy(self) -> bool:
-        """Whether a batch is rendered or published."""
-        return any(worker.rendering or worker.is_publishing for worker in self.workers)
+        return any(worker.is_busy for worker in (*self.workers, *self.copiers))
 
     @property
     def trouble(self) -> str:
         """Why nothing is rendered; "" while one engine can work."""
+        if self.copiers and all(worker.trouble for worker in self.copiers):
+            return self.copiers[0].trouble
         if not self.workers:
             return self.executor.trouble
         if any(worker.gave_up or not worker.trouble for worker in self.workers):
@@ -141,7 +155,7 @@ class WorkerPool:
             worker.idle = True
             if self._finishes or control.is_paused(self.ledger):
                 return []
-            others = {one.checkpoint for one in self.workers if one is not worker} - {""}
+            others = {other.checkpoint for other in self.workers if other is not worker} - {""}
             batch = queue.claim(
                 self.ledger,
                 self.run.outbox.names,
@@ -150,6 +164,7 @@ class WorkerPool:
                 others - {worker.checkpoint},
                 0 if len(self.workers) == 1 else PASSES * len(self.workers),
                 self._only,
+                turns=self._turns,
             )
             if batch:
                 worker.idle = False
@@ -157,10 +172,37 @@ class WorkerPool:
                 worker.checkpoint, worker.checkpoint_name = first.checkpoint_hash, first.checkpoint
             return batch
 
+    def _claim_copies(self, worker: Worker) -> list[QueuedImage]:
+        """Return the worker's next copies."""
+        with self.claiming:
+            worker.idle = True
+            if self._finishes or control.is_paused(self.ledger):
+                return []
+            batch = queue.claim(
+                self.ledger,
+                self.run.outbox.names,
+                self._count_of_copies,
+                only=self._only,
+                copies=True,
+                turns=self._turns_of_copies,
+            )
+            worker.idle = not batch
+            return batch
+
+    def _count_of_copies(self, request: ImageRequest) -> int:
+        """Return how many copies a batch has: they are in memory, and are recorded, together."""
+        width, height = request.published_size
+        share = queries.queued_copies(self.ledger, self._only) // max(1, len(self.copiers))
+        return max(1, min(MOST_COPIES, COPIED_PIXELS // (width * height), share))
+
     def _size(self, worker: Worker, request: ImageRequest) -> int:
         device = f"{worker.device} {worker.precision}".strip()
         size = self._shared.batch_sizes.size(request, device)
-        idle = sum(one.idle and not one.trouble for one in self.workers)
+        idle = sum(other.idle and not other.trouble for other in self.workers)
         if idle < 2:
             return size
-        return min(size, ceil(questions.counts(self.ledger)["queued"] / idle))
+        return min(size, ceil(queries.counts(self.ledger)["queued"] / idle))
+
+
+def _renderings(workers: Iterable[Worker]) -> list[Rendering]:
+    return [now for worker in workers if (now := worker.rendering)]

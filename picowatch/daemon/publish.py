@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -25,10 +25,11 @@ from picowatch.daemon.run import Run
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
-from picowatch.files.attempt import Ended, passes, unexpected, unneeded
+from picowatch.files.essential import Ended, passes, unexpected
+from picowatch.files.pictures import KEEPABLE_BITS, MORE_BITS
+from picowatch.inbox.named_pictures import kept_metadata, kept_parameters
 from picowatch.inbox.names import is_dropped
-from picowatch.inbox.reading import template_above
-from picowatch.ledger import outstanding, queue
+from picowatch.ledger import followups, queue
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
     PARAMETERS,
@@ -40,11 +41,13 @@ from picowatch.metadata import (
     read_texts,
     without_postprocessing,
 )
-from picowatch.outbox.encoding import encoded
+from picowatch.outbox.encoding_apart import How, Raw, encode_apart
 from picowatch.outbox.listing import line_of
-from picowatch.outbox.names import format_of, kind_wanted
-from picowatch.outbox.photo_metadata import NONE, NOTHING_KEPT, PhotoMetadata, mark_of, marked
-from picowatch.outbox.start_images import kept_metadata, kept_parameters
+from picowatch.outbox.lossless import Pixels
+from picowatch.outbox.names import PNG, TIFF, format_of
+from picowatch.outbox.outbox import FOLDER_REMEDY
+from picowatch.outbox.photo_metadata import NONE, NOTHING_KEPT, PhotoMetadata, mark_of, only_marked
+from picowatch.recipe.converters import SAME
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
@@ -62,30 +65,21 @@ ON_WHITE = (
     "avif."
 )
 AS_PNG = "It is transparent, which JPEG cannot store, so it is a PNG."
-FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
 # Waits for a picture's thread: the pixels, their texts, and the bytes of the file.
 _Begun = Callable[[], tuple[Image.Image, dict[str, str], bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What a picture has from the one it is made of: A1111's parameters, and EXIF and XMP."""
-
-    parameters: str
-    metadata: PhotoMetadata
+_Part = tuple[QueuedImage, RenderedImage, _Begun]  # of a batch
 
 
 class Publisher:
     """Publishes batches in threads of its own."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, catalog: Catalog, *, keep_exif: str, ai_mark: bool) -> None:
         self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
-        self.attempts, self.result = run.attempts, run.result
-        settings = run.settings
-        self._catalog = Catalog(settings.models, settings.hash_cache)
-        self._lock = threading.Lock()  # guards the catalog
+        self.writing, self.result = run.writing, run.result
+        self._keep_exif, self._ai_mark = keep_exif, ai_mark
+        self._catalog, self._lock = catalog, threading.Lock()  # which guards the catalog
         self.newest: deque[str] = deque(self.outbox.listing.recent_files(), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
@@ -96,10 +90,8 @@ class Publisher:
 
         The start images are not needed any more once this returns.
         """
-        sources = list(map(self._source, batch, pictures))
-        pictures = list(map(self._told, batch, pictures, sources))
-        begun = list(map(self._begun, batch, pictures, sources))
-        return self._executor.submit(partial(self._try_to_publish, batch, pictures, begun))
+        parts = list(map(self._begun, batch, pictures))
+        return self._executor.submit(self._try_to_publish, parts)
 
     def close(self) -> None:
         """Finish what was submitted, then end."""
@@ -108,16 +100,16 @@ class Publisher:
 
     def list_published(self) -> None:
         """Add pictures that a crash or a full disk kept out of the lists."""
-        unlisted = outstanding.unlisted(self.ledger)
-        listed = self.outbox.listing.recent_files() if unlisted else ()
+        unlisted = followups.unlisted(self.ledger)
+        listed = self.outbox.listing.recent_digests() if unlisted else {}
         for image in unlisted:
             try:
-                self._list_as_published(image, image.file in listed)
+                self._list_as_published(image, listed.get(image.file) == image.digest)
             except OSError:
                 raise
             except Exception as error:  # no single picture may end the daemon
                 log.error("%s is in no list: %s", image.file, unexpected(error))
-            outstanding.mark_listed(self.ledger, image.id)
+            followups.mark_listed(self.ledger, image.id)
 
     def _list_as_published(self, image: QueuedImage, is_in_list: bool) -> None:
         """Add a published picture to the lists, as its metadata describe it."""
@@ -144,114 +136,130 @@ class Publisher:
             self._warn(image, warning)
         if not is_in_list:
             self.outbox.listing.append(line)
-        with unneeded(".picowatch/gallery"):
-            self.outbox.gallery.add(line)
+        self.outbox.gallery.add(line)
 
-    def _try_to_publish(
-        self, batch: list[QueuedImage], pictures: list[RenderedImage], begun: list[_Begun]
-    ) -> None:
+    def _try_to_publish(self, parts: list[_Part]) -> None:
         with self.run.ended_by_errors():
-            self._publish(batch, pictures, begun)
+            self._publish(parts)
         self.run.wake.set()
 
-    def _publish(
-        self, batch: list[QueuedImage], pictures: list[RenderedImage], begun: list[_Begun]
-    ) -> None:
+    def _publish(self, parts: list[_Part]) -> None:
         """Publish the pictures one by one; one commit, which costs four syncs, records them all.
 
         Those cancelled before `hand_over` are dropped; after it none can be cancelled.
         """
-        requested = self.attempts.until_done(partial(queue.hand_over, self.ledger, batch))
-        left = [one for one in zip(batch, pictures, begun, strict=True) if one[0].id in requested]
-        done: dict[int, bool] = {}  # by the ids of written images, whether they are listed
+        batch = [image for image, _, _ in parts]
+        requested = self.writing.essential(partial(queue.hand_over, self.ledger, batch))
+        left = [part for part in parts if part[0].id in requested]
+        written: list[QueuedImage] = []
+        seconds: dict[int, float] = {}
+        listed: list[int] = []  # their ids
         try:
-            while left:
-                left = [one for one in left if not self._is_over(*one, done)]
-                if left:
-                    self.attempts.rest("picture", left[0][0].file)
+            while left and not self.writing.has_ended():
+                image, picture, _ = left[0]
+                if self._is_written(*left[0]):
+                    written.append(image)
+                    seconds[image.id] = sum(picture.timings.values())
+                    listed += [image.id] if self._show(*left[0]) else []
+                del left[0]
         except Ended:
             pass
         except OSError as error:
             self.result.cannot_go_on(f"cannot write: {error}")
-        written = [image for image in batch if image.id in done]
-        listed = [image for image, is_listed in done.items() if is_listed]
-        self.attempts.until_done(partial(queue.finish, self.ledger, written, listed))
+        self.writing.essential(partial(queue.finish, self.ledger, written, listed, seconds))
         for image, _, _ in left:
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):
-                self.attempts.until_done(partial(queue.put_back, self.ledger, image, drawn=True))
+                self.writing.essential(partial(queue.put_back, self.ledger, image))
 
-    def _is_over(
-        self, image: QueuedImage, picture: RenderedImage, begun: _Begun, done: dict[int, bool]
-    ) -> bool:
-        """Write a picture and show it; return False if it waits for the disk, or picowatch ends."""
-        write = partial(self._write, image, picture, begun)
+    def _is_written(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> bool:
+        """Write a picture, once the disk allows it; return whether that did not fail for good."""
         try:
-            if self.attempts.has_ended():
-                return False
-            if not self.attempts.attempt("picture", image.file, write, is_alone=False):
-                return False
-        except Exception as error:  # no single picture may take the publisher down
-            self._fail(image, error)
+            self.writing.essential(partial(self._write, image, picture, begun))
             return True
-        done[image.id] = self._show(image, picture)
-        return True
-
-    def _fail(self, image: QueuedImage, error: Exception) -> None:
-        if isinstance(error, OSError):
-            reason = (
-                f"{image.file} cannot be written: {(error.strerror or str(error)).rstrip('.')}."
-            )
-        else:
-            reason = unexpected(error)
-        self.attempts.until_done(partial(queue.fail, self.ledger, image, reason, drawn=True))
+        except Exception as error:  # no single picture may take the publisher down
+            if isinstance(error, OSError) and not passes(error):
+                words = (error.strerror or str(error)).rstrip(".")
+                reason = f"{image.file} cannot be written: {words}."
+            else:
+                reason = unexpected(error)
+        self.writing.essential(partial(queue.fail, self.ledger, image, reason))
         self.result.count_failure()
-        log.error("%s: %s failed: %s", image.recipe, image.file, reason)
+        extra = {"event": "failed", "recipe": image.recipe, "picture": image.file}
+        log.error("%s: %s failed: %s", image.recipe, image.file, reason, extra=extra)
+        return False
 
-    def _begun(self, image: QueuedImage, picture: RenderedImage, source: _Source) -> _Begun:
-        """Begin to encode a picture in a thread; return what waits for it."""
-        encode = partial(self._encoded, image, picture, source)
+    def _begun(self, image: QueuedImage, picture: RenderedImage) -> _Part:
+        """Begin to encode a picture in a thread; return it with what waits for that.
+
+        Its bytes are let go once they are pixels: a large picture takes hundreds of megabytes.
+        """
+        parameters, metadata = self._source(image, picture)
+        told = self._told(image, picture, metadata)
+        raw = Raw(
+            width=picture.width,
+            height=picture.height,
+            pixels=picture.pixels,
+            alpha=picture.alpha,
+            low=picture.low,
+            profile=picture.profile,
+        )
+        picture = replace(told, pixels=b"", alpha=b"", low=b"")
+        given = [raw] if raw.is_large else self._encoders.submit(raw.decoded)
+        encode = partial(self._encoded, image, picture, parameters, metadata, given)
         begun = self._encoders.submit(encode)
         # What a disk refused then, it may allow now.
-        return lambda: encode() if begun.exception() else begun.result()
+        return image, picture, lambda: encode() if begun.exception() else begun.result()
 
     def _encoded(
-        self, image: QueuedImage, picture: RenderedImage, source: _Source
+        self,
+        image: QueuedImage,
+        picture: RenderedImage,
+        parameters: str,
+        metadata: PhotoMetadata,
+        given: "list[Raw] | Future[Pixels]",
     ) -> tuple[Image.Image, dict[str, str], bytes]:
-        texts = self._texts(image, picture, source.parameters)
-        pixels = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
-        if picture.alpha:
-            pixels.putalpha(Image.frombytes("L", pixels.size, picture.alpha))
-        quality, photo = image.request.quality, source.metadata
-        content = encoded(
-            image.file, pixels, texts, self.run.settings, quality=quality, photo=photo
+        how = How(
+            file=image.file,
+            texts=self._texts(image, picture, parameters),
+            encoding=self.outbox.encoding,
+            quality=image.request.quality,
+            photo=metadata,
         )
-        return pixels, texts, content
+        if isinstance(given, list):
+            small, content = encode_apart(given[0], how)
+            given.clear()
+            return small, dict(how.texts), content
+        pixels = given.result()
+        return pixels.picture, dict(how.texts), how.encode(pixels, picture.profile)
 
     def _write(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> None:
         """Write a picture. One whose folder alone may not be written fails: memory is limited."""
+        _, _, content = begun()
+        maps = [Image.frombytes("RGB", (m.width, m.height), m.pixels) for m in picture.control_maps]
+        self.outbox.publish_maps(image.file, maps)
         try:
-            maps = picture.control_maps
-            self.outbox.publish_maps(
-                image.file,
-                [Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in maps],
-            )
-            self.outbox.publish(image.file, *begun())
+            self.outbox.publish(image.file, content)
         except PermissionError as error:
             if os.access(self.outbox.root, os.W_OK | os.X_OK):
                 raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
             raise
 
-    def _show(self, image: QueuedImage, picture: RenderedImage) -> bool:
-        """Add a written picture to the lists; return whether that worked.
+    def _show(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> bool:
+        """Write what belongs to a written picture, and list it; return whether that worked.
 
         If not, the picture exists all the same, and the daemon's next round does what is left.
         """
         line = line_of(image.file, _chunk_of(image, picture), time.time(), image.entry_digest)
         self.newest.append(image.file)
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
-        log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
+        seconds = line["seconds"]
+        about = {"event": "picture", "recipe": image.recipe, "picture": image.file}
+        words = "%s: %s (%.1f s%s)"
+        extra = {**about, "seconds": seconds}
+        log_picture.info(words, image.recipe, image.file, seconds, chunks, extra=extra)
         try:
+            self.outbox.show(image.file, *begun())
             # Observers come before the ledger: if the queue is empty, they have seen every picture.
             self.run.observers.published(line)
             self._list(image, line, picture.warnings)
@@ -268,34 +276,47 @@ class Publisher:
         """
         with self.ledger.transaction():  # no save is accepted meanwhile
             recipe = queue.recipe_of(self.ledger, image)
-            template = template_above(self.run.settings.inbox, recipe) if is_dropped(recipe) else ""
+            template = self.run.inbox.files.template_above(recipe) if is_dropped(recipe) else ""
             is_new = queue.is_requested(self.ledger, image.id) and self.outbox.problems.add_warning(
                 template or recipe, warning
             )
         if is_new:
-            log.warning("%s: %s", image.file, warning)
+            extra = {"event": "warning", "recipe": recipe, "picture": image.file}
+            log.warning("%s: %s", image.file, warning, extra=extra)
 
-    def _source(self, image: QueuedImage, picture: RenderedImage) -> _Source:
+    def _source(self, image: QueuedImage, picture: RenderedImage) -> tuple[str, PhotoMetadata]:
         """Return what the picture has from its start image, or its first reference, and its mark.
 
-        One that is only enlarged keeps the parameters, as in A1111's Extras.
+        These are A1111's parameters, which one that is only enlarged keeps, as in A1111's Extras,
+        and EXIF and XMP.
         """
-        settings, request, digest = self.run.settings, image.request, image.request.image_hash
-        parameters = "" if request.draws else kept_parameters(self.outbox.root, digest)
-        digest = digest or next((use.hash for use in request.references), "")
-        keep, metadata = request.keep_exif or settings.keep_exif, NONE
-        if digest and (settings.ai_mark or keep != NOTHING_KEPT):
-            metadata = kept_metadata(self.outbox.root, digest, keep)
-        mark = mark_of(request, is_drawn=bool(picture.batch_size)) if settings.ai_mark else ""
-        return _Source(parameters, marked(metadata, mark))
+        request = image.request
+        parameters = kept_parameters(self.outbox.root, "" if request.draws else request.image_hash)
+        mark = mark_of(request, is_drawn=bool(picture.batch_size)) if self._ai_mark else ""
+        name, digest = request.masked
+        if not digest:
+            return parameters, only_marked(mark)
+        is_whole = request.image and not (request.cutout or request.extend)
+        size = (picture.width, picture.height) if is_whole else None
+        keep = request.keep_exif or self._keep_exif
+        metadata = kept_metadata(self.outbox.root, digest, keep, mark=mark, size=size, name=name)
+        if keep == NOTHING_KEPT and not self._ai_mark:
+            metadata = replace(NONE, warnings=metadata.warnings)
+        return parameters, metadata
 
-    def _told(self, image: QueuedImage, picture: RenderedImage, source: _Source) -> RenderedImage:
+    def _told(
+        self, image: QueuedImage, picture: RenderedImage, metadata: PhotoMetadata
+    ) -> RenderedImage:
         """Return the picture, with warnings of what its file cannot hold."""
-        kind, more = format_of(image.file), source.metadata.warnings
+        kind, more = format_of(image.file), metadata.warnings
         if picture.alpha and not kind.transparent:
             more = (*more, ON_WHITE)
-        elif picture.alpha and not kind_wanted(image.request, self.run.settings).transparent:
+        elif picture.alpha and not self.outbox.names.kind_wanted(image.request).transparent:
             more = (*more, AS_PNG)
+        if picture.low and kind in (PNG, TIFF):
+            more = tuple(warning for warning in more if warning != KEEPABLE_BITS)
+        elif image.request.draws or (image.request.colour == SAME and kind in (PNG, TIFF)):
+            more = tuple(MORE_BITS if one == KEEPABLE_BITS else one for one in more)
         return replace(picture, warnings=(*picture.warnings, *more)) if more else picture
 
     def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:
@@ -317,13 +338,6 @@ class Publisher:
         return hashes
 
 
-def _found(picture: RenderedImage) -> dict[str, Any]:
-    """Return the metadata of what was looked for in a picture."""
-    if picture.places is None:
-        return {}
-    return {"found": len(picture.places), "places": [asdict(one) for one in picture.places]}
-
-
 def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
     """Return the request for other programs to read, with the size that memory allowed."""
     if request.published_size == (picture.width, picture.height):
@@ -335,6 +349,9 @@ def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
 
 
 def _chunk_of(image: QueuedImage, picture: RenderedImage) -> Chunk:
+    found = {}  # what was looked for in the picture
+    if picture.places is not None:
+        found = {"found": len(picture.places), "places": [*map(asdict, picture.places)]}
     return Chunk(
         request=image.request,
         recipe=image.recipe,
@@ -344,7 +361,7 @@ def _chunk_of(image: QueuedImage, picture: RenderedImage) -> Chunk:
         rendered={
             **({"node": picture.node} if picture.node else {}),
             **{name: getattr(picture, name) for name in RENDERED},
-            **_found(picture),
+            **found,
             "size": f"{picture.width}x{picture.height}",
             # Accepting the recipe has told of the size.
             "warnings": [*filter(None, [image.request.size_warning]), *picture.warnings],

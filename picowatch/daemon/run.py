@@ -4,19 +4,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.daemon.settings_file import SettingsWatch
-from picowatch.errors import LedgerCorrupt, LedgerUnsure
-from picowatch.files.attempt import PASSING, Attempts, Ended
+from picowatch.errors import LedgerCorrupt
+from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended, Writing
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.ledger import CommitUnknown, Ledger
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.outbox import Outbox
-from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
@@ -46,8 +45,10 @@ class RunResult:
         self._lock = threading.Lock()
         self.failed = 0  # images, and saves that were refused
         self.kept_waiting = 0  # images that a pause keeps queued at the end of a single run
+        self.summary = ""  # the last block of summary.txt
         self.reason = ""  # why it cannot continue
         self.restart = False  # … and the next daemon can
+        self.pause = 0.0  # … after this many seconds
         self.ledger_corrupt = False  # … because the ledger is damaged
 
     @property
@@ -56,17 +57,17 @@ class RunResult:
         return not (self.reason or self.failed or self.kept_waiting)
 
     def cannot_go_on(
-        self, reason: str, *, restart: bool = False, ledger_corrupt: bool = False
+        self, reason: str, *, restart: bool = False, pause: float = 0, ledger_corrupt: bool = False
     ) -> None:
         """End the run. The first reason counts, or the first one that a restart solves."""
         restart = restart or ledger_corrupt
         with self._lock:
             if self.restart or (self.reason and not restart):
                 return
-            self.reason, self.restart, self.ledger_corrupt = reason, restart, ledger_corrupt
+            self.reason, self.restart, self.pause = reason, restart, pause
+            self.ledger_corrupt = ledger_corrupt
 
     def count_failure(self) -> None:
-        """Count an image that failed or a save that was refused."""
         with self._lock:
             self.failed += 1
 
@@ -90,14 +91,15 @@ class Lasting:
 class Run(Lasting):
     """What the parts of one daemon share."""
 
-    settings: Settings
+    when_done: str  # the setting
     ledger: Ledger
     outbox: Outbox
     inbox: Inbox
     lock: OutboxLock
     hashes: ModelHashes
-    attempts: Attempts
+    writing: Writing
     result: RunResult
+    followed_up: set[str] = field(default_factory=set)  # recipes, since their totals were counted
 
     @contextmanager
     def ended_by_errors(self, *, unexpected: bool = True) -> Iterator[None]:
@@ -107,11 +109,12 @@ class Run(Lasting):
         """
         try:
             yield
+        except CommitUnknown as error:
+            self.result.cannot_go_on(str(error), restart=True, pause=RETRY_SECONDS)
         except Ended:
             pass
         except LedgerCorrupt as error:
-            is_damaged = not isinstance(error, LedgerUnsure)
-            self.result.cannot_go_on(str(error), restart=True, ledger_corrupt=is_damaged)
+            self.result.cannot_go_on(str(error), restart=True, ledger_corrupt=True)
         except PASSING as error:
             self.result.cannot_go_on(f"cannot write: {error}")
         except Exception as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.errors import PicowatchError
+from picowatch.files.essential import in_words
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
@@ -101,7 +102,7 @@ def explained(error: Exception) -> str:
     if isinstance(error, PicowatchError):
         return error.with_remedy
     log.debug("unexpected", exc_info=error)
-    return f"Unexpected error: {type(error).__name__}: {error}."
+    return in_words(error)
 
 
 def _size_and_time(path: Path) -> _SizeAndTime:

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
 from itertools import takewhile
 from math import prod
 from pathlib import Path
@@ -34,36 +33,26 @@ def sheet_of(recipe: Recipe) -> str | None:
     return json.dumps(shown | ({"seconds": True} if recipe.grid_seconds else {}))
 
 
-def make_due_sheets(run: Run, recipe: str) -> bool:
+def make_due_sheets(run: Run, recipe: str) -> None:
     """Draw the contact sheets of a recipe's entries whose images have all ended.
 
-    Returns False if one is to be drawn later, as a disk refuses it. None is drawn if all of its
-    pictures were deleted.
+    None is drawn if all of its pictures were deleted, or if they are too many.
     """
-    is_done = True
     for due in contact_sheets.sheets_due(run.ledger, recipe):
         if any(run.outbox.exists(picture) for _, picture in due.images if picture):
             file = contact_sheets.reserve_sheet(run.ledger, due, run.outbox.names)
-            draw = partial(_draw, run.outbox, recipe, due, file)
-            if not run.attempts.attempt("sheet", file, draw):
-                is_done = False
-                continue
+            try:
+                _publish(recipe, due, file, run.outbox)
+                log.info("%s: contact sheet %s", recipe, file)
+            except SheetTooLarge as error:
+                words = (
+                    f"No contact sheet: {error} are too many for one page. Request fewer at once."
+                )
+                log.warning("%s: %s", recipe, words)
+                run.outbox.problems.add_warning(recipe, words)
         else:
             check_in_place(run.outbox.root / ".picowatch")  # are they deleted, or only away?
         contact_sheets.mark_sheet_done(run.ledger, due)
-    return is_done
-
-
-def _draw(outbox: Outbox, recipe: str, due: DueSheet, file: str) -> None:
-    """Draw a sheet. One of too many pictures is given up, as the log and a warning file say."""
-    try:
-        _publish(recipe, due, file, outbox)
-    except SheetTooLarge as error:
-        words = f"No contact sheet: {error} are too many for one page. Request fewer at once."
-        log.warning("%s: %s", recipe, words)
-        outbox.problems.add_warning(recipe, words)
-    else:
-        log.info("%s: contact sheet %s", recipe, file)
 
 
 def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
@@ -82,7 +71,7 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
         shown["axes"] = [{"label": axis.label, "values": list(axis.values)} for axis in axes]
     pictures = [outbox.root / file if file else None for file in files]
     if shown.pop("seconds", False):
-        labels = [label + _seconds(one) for label, one in zip(labels, pictures, strict=True)]
+        labels = [label + _seconds(file) for label, file in zip(labels, pictures, strict=True)]
     words = _differing_words(requests, size)
     told = [", ".join([*label, *drawn]) for label, drawn in zip(labels, words, strict=True)]
     cells = [_cell(picture, label) for picture, label in zip(pictures, told, strict=True)]
@@ -92,7 +81,6 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
 
 
 def _cell(picture: Path | None, label: str) -> Cell:
-    """Return a cell whose label begins with the picture's file name."""
     return Cell(picture, ", ".join(filter(None, [picture.name if picture else "", label])))
 
 
@@ -100,8 +88,8 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
     """Return in what a combination's images differ; each round has one of each combination."""
     for label, field in (("seed", "seed"), ("variation", "variation_seed")):
         seeds = [{getattr(request, field) for request in requests} for requests in rounds]
-        if all(len(one) == 1 for one in seeds) and len(set().union(*seeds)) == len(rounds):
-            return Axis(label, tuple(str(*one) for one in seeds))
+        if all(len(same) == 1 for same in seeds) and len(set().union(*seeds)) == len(rounds):
+            return Axis(label, tuple(str(*same) for same in seeds))
     return Axis("image", tuple(str(number) for number, _ in enumerate(rounds, start=1)))
 
 
@@ -118,12 +106,11 @@ def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[s
 def _middle(prompt: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
     """Return the prompt without the beginning and end that all share; [] if all are equal."""
     first = _common([*others])
-    last = _common([one[first:][::-1] for one in others])
+    last = _common([words[first:][::-1] for words in others])
     return [text] if (text := " ".join(prompt[first : len(prompt) - last])) else []
 
 
 def _common(texts: Sequence[Sequence[str]]) -> int:
-    """Return how many words all texts begin with."""
     places = zip(*texts, strict=False)
     return sum(1 for _ in takewhile(lambda words: len({*words}) == 1, places))
 

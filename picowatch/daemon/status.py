@@ -4,91 +4,106 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from itertools import islice
+from math import log2
+from typing import Any, NamedTuple
 
+from picowatch.daemon.clock import Rates, Shares, Work, work_of
 from picowatch.daemon.commands import Control
-from picowatch.daemon.durations import Left, Rendering
 from picowatch.daemon.pool import WorkerPool
+from picowatch.daemon.rendering import Left, Rendering, is_copy, time_left
 from picowatch.daemon.run import Run
 from picowatch.daemon.worker import Worker
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.attempt import PASSING
+from picowatch.files.essential import PASSING
 from picowatch.files.names import is_picture_name
-from picowatch.inbox.names import ENDINGS
-from picowatch.ledger import control, questions, queue
-from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
+from picowatch.inbox.names import ENDINGS, folders_above
+from picowatch.ledger import control, queries, queue
+from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait, no_room
 from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 REPORT_SECONDS = 0.5  # between reports while something changes
-HEARTBEAT_SECONDS = 5.0  # … while nothing does, or if counting takes long
+HEARTBEAT_SECONDS = 5.0  # … while nothing does, or if writing takes long
 ERRORS_KEPT = 5  # in the status
-IGNORED = 20  # files in the status
+IGNORED = 500  # files in the status
 NAMED = 10  # queued recipes in the status
-# Counting queued images costs more the more there are; it rests this many times as long.
-COUNTING_REST = 20
+NEW_KINDS = 200  # of queued images whose requests are read for a status
+FINE_STEPS = 4  # of images' pixels from one power of two to the next
+OF_BATCH = ("phase", "step", "steps", "steps_per_second", "loading")  # in the status
+WRITING_REST = 20  # times as long as the last report took
+COUNTING_REST = 50  # … as counting took, which costs more the more images there are
 
 
 class Reporting:
-    """Shows the state to people and programs; what cannot be read or written is tried again."""
+    """Shows the state to people and programs; what cannot be read is tried again."""
 
     def __init__(self, run: Run, pool: WorkerPool, control: Control) -> None:
         self.run, self.ledger, self.inbox = run, run.ledger, run.inbox
         self.pool, self.control = pool, control
-        self._report_at = self._written_at = float("-inf")
+        self._report_at = self._written_at = self._count_at = float("-inf")
         now = time.time()
         self._known = Status(updated=now, started=now, images=dict.fromkeys(STATES, 0))
-        self._written: tuple[object, ...] = ()  # what the written status was made from
+        self._counted: tuple[object, ...] = ()  # what the known status was made from
+        self._works: dict[tuple[str, int], Work] = {}  # of queued images, by what they are alike in
+        self._shares = Shares()
+        self.busy: frozenset[str] = frozenset()  # folders with images to render, and those above
 
     def hurry(self) -> None:
         """Write the next status at once: somebody gave a command, and looks."""
-        self._report_at = float("-inf")
+        self._report_at = self._count_at = float("-inf")
 
     def report(self) -> None:
         """Show and write the state of things if it is new, or the last time is some time ago."""
         began = time.monotonic()
         if began < self._report_at:
             return
-        trouble = self.run.attempts.trouble or self.pool.trouble
+        trouble = self.run.writing.trouble or self.pool.trouble, *self._refused()
         problems = self.run.watch.problem, self.run.outbox.problems.changes
         made_from = self.ledger.changes, trouble, problems, self.inbox.skipped
-        is_new = made_from != self._written or bool(self.pool.renderings())
+        is_new = made_from != self._counted or bool(self.pool.renderings())
         if not is_new and began - self._written_at < HEARTBEAT_SECONDS:
             return
-        self._written, self._written_at = made_from, began
-        status = self._status(is_new)
+        self._written_at = began
+        if is_new and began >= self._count_at:
+            self._count(made_from)
+        status = self._status()
         self.run.console.show(status)
         self.run.observers.status(status)
         notify("WATCHDOG=1", f"STATUS={status.line()}")
-        try:
-            self.run.outbox.status.write(status)
-        except OSError as error:
-            log.debug("status not written: %s", error)
-        rest = COUNTING_REST * (time.monotonic() - began)
+        self.run.outbox.status.write(status)
+        rest = WRITING_REST * (time.monotonic() - began)
         self._report_at = began + min(max(REPORT_SECONDS, rest), HEARTBEAT_SECONDS)
 
     def report_end(self) -> None:
         """Write the last status, and log what stays queued."""
-        status = self._status(is_new=True)
+        self._count(())
+        status = self._status()
         self.run.observers.status(status)
-        with suppress(OSError):
-            self.run.outbox.status.write(replace(status, ended=True))
+        self.run.outbox.status.write(replace(status, ended=True))
         queued = status.images["queued"]
         if queued and not status.paused:
             log.info("%s for the next start", images_wait(queued))
 
-    def _status(self, is_new: bool) -> Status:
-        """Return the status now, with what the ledger said last unless that is new and readable."""
-        if is_new:
-            with suppress(*PASSING, LedgerCorrupt):
-                self._known = self._by_ledger()
+    def _count(self, made_from: tuple[object, ...]) -> None:
+        """Ask the ledger; if it cannot be read, what it said last stays."""
+        began = time.monotonic()
+        with suppress(*PASSING, LedgerCorrupt):
+            self._known, self._counted = self._by_ledger(), made_from
+        now = time.monotonic()
+        self._count_at = now + COUNTING_REST * (now - began)
+
+    def _status(self) -> Status:
+        """Return the status now, with what the ledger said last."""
         root = self.run.outbox.root
         newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
-        there = (one for one in newest if os.path.isfile(root / one))  # noqa: PTH113 (never raises)
+        there = (file for file in newest if os.path.isfile(root / file))  # noqa: PTH113 (never raises)
         return replace(
             self._known,
             updated=time.time(),
@@ -96,23 +111,54 @@ class Reporting:
             engines=tuple(map(_engine_status, self.pool.workers)),
             ignored=tuple(islice(sorted(self.inbox.skipped.items()), IGNORED)),
             ignored_count=len(self.inbox.skipped),
-            inbox=str(self.inbox.path),
+            inbox=str(self.inbox.files.root),
             scanned=time.time() - (time.monotonic() - self.inbox.scanned_at),
-            trouble=self.run.attempts.trouble or self.pool.trouble,
+            trouble=self.run.writing.trouble or self.pool.trouble,
+            troubles=self._troubles(),
+            shares=dict(self.pool.shares),
+            last=self.run.result.summary.partition("\n")[0].partition("  ")[2],
+            **self._steps(),
         )
 
+    def _troubles(self) -> dict[str, str]:
+        """Return what is in trouble and why, also what nobody waits for now."""
+        inbox = self.inbox
+        stuck = next((now.trouble for now in self.pool.renderings() if now.trouble), "")
+        found = {
+            "outbox": self.run.writing.trouble or no_room(self.run.outbox.root),
+            "inbox": "" if inbox.inbox_id else f"{inbox.files.root} is not there",
+            "models": self.run.hashes.away(),
+            "engine": self.pool.trouble or stuck,
+            "paused": "until `picowatch resume`" if self._known.paused else "",
+        }
+        return {what: why for what, why in found.items() if why}
+
+    def _steps(self) -> dict[str, Any]:
+        """Return how far the first batch in progress is."""
+        renderings = self.pool.renderings()
+        if not (self._known.recipe and renderings):
+            return {}
+        return {name: getattr(renderings[0], name) for name in OF_BATCH}
+
     def _by_ledger(self) -> Status:
-        counts = questions.counts(self.ledger)
-        errors, error_count, refused = questions.problems(self.ledger, ERRORS_KEPT)
-        others = [*self.run.attempts.waiting, *filter(None, [self.run.watch.line])]
+        counts = queries.counts(self.ledger)
+        errors, error_count, refused = queries.problems(self.ledger, ERRORS_KEPT)
+        others = [*self._refused(), *filter(None, [self.run.watch.line])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
-        waiting: _Waiting = Counter()
-        names: Counter[str] = Counter()
-        for recipe, kind, count in questions.queued_recipes(self.ledger):
+        renderings = self._renderings()
+        running = [queue.recipe_of(self.ledger, now.batch[0]) for now in renderings]
+        names: dict[str, int] = {}
+        works: _Works = {name: Counter() for name in ("", *map(self._name_of, running))}
+        for recipe, work, count in self._queued():
             name = self._name_of(recipe)
-            waiting[name, kind] += count
-            names[name] += count
-        left = self._left(waiting)
+            names[name] = names.get(name, 0) + count
+            works[""][work] += count
+            if name != recipe or name in works:
+                works.setdefault(name, Counter())[work] += count
+        self._shares.keep({*names, *works})
+        self.busy = frozenset(_folders_of(filter(None, {*names, *works})))
+        counted = _Counted(works, renderings, self._rates(renderings))
+        left = self._left(counted)
         status = Status(
             updated=time.time(),
             started=self._known.started,
@@ -121,12 +167,39 @@ class Reporting:
             waiting=tuple(islice(names.items(), NAMED)),
             waiting_recipes=len(names),
             all_seconds_left=left.seconds,
-            all_is_rough=left.is_rough,
+            all_about=left.about,
             errors=tuple(errors),
             error_count=error_count,
             refused=refused,
         )
-        return self._with_progress(status, waiting)
+        return self._with_progress(status, counted, running)
+
+    def _queued(self) -> Iterator[tuple[str, Work, int]]:
+        """Yield recipes with the work of their queued images, and how many there are.
+
+        Requests of images unlike those before are read, but only some in each count. Others are
+        taken for images that are known, until a later count.
+        """
+        rows = queries.queued_recipes(self.ledger, self.pool.shares)
+        step = cache(lambda pixels: round(FINE_STEPS * log2(pixels or 1)))  # a folder has few sizes
+        keys = [(row[1], step(row[3])) for row in rows]
+        known = {key: self._works[key] for key in keys if key in self._works}
+        ids = {key: row[4] for key, row in zip(keys, rows, strict=True) if key not in known}
+        some = dict(islice(ids.items(), NEW_KINDS))
+        found = queries.requests(self.ledger, some.values())
+        known |= {key: work_of(found[id_]) for key, id_ in some.items() if id_ in found}
+        self._works, other = known, next(reversed(known.values()), ())
+        for key, (recipe, _, count, *_) in zip(keys, rows, strict=True):
+            yield recipe, known.get(key, other), count
+
+    def _rates(self, renderings: Sequence[Rendering]) -> Rates:
+        """Return the rates of the engines at work."""
+        shown = {key: rate for now in renderings for key, rate in now.rates.items()}
+        return self.pool.clock.rates(shown, [now.device for now in renderings])
+
+    def _refused(self) -> list[str]:
+        """Return what cannot be written, and holds up nothing else."""
+        return [*self.run.writing.waiting, *self.run.writing.missing]
 
     def _name_of(self, recipe: str) -> str:
         """Return the folder that `make` is rendering, a picture's template's, or the recipe."""
@@ -139,68 +212,104 @@ class Reporting:
         """Return the batches in progress, but for those that stop as nobody requests them."""
         return [now for now in self.pool.renderings() if queue.are_running(self.ledger, now.batch)]
 
-    def _left(self, waiting: "_Waiting", name: str = "") -> Left:
-        """Return how long everything queued and in progress takes, or this recipe or folder."""
-        renderings = self._renderings()
-        images: dict[str, float] = {}
-        for (one, kind), count in waiting.items():
-            if not name or _is_in(name, one):
-                images[kind] = images.get(kind, 0) + count
-        for now in renderings:
-            if not name or any(_is_in(name, self._name_of(image.recipe)) for image in now.batch):
-                images[now.kind] = images.get(now.kind, 0) + now.images_left
-        return self.pool.durations.left(images, len(renderings))
+    def _is_of(self, now: Rendering, name: str) -> int:
+        """Count the images of a batch in this recipe or folder."""
+        return sum(_is_in(name, self._name_of(image.recipe)) for image in now.batch)
 
-    def _with_progress(self, status: Status, waiting: "_Waiting") -> Status:
+    def _left(self, counted: "_Counted", name: str = "") -> Left:
+        """Return what everything queued and in progress takes, or this recipe or folder."""
+        batches = [now for now in counted.renderings if not name or self._is_of(now, name)]
+        held = {hash_ for worker in self.pool.workers for hash_ in worker.loaded}
+        works, found = counted.works_of(name), []
+        for copies in (False, True):  # which are made at the same time
+            its = {work: count for work, count in works.items() if is_copy(work) == copies}
+            now = [batch for batch in batches if is_copy(batch.works[0]) == copies]
+            engines = sum(is_copy(batch.works[0]) == copies for batch in counted.renderings)
+            found.append(time_left(its, now, counted.rates, engines, held))
+        return max(found, key=lambda left: left.seconds or 0)
+
+    def _share(self, counted: "_Counted", name: str, asked: int) -> float:
+        """Return which share of a recipe's or folder's work is done."""
+        works = counted.works_of(name)
+        left, loading = counted.rates.images(works).seconds, 0.0
+        for now in counted.renderings:
+            if count := self._is_of(now, name):
+                loading += now.loading_left(counted.rates)
+                left += now.left(counted.rates).seconds * count / len(now.batch)
+                for image, work in zip(now.batch, now.works, strict=True):
+                    works[work] += _is_in(name, self._name_of(image.recipe))
+        return self._shares.share(name, asked, works, left, loading, counted.rates)
+
+    def _with_progress(self, status: Status, counted: "_Counted", running: Sequence[str]) -> Status:
         """Add what is being rendered, and the folders with images to render.
 
         Pictures being published count as neither rendered nor queued.
         """
-        renderings = self._renderings()
-        running = [queue.recipe_of(self.ledger, one.batch[0]) for one in renderings]
-        names = dict.fromkeys([*map(self._name_of, running), *(name for name, _ in waiting)])
+        names = list(filter(None, counted.works))
         folders = [name for name in names if not name.lower().endswith(ENDINGS)][:NAMED]
-        shown = (self._folder_status(folder, waiting) for folder in folders)
-        status = replace(status, folders=tuple(one for one in shown if one.of))
-        requested = questions.requested(self.ledger, next(iter(names))) if running else Counter()
+        shown = (self._folder_status(folder, counted) for folder in folders)
+        status = replace(status, folders=tuple(folder for folder in shown if folder.of))
+        requested = queries.requested(self.ledger, names[0]) if running else Counter()
         del requested["cancelled"]
         if not requested:
             return status
-        now, name = renderings[0], next(iter(names))
-        in_progress = sum(
-            _is_in(name, self._name_of(image.recipe)) for one in renderings for image in one.batch
-        )
-        last = max(1, requested.total() - requested["queued"])
-        left = self._left(waiting, name)
+        name, asked = names[0], requested.total()
+        in_progress = sum(self._is_of(now, name) for now in counted.renderings)
+        last = max(1, asked - requested["queued"])
+        left = self._left(counted, name)
         return replace(
             status,
             recipe=running[0],
             folder="" if name == running[0] else name,
             image=max(1, last - max(1, in_progress) + 1),
             last_image=last,
-            of=requested.total(),
-            step=now.step,
-            steps=now.steps,
-            steps_per_second=now.steps_per_second,
-            loading=now.loading,
+            of=asked,
+            share=self._share(counted, name, asked),
             seconds_left=left.seconds,
-            is_rough=left.is_rough,
+            about=left.about,
         )
 
-    def _folder_status(self, folder: str, waiting: "_Waiting") -> FolderStatus:
-        images, left = questions.requested(self.ledger, folder), self._left(waiting, folder)
+    def _folder_status(self, folder: str, counted: "_Counted") -> FolderStatus:
+        images = queries.requested(self.ledger, folder)
+        left, asked = self._left(counted, folder), images.total() - images["cancelled"]
         return FolderStatus(
             folder=folder,
             done=images["done"] + images["failed"],
-            of=images.total() - images["cancelled"],
+            of=asked,
             failed=images["failed"],
+            share=self._share(counted, folder, asked),
             seconds_left=left.seconds,
-            is_rough=left.is_rough,
+            about=left.about,
         )
 
 
-# How many images are queued, by recipe or folder and by kind, in the queue's order.
-_Waiting = Counter[tuple[str, str]]
+# How many images of each work are queued: in all under "", then in the recipes and folders in
+# progress, and in all other folders, in the queue's order.
+_Works = dict[str, Counter[Work]]
+
+
+class _Counted(NamedTuple):
+    """What is queued and in progress, and how long it takes."""
+
+    works: _Works
+    renderings: Sequence[Rendering]
+    rates: Rates
+
+    def works_of(self, name: str) -> Counter[Work]:
+        """Return the queued works of a recipe or folder, or of all of them."""
+        found: Counter[Work] = Counter() if name else self.works[""].copy()
+        for recipe, works in self.works.items() if name else ():
+            if _is_in(name, recipe):
+                found.update(works)
+        return found
+
+
+def _folders_of(names: Iterable[str]) -> Iterator[str]:
+    """Yield the folders of recipes, folders of dropped pictures, and those above them."""
+    for name in names:
+        if not name.lower().endswith(ENDINGS):
+            yield name
+        yield from folders_above(name)
 
 
 def _is_in(folder: str, name: str) -> bool:
@@ -222,5 +331,5 @@ def _engine_status(worker: Worker) -> EngineStatus:
         steps_per_second=now.steps_per_second if now else 0.0,
         memory_bytes=memory.now if memory else None,
         memory_peak_bytes=memory.peak if memory else None,
-        trouble=worker.trouble,
+        trouble=worker.trouble or (now.trouble if now else ""),
     )

@@ -6,6 +6,7 @@ settings stay as they were. Signals, hooks and metrics outlast each daemon.
 """
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, build_daemon
-from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.round import Daemon
 from picowatch.daemon.run import Lasting, Mode, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.errors import CommandFailed, OutboxInUseByMake
 from picowatch.files.atomic import FolderAway
-from picowatch.files.attempt import PASSING, RETRY_SECONDS, Attempts, Ended, passes
+from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended, Writing, passes
+from picowatch.ledger.ledger import CommitUnknown
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.lock import OutboxLock
@@ -29,9 +31,11 @@ from picowatch.signals import ended_by_signals
 
 log = logging.getLogger("picowatch")
 
+START = ("start", "")  # the step, for `Writing`
 SINGLE_RUN = 10  # settle times that `run --once` waits for anything
 LOCK_SECONDS = 0.5  # between attempts while a `picowatch make` holds the outbox
-# A new ledger that is damaged so soon means a broken disk: a third one would not help.
+# A new ledger that is damaged so soon means a broken disk: a third one would not help. A single
+# run does not start over for another commit that may be written or not, either.
 HOPELESS_SECONDS = 60.0
 
 
@@ -65,7 +69,7 @@ class Supervisor:
         make_engine: MakeEngine,
         console: Console,
         mode: Mode,
-        file: SettingsFile | None = None,
+        file: SettingsFile | None,
         stop: threading.Event | None = None,
         wake: threading.Event | None = None,
     ) -> None:
@@ -73,7 +77,7 @@ class Supervisor:
         self.stop, self.wake = stop or threading.Event(), wake or threading.Event()
         self._make_engine, self._mode = make_engine, mode
         self._watch = SettingsWatch(settings, file)
-        self._observers = Observers(settings, is_daemon=not mode.once)
+        self._observers = Observers()
         self._lasting = Lasting(mode, console, self._observers, self._watch, self.stop, self.wake)
         self._lock: OutboxLock | None = None
         self._damaged_at = float("-inf")  # the ledger
@@ -92,6 +96,7 @@ class Supervisor:
                 self.stop.clear()
                 if self.signals:  # they came before that
                     self.stop.set()
+                self.stop.wait(result.pause)
         return result
 
     def _run_one(self) -> RunResult:
@@ -101,14 +106,14 @@ class Supervisor:
             except Ended:
                 return RunResult()
             result = daemon.run()
-            if result.ledger_corrupt:
+            if result.ledger_corrupt or (result.pause and self._mode.once):
                 before, self._damaged_at = self._damaged_at, time.monotonic()
                 result.restart = self._damaged_at - before > HOPELESS_SECONDS
+                if not result.restart:
+                    log.error("picowatch exits: %s", result.reason)
             if not result.restart:
                 self._observers.close(self._hurries)  # as long as there is a log
             return result
-
-    # -- building
 
     def _built(self, parts: ExitStack) -> Daemon:
         """Return a daemon with the newest settings that work, once disks and a `make` allow it."""
@@ -117,14 +122,14 @@ class Supervisor:
             if settings is not self._watch.take():
                 settings = self._watch.settings
                 limit = SINGLE_RUN * settings.settle_seconds if self._mode.once else None
-                attempts = Attempts(self.stop, settings.outbox, limit)
+                writing = Writing(self.stop, settings.outbox, limit)
             with ExitStack() as attempt:
                 try:
-                    daemon = self._build(settings, attempts, attempt)
+                    daemon = self._build(writing, attempt)
                 except Exception as error:  # whatever it is, the settings from before work
-                    pause = self._pause_after(error, attempts)
+                    pause = self._pause_after(error, writing)
                 else:
-                    attempts.worked("start", "")
+                    writing.works(START)
                     self._watch.keep()
                     parts.enter_context(attempt.pop_all())
                     return daemon
@@ -132,19 +137,20 @@ class Supervisor:
             self._watch.look()
         raise Ended
 
-    def _build(self, settings: Settings, attempts: Attempts, attempt: ExitStack) -> Daemon:
-        before, lock = self._lock, self._lock_of(settings.outbox)
+    def _build(self, writing: Writing, stack: ExitStack) -> Daemon:
+        outbox = self._watch.settings.outbox
+        before, lock = self._lock, self._lock_of(outbox)
         try:
-            daemon = build_daemon(
-                settings, self._make_engine, self._lasting, lock, attempts, attempt
-            )
-        except BaseException:
+            daemon = build_daemon(self._make_engine, self._lasting, lock, writing, stack)
+        except BaseException as error:
             if lock is not before:
                 lock.release()
+            if isinstance(error, CommitUnknown):  # the next attempt reads what counts
+                raise sqlite3.OperationalError(str(error)) from error
             raise
         if before and lock is not before:
             before.release()
-        self._lock, lock.outbox = lock, settings.outbox
+        self._lock, lock.outbox = lock, outbox
         return daemon
 
     def _lock_of(self, outbox: Path) -> OutboxLock:
@@ -158,7 +164,7 @@ class Supervisor:
             raise FolderAway(outbox)
         return OutboxLock(outbox, by_make=bool(self._mode.only))
 
-    def _pause_after(self, error: Exception, attempts: Attempts) -> float:
+    def _pause_after(self, error: Exception, writing: Writing) -> float:
         """Return the seconds until another attempt, or raise the error if none would help.
 
         Another outbox has to work at once: the one from before does, and says what is wrong.
@@ -166,35 +172,27 @@ class Supervisor:
         outbox = self._watch.settings.outbox
         is_another = self._lock is not None and self._lock.outbox != outbox
         if isinstance(error, PASSING):
-            if passes(error) and attempts.keeps_trying and not is_another:
-                attempts.refused("start", "", error, is_alone=False)
+            if passes(error) and writing.keeps_trying and not is_another:
+                writing.refused(START, error)
                 return RETRY_SECONDS
             words = f"The outbox {outbox} cannot be written: {error}."
             error = CommandFailed(words, "Free some space, or allow writing.")
         if not isinstance(error, Ended) and self._watch.refuse(error):
             return 0.0
-        if isinstance(error, OutboxInUseByMake) and attempts.keeps_trying:
-            self._wait_for_make(error.message)
+        if isinstance(error, OutboxInUseByMake) and writing.keeps_trying:
+            # A service manager, which would give up on a slow start, is told that it is ready.
+            notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {error.message}")
+            if error.message != self._said:
+                log.warning("waiting: %s", error.message)
+                self._said = error.message
             return LOCK_SECONDS
         raise error
-
-    def _wait_for_make(self, message: str) -> None:
-        """Report it: a `make` may have taken over from a daemon that a service manager restarts.
-
-        The manager is told that the daemon is ready, as it would give up on a slow start.
-        """
-        if message != self._said:
-            log.warning("waiting: %s", message)
-            self._said = message
-        notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {message}")
-
-    # -- the end
-
-    def _hurries(self) -> bool:
-        """Whether hooks are not waited for."""
-        return not self._mode.once or bool(self.signals)
 
     def _close(self) -> None:
         self._observers.close(self._hurries)
         if self._lock:
             self._lock.release()
+
+    def _hurries(self) -> bool:
+        """Whether hooks are not waited for."""
+        return not self._mode.once or bool(self.signals)

@@ -29,7 +29,7 @@ def explain_exit(status: int | None, stderr: Sequence[str]) -> tuple[str, str]:
     if status == -signal.SIGBUS:
         return _FILE_CUT_SHORT
     if status is not None and status < 0:
-        name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
+        name = next((sig.name for sig in signal.Signals if sig == -status), f"signal {-status}")
         return f"The engine crashed ({name}).", _CRASHED
     last = _last_words(stderr)
     reason = f" It said: {last}." if last else ""

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from picowatch import __version__
 from picowatch.errors import EngineDied, PicowatchError
+from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest
 
 Precision = Literal["auto", "float16", "bfloat16", "float32"]
@@ -28,10 +29,10 @@ class EngineOptions:
     engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
     means this engine's share of the cores. `start_images` is the folder of start images and
     masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
-    denoisers are compiled (compile.py), and for a CPU stored in the folder `cache`, if it is set;
-    `graphs`: on a card they are recorded (graphs.py).
-    A preview comes at least `preview_seconds` after the last one; 0 means never. The engine has the
-    number `ordinal` of the machine's `engines`, which share its GPUs or cores.
+    denoisers are compiled (compile.py), and stored in the folder `cache`, if it is set; `graphs`:
+    on a card they are recorded (graphs.py). `debug`: the engine sends notes. A preview
+    comes at least `preview_seconds` after the last one; 0 means never. The engine has the number
+    `ordinal` of the machine's `engines`, which share its GPUs or cores.
     """
 
     models: Path
@@ -47,6 +48,7 @@ class EngineOptions:
     preview_seconds: float = 0
     ordinal: int = 0
     engines: int = 1
+    debug: bool = False
 
 
 def cache_folder() -> Path | None:
@@ -68,16 +70,36 @@ def versions() -> dict[str, str]:
     return found
 
 
-# Called after each denoising step with the steps done and the total of the batch in progress.
-OnStep = Callable[[int, int], None]
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A message from the engine: `done` of `total` steps of a pass, over all images of the batch.
+
+    A step is an evaluation of drawing, a tile of an upscaler, or a picture. It is repeated as a
+    sign of life where a step takes long. A pass begins with 0 steps done.
+    """
+
+    kind: PassKind
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A message from the engine: a line for the daemon's log, at debug level."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """The bytes that an engine holds on its device after a batch, and its peak."""
+    """The bytes that an engine holds on its device after a batch, the peak, and free on a card."""
 
     now: int
     peak: int
+    free: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +107,16 @@ class RenderedImage:
     """One finished picture and how it was rendered.
 
     `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top; `alpha` is a
-    byte for each, or empty where nothing is transparent.
+    byte for each, or empty where nothing is transparent. If colours have 16 bits, `pixels` are
+    their higher bytes and `low` their lower ones. `profile` is their ICC profile, empty for sRGB.
     `batch_size` is 0 if it was not drawn, because nothing was found where it should change.
-    `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
-    ("encode", "denoise", "decode", and where a batch has them "load", "find", "detail", "upscale"
-    and "cutout"), each phase's time divided by the batch size. `memory_rung` names the rung of the
-    memory ladder. `node` names the machine, if it is not the daemon's. `control_maps` are the
-    pictures that its ControlNets followed, and its mask, where the request wants to see them.
-    `places` are those that words found, None if nothing was looked for. `memory` is the engine's,
-    if it is known.
+    `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase ("encode",
+    "denoise", "decode", and where a batch has them "load", "find", "enlarge", "hires", "detail",
+    "upscale", "cutout" and "resize"): what is done for a batch together is divided by its size.
+    `memory_rung` names the rung of the memory ladder. `node` names the machine, if it is not the
+    daemon's. `control_maps` are the pictures that its ControlNets followed, and its mask, where the
+    request wants to see them. `places` are those that words found, None if nothing was looked for.
+    `memory` is the engine's, if it is known.
     """
 
     width: int
@@ -110,6 +133,8 @@ class RenderedImage:
     warnings: tuple[str, ...] = ()
     node: str = ""
     alpha: bytes = b""
+    low: bytes = b""
+    profile: bytes = b""
     control_maps: tuple["RgbPicture", ...] = ()
     places: tuple["Place", ...] | None = None
     memory: MemoryUse | None = None
@@ -152,8 +177,8 @@ def go_on() -> bool:
     return False
 
 
-# The message to the engine: images to render together. It replies with Steps and previews, and with
-# an Outcome at the end.
+# The message to the engine: images to render together. It replies with Progress, previews and
+# notes, and with an Outcome at the end.
 Batch = tuple[ImageRequest, ...]
 
 
@@ -163,16 +188,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A message from the engine: another denoising step is done."""
-
-    done: int
-    total: int
+class Finished:
+    """A message from the engine: all pictures of the batch were sent."""
 
 
-# A batch's pictures, or the error. After EngineDied the process ends.
-Outcome = list[RenderedImage] | PicowatchError
-FromEngine = Ready | Step | RgbPicture | Outcome
+# How a batch ended. After EngineDied the process ends.
+Outcome = Finished | PicowatchError
+# A batch's pictures come one by one, in its order.
+FromEngine = Ready | Progress | Note | RgbPicture | RenderedImage | Outcome
 
 
 class BatchRenderer(Protocol):
@@ -181,10 +204,10 @@ class BatchRenderer(Protocol):
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_step: OnStep,
+        on_progress: OnProgress,
         interrupted: Callable[[], bool],
-    ) -> list[RenderedImage]:
-        """Return the pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
+    ) -> Iterable[RenderedImage]:
+        """Yield the pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
         ...
 
 
@@ -212,15 +235,15 @@ class Engine(Protocol):
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_step: OnStep,
+        on_progress: OnProgress,
         on_preview: OnPreview = unseen,
         look: Look = go_on,
     ) -> list[RenderedImage]:
         """Return the pictures in the order of the requests.
 
         They have the requested size, or less with `shrink_to_fit`. Raises RenderFailed, EngineDied
-        (EngineCannotStart is one) or EngineStopped, and what `look` raises. Like `look`, `on_step`
-        and `on_preview` must return quickly.
+        (EngineCannotStart is one) or EngineStopped, and what `look` raises. Like `look`,
+        `on_progress` and `on_preview` must return quickly.
         """
         ...
 

@@ -10,6 +10,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -51,34 +52,26 @@ def check_in_place(target: Path) -> None:
 
 
 def write_atomically(
-    target: Path, content: bytes, *, durable: bool = True, readers: int = 0
+    target: Path, content: bytes | Iterable[bytes], *, durable: bool = True, readers: int = 0
 ) -> None:
     """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are created.
-    `readers`: as for `allow`. As target and temporary are in one folder, it is enough to check that
-    folder's place once the temporary exists: if it is moved after that, the rename fails.
+    `readers`: read bits that are added to its mode, whatever the umask says. If `content` is blocks
+    and raises, the target stays as it was. As target and temporary are in one folder, it is enough
+    to check that folder's place once the temporary exists: if it is moved then, the rename fails.
     """
-    copy_atomically(target, (content,), durable=durable, readers=readers)
-
-
-def temporary_beside(target: Path) -> Path:
-    """Return a new name in the target's folder, of which `leftovers` knows."""
-    return target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-
-
-def copy_atomically(
-    target: Path, blocks: Iterable[bytes], *, durable: bool = True, readers: int = 0
-) -> None:
-    """Do as `write_atomically`, in blocks; if `blocks` raises, the target stays as it was."""
     make_folder(target.parent, durable=durable)
     temporary = temporary_beside(target)
     try:
         with temporary.open("xb") as file:
             check_in_place(target)
-            allow(file, readers)
-            file.writelines(blocks)
+            if readers:
+                with suppress(OSError):  # on FAT and others without permissions all may read
+                    mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                    os.fchmod(file.fileno(), mode | readers)
+            file.writelines((content,) if isinstance(content, bytes) else content)
             if durable:
                 sync_file(file)
         rename(temporary, target)
@@ -92,23 +85,21 @@ def copy_atomically(
         sync_folder(target.parent)
 
 
-def allow(file: IO[bytes], readers: int) -> None:
-    """Add these read bits to a new file's mode, whatever the umask says.
-
-    A file system without permissions, such as FAT, refuses that: there all may read, or none.
-    """
-    if readers:
-        with suppress(OSError):
-            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) | readers)
+def temporary_beside(target: Path) -> Path:
+    """Return a new name in the target's folder, of which `leftovers` knows."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
 
 
-def append(target: Path, content: bytes, *, durable: bool = True) -> None:
+def append(
+    target: Path, content: bytes, *, durable: bool = True, follows_links: bool = False
+) -> None:
     """Add bytes to the end of a file, created if it is missing; an error leaves it as it was.
 
-    `durable`: after this returns, a power cut does not undo it.
+    `durable`: after this returns, a power cut does not undo it. A link is refused, or followed.
     """
     check_in_place(target)
-    with open(target, "ab", buffering=0, opener=_open_at_once) as file:
+    opener = partial(open_to_append, follows_links=follows_links)
+    with open(target, "ab", buffering=0, opener=opener) as file:
         check_in_place(target)
         before = file.seek(0, os.SEEK_END)
         try:
@@ -125,9 +116,17 @@ def append(target: Path, content: bytes, *, durable: bool = True) -> None:
         sync_folder(target.parent)
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file for writing; for a pipe that nobody reads, raise OSError instead of waiting."""
-    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+def open_to_append(path: str, flags: int, *, follows_links: bool = False) -> int:
+    """Open a regular file for writing; raise OSError for a pipe, without waiting, or a device.
+
+    Through a link somebody else's file would be written, so it is refused unless it is followed.
+    """
+    flags |= os.O_NONBLOCK | (0 if follows_links else os.O_NOFOLLOW)
+    handle = os.open(path, flags, 0o666)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is not a regular file", path)
 
 
 def sync_file(file: IO[bytes]) -> None:

@@ -7,7 +7,7 @@ import re
 
 # Suffixes of the formats that pictures.py reads.
 ENDINGS = (
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"),
     *(".heic", ".heif", ".hif"),  # with the extra heic
 )
 RAW_ENDINGS = (
@@ -42,6 +42,11 @@ def stem_of(path: str) -> str:
     """Return the path without its suffix."""
     folder, slash, name = path.rpartition("/")
     return folder + slash + (name.rpartition(".")[0] or name)
+
+
+def first_folder(path: str) -> str:
+    """Return the folder at the inbox's first level that has a recipe, "" for the inbox itself."""
+    return path.partition("/")[0] if "/" in path else ""
 
 
 def with_mask(picture: str) -> tuple[str, str]:

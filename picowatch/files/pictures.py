@@ -4,28 +4,35 @@ The daemon checks them when it accepts a save, and the engine reads them when it
 """
 
 import io
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from io import BytesIO
-from typing import IO, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
-from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, JpegImagePlugin, UnidentifiedImageError
 
 from picowatch.errors import PictureUnreadable, install_command
 from picowatch.files import wide_gamut
-from picowatch.files.inside import MAX_BYTES as MAX_BYTES
 from picowatch.files.names import RAW_ENDINGS, is_other_picture_name
+from picowatch.files.safe_paths import MAX_BYTES as MAX_BYTES
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 HEIF, HEIF_BEGINS = "HEIF", 32  # what phones write as .heic; bytes that tell it
 _READABLE = f"Readable formats: {', '.join(FORMATS)}, HEIC. Convert it to one of them"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-# Larger pictures are refused by their headers. This many pixels are checked within a second and
-# 200 MB, including the file's own bytes: Pillow takes 4 bytes a pixel for most formats, 15 for
+# What a picture may have at most, whatever the setting `max_photo_megapixels` says.
+MOST_PIXELS = 1_000_000_000
+USUAL_PIXELS = 250_000_000  # the setting's default
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow raises beyond the double
+# Larger ones are looked at in a process of their own. This many pixels are checked within a second
+# and 200 MB, including the file's own bytes: Pillow takes 4 bytes a pixel for most formats, 15 for
 # WebP, 8 for HEIC, and for TIFF up to 12 if one strip holds the whole picture. A JPEG is checked at
 # an eighth of its size, but reading a progressive one takes 6 to 8 bytes for each of its pixels.
-MAX_PIXELS = {
+SMALL_PIXELS = {
     "JPEG": 64_000_000,
     "PNG": 20_000_000,
     "BMP": 20_000_000,
@@ -35,19 +42,29 @@ MAX_PIXELS = {
     "TIFF": 10_000_000,
     HEIF: 25_000_000,  # phones' largest have 24.5 million
 }
-MAX_PROGRESSIVE_PIXELS = 20_000_000
-MAX_16_BIT_PIXELS = 10_000_000
+_SMALL_PROGRESSIVE_PIXELS = 20_000_000
+_SMALL_16_BIT_PIXELS = 10_000_000
 # With transparency, or a colour for each pixel: 20 bytes for each; phones' have 4:2:0 and need 8.
-MAX_FULL_HEIF_PIXELS = 8_000_000
+_SMALL_FULL_HEIF_PIXELS = 8_000_000
+_SMALL_BYTES = 64 * 1024 * 1024  # of a file
+# Pictures that the demo model drew differ from themselves without noise by at most 1.4 of 255, at
+# this size; photos by 2 to 12, as measured on those of scikit-image.
+_NOISE_SIDE, _MOST_NOISE = 128, 1.7
+_MOST_OF_DRAWINGS = 4_000_000  # pixels
 # Parts (chunks, markers, blocks) that a file is read in; a photo has some thousand at most.
 MAX_READS = 200_000
+_BYTES_A_READ = 2048  # on average, in files of hundreds of megabytes
 # What is read before the pixels: metadata, and a TIFF's directory, of which each number becomes a
 # Python object. Pillow joins a JPEG's pieces of EXIF data by copying all earlier ones each time.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 # Of files that are read at once, metadata included, of which Pillow holds up to six copies.
 MAX_BYTES_AT_ONCE = 24 * 1024 * 1024
+# Pillow looks for a JPEG's resolution in its EXIF, where millions of numbers may say it.
+JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: ignore[method-assign]
 _TOO_LARGE = "it has too many parts, or too large ones"
 WHITE = 128  # a mask's grey from here on counts as white
+MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
+KEEPABLE_BITS = f"{MORE_BITS} With colour: same, a TIFF or PNG that no model draws keeps them."
 _DARK_GREY, _LIGHT_GREY = 64, 192
 _MOST_GREY = 0.3  # of a mask; soft edges have less
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
@@ -74,18 +91,20 @@ class FewReads(io.BufferedIOBase):
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._reads = self._bytes = 0
+        self._size = file.seek(0, io.SEEK_END)
+        self._most_reads = MAX_READS + self._size // _BYTES_A_READ
+        file.seek(0)
         self.in_header = True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as any file does. Raises OSError beyond the limits."""
         self._reads += 1
         if size is None or size < 0:
-            content = self._file.read()
-            if self.in_header and len(content) > MAX_BYTES_AT_ONCE:
+            if self.in_header and self._size > MAX_BYTES_AT_ONCE:
                 raise OSError(_TOO_LARGE)
-            return content
+            return self._file.read()
         self._bytes += size if self.in_header else 0
-        if self._reads > MAX_READS or self._bytes > MAX_HEADER_BYTES:
+        if self._reads > self._most_reads or self._bytes > MAX_HEADER_BYTES:
             raise OSError(_TOO_LARGE)
         return self._file.read(size)
 
@@ -137,14 +156,24 @@ def formats_of(file: IO[bytes]) -> tuple[str, ...]:
     return (HEIF,)
 
 
-def picture_size(file: IO[bytes]) -> tuple[int, int]:
+def picture_size(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> tuple[int, int]:
     """Return width and height of an upright picture, from its header. Raises PictureUnreadable."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _opened(file)
+    with warnings.catch_warnings(action="ignore"):
+        image = _opened(file, most_pixels)
         # Pillow gives the upright size of a TIFF.
         turned = image.format != "TIFF" and _orientation(image) in _TURNED
     return (image.height, image.width) if turned else image.size
+
+
+def is_large(file: IO[bytes], most_pixels: int) -> bool:
+    """Return whether to look at a picture takes more than a second or 200 MB.
+
+    Raises PictureUnreadable if it has more than `most_pixels`, or cannot be opened.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        image = _opened(file, most_pixels)
+    pixels = image.width * image.height
+    return pixels > _small_pixels(image) or file.seek(0, io.SEEK_END) > _SMALL_BYTES
 
 
 def check_picture(file: IO[bytes]) -> None:
@@ -166,14 +195,141 @@ def decode_picture(content: bytes) -> Image.Image:
 
 
 def decode_with_alpha(content: bytes) -> Image.Image:
-    """Return a picture like `decode_picture`, but RGBA if anything in it is transparent.
-
-    Raises like `decode_picture`.
-    """
-    picture = _in_srgb(_upright(BytesIO(content)))
+    """Return a picture like `decode_picture`, but RGBA if anything in it is transparent."""
+    picture = in_srgb(_upright(BytesIO(content)))
     if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
         return picture.convert("RGB")
     return picture
+
+
+class Original(NamedTuple):
+    """A picture, RGB or RGBA, in its own colours.
+
+    `low` has the lower bytes of colours with 16 bits, of which `picture` has the higher ones;
+    transparency has 8. `profile` is the ICC profile, b"" for sRGB.
+    """
+
+    picture: Image.Image
+    low: Image.Image | None = None
+    profile: bytes = b""
+
+
+def decode_original(content: bytes) -> Original:
+    """Return a picture like `decode_with_alpha`, but with its own bits and its own colours.
+
+    What no RGB profile describes, such as CMYK, is in sRGB. Pillow has no RGB of 16 bits, but its
+    decoders take the higher byte of each number, or the lower one where they are told the other
+    byte order: so such a picture is decoded twice.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        image = _opened(BytesIO(content))
+    profile = _usable(_profile_of(image))
+    is_rgb = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA") and profile[16:20] in (b"RGB ", b"")
+    is_grey = image.mode in ("1", "L", "LA", *_DEEP_GREY) and not profile
+    if not (is_rgb or is_grey):
+        return Original(decode_with_alpha(content))
+    picture = _upright(BytesIO(content), byte="high")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        opaque = picture.getchannel("A").getextrema() == (255, 255)
+        picture = picture.convert("RGB") if opaque else picture
+    picture = picture if picture.mode == "RGBA" else picture.convert("RGB")
+    low = None
+    if image.mode in _DEEP_GREY or _has_deep_colours(image):
+        low = _upright(BytesIO(content), byte="low").convert("RGB")
+    return Original(picture, low, b"" if profile == wide_gamut.SRGB else profile)
+
+
+_MAX_PROFILE_BYTES = 4 * 1024 * 1024  # printers' have one or two
+_TOGETHER, _DEEP = 1, 16  # TIFF's PlanarConfiguration, and BitsPerSample
+_DEEP_GREY = ("I;16", "I;16B")
+
+
+def _usable(profile: bytes | None) -> bytes:
+    """Return a profile that may stand in a result, b"" for another one and for none."""
+    if not profile or len(profile) > _MAX_PROFILE_BYTES:
+        return b""
+    try:
+        ImageCms.ImageCmsProfile(BytesIO(profile))
+    except (OSError, ImageCms.PyCMSError):
+        return b""
+    return profile
+
+
+def has_deep_colours(content: bytes) -> bool:
+    """Whether colours have 16 bits, by a picture's header. Raises like `decode_picture`."""
+    with warnings.catch_warnings(action="ignore"):
+        return _has_deep_colours(_opened(BytesIO(content)))
+
+
+def _has_deep_colours(image: Image.Image) -> bool:
+    # Of a TIFF whose channels lie apart Pillow reads the higher bytes, whatever it is told.
+    raw_modes = () if _is_apart(image) else _raw_modes(image)
+    return any(";16" in mode and mode.startswith("RGB") for mode in raw_modes)
+
+
+def _is_apart(image: Image.Image) -> bool:
+    """Whether a TIFF's channels lie one behind the other."""
+    return bool(_tags(image).get(ExifTags.Base.PlanarConfiguration, _TOGETHER) != _TOGETHER)
+
+
+def _bits_in_tags(image: Image.Image) -> int:
+    """Return the bits of a TIFF's numbers; 8 where nothing says it."""
+    with suppress(Exception):  # a hostile tag may hold anything
+        return int(max(_tags(image)[ExifTags.Base.BitsPerSample]))
+    return 8
+
+
+def _tags(image: Image.Image) -> Any:
+    return getattr(image, "tag_v2", {})
+
+
+def _read_16_bits_apart(image: Image.Image) -> None:
+    """Say that uncompressed channels that lie apart have 16 bits: Pillow 13 reads 8 of each."""
+    if _bits_in_tags(image) != _DEEP:
+        return
+    order = "16B" if _tags(image).prefix == b"MM" else "16L"
+    image.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=(f"{tile.args[0]};{order}", *tile.args[1:]))
+        if tile.codec_name == "raw" and ";" not in tile.args[0]
+        else tile
+        for tile in _tiles(image)
+    ]
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    return [
+        str(tile.args[0] if isinstance(tile.args, (tuple, list)) else tile.args)
+        for tile in _tiles(image)
+    ]
+
+
+def _read_low_bytes(image: Image.Image) -> None:
+    """Let a picture with 16 bits be decoded as if its numbers had the other byte order."""
+    native = "16L" if sys.byteorder == "little" else "16B"
+    others = {"16L": "16B", "16B": "16L"}
+
+    def other(raw_mode: Any) -> Any:
+        kind, mark, order = str(raw_mode).partition(";")
+        order = native if order == "16N" else order
+        is_swapped = mark and kind.startswith("RGB") and order in others  # grey has all its bits
+        return f"{kind};{others[order]}" if is_swapped else raw_mode
+
+    tiles = []
+    for tile in _tiles(image):
+        args = tile.args
+        many = isinstance(args, (tuple, list))
+        args = (other(args[0]), *args[1:]) if many else other(args)
+        tiles.append(tile._replace(args=args))
+    image.tile = tiles  # type: ignore[attr-defined]
+
+
+def _byte_of(image: Image.Image, byte: Literal["high", "low"]) -> Image.Image:
+    """Return the higher or lower bytes of grey with 16 bits; other pictures as they are."""
+    if image.mode not in _DEEP_GREY:
+        return image
+    first, second = Image.frombytes("LA", image.size, image.tobytes()).split()
+    return first if (image.mode == "I;16B") == (byte == "high") else second
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -196,23 +352,84 @@ def decode_alpha(content: bytes) -> Image.Image:
     return ImageChops.invert(_upright(BytesIO(content)).convert("RGBA").getchannel("A"))
 
 
-def is_transparent(file: IO[bytes]) -> bool:
-    """Return whether anything in a picture is transparent; only one that may be so is decoded.
+def may_be_transparent(file: IO[bytes]) -> bool:
+    """Whether a picture has transparency, by its header. Raises like `decode_picture`."""
+    with warnings.catch_warnings(action="ignore"):
+        return bool(_opened(file).has_transparency_data)
 
-    Raises like `decode_picture`.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        may_be = _opened(file).has_transparency_data
+
+def is_transparent(file: IO[bytes]) -> bool:
+    """Whether anything in a picture is transparent. Raises like `decode_picture`."""
+    may_be = may_be_transparent(file)
     file.seek(0)
     return may_be and decode_alpha(file.read()).getbbox() is not None
 
 
-def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
-    """Yield why a mask selects nothing, everything, or what nobody has drawn.
+def greys_of_mask(file: IO[bytes]) -> list[int]:
+    """Count the pixels of each grey in a mask. Raises like `decode_picture`."""
+    file.seek(0)
+    return decode_mask(file.read()).histogram()
 
-    `greys` counts its pixels of each grey, black first.
+
+def greys_of_alpha(file: IO[bytes]) -> list[int]:
+    """Count a picture's pixels of each opacity, as its own mask. Raises like `decode_picture`."""
+    file.seek(0)
+    return decode_alpha(file.read()).histogram()
+
+
+def is_photo(file: IO[bytes]) -> bool:
+    """Whether a picture was taken by a camera: its EXIF names one, or it has the noise of a photo.
+
+    Raises PictureUnreadable.
     """
+    with warnings.catch_warnings(action="ignore"):
+        image = _opened(file)
+        with suppress(Exception):  # as in `_upright`
+            from PIL import ImageFilter, ImageStat  # half a megabyte, for cutouts alone
+
+            if image.width * image.height > _MOST_OF_DRAWINGS:
+                return True
+            if image.getexif().get(ExifTags.Base.Make):
+                return True
+            image.draft("RGB", (_NOISE_SIDE, _NOISE_SIDE))
+            image.thumbnail((_NOISE_SIDE, _NOISE_SIDE))
+            small = image.convert("RGB")
+            rest = ImageChops.difference(small, small.filter(ImageFilter.MedianFilter(3)))
+            return sum(ImageStat.Stat(rest).mean) / 3 > _MOST_NOISE
+    return False
+
+
+def taken(file: IO[bytes]) -> datetime:
+    """Return when a photo was taken, by its EXIF, or else when its file was changed last."""
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # as in `_upright`
+        exif = _opened(file).getexif()
+        of_camera = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+        text = str(of_camera or exif[ExifTags.Base.DateTime])
+        return datetime.strptime(text[:19], "%Y:%m:%d %H:%M:%S")
+    return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime)
+
+
+def losses(image: Image.Image) -> Iterator[str]:
+    """Yield what a picture of this file cannot have: `image` is opened, but need not be loaded."""
+    if image.mode in _DEEP_GREY or _has_deep_colours(image):
+        yield KEEPABLE_BITS
+    elif (
+        image.mode[0] in "FI"
+        or image.info.get("bit_depth", 8) > 8
+        or _bits_in_tags(image) > 8
+        or any(";16" in mode for mode in _raw_modes(image))
+    ):
+        yield MORE_BITS
+    if image.mode == "CMYK":
+        yield "The photo is in CMYK; the picture's colours are sRGB."
+
+
+def _tiles(image: Image.Image) -> list[Any]:
+    return getattr(image, "tile", [])
+
+
+def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
+    """Yield why a mask selects nothing, all or noise; `greys` counts its pixels of each grey."""
     white = sum(greys[WHITE:])
     what = "stays" if inverted else "is redrawn"
     if sum(greys[_DARK_GREY:_LIGHT_GREY]) > _MOST_GREY * sum(greys):
@@ -226,40 +443,50 @@ def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
         yield f"The mask '{path}' has no {missing}, so {extent} is redrawn."
 
 
-def _in_srgb(picture: Image.Image) -> Image.Image:
-    """Convert to RGB or RGBA in sRGB: phones and cameras embed profiles of other colour spaces.
-
-    A profile that cannot be used, such as that of a grey picture with transparency, is ignored.
-    """
+def in_srgb(picture: Image.Image) -> Image.Image:
+    """Convert to RGB or RGBA in sRGB, by the profile of the camera unless that cannot be used."""
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
     elif picture.mode not in ("RGB", "L", "CMYK"):  # those with profiles of their own
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    if profile := picture.info.get("icc_profile") or wide_gamut.profile_of(picture.info):
+    if (profile := _profile_of(picture)) and profile != wide_gamut.SRGB:
         with suppress(OSError, ImageCms.PyCMSError):
             theirs, srgb = (
                 ImageCms.ImageCmsProfile(BytesIO(profile)),
                 ImageCms.createProfile("sRGB"),
             )
+            if picture.mode == mode:
+                ImageCms.profileToProfile(picture, theirs, srgb, inPlace=True)
+                return picture
             return ImageCms.profileToProfile(picture, theirs, srgb, outputMode=mode) or picture
-    return picture.convert(mode)
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _upright(file: IO[bytes], *, checks_only: bool = False) -> Image.Image:
-    """Return the decoded picture in 8 bits; with `checks_only`, one pixel of it."""
+def _profile_of(image: Image.Image) -> bytes | None:
+    return image.info.get("icc_profile") or wide_gamut.profile_of(image.info)
+
+
+def _upright(
+    file: IO[bytes], *, checks_only: bool = False, byte: Literal["", "high", "low"] = ""
+) -> Image.Image:
+    """Return the decoded picture in 8 bits; with `checks_only`, one pixel of it.
+
+    With `byte`, numbers of 16 bits are not scaled: it has their higher or lower bytes.
+    """
     # Pillow warns of odd tags and large pictures, about which nobody can do anything.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         image = _opened(file)
         try:
             if checks_only:
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            if byte == "low":
+                _read_low_bytes(image)
             image.load()
             orientation = _orientation(image)
             if checks_only:
                 image = image.crop((0, 0, 1, 1))
-            upright = _eight_bits(image)
+            upright = _byte_of(image, byte) if byte else _eight_bits(image)
             if orientation in _UPRIGHT:
                 upright = upright.transpose(_UPRIGHT[orientation])
             upright.convert("RGBA" if checks_only else upright.mode)
@@ -277,19 +504,19 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
-def _opened(file: IO[bytes]) -> Image.Image:
+def _opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Open a picture if its kind and size are within the limits; no pixel is decoded."""
     size = file.seek(0, io.SEEK_END)
     if size > MAX_BYTES:
         raise PictureUnreadable(
-            f"It has {size / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.",
+            f"It has {size / 1e6:,.0f} MB; the limit is {MAX_BYTES / 1e6:,.0f} MB.",
             "Make it smaller.",
         )
     formats, few = formats_of(file), FewReads(file)
     try:
         image = Image.open(cast(IO[bytes], few), formats=formats)
     except Image.DecompressionBombError as error:
-        raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
+        raise _too_large("more than 1,000", most_pixels) from error
     except Exception as error:
         if not isinstance(error, UnidentifiedImageError):
             raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
@@ -298,9 +525,8 @@ def _opened(file: IO[bytes]) -> Image.Image:
         raise PictureUnreadable("It is not a picture that can be read.", f"{_READABLE}.") from error
     if image.format == "AVIF":  # Pillow does not tell them
         image.info["nclx_profile"] = wide_gamut.code_points(file)
-    limit, kind = _most_pixels(image)
-    if image.width * image.height > limit:
-        raise _too_large(limit, kind)
+    if (pixels := image.width * image.height) > most_pixels:
+        raise _too_large(f"{-(-pixels // 1_000_000):,}", most_pixels)
     if wide_gamut.is_hdr(image.info):
         raise PictureUnreadable("It is an HDR picture (PQ or HLG).", "Export it as JPEG.")
     if _has_several_frames(image):
@@ -308,19 +534,21 @@ def _opened(file: IO[bytes]) -> Image.Image:
             "It is animated or has several pages.", "Save the frame you want as a picture."
         )
     few.in_header = False
+    if _is_apart(image):
+        _read_16_bits_apart(image)
     return image
 
 
-def _most_pixels(image: Image.Image) -> tuple[int, str]:
-    """Return how many pixels a picture of its kind may have, and what the kind is called."""
-    kind = image.format if image.format in MAX_PIXELS else "JPEG"  # MPO is one, too
+def _small_pixels(image: Image.Image) -> int:
+    """Return how many pixels of a picture of its kind are read in little time and memory."""
+    kind = image.format if image.format in SMALL_PIXELS else "JPEG"  # MPO is one, too
     if kind == "JPEG" and image.info.get("progressive"):
-        return MAX_PROGRESSIVE_PIXELS, "a progressive JPEG"
-    if kind == "PNG" and any("16" in str(tile.args) for tile in image.tile):  # type: ignore[attr-defined]
-        return MAX_16_BIT_PIXELS, "a PNG with 16 bits"
+        return _SMALL_PROGRESSIVE_PIXELS
+    if kind == "PNG" and any("16" in str(tile.args) for tile in _tiles(image)):
+        return _SMALL_16_BIT_PIXELS
     if kind == HEIF and (image.has_transparency_data or image.info.get("chroma") in (422, 444)):
-        return MAX_FULL_HEIF_PIXELS, "a HEIC with transparency or without 4:2:0"
-    return MAX_PIXELS[kind], f"{'an' if kind == 'AVIF' else 'a'} {kind}"
+        return _SMALL_FULL_HEIF_PIXELS
+    return SMALL_PIXELS[kind]
 
 
 def _has_several_frames(image: Image.Image) -> bool:
@@ -337,10 +565,12 @@ def _has_several_frames(image: Image.Image) -> bool:
         return False
 
 
-def _too_large(limit: int, kind: str) -> PictureUnreadable:
+def _too_large(millions: str, most_pixels: int) -> PictureUnreadable:
     return PictureUnreadable(
-        f"It has more than {limit // 1_000_000} million pixels, the limit for {kind}.",
-        "Make it smaller.",
+        f"It has {millions} million pixels; the limit is {most_pixels / 1e6:g} million.",
+        "Make it smaller, or raise max_photo_megapixels."
+        if most_pixels < MOST_PIXELS
+        else "Make it smaller.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Colour profiles for HEICs and AVIFs that name their colours by code points.
+"""Colour profiles: sRGB's, and those of HEICs and AVIFs that name their colours by code points.
 
 The code points are those of ITU-T H.273; the profile's format is ICC.1:2022.
 """
@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 _PQ, _HLG = 16, 18  # transfer characteristics
-# The primaries in XYZ under D50, by their code points: Rec. 2020, and Display P3.
+# The primaries in XYZ under D50, by their code points: sRGB, Rec. 2020, and Display P3.
 _PRIMARIES = {
+    1: ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)),
     9: ((0.67348, 0.27904, -0.00194), (0.16566, 0.67535, 0.02998), (0.12505, 0.04561, 0.79686)),
     12: ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
 }
+SRGB_PRIMARIES = _PRIMARIES[1]
 _D50 = (0.9642, 1.0, 0.8249)
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _HEADER_BYTES, _ROW_BYTES = 128, 12
@@ -37,24 +39,36 @@ def is_hdr(info: Mapping[Any, Any]) -> bool:
 
 def profile_of(info: Mapping[Any, Any]) -> bytes | None:
     """Return an ICC profile with sRGB's curve for wide primaries; None for all others."""
-    primaries = _PRIMARIES.get(_nclx(info, "color_primaries"))
-    if primaries is None:
-        return None
+    code = _nclx(info, "color_primaries")
+    names = {9: "Rec. 2020 primaries, sRGB curve", 12: "Display P3"}
+    return _profile(_PRIMARIES[code], names[code]) if code in names else None
+
+
+def _profile(primaries: tuple[tuple[float, ...], ...], name: str) -> bytes:
+    """Return a display's ICC profile with sRGB's curve."""
     curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _numbers(_SRGB_CURVE)
-    tags = {b"wtpt": _xyz(_D50)}
+    tags = {b"desc": _text(name), b"cprt": _text("No copyright"), b"wtpt": _xyz(_D50)}
     for letter, primary in zip(b"rgb", primaries, strict=True):
         tags |= {bytes([letter]) + b"XYZ": _xyz(primary), bytes([letter]) + b"TRC": curve}
-    at, rows = _HEADER_BYTES + 4 + _ROW_BYTES * len(tags), struct.pack(">I", len(tags))
-    for name, content in tags.items():
-        rows += name + struct.pack(">II", at, len(content))
-        at += len(content)
+    begin, rows, stored = _HEADER_BYTES + 4 + _ROW_BYTES * len(tags), b"", b""
+    for tag, content in tags.items():
+        if content not in stored:  # the curves are one
+            stored += content.ljust(-(-len(content) // 4) * 4, b"\0")
+        rows += tag + struct.pack(">II", begin + stored.index(content), len(content))
+    at, rows = begin + len(stored), struct.pack(">I", len(tags)) + rows
     header = struct.pack(">I4x", at) + b"\x04\x30\0\0mntrRGB XYZ " + bytes(12) + b"acsp"
     header = header.ljust(68, b"\0") + _numbers(_D50)
-    return header.ljust(_HEADER_BYTES, b"\0") + rows + b"".join(tags.values())
+    return header.ljust(_HEADER_BYTES, b"\0") + rows + stored
 
 
 def _nclx(info: Mapping[Any, Any], name: str) -> int:
     return int((info.get("nclx_profile") or {}).get(name, 0))
+
+
+def _text(text: str) -> bytes:
+    """Return a text in English, as a multiLocalizedUnicodeType."""
+    content = text.encode("utf-16-be")
+    return b"mluc\0\0\0\0" + struct.pack(">II4sII", 1, 12, b"enUS", len(content), 28) + content
 
 
 def _xyz(values: tuple[float, ...]) -> bytes:
@@ -64,3 +78,6 @@ def _xyz(values: tuple[float, ...]) -> bytes:
 def _numbers(values: tuple[float, ...]) -> bytes:
     """Return s15Fixed16 numbers."""
     return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+
+SRGB = _profile(SRGB_PRIMARIES, "sRGB")

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import ControlFlow, PicowatchError
-from picowatch.files.inside import blocks_of, is_open_for_writing, leads_out, open_below
-from picowatch.inbox.names import DEFAULTS_NAME
+from picowatch.files.safe_paths import blocks_of, is_open_for_writing, leads_out, open_below
 from picowatch.ledger.rows import SizeAndTime
-from picowatch.recipe import DefaultsFile
 
 MAX_BYTES = 1024 * 1024
+LEADS_OUT = "a symbolic link in its path leads out of the inbox"
 # Errors that mean that a path does not exist; others mean that it cannot be read.
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -67,13 +66,7 @@ def _target(root: Path | str, path: str, status: os.stat_result) -> os.stat_resu
 
 
 def _size_and_time(status: os.stat_result) -> SizeAndTime:
-    return SizeAndTime(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-def path_below(inbox: Path, file: Path) -> str:
-    """Return a file's path below the inbox, as the ledger has it; "" if it lies elsewhere."""
-    root, path = inbox.resolve(), file.resolve()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
+    return SizeAndTime(status.st_size, status.st_mtime_ns, status.st_ino, 0, status.st_ctime_ns)
 
 
 def read_file(root: Path, path: str, *, heeds_writers: bool = False) -> tuple[bytes, SizeAndTime]:
@@ -115,30 +108,11 @@ def complete_file(
             raise FileChanged
 
 
-def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
-    """Return the `_defaults.yaml` that apply to a recipe, from the inbox down to its own folder.
-
-    Raises FileUnreadable, because without one of them other pictures would be rendered.
-    """
-    found = []
-    for end in [0, *(index + 1 for index, sign in enumerate(path) if sign == "/")]:
-        name = path[:end] + DEFAULTS_NAME
-        try:
-            os.lstat(f"{root}/{name}")  # quick: most folders have none
-            content, _ = read_file(root, name)
-        except FileNotFoundError:
-            continue
-        except FileUnreadable as error:
-            raise FileUnreadable(f"{name} above it: {error}") from error
-        found.append(DefaultsFile(name, content))
-    return found
-
-
 def _why(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return "picowatch has no permission to read it; allow it with `chmod a+r`"
     if error.errno == errno.EXDEV:
-        return "a symbolic link in its path leads out of the inbox"
+        return LEADS_OUT
     if error.errno == errno.ELOOP:
         return "it is a symbolic link that changed while it was opened"
     return error.strerror or str(error)

@@ -1,50 +1,41 @@
 """The inbox as the daemon sees it: saves, deletions and renames.
 
-Only scans count: a file that differs from its row of the ledger is reported, once it is quiet and
-no writer has it open, until the ledger has it. Recipes whose paths come with events are looked at
-before, and other events make the next scan come at once. Nothing here has to be remembered: after a
-restart the same scan finds the same differences.
+Only looks count: a file that differs from its row of the ledger is read, once it is quiet and no
+writer has it open, until the ledger has it (plan.py). Recipes whose paths come with events are
+looked at by themselves, and other events make the next scan of everything come at once. Nothing
+here has to be remembered: after a restart the same scan finds the same differences.
 """
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
-from picowatch.files.names import is_picture_name, natural_key
-from picowatch.inbox.differences import Differences, usable_templates
-from picowatch.inbox.files import (
-    FileChanged,
-    FileUnreadable,
-    defaults_for,
-    is_gone,
-    size_and_time_of,
+from picowatch.files.pictures import USUAL_PIXELS
+from picowatch.inbox.files import FileChanged, FileUnreadable, is_gone
+from picowatch.inbox.folder import InboxFolder, Place, place_of
+from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template, may_matter
+from picowatch.inbox.plan import Found, Plan, plan, template_folder
+from picowatch.inbox.read import Saved, names_in, read
+from picowatch.inbox.reasons import Reasons
+from picowatch.inbox.scan import requests_in, scan
+from picowatch.inbox.settle import (
+    HELD_OPEN_LIMIT,
+    LACKED,
+    SINGLE_RUN_PATIENCE,
+    Pending,
+    Waiting,
 )
-from picowatch.inbox.names import is_dropped, is_recipe_path, is_template, may_matter
-from picowatch.inbox.place import Place, place_of
-from picowatch.inbox.reading import (
-    Change,
-    Deleted,
-    Saved,
-    named_in,
-    read,
-    size_and_time_at,
-    template_above,
-)
-from picowatch.inbox.scan import scan
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, SINGLE_RUN_PATIENCE, Pending, note
 from picowatch.inbox.watch import Watch
-from picowatch.ledger import questions
+from picowatch.ledger import queries, rebuild
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.commands import COMMANDS
-from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import priority_of
-from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
@@ -53,45 +44,65 @@ SCAN_SECONDS = 2.0
 MOST_SCAN_SECONDS = 60.0
 SCAN_REST = 100
 EVENT_REST = 5  # the same, where events came
+# How long what was refused for something outside its bytes rests, for each of these files.
+REREAD_REST = 0.02
+# Some file systems have times in steps of two seconds: a file that was read within one of them may
+# be written again at the same time.
+YOUNG_SECONDS = 2.0
+WHOLE_SECOND = 1_000_000_000
 
 
 class Inbox:
-    """Compares the inbox with the ledger; `wake` is set by events."""
+    """Compares the inbox with the ledger; `wake` is set by events.
+
+    The methods `read` and `priority` read files, which may take long: other threads call them.
+    """
 
     def __init__(
         self,
-        settings: Settings,
+        path: Path,
+        outbox: Path,
         ledger: Ledger,
         wake: threading.Event,
+        settle_seconds: float,
         first: Sequence[str] = (),
         *,
         once: bool = False,
+        most_pixels: int = USUAL_PIXELS,
     ) -> None:
-        """Report recipes and folders of `first` before all others; `once`: for a single run."""
+        """Watch `path`, and the folder of commands in the outbox to be awake.
+
+        Recipes and folders of `first` are read before all others; `once`: for a single run.
+        """
         self._once = once
-        self._first = tuple(f"{one}/" for one in first)
-        self._settings = settings
-        self.path = settings.inbox  # it may be a link
+        self._first = tuple(f"{recipe}/" for recipe in first)
+        self.files = InboxFolder(path, most_pixels)  # it may be a link
         self._ledger = ledger
-        self._root = self.path.resolve()
         self._place: Place | None = None  # None: the inbox is missing
-        self._pending: dict[str, Pending] = {}  # by path, in the order in which they were noted
+        self.waiting = Waiting(settle_seconds)  # what differs from the ledger
         self._wake = wake
-        self._watch = Watch(wake, settings.outbox / COMMANDS)
-        self.skipped: Mapping[str, str] = {}  # files that are never run, with reasons
-        self._differences = Differences(self.pictures_of, self._root, {})
+        self._watch = Watch(wake, outbox / COMMANDS)
+        self.skipped: Mapping[str, str] = {}  # files that are not taken, with reasons
+        self.reasons = Reasons(outbox, ledger, once=once)
+        self._templates: Mapping[str, str] = {}  # their digests, by folder
+        self._named: dict[str, tuple[str, Collection[str]]] = {}  # what templates name
         self._texts: Collection[str] = ()  # … of pictures whose template has gone
+        self._young: dict[str, float] = {}  # files that are read again at this time
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
-        self._priorities: dict[str, int] = {}  # of folders, until the next scan
         self._wanted = True  # a scan
+        self._reread_at = float("-inf")
+        self._is_new = rebuild.is_to_be_compared(
+            ledger
+        )  # the ledger; the whole inbox is compared first
+        self._digests: dict[str, tuple[SizeAndTime, str]] = {}  # of files that it asks for then
         self.scanned_at = float("-inf")
         self._scan_took = 0.0
 
     @property
-    def folder(self) -> str:
+    def inbox_id(self) -> str:
         """Identifies the folder that is the inbox now; "" while it is missing."""
-        return self._place.folder if self._place else ""
+        return self._place.inbox_id if self._place else ""
 
     def close(self) -> None:
         self._watch.stop()
@@ -100,30 +111,39 @@ class Inbox:
 
     def is_there(self) -> bool:
         """Whether the inbox is there: no event reports an unmount or a replaced folder."""
-        before = self._place
+        before, path = self._place, self.files.root
         try:
-            root = Path(os.path.realpath(self.path, strict=True))
-            self._place = place_of(root)
-            os.scandir(root).close()
+            self._place = place_of(path)
+            os.scandir(path).close()
         except OSError:
             if before:
                 words = "the inbox %s has vanished; nothing is cancelled; waiting for it to return"
-                log.warning(words, self.path)
+                log.warning(words, path)
             elif self._wanted:
-                log.warning("the inbox %s is not there; waiting for it", self.path)
+                log.warning("the inbox %s is not there; waiting for it", path)
             self._place = None
             self._wanted = False
             self._watch.stop()
             return False
-        if self._place != before or root != self._root:
+        if self._place != before:
             if self.scanned_at > 0:
-                log.warning(
-                    "the inbox %s is another folder now, which is watched instead", self.path
-                )
-            self._root = self._differences.root = root
-            self._watch.start(root)
+                log.warning("the inbox %s is another folder now, which is watched instead", path)
+            self._watch.start(path.resolve())
             self._wanted = True
         return True
+
+    def digest_at(self, path: str) -> str | None:
+        """Return the sha256 of the file at a path, which `read` looked at, or None without one.
+
+        Raises FileChanged if another file is there by now.
+        """
+        version = self.files.size_and_time(path)
+        if version is None:
+            return None
+        read, digest = self._digests.get(path, (None, ""))
+        if read != version:
+            raise FileChanged
+        return digest
 
     # -- looking
 
@@ -134,60 +154,125 @@ class Inbox:
 
     def has_looked(self) -> bool:
         """Whether a scan has begun since one was wanted, or none can, as the inbox is not there."""
-        return not (self.folder and self._wanted)
+        return not (self.inbox_id and self._wanted)
 
     def template_folder(self, path: str) -> str:
         """Return the folder of a dropped picture's template, or the picture's own without one."""
-        return self._differences.template_folder(path) or path.rpartition("/")[0]
+        return template_folder(path, self._templates) or path.rpartition("/")[0]
+
+    def template_of(self, path: str) -> str:
+        """Return the digest of the template that applies to a path; "" without a usable one."""
+        return self._templates.get(template_folder(path, self._templates), "")
 
     def look(self, now: float) -> None:
         """Note what differs from the ledger: recipes that events named, or all if it is time."""
         if paths := self._watch.taken_paths():
-            self._look_at(paths, time.monotonic())
+            self._look_at(paths)
+        self._wanted |= self.reasons.waits and not self.waiting
         if now >= self._next_scan():
             self._scan(now)
 
-    def _look_at(self, paths: Collection[str], now: float) -> None:
+    def has_noticed(self, name: str, chosen: Callable[[Iterable[str]], Collection[str]]) -> bool:
+        """Whether the ledger has all that is saved in a folder, or as recipes that are `chosen`.
+
+        Only these files are looked at: a scan of thousands of others takes seconds.
+        """
+        if not self.inbox_id:
+            return False
+        known = queries.known_in(self._ledger, name)
+        if not known or name in known:
+            paths = [name] if known else chosen(requests_in(self.files.root))
+            return not self._planned(paths).pending
+        is_under_template = self.files.template_above(f"{name}/{PICTURES_NAME}") is not None
+        files = scan(self.files.root, known, name, is_under_template).found
+        return not plan(self._found(files, known), known, {}, 0.0).pending
+
+    def _look_at(self, paths: Collection[str]) -> None:
         """Note single recipes that differ; what else has changed is found by a scan."""
         recipes = {path for path in paths if self._is_recipe(path)}
         if any(path not in recipes and may_matter(path) for path in paths):
             self._watch.has_news.set()
-        found = {path: size_and_time_of(self._root, path) for path in recipes}
-        there = {path: size_and_time for path, size_and_time in found.items() if size_and_time}
-        known = {
-            path: row for path in recipes if (row := questions.known_recipe(self._ledger, path))
-        }
-        self._note_differing(there, known, now)
-        self._note_missing(recipes - there.keys(), known, now)
+        self._note(recipes, self._planned(recipes))
 
     def _is_recipe(self, path: str) -> bool:
         """Whether a scan would take this file for a recipe, if it is there."""
         if not is_recipe_path(path) or path in self._texts:
             return False
-        is_under_template = self._differences.template_folder(path)
-        return not is_under_template and template_above(self._root, path) is None
+        is_under_template = template_folder(path, self._templates)
+        return not is_under_template and self.files.template_above(path) is None
 
     def _scan(self, now: float) -> None:
+        """Note everything that differs, and say which files are not taken."""
         self._wanted = False
         self._watch.has_news.clear()
         self._watch.taken_paths()
-        self._priorities = {}
         began = time.perf_counter()
         known = self._known_recipes()
-        there = scan(self._root, known)
-        self.skipped = there.skipped
+        there = scan(self.files.root, known)
         self._texts = there.texts
+        self._young = {path: at for path, at in self._young.items() if path in there.found}
         self._scan_took = time.perf_counter() - began
-        # A file may have been written shortly before the scan came to it.
-        self._compare(there.found, known, time.monotonic())
+        self._plan(there.found, known, now)
+        named = {path for _, paths in self._named.values() for path in paths}
+        is_settled = all(pending.why == LACKED for pending in self.waiting.all.values())
+        self.skipped = self.reasons.of(there, named, is_settled=is_settled)
+        if self._is_new and there.found:
+            self._end_comparison(there.found.keys() - known.keys() - named)
         self.scanned_at = now
+
+    def _plan(
+        self, files: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
+    ) -> None:
+        """Note which of all files differ; what was refused for others is read again now and then.
+
+        A file may have been written shortly before the scan came to it.
+        """
+        rereads = now >= self._reread_at
+        found = replace(self._found(files, known), templates=None, rereads=rereads)
+        planned = plan(found, known, self.waiting.all, time.monotonic())
+        if planned.seen:
+            versions = ((path, files[path]) for path in planned.seen)
+            queries.seen(self._ledger, self.inbox_id, versions)
+        self._templates = planned.templates
+        self._note(self.waiting.all.keys(), planned)
+        if rereads and not self.waiting.templates:  # else their pictures are not planned
+            count = sum(pending.why == LACKED for pending in planned.pending.values())
+            rest = min(MOST_SCAN_SECONDS, REREAD_REST * count)
+            self._reread_at = float("inf") if self._once else now + rest
+
+    def _end_comparison(self, unread: Collection[str]) -> None:
+        """Forget what a new ledger has of recipes that are gone, once all files are read."""
+        if not (self.waiting or unread):
+            rebuild.forget_absent(self._ledger)
+            self._is_new = False
+            self._digests.clear()
+
+    def _found(self, files: Mapping[str, SizeAndTime], known: Collection[str]) -> Found:
+        """Return what a look at some files found."""
+        missing = (path for path in known if path not in files)
+        return Found(
+            files,
+            self.inbox_id,
+            present={path for path in missing if self.files.size_and_time(path)},
+            named=self._named,
+            young={path for path, at in self._young.items() if at <= time.monotonic()},
+            templates=self._templates,
+        )
+
+    def _planned(self, paths: Collection[str]) -> Plan:
+        """Compare single files with the ledger."""
+        rows = ((path, queries.known_recipe(self._ledger, path)) for path in paths)
+        known = {path: row for path, row in rows if row}
+        versions = ((path, self.files.size_and_time(path)) for path in paths)
+        files = {path: version for path, version in versions if version}
+        return plan(self._found(files, known), known, self.waiting.all, time.monotonic())
 
     def _known_recipes(self) -> Mapping[str, KnownRecipe]:
         """Return the ledger's rows, which are read again only if any row has changed."""
         changes = self._ledger.changes
         if changes != self._known_at:
             self._known, self._known_at = {}, -1  # free the old rows first: there may be thousands
-            self._known, self._known_at = questions.known_recipes(self._ledger), changes
+            self._known, self._known_at = queries.known_recipes(self._ledger), changes
         return self._known
 
     def _next_scan(self) -> float:
@@ -199,182 +284,75 @@ class Inbox:
             rest = EVENT_REST * self._scan_took
         return self.scanned_at + min(MOST_SCAN_SECONDS, rest)
 
-    def _compare(
-        self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
-    ) -> None:
-        folder = self.folder
-        if here := [path for path in found if path in known and known[path].folder != folder]:
-            questions.seen_in(self._ledger, folder, here)
-        templates = self._differences.templates = usable_templates(found, known)
-        named = {path for one in templates for path in named_in(self._root, one)}
-        self._differences.named = named
-        self._note_differing(found, known, now)
-        self._note_missing(known.keys() - found.keys(), known, now)
-        for path in self._pending.keys() - found.keys() - known.keys():
-            del self._pending[path]
+    def _note(self, looked_at: AbstractSet[str], planned: Plan) -> None:
+        """Note which of the paths that were looked at differ; no others do."""
+        for path in looked_at - planned.pending.keys():
+            self.waiting.drop(path)
+        for pending in planned.pending.values():
+            self.waiting.note(pending)
 
-    def _note_differing(
-        self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
-    ) -> None:
-        differing: dict[str, str | None] = {}  # what they wait for
-        for path, size_and_time in found.items():
-            differs, waits_for = self._differences.differs(path, size_and_time, known.get(path))
-            if differs:
-                differing[path] = waits_for
-            else:
-                self._pending.pop(path, None)
-
-        def time_of(path: str) -> int:
-            return found[path].mtime_ns
-
-        # In the order of their times, also for those that were there before the first scan.
-        by_time = groupby(sorted(differing.keys() - self._pending, key=time_of), time_of)
-        new = (path for _, paths in by_time for path in sorted(paths, key=natural_key))
-        settle_seconds = self._settings.settle_seconds
-        for path in (*(differing.keys() & self._pending.keys()), *new):
-            note(self._pending, path, found[path], now, settle_seconds, differing[path])
-
-    def _note_missing(
-        self, paths: Collection[str], known: Mapping[str, KnownRecipe], now: float
-    ) -> None:
-        """Note recipes that were in this inbox and are not there any more."""
-        for path in paths:
-            is_of_this = path in known and known[path].folder == self.folder
-            if is_of_this and size_and_time_at(self._root, path) is None:
-                note(self._pending, path, None, now, self._settings.settle_seconds)
-
-    def pictures_of(self, recipe: str) -> NamedPictures:
-        return NamedPictures(self._settings, recipe)
-
-    # -- reporting
-
-    def __len__(self) -> int:
-        """How many paths differ from the ledger."""
-        return len(self._pending)
+    # -- what waits to be taken
 
     def pending(self) -> list[str]:
         """Return the files that differ from the ledger, in no order."""
-        return [one.path for one in self._pending.values() if one.size_and_time]
+        return [pending.path for pending in self.waiting.all.values() if pending.size_and_time]
 
     def ready_in(self, now: float) -> float:
         """Return the seconds until a file may be complete, or until the next scan."""
-        times = [one.quiet_at for one in self._pending.values()]
-        return max(0.0, min([self._next_scan(), *times]) - now)
+        return max(0.0, min(self._next_scan(), self.waiting.next_quiet_at()) - now)
 
-    def changes(self, now: float, missing: Collection[object] = ()) -> Iterator[Change]:
-        """Yield complete changes, those of folders with the highest priority first, deletions last.
+    def place(self, pending: Pending) -> tuple[bool, int]:
+        """Return what puts a file before others of the same priority, which have higher places."""
+        return not f"{pending.path}/".startswith(self._first), pending.place
 
-        Callers call `taken` for a change that the ledger has; the others come again, those that
-        were `put_off` once they lack none of the `missing`.
-        """
-        pending = list(self._pending.values())
-        quiet = [one for one in pending if now >= one.quiet_at and one.lacks not in missing]
-        there = self._by_priority([one for one in quiet if one.size_and_time])
-        gone = [one for one in quiet if one.size_and_time is None]
-        new: set[SizeAndTime | None] = set()
-        has_template = gone and any(is_template(one.path) for one in pending)
-        for one in there:
-            if known := questions.known_recipe(self._ledger, one.path):
-                new = new or {one.size_and_time for one in pending if one.path not in self._known}
-                if known.size_and_time in new:
-                    continue  # its new name comes first
-            if change := self._read(one, known, now):
-                yield change
-        rest = list(self._pending.values()) if gone else ()
-        unsettled = {one.size_and_time[:2] for one in rest if one.size_and_time}
-        for one in gone:
-            if has_template and is_dropped(one.path):  # pictures come after their template
-                one.since = now
-            elif deleted := self._deletion(one, unsettled, now):
-                yield deleted
-
-    def taken(self, path: str) -> None:
-        self._pending.pop(path, None)
-
-    def put_off(self, path: str, lacks: object) -> None:
-        """Note what a change lacks."""
-        self._pending[path].lacks = lacks
-
-    def let_rest(self, path: str, until: float) -> None:
-        """Offer a change, which a disk refused, not before this time."""
-        self._pending[path].since = until - self._pending[path].patience
-
-    def _by_priority(self, ready: Sequence[Pending]) -> Sequence[Pending]:
-        folders = {one.path.rpartition("/")[0] for one in ready}
-        for folder in folders - self._priorities.keys():
-            self._priorities[folder] = self._priority_in(folder)
-        if not self._first and len({self._priorities[folder] for folder in folders}) < 2:
-            return ready
-
-        def place(one: Pending) -> tuple[bool, int]:
-            is_first = f"{one.path}/".startswith(self._first)
-            return not is_first, -self._priorities[one.path.rpartition("/")[0]]
-
-        return sorted(ready, key=place)
-
-    def _priority_in(self, folder: str) -> int:
-        """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""
-        try:
-            return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
-        except (FileUnreadable, FileChanged, OSError):
-            return 0
-
-    # -- reading
-
-    def _read(self, one: Pending, known: KnownRecipe | None, now: float) -> Saved | None:
-        """Read a complete file; None if it is empty, or not complete after all.
-
-        A picture that cannot be decoded may still be incomplete: it counts as damaged only if it
-        was left alone for long, or if the ledger has the same bytes.
-        """
-        assert one.size_and_time is not None
-        try:
-            noted, heeds = one.size_and_time, now - one.first < HELD_OPEN_LIMIT
-            saved = read(self._root, self.folder, one.path, noted, known, heeds_writers=heeds)
-            template = self._differences.template_of(one.path)
-            if saved and saved.dropped and saved.template != template:
-                self._wanted = True
-                raise FileChanged  # the template is being saved, and comes first
-            old = self._renamed_from(saved) if saved and saved.digest and not known else None
-        except (FileChanged, FileNotFoundError):
-            one.since = now
-            return None
+    def taken(self, path: str, saved: Saved | None) -> None:
+        """Note that the ledger has this version, or that the file is gone."""
+        self.waiting.drop(path)
+        self._young.pop(path, None)
         if saved is None:
-            self._pending.pop(one.path, None)
-            return None
-        is_new = known is None or known.digest != saved.digest
-        if saved.damage and is_new and is_picture_name(one.path):
-            quiet = SINGLE_RUN_PATIENCE * self._settings.settle_seconds
-            one.patience = min(HELD_OPEN_LIMIT, quiet) if self._once else HELD_OPEN_LIMIT
-            if now < one.quiet_at:
-                return None
-        return replace(saved, old=old) if old else saved
+            return
+        version = saved.size_and_time
+        is_coarse = not version.mtime_ns % WHOLE_SECOND
+        if is_coarse and abs(time.time() - version.mtime_ns / WHOLE_SECOND) < YOUNG_SECONDS:
+            self._young[path] = time.monotonic() + YOUNG_SECONDS
+        if is_template(path):
+            self._named[path] = saved.digest, names_in(path, saved.content)
+        if is_template(path) or (self._is_new and not self.waiting):
+            self.want_scan()
 
-    def _renamed_from(self, saved: Saved) -> str | None:
-        """Return the recipe whose file this was under another name, or None.
+    def may_be_incomplete(self, pending: Pending, now: float) -> bool:
+        """Whether a picture that cannot be decoded was not left alone for long; then it waits."""
+        quiet = SINGLE_RUN_PATIENCE * self.waiting.settle_seconds
+        patience = min(HELD_OPEN_LIMIT, quiet) if self._once else HELD_OPEN_LIMIT
+        if now >= pending.since + patience:
+            return False
+        self.waiting.read_again(pending, pending.since + patience)
+        return True
 
-        It had the same bytes and the same time, and is not there any more.
+    def renamed_from(self, saved: Saved) -> str:
+        """Return the recipe whose file this was under another name, or "".
+
+        It had the same bytes and the same time, and is not there any more. Raises FileChanged if
+        the inbox vanishes meanwhile.
         """
-        for old, known in questions.with_version(
-            self._ledger, saved.digest, saved.size_and_time
-        ).items():
+        alike = queries.with_version(self._ledger, saved.digest, saved.size_and_time)
+        for old, known in alike.items():
             if not self._asks_the_same(old, known, saved):
                 continue
-            if is_gone(self._root, old):
+            if is_gone(self.files.root, old):
                 if not self._is_in_place():
                     raise FileChanged
                 return old
-            if (
-                saved.size_and_time == known.size_and_time
-                and size_and_time_at(self._root, old) != known.size_and_time
-            ):
+            there = self.files.size_and_time(old)
+            is_another = there is None or not there.is_of_same_file(known.size_and_time)
+            if saved.size_and_time.is_of_same_file(known.size_and_time) and is_another:
                 return old  # another file is at its path now
-        return None
+        return ""
 
     def _is_in_place(self) -> bool:
         """Whether the inbox has not vanished since `is_there`, with all its files."""
         try:
-            return place_of(self._root) == self._place
+            return place_of(self.files.root) == self._place
         except OSError:
             return False
 
@@ -382,24 +360,54 @@ class Inbox:
         """Whether a moved file requests the same; under another template it is a new request."""
         if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
             return False
-        return saved.template in (known.template, self._differences.template_of(old))
+        return saved.template in (known.template, self.template_of(old))
 
-    def _deletion(
-        self, one: Pending, unsettled: Collection[tuple[int, int]], now: float
-    ) -> Deleted | None:
-        """Return a deletion, unless the file is not gone after all, or may have been renamed.
+    def is_deleted(self, pending: Pending, now: float) -> bool:
+        """Whether a file is gone, and has no other name; if that is not certain, ask again."""
+        known = queries.known_recipe(self._ledger, pending.path)
+        is_gone_now = is_gone(self.files.root, pending.path) and self._is_in_place()
+        if known is None or known.inbox_id != self.inbox_id or not is_gone_now:
+            self.waiting.drop(pending.path)
+            return False
+        # Pictures come after their template.
+        is_early = is_dropped(pending.path) and self.waiting.templates
+        if is_early or self.waiting.may_be(known.size_and_time):
+            self.waiting.settle_again(pending, now)
+            return False
+        if self.scanned_at <= pending.since:
+            self._wanted = True  # that scan may have missed its new name
+            self.waiting.read_again(pending)
+            return False
+        return True
 
-        `unsettled` are sizes and times of files that are not read yet.
-        """
-        known = questions.known_recipe(self._ledger, one.path)
-        is_gone_now = is_gone(self._root, one.path) and self._is_in_place()
-        if known is None or known.folder != self.folder or not is_gone_now:
-            self._pending.pop(one.path, None)
-            return None
-        if self.scanned_at <= one.since:  # that scan may have missed its new name; see another's
-            self._wanted = True
-            return None
-        if known.size_and_time[:2] in unsettled:
-            one.since = now
-            return None
-        return Deleted(one.path)
+    # -- for other threads
+
+    def read(self, pending: Pending) -> Saved | None:
+        """Read a quiet file; None if it is empty. Raises FileNotFoundError or FileChanged."""
+        path, noted = pending.path, pending.size_and_time
+        assert noted is not None
+        heeds = time.monotonic() - pending.first < HELD_OPEN_LIMIT
+        saved = read(self.files, self.inbox_id, path, noted, heeds_writers=heeds)
+        if saved and self._is_new:
+            for former in rebuild.former_paths(self._ledger, path, saved.digest):
+                self._hash(former)
+        if saved and saved.unreadable and is_dropped(path):
+            return replace(saved, template=self.template_of(path))
+        return saved
+
+    def _hash(self, path: str) -> None:
+        version = self.files.size_and_time(path)
+        if version and self._digests.get(path, (None, ""))[0] != version:
+            try:
+                self._digests[path] = version, self.files.digest(path)
+            except FileUnreadable:
+                self._digests[path] = version, ""
+            except FileNotFoundError:
+                pass
+
+    def priority(self, folder: str) -> int:
+        """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""
+        try:
+            return priority_of(self.files.defaults_for(f"{folder}/_" if folder else "_"))
+        except (FileUnreadable, FileChanged, OSError):
+            return 0

@@ -1,6 +1,7 @@
 """Which names in the inbox are recipes, which are defaults, and which are ignored."""
 
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
 
 from picowatch.files.names import (
@@ -18,10 +19,24 @@ PICTURES_NAME = "_pictures.yaml"
 TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
 # How similar a misspelt name is, including its suffix: _default.yaml is, _draft.yaml is not.
 _MISSPELT = 0.88
-# Suffixes of files that people put beside recipes, or take for recipes.
-OTHER_ENDINGS = (
-    *("", ".py", ".md", ".toml", ".ini"),
-    *(".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
+ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+# Names about which nothing is said, whatever their case, and whose they are.
+SILENT = {
+    "hidden, or an editor's lock or backup": r"\..*|.*~|#.*#|~\$.*|.*\.sw[a-p]|.*\.bak",
+    "vim's or JetBrains' while they save": r"4913|.*___jb_(old|tmp)___",
+    "being copied or downloaded": (
+        r".*\.(part|partial|filepart|crdownload|download|opdownload|tmp|temp)"
+    ),
+    "a system's own": r"(eh)?thumbs\.db|desktop\.ini|icon\r",
+    "a camera's or photo program's, beside photos": r".*\.(xmp|aae|thm|pp3|dop|ctg|lrv)",
+    "private": r"[_~#].*",  # but recipes and pictures are not silent
+}
+_SILENT = re.compile("|".join(SILENT.values()), re.IGNORECASE | re.DOTALL)
+RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
+# Of a text or mask under a template:
+BELONGS_TO_NONE = (
+    "it belongs to no picture: what lies beside a picture has its name and ends in .txt, .yaml, "
+    f".yml or .mask.png, and recipes belong in a folder without {PICTURES_NAME}"
 )
 # Nobody intends deeper folders, and endless recursion would crash picowatch.
 MAX_DEPTH = 64
@@ -36,7 +51,8 @@ CONFLICT_COPY = re.compile(
 
 def is_recipe_name(name: str) -> bool:
     """Whether a file of this name (without its folders) is a recipe."""
-    return _looks_like_a_recipe(name) and _why_unusual(name) is None
+    looks_like_one = name.lower().endswith(ENDINGS) and not name.startswith((".", "~", "#", "_"))
+    return looks_like_one and _why_unusual(name) is None
 
 
 def syntax_of(path: str) -> str:
@@ -56,52 +72,64 @@ def is_template(path: str) -> bool:
 
 def may_be_dropped(name: str) -> bool:
     """Whether a file of this name is a request under a template."""
-    return _looks_dropped(name) and _why_unusual(name) is None
-
-
-def why_not_dropped(name: str) -> str | None:
-    """Return why a file is ignored under a template, if that may surprise; None for all others."""
-    if is_recipe_name(name) and not name.lower().endswith(SIDECAR_ENDINGS):
-        return f"recipes belong in a folder without {PICTURES_NAME}"
-    return _why_unusual(name) if _looks_dropped(name) else None
+    return is_dropped(name) and not is_mask_name(name) and why_not_taken(name) is None
 
 
 def may_matter(path: str) -> bool:
     """Whether a change of this file may change what is requested; editors write others, too."""
     name = path.rpartition("/")[2]
-    is_one = name in TEMPLATE_NAMES or is_recipe_name(name) or is_dropped(name)
-    return is_one and is_reached(path)
+    is_one = name.lower().endswith(ENDINGS) or is_dropped(name)  # _DSC1.txt belongs to _DSC1.jpg
+    return is_one and not name.startswith((".", "~", "#")) and is_reached(path)
 
 
-def _looks_dropped(name: str) -> bool:
-    return is_dropped(name) and not _is_private(name) and not is_mask_name(name)
+def folders_above(path: str) -> Iterator[str]:
+    """Yield the folders that a path below the inbox lies in, the inner ones first."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def is_reached(path: str) -> bool:
     """Whether the folders of a path below the inbox are searched."""
     folders = path.split("/")[:-1]
-    return len(folders) <= MAX_DEPTH and all(why_not_searched(one) is None for one in folders)
+    return len(folders) <= MAX_DEPTH and all(why_not_searched(name) is None for name in folders)
 
 
-def _looks_like_a_recipe(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not _is_private(name)
+def why_not_taken(name: str, *, is_under_template: bool = False) -> str | None:
+    """Return why a file of this name is not taken, "" if nobody wonders; None for all others.
+
+    These are recipes, pictures, masks, templates and defaults, and under a template texts.
+    """
+    lower = name.lower()
+    if is_dropped(name):
+        if name.startswith("."):
+            return ""
+        if name.startswith(("~", "#")):
+            return f"its name begins with {name[0]}; rename it"
+    elif name in TEMPLATE_NAMES:
+        return None
+    elif lower.endswith(ENDINGS) and name.startswith("_"):
+        return _why_unusual(name) or _why_private(lower)
+    elif lower.endswith(ARCHIVE_ENDINGS) and not name.startswith((".", "~", "#")):
+        return "it is an archive; unpack it, and drop the pictures or recipes that are in it"
+    elif _SILENT.fullmatch(name):
+        return ""
+    elif not lower.endswith(ENDINGS):
+        return f"it is no picture, and {RECIPES_ARE}" if is_under_template else RECIPES_ARE
+    elif is_under_template and not lower.endswith(SIDECAR_ENDINGS):
+        return f"recipes belong in a folder without {PICTURES_NAME}"
+    return _why_unusual(name)
 
 
-def _is_private(name: str) -> bool:
-    return name.startswith((".", "~", "#", "_"))
-
-
-def why_skipped(name: str) -> str | None:
-    """Return why a file that looks like a recipe is never run; None for all others."""
-    if _looks_like_a_recipe(name):
-        return _why_unusual(name)
-    stem, dot, ending = name.lower().rpartition(".")
-    if name.startswith("_") and name not in TEMPLATE_NAMES and dot + ending in ENDINGS:
-        for meant in get_close_matches(f"{stem}.yaml", TEMPLATE_NAMES, 1, _MISSPELT):
+def _why_private(name: str) -> str:
+    """Return why a file with a recipe's suffix is not run, whose name begins with an underscore."""
+    stem = name
+    while stem.endswith(ENDINGS):  # Windows hides .txt, also in _pictures.yaml.txt
+        stem = stem.rpartition(".")[0]
+    for meant in get_close_matches(f"{stem}.yaml", TEMPLATE_NAMES, 1, _MISSPELT):
+        if name.endswith(".json"):
             return f"to use it as {meant}, rename it; JSON is valid there, too"
-        return "its name begins with _; rename it to have it run"
-    is_other = (dot + ending if dot else "") in OTHER_ENDINGS and not _is_private(name)
-    return "recipes are .yaml, .yml, .json, .csv and .txt" if is_other else None
+        return f"to use it as {meant}, rename it"
+    return "its name begins with _; rename it to have it run"
 
 
 def _why_unusual(name: str) -> str | None:
@@ -132,8 +160,3 @@ def _is_utf8(name: str) -> bool:
 def is_recipe_path(path: str) -> bool:
     """Whether a path below the inbox, with forward slashes, is a recipe's."""
     return is_reached(path) and is_recipe_name(path.rpartition("/")[2])
-
-
-def why_path_skipped(path: str) -> str | None:
-    """Return `why_skipped` for a path below the inbox; None in folders that are not searched."""
-    return why_skipped(path.rpartition("/")[2]) if is_reached(path) else None

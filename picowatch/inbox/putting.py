@@ -7,29 +7,37 @@ from itertools import count
 from pathlib import Path, PurePath
 
 from picowatch.files.atomic import write_atomically
-from picowatch.inbox.names import is_recipe_name
+from picowatch.files.safe_paths import open_below
+from picowatch.inbox.files import FileChanged, FileUnreadable
+from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.names import is_recipe_path
 
 _SETTLED_NS = 2_000_000_000  # the coarsest file systems have times in steps of two seconds
 
 
-def put(folder: Path, name: str, content: bytes, readers: int = 0) -> tuple[str, bool]:
-    """Save a recipe under this name, or with a number after it; the folder is made if missing.
+def put(
+    inbox: InboxFolder, path: str, content: bytes, readers: int = 0
+) -> tuple[str, list[Path] | None]:
+    """Save a recipe at this path, or with a number after its name; missing folders are made.
 
     `readers`: as for `write_atomically`. An empty file, which nobody reads, takes the name first.
 
-    Returns the recipe's name, and whether it is new: if a recipe with the same bytes already
-    exists there, that one is saved again instead. Raises OSError.
+    Returns the recipe's path, and the folders that were made for it, the inner ones first. They are
+    None if a recipe with the same bytes already exists there, which is saved again instead. Raises
+    OSError.
     """
-    assert is_recipe_name(name)
+    assert is_recipe_path(path)
+    folder = inbox.shown(path).parent
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for own in _names(name):
-        target = folder / own
+    for own in _paths(path):
+        target = inbox.shown(own)
         try:
             target.open("xb").close()
         except FileExistsError:
-            if _holds(target, content):
-                save_again(target)
-                return own, False
+            if _holds(inbox, own, content):
+                save_again(inbox, own)
+                return own, None
             continue
         try:
             write_atomically(target, content, readers=readers)
@@ -37,28 +45,32 @@ def put(folder: Path, name: str, content: bytes, readers: int = 0) -> tuple[str,
             with suppress(OSError):
                 target.unlink()
             raise
-        return own, True
+        return own, made
     raise AssertionError("names do not end")
 
 
-def save_again(recipe: Path) -> None:
+def save_again(inbox: InboxFolder, path: str) -> None:
     """Save a recipe again without a change; two saves always have different times."""
-    before = recipe.stat().st_mtime_ns
-    os.utime(recipe)
-    if recipe.stat().st_mtime_ns == before:
-        os.utime(recipe, ns=(before + _SETTLED_NS, before + _SETTLED_NS))
-
-
-def _names(name: str) -> Iterator[str]:
-    """Yield `corgi.yaml`, `corgi-2.yaml`, …"""
-    path = PurePath(name)
-    yield name
-    for number in count(2):
-        yield f"{path.stem}-{number}{path.suffix}"
-
-
-def _holds(file: Path, content: bytes) -> bool:
     try:
-        return file.is_file() and file.read_bytes() == content
-    except OSError:
+        with os.fdopen(open_below(inbox.root, path), "rb") as file:
+            before = os.fstat(file.fileno()).st_mtime_ns
+            os.utime(file.fileno())
+            if os.fstat(file.fileno()).st_mtime_ns == before:
+                os.utime(file.fileno(), ns=(before + _SETTLED_NS, before + _SETTLED_NS))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(inbox.shown(path))) from error
+
+
+def _paths(path: str) -> Iterator[str]:
+    """Yield `corgi.yaml`, `corgi-2.yaml`, …"""
+    first = PurePath(path)
+    yield path
+    for number in count(2):
+        yield first.with_stem(f"{first.stem}-{number}").as_posix()
+
+
+def _holds(inbox: InboxFolder, path: str, content: bytes) -> bool:
+    try:
+        return inbox.read(path) == content
+    except (FileUnreadable, FileChanged, OSError):
         return False

@@ -1,24 +1,30 @@
 """Finds all recipes and dropped pictures of the inbox, with their sizes and times."""
 
 import os
+import stat
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from picowatch.files.names import stem_of
-from picowatch.inbox.files import MISSING, size_and_time_of
+from picowatch.files.names import is_mask_name, natural_key, stem_of
+from picowatch.files.safe_paths import leads_out
+from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, size_and_time_of
+from picowatch.inbox.folder import SIDECARS, InboxFolder
 from picowatch.inbox.names import (
+    BELONGS_TO_NONE,
     ENDINGS,
     MAX_DEPTH,
     PICTURES_NAME,
     SIDECAR_ENDINGS,
+    TEMPLATE_NAMES,
     is_dropped,
     is_recipe_name,
-    why_not_dropped,
+    may_be_dropped,
     why_not_searched,
-    why_skipped,
+    why_not_taken,
 )
-from picowatch.inbox.reading import dropped_in
+from picowatch.inbox.read import names_in
 from picowatch.ledger.rows import SizeAndTime
 
 # A sync program may take a template away for a while.
@@ -28,38 +34,51 @@ TEXTS_STAY = "texts beside its pictures still belong to them and are not recipes
 def scan(
     root: Path, known: Collection[str], below: str = "", is_under_template: bool = False
 ) -> "Scan":
-    """Find every recipe below `root`/`below`, with its size and time, and what is skipped.
+    """Find every recipe below `root`/`below`, with its size and time, and what is not taken.
 
     In a folder with a template for dropped pictures, and below it, pictures are found instead.
     `known` are paths of the ledger: a folder belongs to a template there until its deletion is
     accepted, because editors may move the file away for a moment.
     """
-    one = Scan(str(root), known)
-    one.look_into(below, is_under_template)
-    return one
+    there = Scan(str(root), known)
+    there.look_into(below, is_under_template)
+    return there
 
 
 def requests_in(root: Path) -> Iterator[str]:
     """Yield the paths of all files whose names may be requests; none of them is looked at."""
     for folder, folders, names in os.walk(root):
-        folders[:] = [one for one in folders if why_not_searched(one) is None]
+        folders[:] = [name for name in folders if why_not_searched(name) is None]
         prefix = f"{os.path.relpath(folder, root)}/" if folder != str(root) else ""
-        yield from (prefix + one for one in names if is_recipe_name(one) or is_dropped(one))
+        yield from (prefix + name for name in names if is_recipe_name(name) or is_dropped(name))
+
+
+def pictures_under(inbox: InboxFolder, template: str) -> list[str]:
+    """Return the dropped pictures of a template, without those that it names itself."""
+    folder = template.rpartition("/")[0]
+    dropped = filter(is_dropped, scan(inbox.root, (), folder, is_under_template=True).found)
+    mine = {path for path in dropped if inbox.template_above(path) == template}
+    with suppress(FileChanged, FileUnreadable, OSError):
+        mine -= names_in(template, inbox.read(template))
+    return sorted(mine, key=natural_key)
 
 
 @dataclass(slots=True)
 class Scan:
     """The result of `scan`.
 
-    `found` has recipes and dropped pictures, `skipped` files that cannot be read or are never
-    rendered, with reasons, and `texts` those of pictures that were requests.
+    `found` has recipes and dropped pictures, and `texts` those of pictures that were requests.
+    `others` are files and folders that are not taken, with reasons. `pictures` are those without a
+    template; `templates` are all but one in the inbox itself, where none is allowed.
     """
 
     root: str
     known: Collection[str]
     found: dict[str, SizeAndTime] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
     texts: set[str] = field(default_factory=set)
+    others: dict[str, str] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add the contents of a folder and of the folders below it."""
@@ -74,32 +93,38 @@ class Scan:
         except OSError as error:
             if below and error.errno not in MISSING:
                 reason = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
-                self.skipped[below] = reason
+                self.others[below] = reason
             return
         prefix = f"{below}/" if below else ""
         template = prefix + PICTURES_NAME
         if PICTURES_NAME in names and (size_and_time := size_and_time_of(self.root, template)):
             self.found[template] = size_and_time
             is_under_template = bool(below)
+            self.templates += [template] if below else []
         is_under_template |= template in self.known and bool(below)
+        stems: Collection[str] = ()
         if is_under_template:
-            self.found.update(dropped_in(Path(self.root), below, names))
-        elif below:
-            _warn_of_pictures(below, names, self.skipped)
+            dropped = [prefix + name for name in names if may_be_dropped(name)]
+            inbox = InboxFolder(Path(self.root))
+            for path in dropped:
+                if size_and_time := size_and_time_of(self.root, path):
+                    self.found[path] = inbox.with_sidecars(size_and_time, path, names)
+            stems = {stem_of(path) for path in dropped if path in self.found}
         texts = () if is_under_template else self._texts_of_dropped(prefix, names)
         for name in names:
             path = prefix + name
             if name in texts:
                 self.texts.add(path)
-                self.skipped[below] = f"it had a {PICTURES_NAME}; {TEXTS_STAY}"
+                self.others[below] = f"it had a {PICTURES_NAME}; {TEXTS_STAY}"
             elif others.get(name):
                 self._add_folder(name, path, is_under_template)
-            elif name in others and os.path.isdir(f"{self.root}/{path}"):  # noqa: PTH112 (never raises)
-                self.skipped[path] = "it is a link to a folder; linked folders are not searched"
+            elif name in others and (why := _why_no_file(self.root, path)):
+                if why_not_taken(name) != "":
+                    self.others[path] = why
+            elif is_under_template:
+                self._tell_of_other(name, path, stems)
             else:
-                self._add_file(name, path, is_under_template)
-        if not (below or self.found or self.known):  # otherwise they may be start images
-            _warn_of_pictures("the inbox", names, self.skipped)
+                self._add_file(name, path)
 
     def _texts_of_dropped(self, prefix: str, names: Collection[str]) -> Collection[str]:
         """Return the sidecars of pictures that were requests, if their template has gone."""
@@ -114,20 +139,42 @@ class Scan:
         if reason is None:
             self.look_into(path, is_under_template)
         elif reason:
-            self.skipped[path] = reason
+            self.others[path] = reason
 
-    def _add_file(self, name: str, path: str, is_under_template: bool) -> None:
-        if not is_under_template and (path in self.known or is_recipe_name(name)):
-            if size_and_time := size_and_time_of(self.root, path):
-                self.found[path] = size_and_time
-        elif reason := why_not_dropped(name) if is_under_template else why_skipped(name):
-            self.skipped[path] = reason
+    def _add_file(self, name: str, path: str) -> None:
+        """Add a file that no template applies to."""
+        is_recipe = is_recipe_name(name)
+        if (is_recipe or path in self.known) and (found := size_and_time_of(self.root, path)):
+            self.found[path] = found
+        if is_recipe:
+            return
+        if reason := why_not_taken(name):
+            self.others[path] = reason
+        elif reason is None and is_dropped(name) and not is_mask_name(name):
+            self.pictures.append(path)
+
+    def _tell_of_other(self, name: str, path: str, stems: Collection[str]) -> None:
+        """Say why a file is not taken under a template, whose pictures have these stems."""
+        ends = [ending for ending in SIDECARS if name.endswith(ending)]
+        if path in self.found or any(path.removesuffix(ending) in stems for ending in ends):
+            return
+        reason = why_not_taken(name, is_under_template=True)
+        is_text = name.lower().endswith(ENDINGS) and name not in TEMPLATE_NAMES
+        if reason is None and (is_text or is_mask_name(name)):
+            reason = BELONGS_TO_NONE
+        if reason:
+            self.others[path] = reason
 
 
-def _warn_of_pictures(folder: str, names: Collection[str], skipped: dict[str, str]) -> None:
-    """Warn of a folder with pictures but no recipe, and say what makes pictures requests."""
-    if not any(map(is_recipe_name, names)) and any(map(is_dropped, names)):
-        skipped[folder] = (
-            f"it has pictures, but no recipe and no {PICTURES_NAME} that says what to do with "
-            "them. `picowatch init --with photos` makes folders that have one"
-        )
+def _why_no_file(root: str, path: str) -> str | None:
+    """Return why a link or device is not taken; None for a link to a file of the inbox."""
+    try:
+        mode = os.stat(f"{root}/{path}").st_mode  # noqa: PTH116  (as in files.py)
+    except OSError as error:
+        is_away = error.errno in MISSING
+        return "it is a link to something that is not there" if is_away else error.strerror
+    if leads_out(Path(root), path):
+        return "it is a link out of the inbox; put what it leads to in its place"
+    if stat.S_ISDIR(mode):
+        return "it is a link to a folder; linked folders are not searched"
+    return None if stat.S_ISREG(mode) else "it is not a regular file"

@@ -2,35 +2,64 @@
 
 1. An entry that was already in the last valid save keeps its seeds, pictures and files. Its images
    that failed or were cancelled are tried again; with fixed seeds, pictures that the user deleted
-      are rendered again, and a deleted contact sheet is drawn again.
+   are rendered again, and a deleted contact sheet is drawn again.
 2. A new entry's images are queued, except those that this recipe already has. A contact sheet of
    the same pictures is not drawn again either. An entry with fixed seeds is new, too, if its
-   wildcard files say something else now.
+   wildcard files say something else now. A random seed is drawn, unless the entry takes the place
+   of one whose seed gives it images that this recipe already has: then it has that seed. So a
+   sweep with another value, or a higher `count`, keeps its pictures.
 3. If nothing changed at all, entries with a random seed are drawn again; a new draw replaces
-   cancelled images. The same entries in another order are a change.
+   cancelled images. The same entries in another order are a change. So are other priorities that
+   the recipe itself gives; a file of the same bytes was saved again, whatever its folder gives.
 4. Queued images that no entry requests any more are cancelled.
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 
-from picowatch.files.names import is_picture_name, with_mask
+from picowatch.errors import PicowatchError
+from picowatch.files.names import first_folder
 from picowatch.ledger.contact_sheets import forget_deleted_sheets
-from picowatch.ledger.entries import Key, SaveWriter, images_of, keys_of
+from picowatch.ledger.entries import (
+    REQUESTED,
+    Former,
+    Key,
+    SaveWriter,
+    images_of,
+    last_draw,
+    move_images,
+    placed,
+)
+from picowatch.ledger.followups import note_problem
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.outstanding import note_problem
+from picowatch.ledger.queries import known_recipe
+from picowatch.ledger.rebuild import DigestAt, take_save
 from picowatch.ledger.rows import (
     Acceptance,
     RequestedEntry,
     Save,
     SizeAndTime,
-    columns_of,
-    failure_line,
-    request_of,
+    note_failure,
+    note_history,
 )
 
+
+class QueueFull(PicowatchError):
+    """A save asks for more images than its folder may have queued; `alone`: on an empty queue."""
+
+    def __init__(self, folder: str, asked: int, most: int) -> None:
+        where = f"The folder {folder}" if folder else "The inbox itself"
+        self.alone = asked > most
+        super().__init__(
+            f"{where} may have {most:,} images waiting (max_queued), and this save asks for "
+            f"{asked:,} more.",
+            "Ask for fewer." if self.alone else "It is read again when fewer wait.",
+        )
+
+
 # An image that may still be cancelled, unlike one whose picture is being written.
-UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
+UNFINISHED = "(state = 'queued' OR (state = 'running' AND being_written = 0))"
 
 
 def accept(
@@ -40,112 +69,118 @@ def accept(
     *,
     draw_seed: Callable[[], int],
     picture_exists: Callable[[str], bool],
-    is_again: bool = False,
+    digest_at: DigestAt,
+    repeats_last_save: bool = False,
+    max_queued: int | None = None,
 ) -> Acceptance:
     """Accept a valid save with all its images, or not at all.
 
-    `is_again`: a save that requests the same as before asks only for what failed or was
-    cancelled, not for more.
+    Raises QueueFull if its folder would have more than `max_queued` images waiting.
+
+    `repeats_last_save`: a save that requests the same as before asks only for what failed or was
+    cancelled, not for more. So does one that changes priorities alone. `digest_at` says what is at
+    the `rebuild.former_paths` of the save.
     """
-    requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
+    requested = placed(entries)
     with ledger.transaction() as sql:
-        row = sql.execute("SELECT outcome FROM recipes WHERE path = ?", (save.path,)).fetchone()
-        outcome = row and row["outcome"]
-        before: dict[Key, tuple[int, int]] = {}
-        if outcome:  # an unknown recipe has no entries
+        row = sql.execute(
+            "SELECT outcome, digest FROM recipes WHERE path = ?", (save.path,)
+        ).fetchone()
+        if row:  # an unknown recipe has no entries
             forget_archived(sql, save.path)
-            before = entries_before(sql, save.path)
-        for key in before.keys() & requested.keys():
-            if _draws_otherwise(sql, before[key][0], requested[key]):
-                sql.execute("DELETE FROM entries WHERE id = ?", (before.pop(key)[0],))
-        unchanged = [(key, entry.priority) for key, entry in requested.items()] == [
-            (key, priority) for key, (_, priority) in before.items()
-        ]
-        for key in before.keys() - requested.keys():
-            sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
+        before = entries_before(sql, save.path) if row else {}
+        kept = {
+            key: entry
+            for key, entry in before.items()
+            if key in requested and not _draws_otherwise(sql, entry["id"], requested[key])
+        }
+        unchanged = [*requested] == [*before] == [*kept]
+        if unchanged and row and row["digest"] != save.digest:
+            repeats_last_save |= any(
+                entry.priority != kept[key]["priority"] for key, entry in requested.items()
+            )
+        former = _forget(sql, [entry for key, entry in before.items() if key not in kept])
         save_id = record_save(sql, save, "accepted")
-        writer = SaveWriter(sql, save, save_id, draw_seed, picture_exists)
-        if unchanged and is_again:
-            writer.picture_exists = lambda file: True
-        if outcome == "restored":  # pictures that the user deleted stay deleted
-            writer.picture_exists = lambda file: True
-            writer.is_restored = True
-        for entry_index, (key, entry) in enumerate(requested.items()):
-            if key in before:
-                redraw = unchanged and entry.random and not is_again
-                writer.keep(before[key][0], key, entry_index, entry, redraw=redraw)
+        fewer = len(before) - len(requested)
+        writer = SaveWriter(sql, save, save_id, draw_seed, picture_exists, former, fewer)
+        asks_anew = bool(requested) and not before  # a template asks for nothing
+        restored = take_save(sql, save.path, save.digest, digest_at) if asks_anew else None
+        writer.is_restored, writer.is_finished = restored is not None, bool(restored)
+        if writer.is_restored or (unchanged and repeats_last_save):
+            writer.picture_exists = lambda file: True  # what the user deleted stays deleted
+        redraws = unchanged and not repeats_last_save
+        for key, entry in requested.items():
+            if key in kept:
+                writer.keep(kept[key], entry, redraw=redraws and entry.random)
             else:
-                writer.add(key, entry_index, entry)
+                writer.add(entry)
         forget_deleted_sheets(sql, save.path, writer.picture_exists)
-        if outcome or len(requested) > 1:  # else there are no earlier images
+        if row and writer.result.queued:
+            sql.execute("UPDATE recipes SET listed = 0 WHERE path = ?", (save.path,))
+        if row or len(requested) > 1:  # else there are no earlier images
             prioritise_images(sql, save.path)
             writer.result.cancelled = cancel_unrequested(sql, save.path)
+        if max_queued is not None and writer.result.queued:
+            _check_room(sql, save.path, writer.result.queued, max_queued)
         return writer.result
 
 
-def refuse(
-    ledger: Ledger, save: Save, problem: str | None, *, waits_for: str | None = None
-) -> None:
+def _check_room(sql: sqlite3.Connection, recipe: str, asked: int, most: int) -> None:
+    """Raise QueueFull if a recipe's folder has too many images queued."""
+    folder = first_folder(recipe)
+    query = "SELECT count(*) FROM images WHERE state = 'queued' AND folder = ?"
+    ((queued,),) = sql.execute(query, (folder,))
+    if queued > most:
+        raise QueueFull(folder, asked, most)
+
+
+def refuse(ledger: Ledger, save: Save, problem: str | None, *, waits: bool = False) -> None:
     """Record a save from which nothing is rendered, so that it is read only once.
 
     `problem` says why in a line, or is None if that is the problem of a picture's template. What
-    earlier saves requested is still rendered. The recipe is read again when `waits_for` changes.
+    earlier saves requested is still rendered. `waits`: it is read again with each scan.
     """
     with ledger.transaction() as sql:
         forget_archived(sql, save.path)
-        if problem is not None and not _is_refused(sql, save, problem):
-            _list_failure(sql, save.path, save.digest, problem)
-        record_save(sql, save, "refused", problem, waits_for)
+        known = known_recipe(ledger, save.path)
+        if problem is not None and not (known and known.is_refusal_of(save, problem)):
+            note_failure(sql, save.path, save.digest, problem)
+        record_save(sql, save, "refused", problem, waits=waits)
 
 
-def refuse_for_template(
-    ledger: Ledger, picture: Save, template: str, problem: str, waits_for: str
-) -> bool:
+def refuse_for_template(ledger: Ledger, picture: Save, template: str, problem: str) -> bool:
     """Record a picture without a prompt from its template; return whether that is news."""
     with ledger.transaction() as sql:
-        refuse(ledger, picture, None, waits_for=waits_for)
+        refuse(ledger, picture, None)
         is_news = note_problem(ledger, template, problem)
         if is_news:
-            _list_failure(sql, template, picture.template, problem)
+            note_failure(sql, template, picture.template, problem)
         return is_news
 
 
 def forget(ledger: Ledger, recipe: str) -> int:
     """Forget a recipe that is gone, and cancel its images; return how many."""
     with ledger.transaction() as sql:
+        note_history(sql, recipe, gone=True)
         return forget_recipe(sql, recipe)
 
 
 def rename(
-    ledger: Ledger,
-    old: str,
-    new: str,
-    size_and_time: SizeAndTime,
-    folder: str = "",
+    ledger: Ledger, old: str, new: str, size_and_time: SizeAndTime, inbox_id: str = ""
 ) -> None:
-    """Move a recipe with its queue, pictures and history; nothing is rendered again.
-
-    If another recipe had the new name, its file is gone: its images are cancelled.
-    """
+    """Move a recipe with its queue, pictures and history; one that had the new name is gone."""
     with ledger.transaction() as sql:
         forget_recipe(sql, new)
         sql.execute(
-            """UPDATE recipes SET path = ?, size_and_time = ?, folder = ?, todo = todo + 1
+            """UPDATE recipes SET path = ?, size_and_time = ?, inbox_id = ?, todo = todo + 1
                WHERE path = ?""",
-            (new, size_and_time.as_text(), folder, old),
+            (new, size_and_time.as_text(), inbox_id, old),
         )
         sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
         sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
         sql.execute("UPDATE OR REPLACE sheets SET recipe = ? WHERE recipe = ?", (new, old))
-        if is_picture_name(old):
-            _rename_dropped(sql, old, new)
-        # Remove equal images of the earlier recipe of that name, except running ones.
-        sql.execute(
-            """DELETE FROM images WHERE recipe = ? AND state != 'running'
-               AND digest IN (SELECT digest FROM images WHERE recipe = ?)""",
-            (new, old),
-        )
-        sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+        move_images(sql, old, new)
+        note_history(sql, new, renamed=old)
 
 
 def prioritise(ledger: Ledger, recipe: str, priorities: Sequence[int]) -> None:
@@ -156,21 +191,6 @@ def prioritise(ledger: Ledger, recipe: str, priorities: Sequence[int]) -> None:
             [(priority, recipe, place) for place, priority in enumerate(priorities)],
         )
         prioritise_images(sql, recipe)
-
-
-def _is_refused(sql: sqlite3.Connection, save: Save, problem: str) -> bool:
-    """Whether this very version was refused for this reason, as a template is with each picture."""
-    row = sql.execute(
-        """SELECT 1 FROM recipes WHERE path = ? AND digest = ? AND size_and_time = ? AND problem = ?
-           AND outcome = 'refused' AND again = ''""",
-        (save.path, save.digest, save.size_and_time.as_text(), problem),
-    )
-    return row.fetchone() is not None
-
-
-def _list_failure(sql: sqlite3.Connection, recipe: str, digest: str, problem: str) -> None:
-    line = failure_line(recipe, digest, problem.removeprefix(f"{recipe}: "))
-    sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
 
 
 def forget_archived(sql: sqlite3.Connection, recipe: str) -> None:
@@ -187,39 +207,41 @@ def record_save(
     save: Save,
     outcome: str,
     problem: str | None = None,
-    waits_for: str | None = None,
+    *,
+    waits: bool = False,
 ) -> int:
-    """Record what became of this version of a recipe; return the save's id.
-
-    Consequences are to be drawn only if something is wrong or an image has ended.
-    """
+    """Record what became of this version of a recipe; return the save's id."""
     save_id = sql.execute(
-        "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, ?)",
-        (save.path, save.digest, save.saved_at, outcome),
+        """INSERT INTO saves (recipe, digest, saved_at, outcome, why, template)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        (save.path, save.digest, save.saved_at, outcome, save.why, save.template),
     ).lastrowid
     assert save_id is not None
     sql.execute(
-        """INSERT INTO recipes (path, size_and_time, digest, outcome, save, folder, template,
-                                waits_for, problem, todo)
-           VALUES (:path, :size_and_time, :digest, :outcome, :save, :folder, :template, :waits_for,
-                   :problem, :problem IS NOT NULL OR EXISTS (
+        """INSERT INTO recipes (path, size_and_time, digest, outcome, save, inbox_id, template,
+                                waits, problem, problem_at, told, todo)
+           VALUES (:path, :size_and_time, :digest, :outcome, :save, :inbox_id, :template, :waits,
+                   :problem, :now, 0, :problem IS NOT NULL OR EXISTS (
                        SELECT 1 FROM images WHERE recipe = :path
                        AND state IN ('done', 'failed', 'cancelled')))
            ON CONFLICT (path) DO UPDATE SET size_and_time = excluded.size_and_time,
                digest = excluded.digest, outcome = excluded.outcome, save = excluded.save,
-               folder = excluded.folder, template = excluded.template,
-               waits_for = excluded.waits_for, problem = excluded.problem, again = '',
-               todo = todo + 1""",
+               inbox_id = excluded.inbox_id, template = excluded.template,
+               waits = excluded.waits, problem = excluded.problem,
+               problem_at = excluded.problem_at, reread = '',
+               told = iif(problem IS excluded.problem, told, 0),
+               listed = listed AND digest = excluded.digest, todo = todo + 1""",
         {
             "path": save.path,
             "size_and_time": save.size_and_time.as_text(),
             "digest": save.digest,
             "outcome": outcome,
             "save": save_id,
-            "folder": save.folder,
+            "inbox_id": save.inbox_id,
             "template": save.template,
-            "waits_for": waits_for,
+            "waits": waits,
             "problem": problem,
+            "now": time.time(),
         },
     )
     return save_id
@@ -233,22 +255,18 @@ def forget_recipe(sql: sqlite3.Connection, recipe: str) -> int:
 
 
 def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
-    """Cancel the recipe's images that no entry requests any more; return how many.
+    """Cancel the recipe's images that no entry requests any more; return how many were unfinished.
 
-    Running ones stop at their next step, unless their pictures are being written.
+    Running ones stop at their next step, unless their pictures are being written. Those that failed
+    do not count as failed any more.
     """
-    return sql.execute(
-        f"""UPDATE images SET state = 'cancelled' WHERE recipe = ? AND {UNFINISHED}
-            AND NOT EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)""",
-        (recipe,),
-    ).rowcount
+    cancel = f"UPDATE images SET state = 'cancelled' WHERE recipe = ? AND NOT {REQUESTED} AND "
+    sql.execute(f"{cancel} state = 'failed'", (recipe,))
+    return sql.execute(f"{cancel} {UNFINISHED}", (recipe,)).rowcount
 
 
 def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
-    """Give unfinished images the highest priority of the entries that request them.
-
-    Running images count, too: they are queued again if their engine dies.
-    """
+    """Give queued and running images the highest priority of the entries that request them."""
     sql.execute(
         """UPDATE images SET priority = requested.priority FROM (
                SELECT image, max(priority) AS priority FROM entries
@@ -261,14 +279,17 @@ def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
     )
 
 
-def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
-    """Return the ids and priorities of the entries of the recipe's last valid save, in order."""
-    rows = sql.execute(
-        """SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?
-           ORDER BY place""",
-        (recipe,),
-    )
-    return {(row["digest"], row["occurrence"]): (row["id"], row["priority"]) for row in rows}
+def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, sqlite3.Row]:
+    """Return the entries of the recipe's last valid save, in order."""
+    rows = sql.execute("SELECT * FROM entries WHERE recipe = ? ORDER BY place", (recipe,))
+    return {(row["digest"], row["occurrence"]): row for row in rows}
+
+
+def _forget(sql: sqlite3.Connection, gone: Sequence[sqlite3.Row]) -> dict[int, Former]:
+    """Forget entries that are requested no more; return what new ones may take from them."""
+    former = {entry["place"]: Former(entry["seed"], last_draw(sql, entry)) for entry in gone}
+    sql.executemany("DELETE FROM entries WHERE id = ?", [(entry["id"],) for entry in gone])
+    return former
 
 
 def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEntry) -> bool:
@@ -276,19 +297,4 @@ def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEnt
     if entry.random or not entry.may_differ:
         return False
     drawn = [image["digest"] for image in images_of(sql, entry_id)]
-    return drawn != [one.digest for one in entry.requests(None)]
-
-
-def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
-    """Rename a dropped picture in its requests; running ones are published as they are."""
-    names = dict(zip(with_mask(old), with_mask(new), strict=True))
-    rows = sql.execute(
-        "SELECT id, request FROM images WHERE recipe = ? AND state != 'running'", (old,)
-    ).fetchall()
-    for row in rows:
-        request = request_of(row).with_names(names)
-        sql.execute(
-            """UPDATE OR IGNORE images SET digest = :digest, request = :request,
-               batch_key = :batch_key WHERE id = :id""",
-            columns_of(request) | {"id": row["id"]},
-        )
+    return drawn != [request.digest for request in entry.requests(None)]

@@ -1,22 +1,20 @@
 """Contact sheets that entries request, drawn or due."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+from picowatch.files.names import is_picture_name
 from picowatch.ledger.entries import images_of
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queue import next_file
 from picowatch.ledger.rows import DueSheet, request_of
 from picowatch.outbox.names import OutboxNames
-from picowatch.recipe.request import digest_of
+from picowatch.recipe.identity import digest_of
 
 
 def sheets_due(ledger: Ledger, recipe: str) -> list[DueSheet]:
-    """Return the sheets to draw, whose images have all ended, at least one done.
-
-    Equal entries have one sheet.
-    """
+    """Return the sheets to draw: all images ended, one is done. Equal entries have one sheet."""
     due = {}
     with ledger.transaction() as sql:
         for sheet, images, shows, known in _sheets_of(sql, recipe):
@@ -33,7 +31,7 @@ def drawn_sheets(ledger: Ledger, recipe: str) -> list[str]:
     """Return the sheets of the recipe's entries, including those that could not be drawn."""
     with ledger.transaction() as sql:
         found = {shows: known for *_, shows, known in _sheets_of(sql, recipe)}
-    return [one["file"] for one in found.values() if one and one["done"] and one["file"]]
+    return [row["file"] for row in found.values() if row and row["done"] and row["file"]]
 
 
 def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
@@ -42,7 +40,9 @@ def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
         return due.file
     first = next(file for _, file in due.images if file)
     with ledger.transaction() as sql:
-        file = next_file(sql, names, due.recipe, partial(names.sheet, due.recipe, first=first))
+        file_for = partial(names.sheet, due.recipe, first=first)
+        numbered = not is_picture_name(due.recipe)
+        file = next_file(sql, names, due.recipe, file_for, numbered=numbered)
         sql.execute(
             "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)",
             (due.recipe, due.shows, file),
@@ -70,6 +70,26 @@ def forget_deleted_sheets(
     )
 
 
+def follow_moved(
+    sql: sqlite3.Connection, images: Iterable[sqlite3.Row], moved: Mapping[str, str]
+) -> None:
+    """Record where images and sheets are now: sheets that show them are not drawn again."""
+    ids = [(moved[image["file"]], image["id"], image["file"]) for image in images]
+    recipes = {image["recipe"] for image in images}
+    before = [(recipe, shows) for recipe in recipes for _, _, shows, _ in _sheets_of(sql, recipe)]
+    # A picture that is being rendered may have replaced one of these.
+    sql.executemany("UPDATE images SET file = ? WHERE id = ? AND file = ? AND state = 'done'", ids)
+    sql.executemany(
+        "UPDATE sheets SET file = ? WHERE file = ?", [pair[::-1] for pair in moved.items()]
+    )
+    after = [shows for recipe in recipes for _, _, shows, _ in _sheets_of(sql, recipe)]
+    for (recipe, was), shows in zip(before, after, strict=True):
+        sql.execute(
+            "UPDATE OR REPLACE sheets SET shows = ? WHERE recipe = ? AND shows = ?",
+            (shows, recipe, was),
+        )
+
+
 def _sheets_of(
     sql: sqlite3.Connection, recipe: str
 ) -> Iterator[tuple[str, list[sqlite3.Row], str, sqlite3.Row | None]]:
@@ -79,7 +99,7 @@ def _sheets_of(
         (recipe,),
     ).fetchall():
         images = images_of(sql, entry["id"])
-        shows = digest_of({"sheet": entry["sheet"], "files": [_file_of(one) for one in images]})
+        shows = digest_of({"sheet": entry["sheet"], "files": [_file_of(image) for image in images]})
         row = sql.execute(
             "SELECT file, done FROM sheets WHERE recipe = ? AND shows = ?", (recipe, shows)
         ).fetchone()

@@ -24,15 +24,12 @@ def retry(ledger: Ledger, recipes: Iterable[str]) -> dict[str, int]:
 
 
 def want_again(ledger: Ledger, recipes: Collection[str], *, as_saved: bool) -> None:
-    """Have recipes read again, with the templates and files that belong to them now.
-
-    `as_saved`: as if each had been saved again, unless it still has unfinished images.
-    """
+    """Have recipes read again; `as_saved`: as if saved, unless they have unfinished images."""
     with ledger.transaction() as sql:
         sql.execute(
-            """UPDATE recipes SET again = CASE WHEN :as_saved AND NOT EXISTS (
+            """UPDATE recipes SET reread = CASE WHEN :as_saved AND NOT EXISTS (
                    SELECT 1 FROM images WHERE recipe = path AND state IN ('queued', 'running')
-               ) THEN 'saved' ELSE max(again, 'read') END
+               ) THEN 'saved' ELSE max(reread, 'read') END
                WHERE outcome != 'archived'
                AND path IN (SELECT value FROM json_each(:recipes))""",
             {"as_saved": as_saved, "recipes": json.dumps([*recipes])},
@@ -45,21 +42,13 @@ def recipes_with_failures(ledger: Ledger) -> list[str]:
     return [row["recipe"] for row in rows]
 
 
-def refused_recipes(ledger: Ledger) -> set[str]:
-    rows = ledger.select("SELECT path FROM recipes WHERE outcome = 'refused'")
-    return {row["path"] for row in rows}
-
-
 def cancel(ledger: Ledger, recipes: Collection[str]) -> tuple[int, int]:
-    """Cancel images of the recipes; return how many, and how many of these were running.
-
-    Their entries stay, so the recipe's next save queues them again (accept.py).
-    """
+    """Cancel images, but no entries; return how many, and how many of these were running."""
     these = {"recipes": json.dumps([*recipes])}
     with ledger.transaction() as sql:
         ((running,),) = sql.execute(
             f"""SELECT count(*) FROM images INDEXED BY images_running
-                WHERE state = 'running' AND drawn = 0 AND {_OF_THESE}""",
+                WHERE state = 'running' AND being_written = 0 AND {_OF_THESE}""",
             these,
         )
         cancelled = sql.execute(

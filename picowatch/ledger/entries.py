@@ -2,44 +2,43 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nsmallest
+from typing import Any, NamedTuple
 
+from picowatch.files.names import is_picture_name, with_mask
 from picowatch.ledger.rows import (
     Acceptance,
     RequestedEntry,
     Save,
     columns_of,
     insert_image,
+    request_of,
 )
 from picowatch.recipe.converters import SEEDS
-from picowatch.recipe.recipe import variation_seed_of
 from picowatch.recipe.request import ImageRequest
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
-Place = tuple[int, int]  # an entry's index in its file, and an image's in its entry
+MOST_TRIED = 3  # former entries, or pictures, whose seeds are tried for an entry
 
-FAILED = """state = 'failed'
-            AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
+REQUESTED = "EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"
+FAILED = f"state = 'failed' AND {REQUESTED}"
 # Of an image that ended, but is requested again.
-QUEUED_ANEW = """state = 'queued', file = NULL, drawn = 0, attempts = 0, deaths = 0, alone = 0,
-                 passed = 0, reason = NULL, listed = 0"""
+QUEUED_ANEW = """state = 'queued', file = NULL, being_written = 0, attempts = 0, deaths = 0,
+                 alone = 0, passed = 0, reason = NULL, ended = NULL, seconds = NULL,
+                 listed = 0, before = NULL, why = iif(state = 'done', 'gone', state)"""
 
 
-def keys_of(digests: Iterable[str]) -> list[Key]:
-    """Return the keys of a file's entries, from their digests in the order of the file."""
+def placed(entries: Iterable[RequestedEntry]) -> dict[Key, RequestedEntry]:
+    """Return a file's entries, with their places and occurrences, in the order of the file."""
     seen: Counter[str] = Counter()
-    keys = []
-    for digest in digests:
-        keys.append((digest, seen[digest]))
-        seen[digest] += 1
-    return keys
-
-
-def entry_digest(key: Key) -> str:
-    """Return the digest by which a picture's entry is found; the second of equal ones has `-1`."""
-    digest, occurrence = key
-    return f"{digest}-{occurrence}" if occurrence else digest
+    found = {}
+    for place, entry in enumerate(entries):
+        key = entry.digest, seen[entry.digest]
+        found[key] = replace(entry, place=place, occurrence=key[1])
+        seen[entry.digest] += 1
+    return found
 
 
 def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
@@ -51,48 +50,126 @@ def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
     ).fetchall()
 
 
+def last_draw(sql: sqlite3.Connection, entry: sqlite3.Row) -> list[int]:
+    """Return the ids of the images that an entry's last draw requests."""
+    query = "SELECT image FROM entry_images WHERE entry = ? AND position >= ? ORDER BY position"
+    return [row["image"] for row in sql.execute(query, (entry["id"], entry["drawn_from"]))]
+
+
+def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") -> None:
+    """Give images to a recipe's new name; `of_save`: those of this save that nobody requests."""
+    which = """recipe = :old AND (:save = '' OR (save_digest = :save AND NOT EXISTS (
+               SELECT 1 FROM entry_images WHERE image = images.id)))"""
+    names = {"old": old, "new": new, "save": of_save}
+    if is_picture_name(old):
+        _rename_dropped(sql, which, names)
+    sql.execute(
+        f"""DELETE FROM images WHERE recipe = :new AND state != 'running'
+            AND digest IN (SELECT digest FROM images WHERE {which})""",
+        names,
+    )
+    sql.execute(f"UPDATE OR IGNORE images SET recipe = :new WHERE {which}", names)
+
+
+def _rename_dropped(sql: sqlite3.Connection, which: str, names: dict[str, str]) -> None:
+    """Rename a dropped picture in its requests; running ones are published as they are."""
+    files = dict(zip(with_mask(names["old"]), with_mask(names["new"]), strict=True))
+    rows = sql.execute(
+        f"SELECT id, request FROM images WHERE {which} AND state != 'running'", names
+    ).fetchall()
+    for row in rows:
+        request = request_of(row).with_names(files)
+        sql.execute(
+            """UPDATE OR IGNORE images SET digest = :digest, request = :request,
+               batch_key = :batch_key, pixels = :pixels WHERE id = :id""",
+            columns_of(request) | {"id": row["id"]},
+        )
+
+
+class Former(NamedTuple):
+    """An entry that is requested no more: its drawn seed, and the images of its last draw."""
+
+    seed: int | None
+    images: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The requests of an entry.
+
+    `seed` is the one that was drawn, None for fixed ones; `there` are images that stand for some of
+    the requests, by `image_index`. `why` is for those that are queued, with the images that the
+    entry had `before` in their places.
+    """
+
+    requests: Sequence[ImageRequest]
+    seed: int | None = None
+    there: Mapping[int, sqlite3.Row] = field(default_factory=dict)
+    why: str = "lost"
+    before: Sequence[int] = ()
+
+
 @dataclass
 class SaveWriter:
-    """Writes the entries of one save into the ledger."""
+    """Writes the entries of one save into the ledger.
+
+    `former` are the entries that the save requests no more, by their places in the save before;
+    `fewer` says by how many entries it is shorter than that.
+    """
 
     sql: sqlite3.Connection
     save: Save
     save_id: int
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
+    former: dict[int, Former]
+    fewer: int
     is_restored: bool = False  # the ledger is new: seeds are taken from the pictures there are
+    is_finished: bool = False  # … and all of the save was rendered, whatever it requests now
     result: Acceptance = field(default_factory=Acceptance)
 
-    def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
+    def add(self, entry: RequestedEntry) -> None:
         entry_id = self.sql.execute(
             """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
                VALUES (?, ?, ?, ?, ?, ?)""",
-            (self.save.path, *key, entry_index, entry.priority, entry.sheet),
+            (
+                *(self.save.path, entry.digest, entry.occurrence),
+                *(entry.place, entry.priority, entry.sheet),
+            ),
         ).lastrowid
         assert entry_id is not None
-        self._request_images(entry_id, key, entry_index, entry, 0)
+        self._request_images(entry_id, entry)
 
-    def keep(
-        self, entry_id: int, key: Key, entry_index: int, entry: RequestedEntry, *, redraw: bool
-    ) -> None:
+    def keep(self, row: sqlite3.Row, entry: RequestedEntry, *, redraw: bool) -> None:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
+        entry_id = row["id"]
         self.sql.execute(
             "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
-            (entry_index, entry.priority, entry_id),
+            (entry.place, entry.priority, entry_id),
         )
         for image in images_of(self.sql, entry_id):
             if redraw and image["state"] == "cancelled":
                 continue  # the new draw replaces it
-            place = entry_index, image["image_index"]
-            self._keep_image(image, place, entry.priority, even_if_deleted=entry.random)
+            self._keep_image(image, entry, image["image_index"], even_if_deleted=entry.random)
         if redraw:
-            self._forget_ended(entry_id)
+            earlier = last_draw(self.sql, row)
+            # Of earlier draws, queued images keep their position.
+            self.sql.execute(
+                """DELETE FROM entry_images WHERE entry = ?
+                   AND image IN (SELECT id FROM images WHERE state IN ('done', 'cancelled'))""",
+                (entry_id,),
+            )
+            (first,) = self.sql.execute(
+                """UPDATE entries SET drawn_from = (SELECT coalesce(max(position) + 1, 0)
+                   FROM entry_images WHERE entry = entries.id) WHERE id = ? RETURNING drawn_from""",
+                (entry_id,),
+            ).fetchone()
             before = self.result.queued
-            self._request_images(entry_id, key, entry_index, entry, self._draw_from(entry_id))
+            self._request_images(entry_id, entry, first, earlier)
             self.result.redrawn += self.result.queued - before
 
     def _keep_image(
-        self, image: sqlite3.Row, place: Place, priority: int, *, even_if_deleted: bool = False
+        self, image: sqlite3.Row, entry: RequestedEntry, image_index: int, *, even_if_deleted: bool
     ) -> None:
         """Keep an image of an earlier save, or queue it again.
 
@@ -102,11 +179,12 @@ class SaveWriter:
         state = image["state"]
         is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
         if is_gone or state in ("failed", "cancelled"):
+            place = entry.place, image_index
             self.sql.execute(
                 f"""UPDATE images SET {QUEUED_ANEW}, priority = ?, save = ?, save_digest = ?,
                    entry_index = ?, image_index = ?
                    WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
-                (priority, self.save_id, self.save.digest, *place, image["id"]),
+                (entry.priority, self.save_id, self.save.digest, *place, image["id"]),
             )
             self.result.queued += 1
             self.result.gone += is_gone
@@ -115,82 +193,119 @@ class SaveWriter:
         if state == "done":
             self.result.existing += (image["file"],)
 
-    def _forget_ended(self, entry_id: int) -> None:
-        """Forget earlier draws that are done or cancelled; queued ones keep their position."""
-        self.sql.execute(
-            """DELETE FROM entry_images WHERE entry = ?
-               AND image IN (SELECT id FROM images WHERE state IN ('done', 'cancelled'))""",
-            (entry_id,),
-        )
-
-    def _draw_from(self, entry_id: int) -> int:
-        """Record and return the position at which a new draw of the entry begins."""
-        first: int = self.sql.execute(
-            "SELECT coalesce(max(position) + 1, 0) FROM entry_images WHERE entry = ?", (entry_id,)
-        ).fetchone()[0]
-        self.sql.execute("UPDATE entries SET drawn_from = ? WHERE id = ?", (first, entry_id))
-        return first
-
     def _request_images(
-        self, entry_id: int, key: Key, entry_index: int, entry: RequestedEntry, first: int
+        self, entry_id: int, entry: RequestedEntry, first: int = 0, earlier: Sequence[int] = ()
     ) -> None:
-        for image_index, request in enumerate(self._drawn(entry, key, entry_index)):
-            place = entry_index, image_index
-            if image := self._find(request.digest):
-                self._keep_image(image, place, entry.priority)
+        """Request an entry's images from position `first` on, in place of the `earlier` ones."""
+        draw = self._drawn(entry)
+        if earlier:
+            draw = replace(draw, why="redrawn", before=earlier)
+        if entry.random:
+            self.sql.execute("UPDATE entries SET seed = ? WHERE id = ?", (draw.seed, entry_id))
+        for at, request in enumerate(draw.requests):
+            if image := self._find(request.digest) or draw.there.get(at):
+                self._keep_image(image, entry, at, even_if_deleted=draw.why == "more")
                 image_id = image["id"]
+            elif self.is_finished:
+                continue
             else:
-                image_id = self._queue(request, key, place, entry.priority)
+                image_id = self._queue(request, entry, at, draw)
             self.sql.execute(
-                "INSERT INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
-                (entry_id, first + image_index, image_id),
+                "INSERT OR IGNORE INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
+                (entry_id, first + at, image_id),
             )
 
-    def _drawn(self, entry: RequestedEntry, key: Key, entry_index: int) -> Sequence[ImageRequest]:
-        """Return the entry's requests.
+    def _drawn(self, entry: RequestedEntry) -> Draw:
+        """Return what an entry requests that was not in the save before, or is drawn again.
 
         Seeds are drawn again if this recipe already has their images; images that do not depend on
         the seed are the same in each draw.
         """
+        why: str = "new"
+        before: Sequence[int] = ()
+        if self.is_restored:
+            if draw := self._drawn_before(entry):
+                return draw
+            why = "lost"
+        elif entry.random and (draw := self._drawn_as_former(entry)):
+            return draw
+        elif former := self.former.get(entry.place) or self.former.get(entry.place + self.fewer):
+            why, before = "reseeded" if entry.random else "changed", former.images
         if not entry.random:
-            return entry.requests(None)
-        if self.is_restored and (drawn := self._drawn_before(entry, key, entry_index)):
-            return drawn
-        before: set[str] = set()
+            return Draw(entry.requests(None), why=why, before=before)
+        known: set[str] = set()
         while True:
-            drawn = entry.requests(self.draw_seed())
-            known = {one.digest for one in drawn if self._find(one.digest) is not None}
-            if known <= before:
-                return drawn
-            before = known
+            seed = self.draw_seed()
+            drawn, had = entry.requests(seed), known
+            known = {request.digest for request in drawn if self._find(request.digest)}
+            if known <= had:
+                return Draw(drawn, seed, why=why, before=before)
 
-    def _drawn_before(
-        self, entry: RequestedEntry, key: Key, entry_index: int
-    ) -> Sequence[ImageRequest]:
-        """Return the entry's images as they were drawn last, if one was rendered; else none.
+    def _drawn_as_former(self, entry: RequestedEntry) -> Draw | None:
+        """Return the draw with the seed of the entry that this was, if it shares images with it.
 
-        Pictures of earlier versions do not say of which entry they are, only its place. Image i has
-        seed+i, but a sweep's images all have the first seed, so both are tried. With a variation
-        seed, either of the two may be the one that was drawn.
+        The nearest are tried, from the file's beginning or its end. Equal entries have seeds of
+        their own.
+        """
+
+        def distance(place: int) -> int:
+            ahead = place - entry.place
+            return min(abs(ahead), abs(ahead - self.fewer))
+
+        seeded = (place for place, former in self.former.items() if former.seed is not None)
+        for place in nsmallest(MOST_TRIED, seeded, distance):
+            seed, images = self.former[place]
+            drawn = entry.requests(seed)
+            if self._has_any(drawn):
+                del self.former[place]
+                return Draw(drawn, seed, why="more", before=images)
+        return None
+
+    def _drawn_before(self, entry: RequestedEntry) -> Draw | None:
+        """Return the entry's newest draw of which an image was rendered, or None.
+
+        An image is known by its entry. If that reads otherwise than then, because of a template, a
+        `_defaults.yaml` or wildcards, an image of the same bytes is known by its place, and by its
+        seeds if these were drawn. Lists of earlier versions have places alone. Last come the newest
+        images at the entry's place, from which a changed entry has its seed.
         """
         rows = self.sql.execute(
-            """SELECT digest, image_index, json_extract(request, '$.seed') AS seed,
-                      json_extract(request, '$.variation_seed') AS variation_seed
+            """SELECT id, state, file, digest, image_index, save_digest,
+                      json_extract(request, '$.seed') AS seed,
+                      json_extract(request, '$.variation_seed') AS variation_seed,
+                      entry_digest IN (:entry, '') OR save_digest = :save AS is_own
                FROM images WHERE recipe = :recipe
-               AND (entry_digest = :entry OR (entry_digest = '' AND entry_index = :place))
-               ORDER BY entry_digest = '', variation_seed IS NULL, id DESC""",
-            {"recipe": self.save.path, "entry": entry_digest(key), "place": entry_index},
+               AND (entry_digest = :entry OR entry_index = :place)
+               ORDER BY variation_seed IS NULL, id DESC""",
+            {
+                "recipe": self.save.path,
+                "entry": entry.name,
+                "place": entry.place,
+                "save": self.save.digest,
+            },
         ).fetchall()
-        for row in rows:
-            at, seeds = row["image_index"], [row["seed"]]
-            if row["variation_seed"] is not None:
-                seeds.append(variation_seed_of(row["variation_seed"]))
-            for seed in (*((seed - at) % SEEDS for seed in seeds), *seeds):
-                drawn = entry.requests(seed)
-                # Compared at its place: with another first seed, a sweep has some equal images.
-                if at < len(drawn) and drawn[at].digest == row["digest"]:
-                    return drawn
-        return ()
+        same = [row for row in rows if row["save_digest"] == self.save.digest]
+        there = {row["image_index"]: row for row in reversed(same)}
+        if not entry.random:
+            return Draw(entry.requests(None), there=there)
+        own = [row for row in rows if row["is_own"]]
+        # Compared at its place: with another first seed, a sweep has some equal images.
+        if draw := _first_draw(own, entry, lambda request, row: request.digest == row["digest"]):
+            return draw
+        if draw := _first_draw(same, entry, _has_seeds):
+            fits = {
+                at: there[at]
+                for at, request in enumerate(draw.requests)
+                if at in there and _has_seeds(request, there[at])
+            }
+            return replace(draw, there=fits)
+        others = [row for row in rows if not row["is_own"]]
+        others.sort(key=lambda row: (row["variation_seed"] is None, row["image_index"]))
+        draws = (_first_draw([row], entry, lambda *_: True) for row in others[:MOST_TRIED])
+        return next((draw for draw in draws if draw and self._has_any(draw.requests)), None)
+
+    def _has_any(self, drawn: Sequence[ImageRequest]) -> bool:
+        return any(self._find(request.digest) for request in drawn)
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(
@@ -199,16 +314,44 @@ class SaveWriter:
         ).fetchone()
         return row
 
-    def _queue(self, request: ImageRequest, key: Key, place: Place, priority: int) -> int:
+    def _queue(
+        self, request: ImageRequest, entry: RequestedEntry, image_index: int, draw: Draw
+    ) -> int:
+        before = draw.before
         columns = columns_of(request) | {
             "recipe": self.save.path,
             "state": "queued",
-            "priority": priority,
+            "priority": entry.priority,
             "save": self.save_id,
             "save_digest": self.save.digest,
-            "entry_index": place[0],
-            "image_index": place[1],
-            "entry_digest": entry_digest(key),
+            "entry_index": entry.place,
+            "image_index": image_index,
+            "entry_digest": entry.name,
+            "why": draw.why,
+            "before": before[image_index % len(before)] if before else None,
         }
         self.result.queued += 1
         return insert_image(self.sql, columns, request)
+
+
+def _first_draw(
+    rows: Iterable[sqlite3.Row], entry: RequestedEntry, fits: Callable[[ImageRequest, Any], bool]
+) -> Draw | None:
+    """Return the draw of an entry that has the first image which fits at its place.
+
+    The seed and the variation seed are fixed, or grow with the drawn seed: either tells it.
+    """
+    for row in rows:
+        at, guess = row["image_index"], row["seed"]
+        if at >= len(drawn := entry.requests(guess)):
+            continue
+        for name in ("variation_seed", "seed"):
+            if None not in (had := getattr(drawn[at], name), row[name]):
+                seed = (guess + row[name] - had) % SEEDS
+                if fits((wanted := entry.requests(seed))[at], row):
+                    return Draw(wanted, seed)
+    return None
+
+
+def _has_seeds(request: ImageRequest, row: Any) -> bool:
+    return (request.seed, request.variation_seed) == (row["seed"], row["variation_seed"])

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from picowatch.errors import LedgerCorrupt, LedgerUnsure
-from picowatch.ledger.migrations import VERSION, can_migrate, keep_a_copy, make_tables
+from picowatch.errors import LedgerCorrupt
+from picowatch.files.essential import Ended
+from picowatch.ledger.migrations import BEFORE, VERSION, keep_a_copy, make_tables
 
-# How long SQLite itself waits for a lock; callers go on waiting (attempt.py). It is short because
+# How long SQLite itself waits for a lock; callers go on waiting (essential.py). It is short because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
 # https://www.sqlite.org/rescode.html
@@ -18,6 +19,10 @@ CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # What SQLite says about an empty file, which to it is a database without tables, and about a page
 # whose cells hold damaged text.
 _DAMAGE = ("no such table", "Could not decode to UTF-8")
+
+
+class CommitUnknown(Ended):
+    """A commit met an I/O error, and may be in the file: picowatch starts over with what counts."""
 
 
 class Ledger:
@@ -35,7 +40,7 @@ class Ledger:
         """
         self._lock = threading.RLock()
         self._depth = 0
-        self._is_unsure = False  # whether the last commit, which failed, counts
+        self._unknown = ""  # why nobody knows whether the last commit is in the file
         self._path = path
         path.open("ab").close()  # SQLite creates files as 0644 at any umask
         # Open as long as the connection: if a file is closed, all locks of its process go.
@@ -55,8 +60,9 @@ class Ledger:
         sql = self._connection
         version = sql.execute("PRAGMA user_version").fetchone()[0]
         tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version != VERSION and not can_migrate(version) and (version or tables):
-            raise LedgerCorrupt(f"The ledger {self._path} is not of this version of picowatch.")
+        if version not in (BEFORE, VERSION) and (version or tables):
+            words = f"is of version {version}; this picowatch reads versions {BEFORE} and {VERSION}"
+            raise LedgerCorrupt(f"The ledger {self._path} {words}.")
         sql.execute("PRAGMA journal_mode = TRUNCATE")
         sql.execute("PRAGMA synchronous = FULL")
         sql.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
@@ -65,7 +71,7 @@ class Ledger:
             raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
         if version != VERSION:
             if version:
-                keep_a_copy(self._path, version)
+                keep_a_copy(self._path)
             try:
                 make_tables(sql, version)
             except sqlite3.IntegrityError as error:
@@ -86,7 +92,7 @@ class Ledger:
         """Make all changes in a `with` block, or none of them.
 
         An error inside a nested block undoes that block. Raises LedgerCorrupt if the file turns out
-        to be damaged, and LedgerUnsure for each change after one that failed and counts.
+        to be damaged, and CommitUnknown at a commit that may count or not, and ever after.
         """
         with self._lock:
             depth = self._depth
@@ -109,10 +115,8 @@ class Ledger:
         if depth:
             self._connection.execute(f"SAVEPOINT nested{depth}")
             return
-        if self._is_unsure and self._has_counted():
-            self._is_unsure = True  # whoever is told first may ignore it
-            raise LedgerUnsure(f"A change of {self._path} that failed counts all the same.")
-        self._before = self._count_of_commits()
+        if self._unknown:
+            raise CommitUnknown(self._unknown)
         self._connection.execute("BEGIN IMMEDIATE")
 
     def change(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> int:
@@ -142,15 +146,12 @@ class Ledger:
         return self._connection.total_changes
 
     def is_in_place(self) -> bool:
-        """Whether the ledger's file is still the opened one, the only one that SQLite writes to.
-
-        That is assumed while a share that is away answers with an error.
-        """
+        """Whether the ledger's file is the opened one, to which alone SQLite writes."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:
+        except OSError:  # a share is away for a while
             return True
 
     def _undo(self, depth: int) -> None:
@@ -168,32 +169,22 @@ class Ledger:
                 self._connection.execute(f"RELEASE nested{depth}")
             else:
                 self._commit()
-        except BaseException:
-            is_over = not self._connection.in_transaction
+        except BaseException as error:
+            if not (depth or self._connection.in_transaction) and _is_of_disk(error):
+                self._unknown = f"a change of {self._path} may be written or not: {error}"
+                raise CommitUnknown(self._unknown) from error
             self._undo(depth)
-            if not (is_over and self._has_counted()):
-                raise
+            raise
 
     def _commit(self) -> None:
         self._connection.execute("COMMIT")
-
-    def _has_counted(self) -> bool:
-        """Whether a commit that failed changed the file all the same; else it is rolled back.
-
-        The last of its syncs comes after the truncation of the journal, when the change counts: if
-        it were tried again, what was claimed would be claimed by nobody.
-        """
-        self._is_unsure = True
-        self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # rolls back
-        counted = self._count_of_commits() != self._before
-        self._is_unsure = False
-        return counted
-
-    def _count_of_commits(self) -> int:
-        """Return the file's change counter (https://www.sqlite.org/fileformat2.html, 1.3.6)."""
-        return int.from_bytes(os.pread(self._file.fileno(), 4, 24), "big")
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
             self._file.close()
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    """Whether a commit met an I/O error, and may count; after any other it is rolled back."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF == sqlite3.SQLITE_IOERR

@@ -1,106 +1,52 @@
-"""Older ledgers, whose contents are carried over into the tables of this version.
+"""The ledger of the version before, whose contents are carried over into this version's tables.
 
 The tables are made anew by schema.sql, and each column that both have is copied. So a new table, a
-new index, or a new column with a default needs nothing here. A column that is renamed, or whose
-values change, does: `CHANGES[version]` brings an older ledger to the names and values of the next.
+new index, a column that goes, or a new one with a default needs nothing here.
 """
 
-import json
 import logging
 import sqlite3
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from picowatch.files.atomic import copy_atomically
-from picowatch.recipe.request import ImageRequest
+from picowatch.files.atomic import write_atomically
 from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
-VERSION = 8
-# Of 0.2.0. What it had refused is read again, and what ended in it is looked at again.
-_FROM_1 = """
-PRAGMA ignore_check_constraints = ON;
-UPDATE saves SET outcome = 'refused' WHERE outcome = 'invalid';
-PRAGMA ignore_check_constraints = OFF;
-ALTER TABLE recipes RENAME COLUMN stamp TO size_and_time;
-ALTER TABLE recipes ADD COLUMN outcome TEXT NOT NULL DEFAULT 'accepted';
-ALTER TABLE recipes ADD COLUMN template TEXT NOT NULL DEFAULT '';
-ALTER TABLE recipes ADD COLUMN folder TEXT NOT NULL DEFAULT '';
-ALTER TABLE recipes ADD COLUMN todo INTEGER NOT NULL DEFAULT 1;
-UPDATE recipes SET outcome = 'refused', size_and_time = '0 0 0'
-    WHERE save IN (SELECT id FROM saves WHERE outcome = 'refused');
-UPDATE recipes SET folder = json_extract(value, '$[0]')
-    FROM facts WHERE name = 'inbox last seen';
-WITH templates AS MATERIALIZED (
-    SELECT digest, substr(path, 1, length(path) - 14) AS folder FROM recipes
-    WHERE substr(path, -14) = '_pictures.yaml'
-) UPDATE recipes SET template = coalesce((
-    SELECT templates.digest FROM templates
-    WHERE substr(path, 1, length(templates.folder)) = templates.folder
-    ORDER BY length(templates.folder) DESC LIMIT 1
-), '') WHERE lower(substr(path, -4)) IN
-    ('.png', '.jpg', 'jpeg', 'jfif', 'webp', 'avif', '.bmp', '.tif', 'tiff', '.gif');
-ALTER TABLE entries ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
-UPDATE entries SET place = placed.place FROM (
-    SELECT id, row_number() OVER (PARTITION BY recipe ORDER BY id) - 1 AS place FROM entries
-) AS placed WHERE placed.id = entries.id;
-CREATE TABLE sheets AS
-    SELECT substr(name, 14, length(name) - 79) AS recipe, substr(name, -64) AS shows,
-           value AS file, 1 AS done
-    FROM facts WHERE name GLOB 'drawn sheet: *';
-ALTER TABLE images ADD COLUMN checkpoint TEXT NOT NULL DEFAULT '';
-ALTER TABLE images ADD COLUMN save_digest TEXT NOT NULL DEFAULT '';
-UPDATE images SET checkpoint = coalesce(json_extract(request, '$.checkpoint_hash'), ''),
-    batch_key = CASE state WHEN 'done' THEN batch_key ELSE batch_key_of(request) END,
-    save_digest = coalesce((SELECT digest FROM saves WHERE saves.id = images.save), '');
-CREATE TABLE paused AS
-    SELECT strftime('%s') + 0.0 AS since FROM facts WHERE name = 'paused' AND value = 'yes';
+VERSION = 9
+BEFORE = 8  # the version whose contents can be kept
+# Version 8 had an outcome for what was not compared with the inbox yet, and told images.jsonl
+# nothing about recipes. Some columns had other names.
+_FROM_8 = """
+ALTER TABLE recipes RENAME COLUMN folder TO inbox_id;
+ALTER TABLE recipes RENAME COLUMN again TO reread;
+ALTER TABLE images RENAME COLUMN drawn TO being_written;
+CREATE TABLE restored AS
+    SELECT path AS recipe, digest, 0 AS finished FROM recipes WHERE outcome = 'restored';
+DELETE FROM recipes WHERE outcome = 'restored';
+UPDATE recipes SET todo = todo + 1 WHERE outcome = 'accepted';
 """
-_FROM_6 = """
-ALTER TABLE images ADD COLUMN entry_digest TEXT NOT NULL DEFAULT '';
-UPDATE images SET entry_digest = drawn_for.digest FROM (
-    SELECT image, digest || CASE occurrence WHEN 0 THEN '' ELSE '-' || occurrence END AS digest
-    FROM entry_images JOIN entries ON entries.id = entry
-) AS drawn_for WHERE drawn_for.image = images.id;
-CREATE TABLE start_images AS SELECT DISTINCT images.id AS image, value AS picture
-    FROM images, json_tree(request)
-    WHERE (request LIKE '%"image_hash"%' OR request LIKE '%"references"%')
-    AND (key IN ('image_hash', 'mask_hash') OR key = 'hash' AND path GLOB '$.references*')
-    AND value NOT IN ('', save_digest);
-"""
-CHANGES = {1: _FROM_1, 6: _FROM_6}
 OLD = "old_"
 COPIED_BYTES = 1 << 20
 STEPS_ALIVE = 10_000_000  # of SQLite's machine, about a second, between two watchdog messages
 
 
-def can_migrate(version: int) -> bool:
-    """Whether a ledger of this version is one of the older ones whose contents can be kept."""
-    return version in CHANGES
-
-
-def keep_a_copy(path: Path, version: int) -> None:
+def keep_a_copy(path: Path) -> None:
     """Copy an older ledger before it is changed; an earlier copy of that version is replaced."""
-    kept = path.with_name(f"{path.name}.version-{version}")
+    kept = path.with_name(f"{path.name}.version-{BEFORE}")
     with path.open("rb") as file:
-        copy_atomically(kept, iter(lambda: file.read(COPIED_BYTES), b""))
+        write_atomically(kept, iter(lambda: file.read(COPIED_BYTES), b""))
     log.info(
         "The ledger is brought to this version of picowatch; %s is the earlier one.", kept.name
     )
 
 
 def make_tables(sql: sqlite3.Connection, version: int) -> None:
-    """Make the tables of this version, with what those of an older one contain, or do nothing.
-
-    `version` is 0 for a new ledger. Foreign keys have to be off.
-    """
+    """Make the tables of this version; with those of an older `version`, if it is not 0."""
     sql.set_progress_handler(lambda: notify(*ALIVE), STEPS_ALIVE)
-    sql.create_function("batch_key_of", 1, _batch_key_of)
     run(sql, "BEGIN IMMEDIATE")  # after an error the connection is closed, which rolls back
-    for older in range(version or VERSION, VERSION):
-        _run_all(sql, CHANGES.get(older, ""))
+    _run_all(sql, _FROM_8 if version else "")
     old = _put_aside(sql)
     _run_all(sql, resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
     for table in _names(sql, "table"):
@@ -121,12 +67,6 @@ def run(sql: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
     return sql.execute(statement)
 
 
-def _batch_key_of(request: str) -> str:
-    with suppress(TypeError, ValueError):
-        return ImageRequest.from_dict(json.loads(request)).batch_key
-    return ""
-
-
 def _run_all(sql: sqlite3.Connection, script: str) -> None:
     """Run a script's statements; sqlite3's `executescript` would commit before the first."""
     statement = ""
@@ -138,7 +78,7 @@ def _run_all(sql: sqlite3.Connection, script: str) -> None:
 
 
 def _put_aside(sql: sqlite3.Connection) -> list[str]:
-    """Rename all tables and drop their indices and triggers; return the tables' names."""
+    """Rename all tables, which are returned, and drop their indices and triggers."""
     for kind in ("trigger", "index"):
         for name in _names(sql, kind):
             run(sql, f"DROP {kind} {name}")

@@ -7,23 +7,24 @@ another file.
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from picowatch.files.names import is_picture_name, stem_of
-from picowatch.ledger.entries import FAILED
+from picowatch.ledger.entries import FAILED, REQUESTED
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import (
-    PutBack,
-    QueuedImage,
-    failure_line,
-    folded,
-)
+from picowatch.ledger.rows import PutBack, QueuedImage, folded, note_failure
+from picowatch.ledger.turns import Turns
 from picowatch.outbox.names import OutboxNames
+from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.request import ImageRequest
 
+MOST_FOLDERS = 500  # that take turns; if more wait at once, the oldest image comes first
+FOLDERS_PATIENCE = 4  # batches of the loaded checkpoint before the next folder's
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each part uses an index: of a hundred thousand images, almost all were done long ago.
 _TO_RENDER = f"""(SELECT id FROM images INDEXED BY images_queue WHERE state = 'queued'
@@ -31,8 +32,10 @@ _TO_RENDER = f"""(SELECT id FROM images INDEXED BY images_queue WHERE state = 'q
                   SELECT id FROM images INDEXED BY images_running WHERE state = 'running'
                   UNION ALL SELECT id FROM images WHERE {FAILED})"""
 # The recipe may have been deleted while the picture was being written.
-_QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
-             WHERE entry_images.image = images.id) THEN 'queued' ELSE 'cancelled' END"""
+_QUEUED, _FAILED = (
+    f"state = CASE WHEN {REQUESTED} THEN '{state}' ELSE 'cancelled' END"
+    for state in ("queued", "failed")
+)
 # "0" follows "/" in ASCII.
 OF_ONLY = """EXISTS (SELECT 1 FROM json_each(:only) WHERE recipe = value
              OR (recipe > value || '/' AND recipe < value || '0'))"""
@@ -46,74 +49,86 @@ def claim(
     others: Collection[str] = (),
     patience: int = 0,
     only: Sequence[str] = (),
+    copies: bool = False,
+    turns: Turns | None = None,
 ) -> list[QueuedImage]:
     """Return the next batch, now 'running', each image with a reserved file; [] if none waits.
 
-    Among images of the highest priority, those that need the checkpoint `held` (its hash) come
-    first, then those whose checkpoint no other engine holds, then the oldest. An oldest image
-    that was passed over `patience` times comes in any case. Later images that can share its
-    batch join it. An image runs alone if a batch failed, or the engine or the daemon died, with
-    it. With `only`, images of these recipes and folders are claimed, the oldest first.
+    Among images of the highest priority, the folders at the inbox's first level take `turns`, and
+    the oldest image of a folder is its next. But those that need the checkpoint `held` (its hash)
+    come first, then those whose checkpoint no other engine holds. The next image comes in any case
+    if it was passed over `patience` times. Later images that can share its batch join it, those
+    of its folder first. An image runs alone if a batch failed, or the engine or the daemon died,
+    with it. With `only`, images of these recipes and folders are claimed, the oldest first. Copies,
+    which need no model, are claimed by themselves.
     """
+    kind, turns = f"AND is_copy = {copies:d}", turns or Turns()
     with ledger.transaction() as sql:
         if only:
-            first = _oldest(sql, f"AND {OF_ONLY}", {"only": json.dumps(only)})
+            due = first = _oldest(sql, f"{kind} AND {OF_ONLY}", {"only": json.dumps(only)})
         else:
-            first = _first(sql, held, others, patience)
-        if first is None:
+            due, folders = _due(sql, copies, turns)
+            patience = max(patience, FOLDERS_PATIENCE) if folders > 1 else patience
+            first = _first(sql, due, held, others, patience, kind)
+        if first is None or due is None:
             return []
         batch = [QueuedImage.of(first)]
         room = batch_size(batch[0].request) - 1
         if room > 0 and not batch[0].alone:
-            batch += _others_alike(sql, batch[0].id, first["batch_key"], room, only)
-        return [_start(sql, image, names) for image in batch]
+            batch += _others_alike(sql, first, room, only, turns)
+        batch = [_start(sql, image, names) for image in batch]
+    turns.take(first["folder"], due["folder"])
+    return batch
 
 
 def hand_over(ledger: Ledger, images: Sequence[QueuedImage]) -> set[int]:
-    """Mark rendered images as being written; return the ids of those still requested.
-
-    From now on they cannot be cancelled.
-    """
+    """Mark images as being written: none is cancelled any more. Return ids of those requested."""
     with ledger.transaction() as sql:
-        return {image.id for image in images if _change(sql, image, "drawn = 1")}
+        return {image.id for image in images if _change(sql, image, "being_written = 1")}
 
 
-def finish(ledger: Ledger, images: Sequence[QueuedImage], listed: Collection[int]) -> None:
-    """Record that pictures are published; those in `listed` are in images.jsonl, too."""
+def finish(
+    ledger: Ledger,
+    images: Sequence[QueuedImage],
+    listed: Collection[int],
+    seconds: Mapping[int, float] = MappingProxyType({}),
+) -> None:
+    """Record that pictures are published, and the `seconds` that rendering them took, by id.
+
+    Those in `listed` are in images.jsonl, too.
+    """
+    now = time.time()
     ledger.change_each(
-        """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
-           reason = NULL, listed = ? WHERE id = ? AND file = ? AND state = 'running'""",
-        ((image.id in listed, image.id, image.file) for image in images),
+        """UPDATE images SET state = 'done', being_written = 0, deaths = 0, alone = 0,
+           reason = NULL, ended = ?, seconds = ?, told = 0, listed = ?
+           WHERE id = ? AND file = ? AND state = 'running'""",
+        (
+            (now, seconds.get(image.id), image.id in listed, image.id, image.file)
+            for image in images
+        ),
     )
 
 
-def fail(ledger: Ledger, image: QueuedImage, reason: str, *, drawn: bool = False) -> bool:
+def fail(ledger: Ledger, image: QueuedImage, reason: str) -> bool:
     """Record that the image failed for good. False if it was not running."""
+    change = f"{_FAILED}, being_written = 0, reason = ?, ended = ?, told = 0"
     with ledger.transaction() as sql:
-        change = "state = 'failed', drawn = 0, reason = ?"
-        if not _change(sql, image, change, reason, drawn=drawn):
+        if not _change(sql, image, change, reason, time.time()):
             return False
         row = sql.execute(
             """SELECT recipe, save_digest, entry_index, image_index, digest,
                json_extract(request, '$.seed') AS seed FROM images WHERE id = ?""",
             (image.id,),
         ).fetchone()
-        line = failure_line(**row, reason=reason)
-        sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
+        note_failure(sql, **row, reason=reason)
         return True
 
 
-def put_back(
-    ledger: Ledger, image: QueuedImage, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False
-) -> bool:
+def put_back(ledger: Ledger, image: QueuedImage, why: PutBack = PutBack.NO_FAULT) -> bool:
     """Put a running image back into its place in the queue. False if it was not running."""
+    change = f"{_QUEUED}, being_written = 0, {why.value}"
     with ledger.transaction() as sql:
-        return _change(sql, image, f"{_QUEUED}, drawn = 0, {why.value}", drawn=drawn)
-
-
-def nothing_is_written(ledger: Ledger) -> None:
-    """Record, at the start, that no picture is being written."""
-    ledger.change("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
+        return _change(sql, image, change)
 
 
 def picture_missing(ledger: Ledger, image: QueuedImage) -> None:
@@ -121,7 +136,7 @@ def picture_missing(ledger: Ledger, image: QueuedImage) -> None:
     with ledger.transaction() as sql:
         if _change(sql, image, "state = 'cancelled', file = NULL"):
             sql.execute(
-                """UPDATE recipes SET again = max(again, 'read')
+                """UPDATE recipes SET reread = max(reread, 'read')
                    WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
                 (image.id,),
             )
@@ -132,10 +147,10 @@ def are_running(ledger: Ledger, images: Sequence[QueuedImage]) -> bool:
     places = ", ".join("?" * len(images))
     rows = ledger.select(
         f"""SELECT id, file FROM images WHERE id IN ({places})
-            AND state = 'running' AND drawn = 0""",
+            AND state = 'running' AND being_written = 0""",
         [image.id for image in images],
     )
-    return any((row["id"], row["file"]) == (one.id, one.file) for row in rows for one in images)
+    return not {(image.id, image.file) for image in images}.isdisjoint(map(tuple, rows))
 
 
 def is_start_image_needed(ledger: Ledger, digest: str) -> bool:
@@ -175,34 +190,76 @@ def start_images_needed(ledger: Ledger) -> set[str]:
             f"SELECT DISTINCT picture FROM start_images WHERE image IN {_TO_RENDER}"
         ).fetchall()
         needed = {row["picture"] for row in rows}
-        return needed.union(*(one.request.pictures.values() for one in running(ledger)))
+        return needed.union(*(image.request.pictures.values() for image in running(ledger)))
 
 
-def _change(
-    sql: sqlite3.Connection, image: QueuedImage, change: str, *values: object, drawn: bool = False
-) -> bool:
-    """Change a running image; with `drawn`, one whose picture is being written."""
-    query = f"""UPDATE images SET {change}
-                WHERE id = ? AND file = ? AND state = 'running' AND drawn = ?"""
-    return bool(sql.execute(query, (*values, image.id, image.file, int(drawn))).rowcount)
+def _change(sql: sqlite3.Connection, image: QueuedImage, change: str, *values: object) -> bool:
+    """Change a running image: nobody but its worker, and then its publisher, does so."""
+    query = f"UPDATE images SET {change} WHERE id = ? AND file = ? AND state = 'running'"
+    return bool(sql.execute(query, (*values, image.id, image.file)).rowcount)
+
+
+def _due(sql: sqlite3.Connection, copies: bool, turns: Turns) -> tuple[sqlite3.Row | None, int]:
+    """Return the oldest image of the folder whose turn it is, and how many folders wait."""
+    index, kind = "images_turns", f"is_copy = {copies:d}"
+    query = f"SELECT max(priority) FROM images INDEXED BY {index} WHERE state = 'queued' AND {kind}"
+    ((top,),) = sql.execute(query)
+    which = f"{kind} AND priority = :priority"
+    folders = _folders(sql, index, which, {"priority": top})
+    if len(folders) > MOST_FOLDERS:
+        return _oldest(sql, f"AND {kind}"), 1
+    soonest = min(map(turns.start, folders), default=0.0)
+    heads = [
+        sql.execute(
+            f"""SELECT * FROM images INDEXED BY {index} WHERE state = 'queued' AND {which}
+                AND folder = :folder ORDER BY save, entry_index, image_index LIMIT 1""",
+            {"priority": top, "folder": folder},
+        ).fetchone()
+        for folder in folders
+        if turns.start(folder) == soonest
+    ]
+    places = {(row["save"], row["entry_index"], row["image_index"]): row for row in heads}
+    return (places[min(places)] if places else None), len(folders)
+
+
+def _folders(
+    sql: sqlite3.Connection, index: str, which: str, values: Mapping[str, object]
+) -> list[str]:
+    """Return the folders with such images, at most MOST_FOLDERS and one more, by an index."""
+    found = f"FROM images INDEXED BY {index} WHERE state = 'queued' AND {which}"
+    rows = sql.execute(
+        f"""WITH RECURSIVE folders (folder) AS (
+                SELECT min(folder) {found}
+                UNION ALL
+                SELECT (SELECT min(folder) {found} AND folder > folders.folder)
+                FROM folders WHERE folder IS NOT NULL LIMIT {MOST_FOLDERS + 1}
+            ) SELECT folder FROM folders WHERE folder IS NOT NULL""",
+        values,
+    )
+    return [row["folder"] for row in rows]
 
 
 def _first(
-    sql: sqlite3.Connection, held: str, others: Collection[str], patience: int
+    sql: sqlite3.Connection,
+    due: sqlite3.Row | None,
+    held: str,
+    others: Collection[str],
+    patience: int,
+    kind: str,
 ) -> sqlite3.Row | None:
-    """Return the image that the next batch has in any case; see `claim`."""
-    oldest = _oldest(sql)
-    if oldest is None or not (held or others) or oldest["passed"] >= patience:
-        return oldest
-    these = {"priority": oldest["priority"], "held": held, "others": json.dumps([*others])}
+    """Return the image of a kind that the next batch has in any case; see `claim`."""
+    if due is None or not (held or others) or due["passed"] >= patience:
+        return due
+    if due["checkpoint"] == held:
+        return due
+    these = {"priority": due["priority"], "held": held, "others": json.dumps([*others])}
     free = "checkpoint NOT IN (SELECT value FROM json_each(:others))"
-    row = (
-        _oldest(sql, "AND priority = :priority AND checkpoint = :held", these)
-        or _oldest(sql, f"AND priority = :priority AND {free}", these)
-        or oldest
-    )
-    if row["id"] != oldest["id"]:
-        sql.execute("UPDATE images SET passed = passed + 1 WHERE id = ?", (oldest["id"],))
+    row = _oldest(sql, f"{kind} AND priority = :priority AND checkpoint = :held", these)
+    if row is None and due["checkpoint"] in others:
+        row = _oldest(sql, f"{kind} AND priority = :priority AND {free}", these)
+    if row is None:
+        return due
+    sql.execute("UPDATE images SET passed = passed + 1 WHERE id = ?", (due["id"],))
     return row
 
 
@@ -218,30 +275,69 @@ def _oldest(
 
 
 def _others_alike(
-    sql: sqlite3.Connection, first: int, batch_key: str, room: int, only: Sequence[str]
+    sql: sqlite3.Connection, first: sqlite3.Row, room: int, only: Sequence[str], turns: Turns
 ) -> list[QueuedImage]:
-    rows = sql.execute(
-        f"""SELECT * FROM images WHERE state = 'queued' AND batch_key = :batch_key AND id != :first
-            AND attempts = 0 AND deaths = 0 AND alone = 0 AND (:only = '[]' OR {OF_ONLY})
-            ORDER BY {IN_ORDER} LIMIT :room""",
-        {"batch_key": batch_key, "first": first, "only": json.dumps(only), "room": room},
-    )
-    return [QueuedImage.of(row) for row in rows]
+    """Return images for the batch of the first one, of its folder and then of the next ones."""
+    values = {"batch_key": first["batch_key"], "first": first["id"], "only": json.dumps(only)}
+    alike: list[QueuedImage] = []
+    for folder in _in_turn(sql, first, turns):
+        rows = sql.execute(
+            f"""SELECT * FROM images INDEXED BY images_alike WHERE state = 'queued'
+                AND batch_key = :batch_key AND folder = :folder AND id != :first
+                AND attempts = 0 AND deaths = 0 AND alone = 0 AND (:only = '[]' OR {OF_ONLY})
+                ORDER BY {IN_ORDER} LIMIT :room""",
+            {**values, "folder": folder, "room": room - len(alike)},
+        )
+        alike += map(QueuedImage.of, rows)
+        if len(alike) == room:
+            break
+    return alike
+
+
+def _in_turn(sql: sqlite3.Connection, first: sqlite3.Row, turns: Turns) -> Iterator[str]:
+    """Yield the folder of an image, and others with images alike, the next one first."""
+    yield first["folder"]
+    values = {"batch_key": first["batch_key"]}
+    others = {*_folders(sql, "images_alike", "batch_key = :batch_key", values)}
+    yield from sorted(others - {first["folder"]}, key=lambda folder: (turns.start(folder), folder))
 
 
 def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage:
     recipe, request = image.recipe, image.request
+    replaces = is_picture_name(recipe) and request.replace
     if is_picture_name(recipe):
         keeps_ending = _differs_in_its_ending(sql, recipe)
         file_for = partial(names.of_dropped, recipe, request=request, keeps_ending=keeps_ending)
+        if replaces:
+            file_for = partial(_replaced, sql, names, recipe, file_for)
     else:
         file_for = partial(names.file, recipe, request=request)
+    numbered = not is_picture_name(recipe) or has_number(request.name)
+    file = next_file(sql, names, recipe, file_for, numbered=numbered, replaces=replaces)
     row = sql.execute(
-        """UPDATE images SET state = 'running', drawn = 0, file = ?
+        """UPDATE images SET state = 'running', being_written = 0, file = ?
            WHERE id = ? AND state = 'queued' RETURNING *""",
-        (next_file(sql, names, recipe, file_for), image.id),
+        (file, image.id),
     ).fetchone()
     return QueuedImage.of(row)
+
+
+def _replaced(
+    sql: sqlite3.Connection,
+    names: OutboxNames,
+    recipe: str,
+    file_for: Callable[[int], str | None],
+    number: int,
+) -> str | None:
+    """Return the file for a number, unless something else than an earlier result has its name.
+
+    Whether that result is still requested is asked later.
+    """
+    file = file_for(number)
+    if file is None or not names.exists(file):
+        return file
+    query = "SELECT 1 FROM images WHERE recipe = ? AND file = ? LIMIT 1"
+    return file if sql.execute(query, (recipe, file)).fetchone() else None
 
 
 def next_file(
@@ -249,47 +345,61 @@ def next_file(
     names: OutboxNames,
     recipe: str,
     file_for: Callable[[int], str | None],
+    *,
+    numbered: bool,
+    replaces: bool = False,
 ) -> str:
-    """Return the next free file of a recipe's folder; its number is never used again.
+    """Return the next free file of a recipe's folder; `numbered`: no number is used again.
 
     `file_for` gives the file for a number, or None if its name is taken. A dropped picture's result
-    gets the lowest free number; the first is named like the picture.
+    that has no number gets the lowest free one after its name, unless it is the first. Results that
+    were deleted, or are to be replaced, and are not requested any more leave their names to it, and
+    are forgotten.
     """
-    if is_picture_name(recipe):
+    if not numbered:
         files = filter(None, map(file_for, count(1)))
-        return next(file for file in files if not _is_used(sql, recipe, file))
+        free = next(file for file in files if not _is_used(sql, recipe, file, replaces))
+        sql.execute(
+            "DELETE FROM images WHERE recipe = ? AND state = 'done' AND file = ?", (recipe, free)
+        )
+        return free
     folder = names.folder(recipe)
     key = folded(folder)
     row = sql.execute("SELECT last FROM numbers WHERE folder = ?", (key,)).fetchone()
-    last = row["last"] if row else names.highest_number(folder)
+    if row is None:  # photos' names may begin with dates
+        row = {"last": 0 if is_picture_name(recipe) else names.highest_number(folder)}
     # No number comes twice, but `file_name` may have changed: 3-7 was number 3 with seed 7, and may
     # be number 7 with seed 3 now.
     number, file = next(
         (number, file)
-        for number in count(last + 1)
+        for number in count(row["last"] + 1)
         if (file := file_for(number)) and not _is_reserved(sql, file)
     )
     sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
     return file
 
 
-def _is_reserved(sql: sqlite3.Connection, file: str) -> bool:
+def _is_reserved(sql: sqlite3.Connection, file: str, *, with_suffix: bool = False) -> bool:
     """Whether a running image has this name, whatever its suffix, case and Unicode form."""
-    stem = folded(f"{PurePosixPath(file).with_suffix('')}.")
+    stem = folded(file if with_suffix else f"{PurePosixPath(file).with_suffix('')}.")
     running = sql.execute(
         "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
     )
     return any(folded(row["file"]).startswith(stem) for row in running)
 
 
-def _is_used(sql: sqlite3.Connection, recipe: str, file: str) -> bool:
-    """Whether a picture or sheet of a dropped picture has this name, or another running image."""
+def _is_used(sql: sqlite3.Connection, recipe: str, file: str, replaces: bool) -> bool:
+    """Whether a picture or sheet that is requested has this name, or another running image.
+
+    If it `replaces` a result, another format is not in its way.
+    """
     used = sql.execute(
-        """SELECT 1 FROM images WHERE recipe = :recipe AND state = 'done' AND file = :file
+        f"""SELECT 1 FROM images
+           WHERE recipe = :recipe AND state = 'done' AND file = :file AND {REQUESTED}
            UNION ALL SELECT 1 FROM sheets WHERE recipe = :recipe AND file = :file""",
         {"recipe": recipe, "file": file},
     )
-    return used.fetchone() is not None or _is_reserved(sql, file)
+    return used.fetchone() is not None or _is_reserved(sql, file, with_suffix=replaces)
 
 
 def _differs_in_its_ending(sql: sqlite3.Connection, recipe: str) -> bool:

@@ -1,58 +1,33 @@
-"""What was requested, what is queued, what is done: the daemon's only memory.
+"""A new ledger, which is filled from images.jsonl.
 
-Each change of state is guarded by the old state, so a step that runs twice does nothing the second
-time. `accept.py` says what a save means. A ledger that cannot be used is set aside, and a new one
-is filled from images.jsonl.
+One that cannot be used is set aside. The saves that images.jsonl knows are kept in `restored` until
+the whole inbox was compared with them: a recipe is rendered again only if it was saved meanwhile.
 """
 
 import logging
 import sqlite3
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from picowatch.errors import LedgerCorrupt
+from picowatch.ledger.entries import move_images
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import NEVER_READ, columns_of, insert_image
-from picowatch.outbox.listing import request_in
-from picowatch.outbox.outbox import Outbox
-from picowatch.recipe.request import ImageRequest
+from picowatch.ledger.rows import columns_of, insert_image
+from picowatch.outbox.listing import Listing, is_picture, request_in
 from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
 LINES_ALIVE = 1000  # between two watchdog messages: a million lines take minutes
+DigestAt = Callable[[str], str | None]  # the sha256 of the file at a path, or None
+_ALIKE = "SELECT recipe, finished FROM restored WHERE digest = ? ORDER BY finished DESC"
 
 
-def rebuild(ledger: Ledger, outbox: Outbox) -> int:
-    """Enter the pictures of images.jsonl as done; return how many.
-
-    Queued and failed images are requested again, because all recipes are read again.
-    """
-    digests: dict[str, str] = {}  # the newest of each recipe
-    entered = 0
-    with ledger.transaction() as sql:
-        for save, line in enumerate(outbox.listing.all(), 1):
-            if save % LINES_ALIVE == 1:
-                notify(*ALIVE)
-            with suppress(KeyError, TypeError, ValueError):  # not a line of ours
-                recipe = str(line["recipe"])
-                _enter(sql, line, request_in(line), save)
-                entered += 1
-                digests[recipe] = str(line["save_digest"])
-        sql.executemany(
-            """INSERT INTO recipes (path, size_and_time, digest, outcome, save, folder)
-               VALUES (?, ?, ?, 'restored', 0, '')""",
-            [(recipe, NEVER_READ.as_text(), digest) for recipe, digest in digests.items()],
-        )
-        # Later saves get higher numbers than these lines.
-        sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (entered,))
-    return entered
-
-
-def open_ledger(path: Path, outbox: Outbox) -> Ledger:
-    """Return the ledger, ready for use.
+def open_ledger(path: Path, listing: Listing) -> Ledger:
+    """Return the ledger, ready for use; a new one has the pictures of `listing`.
 
     Raises sqlite3.OperationalError while it is locked or the disk is full.
     """
@@ -63,7 +38,7 @@ def open_ledger(path: Path, outbox: Outbox) -> Ledger:
         ledger = Ledger(path)
     if ledger.is_new:
         try:
-            entered = rebuild(ledger, outbox)
+            entered = _rebuild(ledger, listing)
         except BaseException:
             ledger.close()
             raise
@@ -81,8 +56,43 @@ def set_aside(path: Path, damage: str) -> None:
     log.error("%s It is kept as %s; a new one is built from images.jsonl.", damage, kept.name)
 
 
-def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest, save: int) -> None:
-    """Enter a line's picture; of several lines with the same request, the last counts."""
+def _rebuild(ledger: Ledger, listing: Listing) -> int:
+    """Enter the pictures of images.jsonl as done; all else is requested anew. Return how many."""
+    number = entered = 0
+    with ledger.transaction() as sql:
+        for number, line in enumerate(listing.all(), 1):
+            if number % LINES_ALIVE == 1:
+                notify(*ALIVE)
+            with suppress(KeyError, TypeError, ValueError):  # not a line of ours
+                _enter(sql, line, number)
+                entered += is_picture(line)
+        # A deleted picture's name may have gone to a later one.
+        sql.execute("DELETE FROM images WHERE id NOT IN (SELECT max(id) FROM images GROUP BY file)")
+        # Later saves get higher numbers than these lines.
+        sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (number,))
+    return entered
+
+
+def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:
+    """Enter what a line says of a picture, or of its recipe."""
+    recipe = str(line["recipe"])
+    note_save = "INSERT OR REPLACE INTO restored (recipe, digest, finished) VALUES (?, ?, ?)"
+    if is_picture(line):
+        _enter_picture(sql, line, number)
+        sql.execute(note_save, (recipe, str(line["save_digest"]), 0))
+    elif "done" in line:
+        sql.execute(note_save, (recipe, str(line["done"]), 1))
+    elif "gone" in line or "renamed" in line:
+        # Another recipe of this name is a new one.
+        sql.execute("DELETE FROM restored WHERE recipe = ?", (recipe,))
+        if old := line.get("renamed"):
+            sql.execute("UPDATE restored SET recipe = ? WHERE recipe = ?", (recipe, str(old)))
+            move_images(sql, str(old), recipe)
+
+
+def _enter_picture(sql: sqlite3.Connection, line: dict[str, Any], save: int) -> None:
+    """Enter a picture; of several with the same request, the last counts."""
+    request = request_in(line)
     columns = columns_of(request) | {
         "recipe": str(line["recipe"]),
         "state": "done",
@@ -93,7 +103,66 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest,
         "image_index": int(line["image_index"]),
         "entry_digest": str(line.get("entry_digest", "")),
         "file": str(line["file"]),
+        "ended": datetime.fromisoformat(line["finished"]).timestamp(),
+        "seconds": float(line["seconds"]),
         "listed": 1,
     }
     sql.execute("DELETE FROM images WHERE recipe = :recipe AND digest = :digest", columns)
     insert_image(sql, columns, request)
+
+
+# -- until the inbox was compared
+
+
+def take_save(
+    sql: sqlite3.Connection, recipe: str, digest: str, digest_at: DigestAt
+) -> bool | None:
+    """Return whether a save was rendered before as a whole, or in part; None if it is new.
+
+    Its own path decides first. Else it is a file that was renamed unnoticed, if a save of the same
+    bytes is in the inbox no more: it takes over that one's pictures, which no other file can then.
+    """
+    is_finished, alike = _own_and_others(sql.execute(_ALIKE, (digest,)), recipe)
+    taken = [recipe]
+    for other, finished in alike.items():
+        if is_finished:
+            break
+        found = digest_at(other)
+        if found != digest:
+            move_images(sql, other, recipe, "" if found is None else digest)
+            taken.append(other)
+            is_finished = finished
+    sql.executemany(
+        "DELETE FROM restored WHERE recipe = ? AND digest = ?", [(path, digest) for path in taken]
+    )
+    if is_finished is None:
+        others = sql.execute("SELECT 1 FROM restored WHERE recipe = ? LIMIT 1", (recipe,))
+        return False if others.fetchone() else None
+    return is_finished
+
+
+def former_paths(ledger: Ledger, recipe: str, digest: str) -> Collection[str]:
+    """Return the paths of which `take_save` asks what is there now."""
+    return _own_and_others(ledger.select(_ALIKE, (digest,)), recipe)[1].keys()
+
+
+def is_to_be_compared(ledger: Ledger) -> bool:
+    """Whether the ledger is new, and has not been compared with the whole inbox."""
+    return bool(ledger.select("SELECT 1 FROM restored LIMIT 1"))
+
+
+def forget_absent(ledger: Ledger) -> None:
+    """Forget saves that are in the inbox no more; a file that is refused may be accepted later."""
+    ledger.change(
+        """DELETE FROM restored WHERE digest NOT IN
+           (SELECT digest FROM recipes WHERE outcome = 'refused')"""
+    )
+
+
+def _own_and_others(
+    rows: Iterable[sqlite3.Row], recipe: str
+) -> tuple[bool | None, dict[str, bool]]:
+    """Return whether a recipe's own save is finished, and others that it may take over."""
+    saves = {row["recipe"]: bool(row["finished"]) for row in rows}
+    own = saves.pop(recipe, None)
+    return own, {path: done for path, done in saves.items() if own is None or not (own or done)}

@@ -1,6 +1,7 @@
 """Values that go into the ledger and come out of it."""
 
 import json
+import math
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -19,27 +20,43 @@ class SizeAndTime(NamedTuple):
     """Identifies one version of a file without reading it.
 
     Compared for inequality only: clocks jump. `sidecars` identifies the versions of the files
-    that belong to a dropped picture (prompt, fields, mask); 0 if it has none.
+    that belong to a dropped picture (prompt, fields, mask); 0 if it has none. `ctime_ns` is 0 where
+    it is not known.
     """
 
     size: int
     mtime_ns: int
     inode: int
     sidecars: int = 0
+    ctime_ns: int = 0
+
+    def what_differs(self, other: "SizeAndTime") -> str:
+        """Return what makes this another version; "" for the same one.
+
+        Inodes and ctimes do not count: see `moved_since`. A picture whose sidecars were removed is
+        still the same version.
+        """
+        if self.size != other.size:
+            return "its size"
+        if self.mtime_ns != other.mtime_ns:
+            return "its time"
+        return "a file beside it" if (self.sidecars or other.sidecars) != other.sidecars else ""
 
     def written_since(self, other: "SizeAndTime") -> bool:
-        """Whether this is another version; inodes, which are not stable everywhere, do not count.
+        return bool(self.what_differs(other))
 
-        A picture whose sidecars were removed is still the same version.
-        """
-        sidecars = self.sidecars or other.sidecars
-        found = self.size, self.mtime_ns, sidecars
-        return found != (other.size, other.mtime_ns, other.sidecars)
+    def moved_since(self, other: "SizeAndTime") -> bool:
+        """Whether the file was replaced, linked or written meanwhile, perhaps by the same bytes."""
+        is_known = bool(self.ctime_ns and other.ctime_ns)
+        return is_known and (self.inode, self.ctime_ns) != (other.inode, other.ctime_ns)
+
+    def is_of_same_file(self, other: "SizeAndTime") -> bool:
+        """Whether this is a version of the same file, which may have another name."""
+        return self[:3] == other[:3]
 
     def as_text(self) -> str:
         """Return the text for the ledger: times and inodes may be larger than SQLite's integers."""
-        sidecars = f" {self.sidecars}" if self.sidecars else ""
-        return f"{self.size} {self.mtime_ns} {self.inode}{sidecars}"
+        return " ".join(map(str, self))
 
     @classmethod
     def from_text(cls, text: str) -> "SizeAndTime":
@@ -51,16 +68,18 @@ class Save:
     """One saved version of a recipe.
 
     `path` is below the inbox, with forward slashes; `digest` the sha256 of the bytes, "" if they
-    cannot be read; `saved_at` when it was noticed, in Unix seconds; `folder` identifies the inbox
-    that it was seen in; `template` is the sha256 of a dropped picture's template.
+    cannot be read; `saved_at` when it was noticed, in Unix seconds; `inbox_id` identifies the inbox
+    that it was seen in; `template` is the sha256 of a dropped picture's template; `why` says what
+    makes it a save.
     """
 
     path: str
     digest: str
     size_and_time: SizeAndTime
-    folder: str = ""
+    inbox_id: str = ""
     template: str = ""
     saved_at: float = field(default_factory=lambda: time.time())
+    why: str = ""
 
 
 NEVER_READ = SizeAndTime(0, 0, 0)  # differs from every file, so that the recipe is read again
@@ -72,11 +91,25 @@ class KnownRecipe(NamedTuple):
     size_and_time: SizeAndTime
     digest: str
     outcome: str = "accepted"
-    folder: str = ""
+    inbox_id: str = ""
     template: str = ""
-    waits_for: str | None = None
+    waits: bool = False
     problem: str | None = None
-    again: str = ""
+    reread: str = ""
+
+    def is_refusal_of(self, save: Save, problem: str) -> bool:
+        """Whether this version was refused for this, as a template is with each picture."""
+        what = save.size_and_time, save.digest, "refused", problem, ""
+        return what == (self.size_and_time, self.digest, self.outcome, self.problem, self.reread)
+
+
+class PassRate(NamedTuple):
+    """The key of a rate (daemon/clock.py): `step` are pixels, in steps of two."""
+
+    device: str
+    kind: str
+    model: str
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +118,8 @@ class RequestedEntry:
 
     `requests` returns the entry's images; it takes the drawn seed, or None for fixed seeds. `sheet`
     is JSON of what its contact sheet shows, if it requests one; the ledger only stores it.
-    `may_differ`: with the same digest and seeds it may give other images than before.
+    `may_differ`: with the same digest and seeds it may give other images than before. `place` is
+    that in its file, and `occurrence` that among equal ones, both from 0.
     """
 
     digest: str
@@ -94,6 +128,13 @@ class RequestedEntry:
     requests: Callable[[int | None], Sequence[ImageRequest]]
     sheet: str | None = None
     may_differ: bool = False
+    place: int = 0
+    occurrence: int = 0
+
+    @property
+    def name(self) -> str:
+        """The digest by which a picture's entry is found; the second of equal ones has `-1`."""
+        return f"{self.digest}-{self.occurrence}" if self.occurrence else self.digest
 
 
 @dataclass(slots=True)
@@ -112,11 +153,27 @@ class Acceptance:
     existing: tuple[str, ...] = ()
 
 
-def failure_line(recipe: str, save_digest: str, reason: str, **image: object) -> str:
-    """Return a line of failures.jsonl; `image` tells the image from others of the save."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = {"recipe": recipe, "reason": reason, "time": at, "save_digest": save_digest}
-    return json.dumps(line | image)
+def note_failure(
+    sql: Connection, recipe: str, save_digest: str, reason: str, **image: object
+) -> None:
+    """Have a line added to failures.jsonl; `image` tells the image from others of the save."""
+    reason = reason.removeprefix(f"{recipe}: ")
+    line = {"recipe": recipe, "reason": reason, "time": _now(), "save_digest": save_digest}
+    sql.execute("INSERT INTO failures (line) VALUES (?)", (json.dumps(line | image),))
+
+
+def note_history(sql: Connection, recipe: str, **what: object) -> None:
+    """Have a line about a recipe with images added to images.jsonl."""
+    line = json.dumps({**what, "recipe": recipe, "time": _now()})
+    sql.execute(
+        """INSERT INTO history (line)
+           SELECT ? WHERE EXISTS (SELECT 1 FROM images WHERE recipe = ?)""",
+        (line, recipe),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def columns_of(request: ImageRequest) -> dict[str, object]:
@@ -126,6 +183,7 @@ def columns_of(request: ImageRequest) -> dict[str, object]:
         "request": json.dumps(request.as_dict(), sort_keys=True),
         "batch_key": request.batch_key,
         "checkpoint": request.checkpoint_hash,
+        "pixels": math.prod(request.size_before_upscale),
     }
 
 
@@ -154,10 +212,7 @@ def request_of(row: Row) -> ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class QueuedImage:
-    """An image as the worker sees it. `file` is its path below the outbox, once reserved.
-
-    `alone`: it is rendered in a batch of its own, because an earlier batch with it failed.
-    """
+    """An image as the worker sees it, with its file below the outbox; `alone`: in its own batch."""
 
     id: int
     recipe: str
@@ -175,7 +230,7 @@ class QueuedImage:
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        values = {one.name: row[one.name] for one in fields(cls)}
+        values = {column.name: row[column.name] for column in fields(cls)}
         values["request"] = request_of(row)
         values["file"] = row["file"] or ""
         values["alone"] = bool(row["attempts"] or row["deaths"] or row["alone"])
@@ -186,7 +241,7 @@ class WaitingCommand(NamedTuple):
     """A command that has no answer yet.
 
     `since` is the time at which it was seen. Of those that `cancel` has cancelled so far, `running`
-    images were in progress; for `delete`, `cancelled` are deleted pictures. `last_save` is the
+    images were in progress; for `delete` and `keep`, `cancelled` are pictures. `last_save` is the
     newest save before `make` had a folder read again.
     """
 
@@ -194,10 +249,6 @@ class WaitingCommand(NamedTuple):
     cancelled: int = 0
     running: int = 0
     last_save: int | None = None
-
-    def with_cancelled(self, cancelled: int, running: int) -> Self:
-        """Return the command with more images that it has cancelled."""
-        return self._replace(cancelled=self.cancelled + cancelled, running=self.running + running)
 
 
 class PutBack(Enum):

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ImageRequest, why_invalid
 
 FORMAT = 1
 
@@ -75,13 +75,8 @@ def read_chunk(text: str) -> Chunk:
     try:
         return _CHUNK.validate_python(known)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        is_unknown = first["type"] == "unexpected_keyword_argument"
-        why = "this version does not know it" if is_unknown else first["msg"]
-        raise PictureUnreadable(
-            f"the picture's 'picowatch' text is damaged: {shown(where)}: {shown(why)}."
-        ) from None
+        what = f"the picture's 'picowatch' text is damaged: {why_invalid(error)}."
+        raise PictureUnreadable(what) from None
 
 
 def escaped_json(text: str) -> str:

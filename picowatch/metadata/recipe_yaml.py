@@ -7,13 +7,13 @@ from typing import Any
 import yaml
 
 from picowatch.errors import PictureUnreadable
-from picowatch.families import DEMO
+from picowatch.families.row import DEMO
 from picowatch.recipe import RecipeInvalid, no_hash, read_recipes
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import FINISHED, SIZE, ZERO_SNR, ScheduleType
+from picowatch.recipe.fields import FINISHED, NEEDS, SIZE, ZERO_SNR, ScheduleType
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
-from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.pictures import Pictures, as_written
 from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
@@ -22,7 +22,7 @@ from picowatch.streams import harmless
 USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
 USUAL_SCHEDULE: ScheduleType = "karras"
 # Other fields mean something only with one of these: denoising_strength, mask_blur …
-_WITH_FIELDS_OF_THEIR_OWN = ("image", "mask", "control", "variation_strength")
+_WITH_FIELDS_OF_THEIR_OWN = {need for needs in NEEDS.values() for need in needs}
 _NAME = "picture.png"
 _NOTE = f" (in {_NAME})"
 _SAMPLING = {"sampler", "schedule_type"}  # one may say both
@@ -65,6 +65,8 @@ def differing_fields(request: ImageRequest) -> list[str]:
         named |= {"sampler", "schedule_type"}  # a sampler resets the schedule type
     if request.checkpoint == DEMO:
         named |= set(DEMO_RULES.defaults)
+    if request.extend:  # with which the strength is 1 by default
+        named.add("denoising_strength")
     if request.schedule_type == SIMPLE:  # all flow families have it
         named |= {"steps", "cfg_scale", "guidance", "denoising_strength"}
     return [
@@ -76,6 +78,7 @@ def differing_fields(request: ImageRequest) -> list[str]:
 
 def _fields(request: ImageRequest) -> dict[str, Any]:
     """Return every field of a recipe for the request, in the table's order."""
+    request = request.with_names({path: as_written(path) for path in request.pictures})
     if not request.draws:
         values = recipe_values(request)
         return {name: values[name] for name in FINISHED} | {"sweep": False}
@@ -113,7 +116,7 @@ def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
     if not named.isdisjoint(_SAMPLING):
         named |= _SAMPLING
     comments += (warning.removesuffix(_NOTE) for warning in recipe.warnings)
-    return "".join(f"# {harmless(one)}\n" for one in comments) + recipe_yaml(request, named)
+    return "".join(f"# {harmless(comment)}\n" for comment in comments) + recipe_yaml(request, named)
 
 
 class _Shown(Pictures):
@@ -126,16 +129,21 @@ class _Shown(Pictures):
         return self._texts
 
 
-def _written(values: Mapping[str, object]) -> str:
+def value_yaml(value: object) -> str:
+    """Return a value as a recipe has it, in a line."""
+    return _written(value, in_a_line=True).partition("\n")[0]  # "..." follows a word
+
+
+def _written(value: object, *, in_a_line: bool = False) -> str:
     """Return YAML that reads back exactly, with control characters escaped."""
-    if not values:
+    if not value:
         return ""
     text = yaml.dump(
-        values,
+        value,
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
-        default_flow_style=False,
+        default_flow_style=in_a_line,
         width=_NEVER,
     )
     return "".join(c if c.isprintable() or c == "\n" else f"\\U{ord(c):08x}" for c in text)

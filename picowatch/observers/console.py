@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
-from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import EngineStatus, Status, duration, images
 from picowatch.streams import LINES_KEPT, BackgroundStream, discard, finish, harmless, may_block
 
@@ -62,11 +61,16 @@ def can_draw(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") not in DUMB
 
 
-class PlainConsole:
-    """Shows log lines, and now and then a line of progress while a batch takes long.
+class PlainHandler(logging.StreamHandler[TextIO]):
+    """A handler for lines on a stream that may be full or gone for a while, without tracebacks."""
 
-    With `quiet`, it shows only warnings and errors.
-    """
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class PlainConsole:
+    """Shows log lines (`quiet`: warnings and errors), and progress while a batch takes long."""
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stdout
@@ -165,21 +169,21 @@ class LiveView(logging.Handler):
         return line.append(f" {row.text}")
 
 
-class LiveConsole:
+class LiveConsole(LiveView):
     """A view of the status below the log lines; it shows new pictures itself."""
 
     def __init__(self, stream: TextIO | None = None, *, pictures_too: bool = False) -> None:
         self._terminal = BackgroundStream(stream or sys.stdout)
-        self._view = LiveView(cast(TextIO, self._terminal))
-        self.handler: logging.Handler = self._view
+        super().__init__(cast(TextIO, self._terminal))
+        self.handler: logging.Handler = self
         if not pictures_too:
-            self.handler.addFilter(lambda record: record.name != "picowatch.pictures")
+            self.addFilter(lambda record: record.name != "picowatch.pictures")
 
     def show(self, status: Status) -> None:
-        self._view.draw(rows(status))
+        self.draw(rows(status))
 
     def close(self) -> None:
-        self._view.close()
+        super().close()
         self._terminal.finish()
 
 
@@ -201,8 +205,12 @@ def rows(status: Status) -> list[Row]:
     found = [_now(status)]
     if status.images["queued"]:
         found.append(Row("queued", _queued(status)))
-    others = [one.line() for one in status.folders if one.folder != status.folder]
+    others = [folder.line() for folder in status.folders if folder.folder != status.folder]
     found += [Row("folder", line) for line in others[:MOST]]
+    told = (status.trouble, *(engine.trouble for engine in status.engines))
+    for what in ("outbox", "models"):
+        if (why := status.troubles.get(what, "")) and why not in told:
+            found.append(Row("trouble", f"{what}: {why}", "bad"))
     found.append(Row("so far", _so_far(status), "quiet"))
     if status.pictures:
         found.append(Row("last", "  ".join(reversed(status.pictures[-MOST:]))))
@@ -222,7 +230,7 @@ def rows(status: Status) -> list[Row]:
 
 
 def progress_text(status: Status) -> str:
-    """Return "corgi.yaml: 1–8 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued"."""
+    """Return "corgi.yaml: 1–8 of 20, 62 %, 40 s left, step 12/24, 3.1 it/s; 9 queued"."""
     waiting = status.images["queued"]
     return harmless(_work(status) + (f"; {waiting} queued" if waiting else ""))
 
@@ -232,8 +240,10 @@ def _now(status: Status) -> Row:
         return Row("now", f"waiting: {status.trouble}", "bad")
     if status.recipe:
         last = "; then paused" if status.paused else ""
-        done = status.step / status.steps if status.steps else 0.0
-        return Row("now", _work(status, _short(status.name)) + last, "good", done)
+        name = status.name  # a long one is cut off at its beginning
+        if len(name) > LONGEST_NAME:
+            name = "…" + name[1 - LONGEST_NAME :]
+        return Row("now", _work(status, name) + last, "good", status.share or 0.0)
     if status.paused:
         return Row("now", "paused until `picowatch resume`", "bad")
     return Row("now", "nothing is running", "quiet")
@@ -242,21 +252,16 @@ def _now(status: Status) -> Row:
 def _work(status: Status, name: str = "") -> str:
     parts = [status.progress(name)]
     if status.step:
-        parts.append(f"step {status.step}/{status.steps}")
+        parts.append(status.steps_done)
     if status.steps_per_second:
         parts.append(f"{status.steps_per_second:.1f} it/s")
     return ", ".join(parts)
 
 
-def _short(recipe: str) -> str:
-    """Return the recipe's path, or the end of a long one."""
-    return recipe if len(recipe) <= LONGEST_NAME else "…" + recipe[1 - LONGEST_NAME :]
-
-
 def _queued(status: Status) -> str:
     text = images(status.images["queued"])
     if status.all_seconds_left is not None and not status.paused:
-        about = "about " * status.all_is_rough
+        about = "about " * status.all_about
         text += f", all done in {about}{duration(status.all_seconds_left)}"
     named = [f"{recipe} {count}" for recipe, count in status.waiting[:MOST]]
     more = status.waiting_recipes - len(named)
@@ -288,8 +293,8 @@ def _memory(engine: EngineStatus) -> str:
 def _engines(status: Status) -> list[Row]:
     """Return a row for each engine, or only for the first ones of many."""
     shown = [
-        Row("engines" if one is status.engines[0] else " ", *_engine(one))
-        for one in status.engines[:ENGINES]
+        Row("engines" if engine is status.engines[0] else " ", *_engine(engine))
+        for engine in status.engines[:ENGINES]
     ]
     more = len(status.engines) - ENGINES
     return shown + ([Row(" ", f"… and {more} more", "quiet")] if more > 0 else [])

@@ -14,60 +14,58 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from math import inf
-from queue import Empty, Full, Queue
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from picowatch.outbox.status import Status
-from picowatch.settings import Hook, Settings
+from picowatch.settings import Hook
 
 log = logging.getLogger("picowatch")
 
 MAX_QUEUED = 100
+PROGRESS = ("share", "seconds_left", "all_seconds_left")  # fields of the status
 POLL_SECONDS = 0.1  # between checks whether a program or picowatch has ended
 _KEPT_BYTES = 1000  # of what a program writes to its standard error
 
-
-class _Call(NamedTuple):
-    """A program, with its arguments, and what it gets as JSON on its standard input."""
-
-    event: Hook
-    command: Sequence[str]
-    values: Mapping[str, Any]
-    seconds: float  # that it may take
+Programs = Mapping[Hook, Sequence[str]]  # with their arguments
 
 
 class Hooks:
-    """Runs the programs of the setting `hooks`: for pictures, failures and an empty queue.
+    """Runs the programs of the setting `hooks`, once it is in `use`."""
 
-    New `settings` apply to new calls; what is queued stays.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self) -> None:
         # Copied now, because os.environ is an engine's for the moment in which that starts.
         self._environment = dict(os.environ)
         self._lock = threading.Lock()  # publishers and the daemon's thread count
         self._has_worked = False
         self._pictures = 0  # since the queue was last empty
         self._failed = inf  # images, at the last call of `status`
-        self._calls: Queue[_Call] = Queue(MAX_QUEUED)
+        self._waiting = 0  # calls that have not ended
+        self._progress: dict[str, float | None] = dict.fromkeys(PROGRESS)
         self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="hooks")
+
+    def use(self, inbox: Path, outbox: Path, programs: Programs, hook_seconds: float) -> None:
+        """Apply these settings to new calls; what is queued stays."""
+        self._inbox, self._outbox = inbox, outbox
+        self._programs, self._seconds = programs, hook_seconds
 
     def picture(self, line: Mapping[str, Any]) -> None:
         """Call the hook for a published picture; `line` is its line of images.jsonl."""
         with self._lock:
             self._has_worked = True
             self._pictures += 1
-        path = str(self.settings.outbox.resolve() / line["file"])
-        self._call("picture", path, values={**line, "path": path})
+        path = str(self._outbox.resolve() / line["file"])
+        self._call("picture", path, values={**line, "path": path, **self._progress})
 
     def failed(self, recipe: str, error_file: str) -> None:
         """Call the hook for a refused save or a failed image; the error file says why."""
-        path = str(self.settings.inbox.resolve() / recipe)
-        error = self.settings.outbox.resolve() / error_file
+        path = str(self._inbox.resolve() / recipe)
+        error = self._outbox.resolve() / error_file
         try:
             text = error.read_text(encoding="utf-8", errors="replace")
         except OSError:  # fixed, meanwhile
@@ -76,6 +74,7 @@ class Hooks:
 
     def status(self, status: Status) -> None:
         """Take the current status, a few times a second; call `idle` when the queue gets empty."""
+        self._progress = {name: getattr(status, name) for name in PROGRESS}
         with self._lock:
             failed = status.images.get("failed", 0)  # an image may fail between two calls
             self._has_worked |= status.images["running"] > 0 or failed > self._failed
@@ -87,55 +86,56 @@ class Hooks:
         if has_worked:
             self._call("idle", values={"pictures": pictures})
 
+    def finished(self, values: Mapping[str, Any]) -> None:
+        """Call the hook for a block of summary.txt."""
+        self._call("on_finished", values=values)
+
     def close(self, hurry: Callable[[], bool]) -> None:
         """Wait for hooks to end until `hurry` returns true; then kill them and drop the rest."""
         if self._closed.is_set():
             return
         pause = threading.Event()
-        while self._calls.unfinished_tasks and not hurry():
+        while self._waiting and not hurry():
             pause.wait(POLL_SECONDS)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         self._closed.set()
-        if self._thread:
-            self._thread.join()
-        if lost := self._calls.unfinished_tasks:
-            log.warning("hooks: ended with picowatch; calls that were lost: %d", lost)
+        self._executor.shutdown()
+        if self._waiting:
+            log.warning("hooks: ended with picowatch; calls that were lost: %d", self._waiting)
 
     def _call(self, event: Hook, *arguments: str, values: Mapping[str, Any]) -> None:
-        if event not in (programs := self.settings.hooks):
+        if event not in self._programs:
             return
-        command, given = [*programs[event], *arguments], {"event": event, **values}
-        try:
-            self._calls.put_nowait(_Call(event, command, given, self.settings.hook_seconds))
-        except Full:
+        command, given = [*self._programs[event], *arguments], {"event": event, **values}
+        with self._lock:
+            is_full = self._waiting > MAX_QUEUED  # besides the one that runs
+            self._waiting += not is_full
+        if is_full:
             words = f"is too slow: {MAX_QUEUED} calls are queued, and another one was dropped"
             _warn(event, command, words)
+        else:
+            self._executor.submit(partial(self._run, event, command, given, self._seconds))
+
+    def _run(
+        self, event: Hook, command: Sequence[str], values: Mapping[str, Any], seconds: float
+    ) -> None:
+        try:
+            problem = self._problem(command, values, seconds)
+        except Exception as error:  # a hook may fail in any way; rendering continues
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            problem = f"could not be run: {reason or type(error).__name__}"
+        if self._closed.is_set():
+            return  # this call is one of those that were lost
         with self._lock:
-            if not self._thread:
-                self._thread = threading.Thread(target=self._serve, name="hooks", daemon=True)
-                self._thread.start()
+            self._waiting -= 1
+        if problem:
+            _warn(event, command, problem)
 
-    def _serve(self) -> None:
-        while not self._closed.is_set():
-            try:
-                call = self._calls.get(timeout=POLL_SECONDS)
-            except Empty:
-                continue
-            try:
-                problem = self._run(call)
-            except Exception as error:  # a hook may fail in any way; rendering continues
-                reason = error.strerror if isinstance(error, OSError) else str(error)
-                problem = f"could not be run: {reason or type(error).__name__}"
-            if self._closed.is_set():
-                return  # this call is one of those that were lost
-            self._calls.task_done()
-            if problem:
-                _warn(call.event, call.command, problem)
-
-    def _run(self, call: _Call) -> str:
-        """Run the program; return what was wrong with it, or ""."""
-        program, *arguments = call.command
+    def _problem(self, command: Sequence[str], values: Mapping[str, Any], seconds: float) -> str:
+        """Run a program with `values` on its standard input; return what was wrong, or ""."""
+        program, *arguments = command
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
-            stdin.write(json.dumps(call.values).encode())
+            stdin.write(json.dumps(values).encode())
             stdin.seek(0)
             process = subprocess.Popen(
                 [os.path.expanduser(program), *arguments],  # noqa: PTH111
@@ -145,8 +145,8 @@ class Hooks:
                 env=self._environment,
                 start_new_session=True,
             )
-            outcome = f"was stopped after {call.seconds:g} s (hook_seconds)"
-            if self._wait(process, call.seconds):
+            outcome = f"was stopped after {seconds:g} s (hook_seconds)"
+            if self._wait(process, seconds):
                 code = process.returncode
                 outcome = f"failed with exit code {code}" if code else ""
             stderr.seek(0)

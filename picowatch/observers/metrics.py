@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from picowatch import __version__
 from picowatch.errors import SettingsInvalid
-from picowatch.outbox.status import Status
+from picowatch.outbox.status import TROUBLES, Status
 
 log = logging.getLogger("picowatch")
 
@@ -38,8 +38,8 @@ class Metrics(Collector):
     """Serves the newest status as metrics, in threads of its own."""
 
     def __init__(self, address: str) -> None:
-        """Serve at `address`, which is host:port. Raises SettingsInvalid if that is impossible."""
-        registry = CollectorRegistry()
+        """Serve at `address`, which is host:port. Raises SettingsInvalid like `open`."""
+        self._address, self._registry = address, (registry := CollectorRegistry())
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         words = "Seconds to render an image, from its prompt to its pixels."
@@ -50,13 +50,17 @@ class Metrics(Collector):
         self.engine_restarts = Counter("picowatch_engine_restarts", words, registry=registry)
         self._status: Status | None = None
         registry.register(self)
-        host, _, port = address.rpartition(":")
+        self.open()
+
+    def open(self) -> None:
+        """Serve, also after `close`. Raises SettingsInvalid if that is impossible."""
+        host, _, port = self._address.rpartition(":")
         host = host.strip("[]") or "0.0.0.0"
         try:
-            self._server, self._thread = start_http_server(int(port), host, registry)
+            self._server, self._thread = start_http_server(int(port), host, self._registry)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
-            problem = f"metrics_address {address}: cannot serve there: {reason}."
+            problem = f"metrics_address {self._address}: cannot serve there: {reason}."
             remedy = "Choose another port, or leave it out."
             raise SettingsInvalid(problem, remedy) from error
         log.info("metrics at http://%s:%s/metrics", host, self._server.server_port)
@@ -79,8 +83,16 @@ class Metrics(Collector):
             return
         words = "When picowatch was started."
         yield Gauge("picowatch_started_time_seconds", words, value=status.started)
-        words = "1 while picowatch is waiting, for example because the disk is full."
-        yield Gauge("picowatch_in_trouble", words, value=bool(status.trouble))
+        words = "Share of the recipe or folder in progress that is done, 0 to 1."
+        yield Gauge("picowatch_progress_ratio", words, value=status.share or 0.0)
+        if (seconds := status.all_seconds_left) is not None:
+            words = "Seconds until everything queued is rendered."
+            yield Gauge("picowatch_remaining_seconds", words, value=seconds)
+        words = "1 while this is in trouble, or rendering is paused."
+        trouble = Gauge("picowatch_in_trouble", words, labels=["reason"])
+        for reason in TROUBLES:
+            trouble.add_metric([reason], reason in status.troubles)
+        yield trouble
         images = Gauge("picowatch_images", "Images in the ledger, by state.", labels=["state"])
         for state, count in status.images.items():
             images.add_metric([state], count)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -13,14 +14,14 @@ from PIL import Image
 from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
-from picowatch.observers.hooks import Hooks
+from picowatch.files.essential import Writing
+from picowatch.files.wide_gamut import SRGB
+from picowatch.observers.hooks import Hooks, Programs
 from picowatch.outbox.encoding import chunks_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
-from picowatch.settings import Settings
 
 SCALE = 8  # a preview has one pixel per latent pixel, which covers 8x8 pixels of the picture
-
 
 if TYPE_CHECKING:
     from picowatch.observers.metrics import Metrics
@@ -35,27 +36,32 @@ class Observers:
     ignored is not logged again then.
     """
 
-    def __init__(self, settings: Settings, *, is_daemon: bool) -> None:
-        """Only daemons have metrics."""
-        self._is_daemon = is_daemon
-        self._hooks = Hooks(settings)
+    def __init__(self) -> None:
+        self._hooks = Hooks()
         self._metrics: Metrics | None = None
         self._address: str | None = None
         self._ignored: Mapping[str, str] = {}
 
-    def use(self, settings: Settings, outbox: Outbox) -> None:
-        """Observe a daemon with these settings from now on.
-
-        Raises SettingsInvalid, and changes nothing, if metrics cannot be served at their address.
-        """
-        address = settings.metrics_address if self._is_daemon else None
-        if address != self._address:
-            before, self._metrics = self._metrics, _metrics(address)
-            self._address = address
+    def serve_metrics(self, address: str | None) -> None:
+        """Serve metrics there, or none. Raises SettingsInvalid; then those before go on."""
+        if address == self._address:
+            return
+        if before := self._metrics:
+            before.close()  # its socket may be in the way: 127.0.0.1:9464 is part of :9464
+        try:
+            self._metrics = _metrics(address)
+        except SettingsInvalid:
             if before:
-                before.close()
-        self._hooks.settings = settings
-        self._outbox = outbox
+                before.open()
+            raise
+        self._address = address
+
+    def use(
+        self, inbox: Path, outbox: Outbox, writing: Writing, hooks: Programs, hook_seconds: float
+    ) -> None:
+        """Observe a daemon with these settings from now on."""
+        self._hooks.use(inbox, outbox.root, hooks, hook_seconds)
+        self._outbox, self._writing = outbox, writing
         self._preview = outbox.root / "preview.png"
         self._newest_preview: RgbPicture | None = None
         self.remove_preview()  # from before a crash
@@ -69,6 +75,10 @@ class Observers:
     def failed(self, recipe: str) -> None:
         """Report that an error file was written for the recipe."""
         self._hooks.failed(recipe, self._outbox.names.error_file(recipe))
+
+    def finished(self, values: Mapping[str, Any]) -> None:
+        """Report the account of a finished folder, or of all that was rendered."""
+        self._hooks.finished(values)
 
     def preview(self, preview: RgbPicture) -> None:
         """Take roughly how a picture in progress will look; the next round shows the newest one.
@@ -88,9 +98,10 @@ class Observers:
             self._write_preview(preview)
 
     def ignored(self, files: Mapping[str, str]) -> None:
-        """Log why files of the inbox are not rendered, once for each as long as it is there."""
+        """Log why files are not taken, once for each as long as it is there."""
         for path in files.keys() - self._ignored.keys():
-            log.warning("%s is not run: %s", path, files[path])
+            extra = {"event": "ignored", "recipe": path, "code": "never_run"}
+            log.warning("%s is not run: %s", path, files[path], extra=extra)
         self._ignored = files
 
     def engine_died(self) -> None:
@@ -111,12 +122,18 @@ class Observers:
             size = (preview.width * SCALE, preview.height * SCALE)
             content = BytesIO()
             image.resize(size, Image.Resampling.BICUBIC).save(
-                content, "PNG", pnginfo=chunks_of(self._outbox.mark), compress_level=1
+                content,
+                "PNG",
+                pnginfo=chunks_of(self._outbox.mark),
+                icc_profile=SRGB,
+                compress_level=1,
             )
-            write_atomically(self._preview, content.getvalue(), durable=False)
         # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
         except (OSError, ValueError, SystemError) as error:
             log.debug("no preview: %s", error)
+            return
+        with self._writing.optional(self._preview.name):
+            write_atomically(self._preview, content.getvalue(), durable=False)
 
     def remove_preview(self) -> None:
         """Delete the preview, which nobody updates any more."""

@@ -3,8 +3,11 @@
 A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, for pictures,
 {"command": "delete", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
 {"done": true, "text": "…", "pictures": []}, and then deletes the command; after a crash in between
-it runs the command again. The sender deletes the answer, and the command if it stops waiting; a
-daemon's start deletes answers that are unread after an hour, and temporary files as old.
+it runs the command again. The sender deletes the answer, and the command if it stops waiting;
+answers that are unread after an hour are deleted, and temporary files as old.
+
+Who may write in this folder controls picowatch. An administrator may make a folder
+`.picowatch/requests/` besides, where users may only `make` what is in the inbox.
 """
 
 import json
@@ -19,15 +22,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import TEMPORARY_PREFIX, leftovers, make_folder, write_atomically
-from picowatch.files.attempt import passes
-from picowatch.files.inside import open_regular
+from picowatch.files.safe_paths import open_regular
+from picowatch.streams import harmless
 
 log = logging.getLogger("picowatch")
 
 COMMANDS = ".picowatch/commands"
-MAX_BYTES = 100_000
+REQUESTS = ".picowatch/requests"
+MAX_BYTES = 1_000_000
 POLL_SECONDS = 0.1
 # How long a sender may take to read its answer: it may be stopped, and picowatch restarted.
 READING_SECONDS = 3600.0
@@ -38,7 +41,9 @@ class Command:
     """A request to the daemon; without `recipe` it concerns all recipes.
 
     `digest` is the sha256 of the recipe's bytes, if a certain save is meant. `files` are pictures,
-    as paths below the outbox. Once it has a `file`, that is its name, and `sent_at_ns` its time.
+    as paths below the outbox, or several recipes. `keep` puts pictures into the folder `recipe`.
+    Once it has a `file`, that is its name, and `sent_at_ns` its time. Of a request, `sender` is the
+    user's id.
     """
 
     name: str
@@ -47,6 +52,12 @@ class Command:
     files: tuple[str, ...] = ()
     sent_at_ns: int = 0
     file: str = ""
+    sender: int | None = None
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The recipes that are meant: one, or a list."""
+        return self.files or (() if self.recipe is None else (self.recipe,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +78,18 @@ class Answer:
 
 
 def make_ready(outbox: Path) -> None:
-    """Make the folder of commands, and delete what nobody has taken for long."""
-    folder = outbox / COMMANDS
-    make_folder(folder, durable=False)
-    for left in chain(folder.glob("*.answer"), leftovers(folder)):
-        with suppress(OSError):
-            if abs(time.time() - left.stat().st_mtime) > READING_SECONDS:
-                left.unlink()
+    """Make the folder of commands, and tidy up."""
+    make_folder(outbox / COMMANDS, durable=False)
+    tidy_up(outbox)
+
+
+def tidy_up(outbox: Path) -> None:
+    """Delete what nobody has taken for long; who made a request may not delete its answer."""
+    for folder in (outbox / COMMANDS, outbox / REQUESTS):
+        for left in chain(folder.glob("*.answer"), leftovers(folder)):
+            with suppress(OSError):
+                if abs(time.time() - left.stat().st_mtime) > READING_SECONDS:
+                    left.unlink()
 
 
 def answer_all(outbox: Path, do: Callable[[Command], Answer | None]) -> bool:
@@ -83,13 +99,15 @@ def answer_all(outbox: Path, do: Callable[[Command], Answer | None]) -> bool:
     may pass. Any other error becomes its answer.
     """
     is_answered = False
-    for path in sorted((outbox / COMMANDS).glob("*.json")):
+    found = chain.from_iterable((outbox / one).glob("*.json") for one in (COMMANDS, REQUESTS))
+    for path in sorted(found, key=lambda path: path.name):
         if path.name.startswith(TEMPORARY_PREFIX):
             continue
         answer = _answered(path, do)
         if answer is not None:
-            text = json.dumps(asdict(answer))
-            write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
+            text, file = json.dumps(asdict(answer)), path.with_suffix(".answer")
+            readers = 0o444 if _is_request(path) else 0
+            write_atomically(file, text.encode(), durable=False, readers=readers)
             path.unlink(missing_ok=True)
             is_answered = True
     return is_answered
@@ -99,23 +117,33 @@ def _answered(path: Path, do: Callable[[Command], Answer | None]) -> Answer | No
     try:
         command = _read(path)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning("%s is not a command: %s", path.name, error)
+        log.warning("%s is not a command: %s", harmless(path.name), harmless(f"{error}"))
         return Answer(False, "This is not a command.")
     except OSError:  # withdrawn, or a pipe, a folder, a file that may not be read
         return None
     try:
         return do(command)
     except Exception as error:  # no command may end the daemon
-        if passes(error) or isinstance(error, LedgerCorrupt):
-            raise
-        log.debug("unexpected", exc_info=True)
-        words = f"It could not be done: {type(error).__name__}: {error}."
+        from picowatch.files.essential import unexpected  # senders do without its sqlite3
+
+        words = unexpected(error)
         log.error("command '%s': %s", command.name, words)
         return Answer(False, words)
 
 
-def new_file(outbox: Path) -> Path:
-    return outbox / COMMANDS / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
+def new_file(outbox: Path, folder: str = COMMANDS) -> Path:
+    return outbox / folder / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
+
+
+def only_requests(outbox: Path) -> bool:
+    """Whether this user may send requests to the daemon, but no commands."""
+    folders = (outbox / COMMANDS, outbox, outbox / REQUESTS)
+    may_write = [os.access(folder, os.W_OK | os.X_OK) for folder in folders]
+    return may_write == [False, False, True]
+
+
+def _is_request(path: Path) -> bool:
+    return path.parent.name == Path(REQUESTS).name
 
 
 def send(outbox: Path, command: Command, path: Path | None = None) -> Path:
@@ -160,12 +188,14 @@ def withdraw(path: Path) -> None:
 
 def _read(path: Path) -> Command:
     """Read a command. Raises ValueError, KeyError, TypeError or RecursionError if it is not one."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    is_request = _is_request(path)
+    with os.fdopen(open_regular(path, follows_links=not is_request), "rb") as file:
         found = json.loads(file.read(MAX_BYTES))
-        sent_at_ns = os.fstat(file.fileno()).st_mtime_ns
+        about = os.fstat(file.fileno())
     name, recipe, digest = found["command"], found.get("recipe"), found.get("digest")
     files = tuple(found.get("files") or ())
     for text in (name, recipe or "", digest or "", *files):
         if not isinstance(text, str):
             raise TypeError("it has values that are not texts")
-    return Command(name, recipe, digest, files, sent_at_ns, path.name)
+    key, sender = (f"request {path.name}", about.st_uid) if is_request else (path.name, None)
+    return Command(name, recipe, digest, files, about.st_mtime_ns, key, sender)

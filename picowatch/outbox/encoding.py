@@ -1,58 +1,70 @@
 """Encodes pictures in the format that their file's suffix names, with their texts inside."""
 
 import logging
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from picowatch.files.pictures import on_white
-from picowatch.metadata.texts import MAX_JPEG_EXIF_BYTES, XMP_KEYWORD, as_utf8, exif_of
-from picowatch.outbox.names import PNG, Format, format_of
-from picowatch.outbox.photo_metadata import (
-    MAX_JPEG_XMP_BYTES,
-    NONE,
-    PhotoMetadata,
-    mark_in,
-    marked,
-)
-from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
+from picowatch.files.wide_gamut import SRGB
+from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
+from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, shortened
+from picowatch.metadata.xmp import Xmp
+from picowatch.outbox.lossless import Pixels, deep_png, tiff
+from picowatch.outbox.names import PNG, TIFF, Format, format_of
+from picowatch.outbox.photo_metadata import MAX_JPEG_XMP_BYTES, NONE, PhotoMetadata
+from picowatch.settings import LOSSLESS, WITH_LOSSLESS
 
 log = logging.getLogger("picowatch")
 
 SHEET_KEYWORD = "picowatch-sheet"  # of the text that says what a contact sheet shows
-# zlib's level for PNGs: 6, Pillow's default, takes 2.2 to 2.6 times as long and saves 2 to 6 %
-# (benchmarks/RESULTS.md).
-_COMPRESSION = 4
 AUTO = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The settings `format` and `quality`, which counts for pictures of that format alone."""
+
+    format: str
+    quality: str | int
+
+
 def encode_png(
-    picture: Image.Image, texts: Mapping[str, str], photo: PhotoMetadata = NONE
+    picture: Image.Image,
+    texts: Mapping[str, str],
+    photo: PhotoMetadata = NONE,
+    *,
+    low: Image.Image | None = None,
+    profile: bytes = b"",
 ) -> bytes:
     """Return a PNG file's bytes; the texts, by keyword, precede the image data.
 
-    Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8).
+    Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8). zlib looks for runs of bytes
+    only: in filtered rows it finds hardly anything else (benchmarks/RESULTS.md).
     """
     chunks = chunks_of(photo)
     for keyword, text in texts.items():
         # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
         is_plain = "\0" not in text and as_utf8(text) == text
         (chunks.add_text if is_plain else chunks.add_itxt)(keyword, text)
-    exif = {"exif": exif_of({}, photo.exif)} if photo.exif else {}
+    more = _resolution(photo)
+    if photo.exif:
+        more["exif"] = exif_of({}, photo.exif, profile=profile)
+    more["icc_profile"] = profile or SRGB
+    if low:
+        return deep_png(Pixels(picture, low), chunks, **more)
     file = BytesIO()
-    picture.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION, **exif)
+    picture.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE, **more)
     return file.getvalue()
 
 
 def chunks_of(photo: PhotoMetadata) -> PngImagePlugin.PngInfo:
-    """Return PNG chunks: that colours are sRGB, and the photo's XMP. More may be added.
-
-    Its rendering intent is perceptual, as for photographs: https://www.w3.org/TR/png-3/#11sRGB.
-    """
+    """Return PNG chunks: the photo's XMP. More may be added."""
     chunks = PngImagePlugin.PngInfo()
-    chunks.add(b"sRGB", b"\0")
     if photo.xmp:
         chunks.add_itxt(XMP_KEYWORD, photo.xmp)
     return chunks
@@ -62,22 +74,28 @@ def encoded(
     file: str,
     picture: Image.Image,
     texts: Mapping[str, str],
-    settings: Settings,
+    encoding: Encoding,
     *,
     quality: str | int = "",
     photo: PhotoMetadata = NONE,
+    low: Image.Image | None = None,
+    profile: bytes = b"",
 ) -> bytes:
     """Encode an RGB or RGBA picture with its texts, by keyword, in the format of the file's suffix.
 
     `quality` is the recipe's, "" for the setting. No larger picture than the format allows has such
-    a suffix.
+    a suffix. `low` are the lower bytes of colours with 16 bits, which PNG and TIFF hold. `profile`
+    says which colours they are, b"" for sRGB; an ICC profile is embedded in any case.
     """
     kind = format_of(file)
     if kind is PNG:
-        return encode_png(picture, texts, photo)
-    exif = exif_of(texts, photo.exif)
+        return encode_png(picture, texts, photo, low=low, profile=profile)
+    if kind is TIFF:
+        pixels = Pixels(picture, low)
+        return tiff(pixels, texts, photo.exif, photo.xmp.encode(), profile)
+    exif = exif_of(texts, photo.exif, profile=profile)
     if kind.name == "jpeg":
-        exif, photo = _in_jpeg(file, exif, texts, photo)
+        exif, photo = _in_jpeg(file, exif, texts, photo, profile)
     content = BytesIO()
     # Full colour resolution where there is a choice, because drawings have edges between pure
     # colours. A JPEG without `optimize`: Pillow's buffer is too small for that if it is grainy.
@@ -85,35 +103,44 @@ def encoded(
         content,
         kind.pillow_name,
         exif=exif,
+        icc_profile=profile or SRGB,
         subsampling="4:4:4",
         **({"xmp": photo.xmp.encode()} if photo.xmp else {}),
-        **_quality(kind, quality, settings),
+        **_resolution(photo),
+        **_quality(kind, quality, encoding),
     )
     return content.getvalue()
 
 
 def _in_jpeg(
-    file: str, exif: bytes, texts: Mapping[str, str], photo: PhotoMetadata
+    file: str, exif: bytes, texts: Mapping[str, str], photo: PhotoMetadata, profile: bytes
 ) -> tuple[bytes, PhotoMetadata]:
     """Return what fits into a JPEG's segments of 64 kB, one for EXIF and one for XMP."""
     if len(exif) > MAX_JPEG_EXIF_BYTES and photo.exif:
-        log.warning("%s: the photo's EXIF is left out, as a JPEG has only 64 kB for it", file)
-        exif = exif_of(texts)
+        log.warning("%s: the longest of the photo's EXIF is left out: a JPEG has only 64 kB", file)
+        room = MAX_JPEG_EXIF_BYTES - len(exif_of(texts))
+        exif = exif_of(texts, shortened(photo.exif, room), profile=profile)
     if len(exif) > MAX_JPEG_EXIF_BYTES:  # as that of large sheets
         log.warning("%s: its texts are left out, as a JPEG has only 64 kB for them", file)
-        exif = exif_of({})
+        exif = exif_of({}, profile=profile)
     if len(photo.xmp.encode()) > MAX_JPEG_XMP_BYTES:
-        log.warning("%s: the photo's XMP is left out, as a JPEG has only 64 kB for it", file)
-        photo = marked(NONE, mark_in(photo.xmp))
+        log.warning("%s: the longest of the photo's XMP is left out: a JPEG has only 64 kB", file)
+        xmp = Xmp(photo.xmp)
+        xmp.shorten(MAX_JPEG_XMP_BYTES)
+        photo = replace(photo, xmp=xmp.packet())
     return exif, photo
 
 
-def _quality(kind: Format, wanted: str | int, settings: Settings) -> dict[str, Any]:
+def _resolution(photo: PhotoMetadata) -> dict[str, Any]:
+    return {"dpi": photo.dots_per_inch} if photo.dots_per_inch else {}
+
+
+def _quality(kind: Format, wanted: str | int, encoding: Encoding) -> dict[str, Any]:
     """Return the options for `quality`: the recipe's, or the setting for the setting's format.
 
     The setting `format` may have changed since the file's name was reserved.
     """
-    quality = wanted or (settings.quality if kind.name == settings.format else AUTO)
+    quality = wanted or (encoding.quality if kind.name == encoding.format else AUTO)
     if quality == LOSSLESS and kind.name in WITH_LOSSLESS:
         return {"lossless": True}
     return {"quality": quality if isinstance(quality, int) else kind.quality}

@@ -16,21 +16,26 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import resources
 from io import BytesIO
+from itertools import chain
 from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from picowatch.files.atomic import write_atomically
-from picowatch.files.attempt import unneeded
-from picowatch.files.inside import open_regular
+from picowatch.files import essential
+from picowatch.files.atomic import check_in_place, write_atomically
+from picowatch.files.essential import Writing
+from picowatch.files.names import stem_of
+from picowatch.files.safe_paths import open_regular, read_regular
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.names import MAP, PILLOW_NAMES, picture_files
+from picowatch.outbox.names import MAP, ORIGINALS, PILLOW_NAMES, gallery_file, picture_files
 from picowatch.outbox.pages import (
     Pages,
     entry_from_picture,
@@ -38,53 +43,55 @@ from picowatch.outbox.pages import (
     sheet_entry,
     thumbnail_of,
 )
+from picowatch.outbox.thumbnails import shrink
+from picowatch.outbox.walk import SETTLED_SECONDS, FolderWalk
 
-PAGE = "index.html"
+PAGE, DATA = "index.html", ".picowatch/gallery"
 ASSETS = resources.files("picowatch").joinpath("assets/gallery")
 LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # what the page loads
-SIDE = 384  # a thumbnail's longer side in pixels: sharp in rows of 190 on a dense display
 QUALITY = 80
 METHOD = 2  # of libwebp, 0 to 6: slower ones save a twentieth
+LOOK_SECONDS = 1.0  # between two looks at folders
+LOOKING_REST = 50  # … as many times as long as the last one took
+READ_SECONDS = 0.1  # that a look may take for pictures
+YOUNG_SECONDS = 60.0  # as long as a picture may take to be copied into the outbox
 MOST_PIXELS = 20_000_000  # of a picture that is decoded for a missing thumbnail
 
 
 class Gallery:
     """The gallery of one outbox. Safe to use from several threads."""
 
-    def __init__(self, root: Path, listing: Listing) -> None:
-        """Use the gallery as it is on disk; `show_existing` makes what is missing."""
-        self._root = root
-        self._listing = listing
-        self._folder = root / ".picowatch" / "gallery"
+    def __init__(self, root: Path, listing: Listing, writing: Writing) -> None:
+        """Use the gallery as it is on disk; `catch_up` makes what is missing."""
+        self._root, self._listing, self._writing = root, listing, writing
         self._lock = threading.Lock()
         self._write_page()
-        self._pages = Pages(self._folder)
+        self._pages = Pages(root)
+        self._is_behind, self._next_at = True, float("-inf")
+        self._walk, self._look_at = FolderWalk(root), float("-inf")
+        self._unshown: deque[str] = deque()  # pictures that were put into the outbox
+        self._bare: deque[str] = deque()  # … without a thumbnail
+        self._others: dict[str, tuple[int, int]] = {}  # … that are none of picowatch's, as saved
 
     def add(self, line: dict[str, Any]) -> None:
-        """Show a listed picture, unless it is shown already."""
-        with self._lock:
-            if line["file"] not in self._pages:
-                self._pages.append(picture_entry(self._root, line))
+        """Show a listed picture, in the place of one that had its name and was deleted."""
+        self._change({line["file"]}, lambda: picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
         """Show a contact sheet, possibly instead of an earlier one; `text` is its description."""
         entry = sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
-        if entry is not None:
-            with self._lock:
-                self._pages.remove({file})
-                self._pages.append(entry)
+        self._change({file}, lambda: entry)
 
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
         """Write a picture's thumbnail, which changes `picture`.
 
-        It never delays a picture: if it cannot be written now, the next start writes it, and until
-        then the page shows the picture itself.
+        If it cannot be written now, the next start writes it, and until then the page shows the
+        picture itself.
         """
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
         small = BytesIO()
-        picture.save(small, "WEBP", quality=QUALITY, method=METHOD)
-        with suppress(OSError):
+        shrink(picture).save(small, "WEBP", quality=QUALITY, method=METHOD)
+        with self._writing.optional(f"{DATA}/thumbs"):
             write_atomically(self._thumbnail(file), small.getvalue(), durable=False)
 
     def shown(self, name: str) -> list[str]:
@@ -94,35 +101,154 @@ class Gallery:
                 return [name]
             return [file for file in self._pages.files() if file.startswith(f"{name}/")]
 
+    def files(self) -> list[str]:
+        """Return all pictures and contact sheets that are shown."""
+        with self._lock:
+            return [*self._pages.files()]
+
     def remove(self, files: Collection[str]) -> None:
         """Remove pictures that were deleted, and their thumbnails."""
-        for file in files:
-            self._thumbnail(file).unlink(missing_ok=True)
-        with self._lock:
-            self._pages.remove(files)
+        self._remove_thumbnails(files)
+        self._change(files)
 
-    def show_existing(self, ends: Callable[[], bool] = lambda: False) -> None:
-        """Show all existing pictures and no others, unless picowatch `ends` meanwhile.
+    def keep(
+        self, placed: Mapping[str, str], lines: Mapping[str, dict[str, Any]], *, copies: bool
+    ) -> None:
+        """Show pictures at their new places, and no more at the former ones unless `copies`.
+
+        Of a listed picture, `lines` has its new line.
+        """
+        with self._writing.optional(f"{DATA}/thumbs"):
+            for file, target in placed.items():
+                with suppress(FileNotFoundError):
+                    small = read_regular(self._thumbnail(file))
+                    write_atomically(self._thumbnail(target), small, durable=False)
+        if not copies:
+            self.remove(placed)
+        for target in placed.values():
+            if line := lines.get(target):
+                self.add(line)
+            elif target not in self._pages:
+                self._change((), partial(entry_from_picture, self._root, target))
+
+    def _remove_thumbnails(self, files: Collection[str]) -> None:
+        with self._writing.optional(f"{DATA}/thumbs"):
+            for file in files:
+                self._thumbnail(file).unlink(missing_ok=True)
+
+    def _change(
+        self, gone: Collection[str], entry: Callable[[], dict[str, Any] | None] = lambda: None
+    ) -> None:
+        """Remove pictures, and show one; `catch_up` makes up for what cannot be written."""
+        with self._writing.optional(DATA), self._lock:
+            try:
+                self._pages.load()
+                if any(file in self._pages for file in gone):
+                    self._pages.remove(gone)
+                if shown := entry():
+                    self._pages.append(shown)
+            except OSError:
+                self._is_behind = True
+                raise
+
+    def catch_up(self, ends: Callable[[], bool] = lambda: False) -> None:
+        """Show all existing pictures and no others, at the start and if one could not be shown.
 
         Users delete and restore pictures by hand, and clean-up programs the gallery's own files.
+        Stops if picowatch `ends` meanwhile.
         """
+        if self._is_behind and time.monotonic() >= self._next_at:
+            self._next_at = time.monotonic() + essential.RETRY_SECONDS
+            with self._writing.optional(DATA):
+                self._show_existing(ends)
+                self._is_behind = False
+
+    def _show_existing(self, ends: Callable[[], bool]) -> None:
+        with self._lock:
+            self._pages.load()
+            self._pages.announce()  # which fails before long work does
         there = {file for file in picture_files(self._root) if not MAP.search(file)}
         shown = self._pages.files()
         # What lies behind a link is not in `there`.
         gone = {file for file in shown if file not in there and not lexists(self._root / file)}
-        if gone:
-            self.remove(gone)
+        self._remove_thumbnails(gone)
+        with self._lock:
+            self._pages.remove(gone)
         for entry in self._entries_of(there.difference(shown)):
             with self._lock:
-                self._pages.append(entry)
+                if entry["file"] not in self._pages:  # a publisher may have been faster
+                    self._pages.append(entry)
             if ends():
                 return
 
-    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
-        """Make missing thumbnails, newest first, until `rest(seconds)` returns true.
+    # -- what users do by hand
 
-        It rests as long as each thumbnail took, so that rendering keeps the processor.
+    def look(self) -> None:
+        """Show what users put into the outbox, and no more what they deleted there.
+
+        Each time some folders are looked at, and for a moment pictures are read.
         """
+        began = time.monotonic()
+        if self._is_behind or began < self._look_at:
+            return
+        with self._writing.optional(DATA):
+            try:
+                if found := self._walk.glance(self._folders):
+                    self._compare(found)
+                now = time.monotonic()
+                self._look_at = now + max(LOOK_SECONDS, LOOKING_REST * (now - began))
+                self._show_some(now + READ_SECONDS)
+            except OSError:
+                self._is_behind = True  # the walk does not find it again
+                raise
+
+    def _folders(self) -> set[str]:
+        with self._lock:
+            return {file.rpartition("/")[0] for file in self._pages.files()}
+
+    def _compare(self, found: Mapping[str, Collection[str]]) -> None:
+        """Remove pictures that are gone from these folders, and note those that are not shown."""
+        with self._lock:
+            shown = {*self._pages.files()}
+        missing = [file for file in shown if file not in found.get(file.rpartition("/")[0], shown)]
+        # What lies behind a link is in no folder.
+        if gone := {file for file in missing if not lexists(self._root / file)}:
+            check_in_place(self._root)  # else all are away, and will be there again
+            self.remove(gone)
+        known = shown.union(self._unshown)
+        for file in sorted({*chain.from_iterable(found.values())} - known):
+            with suppress(OSError):
+                status = (self._root / file).lstat()
+                age = time.time() - status.st_ctime
+                saved = status.st_size, status.st_mtime_ns
+                if self._others.get(file) != saved and age > SETTLED_SECONDS:
+                    self._others[file] = saved  # until it is shown
+                    self._unshown.append(file)
+                # What was published a moment ago is about to be listed and shown, and what is being
+                # copied slowly is no picture yet.
+                if age < YOUNG_SECONDS:
+                    self._walk.look_again(file.rpartition("/")[0])
+
+    def _show_some(self, until: float) -> None:
+        """Show pictures that were found, and make thumbnails, as long as there is time."""
+        while self._unshown and time.monotonic() < until:
+            self._show(self._unshown.popleft())
+        while self._bare and time.monotonic() < until:
+            with suppress(OSError):
+                self._make_thumbnail(self._bare.popleft())
+
+    def _show(self, file: str) -> None:
+        """Show a picture by its own texts; nobody can show one without any."""
+        if (entry := entry_from_picture(self._root, file)) and not _is_original(entry):
+            with self._lock:
+                if file not in self._pages:
+                    self._pages.append(entry)
+            del self._others[file]
+            if not self._thumbnail(file).exists():
+                self._bare.append(file)
+
+    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
+        """Make missing thumbnails, newest first, until `rest`; it rests as long as each took."""
         for file in reversed(self._pages.files()):
             began = time.monotonic()
             with suppress(OSError):
@@ -144,28 +270,34 @@ class Gallery:
                 self.add_thumbnail(file, picture.convert(mode))
 
     def _thumbnail(self, file: str) -> Path:
-        return self._folder / "thumbs" / thumbnail_of(file)
+        return gallery_file(self._root, f"thumbs/{thumbnail_of(file)}")
 
     def _entries_of(self, files: Collection[str]) -> Iterator[dict[str, Any]]:
         """Yield the entries of pictures: of listed ones from their lines, then of the others."""
         others = set(files)
         for line in self._listing.all() if files else ():
-            if line["file"] in others:
+            if line.get("file") in others:
                 others.remove(line["file"])
                 yield picture_entry(self._root, line)
-        yield from filter(None, (entry_from_picture(self._root, file) for file in sorted(others)))
+        for file in sorted(others):
+            if (entry := entry_from_picture(self._root, file)) and not _is_original(entry):
+                yield entry
 
     def _write_page(self) -> None:
-        """Write index.html and, beside the data, the files that it loads.
-
-        A folder that is in the place of one of them stays, and does no harm.
-        """
+        """Write index.html and what it loads; a folder in the place of one of them stays."""
         for source in ASSETS.iterdir():
-            target = (self._root if source.name == PAGE else self._folder) / source.name
-            content = LOADED.sub(_address, source.read_bytes())
-            if not target.is_file() or target.read_bytes() != content:
-                with unneeded(source.name):
+            content, name = LOADED.sub(_address, source.read_bytes()), source.name
+            with self._writing.optional(name):
+                target = self._root / PAGE if name == PAGE else gallery_file(self._root, name)
+                if not target.is_file() or target.read_bytes() != content:
                     write_atomically(target, content)
+
+
+def _is_original(entry: dict[str, Any]) -> bool:
+    """Whether an unlisted picture is an archived original; recipes' folders may have that name."""
+    folder, recipe = entry["file"].rpartition("/")[0], entry["recipe"]
+    is_its_own = folder in (stem_of(recipe), recipe.rpartition("/")[0])
+    return folder.endswith(f"/{ORIGINALS}") and not is_its_own
 
 
 def _address(loaded: re.Match[bytes]) -> bytes:

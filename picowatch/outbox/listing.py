@@ -1,5 +1,6 @@
-"""images.jsonl, the published pictures, and failures.jsonl: one JSON object per line."""
+"""images.jsonl, the published pictures and their recipes, and failures.jsonl: lines of JSON."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from threading import Lock
 from typing import IO, Any
 
 from picowatch.files.atomic import append
-from picowatch.files.inside import open_regular
+from picowatch.files.safe_paths import open_regular
 from picowatch.metadata import Chunk
 from picowatch.recipe.request import ImageRequest
 
@@ -21,7 +22,7 @@ OWN = {
     "file": "the picture, below the outbox",
     "recipe": "the recipe's path below the inbox, as it was when its rendering began",
     "finished": "when the picture was finished, in UTC: `2026-11-21T09:00:05+00:00`",
-    "seconds": "how long rendering took; a batch's time is divided equally among its pictures",
+    "seconds": "how long rendering took; what a batch did together is divided among its pictures",
     "device": "what rendered it: `cpu`, `cuda:0 (NVIDIA H200)`",
     "size": "the picture's, after `hires` and `upscale`: `512x768`; `width` and `height` are those "
     "of the first pass",
@@ -31,9 +32,17 @@ OWN = {
     "entry_index": "which entry of the recipe it was in the save of `save_digest`, from 0",
     "image_index": "which image of that entry, from 0",
     "entry_digest": "sha256 of that entry; the second of equal ones ends in `-1`",
+    "moved": "the path that `picowatch keep` moved it from; this line replaces an earlier one",
 }
 
-
+# What a line about a recipe has instead.
+OF_RECIPES = {
+    "done": "sha256 of the recipe's bytes: everything that this save requests is rendered",
+    "renamed": "the path that the recipe had before",
+    "gone": "true for a recipe that was deleted, or archived by `when_done`",
+    "recipe": "the recipe's path below the inbox",
+    "time": "when that was noticed, in UTC",
+}
 # What a line of failures.jsonl has.
 OF_FAILURES = {
     "recipe": "the path of the recipe or dropped picture below the inbox",
@@ -46,42 +55,45 @@ OF_FAILURES = {
 
 
 class Listing:
-    """An append-only list that several threads write. Each line has at least its `key`."""
+    """An append-only list that several threads write."""
 
-    def __init__(self, path: Path, key: str = "file") -> None:
-        """Cut off a last line that a crash left incomplete or a power cut damaged.
-
-        Each line is durable before the next is written, so only the last one can be damaged.
-        """
-        self._path, self._key = path, key
-        self._lock = Lock()
-        if path.exists():
-            with path.open("rb+") as file:
-                start, tail = _tail(file)
-                whole = tail[: tail.rfind(b"\n") + 1]
-                last = whole.rfind(b"\n", 0, -1) + 1
-                end = len(whole) if _object(whole[last:]) is not None else last
-                if end < len(tail):
-                    file.truncate(start + end)
+    def __init__(self, path: Path, *, follows_links: bool = False) -> None:
+        self._path, self._follows_links = path, follows_links
+        self._lock, self._is_whole = Lock(), False
 
     def append(self, *lines: dict[str, Any]) -> None:
         """Add lines, durably; an error leaves the file as it was."""
         text = "".join(f"{_json(line)}\n" for line in lines)
         with self._lock:
-            append(self._path, text.encode())
+            if not self._is_whole:
+                self._cut_off_damage()
+                self._is_whole = True
+            append(self._path, text.encode(), follows_links=self._follows_links)
+
+    def _cut_off_damage(self) -> None:
+        """Cut off a last line that a crash or power cut damaged: all before it are durable."""
+        with self._opened() as file:
+            start, tail = _tail(file)
+        whole = tail[: tail.rfind(b"\n") + 1]
+        last = whole.rfind(b"\n", 0, -1) + 1
+        end = len(whole) if _object(whole[last:]) is not None else last
+        if end < len(tail):
+            os.truncate(self._path, start + end)
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the last lines, some hundreds, oldest first."""
         with self._opened() as file:
-            return list(self._lines(_tail(file)[1].splitlines(keepends=True)))
+            return list(_lines(_tail(file)[1].splitlines(keepends=True)))
 
     def all(self) -> Iterator[dict[str, Any]]:
         with self._opened() as file:
-            yield from self._lines(file)
+            yield from _lines(file)
 
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
         """Open the list, as an empty one if it is missing; never a pipe, which might block."""
+        if not self._follows_links and self._path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._path))
         try:
             handle = open_regular(self._path)
         except FileNotFoundError:
@@ -90,16 +102,31 @@ class Listing:
             with os.fdopen(handle, "rb") as file:
                 yield file
 
-    def _lines(self, texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-        """Yield valid lines: the first may be cut off, and users may have edited the file."""
-        for text in texts:
-            line = _object(text)
-            if line and isinstance(line.get(self._key), str):
-                yield line
-
     def recent_files(self) -> list[str]:
-        """Return the files in the last lines, oldest first."""
-        return [line["file"] for line in self.recent()]
+        """Return the pictures in the last lines, oldest first; moving one makes it no younger."""
+        files: dict[str, str] = {}  # as they were called at first
+        for line in filter(is_picture, self.recent()):
+            was = next((key for key, file in files.items() if file == line.get("moved")), None)
+            if was is not None:
+                files[was] = line["file"]
+            elif "moved" not in line:
+                files.pop(line["file"], None)
+                files[line["file"]] = line["file"]
+        return [*files.values()]
+
+    def recent_digests(self) -> dict[str, object]:
+        """Return the digests of the pictures in the last lines; a later one replaces another."""
+        return {line["file"]: line.get("digest") for line in self.recent() if is_picture(line)}
+
+
+def _lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield valid lines: the first may be cut off, and users may have edited the file."""
+    return filter(None, map(_object, texts))
+
+
+def is_picture(line: dict[str, Any]) -> bool:
+    """Whether a line of images.jsonl is that of a picture, not of a recipe."""
+    return isinstance(line.get("file"), str)
 
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:
@@ -119,7 +146,7 @@ def _json(line: dict[str, Any]) -> str:
     text = json.dumps(line, ensure_ascii=False)
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def _object(text: bytes) -> dict[str, Any] | None:

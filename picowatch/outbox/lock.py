@@ -23,7 +23,7 @@ class OutboxLock:
         Raises OutboxInUse, which names the process that has the lock, or OSError.
         """
         self.outbox = outbox
-        path = self._path = _path(outbox)
+        path = _path(outbox)
         make_folder(path.parent)
         path.open("a").close()
         self._file: IO[str] = path.open("r+")
@@ -47,7 +47,7 @@ class OutboxLock:
 
     def is_in_place(self) -> bool:
         """Whether the outbox is there: no event reports that it was moved or unmounted."""
-        return _id(self._path) == self._lock_id
+        return self.is_of(self.outbox)
 
     def is_replaced(self) -> bool:
         """Whether another outbox is at the path, or the lock was deleted: it can be made again.

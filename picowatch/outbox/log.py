@@ -10,9 +10,9 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from traceback import format_exception
-from typing import TextIO
 
-from picowatch.files.atomic import check_in_place
+from picowatch.files.atomic import FolderAway, check_in_place, open_to_append
+from picowatch.files.essential import Writing
 from picowatch.streams import harmless, harmless_lines
 
 LOG_BYTES = 10 * 1024 * 1024
@@ -29,12 +29,38 @@ class LineFormatter(logging.Formatter):
         return f"{line}\n{trace}" if trace else line
 
 
+# What a line of JSON has besides time, level and message; log calls give it as `extra`.
+EVENTS = {
+    "started": "picowatch watches the inbox",
+    "ended": "it ends",
+    "saved": "a save was accepted",
+    "refused": "a save was refused; `code`: `mistake` or `unusable`",
+    "renamed": "a recipe has another name",
+    "gone": "a recipe was deleted, and what waited is cancelled",
+    "warning": "something in a recipe is rendered otherwise than written",
+    "ignored": "a file is not taken; `code`: `never_run`",
+    "loading": "an engine loads a checkpoint",
+    "picture": "a picture is published, which took so many `seconds`",
+    "failed": "an image failed",
+    "engine": "an engine died, or cannot start",
+    "finished": "a folder is finished, or the queue is empty; `seconds` of rendering in all",
+    "command": "a command of a user was carried out",
+    "trouble": "a file cannot be written",
+    "recovered": "it can be written again",
+    "other": "anything else",
+}
+FIELDS = ("event", "recipe", "picture", "seconds", "code")
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, message."""
+    """One JSON object per line: time, level, event, what it is about, and the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z")
-        line = {"time": time, "level": record.levelname.lower(), "message": _message(record)}
+        line = {"time": time, "level": record.levelname.lower(), "event": "other"}
+        given = {name: getattr(record, name, None) for name in FIELDS}
+        line |= {name: value for name, value in given.items() if value is not None}
+        line["message"] = _message(record)
         if trace := _traceback(record):
             line["traceback"] = trace
         return json.dumps(line, ensure_ascii=True)
@@ -52,33 +78,32 @@ def _traceback(record: logging.LogRecord) -> str:
     return harmless_lines(text).rstrip()
 
 
-class _TolerantHandler(logging.Handler):
-    """A handler whose target may be full or gone for a while, without printing tracebacks."""
+class LogFile(RotatingFileHandler):
+    """The rotated log file, reopened if somebody deletes or renames it."""
+
+    def __init__(self, path: Path, writing: Writing) -> None:
+        self._path, self._writing = path, writing
+        super().__init__(path, "a", LOG_BYTES, LOG_FILES, encoding="utf-8", delay=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._writing.optional(self._path.name):
+            with suppress(FolderAway):
+                self._follow()
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise error  # in `emit`
+        super().handleError(record)
 
     def close(self) -> None:
         with suppress(OSError):
             super().close()
 
-
-class LogFile(_TolerantHandler, RotatingFileHandler):
-    """The rotated log file, reopened if somebody deletes or renames it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            self._follow()
-        super().emit(record)
-
     def _open(self) -> TextIOWrapper:
         check_in_place(self._path)
-        return self._path.open("a", encoding="utf-8")
+        return open(self._path, "a", encoding="utf-8", opener=open_to_append)
 
     def _follow(self) -> None:
         if self.stream is None:
@@ -90,10 +115,6 @@ class LogFile(_TolerantHandler, RotatingFileHandler):
         with suppress(OSError):
             self.stream.close()
         self.stream = new
-
-
-class PlainHandler(_TolerantHandler, logging.StreamHandler[TextIO]):
-    """A handler for lines on standard output or another stream."""
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from os.path import lexists
 from pathlib import Path, PurePosixPath
 
 from picowatch.files.names import is_picture_name
-from picowatch.metadata.texts import fits_jpeg
+from picowatch.files.safe_paths import to_write
+from picowatch.metadata.embedded_text import fits_jpeg
 from picowatch.recipe.converters import SAME
+from picowatch.recipe.photo_names import filled, has_number
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import Settings
 
 SIDECAR_ENDING = ".txt"
 
@@ -44,28 +45,33 @@ class Format:
 
 
 FORMATS = {
-    one.name: one
-    for one in (
+    kind.name: kind
+    for kind in (
         Format("png", ".png", 2**31 - 1),
         Format("jpeg", ".jpg", 65_500, 92, transparent=False),  # libjpeg's JPEG_MAX_DIMENSION
         Format("webp", ".webp", 16_383, 90),  # 14 bits
         Format("avif", ".avif", 16_384, 80),  # what browsers decode
+        Format("tiff", ".tif", 2**31 - 1),
     )
 }
-PNG = FORMATS["png"]
+PNG, TIFF = FORMATS["png"], FORMATS["tiff"]
 # The formats of `format: same`, by the photo's suffix; others are without loss.
 _SAME_AS = {
-    **{one.ending: one.name for one in FORMATS.values()},
+    ".tiff": "tiff",
+    **{kind.ending: kind.name for kind in FORMATS.values()},
     **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".hif"), "jpeg"),
 }
-ENDINGS = tuple(one.ending for one in FORMATS.values())
-PILLOW_NAMES = tuple(one.pillow_name for one in FORMATS.values())
+ENDINGS = tuple(kind.ending for kind in FORMATS.values())
+PILLOW_NAMES = tuple(kind.pillow_name for kind in FORMATS.values())
 
 LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
+STATE = ".picowatch"
+SUMMARY = "summary.txt"
 OWN_NAMES = {
     *LATEST,
     *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", "failures.jsonl"),
-    ".picowatch",
+    SUMMARY,
+    STATE,
 }
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 MAP_ENDING = ".control{}.png"
@@ -95,10 +101,11 @@ DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
 class OutboxNames:
     """Gives recipes their folders and pictures their files, all as paths below the outbox."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Name new pictures by `file_name` and `format` of these settings."""
-        self._settings = settings
-        self._outbox = outbox = settings.outbox
+    def __init__(
+        self, outbox: Path, file_name: str = "{number}", picture_format: str = "png"
+    ) -> None:
+        """Name new pictures by the settings `file_name` and `format`; other names need neither."""
+        self._outbox, self._file_name, self._format = outbox, file_name, picture_format
         # Some shares report nothing or 0; hardly any program works with shorter names than 100.
         limit = os.pathconf(outbox, "PC_NAME_MAX")
         self._max_name_bytes = limit if 100 <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
@@ -151,7 +158,7 @@ class OutboxNames:
 
         If `file_name` begins otherwise, 0, too: names that are taken are passed over anyway.
         """
-        if not self._settings.file_name.startswith("{number"):
+        if not self._file_name.startswith("{number"):
             return 0
         try:
             names = [child.name for child in (self._outbox / folder).iterdir()]
@@ -177,7 +184,7 @@ class OutboxNames:
             "width": request.width,
             "height": request.height,
         }
-        name = self._settings.file_name.format_map(fields)
+        name = self._file_name.format_map(fields)
         if request.variation_strength:  # all variations have one seed
             name += f"-{request.variation_seed}"
         # If an image has no {picture}, the name might begin with a dot: a hidden file.
@@ -186,18 +193,20 @@ class OutboxNames:
     def of_dropped(
         self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool
     ) -> str | None:
-        """Return the path of a dropped picture's result, or None if anything exists there."""
+        """Return the path of a dropped picture's result, or None if anything exists there.
+
+        If the request replaces an earlier result, what exists is for the ledger to judge.
+        """
         path = PurePosixPath(recipe)
-        name = path.name if keeps_ending else path.stem
-        later = f"-{number}" if number > 1 else ""
+        stem = path.name if keeps_ending else path.stem
+        pattern = request.name or "{stem}"
+        name = filled(pattern, stem=stem, folder=path.parent.name or "inbox", number=number)
+        later = f"-{number}" if number > 1 and not has_number(pattern) else ""
         name = f"{self._fitting(_portable(name), len(later) + ROOM)}{later}"
-        return self._free(recipe, name, self._kind(request))
+        return self._free(recipe, name, self._kind(request), replaces=request.replace)
 
     def sheet(self, recipe: str, number: int, first: str) -> str | None:
-        """Return a contact sheet's path, or None if anything exists there already.
-
-        It has the format of its first picture, and its name if the picture was dropped.
-        """
+        """Return a contact sheet's path, in its first picture's format, or None if it is taken."""
         name = f"{number:04}-sheet"
         if is_picture_name(recipe):
             later = f"-{number}" if number > 1 else ""
@@ -205,10 +214,7 @@ class OutboxNames:
         return self._free(recipe, name, format_of(first))
 
     def archived(self, file: str, number: int, recipe: str) -> str:
-        """Return a path for a file in its recipe's folder; another one for each number, from 1 on.
-
-        The file is the recipe itself, or a dropped picture's sidecar.
-        """
+        """Return the numbered path for a recipe, or a dropped picture's sidecar, in its folder."""
         path = PurePosixPath(file)
         ending = (f"-{number}" if number > 1 else "") + _portable(path.suffix)
         folder = self.folder(recipe)
@@ -218,13 +224,26 @@ class OutboxNames:
             ending = f"_{ending}"
         return f"{folder}/{self._fitting(_portable(path.stem), len(ending))}{ending}"
 
-    def _fitting(self, name: str, room: int = 0) -> str:
+    def folder_to_keep(self, name: str) -> str | None:
+        """Return the folder for pictures that users keep; None if a recipe cannot have this one."""
+        parts = PurePosixPath(name).parts
+        is_shown = parts and not parts[0].startswith(".")
+        return "/".join(parts) if is_shown and self._folders(parts) == [*parts] else None
+
+    def kept(self, file: str, folder: str, number: int) -> str:
+        """Return a picture's path in another folder, from the second one on with a number."""
+        kind = format_of(file)
+        name = PurePosixPath(file).name.removesuffix(kind.ending)
+        later = f"-{number}" if number > 1 else ""
+        return f"{folder}/{self._fitting(name, len(later + kind.ending))}{later}{kind.ending}"
+
+    def _fitting(self, name: str, room: int) -> str:
         """Shorten a name to what the file system takes; a hash keeps it unique."""
         if len(os.fsencode(name)) + room <= self._max_name_bytes:
             return name
         return self._tagged(name, name, room)
 
-    def _tagged(self, name: str, whole: str, room: int = 0) -> str:
+    def _tagged(self, name: str, whole: str, room: int) -> str:
         """Add a hash of `whole` to a name, shortened to what the file system takes."""
         digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
         most = self._max_name_bytes - room - 9
@@ -232,44 +251,37 @@ class OutboxNames:
 
     def _kind(self, request: ImageRequest) -> Format:
         """Return a picture's format: PNG if it or its settings do not fit into the one wanted."""
-        kind = kind_wanted(request, self._settings)
-        return kind if _fits(request, kind) else PNG
+        kind = self.kind_wanted(request)
+        has_room = kind.name != "jpeg" or (fits_jpeg(request) and not request.may_be_transparent)
+        return kind if has_room and max(request.published_size) <= kind.longest_side else PNG
 
-    def _free(self, recipe: str, name: str, kind: Format) -> str | None:
-        """Return the file of this name, or None if anything exists there, with any suffix.
+    def kind_wanted(self, request: ImageRequest) -> Format:
+        """Return the format that a recipe or the setting asks for."""
+        wanted: str = request.format or self._format
+        if wanted == SAME:
+            photos = [request.image, *(use.image for use in request.references)]
+            photo = next(filter(None, [*photos, *(use.image for use in request.control)]))
+            wanted = _SAME_AS.get(PurePosixPath(photo).suffix.lower(), "png")
+        return FORMATS[wanted]
 
-        A picture of another format, or a text, of the same name would seem to belong to it.
-        """
+    def _free(self, recipe: str, name: str, kind: Format, *, replaces: bool = False) -> str | None:
+        """Return the file of this name, or None if a picture or text has it, with any suffix."""
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
             name += "_"
         if MAP.search(f"{name}.png"):  # else it would be replaced and deleted as a control map
             name += "_"
         path = f"{self.folder(recipe)}/{self._fitting(name, len(kind.ending))}"
-        if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
-            return None
-        return path + kind.ending
+        taken = (lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING))
+        return None if not replaces and any(taken) else path + kind.ending
 
-
-def kind_wanted(request: ImageRequest, settings: Settings) -> Format:
-    """Return the format that a recipe or the settings ask for."""
-    wanted: str = request.format or settings.format
-    if wanted == SAME:
-        photos = [request.image, *(use.image for use in request.references)]
-        photo = next(filter(None, [*photos, *(use.image for use in request.control)]))
-        wanted = _SAME_AS.get(PurePosixPath(photo).suffix.lower(), "png")
-    return FORMATS[wanted]
-
-
-def _fits(request: ImageRequest, kind: Format) -> bool:
-    cutout = request.cutout
-    is_transparent = not cutout.background if cutout else request.is_transparent
-    has_room = kind.name != "jpeg" or (fits_jpeg(request) and not is_transparent)
-    return has_room and max(request.published_size) <= kind.longest_side
+    def exists(self, file: str) -> bool:
+        """Return whether anything has this path below the outbox."""
+        return lexists(f"{self._outbox}/{file}")
 
 
 def format_of(file: str) -> Format:
     """Return the format that a file's suffix names; PNG for any other suffix."""
-    return next((one for one in FORMATS.values() if file.endswith(one.ending)), PNG)
+    return next((kind for kind in FORMATS.values() if file.endswith(kind.ending)), PNG)
 
 
 def sidecar_of(file: str) -> str:
@@ -281,6 +293,20 @@ def map_of(file: str, index: int) -> str:
     """Return the path of a picture's control map; from the second one on with a number."""
     number = f"-{index + 1}" if index else ""
     return f"{PurePosixPath(file).with_suffix('')}{MAP_ENDING.format(number)}"
+
+
+def gallery_file(outbox: Path, name: str) -> Path:
+    """Return a file of the gallery's data; raise OSError if links lead its folder elsewhere."""
+    return to_write(outbox / STATE, f"gallery/{name}")
+
+
+def is_own_file(path: str) -> bool:
+    """Whether a path below the outbox is picowatch's own file, and no picture."""
+    first = path.partition("/")[0].casefold()
+    if is_picture_name(path):
+        return first == STATE
+    is_own = first in OWN_NAMES or ROTATED_LOG.fullmatch(first) is not None
+    return is_own or path.endswith((ERROR_ENDING, WARNING_ENDING))
 
 
 def picture_files(outbox: Path) -> Iterator[str]:

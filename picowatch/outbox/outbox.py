@@ -4,9 +4,11 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
+from functools import partial
+from itertools import count, takewhile
 from os.path import lexists
 from pathlib import Path
 from typing import Any
@@ -16,65 +18,106 @@ from PIL import Image
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import (
     check_in_place,
-    copy_atomically,
     leftovers,
+    make_folder,
     sync_folder,
     write_atomically,
 )
-from picowatch.files.attempt import unneeded
-from picowatch.files.inside import leads_out, open_regular, sha256_of
+from picowatch.files.essential import Writing
+from picowatch.files.names import first_folder
+from picowatch.files.safe_paths import read_regular, sha256_of, to_write
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.commands import COMMANDS
-from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
+from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, encode_png, encoded
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import LATEST, OutboxNames, format_of, map_of, sidecar_of
-from picowatch.outbox.photo_metadata import DRAWN, NONE, marked
+from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
 from picowatch.recipe.fields import Axis
-from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
+
+FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
+_FORBIDDEN = "No permission to {}", FOLDER_REMEDY
+# Errors that concern one picture and no other; in words, with what to do about it.
+_WHY_KEPT = {
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EXDEV: (
+        "A link in its path leads out of the outbox",
+        "Delete it there, or put a folder in the link's place.",
+    ),
+    errno.EISDIR: ("It is a folder", "Move it away."),
+    errno.ELOOP: ("It is a link", "Put the file itself in its place."),
+    errno.EINVAL: ("It is no file", "Move it away."),
+}
+
+
+def why_kept(error: OSError, action: str) -> tuple[str, str]:
+    """Return why a picture stays as it is, and what to do; raise errors that concern others."""
+    if error.errno not in _WHY_KEPT:
+        raise error
+    why, remedy = _WHY_KEPT[error.errno]
+    return why.format(action), remedy
 
 
 class Outbox:
     """One outbox folder: its pictures and archived recipes, and the parts for everything else."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        root: Path,
+        writing: Writing,
+        *,
+        file_name: str,
+        encoding: Encoding,
+        sidecar: str,
+        ai_mark: bool,
+    ) -> None:
         """Use a folder that exists and is locked."""
-        self._settings = settings
+        self.root, self._writing, self._sidecar = root, writing, sidecar
         # That of sheets and previews, if pictures are to be marked.
-        self.mark = marked(NONE, DRAWN if settings.ai_mark else "")
-        self.root = root = settings.outbox
-        self.names = OutboxNames(settings)
-        self.listing = Listing(root / "images.jsonl")
-        self.failures = Listing(root / "failures.jsonl", "recipe")
-        self.gallery = Gallery(root, self.listing)
-        self.problems = ProblemFiles(root, self.names)
-        self.status = StatusFiles(root, self.problems)
+        self.mark = only_marked(DRAWN if ai_mark else "")
+        self.names, self.encoding = OutboxNames(root, file_name, encoding.format), encoding
+        self.listing = Listing(root / "images.jsonl", follows_links=True)  # it may be elsewhere
+        self.failures = Listing(root / "failures.jsonl")
+        self.gallery = Gallery(root, self.listing, writing)
+        self.problems = ProblemFiles(root, self.names, writing)
+        self.status = StatusFiles(root, self.problems, writing)
 
-    def publish(
+    def hand_group_on(self, recipe: str, inbox: Path) -> None:
+        """Give a new folder of results the group of its folder in the inbox, if that is allowed.
+
+        Only where both hand their groups on.
+        """
+        folder = self.root / self.names.folder(recipe).partition("/")[0]
+        with suppress(OSError):
+            theirs, own = (inbox / first_folder(recipe)).stat(), self.root.stat()
+            hand_on = theirs.st_mode & own.st_mode & stat.S_ISGID
+            if hand_on and theirs.st_gid != own.st_gid and not folder.exists():
+                make_folder(folder)
+                os.chown(folder, -1, theirs.st_gid)
+
+    def publish(self, file: str, content: bytes) -> None:
+        """Write an encoded picture durably. `show` comes next, or `complete` after a crash."""
+        write_atomically(self.root / file, content)
+
+    def show(
         self, file: str, picture: Image.Image, texts: Mapping[str, str], content: bytes
     ) -> None:
-        """Write an encoded picture atomically; it is durable when this returns.
-
-        Its sidecar is written next; after a crash in between, `complete` writes it.
-        """
-        write_atomically(self.root / file, content)
+        """Write what belongs to a published picture; no picture fails because of it."""
         self._write_sidecar(file, texts)
         self._write_latest(file, content)
         self.gallery.add_thumbnail(file, picture)
 
     def publish_maps(self, file: str, maps: Sequence[Image.Image]) -> None:
-        """Write the control maps of a picture beside it, as NAME.control.png.
-
-        No picture fails because of them.
-        """
+        """Write the control maps of a picture beside it, as NAME.control.png."""
         for index, picture in enumerate(maps):
             name = map_of(file, index)
-            with unneeded(name):
+            with self._writing.optional(name):
                 write_atomically(self.root / name, encode_png(picture, {}), durable=False)
 
     def publish_sheet(
@@ -85,13 +128,10 @@ class Outbox:
         side: int,
         about: Mapping[str, Any],
     ) -> None:
-        """Draw a contact sheet and write it; `about` says what it shows.
-
-        Raises SheetTooLarge.
-        """
+        """Draw and write a contact sheet; `about` says what it shows. Raises SheetTooLarge."""
         sheet = contact_sheet(cells, axes, side)
         text = json.dumps(about, ensure_ascii=False)
-        content = encoded(file, sheet, {SHEET_KEYWORD: text}, self._settings, photo=self.mark)
+        content = encoded(file, sheet, {SHEET_KEYWORD: text}, self.encoding, photo=self.mark)
         write_atomically(self.root / file, content)
         self.gallery.add_sheet(file, sheet, text)
 
@@ -101,76 +141,81 @@ class Outbox:
             self._write_sidecar(file, read_texts(self.root / file))
 
     def _write_sidecar(self, file: str, texts: Mapping[str, str]) -> None:
-        """Write A1111's text and a line break, as A1111 does, unless something is at that path.
-
-        No picture fails because of it.
-        """
+        """Write A1111's text and a line break, as A1111 does, unless something is at that path."""
         sidecar = sidecar_of(file)
         path = self.root / sidecar
-        if self._settings.sidecar == "none" or PARAMETERS not in texts:
+        if self._sidecar == "none" or PARAMETERS not in texts:
             return
         content = f"{texts[PARAMETERS]}\n".encode()
-        with unneeded(sidecar):
-            if not lexists(path):
+        with self._writing.optional(sidecar):
+            is_replaced = path.is_file() and _replaces(texts)
+            if is_replaced or not lexists(path):
                 write_atomically(path, content)
             elif not path.is_file() or path.read_bytes() != content:
                 log.warning("%s exists already; it was not overwritten", sidecar)
 
     def show_as_latest(self, file: str) -> None:
         """Make this picture the latest one, if it still exists."""
-        try:
-            with os.fdopen(open_regular(self.root / file), "rb") as picture:
-                content = picture.read()
-        except OSError:
-            return
-        self._write_latest(file, content)
+        with suppress(OSError):
+            self._write_latest(file, read_regular(self.root / file))
 
     def _write_latest(self, file: str, content: bytes) -> None:
-        """Write latest.png, latest.jpg and so on; no picture fails if that is impossible."""
+        """Write latest.png, latest.jpg and so on."""
         latest = f"latest{format_of(file).ending}"
-        with unneeded(latest):
+        with self._writing.optional(latest):
             write_atomically(self.root / latest, content, durable=False)
             for other in set(LATEST) - {latest}:  # the former one, in another format
                 (self.root / other).unlink(missing_ok=True)
 
-    def delete(self, files: Collection[str]) -> list[str]:
+    def delete(self, files: Collection[str]) -> dict[str, tuple[str, str]]:
         """Delete pictures that the gallery shows, durably, with their sidecars and control maps.
 
-        Returns those in folders without write permission. May be repeated: the gallery forgets the
-        pictures last. Their lines stay in images.jsonl, so that a rebuilt ledger knows that they
-        were rendered.
+        Returns those that stay, each with why and what to do. May be repeated: the gallery forgets
+        the pictures last. Their lines stay in images.jsonl, so that a rebuilt ledger knows that
+        they were rendered.
         """
         self._replace_latest(files)
-        kept = []
+        kept: dict[str, tuple[str, str]] = {}
         for file in files:
             try:
                 self._unlink(file)
-            except PermissionError:
-                kept.append(file)
+            except OSError as error:
+                kept[file] = why_kept(error, "delete")
+        gone = [file for file in files if file not in kept]
+        self._sync_folders(gone)
+        self.gallery.remove(gone)
+        return kept
+
+    def _sync_folders(self, files: Iterable[str]) -> None:
         for folder in {(self.root / file).parent for file in files}:
             if folder.is_dir():
                 sync_folder(folder)
-        self.gallery.remove([file for file in files if file not in kept])
-        return kept
 
     def _unlink(self, file: str) -> None:
         """Delete the picture last, as it tells its sidecar from another text of that name."""
-        path = self.root / file
-        check_in_place(path)
-        if leads_out(self.root, str(path.parent)):
-            raise OSError(errno.EXDEV, "its folder is a link that leads out of the outbox")
+        check_in_place(self.root / file)
+        path = to_write(self.root, file)
         if not path.parent.is_dir():
             return
-        for index in count():
-            map_path = self.root / map_of(file, index)
-            if not lexists(map_path):
-                break
-            map_path.unlink()
-        with suppress(PictureUnreadable, OSError):
-            texts, sidecar = read_texts(path), self.root / sidecar_of(file)
-            if sidecar.read_bytes() == f"{texts.get(PARAMETERS)}\n".encode():
-                sidecar.unlink()
+        for beside in self.beside(file):
+            (self.root / beside).unlink()
         path.unlink(missing_ok=True)
+
+    def beside(self, file: str) -> list[str]:
+        """Return a picture's control maps and its sidecar, but no other text of that name."""
+        maps = map(partial(map_of, file), count())
+        found = list(takewhile(lambda path: lexists(self.root / path), maps))
+        with suppress(PictureUnreadable, OSError):
+            texts, sidecar = read_texts(self.root / file), sidecar_of(file)
+            if (self.root / sidecar).read_bytes() == f"{texts.get(PARAMETERS)}\n".encode():
+                found.append(sidecar)
+        return found
+
+    def leave(self, files: Iterable[str]) -> None:
+        """Delete pictures that were moved at their former places, durably."""
+        for file in files:
+            self._unlink(file)
+        self._sync_folders(files)
 
     def _replace_latest(self, deleted: Collection[str]) -> None:
         """Let latest.png show the newest picture that stays, of the last some hundred."""
@@ -179,7 +224,7 @@ class Outbox:
                 self.show_as_latest(file)
                 return
         for name in LATEST:
-            with unneeded(name):
+            with self._writing.optional(name):
                 (self.root / name).unlink(missing_ok=True)
 
     def exists(self, file: str) -> bool:
@@ -193,20 +238,19 @@ class Outbox:
         except (PictureUnreadable, KeyError):
             return False
 
-    def repair(
-        self, recipes: Collection[str], wrong: Collection[str], ends: Callable[[], bool]
-    ) -> None:
-        """Repair what a crash or a power cut left, and show in the gallery what exists.
+    def repair(self, recipes: Collection[str], wrong: Collection[str]) -> None:
+        """Repair what a crash or a power cut left.
 
         `recipes` are all in the ledger, `wrong` those with an error. latest.png is not durable.
         """
         for folder, _, _ in os.walk(self.root):
             if not folder.endswith(f"/{COMMANDS}"):  # where other processes write
                 for leftover in leftovers(Path(folder)):
-                    leftover.unlink(missing_ok=True)
+                    with self._writing.optional(leftover.name):
+                        leftover.unlink(missing_ok=True)
         self._replace_latest(())
         self.problems.list_existing(recipes, wrong)
-        self.gallery.show_existing(ends)
+        check_in_place(self.root)  # else all of that was for nothing
 
     def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:
         """Keep a file's bytes in its recipe's folder; return their path below the outbox.
@@ -216,18 +260,18 @@ class Outbox:
         before a crash, and is used.
         """
         number = 1
-        while lexists(target := self.root / self.names.archived(file, number, recipe)):
-            if _holds(target, digest):
-                break
+        while lexists(path := self.root / (name := self.names.archived(file, number, recipe))):
+            if path.is_file():
+                with path.open("rb") as there:
+                    if sha256_of(there) == digest:
+                        return name
             number += 1
-        else:
-            copy_atomically(target, blocks)
-        return target.relative_to(self.root).as_posix()
+        write_atomically(path, blocks)
+        return name
 
 
-def _holds(path: Path, digest: str) -> bool:
-    """Whether a path is a regular file whose bytes have this sha256."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return sha256_of(file) == digest
+def _replaces(texts: Mapping[str, str]) -> bool:
+    """Return whether a picture with these texts was written over an earlier one."""
+    with suppress(PictureUnreadable, KeyError):
+        return read_chunk(texts[PICOWATCH]).request.replace
+    return False

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import append, make_folder, write_atomically
+from picowatch.files.safe_paths import read_regular
 from picowatch.metadata import PICOWATCH, differing_fields, read_chunk, read_texts, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.listing import line_of, request_in
-from picowatch.outbox.names import PILLOW_NAMES
+from picowatch.outbox.names import PILLOW_NAMES, gallery_file
 
 PICTURES_PER_PAGE = 250
+INDEX = "pages.js"
 _CALL, _DECODER = 'picture({"file": ', json.JSONDecoder()
-FORMAT = 4  # of the entries and the index; pages in another format are written again
+FORMAT = 5  # as in pictures.js; pages in another format are written again
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
@@ -42,10 +45,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict[str, Any] | None:
-    """Return the entry of a contact sheet with this description; None if it is not one of ours.
-
-    `cells` are the files of its pictures, None for each that was not rendered.
-    """
+    """Return a contact sheet's entry, with the files of its `cells`; None if it is none of ours."""
     try:
         shown = json.loads(text)
         axes = [(str(axis["label"]), list(map(str, axis["values"]))) for axis in shown["axes"]]
@@ -95,15 +95,24 @@ class Pages:
     changes, unless pictures are deleted.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Use the pages of an earlier run, or begin anew if any is missing or damaged."""
-        self._folder = folder
-        self._index = folder / "pages.js"
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._page_of: dict[str, int] = {}  # oldest first
-        self._sizes: list[int] = []
         self._versions: list[str] = []
-        if not self._read():
-            self._begin_anew()
+        self._is_loaded = False
+
+    def load(self) -> None:
+        """Use the pages of an earlier run, or begin anew if any is missing or damaged."""
+        if not self._is_loaded:
+            if not self._read():
+                index = self._file(INDEX)
+                index.unlink(missing_ok=True)  # first, so that a crash in between is noticed
+                for path in self._paths():
+                    path.unlink()
+                self._page_of, self._versions = {}, []
+                make_folder(index.parent)
+                self.announce()
+            self._is_loaded = True
 
     def files(self) -> Sequence[str]:
         """Return every file that is shown, oldest first."""
@@ -114,72 +123,60 @@ class Pages:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Show one more picture; an error leaves the pages as they were."""
-        is_full = not self._sizes or self._sizes[-1] >= PICTURES_PER_PAGE
-        page = len(self._sizes) - 1 + is_full
-        make_folder(self._folder, durable=False)
-        append(self._path(page), _call(entry), durable=False)
-        if is_full:
-            self._sizes.append(0)
+        last = len(self._versions) - 1
+        newest = takewhile(last.__eq__, reversed(self._page_of.values()))
+        page = last + (last < 0 or len([*newest]) >= PICTURES_PER_PAGE)
+        make_folder(self._path(page).parent, durable=False)
+        # In ASCII line separators and ends of scripts are only data.
+        call = f"picture({json.dumps(entry, ensure_ascii=True)});\n"
+        append(self._path(page), call.encode(), durable=False)
+        if page > last:
             self._versions.append("")
-        self._sizes[page] += 1
         self._page_of[entry["file"]] = page
-        self._announce(page)
+        self.announce(page)
 
     def remove(self, gone: Collection[str]) -> None:
         changed = sorted({self._page_of[file] for file in gone if file in self._page_of})
         for page in changed:
             path = self._path(page)
             calls = path.read_text("ascii").splitlines(keepends=True) if path.exists() else []
-            left = [call for call in calls if _file(call.rstrip()) not in gone]
+            left = [call for call in calls if _shown_in(call.rstrip()) not in gone]
             write_atomically(path, "".join(left).encode(), durable=False)
-            self._sizes[page] = len(left)
         for file in gone:
             self._page_of.pop(file, None)
-        self._announce(*changed)
+        self.announce(*changed)
 
     def _read(self) -> bool:
-        paths = sorted(self._folder.glob("page-*.js"))
+        self._page_of = {}  # an earlier try may have failed in the middle
+        paths = self._paths()
         try:
-            is_current = f'"format": {FORMAT},' in self._index.read_text("ascii", "replace")
+            is_current = f'"format": {FORMAT},'.encode() in read_regular(self._file(INDEX))
             for page, path in enumerate(paths):
-                files = _files_of(path.read_bytes())
-                self._page_of |= dict.fromkeys(files, page)
-                self._sizes.append(len(files))
+                self._page_of |= dict.fromkeys(_files_of(read_regular(path)), page)
         except (FileNotFoundError, ValueError, TypeError):
             return False
         if not is_current or paths != [self._path(page) for page in range(len(paths))]:
             return False
         self._versions = [""] * len(paths)
-        self._announce(*range(len(paths)))
+        self.announce(*range(len(paths)))
         return True
 
-    def _begin_anew(self) -> None:
-        """Delete all pages, the index first, so that a crash in between is noticed."""
-        self._index.unlink(missing_ok=True)
-        for path in self._folder.glob("page-*.js"):
-            path.unlink()
-        self._page_of, self._sizes, self._versions = {}, [], []
-        make_folder(self._folder)
-        self._announce()
-
-    def _announce(self, *changed: int) -> None:
+    def announce(self, *changed: int) -> None:
         """Write the index, so that open galleries load pages whose version has changed."""
         for page in changed:
-            self._versions[page] = self._version(page)
+            found = self._path(page).stat()
+            self._versions[page] = f"{found.st_size:x}.{found.st_mtime_ns:x}"
         index = json.dumps({"format": FORMAT, "pages": self._versions})
-        write_atomically(self._index, f"pages({index});\n".encode(), durable=False)
-
-    def _version(self, page: int) -> str:
-        found = self._path(page).stat()
-        return f"{found.st_size:x}.{found.st_mtime_ns:x}"
+        write_atomically(self._file(INDEX), f"pages({index});\n".encode(), durable=False)
 
     def _path(self, page: int) -> Path:
-        return self._folder / f"page-{page + 1:05}.js"
+        return self._file(f"page-{page + 1:05}.js")
 
+    def _file(self, name: str) -> Path:
+        return gallery_file(self._root, name)
 
-def _call(entry: Mapping[str, Any]) -> bytes:
-    """Return a call in ASCII, in which line separators and ends of scripts are only data."""
-    return f"picture({json.dumps(entry, ensure_ascii=True)});\n".encode()
+    def _paths(self) -> list[Path]:
+        return sorted(self._file(INDEX).parent.glob("page-*.js"))
 
 
 def _files_of(content: bytes) -> list[str]:
@@ -187,10 +184,10 @@ def _files_of(content: bytes) -> list[str]:
     *calls, rest = content.decode("ascii").split("\n")
     if rest or b"\0" in content:
         raise ValueError("the last line is cut off, or a power cut left a hole")
-    return list(map(_file, calls))
+    return list(map(_shown_in, calls))
 
 
-def _file(call: str) -> str:
+def _shown_in(call: str) -> str:
     """Return the file of a call. All of it is not parsed: there may be a hundred thousand."""
     if not (call.startswith(_CALL) and call.endswith("});")):
         raise ValueError("it is not a call")

@@ -1,30 +1,32 @@
 """What a photo says of itself, kept in the pictures made of it, and the mark of how they were made.
 
-EXIF is kept but for what is no longer true: orientation, thumbnail, pixel sizes, colour space, and
-the two tags that hold picowatch's own texts (MakerNote, UserComment). XMP is kept whole but for the
-same, and IPTC-IIM, which only JPEG has, becomes XMP by the table of the IPTC Photo Metadata
-Standard (https://iptc.org/std/photometadata/specification). The mark is IPTC's DigitalSourceType
+EXIF, XMP and IPTC-IIM are kept but for what is no longer true, as the tables of their modules say;
+IPTC-IIM becomes XMP. The mark is IPTC's DigitalSourceType
 (https://cv.iptc.org/newscodes/digitalsourcetype).
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from io import SEEK_END, BytesIO
-from typing import IO, Any, cast
-from xml.dom import minidom
+from io import BytesIO
+from typing import IO, Any, TypeVar, cast
 
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image, TiffTags
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.pictures import FewReads, formats_of
-from picowatch.metadata.texts import Directory, exif_directories
+from picowatch.files.pictures import FewReads, formats_of, losses
+from picowatch.metadata.exif import Directory, Exif, read_exif, stored, without_places
+from picowatch.metadata.iptc import IPTC_RESOURCE, Datasets, iptc_in, properties_of, read_iptc
+from picowatch.metadata.png_chunks import is_png, raw_profile, without_pixels
+from picowatch.metadata.xmp import Shown, Xmp, extended_guid, source_type_in
 from picowatch.recipe.request import ImageRequest
 
 KEPT, NO_PLACE, NOTHING_KEPT = "all", "no_place", "none"
-LOST = "The photo's {} cannot be read, so the picture has none: {}."
-MAX_XMP_BYTES = 1024 * 1024
-MAX_XMP_TAGS = 20_000  # a third of a second; Lightroom writes some thousand
+LOST = "The {} of {} cannot be read, so the picture has none: {}."
+DAMAGED = "The IPTC of {} is damaged, so the picture lacks what comes after the damage."
+VALUES_LOST = "The picture lacks values of the EXIF of {} that are damaged or too large: {}."
+_MOST_NAMES = 10
 # Without the segment's length and name (XMP specification part 3, 1.1.3.1).
 MAX_JPEG_XMP_BYTES = 65_502
 
@@ -38,116 +40,101 @@ MARKS = {
     CHANGED: "a model changed a picture",
     ENLARGED: "a model enlarged a picture",
 }
-_ADDRESS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-
-# A property's namespace and its name there.
-Name = tuple[str | None, str | None]
-
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-_IPTC_CORE = "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/"
-_DC = "http://purl.org/dc/elements/1.1/"
-_PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
-_EXIF, _TIFF = "http://ns.adobe.com/exif/1.0/", "http://ns.adobe.com/tiff/1.0/"
-_XMP, _NOTE = "http://ns.adobe.com/xap/1.0/", "http://ns.adobe.com/xmp/note/"
-_PREFIXES = {
-    _IPTC_EXT: "Iptc4xmpExt", _IPTC_CORE: "Iptc4xmpCore", _DC: "dc", _PHOTOSHOP: "photoshop",
-}  # fmt: skip
-_MARK = (_IPTC_EXT, "DigitalSourceType")
-_UNTRUE: set[Name] = {
-    *((_TIFF, name) for name in ("Orientation", "ImageWidth", "ImageLength")),
-    *((_EXIF, name) for name in ("PixelXDimension", "PixelYDimension", "ColorSpace")),
-    (_XMP, "Thumbnails"),
-    (_NOTE, "HasExtendedXMP"),  # that is in segments of its own, which Pillow does not read
-    (_PHOTOSHOP, "ICCProfile"),
-}
-_PLACES: set[Name] = {
-    *((_PHOTOSHOP, name) for name in ("City", "State", "Country")),
-    *((_IPTC_CORE, name) for name in ("Location", "CountryCode")),
-    *((_IPTC_EXT, name) for name in ("LocationShown", "LocationCreated")),
-}
-# Datasets of IPTC-IIM's record 2 with their XMP properties, and what these are arrays of.
-_IPTC = {
-    5: (_DC, "title", "Alt"),
-    25: (_DC, "subject", "Bag"),
-    40: (_PHOTOSHOP, "Instructions", ""),
-    80: (_DC, "creator", "Seq"),
-    90: (_PHOTOSHOP, "City", ""),
-    92: (_IPTC_CORE, "Location", ""),
-    95: (_PHOTOSHOP, "State", ""),
-    101: (_PHOTOSHOP, "Country", ""),
-    105: (_PHOTOSHOP, "Headline", ""),
-    110: (_PHOTOSHOP, "Credit", ""),
-    115: (_PHOTOSHOP, "Source", ""),
-    116: (_DC, "rights", "Alt"),
-    120: (_DC, "description", "Alt"),
-}
-_EMPTY = (
-    f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description '
-    'rdf:about=""/></rdf:RDF></x:xmpmeta>'
-)
-_PACKET = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{}<?xpacket end="w"?>'
+_TAGS = ExifTags.Base
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"  # how segments of JPEGs begin
+_MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_PER_INCH, _PER_CM = 2, 3  # in EXIF; JFIF has 1 and 2
+_MOST_DENSITY = 65_536  # JFIF has 16 bits for it
+_FIRST_TURNED = 5  # orientations from here on stand a picture on its side
+_MOST_STRETCHED = 0.02  # sizes are multiples of 8
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoMetadata:
-    """EXIF's directories and an XMP packet for a picture's file; `warnings` say what is lost."""
+    """EXIF's directories, an XMP packet and the mark in it; `warnings` say what is lost."""
 
     exif: dict[int, Directory] = field(default_factory=dict)
     xmp: str = ""
+    mark: str = ""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def dots_per_inch(self) -> tuple[float, float] | None:
+        """The resolution that EXIF says, if it is one."""
+        main = self.exif.get(0, {})
+        _, unit = main.get(_TAGS.ResolutionUnit, (0, _PER_INCH))
+        scale = {_PER_INCH: 1.0, _PER_CM: 2.54}.get(unit, 0.0)
+        _, x = main.get(_TAGS.XResolution, (0, 0))
+        _, y = main.get(_TAGS.YResolution, (0, 0))
+        dots = (float(x) * scale, float(y) * scale)
+        return dots if all(0 < number < _MOST_DENSITY for number in dots) else None
 
 
 NONE = PhotoMetadata()
 
 
-def photo_metadata(file: IO[bytes], keep: str) -> PhotoMetadata:
+def photo_metadata(
+    file: IO[bytes],
+    keep: str,
+    *,
+    mark: str = "",
+    size: tuple[int, int] | None = None,
+    name: str = "the photo",
+) -> PhotoMetadata:
     """Return what is kept of a photo: all, everything but places (no_place), or none but its mark.
 
-    Damaged EXIF or XMP is lost with a warning. Raises PictureUnreadable if it is no picture.
+    `mark` is that of the picture made of it; the photo's stays if it says that a model drew it.
+    `size` is the picture's, if it shows the whole photo: regions are left out of others. What is
+    damaged is lost with a warning that names the photo, and so are bits and colours that no result
+    has. Raises PictureUnreadable if it is no picture.
     """
-    formats = formats_of(file)
-    file.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(cast(IO[bytes], FewReads(file)), formats=formats) as image:
-                info, kind = dict(image.info), image.format
-                iptc = IptcImagePlugin.getiptcinfo(image) or {}
-        except Exception as error:  # Pillow's readers raise whatever they stumble over
-            raise PictureUnreadable("it is not a picture that can be read.") from error
+    photo, said = _read(file), list[str]()
+
+    def unless_damaged(what: str, read: Callable[[], Kind], instead: Callable[[], Kind]) -> Kind:
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                return read()
+            except Exception as error:  # Pillow's readers raise whatever they stumble over
+                why = str(error).rstrip(".") or type(error).__name__
+                said.append(LOST.format(what, name, why))
+                return instead()
+
+    xmp = unless_damaged("XMP", lambda: Xmp(_xmp(photo)), Xmp)
+    unless_damaged("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), lambda: None)
+    mark = _stronger(xmp.source_type, mark)
     if keep == NOTHING_KEPT:
-        return marked(NONE, mark_in(str(info.get("xmp"))))
-    tiff = BytesIO((info.get("exif") or b"").removeprefix(b"Exif\0\0")) if kind != "TIFF" else file
-    is_empty = not tiff.seek(0, SEEK_END)
-    exif, said = _or_warning("EXIF", lambda: {} if is_empty else exif_directories(tiff), {})
-    xmp, more = _or_warning("XMP", lambda: _kept_xmp(info.get("xmp") or b"", iptc, keep), "")
-    if keep == NO_PLACE:
-        exif = {directory: tags for directory, tags in exif.items() if directory != _GPS}
-    return PhotoMetadata(exif, xmp, (*said, *more))
+        return replace(only_marked(mark), warnings=photo.lost)
+    exif = unless_damaged("EXIF", lambda: read_exif(_exif(photo, file)), Exif)
+    iptc, is_damaged = unless_damaged("IPTC", lambda: read_iptc(_iptc(photo)), _no_iptc)
+    if is_damaged:
+        said.append(DAMAGED.format(name))
+    if exif.lost:
+        more = f" and {len(exif.lost) - _MOST_NAMES} more" if len(exif.lost) > _MOST_NAMES else ""
+        said.append(VALUES_LOST.format(name, ", ".join(exif.lost[:_MOST_NAMES]) + more))
+    has_no_places = keep == NO_PLACE
+
+    def packet() -> str:
+        xmp.merge(properties_of(iptc))
+        xmp.drop(places=has_no_places, shown=_shown(photo, size))
+        if mark and mark != xmp.source_type:
+            xmp.set_source_type(mark)
+        return "" if xmp.is_empty else xmp.packet()
+
+    written = unless_damaged("XMP", packet, lambda: only_marked(mark).xmp)
+    directories = _with_resolution(exif.directories, photo)
+    if has_no_places:
+        directories = without_places(directories)
+    return PhotoMetadata(directories, written, mark, (*photo.lost, *said))
 
 
-_GPS = ExifTags.IFD.GPSInfo
-
-
-def _or_warning(what: str, read: Any, instead: Any) -> tuple[Any, list[str]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return read(), []
-        except Exception as error:  # as above, and expat's
-            return instead, [LOST.format(what, str(error).rstrip(".") or type(error).__name__)]
-
-
-def marked(photo: PhotoMetadata, mark: str) -> PhotoMetadata:
-    """Return the metadata with a mark; one that says that a model drew the photo stays."""
-    before = mark_in(photo.xmp)
-    if not mark or before == DRAWN or (before == CHANGED and mark == ENLARGED):
-        return photo
-    document = _parsed(photo.xmp or _EMPTY)
-    _remove(document, {_MARK})
-    _set(document, _MARK, _ADDRESS + mark)
-    return replace(photo, xmp=_packet(document))
+def only_marked(mark: str) -> PhotoMetadata:
+    """Return metadata with nothing but a mark, or with nothing if that is ""."""
+    if not mark:
+        return NONE
+    xmp = Xmp()
+    xmp.set_source_type(mark)
+    return PhotoMetadata(xmp=xmp.packet(), mark=mark)
 
 
 def mark_of(request: ImageRequest, *, is_drawn: bool) -> str:
@@ -162,102 +149,125 @@ def mark_of(request: ImageRequest, *, is_drawn: bool) -> str:
 
 def mark_in(xmp: str) -> str:
     """Return the mark in an XMP packet; "" for none, or for another program's."""
-    found = xmp.rpartition(_ADDRESS)[2] if _ADDRESS in xmp else ""
-    return next((mark for mark in MARKS if found.startswith(mark)), "")
+    mark = source_type_in(xmp)
+    return mark if mark in MARKS else ""
 
 
-# -- XMP: RDF in which a property is an attribute or an element of a description
+def _stronger(photos: str, pictures: str) -> str:
+    """Return the photo's mark or the picture's: whichever says that more was made by a model."""
+    order = ["", ENLARGED, CHANGED, DRAWN]
+    return max(photos if photos in order else "", pictures, key=order.index)
 
 
-def _kept_xmp(packet: bytes | str, iptc: dict[Any, Any], keep: str) -> str:
-    text = packet.decode() if isinstance(packet, bytes) else packet
-    properties = list(_from_iptc(iptc))
-    if not text and not properties:
-        return ""
-    document = _parsed(text or _EMPTY)
-    there = {name for _, name in _properties(document)}
-    for name, values, array in properties:
-        if name not in there:
-            _set(document, name, *values, array=array)
-    removed = _UNTRUE
-    if keep == NO_PLACE:
-        gps = {name for name in there if name[0] == _EXIF and str(name[1]).startswith("GPS")}
-        removed = _UNTRUE | _PLACES | gps
-    _remove(document, removed)
-    return _packet(document)
+# -- what a photo's file has, by its format
 
 
-def _parsed(text: str) -> minidom.Document:
-    """Return the document of a packet. Raises ValueError if it may expand, or is too large."""
-    text = text.strip("\ufeff\0 \r\n\t")
-    if len(text) > MAX_XMP_BYTES:
-        raise ValueError("it is larger than a megabyte")
-    if text.count("<") > MAX_XMP_TAGS:
-        raise ValueError(f"it has more than {MAX_XMP_TAGS:,} tags")
-    if "<!" in text.replace("<!--", ""):
-        raise ValueError("it defines entities")
-    document = minidom.parseString(text.encode())
-    if not document.getElementsByTagNameNS(_RDF, "Description"):
-        raise ValueError("it describes nothing")
-    return document
+@dataclass(frozen=True, slots=True)
+class _Photo:
+    """What Pillow says of an opened file, with `resources`: Photoshop's, or IPTC alone."""
+
+    info: dict[Any, Any]
+    kind: str
+    size: tuple[int, int]
+    orientation: int
+    lost: tuple[str, ...]
+    resources: bytes
+    extended: tuple[bytes, ...]  # a JPEG's segments of extended XMP
 
 
-def _packet(document: minidom.Document) -> str:
-    return _PACKET.format("".join(node.toxml() for node in document.childNodes))
+def _read(file: IO[bytes]) -> _Photo:
+    formats = formats_of(file)
+    with warnings.catch_warnings(action="ignore"):
+        if is_png(file):
+            with suppress(Exception):  # damage behind the pixels hides nothing before them
+                return _opened(without_pixels(file), formats)
+        try:
+            return _opened(file, formats)
+        except Exception as error:  # Pillow's readers raise whatever they stumble over
+            raise PictureUnreadable("it is not a picture that can be read.") from error
 
 
-def _properties(document: minidom.Document) -> Iterator[tuple[Any, Name]]:
-    """Yield each property's node and name, of all descriptions that are not inside a property."""
-    for rdf in document.getElementsByTagNameNS(_RDF, "RDF"):
-        for description in rdf.childNodes:
-            if description.localName == "Description":
-                nodes = [*description.attributes.values(), *description.childNodes]
-                yield from ((node, (node.namespaceURI, node.localName)) for node in nodes)
+def _opened(file: IO[bytes], formats: tuple[str, ...]) -> _Photo:
+    file.seek(0)
+    with Image.open(cast(IO[bytes], FewReads(file)), formats=formats) as image:
+        info, orientation, resources = dict(image.info), 1, b""
+        with suppress(Exception):  # damaged EXIF, of which a warning tells
+            orientation = int(image.getexif().get(_TAGS.Orientation, 1))
+        if tags := getattr(image, "tag_v2", None):
+            # Stored, because Photoshop says that IPTC's bytes are numbers of four.
+            resources = stored(tags, _TAGS.IPTCNAA) or stored(tags, _TAGS.ImageResources)
+        elif isinstance(found := info.get("photoshop"), dict):
+            resources = found.get(IPTC_RESOURCE, b"")
+        segments = (data for kind, data in getattr(image, "applist", ()) if kind == "APP1")
+        return _Photo(
+            info,
+            str(image.format),
+            image.size,
+            orientation,
+            tuple(losses(image)),
+            resources,
+            tuple(part.removeprefix(_MORE_XMP) for part in segments if part.startswith(_MORE_XMP)),
+        )
 
 
-def _remove(document: minidom.Document, names: Iterable[Name]) -> None:
-    for node, name in list(_properties(document)):
-        if name in names and node.nodeType == node.ATTRIBUTE_NODE:
-            node.ownerElement.removeAttributeNode(node)
-        elif name in names:
-            node.parentNode.removeChild(node)
+def _exif(photo: _Photo, file: IO[bytes]) -> IO[bytes]:
+    if photo.kind == "TIFF":
+        return file
+    exif = photo.info.get("exif") or raw_profile(photo.info, "exif")
+    return BytesIO((exif or raw_profile(photo.info, "APP1")).removeprefix(_EXIF))
 
 
-def _set(document: minidom.Document, name: Name, *values: str, array: str = "") -> None:
-    """Add a property, a text or an array of texts, to the first description."""
-    description = document.getElementsByTagNameNS(_RDF, "Description")[0]
-    space, local = name
-    prefix = _PREFIXES[str(space)]
-    added = document.createElementNS(space, f"{prefix}:{local}")
-    added.setAttribute(f"xmlns:{prefix}", str(space))
-    items: list[Any] = [document.createTextNode(value) for value in values]
-    if array:
-        added.setAttribute("xmlns:rdf", _RDF)
-        holder = added.appendChild(document.createElementNS(_RDF, f"rdf:{array}"))
-        for item in items:
-            entry = holder.appendChild(document.createElementNS(_RDF, "rdf:li"))
-            if array == "Alt":
-                entry.setAttribute("xml:lang", "x-default")
-            entry.appendChild(item)
-    else:
-        added.appendChild(items[0])
-    description.appendChild(added)
+def _xmp(photo: _Photo) -> bytes | str:
+    packet = photo.info.get("xmp") or raw_profile(photo.info, "xmp")
+    if not packet and (profile := raw_profile(photo.info, "APP1")).startswith(_XMP):
+        packet = profile.removeprefix(_XMP)
+    return bytes(packet) if isinstance(packet, tuple) else packet  # numbers in a TIFF
 
 
-def _from_iptc(iptc: dict[Any, Any]) -> Iterator[tuple[Name, list[str], str]]:
-    """Yield name, texts and kind of array of each property that IPTC-IIM has."""
-    for number, (space, name, array) in _IPTC.items():
-        found = iptc.get((2, number))
-        values = [found] if isinstance(found, bytes) else found or []
-        texts = [_decoded(value) for value in values if value]
-        if texts:
-            yield (space, name), texts if array else texts[:1], array
+def _extended_xmp(photo: _Photo) -> bytes:
+    """Return the segments that the packet names, in their order.
+
+    Each begins with the name, the length of all, and its offset, of four bytes each.
+    """
+    guid = extended_guid(photo.info.get("xmp") or b"") if photo.extended else b""
+    parts = {
+        segment[len(guid) + 4 : len(guid) + 8]: segment[len(guid) + 8 :]
+        for segment in photo.extended
+        if guid and segment.startswith(guid)
+    }
+    return b"".join(parts[offset] for offset in sorted(parts))
 
 
-def _decoded(value: bytes) -> str:
-    """Decode UTF-8, which nearly all programs write by now, or else Latin-1; NULs are left out."""
-    try:
-        text = value.decode()
-    except UnicodeError:
-        text = value.decode("latin-1")
-    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+def _no_iptc() -> tuple[Datasets, bool]:
+    return {}, False
+
+
+def _iptc(photo: _Photo) -> bytes:
+    profile = raw_profile(photo.info, "iptc") or raw_profile(photo.info, "8bim")
+    return iptc_in(photo.resources or profile)
+
+
+def _shown(photo: _Photo, size: tuple[int, int] | None) -> Shown | None:
+    """Return the picture's size if it shows the whole photo, which its shape tells."""
+    width, height = photo.size
+    if photo.orientation >= _FIRST_TURNED and photo.kind != "TIFF":  # of that, Pillow tells it
+        width, height = height, width
+    if not size or abs(size[0] * height / (size[1] * width) - 1) > _MOST_STRETCHED:
+        return None
+    return Shown(size, photo.orientation)
+
+
+def _with_resolution(directories: dict[int, Directory], photo: _Photo) -> dict[int, Directory]:
+    """Return the directories with the resolution that only a JPEG's or PNG's header says."""
+    main, info = directories.get(0, {}), photo.info
+    unit, density = _PER_INCH, info.get("dpi")
+    if photo.kind in ("JPEG", "MPO"):  # whose dpi are made up if neither header nor EXIF says them
+        unit, density = info.get("jfif_unit", 0) + 1, info.get("jfif_density")
+    if _TAGS.XResolution in main or not density or unit not in (_PER_INCH, _PER_CM):
+        return directories
+    if not all(0 < number < _MOST_DENSITY for number in density):
+        return directories
+    unit_tag = (TiffTags.SHORT, unit)
+    x, y = ((TiffTags.RATIONAL, float(number)) for number in density)
+    added: Directory = {_TAGS.XResolution: x, _TAGS.YResolution: y, _TAGS.ResolutionUnit: unit_tag}
+    return directories | {0: {**main, **added}}

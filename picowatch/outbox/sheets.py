@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import check_in_place
-from picowatch.files.inside import open_regular
 from picowatch.files.pictures import FORMATS
+from picowatch.files.safe_paths import open_regular
 from picowatch.recipe.fields import Axis
 
 log = logging.getLogger("picowatch")
@@ -59,25 +59,7 @@ def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Ima
     form a square, each with its own label. `side` is a picture's longer side in pixels; pictures
     shrink until the sheet's sides have at most MAX_SIDE. Raises SheetTooLarge.
     """
-    named = [[(axis.label, value) for value in axis.values] for axis in axes]
-    columns: list[_Line] = [(value,) for value in named[-1]] if named else []
-    rows: list[_Line] = list(product(*named[:-1]))
-    if not named:
-        columns = [()] * max(1, ceil(sqrt(len(cells))))
-        rows = [()] * ceil(len(cells) / len(columns))
-    texts = (text for line in (*rows, *columns) for value in line for text in value)
-    text = "".join((*texts, *(cell.label for cell in cells)))
-    letters = set(filter(str.isprintable, text))
-    font = _font_with(letters)
-    letter_width = 1.0 if any(east_asian_width(one) in "WF" for one in letters) else 0.55
-    label = LINES * (LARGEST_FONT + 4)
-    height = MAX_SIDE - 2 * GAP - (label if any(columns) else 0)
-    most_wide = (MAX_SIDE - 2 * GAP) // (len(columns) + any(rows)) - GAP
-    most_high = height // max(1, len(rows)) - GAP - (label if any(c.label for c in cells) else 0)
-    side = min(side, most_wide, most_high)
-    if side < SMALLEST_PICTURE:
-        raise SheetTooLarge(f"{len(cells)} pictures")
-    return _Drawing(rows, columns, cells, side, font, letter_width).draw()
+    return _Sheet(cells, axes, side).drawn()
 
 
 def _font_with(letters: set[str]) -> str:
@@ -99,34 +81,44 @@ def _count_missing(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: 
     return sum(mask.size == box.size and bytes(mask) == bytes(box) for mask in masks)
 
 
-class _Drawing:
-    """Lays out and draws a table of pictures of one size.
+class _Sheet:
+    """The layout of a contact sheet, as `contact_sheet` says."""
 
-    `font` is a font's file, "" for Pillow's own; `letter_width` is a share of the font's size.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[_Line],
-        columns: Sequence[_Line],
-        cells: Sequence[Cell],
-        side: int,
-        font: str,
-        letter_width: float,
-    ) -> None:
-        self._rows, self._columns, self._cells, self._side = rows, columns, cells, side
+    def __init__(self, cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> None:
+        self._cells = cells
+        named = [[(axis.label, value) for value in axis.values] for axis in axes]
+        columns: list[_Line] = [(value,) for value in named[-1]] if named else []
+        rows: list[_Line] = list(product(*named[:-1]))
+        if not named:
+            columns = [()] * max(1, ceil(sqrt(len(cells))))
+            rows = [()] * ceil(len(cells) / len(columns))
+        self._rows, self._columns = rows, columns
+        has_names, has_labels = any(columns), any(cell.label for cell in cells)
+        label = LINES * (LARGEST_FONT + 4)
+        most_wide = (MAX_SIDE - 2 * GAP) // (len(columns) + any(rows)) - GAP
+        most_high = (MAX_SIDE - 2 * GAP - label * has_names) // max(1, len(rows)) - GAP
+        self._side = side = min(side, most_wide, most_high - label * has_labels)
+        if side < SMALLEST_PICTURE:
+            raise SheetTooLarge(f"{len(cells)} pictures")
+        texts = (text for line in (*rows, *columns) for value in line for text in value)
+        words = "".join((*texts, *(cell.label for cell in cells)))
+        letters = set(filter(str.isprintable, words))
         size = max(11, min(LARGEST_FONT, side // 12))
+        font = _font_with(letters)
         self._font = ImageFont.truetype(font, size) if font else ImageFont.load_default(size)
-        self._characters = max(6, int(side / (size * letter_width)))
+        is_wide = any(east_asian_width(letter) in "WF" for letter in letters)
+        self._characters = max(6, int(side / (size * (1.0 if is_wide else 0.55))))
         label = LINES * (size + 4)
-        self._left = GAP + (side + GAP if any(rows) else 0)
-        self._top = GAP + (label if any(columns) else 0)
-        self._step = side + GAP + (label if any(cell.label for cell in cells) else 0)
-        self.width = self._left + len(columns) * (side + GAP) + GAP
-        self.height = self._top + len(rows) * self._step + GAP
+        self._left = GAP + (side + GAP) * any(rows)
+        self._top = GAP + label * has_names
+        self._step = side + GAP + label * has_labels
+        self._size = (
+            self._left + len(columns) * (side + GAP) + GAP,
+            self._top + len(rows) * self._step + GAP,
+        )
 
-    def draw(self) -> Image.Image:
-        page = Image.new("RGB", (self.width, self.height), PAPER)
+    def drawn(self) -> Image.Image:
+        page = Image.new("RGB", self._size, PAPER)
         draw = ImageDraw.Draw(page)
         lefts = [self._left + at * (self._side + GAP) for at in range(len(self._columns))]
         tops = [self._top + at * self._step for at in range(len(self._rows))]
@@ -175,11 +167,13 @@ def chequered(size: tuple[int, int]) -> Image.Image:
 def _small_picture(path: Path, side: int) -> Image.Image | str:
     """Return a picture at its size on the sheet, or words for one that cannot be read."""
     try:
-        with warnings.catch_warnings(), os.fdopen(open_regular(path), "rb") as file:
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as picture:
-                picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-                return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        with (
+            warnings.catch_warnings(action="ignore"),
+            os.fdopen(open_regular(path), "rb") as file,
+            Image.open(file, formats=FORMATS) as picture,
+        ):
+            picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+            return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
         check_in_place(path)  # raises if the whole outbox is away

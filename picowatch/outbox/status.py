@@ -4,28 +4,33 @@ import json
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from picowatch.errors import CommandFailed
 from picowatch.files.atomic import write_atomically
+from picowatch.files.safe_paths import open_regular, read_regular, to_write
 from picowatch.outbox.lock import is_held
 from picowatch.streams import harmless
 
 if TYPE_CHECKING:
+    from picowatch.files.essential import Writing
     from picowatch.outbox.problems import ProblemFiles
 
+STATUS, NOW, SCRIPT = ".picowatch/status.json", "now.txt", ".picowatch/gallery/now.js"
 # A status is written every five seconds; a share's cache and differing clocks may delay it.
 FRESH_SECONDS = 30.0
+FULL_BYTES = 1_000_000  # with less free space, a disk is full
+# What may be in trouble; a pause is something that somebody wants.
+TROUBLES = ("outbox", "inbox", "models", "engine", "paused")
 # Fields that the gallery shows.
 IN_GALLERY = (
-    "updated", "recipe", "image", "of", "step", "steps", "trouble", "images", "paused", "waiting",
-    "ignored", "ignored_count",
+    "updated", "recipe", "image", "of", "share", "phase", "step", "steps", "trouble", "images",
+    "paused", "waiting", "ignored_count",
 )  # fmt: skip
+IGNORED_IN_GALLERY = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +38,8 @@ class EngineStatus:
     """One engine. `node` is "" on the daemon's own machine.
 
     `checkpoint` is the name of the one that it used last, "" if it holds none; `images` is how many
-    it has rendered, `trouble` says why it renders none. Memory is in bytes, on its device.
+    it has rendered, `trouble` says why it renders none, or that it makes no step. Memory is in
+    bytes, on its device.
     """
 
     number: int
@@ -58,13 +64,14 @@ class FolderStatus:
     done: int
     of: int
     failed: int = 0
+    share: float | None = None
     seconds_left: float | None = None
-    is_rough: bool = False
+    about: bool = False
 
     def line(self) -> str:
-        """Return "photos: 65 of 300, 12 min left"."""
+        """Return "photos: 65 of 300, 22 %, 12 min left"."""
         failed = f", {self.failed} failed" if self.failed else ""
-        left = time_left(self.seconds_left, self.is_rough)
+        left = share_done(self.share) + time_left(self.seconds_left, self.about)
         return f"{self.folder}: {self.done:,} of {self.of:,}{left}{failed}"
 
 
@@ -72,17 +79,20 @@ class FolderStatus:
 class Status:
     """The daemon's state at one time. Times are Unix seconds, durations seconds.
 
-    `recipe` to `seconds_left` describe what is being rendered: the images from `image` to
-    `last_image` of `of` in the recipe, and the checkpoint that is `loading`, "" once a step is
-    done. For a dropped picture, the images of its template's `folder` are counted, and for a recipe
-    of a folder that `make` was given those of that. `seconds_left` is for the recipe or folder,
-    `all_seconds_left` for everything queued; each `is_rough` as long as some of its images are of a
-    kind that has not been rendered yet. `waiting` names the next
+    `recipe` to `about` describe what is being rendered: the images from `image` to `last_image` of
+    `of` in the recipe, the pass in progress (`phase`) with its steps, and the checkpoint that is
+    `loading`, "" once something was drawn. For a dropped picture, the images of its template's
+    `folder` are counted, and for a recipe of a folder that `make` was given those of that. `share`
+    (0 to 1) of its work is done. `seconds_left` is for the recipe or folder, `all_seconds_left` for
+    everything queued; they are `about` so many as long as some passes are of a kind that was not
+    measured yet. `waiting` names the next
     recipes and folders, each with its number of images, of `waiting_recipes` in all. `folders` are
     the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
     the end; `error_count` and `refused` are the numbers of all errors and refused recipes.
-    `ignored` are the first of `ignored_count` files and folders of the inbox that are not run, with
-    reasons. `scanned` is the time of the last scan of the inbox.
+    `ignored` are the first of `ignored_count` files that are not taken, in the inbox or dropped
+    into the outbox, with reasons. `scanned` is the time of the last scan of the inbox. `troubles`
+    are the TROUBLES that there are, with reasons; `last` are the totals of the last summary.
+    `shares` are those of folders that take turns, the inbox itself is "".
     """
 
     updated: float
@@ -93,14 +103,16 @@ class Status:
     image: int = 0
     last_image: int = 0
     of: int = 0
+    phase: str = ""
     step: int = 0
     steps: int = 0
     steps_per_second: float = 0.0
     loading: str = ""
+    share: float | None = None
     seconds_left: float | None = None
-    is_rough: bool = False
+    about: bool = False
     all_seconds_left: float | None = None
-    all_is_rough: bool = False
+    all_about: bool = False
     paused: bool = False
     waiting: tuple[tuple[str, int], ...] = ()
     waiting_recipes: int = 0
@@ -115,12 +127,15 @@ class Status:
     inbox: str = ""
     scanned: float = 0.0
     trouble: str = ""
+    troubles: dict[str, str] = field(default_factory=dict)
+    last: str = ""
+    shares: dict[str, float] = field(default_factory=dict)
     ended: bool = False
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
 
     def line(self) -> str:
-        """Return a line for people: "corgi.yaml: 1–8 of 20, 40 s left; 112 images wait"."""
+        """Return a line: "corgi.yaml: 1–8 of 20, 62 %, 40 s left; 112 images wait"."""
         queued = self.images["queued"]
         waiting = images_wait(queued)
         if self.paused:
@@ -128,13 +143,21 @@ class Status:
         if self.trouble:
             return harmless(f"waiting: {self.trouble}; {waiting}")
         if not self.recipe:
-            return waiting if self.paused else f"nothing is running; {waiting}"
+            if self.paused:
+                return waiting
+            last = f"; last: {self.last}" if self.last and not queued else ""
+            return harmless(f"nothing is running; {waiting}{last}")
         return harmless(f"{self.progress()}; {waiting}")
 
     def progress(self, name: str = "") -> str:
-        """Return "corgi.yaml: 1–8 of 20, 40 s left", while a recipe is being rendered."""
-        left = time_left(self.seconds_left, self.is_rough)
-        return f"{name or self.name}: {self.images_in_progress}{left}"
+        """Return "corgi.yaml: 1–8 of 20, 62 %, 40 s left", while a recipe is being rendered.
+
+        An engine that makes no step is named instead of the time left.
+        """
+        working = (engine for engine in self.engines if engine.recipe == self.recipe)
+        trouble = next((f", {engine.trouble}" for engine in working if engine.trouble), "")
+        left = trouble or time_left(self.seconds_left, self.about)
+        return f"{name or self.name}: {self.images_in_progress}{share_done(self.share)}{left}"
 
     @property
     def name(self) -> str:
@@ -150,6 +173,26 @@ class Status:
         loading = f", loading {self.loading} …" if self.loading else ""
         return f"{numbers} of {self.of:,}{loading}"
 
+    @property
+    def steps_done(self) -> str:
+        """Such as "step 12/24", or "upscale 3/40" of other passes; "" before the first step."""
+        phase = self.phase if self.phase != "draw" else ""
+        return f"{phase or 'step'} {self.step}/{self.steps}" if self.step else ""
+
+
+def no_room(folder: Path) -> str:
+    """Return why nothing can be written to a folder, whether or not anybody tries; "" if it can."""
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        return error.strerror or str(error)
+    if found.f_flag & os.ST_RDONLY:
+        return "the file system is read-only"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "no permission to write"
+    free = found.f_bavail * found.f_frsize
+    return f"the disk is full ({free / 1e6:.1f} MB are free)" if free < FULL_BYTES else ""
+
 
 def images(count: int) -> str:
     return f"{count} image{'' if count == 1 else 's'}"
@@ -159,10 +202,14 @@ def images_wait(count: int) -> str:
     return f"{images(count)} wait{'s' if count == 1 else ''}"
 
 
-def time_left(seconds: float | None, is_rough: bool) -> str:
+def share_done(share: float | None) -> str:
+    """Return ", 62 %"; "" if that is not known."""
+    return "" if share is None else f", {int(share * 100)} %"
+
+
+def time_left(seconds: float | None, about: bool) -> str:
     """Return ", 40 s left" or ", about 40 s left"; "" if that is not known."""
-    about = "about " if is_rough else ""
-    return "" if seconds is None else f", {about}{duration(seconds)} left"
+    return "" if seconds is None else f", {'about ' * about}{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
@@ -177,37 +224,38 @@ def duration(seconds: float) -> str:
 
 
 class StatusFiles:
-    """Writes the status for programs, for people and for an open gallery.
+    """Writes the status, not durably: it is written again within seconds."""
 
-    The files are not durable on purpose: they are written again within seconds.
-    """
-
-    def __init__(self, outbox: Path, problems: "ProblemFiles") -> None:
-        self._outbox = outbox
-        self._problems = problems
+    def __init__(self, outbox: Path, problems: "ProblemFiles", writing: "Writing") -> None:
+        self._outbox, self._problems, self._writing = outbox, problems, writing
         self._line = ""
 
     def write(self, status: Status) -> None:
         """Replace the files; now.txt only if its line has changed or it is missing."""
-        text = json.dumps(asdict(status), ensure_ascii=True, indent=1) + "\n"
-        write_atomically(_path(self._outbox), text.encode(), durable=False)
+        self._write(STATUS, json.dumps(asdict(status), ensure_ascii=True, indent=1) + "\n")
         line = "picowatch is not running" if status.ended else status.line()
-        path = self._outbox / "now.txt"
-        if line != self._line or not path.exists():
-            encoded = f"{line}\n".encode("utf-8", "backslashreplace")
-            write_atomically(path, encoded, durable=False)
+        is_there = os.path.exists(self._outbox / NOW)  # noqa: PTH110  (never raises)
+        if line != self._line or not is_there:
+            self._write(NOW, f"{line}\n")
             self._line = line
-        script = f"now({json.dumps(self._news(status), ensure_ascii=True)});\n".encode()
-        write_atomically(self._outbox / ".picowatch/gallery/now.js", script, durable=False)
+        self._write(SCRIPT, f"now({json.dumps(self._news(status), ensure_ascii=True)});\n")
+
+    def _write(self, file: str, text: str) -> None:
+        with self._writing.optional(file):
+            path = self._outbox / file
+            if file == SCRIPT:
+                path = to_write(self._outbox / ".picowatch", "gallery/now.js")
+            write_atomically(path, text.encode("utf-8", "backslashreplace"), durable=False)
 
     def _news(self, status: Status) -> dict[str, Any]:
         problems, more_problems = self._problems.shown()
         return {name: getattr(status, name) for name in IN_GALLERY} | {
             "runs": not status.ended,
+            "ignored": status.ignored[:IGNORED_IN_GALLERY],
             "line": status.line(),
             "inbox": str(Path(status.inbox).absolute()),
-            "preview": (self._outbox / "preview.png").is_file(),
-            "problems": [asdict(problem) for problem in problems],
+            "preview": os.path.isfile(self._outbox / "preview.png"),  # noqa: PTH113  (never raises)
+            "problems": problems,
             "more_problems": more_problems,
         }
 
@@ -215,15 +263,37 @@ class StatusFiles:
 def read_status(outbox: Path) -> Status | None:
     """Return the last status of a daemon of any version, or None."""
     try:
-        return _validator().validate_json(_path(outbox).read_bytes())
-    except (OSError, ValueError):
+        found: Status = _as(Status, json.loads(read_regular(outbox / STATUS)))
+        return found
+    except (OSError, ValueError, TypeError, RecursionError):  # another version's, or damaged
         return None
+
+
+def _as(kind: Any, value: Any) -> Any:
+    """Return a JSON value as a type of the classes above; raises TypeError or ValueError."""
+    parts = get_args(kind)
+    if get_origin(kind) is UnionType:  # such as "float | None"
+        return None if value is None else _as(parts[0], value)
+    match value:
+        case dict() if isinstance(kind, type) and is_dataclass(kind):
+            kinds = {member.name: member.type for member in fields(kind)}
+            return kind(**{name: _as(kinds[name], value[name]) for name in kinds.keys() & value})
+        case dict() if get_origin(kind) is dict:
+            return {name: _as(parts[1], part) for name, part in value.items()}
+        case list() if get_origin(kind) is tuple:
+            kinds_of_parts = parts[:1] * len(value) if parts[-1] is ... else parts
+            return tuple(_as(*pair) for pair in zip(kinds_of_parts, value, strict=True))
+        case int() if kind is float:
+            return float(value)
+    if type(value) is not kind:
+        raise TypeError
+    return value
 
 
 def check_readable(outbox: Path) -> None:
     """Raise CommandFailed if the status exists and cannot be read."""
     try:
-        _path(outbox).open("rb").close()
+        os.close(open_regular(outbox / STATUS))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -233,20 +303,8 @@ def check_readable(outbox: Path) -> None:
         ) from error
 
 
-@cache
-def _validator() -> TypeAdapter[Status]:
-    return TypeAdapter(Status)
-
-
-def _path(outbox: Path) -> Path:
-    return outbox / ".picowatch" / "status.json"
-
-
 def is_running(outbox: Path) -> bool:
-    """Whether a picowatch is running, by its lock, which works over most network file systems.
-
-    Over the others, it is running if the status of another machine is fresh.
-    """
+    """Whether a picowatch is running, by its lock or, on another machine, its fresh status."""
     if is_held(outbox):
         return True
     status = read_status(outbox)

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.samplers import find_prediction, find_schedule_type
-from picowatch.recipe.written import FORBIDDEN, Written, number, switch
+from picowatch.recipe.written import FORBIDDEN, SourceValue, number, switch
 
-Converter = Callable[[Written], Any]
+Converter = Callable[[SourceValue], Any]
 
 SEEDS = 2**32
 MAX_SEED = SEEDS - 1
@@ -26,7 +26,6 @@ SAME = "same"  # as a format: the photo's
 # "nv" is A1111's name, "cuda" is stable-diffusion.cpp's.
 NOISE_NAMES: dict[str, NoiseSource] = {"cpu": "cpu", NVIDIA: NVIDIA, "nv": NVIDIA, "cuda": NVIDIA}
 
-_ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 _NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
 _RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
@@ -38,68 +37,59 @@ MOST_PHRASE = 300  # characters of what a picture is searched for
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+")
 
 
-class Wrong(ValueInvalid):
-    """Values that a field cannot have; `wanted` says what the field takes there, if not its row."""
-
-    def __init__(self, *found: Written, wanted: str | None = None) -> None:
-        super().__init__("a wrong value")
-        self.found, self.wanted = found, wanted
-
-
-def raw(written: Written) -> Any:
+def raw(written: SourceValue) -> Any:
     return written.value
 
 
-def text(written: Written) -> str:
-    """Return text. Raises Wrong for anything else."""
-    if not isinstance(written.value, str):
-        raise Wrong(written)
-    return written.value
-
-
-def number_in(written: Written) -> Any:
+def number_in(written: SourceValue) -> Any:
     value = number(written.text)
     return written.value if value is None else value
 
 
-def switch_in(written: Written) -> Any:
+def switch_in(written: SourceValue) -> Any:
     value = switch(written.text)
     return written.value if value is None else value
 
 
-def padding_in(written: Written) -> Any:
+def padding_in(written: SourceValue) -> Any:
     """Return a number of pixels; None for off."""
     value = number_in(written)
-    return None if written.is_off or (switch_in(written) is False and value != 0) else value
+    return None if written.says_off and value != 0 else value
 
 
-def word_in(written: Written) -> Any:
+def word_in(written: SourceValue) -> Any:
     """Return one of several words, in lower case."""
     return written.text.strip().casefold() if isinstance(written.value, str) else written.value
 
 
-def schedule_type_in(written: Written) -> str:
+def word_or_off_in(written: SourceValue) -> Any:
+    """Return one of several words; "" for off."""
+    return "" if written.says_off else word_in(written)
+
+
+def schedule_type_in(written: SourceValue) -> Any:
     """Return the schedule type of any program's name. Raises ValueInvalid."""
-    return find_schedule_type(text(written))
+    is_text = isinstance(written.value, str)
+    return find_schedule_type(written.text) if is_text else written.value
 
 
-def prediction_in(written: Written) -> str:
+def prediction_in(written: SourceValue) -> Any:
     """Return what a checkpoint predicts, by any program's name. Raises ValueInvalid."""
-    return find_prediction(text(written))
+    return find_prediction(written.text) if isinstance(written.value, str) else written.value
 
 
-def noise_in(written: Written) -> Any:
+def noise_in(written: SourceValue) -> Any:
     """Return the source of noise, by any program's name."""
     return NOISE_NAMES.get(written.text.strip().casefold(), written.value)
 
 
-def format_in(written: Written) -> Any:
+def format_in(written: SourceValue) -> Any:
     """Return a file format by its name or its ending: jpg is jpeg."""
     word = str(word_in(written)).removeprefix(".")
-    return "jpeg" if word == "jpg" else word
+    return {"jpg": "jpeg", "tif": "tiff"}.get(word, word)
 
 
-def colour_in(written: Written) -> str | None:
+def colour_in(written: SourceValue) -> str | None:
     """Return a colour like "#f4f4f4", "" for transparent; None for what is none."""
     word = written.text.strip().casefold()
     if found := _COLOUR.fullmatch(word):
@@ -107,18 +97,23 @@ def colour_in(written: Written) -> str | None:
     return _COLOURS.get(word)
 
 
-def percent_in(written: Written) -> Any:
+def ground_in(written: SourceValue) -> str | None:
+    """Return a colour like "#f4f4f4", or transparent; None for what is neither."""
+    return written.text.strip().casefold() if colour_in(written) == "" else colour_in(written)
+
+
+def percent_in(written: SourceValue) -> Any:
     """Return a number with or without a per cent sign."""
     return number_in(written.with_value(written.text.strip().removesuffix("%").rstrip()))
 
 
-def size_in(written: Written) -> str | None:
+def size_in(written: SourceValue) -> str | None:
     """Return a size like 1000x1000, one number for a square; None for what is none."""
     found = _SIZE.fullmatch(written.text.strip().casefold())
     return f"{found[1]}x{found[2] or found[1]}" if found else None
 
 
-def phrase_in(written: Written) -> str | None:
+def phrase_in(written: SourceValue) -> str | None:
     """Return what to look for, without spare spaces; None for what has no letters, or too many."""
     words = " ".join(written.text.split())
     if len(words) > MOST_PHRASE or FORBIDDEN.search(words) or not any(map(str.isalnum, words)):
@@ -126,7 +121,7 @@ def phrase_in(written: Written) -> str | None:
     return words
 
 
-def quality_in(written: Written) -> Any:
+def quality_in(written: SourceValue) -> Any:
     """Return a number, or lossless; "" for auto."""
     value = number_in(written)
     if isinstance(value, str):
@@ -134,13 +129,13 @@ def quality_in(written: Written) -> Any:
     return "" if value == "auto" else value
 
 
-def seeds_in(written: Written) -> int | str | tuple[int, ...] | range:
+def seeds_in(written: SourceValue) -> Any:
     """Return one seed, random, a range, or several seeds without repeats. Raises ValueInvalid."""
     if _THOUSANDS.fullmatch(written.text.strip()):
         pieces = written.text.strip().split(",")
         raise ValueInvalid(
             f"seed {','.join(pieces)} is one number, or several? Write {''.join(pieces)} for one "
-            f"seed, or [{', '.join(str(int(one)) for one in pieces)}] for an image with each."
+            f"seed, or [{', '.join(str(int(piece)) for piece in pieces)}] for an image with each."
         )
     seeds, parts = range_in(written.value), written.parts
     if isinstance(seeds, range) and all(0 <= end <= MAX_SEED for end in (seeds[0], seeds[-1])):
@@ -148,15 +143,14 @@ def seeds_in(written: Written) -> int | str | tuple[int, ...] | range:
     if _SEVERAL.fullmatch(written.text):
         parts = tuple(map(written.with_value, written.text.strip("[] ").split(",")))
     if not parts:
-        return _seed_in(written)
-    found = [(part, seed_in(part)) for part in parts]
-    if wrong := [part for part, seed in found if not isinstance(seed, int)]:
-        raise Wrong(*wrong, wanted=_ONE_SEED)
+        return seed_in(written)
+    found = [seed if isinstance(seed := seed_in(part), int) else part.value for part in parts]
+    is_right = all(isinstance(seed, int) for seed in found)
     # Without repeats: their images would be the same.
-    return tuple(dict.fromkeys(seed for _, seed in found if isinstance(seed, int)))
+    return tuple(dict.fromkeys(found) if is_right else found)
 
 
-def several_seeds(written: Written | None) -> tuple[int, ...] | range | None:
+def several_seeds(written: SourceValue | None) -> tuple[int, ...] | range | None:
     """Return the seeds if several are written, each of which makes an image; otherwise None."""
     if written is None or not (written.parts or "," in written.text or ".." in written.text):
         return None
@@ -166,20 +160,13 @@ def several_seeds(written: Written | None) -> tuple[int, ...] | range | None:
     return None
 
 
-def variation_seed_in(written: Written) -> int | None:
-    """Return a seed; None for one that is drawn. Raises Wrong."""
-    seed = _seed_in(written)
-    return seed if isinstance(seed, int) else None
-
-
-def _seed_in(written: Written) -> int | str:
+def variation_seed_in(written: SourceValue) -> Any:
+    """Return a seed; None for one that is drawn."""
     seed = seed_in(written)
-    if seed is None:
-        raise Wrong(written)
-    return seed
+    return None if seed == RANDOM else written.value if seed is None else seed
 
 
-def seed_in(written: Written) -> int | Literal["random"] | None:
+def seed_in(written: SourceValue) -> int | Literal["random"] | None:
     """Return the seed that a value means; None if it is not a seed."""
     text = written.text.strip().casefold()
     if text in _RANDOM_WORDS:
@@ -207,4 +194,4 @@ def range_in(value: object) -> Sequence[int | float] | None:
         return range(first // scale, numbers[-1] // scale + sign, numbers.step // scale)
     if len(numbers) > MOST_IMAGES:
         raise ValueInvalid(f"a range has {len(numbers):,} numbers; the limit is {MOST_IMAGES:,}.")
-    return [one / scale if one % scale else one // scale for one in numbers]
+    return [scaled / scale if scaled % scale else scaled // scale for scaled in numbers]

@@ -4,12 +4,15 @@ import re
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.written import Written
+from picowatch.recipe.patterns import form
+from picowatch.recipe.written import SourceValue
 
 SIDES = ("left", "top", "right", "bottom")
 WANTED = (
     "margins like {left: 256, bottom: 25 %}, a margin for each side like 128, or a shape like 16:9"
 )
+# The JSON Schema of a margin.
+MARGIN = form("number string", r"\d{1,5}(?:\.\d{1,2})? ?(?:%|px)?")
 MOST = 4  # times a side of the picture, on each side of it
 _MARGIN = re.compile(r"(\d{1,5}|\d{1,3}(?:\.\d{1,2})?) ?(%|px)?")
 _SHAPE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?: ?(\d{1,3}(?:\.\d{1,3})?)")
@@ -29,12 +32,12 @@ class Margins(NamedTuple):
         return size[0] + self.left + self.right, size[1] + self.top + self.bottom
 
 
-def extend_in(written: Written) -> str:
+def extend_in(written: SourceValue) -> str:
     """Return margins or a shape in one text: `16:9`, or `left 256, bottom 25 %`.
 
     Raises ValueInvalid.
     """
-    if written.is_off or written.text.strip().casefold() == "false":
+    if written.says_off:
         return ""
     parts = [f"{name.strip().casefold()} {part.text.strip()}" for name, part in written.pairs]
     parts = parts or [part.strip() for part in written.text.casefold().split(",")]
@@ -75,7 +78,8 @@ def margins_of(extend: str, size: tuple[int, int]) -> Margins:
         raise ValueInvalid(f"extend: {extend} adds nothing to {size[0]}x{size[1]}{why}.")
     if any(margin > MOST * size[i % 2] for i, margin in enumerate(found)):
         raise ValueInvalid(
-            f"extend: {extend} adds more than {MOST} times the side of {size[0]}x{size[1]}."
+            f"extend: {extend} adds more than {MOST} times the side of {size[0]}x{size[1]}. Crop "
+            f"it, or write {'a shape nearer to its own' if shape else 'less'}."
         )
     return found
 

@@ -12,19 +12,14 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    TypeAdapter,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from picowatch.recipe.a1111.values import VAE_ENDING, file_name
 from picowatch.recipe.control import Control
 from picowatch.recipe.converters import (
     MAX_SEED,
     MOST_IMAGES,
+    NOISE_NAMES,
     RANDOM,
     Converter,
     NoiseSource,
@@ -40,27 +35,41 @@ from picowatch.recipe.converters import (
     switch_in,
     variation_seed_in,
     word_in,
+    word_or_off_in,
 )
-from picowatch.recipe.extend import WANTED, extend_in
-from picowatch.recipe.parts import (
-    Cutout,
-    Detail,
-    Find,
-    Hires,
-    Row,
-    Share,
-    Upscale,
-    final_side,
-    without_defaults,
+from picowatch.recipe.extend import MARGIN, SIDES, WANTED, extend_in
+from picowatch.recipe.parts import Cutout, Detail, Find, Hires, Row, Share, Upscale, final_side
+from picowatch.recipe.patterns import (
+    APART,
+    NUMBER,
+    OFF,
+    SEEDS,
+    SWITCH,
+    any_of,
+    form,
+    in_any_case,
+    spelt,
 )
-from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
+from picowatch.recipe.photo_names import name_in
+from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
+from picowatch.recipe.resize_to import ResizeTo
+from picowatch.recipe.samplers import (
+    AUTOMATIC,
+    DEFAULT_SAMPLER,
+    PREDICTION_NAMES,
+    SAMPLER_NAMES,
+    SAMPLERS,
+    SCHEDULE_TYPE_NAMES,
+    SCHEDULE_TYPES,
+    THE_SAMPLERS,
+)
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 BAKED = "baked"
 SIZE = "size"
 PICTURE = "picture"  # as a size: the start image's
 ALPHA = "alpha"  # as a mask: the transparent parts of the picture itself
-MAX_UPSCALED_PIXELS = 100_000_000  # of the result of `upscale`: 300 MB
+MAX_PHOTO_PIXELS = 250_000_000  # where no setting says another limit
 FROM = "from"
 # What a picture's settings hold besides the fields: the beginning of the hash of its checkpoint's
 # file, and the names of its embeddings, separated by commas; A1111 adds their hashes.
@@ -69,21 +78,12 @@ EMBEDDINGS = "embeddings"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 CUTOUT = "cutout"
+RESIZE_TO = "resize_to"
 DETAIL = "detail"
 CONTROL = "control"
-# What is done to a finished picture, or to a given one.
-FINISHING = ("upscale", CUTOUT)
-# How the picture's file is written.
-WRITING = ("format", "quality", "keep_exif")
-# Fields of the whole picture: they change nothing where only details of a given one are drawn.
-WHOLE = (
-    *("width", "height", "denoising_strength", "resize", "variation_seed", "variation_strength"),
-    *("mask", "mask_blur", "mask_invert", "mask_padding", "extend", "hires", "tiling"),
-    *("references", CONTROL),
-)
-# The fields of a picture that is only finished.
-FINISHED = ("image", *FINISHING, *WRITING, "exact")
 
+SWITCH_OR_MORE = "boolean number string object"
+LORA_WEIGHT = form("number string object", minimum=-MAX_LORA_WEIGHT, maximum=MAX_LORA_WEIGHT)
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
 
@@ -122,6 +122,9 @@ _Side = Annotated[
         "Pixels: a multiple of 8, or any number with references. size: 512x768 sets both, and "
         "size: picture takes those of the start image.",
         default_text="the checkpoint's native size",
+        acts_in="whole",
+        check="always",
+        daily=True,
     ),
 ]
 
@@ -135,13 +138,25 @@ class ImageFields:
         Row(
             "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing "
             "`[a:b:0.5]` and `[a|b]`, `<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, "
-            "`{2$$a|b|c}` and `__name__`; up to 20,000 characters.",
+            "`{2$$a|b|c}` and `__name__`; up to 20,000 characters. A JSON object, or a mapping, is "
+            "taken as it is.",
             same_in_batch=False,
+            says_what=True,
+            form=form("string number boolean object"),
+            check="always",
+            daily=True,
         ),
     ]
 
     negative_prompt: Annotated[
-        str, Row("What to keep out of the picture.", aliases=("negative",), same_in_batch=False)
+        str,
+        Row(
+            "What to keep out of the picture.",
+            aliases=("negative",),
+            same_in_batch=False,
+            form=form("string number boolean object"),
+            daily=True,
+        ),
     ] = ""
 
     checkpoint: Annotated[
@@ -155,11 +170,18 @@ class ImageFields:
             default_text="the setting checkpoint; otherwise the only one installed, or demo if "
             "none is",
             wanted="a name, or one like my-merge as Kontext",
+            check="always",
+            daily=True,
         ),
     ] = ""
 
     vae: Annotated[
-        str, Row("A name in models/vae, or baked: the checkpoint's own.", a1111="VAE")
+        str,
+        Row(
+            "A name in models/vae, or baked: the checkpoint's own.",
+            a1111="VAE",
+            writes=lambda name: "" if name == BAKED else f"{file_name(name)}{VAE_ENDING}",
+        ),
     ] = BAKED
 
     prediction: Annotated[
@@ -172,6 +194,9 @@ class ImageFields:
             a1111="Noise Schedule",
             wanted="automatic, epsilon, v or v_zero_snr",
             default_text="automatic: as the checkpoint says",
+            off=AUTOMATIC,
+            writes=lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
+            form={"examples": PREDICTION_NAMES},
         ),
     ] = ""
 
@@ -183,6 +208,15 @@ class ImageFields:
             aliases=("sampler_name",),
             a1111="Sampler",
             default_text=f"{DEFAULT_SAMPLER}; Euler for flow models and zero terminal SNR",
+            check="always",
+            daily=True,
+            writes=lambda name: "PLMS" if name == "PNDM" else name,
+            form=form(
+                "string",
+                f"{APART}{any_of(SAMPLER_NAMES)}(?:{APART}{any_of(SCHEDULE_TYPE_NAMES)})?"
+                f"(?:{APART}{spelt('scheduler')})?{APART}",
+                patternErrorMessage=THE_SAMPLERS,
+            ),
         ),
     ] = DEFAULT_SAMPLER
 
@@ -193,13 +227,22 @@ class ImageFields:
             reads=schedule_type_in,
             a1111="Schedule type",
             default_text="as the sampler says",
+            check="always",
+            writes=SCHEDULE_TYPES.__getitem__,
+            form={"examples": SCHEDULE_TYPE_NAMES},
         ),
     ] = "automatic"
 
     steps: Annotated[
         int,
         Field(ge=1, le=150),
-        Row("Denoising steps.", a1111="Steps", default_text="24; flow models have their own"),
+        Row(
+            "Denoising steps.",
+            a1111="Steps",
+            default_text="24; flow models have their own",
+            check="always",
+            daily=True,
+        ),
     ] = 24
 
     cfg_scale: Annotated[
@@ -210,6 +253,8 @@ class ImageFields:
             aliases=("guidance_scale", "cfg"),
             a1111="CFG scale",
             default_text="7.5; flow models have their own, and the demo model 4",
+            check="always",
+            daily=True,
         ),
     ] = 7.5
 
@@ -240,7 +285,6 @@ class ImageFields:
         Row(
             "The share of the steps after which guidance ends.",
             aliases=("guidance_end",),
-            left_out=True,
             a1111="CFG end",
         ),
     ] = 1.0
@@ -254,6 +298,7 @@ class ImageFields:
             aliases=("distilled_cfg",),
             a1111="Distilled CFG Scale",
             default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
+            check="always",
         ),
     ] = 0.0
 
@@ -272,6 +317,9 @@ class ImageFields:
             a1111="Seed",
             wanted=f"a whole number from 0 to {MAX_SEED}, random, a range like 1..8, or a list "
             "like [1, 2, 3]",
+            check="always",
+            daily=True,
+            form=form("integer string array", SEEDS, minimum=-1, maximum=MAX_SEED),
         ),
     ] = RANDOM
 
@@ -282,8 +330,8 @@ class ImageFields:
             "nvidia needs such a GPU.",
             aliases=("rng",),
             reads=noise_in,
-            left_out=True,
             a1111="RNG",
+            form={"examples": [*NOISE_NAMES]},
         ),
     ] = "cpu"
 
@@ -299,6 +347,9 @@ class ImageFields:
             a1111="Variation seed",
             wanted=f"a whole number from 0 to {MAX_SEED}, or random",
             default_text="random",
+            acts_in="whole",
+            check="always",
+            form=form("integer string", SEEDS, minimum=-1, maximum=MAX_SEED),
         ),
     ] = None
 
@@ -310,6 +361,8 @@ class ImageFields:
             aliases=("subseed_strength",),
             same_in_batch=False,
             a1111="Variation seed strength",
+            acts_in="whole",
+            check="always",
         ),
     ] = 0.0
 
@@ -320,13 +373,19 @@ class ImageFields:
             "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
             same_in_batch=False,
-            samplers=tuple(one.name for one in SAMPLERS if one.noisy),
+            samplers=tuple(sampler.name for sampler in SAMPLERS if sampler.noisy),
             a1111="ENSD",
         ),
     ] = 0
 
     clip_skip: Annotated[
-        int, Field(ge=1, le=4), Row("A1111's number; 1 skips nothing.", a1111="Clip skip")
+        int,
+        Field(ge=1, le=4),
+        Row(
+            "A1111's number; 1 skips nothing.",
+            a1111="Clip skip",
+            writes=lambda number: "" if number == 1 else str(number),
+        ),
     ] = 1
 
     image: Annotated[
@@ -335,6 +394,10 @@ class ImageFields:
             "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
             aliases=("init_image",),
             same_in_batch=False,
+            off="none",
+            acts_in="any",
+            check="set",
+            daily=True,
         ),
     ] = ""
 
@@ -346,6 +409,9 @@ class ImageFields:
             needs=("image",),
             a1111="Denoising strength",
             default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
+            acts_in="whole",
+            check="set",
+            daily=True,
         ),
     ] = 0.75
 
@@ -355,13 +421,13 @@ class ImageFields:
             "How the start image and control images are fitted to the size.",
             needs=("image", "control"),
             same_in_batch=False,
+            acts_in="whole",
         ),
     ] = "crop"
 
     mask: Annotated[
         Find | str,
         BeforeValidator(Find.of),
-        PlainSerializer(lambda mask: without_defaults(mask) if isinstance(mask, Find) else mask),
         Row(
             "The part of the start image, or of the first reference, to redraw: white areas. A "
             "path like that of image; alpha: what is transparent in the picture itself; or what is "
@@ -370,6 +436,11 @@ class ImageFields:
             needs=("image", "references"),
             same_in_batch=False,
             wanted="a path, alpha, or a mapping like {find: the sky}",
+            off="none",
+            acts_in="whole",
+            check="set",
+            daily=True,
+            form=form("string object false"),
         ),
     ] = ""
 
@@ -381,11 +452,12 @@ class ImageFields:
             needs=("mask", "extend"),
             same_in_batch=False,
             a1111="Mask blur",
+            acts_in="whole",
         ),
     ] = 4
 
     mask_invert: Annotated[
-        bool, Row("true: black is redrawn.", needs=("mask",), same_in_batch=False)
+        bool, Row("true: black is redrawn.", needs=("mask",), same_in_batch=False, acts_in="whole")
     ] = False
 
     mask_padding: Annotated[
@@ -400,6 +472,9 @@ class ImageFields:
             a1111="Masked area padding",
             wanted="a whole number from 0 to 256, or false",
             default_text="off",
+            off="none",
+            acts_in="whole",
+            form=form("integer string false", f"{NUMBER}|{OFF}", minimum=0, maximum=256),
         ),
     ] = None
 
@@ -413,7 +488,15 @@ class ImageFields:
             needs=("image",),
             same_in_batch=False,
             wanted=WANTED,
+            as_text="left 256, bottom 25 %",
             default_text="nothing",
+            acts_in="whole",
+            form=form(
+                "string number object false",
+                properties=dict.fromkeys(SIDES, MARGIN),
+                patternProperties={in_any_case(SIDES): {}},
+                additionalProperties=False,
+            ),
         ),
     ] = ""
 
@@ -426,6 +509,11 @@ class ImageFields:
             "antialiased), Lanczos, Nearest, or a name in models/upscalers (Latent).",
             aliases=("hires_fix",),
             wanted="true, false, a number like 2, or a mapping like {scale: 2, steps: 12}",
+            off=False,
+            acts_in="whole",
+            check="set",
+            daily=True,
+            form=form(SWITCH_OR_MORE, f"{NUMBER}|{SWITCH}|{OFF}"),
         ),
     ] = None
 
@@ -443,12 +531,20 @@ class ImageFields:
             wanted="words like face, a mapping like {find: face, denoising_strength: 0.4}, or a "
             "list of up to eight",
             default_text="off",
+            off="none",
+            says_what=True,
+            part="find",
+            check="set",
         ),
     ] = ()
 
     tiling: Annotated[
         bool,
-        Row("true: the picture repeats without seams, beside and below itself.", a1111="Tiling"),
+        Row(
+            "true: the picture repeats without seams, beside and below itself.",
+            a1111="Tiling",
+            acts_in="whole",
+        ),
     ] = False
 
     upscale: Annotated[
@@ -458,14 +554,18 @@ class ImageFields:
             "(the only one installed, or demo-compact if none is); scale 1 to 8 (the model's "
             "own). With image and no prompt, nothing else is done.",
             wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}",
+            off=False,
+            acts_in="any",
+            says_what=True,
+            part="model",
+            check="set",
+            daily=True,
         ),
     ] = None
 
-    # Stored as a name if nothing else is said, as it was when that was all one could say.
     cutout: Annotated[
         Cutout | None,
         BeforeValidator(Cutout.of),
-        PlainSerializer(lambda cutout: cutout and cutout.stored()),
         Row(
             "Removes the background of the finished picture. model: a name in models/cutout (the "
             "only one installed, or demo-cutout if none is); background transparent, white, black "
@@ -478,18 +578,47 @@ class ImageFields:
             default_text="off",
             wanted="true, false, a model's name, or a mapping like {background: white, size: "
             "1000x1000}",
+            off=False,
+            acts_in="any",
+            says_what=True,
+            part="model",
+            check="set",
+        ),
+    ] = None
+
+    resize_to: Annotated[
+        ResizeTo | None,
+        Row(
+            "The size of the finished picture, by resampling, as the last step. A number is the "
+            "longest side in pixels, 800x600 both sides. A mapping: longest_side, shortest_side, "
+            "width, height, megapixels, of which all that are given hold; fit inside, cover (cut "
+            "off) or pad (centred) for width and height (inside); background white, black, "
+            'transparent or a colour like "#f4f4f4" (white; transparent where the picture is); '
+            "enlarge true: smaller pictures become larger, too. With image and no prompt, nothing "
+            "is drawn, and no model is needed.",
+            default_text="off",
+            wanted="a number of pixels like 1600, a size like 800x600, or a mapping like "
+            "{width: 1000, height: 1000, fit: pad}",
+            off=False,
+            acts_in="any",
+            says_what=True,
+            part="longest_side",
+            check="set",
+            form=form(SWITCH_OR_MORE, rf"{NUMBER}|\d+\s*[xX×*]\s*\d+|{OFF}"),
         ),
     ] = None
 
     format: Annotated[
-        Literal["", "png", "jpeg", "webp", "avif", "same"],
+        Literal["", "png", "jpeg", "webp", "avif", "tiff", "same"],
         Row(
-            "The picture's file format: png, jpeg, webp, avif, or same: the start image's.",
+            "The picture's file format: png, jpeg, webp, avif, tiff, or same: the start image's.",
             aliases=("output_format",),
             reads=format_in,
             same_in_batch=False,
-            wanted="png, jpeg, webp, avif or same",
+            wanted="png, jpeg, webp, avif, tiff or same",
             default_text="the setting format",
+            acts_in="any",
+            form={"examples": ["jpg"]},
         ),
     ] = ""
 
@@ -501,8 +630,21 @@ class ImageFields:
             same_in_batch=False,
             wanted="a whole number from 1 to 100, lossless, or auto",
             default_text="the setting quality",
+            acts_in="any",
         ),
     ] = ""
+
+    colour: Annotated[
+        Literal["srgb", "same"],
+        Row(
+            "same: what is not drawn keeps the photo's colour profile, and its 16 bits in PNG and "
+            "TIFF. srgb: it is in sRGB, with 8 bits.",
+            aliases=("color",),
+            needs=("image",),
+            same_in_batch=False,
+            acts_in="any",
+        ),
+    ] = "srgb"
 
     keep_exif: Annotated[
         Literal["", "all", "no_place", "none"],
@@ -512,6 +654,32 @@ class ImageFields:
             needs=("image", "references"),
             same_in_batch=False,
             default_text="the setting keep_exif",
+            acts_in="any",
+        ),
+    ] = ""
+
+    replace: Annotated[
+        bool,
+        Row(
+            "true, in a _pictures.yaml: a photo's new result is written over its last one, under "
+            "the same name.",
+            changes_pixels=False,
+            acts_in="any",
+        ),
+    ] = False
+
+    name: Annotated[
+        str,
+        Row(
+            "In a _pictures.yaml: the names of results. {stem} is the photo's own name, {folder} "
+            "its folder's, {date} (or {date:%Y%m%d}) the day on which it was taken, {number:04} "
+            "the folder's next number.",
+            reads=name_in,
+            changes_pixels=False,
+            wanted='text like "{stem}-web" or "{folder}-{number:04}"',
+            default_text="{stem}",
+            acts_in="any",
+            form=form("string"),
         ),
     ] = ""
 
@@ -520,9 +688,10 @@ class ImageFields:
         Row(
             "fp8: the denoiser's blocks are rounded to 8 bits, which halves its memory and changes "
             "pixels a little.",
-            reads=word_in,
+            reads=word_or_off_in,
             wanted="fp8 or false",
             default_text="off",
+            form=form("string false", f"{spelt('fp8')}|{OFF}"),
         ),
     ] = ""
 
@@ -544,6 +713,7 @@ class ImageFields:
         Row(
             "true: always the same pixels, but slower (batch 1, eager, deterministic algorithms).",
             no_sweep=_NO_SINGLE_IMAGE,
+            acts_in="any",
         ),
     ] = False
 
@@ -561,7 +731,7 @@ class ImageFields:
     def phrases(self) -> list[tuple[str, str]]:
         """The words that are looked for, each with the model that looks."""
         looking = (self.found_mask, *self.detail, self.cutout)
-        return [(one.find, one.model) for one in looking if one and one.find]
+        return [(part.find, part.model) for part in looking if part and part.find]
 
     @property
     def only_details(self) -> bool:
@@ -588,6 +758,12 @@ class ImageFields:
 
     @property
     def published_size(self) -> tuple[int, int]:
+        """Width and height of the picture, after `hires`, `upscale`, `cutout` and `resize_to`."""
+        size = self.size_before_resize
+        return self.resize_to.size_of(*size) if self.resize_to else size
+
+    @property
+    def size_before_resize(self) -> tuple[int, int]:
         """Width and height of the picture, after `hires`, `upscale` and `cutout`."""
         return (self.cutout and self.cutout.sides) or self.size_after_upscale
 
@@ -610,6 +786,9 @@ class RecipeFields(BaseModel, ImageFields):
             "LoRAs from models/loras with their weights, -10 to 10, beside those in the prompt.",
             aliases=("lora",),
             wanted="a mapping like {name: 0.8}, or a list of names",
+            as_text="name:0.8, other:0.5",
+            daily=True,
+            form=form("string array object false", additionalProperties=LORA_WEIGHT),
         ),
     ] = ()
 
@@ -623,6 +802,10 @@ class RecipeFields(BaseModel, ImageFields):
             same_in_batch=False,
             wanted="a path, or a list of up to ten",
             default_text="none",
+            off="none",
+            acts_in="whole",
+            check="set",
+            form=form("string array false", items={"type": "string"}, maxItems=MAX_REFERENCES),
         ),
     ] = ()
 
@@ -638,6 +821,10 @@ class RecipeFields(BaseModel, ImageFields):
             aliases=("controlnet",),
             wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list "
             "of them",
+            off="none",
+            acts_in="whole",
+            check="set",
+            daily=True,
         ),
     ] = ()
 
@@ -647,6 +834,7 @@ class RecipeFields(BaseModel, ImageFields):
         Row(
             "Number of images, at most max_images_per_save; image i uses seed+i.",
             changes_pixels=False,
+            daily=True,
         ),
     ] = 1
 
@@ -659,22 +847,30 @@ class RecipeFields(BaseModel, ImageFields):
             'and `"control: weight"`.',
             changes_pixels=False,
             wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
+            acts_in="any",
+            daily=True,
+            form=form(SWITCH_OR_MORE),
         ),
     ] = ()
 
     grid: Annotated[
-        bool, Row("true: also one contact sheet of the images.", changes_pixels=False)
+        bool,
+        Row("true: also one contact sheet of the images.", changes_pixels=False, acts_in="any"),
     ] = False
 
     grid_seconds: Annotated[
         bool,
-        Row("true: a contact sheet that also shows each image's seconds.", changes_pixels=False),
+        Row(
+            "true: a contact sheet that also shows each image's seconds.",
+            changes_pixels=False,
+            acts_in="any",
+        ),
     ] = False
 
     priority: Annotated[
         int,
         Field(ge=-1_000_000, le=1_000_000),
-        Row("Whole number; higher goes first.", changes_pixels=False),
+        Row("Whole number; higher goes first.", changes_pixels=False, acts_in="any"),
     ] = 0
 
 
@@ -700,7 +896,12 @@ def _reader(hint: Any) -> Converter:
 
 
 # The fields that are mappings; with those that may be one, or have some; the parts of each.
-MAPPINGS: dict[str, type] = {"hires": Hires, "upscale": Upscale, CUTOUT: Cutout}
+MAPPINGS: dict[str, type] = {
+    "hires": Hires,
+    "upscale": Upscale,
+    CUTOUT: Cutout,
+    RESIZE_TO: ResizeTo,
+}
 LISTS: dict[str, type] = {DETAIL: Detail, CONTROL: Control}
 KINDS = MAPPINGS | {"mask": Find, **LISTS}
 PARTS = {field: dict(_rows(kind)) for field, kind in KINDS.items()}
@@ -722,15 +923,34 @@ SHORTHANDS = {
     SIZE: Row(
         f"Width and height at once: 512x768; {PICTURE}: those of the start image.",
         wanted="text like 512x768",
+        form=form(
+            "string",
+            rf"\d+\s*[xX×*]\s*\d+|{PICTURE}",
+            patternErrorMessage=f"A size is like 512x768, or {PICTURE}.",
+        ),
     ),
     FROM: Row(
         "A picture whose settings this recipe starts from; other fields override them.",
         changes_pixels=False,
+        says_what=True,
         wanted="text",
+        form=form("string"),
         no_sweep="Write a recipe for each picture: several stand in a list, or between lines ---.",
     ),
 }
 _ALL = ROWS | SHORTHANDS
+
+# Those that say alone what to do with a picture.
+SAYING_WHAT = tuple(name for name, row in _ALL.items() if row.says_what)
+# Those of the whole picture: they change nothing where only details of a given one are drawn.
+WHOLE = tuple(name for name, row in ROWS.items() if row.acts_in == "whole")
+# Those of a picture that is only finished, and of its image.
+ON_FINISHED = tuple(name for name, row in ROWS.items() if row.acts_in == "any")
+FINISHED = tuple(name for name in ON_FINISHED if ROWS[name].changes_pixels)
+# What is done to a finished picture, or to a given one.
+FINISHING = tuple(name for name in FINISHED if name in SAYING_WHAT)
+# How a given picture is written again, which is a request where nothing else is said.
+WRITING = ("format", "quality")
 
 # The first name of each field, by all of its names.
 FIRST_NAME_OF = {name: name for name in _ALL} | {
@@ -744,11 +964,10 @@ NO_SWEEP = {
     if row.no_sweep or not row.changes_pixels
 }
 
+# The fields whose numbers need not be whole.
+FRACTIONS = {name for name, kind in get_type_hints(ImageFields).items() if kind is float}
+
 DEFAULTS: dict[str, Any] = {n: field.default for n, field in RecipeFields.model_fields.items()}
-# The value at which a field is off, which stays out of digests and metadata.
-OFF = {n: value for n, value in DEFAULTS.items() if ROWS[n].left_out or not value}
-
-
 NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
 
 
@@ -765,6 +984,14 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         properties = TypeAdapter(kind).json_schema()["properties"]
         schemas |= {f"{field}.{name}": part for name, part in properties.items()}
     return schemas
+
+
+@cache
+def adapter(name: str) -> TypeAdapter[Any]:
+    """The type and limits of a field, or of a part like `hires.scale`."""
+    field, _, part = name.partition(".")
+    hints = get_type_hints(KINDS[field] if part else RecipeFields, include_extras=True)
+    return TypeAdapter(hints[part or field], config=ConfigDict(strict=True))
 
 
 # What a flag without a value means: true.

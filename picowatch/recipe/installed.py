@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe import a1111_keys as keys
+from picowatch.recipe.a1111 import values
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.inventory import MODEL_FOLDERS, Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
@@ -141,7 +141,9 @@ def _once(asked: tuple[str, str | None], find: Callable[[], str], inventory: Inv
     if asked not in known:
         if len(known) >= _MOST_KNOWN:  # a hostile file may name a million
             known.clear()
+        inventory.missed.add(asked)
         known[asked] = find()
+        inventory.missed.discard(asked)
     return known[asked]
 
 
@@ -155,7 +157,7 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     row, models = _KINDS[kind], kind.removeprefix("hires ")
     names = inventory.named(models)
     own, anywhere = inventory.refused_as(models), inventory.refused_anywhere()
-    theirs = keys.UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
+    theirs = values.UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
     meant = theirs or written
     found = matching(meant, [*dict.fromkeys([*names, *own])]) or matching(meant, [*anywhere])
     usable = [name for name in found if name in names]
@@ -170,6 +172,8 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     missing = f"no {row.called} '{shown(written)}' in models/{MODEL_FOLDERS[models][0]}."
     if scale := re.fullmatch(r"(?i)x? ?(\d(?:\.\d)?) ?x?", written.strip()):
         missing += f" For the scale, write {scale[1]}."
+    elif kind == "upscaler" and (usual := usual_upscaler(written)):
+        missing += f" {usual} is for hires: {{upscaler: {usual}}}."
     elif theirs:
         missing += (
             f" Put {theirs}.safetensors there; 'picowatch convert' makes it from a .pth file."

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from picowatch.families import DEMO, FAMILIES, References
+from picowatch.families import FAMILIES
+from picowatch.families.row import DEMO, References
 from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.prompts.known_words import KnownWords
@@ -65,13 +66,14 @@ def rules_of(family: str, variant: str = "") -> FamilyRules:
     """Return the rules of a family's variant, or of the family if the variant is unknown."""
     row = FAMILIES[family]
     one = row.variant(variant)
+    samplers = one.samplers or row.samplers
     return FamilyRules(
         multiple=row.size_multiple,
         max_side=one.largest or MAX_SIDE,
-        defaults=({"sampler": row.samplers[0]} if row.samplers else {}) | dict(one.defaults),
+        defaults=({"sampler": samplers[0]} if samplers else {}) | dict(one.defaults),
         lacks={**row.lacks, **one.lacks},
-        flow=row.kind == "flow",
-        samplers=row.samplers,
+        flow=row.kind != "unet",
+        samplers=samplers,
         guided=one.guided,
         fills=one.fills,
         references=one.references,
@@ -87,13 +89,13 @@ def is_called(variant: str, text: str) -> bool:
 
 
 def family_called(text: str) -> str:
-    """Return the family that takes LoRAs and has this key or name; "" if none has.
+    """Return the family with a row of its own and this key or name; "" if none has.
 
     Case, spaces and marks make no difference.
     """
-    takers = [row for row in FAMILIES.values() if row.loras]
+    rows = FAMILIES.values()
     return next(
-        (row.key for row in takers if squeezed(text) in map(squeezed, (row.key, row.name))), ""
+        (row.key for row in rows if squeezed(text) in map(squeezed, (row.key, row.name))), ""
     )
 
 
@@ -174,16 +176,17 @@ class Inventory:
     `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers,
     `cutouts` those of models/cutout, `segmentations` those that find things by words, the best
     first; the embedded ones are always there, as `demo`, DEMO_UPSCALER, DEMO_CUTOUT and DEMO_FIND.
-    `depths` are models that estimate depth. `vae_families` has the names of the families that each
-    VAE is for, `lora_families` and `embedding_families` the family of each LoRA
-    and embedding, where its file tells it. `lora_names` has the names that trainers gave LoRAs.
+    `depths` are models that estimate depth. `vae_families`, `lora_families` and
+    `embedding_families` have the names of the families that each VAE, LoRA and embedding is for,
+    where its file tells them. `lora_names` has the names that trainers gave LoRAs.
     `refused` maps, for each kind, the names of unusable files to the reason, which errors quote;
     `refused_embeddings` has those among them whose names are looked for in prompts.
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines.
     `variants` has the checkpoints whose files do not tell the variant of their family: for each
     variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
     `unusable_checkpoint` says why one of the installed checkpoints cannot be used. `found` has
-    the names that were looked up, and `findable` the words that DEMO_FIND knows.
+    the names that were looked up, `missed` those that could not be found, and `findable` the words
+    that DEMO_FIND knows.
     """
 
     demo: Checkpoint
@@ -198,8 +201,8 @@ class Inventory:
     controlnets: tuple[ControlNet, ...] = ()
     depths: tuple[str, ...] = ()
     segmentations: tuple[str, ...] = ()
-    lora_families: Mapping[str, str] = field(default_factory=dict)
-    embedding_families: Mapping[str, str] = field(default_factory=dict)
+    lora_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    embedding_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lora_names: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -210,21 +213,22 @@ class Inventory:
     found: dict[tuple[str, str | None], str] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    missed: set[tuple[str, str | None]] = field(
+        default_factory=set, init=False, repr=False, compare=False
+    )
 
     def embedded(self, kind: str) -> Any:
         """The model of a kind that is always there; None for kinds without one."""
         if kind == "checkpoint":
             return self.demo
-        return {
-            "upscaler": DEMO_UPSCALER,
-            "cutout": DEMO_CUTOUT,
-            "segmentation": DEMO_FIND,
-        }.get(kind)
+        return {"upscaler": DEMO_UPSCALER, "cutout": DEMO_CUTOUT, "segmentation": DEMO_FIND}.get(
+            kind
+        )
 
     def named(self, kind: str) -> dict[str, Any]:
         """The models of a kind by their names, the embedded one last."""
         models = [*getattr(self, f"{kind}s"), *filter(None, [self.embedded(kind)])]
-        return {getattr(one, "name", one): one for one in models}
+        return {getattr(model, "name", model): model for model in models}
 
     def refused_as(self, kind: str) -> Mapping[str, str]:
         return self.refused.get(kind, {})

@@ -1,11 +1,13 @@
 """The row of a field, and the fields that are mappings: `hires`, `upscale`, `cutout`, `mask` …"""
 
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from picowatch.recipe.a1111.values import file_name, plain_text, upscaler_name
 from picowatch.recipe.converters import (
     MOST_PHRASE,
     Converter,
@@ -16,34 +18,48 @@ from picowatch.recipe.converters import (
     size_in,
 )
 from picowatch.recipe.messages.suggestions import squeezed
+from picowatch.recipe.patterns import NUMBER, form
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A field in the table, beside its name, type, limits and default; `does` describes it.
 
-    `changes_pixels`: the field is part of an image's identity. `same_in_batch`: images that differ
-    in it can share a batch only if it is false. `needs`: the field changes nothing unless one of
-    these is set. `samplers` are those that use it, if not all do. Defaults that are empty, 0 or
-    false are left out of digests and metadata; with `left_out`, this field's other default is, too.
-    `reads` gives the value that a text means, if the type does not say it. `no_sweep` says why no
-    sweep can vary it. `a1111` is its key in A1111's text. `wanted` are the
-    values in words, and `default_text` is the default, where the type does not say it.
+    `acts_in`: it changes something where the whole picture is drawn, where only details of a given
+    one are drawn, too, or in any case: where a given one is only finished. `says_what`: it says
+    alone what to do with a picture. `changes_pixels`: the field is part of an image's identity.
+    `same_in_batch`: images in a batch must agree on this field. `needs`: the
+    field changes nothing unless one of these is set. `part` is the part of a mapping that a text
+    alone stands for. `samplers` are those that use it, if not all do. `off` is what switches it off
+    in a recipe, where that is not its default. `reads` gives the value that a text means, if the
+    type does not say it, and `form` is the JSON Schema of that text. `no_sweep` says why no sweep
+    can vary it. `a1111` is its key in A1111's text, and `writes` gives its value there. `wanted`
+    are the values in words, `as_text` is how a mapping can be one text, and `default_text` is the
+    default, where the type does not say it. `check` lists it in the line of an image: always, where
+    it is set, or where images differ in it; `daily` fields stand in the first table of the docs.
     """
 
     does: str = ""
     _: KW_ONLY
     aliases: tuple[str, ...] = ()
+    acts_in: Literal["whole", "details", "any"] = "details"
+    says_what: bool = False
     changes_pixels: bool = True
     same_in_batch: bool = True
     needs: tuple[str, ...] = ()
+    part: str = ""
     samplers: tuple[str, ...] = ()
-    left_out: bool = False
+    off: str | bool | None = None
     reads: Converter = raw
+    form: Mapping[str, Any] = field(default_factory=dict, hash=False)
     no_sweep: str = ""
     a1111: str = ""
+    writes: Callable[[Any], str] = plain_text
     wanted: str = ""
+    as_text: str = ""
     default_text: str = ""
+    check: Literal["always", "set", "differs"] = "differs"
+    daily: bool = False
 
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
@@ -89,7 +105,11 @@ class Hires:
 
     upscaler: Annotated[
         str,
-        Row("How it is enlarged: one of UPSCALERS, or an installed model.", a1111="Hires upscaler"),
+        Row(
+            "How it is enlarged: one of UPSCALERS, or an installed model.",
+            a1111="Hires upscaler",
+            writes=upscaler_name,
+        ),
     ] = "Latent"
 
     @property
@@ -111,6 +131,7 @@ class Upscale:
             "A name in models/upscalers.",
             aliases=("upscaler", "name"),
             a1111="Postprocess upscaler",
+            writes=upscaler_name,
         ),
     ] = ""
 
@@ -158,6 +179,7 @@ class Cutout:
             "A name in models/cutout; with find one in models/segmentation.",
             aliases=("name",),
             a1111="Rembg",
+            writes=file_name,
         ),
     ] = ""
 
@@ -173,7 +195,11 @@ class Cutout:
 
     margin: Annotated[
         Annotated[float, Field(strict=True, ge=0, le=45, allow_inf_nan=False)] | None,
-        Row("It is centred, with so many per cent of each side free around it.", reads=percent_in),
+        Row(
+            "It is centred, with so many per cent of each side free around it.",
+            reads=percent_in,
+            form=form("number string", f"{NUMBER} ?%?", minimum=0, maximum=45),
+        ),
     ] = None
 
     size: Annotated[
@@ -206,11 +232,6 @@ class Cutout:
     def of(value: Any) -> Any:
         """Return the value of a mapping, or of a model's name alone, as it is stored."""
         return {"model": value} if isinstance(value, str) and value else value or None
-
-    def stored(self) -> Any:
-        """Return the values that are not defaults, or the name if that is all."""
-        values = without_defaults(self)
-        return self.model if [*values] == ["model"] else values
 
 
 USUAL_MARGIN = 8  # per cent, with a size
@@ -258,39 +279,26 @@ class Detail:
     ] = 8
 
     denoising_strength: Annotated[
-        Share,
-        Row(
-            "How far to go away from what is there.",
-            aliases=("strength",),
-        ),
+        Share, Row("How far to go away from what is there.", aliases=("strength",))
     ] = 0.4
 
     prompt: Annotated[str, Row("What to draw there; by default the picture's prompt.")] = ""
 
     negative_prompt: Annotated[
         str,
-        Row(
-            "What to keep out; by default the picture's negative prompt.",
-            aliases=("negative",),
-        ),
+        Row("What to keep out; by default the picture's negative prompt.", aliases=("negative",)),
     ] = ""
 
     steps: Annotated[
-        int,
-        Field(strict=True, ge=0, le=150),
-        Row("Denoising steps; 0: as many as the picture."),
+        int, Field(strict=True, ge=0, le=150), Row("Denoising steps; 0: as many as the picture.")
     ] = 0
 
     mask_padding: Annotated[
-        int,
-        Field(strict=True, ge=0, le=256),
-        Row("So many pixels around it are drawn, too."),
+        int, Field(strict=True, ge=0, le=256), Row("So many pixels around it are drawn, too.")
     ] = 32
 
     mask_blur: Annotated[
-        int,
-        Field(strict=True, ge=0, le=64),
-        Row("Width of its soft edge, in pixels."),
+        int, Field(strict=True, ge=0, le=64), Row("Width of its soft edge, in pixels.")
     ] = 4
 
     size: Annotated[
@@ -307,12 +315,6 @@ class Detail:
         """Width and height of what is drawn."""
         width, _, height = self.size.partition("x")
         return int(width), int(height)
-
-
-def without_defaults(part: Any) -> dict[str, Any]:
-    """Return the values that are not defaults, so that options added later change no digest."""
-    plain = asdict(part)
-    return {f.name: plain[f.name] for f in fields(part) if getattr(part, f.name) != f.default}
 
 
 def usual_upscaler(written: str) -> str | None:

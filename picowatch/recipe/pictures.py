@@ -1,8 +1,10 @@
 """Access to the pictures that a recipe names: reading a recipe never opens files itself."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import MAX_PHOTO_PIXELS
 
 
 def as_written(path: str) -> str:
@@ -14,10 +16,12 @@ class Pictures:
     """The pictures of one recipe, by the paths that it gives. This class knows no files.
 
     Subclasses that read files raise PictureUnreadable where they cannot. `most_pixels` is the limit
-    of `size: picture`: larger pictures are reduced.
+    of `size: picture`: larger pictures are reduced. No picture and no result has more than
+    `most_photo_pixels`.
     """
 
     most_pixels = 2_000_000
+    most_photo_pixels = MAX_PHOTO_PIXELS
 
     def check(self, path: str) -> None:
         """Raise PictureUnreadable if a picture cannot be used."""
@@ -28,6 +32,14 @@ class Pictures:
 
     def is_transparent(self, path: str) -> bool:
         """Whether anything in a picture is transparent."""
+        raise _unreadable()
+
+    def is_photo(self, path: str) -> bool:
+        """Whether a picture was taken by a camera, as far as one can tell."""
+        return False
+
+    def taken(self, path: str) -> datetime:
+        """When a picture was taken, or else when its file was changed last."""
         raise _unreadable()
 
     def texts(self, path: str) -> Mapping[str, str]:

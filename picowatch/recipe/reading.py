@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.names import is_picture_name, with_mask
+from picowatch.files.names import is_picture_name, stem_of, with_mask
+from picowatch.recipe.a1111.reader import begins_parameters
 from picowatch.recipe.converters import number_in
-from picowatch.recipe.fields import CONTROL, DETAIL, FINISHING, FROM, PICTURE
+from picowatch.recipe.fields import CONTROL, FROM, PICTURE, SAYING_WHAT
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
+from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse, shown
+from picowatch.recipe.photo_names import has_date, has_number
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.read.a1111 import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from
@@ -20,9 +22,18 @@ from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver, folder_layer, too_many
-from picowatch.recipe.resolve.layers import merged
+from picowatch.recipe.resolve.layers import (
+    merged,
+    normalised,
+    only_finishes,
+    only_writes,
+    says_drawing,
+)
+from picowatch.recipe.resolve.lookup import Known
+from picowatch.recipe.resolve.rules import Rules
+from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.resolve.start_image import refuse_unusable
-from picowatch.recipe.written import Entry, Layer, Position, Source, Written
+from picowatch.recipe.written import Entry, Layer, Position, Source, SourceValue
 
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.
 _PROMPT = re.compile(r"\s*(?:- +)?prompt\s*:", re.IGNORECASE)
@@ -56,10 +67,21 @@ def read_recipes(
     entries, settings = _entries(name, content, problems)
     if len(entries) > max_images:  # before anything is drawn or looked up
         refuse(entries[0].position, too_many(len(entries), max_images))
-    resolver = EntryResolver(folder, settings, inventory, max_images, pictures, problems, read_from)
-    recipes = resolver.recipes(entries)
-    problems.raise_if_any()
-    return recipes
+    known = Known(inventory, pictures, Rules(inventory))
+    resolver = EntryResolver(known, max_images, problems, read_from, folder, settings)
+    return [
+        recipe.warned([*recipe.warnings, *_only_for_photos(recipe)])
+        for recipe in resolver.recipes(entries)
+    ]
+
+
+def _only_for_photos(recipe: Recipe) -> Iterator[str]:
+    """Yield what says nothing in a recipe."""
+    why = "has no effect here: it is for photos that a _pictures.yaml takes."
+    if recipe.replace:
+        yield f"replace {why} Each picture of a recipe has its own number."
+    if recipe.name:
+        yield f"name {why} The setting file_name names the pictures of recipes."
 
 
 def priority_of(defaults: Sequence[DefaultsFile]) -> int:
@@ -105,10 +127,6 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
     return [], {}
 
 
-# One of these says what to do with a picture; `detail`, `upscale` and `cutout` need no prompt.
-_SAYING_WHAT = ("prompt", FROM, DETAIL, *FINISHING)
-
-
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A dropped picture, as paths below the inbox, with the files that say what it requests.
@@ -128,7 +146,8 @@ class NothingSaid(PictureUnreadable):
     def __init__(self) -> None:
         super().__init__(
             "Pictures without a prompt are not rendered.",
-            "Write one here, or beside each picture, like anna.txt for anna.jpg.",
+            "Write one here, or beside each picture, like anna.txt for anna.jpg. For smaller "
+            "copies of the pictures, write resize_to: 1600.",
         )
 
 
@@ -141,6 +160,7 @@ class _AnyPicture(Pictures):
     def __init__(self, dropped: str, named: Pictures) -> None:
         self._any, self._named = with_mask(dropped), named
         self.most_pixels = named.most_pixels
+        self.most_photo_pixels = named.most_photo_pixels
         self.gave_settings = False
 
     def check(self, path: str) -> None:
@@ -150,6 +170,9 @@ class _AnyPicture(Pictures):
     def size(self, path: str) -> tuple[int, int]:
         # Nearly square: a photo that has the shape of `extend` already is refused.
         return (1024, 1000) if path in self._any else self._named.size(path)
+
+    def taken(self, path: str) -> datetime:
+        return datetime.fromtimestamp(0)
 
     def texts(self, path: str) -> Mapping[str, str]:
         if path in self._any:
@@ -178,11 +201,15 @@ def dropped_recipes(
     problems = Problems()
     folder = defaults_layer(defaults, problems)
     entries = _dropped_entries(dropped, folder, problems)
-    resolver = EntryResolver(folder, {}, inventory, max_images, pictures, problems, read_from)
-    recipes = resolver.recipes(entries)
-    problems.raise_if_any()
+    known = Known(inventory, pictures, Rules(inventory))
+    recipes = EntryResolver(known, max_images, problems, read_from, folder, {}).recipes(entries)
+    for recipe in recipes:
+        if recipe.replace and has_number(recipe.name):
+            what = "with replace: true a name has no {number}: it stays a photo's own."
+            raise recipe.problem_at("name", what)
+    taken = pictures.taken(dropped.path) if any(has_date(of.name) for of in recipes) else None
     for variant in (variant for recipe in recipes for variant in (recipe, *recipe.variants)):
-        variant.known(dropped=frozenset((dropped.path, dropped.mask)))
+        variant.known(dropped=frozenset((dropped.path, dropped.mask)), taken=taken)
     return recipes
 
 
@@ -192,12 +219,14 @@ def pictures_named(template: DefaultsFile) -> frozenset[str]:
     problems = Problems()
     with problems.gathered(goes_on=True):
         entries = yaml_entries(decode(template.name, template.content), problems)
-        texts = (text for entry in entries for one in entry.layer.values() for text in _texts(one))
+        texts = (
+            text for entry in entries for value in entry.layer.values() for text in _texts(value)
+        )
         return frozenset(text.removeprefix("./") for text in texts if is_picture_name(text))
     return frozenset()
 
 
-def _texts(written: Written) -> Iterator[str]:
+def _texts(written: SourceValue) -> Iterator[str]:
     parts = [*written.parts, *(part for _, part in written.pairs)]
     for part in parts:
         yield from _texts(part)
@@ -240,14 +269,21 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
     with problems.gathered():
         source = decode(dropped.template.name, dropped.template.content)
         entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
-        sidecars = [_sidecar(file, problems) for file in reversed(dropped.sidecars)]
+        beside = {file.name: _sidecar(file, problems) for file in reversed(dropped.sidecars)}
     problems.raise_if_any()
+    text = next((name for name in beside if name.endswith(".txt") and beside[name]), "")
+    fields = [layer for name, layer in beside.items() if name != text]
+    what = (
+        f"{shown(text)} is no prompt: {shown(source.name)} only finishes pictures. To have this "
+        f"one drawn, write 'prompt: …' into {shown(stem_of(text))}.yaml."
+    )
     found = []
     for entry in entries:
-        own: Layer = {}
-        for layer in (entry.layer, *sidecars):
-            own |= layer
-        if not {*own, *folder}.intersection(_SAYING_WHAT):
+        is_note = bool(text) and _only_finishes(merged([entry.layer, *fields]), folder)
+        sidecars = fields if is_note else [*beside.values()]
+        warnings = (*entry.warnings, what) if is_note else entry.warnings
+        own = merged([entry.layer, *sidecars])
+        if not {*own, *folder}.intersection(SAYING_WHAT) and not _only_finishes(own, folder):
             raise NothingSaid
         image = own.get("image")
         if image and not _is_picture(image):
@@ -258,8 +294,21 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
         layer = _picture_layer(dropped, own)
         is_undecided = "image" in layer and "image" not in own
         undecided = layer["image"] if is_undecided else None
-        found.append(replace(entry, nearer=(*sidecars, layer), dropped=undecided))
+        nearer = (*sidecars, layer)
+        found.append(replace(entry, nearer=nearer, dropped=undecided, warnings=warnings))
     return found
+
+
+def _only_finishes(fields: Layer, folder: Layer) -> bool:
+    """Return whether fields finish pictures, and say nothing about drawing.
+
+    Where they say only how pictures are written, what their folder says decides.
+    """
+    layer = normalised(fields, Reporter(fields, Problems()))
+    layer["image"] = SourceValue(PICTURE, Position(Source("", ""), 0, 0))
+    if only_writes(layer):
+        layer = folder | layer
+    return only_finishes(layer) and FROM not in layer and not says_drawing(layer)
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
@@ -269,7 +318,7 @@ def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
     source = decode(file.name, file.content)
     if file.name.lower().endswith(".txt"):
         text = source.text.strip()
-        return {"prompt": Written(text, source.whole_line(1), text)}
+        return {"prompt": SourceValue(text, source.whole_line(1), text)}
     return yaml_layer(source, problems)
 
 
@@ -281,7 +330,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     is its start image or its reference.
     """
     position = Position(Source(dropped.path, ""), 0, 0)
-    picture = Written(as_written(dropped.path), position)
+    picture = SourceValue(as_written(dropped.path), position)
     layer: Layer = {}
     if CONTROL in own:
         control = _with_picture(own[CONTROL], picture)
@@ -294,13 +343,13 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     if "image" in own or not layer:
         layer["image"] = picture
     if dropped.mask and ("image" in layer or "references" in layer):
-        layer["mask"] = Written(as_written(dropped.mask), position)
+        layer["mask"] = SourceValue(as_written(dropped.mask), position)
     if FROM in own and _is_picture(own[FROM]):
         layer[FROM] = picture
     return layer
 
 
-def _with_picture(written: Written, picture: Written) -> Written:
+def _with_picture(written: SourceValue, picture: SourceValue) -> SourceValue:
     """Replace the word `picture` in a value, its elements, or their `image`."""
     if written.pairs:
         pairs = [
@@ -313,5 +362,5 @@ def _with_picture(written: Written, picture: Written) -> Written:
     return picture if _is_picture(written) else written
 
 
-def _is_picture(written: Written) -> bool:
+def _is_picture(written: SourceValue) -> bool:
     return isinstance(written.value, str) and written.value.strip().casefold() == PICTURE

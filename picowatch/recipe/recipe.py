@@ -1,27 +1,32 @@
 """One entry of a recipe file with everything decided but the random seed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from picowatch.recipe.converters import RANDOM, SEEDS
 from picowatch.recipe.fields import (
-    BAKED,
+    CONTROL,
     DETAIL,
     LISTS,
-    OFF,
+    MAX_PHOTO_PIXELS,
     PICTURE,
     PICTURE_FIELDS,
     PROMPTS,
+    ROWS,
     ImageFields,
-    Loras,
     RecipeFields,
 )
+from picowatch.recipe.files import PICTURE_KINDS, files_of, with_pictures
+from picowatch.recipe.identity import DIGEST_OMITS, OF_ENTRIES, digest_of, plain
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.messages.wording import EDITED, cannot_edit
-from picowatch.recipe.parts import Detail
-from picowatch.recipe.prompts.drawing import PromptFailed, Prompts
+from picowatch.recipe.photo_names import dated
+from picowatch.recipe.prompts.drawing import DrawnPrompts, Prompts
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.request import (
     ControlUse,
@@ -30,7 +35,6 @@ from picowatch.recipe.request import (
     ImageRequest,
     LoraUse,
     ReferenceUse,
-    digest_of,
 )
 from picowatch.recipe.written import NOTE, Layer, Position, find_in
 
@@ -48,10 +52,12 @@ class Context:
     written. `lora_families` are the families that it gives for its LoRAs, and `swept_loras` are the
     names of those whose weights a sweep varies. `variants` are a sweep's
     combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture of
-    which nothing (not `draws`) or only a part is drawn, `is_transparent` whether it is so
-    and stays so, `size_warning` that a picture's size was reduced, and `dropped` are the paths of a
-    dropped picture and its mask: their names are not part of the identity, so a renamed picture is
-    still the same request.
+    which nothing (not `draws`) or only a part is drawn, `whole_size` that of a masked one that is
+    larger than what is drawn, `most_photo_pixels` the limit of what is enlarged, `is_transparent`
+    whether it is so and stays so, `size_warning` that a picture's size was reduced, and `dropped`
+    are the paths of a dropped picture and its mask: their names are not part of the identity, so a
+    renamed picture is still the same request. `taken` is when that picture was taken, if its
+    result's name tells it.
     """
 
     inventory: Inventory
@@ -63,10 +69,13 @@ class Context:
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     given_size: tuple[int, int] | None = None
+    whole_size: tuple[int, int] | None = None
+    most_photo_pixels: int = MAX_PHOTO_PIXELS
     is_transparent: bool = False
     size_warning: str = ""
     draws: bool = True
     dropped: frozenset[str] = frozenset()
+    taken: datetime | None = None
 
 
 class Recipe(RecipeFields):
@@ -144,13 +153,19 @@ class Recipe(RecipeFields):
     @property
     def draws_from_files(self) -> bool:
         """Return whether a prompt may name wildcard files, which the `digest` does not cover."""
-        return any("__" in text for one in self.variants for _, text in one.texts)
+        return any("__" in text for variant in self.variants for _, text in variant.texts)
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
         """Width and height of the drawn picture, or of one that keeps its size."""
-        keeps = not self.draws or self.keeps_size
-        return (self.context.given_size if keeps else None) or self.drawn_size
+        return self._size_kept or self.drawn_size
+
+    @property
+    def _size_kept(self) -> tuple[int, int] | None:
+        """The size of a given picture that its result has, whatever is drawn of it."""
+        if not self.draws or self.keeps_size:
+            return self.context.given_size
+        return self.context.whole_size if self.mask and not self.hires else None
 
     @property
     def wants_random_seed(self) -> bool:
@@ -187,18 +202,16 @@ class Recipe(RecipeFields):
     @property
     def pictures(self) -> list[tuple[str, str]]:
         """Field and path of the pictures that it and a sweep's combinations name."""
-        named = [pair for variant in self.variants for pair in variant._pictures() if pair[1]]
-        return list(dict.fromkeys(named))
+        each = (variant._pictures() for variant in self.variants)
+        return list(dict.fromkeys(chain.from_iterable(each)))
 
-    def _pictures(self) -> list[tuple[str, str]]:
-        followed = [
-            (f"control.{index}", control.image)
-            for index, control in enumerate(self.control)
-            if control.image != self.image
-        ]
-        looked_at = [(f"references.{index}", path) for index, path in enumerate(self.references)]
-        mask = "" if self.mask_is_alpha else self.painted_mask
-        return [("image", self.image), ("mask", mask), *looked_at, *followed]
+    def _pictures(self) -> Iterator[tuple[str, str]]:
+        for file in files_of(self):
+            is_twice = (file.field == "mask" and self.mask_is_alpha) or (
+                file.field.startswith(CONTROL) and file.name == self.image
+            )
+            if file.kind in PICTURE_KINDS and not is_twice:
+                yield file.field, file.name
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """Return an error at a field's position, for problems that only the caller can find."""
@@ -216,58 +229,33 @@ class Recipe(RecipeFields):
         count.
         """
         first, *others = [variant._values() for variant in self.variants]
-        files = self._files
-        values = first | {f"{name}_hash": _hash(files[name], hash_of) for name in _MODELS}
+        files = [[*files_of(variant)] for variant in self.variants]
+        named = {(file.kind, file.name) for of_one in files for file in of_one}
+        for prompts in chain.from_iterable(variant._prompts_of_all for variant in self.variants):
+            named.update(prompts.named())
+        own = {file.field: (file.kind, file.name) for file in files[0] if file.field in _MODELS}
+        hashes = {name: hash_of(*own[name]) if name in own else "" for name in _MODELS}
+        values = first | {f"{name}_hash": hash_ for name, hash_ in hashes.items()}
         if self.sweep:
             values["sweep"] = [_changes(first, other) for other in others]
-        named = sorted({pair for variant in self.variants for pair in variant._named()})
-        models = {one._files[name] for one in self.context.variants for name in _MODELS}
-        named += sorted(one for one in models - {files[name] for name in _MODELS} if one[1])
-        if named:
+        if named := named.difference(own.values()):
             dropped = self.context.dropped
             values["hashes"] = {
                 kind if name in dropped else f"{kind}/{name}": hash_of(kind, name)
-                for kind, name in named
+                for kind, name in sorted(named)
             }
         return digest_of(values)
 
     def _values(self) -> dict[str, object]:
         """Return the identity's values without those that are off: new fields change no digest."""
-        off = {name for name, value in OFF.items() if getattr(self, name) == value}
-        off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self.context.dropped}
-        values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
-        if "references" in values:
-            dropped = self.context.dropped
-            values["references"] = [PICTURE if p in dropped else p for p in values["references"]]
-        for control in values.get("control", ()):
-            if control["image"] in self.context.dropped:
-                control["image"] = PICTURE
-        return values
-
-    def _named(self) -> list[tuple[str, str]]:
-        """Return kind and name of each file besides the checkpoint and the VAE."""
-        files = [file for name, file in self._files.items() if name not in _MODELS]
-        files += [("image", path) for path in self.references]
-        for control in self.control:
-            files += [("image", control.image), ("controlnet", control.model)]
-            files.append(("depth", control.depth))
-        files += [("segmentation", detail.model) for detail in self.detail]
-        named = [*self._prompts().named()]
-        named += [pair for detail in self.detail for pair in self._prompts(detail).named()]
-        return [*named, *((kind, name) for kind, name in files if name)]
-
-    @property
-    def _files(self) -> dict[str, tuple[str, str]]:
-        """Kind and name of each file that it names once, by the names of hashes; "" for none."""
+        values, dropped = {name: getattr(self, name) for name in _IDENTITY}, self.context.dropped
+        if dropped:
+            values |= with_pictures(self, lambda path: PICTURE if path in dropped else path)
+            values |= {name: "" for name in PICTURE_FIELDS if values[name] == PICTURE}
         return {
-            "checkpoint": ("checkpoint", self.checkpoint),
-            "vae": ("vae", "" if self.vae == BAKED else self.vae),
-            "image": ("image", self.image),
-            "mask": ("mask", self.painted_mask),
-            "mask_finder": ("segmentation", self.found_mask.model if self.found_mask else ""),
-            "hires_upscaler": ("upscaler", self.hires.model if self.hires else ""),
-            "upscaler": ("upscaler", self.upscale.model if self.upscale else ""),
-            "cutout": self.cutout.file if self.cutout else ("cutout", ""),
+            name: plain(name, value, OF_ENTRIES)
+            for name, value in values.items()
+            if name not in DIGEST_OMITS or value != DIGEST_OMITS[name]
         }
 
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
@@ -292,39 +280,54 @@ class Recipe(RecipeFields):
         named = any("embedding:" in text for _, text in self.texts)
         if not named and not self.context.inventory.refused_embeddings:
             return []
-        several = [self._prompts(), *map(self._prompts, self.detail)]
-        return [words for prompts in several for words in prompts.refused_embeddings()]
+        return [words for prompts in self._prompts_of_all for words in prompts.refused_embeddings()]
 
-    def _prompts(self, detail: Detail | None = None) -> Prompts:
+    @property
+    def _prompts_of_all(self) -> list[Prompts]:
+        """The recipe's prompts, and those of each detail."""
+        return [self._prompts(), *map(self._prompts, range(len(self.detail)))]
+
+    def _prompts(self, of_detail: int | None = None) -> Prompts:
         """Return the prompts, or those of a detail, which may have its own."""
-        prompt = (detail and detail.prompt) or self.prompt
-        negative = (detail and detail.negative_prompt) or self.negative_prompt
-        inventory = self.context.inventory
-        return Prompts(prompt, negative, self.loras, inventory, self.context.swept_loras)
+        own = {} if of_detail is None else asdict(self.detail[of_detail])
+        prompt, negative = (own.get(name) or getattr(self, name) for name in PROMPTS)
+        at = "" if of_detail is None else f"{DETAIL}.{of_detail}."
+        streams = [f"{at}{name}" if own.get(name) else name for name in PROMPTS]
+        inventory, swept = self.context.inventory, self.context.swept_loras
+        return Prompts(
+            prompt,
+            negative,
+            self.loras,
+            inventory,
+            swept,
+            tuple(streams),
+            lambda field, message: self.problem_at(f"{at}{field}", message),
+        )
 
-    def _detail(self, index: int, seed: int, hash_of: HashOf) -> DetailUse:
+    def _detail(self, index: int, seed: int, use: DetailUse, hash_of: HashOf) -> DetailUse:
         """Return what is drawn again; only words of its own are drawn for it."""
         detail = self.detail[index]
-        use = DetailUse(**asdict(detail), finder_hash=hash_of("segmentation", detail.model))
         if not detail.prompt and not detail.negative_prompt:
             return use
-        try:
-            drawn = self._prompts(detail).drawn(seed)
-        except PromptFailed as error:
-            raise self.problem_at(f"{DETAIL}.{index}.{error.field}", str(error)) from None
+        drawn = self._prompts(index).drawn(seed)
         return replace(
             use,
             **{name: getattr(drawn, name) for name in PROMPTS if getattr(detail, name)},
-            loras=self._lora_uses(drawn.loras, hash_of),
-            embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
+            **self._uses(drawn, hash_of),
         )
 
-    def _lora_uses(self, loras: Loras, hash_of: HashOf) -> tuple[LoraUse, ...]:
+    def _uses(self, drawn: DrawnPrompts, hash_of: HashOf) -> dict[str, Any]:
+        """Return the LoRAs and embeddings of drawn prompts, as a request has them."""
         families = self.context.lora_families
-        return tuple(
-            LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
-            for name, weight in loras
-        )
+        return {
+            "loras": tuple(
+                LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
+                for name, weight in drawn.loras
+            ),
+            "embeddings": tuple(
+                EmbeddingUse(name, hash_of("embedding", name)) for name in drawn.embeddings
+            ),
+        }
 
     def _seeds(self, index: int, drawn_seed: int | None) -> tuple[int, int | None]:
         """Return the seed and the variation seed of image `index` of this combination."""
@@ -345,38 +348,44 @@ class Recipe(RecipeFields):
         self, seeds: tuple[int, int | None], prompts: Prompts, hash_of: HashOf
     ) -> ImageRequest:
         seed, variation_seed = seeds
-        try:
-            drawn = prompts.drawn(seed)
-        except PromptFailed as error:
-            raise self.problem_at(error.field, str(error)) from None
+        drawn = prompts.drawn(seed)
         checkpoint = self.context.checkpoint
         for name in PROMPTS if checkpoint.rules.flow else ():
             for words, _ in edits_in(getattr(drawn, name)):
                 raise self.problem_at(name, f"{cannot_edit(checkpoint.family, words)} {EDITED}")
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {field: getattr(drawn, field) for field in PROMPTS}
-        values |= {f"{name}_hash": _hash(file, hash_of) for name, file in self._files.items()}
+        # Of the request itself, under "", and of the entries of its lists.
+        hashes = defaultdict[str, dict[str, Any]](dict)
+        for file in files_of(self):
+            entry, _, name = file.hash_field.rpartition(".")
+            hashes[entry][name] = hash_of(file.kind, file.name)
+        values |= {"checkpoint_hash": "", **hashes[""]}
         if not self.draws:
             values["width"], values["height"] = self.size_before_upscale
-        elif self.keeps_size:
-            values["given_size"] = self.context.given_size
+        else:
+            values["given_size"] = self._size_kept
         values |= {name: getattr(self.context, name) for name in ("is_transparent", "size_warning")}
-        values[DETAIL] = tuple(self._detail(i, seed, hash_of) for i in range(len(self.detail)))
+        if taken := self.context.taken:
+            values["name"] = dated(self.name, taken)
+        values[DETAIL] = tuple(
+            self._detail(at, seed, DetailUse(**asdict(one), **hashes[f"{DETAIL}.{at}"]), hash_of)
+            for at, one in enumerate(self.detail)
+        )
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},
-            loras=self._lora_uses(drawn.loras, hash_of),
-            embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
-            references=tuple(ReferenceUse(p, hash_of("image", p)) for p in self.references),
-            control=tuple(
-                ControlUse(
-                    **asdict(control),
-                    model_hash=hash_of("controlnet", control.model),
-                    image_hash=hash_of("image", control.image),
-                    depth_hash=hash_of("depth", control.depth) if control.depth else "",
-                )
-                for control in self.control
+            **self._uses(drawn, hash_of),
+            references=tuple(
+                ReferenceUse(path, **hashes[f"references.{at}"])
+                for at, path in enumerate(self.references)
             ),
-            notes={n: w.text for n, w in self.context.layer.items() if n.startswith(NOTE)},
+            control=tuple(
+                ControlUse(**asdict(one), **hashes[f"{CONTROL}.{at}"])
+                for at, one in enumerate(self.control)
+            ),
+            notes={
+                n: w.text for n, w in self.context.layer.items() if n.startswith(NOTE) and w.text
+            },
             **{
                 f"unexpanded_{field}": before
                 for field in PROMPTS
@@ -387,6 +396,7 @@ class Recipe(RecipeFields):
 
 _MODELS = ("checkpoint", "vae")  # whose hashes are in every digest
 _IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
+_IDENTITY = [name for name in ROWS if name not in ("priority", "replace", "name", "sweep")]
 
 
 def variation_seed_of(drawn_seed: int) -> int:
@@ -395,11 +405,6 @@ def variation_seed_of(drawn_seed: int) -> int:
     The function is its own inverse.
     """
     return (drawn_seed + SEEDS // 2) % SEEDS
-
-
-def _hash(file: tuple[str, str], hash_of: HashOf) -> str:
-    """Return the hash of a file by kind and name; "" for none."""
-    return hash_of(*file) if file[1] else ""
 
 
 def _drawn(seed: int | None) -> int:

@@ -1,37 +1,35 @@
 """A request for one picture: every value fixed, nothing left to draw or to look up."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property, partial
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.control import Control
 from picowatch.recipe.fields import (
     ALPHA,
-    DETAIL,
+    DEFAULTS,
     FINISHED,
+    FRACTIONS,
     LISTS,
-    MAPPINGS,
-    OFF,
     PARTS,
-    PICTURE_FIELDS,
     ROWS,
     ImageFields,
     idle_fields,
 )
-from picowatch.recipe.parts import Cutout, Detail, Find, without_defaults
+from picowatch.recipe.files import PICTURE_KINDS, NamedFile, files_of, with_pictures
+from picowatch.recipe.identity import DIGEST_OMITS, digest_of, plain
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.parts import Detail
 from picowatch.recipe.prompts.grammar import split_loras
-from picowatch.recipe.samplers import AUTOMATIC
 
 # In the metadata, but no part of the identity: they change no pixel, or follow from hashes.
 _TOLD_ONLY = (
     *("unexpanded_prompt", "unexpanded_negative_prompt", "notes"),
-    *("given_size", "is_transparent", "size_warning"),
+    *("given_size", "is_transparent", "size_warning", "replace", "name"),
 )
 
 
@@ -135,7 +133,7 @@ class ImageRequest(ImageFields):
 
     def __post_init__(self) -> None:
         # 7 and 7.0 are the same request, but not the same JSON.
-        for name in _FLOATS:
+        for name in FRACTIONS:
             object.__setattr__(self, name, float(getattr(self, name)))
 
     @cached_property
@@ -156,11 +154,15 @@ class ImageRequest(ImageFields):
         within a batch, and the hashes of checkpoint, VAE and LoRAs. Start images and masks may
         differ, but all images have one or none has. The pictures that ControlNets follow may
         differ, too, and so may the sizes of images with references, which are drawn one by one. An
-        image with `exact` gets a batch of its own.
+        image with `exact` gets a batch of its own. All copies have one key.
         """
+        if self.is_copy:
+            return COPIES
         controls = tuple(use.shared for use in self.control)
         values = {
-            name: value for name in _SAME_IN_BATCH if (value := getattr(self, name)) != _OFF[name]
+            name: plain(name, value)
+            for name in _SAME_IN_BATCH
+            if (value := getattr(self, name)) != _OFF[name]
         }
         if self.references:
             del values["width"], values["height"]
@@ -175,6 +177,7 @@ class ImageRequest(ImageFields):
                 "references" if self.references else bool(self.image),
                 self.redraws_a_part,
                 self.digest if self.exact else None,
+                *(["cutout"] if self.cutout else []),
             )
         )
 
@@ -191,6 +194,17 @@ class ImageRequest(ImageFields):
         return bool(self.checkpoint)
 
     @property
+    def is_copy(self) -> bool:
+        """Return whether no model has a part in it: a picture is only resized or written again."""
+        return not (self.draws or self.upscale or self.cutout)
+
+    @property
+    def may_be_transparent(self) -> bool:
+        """Return whether anything in the result may be transparent."""
+        before = not self.cutout.background if self.cutout else self.is_transparent
+        return self.resize_to.is_transparent(before) if self.resize_to else before
+
+    @property
     def size_before_upscale(self) -> tuple[int, int]:
         """Width and height of the drawn picture, or of the given one."""
         return self.given_size or self.drawn_size
@@ -200,20 +214,14 @@ class ImageRequest(ImageFields):
         """Return whether something of the start image, or around it, is drawn and the rest kept."""
         return bool(self.mask or self.extend)
 
-    @property
-    def upscalers(self) -> dict[str, str]:
-        """The hashes of the models that enlarge for `hires` and at the end, by their names."""
-        hires = {self.hires.upscaler: self.hires_upscaler_hash} if self.hires else {}
-        at_last = {self.upscale.model: self.upscaler_hash} if self.upscale else {}
-        return {name: hash_ for name, hash_ in (hires | at_last).items() if hash_}
+    @cached_property
+    def files(self) -> tuple[NamedFile, ...]:
+        """All files that it names, but LoRAs and embeddings."""
+        return tuple(files_of(self))
 
-    @property
-    def finders(self) -> dict[str, str]:
-        """The hashes of the models that find things by words, by their names."""
-        mask = {self.found_mask.model: self.mask_finder_hash} if self.found_mask else {}
-        cutout = self.cutout if self.cutout and self.cutout.find else None
-        details = {use.model: use.finder_hash for use in self.detail}
-        return mask | details | ({cutout.model: self.cutout_hash} if cutout else {})
+    def files_of(self, *kinds: str) -> dict[str, str]:
+        """Return the hashes of its files of these kinds, by their names."""
+        return {file.name: file.sha256 for file in self.files if file.kind in kinds}
 
     @property
     def masked(self) -> tuple[str, str]:
@@ -229,24 +237,11 @@ class ImageRequest(ImageFields):
     @property
     def pictures(self) -> dict[str, str]:
         """The hashes of all pictures that it names, by their paths as in the recipe."""
-        named = {self.image: self.image_hash, self.painted_mask: self.mask_hash}
-        named |= {use.image: use.hash for use in self.references}
-        named |= {use.image: use.image_hash for use in self.control}
-        return {path: digest for path, digest in named.items() if path}
+        return self.files_of(*PICTURE_KINDS)
 
     def with_names(self, names: Mapping[str, str]) -> Self:
         """Return the request with its pictures renamed; `names` maps old names to new ones."""
-        return replace(
-            self,
-            image=names.get(self.image, self.image),
-            mask=names.get(self.painted_mask, self.mask),
-            references=tuple(
-                replace(use, image=names.get(use.image, use.image)) for use in self.references
-            ),
-            control=tuple(
-                replace(use, image=names.get(use.image, use.image)) for use in self.control
-            ),
-        )
+        return replace(self, **with_pictures(self, lambda name: names.get(name, name)))
 
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
         """Return the fields as plain values, ready for JSON, without those that are idle or off."""
@@ -258,12 +253,11 @@ class ImageRequest(ImageFields):
 
     def _plain(self, *, with_off: bool) -> dict[str, Any]:
         idle = self.idle
-        values = {
-            name: value
+        return {
+            name: plain(name, value)
             for name, off in _OFF.items()
-            if ((value := getattr(self, name)) != off or with_off) and name not in idle
+            if name not in idle and ((value := getattr(self, name)) != off or with_off)
         }
-        return values | {name: _plain(values[name]) for name in _STRUCTURED & values.keys()}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "ImageRequest":
@@ -271,26 +265,20 @@ class ImageRequest(ImageFields):
         return _adapter().validate_python(values)
 
 
+def why_invalid(error: ValidationError) -> str:
+    """Return the first value that is wrong in stored ones, and why."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    is_unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+    return (
+        f"{shown(where)}: {shown('this version does not know it' if is_unknown else first['msg'])}"
+    )
+
+
 @cache
 def _adapter() -> TypeAdapter[ImageRequest]:
     """Return the adapter, built at its first use: it takes 10 ms, and few commands need it."""
     return TypeAdapter(ImageRequest)
-
-
-def digest_of(values: Mapping[str, object]) -> str:
-    """Return the sha256 of the canonical JSON of values."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [without_defaults(one) for one in value]
-    if isinstance(value, Find):
-        return without_defaults(value)
-    if isinstance(value, Cutout):
-        return value.stored()
-    return asdict(value) if value and not isinstance(value, str) else value
 
 
 def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
@@ -302,52 +290,40 @@ def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
     """Return the values of a recipe that makes the same request again, by field.
 
-    Start image and mask are "none" where the request has none, and the prediction is "automatic",
-    so that no default replaces it.
+    What is off is written so where a folder's default could replace it.
     """
-    idle = request.idle
-    values = {
-        field.name: _plain(getattr(request, field.name))
-        if field.name in (*MAPPINGS, "mask")
-        else getattr(request, field.name)
-        for field in fields(ImageFields)
-        if field.name not in idle
-    }
-    values |= {name: values[name] or "none" for name in PICTURE_FIELDS if name in values}
+    idle, values = request.idle, dict[str, Any]()
+    for name, row in ROWS.items():
+        if row.changes_pixels and name not in idle:
+            value = getattr(request, name)
+            is_off = row.off is not None and value == DEFAULTS[name]
+            values[name] = row.off if is_off else plain(name, value)
     values |= {"mask": ALPHA} if request.mask_is_alpha else {}
-    values |= {name: values[name] or False for name in MAPPINGS if name in values}
-    if values.get("mask_padding", 0) is None:
-        values["mask_padding"] = "none"
     if request.draws:
-        values["prediction"] = request.prediction or AUTOMATIC
         values["loras"] = {
             use.name: {"weight": use.weight, "family": use.family} if use.family else use.weight
             for use in loras_beside_prompt(request)
         }
-        values["references"] = [use.image for use in request.references] or "none"
-        values[DETAIL] = [
-            {name: v for name, v in without_defaults(use).items() if name in PARTS[DETAIL]}
-            for use in request.detail
-        ] or "none"
-        values["control"] = [
-            {name: v for name, v in without_defaults(use).items() if not name.endswith("_hash")}
-            for use in request.control
-        ] or "none"
+    if request.references:
+        values["references"] = [use.image for use in request.references]
+    for name in LISTS if request.draws else ():
+        for entry in values[name] if getattr(request, name) else ():
+            for hash_ in entry.keys() - PARTS[name]:
+                del entry[hash_]
     return values
 
 
 # The fields of an image that is not drawn, only enlarged or cut out; its seed is 0, and its size is
 # the picture's.
-WITHOUT_DRAWING = ("prompt", *FINISHED, "width", "height", "seed")
+WITHOUT_DRAWING = ("prompt", *FINISHED, "replace", "name", "width", "height", "seed")
+COPIES = "copies"  # the batch key of requests without a model
 _NEVER = object()
 _OFF = {
-    field.name: OFF.get(field.name, _NEVER) if field.name in ROWS else field.default
+    field.name: DIGEST_OMITS.get(field.name, _NEVER) if field.name in ROWS else field.default
     for field in fields(ImageRequest)
 } | {"notes": {}}
-_FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
 _SAME_IN_BATCH = [
     name
     for name, row in ROWS.items()
     if row.changes_pixels and row.same_in_batch and name != "control"
 ]
-_STRUCTURED = {"loras", "embeddings", "references", "mask", *LISTS, *MAPPINGS}

@@ -55,11 +55,11 @@ PREDICTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class KnownSampler:
-    """A sampler: A1111's name, its class in diffusers, and what "automatic" means for it.
+    """A sampler: A1111's name, its class of diffusers, and what "automatic" means for it.
 
-    `scheduler` is the class without "Scheduler", `options` what it is created with, and `spacing`
-    its timestep_spacing for "uniform". `aliases` are names that `_spellings` does not derive; all
-    are compared without case, spaces, dots and underscores.
+    `scheduler` is the class without "Scheduler" (DPMSolver3MSDE is ours), `options` what it is
+    created with, and `spacing` its timestep_spacing for "uniform". `aliases` are names that
+    `_spellings` does not derive; all are compared without case, spaces, dots and underscores.
     `evaluations` of the model are made in each step but the last, which has one. `noisy`: its steps
     draw noise. `zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need,
     since its class takes `rescale_betas_zero_snr`.
@@ -77,7 +77,7 @@ class KnownSampler:
     noisy: bool = False
     zero_snr: bool = True
     with_levels: str = ""
-    schedule_types: tuple[str, ...] = tuple(one for one in SCHEDULE_TYPES if one != SIMPLE)
+    schedule_types: tuple[str, ...] = tuple(name for name in SCHEDULE_TYPES if name != SIMPLE)
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def _spellings(name: str) -> tuple[str, ...]:
     """Return a name, and ComfyUI's and k-diffusion's: `euler_ancestral`, `sample_euler`."""
     plain = name.lower().replace("++", "pp").replace("dpm2", "dpm_2").replace(" ", "_")
     short = dict.fromkeys((plain, re.sub("_a$", "_ancestral", plain)))
-    theirs = (f"{before}{one}" for one in short for before in ("", "k_", "sample_"))
+    theirs = (f"{before}{spelling}" for spelling in short for before in ("", "k_", "sample_"))
     on_gpu = (f"{plain}_gpu",) if "_sde" in plain else ()
     return (name, *theirs, *on_gpu)
 
@@ -111,6 +111,7 @@ SAMPLERS = (
     KnownSampler("DPM++ 2M", _MULTISTEP, "karras", ("dpm2m",), _DPM),
     KnownSampler("DPM++ 2M SDE", _MULTISTEP, "exponential", ("dpm2msde",), _SDE, noisy=True),
     KnownSampler("DPM++ 2M SDE Heun", _MULTISTEP, "exponential", (), _SDE_HEUN, noisy=True),
+    KnownSampler("DPM++ 3M SDE", "DPMSolver3MSDE", "exponential", ("dpm3msde",), noisy=True),
     KnownSampler("Euler", "EulerDiscrete", "uniform", _FLOW, {"final_sigmas_type": "zero"}),
     KnownSampler("Euler a", "EulerAncestralDiscrete", noisy=True),
     KnownSampler("Heun", "HeunDiscrete", options=_UNCUT, evaluations=2, zero_snr=False),
@@ -150,13 +151,23 @@ WASTED_ON_PURE_NOISE = ("karras", "exponential", "beta")
 # A1111's and ComfyUI's samplers that picowatch does not have, and what comes closest.
 _MISSING = {
     "DPM++ 2S a": "Euler a",
-    "DPM++ 3M SDE": "DPM++ 2M SDE",
     "DPM fast": "DPM++ 2M",
     "DPM adaptive": "DPM++ 2M",
     "DPM ad": "DPM++ 2M",
     "Restart": "Heun",
     "res_multistep": "DPM++ 2M",
-} | {f"{one.name} CFG++": one.name for one in SAMPLERS}
+    "res_multistep_ancestral": "Euler a",
+    "gradient_estimation": "Euler",
+    "heunpp2": "Heun",
+    "exp_heun_2_x0": "Heun",
+    "exp_heun_2_x0_sde": "DPM++ SDE",
+    "ipndm": "LMS",
+    "ipndm_v": "LMS",
+    "er_sde": "DPM++ 3M SDE",
+    "seeds_2": "DPM++ SDE",
+    "seeds_3": "DPM++ SDE",
+    "sa_solver_pece": "SA-Solver",
+}
 
 
 class SamplerUnknown(ValueInvalid):
@@ -180,8 +191,7 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
         if name in _BY_NAME:
             return _BY_NAME[name], schedule_type
         if name in _BY_MISSING_NAME:
-            missing = _BY_MISSING_NAME[name]
-            closest = _MISSING[missing]
+            missing, closest = _BY_MISSING_NAME[name]
             why = f"the sampler {missing} is not supported; {closest} comes closest."
             with_type = f"{closest} {SCHEDULE_TYPES.get(schedule_type or '', '')}".rstrip()
             raise SamplerUnknown(why, with_type)
@@ -250,7 +260,9 @@ def _why_unknown(written: str) -> str:
     return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}".rstrip()
 
 
-THE_SAMPLERS = f"The samplers are {listed([one.name for one in SAMPLERS], most=len(SAMPLERS))}."
+THE_SAMPLERS = (
+    f"The samplers are {listed([sampler.name for sampler in SAMPLERS], most=len(SAMPLERS))}."
+)
 _BY_SCHEDULE_TYPE = {_squeezed(name): name for name in (*SCHEDULE_TYPES, AUTOMATIC)}
 _BY_SCHEDULE_TYPE |= _SCHEDULE_ALIASES
 # The longest first: "sgm_uniform" ends in "uniform".
@@ -259,8 +271,25 @@ _ENDINGS = [
     for ending in sorted(_BY_SCHEDULE_TYPE, key=len, reverse=True)
     if ending != AUTOMATIC
 ]
-_BY_NAME = {_squeezed(name): one for one in reversed(SAMPLERS) for name in one.spellings}
-_BY_MISSING_NAME = {_squeezed(name): one for one in _MISSING for name in _spellings(one)}
+_BY_NAME = {
+    _squeezed(name): sampler for sampler in reversed(SAMPLERS) for name in sampler.spellings
+}
+_BY_MISSING_NAME = {
+    _squeezed(f"{name}{more}"): (f"{missing}{more}", closest)
+    for more in ("", " CFG++")
+    for missing, closest in [
+        *_MISSING.items(),
+        *((sampler.name, sampler.name) for sampler in SAMPLERS),
+    ]
+    for name in _spellings(missing)
+}
+# All names, for editors: those of samplers with the schedule types that may follow.
+SAMPLER_NAMES = [spelling for sampler in SAMPLERS for spelling in sampler.spellings]
+SCHEDULE_TYPE_NAMES = [AUTOMATIC, *SCHEDULE_TYPES, *_SCHEDULE_ALIASES]
+PREDICTION_NAMES = [AUTOMATIC, "auto", "default", *PREDICTIONS]
+PREDICTION_NAMES += [alias for aliases in PREDICTIONS.values() for alias in aliases]
 _BY_PREDICTION = {AUTOMATIC: "", "auto": "", "default": ""} | {  # the last is A1111's
-    _squeezed(one): name for name, aliases in PREDICTIONS.items() for one in (name, *aliases)
+    _squeezed(spelling): name
+    for name, aliases in PREDICTIONS.items()
+    for spelling in (name, *aliases)
 }

@@ -1,87 +1,56 @@
 """JSON Schema of recipes, for editors that complete and check while somebody types.
 
-The limits are those that pydantic derives from the table of fields; every value may also be text.
-The names of samplers and of installed models are examples, which editors propose. Everything else
-is left to `picowatch check`. The schema is draft 7: the YAML language server of VS Code and Neovim
-knows no later one (https://github.com/redhat-developer/yaml-language-server,
-"Supports JSON Schema 7 and below").
+The limits are those that pydantic derives from the table of fields. Every value may also be text,
+whose form is a pattern. The names of installed models are examples, which editors propose. Limits
+of numbers in quotes and everything else is left to `picowatch check`. The schema is draft 7: the
+YAML language server of VS Code and Neovim knows no later one
+(https://github.com/redhat-developer/yaml-language-server, "Supports JSON Schema 7 and below").
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from picowatch.recipe.converters import MAX_SEED
 from picowatch.recipe.fields import (
-    BAKED,
     CUTOUT,
-    DETAIL,
-    FINISHING,
     FIRST_NAME_OF,
-    FROM,
-    KINDS,
     LISTS,
+    LORA_WEIGHT,
+    MAPPINGS,
     NO_SWEEP,
     PART_ALIASES,
+    PART_FIELDS,
     PARTS,
-    PICTURE,
     PROMPTS,
     ROWS,
+    SAYING_WHAT,
     SHORTHANDS,
-    SIZE,
+    SWITCH_OR_MORE,
     json_schemas,
 )
-from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_UPSCALER, Checkpoint, Inventory
-from picowatch.recipe.parts import UPSCALERS
-from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
+from picowatch.recipe.files import FILES, NO_FILES, PICTURE_KINDS
+from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.patterns import NUMBER, SWITCH, any_of, form, in_any_case
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-# The JSON types allowed for each type, since fields read numbers and switches from text, too.
+
+# The schema of each type, since fields read numbers and switches from text, too.
 _KINDS = {
-    "integer": ["integer", "string"],
-    "number": ["number", "string"],
-    "boolean": ["boolean", "string", "number"],
-    "string": ["string", "number", "boolean"],
+    "integer": form("integer string", NUMBER),
+    "number": form("number string", NUMBER),
+    "boolean": form("boolean string number", SWITCH, minimum=0, maximum=1),
+    "string": form("string number boolean"),
 }
-_WEIGHT = {
-    "type": ["number", "string", "object"],
-    "minimum": -MAX_LORA_WEIGHT,
-    "maximum": MAX_LORA_WEIGHT,
-}
-_SWEPT = {"type": ["array", "string"], "minItems": 1}
-_SWITCH_OR_MORE = ["boolean", "number", "string", "object"]
-# What may be written for fields where the table's types do not say it.
-_FORMS: dict[str, Schema] = {
-    "seed": {"type": ["integer", "string", "array"], "minimum": -1, "maximum": MAX_SEED},
-    "variation_seed": {"type": ["integer", "string"], "minimum": -1, "maximum": MAX_SEED},
-    "hires": {"type": _SWITCH_OR_MORE},
-    "upscale": {"type": _SWITCH_OR_MORE},
-    CUTOUT: {"type": _SWITCH_OR_MORE},
-    "mask": {"type": ["string", "object"]},
-    **{
-        name: {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": f"#/definitions/{name}"}}
-        for name in LISTS
-    },
-    "references": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 10},
-    "loras": {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT},
-    "sweep": {"type": _SWITCH_OR_MORE},
-    SIZE: {
-        "type": "string",
-        "pattern": rf"^\s*(\d+\s*[xX×*]\s*\d+|{PICTURE})\s*$",
-        "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
-    },
-    FROM: {"type": "string"},
-}
+_SWEPT = form("array string null", minItems=1)
 
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """Return the schema of a recipe file: one recipe or a list. `inventory` adds the names."""
     # Only a few spellings: editors report a missing property clearly, but not a missing pattern.
-    named = ("prompt", "Prompt", "PROMPT", FROM, DETAIL, *FINISHING)
+    named = ("Prompt", "PROMPT", *SAYING_WHAT)
     needed = [{"required": [name]} for name in named]
     definitions = _definitions(inventory) | {"recipe": _recipe() | {"anyOf": needed}}
     return _document(
@@ -106,7 +75,8 @@ def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
 def _recipe() -> Schema:
     fields = {name: _ref(name) for name in SHORTHANDS | ROWS}
     aliases = {name: first for name, first in FIRST_NAME_OF.items() if name != first}
-    more: Schema = {r"^\s*[sS]cheduler\s*$": {}, r"^\$schema$": {}}
+    note = form("string number boolean null")
+    more: Schema = {r"^\s*[sS]cheduler\s*$": {}, r"^\$schema$": {}, r"^_": note}
     return _mapping(fields, aliases, more)
 
 
@@ -121,7 +91,7 @@ def _mapping(fields: Schema, aliases: Mapping[str, str], more: Schema | None = N
     return {
         "type": "object",
         "properties": fields | hidden,
-        "patternProperties": {_in_any_case(fields | hidden): {}} | (more or {}),
+        "patternProperties": {in_any_case(fields | hidden): {}} | (more or {}),
         "additionalProperties": False,
     }
 
@@ -130,7 +100,7 @@ def _definitions(inventory: Inventory | None) -> Schema:
     """Return the schema of each field, by its first name."""
     described = {name: row.does for name, row in (SHORTHANDS | ROWS).items()}
     schemas = json_schemas()
-    fields = {name: _field(schemas.get(name, {}), _FORMS.get(name)) for name in described}
+    fields = {name: _field(name, schemas) for name in described}
     for name, text in described.items():
         default = ROWS[name].default_text if name in ROWS else ""
         fields[name]["description"] = f"{text} Default: {default}." if default else text
@@ -138,61 +108,66 @@ def _definitions(inventory: Inventory | None) -> Schema:
             fields[name].pop("default", None)
     for name, kind in PARTS.items():
         parts = {
-            part: _field(schemas[f"{name}.{part}"]) | {"description": row.does}
+            part: _field(f"{name}.{part}", schemas) | {"description": row.does}
             for part, row in kind.items()
         }
         fields[name] = _mapping(parts, PART_ALIASES[name]) | fields[name]
     names = [name for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP]
     # The pattern matches a piece of a prompt, the weight of a LoRA, or a part of a mapping.
     axes = {name: _SWEPT for name in names if name in fields}
-    fields["sweep"] = _mapping(axes, {}, {_in_any_case(names, ":.*"): _SWEPT}) | fields["sweep"]
+    aliases = {name: FIRST_NAME_OF[name] for name in names if name not in axes}
+    pieces = {in_any_case(names, ":.*"): _SWEPT}
+    fields["sweep"] = _mapping(axes, aliases, pieces) | fields["sweep"]
     _propose(fields, inventory or Inventory(demo=Checkpoint("demo", 0)))
     return fields
 
 
-def _field(schema: Schema, form: Schema | None = None) -> Schema:
-    """Return a field's limits, its default and examples of its values."""
+def _field(name: str, schemas: Mapping[str, Schema]) -> Schema:
+    """Return a field's limits, its default and examples of its values.
+
+    In JSON, null is the default.
+    """
+    schema = schemas.get(name, {})
     default = {"default": schema["default"]} if schema.get("default") else {}
-    if form:
-        return form | default
-    schema = schema.get("anyOf", [schema])[0]
-    limits = {name: value for name, value in schema.items() if name not in ("title", "enum")}
+    found = _form(name, schema.get("anyOf", [schema])[0])
+    return found | {"type": [*found["type"], "null"]} | default
+
+
+def _form(name: str, schema: Schema) -> Schema:
+    row = (ROWS | SHORTHANDS | PART_FIELDS)[name]
+    if name in LISTS:
+        return form(f"{SWITCH_OR_MORE} array", items=_ref(name))
+    if name in MAPPINGS or "type" in row.form:
+        return {**form(SWITCH_OR_MORE), **row.form}
+    limits = {key: value for key, value in schema.items() if key not in ("title", "enum")}
+    words = [word for word in schema.get("enum", ()) if word]
+    if not words:
+        return limits | _KINDS[schema["type"]]
     # No "enum": other programs' names for these are understood, too.
-    examples = {"examples": list(filter(None, schema["enum"]))} if "enum" in schema else {}
-    return limits | {"type": _KINDS[schema["type"]]} | examples | default
+    pattern = any_of([*words, *row.form.get("examples", ())])
+    if "" in schema["enum"]:
+        pattern += "|"
+    return limits | form("string", rf"\.?{pattern}", examples=words)
 
 
 def _propose(fields: Schema, inventory: Inventory) -> None:
     """Add the names of samplers and of what is installed as examples."""
-    hires, upscale, cutout, mask, detail, control = (fields[name]["properties"] for name in KINDS)
-    upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
-    for schema, names in (
-        (fields["sampler"], [DEFAULT_SAMPLER, *(one.name for one in SAMPLERS)]),
-        (fields["checkpoint"], [one.name for one in (*inventory.checkpoints, inventory.demo)]),
-        (fields["vae"], [BAKED, *inventory.vaes]),
-        (fields["loras"], list(inventory.loras)),
-        (hires["upscaler"], [*UPSCALERS, *upscalers]),
-        (upscale["model"], upscalers),
-        (cutout["model"], [*inventory.cutouts, DEMO_CUTOUT, *inventory.segmentations]),
-        (mask["model"], [*inventory.named("segmentation")]),
-        (detail["model"], [*inventory.named("segmentation")]),
-        (control["model"], [one.name for one in inventory.controlnets]),
-        (control["depth"], list(inventory.depths)),
-    ):
-        schema["examples"] = names
-    fields["loras"]["properties"] = dict.fromkeys(inventory.loras, _WEIGHT)
+    for place, kind, _ in FILES:
+        field, _, part = place.replace("[]", "").partition(".")
+        if kind not in PICTURE_KINDS:
+            installed = [*inventory.named(kind)]
+            if field == CUTOUT:  # what is found by words can be cut out, too
+                installed += inventory.named("segmentation")
+            schema = fields[field]["properties"][part] if part else fields[field]
+            schema["examples"] = [*NO_FILES.get(place, ()), *installed]
+    fields["sampler"]["examples"] = [DEFAULT_SAMPLER, *(sampler.name for sampler in SAMPLERS)]
+    fields["loras"] |= {"examples": [*inventory.loras]}
+    fields["loras"]["properties"] = dict.fromkeys(inventory.loras, LORA_WEIGHT)
     # Editors complete no words inside a text, so the description lists them.
     wildcards = [f"__{name}__" for name in inventory.wildcards]
     for words, named in (("Embeddings", inventory.embeddings), ("Wildcards", wildcards)):
         for field in PROMPTS if named else ():
             fields[field]["description"] += f" {words} here: {', '.join(named)}."
-
-
-def _in_any_case(names: Iterable[str], more: str = "") -> str:
-    """Return a pattern for names in small letters or capitals, with spaces for underscores."""
-    either = "|".join(names).replace("_", "[_ -]")
-    either = re.sub("[a-z]", lambda one: f"[{one[0]}{one[0].upper()}]", either)
-    return rf"^\s*({either})\s*{more}$"
 
 
 def _ref(name: str) -> Schema:

@@ -12,10 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A file as it was read. `name` is relative to the inbox; lines end without line breaks."""
+    """A file as it was read. `name` is relative to the inbox; lines end without line breaks.
+
+    `warning` says how it was decoded, if that is a guess.
+    """
 
     name: str
     text: str
+    warning: str = ""
     lines: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,17 +56,17 @@ class Origin(Enum):
 
     OWN = "the recipe itself"
     FOLDER = "the defaults of its folder"
-    OTHERS = "a picture, or another program"
+    FOREIGN = "a picture, or another program"
 
 
 # What stands in a file: text, None for an empty value, a tuple for a list, a dict for a mapping.
 Raw = str | None | tuple["Raw", ...] | dict[str, "Raw"]
 # The text of a field that is switched off, whichever word says so.
-OFF = "off"
+OFF = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SourceValue:
     """A value that somebody wrote, and its position.
 
     `value` stays text, a list or a mapping: the field's converter gives the value that it means.
@@ -75,8 +79,8 @@ class Written:
     position: Position
     raw: str = ""
     key: Position | None = None
-    parts: tuple["Written", ...] = ()
-    pairs: tuple[tuple[str, "Written"], ...] = ()
+    parts: tuple["SourceValue", ...] = ()
+    pairs: tuple[tuple[str, "SourceValue"], ...] = ()
     origin: Origin = Origin.OWN
 
     @property
@@ -92,20 +96,25 @@ class Written:
     @property
     def is_off(self) -> bool:
         """Return whether it switches its field off."""
-        return self.value in ((), OFF) or self.is_none
+        return self.value == () or self.is_none
 
-    def with_value(self, value: Raw) -> "Written":
+    @property
+    def says_off(self) -> bool:
+        """Return whether it switches its field off, `false` included."""
+        return self.is_off or switch(self.text) is False
+
+    def with_value(self, value: Raw) -> "SourceValue":
         """Return another value in the same place; `replace` would take three times as long."""
-        return Written(
+        return SourceValue(
             value, self.position, self.raw, self.key, self.parts, self.pairs, self.origin
         )
 
-    def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
+    def with_pairs(self, pairs: tuple[tuple[str, "SourceValue"], ...]) -> "SourceValue":
         """Return the mapping with these names and values instead."""
         value = {name: one.value for name, one in pairs}
         return replace(self, value=value, parts=(), pairs=pairs)
 
-    def with_parts(self, parts: tuple["Written", ...]) -> "Written":
+    def with_parts(self, parts: tuple["SourceValue", ...]) -> "SourceValue":
         """Return the list of these elements instead."""
         return replace(self, value=tuple(part.value for part in parts), parts=parts, pairs=())
 
@@ -121,21 +130,21 @@ class Written:
 
 
 def mapping_at(
-    position: Position, key: Position | None, pairs: Iterable[tuple[str, Written]]
-) -> Written:
+    position: Position, key: Position | None, pairs: Iterable[tuple[str, SourceValue]]
+) -> SourceValue:
     """Return a mapping of these names and values, repeated ones included."""
     pairs = tuple(pairs)
     value = {name: value.value for name, value in pairs}
-    return Written(value, position, position.text, key, pairs=pairs)
+    return SourceValue(value, position, position.text, key, pairs=pairs)
 
 
-def list_at(position: Position, key: Position | None, parts: Iterable[Written]) -> Written:
+def list_at(position: Position, key: Position | None, parts: Iterable[SourceValue]) -> SourceValue:
     """Return a list of these elements."""
     parts = tuple(parts)
-    return Written(tuple(part.value for part in parts), position, position.text, key, parts)
+    return SourceValue(tuple(part.value for part in parts), position, position.text, key, parts)
 
 
-def written_at(position: Position, value: object) -> Written:
+def written_at(position: Position, value: object) -> SourceValue:
     """Return a value from another file as if it stood at this position."""
     if isinstance(value, dict):
         return mapping_at(
@@ -144,9 +153,9 @@ def written_at(position: Position, value: object) -> Written:
     if isinstance(value, list | tuple):
         return list_at(position, None, (written_at(position, part) for part in value))
     if isinstance(value, float):
-        return Written(plain_number(value), position)
+        return SourceValue(plain_number(value), position)
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return Written(None if value is None else text, position)
+    return SourceValue(None if value is None else text, position)
 
 
 def plain_name(name: str) -> str:
@@ -157,10 +166,10 @@ def plain_name(name: str) -> str:
 # A table's columns that begin so are not fields: layers keep them for the metadata.
 NOTE = "_"
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.
-Layer = dict[str, Written]
+Layer = dict[str, SourceValue]
 
 
-def find_in(layer: Layer, field: str) -> Written | None:
+def find_in(layer: Layer, field: str) -> SourceValue | None:
     """Return the value of a field or a part (`hires.scale`, `control.0.weight`), or None."""
     if field in layer:
         return layer[field]
@@ -172,6 +181,11 @@ def find_in(layer: Layer, field: str) -> Written | None:
         parts = {str(index): part for index, part in enumerate(found.parts)}
         found = (parts | dict(found.pairs)).get(step)
     return found
+
+
+def is_on(layer: Layer, field: str) -> bool:
+    """Return whether a layer has the field, and does not switch it off."""
+    return field in layer and not layer[field].is_off
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +204,7 @@ class Entry:
     warnings: tuple[str, ...] = ()
     by_another_program: bool = False
     nearer: tuple[Layer, ...] = ()
-    dropped: Written | None = None
+    dropped: SourceValue | None = None
     checkpoint_hash: str = ""
     embeddings: str = ""
 

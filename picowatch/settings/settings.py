@@ -26,18 +26,15 @@ from picowatch.settings.values import (
     Int,
     LocalSettings,
     Program,
-    device_value,
     executor_value,
     file_name_value,
-    folder_value,
+    folders_value,
     hooks_value,
     metrics_address_value,
     written_executor,
 )
+from picowatch.sources import PREFIX, device_value, folder_value
 
-FILE_NAME = "picowatch.yaml"
-PREFIX = "PICOWATCH_"
-FOLDERS = ("inbox", "outbox", "models")
 WITH_LOSSLESS = ("png", "webp")
 _YEAR_MINUTES = 365 * 24 * 60
 _WEEK_SECONDS = 7 * 24 * 60 * 60
@@ -99,14 +96,14 @@ class Settings(BaseModel):
         "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
         "is required. Variations have their variation seed added.",
     )
-    format: Literal["png", "jpeg", "webp", "avif"] = Field(
+    format: Literal["png", "jpeg", "webp", "avif", "tiff"] = Field(
         "png",
         description="Format of pictures and contact sheets. Each has the settings inside.",
     )
     quality: Literal["auto", "lossless"] | Annotated[Int, Field(ge=1, le=100)] = Field(
         "auto",
         description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
-        "for webp, 80 for avif. png is always lossless.",
+        "for webp, 80 for avif. png and tiff are always lossless.",
     )
     preview_seconds: Float = Field(
         1,
@@ -119,7 +116,8 @@ class Settings(BaseModel):
         dict[Hook, Program], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA)
     ] = Field(
         {},
-        description="Programs to run: {picture: …, failed: …, idle: …}. See docs/hooks.md.",
+        description="Programs to run: {picture: …, failed: …, idle: …, on_finished: …}. See "
+        "docs/hooks.md.",
     )
     settle_seconds: Float = Field(
         0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
@@ -161,7 +159,8 @@ class Settings(BaseModel):
         600,
         ge=1,
         le=_WEEK_SECONDS,
-        description="An engine that finishes no step for this long is ended as hung.",
+        description="An engine that finishes no step for this long is ended as hung; while it "
+        "loads a checkpoint, for ten times as long.",
     )
     max_attempts: Int = Field(
         2,
@@ -171,6 +170,27 @@ class Settings(BaseModel):
     )
     max_images_per_save: Int = Field(
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
+    )
+    shares: Annotated[
+        dict[str, Annotated[Float, Field(gt=0, le=1000)]], BeforeValidator(folders_value)
+    ] = Field(
+        {},
+        description="Folders in the inbox itself take turns, a batch each. {ada: 2}: the folder "
+        "ada has two turns where others have one. `.` is for recipes in the inbox itself.",
+    )
+    max_priority: Annotated[
+        dict[str, Annotated[Int, Field(ge=-1_000_000, le=1_000_000)]],
+        BeforeValidator(folders_value),
+    ] = Field(
+        {},
+        description="{ada: 0}: a higher priority in the folder ada is lowered to this.",
+    )
+    max_queued: Annotated[
+        dict[str, Annotated[Int, Field(ge=1)]], BeforeValidator(folders_value)
+    ] = Field(
+        {},
+        description="{ada: 1000}: a save in the folder ada is refused while it would have more "
+        "images waiting.",
     )
     keep_exif: Literal["all", "no_place", "none"] = Field(
         "all",
@@ -184,6 +204,12 @@ class Settings(BaseModel):
     )
     max_picture_megapixels: Float = Field(
         2, gt=0, le=16, description="With size: picture, larger pictures are reduced to this."
+    )
+    max_photo_megapixels: Float = Field(
+        250,
+        gt=0,
+        le=1000,
+        description="Larger photos, and larger results of upscale and resize_to, are refused.",
     )
     sidecar: Literal["none", "txt"] = Field(
         "none",
@@ -215,6 +241,11 @@ class Settings(BaseModel):
     def most_picture_pixels(self) -> int:
         """The most pixels that `size: picture` allows."""
         return int(self.max_picture_megapixels * 1_000_000)
+
+    @property
+    def most_photo_pixels(self) -> int:
+        """The most pixels of a photo, and of a result that is enlarged."""
+        return int(self.max_photo_megapixels * 1_000_000)
 
     @property
     def state_folder(self) -> Path:

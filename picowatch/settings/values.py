@@ -3,7 +3,6 @@
 import re
 import shlex
 import string
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -16,6 +15,8 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+
+from picowatch.sources import one_line
 
 LOSSLESS: Literal["lossless"] = "lossless"
 MAX_NAME = 255  # bytes of a file name, which hardly any file system exceeds
@@ -30,23 +31,6 @@ def _not_boolean(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(_not_boolean)]
 Float = Annotated[float, BeforeValidator(_not_boolean)]
-
-
-def folder_value(folder: Path) -> Path:
-    """Expand `~`; refuse names that cannot be written into the ledger and the lists."""
-    try:
-        str(folder).encode()
-        return folder.expanduser()
-    except UnicodeEncodeError as error:
-        raise ValueError("its name is not valid UTF-8; rename it") from error
-    except RuntimeError as error:
-        raise ValueError("this user has no home folder; write the full path") from error
-
-
-def device_value(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
-        raise ValueError("it must be auto, cuda, cuda:N (the N-th card), xpu, mps or cpu")
-    return value
 
 
 def metrics_address_value(value: Any) -> str:
@@ -64,7 +48,7 @@ def _program_value(value: Any) -> Any:
     return shlex.split(value) if isinstance(value, str) else value
 
 
-Hook = Literal["picture", "failed", "idle"]
+Hook = Literal["picture", "failed", "idle", "on_finished"]
 Program = Annotated[list[str], Field(min_length=1), BeforeValidator(_program_value)]
 HOOKS_SCHEMA = TypeAdapter(dict[Hook, str | list[str] | None]).json_schema()
 
@@ -75,6 +59,18 @@ def hooks_value(value: Any) -> Any:
     if not isinstance(hooks, dict):
         raise ValueError("it must be a mapping like {picture: notify-send}")
     return {hook: program for hook, program in hooks.items() if program is not None}
+
+
+def folders_value(value: Any) -> Any:
+    """Read a text, from the environment; the inbox itself is "" instead of "."."""
+    folders = yaml_value(value) if isinstance(value, str) else value
+    if not isinstance(folders, dict):
+        raise ValueError("it must be a mapping of folders like {ada: 2}")
+    names = {name: str(name).rstrip("/") for name in folders}
+    for name, folder in names.items():
+        if not folder or "/" in folder:
+            raise ValueError(f"{name} is no folder in the inbox itself")
+    return {"" if names[name] == "." else names[name]: number for name, number in folders.items()}
 
 
 def yaml_value(text: str) -> Any:
@@ -96,10 +92,6 @@ def first_problem(error: ValidationError) -> str:
 def words_of(message: str) -> str:
     """Return pydantic's message without its prefix for our own validators."""
     return message.removeprefix("Value error, ").rstrip(".")
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 MAX_SEED = 2**32 - 1

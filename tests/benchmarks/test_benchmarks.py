@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import daemon, gpu
+from benchmarks import daemon, gpu, pngs
 from benchmarks.measuring import compared
 from benchmarks.parts import Findings, Found
 from picowatch.recipe.samplers import SAMPLERS
@@ -51,6 +51,15 @@ def test_picowatch_is_measured_beside_a_diffusers_script() -> None:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
+def test_pngs_are_measured_beside_other_options() -> None:
+    """A row for each picture."""
+    shown = benchmark("pngs", "--rounds", "1", "--others", "compress_level=1")
+    rows = [line for line in shown.splitlines() if re.search(r"\| [\d.]+ % \|$", line)]
+    assert len(rows) == len(pngs.pictures())
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(SECONDS)
 def test_the_daemon_is_measured_beside_another_checkout_s() -> None:
     """Every row, beside itself."""
     shown = benchmark("daemon", "--scale", "0.004", "--rounds", "1", "--other", PROJECT)
@@ -67,7 +76,6 @@ def test_a_row_has_the_ratio_of_each_round() -> None:
 
 
 def found_in(folder: Path, name: str) -> dict[str, Any]:
-    """What a part of the benchmark for cards wrote."""
     found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     return found
 
@@ -79,7 +87,8 @@ def test_what_a_card_is_asked_is_asked_of_a_cpu(tmp_path: Path) -> None:
     benchmark("gpu", "--minutes", "12", "--device", "cpu", "--out", tmp_path)
     assert all(found_in(tmp_path, name)["ended"] == "well" for name in gpu.PARTS)
     assert "SIGKILL" in str(found_in(tmp_path, "killed")["killed"])
-    assert found_in(tmp_path, "sdxl")["batch 1"]["of 255 apart, in the mean"] == 0
+    # Of random weights; on some processors one number in ten thousand is rounded otherwise.
+    assert found_in(tmp_path, "sdxl")["batch 1"]["of 255 apart, in the mean"] < 0.001
     found = found_in(tmp_path, "demo")
     assert found["finished"]
     assert "waits" in found["skipped"]

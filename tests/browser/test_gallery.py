@@ -15,10 +15,7 @@ from tests.house import House, wait_for
 
 
 def test_every_picture_is_shown_newest_first(gallery: Page, outbox: Path) -> None:
-    """It has its thumbnail, in rows that fill the width without cropping anything.
-
-    The background is dark if the system's colours are.
-    """
+    """Uncropped thumbnails in rows that fill the width, on the ground of the system's colours."""
     ground = "return Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
     assert gallery.js(ground) > 200
     gallery.colours("dark")
@@ -118,10 +115,7 @@ QUERIES = {
 
 
 def test_a_search_finds(gallery: Page) -> None:
-    """It finds each word in prompts, settings and path, while it is typed.
-
-    A misspelt name is told from a value that no picture has, and from a hash.
-    """
+    """It finds words in prompts, settings and path, and tells a misspelt name from a value."""
     for query, found in QUERIES.items():
         gallery.search(query)
         assert len(gallery.shown()) == len(gallery.all(".tile")) == found, query
@@ -130,6 +124,7 @@ def test_a_search_finds(gallery: Page) -> None:
     digest = gallery.js("return shownList.at(-1).digest")
     for query, said in (
         ("corgi stesp:8", "No picture has a setting called “stesp”."),
+        ("constructor:8", "No picture has a setting called “constructor”."),
         ("steps:149", "No picture matches."),
         (digest[:9], "No picture matches."),
     ):
@@ -176,10 +171,7 @@ def test_folders_are_filters(gallery: Page) -> None:
 
 
 def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, page: Page) -> None:
-    """Sorted by name, folders are the headings; `day 1` and `day 01` are equal, but stay apart.
-
-    Two engines may list pictures out of order. The order is kept for the next visit.
-    """
+    """By name, folders are the headings; pictures may be listed out of order."""
     for name in ("day 1", "day 01", "day 2"):
         house.save(f"{name}.yaml", "prompt: a cat\nseed: [1, 2, 3]\n")
     house.once()
@@ -237,10 +229,7 @@ def test_the_grid_is_walked_with_the_arrow_keys(gallery: Page) -> None:
 
 
 def test_the_large_view_zooms_and_goes_on(gallery: Page) -> None:
-    """1:1 shows each pixel; wheel and keys zoom; the next picture fits again.
-
-    The arrow keys go through the shown pictures; the focus returns to the last one.
-    """
+    """1:1 shows each pixel; the next picture fits again; the focus returns to the last one."""
     gallery.tile(CAT).click()
     wait_for(lambda: gallery.js("return document.getElementById('full').naturalWidth") == 128)
     gallery.find("#large [data-do=one]").click()
@@ -267,10 +256,7 @@ def test_the_large_view_zooms_and_goes_on(gallery: Page) -> None:
 
 
 def test_going_back_closes_what_fills_the_window(gallery: Page, outbox: Path) -> None:
-    """People do that on phones; the address is the picture's, and going forward opens it.
-
-    So does a bookmark, even if the gallery is open and nothing is reloaded.
-    """
+    """People do that on phones; the address is the picture's, as for a bookmark."""
     shown = gallery.shown()
     gallery.tile(shown[0]).click()
     assert gallery.js("return linkedFile()") == shown[0]
@@ -365,9 +351,10 @@ def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: 
 
 TOP = "return document.querySelector('.tile').getBoundingClientRect().top"
 WORKS = """now({ updated: Date.now() / 1000, runs: true, recipe: "photos/1.jpg", image: 65, of: 300,
-  step: 3, steps: 24, images: { queued: 235 }, waiting: [["photos", 235]], inbox: "/inbox",
-  ignored: [["notes.md", "no recipe"]], ignored_count: 1, problems: arguments[0],
-  line: "photos: 65 of 300, 12 min left; 235 images wait" });"""
+  share: 0.2, phase: "upscale", step: 3, steps: 24, images: { queued: 235 },
+  waiting: [["photos", 235]], inbox: "/inbox", ignored: [["notes.md", "no recipe"]],
+  ignored_count: 1, problems: arguments[0],
+  line: "photos: 65 of 300, 22 %, 12 min left; 235 images wait" });"""
 
 
 def test_pictures_begin_in_the_upper_third_of_a_phone(page: Page, outbox: Path) -> None:

@@ -85,11 +85,9 @@ def test_a_script_that_got_into_the_page_would_be_forbidden(page: Page, outbox: 
 
 
 def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None:
-    """Addresses are relative and encoded in the grid and the large view.
-
-    They are of every format. Without thumbnails, the pictures themselves are shown.
-    """
-    for name, kind in zip(NAMES, cycle(FORMATS), strict=False):
+    """Addresses are encoded; without thumbnails, the pictures themselves are shown."""
+    shown_by_browsers = cycle(kind for kind in FORMATS if kind != "tiff")
+    for name, kind in zip(NAMES, shown_by_browsers, strict=False):
         house.save(name, "prompt: a corgi\nseed: 1\nsize: 128x64\n")
         house.once(format=kind)
     shutil.rmtree(house.outbox / ".picowatch/gallery/thumbs")

@@ -198,10 +198,7 @@ def test_what_is_ignored_in_the_inbox_is_told_with_the_reason(live: House, page:
 
 
 def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page: Page) -> None:
-    """The problem is shown in a line, and the whole text is one click away.
-
-    Dismissed ones do not come back at the next visit, unless their text changes.
-    """
+    """Dismissed ones do not come back at the next visit, unless their text changes."""
 
     def recipes() -> list[str]:
         rows = "return [...document.querySelectorAll('#problems .error summary')]"
@@ -274,10 +271,7 @@ def is_offered(page: Page) -> bool:
 
 
 def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
-    """It may be a dropped picture, a start image or an archived one; both zoom together.
-
-    One that is gone or another is not offered, but to the picture that was made from that.
-    """
+    """It zooms with the picture; one that is gone, or another by now, is not offered."""
     house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
     house.draw("photos/a b/ü.png", size=(96, 64))
     for name in ("gone", "replaced"):

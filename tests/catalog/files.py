@@ -52,7 +52,6 @@ sd15_shapes, sd2_shapes, sdxl_shapes = (partial(_checkpoint, n) for n in ("sd15"
 
 
 def checkpoint_shapes() -> Shapes:
-    """Return the tensors that identify Stable Diffusion 1.5."""
     return {
         UNET_INPUT: (320, 4, 3, 3),
         UNET_CROSS: (320, 768),
@@ -63,7 +62,6 @@ def checkpoint_shapes() -> Shapes:
 
 
 def kohya_lora_shapes() -> Shapes:
-    """One adapted layer, in kohya's names."""
     layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     return {
         f"{layer}.alpha": (),

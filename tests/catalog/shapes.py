@@ -14,7 +14,6 @@ def below(prefix: str, shapes: Shapes) -> Shapes:
 
 
 def flux(inputs: int = 64, guided: bool = True) -> Shapes:
-    """Return the tensors that identify FLUX.1 and its variants."""
     guidance: Shapes = {"guidance_in.in_layer.weight": (3072, 256)} if guided else {}
     return guidance | {
         "img_in.weight": (3072, inputs),
@@ -83,7 +82,6 @@ VAE_AND_TEXT: Shapes = {
 
 
 def tiny_vae(channels: int) -> Shapes:
-    """diffusers' AutoencoderTiny."""
     return {
         "encoder.layers.0.weight": (64, 3, 3, 3),
         "decoder.layers.0.weight": (64, channels, 3, 3),
@@ -114,12 +112,10 @@ def diffusers_controlnet(width: int, *, sdxl: bool = False, kinds: int = 0) -> S
 
 
 def kohya(layer: str, inputs: int, outputs: int) -> Shapes:
-    """A LoRA's layer in kohya's names."""
     return {f"{layer}.lora_down.weight": (8, inputs), f"{layer}.lora_up.weight": (outputs, 8)}
 
 
 def peft(layer: str, inputs: int, outputs: int) -> Shapes:
-    """A LoRA's layer in peft's names."""
     return {f"{layer}.lora_A.weight": (8, inputs), f"{layer}.lora_B.weight": (outputs, 8)}
 
 

@@ -1,19 +1,20 @@
-"""Names, scans and folders of models, and the inventory for recipes."""
+"""Names, scans and folders of models, the inventory for recipes, and wildcard files."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, FoundModels, Kind, catalog
+from picowatch.catalog import Catalog, FoundModels, Kind, catalog, wildcards
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
-from picowatch.files.attempt import Ended
+from picowatch.files.essential import Ended
 from picowatch.recipe.installed import NotInstalled, find_checkpoint, find_lora
 from picowatch.recipe.inventory import DEMO_RULES
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import Z_IMAGE, compact_shapes, tiny_vae
+from tests.recipe.reading import messages
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -72,10 +73,7 @@ def test_a_config_beside_a_checkpoint_says_that_it_predicts_velocity(
 
 
 def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
-    """Users link the model stores of other programs; a circle of links ends.
-
-    In huggingface_hub's cache every file is a link into `blobs`, and notes are no models.
-    """
+    """Other programs' stores; in huggingface_hub's cache every file is a link into `blobs`."""
     store = tmp_path / "store"
     write_model(store / "blobs/aaaa", checkpoint_shapes())
     (store / "blobs/bbbb").write_text("# Stable Diffusion")
@@ -97,10 +95,7 @@ def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
 
 
 def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
-    """Otherwise a recipe could mean either; the embedded models' names are taken, too.
-
-    Of two files in folders of one kind, that in picowatch's own counts.
-    """
+    """Otherwise a recipe could mean either. The file in picowatch's own folder counts."""
     checkpoint(tmp_path, "same")
     checkpoint(tmp_path, "demo")
     shutil.copytree(DEMO, tmp_path / "checkpoints/same")
@@ -181,10 +176,7 @@ def test_a_scan_of_any_kind_ends_with_picowatch(
 
 
 def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:
-    """A refused file is found by its name and by its stem, unless a model has that.
-
-    So is a model; the error says why it cannot be used, or that nothing has this name.
-    """
+    """A refused file is found by its name and by its stem, unless a model has that."""
     path, catalog = checkpoint(tmp_path, "a"), Catalog(tmp_path)
     write_model(tmp_path / "vae/soft.safetensors", tiny_vae(4))
     write_model(tmp_path / "loras/styles/pixel.safetensors", kohya_lora_shapes())
@@ -207,8 +199,8 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
     assert inventory.embeddings == ("bad-hands",)
     assert inventory.checkpoints[0].family == "Stable Diffusion 1.x"
     assert not inventory.checkpoints[0].says_prediction and inventory.demo.says_prediction
-    assert inventory.lora_families == {"styles/pixel": "Stable Diffusion 1.x"}
-    assert inventory.embedding_families == {"bad-hands": "Stable Diffusion 1.x"}
+    assert inventory.lora_families == {"styles/pixel": ("Stable Diffusion 1.x",)}
+    assert inventory.embedding_families == {"bad-hands": ("Stable Diffusion 1.x",)}
     assert inventory.default_checkpoint == "a"
     assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(
         inventory.refused_as("checkpoint")
@@ -217,10 +209,7 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
 
 
 def test_a_refused_file_takes_no_name_away(tmp_path: Path) -> None:
-    """Users keep a converted pickle for a while, or download a model again.
-
-    It says why a name is not found, also from a wrong folder, but first from the right one.
-    """
+    """Users keep a converted pickle for a while. It only says why a name is not found."""
     write_model(tmp_path / "loras/style.safetensors", kohya_lora_shapes())
     write_model(tmp_path / "loras/cut.safetensors", kohya_lora_shapes(), missing_bytes=2)
     for beside in (
@@ -311,3 +300,95 @@ def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> 
             find_checkpoint(name, catalog.inventory())
     with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
         find_lora("pixel", catalog.inventory())
+
+
+# -- wildcard files: names, lines, limits
+
+
+def write(models: Path, name: str, content: bytes) -> None:
+    path = models / "wildcards" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> None:
+    """One choice a line; comments, empty lines and a byte order mark do not count.
+
+    Large lists cost nothing at the next save: only a changed file is read again.
+    """
+    catalog = Catalog(tmp_path)
+    write(tmp_path, "animal.txt", b"\xef\xbb\xbfcorgi\n\n  cat  \r\n# a comment\nshiba inu")
+    write(tmp_path, "places/v1.5 city.TXT", "Zürich\n".encode())
+    write(tmp_path, "places/notes.md", b"no")
+    write(tmp_path, ".hidden.txt", b"no")
+    first = catalog.inventory().wildcards
+    assert first == {"animal": ("corgi", "cat", "shiba inu"), "places/v1.5 city": ("Zürich",)}
+    write(tmp_path, "animal.txt", b"dog")
+    second = catalog.inventory().wildcards
+    assert second["animal"] == ("dog",)
+    assert second["places/v1.5 city"] is first["places/v1.5 city"]
+
+
+def test_a_file_that_cannot_be_used_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a recipe that names it says why; all together have a limit, too."""
+    for limit, most in (("MAX_FILE_BYTES", 1000), ("MAX_BYTES", 1002), ("MAX_LINES", 3)):
+        monkeypatch.setattr(wildcards, limit, most)
+    write(tmp_path, "a.txt", b"1\n2")
+    write(tmp_path, "b.txt", b"30\n40")
+    write(tmp_path, "latin.txt", "Zürich".encode("latin-1"))
+    write(tmp_path, "large.txt", b"x" * 1001)
+    write(tmp_path, "more.txt", b"x" * 1000)
+    found = Catalog(tmp_path).inventory()
+    assert found.wildcards == {"a": ("1", "2")}
+    assert found.refused_as("wildcard") == {
+        "b": "b.txt exceeds the limit of 3 lines of wildcards.",
+        "large": "large.txt has 1,001 bytes; the limit is 1,000.",
+        "latin": "latin.txt is not UTF-8: save it as UTF-8.",
+        "more": "more.txt exceeds the limit of 1,002 bytes of wildcards.",
+    }
+
+
+def test_a_large_pack_refuses_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name: only its own files are refused, those too large or that nothing reads.
+
+    What was refused is read once there is room for it.
+    """
+    for limit, most in (("MAX_FILE_BYTES", 1000), ("MAX_BYTES", 1020), ("MAX_LINES", 6)):
+        monkeypatch.setattr(wildcards, limit, most)
+    for name in ("all.txt", "all.yaml"):
+        write(tmp_path, name, b"x" * 2000)
+    for number in range(4):
+        write(tmp_path, f"animals/deep/{number}.txt", b"cat\ndog")
+    write(tmp_path, "hats.txt", b"bowler")
+    write(tmp_path, "own/shoes.txt", b"boots")
+    catalog = Catalog(tmp_path)
+    found = catalog.inventory()
+    assert {"hats", "own/shoes", "animals/deep/0"} <= found.wildcards.keys()
+    said = found.refused_as("wildcard")
+    assert said.keys() == {"all", "all.yaml", "animals/deep/2", "animals/deep/3"}
+    assert said["animals/deep/3"] == "3.txt exceeds the limit of 6 lines of wildcards."
+    (tmp_path / "wildcards/animals/deep/0.txt").unlink()
+    found = catalog.inventory()
+    assert found.wildcards["animals/deep/2"] == ("cat", "dog")
+    assert found.refused_as("wildcard").keys() == {"all", "all.yaml", "animals/deep/3"}
+
+
+def test_a_pack_or_a_weight_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:
+    """Nothing of dynamicprompts' further grammar is drawn as words."""
+    write(tmp_path, "all.yaml", b"hats: [a, b]")
+    write(tmp_path, "shoes.txt", b"boots\n  2::sandals\n")
+    write(tmp_path, "socks.txt", b"# 1::a\nred {long|0.5::short} socks\n")
+    write(tmp_path, "times.txt", b"std::vector\n12:30 [a|2::b]\n")
+    found = Catalog(tmp_path).inventory()
+    assert found.wildcards == {"times": ("std::vector", "12:30 [a|2::b]")}
+    for name, message in {
+        "hats": "all.yaml is not read: write each of its lists into a .txt file, with a choice",
+        "shoes": "shoes.txt has a weight in line 2, '2::'. To have a choice drawn more often",
+        "socks": "socks.txt has a weight in line 2, '0.5::'. To have a choice drawn more often",
+    }.items():
+        (said,) = messages(f"prompt: __{name}__", inventory=found)
+        assert message in said

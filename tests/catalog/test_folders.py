@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ import pytest
 
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import families_of
-from picowatch.catalog.recognise import ONLY
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
 from tests.catalog.files import Shapes, header, write_model
@@ -27,7 +28,7 @@ def index_of(family: str) -> Config:
 
 
 FLUX, SD3, KLEIN, KREA2 = map(index_of, ("flux", "sd3", "flux2", "krea2"))
-QWEN, SANA, SD1, SDXL = map(index_of, ("qwen_image", "sana", "sd1", "sdxl"))
+QWEN, SD1, SDXL = map(index_of, ("qwen_image", "sd1", "sdxl"))
 SDXL_UNET = {
     "in_channels": 4,
     "sample_size": 128,
@@ -90,8 +91,6 @@ FLOWS: list[tuple[str, Config, Config, tuple[str, str, int]]] = [
     ("large", SD3, LARGE, ("sd3", "3.5 Large", 1024)),
     ("Turbo", SD3, LARGE, ("sd3", "3.5 Large Turbo", 1024)),
     ("sd3", WITHOUT_T5, {}, ("sd3", "3 Medium", 1024)),
-    ("sana", SANA, {"sample_size": 16}, ("sana", "", 512)),
-    ("sana", SANA, {"sample_size": "many"}, ("sana", "", 1024)),
 ]
 
 
@@ -137,7 +136,6 @@ Changes = dict[str, Any]  # configs or bytes by path; None where something is de
 
 
 def change(folder: Path, changes: Changes) -> None:
-    """Write or delete files of a folder."""
     for name, content in changes.items():
         path = folder / name
         if content is None:
@@ -156,6 +154,28 @@ def another_unet(index: Config, **values: Any) -> tuple[Config, Changes, str]:
     return index, {"unet/config.json": usual | values}, words
 
 
+SDNQ: Config = {"quant_method": "sdnq", "weights_dtype": "uint4"}
+
+
+def quantised(told: Any, words: str) -> tuple[Config, Changes, str]:
+    """A row of a folder with this quantization_config."""
+    start = "is quantised (quantization_config) in a form that picowatch does not know: "
+    return FLUX, {ENCODER: {"quantization_config": told}}, start + words
+
+
+def packed_as(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[Config, Changes, str]:
+    """A row of a folder whose weights are packed in another way than SDNQ packs them."""
+    entries, place = {}, 0
+    for name, (kind, shape) in tensors.items():
+        end = place + prod(shape) * (4 if kind == "F32" else 1)
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(entries).encode()
+    file = struct.pack("<Q", len(text)) + text + bytes(place)
+    row, changes, words = quantised(SDNQ, "a.weight has the shape ")
+    return row, changes | {"text_encoder_2/model.safetensors": file}, words
+
+
 ENCODER, SCHEDULE = "text_encoder_2/config.json", "scheduler/scheduler_config.json"
 TEXT = "text_encoder/config.json"
 LAYERS = {"text_encoder_select_layers": [1, 2]}  # Krea 2 reads twelve of its text encoder
@@ -163,26 +183,59 @@ ONE_OF_TWO = {
     "text_encoder_2/model.safetensors": None,
     "text_encoder_2/model-00001-of-00002.safetensors": header({}),
 }
+REFINER = SDXL_UNET | {"projection_class_embeddings_input_dim": 2560}
+ONLY_INDEX: Changes = {
+    "vae/model.safetensors": None,
+    "vae/model.safetensors.index.json": {},
+}
 PICKLED = {"transformer/model.safetensors": None, "transformer/model.bin": b""}
 CUT_OFF = {"vae/model.safetensors": header({"a": (2, 2)})[:20]}
 UNFINISHED = {"vae/model.safetensors.aria2": b"abc"}
+DOWNLOAD = "type `hf download black-forest-labs/FLUX.1-schnell --local-dir models/checkpoints/it`."
 REFUSED: list[tuple[Config, Changes, str]] = [
     (FLUX, {"vae": None}, "without vae/: copy the whole folder."),
     (FLUX, {"transformer/config.json": None}, "incomplete: transformer/config.json is missing."),
     (FLUX, {"tokenizer_2/tokenizer.json": None}, "without a vocabulary in tokenizer_2/ (token"),
-    (FLUX | {"_class_name": "WanPipeline"}, {}, f"diffusers folder of a WanPipeline: {ONLY}"),
     (FLUX | {"transformer": ["my_code", "My"]}, {}, "transformer is My, not FluxTransformer2DM"),
     (FLUX | {"text_encoder_2": [None, None]}, {}, "text_encoder_2 is None, not T5EncoderModel"),
     (FLUX | {"scheduler": ["diffusers", "EDM"]}, {}, "scheduler is EDM, not FlowMatchEulerDisc"),
-    (FLUX, {ENCODER: {"quantization_config": {"a": 1}}}, "is quantised (quantization_config)"),
-    (FLUX, ONE_OF_TWO, "text_encoder_2/ has 1 of 2 files of weights."),
+    quantised({"quant_method": "bitsandbytes"}, "quant_method: bitsandbytes. Get it in bfloat16"),
+    quantised("mxfp8", "quant_method: mxfp8"),
+    quantised(SDNQ | {"weights_dtype": "uint3"}, "weights_dtype: uint3"),
+    quantised(SDNQ | {"weights_dtype": ["int8"]}, "weights_dtype: ['int8']"),
+    quantised(SDNQ | {"modules_dtype_dict": {"float8_e4m3fn": []}}, "weights_dtype: float8_e4m3fn"),
+    quantised(SDNQ | {"modules_dtype_dict": 7}, "weights_dtype: 7"),
+    *(
+        quantised(SDNQ | {key: True}, f"{key}. Get it in bfloat16.")
+        for key in ("quant_conv", "quant_embedding", "use_codebook", "use_quantized_matmul")
+    ),
+    quantised(SDNQ | {"modules_quant_config": {"a": {}}}, "modules_quant_config"),
+    quantised(SDNQ | {"hadamard_group_size": 96}, "hadamard_group_size: 96"),
+    quantised(SDNQ | {"use_hadamard": True, "sdnq_version": "0.1.9"}, "use_hadamard of SDNQ 0.1.9"),
+    (FLUX, {ENCODER: {"a": {"quantization_config": SDNQ}}}, "is quantised in a part"),
+    packed_as({"a.weight": ("U8", (8, 5)), "a.scale": ("F32", (8, 1))}),
+    packed_as({"a.weight": ("I8", (8, 8)), "a.scale": ("I8", (8, 1))}),
+    packed_as({"a.weight": ("F8_E4M3", (8, 8)), "a.scale": ("F32", (8, 1))}),
+    packed_as({"a.weight": ("U8", (32,)), "a.scale": ("F32", ())}),
+    packed_as({"a.weight": ("U8", (32,)), "a.scale": ("F32", (8, 0))}),
+    packed_as(
+        {"a.weight": ("I8", (8, 8)), "a.scale": ("F32", (8, 1)), "a.svd_up": ("F32", (8, 1))}
+    ),
+    (FLUX, ONE_OF_TWO, "text_encoder_2/ has 1 of 2 files of weights. Type `hf download black-"),
+    (FLUX, ONLY_INDEX, f"has only the index of the weights in vae/: {DOWNLOAD}"),
+    (
+        FLUX,
+        dict.fromkeys(FLUX.keys() - {"_class_name"}),
+        f"only an index, model_index.json: {DOWNLOAD}",
+    ),
     (FLUX, PICKLED, "weights in transformer/ only as pickle files"),
     (FLUX, CUT_OFF, "its file vae/model.safetensors is cut off inside its header (20 bytes)"),
     # It has its whole size and header at once; whole repositories are fetched so.
     (FLUX, UNFINISHED, "it is a diffusers folder without weights in vae/."),
     (KREA2 | LAYERS, {}, "says text_encoder_select_layers: [1, 2]; only [2,"),
     another_unet(SDXL, transformer_layers_per_block=[1, 2, 4]),  # SSD-1B
-    another_unet(SDXL, projection_class_embeddings_input_dim=2560),  # the refiner
+    another_unet(SDXL, projection_class_embeddings_input_dim=2561),
+    (SDXL, {"unet/config.json": REFINER}, "is the refiner of Stable Diffusion XL: picowatch draws"),
     another_unet(SD1, in_channels=8),  # InstructPix2Pix
     another_unet(SD1, sample_size=None),
     # Numbers that would cost gigabytes or minutes.
@@ -209,17 +262,14 @@ VAES: dict[str, Config] = {
     "": {"_class_name": "AutoencoderKL", "scaling_factor": 0.13025},
     "FLUX.1": KL | {"scaling_factor": 0.3611},
     "Stable Diffusion 3.x": KL | {"scaling_factor": 1.5305},
-    "CogView4": KL | {"scaling_factor": 1.0},
     "FLUX.2": {"_class_name": "AutoencoderKLFlux2"},
     "Qwen-Image": {"_class_name": "AutoencoderKLQwenImage", "z_dim": 16},
     "Qwen-Image 2.1": {"_class_name": "AutoencoderKLQwenImage21", "z_dim": 64},
-    "Sana": {"_class_name": "AutoencoderDC", "latent_channels": 32},
     "tiny": {"_class_name": "AutoencoderTiny"},
 }
 
 
 def write_part(path: Path, config: Config, shapes: Shapes) -> Path:
-    """A folder with a config and weights."""
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(config))
     return write_model(path / "diffusion_pytorch_model.safetensors", shapes)

@@ -51,7 +51,6 @@ def gguf(
 def add(
     models: Path, content: tuple[bytes, int], name: str = "checkpoints/it.gguf"
 ) -> Model | Refused:
-    """What the catalog says of such a file."""
     head, size = content
     path = models / name
     path.parent.mkdir(exist_ok=True)
@@ -85,10 +84,7 @@ EVERY_TYPE = (
 def test_the_type_of_most_weights_is_told(
     tmp_path: Path, kind: str, metadata: tuple[bytes, ...], stored: str
 ) -> None:
-    """The mixture that the file declares, if it is one of that type.
-
-    Its name keeps the ending: a safetensors file of the same name may be beside it.
-    """
+    """As the declared mixture, if it is of that type. The name keeps its ending."""
     found = add(tmp_path, gguf(Z_IMAGE, kind, metadata), "checkpoints/z_turbo.gguf")
     assert isinstance(found, Model)
     assert (found.name, found.family, found.stored) == ("z_turbo.gguf", "z_image", stored)
@@ -104,7 +100,6 @@ def _claiming(at: int, count: int) -> tuple[bytes, int]:
 
 
 def _with(kind: int, value: bytes, key: str = "x") -> tuple[bytes, int]:
-    """A file with an entry of metadata."""
     return gguf(flux(), metadata=(entry(key, kind, value),))
 
 

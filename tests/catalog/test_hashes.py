@@ -12,7 +12,7 @@ import pytest
 from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import ModelRefused
-from picowatch.files import inside
+from picowatch.files import safe_paths
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -21,7 +21,7 @@ DEMO = Catalog(Path("nowhere")).demo.path
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose bytes were read for a hash."""
     names: list[str] = []
-    real = inside.open_regular
+    real = safe_paths.open_regular
 
     def opened(path: Path) -> int:
         names.append(path.name)
@@ -32,7 +32,6 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def file_with(folder: Path, content: str, name: str = "a") -> Path:
-    """A file of these words."""
     (folder / name).write_text(content)
     return folder / name
 
@@ -111,10 +110,7 @@ def test_the_file_of_hashes_has_an_end(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:
-    """By path, size and mtime; its hash is the one that model sites show.
-
-    If it changes meanwhile the hash would belong to neither version.
-    """
+    """By path, size and mtime; a hash of two versions would belong to neither."""
     path, cache = file_with(tmp_path, "one"), HashCache()
     for content in (b"one", b"two"):
         path.write_bytes(content)

@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import Header
-from picowatch.catalog.recognise import expect_usable, recognise
+from picowatch.catalog.recognise import expect_kind, recognise
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO_WIDTH, FAMILIES
+from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.installed import find_lora
 from tests.catalog.files import Shapes, kohya_lora_shapes
 from tests.catalog.shapes import kohya, peft
@@ -67,18 +67,28 @@ FLOWS: list[tuple[str, Shapes]] = [
     ("qwen_image", peft("transformer_blocks.0.attn.to_q", 3072, 3072)),
     ("krea2", peft(f"{D}blocks.0.attn.wq", 3072, 3072)),
     ("krea2", peft(f"{T}.attn.to_q", 6144, 6144)),
-    ("aura_flow", peft("transformer.joint_transformer_blocks.0.attn.to_q", 3072, 3072)),
-    ("aura_flow", kohya(f"{U}double_layers_0_attn_w1q", 3072, 3072)),
-    ("sana", peft(f"{T}.attn1.to_q", 2240, 2240)),
-    ("cogview4", peft(f"{T}.attn1.to_q", 4096, 4096)),
+    # Names with which diffusers draws any transformer: those of AuraFlow, Sana and CogView4.
+    ("", peft("transformer.joint_transformer_blocks.0.attn.to_q", 3072, 3072)),
+    ("", peft(f"{T}.attn1.to_q", 2240, 2240)),
+    ("", peft(f"{T}.attn1.to_q", 4096, 4096)),
     ("ernie_image", peft(f"{D}layers.0.self_attention.to_q", 3072, 3072)),
     # Differences beside its layers may be zero: the engine checks.
     ("z_image", peft(f"{D}layers.0.attention.qkv", 3840, 11520) | DIFFERENCES),
 ]
+FLUX_1 = {"ss_base_model_version": "flux1"}
 # What trainers write, where layers look like another family's or like none.
 SAID: list[tuple[str, Shapes, dict[str, str]]] = [
     ("chroma", FLUX_QKV, {"ss_base_model_version": "flux1", ARCHITECTURE: "chroma/lora"}),
     ("z_image", peft("transformer.layers.0.attention.to_q", 5120, 5120), {ARCHITECTURE: "z-image"}),
+    # Double blocks alone look like Qwen-Image's.
+    ("flux", peft(f"{T}.attn.to_q", 3072, 3072), {ARCHITECTURE: "flux-1-dev/lora"}),
+    ("flux", kohya(f"lora_transformer_{T[12:].replace('.', '_')}_attn_to_q", 3072, 3072), FLUX_1),
+    ("flux2", peft(f"{T}.attn.to_q", 3072, 3072), {ARCHITECTURE: "flux-2-klein-4b/lora"}),
+    ("flux2_dev", peft(f"{T}.attn.to_q", 6144, 6144), {ARCHITECTURE: "flux-2-dev/lora"}),
+    ("qwen_image_21", peft(f"{T}.attn.to_q", 3072, 3072), {ARCHITECTURE: "qwen-image-2.1/lora"}),
+    # Layers that only one family has count more than what is said.
+    ("qwen_image", peft(f"{T}.img_mlp.net.0.proj", 3072, 12288), FLUX_1),
+    ("chroma", kohya(f"{U}distilled_guidance_layer_in_proj", 64, 5120) | FLUX_QKV, FLUX_1),
 ]
 
 
@@ -86,24 +96,32 @@ SAID: list[tuple[str, Shapes, dict[str, str]]] = [
     ("family", "shapes", "said"), [*UNETS, *((*one, {}) for one in FLOWS), *SAID]
 )
 def test_a_lora_says_its_family(family: str, shapes: Shapes, said: dict[str, str]) -> None:
-    """In kohya's, diffusers' and the authors' names; names and widths come first.
-
-    Of some families diffusers loads none.
-    """
+    """Names and widths come before what is written."""
     found = recognise(Header(shapes, said))
     assert (found.kind, found.family) == ("lora", family)
-    if not family or FAMILIES[family].loras:
-        expect_usable(found, "lora")
-    else:
-        with pytest.raises(ModelRefused, match="diffusers loads none for this family"):
-            expect_usable(found, "lora")
+    expect_kind(found, "lora")
+
+
+def test_a_lora_without_metadata_is_for_all_families_with_its_layers(tmp_path: Path) -> None:
+    """Chroma has FLUX.1's layers, but for modulations and what embeds guidance."""
+    modulated = FLUX_QKV | kohya(f"{U}double_blocks_0_img_mod_lin", 3072, 18432)
+    files = {"either": (FLUX_QKV, {}), "flux": (modulated, {}), "said": (FLUX_QKV, FLUX_1)}
+    (tmp_path / "loras").mkdir()
+    for name, (shapes, said) in files.items():
+        tensors = {key: np.zeros(shape, np.float16) for key, shape in shapes.items()}
+        save_file(tensors, tmp_path / f"loras/{name}.safetensors", said)
+    assert Catalog(tmp_path).inventory().lora_families == {
+        "either": ("FLUX.1", "Chroma"),
+        "flux": ("FLUX.1",),
+        "said": ("FLUX.1",),
+    }
 
 
 MORE = ["dora_scale", "lora_magnitude_vector", "lora_B.bias", "lora_mid.weight", "hada_t1", "oft_r"]
 OTHER = "a transformer that picowatch does not know: its tens"
 REFUSED: list[tuple[Shapes, str]] = [
     # LTX-Video's text is as wide as that of Stable Diffusion XL.
-    (peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048), OTHER),
+    (peft(f"{D}transformer_blocks.0.attn2.to_k", 2048, 2048), OTHER),
     (DIFFERENCES, "is not a model that picowatch knows"),
     *(
         (peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}, f"layers have a '{part}', which")
@@ -120,10 +138,7 @@ def test_what_is_unknown_in_a_lora_is_named(shapes: Shapes, words: str) -> None:
 
 
 def test_a_lora_says_what_its_trainer_wrote(tmp_path: Path) -> None:
-    """kohya's notes: the checkpoint's file, how often each tag was trained, and a name.
-
-    A1111 calls the file by that name in prompts.
-    """
+    """kohya's notes: the checkpoint, how often each tag was trained, and a name for prompts."""
     tags = {"10_pixel": {"pixel art": 40, "a dog": 3}, "5_more": {"pixel art": 9, "sprite\n": 20}}
     notes = {"ss_sd_model_name": "v1-5.safetensors", "ss_output_name": "Pixel Art v2"}
     notes["ss_tag_frequency"] = json.dumps(tags)

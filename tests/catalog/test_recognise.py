@@ -13,7 +13,8 @@ from picowatch.catalog.headers import Header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO_WIDTH, FAMILIES, Family
+from picowatch.families import DEMO_WIDTH, FAMILIES
+from picowatch.families.row import Family
 from tests.catalog.files import (
     CLIP_L,
     OPEN_CLIP_G,
@@ -57,7 +58,6 @@ V_PRED: Shapes = {"v_pred": ()}
 
 
 def moved(shapes: Shapes, prefix: str, other: str) -> Shapes:
-    """Return the tensors with a prefix, with another one instead."""
     return {
         other + name.removeprefix(prefix): shape
         for name, shape in shapes.items()
@@ -68,7 +68,6 @@ def moved(shapes: Shapes, prefix: str, other: str) -> Shapes:
 def look_at(
     models: Path, shapes: Shapes, kind: Kind = "checkpoint", name: str = "it"
 ) -> Model | Refused:
-    """Return the catalog's entry for one file in the folder of a kind."""
     path = write_model(models / FOLDERS[kind] / f"{name}.safetensors", shapes)
     found = Catalog(models).scan()
     everything: list[Model | Refused] = [*found.models, *found.refused]
@@ -122,6 +121,14 @@ def test_a_checkpoint_with_a_unet_is_recognised(
 
 LARGE, SD35 = sd3(36864, 38), sd3(147456)
 FUSION: Shapes = {"text_fusion.projector.weight": (1, 12)}
+ANIMA: Shapes = {
+    "llm_adapter.blocks.0.cross_attn.q_proj.weight": (1024, 1024),
+    "blocks.0.mlp.layer1.weight": (8192, 2048),
+}
+FLUX3: Shapes = {
+    "early_stream_modulations.image.lin.weight": (9216, 3072),
+    "single_blocks.0.q_proj.weight": (3072, 3072),
+}
 # The file's name, family, variant, whether its name alone says that, and shapes.
 TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("flux1-dev", "flux", "dev", True, flux()),
@@ -141,7 +148,6 @@ TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("sd3.5_large_turbo", "sd3", "3.5 Large Turbo", True, LARGE),
     ("flux2-dev", "flux2_dev", "", False, below(UNET, flux2(15360))),
     ("qwen_image_2.1", "qwen_image_21", "", False, {"txt_in.text_norm.weight": (4096,)}),
-    ("omni", "z_image_omni", "", False, Z_IMAGE | {"siglip_embedder.0.weight": (1152,)}),
     ("flux-2-klein-4b", "flux2", "klein 4B", True, flux2(7680)),
     ("flux-2-klein-base-4b", "flux2", "klein base 4B", True, flux2(7680)),
     ("flux-2-klein-9b", "flux2", "klein 9B", True, below(UNET, flux2(12288))),
@@ -152,6 +158,11 @@ TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("any", "qwen_image", "Edit 2511", False, QWEN_IMAGE | {"__index_timestep_zero__": (1,)}),
     ("flux1-dev-kontext_fp8", "flux", "Kontext", True, flux()),
     ("ernie-turbo", "ernie_image", "Turbo", True, {"layers.0.adaLN_sa_ln.weight": (4096,)}),
+    ("anima-base-v1.0", "anima", "", True, below("net.", ANIMA)),
+    ("anima-turbo-v1.0", "anima", "Turbo", True, ANIMA),
+    ("any-aesthetic", "anima", "Aesthetic", True, below(f"{UNET}net.", ANIMA) | VAE_AND_TEXT),
+    ("flux-3", "flux3", "klein base", False, below(UNET, FLUX3)),
+    ("flux-3-klein", "flux3", "klein", False, FLUX3 | {"ref_time_in.in_layer.weight": (3072, 256)}),
 ]
 
 
@@ -189,11 +200,9 @@ PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("vae", "", "", moved(SD1, VAE, "")),
     ("vae", "", "", moved(SD1, VAE, VAE)),
     ("vae", "", SIXTEEN, FLUX1_VAE),
-    ("vae", "", "CogView4", {"decoder.conv_in.weight": (1024, 16, 3, 3)}),
     ("vae", "", "FLUX.2", FLUX2_VAE),
     ("vae", "", "Qwen-Image", WAN_VAE),
     ("vae", "", "Qwen-Image 2.1", QWEN21_VAE),
-    ("vae", "", "Sana", {"encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3)}),
     ("vae", "", "tiny", tiny_vae(4)),
     ("vae", "", "tiny, 16 latent channels", tiny_vae(16)),
     ("text_encoder", "", "CLIP L", CLIP),
@@ -239,31 +248,19 @@ CONTROL_LORA = controlnet(2048, sdxl=True) | {"lora_controlnet": (1,)}
 ONE_BLOCK = esrgan_shapes("new", blocks=1)
 UNKNOWN: dict[str, Shapes] = {
     # Stable Diffusion with other inputs, layers or schedules.
-    "refiner": without(SDXL, CLIP_L, OPEN_CLIP_G)
-    | moved(SDXL, OPEN_CLIP_G, STABILITYS)
-    | {UNET_INPUT: (384, 4, 3, 3), f"{UNET}label_emb.0.0.weight": (1536, 2560)}
-    | {name: (1536, 1280) for name in SDXL if name.endswith(".attn2.to_k.weight")},
     "SSD-1B": {name: shape for name, shape in SDXL.items() if ".transformer_blocks.9." not in name},
     "depth": SD2 | {UNET_INPUT: (320, 5, 3, 3)},
     "video": SD2 | {f"{UNET}input_blocks.1.1.time_stack.0.attn1.to_q.weight": (8, 8)},
     "CosXL": SDXL | V_PRED | {"edm_vpred.sigma_max": ()},
     # Transformers near those that are known.
-    "FLUX.1 Depth": flux(128),
-    "Ovis-Image": without(flux(), "guidance_in.", "vector_in.")
-    | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8)},
-    "Nucleus-Image": {
-        "transformer_blocks.0.encoder_proj.weight": (2048, 4096),
-        "txt_norm.weight": (4096,),
-    },
-    "Chroma1-Radiance": CHROMA | {"nerf_blocks.0.norm.scale": (64,)},
     "HunyuanVideo": flux() | {"img_in.weight": (3072, 16, 1, 2, 2)},
-    "NewBie": LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)},
-    "Anima with encoders": {f"{UNET}net.llm_adapter.blocks.0.weight": (8, 8)} | VAE_AND_TEXT,
     "ControlNet for FLUX.1": DIFFUSERS_FLUX | {"controlnet_x_embedder.weight": (3072, 64)},
     # VAEs.
     "Wan 2.2's VAE": WAN_VAE | {"encoder.conv1.weight": (160, 12, 3, 3, 3)},
     "Layered's VAE": QWEN21_VAE | {"decoder.conv_in.weight": (384, 16, 3, 3, 3)},
-    "TAEF2": tiny_vae(32),
+    "a tiny VAE of 32 channels": tiny_vae(32),
+    "CogView4's VAE": {"decoder.conv_in.weight": (1024, 16, 3, 3)},
+    "Sana's VAE": {"encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3)},
     # What guides by other means.
     "difference": controlnet(768) | {"difference": (1,)},
     "Control-LoRA": CONTROL_LORA,
@@ -297,10 +294,74 @@ def test_what_is_not_known_is_refused_with_its_beginning(name: str) -> None:
     assert refused.value.message.endswith("].")
 
 
-GET = "picowatch renders it from diffusers folders only. Get the folder {} instead"
-SIGMA = GET.format("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS")
-SANA = GET.format("Efficient-Large-Model/Sana_1600M_1024px_diffusers")
-OLD_AURA_FLOW = AURA_FLOW | {"positional_encoding": (1, 9216, 8)}
+def named(*names: str) -> Shapes:
+    return dict.fromkeys(names, (8, 8))
+
+
+REFINED = "txt_in.individual_token_refiner.blocks.0.norm1.weight"
+VIDEOS = "a model for videos: picowatch draws pictures."
+GET = "picowatch draws it from a diffusers folder only. Get that instead."
+REFINER = (
+    without(SDXL, CLIP_L, OPEN_CLIP_G)
+    | moved(SDXL, OPEN_CLIP_G, STABILITYS)
+    | {UNET_INPUT: (384, 4, 3, 3), f"{UNET}label_emb.0.0.weight": (1536, 2560)}
+    | {name: (1536, 1280) for name in SDXL if name.endswith(".attn2.to_k.weight")}
+)
+OVIS = without(flux(), "guidance_in.", "vector_in.") | named(
+    "double_blocks.0.img_mlp.gate_proj.weight"
+)
+# Names of tensors as in the files that their authors and ComfyUI publish.
+KNOWN: list[tuple[Shapes, str]] = [
+    (
+        named("model.t_embedder1.mlp.0.weight", "model.final_layer2.linear.weight"),
+        "is HiDream-O1, which diffusers",
+    ),
+    (CHROMA | named("nerf_blocks.0.norm.scale"), "is Chroma1-Radiance, which diffusers"),
+    (LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)}, "is NewBie, which diffusers"),
+    (
+        named("glyph_projector.net.0.proj.weight", "prior_token_embedding.weight"),
+        "is GLM-Image, of which",
+    ),
+    (REFINER, "is the refiner of Stable Diffusion XL: picowatch draws with the base model"),
+    (named("clf.1.weight", "clip_txt_mapper.weight"), "is the first stage of Stable Cascade"),
+    (below(UNET, named("clf.1.weight", "clip_mapper.weight")), "the second stage of Stable"),
+    (named("early_stream_modulations.video.lin.weight"), f"is FLUX.3, {VIDEOS}"),
+    (below(UNET, flux() | named(REFINED)), f"is HunyuanVideo, {VIDEOS}"),
+    (named(REFINED, "byt5_in.fc1.weight"), f"HunyuanImage-2.1-Diffusers): {GET}"),
+    (named("head.modulation", "blocks.0.self_attn.q.weight"), f"is Wan, {VIDEOS}"),
+    (below(UNET, named("patchify_proj.weight")), f"is LTX, {VIDEOS}"),
+    (named("genre_embedder.weight"), "is ACE-Step, a model for sound"),
+    (flux(128), "is FLUX.1 Depth or Canny, of which picowatch draws no pictures."),
+    (
+        without(flux(), "guidance_in.", "vector_in.") | {"txt_in.weight": (3072, 3584)},
+        f"is LongCat-Image (meituan-longcat/LongCat-Image): {GET}",
+    ),
+    (OVIS, f"is Ovis-Image (AIDC-AI/Ovis-Image-7B): {GET}"),
+    (
+        named("transformer_blocks.0.encoder_proj.weight"),
+        f"is Nucleus-Image (NucleusAI/NucleusMoE-Image): {GET}",
+    ),
+    (
+        Z_IMAGE | named("siglip_embedder.0.weight"),
+        f"Z-Image Omni (Tongyi-MAI/Z-Image-Omni-Base): {GET}",
+    ),
+    (PIXART, f"is PixArt (PixArt-alpha/PixArt-Sigma-XL-2-1024-MS): {GET}"),
+    (
+        PIXART | named("attention_y_norm.weight"),
+        "is Sana (Efficient-Large-Model/Sana_1600M_1024px_diffusers): picowatch",
+    ),
+    (AURA_FLOW, f"is AuraFlow (fal/AuraFlow-v0.3): {GET}"),
+]
+
+
+@pytest.mark.parametrize(("shapes", "words"), KNOWN)
+def test_a_known_model_that_is_not_drawn_is_refused_by_its_name(shapes: Shapes, words: str) -> None:
+    """With the folder to get, if picowatch draws that."""
+    with pytest.raises(ModelRefused) as refused:
+        recognise(Header(shapes, {}))
+    assert words in refused.value.message
+
+
 GEMMA: Shapes = {"model.embed_tokens.weight": (256000, 2304)}
 NO_VAE = without(SD2, VAE)
 OTHER_ENCODER = SD1 | {UNET_CROSS: (320, 1024)}
@@ -310,9 +371,6 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", without(SDXL, OPEN_CLIP_G), f"its text encoder ({OPEN_CLIP_G}…): a "),
     ("checkpoint", OTHER_ENCODER, "of Stable Diffusion 2.x without its text encoder"),
     ("checkpoint", NO_VAE, "without its VAE: a complete checkpoint is needed."),
-    ("checkpoint", PIXART, SIGMA),
-    ("checkpoint", PIXART | {"attention_y_norm.weight": (2240,)}, SANA),
-    ("checkpoint", OLD_AURA_FLOW, GET.format("fal/AuraFlow-v0.3")),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
 ]
@@ -334,6 +392,7 @@ FP8 = "F8_E4M3"
 Types = dict[str, str]  # of some tensors by their names, and of all others under ""
 
 SMOOTHED: Shapes = {WEIGHT: (8, 8), SCALE: (), f"{LAYER}.pre_quant_scale": (8,)}
+SMOOTHED_FP4 = SMOOTHED | {WEIGHT: (8192, 8192), SCALE: (8192, 512), f"{SCALE}_2": ()}
 BY_LAYER: Shapes = {WEIGHT: (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)}
 UNET_SCALE, SECOND = f"{UNET}out.2.scale_weight", f"{SCALE}_2"
 PACKED = {WEIGHT: "U8", SCALE: FP8, SECOND: "F32"}
@@ -346,6 +405,7 @@ STORED: list[tuple[Shapes, Types, str]] = [
     (Z_IMAGE | {WEIGHT: (8, 8), SCALE: (8, 1)}, {"": FP8, SCALE: "F32"}, "scaled fp8"),
     (SDXL | {UNET_SCALE: ()}, {"": FP8, UNET_SCALE: "F32"}, ""),
     (Z_IMAGE | {WEIGHT: (8192, 8192), SCALE: (8192, 512), SECOND: ()}, PACKED, "nvfp4"),
+    (Z_IMAGE | SMOOTHED_FP4, PACKED | {SCALE: "U8"}, "nvfp4"),
     # NF4, Nunchaku's, mxfp8, int8 of others, with smoothed inputs: without their scales such
     # weights would be noise.
     (Z_IMAGE | {WEIGHT: (8, 8)}, {WEIGHT: "U8"}, UNKNOWN_FORM),
@@ -374,7 +434,14 @@ ROTATED = {"format": "int8_tensorwise", "convrot": True}
 TOLD: list[tuple[Types, dict[str, Any], str]] = [
     (INT8, {"format": "int8_tensorwise"}, "int8"),
     (INT8, {**ROTATED, "convrot_groupsize": 64}, "int8"),
+    (INT8, {**ROTATED, "convrot_groupsize": 64.0}, "int8"),
+    (INT8, {**ROTATED, "params": {"convrot_groupsize": 64}}, "int8"),
     (INT8, {**ROTATED, "convrot_groupsize": 32}, "int8_tensorwise"),
+    (INT8, {**ROTATED, "convrot_groupsize": []}, "int8_tensorwise"),
+    (INT8, {**ROTATED, "convrot_groupsize": 0}, "int8_tensorwise"),
+    (INT8, {**ROTATED, "convrot_groupsize": 1e999}, "int8_tensorwise"),
+    (INT8, {"format": "int8_tensorwise", "params": {"convrot": True}}, "int8_tensorwise"),
+    ({WEIGHT: FP8, SCALE: "F32"}, {**ROTATED, "format": "float8_e4m3fn"}, "float8_e4m3fn"),
     (INT8, ROTATED, "int8_tensorwise"),  # in groups of 256
     (INT8, {"format": "asym_w4a8_int8"}, "asym_w4a8_int8"),
     ({WEIGHT: FP8, SCALE: "U8"}, {"format": "mxfp8"}, "mxfp8"),

@@ -1,13 +1,17 @@
-"""The real command in a process of its own."""
+"""The real command, in a process of its own or in this one."""
 
+import io
 import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from picowatch.cli import main
 
 PROJECT = Path(__file__).parents[2]
 DIGESTS = "tests.commands.digests"  # a program that needs no torch
@@ -21,7 +25,6 @@ SERVER.set_forkserver_preload(["__main__", "tests.house"])
 def picowatch(
     folder: Path, *arguments: str | Path, program: str = "picowatch", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a user's folder and wait for its end."""
     return subprocess.run(
         command(*arguments, program=program),
         cwd=folder,
@@ -32,6 +35,20 @@ def picowatch(
     )
 
 
+def picowatch_here(
+    folder: Path, *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command within this process: no interpreter has to start and import for it."""
+    out, err = io.StringIO(), io.StringIO()
+    environ = patch.dict(os.environ, clean_environment(**environment), clear=True)
+    with chdir(folder), environ, redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main([str(one) for one in arguments])
+        except SystemExit as ended:  # argparse's
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
 def start(
     folder: Path,
     *arguments: str | Path,
@@ -39,7 +56,6 @@ def start(
     stderr: int = subprocess.STDOUT,
     **environment: str,
 ) -> "subprocess.Popen[str]":
-    """Start a command that runs on."""
     return subprocess.Popen(
         command(*arguments, program=program),
         cwd=folder,

@@ -1,15 +1,19 @@
 """`picowatch check`: what recipes would render, and what is wrong with them, as a run would say."""
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
 
-from picowatch.inbox.names import why_path_skipped
+from picowatch.commands.check import Code, FoundProblem
 from picowatch.recipe.fields import ROWS, ImageFields
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import PROJECT, picowatch_here
+
+PUT = "To have it enlarged or edited, put it into a folder"
 
 
 def save(folder: Path, files: dict[str, str | bytes]) -> None:
@@ -23,12 +27,20 @@ def save(folder: Path, files: dict[str, str | bytes]) -> None:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+def as_json(folder: Path, *files: str) -> dict[str, Any]:
+    """The object that `check --json` prints; nothing else is said, and the exit code fits it."""
+    result = picowatch_here(folder, "check", "--json", *files)
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert (result.returncode, result.stderr) == (0 if found["ok"] else 1, "")
+    return found
+
+
 def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
     """As lines for people, and as JSON with every resolved field."""
     save(tmp_path, {"a.yaml": "prompt: a corgi\nsampler: euler_a\ncount: 2\nseed: 4294967295\n"})
-    result = picowatch(tmp_path, "check", "a.yaml")
+    result = picowatch_here(tmp_path, "check", "a.yaml")
     assert (result.returncode, result.stdout.splitlines()[0]) == (0, "a.yaml: 2 images")
-    images = json.loads(picowatch(tmp_path, "check", "--json", "a.yaml").stdout)
+    images = as_json(tmp_path, "a.yaml")["images"]
     assert [image["seed"] for image in images] == [4294967295, 0]
     expected = {
         "recipe": "a.yaml", "entry_index": 0, "priority": 0, "prompt": "a corgi",
@@ -45,11 +57,11 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
 def test_check_draws_no_wildcard_without_its_seed(tmp_path: Path) -> None:
     """Another word would be drawn than the one that was shown."""
     save(tmp_path, {"a.txt": "a {cat|dog}\na {cat|dog} --seed 3\na {cat} --negative {x|y}\n"})
-    found = json.loads(picowatch(tmp_path, "check", "--json", "a.txt").stdout)
+    found = as_json(tmp_path, "a.txt")["images"]
     first, second, third = [(image["prompt"], image["negative_prompt"]) for image in found]
     assert (first, third) == (("a {cat|dog}", ""), ("a {cat}", "{x|y}"))
     assert second in [("a cat", ""), ("a dog", "")]
-    shown = picowatch(tmp_path, "check", "a.txt").stdout.splitlines()
+    shown = picowatch_here(tmp_path, "check", "a.txt").stdout.splitlines()
     assert shown[1].endswith("seed random  negative_prompt none  a {cat|dog}")
 
 
@@ -57,9 +69,9 @@ def test_check_tells_images_apart(tmp_path: Path) -> None:
     """Each line has what is not the same in all: of a sweep, or several recipes."""
     sweep = "{image: [fr/f1.png, fr/f2.png], denoising_strength: [0.25, 1]}"
     entries = "- prompt: a\n- prompt: a\n  hires: true\n- prompt: b\n"
-    save(tmp_path, {"fr/f1.png": "", "fr/f2.png": "", "b.yaml": entries})
+    save(tmp_path, {"inbox/fr/f1.png": "", "inbox/fr/f2.png": "", "b.yaml": entries})
     save(tmp_path, {"a.yaml": f"prompt: a corgi\nsweep: {sweep}\n"})
-    shown = picowatch(tmp_path, "check", "a.yaml", "b.yaml").stdout.splitlines()
+    shown = picowatch_here(tmp_path, "check", "a.yaml", "b.yaml").stdout.splitlines()
     assert [line.partition("seed random  ")[2] for line in shown if " seed " in line] == [
         "image fr/f1.png  denoising_strength 0.25  a corgi",
         "image fr/f1.png  denoising_strength 1  a corgi",
@@ -91,9 +103,9 @@ def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
         "image: i.png\n  upscale: {scale: 2}": ("64x64 to 128x128", ""),
         "prompt: a": ("128x128", ""),
     }
-    save(tmp_path, {"i.png": "", "m.png": ""})
+    save(tmp_path / "inbox", {"i.png": "", "m.png": ""})
     save(tmp_path, {"a.yaml": "".join(f"- {text}\n" for text in entries)})
-    _, *lines = picowatch(tmp_path, "check", "a.yaml").stdout.splitlines()
+    _, *lines = picowatch_here(tmp_path, "check", "a.yaml").stdout.splitlines()
     for line, (size, words) in zip(lines, entries.values(), strict=True):
         assert line.startswith(f"  {size}  ")
         assert words in line
@@ -102,10 +114,11 @@ def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
 
 def test_check_warns_of_a_mask_that_selects_nothing_or_everything(tmp_path: Path) -> None:
     """As rendering does, for a recipe and for a dropped picture's own mask."""
-    save(tmp_path, {"i.png": "", "m.png": "", "a.yaml": "prompt: a\nimage: i.png\nmask: m.png\n"})
+    recipe = "prompt: a\nimage: i.png\nmask: m.png\n"
+    save(tmp_path / "inbox", {"i.png": "", "m.png": "", "a.yaml": recipe})
     save(tmp_path, {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "", "inbox/d/a.mask.png": ""})
-    for file, mask in (("a.yaml", "m.png"), ("inbox/d/a.png", "d/a.mask.png")):
-        result = picowatch(tmp_path, "check", file)
+    for file, mask in (("inbox/a.yaml", "m.png"), ("inbox/d/a.png", "d/a.mask.png")):
+        result = picowatch_here(tmp_path, "check", file)
         why = f"The mask '{mask}' has no white, so nothing is redrawn."
         assert (result.returncode, result.stderr) == (0, f"{file}: warning: {why}\n")
 
@@ -120,7 +133,7 @@ TEMPLATE = "inbox/d/_pictures.yaml"
     ("file", "files", "words"),
     [
         ("bad.yaml", {"bad.yaml": "prompt: a corgi\nwidth: 500\nheigth: 512\n"},
-         ("./bad.yaml, line 2, column 8", "496 or 504 would do", "Did you mean 'height'?")),
+         ("bad.yaml, line 2, column 8", "496 or 504 would do", "Did you mean 'height'?")),
         ("inbox/a.txt", {"inbox/a.txt": "a corgi --stesp 3\n"}, ("a.txt, line 1, column 9\n",)),
         ("none.txt", {}, ("picowatch: none.txt: No such file or directory\n",)),
         ("a.png", {"a.png": ""}, ("names of recipes end in .yaml, .yml, .json, .csv, .txt.",)),
@@ -131,16 +144,24 @@ TEMPLATE = "inbox/d/_pictures.yaml"
          ("column 22\n", "There is no picture 'no.png'.", "column 36\n", "not a picture that")),
         ("inbox/a.yaml", {"inbox/a.yaml": "prompt: a\nimage: no.png\nmask: hat\n"},
          ("There is no picture 'hat'.", "For what words find, write mask: {find: hat}.")),
-        ("new/a.yaml", {"inbox/b.txt": "", "new/a.yaml": "prompt: a\nimage: start.png\n",
-                        "new/start.png": "no picture"}, ("not a picture that can be read",)),
+        # A save of these in the inbox would say the same.
+        ("inbox/_pictures.yaml", {"inbox/_pictures.yaml": "prompt: a\n"},
+         ("Pictures cannot be dropped into the inbox itself",)),
+        ("inbox/d/pictures.yaml", {"inbox/d/pictures.yaml": "prompt: a\n", "inbox/d/a.png": ""},
+         ("its name lacks an underscore",)),
+        ("inbox/d/a\tb.png", {TEMPLATE: "prompt: a\n", "inbox/d/a\tb.png": ""},
+         ("has characters that a recipe cannot contain. Rename it.",)),
         ("a.yaml", {"a.yaml": "prompt: a star A{ND|ND} a cat\nseed: 1\n"},
          ("a.yaml, line 1, column 9\n", "with seed 1 this becomes: a star AND a cat\nAND ")),
-        ("inbox/d/a.png", {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "",
-                           "inbox/d/a.yaml": "prompt: b\nmask: no.png\n"},
+        # Cameras name photos in Adobe RGB so: it is no file of defaults.
+        ("inbox/d/_DSC1.png", {TEMPLATE: "prompt: a\n", "inbox/d/_DSC1.png": "",
+                               "inbox/d/_DSC1.yaml": "prompt: b\nmask: no.png\n"},
          ("There is no picture 'no.png'.",)),
         ("inbox/d/a.png", {TEMPLATE: "prompt: a AND b\n", "inbox/d/a.png": "",
                            "inbox/d/a.yaml": "prompt: c\n"},
          ("AND (composing prompts) is not supported",)),
+        (TEMPLATE, {TEMPLATE: "prompt: a\nreferences: picture\n"},
+         (f"{TEMPLATE}, line 2, column 13",)),
         ("_defaults.yaml", {"_defaults.yaml": BAD_DEFAULTS}, ABOUT_DEFAULTS),
         ("inbox/b/_defaults.yaml", {"inbox/b/_defaults.yaml": BAD_DEFAULTS}, ABOUT_DEFAULTS),
     ],
@@ -150,38 +171,200 @@ def test_check_says_what_is_wrong_and_goes_on(
 ) -> None:
     """With the file as it was named, and nothing that is not wrong; exit code 1."""
     save(tmp_path, {**files, "good.txt": "a corgi\n"})
-    result = picowatch(tmp_path, "check", file, "good.txt")
+    result = picowatch_here(tmp_path, "check", file, "good.txt")
     assert result.returncode == 1
     for text in words:
         assert text in result.stderr
     if "defaults" in file:
         assert "prompt" not in result.stderr
+    assert "any.png" not in result.stderr, "the picture that stands for a template's"
     assert result.stdout.startswith("good.txt: 1 image\n")
-    listed = picowatch(tmp_path, "check", "--json", file, "good.txt")
-    assert (listed.returncode, len(json.loads(listed.stdout))) == (1, 1)
+    listed = as_json(tmp_path, file, "good.txt")
+    assert (listed["ok"], len(listed["images"])) == (False, 1)
+    for problem in listed["problems"]:
+        assert problem["text"].splitlines()[0] in result.stderr
 
 
 def test_check_reads_as_the_daemon_would(tmp_path: Path) -> None:
-    """A folder's defaults hold in the inbox; elsewhere, pictures may lie beside the recipe."""
+    """A folder's defaults hold in the inbox; a file elsewhere is read as `make` puts it there."""
     save(tmp_path, {"inbox/_defaults.yaml": "steps: 9\n", "inbox/pets/a.txt": "a corgi\n"})
-    save(tmp_path, {"new/a.yaml": "prompt: a\nimage: start.png\n", "new/start.png": ""})
-    result = picowatch(tmp_path, "check", "--json", "inbox/pets/a.txt", "new/a.yaml")
-    assert [image["steps"] for image in json.loads(result.stdout)] == [9, 24]
-    good = picowatch(tmp_path, "check", "inbox/_defaults.yaml")
+    save(tmp_path, {"inbox/pets/_defaults.yaml": "steps: 8\n", "inbox/start.png": ""})
+    save(tmp_path, {"new/a.yaml": "prompt: a\nimage: start.png\n"})
+    images = as_json(tmp_path, "inbox/pets/a.txt", "new/a.yaml")["images"]
+    assert [image["steps"] for image in images] == [8, 9]
+    good = picowatch_here(tmp_path, "check", "inbox/_defaults.yaml")
     said = "inbox/_defaults.yaml: defaults of the recipes in this folder and below\n"
     assert (good.returncode, good.stdout, good.stderr) == (0, said, "")
 
 
-@pytest.mark.parametrize("name", ["_defaults.yml", "a (conflicted copy).yaml", ".old/a.yaml"])
-def test_check_names_files_in_the_inbox_that_are_never_run(tmp_path: Path, name: str) -> None:
-    """Elsewhere the same names are only drafts."""
-    why = why_path_skipped(name) or "recipes and their folders have other names"
-    save(tmp_path, {f"{folder}/{name}": "prompt: a corgi\n" for folder in ("inbox", "drafts")})
-    drafted = picowatch(tmp_path, "check", f"drafts/{name}")
-    assert (drafted.returncode, drafted.stderr) == (0, "")
-    checked = picowatch(tmp_path, "check", f"inbox/{name}")
-    said = f"inbox/{name}: warning: this file in the inbox is never run: {why}.\n"
-    assert (checked.returncode, checked.stderr) == (0, said)
+def test_check_and_make_agree_about_a_picture_beside_a_recipe_from_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """Only the recipe is put into the inbox."""
+    save(tmp_path, {"new/a.yaml": "prompt: a\nimage: start.png\n", "new/start.png": ""})
+    save(tmp_path, {"inbox/b.txt": "", "outbox/b.txt": ""})
+    for command in ("check", "make"):
+        result = picowatch_here(tmp_path, command, "new/a.yaml")
+        why = "There is no picture 'start.png'. Put it into the inbox beside the recipe, or"
+        assert (result.returncode, why in result.stderr) == (1, True), result.stderr
+
+
+@pytest.mark.parametrize("beside", ["a.txt", "a.yaml", "a.mask.png"])
+def test_check_of_what_lies_beside_a_picture_checks_the_picture(
+    tmp_path: Path, beside: str
+) -> None:
+    """It is no recipe there."""
+    texts: dict[str, str | bytes] = {"a.txt": "a star", "a.yaml": "steps: 5\n", "a.mask.png": ""}
+    save(tmp_path, {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "", "inbox/d/b.png": ""})
+    save(tmp_path / "inbox/d", texts)
+    result = picowatch_here(tmp_path, "check", f"inbox/d/{beside}")
+    assert result.stdout.startswith("inbox/d/a.png: 1 image\n")
+    (image,) = as_json(tmp_path, f"inbox/d/{beside}")["images"]
+    found = [image[name] for name in ("recipe", "prompt", "steps", "mask")]
+    assert found == ["inbox/d/a.png", "a star", 5, "d/a.mask.png"]
+
+
+FINISHING = ("upscale: 2\n", "cutout: true\n", "upscale: 2\ncutout: true\nsize: picture\n")
+
+
+@pytest.mark.parametrize("template", FINISHING)
+def test_a_note_beside_a_photo_is_no_prompt_where_photos_are_only_finished(
+    tmp_path: Path, template: str
+) -> None:
+    """It says so by its name; a prompt, or any field about drawing, makes it one."""
+    save(tmp_path, {TEMPLATE: template, "inbox/d/1.png": "", "inbox/d/1.txt": "for the client"})
+    save(tmp_path, {"inbox/_defaults.yaml": "prompt: a star\nsteps: 9\nsize: 512x512\n"})
+    found = as_json(tmp_path, TEMPLATE)
+    assert "checkpoint" not in found["images"][0]
+    assert [one["text"] for one in found["problems"] if "1.txt" in one["text"]] == [
+        f"d/1.txt is no prompt: {TEMPLATE.removeprefix('inbox/')} only finishes pictures. To have "
+        "this one drawn, write 'prompt: …' into d/1.yaml."
+    ]
+    save(tmp_path, {"inbox/d/1.yaml": "steps: 5\n"})
+    drawn = as_json(tmp_path, TEMPLATE)
+    assert [image["prompt"] for image in drawn["images"]] == ["for the client"]
+    assert "1.txt" not in f"{drawn['problems']}"
+
+
+@pytest.mark.parametrize("template", FINISHING[:2])
+def test_fields_of_a_template_that_change_no_finished_picture_are_named(
+    tmp_path: Path, template: str
+) -> None:
+    """With their places; in a recipe they are errors."""
+    idle = "size: 80x80\nresize: fit\nsteps: 9\ncfg_scale: 3\n"
+    save(tmp_path, {TEMPLATE: template + idle, "inbox/d/1.png": "", "inbox/d/2.png": ""})
+    save(tmp_path, {"inbox/d/2.yaml": "width: 96\n", "inbox/d/1.yaml": "resize: crop\n"})
+    found = as_json(tmp_path, TEMPLATE)
+    names = {"size": (TEMPLATE, 2), "resize": ("inbox/d/1.yaml", 1), "steps": (TEMPLATE, 4),
+             "cfg_scale": (TEMPLATE, 5), "width": ("inbox/d/2.yaml", 1)}  # fmt: skip
+    said = {problem["text"] for problem in found["problems"]}
+    for name, (file, line) in names.items():
+        what = f"{name} has no effect without prompt. It was ignored."
+        assert f"{what} (in {file.removeprefix('inbox/')}, line {line})" in said
+    assert (found["ok"], len(found["images"])) == (True, 2)
+    save(tmp_path, {"inbox/d/1.yaml": "prompt: a star\n", "inbox/d/2.yaml": "prompt: a star\n"})
+    assert not as_json(tmp_path, TEMPLATE)["problems"]
+
+
+def test_check_of_a_folder_checks_all_that_is_in_it_and_sums_up(tmp_path: Path) -> None:
+    """Recipes and photos, with a line for each recipe and template; exit code 1 if any is bad."""
+    save(tmp_path, {TEMPLATE: "upscale: 2\n", "inbox/d/1.png": "", "inbox/d/2.png": "no picture"})
+    save(tmp_path, {"inbox/d/e/3.png": "", "inbox/d/1.yaml": "keep_exif: none\n"})
+    save(
+        tmp_path, {"inbox/a.txt": "a star\na moon\n", "inbox/p/b.yaml": "prompt: a\nimage: s.png\n"}
+    )
+    save(tmp_path, {"inbox/p/s.png": "", "inbox/run.sh": "", "inbox/_defaults.yaml": "steps: 9\n"})
+    result = picowatch_here(tmp_path, "check", "inbox")
+    assert (result.returncode, result.stdout.splitlines()) == (1, [
+        "inbox/a.txt: 2 images", f"{TEMPLATE}: 2 images", "inbox/p/b.yaml: 1 image",
+        "inbox: 6 files, 5 images, 1 with problems, 1 never run",
+    ])  # fmt: skip
+    assert result.stderr.count("picowatch: inbox/d/2.png: ") == 1
+    assert "inbox/run.sh: warning: this file is never run: recipes are .yaml" in result.stderr
+    assert result.stderr.count("never run") == 1, "a recipe names s.png"
+    below = picowatch_here(tmp_path, "check", "inbox/d/e/", "inbox/p")
+    assert (below.returncode, below.stdout.splitlines()) == (0, [
+        "inbox/d/e/3.png: 1 image", "inbox/d/e: 1 file, 1 image",
+        "inbox/p/b.yaml: 1 image", "inbox/p: 1 file, 1 image",
+    ])  # fmt: skip
+    save(tmp_path, {"drafts/a.yaml": "stesp: 1\n", "drafts/b/c.txt": "a star\n"})
+    drafts = picowatch_here(tmp_path, "check", "drafts")
+    said = "drafts/b/c.txt: 1 image\ndrafts: 2 files, 1 image, 1 with problems\n"
+    assert (drafts.returncode, drafts.stdout) == (1, said)
+    assert drafts.stderr.startswith("drafts/a.yaml, line 1, column 1\n")
+
+
+def test_check_lists_problems_as_json(tmp_path: Path) -> None:
+    """Each with its place, a code and its text; warnings do not make the exit code 1."""
+    files: dict[str, str | bytes] = {
+        "a.yaml": "prompt: a\nwidth: 500\n",
+        "b.yaml": "prompt: a\nmask_blur: 3\n- c\n",
+        "c.yaml": "stesp: 1\nprompt: a\n",
+        "d/_pictures.yaml": "upscale: 2\n",
+        "d/1.png": b"no picture",
+        "w.txt": "a star\nSteps: 20, Sampler: Euler a, Hypernet: x\n",
+        "run.sh": "ls\n",
+    }
+    save(tmp_path / "inbox", files)
+    found = as_json(tmp_path, "inbox", "none.txt")
+    places = [tuple(one.values())[:4] for one in found["problems"]]
+    assert places[:2] == [("inbox/a.yaml", 2, 8, "mistake"), ("inbox/b.yaml", 3, 1, "mistake")]
+    assert places[2:] == [
+        ("inbox/c.yaml", 1, 1, "mistake"), ("inbox/d/1.png", 0, 0, "unusable"),
+        ("inbox/w.txt", 0, 0, "warning"), ("inbox/run.sh", 0, 0, "never_run"),
+        ("none.txt", 0, 0, "unusable"),
+    ]  # fmt: skip
+    assert found["problems"][0]["text"].startswith("width must be a multiple of 8")
+    assert found["problems"][-1]["text"] == "No such file or directory"
+    assert as_json(tmp_path, "inbox/w.txt")["ok"]
+
+
+def test_the_page_of_commands_has_what_check_prints_as_json() -> None:
+    """Every key and every code, and no other."""
+    page = (PROJECT / "docs/commands.md").read_text()
+    section = page[page.index("\n## check\n") + 1 :].partition("\n## ")[0]
+    keys = {*(field.name for field in fields(FoundProblem)), "ok", "images", "problems"}
+    named = {name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+             for name in re.findall(r"`(\w+)`", row)}  # fmt: skip
+    assert named == keys | {*get_args(Code)}
+
+
+def test_check_says_of_files_that_are_not_taken_what_the_daemon_says(tmp_path: Path) -> None:
+    """Pictures without a template, links out, archives, empty files, files in the outbox."""
+    where = "with a _pictures.yaml, such as inbox/upscale/"
+    never_run = {  # elsewhere the same names are only drafts
+        "_defaults.yml": "to use it as _defaults.yaml, rename it",
+        "a (conflicted copy).yaml": "it is a conflict copy of a sync tool",
+        ".old/a.yaml": "recipes and their folders have other names",
+    }
+    said = {
+        **{f"inbox/{name}": f"never run: {why}" for name, why in never_run.items()},
+        "inbox/beach.JPE": f"a picture here is used only if a recipe names it. {PUT} {where}",
+        "inbox/Upscal/1.png": "Did you mean upscale/, which has a _pictures.yaml?",
+        "inbox/raw.cr2": "files that end in .cr2 are not read. Develop it: ",
+        "inbox/run.sh": "recipes are .yaml, .yml, .json, .csv and .txt",
+        "inbox/all.zip": "it is an archive; unpack it",
+        "inbox/empty.yaml": "it is empty; nothing happens until it has content",
+        "inbox/upscale/note.txt": "it belongs to no picture: ",
+        "inbox/out.yaml": "it is a link out of the inbox",
+        "outbox/beach.jpg": f"this is where results appear. {PUT} {where}",
+        "outbox/a.yaml": "this is where results appear. Put it into inbox/",
+    }
+    files: dict[str, str | bytes] = {
+        **dict.fromkeys(said, b"prompt: a\n"),
+        **{f"drafts/{name}": b"prompt: a\n" for name in never_run},
+        "inbox/upscale/_pictures.yaml": b"upscale: 2\n",
+    }
+    files |= {"elsewhere.yaml": b"prompt: a corgi\n", "inbox/empty.yaml": b""}
+    del files["inbox/out.yaml"]
+    save(tmp_path, files)
+    (tmp_path / "inbox/out.yaml").symlink_to("../elsewhere.yaml")
+    drafts = picowatch_here(tmp_path, "check", *(f"drafts/{name}" for name in never_run))
+    assert (drafts.returncode, drafts.stderr) == (0, "")
+    checked = picowatch_here(tmp_path, "check", *said).stderr
+    for file, why in said.items():
+        lines = [line for line in checked.splitlines() if f"{file}: " in line]
+        assert any(why in line for line in lines), (file, checked)
 
 
 @pytest.mark.parametrize(
@@ -200,14 +383,5 @@ def test_a_path_in_a_folders_defaults_is_beside_them(
     """Also for recipes in subfolders, and if a picture of the same name is beside the recipe."""
     inbox = tmp_path / "inbox"
     save(inbox, {defaults: "image: ref.png\n", "a/b/corgi.yaml": "prompt: a corgi\n", **others})
-    found = json.loads(picowatch(tmp_path, "check", "--json", "inbox/a/b/corgi.yaml").stdout)
+    found = as_json(tmp_path, "inbox/a/b/corgi.yaml")["images"]
     assert [one["image"] for one in found] == [image]
-
-
-def test_a_template_of_references_names_the_word_that_is_wrong(tmp_path: Path) -> None:
-    """Not a picture that nobody has saved."""
-    save(tmp_path / "inbox", {"a/_pictures.yaml": "prompt: a corgi\nreferences: picture\n"})
-    result = picowatch(tmp_path, "check", "inbox/a/_pictures.yaml")
-    assert result.returncode == 1
-    assert "inbox/a/_pictures.yaml, line 2, column 13" in result.stderr + result.stdout
-    assert "any.png" not in result.stderr + result.stdout

@@ -53,7 +53,6 @@ def _lightning(tensors: Tensors) -> dict[str, Any]:
 
 
 def saved(content: object) -> bytes:
-    """A file by torch.save."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
@@ -176,10 +175,7 @@ class Bomb:
 def test_other_files_are_named_and_no_bomb_goes_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Programs, packed zips, web pages, damaged numbers, and what is no pickle at all.
-
-    A few bytes may say that they are gigabytes, or lie beside good tensors to be run.
-    """
+    """A few bytes may say that they are gigabytes, or lie beside good tensors to be run."""
     monkeypatch.chdir(tmp_path)
     good, bomb = saved({"x": SIX}), saved({"x": SIX, "y": Bomb()})
     numbers = SIX.numpy().tobytes()

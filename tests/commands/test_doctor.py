@@ -114,10 +114,7 @@ def test_what_is_missing_has_a_remedy(house: House, checks: Checks) -> None:
 
 
 def test_folders_and_settings_are_described(house: House, checks: Checks) -> None:
-    """Its file system, room, who works there, what is installed; only a CPU compiles.
-
-    No hook is called for this picture, and no secret told: this is pasted into bug reports.
-    """
+    """No hook is called for this picture, and no secret told: people paste it in bug reports."""
     (house.models / "checkpoints").mkdir(parents=True)
     (house.models / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
     called = house.folder / "called"
@@ -148,7 +145,7 @@ def test_a_cpu_that_cannot_compile_has_a_remedy(
 
 def test_graphs_are_said_to_be_used_or_not(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a card, unless they are off."""
-    for compiled, said in (("graph", "a graph"), (False, "computed one by one")):
+    for compiled, said in (("graph", "are used"), (False, "are not used")):
         rendered_with(monkeypatch, device="cuda:0", compiled=compiled)
         assert "graphs" not in checks(graphs=False)
         assert checks()["graphs"]["text"].endswith(said)

@@ -1,19 +1,23 @@
 """`--help`, mistyped words, and what light commands import."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from picowatch.cli import main, parsers
 from picowatch.commands import COMMANDS
+from picowatch.commands.status import NO_STATUS
 from tests.commands.picowatch import clean_environment
 
 
 def printed_by(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The help that these words print."""
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0
@@ -49,6 +53,12 @@ def test_help_has_examples_and_fits_the_terminal(
         (["mkae"], "picowatch: There is no command 'mkae'. Did you mean 'make'?"),
         (["xyzzy"], "picowatch: There is no command 'xyzzy'.\n"),
         (["help", "mkae"], "There is no command 'mkae'. Did you mean 'make'?"),
+        (
+            ["run", "--devcie", "cpu"],
+            "run: It takes no '--devcie'. device is a setting: write 'device: …' into "
+            "picowatch.yaml, or set PICOWATCH_DEVICE.",
+        ),
+        (["run", "--once", "--zzz"], "run: It takes no '--zzz'.\n"),
         (["make", "--jsno", "a.txt"], "make: It takes no '--jsno'. Did you mean '--json'?"),
         (["status", "--inbx=x"], "status: It takes no '--inbx=x'. Did you mean '--inbox'?"),
         (["--outbox", "x", "status"], "picowatch: flags come after a command, as in `picowatch "),
@@ -73,16 +83,51 @@ def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(
     ("module", "without"),
     [
         ("picowatch.cli", ["pydantic", "yaml", "PIL", "numpy", "torch"]),
-        ("picowatch.commands.status", ["picowatch.recipe", "PIL", "numpy", "torch"]),
-        ("picowatch.commands.control", ["picowatch.recipe", "PIL", "numpy", "torch"]),
+        ("picowatch.commands.run", ["numpy", "torch", "diffusers", "transformers"]),
         ("picowatch.commands.check", ["torch", "diffusers", "transformers"]),
         ("picowatch.commands.make", ["torch", "diffusers", "transformers"]),
     ],
 )
 def test_a_command_imports_only_what_it_needs(module: str, without: list[str]) -> None:
-    """Help takes 0.03 s of a processor and `status` 0.16 s so; torch alone takes seconds."""
-    code = f"import sys, {module}; print(*(name for name in {without} if name in sys.modules))"
+    """Help takes 0.03 s of a processor so; torch alone takes seconds, and numpy 13 MB."""
+    assert imported(f"import {module}", without) == "\n"
+
+
+def imported(code: str, modules: Sequence[str], folder: Path | None = None, **more: str) -> str:
+    """Return which of the modules are imported by a program, which prints nothing else."""
+    code += f"; import sys; print(*(name for name in {[*modules]} if name in sys.modules))"
     found = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=clean_environment(**more),
+        capture_output=True,
+        text=True,
     )
-    assert (found.stdout, found.stderr) == ("\n", "")
+    assert not found.stderr
+    return found.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("status", "--json"),
+        ("pause",),
+        ("resume",),
+        ("cancel", "a.yaml"),
+        ("retry",),
+        ("delete", "a/0001-1.png"),
+    ],
+)
+def test_a_command_that_needs_only_the_folders_imports_hardly_anything(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Where no more than these is set, it takes less than 0.15 s of a processor so."""
+    (tmp_path / "picowatch.yaml").write_text(f"outbox: {tmp_path}/pictures\nmodels: m\n")
+    (tmp_path / "pictures/.picowatch/commands").mkdir(parents=True)
+    (tmp_path / "pictures/.picowatch/status.json").write_text(json.dumps(asdict(NO_STATUS)))
+    code = "from picowatch.cli import main; from contextlib import redirect_stdout as out, "
+    code += "redirect_stderr as err; from io import StringIO\nwith out(StringIO()), err(StringIO())"
+    code += f": assert main({[*words]}) == 1\nassert 1"
+    heavy = ["pydantic", "picowatch.recipe", "sqlite3", "rich", "PIL", "numpy", "torch"]
+    assert imported(code, heavy, tmp_path, PICOWATCH_DEVICE="cuda") == "\n"

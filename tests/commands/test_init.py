@@ -12,7 +12,7 @@ from PIL import Image
 from picowatch.inbox.names import is_recipe_path
 from picowatch.settings import DAILY, Settings
 from tests.catalog.files import checkpoint_shapes, write_model
-from tests.commands.picowatch import PROJECT, picowatch
+from tests.commands.picowatch import PROJECT, picowatch, picowatch_here
 from tests.engine.tiny_flows import tiny_flow
 from tests.house import House
 
@@ -30,14 +30,14 @@ def schema_without_complaints(file: Path) -> Path:
 def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path) -> None:
     """Each file names a schema that finds nothing wrong, and that the inbox looks past."""
     folder = tmp_path / "a new"
-    made = picowatch(tmp_path, "init", folder.name)
+    made = picowatch_here(tmp_path, "init", folder.name)
     assert made.returncode == 0
     assert made.stdout.endswith("\nNext: cd 'a new' && picowatch run\n")
-    assert picowatch(folder, "init").stdout.endswith("\nNext: picowatch run\n")
+    assert picowatch_here(folder, "init").stdout.endswith("\nNext: picowatch run\n")
     assert (folder / "models/checkpoints").is_dir()
     recipes = sorted(path for path in (folder / "inbox").iterdir() if path.is_file())
     assert len(recipes) >= 3
-    assert picowatch(folder, "check", *recipes).returncode == 0
+    assert picowatch_here(folder, "check", *recipes).returncode == 0
     files = [*folder.glob("*.yaml"), *(folder / "inbox").rglob("*.yaml")]
     assert len(files) == 4
     for file in files:
@@ -57,9 +57,9 @@ def test_init_makes_no_inbox_in_an_inbox(tmp_path: Path) -> None:
     """Whether `init` made that one or not."""
     (tmp_path / "own/inbox").mkdir(parents=True)
     (tmp_path / "own/outbox/.picowatch").mkdir(parents=True)
-    picowatch(tmp_path, "init")
+    picowatch_here(tmp_path, "init")
     for where, name in (("inbox", "."), ("inbox/live", "."), (".", "inbox/x"), ("own", "inbox/x")):
-        refused = picowatch(tmp_path / where, "init", name)
+        refused = picowatch_here(tmp_path / where, "init", name)
         assert refused.returncode == 1
         assert " is an inbox: recipes are saved there. Name a folder outside" in refused.stderr
     assert not list(tmp_path.rglob("*/x")) and not list((tmp_path / "inbox").rglob("outbox"))
@@ -68,39 +68,36 @@ def test_init_makes_no_inbox_in_an_inbox(tmp_path: Path) -> None:
 def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
     """They are a version's; the rest is what the user made of it. No example comes back."""
     (tmp_path / "picowatch.yaml").write_text("settle_seconds: 1\n")
-    picowatch(tmp_path, "init")
+    picowatch_here(tmp_path, "init")
     schema, recipe = tmp_path / "inbox/.schema/recipe.json", tmp_path / "inbox/corgi.yaml"
     current = schema.read_text()
     schema.write_text("{}")
     recipe.unlink()
-    again = picowatch(tmp_path, "init").stdout
+    again = picowatch_here(tmp_path, "init").stdout
     assert "created inbox/.schema/recipe.json" in again
     assert schema.read_text() == current
     assert not recipe.exists(), "a daemon would render what the user deleted"
     assert (tmp_path / "picowatch.yaml").read_text() == "settle_seconds: 1\n"
-    assert ".schema" not in picowatch(tmp_path, "init").stdout
+    assert ".schema" not in picowatch_here(tmp_path, "init").stdout
 
 
 def test_init_beside_a_running_picowatch_starts_no_second_one(house: House) -> None:
     """It says what becomes of what is saved now."""
     with house.running():
-        made = picowatch(house.folder, "init", "--with", "photos").stdout
+        made = picowatch_here(house.folder, "init", "--with", "photos").stdout
     assert made.endswith("\npicowatch is running here, and takes what you save.\n")
 
 
 @pytest.mark.parametrize("folder", ["file/below", "x" * 300, "a\udcff/\x1b[2J"])
 def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> None:
-    """Below a file, under a name that is too long or steers a terminal.
-
-    Flags that it cannot honour are refused: the folders would be elsewhere than the user said.
-    """
+    """Flags that it cannot honour are refused: the folders would be elsewhere than they say."""
     (tmp_path / "file").touch()
     (tmp_path / "a\udcff").symlink_to("file")
     result = picowatch(tmp_path, "init", folder)
     assert result.returncode == 1
     assert result.stderr.startswith("picowatch: Cannot create picowatch's folders in ")
     assert "picowatch init DIR" in result.stderr and "\x1b" not in result.stderr
-    refused = picowatch(tmp_path, "init", "new", "--outbox", "pictures")
+    refused = picowatch_here(tmp_path, "init", "new", "--outbox", "pictures")
     assert refused.returncode == 2
     assert "init: It takes no '--outbox'." in refused.stderr
     assert not (tmp_path / "new").exists()
@@ -112,13 +109,13 @@ def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> 
 @pytest.mark.parametrize("kind", ["recipe", "defaults", "settings"])
 def test_a_schema_is_printed_or_written(tmp_path: Path, kind: str) -> None:
     """The same text; the recipe's without saying so."""
-    printed = picowatch(tmp_path, "schema", *([] if kind == "recipe" else [kind]))
+    printed = picowatch_here(tmp_path, "schema", *([] if kind == "recipe" else [kind]))
     assert printed.returncode == 0
     Draft7Validator.check_schema(json.loads(printed.stdout))
-    written = picowatch(tmp_path, "schema", kind, "--output", "below/it.json")
+    written = picowatch_here(tmp_path, "schema", kind, "--output", "below/it.json")
     assert (written.returncode, written.stdout) == (0, "created below/it.json\n")
     assert (tmp_path / "below/it.json").read_text() == printed.stdout
-    refused = picowatch(tmp_path, "schema", kind, "--output", "below")
+    refused = picowatch_here(tmp_path, "schema", kind, "--output", "below")
     assert refused.returncode == 1
     assert refused.stderr.startswith("picowatch: Cannot write below: Is a directory. Give another")
 
@@ -126,13 +123,13 @@ def test_a_schema_is_printed_or_written(tmp_path: Path, kind: str) -> None:
 def test_installed_names_are_completed(tmp_path: Path) -> None:
     """With the flag alone, as docs/editors.md shows it."""
     write_model(tmp_path / "models/checkpoints/dreamshaper_8.safetensors", checkpoint_shapes())
-    plain = json.loads(picowatch(tmp_path, "schema").stdout)["definitions"]["checkpoint"]
+    plain = json.loads(picowatch_here(tmp_path, "schema").stdout)["definitions"]["checkpoint"]
     assert plain["examples"] == ["demo"]
     page = (PROJECT / "docs/editors.md").read_text()
     lines = re.findall(r"^picowatch (schema.*?) +#", page, re.MULTILINE)
     assert len(lines) == 2
     for line in lines:
-        assert picowatch(tmp_path, *line.split()).returncode == 0, line
+        assert picowatch_here(tmp_path, *line.split()).returncode == 0, line
     schema = json.loads((tmp_path / "inbox/.schema/recipe.json").read_text())
     assert schema["definitions"]["checkpoint"]["examples"] == ["dreamshaper_8", "demo"]
 
@@ -149,14 +146,14 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
     settings = tmp_path / "etc/my.yaml"
     settings.write_text("inbox: file\nmax_images_per_save: 1\n")
     words = ("check", recipe, "--settings", settings)
-    assert picowatch(tmp_path, *words).returncode == 1
-    assert picowatch(tmp_path, *words, PICOWATCH_MAX_IMAGES_PER_SAVE="2").returncode == 0
+    assert picowatch_here(tmp_path, *words).returncode == 1
+    assert picowatch_here(tmp_path, *words, PICOWATCH_MAX_IMAGES_PER_SAVE="2").returncode == 0
     own = {"HOME": str(tmp_path / "home"), "PICOWATCH_OUTBOX": "~/out", "PICOWATCH_INBOX": "no"}
-    result = picowatch(tmp_path, "run", "--once", "--inbox=~/in", **own)
+    result = picowatch_here(tmp_path, "run", "--once", "--inbox=~/in", **own)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "home/out/picowatch.log").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["etc", "home"]
-    refused = picowatch(tmp_path, "status", "--outbox=~nobody-of-this-name/out")
+    refused = picowatch_here(tmp_path, "status", "--outbox=~nobody-of-this-name/out")
     assert refused.returncode == 2
     assert "this user has no home folder" in refused.stderr
 
@@ -164,7 +161,7 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("hooks: {done: x}\n", "{'done': 'x'}: Input should be 'picture', 'failed' or 'idle'"),
+        ("hooks: {done: x}\n", "{'done': 'x'}: Input should be 'picture', 'failed', 'idle' or 'on"),
         ("hooks: {idle: []}\n", "hooks {'idle': []}: List should have at least 1 item"),
         ("- a\n", "must contain `name: value` lines"),
         ("inbox: both\noutbox: both\n", "separate folders"),
@@ -173,11 +170,10 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
     ],
 )
 def test_bad_settings_end_with_exit_code_2(tmp_path: Path, text: str, said: str) -> None:
-    """And with the place and the remedy."""
     (tmp_path / "both/in").mkdir(parents=True)
     (tmp_path / "inbox").mkdir()
     (tmp_path / "picowatch.yaml").write_text(text)
-    result = picowatch(tmp_path, "run", "--once")
+    result = picowatch_here(tmp_path, "run", "--once")
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
@@ -185,23 +181,27 @@ def test_bad_settings_end_with_exit_code_2(tmp_path: Path, text: str, said: str)
 
 def test_folders_for_photos_work_as_they_are(tmp_path: Path) -> None:
     """Each template says what to drop; `check` accepts it, and so does the schema it names."""
-    assert picowatch(tmp_path, "init", "--with", "photos").returncode == 0
+    told = picowatch_here(tmp_path, "init", "--with", "photos").stdout
+    assert told.count("For photos: it works now") == 2, "web copies and larger ones"
+    assert "   hf download black-forest-labs/FLUX.2-klein-4B --local-dir" in told
+    examples = [path for path in (tmp_path / "inbox").iterdir() if path.is_file()]
+    assert not examples, "they would be drawn before any photo"
     templates = sorted((tmp_path / "inbox").glob("*/_pictures.yaml"))
-    names = ["cutout", "edit", "faces", "product", "sky", "upscale", "variations", "wide"]
+    names = ["cutout", "edit", "faces", "product", "sky", "upscale", "variations", "web", "wide"]
     assert [path.parent.name for path in templates] == names
-    checked = picowatch(tmp_path, "check", *templates)
+    checked = picowatch_here(tmp_path, "check", *templates)
     assert checked.returncode == 0, checked.stderr
     for template in templates:
-        assert "\n# Drop " in template.read_text()
+        assert "\n# For photos: it " in template.read_text() and "\n# Drop " in template.read_text()
         schema_without_complaints(template)
     (tmp_path / "models/checkpoints/FLUX.2-klein-4B").symlink_to(tiny_flow("FLUX.2-klein"))
     edit = tmp_path / "inbox/edit/_pictures.yaml"
     Image.new("RGB", (96, 64)).save(edit.with_name("anna.png"))
     lines = edit.read_text().split("\n\n")[0].splitlines()[-2:]
     edit.write_text("\n".join(line.removeprefix("# ") for line in lines))
-    (image,) = json.loads(picowatch(tmp_path, "check", "--json", edit).stdout)
+    (image,) = json.loads(picowatch_here(tmp_path, "check", "--json", edit).stdout)["images"]
     found = [image[name] for name in ("checkpoint", "references", "width", "height")]
     assert found == ["FLUX.2-klein-4B", ["edit/anna.png"], 96, 64], "as its comment says"
     template.write_text("prompt: mine\n")
-    again = picowatch(tmp_path, "init", "--with", "photos").stdout
+    again = picowatch_here(tmp_path, "init", "--with", "photos").stdout
     assert f"kept {template.relative_to(tmp_path)}" in again

@@ -53,10 +53,7 @@ def commands(house: House) -> list[Path]:
 
 
 def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
-    """In the order of the recipes and their images, and leaves the recipe in the inbox.
-
-    Two equal files are one recipe, and --rm names its pictures for both.
-    """
+    """In the order of recipes and images. Two equal files are one recipe."""
     b = elsewhere(house, "b.yaml", "prompt: two\nseed: 7\ncount: 2\n")
     a = elsewhere(house, "a.txt", "one --seed 5\n")
     (house.folder / "x").mkdir()
@@ -75,10 +72,7 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
 
 
 def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: Captured) -> None:
-    """Others in the inbox are handled, too, but not waited for.
-
-    Whoever could read the file may read the recipe, whatever the umask says; nobody else.
-    """
+    """Others are not waited for. Whoever could read the file may read the recipe; nobody else."""
     for number in range(40):
         house.save(f"mine{number}.txt", "not now\n")
     recipes = elsewhere(house, "a.txt", "red --seed 5\n"), elsewhere(house, "b.txt", "blue\n")
@@ -130,6 +124,8 @@ def test_make_reads_standard_input(
     assert (house.inbox / "stdin.txt").exists()
     with pytest.raises(PicowatchError, match="Standard input is empty"):
         typed("")
+    assert typed("# nothing yet\n", "later") == 0
+    assert capsys.readouterr().err.endswith("requests no image.\n")
 
 
 REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -291,10 +287,7 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured, as_json: bool) -> None:
-    """Whether they were rendered, failed, or the recipe was wrong; each error is shown whole.
-
-    JSON says what a script needs: pictures with their seeds, and errors where they belong.
-    """
+    """Whether they were rendered, failed, or the recipe was wrong."""
     house.engine.before_batch = fail_on_bad
     files = good, _, _ = [
         elsewhere(
@@ -357,7 +350,8 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captu
 
 def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: House) -> None:
     """Also where no picowatch has ever looked at the whole inbox."""
-    recipe = elsewhere(house, "a.yaml", "prompt: one\nseed: 1\ncount: 2\nsteps: 150\n")
+    recipe = elsewhere(house, "a.yaml", "prompt: one\nseed: 1\ncount: 2\n")
+    elsewhere(house, "hold", "")  # the engine waits
     process = start(house.folder, "make", "--rm", recipe, program=DIGESTS)
     wait_for(lambda: (house.status()["images"] or {}).get("running"), "the image in progress")
     process.send_signal(signal.SIGINT)

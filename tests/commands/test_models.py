@@ -14,7 +14,7 @@ from picowatch.commands.models import models
 from picowatch.settings import Settings
 from tests.catalog.files import VAE, Shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, kohya, sd3
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import picowatch_here
 
 TOKEN = "text_model.embeddings.token_embedding.weight"
 WITH_CLIP: Shapes = {f"text_encoders.clip_l.transformer.{TOKEN}": (49408, 768)}
@@ -44,7 +44,7 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
     for name, values in changes.items():
         path = folder / "checkpoints/special" / name
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
-    result = picowatch(tmp_path, "models")
+    result = picowatch_here(tmp_path, "models")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     ours = ("demo", "demo-compact", "demo-cutout", "demo-sketch")
@@ -54,18 +54,20 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
         f"{'':14}inside: CLIP L, VAE\n{'':14}completed by: text_encoders/clip_g",
         "t5xxl_fp16",
         "  T5 XXL, float16\n",
-        "  for Qwen-Image and Krea 2\n",
+        "  for Qwen-Image, Krea 2 and Anima\n",
         "  1024x1024  Z-Image (Turbo, by its name), float16\n",
         f"{'':14}missing: z_image_turbo.safetensors has only the transformer of Z-Image (Turbo)",
         f"  for Stable Diffusion 1.x\n{'':14}trained on: v1-5.safetensors\n"
         f"{'':14}trigger words: pxl style\n",
-        "  for FLUX.1\n",
+        "  for FLUX.1, or Chroma\n",
         "  128x128  Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR\n",
         "wan.safetensors  refused: wan.safetensors is a LoRA for a transformer",
         "old.ckpt  refused: ",
     ):
         assert words in result.stdout
-    rows = {row["name"]: row for row in json.loads(picowatch(tmp_path, "models", "--json").stdout)}
+    rows = {
+        row["name"]: row for row in json.loads(picowatch_here(tmp_path, "models", "--json").stdout)
+    }
     demo, turbo = rows["demo"], rows["z_image_turbo"]
     assert {"name", "kind", "path", "bytes", "hash", "native_size", "refused"} <= set(demo)
     assert (demo["native_size"], demo["refused"], len(demo["hash"])) == (128, None, 64)
@@ -102,14 +104,14 @@ def test_models_reads_a_model_once_for_its_hash(
 def test_commands_in_the_wrong_folder_name_it(tmp_path: Path) -> None:
     """Where they looked: "inbox" alone says nothing."""
     for command in (["run"], ["make", "a.txt"]):
-        refused = picowatch(tmp_path, *command)
+        refused = picowatch_here(tmp_path, *command)
         assert f"There is no inbox folder {tmp_path}/inbox." in refused.stderr
         assert (refused.returncode, "picowatch init" in refused.stderr) == (2, True)
-    assert f"the outbox {tmp_path}/outbox." in picowatch(tmp_path, "pause").stderr
-    listed = picowatch(tmp_path, "models")
+    assert f"the outbox {tmp_path}/outbox." in picowatch_here(tmp_path, "pause").stderr
+    listed = picowatch_here(tmp_path, "models")
     assert (listed.returncode, "demo" in listed.stdout) == (0, True)
     assert listed.stderr == f"picowatch: There is no models folder {tmp_path}/models.\n"
-    status = picowatch(tmp_path, "status")
+    status = picowatch_here(tmp_path, "status")
     assert (status.returncode, status.stdout) == (
         1,
         "picowatch is not running\n"

@@ -5,18 +5,20 @@ from typing import Any
 
 import pytest
 
+from picowatch.commands.control import LATE, NOT_RUNNING
+from picowatch.commands.control import control as send_commands
 from picowatch.commands.make import make
 from picowatch.errors import RenderFailed
 from picowatch.inbox.scan import scan
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import picowatch_here
 from tests.house import HeldEngine, House, wait_for
 
 
 def control(house: House, *words: str, code: int = 0) -> str:
     """The answer to a command that ends with this exit code."""
-    answer = picowatch(house.folder, *words)
+    answer = picowatch_here(house.folder, *words)
     assert answer.returncode == code, answer
     assert (answer.stderr if code == 0 else answer.stdout) == ""
     return answer.stdout if code == 0 else answer.stderr
@@ -54,7 +56,7 @@ def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture
     """One that is sent while none runs holds before its first image, and single runs say why."""
     house.save("a.txt", "one\n")
     assert house.once()
-    assert "'pause' takes effect when it answers again" in control(house, "pause", code=1)
+    assert control(house, "pause", code=1) == f"{NOT_RUNNING}\n"
     house.save("a.txt", "two\n")
     assert not house.once()
     assert "paused: 1 image waits until `picowatch resume`" in house.log()
@@ -69,6 +71,17 @@ def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture
         control(house, "resume")
         wait_for(lambda: house.prompts() == ["one", "two", "three"], "the pictures")
     assert not house.status()["paused"]
+
+
+def test_a_command_that_takes_long_is_carried_out_later(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The daemon may wait for a disk meanwhile."""
+    monkeypatch.setattr("picowatch.commands.control.ANSWER_SECONDS", 0.0)
+    with house.running(), house.seen_at_once():
+        assert send_commands(house.outbox, [Command("pause")] * 2) == 1
+    assert capsys.readouterr().err == f"{LATE}\n" * 2
+    assert house.answer("resume").text.startswith("Resumed")
 
 
 def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(house: House) -> None:
@@ -118,7 +131,7 @@ def test_cancel_takes_folders_and_globs(house: House) -> None:
         wait_for(lambda: house.status()["images"]["queued"] == 6, "all saves")
         assert control(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
         assert control(house, "cancel", "day*") == "2 images cancelled.\n"
-        answer = picowatch(house.folder, "cancel", "a.txt", "day*")
+        answer = picowatch_here(house.folder, "cancel", "a.txt", "day*")
         assert (answer.returncode, answer.stdout) == (1, "1 image cancelled.\n"), "one by one"
         others = "Recipes with queued images: first.txt, keep.txt."
         assert answer.stderr == f"No image of day* is queued. {others}\n"
@@ -145,22 +158,45 @@ def test_cancel_waits_for_no_scan(house: House, monkeypatch: pytest.MonkeyPatch)
         wait_for(lambda: house.status()["images"]["queued"] == 2, "all saves")
         before = len(scans)
         assert control(house, "cancel", "*day?.txt") == "2 images cancelled.\n"
-        assert "No image of day3 is queued." in control(house, "cancel", "day3", code=1)
+        said = "There is no 'day3' in the inbox. Did you mean 'day1.txt'? "
+        assert control(house, "cancel", "day3", code=1).startswith(said)
+        assert "No image of day1 is queued." in control(house, "cancel", "day1", code=1)
         assert len(scans) == before
         held.release()
         wait_for(lambda: house.prompts("keep"), "what is left")
     assert len(house.prompts()) == 1
 
 
-def test_cancel_holds_for_the_saves_that_came_before_it(house: House) -> None:
-    """Though nobody has answered them yet, or picowatch learns of all at once."""
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("cancel", "corgy.txt"),
+            "There is no 'corgy.txt' in the inbox. Did you mean 'corgi.txt'?",
+        ),
+        (("retry", "cogi"), "There is no 'cogi' in the inbox. Did you mean 'corgi.txt'?"),
+        (("delete", "cor/0001-5.png"), "in the outbox. Did you mean 'corgi/0001-5.png'?"),
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_without_a_daemon(
+    house: House, words: tuple[str, ...], told: str
+) -> None:
+    """It would be found out at the next start, when nobody reads the answer."""
+    house.save("corgi.txt", "one --seed 5\n")
+    assert house.once()
+    assert told in control(house, *words, code=1)
+
+
+def test_cancel_holds_for_the_saves_that_came_before_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody has answered them yet, or they take several rounds to accept."""
+    monkeypatch.setattr("picowatch.daemon.accept.SLICE_SECONDS", 0.0)
     assert house.once()
     house.save("old/a.txt", "one\n")
     house.save("b.yaml", "prompt: two\n")
-    for _ in range(2):
-        assert "'cancel' takes effect when it answers again" in control(
-            house, "cancel", "*.txt", code=1
-        )
+    for name in ("*.txt", "old", "old/a"):
+        assert control(house, "cancel", name, code=1) == f"{NOT_RUNNING}\n"
     house.save("new/c.txt", "three\n")
     assert house.once()
     assert sorted(house.prompts()) == ["three", "two"]

@@ -76,7 +76,6 @@ def test_a_session_with_one_daemon(house: House, daemon: Running, finished: Fini
 
 
 def rendered(house: House, recipe: str, count: int) -> list[Path]:
-    """A recipe's pictures, once there are so many."""
     wait_for(lambda: len(house.pictures(recipe)) == count, recipe)
     return [house.outbox / picture for picture in house.pictures(recipe)]
 
@@ -129,7 +128,7 @@ def check_that_shown_recipes_give_the_same_pixels(house: House, other: House) ->
 
 def check_that_a_newer_save_stops_the_picture_in_progress(house: House) -> None:
     """At its next step."""
-    house.save("newer.yaml", "prompt: a corgi\nsteps: 150\nseed: 1\nsize: 512x512\n")
+    house.save("newer.yaml", "prompt: a corgi\nsteps: 150\nseed: 1\nsize: 256x256\n")
     wait_until_drawing(house, "newer.yaml")
     house.save("newer.yaml", "prompt: a red circle\nsteps: 4\nseed: 2\n")
     assert [picture.stem for picture in rendered(house, "newer", 1)] == ["0002-2"]
@@ -150,7 +149,6 @@ def check_that_ctrl_c_ends_it_within_two_seconds(house: House, daemon: Running) 
 
 
 def test_ctrl_c_in_a_single_run_gives_130(house: House) -> None:
-    """As shells expect it."""
     house.save("a.yaml", "prompt: a corgi\nsteps: 150\ncount: 50\n")
     process = start(house.folder, "run", "--once", program=DIGESTS)
     wait_for(lambda: engines_of(process.pid), "the engine")

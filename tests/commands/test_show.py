@@ -32,16 +32,13 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
 
 
 def test_show_tells_the_notes_of_a_table(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    """As comments, since they are no fields; another note makes no other picture.
-
-    The list of pictures has them, too.
-    """
+    """As comments, since they are no fields; another note makes no other picture."""
     house.save("a.csv", "_id,prompt,seed\n7,a star,1\n")
     assert house.once()
     house.save("a.csv", "_id,prompt,seed\n8,a star,1\n")
     assert house.once()
     (picture,) = house.pictures()
-    assert json.loads((house.outbox / "images.jsonl").read_text())["notes"] == {"_id": "7"}
+    assert house.listed()[0]["notes"] == {"_id": "7"}
     show([house.outbox / picture], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
     assert "\n# _id: 7\nprompt: a star\n" in shown

@@ -45,10 +45,23 @@ DELETED = (
     *("before pictures are deleted:1", "before a picture is deleted:2"),
     *("before a deleted picture leaves the gallery:1", "before open galleries hear of it:1"),
 )
+MOVED = (
+    "before a moved picture's line is written",
+    "before the ledger says where it is",
+    "before it is deleted at its former place",
+    "before the gallery shows it there",
+)
 REBUILT = "in the middle of building a new ledger"
 UPGRADED = "in the middle of an upgrade of the ledger"
 # These need more than a save: they have a test of their own.
-SPECIAL = {*CHANGED, *ARCHIVED, *(fault.partition(":")[0] for fault in DELETED), REBUILT, UPGRADED}
+SPECIAL = {
+    *CHANGED,
+    *ARCHIVED,
+    *MOVED,
+    *(fault.partition(":")[0] for fault in DELETED),
+    REBUILT,
+    UPGRADED,
+}
 
 
 def die(house: House, fault: str, **settings: str) -> None:
@@ -101,6 +114,37 @@ def test_every_image_is_there_exactly_once(house: House, point: str, times: int)
     made = house.pictures()
     assert run_daemon(house) == 0
     assert house.pictures() == made
+
+
+REPLACING = (
+    *("in the middle of a claim", "while a batch renders", "before pictures are handed over"),
+    *("before a picture is written", "while a picture is written", "before a picture's rename"),
+    *("before the folder is synced", "before a picture's sidecar is written"),
+    *("before a picture is listed", "before a picture is in the gallery"),
+    "before the ledger says done",
+)
+
+
+@pytest.mark.parametrize("point", REPLACING)
+def test_a_result_is_written_over_its_last_one_exactly_once(house: House, point: str) -> None:
+    """Back and forth: a photo has one whole picture all the time, which is listed last."""
+    house.draw("frames/1.png")
+    template = "prompt: a frame\nseed: 7\nsteps: {}\nreplace: true\n"
+    house.save("frames/_pictures.yaml", template.format(3))
+    run_daemon(house)
+    for steps in (4, 3):
+        house.save("frames/_pictures.yaml", template.format(steps))
+        send(house.outbox, Command("retry all", "frames"))
+        die(house, f"{point}:1")
+        assert house.pictures() == ["frames/1.png"]
+        assert house.request("frames/1.png").steps in (3, 4), "whole"
+        run_daemon(house)
+        assert house.pictures() == ["frames/1.png"]
+        assert house.request("frames/1.png").steps == steps
+        texts = read_texts(house.outbox / "frames/1.png")
+        assert (house.outbox / "frames/1.txt").read_text() == f"{texts[PARAMETERS]}\n"
+    assert [line["steps"] for line in house.listed()] == [3, 4, 3]
+    assert [*shown(house.outbox)] == ["frames/1.png"]
 
 
 @pytest.mark.parametrize("point", CHANGED)
@@ -158,6 +202,22 @@ def test_a_death_while_pictures_are_deleted(house: House, fault: str) -> None:
     assert house.pictures() == list(shown(house.outbox)) == kept
     assert [path.name for path in (house.outbox / "a").glob("*.txt")] == ["0003-3.txt"]
     assert (house.outbox / "latest.png").read_bytes() == (house.outbox / kept[0]).read_bytes()
+
+
+@pytest.mark.parametrize("point", MOVED)
+def test_a_death_while_pictures_are_moved(house: House, point: str) -> None:
+    """Each is at one place after the next start, with its sidecar, and is not drawn again."""
+    recipe = house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
+    run_daemon(house)
+    command = send(house.outbox, Command("keep", "best", files=("a/0001-1.png",)))
+    die(house, f"{point}:1")
+    recipe.touch()
+    run_daemon(house)
+    assert not command.exists()
+    assert house.pictures() == sorted(shown(house.outbox)) == ["a/0002-2.png", "best/0001-1.png"]
+    texts = [path.relative_to(house.outbox).as_posix() for path in house.outbox.glob("*/*.txt")]
+    assert sorted(texts) == ["a/0002-2.txt", "best/0001-1.txt"]
+    assert house.listed()[-1]["moved"] == "a/0001-1.png"
 
 
 def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:

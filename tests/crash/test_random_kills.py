@@ -12,7 +12,7 @@ from tests.daemon.processes import engines_of, process
 from tests.house import House, wait_for
 from tests.outcome import faults
 
-KILLS = int(os.environ.get("KILLS", "6"))  # `make storm` asks for 200
+KILLS = int(os.environ.get("KILLS", "4"))  # `make storm` asks for 200
 
 
 @pytest.mark.timeout(600 + 20 * KILLS)

@@ -70,11 +70,11 @@ def is_stopped(pid: int) -> bool:
     return all(thread.rpartition(")")[2].split()[0] == "T" for thread in threads)
 
 
-def without_privileges() -> list[str]:
-    """Return a prefix that drops root's capabilities to read and write everywhere."""
+def without_privileges(*others: str) -> list[str]:
+    """Return a prefix that drops root's capabilities to read and write everywhere, and `others`."""
     if os.geteuid():
         return []
-    lost = "-dac_override,-dac_read_search"
+    lost = ",".join(f"-{one}" for one in ("dac_override", "dac_read_search", *others))
     command = ["setpriv", "--bounding-set", lost, "--inh-caps", lost]
     if not shutil.which("setpriv") or subprocess.run([*command, "true"]).returncode:
         pytest.skip("root cannot give up its privileges here (setpriv)")
@@ -100,7 +100,6 @@ def remount(folder: Path, how: str) -> None:
 
 
 def fill(folder: Path) -> Path:
-    """Fill the disk completely."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 16, 1):

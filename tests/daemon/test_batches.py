@@ -1,4 +1,4 @@
-"""Which images share a batch, how many, and how long that takes."""
+"""Which images share a batch, and how many."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
-from picowatch.daemon.durations import Durations
+from picowatch.engine.protocol import MemoryUse
 from picowatch.ledger.ledger import Ledger
-from picowatch.recipe.fields import ROWS, WRITING
+from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.request import ControlUse, DetailUse, ImageRequest, LoraUse, ReferenceUse
+from picowatch.recipe.resize_to import ResizeTo
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
@@ -28,6 +29,7 @@ OF_OTHER_TYPES: dict[str, Any] = {
     "prediction": "v",
     "references": (ReferenceUse("b.png", "2"),),
     "resize": "stretch",
+    "resize_to": ResizeTo(longest_side=9),
     "schedule_type": "beta",
     "upscale": Upscale("4x", 2.0),
     "variation_seed": 5,
@@ -53,6 +55,8 @@ def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_ma
     given: dict[str, Any] = {"image": "a.png"}
     if name == "references":  # never with a start image
         given = {name: (ReferenceUse("a.png", "1"),)}
+    if name == "cutout":  # all images of a batch have one, or none
+        given = {name: Cutout("u2netp")}
     first = request(**given, mask="b.png", variation_strength=0.5)
     other = replace(first, **{name: _another(name, getattr(first, name))})
     assert first.digest != other.digest
@@ -60,27 +64,29 @@ def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_ma
 
 
 def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None:
-    """The engine reads these fields for each image, and all others once for the batch."""
+    """The engine reads these fields for each image, and all others once for the batch.
+
+    A new one is added here when the engine does so: it needs no batch of its own.
+    """
     assert {name for name in PIXELS if not ROWS[name].same_in_batch} == {
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
         *("image", "references", "resize", "mask", "mask_blur", "mask_invert", "cutout"),
         *("extend", "mask_padding"),
-        *WRITING,
+        *("format", "quality", "colour", "keep_exif"),
     }
 
 
 def test_so_must_be_what_is_no_field() -> None:
-    """Hashes, a start image, and how it is rendered count, too, but not which pictures those are.
-
-    Exact images share with none.
-    """
+    """Hashes and a start image count, but not which picture that is. Exact images run alone."""
     start = {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5, "resize": "crop"}
     hashes: tuple[dict[str, Any], ...] = ({"checkpoint_hash": "1"}, {"vae_hash": "1"})
     for other in (*hashes, start, {"shrink_to_fit": True}, {"exact": True}):
         key = request(**other).batch_key
         assert key != request().batch_key, other
         assert (key == request(**other, seed=2).batch_key) is ("exact" not in other)
+    # All images of a batch have the same passes.
+    assert request(cutout=Cutout("isnet")).batch_key != request().batch_key
     one, two = (request(control=(ControlUse(name, "canny"),), image=name) for name in "ab")
     assert one.batch_key == two.batch_key
 
@@ -101,7 +107,6 @@ LARGE = request(width=512, height=512, steps=10)
 def learn(
     sizes: BatchSizes, of: ImageRequest, size: int, seconds: float, rung: str = "full"
 ) -> None:
-    """Learn from a batch of this size whose images took this long each."""
     picture = digest_picture(of, size)
     picture = replace(picture, timings={"denoise": seconds}, memory_rung=rung)
     sizes.learn([of] * size, [picture] * size)
@@ -125,6 +130,8 @@ def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float])
         ({"width": 512, "height": 512}, "auto", 1),
         ({"hires": Hires(2.0, 0, 0.5, "Latent")}, "auto", 4),  # the larger size counts
         ({"width": 512, "height": 512}, 4, 4),
+        ({"width": 64, "height": 64, "upscale": Upscale("x", 8.0)}, "auto", 16),  # what is drawn
+        ({"cutout": Cutout("c", size="9999x9999")}, 4, 1),  # pictures are in memory together
         ({"exact": True}, 4, 1),
         ({"exact": True}, "auto", 1),
     ],
@@ -134,6 +141,19 @@ def test_the_size_of_a_batch_goes_by_pixels(
 ) -> None:
     """It is sixteen small images, one large one, or the setting."""
     assert BatchSizes(setting, ledger).size(request(**values)) == expected
+
+
+def test_a_card_with_free_memory_begins_with_larger_batches(ledger: Ledger) -> None:
+    """After its first batch; no batch is longer than twenty seconds, and what fails is halved."""
+
+    def second(of: ImageRequest, free: int, seconds: float = 1.0) -> int:
+        sizes = BatchSizes("auto", ledger)
+        picture = replace(digest_picture(of, 1), timings={"denoise": seconds})
+        sizes.learn([of], [replace(picture, memory=MemoryUse(1, 1, free))])
+        return sizes.size(of)
+
+    assert [second(LARGE, free) for free in (0, 2**30, 3 * 2**30, 80 * 2**30)] == [1, 1, 5, 16]
+    assert second(LARGE, 80 * 2**30, seconds=5.0) == 4
 
 
 def test_batches_halve_where_memory_ran_out(ledger: Ledger) -> None:
@@ -225,19 +245,3 @@ def test_edits_are_read_together_where_text_encoders_come_and_go(
     assert fresh.size(edit, f"{sizes._device}") == then
     assert fresh.size(replace(edit, references=())) == (1 if side == 1024 else 16)
     assert BatchSizes(3, ledger).size(edit) == 3
-
-
-# -- how long it takes
-
-
-def test_an_image_takes_the_mean_of_its_kind_or_about_that_of_all() -> None:
-    """Before the first picture nothing is known. Several engines share what is left."""
-    durations = Durations()
-    assert durations.left({"small": 1}, 1) == (None, False)
-    durations.learn("small", 2.0)
-    durations.learn("large", 10.0)
-    assert durations.left({"small": 3, "large": 1}, 1) == (3 * 2 + 10, False)
-    assert durations.left({"small": 1, "other": 2.5}, 2) == ((2 + 2.5 * 6) / 2, True)
-    durations.learn("small", 4.0)
-    assert durations.left({"small": 1}, 0) == (3, False)
-    assert durations.left({}, 1) == (None, False)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import picowatch_here
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
@@ -19,10 +19,7 @@ def rendered(house: House, **settings: str) -> None:
 
 
 def test_a_running_daemon_deletes_pictures(house: House) -> None:
-    """Pictures are named by path or as in the gallery; others are reported, the status changes.
-
-    A restart renders none of them again, only another save; lines and numbers stay.
-    """
+    """A restart renders none of them again, only another save; lines and numbers stay."""
     rendered(house)
     house.save("b.txt", "a cat --seed 1\n")
     latest, newest = house.outbox / "latest.png", house.outbox / "b/0001-1.png"
@@ -33,9 +30,12 @@ def test_a_running_daemon_deletes_pictures(house: House) -> None:
         older = [(house.outbox / file).read_bytes() for file in FILES]
         wait_for(lambda: latest.read_bytes() in older, "an older one, as nothing is new")
         (house.outbox / FILES[0]).unlink()
-        answer = picowatch(house.folder, "delete", FILES[1], f"outbox/{FILES[2]}", "a/9.png")
+        answer = picowatch_here(house.folder, "delete", FILES[1], f"outbox/{FILES[2]}", "a/9.png")
         assert answer.returncode == 1
-        assert answer.stderr == "2 pictures deleted. Not in the gallery: a/9.png.\n"
+        assert answer.stderr == (
+            "2 pictures deleted. There is no 'a/9.png' in the gallery. "
+            "Did you mean 'a/0001-1.png'?\n"
+        )
         assert latest.read_bytes() == newest.read_bytes()
         wait_for(lambda: house.status()["pictures"] == ["b/0001-1.png"], "the status")
     assert "a/0002-2.png and 1 more: deleted, as requested" in house.log()
@@ -65,20 +65,20 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
 def test_a_folder_is_its_pictures(
     house: House, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    """Those below it, too, but neither texts nor pictures of a folder whose name begins alike.
-
-    Very many are deleted a part in each round, and counted together.
-    """
-    monkeypatch.setattr("picowatch.daemon.commands.AT_ONCE", at_once)
+    """Not texts, nor a folder whose name begins alike. Very many are deleted in several rounds."""
+    monkeypatch.setattr("picowatch.daemon.picture_commands.AT_ONCE", at_once)
     house.save("a/b.txt", "one --seed 4\n")
     house.save("ab.txt", "one --seed 5\n")
     rendered(house)
     (house.outbox / "a/note.txt").write_text("mine")
     with house.running():
-        answer = picowatch(house.folder, "delete", "outbox/a/", FILES[0])
+        answer = picowatch_here(house.folder, "delete", "outbox/a/", FILES[0])
         assert (answer.returncode, answer.stdout) == (0, "4 pictures deleted.\n"), answer.stderr
-        again = picowatch(house.folder, "delete", "outbox/a", "outbox")
-        assert again.stderr == "0 pictures deleted. Not in the gallery: ., a.\n"
+        again = picowatch_here(house.folder, "delete", "outbox/a", "outbox")
+        assert again.stderr == (
+            "0 pictures deleted. There is no '.' in the gallery. There is no 'a' in the gallery. "
+            "Did you mean 'ab'?\n"
+        )
         assert house.log().count("deleted, as requested") == (1 if at_once > 3 else 3)
     assert house.pictures() == ["ab/0001-5.png"]
     assert (house.outbox / "a/note.txt").exists()

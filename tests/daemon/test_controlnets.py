@@ -74,10 +74,7 @@ def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -
 
 
 def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> None:
-    """`image: picture` passes the picture to it; without that, it is the start image, too.
-
-    A renamed picture is still the same request.
-    """
+    """`image: picture` passes it; without that, the picture is the start image, too."""
     folders = {
         "follow": "size: picture\ncontrol: {image: picture, model: sketch}\n",
         "both": "image: picture\ncontrol: [{image: picture, model: sketch}]\n",

@@ -1,5 +1,6 @@
 """A ledger that is damaged or gone: nothing is lost and nothing is rendered twice."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.digest_engine import Batch
+from picowatch.errors import RenderFailed
+from picowatch.outbox.commands import Command, send
+from tests.digest_engine import Batch, fail_on_bad
 from tests.house import House
 
 RECIPES = {
@@ -44,16 +47,12 @@ def ledger(house: House) -> Path:
 
 
 def kept(house: House) -> list[Path]:
-    """Return damaged ledgers that were set aside."""
     return sorted(ledger(house).parent.glob("ledger.sqlite.damaged-????????-??????"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) -> None:
-    """Rendered pictures stay, random seeds included; the damaged file is kept.
-
-    So do those that were deleted, or edited by a program that kept no metadata.
-    """
+    """Random seeds included, and pictures that were deleted or lost their metadata."""
     for name, text in RECIPES.items():
         house.save(name, text)
     assert house.once()
@@ -71,38 +70,187 @@ def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) ->
     assert ("a new one is built from images.jsonl" in house.log()) == bool(kept(house))
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "new"),
-    [
-        ("a star\na {red|blue} dog\n", "a moon\na star\na {red|blue} dog\n", ["a moon"]),
-        ("a star\na star\n", "a star\na star\na star\n", ["a star"]),
-        ("a star\na moon\n", "a moon\n", []),
-    ],
-)
-def test_a_new_ledger_knows_entries_wherever_they_are_in_the_file(
-    house: House, before: str, after: str, new: list[str]
+PAIR = "- {prompt: one, seed: 1}\n- {prompt: two}\n"
+THREE = f"{PAIR}- {{prompt: three}}\n"
+BAD = "- {prompt: bad}\n"
+STAR_AND_DOG = "a star\na {red|blue} dog\n"
+SWEEP = "prompt: two\nsweep: {steps: [1, 2, 3]}\n"
+VARIED = "prompt: two\nsweep: {variation_strength: [0, 0.2]}\n"
+TEMPLATE = "photos/_pictures.yaml"
+Step = tuple[str, ...]
+RUN, LOSE = ("run",), ("lose",)
+SAVED: list[Step] = [("a.yaml", PAIR), RUN]
+STEPS_2, STEPS_3 = (("_defaults.yaml", f"steps: {count}\n") for count in (2, 3))
+# What is done in turn before the ledger is lost, and what is drawn after that.
+LOST: dict[str, tuple[list[Step], list[str]]] = {
+    "renamed before": ([*SAVED, ("move", "a.yaml", "b.yaml"), RUN], []),
+    "renamed unnoticed": ([*SAVED, ("move", "a.yaml", "b/b.yaml")], []),
+    "a folder is renamed, and a file edited there": (
+        [("a/a.yaml", PAIR), ("a/b.yaml", PAIR), RUN, ("move", "a", "b"), RUN, ("b/b.yaml", THREE)],
+        ["three"],
+    ),
+    "renamed, edited, and half of that is drawn": (
+        [*SAVED, ("move", "a.yaml", "b.yaml"), RUN, ("b.yaml", f"{THREE}{BAD}"), RUN], ["bad"],
+    ),
+    "renamed, and another file has its name": (
+        [*SAVED, ("move", "a.yaml", "b.yaml"), RUN, *SAVED], [],
+    ),
+    "its defaults changed": ([STEPS_2, *SAVED, STEPS_3], []),
+    "its defaults changed, and half was drawn": (
+        [STEPS_2, ("a.yaml", f"{PAIR}{BAD}"), RUN, STEPS_3], ["bad"],
+    ),
+    "a comment is new, its defaults changed, and it was renamed": (
+        [STEPS_2, *SAVED, ("a.yaml", f"{PAIR}# x\n"), RUN, STEPS_3, ("move", "a.yaml", "b.yaml")],
+        [],
+    ),
+    "its template changed": (
+        [(TEMPLATE, "prompt: a fox\ncount: 2\n"), ("draw", "photos/1.png"), RUN,
+         (TEMPLATE, "prompt: a cat\ncount: 3\n")], [],
+    ),
+    "its template asks for less": (
+        [(TEMPLATE, "prompt: a fox\ncount: 3\n"), ("draw", "photos/1.png"), RUN,
+         (TEMPLATE, "prompt: a cat\n")], [],
+    ),
+    "a photo is moved, and its template changed": (
+        [(TEMPLATE, "prompt: a fox\n"), ("draw", "photos/1.png"), RUN,
+         ("move", "photos/1.png", "photos/a/2.png"), (TEMPLATE, "prompt: a cat\ncount: 3\n")], [],
+    ),
+    "its bytes are those of a template, and it was renamed": (
+        [(TEMPLATE, "prompt: a fox\n"), ("a.yaml", "prompt: a fox\n"), RUN,
+         ("move", "a.yaml", "z.yaml")], [],
+    ),
+    "a higher count": ([("a.txt", "two\n"), RUN, ("a.txt", "two --count 3\n")], ["two"] * 2),
+    "a lower count, and a higher one later": (
+        [("a.txt", "two --count 6\n"), RUN, ("a.txt", "two --count 2\n"), RUN, LOSE, RUN,
+         ("a.txt", "two --count 8\n")], ["two"] * 2,
+    ),
+    "a value less in a sweep, and more later": (
+        [("a.yaml", SWEEP), RUN, ("a.yaml", SWEEP.replace("1, ", "")), RUN, LOSE, RUN,
+         ("a.yaml", SWEEP.replace("3]", "3, 4]"))], ["two"],
+    ),
+    "so of variations": (
+        [("a.yaml", f"seed: 1\n{VARIED}"), RUN,
+         ("a.yaml", f"seed: 1\n{VARIED.replace(']', ', 0.3]')}")], ["two"],
+    ),
+    "a higher count, of which half is drawn": (
+        [("a.txt", "two\n"), RUN, ("a.txt", "two --count 3\nbad\n"), RUN], ["bad"],
+    ),
+    "touched": ([*SAVED, ("touch", "a.yaml"), RUN], []),
+    "an entry is new": ([*SAVED, ("a.yaml", THREE)], ["three"]),
+    "a line is new before others": (
+        [("a.txt", STAR_AND_DOG), RUN, ("a.txt", f"a moon\n{STAR_AND_DOG}")], ["a moon"],
+    ),
+    "one of equal lines is new": (
+        [("a.txt", "a star\n" * 2), RUN, ("a.txt", "a star\n" * 3)], ["a star"],
+    ),
+    "the first line is gone": ([("a.txt", "a star\na moon\n"), RUN, ("a.txt", "a moon\n")], []),
+    "its pictures are deleted": ([*SAVED, ("delete",)], []),
+    "a copy of it": ([*SAVED, ("b.yaml", PAIR)], ["one", "two"]),
+    "two copies, of which one is renamed, and a third": (
+        [("b.yaml", PAIR), *SAVED, ("move", "a.yaml", "c.yaml"), ("d.yaml", PAIR)], ["one", "two"],
+    ),
+    "the same text in another file, after it was deleted": (
+        [*SAVED, ("remove", "a.yaml"), RUN, ("b.yaml", PAIR)], ["one", "two"],
+    ),
+    "so, after the new ledger has seen that it is gone": (
+        [("other.txt", STAR_AND_DOG), *SAVED, ("remove", "a.yaml"), LOSE, RUN, ("b.yaml", PAIR)],
+        ["one", "two"],
+    ),
+    "archived, and saved anew": ([("a.yaml", PAIR), ("archive",), ("a.yaml", PAIR)], ["two"]),
+    "the list is of an earlier version": ([*SAVED, ("earlier",)], []),
+    "so, and renamed unnoticed": (
+        [*SAVED, ("earlier",), ("move", "a.yaml", "b.yaml")], [],
+    ),
+    "refused at first, as its model is away": (
+        [*SAVED, ("move", "a.yaml", "b.yaml"), LOSE, ("checkpoint", "no"), RUN,
+         ("checkpoint", "demo")], [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("steps", "drawn"), LOST.values(), ids=LOST)
+def test_without_a_ledger_what_was_finished_is_not_drawn_again(
+    house: House, steps: list[Step], drawn: list[str]
 ) -> None:
-    """A line of images.jsonl says which entry its picture is of, and which of equal ones."""
-    house.save("a.txt", before)
-    assert house.once()
-    ledger(house).unlink()
-    house.engine.batches.clear()
-    house.save("a.txt", after)
+    """A save is known by its bytes, whatever its name, template and defaults are now."""
+    house.engine.before_batch = fail_on_bad
+    for step in steps if LOSE in steps else [*steps, LOSE]:
+        do(house, *step)
     for _ in "twice":
-        assert house.once()
-        assert house.started() == new
+        house.once()
+        assert house.started() == drawn
+        assert "nexpected error" not in house.log()
 
 
-def test_a_new_ledger_draws_the_same_text_in_another_file(house: House) -> None:
-    """It is a new request, though the file that had it is gone."""
-    path = house.save("job-1.yaml", "prompt: a corgi\nseed: 1\n")
+def do(house: House, name: str, *given: str) -> None:
+    """Do a step of `LOST`; any other name is that of a recipe to be saved."""
+    match name, *given:
+        case ("run",):
+            house.once()
+        case ("archive",):
+            house.once(when_done="archive")
+        case ("lose",):
+            ledger(house).unlink()
+            house.engine.batches.clear()
+        case ("move", old, new):
+            (house.inbox / new).parent.mkdir(exist_ok=True)
+            (house.inbox / old).rename(house.inbox / new)
+        case ("touch", path):
+            (house.inbox / path).touch()
+        case ("remove", path):
+            (house.inbox / path).unlink()
+        case ("delete",):
+            for picture in house.pictures():
+                (house.outbox / picture).unlink()
+        case ("earlier",):
+            lines = [{**line, "entry_digest": ""} for line in house.listed()]
+            text = "".join(f"{json.dumps(line)}\n" for line in lines)
+            (house.outbox / "images.jsonl").write_text(text)
+        case ("draw", path):
+            house.draw(path)
+        case ("checkpoint", model):
+            house.save("_defaults.yaml", f"checkpoint: {model}\n")
+        case _:
+            house.save(name, given[0])
+
+
+def test_a_save_that_was_drawn_in_part_goes_on_with_its_newest_seeds(house: House) -> None:
+    """Also if its template reads otherwise now."""
+    house.save(TEMPLATE, "prompt: a fox\ncount: 4\n")
+    house.draw("photos/1.png")
     assert house.once()
-    path.unlink()
+    done = len(house.engine.batches) + 2
+
+    def fail_later(batch: Batch) -> None:
+        if len(house.engine.batches) > done:
+            raise RenderFailed("Bad.")
+
+    house.engine.before_batch = fail_later
+    send(house.outbox, Command("retry all", "photos"))
+    house.once(batch_size=1)
+    newest = [line["seed"] for line in house.listed()][4:]
     ledger(house).unlink()
-    house.save("job-2.yaml", "prompt: a corgi\nseed: 1\n")
-    for _ in "twice":
-        assert house.once()
-        assert house.started() == ["a corgi"] * 2
+    house.save(TEMPLATE, "prompt: a cat\ncount: 4\n")
+    house.engine.before_batch = lambda batch: None
+    assert house.once()
+    last = [(line["seed"], line["prompt"]) for line in house.listed()][6:]
+    assert last == [(newest[0] + 2, "a cat"), (newest[0] + 3, "a cat")]
+
+
+def test_any_picture_of_a_sweep_tells_the_seed_that_was_drawn(house: House) -> None:
+    """Here the first two images fail, and the others have another seed."""
+
+    def fail_at_first(batch: Batch) -> None:
+        if len(house.engine.batches) < 3:
+            raise RenderFailed("Bad.")
+
+    house.engine.before_batch = fail_at_first
+    house.save("a.yaml", "prompt: a cat\ncount: 2\nsweep: {steps: [2, 3]}\n")
+    house.once(batch_size=1)
+    ledger(house).unlink()
+    assert house.once(batch_size=1)
+    seeds = [line["seed"] for line in house.listed()]
+    assert seeds == [seeds[0]] * 2 + [seeds[0] - 1] * 2
 
 
 def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> None:

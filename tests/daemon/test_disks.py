@@ -12,20 +12,13 @@ from typing import Any
 
 import pytest
 
-from picowatch.daemon import finish
-from picowatch.files.attempt import Attempts
-from picowatch.ledger.ledger import Ledger
+from picowatch.daemon import followups
+from picowatch.files.atomic import write_atomically
+from picowatch.files.essential import Writing
+from picowatch.inbox import named_pictures
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
-from tests.daemon.processes import (
-    disk,
-    ends,
-    fill,
-    process,
-    remount,
-    stopped,
-    without_privileges,
-)
+from tests.daemon.processes import disk, ends, fill, process, remount, stopped, without_privileges
 from tests.house import House, wait_for
 from tests.outcome import faults
 
@@ -38,9 +31,9 @@ SEEDS = [*range(1, 6), *range(11, 41)]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let picowatch retry sooner."""
-    monkeypatch.setattr("picowatch.files.attempt.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.files.essential.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.accept.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.ledger.ledger.LOCK_SECONDS", 0.01)
 
 
@@ -147,54 +140,51 @@ def test_trouble_of_two_engines_is_said_once(
 ) -> None:
     """A successful write of one does not end the other's trouble."""
     caplog.set_level("INFO", "picowatch")
-    attempts = Attempts(threading.Event(), tmp_path)
+    writing = Writing(threading.Event(), tmp_path)
     full = OSError(errno.ENOSPC, "No space left on device")
+    one, other = ("thread", "one"), ("thread", "other")
     for _ in range(3):
-        attempts.refused("thread", "one", full, is_alone=False)
-        attempts.worked("thread", "other")
-        attempts.refused("thread", "other", full, is_alone=False)
+        writing.refused(one, full)
+        writing.works(other)
+        writing.refused(other, full)
     assert caplog.text.count("cannot write") == 1
-    attempts.worked("thread", "other")
-    assert attempts.trouble and "continuing" not in caplog.text
-    attempts.worked("thread", "one")
+    writing.works(other)
+    assert writing.trouble and "continuing" not in caplog.text
+    writing.works(one)
     assert caplog.text.count("; continuing") == 1
-    assert not attempts.trouble
+    assert not writing.trouble
 
 
-def test_an_error_file_goes_with_a_recipe_that_the_ledger_never_had(
+def test_a_disk_that_fills_as_a_start_image_is_copied_refuses_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk filled up between the two, and the recipe was renamed meanwhile."""
-    is_full, keep = threading.Event(), Ledger._keep
+    """The picture may be open meanwhile, but the fault is not its own."""
+    write, refused = write_atomically, [OSError(errno.ENOSPC, "No space left")]
 
-    def keep_or_fail(database: Ledger, depth: int) -> None:
-        if not depth and is_full.is_set() and house.error("a.yaml"):
-            database._undo(depth)
-            raise sqlite3.OperationalError("database or disk is full")
-        keep(database, depth)
+    def full_once(path: Path, content: Any) -> None:
+        if refused:
+            raise refused.pop()
+        write(path, content)
 
-    monkeypatch.setattr(Ledger, "_keep", keep_or_fail)
-    with house.running():
-        is_full.set()
-        path = house.save("a.yaml", "promt: a typo\n")
-        wait_for(lambda: "disk is full; waiting" in house.log(), "the trouble")
-        path.rename(house.inbox / "b.yaml")
-        is_full.clear()
-        wait_for(lambda: house.error("b.yaml"), "the error file")
-        wait_for(lambda: not house.error("a.yaml"), "the end of the other")
+    monkeypatch.setattr(named_pictures, "write_atomically", full_once)
+    house.draw("start.png")
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsize: 64x64\nimage: start.png\n")
+    assert house.once()
+    assert not refused and house.seeds() == [1]
+    assert house.error("a.yaml") is None
 
 
 @pytest.mark.parametrize("how", ["full", "locked"])
 def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str) -> None:
     """It has exit code 1 and no traceback; the next run renders what is missing."""
-    said = {"full": "[Errno 28] No space left on device", "locked": "database is locked"}[how]
+    said = {"full": FULL, "locked": ": database is locked"}[how]
     with disk(house.outbox):
         assert house.once()
         house.save("a.yaml", SMALL)
         with full(house, 0) if how == "full" else locked(house):
             ended = picowatch(house.folder, "run", "--once", program=DIGESTS)
         assert ended.returncode == 1
-        assert f": {said}" in ended.stderr
+        assert said in ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr
         fills: list[Path] = []
         house.engine.before_batch = lambda batch: fills.append(fill(house.outbox))
@@ -248,10 +238,7 @@ def test_a_single_run_waits_ten_settle_times_for_the_inbox(house: House, what: s
 
 
 def test_a_read_only_outbox_is_waited_for(house: House) -> None:
-    """Somebody removed the permission, or the system remounted the disk after an error.
-
-    In a new outbox it is a mistake: a service's unit may forbid writing there.
-    """
+    """In a new outbox it is a mistake: a service's unit may forbid writing there."""
     with disk(house.outbox):
         remount(house.outbox, "ro")
         ended = picowatch(house.folder, "run")
@@ -291,7 +278,7 @@ def test_recipes_that_wait_for_a_folder_do_not_use_up_a_round(
         return archive(outbox, file, *others)
 
     monkeypatch.setattr(Outbox, "archive", refuse)
-    monkeypatch.setattr(finish, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(followups, "SLICE_SECONDS", 0.0)
     with house.running(when_done="archive"):
         house.save("a.yaml", SMALL)
         wait_for(lambda: "cannot write a: Permission denied; waiting" in house.log(), "the first")

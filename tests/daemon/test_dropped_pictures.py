@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pillow_heif
@@ -16,9 +15,10 @@ from PIL import ExifTags, Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
-from picowatch.inbox import reading, watch
+from picowatch.inbox import read as read_module
+from picowatch.inbox import watch
 from picowatch.inbox.scan import Scan, scan
-from picowatch.outbox.start_images import NamedPictures
+from picowatch.outbox.commands import Command, send
 from picowatch.recipe.parts import Cutout
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
 from tests.outcome import error_files
@@ -48,7 +48,6 @@ Results = dict[str, dict[str, Any] | None]
 
 
 def each(number: int, *names: str) -> Files:
-    """Return the same picture under several names."""
     return dict.fromkeys(names, number)
 
 
@@ -83,6 +82,12 @@ DROPPED: dict[str, tuple[Files, Results]] = {
          "frames/2.png": {"prompt": "a corgi", "steps": 5, "seed": 9, "mask_hash": ""},
          "frames/3.png": {"prompt": "a tree", "steps": 4}},
     ),
+    "a text is a note where pictures are only finished": (
+        {"up/_pictures.yaml": "upscale: {model: demo-compact, scale: 2}\nsteps: 9\n---\n"
+         "cutout: true\n", "up/1.png": 1, "up/1.txt": "for the client"},
+        {"up/1.png": {"prompt": "for the client", "steps": 9},
+         "up/1-2.png": {"prompt": "", "draws": False}},
+    ),
     "features of recipes hold": (
         {"frames/_pictures.yaml": "prompt: a corgi\nseed: 1\nsize: picture\n"
          "sweep: {steps: [1, 2]}\n---\nprompt: a star\nseed: 1\nhires: true\n",
@@ -113,9 +118,7 @@ def test_pictures_in_the_inbox_itself_are_told_and_not_run(house: House) -> None
     """A template there is refused, with the remedy."""
     put(house, {"1.png": 1})
     assert house.once()
-    assert (
-        "the inbox is not run: it has pictures, but no recipe and no _pictures.yaml" in house.log()
-    )
+    assert "1.png is not run: a picture here is used only if a recipe names it." in house.log()
     put(house, {"_pictures.yaml": CORGI, "a.yaml": STAR})
     assert not house.once()
     assert house.pictures() == ["a/0001-7.png"]
@@ -222,14 +225,14 @@ def test_no_picture_is_rendered_with_a_template_that_is_being_written(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its writer may begin after the scan that found the picture."""
-    read, pictures = reading.read, list[str]()
+    read, pictures = read_module.read, list[str]()
 
-    def write(root: Path, folder: str, path: str, *others: Any, **named: Any) -> Any:
+    def write(inbox: Any, folder: str, path: str, *others: Any, **named: Any) -> Any:
         if path == "frames/1.png":
             pictures.append(path)
         if pictures == [path]:
             house.save("frames/_pictures.yaml", STAR.replace("a star", "a st"))
-        saved = read(root, folder, path, *others, **named)
+        saved = read(inbox, folder, path, *others, **named)
         if pictures == [path]:
             house.save("frames/_pictures.yaml", STAR)
         return saved
@@ -241,25 +244,6 @@ def test_no_picture_is_rendered_with_a_template_that_is_being_written(
         house.draw("frames/1.png")
         wait_for(lambda: len(house.pictures()) == 2)
     assert house.prompts() == ["a corgi", "a star"]
-
-
-def test_a_picture_that_is_moved_while_it_is_looked_at_is_not_refused(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its new name is accepted instead."""
-    size, moved = NamedPictures.size, list[Path]()
-
-    def move(pictures: NamedPictures, path: str) -> Any:
-        if not moved:
-            moved.append((house.inbox / path).rename(house.inbox / "frames/2.png"))
-        return size(pictures, path)
-
-    monkeypatch.setattr(NamedPictures, "size", move)
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
-    with house.running():
-        wait_for(lambda: house.pictures() == ["frames/2.png"])
-    assert moved
-    assert "cannot be used" not in house.log()
 
 
 def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
@@ -315,31 +299,20 @@ def test_the_texts_of_pictures_are_no_recipes_once_their_template_has_gone(house
 # -- what cannot be used
 
 
-def test_each_file_that_is_ignored_is_told_once(house: House) -> None:
-    """Pictures of other formats have errors; the rest has a warning in the log for each start.
-
-    Systems' and programs' own files are junk.
-    """
-    junk = ("Thumbs.db", ".DS_Store", "2.png.part", "2.jpg.crdownload", "desktop.ini", "a.tmp",
-            "1.xmp", "._e.tga")  # fmt: skip
-    others = ("frames/b.JXL", "frames/a.cr2", "frames/deep/c.tga", "elsewhere/d.psd")
-    ignored = ("frames/d.json", "frames/deep/e.CSV")
+def test_pictures_in_other_formats_have_errors_each(house: House) -> None:
+    """The rest has a warning in the log for each start; systems' and programs' own files none."""
+    junk = ("Thumbs.db", ".DS_Store", "2.png.part", "desktop.ini", "1.xmp", "._e.tga")
+    others = ("frames/b.JXL", "frames/a.cr2", "frames/deep/c.tga")
     put(house, {"frames/_pictures.yaml": CORGI, **each(1, "frames/1.png", "frames/._1.png")})
-    put(house, dict.fromkeys([*(f"frames/{name}" for name in junk), *others, *ignored], "other"))
-    put(house, {"frames/1.txt": "", **each(1, "lost/1.png", "lost/2.png", "here.png")})
+    put(house, dict.fromkeys([*(f"frames/{name}" for name in junk), *others], "other"))
+    put(house, {"frames/deep/e.CSV": "other", "frames/1.txt": ""})
     for starts in (1, 2):
         assert house.once() is (starts == 2), "errors are told once"
-        for said in (
-            "frames/d.json is not run: recipes belong in a folder without _pictures.yaml",
-            "frames/deep/e.CSV is not run: recipes belong in a folder without _pictures.yaml",
-            "lost is not run: it has pictures, but no recipe and no _pictures.yaml",
-        ):
-            assert house.log().count(said) == starts
-        assert house.log().count("is not run:") == 4 * starts
+        said = "frames/deep/e.CSV is not run: recipes belong in a folder without _pictures.yaml"
+        assert house.log().count(said) == house.log().count("is not run:") == starts
     assert house.pictures() == ["frames/1.png"]
     assert errors(house) == ["frames/a.cr2", "frames/b.JXL", "frames/deep/c.tga"]
     assert "Readable formats: PNG, JPEG" in (house.error("frames/b.JXL") or "")
-    assert "the inbox is not run" not in house.log(), "it may be a recipe's start image"
     for name in ("a.cr2", "b.JXL"):
         (house.inbox / "frames" / name).unlink()
     assert house.once()
@@ -365,10 +338,7 @@ def test_a_template_without_its_underscore_is_told_to_be_renamed(house: House) -
 def test_a_raw_photo_is_refused_by_its_name_although_its_thumbnail_can_be_read(
     house: House,
 ) -> None:
-    """RAW files of most cameras are TIFFs that hold a thumbnail; a recipe may not name one either.
-
-    A JPEG that has the name of a JPEG XL is told to take its own ending.
-    """
+    """Of most cameras they are TIFFs. A JPEG that is called .jxl is to take its own ending."""
     house.draw("frames/thumbnail.tif")
     house.draw("frames/phone.jpg")
     (house.inbox / "frames/thumbnail.tif").rename(house.inbox / "frames/DSC1.NEF")
@@ -391,15 +361,12 @@ def test_a_raw_photo_is_refused_by_its_name_although_its_thumbnail_can_be_read(
 def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error stays until the picture is deleted or replaced; it is not read in every round.
-
-    One that is copied slowly waits without an error through pauses, even if it is empty.
-    """
+    """It is not read in every round. One that is copied slowly waits through pauses."""
     reads: list[str] = []
 
-    def counted(root: Path, folder: str, path: str, *rest: Any, **named: Any) -> Any:
+    def counted(inbox: Any, folder: str, path: str, *rest: Any, **named: Any) -> Any:
         reads.append(path)
-        return reading.read(root, folder, path, *rest, **named)
+        return read_module.read(inbox, folder, path, *rest, **named)
 
     monkeypatch.setattr(inbox_module, "read", counted)
     bad = {"frames/bad.png": "no picture", "frames/gone.jpg": "no picture", "frames/empty.png": ""}
@@ -538,10 +505,7 @@ WITH_STYLE = f"{CORGI}control: {{image: style.png, model: demo-sketch}}\n"
 
 
 def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> None:
-    """One error file says so, until it comes; it is no photo itself, beside the template or above.
-
-    Photos in subfolders have the template's picture, also if one of them has the same name.
-    """
+    """It is no photo itself, and that of subfolders, too, whatever has the same name there."""
     put(house, {"frames/_pictures.yaml": WITH_STYLE, **each(1, "frames/1.png", "frames/a/2.png")})
     assert not house.once()
     assert errors(house) == ["frames/_pictures.yaml"]
@@ -596,22 +560,53 @@ def test_check_lists_what_pictures_would_render(
     put(house, {"frames/10.txt": "a star", "frames/3.yaml": "stesp: 3\n"})
     put(house, {"frames/bad.jpg": "no picture", "frames/phone.HEIC": "heic"})
     assert check(house.settings(), [path], as_json=True) == 1
-    shown = capsys.readouterr()
-    images = json.loads(shown.out)
-    assert [(image["image"], image["prompt"], image["width"]) for image in images] == [
+    found = json.loads(capsys.readouterr().out)
+    assert [(image["image"], image["prompt"], image["width"]) for image in found["images"]] == [
         ("frames/2.png", "a corgi", 64), ("frames/10.png", "a star", 64),
         ("frames/a/9.png", "a corgi", 64),
     ]  # fmt: skip
-    assert "frames/bad.jpg: It is not a picture" in shown.err
-    assert "frames/phone.HEIC: " in shown.err
-    assert "inbox/frames/3.yaml, line 1" in shown.err
+    assert [(one["file"].rpartition("/")[2], one["line"]) for one in found["problems"][:3]] == [
+        ("3.yaml", 1), ("bad.jpg", 0), ("phone.HEIC", 0),
+    ]  # fmt: skip
+    assert check(house.settings(), [path], as_json=False) == 1
+    said = capsys.readouterr().err
+    assert "frames/bad.jpg: It is not a picture" in said
+    assert "inbox/frames/3.yaml, line 1" in said
     assert check(house.settings(), [house.inbox / "frames/10.png"], as_json=True) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 1
+    assert len(json.loads(capsys.readouterr().out)["images"]) == 1
     assert check(house.settings(), [house.inbox / "other/1.png"], as_json=False) == 1
     assert "There is no _pictures.yaml in its folder" in capsys.readouterr().err
     path.write_text("prompt: a corgi\nsteps: 0\n")
     assert check(house.settings(), [path], as_json=False) == 1
     assert "frames/_pictures.yaml, line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_command", [False, True])
+def test_a_result_has_its_pictures_name_whenever_that_is_free(
+    house: House, by_command: bool
+) -> None:
+    """The gallery shows the new ones in their place. A rebuilt ledger knows whose file it is."""
+
+    def saved(seed: int, kind: str = "png") -> list[str]:
+        house.save("p/_pictures.yaml", f"prompt: a corgi\nseed: {seed}\nformat: {kind}\n")
+        house.draw("p/a.png")
+        assert house.once()
+        return house.pictures("p")
+
+    for seed, kind in ((1, "png"), (2, "png"), (3, "webp"), (1, "png")):
+        for picture in house.pictures("p"):
+            if by_command:
+                assert house.answer("delete", None, picture).done
+            else:
+                (house.outbox / picture).unlink()
+        assert saved(seed, kind) == [f"p/a.{kind}"]
+        assert house.request(f"p/a.{kind}").seed == seed
+        pages = sorted((house.outbox / ".picowatch/gallery").glob("page-*.js"))
+        assert f'"seed": {seed}' in pages[-1].read_text().splitlines()[-1]
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    assert saved(1) == ["p/a.png"]
+    assert saved(2) == ["p/a-2.png", "p/a.png"]
+    assert house.request("p/a-2.png").seed == 2
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
@@ -636,6 +631,28 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     assert house.once(when_done=when_done)
     again = house.request("frames/1-2.png")
     assert (again.prompt, again.mask) == ("a star", "")
+
+
+def test_a_photo_is_not_cut_out_by_the_demo_models_cutout(house: House) -> None:
+    """Unless that is named: it would smear it. Drawings are."""
+    house.save("cut/_pictures.yaml", "cutout: true\n")
+    house.draw("cut/drawn.png")
+    make = Image.Exif()
+    make[ExifTags.Base.Make] = "Canon"
+    Image.new("RGB", (64, 72), "red").save(house.inbox / "cut/camera.jpg", exif=make)
+    Image.effect_noise((300, 200), 60).convert("RGB").save(house.inbox / "cut/noise.jpg")
+    for name in ("large.png", "large-too.jpg"):
+        Image.new("L", (2100, 2000)).save(house.inbox / "cut" / name)
+    assert not house.once()
+    assert house.pictures() == ["cut/drawn.png"]
+    assert error_files(house.outbox) == {
+        *("cut/camera.jpg", "cut/large.png", "cut/large-too.jpg", "cut/noise.jpg")
+    }
+    assert "a photo needs a cutout model, and none is installed" in house.log()
+    house.save("cut/_pictures.yaml", "cutout: demo-cutout\n")
+    send(house.outbox, Command("retry", "cut"))
+    assert house.once()
+    assert len(house.pictures()) == 5
 
 
 def test_a_template_may_only_cut_out(house: House) -> None:

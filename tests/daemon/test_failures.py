@@ -25,10 +25,7 @@ from tests.house import HeldEngine, House, wait_for
 def test_an_image_that_fails_takes_no_other_along(
     house: House, error: Exception, times: int, said: str
 ) -> None:
-    """Others of its batch are rendered; the error file has seed and reason. One death is harmless.
-
-    The log says once that the engine died with a batch, however many images that had.
-    """
+    """One death of the engine is harmless, and logged once for the whole batch."""
     left = [error] * times
 
     def fail(batch: Batch) -> None:
@@ -74,7 +71,7 @@ def test_warnings_of_recipe_and_engine_stand_beside_the_pictures_once(
     house.save("b.txt", f"{a1111}, Face restoration: GFPGAN")
     assert house.once()
     warning, other = (house.outbox / f"{name}.txt.warning.txt" for name in "ab")
-    assert warning.read_text() == "inbox/\n\nThe LoRA 'x' has parts that do nothing.\n"
+    assert warning.read_text() == "inbox/a.txt\n\nThe LoRA 'x' has parts that do nothing.\n"
     assert "Face restoration" in other.read_text()
     assert "warning b.txt: " in house.log()
     house.save("a.txt", "a corgi --seed 1\n")
@@ -87,7 +84,6 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
     """Even after a restart: corrected, deleted, renamed to something else, or retried."""
 
     def wrong() -> set[str]:
-        """Return the recipes in status.json's errors."""
         lines = house.status()["errors"]
         return {line.partition(",")[0].partition(":")[0].removeprefix("inbox/") for line in lines}
 

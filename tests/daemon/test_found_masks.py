@@ -7,8 +7,7 @@ import pytest
 from picowatch.metadata import read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.recipe.parts import Find
-from tests.daemon.processes import process
-from tests.house import House, wait_for
+from tests.house import House
 
 TEMPLATE = "prompt: red\nseed: 1\nsize: 64x64\nmask: {find: the sky, preview: true}\n"
 
@@ -56,7 +55,6 @@ def test_that_nothing_was_found_is_told_once(house: House, template: str) -> Non
 
 
 def test_other_words_are_another_request(house: House) -> None:
-    """The same words draw nothing twice."""
     assert house.once(batch_size=4)
     assert house.answer("retry all", "sky").done
     assert len(published(house)) == 4
@@ -67,7 +65,6 @@ def test_other_words_are_another_request(house: House) -> None:
 
 
 def test_a_sweep_shows_each_phrase(house: House) -> None:
-    """With the words on its contact sheet."""
     swept = 'mask: {find: x}\nsweep: {"mask: find": [hat, bow tie]}\n'
     house.save("a.yaml", f"prompt: red\nimage: sky/1.png\nseed: 1\nsize: 64x64\n{swept}")
     assert house.once(batch_size=4), house.error("a.yaml")
@@ -78,21 +75,3 @@ def test_a_sweep_shows_each_phrase(house: House) -> None:
     ]
     axes = json.loads(read_texts(house.outbox / sheet)[SHEET_KEYWORD])["axes"]
     assert axes == [{"label": "mask: find", "values": ["hat", "bow tie"]}]
-
-
-def test_a_kill_in_the_middle_changes_nothing_of_it(house: House) -> None:
-    """Each picture is there once, with what was found in it, and a second phrase begins anew."""
-    with process(house):
-        wait_for(house.listed, "the first picture")
-    house.save("sky/_pictures.yaml", TEMPLATE.replace("the sky", "the sea"))
-    assert house.once(), house.error("sky/_pictures.yaml")
-    assert {line["recipe"]: line["found"] for line in house.listed()} == {
-        "sky/1.png": 1,
-        "sky/2.png": 1,
-        "sky/bare-3.png": 0,
-        "sky/bare-4.png": 0,
-    }
-    assert len(house.listed()) == 4
-    assert house.answer("retry all", "sky").done
-    words = [(line["recipe"], line["mask"]["find"]) for line in house.listed()]
-    assert len({*words}) == len(words) == 8

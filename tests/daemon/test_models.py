@@ -11,7 +11,7 @@ import pytest
 
 from picowatch.catalog import hashes
 from picowatch.commands.check import check
-from picowatch.daemon import accept, answer, worker
+from picowatch.daemon import accept, save_outcome, worker
 from picowatch.errors import RenderFailed
 from picowatch.recipe import read_recipes
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
@@ -73,15 +73,39 @@ def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
         return read_recipes(name, *arguments)
 
     monkeypatch.setattr(hashes, "_digest", slow)
-    monkeypatch.setattr(answer, "read_recipes", counted)
+    monkeypatch.setattr(save_outcome, "read_recipes", counted)
     for number in range(40):
         house.save(f"{number}.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
     with house.running():
         wait_for(lambda: len(read) == 40, "their first reading")
-        house.wait_for_rounds(20)
+        house.wait_for_rounds(5)
         assert max(read.values()) == 1
         go_on.set()
         wait_for(lambda: len(house.pictures()) == 40, "all pictures")
+
+
+@pytest.mark.parametrize(
+    ("folder", "recipe"),
+    [
+        ("loras", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n"),
+        ("loras", "prompt: a <lora:new:1>\nsize: 64x64\ncheckpoint: demo\n"),
+        ("checkpoints", f"{SMALL}checkpoint: new\n"),
+        ("wildcards", "prompt: a __new__\nsize: 64x64\ncheckpoint: demo\n"),
+    ],
+)
+def test_a_missing_model_that_comes_is_noticed(house: House, folder: str, recipe: str) -> None:
+    """The recipe need not be saved again."""
+    house.save("new.yaml", recipe)
+    with house.running():
+        wait_for(lambda: "'new" in (house.error("new.yaml") or ""), "the refusal")
+        if folder == "wildcards":
+            (house.models / "wildcards").mkdir()
+            (house.models / "wildcards/new.txt").write_text("cat\n")
+        else:
+            shapes = kohya_lora_shapes() if folder == "loras" else checkpoint_shapes()
+            write_model(house.models / folder / "new.safetensors", shapes)
+        wait_for(lambda: house.pictures("new"), "the picture")
+    assert house.error("new.yaml") is None
 
 
 def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
@@ -98,7 +122,7 @@ def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
         return read_recipes(name, *arguments)
 
     monkeypatch.setattr(accept, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(answer, "read_recipes", slow)
+    monkeypatch.setattr(save_outcome, "read_recipes", slow)
     house.save("live/_defaults.yaml", "priority: 10\n")
     for number in range(40):
         os.utime(house.save(f"crowd/{number:03}.yaml", SMALL), (1e9, 1e9))

@@ -18,7 +18,7 @@ from picowatch.commands.run import run
 from picowatch.daemon.build import check_folders
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
-from picowatch.ledger import outstanding
+from picowatch.ledger import followups
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.settings import FOLDERS, load_settings
@@ -30,10 +30,7 @@ OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
 
 
 def test_it_starts_over_in_the_same_process(house: House) -> None:
-    """What is lost is made again, and a valid save of the settings applies, all of them.
-
-    The queue continues in the same process, which says why it starts over and keeps its lock.
-    """
+    """What is lost is made again, and saved settings apply, while it keeps its lock."""
     state, log = house.outbox / ".picowatch", house.outbox / "picowatch.log"
     house.save("notes.md", "not a recipe")
 
@@ -68,10 +65,7 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
 
 
 def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> None:
-    """All settings stay as they were, as the error says. A first start with the file ends.
-
-    Nobody has named the models folder, so it need not be there.
-    """
+    """All settings stay as they were. Nobody named the models folder: it need not be there."""
     log, error = house.outbox / "picowatch.log", house.outbox / "settings.error.txt"
     file = house.folder / "picowatch.yaml"
     file.write_text("format: webp\nexecutor: local:2\n")
@@ -85,7 +79,7 @@ def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> N
         house.save("a.txt", "one --seed 3\n")
         wait_for(lambda: house.pictures() == ["a/0001-3.webp"], "the picture")
         assert "'webq'" in error.read_text()
-        assert len(house.status()["engines"]) == 2
+        wait_for(lambda: len(house.status()["engines"]) == 2, "its engines")
         process.terminate()
         assert process.wait(60) == 0
     assert picowatch(house.folder, "run", program=DIGESTS).returncode == 2
@@ -100,7 +94,7 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
         raise LedgerCorrupt("The ledger is damaged.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(outstanding, "todo", unreadable)
+        patched.setattr(followups, "todo", unreadable)
         assert run(house.settings(), False, house.make_engine) == FAILED
     assert house.log().count("The ledger is damaged. It is kept as ledger.sqlite.damaged-") == 2
     assert house.once()
@@ -111,8 +105,7 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
 
 @pytest.fixture
 def file(house: House, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
-    """Return a settings file that is checked often."""
-    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     path = house.folder / "picowatch.yaml"
     path.write_text(OWN)
     flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
@@ -225,10 +218,7 @@ def test_settings_that_cannot_work_keep_the_old_ones(
     (folder / "loop").symlink_to("loop")
     (folder / "other").mkdir()
     lock = OutboxLock(folder / "other")
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        house.running(settings_file=whole_file),
-    ):
+    with socket.create_server(("127.0.0.1", 0)) as taken, house.running(settings_file=whole_file):
         port = taken.getsockname()[1]
         for count, (setting, why) in enumerate(CANNOT_WORK.items(), 1):
             name, _, value = setting.format(folder=folder, taken=port).partition(": ")
@@ -292,31 +282,6 @@ def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
         ends(process)
     formats = Counter(Path(line["file"]).suffix for line in house.listed())
     assert formats == {".png": 1, ".webp": 7}
-
-
-def test_make_of_a_folder_counts_what_was_rendered_before_it_starts_over(house: House) -> None:
-    """A picture that was archived before is part of its answer."""
-    file, hold = house.folder / "picowatch.yaml", house.folder / "hold"
-    own = "batch_size: 1\nsettle_seconds: 0.05\nwhen_done: archive\n"
-    file.write_text(own)
-    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 1\n")
-    for number in range(8):
-        house.draw(f"photos/{number}.png", "red")
-    hold.touch()
-    with started(house.folder, "run", program=DIGESTS) as process:
-        wait_for(lambda: (house.status()["images"] or {}).get("running"), "the first picture")
-        with ThreadPoolExecutor() as makes:
-            made = makes.submit(picowatch, house.folder, "make", "inbox/photos", program=DIGESTS)
-            commands = house.outbox / ".picowatch/commands"
-            wait_for(lambda: [*commands.glob("*.json")], "the command")
-            file.write_text(f"{own}format: webp\n")
-            wait_for(lambda: "takes effect after the batch" in house.log(), "the save")
-            hold.unlink()
-            answer = made.result()
-        ends(process)
-    assert answer.returncode == 0
-    assert "starts over" in house.log()
-    assert len(answer.stdout.splitlines()) == 8
 
 
 def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: SettingsFile) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from picowatch.daemon import publish
 from picowatch.daemon.dropped import DroppedPictures
 from picowatch.engine.process.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
+from picowatch.outbox import encoding_apart
 from picowatch.outbox.encoding import encoded
 from tests.digest_engine import Batch, DigestEngine, fail_on_bad
 from tests.house import PATIENCE, House, wait_for
@@ -164,7 +164,7 @@ def test_the_pictures_of_a_batch_are_compressed_at_once(
         both.wait()
         return encoded(*given, **named)
 
-    monkeypatch.setattr(publish, "encoded", encoded_together)
+    monkeypatch.setattr(encoding_apart, "encoded", encoded_together)
     house.save("corgi.yaml", "prompt: a corgi\ncount: 2\n")
     assert house.once(batch_size=2)
     assert len(house.pictures()) == 2

@@ -1,6 +1,5 @@
 """Pictures that recipes name: start images, which are copied, and those with settings."""
 
-import hashlib
 import json
 
 import pytest
@@ -12,7 +11,7 @@ from picowatch.metadata import read_texts
 from picowatch.outbox.commands import Command, send
 from tests.digest_engine import Batch
 from tests.engine.tiny_flows import tiny_flow
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 1\nimage: start.png\n"
 
@@ -96,7 +95,7 @@ def test_the_size_of_the_picture_is_rounded_and_capped(
     house.draw("start.png", size=size)
     path = house.save("a.yaml", f"prompt: a corgi\nseed: 7\nimage: start.png\n{rest}\n")
     assert check(house.settings(), [path], as_json=True) == 0
-    (image,) = json.loads(capsys.readouterr().out)
+    (image,) = json.loads(capsys.readouterr().out)["images"]
     assert (image["width"], image["height"]) == rendered
 
 
@@ -116,34 +115,6 @@ def test_a_sideways_photo_stands(house: House) -> None:
 
 
 # -- copies
-
-
-def test_what_was_requested_is_rendered_whatever_happens_to_the_start_image(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A copy is kept from the acceptance of the save as long as an image needs it."""
-    monkeypatch.setattr("picowatch.daemon.daemon.TIDY_SECONDS", 0.0)
-    folder = house.outbox / ".picowatch/start-images"
-    hold = HeldEngine(house)
-    hashes = {
-        name: hashlib.sha256(house.draw(f"{name}.png", colour).read_bytes()).hexdigest()
-        for name, colour in {"a": "red", "b": "blue", "c": "green"}.items()
-    }
-    with house.running(batch_size=1):
-        house.save("a.yaml", "prompt: a star\nimage: a.png\n")
-        hold.wait_until_held()
-        writing = folder / ".picowatch-0.tmp"
-        writing.touch()
-        house.save("b.yaml", "prompt: a star\nimage: b.png\n")
-        wait_for(lambda: house.status()["images"]["queued"] == 1, "the second one")
-        house.save("b.yaml", "prompt: a star\nimage: c.png\n")
-        needed = {folder / hashes["a"], folder / hashes["c"], writing}
-        wait_for(lambda: {*folder.iterdir()} == needed, "the end of what was replaced")
-        (house.inbox / "c.png").unlink()
-        hold.release()
-        wait_for(lambda: {*folder.iterdir()} == {writing}, "the end of all")
-    used = {request.image_hash for request in house.requests()}
-    assert used == {hashes["a"], hashes["c"]}
 
 
 def test_a_retry_after_a_restart_finds_the_picture(house: House) -> None:
@@ -192,10 +163,7 @@ def test_a_recipe_is_answered_anew_when_its_missing_pictures_appear(house: House
 
 @pytest.mark.parametrize("folder", ["", "other/"])
 def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House, folder: str) -> None:
-    """In any folder, its own fields override the picture's, whose start image is used, too.
-
-    A file of the same name beside the new recipe is not taken for it.
-    """
+    """Its start image is used, too, not a file of the same name beside the new recipe."""
     for place, colour in {"pets/": "red", "": "green", "other/": "blue"}.items():
         house.draw(f"{place}dog.png", colour)
     house.draw("pets/mask.png", "white")

@@ -75,10 +75,7 @@ HEARTS = "prompt: a {red|green} heart\nseed: 7"
 def test_a_sheet_says_what_its_pictures_differ_in(
     house: House, recipe: str, axis: list[str] | None, labels: list[str] | None
 ) -> None:
-    """With several seeds in a sweep, they are the first axis.
-
-    A label has the words drawn for its seed and, if wanted, its seconds without loading.
-    """
+    """Labels have the words drawn for a seed and, if wanted, the seconds without loading."""
     house.engine.timings = {"load": 9.0, "denoise": 0.4, "decode": 0.1}
     prompt = "" if "prompt" in recipe else "prompt: a corgi\n"
     told = told_by_its_sheet(house, f"{prompt}size: 64x64\n{recipe}\n")

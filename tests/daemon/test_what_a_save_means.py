@@ -14,19 +14,16 @@ from typing import IO, Any
 
 import pytest
 
-from picowatch.errors import EngineDied
-from picowatch.files.inside import blocks_of
+from picowatch.files.safe_paths import blocks_of
 from picowatch.inbox.scan import scan
+from picowatch.ledger.rows import SizeAndTime
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.listing import request_in
-from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, wait_for
 
 
 def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
-    """Each image has a picture in the recipe's folder, with a number and its seed in the name.
-
-    A copy is a recipe of its own.
-    """
+    """With a number and the seed in the name. A copy is a recipe of its own."""
     path = house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
     assert house.once()
     assert house.pictures() == ["pets/corgi/0001-7.png", "pets/corgi/0002-8.png"]
@@ -68,6 +65,7 @@ MORNING = "a corgi at sunrise\n"
 ROWS = "prompt,seed\na corgi,1\n"
 SHARED = "- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n"
 STAR = "prompt: a star\nseed: 1\n"
+URGENT = "---\npriority: 2\n---\n"
 SAVES = {
     "nothing again without a save": ("a.txt", [(MORNING, 1), (READ, 1)], ""),
     "comments alone are answered with a reason": (
@@ -84,7 +82,10 @@ SAVES = {
     ),
     "the same line every morning and touch mean again": (
         "a.txt", [(MORNING, 1), (MORNING, 2), (TOUCHED, 3)],
-        "saved, 1 image queued, random seeds drawn again",
+        "saved, 1 image queued, random seeds drawn again because nothing changed",
+    ),
+    "a priority alone is no new picture, and touch means again": (
+        "a.txt", [(MORNING, 1), (f"{URGENT}{MORNING}", 1), (TOUCHED, 2), (MORNING, 2)], NOTHING_NEW
     ),
     "fixed seeds are left alone": (
         "a.yaml", [(FIXED, 1), (TOUCHED, 1), (f"{FIXED}# a note\n", 1)],
@@ -119,32 +120,143 @@ SAVES = {
 }  # fmt: skip
 
 
+def pictures_after(house: House, name: str, save: str) -> set[str]:
+    """Return the pictures after a run, before which a user does this."""
+    path = house.inbox / name
+    match save:
+        case "a new time":
+            path.touch()
+        case "only read":
+            path.read_text()
+        case "its pictures are deleted":
+            for picture in house.pictures():
+                (house.outbox / picture).unlink()
+        case _:
+            house.save(name, save)
+    house.once()
+    return {picture for picture in house.pictures() if "sheet" not in picture}
+
+
 @pytest.mark.parametrize(("name", "saves", "said"), SAVES.values(), ids=SAVES)
 def test_a_save_asks_for_what_is_new_in_it(
     house: House, name: str, saves: list[tuple[str, int]], said: str
 ) -> None:
     """Each save has a run of its own; no picture is rendered twice, and none vanishes."""
-    path, seen = house.inbox / name, set[str]()
+    before = set[str]()
     for save, pictures in saves:
-        match save:
-            case "a new time":
-                path.touch()
-            case "only read":
-                path.read_text()
-            case "its pictures are deleted":
-                for picture in house.pictures():
-                    (house.outbox / picture).unlink()
-                seen.clear()
-            case _:
-                house.save(name, save)
-        assert house.once()
-        assert len(house.pictures()) == pictures, f"after {save!r}"
-        assert seen <= set(house.pictures())
-        seen |= set(house.pictures())
+        there = pictures_after(house, name, save)
+        assert len(there) == pictures, f"after {save!r}"
+        assert before <= there or save == PICTURES_DELETED
+        before = there
     assert said in house.log()
     made = list(zip(house.prompts(), house.seeds(), strict=True))
     assert len(made) == len(set(made))
     assert house.error(name) is None
+
+
+# -- a changed entry without a seed: it keeps the seed of the pictures that it requests again
+
+CAT, CATS = "prompt: a cat\n", "prompt: __animals__ in {red|blue}\n"
+STEPS = f"{CAT}sweep: {{steps: [2, 3, 4]}}\n"
+VARIED = "prompt: a cat\nseed: 7\nsweep: {variation_strength: [0, 0.2]}\n"
+GROWN = {
+    "a higher count": ([(f"{CAT}count: 2\n", 2), (f"{CAT}count: 4\n", 4)], 1),
+    "a lower count and back": (
+        [(f"{CAT}count: 3\n", 3), (CAT, 3), (f"{CAT}count: 4\n", 4)], 1
+    ),
+    "with a priority": ([(CAT, 1), (f"{CAT}count: 2\npriority: 3\n", 2)], 1),
+    "with wildcards": ([(f"{CATS}count: 3\n", 3), (f"{CATS}count: 5\n", 5)], 1),
+    "a value more at the end": ([(STEPS, 3), (STEPS.replace("4]", "4, 5]"), 4)], 1),
+    "a value more at the beginning": ([(STEPS, 3), (STEPS.replace("[2", "[1, 2"), 4)], 1),
+    "a value less": ([(STEPS, 3), (STEPS.replace("[2, ", "["), 3)], 1),
+    "values in another order": ([(STEPS, 3), (STEPS.replace("2, 3", "3, 2"), 3)], 1),
+    "a value and a count more": (
+        [(STEPS, 3), (f"{STEPS.replace('4]', '4, 5]')}count: 2\n", 8)], 1
+    ),
+    "an axis more": (
+        [(f"{STEPS}cfg_scale: 7\n", 3), (STEPS.replace("]", "], cfg_scale: [7, 8]"), 6)], 1
+    ),
+    "a sweep of what was one picture": (
+        [(f"{CAT}steps: 2\n", 1), (f"{CAT}sweep: {{steps: [1, 2]}}\n", 2)], 1
+    ),
+    "a random variation": (
+        [(f"{CAT}variation_strength: 0.2\nseed: 7\n", 1),
+         (f"{CAT}variation_strength: 0.2\nseed: 7\ncount: 2\n", 2)], 1
+    ),
+    "a variation's strengths": ([(VARIED, 2), (VARIED.replace("]", ", 0.4]"), 3)], 2),
+    "an entry more above it": (
+        [(f"- {{{CAT.strip()}}}\n", 1),
+         (f"- {{prompt: a dog, seed: 1}}\n- {{{CAT.strip()}, count: 2}}\n", 3)], 2
+    ),
+    "entries fewer above them": (
+        [("- {prompt: a dog}\n" * 9 + "- {prompt: a cat}\n" * 2, 11),
+         ("- {prompt: a cat, count: 2}\n" * 2, 13)], 11
+    ),
+    "each of equal entries": (
+        [("- {prompt: a cat}\n" * 2, 2), ("- {prompt: a cat, count: 2}\n" * 2, 4)], 2
+    ),
+    "touch draws all again": (
+        [(CAT, 1), (f"{CAT}count: 2\n", 2), (TOUCHED, 4), (f"{CAT}count: 3\n", 5)], 2
+    ),
+    "a prompt of its own gets a seed of its own": ([(CAT, 1), ("prompt: a dog\n", 2)], 2),
+    "no seed any more is another seed": ([(f"{CAT}seed: 5\n", 1), (f"{CAT}count: 2\n", 3)], 2),
+    "what was deleted stays deleted": (
+        [(f"{CAT}count: 2\n", 2), (PICTURES_DELETED, 0), (f"{CAT}count: 3\n", 1)], 1
+    ),
+    "after an invalid save": (
+        [(CAT, 1), ("stesp: 3\n", 1), (f"{CAT}count: 2\n", 2)], 1
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("saves", "draws"), GROWN.values(), ids=GROWN)
+def test_a_changed_entry_keeps_the_seed_of_what_it_requests_again(
+    house: House, saves: list[tuple[str, int]], draws: int
+) -> None:
+    """Its pictures stay, and new ones have their seed or the next: so many seeds were drawn."""
+    (house.models / "wildcards").mkdir()
+    (house.models / "wildcards/animals.txt").write_text("a corgi\na cat\nan owl\n")
+    before = set[str]()
+    for save, pictures in saves:
+        there = pictures_after(house, "a.yaml", save)
+        assert len(there) == pictures, f"after {save!r}"
+        assert before <= there or save == PICTURES_DELETED
+        before = there
+    assert drawn_seeds(house) == draws
+
+
+@pytest.mark.parametrize("what", ["renamed", "deleted", "cancelled", "archived"])
+def test_a_count_is_raised_after_a_recipe_was(house: House, what: str) -> None:
+    """One that was gone begins anew."""
+    house.save("a.txt", "a cat --count 2\n")
+    if what == "cancelled":
+        send(house.outbox, Command("pause"))
+        house.once()
+        assert house.answer("cancel", "a.txt").done
+        send(house.outbox, Command("resume"))
+    house.once(when_done="archive" if what == "archived" else "keep")
+    if what == "renamed":
+        (house.inbox / "a.txt").rename(house.inbox / "b.txt")
+        house.once()
+        house.save("b.txt", "a cat --count 3\n")
+    elif what == "deleted":
+        (house.inbox / "a.txt").unlink()
+        house.once()
+    if what != "renamed":
+        house.save("a.txt", "a cat --count 3\n")
+    house.once()
+    assert len(house.pictures()) == (3 if what in ("renamed", "cancelled") else 5)
+    assert drawn_seeds(house) == (1 if what in ("renamed", "cancelled") else 2)
+
+
+def drawn_seeds(house: House) -> int:
+    """Return how many seeds were written or drawn; each may have some that follow it."""
+    found: list[set[int]] = []
+    for one in map(house.request, filter(lambda name: "sheet" not in name, house.pictures())):
+        seed = one.seed if one.variation_seed is None else one.variation_seed
+        near = [seeds for seeds in found if {seed - 1, seed, seed + 1} & seeds]
+        found = [seeds for seeds in found if seeds not in near] + [{seed}.union(*near)]
+    return len(found)
 
 
 @pytest.mark.parametrize("field", ["prompt", "prompt: a\n  detail: {find: face, prompt"])
@@ -224,36 +336,16 @@ def save(house: House, name: str, text: str) -> None:
     wait_for(lambda: "_defaults" in name or answers() > before, name)
 
 
-def test_a_new_priority_holds_for_what_was_requested_before(house: House) -> None:
-    """Entries share images, then the highest counts; one in progress is tried again by it."""
-    hold, tries = HeldEngine(house), []
-
-    def die_once(batch: Batch) -> None:
-        tries.append(batch[0].prompt)
-        if tries == ["a"]:
-            hold.wait_until_released()
-            raise EngineDied("It was killed.")
-
-    house.engine.before_batch = die_once
-    shared = (
-        "- {prompt: c, seed: 5, count: 3, priority: 1}\n"
-        "- {prompt: c, seed: 6, priority: -1}\n- {prompt: c, seed: 7, priority: 2}\n"
-    )
-    with house.running(batch_size=1):
-        house.save("a.yaml", "prompt: a\nseed: 1\npriority: 3\n")
-        wait_for(lambda: tries, "the first try")
-        for name, text in (
-            ("b", "prompt: b\nseed: 5\ncount: 2\n"),
-            ("c", "prompt: c\nseed: 5\ncount: 2\n"),
-            ("c", shared),
-            ("a", "prompt: a\nseed: 1\npriority: -1\n"),
-        ):
-            save(house, f"{name}.yaml", text)
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 6)
-    started = [(one.prompt, one.seed) for batch in house.engine.batches for one in batch]
-    queued = [("c", 7), ("c", 5), ("c", 6), ("b", 5), ("b", 6)]
-    assert started == [("a", 1), *queued, ("a", 1)]
+def test_a_recipe_that_comes_back_has_its_contact_sheet(house: House) -> None:
+    """Also after a restart without it, and an hour of tidying up."""
+    text = "prompt: a cat\nseed: 1\nsweep: {steps: [2, 3]}\n"
+    for _ in "twice":
+        path = house.save("a.yaml", text)
+        house.once()
+        assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0003-sheet.png"]
+        path.unlink()
+        for _ in "twice":
+            house.once()
 
 
 def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
@@ -280,11 +372,7 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
 def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
     house: House, what: str, said: str, left: list[str]
 ) -> None:
-    """A newer save or a deletion cancels queued images and stops those in progress.
-
-    They are not shown as "1 of 0" while they stop. An engine that is being started heeds only a
-    later interrupt, which is not lost.
-    """
+    """Those queued and those in progress; an engine that starts heeds a later interrupt."""
     hold, told = HeldEngine(house), list[str]()
 
     def at_the_third_time() -> bool:
@@ -316,11 +404,7 @@ def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
 def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unmounting it deletes nothing, even in the middle of a scan; queued images are rendered.
-
-    Neither does the next start, as those recipes were never in the folder that is there now, and
-    their return is no new save.
-    """
+    """Unmounting deletes nothing, even in a scan; nor do the next start and its return."""
     hold, is_time = HeldEngine(house), threading.Event()
 
     def replaced(root: Path, *rest: Any) -> Any:
@@ -349,56 +433,6 @@ def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
     assert "a.txt: deleted" not in house.log()
 
 
-def mounted(inbox: Path) -> None:
-    """Mount an empty disk in the place of the last one."""
-    if os.path.ismount(inbox):
-        subprocess.run(["umount", inbox], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "picowatch", inbox], check=True)
-
-
-@pytest.mark.parametrize("is_running", [False, True])
-def test_another_disk_at_the_inbox_cancels_nothing(house: House, is_running: bool) -> None:
-    """The roots of both disks have the same inode, and here the same device number."""
-    hold = HeldEngine(house)
-    try:
-        mounted(house.inbox)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount disks")
-    try:
-        with house.running(batch_size=1):
-            house.save("a.txt", "first\nsecond\n")
-            hold.wait_until_held()
-            if is_running:
-                with house.seen_at_once():
-                    mounted(house.inbox)
-                wait_for(lambda: "is another folder now" in house.log(), "the other disk")
-                hold.release()
-                wait_for(lambda: len(house.listed()) == 2, "both pictures")
-        hold.release()
-        mounted(house.inbox)
-        house.save("b.txt", "third\n")
-        assert house.once()
-    finally:
-        subprocess.run(["umount", house.inbox], check=True)
-    assert house.prompts() == ["first", "second", "third"]
-    assert "deleted" not in house.log()
-
-
-def test_an_upgrade_takes_no_recipe_for_deleted(house: House) -> None:
-    """Earlier versions noted only the inbox's inode, which is that of other disks, too."""
-    recipes = [house.save(f"{name}.txt", "a corgi\n") for name in "ab"]
-    assert house.once()
-    with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as ledger, ledger:
-        ledger.execute("UPDATE recipes SET folder = ?", (f"{house.inbox.stat().st_ino}",))
-    recipes[0].unlink()
-    assert house.once()
-    recipes[1].unlink()
-    assert house.once()
-    assert "a.txt: deleted" not in house.log()
-    assert "b.txt: deleted" in house.log()
-    assert len(house.pictures()) == 2
-
-
 # -- `when_done`
 
 
@@ -419,6 +453,15 @@ def test_done_recipes_are_archived_if_set(house: House) -> None:
     house.once(when_done="archive")
     assert (house.outbox / "pets/a/a.txt").read_text() == "a corgi\n"
     assert (house.outbox / "pets/a/a-2.txt").read_text() == "a star\n"
+
+
+def test_warnings_of_an_archived_recipe_stay_after_a_restart(house: House) -> None:
+    """They are about its pictures, which stay."""
+    house.save("a.txt", "a zebra\n")
+    for _ in range(2):
+        assert house.once(when_done="archive")
+        assert (house.outbox / "a.txt.warning.txt").exists()
+    assert not (house.inbox / "a.txt").exists()
 
 
 def test_an_archived_recipe_is_not_taken_for_an_error_file(house: House) -> None:
@@ -486,20 +529,8 @@ def test_the_same_warning_of_many_recipes_is_one_line(house: House) -> None:
     ]
 
 
-def test_a_warning_has_its_file_though_that_of_an_equal_one_was_deleted(house: House) -> None:
-    with house.running():
-        for name in ("a", "b"):
-            house.save(f"{name}.txt", "a zebra\n")
-            file = house.outbox / f"{name}.txt.warning.txt"
-            wait_for(file.exists, "the warning")
-            file.unlink()
-
-
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
-    """Defaults apply field by field, and a change of them only from the next save on.
-
-    So the error of a recipe that has a mistake above it says to save the recipe again, too.
-    """
+    """A change of them holds from the next save on, as the error of a recipe below says."""
     house.save("_defaults.yaml", "steps: 5\ncfg_scale: 3\nseed: 1\n")
     house.save("pets/_defaults.yaml", "stesp: 6\n")
     path = house.save("pets/a.txt", "a corgi\n")
@@ -529,18 +560,17 @@ def test_what_changes_while_it_is_read_is_read_again(
     def written_meanwhile(file: IO[bytes], most: int) -> Iterator[bytes]:
         yield from blocks_of(file, most)
         name = Path(f"/dev/fd/{file.fileno()}").resolve().name
-        if text := meanwhile.pop(name, ""):
-            house.save(name, text)
+        if text := meanwhile.pop(name, ""):  # in one step: a single run waits for no empty file
+            house.save(f".{name}", text).rename(house.inbox / name)
 
     monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
-    monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", lambda *_: [])  # for the priority
+    monkeypatch.setattr("picowatch.inbox.inbox.Inbox.priority", lambda *_: 0)
     assert house.once()
     assert (house.prompts(), house.error("a.txt"), meanwhile) == (["two"], None, {})
     assert house.requests()[0].steps == 7
 
 
 def test_the_inbox_is_never_written(house: House) -> None:
-    """A read-only inbox works."""
     house.save("a.txt", "a corgi\n")
     house.inbox.chmod(0o500)
     try:
@@ -551,3 +581,23 @@ def test_the_inbox_is_never_written(house: House) -> None:
         house.inbox.chmod(0o700)
     assert before == after
     assert len(house.pictures()) == 1
+
+
+def test_a_file_that_was_young_is_read_once_more(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT's times have steps of two seconds, which Windows rounds up."""
+    step = 2_000_000_000
+
+    def coarse(status: os.stat_result) -> SizeAndTime:
+        return SizeAndTime(status.st_size, -(-status.st_mtime_ns // step) * step, 1)
+
+    monkeypatch.setattr("picowatch.inbox.files._size_and_time", coarse)
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
+    path = house.save("a.txt", "one\n")
+    with house.running():
+        wait_for(lambda: house.prompts() == ["one"], "the first")
+        before = path.stat()
+        path.write_text("two\n")
+        os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+        wait_for(lambda: house.prompts() == ["one", "two"], "the second")

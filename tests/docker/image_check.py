@@ -19,12 +19,11 @@ import pillow_heif
 import yaml
 from PIL import ExifTags, Image
 
-from picowatch import __version__
 from tests.commands.picowatch import PROJECT
 from tests.docker.test_docker_files import mounts, services
 
 NAME = "picowatch-check"
-UPGRADED = f"{__version__}.post1"
+BUILT, UPGRADED = "0.3.0.dev1+gaaaaaaa", "0.3.0.dev2+gbbbbbbb"
 PROMPT = "a red circle on a blue background"
 SEED = 7
 BATCH = 100  # so many that neither a kill nor an upgrade comes too late
@@ -50,7 +49,13 @@ class Checkout:
         for source, mode in mounts(services()["cpu"]).values():
             if mode == "rw":
                 os.chown(path / source, UID, UID)
-        values = {"CONTAINER": NAME, "COMPOSE_PROJECT_NAME": NAME, "PUID": UID, "PGID": UID}
+        values = {
+            "VERSION": BUILT,
+            "CONTAINER": NAME,
+            "COMPOSE_PROJECT_NAME": NAME,
+            "PUID": UID,
+            "PGID": UID,
+        }
         (path / ".env").write_text("".join(f"{key}={values[key]}\n" for key in values))
         if override := os.environ.get("OVERRIDE"):
             shutil.copy(override, path / "compose.override.yaml")
@@ -69,13 +74,14 @@ class Checkout:
         return output_of("docker", "exec", NAME, *arguments)
 
     def fact(self, name: str) -> str:
-        """What `docker inspect` says of the container."""
         return output_of("docker", "inspect", f"--format={{{{.{name}}}}}", NAME)
 
     def seeds(self) -> list[int]:
         """The seeds of the batch's pictures, as the outbox lists them."""
         rows = map(json.loads, (self.path / "outbox/images.jsonl").read_text().splitlines())
-        return sorted(row["seed"] for row in rows if row["recipe"] == "batch.yaml")
+        return sorted(
+            row["seed"] for row in rows if "file" in row and row["recipe"] == "batch.yaml"
+        )
 
     def remove(self) -> None:
         """Leave nothing in the engine."""
@@ -84,7 +90,6 @@ class Checkout:
 
 
 def output_of(*command: object) -> str:
-    """Run a command that must succeed; return what it printed."""
     words = list(map(str, command))
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -94,7 +99,6 @@ def output_of(*command: object) -> str:
 
 
 def expect(what: str, found: object, wanted: object) -> None:
-    """Raise CheckFailed unless it was found."""
     if found != wanted:
         raise CheckFailed(f"{what}: {found!r} instead of {wanted!r}")
     print(f"ok  {what}: {found or 'none'}", flush=True)
@@ -160,8 +164,8 @@ def check_batch(checkout: Checkout) -> None:
     killed = len(checkout.seeds())
     wait(lambda: len(checkout.seeds()) > killed, "a picture after the restart")
     old = checkout.fact("Image")
-    source = checkout.path / "picowatch/__init__.py"
-    source.write_text(source.read_text().replace(__version__, UPGRADED))
+    variables = checkout.path / ".env"
+    variables.write_text(variables.read_text().replace(BUILT, UPGRADED))
     checkout.make("up")
     output_of("docker", "rmi", old)
     expect("pictures left for the upgrade", len(checkout.seeds()) < BATCH, True)
@@ -177,7 +181,6 @@ def check_batch(checkout: Checkout) -> None:
 
 
 def main() -> int:
-    """Return 0 if all is well, 1 if something is not."""
     folder = Path(tempfile.mkdtemp(prefix="picowatch-image-"))
     checkout = None
     try:
@@ -185,7 +188,7 @@ def main() -> int:
             print(output_of(*command.split()), flush=True)
         checkout = Checkout(folder / "checkout")
         checkout.make("up")
-        expect("version", checkout.inside("picowatch", "--version"), f"picowatch {__version__}")
+        expect("version", checkout.inside("picowatch", "--version"), f"picowatch {BUILT}")
         expect("pip check", checkout.inside("pip", "check"), "No broken requirements found.")
         wait(lambda: checkout.fact("State.Health.Status") == "healthy", "(healthy)")
         check_confinement(checkout)

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from picowatch import __version__
 from picowatch.cli import parsers
 from picowatch.engine.protocol import cache_folder
+from picowatch.errors import PAUSED
 from picowatch.settings import FILE_NAME, PREFIX, Settings, load_settings
 from tests.commands.picowatch import PROJECT
 from tests.documents.test_shown_commands import give_commands
+from tests.test_package import call, commit_all
 
 DOCKERFILE = PROJECT / "Dockerfile"
 COMPOSE = PROJECT / "compose.yaml"
@@ -64,10 +65,7 @@ def test_a_linter_says_nothing(file: Path) -> None:
 
 
 def test_it_fits_the_package() -> None:
-    """The base's Python is one that it takes; `.dockerignore` lets through what COPY names.
-
-    That is all that hatchling puts into the package. Its torch is that of the constraints.
-    """
+    """Its Python, its torch, and files that `.dockerignore` lets through, all of the package's."""
     found = re.fullmatch(r"python:3\.(\d+)-slim-\w+@sha256:[0-9a-f]{64}", pairs("ARG")["BASE"])
     least = re.fullmatch(r">=3\.(\d+)", PYPROJECT["requires-python"])
     assert found and least and int(found[1]) >= int(least[1])
@@ -84,12 +82,14 @@ def test_it_fits_the_package() -> None:
 
 def test_the_commands_exist() -> None:
     """With all their flags; the image takes another command as its arguments."""
-    entry, usual, health = (
+    entry, usual, (shell, _, line) = (
         json.loads(text[text.index("[") :])
         for text in map(the, ("ENTRYPOINT", "CMD", "HEALTHCHECK"))
     )
     assert entry == ["picowatch"]
-    for program, command, *flags in (entry + usual, health):
+    health, _, paused = line.partition(" || ")
+    assert (shell, paused) == ("sh", f"[ $? -eq {PAUSED} ]")
+    for program, command, *flags in (entry + usual, health.split()):
         assert program in PYPROJECT["scripts"]
         parsers()[1][command].parse_args(flags)
     assert the("STOPSIGNAL") == "SIGTERM"
@@ -145,10 +145,7 @@ FAKE_DOCKER += 'echo "$VERSION $DOCKER_BUILDKIT" > {log}.build\n'
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_confined_and_has_the_folders_of_the_image(name: str) -> None:
-    """No network, no privileges, the image's user, and a log that has an end.
-
-    The outbox and the cache can be written; of the settings' folder only their file is seen.
-    """
+    """No network, no privileges; only the outbox and the cache can be written."""
     service = services()[name]
     expected = {
         "user": the("USER"),
@@ -219,8 +216,7 @@ class Machine:
         self.said = ""
         (folder / "contrib").mkdir()
         shutil.copy(SCRIPT, folder / "contrib")
-        (folder / "picowatch").mkdir()
-        shutil.copy(PROJECT / "picowatch/__init__.py", folder / "picowatch")
+        shutil.copy(PROJECT / "pyproject.toml", folder)
         call = FAKE_DOCKER.replace("{log}", str(self.log))
         give_commands(folder / "bin", docker=call, **{"nvidia-smi": "exit 9"})
 
@@ -244,17 +240,23 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_up_without_a_card_is_by_the_cpu(machine: Machine) -> None:
-    """As the user who says it; the other service goes, because one outbox has one picowatch.
-
-    By BuildKit, which Docker 20 does not use by itself; it says how to follow the log.
-    """
+    """As the user who says it. The other service goes: one outbox has one picowatch."""
     ours = f"TORCH= PUID={os.getuid()} PGID={os.getgid()}"
     assert machine.make("up") == [
         f"compose --profile cpu --profile gpu rm --stop --force gpu {ours}",
         f"compose --profile cpu up --build --detach {ours}",
     ]
-    assert machine.log.with_name("docker.log.build").read_text() == f"{__version__} 1\n"
+    assert machine.log.with_name("docker.log.build").read_text() == "0.3.0.dev0 1\n"
     assert machine.said.endswith("its log: docker compose --profile cpu logs --follow\n")
+
+
+def test_up_gives_the_image_the_version_that_git_gives_a_wheel(machine: Machine) -> None:
+    """The image's build has no git."""
+    commit_all(machine.folder)
+    machine.make("up")
+    version = call(sys.executable, "-m", "hatchling", "version", cwd=machine.folder).strip()
+    found = machine.log.with_name("docker.log.build").read_text().split()[0]
+    assert version.startswith(found) and re.fullmatch(r"0\.3\.0\.dev1\+g[0-9a-f]{9}", found)
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,9 @@ class Machine:
         return done.stdout
 
     def pictures(self) -> list[str]:
-        """The service's."""
         return sorted(picture_files(self.served / "outbox"))
 
     def calls(self) -> list[str]:
-        """What was asked of the system."""
         return self.log.read_text().splitlines()
 
 

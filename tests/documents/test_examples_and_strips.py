@@ -8,9 +8,8 @@ import pytest
 
 from docs.strips import IMAGES, STRIPS, Strip, strips
 from docs.tables import pages
-from picowatch.outbox.start_images import NamedPictures
+from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.recipe import read_recipes
-from picowatch.settings import Settings
 from tests.commands.picowatch import picowatch
 from tests.house import House
 from tests.test_docs import INVENTORY, PROJECT
@@ -24,7 +23,7 @@ MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
 def test_each_strip_is_made_from_its_recipe_as_it_stands(strip: Strip) -> None:
     """`make strips` makes it; its labels are as many as its pictures."""
     assert strip.current, "run `make strips`"
-    beside = NamedPictures(Settings(inbox=STRIPS, outbox=IMAGES), strip.recipe.name)
+    beside = NamedPictures(STRIPS, IMAGES, 2_000_000, 250_000_000, strip.recipe.name)
     content = strip.recipe.read_bytes()
     installed = replace(INVENTORY, embeddings=("mascot",))
     recipes = read_recipes(strip.recipe.name, content, installed, pictures=beside)
@@ -42,10 +41,7 @@ def test_pictures_of_the_docs_are_small_and_shown() -> None:
 
 
 def test_there_are_thirteen_without_a_mistake(house: House) -> None:
-    """Each says in its first line what it shows; with nothing installed all are valid.
-
-    The daemon makes their pictures, start images and contact sheets included.
-    """
+    """Each says in its first line what it shows; with nothing installed all are rendered."""
     assert len(RECIPES) == 13
     for recipe in RECIPES:
         first = recipe.read_text().splitlines()[0]

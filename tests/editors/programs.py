@@ -43,7 +43,6 @@ class Program:
 
     @property
     def needs(self) -> str:
-        """The command that must be installed."""
         return self.name.split()[0].rstrip(",")
 
 
@@ -61,7 +60,6 @@ def _script(script: str, place: Place) -> Iterator[Save]:
 
 
 def run_script(script: str, place: Place, **values: str) -> None:
-    """Run a shell script in the recipe's folder, without any git settings."""
     names = {"RECIPE": str(place.recipe), "PYTHON": sys.executable}
     names |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     subprocess.run(

@@ -12,10 +12,7 @@ from tests.house import House
 
 
 def test_each_save_of_a_program_is_one_run(house: House) -> None:
-    """All programs save a new recipe and then twice more, at the same time.
-
-    An editor that is open has a while without a save, too.
-    """
+    """All save a new recipe, then twice more, at the same time; an open editor has a rest, too."""
     both = [
         (program, place_at(house, f"{number}/{program.file}"))
         for number, program in enumerate(PROGRAMS)

@@ -10,6 +10,7 @@ import torch
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.parts import parts_of
+from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.devices import Target, choose_target
 from picowatch.engine.model.load import load_part
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
@@ -79,3 +80,8 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     assert {name: one.dtype for name, one in ours.named_buffers()} == buffers
     assert not any(weight.requires_grad for weight in ours.parameters())
     assert not ours.training
+
+
+def endless() -> Cache:
+    """Return a cache with room for everything."""
+    return Cache(lambda: (2**60, 2**60), lambda: None)

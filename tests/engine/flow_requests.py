@@ -17,6 +17,7 @@ from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import circle, keep, plain_options
 from tests.engine.tiny_flows import FOLDERS, folder_until_exit, tiny_flow
+from tests.engine.tiny_modular import INDEX, scripted_modular
 from tests.recipe.reading import read
 
 SIDE = 64
@@ -55,9 +56,12 @@ def square() -> Image.Image:
 def scripted(kind: Any, name: str, **parts: Any) -> Any:
     """Return a tiny folder's pipeline as a script loads it, with some parts replaced."""
     folder = tiny_flow(name)
+    if (folder / INDEX).is_file():
+        return scripted_modular(folder)
     index = json.loads((folder / "model_index.json").read_text())
-    if (kind_of_processor := index.get("processor", [None])[-1]) is not None:
-        parts["processor"] = read_processor(folder / "processor", kind_of_processor)
+    for part in ("processor", "text_processor"):
+        if (kind_of_processor := index.get(part, [None])[-1]) is not None:
+            parts[part] = read_processor(folder / part, kind_of_processor)
     if index.get("tokenizer", [None])[-1] != "PixtralProcessor":
         pipeline = kind.from_pretrained(folder, local_files_only=True, **parts)
     else:  # without torchvision diffusers reads none of it

@@ -70,6 +70,61 @@ def z_image_names(state: Tensors) -> Tensors:
     return renamed(state, _Z_IMAGE)
 
 
+_ANIMA: Rules = (
+    (r"^transformer_blocks", "blocks"),
+    (r"time_embed\.t_embedder", "t_embedder.1"),
+    (r"time_embed\.norm", "t_embedding_norm"),
+    (r"norm_out\.linear_(\d)", r"final_layer.adaln_modulation.\1"),
+    (r"proj_out", "final_layer.linear"),
+    (r"norm1\.linear_(\d)", r"adaln_modulation_self_attn.\1"),
+    (r"norm2\.linear_(\d)", r"adaln_modulation_cross_attn.\1"),
+    (r"norm3\.linear_(\d)", r"adaln_modulation_mlp.\1"),
+    (r"attn1\.", "self_attn."),
+    (r"attn2\.", "cross_attn."),
+    (r"to_([qkv])\.", r"\1_proj."),
+    (r"to_out\.0", "output_proj"),
+    (r"norm_([qk])\.", r"\1_norm."),
+    (r"ff\.net\.0\.proj", "mlp.layer1"),
+    (r"ff\.net\.2", "mlp.layer2"),
+    (r"patch_embed\.proj", "x_embedder.proj.1"),
+)
+
+
+def anima_names(transformer: Tensors, conditioner: Tensors) -> Tensors:
+    """The names of Anima's transformer, with what maps its texts beside it."""
+    adapter = {f"llm_adapter.{name}": one for name, one in conditioner.items()}
+    return renamed(transformer, _ANIMA) | adapter
+
+
+_FLUX3: Rules = (
+    (r"^timestep_embedder\.linear_1", "time_in.in_layer"),
+    (r"^timestep_embedder\.linear_2", "time_in.out_layer"),
+    (r"^target_timestep_embedder\.linear_1", "ref_time_in.in_layer"),
+    (r"^target_timestep_embedder\.linear_2", "ref_time_in.out_layer"),
+    (r"^x_embedders", "emb_in"),
+    (r"^context_embedder", "txt_in"),
+    (r"^mode_blocks", "content_mode_blocks"),
+    (r"^single_transformer_blocks", "single_blocks"),
+    (r"^proj_out", "final_layer.image.linear"),
+    (r"^norm_out\.linear", "final_layer.image.adaLN_modulation.1"),
+    (r"\.linear\.weight", ".lin.weight"),
+    (r"attn\.to_([qkv])\.", r"\1_proj."),
+    (r"attn\.to_out\.0", "attn_out"),
+    (r"attn\.norm_q\.weight", "norm.query_norm.scale"),
+    (r"attn\.norm_k\.weight", "norm.key_norm.scale"),
+    (r"ff\.linear_(in|out)", r"mlp_\1"),
+)
+
+
+def flux3_names(state: Tensors, *more: Rule) -> Tensors:
+    """The names of FLUX.3's transformer, whose last layer has the shift before the scale."""
+    made = renamed(state, (*_FLUX3, *more))
+    last = {"final_layer.image.lin.weight": "final_layer.image.linear.weight"}
+    made = {last.get(name, name): one for name, one in made.items()}
+    moved = "final_layer.image.adaLN_modulation.1.weight"
+    return made | {moved: torch.cat([*reversed(made[moved].chunk(2))])}
+
+
 _LDM_VAE: Rules = (
     (r"conv_shortcut", "nin_shortcut"),
     (r"conv_norm_out", "norm_out"),

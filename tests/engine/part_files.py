@@ -14,7 +14,9 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
 
 from picowatch.catalog.encoders import ENCODERS
-from picowatch.families import FAMILIES, Sign
+from picowatch.catalog.folder_files import read_index
+from picowatch.families import FAMILIES
+from picowatch.families.row import Sign
 from tests.engine.ldm import weights
 from tests.engine.original_names import Tensors, flux2_vae_names, ldm_vae_names, wan_names
 from tests.engine.tiny_flows import tiny_flow
@@ -87,8 +89,7 @@ PREFIX = "model.diffusion_model."
 
 def weights_of(name: str, part: str = "transformer") -> Tensors:
     """A part of a tiny folder, in its library's names."""
-    index = json.loads((tiny_flow(name) / "model_index.json").read_text())
-    library, kind = index[part]
+    library, kind = read_index(tiny_flow(name))[part]
     made = getattr(importlib.import_module(library), kind)
     return dict(made.from_pretrained(tiny_flow(name), subfolder=part).state_dict())
 

@@ -1,8 +1,10 @@
 """Image requests for the demo model, start images and masks, and how to compare pictures."""
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
-from picowatch.engine.protocol import Engine, EngineOptions, Look, OnStep, RenderedImage, go_on
+from picowatch.engine.protocol import (
+    Engine,
+    EngineOptions,
+    Look,
+    OnProgress,
+    Progress,
+    RenderedImage,
+    go_on,
+)
 from picowatch.recipe.request import ImageRequest
 
 PATIENCE = 120.0  # seconds a batch may take on a busy machine
@@ -57,28 +67,38 @@ def plain_options(models: Path, start_images: Path | None = None) -> EngineOptio
     )
 
 
-def ignore_steps(done: int, total: int) -> None:
+def ignore_progress(progress: Progress) -> None:
     """For tests that ignore progress."""
 
 
 def make(engine: Engine, *requests: ImageRequest) -> list[RenderedImage]:
     """The pictures of one batch."""
-    return engine.render(requests, ignore_steps)
+    return engine.render(requests, ignore_progress)
 
 
 def begin(
-    engine: Engine, requested: ImageRequest, on_step: OnStep = ignore_steps, look: Look = go_on
+    engine: Engine,
+    requested: ImageRequest,
+    on_progress: OnProgress = ignore_progress,
+    look: Look = go_on,
 ) -> Future[list[RenderedImage]]:
     """Render a batch of one in a thread."""
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(engine.render, [requested], on_step, look=look)
+    future = pool.submit(engine.render, [requested], on_progress, look=look)
     pool.shutdown(wait=False)
     return future
 
 
 def draw(renderer: "Renderer", *requests: ImageRequest) -> list[RenderedImage]:
     """The pictures of one batch, in this process."""
-    return renderer.render(requests, ignore_steps)
+    return [*renderer.render(requests, ignore_progress)]
+
+
+def progress_of(renderer: "Renderer", batch: Sequence[ImageRequest]) -> list[Progress]:
+    """The steps that a batch reports, without the signs of life between them."""
+    found: list[Progress] = []
+    list(renderer.render(batch, found.append))
+    return [now for before, now in pairwise([None, *found]) if now and now.done and now != before]
 
 
 def pixels(image: RenderedImage) -> Pixels:

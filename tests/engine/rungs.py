@@ -19,7 +19,7 @@ from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import random_layer, write
 from tests.engine.flow_requests import hash_of, requests_of
 from tests.engine.part_files import weights_of
-from tests.engine.requests import ignore_steps
+from tests.engine.requests import ignore_progress
 
 
 def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
@@ -38,7 +38,7 @@ def interrupt(renderer: Renderer, batch: Sequence[ImageRequest]) -> None:
     for looks in (0, 3, 8):
         answers = iter([False] * looks + [True] * 1000)
         with pytest.raises(EngineStopped):
-            renderer.render(batch, ignore_steps, answers.__next__)
+            list(renderer.render(batch, ignore_progress, answers.__next__))
 
 
 def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:

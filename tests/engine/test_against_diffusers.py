@@ -116,16 +116,14 @@ def modes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("name", "values"),
     [
-        {},
-        {"negative_prompt": "a cat"},
-        {"cfg_scale": 1.0, "negative_prompt": "a cat"},
-        {"negative_prompt": "a cat", "cfg_scale": 9.0, "cfg_rescale": 0.7},
+        ("sdxl", {}),
+        *((name, {"negative_prompt": "a cat"}) for name in FAMILIES),
+        ("demo", {"cfg_scale": 1.0, "negative_prompt": "a cat"}),
+        ("sd2", {"negative_prompt": "a cat", "cfg_scale": 9.0, "cfg_rescale": 0.7}),
     ],
-    ids=["plain", "negative", "unguided", "rescaled"],
 )
-@pytest.mark.parametrize("name", FAMILIES)
 def test_a_picture_from_text(
     name: str, values: dict[str, Any], models: Path, ours: Renderer
 ) -> None:
@@ -152,8 +150,10 @@ def test_a_picture_from_a_start_image(
     assert_equal(ours, wanted, theirs(of, wanted, image=circle(), strength=0.6))
 
 
-@pytest.mark.parametrize("strength", [0.6, 1.0])
-@pytest.mark.parametrize("name", [*FAMILIES, *INPAINTING])
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [*((name, 0.6) for name in (*FAMILIES, *INPAINTING)), (INPAINTING[0], 1.0)],
+)
 @pytest.mark.usefixtures("modes")
 def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Renderer) -> None:
     """Only the masked part is compared: outside, diffusers decodes the start image from latents."""

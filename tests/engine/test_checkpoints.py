@@ -16,6 +16,7 @@ from picowatch.engine.drawing import checkpoints as module
 from picowatch.engine.drawing.checkpoints import Checkpoints
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model import load as loading
+from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.devices import Target, choose_target
 from picowatch.engine.model.verify import verified
 from picowatch.errors import RenderFailed
@@ -50,8 +51,8 @@ def named(models: Path, checkpoint: str = "mine", **values: Any) -> ImageRequest
     return demo.named(models, checkpoint=checkpoint, **values)
 
 
-def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
-    return Checkpoints(partial(verified, Catalog(models)), target)
+def checkpoints(models: Path, target: Target = FULL, kept: Cache | None = None) -> Checkpoints:
+    return Checkpoints(partial(verified, Catalog(models)), target, kept or demo.endless())
 
 
 def test_only_what_is_missing_is_read(models: Path) -> None:
@@ -95,8 +96,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other's memory is free before the next one is read."""
-    monkeypatch.setattr(module, "free_bytes", lambda device: 0)
-    loads, other = checkpoints(models), named(models)
+    loads, other = checkpoints(models, kept=Cache(lambda: (0, 0), lambda: None)), named(models)
     unet, seen = weakref.ref(loads.load(request(), "device").denoiser), []
 
     def load_part(*given: Any, **named: Any) -> Any:
@@ -110,35 +110,37 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     assert loads.held(request(), "device") is None
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["mine", "file", "FLUX.1-dev"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("mine", "bfloat16"), ("file", "float32"), ("file", "bfloat16"), ("FLUX.1-dev", "bfloat16")],
+)
 def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) -> None:
     """Sizes are for the type that computes, not the file's; copies of weights do not count."""
     (models / "checkpoints/FLUX.1-dev").symlink_to(tiny_flow("FLUX.1-dev"))
     loads = checkpoints(models, choose_target("cpu", precision))
     wanted = named(models, name)
-    weights, parts = loads.weights(wanted), loads.load(wanted, "device").weights.parts
+    sizes, parts = loads.sizes(wanted), loads.load(wanted, "device").parts.by_name
 
     def size(begin: str) -> Any:
         found = [part for name, part in parts.items() if name.startswith(begin)]
         models = [part for part in found if isinstance(part, nn.Module)]
         return pytest.approx(sum(one.nbytes for m in models for one in m.parameters()), rel=0.01)
 
-    assert sum(weights.encoders) == size("text_encoder")
-    assert weights.denoiser == size("unet" if "unet" in parts else "transformer")
-    assert weights.vae == size("vae")
-    plus = loads.weights(named(models, name, control=[{"image": "", "model": "1"}]))
-    assert plus.denoiser > weights.denoiser
+    assert sum(sizes.encoders) == size("text_encoder")
+    assert sizes.denoiser == size("unet" if "unet" in parts else "transformer")
+    assert sizes.vae == size("vae")
+    plus = loads.sizes(named(models, name, control=[{"image": "", "model": "1"}]))
+    assert plus.denoiser > sizes.denoiser
 
 
 def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> None:
     """Text encoders make room for the denoiser; a changed file is refused."""
     loads, wanted = checkpoints(models), named(models)
-    kept = loads.load(wanted, "device").weights
+    kept = loads.load(wanted, "device").parts
     kept.drop(["text_encoder", "unet"])
-    assert kept.parts["unet"] is None
+    assert kept.by_name["unet"] is None
     kept.restore(["unet"])
-    assert kept.parts["unet"] is not None
+    assert kept.by_name["unet"] is not None
     note = models / "checkpoints/mine/scheduler/note.json"
     note.write_text('{"changed": 1}')
     with pytest.raises(RenderFailed, match="'mine' is a different file now"):

@@ -76,13 +76,29 @@ def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> Non
     """The process stays, and an interruption that comes too late ends no other batch."""
     make(digests, request(steps=1))
     process, steps = digests.process_id, list[int]()
-    noted = lambda done, total: steps.append(done)  # noqa: E731
+    noted = lambda now: steps.append(now.done)  # noqa: E731
     with pytest.raises(EngineStopped):
         digests.render([request(steps=150)], noted, look=lambda: len(steps) > 1)
     assert len(steps) < 100
     digests.interrupt()
     assert make(digests, request(steps=1))
     assert digests.process_id == process
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_what_it_logs_reaches_the_daemons_log(
+    caplog: pytest.LogCaptureFixture, debug: bool
+) -> None:
+    """Only if the daemon logs details, too."""
+    words = "import logging; logging.getLogger('picowatch.engine').debug('rank %d', 4)"
+    options = EngineOptions(models=Path("nowhere"), device="cpu", debug=debug)
+    with (
+        caplog.at_level("DEBUG", "picowatch"),
+        closing(ChildEngine(options, RunningRenderer)) as engine,
+        pytest.raises(RenderFailed, match="AssertionError"),
+    ):
+        make(engine, request(prompt=words))
+    assert caplog.messages == ["rank 4"] * debug
 
 
 @needs_proc
@@ -156,7 +172,7 @@ from tests.engine.requests import request
 from tests.faults.faulty_engine import FaultyRenderer
 engine = ChildEngine(EngineOptions(models=Path(sys.argv[1]), device="cpu"), FaultyRenderer)
 hangs = request("hangs with the lock", steps=2)
-noted = lambda done, total: print(engine.process_id, flush=True)
+noted = lambda _: print(engine.process_id, flush=True)
 threading.Thread(target=engine.render, args=([hangs], noted), daemon=True).start()
 sys.stdin.readline()
 """
@@ -200,7 +216,7 @@ def test_ending_a_batch_takes_less_than_two_seconds(tmp_path: Path, begins: bool
 
     hangs = request("hangs with the lock", steps=2)
     with pytest.raises(EngineStopped):
-        engine.render([hangs], lambda done, total: ending.set(), look=look)
+        engine.render([hangs], lambda _: ending.set(), look=look)
     assert time.monotonic() - looked[0] < within(1)
     assert engine.process_id is None
 

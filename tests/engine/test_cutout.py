@@ -2,14 +2,16 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from picowatch.catalog.cutouts import DEPTHS, Layout, Shapes, Widths, layout_of, tensors_of
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import recognise
-from picowatch.engine.networks.cutout import as_seen, network_in, with_counts
+from picowatch.engine.networks.cutout import Network, cut_out, network_in, with_counts
+from tests.engine.alive import most_bytes
 
 # The names and shapes in the published networks' state_dict, and what these make of a picture with
 # the weights of `weights`; written by the authors' own code.
@@ -95,8 +97,39 @@ def test_networks_compute_as_published(name: str) -> None:
     assert mask[0, 0, ::13, ::19].flatten().tolist() == pytest.approx(MADE[name], abs=2e-4)
 
 
-def test_dark_pictures_are_brightened_for_u2net() -> None:
-    """As its authors do: the brightest pixel is white."""
-    network = network_in(Header(published_shapes("u2netp"), {}))
-    dark, light = (Image.new("RGB", (8, 8), (level,) * 3) for level in (60, 255))
-    assert torch.equal(as_seen(dark, network), as_seen(light, network))
+@pytest.mark.parametrize(("name", "side"), [("u2net", 320), ("isnet", 1024)])
+def test_memory_is_estimated_as_it_is_taken(name: str, side: int) -> None:
+    """At most a tenth above what the network's numbers take."""
+    layout = layout_of(published_shapes(name))
+    assert layout
+    with torch.device("meta"):
+        network = Network(layout, side)
+    taken = most_bytes(lambda: network(torch.empty(1, 3, side, side)))
+    assert taken <= network.computing_bytes() <= taken * 1.1
+
+
+# rembg's means and deviations of colours.
+COLOURS = {
+    "u2netp": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "isnet": ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+@torch.inference_mode()
+def test_a_figure_is_cut_out_as_rembg_does(name: str) -> None:
+    """A dark picture is brightened; the mask is what rembg's sessions make of the same network."""
+    shapes = published_shapes(name)
+    network = network_in(Header(shapes, {"modelspec.resolution": "64x64"})).eval()
+    network.load_state_dict(with_counts(network, weights(shapes)), strict=False)
+    small = np.random.default_rng(1).integers(0, 90, (9, 7, 3), np.uint8)
+    picture = Image.fromarray(small).resize((70, 90), Image.Resampling.BICUBIC)
+    pixels = np.array(picture.resize((64, 64), Image.Resampling.LANCZOS))
+    mean, deviation = map(np.array, COLOURS[name])
+    given = ((pixels / np.max(pixels) - mean) / deviation).transpose(2, 0, 1)[None]
+    made = network(torch.from_numpy(given).float()).sigmoid()[0, 0].numpy()
+    levels = ((made - made.min()) / (made.max() - made.min()) * 255).astype(np.uint8)
+    expected = Image.fromarray(levels).resize(picture.size, Image.Resampling.LANCZOS)
+    cut, _ = cut_out(network, picture)
+    difference = ImageChops.difference(cut.getchannel("A"), expected)
+    assert np.asarray(difference).max() <= 1

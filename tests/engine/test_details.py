@@ -11,7 +11,7 @@ from PIL import Image
 
 from picowatch.engine.model.memory import MemoryLadder
 from picowatch.engine.networks.find import ClipSeg, Found
-from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.protocol import Progress, RenderedImage
 from tests.engine.adapters import kohya_lora, write
 from tests.engine.demo import demo
 from tests.engine.flow_requests import requests_of
@@ -28,7 +28,9 @@ def finding(*boxes: list[Box]) -> Iterator[list[str]]:
     """Find these boxes in one picture after the other; yields the phrases looked for."""
     left, phrases = list(boxes), list[str]()
 
-    def find(self: ClipSeg, picture: Image.Image, phrase: str, confidence: float) -> list[Found]:
+    def find(
+        self: ClipSeg, picture: Image.Image, phrase: str, confidence: float, halvings: int = 0
+    ) -> list[Found]:
         phrases.append(phrase)
         found = []
         for left_, top, right, bottom in left.pop(0):
@@ -43,10 +45,10 @@ def finding(*boxes: list[Box]) -> Iterator[list[str]]:
     assert not left
 
 
-def drawn(checkpoint: str, *texts: str, on_step: Any = None) -> list[RenderedImage]:
+def drawn(checkpoint: str, *texts: str, on_progress: Any = None) -> list[RenderedImage]:
     """Return a batch; without a mask of words, no picture is searched for one."""
     batch = [requested("none", text, checkpoint) for text in texts]
-    return renderer(checkpoint).render(batch, on_step or (lambda done, total: None))
+    return [*renderer(checkpoint).render(batch, on_progress or (lambda _: None))]
 
 
 def by_hand(checkpoint: str, before: RenderedImage, box: Box, text: str) -> Pixels:
@@ -83,10 +85,10 @@ def test_each_thing_is_drawn_again_in_its_own_part(
     """
     plain = "image: none\nexact: false\nsteps: 2\nseed: {}" + more
     before = drawn(checkpoint, *(plain.format(seed) for seed in (7, 9)))
-    steps: list[tuple[int, int]] = []
+    told: list[Progress] = []
     with finding([SMALL, LARGE], [SMALL]) as phrases:
         detailed = [f"{plain.format(seed)}\ndetail: {{{DETAIL}}}" for seed in (7, 9)]
-        first, second = drawn(checkpoint, *detailed, on_step=lambda *step: steps.append(step))
+        first, second = drawn(checkpoint, *detailed, on_progress=told.append)
     assert phrases == ["hat", "hat"]
     assert first.timings["detail"], "not part of what batch sizes are learnt from"
     expected = pixels(before[0]).copy()
@@ -99,13 +101,13 @@ def test_each_thing_is_drawn_again_in_its_own_part(
     assert (pixels(first) != pixels(before[0])).any()
     assert [place.box for place in first.places or ()] == [SMALL, LARGE]
     assert {place.field for place in first.places or ()} == {"detail"}
-    monkeypatch.setattr(MemoryLadder, "leaves_room", lambda *given: given[4] < 2)
+    monkeypatch.setattr(MemoryLadder, "at_once", lambda *_: 1)
     with finding([SMALL, LARGE], [SMALL]):
         alone = drawn(checkpoint, *detailed)
     for image, same in zip((first, second), alone, strict=True):
         assert np.abs(pixels(image).astype(int) - pixels(same)).max() <= 1
-    assert steps == sorted(steps) and len({total for _, total in steps}) == 2
-    assert steps[-1][1] - steps[0][1] <= 2, "the steps of one call, whatever is found"
+    totals = {now.kind: now.total for now in told if now.done}
+    assert totals["find"] == 2 and totals["detail"] <= 2, "those of one call, whatever is found"
 
 
 @pytest.mark.parametrize(
@@ -157,4 +159,4 @@ def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
 def repaired(checkpoint: str, text: str) -> list[RenderedImage]:
     """Return the picture of a recipe without a prompt."""
     batch = requests_of(models_of(checkpoint), checkpoint, text)
-    return renderer(checkpoint).render(batch, lambda done, total: None)
+    return [*renderer(checkpoint).render(batch, lambda _: None)]

@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 
 from picowatch.catalog import Catalog
-from picowatch.engine.drawing.finishing import read_network
+from picowatch.engine.drawing.networks import read_network
 from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.verify import verified
-from picowatch.engine.networks.find import Finder, load_finder
+from picowatch.engine.networks.find import ClipSeg, Finder, load_finder
 from picowatch.errors import RenderFailed
 from tests.engine.tiny_find import make
 from tests.engine.tiny_flows import folder_until_exit
@@ -30,17 +32,24 @@ SIZES = ((96, 64), (64, 64), (90, 200))
 
 
 class Plain(NamedTuple):
-    """What a plain script finds: the score, the box, and each pixel's share in the thing."""
+    """What a plain script finds: the score, the box, and each pixel's share in the thing.
+
+    `by_box`: its box is what was found, and its shares are what is in that.
+    """
 
     score: float
     box: NDArray[Any]
     shares: NDArray[Any] | None
     cut: float = 0.5
+    by_box: bool = False
 
     def mask(self, picture: Image.Image) -> NDArray[Any]:
         """A slope around the cut; the whole box without an outline."""
         if self.shares is not None:
-            return ((self.shares / self.cut - 0.6) / 0.8).clip(0, 1)
+            shares = torch.from_numpy(self.shares)[None, None]
+            large = interpolate(shares, size_of(picture), mode="bilinear")[0, 0].numpy()
+            mask: NDArray[Any] = ((large / self.cut - 0.6) / 0.8).clip(0, 1)
+            return mask
         left, top, right, bottom = self.pixels(picture)
         mask = np.zeros((picture.height, picture.width))
         mask[top:bottom, left:right] = 1
@@ -54,11 +63,22 @@ class Plain(NamedTuple):
         return (*first.tolist(), *last.tolist())
 
     def same(self, other: "Plain") -> bool:
-        """Whether both are of one thing: boxes that share nearly everything."""
+        """Whether both are of one thing: boxes, and areas if any, share nearly everything."""
+        if not self.by_box and self.shares is not None and other.shares is not None:
+            inside, others = self.shares > self.cut, other.shares > other.cut
+            if (inside & others).sum() < 0.8 * (inside | others).sum():
+                return False
         both = (self.box[2:], other.box[2:]), (self.box[:2], other.box[:2])
         common = (np.minimum(*both[0]) - np.maximum(*both[1])).clip(0).prod()
         own, theirs = ((one.box[2:] - one.box[:2]).prod() for one in (self, other))
         return bool(common / (own + theirs - common) >= 0.8)
+
+    def joined(self, other: "Plain") -> "Plain":
+        """Itself with what the other adds to its area."""
+        if self.by_box or self.shares is None or other.shares is None:
+            return self
+        shares = np.maximum(self.shares / self.cut, other.shares / other.cut)
+        return self._replace(shares=shares, cut=1)
 
 
 @cache
@@ -83,8 +103,7 @@ def by_sam3(picture: Image.Image) -> Iterator[Plain]:
         made = model(pixel_values=values, **words)
         scores = made.pred_logits[0].sigmoid() * made.presence_logits[0].sigmoid()
         boxes = made.pred_boxes[0] * torch.tensor([*picture.size] * 2)
-        masks = interpolate(made.pred_masks.sigmoid(), size_of(picture), mode="bilinear")[0]
-        for score, box, mask in zip(scores, boxes, masks, strict=True):
+        for score, box, mask in zip(scores, boxes, made.pred_masks[0].sigmoid(), strict=True):
             yield Plain(float(score), box.numpy(), mask.numpy())
 
 
@@ -111,7 +130,7 @@ def by_dino_with_sam(picture: Image.Image) -> Iterator[Plain]:
         made.pred_masks, given["original_sizes"], given["reshaped_input_sizes"], binarize=False
     )
     for place, mask in zip(places, levels[:, 0].sigmoid().numpy(), strict=True):
-        yield place._replace(shares=mask)
+        yield place._replace(shares=mask, by_box=True)
 
 
 def by_clipseg(picture: Image.Image) -> Iterator[Plain]:
@@ -129,13 +148,10 @@ def by_clipseg(picture: Image.Image) -> Iterator[Plain]:
                     near[row, column] = shares[row, column]
             rows, columns = zip(*area, strict=True)
             box = np.array([min(columns), min(rows), max(columns) + 1, max(rows) + 1])
-            large = interpolate(
-                torch.from_numpy(near)[None, None], size_of(picture), mode="bilinear"
-            )
             yield Plain(
                 float(max(shares[at] for at in area)),
                 box * np.tile(picture.size, 2) / len(shares),
-                large[0, 0].numpy(),
+                near,
                 cut,
             )
 
@@ -184,8 +200,9 @@ def test_it_finds_what_a_plain_script_finds(tmp_path: Path, kind: str) -> None:
     for picture in map(photo, SIZES):
         kept: list[Plain] = []
         for one in sorted(SCRIPTS[kind](picture), key=lambda one: -one.score):
-            if one.score >= CONFIDENCE and not any(map(one.same, kept)):
-                kept.append(one)
+            if one.score >= CONFIDENCE:
+                at = next((at for at, other in enumerate(kept) if one.same(other)), len(kept))
+                kept[at : at + 1] = [kept[at].joined(one) if at < len(kept) else one]
         expected = [one for one in kept if one.mask(picture).any()]
         found = finder.find(picture, " a hat,Two  shoes ,", CONFIDENCE)
         assert expected
@@ -193,6 +210,20 @@ def test_it_finds_what_a_plain_script_finds(tmp_path: Path, kind: str) -> None:
             assert own.score == pytest.approx(one.score, abs=1e-4)
             assert own.box == one.pixels(picture)
             assert np.abs(own.mask - one.mask(picture)).max() < 1e-4
+
+
+def test_areas_in_the_same_box_are_all_found() -> None:
+    """Two hooks, of which a second word finds one a little smaller: that counts once."""
+    seen = [torch.full((100, 100), -9.0) for _ in range(2)]
+    for logits, side in zip(seen, (100, 96), strict=True):
+        logits[:side, :4] = logits[96:, :side] = 3
+    seen[0][:4, 6:] = seen[0][:94, 96:] = 2
+    network = Mock(seen=lambda _: {}, read=lambda *_: {})
+    network.model.side_effect = [SimpleNamespace(logits=one) for one in seen]
+    found = ClipSeg(network).find(photo((100, 100)), "hook, claw", CONFIDENCE)
+    assert [one.box for one in found] == [(0, 0, 100, 100), (6, 0, 100, 94)]
+    mask = np.maximum.reduce([one.mask for one in found]) >= 0.5
+    assert (mask == (seen[0] > 0).numpy()).all()
 
 
 def test_what_cannot_be_found_is_told(tmp_path: Path) -> None:
@@ -230,7 +261,7 @@ def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
         target = choose_target("cpu", "float32")
         with pytest.raises(RenderFailed) as failed:
             opened = partial(verified, catalog)
-            read_network(opened, lambda _: target, "segmentation", "clipseg", digest)
+            read_network(opened, target, "segmentation", "clipseg", digest)
         return failed.value.message
 
     (root / "tokenizer.json").write_text('{"model": 7}')

@@ -1,6 +1,7 @@
 """Finished pictures, drawn or given: enlarged, and without their background."""
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,30 @@ from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks import upscale
 from picowatch.engine.networks.cutout import NOTHING_FOUND, Network
 from picowatch.engine.networks.find import load_finder
-from picowatch.engine.protocol import Place, RenderedImage
+from picowatch.engine.protocol import Place, Progress, RenderedImage
+from picowatch.engine.resize import resized
 from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.files.pictures import Original
+from picowatch.files.wide_gamut import SRGB
+from picowatch.outbox.lossless import Pixels, tiff
 from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.resize_to import ResizeTo
 from tests.engine.demo import CPU, named
-from tests.engine.requests import difference, draw, ignore_steps, keep, pixels, plain_options
+from tests.engine.requests import (
+    draw,
+    ignore_progress,
+    keep,
+    pixels,
+    plain_options,
+    progress_of,
+)
 from tests.engine.tiny_find import make
 
 GREEN, RED = (40, 170, 60), (200, 30, 30)
+
+
+PROFILE = SRGB.replace("sRGB".encode("utf-16-be"), "Mine".encode("utf-16-be"))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +117,7 @@ def test_a_given_picture_is_enlarged_without_a_checkpoint(
     assert (image.width, image.height) == (round(37 * scale), round(22 * scale))
     expected = gradient().resize((image.width, image.height), Image.Resampling.LANCZOS)
     assert np.abs(pixels(image) - np.asarray(expected).astype(int)).mean() < 6
-    assert not engine._checkpoints._kept  # nothing was loaded to draw with
+    assert not engine._kept.values("checkpoint")  # nothing was loaded to draw with
 
 
 def test_transparency_is_enlarged(engine: Renderer, folder: Path) -> None:
@@ -112,18 +128,85 @@ def test_transparency_is_enlarged(engine: Renderer, folder: Path) -> None:
     assert (alpha[:, :70] == 0).all() and (alpha[:, 90:] == 255).all()
 
 
+def deep(folder: Path, numbers: np.ndarray, **values: Any) -> ImageRequest:
+    """A photo of 16 bits that keeps them."""
+    high, low = (Image.fromarray(part.astype(np.uint8)) for part in (numbers >> 8, numbers & 255))
+    content = tiff(Pixels(high, low), {}, {}, b"", PROFILE)
+    digest = sha256(content).hexdigest()
+    (folder / "pictures" / digest).write_bytes(content)
+    return replace(request(folder, high, **values), image_hash=digest, colour="same")
+
+
+def numbers_of(image: RenderedImage) -> np.ndarray:
+    low = np.frombuffer(image.low, np.uint8).reshape(image.height, image.width, 3)
+    return np.asarray(pixels(image).astype(int) << 8 | low)
+
+
+def test_a_photo_of_16_bits_is_enlarged_on_all_of_them(engine: Renderer, folder: Path) -> None:
+    """As one of 8 bits, but in finer steps; where a result is reduced, too."""
+    wide = np.linspace(0, 65_535, 80)[None].repeat(40, 0)
+    photo = np.stack([wide, wide[:, ::-1], wide / 2], 2).astype(np.uint16)
+    for scale in (4, 1.5):
+        (plain,) = draw(
+            engine, request(folder, Image.fromarray((photo >> 8).astype(np.uint8)), scale)
+        )
+        (image,) = draw(engine, deep(folder, photo, scale=scale))
+        assert (plain.low, plain.profile, image.profile) == (b"", b"", PROFILE)
+        assert np.abs(numbers_of(image) / 257 - pixels(plain)).max() <= 3
+        assert len(np.unique(numbers_of(image))) > 1000
+
+
+def test_a_figure_of_16_bits_is_cut_out_with_them(engine: Renderer, folder: Path) -> None:
+    """What is surely of it keeps its numbers; on a ground it has 8 bits."""
+    photo = np.asarray(square()).astype(np.uint16) * 256
+    photo[60:140, 90:210, 2] = np.arange(120) * 100
+    (image,) = draw(engine, deep(folder, photo, cutout="red"))
+    sure = np.s_[70:130, 100:200]
+    assert (alpha_of(image)[sure] == 255).all()
+    assert (numbers_of(image)[sure] == photo[sure]).all()
+    (ground,) = draw(engine, deep(folder, photo, cutout=Cutout("red", background="white")))
+    assert (ground.low, ground.profile) == (b"", PROFILE)
+
+
 def test_drawn_pictures_are_finished_as_the_same_given_ones(engine: Renderer, folder: Path) -> None:
-    """Each image of a batch follows its request; enlarging and cutting out count as steps."""
-    seen: list[tuple[int, int]] = []
-    batch = [request(folder), request(folder, scale=2.0), request(folder, scale=2.0, cutout="red")]
-    plain, large, cut = engine.render(batch, lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 5), (2, 5), (2, 5), (3, 5), (4, 5)]
-    alone = Image.frombytes("RGB", (64, 64), plain.pixels)
-    assert difference(large, draw(engine, request(folder, alone, 2.0))[0]) == 0
-    (again,) = draw(engine, request(folder, alone, 2.0, cutout="red"))
-    assert (cut.pixels, cut.alpha) == (again.pixels, again.alpha)
-    assert not large.alpha and len(cut.alpha) == 128 * 128
-    assert {"denoise", "upscale", "cutout"} <= cut.timings.keys()
+    """Each pass counts its own steps over all images: evaluations, tiles, pictures."""
+    plain = draw(engine, request(folder, seed=1), request(folder, seed=2))
+    batch = [request(folder, seed=seed, scale=2.0, cutout="red") for seed in (1, 2)]
+    for image, drawn in zip(draw(engine, *batch), plain, strict=True):
+        alone = Image.frombytes("RGB", (64, 64), drawn.pixels)
+        (again,) = draw(engine, request(folder, alone, 2.0, cutout="red"))
+        assert (image.pixels, image.alpha) == (again.pixels, again.alpha)
+        assert len(image.alpha) == 128 * 128
+        assert {"denoise", "upscale", "cutout"} <= image.timings.keys()
+    told = [(now.kind, now.done, now.total) for now in progress_of(engine, batch)]
+    assert told == [(kind, done, 2) for kind in ("draw", "upscale", "cutout") for done in (1, 2)]
+
+
+def test_a_finished_picture_is_resized_at_the_end(engine: Renderer, folder: Path) -> None:
+    """Drawn, enlarged or cut out; the whole of it is the same picture, resized by itself."""
+    size = ResizeTo(width=50, height=40, fit="pad", background="#000000")
+    for more in ({}, {"picture": square()}, {"scale": 2.0}, {"cutout": "red"}):
+        (whole,) = draw(engine, request(folder, **more))
+        batch = [request(folder, **more, resize_to=size)] * 2
+        for image in draw(engine, *batch):
+            assert (image.width, image.height, image.alpha) == (50, 40, b"")
+            before = Image.frombytes("RGB", (whole.width, whole.height), whole.pixels)
+            if whole.alpha:
+                before.putalpha(Image.fromarray(alpha_of(whole)))
+            assert image.pixels == resized(Original(before), size).picture.tobytes(), more
+            assert "resize" in image.timings
+        assert progress_of(engine, batch)[-1] == Progress("resize", 2, 2)
+
+
+def test_pictures_leave_one_by_one(engine: Renderer, folder: Path) -> None:
+    """A batch of large pictures is never in memory as a whole."""
+    given = gradient()
+    batch = [request(folder, given, 2.0, cutout=cut) for cut in ("red", "red", "red")]
+    seen: list[Progress] = []
+    images = engine.render(batch, seen.append)
+    for done in (1, 2, 3):
+        next(images)
+        assert (seen[-1].kind, seen[-1].done, seen[-1].total) == ("cutout", done, 3)
 
 
 @pytest.mark.parametrize("scale", [4, 1.5])
@@ -157,7 +240,8 @@ def test_it_ends_between_two_tiles(
         return tiles == 3
 
     with pytest.raises(EngineStopped):
-        engine.render([request(folder, gradient(size=(128, 64)), 4)], ignore_steps, interrupted)
+        wanted = request(folder, gradient(size=(128, 64)), 4)
+        list(engine.render([wanted], ignore_progress, interrupted))
     assert tiles == 3
 
 

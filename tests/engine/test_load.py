@@ -14,11 +14,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
+from picowatch.catalog.folder_files import read_index
 from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.engine.model import load as loading
 from picowatch.engine.model.devices import choose_target
-from picowatch.engine.model.load import load_part, load_vae
+from picowatch.engine.model.load import bytes_of_parts, load_part, load_vae
 from picowatch.errors import RenderFailed
+from picowatch.families import FAMILIES
 from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
 from tests.engine.adapters import write
 from tests.engine.demo import assert_equal, load
@@ -56,10 +58,10 @@ IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3
 
 @pytest.mark.parametrize("name", one_of_each_kind(FOLDERS, IN_EACH_RUN))
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
-    """In float16, in which some of them keep layers in float32."""
+    """In float16, in which some of them keep layers in float32; text encoders in part."""
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
     parts = load(found(models, name), HALF, CPU)
-    index = json.loads((tiny_flow(name) / "model_index.json").read_text())
+    index = read_index(tiny_flow(name))
     for part, ours in modules_of(parts).items():
         library, class_name = index[part]
         kind = getattr(_T if library == "transformers" else _D, class_name)
@@ -67,7 +69,32 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
             tiny_flow(name) / part, dtype=torch.float16, local_files_only=True
         )
         assert isinstance(ours, kind) and type(ours).__name__ == class_name
+        if part == "text_encoder":
+            shortened(theirs, found(models, name).family)
         assert_equal(ours, theirs.requires_grad_(False))
+
+
+def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Path) -> None:
+    """They draw in turn at each step, so both are there."""
+    (models / "checkpoints/Ideogram-4").symlink_to(tiny_flow("Ideogram-4"))
+    model = found(models, "Ideogram-4")
+    both = [
+        load_part(model, FULL, CPU, one) for one in ("transformer", "unconditional_transformer")
+    ]
+    numbers = sum(one.numel() for part in both for one in part.parameters())
+    sizes = bytes_of_parts(model, FULL)
+    assert (sizes.denoiser, sizes.numbers) == (4 * numbers, numbers)
+    assert len(sizes.encoders) == 1
+    assert bytes_of_parts(model, FULL, "fp8").denoiser < 0.7 * sizes.denoiser
+
+
+def shortened(encoder: Any, family: str) -> None:
+    """Remove what nobody reads: see test_text_encoders.py."""
+    if layers := FAMILIES[family].encoder_layers:
+        language = getattr(encoder.model, "language_model", encoder.model)
+        del language.layers[layers:]
+    if hasattr(encoder, "lm_head"):
+        encoder.lm_head = torch.nn.Identity()
 
 
 def as_scripted(tensors: Tensors) -> Tensors:
@@ -78,11 +105,15 @@ def as_scripted(tensors: Tensors) -> Tensors:
 
 
 # Names of folders, and what is changed in their files.
-UNETS = [(name, dict) for name in ("demo", "sdxl", "sdxl-lcm", "sdxl-inpainting", "sd2")]
+UNETS = [
+    *(("demo", dict, torch.float16), ("demo", dict, torch.float32)),
+    *((name, dict, torch.float32) for name in ("sdxl", "sdxl-lcm")),
+    *((name, dict, torch.float16) for name in ("sdxl-inpainting", "sd2")),
+    ("sdxl", as_scripted, torch.float16),
+]
 
 
-@pytest.mark.parametrize(("name", "changed"), [*UNETS, ("sdxl", as_scripted)])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize(("name", "changed", "dtype"), UNETS)
 def test_a_single_file_holds_the_model_its_folder_holds(
     models: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -14,9 +14,10 @@ from picowatch.catalog import Catalog
 from picowatch.engine.model.lora_files import read_lora
 from picowatch.engine.model.loras import Loras
 from picowatch.errors import RenderFailed
-from picowatch.families import row_of_pipeline
+from picowatch.families import FAMILIES, row_of_pipeline
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import Tensors, files_in, kohya_lora, random_layer, write
+from tests.engine.demo import endless
 from tests.engine.tiny_flows import tiny_flow
 from tests.kinds import one_of_each_kind
 
@@ -38,7 +39,7 @@ def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tens
     """Return the modules by name, with the change of their weights."""
     path = write(folder / "it.safetensors", tensors, metadata or None)
     with files_in(folder)("lora", "it", "it"):
-        given, unused, _ = read_lora("it", path, found, "sd1")
+        given, unused, *_ = read_lora("it", path, found, "sd1")
     assert not unused
     return {
         key.removesuffix(".lora_A.weight"): torch.einsum(
@@ -168,9 +169,9 @@ def pipeline() -> Any:
 
 def loras_in(folder: Path, pipeline: Any) -> Loras:
     """Return a pipeline's LoRAs, which are files by name; `hash` is the name, too."""
-    row = row_of_pipeline(type(pipeline).__name__)
-    assert row
-    return Loras(lambda: pipeline, row.key, files_in(folder))
+    name = type(pipeline).__name__
+    row = row_of_pipeline(name) or FAMILIES[name]
+    return Loras(lambda: pipeline, row.key, files_in(folder), endless(), Path("demo"))
 
 
 @pytest.fixture
@@ -299,6 +300,33 @@ def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, tmp_path: Path, lora
     assert warning.endswith(f": {', '.join(sorted(halves))} and 2 more.")
     loras.apply([])
     assert loras.warnings == ()
+
+
+def test_a_line_for_the_log_describes_a_lora(
+    pipeline: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is computed for it if the daemon logs no details."""
+    tensors: Tensors = {}
+    changes = []
+    for number, (name, rank) in enumerate(((TO_Q, 2), (TO_K, 4))):
+        weight = pipeline.unet.get_submodule(name).weight.detach()
+        down, up = random(rank, weight.shape[1]), random(len(weight), rank)
+        changes.append(float((up @ down).norm() * (number + 1) / rank / weight.norm()))
+        flat = f"lora_unet_{name.replace('.', '_')}"
+        tensors |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
+        tensors[f"{flat}.alpha"] = torch.tensor(number + 1.0)
+    write(tmp_path / "style.safetensors", tensors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.linalg, "vector_norm", Mock(side_effect=AssertionError))
+        loras_in(tmp_path, pipeline).apply([use("style", -0.5)])
+    assert not caplog.records
+    with caplog.at_level("DEBUG", "picowatch.engine"):
+        loras_in(tmp_path, pipeline).apply([use("style", -0.5)])
+    (line,) = caplog.messages
+    assert line == (
+        "LoRA 'style' at -0.5: 2 layers, rank 2 to 4, alpha 1 to 2, "
+        f"largest change {max(changes) / 2:.1%} of a layer's weights"
+    )
 
 
 # Tiny folders, and what scripts call their pipelines with.

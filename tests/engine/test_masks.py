@@ -147,7 +147,9 @@ def test_a_picture_is_searched_once_for_each_phrase(monkeypatch: pytest.MonkeyPa
     asked: list[tuple[str, float]] = []
     search: Callable[..., Any] = ClipSeg.find
 
-    def find(self: ClipSeg, picture: Image.Image, phrase: str, confidence: float) -> Any:
+    def find(
+        self: ClipSeg, picture: Image.Image, phrase: str, confidence: float, halvings: int = 0
+    ) -> Any:
         asked.append((phrase, confidence))
         return search(self, picture, phrase, confidence)
 
@@ -228,5 +230,11 @@ def test_a_mask_grows_by_pixels(
 ) -> None:
     """On each side, within the picture; nothing stays nothing."""
     assert area(grow, points) == (box, size)
-    inverted = area(grow, points, invert=True)[1]
-    assert inverted == (1200 - size if points else 0)
+
+
+def test_a_mask_is_inverted_before_it_grows() -> None:
+    """So what is redrawn reaches into what was found, and leaves no edge of what was around it."""
+    found = [(x, y) for x in range(10, 20) for y in range(10, 20)]
+    sizes = {grow: area(grow, found, invert=True)[1] for grow in (0, 4, 5, -4)}
+    assert sizes == {0: 1200 - 100, 4: 1200 - 4, 5: 1200, -4: 1200 - 18 * 18}
+    assert area(0, [], invert=True) == area(4, [], invert=True) == (None, 0)

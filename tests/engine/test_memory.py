@@ -10,9 +10,14 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from PIL import Image
 
+from picowatch.catalog import DEMO_UPSCALER, Kind
+from picowatch.catalog.scan import EMBEDDED
 from picowatch.engine.drawing import checkpoints
+from picowatch.engine.drawing import networks as drawing_networks
 from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model import lora_files, loras
 from picowatch.engine.model.memory import (
     ENCODERS,
     FULL,
@@ -20,27 +25,31 @@ from picowatch.engine.model.memory import (
     TILED,
     MemoryLadder,
     Room,
-    Weights,
+    Sizes,
     shrunken,
 )
+from picowatch.engine.model.prompts import TextTower
+from picowatch.engine.networks import cutout, upscale
+from picowatch.engine.protocol import Progress
 from picowatch.errors import RenderFailed
-from picowatch.families import References
+from picowatch.families.row import References
+from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.request import ImageRequest, ReferenceUse
-from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
+from tests.engine.flow_requests import flow_models, flow_renderer, hash_of, requests_of
 from tests.engine.reference.models import Models
 from tests.engine.requests import difference, draw, request
-from tests.engine.rungs import on_rung
+from tests.engine.rungs import on_rung, reads
 from tests.kinds import one_of_each_kind
 
 GIGABYTE = 2**30
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
 
 
-def weights(encoder: float, denoiser: float, **more: Any) -> Weights:
+def weights(encoder: float, denoiser: float, **more: Any) -> Sizes:
     """Parts of so many gigabytes, with what computes them for each pixel."""
     sizes = {"denoiser": int(denoiser * GIGABYTE), "numbers": int(denoiser * GIGABYTE / 2)}
     per_pixel = {"vae": GIGABYTE // 6, "drawing": 600, "decoding": 1540}
-    return Weights((int(encoder * GIGABYTE),), **sizes | per_pixel | more)
+    return Sizes((int(encoder * GIGABYTE),), **sizes | per_pixel | more)
 
 
 # Of Z-Image in bfloat16 and of SDXL in float16, whose VAE decodes in float32.
@@ -54,7 +63,7 @@ TURNING = [*COMPUTER, "text encoders in turn"]
 CARD = [*COMPUTER, "text encoders by layers", "model offload", "group offload"]
 
 
-def names(ladder: MemoryLadder, one: ImageRequest, parts: Weights = SMALL_ONE) -> list[str]:
+def names(ladder: MemoryLadder, one: ImageRequest, parts: Sizes = SMALL_ONE) -> list[str]:
     """The rungs that an image may try."""
     return [rung.name for rung in ladder.rungs(one, parts)]
 
@@ -99,7 +108,7 @@ def computer(gigabytes: float, setting: Any = "auto") -> MemoryLadder:
     ],
 )
 def test_a_batch_begins_where_everything_fits(
-    ladder: MemoryLadder, parts: Weights, expected: list[str]
+    ladder: MemoryLadder, parts: Sizes, expected: list[str]
 ) -> None:
     """Weights, the denoiser's numbers and the VAE's; those below follow if the weights fit.
 
@@ -221,9 +230,9 @@ def test_an_edit_becomes_smaller_than_what_is_drawn_or_not_at_all(
     assert list(ladder.rungs(small, parts))
 
 
-def card(renderer: Renderer) -> Renderer:
+def card(renderer: Renderer, setting: Any = "auto") -> Renderer:
     """The renderer, with a card's ladder on the CPU, where all of its rungs work, too."""
-    renderer._ladder = cuda()
+    renderer._ladder = cuda(setting=setting)
     return renderer
 
 
@@ -236,6 +245,8 @@ def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
         "denoiser": (diffusers.UNet2DConditionModel, "forward"),
         "VAE": (diffusers.AutoencoderKL, "decode"),
         "loader": (checkpoints, "load_part"),
+        "upscaler": (upscale.Compact, "forward"),
+        "cutout": (cutout.Network, "forward"),
     }[where]
     real: Callable[..., Any] = getattr(owner, name)
 
@@ -258,8 +269,8 @@ def test_the_next_rungs_are_tried_when_memory_runs_out(models: Models, where: st
     """The one that was enough is remembered; when none is, it says so, and the next batch works."""
     wanted = request(**SMALL)
     (plain,) = draw(Renderer(models.options), wanted)
-    for times, rung in enumerate(CARD):
-        renderer = card(Renderer(models.options))
+    for times in (1, len(CARD) - 1):
+        rung, renderer = CARD[times], card(Renderer(models.options))
         with failing(where, times, FULL_CARD):
             (image,) = draw(renderer, wanted)
             (again,) = draw(renderer, replace(wanted, seed=9))
@@ -281,7 +292,7 @@ def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(
     models: Models, name: str
 ) -> None:
     """From the latents that are there: no step is computed twice; the next begins in tiles."""
-    size: dict[str, Any] = {"width": 256, "height": 128, "steps": 2}
+    size: dict[str, Any] = {"width": 192, "height": 64, "steps": 2}
     wanted, renderer = request(**size), card(Renderer(models.options))
     if name != "demo":
         folder = flow_models(name)
@@ -302,6 +313,159 @@ def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(
         with failing("VAE", 1, FULL_CARD):
             (image,) = draw(card(Renderer(models.options)), seamless)
         assert difference(image, draw(Renderer(models.options), seamless)[0]) <= 1
+
+
+@pytest.mark.parametrize(("where", "times"), [("upscaler", 2), ("cutout", 1)])
+def test_what_was_drawn_stays_when_a_later_pass_runs_out_of_memory(
+    models: Models, where: str, times: int
+) -> None:
+    """It is tried again by itself: in smaller tiles, then alone on the device."""
+    wanted = request(
+        **{**SMALL, "steps": 3},
+        upscale=Upscale(DEMO_UPSCALER, 2.0),
+        upscaler_hash=hash_of(models.options.models, "upscaler", DEMO_UPSCALER),
+        cutout=Cutout(EMBEDDED["cutout"][0]),
+        cutout_hash=hash_of(models.options.models, "cutout", EMBEDDED["cutout"][0]),
+    )
+    renderer = card(Renderer(models.options))
+    (plain,) = draw(renderer, wanted)
+    with failing("denoiser", 0, FULL_CARD) as steps, failing(where, times, FULL_CARD):
+        (image,) = draw(renderer, wanted)
+    assert len(steps) == 3 and image.memory_rung == "full"
+    assert difference(image, plain) <= 2
+
+
+def test_a_pass_without_any_way_left_names_its_model(models: Models) -> None:
+    """A smaller size or batch would not help, and the next batch works."""
+    sha256 = hash_of(models.options.models, "upscaler", DEMO_UPSCALER)
+    wanted = request(**SMALL, upscale=Upscale(DEMO_UPSCALER, 2.0), upscaler_hash=sha256)
+    renderer = card(Renderer(models.options))
+    with failing("upscaler", 99, FULL_CARD), pytest.raises(RenderFailed, match=DEMO_UPSCALER):
+        draw(renderer, wanted)
+    assert draw(renderer, wanted)[0].width == 128
+
+
+@pytest.mark.parametrize(("times", "upscaler"), [(3, "Latent"), (2, DEMO_UPSCALER)])
+def test_the_first_run_stays_when_the_second_runs_out_of_memory(
+    models: Models, times: int, upscaler: str
+) -> None:
+    """Only hires is drawn again, on the next rungs; its upscaler works once."""
+    is_model = upscaler == DEMO_UPSCALER
+    sha256 = hash_of(models.options.models, "upscaler", upscaler) if is_model else ""
+    hires = Hires(2.0, steps=2, denoising_strength=0.9, upscaler=upscaler)
+    wanted = request(**{**SMALL, "steps": 3}, hires=hires, hires_upscaler_hash=sha256)
+    told: list[Progress] = []
+    renderer, sides = card(Renderer(models.options)), list[int]()
+    (plain,) = draw(renderer, wanted)
+    real, failures = diffusers.UNet2DConditionModel.forward, iter([FULL_CARD] * times)
+
+    def forward(self: Any, latents: torch.Tensor, *given: Any, **named: Any) -> Any:
+        sides.append(latents.shape[-1] * 8)
+        if sides[-1] == 128 and (failure := next(failures, None)):
+            raise failure
+        return real(self, latents, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
+        (image,) = renderer.render([wanted], told.append)
+    assert sides.count(64) == 3
+    assert told.count(Progress("enlarge", 1, 1)) == is_model
+    rung = CARD[times - is_model]  # before a rung does, the upscaler goes
+    assert image.memory_rung == rung and difference(image, plain) <= 2
+
+
+def test_only_hires_becomes_smaller_where_only_that_is_too_large(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run stays as it was requested."""
+    sides: list[int] = []
+
+    def forward(self: Any, latents: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor]:
+        sides.append(latents.shape[-1] * 8)
+        if sides[-1] > 700:
+            raise FULL_CARD
+        return (torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)),)
+
+    monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
+    hires = Hires(1.5, steps=1, denoising_strength=0.9)
+    wanted = request(width=512, height=512, steps=1, hires=hires, shrink_to_fit=True)
+    (image,) = draw(card(Renderer(models.options), "low"), wanted)
+    assert (image.width, image.height) == (576, 576)
+    assert sides.count(512) == 1 and sides[-1] == 576
+    assert "at 576x576 instead of 768x768" in image.warnings[0]
+
+
+def test_an_edit_that_is_too_large_is_seen_and_drawn_smaller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its reference is read again in the smaller size."""
+    models, tokens = flow_models("FLUX.2-klein"), list[int]()
+    Image.effect_noise((512, 512), 50).convert("RGB").save(models / "large.png")
+    text = "prompt: red\nreferences: large.png\nsize: 512x512\nsteps: 1\nshrink_to_fit: true"
+    (wanted,) = requests_of(models, "FLUX.2-klein", text)
+    real = diffusers.Flux2Transformer2DModel.forward
+
+    def forward(self: Any, *given: Any, hidden_states: torch.Tensor, **named: Any) -> Any:
+        tokens.append(hidden_states.shape[1])
+        if tokens[-1] > 1500:  # two pictures of 512x512 have 2048
+            raise FULL_CARD
+        return real(self, *given, hidden_states=hidden_states, **named)
+
+    monkeypatch.setattr(diffusers.Flux2Transformer2DModel, "forward", forward)
+    (image,) = draw(card(flow_renderer(models), "low"), wanted)
+    assert (image.width, image.height) == (384, 384) and tokens[-1] == 2 * 576
+
+
+def test_a_network_that_helps_to_draw_leaves_the_checkpoint_where_it_is(models: Models) -> None:
+    """However little memory is free: it is in use, and the next batch needs it, too."""
+    sha256 = hash_of(models.options.models, "upscaler", DEMO_UPSCALER)
+    hires = Hires(2.0, steps=1, denoising_strength=0.5, upscaler=DEMO_UPSCALER)
+    wanted = request(**SMALL, hires=hires, hires_upscaler_hash=sha256)
+    renderer = Renderer(models.options)
+    renderer._kept._free = lambda: (0, 0)
+    with reads() as found:
+        for seed in (1, 2):
+            draw(renderer, replace(wanted, seed=seed))
+    assert sorted(part for part, _ in found) == ["text_encoder", "unet", "vae"]
+
+
+def test_what_is_used_by_turns_is_read_once(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sets of LoRAs that share some, and more networks than one, while memory has room.
+
+    Texts are encoded once for each checkpoint and set of LoRAs.
+    """
+    files, networks, texts = list[str](), list[str](), list[object]()
+    read_lora, read_network = lora_files.read_lora, drawing_networks.read_network
+    encode = TextTower.encoded
+
+    def encoding(tower: TextTower, *given: Any) -> Any:
+        texts.append(given)
+        return encode(tower, *given)
+
+    def reading_lora(name: str, *given: Any) -> Any:
+        files.append(name)
+        return read_lora(name, *given)
+
+    def reading_network(*given: Any) -> Any:
+        networks.append(given[3])
+        return read_network(*given)
+
+    monkeypatch.setattr(TextTower, "encoded", encoding)
+    monkeypatch.setattr(loras, "read_lora", reading_lora)
+    monkeypatch.setattr(drawing_networks, "read_network", reading_network)
+    renderer, folder = Renderer(models.options), models.options.models
+    for number in range(4):
+        used = {"both": 0.7} if number % 2 else {"both": 0.6, "with-kernels": 0.5}
+        draw(renderer, models.request({"loras": used, **SMALL, "seed": number}))
+    assert sorted(files) == ["both", "with-kernels"]
+    assert len(texts) == 2 * 2
+    kinds: tuple[Kind, ...] = ("upscaler", "cutout", "segmentation")
+    for kind in kinds * 3:
+        name = EMBEDDED[kind][0]
+        renderer._networks.use(kind, name, hash_of(folder, kind, name), lambda network, _: network)
+    assert sorted(networks) == sorted(EMBEDDED[kind][0] for kind in kinds)
 
 
 def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:
@@ -335,8 +499,8 @@ def test_shrink_to_fit_renders_it_smaller_and_says_so(
         return (torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)),)
 
     monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
-    wanted = request(width=640, height=512, shrink_to_fit=True)
-    (image,) = draw(card(Renderer(models.options)), wanted)
+    wanted = request(width=640, height=512, steps=1, shrink_to_fit=True)
+    (image,) = draw(card(Renderer(models.options), "low"), wanted)
     assert (image.width, image.height) == (480, 384)
     assert image.memory_rung == "smaller picture"
     assert "at 480x384 instead of 640x512" in image.warnings[0]

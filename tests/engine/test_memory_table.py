@@ -11,14 +11,20 @@ import diffusers
 import pytest
 import torch
 import transformers
+from torch.nn import functional
 
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.gguf import BLOCKS, stays_quantised
 from picowatch.catalog.parts import ASSETS
-from picowatch.engine.model.load import DECODING, DECODING_OF, DRAWING
-from picowatch.engine.model.memory import CARD_LADDER, MemoryLadder, Room, Weights
+from picowatch.engine.model.load import reads_of
+from picowatch.engine.model.memory import CARD_LADDER, MemoryLadder, Room, Sizes
 from picowatch.errors import RenderFailed
+from picowatch.families import FAMILIES, OF_VAE
+from picowatch.families.row import Family
+from tests.engine.alive import most_bytes
 from tests.engine.requests import request
+from tests.gpu.test_launches import FLUX as FLUX_CALL
+from tests.gpu.test_launches import XL, attention, flow_call, tensors_of, unet_call
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 CARDS, COMPUTERS = (4, 6, 8, 12, 16, 24), (16, 32, 64)
@@ -31,9 +37,11 @@ CLASSES = {
     "Qwen3 4B": "Qwen3Model",
 }
 CLIPS, T5 = ("CLIP L", "CLIP G"), "T5 XXL"
-# Read from folders only, so the package has no config of it: the numbers of its model card.
-NUMBERS = {"Qwen2.5-VL 7B": 8_292_166_656}
+# Read from folders only, so the package has no config of it: the numbers of its model card, without
+# its head.
+NUMBERS = {"Qwen2.5-VL 7B": 8_292_166_656 - 152_064 * 3_584}
 FLUX = ("FluxTransformer2DModel", "flux/transformer", "flux/vae", ("CLIP L", T5))
+SDNQ = "uint4"  # the form of its folders
 Row = tuple[str, str, str, tuple[str, ...]]
 # The denoiser's class and config, the VAE's config and the text encoders; the denoiser's form.
 MODELS: dict[str, tuple[Row, str]] = {
@@ -61,6 +69,10 @@ MODELS: dict[str, tuple[Row, str]] = {
         ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",)),
         "bfloat16",
     ),
+    "FLUX.2 klein 4B, SDNQ uint4": (
+        ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",)),
+        "uint4",
+    ),
     "Z-Image": (
         ("ZImageTransformer2DModel", "z_image/transformer", "flux/vae", ("Qwen3 4B",)),
         "bfloat16",
@@ -78,43 +90,67 @@ def shapes(kind: Any, folder: str) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def encoder_bytes(name: str) -> int:
-    """The bytes of a text encoder in 16 bits."""
+def encoder_bytes(name: str, layers: int, form: str) -> int:
+    """The bytes of a text encoder, usually in 16 bits; of so many layers, 0 for all."""
     if name in NUMBERS:
         return NUMBERS[name] * 2
     found = shapes(getattr(transformers, CLASSES[name]), ENCODERS[name].config)
-    return sum(prod(shape) for one, shape in found.items() if "encoder.embed_tokens" not in one) * 2
+    reads = reads_of("text_encoder", layers)
+    read = (one for one in found if reads(one) and "encoder.embed_tokens" not in one)
+    return sum(
+        packed_bytes(one, found[one]) if form == SDNQ else prod(found[one]) * 2 for one in read
+    )
 
 
-def weights(row: Row, form: str) -> Weights:
+def packed_bytes(name: str, shape: torch.Size) -> int:
+    """The bytes of a weight in a folder that SDNQ has packed, with two scales for 64 numbers."""
+    is_packed = name.endswith(".weight") and len(shape) == 2 and "embed" not in name
+    return prod(shape) // 2 + prod(shape) // 64 * 8 if is_packed else prod(shape) * 2
+
+
+def vae_class(folder: str) -> str:
+    """The class of a VAE; Qwen-Image's has no config here."""
+    if not folder:
+        return "AutoencoderKLQwenImage"
+    return str(json.loads((ASSETS / folder / "config.json").read_text())["_class_name"])
+
+
+def row_of(denoiser: str, config: str) -> Family:
+    """The family of a config, or the first one whose denoiser has this class."""
+    rows = (row for row in FAMILIES.values() if (denoiser,) in row.parts.values())
+    return min(rows, key=lambda row: row.key != config.partition("/")[0])
+
+
+def weights(model: Row, form: str) -> Sizes:
     """What a real model takes, by the numbers that the engine reckons with."""
-    denoiser, config, vae, encoders = row
+    denoiser, config, vae, encoders = model
     found = shapes(getattr(diffusers, denoiser), config)
     size = 0
     for name, shape in found.items():
+        if form == SDNQ:
+            size += packed_bytes(name, shape)
+            continue
         quantised = form in BLOCKS and stays_quantised(name, form, tuple(shape))
         values, taken = BLOCKS[form] if quantised else (1, 2)
         if form == "fp8" and name.endswith(".weight") and len(shape) > 1:
             taken = 1
         size += prod(shape) // values * taken
-    kind = "AutoencoderKLQwenImage"
-    wide = 2
-    if vae:
-        vae_config = json.loads((ASSETS / vae / "config.json").read_text())
-        kind, wide = vae_config["_class_name"], 4 if vae == "sdxl/vae" else 2
+    kind, wide = vae_class(vae), 4 if vae == "sdxl/vae" else 2
     decoder = sum(map(prod, shapes(getattr(diffusers, kind), vae).values()))
-    return Weights(
-        encoders=tuple(map(encoder_bytes, encoders)),
+    row = row_of(denoiser, config)
+    layers = row.encoder_layers if config else 0
+    return Sizes(
+        encoders=tuple(encoder_bytes(one, layers, form) for one in encoders),
         denoiser=size,
         vae=decoder * wide,
         numbers=sum(map(prod, found.values())),
-        drawing=DRAWING * 2,
-        decoding=DECODING_OF.get(kind, DECODING) * wide,
+        drawing=row.drawing * 2,
+        decoding=OF_VAE.get(kind, row).decoding * wide,
         takes_turns=not denoiser.startswith("UNet"),
     )
 
 
-def level(parts: Weights, card: float, main: float, side: int) -> str:
+def level(parts: Sizes, card: float, main: float, side: int) -> str:
     """The number of the first rung, or a dash for what is refused."""
     room = Room(int((main - MAIN_TAKEN) * 2**30), int((card - CARD_TAKEN) * 2**30))
     ladder = MemoryLadder("auto", lambda: room)
@@ -125,7 +161,7 @@ def level(parts: Weights, card: float, main: float, side: int) -> str:
     return str(CARD_LADDER.index(first) + 1)
 
 
-def cell(parts: Weights, card: int, side: int) -> str:
+def cell(parts: Sizes, card: int, side: int) -> str:
     """The levels, with the least main memory that each needs if it is more than the smallest."""
     found = {main: level(parts, card, main, side) for main in COMPUTERS}
     least = found[COMPUTERS[0]]
@@ -154,3 +190,56 @@ def test_the_page_shows_where_real_models_begin() -> None:
     assert table in PAGE.read_text(), table
     for number, rung in enumerate(CARD_LADDER, 1):
         assert f"\n{number}. `{rung.name}`" in PAGE.read_text()
+
+
+# A call of each denoiser for a picture of the table, with both prompts where its pipeline joins
+# them.
+SD3 = {
+    "hidden_states": (2, 16, 128, 128),
+    "encoder_hidden_states": (2, 333, 4096),
+    "pooled_projections": (2, 2048),
+    "timestep": (2,),
+}
+QWEN = {"hidden_states": (1, 4096, 64), "encoder_hidden_states": (1, 512, 3584), "timestep": (1,)}
+CALLS: dict[str, dict[str, Any]] = {
+    "Stable Diffusion 1.5": unet_call(64, 768),
+    "Stable Diffusion XL": unet_call(128, 2048) | {"added_cond_kwargs": XL},
+    "Stable Diffusion 3.5 Medium": SD3,
+    "Stable Diffusion 3.5 Large": SD3,
+    "FLUX.1": flow_call(64, 4096) | FLUX_CALL,
+    "FLUX.2 klein 4B": flow_call(128, 7680, 1),
+    "Z-Image": {"x": [(16, 1, 128, 128)] * 2, "t": (2,), "cap_feats": [(512, 2560)] * 2},
+    "Qwen-Image": QWEN,
+}
+
+
+def built(class_name: str, folder: str) -> Any:
+    """A real model without memory."""
+    config = json.loads((ASSETS / folder / "config.json").read_text()) if folder else {}
+    with torch.device("meta"):
+        return getattr(diffusers, class_name).from_config(config).to(torch.bfloat16).eval()
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CALLS)
+def test_real_models_compute_in_what_is_estimated(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that are alive at once on the meta device, a step's and a VAE's that decodes."""
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
+    (kind, config, vae, _), _ = MODELS[name]
+    side = 512 if name == "Stable Diffusion 1.5" else 1024
+    pixels, given = side**2, tensors_of(CALLS[name])
+    if name == "Qwen-Image":
+        given |= {"img_shapes": [[(1, 64, 64)]]}
+    denoiser = built(kind, config)
+    drawing = most_bytes(lambda: denoiser(**given, return_dict=False)) / 2
+    most = row_of(kind, config).drawing * pixels
+    assert 0.5 * most <= drawing <= most
+    decoder = built(vae_class(vae), vae)
+    channels, frames = decoder.config.get("latent_channels", 16), () if vae else (1,)
+    latents = tensors_of((1, channels, *frames, side // 8, side // 8))
+    decoding = most_bytes(lambda: decoder.decode(latents, return_dict=False)) / 2
+    most = OF_VAE.get(vae_class(vae), row_of(kind, config)).decoding * pixels
+    assert 0.9 * most <= decoding <= most

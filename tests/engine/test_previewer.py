@@ -1,6 +1,7 @@
 """Previews show the picture early, not more often than asked, and do not change it."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,16 +17,17 @@ from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.protocol import EngineOptions, RgbPicture
 from picowatch.families import DEMO_WIDTH, FAMILIES
 from picowatch.recipe.request import ImageRequest
-from tests.engine.requests import draw, ignore_steps, request
+from tests.engine.requests import draw, request
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
+small = partial(request, steps=3, width=64, height=64)
 
 
 @pytest.mark.parametrize(
     ("batch", "evaluations"),
     [
-        ([request(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)], 6),
-        ([request(sampler="DPM2", steps=3, width=64, height=192)], 5),
+        ([small(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)], 3),
+        ([small(sampler="DPM2", width=32, height=96)], 5),
     ],
     ids=["in parts", "high"],
 )
@@ -33,7 +35,7 @@ def test_previews_change_no_pixel(batch: list[ImageRequest], evaluations: int) -
     """There is one of the first picture at each evaluation, or none."""
     album: list[RgbPicture] = []
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=2, preview_seconds=1e-6)
-    shown = Renderer(options, album.append).render(batch, ignore_steps)
+    shown = draw(Renderer(options, album.append), *batch)
     size = (batch[0].width // 8, batch[0].height // 8)
     assert [(one.width, one.height) for one in album] == [size] * evaluations
     without = Renderer(replace(options, preview_seconds=0), album.append)

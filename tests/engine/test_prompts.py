@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.prompts import (
     CHUNK_TOKENS,
     Chunk,
@@ -15,9 +16,10 @@ from picowatch.engine.model.prompts import (
     PromptEncoder,
     read_vectors,
 )
-from picowatch.engine.model.texts import Texts, reader_of
+from picowatch.engine.model.texts import Texts, reading_of
 from picowatch.errors import RenderFailed
-from picowatch.families import DEMO_WIDTH, FAMILIES, Variant
+from picowatch.families import DEMO_WIDTH, FAMILIES
+from picowatch.families.row import Variant
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import files_in, write
@@ -32,8 +34,9 @@ def encoder(
     folder: Path = Path("nowhere"), parts: Any = None, family: str = "sd1"
 ) -> PromptEncoder:
     """Return a checkpoint's encoder, by default the demo model's, with a folder's embeddings."""
-    reader, files = reader_of(FAMILIES[family], Variant()), files_in(folder)
-    return Texts(reader, parts or demo(), Mock(), Mock(), files, CPU.device).prompts
+    reading, files = reading_of(FAMILIES[family], Variant()), files_in(folder)
+    given = reading, parts or demo(), Mock(), Mock(), files, CPU.device
+    return Texts(*given, Cache(lambda: (0, 0), Mock()), "demo").prompts
 
 
 def uses(*names: str) -> tuple[EmbeddingUse, ...]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from picowatch.engine.drawing import step_cache
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model.memory import ENCODERS, LAYERS, MODELS, TURNS, Rung
+from picowatch.engine.model.memory import LAYERS, MODELS, TURNS, Rung
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from picowatch.recipe import RecipeInvalid
@@ -37,7 +37,7 @@ def _reuse_all(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def counted(renderer: Renderer) -> Iterator[list[None]]:
     """Note each time that the last block of the denoiser computes."""
-    (loaded,) = renderer._checkpoints._kept.values()
+    (loaded,) = renderer._kept.values("checkpoint")
     blocks = next(filter(None, (getattr(loaded.denoiser, name, None) for name in _LAST)))
     assert isinstance(blocks, nn.ModuleList)
     calls: list[None] = []
@@ -55,20 +55,19 @@ def test_three_of_eight_steps_reuse_blocks_and_the_next_picture_is_as_before(fam
     both = requests_of(models, f"{name}-deep", f"{CACHED}\nseed: [7, 8]")
     assert both[0].as_dict()["step_cache"] and both[0].digest != plain.digest
     before = draw(renderer, plain)[0]
-    with counted(renderer) as usual:
-        assert draw(renderer, plain)[0].pixels == before.pixels
-    renderer._graphs = True
+    renderer._accelerator.uses_graphs = True
     first, second = draw(renderer, *both)
     with counted(renderer) as reused:
         assert draw(renderer, both[1])[0].pixels == second.pixels
-    renderer._graphs = False
-    assert len(reused) * 8 == len(usual) * 5
+    renderer._accelerator.uses_graphs = False
     assert difference(first, before) > 0 and first.pixels != second.pixels
     assert (first.batch_size, first.compiled, first.warnings) == (1, False, ())
-    assert draw(renderer, plain)[0].pixels == before.pixels
+    with counted(renderer) as usual:
+        assert draw(renderer, plain)[0].pixels == before.pixels
+    assert len(reused) * 8 == len(usual) * 5
 
 
-@pytest.mark.parametrize("rung", [ENCODERS, MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
+@pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
 def test_every_rung_caches_but_that_which_moves_layers(rung: Rung) -> None:
     """That one has a warning."""
     models = flow_models("FLUX.1-dev-deep", deep_flow("FLUX.1-dev"))
@@ -108,4 +107,4 @@ def test_without_the_extra_the_command_to_install_it_is_said(
     with pytest.raises(RenderFailed) as failed:
         draw(renderer, *requests)
     assert "cache-dit, which is not installed" in failed.value.message
-    assert "[cache]'" in (failed.value.remedy or "") and not renderer._checkpoints._kept
+    assert "[cache]'" in (failed.value.remedy or "") and not renderer._kept.values("checkpoint")

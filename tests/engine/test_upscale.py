@@ -5,11 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from picowatch.catalog.headers import Header
+from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, Layout
 from picowatch.engine.networks import upscale
 from picowatch.engine.networks.upscale import (
+    Compact,
+    Esrgan,
     Network,
+    Span,
+    enlarged,
     enlarged_once,
     input_sizes,
     network_in,
@@ -17,6 +23,7 @@ from picowatch.engine.networks.upscale import (
 )
 from tests.catalog.files import Shapes
 from tests.catalog.shapes import compact_shapes, esrgan_shapes, span_shapes
+from tests.engine.alive import most_bytes
 
 OLD = esrgan_shapes("old", blocks=2, channels=8)
 # Sum and sum of squares of what spandrel 0.4 (at 2026-10) makes of the same weights and picture.
@@ -83,14 +90,14 @@ def test_no_seam_is_visible(shapes: Shapes, monkeypatch: pytest.MonkeyPatch) -> 
     made = network(shapes)
     picture = np.random.default_rng(0).integers(0, 256, (53, 70, 3), dtype=np.uint8)
 
-    def enlarged(tile: int) -> Any:
+    def in_tiles(tile: int) -> Any:
         return enlarged_once(made, picture, tile, lambda: None).astype(int)
 
-    whole = enlarged(256)
+    whole = in_tiles(256)
     assert whole.shape == (106, 140, 3)
-    assert np.abs(enlarged(32) - whole).max() <= 1  # the last bit's rounding
+    assert np.abs(in_tiles(32) - whole).max() <= 1  # the last bit's rounding
     monkeypatch.setattr(upscale, "MOST_OVERLAP", 0)
-    assert np.abs(enlarged(32) - whole).max() > 1
+    assert np.abs(in_tiles(32) - whole).max() > 1
 
 
 @pytest.mark.parametrize(
@@ -100,10 +107,42 @@ def test_no_seam_is_visible(shapes: Shapes, monkeypatch: pytest.MonkeyPatch) -> 
         (2, (100, 50), (800, 400), [(100, 50), (200, 100), (400, 200)]),
         (1, (100, 50), (200, 100), [(100, 50)]),
         (4, (2000, 1000), (16000, 8000), [(2000, 1000), (4000, 2000)]),
+        (4, (6000, 4000), (12000, 8000), [(6000, 4000)]),
     ],
 )
 def test_an_upscaler_is_used_as_often_as_the_size_needs(
     scale: int, before: tuple[int, int], size: tuple[int, int], passes: list[tuple[int, int]]
 ) -> None:
-    """As in A1111, at most three times, and never beyond the limit of pixels."""
+    """As in A1111, at most three times; what was made between is reduced, a photo never."""
     assert input_sizes(scale, before, size) == passes
+
+
+@pytest.mark.parametrize("size", [(106, 159), (101, 149), (60, 90), (53, 80), (40, 33)])
+def test_a_result_is_reduced_in_bands_as_in_one(size: tuple[int, int]) -> None:
+    """Each band is filtered with the rows around it, so that no seam shows."""
+    made = network(RECORDED["Compact"][0])
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 53, 3), np.uint8))
+    whole = Image.fromarray(enlarged_once(made, np.asarray(picture), 8, lambda: None))
+    narrow = whole.resize((size[0], whole.height), Image.Resampling.LANCZOS)
+    expected = np.asarray(narrow.resize(size, Image.Resampling.LANCZOS)).astype(int)
+    found, _ = enlarged(made, picture, size, lambda: None, halvings=4)
+    assert np.abs(np.asarray(found) - expected).max() <= 1
+
+
+LAYOUTS = {
+    "ESRGAN x4": (Esrgan, Layout(ESRGAN, 4, 64, 23, 32, 2)),
+    "ESRGAN x2, folded": (Esrgan, Layout(ESRGAN, 2, 64, 2, 32, 2, 2)),
+    "ESRGAN x8": (Esrgan, Layout(ESRGAN, 8, 64, 2, 32, 3)),
+    "Compact x4": (Compact, Layout(COMPACT, 4, 64, 16)),
+    "SPAN x2": (Span, Layout(SPAN, 2, 48, 6)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_memory_is_estimated_as_it_is_taken(name: str) -> None:
+    """At most a tenth above what the network's numbers take."""
+    kind, layout = LAYOUTS[name]
+    with torch.device("meta"):
+        network = kind(layout)
+    taken = most_bytes(lambda: network(torch.empty(1, 3, 128, 128)))
+    assert taken <= network.numbers * 128**2 * 4 <= taken * 1.1

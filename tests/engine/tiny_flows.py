@@ -18,17 +18,25 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 
 from picowatch.engine.model.families import built
 from picowatch.engine.model.processors import without_videos
-from picowatch.families import (
-    COGVIEW4_VAE,
-    FAMILIES,
+from picowatch.families import FAMILIES
+from picowatch.families.row import (
+    ANY_WORDS,
     FLUX2_VAE,
     FLUX_VAE,
+    GEMMA2,
+    KL,
+    KL_QWEN,
+    QWEN3_ANY,
     QWEN21_VAE,
     QWEN_VAE,
-    SANA_VAE,
+    QWEN_VL,
     SD3_VAE,
+    T5,
+    Classes,
     Family,
+    parts_of,
 )
+from tests.engine.tiny_modular import write_modular
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256 characters, one for each byte
 FIRST, SECOND = 32, 48  # widths of the text encoders
@@ -97,7 +105,9 @@ class Tiny:
     """A folder of a family, with settings of its transformer or UNet and its scheduler.
 
     `depth` is that of its text encoder; of the weights in `blank`, which are made empty or of
-    zeros, it has random ones. `without` some parts, and with `options` of its pipeline.
+    zeros, it has random ones. `without` some parts, and with `options` of its pipeline, which is
+    the one of this `kind`. A pipeline without a row has `parts` of these classes, and settings of
+    its VAE.
     """
 
     family: str
@@ -108,6 +118,9 @@ class Tiny:
     without: tuple[str, ...] = ()
     variant: str = ""
     options: Numbers = field(default_factory=dict)
+    kind: str = "text"
+    parts: Mapping[str, Classes] = field(default_factory=dict)
+    vae: Numbers = field(default_factory=dict)
 
 
 @cache
@@ -141,39 +154,52 @@ def _written(name: str, tiny: Tiny) -> Path:
     torch.manual_seed(0)
     row = FAMILIES[tiny.family]
     variant = row.variant(tiny.variant)
-    parts = {part: _part(part, row, tiny) for part in row.parts if part not in tiny.without}
+    classes = tiny.parts or row.parts
+    parts = {
+        part: _part(part, one[0], row, tiny)
+        for part, one in classes.items()
+        if part not in tiny.without
+    }
+    if row.modular:
+        write_modular(folder, (variant.pipelines or row.pipelines).text, row.hub, parts)
+        return folder
     variant = replace(variant, options={**variant.options, **tiny.options})
-    built(row, variant, "text", parts).save_pretrained(folder)
+    built(row, variant, tiny.kind, parts).save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
     for part in parts:  # the class that was made without what asks for torchvision
-        if part == "processor" and row.parts[part][0].endswith("Processor"):
-            index[part] = ["transformers", row.parts[part][0]]
+        if classes[part][0] in _SEE:
+            index[part] = ["transformers", classes[part][0]]
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
-def _part(part: str, row: Family, tiny: Tiny) -> Any:
-    kind = row.parts[part][0]
-    ours = ("scheduler", "transformer", "unet", "vae")
-    made = getattr(_D if part in ours else _T, kind)
-    if part.startswith("tokenizer"):
-        return TOKENIZERS[row.key if row.key in TOKENIZERS else kind](part)
-    if part == "processor":
+_SEE = ("Qwen2VLProcessor", "Qwen3VLProcessor")
+
+
+def _part(part: str, kind: str, row: Family, tiny: Tiny) -> Any:
+    made = getattr(_D if hasattr(_D, kind) else _T, kind)
+    if kind in _SEE:
         return _processor(made)
+    if "tokenizer" in part:
+        return TOKENIZERS[row.key if row.key in TOKENIZERS else kind](part)
     if part == "siglip_processor":
         return _T.Siglip2ImageProcessorPil()
     if part == "siglip":
         return made(made.config_class(**_SMALL, num_hidden_layers=1))
     if kind.startswith("CLIP"):
         return _clip(made, part, tiny)
+    if part == "text_conditioner":
+        return made(**CONDITIONER)
     if part.startswith("text_encoder"):
-        wide = {"d_model": 80} if part == "text_encoder_3" else {}
+        wide = {"d_model": 80} if (row.key, part) == ("sd3", "text_encoder_3") else {}
         return made(made.config_class(**{**ENCODERS[kind](tiny.depth), **wide}))
     if part == "vae":
-        numbers = VAES.get(row.vaes[-1] if row.vaes else "", VAES[""])
+        numbers = tiny.vae or VAES.get(row.vaes[-1] if row.vaes else "", VAES[""])
         return kl_vae(made, **numbers) if kind in _FOUR_LEVELS else made(**numbers)
     if part == "scheduler":
         return made(**tiny.scheduler)
+    if part == "guider":
+        return made(guidance_scale=2.0, enabled=False)
     transformer = made(**tiny.transformer)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
@@ -279,6 +305,12 @@ def _glm_tokenizer(_: str) -> Any:
     )
 
 
+def _plain_tokenizer() -> Any:
+    words = _bpe_of(["<pad>", *LETTERS])
+    marks = {"pad_token": "<pad>", "eos_token": "<pad>"}
+    return _T.PreTrainedTokenizerFast(tokenizer_object=words, **marks)
+
+
 TOKENIZERS: dict[str, Callable[[str], Any]] = {
     "CLIPTokenizer": lambda part: clip_tokenizer("!" if part == "tokenizer_2" else "<|endoftext|>"),
     "T5Tokenizer": t5_tokenizer,
@@ -293,7 +325,9 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
     "PixtralProcessor": _mistral_tokenizer,
     "sd2": lambda _: clip_tokenizer("!"),
     "ernie_image": _ernie_tokenizer,
-    "cogview4": _glm_tokenizer,
+    "CogView4Pipeline": _glm_tokenizer,
+    "ByT5Tokenizer": lambda _: _T.ByT5Tokenizer(),
+    "PreTrainedTokenizerFast": lambda _: _plain_tokenizer(),
 }
 
 
@@ -309,7 +343,9 @@ def _clip(kind: Any, part: str, tiny: Tiny) -> Any:
     second = part == "text_encoder_2"
     open_clip = second or tiny.family == "sd2"
     made = clip_text_encoder(
-        kind, SECOND if second else FIRST, "gelu" if open_clip else "quick_gelu"
+        kind,
+        SECOND if second else FIRST,
+        "gelu" if open_clip else "quick_gelu",
     )
     if hasattr(made, "text_projection") and not second:
         with torch.no_grad():  # as folders of SD 3 have it: its pooled output is read as it is
@@ -356,6 +392,8 @@ ENCODERS: dict[str, Callable[[int], Numbers]] = {
     "Gemma2Model": lambda depth: _text(
         depth, len(_GEMMA_WORDS), query_pre_attn_scalar=8, sliding_window=64
     ),
+    # The pipeline has the number of Llama's first token.
+    "SmolLM3ForCausalLM": lambda depth: _text(depth, 128001, pad_token_id=0),
     "GlmModel": lambda depth: _text(depth, len(_GLM_WORDS), pad_token_id=2),
     "Qwen2_5_VLForConditionalGeneration": lambda depth: _qwen_vl(depth, [1, 1, 2]),
     "Qwen3VLForConditionalGeneration": lambda depth: _qwen_vl(
@@ -378,7 +416,6 @@ VAES: dict[str, Numbers] = {
     "": {"latent_channels": 4, "scaling_factor": 0.13025},
     FLUX_VAE: {**_PLAIN, "scaling_factor": 0.3611, "shift_factor": 0.1159},
     SD3_VAE: {**_PLAIN, "scaling_factor": 1.5305, "shift_factor": 0.0609},
-    COGVIEW4_VAE: {"latent_channels": 16, "scaling_factor": 1.0},
     FLUX2_VAE: {"latent_channels": 32},
     QWEN_VAE: {  # as diffusers expects it in Wan's names
         "base_dim": 4, "z_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
@@ -389,12 +426,12 @@ VAES: dict[str, Numbers] = {
         "base_dim": 8, "decoder_base_dim": 8, "z_dim": 8, "num_res_blocks": 1,
         "dim_mult": [1] * 5, "latents_mean": [0.1] * 8, "latents_std": [1.5] * 8,
     },
-    SANA_VAE: {
-        **{f"encoder_{name}": one for name, one in _SANA_BLOCKS.items()},
-        **{f"decoder_{name}": one for name, one in _SANA_BLOCKS.items()},
-        "latent_channels": 4, "attention_head_dim": 2, "scaling_factor": 0.41407,
-        "downsample_block_type": "conv", "upsample_block_type": "interpolate",
-    },
+}
+_SANA_VAE = {
+    **{f"encoder_{name}": one for name, one in _SANA_BLOCKS.items()},
+    **{f"decoder_{name}": one for name, one in _SANA_BLOCKS.items()},
+    "latent_channels": 4, "attention_head_dim": 2, "scaling_factor": 0.41407,
+    "downsample_block_type": "conv", "upsample_block_type": "interpolate",
 }
 
 
@@ -404,6 +441,12 @@ _MOVING = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_s
 _SCALED_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085}
 _LEADING: Numbers = {
     **_SCALED_BETAS, "beta_end": 0.012, "steps_offset": 1, "timestep_spacing": "leading",
+}
+
+# Maps what Qwen3 makes of a prompt, by T5's ids.
+CONDITIONER: Numbers = {
+    "source_dim": 16, "target_dim": 16, "model_dim": 16, "num_layers": 1,
+    "num_attention_heads": 2, "target_vocab_size": len(t5_tokenizer()),
 }
 
 # Transformers: a block of each kind, and two heads.
@@ -418,8 +461,8 @@ _KLEIN_TRANSFORMER = {
     "in_channels": 128, "joint_attention_dim": 3 * 16, "axes_dims_rope": (4, 4, 4, 4),
     "timestep_guidance_channels": 32, "guidance_embeds": False,
 }
-# As deep as the pipeline reads: hidden states 9, 18 and 27.
-_KLEIN = Tiny("flux2", _KLEIN_TRANSFORMER, _MOVING, depth=28)
+# Deeper than the pipeline reads: hidden states 9, 18 and 27.
+_KLEIN = Tiny("flux2", _KLEIN_TRANSFORMER, _MOVING, depth=30)
 _Z_IMAGE = Tiny(
     "z_image",
     {
@@ -429,11 +472,6 @@ _Z_IMAGE = Tiny(
     },
     _FLOW,
     blank=("pad_token",),
-)
-_OMNI = replace(
-    _Z_IMAGE,
-    family="z_image_omni",
-    transformer={**_Z_IMAGE.transformer, "siglip_feat_dim": 16, "axes_lens": [1536, 512, 512]},
 )
 _ERNIE = Tiny(
     "ernie_image",
@@ -456,6 +494,36 @@ _KREA2 = Tiny(
     },
     _MOVING,
     depth=36,  # as deep as the pipeline reads
+)
+_ANIMA = Tiny(
+    "anima",
+    {
+        **_TWO,
+        "in_channels": 4, "out_channels": 4, "attention_head_dim": 16, "mlp_ratio": 2.0,
+        "text_embed_dim": 16, "adaln_lora_dim": 8, "max_size": (4, 32, 32),
+        "rope_scale": (1.0, 4.0, 4.0), "concat_padding_mask": True, "extra_pos_embed_type": None,
+    },
+    _FLOW,
+)
+_FLUX3 = Tiny(
+    "flux3",
+    {
+        "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+        "joint_attention_dim": 8 * 16, "timestep_channels": 32, "axes_dims_rope": (4, 4, 4, 4),
+        "flow_map": True,
+    },
+    depth=36,  # deeper than the pipeline reads: hidden states 4, 8, … 32
+    variant="klein",
+    without=("scheduler",),
+)
+_LONGCAT = Tiny(
+    "longcat_image",
+    {
+        "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+        "joint_attention_dim": 16, "pooled_projection_dim": 16, "axes_dims_rope": (4, 4, 8),
+    },
+    _MOVING,
+    blank=("norm_out",),
 )
 _SANA = {
     **_TWO,
@@ -531,7 +599,6 @@ UNETS: dict[str, Tiny] = {
 FOLDERS: dict[str, Tiny] = {
     "Z-Image": _Z_IMAGE,
     "Z-Image-Turbo": _Z_IMAGE,
-    "Z-Image-Omni": _OMNI,
     "FLUX.1-dev": _FLUX1,
     "FLUX.1-Krea-dev": _FLUX1,
     "FLUX.1-schnell": replace(_with(_FLUX1, guidance_embeds=False), scheduler=_SHIFT_1),
@@ -541,11 +608,12 @@ FOLDERS: dict[str, Tiny] = {
         _with(_FLUX1, in_channels=64 + 64 + 256, out_channels=64), variant="Fill"
     ),
     "FLUX.2-dev": Tiny(
-        # As deep as the pipeline reads: hidden states 10, 20 and 30.
+        # Deeper than the pipeline reads: hidden states 10, 20 and 30.
         *("flux2_dev", {**_KLEIN_TRANSFORMER, "guidance_embeds": True}, _MOVING),
-        depth=30,
+        depth=33,
     ),
     "FLUX.2-klein": replace(_KLEIN, options={"is_distilled": True}),
+    "FLUX.2-klein-kv": replace(_KLEIN, variant="klein KV", kind="edit"),
     "FLUX.2-klein-base": replace(_KLEIN, options={"is_distilled": False}),
     "Qwen-Image": replace(_QWEN_IMAGE, without=("processor",)),
     "Qwen-Image-Edit": replace(_QWEN_IMAGE, variant="Edit"),
@@ -564,41 +632,25 @@ FOLDERS: dict[str, Tiny] = {
         },
         _MOVING,
     ),
-    "AuraFlow": Tiny(
-        "aura_flow",
+    "FLUX.3-klein": _FLUX3,
+    "FLUX.3-klein-base": _with(replace(_FLUX3, variant="klein base"), flow_map=False),
+    "Ovis-Image-7B": Tiny(
+        *("ovis_image", {**_FLUX, "joint_attention_dim": 16}, _MOVING), blank=("norm_out",)
+    ),
+    "LongCat-Image": _LONGCAT,
+    "LongCat-Image-Edit": replace(_LONGCAT, variant="Edit"),
+    "Ideogram-4": Tiny(
+        "ideogram4",
         {
-            "sample_size": 8, "num_mmdit_layers": 1, "num_single_dit_layers": 1,
-            "attention_head_dim": 8, "num_attention_heads": 4, "joint_attention_dim": 32,
-            "caption_projection_dim": 32, "pos_embed_max_size": 64,
+            "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+            "intermediate_size": 32, "adaln_dim": 16, "llm_features_dim": 13 * 16,
+            "mrope_section": (4, 2, 2),
         },
-        {"shift": 1.73},
-        blank=("pos_embed.pos_embed", "register_tokens"),
+        depth=36,  # as deep as the pipeline reads
+        blank=("adaln_modulation", "final_layer"),
     ),
-    "Sana": Tiny(
-        "sana",
-        _SANA,
-        {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},
-    ),
-    "Sana-Sprint": Tiny(
-        "sana_sprint", {**_SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
-    ),
-    "PixArt-Sigma": Tiny(
-        "pixart",
-        {
-            "num_attention_heads": 4, "attention_head_dim": 8, "num_layers": 2,
-            "cross_attention_dim": 32, "caption_channels": 32, "sample_size": 128,
-            "use_additional_conditions": False,
-        },
-        {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
-    ),
-    "CogView4": Tiny(
-        "cogview4",
-        {**_COGVIEW, "text_embed_dim": 16, "rope_axes_dim": (256, 256)},
-        {
-            "shift": 1.0, "use_dynamic_shifting": True, "base_shift": 0.25,
-            "time_shift_type": "linear",
-        },
-    ),
+    "Anima": _ANIMA,
+    "Anima-Turbo": _ANIMA,
     "Chroma1-HD": Tiny(
         "chroma",
         {
@@ -631,3 +683,135 @@ FOLDERS: dict[str, Tiny] = {
         _SD3, num_layers=38, pos_embed_max_size=192, dual_attention_layers=()
     ),
 }
+_DPM = "DPMSolverMultistepScheduler"
+_GEMMA = parts_of("SanaTransformer2DModel", "AutoencoderDC", GEMMA2, scheduler=_DPM)
+_SANA_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+_QWEN_NUMBERS = VAES[QWEN_VAE]
+_QWEN_SEES = ("Qwen2_5_VLForConditionalGeneration", ("Qwen2VLProcessor",))
+# Pipelines without a row.
+GENERAL: dict[str, Tiny] = {
+    "AuraFlow": Tiny(
+        "AuraFlowPipeline",
+        {
+            "sample_size": 8, "num_mmdit_layers": 1, "num_single_dit_layers": 1,
+            "attention_head_dim": 8, "num_attention_heads": 4, "joint_attention_dim": 32,
+            "caption_projection_dim": 32, "pos_embed_max_size": 64,
+        },
+        {"shift": 1.73},
+        blank=("pos_embed.pos_embed", "register_tokens"),
+        parts=parts_of("AuraFlowTransformer2DModel", KL, ("UMT5EncoderModel", ("LlamaTokenizer",))),
+    ),
+    "Sana": Tiny("SanaPipeline", _SANA, _SANA_FLOW, parts=_GEMMA, vae=_SANA_VAE),
+    "Sana-Sprint": Tiny(
+        "SanaSprintPipeline",
+        {**_SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"},
+        parts={**_GEMMA, "scheduler": ("SCMScheduler",)},
+        vae=_SANA_VAE,
+    ),
+    "PixArt-Sigma": Tiny(
+        "PixArtSigmaPipeline",
+        {
+            "num_attention_heads": 4, "attention_head_dim": 8, "num_layers": 2,
+            "cross_attention_dim": 32, "caption_channels": 32, "sample_size": 128,
+            "use_additional_conditions": False,
+        },
+        {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+        parts=parts_of("PixArtTransformer2DModel", KL, T5, scheduler=_DPM),
+    ),
+    "CogView4": Tiny(
+        "CogView4Pipeline",
+        {**_COGVIEW, "text_embed_dim": 16, "rope_axes_dim": (256, 256)},
+        {
+            "shift": 1.0, "use_dynamic_shifting": True, "base_shift": 0.25,
+            "time_shift_type": "linear",
+        },
+        parts=parts_of("CogView4Transformer2DModel", KL, ("GlmModel", ANY_WORDS)),
+        vae={"latent_channels": 16, "scaling_factor": 1.0},
+    ),
+    "Z-Image-Omni": replace(
+        _Z_IMAGE,
+        family="ZImageOmniPipeline",
+        transformer={**_Z_IMAGE.transformer, "siglip_feat_dim": 16, "axes_lens": [1536, 512, 512]},
+        parts={
+            **parts_of("ZImageTransformer2DModel", KL, QWEN3_ANY),
+            "siglip": ("Siglip2VisionModel",),
+            "siglip_processor": ("Siglip2ImageProcessor",),
+        },
+        vae=VAES[FLUX_VAE],
+    ),
+    "HunyuanImage-2.1": Tiny(
+        "HunyuanImagePipeline",
+        {
+            "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "num_layers": 1,
+            "attention_head_dim": 16, "num_single_layers": 1, "num_refiner_layers": 1,
+            "guidance_embeds": True, "text_embed_dim": 16, "text_embed_2_dim": 32,
+            "rope_axes_dim": (8, 8),
+        },
+        _FLOW,
+        parts={
+            **parts_of(
+                "HunyuanImageTransformer2DModel", "AutoencoderKLHunyuanImage",
+                QWEN_VL, ("T5EncoderModel", ("ByT5Tokenizer",)),
+            ),
+            "guider": ("AdaptiveProjectedMixGuidance",),
+        },
+        vae={
+            "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 1,
+            "block_out_channels": (32, 32), "spatial_compression_ratio": 2, "sample_size": 64,
+            "scaling_factor": 0.75,
+        },
+    ),
+    "FIBO": Tiny(
+        "BriaFiboPipeline",
+        {
+            **_FLUX, "in_channels": 4, "joint_attention_dim": 32, "text_encoder_dim": 16,
+        },
+        _MOVING,
+        parts=parts_of(
+            "BriaFiboTransformer2DModel", "AutoencoderKLWan", ("SmolLM3ForCausalLM", ANY_WORDS)
+        ),
+        vae={
+            **_QWEN_NUMBERS, "patch_size": 2, "is_residual": True, "in_channels": 12,
+            "out_channels": 12, "scale_factor_spatial": 16,
+        },
+    ),
+    "Nucleus-Image": Tiny(
+        "NucleusMoEImagePipeline",
+        {
+            **_TWO, "in_channels": 16, "out_channels": 4, "attention_head_dim": 16,
+            "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4), "num_experts": 4,
+            "moe_intermediate_dim": 16, "capacity_factors": 2.0, "dense_moe_strategy": "all_moe",
+        },
+        _MOVING,
+        depth=9,  # the pipeline reads the eighth from the end
+        blank=("experts.",),
+        parts={
+            **parts_of("NucleusMoEImageTransformer2DModel", KL_QWEN),
+            "text_encoder": ("Qwen3VLForConditionalGeneration",),
+            "processor": ("Qwen3VLProcessor",),
+        },
+        vae=_QWEN_NUMBERS,
+    ),
+    "HunyuanDiT": Tiny(
+        "HunyuanDiTPipeline",
+        {
+            "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "patch_size": 2,
+            "sample_size": 8, "hidden_size": 32, "num_layers": 2, "cross_attention_dim": 16,
+            "cross_attention_dim_t5": 32, "pooled_projection_dim": 16,
+        },
+        {"beta_schedule": "scaled_linear", "beta_end": 0.018, "prediction_type": "v_prediction"},
+        blank=("text_embedding_padding",),
+        parts=parts_of(
+            *("HunyuanDiT2DModel", KL, ("BertModel", ("BertTokenizer",)), T5),
+            scheduler="DDPMScheduler",
+        ),
+    ),
+    "BRIA-3.2": Tiny(
+        "BriaPipeline",
+        {**_FLUX, "in_channels": 16, "pooled_projection_dim": None},
+        _MOVING,
+        parts=parts_of("BriaTransformer2DModel", KL, T5),
+        vae={"latent_channels": 4, "scaling_factor": 0.13},
+    ),
+}
+FOLDERS |= GENERAL

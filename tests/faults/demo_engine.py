@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.hashes import OnBlock
-from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 HOLD = "hold on"
@@ -57,11 +57,11 @@ class HoldingEngine:
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_step: OnStep,
+        on_progress: OnProgress,
         interrupted: Callable[[], bool],
     ) -> list[RenderedImage]:
         """Return the pictures as soon as they may be returned."""
-        pictures = self._engine.render(batch, on_step, interrupted)
+        pictures = [*self._engine.render(batch, on_progress, interrupted)]
         while batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)
         return pictures

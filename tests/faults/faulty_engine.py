@@ -20,7 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, Progress, RenderedImage
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 
@@ -29,6 +29,7 @@ PROCESSES_FILE = "processes"
 GO_FILE = "go"
 UNSENDABLE = "cannot be sent"
 HANG_SECONDS = 3600
+SLOW_SECONDS = 2.5
 NOISE = b"\x1b[31m\x07 12%|####      | no line ends here \r"
 
 
@@ -46,14 +47,14 @@ class FaultyRenderer:
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_step: OnStep,
+        on_progress: OnProgress,
         interrupted: Callable[[], bool],
     ) -> list[RenderedImage]:
         """Return the pictures, or do what the prompts ask for."""
         faults = [fault for request in batch if (fault := self._due(request.prompt))]
         steps = batch[0].steps
         for done in range(1, steps + 1):
-            on_step(done, steps)
+            on_progress(Progress("draw", done, steps))
             if done == (steps + 1) // 2:
                 for fault in IN_THE_MIDDLE.keys() & faults:
                     IN_THE_MIDDLE[fault](self)
@@ -77,12 +78,10 @@ class FaultyRenderer:
             bytes(seen)
 
     def wait_to_go(self) -> None:
-        """Wait until the test says so."""
         while not (self._models / GO_FILE).exists():
             threading.Event().wait(0.01)
 
     def _due(self, prompt: str) -> str:
-        """Return the fault that is to happen now; "" for none."""
         fault = prompt.removesuffix(" once")
         if fault not in {UNSENDABLE, *IN_THE_MIDDLE}:
             return ""
@@ -112,6 +111,10 @@ def _fail(error: BaseException) -> None:
 
 def _hang() -> None:
     threading.Event().wait(HANG_SECONDS)
+
+
+def _load_slowly() -> None:
+    threading.Event().wait(SLOW_SECONDS)
 
 
 def _hang_with_the_interpreters_lock() -> None:
@@ -174,4 +177,5 @@ AT_START: dict[str, Callable[[], None]] = {
     "import error": lambda: _fail(ImportError("libcudart.so.12: cannot open shared object file")),
     "exits": _traceback_and_exit,
     "hangs": _hang,
+    "loads slowly": _load_slowly,
 }

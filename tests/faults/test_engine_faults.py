@@ -66,7 +66,6 @@ class FaultyHouse(House):
         )  # how the engine goes wrong before it sees an image
 
     def processes(self) -> list[int]:
-        """Return all processes that the engine was or started."""
         file = self.models / PROCESSES_FILE
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 
@@ -111,7 +110,6 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Iterator[FaultyHouse]:
-    """Return a house for one test."""
     with faulty_house(tmp_path) as house:
         yield house
 
@@ -165,12 +163,28 @@ def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
     assert "entry 6, image 1" in error
 
 
-def test_an_engine_that_hangs_before_its_first_step_is_ended(faulty: FaultyHouse) -> None:
-    """It may hang while its libraries are imported, for example."""
+def test_loading_may_take_longer_than_a_step(faulty: FaultyHouse) -> None:
+    """Good images failed one after another where it did."""
+    faulty.at_start.write_text("loads slowly")
+    faulty.save("a.txt", "one\ntwo\n")
+    assert faulty.once(batch_size=1, stall_seconds=1, max_attempts=1)
+    assert faulty.prompts() == ["one", "two"]
+
+
+def test_an_engine_that_hangs_before_its_first_step_fails_no_image(
+    faulty: FaultyHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hang while its libraries are imported, for example. Twice in a row is trouble."""
+    monkeypatch.setattr("picowatch.daemon.worker.LOADING_STALLS", 2)
     faulty.at_start.write_text("hangs")
     faulty.save("a.yaml", recipe("good"))
     assert not faulty.once(stall_seconds=1, max_attempts=1)
-    assert "made no step for 1 s and was ended as hung" in (faulty.error("a.yaml") or "")
+    assert faulty.error("a.yaml") is None
+    assert faulty.log().count("a.yaml: The engine made no step for 2 s and was ended as hung.") == 1
+    assert "picowatch exits: The engine made no step for 2 s" in faulty.log()
+    faulty.at_start.unlink()
+    assert faulty.once()
+    assert faulty.prompts() == ["good"]
 
 
 CANNOT_START = {

@@ -34,7 +34,6 @@ FOLDERS: dict[Kind, str] = {
 
 
 def write_model(kind: Kind, path: Path) -> None:
-    """Write a model file that fits the demo model."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "checkpoint":
         # As they are computed with on a CPU: nothing is copied by being converted.
@@ -104,7 +103,6 @@ class ModelHouse(House):
     def ask(
         self, name: str, models: Mapping[Kind, str], prompt: str = "a red circle", **fields: Any
     ) -> None:
-        """Save a small recipe that uses these models."""
         recipe = {"seed": 1, "size": "128x128", "steps": 2, "checkpoint": "demo", **fields}
         for kind, model in models.items():
             if kind == "embedding":
@@ -114,7 +112,6 @@ class ModelHouse(House):
         self.save(f"{name}.yaml", json.dumps({"prompt": prompt, **recipe}))
 
     def picture(self, recipe: str) -> bytes:
-        """Return the pixels of a recipe's only picture."""
         (name,) = self.pictures(recipe)
         with Image.open(self.outbox / name) as picture:
             return picture.tobytes()
@@ -161,10 +158,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
 def test_a_file_that_is_not_what_was_accepted_makes_no_picture(
     house: ModelHouse, kind: Kind, change: str
 ) -> None:
-    """The message says whether it is gone, replaced, truncated, overwritten or damaged.
-
-    The hash is verified again after reading: a file may be replaced while it is read.
-    """
+    """Its hash is verified again after reading; the message says what has become of it."""
     name = f"{change}-{kind}"
     error = house.error(f"{name}.yaml") or ""
     what, remedy = SAID[change]

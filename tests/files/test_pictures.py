@@ -75,10 +75,7 @@ TURNS |= {6: T.ROTATE_90, 7: T.TRANSVERSE, 8: T.ROTATE_270}
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_followed(orientation: int) -> None:
-    """Phones store pictures in the sensor's orientation, and say how to turn them.
-
-    The size that is read before anything is decoded is that of the upright picture.
-    """
+    """Phones store the sensor's orientation; a size that is read before decoding is upright."""
     turn = TURNS.get(orientation)
     stored = quarters() if turn is None else quarters().transpose(turn)
     exif = Image.Exif()
@@ -135,7 +132,6 @@ def animated(kind: str) -> bytes:
 
 
 def huge(side: int) -> bytes:
-    """Return a picture whose header promises side x side pixels."""
     content = written(quarters(), "BMP")
     return content[:18] + struct.pack("<ii", side, side) + content[26:]
 
@@ -143,7 +139,7 @@ def huge(side: int) -> bytes:
 KINDS_WITH_FRAMES = ("GIF", "WEBP", "AVIF", "PNG", "TIFF")
 NO_PICTURES = [b"", b"not a picture", b"<svg></svg>", b"%PDF-1.4", bytes(100)]
 REFUSED: dict[str, list[bytes]] = {
-    r"than \d+ million pixels, the limit for a": [*map(huge, (5001, 20_000, 90_000))],
+    r"It has [\w ,]+ million pixels; the limit is 1000 m": [*map(huge, (32_000, 90_000))],
     r"not a picture that can be read\. Readable formats: PNG": NO_PICTURES,
     r"animated or has several pages\. Save the frame": [*map(animated, KINDS_WITH_FRAMES)],
 }
@@ -247,21 +243,13 @@ def with_points(avif: bytes, primaries: int, transfer: int = 13) -> bytes:
     return head + box + struct.pack(">HH", primaries, transfer) + rest[4:]
 
 
-def test_an_hdr_heic_and_one_of_too_many_pixels_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Before anything is decoded; with transparency it takes more memory."""
+def test_an_hdr_heic_is_refused() -> None:
+    """Before anything is decoded."""
     hdr = BytesIO()
     picture = pillow_heif.from_pillow(quarters())
     picture.save(hdr, color_primaries=9, transfer_characteristics=16, matrix_coefficients=9)
     with pytest.raises(PictureUnreadable, match=r"HDR picture .* Export it as JPEG"):
         check_picture(hdr)
-    limits = (pictures.MAX_PIXELS, "HEIF"), "a HEIF", "a HEIC with transparency or without 4:2:0"
-    monkeypatch.setitem(*limits[0], 1000)
-    monkeypatch.setattr(pictures, "MAX_FULL_HEIF_PIXELS", 1000)
-    for mode, kind in zip(("RGB", "RGBA"), limits[1:], strict=True):
-        with pytest.raises(PictureUnreadable, match=f"the limit for {kind}"):
-            check_picture(BytesIO(written(quarters(mode), "HEIF")))
 
 
 def test_without_its_package_a_heic_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,18 @@ from pathlib import Path
 from PIL import Image
 
 from picowatch.metadata import Chunk, parameters_text, picowatch_json, texts_of
-from picowatch.outbox.encoding import encoded
+from picowatch.outbox.encoding import Encoding, encoded
 from picowatch.outbox.names import FORMATS
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
-from picowatch.settings import Settings
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
 from tests.fuzz.hostile import safetensors
 from tests.metadata.requests import CORGI
+from tests.metadata.test_iptc import dataset
+from tests.metadata.test_xmp import packet, regions
+from tests.outbox.test_photo_files import jpeg, png, raw_profile, segment
 from tests.recipe.read.test_other_programs_pictures import PICTURES
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,6 @@ PARAMETERS = parameters_text(_MUCH, "0.1.0", {"x": "a" * 64})
 
 
 def seeds(target: str) -> list[bytes]:
-    """Good bytes of the target's kind."""
     return list(_SEEDS[target]())
 
 
@@ -116,7 +117,7 @@ def _pictures_with_settings() -> Iterator[bytes]:
     for name in FORMATS:
         texts = {"parameters": PARAMETERS, "picowatch": CHUNK}
         picture = Image.new("RGB", (4, 3))
-        yield encoded(f"a{FORMATS[name].ending}", picture, texts, Settings())
+        yield encoded(f"a{FORMATS[name].ending}", picture, texts, Encoding("png", "auto"))
     yield from (picture.content for picture in PICTURES.values())
 
 
@@ -144,6 +145,21 @@ def _pictures() -> Iterator[bytes]:
         yield _encoded(kind, mode)
     yield _encoded("TIFF", "CMYK", compression="tiff_lzw")
     yield _encoded("WEBP", "RGBA", lossless=True)
+
+
+def _photos() -> Iterator[bytes]:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112], exif[0x011A] = "Canon", 6, 300.0
+    exif.get_ifd(0x8769)[0x829A] = 0.25
+    exif.get_ifd(0x8825)[1] = "N"
+    xmp = packet(regions(), 'drone-dji:GpsLatitude="1"').encode()
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        yield _encoded(kind, exif=exif, xmp=xmp)
+    titles = dataset(5, b"Title") + dataset(55, b"20240506") + dataset(60, b"070809+0200")
+    resources = b"8BIM\x04\x04\0\0" + len(titles).to_bytes(4) + titles
+    yield jpeg(segment(b"Photoshop 3.0\0" + resources, 0xED))
+    profiles = {"exif": exif.tobytes(), "xmp": xmp, "iptc": resources}
+    yield png(*(raw_profile(*profile) for profile in profiles.items()), behind=True)
 
 
 def _headers() -> Iterator[bytes]:
@@ -210,6 +226,7 @@ _SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "png_texts": _png_texts,
     "picture": _pictures,
     "mask": _pictures,
+    "photo": _photos,
     "safetensors_file": _files,
     "safetensors_header": _headers,
     "pickled_model": _pickles,

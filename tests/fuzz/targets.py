@@ -12,7 +12,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
@@ -20,6 +20,8 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import others_yaml, read_chunk, recipe_yaml, texts_of
+from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, mark_in, photo_metadata
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
@@ -130,6 +132,22 @@ def _decoded(decode: Callable[[bytes], Image.Image], mode: str, data: bytes) -> 
     assert decode(data).mode == mode
 
 
+def photo(data: bytes) -> None:
+    """What a photo says: every picture made of it can be opened, and says no place."""
+    try:
+        said = photo_metadata(BytesIO(data), NO_PLACE, mark=DRAWN, size=(8, 8))
+    except PictureUnreadable as error:
+        assert_shown(str(error))
+        return
+    for warning in said.warnings:
+        assert_shown(warning)
+    assert mark_in(said.xmp) == DRAWN and ExifTags.IFD.GPSInfo not in said.exif
+    for kind in ("png", "jpg"):
+        pixels, encoding = Image.new("RGB", (8, 8)), Encoding("png", "auto")
+        with Image.open(BytesIO(encoded(f"a.{kind}", pixels, {}, encoding, photo=said))) as made:
+            made.getexif().get_ifd(ExifTags.IFD.Exif)
+
+
 def safetensors_file(data: bytes) -> None:
     """A file of any bytes in every folder of models/."""
     with _models() as models:
@@ -155,7 +173,6 @@ def pickled_model(data: bytes) -> None:
 
 
 def gguf_file(data: bytes) -> None:
-    """A GGUF file of any bytes."""
     with _models() as models:
         (models / "checkpoints/it.gguf").write_bytes(data)
         _check_catalog(models)
@@ -236,6 +253,7 @@ TARGETS: dict[str, Target] = {
     "png_texts": png_texts,
     "picture": partial(_decoded, decode_picture, "RGB"),
     "mask": partial(_decoded, decode_mask, "L"),
+    "photo": photo,
     "safetensors_file": safetensors_file,
     "safetensors_header": safetensors_header,
     "pickled_model": pickled_model,

@@ -1,4 +1,4 @@
-"""For every invalid save the outbox says what is wrong, and where."""
+"""For every invalid save the outbox says what is wrong, and where; so for numbers of any length."""
 
 import os
 
@@ -7,12 +7,13 @@ from PIL import Image
 
 from tests.fuzz.hostile import png, safetensors
 from tests.house import House
+from tests.recipe.reading import read_one, refused
 
 WITH_A_MASK = "prompt: a\nimage: good.png\nmask: a.png\n"
 SAVED: dict[str, tuple[str, str | bytes, str]] = {
     "YAML that ends too soon": ("a.yaml", "prompt: a\nsteps: [1, 2\n", "a.yaml, line 2, column"),
     "an unknown flag": ("a.txt", "a\na dog --stesp 3\n", "a.txt, line 2, column 7"),
-    "bytes that are no UTF-8": ("a.txt", b"a corgi\ncaf\xe9\n", "a.txt, line 2, column 4"),
+    "bytes that are no UTF-8": ("a.txt", b"a corgi\ncaf\x81\n", "a.txt, line 2, column 4"),
     "nesting": ("a.yaml", b"prompt: a\nsteps: " + b"[" * 100_000, "a.yaml, line 2, column"),
     "a bad start image": ("a.yaml", "prompt: a\nimage: a.png\n", "a.yaml, line 2, column 8"),
     "a bad mask": ("a.yaml", WITH_A_MASK, "a.yaml, line 3, column 7"),
@@ -44,3 +45,52 @@ def test_every_bad_save_gets_an_error_file_that_names_the_place(house: House, na
     assert place in error
     assert error.replace("\n", "").isprintable()
     assert not house.pictures()
+
+
+# -- numbers that are none, or too long to be meant, in every field that takes one
+
+
+NUMBERS = {
+    "not a number": ".nan",
+    "infinity": ".inf",
+    "minus infinity": "-.inf",
+    "NaN as in JSON": "NaN",
+    "beyond any float": "1.0e+999",
+    "10,000 digits": "9" * 10_000,
+    "10,000 decimals": "1." + "3" * 10_000,
+    "10,000 hexadecimal digits": "0x" + "f" * 10_000,
+    "10,000 digits of base 60": "59" + ":59" * 5_000,
+    "10,000 digits with underscores": "1" + "_1" * 5_000,
+    "30 digits": "9" * 30,
+}
+ALONE = (
+    *("steps", "cfg_scale", "size", "seed", "count", "clip_skip", "priority"),
+    *("width", "height", "denoising_strength", "mask_blur"),
+)
+FIELDS = [
+    *(f"{name}: {{}}" for name in ALONE),
+    *("seed: [1, {}]", "size: 512x{}", "loras: {{x: {}}}", "hires: {}", "hires: {{scale: {}}}"),
+    *("hires: {{steps: {}}}", "hires: {{denoising_strength: {}}}", "sweep: {{steps: [1, {}]}}"),
+    *("sweep: {{steps: '1..{}'}}", "sweep: {{steps: '1..9 step {}'}}"),
+]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_field_takes_a_number_that_is_none(field: str) -> None:
+    """Each is refused at its place, in a short message."""
+    for name, number in NUMBERS.items():
+        for written in (number, f"'{number}'"):
+            line = field.format(written) if "'" not in field else field.format(number)
+            invalid = refused(f"prompt: a\nimage: a.png\nmask: b.png\n{line}\n")
+            assert {problem.line for problem in invalid.problems} == {4}, name
+            assert all(len(problem.message) < 600 for problem in invalid.problems), name
+
+
+@pytest.mark.parametrize("key", ["Steps", "CFG scale", "Seed", "Size", "Clip skip"])
+def test_a_number_that_is_none_is_left_out_of_a1111s_text(key: str) -> None:
+    """A short warning says so, or the limit replaces it."""
+    for name, number in NUMBERS.items():
+        before = "" if key == "Steps" else "Steps: 3, "
+        recipe = read_one(f"a corgi\n{before}{key}: {number}, Sampler: Euler\n", "corgi.txt")
+        assert recipe.warnings, name
+        assert all(len(warning) < 600 for warning in recipe.warnings), name

@@ -48,10 +48,7 @@ def test_hostile_files_are_answered_in_a_moment(tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_hostile_photos_become_pictures_or_errors(tmp_path: Path, name: str) -> None:
-    """Within the same memory, decoded as the engine does, and with what they say of themselves.
-
-    A photo is read four times until its picture is published.
-    """
+    """In the same memory, decoded as the engine does; a photo is read four times until then."""
     content, says = PHOTOS[name]
     files = {"inbox/p/_pictures.yaml": b"prompt: a star\n", "inbox/p/a.jpg": content()}
     settle = 1.0 if says == "damaged" else 0.1  # it waits eight times as long for what is cut

@@ -31,7 +31,7 @@ def test_bytes_from_strangers_are_a_result_or_the_documented_error(target: str) 
     for seed in seeds(target):
         TARGETS[target](seed)
 
-    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
+    @settings(suppress_health_check=list(HealthCheck))
     @given(damaged(target) | st.binary(max_size=200))
     def answered(content: bytes) -> None:
         TARGETS[target](content)

@@ -58,10 +58,13 @@ C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 
 
 class Memory:
-    """The card's memory: `used` counts the bytes of all tensors, `most` those at once."""
+    """The card's memory: `used` counts the bytes of all tensors, `most` those at once.
+
+    `refused` counts the tensors that had no room.
+    """
 
     def __init__(self) -> None:
-        self.size, self.used, self.most = BYTES, 0, 0
+        self.size, self.used, self.most, self.refused = BYTES, 0, 0, 0
         self._held: dict[int, int] = {}
 
     def hold(self, storage: Any) -> None:
@@ -69,6 +72,7 @@ class Memory:
         if key in self._held:
             return
         if self.used + size > self.size:
+            self.refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory: it is pretended.")
         self._held[key] = size
         self.used += size
@@ -190,7 +194,6 @@ class Graph:
     def record_into(
         cls, graph: "Graph", pool: object, stream: object, capture_error_mode: str
     ) -> Iterator[None]:
-        """Replace `torch.cuda.graph`."""
         assert capture_error_mode == "thread_local"
         graph._pool, cls.recording = pool, graph
         try:
@@ -301,14 +304,12 @@ def on_card(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refuse_waits(mode: str) -> None:
-    """Replace `torch.cuda.set_sync_debug_mode`."""
     REFUSED.update(waits=mode)
     if mode != "default":
         warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
 
 
 def install() -> None:
-    """Put the card into this process, for good."""
     with tempfile.TemporaryDirectory() as folder:
         torch_folder, library = Path(torch.__file__).parent, f"{folder}/guard.so"
         where = [f"-I{torch_folder}/include", f"-L{torch_folder}/lib"]
@@ -356,5 +357,11 @@ def _init_on_card(self: Renderer, options: EngineOptions, *more: Any) -> None:
     _init(self, replace(options, device="cuda"), *more)
 
 
+def _render_all(self: Renderer, *given: Any) -> Iterator[Any]:
+    """Render to the end: what is not asked for on the card would be computed elsewhere."""
+    return iter([*_render(self, *given)])
+
+
+_render = Renderer.render
 Renderer.__init__ = on_card(_init_on_card)  # type: ignore[method-assign]
-Renderer.render = on_card(Renderer.render)  # type: ignore[method-assign]
+Renderer.render = on_card(_render_all)  # type: ignore[method-assign]

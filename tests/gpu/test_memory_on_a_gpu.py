@@ -20,10 +20,7 @@ RUNGS = [replace(rung, tiled=False) for rung in (ENCODERS, MODELS, LAYERS)]
 
 @pytest.mark.parametrize("name", [name for name in FOLDERS if not edits_only(name)])
 def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
-    """Layers come on a stream of their own; twice, and with a LoRA.
-
-    In float32, so that rungs differ by rounding alone.
-    """
+    """Twice, and with a LoRA; in float32, so that rungs differ by rounding alone."""
     models = flow_models(name)
     options = EngineOptions(models=models, device="cuda", precision="float32", start_images=models)
     batch, renderer = three_of(models, name)[:2], Renderer(options)

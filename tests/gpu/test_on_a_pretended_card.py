@@ -8,28 +8,28 @@ import torch
 
 from tests.commands.picowatch import PROJECT, clean_environment
 
-# Each family and variant, each rung with references, and stored pictures with LoRAs, ControlNets,
-# start images and hires.
-FAMILIES = "engine/test_flows.py::test_steps_are_reported_and_a_batch_ends_within_one"
-RUNGS = "engine/test_edits.py::test_every_rung_edits_the_same"
+# Besides each family: packed weights, those that edit, and stored pictures with LoRAs, ControlNets
+# and hires.
+PACKED = "engine/test_sdnq.py::test_a_packed_folder_draws_what_its_weights_in_full_draw"
+EDITS = "engine/test_edits.py::test_every_rung_edits_the_same"
 PICTURES = "engine/test_rungs.py::test_every_rung_draws_the_stored_picture"
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 @pytest.mark.parametrize(
     ("tests", "which"),
     [
-        *((FAMILIES, ""), (RUNGS, ""), (PICTURES, "not heavy")),
-        *(("gpu/steps.py", ""), ("gpu/memory.py", "")),
+        *(("gpu/steps.py", ()), ("gpu/memory.py", ()), (EDITS, ()), (PACKED, ())),
+        (PICTURES, ("-m", "", "-k", "group and (lora-control or hires-latent or sdxl-lora)")),
     ],
 )
-def test_nothing_forgets_to_move_a_tensor(tests: str, which: str) -> None:
+def test_nothing_forgets_to_move_a_tensor(tests: str, which: tuple[str, ...]) -> None:
     """The pretended card is a plugin of pytest, in a process of its own."""
     command = ["-m", "pytest", "-q", "-p", "tests.gpu.pretended", "-p", "no:cacheprovider"]
     ended = subprocess.run(
-        [sys.executable, *command, "-m", which, f"tests/{tests}"],
+        [sys.executable, *command, *(which or ("-m", "")), f"tests/{tests}"],
         cwd=PROJECT,
         env=clean_environment(),
         capture_output=True,

@@ -5,22 +5,19 @@ import os
 import re
 import shutil
 import threading
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from picowatch.files.inside import open_below
-from picowatch.inbox.files import FileChanged, size_and_time_of
-from picowatch.inbox.inbox import Inbox
+from picowatch.files.safe_paths import open_below
+from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
-from picowatch.inbox.reading import Saved, read, sidecars_of
+from picowatch.inbox.read import Saved, read
 from picowatch.inbox.scan import Scan, scan
 from picowatch.inbox.watch import Watch
-from picowatch.ledger.ledger import Ledger
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -29,7 +26,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scan the inbox more often."""
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_REST", 1)
-    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
 
 
 RECIPES = ("a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml")
@@ -53,47 +50,13 @@ def test_names_tell_recipes_from_other_files() -> None:
     assert [path for path in NO_RECIPES if is_recipe_path(path)] == []
 
 
-# -- said, and not run
-
-RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
-OTHERS = {
-    "_Pictures.json": "to use it as _pictures.yaml, rename it; JSON is valid there, too",
-    "pets/_Picture.yml": "to use it as _pictures.yaml",
-    "_mine.yaml": "its name begins with _; rename it",
-    "notes.md": RECIPES_ARE,
-    "_default.yaml": "to use it as _defaults.yaml",
-    "_defaults.json": "to use it as _defaults.yaml, rename it; JSON is valid there, too",
-    "pets/make.PY": RECIPES_ARE,
-    "table.xls": RECIPES_ARE,
-    "README": RECIPES_ARE,
-    "a.sync-conflict-20260101-120000-ABC.yaml": "it is a conflict copy of a sync tool",
-    os.fsdecode(b"caf\xe9.txt"): "its name is not valid UTF-8",
-    os.fsdecode(b"caf\xe9/a.txt"): "the folder's name is not valid UTF-8",
-    "photos/1.jpg": "it has pictures, but no recipe and no _pictures.yaml that says",
-}
-SILENT = (".vscode/settings.json", "node_modules/a.json", "_draft.tmp", "folder.yaml/a.jpg.tmp")
-
-
-def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
-    """It is reported when it comes, not at each scan.
-
-    Hidden and private files, those in folders of code, pipes and folders are not even opened.
-    """
-    os.mkfifo(house.inbox / "pipe.txt")
-    for name in (*OTHERS, *SILENT):
-        house.save(name, "{}")
-    with house.running():
-        wait_for(lambda: house.log().count(" is not run: ") == len(OTHERS), "a word about each")
-        house.save("_defaults.json", "{} ")
-        house.save("README", "more")
-        house.save("a.txt", "a corgi\n")
-        wait_for(lambda: house.prompts() == ["a corgi"])
-        status = house.status()
-    for said in OTHERS.values():
-        assert f" is not run: {said}" in house.log()
-    assert status["ignored_count"] == len(status["ignored"]) == len(OTHERS)
-    assert [one for one in status["ignored"] if one[0] == "notes.md"] == [["notes.md", RECIPES_ARE]]
-    assert house.log().count(" is not run: ") == len(OTHERS)
+def test_saves_are_accepted_in_the_order_of_their_times(house: House) -> None:
+    """Those of one time by their names, with numbers as such."""
+    for name, seconds in (("a10.txt", 5), ("a9.txt", 5), ("b.txt", 3), ("c.txt", 9)):
+        os.utime(house.save(name, "one\n"), (seconds, seconds))
+    assert house.once()
+    order = re.findall(r" (\w+\.txt): saved", house.log())
+    assert order == ["b.txt", "a9.txt", "a10.txt", "c.txt"]
 
 
 # -- writers
@@ -108,54 +71,19 @@ def test_a_recipe_is_put_whole_or_not_at_all(house: House, monkeypatch: pytest.M
 
         return call
 
-    assert put(house.inbox, "a.txt", b"a corgi\n") == ("a.txt", True)
-    assert put(house.inbox, "a.txt", b"a star\n") == ("a-2.txt", True)
-    assert put(house.inbox, "a.txt", b"a corgi\n") == ("a.txt", False)
+    assert put(InboxFolder(house.inbox), "a.txt", b"a corgi\n") == ("a.txt", [])
+    assert put(InboxFolder(house.inbox), "a.txt", b"a star\n") == ("a-2.txt", [])
+    assert put(InboxFolder(house.inbox), "a.txt", b"a corgi\n") == ("a.txt", None)
     written = {path.name: path.read_text() for path in house.inbox.iterdir()}
     assert written == {"a.txt": "a corgi\n", "a-2.txt": "a star\n"}
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse(errno.ENOSPC))
         with pytest.raises(OSError, match="No space left"):
-            put(house.inbox, "b.txt", b"a dog\n")
+            put(InboxFolder(house.inbox), "b.txt", b"a dog\n")
     monkeypatch.setattr(Path, "replace", refuse(errno.EPERM))  # or it dies there
     with pytest.raises(OSError, match="not permitted"):
-        put(house.inbox, "c.txt", b"a cat\n")
+        put(InboxFolder(house.inbox), "c.txt", b"a cat\n")
     assert {path.name: path.read_text() for path in house.inbox.iterdir()} == written
-
-
-@pytest.mark.parametrize("path", ["a.txt", "photos/1.png"])
-def test_what_is_written_after_it_was_quiet_is_not_read_yet(tmp_path: Path, path: str) -> None:
-    """A writer may begin between the scan and the reading."""
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/_pictures.yaml").write_text("prompt: a corgi\n")
-    (tmp_path / path).write_bytes(b"a corgi in the")
-    noted = size_and_time_of(tmp_path, path)
-    assert noted
-    assert read(tmp_path, "", path, noted, None)
-    (tmp_path / path).write_bytes(b"a corgi in the snow")
-    with pytest.raises(FileChanged):
-        read(tmp_path, "", path, noted, None)
-
-
-def test_a_file_is_quiet_from_the_end_of_the_scan_that_found_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A long scan may come to a file just after the first half was written."""
-    house.outbox.mkdir()
-    ledger = Ledger(house.outbox / "ledger")
-    inbox = Inbox(house.settings(settle_seconds=0.5), ledger, threading.Event())
-    house.save("a.txt", "a corgi in the")
-    assert inbox.is_there()
-    monkeypatch.setattr(time, "monotonic", lambda: 105.0)
-    inbox.look(100.0)
-    assert list(inbox.changes(105.1)) == []
-    house.save("a.txt", "a corgi in the snow")
-    assert list(inbox.changes(106.0)) == []
-    inbox.want_scan()
-    inbox.look(104.9)
-    assert [one.path for one in inbox.changes(106.6)] == ["a.txt"]
-    inbox.close()
-    ledger.close()
 
 
 def test_the_name_of_a_picture_in_other_letters_is_that_of_the_same_file(tmp_path: Path) -> None:
@@ -163,9 +91,9 @@ def test_the_name_of_a_picture_in_other_letters_is_that_of_the_same_file(tmp_pat
     for name in ("1.png", "1.txt"):
         (tmp_path / name).write_bytes(b"a")
     (tmp_path / "1.PNG").hardlink_to(tmp_path / "1.png")
-    assert sidecars_of(tmp_path, "1.png") == ["1.txt"]
+    assert InboxFolder(tmp_path).sidecars_of("1.png") == ["1.txt"]
     (tmp_path / "1.jpg").write_bytes(b"another")
-    assert sidecars_of(tmp_path, "1.png") == []
+    assert InboxFolder(tmp_path).sidecars_of("1.png") == []
 
 
 @pytest.mark.usefixtures("often")
@@ -202,8 +130,10 @@ def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
     """All files are gone then, the original, too."""
     away = house.folder / "away"
 
-    def vanish(root: Path, folder: str, path: str, *others: Any, **named: Any) -> Saved | None:
-        saved = read(root, folder, path, *others, **named)
+    def vanish(
+        inbox: InboxFolder, folder: str, path: str, *others: Any, **named: Any
+    ) -> Saved | None:
+        saved = read(inbox, folder, path, *others, **named)
         if path == "b.txt" and "has vanished" not in house.log():
             house.inbox.rename(away)
         return saved
@@ -289,10 +219,7 @@ def test_a_flood_of_events_is_a_scan(house: House, monkeypatch: pytest.MonkeyPat
 def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
     house: House, monkeypatch: pytest.MonkeyPatch, refused: str, number: int, wrong: str, said: str
 ) -> None:
-    """It is rendered without another save. Scans look again without starting an engine.
-
-    (Root may read everything, so the refusal is simulated.)
-    """
+    """Without another save, and no engine starts for a look. (Root may read all: simulated.)"""
     looks, can_be_read = [0], threading.Event()
 
     def refuse(root: Path, path: str) -> int:

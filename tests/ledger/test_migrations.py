@@ -1,7 +1,8 @@
-"""The ledger of an earlier version: an upgrade loses nothing, and renders nothing again.
+"""The ledger of the version before: an upgrade loses nothing, and renders nothing again.
 
-`version-1.sql` is that of a daemon of 0.2.0 that had rendered and refused recipes, was paused, and
-then accepted more and cancelled one.
+`version-8.sql` is the ledger of a daemon that had archived, rendered, renamed and refused recipes,
+rendered a photo, failed at an image, and accepted more; that had a recipe cancelled and was paused
+while it rendered the first image of running.yaml, and then died.
 """
 
 import sqlite3
@@ -13,23 +14,32 @@ import pytest
 from picowatch.ledger import migrations
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.migrations import VERSION
+from picowatch.outbox.commands import Command, send
 from tests.house import House
 
 RECIPES = {
     "done.yaml": "prompt: a corgi\nseed: 1\ncount: 2\n",
     "random.txt": "a star\na star\na moon\n",
     "sheet.yaml": "prompt: a cat\nseed: 5\nsweep: {steps: [2, 3]}\n",
-    "failed.yaml": "prompt: a broken vase\nseed: 4\n",
+    "failed.yaml": "prompt: bad\nseed: 4\n",
     "refused.yaml": "stesp: 3\n",
+    "renamed.yaml": "prompt: a ship\n",
     "photos/_pictures.yaml": "prompt: a fox\nseed: 3\n",
-    "queued.yaml": "prompt: a house\ncount: 3\n",
-    "cancelled.yaml": "prompt: a tree\ncount: 2\n",
+    "running.yaml": "prompt: a tree\ncount: 2\n",
+    "queued.yaml": "prompt: a house\ncount: 3\npriority: -1\n",
+    "cancelled.yaml": "prompt: a road\ncount: 2\n",
 }
-QUEUED = ["a fox", "a house", "a house", "a house", "a moon"]
+QUEUED = ["a tree", "a fox", "a tree", "a moon", "a house", "a house", "a house"]
 
 
 def ledger(house: House) -> Path:
     return house.outbox / ".picowatch/ledger.sqlite"
+
+
+def put(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as sql:
+        sql.executescript(Path(__file__).with_name("version-8.sql").read_text())
 
 
 @pytest.fixture
@@ -44,76 +54,52 @@ def upgraded(house: House) -> House:
         for path in [*RECIPES, "photos/red.bmp", "photos/blue.bmp"]:
             found = (house.inbox / path).stat()
             seen = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
-            sql.execute("UPDATE recipes SET stamp = ? WHERE path = ?", (seen, path))
-        inbox = f"[{house.inbox.stat().st_ino}, []]"
-        sql.execute("UPDATE facts SET value = ? WHERE name GLOB 'inbox*'", (inbox,))
+            sql.execute("UPDATE recipes SET size_and_time = ? WHERE path = ?", (seen, path))
     return house
 
 
-def put(path: Path) -> None:
-    """Write the ledger that `version-1.sql` describes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path)) as sql:
-        sql.executescript(Path(__file__).with_name("version-1.sql").read_text())
-
-
-def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_cancelled(upgraded: House) -> None:
-    """And the seeds that were drawn; no recipe is read again."""
+def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_drawn(upgraded: House) -> None:
+    """And the seeds, failures and cancellations; no recipe is read again."""
     with closing(sqlite3.connect(ledger(upgraded))) as sql:
         drawn = [seed for (seed,) in sql.execute("""SELECT json_extract(request, '$.seed')
-            FROM images WHERE state = 'queued' ORDER BY 1""")]  # fmt: skip
+            FROM images WHERE state IN ('queued', 'running')
+            ORDER BY priority DESC, save, entry_index, image_index""")]  # fmt: skip
     upgraded.once()
     images = upgraded.status()["images"]
-    assert (images["queued"], images["cancelled"], images["done"]) == (5, 2, 7)
+    assert (images["queued"], images["cancelled"], images["done"]) == (7, 2, 9)
     assert upgraded.started() == []
-    assert upgraded.answer("resume").done
+    assert "unlisted" in (upgraded.outbox / "failures.jsonl").read_text()
+    send(upgraded.outbox, Command("resume"))
     for _ in "twice":
-        upgraded.once()
-        assert sorted(upgraded.started()) == QUEUED
-    assert sorted(upgraded.seeds()) == drawn
+        upgraded.once(batch_size=1)
+        assert upgraded.started() == QUEUED
+    assert sorted(batch[0].seed for batch in upgraded.engine.batches) == sorted(drawn)
+    assert upgraded.answer("retry").done
+    assert upgraded.started() == [*QUEUED, "bad"]
 
 
-def test_an_upgrade_keeps_contact_sheets_and_what_is_known_of_recipes(tmp_path: Path) -> None:
-    put(tmp_path / "ledger.sqlite")
-    Ledger(tmp_path / "ledger.sqlite").close()
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql:
-        sheets = sql.execute("SELECT recipe, file, done FROM sheets").fetchall()
-        states = dict(sql.execute("SELECT path, outcome FROM recipes"))
-        dropped = dict(sql.execute("SELECT path, template FROM recipes WHERE template != ''"))
-        template = sql.execute("SELECT digest FROM recipes WHERE path GLOB '*/_*'").fetchone()
-    assert sheets == [("sheet.yaml", "sheet/0003-sheet.png", 1)]
-    assert [one for one, state in states.items() if state == "refused"] == ["refused.yaml"]
-    assert len(states) == 10
-    assert dropped == dict.fromkeys(["photos/red.bmp", "photos/blue.bmp"], *template)
+def test_an_entry_that_is_saved_again_is_known_by_its_digest(upgraded: House) -> None:
+    """The digests of that version are read as they are: nothing is drawn again."""
+    with closing(sqlite3.connect(ledger(upgraded))) as sql:
+        files = [file for (file,) in sql.execute("SELECT file FROM images WHERE file != ''")]
+    for file in files:
+        (upgraded.outbox / file).parent.mkdir(exist_ok=True)
+        (upgraded.outbox / file).touch()
+    for name in ("done.yaml", "sheet.yaml"):
+        upgraded.save(name, f"{RECIPES[name]}# again\n")
+    upgraded.once()
+    assert upgraded.log().count(".yaml: saved, nothing new to render") == 2
 
 
-def test_an_upgrade_knows_which_copies_of_pictures_are_needed(tmp_path: Path) -> None:
-    """Those of dropped pictures are made when their turn comes."""
-    put(tmp_path / "ledger.sqlite")
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql, sql:
-        sql.execute("""UPDATE images SET request = json_set(request, '$.image_hash', '1',
-            '$.references', json('[{"image": "2.png", "hash": "2"}]'),
-            '$.control', json('[{"model": "demo-sketch", "model_hash": "3", "image_hash": "4"}]'))
-            WHERE recipe = 'queued.yaml'""")
-    Ledger(tmp_path / "ledger.sqlite").close()
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as sql:
-        copies = sql.execute("SELECT DISTINCT picture FROM start_images").fetchall()
-    assert sorted(copies) == [("1",), ("2",), ("4",)]
-
-
-def test_the_earlier_ledger_is_kept_beside_the_new_one(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    put(path)
-    before = path.read_bytes()
-    Ledger(path).close()
-    assert (tmp_path / "ledger.sqlite.version-1").read_bytes() == before
-
-
-def test_a_migrated_ledger_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
+def test_a_migrated_ledger_has_the_tables_of_a_new_one_and_the_earlier_one_is_kept(
+    tmp_path: Path,
+) -> None:
     put(tmp_path / "old.sqlite")
+    before = (tmp_path / "old.sqlite").read_bytes()
     Ledger(tmp_path / "old.sqlite").close()
     Ledger(tmp_path / "new.sqlite").close()
     assert shape(tmp_path / "old.sqlite") == shape(tmp_path / "new.sqlite")
+    assert (tmp_path / "old.sqlite.version-8").read_bytes() == before
 
 
 def shape(path: Path) -> list[tuple[object, ...]]:
@@ -128,6 +114,23 @@ def shape(path: Path) -> list[tuple[object, ...]]:
         return sql.execute(tables).fetchall()
 
 
+@pytest.mark.parametrize("version", [7, VERSION + 1])
+def test_a_ledger_of_another_version_is_set_aside_and_built_anew(
+    house: House, version: int
+) -> None:
+    """One line of the log says so."""
+    house.save("a.yaml", "prompt: a corgi\n")
+    assert house.once()
+    with closing(sqlite3.connect(ledger(house))) as sql:
+        sql.execute(f"PRAGMA user_version = {version}")
+    for _ in "twice":
+        assert house.once()
+        assert house.started() == ["a corgi"]
+    words = f"is of version {version}; this picowatch reads versions 8 and {VERSION}. It is kept as"
+    assert house.log().count(words) == 1
+    assert len([*ledger(house).parent.glob("ledger.sqlite.damaged-*")]) == 1
+
+
 class Died(Exception):
     """The computer stopped."""
 
@@ -135,7 +138,10 @@ class Died(Exception):
 def test_a_migration_that_dies_at_any_statement_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it had done is rolled back: the earlier ledger is there as a whole."""
+    """What it had done is rolled back: the earlier ledger is there as a whole.
+
+    Every fourth statement is tried.
+    """
     path = tmp_path / "ledger.sqlite"
     put(path)
     before = contents(path)
@@ -149,7 +155,7 @@ def test_a_migration_that_dies_at_any_statement_begins_again(
         return original(sql, statement)
 
     monkeypatch.setattr(migrations, "run", dying)
-    for died in range(1000):
+    for died in range(0, 1000, 4):
         left = died
         try:
             Ledger(path).close()
@@ -161,6 +167,5 @@ def test_a_migration_that_dies_at_any_statement_begins_again(
 
 
 def contents(path: Path) -> list[str]:
-    """Return all that a ledger contains."""
     with closing(sqlite3.connect(path)) as sql:
         return [*sql.iterdump()]

@@ -36,7 +36,6 @@ class LiveDaemon:
             pause.wait(LOOK_SECONDS)
 
     def images(self) -> dict[str, int]:
-        """Images by state, as status.json has them."""
         images: dict[str, int] = self._house.status()["images"]
         return images
 
@@ -50,14 +49,13 @@ class LiveDaemon:
     def made(self) -> int:
         """Return how many pictures were published, which status.json has some seconds later."""
         listing = self._house.outbox / "images.jsonl"
-        return listing.read_bytes().count(b"\n") if listing.exists() else 0
+        return listing.read_bytes().count(b'{"file": ') if listing.exists() else 0
 
     def wait_until_made(self, pictures: int) -> None:
         """Wait until this many pictures were published in all."""
         self.wait_for(lambda: self.made() == pictures, f"{pictures} pictures")
 
     def wait_until_idle(self) -> None:
-        """Wait until no image is queued."""
         self.wait_for(
             lambda: self.images()["queued"] == self.images()["running"] == 0, "an empty queue"
         )
@@ -68,7 +66,6 @@ class LiveDaemon:
         return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
     def cpu_seconds(self) -> float:
-        """Processor time of all its threads."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text()
         fields = stat.rpartition(")")[2].split()  # proc(5): from the third on
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -34,18 +35,30 @@ from tests.meetings.simulation import Event, NeverRests, Simulation, Thread, sim
 from tests.meetings.witness import Witness
 
 END_SECONDS = 2.0
+READ_SECONDS = 3.0  # from the opening of a file until its save is accepted
 PATIENCE = 600.0  # of the simulated clock
+# What is outside the outbox, and stays as it is.
+OUTSIDE = {
+    "theirs.txt": "theirs",
+    "folder/page-00001.js": "picture({});\n",
+    "folder/pages.js": "theirs",
+    "folder/thumbs/ab/0.webp": "theirs",
+}
 REASONS = ("The engine was killed.", "It cannot be drawn.")
 LOCKED = errno.EAGAIN  # another program has the ledger
 MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO, LOCKED)
 WRONG = {"wrong": "value"}
 # Valid settings that cannot work: of another computer's address, and below a file.
 NO_SETTINGS = (WRONG, {"metrics_address": "192.0.2.1:9100"}, {"outbox": "/dev/null/outbox"})
-# What version 7 added to tables of version 6.
+# What version 9 changed in tables of version 8.
 OLDER = """
-DROP TABLE start_images;
-ALTER TABLE images DROP COLUMN entry_digest;
-PRAGMA user_version = 6;
+DROP TABLE history;
+DROP TABLE restored;
+ALTER TABLE recipes DROP COLUMN listed;
+ALTER TABLE recipes RENAME COLUMN inbox_id TO folder;
+ALTER TABLE recipes RENAME COLUMN reread TO again;
+ALTER TABLE images RENAME COLUMN being_written TO drawn;
+PRAGMA user_version = 8;
 """
 COMMIT = "before a transaction is committed"
 ATOMIC = {f"atomic: {name}": name for name in ("sync_file", "rename", "sync_folder")}
@@ -58,11 +71,11 @@ FAULT_POINTS = (*WRAPPED, COMMIT)
 # Where a thread may halt, too.
 HALTING_POINTS = (
     "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.files:_size_and_time",
-    "inbox.files:open_below", "inbox.files:blocks_of", "files.inside:open_below",
-    "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.inbox:defaults_for",
-    "daemon.commands:Control.run_all", "daemon.finish:finish_all",
+    "inbox.files:open_below", "inbox.files:blocks_of", "files.safe_paths:open_below",
+    "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.folder:InboxFolder.defaults_for",
+    "daemon.commands:Control.run_all", "daemon.followups:follow_up_all",
     "daemon.worker:Worker._with_pictures", "daemon.worker:Worker._render_and_publish",
-    "daemon.worker:Worker._put_back", "daemon.worker:Worker._publish",
+    "daemon.worker:Worker._put_back", "daemon.worker:Worker._learn",
     "daemon.publish:Publisher._publish", "daemon.publish:Publisher._show",
 )  # fmt: skip
 
@@ -79,9 +92,8 @@ class Habits:
     slowness: float = 0.0  # seconds that pass between two looks at the clock
     halting: float = 0.0  # how often a thread halts at a place
     interrupting: float = 0.0  # seconds until an engine ends its step
-    slices: bool = False  # a round takes one save, and draws one recipe's consequences
+    slices: bool = False  # a round takes one save, and follows up on one recipe
     disks: bool = False  # the inbox, and what is mounted in its place, are roots of disks
-    forgets: bool = False  # the ledger is lost at the end
 
 
 class Machine:
@@ -91,6 +103,9 @@ class Machine:
         self.base = base
         self.home = base / "home"
         self.inbox, self.outbox = self.home / "inbox", self.home / "outbox"
+        self.outside = base / "outside"  # where links in the outbox lead
+        self.in_the_way: set[str] = set()  # files in whose place something else was put
+        self.was_without_gallery = False
         self.habits, self.when_done = habits, habits.when_done
         dice = random.Random(seed)
         self.sim = Simulation(dice, habits.switching, habits.slowness, habits.halting)
@@ -106,9 +121,13 @@ class Machine:
         self.was_locked: set[str] = set()  # … each that ever was
         self.fault: tuple[str, int] | None = None  # where to die, and at which time
         self.flaky = 0  # which commit from now on is reported as failed, but is durable
-        self.unreadable = 0  # … and how often the ledger cannot be read after it
         self.pace = 0.0  # seconds of a batch
         self.disk_seconds = 0.0  # … of each sync of a published file
+        self.slow: dict[str, float] = {}  # files of the inbox, and how long opening one takes
+        self.slow_until = 0.0  # what was read slowly is not accepted before
+        self.rounds = 0
+        self.daemon: Any = None  # of the last round
+        self.frozen_at = 0.0
         self.held = False  # the engine
         self.bad: set[str] = set()  # prompts that cannot be drawn
         self.is_deadly = False  # the engine dies on them
@@ -126,6 +145,9 @@ class Machine:
         for folder in (self.inbox, self.outbox):
             folder.mkdir(parents=True)
         (self.home / "models").mkdir()
+        for name, content in OUTSIDE.items():
+            (self.outside / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.outside / name).write_text(content)
         self.do_settings(self.saved)
         with pytest.MonkeyPatch.context() as patch:
             simulated(self.sim, patch)
@@ -144,10 +166,12 @@ class Machine:
         for target in HALTING_POINTS if self.habits.halting else ():
             wrap(f"picowatch.{target}", partial(_after, self.sim.switch), patch.setattr)
         wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
+        for module in ("files", "named_pictures"):
+            wrap(f"picowatch.inbox.{module}:open_below", self._opening, patch.setattr)
+        wrap("picowatch.daemon.round:Daemon._round", self._counting, patch.setattr)
         for name in ("_prepare", "_begin", "select"):
             wrap(f"picowatch.ledger.ledger:Ledger.{name}", self._unless_locked, patch.setattr)
-        wrap("picowatch.ledger.ledger:Ledger._count_of_commits", self._reading, patch.setattr)
-        for part in ("accept", "finish") if self.habits.slices else ():
+        for part in ("accept", "followups") if self.habits.slices else ():
             patch.setattr(f"picowatch.daemon.{part}.SLICE_SECONDS", 0.0)
         if self.habits.disks:
             wrap("picowatch.inbox.inbox:place_of", self._placing, patch.setattr)
@@ -225,10 +249,14 @@ class Machine:
     @property
     def is_slow(self) -> bool:
         """Whether threads may take longer than the user."""
-        return bool(self.habits.slowness or self.habits.halting)
+        return bool(self.habits.slowness or self.habits.halting) or self.sim.now < self.slow_until
+
+    @property
+    def is_read_before(self) -> bool:
+        """Whether the user may act between the reading and the acceptance of a save."""
+        return bool(self.habits.halting) or self.sim.now < self.slow_until
 
     def do_stop(self) -> None:
-        """Send SIGTERM, and check its promises."""
         if self.process is None:
             return
         self.signals.append(15)
@@ -248,18 +276,17 @@ class Machine:
         self.sim.run(lambda: not self.sim.threads, 10.0)
         self.held = held
         if self.sim.threads:
-            self.findings.append(f"threads live on: {self.sim.names()}")
+            if {thread.name for thread in self.sim.threads} != {"reader"}:  # which ends with it
+                self.findings.append(f"threads live on: {self.sim.names()}")
             self.sim.kill()
             self._bury()
 
     def do_kill(self) -> None:
-        """Send SIGKILL, wherever the daemon is."""
         if self.process is not None:
             self.sim.kill()
             self._bury()
 
     def do_wait(self, seconds: float) -> None:
-        """Let it run for a while; a planned death may come."""
         self.sim.run(lambda: False, seconds)
         self.notice_death()
 
@@ -268,14 +295,16 @@ class Machine:
             self.do_kill()
         elif self.process is not None and self.process.ended:
             why = " ".join(self.sim.escaped)
-            with suppress(OSError):
-                why = why or (self.outbox / "picowatch.log").read_text().splitlines()[-1]
+            if "picowatch.log" not in self.in_the_way:
+                with suppress(OSError):
+                    why = why or (self.outbox / "picowatch.log").read_text().splitlines()[-1]
             self.findings.append(f"picowatch ended by itself: {why}")
             self.process = None
 
     def _preserve(self) -> None:
         """Save the disk as of the death: dying threads write elsewhere, or into open files."""
-        shutil.copytree(self.outbox_away or self.outbox, self.base / "outbox")
+        outbox = self.outbox_away or self.outbox
+        shutil.copytree(outbox, self.base / "outbox", symlinks=True, copy_function=_copy)
         self.home.rename(self.base / "dead")
 
     def _bury(self) -> None:
@@ -342,14 +371,34 @@ class Machine:
         if self.flaky == 0:
             raise sqlite3.OperationalError("disk I/O error")
 
-    def _reading(self, original: Callable[[Ledger], int]) -> Callable[[Ledger], int]:
-        def count(database: Ledger) -> int:
-            if self.unreadable and self.flaky <= 0:
-                self.unreadable -= 1
-                raise sqlite3.OperationalError("disk I/O error")
-            return original(database)
+    def _counting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def count(daemon: Any) -> None:
+            self.rounds, self.daemon = self.rounds + 1, daemon
+            original(daemon)
 
         return count
+
+    def _opening(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def open_slowly(root: Path, path: str) -> Any:
+            if self.sim.running and root == self.inbox and path in self.slow:
+                self._take_time(path, self.slow[path])
+            return original(root, path)
+
+        return open_slowly
+
+    def _take_time(self, path: str, seconds: float) -> None:
+        """Let a file be opened slowly, while rounds go on."""
+        self.slow_until = max(self.slow_until, self.sim.now + seconds + READ_SECONDS)
+        began, rounds, daemon = self.sim.now, self.rounds, self.daemon
+        is_free = seconds > 2.0 and not (
+            self.disk_seconds or self.habits.slowness or self.habits.halting
+        )
+        self.sim.sleep(seconds)
+        is_free &= self.is_up(seconds) and self.frozen_at < began
+        is_ending = self.stop.is_set() or daemon is not self.daemon or daemon.stop.is_set()
+        if is_free and not is_ending and self.rounds == rounds:
+            name = self.sim.running.name if self.sim.running else ""
+            self.findings.append(f"while {name} read {path}, there was no round")
 
     def _placing(self, original: Callable[[Path], Any]) -> Callable[[Path], Any]:
         return lambda root: original(root)._replace(file_system=bool(self.away), inode=2)
@@ -404,6 +453,13 @@ class Machine:
         assert hasattr(self, name)
         setattr(self, name, value)
 
+    def do_slow(self, path: str, seconds: float) -> None:
+        """Let opening a file of the inbox take so long from now on, or no file any more ("")."""
+        if path:
+            self.slow[path] = seconds
+        else:
+            self.slow.clear()
+
     def do_settings(self, saved: Mapping[str, object]) -> None:
         """Save picowatch.yaml, in place."""
         self.settings_work = saved not in NO_SETTINGS
@@ -416,16 +472,17 @@ class Machine:
     def do_clock(self, seconds: float) -> None:
         self.sim.wall_ahead += seconds
 
-    def do_flaky(self, commit: int, unreadable: int = 0) -> None:
+    def do_flaky(self, commit: int) -> None:
         """Let one of the next commits be reported as failed, though it is durable."""
-        self.flaky, self.unreadable = commit, unreadable
+        self.flaky = commit
 
     def do_older(self) -> None:
         """Stop the daemon, and turn its ledger into one of the last version."""
         self.do_stop()
         if not self.outbox_away and self.ledger.exists():
             with closing(sqlite3.connect(self.ledger)) as sql:
-                if sql.execute("PRAGMA user_version").fetchone() == (VERSION,):
+                is_new = sql.execute("PRAGMA user_version").fetchone() == (VERSION,)
+                if is_new and not sql.execute("SELECT 1 FROM history").fetchone():
                     sql.executescript(OLDER)
 
     @property
@@ -435,12 +492,46 @@ class Machine:
     def do_freeze(self, seconds: float) -> None:
         """Stop the daemon and its engines for a while, as `docker pause` does."""
         self.sim.now += seconds
+        self.frozen_at = self.sim.now
         self.started_at += seconds  # a start goes on where it was
         self.trouble_ended_at += seconds
 
     def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
         """Let these prompts fail from now on."""
         self.bad, self.is_deadly = {*prompts}, deadly
+
+    def do_put_in_the_way(self, name: str, what: str) -> None:
+        """Put a link, a folder or a pipe in the place of one of the outbox's files."""
+        path = self.outbox / name
+        if self.outbox_away or name in self.in_the_way or not path.parent.is_dir():
+            return
+        if os.path.lexists(path):
+            self.serial += 1
+            path.rename(self.base / f"taken {self.serial} {path.name}")
+        if what == "a folder":
+            path.mkdir()
+            (path / "kept.txt").touch()
+        elif what == "a pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(self.outside / what)
+        self.in_the_way.add(name)
+        self.was_without_gallery |= "gallery" in name
+
+    def do_clear_the_way(self) -> None:
+        """Put all of these right, unless picowatch has done so."""
+        if self.outbox_away:
+            return
+        for path in (self.outbox / name for name in self.in_the_way):
+            if path.is_symlink() or path.is_fifo():
+                path.unlink()
+            elif (path / "kept.txt").exists():
+                shutil.rmtree(path)
+        self.in_the_way.clear()
+        found = {path for path in self.outside.rglob("*") if not path.is_dir()}
+        there = {path.relative_to(self.outside).as_posix(): path.read_text() for path in found}
+        if there != OUTSIDE:
+            self.findings.append(f"outside the outbox are {there}")
 
     def do_outbox(self, there: bool, empty: bool) -> None:
         """Mount or unmount the outbox; nothing may be written into the `empty` folder."""
@@ -458,6 +549,14 @@ class Machine:
             self.outbox.rename(self.outbox_away)
             if empty:
                 self.outbox.mkdir()
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file, or make a pipe like it."""
+    if stat.S_ISFIFO(os.lstat(source).st_mode):
+        os.mkfifo(target)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _after(first: Callable[[], object], original: Callable[..., Any]) -> Callable[..., Any]:

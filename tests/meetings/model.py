@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from picowatch.files.names import is_picture_name
+from picowatch.files.names import first_folder, is_picture_name
+from picowatch.ledger.entries import MOST_TRIED
 from picowatch.ledger.rows import PutBack, QueuedImage
 from tests.meetings import recipes
 
@@ -105,16 +106,28 @@ class Model:
 
     # -- saves
 
-    def accept(self, path: str, requested: Iterable[recipes.Entry], *, is_again: bool) -> None:
-        """Take a valid save. `is_again`: the same dropped picture, which requests nothing more."""
+    def accept(
+        self, path: str, requested: Iterable[recipes.Entry], *, is_again: bool, is_edited: bool
+    ) -> None:
+        """Take a valid save. `is_again`: the same dropped picture, which requests nothing more.
+
+        `is_edited`: its bytes are not those of the save before.
+        """
         self.saves += 1
         before = self.recipes.get(path, Recipe()).entries
         kept = dict(zip(_numbered(one.requested for one in before), before, strict=True))
         now = _numbered(requested)
-        unchanged = [(key, one.requested.priority) for key, one in kept.items()] == [
-            (key, one.priority) for key, one in now.items()
-        ]
+        unchanged = [*kept] == [*now]
+        if unchanged and is_edited:
+            is_again |= any(
+                one.requested.priority != now[key].priority for key, one in kept.items()
+            )
         self.recipes[path] = recipe = Recipe()
+        former = [
+            (place, entry)
+            for place, (key, entry) in enumerate(kept.items())
+            if key not in now and entry.requested.random
+        ]
         for place, (key, one) in enumerate(now.items()):
             order = (-one.priority, self.saves, place)
             entry = kept.get(key) or Entry(one)
@@ -123,22 +136,47 @@ class Model:
             redraw = unchanged and one.random and not is_again
             if key in kept:
                 self._keep(entry, order, redraw, keeps_deleted=unchanged and is_again)
-            if key not in kept or redraw:
+            if key not in kept:
+                draw = self._draw_of_former(path, one, place, former, len(kept) - len(now))
+                self._ask(path, entry, order, draw)
+            elif redraw:
                 self._ask(path, entry, order)
+        self._prioritise(recipe)
         self._cancel_unrequested(path)
 
     def _keep(self, entry: Entry, order: Order, redraw: bool, *, keeps_deleted: bool) -> None:
         for image in list(entry.images):
-            if image.state in LIVE:
-                image.order = (order[0], *image.order[1:])
             lost = image.state == "done" and not image.draw.random and image.file in self.deleted
             if redraw and image.state in ("done", "cancelled"):
                 entry.images.remove(image)  # history: the new draw stands for it
             elif image.state in ("failed", "cancelled") or (lost and not keeps_deleted):
                 image.queue(order)
 
-    def _ask(self, path: str, entry: Entry, order: Order) -> None:
-        draws: dict[int | None, Draw] = {}
+    def _draw_of_former(
+        self,
+        path: str,
+        requested: recipes.Entry,
+        place: int,
+        former: list[tuple[int, Entry]],
+        fewer: int,
+    ) -> Draw | None:
+        """Return the draw of the nearest former entry that shares images with a new one."""
+        there = {image.request for image in self.images if image.recipe == path}
+        nearest = sorted(
+            former, key=lambda one: min(abs(one[0] - place), abs(one[0] - place - fewer))
+        )
+        for one in nearest[:MOST_TRIED] if requested.random else ():
+            draw = one[1].last_draw()[0].draw
+            new = (
+                Image(path, requested, steps, draw, at, 0) for _, at, steps in requested.images()
+            )
+            if there.intersection(image.request for image in new):
+                former.remove(one)
+                return draw
+        return None
+
+    def _ask(self, path: str, entry: Entry, order: Order, former: Draw | None = None) -> None:
+        draws: dict[int | None, Draw] = {None: former} if former else {}
         for position, (seed, plus, steps) in enumerate(entry.requested.images()):
             draw = draws.setdefault(seed, Draw(seed, seed is None))
             new = Image(path, entry.requested, steps, draw, plus, position)
@@ -147,7 +185,7 @@ class Model:
             entry.images.append(image)
             if image is new:
                 self.images.append(new)
-            made = image.state == "done" and image.file not in self.deleted
+            made = image.state == "done" and (former or image.file not in self.deleted)
             if not made and image.state not in LIVE:
                 image.position = position
                 image.queue(order)
@@ -189,18 +227,23 @@ class Model:
         """Give a moved recipe's entries the priorities that they have there, in their order."""
         for entry, priority in zip(self.recipes[path].entries, priorities, strict=False):
             entry.requested = replace(entry.requested, priority=priority)
-            for image in entry.images:
-                if image.state in LIVE:
-                    image.order = (-priority, *image.order[1:])
+        self._prioritise(self.recipes[path])
+
+    def _prioritise(self, recipe: Recipe) -> None:
+        """Give each unfinished image the highest priority of the entries that request it."""
+        for image in {image for entry in recipe.entries for image in entry.images}:
+            if image.state in LIVE:
+                by = (one.requested.priority for one in recipe.entries if image in one.images)
+                image.order = (-max(by), *image.order[1:])
 
     def _cancel_unrequested(self, path: str) -> None:
         wanted = self.wanted()
         for image in self.images:
-            if image.recipe == path and image.may_be_cancelled and image not in wanted:
+            may_be = image.may_be_cancelled or image.state == "failed"
+            if image.recipe == path and may_be and image not in wanted:
                 image.state = "cancelled"
 
     def wanted(self) -> set[Image]:
-        """Return everything that the last valid saves request."""
         return {image for path in self.recipes for image in self.of(path)}
 
     def is_unfinished(self, path: str) -> bool:
@@ -227,24 +270,32 @@ class Model:
 
     # -- the work
 
-    def claim(self, *_: object, result: list[QueuedImage]) -> None:
+    def claim(self, *_: object, turns: object, result: list[QueuedImage]) -> None:
         """Take images that left the queue in this order."""
         if self.paused and result:
             self.findings.append("an image was started in a pause")
-        first = min((one.order for one in self.images if one.state == "queued"), default=None)
+        queued = [image for image in self.images if image.state == "queued"]
+        top = min((image.order[0] for image in queued), default=0)
+        firsts: dict[str, Order] = {}  # of folders, which take turns
+        for waiting in queued:
+            folder = first_folder(waiting.recipe)
+            if waiting.order[0] == top:
+                firsts[folder] = min(firsts.get(folder, waiting.order), waiting.order)
         for place, one in enumerate(result):
             image = self._queued(one)
             if image is None:
                 words = f"{one.recipe}: {one.request.prompt!r}, seed {one.request.seed}"
                 self.findings.append(f"{words} was made although nothing asks for it")
                 continue
-            if self.in_order and place == 0 and image.order != first:
+            if self.in_order and place == 0 and image.order not in firsts.values():
                 self.findings.append(f"{image} was made before what should come first")
             if image.draw.seed is None:
                 image.draw.seed = (one.request.seed - image.plus) % SEEDS
             image.state, image.file = "running", one.file
             self.by_id[one.id] = image
-            if not is_picture_name(one.recipe):
+            if is_picture_name(one.recipe):
+                self._forget_deleted(one.recipe, one.file)
+            else:
                 self._number(one.file)
 
     def _queued(self, one: QueuedImage) -> Image | None:
@@ -259,6 +310,14 @@ class Model:
         ]
         return min(found, key=lambda image: (image.seed is None, image.order), default=None)
 
+    def _forget_deleted(self, recipe: str, file: str) -> None:
+        """Forget the deleted result of a dropped picture whose name another one gets."""
+        for image in [one for one in self.images if one.state == "done"]:
+            if (image.recipe, image.file) == (recipe, file):
+                self.images.remove(image)
+                if image in self.wanted() or file not in self.deleted:
+                    self.findings.append(f"{file} was given although {image} has it")
+
     def _number(self, file: str) -> None:
         folder, _, name = file.casefold().rpartition("/")
         number = int(name.partition("-")[0])
@@ -270,11 +329,9 @@ class Model:
         for image_id in result:
             self.by_id[image_id].is_drawn = True
 
-    def nothing_is_written(self, *, result: object) -> None:
-        for image in self.images:
-            image.is_drawn = False
-
-    def finish(self, batch: list[QueuedImage], listed: object, *, result: object) -> None:
+    def finish(
+        self, batch: list[QueuedImage], listed: object, seconds: object = None, *, result: object
+    ) -> None:
         for one in batch:
             self.ended(one, "done")
 
@@ -294,13 +351,12 @@ class Model:
         if state == "done" and image.file in self.deleted:
             self.deleted.discard(image.file)
             self.made_anew.add(image.file)
-        if state == "queued" and image not in self.wanted():
+        if state in ("queued", "failed") and image not in self.wanted():
             image.state = "cancelled"
 
     # -- questions
 
     def of(self, recipe: str) -> Iterator[Image]:
-        """Return what the recipe's last valid save requests."""
         for entry in self.recipes[recipe].entries:
             yield from entry.images
 
@@ -308,7 +364,6 @@ class Model:
         return any(image.state == "failed" for image in self.of(recipe))
 
     def rendered(self) -> dict[str, Image]:
-        """Return all pictures that were rendered, by file."""
         return {i.file: i for i in (*self.replaced, *self.images) if i.state == "done"}
 
     def counts(self) -> Counter[str]:

@@ -4,7 +4,7 @@ import random
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tests.meetings.simulation import NeverRests
 from tests.meetings.world import Action, World
 
 LENGTH = 60  # actions of a random script
+EXTRAS = 0.4  # how often one of the rarer ones follows
 PATHS = ("a.yaml", "b.yaml", "c.yaml", "pets/a.yaml", "live/a.yaml", "live/c.yaml")
 FOLDERS = ("live", "pets", "cats")
 PICTURES = ("one.png", "two.png")
@@ -29,6 +30,14 @@ SETTINGS: tuple[dict[str, object], ...] = (
     {"batch_size": 1},
 )
 LOCKED = ("a", "b", "pets", "live", "frames")  # folders of the outbox
+# picowatch's own files that no picture needs, and what may be in their place: links to others …
+OWN = (
+    "latest.png", "latest.jpg", "now.txt", "index.html", "failures.jsonl", "picowatch.log",
+    "summary.txt", ".picowatch/status.json", ".picowatch/gallery", ".picowatch/gallery/pages.js",
+    ".picowatch/gallery/page-00001.js", ".picowatch/gallery/now.js", ".picowatch/gallery/thumbs",
+    f"masked/{TEMPLATE}.warning.txt", "probe.yaml.warning.txt",
+)  # fmt: skip
+IN_THE_WAY = ("nothing", "theirs.txt", "folder", "a folder", "a pipe")
 AGAIN = ("retry all", "make folder")
 FAST_DISK = Path("/dev/shm")
 
@@ -79,8 +88,12 @@ def shorter(script: Script) -> Script:
     return script
 
 
-def random_script(seed: int) -> Script:
-    """Return the script of a random user; it is the same each time."""
+def random_script(seed: int, *, with_extras: bool = True, varies: bool = False) -> Script:
+    """Return the script of a random user; it is the same each time.
+
+    Scripts that once found something may be `with_extras` of later days, or without. One who
+    `varies` asks for other counts and sweeps, too.
+    """
     writer = _Writer(random.Random(seed))
     dice = writer.dice
     habits = Habits(
@@ -94,11 +107,14 @@ def random_script(seed: int) -> Script:
         interrupting=dice.choice((0.0, 0.0, 3.0)),
         slices=dice.random() < 0.3,
         disks=dice.random() < 0.3,
-        forgets=dice.random() < 0.3,
     )
     actions: list[Action] = [writer.template(), writer.styled(), MASKS, ("wait", 1.5)]
     while len(actions) < LENGTH:
         actions.append(writer.action())
+        if with_extras and dice.random() < EXTRAS:
+            actions += writer.extra()
+        if varies and dice.random() < EXTRAS:
+            actions += writer.vary(dice.choice(sorted(writer.files) or PATHS))
         if seconds := dice.choice((0.0, 0.0, 0.1, 0.6, 1.5, 3.0, 8.0)):
             actions.append(("wait", seconds))
     return Script(seed, habits, tuple(actions))
@@ -157,7 +173,7 @@ class _Writer:
             (4, ("trouble", None)),
             (3, ("lock", pick(LOCKED))),
             (2, ("lock", "")),
-            (3, ("flaky", pick((1, 2, 3, 5)), pick((0, 0, 1, 2)))),
+            (3, ("flaky", pick((1, 2, 3, 5)))),
             (1, ("freeze", pick((3.0, 700.0, 2000.0)))),
             (3, ("settings", pick((*SETTINGS, *NO_SETTINGS)))),
             (1, ("clock", pick((-86400.0, -90.0, 3600.0, 10.0)))),
@@ -173,6 +189,70 @@ class _Writer:
         ]
         ((_, made),) = self.dice.choices(weighted, [weight for weight, _ in weighted])
         return made() if callable(made) else made
+
+    def extra(self) -> Sequence[Action]:
+        """Invent what few users do, in one action or several."""
+        path = self.dice.choice((*self.files, *FRAMES, *STYLED, *MASKED))
+        extras: list[Callable[[str], Sequence[Action]]] = [
+            self._prioritise,
+            self._prioritise_folder,
+            self._annotate,
+            lambda path: [("alike", path, self.dice.choice(WRITING[:2]))],
+            lambda path: [(self.dice.choice(("mode", "link")), path)],
+            self._slow,
+            self._put_in_the_way,
+            lambda path: [("wait", 8.0), ("replace_inbox",), *self._prioritise(path)],
+        ]
+        return self.dice.choice(extras)(path)
+
+    def _prioritise(self, path: str) -> Sequence[Action]:
+        """Change nothing but priorities."""
+        old = self.files.get(path, ())
+        if not old:
+            return ()
+        return [self._put(path, [replace(one, priority=self._priority()) for one in old])]
+
+    def _prioritise_folder(self, path: str) -> Sequence[Action]:
+        """Change a folder's priority, and touch one of its recipes."""
+        folder = path.rpartition("/")[0] or "."
+        return ("defaults", folder, self._priority()), ("again", path, "touch")
+
+    def _slow(self, path: str) -> Sequence[Action]:
+        """Let something be read slowly, or nothing any more, and save it, perhaps."""
+        folder = path.rpartition("/")[0]
+        beside = f"{folder}/_defaults.yaml".lstrip("/")
+        name = self.dice.choice((path, path, *PICTURES, f"frames/{TEMPLATE}", beside, ""))
+        slow: Action = ("slow", name, self.dice.choice((1.0, 4.0, 15.0)))
+        return slow, ("again", path, self.dice.choice(WRITING)), ("wait", 1.0)
+
+    def _put_in_the_way(self, path: str) -> Sequence[Action]:
+        """Put something in the place of picowatch's own files, or put them right."""
+        if self.dice.random() < 0.3:
+            return [("clear_the_way",)]
+        name, what = self.dice.choice(OWN), self.dice.choice(IN_THE_WAY)
+        if what == "folder" and name.endswith(("gallery", "thumbs")):
+            return ()  # that may be on another disk
+        return [("put_in_the_way", name, what)]
+
+    def vary(self, path: str) -> Sequence[Action]:
+        """Ask for more or fewer images of each entry."""
+        if not (old := self.files.get(path, ())):
+            return ()
+        pick = self.dice.choice
+        new = [
+            replace(one, count=one.count if isinstance(one.seed, tuple) else pick((1, 2, 3)))
+            if pick((True, False))
+            else replace(one, steps=pick(((1,), (1, 2), (2, 1), (2, 3))))
+            for one in old
+        ]
+        return [self._put(path, new)]
+
+    def _annotate(self, path: str) -> Sequence[Action]:
+        """Save other bytes that say the same."""
+        return [self._put(path, [*self.files[path]])] if path in self.files else ()
+
+    def _priority(self) -> int:
+        return self.dice.choice((0, 0, 1, 5))
 
     def _entry(self) -> Entry:
         dice = self.dice
@@ -229,7 +309,6 @@ class _Writer:
         return ("save", f"frames/{TEMPLATE}", Text(tuple(entries), self.notes), "in place")
 
     def styled(self) -> Action:
-        """Save the template for `STYLED`."""
         return ("save", f"styled/{TEMPLATE}", Text((Entry("styled", seed=1, has_style=True),), 1))
 
     def _bad(self) -> Action:

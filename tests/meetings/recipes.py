@@ -76,7 +76,6 @@ class Entry:
 
 
 def drawn(request: ImageRequest) -> tuple[str, int, str, str, str]:
-    """Return what a request draws: its prompt, steps, start image, style and mask."""
     style = "".join(f"{control.image} {control.image_hash}" for control in request.control)
     return request.prompt, request.steps, request.image_hash, style, request.mask_hash
 
@@ -104,6 +103,11 @@ class Text:
             written.append({"prompt": "a mistake", "stesp": 3})
         return (yaml.safe_dump(written, sort_keys=False) + f"# {self.note}\n").encode()
 
+    def alike(self) -> "Text":
+        """Return what asks for something else in as many bytes."""
+        other = (replace(one, prompt=one.prompt.swapcase()) for one in self.entries)
+        return replace(self, entries=tuple(other))
+
 
 @dataclass(frozen=True)
 class Picture(Text):
@@ -115,10 +119,12 @@ class Picture(Text):
     def content(self) -> bytes:
         return png(self.colour)
 
+    def alike(self) -> Text:
+        return replace(self, colour=self.colour + 1)
+
 
 @cache
 def png(colour: int) -> bytes:
-    """Return a picture of one colour."""
     content = BytesIO()
     Image.new("RGB", (64, 64), (colour % 256, 80, 160)).save(content, "PNG")
     return content.getvalue()

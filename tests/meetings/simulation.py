@@ -116,7 +116,6 @@ class Simulation:
             self.pause(lambda: True)
 
     def die(self) -> None:
-        """End the simulated process here and now."""
         self.on_death()
         self.dead = True
         raise Killed
@@ -150,7 +149,6 @@ class Simulation:
         return True
 
     def kill(self) -> None:
-        """Simulate SIGKILL: every thread ends where it is."""
         if not self.dead:
             self.on_death()
             self.dead = True
@@ -174,8 +172,6 @@ class Simulation:
 
 
 class Thread:
-    """Replaces threading.Thread by a real one that continues only while it has the baton."""
-
     def __init__(
         self,
         target: Callable[..., object],
@@ -227,8 +223,6 @@ class Thread:
 
 
 class Event:
-    """Replaces threading.Event."""
-
     def __init__(self) -> None:
         self._set = False
 
@@ -284,13 +278,13 @@ class ThreadPoolExecutor:
         self._room, self._name = max_workers, thread_name_prefix
         self._tasks: list[Thread] = []
 
-    def submit(self, work: Callable[[], object]) -> Future:
+    def submit(self, work: Callable[..., object], *given: object) -> Future:
         before, future = [task for task in self._tasks if not task.ended], Future()
 
         def do() -> None:
             Simulation.current.pause(lambda: sum(not each.ended for each in before) < self._room)
             try:
-                future.set_result(work())
+                future.set_result(work(*given))
             except Exception as error:
                 future.set_exception(error)
 
@@ -298,8 +292,9 @@ class ThreadPoolExecutor:
         self._tasks[-1].start()
         return future
 
-    def shutdown(self, wait: bool) -> None:
-        Simulation.current.pause(lambda: all(task.ended for task in self._tasks))
+    def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
+        if wait and self._tasks:
+            Simulation.current.pause(lambda: all(task.ended for task in self._tasks))
 
 
 def _stand(real: ModuleType, **names: object) -> ModuleType:

@@ -1,21 +1,20 @@
 """Reports the changes of picowatch's ledger in order, each once it is committed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from picowatch.ledger import accept, control, outstanding, queue
+from picowatch.ledger import accept, control, followups, queries, queue
 from picowatch.ledger.ledger import Ledger
 
 HEARD = {
     accept: ("accept", "refuse", "forget", "rename", "prioritise"),
-    queue: (
-        "claim", "hand_over", "finish", "fail", "put_back", "nothing_is_written", "picture_missing",
-    ),
+    queue: ("claim", "hand_over", "finish", "fail", "put_back", "picture_missing"),
     control: ("retry", "cancel", "pause", "resume", "want_again"),
-    outstanding: ("archive",),
-}  # fmt: skip
+    followups: ("archive",),
+    queries: ("seen",),
+}
 
 
 class Witness:
@@ -78,7 +77,8 @@ class Witness:
             patch.setattr(Ledger, name, replaced)
 
     def _heard(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(ledger: Ledger, *arguments: Any, **named: Any) -> Any:
+        def call(ledger: Ledger, *given: Any, **named: Any) -> Any:
+            arguments = [[*one] if isinstance(one, Iterator) else one for one in given]
             with ledger.transaction():
                 result = original(ledger, *arguments, **named)
                 self._pending.append((ledger._depth, name, arguments, named, result))

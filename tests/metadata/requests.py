@@ -40,7 +40,7 @@ HASH = {kind: digit * 64 for kind, digit in HASHES.items()}  # as hash_of gives 
 HOSTILE = [
     *("'", '"', " # ", ": ", "- ", "{", "[", "&a", "*a", "!", "|", ">", "%", "@", "\\", "\\("),
     *(" ", "  ", "\n", "\n\n", "\n \n", "\t", "\u00a0", "\u200b", "yes", "~", "1e3", "é", "🐶"),
-    "👨\u200d👩\u200d👧",
+    *("👨\u200d👩\u200d👧", "\ufeff", "---\n", "...", "\N{RIGHT-TO-LEFT OVERRIDE}"),
 ]
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=30)
 PROMPTS = (

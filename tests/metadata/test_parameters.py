@@ -16,7 +16,7 @@ from picowatch.recipe import ImageRequest
 from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.parts import Hires, Upscale
-from picowatch.recipe.passes import passes_of
+from picowatch.recipe.passes import samplings
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.advice import checkpoint_advice
 from tests.metadata.requests import CORGI, PROMPTS, image_requests, inventory_for
@@ -91,11 +91,10 @@ def test_values_that_would_be_torn_apart_are_json() -> None:
 
 
 def _keeps_its_form(text: str) -> bool:
-    """Return whether a prompt has nothing that looks like A1111's own lines, nor spaces alone in a
-    line, which are deleted from files.
-    """
+    """Return whether nothing is like A1111's own lines or a file's mark, or a line of spaces."""
     lines = text.split("\n")
-    own = "Negative prompt:" in text or any(line.startswith("Steps:") for line in lines)
+    own = any(sign in text for sign in ("Negative prompt:", "\ufeff"))
+    own |= any(line.startswith("Steps:") for line in lines)
     return not own and not any(line and not line.strip(" \t") for line in lines[1:-1])
 
 
@@ -115,7 +114,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     hires = request.hires
     if hires and again.hires:
         # Of the steps, the text has how many are taken.
-        assert passes_of(again)[1].evaluations == passes_of(_as_a1111(request))[1].evaluations
+        assert samplings(again)[1].evaluations == samplings(_as_a1111(request))[1].evaluations
         hires = replace(_as_a1111(request).hires, steps=again.hires.steps)
     assert again == replace(
         request,

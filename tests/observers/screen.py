@@ -75,11 +75,9 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """Return the rows on the screen that are not empty. A view may be read in parts."""
         return Screen(self.written, self._columns).lines
 
     def wait_for(self, text: str) -> None:
-        """Wait until a text is on the screen."""
         wait_for(lambda: any(text in line for line in self.lines), f"{text!r} in {self.written}")
 
     def wait_until_written(self, text: str) -> None:
@@ -87,7 +85,6 @@ class Terminal:
         wait_for(lambda: text in self.written, f"{text!r} in {self.written!r}")
 
     def type(self, keys: str) -> None:
-        """Send keys like a keyboard."""
         os.write(self._handle, keys.encode())
 
     def finish(self) -> None:
@@ -138,7 +135,6 @@ def in_pty(
     program: str = "picowatch",
     **environment: str,
 ) -> AbstractContextManager[Terminal]:
-    """Run a picowatch command in a terminal of this size."""
     variables = clean_environment(**{"TERM": "xterm-256color", **environment})
     for name in {"COLUMNS", "LINES", "NO_COLOR"} - environment.keys():
         variables.pop(name, None)

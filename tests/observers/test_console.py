@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
+from picowatch.files.essential import Writing
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.status import EngineStatus, Status, StatusFiles
-from picowatch.settings import Settings
-from tests.commands.picowatch import DIGESTS, picowatch, start
+from tests.commands.picowatch import DIGESTS, picowatch_here, start
 from tests.house import PATIENCE, wait_for
 from tests.observers.screen import Terminal, in_pty
 
@@ -64,11 +65,12 @@ def shown_by_a_run(
 
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
-    """It has step, speed, time left, queue and last pictures; only log lines stay above it."""
+    """It has share, time left, step, queue and last pictures; only log lines stay above it."""
     shown = shown_by_a_run(tmp_path, 40)
     text = ESCAPES.sub("", shown.written)
     assert re.search(r"━+ a\.yaml: 1(–\d+)? of 17, loading demo …", text)
-    assert re.search(r"━+ a\.yaml: \d+(–\d+)? of 17, \d+ s left, step \d+/40, [\d.]+ it/s", text)
+    left = r"\d+ %, (about )?\d+ (s|min) left"
+    assert re.search(rf"━+ a\.yaml: \d+(–\d+)? of 17, {left}, step \d+/40, [\d.]+ it/s", text)
     assert re.search(r"queued  \d images?: a\.yaml \d", text)
     assert re.search(r"last    a/00\d\d-\d+.png", text)
     assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
@@ -106,20 +108,21 @@ class Seen:
         self._lock = ExitStack()
         self._lock.callback(OutboxLock(self.outbox).release)
         self.end = self._lock.close  # ends the picowatch that has the outbox
-        problems = ProblemFiles(self.outbox, OutboxNames(Settings(outbox=self.outbox)))
-        self._files = StatusFiles(self.outbox, problems)
+        writing = Writing(Event(), self.outbox)
+        names = OutboxNames(self.outbox)
+        problems = ProblemFiles(self.outbox, names, writing)
+        self._files = StatusFiles(self.outbox, problems, writing)
 
     def write(self, **values: Any) -> None:
         now = time.time()
         self._files.write(status(**{"updated": now, "started": now, **values}))
 
     def told(self) -> tuple[int, list[str]]:
-        """Return exit code and lines of `picowatch status`."""
-        answer = picowatch(self.folder, "status")
+        answer = picowatch_here(self.folder, "status")
         return answer.returncode, answer.stdout.splitlines()
 
     def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(picowatch(self.folder, "status", "--json").stdout)
+        found: dict[str, Any] = json.loads(picowatch_here(self.folder, "status", "--json").stdout)
         return found
 
 
@@ -138,7 +141,9 @@ DEVICE: dict[str, Any] = {
 }
 FULL = work(
     12,
+    phase="upscale",
     steps_per_second=3.14,
+    share=0.629,
     seconds_left=40.2,
     all_seconds_left=700.0,
     waiting=(("night/a.yaml", 60), ("b.txt", 40), ("c.txt", 9), ("d.txt", 3)),
@@ -156,6 +161,7 @@ CARD = EngineStatus(
     **DEVICE,
 )
 ENGINES = (CARD, *(EngineStatus(number=number, device="auto") for number in range(2, 11)))
+HUNG = EngineStatus(number=1, recipe="corgi.yaml", batch=1, trouble="no step for 45 s")
 ERRORS = tuple(f"{name}.yaml: unknown field 'stesp'" for name in "defg")
 # What is known, what `status` shows of it, and the line of now.txt.
 SHOWN: dict[str, tuple[dict[str, Any], list[str], str]] = {
@@ -163,13 +169,13 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "all that is known": (
         FULL,
         [
-            f"{NOW}3 of 20, 40 s left, step 12/24, 3.1 it/s",
+            f"{NOW}3 of 20, 62 %, 40 s left, upscale 12/24, 3.1 it/s",
             f"{QUEUED}, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
             SO_FAR,
             "last    corgi/0002-8.png  corgi/0001-7.png",
             "device  cuda:0 (A Card), float16, 3.2 GB of memory, 5.1 GB at most",
         ],
-        "corgi.yaml: 3 of 20, 40 s left",
+        "corgi.yaml: 3 of 20, 62 %, 40 s left",
     ),
     "what is ignored is counted": (
         {
@@ -186,9 +192,16 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str], str]] = {
         "nothing is running",
     ),
     "nothing like it was rendered": (
-        work(12, seconds_left=89.0, is_rough=True, all_seconds_left=700.0, all_is_rough=True),
+        work(
+            12, phase="draw", seconds_left=89.0, about=True, all_seconds_left=700.0, all_about=True
+        ),
         [f"{NOW}3 of 20, about 89 s left, step 12/24", f"{QUEUED}, all done in about 12 min"],
         "corgi.yaml: 3 of 20, about 89 s left",
+    ),
+    "an engine makes no step": (
+        work(12, seconds_left=89.0) | {"engines": (HUNG, *ENGINES[1:])},
+        [f"{NOW}3 of 20, no step for 45 s, step 12/24"],
+        "corgi.yaml: 3 of 20, no step for 45 s",
     ),
     "a batch": (
         work(12, last_image=10),
@@ -288,18 +301,6 @@ def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(seen: Seen)
     assert seen.told()[0] == 1
 
 
-def test_status_of_another_version_is_still_read(seen: Seen) -> None:
-    """Missing and unknown fields, also of engines, do no harm."""
-    seen.write()
-    path = seen.outbox / ".picowatch/status.json"
-    values = json.loads(path.read_text())
-    del values["waiting"], values["inbox"]
-    values |= {"later": 1, "engines": [{"number": 1, "node": "lab-3", "colour": "red"}]}
-    path.write_text(json.dumps(values))
-    assert "nothing is running" in seen.told()[1][1]
-    assert seen.told()[1][-1] == "engines 1: lab-3, 0 images"
-
-
 # -- `status --watch`
 
 
@@ -321,10 +322,7 @@ def test_watching_draws_one_view_over_and_over(seen: Seen) -> None:
 
 
 def test_sixty_columns_are_enough_and_the_end_gives_the_cursor_back(seen: Seen) -> None:
-    """Of a narrow view the most important parts stay, and even `timeout` may end it.
-
-    NO_COLOR (https://no-color.org) is respected.
-    """
+    """Even if `timeout` ends it. NO_COLOR (https://no-color.org) is respected."""
     name, values = "holidays/at-the-sea-with-the-whole-family.yaml", {"last_image": 16, "of": 1000}
     seen.write(**work(12, seconds_left=4000.0) | values | {"recipe": name})
     with in_pty(seen.folder, "status", "--watch", size=(24, 60), NO_COLOR="1") as screen:
@@ -345,7 +343,7 @@ def test_watching_in_a_pipe_gives_a_line_at_each_change(seen: Seen) -> None:
     assert "corgi.yaml: 3 of 20, step 6/24; 112 images" in process.stdout.readline()
     now = time.time()
     seen.write(**work(6), started=now - 60, updated=now)  # nothing has changed for a minute
-    wait_for(lambda: "for 60 s" in picowatch(seen.folder, "status").stdout)
+    wait_for(lambda: "for 60 s" in picowatch_here(seen.folder, "status").stdout)
     seen.write(**work(8), started=now - 61, updated=now)
     assert process.stdout.readline() == "corgi.yaml: 3 of 20, step 8/24; 112 images\n"
     process.stdout.close()

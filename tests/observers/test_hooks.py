@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
-from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.digest_engine import fail_on_bad
 from tests.faults.test_engine_faults import is_running
@@ -107,9 +106,8 @@ def test_run_once_waits_for_its_hooks(tmp_path: Path) -> None:
 @contextmanager
 def hooks_of(folder: Path, command: list[str], seconds: float = 60) -> Iterator[Hooks]:
     """Make hooks for pictures, which end with the block."""
-    hooks = Hooks(
-        Settings(inbox=folder, outbox=folder, hooks={"picture": command}, hook_seconds=seconds)
-    )
+    hooks = Hooks()
+    hooks.use(folder, folder, {"picture": command}, seconds)
     try:
         yield hooks
     finally:

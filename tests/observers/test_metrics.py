@@ -1,6 +1,7 @@
 """Metrics as Prometheus scrapes them."""
 
 import random
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -8,12 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from picowatch import __version__
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch
+from picowatch.daemon.settings_file import SettingsFile
+from picowatch.outbox.status import TROUBLES
+from picowatch.settings import load_settings
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, picowatch_here
 from tests.digest_engine import DigestEngine, fail_on_bad
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 
 @pytest.fixture
@@ -26,7 +31,6 @@ def address() -> str:
 
 
 def scraped(address: str) -> dict[str, float]:
-    """Return every sample by its name and labels."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return {
@@ -58,7 +62,7 @@ def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
         "picowatch_image_seconds_bucket le=0.1": 5,
         "picowatch_engine_restarts_total": 0,
         f"picowatch_info version={__version__}": 1,
-        "picowatch_in_trouble": 0,
+        **{f"picowatch_in_trouble reason={reason}": 0 for reason in TROUBLES},
         engine.format("memory_bytes", number): 5_000_000,
     }
     assert {name: found.get(name) for name in expected} == expected
@@ -66,6 +70,85 @@ def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
     assert found["process_resident_memory_bytes"] > 1e6
     with pytest.raises(urllib.error.URLError):
         scraped(address)
+
+
+TROUBLE = "picowatch is running, but in trouble: "
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        ("full", 1, f"{TROUBLE}outbox: the disk is full ("),
+        ("models", 1, f"{TROUBLE}models: the folder is not there"),
+        ("stuck", 1, f"{TROUBLE}engine: no step for 45 s"),
+        ("paused", 4, "picowatch is paused until `picowatch resume`"),
+    ],
+)
+def test_trouble_has_words_an_exit_code_and_a_metric(
+    house: House, monkeypatch: pytest.MonkeyPatch, address: str, what: str, code: int, said: str
+) -> None:
+    """Though nothing waits for it, as on a full disk while nothing is to be written."""
+    monkeypatch.setattr("picowatch.daemon.status.HEARTBEAT_SECONDS", 0.0)
+    reason = {"full": "outbox", "stuck": "engine"}.get(what, what)
+    held = HeldEngine(house)
+    with house.running(metrics_address=address):
+        house.save("a.txt", "one\n")
+        held.wait_until_held()
+        assert picowatch_here(house.folder, "status", "--check").returncode == 0
+        match what:
+            case "full":
+                monkeypatch.setattr("picowatch.outbox.status.FULL_BYTES", 2**62)
+            case "models":
+                house.models.rename(house.folder / "away")
+            case "stuck":
+                stuck = property(lambda rendering: "no step for 45 s")
+                monkeypatch.setattr("picowatch.daemon.rendering.Rendering.trouble", stuck)
+            case "paused":
+                assert picowatch_here(house.folder, "pause").returncode == 0
+        wait_for(lambda: reason in house.status()["troubles"], "the next status")
+        health = picowatch_here(house.folder, "status", "--check")
+        assert (health.returncode, health.stdout) == (code, "")
+        assert health.stderr.startswith(said)
+        found = scraped(address)
+        told = {other: found[f"picowatch_in_trouble reason={other}"] for other in TROUBLES}
+        assert told == {other: other == reason for other in TROUBLES}
+        held.release()
+
+
+def test_alerts_ask_for_metrics_that_there_are() -> None:
+    """With the reasons of trouble that there are; each has a name and says what is wrong."""
+    (group,) = yaml.safe_load((PROJECT / "contrib/alerts.yml").read_text())["groups"]
+    documented = (PROJECT / "docs/monitoring.md").read_text()
+    names = [rule["alert"] for rule in group["rules"]]
+    assert len({*names}) == len(names) > 3
+    for rule in group["rules"]:
+        assert rule["annotations"]["summary"].endswith(".")
+        for metric in re.findall(r"picowatch_\w+", rule["expr"]):
+            assert f"`{metric}" in documented, metric
+        assert {*re.findall(r'reason!?="(\w+)"', rule["expr"])} <= {*TROUBLES}
+
+
+def test_the_address_may_move_to_all_interfaces_at_the_same_port(
+    house: House, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old socket is part of the new one. One that cannot be served leaves the old metrics."""
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
+    path, port = house.folder / "picowatch.yaml", address.rpartition(":")[2]
+    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
+    file = SettingsFile(path, lambda: load_settings(flags, {}, path))
+    own = "settle_seconds: 0.05\nmetrics_address: "
+    path.write_text(f"{own}{address}\n")
+    house.save("a.txt", "one\n")
+    pictures = "picowatch_image_seconds_count"
+    with house.running(file, metrics_address=address):
+        wait_for(lambda: scraped(address)[pictures] == 1, "the picture")
+        for refused in (f"192.0.2.1:{port}", "192.0.2.1:9464"):
+            path.write_text(f"{own}{refused}\n")
+            wait_for(lambda: f"address {refused}: cannot" in house.log(), "the refusal")  # noqa: B023
+            wait_for(lambda: scraped(address)[pictures] == 1, "the old ones")
+        path.write_text(f"{own}:{port}\n")
+        wait_for(lambda: f"http://0.0.0.0:{port}/" in house.log(), "the new address")
+        wait_for(lambda: "picowatch_in_trouble reason=outbox" in scraped(address), "its status")
 
 
 def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from picowatch.engine.protocol import RgbPicture
+from picowatch.files.wide_gamut import SRGB
 from picowatch.observers import observers
 from tests.house import PATIENCE, House, wait_for
 
@@ -21,15 +22,12 @@ def shown(house: House) -> tuple[tuple[int, int], object]:
     """Return size and middle colour of the file, which must be complete each time."""
     with Image.open(BytesIO((house.outbox / "preview.png").read_bytes())) as image:
         image.load()
-        assert image.info["srgb"] == 0
+        assert image.info["icc_profile"] == SRGB
         return image.size, image.getpixel((16, 8))
 
 
 def test_a_preview_is_shown_until_the_next_and_not_longer_than_picowatch(house: House) -> None:
-    """It is eight times as large as the latents, and stays when its picture is done.
-
-    One that cannot be shown does no harm.
-    """
+    """Eight times as large as the latents. One that cannot be shown does no harm."""
     file = house.outbox / "preview.png"
     house.outbox.mkdir()
     file.write_bytes(b"what a crash left")

@@ -7,18 +7,20 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from picowatch.files.essential import Writing
 from picowatch.outbox import pages
-from picowatch.outbox.gallery import ASSETS, SIDE, Gallery
+from picowatch.outbox.gallery import ASSETS, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.outbox.pages import picture_entry, thumbnail_of
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
-from picowatch.settings import Settings
+from picowatch.outbox.thumbnails import SIDE
 from tests.house import House, wait_for
 
 DATA = ".picowatch/gallery"
@@ -32,8 +34,8 @@ def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def gallery_of(root: Path, *names: str) -> Gallery:
     """Return a gallery to which pictures of these names are added."""
     listing = Listing(root / "images.jsonl")
-    gallery = Gallery(root, listing)
-    gallery.show_existing()
+    gallery = Gallery(root, listing, Writing(Event(), root))
+    gallery.catch_up()
     for name in names:
         listing.append(picture(root, name))
         gallery.add(picture(root, name))
@@ -66,13 +68,22 @@ def names(root: Path) -> str:
 
 
 def versions(root: Path) -> list[str]:
-    """Return the version of each page, as pages.js has it."""
     text = (root / DATA / "pages.js").read_text()
     found: list[str] = json.loads(text.removeprefix("pages(").removesuffix(");\n"))["pages"]
     return found
 
 
 # -- what it shows
+
+
+def test_the_page_reads_the_format_that_is_written(house: House) -> None:
+    """A page that expects another one shows no picture, which only a browser would tell."""
+    house.save("a.txt", "a corgi --seed 7\n")
+    house.once()
+    data = house.outbox / DATA
+    written = re.search(r'"format": (\d+)', (data / "pages.js").read_text())
+    expected = re.search(r"const FORMAT = (\d+);", (data / "pictures.js").read_text())
+    assert written and expected and written[1] == expected[1]
 
 
 def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
@@ -98,10 +109,7 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
 
 
 def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
-    """It is on the newest page, whose version alone changes; adding it again changes nothing.
-
-    Whatever its prompt says is ASCII JSON in a script file.
-    """
+    """Only the newest page's version changes. Whatever a prompt says is ASCII JSON there."""
     gallery = gallery_of(tmp_path, "1", "2", "3")
     before = versions(tmp_path)
     for _ in range(2):
@@ -205,7 +213,7 @@ def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
     kind = "RGB" if name == "jpeg" else "RGBA"
     Image.new(kind, (64, 48), (0,) * len(kind)).save(tmp_path / file)
     (tmp_path / "a/2.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
-    gallery = Gallery(tmp_path, listing)
+    gallery = Gallery(tmp_path, listing, Writing(Event(), tmp_path))
     for one in (file, "a/2.png"):
         gallery.add({"file": one})
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
@@ -215,23 +223,32 @@ def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
         assert small.convert("RGBA").getpixel((0, 0)) == (0, 0, 0, 0 if kind == "RGBA" else 255)
 
 
-def test_a_full_disk_delays_the_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New and deleted pictures that could not be written are written later."""
-    gallery = gallery_of(tmp_path, "1", "2")
-    (tmp_path / "a/1.png").unlink()
-
-    def full(target: Path, *_: object, durable: bool = True) -> None:
-        raise OSError("no space")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pages, "append", full)
-        patch.setattr(pages, "write_atomically", full)
-        with pytest.raises(OSError, match="no space"):
-            gallery_of(tmp_path)
-        with pytest.raises(OSError, match="no space"):
-            gallery.add(picture(tmp_path, "3"))
-    gallery_of(tmp_path, "3")
-    assert names(tmp_path) == "23"
+@pytest.mark.parametrize("name", ["gallery", "gallery/thumbs", "gallery/thumbs/*"])
+def test_nothing_is_written_or_deleted_through_a_link_out_of_the_outbox(
+    house: House, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """The gallery goes on as soon as the link is gone; one that stays inside is followed."""
+    house.console.handler = caplog.handler
+    house.save("a.txt", "a corgi --seed 7\n")
+    house.once()
+    state, theirs = house.outbox / ".picowatch", house.folder / "theirs"
+    (place,) = state.glob(name)
+    place.rename(theirs)
+    (theirs / "page-00001.js").write_text("theirs\n")
+    before = {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
+    place.symlink_to(theirs)
+    (house.outbox / "a/0001-7.png").unlink()
+    house.save("a.txt", "a corgi --seed 8\n")
+    house.save("wrong.txt", "--steps x\n")
+    assert not house.once(), "one recipe is wrong"
+    assert house.pictures() == ["a/0002-8.png"]
+    assert {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()} == before
+    assert f"cannot write {place.relative_to(house.outbox)}" in caplog.text
+    place.unlink()
+    theirs.rename(state / "theirs")
+    place.symlink_to(state / "theirs")
+    house.once()
+    assert files(house.outbox) == ["a/0002-8.png"]
 
 
 def test_a_start_repairs_the_gallery(house: House) -> None:
@@ -259,17 +276,33 @@ def test_a_start_repairs_the_gallery(house: House) -> None:
 # -- the news
 
 
+def test_archived_originals_are_not_shown_though_picowatch_made_them(house: House) -> None:
+    """Not even after a start without the list; recipes may have folders of that name."""
+    house.save("a/originals.txt", "a heart --seed 1\n")
+    assert house.once()
+    house.save("photos/_pictures.yaml", "upscale: {model: demo-compact, scale: 2}\n")
+    made = (house.outbox / "a/originals/0001-1.png").read_bytes()
+    house.save("photos/made.png", made)
+    for lost in ((), ("images.jsonl",)):
+        shutil.rmtree(house.outbox / DATA)
+        for name in lost:
+            (house.outbox / name).unlink()
+        assert house.once(when_done="archive")
+        assert (house.outbox / "photos/originals/made.png").read_bytes() == made
+        assert sorted(files(house.outbox)) == ["a/originals/0001-1.png", "photos/made.png"]
+
+
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
     """The list has a limit and the number of others; deleted files do not count."""
-    problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
+    problems = ProblemFiles(tmp_path, OutboxNames(tmp_path), Writing(Event(), tmp_path))
     problems.write_warnings("w.yaml", ["not quite"])
     for number in range(MOST_SHOWN + 2):
         problems.write_error(f"{number}.yaml", "wrong")
     found, more = problems.shown()
-    assert (found[0].recipe, len(found), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
+    assert (found[0]["recipe"], len(found), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
     for number in range(MOST_SHOWN):
         (tmp_path / f"{number}.yaml.error.txt").unlink()
     found, more = problems.shown()
     left = [f"{MOST_SHOWN + 1}.yaml", f"{MOST_SHOWN}.yaml", "w.yaml"]
-    assert ([problem.recipe for problem in found], more) == (left, 0)
-    assert not found[-1].is_error
+    assert ([problem["recipe"] for problem in found], more) == (left, 0)
+    assert not found[-1]["is_error"]

@@ -7,16 +7,18 @@ import os
 import threading
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from picowatch.errors import OutboxInUse
 from picowatch.files.atomic import append, write_atomically
+from picowatch.files.essential import Writing
+from picowatch.outbox.encoding import Encoding
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.status import duration
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -52,22 +54,57 @@ def test_a_start_leaves_the_file_that_another_picowatch_is_writing(house: House)
     assert [path for path in (written, old, left) if path.exists()] == [written]
 
 
+def opened(root: Path) -> Outbox:
+    return Outbox(
+        root,
+        Writing(Event(), root),
+        file_name="{number}",
+        encoding=Encoding("png", "auto"),
+        sidecar="none",
+        ai_mark=True,
+    )
+
+
 def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -> None:
     """After a crash, something else may be at the reserved path."""
     house.save("a.yaml", "prompt: a\nseed: 1\n")
     assert house.once()
-    outbox, (line,) = Outbox(house.settings()), house.listed()
+    outbox, (line,) = opened(house.outbox), house.listed()
     assert outbox.holds(line["file"], line["digest"])
     assert not outbox.holds(line["file"], "0" * 64)
     assert not outbox.holds("a/0002-1.png", line["digest"])
 
 
-def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
-    """The message has the first one's process id; afterwards the outbox is free again.
+def test_pictures_behind_a_link_stay_and_all_others_are_deleted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that may not be deleted are named with what to do, for a relative outbox, too."""
+    for name in "abcd":
+        house.save(f"{name}.txt", "a corgi --seed 1\n")
+    assert house.once()
+    files = [f"{name}/0001-1.png" for name in "abcd"]
+    for name in "ab":
+        (house.outbox / name).rename(house.folder / name)
+        (house.outbox / name).symlink_to(f"../{name}")
+    (house.outbox / files[2]).unlink()
+    (house.outbox / files[2]).mkdir()
+    answer = house.answer("delete", None, *files)
+    assert (answer.done, answer.text) == (
+        False,
+        "1 picture deleted. A link in its path leads out of the outbox: a/0001-1.png, "
+        "b/0001-1.png. Delete it there, or put a folder in the link's place. It is a folder: "
+        "c/0001-1.png. Move it away.",
+    )
+    monkeypatch.chdir(house.folder)
+    outbox = opened(Path("outbox"))
+    outbox.gallery.catch_up(lambda: False)
+    assert [outbox.gallery.shown(file) for file in files] == [[one] for one in files[:3]] + [[]]
+    assert [*outbox.delete(files[:2])] == files[:2]
+    assert [(house.outbox / file).exists() for file in files] == [True, True, True, False]
 
-    Only the system's lock counts, not what an earlier one wrote in it: another process may have
-    that id by now.
-    """
+
+def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
+    """Only the system's lock counts: another process may have the written id by now."""
     path = tmp_path / ".picowatch/lock"
     path.parent.mkdir()
     path.write_text(f"{os.getppid()} make")
@@ -98,7 +135,8 @@ def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
 def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not fill the disk while nobody looks for months."""
     monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", 1000)
-    with closing(LogFile(tmp_path / "picowatch.log")) as log, logging_to(log):
+    writing = Writing(Event(), tmp_path)
+    with closing(LogFile(tmp_path / "picowatch.log", writing)) as log, logging_to(log):
         set_log_format("json")
         for number in range(500):
             logging.getLogger("picowatch").info("picture %s", number)
@@ -110,10 +148,7 @@ def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_log_that_is_moved_or_deleted_continues_in_a_new_file(house: House) -> None:
-    """logrotate and people do that; one line is one event, whatever is in a name.
-
-    Other languages stay readable.
-    """
+    """As logrotate does. One line is one event, whatever is in a name."""
     log = house.outbox / "picowatch.log"
     with house.running():
         house.save("a.txt", "one --seed 1\n")
@@ -158,12 +193,3 @@ def test_a_name_that_is_no_unicode_is_listed_as_unicode(tmp_path: Path) -> None:
     Listing(tmp_path / "list").append({"file": "ü\udce9\ud83d.png"})
     assert "\\udce9\\ud83d" in (tmp_path / "list").read_text("utf-8")
     assert Listing(tmp_path / "list").recent_files() == ["ü\udce9\ud83d.png"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (40, "40 s"), (99.7, "2 min"), (720, "12 min"), (12000, "3 h 20 min")],
-)
-def test_durations_have_two_numbers_at_most(seconds: float, text: str) -> None:
-    """The page shows what now.txt says."""
-    assert duration(seconds) == text

@@ -66,7 +66,6 @@ MARKS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 def write(path: Path, tags: dict[str, Any], turned: bool = True) -> None:
-    """Write a photo that a camera was turned for, with these tags."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (96, 64), "red").save(path)
     options = ["-EXIF:Orientation#=6"] if turned else []
@@ -174,7 +173,7 @@ def test_damaged_metadata_loses_itself_and_never_the_picture(
     assert house.pictures() == ["p/a.png"]
     warning = house.outbox / "p/_pictures.yaml.warning.txt"
     said = warning.read_text() if warning.exists() else ""
-    assert (f"The photo's {lost} cannot be read" in said) if lost else not said
+    assert (f"The {lost} of p/a.jpg cannot be read" in said) if lost else not said
 
 
 def test_a_jpeg_has_room_for_its_own_texts_first(house: House) -> None:
@@ -183,16 +182,19 @@ def test_a_jpeg_has_room_for_its_own_texts_first(house: House) -> None:
     exif[ExifTags.Base.ImageDescription] = "x" * 64_000
     exif[ExifTags.Base.Model] = "EOS R5"
     content = BytesIO()
-    long = xmp(f"<dc:a>{'x' * 70_000}</dc:a>")
+    long = xmp(f"<dc:a>{'x' * 70_000}</dc:a><dc:b>short</dc:b>")
     Image.new("RGB", (64, 64)).save(content, "WEBP", exif=exif.tobytes(), xmp=long.encode())
     house.save("p/a.webp", content.getvalue())
     house.save("p/_pictures.yaml", "prompt: a star\nsize: 64x64\nformat: jpeg\n")
     assert house.once()
     assert house.pictures() == ["p/a.jpg"]
     assert read_texts(house.outbox / "p/a.jpg")[PARAMETERS].startswith("a star")
-    assert "photo's EXIF is left out" in house.log() and "photo's XMP is left out" in house.log()
+    for what in ("longest of the photo's EXIF", "longest of the photo's XMP"):
+        assert f"{what} is left out" in house.log()
     with Image.open(house.outbox / "p/a.jpg") as picture:
         assert f"{MARKS}composite".encode() in picture.info["xmp"]
+        assert b"<dc:b>short</dc:b>" in picture.info["xmp"]
+        assert picture.getexif()[ExifTags.Base.Model] == "EOS R5"
 
 
 def mark_of(path: Path) -> str:

@@ -68,10 +68,7 @@ def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path
 def test_a_sheet_is_never_larger_than_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures shrink first; if they would get too small, it is refused.
-
-    Labels are wrapped and shortened: they never overlap those of the next column.
-    """
+    """Pictures shrink first, then it is refused. Labels never overlap the next column's."""
     long = "a very long text that says much more than fits above a picture " * 5
     narrow, wide = (
         contact_sheet(cells(tmp_path, 2), [Axis("prompt", (label, "y"))], 64)

@@ -113,7 +113,6 @@ class Disk:
             write(root / path, content)
 
     def key(self) -> object:
-        """Return what is equal for disks that are the same to a start."""
         files = {**self.files, f"outbox/{LOG}": b""}
         return self.folders, frozenset(files.items())
 

@@ -68,7 +68,6 @@ class _Call:
 
     @property
     def content(self) -> bytes:
-        """Return the bytes of a write."""
         found = STRING.findall(self.arguments)
         assert not any(cut for _, cut in found), "strace cut a string"
         content = bytes.fromhex("".join(text for text, _ in found).replace("\\x", ""))
@@ -82,7 +81,6 @@ class _Call:
 
     @property
     def last(self) -> int:
-        """Return the last argument, a number."""
         return int(self.arguments.rpartition(", ")[2], 0)
 
 

@@ -18,8 +18,8 @@ from tests.power.recording import CannotRecord, record
 from tests.power.scenario import PICTURES_PER_PAGE, SAVES, write
 
 # Every so many-th disk; primes, so that all kinds of leftovers come up.
-SAMPLE = int(os.environ.get("EVERY", "2999"))
-CLOSER = pytest.param(min(499, SAMPLE), marks=pytest.mark.heavy)
+SAMPLE = int(os.environ.get("EVERY", "5987"))
+CLOSER = pytest.param(min(1499, SAMPLE), marks=pytest.mark.heavy)
 
 # What a program may forget to sync, by endings of names, and what then becomes of its promises.
 FORGOTTEN = {
@@ -102,7 +102,7 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
     cuts = PowerCuts(recorded(tmp_path / "run", ARCHIVE))
     story = Story(cuts.recording, cuts.whole())
     archiving = Checker(story, tmp_path / "user", ARCHIVE)
-    assert assert_kept(archiving, story.distinct(cuts.disks(min(1999, SAMPLE)))) > 4
+    assert assert_kept(archiving, story.distinct(cuts.disks(min(3989, SAMPLE)))) > 2
 
 
 @pytest.mark.parametrize("what", FORGOTTEN)

@@ -4,8 +4,9 @@ import pytest
 
 from picowatch.recipe.converters import MOST_IMAGES
 from picowatch.recipe.fields import DEFAULTS
+from picowatch.recipe.parts import Hires
 from picowatch.settings import Settings
-from tests.recipe.reading import check_refused, read, read_one, request_of
+from tests.recipe.reading import check_refused, read, read_one
 
 
 def test_everything_but_the_prompt_has_a_default() -> None:
@@ -46,14 +47,24 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("image: a.png\nstrength: '.5'", "denoising_strength", 0.5),
         ("hires: 0", "hires", None),
         ("hires: 'off'", "hires", None),
+        ("hires: ''", "hires", None),
+        ("image: a.png\nextend: false", "denoising_strength", 0.75),
         ("upscale: 0", "upscale", None),
-        ("control: no", "control", ()),
+        ("control: ''", "control", ()),
         ("control: none", "control", ()),
         ("control: []", "control", ()),
+        ("loras: false", "loras", ()),
+        ("references: 'off'", "references", ()),
+        ("quantize: false", "quantize", ""),
+        ("quantize: none", "quantize", ""),
         ("exact: 'true'", "exact", True),
         ("exact: yes", "exact", True),
         ("exact: 'Off'", "exact", False),
         ("steps: 012", "steps", 12),
+        # Tables with gaps give such numbers, and JSON Schema takes them for whole ones.
+        ("steps: 8.0", "steps", 8),
+        ("seed: [3.0]", "seed", (3,)),
+        ("hires: {steps: 4.0}", "hires", Hires(steps=4)),
         ("steps: 1e2", "steps", 100),
         ("seed: 1_000", "seed", 1000),
         ("cfg_rescale: 1e-05", "cfg_rescale", 0.00001),
@@ -71,14 +82,3 @@ def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
     assert sum(r.image_count for r in read("- {prompt: a, count: 1000}")) == 1000
     setting = Settings.model_json_schema()["properties"]["max_images_per_save"]
     assert setting["maximum"] == MOST_IMAGES
-
-
-def test_a_whole_number_may_end_in_point_zero() -> None:
-    """Tables with gaps give such numbers, and JSON Schema takes them for whole ones."""
-    for name, text in {
-        "a.yaml": "prompt: a\nsteps: 8.0\nwidth: 64.0\nseed: [3.0]\nhires: {steps: 4.0}\n",
-        "a.txt": "a --steps 8.0 --width 64.0 --seed 3.0 --hires true\n",
-        "a.json": '{"prompt": "a", "steps": 8.0, "width": 64.0, "seed": [3.0], "hires": true}',
-    }.items():
-        request = request_of(text, name)
-        assert (request.steps, request.width, request.seed) == (8, 64, 3)

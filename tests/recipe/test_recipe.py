@@ -1,17 +1,49 @@
 """A resolved recipe: its identity, its images and their seeds, and the defaults it starts from."""
 
 import json
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from picowatch.recipe import DefaultsFile, ImageRequest, Inventory, Recipe, priority_of
-from tests.recipe.reading import DEMO, check_refused, hash_of, read_one
+from picowatch.recipe import (
+    Checkpoint,
+    DefaultsFile,
+    ImageRequest,
+    Inventory,
+    Recipe,
+    priority_of,
+)
+from picowatch.recipe.control import KINDS
+from picowatch.recipe.identity import OF_ENTRIES, plain
+from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
+from picowatch.recipe.parts import Hires
+from tests.recipe.reading import DEMO, PicturesWith, check_refused, hash_of, read_one
 
 # Requests in ledgers and pictures of earlier versions, which later ones must recognise.
 STORED = json.loads(Path(__file__).with_name("stored_requests.json").read_text())
+# Recipes, the digests that 0.3 gave them, and the sha256 of the digests and keys of their images.
+DIGESTS = json.loads(Path(__file__).with_name("stored_digests.json").read_text())
+RICH = Inventory(
+    demo=DEMO,
+    checkpoints=(
+        Checkpoint("dream", 512),
+        Checkpoint("edits", 1024, rules=rules_of("qwen_image", "Edit 2511")),
+        Checkpoint("flow", 1024, rules=rules_of("flux", "dev")),
+    ),
+    default_checkpoint="dream",
+    vaes=("mse",),
+    loras=("film", "ink"),
+    embeddings=("bad_hands",),
+    upscalers=(Upscaler("4x-Own", 4),),
+    controlnets=(ControlNet("canny", ""), ControlNet("union", "", kinds=len(KINDS))),
+    depths=("Depth-Own",),
+    segmentations=("clipseg",),
+    wildcards={"animal": ("cat", "dog")},
+)
 
 
 def digest(text: str) -> str:
@@ -23,64 +55,43 @@ def seeds(recipe: Recipe, drawn: int | None = None) -> list[tuple[int, int | Non
     return [(request.seed, request.variation_seed) for request in requests]
 
 
-def test_image_i_has_seed_plus_i_and_wraps() -> None:
-    """The last seed is followed by 0; a random one is drawn once, when the save is accepted."""
-    wrapped = read_one("prompt: a\nseed: 4294967295\ncount: 2")
-    assert seeds(wrapped) == [(4294967295, None), (0, None)]
-    recipe = read_one("prompt: a\ncount: 2")
-    assert recipe.wants_random_seed
-    assert seeds(recipe, 8) == [(8, None), (9, None)]
-    with pytest.raises(ValueError, match="needs the seed"):
-        seeds(recipe)
+VARIED = "seed: 7\nvariation_strength: 0.2\n"
+PLAIN_FIRST = [(7, None), (7, 1), (7, 1), (8, None), (7, 2), (7, 2)]
+SEEDS: list[tuple[str, int | None, list[tuple[int, int | None]]]] = [
+    # Each image has the seed after the last one's, and wraps; a random one is drawn once.
+    ("seed: 4294967295\ncount: 2", None, [(4294967295, None), (0, None)]),
+    ("count: 2", 8, [(8, None), (9, None)]),
+    # With a variation the seed stays and the variation seed counts up, as in A1111.
+    (f"{VARIED}variation_seed: 4294967295\ncount: 2", None, [(7, 4294967295), (7, 0)]),
+    ("seed: [9, 2]\nvariation_seed: 5\nvariation_strength: 1", None, [(9, 5), (2, 6)]),
+    # A random variation seed is drawn with the seed, and never is the same.
+    (f"{VARIED}count: 2", 5, [(7, 5 + 2**31), (7, 6 + 2**31)]),
+    (f"{VARIED}variation_seed: random", 5, [(7, 5 + 2**31)]),
+    (f"{VARIED}variation_seed: -1", 5, [(7, 5 + 2**31)]),
+    ("variation_strength: 0.2", 2**31 + 3, [(2**31 + 3, 3)]),
+    # In a sweep, 0 has no variation seed, and counts its seed as any other recipe.
+    ("seed: 7\nvariation_seed: 1\ncount: 2\nsweep: {variation_strength: 0..1 step 0.5}", None,
+     PLAIN_FIRST),
+    ("seed: 7\nsweep: {variation_strength: [0, 0.5]}", 5, [(7, None), (7, 5 + 2**31)]),
+    (f"{VARIED}sweep: {{variation_seed: [1, 2]}}", None, [(7, 1), (7, 2)]),
+]  # fmt: skip
 
 
-def test_with_a_variation_the_seed_stays_and_the_variation_seed_counts_up() -> None:
-    """As in A1111; it wraps, too."""
-    text = "prompt: a\nseed: 7\nvariation_seed: 4294967295\ncount: 3\nvariation_strength: 0.2"
-    assert seeds(read_one(text)) == [(7, 4294967295), (7, 0), (7, 1)]
-    recipe = read_one("prompt: a\nseed: [9, 2]\nvariation_seed: 5\nvariation_strength: 1")
-    assert seeds(recipe) == [(9, 5), (2, 6)]
-
-
-@pytest.mark.parametrize("written", ["", "variation_seed: random\n", "variation_seed: -1\n"])
-def test_a_random_variation_seed_is_drawn_when_the_save_is_accepted(written: str) -> None:
-    """With the seed, if that is random, too; the two never are the same."""
-    recipe = read_one(f"prompt: a\nseed: 7\nvariation_strength: 0.2\ncount: 2\n{written}")
-    assert recipe.wants_random_seed
-    assert seeds(recipe, 5) == [(7, 5 + 2**31), (7, 6 + 2**31)]
-    recipe = read_one(f"prompt: a\nvariation_strength: 0.2\n{written}")
-    assert seeds(recipe, 2**31 + 3) == [(2**31 + 3, 3)]
-    with pytest.raises(ValueError, match="needs the seed"):
-        recipe.image_requests(hash_of)
-
-
-def test_a_sweep_over_the_strength_has_the_plain_picture_first() -> None:
-    """0 has no variation seed, and counts its seed as any other recipe."""
-    text = "prompt: a\nseed: 7\nvariation_seed: 1\ncount: 2\n"
-    recipe = read_one(f"{text}sweep: {{variation_strength: 0..1 step 0.5}}")
-    assert seeds(recipe) == [(7, None), (7, 1), (7, 1), (8, None), (7, 2), (7, 2)]
-    recipe = read_one("prompt: a\nseed: 7\nsweep: {variation_strength: [0, 0.5]}")
-    assert recipe.wants_random_seed
-    sweep = "sweep: {variation_seed: [1, 2], noise: [cpu, NVIDIA]}"
-    recipe = read_one(f"prompt: a\nseed: 7\nvariation_strength: 0.2\n{sweep}")
-    assert not recipe.wants_random_seed
-    assert seeds(recipe) == [(7, 1), (7, 1), (7, 2), (7, 2)]
-
-
-def test_what_is_off_changes_no_digest() -> None:
-    """Earlier recipes and pictures keep their digests."""
-    plain = read_one("prompt: a\nseed: 7")
-    text = "seed: 7\nensd: 0\nnoise: cpu\ntiling: false\nvariation_strength: 0\nvariation_seed: 5"
-    off = read_one(f"prompt: a\n{text}")
-    assert off.digest(hash_of) == plain.digest(hash_of)
-    assert off.image_requests(hash_of) == plain.image_requests(hash_of)
+@pytest.mark.parametrize(("text", "drawn", "expected"), SEEDS)
+def test_each_image_has_its_seeds(
+    text: str, drawn: int | None, expected: list[tuple[int, int | None]]
+) -> None:
+    """What is random is drawn when the save is accepted."""
+    recipe = read_one(f"prompt: a\n{text}")
+    assert recipe.wants_random_seed is (drawn is not None)
+    assert seeds(recipe, drawn) == expected
+    if recipe.wants_random_seed:
+        with pytest.raises(ValueError, match="needs the seed"):
+            seeds(recipe)
 
 
 def test_what_an_entry_is() -> None:
     """Values, count and seed as they are; not spelling, comments, position and priority."""
-    # Ledgers store digests: a change would draw every random recipe again.
-    stored = "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
-    assert digest("prompt: a corgi") == stored
     one = digest("prompt: a")
     for same in (
         "# comment\n\nprompt: 'a'\npriority: 5\n",
@@ -90,6 +101,20 @@ def test_what_an_entry_is() -> None:
     assert digest("prompt: a\ncfg: 7") == digest("prompt: a\ncfg_scale: 7.0")
     for change in ("steps: 25", "count: 2", "seed: 0", "exact: true", "cfg: 7"):
         assert digest(f"prompt: a\n{change}") != one, change
+
+
+def test_a_part_that_is_new_changes_no_digest_and_no_batch_key() -> None:
+    """Where it has its default."""
+
+    @dataclass(frozen=True)
+    class Newer(Hires):
+        glow: float = 0.5
+
+    assert plain("hires", Newer()) == plain("hires", Hires(), OF_ENTRIES)
+    assert plain("hires", Newer(glow=1)) == {**plain("hires", Hires()), "glow": 1}
+    (plainly,) = read_one("prompt: a\nhires: true").image_requests(hash_of, 5)
+    newer, glowing = (replace(plainly, hires=Newer(glow=glow)) for glow in (0.5, 1))
+    assert newer.batch_key == plainly.batch_key != glowing.batch_key
 
 
 def test_another_model_file_is_another_entry() -> None:
@@ -118,6 +143,10 @@ def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
         ("schedule_type: beta", "", {"sampler": "DPM++ 2M", "schedule_type": "beta"}),
         # In the same layer they exclude each other.
         ("count: 4", "seed: [1, 2]", {"image_count": 2}),
+        ("count: 9", "seed: 1..8", {"image_count": 8}),
+        ("seed: 1..8", "count: 2", {"image_count": 2, "wants_random_seed": True}),
+        ("seed: [1, 2, 3]", "count: 2\nseed: 5", {"image_count": 2, "wants_random_seed": False}),
+        ("seed: 7", "count: 2", {"image_count": 2, "wants_random_seed": False}),
     ],
 )
 def test_defaults_apply_field_by_field(defaults: str, text: str, fields: dict[str, Any]) -> None:
@@ -158,27 +187,16 @@ def test_a_folders_priority_is_read_like_any_number() -> None:
 
 @pytest.mark.parametrize("stored", STORED, ids=["plain", "full", "only enlarged", "flow"])
 def test_what_earlier_versions_stored_is_the_same_request(stored: dict[str, Any]) -> None:
-    """A field that is off is in none of them, so a new one changes none.
-
-    Else everything would be rendered again.
-    """
+    """A field that is off is in none of them; else everything would be rendered again."""
     request = ImageRequest.from_dict(stored["request"])
     assert (request.digest, request.batch_key) == (stored["digest"], stored["batch_key"])
     assert json.dumps(request.as_dict()) == json.dumps(stored["request"])
 
 
-@pytest.mark.parametrize(
-    ("defaults", "own", "images", "is_random"),
-    [
-        ("seed: 1..8", "count: 2", 2, True),
-        ("seed: [1, 2, 3]", "count: 2\nseed: 5", 2, False),
-        ("count: 9", "seed: 1..8", 8, False),
-        ("seed: 7", "count: 2", 2, False),
-    ],
-)
-def test_of_a_count_and_several_seeds_the_nearer_wins(
-    defaults: str, own: str, images: int, is_random: bool
-) -> None:
-    """Both say how many images there are."""
-    recipe = read_one(f"prompt: a\n{own}", defaults=defaults)
-    assert (recipe.image_count, recipe.wants_random_seed) == (images, is_random)
+@pytest.mark.parametrize(("text", "digest", "images"), DIGESTS, ids=[one[0] for one in DIGESTS])
+def test_a_recipe_that_a_ledger_knows_keeps_its_digest(text: str, digest: str, images: str) -> None:
+    """And its images keep theirs: an upgrade draws nothing again."""
+    recipe = read_one(text, inventory=RICH, pictures=PicturesWith(lambda _: {}))
+    assert recipe.digest(hash_of) == digest
+    found = [[one.digest, one.batch_key] for one in recipe.image_requests(hash_of, 5)]
+    assert sha256(json.dumps(found).encode()).hexdigest() == images

@@ -7,6 +7,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ MORE_RECIPES = [
     "hires: {scale: '1.5', upscaler: lanczos}",
     "hires: 2",
     "width: null",
+    "image: a.png\nextend: {left: 50 %, Top: 64}",
+    "image: a.png\nextend: '16:9'",
+    "mask: false",
+    "image: a.png\nmask: b.png\nmask_padding: false",
+    "loras: false\nreferences: false\nquantize: false",
+    "sweep: {cfg: [3, 4], Clip skip: [1, 2]}",
+    "hires: 2\nsweep: {'hires: strength': [0.1, 0.2]}",
+    "steps: ' 1e1 '\nseed: 1..8 step 2\nexact: YES\nvariation_strength: .5",
+    "sampler: k_dpmpp_2m_sde_gpu\nschedule_type: Align your steps\nprediction: v-pred",
+    "sampler: DPMSolverMultistepScheduler\nnoise: NV\nformat: .JPG\nresize: Fit",
+    "_id: 17",
     "exact: 1",
     "negative_prompt: 1984",
     "negative_prompt: true",
@@ -81,6 +93,7 @@ EditorLoader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(str(no
 EditorLoader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(str(node.value)))
 
 
+@cache
 def as_an_editor_sees(text: str) -> list[Any] | None:
     """Return the documents of a file; None if its YAML is wrong for editors."""
     try:
@@ -134,7 +147,10 @@ def test_what_reading_accepts_the_schema_accepts() -> None:
         *("checkpoint: {a: b}", "hires: {scale: 9}", "hires: {scael: 2}", "upscale: {factor: 2}"),
         *("loras: {ink: 11}", "control: {model: b, weight: 3}"),
         *("control: [{image: a.png, start: 2}]", "sweep: {stesp: [1, 2]}", "sweep: {steps: 10}"),
-        *("sweep: {seed: [1, 2]}", "sweep: {cfg_scale: []}"),
+        *("sweep: {seed: [1, 2]}", "sweep: {cfg_scale: []}", "sweep: {guidance_scale: 3}"),
+        *("steps: abc", "cfg_scale: 7;5", "exact: maybe", "exact: 3", "seed: abc", "hires: abc"),
+        *("sampler: unknown", "sampler: DPM fast", "schedule_type: karas", "resize: big"),
+        *("loras: true", "quantize: fp9", "image: a.png\nextend: {lefft: 3}", "_id: [1]"),
     ],
 )
 def test_what_a_schema_can_express_it_refuses(text: str) -> None:
@@ -145,11 +161,16 @@ def test_what_a_schema_can_express_it_refuses(text: str) -> None:
             assert as_an_editor_sees(recipe) is None or complaints(schema, recipe)
 
 
-def test_names_that_there_are_are_proposed() -> None:
-    """Samplers and installed models are proposed; other names are no mistakes.
+def test_null_in_json_is_fine() -> None:
+    """It is the default, of parts, too."""
+    text = '{"prompt": "a", "steps": null, "hires": {"scale": 2, "steps": null}, "mask": null}'
+    read_recipes("a.json", text.encode(), INVENTORY)
+    for schema in SCHEMAS.values():
+        assert not complaints(schema, text)
 
-    Editors complete nothing inside a text, but show what a prompt may name beside its field.
-    """
+
+def test_names_that_there_are_are_proposed() -> None:
+    """Other names are no mistakes. What a prompt may name is shown beside its field."""
     plain, installed = (schema["definitions"] for schema in SCHEMAS.values())
     assert plain["sampler"]["examples"][:2] == ["DPM++ 2M Karras", "DPM++ 2M"]
     assert "karras" in plain["schedule_type"]["examples"]
@@ -161,7 +182,7 @@ def test_names_that_there_are_are_proposed() -> None:
         assert "Embeddings here: bad-hands, calm." in installed[field]["description"]
         assert "Wildcards here: __animals__." in installed[field]["description"]
     assert "here" not in plain["prompt"]["description"]
-    other = "prompt: a\ncheckpoint: dreamshaper_9\nloras: {other: 0.5}\nsampler: unknown\n"
+    other = "prompt: a\ncheckpoint: dreamshaper_9\nloras: {other: 0.5}\n"
     assert complaints(SCHEMAS["installed names"], other) == []
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from picowatch.inbox.names import is_recipe_path
 from picowatch.outbox import names as names_module
 from picowatch.outbox.names import OutboxNames
-from picowatch.settings import Settings
 from tests.house import HeldEngine, House, wait_for
 from tests.security.attacks import STEERING, steers
 
@@ -63,7 +62,7 @@ def test_a_folder_has_a_name_that_every_system_can_open(
     tmp_path: Path, recipe: str, folder: str
 ) -> None:
     """`_` is added to Windows' devices and final dots and spaces; control characters become `-`."""
-    assert OutboxNames(Settings(outbox=tmp_path)).folder(recipe) == folder
+    assert OutboxNames(tmp_path).folder(recipe) == folder
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,7 @@ def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
     assume(all(len(part.encode()) <= 255 for part in parts))
     recipe = "/".join(parts)
     assume(is_recipe_path(recipe))
-    names = OutboxNames(Settings(outbox=tmp_path))
+    names = OutboxNames(tmp_path)
     for place in (
         names.folder(recipe),
         names.error_file(recipe),
@@ -182,7 +181,7 @@ def test_two_recipes_never_share_an_error_file(
     one, other = (f"{folder}/{name}"[:250] + ".yaml" for folder, name in recipes)
     assume(one != other and is_recipe_path(one) and is_recipe_path(other))
     assume("\0" not in one + other)
-    names = OutboxNames(Settings(outbox=tmp_path))
+    names = OutboxNames(tmp_path)
     assert names.error_file(one) != names.error_file(other)
     assert names.warning_file(one) != names.warning_file(other)
     assert names.error_file(one) != names.warning_file(other)

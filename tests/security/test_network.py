@@ -51,10 +51,7 @@ sys.addaudithook(hook)
 
 @pytest.mark.heavy
 def test_pictures_are_made_without_a_network_and_nobody_is_called(tmp_path: Path) -> None:
-    """Audit hooks in the daemon and in the engine check it, with the demo model and a pipeline.
-
-    Where unshare(1) works, there is not even loopback. Downloads are refused with a message.
-    """
+    """By audit hooks; where unshare(1) works, there is not even loopback."""
     user, hooks, hooked = tmp_path / "user", tmp_path / "hooks", tmp_path / "hooked"
     plain_picture(user / "inbox/p.png")
     for name, text in RECIPES.items():

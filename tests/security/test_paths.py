@@ -83,10 +83,7 @@ DEVICES = ("/dev/zero", "/dev/stdin", "/proc/self/environ", "/etc/passwd")
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_no_way_of_writing_a_picture_leads_out_or_blocks_anything(house: House, field: str) -> None:
-    """Dots, absolute paths, links, circles of links, FIFOs, devices, folders and look-alikes.
-
-    A link to a picture inside is followed, also in a linked folder.
-    """
+    """A link to a picture inside is followed, also in a linked folder."""
     secret = plain_picture(house.folder / "secret.png", SECRET, "red")
     plain_picture(house.inbox / "mine.png")
     house.outbox.mkdir()
@@ -163,7 +160,7 @@ def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
         house.save("b.txt", "a corgi\n")
         (house.inbox / "later").symlink_to(house.folder / "out")
         wait_for(lambda: len(house.pictures()) == 1)
-        wait_for(lambda: "later is not run: it is a link to a folder" in house.log())
+        wait_for(lambda: "later is not run: it is a link out of the inbox" in house.log())
     assert house.prompts() == ["a corgi"]
     assert leaked(house, secret) == []
 
@@ -191,10 +188,7 @@ MODEL_FIELDS = [
 
 
 def test_no_name_of_a_model_or_wildcard_leads_out(house: House) -> None:
-    """Names are compared with the files in models/, and never used as paths.
-
-    Links in models/ are the owner's and are followed; their targets' paths are not names.
-    """
+    """Names are never used as paths. Links in models/ are the owner's and are followed."""
     for folder in (house.folder, house.models):
         write_model(folder / "evil.safetensors", checkpoint_shapes())
         secret_recipe(folder / "evil.txt")
@@ -242,3 +236,37 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
     assert struck[0] or opening > 2
     if (when_done, opening) in (("delete", 1), ("archive", 4)):  # right before the deletion
         assert "done, but it stays in the inbox" in house.log()
+
+
+OWN_FILES = (
+    *(".picowatch/ledger.sqlite", ".picowatch/status.json", "picowatch.log", "images.jsonl"),
+    *(
+        "failures.jsonl",
+        "summary.txt",
+        "now.txt",
+        "wrong.yaml.error.txt",
+        ".picowatch/gallery/thumbs/1.webp",
+    ),
+)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_recipe_that_names_picowatchs_own_files_is_refused_once(house: House, field: str) -> None:
+    """Nor are they opened: who closes SQLite's file gives up its locks on it."""
+    plain_picture(house.inbox / "mine.png")
+    plain_picture(house.outbox / ".picowatch/gallery/thumbs/1.webp")
+    (house.outbox / "link.png").symlink_to("picowatch.log")
+    (house.inbox / "out").symlink_to("../outbox")
+    (house.inbox / "link").symlink_to("out/failures.jsonl")
+    own = [*(f"outbox/{file}" for file in OWN_FILES), "now.txt", "link.png"]
+    named = [*own, "link", "out/picowatch.log", "out/link.png"]
+    for number, file in enumerate(named):
+        house.save(f"{number}.yaml", FIELDS[field].format(f"'{file}'"))
+    house.save("wrong.yaml", "stesp: 3\n")
+    assert not house.once()
+    errors = [house.error(f"{number}.yaml") or "" for number in range(len(named))]
+    said = [f"'{file}' is one of picowatch's own files, not a picture." for file in own]
+    said += [NO_PICTURE] * 3
+    assert [one for one, error in zip(said, errors, strict=True) if one not in error] == []
+    for _ in range(2):
+        assert house.once(), "told once"

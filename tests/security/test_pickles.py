@@ -21,7 +21,7 @@ from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.protocol import EngineOptions
 from tests.commands.picowatch import picowatch
 from tests.engine.flow_requests import requests_of
-from tests.engine.requests import ignore_steps
+from tests.engine.requests import ignore_progress
 from tests.engine.tiny_flows import tiny_flow
 
 FLOW = "FLUX.1-schnell"
@@ -82,10 +82,7 @@ def test_the_bombs_go_off_when_they_are_unpickled(tmp_path: Path) -> None:
 
 
 def test_no_pickle_goes_off(tmp_path: Path) -> None:
-    """Neither in the list of models, nor in a check, nor in a run that renders a picture.
-
-    They are under every ending in every folder, named by every field, and the weights of folders.
-    """
+    """Under every ending in every folder, named by every field, as a folder's weights."""
     marker = tmp_path / "it went off"
     bombs = forms(marker)
     for folder, ending, (number, content) in product(FOLDERS, ENDINGS, enumerate(bombs.values())):
@@ -135,7 +132,7 @@ def test_code_and_pickles_of_a_folder_are_never_run(tmp_path: Path) -> None:
             (folder / part / name).write_bytes(forms(marker)["protocol 2"])
     options = EngineOptions(models=tmp_path, device="cpu", precision="float32", threads=1)
     wanted = requests_of(tmp_path, FLOW, "prompt: a red cube")
-    assert Renderer(options).render(wanted, ignore_steps)
+    assert [*Renderer(options).render(wanted, ignore_progress)]
     assert not marker.exists()
 
 
@@ -147,8 +144,10 @@ TAGS = [
 ]
 
 
-@pytest.mark.parametrize("tag", TAGS)
-@pytest.mark.parametrize("file", ["inbox/a.yaml", "inbox/_defaults.yaml", "picowatch.yaml"])
+FILES = ("inbox/a.yaml", "inbox/_defaults.yaml", "picowatch.yaml", "inbox/a.yaml")
+
+
+@pytest.mark.parametrize(("file", "tag"), [*zip(FILES, TAGS, strict=True)])
 def test_no_tag_of_yaml_makes_an_object(tmp_path: Path, file: str, tag: str) -> None:
     """Neither in a recipe, nor in defaults, nor in the settings."""
     marker = tmp_path / "it went off"
@@ -162,12 +161,15 @@ def test_no_tag_of_yaml_makes_an_object(tmp_path: Path, file: str, tag: str) -> 
 
 
 def test_nothing_of_ours_unpickles_but_the_wire() -> None:
-    """Daemon and engine communicate over a private pipe; Ray itself pickles what nodes exchange."""
+    """Daemon and engine talk over a private pipe, and an encoder reads what the daemon sends.
+
+    Ray itself pickles what nodes exchange.
+    """
     package = Path(__file__).parents[2] / "picowatch"
     ways = re.compile(
         r"(import|from) (\w*pickle|dill|joblib|multiprocessing)|(np|torch)\.load\(path"
     )
     users = {path.name for path in package.rglob("*.py") if ways.search(path.read_text())}
-    assert users == {"child.py", "child_main.py", "convert.py"}
+    assert users == {"child.py", "child_main.py", "convert.py", "encoding_apart.py"}
     text = (package / "engine/networks/convert.py").read_text()
     assert text.count("torch.load(path") == text.count("weights_only=True, ") == 1

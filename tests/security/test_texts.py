@@ -37,11 +37,7 @@ def assert_nothing_steers(house: House) -> None:
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House, log_format: str) -> None:
-    """It does so in no file, whether the recipe is rendered, refused, warned of, or fails.
-
-    Most of a prompt is refused with its position; the rest is shown as escapes or plain text. A
-    stranger's picture can hold what no recipe may: refused or left out, too.
-    """
+    """In no file, whether it is rendered, refused, warned of, or fails; nor by a picture."""
     for n, bad in enumerate(STEERING.values()):
         name, escaped = f"a{bad}2026-01-01 00:00:00 forged", json.dumps(f"a {bad} {MARKUP}")
         files: dict[str, str | bytes] = {
@@ -114,11 +110,11 @@ def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
     checked = picowatch(tmp_path, "check", *files, tmp_path / f"{STEERING['colours']}.missing.txt")
     assert "Hypernet" in checked.stderr and "told" in checked.stderr
     checked_json = picowatch(tmp_path, "check", "--json", *files)
-    assert len(json.loads(checked_json.stdout)) == 2 * len(STEERING)
+    assert len(json.loads(checked_json.stdout)["images"]) == 2 * len(STEERING)
     for file in inbox.glob("*.txt"):
         file.unlink()
     ran = picowatch(tmp_path, "run", "--once")
-    assert ran.stdout.count("stesp") == len(STEERING)
+    assert ran.stdout.count("stesp") == 2 * len(STEERING), "in the log, and in the summary"
     status = picowatch(tmp_path, "status")
     assert "stesp" in status.stdout
     models = picowatch(tmp_path, "models")

@@ -105,10 +105,7 @@ DEMO = Path(__file__).parents[2] / "picowatch/assets/demo"
 
 
 def test_a_run_begins_with_a_model_and_goes_on_from_there(tmp_path: Path) -> None:
-    """It exports that model; one that has begun keeps its own weights.
-
-    The optimizer begins anew, and is saved with the first step.
-    """
+    """One that has begun keeps its own weights. The optimizer begins anew."""
     run, exported, device = tmp_path / "run", tmp_path / "exported", torch.device("cpu")
     begin_with(DEMO, run)
     export_model(run, exported)

@@ -2,7 +2,7 @@
 // Order, folders, search, selection: connects all pictures with those that are shown.
 
 const part = id => document.getElementById(id);
-const Filter = { query: "", folder: "", sheets: false };
+const Filter = { query: "", folder: "", view: "" };
 let shownList = []; // the pictures that pass the filters, in the order in which they are shown
 
 // -- order, days and folders as headings
@@ -36,8 +36,10 @@ function show() {
   const holds = Filter.query.trim() ? wanted(Filter.query) : null;
   const below = `${Filter.folder}/`;
   shownList = sorted(Pictures.all.filter(entry =>
-    (!Filter.folder || entry.file.startsWith(below)) && (!Filter.sheets || entry.sheet) && (!holds || holds(entry))));
+    (!Filter.folder || entry.file.startsWith(below)) && (!Filter.view || VIEWS[Filter.view].holds(entry))
+    && (!holds || holds(entry))));
   Grid.show(shownList, headings());
+  showTotals();
   shownOn = new Date().toDateString();
   showJump();
   showCount();
@@ -83,7 +85,7 @@ function showCount() {
 }
 
 part("clear").onclick = () => {
-  Object.assign(Filter, { query: "", folder: "", sheets: false });
+  Object.assign(Filter, { query: "", folder: "", view: "" });
   search.value = "";
   showFolders();
   showAnew();
@@ -102,6 +104,23 @@ part("empty").addEventListener("click", event => {
   if (asked) copy(part(asked.dataset.copy).textContent, "Copied.");
 });
 
+// How much of what was requested for a folder is done, by folder; loaded now and then.
+let totalsOf = {};
+globalThis.totals = found => {
+  totalsOf = found;
+  showTotals();
+};
+
+const totalOf = folder => Object.hasOwn(totalsOf, folder) ? totalsOf[folder] : "";
+
+// Beside the headings that are folders, and above all for a folder that was chosen.
+function showTotals() {
+  Grid.tellTotals(heading => sort.value === "name" ? totalOf(heading) : "");
+  const words = !Filter.view && (Filter.folder || sort.value === "name") ? totalOf(Filter.folder) : "";
+  part("totals").textContent = words && `${Filter.folder || "Everything"}: ${words}`;
+  part("totals").hidden = !words;
+}
+
 // The size of the pictures.
 const size = part("size");
 size.value = kept(() => localStorage.getItem("picowatch size")) ?? (innerWidth < 600 ? 120 : 190);
@@ -118,11 +137,11 @@ let seen = null, newest = 0; // files; new pictures above what the user looks at
 Pictures.onchange = () => {
   const before = seen;
   if (Pictures.loaded) seen = new Set(Pictures.byFile.keys());
-  const left = picked.map(({ file }) => Pictures.byFile.get(file)).filter(Boolean);
-  picked.splice(0, 2, ...left);
+  if (Pictures.loaded) Marks.follow();
+  Looked.note();
   showFolders();
   show();
-  showTray();
+  Selection.refresh();
   Grid.forget();
   if (before) tellFresh(before);
   openLinked();
@@ -171,20 +190,37 @@ function showFolders() {
     if (more > 0) rows.push(element("li", `and ${more.toLocaleString()} more: search for their names`));
   };
   add("", 0);
-  const sheets = Pictures.all.filter(entry => entry.sheet).length;
-  const views = [row("All pictures", Pictures.all.length, {})];
-  if (sheets || Filter.sheets) views.push(row("Contact sheets", sheets, { sheets: true }));
-  fill(part("views"), views);
+  fill(part("views"), viewRows());
   fill(part("folders"), rows);
   part("folders-title").hidden = !rows.length;
 }
 
-function row(name, count, { folder = "", sheets = false, depth = 0 }) {
-  const key = sheets ? "/sheets" : folder;
+// What else pictures are chosen by; only views that show any are there.
+const VIEWS = {
+  new: { words: "New since last time", holds: entry => Looked.isNew(entry) },
+  sheets: { words: "Contact sheets", holds: entry => entry.sheet },
+  kept: { words: "Kept", holds: entry => Marks.of(entry).flag === "keep" },
+  rejected: { words: "Rejected", holds: entry => Marks.of(entry).flag === "reject" },
+  undecided: { words: "Not decided", holds: entry => !Marks.of(entry).flag },
+};
+for (const stars of [5, 4, 3, 2, 1]) {
+  VIEWS[`stars${stars}`] = { words: "★".repeat(stars), holds: entry => Marks.of(entry).stars === stars };
+}
+
+function viewRows() {
+  const counts = Object.entries(VIEWS).map(([view, { holds }]) => [view, Pictures.all.filter(holds).length]);
+  const some = counts.filter(([view, count]) => view === Filter.view
+    || (count && (view !== "undecided" || count < Pictures.all.length)));
+  return [row("All pictures", Pictures.all.length, {}),
+    ...some.map(([view, count]) => row(VIEWS[view].words, count, { view }))];
+}
+
+function row(name, count, { folder = "", view = "", depth = 0 }) {
+  const key = view ? `/${view}` : folder;
   if (!rowOf.has(key)) {
     const made = element("li");
     const choice = button(name, () => {
-      Object.assign(Filter, { folder, sheets });
+      Object.assign(Filter, { folder, view });
       showFolders();
       showAnew();
     });
@@ -195,7 +231,7 @@ function row(name, count, { folder = "", sheets = false, depth = 0 }) {
     rowOf.set(key, made);
   }
   const [choice] = rowOf.get(key).children;
-  choice.ariaCurrent = Filter.folder === folder && Filter.sheets === sheets ? "true" : null;
+  choice.ariaCurrent = Filter.folder === folder && Filter.view === view ? "true" : null;
   choice.lastChild.textContent = count.toLocaleString();
   return rowOf.get(key);
 }
@@ -219,35 +255,15 @@ search.onkeydown = event => {
   }
 };
 
-// -- selecting and comparing
+// -- decisions
 
-const picked = []; // two at most
-const isPicked = entry => picked.some(({ file }) => file === entry.file);
-
-function pick(entry) {
-  const place = picked.findIndex(({ file }) => file === entry.file);
-  if (place >= 0) picked.splice(place, 1); else picked.push(entry);
-  if (picked.length > 2) picked.shift();
-  say(picked.length === 2 ? "Two pictures are picked; x compares them." : `${picked.length} picked`);
-  showTray();
-}
-
-function showTray() {
-  part("tray").hidden = !picked.length;
-  part("picked").replaceChildren(...picked.map(entry => {
-    const image = element("img");
-    image.src = thumbnail(entry);
-    image.alt = titleOf(entry);
-    return image;
-  }));
-  part("tray-words").textContent = picked.length === 1 ? "Pick another one to compare" : "";
-  part("compare").disabled = picked.length < 2;
-  Grid.markPicked();
-}
-
-const compare = () => { if (picked.length === 2) Pair.open(...picked); };
-part("compare").onclick = compare;
-part("unpick").onclick = () => { picked.length = 0; showTray(); };
+Marks.onchange = () => {
+  fill(part("views"), viewRows());
+  if (Filter.view || Filter.query) show();
+  Selection.show();
+  Large.tellMarks();
+  Pair.tellMarks();
+};
 
 // -- dialogs, keys and addresses
 
@@ -260,10 +276,18 @@ for (const dialog of document.querySelectorAll("dialog")) {
 
 document.addEventListener("keydown", event => {
   const types = event.target.closest("input:not([type=range]), textarea, select");
+  const open = document.querySelector("dialog[open]"), isText = event.target.closest("details, #empty");
+  if (event.key === "a" && (event.ctrlKey || event.metaKey) && !(types || open || isText)) {
+    event.preventDefault();
+    Selection.add(shownList);
+  }
   if (types || event.ctrlKey || event.metaKey || event.altKey) return;
-  const open = document.querySelector("dialog[open]");
-  if (event.key === "x" && (!open || open.id === "large")) compare();
+  if (event.key === "x" && (!open || open.id === "large")) Selection.compare();
   if (open) return;
+  if (event.key === "e") Decisions.open();
+  if (event.key === "Escape") Selection.clear();
+  const selected = Selection.all();
+  Decisions.key(event, selected.length ? selected : Grid.focused());
   if (event.key === "/") { event.preventDefault(); search.focus(); search.select(); }
   if (event.key === "?") help.showModal();
 });

@@ -34,12 +34,24 @@ const Grid = (() => {
 
   function sectionOf(heading) {
     if (!sections.has(heading)) {
-      const section = element("section");
-      section.append(element("h2", heading));
+      const section = element("section"), title = element("h2", heading);
+      const select = button("Select", () => Selection.add(blocksOf(section).flatMap(({ entries }) => entries)));
+      select.className = "select";
+      select.title = "Select all pictures below this heading";
+      select.ariaLabel = `Select all of ${heading}`;
+      title.append(" ", element("small"), " ", select);
+      section.append(title);
       sections.set(heading, section);
     }
     return sections.get(heading);
   }
+  const headingOf = section => section.firstChild.firstChild.textContent;
+  const blocksOf = section => [...section.children].slice(1);
+
+  // Show beside each heading what `totalOf` says of it.
+  self.tellTotals = totalOf => {
+    for (const [heading, section] of sections) section.querySelector("small").textContent = totalOf(heading);
+  };
 
   // Blocks are counted from the end, so that a new picture at the top changes only the first one.
   function divide(section, entries) {
@@ -48,7 +60,7 @@ const Grid = (() => {
     for (let end = entries.length; end > 0;) {
       const start = end < 2 * BLOCK ? 0 : end - BLOCK, its = entries.slice(start, end);
       let block = before.get(its[its.length >> 1].file);
-      if (!block || made.includes(block)) block = newBlock(heading.textContent);
+      if (!block || made.includes(block)) block = newBlock(headingOf(section));
       block.entries = its;
       if (its.some(({ file }) => before.has(file))) fillBlock(block); else estimate(block);
       made.unshift(block);
@@ -110,7 +122,7 @@ const Grid = (() => {
   // Forget the tiles of deleted pictures.
   self.forget = () => { for (const file of tiles.keys()) if (!Pictures.byFile.has(file)) tiles.delete(file); };
 
-  self.headings = () => [...grid.children].map(section => section.firstChild.textContent);
+  self.headings = () => [...grid.children].map(headingOf);
   self.goToHeading = text => {
     const section = sections.get(text);
     if (!section) return;
@@ -167,9 +179,9 @@ const Grid = (() => {
     const name = entry.sheet ? "contact sheet" : photoOf(entry);
     if (name) open.dataset.name = name;
     open.ariaLabel = (entry.sheet ? "Contact sheet: " : "") + [titleOf(entry), ...origin].join(", ");
-    pick.title = "Pick to compare (c)";
-    pick.ariaLabel = "Pick to compare";
-    tile.append(open, pick);
+    pick.title = "Select (c)";
+    pick.ariaLabel = "Select";
+    tile.append(open, element("span", "", "badge"), pick);
     mark(tile);
     return tile;
   }
@@ -186,11 +198,13 @@ const Grid = (() => {
     if (target.getAttribute("src") === file) tile.classList.add("missing"); else target.src = file;
   }
 
-  self.markPicked = () => { for (const tile of tiles.values()) mark(tile); };
+  self.markTiles = () => { for (const tile of tiles.values()) mark(tile); };
   function mark(tile) {
-    const is = isPicked(tile.entry);
+    const is = Selection.has(tile.entry), badge = badgeOf(tile.entry), [, words, pick] = tile.children;
     tile.classList.toggle("picked", is);
-    tile.lastChild.ariaPressed = String(is);
+    tile.classList.toggle("rejected", Marks.of(tile.entry).flag === "reject");
+    pick.ariaPressed = String(is);
+    if (words.textContent !== badge) words.textContent = badge;
   }
 
   // -- keys and clicks
@@ -200,6 +214,9 @@ const Grid = (() => {
     current = file ?? "";
   }
   const focusCurrent = () => tileAt(placeOf(current))?.firstChild.focus({ preventScroll: true });
+
+  // The picture with the focus, if there is one.
+  self.focused = () => grid.contains(document.activeElement) ? shown.slice(placeOf(current)).slice(0, 1) : [];
 
   // Make a picture the current one, if it is shown, and scroll to the current one.
   self.goTo = (file, { focus }) => {
@@ -235,22 +252,29 @@ const Grid = (() => {
 
   grid.addEventListener("keydown", event => {
     if (!shown.length || event.ctrlKey || event.metaKey || event.altKey) return;
+    const entry = shown[placeOf(current)];
     if (event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End") {
       event.preventDefault();
       const next = step(event.key);
+      if (next && event.shiftKey) {
+        if (!Selection.has(entry)) Selection.toggle(entry);
+        Selection.extend(next);
+      }
       if (next) self.goTo(next.file, { focus: true });
     } else if (event.key === "c") {
-      pick(shown[placeOf(current)]);
+      Selection.toggle(entry);
     }
   });
   grid.addEventListener("focusin", event => {
     const tile = event.target.closest(".tile");
-    if (tile) setCurrent(tile.entry.file); else focusCurrent();
+    if (tile) setCurrent(tile.entry.file); else if (!event.target.closest(".select")) focusCurrent();
   });
   grid.addEventListener("click", event => {
     const tile = event.target.closest(".tile");
     if (!tile) return;
-    if (event.target.closest(".pick") || event.shiftKey) pick(tile.entry); else Large.open(tile.entry);
+    if (event.shiftKey) Selection.extend(tile.entry);
+    else if (event.target.closest(".pick") || event.ctrlKey || event.metaKey) Selection.toggle(tile.entry);
+    else Large.open(tile.entry);
   });
   return self;
 })();

@@ -33,7 +33,7 @@ const Large = (() => {
     part("yaml").textContent = entry.yaml ?? "";
     part("recipe").hidden = button("recipe").hidden = !entry.yaml;
     showRelated(entry);
-    self.tellPicked();
+    self.tellMarks();
     self.refresh();
     self.findBefore();
     part("panel").scrollTop = part("panel").parentElement.scrollTop = 0; // in a narrow window the parent scrolls
@@ -45,7 +45,7 @@ const Large = (() => {
     release();
     frame.hidden = false;
     part("deleted").hidden = true;
-    for (const [image, source] of [[small, thumbnail(entry)], [full, file]]) {
+    for (const [image, source] of [[small, thumbnail(entry)], [full, shownFile(entry)]]) {
       image.hidden = false;
       image.removeAttribute("src");
       image.src = source;
@@ -92,8 +92,8 @@ const Large = (() => {
   // For a contact sheet, show its pictures; for a picture, the sheets that it is on.
   function showRelated(entry) {
     const found = entry.sheet
-      ? entry.cells.map(file => Pictures.byFile.get(file)).filter(Boolean)
-      : Pictures.all.filter(other => other.sheet && other.cells.includes(entry.file));
+      ? entry.cells.map(file => Pictures.byFile.get(file) ?? Pictures.all.find(({ moved }) => file && moved === file)).filter(Boolean)
+      : Pictures.all.filter(other => other.sheet && [entry.file, entry.moved].some(file => file && other.cells.includes(file)));
     part("cells").hidden = !found.length;
     part("cells").replaceChildren(...found.map(other => {
       const made = element("button"), image = element("img");
@@ -108,10 +108,14 @@ const Large = (() => {
     }));
   }
 
-  self.tellPicked = () => {
-    const is = isPicked(self.entry);
+  self.tellMarks = () => {
+    if (!self.entry) return;
+    const is = Selection.has(self.entry), { flag, stars } = Marks.of(self.entry);
     button("pick").ariaPressed = String(is);
-    button("pick").textContent = is ? "Picked" : "Pick";
+    button("pick").textContent = is ? "Selected" : "Select";
+    for (const one of ["keep", "reject"]) button(one).ariaPressed = String(flag === one);
+    part("stars").textContent = "★".repeat(stars);
+    part("stars").ariaLabel = stars ? `${stars} of 5 stars` : "No stars";
   };
 
   // -- before and after: the picture that this one was made from, if it still exists
@@ -248,7 +252,9 @@ const Large = (() => {
     next: () => step(1),
     close: () => dialog.close(),
     before: toggleBefore,
-    pick: () => { pick(self.entry); self.tellPicked(); },
+    pick: () => { Selection.toggle(self.entry); self.tellMarks(); },
+    keep: () => Decisions.decide([self.entry], { flag: "keep" }),
+    reject: () => Decisions.decide([self.entry], { flag: "reject" }),
     fit: () => zoomTo(null),
     one: () => zoomTo(1, middle()),
     larger: () => zoomBy(1.25),
@@ -259,13 +265,14 @@ const Large = (() => {
   };
   const KEYS = {
     ArrowLeft: "previous", ArrowRight: "next", b: "before", c: "pick", y: "recipe", p: "path", Delete: "delete",
-    "+": "larger", "=": "larger", "-": "smaller", 0: "fit", 1: "one",
+    "+": "larger", "=": "larger", "-": "smaller", f: "fit", z: "one",
   };
   dialog.addEventListener("click", event => {
     const asked = event.target.closest("[data-do]");
     if (asked) DO[asked.dataset.do]();
   });
   dialog.addEventListener("keydown", event => {
+    if (Decisions.key(event, [self.entry])) return;
     if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
     event.preventDefault();
     DO[KEYS[event.key]]();

@@ -3,6 +3,7 @@
 
 const News = (() => {
   const POLL = 2000, SILENT = 15000; // milliseconds
+  const TOTALS = 5; // polls to one of the totals
   const part = id => document.getElementById(id);
   const self = { runs: false, inbox: "inbox" };
   let updated = null, heardAt = 0;
@@ -30,8 +31,7 @@ const News = (() => {
     part("line").textContent = self.runs ? lineOf(news) : "picowatch is not running";
     document.title = works ? `(${news.image}/${news.of}) picowatch` : "picowatch";
     part("bar").hidden = !works;
-    part("bar").max = news.of || 1;
-    part("bar").value = Math.max(0, Math.min(news.of, news.image - 1 + (news.steps && news.step / news.steps)));
+    part("bar").value = news.share ?? 0;
     // Between two pictures the last preview stays, so that nothing below jumps.
     preview.hidden = !works || !(news.preview || preview.src);
     if (works && news.preview) preview.src = `preview.png?${news.updated}`;
@@ -39,7 +39,8 @@ const News = (() => {
 
   function lineOf(news) {
     if (!news.recipe && !news.trouble && !news.paused) return "picowatch is running; nothing to do";
-    return news.step ? `${news.line} · step ${news.step} of ${news.steps}` : news.line;
+    const phase = news.phase === "draw" ? "step" : news.phase || "step";
+    return news.step ? `${news.line} · ${phase} ${news.step} of ${news.steps}` : news.line;
   }
 
   function tellWaiting({ images: { queued }, waiting }) {
@@ -66,7 +67,14 @@ const News = (() => {
     part(id).lastElementChild.replaceChildren(...list);
   }
 
-  const ask = () => { load("pages.js"); load("now.js"); showNewDay(); };
+  let asked = 0;
+  const ask = () => {
+    load("pages.js");
+    load("now.js");
+    if (asked++ % TOTALS === 0) load("totals.js");
+    showNewDay();
+    Looked.note();
+  };
   setInterval(() => { if (!document.hidden) ask(); }, POLL);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
   self.ask = ask;

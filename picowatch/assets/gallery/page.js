@@ -80,12 +80,28 @@ function outboxFolder() {
 
 const quoted = text => /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
+const outboxFlag = () => isFromDisk ? ["--outbox", outboxFolder()] : [];
+
 // The command line that deletes a picture or tries a recipe again; without a name, all that failed.
 function commandLine(command, name) {
-  const outbox = isFromDisk ? ["--outbox", outboxFolder()] : [];
   const names = name ? [...name.startsWith("-") ? ["--"] : [], name] : []; // it may be like a flag's
-  return ["picowatch", command, ...outbox, ...names].map(quoted).join(" ");
+  return ["picowatch", command, ...outboxFlag(), ...names].map(quoted).join(" ");
 }
+
+// The command for any number of pictures: a shell takes no line of thousands, but their names as
+// input. What a shell or a terminal may change in a name is escaped as in JSON.
+function listCommand(words, names, first = [], after = "") {
+  const isPlain = name => /^[^"\s!](.*[^\s!])?$/u.test(name) && !/[\p{Cc}\p{Cs}!]/u.test(name);
+  const lines = names.map(name => isPlain(name) ? name : escaped(name));
+  const positional = first.length ? ["--", ...first] : [];
+  const command = ["picowatch", ...words, ...outboxFlag(), "--from", "-", ...positional].map(quoted).join(" ");
+  let end = "END";
+  while (lines.includes(end)) end += "_";
+  return [`${command} <<'${end}'${after}`, ...lines, end, ""].join("\n");
+}
+
+const escaped = text => JSON.stringify(text).replace(/[\p{Cc}\p{Cs}!]/gu,
+  letter => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 // -- going back
 

@@ -1,47 +1,58 @@
 "use strict";
-// Two pictures side by side, with their differences.
+// Two to four pictures side by side, with their differences.
 
 const Pair = (() => {
   const dialog = document.getElementById("pair"), table = document.getElementById("table");
   const only = document.getElementById("only-different");
   const self = {};
-  let left, right;
+  let compared = []; // entries
 
-  self.open = (one, other) => {
-    [left, right] = [one, other];
+  self.open = entries => {
+    compared = entries;
     show();
     fillWindow(dialog);
   };
   dialog.addEventListener("close", () => { if (!document.querySelector("dialog[open]")) leaveWindow(); });
 
   function show() {
-    document.getElementById("both").replaceChildren(...[left, right].map(figure));
+    const both = document.getElementById("both");
+    both.replaceChildren(...compared.map(figure));
+    both.dataset.count = compared.length;
     table.replaceChildren(tableOf());
     table.classList.toggle("only", only.checked);
+    self.tellMarks();
   }
+
+  self.tellMarks = () => {
+    for (const made of dialog.querySelectorAll("figure")) made.querySelector(".badge").textContent = badgeOf(made.entry);
+  };
   only.onchange = () => table.classList.toggle("only", only.checked);
 
   function figure(entry) {
     const made = element("figure"), place = element("div"), image = element("img");
-    image.src = address(entry.file);
+    image.src = shownFile(entry);
     image.alt = titleOf(entry);
     image.draggable = false;
     const [wide, high] = sidesOf(entry);
     image.style.setProperty("--wide", wide || 512);
     image.style.setProperty("--shape", (wide || 1) / (high || 1));
     place.append(image);
-    made.append(place, element("figcaption", entry.file));
+    const caption = element("figcaption", entry.file);
+    caption.append(" ", element("span", "", "badge"));
+    made.tabIndex = 0; // what is decided by a key concerns the picture with the focus
+    made.entry = entry;
+    made.append(place, caption);
     return made;
   }
 
   function tableOf() {
-    const [one, other] = [left, right].map(entry => new Map(settingsOf(entry)));
+    const settings = compared.map(entry => new Map(settingsOf(entry)));
     const made = element("table"), body = element("tbody");
-    for (const name of new Set([...one.keys(), ...other.keys()])) {
-      const texts = [one, other].map(settings => settings.get(name) ?? "");
-      const row = element("tr"), heading = element("th", name), differs = texts[0] !== texts[1];
+    for (const name of new Set(settings.flatMap(its => [...its.keys()]))) {
+      const texts = settings.map(its => its.get(name) ?? ""), [first, ...others] = texts;
+      const row = element("tr"), heading = element("th", name), differs = others.some(text => text !== first);
       heading.scope = "row";
-      row.append(heading, ...differs ? marked(...texts) : texts.map(text => element("td", text)));
+      row.append(heading, ...differs ? markedAll(first, others) : texts.map(text => element("td", text)));
       if (differs) {
         row.className = "different";
         heading.append(element("span", " differs", "unseen"));
@@ -52,6 +63,12 @@ const Pair = (() => {
     const different = body.querySelectorAll(".different").length;
     document.getElementById("pair-title").textContent = `Compare: ${different} of ${body.rows.length} differ`;
     return made;
+  }
+
+  // Cells; in those of the others, words that the first one lacks are marked, of two in both.
+  function markedAll(first, others) {
+    const pairs = others.map(other => marked(first, other));
+    return [others.length === 1 ? pairs[0][0] : element("td", first), ...pairs.map(([, cell]) => cell)];
   }
 
   // Two cells; words that the other one lacks, in their order, are marked.
@@ -85,19 +102,20 @@ const Pair = (() => {
     return length;
   }
 
-  // The next picture takes the right one's place.
+  // The next picture takes the last one's place.
   function step(by) {
-    const place = shownList.findIndex(entry => entry.file === right.file);
+    const last = compared.at(-1), place = shownList.findIndex(entry => entry.file === last.file);
     if (place < 0 || !shownList[place + by]) return;
-    right = shownList[place + by];
+    compared = [...compared.slice(0, -1), shownList[place + by]];
     show();
-    say(`Compared with ${titleOf(right)}`);
+    say(`Compared with ${titleOf(compared.at(-1))}`);
   }
 
   dialog.addEventListener("click", event => { if (event.target.closest("[data-do]")) dialog.close(); });
   dialog.addEventListener("keydown", event => {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
+    Decisions.key(event, [event.target.closest("figure")?.entry ?? compared.at(-1)]);
   });
   return self;
 })();

@@ -3,7 +3,7 @@
 // fetch files; and each picture's settings.
 
 const FOLDER = ".picowatch/gallery/";
-const FORMAT = 4;
+const FORMAT = 5;
 
 const Pictures = {
   all: [], // newest first
@@ -92,6 +92,8 @@ function gather() {
 
 const address = path => path.split("/").map(encodeURIComponent).join("/");
 const thumbnail = entry => `${FOLDER}thumbs/${entry.thumb}`;
+// No browser but Safari shows TIFFs.
+const shownFile = entry => entry.file.endsWith(".tif") ? thumbnail(entry) : address(entry.file);
 const folderOf = path => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 const titleOf = entry => [photoOf(entry), entry.prompt].filter(Boolean).join(": ") || entry.file;
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -130,7 +132,7 @@ const isHash = name => /^(.+_)?hash$/.test(name);
 const LOCATIONS = ["digest", "save_digest", "entry_index", "image_index"];
 const ELSEWHERE = new Set([
   "prompt", "negative_prompt", "file", "recipe", "thumb", "yaml", "made_at", "seconds", "device", "size", "sheet", "cells",
-  "width", "height", "given_size", "is_transparent", ...LOCATIONS,
+  "width", "height", "given_size", "is_transparent", "moved", ...LOCATIONS,
 ]);
 
 // Every setting as [name, text], in the order of recipes.

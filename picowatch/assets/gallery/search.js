@@ -45,7 +45,46 @@ function readAhead(place = 0) {
 // A picture matches if every word of the query does.
 function wanted(query) {
   const words = wordsOf(query);
-  return entry => words.every(word => holds(textsOf(entry), word) !== word.not);
+  return entry => words.every(word => holdsOf(entry, word) !== word.not);
+}
+
+const holdsOf = (entry, word) => (isOfPictures(word.name) ? OF_PICTURES[word.name](entry, word.text) : null)
+  ?? holds(textsOf(entry), word);
+const isOfPictures = name => Object.hasOwn(OF_PICTURES, name);
+
+// What is no setting: null for a text that means none of this.
+const OF_PICTURES = {
+  made: (entry, text) => days(text)?.(dayOf(new Date(entry.made_at * 1000))) ?? null,
+  since: (entry, text) => "last".startsWith(text) ? entry.made_at > (Looked.last ?? 0)
+    : days(`>=${text}`)?.(dayOf(new Date(entry.made_at * 1000))) ?? null,
+  stars: (entry, text) => numbers(text)?.(Marks.of(entry).stars) ?? null,
+  marked: (entry, text) => ({ keep: "kept", reject: "rejected" }[Marks.of(entry).flag] ?? "none").startsWith(text),
+};
+
+// A day such as 2026-11-28, in this browser's time zone.
+const dayOf = date => [date.getFullYear(), date.getMonth() + 1, date.getDate()]
+  .map(number => String(number).padStart(2, "0")).join("-");
+
+// Parse a condition on a day: yesterday, 2026-11-28, 2026-11, >=2026-11-20 or 2026-11-20..today; null
+// for other words.
+function days(text) {
+  const [, sign, first, last] = text.match(/^([<>]=?)?(.+?)(?:\.\.(.+))?$/) ?? [];
+  const [from, to] = [first, last ?? first].map(isoDay);
+  if (!from || !to || (sign && last)) return null;
+  switch (sign) {
+    case "<": return day => day < from;
+    case "<=": return day => day.slice(0, from.length) <= from;
+    case ">": return day => day.slice(0, from.length) > from;
+    case ">=": return day => day >= from;
+    default: return day => day >= from && day.slice(0, to.length) <= to;
+  }
+}
+
+function isoDay(text) {
+  const today = new Date();
+  if (text === "today") return dayOf(today);
+  if (text === "yesterday") return dayOf(new Date(today.getFullYear(), today.getMonth(), today.getDate() - 1));
+  return /^\d{4}(-\d\d){0,2}$/.test(text ?? "") ? text : null;
 }
 
 // `steps: < 20` is `steps:<20`; `steps:` and `steps:<`, while it is typed, find every picture.
@@ -62,7 +101,7 @@ function wordsOf(query) {
 
 // Whether any picture has a setting whose name begins with this.
 function isSetting(name) {
-  return Pictures.all.some(entry => textsOf(entry).settings.some(([own]) => own.startsWith(name)));
+  return isOfPictures(name) || Pictures.all.some(entry => textsOf(entry).settings.some(([own]) => own.startsWith(name)));
 }
 
 // The first word before a colon that no picture has as a setting.

@@ -6,24 +6,21 @@ wrapper replaces the checkpoint's denoiser, so that one call changes no module t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from picowatch.engine.drawing.control import Hint, residuals_of
-from picowatch.engine.drawing.draw import Interrupted, Passes
+from picowatch.engine.drawing.draw import Denoising
 from picowatch.engine.drawing.preview import FlowPreview
+from picowatch.engine.drawing.work import raise_if
+from picowatch.engine.model.flow_samplers import WatchedScheduler
 from picowatch.engine.model.prompts import Conditions, joined
 from picowatch.engine.model.samplers import PreparedSampler
-from picowatch.errors import EngineStopped
+from picowatch.engine.private import set_guidance_scale
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
-
-
-def raise_if(interrupted: Interrupted) -> None:
-    """Raise EngineStopped if the batch is to end."""
-    if interrupted():
-        raise EngineStopped("The batch was interrupted.")
 
 
 class Steps:
@@ -33,11 +30,11 @@ class Steps:
     attributes are the module's.
     """
 
-    def __init__(self, passes: Passes) -> None:
-        self._module = passes.loaded.denoiser
-        self._job = passes.job
-        self.computing = passes.job.instead or self._module
-        self._on_step = passes.on_step
+    def __init__(self, denoising: Denoising) -> None:
+        self._module = denoising.loaded.denoiser
+        self._job = denoising.job
+        self.computing = denoising.job.accelerated or self._module
+        self._on_step = denoising.on_step
         self._queued: Any = None  # the end of a GPU's last step
 
     def __getattr__(self, name: str) -> Any:
@@ -64,10 +61,10 @@ class Steps:
 
 
 class FlowSteps(Steps):
-    """The transformer; in a pipeline without a callback, each evaluation counts as a step."""
+    """The transformer; in a pipeline without a callback, the scheduler tells the steps."""
 
-    def __init__(self, passes: Passes, *, preview: FlowPreview, has_callback: bool) -> None:
-        super().__init__(passes)
+    def __init__(self, denoising: Denoising, *, preview: FlowPreview, has_callback: bool) -> None:
+        super().__init__(denoising)
         self._preview = preview
         self._has_callback = has_callback
 
@@ -75,11 +72,16 @@ class FlowSteps(Steps):
         """Return the pipeline's arguments for this call."""
         return {"callback_on_step_end": self.after_step} if self._has_callback else {}
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        predicted = super().__call__(*given, **named)
-        if not self._has_callback:
-            self._on_step()
-        return predicted
+    def watched(self, scheduler: Any) -> Any:
+        """Return the scheduler of this call."""
+        if self._has_callback:
+            return scheduler
+        pipeline = SimpleNamespace(scheduler=scheduler)
+
+        def after(latents: torch.Tensor) -> None:
+            self.after_step(pipeline, 0, None, {"latents": latents})
+
+        return WatchedScheduler(scheduler, after)
 
     def after_step(
         self, pipeline: Any, step: int, timestep: Any, kept: dict[str, torch.Tensor]
@@ -112,7 +114,7 @@ class UnetSteps(Steps):
 
     def __init__(
         self,
-        passes: Passes,
+        denoising: Denoising,
         *,
         request: ImageRequest,
         sampler: PreparedSampler,
@@ -120,7 +122,7 @@ class UnetSteps(Steps):
         guide: Guide,
         hints: Sequence[Hint],
     ) -> None:
-        super().__init__(passes)
+        super().__init__(denoising)
         self._request = request
         self._sampler = sampler
         self._conditions = conditions
@@ -133,8 +135,8 @@ class UnetSteps(Steps):
 
     def inputs(self) -> dict[str, Any]:
         """Return the pipeline's arguments, for the first evaluation."""
-        positive = joined([one.positive for one in self._conditions[0]])
-        negative = joined([one.negative for one in self._conditions[0]])
+        positive = joined([condition.positive for condition in self._conditions[0]])
+        negative = joined([condition.negative for condition in self._conditions[0]])
         given = {
             "prompt_embeds": positive.states,
             "negative_prompt_embeds": negative.states,
@@ -198,13 +200,11 @@ class UnetSteps(Steps):
         self._evaluation = step + 1
         changed = {"latents": self._with_start(kept["latents"])}
         if self._evaluation < len(self._conditions):
-            # As diffusers documents it for guidance that changes:
-            # https://huggingface.co/docs/diffusers/using-diffusers/callback
-            pipeline._guidance_scale = self._guidance_scale()
+            set_guidance_scale(pipeline, self._guidance_scale())
             following = self._conditions[self._evaluation]
             guided = self._is_guided() and not self._embeds_guidance
-            rows = [one.negative for one in following] if guided else []
-            encoded = joined([*rows, *(one.positive for one in following)])
+            rows = [condition.negative for condition in following] if guided else []
+            encoded = joined([*rows, *(condition.positive for condition in following)])
             changed["prompt_embeds"] = encoded.states
             if encoded.pooled is not None:
                 changed["add_text_embeds"] = encoded.pooled

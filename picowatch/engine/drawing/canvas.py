@@ -56,7 +56,7 @@ class Canvas(NamedTuple):
         return kept
 
     def shown_of(self, other: Image.Image) -> Image.Image:
-        """Return the part of another picture of the same size that is drawn, as it is drawn."""
+        """Return the drawn part of another picture of the same size, in the size of drawing."""
         return fit(other.crop(self.box), self.picture.size, "fit")
 
 
@@ -77,15 +77,31 @@ def read_canvas(
     # Only a reference is seen with its transparency.
     decode = decode_picture if request.image else decode_with_alpha
     picture = decoded(decode, folder, kept, path)
-    if request.mask_padding is None:
+    padding = request.mask_padding
+    if request.mask and padding is None and picture.size == request.given_size != size:
+        return _reduced(picture, found or _read_mask(folder, request), request, size)
+    if padding is None:
         picture = fit(picture, size, request.resize)
     if not request.mask:
         return Canvas(picture)
     redrawn = redrawn_area(found or _read_mask(folder, request), request, picture.size)
     soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
     whole = Canvas(picture, redrawn, soft if request.image else _inside(redrawn, soft))
-    padding = request.mask_padding
     return whole if padding is None else part_of(whole, padding, size)
+
+
+def _reduced(picture: Image.Image, mask: Image.Image, request: ImageRequest, size: Size) -> Canvas:
+    """Return the canvas of a picture that is larger than what is drawn, and keeps its size."""
+    mask = fit(mask, picture.size, request.resize)
+    redrawn = redrawn_area(fit(mask, size, "fit", Image.Resampling.BOX), request, size)
+    soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
+    if not request.image:
+        soft = _inside(redrawn, soft)
+    opacity = soft.crop(_inner(picture.size, size)).resize(picture.size, Image.Resampling.BILINEAR)
+    if not request.image and request.painted_mask:
+        opacity = ImageChops.darker(opacity, redrawn_area(mask, request, picture.size))
+    box = 0, 0, *picture.size
+    return Canvas(fit(picture, size, "fit"), redrawn, opacity, picture, box)
 
 
 def part_of(whole: Canvas, padding: int, size: Size) -> Canvas:
@@ -123,13 +139,14 @@ def _widened(begin: int, end: int, length: int, most: int) -> tuple[int, int]:
 def redrawn_area(mask: Image.Image, request: ImageRequest, size: Size) -> Image.Image:
     """Return what a mask selects, white on black, in another size.
 
-    Where nothing was found, nothing is redrawn, inverted or not.
+    It is inverted before it grows: around what stays, nothing of the old background is left. Where
+    nothing was found, nothing is redrawn, inverted or not.
     """
     area = fit(mask, size, request.resize).point(lambda grey: 255 if grey >= WHITE else 0)
     if request.found_mask and not area.getbbox():
         return area
-    area = grown(area, request.found_mask.grow if request.found_mask else 0)
-    return ImageOps.invert(area) if request.mask_invert else area
+    area = ImageOps.invert(area) if request.mask_invert else area
+    return grown(area, request.found_mask.grow if request.found_mask else 0)
 
 
 def grown(area: Image.Image, pixels: int) -> Image.Image:

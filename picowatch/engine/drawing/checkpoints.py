@@ -1,8 +1,7 @@
 """Keeps checkpoints in memory, and loads others when they are requested."""
 
-import gc
-from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -10,128 +9,133 @@ from typing import Any
 import torch
 
 from picowatch.engine.drawing.control import load_controlnet
+from picowatch.engine.drawing.work import timed
+from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.load import bytes_of_parts, load_part, load_vae
 from picowatch.engine.model.loaded import Loaded
-from picowatch.engine.model.measures import free_bytes
-from picowatch.engine.model.memory import WORKING_BYTES, Place, Weights
+from picowatch.engine.model.memory import WORKING_BYTES, Rung, Sizes, WeightLocation
 from picowatch.engine.model.tensors import bytes_in
 from picowatch.engine.model.verify import Verified
-from picowatch.families import FAMILIES
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
 
 
 class Checkpoints:
-    """The checkpoints in memory by names and hashes: the last one, and more while they fit.
+    """The checkpoints in memory, kept by names and hashes.
 
     One file may be several checkpoints: the name can tell the variant of its family.
     """
 
-    def __init__(self, verified: Verified, target: Target) -> None:
+    def __init__(self, verified: Verified, target: Target, kept: Cache) -> None:
         self._verified = verified
         self._target = target
-        self._kept: OrderedDict[tuple[str, ...], Loaded] = OrderedDict()  # the last used last
-        self._weights = cache(self._weights_of)
+        self._kept = kept
+        self._sizes = cache(self._sizes_of)
         self._controlnet_bytes = cache(self._bytes_of_controlnet)
 
-    def weights(self, request: ImageRequest) -> Weights:
+    def sizes(self, request: ImageRequest) -> Sizes:
         """Return the size of this image's checkpoint in memory; ControlNets count as denoiser."""
-        weights = self._weights(*_key(request))
+        sizes = self._sizes(*_key(request)[1:])
         controlnets = _controlnets(request).items()
         size = sum(self._controlnet_bytes(use.model, hash_) for hash_, use in controlnets)
-        return replace(weights, denoiser=weights.denoiser + size)
+        return replace(sizes, denoiser=sizes.denoiser + size)
 
-    def _weights_of(self, name: str, sha256: str, quantize: str) -> Weights:
+    def _sizes_of(self, name: str, sha256: str, quantize: str) -> Sizes:
         with self._verified("checkpoint", name, sha256) as model:
-            row = FAMILIES[model.family]
-            takes_turns = row.kind == "flow" and not row.short
-            return replace(
-                bytes_of_parts(model, self._target, quantize),
-                takes_turns=takes_turns,
-                references=row.variant(model.variant).references,
-            )
+            return bytes_of_parts(model, self._target, quantize)
 
     def _bytes_of_controlnet(self, name: str, sha256: str) -> int:
         with self._verified("controlnet", name, sha256) as model:
             return bytes_in(model.path, self._target.dtype)
 
-    def held(self, request: ImageRequest, place: Place) -> Loaded | None:
-        """Return the image's checkpoint if it is in memory at this place with all it needs."""
-        loaded = self._kept.get(_key(request))
+    def ready(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
+        """Return the checkpoint with this image's VAE and ControlNets, and exactly its LoRAs."""
+        loaded = self.held(request, rung.place)
         if loaded is None:
-            return None
-        weights = loaded.weights
-        if (weights.place, weights.vae_file) != (place, _vae(request)):
-            return None
-        if _controlnets(request).keys() - weights.controlnets.keys():
-            return None
-        self._kept.move_to_end(_key(request))
+            with timed(timings, "load"):
+                loaded = self.load(request, rung.place)
+        loaded.use_loras(request.loras)
+        loaded.vae.enable_slicing()  # sixteen large pictures at once fit no card
+        # Tiles of a VAE cannot continue at the opposite edge.
+        loaded.vae.seamless = request.tiling
+        tiled = rung.tiled and not request.tiling
+        (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()
         return loaded
 
-    def load(self, request: ImageRequest, place: Place) -> Loaded:
+    def held(self, request: ImageRequest, place: WeightLocation) -> Loaded | None:
+        """Return the image's checkpoint if it is in memory at this place with all it needs."""
+        loaded: Loaded | None = self._kept.get(_key(request))
+        if loaded is None:
+            return None
+        parts = loaded.parts
+        if (parts.place, parts.vae_file) != (place, _vae(request)):
+            return None
+        if _controlnets(request).keys() - parts.controlnets.keys():
+            return None
+        return loaded
+
+    def load(self, request: ImageRequest, place: WeightLocation) -> Loaded:
         """Load the image's checkpoint, after releasing others to make room.
 
         If not all weights are to be on the device, memory is short and nothing else is kept.
         """
-        loaded, needed = self._kept.pop(_key(request), None), {"vae"}
+        loaded: Loaded | None = self._kept.drop(_key(request))
+        needed = {"vae"}
         if place != "device":
-            self._kept.clear()
-        if loaded is None or loaded.weights.place != place:
+            self._kept.keep_only(())
+        if loaded is None or loaded.parts.place != place:
             loaded = None  # its memory is free before the next is read
-            self._make_room(self.weights(request).total + WORKING_BYTES)
+            self._kept.give_back()
+            self._kept.make_room(self.sizes(request).total + WORKING_BYTES)
             with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
-                loaded = Loaded(model, self._verified, self._target.device, place)
+                device = self._target.device
+                loaded = Loaded(model, self._verified, device, place, self._kept, _key(request))
             # Where parts take turns, the denoiser comes when it is needed.
-            needed = {*loaded.weights.parts} - ({"transformer"} if place == "turns" else set())
-        weights = loaded.weights
-        weights.read = partial(self._read, request, place)
-        if weights.vae_file != _vae(request):
-            weights.drop(["vae"])
-            weights.vae_file = _vae(request)
-        weights.restore(needed)
+            later = loaded.parts.denoiser_names if place == "turns" else ()
+            needed = {*loaded.parts.by_name}.difference(later)
+        parts = loaded.parts
+        parts.read = partial(self._read, request, place)
+        if parts.vae_file != _vae(request):
+            parts.drop(["vae"])
+            parts.vae_file = _vae(request)
+        parts.restore(needed)
         self._read_controlnets(request, loaded)
-        weights.set_up()
-        self._kept[_key(request)] = loaded
+        parts.set_up()
+        sizes, rung = self.sizes(request), Rung(place=place)
+        self._kept.put(_key(request), loaded, sizes.on_device(rung) or 1, sizes.in_main(rung))
         return loaded
+
+    def in_use(self, request: ImageRequest) -> AbstractContextManager[None]:
+        """Keep this image's checkpoint while it draws: networks that help need room, too."""
+        return self._kept.pinned(_key(request))
+
+    def make_room(self, request: ImageRequest, peak: int) -> None:
+        """Release what is used least until a batch has room for its peak on the device."""
+        loaded: Loaded | None = self._kept.get(_key(request))
+        held = self.sizes(request).total if loaded and loaded.parts.place == "device" else 0
+        self._kept.make_room(peak - held, keep={_key(request)})
 
     def forget_others(self, request: ImageRequest) -> bool:
         """Release all but this image's checkpoint and ControlNets; return whether any was."""
-        others = [one for one in self._kept if one != _key(request)]
-        for one in others:
-            del self._kept[one]
-        kept = self._kept.get(_key(request))
-        held = kept.weights.controlnets if kept else {}
+        others = self._kept.keep_only({_key(request)})
+        kept: Loaded | None = self._kept.get(_key(request))
+        held = kept.parts.controlnets if kept else {}
         unused = held.keys() - _controlnets(request).keys()
         for name in unused:
             del held[name]
         return bool(others or unused)
 
-    def give_memory_back(self) -> None:
-        """Give the memory of graphs and of released checkpoints back to the device."""
-        for loaded in self._kept.values():
-            loaded.forget_graphs()
-        gc.collect()
-        if self._target.device.type == "cuda":
-            torch.cuda.empty_cache()
-        elif self._target.device.type in ("mps", "xpu"):
-            getattr(torch, self._target.device.type).empty_cache()
-
-    def _make_room(self, needed: int) -> None:
-        """Release the least recently used checkpoints until so many bytes are free."""
-        self.give_memory_back()
-        while self._kept and free_bytes(self._target.device) < needed:
-            self._kept.popitem(last=False)
-            self.give_memory_back()
-
-    def _read_to(self, place: Place, name: str) -> torch.device:
+    def _read_to(self, place: WeightLocation, name: str) -> torch.device:
         """Return the CPU for a part that is moved to the device when it computes."""
         moved = place in ("models", "layers") or (
             place == "encoders" and name.startswith("text_encoder")
         )
         return torch.device("cpu") if moved else self._target.device
 
-    def _read(self, request: ImageRequest, place: Place, names: Iterable[str]) -> dict[str, Any]:
+    def _read(
+        self, request: ImageRequest, place: WeightLocation, names: Iterable[str]
+    ) -> dict[str, Any]:
         """Read parts of an image's checkpoint from verified files."""
         found = {}
         with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
@@ -146,22 +150,22 @@ class Checkpoints:
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
         """Read an image's missing ControlNets, after releasing those it does not use."""
-        wanted, held = _controlnets(request), loaded.weights.controlnets
+        wanted, held = _controlnets(request), loaded.parts.controlnets
         missing = wanted.keys() - held.keys()
         if not missing:
             return
         for name in held.keys() - wanted.keys():
             del held[name]
-        self.give_memory_back()
+        self._kept.give_back()
         target = self._target.for_unet(loaded.native_size)
-        device = self._read_to(loaded.weights.place, "controlnet")
+        device = self._read_to(loaded.parts.place, "controlnet")
         for name in missing:
             with self._verified("controlnet", wanted[name].model, name) as model:
                 held[name] = load_controlnet(model, loaded.denoiser, target, device)
 
 
-def _key(request: ImageRequest) -> tuple[str, str, str]:
-    return request.checkpoint, request.checkpoint_hash, request.quantize
+def _key(request: ImageRequest) -> tuple[str, str, str, str]:
+    return "checkpoint", request.checkpoint, request.checkpoint_hash, request.quantize
 
 
 def _vae(request: ImageRequest) -> tuple[str, str]:

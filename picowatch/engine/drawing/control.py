@@ -34,7 +34,7 @@ from picowatch.engine.networks.preprocess import preprocess
 from picowatch.engine.protocol import RgbPicture
 from picowatch.files.pictures import decode_picture
 from picowatch.recipe.control import KINDS
-from picowatch.recipe.passes import Pass
+from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ControlUse, ImageRequest
 
 # One for each block of the UNet's first half in their order, the middle's last.
@@ -114,7 +114,7 @@ def residuals_of(
 
 
 def hints_of(
-    group: Group, one: Pass, controlnets: Mapping[str, Any], job: Job
+    group: Group, sampling: Sampling, controlnets: Mapping[str, Any], job: Job
 ) -> tuple[list[Hint], list[tuple[RgbPicture, ...]]]:
     """Return the maps of a pass: as ControlNets take them, and those that each image shows.
 
@@ -127,14 +127,14 @@ def hints_of(
         maps = []
         for request, canvas, own in zip(group.requests, group.canvases, shown, strict=True):
             use = request.control[index]
-            found = _map(request, use, canvas, one.size, job)
+            found = _map(request, use, canvas, sampling.size, job)
             maps.append(found)
             if use.preview:
                 pixels = (found.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
-                own.append(RgbPicture(*one.size, pixels))
+                own.append(RgbPicture(*sampling.size, pixels))
         model = controlnets[first.model_hash]
         stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
-        soft = one.before is not None and first.preprocess == "canny"
+        soft = sampling.before is not None and first.preprocess == "canny"
         hints.append(Hint(model, first, stacked, soft))
     return hints, list(map(tuple, shown))
 

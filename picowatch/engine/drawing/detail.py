@@ -1,15 +1,16 @@
 """Draws details again: each thing that words find in a picture, enlarged in its own part."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from PIL import Image, ImageFilter
 
-from picowatch.engine.drawing.canvas import Canvas, Size, grown, part_of
-from picowatch.engine.drawing.draw import Drawn
-from picowatch.engine.drawing.finishing import Finishing, NetworkOf
+from picowatch.engine.drawing.canvas import Canvas, Size, fit, grown, part_of
 from picowatch.engine.drawing.masks import HALF, nothing_found
+from picowatch.engine.drawing.networks import Networks
+from picowatch.engine.drawing.work import Drawn, Work
 from picowatch.engine.networks.find import Finder, Found
 from picowatch.engine.protocol import Place
 from picowatch.files.pictures import WHITE, on_white
@@ -28,38 +29,50 @@ class Part(NamedTuple):
     canvas: Canvas
 
 
-def canvases_of(parts: Sequence[Part]) -> Callable[[ImageRequest, Size], Canvas]:
-    """Return what gives a part's canvas, which is pasted later: a picture may have several."""
-    canvases = {part.request.image_hash: part.canvas._replace(opacity=None) for part in parts}
-    return lambda request, size: canvases[request.image_hash]
+class Details:
+    """The details of a batch that one entry of `detail` names: found, then drawn again."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.parts: list[Part] = []
+
+    def find(self, networks: Networks, work: Work) -> None:
+        """Find the things in the pictures, and plan a part for each."""
+        work.begin("find", len(work.requests))
+        with work.timed("find"):
+            for at, request in enumerate(work.requests):
+                use, drawn = request.detail[self._number], work.picture(at)
+                picture = on_white(drawn.picture)
+                find = partial(_things_in, picture, use)
+                things = networks.use("segmentation", use.model, use.finder_hash, find)
+                work.pictures[at] = _told(drawn, use, things)
+                self.parts += _parts(at, request, use, picture, things)
+                work.step()
+
+    def canvas_of(self, request: ImageRequest, size: Size) -> Canvas:
+        """Return a part's canvas, which is pasted later: a picture may have several."""
+        key = request.image_hash
+        canvas = next(part.canvas for part in self.parts if part.request.image_hash == key)
+        assert canvas.redrawn
+        return canvas._replace(  # smaller where memory is short
+            picture=fit(canvas.picture, size, "stretch"),
+            redrawn=fit(canvas.redrawn, size, "stretch", Image.Resampling.NEAREST),
+            opacity=None,
+        )
+
+    def paste(self, drawn: Sequence[Drawn], work: Work) -> None:
+        """Put the parts, drawn in their order, into their pictures."""
+        for part, new in zip(self.parts, drawn, strict=True):
+            work.pictures[part.at] = _pasted(work.picture(part.at), part.canvas, new)
 
 
-def redrawn(
-    batch: Sequence[ImageRequest],
-    pictures: Sequence[Drawn],
-    network_of: NetworkOf,
-    finishing: Finishing,
-    draw: Callable[[Sequence[Part]], list[Drawn]],
-) -> list[Drawn]:
-    """Return the pictures after all passes; `draw` draws the things of one pass together."""
-    found = list(pictures)
-    for number in range(len(batch[0].detail)):
-        parts: list[Part] = []
-        for at, request in enumerate(batch):
-            use, picture = request.detail[number], on_white(found[at].picture)
-            with finishing.timed("find"):
-                finder: Finder = network_of("segmentation", use.model, use.finder_hash)
-                things = finder.find(picture, use.find, use.confidence)
-            found[at] = _told(found[at], use, things)
-            parts += _parts(at, request, use, picture, things)
-        for part, drawn in zip(parts, draw(parts) if parts else (), strict=True):
-            found[part.at] = _pasted(found[part.at], part.canvas, drawn)
-    return found
+def _things_in(picture: Image.Image, use: DetailUse, finder: Finder, halvings: int) -> list[Found]:
+    return finder.find(picture, use.find, use.confidence, halvings)
 
 
 def _told(drawn: Drawn, use: DetailUse, things: Sequence[Found]) -> Drawn:
     """Add what was found to a picture, or that nothing was."""
-    places = tuple(Place("detail", one.score, one.box) for one in things)
+    places = tuple(Place("detail", thing.score, thing.box) for thing in things)
     nothing = () if things else (nothing_found(use),)
     return drawn._replace(
         places=(*(drawn.places or ()), *places), warnings=(*drawn.warnings, *nothing)

@@ -1,111 +1,54 @@
-"""Draws a batch: encode, group, one or two passes through a pipeline of diffusers, decode, paste.
+"""Draws the images of a batch: encode, group, run a sampler once or twice, decode, paste.
 
-The two kinds of families differ in the result of a pass: latents (`unet.py`), or pictures
+The two kinds of families differ in the result of a run: latents (`unet.py`), or pictures
 (`flow.py`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
+from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
 
 from picowatch.engine.drawing.canvas import Canvas
-from picowatch.engine.drawing.latents import Enlarge
 from picowatch.engine.drawing.preview import Previewer
+from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.model.loaded import Loaded
-from picowatch.engine.protocol import (
-    CompileState,
-    MemoryUse,
-    OnStep,
-    Place,
-    RenderedImage,
-    RgbPicture,
-    unseen,
-    versions,
-)
-from picowatch.recipe.passes import Pass, passes_of
+from picowatch.engine.model.memory import Rung, shrunken, shrunken_hires
+from picowatch.engine.protocol import unseen
+from picowatch.recipe.passes import PassKind, Sampling, samplings
 from picowatch.recipe.request import ControlUse, ImageRequest
 
-Interrupted = Callable[[], bool]
-
-
-class Drawn(NamedTuple):
-    """A picture, RGB or RGBA, and how it was drawn; see RenderedImage."""
-
-    picture: Image.Image
-    control_maps: tuple[RgbPicture, ...] = ()
-    places: tuple[Place, ...] | None = None
-    chunks: int = 0
-    batch_size: int = 1
-    precision: str = "float32"
-    compiled: CompileState = False
-    rung: str = ""
-    warnings: tuple[str, ...] = ()
-
-    def as_rendered(
-        self, device: str, timings: dict[str, float], memory: MemoryUse | None
-    ) -> RenderedImage:
-        """Return the picture as the daemon gets it; alpha is empty if all of it is opaque."""
-        picture = self.picture
-        return RenderedImage(
-            width=picture.width,
-            height=picture.height,
-            pixels=picture.convert("RGB").tobytes(),
-            alpha=picture.getchannel("A").tobytes() if picture.mode == "RGBA" else b"",
-            device=device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            compiled=self.compiled,
-            memory_rung=self.rung,
-            chunks=self.chunks,
-            timings=timings,
-            versions=versions(),
-            warnings=self.warnings,
-            control_maps=self.control_maps,
-            places=self.places,
-            memory=memory,
-        )
+R = TypeVar("R")
+# Returns the start image and mask of an image in another size, None without any.
+CanvasOf = Callable[[ImageRequest, tuple[int, int]], Canvas | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """How a batch is drawn: the device, the files and the callbacks.
+    """How images are drawn: the device, the files and the callbacks.
 
     `start_images` has the start images and masks under their hashes, `canvas_of` returns those of
-    an image in another size, with what words found. `enlarge_for_hires` returns the function that
-    enlarges a picture for the second pass, `guess_depth` the depth of an RGB picture in grey.
-    `timings` are added to. `alone`: each image by itself. `instead` is called in the denoiser's
-    place, unless it is None. `cached`: steps reuse what others computed.
+    an image in another size, with what words found. `guess_depth` returns the depth of an RGB
+    picture in grey. `timings` are added to. `alone`: each image by itself. `accelerated` is called
+    in the denoiser's place, unless it is None. `cached`: steps reuse what others computed.
     """
 
     device: torch.device
     start_images: Path | None
-    on_step: OnStep
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: Previewer
     guess_depth: Callable[[Any, ControlUse], Any]
-    canvas_of: Callable[[ImageRequest, tuple[int, int]], Canvas | None]
-    enlarge_for_hires: Callable[[ImageRequest], Enlarge]
+    canvas_of: CanvasOf
     alone: bool
-    instead: Callable[..., tuple[torch.Tensor, ...]] | None = None
+    accelerated: Callable[..., tuple[torch.Tensor, ...]] | None = None
     cached: bool = False
-
-
-@contextmanager
-def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
-    """Add the seconds spent inside to a phase."""
-    start = perf_counter()
-    yield
-    timings[phase] = timings.get(phase, 0.0) + perf_counter() - start
 
 
 class Prompted(NamedTuple):
@@ -129,8 +72,8 @@ class Group(NamedTuple):
     canvases: list[Canvas | None]
 
 
-class Passes(ABC):
-    """How a kind of family encodes prompts and draws a pass.
+class Denoising(ABC):
+    """How a kind of family encodes prompts, runs a sampler and decodes.
 
     `parts` is the most parts of a group that are drawn at once, each by a core of its own;
     `on_step` is called after each step.
@@ -148,63 +91,156 @@ class Passes(ABC):
         """Return the encoded prompts of an image."""
 
     @abstractmethod
-    def evaluations(self, request: ImageRequest) -> int:
-        """Return the number of steps that are reported for an image."""
+    def steps(self, sampling: Sampling) -> int:
+        """Return the number of steps that a run reports."""
 
     @abstractmethod
-    def run(self, group: Group, one: Pass, before: Any) -> Any:
-        """Run a pass; `before` is the result of the one before, None in the first."""
+    def run(self, group: Group, sampling: Sampling, before: list[Any]) -> list[Any]:
+        """Run the sampler; `before` has the results of the run before, [] in the first."""
 
     @abstractmethod
-    def decode(self, result: Any) -> list[Drawn]:
-        """Return the pictures of the last pass."""
+    def decode(self, results: list[Any]) -> list[Drawn]:
+        """Return the pictures of the last run."""
 
 
-def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
-    """Return the pictures of a batch, in its order.
+class Drawing:
+    """Images on their way to pictures; what they have stays when memory runs out and rungs change.
 
-    Images whose prompts have different shapes are drawn in different groups: padding a prompt to
-    its neighbour's length would change its picture.
+    `canvas_of` returns the parts of details, which are drawn as many at once as have room.
+    `requests` are the `requested` ones, smaller where memory is short, and `rung` is the one on
+    which the last run worked. Images whose prompts have different shapes are drawn in different
+    groups: padding a prompt to its neighbour's length would change its picture.
     """
-    job = passes.job
-    with timed(job.timings, "encode"):
-        prompted = [passes.encode(request) for request in batch]
-    groups: dict[object, list[int]] = {}
-    for index, each in enumerate(prompted):
-        groups.setdefault((each.key, index if job.alone else 0), []).append(index)
-    numbers, total = count(1), len(groups) * passes.evaluations(batch[0])
-    passes.on_step = lambda: job.on_step(next(numbers), total)
-    drawn: dict[int, Drawn] = {}
-    for indexes in groups.values():
-        pictures = _drawn_in_parts(passes, [(batch[i], prompted[i].conditions) for i in indexes])
-        for index, picture in zip(indexes, pictures, strict=True):
-            guided = prompted[index]
-            drawn[index] = picture._replace(
-                chunks=guided.chunks, batch_size=len(indexes), warnings=guided.warnings
+
+    def __init__(self, requests: Sequence[ImageRequest], canvas_of: CanvasOf | None = None) -> None:
+        self.canvas_of, self.are_details = canvas_of, canvas_of is not None
+        self.requested = self.requests = list(requests)
+        self.rung: Rung | None = None
+        self._prompted: dict[int, Prompted] = {}
+        self._results: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}  # by image and run
+        self._sizes: dict[int, int] = {}  # of groups, by image
+        self._pictures: dict[int, Drawn] = {}
+
+    @property
+    def last_run(self) -> int:
+        """The number of the sampler's last run."""
+        return 0 if self.requests[0].hires is None else 1
+
+    def shrink(self, before: Sequence[ImageRequest], number: int, times: int) -> None:
+        """Let a run draw so many times smaller than the requests before it said.
+
+        The run before stays. Edits are encoded again, since they are seen in the size of drawing.
+        """
+        smaller = shrunken_hires if number else shrunken
+        requests = [smaller(request, times) for request in before]
+        if requests == self.requests:
+            return
+        self.requests = requests
+        self._results = {key: found for key, found in self._results.items() if key[1] < number}
+        if not number:
+            self._prompted.clear()
+
+    def encode(self, denoising: Denoising) -> None:
+        """Encode the prompts that are not encoded yet."""
+        with timed(denoising.job.timings, "encode"):
+            for at, request in enumerate(self.requests):
+                if at not in self._prompted:
+                    self._prompted[at] = denoising.encode(request)
+
+    def run(self, denoising: Denoising, number: int, work: Work, most: int = 0) -> None:
+        """Run the sampler for the images that it has not run for, one group after the other.
+
+        A group has at most so many images.
+        """
+        groups = self._groups(denoising.job.alone, most)
+        rests = ([at for at in group if (at, number) not in self._results] for group in groups)
+        left = [rest for rest in rests if rest]
+        steps = max(1, denoising.steps(samplings(self.requests[0])[number]))
+        kind: PassKind = "detail" if self.are_details else "hires" if number else "draw"
+        work.begin(kind, len(groups) * steps, (len(groups) - len(left)) * steps)
+        denoising.on_step = work.step
+        with timed(denoising.job.timings, "hires" if number else "denoise"):
+            for group in left:
+                run = partial(self._results_of, number)
+                results = _in_parts(denoising, group, self._is_split(group), run)
+                for at, result in zip(group, results, strict=True):
+                    self._results[at, number], self._sizes[at] = result, len(group)
+
+    def decode_between(self, denoising: Denoising) -> None:
+        """Let the results of the first run be pictures, which a model enlarges for the second."""
+        found: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}
+        with timed(denoising.job.timings, "hires"):
+            for group in self._groups(denoising.job.alone, 0):
+                decode = partial(self._decoded, 0)
+                for at, drawn in zip(
+                    group, _in_parts(denoising, group, self._is_split(group), decode), strict=True
+                ):
+                    found[at, 0] = drawn.picture, self._results[at, 0][1]
+        self._results |= found
+
+    def enlarge(self, enlarge: Callable[[list[Image.Image]], list[Image.Image]]) -> None:
+        """Replace the pictures of the first run by larger ones."""
+        keys = sorted(key for key in self._results if not key[1])
+        larger = enlarge([self._results[key][0] for key in keys])
+        for key, picture in zip(keys, larger, strict=True):
+            self._results[key] = picture, self._results[key][1]
+
+    def decoded(self, denoising: Denoising) -> list[Drawn]:
+        """Return the pictures."""
+        with timed(denoising.job.timings, "decode"):
+            for group in self._groups(denoising.job.alone, 0):
+                if left := [at for at in group if at not in self._pictures]:
+                    pictures = _in_parts(denoising, left, self._is_split(left), self._pictures_of)
+                    self._pictures |= zip(left, pictures, strict=True)
+        return [
+            self._pictures[at]._replace(
+                chunks=prompted.chunks, batch_size=self._sizes[at], warnings=prompted.warnings
             )
-    return [drawn[index] for index in range(len(batch))]
+            for at, prompted in sorted(self._prompted.items())
+        ]
 
+    def _groups(self, alone: bool, most: int) -> list[list[int]]:
+        """Return the indices of images that go through a pipeline together."""
+        groups: dict[object, list[int]] = {}
+        for at, prompted in sorted(self._prompted.items()):
+            groups.setdefault((prompted.key, at if alone else 0), []).append(at)
+        size = most or len(self.requests)
+        return [
+            group[at : at + size] for group in groups.values() for at in range(0, len(group), size)
+        ]
 
-Images = Sequence[tuple[ImageRequest, Any]]
+    @torch.inference_mode()  # a part's thread does not inherit this mode
+    def _results_of(
+        self, number: int, denoising: Denoising, images: list[int]
+    ) -> list[tuple[Any, Canvas | None]]:
+        """Return what a run of the sampler gives for a group, with its canvases."""
+        requests = [self.requests[at] for at in images]
+        sampling = samplings(requests[0])[number]
+        canvases = [denoising.job.canvas_of(request, sampling.size) for request in requests]
+        conditions = [self._prompted[at].conditions for at in images]
+        before = [self._results[at, number - 1][0] for at in images] if number else []
+        found = denoising.run(Group(requests, conditions, canvases), sampling, before)
+        return [*zip(found, canvases, strict=True)]
 
+    @torch.inference_mode()
+    def _decoded(self, number: int, denoising: Denoising, images: list[int]) -> list[Drawn]:
+        """Return what a run gave for a group as pictures."""
+        return denoising.decode([self._results[at, number][0] for at in images])
 
-@torch.inference_mode()  # a part is drawn in a thread of its own, which does not inherit this mode
-def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
-    """Draw images that go through a pipeline together, in one or two passes."""
-    job, result = passes.job, None
-    requests, conditions = ([*column] for column in zip(*images, strict=True))
-    group = Group(requests, conditions, [])
-    with timed(job.timings, "denoise"):
-        for one in passes_of(requests[0]):
-            canvases = [job.canvas_of(request, one.size) for request in requests]
-            group = group._replace(canvases=canvases)
-            result = passes.run(group, one, result)
-    with timed(job.timings, "decode"):
-        pictures = passes.decode(result)
-    return [
-        drawn._replace(picture=canvas.under(drawn.picture)) if canvas else drawn
-        for drawn, canvas in zip(pictures, group.canvases, strict=True)
-    ]
+    def _pictures_of(self, denoising: Denoising, images: list[int]) -> list[Drawn]:
+        """Return the pictures of a group, those of start images pasted over them."""
+        pictures = self._decoded(self.last_run, denoising, images)
+        canvases = (self._results[at, self.last_run][1] for at in images)
+        return [
+            drawn._replace(picture=canvas.under(drawn.picture)) if canvas else drawn
+            for drawn, canvas in zip(pictures, canvases, strict=True)
+        ]
+
+    def _is_split(self, images: Sequence[int]) -> bool:
+        """Return whether each core draws some of the images by itself; one alone may be exact."""
+        width, height = samplings(self.requests[images[0]])[-1].size
+        is_large = width * height >= _SPLIT_PIXELS and not self.requests[0].exact
+        return len(images) > 1 or not is_large
 
 
 # Small pictures on a CPU: a part of the batch on each core. Their layers are too small to be split
@@ -214,33 +250,32 @@ def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
 _SPLIT_PIXELS = 384 * 384
 
 
-def _drawn_in_parts(passes: Passes, images: Images) -> list[Drawn]:
-    """Draw equal parts of the images at once, at most one per core, each in a thread.
+def _in_parts(
+    denoising: Denoising,
+    images: list[int],
+    is_split: bool,
+    compute: Callable[[Denoising, list[int]], list[R]],
+) -> list[R]:
+    """Compute equal parts of the images at once, at most one per core, each in a thread.
 
     The parts are equal because a picture's last bit may depend on the number of pictures in its
     part, and must not depend on its position: the last one is filled up with images that are drawn
-    for nothing. Steps, previews and times are the first part's.
+    for nothing. Only the first part reports steps, previews and timings.
     """
-    if passes.parts == 1 or (len(images) == 1 and _is_worth_splitting(images[0][0])):
-        return _drawn_group(passes, images)
-    size = -(-len(images) // passes.parts)
+    if denoising.parts == 1 or not is_split:
+        return compute(denoising, images)
+    size = -(-len(images) // denoising.parts)
     parts = -(-len(images) // size)
     filled = [*images, *[images[-1]] * (parts * size - len(images))]
-    silent = replace(passes.job, previewer=Previewer(unseen), timings={})
-    others = type(passes)(passes.loaded, silent)
+    silent = replace(denoising.job, previewer=Previewer(unseen), timings={})
+    others = type(denoising)(denoising.loaded, silent)
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            drawn = [
-                pool.submit(_drawn_group, others if begin else passes, filled[begin : begin + size])
+            computed = [
+                pool.submit(compute, others if begin else denoising, filled[begin : begin + size])
                 for begin in range(0, len(filled), size)
             ]
     finally:
         torch.set_num_threads(threads)  # MKL has one number for all threads
-    return [picture for future in drawn for picture in future.result()][: len(images)]
-
-
-def _is_worth_splitting(request: ImageRequest) -> bool:
-    """Return whether all cores draw this picture together; one alone is always exact."""
-    width, height = passes_of(request)[-1].size
-    return width * height >= _SPLIT_PIXELS and not request.exact
+    return [found for future in computed for found in future.result()][: len(images)]

@@ -1,7 +1,7 @@
-"""Draws from reference pictures, with one call of a pipeline per image.
+"""Draws from reference pictures.
 
-Most pipelines use all pictures of a call for each of its prompts, so images with references never
-share a call (diffusers 0.42; docs/design.md). All prompts of a batch are encoded before its first
+A pipeline applies every reference in a call to every prompt, so each image gets its own call
+(diffusers 0.42; docs/design.md). All prompts of a batch are encoded before its first
 step, so that text encoders are loaded once per batch where parts take turns in memory.
 
 If a recipe's size has the first reference's proportions, which is the default, reference and
@@ -11,7 +11,7 @@ picture (QwenLM/Qwen-Image #229).
 """
 
 from hashlib import sha256
-from math import sqrt
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,12 @@ from PIL import Image
 
 from picowatch.engine.drawing.canvas import Size, decoded, fit, padded
 from picowatch.engine.drawing.draw import Group, Prompted
-from picowatch.engine.drawing.flow import FlowPasses
+from picowatch.engine.drawing.flow import FlowDenoising
 from picowatch.engine.model.families import pipeline_class, takes
-from picowatch.families import References
+from picowatch.engine.private import AUTO_RESIZE
+from picowatch.families.row import References
 from picowatch.files.pictures import decode_picture, decode_with_alpha, on_white
-from picowatch.recipe.passes import Pass
+from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 
 _LEAST = 64  # FLUX.2 refuses smaller pictures (diffusers, flux2/image_processor.py)
@@ -49,9 +50,11 @@ def frame_for(size: Size, references: References) -> Frame:
     """Return the frame in which a family renders a picture of this size."""
     (width, height), multiple = size, references.multiple
     if references.stretched:
-        # Must agree with calculate_dimensions of diffusers' pipeline_qwenimage_edit_plus.py.
-        wide = sqrt(references.area * width / height)
-        sides = [max(1, round(side / multiple)) for side in (wide, wide * height / width)]
+        # Must agree with calculate_dimensions of diffusers' pipeline_qwenimage_edit_plus.py and
+        # pipeline_longcat_image_edit.py.
+        wide = sqrt(references.area * (width / height))
+        counts = [side / multiple for side in (wide, wide / (width / height))]
+        sides = [ceil(one) if references.alone else max(1, round(one)) for one in counts]
         shown = sides[0] * multiple, sides[1] * multiple
         return Frame(shown, shown)
     scale = max(min(1.0, sqrt(references.area / (width * height))), _LEAST / min(size))
@@ -69,7 +72,7 @@ def read_references(
     """Return the frame of a request, its references as its family's pipeline takes them, warnings.
 
     They are read from `folder`, where they have their hashes as names: as RGB, or as RGBA if the
-    family reads transparency. Of the first one only the `part` is seen, if there is one.
+    family reads transparency. If there is a `part`, it replaces the first one.
     RenderFailed if one is missing or damaged.
     """
     size = request.drawn_size
@@ -79,21 +82,26 @@ def read_references(
     if part:
         pictures[0] = part if references.alpha else on_white(part)
     if references.alpha:
-        pictures = [one.convert("RGBA") for one in pictures]
+        pictures = [picture.convert("RGBA") for picture in pictures]
     (wide, high), (width, height) = pictures[0].size, size
     in_place = abs(wide * height - high * width) <= max(wide, high, width, height)  # but rounding
     if references.stretched:  # the pipeline scales each in its own proportions
         if in_place:
             pictures[0] = fit(pictures[0], size, "stretch")
+        elif references.alone:
+            pictures[0] = fit(pictures[0], size, "fit")
+            named = request.references[0].image
+            says = f"The reference '{named}' has other proportions, and its edges are repeated."
+            return frame, pictures, [says]
         return frame, pictures, []
     small = [
-        f"The reference '{use.image}' has only {one.width}x{one.height} pixels, and is enlarged."
-        for use, one in zip(request.references, pictures, strict=True)
-        if min(one.size) < _LEAST
+        f"The reference '{use.image}' has only {its.width}x{its.height} pixels, and is enlarged."
+        for use, its in zip(request.references, pictures, strict=True)
+        if min(its.size) < _LEAST
     ]
     frames = [frame if in_place else frame_for(pictures[0].size, references)]
     frames += [frame_for(other.size, references) for other in pictures[1:]]
-    held = [one.hold(picture) for one, picture in zip(frames, pictures, strict=True)]
+    held = [frame.hold(picture) for frame, picture in zip(frames, pictures, strict=True)]
     return frame, held, small
 
 
@@ -106,11 +114,11 @@ class Edit(NamedTuple):
     read: list[Any]
 
 
-class EditPasses(FlowPasses):
-    """Passes with references: an image's conditions are an `Edit`."""
+class EditDenoising(FlowDenoising):
+    """Denoising with references: an image's conditions are an `Edit`."""
 
     def encode(self, request: ImageRequest) -> Prompted:
-        """Implement `Passes.encode`; no images share a call."""
+        """Implement `Denoising.encode`; no images share a call."""
         rules = self.loaded.variant.references
         assert rules
         folder, part = self.job.start_images, None
@@ -122,11 +130,13 @@ class EditPasses(FlowPasses):
         if part:
             hashes = (sha256(pictures[0].tobytes()).hexdigest(), *hashes[1:])
         texts = self._texts(request)
-        read = [self.loaded.texts.read_with(text, pictures, hashes) for text in texts.values()]
+        read = []
+        if self.loaded.row.kind != "general":
+            read = [self.loaded.texts.read_with(text, pictures, hashes) for text in texts.values()]
         edit = Edit(frame, pictures, texts, read)
-        return Prompted(request.digest, edit, warnings=(*self._warnings(request), *small))
+        return Prompted(object(), edit, warnings=(*self._warnings(request), *small))
 
-    def run(self, group: Group, one: Pass, before: list[Image.Image] | None) -> list[Image.Image]:
+    def run(self, group: Group, sampling: Sampling, before: list[Image.Image]) -> list[Image.Image]:
         self.loaded.bring_denoiser()
         (edit,) = group.conditions
         rules, (width, height) = self.loaded.variant.references, edit.frame.size
@@ -134,9 +144,8 @@ class EditPasses(FlowPasses):
         call = pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
         # FLUX.1 Kontext takes only proportions from the size; the reference keeps its own.
         given: dict[str, Any] = {name: [text] for name, text in edit.texts.items()}
-        given |= {"max_area": width * height, "_auto_resize": False}
+        given |= {"max_area": width * height, AUTO_RESIZE: False}
         inputs = {name: value for name, value in given.items() if takes(call, name)}
         inputs |= {"image": edit.pictures if many else edit.pictures[0]}
-        read = self.loaded.texts.reader.answers(edit.read)
-        (drawn,) = self._call("edit", group, one, edit.frame.size, inputs, read)
-        return [edit.frame.release(drawn, one.size)]
+        (drawn,) = self._call("edit", group, sampling, edit.frame.size, inputs, edit.read)
+        return [edit.frame.release(drawn, sampling.size)]

@@ -9,22 +9,24 @@ import torch
 from PIL import Image
 
 from picowatch.engine.drawing.callbacks import FlowSteps
-from picowatch.engine.drawing.draw import Drawn, Group, Passes, Prompted
-from picowatch.engine.drawing.latents import as_picture, generators_for
+from picowatch.engine.drawing.draw import Denoising, Group, Prompted
+from picowatch.engine.drawing.latents import as_picture, generators_for, resized
 from picowatch.engine.drawing.preview import FlowPreview
 from picowatch.engine.drawing.step_cache import cached
+from picowatch.engine.drawing.work import Drawn
 from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
 from picowatch.engine.model.flow_samplers import scheduler_for
-from picowatch.engine.model.texts import SHORT, Encoded
-from picowatch.recipe.passes import Pass, passes_of
+from picowatch.engine.model.texts import Encoded, answer
+from picowatch.errors import RenderFailed
+from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 
 
-class FlowPasses(Passes):
-    """Passes with a transformer: conditions are an `Encoded`, and the results are pictures."""
+class FlowDenoising(Denoising):
+    """Denoising with a transformer: conditions are an `Encoded`, and the results are pictures."""
 
     def encode(self, request: ImageRequest) -> Prompted:
-        """Implement `Passes.encode`; images share a call only if no text has to be padded."""
+        """Implement `Denoising.encode`; images share a call only if no text has to be padded."""
         conditions: dict[str, Any] = {}
         for name, text in self._texts(request).items():
             prefix = name.removesuffix("prompt")
@@ -35,27 +37,26 @@ class FlowPasses(Passes):
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """Return the texts to encode: `prompt`, and with guidance `negative_prompt`."""
-        reader = self.loaded.texts.reader
-        texts = {"prompt": reader.preamble + (words(request.prompt) or reader.empty)}
-        negative = words(request.negative_prompt) or reader.empty
-        # A short family's pipeline has its own default.
-        if request.cfg_scale > 1 and (negative or reader is not SHORT):
+        reading = self.loaded.texts.reading
+        texts = {"prompt": reading.preamble + (words(request.prompt) or reading.empty)}
+        negative = words(request.negative_prompt) or reading.empty
+        row, able = self.loaded.row, "negative_prompt" not in self.loaded.row.lacks
+        # A pipeline without a row has its own default.
+        if request.cfg_scale > 1 and able and (negative or row.kind != "general"):
             texts["negative_prompt"] = negative
         return texts
 
-    def evaluations(self, request: ImageRequest) -> int:
-        """Implement `Passes.evaluations`: diffusers rounds the strength's share of the steps up."""
-        passes = passes_of(request)
-        return sum(one.steps - int(one.steps - one.steps * one.strength) for one in passes)
+    def steps(self, sampling: Sampling) -> int:
+        """Implement `Denoising.steps`: diffusers rounds the strength's share of the steps up."""
+        return sampling.steps - int(sampling.steps - sampling.steps * sampling.strength)
 
     def _warnings(self, request: ImageRequest) -> tuple[str, ...]:
         """Return a warning for each prompt that the text encoder does not read to its end."""
-        reader = self.loaded.texts.reader
-        if not reader.reads:
+        if not self.loaded.texts.reading.reads:
             return ()
         found: list[str] = []
         for name, text in self._texts(request).items():
-            tokens, most = reader.length(self.loaded.weights.parts, text)
+            tokens, most = self.loaded.texts.length(text)
             if tokens > most:
                 found.append(
                     f"The {name.replace('_', ' ')} has {tokens} tokens: its end was ignored, "
@@ -63,68 +64,81 @@ class FlowPasses(Passes):
                 )
         return tuple(found)
 
-    def run(self, group: Group, one: Pass, before: list[Image.Image] | None) -> list[Image.Image]:
+    def run(self, group: Group, sampling: Sampling, before: list[Image.Image]) -> list[Image.Image]:
         self.loaded.bring_denoiser()
-        if before:
-            start = list(map(self.job.enlarge_for_hires(group.requests[0]), before))
+        if hires := before and group.requests[0].hires:
+            start = [resized(picture, hires.upscaler, sampling.size) for picture in before]
         else:
             start = [canvas.picture for canvas in group.canvases if canvas]
-        if start and not one.strength:
+        if start and not sampling.strength:
             return start
-        kind, inputs = self._inputs(start, group, one)
-        return self._call(kind, group, one, one.size, _joined(group.conditions) | inputs)
+        kind, inputs = self._inputs(start, group, sampling)
+        return self._call(kind, group, sampling, sampling.size, _joined(group.conditions) | inputs)
 
     def _call(
         self,
         kind: str,
         group: Group,
-        one: Pass,
+        sampling: Sampling,
         size: tuple[int, int],
         inputs: dict[str, Any],
         read: Sequence[Any] = (),
     ) -> list[Image.Image]:
         """Call a pipeline for this size; texts that were `read` before are not encoded again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
+        call = pipeline_class(row, variant, kind).__call__
         steps = FlowSteps(
             self,
-            preview=FlowPreview(self.job.previewer, *size),
-            has_callback=takes(pipeline_class(row, variant, kind).__call__, "callback_on_step_end"),
+            preview=FlowPreview(
+                *(self.job.previewer, *size, self.loaded.vae), channels_last=row.channels_last
+            ),
+            has_callback=takes(call, "callback_on_step_end"),
         )
-        if one.steps != variant.defaults["steps"]:
-            inputs |= row.inputs_at_other_steps
-        own = self.loaded.weights.parts["scheduler"]
-        used = (one.name.casefold() for one in first.loras if one.weight)
-        if row.lightning and any("lightning" in name for name in used):
-            own = own.from_config(own.config, **row.lightning)
-        scheduler = scheduler_for(first.sampler, own)
-        pipeline = self.loaded.weights.pipeline(kind, transformer=steps, scheduler=scheduler)
+        guidance = guidance_inputs(row, variant, first, self.steps(sampling))
+        inputs |= {name: value for name, value in guidance.items() if takes(call, name)}
+        if sampling.steps != variant.defaults["steps"] and takes(call, "intermediate_timesteps"):
+            # Sana-Sprint's noise level between two steps; with more or fewer it is refused.
+            inputs["intermediate_timesteps"] = None
+        pipeline = self.loaded.parts.pipeline(
+            kind, transformer=steps, scheduler=steps.watched(self._scheduler(first))
+        )
         if read:
             # Called for the prompt, then for the negative one: text encoders need not be in memory,
             # and encode each text with its pictures once.
             answers = iter(read)
             pipeline.encode_prompt = lambda *_, **__: next(answers)
+        elif self.loaded.texts.reading.answers:
+            inputs = answer(self.loaded.texts.reading, pipeline, inputs)
+        if not (variant.references and variant.references.alone):
+            inputs |= {"width": size[0], "height": size[1], **row.inputs}
         with cached(steps, self.loaded.denoiser) if self.job.cached else nullcontext():
             found: torch.Tensor = pipeline(
                 **inputs,
                 **steps.inputs(),
-                **row.inputs,
-                **guidance_inputs(row, variant, first),
-                width=size[0],
-                height=size[1],
-                num_inference_steps=one.steps,
+                num_inference_steps=sampling.steps,
                 # New ones in each pass, as in A1111.
                 generator=generators_for(group.requests, self.job.device),
                 output_type="pt",
                 return_dict=False,
             )[0]
-        return list(map(as_picture, found.float()))
+        pictures = list(map(as_picture, found.float()))
+        _check_size(pictures[0].size, size, first.checkpoint)
+        return pictures
 
-    def decode(self, result: list[Image.Image]) -> list[Drawn]:
-        """Implement `Passes.decode`; the pipelines have decoded already."""
-        return list(map(Drawn, result))
+    def _scheduler(self, request: ImageRequest) -> Any:
+        """Return the scheduler of the recipe's sampler; Lightning LoRAs change its schedule."""
+        own, lightning = self.loaded.parts.by_name["scheduler"], self.loaded.row.lightning
+        used = (lora.name.casefold() for lora in request.loras if lora.weight)
+        if lightning and any("lightning" in name for name in used):
+            own = own.from_config(own.config, **lightning)
+        return scheduler_for(request.sampler, own)
+
+    def decode(self, results: list[Image.Image]) -> list[Drawn]:
+        """Implement `Denoising.decode`; the pipelines have decoded already."""
+        return list(map(Drawn, results))
 
     def _inputs(
-        self, start: list[Image.Image], group: Group, one: Pass
+        self, start: list[Image.Image], group: Group, sampling: Sampling
     ) -> tuple[str, dict[str, Any]]:
         """Return the kind of pipeline for a pass, and its arguments for start images and masks.
 
@@ -136,8 +150,8 @@ class FlowPasses(Passes):
         masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
         able = partial(pipeline_class, self.loaded.row, self.loaded.variant)
         if not masks and able("image") is None:
-            masks = [Image.new("L", one.size, "white")] * len(start)
-        inputs: dict[str, Any] = {"image": start, "strength": one.strength}
+            masks = [Image.new("L", sampling.size, "white")] * len(start)
+        inputs: dict[str, Any] = {"image": start, "strength": sampling.strength}
         if masks and able("mask"):
             return "mask", inputs | {"mask_image": masks}
         return "image", inputs
@@ -160,3 +174,12 @@ def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:
         else:
             joined[name] = [entry for entries in values for entry in entries]
     return joined
+
+
+def _check_size(drawn: tuple[int, int], size: tuple[int, int], checkpoint: str) -> None:
+    """Raise RenderFailed if a pipeline without a row drew one of its own few sizes instead."""
+    if drawn != size:
+        made, asked = (f"{width}x{height}" for width, height in (drawn, size))
+        raise RenderFailed(
+            f"{checkpoint}'s pipeline drew {made} instead of {asked}.", f"Write 'size: {made}'."
+        )

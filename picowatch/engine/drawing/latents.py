@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
 from PIL import Image
 from torch.nn import functional
 
 from picowatch.engine.model.vae import LATENT_CHANNELS, LATENT_FACTOR
+from picowatch.engine.private import renew_group_offloading
 from picowatch.errors import RenderFailed
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.request import ImageRequest
 
-# Returns an RGB picture in another size.
-Enlarge = Callable[[Image.Image], Image.Image]
 # Above this cosine A1111 takes two noises as equal, and does not divide by the angle between them.
 _PARALLEL = 0.9995
 
@@ -82,7 +80,7 @@ def slerp(start: torch.Tensor, goal: torch.Tensor, share: float) -> torch.Tensor
     "Animating rotation with quaternion curves", K. Shoemake, https://doi.org/10.1145/325334.325242,
     for the vectors along the second axis, as A1111 has it: one for each channel and column.
     """
-    lengths = (one / one.norm(dim=1, keepdim=True) for one in (start, goal))
+    lengths = (noise / noise.norm(dim=1, keepdim=True) for noise in (start, goal))
     cosine = torch.linalg.vecdot(*lengths, dim=1)
     if cosine.mean() > _PARALLEL:
         return start
@@ -153,9 +151,7 @@ def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
 
 def _change_type(vae: Any, dtype: torch.dtype) -> None:
     vae.to(dtype)
-    # With group offloading, diffusers has copies of the weights. After changes of its own it renews
-    # them by this private function; there is no public one.
-    _maybe_remove_and_reapply_group_offloading(vae)
+    renew_group_offloading(vae)
 
 
 # A1111's names (modules/shared_items.py, latent_upscale_modes).
@@ -169,16 +165,23 @@ _LATENT: dict[str, dict[str, Any]] = {
 }
 
 
-def upscale(
-    vae: Any, latents: torch.Tensor, upscaler: str, size: tuple[int, int], enlarge: Enlarge
-) -> torch.Tensor:
+# A1111's names for resizing pixels for the second pass without a model.
+_RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+
+
+def resized(picture: Image.Image, upscaler: str, size: tuple[int, int]) -> Image.Image:
+    """Return a picture in this size; by Lanczos where a model has enlarged it before."""
+    return picture.resize(size, _RESAMPLING.get(upscaler, Image.Resampling.LANCZOS))
+
+
+def upscale(vae: Any, latents: torch.Tensor, upscaler: str, size: tuple[int, int]) -> torch.Tensor:
     """Return the images' latents for a picture of this width and height.
 
     Latent upscalers resize the latents themselves: fast, and blurred or blocky until the second
-    pass redraws them. The others decode, `enlarge` the pixels, and encode again.
+    pass redraws them. The others decode, enlarge the pixels, and encode again.
     """
     if upscaler in _LATENT:
         sides = (size[1] // LATENT_FACTOR, size[0] // LATENT_FACTOR)
         return functional.interpolate(latents, size=sides, **_LATENT[upscaler])
-    larger = map(enlarge, decode(vae, latents))
+    larger = (resized(picture, upscaler, size) for picture in decode(vae, latents))
     return torch.cat([encode(vae, each, latents.device) for each in larger])

@@ -1,7 +1,6 @@
 """Masks that words find in start images: found once for each picture, and kept for later images."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections import OrderedDict
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +8,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from picowatch.engine.drawing.canvas import Canvas, Size, decoded, read_canvas, redrawn_area
-from picowatch.engine.drawing.draw import Drawn
-from picowatch.engine.drawing.finishing import Finishing, NetworkOf
+from picowatch.engine.drawing.networks import Networks
+from picowatch.engine.drawing.work import Drawn, Work
 from picowatch.engine.protocol import Place, RgbPicture
 from picowatch.files.pictures import decode_picture
 from picowatch.recipe.messages.problems import shown
@@ -34,51 +33,61 @@ class Mask(NamedTuple):
 
 
 class Masks:
-    """Finds the masks of requests with the networks that `network_of` returns."""
+    """Finds the masks of requests, and keeps them for later images."""
 
-    def __init__(self, network_of: NetworkOf, start_images: Path | None) -> None:
-        self._network_of, self._start_images = network_of, start_images
-        self._kept = lru_cache(_KEPT)(self._found)
+    def __init__(self, networks: Networks, start_images: Path | None) -> None:
+        self._networks, self._start_images = networks, start_images
+        self._kept: OrderedDict[object, Mask] = OrderedDict()
 
     def canvas_of(self, request: ImageRequest, size: Size) -> Canvas | None:
         """Return the request's start image, and its painted or found mask, in another size."""
         mask = self._of(request).picture if request.found_mask else None
         return read_canvas(self._start_images, request, size, mask)
 
-    def search(self, batch: Sequence[ImageRequest], finishing: Finishing) -> None:
-        """Find the masks of a batch."""
-        for request in batch:
-            if request.found_mask:
-                with finishing.timed("find"):
-                    self._of(request)
+    def search(self, work: Work) -> None:
+        """Find the masks of a batch; a picture in which nothing is found is not drawn."""
+        work.masks = "found"
+        work.begin("find", len(work.requests))
+        with work.timed("find"):
+            for at, request in enumerate(work.requests):
+                if not self._of(request).places:
+                    work.pictures[at] = self._as_it_is(request)
+                work.step()
 
-    def around(
-        self, batch: Sequence[ImageRequest], draw: Callable[[list[ImageRequest]], list[Drawn]]
-    ) -> list[Drawn]:
-        """Return a batch that `draw` draws, but for pictures in which nothing was found."""
-        left = [one for one in batch if self._redraws(one)]
-        drawn = iter(draw(left) if left else ())
-        pictures = (next(drawn) if self._redraws(one) else self._as_it_is(one) for one in batch)
-        return [self._told(*pair) for pair in zip(batch, pictures, strict=True)]
-
-    def _redraws(self, request: ImageRequest) -> bool:
-        return not request.found_mask or bool(self._of(request).places)
+    def tell(self, work: Work) -> None:
+        """Add what was found to the pictures once all are there, and the masks that are shown."""
+        if work.masks != "found" or None in work.pictures:
+            return
+        work.masks = "told"
+        for at, request in enumerate(work.requests):
+            work.pictures[at] = self._told(request, work.picture(at))
 
     def _of(self, request: ImageRequest) -> Mask:
         wanted = request.found_mask
         assert wanted
         model = wanted.model, request.mask_finder_hash
-        return self._kept(*request.masked, wanted.find, wanted.confidence, *model)
+        key = (*request.masked, wanted.find, wanted.confidence, *model)
+        if key not in self._kept:
+            self._kept[key] = self._found(request, wanted)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
-    def _found(
-        self, path: str, digest: str, phrase: str, confidence: float, model: str, sha256: str
-    ) -> Mask:
+    def _found(self, request: ImageRequest, wanted: Find) -> Mask:
+        path, digest = request.masked
         picture = decoded(decode_picture, self._start_images, digest, path)
-        network = self._network_of("segmentation", model, sha256)
-        places, mask = network.search(picture, phrase, confidence)
+        places, mask = self._networks.use(
+            "segmentation",
+            wanted.model,
+            request.mask_finder_hash,
+            lambda finder, halvings: finder.search(
+                picture, wanted.find, wanted.confidence, halvings
+            ),
+        )
         file = BytesIO()
         Image.fromarray(mask >= HALF).save(file, "PNG")
-        return Mask(tuple(Place("mask", *one) for one in places), file.getvalue())
+        return Mask(tuple(Place("mask", *place) for place in places), file.getvalue())
 
     def _as_it_is(self, request: ImageRequest) -> Drawn:
         """Return the start image, or the first reference, in the size of the request."""
@@ -90,9 +99,8 @@ class Masks:
 
     def _told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Add what was found to a picture, and the mask if the request wants to see it."""
-        if (wanted := request.found_mask) is None:
-            return drawn
-        mask = self._of(request)
+        wanted, mask = request.found_mask, self._of(request)
+        assert wanted
         drawn = drawn._replace(places=mask.places)
         if not wanted.preview:
             return drawn

@@ -8,17 +8,20 @@ from time import monotonic
 from typing import Any
 
 import torch
+from torch.nn.functional import pixel_shuffle
 
 from picowatch.engine.model.vae import LATENT_FACTOR
 from picowatch.engine.protocol import OnPreview, RgbPicture
-from picowatch.families import DEMO, DEMO_WIDTH, Family
+from picowatch.families import DEMO_WIDTH
+from picowatch.families.row import DEMO, Family
 
 # The factors of each latent channel for red, green and blue, from -1 to 1, and three constants.
 # From ComfyUI at a125cd8, comfy/latent_formats.py, `latent_rgb_factors` of the classes SD15, SDXL,
 # SD3, Flux and Wan21; comfy/supported_models.py has the families of each. The keys are in the rows
 # of `picowatch.families`; other families have no preview. The demo model's VAE has its own latents:
 # its factors were fitted to drawings by ridge regression, and explain 73 % of the colours of 8x8
-# pixels.
+# pixels. FLUX.2's are for latents that are not normalised; fitted to photos, they explain 57 % of
+# the colours of others.
 COLOURS = {
     family: torch.tensor([float(number) for number in numbers.split()]).view(-1, 3)
     for family, numbers in {
@@ -50,6 +53,17 @@ COLOURS = {
             -.0412  .0267 -.1364  -.1293  .0740  .1636   .0680  .3019  .1128   .0032  .0581  .0639
             -.1251  .0927  .1699   .0060 -.0633  .0005   .3477  .2275  .2950   .1984  .0913  .1861
             -.1835 -.0868 -.3360
+        """,
+        "flux2": """
+            -.0409 -.0176 -.0182  -.0096 -.0260  .0186  -.0237  .0071  .0650   .2120  .2636  .3129
+            -.0062 -.0453 -.0478  -.0171 -.0105 -.0411  -.0706  .1246 -.0479   .0054  .0035  .0060
+            -.2939 -.2517 -.1832  -.0023 -.0428 -.0606   .0022 -.0104 -.0270   .0767 -.0043 -.1288
+             .0284  .0276  .0361  -.0163 -.0362 -.0355   .0140  .0395  .0384  -.0434  .0087  .0143
+             .0173  .0120  .0034   .0428  .0035 -.0351  -.0065 -.0220 -.0121   .0594 -.0372 -.0003
+            -.0288 -.0076  .0088   .0314  .0248  .0155   .0021  .0137 -.0281   .0176  .0158  .0248
+            -.0156  .0287  .0200   .0155 -.0186 -.0589  -.0105 -.0285  .0009  -.0255 -.0022  .0062
+            -.0279 -.0362 -.0191  -.0674 -.0085  .0217   .0042 -.0028 -.0152   .0240 -.0009 -.0008
+             .0126 -.0653 -.1628
         """,
         DEMO: """
              .2486  .1663  .2076  -.4898 -.2013  .2605  -.1255  .1265 -.1159  -.1343  .2653  .2863
@@ -126,8 +140,17 @@ class FlowPreview:
     https://arxiv.org/abs/2210.02747, section 4.1).
     """
 
-    def __init__(self, previewer: Previewer, width: int, height: int) -> None:
-        self._previewer = previewer
+    def __init__(
+        self,
+        previewer: Previewer,
+        width: int,
+        height: int,
+        vae: Any = None,
+        *,
+        channels_last: bool = False,
+    ) -> None:
+        self._previewer, self._normaliser = previewer, getattr(vae, "bn", None)
+        self._channels_last = channels_last
         self._side = (height // LATENT_FACTOR, width // LATENT_FACTOR)
         self._before: tuple[torch.Tensor, int] | None = None
 
@@ -143,9 +166,21 @@ class FlowPreview:
             self._previewer.show_latents(self._unpacked(now - sigma * velocity))
 
     def _unpacked(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return channels x height x width, from rows of 2x2 patches or from frames, too."""
-        if latents.ndim == 2:
-            height, width = (side // 2 for side in self._side)
-            patches = latents.view(height, width, -1, 2, 2).permute(2, 0, 3, 1, 4)
-            return patches.reshape(-1, 2 * height, 2 * width)
-        return latents[:, 0] if latents.ndim == 4 else latents
+        """Return channels x height x width, from rows of 2x2 patches or from frames, too.
+
+        FLUX.2's patches are normalised by the statistics in its VAE; in Ideogram's, the channels of
+        a place are together.
+        """
+        if latents.ndim == 4:
+            return latents[:, 0]
+        bn, are_rows = self._normaliser, latents.ndim == 2
+        if are_rows:
+            latents = latents.T.reshape(-1, *(side // 2 for side in self._side))
+        if bn is not None:
+            mean, variance = (
+                each.float().view(-1, 1, 1) for each in (bn.running_mean, bn.running_var)
+            )
+            latents = latents * (variance + bn.eps).sqrt() + mean
+        if self._channels_last:
+            latents = latents.view(4, -1, *latents.shape[1:]).transpose(0, 1).flatten(0, 1)
+        return pixel_shuffle(latents, 2) if are_rows or bn is not None else latents

@@ -1,332 +1,256 @@
-"""Renders pictures in this process: a batch's way from requests to pixels."""
+"""Renders pictures in this process: walks the passes of a batch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import partial
+from typing import Any
 
 import torch
 
-from picowatch.catalog import Catalog, Kind
-from picowatch.engine.drawing.callbacks import raise_if
-from picowatch.engine.drawing.canvas import Canvas, Size, picture_warnings
+from picowatch.catalog import Catalog
+from picowatch.engine.drawing.accelerator import Accelerator
+from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
-from picowatch.engine.drawing.detail import Part, canvases_of, redrawn
-from picowatch.engine.drawing.draw import Drawn, Interrupted, Job, Passes, draw, timed
-from picowatch.engine.drawing.edit import EditPasses
-from picowatch.engine.drawing.finishing import (
-    Finishing,
-    bytes_of_finder,
-    given_picture,
-    read_network,
-)
-from picowatch.engine.drawing.flow import FlowPasses
+from picowatch.engine.drawing.copies import given_picture, resize
+from picowatch.engine.drawing.denoising import denoising_with
+from picowatch.engine.drawing.detail import Details
+from picowatch.engine.drawing.draw import Drawing, Job
+from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hires
 from picowatch.engine.drawing.masks import Masks
+from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.preview import Previewer
 from picowatch.engine.drawing.step_cache import need_cache_dit
-from picowatch.engine.drawing.unet import UnetPasses, seamless
+from picowatch.engine.drawing.work import Drawn, Interrupted, Work
 from picowatch.engine.failures import SMALLER, out_of_memory
-from picowatch.engine.model.compile import Compiled
-from picowatch.engine.model.devices import (
-    Target,
-    choose_target,
-    compute_exactly,
-    precision_name,
-)
-from picowatch.engine.model.graphs import Graphed
-from picowatch.engine.model.loaded import Loaded
-from picowatch.engine.model.measures import free_bytes, held_memory, room_on
-from picowatch.engine.model.memory import (
-    FULL,
-    TILED,
-    MemoryLadder,
-    Rung,
-    Weights,
-    shrink_warning,
-    shrunken,
-)
+from picowatch.engine.model.cache import Cache
+from picowatch.engine.model.devices import choose_target, compute_exactly, precision_name
+from picowatch.engine.model.measures import CARDS, empty_cache, free_bytes, held_memory, room_on
+from picowatch.engine.model.memory import FULL, TILED, MemoryLadder, Rung, shrink_warning
 from picowatch.engine.model.verify import verified
-from picowatch.engine.networks.preprocess import Pixels, guess_depth
-from picowatch.engine.protocol import (
-    CompileState,
-    EngineOptions,
-    OnPreview,
-    OnStep,
-    RenderedImage,
-    unseen,
-)
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage, unseen
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.recipe.passes import PassKind, passes_of
+from picowatch.recipe.request import ImageRequest
 
-_KEPT = 4  # networks that do not draw
+
+class _Batch(Work):
+    """A batch with what the sampler gave before it is decoded, and what was found of details."""
+
+    drawing: Drawing | None = None
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.details: list[Details] = []
 
 
 class Renderer:
-    """Renders batches one after the other; the last checkpoint stays in memory."""
+    """Renders batches one after the other; what was read stays in memory while it has room."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
-        self._target = choose_target(options.device, options.precision, options.ordinal)
+        target = self._target = choose_target(options.device, options.precision, options.ordinal)
         all_bits = options.precision == "float32"
         self._algorithms = partial(compute_exactly, all_bits=all_bits)
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         opened = partial(verified, catalog)
-        self._checkpoints = Checkpoints(opened, self._target)
-        self._network_of = lru_cache(_KEPT)(partial(read_network, opened, self._target_for))
-        self._finder_bytes = cache(partial(bytes_of_finder, opened, self._target))
-        self._finders_fit, self._beside = True, 0  # on the card, and the bytes of those there
-        self._masks = Masks(self._network_of, self._start_images)
+        self._kept = Cache(
+            partial(free_bytes, target.device),
+            self._give_back,
+            is_shared=target.device.type not in CARDS,
+        )
+        self._checkpoints = Checkpoints(opened, target, self._kept)
+        self._networks = Networks(opened, target, self._kept)
+        self._masks = Masks(self._networks, self._start_images)
         self._previewer = Previewer(on_preview, options.preview_seconds)
-        device = self._target.device
-        self._compile, self._cache = options.compile, options.cache
-        self._on_card = device.type == "cuda"
-        self._graphs = options.graphs and self._on_card
-        self._ladder = MemoryLadder(options.memory, partial(room_on, device))
+        self._accelerator = Accelerator(options, target.device)
+        self._ladder = MemoryLadder(options.memory, partial(room_on, target.device))
+        self._passes: dict[PassKind, Callable[[_Batch], Iterator[int]]] = {
+            "find": self._find,
+            "draw": partial(self._sample, number=0),
+            "enlarge": self._enlarge,
+            "hires": partial(self._sample, number=1),
+            "detail": self._draw_details,
+            "upscale": partial(enlarge, self._networks),
+            "cutout": partial(cut_out, self._networks),
+            "resize": resize,
+        }
 
     @torch.inference_mode()
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_step: OnStep,
+        on_progress: OnProgress,
         interrupted: Interrupted = lambda: False,
-    ) -> list[RenderedImage]:
-        """Return the pictures of a batch in its order; its images have one `batch_key`.
+    ) -> Iterator[RenderedImage]:
+        """Yield the pictures of a batch in its order; its images have one `batch_key`.
 
-        Raises EngineStopped once `interrupted` returns True, RenderFailed, or any other error.
+        Each pass is tried again by itself when memory runs out: nothing that a pass gave is made
+        again because a later one failed. Raises EngineStopped once `interrupted` returns True,
+        RenderFailed, or any other error.
         """
-        if not batch[0].draws:
-            return self._render_on(FULL, batch, on_step, interrupted)
-        failure = ""
-        for rung in self._rungs(batch):
+        work = _Batch(batch, on_progress, interrupted)
+        self._begin(work)
+        done: Iterator[int] = iter(range(len(batch)))
+        for part in passes_of(batch[0])[:-1]:  # the daemon writes
+            for _ in done:  # of the pass before
+                pass
+            done = self._passes[part.kind](work)
+        for at in done:
+            yield self._rendered(work, at)
+            work.pictures[at] = None
+
+    def _begin(self, work: _Batch) -> None:
+        """Take the start images of a batch that draws no whole pictures, and place its finders."""
+        first = work.requests[0]
+        if not first.draws or first.only_details:
+            for at, request in enumerate(work.requests):
+                given = given_picture(request, self._start_images)
+                work.pictures[at] = given._replace(batch_size=0) if first.draws else given
+        finders: set[tuple[str, str]] = set()
+        for request in work.requests:
+            finders.update(request.files_of("segmentation").items())
+        taken = (sum(self._networks.bytes_of("segmentation", *finder)) for finder in finders)
+        size = max(taken, default=0)
+        if size and first.draws:
+            sizes, images = self._checkpoints.sizes(first), len(work.requests)
+            rung = next(self._ladder.rungs(first, sizes, images))
+            fits = self._ladder.leaves_room(rung, first, sizes, images, size)
+            self._networks.place_finders(fits)
+
+    def _find(self, work: _Batch) -> Iterator[int]:
+        """Find masks before the pictures are drawn, details afterwards."""
+        with self._algorithms(exact=work.requests[0].exact):
+            if work.requests[0].found_mask and work.masks == "unknown":
+                self._masks.search(work)
+                self._masks.tell(work)
+            else:
+                work.details.append(Details(len(work.details)))
+                work.details[-1].find(self._networks, work)
+        yield from range(len(work.requests))
+
+    def _sample(self, work: _Batch, number: int) -> Iterator[int]:
+        """Run the sampler for the pictures that are not there yet; after the last run decode."""
+        left = [at for at, picture in enumerate(work.pictures) if picture is None]
+        if left:
+            drawing = work.drawing = work.drawing or Drawing([work.requests[at] for at in left])
+            drawn = self._drawn(drawing, number, work)
+            for at, picture, smaller in zip(left, drawn, drawing.requests, strict=False):
+                told = shrink_warning(work.requests[at], smaller)
+                work.pictures[at] = picture._replace(warnings=(*picture.warnings, *told))
+        self._masks.tell(work)
+        yield from range(len(work.requests))
+
+    def _enlarge(self, work: _Batch) -> Iterator[int]:
+        """Enlarge what the first run of hires drew, if anything was drawn."""
+        if drawing := work.drawing:
+            first = drawing.requests[0]
+            with self._algorithms(exact=first.exact), self._checkpoints.in_use(first):
+                drawing.enlarge(partial(enlarged_for_hires, self._networks, first, work))
+        yield from range(len(work.requests))
+
+    def _draw_details(self, work: _Batch) -> Iterator[int]:
+        """Draw what was found in the pictures again."""
+        details = work.details[-1]
+        if details.parts:
+            drawing = Drawing([part.request for part in details.parts], details.canvas_of)
+            with work.timed_as("detail"):
+                details.paste(self._drawn(drawing, 0, work), work)
+        yield from range(len(work.requests))
+
+    def _drawn(self, drawing: Drawing, number: int, work: Work) -> list[Drawn]:
+        """Run the sampler on the first rung of the memory ladder that is enough.
+
+        Returns the pictures after the last run, [] before.
+        """
+        before, failure = drawing.requests, ""
+        shrunk = drawing.rung.shrunk if drawing.rung else 0
+        for rung in self._rungs(drawing, number):
+            drawing.shrink(before, number, rung.shrunk - shrunk)
             try:
-                images = self._render_on(rung, batch, on_step, interrupted)
+                return self._drawn_on(rung, drawing, number, work)
             # The classes of out-of-memory errors differ by device and version of torch.
             except Exception as error:
                 failure = out_of_memory(error)
                 if not failure:
                     raise
-            else:
-                tiled = any(one.memory_rung == TILED.name for one in images)
-                self._ladder.worked(batch[0], TILED if tiled else rung)
-                return images
-        remedy = SMALLER if batch[0].shrink_to_fit else f"{SMALLER[:-1]}, or shrink_to_fit: true."
+        remedy = SMALLER if before[0].shrink_to_fit else f"{SMALLER[:-1]}, or shrink_to_fit: true."
         raise RenderFailed(f"{failure} No memory-saving level was enough.", remedy)
 
-    def _rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
+    def _rungs(self, drawing: Drawing, number: int) -> Iterator[Rung]:
         """Yield the ladder's rungs, each again if releasing other models made room.
 
         Memory is released here, not where it ran out: the traceback keeps the tensors alive.
         """
-        request = batch[0]
-        weights = self._checkpoints.weights(request)
-        for rung in self._ladder.rungs(request, weights, len(batch)):
+        request, images = drawing.requested[0], 1 if drawing.are_details else len(drawing.requests)
+        sizes = self._checkpoints.sizes(request)
+        rungs = [*self._ladder.rungs(request, sizes, images)]
+        if drawing.rung in rungs:  # on which the first run worked
+            rungs = rungs[rungs.index(drawing.rung) :]
+        for rung in rungs:
+            self._checkpoints.make_room(request, self._ladder.peak(rung, request, sizes, images))
             yield rung
-            self._network_of.cache_clear()
             if self._checkpoints.forget_others(request):
-                self._checkpoints.give_memory_back()
+                self._kept.give_back()
                 yield rung
-            self._checkpoints.give_memory_back()
+            self._kept.give_back()
 
-    def _make_way(self, rung: Rung, batch: Sequence[ImageRequest]) -> None:
-        """Keep finders on a card only where they leave a batch its room, else in main memory."""
-        first = batch[0]
-        sizes = [self._finder_bytes(*one) for request in batch for one in request.finders.items()]
-        size = max(sizes, default=self._beside)
-        if not size:
-            return
-        weights = self._checkpoints.weights(first) if first.draws else Weights()
-        fits = self._ladder.leaves_room(rung, first, weights, len(batch), size)
-        if not first.draws:  # a checkpoint may still be there
-            fits = fits and (size <= self._beside or size <= free_bytes(self._target.device))
-        if fits != self._finders_fit:
-            self._network_of.cache_clear()
-            self._checkpoints.give_memory_back()
-        self._finders_fit, self._beside = fits, size if fits else 0
-
-    def _target_for(self, kind: Kind) -> Target:
-        """Return where a network that does not draw computes."""
-        if kind != "segmentation" or self._finders_fit:
-            return self._target
-        return replace(self._target, device=torch.device("cpu"), flow_dtype=torch.float32)
-
-    def _render_on(
-        self,
-        rung: Rung,
-        requested: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Interrupted,
-    ) -> list[RenderedImage]:
-        """Render the batch on one rung, from the first step to the last.
-
-        Given pictures that are only finished need no checkpoint.
-        """
-        batch = [shrunken(request, rung.shrunk) for request in requested]
-        first = batch[0]
-        self._make_way(rung, batch)
-        finishing = Finishing(self._network_of, batch, on_step, interrupted)
-        if first.draws:
-            drawing = partial(self._drawn, rung, finishing=finishing)
-            draw = self._given if first.only_details else drawing
-            with self._algorithms(exact=first.exact):
-                self._masks.search(batch, finishing)
-            drawn = self._masks.around(batch, draw)
-            drawn = self._with_details(rung, batch, drawn, finishing)
-        else:
-            drawn = self._given(batch)
-        with self._algorithms(exact=first.exact):
-            drawn = finishing.finished(drawn)
-        timings = {phase: seconds / len(batch) for phase, seconds in finishing.timings.items()}
-        device, memory = self._target.name, held_memory()
-        finished = [
-            one._replace(
-                rung=one.rung or rung.name,
-                warnings=(
-                    *one.warnings,
-                    *picture_warnings(self._start_images, request),
-                    *shrink_warning(request, smaller),
-                ),
-            )
-            for one, request, smaller in zip(drawn, requested, batch, strict=True)
-        ]
-        return [one.as_rendered(device, timings, memory) for one in finished]
-
-    def _drawn(
-        self,
-        rung: Rung,
-        batch: Sequence[ImageRequest],
-        finishing: Finishing,
-        canvas_of: Callable[[ImageRequest, Size], Canvas | None] | None = None,
-    ) -> list[Drawn]:
-        """Return the pictures before they are finished.
-
-        `canvas_of` returns the canvases of parts of pictures that were made in this batch.
-        """
-        first = batch[0]
+    def _drawn_on(self, rung: Rung, drawing: Drawing, number: int, work: Work) -> list[Drawn]:
+        """Run the sampler on one rung; after the last run return the pictures."""
+        first = drawing.requests[0]
         if first.step_cache:
             need_cache_dit()
-        loaded = self._loaded(first, rung, finishing.timings)
+        loaded = self._checkpoints.ready(first, rung, work.timings)
+        self._previewer.follow(loaded.row, loaded.denoiser)
+        accelerated = self._accelerator.of(loaded, first, rung)
         job = Job(
             self._target.device,
             self._start_images,
-            finishing.drawn,
-            finishing.interrupted,
-            finishing.timings,
+            work.interrupted,
+            work.timings,
             self._previewer,
-            self._guess_depth,
-            canvas_of or self._masks.canvas_of,
-            finishing.for_hires,
+            self._networks.depth_of,
+            drawing.canvas_of or self._masks.canvas_of,
             alone=rung.tiled or first.exact or first.step_cache,
-            instead=self._instead(loaded, first, rung),
+            accelerated=accelerated,
             # Layers that are moved one by one are expected in the order of the first step.
             cached=first.step_cache and rung.place != "layers",
         )
-        drawn = self._draw(loaded, batch, job)
-        unable = loaded.compiled.failure if loaded.compiled else ""
-        compiled: CompileState = isinstance(job.instead, Compiled) and not unable
-        if isinstance(job.instead, Graphed) and job.instead.replayed:
-            compiled = "graph"
-        warnings = (*loaded.lora_warnings, *([unable] if unable else []))
+        sizes = self._checkpoints.sizes(first)
+        most = self._ladder.at_once(rung, first, sizes) if drawing.are_details else 0
+        exact, in_use = self._algorithms(exact=first.exact), self._checkpoints.in_use(first)
+        with exact, in_use, denoising_with(loaded, job, first) as denoising:
+            drawing.encode(denoising)
+            drawing.run(denoising, number, work, most)
+            is_last = number == drawing.last_run
+            drawn = drawing.decoded(denoising) if is_last else []
+            if first.hires_upscaler_hash and not is_last:
+                drawing.decode_between(denoising)
+        drawing.rung = rung
+        tiled = loaded.vae.use_tiling and not rung.tiled
+        if is_last:
+            self._ladder.worked(drawing.requested[0], TILED if tiled else rung)
+        warnings = (*loaded.lora_warnings, *self._accelerator.warnings(loaded))
         if first.step_cache and not job.cached:
             warnings += ("step_cache had no effect, because memory is short.",)
         return [
-            one._replace(
+            picture._replace(
                 precision=precision_name(loaded.denoiser.dtype),
-                compiled=compiled,
-                rung=TILED.name if loaded.vae.use_tiling and not rung.tiled else rung.name,
-                warnings=(*warnings, *one.warnings),
+                compiled=self._accelerator.state(loaded, accelerated),
+                rung=TILED.name if tiled else rung.name,
+                warnings=(*warnings, *picture.warnings),
             )
-            for one in drawn
+            for picture in drawn
         ]
 
-    def _given(self, batch: Sequence[ImageRequest]) -> list[Drawn]:
-        """Return the start images as if they had been drawn."""
-        given = [given_picture(request, self._start_images) for request in batch]
-        return [one._replace(batch_size=0) for one in given] if batch[0].draws else given
+    def _rendered(self, work: Work, at: int) -> RenderedImage:
+        """Return a finished picture as the daemon gets it."""
+        drawn, request = work.picture(at), work.requests[at]
+        warnings = (*drawn.warnings, *picture_warnings(self._start_images, request))
+        drawn = drawn._replace(rung=drawn.rung or FULL.name, warnings=warnings)
+        return drawn.as_rendered(self._target.name, work.timings_of(at), held_memory())
 
-    def _with_details(
-        self,
-        rung: Rung,
-        batch: Sequence[ImageRequest],
-        drawn: list[Drawn],
-        finishing: Finishing,
-    ) -> list[Drawn]:
-        """Return the pictures, with the things in them drawn again that the requests name."""
-
-        def draw(parts: Sequence[Part]) -> list[Drawn]:
-            canvas_of = canvases_of(parts)
-            requests, found = [part.request for part in parts], list[Drawn]()
-            most = self._at_once(rung, requests)
-            for at in range(0, len(parts), most):
-                finishing.goes_on()
-                found += self._drawn(rung, requests[at : at + most], finishing, canvas_of)
-            return found
-
-        with finishing.timed_as("detail"), self._algorithms(exact=batch[0].exact):
-            return redrawn(batch, drawn, self._network_of, finishing, draw)
-
-    def _at_once(self, rung: Rung, requests: Sequence[ImageRequest]) -> int:
-        """Return how many parts are drawn in one call: all that a card has room for."""
-        most, weights = len(requests), self._checkpoints.weights(requests[0])
-        while most > 1 and not self._ladder.leaves_room(
-            rung, requests[0], weights, most, self._beside
-        ):
-            most = -(-most // 2)
-        return most
-
-    def _guess_depth(self, picture: Pixels, use: ControlUse) -> Pixels:
-        return guess_depth(self._network_of("depth", use.depth, use.depth_hash), picture)
-
-    def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
-        """Return the checkpoint with this image's VAE and ControlNets, and exactly its LoRAs."""
-        loaded = self._checkpoints.held(request, rung.place)
-        if loaded is None:
-            with timed(timings, "load"):
-                loaded = self._checkpoints.load(request, rung.place)
-        loaded.use_loras(request.loras)
-        loaded.vae.enable_slicing()  # sixteen large pictures at once fit no card
-        # Tiles of a VAE cannot continue at the opposite edge.
-        loaded.vae.seamless = request.tiling
-        tiled = rung.tiled and not request.tiling
-        (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()
-        self._previewer.follow(loaded.row, loaded.denoiser)
-        return loaded
-
-    def _instead(
-        self, loaded: Loaded, request: ImageRequest, rung: Rung
-    ) -> Compiled | Graphed | None:
-        """Return what computes in the denoiser's place, None if nothing can."""
-        if rung != FULL:
+    def _give_back(self) -> None:
+        """Return the memory of graphs and of what was forgotten to the device."""
+        for loaded in self._kept.values("checkpoint"):
             loaded.forget_graphs()
-        if rung != FULL or request.exact or request.tiling or request.step_cache:
-            return None
-        changed = request.loras or request.control or request.quantize
-        # On a card, diffusers compiles a third of a UNet, which becomes slower.
-        if self._compile and not changed and not (self._on_card and loaded.row.kind == "unet"):
-            if loaded.compiled is None:
-                key, device = request.checkpoint_hash, self._target.device
-                loaded.compiled = Compiled(loaded.denoiser, key, device, self._cache)
-            if not loaded.compiled.failure:
-                return loaded.compiled
-        if not self._graphs:
-            return None
-        loaded.graphed = loaded.graphed or Graphed(loaded.denoiser, self._target.device)
-        loaded.graphed.replayed = False
-        return loaded.graphed
-
-    def _draw(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
-        """Draw the pictures; an interrupted batch leaves no changes behind."""
-        kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
-        if batch[0].references:
-            kind = EditPasses
-        compiled = isinstance(job.instead, Compiled)
-        eager = loaded.compiled.eager() if loaded.compiled and not compiled else nullcontext()
-        look = partial(raise_if, job.interrupted)
-        # Compiled code cannot be watched.
-        watched = nullcontext() if compiled else loaded.weights.watched(look)
-        repeating = seamless(loaded.weights.modules if batch[0].tiling else [])
-        try:
-            with eager, watched, repeating, self._algorithms(exact=batch[0].exact):
-                return draw(kind(loaded, job), batch)
-        finally:
-            loaded.weights.send_back()
+        empty_cache(self._target.device)

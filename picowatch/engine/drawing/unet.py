@@ -7,7 +7,7 @@ all of them. `UnetSteps` adds ControlNets, masks and the inputs of inpainting UN
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from torch.nn import functional
 from picowatch.engine.drawing.callbacks import Guide, UnetSteps
 from picowatch.engine.drawing.canvas import Canvas
 from picowatch.engine.drawing.control import hints_of
-from picowatch.engine.drawing.draw import Drawn, Group, Passes, Prompted
-from picowatch.engine.drawing.latents import decode, encode, noise_of, upscale
+from picowatch.engine.drawing.draw import Denoising, Group, Prompted
+from picowatch.engine.drawing.latents import decode, encode, noise_of, resized, upscale
+from picowatch.engine.drawing.work import Drawn
 from picowatch.engine.model.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.model.vae import LATENT_FACTOR
 from picowatch.engine.protocol import RgbPicture
-from picowatch.recipe.passes import Pass, evaluations
+from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 
 # Latents, mask, and the latents of the unmasked part.
@@ -31,52 +32,52 @@ INPAINTING_CHANNELS = 9
 
 
 class Denoised(NamedTuple):
-    """Images without noise, a row of latents each, and the maps that their ControlNets followed."""
+    """An image without noise, a row of latents, and the maps that its ControlNets followed."""
 
     latents: torch.Tensor
-    control_maps: Sequence[tuple[RgbPicture, ...]]
+    control_maps: tuple[RgbPicture, ...]
 
 
-class UnetPasses(Passes):
-    """Passes with a UNet."""
+class UnetDenoising(Denoising):
+    """Denoising with a UNet."""
 
     def encode(self, request: ImageRequest) -> Prompted:
         """Encode an image's prompts; only rows with equal numbers of chunks can be joined."""
         chunks, conditions = self.loaded.texts.prompts.guiding(request)
         return Prompted(chunks, conditions, chunks)
 
-    def evaluations(self, request: ImageRequest) -> int:
-        """Count the evaluations of the UNet in both passes."""
-        return evaluations(request)
+    def steps(self, sampling: Sampling) -> int:
+        """Implement `Denoising.steps`: each evaluation is one."""
+        return sampling.evaluations
 
     @property
     def parts(self) -> int:  # type: ignore[override]
         """The number of parts of a batch: a small model is as fast on one core as on several."""
         small = self.loaded.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32
-        small = small and self.job.device.type == "cpu" and self.job.instead is None
+        small = small and self.job.device.type == "cpu" and self.job.accelerated is None
         return torch.get_num_threads() if small else 1
 
-    def run(self, group: Group, one: Pass, before: Denoised | None) -> Denoised:
+    def run(self, group: Group, sampling: Sampling, before: list[Any]) -> list[Denoised]:
         """Denoise the group, from noise, start images or the enlarged result of the first pass."""
         first, device = group.requests[0], self.job.device
         sampler = build_sampler(
             first.sampler,
             first.schedule_type,
-            one.steps,
+            sampling.steps,
             self.loaded.schedule,
-            one.strength,
+            sampling.strength,
             first.prediction,
             self.loaded.row.key,
         )
-        hints, maps = hints_of(group, one, self.loaded.weights.controlnets, self.job)
-        start = self._start_latents(group) if first.redraws_a_part or before is None else None
+        hints, maps = hints_of(group, sampling, self.loaded.parts.controlnets, self.job)
+        start = self._start_latents(group) if first.redraws_a_part or not before else None
         # As in diffusers' inpainting pipelines, at full strength masked areas begin with noise.
         visible = None if first.redraws_a_part and first.denoising_strength == 1 else start
-        begin = self._enlarged(before, first) if before else visible
+        begin = self._enlarged(before, first, sampling.size) if before else visible
         if begin is not None and not len(sampler.timesteps):
-            return Denoised(begin, maps)
-        noise, generators = noise_of(group.requests, *one.size, device)
+            return _rows(begin, maps)
+        noise, generators = noise_of(group.requests, *sampling.size, device)
         if begin is None:
             latents = noise * sampler.scheduler.init_noise_sigma
         else:
@@ -85,26 +86,25 @@ class UnetPasses(Passes):
             self,
             request=first,
             sampler=sampler,
-            conditions=[
-                *zip(*(each[before is not None] for each in group.conditions), strict=True)
-            ],
-            guide=self._guide(group, start, noise, one),
+            conditions=[*zip(*(each[bool(before)] for each in group.conditions), strict=True)],
+            guide=self._guide(group, start, noise, sampling),
             hints=hints,
         )
-        result = self.loaded.weights.pipeline(unet=steps, scheduler=sampler)(
+        result = self.loaded.parts.pipeline(unet=steps, scheduler=sampler)(
             **steps.inputs(),
-            width=one.size[0],
-            height=one.size[1],
+            width=sampling.size[0],
+            height=sampling.size[1],
             latents=latents,
             generator=generators,
             output_type="latent",
             return_dict=False,
         )[0]
-        return Denoised(result, maps)
+        return _rows(result, maps)
 
-    def decode(self, result: Denoised) -> list[Drawn]:
-        images = decode(self.loaded.vae, result.latents)
-        return list(map(Drawn, images, result.control_maps))
+    def decode(self, results: list[Denoised]) -> list[Drawn]:
+        latents = torch.cat([denoised.latents for denoised in results])
+        images = decode(self.loaded.vae, latents)
+        return list(map(Drawn, images, (denoised.control_maps for denoised in results)))
 
     def _start_latents(self, group: Group) -> torch.Tensor | None:
         """Return the start images' latents; either all images of a batch have one or none has."""
@@ -112,19 +112,20 @@ class UnetPasses(Passes):
         encoded = [encode(self.loaded.vae, each, self.job.device) for each in starts]
         return torch.cat(encoded) if encoded else None
 
-    def _enlarged(self, before: Denoised, request: ImageRequest) -> torch.Tensor:
-        """Return the latents that the second pass begins with."""
+    def _enlarged(
+        self, before: list[Any], request: ImageRequest, size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Return the latents that the second run begins with, from latents or larger pictures."""
         assert request.hires is not None
-        return upscale(
-            self.loaded.vae,
-            before.latents,
-            request.hires.upscaler,
-            request.drawn_size,
-            self.job.enlarge_for_hires(request),
-        )
+        vae, upscaler = self.loaded.vae, request.hires.upscaler
+        if isinstance(before[0], Denoised):
+            latents = torch.cat([denoised.latents for denoised in before])
+            return upscale(vae, latents, upscaler, size)
+        larger = (resized(picture, upscaler, size) for picture in before)
+        return torch.cat([encode(vae, picture, self.job.device) for picture in larger])
 
     def _guide(
-        self, group: Group, start: torch.Tensor | None, noise: torch.Tensor, one: Pass
+        self, group: Group, start: torch.Tensor | None, noise: torch.Tensor, sampling: Sampling
     ) -> Guide:
         """Return the parts of start images that steps keep, or an inpainting UNet's inputs."""
         masks = [np.asarray(each.redrawn) for each in group.canvases if each and each.redrawn]
@@ -135,17 +136,21 @@ class UnetPasses(Passes):
             redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
         if self.loaded.denoiser.config.in_channels != INPAINTING_CHANNELS:
             return Guide(start, noise, redrawn)
-        kept = torch.cat([self._kept_latents(canvas, one) for canvas in group.canvases])
+        kept = torch.cat([self._kept_latents(canvas, sampling) for canvas in group.canvases])
         shown = torch.ones_like(noise[:, :1]) if redrawn is None else redrawn
         return Guide(seen=torch.cat([shown, kept], dim=1))
 
-    def _kept_latents(self, canvas: Canvas | None, one: Pass) -> torch.Tensor:
+    def _kept_latents(self, canvas: Canvas | None, sampling: Sampling) -> torch.Tensor:
         """Encode a start image for an inpainting UNet, with the masked area in mid-grey."""
-        seen = np.full((*reversed(one.size), 3), 127.5, np.float32)
+        seen = np.full((*reversed(sampling.size), 3), 127.5, np.float32)
         if canvas and canvas.redrawn:
             masked = np.asarray(canvas.redrawn)[:, :, None] > 0
             seen = np.where(masked, seen, np.asarray(canvas.picture))
         return encode(self.loaded.vae, seen, self.job.device)
+
+
+def _rows(latents: torch.Tensor, maps: Sequence[tuple[RgbPicture, ...]]) -> list[Denoised]:
+    return [Denoised(*pair) for pair in zip(latents[:, None], maps, strict=True)]
 
 
 @contextmanager

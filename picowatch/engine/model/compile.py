@@ -1,13 +1,11 @@
 """Denoisers compiled for the machine that they run on: `compile: true`.
 
-On a GPU, torch compiles a transformer's repeated blocks at their first use, or all of it if it
-names none; a UNet is faster as a graph (graphs.py). On a CPU, OpenVINO
-computes the whole denoiser: it is converted once for each shape of its inputs, and cached on disk.
-The module itself is unchanged and can still run uncompiled: on a CPU by calling it, on a GPU inside
-`Compiled.eager`.
+On a GPU, torch compiles a transformer at its first use: its repeated blocks, or all of it if it
+names none. A UNet is faster as a graph (graphs.py). On a CPU, OpenVINO computes the denoiser, which
+is converted once for each shape of its inputs. Both keep on disk what they made. The module is
+unchanged and can run uncompiled: on a CPU by calling it, on a GPU inside `Compiled.eager`.
 """
 
-import copy
 import gc
 import hashlib
 import os
@@ -24,11 +22,15 @@ from typing import Any
 import diffusers
 import torch
 
-# Private, since torch has no public equivalent; the arguments of diffusers' models are nested.
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
-
 from picowatch.engine.failures import as_clause
 from picowatch.engine.model.measures import free_bytes
+from picowatch.engine.model.narrow import widened
+from picowatch.engine.private import (
+    TreeSpec,
+    allow_recompiling,
+    tree_flatten,
+    tree_unflatten,
+)
 from picowatch.errors import install_command
 from picowatch.files.atomic import sync_file, sync_folder, temporary_beside
 
@@ -46,7 +48,7 @@ class Compiled:
     """A denoiser compiled for the shapes of its inputs; after a failure it runs uncompiled.
 
     It is called as the module is, with `return_dict=False`. `key` is the checkpoint's hash, `cache`
-    the folder of OpenVINO's converted models. `failure` says in a sentence why the module runs
+    the folder of what was compiled. `failure` says in a sentence why the module runs
     uncompiled, "" if nothing went wrong.
     """
 
@@ -66,10 +68,12 @@ class Compiled:
             elif cache is None:
                 self._fail("needs a folder for what it converts: set XDG_CACHE_HOME.")
             return
-        torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
-        if denoiser._repeated_blocks:
+        if cache:  # torch's own is below /tmp, which computers empty when they start
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+        allow_recompiling(_RECOMPILE_LIMIT)
+        try:
             denoiser.compile_repeated_blocks(fullgraph=True, dynamic=False)
-        else:
+        except ValueError:  # it names none
             denoiser.compile(dynamic=False)
 
     def eager(self) -> Any:
@@ -101,9 +105,9 @@ class Compiled:
     def _by_openvino(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor]:
         leaves, tree = tree_flatten((given, named))
         # A number may differ from step to step.
-        leaves = [torch.tensor(one) if isinstance(one, float) else one for one in leaves]
-        tensors = [one for one in leaves if isinstance(one, torch.Tensor)]
-        shapes = [(one.shape, one.dtype) if torch.is_tensor(one) else one for one in leaves]
+        leaves = [torch.tensor(leaf) if isinstance(leaf, float) else leaf for leaf in leaves]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        shapes = [(leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves]
         call = repr((tree, shapes))
         convert = partial(_convert, self._denoiser, leaves, tree, tensors)
         self._models[call] = model = self._models.pop(call, None) or self._model(call, convert)
@@ -138,7 +142,7 @@ class Compiled:
     def _make_room(self, bytes_each: int) -> None:
         """Drop the least recently used models until there is room for one more."""
         needed = bytes_each * sum(weight.numel() for weight in self._denoiser.parameters())
-        while free_bytes(self._device) < needed:
+        while free_bytes(self._device)[0] < needed:
             if not self._models:
                 raise MemoryError(f"{needed / 1e9:.1f} GB of memory have to be free")
             del self._models[next(iter(self._models))]
@@ -159,7 +163,7 @@ class _Call(torch.nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         given = iter(tensors)
-        leaves = [next(given) if isinstance(one, torch.Tensor) else one for one in self.leaves]
+        leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
         arguments, named = tree_unflatten(leaves, self.tree)
         output: torch.Tensor
         (output,) = self.denoiser(*arguments, **named)
@@ -171,8 +175,8 @@ def _convert(
 ) -> Any:
     """Return the module as OpenVINO's graph for this call's shapes."""
     # OpenVINO's CPU plugin computes NaN from graphs in bfloat16, so the graph is in float32.
-    whole = denoiser.dtype == torch.float32
-    module = _Call(denoiser if whole else copy.deepcopy(denoiser).float(), leaves, tree)
+    whole = all(weight.dtype == torch.float32 for weight in denoiser.parameters())
+    module = _Call(denoiser if whole else widened(denoiser, torch.float32), leaves, tree)
     example = tuple(_in_numpys_types(tensor).clone() for tensor in tensors)
     trace: Any = torch.jit.trace
     # While tracing, torch warns that shapes become constants, as they should.
@@ -227,7 +231,7 @@ def _delete_oldest(cache: Path) -> None:
     total = 0
     with suppress(OSError):  # another engine deletes, too
         files = [(file.stat(), file.parent) for file in cache.glob("*/model.bin")]
-        for stat, folder in sorted(files, key=lambda one: one[0].st_mtime, reverse=True):
+        for stat, folder in sorted(files, key=lambda file: file[0].st_mtime, reverse=True):
             total += stat.st_size
             if total > _CACHE_BYTES:
                 shutil.rmtree(folder)

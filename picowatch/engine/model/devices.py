@@ -9,6 +9,7 @@ import torch
 
 from picowatch.engine.failures import out_of_memory
 from picowatch.engine.model.measures import CARDS
+from picowatch.engine.private import computes_bfloat16
 from picowatch.engine.protocol import Precision
 from picowatch.errors import RenderFailed
 
@@ -64,7 +65,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         flow = torch.bfloat16 if able else torch.float32
     else:
         dtype = torch.float32
-        narrow = chosen.type == "cpu" and _computes_bfloat16()
+        narrow = chosen.type == "cpu" and computes_bfloat16()
         large = torch.bfloat16 if narrow else dtype
         flow = torch.bfloat16 if chosen.type == "mps" else large
     name = chosen.type
@@ -93,13 +94,6 @@ def compute_exactly(*, exact: bool, all_bits: bool) -> Iterator[None]:
 def precision_name(dtype: torch.dtype) -> str:
     """Return the type's name as in the settings."""
     return str(dtype).removeprefix("torch.")
-
-
-def _computes_bfloat16() -> bool:
-    """Return whether the CPU has instructions for it; otherwise it is slower than float32."""
-    # Private, since torch 2.6 has no public function for it.
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return probe is not None and bool(probe())
 
 
 def _best() -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import diffusers
 
-from picowatch.families import Family, Variant
+from picowatch.engine.model.modular import adapted, guider_for
+from picowatch.families.row import Family, Variant
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
 
@@ -25,7 +26,10 @@ def words(prompt: str) -> str:
 def pipeline_class(row: Family, variant: Variant, kind: str) -> Any:
     """Return diffusers' pipeline class for "text", "image", "mask" or "edit"; None without one."""
     name: str = getattr(variant.pipelines or row.pipelines, kind)
-    return getattr(diffusers, name) if name else None
+    if not name:
+        return None
+    own = getattr(diffusers, name)
+    return adapted(own) if row.modular else own
 
 
 @cache
@@ -34,8 +38,10 @@ def takes(function: Callable[..., Any], argument: str) -> bool:
     return argument in signature(function).parameters
 
 
-def guidance_inputs(row: Family, variant: Variant, request: ImageRequest) -> dict[str, Any]:
-    """Return a request's guidance as its family's pipelines take it."""
+def guidance_inputs(
+    row: Family, variant: Variant, request: ImageRequest, steps: int
+) -> dict[str, Any]:
+    """Return a request's guidance as its family's pipelines take it, for a run of so many steps."""
     match variant.guidance_as or row.guidance:
         case "cfg_scale":
             return {"guidance_scale": request.cfg_scale}
@@ -47,18 +53,26 @@ def guidance_inputs(row: Family, variant: Variant, request: ImageRequest) -> dic
             return {"guidance_scale": request.guidance}
         case "guidance_and_true_cfg_scale":
             return {"guidance_scale": request.guidance, "true_cfg_scale": request.cfg_scale}
+        case "guider":
+            return {"guider": guider_for(request, steps)}
+        case "distilled_guidance_scale":
+            return {"distilled_guidance_scale": request.guidance}
+        case "none":
+            return {}
 
 
 @cache
 def _required(pipeline: Any) -> frozenset[str]:
     """Return the required arguments of a pipeline's class."""
     arguments = signature(pipeline).parameters.values()
-    return frozenset(one.name for one in arguments if one.default is one.empty)
+    return frozenset(argument.name for argument in arguments if argument.default is argument.empty)
 
 
 def built(row: Family, variant: Variant, kind: str, parts: Mapping[str, Any]) -> Any:
     """Return a diffusers pipeline of these parts, which is cheap to create."""
     cls = pipeline_class(row, variant, kind)
+    if row.modular:
+        return cls(**parts)
     # None for safety checkers, and for parts that a folder may lack.
     given = {**dict.fromkeys(_required(cls) - parts.keys()), **parts}
     if row.key == "chroma" and kind == "mask":

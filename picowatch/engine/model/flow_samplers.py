@@ -1,5 +1,7 @@
 """Samplers of flow models: the model's own schedule, with the steps of another solver."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from diffusers import (
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from picowatch.engine.model.samplers import scheduler_of
+from picowatch.engine.private import begin_steps, count_step
 
 # At pure noise, the logarithms in the solvers would be infinite.
 _ALMOST_ONE = 1 - 1e-6
@@ -32,15 +35,19 @@ class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         **__: Any,
     ) -> Any:
         """Return the sample after this step, in the form of the parent class."""
-        if self._step_index is None:  # a pass begins
-            self._init_step_index(timestep)
+        if self.step_index is None:  # a pass begins
+            begin_steps(self, timestep)
             self._running = self._begun()
         (after,) = self._running.step(
             model_output.float(), timestep, sample.float(), return_dict=False
         )
-        self._step_index += 1
+        count_step(self)
         after = after.to(model_output.dtype)
         return SchedulerOutput(after) if return_dict else (after,)
+
+    def scale_model_input(self, sample: torch.Tensor, _: Any = None) -> torch.Tensor:
+        """Return the sample as it is; BRIA's pipeline asks all but the parent class."""
+        return sample
 
     def _begun(self) -> Any:
         """Return a solver at the step where this pass begins."""
@@ -52,7 +59,7 @@ class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         solver.sigmas = self.sigmas.cpu().clamp(max=_ALMOST_ONE)
         solver.timesteps = self.timesteps
         solver.num_inference_steps = len(self.timesteps)
-        solver.set_begin_index(self._step_index)
+        solver.set_begin_index(self.step_index)
         return solver
 
 
@@ -63,9 +70,27 @@ _SOLVERS: dict[str, Any] = {
 
 
 def scheduler_for(sampler: str, own: Any) -> Any:
-    """Return the scheduler of one pass; `own` is the folder's."""
-    if sampler not in _SOLVERS or isinstance(own, _SOLVERS[sampler]):
+    """Return the scheduler of one pass; `own` is the folder's, which stays if it is no flow's."""
+    if sampler not in _SOLVERS or not isinstance(own, FlowMatchEulerDiscreteScheduler):
         return own
     scheduler = scheduler_of(_Solved, own.config)
     scheduler.solver = _SOLVERS[sampler]
     return scheduler
+
+
+class WatchedScheduler:
+    """A scheduler that calls `after` with the latents of each step, and else is the given one."""
+
+    def __init__(self, own: Any, after: Callable[[torch.Tensor], None]) -> None:
+        self._own = own
+
+        @wraps(own.step)  # pipelines look at what it takes
+        def step(*given: Any, **named: Any) -> Any:
+            found = own.step(*given, **named)
+            after(found[0])
+            return found
+
+        self.step = step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)

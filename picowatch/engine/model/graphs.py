@@ -1,4 +1,4 @@
-"""Denoisers whose kernels a card records once for each shape, and starts as one: `graphs: true`.
+"""Denoisers whose kernels are recorded once for each shape, then started together: `graphs: true`.
 
 A card that computes faster than the processor starts kernels waits for it. The recorded kernels are
 the same, and compute the same bits.
@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-# Private, since torch has no public equivalent; the arguments of diffusers' models are nested.
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from picowatch.engine.private import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 # A denoiser that starts its kernels in less than this share of its time does not wait for the
 # processor: a graph would only take memory.
@@ -46,7 +45,7 @@ class Graphed:
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Return the output; the module computes what cannot be recorded, or is not worth it."""
         leaves, tree = tree_flatten((given, named))
-        shapes = [(one.shape, one.dtype) if torch.is_tensor(one) else one for one in leaves]
+        shapes = [(leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves]
         call = repr((tree, shapes))
         if call not in self._graphs:
             if len(self._graphs) == _KEPT:
@@ -61,7 +60,8 @@ class Graphed:
     def _recorded(self, leaves: Sequence[Any], tree: TreeSpec) -> "_Graph | None":
         if not self._can_be_recorded:
             return None
-        own = [one.to(self._device, copy=True) if torch.is_tensor(one) else one for one in leaves]
+        device = self._device
+        own = [leaf.to(device, copy=True) if torch.is_tensor(leaf) else leaf for leaf in leaves]
         given, named = tree_unflatten(own, tree)
         call = partial(self._denoiser, *given, **named)
         graph = torch.cuda.CUDAGraph()
@@ -99,7 +99,10 @@ class Graphed:
 
 @contextmanager
 def _refusing_waits() -> Iterator[None]:
-    """Let torch raise RuntimeError where the processor waits for the card; it calls that unripe."""
+    """Let torch raise RuntimeError where the processor waits for the card.
+
+    torch marks this mode a prototype, with a warning.
+    """
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         torch.cuda.set_sync_debug_mode("error")
     try:
@@ -122,8 +125,8 @@ class _Graph(NamedTuple):
     output: Any
 
     def replay(self, leaves: Sequence[Any]) -> Any:
-        for own, one in zip(self.inputs, leaves, strict=True):
+        for own, leaf in zip(self.inputs, leaves, strict=True):
             if torch.is_tensor(own):
-                own.copy_(one, non_blocking=True)
+                own.copy_(leaf, non_blocking=True)
         self.graph.replay()
         return tree_map_only(torch.Tensor, torch.clone, self.output)

@@ -15,25 +15,30 @@ import transformers
 from safetensors import safe_open
 
 from picowatch.catalog import Model
-from picowatch.catalog.encoders import TINY_CLASS, is_tiny, tiny_channels
+from picowatch.catalog.dequantise import FP8
+from picowatch.catalog.encoders import TINY_CLASS, TINY_FLUX2, is_tiny, tiny_channels
 from picowatch.catalog.folder_files import read_json, read_schedule
 from picowatch.catalog.gguf import read_any_header
-from picowatch.catalog.models import Part
+from picowatch.catalog.models import Part, holds
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
-from picowatch.catalog.quantised import FP8
 from picowatch.engine.model.devices import Target
-from picowatch.engine.model.memory import Weights
+from picowatch.engine.model.memory import Sizes
 from picowatch.engine.model.part_files import (
     Config,
     diffusers_model,
+    filled,
+    own_class,
     text_encoder,
     type_of,
 )
 from picowatch.engine.model.processors import number_pictures, read_image_processor, read_processor
 from picowatch.engine.model.samplers import scheduler_of
-from picowatch.engine.model.tensors import WIDE, Narrow, bytes_in, read_tensors
-from picowatch.engine.model.vae import LATENT_CHANNELS, begin_again_in_tiles
+from picowatch.engine.model.tensors import EVERY, WIDE, Narrow, Reads, bytes_in, read_tensors
+from picowatch.engine.model.vae import LATENT_CHANNELS, TinyFlux2, begin_again_in_tiles
+from picowatch.engine.private import pad_without_torchvision
 from picowatch.errors import RenderFailed
+from picowatch.families import FAMILIES, OF_VAE
+from picowatch.families.row import UNCONDITIONAL
 
 _CPU = torch.device("cpu")
 # This image processor needs torchvision; only its tokenizer is used.
@@ -48,25 +53,35 @@ def load_part(
     `quantize` is the recipe's.
     """
     part = next(part for part in parts_of(model) if part.name == name)
-    if name.startswith("tokenizer"):
-        kind = getattr(transformers, _TOKENIZERS.get(part.class_name, part.class_name))
-        # OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both.
-        second = name == "tokenizer_2" and part.class_name.startswith("CLIP")
-        padding = {"pad_token": "!"} if second else {}
-        return kind.from_pretrained(part.folder, local_files_only=True, **padding)
-    if name == "processor":
-        return read_processor(part.folder, part.class_name)
-    if name == "siglip_processor":
-        return read_image_processor(part.folder)
-    if name == "scheduler":
-        return _scheduler(model, part)
+    match holds(part.class_name):
+        case "pixels":
+            return read_image_processor(part.folder)
+        case "words":
+            return _words(part)
+        case "settings":
+            return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
     config = _config(model, part)
+    if part.class_name == "CosmosTransformer3DModel":
+        pad_without_torchvision()
     narrow = _narrow(model, part, target, quantize)
-    read = _read(part, config, what, _dtype(model, part, config, target), device, narrow)
+    dtype, layers = _dtype(model, part, config, target), FAMILIES[model.family].encoder_layers
+    read = _read(part, config, what, dtype, device, narrow, layers)
     if part.class_name == "Qwen2_5_VLForConditionalGeneration":
         number_pictures(read)
     return _ready(model, read) if name == "vae" else read
+
+
+def _words(part: Part) -> Any:
+    """Return a tokenizer, or a processor with one."""
+    class_name = _TOKENIZERS.get(part.class_name, part.class_name)
+    if class_name.endswith("Processor"):
+        return read_processor(part.folder, class_name)
+    # OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both.
+    second = part.name == "tokenizer_2" and class_name.startswith("CLIP")
+    padding = {"pad_token": "!"} if second else {}
+    kind = own_class(class_name, transformers.PreTrainedTokenizerBase)
+    return kind.from_pretrained(part.folder, local_files_only=True, **padding)
 
 
 def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
@@ -77,6 +92,8 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
     and "fix" means that it does not.
     """
     part = next(part for part in parts_of(checkpoint) if part.name == "vae")
+    if vae.variant == TINY_FLUX2:
+        return _tiny_flux2(checkpoint, part, vae, target, device)
     if is_tiny(vae.variant):
         part = replace(part, class_name=TINY_CLASS)
     if vae.layout == "folder":
@@ -93,16 +110,34 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
     return _ready(checkpoint, _read(part, config, f"VAE {vae.name!r}", dtype, device))
 
 
+def _tiny_flux2(checkpoint: Model, full: Part, vae: Model, target: Target, device: Any) -> Any:
+    """Load TAEF2 with the statistics of the latents that the checkpoint's full VAE has."""
+    what, config = f"VAE {vae.name!r}", _config(checkpoint, full)
+    types = type_of(TINY_CLASS, _dtype(checkpoint, full, config, target))
+    statistics = read_tensors(
+        full.weights or full.folder,
+        *(types, device, full.prefix),
+        reads=lambda name: name.startswith("bn."),
+    )
+    with torch.device("meta"):
+        made = TinyFlux2(**{key: config[key] for key in ("batch_norm_eps",) if key in config})
+    # The number of batches is not in all files, and has no effect.
+    counted = {"bn.num_batches_tracked": torch.zeros((), dtype=torch.long, device=device)}
+    return filled(made, counted | statistics | read_tensors(vae.path, types, device), what)
+
+
 def _ready(model: Model, vae: Any) -> Any:
-    """Let Z-Image Omni's VAE accept the type that its pipeline passes (diffusers 0.42)."""
-    if model.family == "z_image_omni":
+    """Let the VAE of a pipeline without a row accept the type of pictures that it passes."""
+    if FAMILIES[model.family].kind == "general":
         encode = vae.encode
         vae.encode = lambda pixels: encode(pixels.to(vae.dtype))
     return begin_again_in_tiles(vae)
 
 
 _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
+_DENOISERS = ("unet", "transformer", UNCONDITIONAL)
 _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
+_NAMES |= {UNCONDITIONAL: "second transformer"}
 
 
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
@@ -115,13 +150,13 @@ def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dt
 
 
 def _scheduler(model: Model, part: Part) -> Any:
-    """Return the scheduler of a folder's config.
+    """Return the scheduler of a folder's config, or what else has only settings: a guider.
 
     For UNets its class does not matter: the samplers of recipes use only its config.
     """
-    kind = getattr(diffusers, part.class_name)
+    kind = own_class(part.class_name, diffusers.ConfigMixin)
     if not is_unet(model):
-        return scheduler_of(kind, read_json(part.folder / "scheduler_config.json"))
+        return scheduler_of(kind, read_json(part.folder / kind.config_name))
     config = read_schedule(part.folder)
     if model.prediction:  # from the checkpoint's own header
         config["prediction_type"] = model.prediction
@@ -177,7 +212,7 @@ def _narrow(model: Model, part: Part, target: Target, quantize: str) -> Narrow:
         return WIDE
     halves = not is_unet(model) and target.flow_dtype == torch.float32
     types = frozenset((*FP8, "BF16", "F16") if halves else FP8)
-    return Narrow(types, quantize == "fp8" and part.name in ("unet", "transformer"))
+    return Narrow(types, quantize == "fp8" and part.name in _DENOISERS)
 
 
 def _read(
@@ -187,41 +222,64 @@ def _read(
     dtype: torch.dtype,
     device: torch.device,
     narrow: Narrow = WIDE,
+    layers: int = 0,
 ) -> Any:
-    """Read a part with weights from its file or folder."""
-    encoder = part.name.startswith(("text_encoder", "siglip"))
+    """Read a part with weights from its file or folder; of a text encoder only so many layers."""
+    encoder = not hasattr(diffusers, part.class_name)
     # transformers builds models in main memory; for a GPU, mapped files need not be copied first.
     place, copy = (_CPU, device.type == "cpu") if encoder else (device, True)
     types, path = type_of(part.class_name, dtype), part.weights or part.folder
-    tensors = read_tensors(path, types, place, part.prefix, copy=copy, narrow=narrow)
+    reads = reads_of(part.name, layers)
+    tensors = read_tensors(path, types, place, part.prefix, copy=copy, narrow=narrow, reads=reads)
     if encoder:
-        return text_encoder(part, config, tensors, what, dtype).to(device)
+        return text_encoder(part, config, tensors, what, dtype, layers).to(device)
     return diffusers_model(part.class_name, config, tensors, what, dtype)
 
 
-# The numbers that a denoiser has in memory at once for each pixel, at most, and a VAE that decodes:
-# counted on torch's meta device.
-DRAWING, DECODING = 300, 770
-DECODING_OF = {"AutoencoderKLQwenImage": 1730, "AutoencoderKLQwenImage21": 3220}
+_LAYER = re.compile(r"(?:^|model\.)layers\.(\d+)\.")
+_HEAD = re.compile(r"(?:^|\.)lm_head\.")
 
 
-def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Weights:
+def reads_of(part: str, layers: int) -> Reads:
+    """Return which tensors of a part are read: of a text encoder no head, and so many layers.
+
+    Anima's transformer shares its file with the part that maps its texts.
+    """
+    if part == "transformer":
+        return lambda name: not name.startswith("llm_adapter.")
+    if not part.startswith("text_encoder"):
+        return EVERY
+
+    def reads(name: str) -> bool:
+        layer = _LAYER.search(name)
+        is_beyond = layer is not None and layers and int(layer[1]) >= layers
+        return not (is_beyond or _HEAD.search(name))
+
+    return reads
+
+
+def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
     """Return what a checkpoint's parts take in memory; `quantize` is the recipe's."""
-    encoders, found = [], Weights()
+    row, encoders, denoisers, numbers = FAMILIES[model.family], [], 0, 0
+    takes_turns = row.kind == "flow"
+    found = Sizes(takes_turns=takes_turns, references=row.variant(model.variant).references)
     for part in parts_of(model):
-        if part.name.startswith(("tokenizer", "scheduler")) or part.name.endswith("processor"):
+        if holds(part.class_name) != "weights":
             continue
         config = read_json(part.folder / "config.json")
         dtype, narrow = _dtype(model, part, config, target), _narrow(model, part, target, quantize)
-        size = bytes_in(part.weights or part.folder, dtype, part.prefix, narrow)
+        path = part.weights or part.folder
+        size = bytes_in(path, dtype, part.prefix, narrow, reads_of(part.name, row.encoder_layers))
         match part.name:
-            case "unet" | "transformer":
-                numbers = bytes_in(part.weights or part.folder, torch.int8, part.prefix, None)
-                drawing = DRAWING * dtype.itemsize
-                found = replace(found, denoiser=size, numbers=numbers, drawing=drawing)
+            case name if name in _DENOISERS:
+                denoisers += size
+                numbers += bytes_in(path, torch.int8, part.prefix, None)
+                found = replace(found, drawing=row.drawing * dtype.itemsize)
             case "vae":
-                decoding = DECODING_OF.get(part.class_name, DECODING) * dtype.itemsize
+                decoding = OF_VAE.get(part.class_name, row).decoding * dtype.itemsize
                 found = replace(found, vae=size, decoding=decoding)
+            case "text_conditioner":  # it computes beside the denoiser
+                denoisers += size
             case _:
                 encoders.append(size)
-    return replace(found, encoders=tuple(encoders))
+    return replace(found, denoiser=denoisers, numbers=numbers, encoders=tuple(encoders))

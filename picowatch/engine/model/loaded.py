@@ -1,17 +1,22 @@
 """A checkpoint ready to draw: its weights, its texts and its LoRAs."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from picowatch.catalog import Model
+from picowatch.catalog.folders import settings_of
 from picowatch.catalog.parts import parts_of
-from picowatch.engine.model.memory import Place
+from picowatch.engine.model.cache import Cache
+from picowatch.engine.model.memory import WeightLocation
 from picowatch.engine.model.placed import Placed
-from picowatch.engine.model.texts import Texts, reader_of
+from picowatch.engine.model.texts import Texts, reading_of
 from picowatch.engine.model.verify import Verified
+from picowatch.engine.private import without_defaults
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
 
@@ -22,25 +27,35 @@ if TYPE_CHECKING:
 
 
 class Loaded:
-    """A checkpoint in memory; `place` says where its weights are."""
+    """A checkpoint in memory, in the cache by `key`; `place` says where its weights are."""
 
     def __init__(
-        self, model: Model, verified: Verified, device: torch.device, place: Place
+        self,
+        model: Model,
+        verified: Verified,
+        device: torch.device,
+        place: WeightLocation,
+        kept: Cache,
+        key: Hashable,
     ) -> None:
         self.row = FAMILIES[model.family]
         self.variant = self.row.variant(model.variant)
+        if self.row.kind == "general":
+            self.variant = replace(self.variant, options=settings_of(model.path))
         self.native_size = model.native_size
         names = [part.name for part in parts_of(model)]
-        self.weights = Placed(self.row, self.variant, names, place, device)
+        self.parts = Placed(self.row, self.variant, names, place, device)
         self.texts = Texts(
-            reader_of(self.row, self.variant),
-            self.weights.parts,
-            self.weights.pipeline,
+            reading_of(self.row, self.variant),
+            self.parts.by_name,
+            self.parts.pipeline,
             partial(self._take_turns, texts=True),
             verified,
             device,
+            kept,
+            key,
         )
-        self._verified = verified
+        self._verified, self._kept, self._path = verified, kept, model.path
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
         self.compiled: Compiled | None = None  # the denoiser
@@ -49,18 +64,16 @@ class Loaded:
     @property
     def denoiser(self) -> Any:
         """The UNet or transformer."""
-        return self.weights.parts[self.weights.denoiser_name]
+        return self.parts.by_name[self.parts.denoiser_name]
 
     @property
     def vae(self) -> Any:
-        return self.weights.parts["vae"]
+        return self.parts.by_name["vae"]
 
     @property
     def schedule(self) -> dict[str, Any]:
         """The noise schedule in the checkpoint's own config, without defaults."""
-        config = dict(self.weights.parts["scheduler"].config)
-        defaults = config.pop("_use_default_values", ())
-        return {key: value for key, value in config.items() if key not in defaults}
+        return without_defaults(self.parts.by_name["scheduler"].config)
 
     @property
     def lora_warnings(self) -> tuple[str, ...]:
@@ -74,15 +87,16 @@ class Loaded:
             # Imported here: every engine's start would wait for peft.
             from picowatch.engine.model.loras import Loras
 
-            self._loras = Loras(self.weights.pipeline, self.row.key, self._verified)
+            given = self.parts.pipeline, self.row.key, self._verified, self._kept, self._path
+            self._loras = Loras(*given)
         if self._loras is None or self._loras.applied == self._uses:
             return
         try:
-            with self.weights.unhooked():
+            with self.parts.unhooked():
                 self._loras.apply(self._uses)
         finally:
             self.forget_graphs()
-            self.texts.follow(self._loras.of_texts)
+            self.texts.loras = self._loras.of_texts
 
     def forget_graphs(self) -> None:
         """Release the denoiser's graphs, because its layers change or memory is short."""
@@ -95,11 +109,13 @@ class Loaded:
 
     def _take_turns(self, *, texts: bool) -> None:
         """Where parts take turns, drop some and restore others, unless these are in memory."""
-        weights = self.weights
-        turns = [weights.denoiser_name], weights.encoder_names
+        parts = self.parts
+        turns = parts.denoiser_names, parts.encoder_names
         dropped, brought = turns if texts else reversed(turns)
-        missing = any(weights.parts[name] is None for name in brought)
-        if weights.place == "turns" and missing:
+        missing = any(parts.by_name[name] is None for name in brought)
+        if parts.place == "turns" and missing:
             self._loras = None
-            weights.exchange(dropped, brought)
+            parts.drop(dropped)
+            gc.collect()  # frees modules that refer to each other
+            parts.restore(brought)
             self.use_loras(self._uses)

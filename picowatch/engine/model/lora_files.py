@@ -17,16 +17,21 @@ from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
 
-from picowatch.catalog.lora_names import FACTOR, PREFIX, ROLE, places
+from picowatch.catalog.lora_names import CONDITIONER, FACTOR, PREFIX, ROLE, places
 from picowatch.engine.model.part_files import Tensors
+from picowatch.engine.private import parts_for_loras
 from picowatch.errors import RenderFailed
 
 
 class _Layer(NamedTuple):
-    """Two matrices that add up(down(x)) to a layer; `keys` are those in the file, by role."""
+    """Two matrices that add up(down(x)) to a layer; `keys` are those in the file, by role.
+
+    `up` has the scale of `alpha`, which is None where it has no effect.
+    """
 
     down: torch.Tensor
     up: torch.Tensor
+    alpha: float | None
     keys: Mapping[str, str]
 
 
@@ -38,11 +43,13 @@ class File(NamedTuple):
     """A file's tensors for the parts of a pipeline that are in memory, in diffusers' names.
 
     `unused` are the keys of those that are for no part. `of_texts`: some are for text encoders.
+    `alphas` are those of the layers.
     """
 
     tensors: Tensors
     unused: list[str]
     of_texts: bool
+    alphas: set[float]
 
 
 def read_lora(name: str, path: Path, pipeline: Any, family: str) -> File:
@@ -52,9 +59,8 @@ def read_lora(name: str, path: Path, pipeline: Any, family: str) -> File:
     The catalog has already refused the kinds that names of tensors tell.
     """
     layers, unused = _layers(name, path)
-    # The attribute for the parts that its loader takes is private.
-    loadable = pipeline._lora_loadable_modules
-    parts: dict[str, Any] = {part: getattr(pipeline, part, None) for part in loadable}
+    names = parts_for_loras(pipeline)
+    parts: dict[str, Any] = {part: getattr(pipeline, part, None) for part in names}
     missing = {part for part, model in parts.items() if model is None}
     absent = {stem for stem in layers if _named(stem, family, parts)[0] in missing}
     found = _modules(layers, parts, family)
@@ -76,7 +82,9 @@ def read_lora(name: str, path: Path, pipeline: Any, family: str) -> File:
             tensors[f"{part}.{module}.lora_{half}.weight"] = tensor.to(types[part])
     for stem in layers.keys() - {stem for stem, _ in found.values()} - absent:
         unused += layers[stem].keys.values()
-    return File(tensors, sorted(unused), any(map(_OF_TEXTS.match, layers)))
+    alphas = {layers[stem].alpha for stem, _ in found.values()}
+    of_texts = any(map(_OF_TEXTS.match, layers))
+    return File(tensors, sorted(unused), of_texts, {alpha for alpha in alphas if alpha is not None})
 
 
 _ALPHA = re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha$")
@@ -111,57 +119,51 @@ def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
         if not has_factors and not own.keys() >= {"down", "up"}:
             others += own.values()
             continue
-        down, up = _halves(stem, {role: tensors[key] for role, key in own.items()}, settings)
-        layers[stem] = _Layer(down, up, own)
+        factors = {role: tensors[key] for role, key in own.items()}
+        down, up, rank = _halves(factors)
+        alpha = None
+        if rank:
+            alpha, divisor = _scale(stem, rank, factors, settings)
+            up = up if alpha == divisor else up.float() * (alpha / divisor)
+        layers[stem] = _Layer(down, up, alpha, own)
         numbers += (down.numel() + up.numel()) * has_factors
         if numbers > _MOST_NUMBERS:
             raise _of_another_kind(name, "a LoKr with large whole matrices")
     return layers, others
 
 
-def _halves(
-    stem: str, own: Tensors, settings: Mapping[str, Any]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `down` and `up` of a layer, with its scale in `up`.
+def _halves(own: Tensors) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Return `down` and `up` of a layer without its scale, and the rank that alpha is divided by.
 
     A LoHa is the elementwise product (a1 b1) * (a2 b2): all products of rows of a1 and a2, and of
     columns of b1 and b2, make the two matrices. A LoKr is kron(w, a b) = kron(w, a) kron(1, b).
-    Alpha has no effect if the larger factor is one matrix: then the result has full rank.
+    Alpha has no effect if the larger factor is one matrix: then the rank is 0 here.
     """
     if "down" in own and "up" in own:
-        return own["down"], _scaled(own["up"], stem, len(own["down"]), own, settings)
+        return own["down"], own["up"], len(own["down"])
     of = {name: factor.float() for name, factor in own.items()}
     if "hada_w1_a" in of:
         down = (of["hada_w1_b"][:, None] * of["hada_w2_b"][None]).flatten(0, 1)
         up = (of["hada_w1_a"][:, :, None] * of["hada_w2_a"][:, None]).flatten(1)
-        return down, _scaled(up, stem, len(of["hada_w1_b"]), own, settings)
+        return down, up, len(of["hada_w1_b"])
     small = of["lokr_w1"] if "lokr_w1" in of else of["lokr_w1_a"] @ of["lokr_w1_b"]
     whole = of.get("lokr_w2")
     down = of["lokr_w2_b"] if whole is None else whole
     up = of["lokr_w2_a"] if whole is None else torch.eye(len(whole))
     one = torch.eye(small.shape[1]).reshape(*small.shape[1:] * 2, *[1] * (down.ndim - 2))
     rank = len(down) if whole is None else 0
-    return torch.kron(one, down), _scaled(torch.kron(small, up), stem, rank, own, settings)
+    return torch.kron(one, down), torch.kron(small, up), rank
 
 
-def _scaled(
-    up: torch.Tensor, stem: str, rank: int, own: Tensors, settings: Mapping[str, Any]
-) -> torch.Tensor:
-    """Multiply by alpha / rank, or alpha / sqrt(rank) for rsLoRA, https://arxiv.org/abs/2312.03732.
-
-    Without a rank, `up` is returned as it is.
-    """
-    part, _, module = stem.partition(".")
-    root = False
+def _scale(stem: str, rank: int, own: Tensors, settings: Mapping[str, Any]) -> tuple[float, float]:
+    """Return alpha and what divides it: the rank, or its root: https://arxiv.org/abs/2312.03732."""
     if "alpha" in own:
-        alpha = float(own["alpha"])
-    else:
-        patterns = settings.get(f"{part}.alpha_pattern", {})
-        usual = settings.get(f"{part}.lora_alpha", rank)
-        alpha = float(patterns.get(get_pattern_key([*patterns], module), usual))
-        root = f"{part}.use_rslora" in settings
-    divisor = math.sqrt(rank) if root else rank
-    return up.float() * (alpha / divisor) if rank and alpha != divisor else up
+        return float(own["alpha"]), rank
+    part, _, module = stem.partition(".")
+    patterns = settings.get(f"{part}.alpha_pattern", {})
+    usual = settings.get(f"{part}.lora_alpha", rank)
+    alpha = float(patterns.get(get_pattern_key([*patterns], module), usual))
+    return alpha, math.sqrt(rank) if f"{part}.use_rslora" in settings else rank
 
 
 # What the names of text encoders' layers begin with; kohya's "te" and "te1" are the first one.
@@ -192,6 +194,8 @@ def _named(stem: str, family: str, parts: Mapping[str, Any]) -> tuple[str, tuple
         flat = re.sub(r"(self_attn)_to_(q|k|v|out)$", r"\1_\2_proj", flat)
         return f"text_encoder_{found[1]}".removesuffix("_1").removesuffix("_"), (flat,)
     names = places(family, PREFIX.sub("", stem).replace(".", "_"))
+    if names and names[0].startswith(CONDITIONER):
+        return CONDITIONER[:-1], tuple(name.removeprefix(CONDITIONER) for name in names)
     return "unet" if "unet" in parts else "transformer", names
 
 

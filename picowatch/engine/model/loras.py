@@ -4,20 +4,25 @@ No weight of the checkpoint changes: peft wraps each layer in one that adds the 
 output. When no LoRA is in use, all layers are unwrapped again.
 """
 
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
 
+from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.lora_files import File, read_lora
 from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.model.verify import Verified
+from picowatch.engine.private import renew_group_offloading, renewing_offloading
 from picowatch.recipe.request import LoraUse
 
+log = logging.getLogger("picowatch.engine")
+
 _NAMED_KEYS = 3
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 class Loras:
@@ -27,10 +32,18 @@ class Loras:
     `of_texts` are hashes and weights of those that change what text encoders make of a prompt.
     """
 
-    def __init__(self, pipeline: Callable[[], Any], family: str, verified: Verified) -> None:
+    def __init__(
+        self,
+        pipeline: Callable[[], Any],
+        family: str,
+        verified: Verified,
+        kept: Cache,
+        checkpoint: Path,
+    ) -> None:
         self._pipeline = pipeline
         self._family = family
         self._verified = verified
+        self._kept, self._checkpoint = kept, checkpoint
         self._files: dict[str, File] = {}  # by hash
         self.applied: tuple[LoraUse, ...] = ()
         self.warnings: tuple[str, ...] = ()
@@ -51,8 +64,13 @@ class Loras:
             self._unload(pipeline)
             try:
                 for sha256, name in names.items():
+                    key = self._key(sha256, pipeline)
                     with self._verified("lora", name, sha256) as model:
-                        self._files[sha256] = self._load(name, sha256, model.path, pipeline)
+                        size = model.path.stat().st_size
+                        file = self._read(name, model.path, size, key, pipeline)
+                        use = LoraUse(name, sha256, weights[sha256])
+                        self._files[sha256] = self._load(use, file, pipeline)
+                    self._kept.put(key, file, main=size)  # it was not swapped while it was read
             except BaseException:
                 self._unload(pipeline)
                 raise
@@ -63,15 +81,33 @@ class Loras:
         self.applied = wanted
         unused = ((name, self._files[sha256].unused) for sha256, name in names.items())
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
-        self.of_texts = tuple(one for one in weights.items() if self._files[one[0]].of_texts)
+        self.of_texts = tuple(use for use in weights.items() if self._files[use[0]].of_texts)
 
-    def _load(self, name: str, sha256: str, path: Path, pipeline: Any) -> File:
+    def _key(self, sha256: str, pipeline: Any) -> Hashable:
+        """Return the key of a file for the parts in memory."""
+        parts = tuple(
+            (part, str(module.dtype))
+            for part, module in pipeline.components.items()
+            if isinstance(module, torch.nn.Module)
+        )
+        return "lora", sha256, self._checkpoint, parts
+
+    def _read(self, name: str, path: Path, size: int, key: Hashable, pipeline: Any) -> File:
+        """Return a file, read unless it is kept."""
+        file: File | None = self._kept.get(key)
+        if file is None:
+            self._kept.make_room(main=size)
+            file = read_lora(name, path, pipeline, self._family)
+        return file
+
+    def _load(self, use: LoraUse, file: File, pipeline: Any) -> File:
         """Let diffusers wrap the layers of a file."""
-        file = read_lora(name, path, pipeline, self._family)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", _described(use, file, pipeline))
         by_part: dict[str, Tensors] = {}
         for key, tensor in file.tensors.items():
             by_part.setdefault(key.partition(".")[0], {})[key] = tensor
-        options = {"adapter_name": _adapter(sha256), "_pipeline": pipeline}
+        options = {"adapter_name": _adapter(use.hash), **renewing_offloading(pipeline)}
         with warnings.catch_warnings():
             # Several LoRAs in one model are intended.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
@@ -93,12 +129,41 @@ class Loras:
                 # Otherwise group offloading still has the layers of the unloaded LoRA: diffusers
                 # renews the groups of its own models, but those of text encoders only when a LoRA
                 # is loaded.
-                _maybe_remove_and_reapply_group_offloading(part)
+                renew_group_offloading(part)
 
 
 def _adapter(sha256: str) -> str:
     """Return diffusers' name for a LoRA."""
     return f"lora_{sha256[:16]}"
+
+
+@torch.inference_mode()
+def _described(use: LoraUse, file: File, pipeline: Any) -> str:
+    """Describe a LoRA: its layers, ranks and alphas, and its largest change of a layer's weights.
+
+    The change is ||up down|| * weight / ||W|| with Frobenius norms. ||up down||^2 is the sum of
+    (up^T up) * (down down^T), which are as small as the rank. Quantised weights have no norm here.
+    """
+    stems = [key.removesuffix(_DOWN) for key in file.tensors if key.endswith(_DOWN)]
+    ranks, changes = set[int](), list[float]()
+    for stem in stems:
+        down, up = (file.tensors[stem + half].flatten(1).float() for half in (_DOWN, _UP))
+        ranks.add(len(down))
+        part, _, name = stem.partition(".")
+        layer = getattr(pipeline, part).get_submodule(name)
+        weight = getattr(layer, "base_layer", layer).weight
+        if weight.is_floating_point() and (norm := torch.linalg.vector_norm(weight.float())):
+            square = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
+            changes.append(abs(use.weight) * square.sqrt().item() / norm.item())
+    words = f"LoRA {use.name!r} at {use.weight:g}: {len(stems)} layers, rank {_range(ranks)}"
+    change = f", largest change {max(changes):.1%} of a layer's weights" if changes else ""
+    return f"{words}, alpha {_range(file.alphas)}{change}"
+
+
+def _range(numbers: Collection[float]) -> str:
+    """Return the least and the largest number, or the only one."""
+    ends = sorted({min(numbers), max(numbers)}) if numbers else ()
+    return " to ".join(f"{number:g}" for number in ends) or "none"
 
 
 def _does_nothing(name: str, keys: Sequence[str]) -> str:

@@ -25,7 +25,9 @@ def held_memory() -> MemoryUse | None:
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        return MemoryUse(torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved())
+        cuda = torch.cuda
+        free = cuda.mem_get_info()[0] + cuda.memory_reserved() - cuda.memory_allocated()
+        return MemoryUse(cuda.memory_reserved(), cuda.max_memory_reserved(), int(free))
     try:
         lines = Path("/proc/self/status").read_text()
     except OSError:
@@ -66,13 +68,21 @@ def room_on(device: "torch.device") -> Room:
     return Room(main, card.mem_get_info(device)[0] + card.memory_reserved(device))
 
 
-def free_bytes(device: "torch.device") -> int:
-    """Return the free bytes of a card, or of the main memory."""
-    card = _card(device)
+def free_bytes(device: "torch.device") -> tuple[int, int]:
+    """Return the free bytes of a device and of main memory; a CPU's are the same."""
+    card, main = _card(device), min(int(psutil.virtual_memory().available), _left_to_container())
     if card is None:
-        return min(int(psutil.virtual_memory().available), _left_to_container())
+        return main, main
     cached = card.memory_reserved(device) - card.memory_allocated(device)
-    return int(card.mem_get_info(device)[0] + cached)
+    return int(card.mem_get_info(device)[0] + cached), main
+
+
+def empty_cache(device: "torch.device") -> None:
+    """Return the memory that torch keeps for later tensors to the device."""
+    import torch
+
+    if device.type in (*CARDS, "mps"):
+        getattr(torch, device.type).empty_cache()
 
 
 def _card(device: "torch.device") -> Any:

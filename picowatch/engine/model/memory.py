@@ -1,9 +1,8 @@
 """The memory ladder. Does not import torch.
 
-Each rung of the ladder renders a batch in less memory than the last. A rung is chosen before a
-batch and never changed during it: when memory runs out, the batch is rendered again from its first
-step on the next rung. So a picture records exactly how it was rendered, and the noise of its seed
-is the same on every rung.
+Each rung of the ladder draws in less memory than the last. A rung is chosen before a run of the
+sampler and never changed during it: when memory runs out, the run begins again on the next rung. So
+a picture records how it was drawn, and the noise of its seed is the same on every rung.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from typing import Literal, NamedTuple
 
 from picowatch.engine.protocol import Memory
 from picowatch.errors import RenderFailed
-from picowatch.families import References
-from picowatch.recipe.passes import passes_of
+from picowatch.families.row import References
+from picowatch.recipe.passes import samplings
 from picowatch.recipe.request import ImageRequest
 
 SMALLEST_SIDE = 384
@@ -25,7 +24,7 @@ _SIDE_MULTIPLE = 32
 # Where weights are: all on the device; text encoders in main memory; all there, from where models
 # or layers come to the device (diffusers' enable_model_cpu_offload and enable_group_offload).
 # "turns": text encoders and denoiser in turn, read from their files.
-Place = Literal["device", "encoders", "models", "turns", "layers"]
+WeightLocation = Literal["device", "encoders", "models", "turns", "layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Rung:
 
     name: str = "full"
     tiled: bool = False
-    place: Place = "device"
+    place: WeightLocation = "device"
     shrunk: int = 0
 
 
@@ -59,6 +58,8 @@ _CARD_SLACK = 2**29
 WORKING_BYTES = 2 * 2**30
 # The side of a VAE's tile: in the configs of many it is that of a whole picture.
 TILE_SIDE = 512
+NATIVE_PIXELS = 512 * 512  # of Stable Diffusion
+_MOST_AT_ONCE = 64
 # Ways to a smaller denoiser, and the bytes of a number in it.
 _SMALLER = {"Write quantize: fp8": 1, "Get its transformer as a GGUF file (Q4_K_S)": 144 / 256}
 
@@ -75,11 +76,11 @@ class Room(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class Sizes:
     """The bytes of a checkpoint's parts in memory, and of what computing takes for each pixel.
 
     `numbers` is the number of the denoiser's weights. `takes_turns`: its text encoders may make
-    room for it. A UNet's are small, and a short family's pipeline encodes prompts itself.
+    room for it. A UNet's are small, and a pipeline without a row encodes prompts itself.
     `references` say in how many pixels its pictures are edited.
     """
 
@@ -138,24 +139,24 @@ class MemoryLadder:
         # The rung that worked last, and the number of batches on it since.
         self._worked: dict[tuple[object, ...], tuple[Rung, int]] = {}
 
-    def rungs(self, request: ImageRequest, weights: Weights, images: int = 1) -> Iterator[Rung]:
+    def rungs(self, request: ImageRequest, sizes: Sizes, images: int = 1) -> Iterator[Rung]:
         """Yield the rungs to try in turn; those of smaller pictures only with `shrink_to_fit`.
 
         RenderFailed if all are too small for the weights.
         """
-        room, pixels = self._room(), _pixels(request)
-        ladder = _possible(weights, room)
-        fit = _fitting(weights, room, pixels, images)
+        room, pixels = self._room(), _drawn_pixels(request, sizes.references)
+        ladder = _possible(sizes, room)
+        fit = _fitting(sizes, room, pixels, images)
         if self._setting == "full":
-            ladder = [FULL, *(one for one in ladder if one != FULL)]
+            ladder = [FULL, *(rung for rung in ladder if rung != FULL)]
         elif not ladder or not (fit or room.card is None or LAYERS in ladder):
-            raise _too_large(request, weights, room)
-        rungs = [*ladder, *_shrinking(request, ladder[-1], weights.references)]
+            raise _too_large(request, sizes, room)
+        rungs = [*ladder, *_shrinking(request, ladder[-1], sizes.references)]
         first = ladder[0]
         if self._setting == "low":
-            first = next((one for one in ladder if one.place not in _NEAR), ladder[-1])
+            first = next((rung for rung in ladder if rung.place not in _NEAR), ladder[-1])
         elif self._setting == "auto":
-            least = min(ladder, key=lambda one: weights.on_device(one, pixels, images))
+            least = min(ladder, key=lambda rung: sizes.on_device(rung, pixels, images))
             first = next(iter(fit), least)
         highest = begin = rungs.index(first)
         if (known := self._worked.get(_key(request))) and known[0] in rungs:
@@ -167,12 +168,26 @@ class MemoryLadder:
         yield from rungs[begin:]
 
     def leaves_room(
-        self, rung: Rung, request: ImageRequest, weights: Weights, images: int, beside: int
+        self, rung: Rung, request: ImageRequest, sizes: Sizes, images: int, beside: int
     ) -> bool:
         """Return whether a card has room for so many bytes beside what a batch takes there."""
-        room = self._room()
-        taken = weights.on_device(rung, _pixels(request), images) + beside
-        return room.card is None or taken <= room.card - _CARD_SLACK
+        card = self._room().card
+        return card is None or self.peak(rung, request, sizes, images) + beside <= card
+
+    def peak(self, rung: Rung, request: ImageRequest, sizes: Sizes, images: int) -> int:
+        """Return the most bytes that a batch takes at once on the device."""
+        pixels = _drawn_pixels(request, sizes.references)
+        return sizes.on_device(rung, pixels, images) + _CARD_SLACK
+
+    def at_once(self, rung: Rung, request: ImageRequest, sizes: Sizes) -> int:
+        """Return how many images like this one may share a call."""
+        room, pixels = self._room(), request.width * request.height
+        if room.card is None:  # one picture of Stable Diffusion's native size fills a CPU
+            return max(1, NATIVE_PIXELS // pixels)
+        most = _MOST_AT_ONCE
+        while most > 1 and not self.leaves_room(rung, request, sizes, most, 0):
+            most //= 2
+        return most
 
     def worked(self, request: ImageRequest, rung: Rung) -> None:
         """Remember this rung for images of this checkpoint and size."""
@@ -185,49 +200,51 @@ class MemoryLadder:
 _NEAR = ("device", "encoders")
 
 
-def _possible(weights: Weights, room: Room) -> list[Rung]:
+def _possible(sizes: Sizes, room: Room) -> list[Rung]:
     """Return the rungs on which the weights have room."""
     if room.card is None:  # what is not free may be swapped out
         card, main, ladder = max(room.main, room.physical), 0, SHARED_LADDER
     else:
         card, main, ladder = room.card, room.main, CARD_LADDER
     found = [
-        one
-        for one in ladder
-        if weights.on_device(one) <= card
-        and weights.in_main(one) <= main
-        and (weights.takes_turns or one is not TURNS)
+        rung
+        for rung in ladder
+        if sizes.on_device(rung) <= card
+        and sizes.in_main(rung) <= main
+        and (sizes.takes_turns or rung is not TURNS)
     ]
     # Reading files again and again is for those who lack main memory.
-    return [one for one in found if one is not TURNS or MODELS not in found]
+    return [rung for rung in found if rung is not TURNS or MODELS not in found]
 
 
-def _fitting(weights: Weights, room: Room, pixels: int, images: int) -> list[Rung]:
+def _fitting(sizes: Sizes, room: Room, pixels: int, images: int) -> list[Rung]:
     """Return the rungs on which there is room for computing, too."""
-    if room.card is None and weights.total <= WORKING_BYTES:  # nothing to save
-        return [FULL]
+    if room.card is None and sizes.total <= WORKING_BYTES:  # nothing to save
+        return [FULL] if FULL in _possible(sizes, room) else []
     free = room.main - WORKING_BYTES if room.card is None else room.card - _CARD_SLACK
     return [
-        one
-        for one in _possible(weights, room)
-        if weights.on_device(one, pixels, images) <= free
-        and (not weights.in_main(one) or weights.in_main(one) + WORKING_BYTES <= room.main)
+        rung
+        for rung in _possible(sizes, room)
+        if sizes.on_device(rung, pixels, images) <= free
+        and (not sizes.in_main(rung) or sizes.in_main(rung) + WORKING_BYTES <= room.main)
     ]
 
 
-def _too_large(request: ImageRequest, weights: Weights, room: Room) -> RenderFailed:
+def _too_large(request: ImageRequest, sizes: Sizes, room: Room) -> RenderFailed:
     """Return the error for weights that fit nowhere; its remedy is a smaller form that does."""
     free = f"{_gigabytes(room.main)} of main memory"
     if room.card is not None:
         free = f"{_gigabytes(room.card)} of the card and {free}"
     remedy = "Use a smaller checkpoint, or a computer with more memory."
     for way, size in _SMALLER.items():
-        smaller = replace(weights, denoiser=int(weights.numbers * size))
-        if smaller.denoiser < weights.denoiser and _fitting(smaller, room, _pixels(request), 1):
-            before, after = map(_gigabytes, (weights.denoiser, smaller.denoiser))
+        smaller = replace(sizes, denoiser=int(sizes.numbers * size))
+        if smaller.denoiser < sizes.denoiser and _fitting(
+            smaller, room, _drawn_pixels(request, sizes.references), 1
+        ):
+            before, after = map(_gigabytes, (sizes.denoiser, smaller.denoiser))
             remedy = f"{way}: it then takes {after} instead of {before}."
             break
-    taken = _gigabytes(weights.total)
+    taken = _gigabytes(sizes.total)
     return RenderFailed(
         f"The weights of {request.checkpoint} take {taken}, and {free} can be used.", remedy
     )
@@ -235,12 +252,6 @@ def _too_large(request: ImageRequest, weights: Weights, room: Room) -> RenderFai
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
-
-
-def _pixels(request: ImageRequest) -> int:
-    """Return the pixels of the largest pass; each reference is one more picture."""
-    width, height = passes_of(request)[-1].size
-    return width * height * (1 + len(request.references))
 
 
 def _shrinking(request: ImageRequest, last: Rung, references: References | None) -> Iterator[Rung]:
@@ -256,11 +267,15 @@ def _shrinking(request: ImageRequest, last: Rung, references: References | None)
 
 
 def _drawn_pixels(request: ImageRequest, references: References | None) -> int:
-    """Return the pixels in which a picture is drawn: one that is edited has a size of its own."""
-    pixels = request.width * request.height
+    """Return the pixels of the largest run of the sampler; each reference is one more picture.
+
+    What is edited is drawn in a size of its own.
+    """
+    width, height = samplings(request)[-1].size
     if not request.references or references is None:
-        return pixels
-    return references.area if references.stretched else min(references.area, pixels)
+        return width * height
+    area = references.area if references.stretched else min(references.area, width * height)
+    return area * (1 + len(request.references))
 
 
 def _key(request: ImageRequest) -> tuple[object, ...]:
@@ -284,11 +299,20 @@ def shrunken(request: ImageRequest, times: int) -> ImageRequest:
     return replace(request, width=width, height=height)
 
 
+def shrunken_hires(request: ImageRequest, times: int) -> ImageRequest:
+    """Return the request with a second run that enlarges less: a quarter less each time."""
+    if request.hires is None or not times:
+        return request
+    hires = replace(request.hires, scale=max(1.0, request.hires.scale * _SHRINK**times))
+    return replace(request, hires=hires)
+
+
 def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
-    """Return a warning if the picture is smaller than requested, otherwise ()."""
-    if rendered == requested:
+    """Return a warning if what was drawn is smaller than requested, otherwise ()."""
+    (width, height), (wide, high) = rendered.drawn_size, requested.drawn_size
+    if (width, height) == (wide, high):
         return ()
     return (
-        f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} "
-        f"instead of {requested.width}x{requested.height}.",
+        f"Memory ran out, so this picture was rendered at {width}x{height} instead of "
+        f"{wide}x{high}.",
     )

@@ -4,6 +4,7 @@ diffusers converts the names. This module also checks that each weight is there 
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ import transformers
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.loaders.single_file_utils import (
+    convert_flux3_transformer_checkpoint_to_diffusers,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
@@ -25,7 +27,9 @@ from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from picowatch.catalog.models import Part
 from picowatch.catalog.recognise import UNET
-from picowatch.engine.model.narrow import FP8, narrowed, widening
+from picowatch.engine.model.narrow import FP8, narrowed, packed, widening
+from picowatch.engine.model.sdnq import stands_for
+from picowatch.engine.private import kept_in_float32, rename_old_keys
 from picowatch.errors import RenderFailed
 
 Config = Mapping[str, Any]
@@ -35,17 +39,29 @@ TypeOf = Callable[[str], torch.dtype]
 # From this share of diffusers' names on, a file needs no conversion: authors' names share about
 # half.
 _NEARLY_ALL = 0.9
+_FILLED = 16  # the sides of nvfp4's matrices are multiples of it
+_WIDE = "Get it in bfloat16."
 _GET_ANOTHER = "Get the file again, or another one."
 
 
 def type_of(class_name: str, dtype: torch.dtype) -> TypeOf:
     """Return the type for each tensor of a class: some layers of some classes stay float32."""
     # The libraries' own lists, which their from_pretrained follows.
-    kind: Any = getattr(diffusers, class_name, None) or getattr(transformers, class_name)
-    kept = kind._keep_in_fp32_modules or ()
+    kept = kept_in_float32(own_class(class_name, torch.nn.Module))
     if not kept:
         return lambda name: dtype
     return lambda name: torch.float32 if set(name.split(".")) & set(kept) else dtype
+
+
+def own_class(class_name: str, parent: type) -> Any:
+    """Return a class of diffusers or transformers. RenderFailed unless it is one of this kind."""
+    kind = getattr(diffusers, class_name, None) or getattr(transformers, class_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, parent)):
+        raise RenderFailed(
+            f"Neither diffusers nor transformers has a {parent.__name__} called {class_name!r}.",
+            "Upgrade them, or use another checkpoint.",
+        )
+    return kind
 
 
 def diffusers_model(
@@ -57,10 +73,14 @@ def diffusers_model(
     with init_empty_weights(include_buffers=False):
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    model._fix_state_dict_keys_on_load(tensors)  # the VAE's attention before diffusers 0.15
+    rename_old_keys(model, tensors)
     tensors = _in_diffusers_names(class_name, tensors, shapes, config)
+    types = type_of(class_name, dtype)  # by names that the file may not have had
+    for name, tensor in tensors.items():
+        if types(name) != dtype and tensor.dtype == dtype:
+            tensors[name] = tensor.to(types(name))
     _check(what, missing=shapes.keys() - tensors.keys())
-    tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
+    tensors = {name: _in_shape(tensors[name], shape) for name, shape in shapes.items()}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
         return _quantised(kind, config, tensors, dtype)
     return widening(_laid_out(filled(model, tensors, what)), dtype)
@@ -72,9 +92,10 @@ def filled(model: Any, tensors: Tensors, what: str) -> Any:
     _check(what, missing=shapes.keys() - tensors.keys())
     pairs = ((name, tensors[name].shape, shape) for name, shape in shapes.items())
     _check(what, others=[pair for pair in pairs if pair[1] != pair[2]])
+    weights = {name: held for name in shapes if (held := stands_for(tensors[name]))}
     model.load_state_dict({name: tensors[name] for name in shapes}, assign=True)
     model.to(next(iter(tensors.values())).device)  # buffers that are in no file
-    return model.eval().requires_grad_(False)
+    return packed(model, weights, what).eval().requires_grad_(False)
 
 
 def _laid_out(model: Any) -> Any:
@@ -91,10 +112,11 @@ def _laid_out(model: Any) -> Any:
 
 
 def text_encoder(
-    part: Part, config: Config, tensors: Tensors, what: str, dtype: torch.dtype
+    part: Part, config: Config, tensors: Tensors, what: str, dtype: torch.dtype, layers: int = 0
 ) -> Any:
     """Return a transformers model with these weights, checked as in `diffusers_model`.
 
+    It has at most so many `layers`, if any number is given, and a head that computes nothing.
     transformers itself converts the names that its models had in earlier versions.
     """
     kind = getattr(transformers, part.class_name)
@@ -104,14 +126,31 @@ def text_encoder(
         made = whole.from_dict(given).text_config
     else:
         made = kind.config_class.from_dict(given)
+    if layers:
+        _shorten(made.get_text_config(), layers)
+    if is_headed := part.class_name.endswith(_HEADED):
+        made.tie_word_embeddings = True  # then the head has no weights of its own
     if part.weights:
         tensors = _text_encoder_names(part, made, tensors)
-    types = {one.dtype for one in tensors.values() if one.is_floating_point()}
+    types = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     # Built in the file's 16 bits, so that its memory is enough.
     stored = next(iter(types)) if len(types) == 1 and not types & {*FP8} else dtype
     stored = min(dtype, stored, key=lambda one: one.itemsize)
     model = transformers_model(kind, made, tensors, what, stored)
+    if is_headed:
+        model.lm_head = torch.nn.Identity()
     return widening(narrowed(model) if types & {*FP8} else model, dtype)
+
+
+# Classes with a head that would predict the next word.
+_HEADED = ("ForCausalLM", "ForConditionalGeneration")
+
+
+def _shorten(config: Any, layers: int) -> None:
+    """Leave a text model's config only so many layers, if it has more."""
+    config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if types := getattr(config, "layer_types", None):
+        config.layer_types = types[:layers]
 
 
 def transformers_model(
@@ -128,7 +167,13 @@ def transformers_model(
         local_files_only=True,
     )
     _check(what, missing=info["missing_keys"], others=info["mismatched_keys"])
-    return model.eval().requires_grad_(False)
+    # transformers renames weights, but keeps their memory.
+    left = {tensor.data_ptr(): held for tensor in tensors.values() if (held := stands_for(tensor))}
+    places = {weight.data_ptr(): name for name, weight in model.named_parameters()}
+    weights = {places[at]: left.pop(at) for at in [*left] if at in places}
+    if left:
+        raise RenderFailed(f"The {what} has {len(left)} packed weights that no layer reads.", _WIDE)
+    return packed(model, weights, what).eval().requires_grad_(False)
 
 
 # Keys that would select or download other code.
@@ -177,14 +222,21 @@ def _quantised(kind: Any, config: Config, tensors: Tensors, dtype: torch.dtype) 
     return model.requires_grad_(False)
 
 
-def _as_long(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Return a tensor with the sides of length 1 that it should have: some formats omit them.
+def _in_shape(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Return a tensor with the sides that it should have, where its format changes them.
 
-    llama.cpp omits the first ones; 1x1 convolutions are matrices.
+    Sides of length 1 may be missing: llama.cpp omits the first ones, and 1x1 convolutions are
+    matrices. nvfp4's sides are filled with zeros to multiples of 16.
     """
-    differ = tensor.shape != shape and not isinstance(tensor, GGUFParameter)
-    same = [side for side in tensor.shape if side > 1] == [side for side in shape if side > 1]
-    return tensor.reshape(shape) if differ and same else tensor
+    if tensor.shape == shape or isinstance(tensor, GGUFParameter) or stands_for(tensor):
+        return tensor
+    if [side for side in tensor.shape if side > 1] == [side for side in shape if side > 1]:
+        return tensor.reshape(shape)
+    if len(shape) != 2 or tensor.shape != tuple(side + -side % _FILLED for side in shape):
+        return tensor
+    rows, columns = shape
+    others = tensor[rows:], tensor[:, columns:]
+    return tensor if any(part.float().any() for part in others) else tensor[:rows, :columns].clone()
 
 
 def _in_diffusers_names(
@@ -224,11 +276,28 @@ def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
     return counted | normalising | converted
 
 
+_FUSED = re.compile(r"qkv(?:_proj)?\.weight$")
+
+
+def _flux3(checkpoint: Tensors, config: Config) -> Tensors:
+    """Convert FLUX.3, of which quantised files have queries, keys and values in one matrix."""
+    split: Tensors = {}
+    for name, tensor in checkpoint.items():
+        if _FUSED.search(name):
+            for one, rows in zip("qkv", tensor.chunk(3), strict=True):
+                split[_FUSED.sub(f"{one}_proj.weight", name)] = rows
+        else:
+            split[name] = tensor
+    converted: Tensors = convert_flux3_transformer_checkpoint_to_diffusers(split)
+    return converted
+
+
 # Classes whose single files diffusers does not convert, or not completely.
 _CONVERTERS: dict[str, Callable[..., Tensors]] = {
     "UNet2DConditionModel": _unet,
     "AutoencoderKLFlux2": _flux2_vae,
     "AutoencoderKLQwenImage": lambda checkpoint, config: convert_wan_vae_to_diffusers(checkpoint),
+    "Flux3Transformer2DModel": _flux3,
     "AutoencoderTiny": lambda checkpoint, config: checkpoint,
 }
 

@@ -1,7 +1,6 @@
 """A checkpoint's weights in memory, and their place: diffusers and accelerate move them."""
 
-import gc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -12,15 +11,16 @@ from accelerate import cpu_offload_with_hook  # type: ignore[import-untyped]
 from diffusers.hooks import apply_group_offloading
 
 from picowatch.engine.model.families import built
-from picowatch.engine.model.memory import Place
-from picowatch.families import Family, Variant
+from picowatch.engine.model.memory import WeightLocation
+from picowatch.families.row import UNCONDITIONAL, Family, Variant
 
 
 class Placed:
-    """The parts of a checkpoint by diffusers' names, and ControlNets by their hashes.
+    """The parts of a checkpoint, and its ControlNets by their hashes.
 
-    `place` says where the weights are, `vae_file` is the name and the hash of the VAE. A part is
-    None before `restore` gets it by `read`, and after it was dropped to make room for another.
+    `by_name` has the parts by diffusers' names. A part is None until `restore` has read it by
+    `read`, and after it was dropped to make room for another. `place` says where the weights are.
+    `vae_file` is the name and the hash of the VAE.
     """
 
     def __init__(
@@ -28,58 +28,57 @@ class Placed:
         row: Family,
         variant: Variant,
         names: Iterable[str],
-        place: Place,
+        place: WeightLocation,
         device: torch.device,
     ) -> None:
         self.row = row
         self.variant = variant
-        self.parts: dict[str, Any] = dict.fromkeys(names)
+        self.by_name: dict[str, Any] = dict.fromkeys(names)
         self.controlnets: dict[str, Any] = {}
         self.place = place
         self.vae_file = ("", "")
         self.read: Callable[[Iterable[str]], dict[str, Any]]
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
-        self._moved: WeakSet[torch.nn.Module] = WeakSet()  # with group offloading
+        self._moved: WeakSet[torch.nn.Module] = WeakSet()  # by hooks of their own
         self._look: Callable[[], None] | None = None
         self._handles: list[Any] = []
 
     @property
     def denoiser_name(self) -> str:
         """The name of the UNet or transformer."""
-        return "unet" if "unet" in self.parts else "transformer"
+        return "unet" if "unet" in self.by_name else "transformer"
+
+    @property
+    def denoiser_names(self) -> list[str]:
+        """The names of the UNet or transformer, and of a second one that knows no prompt."""
+        return [one for one in (self.denoiser_name, UNCONDITIONAL) if one in self.by_name]
 
     @property
     def encoder_names(self) -> list[str]:
-        return [name for name in self.parts if name.startswith("text_encoder")]
+        return [name for name in self.by_name if name.startswith("text_encoder")]
 
     @property
     def modules(self) -> list[Any]:
         """All modules in memory."""
-        parts = (part for part in self.parts.values() if isinstance(part, torch.nn.Module))
+        parts = (part for part in self.by_name.values() if isinstance(part, torch.nn.Module))
         return [*parts, *self.controlnets.values()]
 
     def pipeline(self, kind: str = "text", **parts: Any) -> Any:
         """Return a pipeline of the family with these parts, some replaced by `parts`."""
-        return built(self.row, self.variant, kind, self.parts | parts)
+        return built(self.row, self.variant, kind, self.by_name | parts)
 
     def drop(self, names: Iterable[str]) -> None:
         """Release the memory of these parts."""
         for name in names:
-            self.parts[name] = None
+            self.by_name[name] = None
 
     def restore(self, names: Collection[str]) -> None:
         """Read those of these parts that are not in memory."""
-        missing = [name for name, part in self.parts.items() if name in names and part is None]
+        missing = [name for name, part in self.by_name.items() if name in names and part is None]
         found = self.read(missing)
-        self.parts |= found
+        self.by_name |= found
         self._watch(*(part for part in found.values() if isinstance(part, torch.nn.Module)))
-
-    def exchange(self, dropped: Sequence[str], brought: Sequence[str]) -> None:
-        """Drop some parts and restore others."""
-        self.drop(dropped)
-        gc.collect()  # frees modules that refer to each other
-        self.restore(brought)
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
@@ -111,17 +110,18 @@ class Placed:
             self._base = self.pipeline()
             self._base.enable_model_cpu_offload(device=self._device)
             for net in self.controlnets.values():
-                if not hasattr(net, "_hf_hook"):
+                if net not in self._moved:
                     cpu_offload_with_hook(net, self._device)
+                    self._moved.add(net)
         elif self.place in ("layers", "encoders"):
-            encoders = [self.parts[name] for name in self.encoder_names]
+            encoders = [self.by_name[name] for name in self.encoder_names]
             for part in self.modules if self.place == "layers" else filter(None, encoders):
                 if part not in self._moved:
                     self._move_by_layers(part)
                     self._moved.add(part)
 
     def _move_by_layers(self, part: torch.nn.Module) -> None:
-        if part is self.parts.get("siglip"):
+        if part is self.by_name.get("siglip"):
             part.to(self._device)  # it reads weights of layers that it does not call
             return
         streams = self._device.type == "cuda"

@@ -11,6 +11,7 @@ from typing import Any
 import transformers
 
 from picowatch.catalog.folder_files import read_json
+from picowatch.engine.model.part_files import own_class
 
 _T: Any = transformers
 _MARKS = {"image": "<|image_pad|>", "video": "<|video_pad|>", "vision_start": "<|vision_start|>"}
@@ -18,11 +19,14 @@ _MARKS |= {"vision_end": "<|vision_end|>"}
 
 
 def read_processor(folder: Path, class_name: str) -> Any:
-    """Return the processor of a diffusers folder; its class is in a family's row."""
+    """Return the processor of a diffusers folder, without videos if it is one of Qwen's."""
+    kind = own_class(class_name, _T.ProcessorMixin)
+    if not class_name.startswith("Qwen"):
+        return kind.from_pretrained(folder, local_files_only=True)
     pixels = read_image_processor(folder)
     words = _T.Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
     template = words.chat_template or read_json(folder / "chat_template.json").get("chat_template")
-    return without_videos(getattr(_T, class_name))(pixels, words, chat_template=template)
+    return without_videos(kind)(pixels, words, chat_template=template)
 
 
 def read_image_processor(folder: Path) -> Any:

@@ -9,10 +9,9 @@ The vectors of an embedding ("An Image is Worth One Word", https://arxiv.org/abs
 negative numbers as tokens. The text encoder's own table is never changed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from safetensors import safe_open
 
 from picowatch.engine.model.verify import Verified
 from picowatch.errors import RenderFailed
-from picowatch.recipe.passes import Pass, passes_of
+from picowatch.recipe.passes import Sampling, samplings
 from picowatch.recipe.prompts.editing import parse_edits, text_at
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
@@ -33,7 +32,6 @@ from picowatch.recipe.request import EmbeddingUse, ImageRequest
 
 CHUNK_TOKENS = 75
 _COMMA_REACH = 20
-_KEPT_CHUNKS = 256
 
 
 class Encoded(NamedTuple):
@@ -161,7 +159,7 @@ def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
 
 
 class PromptEncoder:
-    """A checkpoint's tokenizer and text encoders, with a cache of encoded chunks."""
+    """A checkpoint's tokenizer and text encoders."""
 
     def __init__(
         self,
@@ -169,13 +167,15 @@ class PromptEncoder:
         towers: Sequence[TextTower],
         verified: Verified,
         device: torch.device,
+        encoded_once: Callable[[Hashable, Callable[[], Encoded]], Encoded],
         *,
         zeros_for_empty_negative: bool = False,
     ) -> None:
         """Create an encoder of several towers.
 
         Their hidden states are joined along the width; the last one gives the summary. `verified`
-        opens embeddings. The towers compute on `device`; their weights may be elsewhere until then.
+        opens embeddings, `encoded_once` returns what a key was encoded to, or encodes it. The
+        towers compute on `device`; their weights may be elsewhere until then.
         `zeros_for_empty_negative`: an empty negative prompt is zeros, not the encoded "".
         """
         self._tokenizer = tokenizer
@@ -185,7 +185,7 @@ class PromptEncoder:
         self._zeros = zeros_for_empty_negative
         self._comma = self._tokens(",")
         self._embeddings: dict[str, tuple[int, ...]] = {}  # their tokens, by hash
-        self._encoded = lru_cache(_KEPT_CHUNKS)(self._encoded_chunk)
+        self._encoded_once = encoded_once
 
     def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:
         """Return the number of chunks of an image's prompts, and its conditions.
@@ -195,8 +195,8 @@ class PromptEncoder:
         """
         embeddings = {use.name: self._embedding(use) for use in request.embeddings}
         texts = [
-            (_texts(request.negative_prompt, one), _texts(request.prompt, one))
-            for one in passes_of(request)
+            (_texts(request.negative_prompt, sampling), _texts(request.prompt, sampling))
+            for sampling in samplings(request)
         ]
         chunks = {
             text: self.chunks(text, embeddings) for both in texts for text in {*both[0], *both[1]}
@@ -261,10 +261,6 @@ class PromptEncoder:
             full.append(chunk)
         return [self._framed(chunk) for chunk in full]
 
-    def forget(self) -> None:
-        """Forget encoded chunks, since the text encoder has changed."""
-        self._encoded.cache_clear()
-
     def encode(self, chunks: Sequence[Chunk], length: int, clip_skip: int) -> Encoded:
         """Return the chunks' hidden states joined, padded with empty chunks to `length` chunks.
 
@@ -272,7 +268,7 @@ class PromptEncoder:
         """
         padded = [*chunks, *[self._framed([])] * (length - len(chunks))]
         encoded = [self._encoded(chunk, clip_skip) for chunk in padded]
-        return Encoded(torch.cat([one.states for one in encoded], dim=1), encoded[0].pooled)
+        return Encoded(torch.cat([chunk.states for chunk in encoded], dim=1), encoded[0].pooled)
 
     def _tokens(self, text: str) -> list[int]:
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -310,6 +306,12 @@ class PromptEncoder:
             weights=(1.0, *(weight for _, weight in chunk), *[1.0] * padding),
         )
 
+    def _encoded(self, chunk: Chunk, clip_skip: int) -> Encoded:
+        """Return one chunk's hidden states; tokens of embeddings are numbered in their order."""
+        embeddings = tuple(self._embeddings) if min(chunk.tokens) < 0 else ()
+        key = chunk, clip_skip, embeddings
+        return self._encoded_once(key, lambda: self._encoded_chunk(chunk, clip_skip))
+
     def _encoded_chunk(self, chunk: Chunk, clip_skip: int) -> Encoded:
         """Return one chunk's weighted hidden states, 1 x 77 x width, and its summary.
 
@@ -317,14 +319,16 @@ class PromptEncoder:
         """
         end = self._tokenizer.eos_token_id
         found = [tower.encoded(chunk, end, clip_skip, self._device) for tower in self._towers]
-        states = [weighted(one.states, chunk.weights) for one in found]
+        states = [weighted(tower.states, chunk.weights) for tower in found]
         return Encoded(torch.cat(states, dim=-1), found[-1].pooled)
 
 
-def _texts(prompt: str, one: Pass) -> list[str]:
+def _texts(prompt: str, sampling: Sampling) -> list[str]:
     """Return the prompt's text at each evaluation of a pass, at least one."""
     nodes = parse_edits(split_loras(prompt)[0])
-    return [text_at(nodes, evaluation, one) for evaluation in range(max(1, one.evaluations))]
+    return [
+        text_at(nodes, evaluation, sampling) for evaluation in range(max(1, sampling.evaluations))
+    ]
 
 
 def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:

@@ -27,6 +27,8 @@ from diffusers.schedulers import AysSchedules
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from numpy.typing import NDArray
 
+from picowatch.engine.model.dpmpp_3m_sde import DPMSolver3MSDEScheduler
+from picowatch.engine.private import replace_beta_levels
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.samplers import EVEN, KnownSampler, sampler_named
 
@@ -53,6 +55,8 @@ STOP_EARLY = (
     *("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep"),
     *("DEISMultistep", "SASolver"),
 )
+# Those that diffusers does not offer under their names.
+_CLASSES = {"LMSDiscrete": LMSDiscreteScheduler, "DPMSolver3MSDE": DPMSolver3MSDEScheduler}
 # Few-step models are distilled on a schedule of 50 steps; more steps need a finer one.
 _DISTILLED = ("LCM", "TCD")
 _DISTILLED_STEPS = 50
@@ -117,10 +121,8 @@ def build_sampler(
 
 
 def class_of(sampler: KnownSampler) -> Any:
-    """Return the sampler's class in diffusers."""
-    if sampler.scheduler == "LMSDiscrete":
-        return LMSDiscreteScheduler
-    return getattr(diffusers, f"{sampler.scheduler}Scheduler")
+    """Return the sampler's class, in diffusers or ours."""
+    return _CLASSES.get(sampler.scheduler) or getattr(diffusers, f"{sampler.scheduler}Scheduler")
 
 
 def _scheduler(
@@ -246,8 +248,7 @@ def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> 
 def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> None:
     """Let the scheduler step through one of `NOISE_LEVELS`, and finally to no noise.
 
-    diffusers supports only "beta", and needs scipy for it, so its private method is replaced
-    (test_samplers.py fails if that changes).
+    diffusers supports only "beta", and needs scipy for it.
     """
 
     def levels(in_sigmas: Any, num_inference_steps: int) -> Levels:
@@ -255,7 +256,7 @@ def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> No
         return NOISE_LEVELS[schedule_type](low, high, num_inference_steps, family)
 
     scheduler.register_to_config(use_beta_sigmas=True)
-    scheduler._convert_to_beta = levels
+    replace_beta_levels(scheduler, levels)
 
 
 def _beta(low: float, high: float, steps: int, _: str) -> Levels:

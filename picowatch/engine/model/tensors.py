@@ -1,10 +1,10 @@
 """Reads tensors from files: safetensors, quantised or not, and GGUF."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.quantizers.gguf.utils import GGUFParameter
@@ -13,11 +13,14 @@ from gguf.quants import dequantize
 from safetensors import safe_open
 
 from picowatch.catalog import weight_files
+from picowatch.catalog.dequantise import BESIDE, FP8, SCALES, SECOND_SCALE, SMOOTHING
+from picowatch.catalog.folder_files import read_json
 from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
-from picowatch.catalog.headers import Header
-from picowatch.catalog.quantised import BESIDE, FP8, SCALES, SECOND_SCALE
+from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.sdnq import Packed, check_quantisation, packed_weights, rotated_columns
+from picowatch.engine.model.dequantise import dequantised
 from picowatch.engine.model.part_files import Tensors, TypeOf
-from picowatch.engine.model.quantised import dequantised
+from picowatch.engine.model.sdnq import PackedWeight, stand_in
 
 
 class Narrow(NamedTuple):
@@ -49,8 +52,11 @@ _TYPES = {
 }
 _IN_BLOCKS = re.compile(r"(?:block|layer|refiner)s?\.\d+\.")
 WIDE = Narrow()
+# Whether a tensor of this name is read; no name is empty.
+Reads = Callable[[str], bool]
+EVERY: Reads = bool
 _MOST = torch.finfo(torch.float8_e4m3fn).max
-_NOT_WEIGHTS = (*BESIDE, "scaled_fp8")
+_NOT_WEIGHTS = (*BESIDE, SMOOTHING, "scaled_fp8")
 
 
 def read_tensors(
@@ -61,39 +67,72 @@ def read_tensors(
     *,
     copy: bool = True,
     narrow: Narrow = WIDE,
+    reads: Reads = EVERY,
 ) -> Tensors:
     """Read the tensors whose names begin with `prefix`, which is removed, to the device.
+
+    Of these, `reads` selects by the names without it.
 
     They are copies, because files are memory-mapped: overwriting one in place would change the
     model, and truncating it would end the process (SIGBUS). Without `copy`, some are not copied:
     the caller must copy them soon. GGUF's matrices stay quantised, and some others `narrow`.
     """
     found: Tensors = {}
-    for file in _files(path):
-        header = read_any_header(file)
+    headers, packed = _headers(path)
+    parts = {part for one in packed.values() for part in one.parts.values()}
+    for file, header in headers.items():
         if is_gguf(file):
-            found |= _read_gguf(file, header, prefix, type_of, device)
+            found |= _read_gguf(file, header, prefix, type_of, device, reads)
         else:
-            found |= _read_safetensors(file, header, prefix, type_of, device, copy, narrow)
+            found |= _read_safetensors(
+                file, header, prefix, type_of, device, copy, narrow, reads, parts
+            )
+    for name, one in packed.items():
+        bare = name.removeprefix(prefix)
+        if name.startswith(prefix) and bare in found:
+            held = {end: found.pop(part.removeprefix(prefix)) for end, part in one.parts.items()}
+            found[bare] = stand_in(PackedWeight(one, held), type_of(bare), device)
     return found
 
 
-def _files(path: Path) -> list[Path]:
-    return weight_files(path) if path.is_dir() else [path]
+def _headers(path: Path) -> tuple[dict[Path, Header], dict[str, Packed]]:
+    """Return the headers of a part's files, and the matrices that SDNQ has packed in a folder."""
+    if not path.is_dir():
+        return {path: read_any_header(path)}, {}
+    headers = {file: read_header(file) for file in weight_files(path)}
+    packed = packed_weights(headers.values())
+    if packed:
+        told: Any = read_json(path / "config.json").get("quantization_config")
+        check_quantisation(told)
+        rotated = rotated_columns(told)
+        packed = {name: one._replace(rotated=rotated) for name, one in packed.items()}
+    return headers, packed
 
 
-def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "", narrow: Narrow | None = WIDE) -> int:
+def bytes_in(
+    path: Path,
+    dtype: torch.dtype,
+    prefix: str = "",
+    narrow: Narrow | None = WIDE,
+    reads: Reads = EVERY,
+) -> int:
     """Return the bytes of the tensors that `read_tensors` would read in this type.
 
-    None for `narrow`: as if it kept nothing narrow, not even what is quantised.
+    With None for `narrow`, quantised weights count in full, too.
     """
     size = 0
-    for file in _files(path):
-        header = read_any_header(file)
+    headers, packed = _headers(path)
+    parts = {part for one in packed.values() for part in one.parts.values()}
+    for file, header in headers.items():
         for name, shape in header.shapes.items():
-            if name.startswith(prefix):
+            if name.startswith(prefix) and reads(name.removeprefix(prefix)):
                 kind, numbers, taken = header.types[name], 1, dtype.itemsize
-                if narrow and is_gguf(file):
+                if name in packed:
+                    taken = 1
+                    shape = shape if narrow else (packed[name].rows, packed[name].columns)
+                elif name in parts:
+                    taken = max(taken, 4 if kind == "F32" else 2) if narrow else 0
+                elif narrow and is_gguf(file):
                     if stays_quantised(name, kind, shape):
                         numbers, taken = BLOCKS[kind]
                 elif narrow:
@@ -110,12 +149,18 @@ def _read_safetensors(
     device: torch.device,
     copy: bool,
     narrow: Narrow,
+    reads: Reads,
+    parts: Collection[str],
 ) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield tensors in their types in memory, but the `parts` of packed matrices as they are."""
     with safe_open(file, framework="pt") as opened:
         for name in header.shapes:
-            if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS):
-                bare = name.removeprefix(prefix)
+            bare = name.removeprefix(prefix)
+            if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS) and reads(bare):
                 tensor, dtype = opened.get_tensor(name), type_of(bare)
+                if name in parts:
+                    yield bare, tensor.to(device, copy=copy)
+                    continue
                 if scales := [*map(opened.get_tensor, _scales(header, name))]:
                     told = header.formats.get(name.removesuffix(".weight"), {})
                     tensor = dequantised(tensor, *scales, told=told)
@@ -138,25 +183,25 @@ def _on_device(
 
 
 def _scales(header: Header, name: str) -> list[str]:
-    """Return the names of the scales of a layer's weights: one, nvfp4's two, or none."""
+    """Return the names of the scales of a layer's weights: one, nvfp4's two or three, or none."""
     layer = name.removesuffix(".weight")
-    endings = (*SCALES, SECOND_SCALE) if name != layer else ()
-    return [layer + one for one in endings if layer + one in header.shapes]
+    endings = (*SCALES, SECOND_SCALE, SMOOTHING) if name != layer else ()
+    return [layer + ending for ending in endings if layer + ending in header.shapes]
 
 
 def _read_gguf(
-    file: Path, header: Header, prefix: str, type_of: TypeOf, device: torch.device
+    file: Path, header: Header, prefix: str, type_of: TypeOf, device: torch.device, reads: Reads
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield matrices quantised, to be widened while they compute, and other tensors in full."""
-    for one in GGUFReader(file).tensors:
-        name = one.name.removeprefix(prefix)
-        if not one.name.startswith(prefix):
+    for tensor in GGUFReader(file).tensors:
+        name = tensor.name.removeprefix(prefix)
+        if not (tensor.name.startswith(prefix) and reads(name)):
             continue
-        if stays_quantised(name, header.types[one.name], header.shapes[one.name]):
-            data = torch.from_numpy(one.data.copy()).to(device)
-            yield name, GGUFParameter(data, quant_type=one.tensor_type)
+        if stays_quantised(name, header.types[tensor.name], header.shapes[tensor.name]):
+            data = torch.from_numpy(tensor.data.copy()).to(device)
+            yield name, GGUFParameter(data, quant_type=tensor.tensor_type)
         else:
             yield (
                 name,
-                torch.tensor(dequantize(one.data, one.tensor_type)).to(device, type_of(name)),
+                torch.tensor(dequantize(tensor.data, tensor.tensor_type)).to(device, type_of(name)),
             )

@@ -1,8 +1,16 @@
-"""The VAE: the shape of Stable Diffusion's latents, and tiles for one that runs out of memory."""
+"""VAEs: the shape of Stable Diffusion's latents, tiles where memory is short, and TAEF2."""
 
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from torch import nn
 
 from picowatch.engine.failures import out_of_memory
 from picowatch.engine.model.memory import TILE_SIDE
@@ -44,3 +52,50 @@ def _beginning_again(kind: Any) -> Any:
 
     changed = {"encode": again("encode"), "decode": again("decode"), "seamless": False}
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, **changed})
+
+
+class _PooledBlock(AutoencoderTinyBlock):  # type: ignore[misc]
+    """A block that first adds what its group norm finds in the whole picture."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, "relu")
+        inner = 4 * width
+        self.pool = nn.Sequential(
+            nn.Conv2d(width, inner, 1, bias=False),
+            nn.GroupNorm(4, inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, width, 1, bias=False),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = super().forward(x + self.pool(x))
+        return found
+
+
+class TinyFlux2(AutoencoderTiny):  # type: ignore[misc]
+    """TAEF2 (https://github.com/madebyollin/taesd), in the place of FLUX.2's VAE.
+
+    Pipelines read the statistics of the latents from `bn`, which are those of the full VAE. It is
+    never tiled: the group norms would differ from tile to tile.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self, batch_norm_eps: float = 1e-4, latent_channels: int = 32) -> None:
+        super().__init__(latent_channels=latent_channels)
+        self.bn = nn.BatchNorm1d(4 * latent_channels, eps=batch_norm_eps, affine=False)
+        for layers, level in (
+            (self.encoder.layers, slice(-4, -1)),
+            (self.decoder.layers, slice(2, 5)),
+        ):
+            for at in range(len(layers))[level]:
+                layers[at] = _PooledBlock(64)
+
+    def enable_tiling(self, use_tiling: bool = True) -> None:
+        """Leave tiles off."""
+
+    def encode(self, x: torch.Tensor, return_dict: bool = True) -> Any:
+        """Return a distribution, as the full VAE does; all of it is its mode."""
+        (mode,) = super().encode(x, return_dict=False)
+        parameters = torch.cat([mode, torch.zeros_like(mode)], dim=1)
+        found = DiagonalGaussianDistribution(parameters, deterministic=True)
+        return AutoencoderKLOutput(latent_dist=found) if return_dict else (found,)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from picowatch.catalog.headers import refuse_foreign
 from picowatch.errors import CommandFailed, ModelRefused
 from picowatch.files.atomic import rename, sync_file, temporary_beside
-from picowatch.files.inside import open_regular
+from picowatch.files.safe_paths import open_regular
 
 ENDING = ".safetensors"
 _ZIP = b"PK\x03\x04"
@@ -34,6 +34,9 @@ _MOST_WITHIN = 4
 _PARALLEL = "module."  # before every name where a model was trained on several GPUs
 # The limit for copies of tensors that share memory: some weights have two names, but not many.
 _MOST_COPIES = 4
+# The two files of a tiny VAE, as its author publishes them, and a layer of both.
+_HALF = re.compile(r"(.+)_(?:encoder|decoder)(\.\w+)")
+_LAYER_OF_HALVES = "3.conv.0.weight"
 _NAMED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 _NOT_RUN = "Nothing of it was run. Get the model from its author, as .safetensors if there is one."
 Tensors = dict[str, torch.Tensor]
@@ -59,26 +62,61 @@ _IGNORED = (
 )
 
 
-def convert(old: Path, *, force: bool = False) -> Path:
-    """Write `old` as safetensors in the same folder, and return the new file.
+def files_with(path: Path) -> tuple[Path, ...]:
+    """Return the files that become one with `path`: a tiny VAE's encoder and decoder, or it alone.
+
+    Raises ModelRefused.
+    """
+    half = _HALF.fullmatch(path.name)
+    if half is None or path.suffix == ENDING or _LAYER_OF_HALVES not in _read(path):
+        return (path,)
+    both = tuple(path.with_name(f"{half[1]}_{coder}{half[2]}") for coder in ("encoder", "decoder"))
+    for file in both:
+        if not file.exists():
+            raise ModelRefused("is half of a tiny VAE.", f"Put {file.name} beside it.")
+    return both
+
+
+def convert(*files: Path, force: bool = False) -> Path:
+    """Write what `files_with` found as safetensors in the same folder, and return the new file.
 
     Nothing is overwritten without `force`. Raises ModelRefused or CommandFailed.
     """
+    old = files[0]
     # transformers has different names for pickles and safetensors.
-    new = old.with_name(re.sub("^pytorch_model", "model", old.name)).with_suffix(ENDING)
+    name = re.sub("^pytorch_model", "model", old.name)
+    if len(files) > 1:
+        name = re.sub("_?encoder", "", name)
+    new = old.with_name(name).with_suffix(ENDING)
     if new == old:
         raise CommandFailed(f"{old} is a safetensors file already.", "Nothing has to be done.")
     if new.exists() and not force:
         raise CommandFailed(f"{new} exists.", "With --force it is replaced.")
-    try:
-        tensors = _separate(_weights_in(_loaded(old)), old.stat().st_size)
-    except OSError as error:
-        raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error
+    read = [*map(_read, files)]
+    tensors = _joined(*read) if len(read) > 1 else read[0]
     try:
         _write(new, tensors)
     except OSError as error:
         raise CommandFailed(f"{new} cannot be written: {error.strerror}.") from error
     return new
+
+
+def _read(path: Path) -> Tensors:
+    try:
+        return _separate(_weights_in(_loaded(path)), path.stat().st_size)
+    except OSError as error:
+        raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error
+
+
+def _joined(encoder: Tensors, decoder: Tensors) -> Tensors:
+    """Return a tiny VAE in diffusers' names, which do not count the first layer of its decoder."""
+    joined = {f"encoder.layers.{name}": tensor for name, tensor in encoder.items()}
+    for name, tensor in decoder.items():
+        layer, _, rest = name.partition(".")
+        if not layer.isdecimal():
+            raise ModelRefused(f"is not the half of a tiny VAE: its decoder has {name!r}.")
+        joined[f"decoder.layers.{int(layer) - 1}.{rest}"] = tensor
+    return joined
 
 
 def _loaded(path: Path) -> Any:
@@ -118,10 +156,10 @@ def _check_zip(path: Path) -> None:
     """Raise unless all entries are intact and uncompressed, since they are memory-mapped."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        if any(one.filename.endswith("constants.pkl") for one in entries):
+        if any(entry.filename.endswith("constants.pkl") for entry in entries):
             words = "is a program (TorchScript), not a file of weights."
             raise ModelRefused(words, "Get the weights.")
-        packed = any(one.compress_type != zipfile.ZIP_STORED for one in entries)
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         if packed or archive.testzip():
             raise zipfile.BadZipFile("its numbers are not as written")
 
@@ -138,7 +176,7 @@ def _weights_in(content: Any) -> Tensors:
     }
     if not tensors:
         raise ModelRefused("holds no tensors.")
-    if any(one.layout != torch.strided or one.is_quantized for one in tensors.values()):
+    if any(tensor.layout != torch.strided or tensor.is_quantized for tensor in tensors.values()):
         raise ModelRefused("has tensors that are not plain numbers (sparse or quantised).")
     if len(tensors) == 1:  # an embedding, whatever it was called
         return {"emb_params": tensors.popitem()[1]}
@@ -153,13 +191,13 @@ def _within(content: Any) -> Any:
         return content
     inner = [content[name] for name in _WITHIN if isinstance(content.get(name), dict)]
     if len(content) == 1:
-        inner += [one for one in content.values() if isinstance(one, dict)]
+        inner += [value for value in content.values() if isinstance(value, dict)]
     return inner[0] if inner else content
 
 
 def _separate(tensors: Tensors, size: int) -> Tensors:
     """Return the tensors without shared memory. ModelRefused if a small file claims many."""
-    if sum(one.nbytes for one in tensors.values()) > _MOST_COPIES * size:
+    if sum(tensor.nbytes for tensor in tensors.values()) > _MOST_COPIES * size:
         raise ModelRefused("is not a file of weights: its tensors repeat the same numbers.")
     seen: set[int] = set()
     found = {}

@@ -38,6 +38,7 @@ _MOST_DIGITS = 4
 _SIDES = {U2NET: 320, ISNET: 1024}
 _MEANS = {U2NET: (0.485, 0.456, 0.406), ISNET: (0.5, 0.5, 0.5)}
 _SPREADS = {U2NET: (0.229, 0.224, 0.225), ISNET: (1.0, 1.0, 1.0)}
+_NUMBERS = 544  # in memory at once for each pixel of the first stage
 # From the second level on, a pixel keeps its colour; below the first, it takes that of the nearby
 # figure.
 _UNSURE, _SURE = 192, 250
@@ -67,6 +68,10 @@ class Network(nn.Module):
             self.add_module(f"side{number}", nn.Conv2d(layout.stages[name].gives, 1, 3, padding=1))
         if not layout.stem:
             self.outconv = nn.Conv2d(LEVELS, 1, 1)
+
+    def computing_bytes(self) -> int:
+        """Return what computing takes (tests count it on torch's meta device)."""
+        return _NUMBERS // (4 if self.layout.stem else 1) * self.side**2 * 4
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return only the final mask."""
@@ -139,34 +144,35 @@ def _as_large(features: torch.Tensor, as_this: torch.Tensor) -> torch.Tensor:
 
 
 def as_seen(picture: Image.Image, network: Network) -> torch.Tensor:
-    """Return an RGB picture as a network sees it; U²-Net's brightest pixel is always white."""
+    """Return an RGB picture as a network sees it, whose brightest pixel is always white."""
     small = picture.resize((network.side, network.side), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float()
     kind = network.layout.architecture
-    if kind == U2NET:
-        pixels = pixels / pixels.max().clamp(min=1e-6)
     mean, spread = (torch.tensor(of[kind]).view(3, 1, 1) for of in (_MEANS, _SPREADS))
-    return (pixels - mean) / spread
+    return (pixels / pixels.max().clamp(min=1e-6) - mean) / spread
 
 
 @torch.inference_mode()
 def cut_out(network: Network, drawn: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return the picture without its background, and warnings. Transparent parts stay so."""
+    """Return the picture without its background, and warnings. Transparent parts stay so.
+
+    The mask is that of rembg (https://github.com/danielgatis/rembg, rembg/sessions/).
+    """
     seen = as_seen(on_white(drawn), network).to(next(network.parameters()).device)
     mask = torch.sigmoid(network(seen))[0, 0].cpu()
     least, most = mask.min(), mask.max()
-    mask = (mask - least) / (most - least).clamp(min=1e-6)  # as both authors do
-    levels = Image.fromarray((mask * 255).round().to(torch.uint8).numpy())
-    alpha = levels.resize(drawn.size, Image.Resampling.BICUBIC)
+    mask = (mask - least) / (most - least).clamp(min=1e-6)
+    levels = Image.fromarray((mask * 255).to(torch.uint8).numpy())
+    alpha = levels.resize(drawn.size, Image.Resampling.LANCZOS)
     found = ImageStat.Stat(alpha).mean[0] >= 255 * _FOUND
     return _cut(drawn, alpha, network.side), () if found else (NOTHING_FOUND,)
 
 
 def cut_out_by(
-    finder: Finder, drawn: Image.Image, wanted: Cutout
+    finder: Finder, drawn: Image.Image, wanted: Cutout, halvings: int = 0
 ) -> tuple[Image.Image, tuple[Place, ...]]:
-    """Return only what the words `find` find in a picture, and where. RenderFailed if nothing."""
-    places, mask = finder.search(drawn, wanted.find, wanted.confidence)
+    """Return what words find in a picture, cut out, and where. RenderFailed if nothing is found."""
+    places, mask = finder.search(drawn, wanted.find, wanted.confidence, halvings)
     if not places:
         raise RenderFailed(
             f"Nothing was found for '{shown(wanted.find)}' with a confidence of "

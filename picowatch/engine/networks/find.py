@@ -20,14 +20,13 @@ from torch.nn import functional
 from picowatch.catalog.finders import FinderRow, finder_in, pixels_config
 from picowatch.catalog.models import Model
 from picowatch.engine.model.devices import Target
-from picowatch.engine.model.memory import WORKING_BYTES
 from picowatch.engine.model.part_files import about_weights, transformers_model
 from picowatch.engine.model.tensors import bytes_in, read_tensors
 from picowatch.errors import RenderFailed
 from picowatch.files.pictures import on_white
 from picowatch.recipe.messages.problems import shown
 
-# Two boxes with so much in common, as a share of what they cover, are of one thing.
+# Two boxes or areas have nearly all in common with this share of what they cover.
 _SAME = 0.8
 # Areas of a smaller share of the picture are specks.
 _SPECK = 0.001
@@ -53,13 +52,15 @@ class Found(NamedTuple):
     mask: NDArray[np.float32]
 
 
-class _Place(NamedTuple):
-    """A thing before its mask is made: score, box, and each pixel's share in it, seen smaller."""
+class FoundBox(NamedTuple):
+    """A thing before its mask is made: score, box, and each pixel's share in it, seen smaller.
+
+    At the edge the share is 1.
+    """
 
     score: float
     box: torch.Tensor
     shares: torch.Tensor | None = None
-    cut: float = _CUT
 
 
 class _Folder:
@@ -83,7 +84,7 @@ class _Folder:
     def seen(self, picture: Image.Image) -> dict[str, torch.Tensor]:
         """Return the picture as the network sees it."""
         found = self.processor(picture, return_tensors="pt", input_data_format="channels_last")
-        return {name: self.on_device(one) for name, one in found.items()}
+        return {name: self.on_device(values) for name, values in found.items()}
 
     def read(self, text: str, most: int, **how: Any) -> dict[str, torch.Tensor]:
         """Return a text's tokens, at most so many. RenderFailed if the network cannot read it."""
@@ -97,7 +98,7 @@ class _Folder:
             )
         if not {*tokens} - {*self._words.all_special_ids, self._words.convert_tokens_to_ids(".")}:
             raise RenderFailed(f"{where}: it knows none of these signs.", "Write words after find.")
-        return {name: one.to(self.device) for name, one in found.items()}
+        return {name: tensor.to(self.device) for name, tensor in found.items()}
 
     def on_device(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self.device, self.dtype if values.is_floating_point() else None)
@@ -110,11 +111,14 @@ class Finder(ABC):
         self._network, self._sam = network, sam
 
     @torch.inference_mode()
-    def find(self, picture: Image.Image, phrase: str, confidence: float) -> list[Found]:
+    def find(
+        self, picture: Image.Image, phrase: str, confidence: float, halvings: int = 0
+    ) -> list[Found]:
         """Return the things of which the network is at least so sure, the surest first.
 
-        A thing that is found twice counts once. A large picture is searched smaller, and so large
-        are the masks: each thing has its own. RenderFailed if it cannot read the phrase.
+        A thing that is found twice counts once. Each thing has a mask of its own. A large picture
+        is made smaller first, and masks have its size then; `halvings` make it smaller still.
+        RenderFailed if the network cannot read the phrase.
         """
         if max(picture.size) > _NARROW * min(picture.size):
             size = f"{picture.width}x{picture.height}"
@@ -123,42 +127,42 @@ class Finder(ABC):
                 f"One side may have {_NARROW} times the other's pixels: cut a part out of it.",
             )
         small = picture.copy()
-        small.thumbnail((_LONGEST, _LONGEST))
+        small.thumbnail((_LONGEST >> halvings, _LONGEST >> halvings))
         small, scale = on_white(small), picture.width / small.width
-        places = (one for one in self._places(small, things_in(phrase)) if one.score >= confidence)
-        apart = _apart(sorted(places, key=lambda one: -one.score))
+        places = (box for box in self._places(small, things_in(phrase)) if box.score >= confidence)
+        apart = _apart(sorted(places, key=lambda box: -box.score))
         kept = apart[: max(1, _MOST_NUMBERS // (small.width * small.height))]
         found = [
-            Found(one.score, _whole_pixels(one.box * scale, picture.size), mask)
-            for one, mask in zip(kept, self._masks(small, kept), strict=True)
+            Found(thing.score, _whole_pixels(thing.box * scale, picture.size), mask)
+            for thing, mask in zip(kept, self._masks(small, kept), strict=True)
         ]
-        return [one for one in found if one.mask.any()]
+        return [thing for thing in found if thing.mask.any()]
 
     def search(
-        self, picture: Image.Image, phrase: str, confidence: float
+        self, picture: Image.Image, phrase: str, confidence: float, halvings: int = 0
     ) -> tuple[list[tuple[float, Box]], NDArray[np.float32]]:
         """Return scores and boxes of what `find` finds, and one mask of all."""
-        found = self.find(picture, phrase, confidence)
-        masks = [one.mask for one in found] or [np.zeros((1, 1), np.float32)]
-        return [(one.score, one.box) for one in found], np.maximum.reduce(masks)
+        found = self.find(picture, phrase, confidence, halvings)
+        masks = [thing.mask for thing in found] or [np.zeros((1, 1), np.float32)]
+        return [(thing.score, thing.box) for thing in found], np.maximum.reduce(masks)
 
     @abstractmethod
-    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[FoundBox]:
         """Yield everything that the network proposes."""
 
-    def _masks(self, picture: Image.Image, places: Sequence[_Place]) -> Iterator[NDArray[Any]]:
+    def _masks(self, picture: Image.Image, places: Sequence[FoundBox]) -> Iterator[NDArray[Any]]:
         """Yield the masks of places, in the picture's size."""
         for place in places:
             assert place.shares is not None
             size = (picture.height, picture.width)
             shares = functional.interpolate(place.shares[None, None], size, mode="bilinear")
-            yield _mask(shares[0, 0], place.cut)
+            yield _mask(shares[0, 0])
 
 
 class Sam3(Finder):
     """Finds each thing with its outline."""
 
-    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[FoundBox]:
         network, most = self._network.model, self._network.model.config.text_config
         views = network.get_vision_features(**self._network.seen(picture))
         limit = most.max_position_embeddings
@@ -168,13 +172,13 @@ class Sam3(Finder):
             scores = made.pred_logits.sigmoid() * made.presence_logits.sigmoid()
             boxes = made.pred_boxes[0].float() * _sides(picture, scores.device)
             for score, box, shares in zip(scores[0], boxes, made.pred_masks[0], strict=True):
-                yield _Place(float(score), box, shares.float().sigmoid())
+                yield FoundBox(float(score), box, shares.float().sigmoid() / _CUT)
 
 
 class GroundingDino(Finder):
     """Finds each thing in a box, which SAM outlines if there is one."""
 
-    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[FoundBox]:
         network = self._network
         text = "".join(f"{thing.lower().replace('.', ' ')}. " for thing in things).strip()
         tokens = network.read(text, network.model.config.max_text_len)
@@ -183,9 +187,9 @@ class GroundingDino(Finder):
             made, threshold=0, target_sizes=[(picture.height, picture.width)]
         )[0]
         for score, box in zip(boxes["scores"], boxes["boxes"], strict=True):
-            yield _Place(float(score), box.float())
+            yield FoundBox(float(score), box.float())
 
-    def _masks(self, picture: Image.Image, places: Sequence[_Place]) -> Iterator[NDArray[Any]]:
+    def _masks(self, picture: Image.Image, places: Sequence[FoundBox]) -> Iterator[NDArray[Any]]:
         if self._sam is None:
             for place in places:
                 mask = np.zeros((picture.height, picture.width), np.float32)
@@ -196,7 +200,7 @@ class GroundingDino(Finder):
             yield from self._outlined(self._sam, picture, places)
 
     def _outlined(
-        self, sam: _Folder, picture: Image.Image, places: Sequence[_Place]
+        self, sam: _Folder, picture: Image.Image, places: Sequence[FoundBox]
     ) -> Iterator[NDArray[Any]]:
         seen = sam.seen(picture)
         height, width = seen["reshaped_input_sizes"][0].tolist()
@@ -211,13 +215,13 @@ class GroundingDino(Finder):
                 seen["reshaped_input_sizes"],
                 binarize=False,
             )
-            yield _mask(levels[0, 0].sigmoid(), _CUT)
+            yield _mask(levels[0, 0].sigmoid() / _CUT)
 
 
 class ClipSeg(Finder):
-    """Finds areas: what is above half of the surest pixel and hangs together is a thing."""
+    """Finds areas: a thing is connected pixels above half of the surest pixel's share."""
 
-    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[_Place]:
+    def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[FoundBox]:
         seen, network = self._network.seen(picture), self._network.model
         most = network.config.text_config.max_position_embeddings
         for thing in things:
@@ -229,7 +233,7 @@ class ClipSeg(Finder):
                 rows, columns = (area.any(side).nonzero() for side in (1, 0))
                 box = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])[:, 0]
                 near = functional.max_pool2d(area[None].float(), 3, 1, 1)[0] > 0
-                yield _Place(float(shares[area].max()), box * scale, shares * near, cut)
+                yield FoundBox(float(shares[area].max()), box * scale, shares * near / cut)
 
 
 _KINDS: dict[str, type[Finder]] = {
@@ -247,9 +251,10 @@ def load_finder(model: Model, target: Target) -> Finder:
 
 
 def bytes_of(model: Model, target: Target) -> int:
-    """Return what a finder and its SAM take in memory, with what computing needs."""
+    """Return what the weights of a finder and its SAM take in memory."""
     folders = [model.path, *(part.folder for part in model.parts)]
-    return sum(bytes_in(one, _type(finder_in(one)[0], target)) for one in folders) + WORKING_BYTES
+    sizes = (bytes_in(path, _type(finder_in(path)[0], target)) for path in folders)
+    return sum(sizes)
 
 
 def _type(row: FinderRow, target: Target) -> torch.dtype:
@@ -261,30 +266,44 @@ def things_in(phrase: str) -> list[str]:
     return [words for part in phrase.split(",") if (words := " ".join(part.split()))]
 
 
-def _apart(places: Sequence[_Place]) -> list[_Place]:
-    """Return the places, sorted, without those that are nearly the same as a surer one."""
+def _apart(places: Sequence[FoundBox]) -> list[FoundBox]:
+    """Join each place with a surer one that is nearly the same, and return the rest in order.
+
+    Two areas may have the same box and nothing in common.
+    """
     if not places:
         return []
-    boxes = torch.stack([one.box for one in places]).cpu()
+    boxes = torch.stack([place.box for place in places]).cpu()
     first, last = boxes[:, :2], boxes[:, 2:]
     sizes = (last - first).prod(1)
     sides = torch.minimum(last[:, None], last) - torch.maximum(first[:, None], first)
     common = sides.clamp(min=0).prod(2)
     same = common >= _SAME * (sizes[:, None] + sizes - common)
-    kept: list[int] = []
-    for number in range(len(places)):
-        if not same[number, kept].any():
-            kept.append(number)
-    return [places[number] for number in kept]
+    kept: dict[int, FoundBox] = {}
+    for number, place in enumerate(places):
+        alike = (at for at, other in kept.items() if same[number, at] and _overlap(place, other))
+        at = next(alike, number)
+        kept[at] = surer = kept.get(at, place)
+        if surer.shares is not None and place.shares is not None:
+            kept[at] = surer._replace(shares=torch.maximum(surer.shares, place.shares))
+    return [*kept.values()]
+
+
+def _overlap(box: FoundBox, other: FoundBox) -> bool:
+    """Return whether the areas of two places with the same box are nearly the same."""
+    if box.shares is None or other.shares is None:
+        return True
+    inside, others = box.shares > 1, other.shares > 1
+    return bool((inside & others).sum() >= _SAME * (inside | others).sum())
 
 
 def _areas(inside: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield what hangs together, corners included, but for specks.
+    """Yield the connected areas, also those that touch at corners, without specks.
 
     Each row is cut into runs; a run belongs to those that it touches in the row above.
     """
     edges = np.diff(np.pad(inside.cpu().numpy(), ((0, 0), (1, 1))).astype(np.int8))
-    rows, begins = (one.tolist() for one in np.nonzero(edges > 0))
+    rows, begins = (axis.tolist() for axis in np.nonzero(edges > 0))
     ends = np.nonzero(edges < 0)[1].tolist()
     names, above = [*range(len(rows))], 0
 
@@ -316,15 +335,15 @@ def _sides(picture: Image.Image, device: torch.device) -> torch.Tensor:
     return torch.tensor([picture.width, picture.height] * 2, device=device)
 
 
-def _mask(shares: torch.Tensor, cut: float) -> NDArray[Any]:
-    """Return a mask with soft edges: 0.5 at the cut."""
-    mask = ((shares / cut - 1) / (2 * _SOFT) + 0.5).clamp(0, 1)
+def _mask(shares: torch.Tensor) -> NDArray[Any]:
+    """Return a mask with soft edges: 0.5 where the share is 1."""
+    mask = ((shares - 1) / (2 * _SOFT) + 0.5).clamp(0, 1)
     return mask.float().cpu().numpy()
 
 
 def _whole_pixels(box: torch.Tensor, size: tuple[int, int]) -> Box:
     """Return a box in pixels, inside the picture and not empty."""
     left, top, right, bottom = box.round().int().tolist()
-    left, top = (min(max(one, 0), side - 1) for one, side in zip((left, top), size, strict=True))
+    left, top = (min(max(at, 0), side - 1) for at, side in zip((left, top), size, strict=True))
     right, bottom = min(max(right, left + 1), size[0]), min(max(bottom, top + 1), size[1])
     return left, top, right, bottom

@@ -101,7 +101,7 @@ def _derivatives(picture: Pixels) -> tuple[_Numbers, _Numbers]:
     columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     across, down = rows[:, 2:] - rows[:, :-2], columns[2:] - columns[:-2]
     channel = (np.abs(across) + np.abs(down)).argmax(axis=2)[:, :, None]
-    return tuple(np.take_along_axis(one, channel, axis=2)[:, :, 0] for one in (across, down))  # type: ignore[return-value]
+    return tuple(np.take_along_axis(side, channel, axis=2)[:, :, 0] for side in (across, down))  # type: ignore[return-value]
 
 
 def _is_ridge(strength: _Numbers, across: _Numbers, down: _Numbers) -> NDArray[np.bool_]:
@@ -125,7 +125,7 @@ def _is_ridge(strength: _Numbers, across: _Numbers, down: _Numbers) -> NDArray[n
 
 def _connected(ridge: NDArray[np.bool_], strong: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the ridges connected to a strong one, directly or through others, corners included."""
-    waiting, found = (np.pad(one, 1) for one in (ridge & ~strong, strong))
+    waiting, found = (np.pad(pixels, 1) for pixels in (ridge & ~strong, strong))
     width = waiting.shape[1]
     around = np.array([row + column for row in (-width, 0, width) for column in (-1, 0, 1)])
     waiting, found = waiting.ravel(), found.ravel()

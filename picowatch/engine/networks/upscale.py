@@ -1,6 +1,7 @@
 """Enlarges pictures by upscalers: between the passes of hires, and for the field `upscale`.
 
-Pictures are enlarged in tiles, which limits the memory for any size. Each tile includes some pixels
+Pictures are enlarged in tiles, and results that are too large are reduced in bands, which limits
+the memory for any size to that of the picture and of the result. Each tile includes some pixels
 beyond its edges, whose results are cut off. If the network sees no further than that, the result
 equals that of the whole picture. ESRGAN sees some hundred pixels, so its seams differ slightly
 (benchmarks/RESULTS.md).
@@ -10,18 +11,18 @@ The networks are for their authors' weights; catalog/upscalers.py has the names.
 influences a pixel of the output: tiles that overlap by so much have no seams.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import ceil
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from picowatch.catalog.headers import Header
 from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout, layout_of
-from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
+from picowatch.engine.bits import Colours, joined, parted, resampled
 
 # Sides of a tile: A1111's on a CPU, larger ones to fill a GPU. ESRGAN needs 1.5 GB for 256.
 _TILE = {"cuda": 256}
@@ -29,8 +30,10 @@ _USUAL_TILE = 192
 MOST_OVERLAP = 36
 # An upscaler of a smaller scale enlarges several times, as A1111's do (modules/upscaler.py).
 _MOST_TIMES = 3
+_MOST_BETWEEN = 100_000_000  # pixels that are made of those that an upscaler made
+_REACH = 3  # pixels of the smaller picture, from the middle of Pillow's Lanczos filter
 
-Pixels = NDArray[np.uint8]
+Pixels = Colours
 Size = tuple[int, int]
 OnTile = Callable[[], None]
 
@@ -39,9 +42,14 @@ _SLOPE, _RESIDUAL = 0.2, 0.2
 
 
 class Network(nn.Module):
-    """An upscaler; the sides of its input must be multiples of `multiple`."""
+    """An upscaler; the sides of its input must be multiples of `multiple`.
+
+    `numbers` are in memory at once for each pixel of the input (tests/engine/test_upscale.py counts
+    them on torch's meta device).
+    """
 
     reach: int
+    numbers: int
     multiple = 1
 
     def __init__(self, layout: Layout) -> None:
@@ -66,6 +74,9 @@ class Esrgan(Network):
             self.add_module(name, _conv(channels, channels))
         self.conv_hr = _conv(channels, channels)
         self.conv_last = _conv(channels, 3)
+        large = channels * 4 ** (layout.doublings + 1) // fold**2
+        dense = 2 * (channels + (_DENSE - 1) * layout.growth) // fold**2
+        self.numbers = max(large, dense) + channels + 3
         # Convolutions of enlarged pixels reach less far: two pixels are enough for all of them.
         self.reach = fold * (2 + layout.blocks * _PARTS * _DENSE + 2)
 
@@ -128,6 +139,7 @@ class Compact(Network):
             layers += [_conv(channels, channels), nn.PReLU(channels)]
         self.body = nn.Sequential(*layers, _conv(channels, 3 * layout.scale**2))
         self.reach = layout.blocks + 2
+        self.numbers = 2 * channels + layout.scale**2 + 3
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         details = functional.pixel_shuffle(self.body(pixels), self.scale)
@@ -151,6 +163,7 @@ class Span(Network):
         self.upsampler = nn.Sequential(_conv(channels, 3 * layout.scale**2))
         self._normalised = layout.normalised
         self.reach = 1 + 3 * SPAN_BLOCKS + 2
+        self.numbers = 13 * channels + 3 * layout.scale**2 + 3
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         if self._normalised:
@@ -221,16 +234,17 @@ def _leaky(features: torch.Tensor) -> torch.Tensor:
 def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:
     """Return the sizes of the pictures that go through an upscaler of this scale in turn.
 
-    Each is the result of the one before, reduced if its own result would exceed the limit.
+    Each but the first is the result of the one before, reduced where its own would be far too
+    large. The given picture is never reduced: its details would be lost.
     """
-    passes: list[Size] = []
-    while len(passes) < (1 if scale == 1 else _MOST_TIMES):
-        if before[0] * before[1] * scale**2 > MAX_UPSCALED_PIXELS:
-            before = min(before, (-(-size[0] // scale), -(-size[1] // scale)))
-        passes.append(before)
+    passes = [before]
+    while scale > 1 and len(passes) < _MOST_TIMES:
         before = before[0] * scale, before[1] * scale
         if before[0] >= size[0] and before[1] >= size[1]:
             break
+        if before[0] * before[1] * scale**2 > _MOST_BETWEEN:
+            before = min(before, (-(-size[0] // scale), -(-size[1] // scale)))
+        passes.append(before)
     return passes
 
 
@@ -242,52 +256,137 @@ def spans(side: int, tile: int) -> list[tuple[int, int]]:
 
 
 def enlarged(
-    network: Network, picture: Image.Image, size: Size, before_tile: OnTile
-) -> Image.Image:
+    network: Network,
+    picture: Image.Image,
+    size: Size,
+    before_tile: OnTile,
+    after_tile: OnTile = lambda: None,
+    halvings: int = 0,
+    low: Image.Image | None = None,
+) -> tuple[Image.Image, Image.Image | None]:
     """Return an RGB picture in another size, by as many passes of an upscaler as needed.
 
-    A result that is too large is reduced by Lanczos, as in A1111. `before_tile` may raise.
+    With `low`, the lower bytes of 16 bits, it is computed on all bits, and the result has `low`.
+
+    A result that is too large is reduced by Lanczos, as in A1111. `before_tile` may raise. The
+    sides of tiles are halved so often.
     """
-    tile = _TILE.get(next(network.parameters()).device.type, _USUAL_TILE)
-    for before in input_sizes(network.scale, picture.size, size):
-        pixels = np.asarray(_resized(picture, before))
-        picture = Image.fromarray(enlarged_once(network, pixels, tile, before_tile))
-    return _resized(picture, size)
+    tile, scale = _tile(network, halvings), network.scale
+    for before in input_sizes(scale, picture.size, size):
+        if picture.size != before:
+            picture, low = parted(_resized(joined(picture, low), before))
+        larger = before[0] * scale, before[1] * scale
+        is_last = larger[0] >= size[0] and larger[1] >= size[1]
+        bands = _bands(network, joined(picture, low), tile, before_tile, after_tile)
+        picture, low = _joined(bands, larger, size if is_last else larger, deep=low is not None)
+    if picture.size == size:
+        return picture, low
+    return parted(_resized(joined(picture, low), size))
+
+
+def _joined(
+    bands: Iterator[Pixels], larger: Size, size: Size, *, deep: bool
+) -> tuple[Image.Image, Image.Image | None]:
+    """Return the picture of these bands of rows, `larger` together, in its size.
+
+    What is too large becomes less wide, then less high, by Lanczos' filter; only as many rows are
+    held as that sees. The filter of each band sees the rows around it, so they join without a seam.
+    """
+    result, low = Image.new("RGB", size), Image.new("RGB", size) if deep else None
+    factor = larger[1] / size[1]
+    around = ceil(_REACH * max(1, factor)) + 1 if larger[1] != size[1] else 0
+    held: Pixels = np.empty((0, size[0], 3), np.uint16 if deep else np.uint8)
+    first = done = 0
+    for band in bands:
+        held = np.concatenate([held, _resized(band, (size[0], len(band)))])
+        end = first + len(held)
+        rows = size[1] if end == larger[1] else max(done, int((end - around) / factor))
+        if rows > done:
+            box = 0, done * factor - first, size[0], min(rows * factor - first, len(held))
+            high, lower = parted(resampled(held, (size[0], rows - done), box))
+            result.paste(high, (0, done))
+            if low and lower:
+                low.paste(lower, (0, done))
+        done = rows
+        needed = max(first, int(done * factor) - around)
+        held, first = held[needed - first :], needed
+    return result, low
+
+
+def tile_count(network: Network, before: Size, size: Size, halvings: int = 0) -> int:
+    """Return how many tiles `enlarged` computes."""
+    tile = _tile(network, halvings)
+    sizes = input_sizes(network.scale, before, size)
+    return sum(len(spans(high, tile)) * len(spans(wide, tile)) for wide, high in sizes)
+
+
+def computing_bytes(network: Network, device: str) -> int:
+    """Return what a tile takes on a kind of device, with the overlap around it."""
+    side = int(_TILE.get(device, _USUAL_TILE)) + 2 * min(network.reach, MOST_OVERLAP)
+    return network.numbers * side**2 * 4
+
+
+def _tile(network: Network, halvings: int) -> int:
+    kind = next(network.parameters()).device.type
+    return int(_TILE.get(kind, _USUAL_TILE)) >> halvings
 
 
 @torch.inference_mode()
-def enlarged_once(network: Network, picture: Pixels, tile: int, before_tile: OnTile) -> Pixels:
-    """Return the picture, `network.scale` times as large; `before_tile` may raise.
+def enlarged_once(
+    network: Network,
+    picture: Pixels,
+    tile: int,
+    before_tile: OnTile,
+    after_tile: OnTile = lambda: None,
+) -> Pixels:
+    """Return the picture, `network.scale` times as large; `before_tile` may raise."""
+    return np.concatenate([*_bands(network, picture, tile, before_tile, after_tile)])
+
+
+def _bands(
+    network: Network, picture: Pixels, tile: int, before_tile: OnTile, after_tile: OnTile
+) -> Iterator[Pixels]:
+    """Yield the rows of each row of tiles, `network.scale` times as large.
 
     Tiles overlap as far as the network sees, up to a limit. There is no margin at the picture's own
     edges, as in training.
     """
     height, width = picture.shape[:2]
     scale, overlap = network.scale, -(-min(network.reach, MOST_OVERLAP) // 4) * 4
-    larger: Pixels = np.empty((height * scale, width * scale, 3), np.uint8)
     for top, bottom in spans(height, tile):
+        shape = (bottom - top) * scale, width * scale, 3
+        larger: Pixels = np.empty(shape, picture.dtype)
         for left, right in spans(width, tile):
             before_tile()
             above, before = max(0, top - overlap), max(0, left - overlap)
             made = _through(network, picture[above : bottom + overlap, before : right + overlap])
             made = made[(top - above) * scale :, (left - before) * scale :]
-            own = (bottom - top) * scale, (right - left) * scale
-            place = larger[top * scale : bottom * scale, left * scale : right * scale]
-            place[:] = made[: own[0], : own[1]]
-    return larger
+            place = larger[:, left * scale : right * scale]
+            place[:] = made[: place.shape[0], : place.shape[1]]
+            after_tile()
+        yield larger
 
 
 def _through(network: Network, seen: Pixels) -> Pixels:
-    pixels = torch.from_numpy(np.array(seen)).to(next(network.parameters()).device)
-    pixels = pixels.permute(2, 0, 1)[None].float() / 255
+    most = np.iinfo(seen.dtype).max
+    device = next(network.parameters()).device
+    if seen.dtype == np.uint8:
+        pixels = torch.from_numpy(np.array(seen)).to(device).permute(2, 0, 1)[None].float() / most
+    else:  # which hardly any of torch's devices knows
+        pixels = torch.from_numpy(seen.astype(np.float32)).to(device).permute(2, 0, 1)[None] / most
     height, width = pixels.shape[2:]
     beyond = (0, -width % network.multiple, 0, -height % network.multiple)
     if any(beyond):
         pixels = functional.pad(pixels, beyond, mode="replicate")
     made = network(pixels)[0, :, : height * network.scale, : width * network.scale]
-    array: Pixels = (made * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    numbers = (made * most).round().clamp(0, most)
+    if seen.dtype == np.uint8:
+        array: Pixels = numbers.to(torch.uint8).cpu().numpy()
+    else:
+        array = numbers.cpu().numpy().astype(np.uint16)
     return array.transpose(1, 2, 0)
 
 
-def _resized(picture: Image.Image, size: Size) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
+def _resized(pixels: Pixels, size: Size) -> Pixels:
+    high, wide = pixels.shape[:2]
+    return pixels if (wide, high) == size else resampled(pixels, size, (0, 0, wide, high))

@@ -7,6 +7,7 @@ SIGKILL: at once and in every phase, even during an import or a load.
 
 import atexit
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -27,23 +28,28 @@ from picowatch.engine.protocol import (
     EngineCannotStart,
     EngineOptions,
     Executor,
+    Finished,
     FromEngine,
     Look,
     MakeRenderer,
+    Note,
     OnPreview,
-    OnStep,
+    OnProgress,
+    Progress,
     Ready,
     RenderedImage,
     RgbPicture,
-    Step,
     go_on,
     unseen,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
+log = logging.getLogger("picowatch")
+
 _END_SECONDS = 1.5
 CHECK_SECONDS = 0.25  # between checks that a silent engine still runs and is still needed
+MOST_COPY_ENGINES = 8  # one a core; each may hold a picture of hundreds of megabytes
 _KEPT_BYTES = 16_384  # the end of what it wrote to its standard error
 
 
@@ -53,19 +59,24 @@ class RemoteEngine(ABC):
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_step: OnStep,
+        on_progress: OnProgress,
         on_preview: OnPreview = unseen,
         look: Look = go_on,
     ) -> list[RenderedImage]:
+        images: list[RenderedImage] = []
         with closing(self.reports(tuple(batch))) as reports:
             for report in reports:
                 match report:
-                    case Step(done, total):
-                        on_step(done, total)
+                    case Progress():
+                        on_progress(report)
+                    case Note(text=text):
+                        log.debug("%s", text)
                     case RgbPicture():
                         on_preview(report)
-                    case list():
-                        return report
+                    case RenderedImage():
+                        images.append(report)
+                    case Finished():
+                        return images
                     case PicowatchError():
                         raise report
                 if look():
@@ -131,7 +142,7 @@ class ChildEngine(RemoteEngine):
         except OSError as error:
             yield EngineCannotStart(f"The engine could not be started: {error}.")
         finally:
-            if not isinstance(report, list | RenderFailed | EngineStopped):
+            if not isinstance(report, Finished | RenderFailed | EngineStopped):
                 self.close()
 
 
@@ -219,6 +230,9 @@ class _Process:
                 raise EOFError
             return None
         message: FromEngine = self._connection.recv()
+        if isinstance(message, RenderedImage):
+            pixels, alpha, low = (self._connection.recv_bytes() for _ in range(3))
+            message = replace(message, pixels=pixels, alpha=alpha, low=low)
         self._is_ready |= isinstance(message, Ready)
         return message
 
@@ -241,15 +255,32 @@ class LocalEngines(Executor):
         engines: int = 1,
         make_engine: Callable[[EngineOptions], Engine] = ChildEngine,
     ) -> None:
-        self._engines = tuple(
+        self._engines = [
             make_engine(replace(options, ordinal=ordinal, engines=engines))
             for ordinal in range(engines)
-        )
+        ]
 
     def engines(self) -> Sequence[Engine]:
-        return self._engines
+        return tuple(self._engines)
 
     def close(self) -> None:
         """Close all engines at once, since each may take a second to end."""
-        with ThreadPoolExecutor(len(self._engines)) as pool:
+        with ThreadPoolExecutor(max(1, len(self._engines))) as pool:
             list(pool.map(lambda engine: engine.close(), self._engines))
+
+
+class CopyEngines(LocalEngines):
+    """Processes without torch that make copies of pictures; there are as many as were wanted.
+
+    A picture that harms its process harms nothing else.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        super().__init__(options, 0)
+        self._options = options
+
+    def engines(self) -> Sequence[Engine]:
+        most = min(MOST_COPY_ENGINES, os.cpu_count() or 1)
+        while len(self._engines) < min(self.wanted, most):
+            self._engines.append(ChildEngine(self._options, child_main.new_copy_renderer))
+        return tuple(self._engines)

@@ -6,6 +6,7 @@ It ends whenever the daemon ends, however that happens.
 import ctypes
 import fcntl
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,15 +28,19 @@ from picowatch.engine.protocol import (
     BatchRenderer,
     EngineCannotStart,
     EngineOptions,
+    Finished,
     FromEngine,
     MakeRenderer,
+    Note,
     OnPreview,
     Outcome,
     Ready,
-    Step,
+    RenderedImage,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.signals import ignore_signals
+
+log = logging.getLogger("picowatch.engine")
 
 _ENVIRONMENT = {
     # Like -P: nothing is imported from the user's folder while the process starts.
@@ -103,6 +109,13 @@ def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer
     return Renderer(options, on_preview)
 
 
+def new_copy_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
+    """Import numpy, which the daemon does without, and create the renderer of copies."""
+    from picowatch.engine.drawing.copies import CopyRenderer
+
+    return CopyRenderer(options, on_preview)
+
+
 def main(
     connection: Connection,
     interrupted: ctypes.c_bool,
@@ -117,6 +130,8 @@ def main(
     """
     _stand_alone(stderr)
     _end_with_daemon()
+    if options.debug:
+        log.setLevel(logging.DEBUG)
     serve(connection, lambda: interrupted.value, partial(make_renderer, options))
 
 
@@ -175,8 +190,15 @@ def serve(
 
     def send(message: FromEngine) -> None:
         with sending:  # a part of a batch may be rendered in a thread of its own
-            connection.send(message)
+            if isinstance(message, RenderedImage):  # pickling would copy its pixels
+                connection.send(replace(message, pixels=b"", alpha=b"", low=b""))
+                for channels in (message.pixels, message.alpha, message.low):
+                    connection.send_bytes(channels)
+            else:
+                connection.send(message)
 
+    if log.isEnabledFor(logging.DEBUG):
+        log.addHandler(_Notes(send))
     try:
         renderer = make_renderer(send)
     except Exception as error:
@@ -184,16 +206,36 @@ def serve(
         send(EngineCannotStart(failed.message, failed.remedy, failed.trace))
         return
     send(Ready())
-    outcome: Outcome | None = None
+    outcome: RenderedImage | Outcome | None = None
     while not isinstance(outcome, EngineDied):
         batch: Batch = connection.recv()
-        try:
-            outcome = renderer.render(
-                batch, lambda done, total: send(Step(done, total)), interrupted
-            )
-        except Exception as error:
-            outcome = _explained(error)
-        send(outcome)
+        for outcome in _rendered(renderer, batch, send, interrupted):
+            send(outcome)  # an error here ends the process: nobody would hear of it
+
+
+def _rendered(
+    renderer: BatchRenderer,
+    batch: Batch,
+    send: Callable[[FromEngine], None],
+    interrupted: Callable[[], bool],
+) -> Iterator[RenderedImage | Outcome]:
+    """Yield the pictures of a batch, then how it ended."""
+    try:
+        yield from renderer.render(batch, send, interrupted)
+        yield Finished()
+    except Exception as error:
+        yield _explained(error)
+
+
+class _Notes(logging.Handler):
+    """Sends what the engine logs to the daemon."""
+
+    def __init__(self, send: Callable[[FromEngine], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(Note(record.getMessage()))
 
 
 def _explained(error: Exception) -> PicowatchError:

@@ -50,11 +50,12 @@ _REST_SECONDS = 0.5  # for batches to notice that their engine is gone, before R
 _CLOSE_SECONDS = 1.6
 _CONNECTED = threading.Lock()  # one connection a process; an earlier one may be ending still
 _LOST = "The connection to the Ray cluster was lost."
+_CLOSED = "The engine was closed."
 _START = (
     "`ray start --head` starts a cluster here, `ray start --address=HOST:6379` joins another "
     "machine's. For engines on this machine alone, set executor: local:N."
 )
-Place = tuple[str, int]  # a host and its port
+Address = tuple[str, int]  # a host and its port
 
 
 class RayEngines(Executor):
@@ -80,12 +81,13 @@ class RayEngines(Executor):
         self._thread.start()
 
     def engines(self) -> Sequence[Engine]:
-        return tuple(one for one in self._engines if one.is_placed and one.gone is None)
+        return tuple(engine for engine in self._engines if engine.is_placed and engine.gone is None)
 
     def close(self) -> None:
         self._closing.set()
-        self._end_engines(EngineStopped("The engine was closed."))
         self._thread.join(_CLOSE_SECONDS)
+        for engine in self._engines:  # Ray keeps the thread waiting; it ends their actors later
+            engine.gone = engine.gone or EngineStopped(_CLOSED)
 
     @property
     def _most(self) -> int:
@@ -107,7 +109,7 @@ class RayEngines(Executor):
                 self._report(_LOST)
             self._closing.wait(_RECONNECT_SECONDS)
 
-    def _keep_engines(self, node: Place) -> None:
+    def _keep_engines(self, node: Address) -> None:
         """Keep as many engines as are wanted. Raises when the connection is lost."""
         from picowatch.engine.process.ray_engine import RayEngine
 
@@ -124,7 +126,10 @@ class RayEngines(Executor):
                 self._request(new_engine)
                 self._report(self._too_few(f"{gpus:g} GPU, {cpus:g} CPU"))
         finally:
-            self._end_engines(EngineLost(_LOST))
+            # In this thread, which then leaves the cluster: where another thread ends actors
+            # meanwhile, Ray may hang for good.
+            is_closed = self._closing.is_set()
+            self._end_engines(EngineStopped(_CLOSED) if is_closed else EngineLost(_LOST))
 
     def _forget_those_that_are_gone(self) -> None:
         living = []
@@ -176,7 +181,7 @@ class RayEngines(Executor):
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Place]:
+def connected(address: str) -> Iterator[Address]:
     """Connect this process to Ray, and yield the address of this node. Raises EngineLost."""
     os.environ.update(_ENVIRONMENT)
     import ray
@@ -213,8 +218,8 @@ def _reachable(address: str) -> str:
     return found
 
 
-def _reach(place: Place) -> None:
-    socket.create_connection(place, _REACH_SECONDS).close()
+def _reach(address: Address) -> None:
+    socket.create_connection(address, _REACH_SECONDS).close()
 
 
 def cluster_parts(settings: RaySettings) -> str:

@@ -21,8 +21,10 @@ from picowatch.engine.protocol import (
     EngineCannotStart,
     EngineLost,
     EngineOptions,
+    Finished,
     FromEngine,
     MakeRenderer,
+    RenderedImage,
     cache_folder,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError
@@ -55,7 +57,7 @@ class EngineActor:
             for digest, content in pictures.items():
                 (self._pictures / digest).write_bytes(content)
             for report in self._engine.reports(batch):
-                if isinstance(report, list | PicowatchError):
+                if isinstance(report, Finished | PicowatchError):
                     break
                 yield report
         finally:  # before the outcome, after which the next batch may come at once
@@ -131,7 +133,7 @@ class RayEngine(RemoteEngine):
                 self.end(why := self._explained(error))
                 raise why from error
             finally:
-                if not isinstance(report, list | PicowatchError):
+                if not isinstance(report, Finished | PicowatchError):
                     self.close()
 
     def _streamed(self, batch: Batch) -> Iterator[FromEngine | None]:
@@ -157,8 +159,8 @@ class RayEngine(RemoteEngine):
 
     def _named(self, report: FromEngine | None) -> FromEngine | None:
         match report:
-            case list():
-                return [replace(image, node=self.node) for image in report]
+            case RenderedImage():
+                return replace(report, node=self.node)
             case EngineCannotStart(message=why, remedy=remedy, trace=trace):
                 self.end(unfit := self._unfit(why, remedy, trace))
                 return unfit

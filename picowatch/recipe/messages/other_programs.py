@@ -13,7 +13,7 @@ from picowatch.recipe.messages.wording import DECIMAL_POINT
 SHAPE = "aspect_ratio"  # as other programs call it
 _COUNT = "Write count for the number of images."
 _HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
-_FACES = "picowatch does not restore faces. Remove it."
+_FACES = "picowatch does not restore faces. Remove it, or write detail: face to draw each again."
 _MIDJOURNEY = "It is Midjourney's flag; {}."
 
 # Words that mean the same, and the hint for them. Names that are flags only have hyphens.
@@ -33,6 +33,13 @@ _WORDS = {
     "mask: {find: the sky}.",
     "prompts": "A recipe has one prompt. Write a recipe for each, or "
     "sweep: {prompt: [a corgi, a cat]}.",
+    "images photos pictures": "A recipe has one image. Write a recipe for each, or put them into a "
+    "folder with a file _pictures.yaml.",
+    "template": "A template is a file _pictures.yaml in the pictures' folder.",
+    "output output_dir output_path outdir filename save_as": "Pictures are called like their "
+    "recipe's file and appear in the outbox. Rename that file.",
+    "recipes": "Write the list alone: a line '- prompt: …' for each recipe.",
+    "crop": "For a shape, write resize: crop and size: SIZES.",
     "dtype torch_dtype precision device": "It is a setting: write it into picowatch.yaml, like "
     "precision: float16.",
     "embedding embeddings textual_inversion": "An embedding needs no field. Write its name into "
@@ -40,6 +47,10 @@ _WORDS = {
     "img2img init start_image input_image": "Write image: picture.png, and denoising_strength.",
     "inpaint inpainting inpaint_mask mask_image": "Write image: picture.png, and mask: mask.png.",
     "restore_faces face_restore face_restoration codeformer gfpgan": _FACES,
+    "refiner refiner_model refiner_checkpoint refiner_switch_at": "SDXL's refiner is not "
+    "supported. Remove it; hires: {scale: 1.5} also draws finer details.",
+    "ipadapter ip_adapter t2i_adapter": "IP-Adapter and T2I-Adapter are not supported. To follow a "
+    "picture, write image or control, or references for checkpoints that edit.",
     "style styles": "picowatch has no styles. Write their words into the prompt, or into "
     "_defaults.yaml.",
     "script x_type x_values y_type y_values x/y/z_plot xyz_plot": "picowatch runs no scripts. For "
@@ -52,6 +63,8 @@ _WORDS = {
     "--no": _MIDJOURNEY.format("write --negative_prompt"),
     "--ar --aspect": _MIDJOURNEY.format("write --size SIZES"),
     "--tile": _MIDJOURNEY.format("write --tiling"),
+    "--s": "Midjourney's --s (stylize) has no counterpart; leave it out. For kohya's --s, write "
+    "--steps.",
     "--stylize --chaos --q --iw --sref --cref": _MIDJOURNEY.format("leave it out"),
 }
 # Words that mean a field, and kohya's flags.
@@ -65,17 +78,18 @@ _FIELDS = {
     "seed": "generator",
 }
 _KOHYA = {
-    "n": "negative_prompt", "w": "width", "h": "height", "s": "steps", "d": "seed",
-    "l": "cfg_scale", "t": "denoising_strength",
+    "n": "negative_prompt", "w": "width", "h": "height", "d": "seed", "l": "cfg_scale",
+    "t": "denoising_strength",
 }  # fmt: skip
+FIELDS_MEANT = {word: field for field, words in _FIELDS.items() for word in words.split()}
 _HINTS = (
     {word: hint for words, hint in _WORDS.items() for word in words.split()}
-    | {word: f"Write {field}." for field, words in _FIELDS.items() for word in words.split()}
+    | {word: f"Write {field}." for word, field in FIELDS_MEANT.items()}
     | {f"--{flag}": f"It is kohya's flag; write --{field}." for flag, field in _KOHYA.items()}
 )
 
 # Values with which a setting is off, also as JSON or Python writes them.
-OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
+OFF_WORDS = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
 
 def words_for(name: str, fields: Iterable[str], value: str = "", before: str = "") -> str:

@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-# Below this, suggestions are noise: 'lora' for 'colour'.
-_ALIKE = 0.65
+# Below this, suggestions are noise: 'lora' for 'colour', 'tiling' for 'rating'.
+_ALIKE = 0.7
 _MAX_COMPARED = 100
 
 

@@ -11,13 +11,14 @@ from picowatch.recipe.fields import (
     PART_FIELDS,
     PICTURE_FIELDS,
     PROMPTS,
+    RESIZE_TO,
     ROWS,
     SHORTHANDS,
     json_schemas,
 )
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.written import Written, number
+from picowatch.recipe.written import SourceValue, number
 
 TEXT = "text"
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
@@ -33,6 +34,7 @@ _INSTEAD = tuple(
         ("number", r"(?=\D|.*\D$)x?(\d{1,9}(?:\.\d)?) *(?:px|pixels?|x|steps)?", _NO_UNIT),
         ("number from 0 to 1", r"(\d\d) *%", "0.{1}"),
         ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
+        ("512x768", r"(\d{2,4}) *(?:px|pixels?)?", "{1}x{1}"),
         ("512x768", r"\D{0,3}(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
         # What spreadsheets write in German, French, Italian, Spanish and Dutch.
         ("true or false", "wahr|vrai|vero|verdadero|waar|ja|oui|sí?|si", "true"),
@@ -45,9 +47,10 @@ _INSTEAD = tuple(
 DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 1.5."
 
 
-def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
+def wrong_value(field: str, written: SourceValue, wanted: str | None = None) -> str:
     """Return why a field cannot have this value; `wanted` overrides the field's own words."""
-    wanted = wanted or wanted_for(field)
+    row = (ROWS | SHORTHANDS | PART_FIELDS).get(field)
+    wanted = wanted or (row and row.wanted) or limits_in_words(field)
     name = field.replace(".", " ")
     if written.value is None:
         value = "a name" if wanted == TEXT else wanted
@@ -71,7 +74,7 @@ def _instead(text: str, wanted: str) -> str:
     return ""
 
 
-def _remedy(field: str, written: Written) -> str:
+def _remedy(field: str, written: SourceValue) -> str:
     if isinstance(written.value, tuple | dict):
         return _instead_of_several(field, written)
     text = str(written.value).strip()
@@ -82,6 +85,15 @@ def _remedy(field: str, written: Written) -> str:
     value = number(text)
     if field == "cfg_scale" and value is not None and value < 1:
         return "1 switches guidance off."
+    if field.startswith(f"{RESIZE_TO}.") and "megapixels" not in field:
+        if "%" in text:
+            return "For photos of many sizes, write longest_side or megapixels."
+        if re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
+            return "For a shape, write {width: 1600, height: 900, fit: cover}."
+    if field == "resize" and value:
+        return f"For the size of the result, write resize_to: {shown(text)}."
+    if field == "upscale.scale" and value is not None and value < 1:
+        return "It only enlarges. To keep the size, remove upscale."
     if field in ("width", "height") and value is not None and value > MAX_SIDE:
         return (
             "For a larger picture, write a smaller size, and hires: {scale: 2} to redraw it "
@@ -92,7 +104,7 @@ def _remedy(field: str, written: Written) -> str:
     return ""
 
 
-def _instead_of_several(field: str, written: Written) -> str:
+def _instead_of_several(field: str, written: SourceValue) -> str:
     text = written.position.text
     if field in PROMPTS and any(part.value is not None for _, part in written.pairs):
         return "Write prompt: and negative_prompt: as two fields."
@@ -108,7 +120,7 @@ def _instead_of_several(field: str, written: Written) -> str:
     return ""
 
 
-def _as_sweep(field: str, written: Written) -> str:
+def _as_sweep(field: str, written: SourceValue) -> str:
     """Return the remedy for several values of a field that a sweep can vary."""
     values = shown(written.position.text, 200)
     return f"For an image with each value, write sweep: {{{field}: {values}}}"
@@ -119,7 +131,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def given_twice(name: str, before: Written) -> str:
+def given_twice(name: str, before: SourceValue) -> str:
     """Return the message about a name whose field has a value already."""
     position = before.name_position
     other = position.text.strip("-'\"")
@@ -142,7 +154,7 @@ def embedding_missing(name: str) -> str:
     """Return the warning about a word of a prompt that should name an embedding."""
     return (
         f"The prompt's '{shown(name)}' is used as plain words, because no embedding of that name "
-        "is in models/embeddings."
+        "is in models/embeddings. Put its file there, or remove the word."
     )
 
 
@@ -153,16 +165,13 @@ def cannot_edit(family: str, words: str) -> str:
     )
 
 
-def wanted_for(field: str) -> str:
-    """Return the values of a field in words, from its row or its limits."""
-    row = (ROWS | SHORTHANDS | PART_FIELDS).get(field)
-    if row and row.wanted:
-        return row.wanted
+def limits_in_words(field: str) -> str:
+    """Return the values of a field, or of the elements of its list, by its type and limits."""
     schema = json_schemas()[field]
     schema = schema.get("anyOf", [schema])[0]
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
     if "enum" in schema:
-        return listed(schema["enum"], "or")
+        return listed([word for word in schema["enum"] if word], "or")
     words = kind.get(schema.get("type", ""), TEXT)
     if "minimum" in schema and "maximum" in schema:
         words += f" from {schema['minimum']:.10g} to {schema['maximum']:.10g}"

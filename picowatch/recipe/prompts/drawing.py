@@ -1,10 +1,10 @@
 """The prompts of one image, as wildcards draw them, and the files that they name."""
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PROMPTS, Loras
@@ -21,20 +21,12 @@ from picowatch.recipe.prompts.grammar import (
     split_loras,
     unsupported,
 )
-from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
+from picowatch.recipe.prompts.wildcards import Template
 
 MAX_LORAS = 100
 PROMPT, NEGATIVE = PROMPTS
 # ComfyUI's name of an embedding, unless a wildcard follows.
 _OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
-
-
-class PromptFailed(ValueInvalid):
-    """The prompt drawn for one image cannot be used; `field` says which of the two."""
-
-    def __init__(self, field: str, message: str) -> None:
-        self.field = field
-        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +44,17 @@ class Prompts:
     """The prompts of an entry and its field `loras`, ready to be drawn for every seed.
 
     The tags of `swept` LoRAs are removed, also from what wildcards draw: the sweep has the weights.
+    `streams` are those that each of the two prompts draws from. `problem_at` gives the error about
+    one of them.
     """
 
     prompt: str
     negative_prompt: str
     loras: Loras
     inventory: Inventory
-    swept: Set[str] = frozenset()
+    swept: Set[str]
+    streams: tuple[str, ...]
+    problem_at: Callable[[str, str], Exception]
 
     @cached_property
     def _templates(self) -> dict[str, Template]:
@@ -86,7 +82,9 @@ class Prompts:
             words = embedding_words(text, every)
             found |= {name for *_, name in words if name not in self.inventory.embeddings}
             starts = {start for start, *_ in words}
-            missing |= {one[0] for one in _OF_COMFYUI.finditer(text) if one.start() not in starts}
+            missing |= {
+                word[0] for word in _OF_COMFYUI.finditer(text) if word.start() not in starts
+            }
         cannot = [
             f"The prompt's '{name}' is used as plain words, because the embedding of that name "
             f"cannot be used. {refused[name]}"
@@ -95,27 +93,27 @@ class Prompts:
         return [*cannot, *map(embedding_missing, sorted(missing))]
 
     def drawn(self, seed: int) -> DrawnPrompts:
-        """Return the prompts of the image with this seed. Raises PromptFailed."""
-        prompt, negative = (self._text(field, seed) for field in PROMPTS)
+        """Return the prompts of the image with this seed. Raises the error of `problem_at`."""
+        prompt, negative = map(partial(self._text, seed), PROMPTS, self.streams)
         installed = self.inventory.embeddings
         embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
         tags = installed_tags(prompt, self.inventory)
         loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
         return DrawnPrompts(prompt, negative, tuple(loras.items()), tuple(sorted(embeddings)))
 
-    def _text(self, field: str, seed: int) -> str:
+    def _text(self, seed: int, field: str, stream: str) -> str:
         template = self._templates[field]
         try:
-            text = template.expand(seed, field)
-        except ExpansionFailed as error:
-            raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
+            text = template.expand(seed, stream)
+        except ValueInvalid as error:
+            raise self.problem_at(field, f"this cannot be drawn: {error}.") from None
         if field == PROMPT:
             text = without_tags(text, self.swept, self.inventory)
         if template.is_drawn:  # otherwise it was checked as written
             of_loras = lora_mistakes(field, text, self.loras, self.inventory)
             for mistake in (*unsupported(text), *of_loras):
                 what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
-                raise PromptFailed(field, what)
+                raise self.problem_at(field, what)
         return text
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from picowatch.recipe.passes import Pass
-from picowatch.recipe.prompts.grammar import Bracket, ended, joined, split_loras
+from picowatch.recipe.passes import Sampling
+from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined, split_loras
 
 # Deeper brackets are text.
 MAX_DEPTH = 100
@@ -36,7 +36,7 @@ class Edit:
     start: int
     end: int
 
-    def option(self, evaluation: int, one: Pass) -> int:
+    def option(self, evaluation: int, sampling: Sampling) -> int:
         """Return the index of the option at an evaluation, counted from 0 in each pass.
 
         The first option of a pass holds for one evaluation more than any other: A1111 changes
@@ -45,16 +45,16 @@ class Edit:
         step = max(evaluation, 1)
         if not self.when:
             return (step - 1) % len(self.options)
-        return int(step > self._last(one))
+        return int(step > self._last(sampling))
 
-    def _last(self, one: Pass) -> float:
+    def _last(self, sampling: Sampling) -> float:
         """Return the last step of the first option. In a second pass, 1.5 is the middle."""
         when = float(self.when)
         if "." in self.when:
-            last = (when - (one.before is not None)) * one.planned
+            last = (when - (sampling.before is not None)) * sampling.planned
         else:
-            last = when - (one.before or 0)
-        return int(min(max(last, -1), one.planned))
+            last = when - (sampling.before or 0)
+        return int(min(max(last, -1), sampling.planned))
 
 
 Nodes = tuple[str | Edit, ...]
@@ -87,7 +87,7 @@ class _Open(Bracket):
 @lru_cache(maxsize=64)
 def parse_edits(prompt: str) -> Nodes:
     """Parse a prompt without wildcards and LoRA tags. Never fails."""
-    if "[" not in prompt:
+    if "[" not in prompt or is_json(prompt):
         return (prompt,)
     opened = [_Open()]
     for token in _TOKEN.finditer(prompt):
@@ -107,12 +107,12 @@ def parse_edits(prompt: str) -> Nodes:
     return ended(opened)
 
 
-def text_at(nodes: Nodes, evaluation: int, one: Pass) -> str:
+def text_at(nodes: Nodes, evaluation: int, sampling: Sampling) -> str:
     """Return the prompt's text at an evaluation of a pass."""
     return "".join(
         node
         if isinstance(node, str)
-        else text_at(node.options[node.option(evaluation, one)], evaluation, one)
+        else text_at(node.options[node.option(evaluation, sampling)], evaluation, sampling)
         for node in nodes
     )
 

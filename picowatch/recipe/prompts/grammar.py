@@ -1,10 +1,13 @@
 """A1111's prompt grammar: attention weights, LoRA tags, embeddings, and mistakes.
 
+A prompt that is a JSON object has none of it: it is taken as it is.
+
 editing.py has words that change between the steps. A backslash makes a bracket or brace literal,
 and a `|`, `<` or `_` that would otherwise have a meaning.
 `parse_attention` follows A1111's parser (modules/prompt_parser.py, parse_prompt_attention).
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -96,12 +99,25 @@ class LoraTag:
     written: str
 
 
+@lru_cache(maxsize=64)
+def is_json(text: str) -> bool:
+    """Return whether a prompt is a JSON object: models that were trained on such read it whole."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def parse_attention(text: str) -> list[tuple[str, float]]:
     """Return the prompt as pieces of text with their weights; equal neighbours are joined.
 
     `(a)` weighs 1.1, `[a]` 1/1.1, `(a:1.2)` 1.2, `\\(` is a bracket; a bracket that is never
     closed weighs to the end. BREAK comes as ("BREAK", -1.0) times the weights around it.
     """
+    if is_json(text):
+        return [(text, 1.0)]
     pieces: list[tuple[str, float]] = []
     open_round: list[int] = []
     open_square: list[int] = []
@@ -159,7 +175,7 @@ def without_weights(text: str) -> str:
 
 def lora_tags(text: str) -> list[LoraTag]:
     """Return every LoRA tag of a text, in order."""
-    if "<" not in text:  # most have none, and every rule asks
+    if "<" not in text or is_json(text):  # most have none, and every rule asks
         return []
     return list(filter(None, map(_lora, _LORA_TAG.finditer(text))))
 
@@ -169,7 +185,7 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
 
     `<lora:name>` weighs 1. An invalid tag (see `unsupported`) stays text.
     """
-    if "<" not in text:
+    if "<" not in text or is_json(text):
         return text, []
     without = _LORA_TAG.sub(lambda tag: "" if _lora(tag) else tag[0], text)
     return without, [(tag.name, tag.weight) for tag in lora_tags(text)]
@@ -186,6 +202,8 @@ def _lora(tag: re.Match[str]) -> LoraTag | None:
 
 def plain_prompt(text: str) -> str:
     """Return the text encoder's prompt: without LoRA tags and the backslashes of wildcards."""
+    if is_json(text):
+        return text
     without, _ = split_loras(text)
     return re.sub(r"\\([{}|<_])|\\.", lambda found: found[1] or found[0], without, flags=re.DOTALL)
 
@@ -201,7 +219,7 @@ def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str
         return []
     pattern, by_name = _names_in_prompts(tuple(names))
     # The pattern also matches the Turkish dotted and dotless i as "i"; they are other letters.
-    found = ((one, by_name.get(one["name"].casefold())) for one in pattern.finditer(text))
+    found = ((word, by_name.get(word["name"].casefold())) for word in pattern.finditer(text))
     return [(one.start(), one.end(), name) for one, name in found if name]
 
 
@@ -253,12 +271,14 @@ def unsupported(text: str) -> Iterator[Mistake]:
 
     A backslash before a bracket or brace makes it plain text, which is never refused.
     """
+    if is_json(text):
+        return
     # Each escaped character is replaced by a letter, so that offsets stay.
     plain = re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
     for pattern, message in _UNSUPPORTED.items():
-        for one in pattern.finditer(plain):
-            instead = "," if one[0].endswith("AND") else ""
-            yield Mistake(message.format(shown(one[0], 40)), text[slice(*one.span())], instead)
+        for found in pattern.finditer(plain):
+            instead = "," if found[0].endswith("AND") else ""
+            yield Mistake(message.format(shown(found[0], 40)), text[slice(*found.span())], instead)
     for tag in _LORA_TAG.finditer(plain):
         lora = _lora(tag)
         if lora is None or not abs(lora.weight) <= MAX_LORA_WEIGHT:
@@ -267,16 +287,16 @@ def unsupported(text: str) -> Iterator[Mistake]:
                 f"{MAX_LORA_WEIGHT:.0f}. Write one like <lora:name:0.8>.",
                 text[slice(*tag.span())] if lora else "",
             )
-    for one in _WEIGHT.finditer(plain):
-        number = _number(one[1])
+    for found in _WEIGHT.finditer(plain):
+        number = _number(found[1])
         if number is None or abs(number) > MAX_WEIGHT:
             yield Mistake(
-                f"the weight '{shown(one[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
+                f"the weight '{shown(found[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
                 f"{MAX_WEIGHT:.0f}. Write one like (word:1.2)."
             )
     depth = 0
-    for one in _BRACKET.finditer(plain):
-        depth = depth + 1 if one[0] in "([{" else max(0, depth - 1)
+    for bracket in _BRACKET.finditer(plain):
+        depth = depth + 1 if bracket[0] in "([{" else max(0, depth - 1)
         if depth > MAX_NESTING:  # parsing the weights would take forever
             yield Mistake(f"more than {MAX_NESTING} brackets are open here.")
             return

@@ -3,9 +3,9 @@
 The grammar is a part of dynamicprompts' (https://github.com/adieyal/dynamicprompts,
 docs/SYNTAX.md): `{2$$a|b|c}` takes two different ones joined by ", ", `{1-2$$ and $$a|b}` one or
 two joined by " and ", `__name__` is a line of models/wildcards/name.txt. Options and lines may
-contain wildcards. Braces without `|` or `$$` are text, and so is what a backslash escapes. The `|`
-of A1111's `[a|b]` inside an option is text, too. Weights (`{2::a|b}`) and names of several files
-(`__animals/*__`) are errors.
+contain wildcards. Braces around one name, `{__name__}`, mean the name alone; others without `|` or
+`$$` are text, and so is what a backslash escapes. The `|` of A1111's `[a|b]` inside an option is
+text, too. Weights (`{2::a|b}`) and names of several files (`__animals/*__`) are errors.
 """
 
 import re
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.prompts.grammar import Bracket, ended, joined
+from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined
 
 MAX_CHOSEN = 100
 # The limit for any prompt, drawn or not: far below the megabyte of text that PNG readers accept.
@@ -31,11 +31,9 @@ _NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))+"
 _FROM_FILE = rf"__(?! ){_NAME}__"
 _TOKEN = re.compile(rf"\\.|[{{}}\[\]|]|{_FROM_FILE}|[^\\{{}}\[\]|_]+|.", re.DOTALL)
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
+# Between its `$$` stand bars, so that these separate no options: {2$$|$$a|b}.
+_JOINED_BY_BARS = re.compile(r"\s*\d{0,9}-?\d{0,9}\$\$[^\w$]*\|[^\w$]*\$\$")
 _WEIGHT = re.compile(r"\s*(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
-
-
-class ExpansionFailed(ValueInvalid):
-    """Wildcards that cannot be drawn: nested without end, or giving too long a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class Choice:
         """The first weight of an option, such as "2::", which cannot be used; or ""."""
         starts = (option[0] for option in self.options if option)
         found = (_WEIGHT.match(start) for start in starts if isinstance(start, str))
-        return next((one[0].strip() for one in found if one), "")
+        return next((weight[0].strip() for weight in found if weight), "")
 
 
 Nodes = tuple[str | FromFile | Choice, ...]
@@ -72,7 +70,7 @@ Nodes = tuple[str | FromFile | Choice, ...]
 
 def parse(text: str, wildcards: Wildcards) -> Nodes:
     """Parse a text. Never fails: what is not a wildcard is text."""
-    if "{" not in text and "__" not in text:
+    if ("{" not in text and "__" not in text) or is_json(text):
         return (text,)
     opened = [Bracket()]
     for token in _TOKEN.finditer(text):
@@ -100,7 +98,7 @@ def _take(sign: str, opened: list[Bracket]) -> None:
     elif sign == "]" and top.sign == "[":
         opened.pop()
         opened[-1].add(*top.as_text("]"))
-    elif sign == "}" and any(bracket.sign == "{" for bracket in opened):
+    elif sign == "}" and (top.sign == "{" or any(bracket.sign == "{" for bracket in opened)):
         _close(opened)
     elif sign == "|" and top.sign:
         top.separate("|")
@@ -122,16 +120,30 @@ def _close(opened: list[Bracket]) -> None:
 
 def _choice(brace: Bracket) -> Choice | None:
     """Return the choice in the braces; None if they are text."""
-    options = tuple(map(joined, brace.parts))
-    start = options[0][0] if options[0] else ""
-    count = _COUNT.match(start) if isinstance(start, str) else None
+    options = [joined(part) for part in brace.parts]
+    if not (options[0] and isinstance(options[0][0], str) and "$$" in options[0][0]):
+        is_choice = len(options) > 1 or _only_file(options[0])
+        return Choice(tuple(options), 1, 1, "") if is_choice else None
+    starts = [option[0] if option and isinstance(option[0], str) else "" for option in options]
+    bars = _JOINED_BY_BARS.match("|".join(starts))
+    end = bars[0].count("|") if bars else 0
+    if all(option in ((), (start,)) for option, start in zip(options[:end], starts, strict=False)):
+        starts[: end + 1] = ["|".join(starts[: end + 1])]
+        options[: end + 1] = [(starts[0], *options[end][1:])] if end else options[:1]
+    count = _COUNT.match(starts[0])
     if not count:
-        return Choice(options, 1, 1, "") if len(options) > 1 else None
+        return Choice(tuple(options), 1, 1, "") if len(options) > 1 else None
     low = int(count["low"] or 1)
     high = int(count["high"] or len(options)) if count["to"] else low
     join = ", " if count["join"] is None else count["join"]
-    first = (start[count.end() :], *options[0][1:])
+    first = (starts[0][count.end() :], *options[0][1:])
     return Choice((first, *options[1:]), low, high, join)
+
+
+def _only_file(option: Nodes) -> FromFile | None:
+    """Return the file whose name is all that an option says; None for any other option."""
+    meant = [node for node in option if not isinstance(node, str) or node.strip()]
+    return meant[0] if len(meant) == 1 and isinstance(meant[0], FromFile) else None
 
 
 def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
@@ -149,7 +161,7 @@ def file_called(name: str, wildcards: Wildcards) -> str | None:
     if name in wildcards:
         return name
     folded = name.casefold()
-    return min((one for one in wildcards if one.casefold() == folded), default=None)
+    return min((file for file in wildcards if file.casefold() == folded), default=None)
 
 
 class Template:
@@ -168,7 +180,7 @@ class Template:
         """Return the text with every wildcard drawn, the same for the same seed on any machine.
 
         `stream` keeps the draws of several texts of one image apart. Wildcards in what was drawn
-        are drawn, too, until none is left. Raises ExpansionFailed.
+        are drawn, too, until none is left. Raises ValueInvalid.
         """
         draws = _Draws(f"{stream}:{seed}", self._wildcards)
         text, nodes = self.text, self.nodes
@@ -177,7 +189,7 @@ class Template:
                 return text
             text = draws.whole(nodes)
             nodes = parse(text, self._wildcards)
-        raise ExpansionFailed(f"its wildcards still contain wildcards after {MAX_ROUNDS} draws")
+        raise ValueInvalid(f"its wildcards still contain wildcards after {MAX_ROUNDS} draws")
 
 
 class _Draws:
@@ -210,9 +222,7 @@ class _Draws:
     def _within_limit(self, text: str) -> str:
         self._length += len(text)
         if self._length > MAX_LENGTH:
-            raise ExpansionFailed(
-                f"its wildcards give a text of more than {MAX_LENGTH:,} characters"
-            )
+            raise ValueInvalid(f"its wildcards give a text of more than {MAX_LENGTH:,} characters")
         return text
 
     def _chosen(self, options: Sequence[str | Nodes], low: int, high: int, join: str = "") -> str:
@@ -236,17 +246,14 @@ class _Draws:
     def _options(self, choice: Choice) -> Sequence[str | Nodes]:
         """Return the options; `{2$$__name__}` takes two lines of one file."""
         if choice.weight:
-            raise ExpansionFailed(f"a weight in braces, '{choice.weight}', is not supported")
-        if len(choice.options) == 1:
-            meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
-            if len(meant) == 1 and isinstance(meant[0], FromFile):
-                return self._lines(meant[0])
-        return choice.options
+            raise ValueInvalid(f"a weight in braces, '{choice.weight}', is not supported")
+        file = _only_file(choice.options[0]) if len(choice.options) == 1 else None
+        return self._lines(file) if file else choice.options
 
     def _lines(self, node: FromFile) -> Sequence[str]:
         lines = self._wildcards.get(file_called(node.name, self._wildcards) or "")
         if not lines:
-            raise ExpansionFailed(f"models/wildcards has no lines for {node.written}")
+            raise ValueInvalid(f"models/wildcards has no lines for {node.written}")
         return lines
 
     def _fraction(self) -> float:

@@ -17,7 +17,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
-from picowatch.recipe.read.found import Found
+from picowatch.recipe.read.foreign_settings import ForeignSettings
 
 Node = Mapping[str, Any]
 
@@ -39,6 +39,9 @@ _STANDARD = re.compile(
     "LoraLoader(ModelOnly)?|VAE(En|De)code|VAEDecodeTiled|Reroute|(Save|Preview)Image|"
     "ModelSamplingFlux|TorchCompileModel"
 )
+# Schedules that share only their names with A1111's: comfy/samplers.py, beta_scheduler, and
+# comfy/k_diffusion/sampling.py, get_sigmas_kl_optimal, against A1111's modules/sd_schedulers.py.
+_OTHER_SCHEDULES = ("beta", "kl_optimal")
 _MOST_NODES = 2000
 
 
@@ -48,7 +51,7 @@ def comfyui_in(texts: Mapping[str, str]) -> str:
     return next((text for text in found if text.startswith("{") and '"class_type"' in text), "")
 
 
-def read_comfyui(workflow: str, found: Found) -> None:
+def read_comfyui(workflow: str, found: ForeignSettings) -> None:
     """Read the settings, and warn about what was not read. Raises PictureUnreadable."""
     nodes = json.loads(workflow)
     if len(nodes) > _MOST_NODES:
@@ -72,7 +75,7 @@ def _is_sampler(node: Node) -> bool:
 class _Workflow:
     """The nodes of a workflow, read from its sampler back."""
 
-    def __init__(self, nodes: Mapping[str, Node], found: Found) -> None:
+    def __init__(self, nodes: Mapping[str, Node], found: ForeignSettings) -> None:
         self._nodes = {str(number): node for number, node in nodes.items()}
         self._found = found
 
@@ -83,6 +86,12 @@ class _Workflow:
         positive, negative = (self._behind(parts, *names)[:1] for names in (_POSITIVE, _NEGATIVE))
         way = list(self._upstream(positive, "positive", *_CONDITIONING, "clip"))
         layer = self._first(way, "stop_at_clip_layer")
+        schedule_type = self._first(parts, "scheduler")
+        if schedule_type in _OTHER_SCHEDULES:
+            self._found.warn(
+                f"ComfyUI's schedule {schedule_type} has other noise levels than A1111's, which "
+                "picowatch takes: the picture will differ."
+            )
         decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
         self._put_prompt("prompt", positive, "positive")
         self._put_prompt("negative_prompt", negative, "negative")
@@ -93,7 +102,7 @@ class _Workflow:
             "clip_skip": layer if layer is None else abs(int(layer)),
             "vae": _file(self._first(self._behind(decoders, "vae"), "vae_name")),
             "sampler": self._first(parts, "sampler_name"),
-            "schedule_type": self._first(parts, "scheduler"),
+            "schedule_type": schedule_type,
             "seed": self._first(parts, "noise_seed", "seed"),
         }.items():
             self._found.put(field, value)
@@ -142,12 +151,12 @@ class _Workflow:
 
     def _put_models(self, start: list[Node]) -> None:
         """Read the checkpoint's file, and the LoRAs on the way to it."""
-        for one in self._upstream(start, "model"):
-            weight, of_text = (self._first([one], f"strength_{of}") for of in ("model", "clip"))
-            self._found.put_lora(_file(self._first([one], "lora_name")), weight)
+        for node in self._upstream(start, "model"):
+            weight, of_text = (self._first([node], f"strength_{of}") for of in ("model", "clip"))
+            self._found.put_lora(_file(self._first([node], "lora_name")), weight)
             if of_text not in (None, weight):
                 self._found.warn(left_out(f"strength_clip: {of_text}"))
-            if checkpoint := self._first([one], "ckpt_name", "unet_name"):
+            if checkpoint := self._first([node], "ckpt_name", "unet_name"):
                 self._found.put("checkpoint", _file(checkpoint))
                 return
 
@@ -201,7 +210,7 @@ class _Workflow:
 
     def _behind(self, nodes: list[Node], *names: str) -> list[Node]:
         """Return the nodes that provide these inputs, or any input."""
-        links = (one["inputs"].get(name) for one in nodes for name in names or one["inputs"])
+        links = (node["inputs"].get(name) for node in nodes for name in names or node["inputs"])
         numbers = (str(link[0]) for link in links if isinstance(link, list) and link)
         return [self._nodes[number] for number in numbers if number in self._nodes]
 
@@ -210,7 +219,7 @@ class _Workflow:
         for node, name in product(nodes, names):
             values = [node["inputs"].get(name)]
             for source in self._behind([node], name):
-                values = [source["inputs"].get(one) for one in (name, "value")]
+                values = [source["inputs"].get(key) for key in (name, "value")]
             for value in values:
                 if isinstance(value, str | int | float):
                     return value

@@ -4,19 +4,22 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain, repeat, takewhile
+from itertools import chain, islice, repeat, takewhile
 
+from picowatch.recipe.fields import FRACTIONS
 from picowatch.recipe.messages.problems import Problems, refuse, shown
-from picowatch.recipe.read.names import add, excuse_prompt, field_called, unknown
+from picowatch.recipe.read.names import add, check_notes, excuse_prompt, field_called, unknown
 from picowatch.recipe.read.txt_entries import MAX_PROMPTS
-from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, Written
+from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, SourceValue
 
 _DELIMITERS = ",;\t"
+_MOST_FIELDS = 200  # cells among which one names a field, in any table that has names
 _NO_DELIMITER = "\x1f"  # no file has it
 # A line that Excel expects above a table, and does not show as a row.
 _SEPARATOR = re.compile(r'(?i)"?sep=([,;\t])"?\s*')
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d\d")  # as Excel writes 1234567890
-MAX_NOTES = 2_000  # characters; a row may request many images, and each has its notes
+# As spreadsheets write it in most of Europe.
+_DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,9}")
 # A column's name as written, and the field or note that it means, if any.
 _Column = tuple[str, str | None]
 
@@ -25,10 +28,13 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     """Return one entry per row; empty cells count as missing. RecipeInvalid if it is not CSV.
 
     Programs write commas, semicolons or tabs between cells: the first row tells which. In a table
-    of one column they are text. Columns that begin with an underscore are notes.
+    of one column they are text. Where semicolons separate, numbers may have a decimal comma.
+    Columns that begin with an underscore are notes.
     """
-    rows = _rows(source)
-    asked = takewhile(lambda name: not problems.is_full, next(rows, ()))
+    separator, told = _separator(source)
+    rows = _rows(source, separator, told)
+    names = _first_row(next(rows, iter(())))
+    asked = takewhile(lambda name: not problems.is_full, names)
     columns = [(name.text, _meaning(name, problems)) for name in asked]
     entries: list[Entry] = []
     for row in rows:
@@ -39,12 +45,27 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
             message = f"more than {MAX_PROMPTS:,} rows in one file. Split it."
             problems.add(first.position, message)
             break
-        if layer := _layer(columns, chain((first,), row), problems):
+        cells = chain((first,), row)
+        if layer := _layer(columns, cells, problems, has_comma=separator == ";"):
             entries.append(Entry(layer, first.position))
     return entries
 
 
-def _meaning(name: Written, problems: Problems) -> str | None:
+def _first_row(row: Iterator[SourceValue]) -> Iterator[SourceValue]:
+    """Return the row's cells. RecipeInvalid if they are prompts and numbers, and name no field."""
+    cells = list(islice(row, _MOST_FIELDS))
+    named = [cell for cell in cells if cell.text]
+    is_text = any(" " in cell.text or cell.text[0].isdigit() for cell in named)
+    if is_text and not any(cell.text[0] == NOTE or field_called(cell.text) for cell in named):
+        message = (
+            f"'{shown(named[0].text)}' is no field: the first row names the columns. Put a row "
+            "above it, like prompt,steps,seed."
+        )
+        refuse(named[0].position, message)
+    return chain(cells, row)
+
+
+def _meaning(name: SourceValue, problems: Problems) -> str | None:
     """Return the field or note of a column; unknown names are reported once, not in each row."""
     if not name.text:  # of which a hostile file has half a million
         return None
@@ -52,13 +73,13 @@ def _meaning(name: Written, problems: Problems) -> str | None:
     if column is None:
         note = f"{NOTE}{shown(name.text)}"
         instead = f"To keep it only in the pictures' metadata, call the column {note}."
-        if " " in name.text:  # a prompt, in a table without names
-            instead = "The first row names the fields, like prompt,seed,size."
         problems.add(name.position, f"{unknown(name.text, otherwise='')} {instead}")
     return column
 
 
-def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problems) -> Layer:
+def _layer(
+    columns: Iterable[_Column], row: Iterable[SourceValue], problems: Problems, has_comma: bool
+) -> Layer:
     layer: Layer = {}
     for (name, column), cell in zip(chain(columns, repeat(("", None))), row, strict=False):
         if problems.is_full:
@@ -70,6 +91,8 @@ def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problem
             problems.add(cell.position, message)
         elif column and cell.text:
             field = field_called(name, cell.text) or column
+            if has_comma and field in FRACTIONS and _DECIMAL_COMMA.fullmatch(cell.text):
+                cell = cell.with_value(cell.text.replace(",", "."))
             add(layer, field, name, replace(cell, key=cell.position), problems)
         elif name and not column:
             excuse_prompt(layer, name, cell)
@@ -80,32 +103,30 @@ def _layer(columns: Iterable[_Column], row: Iterable[Written], problems: Problem
             )
             problems.add(cell.position, message)
             return {}  # its cells may be in the wrong columns
-    notes = [(name, cell) for name, cell in layer.items() if name.startswith(NOTE)]
-    if notes and sum(len(cell.text) for _, cell in notes) > MAX_NOTES:
-        name, cell = notes[-1]
-        message = f"{shown(name)}: the notes of a row have more than {MAX_NOTES:,} characters."
-        problems.add(cell.position, message)
+    check_notes(layer, problems)
     return layer
 
 
-def _rows(source: Source) -> Iterator[Iterator[Written]]:
+def _separator(source: Source) -> tuple[str, int]:
+    """Return what separates cells, and the number of the line that tells it to Excel, or 0."""
+    top = next((number for number, line in enumerate(source.lines) if line.strip()), 0)
+    if told := _SEPARATOR.fullmatch(source.lines[top]):
+        return told[1], top + 1
+    found = max(_DELIMITERS, key=source.lines[top].count)
+    return found if found in source.lines[top] else _NO_DELIMITER, 0
+
+
+def _rows(source: Source, separator: str, told: int) -> Iterator[Iterator[SourceValue]]:
     """Yield the cells, with their positions, of each row that is not empty."""
-    lines = list(source.lines)
-    top = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    told = _SEPARATOR.fullmatch(lines[top])
-    if told:
-        lines[top] = ""
-    found = told[1] if told else max(_DELIMITERS, key=lines[top].count)
-    delimiter = found if told or found in lines[top] else _NO_DELIMITER
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    lines = ("\n" if n == told else f"{line}\n" for n, line in enumerate(source.lines, 1))
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     begins = 1
-    for number in range(0 if told else 1, len(lines) + 1):
+    for number in range(0 if told else 1, len(source.lines) + 1):
         try:
             row = next(reader, None)
         except csv.Error as error:
-            message = (
-                f"this is not CSV: {shown(str(error))}. Double quotes around a cell must be closed."
-            )
+            why = str(error).replace(f"'{_NO_DELIMITER}'", "the end of the cell")
+            message = f"this is not CSV: {shown(why)}. Double quotes around a cell must be closed."
             refuse(replace(source.whole_line(begins), note=f" (row {number})"), message)
         if row is None:
             return
@@ -114,11 +135,11 @@ def _rows(source: Source) -> Iterator[Iterator[Written]]:
         begins = reader.line_num + 1
 
 
-def _cells(row: list[str], source: Source, line: int, note: str) -> Iterator[Written]:
+def _cells(row: list[str], source: Source, line: int, note: str) -> Iterator[SourceValue]:
     """Yield a row's cells with their positions in its first line; further lines have none."""
     text, column = source.line(line), 0
     whole = replace(source.whole_line(line), note=note)
-    empty = Written("", replace(whole, width=1))
+    empty = SourceValue("", replace(whole, width=1))
     for cell in row:
         if not (value := cell.strip()):
             yield empty
@@ -128,4 +149,4 @@ def _cells(row: list[str], source: Source, line: int, note: str) -> Iterator[Wri
         is_there = found >= 0
         column = found + len(shown) if is_there else column
         position = Position(source, line, found + 1, len(shown), note) if is_there else whole
-        yield Written(value, position, cell)
+        yield SourceValue(value, position, cell)

@@ -1,13 +1,17 @@
-"""Bytes to text: UTF-8 or UTF-16 with a byte order mark, any line ending, nothing invisible."""
+"""Bytes to text: UTF-8, UTF-16 or Windows-1252, any line ending, nothing invisible."""
 
 import codecs
 import re
 import string
+from contextlib import suppress
 
-from picowatch.recipe.messages.problems import Problems, refuse
+from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.written import FORBIDDEN, Position, Source, invisible
 
 MAX_BYTES = 1024 * 1024
+_READ_AS = "{} is not UTF-8: it was read as {}. If letters are wrong, save it as UTF-8."
+_GUESSED = {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
+_UTF8_LETTER = re.compile(rb"[\xc3-\xf4][\x80-\xbf]")
 _BLANK = re.compile(r"^[ \t]+$", re.MULTILINE)
 
 
@@ -19,8 +23,9 @@ def is_empty(content: bytes) -> bool:
 def decode(name: str, content: bytes) -> Source:
     """Return the text of a file, with "\\n" as its line ends.
 
-    Raises RecipeInvalid for a file over 1 MiB, for any other encoding (with the first bad
-    byte's line and column), and for characters that nobody can see.
+    What has no mark and is neither UTF-8 nor UTF-16 is Windows-1252, with a warning. Raises
+    RecipeInvalid for a file over 1 MiB, for any other encoding (with the first bad byte's line and
+    column), and for characters that nobody can see.
     """
     if len(content) > MAX_BYTES:
         refuse(
@@ -28,17 +33,28 @@ def decode(name: str, content: bytes) -> Source:
             f"the file is too long: a recipe may have up to {MAX_BYTES:,} bytes. Split it into "
             "several files.",
         )
-    encoding = _encoding(content)
-    try:
-        # Some programs end a text with NUL or with DOS' end-of-file character; joined files have
-        # byte order marks inside; editors leave tabs on otherwise empty lines.
-        text = unix_line_ends(content.decode(encoding).rstrip("\0\x1a")).replace("\n\ufeff", "\n")
-        source = Source(name, _BLANK.sub("", text))
-    except UnicodeDecodeError as error:
-        whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
-        refuse(*_bad_byte(Source(name, whole), encoding, error))
+    text, encoding = _decoded(name, content)
+    # Some programs end a text with NUL or with DOS' end-of-file character; joined files have
+    # byte order marks inside; editors leave tabs on otherwise empty lines.
+    text = unix_line_ends(text.rstrip("\0\x1a")).replace("\n\ufeff", "\n")
+    guessed = _GUESSED.get(encoding, "")
+    source = Source(name, _BLANK.sub("", text), guessed and _READ_AS.format(shown(name), guessed))
     _refuse_invisible(source)
     return source
+
+
+def _decoded(name: str, content: bytes) -> tuple[str, str]:
+    """Return the text, and the encoding. RecipeInvalid if there is none."""
+    encoding = _encoding(content)
+    try:
+        return content.decode(encoding), encoding
+    except UnicodeDecodeError as error:
+        # UTF-8 with a damaged byte would be read as Windows-1252, too, and wrongly.
+        if encoding == "utf-8-sig" and not _UTF8_LETTER.search(content):
+            with suppress(UnicodeDecodeError):
+                return content.decode("cp1252"), "cp1252"
+        whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
+        refuse(*_bad_byte(Source(name, whole), encoding, error))
 
 
 def unix_line_ends(text: str) -> str:
@@ -47,9 +63,19 @@ def unix_line_ends(text: str) -> str:
 
 
 def _encoding(content: bytes) -> str:
-    """Return the encoding by the byte order mark; UTF-32's begins like UTF-16's."""
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return "utf-16" if is_utf16 and not content.startswith(codecs.BOM_UTF32_LE) else "utf-8-sig"
+    """Return the encoding by the byte order mark, or by half of the bytes, which are 0 in UTF-16.
+
+    UTF-32's mark begins like UTF-16's.
+    """
+    if content.startswith(codecs.BOM_UTF32_LE):
+        return "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if len(content) % 2 or content.count(0) <= len(content) // 4:
+        return "utf-8-sig"
+    return {(True, False): "utf-16-be", (False, True): "utf-16-le"}.get(
+        (content[0] == 0, content[1] == 0), "utf-8-sig"
+    )
 
 
 def _bad_byte(source: Source, encoding: str, error: UnicodeDecodeError) -> tuple[Position, str]:

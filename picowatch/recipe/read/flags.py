@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from picowatch.recipe.fields import MAPPINGS, SWITCHES
-from picowatch.recipe.messages.other_programs import OFF
+from picowatch.recipe.messages.other_programs import OFF_WORDS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.names import excuse_prompt, field_called, field_named, put, unknown
-from picowatch.recipe.written import Layer, Position, Source, Written, number, plain_name
+from picowatch.recipe.written import Layer, Position, Source, SourceValue, number, plain_name
 
 _NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
 _FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")
@@ -67,7 +67,9 @@ class PromptLine:
     number: int
     text: str
 
-    def written(self, start: int, end: int | None = None, key: Position | None = None) -> Written:
+    def written(
+        self, start: int, end: int | None = None, key: Position | None = None
+    ) -> SourceValue:
         """Return a piece of the text, without white space around it and line breaks inside."""
         raw = self.text[start:end]
         start += len(raw) - len(raw.lstrip())
@@ -76,7 +78,7 @@ class PromptLine:
         column = start - self.text.rfind("\n", 0, start)
         position = Position(self.source, line, column, max(1, len(raw.partition("\n")[0].rstrip())))
         raw = _in_one_line(raw)
-        return Written(raw, position, raw, key)
+        return SourceValue(raw, position, raw, key)
 
 
 def _in_one_line(text: str) -> str:
@@ -107,7 +109,7 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
 
 def _flags(
     line: PromptLine, found: re.Match[str] | None, problems: Problems
-) -> Iterator[tuple[str, Written]]:
+) -> Iterator[tuple[str, SourceValue]]:
     """Yield the flags' names as written, and their values."""
     while found:
         start, name = found.end(), found["name"]
@@ -136,7 +138,7 @@ def _flags(
 
 
 def _put_flag(
-    layer: Layer, flag: str, written: Written, problems: Problems, warnings: list[str]
+    layer: Layer, flag: str, written: SourceValue, problems: Problems, warnings: list[str]
 ) -> None:
     name = ALIASES.get(flag) or ALIASES.get(plain_name(flag), plain_name(flag))
     field = field_called(name, written.text)
@@ -144,7 +146,7 @@ def _put_flag(
     if name in _FACTORS:
         layer["count"] = _times(layer.get("count"), written)
     elif field is None and name in THEIRS_ALONE:
-        if written.text.casefold() not in OFF and len(warnings) < MAX_WARNINGS:
+        if written.text.casefold() not in OFF_WORDS and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None:
         problems.add(key, unknown(flag, written.text, "--"))
@@ -152,12 +154,12 @@ def _put_flag(
     elif field and written.raw:
         put(layer, field, written, problems)
     elif field in (*SWITCHES, *MAPPINGS):
-        put(layer, field, Written("true", key, "true", key), problems)
+        put(layer, field, SourceValue("true", key, "true", key), problems)
     elif field:
         problems.add(key, f"--{flag} has no value. Write one after it.")
 
 
-def _times(count: Written | None, factor: Written) -> Written:
+def _times(count: SourceValue | None, factor: SourceValue) -> SourceValue:
     """Return the product of two counts; the later one alone if they are not whole numbers."""
     values = number(count.text) if count else 1, number(factor.text)
     if isinstance(values[0], int) and isinstance(values[1], int):

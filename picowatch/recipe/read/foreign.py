@@ -12,7 +12,7 @@ from typing import Any
 
 from picowatch.recipe.converters import NOISE_NAMES
 from picowatch.recipe.fields import PROMPTS
-from picowatch.recipe.read.found import Found
+from picowatch.recipe.read.foreign_settings import ForeignSettings
 
 
 def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
@@ -58,7 +58,7 @@ def _of_invokeai(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "sampler": sampler}
 
 
-def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
+def read_settings(program: str, settings: dict[str, Any], found: ForeignSettings) -> None:
     """Read the settings that have a field; warn about others, unless they change no pixel."""
     for name, weight in _loras(settings):
         found.put_lora(name, weight)

@@ -9,28 +9,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.a1111.reader import MAX_LINES, holds_parameters, read_parameters
 from picowatch.recipe.fields import CHECKPOINT_HASH, DETAIL, EMBEDDINGS, FINISHED, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
-from picowatch.recipe.read.a1111 import MAX_LINES, holds_parameters, read_parameters
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES
 from picowatch.recipe.read.foreign import read_settings, settings_of
-from picowatch.recipe.read.found import DAMAGE, Found, final, visible
-from picowatch.recipe.request import ImageRequest, recipe_values
-from picowatch.recipe.written import Entry, Layer, Written
+from picowatch.recipe.read.foreign_settings import DAMAGE, ForeignSettings, final, visible
+from picowatch.recipe.request import ImageRequest, recipe_values, why_invalid
+from picowatch.recipe.written import Entry, Layer, SourceValue
 
 _HASH_DIGITS = 10
 _SIZES = {SIZE, "width", "height"}
 
 
 def read_from(
-    written: Written,
-    pictures: Pictures,
-    given: Layer,
-    problems: Problems,
+    written: SourceValue, pictures: Pictures, given: Layer, problems: Problems
 ) -> Entry | None:
     """Return the settings of the picture that a recipe starts from, without the `given` fields.
 
@@ -40,7 +39,7 @@ def read_from(
     """
     path = str(written.value)
     try:
-        found = _settings(pictures.texts(path), pictures, "checkpoint" in given)
+        found = _settings(pictures.texts(path), pictures)
     except PictureUnreadable as error:
         words = str(error)
         words = words if path in words else f"{shown(path)}: {words}"
@@ -50,13 +49,12 @@ def read_from(
         for name in found.values.keys() & PROMPTS:
             found.values[name] = split_loras(found.values[name])[0].strip()
     position = replace(written.position, note=f" (in {shown(path)})")
-    entry = found.entry(position)
-    layer = {name: value for name, value in entry.layer.items() if name not in given}
-    digits = found.values.get(CHECKPOINT_HASH, "")[:_HASH_DIGITS]
-    if digits and "checkpoint" in layer:
+    entry = found.entry(position, given)
+    digits, checkpoint = entry.checkpoint_hash[:_HASH_DIGITS], entry.layer.get("checkpoint")
+    if digits and checkpoint:
         note = f"{position.note[:-1]}, rendered with the file whose hash begins {shown(digits)})"
-        layer["checkpoint"] = replace(layer["checkpoint"], position=replace(position, note=note))
-    return replace(entry, layer=layer)
+        entry.layer["checkpoint"] = replace(checkpoint, position=replace(position, note=note))
+    return entry
 
 
 def settings_in(texts: Mapping[str, str]) -> dict[str, Any]:
@@ -64,16 +62,14 @@ def settings_in(texts: Mapping[str, str]) -> dict[str, Any]:
     return _settings(texts, NO_PICTURES).values
 
 
-def _settings(
-    texts: Mapping[str, str], pictures: Pictures, names_checkpoint: bool = False
-) -> Found:
+def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
     if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch-sheet" in texts:
         raise PictureUnreadable(
             "it is a contact sheet. The settings are in its pictures.", "Name one of those."
         )
-    found, what = Found(names_checkpoint), "'picowatch' text"
+    found, what = ForeignSettings(), "'picowatch' text"
     try:
         if "picowatch" in texts:
             found.values = _of_picowatch(texts["picowatch"], pictures)
@@ -105,12 +101,12 @@ def _settings(
     return found
 
 
-def _read_workflow(workflow: str, text: str, found: Found) -> None:
+def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:
     """Read the workflow, and from the A1111 text beside it only what the workflow lacks.
 
     People fill in the nodes that write such a text by hand, so it may know less than the workflow.
     """
-    beside = Found(found.names_checkpoint)
+    beside = ForeignSettings()
     if holds_parameters(text):
         read_parameters(text, beside)
     try:
@@ -133,7 +129,11 @@ def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
         raise PictureUnreadable(
             "it was rendered by a newer picowatch.", "Read it with that version."
         )
-    request = ImageRequest.from_dict(values["request"])
+    try:
+        request = ImageRequest.from_dict(values["request"])
+    except ValidationError as error:
+        what = f"its 'picowatch' text is damaged: request.{why_invalid(error)}."
+        raise PictureUnreadable(what) from None
     folder = str(values.get("recipe", "")).rpartition("/")[0]
     names = {
         path: as_written(pictures.called_here(path, digest, folder))

@@ -8,8 +8,9 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.samplers import meaning_of_scheduler
-from picowatch.recipe.written import Layer, Written, plain_name
+from picowatch.recipe.written import NOTE, Layer, SourceValue, plain_name
 
+MAX_NOTES = 2_000  # characters of an entry, which may request many images
 ALL_FIELDS = "docs/recipes.md lists all fields."
 
 
@@ -36,11 +37,26 @@ def unknown(name: str, value: str = "", before: str = "", otherwise: str = ALL_F
     return f"{what} {words_for(name, FIRST_NAME_OF, value, before) or otherwise}".rstrip()
 
 
-def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
+def check_notes(layer: Layer, problems: Problems) -> None:
+    """Report notes of one entry that are no text or too long."""
+    notes = [(name, note) for name, note in layer.items() if name.startswith(NOTE)]
+    for name, note in notes:
+        if isinstance(note.value, tuple | dict):
+            message = f"{shown(name)} is a note, as its name begins with {NOTE}. Notes are text."
+            if name == "_defaults":
+                message += " Write its fields here, or into the file _defaults.yaml."
+            problems.add(note.position, message)
+    if notes and sum(len(note.text) for _, note in notes) > MAX_NOTES:
+        name, note = notes[-1]
+        message = f"{shown(name)}: the notes of an entry have more than {MAX_NOTES:,} characters."
+        problems.add(note.position, message)
+
+
+def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> None:
     """Add the value of the field with that name. Unknown fields and repeated ones are problems."""
     if problems.is_full:
         return
-    field = field_called(name, written.text)
+    field = name if name.startswith(NOTE) else field_called(name, written.text)
     if field:
         add(layer, field, name, written, problems)
     else:
@@ -48,7 +64,7 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
         excuse_prompt(layer, name, written)
 
 
-def add(layer: Layer, field: str, name: str, written: Written, problems: Problems) -> None:
+def add(layer: Layer, field: str, name: str, written: SourceValue, problems: Problems) -> None:
     """Add the value of a field that the file calls `name`, unless it has one."""
     if field in layer and layer[field].raw:
         problems.add(written.name_position, given_twice(name, layer[field]))
@@ -56,10 +72,10 @@ def add(layer: Layer, field: str, name: str, written: Written, problems: Problem
         layer[field] = written
 
 
-def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:
+def excuse_prompt(layer: Layer, name: str, unknown: SourceValue) -> None:
     """Add an empty prompt if an unknown name may be meant as the prompt: one error is enough."""
     if " " in unknown.text or _is_like_prompt(name):
-        layer.setdefault("prompt", Written("", unknown.position))
+        layer.setdefault("prompt", SourceValue("", unknown.position))
 
 
 @lru_cache(maxsize=256)  # a CSV asks for its columns in each row

@@ -18,7 +18,7 @@ from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.messages.prompts import FENCE
 from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import field_named
-from picowatch.recipe.written import Position, Source, Written, list_at, mapping_at
+from picowatch.recipe.written import Position, Source, SourceValue, list_at, mapping_at
 
 MAX_NODES = 50_000
 MAX_DEPTH = 20
@@ -49,7 +49,7 @@ _FIELD = re.compile(r"\s*(?:- +)*(?P<name>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):[ \t
 _SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")
 
 
-def compose(source: Source, problems: Problems) -> list[Written]:
+def compose(source: Source, problems: Problems) -> list[SourceValue]:
     """Return the documents of a YAML file.
 
     Tags, anchors and references are added to `problems`. Raises RecipeInvalid if it is not YAML or
@@ -62,7 +62,7 @@ def compose(source: Source, problems: Problems) -> list[Written]:
         refuse(*_explained(source, error))
 
 
-def compose_json(source: Source) -> Written:
+def compose_json(source: Source) -> SourceValue:
     """Return the value of a JSON file. Raises RecipeInvalid if it is not JSON or beyond the limits.
 
     `json.loads` has the words for what is wrong; it knows no positions of values.
@@ -129,12 +129,12 @@ class _Composer:
         self.keeps_nulls = keeps_nulls
         self.nodes = 0
 
-    def documents(self) -> Iterator[Written]:
+    def documents(self) -> Iterator[SourceValue]:
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
                 yield self.node(next(self.events), 0)
 
-    def node(self, event: Any, depth: int, key: Position | None = None) -> Written:
+    def node(self, event: Any, depth: int, key: Position | None = None) -> SourceValue:
         position = self.position(event)
         self.nodes += 1
         if self.nodes > MAX_NODES:
@@ -150,21 +150,21 @@ class _Composer:
         if isinstance(event, _SINGLE):
             is_text = isinstance(event, yaml.ScalarEvent)
             raw = self.raw(event)
-            return Written(_scalar(event) if is_text else raw, position, raw, key)
+            return SourceValue(_scalar(event) if is_text else raw, position, raw, key)
         if isinstance(event, yaml.MappingStartEvent):
             pairs, end = self.pairs(depth + 1)
             return mapping_at(self.position(event, end), key, pairs)
         parts, end = self.elements(depth + 1)
         return list_at(self.position(event, end), key, parts)
 
-    def elements(self, depth: int) -> tuple[list[Written], Any]:
+    def elements(self, depth: int) -> tuple[list[SourceValue], Any]:
         """Return the elements of a list, and the event of its end."""
         found = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             found.append(self.node(event, depth))
         return found, event
 
-    def pairs(self, depth: int) -> tuple[list[tuple[str, Written]], Any]:
+    def pairs(self, depth: int) -> tuple[list[tuple[str, SourceValue]], Any]:
         """Return the names and values of a mapping, repeated ones too, and the event of its end."""
         found = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
@@ -180,7 +180,7 @@ class _Composer:
                 found.append((name.value, value))
         return found, event
 
-    def whole(self, event: Any, name: str, value: Written) -> Written:
+    def whole(self, event: Any, name: str, value: SourceValue) -> SourceValue:
         """Return a prompt; "" if YAML silently drops a part of it, which is reported.
 
         What follows ` #` is a comment, and a block of text that is not indented is empty.

@@ -1,9 +1,9 @@
 """The entries of a YAML or JSON recipe, of a `_defaults.yaml`, and of a TXT's settings."""
 
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.read.names import put
+from picowatch.recipe.read.names import check_notes, put
 from picowatch.recipe.read.nodes import compose, compose_json, nearly_field
-from picowatch.recipe.written import Entry, Layer, Position, Source, Written
+from picowatch.recipe.written import Entry, Layer, Position, Source, SourceValue
 
 # Not a field: editors look there for the schema, above all in JSON.
 NAMES_SCHEMA = "$schema"
@@ -28,7 +28,7 @@ def json_entries(source: Source, problems: Problems) -> list[Entry]:
     return _entries_of(document, problems)
 
 
-def _entries_of(document: Written, problems: Problems) -> list[Entry]:
+def _entries_of(document: SourceValue, problems: Problems) -> list[Entry]:
     entries = []
     for element in document.parts if isinstance(document.value, tuple) else (document,):
         if isinstance(element.value, dict):
@@ -52,21 +52,22 @@ def yaml_layer(source: Source, problems: Problems) -> Layer:
     return {}
 
 
-def _layer_of(mapping: Written, problems: Problems) -> Layer:
+def _layer_of(mapping: SourceValue, problems: Problems) -> Layer:
     layer: Layer = {}
     for name, value in mapping.pairs:
         if name == NAMES_SCHEMA:
             continue
         put(layer, name, value, problems)
+    check_notes(layer, problems)
     return layer
 
 
-def _start_of(mapping: Written) -> Position:
+def _start_of(mapping: SourceValue) -> Position:
     """Return the position of the first field's name, to point at for missing fields."""
     return mapping.pairs[0][1].name_position if mapping.pairs else mapping.position
 
 
-def _refuse(node: Written, problems: Problems) -> None:
+def _refuse(node: SourceValue, problems: Problems) -> None:
     """Report text that is not a mapping: lines that are almost fields, or anything else."""
     source, line = node.position.source, node.position.line
     while found := nearly_field(source.line(line)):
@@ -85,7 +86,7 @@ def _refuse(node: Written, problems: Problems) -> None:
 
 
 def _is_comfyui_workflow(value: object) -> bool:
-    """Return whether JSON is a workflow of ComfyUI.
+    """Return whether JSON is a workflow of ComfyUI, or a node of it.
 
     The API's file maps numbers to nodes, perhaps below "prompt"; the editor's has a list.
     """
@@ -94,5 +95,5 @@ def _is_comfyui_workflow(value: object) -> bool:
     prompt = value.get("prompt")
     nodes = prompt if isinstance(prompt, dict) else value
     return isinstance(value.get("nodes"), tuple) or any(
-        isinstance(node, dict) and "class_type" in node for node in nodes.values()
+        isinstance(node, dict) and "class_type" in node for node in (value, *nodes.values())
     )

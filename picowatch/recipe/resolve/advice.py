@@ -3,19 +3,19 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from picowatch.families import DEMO
-from picowatch.recipe.converters import seed_in
+from picowatch.families.row import DEMO
+from picowatch.recipe.converters import RANDOM, SAME, seed_in
 from picowatch.recipe.fields import (
     DETAIL,
-    FINISHED,
     NEEDS,
     PARTS,
-    PICTURE,
     PROMPTS,
     ROWS,
+    SIZE,
     WHOLE,
     ZERO_SNR,
 )
+from picowatch.recipe.installed import is_whole_name
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.prompts import probable_mistakes
@@ -29,19 +29,18 @@ from picowatch.recipe.prompts.grammar import (
 )
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import only_details
+from picowatch.recipe.resolve.layers import is_about_drawing, only_details
 from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
-from picowatch.recipe.written import Layer, Origin, Written, number
+from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, is_on
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 _MOST_CHARACTERS = 100_000  # of prompts searched for unknown words
+_HASH_DIGITS = 10  # of those that pictures have
 # In a picture; searching for all that a hostile one could name would take minutes.
 _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
 _NEEDS = NEEDS | {"denoising_strength": ("image", "hires")}
-# The fields of a recipe without a prompt, whose start image is only finished.
-_WITHOUT_DRAWING = (*FINISHED, "sweep", "grid", "grid_seconds", "priority")
 _FOR_DRAWINGS = (
     "demo-cutout was trained only on the demo model's drawings, and is of little use for other "
     "pictures. Put a model into models/cutout/ (docs/models.md, Cutout models)."
@@ -63,30 +62,54 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
         yield from recipe.warnings
         if recipe.draws:
             yield from checkpoint_advice(recipe)
+            if "colour" in own and recipe.colour == SAME:
+                yield "colour: same has no effect here: what a model draws has the colours of sRGB."
         if recipe.cutout and recipe.cutout.model == DEMO_CUTOUT and recipe.checkpoint != DEMO:
             yield _FOR_DRAWINGS
 
 
-def missing_embeddings(
-    layer: Layer, embeddings: str, checkpoint: Checkpoint, inventory: Inventory
+def unlike_the_picture(
+    layer: Layer, entry: Entry, checkpoint: Checkpoint, inventory: Inventory
 ) -> Iterator[str]:
-    """Yield warnings about embeddings that a picture's prompts name and that are not installed."""
-    if not embeddings or checkpoint.rules.flow:
-        return
+    """Yield warnings about files that another picture was made with, and that are not these."""
+    written = layer.get("checkpoint")
+    if written and written.origin is Origin.FOREIGN:
+        yield from _another_checkpoint(entry.checkpoint_hash.casefold(), written, checkpoint)
+    if not checkpoint.rules.flow:
+        yield from _missing_embeddings(layer, entry.embeddings, inventory)
+
+
+def _another_checkpoint(begins: str, written: SourceValue, checkpoint: Checkpoint) -> Iterator[str]:
+    # Shorter ones are from A1111 before 2023, which hashed in another way.
+    if checkpoint.hash and len(begins) >= _HASH_DIGITS:
+        if not checkpoint.hash.startswith(begins):
+            yield (
+                f"the checkpoint '{shown(checkpoint.name)}' is another file than the picture's: "
+                f"its hash begins {checkpoint.hash[:_HASH_DIGITS]}, the picture's "
+                f"{shown(begins[:_HASH_DIGITS])}."
+            )
+    elif checkpoint.name and not is_whole_name(written.text, checkpoint.name):
+        yield (
+            f"the picture's checkpoint '{shown(written.text)}' is taken for "
+            f"'{shown(checkpoint.name)}', which may be another one."
+        )
+
+
+def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> Iterator[str]:
     entries = embeddings.split(",")[:_MOST_EMBEDDINGS]
     names = [entry.partition(":")[0].strip() for entry in entries]
     here = (*inventory.embeddings, *inventory.refused_embeddings)
     words = {name.rpartition("/")[2].casefold() for name in here}
-    away = tuple(one for one in names if one.rpartition("/")[2].casefold() not in {"", *words})
+    away = tuple(name for name in names if name.rpartition("/")[2].casefold() not in {"", *words})
     for prompt in [layer[field] for field in PROMPTS if field in layer]:
-        text = split_loras(prompt.text)[0] if prompt.origin is Origin.OTHERS else ""
+        text = split_loras(prompt.text)[0] if prompt.origin is Origin.FOREIGN else ""
         found = {name for *_, name in embedding_words(text, away)}
         yield from map(embedding_missing, sorted(found))
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
     """Add a warning about words that each of the demo's models was not taught."""
-    variants = [one for recipe in recipes for one in recipe.variants]
+    variants = [variant for recipe in recipes for variant in recipe.variants]
     said = [*_unknown_to_demo(variants, inventory), *_unknown_to_find(variants, inventory)]
     if said:
         recipes[0] = recipes[0].warned([*recipes[0].warnings, *said])
@@ -97,10 +120,12 @@ def _unknown_to_demo(variants: Sequence[Recipe], inventory: Inventory) -> Iterat
     """Yield a warning about prompts; LoRAs teach words of their own."""
     demo = inventory.demo
     drawn = {
-        prompt: one
-        for one in variants
-        for field, prompt in one.texts
-        if one.draws and one.checkpoint == demo.name and not field.endswith("negative_prompt")
+        prompt: variant
+        for variant in variants
+        for field, prompt in variant.texts
+        if variant.draws
+        and variant.checkpoint == demo.name
+        and not field.endswith("negative_prompt")
     }
     if demo.known_words is None or not drawn:
         return
@@ -118,7 +143,7 @@ def _unknown_to_demo(variants: Sequence[Recipe], inventory: Inventory) -> Iterat
 def _unknown_to_find(variants: Sequence[Recipe], inventory: Inventory) -> Iterator[str]:
     """Yield a warning about what is looked for."""
     looked_for = {
-        phrase: None for one in variants for phrase, model in one.phrases if model == DEMO_FIND
+        phrase: None for each in variants for phrase, model in each.phrases if model == DEMO_FIND
     }
     known = inventory.findable
     unknown = [word for phrase in looked_for for word in known.unknown_in(phrase)] if known else []
@@ -157,24 +182,13 @@ def _weighs(prompt: str) -> bool:
     return any(weight != 1 for _, weight in parse_attention(text))
 
 
-def says_drawing(layer: Layer) -> bool:
-    """Return whether an entry says anything about drawing."""
-    return any(map(_is_about_drawing, layer, layer.values()))
-
-
-def _is_about_drawing(field: str, written: Written) -> bool:
-    stays = field == "denoising_strength" and number(written.text) == 0
-    says_nothing = written.value == PICTURE or written.is_none or stays
-    return field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing
-
-
 def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
     """Find fields that change no image of an entry; a folder's defaults may be for others."""
     is_repaired = only_details(layer)
     layer = {name: w for name, w in layer.items() if w.origin is not Origin.FOLDER}
     if is_repaired or not images[0].draws:
         for field in layer:
-            if _is_about_drawing(field, layer[field]) and (field in WHOLE or not is_repaired):
+            if is_about_drawing(field, layer[field]) and (field in WHOLE or not is_repaired):
                 yield _without(field, ("prompt",), layer)
         return
     switched_off = {name for name in layer if layer[name].origin is Origin.OWN}
@@ -182,22 +196,24 @@ def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
         said = layer.get(field)
         if not said or said.is_none:
             continue
-        # Other programs write a random seed where they use no variation; a wrong one is reported.
-        if field == "variation_seed" and not isinstance(seed_in(said), int):
+        # Other programs write a random seed where they use no variation.
+        if field == "variation_seed" and seed_in(said) == RANDOM:
             continue
         if any(getattr(image, need) for need in needs for image in images):
             continue
         # If the needed field is set but wrong, or off on purpose, nothing has to be added.
-        if any(not layer[need].is_off for need in needs if need in layer):
+        if any(is_on(layer, need) for need in needs):
             continue
-        if said.origin is Origin.OTHERS and not switched_off.isdisjoint(needs):
+        if said.origin is Origin.FOREIGN and not switched_off.isdisjoint(needs):
             switched_off.add(field)  # the recipe itself turned it off
         else:
             yield _without(field, needs, layer)
 
 
 def _without(field: str, needs: Sequence[str], layer: Layer) -> Finding:
-    what = f"{field} has no effect without {' or '.join(needs)}."
-    inside = "prompt" in needs and field in PARTS[DETAIL] and DETAIL in layer
-    remedy = f"Add it, or {f'write {field} inside detail' if inside else f'remove {field}'}."
+    places = [layer[side].position for side in ("width", "height") if side in layer]
+    name = SIZE if field in ("width", "height") and len(places) > len({*places}) else field
+    what = f"{name} has no effect without {' or '.join(needs)}."
+    inside = "prompt" in needs and name in PARTS[DETAIL] and DETAIL in layer
+    remedy = f"Add it, or {f'write {name} inside detail' if inside else f'remove {name}'}."
     return Finding(field, what, remedy, "", position=layer[field].name_position)

@@ -3,36 +3,71 @@
 from collections.abc import Iterator
 
 from picowatch.recipe.converters import SAME
-from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
+from picowatch.recipe.fields import RESIZE_TO
+from picowatch.recipe.parts import Cutout
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.severity import NOTHING, Finding
 
 
 def mistakes_in_finishing(recipe: Recipe) -> Iterator[Finding]:
-    """Check how a picture is enlarged and written."""
+    """Check how a picture is enlarged, resized and written."""
     yield from _upscaled_size(recipe)
+    yield from _resized(recipe)
     yield from _file_format(recipe)
-    if recipe.says("cutout.confidence") and not (recipe.cutout and recipe.cutout.find):
+    cutout, usual = recipe.cutout, Cutout.confidence
+    if cutout and not cutout.find and cutout.confidence != usual:
         what = "cutout confidence has no effect without find."
-        yield Finding("cutout.confidence", what, "Add find, or remove confidence.", 0.3)
+        yield Finding("cutout.confidence", what, "Add find, or remove confidence.", usual)
 
 
 def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
     width, height = recipe.size_after_upscale
-    if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
+    most = recipe.context.most_photo_pixels
+    if recipe.upscale and width * height > most:
         before = recipe.size_before_upscale
         what = (
             f"upscale makes {width}x{height} from {before[0]}x{before[1]}; the limit is "
-            f"{MAX_UPSCALED_PIXELS // 1_000_000} million pixels."
+            f"{most / 1e6:g} million pixels (max_photo_megapixels)."
         )
-        scale = int((MAX_UPSCALED_PIXELS / (before[0] * before[1])) ** 0.5 * 4) / 4
+        scale = int((most / (before[0] * before[1])) ** 0.5 * 4) / 4
         instead = scale if scale >= 1 else NOTHING
         yield Finding("upscale.scale", what, "Use a smaller scale.", instead, of_checkpoint=False)
 
 
+def _resized(recipe: Recipe) -> Iterator[Finding]:
+    """Check that a size is said, in words that fit together, and is not too large."""
+    wanted = recipe.resize_to
+    if not wanted:
+        return
+    beside = [name for name in _FOR_INSIDE if getattr(wanted, name)]
+    if wanted.says_no_size:
+        what = "resize_to says no size."
+        remedy = "Write longest_side, shortest_side, width, height or megapixels there."
+        yield Finding(RESIZE_TO, what, remedy, of_checkpoint=False)
+    elif wanted.fit != "inside" and not (wanted.width and wanted.height):
+        what = f"resize_to with fit: {wanted.fit} needs width and height."
+        yield Finding(f"{RESIZE_TO}.fit", what, "Add both, or remove fit.", of_checkpoint=False)
+    elif wanted.fit != "inside" and beside:
+        what = f"resize_to {beside[0]} is for fit: inside; {wanted.fit} has width and height."
+        place = f"{RESIZE_TO}.{beside[0]}"
+        yield Finding(place, what, f"Remove {beside[0]}, or fit.", of_checkpoint=False)
+    else:
+        width, height = recipe.published_size
+        most = recipe.context.most_photo_pixels
+        if width * height > most and recipe.published_size != (recipe.size_before_resize):
+            what = (
+                f"resize_to makes {width}x{height}; the limit is {most / 1e6:g} million pixels "
+                "(max_photo_megapixels)."
+            )
+            yield Finding(RESIZE_TO, what, "Use a smaller size.", of_checkpoint=False)
+
+
+_FOR_INSIDE = ("longest_side", "shortest_side", "megapixels")
+
+
 def _file_format(recipe: Recipe) -> Iterator[Finding]:
     if recipe.format == SAME and not (recipe.image or recipe.references or recipe.control):
-        remedy = "Add image or references, or write png, jpeg, webp or avif."
+        remedy = "Add image or references, or write png, jpeg, webp, avif or tiff."
         what = "format: same is the format of the start image."
         yield Finding("format", what, remedy, "", of_checkpoint=False)
     if recipe.quality == "lossless" and recipe.format in ("jpeg", "avif"):

@@ -4,36 +4,52 @@ The layers of an entry are the `_defaults.yaml` from the inbox's root down, a pi
 TXT's settings, and the entry itself. Values stay text until the merged layer is resolved.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
+from pydantic import ValidationError
+
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.converters import Wrong, several_seeds
+from picowatch.recipe.converters import several_seeds
 from picowatch.recipe.fields import (
-    CONTROL,
-    CUTOUT,
     DETAIL,
     FINISHING,
     FIRST_NAME_OF,
+    KINDS,
+    LISTS,
+    MAPPINGS,
+    NEEDS,
+    ON_FINISHED,
     PART_ALIASES,
+    PART_FIELDS,
     PARTS,
     PICTURE,
+    PROMPTS,
+    RESIZE_TO,
     ROWS,
     SIZE,
+    WRITING,
+    adapter,
+    json_schemas,
 )
-from picowatch.recipe.messages.other_programs import SHAPE, words_for
+from picowatch.recipe.files import FILES
+from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
 from picowatch.recipe.messages.wording import (
     DECIMAL_POINT,
     given_twice,
+    limits_in_words,
     wrong_value,
 )
 from picowatch.recipe.resolve.loras import LORAS, loras_form
-from picowatch.recipe.resolve.severity import Judge
+from picowatch.recipe.resolve.severity import NOTHING, Reporter
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     THE_SAMPLERS,
@@ -42,43 +58,57 @@ from picowatch.recipe.samplers import (
     find_schedule_type,
     meaning_of_scheduler,
 )
-from picowatch.recipe.written import OFF, Layer, Origin, Written, number, plain_name, switch
+from picowatch.recipe.written import (
+    OFF,
+    Layer,
+    Origin,
+    SourceValue,
+    is_on,
+    number,
+    plain_name,
+    switch,
+)
 
+_TWO_PROMPTS = {"positive", "negative", *PROMPTS}
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
 _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
 
 
-def spelt_out(layer: Layer, judge: Judge) -> Layer:
+def normalised(layer: Layer, reporter: Reporter) -> Layer:
     """Return the layer with every shorthand written out: a form for each field.
 
     A size is two sides. A mapping has the first names of its parts, and what is off is OFF. A
     sampler without schedule type brings "automatic", so that a nearer layer's sampler is not paired
     with a farther layer's schedule type. Forms that a field does not have are reported to the
-    `judge` and left out.
+    `reporter` and left out.
     """
     result = dict(layer)
     if not result:
         return result
+    for field in filter(result.__contains__, PROMPTS):
+        result[field] = _json_prompt(result[field])
     for side in ("width", "height"):
         # A recipe without a side has None there, too.
         if side in result and result[side].value is None:
-            judge.wrong(side, wrong_value(side, result.pop(side)))
+            reporter.wrong(side, wrong_value(side, result.pop(side)))
     if SIZE in result:
-        _split_size(result, judge)
+        _split_size(result, reporter)
     said = result.get("schedule_type")
-    if said and said.origin is Origin.OTHERS and meaning_of_scheduler(said.text) == "sampler":
+    if said and said.origin is Origin.FOREIGN and meaning_of_scheduler(said.text) == "sampler":
         result.setdefault("sampler", result.pop("schedule_type"))
     for field, form in _FORMS.items():
         if field not in result:
             continue
+        written = result[field]
         try:
-            _refuse_quoted(field, result[field])
-            result[field] = form(result[field], judge)
+            _refuse_quoted(field, written)
+            is_off = isinstance(written.value, str) and written.says_off
+            result[field] = written.with_value(OFF) if is_off else form(written, reporter)
         except ValueInvalid as error:
-            judge.wrong(field, str(error), None)
+            reporter.wrong(field, str(error), None)
             del result[field]
     if "sampler" in result:
-        _split_sampler(result, judge)
+        _split_sampler(result, reporter)
     return result
 
 
@@ -97,7 +127,7 @@ def merged(layers: Iterable[Layer]) -> Layer:
     return result
 
 
-def with_part(layer: Layer, field: str, part: Written) -> Layer:
+def with_part(layer: Layer, field: str, part: SourceValue) -> Layer:
     """Return the layer with another value of a part like `hires.scale`, or of a ControlNet."""
     name, _, own_name = field.partition(".")
     whole = layer[name]
@@ -108,59 +138,149 @@ def with_part(layer: Layer, field: str, part: Written) -> Layer:
     return {**layer, name: replace(changed, origin=part.origin)}
 
 
-def read_values(layer: Layer, judge: Judge) -> dict[str, Any]:
-    """Return the values that texts mean to their fields; wrong ones are reported and left out.
+def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
+    """Return a layer's values, and the places of wrong ones, which are reported.
 
-    What is beyond a field's limits, or names a file that is missing, is found later.
+    Those of mappings are values by part. Fields that need others are left out where these are off.
     """
-    found = {}
-    for name, written in layer.items():
-        if name not in ROWS:
+    found, wrong = read_values(layer, reporter)
+    for field in KINDS:
+        written = layer.get(field)
+        if not written or not isinstance(written.value, dict | tuple):
             continue
-        try:
-            found[name] = ROWS[name].reads(written)
-        except Wrong as wrong:
-            for part in wrong.found:
-                message = wrong_value(name, part, wrong.wanted)
-                if part is written:
-                    judge.wrong(name, message, None)
-                else:
-                    judge.wrong(name, message, position=part.position)
-        except ValueInvalid as error:
-            judge.wrong(name, str(error), None)
-    return found
+        entries = []
+        for place, mapping in enumerate(written.parts) if field in LISTS else ((0, written),):
+            at = f"{field}.{place}" if field in LISTS else field
+            parts = dict(mapping.pairs)
+            entries.append(_values_of(parts, parts, reporter, f"{at}."))
+            wrong += [f"{at}.{name}" for name in parts.keys() - entries[-1].keys()]
+        found[field] = entries if field in LISTS else entries[0]
+    for name in filter(layer.__contains__, _NEEDING):
+        on = (is_on(layer, n) if n in LOOKED_UP else found.get(n) for n in NEEDS[name])
+        if any(on):
+            found |= _values_of([name], layer, reporter)
+            wrong += [] if name in found else [name]
+    return found, wrong
+
+
+def read_values(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
+    """Return what texts mean to their fields, and the fields with wrong ones, which are reported.
+
+    Fields that are looked up, have parts, or need others, are not among them.
+    """
+    elsewhere = LOOKED_UP | KINDS.keys() | NEEDS.keys()
+    names = [name for name in layer if name in ROWS and name not in elsewhere]
+    found = _values_of(names, layer, reporter)
+    return found, [name for name in names if name not in found]
+
+
+def _values_of(
+    names: Iterable[str], layer: Layer, reporter: Reporter, place: str = ""
+) -> dict[str, Any]:
+    """Return the values of these fields, or of parts at a place, without wrong ones."""
+    read = {name: _read_value(f"{place}{name}", layer[name], reporter) for name in names}
+    return {name: value for name, value in read.items() if value is not NOTHING}
+
+
+def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
+    """Return what a text means to a field or part, within its limits; NOTHING for a wrong one."""
+    name = place if place in ROWS else re.sub(r"\.\d+", "", place)
+    try:
+        value = (ROWS.get(name) or PART_FIELDS[name]).reads(written)
+        is_later = isinstance(value, range) or (value == PICTURE and name in ("width", "height"))
+        return value if is_later else adapter(name).validate_python(value)
+    except ValueInvalid as error:
+        reporter.wrong(place, str(error), None)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        first = errors[0]
+        indexes = chain.from_iterable(mistake["loc"] for mistake in errors)
+        elements = sorted({at for at in indexes if isinstance(at, int)})
+        for at in elements:  # of a list, of which each is right or wrong
+            part = written.parts[at] if written.parts else written.with_value(value[at])
+            what = wrong_value(name, part, limits_in_words(name))
+            reporter.wrong(place, what, position=part.position)
+        if elements:
+            return NOTHING
+        limits = {} if first["loc"] else first.get("ctx", {})  # of one of several types
+        nearest = limits.get("ge", limits.get("le"))
+        is_replaced = reporter.wrong(place, wrong_value(name, written), nearest)
+        return nearest if is_replaced and nearest is not None else NOTHING
+    return NOTHING
 
 
 def only_finishes(layer: Layer) -> bool:
     """Return whether a layer has a start image, something to finish it with, and no prompt."""
-    image = layer.get("image")
-    if "prompt" in layer or image is None:
-        return False
-    finishes = any(not layer[name].is_off for name in FINISHING if name in layer)
-    return finishes and not image.is_none and not only_details(layer)
+    finishes = any(is_on(layer, field) for field in FINISHING) or only_writes(layer)
+    return _keeps_image(layer) and finishes and not is_on(layer, DETAIL)
+
+
+def only_writes(layer: Layer) -> bool:
+    """Return whether a layer has a start image and says only how it is written again.
+
+    A format that a folder says of all its pictures asks for none.
+    """
+    own = {name: said for name, said in layer.items() if said.origin is not Origin.FOLDER}
+    is_said = any(is_on(own, field) for field in WRITING)
+    return _keeps_image(layer) and is_said and not says_drawing(layer)
+
+
+def says_drawing(layer: Layer) -> bool:
+    """Return whether an entry says anything about drawing."""
+    return any(map(is_about_drawing, layer, layer.values()))
+
+
+def is_about_drawing(field: str, written: SourceValue) -> bool:
+    """Return whether a field asks for something that only drawing does."""
+    stays = field == "denoising_strength" and number(written.text) == 0
+    says_nothing = written.value == PICTURE or written.is_none or stays
+    return field in ROWS and field not in ON_FINISHED and not says_nothing
 
 
 def only_details(layer: Layer) -> bool:
     """Return whether a layer has a start image, details to draw again, and no prompt."""
-    image, detail = layer.get("image"), layer.get(DETAIL)
-    if "prompt" in layer or image is None or image.is_none:
-        return False
-    return bool(detail and not detail.is_off)
+    return _keeps_image(layer) and is_on(layer, DETAIL)
 
 
-def text_of(field: str, written: Written) -> str:
+def _keeps_image(layer: Layer) -> bool:
+    return "prompt" not in layer and is_on(layer, "image")
+
+
+def text_of(field: str, written: SourceValue) -> str:
     """Return the field's text. Raises ValueInvalid if it is something else."""
     if not isinstance(written.value, str):
         raise ValueInvalid(wrong_value(re.sub(r"\.\d+", "", field), written))
     return written.value
 
 
-def _split_size(layer: Layer, judge: Judge) -> None:
+def _json_prompt(written: SourceValue) -> SourceValue:
+    """Write a mapping as JSON, unless it is two prompts, or `{a|b}` without its quotes."""
+    is_meant = all(value.value is not None for _, value in written.pairs)
+    names = {plain_name(name) for name, _ in written.pairs}
+    if not (written.pairs and is_meant) or names & _TWO_PROMPTS:
+        return written
+    text = json.dumps(_as_json(written), ensure_ascii=False)
+    return replace(written.with_value(text), pairs=())
+
+
+def _as_json(written: SourceValue) -> Any:
+    """Return a value as JSON has it: what is not in quotes may be a number, true, false or null."""
+    if written.parts:
+        return [_as_json(part) for part in written.parts]
+    if written.pairs:
+        return {name: _as_json(value) for name, value in written.pairs}
+    if isinstance(written.value, str) and written.raw == written.value:
+        with suppress(ValueError):
+            return json.loads(written.value, parse_constant=str)
+    return written.value
+
+
+def _split_size(layer: Layer, reporter: Reporter) -> None:
     written = layer.pop(SIZE)
     text = written.text.strip()
     sides = _SIDES.fullmatch(text)
     if not layer.keys().isdisjoint(("width", "height")):
-        judge.wrong(SIZE, SIZE_AND_SIDE)
+        reporter.wrong(SIZE, SIZE_AND_SIDE)
     elif text.casefold() == PICTURE:
         layer["width"] = layer["height"] = written.with_value(PICTURE)
     elif sides:
@@ -168,63 +288,62 @@ def _split_size(layer: Layer, judge: Judge) -> None:
         layer["height"] = written.with_value(sides["height"])
     elif re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
         what = "size is width and height in pixels, like 512x768."
-        judge.wrong(SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
+        reporter.wrong(SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
     else:
-        judge.wrong(SIZE, wrong_value(SIZE, written), None)
+        reporter.wrong(SIZE, wrong_value(SIZE, written), None)
 
 
-def _split_sampler(layer: Layer, judge: Judge) -> None:
+def _split_sampler(layer: Layer, reporter: Reporter) -> None:
     """Give the schedule type in a sampler's name its own field."""
-    written, said = layer.pop("sampler"), _schedule_type(layer, judge)
+    written, said = layer.pop("sampler"), _schedule_type(layer, reporter)
     try:
         sampler, in_name = find_sampler(text_of("sampler", written))
     except SamplerUnknown as error:
-        nearest = error.instead
-        if not judge.wrong("sampler", error.message, nearest, remedy=THE_SAMPLERS) or not nearest:
+        is_replaced = reporter.wrong("sampler", error.message, error.instead, remedy=THE_SAMPLERS)
+        if not is_replaced or not error.instead:
             return
-        sampler, in_name = find_sampler(nearest)
+        sampler, in_name = find_sampler(error.instead)
     except ValueInvalid as error:
-        judge.wrong("sampler", str(error), None)
+        reporter.wrong("sampler", str(error), None)
         return
     layer["sampler"] = written.with_value(sampler.name)
     if in_name and said not in ("", AUTOMATIC, in_name):
         what = f"the sampler's name says {in_name}, schedule_type says {said}."
-        judge.wrong("schedule_type", what, in_name, remedy="Keep one.")
+        reporter.wrong("schedule_type", what, in_name, remedy="Keep one.")
     if in_name or not said:
         layer["schedule_type"] = written.with_value(in_name or AUTOMATIC)
 
 
-def _schedule_type(layer: Layer, judge: Judge) -> str:
+def _schedule_type(layer: Layer, reporter: Reporter) -> str:
     """Return the schedule type that a layer says; a wrong one is reported and removed."""
     if "schedule_type" in layer:
         try:
             return find_schedule_type(text_of("schedule_type", layer["schedule_type"]))
         except ValueInvalid as error:
-            judge.wrong("schedule_type", str(error), None)
+            reporter.wrong("schedule_type", str(error), None)
             del layer["schedule_type"]
     return ""
 
 
-def _refuse_quoted(field: str, written: Written) -> None:
+def _refuse_quoted(field: str, written: SourceValue) -> None:
     """Raise ValueInvalid for a mapping that is text, as flags and cells of tables are."""
-    if field in PARTS and re.fullmatch(r"\s*\{.*\}\s*", written.text):
+    is_mapping = field in PARTS or "object" in ROWS[field].form.get("type", ())
+    if is_mapping and re.fullmatch(r"\s*\{.*\}\s*", written.text):
+        as_text = ROWS[field].as_text
+        instead = f"Write {as_text}, or write it" if as_text else "Write it"
         raise ValueInvalid(
-            f"{field} is text here, not a mapping. Write it in YAML or JSON, without quotes "
+            f"{field} is text here, not a mapping. {instead} in YAML or JSON, without quotes "
             "around it, or in a TXT between two lines --- above the prompts."
         )
 
 
-def _says_off(written: Written) -> bool:
-    return written.is_off or switch(written.text) is False
-
-
-def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
+def _mapping(field: str, named: str, written: SourceValue, reporter: Reporter) -> SourceValue:
     """Write out a number as its scale, a text as its part `named`, on, or off."""
     if isinstance(written.value, dict):
-        return _with_first_names(field, written, judge)
+        return _with_first_names(field, written, reporter)
     if isinstance(written.value, tuple):  # an empty one, too
         raise ValueInvalid(wrong_value(field, written))
-    if _says_off(written) or number(written.text) == 0:
+    if number(written.text) == 0:
         return written.with_value(OFF)
     if number(written.text) is not None and "scale" in PARTS[field]:
         return written.with_pairs((("scale", written),))
@@ -235,44 +354,54 @@ def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
     raise ValueInvalid(wrong_value(field, written))
 
 
-def _mask(written: Written, judge: Judge) -> Written:
+def _resize_to(written: SourceValue, reporter: Reporter) -> SourceValue:
+    """Write out a number as the longest side, and a size as width and height."""
+    if isinstance(written.value, tuple):
+        raise ValueInvalid(wrong_value(RESIZE_TO, written))
+    if isinstance(written.value, dict):
+        pairs = [own for pair in written.pairs for own in _two_sides(*pair)]
+        return _with_first_names(RESIZE_TO, written.with_pairs(tuple(pairs)), reporter)
+    if number(written.text) == 0:
+        return written.with_value(OFF)
+    ((name, _), *_) = pairs = _two_sides(SIZE, written)
+    return written.with_pairs(((ROWS[RESIZE_TO].part, written),) if name == SIZE else tuple(pairs))
+
+
+def _two_sides(name: str, written: SourceValue) -> list[tuple[str, SourceValue]]:
+    """Return width and height of a part that is a size like 800x600, any other part as it is."""
+    sides = _SIDES.fullmatch(written.text.strip()) if plain_name(name) == SIZE else None
+    if not sides:
+        return [(name, written)]
+    return [(side, written.with_value(sides[side])) for side in ("width", "height")]
+
+
+def _mask(written: SourceValue, reporter: Reporter) -> SourceValue:
     """Write out what to find; a path stays as it is."""
     if isinstance(written.value, tuple):
         raise ValueInvalid(wrong_value("mask", written))
     if isinstance(written.value, dict):
-        return _with_first_names("mask", written, judge)
-    return _picture(written)
+        return _with_first_names("mask", written, reporter)
+    return written
 
 
-def _picture(written: Written) -> Written:
-    """Return `none` for false, and a path as it is written."""
-    return written.with_value("none") if switch(written.text) is False else written
-
-
-def _list(field: str, named: str, written: Written, judge: Judge) -> Written:
-    """Write out one mapping as a list of it, and texts as their part `named`."""
-    if _says_off(written):
-        return written.with_value(OFF)
+def _list(field: str, named: str, written: SourceValue, reporter: Reporter) -> SourceValue:
+    """Write out one mapping or path as a list of it, and texts as their part `named`."""
     entries = []
     for entry in written.parts if isinstance(written.value, tuple) else (written,):
         if named and entry.text and switch(entry.text) is None:
             entries.append(entry.with_pairs(((named, entry),)))
-        elif isinstance(entry.value, dict):
-            entries.append(_with_first_names(field, entry, judge))
-        else:
+        elif field in PARTS and isinstance(entry.value, dict):
+            entries.append(_with_first_names(field, entry, reporter))
+        elif field in PARTS or not isinstance(entry.value, str):
             raise ValueInvalid(wrong_value(field, entry))
+        else:
+            entries.append(entry)
+    if len(entries) > json_schemas()[field]["maxItems"]:
+        raise ValueInvalid(wrong_value(field, written))
     return written.with_parts(tuple(entries))
 
 
-def _references(written: Written, judge: Judge) -> Written:
-    """Write out one path as a list of it."""
-    parts = written.parts if isinstance(written.value, tuple) else (written,)
-    for part in parts:
-        text_of("references", part)
-    return written.with_value(OFF) if written.is_none else written.with_parts(parts)
-
-
-def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
+def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> SourceValue:
     parts: Layer = {}
     meant: Layer = {}  # under names that are misspelt: they are not called missing, too
     known = list(PARTS[field])
@@ -283,29 +412,41 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
             hint = f"{DECIMAL_POINT} " if name.isdigit() else did_you_mean(name, known)
-            if FIRST_NAME_OF.get(first) == first:
+            if FIELDS_MEANT.get(plain) in known:
+                hint = f"Write {FIELDS_MEANT[plain]}. "
+            before, colon, after = name.partition(":")
+            if colon and before in PART_ALIASES[field] | dict.fromkeys(known):
+                hint = f"A space is missing after the colon: write {shown(f'{before}: {after}')}. "
+            if field == "upscale" and first in ("size", "width", "height"):
+                hint = "Write scale, or resize_to beside upscale. "
+            elif field == RESIZE_TO and first == SIZE:
+                hint = "Write width and height. "
+            elif FIRST_NAME_OF.get(first) == first:
                 words = f"Write {first} beside {field}, not in it."
             message = f"{field} has no '{shown(name)}'. {hint}{words}"
-            judge.wrong(field, message, position=position)
+            reporter.wrong(field, message, position=position)
             if similar := closest(name, known):
                 meant[similar] = part
         elif first in parts:
-            judge.wrong(field, given_twice(name, parts[first]), position=position)
+            reporter.wrong(field, given_twice(name, parts[first]), position=position)
         else:
             parts[first] = part
     return mapping.with_pairs(tuple((meant | parts).items()))
 
 
+# The fields whose values name files.
+LOOKED_UP = {place.partition(".")[0].removesuffix("[]") for place, *_ in FILES} | {LORAS}
+# The fields that need others; first those that others need.
+_NEEDING = sorted(
+    NEEDS.keys() - LOOKED_UP, key=lambda name: not any(name in needs for needs in NEEDS.values())
+)
 # The fields that can be written in several forms. These raise ValueInvalid for any other form.
-_FORMS: dict[str, Callable[[Written, Judge], Written]] = {
-    "hires": partial(_mapping, "hires", ""),
-    "upscale": partial(_mapping, "upscale", "model"),
-    CUTOUT: partial(_mapping, CUTOUT, "model"),
-    "image": lambda written, _: _picture(written),
+_FORMS: dict[str, Callable[[SourceValue, Reporter], SourceValue]] = {
+    **{field: partial(_mapping, field, ROWS[field].part) for field in MAPPINGS},
+    RESIZE_TO: _resize_to,
+    **{field: partial(_list, field, ROWS[field].part) for field in LISTS},
+    **dict.fromkeys(("image", "extend", "sweep"), lambda written, _: written),
     "mask": _mask,
-    "references": _references,
-    CONTROL: partial(_list, CONTROL, ""),
-    DETAIL: partial(_list, DETAIL, "find"),
+    "references": partial(_list, "references", ""),
     LORAS: loras_form,
-    "sweep": lambda written, _: written.with_value(OFF) if _says_off(written) else written,
 }

@@ -1,40 +1,42 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from picowatch.families import FAMILIES
-from picowatch.recipe.fields import Loras
+from picowatch.recipe.fields import DETAIL, Loras
 from picowatch.recipe.installed import NotInstalled, find_lora
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.resolve.severity import Judge
-from picowatch.recipe.written import Layer, Origin, Written, mapping_at, number
+from picowatch.recipe.resolve.severity import Reporter
+from picowatch.recipe.written import OFF, Layer, Origin, SourceValue, mapping_at, number
 
 LORAS = "loras"
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
 _NEARER = (Origin.OWN, Origin.FOLDER)  # of the prompt and the LoRAs: the prompt is nearer
 
 
-def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras, dict[str, str]]:
+def read_loras(
+    layer: Layer, inventory: Inventory, reporter: Reporter
+) -> tuple[Loras, dict[str, str]]:
     """Return the LoRAs in an entry's field `loras`, and the families that it gives for some."""
     weights: dict[str, float] = {}
     families: dict[str, str] = {}
     for called, use in layer[LORAS].pairs if LORAS in layer else ():
-        weight, family = _weight_and_family(called, dict(use.pairs), judge)
+        weight, family = _weight_and_family(called, dict(use.pairs), reporter)
         try:
             name = find_lora(called, inventory)
         except NotInstalled as error:
-            judge.wrong(LORAS, str(error), "", position=use.position)
+            reporter.wrong(LORAS, str(error), "", position=use.position)
             continue
         if name in weights:
-            judge.wrong(LORAS, named_twice(name), "", position=use.position)
+            reporter.wrong(LORAS, named_twice(name), "", position=use.position)
         if weight is not None:
             weights[name] = weight
         if family:
@@ -46,22 +48,22 @@ def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> tuple[Loras,
     return tuple(weights.items()), families
 
 
-def _weight_and_family(called: str, parts: Layer, judge: Judge) -> tuple[float | None, str]:
+def _weight_and_family(called: str, parts: Layer, reporter: Reporter) -> tuple[float | None, str]:
     """Return what is written about a LoRA; None or "" for what is wrong, which is reported."""
 
     def wrong(part: str, wanted: str) -> None:
         message = wrong_value(f"the {part} of '{shown(called)}'", parts[part], wanted)
-        judge.wrong(LORAS, message, "", position=parts[part].error_position)
+        reporter.wrong(LORAS, message, "", position=parts[part].error_position)
 
     for part in parts.keys() - {"weight", "family"}:
         what = f"a LoRA has no '{shown(part)}'."
         remedy = f"Write {{name: {shown(called)}, weight: 0.8}}."
-        judge.wrong(LORAS, what, "", position=parts[part].name_position, remedy=remedy)
+        reporter.wrong(LORAS, what, "", position=parts[part].name_position, remedy=remedy)
     weight, family = _number(parts["weight"]) if "weight" in parts else 1.0, ""
     if weight is None:
         wrong("weight", f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}")
     if "family" in parts and not (family := family_called(parts["family"].text)):
-        able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
+        able = ", ".join(row.key for row in FAMILIES.values())
         wrong("family", f"one of {able}")
     return weight, family
 
@@ -69,7 +71,7 @@ def _weight_and_family(called: str, parts: Layer, judge: Judge) -> tuple[float |
 def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
     """Return the defaults for a Lightning LoRA, whose name has the steps; {} for others."""
     found = filter(None, map(_LIGHTNING.search, names))
-    return next(({"steps": int(one[1]), "cfg_scale": 1.0} for one in found), {})
+    return next(({"steps": int(name[1]), "cfg_scale": 1.0} for name in found), {})
 
 
 def lora_named(name: str, inventory: Inventory) -> str:
@@ -80,10 +82,10 @@ def lora_named(name: str, inventory: Inventory) -> str:
         return ""
 
 
-def with_lora(layer: Layer, name: str, weight: Written, inventory: Inventory) -> Layer:
+def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory) -> Layer:
     """Return the layer with another weight of one LoRA, whose tags leave the prompt."""
     meant = lora_named(name, inventory)
-    loras = layer.get(LORAS, Written(None, weight.position))
+    loras = layer.get(LORAS, SourceValue(None, weight.position))
     prompt = layer.get("prompt", loras)
     text = without_tags(prompt.text, {meant}, inventory)
     # A tag in the recipe's own prompt already replaced the folder's weight.
@@ -97,42 +99,56 @@ def with_lora(layer: Layer, name: str, weight: Written, inventory: Inventory) ->
     pairs = [(one, swept if _is(one, meant, inventory) else use) for one, use in pairs]
     pairs += [(name, swept)] if before is None else []
     changed = {**layer, LORAS: loras.with_pairs(tuple(pairs))}
-    return changed | {"prompt": prompt.with_value(text)} if "prompt" in layer else changed
+    if "prompt" in layer:
+        changed["prompt"] = prompt.with_value(text)
+    if DETAIL in layer:
+        details = [_without_tags(detail, {meant}, inventory) for detail in layer[DETAIL].parts]
+        changed[DETAIL] = layer[DETAIL].with_parts(tuple(details)) if details else layer[DETAIL]
+    return changed
+
+
+def _without_tags(detail: SourceValue, names: Set[str], inventory: Inventory) -> SourceValue:
+    """Return a detail whose own prompt has no tags of these LoRAs."""
+    parts = dict(detail.pairs)
+    if "prompt" in parts:
+        text = without_tags(parts["prompt"].text, names, inventory)
+        parts["prompt"] = parts["prompt"].with_value(text)
+    return detail.with_pairs(tuple(parts.items()))
 
 
 def _is(name: str, meant: str, inventory: Inventory) -> bool:
     return bool(meant) and lora_named(name, inventory) == meant
 
 
-def _number(written: Written) -> float | None:
+def _number(written: SourceValue) -> float | None:
     """Return a LoRA's weight; None if it is not valid."""
     value = number(written.text)
     # Adding 0.0 turns -0.0 into 0.0.
     return None if value is None or abs(value) > MAX_LORA_WEIGHT else float(value) + 0.0
 
 
-def loras_form(written: Written, judge: Judge) -> Written:
+def loras_form(written: SourceValue, reporter: Reporter) -> SourceValue:
     """Return the mapping {name: {weight: …, family: …}} that a field `loras` means.
 
     It may be written as `{name: weight}`, as text, `name, name:weight`, or as a list of both and of
     `{name: …, weight: …, family: …}`.
     """
-    if written.is_none:
-        return written
-    pairs = list(islice(_pairs(written, judge), MAX_LORAS + 1))
+    if written.is_off:
+        return written.with_value(OFF)
+    pairs = list(islice(_pairs(written, reporter), MAX_LORAS + 1))
     if len(pairs) > MAX_LORAS:
         at = pairs.pop()[1].position
-        judge.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)
+        reporter.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)
     return written.with_pairs(tuple(pairs))
 
 
-def _pairs(written: Written, judge: Judge) -> Iterator[tuple[str, Written]]:
+def _pairs(written: SourceValue, reporter: Reporter) -> Iterator[tuple[str, SourceValue]]:
     for part in written.parts if isinstance(written.value, tuple) else (written,):
         pairs = dict(part.pairs)
         if isinstance(part.value, str):
             yield from _in_text(part)
         elif not isinstance(part.value, dict):
-            judge.wrong(LORAS, wrong_value(LORAS, part), "", position=part.error_position)
+            reporter.wrong(LORAS, wrong_value(LORAS, part), "", position=part.error_position)
         elif "name" in pairs and _number(pairs["name"]) is None:  # a LoRA may be called so
             name = pairs.pop("name")
             yield name.text, mapping_at(name.position, None, pairs.items())
@@ -142,7 +158,7 @@ def _pairs(written: Written, judge: Judge) -> Iterator[tuple[str, Written]]:
                 yield text, mapping_at(value.name_position, None, parts)
 
 
-def _in_text(written: Written) -> Iterator[tuple[str, Written]]:
+def _in_text(written: SourceValue) -> Iterator[tuple[str, SourceValue]]:
     position = written.error_position
     for part in written.text.split(",") if not written.is_none else ():
         name, _, weight = (piece.strip() for piece in part.rpartition(":"))

@@ -10,12 +10,7 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.prompts.drawing import MAX_LORAS, lora_mistakes
-from picowatch.recipe.prompts.grammar import (
-    MAX_FOUND,
-    Mistake,
-    lora_tags,
-    unsupported,
-)
+from picowatch.recipe.prompts.grammar import MAX_FOUND, Mistake, lora_tags, unsupported
 from picowatch.recipe.prompts.wildcards import (
     MAX_CHOSEN,
     MAX_LENGTH,
@@ -96,12 +91,13 @@ def _file_mistake(name: str, inventory: Inventory) -> str:
     if file is not None:
         empty = f"the wildcard file models/wildcards/{shown(file)}.txt has no lines."
         return "" if wildcards[file] else empty
+    inventory.missed.add(("wildcard", name))
     if name in refused:
         return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
     names = sorted(wildcards)
     if "*" in name:
         meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
-        each = "|".join(f"__{one}__" for one in islice(meant, 4)) or "__dogs__|__cats__"
+        each = "|".join(f"__{file}__" for file in islice(meant, 4)) or "__dogs__|__cats__"
         return (
             f"'*' in '{shown(name)}' is not supported. Name one file, or several in braces: "
             f"{{{shown(each)}}}."

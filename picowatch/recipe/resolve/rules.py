@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from picowatch.families import EULER, FAMILIES
+from picowatch.families import FAMILIES
+from picowatch.families.row import EULER
 from picowatch.recipe.fields import (
     BAKED,
     DETAIL,
@@ -31,7 +32,7 @@ from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import mistakes_in_control
 from picowatch.recipe.resolve.finishing import mistakes_in_finishing
 from picowatch.recipe.resolve.prompts import mistakes_in
-from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
+from picowatch.recipe.resolve.severity import NOTHING, Finding, Reporter
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     SAMPLERS,
@@ -54,19 +55,19 @@ class Rules:
         self._inventory = inventory
         self._of_prompt = cache(self._findings_of_prompt)
 
-    def applied(self, recipe: Recipe, judge: Judge) -> Recipe:
+    def applied(self, recipe: Recipe, reporter: Reporter) -> Recipe:
         """Return the recipe, with unusable values that somebody else chose replaced."""
-        recipe = _applied(self._prompts, recipe, judge)
+        recipe = _applied(self._prompts, recipe, reporter)
         is_long = max(len(text) for _, text in recipe.texts) > MAX_LENGTH
         for rule in _RULES if not is_long else ():  # too long to read once per image
-            recipe = _applied(rule, recipe, judge)
+            recipe = _applied(rule, recipe, reporter)
         return recipe
 
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
         for field, text in recipe.texts:
             if text:
-                for one in self._of_prompt(field.rpartition(".")[2], text, recipe.loras):
-                    yield replace(one, field=field)
+                for finding in self._of_prompt(field.rpartition(".")[2], text, recipe.loras):
+                    yield replace(finding, field=field)
 
     def _findings_of_prompt(self, field: str, text: str, loras: Loras) -> list[Finding]:
         """Find what no prompt may contain."""
@@ -82,12 +83,12 @@ class Rules:
         return found
 
 
-def _applied(rule: Rule, recipe: Recipe, judge: Judge) -> Recipe:
+def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
     """Apply a rule, again after each replaced value: the other values may be fine without it."""
     errors = set()
     while True:
         for finding in rule(recipe):
-            if finding.error not in errors and judge.replaces(finding):
+            if finding.error not in errors and reporter.replaces(finding):
                 recipe = recipe.with_value(finding.field, finding.instead)
                 break
             errors.add(finding.error)
@@ -111,7 +112,7 @@ def _misfit(
 ) -> Iterator[Finding]:
     """Yield the finding, whose message is a file's name, if the file is for other families."""
     checkpoint = recipe.installed_checkpoint
-    if checkpoint.family and any(families) and checkpoint.family not in families:
+    if checkpoint.family and families and checkpoint.family not in families:
         message = (
             f"the {kind} '{shown(named.message)}' is for {listed(families)}, but the checkpoint "
             f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
@@ -134,26 +135,26 @@ def _loras(recipe: Recipe) -> Iterator[Finding]:
         loras += [(f"{DETAIL}.{index}.prompt", name, "") for _, name in tags]
     if not loras:
         return
-    said = {name: FAMILIES[key].name for name, key in recipe.context.lora_families.items()}
+    said = {name: (FAMILIES[key].name,) for name, key in recipe.context.lora_families.items()}
     key = family_called(recipe.installed_checkpoint.family)
     for field, name, without in loras:
         remedy = "Remove the LoRA, or use a checkpoint of its family."
         if key:
             remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
-        family = said.get(name) or recipe.inventory.lora_families.get(name, "")
-        yield from _misfit(recipe, "LoRA", Finding(field, name, remedy, without), [family])
+        families = said.get(name) or recipe.inventory.lora_families.get(name, ())
+        yield from _misfit(recipe, "LoRA", Finding(field, name, remedy, without), families)
 
 
 def _embeddings(recipe: Recipe) -> Iterator[Finding]:
     """Embeddings are for text encoders of Stable Diffusion, whatever their files say."""
     inventory, remedy = recipe.inventory, "Remove the embedding, or use a checkpoint of its family."
-    usual = "Stable Diffusion" if recipe.installed_checkpoint.rules.flow else ""
+    usual = ("Stable Diffusion",) if recipe.installed_checkpoint.rules.flow else ()
     for field, prompt in recipe.texts:
         text, _ = split_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
             without = prompt.replace(text[start:end], "", 1)
             named = Finding(field, name, remedy, without)
-            families = [inventory.embedding_families.get(name, usual)]
+            families = inventory.embedding_families.get(name, usual)
             yield from _misfit(recipe, "embedding", named, families)
 
 
@@ -177,7 +178,11 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.installed_checkpoint
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
-        able = tuple(one.name for one in SAMPLERS if one.zero_snr or recipe.prediction != ZERO_SNR)
+        able = tuple(
+            sampler.name
+            for sampler in SAMPLERS
+            if sampler.zero_snr or recipe.prediction != ZERO_SNR
+        )
         why = "it cannot begin with pure noise (zero terminal SNR)"
     if recipe.sampler not in able:
         what = f"the sampler {recipe.sampler} cannot be used with '{checkpoint.name}': {why}."
@@ -288,7 +293,11 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
             "FLUX.2, Qwen-Image-Edit, Qwen-Image 2.1 or FLUX.1 Kontext (docs/models.md)."
         )
         variants = recipe.inventory.variants.get(checkpoint.name, {}).values()
-        able = [one.name for one in variants if not isinstance(one, str) and one.rules.references]
+        able = [
+            variant.name
+            for variant in variants
+            if not isinstance(variant, str) and variant.rules.references
+        ]
         if able:  # its file does not tell its variant
             words = listed([f"'checkpoint: {name}'" for name in able], "or")
             remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"

@@ -6,7 +6,7 @@ a picture or of another program's text, and those of a folder's defaults that on
 rules out.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from picowatch.recipe.messages.problems import Problems, shown
@@ -49,8 +49,8 @@ class Finding:
         return f"{self.message} {value} is used instead."
 
 
-@dataclass(slots=True)
-class Judge:
+@dataclass(frozen=True, slots=True)
+class Reporter:
     """Decides about the findings of one layer; a field that it lacks is reported at `position`."""
 
     layer: Layer
@@ -58,11 +58,17 @@ class Judge:
     position: Position = NOWHERE
     warnings: list[str] = field(default_factory=list)
 
+    def about(self, layer: Layer) -> "Reporter":
+        """Return what reports to the same problems and warnings about another layer."""
+        return replace(self, layer=layer)
+
     def replaces(self, finding: Finding) -> bool:
         """Return whether the value instead is used, with a warning; otherwise it is an error."""
         position = finding.position or self.position_of(finding.field)
         origin = self.origin_of(finding.field)
-        may_replace = origin is Origin.OTHERS or (origin is Origin.FOLDER and finding.of_checkpoint)
+        may_replace = origin is Origin.FOREIGN or (
+            origin is Origin.FOLDER and finding.of_checkpoint
+        )
         if finding.instead is not NOTHING and may_replace:
             self.warnings.append(finding.warning + position.note)
             return True

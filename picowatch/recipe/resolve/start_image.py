@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import MIN_SIDE
@@ -9,7 +10,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import text_of
-from picowatch.recipe.written import FORBIDDEN, Written, invisible
+from picowatch.recipe.written import FORBIDDEN, SourceValue, invisible
 
 MAX_PATH = 500
 # Patterns that no path may match, and why; the first match is reported.
@@ -27,7 +28,7 @@ _WRONG_PATHS = (
 )
 
 
-def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
+def read_path(field: str, written: SourceValue | None, pictures: Pictures) -> str:
     """Return the picture's path as the recipe names it, or "" for none. Raises ValueInvalid.
 
     An absolute path inside the folders becomes `inbox/…` or `outbox/…`, which means the same
@@ -74,13 +75,31 @@ def named(path: str, words: str) -> str:
     return words if path in words else f"'{shown(path)}': {words}"
 
 
-def picture_sides(
-    size: tuple[int, int], multiple: int, most_side: int, most_pixels: int
-) -> tuple[int, int]:
-    """Return a picture's size as a recipe can have it: within the limits, sides of multiples."""
-    width, height = size
-    shrink = min(1, most_side / max(size), (most_pixels / (width * height)) ** 0.5)
-    least = -(-MIN_SIDE // multiple) * multiple
-    most = most_side // multiple * multiple
-    sides = [max(least, min(most, round(side * shrink / multiple) * multiple)) for side in size]
-    return sides[0], sides[1]
+class Limits(NamedTuple):
+    """The limits of a size that is taken from a picture."""
+
+    multiple: int
+    most_side: int
+    most_pixels: int
+
+
+def fit(
+    size: tuple[int, int], given: tuple[int | None, int | None], limits: Limits
+) -> tuple[tuple[int, int], bool]:
+    """Return a picture's size as a recipe can have it, and whether it had to be reduced for that.
+
+    Next to a given side the other one is in proportion.
+    """
+    for side, of_picture in zip(given, size, strict=True):
+        if side:
+            scale = side / of_picture
+            size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    by_pixels = (limits.most_pixels / (size[0] * size[1])) ** 0.5
+    shrink = min(1, limits.most_side / max(size), by_pixels)
+    least = -(-MIN_SIDE // limits.multiple)
+    most = limits.most_side // limits.multiple
+    width, height = (
+        max(least, min(most, round(side * shrink / limits.multiple))) * limits.multiple
+        for side in size
+    )
+    return (width, height), shrink < 1

@@ -14,24 +14,26 @@ from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.converters import range_in
-from picowatch.recipe.fields import FIRST_NAME_OF, NO_SWEEP, PART_FIELDS, PROMPTS, SIZE
+from picowatch.recipe.fields import (
+    FIRST_NAME_OF,
+    NO_SWEEP,
+    PART_ALIASES,
+    PART_FIELDS,
+    PARTS,
+    PROMPTS,
+    SIZE,
+)
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import (
-    SIZE_AND_SIDE,
-    merged,
-    spelt_out,
-    text_of,
-    with_part,
-)
+from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised, text_of, with_part
 from picowatch.recipe.resolve.loras import LORAS, lora_named, with_lora
-from picowatch.recipe.resolve.severity import Judge
+from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.samplers import AUTOMATIC
-from picowatch.recipe.written import Layer, Written, plain_name
+from picowatch.recipe.written import Layer, SourceValue, is_on, plain_name
 
 # The label of the axis of one LoRA's weight.
 _ONE_LORA = "lora: "
@@ -40,7 +42,7 @@ _ONE_LORA = "lora: "
 class Value(NamedTuple):
     """One value of an axis: as written, and how a layer gets it."""
 
-    written: Written
+    written: SourceValue
     over: Callable[[Layer], Layer]
     changes_prompt: bool = False
 
@@ -55,7 +57,12 @@ Axes = dict[str, list[Value]]  # by the labels that the contact sheet shows
 
 
 def read_axes(
-    written: Written, layer: Layer, own: Layer, most: int, inventory: Inventory, problems: Problems
+    written: SourceValue,
+    layer: Layer,
+    own: Layer,
+    most: int,
+    inventory: Inventory,
+    problems: Problems,
 ) -> Axes:
     """Return the axes of a sweep over the entry `layer`, each with at most `most` values.
 
@@ -141,7 +148,7 @@ class Swept:
     problems: Problems
 
 
-def _axis(key: str, written: Written, swept: Swept) -> tuple[str, list[Value]]:
+def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value]]:
     """Return label and values of one axis; wrong values are added to the problems.
 
     Raises ValueInvalid for a wrong name.
@@ -151,6 +158,8 @@ def _axis(key: str, written: Written, swept: Swept) -> tuple[str, list[Value]]:
         raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {_meant(key, written, swept.layer)}")
     if field in NO_SWEEP:
         raise ValueInvalid(f"sweep cannot vary {field}. {NO_SWEEP[field]}")
+    if field in PARTS:
+        detail = PART_ALIASES[field].get(plain_name(detail), plain_name(detail))
     part, label = f"{field}.{detail}", f"{field}: {detail}" if detail else field
     if detail and field == LORAS:
         label = f"{_ONE_LORA}{detail}"
@@ -159,7 +168,8 @@ def _axis(key: str, written: Written, swept: Swept) -> tuple[str, list[Value]]:
     elif detail and part in PART_FIELDS:
         _check_mapping(field, detail, swept.first)
     elif detail:
-        raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
+        meant = did_you_mean(detail, PARTS.get(field, ()))
+        raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone.")
     found = []
     for value in _values(key, written, swept.most, swept.problems):
         if detail and field in PROMPTS:
@@ -171,14 +181,13 @@ def _axis(key: str, written: Written, swept: Swept) -> tuple[str, list[Value]]:
         elif detail:
             found.append(Value(value, partial(with_part, field=part, part=value)))
         else:
-            overlay = _overlay(field, value, swept)
-            found.append(Value(value, partial(_with_fields, overlay)))
+            found.append(Value(value, partial(_with_fields, _overlay(field, value, swept))))
     return label, found
 
 
-def _overlay(field: str, value: Written, swept: Swept) -> Layer:
+def _overlay(field: str, value: SourceValue, swept: Swept) -> Layer:
     """Return the fields that a value sets: a size has two, a sampler may have a schedule type."""
-    overlay = spelt_out({field: value}, Judge({field: value}, swept.problems))
+    overlay = normalised({field: value}, Reporter({field: value}, swept.problems))
     kind = overlay.get("schedule_type")
     if field == "sampler" and kind and kind.value == AUTOMATIC and swept.keeps_type:
         del overlay["schedule_type"]
@@ -189,7 +198,7 @@ def _with_fields(overlay: Layer, layer: Layer) -> Layer:
     return merged([layer, overlay])
 
 
-def _with_piece(field: str, piece: str, new: Written, layer: Layer) -> Layer:
+def _with_piece(field: str, piece: str, new: SourceValue, layer: Layer) -> Layer:
     """Return the layer with another text in place of a piece of a prompt."""
     return {**layer, field: new.with_value(layer[field].text.replace(piece, new.text))}
 
@@ -205,18 +214,17 @@ def _check_piece(field: str, piece: str, layer: Layer) -> None:
 
 def _check_mapping(field: str, part: str, layer: Layer) -> None:
     """Raise ValueInvalid if there is no mapping of which a part could vary."""
-    mapping = layer.get(field)
-    if mapping is None or mapping.is_off:
+    if not is_on(layer, field):
         name = f'"{field}: {part}"'
         raise ValueInvalid(f"{name} has no effect without {field}. Add it, or remove {name}.")
-    if len(mapping.parts) > 1:
+    if (number := len(layer[field].parts)) > 1:
         raise ValueInvalid(
-            f"'{field}: {part}' could vary any of the {len(mapping.parts)} entries of {field}. "
+            f"'{field}: {part}' could vary any of the {number} entries of {field}. "
             f"Sweep '{field}' itself, with whole lists as values."
         )
 
 
-def _meant(key: str, values: Written, layer: Layer) -> str:
+def _meant(key: str, values: SourceValue, layer: Layer) -> str:
     """Return what an unknown name may mean: a field, or a piece of the prompt (`Prompt S/R`)."""
     name, _, detail = (part.strip() for part in key.partition(":"))
     prompt = layer["prompt"].text if "prompt" in layer else ""
@@ -225,13 +233,13 @@ def _meant(key: str, values: Written, layer: Layer) -> str:
         if piece in prompt:
             name = f'"prompt: {shown(piece)}"'
             return f"there is no such field. For a piece of the prompt write {name}."
-    meant = did_you_mean(name, [one for one in FIRST_NAME_OF if one not in NO_SWEEP])
+    meant = did_you_mean(name, [field for field in FIRST_NAME_OF if field not in NO_SWEEP])
     return f"there is no such field. {meant}".rstrip()
 
 
-def _values(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
+def _values(key: str, written: SourceValue, most: int, problems: Problems) -> list[SourceValue]:
     """Return the values as written, or those of a range like `4..10 step 2`."""
-    values: Sequence[Written] = written.parts
+    values: Sequence[SourceValue] = written.parts
     what = f"the '{shown(key)}' sweep"
     try:
         numbers = range_in(written.value)

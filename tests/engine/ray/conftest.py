@@ -145,8 +145,6 @@ def node_of(engine: Engine) -> str:
 def held(engine: Engine, prompt: str, look: Look = go_on) -> Future[list[RenderedImage]]:
     """Return a batch that is in the middle of what its prompt says."""
     begins = threading.Event()
-    future = begin(
-        engine, request(prompt), lambda done, total: begins.set() if done else None, look
-    )
+    future = begin(engine, request(prompt), lambda now: begins.set() if now.done else None, look)
     assert begins.wait(PATIENCE)
     return future

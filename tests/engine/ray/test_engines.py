@@ -53,7 +53,7 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
         steps: list[tuple[int, int]] = []
         previews: list[RgbPicture] = []
         requested = request(node, steps=4, **start)
-        noted = lambda *step, steps=steps: steps.append(step)  # noqa: E731
+        noted = lambda now, steps=steps: steps.append((now.done, now.total))  # noqa: E731
         [picture] = on(engines, node).render([requested], noted, previews.append)
         assert (picture.node, picture.pixels) == (node, digest_pixels(requested))
         assert [step for step in steps if step[0]] == [(1, 4), (2, 4), (3, 4), (4, 4)]

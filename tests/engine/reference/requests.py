@@ -16,7 +16,7 @@ from picowatch.catalog import DEMO_CONTROLNET, DEMO_UPSCALER
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.recipe.parts import Hires, Upscale
 from tests.engine.reference.models import Models, Values
-from tests.engine.requests import Pixels, ignore_steps, pixels
+from tests.engine.requests import Pixels, draw, pixels
 
 PICTURES = Path(__file__).parent / "pictures"
 CORGI = "a corgi with a red hat on a blue background"
@@ -251,7 +251,7 @@ CASES: dict[str, list[Values]] = {
 
 def drawn(renderer: Renderer, models: Models, name: str) -> Pixels:
     """The pictures of a case, side by side."""
-    images = renderer.render([models.request(one) for one in CASES[name]], ignore_steps)
+    images = draw(renderer, *(models.request(one) for one in CASES[name]))
     return np.concatenate([pixels(image) for image in images], axis=1)
 
 

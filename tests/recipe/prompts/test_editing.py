@@ -7,14 +7,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from picowatch.recipe.parts import Hires
-from picowatch.recipe.passes import Pass, passes_of
+from picowatch.recipe.passes import Sampling, samplings
 from picowatch.recipe.prompts.editing import parse_edits, text_at
 from tests.engine.requests import request
 
-TEN = Pass(10, 10)
+TEN = Sampling(10, 10)
 
 
-def schedule(prompt: str, one: Pass = TEN) -> list[tuple[int, str]]:
+def schedule(prompt: str, one: Sampling = TEN) -> list[tuple[int, str]]:
     """Return the last step of each text as A1111 does, from 1; evaluation 0 has the first text."""
     nodes = parse_edits(prompt)
     texts = [text_at(nodes, evaluation, one) for evaluation in range(1, one.planned + 1)]
@@ -41,7 +41,7 @@ DOCTESTS = [
 ]
 
 
-SECOND = Pass(10, 10, before=10)
+SECOND = Sampling(10, 10, before=10)
 SECOND_PASS = [
     ("a [b:.5] c", [(10, "a b c")]),
     ("a [b:1.5] c", [(5, "a  c"), (10, "a b c")]),
@@ -55,7 +55,7 @@ SECOND_PASS = [
     [(TEN, *row) for row in DOCTESTS] + [(SECOND, *row) for row in SECOND_PASS],
 )
 def test_words_change_as_a1111_changes_them(
-    one: Pass, prompt: str, texts: list[tuple[int, str]]
+    one: Sampling, prompt: str, texts: list[tuple[int, str]]
 ) -> None:
     """A second pass goes on counting numbers; shares begin from 1, and alternation anew."""
     assert schedule(prompt, one) == texts
@@ -89,14 +89,14 @@ def test_the_step_is_any_number(when: str, last: int) -> None:
 @example("[" * 5000 + "a" + ":1]" * 5000, 0)
 def test_any_text_says_something_at_every_step(text: str, evaluation: int) -> None:
     """A text without square brackets stays the same; brackets out of all reason are text."""
-    for one in (TEN, Pass(3, 10), Pass(10, 10, before=20)):
+    for one in (TEN, Sampling(3, 10), Sampling(10, 10, before=20)):
         said = text_at(parse_edits(text), evaluation, one)
         assert set(said) <= set(text)
         assert "[" in text or said == text
 
 
 def passes(**values: Any) -> list[tuple[int, int, int | None]]:
-    return [(one.evaluations, one.planned, one.before) for one in passes_of(request(**values))]
+    return [(one.evaluations, one.planned, one.before) for one in samplings(request(**values))]
 
 
 def test_passes_are_counted_in_evaluations() -> None:

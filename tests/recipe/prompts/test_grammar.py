@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picowatch.recipe.prompts.editing import parse_edits
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
     parse_attention,
@@ -45,6 +46,31 @@ def test_weights_are_exactly_a1111s(text: str, pieces: list[tuple[str, float]]) 
 def test_any_text_can_be_weighed(text: str) -> None:
     """Unbalanced or senseless brackets are never an exception."""
     assert parse_attention(text)
+
+
+OBJECT = '{"a": "b (c:1.2) [d:e:0.5] {f|g} <lora:h:1> __i__", "n": [1, "2", true]}'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"prompt: '{OBJECT}'",
+        f"prompt: {OBJECT}",
+        "prompt:\n  a: b (c:1.2) [d:e:0.5] {f|g} <lora:h:1> __i__\n  n: [1, '2', true]",
+    ],
+)
+def test_a_prompt_that_is_a_json_object_is_taken_as_it_is(written: str) -> None:
+    """Ideogram 4 was trained on such prompts; a mapping in YAML means the same."""
+    recipe = read_one(written)
+    assert (recipe.prompt, recipe.loras) == (OBJECT, ())
+    assert plain_prompt(OBJECT) == OBJECT
+    assert parse_attention(OBJECT) == [(OBJECT, 1.0)]
+    assert parse_edits(OBJECT) == (OBJECT,)
+    assert not recipe.warnings
+
+
+def test_braces_without_quotes_are_no_json() -> None:
+    check_refused("prompt: {red|blue}", "… For text, put it in quotes: prompt: '{red|blue}'")
 
 
 NO_LORA = "is not a LoRA with one weight from -10 to 10. Write one like <lora:name:0.8>."

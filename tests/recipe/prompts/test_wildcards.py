@@ -1,14 +1,16 @@
 """Wildcards: what they mean, how they are drawn, and what is refused."""
 
-from itertools import permutations
+from dataclasses import replace
+from itertools import permutations, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe import Inventory, RecipeInvalid
-from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
-from tests.recipe.reading import DEMO, check_refused, hash_of, read_one
+from picowatch.recipe.prompts.wildcards import Template
+from tests.recipe.reading import DEMO, INVENTORY, check_refused, hash_of, read_one
 
 WILDCARDS = {
     "colour": ("red", "green", "blue"),
@@ -32,6 +34,11 @@ def results(text: str) -> set[str]:
         ("{1-2$$ and $$a|b}", {"a", "b", "a and b", "b and a"}),
         ("{2-$$a|b}", {"a, b", "b, a"}),
         ("{0$$a|b}", {""}),
+        ("{2$$|$$a|b|c}", {f"{a}|{b}" for a, b in permutations("abc", 2)}),
+        ("{1-2$$ | $$a|__animals/cats__}", {"a", "tabby", "a | tabby", "tabby | a"}),
+        ("{2$$|a|b}", {", a", ", b", "a, ", "b, ", "a, b", "b, a"}),
+        ("a {__colour__} hat", {"a red hat", "a green hat", "a blue hat"}),
+        ("{ __animals/cats__ } {cat} {a __animals/cats__}", {"tabby {cat} {a tabby}"}),
         ("{a|{b|c}}", {"a", "b", "c"}),
         ("__colour__", {"red", "green", "blue"}),
         ("{2$$__colour__}", {f"{a}, {b}" for a, b in permutations(["red", "green", "blue"], 2)}),
@@ -70,7 +77,7 @@ def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) 
     """A drawn text stays the same when it is expanded again; no file `2` exists for `__2__`."""
     try:
         drawn = Template(text, {}).expand(seed, "prompt")
-    except ExpansionFailed:
+    except ValueInvalid:
         assert "__" in text
     else:
         assert not Template(drawn, {}).is_drawn
@@ -84,6 +91,21 @@ def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None
     assert {request.unexpanded_prompt for request in requests} == {"a {red|blue} hat"}
     assert {request.unexpanded_negative_prompt for request in requests} == {""}
     assert requests == recipe.image_requests(hash_of)
+
+
+def test_details_draw_apart_from_the_picture_and_from_each_other() -> None:
+    """All combinations occur; a prompt that a detail takes from the picture is drawn as there."""
+    one = "{find: face, prompt: '{a|b}'}"
+    recipe = read_one(
+        f"prompt: '{{a|b}}'\ndetail: [{one}, {one}, {{find: hat, negative: '{{a|b}}'}}]\n"
+        "seed: 0\ncount: 200",
+        inventory=replace(INVENTORY, segmentations=("clipseg",)),
+    )
+    requests = recipe.image_requests(hash_of)
+    drawn = {(r.prompt, *(d.prompt or d.negative_prompt for d in r.detail)) for r in requests}
+    assert drawn == set(product("ab", repeat=4))
+    alone = read_one("prompt: '{a|b}'\nseed: 0\ncount: 200").image_requests(hash_of)
+    assert [r.prompt for r in requests] == [r.prompt for r in alone]
 
 
 def test_what_cannot_be_drawn_is_refused_before_anything_is() -> None:

@@ -178,7 +178,7 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         ("Face restoration: GFPGAN, Hires Fix: false", ignored("Face restoration: GFPGAN")),
         ('ControlNet 0: "Module: canny, Model: canny"',
          ignored("ControlNet 0: Module: canny, Model: canny")),
-        ("CFG scale: 4, CFG Scale: 5", ignored("CFG Scale: 5")),
+        ("CFG scale: 4, CFG Scale: 5", ["CFG Scale is given twice; 4 is used."]),
         ("Module 1: clip_l, Module 2: mse", ignored("Module 1: clip_l")),
         ("VAE: ae", ["no VAE 'ae' in … Available: mse and baked. baked is used instead."]),
         ("Size: 256x384, Hires resize: 512x512, Hires steps: 5", ignored("Hires resize: 512x512")),
@@ -206,6 +206,15 @@ def test_what_a_recipe_cannot_say_is_a_warning(values: str, warnings: list[str])
 
 MODEL = "Model: dreamshaper_8"
 WORDS = "Braces and names like __animal__ are words here, as in A1111…"
+COMFYUI_SAMPLERS = (
+    ("heunpp2", "heunpp2", "Heun"),
+    ("ipndm", "ipndm", "LMS"),
+    ("gradient_estimation", "gradient_estimation", "Euler"),
+    ("er_sde", "er_sde", "DPM++ 3M SDE"),
+    ("res_multistep_ancestral", "res_multistep_ancestral", "Euler a"),
+    ("res_multistep_ancestral_cfg_pp", "res_multistep_ancestral CFG++", "Euler a"),
+    ("euler_ancestral_cfg_pp", "Euler a CFG++", "Euler a"),
+)
 NEAREST = "the sampler {} is not supported; {} comes closest. {} is used instead."
 
 
@@ -220,6 +229,8 @@ NEAREST = "the sampler {} is not supported; {} comes closest. {} is used instead
          [NEAREST.format("DDIM CFG++", "DDIM", "DDIM")]),
         ("a", f"{MODEL}, Sampler: res_multistep", {"sampler": "DPM++ 2M"},
          [NEAREST.format("res_multistep", "DPM++ 2M", "DPM++ 2M")]),
+        *(("a", f"{MODEL}, Sampler: {theirs}", {"sampler": ours},
+           [NEAREST.format(shown, ours, ours)]) for theirs, shown, ours in COMFYUI_SAMPLERS),
         ("a", f"{MODEL}, Sampler: sample_dpmpp_sde", {"sampler": "DPM++ SDE"}, []),
         ("a", f"{MODEL}, Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
          {"hires": Hires(2, 6, 0.5, "Lanczos")},
@@ -254,4 +265,7 @@ def test_a_checkpoint_that_is_not_installed_is_shown_where_it_stands() -> None:
         "a cat\nSteps: 20, Model hash: abc, Model: nova, Seed: 1", "a.txt"
     ).problems
     assert (problem.line, problem.column, problem.width) == (2, 36, 4)
-    assert problem.message.startswith("no checkpoint 'nova'")
+    assert problem.message == (
+        "no checkpoint 'nova' in models/checkpoints. Only demo is available. Put its file there, "
+        "or remove 'Model: nova': only this text asks for it."
+    )

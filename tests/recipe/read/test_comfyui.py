@@ -183,6 +183,9 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
          ["The size was not found in the workflow's node SDXL Empty Latent (rgthree); 'size: …"]),
         (one_pass(node("Mystery", ratio="3:4"), latent_image=LINK), {"size": "1024x1024"},
          ["The size was not found in the workflow's node Mystery; 'size: …' in the recipe…"]),
+        # Only their names are A1111's.
+        (one_pass(scheduler="beta"), {"schedule_type": "beta"},
+         ["ComfyUI's schedule beta has other noise levels than A1111's, which picowatch takes…"]),
         # Recipes cannot skip steps without a start image.
         (one_pass(denoise=0.5), {"denoising_strength": 0.75},
          ["denoise 0.5 of an empty picture was ignored: without a start image, …"]),

@@ -50,6 +50,12 @@ def test_what_spreadsheets_write_is_read(text: str) -> None:
     assert (recipe.prompt, recipe.steps) == ("a, b", 9)
 
 
+def test_a_decimal_comma_is_read_where_semicolons_separate() -> None:
+    """Seeds and texts with commas stay as they are."""
+    recipe = read_one("prompt;cfg;seed\na 7,5;7,5;1,2\n", CSV)
+    assert (recipe.prompt, recipe.cfg_scale, recipe.seed) == ("a 7,5", 7.5, (1, 2))
+
+
 def test_a_table_of_one_column_needs_no_quotes() -> None:
     """A spreadsheet that separates by semicolons writes none around commas."""
     text = 'prompt\na corgi, on a hill\n"a cat, ""red"""\na; b\n'
@@ -72,18 +78,24 @@ def test_columns_with_an_underscore_are_only_noted() -> None:
         ("prompt,stesp\na,3\nb,4\n", (1, 8), "unknown field 'stesp'. … 'steps'? To keep …"),
         ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' is given twice: … line 2…"),
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
-        ("prompt;cfg\na;7,5\n", (2, 3), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
+        ('prompt,cfg\na,"7,5"\n', (2, 4), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
+        ("prompt;steps\na;1,000\n", (2, 3), "steps must be … Write 1000, without a comma. (row 2)"),
         ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Write 'prompt: …'. (row 2)"),
-        ("a corgi\na cat\n", (1, 1), "unknown field 'a corgi'. The first row names the fields, …"),
+        ("a corgi\na cat\n", (1, 1), "'a corgi' is no field: the first row names the columns. …"),
+        ("corgi,30\ncat,20\n", (1, 1), "'corgi' is no field: … Put a row above it, like prompt…"),
         ("prompt,steps\na,3,x\n", (2, 5), "'x' has no column in the first row. Put double quotes…"),
         ("prompt,steps\na corgi, b,3\n", (2, 12), "'3' has no column in the first row. Put …"),
         ("prompt,\na corgi, on a hill\n", (2, 10), "'on a hill' has no column in the first row. …"),
         ("id,prompt\n1,a\n", (1, 1), "unknown field 'id'. To keep it … call the column _id. …"),
         ("_id,_id,prompt\n1,2,a\n", (2, 3), "'_id' is given twice: already on line 2…"),
-        (f"_id,prompt\n{'1' * 2001},a\n", (2, 1), "_id: the notes of a row have more than 2,000 …"),
+        (f"_id,prompt\n{'1' * 2001},a\n", (2, 1), "_id: the notes of an entry have more …"),
         ("sep=;\nprompt;steps\na;300\n", (3, 3), "steps must be … not 300. (row 2)"),
         ("prompt;exact\na;WAHR\n", (2, 3), "exact must be true or false. Write true. (row 2)"),
         ("prompt,detail\na,{find: hat}\n", (2, 3), "detail is text here, not a mapping. …"),
+        ("prompt,loras\na,{ink: 1}\n", (2, 3), "loras is text … Write name:0.8, other:0.5, or …"),
+        ("prompt,sweep\na,{steps: [1]}\n", (2, 3), "sweep is text here, not a mapping. Write it …"),
+        ("prompt,extend\na,{left: 9}\n", (2, 3), "extend is … Write left 256, bottom 25 %, or …"),
+        ('prompt\n"a"b\n', (2, 1), "this is not CSV: the end of the cell expected after '\"'. …"),
         ("prompt,seed\na,1.23457E+09\n", (2, 3), "a spreadsheet has shortened this number. …"),
         ("prompt;grid\na;faux\n", (2, 3), "grid must be true or false. Write false. (row 2)"),
         ('prompt\na\n"b\nc\n', (3, 1), "this is not CSV: unexpected end of data. … (row 3)"),

@@ -4,8 +4,16 @@ import codecs
 
 import pytest
 
-from picowatch.recipe import is_empty
-from tests.recipe.reading import check_refused, check_said, read, read_one, refused
+from picowatch.recipe import DefaultsFile, is_empty, read_recipes
+from tests.recipe.reading import (
+    INVENTORY,
+    check_refused,
+    check_said,
+    check_warned,
+    read,
+    read_one,
+    refused,
+)
 
 TEXT = "prompt: ein Corgi, 猫 🐶\nsteps: 3\n"
 
@@ -36,12 +44,35 @@ def test_spaces_of_web_pages_and_keyboards_are_spaces(code: int) -> None:
     check_refused(f"prompt: a\nsteps:{space}x", "steps must be … from 1 to 150, not 'x'.")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "called"),
+    [("cp1252", "Windows-1252"), ("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16")],
+)
+def test_encodings_without_a_mark_are_read_with_a_warning(encoding: str, called: str) -> None:
+    """Whatever kind of file it is, and in a folder's defaults."""
+    warning = f"{{}} is not UTF-8: it was read as {called}. If letters are wrong, save it as UTF-8."
+    for name, text in {
+        "a.yaml": "prompt: für “3 €”",
+        "a.json": '{"prompt": "für “3 €”"}',
+        "a.txt": "für “3 €”",
+        "a.csv": "prompt\nfür “3 €”\n",
+    }.items():
+        recipe = read_one(text.encode(encoding), name)
+        assert recipe.prompt == "für “3 €”"
+        check_warned(recipe, warning.format(name))
+    defaults = DefaultsFile("_defaults.yaml", "negative: trüb".encode(encoding))
+    (recipe,) = read_recipes("a.txt", b"a", INVENTORY, [defaults])
+    assert recipe.negative_prompt == "trüb"
+    check_warned(recipe, warning.format("_defaults.yaml"))
+
+
 def test_any_other_encoding_is_refused_with_the_first_bad_bytes_position() -> None:
-    """Lines are counted as the editor counts them."""
+    """Lines are counted as the editor counts them; damaged UTF-8 is no Windows-1252."""
     for ending in ("\n", "\r\n", "\r"):
-        (problem,) = refused(f"prompt: a{ending}# für".encode("latin-1")).problems
-        assert (problem.line, problem.column, problem.source_line) == (2, 4, "# f\\xfcr")
+        (problem,) = refused(f"prompt: a{ending}# fü".encode() + b"\xfcr").problems
+        assert (problem.line, problem.column, problem.source_line) == (2, 5, "# fü\\xfcr")
         check_said([problem.message], "the byte 0xfc is not UTF-8. Save it as UTF-8 …")
+    check_refused(b"prompt: \x81", "the byte 0x81 is not UTF-8. Save it as UTF-8 …")
     cut_off = codecs.BOM_UTF16_LE + "prompt: a".encode("utf-16-le") + b"\xd8"
     check_refused(cut_off, "this is incomplete UTF-16, although … Save it as UTF-8 …")
 

@@ -131,8 +131,9 @@ def test_a_missing_checkpoint_is_named_with_its_hash() -> None:
     """A recipe that names another model has no error."""
     bare = replace(INVENTORY, checkpoints=())
     assert problem("from: a.png", CHUNK, bare) == (
-        "no checkpoint 'dreamshaper_8' in models/checkpoints. Only demo is available. (in a.png, "
-        "rendered with the file whose hash begins 879db523c3)"
+        "no checkpoint 'dreamshaper_8' in models/checkpoints. Only demo is available. Put its file "
+        "there, or write 'checkpoint: …': only the picture asks for it. (in a.png, rendered with "
+        "the file whose hash begins 879db523c3)"
     )
     assert read("from: a.png\nmodel: demo", CHUNK, bare).checkpoint == "demo"
 
@@ -144,9 +145,11 @@ def test_a_missing_checkpoint_is_named_with_its_hash() -> None:
         ({"picowatch-sheet": "{}"}, "a.png: it is a contact sheet. The settings are in its …"),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
         ({"picowatch": '{"format": 2}'}, "a.png: it was rendered by a newer picowatch. Read it …"),
+        ({"picowatch": CHUNK["picowatch"].replace('"request": {', '"request": {"styles": 1, ')},
+         "a.png: its 'picowatch' text is damaged: request.styles: this version does not know it."),
         ({"parameters": "a corgi"}, "a.png: its 'parameters' text has no line 'Steps: …'."),
     ],
-)
+)  # fmt: skip
 def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], message: str) -> None:
     """At the position where the recipe names them."""
     check_said([problem("from: a.png", texts)], message)

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from picowatch.recipe import no_hash
-from tests.recipe.reading import check_refused, check_said, read, read_one, refused
+from tests.recipe.reading import (
+    check_refused,
+    check_said,
+    hash_of,
+    read,
+    read_one,
+    refused,
+    request_of,
+)
 
 # The file, line and column of the problem, the beginning of its message.
 MISTAKES = [
@@ -26,6 +34,7 @@ MISTAKES = [
     ('{"prompt": "a", "stesp": 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
     ('{"prompt": "a", "\\ud800": "b"}', (1, 17), "unknown field '\\ud800'."),
     ('{"prompt": "\\ud83d"}', (1, 12), "prompt contains the invisible character U+D83D"),
+    ('{"class_type": "KSampler", "inputs": {}}', (1, 2), "this is a workflow of ComfyUI, … "),
     ('{"3": {"class_type": "KSampler", "inputs": {}}}', (1, 2), "this is a workflow of ComfyUI, … "
      'save the picture beside a recipe {"from": "picture.png"}.'),
     (f'{{"prompt"\n:{"[" * 30}{"]" * 30}}}', (2, 22), "this is nested more than 20 levels deep."),
@@ -89,6 +98,20 @@ def test_json_that_yaml_cannot_read_is_read(text: str) -> None:
         text = text.replace('"prompt": "a"', f'"prompt": "{"a" * 1100}"')
     recipe = read_one(text, "corgi.json")
     assert (recipe.steps, recipe.exact, recipe.seed) == (9, True, "random")
+
+
+def test_names_with_an_underscore_are_notes() -> None:
+    """As in tables: in YAML, too, and in no digest."""
+    for text, name in (
+        ('{"_id": 7, "_no": null, "prompt": "a"}', "a.json"),
+        ("_id: 7\nprompt: a", "a.yaml"),
+    ):
+        assert request_of(text, name).notes == {"_id": "7"}
+        assert read_one(text, name).digest(hash_of) == read_one("prompt: a").digest(hash_of)
+    check_refused(
+        "prompt: a\n_id: [7]", "_id is a note, as its name begins with _. Notes are text."
+    )
+    check_refused(f"prompt: a\n_id: {'x' * 2001}", "_id: the notes of an entry have more than …")
 
 
 def test_null_is_the_default() -> None:

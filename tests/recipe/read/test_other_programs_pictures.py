@@ -194,8 +194,8 @@ PICTURES = {
             "schedule_type": "karras", "steps": 150, "seed": 1, "size": "512x512",
             "hires": Hires(2, 20, 0.4, "Lanczos"), "loras": (),
         },
-        ("Restart is not supported", "no VAE 'gone'", "no upscaler 'R-ESRGAN 4x+'",
-         "steps must be a whole number from", "AND (composing prompts)", "no LoRA 'gone'"),
+        ("Restart is not supported", "steps must be a whole number from", "no VAE 'gone'",
+         "no upscaler 'R-ESRGAN 4x+'", "AND (composing prompts)", "no LoRA 'gone'"),
     ),
     "comfyui webp": Picture(
         encoded("WEBP", exif=exif(Model=f"prompt:{json.dumps(XL)}", Make="workflow:{}")),
@@ -271,10 +271,7 @@ def read(content: bytes) -> Recipe:
 def test_a_recipe_starts_from_it(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With every setting that a recipe has, and a warning for each that it does not have.
-
-    `picowatch show` prints the same recipe, with the warnings as comments.
-    """
+    """A warning for each setting that recipes lack; `show` prints the same recipe."""
     picture, recipe = PICTURES[name], read(PICTURES[name].content)
     assert {field: getattr(recipe, field) for field in picture.fields} == picture.fields
     check_warned(recipe, *(f"…{piece}…" for piece in picture.warnings))

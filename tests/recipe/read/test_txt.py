@@ -61,10 +61,7 @@ def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
     ],
 )  # fmt: skip
 def test_flags_stand_after_the_prompt(line: str, values: dict[str, object]) -> None:
-    """Ours, A1111's "Prompts from file", stable-diffusion.cpp's and CompVis' long names.
-
-    A value in quotes runs to the closing one, even over what would be another flag.
-    """
+    """Ours and other programs'. A value in quotes runs to the closing one, even over flags."""
     recipe = read_one(line, TXT)
     assert {name: getattr(recipe, name) for name in values} == values
 
@@ -98,6 +95,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
 @pytest.mark.parametrize(
     ("text", "line", "column", "message"),
     [
+        ("a --s 20", 1, 3, "unknown flag '--s'. Midjourney's --s (stylize) has … write --steps."),
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
         ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),

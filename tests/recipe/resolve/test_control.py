@@ -7,8 +7,7 @@ import pytest
 from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.control import Control
 from picowatch.recipe.inventory import ControlNet, rules_of
-from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, check_refused, read_one, request_of
+from tests.recipe.reading import DEMO, check_refused, read_one
 
 SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
 INSTALLED = Inventory(
@@ -113,16 +112,6 @@ CANNY = "control: {image: a.png, model: canny"
 def test_mistakes_are_told_in_full(written: str, message: str) -> None:
     """One message for one mistake, with what would do."""
     check(written, message)
-
-
-def test_a_request_holds_the_hashes_of_all_files() -> None:
-    """They are of model, picture and depth model; the pictures are copied, too."""
-    text = "prompt: a\ncontrol: {image: a.png, model: depth, preprocess: depth}"
-    request = request_of(text, inventory=INSTALLED)
-    (use,) = request.control
-    assert (use.model_hash, use.image_hash, use.depth_hash) == ("b" * 64, "1" * 64, "f" * 64)
-    assert request.pictures == {"a.png": "1" * 64}
-    assert ImageRequest.from_dict(request.as_dict()) == request
 
 
 def test_a_sweep_varies_what_a_controlnet_says() -> None:

@@ -80,7 +80,7 @@ def test_a_wrong_detail_says_what_is_possible(written: str, said: str) -> None:
 
 def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
     """Another program's are left out with a warning."""
-    it = Checkpoint("it", 512, family=FAMILIES["sana"].name, rules=rules_of("sana"))
+    it = Checkpoint("it", 512, family=FAMILIES["lumina2"].name, rules=rules_of("lumina2"))
     inventory = replace(INSTALLED, checkpoints=(it,))
     check_refused(
         "prompt: a\ncheckpoint: it\ndetail: face", "… has no detail: …", inventory=inventory
@@ -88,6 +88,13 @@ def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
     text = "a\nSteps: 3, Model: it, ADetailer model: face_yolov8n.pt"
     recipe = read_one(text, "a.txt", inventory=inventory)
     assert recipe.detail == () and any("has no detail" in one for one in recipe.warnings)
+
+
+def test_a_size_that_is_none_in_another_programs_text_is_ignored() -> None:
+    """ADetailer draws in the picture's size."""
+    text = "a\nSteps: 3, Size: abc, ADetailer model: face_yolov8n.pt"
+    recipe = read_one(text, "a.txt", inventory=INSTALLED)
+    assert recipe.detail[0].size and any("detail size must be" in one for one in recipe.warnings)
 
 
 def test_a_flow_model_cannot_edit_the_prompts_of_details() -> None:
@@ -165,3 +172,13 @@ def test_a_sweep_varies_a_part_of_the_only_detail() -> None:
     requests = recipe.image_requests(hash_of, 5)
     assert [one.detail[0].denoising_strength for one in requests] == [0.2, 0.4]
     check_warned(recipe)
+
+
+def test_a_swept_lora_may_stand_in_the_prompt_of_a_detail() -> None:
+    """The sweep has the weights, there as in the picture's prompt."""
+    detail = "detail: [{find: face, prompt: 'a face <lora:ink:0.8>'}, {find: hand}]"
+    requests = read_one(
+        f"prompt: a\n{detail}\nsweep: {{'lora: ink': [0.2, 0.4]}}", inventory=INSTALLED
+    ).image_requests(hash_of, 5)
+    found = [(one.detail[0].prompt, one.detail[0].loras[0].weight) for one in requests]
+    assert found == [("a face ", 0.2), ("a face ", 0.4)]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from picowatch.metadata import parameters_text, recipe_yaml
-from picowatch.metadata.a1111 import without_postprocessing
 from picowatch.recipe import Inventory
+from picowatch.recipe.a1111.writer import without_postprocessing
 from picowatch.recipe.inventory import Upscaler
 from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.request import ImageRequest
@@ -16,7 +16,7 @@ from tests.recipe.reading import (
     HASHES,
     PicturesWith,
     check_refused,
-    hash_of,
+    check_warned,
     read_one,
     request_of,
 )
@@ -66,6 +66,9 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
     assert only("prompt: a\nhires: {steps: 7}", defaults=defaults).hires == Hires(steps=7)
     assert only("prompt: a\nhires: off", defaults=defaults).hires is None
     assert only("prompt: a", defaults=defaults).hires == Hires(scale=3.0, steps=5)
+    folder = "cutout: {model: isnet, confidence: 0.5}"  # without find
+    recipe = read_one("prompt: a", inventory=INSTALLED, defaults=folder)
+    check_warned(recipe, "cutout confidence has no effect without find. 0.3 is used instead.")
 
 
 @pytest.mark.parametrize(
@@ -129,14 +132,6 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
     assert [one.cutout and one.cutout.margin for one in swept] == [3, 9]
 
 
-def test_a_recipe_with_a_cutout_is_the_one_that_was_accepted_before() -> None:
-    """Since 0.3 the field may be a mapping; these digests are older."""
-    text = "image: a.png\ncutout: isnet"
-    recipe = read_one(text, inventory=INSTALLED, pictures=PHOTO)
-    assert recipe.digest(hash_of).startswith("0176da02342de54f")
-    assert only(text).digest.startswith("f3e78231522a7e0e")
-
-
 def test_without_a_name_it_is_the_only_one_installed() -> None:
     """With none installed the embedded one, and with several an error that lists them."""
     for written, scale in (("true", 4), ("2", 2), ("{scale: 8}", 8)):
@@ -166,7 +161,7 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
         ("upscale: 4x-Old", "the upscaler '4x-Old' cannot be used: 4x-Old.pth is a pickle file."),
         ("upscale: {scale: 9, model: demo}", "upscale scale must be a number from 1 to 8, not 9."),
         ("upscale: {model: demo-compact, scale: 8}\nsize: 2048x2048",
-         "upscale makes 16384x16384 from 2048x2048; the limit is 100 million pixels. Use a …"),
+         "upscale makes 16384x16384 from 2048x2048; the limit is 250 million pixels (max_photo_…"),
         ("upscale: R-ESRGAN 4x+", "no upscaler … Put RealESRGAN_x4plus.safetensors there; …"),
         ("cutout: [a]", "cutout must be true, false, a model's name, or a mapping like …"),
         ("cutout: {confidence: 0.5, model: isnet}",
@@ -195,6 +190,8 @@ def test_a_picture_without_a_prompt_is_only_finished() -> None:
     assert (found.draws, found.checkpoint, found.checkpoint_hash) == (False, "", "")
     assert (found.width, found.height, found.seed) == (*TRUE_SIZE, 0)
     assert (found.published_size, found.image_hash) == (ENLARGED, HASHES["image"] * 64)
+    words = "Postprocess upscale by: 4, Postprocess upscaler: 4x-UltraSharp"
+    assert (parameters_text(found, "1"), without_postprocessing(words)) == (words, "")
     assert not only(f"{text}\nsweep: {{'upscale: scale': [2]}}", defaults=defaults).draws
     assert request_of(f"{text}\nstrength: 0.3", "a.yaml", INSTALLED, "prompt: a dog").draws
     assert only(f"{text}\nprompt: ''").draws  # an empty prompt is a prompt
@@ -209,33 +206,14 @@ def test_a_picture_without_a_prompt_is_only_finished() -> None:
 @pytest.mark.parametrize("what", ["upscale: demo-compact", "cutout: demo-cutout"])
 def test_what_only_drawing_needs_is_refused_without_a_prompt(what: str) -> None:
     """Such fields would silently do nothing."""
-    text = f"image: a.png\n{what}\nsteps: 9\nhires: true\npriority: 3\nsize: picture"
+    text = f"image: a.png\n{what}\nsteps: 9\nhires: true\npriority: 3\nsize: {{}}"
     idle = [f"{one} has no effect without prompt. Add it, or remove {one}." for one in
             ("steps", "hires")]  # fmt: skip
-    check_refused(text, *idle, pictures=PHOTO)
+    check_refused(text.format("picture"), *idle, pictures=PHOTO)
+    sides = "size has no effect without prompt. Add it, or remove size."
+    check_refused(text.format("80x80"), *idle, sides, pictures=PHOTO)
     for nothing in (what, "image: a.png\ncutout: false"):
         check_refused(nothing, "a prompt is missing. Write 'prompt: …'.", pictures=PHOTO)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("image: a.png\nupscale: {model: 4x-UltraSharp, scale: 2}",
-         "Postprocess upscale by: 2, Postprocess upscaler: 4x-UltraSharp"),
-        ("image: a.png\ncutout: isnet", "Rembg: isnet-general-use"),
-        ("prompt: a\nseed: 3\ncutout: isnet", "Rembg: isnet-general-use"),
-    ],
-)  # fmt: skip
-def test_they_survive_the_ledger_and_a_pictures_metadata(text: str, words: str) -> None:
-    """The same digest; `show` prints what makes it again; A1111's words are its extensions'."""
-    found = only(text)
-    again = ImageRequest.from_dict(found.as_dict())
-    assert again == found and again.digest == found.digest
-    assert only(recipe_yaml(found)).digest == found.digest
-    parameters = parameters_text(found, "1")
-    assert parameters.count(words) == 1 and (found.draws or parameters == words)
-    assert words not in without_postprocessing(parameters)
-    assert not [name for name in only("prompt: a\nhires: true").as_dict() if "upscale" in name]
 
 
 def test_a1111s_texts_are_read() -> None:

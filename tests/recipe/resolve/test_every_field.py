@@ -1,6 +1,8 @@
 """No flow family ignores a field silently: it honours it, warns about it, or refuses it."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,7 @@ ALONE = (
     *("cfg_start: 0.25", "cfg_end: 0.75", "guidance: 2.25", "width: 512", "height: 512"),
     *("ensd: 31337", "clip_skip: 2", "hires: true", "upscale: true", "cutout: true"),
     *("loras: film", "tiling: true", "references: a.png", "shrink_to_fit: true", "exact: true"),
-    *("format: jpeg", "quality: 60", "quantize: fp8", "step_cache: true"),
+    *("resize_to: 90", "format: jpeg", "quality: 60", "quantize: fp8", "step_cache: true"),
     *("image: a.png", "control: {image: a.png, model: canny}", "variation_strength: 0.5"),
 )
 SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
@@ -30,6 +32,7 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "resize": "image: a.png\nresize: fit",
     "extend": "image: a.png\nextend: 16:9",
     "keep_exif": "image: a.png\nkeep_exif: none",
+    "colour": "image: a.png\ncolour: same",
     "mask": "image: a.png\nmask: b.png",
     "mask_blur": "image: a.png\nmask: b.png\nmask_blur: 9",
     "mask_padding": "image: a.png\nmask: b.png\nmask_padding: 9",
@@ -48,6 +51,14 @@ SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
     "cutout.shadow": "cutout: {shadow: true}",
     "cutout.find": "cutout: {find: hat}",
     "cutout.confidence": "cutout: {find: hat, confidence: 0.4}",
+    "resize_to.longest_side": "resize_to: {longest_side: 90}",
+    "resize_to.shortest_side": "resize_to: {shortest_side: 90}",
+    "resize_to.width": "resize_to: {width: 90}",
+    "resize_to.height": "resize_to: {height: 90}",
+    "resize_to.megapixels": "resize_to: {megapixels: 1}",
+    "resize_to.fit": "resize_to: {width: 90, height: 90, fit: pad}",
+    "resize_to.background": "resize_to: {width: 90, background: white}",
+    "resize_to.enlarge": "resize_to: {width: 2048, enlarge: true}",
 }
 # What the engine reads of a request for a flow family; the pictures that come of it are compared
 # with diffusers' in tests/engine/test_flows.py.
@@ -56,11 +67,14 @@ HONOURED = {
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
     *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras"),
-    *("exact", "mask_padding", "detail"),
+    *("exact", "mask_padding", "detail", "cfg_rescale", "cfg_start", "cfg_end"),
     *("quantize", "step_cache", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
     *("extend", "cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
     *("cutout.shadow", "cutout.find", "cutout.confidence"),
+    *("resize_to", *(name for name in PARTS if name.startswith("resize_to."))),
 }
+# The daemon reads these when it writes a picture's file.
+OF_FILES = ("format", "quality", "keep_exif")
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(
     demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,), segmentations=("sam3",)
@@ -68,9 +82,19 @@ INSTALLED = Inventory(
 SEEN = PicturesWith(lambda _: {})
 
 
+def test_the_engines_tests_use_each_field() -> None:
+    """A field that no line of the engine reads would pass all tests of recipes."""
+    folder = Path(__file__).parents[2] / "engine"
+    words = {word for file in folder.rglob("*.py") for word in re.findall(r"\w+", file.read_text())}
+    named = {name: name.rpartition(".")[2] for name in FIELDS if name not in OF_FILES}
+    untested = [name for name, word in named.items() if word not in words]
+    assert not untested, f"Add a test in tests/engine that draws with {untested}."
+
+
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
     """By every variant of every flow family."""
+    assert field in SAMPLES, f"Add a recipe with {field} to ALONE or SAMPLES."
     own = SAMPLES[field]
     said = {line.partition(":")[0] for line in own.split("\n")}
     for (family, variant), rules in FLOW_RULES.items():
@@ -91,5 +115,6 @@ def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
             continue
         if recipe.warnings or not own:
             continue
-        assert field in HONOURED, f"{family} {variant} ignores {field} silently"
+        ignored = f"{family} {variant} ignores {field} silently; if it is used, add it to HONOURED."
+        assert field in HONOURED, ignored
         assert recipe != read_one(usual, inventory=inventory, pictures=SEEN)

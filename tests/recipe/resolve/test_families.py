@@ -24,8 +24,12 @@ SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
 INSTALLED = (
     *(("turbo", "z_image", "Turbo"), ("dev", "flux", "dev"), ("krea", "flux", "Krea")),
     *(("fill", "flux", "Fill"), ("schnell", "flux", "schnell"), ("klein", "flux2", "klein 4B")),
-    *(("k-base", "flux2", "klein base 4B"), ("raw", "krea2", "Raw"), ("aura", "aura_flow", "")),
-    *(("sana", "sana", ""), ("pixart", "pixart", "Sigma"), ("lumina", "lumina2", "")),
+    *(
+        ("k-base", "flux2", "klein base 4B"),
+        ("raw", "krea2", "Raw"),
+        ("ernie", "ernie_image", "Base"),
+    ),
+    *(("qwen-2.1", "qwen_image_21", ""), ("lumina", "lumina2", "")),
     *(("sd3", "sd3", "3 Medium"), ("xl", "sdxl", ""), ("dream", "sd1", "")),
 )
 INVENTORY = Inventory(
@@ -41,8 +45,8 @@ INVENTORY = Inventory(
     vae_families={"mse": (SD1, XL), "ae": ("FLUX.1", "Z-Image"), "qwen": ("Qwen-Image",)},
     loras=("pixel", "styles/line", "unsaid"),
     embeddings=("bad hands", "glow", "unsaid"),
-    lora_families={"pixel": SD1, "styles/line": XL},
-    embedding_families={"bad hands": SD1, "glow": XL},
+    lora_families={"pixel": (SD1,), "styles/line": (XL,)},
+    embedding_families={"bad hands": (SD1,), "glow": (XL,)},
     wildcards={"both": ("[red|blue]",)},
 )
 
@@ -103,7 +107,7 @@ OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs
          "Euler, DPM++ 2M or UniPC, or leave it out."),
         ("checkpoint: turbo\nsampler: DPM++ 2M Karras",
          "Z-Image does not take the schedule type 'karras': … Remove it, or write simple."),
-        ("checkpoint: sana\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
+        ("checkpoint: qwen-2.1\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
         ("checkpoint: xl\nguidance: 3", "Stable Diffusion XL has no guidance: … Remove it."),
         ("checkpoint: dev\nclip_skip: 2", "FLUX.1 has no clip_skip: … Remove it."),
         ("checkpoint: fill", "the checkpoint 'fill' redraws … selects. Add image and mask."),

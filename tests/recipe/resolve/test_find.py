@@ -52,15 +52,6 @@ def test_words_and_settings_and_the_model_are_part_of_the_identity() -> None:
     assert len(digests) == len(masks)
 
 
-@pytest.mark.parametrize(("mask", "renamed"), [("{find: sky}", Find("sky", model="clipseg")),
-                                               ("b.png", "d.png")])  # fmt: skip
-def test_a_request_is_stored_and_its_painted_mask_renamed(mask: str, renamed: Find | str) -> None:
-    """As JSON; with the names that pictures have by then."""
-    request = found(mask)
-    assert ImageRequest.from_dict(request.as_dict()) == request
-    assert request.with_names({"a.png": "c.png", "b.png": "d.png"}).mask == renamed
-
-
 def test_a_sweep_varies_what_is_found() -> None:
     """Or where: with a painted mask, too."""
     swept = 'sweep: {"mask: find": [hat, bow tie]}'

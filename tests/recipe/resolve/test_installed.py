@@ -87,7 +87,7 @@ def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name() -
         refused=INVENTORY.refused,
         controlnets=(ControlNet("depth-xl", "Stable Diffusion XL"),),
         loras=("ink-xl",),
-        lora_families={"ink-xl": "Stable Diffusion XL"},
+        lora_families={"ink-xl": ("Stable Diffusion XL",)},
     )
     others = "guidance: 3\nclip_skip: 3\nloras: [ink-xl]\nimage: x.png\ncontrol: {model: depth-xl}"
     for checkpoint in ("flux1-dve", "old"):

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.reading import Dropped, dropped_recipes
@@ -81,6 +80,15 @@ def test_every_editing_family_keeps_a_photos_size_or_says_why_not(name: str, var
         assert bool(said) == ((recipe.width or 0) < size[0])
         if said:
             assert f"{size[0]}x{size[1]}" in said[0] and f"{recipe.size}" in said[0]
+        masked = read_one(
+            f"{text}\nmask: a.mask.png",
+            inventory=Inventory(DEMO, checkpoints=(one,)),
+            pictures=photo,
+        )
+        assert (masked.size, masked.published_size) == (
+            recipe.size,
+            size if said else recipe.published_size,
+        )
 
 
 @pytest.mark.parametrize(
@@ -170,13 +178,3 @@ def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
         for recipe in dropped_recipes(Dropped(name, template), INSTALLED, [], 10, PHOTOS)
     }
     assert len(digests) == 1
-
-
-def test_a_variant_comes_back_from_metadata() -> None:
-    """It is a part of the checkpoint's name, in what `show` prints, too."""
-    said = "prompt: <image1> in red\nreferences: a.png\nseed: 1"
-    text = f"{said}\ncheckpoint: MY-merge as flux.1-kontext"
-    (request,) = edited(text).image_requests(hash_of)
-    (again,) = edited(recipe_yaml(request)).image_requests(hash_of)
-    assert (again.checkpoint, again.digest) == ("my-merge as Kontext", request.digest)
-    assert again.prompt == "<image1> in red"

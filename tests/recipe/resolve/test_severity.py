@@ -19,7 +19,7 @@ INVENTORY = Inventory(
     vaes=("ae",),
     vae_families={"ae": (FLUX,)},
     loras=("pixel",),
-    lora_families={"pixel": XL},
+    lora_families={"pixel": (XL,)},
 )
 
 # Checkpoint, a field's value as a recipe and as A1111's text have it, the value instead, and what
@@ -43,6 +43,7 @@ UNKNOWN: list[tuple[str, str, str, Any, str]] = [
     ("steps: many", "Steps: many", "steps", 24, "steps must be a whole number"),
     ("cfg_scale: 0", "CFG scale: 0", "cfg_scale", 1, "cfg_scale"),
     ("cfg_scale: 7,5", "CFG scale: 7,5", "cfg_scale", 7.5, "cfg_scale must be a number"),
+    ("size: 9999x512", "Size: 9999x512", "width", 2048, "width must be a whole number"),
     ("size: 500x512", "Size: 500x512", "width", 496, "width"),
     ("sampler: Restart", "Sampler: Restart", "sampler", "Heun", "Restart"),
     ("sampler: Nope", "Sampler: Nope", "sampler", "DPM++ 2M", "Nope"),

@@ -1,11 +1,19 @@
-"""Start images and masks: paths that stay within the folders, and what goes with them."""
+"""Start images and masks: paths that stay within the folders, what goes with them, and `extend`."""
 
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, error_text
+from picowatch.recipe import (
+    Checkpoint,
+    DefaultsFile,
+    ImageRequest,
+    Inventory,
+    RecipeInvalid,
+    error_text,
+)
 from picowatch.recipe.inventory import rules_of
-from tests.recipe.reading import DEMO, PicturesWith, check_refused, read_one, request_of
+from picowatch.recipe.reading import check_template
+from tests.recipe.reading import DEMO, INVENTORY, PicturesWith, check_refused, read_one, request_of
 
 
 def test_without_a_start_image_a_request_has_none() -> None:
@@ -35,6 +43,13 @@ def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: s
     """A recipe may come from anywhere."""
     other = "image: a.png\nmask_blur: 3" if field == "mask" else "denoising_strength: 0.5"
     check_refused(f"prompt: a\n{other}\n{field}: {path}", f"{field} {message}")
+
+
+def test_a_wrong_path_hides_no_other_mistake() -> None:
+    """What belongs to the picture, and to the mask, is read all the same."""
+    text = "prompt: a\nimage: ../a.png\nmask: b.png\nmask_blur: 99\ndenoising_strength: 2\n"
+    blur, strength = "mask_blur must be … from 0 to 64, …", "denoising_strength must be …"
+    check_refused(text, f"image {OUT.format('../a.png')}", blur, strength)
 
 
 def test_a_folder_may_say_how_start_images_are_used() -> None:
@@ -67,6 +82,17 @@ def test_only_the_masked_part_is_drawn_in_the_checkpoints_size(picture: str) -> 
         assert (request.mask_padding, request.published_size) == (None, (64, 64))
 
 
+def test_a_folders_size_of_the_picture_is_for_its_recipes_with_pictures() -> None:
+    """As `format: same`; in the recipe itself it is a mistake."""
+    for text in ("prompt: a", "prompt: a\nimage: none", "prompt: a\nwidth: 64"):
+        plain, found = read_one(text), read_one(text, defaults="size: picture")
+        assert (found.width, found.height) == (plain.width, plain.height)
+    drawn = read_one("prompt: a\nimage: a.png", defaults="size: picture", texts={})
+    assert (drawn.width, drawn.height) == (640, 480)
+    what = "size: picture is the size of the start image. Add image, or a size."
+    check_refused("prompt: a\nsize: picture", what, defaults="size: 64x64")
+
+
 def test_whoever_finds_a_picture_missing_can_say_where_it_is_named() -> None:
     """Recipes look at no disk."""
     recipe = read_one("prompt: a\nimage:  corgi.png\n")
@@ -75,3 +101,64 @@ def test_whoever_finds_a_picture_missing_can_say_where_it_is_named() -> None:
     assert "line 2, column 9\n\n    2 | image:  corgi.png\n" in error_text(invalid)
     (elsewhere,) = recipe.problem_at("mask", "x").problems
     assert (elsewhere.line, elsewhere.column) == (1, 1)
+
+
+# -- `extend`: margins and shapes as people write them, and the size of the whole
+
+
+PHOTO = PicturesWith(lambda _: {}, size=(640, 480))
+USUAL = "prompt: a corgi\nimage: a.jpg\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant", "size"),
+    [
+        ("16:9", "16:9", (856, 480)),
+        ("1:1", "1:1", (640, 640)),
+        ("9:16", "9:16", (640, 1136)),
+        ("{left: 64, right: 0, top: 0, bottom: 25 %}", "left 64, bottom 25 %", (704, 600)),
+        ("left 64, bottom 25%", "left 64, bottom 25 %", (704, 600)),
+        ("64", "left 64, top 64, right 64, bottom 64", (768, 608)),
+        ("10 %", "left 10 %, top 10 %, right 10 %, bottom 10 %", (768, 576)),
+        ("{Left: 32px}", "left 32", (672, 480)),
+    ],
+)
+def test_what_is_drawn_around_a_picture(written: str, meant: str, size: tuple[int, int]) -> None:
+    """Everything begins with noise there, and what `show` prints is read as the same."""
+    request = request_of(f"{USUAL}extend: {written}\n", pictures=PHOTO)
+    assert (request.extend, (request.width, request.height)) == (meant, size)
+    assert request.denoising_strength == 1
+    assert request_of(f"{USUAL}extend: {meant}\n", pictures=PHOTO) == request
+
+
+def test_a_side_may_be_given_and_a_mask_may_not() -> None:
+    """The other side is in proportion."""
+    request = request_of(f"{USUAL}extend: 2:1\nwidth: 256\n", pictures=PHOTO)
+    assert (request.width, request.height) == (256, 128)
+    check_refused(f"{USUAL}extend: 2:1\nmask: m.png\n", "… Remove one of them.", pictures=PHOTO)
+    assert not read_one(f"{USUAL}extend: off\n", pictures=PHOTO).extend
+    check_refused("prompt: a\nextend: 2:1\n", "extend has no effect without image. …")
+
+
+@pytest.mark.parametrize("shape", ["1:1", "4:3", "3:2", "16:9", "2:1"])
+def test_a_template_may_ask_for_any_shape(shape: str) -> None:
+    """It is checked before there is a photo."""
+    template = DefaultsFile("wide/_pictures.yaml", f"prompt: a hat\nextend: {shape}\n".encode())
+    check_template(template, INVENTORY, [], 1000)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("4:3", "…extend: 4:3 adds nothing to 640x480, which has that shape."),
+        ("4:3\nwidth: 256", "…extend: 4:3 adds nothing to 640x480, which has that shape."),
+        ("4:3\nsize: 256x128", "…extend: 4:3 adds nothing to 640x480, which has that shape."),
+        ("{left: 0}", "extend adds nothing. It takes margins like …"),
+        ("wide", "extend takes margins like …"),
+        ("{lefft: 20}", "extend takes margins like …"),
+        ("900 %", "'a.jpg': … adds more than 4 times the side of 640x480. Crop it, or …"),
+        ("0:9", "extend takes margins like …"),
+    ],
+)
+def test_a_wrong_extension_says_what_is_possible(written: str, said: str) -> None:
+    check_refused(f"{USUAL}extend: {written}\n", said, pictures=PHOTO)

@@ -1,0 +1,91 @@
+"use strict";
+// What was decided about pictures (kept, rejected, stars), and which are new since the last look.
+// This browser remembers it; where it may not, it lasts as long as the page is open.
+
+const isStored = key => kept(() => JSON.parse(localStorage.getItem(key)));
+
+function store(key, value) {
+  const isKept = kept(() => { localStorage.setItem(key, JSON.stringify(value)); return true; });
+  if (!isKept && !store.isTold) notice("This browser keeps nothing. What you decide is forgotten with this page.");
+  store.isTold ||= !isKept;
+}
+
+const Marks = (() => {
+  const KEY = `picowatch marks ${outboxFolder()}`;
+  const NONE = { flag: "", stars: 0 };
+  const self = { onchange: () => {} };
+  let marks = read(); // by file: flag, stars, and the digest of the picture that had this name
+
+  function read() {
+    return new Map(Object.entries(isStored(KEY) ?? {}));
+  }
+
+  self.of = entry => {
+    const [flag, stars, digest] = marks.get(entry.file) ?? [];
+    return digest === (entry.digest ?? "") ? { flag, stars } : NONE;
+  };
+
+  // Change the marks of pictures; a flag or stars that all of them have already are taken away.
+  self.set = (entries, change) => {
+    const [[name, value]] = Object.entries(change);
+    const isSet = entries.every(entry => self.of(entry)[name] === value);
+    for (const entry of entries) put(entry, { ...self.of(entry), [name]: isSet ? NONE[name] : value });
+    store(KEY, Object.fromEntries(marks));
+    self.onchange();
+    return { ...change, [name]: isSet ? NONE[name] : value };
+  };
+
+  function put(entry, { flag, stars }) {
+    if (flag || stars) marks.set(entry.file, [flag, stars, entry.digest ?? ""]); else marks.delete(entry.file);
+  }
+
+  // The stars of a picture that `picowatch keep` moved go with it; what was decided is done.
+  self.follow = () => {
+    const moved = Pictures.all.filter(({ moved: was }) => marks.has(was) && !Pictures.byFile.has(was));
+    if (!moved.length) return;
+    for (const entry of moved) {
+      const [, stars, digest] = marks.get(entry.moved);
+      if (digest === entry.digest) put(entry, { flag: "", stars });
+      marks.delete(entry.moved);
+    }
+    store(KEY, Object.fromEntries(marks));
+  };
+
+  addEventListener("storage", event => {
+    if (event.key !== KEY) return;
+    marks = read(); // of another window
+    self.onchange();
+  });
+  return self;
+})();
+
+const Looked = (() => {
+  const KEY = `picowatch looked ${outboxFolder()}`;
+  const APART = 30 * 60 * 1000, OFTEN = 60 * 1000; // milliseconds
+  const before = isStored(KEY); // `last`: what was new then; `newest`: what was there; `at`: when
+  const self = { last: before && (Date.now() - before.at < APART ? before.last : before.newest) };
+  let told = 0, newest = 0;
+
+  self.isNew = entry => self.last !== null && entry.made_at > self.last;
+
+  // A look goes on until nobody has looked for half an hour, so that loading again changes nothing.
+  self.note = () => {
+    if (!Pictures.loaded || document.hidden) return;
+    self.last ??= Pictures.all[0]?.made_at ?? 0;
+    if (Date.now() < told + OFTEN) return;
+    const isBack = told && Date.now() - told > APART; // to a page that was out of sight
+    if (isBack) self.last = newest;
+    newest = Pictures.all[0]?.made_at ?? 0;
+    told = Date.now();
+    if (isBack) Marks.onchange();
+    kept(() => localStorage.setItem(KEY, JSON.stringify({ last: self.last, newest, at: told })));
+  };
+  return self;
+})();
+
+// Marks in words for people who see them, such as "✓ ★★★".
+function badgeOf(entry) {
+  const { flag, stars } = Marks.of(entry);
+  const parts = [Looked.isNew(entry) && "new", { keep: "✓", reject: "✕" }[flag], "★".repeat(stars)];
+  return parts.filter(Boolean).join(" ");
+}

@@ -1,0 +1,141 @@
+"""`picowatch status NAME`: what became of a recipe, a photo, a folder or everything."""
+
+import json
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from sqlite3 import Connection
+
+from picowatch.errors import CommandFailed
+from picowatch.inbox.matching import matching, no_such
+from picowatch.ledger.account import Account, account_of, ahead_of, known_paths, rows_to_estimate
+from picowatch.ledger.reading import reading
+from picowatch.outbox.status import Status, duration
+from picowatch.sources import Folders
+from picowatch.streams import harmless
+
+MOST = 20  # failures and ignored files that are shown without --all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """The place of what waits: `behind` so many images, and the seconds until it begins."""
+
+    behind: int = 0
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What is known of a name."""
+
+    name: str
+    account: Account
+    place: Waiting
+    ignored: dict[str, str]
+
+
+def named(folders: Folders, name: str, status: Status) -> Named:
+    """Return what is known of a recipe, photo, folder or glob. Raises CommandFailed."""
+    with reading(folders.outbox / ".picowatch/ledger.sqlite") as sql:
+        known = known_paths(sql)
+        recipes = matching(name, known)
+        ignored = dict(status.ignored)
+        told = {path: ignored[path] for path in matching(name, ignored)}
+        if not (recipes or told):
+            if not any((folder / name).exists() for folder in folders):
+                words = no_such(name, [*known, *ignored], "the inbox")
+                raise CommandFailed(words, "`picowatch status .` tells of everything.")
+            told = _why_not(folders, name)
+        place = _place(sql, recipes, status)
+        return Named(name=name, account=account_of(sql, recipes), place=place, ignored=told)
+
+
+def _why_not(folders: Folders, name: str) -> dict[str, str]:
+    """Return why a file that nobody has noticed is not taken."""
+    if not (folders.inbox / name).is_file():
+        return {}
+    # These read pictures, which takes longer to import than all else.
+    from picowatch.inbox.reasons import why_not
+    from picowatch.inbox.scan import scan
+
+    why = why_not(folders.outbox, scan(folders.inbox.resolve(), ()), name)
+    return {name: why or "it is not read yet"}
+
+
+def _place(sql: Connection, recipes: Collection[str], status: Status) -> Waiting:
+    behind, alike = ahead_of(sql, recipes, status.shares)
+    if not alike or status.all_seconds_left is None or status.paused:
+        return Waiting(behind=behind)
+    # These import recipes: only what waits takes so long.
+    from picowatch.daemon.clock import Rates, work_of
+    from picowatch.ledger.rows import PassRate, request_of
+
+    measured, requests = rows_to_estimate(sql, alike)
+    rates = Rates({PassRate(*key): seconds for *key, seconds in measured}, {}, ())
+    seconds = {row["id"]: rates.image(work_of(request_of(row))).seconds for row in requests}
+    each = [(seconds.get(id_, 0.0), *counts) for id_, counts in alike.items()]
+    before = sum(one * ahead for one, ahead, _ in each)
+    whole = sum(one * queued for one, _, queued in each)
+    share = before / whole if whole else 0.0
+    return Waiting(behind=behind, seconds=round(status.all_seconds_left * share, 1))
+
+
+def in_json(found: Named) -> dict[str, object]:
+    """Return the account for programs: everything, with all failures."""
+    account = asdict(found.account)
+    failures = account.pop("failures")
+    place = {"behind": found.place.behind, "seconds_until": found.place.seconds}
+    ignored = [[path, why] for path, why in found.ignored.items()]
+    whole = {"name": found.name, **account, **place, "ignored": ignored}
+    return {"account": whole, "failures": failures}
+
+
+def lines(found: Named, status: Status, *, running: bool, all_of_them: bool) -> Iterator[str]:
+    """Yield how far a recipe or folder is, then each failure and each ignored file."""
+    now = time.time()
+    if not running:
+        yield "picowatch is not running"
+    name = "everything" if found.name == "." else found.name
+    yield f"{name}: {found.account.line(now)}{_behind(found, status, running=running)}"
+    if running:
+        yield from _in_progress(found.name, status)
+    told = [failure.line(now) for failure in found.account.failures]
+    told += [f"ignored {path}: {why}" for path, why in found.ignored.items()]
+    shown = told if all_of_them else told[:MOST]
+    yield from shown
+    if len(told) > len(shown):
+        yield f"and {len(told) - len(shown)} more: --all shows them"
+
+
+def _behind(found: Named, status: Status, *, running: bool) -> str:
+    place = found.place
+    if not found.account.waiting or found.account.running:
+        return ""
+    pictures = "picture" if place.behind == 1 else "pictures"
+    words = f", behind {place.behind:,} {pictures}" if place.behind else ", first in the queue"
+    if status.paused:
+        return f"{words}, paused"
+    if not running or place.seconds is None:
+        return words
+    return f"{words}, about {duration(place.seconds)}"
+
+
+def _in_progress(name: str, status: Status) -> Iterator[str]:
+    """Yield the progress of the recipe and folders in it that are being rendered."""
+    shown = {folder.folder: folder.line() for folder in status.folders}
+    if status.recipe:
+        shown[status.name] = status.progress()
+    for progress, line in shown.items():
+        if name == "." or f"{progress}/".startswith(f"{name}/"):
+            yield line
+
+
+def print_account(
+    found: Named, running: bool, status: Status, *, as_json: bool, all_of_them: bool
+) -> None:
+    if as_json:
+        print(json.dumps({"running": running, **asdict(status), **in_json(found)}, indent=1))
+        return
+    for line in lines(found, status, running=running, all_of_them=all_of_them):
+        print(harmless(line))

@@ -1,0 +1,189 @@
+"""Follows up on a recipe: error file, contact sheets, `when_done`."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from picowatch.daemon.run import SLICE_SECONDS, Run
+from picowatch.daemon.sheets import make_due_sheets
+from picowatch.files.essential import unexpected
+from picowatch.files.names import is_picture_name
+from picowatch.files.safe_paths import OtherBytes
+from picowatch.inbox.files import FileChanged, FileUnreadable
+from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.names import is_template
+from picowatch.ledger import followups, queries
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import KnownRecipe, QueuedImage
+from picowatch.outbox.listing import Listing
+from picowatch.streams import harmless, harmless_lines
+
+log = logging.getLogger("picowatch")
+
+FAILURES_SHOWN = 20  # in one error file
+
+
+def follow_up_all(run: Run) -> bool:
+    """Follow up on what has changed, and commit that; False if time is up before."""
+    done = []
+    is_all, spent = True, 0.0  # what waits alone takes nobody's time
+    for recipe, todo in followups.todo(run.ledger):
+        began = time.monotonic()
+        if follow_up(run, recipe):
+            done.append((recipe, todo))
+            spent += time.monotonic() - began
+            if spent >= SLICE_SECONDS:
+                is_all = False
+                break
+    if done:
+        run.followed_up.update(recipe for recipe, _ in done)
+        followups.done_with(run.ledger, done)
+    return is_all
+
+
+def list_failures(run: Run) -> None:
+    with run.writing.optional("failures.jsonl"):
+        _list_lines(run.ledger, "failures", run.outbox.failures)
+
+
+def list_history(run: Run) -> None:
+    """Add what became of recipes to images.jsonl."""
+    _list_lines(run.ledger, "history", run.outbox.listing)
+
+
+def _list_lines(ledger: Ledger, table: str, listing: Listing) -> None:
+    """Add what the ledger has for a list, not twice even after a crash."""
+    while unlisted := followups.unlisted_lines(ledger, table):
+        recent = listing.recent()
+        lines = [line for text in unlisted.values() if (line := json.loads(text)) not in recent]
+        if lines:
+            listing.append(*lines)
+        followups.mark_lines_listed(ledger, table, unlisted)
+
+
+def follow_up(run: Run, recipe: str) -> bool:
+    """Follow up on a recipe; False if some of it is to be done later.
+
+    Its folder may stay unwritable for good, which holds up this recipe alone.
+    """
+    try:
+        return run.writing.alone("follow-up", recipe, partial(_finish, run, recipe))
+    except Exception as error:  # no recipe, picture or hook may end the daemon
+        words = unexpected(error)
+        log.error("%s: %s", recipe, words)
+        followups.note_problem(run.ledger, recipe, f"{recipe}: {words}")
+        run.outbox.problems.add_warning(recipe, words)
+        return True
+
+
+def _finish(run: Run, recipe: str) -> bool:
+    """Look at what is there and do what is missing, which may be repeated; False if some is left.
+
+    An invalid save's error file stays: the next valid one tries the failed images again anyway.
+    """
+    known = queries.known_recipe(run.ledger, recipe)
+    if known is None or known.outcome != "accepted":
+        make_due_sheets(run, recipe)
+        return True
+    _report_failures(run, recipe, known)
+    # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
+    are_all_done = {*queries.requested(run.ledger, recipe)} == {"done"}
+    make_due_sheets(run, recipe)
+    return not are_all_done or _take_away(run, recipe, known)
+
+
+def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:
+    if failures := queries.failures(run.ledger, recipe):
+        # Noted before the file is written and until it is removed, for a crash in between.
+        followups.note_problem(run.ledger, recipe, f"{recipe}: {failures[-1][1]}")
+        if run.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
+            run.observers.failed(recipe)
+    elif known.problem and not (
+        is_template(recipe) and queries.lacks_prompts(run.ledger, recipe, known.digest)
+    ):
+        run.outbox.problems.remove_error(recipe)
+        followups.note_problem(run.ledger, recipe, None)
+
+
+# -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted
+
+
+def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
+    """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
+
+    A dropped picture's sidecars go with it: they would be the prompt or the mask of the next
+    picture of that name.
+    """
+    inbox = run.inbox
+    found = inbox.files.size_and_time(path)
+    # A newer save waits to be accepted: even the same bytes may request new seeds.
+    is_saved_again = found is not None and found.written_since(known.size_and_time)
+    if run.when_done == "keep" or is_saved_again:
+        return True
+    if not inbox.inbox_id:
+        return False
+    files = _with_sidecars(inbox.files, path, known.digest) if found else {}
+    # All are archived before the first is removed: a full disk interrupts this.
+    kept = {file: _keep(run, file, its, path) for file, its in files.items()}
+    if kept.get(path) and _take_out(inbox.files, path, known.digest):
+        log.info("%s: done, %s", path, kept[path])
+        followups.archive(run.ledger, path)
+        for file, its in files.items():
+            if kept[file] and file != path:
+                _take_out(inbox.files, file, its)
+    return inbox.is_there()  # if not, the file may come back with the inbox
+
+
+def _with_sidecars(inbox: InboxFolder, path: str, digest: str) -> dict[str, str]:
+    """Return a recipe, or a dropped picture with its sidecars, each with its sha256.
+
+    None of them if one is changing.
+    """
+    digests = {path: digest}
+    try:
+        for sidecar in inbox.sidecars_of(path) if is_picture_name(path) else ():
+            digests[sidecar] = inbox.digest(sidecar)
+    except (FileUnreadable, FileChanged, FileNotFoundError):
+        return {}
+    return digests
+
+
+def _keep(run: Run, file: str, digest: str, recipe: str) -> str:
+    """Archive a file if set; return what happens to it, "" if it has other bytes now."""
+    if run.when_done == "delete":
+        return "deleted"
+    blocks = run.inbox.files.blocks(file, digest)
+    try:
+        return f"moved to {run.outbox.archive(file, digest, blocks, recipe)}"
+    except OtherBytes:
+        return ""
+
+
+def _take_out(inbox: InboxFolder, file: str, digest: str) -> bool:
+    """Remove a file with these bytes from the inbox, unless it is a link.
+
+    Returns whether that worked.
+    """
+    try:
+        return inbox.delete(file, digest)
+    except FileNotFoundError:
+        return False  # taken out already, perhaps before a crash
+    except OSError as error:
+        log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
+        return False
+
+
+def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
+    parts = [harmless(f"inbox/{recipe}")]
+    for image, reason in failures[:FAILURES_SHOWN]:
+        where = f"entry {image.entry_index + 1}, image {image.image_index + 1}"
+        parts.append(f"{where}, seed {image.request.seed}:\n{harmless_lines(reason)}")
+    if len(failures) > FAILURES_SHOWN:
+        parts.append(f"And {len(failures) - FAILURES_SHOWN} more.")
+    parts.append(
+        "The other images of this recipe are not affected. Save the recipe again to retry the "
+        "failed ones."
+    )
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,164 @@
+"""Commands that delete, move or copy pictures."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import filterfalse, islice
+
+from picowatch.daemon.run import SLICE_SECONDS, Run
+from picowatch.inbox.matching import no_such
+from picowatch.ledger import contact_sheets, control, queries
+from picowatch.ledger.rows import WaitingCommand
+from picowatch.outbox.commands import Answer, Command
+from picowatch.outbox.keeping import Stay, line_of_moved, put_into
+from picowatch.streams import harmless
+
+log = logging.getLogger("picowatch")
+
+NAMED = 10  # recipes or pictures in an answer
+COMMAND = {"event": "command"}  # for the log
+AT_ONCE = 500  # pictures that are deleted in one round
+# … that are kept between two looks at the clock; to find those that are moved all images are read.
+COPIED_AT_ONCE, MOVED_AT_ONCE = 50, 100
+
+
+@dataclass
+class _Keeping:
+    """What is left of a command that keeps pictures: who stays and why, and unknown names."""
+
+    left: deque[str]
+    unknown: str
+    stay: Stay = field(default_factory=dict)
+
+
+class PictureCommands:
+    """Deletes and keeps pictures; the gallery knows which there are."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._ledger = run, run.ledger
+        self._keeping: dict[str, _Keeping] = {}  # by command
+        self._ends_at = 0.0
+
+    def begin_round(self) -> None:
+        """Give pictures that are kept their time in this round."""
+        self._ends_at = time.monotonic() + SLICE_SECONDS
+
+    def delete(self, command: Command) -> Answer | None:
+        """Delete pictures and all in folders, as a user would: only a save renders them again.
+
+        Of folders, AT_ONCE are deleted in a round, so that saves do not wait for thousands. What is
+        named, and one picture of each folder, stays until the end, to be found in the gallery.
+        """
+        shown = {name: self._run.outbox.gallery.shown(name) for name in sorted({*command.files})}
+        rest = (file for found in shown.values() for file in found[:-1] if file not in shown)
+        first = [*islice(dict.fromkeys(rest), AT_ONCE)]
+        if len(first) == AT_ONCE and not self._deleted(command, first):
+            self._run.wake.set()
+            return None
+        wanted = dict.fromkeys(file for found in shown.values() for file in found)
+        unknown = self._not_shown([name for name in shown if not shown[name]], wanted)
+        kept = self._deleted(command, wanted)
+        words = f"{pictures(self._count(command, 0))} deleted."
+        return Answer(not (unknown or kept), words + unknown + _reasons(kept))
+
+    def _not_shown(self, names: Sequence[str], others: Collection[str]) -> str:
+        """Return which names no picture has, each with the nearest one, which is not of others."""
+        there = [*filterfalse(others.__contains__, self._run.outbox.gallery.files() * bool(names))]
+        words = [no_such(name, there, "the gallery") for name in names[:NAMED]]
+        more = f" And {len(names) - NAMED} more." if len(names) > NAMED else ""
+        return "".join(f" {line}" for line in words) + more
+
+    def _deleted(self, command: Command, files: Collection[str]) -> dict[str, tuple[str, str]]:
+        """Delete pictures, and note how many; return those that stay, with reasons and remedies."""
+        kept = self._run.outbox.delete([*files])
+        if gone := [file for file in files if file not in kept]:
+            log.info("%s: deleted, as requested", listed(gone), extra=COMMAND)
+        self._count(command, len(gone))
+        return kept
+
+    def keep(self, command: Command, folder: str) -> Answer | None:
+        """Move or copy pictures into a folder of the outbox, some in each round."""
+        outbox, copies = self._run.outbox, command.name == "keep copies"
+        target = outbox.names.folder_to_keep(folder)
+        if target is None:
+            words = f"Pictures cannot be kept in '{folder}'. Name another folder of the outbox."
+            return Answer(False, words)
+        keeping = self._keeping.get(command.file)
+        if keeping is None:
+            shown = {name: outbox.gallery.shown(name) for name in sorted({*command.files})}
+            wanted = dict.fromkeys(file for found in shown.values() for file in found)
+            unknown = self._not_shown([name for name in shown if not shown[name]], wanted)
+            others = [file for file in wanted if file.rpartition("/")[0] != target]
+            keeping = self._keeping[command.file] = _Keeping(deque(others), unknown)
+        while keeping.left and time.monotonic() < self._ends_at:
+            part = [*islice(keeping.left, COPIED_AT_ONCE if copies else MOVED_AT_ONCE)]
+            keeping.stay |= self._put(command, target, part, copies=copies)
+            for _ in part:
+                keeping.left.popleft()
+        if keeping.left:
+            self._run.wake.set()
+            return None
+        del self._keeping[command.file]
+        count, done = self._count(command, 0), "copied" if copies else "moved"
+        words = f"{pictures(count)} {done} to {target}.{keeping.unknown}{_reasons(keeping.stay)}"
+        return Answer(not (keeping.unknown or keeping.stay), words)
+
+    def _put(self, command: Command, folder: str, files: Sequence[str], *, copies: bool) -> Stay:
+        """Put pictures into a folder; return those that stay. The gallery learns it last."""
+        outbox = self._run.outbox
+        placed, stay = put_into(outbox, folder, files, copies=copies)
+        lines = {}
+        if not copies:
+            images = queries.done_images(self._ledger, placed)
+            for file, image in images.items():
+                known = image["entry_digest"], image["ended"]
+                # One that is not listed yet will be, at its new place.
+                if image["listed"] and (line := line_of_moved(outbox, file, placed[file], *known)):
+                    lines[placed[file]] = line
+            if lines:
+                outbox.listing.append(*lines.values())
+            with self._ledger.transaction() as sql:
+                contact_sheets.follow_moved(sql, images.values(), placed)
+            outbox.leave(placed)
+        outbox.gallery.keep(placed, lines, copies=copies)
+        if placed:
+            words = "%s: %s to %s, as requested"
+            done = "copied" if copies else "moved"
+            log.info(words, listed([*placed]), done, folder, extra=COMMAND)
+        self._count(command, len(placed))
+        return stay
+
+    def _count(self, command: Command, more: int) -> int:
+        """Note how many more pictures a command has deleted or kept; return how many so far."""
+        waiting = control.waiting_command(self._ledger, command.file) or WaitingCommand(time.time())
+        waiting = waiting._replace(cancelled=waiting.cancelled + more)
+        if more:
+            control.note_command(self._ledger, command.file, waiting)
+        return waiting.cancelled
+
+
+def pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
+
+
+def listed(files: Sequence[str]) -> str:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return harmless(f"{files[0]}{more}")
+
+
+def named(words: str, recipes: list[str]) -> str:
+    if not recipes:
+        return ""
+    more = f" and {len(recipes) - NAMED} more" if len(recipes) > NAMED else ""
+    return f" {words}: {', '.join(recipes[:NAMED])}{more}."
+
+
+def _reasons(stay: Stay) -> str:
+    """Return why pictures stay as they are, and what to do."""
+    words = ""
+    for reason in dict.fromkeys(stay.values()):
+        why, remedy = reason
+        words += f"{named(why, [file for file in stay if stay[file] == reason])} {remedy}"
+    return words

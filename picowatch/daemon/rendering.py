@@ -1,0 +1,213 @@
+"""A batch in progress: the pass that its engine is in, how fast that is, and what is left of it."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from picowatch.daemon.clock import Estimate, Part, Rates, Work, work_of
+from picowatch.engine.protocol import Progress
+from picowatch.ledger.rows import PassRate, QueuedImage
+from picowatch.recipe.passes import DRAWING
+
+# An engine is late once it was silent for so many of its steps, and so many seconds.
+LATE_STEPS, LATE_SECONDS = 5, 3.0
+TROUBLE_SECONDS = 10.0  # a late one is in trouble
+_UNREPORTED = ("encode", "decode", "write")  # parts in which engines report nothing
+
+
+class _Reported(NamedTuple):
+    """What an engine has reported: the pass, and its steps with the times of two of them.
+
+    `place` is that of the pass in the batch's work, -1 before the first one.
+    """
+
+    phase: str
+    place: int
+    step: int
+    steps: int
+    first: tuple[int, float]
+    last: float
+
+    @property
+    def seconds_a_step(self) -> float | None:
+        """The seconds from one step to the next, from the second report of the pass on."""
+        step, at = self.first
+        return (self.last - at) / (self.step - step) if self.step > step else None
+
+
+@dataclass(eq=False)
+class Rendering:
+    """A batch in progress, as its worker sees it and other threads read it.
+
+    `loads` names the checkpoint that the engine has to load first, "" if none; `device` is the
+    engine's with its precision, "" if that is not known yet. `rates` are those of passes that this
+    batch has shown.
+    """
+
+    batch: list[QueuedImage]
+    loads: str = ""
+    device: str = ""
+    now: Callable[[], float] = time.monotonic
+    silent: float = 0.0  # seconds since the engine's last sign
+    is_interrupted: bool = False
+    rates: dict[PassRate, float] = field(default_factory=dict)
+    works: list[Work] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.works = [work_of(image.request) for image in self.batch]
+        self._parts: list[tuple[Part, ...]] = [*zip(*self.works, strict=False)]
+        self.began = self.looked_at = self.now()
+        self._reported = _Reported("", -1, 0, 0, (0, self.began), self.began)
+        self._has_drawn = False
+
+    def report(self, progress: Progress) -> None:
+        """Take a report of the engine."""
+        self.silent, before, at = 0.0, self._reported, self.now()
+        kind, done, total = progress.kind, progress.done, progress.total
+        self._has_drawn |= kind in DRAWING and done > 0
+        if kind != before.phase or done < before.step:
+            place = self._place(kind, before)
+            self._reported = _Reported(kind, place, done, total, (done, at), at)
+        else:
+            last = at if done > before.step else before.last
+            self._reported = before._replace(step=done, steps=total, last=last)
+            self._show(self._reported)
+
+    def _place(self, kind: str, before: _Reported) -> int:
+        """Return the place of a pass that begins. A pass that was not done is tried again."""
+        if kind == before.phase and before.step < before.steps:
+            return before.place
+        kinds = [parts[0].kind for parts in self._parts]
+        later = [at for at, its in enumerate(kinds) if its == kind and at > before.place]
+        return next(iter(later), kinds.index(kind) if kind in kinds else before.place)
+
+    def _show(self, reported: _Reported) -> None:
+        """Keep the rate of the pass."""
+        parts = self._parts[reported.place] if reported.place >= 0 else ()
+        units = sum(part.units for part in parts)
+        each = reported.seconds_a_step
+        if each is not None and units and parts[0].kind == reported.phase:
+            keys = (PassRate(self.device, *part[:3]) for part in parts)
+            self.rates = self.rates | dict.fromkeys(keys, each * reported.steps / units)
+
+    @property
+    def phase(self) -> str:
+        """The pass in progress, "" before the first one."""
+        return self._reported.phase
+
+    @property
+    def step(self) -> int:
+        """How many steps of the pass in progress are done."""
+        return self._reported.step
+
+    @property
+    def steps(self) -> int:
+        return self._reported.steps
+
+    @property
+    def loading(self) -> str:
+        """The checkpoint that is loaded, "" once something was drawn."""
+        return "" if self._has_drawn else self.loads
+
+    @property
+    def _is_late(self) -> bool:
+        each = self._reported.seconds_a_step
+        return each is not None and self.silent > max(LATE_SECONDS, LATE_STEPS * each)
+
+    @property
+    def steps_per_second(self) -> float:
+        """The speed of the pass in progress; 0 while its engine is late."""
+        each = self._reported.seconds_a_step
+        return 0.0 if self._is_late or not each else round(1 / each, 2)
+
+    @property
+    def trouble(self) -> str:
+        """Such as "no step for 45 s", "" while the engine works."""
+        is_stuck = self._is_late and self.silent > TROUBLE_SECONDS and self.step < self.steps
+        return f"no step for {self.silent:.0f} s" if is_stuck else ""
+
+    def left(self, rates: Rates) -> Estimate:
+        """Return the seconds of drawing and all else until the batch is done.
+
+        Time passes between two reports, but never more than the next report should take.
+        """
+        report = self._reported
+        rest = [*self._rest(rates, report.place)]
+        each, steps_left = report.seconds_a_step, max(0, report.steps - report.step)
+        if each is not None:
+            rest[0] = Estimate(each * steps_left)
+            step = each if steps_left else 0.0
+        else:
+            share = steps_left / max(1, report.steps) if report.phase else 0.0
+            step = rest[0].seconds / max(1, report.steps)
+            rest[0] = rest[0]._replace(seconds=rest[0].seconds * share)
+        unreported = step if steps_left else self._unreported(rest[1:], report.place)
+        seconds = sum(part.seconds for part in rest)
+        passed = 0.0 if self.loading else min(self.now() - report.last, unreported)
+        return Estimate(seconds - passed, all(part.is_measured for part in rest))
+
+    def loading_left(self, rates: Rates) -> float:
+        """Return the seconds until the checkpoint is loaded."""
+        if not self.loading:
+            return 0.0
+        seconds = rates.loading([self.batch[0].request.checkpoint_hash])
+        return max(0.0, seconds - (self.now() - self.began))
+
+    def _rest(self, rates: Rates, place: int) -> Iterator[Estimate]:
+        """Yield the whole of the pass in progress, and of each part after it."""
+        if place < 0:
+            yield Estimate(0.0)
+        for parts in self._parts[max(0, place) :]:
+            found = [rates.part(part, self.device) for part in parts]
+            is_measured = all(part.is_measured for part in found)
+            yield Estimate(sum(part.seconds for part in found), is_measured)
+
+    def _unreported(self, rest: list[Estimate], place: int) -> float:
+        """Return the seconds of the parts until the next pass that is reported."""
+        seconds = 0.0
+        for part, parts in zip(rest, self._parts[place + 1 :], strict=True):
+            if parts[0].kind not in _UNREPORTED:
+                break
+            seconds += part.seconds
+        return seconds
+
+
+def is_copy(work: Work) -> bool:
+    """Return whether no model has a part in some work."""
+    return bool(work) and all(part.kind in ("resize", "write") for part in work)
+
+
+class Left(NamedTuple):
+    """The seconds until images are rendered, None if nothing was ever measured.
+
+    `about`: some of their passes are of a kind that was not measured.
+    """
+
+    seconds: float | None = None
+    about: bool = False
+
+
+def time_left(
+    works: Mapping[Work, int],
+    batches: Sequence[Rendering],
+    rates: Rates,
+    engines: int,
+    loaded: Collection[str],
+) -> Left:
+    """Return what so many queued images of each work, and these batches in progress, take.
+
+    The `engines` at work share them. Each checkpoint that is not `loaded` is loaded once.
+    """
+    if not works and not batches:
+        return Left()
+    queued = rates.images(works)
+    checkpoints = {part.model for work in works for part in work if part.kind == "encode"}
+    in_use = {now.batch[0].request.checkpoint_hash for now in batches}
+    loads = rates.loading(checkpoints.difference(loaded, in_use))
+    in_progress = [now.left(rates) for now in batches]
+    pairs = zip(in_progress, batches, strict=True)
+    each = [left.seconds + now.loading_left(rates) for left, now in pairs]
+    shared = (queued.seconds + loads + sum(each)) / max(1, engines)
+    about = not all(left.is_measured for left in (queued, *in_progress))
+    return Left(None if rates.is_empty else round(max(1.0, shared, *each), 1), about)

@@ -1,0 +1,290 @@
+"""The daemon's round, which is the whole story: a save becomes pictures.
+
+Everything still to be done is a row of the ledger, and every step can safely run again. So a start,
+the recovery from a crash and an ordinary round run the same code. Meanwhile a worker thread per
+engine claims a batch, renders it and hands it over to be published (daemon/worker.py).
+"""
+
+import logging
+import threading
+import time
+from typing import NoReturn
+
+from picowatch import __version__
+from picowatch.daemon.accept import Accepting
+from picowatch.daemon.commands import Control
+from picowatch.daemon.followups import follow_up_all, list_failures, list_history
+from picowatch.daemon.pool import WorkerPool
+from picowatch.daemon.reader import WAKE_SECONDS
+from picowatch.daemon.run import Run, RunResult
+from picowatch.daemon.status import Reporting
+from picowatch.daemon.summary import Summaries
+from picowatch.daemon.totals import Totals
+from picowatch.files.atomic import FolderAway
+from picowatch.files.essential import Ended
+from picowatch.inbox.named_pictures import remove_copies_but
+from picowatch.ledger import control, followups, queries, queue
+from picowatch.ledger.rows import PutBack, QueuedImage
+from picowatch.outbox.commands import tidy_up
+from picowatch.outbox.problems import SETTINGS_ERROR
+from picowatch.outbox.status import images_wait
+from picowatch.service import notify
+from picowatch.streams import harmless_lines
+
+log = logging.getLogger("picowatch")
+
+IDLE_SECONDS = 1.0  # between rounds
+WORKING_SECONDS = 0.25  # … while something is rendered
+LONGEST_FIRST_LOOK = 5.0  # that queued images are held back at the start
+TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
+MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
+CLOSING = "The settings stay as they were. Fix the file and save it again."
+TAKES_AWAY = (
+    "when_done: %s removes finished recipes from the inbox. No other picowatch may watch it: it "
+    "would take them for deleted"
+)
+
+
+class Daemon:
+    """Takes saves from the inbox to the engines until `stop` is set.
+
+    Set `wake` after `stop` to end the wait between two rounds.
+    """
+
+    def __init__(self, run: Run, pool: WorkerPool, accepting: Accepting) -> None:
+        self._shared, self.mode = run, run.mode
+        self.ledger, self.outbox, self.inbox = run.ledger, run.outbox, run.inbox
+        self.writing, self.result = run.writing, run.result
+        self.lock, self.settings_watch = run.lock, run.watch
+        self.stop, self.wake = run.stop, run.wake
+        make = run.outbox.gallery.make_missing_thumbnails
+        self.thumbnails = threading.Thread(target=make, args=(run.stop.wait,), daemon=True)
+        self.pool, self.accepting = pool, accepting
+        self.control = Control(run, pool)
+        self.reporting = Reporting(run, pool, self.control)
+        self.summaries, self.totals = Summaries(run), Totals(run)
+        self._is_ready, self._begins_at = False, 0.0
+        self._tidy_at = 0.0
+        self._more = False  # whether there is more to do
+        self._left: object = None  # when a single run looked last
+        self._waits_since = float("inf")  # a single run, for nothing but a disk or a file
+
+    def run(self) -> RunResult:
+        """Run until `stop` is set, or as the mode says.
+
+        If the result says `restart`, another daemon can be started at once.
+        """
+        words, root = "picowatch %s is watching %s", self.inbox.files.root
+        log.info(words, __version__, root, extra={"event": "started"})
+        if (when_done := self._shared.when_done) != "keep" and not self.mode.once:
+            log.warning(TAKES_AWAY, when_done)
+        try:
+            with self._shared.ended_by_errors(unexpected=False):
+                self._run_rounds()
+        finally:
+            self._shut_down()
+        if not self.result.restart:
+            log.info("picowatch ended", extra={"event": "ended"})
+        return self.result
+
+    def _run_rounds(self) -> None:
+        once, is_idle = self.mode.once, False
+        while not (self.stop.is_set() or self.result.reason):
+            was_idle, more = is_idle, self._try_round()
+            # The next round reports to `make` what ended in the middle of this one.
+            is_idle = once and not more and self._has_nothing_left()
+            if once and (self.mode.until() or (is_idle and was_idle)):
+                break
+            if not (more or is_idle) and once and self._waits_too_long():
+                break
+            if not (more or is_idle):
+                self.accepting.reader.read_for(self._rest())
+            elif self.accepting.reader.has_more():
+                self.accepting.reader.read_for(WAKE_SECONDS)
+            self.wake.clear()
+
+    def _try_round(self) -> bool:
+        """Run a round; a full or missing disk ends it, and a later round tries again.
+
+        New settings may name another disk: then a batch that cannot be published is not waited for.
+        """
+        self._more = False
+        self.settings_watch.look()
+        if self.settings_watch.new and self.writing.trouble:
+            self._start_over(f"{self.settings_watch.name} was saved")
+        self.writing.ends_round(self._round)
+        self.reporting.report()
+        return self._more
+
+    def _round(self) -> None:
+        now = time.monotonic()
+        self._check_outbox()
+        if not self._is_ready:
+            self._recover()
+            self._is_ready, self._begins_at = True, now + LONGEST_FIRST_LOOK
+            self.thumbnails.start()
+            notify("READY=1")
+        self.writing.alone("settings", SETTINGS_ERROR, self._show_settings_problem)
+        if self.pool.finish_batches(self.settings_watch.new is not None):
+            self._start_over(f"{self.settings_watch.name} was saved")
+        if self.inbox.is_there():
+            self.inbox.look(now)
+            self._shared.observers.ignored(self.inbox.skipped)
+        with self.pool.claiming:  # a command may cancel what is accepted here
+            if self.inbox.inbox_id:
+                self._more = self.accepting.take(now)
+            if self.control.run_all():
+                self.reporting.hurry()
+        self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
+        self._more |= not follow_up_all(self._shared)
+        list_failures(self._shared)
+        self.outbox.gallery.catch_up(self.stop.is_set)
+        self.outbox.gallery.look()
+        self.pool.publisher.list_published()
+        list_history(self._shared)
+        self.summaries.look(self.reporting.busy)
+        self.totals.look()
+        self._tidy_up(now)
+
+    def _show_settings_problem(self) -> None:
+        problem = self.settings_watch.problem
+        text = problem and harmless_lines(f"{problem}\n\n{CLOSING}\n")
+        if self.outbox.problems.show_settings_error(text) and problem:
+            log.error("%s The settings stay as they were.", self.settings_watch.line)
+
+    def _start_over(self, why: str) -> NoReturn:
+        self.result.cannot_go_on(why, restart=True)
+        raise Ended
+
+    def _check_outbox(self) -> None:
+        """Raise FolderAway if the outbox is away; end the run if it or the ledger was replaced."""
+        if not self.lock.is_in_place():
+            if not self.lock.is_replaced():
+                raise FolderAway(self.outbox.root)
+            self._start_over(
+                f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
+            )
+        if not self.ledger.is_in_place():
+            self._start_over("the ledger was deleted or replaced")
+
+    def _update_pool(self, more: bool) -> None:
+        if more:
+            self.pool.wake()
+        # Before, saves and deletions since the last run may make queued images obsolete.
+        if not (more or len(self.inbox.waiting) or self._shared.hashes.is_busy()):
+            self._begins_at = 0.0
+        if time.monotonic() >= self._begins_at:
+            self.pool.update()
+
+    def _tidy_up(self, now: float) -> None:
+        """Delete what nobody needs any more: copies of start images, old saves."""
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
+            tidy_up(self.outbox.root)
+            remove_copies_but(self.outbox.root, queue.start_images_needed(self.ledger))
+            followups.prune(self.ledger, time.time())
+
+    # -- start and end
+
+    def _recover(self) -> None:
+        known = queries.known_recipes(self.ledger)
+        wrong = [recipe for recipe, row in known.items() if row.problem]
+        self.outbox.repair(known.keys() | queries.recipes_that_are(self.ledger, "archived"), wrong)
+        self.outbox.gallery.catch_up(self.stop.is_set)
+        for image in queue.running(self.ledger):
+            self._decide(image)
+        if control.is_paused(self.ledger):
+            log.info("paused: nothing is rendered until `picowatch resume`")
+
+    def _decide(self, image: QueuedImage) -> None:
+        """Finish, fail or requeue an image that was in progress when the last daemon ended."""
+        if self.outbox.holds(image.file, image.digest):
+            self.outbox.complete(image.file)
+            queue.finish(self.ledger, [image], ())
+        elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
+            reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
+            queue.fail(self.ledger, image, reason)
+            extra = {"event": "failed", "recipe": image.recipe}
+            words = "%s: seed %s set aside: %s"
+            log.error(words, image.recipe, image.request.seed, reason, extra=extra)
+        else:
+            queue.put_back(self.ledger, image, PutBack.DAEMON_DIED)
+            words = "%s: seed %s queued again: picowatch was killed while rendering it"
+            log.warning(words, image.recipe, image.request.seed)
+
+    def _has_nothing_left(self) -> bool:
+        """Return whether nothing is left to do except what a pause keeps queued."""
+        ledger = self.ledger
+        if self.writing.trouble or self._shared.hashes.is_busy() or any(self._left_but_images()):
+            return False
+        queued = queries.queued(ledger, self.mode.only)
+        self.result.kept_waiting = queued if control.is_paused(ledger) else 0
+        return queued == self.result.kept_waiting and not queries.counts(ledger)["running"]
+
+    def _left_but_images(self) -> tuple[object, ...]:
+        """Return which changes, recipes, pictures and lines of the list are left."""
+        ledger = self.ledger
+        unlisted = [image.id for image in followups.unlisted(ledger)]
+        lines = followups.unlisted_lines(ledger, "history")
+        return len(self.inbox.waiting), followups.todo(ledger), unlisted, lines
+
+    def _waits_too_long(self) -> bool:
+        """Whether a single run has done nothing but wait for long; if so, note for what."""
+        now = time.monotonic()
+        self._waits_since = float("inf") if self._works() else min(self._waits_since, now)
+        is_too_long = now - self._waits_since > (self.writing.limit or 0.0)
+        if is_too_long:
+            self.result.cannot_go_on(self._waited_for())
+        return is_too_long
+
+    def _works(self) -> bool:
+        """Whether anything is done, or will be without waiting for a disk or a file."""
+        if self._more or self._shared.hashes.is_busy() or self.pool.is_busy():
+            return True
+        # A batch may end between two looks: others take turns with what waits for the inbox.
+        left = *self._left_but_images(), queries.counts(self.ledger)["done"]
+        if not self.writing.trouble and self._left != left:
+            self._left = left
+            return True
+        if self.accepting.reader.is_busy():
+            return True
+        if self.inbox.inbox_id and len(self.inbox.waiting) and not self.inbox.pending():
+            return True  # the next scan says whether files are gone
+        if not self.inbox.inbox_id or self.writing.trouble or control.is_paused(self.ledger):
+            return False
+        return bool(queries.queued(self.ledger, self.mode.only))
+
+    def _waited_for(self) -> str:
+        if self.writing.trouble:
+            return f"cannot write: {self.writing.trouble}"
+        if not self.inbox.inbox_id:
+            inbox = self.inbox.files.root
+            return f"the inbox {inbox} is not there, or another folder is in its place"
+        if self.writing.waiting:
+            return ", ".join(self.writing.waiting)
+        return f"{', '.join(self.inbox.pending()[:1])} in the inbox is still being written"
+
+    def _rest(self) -> float:
+        rest = WORKING_SECONDS if self.pool.renderings() else IDLE_SECONDS
+        if self.writing.trouble or not self.inbox.inbox_id:
+            return rest
+        return min(rest, max(self.inbox.ready_in(time.monotonic()), 0.01))
+
+    def _shut_down(self) -> None:
+        if not self.result.restart:  # having been told, systemd kills what does not end soon
+            notify("STOPPING=1")
+        self.stop.set()  # ends every wait for a disk
+        self.pool.stop()
+        if self.thumbnails.is_alive():
+            self.thumbnails.join()
+        self.accepting.reader.close()
+        self.inbox.close()
+        self.reporting.report_end()
+        self.totals.look_last()
+        if self.result.restart:
+            log.warning("%s; picowatch starts over", self.result.reason)
+        elif self.result.reason:
+            log.error("picowatch exits: %s", self.result.reason)
+        if self.result.kept_waiting:
+            waiting = images_wait(self.result.kept_waiting)
+            log.warning("paused: %s until `picowatch resume`", waiting)

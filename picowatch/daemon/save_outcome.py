@@ -1,0 +1,254 @@
+"""What a save asks for, or why it is refused: everything but the ledger's part.
+
+Readers find it out in their threads, as models and pictures have to be looked at for it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import cast
+
+from picowatch.catalog import Kind
+from picowatch.daemon.events import explained
+from picowatch.daemon.model_hashes import ModelHashes, NotHashed
+from picowatch.daemon.sheets import sheet_of
+from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
+from picowatch.files.names import first_folder
+from picowatch.inbox.files import FileChanged, FileUnreadable
+from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.named_pictures import NamedPictures
+from picowatch.inbox.names import is_dropped, is_reached, is_template
+from picowatch.inbox.read import Saved
+from picowatch.ledger.rows import RequestedEntry
+from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.recipe import DefaultsFile, Dropped, Recipe, RecipeInvalid, read_recipes
+from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
+from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
+
+log = logging.getLogger("picowatch")
+
+_NO_TEMPLATE = (
+    "Pictures beside this file are not requests, because its name lacks an underscore. Rename it "
+    "to _pictures.yaml."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a save asks for. `copies` are the hashes of pictures that were copied for it.
+
+    A template asks for nothing itself.
+    """
+
+    entries: Sequence[RequestedEntry]
+    warnings: Sequence[str] = ()
+    copies: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a save is refused: the text of the error file, its line for the log, and its code.
+
+    `template` is that of a dropped picture, if the template is refused instead: with one error for
+    all its pictures, which wait until it is right. `lacks_prompt`: because it says nothing, nor
+    does anything beside the picture. `waits`: for something outside its bytes, which may change.
+    """
+
+    text: str
+    line: str
+    code: str
+    waits: bool = False
+    template: str = ""
+    lacks_prompt: bool = False
+
+
+SaveOutcome = Asked | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeReader:
+    """Reads what a save requests, before it is hashed and copied: for the daemon and `check`."""
+
+    inbox: InboxFolder
+    models: Inventory
+    max_images: int
+
+    def recipes(
+        self, seen: Saved, pictures: NamedPictures, use: Callable[[str], object]
+    ) -> list[Recipe]:
+        """Return a save's recipes. A template has none itself: a scan finds its pictures.
+
+        The pictures that a recipe names are given to `use`, but not those of a dropped picture.
+        Raises RecipeInvalid, FileUnreadable, PictureUnreadable or ModelRefused.
+        """
+        if is_template(seen.path):
+            self.check_template(DefaultsFile(seen.path, seen.content), seen.defaults, pictures)
+            return []
+        models, most = self.models, self.max_images
+        if seen.dropped is not None:
+            self._refuse_unusable(seen, seen.dropped, pictures)
+            return dropped_recipes(seen.dropped, models, seen.defaults, most, pictures)
+        is_meant = self.inbox.is_meant_as_template(seen.path)
+        try:
+            recipes = read_recipes(seen.path, seen.content, models, seen.defaults, most, pictures)
+            if is_meant and not any(recipe.pictures for recipe in recipes):
+                raise FileUnreadable(_NO_TEMPLATE)
+            refuse_unusable(recipes, use)
+        except RecipeInvalid:
+            if is_meant:
+                raise FileUnreadable(_NO_TEMPLATE) from None
+            raise
+        return recipes
+
+    def check_template(
+        self, template: DefaultsFile, defaults: Sequence[DefaultsFile], pictures: NamedPictures
+    ) -> None:
+        """Raise RecipeInvalid or FileUnreadable if nothing can be rendered with the template."""
+        if "/" not in template.name:
+            raise FileUnreadable(
+                "Pictures cannot be dropped into the inbox itself, where recipes are saved.",
+                f"Move {template.name} into a folder of its own.",
+            )
+        check_template(template, self.models, defaults, self.max_images, pictures)
+
+    def _refuse_unusable(self, seen: Saved, dropped: Dropped, pictures: NamedPictures) -> None:
+        """Raise PictureUnreadable if the picture or its mask cannot be used."""
+        if seen.damage:
+            raise PictureUnreadable(seen.damage)
+        if why_no_path(seen.path):
+            raise PictureUnreadable(
+                "Its name is too long, or has characters that a recipe cannot contain.",
+                "Rename it.",
+            )
+        for path in filter(None, (seen.path, dropped.mask)):
+            pictures.size(path)
+        if dropped.template.name == self._made_with(pictures, seen.path):
+            raise PictureUnreadable(
+                f"It was rendered with {dropped.template.name}: each result would be rendered "
+                "again.",
+                "Drop it into another folder, or remove its metadata.",
+            )
+
+    def _made_with(self, pictures: NamedPictures, path: str) -> str | None:
+        """Return the template that a picture was rendered with, if there is one."""
+        with suppress(PictureUnreadable, KeyError):
+            recipe = read_chunk(pictures.texts(path)[PICOWATCH]).recipe
+            if is_dropped(recipe) and is_reached(recipe):
+                return self.inbox.template_above(recipe)
+        return None
+
+
+class SaveReader:
+    def __init__(
+        self,
+        inbox: InboxFolder,
+        hashes: ModelHashes,
+        pictures_of: Callable[[str], NamedPictures],
+        max_images_per_save: int,
+        max_priority: Mapping[str, int],
+    ) -> None:
+        self._inbox, self._hashes, self._pictures_of = inbox, hashes, pictures_of
+        self._max_images, self._max_priority = max_images_per_save, max_priority
+
+    def outcome(self, seen: Saved) -> SaveOutcome:
+        """Return what a save asks for, or why it is refused.
+
+        Raises NotHashed, FileChanged, or an error that may pass.
+        """
+        self._hashes.look_again()
+        try:
+            if seen.unreadable:
+                what = "picture" if is_dropped(seen.path) else "recipe"
+                words = f"This {what} cannot be read: {seen.unreadable}."
+                return _refused(seen.path, words, waits=True)
+            return self._outcome(seen)
+        except (FileChanged, NotHashed):
+            raise
+        except Exception as error:  # no single recipe may take the daemon down
+            return _refused(seen.path, error)
+
+    def _outcome(self, seen: Saved) -> SaveOutcome:
+        pictures, reader, dropped = self._pictures_of(seen.path), self._reader(), seen.dropped
+        try:
+            recipes = reader.recipes(seen, pictures, pictures.keep)
+            own = {seen.path: seen.digest} if dropped else {}
+            if dropped and dropped.mask:
+                own[dropped.mask] = pictures.digest(dropped.mask)
+            return self._asked(recipes, own, pictures, first_folder(seen.path))
+        except (RecipeInvalid, PictureUnreadable, ModelRefused) as error:
+            waits = pictures.has_refused or bool(reader.models.missed)
+            if dropped:
+                return self._refused_picture(seen, dropped, error, waits=waits)
+            return _refused(seen.path, error, waits=waits)
+
+    def _reader(self) -> RecipeReader:
+        """Return a reader with models of its own, to be told which of them a save misses."""
+        return RecipeReader(self._inbox, replace(self._hashes.inventory), self._max_images)
+
+    def _refused_picture(
+        self, seen: Saved, dropped: Dropped, error: PicowatchError, *, waits: bool
+    ) -> Refused:
+        """Refuse a picture, or its template if that is wrong whichever picture is dropped."""
+        template = dropped.template.name
+        if isinstance(error, NothingSaid | ModelRefused):
+            why, lacks_prompt = explained(template, error), isinstance(error, NothingSaid)
+            return Refused(*why, template=template, lacks_prompt=lacks_prompt)
+        found = self._inbox.size_and_time(seen.path)
+        if found is None or found.written_since(seen.size_and_time):
+            raise FileChanged from error
+        named, reader = self._pictures_of(template), self._reader()
+        try:
+            reader.check_template(dropped.template, seen.defaults, named)
+        except (RecipeInvalid, FileUnreadable) as wrong:
+            waits = named.has_refused or bool(reader.models.missed)
+            return Refused(*explained(template, wrong), waits, template)
+        if isinstance(error, PictureUnreadable):
+            return _refused(seen.path, f"This picture cannot be used: {error}", waits=waits)
+        return _refused(seen.path, error, waits=waits)
+
+    def _asked(
+        self,
+        recipes: Sequence[Recipe],
+        own: Mapping[str, str],
+        pictures: NamedPictures,
+        folder: str,
+    ) -> Asked:
+        """Return the entries; `own` are the hashes of a dropped picture and its mask.
+
+        Their priorities are at most that of the `folder` at the inbox's first level.
+
+        Raises NotHashed, ModelRefused or PictureUnreadable.
+        """
+
+        @cache  # for the seeds that are drawn in the ledger's transaction, which waits for none
+        def hash_of(kind: str, name: str) -> str:
+            if kind in ("image", "mask"):
+                return own.get(name) or pictures.keep(name)
+            return self._hashes.hash_of(cast(Kind, kind), name)
+
+        highest = max((recipe.priority for recipe in recipes), default=0)
+        most = self._max_priority.get(folder, highest)
+        entries = [
+            RequestedEntry(
+                digest=recipe.digest(hash_of),
+                priority=min(recipe.priority, most),
+                random=recipe.wants_random_seed,
+                requests=partial(recipe.image_requests, hash_of),
+                sheet=sheet_of(recipe),
+                may_differ=recipe.draws_from_files,
+            )
+            for recipe in recipes
+        ]
+        warnings = dict.fromkeys(warning for recipe in recipes for warning in recipe.warnings)
+        if highest > most:
+            where = f"the folder {folder}" if folder else "the inbox itself"
+            words = f"priority {highest} is lowered to {most}, the most in {where} (max_priority)."
+            warnings[words] = None
+        return Asked(entries, [*warnings], pictures.copies)
+
+
+def _refused(path: str, why: Exception | str, *, waits: bool = False) -> Refused:
+    return Refused(*explained(path, why), waits)

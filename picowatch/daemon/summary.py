@@ -1,0 +1,112 @@
+"""What a night brought: a block in summary.txt, a line in the log, and the hook `on_finished`.
+
+When a folder is finished, or the queue has run empty, its images that no block has told of are
+summed up. The ledger knows which these are, so a kill in the middle of the night loses none.
+"""
+
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
+from os.path import commonpath
+
+from picowatch.daemon.run import Run
+from picowatch.files.atomic import write_atomically
+from picowatch.files.safe_paths import read_regular
+from picowatch.inbox.names import folders_above
+from picowatch.inbox.settle import LACKED
+from picowatch.ledger import queries
+from picowatch.ledger.account import (
+    Account,
+    finished_files,
+    finished_folders,
+    moment,
+    tell,
+    untold,
+)
+from picowatch.outbox.names import SUMMARY
+from picowatch.streams import harmless
+
+log = logging.getLogger("picowatch")
+
+BLOCKS = 200  # in summary.txt
+FAILURES = 20  # in a block
+EVERYTHING = "everything"
+
+
+class Summaries:
+    """Tells of each folder that is finished, and of everything once the queue is empty."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._ledger = run, run.ledger
+        self._seen = -1  # the ledger's changes
+        self._busy: Collection[str] | None = None
+
+    def look(self, busy: Collection[str]) -> None:
+        """Write what is due; `busy` are the folders with images to render, and those above them."""
+        if self._seen == self._ledger.changes and busy == self._busy:
+            return
+        counts = queries.counts(self._ledger)
+        waiting = self._run.inbox.waiting.all.values()
+        is_settled = all(pending.why == LACKED for pending in waiting)
+        if is_settled and not (counts["queued"] or counts["running"]):
+            if files := finished_files(self._ledger):
+                self._tell("", _name_of(*files), told=2)
+        elif busy != self._busy:
+            self._busy = busy
+            for folder in self._left(busy):
+                if queries.is_unfinished_below(self._ledger, folder):
+                    self._busy = None  # its last picture is being published: look again
+                else:
+                    self._tell(folder, folder, told=1)
+        self._seen = self._ledger.changes
+
+    def _left(self, busy: Collection[str]) -> Collection[str]:
+        """Return the highest folders that are not busy, with images that no block has told of."""
+        found = finished_folders(self._ledger)
+        above = [[path for path in folders_above(folder) if path not in busy] for folder in found]
+        return {folders[-1]: None for folders in above if folders}
+
+    def _tell(self, folder: str, name: str, *, told: int) -> None:
+        account = untold(self._ledger, folder, told=told)
+        first, *rest = _block(name, account)
+        text = "\n".join([first, *rest])
+        with self._run.writing.optional(SUMMARY):
+            self._write(text)
+        tell(self._ledger, folder, told=told)
+        self._run.result.summary = text
+        extra = {"event": "finished", "seconds": account.seconds}
+        log.info("finished: %s", first.partition("  ")[2], extra=extra)
+        account = replace(account, failures=account.failures[:FAILURES])
+        self._run.observers.finished({"name": name, "text": text, **asdict(account)})
+
+    def _write(self, block: str) -> None:
+        """Put a block before all others, unless it is the newest already: a crash may repeat it."""
+        path, before = self._run.outbox.root / SUMMARY, ""
+        if path.is_file() and not path.is_symlink():  # all else is replaced
+            before = read_regular(path).decode("utf-8", "replace")
+        blocks = [its for its in before.strip("\n").split("\n\n") if its.strip()]
+        if blocks[:1] != [block]:
+            text = "\n\n".join([block, *blocks[: BLOCKS - 1]]) + "\n"
+            write_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def _block(name: str, account: Account) -> Iterator[str]:
+    """Yield the lines of a block."""
+    now = account.ended or max((failure.at or 0.0 for failure in account.failures), default=0.0)
+    yield harmless(f"{moment(now, float('inf'))}  {name}: {account.line(now)}")
+    for failure in account.failures[:FAILURES]:
+        yield harmless(f"  {failure.line(now)}")
+    if (more := len(account.failures) - FAILURES) > 0:
+        yield f"  and {more} more: `picowatch status --all` lists them"
+    if slowest := account.slowest:
+        yield harmless(f"  slowest {slowest.seconds:.1f} s  {slowest.file}")
+    if account.done:
+        each = account.seconds / account.done
+        yield f"  in all  {account.seconds:,.1f} s of rendering, {each:.1f} s a picture"
+
+
+def _name_of(first: str, last: str) -> str:
+    """Return the file, or the folder that has all files between these two."""
+    if first == last:
+        return first
+    return commonpath([path.rpartition("/")[0] for path in (first, last)]) or EVERYTHING

@@ -1,0 +1,165 @@
+"""A batch in progress: what its passes gave so far, how far it is, and what it took."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from time import perf_counter
+from typing import Literal, NamedTuple
+
+from PIL import Image
+
+from picowatch.engine.protocol import (
+    CompileState,
+    MemoryUse,
+    OnProgress,
+    Place,
+    Progress,
+    RenderedImage,
+    RgbPicture,
+    versions,
+)
+from picowatch.errors import EngineStopped
+from picowatch.files.pictures import Original
+from picowatch.recipe.passes import PassKind
+from picowatch.recipe.request import ImageRequest
+
+Interrupted = Callable[[], bool]
+
+
+def raise_if(interrupted: Interrupted) -> None:
+    """Raise EngineStopped if the batch is to end."""
+    if interrupted():
+        raise EngineStopped("The batch was interrupted.")
+
+
+class Drawn(NamedTuple):
+    """A picture, RGB or RGBA, and how it was drawn; see RenderedImage.
+
+    `low` are the lower bytes of colours with 16 bits, and `profile` says which colours they are:
+    see Original.
+    """
+
+    picture: Image.Image
+    control_maps: tuple[RgbPicture, ...] = ()
+    places: tuple[Place, ...] | None = None
+    chunks: int = 0
+    batch_size: int = 1
+    precision: str = "float32"
+    compiled: CompileState = False
+    rung: str = ""
+    warnings: tuple[str, ...] = ()
+    low: Image.Image | None = None
+    profile: bytes = b""
+
+    @property
+    def original(self) -> Original:
+        """The picture, with its bits and colours."""
+        return Original(self.picture, self.low, self.profile)
+
+    def as_rendered(
+        self, device: str, timings: dict[str, float], memory: MemoryUse | None
+    ) -> RenderedImage:
+        """Return the picture as the daemon gets it; alpha is empty if all of it is opaque."""
+        picture = self.picture
+        return RenderedImage(
+            width=picture.width,
+            height=picture.height,
+            pixels=(picture if picture.mode == "RGB" else picture.convert("RGB")).tobytes(),
+            alpha=picture.getchannel("A").tobytes() if picture.mode == "RGBA" else b"",
+            low=self.low.tobytes() if self.low else b"",
+            profile=self.profile,
+            device=device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            compiled=self.compiled,
+            memory_rung=self.rung,
+            chunks=self.chunks,
+            timings=timings,
+            versions=versions(),
+            warnings=self.warnings,
+            control_maps=self.control_maps,
+            places=self.places,
+            memory=memory,
+        )
+
+
+def made_of(drawn: Drawn, original: Original) -> Drawn:
+    """Return what was made of a picture."""
+    picture, low, profile = original
+    return drawn._replace(picture=picture, low=low, profile=profile)
+
+
+class Work:
+    """The requests of a batch, and the `pictures` that its passes gave, None before the first.
+
+    `timings` are seconds by phase of what is done for all images, `own` those of
+    each image.
+    """
+
+    def __init__(
+        self, requests: Sequence[ImageRequest], on_progress: OnProgress, interrupted: Interrupted
+    ) -> None:
+        self.requests = list(requests)
+        self.pictures: list[Drawn | None] = [None] * len(requests)
+        self.masks: Literal["unknown", "found", "told"] = "unknown"
+        self.timings: dict[str, float] = {}
+        self.own: list[dict[str, float]] = [{} for _ in requests]
+        self.interrupted = interrupted
+        self._on_progress = on_progress
+        self._now = Progress("draw", 0, 0)
+
+    def picture(self, at: int) -> Drawn:
+        """Return what the last pass gave of an image."""
+        found = self.pictures[at]
+        assert found
+        return found
+
+    def begin(self, kind: PassKind, total: int, done: int = 0) -> None:
+        """Begin a pass of so many steps, over all images; some may be done."""
+        if (kind, total) != (self._now.kind, self._now.total) or done < self._now.done:
+            self._now = Progress(kind, done, total)
+        self.look()
+
+    def step(self) -> None:
+        """Report that another step of the pass is done."""
+        self._now = replace(self._now, done=min(self._now.done + 1, self._now.total))
+        self._on_progress(self._now)
+
+    def look(self) -> None:
+        """Report that the engine is alive, and raise EngineStopped if the batch is to end."""
+        self._on_progress(self._now)
+        raise_if(self.interrupted)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds spent inside to a phase."""
+        with timed(self.timings, phase):
+            yield
+
+    def timings_of(self, at: int) -> dict[str, float]:
+        """Return the seconds of an image: its own, and its share of what was done for all."""
+        shared = {phase: seconds / len(self.requests) for phase, seconds in self.timings.items()}
+        return shared | self.own[at]
+
+    @contextmanager
+    def timed_as(self, phase: str) -> Iterator[None]:
+        """Add all seconds of drawing inside to one phase: batch sizes are learnt from the others.
+
+        Loading stays a phase of its own.
+        """
+        before, self.timings = self.timings, {}
+        try:
+            yield
+        finally:
+            inside, self.timings = self.timings, before
+            for name, seconds in inside.items():
+                name = name if name == "load" else phase
+                before[name] = before.get(name, 0.0) + seconds
+
+
+@contextmanager
+def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the seconds spent inside to a phase."""
+    start = perf_counter()
+    yield
+    timings[phase] = timings.get(phase, 0.0) + perf_counter() - start

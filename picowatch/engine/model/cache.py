@@ -1,0 +1,136 @@
+"""Keeps what was read from files, or computed from texts, while memory has room for it."""
+
+import gc
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from picowatch.engine.model.memory import WORKING_BYTES
+
+TEXT_BYTES = 2**28  # each text takes up to ten megabytes
+
+
+class Entry(NamedTuple):
+    """A value, and the bytes that it takes on the device and in main memory."""
+
+    value: Any
+    device: int
+    main: int
+
+
+class Cache:
+    """Values by key. What was used longest ago leaves first when something needs its memory.
+
+    `free` returns the bytes that are free on the device and in main memory, `give_back` returns
+    what was released to the device. `is_shared`: the device computes in main memory.
+    """
+
+    def __init__(
+        self,
+        free: Callable[[], tuple[int, int]],
+        give_back: Callable[[], None],
+        *,
+        is_shared: bool = False,
+    ) -> None:
+        self._free, self._give_back, self._is_shared = free, give_back, is_shared
+        self._entries: OrderedDict[Hashable, Entry] = OrderedDict()  # the last used last
+        self._pinned: set[Hashable] = set()
+
+    def get(self, key: Hashable) -> Any:
+        """Return a value, which is used now, or None."""
+        if key not in self._entries:
+            return None
+        self._entries.move_to_end(key)
+        return self._entries[key].value
+
+    def put(self, key: Hashable, value: Any, device: int = 0, main: int = 0) -> None:
+        """Keep a value of so many bytes; `make_room` comes before it is read."""
+        self._entries[key] = Entry(value, device, main)
+        self._entries.move_to_end(key)
+
+    def encoded(self, key: Hashable, encode: Callable[[], Any]) -> Any:
+        """Return what a text was encoded to, or encode it; the last TEXT_BYTES of texts stay."""
+        value = self.get(key)
+        if value is None:
+            value = encode()
+            self.put(key, value, *_bytes_of(value))
+            room = TEXT_BYTES
+            for text in reversed(self.keys("text")):
+                room -= sum(self._entries[text][1:])
+                if room < 0:
+                    del self._entries[text]
+        return value
+
+    def drop(self, key: Hashable) -> Any:
+        """Forget a value and return it, None if there is none."""
+        entry = self._entries.pop(key, None)
+        return entry and entry.value
+
+    def keys(self, kind: str) -> list[Hashable]:
+        """Return the keys that begin with this word, the last used last."""
+        return [key for key in self._entries if _kind(key) == kind]
+
+    def values(self, kind: str) -> list[Any]:
+        """Return the values whose keys begin with this word, the last used last."""
+        return [entry.value for key, entry in self._entries.items() if _kind(key) == kind]
+
+    @contextmanager
+    def pinned(self, key: Hashable) -> Iterator[None]:
+        """Keep a value meanwhile, whatever needs its memory: it is in use."""
+        self._pinned.add(key)
+        try:
+            yield
+        finally:
+            self._pinned.discard(key)
+
+    def keep_only(self, keep: Collection[Hashable]) -> bool:
+        """Forget whatever is on the device, but for these; return whether that makes much room."""
+        keep = {*keep, *self._pinned}
+        others = [key for key, entry in self._entries.items() if entry.device and key not in keep]
+        for key in others:
+            del self._entries[key]
+        if others:
+            self.give_back()
+        return any(_kind(key) != "text" for key in others)
+
+    def make_room(self, device: int = 0, main: int = 0, keep: Collection[Hashable] = ()) -> None:
+        """Forget values until so many bytes are free, or none is left but for `keep`."""
+        keep = {*keep, *self._pinned}
+        while True:
+            on_device, in_main = self._free()
+            short = on_device < device, in_main < main + WORKING_BYTES * bool(main)
+            if self._is_shared:
+                short = (any(short),) * 2
+            leaving = next(
+                (key for key in self._entries if key not in keep and self._holds(key, short)), None
+            )
+            if not any(short) or leaving is None:
+                return
+            del self._entries[leaving]
+            self.give_back()
+
+    def _holds(self, key: Hashable, short: tuple[bool, bool]) -> bool:
+        entry = self._entries[key]
+        return bool((short[0] and entry.device) or (short[1] and entry.main))
+
+    def give_back(self) -> None:
+        """Return the memory of what was forgotten to the device."""
+        gc.collect()  # modules refer to each other
+        self._give_back()
+
+
+def _bytes_of(value: Any) -> tuple[int, int]:
+    """Return the bytes of tensors in tuples, lists and mappings, on devices and in main memory."""
+    if isinstance(value, torch.Tensor):
+        return (0, value.nbytes) if value.device.type == "cpu" else (value.nbytes, 0)
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    found = [_bytes_of(part) for part in value] if isinstance(value, (list, tuple)) else []
+    return sum(device for device, _ in found), sum(main for _, main in found)
+
+
+def _kind(key: Hashable) -> Hashable:
+    return key[0] if isinstance(key, tuple) else key

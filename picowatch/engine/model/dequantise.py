@@ -1,0 +1,72 @@
+"""Multiplies quantised weights out, as ComfyUI and the files of other programs have them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from picowatch.catalog.dequantise import rotated_together
+
+# Four bits of NVIDIA's E2M1; the highest one is the sign.
+_MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_E2M1 = torch.tensor([*_MAGNITUDES, *(-one for one in _MAGNITUDES)])
+_BLOCK = 16  # numbers with a scale of their own
+
+
+def dequantised(
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    second: torch.Tensor | None = None,
+    smoothing: torch.Tensor | None = None,
+    *,
+    told: Mapping[str, Any],
+) -> torch.Tensor:
+    """Return a layer's weights in float32, given its scales and what ComfyUI tells of it."""
+    if weight.dtype == torch.uint8:
+        assert second is not None
+        wide = _nvfp4(weight, scale, second, of_comfyui=bool(told))
+        return wide if smoothing is None else wide[:, : len(smoothing)] * smoothing.float()
+    wide = weight.float() * scale.float().reshape(-1, *[1] * (weight.ndim - 1))
+    if (group := rotated_together(told)) is None:
+        return wide
+    matrix = rotation(group)
+    return (wide.reshape(len(wide), -1, len(matrix)) @ matrix).reshape(wide.shape)
+
+
+def rotation(size: int) -> torch.Tensor:
+    """Return ConvRot's matrix, which is its own inverse: a regular Hadamard matrix.
+
+    https://arxiv.org/abs/2512.03673
+    """
+    four = torch.ones(4, 4) - 2 * torch.eye(4).flip(0)
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.kron(matrix, four) / 2
+    return matrix
+
+
+def _nvfp4(
+    packed: torch.Tensor, scale: torch.Tensor, second: torch.Tensor, *, of_comfyui: bool
+) -> torch.Tensor:
+    """Return numbers of four bits times the scales of their blocks and of the layer.
+
+    The first of two numbers is in a byte's upper half with ComfyUI, whose scales are in the order
+    of cuBLAS, and in the lower half otherwise.
+    """
+    halves = [packed >> 4, packed & 15]
+    numbers = _E2M1[torch.stack(halves if of_comfyui else halves[::-1], -1).flatten(1).int()]
+    rows, columns = len(numbers), numbers.shape[1] // _BLOCK
+    scale = scale.view(torch.float8_e4m3fn).float()  # some files have them as bytes
+    if of_comfyui:
+        scale = _in_order(scale, rows, columns)
+    each = (scale * second.float()).repeat_interleave(_BLOCK, dim=1)
+    return numbers * each
+
+
+def _in_order(scale: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return scales by rows and columns from cuBLAS' tiles of 128x4, in which rows interleave.
+
+    https://docs.nvidia.com/cuda/cublas/index.html#d-block-scaling-factors-layout
+    """
+    tiles = scale.reshape(-(-rows // 128), -(-columns // 4), 32, 4, 4).permute(0, 3, 2, 1, 4)
+    return tiles.reshape(-1, -(-columns // 4) * 4)[:rows, :columns]

@@ -1,0 +1,83 @@
+"""The families of models: one row each, read by the recipe, the catalog and the engine.
+
+A module has the rows of a maker, or of makers who build on one another. To add a family that
+diffusers draws: a row, a tiny folder in tests/engine/tiny_flows.py, and a paragraph in
+docs/models.md. Pipelines without a row have one made from their signature.
+"""
+
+import re
+from collections.abc import Mapping
+
+from picowatch.families import (
+    anima,
+    flux1,
+    flux2,
+    flux3,
+    ideogram,
+    longcat,
+    ovis,
+    qwen,
+    stable_diffusion,
+    z_image,
+)
+from picowatch.families.general import general_row
+from picowatch.families.row import DEMO, KL, Family
+
+# Headers are compared with `signs` and `lora_layers`, and metadata with `lora_marks`, in this
+# order. A family comes before those whose signs it has, too: Chroma and FLUX.2 before
+# FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2.
+_ROWS = (
+    stable_diffusion.DEMO_MODEL,
+    stable_diffusion.SDXL,
+    stable_diffusion.SD1,
+    stable_diffusion.SD2,
+    stable_diffusion.SD3,
+    flux1.CHROMA,
+    flux2.FLUX2_DEV,
+    flux2.FLUX2,
+    flux3.FLUX3,
+    flux1.FLUX,
+    z_image.Z_IMAGE,
+    z_image.LUMINA2,
+    qwen.QWEN_IMAGE_21,
+    qwen.QWEN_IMAGE,
+    qwen.KREA2,
+    ovis.OVIS_IMAGE,
+    longcat.LONGCAT_IMAGE,
+    ideogram.IDEOGRAM4,
+    anima.ANIMA,
+    qwen.ERNIE_IMAGE,
+)
+_FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
+
+
+class _Families(dict[str, Family]):
+    """The rows by their keys; the key of a row that is made is its pipeline's class."""
+
+    def __missing__(self, key: str) -> Family:
+        return general_row(key)
+
+
+FAMILIES: Mapping[str, Family] = _Families({row.key: row for row in _ROWS})
+UNETS = tuple(row.key for row in _ROWS if row.kind == "unet")
+FLOWS = tuple(row.key for row in _ROWS if row.kind == "flow")
+# What the classes of VAEs but AutoencoderKL, which many have, are called and need.
+OF_VAE = {row.parts["vae"][0]: row for row in _ROWS if KL not in row.parts["vae"]}
+FAMILY_OF_WIDTH = {row.text_width: row.key for row in _ROWS if row.text_width}
+DEMO_WIDTH = FAMILIES[DEMO].text_width
+
+
+def hub_folder(family: str, variant: str) -> str:
+    """Return the name of a folder to download."""
+    row = FAMILIES[family]
+    return row.variant(variant).hub or row.hub
+
+
+def from_text(class_name: str) -> str:
+    """Return the pipeline that draws from text with the parts of this one."""
+    return _FROM_PICTURES.sub("", class_name)
+
+
+def row_of_pipeline(class_name: str) -> Family | None:
+    """Return the family whose folders say this class; the UNets' share theirs."""
+    return next((row for row in _ROWS if from_text(class_name) in row.folders), None)

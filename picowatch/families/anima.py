@@ -1,0 +1,83 @@
+"""Anima, by CircleStone Labs and Comfy Org: NVIDIA's Cosmos Predict2 for drawings."""
+
+from picowatch.families.lora_blocks import OUTSIDE, Blocks, each, same
+from picowatch.families.row import (
+    KL_QWEN,
+    LACKS,
+    NO_CACHE,
+    QWEN_DECODING,
+    QWEN_VAE,
+    QWEN_WORDS,
+    T5_WORDS,
+    TO_Q,
+    Family,
+    Pipelines,
+    Reading,
+    flow_variant,
+    parts_of,
+    without,
+)
+
+_BLOCKS: Blocks = {
+    ("blocks", "transformer_blocks"): each(
+        "self_attn_q_proj=attn1_to_q self_attn_k_proj=attn1_to_k self_attn_v_proj=attn1_to_v"
+    )
+    | each("cross_attn_q_proj=attn2_to_q cross_attn_k_proj=attn2_to_k")
+    | each("cross_attn_v_proj=attn2_to_v cross_attn_output_proj=attn2_to_out_0")
+    | each("self_attn_output_proj=attn1_to_out_0 mlp_layer1=ff_net_0_proj mlp_layer2=ff_net_2")
+    | {
+        f"adaln_modulation_{part}_{n}": f"norm{norm}_linear_{n}"
+        for norm, part in ((1, "self_attn"), (2, "cross_attn"), (3, "mlp"))
+        for n in (1, 2)
+    },
+    ("llm_adapter_blocks", "text_conditioner_blocks"): same(
+        *(f"{kind}_attn_{one}_proj" for kind in ("self", "cross") for one in "qkvo"),
+        *("mlp_0", "mlp_2"),
+    ),
+    OUTSIDE: each("x_embedder_proj_1=patch_embed_proj final_layer_linear=proj_out")
+    | each("final_layer_adaln_modulation_1=norm_out_linear_1")
+    | each("final_layer_adaln_modulation_2=norm_out_linear_2")
+    | each("llm_adapter_out_proj=text_conditioner_out_proj")
+    | {f"t_embedder_1_linear_{n}": f"time_embed_t_embedder_linear_{n}" for n in (1, 2)},
+}
+
+# Qwen3 reads the prompt. `text_conditioner` maps what it makes of it, by the ids of T5's
+# vocabulary, to the texts that Cosmos was trained with.
+ANIMA = Family(
+    key="anima",
+    name="Anima",
+    pipelines=Pipelines(text="AnimaModularPipeline", image="AnimaModularPipeline"),
+    guidance="guider",
+    lacks=without(LACKS, "cfg_rescale", "cfg_start", "cfg_end")
+    | NO_CACHE
+    | {"mask": "its pipeline has none"},
+    variants={
+        # All look alike. Its card has 30 to 50 steps and 4 to 5.
+        "Turbo": flow_variant(10, guided=False, like="", word="turbo"),
+        "Aesthetic": flow_variant(50, 4, like="", word="aesthetic"),
+        "": flow_variant(50, 4),
+    },
+    hub="circlestone-labs/Anima-Base-v1.0-Diffusers",
+    preview="wan",
+    # T5's ids count as much as what Qwen3 makes of the prompt, and are more.
+    texts=Reading(encode="blocks", reads={"t5_tokenizer": 512}),
+    decoding=QWEN_DECODING,
+    parts={
+        **parts_of("CosmosTransformer3DModel", KL_QWEN, ("Qwen3Model", QWEN_WORDS)),
+        "t5_tokenizer": T5_WORDS,
+        "text_conditioner": ("AnimaTextConditioner",),
+    },
+    signs=("llm_adapter.",),
+    encoders={"text_encoder": "Qwen3 0.6B"},
+    vaes=(QWEN_VAE,),
+    vae_assets="anima",
+    vae_file="Qwen-Image's VAE (qwen_image_vae.safetensors)",
+    alike=True,
+    lora_blocks=_BLOCKS,
+    lora_layers=(
+        (r"(llm_adapter|text_conditioner)_blocks_", ()),
+        (r"blocks_\d+_((self|cross)_attn_(q|k|v|output)_proj|adaln_modulation)_", ()),
+        (TO_Q, (2048,)),
+    ),
+    lora_marks=("anima",),
+)

@@ -1,0 +1,158 @@
+"""FLUX.1, and Chroma, which was made from it."""
+
+from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, QKV, Blocks, each, same
+from picowatch.families.row import (
+    ALONE,
+    CLIP,
+    DOWN,
+    FLOW_LACKS,
+    FLUX_VAE,
+    FLUX_VAE_FILE,
+    KL,
+    LACKS,
+    NO_GUIDANCE,
+    NOISE,
+    ONLY_EDITS,
+    SIXTEEN,
+    T5,
+    Family,
+    Pipelines,
+    Reading,
+    References,
+    Sign,
+    all_three,
+    flow_variant,
+    parts_of,
+)
+
+_FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
+_FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
+
+_DOUBLE_MLP = each("img_mlp_0=ff_net_0_proj img_mlp_2=ff_net_2") | each(
+    "txt_mlp_0=ff_context_net_0_proj txt_mlp_2=ff_context_net_2"
+)
+_SINGLE = {
+    "linear1": f"{QKV} proj_mlp",
+    "processor_qkv": QKV,
+    **each("linear2=proj_out processor_proj=proj_out"),
+}
+_FLUX_BLOCKS: Blocks = {
+    ("double_blocks", "transformer_blocks"): DOUBLE
+    | _DOUBLE_MLP
+    | each("img_mod_lin=norm1_linear txt_mod_lin=norm1_context_linear"),
+    ("single_blocks", "single_transformer_blocks"): _SINGLE | each("modulation_lin=norm_linear"),
+    OUTSIDE: AROUND_BLOCKS
+    | each("final_layer_adaLN_modulation_1=norm_out_linear")
+    | {
+        f"{theirs}_in_{layer}_layer": f"time_text_embed_{ours}_embedder_linear_{number}"
+        for theirs, ours in (("time", "timestep"), ("guidance", "guidance"), ("vector", "text"))
+        for number, layer in ((1, "in"), (2, "out"))
+    },
+}
+# One network computes what FLUX.1's modulations do.
+_CHROMA_BLOCKS: Blocks = {
+    ("double_blocks", "transformer_blocks"): DOUBLE | _DOUBLE_MLP,
+    ("single_blocks", "single_transformer_blocks"): _SINGLE,
+    ("distilled_guidance_layer_layers", "distilled_guidance_layer_layers"): each(
+        "in_layer=linear_1 out_layer=linear_2"
+    ),
+    OUTSIDE: AROUND_BLOCKS
+    | same("distilled_guidance_layer_in_proj", "distilled_guidance_layer_out_proj"),
+}
+
+
+# https://huggingface.co/lodestones/Chroma: FLUX.1 schnell with T5 alone, and guidance.
+CHROMA = Family(
+    key="chroma",
+    name="Chroma",
+    pipelines=all_three("Chroma"),
+    lacks=LACKS,
+    variants={"": flow_variant(40, 3, sign=Sign(lacks=("nerf_",)))},
+    hub="lodestones/Chroma1-HD",
+    preview="flux",
+    texts=Reading(options=ALONE, results=("prompt_embeds", "", "prompt_attention_mask")),
+    parts=parts_of("ChromaTransformer2DModel", KL, T5),
+    signs=("distilled_guidance_layer.",),
+    encoders={"text_encoder": "T5 XXL"},
+    vaes=(SIXTEEN, FLUX_VAE),
+    lora_blocks=_CHROMA_BLOCKS,
+    lora_layers=((r"distilled_guidance_layer_", ()),),
+    lora_marks=("chroma",),
+)
+
+# CLIP's pooled text and T5 read the prompt; dev was trained with guidance as an input.
+FLUX = Family(
+    key="flux",
+    name="FLUX.1",
+    pipelines=all_three("Flux"),
+    guidance="guidance_and_true_cfg_scale",
+    lacks=FLOW_LACKS,
+    variants={
+        # Recognised by the width of the image's latents; Krea and Kontext look like dev.
+        "dev": flow_variant(
+            28,
+            guidance=3.5,
+            hub="black-forest-labs/FLUX.1-dev",
+            sign=Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64),
+            config={"transformer/guidance_embeds": True},
+        ),
+        "Krea": flow_variant(28, guidance=4.5, like="dev", word="krea"),
+        "schnell": flow_variant(
+            4,
+            guided=False,
+            lacks=NO_GUIDANCE,
+            tokens=256,  # half as many as dev (its model card)
+            sign=Sign(
+                has=("vector_in.", "time_text_embed.text_embedder."),
+                lacks=_FLUX_GUIDANCE,
+                of=_FLUX_LATENTS,
+                width=64,
+            ),
+        ),
+        "Fill": flow_variant(
+            50,
+            guidance=30,
+            lacks={"cfg_scale": "Fill follows the prompt by guidance alone"},
+            fills=True,
+            starts=NOISE,
+            hub="black-forest-labs/FLUX.1-Fill-dev",
+            pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
+            guidance_as="guidance",
+            sign=Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384),
+        ),
+        "Kontext": flow_variant(
+            28,
+            guidance=2.5,
+            lacks=ONLY_EDITS,
+            references=References(most=1, required=True),
+            configs="dev",
+            hub="black-forest-labs/FLUX.1-Kontext-dev",
+            pipelines=Pipelines(text="FluxKontextPipeline", edit="FluxKontextPipeline"),
+            like="dev",
+            word="kontext",
+            config={},
+        ),
+    },
+    hub="black-forest-labs/FLUX.1-schnell",
+    preview="flux",
+    # CLIP gives only the pooled output, from the first 77 tokens.
+    texts=Reading(
+        options={"max_sequence_length": 512},
+        results=("prompt_embeds", "pooled_prompt_embeds"),
+        reads={"tokenizer_2": 512},
+    ),
+    parts=parts_of("FluxTransformer2DModel", KL, CLIP, T5),
+    signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
+    encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
+    vaes=(SIXTEEN, FLUX_VAE),
+    vae_assets="flux",
+    vae_file=FLUX_VAE_FILE,
+    alike=True,
+    # Qwen-Image's attention has the names and widths of the double blocks.
+    lora_blocks=_FLUX_BLOCKS,
+    lora_layers=(
+        (r"(double|single)_blocks_|single_transformer_blocks_", ()),
+        (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{DOWN}", (3072,)),
+    ),
+    lora_marks=("flux",),
+)

@@ -1,0 +1,101 @@
+"""FLUX.3 klein and its base."""
+
+from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks, each
+from picowatch.families.row import (
+    FLUX2_VAE,
+    KL_FLUX2,
+    LACKS,
+    LOOKS_AT_TEN,
+    NO_CACHE,
+    ONLY_EDITS,
+    QWEN_WORDS,
+    Family,
+    Pipelines,
+    Reading,
+    Sign,
+    flow_variant,
+    parts_of,
+    without,
+)
+
+_GUIDANCE = "cfg_rescale", "cfg_start", "cfg_end"
+# Others of the name draw videos, which these do not.
+_VIDEO = ("early_stream_modulations.video.",)
+_DISTILLED = "Flux3DistilledModularPipeline"
+
+_LAYERS = each("q_proj=attn_to_q k_proj=attn_to_k v_proj=attn_to_v attn_out=attn_to_out_0")
+_LAYERS |= each("mlp_in=ff_linear_in mlp_out=ff_linear_out")
+_BLOCKS: Blocks = {
+    **{
+        blocks: _LAYERS | {"qkv": QKV}
+        for blocks in (
+            ("content_mode_blocks_image", "mode_blocks_image"),
+            ("content_mode_blocks_image_cond", "mode_blocks_image_cond"),
+            ("txt_mode_blocks", "txt_mode_blocks"),
+            ("single_blocks", "single_transformer_blocks"),
+        )
+    },
+    OUTSIDE: each("emb_in_image=x_embedders_image emb_in_image_cond=x_embedders_image_cond")
+    | each("txt_in=context_embedder final_layer_image_linear=proj_out")
+    | each("final_layer_image_adaLN_modulation_1=norm_out_linear")
+    | each("time_in_in_layer=timestep_embedder_linear_1")
+    | each("time_in_out_layer=timestep_embedder_linear_2")
+    | each("ref_time_in_in_layer=target_timestep_embedder_linear_1")
+    | each("ref_time_in_out_layer=target_timestep_embedder_linear_2")
+    | {
+        f"{stream}_stream_modulations_{mode}_lin": f"{stream}_stream_modulations_{mode}_linear"
+        for stream in ("early", "single")
+        for mode in ("image", "image_cond", "txt")
+    },
+}
+
+# Qwen3-VL reads the prompt, and the transformer takes eight of its layers and the references.
+FLUX3 = Family(
+    key="flux3",
+    name="FLUX.3",
+    pipelines=Pipelines(text="Flux3ModularPipeline", edit="Flux3ModularPipeline"),
+    guidance="guider",
+    lacks=without(LACKS, *_GUIDANCE) | ONLY_EDITS | NO_CACHE,
+    variants={
+        # It was distilled to jump from one noise level to the next.
+        "klein": flow_variant(
+            16,
+            guided=False,
+            lacks=dict.fromkeys(("cfg_scale", *_GUIDANCE), "it draws without guidance"),
+            references=LOOKS_AT_TEN,
+            samplers=("Euler",),
+            pipelines=Pipelines(text=_DISTILLED, edit=_DISTILLED),
+            hub="black-forest-labs/flux-3-image-klein",
+            sign=Sign(has=("ref_time_in.", "target_timestep_embedder."), lacks=_VIDEO),
+            config={"transformer/flow_map": True},
+        ),
+        "klein base": flow_variant(
+            50,
+            4,
+            references=LOOKS_AT_TEN,
+            hub="black-forest-labs/flux-3-image-klein-base",
+            sign=Sign(lacks=_VIDEO),
+            config={},
+        ),
+    },
+    hub="black-forest-labs/flux-3-image-klein",
+    preview="flux2",
+    # The chat template has eight tokens.
+    texts=Reading(encode="blocks", reads={"tokenizer": 8192 - 8}, count="processor"),
+    encoder_layers=33,  # of 36
+    parts=parts_of(
+        "Flux3Transformer2DModel",
+        KL_FLUX2,
+        ("Qwen3VLForConditionalGeneration", ("Qwen3VLProcessor", *QWEN_WORDS)),
+    ),
+    # Its folders have none, because its pipeline has one of its own.
+    optional=("scheduler",),
+    signs=("early_stream_modulations.image.",),
+    vaes=(FLUX2_VAE,),
+    lora_blocks=_BLOCKS,
+    lora_layers=(
+        (r"(content_|txt_)?mode_blocks_|single_blocks_\d+_([qkv]_proj|attn_out|mlp_(in|out))_", ()),
+        (r"(early|single)_stream_modulations_", ()),
+    ),
+    lora_marks=("flux3", "flux.3", "flux-3"),
+)

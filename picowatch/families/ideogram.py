@@ -1,0 +1,57 @@
+"""Ideogram 4, by Ideogram."""
+
+from picowatch.families.lora_blocks import OUTSIDE, Blocks, same
+from picowatch.families.row import (
+    FLUX2_VAE,
+    FROM_TEXT,
+    KL_FLUX2,
+    LAYERS,
+    NO_CACHE,
+    NO_NEGATIVE,
+    QWEN_WORDS,
+    UNCONDITIONAL,
+    Family,
+    Pipelines,
+    Reading,
+    flow_variant,
+    parts_of,
+)
+
+_TRANSFORMER = "Ideogram4Transformer2DModel"
+_BLOCKS: Blocks = {
+    ("layers", "layers"): {
+        "attention_qkv": "attention_to_q attention_to_k attention_to_v",
+        "attention_o": "attention_to_out_0",
+        **same("feed_forward_w1", "feed_forward_w2", "feed_forward_w3", "adaln_modulation"),
+    },
+    OUTSIDE: same("input_proj", "llm_cond_proj", "adaln_proj", "final_layer_linear")
+    | same("final_layer_adaln_modulation", "t_embedding_mlp_in", "t_embedding_mlp_out"),
+}
+
+# Qwen3-VL reads the prompt, of which the transformer takes thirteen layers. A second transformer
+# draws without the prompt, and guidance leads away from that.
+IDEOGRAM4 = Family(
+    key="ideogram4",
+    name="Ideogram 4",
+    pipelines=Pipelines(text="Ideogram4Pipeline"),
+    native_size=2048,
+    lacks=FROM_TEXT | NO_NEGATIVE | NO_CACHE,
+    # Its schedule of guidance is for 48 steps alone.
+    inputs={"guidance_schedule": None},
+    variants={"": flow_variant(48, 7)},
+    hub="CalamitousFelicitousness/Ideogram-4-bf16-Diffusers",
+    preview="flux2",
+    channels_last=True,
+    # The chat template has eight tokens.
+    texts=Reading(encode="ideogram4", answers=True, reads={"tokenizer": 2048 - 8}),
+    # The features of a text are zeros over all places of the picture, and wide.
+    drawing=1700,
+    parts={
+        **parts_of(_TRANSFORMER, KL_FLUX2, ("Qwen3VLModel", QWEN_WORDS)),
+        UNCONDITIONAL: (_TRANSFORMER,),
+    },
+    vaes=(FLUX2_VAE,),
+    lora_layers=((LAYERS, (4608,)),),
+    lora_blocks=_BLOCKS,
+    lora_marks=("ideogram",),
+)

@@ -1,0 +1,187 @@
+"""Stable Diffusion 1.x, 2.x, XL and 3.x, and the embedded model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks, each, same
+from picowatch.families.row import (
+    ALONE,
+    CLIP,
+    DEMO,
+    KL,
+    LACKS,
+    NO_CHECKER,
+    NO_GUIDANCE,
+    PROJECTED,
+    SD3_VAE,
+    SD_VAE,
+    SIXTEEN,
+    T5,
+    TO_Q,
+    Classes,
+    Family,
+    Pipelines,
+    Reading,
+    Sign,
+    Variant,
+    all_three,
+    flow_variant,
+    parts_of,
+    unet_parts,
+)
+
+# Numbers of positions: the patches of a square picture's latents.
+_192_ROWS, _384_ROWS = 36864, 147456
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unet(Family):
+    """A Stable Diffusion with a UNet; the defaults are those of 1.x."""
+
+    kind: Literal["unet", "flow"] = "unet"
+    pipelines: Pipelines = field(default_factory=lambda: Pipelines(text="StableDiffusionPipeline"))
+    size_multiple: int = 8
+    samplers: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(
+        default_factory=lambda: NO_GUIDANCE | {"step_cache": "it reuses blocks of transformers"}
+    )
+    variants: Mapping[str, Variant] = field(
+        default_factory=lambda: {"": Variant(options=NO_CHECKER)}
+    )
+    more_folders: Classes = ("LatentConsistencyModelPipeline",)
+    texts: Reading = field(default_factory=lambda: Reading(towers={"text_encoder": {}}))
+    parts: Mapping[str, Classes] = field(default_factory=lambda: unet_parts(CLIP))
+    vaes: tuple[str, ...] = (SD_VAE,)
+
+
+DEMO_MODEL = _Unet(
+    key=DEMO,
+    name="the demo model",
+    native_size=512,
+    # With a higher one, samplers that use earlier steps or add noise overshoot
+    # (assets/demo/README.md).
+    variants={"": Variant(defaults={"cfg_scale": 4.0}, options=NO_CHECKER)},
+    preview=DEMO,
+    text_width=96,
+)
+
+SDXL = _Unet(
+    key="sdxl",
+    name="Stable Diffusion XL",
+    pipelines=Pipelines(text="StableDiffusionXLPipeline"),
+    native_size=1024,
+    # https://arxiv.org/abs/2307.01952: both are read at their last layer but one, without its norm.
+    # Empty negative prompts are zeros, as in A1111 and in diffusers without one.
+    texts=Reading(
+        towers={
+            "text_encoder": {"least_skip": 2, "normed": False},
+            "text_encoder_2": {"key": "clip_g", "padding": 0, "least_skip": 2, "normed": False},
+        },
+        zeros=True,
+    ),
+    more_folders=(),
+    # If a library for it is installed, diffusers would add a watermark to pictures.
+    variants={"": Variant(options={"add_watermarker": False})},
+    preview="sdxl",
+    parts=unet_parts(CLIP, PROJECTED),
+    text_width=2048,
+    text_layers=12,
+    text_prefixes=("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
+    lora_marks=("sdxl", "stable-diffusion-xl"),
+)
+
+SD1 = _Unet(
+    key="sd1",
+    name="Stable Diffusion 1.x",
+    native_size=512,
+    preview="sd1",
+    text_width=768,
+    text_layers=12,
+    text_prefixes=("cond_stage_model.transformer.",),
+    lora_marks=("sd_v1", "stable-diffusion-v1", "sd-v1"),
+)
+
+SD2 = _Unet(
+    key="sd2",
+    name="Stable Diffusion 2.x",
+    native_size=768,
+    preview="sd1",
+    # OpenCLIP ViT-H, read at its last layer but one, with the final norm: diffusers' folders leave
+    # the last layer out, so that this is the last one of 23. OpenCLIP pads with the token 0, "!".
+    texts=Reading(towers={"text_encoder": {"padding": 0}}),
+    text_width=1024,
+    # Those of OpenCLIP H without the last, which training did not use.
+    text_layers=23,
+    text_prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
+    lora_marks=("sd_v2", "stable-diffusion-v2"),
+)
+
+_SD3_BLOCKS: Blocks = {
+    ("joint_blocks", "transformer_blocks"): {
+        "x_block_attn_qkv": QKV,
+        "x_block_attn2_qkv": QKV.replace("attn", "attn2"),
+        "context_block_attn_qkv": ADDED_QKV,
+        **each("x_block_attn_proj=attn_to_out_0 x_block_attn2_proj=attn2_to_out_0"),
+        **each("context_block_attn_proj=attn_to_add_out"),
+        **each("x_block_adaLN_modulation_1=norm1_linear"),
+        **each("context_block_adaLN_modulation_1=norm1_context_linear"),
+        **each("x_block_mlp_fc1=ff_net_0_proj x_block_mlp_fc2=ff_net_2"),
+        **each("context_block_mlp_fc1=ff_context_net_0_proj"),
+        **each("context_block_mlp_fc2=ff_context_net_2"),
+    },
+    OUTSIDE: same("context_embedder")
+    | each("x_embedder_proj=pos_embed_proj final_layer_linear=proj_out")
+    | each("final_layer_adaLN_modulation_1=norm_out_linear")
+    | {
+        f"{theirs}_embedder_mlp_{layer}": f"time_text_embed_{ours}_embedder_linear_{number}"
+        for theirs, ours in (("t", "timestep"), ("y", "text"))
+        for number, layer in ((1, 0), (2, 2))
+    },
+}
+
+# https://arxiv.org/abs/2403.03206: two CLIPs and T5 read the prompt.
+SD3 = Family(
+    key="sd3",
+    name="Stable Diffusion 3.x",
+    pipelines=all_three("StableDiffusion3"),
+    lacks=LACKS,
+    variants={
+        "3.5 Large": flow_variant(
+            *(28, 3.5),
+            largest=3072,
+            hub="stabilityai/stable-diffusion-3.5-large",
+            sign=Sign(has=("joint_blocks.37.", "transformer_blocks.37.")),
+            config={"transformer/num_layers": 38},
+        ),
+        "3.5 Large Turbo": flow_variant(
+            4, guided=False, largest=3072, configs="3.5 Large", like="3.5 Large", word="turbo"
+        ),
+        "3.5 Medium": flow_variant(
+            *(40, 4.5),
+            sign=Sign(positions=_384_ROWS),
+            config={"transformer/pos_embed_max_size": 384},
+        ),
+        # Sides of the table of positions: 192 patches of 16 pixels.
+        "3 Medium": flow_variant(28, 7, largest=3072, sign=Sign(positions=_192_ROWS)),
+    },
+    hub="stabilityai/stable-diffusion-3.5-medium",
+    preview="sd3",
+    parts=parts_of("SD3Transformer2DModel", KL, PROJECTED, PROJECTED, T5),
+    # T5 reads further than CLIP; many omit it, since it is the largest part.
+    texts=Reading(
+        options={"prompt_2": None, "prompt_3": None, **ALONE},
+        results=("prompt_embeds", "", "pooled_prompt_embeds"),
+        reads={"tokenizer_3": 256, "tokenizer": 77},
+    ),
+    optional=("text_encoder_3", "tokenizer_3"),
+    signs=("joint_blocks.", "pos_embed.pos_embed"),
+    encoders={"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
+    vaes=(SIXTEEN, SD3_VAE),
+    vae_assets="sd3",
+    vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
+    alike=True,
+    lora_blocks=_SD3_BLOCKS,
+    lora_layers=((r"joint_blocks_", ()), (TO_Q, (1536, 2432))),
+    lora_marks=("sd3", "stable-diffusion-3"),
+)

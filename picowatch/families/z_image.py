@@ -1,0 +1,110 @@
+"""Z-Image, and Lumina 2, whose architecture it has."""
+
+from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks, each, same
+from picowatch.families.row import (
+    ALONE,
+    FLUX_VAE,
+    FLUX_VAE_FILE,
+    GEMMA2,
+    KL,
+    LACKS,
+    LAYERS,
+    QWEN3_ANY,
+    SIXTEEN,
+    Family,
+    Pipelines,
+    Reading,
+    Sign,
+    all_three,
+    flow_variant,
+    parts_of,
+)
+
+_REFINED = ("layers", "noise_refiner", "context_refiner")
+_Z_IMAGE_BLOCKS: Blocks = {
+    **{
+        (blocks, blocks): {
+            "attention_qkv": "attention_to_q attention_to_k attention_to_v",
+            "attention_out": "attention_to_out_0",
+            **same("feed_forward_w1", "feed_forward_w2", "feed_forward_w3"),
+            **same("adaLN_modulation_0"),
+        }
+        for blocks in _REFINED
+    },
+    OUTSIDE: same("t_embedder_mlp_0", "t_embedder_mlp_2", "cap_embedder_1")
+    | each("x_embedder=all_x_embedder_2-1 final_layer_linear=all_final_layer_2-1_linear")
+    | each("final_layer_adaLN_modulation_1=all_final_layer_2-1_adaLN_modulation_1"),
+}
+_LUMINA2_BLOCKS: Blocks = {
+    **{
+        (blocks, blocks): {
+            "attention_qkv": QKV,
+            "attention_out": "attn_to_out_0",
+            **{f"feed_forward_w{number}": f"feed_forward_linear_{number}" for number in (1, 2, 3)},
+            "adaLN_modulation_1": "norm1_linear",
+        }
+        for blocks in _REFINED
+    },
+    OUTSIDE: same("x_embedder")
+    | each("cap_embedder_1=time_caption_embed_caption_embedder_1")
+    | each("t_embedder_mlp_0=time_caption_embed_timestep_embedder_linear_1")
+    | each("t_embedder_mlp_2=time_caption_embed_timestep_embedder_linear_2")
+    | each("final_layer_adaLN_modulation_1=norm_out_linear_1 final_layer_linear=norm_out_linear_2"),
+}
+
+# https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
+Z_IMAGE = Family(
+    key="z_image",
+    name="Z-Image",
+    pipelines=all_three("ZImage"),
+    guidance="cfg_scale_less_one",
+    lacks=LACKS,
+    variants={
+        "Turbo": flow_variant(8, guided=False, like="Base", word="turbo"),
+        # Its card's guidance of 4, which counts from 0, plus 1.
+        "Base": flow_variant(50, 5),
+    },
+    hub="Tongyi-MAI/Z-Image-Turbo",
+    preview="flux",
+    # The chat template has eight tokens.
+    texts=Reading(options=ALONE, reads={"tokenizer": 512 - 8}),
+    drawing=540,
+    parts=parts_of("ZImageTransformer2DModel", KL, QWEN3_ANY),
+    signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
+    encoders={"text_encoder": "Qwen3 4B"},
+    vaes=(SIXTEEN, FLUX_VAE),
+    vae_assets="flux",
+    vae_file=FLUX_VAE_FILE,
+    alike=True,
+    lora_blocks=_Z_IMAGE_BLOCKS,
+    lora_layers=((LAYERS, (3840,)),),
+    lora_marks=("zimage", "z-image"),
+)
+
+# https://arxiv.org/abs/2503.21758: Gemma 2 reads the prompt.
+LUMINA2 = Family(
+    key="lumina2",
+    name="Lumina 2",
+    pipelines=Pipelines(text="Lumina2Pipeline"),
+    variants={"": flow_variant(50, 4, sign=Sign(lacks=("clip_text_pooled_proj.",)))},
+    hub="Alpha-VLLM/Lumina-Image-2.0",
+    preview="flux",
+    texts=Reading(
+        # diffusers' default, which it writes before prompts, but not before negative ones.
+        preamble=(
+            "You are an assistant designed to generate superior images with the superior degree of "
+            "image-text alignment based on textual prompts or user prompts. <Prompt Start> "
+        ),
+        encode="lumina2",
+        reads={"tokenizer": 256},
+    ),
+    # diffusers' first name for it.
+    more_folders=("Lumina2Text2ImgPipeline",),
+    parts=parts_of("Lumina2Transformer2DModel", KL, GEMMA2),
+    signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
+    encoders={"text_encoder": "Gemma 2 2B"},
+    vaes=(SIXTEEN, FLUX_VAE),
+    lora_blocks=_LUMINA2_BLOCKS,
+    lora_layers=((LAYERS, (2304,)),),
+    lora_marks=("lumina",),
+)

@@ -1,0 +1,245 @@
+"""The inbox as a place: what all other parts of picowatch do with its files.
+
+Files are named by their paths below the inbox. Nothing is opened or deleted through a link that
+leads out of it, not even through one that is swapped in at the last moment.
+"""
+
+import errno
+import os
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from picowatch.files.names import ENDINGS as PICTURES
+from picowatch.files.names import MASK_MARK, stem_of
+from picowatch.files.pictures import USUAL_PIXELS
+from picowatch.files.safe_paths import checked_blocks, sha256_of, unlink_below
+from picowatch.inbox.files import (
+    LEADS_OUT,
+    FileUnreadable,
+    complete_file,
+    read_file,
+    size_and_time_of,
+)
+from picowatch.inbox.names import (
+    DEFAULTS_NAME,
+    PICTURES_NAME,
+    SIDECAR_ENDINGS,
+    folders_above,
+    is_dropped,
+    may_be_dropped,
+)
+from picowatch.ledger.rows import SizeAndTime
+from picowatch.recipe import DefaultsFile, Dropped
+
+MASK = f"{MASK_MARK}.png"
+SIDECARS = (*SIDECAR_ENDINGS, MASK)
+MOST_LINKS = 40  # in a path, as on Linux
+
+
+class Place(NamedTuple):
+    """A folder, told from others that were at the same path."""
+
+    device: int
+    file_system: int
+    inode: int
+
+    @property
+    def inbox_id(self) -> str:
+        """The text for the ledger, in which the folder is the same after a reboot."""
+        return f"{self.file_system:x}:{self.inode}"
+
+
+def place_of(root: Path) -> Place:
+    """Return which folder this is. Raises OSError.
+
+    The root of each ext4 disk has inode 2, that of each tmpfs 1, and a disk that is mounted in the
+    place of another may get its device number. Ids of file systems differ then: those of ext4,
+    Btrfs, ZFS, tmpfs and overlays come from a UUID, that of SMB from the volume's number. NFS and
+    FUSE have none, so 0 stands here, and only inodes tell their folders. XFS, FAT and macOS give
+    the device's number, which may change with a reboot: then the folder is taken for another one,
+    and deletions from before are not noticed.
+    """
+    status = root.stat()
+    try:
+        file_system = os.statvfs(root).f_fsid
+    except OSError:  # some FUSE file systems do not answer
+        file_system = 0
+    return Place(status.st_dev, file_system, status.st_ino)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+@dataclass(frozen=True, slots=True)
+class InboxFolder:
+    """The inbox; `root` may be a link. Its pictures have `most_pixels` each."""
+
+    root: Path
+    most_pixels: int = USUAL_PIXELS
+
+    def path_of(self, file: Path) -> str:
+        """Return a file's path below the inbox, with links followed; "" if it lies elsewhere.
+
+        Raises FileUnreadable if a link in the inbox leads out of it, and OSError for a circle.
+        """
+        root, here = _real(self.root), Path("/")
+        rest, links, is_inside = [*reversed(file.absolute().parts)], 0, False
+        while rest:
+            part = rest.pop()
+            try:
+                target = (here / part).readlink()
+            except OSError:
+                here = here.parent if part == ".." else here / part
+                continue
+            if (links := links + 1) > MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            is_inside |= here.is_relative_to(root)
+            rest += reversed(target.parts)
+        if here.is_relative_to(root):
+            return here.relative_to(root).as_posix()
+        if is_inside:
+            raise FileUnreadable(LEADS_OUT)
+        return ""
+
+    def shown(self, path: str) -> Path:
+        """Return where a file is, as users know it."""
+        return self.root / path
+
+    def is_through_link(self, folder: str) -> bool:
+        """Whether a folder, which need not exist, is a link or lies behind one."""
+        return _real(self.shown(folder)) != _real(self.root) / folder
+
+    def is_away(self) -> bool:
+        """Whether the inbox seems unmounted: it is missing or empty."""
+        try:
+            with os.scandir(self.root) as entries:
+                return not any(entries)
+        except OSError:
+            return True
+
+    def size_and_time(self, path: str) -> SizeAndTime | None:
+        """Return the size and time of a recipe, or of a dropped picture with its sidecars."""
+        found = size_and_time_of(self.root, path)
+        return self.with_sidecars(found, path) if found and is_dropped(path) else found
+
+    def with_sidecars(
+        self, size_and_time: SizeAndTime, path: str, names: Collection[str] | None = None
+    ) -> SizeAndTime:
+        """Add the sidecars' to a picture's size and time; `names` are the files in its folder."""
+        found = []
+        stem = stem_of(path)
+        for ending in SIDECARS:
+            if names is not None and f"{stem}{ending}".rpartition("/")[2] not in names:
+                continue
+            sidecar = size_and_time_of(self.root, f"{stem}{ending}")
+            if sidecar and sidecar.size:
+                found.append(f"{ending} {sidecar.size} {sidecar.mtime_ns}")
+        sidecars = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
+        return size_and_time._replace(sidecars=sidecars)
+
+    def sidecars_of(self, path: str) -> list[str]:
+        """Return a picture's sidecars, unless they belong to another picture, too.
+
+        Pictures are looked up by their names, as folders may be large; a name in other letters may
+        be that of the same file.
+        """
+        of = partial(size_and_time_of, self.root)
+        stem = stem_of(path)
+        names = (stem + name for ending in PICTURES for name in (ending, ending.upper()))
+        if {*map(of, names)} - {None, of(path)}:
+            return []
+        return [f"{stem}{ending}" for ending in SIDECARS if of(f"{stem}{ending}")]
+
+    def template_above(self, path: str) -> str | None:
+        """Return the template that applies to a path."""
+        for template in (f"{folder}/{PICTURES_NAME}" for folder in folders_above(path)):
+            if os.path.lexists(f"{self.root}/{template}") and size_and_time_of(self.root, template):
+                return template
+        return None
+
+    def why_no_recipe(self, path: str) -> str | None:
+        """Return why a recipe at this path is not read; None if it is."""
+        template = self.template_above(path)
+        if template is None:
+            return None
+        where = f"Recipes in {template.removesuffix(PICTURES_NAME)} are not read"
+        return f"{where}: {template} makes it a folder for dropped pictures."
+
+    def is_meant_as_template(self, path: str) -> bool:
+        """Whether a recipe has a template's name without its underscore, beside pictures."""
+        folder, _, name = path.rpartition("/")
+        if not folder or f"_{name.lower().replace('.yml', '.yaml')}" != PICTURES_NAME:
+            return False
+        with suppress(OSError):
+            return any(may_be_dropped(file.name) for file in self.shown(folder).iterdir())
+        return False
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes. Raises like `read_file`."""
+        return read_file(self.root, path)[0]
+
+    def digest(self, path: str) -> str:
+        with complete_file(self.root, path) as (file, _):
+            return sha256_of(file)
+
+    def blocks(self, path: str, digest: str) -> Iterator[bytes]:
+        return checked_blocks(self.root, path, digest)
+
+    def defaults_for(self, path: str) -> list[DefaultsFile]:
+        """Return the `_defaults.yaml` that apply to a recipe, the inbox's first, its folder's last.
+
+        Raises FileUnreadable, because without one of them other pictures would be rendered.
+        """
+        found = []
+        folders = reversed([*folders_above(path)])
+        for name in (DEFAULTS_NAME, *(f"{folder}/{DEFAULTS_NAME}" for folder in folders)):
+            try:
+                os.lstat(f"{self.root}/{name}")  # quick: most folders have none
+                found.append(DefaultsFile(name, self.read(name)))
+            except FileNotFoundError:
+                continue
+            except FileUnreadable as error:
+                raise FileUnreadable(f"{name} above it: {error}") from error
+        return found
+
+    def read_dropped(self, path: str) -> Dropped | None:
+        """Return what a picture requests together with its template; None if none applies to it.
+
+        Raises FileUnreadable, FileChanged or FileNotFoundError.
+        """
+        template = self.template_above(path)
+        if template is None:
+            return None
+        content = self.read(template)
+        stem = stem_of(path)
+        sidecars = []
+        for sidecar in (stem + ending for ending in SIDECARS):
+            if os.path.lexists(self.shown(sidecar)):
+                sidecars.append(DefaultsFile(sidecar, self._read_sidecar(sidecar)))
+        mask = f"{stem}{MASK}" if sidecars and sidecars[-1].name == f"{stem}{MASK}" else ""
+        texts = sidecars[:-1] if mask else sidecars
+        return Dropped(path, DefaultsFile(template, content), tuple(texts), mask)
+
+    def _read_sidecar(self, path: str) -> bytes:
+        """Return the text beside a picture; a mask is only opened. Raises FileUnreadable."""
+        try:
+            if not path.endswith(MASK):
+                return self.read(path)
+            with complete_file(self.root, path):
+                return b""
+        except FileNotFoundError as error:
+            if os.path.lexists(self.shown(path)):
+                raise FileUnreadable(f"{path} is a symbolic link to nothing") from error
+            raise
+        except FileUnreadable as error:
+            raise FileUnreadable(f"{path} beside it: {error}") from error
+
+    def delete(self, path: str, digest: str) -> bool:
+        """Delete a file with these bytes, unless it is a link; return whether it was deleted."""
+        return unlink_below(self.root, path, lambda found: sha256_of(found) == digest)

@@ -1,0 +1,47 @@
+"""Finds recipes and pictures by what users write: a name, a stem, a folder or a glob."""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from picowatch.files.names import stem_of
+
+_MOST_COMPARED = 100  # characters
+
+
+def matching(pattern: str, paths: Iterable[str]) -> list[str]:
+    """Return the recipe of this name, else those with this stem, folder or glob."""
+    every, folder = list(paths), pattern.rstrip("/")
+    if pattern in every:
+        return [pattern]
+    return (
+        [path for path in every if path.rpartition(".")[0] == pattern]
+        or [path for path in every if folder == "." or path.startswith(f"{folder}/")]
+        or [path for path in every if fnmatchcase(path, pattern)]
+    )
+
+
+def no_such(written: str, paths: Collection[str], where: str) -> str:
+    """Return "There is no 'corgy' in the inbox.", with the nearest name, if there is one.
+
+    The same name in another folder is nearer than any other.
+    """
+    names = dict.fromkeys(paths)
+    for path in paths:
+        while path := path.rpartition("/")[0]:
+            names.setdefault(path)
+    last = written.rstrip("/").rpartition("/")[2]
+    others = ((path, path.rpartition("/")[2]) for path in names)
+    alike = [path for path, name in others if last in (name, stem_of(name))]
+    meant = alike or _nearest(written, names)
+    hint = f" Did you mean '{meant[0]}'?" if meant else ""
+    return f"There is no '{written}' in {where}.{hint}"
+
+
+def _nearest(written: str, names: Iterable[str]) -> list[str]:
+    """Return the name that is written most alike; case and suffix do not count."""
+    spellings: dict[str, str] = {}
+    for name in names:
+        spellings |= dict.fromkeys((name.casefold(), stem_of(name).casefold()), name)
+    near = get_close_matches(written[:_MOST_COMPARED].casefold(), spellings, 1)
+    return [spellings[near[0]]] if near else []

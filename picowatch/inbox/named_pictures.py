@@ -1,0 +1,327 @@
+"""Start images and masks: found where a recipe may name them, checked, and copied.
+
+A copy is stored under its sha256 when the save is accepted, so editing, moving or deleting the
+picture afterwards does not change what was requested.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+
+from picowatch.errors import PictureUnreadable
+from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
+from picowatch.files.looking import look
+from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
+from picowatch.files.pictures import (
+    is_photo,
+    mask_warnings,
+    may_be_transparent,
+    picture_size,
+    refuse_other_name,
+    taken,
+)
+from picowatch.files.safe_paths import blocks_of, open_below, sha256_of
+from picowatch.metadata import PARAMETERS, read_texts, texts_in
+from picowatch.outbox.names import is_own_file
+from picowatch.outbox.photo_metadata import PhotoMetadata, only_marked, photo_metadata
+from picowatch.recipe.a1111.reader import holds_parameters
+from picowatch.recipe.fields import ALPHA
+from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.resolve.start_image import why_no_path
+
+FOLDER = "start-images"
+# Errors that mean that there is no such picture, or that it is not a regular file.
+NOT_THERE = {
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.EINVAL,
+}  # fmt: skip
+# Errors that are not the picture's: it is opened again when this process or system has resources.
+OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+# The sha256 of pictures and the versions of their copies, by the pictures' versions: thousands of
+# photos may have a template that names the same one.
+_Version = tuple[int, int, int, int]  # device, inode, size and time
+_copied: dict[_Version, tuple[str, _Version]] = {}
+MOST_KNOWN = 64
+
+T = TypeVar("T")
+_TEMPLATE = (
+    "One path names one picture. For all pictures of a folder, save these fields there as "
+    "_pictures.yaml: each picture is a request then."
+)
+
+
+_WHERE = "Put it into the inbox beside the recipe, or write its path below inbox/ or outbox/."
+
+
+def _version(status: os.stat_result) -> _Version:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class NamedPictures(Pictures):
+    """The pictures that one recipe names, while it is being read.
+
+    Methods that read one raise PictureUnreadable if it is missing, lies elsewhere, or cannot be
+    used.
+    """
+
+    def __init__(
+        self,
+        inbox: Path,
+        outbox: Path,
+        most_pixels: int,
+        most_photo_pixels: int,
+        recipe: str,
+        opened: set[str] | None = None,
+    ) -> None:
+        """Find a recipe's pictures; those of the inbox that are found are added to `opened`."""
+        self._inbox, self._outbox = inbox, outbox  # they may be links: resolved at each use
+        self._recipe = recipe
+        self._places_opened = set() if opened is None else opened
+        self.most_pixels, self.most_photo_pixels = most_pixels, most_photo_pixels
+        stem = stem_of(recipe)
+        self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
+        self._read: dict[tuple[object, str], Any] = {}
+        self.has_refused = False  # whether any could not be used
+        self._kept: dict[str, str] = {}
+
+    def keep(self, path: str) -> str:
+        """Keep a copy of the picture; return its sha256. Each picture is read once."""
+        if path not in self._kept:
+            with self._noting_refusals():
+                self._kept[path] = self._keep(path)
+        return self._kept[path]
+
+    def _keep(self, path: str) -> str:
+        folder = _folder(self._outbox)
+        with self._opened(path) as file:
+            version = _version(os.fstat(file.fileno()))
+            if known := _copied.get(version):
+                with suppress(FileNotFoundError):
+                    if _version((folder / known[0]).stat()) == known[1]:  # else it may be damaged
+                        return known[0]
+            digest = sha256_of(file)
+            target = folder / digest
+            if is_new := not (target.is_file() and _holds(target, digest)):  # it may be damaged
+                look("check", file, self.most_photo_pixels)
+        if is_new:  # what the outbox's disk refuses is no fault of the picture
+            write_atomically(target, self._blocks(path, digest))
+        if len(_copied) == MOST_KNOWN:
+            del _copied[next(iter(_copied))]
+        _copied[version] = digest, _version(target.stat())
+        return digest
+
+    def _blocks(self, path: str, digest: str) -> Iterator[bytes]:
+        with self._opened(path) as file:
+            yield from _blocks_with(digest, file)
+
+    def digest(self, path: str) -> str:
+        with self._opened(path) as file:
+            return sha256_of(file)
+
+    def check(self, path: str) -> None:
+        with self._opened(path) as file:
+            look("check", file, self.most_photo_pixels)
+
+    def mask_warnings(self, path: str, inverted: bool, is_alpha: bool) -> list[str]:
+        """Return why a mask has no effect, or not the one that was meant."""
+        with self._opened(path) as file:
+            greys = look(
+                "greys_of_alpha" if is_alpha else "greys_of_mask", file, self.most_photo_pixels
+            )
+        name = f"{ALPHA} of {path}" if is_alpha else path
+        return [*mask_warnings(name, greys, inverted)]
+
+    def texts(self, path: str) -> dict[str, str]:
+        """Return the texts in a picture's metadata. Each picture is read once."""
+        return self._once(texts_in, path)
+
+    def size(self, path: str) -> tuple[int, int]:
+        """Return width and height of an upright picture. Each picture is read once."""
+        return self._once(self._size_in, path)
+
+    def _size_in(self, file: IO[bytes]) -> tuple[int, int]:
+        return picture_size(file, self.most_photo_pixels)
+
+    def is_photo(self, path: str) -> bool:
+        """Return whether a picture was taken by a camera, as far as one can tell."""
+        return self._once(is_photo, path)
+
+    def taken(self, path: str) -> datetime:
+        """Return when a picture was taken, or else when its file was changed last."""
+        return self._once(taken, path)
+
+    def is_transparent(self, path: str) -> bool:
+        """Return whether anything in a picture is transparent. Each picture is read once."""
+        return self._once(self._is_transparent, path)
+
+    def _is_transparent(self, file: IO[bytes]) -> bool:
+        is_found: bool = may_be_transparent(file) and look(
+            "is_transparent", file, self.most_photo_pixels
+        )
+        return is_found
+
+    def _once(self, read: Callable[[IO[bytes]], T], path: str) -> T:
+        if (read, path) not in self._read:
+            with self._opened(path) as file:
+                self._read[read, path] = read(file)
+        found: T = self._read[read, path]
+        return found
+
+    def called_here(self, path: str, digest: str, folder: str) -> str:
+        """Return this recipe's path for a picture that a recipe in another folder names `path`."""
+        beside = [f"inbox/{folder}/{path}"] if folder else []
+        for name in (path, *beside, f"inbox/{path}", f"outbox/{path}"):
+            with suppress(PictureUnreadable, OSError):
+                if why_no_path(name) is None:
+                    with self._open(name) as file:
+                        if sha256_of(file) == digest:
+                            return name
+        return path
+
+    def beside(self, file: str, path: str) -> str:
+        """Return the path of a picture, which lies beside the file that names it, or elsewhere."""
+        folder, own = file.rpartition("/")[0], self._recipe.rpartition("/")[0]
+        place = f"{folder}/{path}" if folder else path
+        if folder != own and why_no_path(path) is None and self._is_in_inbox(place):
+            # Only the inbox's own pictures have two names: the short one may be beside the recipe.
+            is_hidden = not folder and self._is_in_inbox(f"{own}/{path}")
+            return f"inbox/{place}" if is_hidden else place
+        return path
+
+    def _is_in_inbox(self, path: str) -> bool:
+        with suppress(OSError):
+            os.close(open_below(self._inbox, path))
+            return True
+        return False
+
+    def inside(self, path: str) -> str | None:
+        """Return an absolute path as `inbox/…` or `outbox/…`; None if it leads elsewhere."""
+        for name, root in (("inbox", self._inbox), ("outbox", self._outbox)):
+            for folder in (root.absolute(), root.resolve()):
+                if path.startswith(f"{folder}/"):
+                    return f"{name}/{path.removeprefix(f'{folder}/')}"
+        return None
+
+    @property
+    def copies(self) -> frozenset[str]:
+        return frozenset(self._kept.values())
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[IO[bytes]]:
+        with self._noting_refusals():
+            refuse_other_name(path)
+            try:
+                with self._open(path) as file:
+                    yield file
+            except OSError as error:
+                if error.errno in OUR_OWN:
+                    raise
+                raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
+
+    @contextmanager
+    def _noting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except PictureUnreadable:
+            self.has_refused = True
+            raise
+
+    def _places(self, path: str) -> list[tuple[Path, str]]:
+        """Return the places of a picture, as paths below a folder, in the order of search."""
+        inbox, outbox = self._inbox, self._outbox
+        if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
+            return [(inbox, path)]
+        folder = PurePosixPath(self._recipe).parent.as_posix()
+        beside = path if folder == "." else f"{folder}/{path}"
+        found = [(inbox, beside), (inbox, path), (outbox, path)]
+        for name, root in (("inbox/", inbox), ("outbox/", outbox)):
+            if path.startswith(name):
+                found.append((root, path.removeprefix(name)))
+        return found
+
+    def _open(self, path: str) -> IO[bytes]:
+        for root, place in self._places(path):
+            try:
+                file = self._open_at(path, root, place)
+            except OSError as error:
+                if error.errno not in NOT_THERE:
+                    raise
+                continue
+            if root == self._inbox and place != self._recipe:
+                self._places_opened.add(place)
+            return file
+        raise PictureUnreadable(
+            f"There is no picture '{path}'.",
+            _TEMPLATE if "*" in path else _WHERE,
+        )
+
+    def _open_at(self, path: str, root: Path, place: str) -> IO[bytes]:
+        """Open one of a picture's places, but no file that picowatch itself writes all the time.
+
+        A process that closes SQLite's file even gives up its locks on it.
+        """
+        if root == self._outbox:
+            target = place
+            if os.path.lexists(root / place):  # perhaps a link
+                target = os.path.relpath(os.path.realpath(root / place), os.path.realpath(root))
+            if is_own_file(place) or is_own_file(target):
+                raise PictureUnreadable(
+                    f"'{path}' is one of picowatch's own files, not a picture.",
+                    "Name a picture in the inbox, or one that was rendered.",
+                )
+        return os.fdopen(open_below(root, place), "rb")
+
+
+def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
+    """Delete copies that no queued image needs, but not those that are being written."""
+    folder = _folder(outbox)
+    if not folder.is_dir():
+        return
+    for copy in folder.iterdir():
+        if copy.name not in digests and not copy.name.startswith(TEMPORARY_PREFIX):
+            with suppress(OSError):  # a folder, which a user made, is not a copy
+                copy.unlink()
+
+
+def kept_parameters(outbox: Path, digest: str) -> str:
+    """Return A1111's text in the copy of a picture; "" if it has none, or is gone."""
+    try:
+        text = read_texts(_folder(outbox) / digest).get(PARAMETERS, "")
+    except (OSError, PictureUnreadable):
+        return ""
+    return text.rstrip() if holds_parameters(text) else ""
+
+
+def kept_metadata(
+    outbox: Path, digest: str, keep: str, *, mark: str, size: tuple[int, int] | None, name: str
+) -> PhotoMetadata:
+    """Return `photo_metadata` of a picture's copy; nothing but the mark if that is gone."""
+    try:
+        with (_folder(outbox) / digest).open("rb") as file:
+            return photo_metadata(file, keep, mark=mark, size=size, name=name)
+    except (OSError, PictureUnreadable):
+        return only_marked(mark)
+
+
+def _holds(copy: Path, digest: str) -> bool:
+    with copy.open("rb") as file:
+        return sha256_of(file) == digest
+
+
+def _blocks_with(digest: str, file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the blocks of a file that had this sha256. Raises PictureUnreadable if it changed."""
+    found = hashlib.sha256()
+    for block in blocks_of(file):
+        found.update(block)
+        yield block
+    if found.hexdigest() != digest:
+        raise PictureUnreadable("It was changed while it was read.", "Save it again.")
+
+
+def _folder(outbox: Path) -> Path:
+    return outbox / ".picowatch" / FOLDER

@@ -1,0 +1,148 @@
+"""What is to be done with the files of the inbox: read, forgotten, or left alone.
+
+A file is read if:
+
+1. the ledger does not know it, or a command wants it read;
+2. its size or time, or that of a file beside a dropped picture, is another than in the ledger;
+3. it may have other bytes at the same size and time: its inode or ctime has moved, it was young
+   when it was read, or it is in another inbox now. Then it is a save only if its bytes are others;
+4. it was refused for something outside its bytes, or its template is another now.
+
+Dropped pictures are left alone until their template can be used.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from picowatch.files.names import natural_key
+from picowatch.inbox.names import PICTURES_NAME, folders_above, is_dropped, is_template
+from picowatch.inbox.settle import BYTES, LACKED, NEW, TEMPLATE, WANTED, Pending
+from picowatch.ledger.rows import KnownRecipe, SizeAndTime
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look at the inbox found.
+
+    `files` are recipes, templates and dropped pictures; `present` known files that are there, but
+    no requests any more. `inbox_id` identifies the inbox. `named` has the digest of each template
+    that was read, by its path, and the pictures that it names, which are no dropped ones. `young`
+    files may have been written since they were read. If only some files were looked at,
+    `templates` are those of the last look at everything. `rereads`: what was refused for something
+    outside its bytes is read again.
+    """
+
+    files: Mapping[str, SizeAndTime]
+    inbox_id: str
+    present: Collection[str] = ()
+    named: Mapping[str, tuple[str, Collection[str]]] = field(default_factory=dict)
+    young: Collection[str] = ()
+    templates: Mapping[str, str] | None = None
+    rereads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What differs from the ledger, in the order of the files' times, deletions last.
+
+    `templates` are folders, with the digests of their templates; "" for one that cannot be used.
+    `seen` are files with the ledger's size and time in an inbox that is another folder now.
+    """
+
+    pending: Mapping[str, Pending]
+    templates: Mapping[str, str]
+    seen: Collection[str]
+
+
+def plan(
+    found: Found, known: Mapping[str, KnownRecipe], pending: Mapping[str, Pending], now: float
+) -> Plan:
+    """Compare what was found with the ledger. What is `pending` in this version stays as it is."""
+    templates = _usable_templates(found, known) if found.templates is None else found.templates
+    names = frozenset[str]().union(*(names for _, names in found.named.values()))
+    differing: dict[str, str] = {}
+    seen = []
+    for path, version in found.files.items():
+        row, template = known.get(path), ""
+        if is_dropped(path):
+            template = templates.get(template_folder(path, templates), "")
+            if not template or path in names:
+                continue
+        if why := _why_read(path, version, row, found, template):
+            differing[path] = why
+        elif row and row.inbox_id != found.inbox_id:
+            seen.append(path)
+    noted: dict[str, Pending] = {}
+    for path in _by_time(differing, found, pending):
+        row, why = known.get(path), differing[path]
+        digest = row.digest if row and why == BYTES else ""
+        differs = Pending(path, found.files[path], why, row is None, now, now, digest)
+        noted[path] = differs.after(pending.get(path))
+    for path, row in known.items():
+        is_gone = path not in found.files and path not in found.present
+        if is_gone and row.inbox_id == found.inbox_id:
+            noted[path] = Pending(path, None, "", False, now, now).after(pending.get(path))
+    return Plan(noted, templates, seen)
+
+
+def template_folder(path: str, templates: Mapping[str, str]) -> str:
+    """Return the folder of the template that applies to a path, or ""."""
+    return next((folder for folder in folders_above(path) if folder in templates), "")
+
+
+def _why_read(
+    path: str, version: SizeAndTime, row: KnownRecipe | None, found: Found, template: str
+) -> str:
+    """Return why a file is to be read; "" if it is not."""
+    is_accepted = row is not None and row.outcome == "accepted" and not row.reread
+    if row and is_accepted and row.size_and_time == version and path not in found.young:
+        return "" if path in found.named or not is_template(path) else BYTES  # almost all files
+    if not version.size:
+        return ""  # it is not ready yet
+    if row is None:
+        return NEW
+    if row.reread:
+        return WANTED
+    if why := version.what_differs(row.size_and_time):
+        return why if row.inbox_id == found.inbox_id or not is_accepted else BYTES
+    if row.outcome == "refused" and row.template != template:
+        return TEMPLATE
+    if row.outcome == "refused" and row.waits and found.rereads:
+        return LACKED
+    is_unsure = path in found.young or version.moved_since(row.size_and_time)
+    return BYTES if is_unsure else ""
+
+
+def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[str, str]:
+    """Return the digests of templates by their folders; "" for one that cannot be used now.
+
+    One that was read in an earlier run is read once more, for the pictures that it names.
+    """
+    there = {}
+    for path in filter(is_template, (*found.files, *known)):
+        row, version = known.get(path), found.files.get(path)
+        is_usable = (
+            row is not None
+            and version is not None
+            and row.outcome == "accepted"
+            and not version.written_since(row.size_and_time)
+            and found.named.get(path, ("",))[0] == row.digest
+        )
+        there[path.removesuffix(f"/{PICTURES_NAME}")] = row.digest if row and is_usable else ""
+    return there
+
+
+def _by_time(differing: Collection[str], found: Found, pending: Mapping[str, Pending]) -> list[str]:
+    """Return the paths in the order of their times, also of those from before the first scan.
+
+    Those that are pending already come first.
+    """
+
+    def time_of(path: str) -> int:
+        return found.files[path].mtime_ns
+
+    before = [path for path in differing if path in pending]
+    new = sorted((path for path in differing if path not in pending), key=time_of)
+    groups = (sorted(paths, key=natural_key) for _, paths in groupby(new, time_of))
+    return before + [path for group in groups for path in group]

@@ -1,0 +1,101 @@
+"""Reads saved files: recipes and dropped pictures, with everything that belongs to them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import IO
+
+from picowatch.errors import PictureUnreadable
+from picowatch.files.looking import look
+from picowatch.files.pictures import refuse_other_name
+from picowatch.files.safe_paths import sha256_of
+from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file, read_file
+from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.names import PICTURES_NAME, is_dropped
+from picowatch.ledger.rows import Save, SizeAndTime
+from picowatch.recipe import DefaultsFile, Dropped, is_empty
+from picowatch.recipe.reading import pictures_named
+
+
+def names_in(template: str, content: bytes) -> set[str]:
+    """Return the paths that a template with this content names; some may be pictures."""
+    named = pictures_named(DefaultsFile(template, content))
+    paths = {path.removeprefix("inbox/") for path in named}
+    return paths | {f"{template.removesuffix(PICTURES_NAME)}{path}" for path in paths}
+
+
+@dataclass(frozen=True, slots=True)
+class Saved(Save):
+    """A save, with everything that is read together with it.
+
+    `defaults` are the `_defaults.yaml` that apply to it. `unreadable` says why it, or one of these,
+    cannot be read. For a `dropped` picture `content` is empty; `damage` says why it cannot be
+    decoded.
+    """
+
+    content: bytes = b""
+    defaults: Sequence[DefaultsFile] = ()
+    unreadable: str = ""
+    dropped: Dropped | None = None
+    damage: str = ""
+
+
+def read(
+    inbox: InboxFolder, inbox_id: str, path: str, noted: SizeAndTime, *, heeds_writers: bool = False
+) -> Saved | None:
+    """Read a file as a save; None if it is empty. `inbox_id` identifies the inbox.
+
+    `noted` is the version that was quiet. Raises FileNotFoundError, or FileChanged if one of the
+    files that are read is being written, or with `heeds_writers` may be.
+    """
+    try:
+        if is_dropped(path):
+            saved = _picture(inbox, inbox_id, path, noted, heeds_writers=heeds_writers)
+        else:
+            content, size_and_time = read_file(inbox.root, path, heeds_writers=heeds_writers)
+            if is_empty(content):
+                return None
+            digest = hashlib.sha256(content).hexdigest()
+            saved = Saved(path, digest, size_and_time, inbox_id, content=content)
+    except FileUnreadable as error:
+        return Saved(path, "", noted, inbox_id, unreadable=str(error))
+    _check_quiet(noted, saved.size_and_time)
+    try:
+        return replace(saved, defaults=inbox.defaults_for(path))
+    except FileUnreadable as error:
+        return replace(saved, unreadable=str(error))
+
+
+def _picture(
+    inbox: InboxFolder, inbox_id: str, path: str, noted: SizeAndTime, *, heeds_writers: bool
+) -> Saved:
+    if (dropped := inbox.read_dropped(path)) is None:
+        raise FileChanged  # its template, or the inbox, is away for a moment
+    with complete_file(inbox.root, path, heeds_writers=heeds_writers) as (file, found):
+        size_and_time = inbox.with_sidecars(found, path)
+        _check_quiet(noted, size_and_time)  # before reading, which takes long for a large one
+        return Saved(
+            path,
+            sha256_of(file),
+            size_and_time,
+            inbox_id,
+            template=hashlib.sha256(dropped.template.content).hexdigest(),
+            dropped=dropped,
+            damage=_damage_of(file, path, inbox.most_pixels),
+        )
+
+
+def _damage_of(file: IO[bytes], path: str, most_pixels: int) -> str:
+    """Return why a picture cannot be decoded; "" if it can."""
+    try:
+        refuse_other_name(path)
+        look("check", file, most_pixels)
+    except PictureUnreadable as error:
+        return str(error)
+    return ""
+
+
+def _check_quiet(noted: SizeAndTime, found: SizeAndTime) -> None:
+    """Raise FileChanged if somebody began to write after the file was quiet."""
+    if found.written_since(noted) or found.sidecars != noted.sidecars:
+        raise FileChanged

@@ -1,0 +1,375 @@
+"""Accounts: how much of what was requested is done, what failed, what waits, and since when.
+
+`picowatch status` reads them beside a picowatch that may be running, and has to begin quickly: so
+nothing here imports recipes.
+"""
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from picowatch.ledger.turns import Turns
+from picowatch.streams import harmless
+
+if TYPE_CHECKING:
+    from picowatch.ledger.ledger import Ledger
+
+DAY = 24 * 3600.0
+_COLUMNS = """images.id, images.recipe, state, file, ended, seconds, reason,
+              images.entry_index, images.image_index"""
+_COUNTS = ("requested", "done", "failed", "running", "waiting", "cancelled", "refused")
+# The last draw of each entry, and what is left of earlier ones.
+_ALL_REQUESTED = f"""
+    SELECT DISTINCT {_COLUMNS}
+    FROM entries JOIN entry_images ON entry_images.entry = entries.id
+    JOIN images ON images.id = entry_images.image
+    WHERE (position >= drawn_from OR state IN ('queued', 'running', 'failed'))"""
+_REQUESTED = f"""{_ALL_REQUESTED}
+    AND entries.recipe IN (SELECT value FROM json_each(:recipes))"""
+_BELOW = "(:folder = '' OR ({0} > :folder || '/' AND {0} < :folder || '0'))"
+_UNTOLD = f"""
+    SELECT {_COLUMNS} FROM images INDEXED BY images_untold
+    WHERE told < 2 AND told < :told AND state IN ('done', 'failed') AND {_BELOW.format("recipe")}"""
+_UNTOLD_REFUSED = f"""
+    SELECT path AS recipe, path, problem, problem_at FROM recipes
+    WHERE problem IS NOT NULL AND outcome = 'refused' AND told < :told
+    AND {_BELOW.format("path")}"""
+_FIRST_QUEUED = """
+    SELECT -priority AS lower, save, entry_index, image_index, folder, is_copy
+    FROM images INDEXED BY images_queue
+    WHERE state = 'queued' AND recipe IN (SELECT value FROM json_each(?))
+    ORDER BY priority DESC, save, entry_index, image_index LIMIT 1"""
+_AHEAD = """
+    SELECT max(id) AS id, folder, is_copy, count(*) AS queued, sum(-priority < :lower) AS higher,
+        sum(priority = -:lower) AS equal, min(iif(priority = -:lower, save, NULL)) AS save,
+        sum((-priority, save, entry_index, image_index)
+            < (:lower, :save, :entry_index, :image_index)) AS before
+    FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key, folder"""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed image, or a file that was refused, whose `entry` and `image` are 0.
+
+    `at` is a Unix time; None if it is not known.
+    """
+
+    recipe: str
+    reason: str
+    at: float | None
+    entry: int = 0
+    image: int = 0
+    seed: int | None = None
+
+    def line(self, now: float) -> str:
+        """Return "failed  03:12  night/a.txt: entry 17, image 1, seed 5: Bad."."""
+        what, where = "refused", ""
+        if self.entry:
+            what, where = "failed", f"entry {self.entry}, image {self.image}, seed {self.seed}: "
+        at = f"{moment(self.at, now)}  " if self.at else ""
+        return f"{what:8}{at}{self.recipe}: {where}{self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slowest:
+    """The picture that took longest."""
+
+    file: str
+    recipe: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What became of some images and files. Times are Unix seconds.
+
+    `requested` does not count cancelled images; `refused` are files. The pictures took `seconds` to
+    render, from `began` to `ended`. `failures` are the newest first.
+    """
+
+    requested: int = 0
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    began: float | None = None
+    ended: float | None = None
+    seconds: float = 0.0
+    slowest: Slowest | None = None
+    failures: tuple[Failure, ...] = ()
+
+    def plus(self, other: "Account") -> "Account":
+        """Return the account of both, without failures and what was slowest."""
+        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        began = [at for at in (self.began, other.began) if at is not None]
+        ended = [at for at in (self.ended, other.ended) if at is not None]
+        return Account(began=min(began, default=None), ended=max(ended, default=None), **counts)
+
+    def line(self, now: float) -> str:
+        """Return "299 of 300 done 22:04–06:12, 1 failed, 2 files refused"."""
+        parts = []
+        if self.requested:
+            parts.append(f"{self.done:,} of {self.requested:,} done{self._span(now)}")
+        files = "file" if self.refused == 1 else "files"
+        for count, words in (
+            (self.failed, "failed"),
+            (self.refused, f"{files} refused"),
+            (self.cancelled, "cancelled"),
+            (self.running, "in progress"),
+            (self.waiting, "waits" if self.waiting == 1 else "wait"),
+        ):
+            parts += [f"{count:,} {words}"] if count else []
+        return ", ".join(parts) or "nothing is requested"
+
+    def _span(self, now: float) -> str:
+        if self.began is None or self.ended is None:
+            return ""
+        first, last = moment(self.began, now), moment(self.ended, now)
+        if last == first:
+            return f" {first}"
+        day, _, at = last.rpartition(" ")
+        return f" {first}–{at if first.startswith(day) else last}"
+
+
+def moment(at: float, now: float) -> str:
+    """Return a time for people: "22:04", with its date if it is a day ago or more."""
+    return time.strftime("%H:%M" if now - at < DAY else "%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def known_paths(sql: sqlite3.Connection) -> list[str]:
+    """Return every recipe and dropped picture that was saved, archived ones, too."""
+    return [row["path"] for row in sql.execute("SELECT path FROM recipes ORDER BY path")]
+
+
+def known_pictures(sql: sqlite3.Connection) -> list[str]:
+    """Return every picture that was made, also those that users deleted by hand."""
+    return [row["file"] for row in sql.execute("SELECT file FROM images WHERE state = 'done'")]
+
+
+def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
+    """Return the account of these recipes and dropped pictures."""
+    values = {"recipes": json.dumps([*recipes])}
+    found = _of_images(sql, _REQUESTED, values)
+    failed = {failure.recipe for failure in found.failures}
+    rows = sql.execute(
+        """SELECT path, outcome, problem, problem_at FROM recipes
+           WHERE path IN (SELECT value FROM json_each(:recipes))
+           AND (outcome = 'refused' OR problem IS NOT NULL)""",
+        values,
+    ).fetchall()
+    wrong = [row for row in rows if row["outcome"] == "refused" or row["path"] not in failed]
+    # Many pictures may be refused for their template, whose problem is told once.
+    of_files = [
+        Failure(row["path"], *_problem(sql, row))
+        for row in wrong
+        if row["problem"] or len(rows) == 1
+    ]
+    failures = _newest_first([*found.failures, *of_files])
+    return replace(found, refused=len(wrong), failures=tuple(failures))
+
+
+def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[str, Account]:
+    """Return the account of each of these recipes and dropped pictures that is known, or of all.
+
+    They name no failures and nothing slowest.
+    """
+    found: dict[str, Account] = {}
+    these = "path IN (SELECT value FROM json_each(:recipes)) AND" * (recipes is not None)
+    rows = ledger.select(
+        f"""SELECT recipe, state, count(*) AS images, max(ended) AS ended,
+            min(ended - coalesce(seconds, 0)) AS began
+            FROM ({_ALL_REQUESTED if recipes is None else _REQUESTED}) GROUP BY recipe, state
+            UNION ALL SELECT path, 'refused', 1, NULL, NULL FROM recipes
+            WHERE {these} outcome = 'refused'""",
+        {"recipes": json.dumps([*(recipes or ())])},
+    )
+    for row in rows:
+        state, images = row["state"], row["images"]
+        part = Account(
+            requested=images if state not in ("cancelled", "refused") else 0,
+            began=row["began"] if state in ("done", "failed") else None,
+            ended=row["ended"] if state in ("done", "failed") else None,
+            **{"waiting" if state == "queued" else state: images},
+        )
+        found[row["recipe"]] = found.get(row["recipe"], Account()).plus(part)
+    return found
+
+
+def ahead_of(
+    sql: sqlite3.Connection, recipes: Collection[str], shares: Mapping[str, float]
+) -> tuple[int, dict[int, tuple[float, int]]]:
+    """Return how many images are rendered before the first queued one of these recipes.
+
+    Folders take turns, as `Turns` says. With it come, by the id of one of the images that are alike
+    in a folder, how many of these are before it and how many are queued.
+    """
+    first = sql.execute(_FIRST_QUEUED, (json.dumps([*recipes]),)).fetchone()
+    if first is None:
+        return 0, {}
+    rows = sql.execute(_AHEAD, dict(first)).fetchall()
+    of_kind = [row for row in rows if row["is_copy"] == first["is_copy"]]
+    running = Counter(
+        row["folder"]
+        for row in sql.execute(
+            """SELECT folder FROM images INDEXED BY images_running
+               WHERE state = 'running' AND is_copy = :is_copy""",
+            dict(first),
+        )
+    )
+    own, turns, equal = first["folder"], Turns(shares), Counter[str]()
+    for row in of_kind:
+        equal[row["folder"]] += row["equal"]
+    place = sum(row["before"] - row["higher"] for row in of_kind if row["folder"] == own)
+    ahead = dict.fromkeys((row["id"] for row in rows), 0.0)
+    for row in of_kind:
+        folder = row["folder"]
+        if folder == own:
+            ahead[row["id"]] = row["before"]
+            continue
+        saves = [each["save"] for each in of_kind if each["folder"] == folder and each["equal"]]
+        is_next = not running[folder] and min(saves, default=first["save"]) < first["save"]
+        before = turns.before(own, place, folder, is_next=is_next)
+        ahead[row["id"]] = row["higher"]
+        if equal[folder]:
+            ahead[row["id"]] += row["equal"] * min(1.0, before / equal[folder])
+    alike = {row["id"]: (ahead[row["id"]], row["queued"]) for row in rows}
+    return running.total() + round(sum(ahead.values())), alike
+
+
+def rows_to_estimate(
+    sql: sqlite3.Connection, images: Collection[int]
+) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
+    """Return how long passes take, and the requests of these images."""
+    rates = sql.execute("SELECT * FROM pass_rates ORDER BY rowid").fetchall()
+    requests = sql.execute(
+        "SELECT id, request FROM images WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps([*images]),),
+    ).fetchall()
+    return rates, requests
+
+
+# -- what summary.txt has not told of
+
+
+def finished_folders(ledger: "Ledger") -> list[str]:
+    """Return the folders with images that ended and that no folder's account has told of.
+
+    Each has a slash at its end; the inbox itself is "".
+    """
+    folder = "rtrim(recipe, replace(recipe, '/', ''))"
+    query = f"SELECT DISTINCT {folder} AS folder FROM ({_UNTOLD})"
+    return [row["folder"] for row in ledger.select(query, {"folder": "", "told": 1})]
+
+
+def finished_files(ledger: "Ledger") -> tuple[str, str] | None:
+    """Return the first and the last file that ended or was refused, by name; None: all are told."""
+    both = f"SELECT recipe FROM ({_UNTOLD}) UNION ALL SELECT recipe FROM ({_UNTOLD_REFUSED})"
+    query = f"SELECT min(recipe) AS first, max(recipe) AS last FROM ({both})"
+    ((first, last),) = ledger.select(query, {"folder": "", "told": 2})
+    return (first, last) if first is not None else None
+
+
+def untold(ledger: "Ledger", folder: str, *, told: int) -> Account:
+    """Return the account of these images, and of the refused files there that were not told of."""
+    values = {"folder": folder, "told": told}
+    with ledger.transaction() as sql:
+        found = _of_images(sql, _UNTOLD, values)
+        rows = sql.execute(_UNTOLD_REFUSED, values).fetchall()
+        of_files = [Failure(row["path"], *_problem(sql, row)) for row in rows]
+    failures = _newest_first([*found.failures, *of_files])
+    return replace(found, refused=len(rows), failures=tuple(failures))
+
+
+def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
+    """Record that these images and files were told of."""
+    tables = (("images", "recipe", "told < 2"), ("recipes", "path", "problem IS NOT NULL"))
+    with ledger.transaction() as sql:
+        for table, path, indexed in tables:
+            sql.execute(
+                f"""UPDATE {table} SET told = :told
+                    WHERE {indexed} AND told < :told AND {_BELOW.format(path)}""",
+                {"folder": folder, "told": told},
+            )
+
+
+def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Account:
+    counts = dict.fromkeys(("done", "failed", "running", "queued", "cancelled"), 0)
+    began: list[float] = []
+    ended: list[float] = []
+    seconds = 0.0
+    for row in sql.execute(
+        f"""SELECT state, count(*) AS images, sum(seconds) AS seconds, max(ended) AS ended,
+            min(ended - coalesce(seconds, 0)) AS began FROM ({which}) GROUP BY state""",
+        values,
+    ):
+        counts[row["state"]] = row["images"]
+        if row["state"] in ("done", "failed") and row["ended"] is not None:
+            began.append(row["began"])
+            ended.append(row["ended"])
+            seconds += row["seconds"] or 0.0
+    return Account(
+        requested=sum(counts.values()) - counts["cancelled"],
+        done=counts["done"],
+        failed=counts["failed"],
+        running=counts["running"],
+        waiting=counts["queued"],
+        cancelled=counts["cancelled"],
+        began=min(began, default=None),
+        ended=max(ended, default=None),
+        seconds=round(seconds, 3),
+        slowest=_slowest(sql, which, values),
+        failures=tuple(_failures(sql, which, values)),
+    )
+
+
+def _slowest(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Slowest | None:
+    row = sql.execute(
+        f"""SELECT file, recipe, seconds FROM ({which}) WHERE state = 'done'
+            AND seconds IS NOT NULL ORDER BY seconds DESC LIMIT 1""",
+        values,
+    ).fetchone()
+    return Slowest(*row) if row else None
+
+
+def _failures(
+    sql: sqlite3.Connection, which: str, values: Mapping[str, object]
+) -> Iterator[Failure]:
+    rows = sql.execute(
+        f"""SELECT mine.*, json_extract(request, '$.seed') AS seed FROM ({which}) AS mine
+            JOIN images ON images.id = mine.id WHERE mine.state = 'failed'
+            ORDER BY mine.recipe, mine.entry_index, mine.image_index""",
+        values,
+    )
+    for row in rows:
+        place = row["entry_index"] + 1, row["image_index"] + 1
+        yield Failure(row["recipe"], row["reason"], row["ended"], *place, row["seed"])
+
+
+def _problem(sql: sqlite3.Connection, row: sqlite3.Row) -> tuple[str, float | None]:
+    """Return why a file is wrong, without its name, and since when; or why its template is."""
+    folder = path = row["path"]
+    while not row["problem"] and "/" in folder:
+        folder = folder.rpartition("/")[0]
+        path = f"{folder}/_pictures.yaml"
+        found = sql.execute(
+            "SELECT problem, problem_at FROM recipes WHERE path = ? AND problem IS NOT NULL",
+            (path,),
+        ).fetchone()
+        if found:
+            return _reason(found["problem"], ""), found["problem_at"]
+    problem = row["problem"] or "its template is refused"
+    return _reason(problem, path), row["problem_at"]
+
+
+def _reason(problem: str, path: str) -> str:
+    return problem.removeprefix("inbox/").removeprefix(harmless(path)).lstrip(":, ")
+
+
+def _newest_first(failures: Sequence[Failure]) -> list[Failure]:
+    return sorted(failures, key=lambda failure: -(failure.at or 0.0))

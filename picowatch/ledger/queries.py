@@ -1,0 +1,327 @@
+"""Queries: recipes and their states, counts, outcomes; and what was measured of batches."""
+
+import json
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from sys import intern
+
+from picowatch.errors import LedgerCorrupt
+from picowatch.ledger.entries import FAILED
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.queue import OF_ONLY
+from picowatch.ledger.rows import (
+    KnownRecipe,
+    Outcome,
+    PassRate,
+    QueuedImage,
+    SizeAndTime,
+    request_of,
+)
+from picowatch.recipe.request import COPIES, ImageRequest
+
+MOST_ALIKE = 20
+
+
+def known_recipes(ledger: Ledger) -> dict[str, KnownRecipe]:
+    """Return each recipe of the inbox whose last save was accepted or refused."""
+    return _recipes(ledger, "")
+
+
+def known_paths(ledger: Ledger) -> set[str]:
+    """Return every recipe and dropped picture that was saved, archived ones, too."""
+    return {row["path"] for row in ledger.select("SELECT path FROM recipes")}
+
+
+def done_images(ledger: Ledger, files: Iterable[str]) -> dict[str, sqlite3.Row]:
+    """Return the images whose pictures these are, by file. All images are read for it."""
+    rows = ledger.select(
+        """SELECT id, recipe, file, entry_digest, ended, listed FROM images
+           WHERE state = 'done' AND file IN (SELECT value FROM json_each(?))""",
+        (json.dumps([*files]),),
+    )
+    return {row["file"]: row for row in rows}
+
+
+def known_recipe(ledger: Ledger, recipe: str) -> KnownRecipe | None:
+    """Return the recipe as of its last save, or None."""
+    return _recipes(ledger, "AND path = ?", recipe).get(recipe)
+
+
+def known_in(ledger: Ledger, name: str) -> dict[str, KnownRecipe]:
+    """Return the recipe of this name, or all recipes in the folder of this name."""
+    return _recipes(ledger, "AND (path = ? OR (path > ? AND path < ?))", name, *_below(name))
+
+
+def with_version(ledger: Ledger, digest: str, size_and_time: SizeAndTime) -> dict[str, KnownRecipe]:
+    """Return at most MOST_ALIKE recipes that had these bytes and time, the same inode first."""
+    version = f"{size_and_time.size} {size_and_time.mtime_ns}"
+    return _recipes(
+        ledger,
+        """AND digest = ? AND size_and_time > ? AND size_and_time < ?
+           ORDER BY size_and_time GLOB ? DESC LIMIT ?""",
+        *(digest, f"{version} ", f"{version}!", f"{version} {size_and_time.inode} *", MOST_ALIKE),
+    )
+
+
+def _recipes(ledger: Ledger, which: str, *values: object) -> dict[str, KnownRecipe]:
+    query = f"SELECT * FROM recipes WHERE outcome != 'archived' {which}"
+    rows, known = deque(ledger.select(query, values)), dict[str, KnownRecipe]()
+    while rows:  # each is freed as it is read: there may be thousands
+        row = rows.popleft()
+        known[row["path"]] = _known(row)
+    return known
+
+
+def recipes_that_are(ledger: Ledger, outcome: str) -> set[str]:
+    """Return the refused recipes, or those that are done and were archived."""
+    rows = ledger.select("SELECT path FROM recipes WHERE outcome = ?", (outcome,))
+    return {row["path"] for row in rows}
+
+
+def seen(ledger: Ledger, inbox_id: str, versions: Iterable[tuple[str, SizeAndTime]]) -> None:
+    """Record where these recipes, whose bytes are the same as before, were seen last."""
+    ledger.change_each(
+        "UPDATE recipes SET inbox_id = ?, size_and_time = ? WHERE path = ?",
+        ((inbox_id, version.as_text(), path) for path, version in versions),
+    )
+
+
+def lacks_prompts(ledger: Ledger, template: str, digest: str) -> bool:
+    """Whether pictures below a template with this digest were refused for want of a prompt."""
+    rows = ledger.select(
+        """SELECT 1 FROM recipes WHERE path > ? AND path < ? AND template = ?
+           AND outcome = 'refused' AND problem IS NULL LIMIT 1""",
+        (*_below(template.rpartition("/")[0]), digest),
+    )
+    return bool(rows)
+
+
+def problems(ledger: Ledger, most: int) -> tuple[list[str], int, int]:
+    """Return the newest problems, oldest first, their number, and that of refused recipes."""
+    rows = ledger.select(
+        """SELECT problem FROM recipes WHERE problem IS NOT NULL
+           ORDER BY problem_at DESC LIMIT ?""",
+        (most,),
+    )
+    ((count, refused),) = ledger.select(
+        """SELECT count(*), coalesce(sum(outcome = 'refused'), 0) FROM recipes
+           WHERE problem IS NOT NULL"""
+    )
+    return [row["problem"] for row in reversed(rows)], count, refused
+
+
+def named_pictures(ledger: Ledger) -> set[str]:
+    """Return the paths below the inbox where pictures may be that recipes named; few are read."""
+    rows = ledger.select(
+        """SELECT recipe, request FROM images WHERE id IN (
+               SELECT min(image) FROM start_images JOIN images ON images.id = image
+               GROUP BY recipe, picture)"""
+    )
+    named = {
+        (row["recipe"].rpartition("/")[0], path)
+        for row in rows
+        for path in request_of(row).pictures
+    }
+    beside = {f"{folder}/{path}" for folder, path in named if folder}
+    return beside.union(path.removeprefix("inbox/") for _, path in named)
+
+
+def batch_sizes(ledger: Ledger) -> dict[str, str]:
+    """Return what was measured of batches, as JSON, by the kind of their images."""
+    return {row["alike"]: row["measured"] for row in ledger.select("SELECT * FROM batch_sizes")}
+
+
+def note_batch_size(ledger: Ledger, alike: str, measured: str) -> None:
+    ledger.change("INSERT OR REPLACE INTO batch_sizes VALUES (?, ?)", (alike, measured))
+
+
+def pass_rates(ledger: Ledger) -> dict[PassRate, float]:
+    """Return how long passes take, those that were measured last at the end."""
+    rows = ledger.select("SELECT * FROM pass_rates ORDER BY rowid")
+    return {PassRate(*key): seconds for *key, seconds in rows}
+
+
+def note_pass_rates(ledger: Ledger, rates: Mapping[PassRate, float]) -> None:
+    """Record how long passes take."""
+    rows = [(*key, seconds) for key, seconds in rates.items()]
+    ledger.change_each("INSERT OR REPLACE INTO pass_rates VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def queued_recipes(ledger: Ledger, shares: Mapping[str, float]) -> list[sqlite3.Row]:
+    """Return the recipes of queued images that are alike, in the order of the first ones.
+
+    With each come the `batch_key`, the number of images, their mean pixels, and the id of one of
+    them. Priorities, turns of folders and saves decide the order, not the order within a file. The
+    index has everything; no image is read.
+    """
+    rows = ledger.select(
+        """SELECT recipe, batch_key, count(*) AS images, avg(pixels), max(id), priority, folder
+           FROM images INDEXED BY images_alike
+           WHERE state = 'queued' GROUP BY batch_key, folder, priority, save
+           ORDER BY priority DESC, save"""
+    )
+    starts: dict[tuple[int, str], float] = {}
+    order: list[tuple[int, float]] = []
+    for row in rows:
+        priority, folder = row["priority"], row["folder"]
+        start = starts.get((priority, folder), 0.0)
+        starts[priority, folder] = start + row["images"] / shares.get(folder, 1.0)
+        order.append((-priority, start))
+    return [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
+
+
+def requests(ledger: Ledger, ids: Iterable[int]) -> dict[int, ImageRequest]:
+    """Return the requests of these images that are there, by id."""
+    rows = ledger.select(
+        "SELECT id, request FROM images WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps([*ids]),),
+    )
+    return {row["id"]: request_of(row) for row in rows}
+
+
+def outcome(ledger: Ledger, recipe: str, digest: str) -> Outcome | None:
+    """Return the outcome of the newest save with these bytes; None if there was none."""
+    with ledger.transaction():
+        saves = ledger.select(
+            """SELECT id, outcome FROM saves WHERE recipe = ? AND digest = ?
+               ORDER BY id DESC LIMIT 1""",
+            (recipe, digest),
+        )
+        if not saves:
+            return None
+        save = saves[0]["id"]
+        images = ledger.select(
+            """SELECT state, file FROM images
+               LEFT JOIN entry_images ON entry_images.image = images.id
+               LEFT JOIN entries ON entries.id = entry_images.entry
+               WHERE images.recipe = :recipe
+               AND (images.save = :save OR (
+                   entries.recipe = :recipe AND position >= drawn_from
+                   AND EXISTS (SELECT 1 FROM recipes WHERE path = :recipe AND save = :save)))
+               GROUP BY images.id
+               ORDER BY min(coalesce(place, entry_index)),
+                        min(coalesce(position, image_index))""",
+            {"recipe": recipe, "save": save},
+        )
+    return _outcome(images, valid=saves[0]["outcome"] == "accepted")
+
+
+def last_save(ledger: Ledger) -> int:
+    """Return the id of the newest save; 0 before the first."""
+    ((last,),) = ledger.select("SELECT coalesce(max(id), 0) FROM saves")
+    return int(last)
+
+
+def is_unfinished_below(ledger: Ledger, folder: str) -> bool:
+    """Whether images of recipes in this folder or below are queued or running."""
+    rows = ledger.select(
+        """SELECT 1 FROM images WHERE recipe > ? AND recipe < ?
+           AND state IN ('queued', 'running') LIMIT 1""",
+        _below(folder),
+    )
+    return bool(rows)
+
+
+def outcomes_below(ledger: Ledger, folder: str, since: int) -> dict[str, Outcome]:
+    """Return outcomes of recipes below a folder, of archived ones if saved after `since`."""
+    first, end = _below(folder)
+    rows = ledger.select(
+        """SELECT path, recipes.outcome, state, file FROM recipes
+           LEFT JOIN entries ON entries.recipe = path
+           LEFT JOIN entry_images ON entry = entries.id AND position >= drawn_from
+           LEFT JOIN images ON images.id = image
+           WHERE path > :first AND path < :end
+           AND (recipes.outcome != 'archived' OR recipes.save > :since)
+           ORDER BY path, place, position""",
+        {"first": first, "end": end, "since": since},
+    )
+    found = {}
+    for path, group in groupby(rows, key=lambda row: row["path"]):
+        images = list(group)
+        is_valid = images[0]["outcome"] in ("accepted", "archived")
+        found[path] = _outcome(images, valid=is_valid)
+    return found
+
+
+def counts(ledger: Ledger) -> Counter[str]:
+    rows = ledger.select("SELECT state, images FROM tallies")
+    return Counter({row["state"]: row["images"] for row in rows})
+
+
+def queued(ledger: Ledger, only: Sequence[str]) -> int:
+    """Return how many images are queued; with `only`, of these recipes and folders."""
+    if not only:
+        return counts(ledger)["queued"]
+    return _queued(ledger, OF_ONLY, {"only": json.dumps(only)})
+
+
+def queued_copies(ledger: Ledger, only: Sequence[str]) -> int:
+    """Return how many of them are copies, which need no model."""
+    among = OF_ONLY if only else "1"
+    values = {"key": COPIES, "only": json.dumps(only)}
+    return _queued(ledger, f"batch_key = :key AND {among}", values)
+
+
+def _queued(ledger: Ledger, which: str, values: Mapping[str, str]) -> int:
+    query = f"SELECT count(*) FROM images WHERE state = 'queued' AND {which}"
+    ((count,),) = ledger.select(query, values)
+    return int(count)
+
+
+def requested(ledger: Ledger, name: str) -> Counter[str]:
+    """Return how many images of each state a recipe requests, or all recipes in a folder."""
+    rows = ledger.select(
+        """SELECT state, count(DISTINCT images.id) FROM entries
+           JOIN entry_images ON entry_images.entry = entries.id
+           JOIN images ON images.id = entry_images.image
+           WHERE entries.recipe = ? OR (entries.recipe > ? AND entries.recipe < ?)
+           GROUP BY state""",
+        (name, *_below(name)),
+    )
+    return Counter(dict(map(tuple, rows)))
+
+
+def failures(ledger: Ledger, recipe: str) -> list[tuple[QueuedImage, str]]:
+    """Return the failed images that the last valid save requests, with their reasons."""
+    rows = ledger.select(
+        f"""SELECT * FROM images WHERE recipe = ? AND {FAILED}
+            ORDER BY entry_index, image_index""",
+        (recipe,),
+    )
+    return [(QueuedImage.of(row), row["reason"]) for row in rows]
+
+
+def _below(folder: str) -> tuple[str, str]:
+    """Return two texts between which paths in a folder sort: "0" follows "/" in ASCII."""
+    return f"{folder}/", f"{folder}0"
+
+
+def _outcome(images: Sequence[sqlite3.Row], *, valid: bool) -> Outcome:
+    states = Counter(image["state"] for image in images)
+    return Outcome(
+        valid=valid,
+        pictures=tuple(image["file"] for image in images if image["state"] == "done"),
+        unfinished=states["queued"] + states["running"],
+        failed=states["failed"],
+        cancelled=states["cancelled"],
+    )
+
+
+def _known(row: sqlite3.Row) -> KnownRecipe:
+    try:
+        size_and_time = SizeAndTime.from_text(row["size_and_time"])
+    except (TypeError, ValueError) as error:
+        words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
+        raise LedgerCorrupt(words) from error
+    return KnownRecipe(
+        size_and_time,
+        row["digest"],
+        intern(row["outcome"]),  # thousands of rows share these values
+        intern(row["inbox_id"]),
+        intern(row["template"]),
+        bool(row["waits"]),
+        row["problem"],
+        row["reread"],
+    )

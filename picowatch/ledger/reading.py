@@ -1,0 +1,30 @@
+"""Reading a ledger beside a picowatch that may be running."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from picowatch.errors import CommandFailed
+from picowatch.ledger.migrations import VERSION
+
+WAIT_SECONDS = 5.0  # for a commit
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a ledger for questions. Raises CommandFailed."""
+    if not path.is_file():
+        raise CommandFailed(f"There is no ledger {path}.", "For another outbox: --outbox DIR")
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)) as sql:
+            sql.row_factory = sqlite3.Row
+            (version,) = sql.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                words = f"The ledger {path} is of version {version}, not {VERSION}."
+                raise CommandFailed(words, "Start picowatch, which brings it to this version.")
+            yield sql
+    except sqlite3.Error as error:
+        words = f"The ledger {path} cannot be read: {error}."
+        raise CommandFailed(words, "Start picowatch, which repairs it.") from error

@@ -1,0 +1,126 @@
+"""IPTC-IIM (version 4.2, https://iptc.org/std/IIM), which JPEG and TIFF have, as XMP's properties.
+
+Which property a dataset of record 2 is says the table of the IPTC Photo Metadata Standard
+(https://iptc.org/std/photometadata/specification).
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+
+from picowatch.metadata.xmp import DC, IPTC_CORE, PHOTOSHOP, XMP, Property
+
+Datasets = dict[tuple[int, int], list[bytes]]
+
+# Datasets of record 2 with their XMP properties, and what these are arrays of.
+FIELDS = {
+    5: (DC, "title", "Alt"),
+    10: (PHOTOSHOP, "Urgency", ""),
+    15: (PHOTOSHOP, "Category", ""),
+    20: (PHOTOSHOP, "SupplementalCategories", "Bag"),
+    25: (DC, "subject", "Bag"),
+    40: (PHOTOSHOP, "Instructions", ""),
+    55: (PHOTOSHOP, "DateCreated", ""),
+    62: (XMP, "CreateDate", ""),
+    80: (DC, "creator", "Seq"),
+    85: (PHOTOSHOP, "AuthorsPosition", ""),
+    90: (PHOTOSHOP, "City", ""),
+    92: (IPTC_CORE, "Location", ""),
+    95: (PHOTOSHOP, "State", ""),
+    100: (IPTC_CORE, "CountryCode", ""),
+    101: (PHOTOSHOP, "Country", ""),
+    103: (PHOTOSHOP, "TransmissionReference", ""),
+    105: (PHOTOSHOP, "Headline", ""),
+    110: (PHOTOSHOP, "Credit", ""),
+    115: (PHOTOSHOP, "Source", ""),
+    116: (DC, "rights", "Alt"),
+    120: (DC, "description", "Alt"),
+    122: (PHOTOSHOP, "CaptionWriter", ""),
+}
+_TIMES = {55: 60, 62: 63}  # of dates
+_ENCODING = (1, 90)
+_LATIN1 = b"\x1b.A"  # ISO 2022; the mark of UTF-8 says no more than the bytes do
+_RESOURCE, IPTC_RESOURCE = b"8BIM", 0x0404  # Adobe Photoshop File Formats, image resources
+_LARGE = 0x8000  # the size of a size follows
+
+
+def iptc_in(resources: bytes) -> bytes:
+    """Return IPTC-IIM of Photoshop's image resources; what is none is returned as it is."""
+    offset, end = 0, len(resources)
+    while resources[offset : offset + 4] == _RESOURCE and offset + 12 <= end:
+        (number, name_length) = struct.unpack_from(">HB", resources, offset + 4)
+        offset += 6 + (name_length + 2) // 2 * 2
+        size = int.from_bytes(resources[offset : offset + 4], "big")
+        offset += 4
+        if number == IPTC_RESOURCE:
+            return resources[offset : offset + size]
+        offset += (size + 1) // 2 * 2
+    return b"" if resources.startswith(_RESOURCE) else resources
+
+
+def read_iptc(content: bytes) -> tuple[Datasets, bool]:
+    """Return the datasets by record and number, and whether damage hides what comes after them."""
+    found: Datasets = {}
+    offset = 0
+    while content[offset : offset + 1] == b"\x1c" and offset + 5 <= len(content):
+        record, number, size = struct.unpack_from(">BBH", content, offset + 1)
+        offset += 5
+        if size & _LARGE:
+            length = size & ~_LARGE
+            size = int.from_bytes(content[offset : offset + length], "big")
+            offset += length
+        if offset + size > len(content):
+            return found, True
+        found.setdefault((record, number), []).append(content[offset : offset + size])
+        offset += size
+    return found, bool(content[offset:].strip(b"\0"))
+
+
+def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[Property]:
+    """Yield the XMP properties that these datasets are."""
+    values = {number: datasets.get((2, number), []) for number in (*FIELDS, *_TIMES.values())}
+    every = [value for of_number in values.values() for value in of_number]
+    encodings = _encodings(every, b"".join(datasets.get(_ENCODING, [])))
+    texts = {
+        number: [text for value in of_number if (text := _text(value, encodings))]
+        for number, of_number in values.items()
+    }
+    for number, time in _TIMES.items():
+        dates = [_iso_date(date, "".join(texts[time][:1])) for date in texts[number][:1]]
+        texts[number] = list(filter(None, dates))
+    for number, (space, name, array) in FIELDS.items():
+        if found := texts[number]:
+            yield Property((space, name), found if array else found[:1], array)
+
+
+def _encodings(values: Iterable[bytes], mark: bytes) -> tuple[str, ...]:
+    """Return the encodings to try: what is no UTF-8 is of Windows, or with its gaps of a Mac."""
+    for value in values:
+        if not _decodes(value, "utf-8") and not _decodes(value, "cp1252"):
+            return ("utf-8", "mac_roman")
+    return ("cp1252",) if mark == _LATIN1 else ("utf-8", "cp1252")
+
+
+def _decodes(value: bytes, encoding: str) -> bool:
+    try:
+        value.decode(encoding)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _text(value: bytes, encodings: Iterable[str]) -> str:
+    encoding = next(encoding for encoding in encodings if _decodes(value, encoding))
+    return "".join(c for c in value.decode(encoding) if c.isprintable() or c in "\n\t").strip()
+
+
+def _iso_date(date: str, time: str) -> str:
+    """Return CCYYMMDD and HHMMSS±HHMM as ISO 8601, which XMP has; "" for no date."""
+    day = re.fullmatch(r"(\d{4})-?(\d\d)-?(\d\d)", date)
+    hour = re.fullmatch(r"(\d\d):?(\d\d):?(\d\d)(?:([+-]\d\d):?(\d\d))?", time)
+    if not day or "00" in day.groups()[1:]:
+        return ""
+    if not hour:
+        return "-".join(day.groups())
+    zone = f"{hour[4]}:{hour[5]}" if hour[4] else ""
+    return f"{'-'.join(day.groups())}T{':'.join(hour.groups()[:3])}{zone}"

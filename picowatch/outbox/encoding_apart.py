@@ -1,0 +1,128 @@
+"""Encodes large pictures in a process of their own, whose memory ends with it.
+
+An encoder takes up to 15 bytes for each pixel, which is a gigabyte for a photo of 61 megapixels.
+The process unpickles what the daemon sends; the daemon reads JSON and bytes.
+"""
+
+import json
+import logging
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from picowatch.files.apart import program
+from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.lossless import Pixels
+from picowatch.outbox.photo_metadata import NONE, PhotoMetadata
+from picowatch.outbox.thumbnails import shrink
+
+log = logging.getLogger("picowatch")
+LARGE_PIXELS = 16_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """A picture as engines send it; see RenderedImage."""
+
+    width: int
+    height: int
+    pixels: bytes = field(repr=False)
+    alpha: bytes = field(default=b"", repr=False)
+    low: bytes = field(default=b"", repr=False)
+    profile: bytes = b""
+
+    @property
+    def is_large(self) -> bool:
+        return self.width * self.height > LARGE_PIXELS
+
+    def decoded(self) -> Pixels:
+        """Return its pixels; the picture has its profile."""
+        size = self.width, self.height
+        picture = Image.frombytes("RGB", size, self.pixels)
+        if self.alpha:
+            picture.putalpha(Image.frombytes("L", size, self.alpha))
+        if self.profile:
+            picture.info["icc_profile"] = self.profile
+        return Pixels(picture, Image.frombytes("RGB", size, self.low) if self.low else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a picture's file is written; see `encoded`."""
+
+    file: str
+    texts: Mapping[str, str]
+    encoding: Encoding
+    quality: str | int = ""
+    photo: PhotoMetadata = NONE
+
+    def encode(self, pixels: Pixels, profile: bytes) -> bytes:
+        return encoded(
+            self.file,
+            pixels.picture,
+            self.texts,
+            self.encoding,
+            quality=self.quality,
+            photo=self.photo,
+            low=pixels.low,
+            profile=profile,
+        )
+
+
+def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:
+    """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed."""
+    channels = raw.pixels, raw.alpha, raw.low
+    about = raw.width, raw.height, raw.profile, tuple(map(len, channels)), how
+    process = subprocess.Popen(
+        program(__name__),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is the daemon's
+    )
+    assert process.stdin and process.stdout
+    try:
+        with process:  # its end writes what is buffered
+            pickle.dump(about, process.stdin)
+            for part in channels:
+                process.stdin.write(part)
+            process.stdin.close()
+            mode, size, length, words = json.loads(process.stdout.readline())
+            small, content = process.stdout.read(length), process.stdout.read()
+    except (OSError, ValueError) as error:
+        raise MemoryError("the process that encodes it has ended") from error
+    for said in words:
+        log.warning("%s", said)
+    return Image.frombytes(mode, size, small), content
+
+
+def main() -> None:
+    """Encode what stands in the standard input."""
+    words = _Words()
+    log.addHandler(words)
+    log.propagate = False
+    source = sys.stdin.buffer
+    width, height, profile, lengths, how = pickle.load(source)
+    pixels, alpha, low = map(source.read, lengths)
+    raw = Raw(width=width, height=height, pixels=pixels, alpha=alpha, low=low, profile=profile)
+    decoded = raw.decoded()
+    content = how.encode(decoded, profile)
+    small = shrink(decoded.picture)
+    thumbnail = small.tobytes()
+    told = json.dumps([small.mode, small.size, len(thumbnail), words.said])
+    sys.stdout.buffer.writelines((told.encode(), b"\n", thumbnail, content))
+
+
+class _Words(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())

@@ -1,0 +1,119 @@
+"""Moves or copies pictures into a folder of the outbox, with what lies beside them.
+
+A picture is moved by a second name, which then is the only one: a crash loses neither, and a
+repetition finds what is there already.
+"""
+
+import errno
+import os
+from collections.abc import Iterable
+from itertools import count
+from os.path import lexists
+from pathlib import Path
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.files.atomic import check_in_place, make_folder, sync_folder, write_atomically
+from picowatch.files.names import stem_of
+from picowatch.files.safe_paths import blocks_of, link_below, open_below, to_write
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.listing import line_of
+from picowatch.outbox.names import ENDINGS, SIDECAR_ENDING
+from picowatch.outbox.outbox import Outbox, why_kept
+
+GONE = "It is not there any more", "The gallery shows what is there within a minute."
+# What a file system without hard links says, or the system of a file that belongs to others.
+_NO_LINK = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+Stay = dict[str, tuple[str, str]]  # pictures, each with why it stays and what to do
+
+
+def put_into(
+    outbox: Outbox, folder: str, files: Iterable[str], *, copies: bool
+) -> tuple[dict[str, str], Stay]:
+    """Put pictures into a folder, durably; return their new paths, and those that stay."""
+    placed: dict[str, str] = {}
+    stay: Stay = {}
+    for file in files:
+        try:
+            placed[file] = _put(outbox, file, folder, copies=copies)
+        except FileNotFoundError:
+            stay[file] = GONE
+        except OSError as error:
+            stay[file] = why_kept(error, "copy" if copies else "move")
+    if placed:
+        sync_folder(outbox.root / folder)
+    return placed, stay
+
+
+def _put(outbox: Outbox, file: str, folder: str, *, copies: bool) -> str:
+    root = outbox.root
+    check_in_place(root / file)
+    if to_write(root, file).is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(root / file))
+    to_write(root, f"{folder}/any")
+    make_folder(root / folder)
+    names = (outbox.names.kept(file, folder, number) for number in count(1))
+    target = next(name for name in names if _is_free_for(root, file, name))
+    _link_or_copy(root, file, target, copies=copies)
+    for beside in outbox.beside(file):
+        ending = beside.removeprefix(stem_of(file))
+        _link_or_copy(root, beside, stem_of(target) + ending, copies=copies)
+    return target
+
+
+def _is_free_for(root: Path, file: str, target: str) -> bool:
+    """Whether nothing has this name, or this very picture has."""
+    if lexists(root / target):
+        return _have_equal_bytes(root, file, target)
+    endings = (*ENDINGS, SIDECAR_ENDING)
+    return not any(lexists(root / f"{stem_of(target)}{ending}") for ending in endings)
+
+
+def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
+    try:
+        with (
+            os.fdopen(open_below(root, file), "rb") as one,
+            os.fdopen(open_below(root, other), "rb") as two,
+        ):
+            sizes = [os.fstat(opened.fileno()) for opened in (one, two)]
+            if os.path.samestat(*sizes):
+                return True
+            same = sizes[0].st_size == sizes[1].st_size
+            return same and all(a == b for a, b in zip(blocks_of(one), blocks_of(two), strict=True))
+    except FileNotFoundError:
+        raise
+    except OSError:  # a folder, a pipe, a link out of the outbox
+        return False
+
+
+def _link_or_copy(root: Path, file: str, target: str, *, copies: bool) -> None:
+    place = to_write(root, target)
+    if lexists(place):
+        return
+    if not copies:
+        try:
+            link_below(root, file, target)
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+    with os.fdopen(open_below(root, file), "rb") as opened:
+        write_atomically(place, iter(lambda: opened.read(1 << 20), b""))
+        found = os.fstat(opened.fileno())
+    os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))  # the gallery sorts by time
+
+
+def line_of_moved(
+    outbox: Outbox, file: str, target: str, entry_digest: str, ended: float | None
+) -> dict[str, Any] | None:
+    """Return the line of a listed picture that is at `target` now; None if none can be made."""
+    path = outbox.root / target
+    try:
+        chunk = read_chunk(read_texts(path)[PICOWATCH])
+        line = line_of(target, chunk, ended or path.stat().st_mtime, entry_digest)
+    except (PictureUnreadable, KeyError, TypeError, AttributeError):
+        # Another program wrote it again, without metadata.
+        lines = [line for line in outbox.listing.all() if line.get("file") == file]
+        line = {**lines[-1], "file": target} if lines else {}
+    return {**line, "moved": file} if line else None

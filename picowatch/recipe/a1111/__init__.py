@@ -1,0 +1,1 @@
+"""A1111's "generation parameters": their keys, and texts read and written."""

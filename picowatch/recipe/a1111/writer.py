@@ -1,0 +1,155 @@
+"""A1111's `parameters` text, which every reader of A1111 pictures understands.
+
+reader.py reads it again, from pictures and from TXT recipes.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from picowatch.recipe.a1111 import keys
+from picowatch.recipe.a1111.values import VAE_ENDING, file_name, plain_text
+from picowatch.recipe.converters import NVIDIA
+from picowatch.recipe.fields import FINISHING, MAPPINGS, PARTS, ROWS
+from picowatch.recipe.identity import DIGEST_OMITS
+from picowatch.recipe.parts import Cutout, Row
+from picowatch.recipe.passes import steps_taken
+from picowatch.recipe.request import DetailUse, ImageRequest, loras_beside_prompt
+from picowatch.recipe.written import plain_number
+
+# A1111 writes the first 10 hex digits of a file's sha256, and 12 for LoRAs and embeddings.
+_HASH_DIGITS = 10
+_SHORT_HASH_DIGITS = 12
+# Values are as `_quoted` writes them.
+_POSTPROCESSING = re.compile(
+    rf'(?:^|, *)(?:{"|".join(keys.FINISHED)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)'
+)
+
+
+def parameters_text(
+    request: ImageRequest, version: str, lora_hashes: Mapping[str, str] | None = None
+) -> str:
+    """Return the prompt, a `Negative prompt:` line if there is one, and the line of values.
+
+    An empty prompt keeps its empty line: sd-prompt-reader looks for a line above `Steps:`.
+    LoRAs that the prompt does not name are added after it, as A1111 needs them. `version`
+    is picowatch's. `lora_hashes` are A1111's kind, by name: of the bytes after the safetensors
+    header; without them no LoRA's hash is written.
+    """
+    if not request.draws:
+        return postprocessing_text(request)
+    lines = [_with_tags(request)]
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    values = _values(request, lora_hashes or {}, version)
+    between = (key for key in values if key not in (*keys.FIRST, *keys.LAST))
+    lines.append(_line(values, (*keys.FIRST, *between, *keys.LAST)))
+    return "\n".join(lines)
+
+
+def postprocessing_text(request: ImageRequest) -> str:
+    """Return the text of A1111's tab "Extras", for a picture that was only finished."""
+    values: dict[str, str] = {}
+    for field in FINISHING:
+        if mapping := getattr(request, field):
+            values |= _parts(PARTS[field], mapping)
+    return _line(values, keys.FINISHED)
+
+
+def without_postprocessing(parameters: str) -> str:
+    """Return the text without its finishing values, so that new ones can be added."""
+    before, line_break, values = parameters.rpartition("\n")
+    return before + line_break + _POSTPROCESSING.sub("", values)
+
+
+def _line(values: Mapping[str, str], order: Sequence[str]) -> str:
+    """Return the line of the values that are not empty, in this order."""
+    return ", ".join(f"{key}: {_quoted(values[key])}" for key in order if values.get(key))
+
+
+def _with_tags(of: ImageRequest | DetailUse) -> str:
+    """Return a prompt, and after it the LoRAs that it does not name."""
+    loras = loras_beside_prompt(of)
+    tags = (f"<lora:{file_name(lora.name)}:{plain_number(lora.weight)}>" for lora in loras)
+    return " ".join(filter(None, [of.prompt, *tags]))
+
+
+def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str) -> dict[str, str]:
+    """Return the values by their keys; empty ones are not to be written."""
+    values: dict[str, str] = {}
+    for field in MAPPINGS:
+        if mapping := getattr(request, field):
+            values |= _parts(PARTS[field], mapping)
+    for number, detail in enumerate(request.detail, 1):
+        suffix = {1: "", 2: " 2nd", 3: " 3rd"}.get(number, f" {number}th")
+        found = _detail(detail, f"{request.width}x{request.height}")
+        values |= {f"ADetailer {key}{suffix}": text for key, text in found.items()}
+    idle = request.idle
+    # A1111 has one denoising strength for both; with a start image, it is the start image's.
+    values |= _parts({n: row for n, row in ROWS.items() if n not in idle}, request)
+    if hires := request.hires:
+        strength = request.denoising_strength if request.image else hires.denoising_strength
+        # A1111 takes all these steps; a recipe takes the strength's share of its own.
+        values["Hires steps"] = str(steps_taken(hires.steps or request.steps, strength))
+    return (
+        values
+        | {
+            keys.AREA: "" if request.mask_padding is None else keys.ONLY_MASKED,
+            "RNG": "NV" if request.noise == NVIDIA else "CPU",  # without it, A1111 takes its GPU's
+            "Size": f"{request.width}x{request.height}",
+            "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
+            "VAE hash": request.vae_hash[:_HASH_DIGITS],
+            "Module 1": values.get("VAE", "").removesuffix(VAE_ENDING),
+            "Lora hashes": _hashes(
+                [(use.name, lora_hashes.get(use.name)) for use in request.loras]
+            ),
+            "TI hashes": _hashes([(use.name, use.hash) for use in request.embeddings]),
+            "Version": f"picowatch {version}",
+        }
+    )
+
+
+def _detail(detail: DetailUse, size: str) -> dict[str, str]:
+    """Return ADetailer's values; in it, the picture's `size` is that of the details, too."""
+    known = keys.FINDERS.get(detail.find)
+    values = {"model": known or keys.ANY_WORDS, "model classes": "" if known else detail.find}
+    for name, key in keys.DETAIL_KEYS.items():
+        value, default = getattr(detail, name), detail.__dataclass_fields__[name].default
+        values[key] = "" if name in ("count", "steps") and value == default else plain_text(value)
+    values["prompt"] = _with_tags(detail) if detail.prompt else ""
+    values["inpaint only masked"] = "True"
+    values["use separate steps"] = "True" if detail.steps else ""
+    if detail.size != size:
+        width, height = map(str, detail.sides)
+        sides = {"inpaint width": width, "inpaint height": height}
+        values |= {"use inpaint width height": "True", **sides}
+    return values
+
+
+def _parts(rows: Mapping[str, Row], holder: Any) -> dict[str, str]:
+    if isinstance(holder, Cutout) and holder.find:  # rembg finds nothing by words
+        return {}
+    return {row.a1111: _text(name, row, holder) for name, row in rows.items() if row.a1111}
+
+
+def _text(name: str, row: Row, holder: Any) -> str:
+    value, default = getattr(holder, name), holder.__dataclass_fields__[name].default
+    if value == default and (not default or name in DIGEST_OMITS):
+        return ""
+    return row.writes(value)
+
+
+def _hashes(named: Sequence[tuple[str, str | None]]) -> str:
+    known = (f"{file_name(name)}: {hash_[:_SHORT_HASH_DIGITS]}" for name, hash_ in named if hash_)
+    return ", ".join(known)
+
+
+def _quoted(value: str) -> str:
+    """Return a value as A1111 quotes it: a JSON string if it has a comma, colon or line break.
+
+    Values that begin like JSON are quoted, too, or they would be read as JSON.
+    """
+    if any(character in value for character in ",:\n") or value.startswith(('"', "[", "{")):
+        return json.dumps(value, ensure_ascii=False)
+    return value

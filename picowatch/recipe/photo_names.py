@@ -1,0 +1,60 @@
+"""Patterns that name a photo's results: the field `name` of a `_pictures.yaml`."""
+
+import re
+from datetime import datetime
+
+from picowatch.errors import ValueInvalid
+from picowatch.recipe.written import SourceValue
+
+# Formats of numbers and dates are few, so that no pattern makes a name of gigabytes.
+_PLACEHOLDER = re.compile(
+    r"\{(?:(?P<word>stem|folder|number|date)|number:(?P<digits>0[1-9])"
+    r"|date:(?P<format>(?:%[YymdHMS]|[^%{}])+))\}"
+)
+MOST_CHARACTERS = 100
+
+
+def name_in(written: SourceValue) -> str:
+    """Return a pattern. Raises ValueInvalid if it names no file, or many photos alike."""
+    pattern, rest = written.text, _PLACEHOLDER.sub("", written.text)
+    if len(pattern) > MOST_CHARACTERS:
+        raise ValueInvalid(f"it is too long; the limit is {MOST_CHARACTERS} characters.")
+    if "{" in rest or "}" in rest:
+        raise ValueInvalid("it has {…} that is none of {stem}, {folder}, {date} and {number:04}.")
+    if "/" in pattern or "\\" in pattern or pattern.startswith("."):
+        raise ValueInvalid("it must not contain / or \\, or begin with a dot.")
+    if pattern and not has_number(pattern) and "{stem}" not in pattern:
+        raise ValueInvalid(
+            "several photos would have the same name: add {stem}, the photo's own, or {number:04}."
+        )
+    return pattern
+
+
+def has_number(pattern: str) -> bool:
+    """Return whether each result gets the next number of its folder."""
+    return any(found[0].startswith("{number") for found in _PLACEHOLDER.finditer(pattern))
+
+
+def has_date(pattern: str) -> bool:
+    return any(found[0].startswith("{date") for found in _PLACEHOLDER.finditer(pattern))
+
+
+def dated(pattern: str, taken: datetime) -> str:
+    """Return the pattern with the day on which the photo was taken: 2026-11-28, or as it says."""
+    return _PLACEHOLDER.sub(
+        lambda found: (
+            taken.strftime(found["format"] or "%Y-%m-%d")
+            if found[0].startswith("{date")
+            else found[0]
+        ),
+        pattern,
+    )
+
+
+def filled(pattern: str, *, stem: str, folder: str, number: int) -> str:
+    """Return the name for a result, without its ending."""
+    texts = {"stem": stem, "folder": folder, "number": str(number)}
+    return _PLACEHOLDER.sub(
+        lambda found: f"{number:{found['digits']}d}" if found["digits"] else texts[found["word"]],
+        pattern,
+    )

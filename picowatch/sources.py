@@ -1,0 +1,202 @@
+"""The sources of settings: flags, the environment (PICOWATCH_…), and picowatch.yaml.
+
+`status`, `pause` and their like need only the folders. These come without pydantic, which takes
+longer to import than all else, where nothing but `SIMPLE` settings is set.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from picowatch.errors import SettingsInvalid
+from picowatch.files.safe_paths import open_regular
+
+if TYPE_CHECKING:
+    import yaml
+
+FILE_NAME = "picowatch.yaml"
+PREFIX = "PICOWATCH_"
+FOLDERS = ("inbox", "outbox", "models")
+SIMPLE = (*FOLDERS, "checkpoint", "device")  # these are validated here
+MAX_FILE_BYTES = 100_000
+
+Given = dict[str, tuple[Any, str]]  # by name: the value, and where it is set
+
+
+class Folders(NamedTuple):
+    """Where recipes are saved, and where pictures appear."""
+
+    inbox: Path
+    outbox: Path
+
+
+def folders_alone(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> Folders | None:
+    """Return the folders; None if anything is wrong, or a setting is not `SIMPLE`."""
+    path, inside, problems = file or Path(FILE_NAME), Given(), list[str]()
+    with suppress(SettingsInvalid, ValueError):
+        if file or os.path.lexists(path):
+            inside, problems = from_file(path, SIMPLE)
+        if not (problems or other_variables(environment)):
+            return _folders(inside | from_outside(flags, environment, SIMPLE))
+    return None
+
+
+def folders_anyway(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> Folders | None:
+    """Return the folders, although there are mistakes.
+
+    If the file cannot be parsed, lines that name folders count. Returns None without an outbox:
+    the default one may be another daemon's.
+    """
+    path, outside = file or Path(FILE_NAME), from_outside(flags, environment, FOLDERS)
+    for only in ((), FOLDERS):
+        with suppress(SettingsInvalid, ValueError):
+            given = from_file(path, FOLDERS, only)[0] | outside
+            if "outbox" in given or not only:
+                return _folders(given)
+    with suppress(ValueError):
+        return _folders(outside) if "outbox" in outside else None
+    return None
+
+
+def _folders(given: Given) -> Folders:
+    """Return the folders that are set, or their defaults. Raises ValueError for a wrong value."""
+    found = {name: Path(name) for name in FOLDERS}
+    for name, (value, _) in given.items():
+        if not isinstance(value, str | Path):
+            raise ValueError(f"{name} is no text")
+        if name in FOLDERS:
+            found[name] = folder_value(Path(value))
+        elif name == "device":
+            device_value(str(value))
+        str(value).encode()
+    return Folders(found["inbox"], found["outbox"])
+
+
+def folder_value(folder: Path) -> Path:
+    """Expand `~`; refuse names that cannot be written into the ledger and the lists."""
+    try:
+        str(folder).encode()
+        return folder.expanduser()
+    except UnicodeEncodeError as error:
+        raise ValueError("its name is not valid UTF-8; rename it") from error
+    except RuntimeError as error:
+        raise ValueError("this user has no home folder; write the full path") from error
+
+
+def device_value(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
+        raise ValueError("it must be auto, cuda, cuda:N (the N-th card), xpu, mps or cpu")
+    return value
+
+
+def from_outside(
+    flags: Mapping[str, Any], environment: Mapping[str, str], names: Iterable[str]
+) -> Given:
+    """Return what flags and environment set of these settings."""
+    given: Given = {}
+    for name in names:
+        if text := environment.get(variable := PREFIX + name.upper()):
+            given[name] = text, f"environment variable {variable}"
+        if name in flags:
+            given[name] = flags[name], f"--{name.replace('_', '-')}"
+    return given
+
+
+def other_variables(environment: Iterable[str]) -> list[str]:
+    """Return the variables, sorted, that look like settings and are not `SIMPLE` ones."""
+    simple = {PREFIX + name.upper() for name in SIMPLE}
+    return sorted(one for one in environment if one.startswith(PREFIX) and one not in simple)
+
+
+def from_file(
+    path: Path, names: Iterable[str], only: Sequence[str] = ()
+) -> tuple[Given, list[str]]:
+    """Return these settings in a file, each with its line and column, and the file's problems.
+
+    `only`: nothing but lines that begin with these names is read.
+    """
+    node, values = _parsed(path, only)
+    given: Given = {}
+    problems = []
+    lines: dict[str, int] = {}
+    for key, written in node:
+        name, where = str(key.value), f"{path}, {_position(key.start_mark)}"
+        if name not in names:
+            problems.append(f"{where}: {_unknown(name, names)}")
+        elif name in lines:
+            problems.append(
+                f"{where}: '{name}' is given twice: already on line {lines[name]}. Keep one."
+            )
+        elif (value := values[name]) is not None:
+            is_below = name in FOLDERS and isinstance(value, str) and not value.startswith("~")
+            where = f"{path}, {_position(written.start_mark)}"
+            given[name] = path.parent / value if is_below else value, where
+        lines.setdefault(name, key.start_mark.line + 1)
+    return given, problems
+
+
+def _parsed(
+    path: Path, only: Sequence[str]
+) -> tuple[Sequence[tuple["yaml.Node", "yaml.Node"]], dict[str, Any]]:
+    """Return the mapping in a settings file, as pairs of YAML's nodes and as values."""
+    import yaml  # which most commands do without: there is no such file, or none is read
+
+    try:
+        lines = _text_of(path).splitlines(keepends=True)
+        wanted = (line for line in lines if not only or line.partition(":")[0] in only)
+        loader = yaml.SafeLoader("".join(wanted))
+        node = loader.get_single_node()
+        if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
+            return (), {}
+        if not isinstance(node, yaml.MappingNode):
+            raise SettingsInvalid(
+                f"{path} must contain `name: value` lines, with a space after the colon."
+            )
+        written = [*node.value]
+        return written, loader.construct_document(node)
+    except OSError as error:
+        raise SettingsInvalid(f"Cannot read the settings {path}: {error.strerror}.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}, {_position(mark)}" if mark else str(path)
+        raise SettingsInvalid(f"{where}: not valid YAML: {error.problem or error}.") from error
+    except RecursionError as error:
+        raise SettingsInvalid(f"{path} is not valid YAML: its brackets nest too deep.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsInvalid(f"{path} is not valid YAML: {one_line(error)}.") from error
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a settings file. Raises OSError, also for a pipe, or SettingsInvalid."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise SettingsInvalid(
+            f"The settings {path} are too large; the limit is {MAX_FILE_BYTES:,} bytes."
+        )
+    return content.decode("utf-8-sig")
+
+
+def _unknown(name: str, names: Iterable[str]) -> str:
+    """Return what may have been meant: another setting, or a recipe's field."""
+    from difflib import get_close_matches
+
+    if near := get_close_matches(name, [*names], n=1, cutoff=0.65):
+        return f"unknown setting '{name}'. Did you mean '{near[0]}'?"
+    where = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for all recipes."
+    return f"unknown setting '{one_line(ValueError(name))}'. {where}"
+
+
+def _position(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

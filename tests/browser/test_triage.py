@@ -1,0 +1,332 @@
+"""Deciding about many pictures: selecting, marking, and the one command that does the rest."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+
+from tests.browser.conftest import INDEX, Page
+from tests.commands.picowatch import PROJECT, clean_environment
+from tests.house import House, wait_for
+
+MANY = "prompt: a tree\nseed: 11..18\n"
+FILES = [f"many/000{number}-1{number}.png" for number in range(1, 9)]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a terminal in which `picowatch` is this one."""
+    program = tmp_path / "bin/picowatch"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m picowatch "$@"\n')
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    return clean_environment(PATH=path, PYTHONPATH=str(PROJECT))
+
+
+def paste(house: House, command: str, shell: dict[str, str], program: str = "sh") -> str:
+    """Paste a command into a shell, as lines of its input; return what it printed."""
+    done = subprocess.run(
+        [program], input=command, cwd=house.folder, env=shell, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def many(house: House, page: Page) -> Iterator[House]:
+    """Start a daemon with eight pictures, and a browser that shows them oldest first."""
+    house.save("many.yaml", MANY)
+    assert house.once()
+    page.is_live = True
+    with house.running():
+        page.open(house.outbox / INDEX)
+        Select(page.find("#sort")).select_by_visible_text("By name")
+        page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+        yield house
+
+
+def click(page: Page, file: str, key: str = "", part: str = ".open") -> None:
+    """Click a picture while a key is held."""
+    actions = ActionChains(page.driver)
+    tile = page.tile(file, part)
+    if key:
+        actions.key_down(key).click(tile).key_up(key).perform()
+    else:
+        tile.click()
+
+
+def selected(page: Page) -> list[str]:
+    files: list[str] = page.js("return Selection.all().map(({ file }) => file)")
+    return files
+
+
+def copied(page: Page, which: str, what: str, into: str = "") -> str:
+    """Choose in the dialog of commands; return what it copies."""
+    page.find("#open-commands").click()
+    Select(page.find("#which")).select_by_value(which)
+    Select(page.find("#what")).select_by_value(what)
+    if into:
+        page.find("#into").clear()
+        page.find("#into").send_keys(into)
+    page.js("globalThis.written = ''")
+    page.find("#copy-command").click()
+    wait_for(lambda: page.js("return written"), "the copy")
+    page.find("#commands [data-do=close]").click()
+    return str(page.js("return written"))
+
+
+# -- selecting
+
+
+def test_pictures_are_selected_by_clicks_and_keys(many: House, page: Page) -> None:
+    """Shift takes all from the last one, Ctrl one more; a click alone opens the picture."""
+    click(page, FILES[1], Keys.CONTROL)
+    click(page, FILES[4], Keys.SHIFT)
+    assert selected(page) == FILES[1:5]
+    click(page, FILES[2], part=".pick")
+    click(page, FILES[7], Keys.CONTROL)
+    assert selected(page) == [FILES[1], FILES[3], FILES[4], FILES[7]]
+    assert page.text("#tray-words") == "4 selected"
+    assert len(page.all("#picked img")) == 4
+    click(page, FILES[0])
+    assert page.large() == FILES[0]
+    page.leave_large()
+    page.press(Keys.ESCAPE)
+    assert selected(page) == [] and not page.find("#tray").is_displayed()
+    page.driver.switch_to.active_element.send_keys(Keys.SHIFT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert selected(page) == FILES[:3]
+    page.search("seed:>=14")
+    page.find("#search").send_keys(Keys.ARROW_DOWN)
+    page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    page.driver.switch_to.active_element.send_keys(Keys.CONTROL, "a")
+    assert selected(page) == FILES[3:], "all of a search"
+    page.find("#unpick").click()
+    page.search("")
+    page.find("#grid .select").click()
+    assert selected(page) == FILES, "all of a folder"
+
+
+def test_three_and_four_pictures_are_compared(many: House, page: Page) -> None:
+    """Each row that differs is marked; five are too many; the last one changes by the arrows."""
+    for count in (3, 4):
+        for file in FILES[:count]:
+            if file not in selected(page):
+                click(page, file, Keys.CONTROL)
+        page.press("x")
+        captions = [caption.text.removesuffix(" ✓") for caption in page.all("#both figcaption")]
+        assert captions == FILES[:count]
+        different = [row.text.split() for row in page.all("#table tr.different")]
+        seeds = next(row for row in different if row[0] == "seed")
+        assert [word for word in seeds if word.isdigit()] == [f"1{n + 1}" for n in range(count)]
+        page.press(Keys.ARROW_RIGHT)
+        assert page.all("#both figcaption")[-1].text == FILES[count]
+        page.press("k", Keys.ESCAPE)
+        assert page.js(f"return Marks.of(Pictures.byFile.get('{FILES[count]}')).flag") == "keep"
+        wait_for(lambda: page.js("return location.hash") == "", "the address")
+    click(page, FILES[4], Keys.CONTROL)
+    assert not page.find("#compare").is_enabled()
+
+
+# -- deciding
+
+
+def test_rejected_pictures_are_deleted_and_kept_ones_moved(
+    many: House, page: Page, shell: dict[str, str]
+) -> None:
+    """By keys, one by one or all that are selected; the browser remembers, until it is done."""
+    click(page, FILES[0])
+    page.press("k", "3", Keys.ARROW_RIGHT, "r", Keys.ARROW_RIGHT, "5", Keys.ARROW_RIGHT, "r", "r")
+    assert page.find("#large [data-do=reject]").get_attribute("aria-pressed") == "false"
+    page.leave_large()
+    click(page, FILES[4], Keys.CONTROL)
+    click(page, FILES[6], Keys.SHIFT)
+    page.press("r")
+    page.press(Keys.ESCAPE)
+    page.open(many.outbox / INDEX)
+    page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+    badges = {tile.text for tile in page.all(".tile .badge") if tile.text}
+    assert badges == {"✓ ★★★", "✕", "★★★★★"}
+    assert page.text("#tray-words") == "1 kept, 4 rejected"
+    views = {one.text.split("\n")[0]: one for one in page.all("#views button")}
+    assert [*views] == ["All pictures", "Kept", "Rejected", "Not decided", "★★★★★", "★★★"]
+    for name, files in (
+        ("Kept", FILES[:1]), ("★★★★★", [FILES[2]]), ("Rejected", [FILES[1], *FILES[4:7]]),
+        ("Not decided", [FILES[2], FILES[3], FILES[7]]),
+    ):  # fmt: skip
+        views[name].click()
+        assert page.shown() == files
+    page.press("/")
+    for query, count in (("stars:>=3", 2), ("marked:kept", 1), ("-marked:none stars:0", 4)):
+        page.find("#views button").click()
+        page.search(query)
+        assert len(page.shown()) == count, query
+    page.search("")
+    delete = copied(page, "rejected", "delete")
+    assert paste(many, delete, shell) == "4 pictures deleted.\n"
+    move = copied(page, "kept", "move", "the best/of May")
+    assert paste(many, move, shell, "bash") == "1 picture moved to the best/of May.\n"
+    moved = "the best/of May/0001-11.png"
+    assert many.pictures() == [FILES[2], FILES[3], FILES[7], moved]
+    wait_for(lambda: sorted(page.shown()) == many.pictures(), "the gallery")
+    assert page.js(f"return badgeOf(Pictures.byFile.get('{moved}'))").endswith("★★★")
+    assert not page.find("#tray").is_displayed(), "nothing is left to do"
+
+
+def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
+    many: House, page: Page, shell: dict[str, str]
+) -> None:
+    """Of a folder's recipe the new one is beside it."""
+    many.save("pets/cat.yaml", 'prompt: it\'s a "cat"!\nseed: 7\n')
+    wait_for(lambda: len(page.shown()) == 9, "the cat")
+    for file in (FILES[0], "pets/cat/0001-7.png"):
+        click(page, file, Keys.CONTROL)
+    copies = paste(many, copied(page, "selected", "copy", "-mine"), shell)
+    assert copies == "2 pictures copied to -mine.\n"
+    wait_for(lambda: len(page.shown()) == 11, "the copies")
+    reseed = copied(page, "selected", "reseed")
+    made = paste(many, reseed, shell).splitlines()
+    assert [Path(file).parent.name.partition("-")[0] for file in made] == ["again"] * 2
+    new = [many.request(str(Path(file).relative_to(many.outbox))) for file in made]
+    assert [request.prompt for request in new] == ["a tree", 'it\'s a "cat"!']
+    assert not {request.seed for request in new} & {7, 11}
+    assert [*(many.inbox / "pets").glob("again-*.yaml")]
+    (many.outbox / FILES[0]).unlink()
+    said = paste(many, copied(page, "selected", "retry"), shell)
+    assert said.startswith("many.yaml and 1 more read again")
+    wait_for(lambda: len(many.pictures("many")) == 8, "what was deleted is drawn again")
+
+
+NAMES = [
+    "a/plain.png", "-rf", "--help/1.png", "it's $HOME `x`.png", 'say "x"', '"quoted"', "END",
+    "END_", "two\nlines", "tab\there", " spaces ", "wow!", "back\\slash\\n", "ü/日本.png", "#x",
+    "\udcff.png",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", ["sh", "bash", "dash"])
+def test_a_copied_list_has_the_names_as_they_are(
+    gallery: Page, house: House, shell: dict[str, str], program: str
+) -> None:
+    """Whatever they hold, and five thousand more."""
+    script = "import sys; from pathlib import Path; from picowatch.commands import control; "
+    script += "print([str(p) for p in control.names_in(Path('-'))], sys.argv[1:])"
+    fake = Path(shell["PATH"].partition(":")[0]) / "picowatch"
+    fake.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{script}" "$@"\n')
+    names = [*NAMES, *(f"{number:05}.png" for number in range(5000))]
+    listed = "return listCommand(['keep'], JSON.parse(arguments[0]), [arguments[1]])"
+    text = gallery.js(listed, json.dumps(names), "a 'b")
+    assert text.endswith("\nEND__\n")
+    flags = ["keep", "--outbox", gallery.js("return outboxFolder()"), "--from", "-", "--", "a 'b"]
+    assert paste(house, text, shell, program) == f"{names} {flags}\n"
+
+
+def test_a_browser_that_keeps_nothing_shows_everything(page: Page, outbox: Path) -> None:
+    """Decisions last as long as the page, and it says so."""
+    refused = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no'); } })"
+    script = page.tell("Page.addScriptToEvaluateOnNewDocument", source=refused)
+    try:
+        page.open(outbox / INDEX)
+        assert len(page.shown()) == 7
+        page.find("#search").send_keys(Keys.ARROW_DOWN)
+        page.press("r", Keys.ARROW_RIGHT, "4")
+        assert "keeps nothing" in page.text("#notice")
+        assert page.text("#tray-words") == "1 rejected"
+        page.press("e")
+        assert page.text("#command").startswith("picowatch delete ")
+        page.press(Keys.ESCAPE)
+    finally:
+        page.tell("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+        page.open(outbox / INDEX)
+
+
+# -- dates
+
+
+def made_at(house: House, *times: float) -> None:
+    """Set when the pictures were made, the oldest first."""
+    page = house.outbox / ".picowatch/gallery/page-00001.js"
+    left = iter(times)
+    page.write_text(
+        re.sub(r'("made_at": )\d+', lambda found: f"{found[1]}{int(next(left))}", page.read_text())
+    )
+
+
+def test_dates_are_searched(house: House, page: Page) -> None:
+    house.save("many.yaml", MANY)
+    assert house.once()
+    now = time.time()
+    noon = time.mktime((*time.localtime(now)[:3], 12, 0, 0, 0, 0, -1))
+    days = [time.mktime((2023, 11, day, 12, 0, 0, 0, 0, -1)) for day in (1, 14, 15, 30)]
+    made_at(house, *days, noon - 3 * 86400, noon - 86400, min(noon, now), now)
+    page.open(house.outbox / INDEX)
+    for query, found in {
+        "made:2023-11-14": 1, "made:2023-11": 4, "made:2023": 4, "made:yesterday": 1,
+        "made:today": 2, "made:<2023-11-15": 2, "made:<=2023-11-15": 3, "made:>2023-11": 4,
+        "made:2023-11-14..2023-11-30": 3, "made:2023-11-30..today": 5, "made:2023-99-99": 0,
+        "since:yesterday": 3, "since:2023-11-15": 6, "-made:2023 seed:>10": 4, "since:": 8,
+    }.items():  # fmt: skip
+        page.search(query)
+        assert len(page.shown()) == found, query
+
+
+def test_what_is_new_since_the_last_look_is_marked(house: House, page: Page) -> None:
+    """Loading the page again within half an hour changes nothing."""
+    house.save("old.txt", "a tree --seed 1\n")
+    assert house.once()
+    made_at(house, 1_700_000_000)
+    page.open(house.outbox / INDEX)
+    assert page.all("#views button")[-1].text.startswith("All pictures")
+    age = "const key = Object.keys(localStorage).find(key => key.startsWith('picowatch looked'));"
+    age += "const look = JSON.parse(localStorage.getItem(key)); look.at -= arguments[0];"
+    age += "localStorage.setItem(key, JSON.stringify(look))"
+    page.js(age, 3_600_000)
+    house.save("new.txt", "a tree --seed 2\n")
+    assert house.once()
+    for _ in range(2):
+        page.open(house.outbox / INDEX)
+        wait_for(lambda: len(page.all(".tile")) == 2, "both")
+        assert [tile.text for tile in page.all(".tile .badge")] == ["new", ""]
+        page.search("since:last")
+        assert page.shown() == ["new/0001-2.png"]
+        page.search("")
+        page.all("#views button")[1].click()
+        assert page.shown() == ["new/0001-2.png"]
+    page.js(age, 3_600_000)
+    page.open(house.outbox / INDEX)
+    assert page.js("return Pictures.all.filter(Looked.isNew)") == []
+
+
+# -- totals
+
+
+def test_headings_say_how_much_is_done(house: House, page: Page) -> None:
+    """Of folders, those below them, and everything; a single picture says it itself."""
+    house.save("night/a.yaml", "prompt: a tree\nseed: [1, 2]\n")
+    house.save("night/wrong.yaml", "promt: a tree\n")
+    house.save("one.txt", "a tree --seed 3\n")
+    house.once()
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: page.js("return Object.keys(totalsOf).length"), "totals")
+    Select(page.find("#sort")).select_by_visible_text("By name")
+    titles = [title.text.replace("\n", " ") for title in page.all("#grid h2")]
+    assert re.fullmatch(r"night/a 2 of 2 done \d\d:\d\d(–\d\d:\d\d)?.*", titles[0]), titles
+    assert titles[1].removesuffix("Select").strip() == "one"
+    assert re.match(r"Everything: 3 of 3 done .*, 1 file refused$", page.text("#totals"))
+    page.find('#folders [data-folder="night"]').click()
+    assert re.match(r"night: 2 of 2 done .*, 1 file refused$", page.text("#totals"))
+    Select(page.find("#sort")).select_by_visible_text("Newest first")
+    assert page.text("#totals").startswith("night: ")
+    assert page.text("#grid h2 small") == ""
+    script = (house.outbox / ".picowatch/gallery/totals.js").read_text()
+    assert sorted(json.loads(script[7:-3])) == ["", "night", "night/a", "night/wrong"]

@@ -1,0 +1,177 @@
+"""`picowatch status NAME`: what became of it, however its name is written."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from picowatch.ledger.account import Account, Failure, moment
+from tests.commands.picowatch import PROJECT, picowatch_here
+from tests.digest_engine import fail_on_bad
+from tests.house import HeldEngine, House, wait_for
+
+# Other names of recipes, and the recipe or folder that each is.
+NAMES = {
+    "night/bad": "night/bad.txt",
+    "night/bad.txt": "night/bad.txt",
+    "inbox/night/bad.txt": "night/bad.txt",
+    "outbox/night/bad": "night/bad.txt",
+    "*bad*": "night/bad.txt",
+    "night": "night",
+    "inbox/night/": "night",
+    "night/*": "night",
+    "inbox": "everything",
+    ".": "everything",
+}
+COUNTS = {
+    "night/bad.txt": {"requested": 2, "done": 1, "failed": 1, "refused": 0},
+    "night": {"requested": 4, "done": 3, "failed": 1, "refused": 1},
+    "everything": {"requested": 5, "done": 4, "failed": 1, "refused": 1},
+}
+
+
+def shown(house: House, *words: str) -> list[str]:
+    return picowatch_here(house.folder, "status", *words).stdout.splitlines()
+
+
+def told(house: House, *words: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        picowatch_here(house.folder, "status", "--json", *words).stdout
+    )
+    return found
+
+
+@pytest.fixture
+def morning(house: House) -> House:
+    """A night with a failed image, a refused recipe and a file that is no recipe."""
+    house.engine.before_batch = fail_on_bad
+    house.save("night/bad.txt", "bad --seed 5\none\n")
+    house.save("night/good.txt", "one\ntwo\n")
+    house.save("night/wrong.yaml", "promt: a corgi\n")
+    house.save("night/notes.md", "mine")
+    house.save("day.txt", "one\n")
+    assert not house.once(batch_size=1)
+    return house
+
+
+def test_a_recipe_a_folder_or_everything_has_an_account(morning: House) -> None:
+    """The same in words and as JSON, without a daemon, too."""
+    for written, meant in NAMES.items():
+        found = told(morning, written)
+        account = found["account"]
+        assert {name: account[name] for name in COUNTS[meant]} == COUNTS[meant], written
+        assert account["began"] <= account["ended"] <= time.time()
+        failed = [failure for failure in found["failures"] if failure["entry"]]
+        where = [(one["recipe"], one["entry"], one["image"], one["seed"]) for one in failed]
+        assert where == [("night/bad.txt", 1, 1, 5)]
+    lines = shown(morning, "night")
+    assert lines[0] == "picowatch is not running"
+    assert lines[1].startswith("night: 3 of 4 done ")
+    assert lines[1].endswith(", 1 failed, 1 file refused")
+    # The failed image came after the recipe was refused.
+    assert [line.split()[::2][0] for line in lines[2:]] == ["failed", "refused", "ignored"]
+    assert lines[4].startswith("ignored night/notes.md: ")
+    assert lines[3].endswith(
+        "night/wrong.yaml: line 1, column 1: unknown field 'promt'. Did you mean 'prompt'?"
+    )
+    assert shown(morning, "night/notes.md")[1:] == [
+        "night/notes.md: nothing is requested",
+        "ignored night/notes.md: recipes are .yaml, .yml, .json, .csv and .txt",
+    ]
+
+
+def test_every_key_is_documented(morning: House) -> None:
+    """And a name as messages give it is understood in every working directory."""
+    page = (PROJECT / "docs/commands.md").read_text()
+    elsewhere = morning.folder / "elsewhere"
+    elsewhere.mkdir()
+    folders = ("--inbox", morning.inbox, "--outbox", morning.outbox)
+    answer = picowatch_here(elsewhere, "status", "--json", *folders, "inbox/night/bad.txt")
+    found = json.loads(answer.stdout)
+    assert found["account"]["name"] == "night/bad.txt"
+    keys = {"account", "failures", *found["account"], *found["failures"][0]}
+    keys |= found["account"]["slowest"].keys()
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "written", "said"),
+    [
+        (
+            "status",
+            "night/bda",
+            "There is no 'night/bda' in the inbox. Did you mean 'night/bad.txt'?",
+        ),
+        ("status", "good", "There is no 'good' in the inbox. Did you mean 'night/good.txt'?"),
+        ("status", "nigth", "There is no 'nigth' in the inbox. Did you mean 'night'?"),
+        ("cancel", "inbox/dya.txt", "There is no 'dya.txt' in the inbox. Did you mean 'day.txt'?"),
+        ("retry", "bad.txt", "There is no 'bad.txt' in the inbox. Did you mean 'night/bad.txt'?"),
+        ("retry", "xyzzy", "There is no 'xyzzy' in the inbox."),
+        ("delete", "outbox/dya", "There is no 'dya' in the gallery. Did you mean 'day'?"),
+    ],
+)
+def test_a_name_that_nothing_has_is_told_the_nearest(
+    morning: House, command: str, written: str, said: str
+) -> None:
+    with morning.running():
+        answer = picowatch_here(morning.folder, command, written)
+    assert answer.returncode == 1
+    assert said in answer.stderr
+
+
+def test_what_waits_has_a_place_and_a_time(house: House) -> None:
+    """Behind what is running and what was saved before, unless it goes first itself."""
+    house.save("known.txt", "one\ntwo\n")
+    assert house.once(batch_size=1)
+    held = HeldEngine(house, after=2)
+    with house.running(batch_size=1):
+        house.save("first.txt", "one\ntwo\nthree\n")
+        held.wait_until_held()
+        house.save("last.txt", "one\ntwo\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 4, "all saves")
+        assert shown(house, "first")[0] == "first: 0 of 3 done, 1 in progress, 2 wait"
+        behind = told(house, "last")["account"]
+        assert (behind["behind"], behind["waiting"]) == (3, 2)
+        assert behind["seconds_until"] is not None
+        assert ", 2 wait, behind 3 pictures, about " in shown(house, "last")[0]
+        assert picowatch_here(house.folder, "pause").returncode == 0
+        wait_for(lambda: house.status()["paused"], "the pause")
+        assert shown(house, "last")[0] == "last: 0 of 2 done, 2 wait, behind 3 pictures, paused"
+        held.release()
+
+
+def test_the_newest_failures_come_first(house: House) -> None:
+    """By when they failed, not by when they were saved."""
+    house.engine.before_batch = fail_on_bad
+    house.save("a.txt", "bad --seed 1\n")
+    house.save("b.txt", "bad --seed 2\n")
+    assert not house.once()
+    assert [one["recipe"] for one in told(house, ".")["failures"]] == ["b.txt", "a.txt"]
+    assert house.answer("retry", "a.txt").done
+    assert [one["recipe"] for one in told(house, ".")["failures"]] == ["a.txt", "b.txt"]
+    assert [error[:5] for error in house.status()["errors"]] == ["b.txt", "a.txt"]
+
+
+def test_times_are_short_for_last_night_and_have_dates_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    now, hour = datetime(2026, 11, 29, 8, 33, tzinfo=UTC).timestamp(), 3600.0
+    table: dict[str, tuple[float, float]] = {
+        "00:33–05:33": (now - 8 * hour, now - 3 * hour),
+        "00:33": (now - 8 * hour, now - 8 * hour),
+        "2026-11-28 08:33–00:33": (now - 24 * hour, now - 8 * hour),
+        "2026-11-27 08:33–10:33": (now - 48 * hour, now - 46 * hour),
+    }
+    for words, (began, ended) in table.items():
+        account = Account(requested=1, done=1, began=began, ended=ended)
+        assert account.line(now) == f"1 of 1 done {words}"
+    assert moment(now, now) == "08:33"
+    assert Account().line(now) == "nothing is requested"
+    refused = Failure("a.txt", "no", now)
+    assert refused.line(now) == "refused 08:33  a.txt: no"
+    monkeypatch.delenv("TZ")
+    time.tzset()

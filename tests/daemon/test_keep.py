@@ -1,0 +1,165 @@
+"""`picowatch keep`: pictures are moved or copied into a folder, and nothing is drawn again."""
+
+import pytest
+
+from picowatch.outbox.commands import Command, send, wait_for_answer
+from tests.commands.picowatch import picowatch_here
+from tests.house import PATIENCE, House, wait_for
+from tests.outcome import shown
+
+FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
+RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
+
+
+def rendered(house: House, **settings: str) -> None:
+    house.save("a.yaml", RECIPE)
+    assert house.once(**settings)
+
+
+def test_kept_pictures_are_moved_with_all_their_files(house: House) -> None:
+    """Sidecar, control maps and thumbnail go along; the gallery shows them there; latest stays."""
+    rendered(house, sidecar="txt")
+    (house.outbox / "a/0002-2.control.png").write_bytes(b"a map")
+    (house.outbox / "a/0003-3.txt").write_text("a note of mine")
+    thumbnails = sorted(path.read_bytes() for path in house.outbox.rglob("*.webp"))
+    latest = (house.outbox / "latest.png").read_bytes()
+    with house.running(sidecar="txt"):
+        answer = picowatch_here(house.folder, "keep", "best", f"outbox/{FILES[1]}", FILES[2])
+        assert (answer.returncode, answer.stdout) == (0, "2 pictures moved to best.\n")
+        again = picowatch_here(house.folder, "keep", "best", FILES[1])
+        assert again.stderr == (
+            "0 pictures moved to best. There is no 'a/0002-2.png' in the gallery. "
+            "Did you mean 'best/0002-2.png'?\n"
+        )
+    assert house.pictures() == [
+        "a/0001-1.png", "best/0002-2.control.png", "best/0002-2.png", "best/0003-3.png"
+    ]  # fmt: skip
+    texts = sorted(
+        path.relative_to(house.outbox).as_posix() for path in house.outbox.rglob("*.txt")
+    )
+    assert texts == ["a/0001-1.txt", "a/0003-3.txt", "best/0002-2.txt", "now.txt", "summary.txt"]
+    assert sorted(path.read_bytes() for path in house.outbox.rglob("*.webp")) == thumbnails
+    assert house.once(sidecar="txt")
+    assert (house.outbox / "latest.png").read_bytes() == latest
+    assert sorted(shown(house.outbox)) == ["a/0001-1.png", "best/0002-2.png", "best/0003-3.png"]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_was_moved_is_not_drawn_again(house: House, is_lost: bool) -> None:
+    """Neither by a save nor with a new ledger; it can be shown, deleted and moved again."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n")
+    assert house.once()
+    pictures = house.pictures("a")
+    assert house.answer("keep", "best/of", *pictures).done
+    assert house.answer("keep", "best", "best/of").text == "3 pictures moved to best."
+    moved = [file.replace("a/", "best/") for file in pictures]
+    if is_lost:
+        (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    else:  # a new ledger cannot know of sheets
+        (house.inbox / "a.yaml").touch()
+    assert house.once()
+    assert house.pictures() == (moved if not is_lost else sorted(house.pictures()))
+    assert len(house.engine.batches) == 1 or house.started() == ["a corgi"] * 2
+    lines = [line for line in house.listed() if "file" in line]
+    assert lines[-1]["moved"].startswith("best/of/")
+    found = picowatch_here(house.folder, "show", "--why", moved[0])
+    assert found.stdout.startswith(f"{moved[0]}: entry 1, image 1 of inbox/a.yaml")
+    assert house.answer("delete", None, *moved).text == "3 pictures deleted."
+
+
+def test_copies_are_shown_beside_the_originals(house: House) -> None:
+    """A repetition makes no others; names that are taken get a number."""
+    rendered(house)
+    house.save("b.yaml", "prompt: a cat\nseed: 1\n")
+    assert house.once()
+    (house.outbox / "a/0003-3.png").chmod(0o444)
+    for _ in range(2):
+        assert house.answer("keep copies", "best", "a", "b/0001-1.png").text == (
+            "4 pictures copied to best."
+        )
+    kept = ["best/0001-1-2.png", *(file.replace("a/", "best/") for file in FILES)]
+    assert sorted(house.pictures("best")) == sorted(kept)
+    assert sorted(shown(house.outbox)) == sorted([*FILES, "b/0001-1.png", *kept])
+    assert house.prompts("best") == ["a cat", "a corgi", "a corgi", "a corgi"]
+    assert (house.outbox / FILES[0]).stat().st_mtime_ns == (
+        house.outbox / "best/0001-1.png"
+    ).stat().st_mtime_ns
+    house.engine.batches.clear()
+    (house.inbox / "a.yaml").touch()
+    assert house.once() and house.engine.batches == []
+
+
+def test_pictures_are_kept_in_slices(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves do not wait for thousands; a folder may be within the one that is named."""
+    monkeypatch.setattr("picowatch.daemon.picture_commands.SLICE_SECONDS", 0.001)
+    monkeypatch.setattr("picowatch.daemon.picture_commands.MOVED_AT_ONCE", 1)
+    rendered(house)
+    with house.running():
+        answer = wait_for_answer(
+            send(house.outbox, Command("keep", "a/best", files=("a", *FILES))), PATIENCE
+        )
+    assert answer and answer.text == "3 pictures moved to a/best."
+    assert house.pictures() == [file.replace("a/", "a/best/") for file in FILES]
+
+
+def test_nothing_is_kept_elsewhere(house: House) -> None:
+    """No folder outside, none of picowatch's own, none behind a link; no link is followed."""
+    rendered(house)
+    elsewhere = house.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret.png").write_bytes(b"secret")
+    (house.outbox / "linked").symlink_to(elsewhere)
+    (house.outbox / FILES[0]).unlink()
+    (house.outbox / FILES[0]).symlink_to(elsewhere / "secret.png")
+    (house.outbox / "file").write_text("mine")
+    for wrong in (
+        *("../elsewhere", "/tmp", ".picowatch/x", ".hidden", "latest.png", "a.yaml", "index.html"),
+        *("", ".", "a/../..", "x\0y", "con", "file", "images.jsonl"),
+    ):
+        for name in ("keep", "keep copies"):
+            answer = house.answer(name, wrong, FILES[1])
+            assert not answer.done and "cannot be kept" in answer.text, wrong
+    answer = house.answer("keep", "linked", FILES[1])
+    assert not answer.done and "leads out of the outbox: a/0002-2.png" in answer.text
+    for name in ("keep", "keep copies"):
+        answer = house.answer(name, "best", FILES[0], "linked/secret.png")
+        assert not answer.done and "It is a link: a/0001-1.png" in answer.text
+    assert [path.name for path in elsewhere.iterdir()] == ["secret.png"]
+    assert house.pictures("best") == []
+
+
+def test_a_picture_without_hard_links_is_copied_and_deleted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on exFAT, or if the daemon does not own the file."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    rendered(house)
+    before = [(house.outbox / file).read_bytes() for file in FILES]
+    monkeypatch.setattr("os.link", refuse)
+    assert house.answer("keep", "best", *FILES).text == "3 pictures moved to best."
+    assert [(house.outbox / file).read_bytes() for file in house.pictures()] == before
+
+
+def test_names_come_from_a_list(house: House) -> None:
+    """One a line, any as a JSON string; also recipes to retry."""
+    rendered(house)
+    names = house.folder / "names.txt"
+    names.write_text(f'{FILES[0]}\r\n"a/0002\\u002d2.png"\n\n')
+    with house.running():
+        answer = picowatch_here(house.folder, "delete", "--from", "names.txt", FILES[2])
+        assert (answer.returncode, answer.stdout) == (0, "3 pictures deleted.\n"), answer.stderr
+        names.write_text("a.yaml\n")
+        answer = picowatch_here(house.folder, "retry", "--all", "--from", "names.txt")
+        assert answer.returncode == 0, answer.stderr
+        wait_for(lambda: len(house.pictures("a")) == 3, "the pictures again")
+        for text, said in (
+            ('"a', "no list of names"), ('""', "no list of names"), ("", "given no pictures"),
+        ):  # fmt: skip
+            names.write_text(text)
+            answer = picowatch_here(house.folder, "delete", "--from", "names.txt")
+            assert answer.returncode == 1 and said in answer.stderr
+        answer = picowatch_here(house.folder, "keep", "best", "--from", "missing.txt")
+        assert answer.returncode == 1 and "cannot be read" in answer.stderr

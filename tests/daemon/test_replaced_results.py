@@ -1,0 +1,133 @@
+"""`replace: true` in a `_pictures.yaml`: a photo has one result, whatever becomes of its request.
+
+A command waits for the next run, which is the one that renders.
+"""
+
+import json
+
+from PIL import Image
+
+from picowatch.metadata import PARAMETERS, read_texts
+from picowatch.outbox.commands import Command, send
+from tests.digest_engine import fail_on_bad
+from tests.house import House
+from tests.outcome import error_files
+
+USUAL = "prompt: a corgi\nsize: 64x64\nseed: 7\nreplace: true\n"
+
+
+def render(house: House, template: str, **values: str) -> None:
+    """Save a template, and render all photos with it."""
+    house.save("in/_pictures.yaml", template)
+    assert house.once(**values)
+    send(house.outbox, Command("retry all", "in"))
+    assert house.once(**values), [*error_files(house.outbox)]
+
+
+def steps(house: House) -> dict[str, int]:
+    """Return the steps of all pictures that are there."""
+    return {path: house.request(path).steps for path in house.pictures()}
+
+
+def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
+    """After a change of the template, and back again; all lists and texts are of what is there."""
+    house.draw("in/mug.jpg")
+    for count in (3, 4, 3):
+        render(house, f"{USUAL}steps: {count}\n", sidecar="txt")
+        assert steps(house) == {"in/mug.png": count}
+        text = (house.outbox / "in/mug.txt").read_text()
+        assert text == read_texts(house.outbox / "in/mug.png")[PARAMETERS] + "\n"
+        assert house.listed()[-1]["steps"] == count
+    data = (house.outbox / ".picowatch/gallery").rglob("*.js*")
+    shown = "".join(path.read_text() for path in data)
+    assert shown.count('"in/mug.png"') == 1
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    assert house.once()
+    assert steps(house) == {"in/mug.png": 3}, "a ledger that is rebuilt makes nothing anew"
+    render(house, f"{USUAL}steps: 5\n")
+    assert steps(house) == {"in/mug.png": 5}
+
+
+def test_what_is_requested_together_has_names_of_its_own(house: House) -> None:
+    """Of several results for a photo each is written over by the next one in its place."""
+    house.draw("in/mug.jpg")
+    for count in (3, 4):
+        render(house, f"{USUAL}count: 2\nsteps: {count}\n")
+        assert steps(house) == {"in/mug.png": count, "in/mug-2.png": count}
+    render(house, f"{USUAL}steps: 5\n")
+    assert steps(house) == {"in/mug.png": 5, "in/mug-2.png": 4}
+
+
+def test_another_format_is_not_in_the_way(house: House) -> None:
+    """And two formats of one photo are two files, without numbers."""
+    house.draw("in/mug.jpg")
+    render(house, f"{USUAL}format: webp\n")
+    render(house, f"{USUAL}format: png\n")
+    assert house.pictures() == ["in/mug.png", "in/mug.webp"]
+    twice = f"{USUAL}format: webp\n---\n{USUAL}format: jpeg\n"
+    for count in (5, 6):
+        render(house, twice.replace("seed: 7", f"seed: 7\nsteps: {count}"))
+    assert steps(house) == {"in/mug.png": 24, "in/mug.webp": 6, "in/mug.jpg": 6}
+
+
+def test_a_file_of_somebody_else_stays(house: House) -> None:
+    """And so do results of before, as long as the template does not replace."""
+    strange = house.outbox / "in/mug.png"
+    strange.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(strange)
+    content = strange.read_bytes()
+    house.draw("in/mug.jpg")
+    for count in (3, 4):
+        render(house, f"{USUAL}steps: {count}\n")
+        assert strange.read_bytes() == content
+        assert house.pictures() == ["in/mug-2.png", "in/mug.png"]
+    render(house, USUAL.replace("replace: true\n", "") + "steps: 5\n")
+    assert house.pictures() == ["in/mug-2.png", "in/mug-3.png", "in/mug.png"]
+
+
+def test_a_failed_result_leaves_the_earlier_one_and_its_name(
+    house: House,
+) -> None:
+    """The next one that works is written over it."""
+    house.draw("in/mug.jpg")
+    render(house, f"{USUAL}steps: 3\n")
+    house.engine.before_batch = fail_on_bad
+    house.save("in/_pictures.yaml", USUAL.replace("a corgi", "bad"))
+    send(house.outbox, Command("retry all", "in"))
+    assert not house.once()
+    assert steps(house) == {"in/mug.png": 3}
+    render(house, f"{USUAL}steps: 4\n")
+    assert steps(house) == {"in/mug.png": 4}
+
+
+def test_a_recipe_has_numbers_and_says_so(house: House) -> None:
+    """The field is for photos."""
+    house.save("corgi.yaml", f"{USUAL}steps: 3\n")
+    assert house.once()
+    assert house.pictures() == ["corgi/0001-7.png"]
+    warning = (house.outbox / "corgi.yaml.warning.txt").read_text()
+    assert "replace has no effect here: it is for photos that a _pictures.yaml takes." in warning
+    assert json.loads((house.outbox / "images.jsonl").read_text().splitlines()[0])["replace"]
+
+
+def test_asking_for_it_makes_nothing_again(house: House) -> None:
+    """It says where a result goes, not what it shows; the next one goes there."""
+    house.draw("in/mug.jpg")
+    plain = USUAL.replace("replace: true\n", "")
+    render(house, f"{plain}steps: 3\n")
+    written = (house.outbox / "in/mug.png").stat().st_mtime_ns
+    render(house, f"{USUAL}steps: 3\n")
+    assert house.pictures() == ["in/mug.png"]
+    assert (house.outbox / "in/mug.png").stat().st_mtime_ns == written
+    render(house, f"{USUAL}steps: 4\n")
+    assert steps(house) == {"in/mug.png": 4}
+
+
+def test_a_copy_is_written_over_the_last_one(house: House) -> None:
+    """Where no model draws, too."""
+    house.draw("in/mug.png")
+    for side in (20, 10):
+        render(house, f"resize_to: {side}\nreplace: true\n")
+        assert house.pictures() == ["in/mug.png"]
+        with Image.open(house.outbox / "in/mug.png") as copy:
+            assert max(copy.size) == side

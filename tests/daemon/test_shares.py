@@ -1,0 +1,130 @@
+"""Folders at the inbox's first level take turns; settings say what each may have."""
+
+from picowatch.commands import account
+from picowatch.outbox.status import read_status
+from picowatch.sources import Folders
+from tests.house import HeldEngine, House, wait_for
+
+
+def count(prompt: str, images: int, **fields: object) -> str:
+    lines = [f"prompt: {prompt}", "seed: 1", f"count: {images}", "steps: 1", "size: 64x64"]
+    return "\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items())])
+
+
+def turns(house: House) -> list[str]:
+    """Return the first prompt of each batch, in the order in which the engine started them."""
+    return [batch[0].prompt for batch in house.engine.batches]
+
+
+def test_folders_take_turns(house: House) -> None:
+    """Recipes in the inbox itself are as one folder; folders within a folder are none."""
+    house.save("ada/1/a.yaml", count("ada", 4))
+    house.save("ada/2/a.yaml", count("ada", 4))
+    house.save("ben/b.yaml", count("ben", 3))
+    house.save("c.yaml", count("root", 1))
+    house.save("d.yaml", count("root", 2))
+    assert house.once(batch_size=1)
+    first, rest = turns(house)[:9], turns(house)[9:]
+    assert [sorted(first[at : at + 3]) for at in (0, 3, 6)] == [["ada", "ben", "root"]] * 3
+    assert rest == ["ada"] * 5
+
+
+def test_a_share_is_so_many_turns(house: House) -> None:
+    house.save("ada/a.yaml", count("ada", 8))
+    house.save("ben/b.yaml", count("ben", 4))
+    house.save("c.yaml", count("root", 2))
+    assert house.once(batch_size=1, shares={"ada": 2, ".": 0.5})
+    assert [turns(house)[:7].count(name) for name in ("ada", "ben", "root")] == [4, 2, 1]
+    assert [turns(house)[:14].count(name) for name in ("ada", "ben", "root")] == [8, 4, 2]
+
+
+def test_a_late_folder_does_not_wait_for_thousands_of_another(house: House) -> None:
+    """Nor does it get turns for the time in which it wanted nothing."""
+    held = HeldEngine(house, after=5)
+    with house.running(batch_size=2):
+        house.save("ada/a.yaml", count("ada", 1000))
+        held.wait_until_held()
+        house.save("ben/b.yaml", count("ben", 8))
+        wait_for(lambda: house.status()["images"]["queued"] == 1000 - 12 + 8, "ben's save")
+        held.release()
+        wait_for(lambda: len(house.listed()) >= 30, "some more")
+    assert turns(house)[:6] == ["ada"] * 6
+    assert turns(house)[6:14] == ["ben", "ada"] * 4
+
+
+def test_a_higher_priority_comes_before_all_turns(house: House) -> None:
+    house.save("ada/a.yaml", count("high", 3, priority=1))
+    house.save("ada/b.yaml", count("ada", 2))
+    house.save("ben/b.yaml", count("ben", 2))
+    assert house.once(batch_size=1)
+    assert turns(house)[:3] == ["high"] * 3
+    assert [*turns(house)[3:]] in (["ada", "ben"] * 2, ["ben", "ada"] * 2)
+
+
+def test_images_of_others_join_a_batch_after_its_own(house: House) -> None:
+    house.save("ada/a.yaml", count("ada", 6))
+    house.save("ben/b.yaml", count("ben", 2))
+    assert house.once(batch_size=4)
+    mixed = [[request.prompt for request in batch] for batch in house.engine.batches]
+    assert sorted(mixed) == [["ada"] * 4, ["ben", "ben", "ada", "ada"]]
+
+
+def test_the_place_in_the_queue_follows_the_turns(house: House) -> None:
+    held = HeldEngine(house)
+    folders = Folders(house.inbox, house.outbox)
+    with house.running(batch_size=1, shares={"ben": 2}):
+        house.save("ada/a.yaml", count("ada", 100))
+        held.wait_until_held()
+        house.save("ben/b.yaml", count("ben", 20))
+        house.save("ben/c.yaml", count("late", 10))
+        house.save("carl/c.yaml", count("carl", 1))
+        wait_for(lambda: house.status()["images"]["queued"] == 130, "all saves")
+        status = read_status(house.outbox)
+        assert status
+        behind = {
+            name: account.named(folders, name, status).place.behind
+            for name in ("ben/b.yaml", "ben/c.yaml", "carl/c.yaml", "ada/a.yaml")
+        }
+        held.release()
+        wait_for(lambda: len(house.listed()) > 40, "ben's")
+    started = ["ada", *turns(house)[1:]]
+    assert behind["ben/b.yaml"] == 1 and behind["carl/c.yaml"] <= 4
+    assert abs(behind["ben/c.yaml"] - started.index("late")) <= 2
+
+
+def test_a_priority_is_lowered_to_that_of_its_folder(house: House) -> None:
+    """A warning says so."""
+    house.save("ada/a.yaml", count("ada", 1, priority=9))
+    house.save("ben/b.yaml", count("ben", 1, priority=3))
+    assert house.once(max_priority={"ada": 2})
+    assert house.started() == ["ben", "ada"]
+    warning = (house.outbox / "ada/a.yaml.warning.txt").read_text()
+    assert "priority 9 is lowered to 2, the most in the folder ada (max_priority)." in warning
+
+
+def test_a_full_folder_refuses_a_save_until_there_is_room(house: House) -> None:
+    """The error file says so, and goes by itself; others are not affected."""
+    held = HeldEngine(house)
+    with house.running(batch_size=1, max_queued={"ada": 4}):
+        house.save("ada/a.yaml", count("one", 4))
+        held.wait_until_held()
+        house.save("ada/b.yaml", count("two", 3))
+        house.save("ben/b.yaml", count("ben", 9))
+        wait_for(lambda: house.error("ada/b.yaml"), "the refusal")
+        wait_for(lambda: house.status()["images"]["queued"] == 3 + 9, "ben's")
+        said = house.error("ada/b.yaml")
+        held.release()
+        wait_for(lambda: len(house.pictures("ada/b")) == 3, "the refused save")
+        wait_for(lambda: not house.error("ada/b.yaml"), "no error")
+    assert said == (
+        "inbox/ada/b.yaml\n\nThe folder ada may have 4 images waiting (max_queued), and this save "
+        "asks for 3 more. It is read again when fewer wait.\n"
+    )
+    assert house.log().count("max_queued") == 1
+
+
+def test_a_save_that_never_fits_says_so(house: House) -> None:
+    house.save("ada/a.yaml", count("one", 5))
+    assert not house.once(max_queued={"ada": 4})
+    assert "Ask for fewer." in (house.error("ada/a.yaml") or "")
+    assert house.pictures() == []

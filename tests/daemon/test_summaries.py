@@ -1,0 +1,133 @@
+"""outbox/summary.txt: what each night brought, and the hook `on_finished`."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from picowatch.daemon import summary
+from tests.digest_engine import fail_on_bad
+from tests.house import HeldEngine, House, wait_for
+from tests.observers.test_hooks import Notes
+
+
+def text(house: House) -> str:
+    """Return summary.txt without its times and seconds."""
+    path = house.outbox / "summary.txt"
+    found = path.read_text() if path.exists() else ""
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d|( |^)\d\d:\d\d(–\d\d:\d\d)?|[\d,.]+ s\b", "*", found)
+
+
+def names(house: House) -> list[str]:
+    """Return what each block is about, with its totals."""
+    return [block.partition("  ")[2].partition("\n")[0] for block in text(house).split("\n\n")]
+
+
+NIGHT = """\
+*  everything: 3 of 4 done*, 1 failed, 1 file refused
+  failed *  night/bad.txt: entry 1, image 1, seed 5: Bad.
+  refused*  night/wrong.yaml: line 1, column 1: unknown field 'promt'. Did you mean 'prompt'?
+  slowest *  PICTURE
+  in all  * of rendering, * a picture
+"""
+
+
+def test_an_empty_queue_is_summed_up(
+    house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the file, at the end of `run --once`, in a line of the log, and for the hook."""
+    notes = Notes(tmp_path)
+    house.engine.before_batch = fail_on_bad
+    house.save("night/bad.txt", "bad --seed 5\none\n")
+    house.save("night/wrong.yaml", "promt: a corgi\n")
+    house.save("day.txt", "one\ntwo\n")
+    assert house.run_once(batch_size=1, hooks={"on_finished": notes.program}) == 1
+    written = (house.outbox / "summary.txt").read_text()
+    shown = re.sub(r"(slowest \*  ).*", r"\1PICTURE", text(house))
+    assert shown == NIGHT
+    assert capsys.readouterr().out.endswith(written)
+    assert house.log().count("finished: everything: 3 of 4 done") == 1
+    (note,) = notes.of("on_finished")
+    counts = {name: note[name] for name in ("name", "requested", "done", "failed", "refused")}
+    assert counts == {"name": "everything", "requested": 4, "done": 3, "failed": 1, "refused": 1}
+    assert note["text"] == written.removesuffix("\n")
+    assert [failure["recipe"] for failure in note["failures"]] == [
+        "night/bad.txt",
+        "night/wrong.yaml",
+    ]
+    assert not house.run_once(), "nothing is left"
+    assert text(house).count("everything") == 1
+
+
+def test_refused_files_alone_are_summed_up_once(house: House) -> None:
+    """A night whose recipes are all wrong is told, too."""
+    for field in ("stpes", "promt"):
+        house.save("night/wrong.yaml", f"{field}: 7\n")
+        assert not house.once()
+        assert house.once(), "it is told once"
+    newest, _ = text(house).split("\n\n")
+    assert newest == (
+        "*  night/wrong.yaml: 1 file refused\n"
+        "  refused*  night/wrong.yaml: line 1, column 1: unknown field 'promt'. "
+        "Did you mean 'prompt'?"
+    )
+
+
+def test_a_folder_is_summed_up_when_it_is_finished(house: House) -> None:
+    """Though others wait; the newest block is the first, and has them all."""
+    held = HeldEngine(house, after=2)
+    house.save("first/a.txt", "one\ntwo\n")
+    house.save("second/_defaults.yaml", "priority: -1\n")
+    house.save("second/b.txt", "three\nfour\n")
+    with house.running(batch_size=1):
+        held.wait_until_held()
+        wait_for(lambda: names(house) == ["first: 2 of 2 done*"], "its block")
+        held.release()
+        wait_for(lambda: len(names(house)) == 2, "the end")
+        totals = "nothing is running; 0 images wait; last: everything: 4 of 4 done"
+        wait_for(lambda: (house.outbox / "now.txt").read_text().startswith(totals), "the totals")
+        assert names(house) == ["everything: 4 of 4 done*", "first: 2 of 2 done*"]
+
+
+def test_a_night_in_two_halves_is_one(house: House) -> None:
+    """The ledger knows what was not told of."""
+    held = HeldEngine(house, after=1)
+    house.save("night/a.txt", "one\ntwo\nthree\n")
+    with house.running(batch_size=1):
+        held.wait_until_held()
+        wait_for(lambda: len(house.listed()) == 1, "the first picture")
+        house.engine.after_step = lambda done: None
+        held.release()
+    house.once(batch_size=1)
+    assert names(house) == ["night/a.txt: 3 of 3 done*"]
+
+
+@pytest.mark.parametrize("there", ["nothing", "many", "folder", "bytes"])
+def test_the_file_is_short_and_stops_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    """Whatever is in its place."""
+    monkeypatch.setattr(summary, "BLOCKS", 3)
+    path = house.outbox / "summary.txt"
+    house.outbox.mkdir(exist_ok=True)
+    match there:
+        case "many":
+            path.write_text("\n\n".join(f"block {number}" for number in range(9)) + "\n")
+        case "folder":
+            path.mkdir()
+        case "bytes":
+            path.write_bytes(b"\xff\n")
+    house.save("a.txt", "one\n")
+    assert house.once()
+    assert len(house.pictures()) == 1
+    if there == "folder":
+        assert house.log().count("cannot write summary.txt") == 1
+    else:
+        kept = {
+            "nothing": [],
+            "many": ["block 0", "block 1"],
+            "bytes": ["\N{REPLACEMENT CHARACTER}"],
+        }
+        first, *rest = text(house).rstrip("\n").split("\n\n")
+        assert first.startswith("*  a.txt: 1 of 1 done*\n")
+        assert rest == kept[there]

@@ -1,0 +1,136 @@
+"""Packs weights as SDNQ does, and says what they are after it."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from picowatch.engine.model.dequantise import rotation
+from tests.engine.ldm import weights
+from tests.engine.original_names import Tensors
+
+# Where SDNQ 0.2.8 puts the bits of the numbers that share bytes: byte and bit, lowest bits first.
+_PLACES = {
+    4: [[(0, bit) for bit in range(4)], [(0, bit) for bit in range(4, 8)]],
+    5: [
+        *([(byte, bit) for bit in range(5)] for byte in range(5)),
+        [(0, 5), (0, 6), (0, 7), (3, 5), (3, 6)],
+        [(1, 5), (1, 6), (1, 7), (4, 5), (4, 6)],
+        [(2, 5), (2, 6), (2, 7), (4, 7), (3, 7)],
+    ],
+    6: [
+        *([(byte, bit) for bit in range(6)] for byte in range(3)),
+        [(2, 6), (2, 7), (1, 6), (1, 7), (0, 6), (0, 7)],
+    ],
+    7: [
+        *([(byte, bit) for bit in range(7)] for byte in range(7)),
+        [(byte, 7) for byte in reversed(range(7))],
+    ],
+}
+
+
+def packed_numbers(numbers: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return numbers from 0 on in so many bits."""
+    places = _PLACES[bits]
+    numbers = numbers.reshape(-1, len(places)).to(torch.uint8)
+    count = 1 + max(byte for bits_of_one in places for byte, _ in bits_of_one)
+    made = torch.zeros(len(numbers), count, dtype=torch.uint8)
+    for number, to in enumerate(places):
+        for bit, (byte, place) in enumerate(to):
+            made[:, byte] |= (numbers[:, number] >> bit & 1) << place
+    return made.flatten() if bits == 4 else made
+
+
+def packed_layer(
+    weight: torch.Tensor, kind: str, group: int = 0, rotated: int = 0, rank: int = 0
+) -> tuple[Tensors, torch.Tensor]:
+    """Return a layer's tensors by the ends of their names, and the weights that they stand for."""
+    bits, is_signed = int(kind[-1]), kind.startswith("int")
+    matrix = rotation(rotated) if rotated else None
+    wide, made = _turned(weight.float(), matrix), {}
+    low_rank = torch.zeros(wide.shape)
+    if rank:
+        made = {"svd_up": wide[:, :rank].bfloat16(), "svd_down": torch.randn(rank, wide.shape[1])}
+        made["svd_down"] = (made["svd_down"] * 0.01).bfloat16()
+        low_rank = made["svd_up"].float() @ made["svd_down"].float()
+    grouped = (wide - low_rank).reshape(len(wide), -1, group or wide.shape[1])
+    if is_signed:
+        made["scale"] = grouped.abs().amax(-1, keepdim=True) / ((1 << bits - 1) - 1) + 1e-8
+        numbers = (grouped / made["scale"]).round()
+        values = numbers * made["scale"]
+    else:
+        lowest, highest = grouped.aminmax(dim=-1, keepdim=True)
+        made["scale"] = (highest - lowest) / ((1 << bits) - 1) + 1e-8
+        made["zero_point"] = lowest
+        numbers = ((grouped - lowest) / made["scale"]).round()
+        values = numbers * made["scale"] + lowest
+    if bits == 8:
+        numbers = numbers.to(torch.int8 if is_signed else torch.uint8)
+        made["weight"] = numbers if group else numbers.flatten(1)
+    else:
+        made["weight"] = packed_numbers(numbers + (1 << bits - 1) * is_signed, bits)
+    if not group:
+        made = {name: one.flatten(1) if one.ndim == 3 else one for name, one in made.items()}
+    return made, _turned(values.reshape(wide.shape) + low_rank, matrix)
+
+
+def _turned(wide: torch.Tensor, matrix: torch.Tensor | None) -> torch.Tensor:
+    if matrix is None:
+        return wide
+    return (wide.reshape(len(wide), -1, len(matrix)) @ matrix).reshape(wide.shape)
+
+
+def pack_folder(
+    folder: Path, packed: Path, wide: Path, parts: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Copy a tiny folder with some parts packed, and with their weights multiplied out.
+
+    `parts` say how: SDNQ's settings. Of two kinds, layers have one after the other.
+    """
+    for copy in (packed, wide):
+        shutil.copytree(folder, copy)
+    for part, settings in parts.items():
+        held = weights(folder / part)
+        kinds = settings["weights_dtype"], *settings.get("modules_dtype_dict", {})
+        made: Tensors = {}
+        known: Tensors = {}
+        linear = [name for name, one in held.items() if _is_packed(name, one)]
+        assert linear
+        for name, tensor in held.items():
+            if name not in linear:
+                made[name] = known[name] = tensor
+                continue
+            kind = kinds[linear.index(name) % len(kinds)]
+            layer = name.removesuffix("weight")
+            rotated = settings.get("hadamard_group_size", 0)
+            rank = settings.get("svd_rank", 0) if settings.get("use_svd") else 0
+            group = settings.get("group_size", 0)
+            tensors, known[name] = packed_layer(tensor, kind, group, rotated, rank)
+            made |= {layer + end: one.contiguous() for end, one in tensors.items()}
+        (config,) = (packed / part).glob("config.json")
+        told = {"quant_method": "sdnq", "sdnq_version": "0.2.8", **settings}
+        config.write_text(
+            json.dumps(json.loads(config.read_text()) | {"quantization_config": told})
+        )
+        _write(packed / part, made)
+        _write(wide / part, known)
+
+
+def _is_packed(name: str, tensor: torch.Tensor) -> bool:
+    """Whether SDNQ packs it: the matrices of layers in blocks."""
+    in_blocks = any(word in name for word in ("blocks.", "layers.", "refiner."))
+    return in_blocks and name.endswith(".weight") and tensor.ndim == 2
+
+
+def _write(part: Path, tensors: Tensors) -> None:
+    """Write weights into two files, with a layer's tensors in both."""
+    (first,) = part.glob("*.safetensors")
+    stem, names = first.stem, [*tensors]
+    first.unlink()
+    for number in range(2):
+        some = {name: tensors[name].contiguous() for name in names[number::2]}
+        save_file(some, part / f"{stem}-0000{number + 1}-of-00002.safetensors")

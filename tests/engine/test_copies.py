@@ -1,0 +1,177 @@
+"""Copies without a model: `resize_to` resamples light, in a process that has no torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops
+
+from picowatch.engine import resize
+from picowatch.engine.drawing.copies import CopyRenderer
+from picowatch.engine.process.child import ChildEngine, CopyEngines
+from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
+from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.files.pictures import Original
+from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.resize_to import ResizeTo
+from tests.engine.requests import ignore_progress, keep, pixels
+
+GREY_OF_HALF_THE_LIGHT = 188  # IEC 61966-2-1
+SHADES = Image.linear_gradient("L").resize((600, 400))
+PHOTO = Image.merge("RGB", [SHADES, ImageChops.invert(SHADES), SHADES.rotate(180)])
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> EngineOptions:
+    return EngineOptions(models=tmp_path, start_images=tmp_path)
+
+
+def resized(picture: Image.Image, wanted: ResizeTo) -> Image.Image:
+    return resize.resized(Original(picture), wanted).picture
+
+
+def copy_of(picture: Image.Image, folder: Path, wanted: ResizeTo | None = None) -> ImageRequest:
+    width, height = picture.size
+    return ImageRequest(
+        prompt="",
+        width=width,
+        height=height,
+        seed=0,
+        checkpoint_hash="",
+        image="a.png",
+        image_hash=keep(folder, picture),
+        resize_to=wanted,
+    )
+
+
+def copied(options: EngineOptions, *requests: ImageRequest) -> list[RenderedImage]:
+    return [*CopyRenderer(options, unseen).render(requests, ignore_progress, lambda: False)]
+
+
+def test_copies_are_made_without_torch(options: EngineOptions) -> None:
+    """Neither the renderer nor what its process imports needs it, or any model."""
+    code = (
+        "import sys; import picowatch.engine.process.child_main; "
+        "import picowatch.engine.drawing.copies; "
+        "print({'torch', 'diffusers', 'transformers', 'safetensors'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_process_makes_them(options: EngineOptions, tmp_path: Path) -> None:
+    """Another picture that cannot be read harms nothing."""
+    engines = CopyEngines(options)
+    assert not engines.engines()
+    engines.wanted = 1
+    (engine,) = engines.engines()
+    assert isinstance(engine, ChildEngine)
+    assert engines.engines() == (engine,)
+    small = copy_of(PHOTO, tmp_path, ResizeTo(longest_side=300))
+    try:
+        (image,) = engine.render((small,), ignore_progress)
+        assert (image.width, image.height, image.device) == (300, 200, "cpu")
+        (tmp_path / small.image_hash).write_bytes(b"another")
+        with pytest.raises(RenderFailed, match="missing or damaged"):
+            engine.render((small,), ignore_progress)
+        (image,) = engine.render((copy_of(PHOTO, tmp_path),), ignore_progress)
+        assert image.pixels == PHOTO.tobytes()
+    finally:
+        engines.close()
+    assert engine.process_id is None
+
+
+def test_a_batch_ends_between_two_pictures(options: EngineOptions, tmp_path: Path) -> None:
+    """Once nobody wants it any more."""
+    stops = [False, True]
+    batch = [copy_of(PHOTO, tmp_path, ResizeTo(longest_side=50))] * 2
+    made = CopyRenderer(options, unseen).render(batch, ignore_progress, lambda: stops.pop(0))
+    assert next(made).width == 50
+    with pytest.raises(EngineStopped):
+        next(made)
+
+
+def test_light_is_added_up_not_numbers() -> None:
+    """Black and white lines become the grey that shines like both, as far away as they are."""
+    lines = np.zeros((64, 64, 3), np.uint8)
+    lines[::2] = 255
+    small = np.asarray(resized(Image.fromarray(lines), ResizeTo(width=16)))
+    assert np.abs(small[4:-4].astype(int) - GREY_OF_HALF_THE_LIGHT).max() <= 1
+    grey = Image.new("RGB", (99, 77), (1, 128, 254))
+    assert resized(grey, ResizeTo(width=13)).getcolors() == [(13 * 10, (1, 128, 254))]
+
+
+def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large photo is resampled in parts, which see the rows around them."""
+    rng = np.random.default_rng(1)
+    noise = Image.fromarray(rng.integers(0, 256, (333, 222, 3), np.uint8))
+    sizes = (
+        ResizeTo(shortest_side=100),
+        ResizeTo(longest_side=700, enlarge=True),
+        ResizeTo(width=90, height=40, fit="cover"),
+    )
+    whole = [np.asarray(resized(noise, size)).astype(int) for size in sizes]
+    monkeypatch.setattr(resize, "_BAND_PIXELS", 2000)
+    bands = [np.asarray(resized(noise, size)).astype(int) for size in sizes]
+    assert [np.abs(a - b).max() for a, b in zip(whole, bands, strict=True)] <= [1, 1, 1]
+
+
+def test_transparent_pixels_lend_no_colour() -> None:
+    """What is invisible around a figure does not shine through its edge."""
+    figure = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    figure.paste((0, 0, 255, 255), (0, 0, 32, 64))
+    small = np.asarray(resized(figure, ResizeTo(width=15)))
+    seen = small[small[..., 3] > 8]
+    assert np.abs(seen[:, :3].astype(int) - (0, 0, 255)).max() <= 1
+    assert {0, 255} < {*small[..., 3].flat}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "corner", "middle"),
+    [
+        (ResizeTo(width=90, height=90, fit="pad"), (255, 255, 255), (0, 0, 255)),
+        (ResizeTo(width=90, height=90, fit="pad", background="#102030"), (16, 32, 48), (0, 0, 255)),
+        (ResizeTo(width=90, height=90, fit="pad", background="transparent"), (0, 0, 0, 0),
+         (0, 0, 255, 255)),
+        (ResizeTo(width=30, height=90, fit="cover"), (0, 0, 255), (0, 0, 255)),
+    ],
+)  # fmt: skip
+def test_a_picture_is_padded_or_cut(
+    wanted: ResizeTo, corner: tuple[int, ...], middle: tuple[int, ...]
+) -> None:
+    """On white, on a colour, or on nothing; a small one is not enlarged, and stands in the middle.
+
+    A cut one shows its middle.
+    """
+    picture = Image.new("RGB", (60, 40), (255, 0, 0))
+    picture.paste((0, 0, 255), (20, 0, 40, 40))
+    made = resized(picture, wanted)
+    assert made.size == wanted.size_of(60, 40)
+    assert made.getpixel((0, 0)) == corner
+    assert made.getpixel((made.width // 2, made.height // 2)) == middle
+    if wanted.fit == "pad" and not wanted.background:
+        assert made.crop((15, 25, 75, 65)).tobytes() == picture.tobytes()
+
+
+def test_a_ground_is_put_under_what_is_transparent() -> None:
+    """Only where one is said; the size may stay."""
+    clear = Image.new("RGBA", (20, 10), (255, 0, 0, 0))
+    assert resized(clear, ResizeTo(longest_side=10)).getpixel((0, 0))[3] == 0  # type: ignore[index]
+    on_white = resized(clear, ResizeTo(longest_side=20, background="#ffffff"))
+    assert (on_white.mode, on_white.getcolors()) == ("RGB", [(200, (255, 255, 255))])
+    square = ResizeTo(width=20, height=20, fit="pad")
+    assert resized(clear, square).getpixel((0, 0)) == (0, 0, 0, 0)
+
+
+def test_only_a_copy_has_no_part_for_a_model(options: EngineOptions, tmp_path: Path) -> None:
+    """A copy that is not resized has the photo's own pixels."""
+    rgba = PHOTO.copy()
+    rgba.putalpha(SHADES)
+    same, small = copied(
+        options, copy_of(rgba, tmp_path), copy_of(PHOTO, tmp_path, ResizeTo(longest_side=60))
+    )
+    assert (same.pixels, same.alpha) == (PHOTO.tobytes(), SHADES.tobytes())
+    assert ([*small.timings], same.timings) == (["resize"], {})
+    assert pixels(small).shape == (40, 60, 3)

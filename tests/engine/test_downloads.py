@@ -1,0 +1,150 @@
+"""The most downloaded models of October 2026, as files with all their tensors' names and shapes.
+
+The names are those of diffusers' classes, made without memory, or of the models' authors where the
+tests know how they rename them.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from picowatch.catalog import Catalog
+from picowatch.catalog.parts import ASSETS
+from tests.catalog.files import Shapes, sd2_shapes, sd15_shapes, sdxl_shapes, write_model
+from tests.catalog.shapes import flux, without
+from tests.catalog.test_recognise import REFINER, V_PRED
+from tests.engine.original_names import Tensors, anima_names, flux3_names, z_image_names
+
+Naming = Callable[[Tensors], Tensors]
+_FLUX2 = "Flux2Transformer2DModel"
+_HIDREAM: dict[str, Any] = {
+    "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 2,
+    "num_single_layers": 2, "attention_head_dim": 128, "num_attention_heads": 20,
+    "caption_channels": [4096, 4096], "text_emb_dim": 2048, "axes_dims_rope": (64, 32, 32),
+    "llama_layers": [0, 1, 2, 3],
+}  # fmt: skip
+
+
+def made(
+    class_name: str, config: str | dict[str, Any] = "", naming: Naming | None = None
+) -> Callable[[], Shapes]:
+    """A transformer's tensors, by a config of the package or by settings."""
+
+    def shapes() -> Shapes:
+        settings = config
+        if isinstance(config, str):
+            file = ASSETS / config / "transformer/config.json"
+            settings = json.loads(file.read_text()) if config else {}
+        with torch.device("meta"):
+            model = getattr(diffusers, class_name).from_config(settings)
+        tensors = model.state_dict()
+        tensors = naming(tensors) if naming else tensors
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    return shapes
+
+
+def anima(transformer: Tensors) -> Tensors:
+    with torch.device("meta"):
+        conditioner = diffusers.AnimaTextConditioner()
+    return anima_names(transformer, conditioner.state_dict())
+
+
+def named(*names: str) -> Callable[[], Shapes]:
+    return lambda: dict.fromkeys(names, (8, 8))
+
+
+GUIDED = {"guidance_embeds": True}
+DRAWN: dict[str, tuple[Callable[[], Shapes], str, str]] = {
+    "v1-5-pruned-emaonly": (sd15_shapes, "sd1", ""),
+    "v2-1_768-ema-pruned": (sd2_shapes, "sd2", ""),
+    "juggernautXL_ragnarok": (sdxl_shapes, "sdxl", ""),
+    "noobaiXL-vpred-1.0": (lambda: sdxl_shapes() | V_PRED, "sdxl", ""),
+    "sd3.5_medium": (made("SD3Transformer2DModel", "sd3/3.5-medium"), "sd3", "3.5 Medium"),
+    "sd3.5_large": (made("SD3Transformer2DModel", "sd3/3.5-large"), "sd3", "3.5 Large"),
+    "flux1-dev": (made("FluxTransformer2DModel", GUIDED), "flux", "dev"),
+    "flux1-dev-original": (flux, "flux", "dev"),
+    "flux1-krea-dev": (made("FluxTransformer2DModel", GUIDED), "flux", "Krea"),
+    "flux1-kontext-dev": (made("FluxTransformer2DModel", GUIDED), "flux", "Kontext"),
+    "flux1-schnell": (made("FluxTransformer2DModel"), "flux", "schnell"),
+    "flux1-fill-dev": (
+        made("FluxTransformer2DModel", {**GUIDED, "in_channels": 384}), "flux", "Fill"
+    ),
+    "flux2-dev": (made(_FLUX2), "flux2_dev", ""),
+    "flux-2-klein-4b": (made(_FLUX2, "flux2"), "flux2", "klein 4B"),
+    "flux-3-image-klein": (
+        made("Flux3Transformer2DModel", {"flow_map": True}, flux3_names), "flux3", "klein"
+    ),
+    "flux-3-image-klein-base": (
+        made("Flux3Transformer2DModel", {}, flux3_names), "flux3", "klein base"
+    ),
+    "anima-base-v1.0": (made("CosmosTransformer3DModel", "anima", anima), "anima", ""),
+    "anima-turbo-v1.0": (made("CosmosTransformer3DModel", "anima", anima), "anima", "Turbo"),
+    "z_image_turbo_bf16": (
+        made("ZImageTransformer2DModel", "", z_image_names), "z_image", "Turbo"
+    ),
+    "qwen_image_2512": (made("QwenImageTransformer2DModel"), "qwen_image", ""),
+    "qwen_image_edit_2509": (made("QwenImageTransformer2DModel"), "qwen_image", "Edit 2509"),
+    "qwen_image_2.1": (made("QwenImage21Transformer2DModel"), "qwen_image_21", ""),
+    "krea2_turbo": (made("Krea2Transformer2DModel"), "krea2", "Turbo"),
+    "ernie-image": (made("ErnieImageTransformer2DModel"), "ernie_image", "Base"),
+    "Chroma1-HD": (made("ChromaTransformer2DModel"), "chroma", ""),
+    "lumina_2_model": (made("Lumina2Transformer2DModel"), "lumina2", ""),
+}  # fmt: skip
+REFUSED: dict[str, tuple[Callable[[], Shapes], str]] = {
+    "sd_xl_refiner_1.0": (lambda: REFINER, "the refiner of Stable Diffusion XL"),
+    "stage_c": (named("clf.1.weight", "clip_txt_mapper.weight"), "Stable Cascade"),
+    "flux1-depth-dev": (lambda: flux(128), "FLUX.1 Depth or Canny"),
+    "hidream_o1": (named("model.t_embedder1.a", "model.final_layer2.a"), "HiDream-O1"),
+    "hidream_i1_full": (made("HiDreamImageTransformer2DModel", _HIDREAM), "HiDream-I1"),
+    "ideogram4": (made("Ideogram4Transformer2DModel"), "Ideogram 4"),
+    "ideogram4_fused": (
+        lambda: without(made("Ideogram4Transformer2DModel")(), "layers.0.attention.to_"),
+        "Ideogram 4",
+    ),
+    "longcat_image": (
+        made("LongCatImageTransformer2DModel", {"num_layers": 10, "num_single_layers": 20}),
+        "LongCat-Image",
+    ),
+    "ovis_image": (made("OvisImageTransformer2DModel"), "Ovis-Image"),
+    "glm_image": (made("GlmImageTransformer2DModel"), "GLM-Image"),
+    "hunyuanimage2.1": (made("HunyuanImageTransformer2DModel"), "HunyuanImage"),
+    "hunyuan_video": (made("HunyuanVideoTransformer3DModel"), "HunyuanVideo"),
+    "wan2.2_t2v": (made("WanTransformer3DModel"), "Wan"),
+    "ltx-2": (made("LTX2VideoTransformer3DModel"), "LTX"),
+    "mochi": (made("MochiTransformer3DModel"), "Mochi"),
+    "cogvideox": (made("CogVideoXTransformer3DModel"), "CogVideoX"),
+    "cosmos_predict2": (made("CosmosTransformer3DModel"), "Cosmos Predict"),
+    "kandinsky5lite_t2i": (made("Kandinsky5Transformer3DModel"), "Kandinsky 5"),
+    "prx": (made("PRXTransformer2DModel"), "PRX"),
+    "bria-3.2": (made("BriaTransformer2DModel"), "Bria 3.2"),
+    "fibo": (made("BriaFiboTransformer2DModel"), "Bria FIBO"),
+    "fibo2": (made("BriaFibo2Transformer2DModel"), "Bria FIBO"),
+    "cogview4": (made("CogView4Transformer2DModel"), "CogView"),
+    "pixart_sigma": (made("PixArtTransformer2DModel"), "PixArt"),
+    "sana_1.6b": (made("SanaTransformer2DModel"), "Sana"),
+    "auraflow": (made("AuraFlowTransformer2DModel"), "AuraFlow"),
+    "nucleus_image": (made("NucleusMoEImageTransformer2DModel"), "Nucleus-Image"),
+    "joyimage_edit": (made("JoyImageEditTransformer3DModel"), "JoyImage-Edit"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_is_drawn_or_refused_by_its_name(tmp_path: Path) -> None:
+    """No file is taken for another model, and none is unknown."""
+    files = {name: one[0] for name, one in DRAWN.items()}
+    files |= {name: one[0] for name, one in REFUSED.items()}
+    for name, shapes in files.items():
+        write_model(tmp_path / f"checkpoints/{name}.safetensors", shapes())
+    found = Catalog(tmp_path).scan()
+    drawn = {one.name: (one.family, one.variant) for one in found.models}
+    assert drawn == {name: (family, variant) for name, (_, family, variant) in DRAWN.items()}
+    said = {one.name.removesuffix(".safetensors"): one.reason for one in found.refused}
+    assert said.keys() == REFUSED.keys()
+    assert {name: said[name] for name, (_, word) in REFUSED.items() if word not in said[name]} == {}
+    assert not [reason for reason in said.values() if "picowatch knows" in reason]

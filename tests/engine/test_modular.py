@@ -1,0 +1,227 @@
+"""Modular pipelines: guiders, offloading, and what diffusers passes over in silence."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.transformers import transformer_cosmos
+from safetensors.torch import load_file, save_file
+
+from picowatch.catalog import Catalog
+from picowatch.catalog.encoders import ENCODERS
+from picowatch.catalog.folder_files import folder_files
+from picowatch.engine import private
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.model.families import built
+from picowatch.engine.model.load import load_part
+from picowatch.engine.model.memory import ENCODERS as BY_LAYERS
+from picowatch.engine.model.memory import FULL, LAYERS, MODELS, TURNS
+from picowatch.families import FAMILIES
+from tests.engine.adapters import write
+from tests.engine.flow_requests import flow_models, flow_renderer, requests_of, scripted
+from tests.engine.original_names import Tensors, anima_names, flux3_names, wan_names
+from tests.engine.requests import draw, pixels
+from tests.engine.rungs import interrupt, lora_of, on_rung
+from tests.engine.test_flows import CUBE, called, same
+from tests.engine.tiny_flows import FOLDERS, tiny_flow
+
+NAME = "Anima"
+
+
+@pytest.mark.parametrize(
+    ("lines", "guider", "evaluations"),
+    [
+        ("cfg_rescale: 0.7", {"rescale": 0.7}, 8),
+        ("cfg_start: 0.25", {"start": 0.5}, 6),
+        ("cfg_end: 0.4", {"stop": 0.5}, 6),
+        ("cfg_start: 0.25\ncfg_end: 0.5", {"start": 0.5, "stop": 0.75}, 5),
+    ],
+)
+def test_guidance_has_a_beginning_an_end_and_a_rescale(
+    lines: str, guider: dict[str, float], evaluations: int
+) -> None:
+    """As for Stable Diffusion: a step after exactly `cfg_end` is still guided, one after exactly
+    `cfg_start` not yet.
+    """
+    recipe = f"{CUBE}\nnegative_prompt: blur\ncfg_scale: 4\nsteps: 4\n{lines}"
+    wanted = requests_of(flow_models(NAME), NAME, recipe)
+    (image,) = draw(flow_renderer(flow_models(NAME)), *wanted)
+    pipeline = scripted(None, NAME)
+    calls = [0]
+    pipeline.transformer.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    values = {f"guidance_{name}": value for name, value in guider.items()}
+    given = {"negative_prompt": "blur", "guidance_scale": 4.0, "num_inference_steps": 4}
+    assert same(pixels(image), called(pipeline, given | values))
+    assert calls == [evaluations]
+
+
+def test_what_is_missing_or_unknown_is_named() -> None:
+    """diffusers would draw without a word, or with None for a part."""
+    row = FAMILIES["anima"]
+    with pytest.raises(TypeError, match="AnimaModularPipeline needs a scheduler"):
+        built(row, row.variant(""), "text", {"text_encoder": None})
+    parts = scripted(None, NAME).components
+    pipeline = built(row, row.variant(""), "text", parts)
+    with pytest.raises(TypeError, match="AnimaModularPipeline takes no stength"):
+        pipeline(prompt=["a red cube"], stength=0.5)
+
+
+def test_an_interrupted_batch_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers would log the traceback of every block around the step."""
+    models = flow_models(NAME)
+    interrupt(flow_renderer(models), requests_of(models, NAME, CUBE))
+    assert not [one for one in caplog.records if one.name.startswith("diffusers")]
+
+
+def test_cosmos_scales_its_mask_without_torchvision() -> None:
+    """To nearest neighbours: the mask of Anima is zeros, and only its size counts."""
+    private.pad_without_torchvision()
+    transforms = vars(transformer_cosmos)["transforms"]
+    mask = torch.arange(16.0).view(1, 1, 4, 4)
+    nearest = transforms.InterpolationMode.NEAREST
+    found = transforms.functional.resize(mask, [2, 2], interpolation=nearest)
+    assert torch.equal(found, mask[..., ::2, ::2])
+
+
+@pytest.mark.parametrize("name", ["Anima", "FLUX.3-klein-base"])
+def test_every_part_of_a_folder_is_in_its_hash(name: str, tmp_path: Path) -> None:
+    """Also parts that only modular pipelines have, and the index."""
+    copy = tmp_path / "checkpoints/it"
+    shutil.copytree(tiny_flow(name), copy)
+    catalog = Catalog(tmp_path)
+    known = set(folder_files(copy))
+    assert known == {
+        path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()
+    }
+    (copy / "vae/config.json").rename(tmp_path / "config.json")
+    shutil.rmtree(copy / "vae")
+    (refused,) = catalog.scan().refused
+    hub = FAMILIES[FOLDERS[name].family].hub
+    assert refused.reason == (
+        "it is a diffusers folder without vae/: copy the whole folder. Its index takes this part "
+        f"from {hub}."
+    )
+
+
+def tensors_of(name: str, part: str) -> Tensors:
+    (file,) = (tiny_flow(name) / part).glob("*.safetensors")
+    return load_file(file)
+
+
+def anima_tensors() -> Tensors:
+    return anima_names(*(tensors_of(NAME, part) for part in ("transformer", "text_conditioner")))
+
+
+def anima_files(models: Path) -> None:
+    """The transformer, the text encoder and the VAE, as ComfyUI has them."""
+    named = {f"net.{name}": tensor for name, tensor in anima_tensors().items()}
+    write(models / "checkpoints/anima-base-v1.0.safetensors", named)
+    encoder = {f"model.{name}": one for name, one in tensors_of(NAME, "text_encoder").items()}
+    write(models / "text_encoders/qwen_3_06b_base.safetensors", encoder)
+    write(models / "vae/qwen_image_vae.safetensors", wan_names(tensors_of(NAME, "vae")))
+
+
+def test_a_file_of_anima_draws_with_the_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package has the configs, both vocabularies and the noise schedule."""
+    models, assets = tmp_path / "models", tmp_path / "assets"
+    anima_files(models)
+    places = {
+        one: f"anima/{one}" for one in ("transformer", "text_conditioner", "scheduler", "vae")
+    }
+    places |= {"text_encoder": "qwen3/text_encoder_06b", "tokenizer": "qwen3/tokenizer"}
+    for part, place in (places | {"t5_tokenizer": "t5/tokenizer"}).items():
+        without_weights = shutil.ignore_patterns("*.safetensors")
+        shutil.copytree(tiny_flow(NAME) / part, assets / place, ignore=without_weights)
+    known = ENCODERS["Qwen3 0.6B"]
+    shape = tuple(tensors_of(NAME, "text_encoder")["embed_tokens.weight"].shape)
+    monkeypatch.setitem(ENCODERS, "Qwen3 0.6B", known._replace(shape=shape))
+    monkeypatch.setattr("picowatch.catalog.parts.ASSETS", assets)
+    (picture,) = drawn_by(models, "anima-base-v1.0")
+    (expected,) = drawn_by(flow_models(NAME), NAME)
+    assert (picture == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("lender", "rules"),
+    [
+        ("Anima", ()),
+        ("FLUX.3-klein", ()),
+        ("FLUX.3-klein-base", ()),
+        # As ConvRot's files have them.
+        (
+            "FLUX.3-klein",
+            ((r"([qkv])_proj\.weight", lambda m: f"qkv.weight#{'qkv'.index(m[1])}"),),
+        ),
+    ],
+)
+def test_a_folder_completes_a_file(tmp_path: Path, lender: str, rules: Any) -> None:
+    """Of the folder's own transformer only the config counts."""
+    if lender == "Anima":
+        tensors = anima_names(
+            tensors_of(lender, "transformer"), tensors_of(lender, "text_conditioner")
+        )
+    else:
+        tensors = flux3_names(tensors_of(lender, "transformer"), *rules)
+    write(tmp_path / "checkpoints/mine.safetensors", tensors)
+    folder = tmp_path / "checkpoints/whole"
+    shutil.copytree(tiny_flow(lender), folder)
+    for part in ("transformer", "text_conditioner"):
+        for file in (folder / part).glob("*.safetensors"):
+            save_file({name: one * 1.3 for name, one in load_file(file).items()}, file)
+    (picture,) = drawn_by(tmp_path, "mine")
+    (expected,) = drawn_by(flow_models(lender), lender)
+    assert (picture == expected).all()
+
+
+def test_layers_that_stay_in_float32_do_so_from_files(tmp_path: Path) -> None:
+    """A file of FLUX.3 has other names for them than the library's list."""
+    write(
+        tmp_path / "checkpoints/mine.safetensors",
+        flux3_names(
+            {
+                name: one.bfloat16()
+                for name, one in tensors_of("FLUX.3-klein", "transformer").items()
+            }
+        ),
+    )
+    shutil.copytree(tiny_flow("FLUX.3-klein"), tmp_path / "checkpoints/whole")
+    catalog, half = Catalog(tmp_path), choose_target("cpu", "bfloat16")
+    mine, whole = (
+        load_part(catalog.find("checkpoint", name), half, torch.device("cpu"), "transformer")
+        for name in ("mine", "whole")
+    )
+    types = {name: one.dtype for name, one in whole.named_parameters()}
+    assert types == {name: one.dtype for name, one in mine.named_parameters()}
+    assert {*types.values()} == {torch.bfloat16, torch.float32}
+
+
+def drawn_by(models: Path, name: str) -> list[Any]:
+    wanted = requests_of(models, name, CUBE)
+    return [pixels(image) for image in draw(flow_renderer(models), *wanted)]
+
+
+@pytest.mark.parametrize("name", ["Anima", "FLUX.3-klein-base"])
+def test_a_lora_is_diffusers_lora_on_every_rung(name: str) -> None:
+    """Anima's also changes what maps its texts; without it everything is as before."""
+    models = flow_models(name)
+    told = ("anima", "text_conditioner") if name == NAME else ("flux3",)
+    lora = lora_of(models, name, *told)
+    (wanted,) = requests_of(models, name, CUBE)
+    pipeline = scripted(None, name)
+    plain = called(pipeline, {"guidance_scale": 4.0})
+    pipeline.load_lora_weights(models / "loras/a.safetensors", adapter_name="a")
+    pipeline.set_adapters(["a"], [0.7])
+    changed = called(pipeline, {"guidance_scale": 4.0})
+    assert not same(plain, changed)
+    ours = flow_renderer(models)
+    for rung in (FULL, BY_LAYERS, MODELS, LAYERS, TURNS):
+        renderer = on_rung(ours, replace(rung, tiled=False))
+        for uses, expected in (((lora,), changed), ((), plain)):
+            (image,) = draw(renderer, replace(wanted, loras=uses))
+            assert same(pixels(image), expected), rung
+            assert not image.warnings

@@ -1,0 +1,146 @@
+"""Folders whose weights SDNQ has packed: they draw what the same weights in full draw."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from picowatch.catalog import Catalog
+from picowatch.catalog.headers import read_header
+from picowatch.catalog.sdnq import Packed, packed_weights
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.model.load import bytes_of_parts, load_part
+from picowatch.engine.model.narrow import widened
+from picowatch.engine.model.sdnq import multiplied_out
+from picowatch.errors import ModelRefused, RenderFailed
+from tests.engine.flow_requests import flow_renderer, requests_of
+from tests.engine.part_files import KLEIN, QWEN, Z_IMAGE
+from tests.engine.requests import draw
+from tests.engine.rungs import lora_of
+from tests.engine.sdnq_packer import pack_folder, packed_layer
+from tests.engine.tiny_flows import tiny_flow
+
+CPU = torch.device("cpu")
+FULL = choose_target("cpu", "float32")
+WRITTEN = Path(__file__).with_name("sdnq.safetensors")
+Settings = Mapping[str, Any]
+DYNAMIC: Settings = {"weights_dtype": "uint4", "modules_dtype_dict": {"int5": ["a"]}}
+SVD: Settings = {"weights_dtype": "int4", "use_svd": True, "svd_rank": 4}
+ROTATED: Settings = {"weights_dtype": "uint4", "use_hadamard": True, "hadamard_group_size": 16}
+
+
+def test_weights_are_those_that_sdnq_computes_with() -> None:
+    """The file was written by SDNQ 0.2.8, with what it multiplied each layer out to."""
+    tensors, layers = load_file(WRITTEN), packed_weights([read_header(WRITTEN)])
+    assert len(layers) == 17
+    for name, packed in layers.items():
+        group = re.search(r"hadamard_group_size=(\d+)", name)
+        if "hadamard" in name:
+            packed = packed._replace(rotated=int(group[1]) if group else 256)
+        ours = multiplied_out(packed, {end: tensors[one] for end, one in packed.parts.items()})
+        expected = tensors[name.removesuffix("weight") + "expected"]
+        assert (ours - expected).abs().max() < 1e-6, name
+
+
+@given(
+    st.data(), st.sampled_from([f"{sign}int{bits}" for sign in ("", "u") for bits in range(4, 9)])
+)
+def test_what_is_packed_is_read_as_it_was(data: st.DataObject, kind: str) -> None:
+    """Numbers of each type, in groups or not, in matrices of any sides that fit."""
+    groups, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
+    size = data.draw(st.sampled_from([8, 16, 24]))
+    grouped, rank = data.draw(st.booleans()), data.draw(st.integers(0, 2))
+    torch.manual_seed(data.draw(st.integers(0, 2**32 - 1)))
+    parts, expected = packed_layer(
+        torch.randn(rows, groups * size), kind, size if grouped else 0, rank=rank
+    )
+    bits = int(kind[-1])
+    assert parts["weight"].nbytes == expected.numel() * bits // 8
+    packed = Packed(rows, groups * size, bits, {})
+    assert torch.allclose(multiplied_out(packed, parts), expected, atol=1e-6)
+
+
+def folders(home: Path, folder: str, parts: Mapping[str, Settings]) -> Path:
+    """A models folder with a packed checkpoint, and the same in full."""
+    models = home / "models"
+    checkpoints = models / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    pack_folder(tiny_flow(folder), checkpoints / "mine-turbo", checkpoints / "wide-turbo", parts)
+    return models
+
+
+BOTH = {
+    (KLEIN, "flux2"): {"transformer": DYNAMIC, "text_encoder": {"weights_dtype": "uint4"}},
+    (Z_IMAGE, "zimage"): {"transformer": SVD, "text_encoder": DYNAMIC},
+    (QWEN, "qwen_image"): {"transformer": ROTATED, "text_encoder": {"weights_dtype": "int8"}},
+}
+
+
+@pytest.mark.parametrize("how", BOTH)
+def test_a_packed_folder_draws_what_its_weights_in_full_draw(
+    tmp_path: Path, how: tuple[str, str]
+) -> None:
+    """Also with a LoRA. Weights stay packed in memory, which is what was reckoned."""
+    folder, mark = how
+    models = folders(tmp_path, folder, BOTH[how])
+    lora, pictures = lora_of(models, folder, mark), []
+    for name in ("mine-turbo", "wide-turbo"):
+        (one,) = requests_of(models, name, "prompt: a red cube")
+        renderer = flow_renderer(models)
+        pictures.append([draw(renderer, one)[0].pixels])
+        pictures[-1] += [draw(renderer, replace(one, loras=(lora,)))[0].pixels]
+    assert pictures[0] == pictures[1]
+    assert pictures[0][0] != pictures[0][1]
+    packed, wide = (Catalog(models).find("checkpoint", f"{one}-turbo") for one in ("mine", "wide"))
+    assert not Catalog(models).scan().refused
+    sizes, full = bytes_of_parts(packed, FULL), bytes_of_parts(wide, FULL)
+    for part, size in {"transformer": sizes.denoiser, "text_encoder": sizes.encoders[0]}.items():
+        held = load_part(packed, FULL, CPU, part)
+        assert held.dtype == torch.float32
+        nbytes = sum(tensor.nbytes for tensor in held.state_dict().values())
+        assert size == pytest.approx(nbytes, rel=0.05), part
+    assert (sizes.numbers, sizes.vae) == (full.numbers, full.vae)
+    assert sizes.denoiser < full.denoiser
+
+
+def test_packed_weights_are_compiled_wide(tmp_path: Path) -> None:
+    """A copy for a compiler has plain layers, and the original stays packed."""
+    models = folders(tmp_path, Z_IMAGE, {"transformer": SVD})
+    held = load_part(Catalog(models).find("checkpoint", "mine-turbo"), FULL, CPU, "transformer")
+    full = load_part(Catalog(models).find("checkpoint", "wide-turbo"), FULL, CPU, "transformer")
+    copied = widened(held, torch.bfloat16).state_dict()
+    assert copied.keys() == full.state_dict().keys() != held.state_dict().keys()
+    for name, tensor in full.state_dict().items():
+        assert copied[name].dtype == torch.bfloat16
+        assert torch.allclose(copied[name].float(), tensor, rtol=0.01, atol=1e-6), name
+
+
+def test_packed_weights_without_their_settings_are_not_loaded(tmp_path: Path) -> None:
+    """They do not say whether columns were rotated: a text encoder would silently misread."""
+    models = folders(tmp_path, Z_IMAGE, {"text_encoder": ROTATED})
+    path = models / "checkpoints/mine-turbo/text_encoder/config.json"
+    config = json.loads(path.read_text())
+    del config["quantization_config"]
+    path.write_text(json.dumps(config))
+    model = Catalog(models).find("checkpoint", "mine-turbo")
+    with pytest.raises(ModelRefused, match="quant_method: None"):
+        load_part(model, FULL, CPU, "text_encoder")
+
+
+def test_a_packed_weight_of_another_matrix_is_refused(tmp_path: Path) -> None:
+    """Its sides are compared, as those of every weight."""
+    models = folders(tmp_path, Z_IMAGE, {"text_encoder": SVD})
+    path = models / "checkpoints/mine-turbo/text_encoder/config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"intermediate_size": 2 * config["intermediate_size"]}))
+    model = Catalog(models).find("checkpoint", "mine-turbo")
+    with pytest.raises(RenderFailed, match="does not fit its kind of model"):
+        load_part(model, FULL, CPU, "text_encoder")

@@ -1,0 +1,74 @@
+"""How much memory photos of cameras' sizes take."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands.picowatch import started
+from tests.house import wait_for
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+
+BESIDE = 300  # MB of the daemon, at most, beside the pixels of the result
+LARGE, USUAL = (9504, 6336), (6000, 4000)
+
+
+def photo(path: Path, kind: str, size: tuple[int, int], bits: int = 8, **options: Any) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (100, 150, 3), np.uint8)
+    picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    if bits == 16:
+        picture = picture.convert("L").convert("I").point(lambda value: value * 257).convert("I;16")
+    picture.save(path, kind, **options)
+
+
+def peak_of(process_id: int) -> float:
+    """Return the most MB that a process had at once; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "options", "template", "result"),
+    [
+        ("JPEG", LARGE, {}, "resize_to: 1600\nformat: jpeg\n", (1600, 1067)),
+        ("JPEG", LARGE, {"progressive": True}, "format: webp\n", LARGE),
+        ("JPEG", LARGE, {}, "format: same\ncolour: same\n", LARGE),
+        ("PNG", USUAL, {"compress_level": 1}, "format: png\n", USUAL),
+        ("TIFF", USUAL, {"compression": "tiff_lzw"}, "format: same\ncolour: same\n", USUAL),
+        ("PNG", USUAL, {"bits": 16, "compress_level": 1}, "format: tiff\ncolour: same\n", USUAL),
+    ],
+)
+def test_the_daemon_holds_the_pixels_and_little_else(
+    tmp_path: Path,
+    kind: str,
+    size: tuple[int, int],
+    options: dict[str, Any],
+    template: str,
+    result: tuple[int, int],
+) -> None:
+    """Whatever decodes, computes or encodes is a process of its own."""
+    folder = tmp_path / "inbox/p"
+    folder.mkdir(parents=True)
+    (folder / "_pictures.yaml").write_text(template)
+    photo(folder / f"a.{kind.lower()}", kind, size, **options)
+    peak = 0.0
+    with started(tmp_path, "run", "--once") as process:
+
+        def has_ended() -> bool:
+            nonlocal peak
+            peak = max(peak, peak_of(process.pid))
+            return process.poll() is not None
+
+        wait_for(has_ended, "the run's end")
+        assert process.returncode == 0
+    (made,) = (tmp_path / "outbox/p").glob("a.*")
+    with Image.open(made) as picture:
+        assert picture.size == result
+    deep = 2 if options.get("bits") == 16 else 1
+    assert peak <= BESIDE + result[0] * result[1] * 3 * deep / 1e6

@@ -1,0 +1,258 @@
+"""What photos say, wherever in their files it stands, and what a user reads of what is lost."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import ExifTags, Image
+
+from picowatch.metadata import PARAMETERS, texts_of
+from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, PhotoMetadata, photo_metadata
+from tests.house import House
+from tests.metadata.test_iptc import dataset
+from tests.metadata.test_xmp import packet, regions
+
+TAGS = ExifTags.Base
+XMP_NAME, MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+
+
+def picture(kind: str, **options: Any) -> bytes:
+    content = BytesIO()
+    Image.new("RGB", (96, 64), "red").save(content, kind, **options)
+    return content.getvalue()
+
+
+def exif(turned: int = 1) -> bytes:
+    tags = Image.Exif()
+    tags[TAGS.Model] = "EOS R5"
+    tags[TAGS.Orientation] = turned
+    return tags.tobytes()
+
+
+def of(content: bytes, keep: str = KEPT, **options: Any) -> PhotoMetadata:
+    return photo_metadata(BytesIO(content), keep, name="a.jpg", **options)
+
+
+def model_in(photo: PhotoMetadata) -> object:
+    return photo.exif.get(0, {}).get(TAGS.Model, ("", ""))[1]
+
+
+def segment(content: bytes, marker: int = 0xE1) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def jpeg(*segments: bytes) -> bytes:
+    usual = picture("JPEG")
+    return usual[:2] + b"".join(segments) + usual[2:]
+
+
+def chunks_in(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    offset = 8
+    while offset < len(png):
+        size, kind = struct.unpack_from(">L4s", png, offset)
+        yield kind, png[offset : offset + size + 12]
+        offset += size + 12
+
+
+def png(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
+    """Return a PNG with more chunks before its pixels, or behind them."""
+    more = b"".join(
+        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, whole in chunks_in(picture("PNG")):
+        is_place = kind == (b"IEND" if behind else b"IDAT")
+        content += more + whole if is_place else whole
+    return content
+
+
+def raw_profile(kind: str, content: bytes) -> tuple[bytes, bytes]:
+    text = f"\n{kind}\n{len(content):8}\n" + "\n".join(
+        content[at : at + 36].hex() for at in range(0, len(content), 36)
+    )
+    return b"zTXt", f"Raw profile type {kind}\0\0".encode() + zlib.compress(text.encode())
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_png_says_it_in_profiles_before_or_behind_its_pixels(behind: bool) -> None:
+    """As ImageMagick and digiKam write them."""
+    iptc = dataset(5, b"Title")
+    resources = b"8BIM\x04\x04\0\0" + struct.pack(">L", len(iptc)) + iptc
+    profiles = [raw_profile("exif", exif()), raw_profile("iptc", resources)]
+    for name in ("xmp", "APP1"):
+        profile = (XMP_NAME if name == "APP1" else b"") + packet("<dc:a>kept</dc:a>").encode()
+        found = of(png(*profiles, raw_profile(name, profile), behind=behind))
+        assert model_in(found) == "EOS R5" and not found.warnings
+        assert ">kept<" in found.xmp and ">Title<" in found.xmp
+
+
+def test_exif_and_xmp_may_stand_behind_the_pixels() -> None:
+    """A PNG may have them there, and a WebP in any order."""
+    text = packet("<dc:a>kept</dc:a>").encode()
+    chunk = b"XML:com.adobe.xmp\0\0\0\0\0" + text
+    for content in (
+        png((b"eXIf", exif().removeprefix(b"Exif\0\0")), (b"iTXt", chunk), behind=True),
+        reordered(picture("WEBP", exif=exif(), xmp=text)),
+    ):
+        found = of(content)
+        assert (model_in(found), ">kept<" in found.xmp) == ("EOS R5", True)
+
+
+def reordered(webp: bytes) -> bytes:
+    """Return a WebP whose EXIF and XMP precede its pixels."""
+    parts, offset = [], 12
+    while offset < len(webp):
+        size = struct.unpack_from("<L", webp, offset + 4)[0]
+        size += 8 + size % 2
+        parts.append(webp[offset : offset + size])
+        offset += size
+    assert [part[:4] for part in parts] == [b"VP8X", b"VP8 ", b"EXIF", b"XMP "]
+    return webp[:12] + b"".join([parts[0], *parts[:1:-1], parts[1]])
+
+
+def test_damage_behind_the_pixels_hides_nothing_before_them() -> None:
+    """A PNG that is cut has what came before."""
+    text = packet("<dc:a>kept</dc:a>").encode()
+    content = png((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text))
+    assert ">kept<" in of(content[:-20]).xmp
+    assert ">kept<" in of(content[:-12] + b"\0\0\0\x09zTXtdamaged" + content[-12:]).xmp
+
+
+@pytest.mark.parametrize("form", ["jpeg", "tiff"])
+def test_damaged_iptc_loses_what_comes_after_the_damage(form: str) -> None:
+    """And says so; all else is kept."""
+    iptc = dataset(5, b"Title") + dataset(25, b"oar")[:-1]
+    resources = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">L", len(iptc)) + iptc + b"\0"
+    if form == "jpeg":
+        content = jpeg(segment(exif()), segment(resources, 0xED))
+    else:
+        content = picture("TIFF", tiffinfo={TAGS.Model: "EOS R5", TAGS.IPTCNAA: iptc})
+    found = of(content)
+    assert (model_in(found), ">Title<" in found.xmp) == ("EOS R5", True)
+    assert found.warnings == (
+        "The IPTC of a.jpg is damaged, so the picture lacks what comes after the damage.",
+    )
+
+
+def test_extended_xmp_is_joined_and_its_places_are_dropped() -> None:
+    """Segments may be in any order; those of another packet do not count."""
+    guid = b"0123456789ABCDEF" * 2
+    note = f'xmlns:n="http://ns.adobe.com/xmp/note/" n:HasExtendedXMP="{guid.decode()}"'
+    main = packet(attributes=f'dc:a="kept" {note}')
+    more = packet("<dc:b>kept</dc:b><dc:c>kept</dc:c><drone-dji:Latitude>77</drone-dji:Latitude>")
+    half = len(more) // 2
+
+    def part(begin: int, content: str, name: bytes = guid) -> bytes:
+        sizes = struct.pack(">LL", len(more), begin)
+        return segment(MORE_XMP + name + sizes + content.encode())
+
+    content = jpeg(
+        part(half, more[half:]), segment(XMP_NAME + main.encode()), part(0, more[:half]),
+        part(0, "another", b"F" * 32),
+    )  # fmt: skip
+    found = of(content, NO_PLACE)
+    assert found.xmp.count("kept") == 3 and "77" not in found.xmp and "Extended" not in found.xmp
+    assert "77" in of(content).xmp and not found.warnings
+    torn = of(jpeg(segment(XMP_NAME + main.encode()), part(half, more[half:])))
+    assert torn.xmp.count("kept") == 1
+    assert "The extended XMP of a.jpg cannot be read" in torn.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "dots", "unit"),
+    [
+        (picture("JPEG", dpi=(300, 240)), (300, 240), 2),
+        (jpeg().replace(b"\1\1\0\0\1\0\1", b"\1\1\2\0\x76\0\x76"), (118, 118), 3),
+        (picture("PNG", dpi=(300, 300)), (300, 300), 2),
+        (picture("JPEG"), None, None),
+        (jpeg(segment(exif())), None, None),
+        (picture("WEBP", exif=exif()), None, None),
+    ],
+    ids=["inches", "centimetres", "png", "aspect", "exif", "webp"],
+)
+def test_the_resolution_of_a_header_is_kept(
+    content: bytes, dots: tuple[int, int] | None, unit: int | None
+) -> None:
+    """In EXIF, and where the result's format has it."""
+    photo = of(content)
+    main = photo.exif.get(0, {})
+    assert main.get(TAGS.ResolutionUnit, (3, None))[1] == unit
+    if dots:
+        found = (main[TAGS.XResolution][1], main[TAGS.YResolution][1])
+        assert found == pytest.approx(dots, rel=0.001)
+    for suffix in ("png", "jpg"):
+        result = encoded(
+            f"a.{suffix}", Image.new("RGB", (8, 8)), {}, Encoding("png", 90), photo=photo
+        )
+        with Image.open(BytesIO(result)) as image:
+            scale = 2.54 if unit == 3 else 1
+            wanted = pytest.approx([dot * scale for dot in dots], rel=0.01) if dots else None
+            if suffix == "png" or dots:
+                assert image.info.get("dpi") == wanted
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "avif"])
+def test_a_photos_long_exif_does_not_hide_our_own(suffix: str) -> None:
+    """A description of megabytes is left out, with a warning."""
+    tags = Image.Exif()
+    tags[TAGS.ImageDescription] = "x" * 4_000_000
+    tags[TAGS.Model] = "EOS R5"
+    photo = of(picture("WEBP", exif=tags.tobytes()))
+    assert photo.warnings == (
+        "The picture lacks values of the EXIF of a.jpg that are damaged or too large: "
+        "ImageDescription.",
+    )
+    texts, encoding = {PARAMETERS: "a\nSteps: 1"}, Encoding("png", 90)
+    result = encoded(f"a.{suffix}", Image.new("RGB", (8, 8)), texts, encoding, photo=photo)
+    assert texts_of(result) == texts and model_in(of(result)) == "EOS R5"
+
+
+def test_xmp_that_grows_beyond_the_limit_is_lost_and_the_picture_is_not() -> None:
+    """The mark stays."""
+    long = packet(f"<dc:a>{'>' * 400_000}</dc:a>")
+    found = of(picture("WEBP", xmp=long.encode()), mark="algorithmicallyEnhanced")
+    assert found.mark == "algorithmicallyEnhanced" and found.mark in found.xmp
+    assert found.warnings == (
+        "The XMP of a.jpg cannot be read, so the picture has none: it is larger than a megabyte.",
+    )
+
+
+def test_faces_follow_the_picture_that_is_made(house: House) -> None:
+    """Upright and of its size; those of one that is cut off or cut out are left out."""
+    house.save("inside/_pictures.yaml", "resize_to: 48\nformat: jpeg\n")
+    house.save("cover/_pictures.yaml", "resize_to: {width: 40, height: 40, fit: cover}\n")
+    house.save("cut/_pictures.yaml", "cutout: true\n")
+    photo = jpeg(segment(exif(turned=6)), segment(XMP_NAME + packet(regions()).encode()))
+    for folder in ("inside", "cover", "cut"):
+        house.save(f"{folder}/a.jpg", photo)
+    assert house.once()
+    xmp = {}
+    for path in house.pictures():
+        with Image.open(house.outbox / path) as image:
+            xmp[path.partition("/")[0]] = str(image.info.get("xmp"))
+    assert 'stArea:x="0.600000"' in xmp["inside"] and 'stDim:w="32"' in xmp["inside"]
+    assert "Ada" not in xmp["cover"] and "Ada" not in xmp["cut"]
+
+
+def test_a_drones_coordinates_go_and_a_warning_names_the_photo(house: House) -> None:
+    """Of each that lost something, in the template's file."""
+    house.save("p/_pictures.yaml", "resize_to: 48\nkeep_exif: no_place\n")
+    drone = packet(attributes='drone-dji:GpsLatitude="77" dc:a="kept"').encode()
+    house.save("p/drone.jpg", jpeg(segment(exif()), segment(XMP_NAME + drone)))
+    for name in ("b", "c"):
+        house.save(f"p/{name}.jpg", jpeg(segment(exif()), segment(XMP_NAME + b"damaged")))
+    assert house.once()
+    with Image.open(house.outbox / "p/drone.png") as image:
+        text = str(image.info["xmp"])
+    assert "kept" in text and "77" not in text
+    told = (house.outbox / "p/_pictures.yaml.warning.txt").read_text()
+    assert [f"The XMP of p/{name}.jpg" in told for name in ("b", "c", "drone")] == [
+        True,
+        True,
+        False,
+    ]
