@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import faulthandler
 import gc
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import settings
 
 from tests.house import House
@@ -84,6 +86,24 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End the process a minute after a test's limit, with a traceback of each thread.
+
+    pytest-timeout interrupts a test once. A teardown that then waits for ever would use all of CI's
+    time and name nothing. The stream is the one of before pytest captures it, which only its
+    faulthandler plugin keeps.
+    """
+    marker = item.get_closest_marker("timeout")
+    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
+    stderr = item.config.stash[fault_handler_stderr_fd_key]
+    faulthandler.dump_traceback_later(limit + 60, file=stderr, exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ MOST_STEPS = 20_000  # in a while: more is a thread that never rests
 A_WHILE = 0.05  # seconds
 LEAST_WAIT = 1e-6
 HALTS = (0.01, 0.1, 0.1, 0.5, 2.0)  # seconds
+REAL_SECONDS = 100.0  # that a thread may compute for
 START = 1_000.0  # what the steady clock says first
 WALL_START = 1_800_000_000.0
 
@@ -165,7 +166,8 @@ class Simulation:
         thread.ready, thread.wakes_at = None, None
         before, self.running = self.running, thread
         thread.baton.release()
-        self.back.acquire()
+        if not self.back.acquire(timeout=REAL_SECONDS):
+            raise NeverRests(f"{thread.name} waits for something that is not simulated")
         self.running = before
         if thread.ended:
             self.threads.remove(thread)
