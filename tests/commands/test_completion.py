@@ -1,19 +1,16 @@
 """What bash, zsh and fish complete after the lines of docs/install.md."""
 
 import os
-import pty
-import select
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.commands.picowatch import PROJECT, clean_environment
-from tests.house import PATIENCE
+from tests.house import wait_for
+from tests.observers.screen import in_terminal
 
 # As bash calls the function after TAB (man bash, "Programmable Completion").
 _IN_BASH = """
@@ -92,26 +89,10 @@ def test_fish_completes_commands_with_what_they_do(desk: Path) -> None:
 def test_zsh_completes_at_the_keyboard(desk: Path) -> None:
     """TAB after the beginning of a command."""
     zsh = shell("zsh")
-    process, terminal = pty.fork()
-    if process == 0:
-        os.chdir(desk)
-        os.execvpe(zsh, ["zsh", "-f", "-i"], environment(desk))
-    try:
-        (desk / "rc").write_text(documented("zsh").replace("compinit\n", "compinit -u\n"))
-        os.write(terminal, b'. ./rc; echo loa""ded\n')
-        read_until(terminal, b"loaded")
-        os.write(terminal, b"picowatch doc\t")
-        read_until(terminal, b"picowatch doctor")
-    finally:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        os.close(terminal)
-
-
-def read_until(terminal: int, wanted: bytes) -> None:
-    """Fail if the terminal does not show it in time."""
-    shown, end = b"", time.monotonic() + PATIENCE
-    while wanted not in shown.replace(b"\x08", b""):
-        assert time.monotonic() < end, shown
-        if select.select([terminal], [], [], 0.2)[0]:
-            shown += os.read(terminal, 65536)
+    (desk / "rc").write_text(documented("zsh").replace("compinit\n", "compinit -u\n"))
+    with in_terminal(zsh, "-f", "-i", cwd=desk, environment=environment(desk)) as terminal:
+        terminal.type('. ./rc; echo loa""ded\n')
+        terminal.wait_until_written("loaded")
+        terminal.type("picowatch doc\t")
+        wait_for(lambda: "picowatch doctor" in terminal.written.replace("\x08", ""))
+        terminal.type("\x15exit\n")
