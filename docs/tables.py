@@ -143,7 +143,7 @@ _VALUES = {
 
 
 def tag_table() -> str:
-    """Which EXIF tags the pictures of each format have from a photo that has all of them."""
+    """Which EXIF tags pictures have from a photo that has all of them, and in which formats."""
     numbers = {name: number for number, name in ExifTags.TAGS.items()}
     main = {numbers[name]: TiffTags.lookup(numbers[name]).type or 1 for name in _MAIN_TAGS}
     gps: dict[int, int] = {
@@ -154,15 +154,17 @@ def tag_table() -> str:
         directory: {tag: (kind, _VALUES[kind]) for tag, kind in tags.items()}
         for directory, tags in types.items()
     }
-    columns = [_kept(exif, file, KEPT) for file in FORMATS] + [_kept(exif, "png", NO_PLACE)]
+    columns = {file: _kept(exif, file, KEPT) for file in FORMATS}
+    without_place = _kept(exif, "png", NO_PLACE)
     rows: dict[str, list[str]] = {}
     for directory, tags in types.items():
         for tag in sorted(tags):
-            cells = ("yes" if (directory, tag) in kept else "no" for kept in columns)
-            rows.setdefault(" | ".join(cells), []).append(name_of(directory, tag))
-    never = sorted({ExifTags.TAGS[tag] for tag in NOT_KEPT.intersection(ExifTags.TAGS)})
-    rows[" | ".join("no" for _ in columns)] = never
-    head = [f"| EXIF tags | {' | '.join(FORMATS)} | with `no_place` |", "|---" * 6 + "|"]
+            having = [file for file, kept in columns.items() if (directory, tag) in kept]
+            which = "yes" if len(having) == len(columns) else ", ".join(having) or "no"
+            cells = f"{which} | {'yes' if (directory, tag) in without_place else 'no'}"
+            rows.setdefault(cells, []).append(name_of(directory, tag))
+    rows["no | no"] = sorted({ExifTags.TAGS[tag] for tag in NOT_KEPT.intersection(ExifTags.TAGS)})
+    head = ["| EXIF tags | kept | with `no_place` |", "|---|---|---|"]
     return "\n".join([*head, *(f"| {', '.join(names)} | {row} |" for row, names in rows.items())])
 
 
@@ -181,13 +183,12 @@ def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, in
     return found
 
 
-def iptc_table() -> str:
+def iptc_list() -> str:
     """Which property of XMP each field of IPTC-IIM becomes."""
-    rows = [
-        f"| `{PREFIXES[space]}:{name}` | 2:{number:02} |"
-        for number, (space, name, _) in FIELDS.items()
-    ]
-    return "\n".join(["| XMP | IPTC-IIM |", "|---|---|", *rows])
+    pairs = (
+        f"`{PREFIXES[space]}:{name}` 2:{number:02}" for number, (space, name, _) in FIELDS.items()
+    )
+    return f"{', '.join(pairs)}."
 
 
 TABLES = {
@@ -195,7 +196,7 @@ TABLES = {
     "exit codes": exit_code_table,
     "log events": partial(listing_table, EVENTS),
     "EXIF tags": tag_table,
-    "IPTC fields": iptc_table,
+    "IPTC fields": iptc_list,
     "images.jsonl": partial(listing_table, OWN),
     "images.jsonl, recipes": partial(listing_table, OF_RECIPES),
     "failures.jsonl": partial(listing_table, OF_FAILURES),

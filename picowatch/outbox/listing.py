@@ -20,19 +20,19 @@ TAIL_BYTES = 1 << 20
 # What a line has besides the request, described as in docs/metadata.md.
 OWN = {
     "file": "the picture, below the outbox",
-    "recipe": "the recipe's path below the inbox, as it was when its rendering began",
+    "recipe": "the recipe's path below the inbox, when its rendering began",
     "finished": "when the picture was finished, in UTC: `2026-11-21T09:00:05+00:00`",
-    "seconds": "how long rendering took; what a batch did together is divided among its pictures",
+    "seconds": "of rendering; what a batch did together is divided among its pictures",
     "device": "what rendered it: `cpu`, `cuda:0 (NVIDIA H200)`",
     "size": "the picture's, after `hires` and `upscale`: `512x768`; `width` and `height` are those "
     "of the first pass",
-    "found": "how many places words found, where something was looked for",
+    "found": "how many places words found",
     "digest": "sha256 of the request: equal digests are equal pictures",
     "save_digest": "sha256 of the recipe's bytes",
     "entry_index": "which entry of the recipe it was in the save of `save_digest`, from 0",
     "image_index": "which image of that entry, from 0",
     "entry_digest": "sha256 of that entry; the second of equal ones ends in `-1`",
-    "moved": "the path that `picowatch keep` moved it from; this line replaces an earlier one",
+    "moved": "the path that `picowatch keep` moved it from",
 }
 
 # What a line about a recipe has instead.
@@ -49,8 +49,7 @@ OF_FAILURES = {
     "reason": "what is wrong, or why the image failed",
     "time": "when it was refused or failed, in UTC: `2026-11-21T09:00:05.123+00:00`",
     "save_digest": "sha256 of the recipe's bytes; empty if they cannot be read",
-    "entry_index, image_index, seed, digest": "of an image that failed: which one it is, as in "
-    "`images.jsonl`",
+    "entry_index, image_index, seed, digest": "of an image that failed, as in `images.jsonl`",
 }
 
 
