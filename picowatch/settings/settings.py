@@ -69,7 +69,7 @@ class Settings(BaseModel):
     checkpoint: str | None = Field(
         None,
         description="For recipes that name none. Empty: the only one installed, or the embedded "
-        "demo model if there are none.",
+        "demo model.",
     )
     device: Annotated[str, AfterValidator(device_value)] = Field(
         "auto", description="auto, cuda, cuda:N, xpu, mps or cpu."
@@ -88,7 +88,7 @@ class Settings(BaseModel):
         "keep",
         description="What happens to a recipe whose images all succeeded. archive: it is moved "
         "to its folder in the outbox. With archive or delete, no other picowatch may watch the "
-        "same inbox: it would lose recipes that it has not rendered yet.",
+        "same inbox.",
     )
     file_name: Annotated[str, AfterValidator(file_name_value)] = Field(
         "{number:04}-{seed}",
@@ -98,7 +98,7 @@ class Settings(BaseModel):
     )
     format: Literal["png", "jpeg", "webp", "avif", "tiff"] = Field(
         "png",
-        description="Format of pictures and contact sheets. Each has the settings inside.",
+        description="Format of pictures and contact sheets.",
     )
     quality: Literal["auto", "lossless"] | Annotated[Int, Field(ge=1, le=100)] = Field(
         "auto",
@@ -130,8 +130,8 @@ class Settings(BaseModel):
     memory: Literal["auto", "full", "low"] = Field(
         "auto",
         description="Memory-saving level to start with. auto: the one that last worked, else the "
-        "first that may be enough; full: none, everything is on the device; low: weights are kept "
-        "in main memory until they are needed.",
+        "first that may be enough; full: everything is on the device; low: weights are in main "
+        "memory until they are needed.",
     )
     batch_size: Literal["auto"] | Annotated[Int, Field(ge=1, le=256)] = Field(
         "auto",
@@ -139,9 +139,8 @@ class Settings(BaseModel):
     )
     compile: bool = Field(
         False,
-        description="true: models are compiled for each size and batch, which takes a while once; "
-        "pictures are faster afterwards. Needs OpenVINO on a CPU, a C++ compiler on a card. See "
-        "docs/speed.md.",
+        description="true: models are compiled for each size and batch: slower once, then faster. "
+        "Needs OpenVINO on a CPU, a C++ compiler on a card. See docs/speed.md.",
     )
     graphs: bool = Field(
         True,
@@ -175,8 +174,8 @@ class Settings(BaseModel):
         dict[str, Annotated[Float, Field(gt=0, le=1000)]], BeforeValidator(folders_value)
     ] = Field(
         {},
-        description="Folders in the inbox itself take turns, a batch each. {ada: 2}: the folder "
-        "ada has two turns where others have one. `.` is for recipes in the inbox itself.",
+        description="Folders in the inbox itself take turns, a batch each. {ada: 2}: ada has two "
+        "turns where others have one. `.`: recipes in the inbox itself.",
     )
     max_priority: Annotated[
         dict[str, Annotated[Int, Field(ge=-1_000_000, le=1_000_000)]],
@@ -213,8 +212,7 @@ class Settings(BaseModel):
     )
     sidecar: Literal["none", "txt"] = Field(
         "none",
-        description="txt: prompt and settings, as A1111 writes them, are also saved beside each "
-        "picture.",
+        description="txt: A1111's text of prompt and settings is also saved beside each picture.",
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of picowatch.log and of console lines."
