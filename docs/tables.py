@@ -58,7 +58,7 @@ def _takes(schema: dict[str, object]) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if isinstance(schema.get("enum"), list):
-        return ", ".join(f"`{value}`" for value in schema["enum"])  # type: ignore[attr-defined]
+        return ", ".join(f"`{value}`" for value in schema["enum"] if value)  # type: ignore[attr-defined]
     if "minimum" in schema and "maximum" in schema:
         step = f", multiples of {schema['multipleOf']}" if "multipleOf" in schema else ""
         return f"{schema['minimum']}–{schema['maximum']}{step}"
