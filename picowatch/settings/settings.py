@@ -69,7 +69,7 @@ class Settings(BaseModel):
     checkpoint: str | None = Field(
         None,
         description="For recipes that name none. Empty: the only one installed, or the embedded "
-        "demo model.",
+        "demo model if there are none.",
     )
     device: Annotated[str, AfterValidator(device_value)] = Field(
         "auto", description="auto, cuda, cuda:N, xpu, mps or cpu."
