@@ -19,7 +19,7 @@ from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
-MOST_COPIES, COPIED_PIXELS = 16, 32_000_000  # of a batch
+MOST_COPIES, COPIED_PIXELS = 4, 8_000_000  # of a batch: two of each copier are in memory
 PASSES = 4  # batches of each engine that may come before the oldest image
 
 

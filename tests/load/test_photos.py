@@ -1,5 +1,6 @@
 """How much memory photos of cameras' sizes take."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,28 @@ def peak_of(process_id: int) -> float:
     return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0)
 
 
+def folder_with(home: Path, template: str) -> Path:
+    folder = home / "inbox/p"
+    folder.mkdir(parents=True)
+    (folder / "_pictures.yaml").write_text(template)
+    return folder
+
+
+def peak_of_a_run(home: Path) -> float:
+    """Return the most MB that the daemon of `run --once` had at once."""
+    peak = 0.0
+    with started(home, "run", "--once") as process:
+
+        def has_ended() -> bool:
+            nonlocal peak
+            peak = max(peak, peak_of(process.pid))
+            return process.poll() is not None
+
+        wait_for(has_ended, "the run's end")
+        assert process.returncode == 0
+    return peak
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "options", "template", "result"),
     [
@@ -53,22 +76,21 @@ def test_the_daemon_holds_the_pixels_and_little_else(
     result: tuple[int, int],
 ) -> None:
     """Whatever decodes, computes or encodes is a process of its own."""
-    folder = tmp_path / "inbox/p"
-    folder.mkdir(parents=True)
-    (folder / "_pictures.yaml").write_text(template)
+    folder = folder_with(tmp_path, template)
     photo(folder / f"a.{kind.lower()}", kind, size, **options)
-    peak = 0.0
-    with started(tmp_path, "run", "--once") as process:
-
-        def has_ended() -> bool:
-            nonlocal peak
-            peak = max(peak, peak_of(process.pid))
-            return process.poll() is not None
-
-        wait_for(has_ended, "the run's end")
-        assert process.returncode == 0
+    peak = peak_of_a_run(tmp_path)
     (made,) = (tmp_path / "outbox/p").glob("a.*")
     with Image.open(made) as picture:
         assert picture.size == result
     deep = 2 if options.get("bits") == 16 else 1
     assert peak <= BESIDE + result[0] * result[1] * 3 * deep / 1e6
+
+
+def test_copies_of_many_photos_do_not_add_up(tmp_path: Path) -> None:
+    """Few of them wait for being written, however many are requested."""
+    folder = folder_with(tmp_path, "resize_to: 1600\nformat: jpeg\n")
+    photo(folder / "000.jpg", "JPEG", (1800, 1200))
+    for number in range(1, 100):
+        shutil.copy(folder / "000.jpg", folder / f"{number:03}.jpg")
+    assert peak_of_a_run(tmp_path) <= BESIDE
+    assert len([*(tmp_path / "outbox/p").iterdir()]) == 100
