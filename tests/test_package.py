@@ -71,6 +71,7 @@ def test_the_wheel_holds_every_asset_and_its_commit(clone: Path) -> None:
     assert module == f'__version__ = "{version}"\n'
 
 
+@pytest.mark.heavy
 def test_a_folder_without_git_is_built_too(clone: Path) -> None:
     """Its sdist, of which a wheel is built, keeps the version."""
     assert build(clone).name == "picowatch_diffusion-0.3.0.dev0-py3-none-any.whl"

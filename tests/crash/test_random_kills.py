@@ -15,6 +15,7 @@ from tests.outcome import faults
 KILLS = int(os.environ.get("KILLS", "4"))  # `make storm` asks for 200
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(600 + 20 * KILLS)
 def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
     """Each image is there once, complete and once in every list, with its contact sheets."""

@@ -122,6 +122,7 @@ def test_what_cannot_be_converted_the_module_computes(
         monkeypatch.undo()
 
 
+@pytest.mark.heavy
 def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently used model is deleted; other files stay."""
     for number in range(4):

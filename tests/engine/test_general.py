@@ -30,6 +30,7 @@ def rows() -> dict[str, Family]:
     return found
 
 
+@pytest.mark.heavy
 def test_signatures_in_the_source_are_those_of_the_classes() -> None:
     """Names, and defaults where they are literals."""
     drawn = {name for name in rows() if hasattr(diffusers, name)}

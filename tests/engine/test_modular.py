@@ -205,7 +205,9 @@ def drawn_by(models: Path, name: str) -> list[Any]:
     return [pixels(image) for image in draw(flow_renderer(models), *wanted)]
 
 
-@pytest.mark.parametrize("name", ["Anima", "FLUX.3-klein-base"])
+@pytest.mark.parametrize(
+    "name", ["Anima", pytest.param("FLUX.3-klein-base", marks=pytest.mark.heavy)]
+)
 def test_a_lora_is_diffusers_lora_on_every_rung(name: str) -> None:
     """Anima's also changes what maps its texts; without it everything is as before."""
     models = flow_models(name)

@@ -90,6 +90,7 @@ def test_weights_come_when_they_compute(
     assert "Linear" in found["encoders"] and "Conv2d" not in found["encoders"]
 
 
+@pytest.mark.heavy
 def test_layers_of_loras_come_with_the_others(models: Models, renderer: Renderer) -> None:
     """Also those of the next LoRA: hooks and groups of layers come and go with its layers."""
     for rung in RUNGS.values():
@@ -193,6 +194,7 @@ def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
     assert alive == {"vae", "transformer"}
 
 
+@pytest.mark.heavy
 def test_a_lora_of_a_text_encoder_counts_where_parts_take_turns() -> None:
     """Its texts are others, and are encoded again with the next LoRA; nothing of it is unused."""
     models = flow_models("FLUX.1-dev")

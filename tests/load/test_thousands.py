@@ -95,7 +95,7 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
     assert_well(house)
 
 
-@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("deleted", [pytest.param(False, marks=pytest.mark.heavy), True])
 def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(house: House, deleted: bool) -> None:
     """Moved one by one, none of many is rendered again; deleted, none continues; others do."""
     write_recipes(house.inbox / "a", FOLDER)

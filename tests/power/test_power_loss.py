@@ -78,6 +78,7 @@ def test_the_recording_tells_every_byte_that_was_written(recording: Recording) -
     assert played == {path.relative_to(folder).as_posix(): path.read_bytes() for path in there}
 
 
+@pytest.mark.heavy
 def test_what_was_told_is_kept(recording: Recording, story: Story, checker: Checker) -> None:
     """Right after each line in the log, a power cut takes everything that was not synced."""
     moments = story.moments_of_promises()
@@ -95,6 +96,7 @@ def test_nothing_is_lost_and_nothing_twice(
     assert assert_kept(checker, disks) > 40_000 // sample
 
 
+@pytest.mark.heavy
 def test_an_archived_recipe_is_in_one_place_and_was_made_once(
     checker: Checker, tmp_path: Path
 ) -> None:
