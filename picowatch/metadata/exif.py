@@ -137,7 +137,7 @@ def stored(tags: Any, tag: int) -> bytes:
 
 
 def without_places(directories: Mapping[int, Directory]) -> dict[int, Directory]:
-    """Return what says nothing of places."""
+    """Return the directories without tags that tell a place."""
     return {
         directory: {tag: value for tag, value in tags.items() if tag not in PLACES}
         for directory, tags in directories.items()

@@ -45,7 +45,7 @@ _LARGE = 0x8000  # the size of a size follows
 
 
 def iptc_in(resources: bytes) -> bytes:
-    """Return IPTC-IIM of Photoshop's image resources; what is none is returned as it is."""
+    """Return IPTC-IIM of Photoshop's image resources; other bytes are returned unchanged."""
     offset, end = 0, len(resources)
     while resources[offset : offset + 4] == _RESOURCE and offset + 12 <= end:
         (number, name_length) = struct.unpack_from(">HB", resources, offset + 4)

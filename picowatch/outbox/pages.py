@@ -45,7 +45,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def sheet_entry(root: Path, file: str, size: tuple[int, int], text: str) -> dict[str, Any] | None:
-    """Return a contact sheet's entry, with the files of its `cells`; None if it is none of ours."""
+    """Return a contact sheet's entry, with the files of its `cells`; None if it is another file."""
     try:
         shown = json.loads(text)
         axes = [(str(axis["label"]), list(map(str, axis["values"]))) for axis in shown["axes"]]

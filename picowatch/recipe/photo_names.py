@@ -20,7 +20,7 @@ def name_in(written: SourceValue) -> str:
     if len(pattern) > MOST_CHARACTERS:
         raise ValueInvalid(f"it is too long; the limit is {MOST_CHARACTERS} characters.")
     if "{" in rest or "}" in rest:
-        raise ValueInvalid("it has {…} that is none of {stem}, {folder}, {date} and {number:04}.")
+        raise ValueInvalid("only {stem}, {folder}, {date} and {number:04} may have braces.")
     if "/" in pattern or "\\" in pattern or pattern.startswith("."):
         raise ValueInvalid("it must not contain / or \\, or begin with a dot.")
     if pattern and not has_number(pattern) and "{stem}" not in pattern:

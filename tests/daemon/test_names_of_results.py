@@ -61,9 +61,9 @@ def test_a_result_has_the_name_that_its_template_says(
     [
         ("web", "several photos would have the same name"),
         ("{folder}-{date}", "add {stem}, the photo's own, or {number:04}"),
-        ("{stem}-{seed}", "none of {stem}, {folder}, {date} and {number:04}"),
-        ("{number:9999999999}", "none of {stem}"),
-        ("{stem}{date:%999999d}", "none of {stem}"),
+        ("{stem}-{seed}", "only {stem}, {folder}, {date} and {number:04} may have"),
+        ("{number:9999999999}", "only {stem}"),
+        ("{stem}{date:%999999d}", "only {stem}"),
         ("../{stem}", "must not contain /"),
         (".{stem}", "begin with a dot"),
         ("{number}'\nreplace: 'true", "with replace: true a name has no {number}"),

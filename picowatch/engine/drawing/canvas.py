@@ -139,7 +139,7 @@ def _widened(begin: int, end: int, length: int, most: int) -> tuple[int, int]:
 def redrawn_area(mask: Image.Image, request: ImageRequest, size: Size) -> Image.Image:
     """Return what a mask selects, white on black, in another size.
 
-    It is inverted before it grows: around what stays, nothing of the old background is left. Where
+    It is inverted before it grows, so no rim of the old background is left around what stays. Where
     nothing was found, nothing is redrawn, inverted or not.
     """
     area = fit(mask, size, request.resize).point(lambda grey: 255 if grey >= WHITE else 0)
