@@ -93,13 +93,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """End the process a minute after a test's limit, with a traceback of each thread.
 
     pytest-timeout interrupts a test once. A teardown that then waits for ever would use all of CI's
-    time and name nothing. The stream is the one of before pytest captures it, which only its
-    faulthandler plugin keeps.
+    time and name nothing. `stderr` is the stream from before pytest captured it: only pytest's own
+    faulthandler plugin keeps it, under a private key.
     """
-    marker = item.get_closest_marker("timeout")
-    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
-    stderr = item.config.stash[fault_handler_stderr_fd_key]
-    faulthandler.dump_traceback_later(limit + 60, file=stderr, exit=True)
+    config, marker = item.config, item.get_closest_marker("timeout")
+    given = config.getoption("timeout")  # by `--timeout`; 0: none
+    usual = config.getini("timeout") if given is None else given
+    limit = marker.args[0] if marker else float(usual)
+    if limit and not config.getoption("usepdb"):
+        stderr = config.stash[fault_handler_stderr_fd_key]
+        faulthandler.dump_traceback_later(limit + 60, file=stderr, exit=True)
     try:
         return (yield)
     finally:
