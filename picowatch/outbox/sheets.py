@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import check_in_place
-from picowatch.files.pictures import FORMATS
+from picowatch.files.pictures import FORMATS, in_srgb
 from picowatch.files.safe_paths import open_regular
 from picowatch.recipe.fields import Axis
 
@@ -173,7 +173,7 @@ def _small_picture(path: Path, side: int) -> Image.Image | str:
             Image.open(file, formats=FORMATS) as picture,
         ):
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-            return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+            return in_srgb(picture.copy())  # the file is closed
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
         check_in_place(path)  # raises if the whole outbox is away

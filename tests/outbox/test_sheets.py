@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from picowatch.files.wide_gamut import profile_of
 from picowatch.outbox import sheets
 from picowatch.outbox.sheets import Cell, SheetTooLarge, contact_sheet
 from picowatch.recipe.fields import Axis
@@ -63,6 +64,15 @@ def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path
     assert seen == [(20, 20, 20), sheets.PAPER, sheets.SHADE]
     beside = 2 * sheets.GAP + 64
     assert sheet.getpixel((beside + 60, sheets.GAP + 60)) == sheets.MISSING, "one not rendered"
+
+
+def test_a_picture_with_a_profile_has_its_colours_on_the_sheet(tmp_path: Path) -> None:
+    """Display P3's (234, 51, 35) is the red of sRGB, in which sheets are."""
+    wide = profile_of({"nclx_profile": {"color_primaries": 12}})
+    Image.new("RGB", (64, 64), (234, 51, 35)).save(tmp_path / "a.png", icc_profile=wide)
+    sheet = contact_sheet([Cell(tmp_path / "a.png")], [], 64)
+    seen = np.asarray(sheet)[sheets.GAP + 32, sheets.GAP + 32].astype(int)
+    assert np.abs(seen - (255, 0, 0)).max() <= 3, seen
 
 
 def test_a_sheet_is_never_larger_than_its_limit(
