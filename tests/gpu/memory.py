@@ -6,7 +6,8 @@ Run by test_on_a_pretended_card.py.
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +20,16 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
+from tests.engine.part_files import weights_of, write_gguf
 from tests.engine.requests import ignore_progress
-from tests.engine.tiny_flows import UNETS, tiny_unet
+from tests.engine.sdnq_packer import pack_folder
+from tests.engine.tiny_flows import UNETS, folder_until_exit, tiny_flow, tiny_unet
 from tests.gpu.pretended import BYTES, MEMORY
 
 SLACK = 2**22  # tiny models lose little between their tensors
 SIDE = 128
-# A tiny model of each row of docs/models.md's table, and what a recipe says for its form.
+# A tiny model of each row of docs/models.md's table, and its form: what a recipe says, or a file's.
+# Q4_K is read as Q8_0 is; its blocks are larger than a tiny model's matrices.
 ROWS = {
     "Stable Diffusion 1.5": ("demo", ""),
     "Stable Diffusion XL": ("sdxl", ""),
@@ -33,7 +37,9 @@ ROWS = {
     "Stable Diffusion 3.5 Large": ("sd3.5-large-turbo", ""),
     "FLUX.1": ("FLUX.1-dev", ""),
     "FLUX.1, fp8": ("FLUX.1-dev", "quantize: fp8"),
+    "FLUX.1, Q8_0": ("FLUX.1-dev", "Q8_0"),
     "FLUX.2 klein 4B": ("FLUX.2-klein", ""),
+    "FLUX.2 klein 4B, SDNQ uint4": ("FLUX.2-klein", "uint4"),
     "Z-Image": ("Z-Image-Turbo", ""),
     "Qwen-Image": ("Qwen-Image", ""),
 }
@@ -53,9 +59,27 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     MEMORY.size = BYTES
 
 
-def model(name: str, said: str = "") -> tuple[Renderer, ImageRequest]:
-    folder = tiny_unet(name) if name in UNETS else None
-    models = flow_models("Z-Image-Turbo" if name == "demo" else name, folder)
+@cache
+def packed_models(name: str, form: str) -> Path:
+    """A models folder with the checkpoint `mine-turbo`, whose weights are packed."""
+    models = folder_until_exit("packed-")
+    checkpoints = models / "checkpoints"
+    checkpoints.mkdir()
+    if form == "uint4":
+        parts = {part: {"weights_dtype": form} for part in ("transformer", "text_encoder")}
+        pack_folder(tiny_flow(name), checkpoints / "mine-turbo", models / "wide", parts)
+    else:
+        (checkpoints / name).symlink_to(tiny_flow(name))
+        write_gguf(checkpoints / "mine-turbo.gguf", weights_of(name), form)
+    return models
+
+
+def model(name: str, said: str = "", form: str = "") -> tuple[Renderer, ImageRequest]:
+    if form:
+        models, name = packed_models(name, form), "mine-turbo"
+    else:
+        folder = tiny_unet(name) if name in UNETS else None
+        models = flow_models("Z-Image-Turbo" if name == "demo" else name, folder)
     (wanted,) = requests_of(
         models, name, f"prompt: a red circle\nsize: {SIDE}x{SIDE}\nsteps: 1\nexact: false\n{said}"
     )
@@ -80,17 +104,18 @@ WITH_MORE = ("demo", "FLUX.2-klein", "Qwen-Image")  # a UNet, a family that edit
     ("name", "form", "with_more"),
     [
         *((*row, False) for row in ROWS.values()),
-        *((name, form, True) for name, form in ROWS.values() if name in WITH_MORE),
+        *((name, form, True) for name, form in ROWS.values() if name in WITH_MORE and not form),
     ],
 )
 def test_no_pass_is_run_twice(name: str, form: str, with_more: bool) -> None:
     """A card that has just room for a rung renders on it, or above, at the first attempt."""
-    more = [form, *(MORE.values() if with_more else ())]
+    is_said = ":" in form
+    more = [form * is_said, *(MORE.values() if with_more else ())]
     if name == "FLUX.2-klein" and with_more:  # it draws no larger run, but edits
         more[more.index(MORE["hires"])] = "references: start.png"
     rungs = CARD_LADDER[not with_more :: 2] if name in WITH_MORE else CARD_LADDER
     for rung in rungs:
-        renderer, wanted = model(name, "\n".join(more))
+        renderer, wanted = model(name, "\n".join(more), form * (not is_said))
         weights = renderer._checkpoints.sizes(wanted)
         if rung == TURNS and not weights.takes_turns:
             continue

@@ -26,6 +26,7 @@ from unittest.mock import MagicMock
 
 import torch
 import torch._dynamo  # reads what is replaced below
+from diffusers.quantizers.gguf.utils import GGML_QUANT_SIZES, GGUFParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -129,6 +130,28 @@ class OnCard(torch.Tensor):
         raise TypeError("can't convert cuda:0 device type tensor to numpy.")
 
     __array__ = numpy
+
+
+class PackedOnCard(OnCard, GGUFParameter):  # type: ignore[misc]
+    """A matrix of a GGUF file on the card, whose class keeps how it is quantised."""
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor, quant_type: Any) -> Any:
+        made: Any = OnCard.__new__(cls, held)
+        sizes = GGML_QUANT_SIZES[quant_type]
+        made.quant_type = quant_type
+        made.quant_shape = (*held.shape[:-1], held.shape[-1] // sizes[1] * sizes[0])
+        return made
+
+    def as_tensor(self) -> torch.Tensor:
+        return OnCard(self.held)
+
+    @classmethod
+    def __torch_function__(cls, called: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            found = called(*args, **(kwargs or {}))
+        kind = next(one.quant_type for one in args if isinstance(one, GGUFParameter))
+        return GGUFParameter(found, quant_type=kind) if isinstance(found, torch.Tensor) else found
 
 
 def computed(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -303,6 +326,15 @@ def on_card(call: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
+def packed(cls: Any, data: Any, requires_grad: bool = False, quant_type: Any = None) -> Any:
+    if isinstance(data, OnCard):
+        return PackedOnCard(data.held, quant_type)
+    return _packed(cls, data, requires_grad, quant_type)
+
+
+_packed = GGUFParameter.__new__
+
+
 def refuse_waits(mode: str) -> None:
     REFUSED.update(waits=mode)
     if mode != "default":
@@ -341,6 +373,7 @@ def install() -> None:
     cuda.set_sync_debug_mode = refuse_waits
     cuda.CUDAGraph, cuda.graph, cuda.graph_pool_handle = Graph, Graph.record_into, object
     cuda.Event = cuda.Stream = Done
+    GGUFParameter.__new__ = packed
     pool: Any = ThreadPoolExecutor
     submit = pool.submit
     pool.submit = lambda self, call, *args, **kwargs: submit(self, on_card(call), *args, **kwargs)
