@@ -93,19 +93,19 @@ def test_a_png_has_every_pixel_and_is_hardly_larger_than_pillow_s_own(mode: str)
 
 def test_what_is_a_jpeg_has_room_for_its_settings(house: House) -> None:
     """If its 64 kB for EXIF are too few for any letters, the picture is a PNG."""
-    lengths = (1_000, 2_000, 4_000, 8_000)
+    lengths = (1_000, 8_000)
     written = [letter * length for letter in ("a", "猫", "🐶", '"') for length in lengths]
     entries = [{"prompt": f"{{{prompt}|{prompt}}}", "seed": 7} for prompt in written]
     house.save("a.json", json.dumps(entries, ensure_ascii=False))
     assert house.once(format="jpeg"), house.log()
     endings = [Path(file).suffix for file in house.pictures()]
     assert house.prompts() == written
-    assert (endings[::4], endings[3::4]) == ([".jpg"] * 4, [".png"] * 4)
+    assert (endings[::2], endings[1::2]) == ([".jpg"] * 4, [".png"] * 4)
     for file, prompt in zip(house.pictures(), written, strict=True):
         assert read_texts(house.outbox / file)[PARAMETERS].startswith(f"{prompt}\nSteps: ")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["png", "jpeg", "tiff"])
 def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
     """A gallery is rebuilt from the descriptions inside. Every PNG has a profile."""
     star = "prompt: a star\nseed: 7\nsize: 64x64\nsweep: {steps: [2, 3]}\n"
@@ -154,7 +154,7 @@ def test_lossless_and_quality(house: House) -> None:
         assert sizes[0] < sizes[1] < sizes[2]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["jpeg", "webp", "tiff"])
 def test_transparency_is_written_where_a_format_has_it(
     house: House, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,30 +150,28 @@ LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x
 BILLION = '<!DOCTYPE x [<!ENTITY a "' + "ha" * 99 + '"><!ENTITY b "&a;&a;&a;&a;">]>'
 
 
-@pytest.mark.parametrize(
-    ("content", "lost"),
-    [
-        (with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"), None),
-        (with_exif(b"Exif\0\0not a directory"), "EXIF"),
-        (with_exif(LOOP), None),
-        (with_xmp(xmp("<dc:a>&b;</dc:a>", BILLION)), "XMP"),
-        (with_xmp("<x>not closed"), "XMP"),
-        (with_xmp(xmp("<a>" * 3000 + "</a>" * 3000)), "XMP"),
-        (with_xmp("no packet"), "XMP"),
-    ],
-    ids=["no directory", "no exif", "loop", "entities", "cut", "deep", "text"],
-)  # fmt: skip
-def test_damaged_metadata_loses_itself_and_never_the_picture(
-    house: House, content: bytes, lost: str | None
-) -> None:
-    """One warning of the template says what is lost."""
+DAMAGED = {
+    "no_directory": (with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"), ""),
+    "no_exif": (with_exif(b"Exif\0\0not a directory"), "EXIF"),
+    "loop": (with_exif(LOOP), ""),
+    "entities": (with_xmp(xmp("<dc:a>&b;</dc:a>", BILLION)), "XMP"),
+    "cut": (with_xmp("<x>not closed"), "XMP"),
+    "deep": (with_xmp(xmp("<a>" * 3000 + "</a>" * 3000)), "XMP"),
+    "text": (with_xmp("no packet"), "XMP"),
+}
+
+
+def test_damaged_metadata_loses_itself_and_never_the_picture(house: House) -> None:
+    """The template's warnings say what is lost."""
     house.save("p/_pictures.yaml", "prompt: a star\nsize: 64x64\n")
-    house.save("p/a.jpg", content)
+    for name, (content, _) in DAMAGED.items():
+        house.save(f"p/{name}.jpg", content)
     assert house.once()
-    assert house.pictures() == ["p/a.png"]
-    warning = house.outbox / "p/_pictures.yaml.warning.txt"
-    said = warning.read_text() if warning.exists() else ""
-    assert (f"The {lost} of p/a.jpg cannot be read" in said) if lost else not said
+    assert house.pictures() == [f"p/{name}.png" for name in sorted(DAMAGED)]
+    said = (house.outbox / "p/_pictures.yaml.warning.txt").read_text()
+    for name, (_, lost) in DAMAGED.items():
+        assert (f"{name}.jpg" in said) is bool(lost), name
+        assert not lost or f"The {lost} of p/{name}.jpg cannot be read" in said
 
 
 def test_a_jpeg_has_room_for_its_own_texts_first(house: House) -> None:
@@ -204,42 +202,39 @@ def mark_of(path: Path) -> str:
     return text.partition(MARKS)[2].partition("<")[0]
 
 
-@pytest.mark.parametrize(
-    ("recipe", "mark"),
-    [
-        ("prompt: a star\n", "trainedAlgorithmicMedia"),
-        ("prompt: a star\nimage: p.png\n", "compositeWithTrainedAlgorithmicMedia"),
-        ("image: p.png\ndetail: hat\n", "compositeWithTrainedAlgorithmicMedia"),
-        ("prompt: a star\nimage: bare.png\nmask: {find: hat}\n", ""),
-        ("image: bare.png\ndetail: hat\n", ""),
-        ("image: p.png\nupscale: true\n", "algorithmicallyEnhanced"),
-        ("image: p.png\ncutout: true\n", ""),
-        ("image: drawn.png\nupscale: true\n", "trainedAlgorithmicMedia"),
-        ("prompt: a star\nimage: drawn.png\n", "trainedAlgorithmicMedia"),
-        ("image: drawn.png\ncutout: true\nkeep_exif: none\n", "trainedAlgorithmicMedia"),
-        ("image: p.png\ncutout: true\nkeep_exif: none\n", ""),
-    ],
-)
-def test_a_picture_says_how_it_was_made(
-    house: House, recipe: str, mark: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+MADE = [
+    ("prompt: a star\n", "trainedAlgorithmicMedia"),
+    ("prompt: a star\nimage: p.png\n", "compositeWithTrainedAlgorithmicMedia"),
+    ("image: p.png\ndetail: hat\n", "compositeWithTrainedAlgorithmicMedia"),
+    ("prompt: a star\nimage: bare.png\nmask: {find: hat}\n", ""),
+    ("image: bare.png\ndetail: hat\n", ""),
+    ("image: p.png\nupscale: true\n", "algorithmicallyEnhanced"),
+    ("image: p.png\ncutout: true\n", ""),
+    ("image: drawn.png\nupscale: true\n", "trainedAlgorithmicMedia"),
+    ("prompt: a star\nimage: drawn.png\n", "trainedAlgorithmicMedia"),
+    ("image: drawn.png\ncutout: true\nkeep_exif: none\n", "trainedAlgorithmicMedia"),
+    ("image: p.png\ncutout: true\nkeep_exif: none\n", ""),
+]
+
+
+def test_a_picture_says_how_it_was_made(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     """In XMP, by IPTC's words, unless the setting is off; `show` prints it."""
     house.draw("p.png")
     house.draw("bare.png")
     house.save("first.yaml", "prompt: a moon\nseed: 1\nsize: 64x64\n")
     assert house.once()
     shutil.copy(house.outbox / house.pictures()[0], house.inbox / "drawn.png")
-    house.save("a.yaml", recipe)
-    assert house.once()
-    (made,) = (house.outbox / file for file in house.pictures("a"))
-    assert mark_of(made) == mark
-    show([made], lambda: INVENTORY, as_json=False)
-    assert (f"# {mark}: " in capsys.readouterr().out) is bool(mark)
-    house.save("b.yaml", recipe)
-    assert house.once(ai_mark=False)
-    (unmarked,) = (house.outbox / file for file in house.pictures("b"))
-    is_kept = "drawn" in recipe and "none" not in recipe
-    assert mark_of(unmarked) == ("trainedAlgorithmicMedia" if is_kept else "")
+    for folder, ai_mark in (("marked", True), ("unmarked", False)):
+        for number, (recipe, _) in enumerate(MADE):
+            house.save(f"{folder}{number}.yaml", recipe)
+        assert house.once(ai_mark=ai_mark)
+    for number, (recipe, mark) in enumerate(MADE):
+        (made,), (unmarked,) = map(house.pictures, (f"marked{number}", f"unmarked{number}"))
+        assert mark_of(house.outbox / made) == mark, recipe
+        show([house.outbox / made], lambda: INVENTORY, as_json=False)
+        assert (f"# {mark}: " in capsys.readouterr().out) is bool(mark)
+        is_kept = "drawn" in recipe and "none" not in recipe
+        assert mark_of(house.outbox / unmarked) == ("trainedAlgorithmicMedia" if is_kept else "")
 
 
 def test_sheets_and_previews_are_marked_too(house: House) -> None:

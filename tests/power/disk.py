@@ -123,6 +123,9 @@ class PowerCuts:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self._operations = recording.operations
+        self._passing = {
+            index for index, each in enumerate(self._operations) if self._is_passing(each)
+        }
         self._contents: dict[tuple[int, tuple[Operation, ...]], bytes] = {}
 
     def whole(self) -> Disk:
@@ -168,9 +171,9 @@ class PowerCuts:
         yield "everything", every
         yield "names without content", names
         yield "names and lengths", [(index, _length_only(each)) for index, each in every]
-        yield "content without names", [pair for pair in every if pair not in names]
-        telling = [pair for pair in every if not self._is_passing(pair[1])]
-        passing = [pair for pair in every if self._is_passing(pair[1])]
+        yield "content without names", [pair for pair in every if not isinstance(pair[1], Names)]
+        telling = [pair for pair in every if pair[0] not in self._passing]
+        passing = [pair for pair in every if pair[0] in self._passing]
         for place in _some(len(telling)):
             index, operation = telling[place]
             before, after = telling[:place], telling[place + 1 :]

