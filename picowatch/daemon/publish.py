@@ -41,7 +41,8 @@ from picowatch.metadata import (
     read_texts,
     without_postprocessing,
 )
-from picowatch.outbox.encoding_apart import How, Raw, encode_apart
+from picowatch.outbox.encoding import How
+from picowatch.outbox.encoding_apart import Raw, encode_apart
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import PNG, TIFF, format_of

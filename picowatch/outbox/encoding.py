@@ -33,6 +33,49 @@ class Encoding:
     quality: str | int
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a picture's `file` is written: with which texts, by keyword, and a photo's metadata.
+
+    `quality` is the recipe's, "" for the setting.
+    """
+
+    file: str
+    texts: Mapping[str, str]
+    encoding: Encoding
+    quality: str | int = ""
+    photo: PhotoMetadata = NONE
+
+    def encode(self, pixels: Pixels, profile: bytes = b"") -> bytes:
+        """Encode a picture in the format of the file's suffix.
+
+        No larger picture than the format allows has such a suffix. `profile` says which colours
+        these are, b"" for sRGB; an ICC profile is embedded in any case. PNG and TIFF hold 16 bits.
+        """
+        kind, photo, picture = format_of(self.file), self.photo, pixels.picture
+        if kind is PNG:
+            return encode_png(picture, self.texts, photo, low=pixels.low, profile=profile)
+        if kind is TIFF:
+            return tiff(pixels, self.texts, photo.exif, photo.xmp.encode(), profile)
+        exif = exif_of(self.texts, photo.exif, profile=profile)
+        if kind.name == "jpeg":
+            exif, photo = _in_jpeg(self.file, exif, self.texts, photo, profile)
+        content = BytesIO()
+        # Full colour resolution where there is a choice, because drawings have edges between pure
+        # colours. A JPEG without `optimize`: Pillow's buffer is too small for that if it is grainy.
+        (picture if kind.transparent else on_white(picture)).save(
+            content,
+            kind.pillow_name,
+            exif=exif,
+            icc_profile=profile or SRGB,
+            subsampling="4:4:4",
+            **({"xmp": photo.xmp.encode()} if photo.xmp else {}),
+            **_resolution(photo),
+            **_quality(kind, self.quality, self.encoding),
+        )
+        return content.getvalue()
+
+
 def encode_png(
     picture: Image.Image,
     texts: Mapping[str, str],
@@ -68,48 +111,6 @@ def chunks_of(photo: PhotoMetadata) -> PngImagePlugin.PngInfo:
     if photo.xmp:
         chunks.add_itxt(XMP_KEYWORD, photo.xmp)
     return chunks
-
-
-def encoded(
-    file: str,
-    picture: Image.Image,
-    texts: Mapping[str, str],
-    encoding: Encoding,
-    *,
-    quality: str | int = "",
-    photo: PhotoMetadata = NONE,
-    low: Image.Image | None = None,
-    profile: bytes = b"",
-) -> bytes:
-    """Encode an RGB or RGBA picture with its texts, by keyword, in the format of the file's suffix.
-
-    `quality` is the recipe's, "" for the setting. No larger picture than the format allows has such
-    a suffix. `low` are the lower bytes of colours with 16 bits, which PNG and TIFF hold. `profile`
-    says which colours they are, b"" for sRGB; an ICC profile is embedded in any case.
-    """
-    kind = format_of(file)
-    if kind is PNG:
-        return encode_png(picture, texts, photo, low=low, profile=profile)
-    if kind is TIFF:
-        pixels = Pixels(picture, low)
-        return tiff(pixels, texts, photo.exif, photo.xmp.encode(), profile)
-    exif = exif_of(texts, photo.exif, profile=profile)
-    if kind.name == "jpeg":
-        exif, photo = _in_jpeg(file, exif, texts, photo, profile)
-    content = BytesIO()
-    # Full colour resolution where there is a choice, because drawings have edges between pure
-    # colours. A JPEG without `optimize`: Pillow's buffer is too small for that if it is grainy.
-    (picture if kind.transparent else on_white(picture)).save(
-        content,
-        kind.pillow_name,
-        exif=exif,
-        icc_profile=profile or SRGB,
-        subsampling="4:4:4",
-        **({"xmp": photo.xmp.encode()} if photo.xmp else {}),
-        **_resolution(photo),
-        **_quality(kind, quality, encoding),
-    )
-    return content.getvalue()
 
 
 def _in_jpeg(

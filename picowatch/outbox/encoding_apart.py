@@ -9,15 +9,13 @@ import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from PIL import Image
 
 from picowatch.files.apart import program
-from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.encoding import How
 from picowatch.outbox.lossless import Pixels
-from picowatch.outbox.photo_metadata import NONE, PhotoMetadata
 from picowatch.outbox.thumbnails import shrink
 
 log = logging.getLogger("picowatch")
@@ -48,29 +46,6 @@ class Raw:
         if self.profile:
             picture.info["icc_profile"] = self.profile
         return Pixels(picture, Image.frombytes("RGB", size, self.low) if self.low else None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class How:
-    """How a picture's file is written; see `encoded`."""
-
-    file: str
-    texts: Mapping[str, str]
-    encoding: Encoding
-    quality: str | int = ""
-    photo: PhotoMetadata = NONE
-
-    def encode(self, pixels: Pixels, profile: bytes) -> bytes:
-        return encoded(
-            self.file,
-            pixels.picture,
-            self.texts,
-            self.encoding,
-            quality=self.quality,
-            photo=self.photo,
-            low=pixels.low,
-            profile=profile,
-        )
 
 
 def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:

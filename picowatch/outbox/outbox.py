@@ -28,9 +28,10 @@ from picowatch.files.names import first_folder
 from picowatch.files.safe_paths import read_regular, sha256_of, to_write
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.commands import COMMANDS
-from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, encode_png, encoded
+from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, How, encode_png
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
+from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import LATEST, OutboxNames, format_of, map_of, sidecar_of
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.outbox.problems import ProblemFiles
@@ -131,8 +132,8 @@ class Outbox:
         """Draw and write a contact sheet; `about` says what it shows. Raises SheetTooLarge."""
         sheet = contact_sheet(cells, axes, side)
         text = json.dumps(about, ensure_ascii=False)
-        content = encoded(file, sheet, {SHEET_KEYWORD: text}, self.encoding, photo=self.mark)
-        write_atomically(self.root / file, content)
+        how = How(file, {SHEET_KEYWORD: text}, self.encoding, photo=self.mark)
+        write_atomically(self.root / file, how.encode(Pixels(sheet)))
         self.gallery.add_sheet(file, sheet, text)
 
     def complete(self, file: str) -> None:

@@ -19,7 +19,7 @@ from picowatch.files.pictures import FewReads, formats_of, losses
 from picowatch.metadata.exif import Directory, Exif, read_exif, stored, without_places
 from picowatch.metadata.iptc import IPTC_RESOURCE, Datasets, iptc_in, properties_of, read_iptc
 from picowatch.metadata.png_chunks import is_png, raw_profile, without_pixels
-from picowatch.metadata.xmp import Shown, Xmp, extended_guid, source_type_in
+from picowatch.metadata.xmp import Shown, Xmp, extended_guid
 from picowatch.recipe.request import ImageRequest
 
 KEPT, NO_PLACE, NOTHING_KEPT = "all", "no_place", "none"
@@ -89,43 +89,58 @@ def photo_metadata(
     damaged is lost with a warning that names the photo, and so are bits and colours that no result
     has. Raises PictureUnreadable if it is no picture.
     """
-    photo, said = _read(file), list[str]()
+    photo, losses = _read(file), _Losses(name)
+    xmp = losses.read("XMP", lambda: Xmp(_xmp(photo)), Xmp)
+    losses.read("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), lambda: None)
+    mark = _stronger(xmp.source_type, mark)
+    if keep == NOTHING_KEPT:
+        return replace(only_marked(mark), warnings=photo.lost)
+    exif = losses.exif(photo, file)
+    iptc = losses.iptc(photo)
 
-    def unless_damaged(what: str, read: Callable[[], Kind], instead: Callable[[], Kind]) -> Kind:
+    def packet() -> str:
+        xmp.merge(properties_of(iptc))
+        xmp.drop(places=keep == NO_PLACE, shown=_shown(photo, size))
+        if mark and mark != xmp.source_type:
+            xmp.set_source_type(mark)
+        return "" if xmp.is_empty else xmp.packet()
+
+    written = losses.read("XMP", packet, lambda: only_marked(mark).xmp)
+    exif = without_places(exif) if keep == NO_PLACE else exif
+    return PhotoMetadata(exif, written, mark, (*photo.lost, *losses.said))
+
+
+class _Losses:
+    """Reads the parts of a photo's metadata, and says which of them are damaged."""
+
+    def __init__(self, photo_name: str) -> None:
+        self.said: list[str] = []
+        self._name = photo_name
+
+    def read(self, what: str, read: Callable[[], Kind], instead: Callable[[], Kind]) -> Kind:
         with warnings.catch_warnings(action="ignore"):
             try:
                 return read()
             except Exception as error:  # Pillow's readers raise whatever they stumble over
                 why = str(error).rstrip(".") or type(error).__name__
-                said.append(LOST.format(what, name, why))
+                self.said.append(LOST.format(what, self._name, why))
                 return instead()
 
-    xmp = unless_damaged("XMP", lambda: Xmp(_xmp(photo)), Xmp)
-    unless_damaged("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), lambda: None)
-    mark = _stronger(xmp.source_type, mark)
-    if keep == NOTHING_KEPT:
-        return replace(only_marked(mark), warnings=photo.lost)
-    exif = unless_damaged("EXIF", lambda: read_exif(_exif(photo, file)), Exif)
-    iptc, is_damaged = unless_damaged("IPTC", lambda: read_iptc(_iptc(photo)), _no_iptc)
-    if is_damaged:
-        said.append(DAMAGED.format(name))
-    if exif.lost:
-        more = f" and {len(exif.lost) - _MOST_NAMES} more" if len(exif.lost) > _MOST_NAMES else ""
-        said.append(VALUES_LOST.format(name, ", ".join(exif.lost[:_MOST_NAMES]) + more))
-    has_no_places = keep == NO_PLACE
+    def exif(self, photo: "_Photo", file: IO[bytes]) -> dict[int, Directory]:
+        exif = self.read("EXIF", lambda: read_exif(_exif(photo, file)), Exif)
+        if lost := exif.lost:
+            more = f" and {len(lost) - _MOST_NAMES} more" if len(lost) > _MOST_NAMES else ""
+            names = ", ".join(lost[:_MOST_NAMES]) + more
+            self.said.append(VALUES_LOST.format(self._name, names))
+        return _with_resolution(exif.directories, photo)
 
-    def packet() -> str:
-        xmp.merge(properties_of(iptc))
-        xmp.drop(places=has_no_places, shown=_shown(photo, size))
-        if mark and mark != xmp.source_type:
-            xmp.set_source_type(mark)
-        return "" if xmp.is_empty else xmp.packet()
-
-    written = unless_damaged("XMP", packet, lambda: only_marked(mark).xmp)
-    directories = _with_resolution(exif.directories, photo)
-    if has_no_places:
-        directories = without_places(directories)
-    return PhotoMetadata(directories, written, mark, (*photo.lost, *said))
+    def iptc(self, photo: "_Photo") -> Datasets:
+        datasets, is_damaged = self.read(
+            "IPTC", lambda: read_iptc(_iptc(photo)), lambda: (Datasets(), False)
+        )
+        if is_damaged:
+            self.said.append(DAMAGED.format(self._name))
+        return datasets
 
 
 def only_marked(mark: str) -> PhotoMetadata:
@@ -145,12 +160,6 @@ def mark_of(request: ImageRequest, *, is_drawn: bool) -> str:
     if request.draws and is_drawn:
         return CHANGED if request.image or request.references else DRAWN
     return ENLARGED if request.upscale else ""
-
-
-def mark_in(xmp: str) -> str:
-    """Return the mark in an XMP packet; "" for none, or for another program's."""
-    mark = source_type_in(xmp)
-    return mark if mark in MARKS else ""
 
 
 def _stronger(photos: str, pictures: str) -> str:
@@ -236,10 +245,6 @@ def _extended_xmp(photo: _Photo) -> bytes:
         if guid and segment.startswith(guid)
     }
     return b"".join(parts[offset] for offset in sorted(parts))
-
-
-def _no_iptc() -> tuple[Datasets, bool]:
-    return {}, False
 
 
 def _iptc(photo: _Photo) -> bytes:

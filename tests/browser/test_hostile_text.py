@@ -88,8 +88,8 @@ def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None
     """Addresses are encoded; without thumbnails, the pictures themselves are shown."""
     shown_by_browsers = cycle(kind for kind in FORMATS if kind != "tiff")
     for name, kind in zip(NAMES, shown_by_browsers, strict=False):
-        house.save(name, "prompt: a corgi\nseed: 1\nsize: 128x64\n")
-        house.once(format=kind)
+        house.save(name, f"prompt: a corgi\nseed: 1\nsize: 128x64\nformat: {kind}\n")
+    house.once()
     shutil.rmtree(house.outbox / ".picowatch/gallery/thumbs")
     page.open(house.outbox / INDEX)
     drawn = "return [...document.querySelectorAll('.loaded img')].map(i => i.naturalWidth)"

@@ -4,12 +4,13 @@ import re
 import shlex
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from picowatch.outbox.commands import Command, send
 from tests.browser.conftest import INDEX, Page
-from tests.commands.picowatch import picowatch
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
 
@@ -129,15 +130,14 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     wait_for(lambda: len(page.shown()) == 3, "all pictures")
     shown = page.shown()
     page.tile(shown[0]).click()
-    outbox = ["--outbox", str(live.outbox)]
-    assert picowatch(live.folder, "delete", *outbox, shown[0]).returncode == 0
+    send(live.outbox, Command("delete", files=(shown[0],)))
     wait_for(lambda: page.find("#deleted").is_displayed(), "it is said")
     wait_for(lambda: page.shown() == shown[1:], "it is gone")
     page.press(Keys.ARROW_RIGHT)
     assert page.large() == shown[1]
     assert not page.find("#deleted").is_displayed()
     page.leave_large()
-    assert picowatch(live.folder, "delete", *outbox, *shown[1:]).returncode == 0
+    send(live.outbox, Command("delete", files=(*shown[1:],)))
     wait_for(lambda: page.shown() == [], "all are gone")
     assert page.find("#empty").is_displayed()
 
@@ -181,19 +181,6 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
     )  # settings begin with what is wrong
 
 
-def test_what_is_ignored_in_the_inbox_is_told_with_the_reason(live: House, page: Page) -> None:
-    """Folded, beside what picowatch is doing."""
-    live.save("notes.md", "mine")
-    live.draw("photos/1.png")
-    summary = "#ignored summary"
-    wait_for(lambda: page.text(summary) == "2 ignored in the inbox", "both")
-    page.find(summary).click()
-    assert page.text("#ignored li").startswith("notes.md recipes are .yaml, .yml, ")
-    (live.inbox / "notes.md").unlink()
-    (live.inbox / "photos/1.png").unlink()
-    wait_for(lambda: not page.find("#ignored").is_displayed(), "nothing is ignored")
-
-
 # -- errors
 
 
@@ -219,7 +206,6 @@ def test_errors_stand_on_top_until_they_are_fixed_or_dismissed(live: House, page
     page.find("#problems .error .buttons button").click()
     again = shlex.split(page.js("return written"))
     assert again == ["picowatch", "retry", "--outbox", str(live.outbox), "wrong.yaml"]
-    assert picowatch(live.folder, *again[1:]).returncode == 0
     for name in ("one", "two"):
         live.save(f"night/{name}.yaml", WRONG)
     live.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
@@ -270,10 +256,13 @@ def is_offered(page: Page) -> bool:
     return page.find("#large [data-do=before]").is_displayed()
 
 
-def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
-    """It zooms with the picture; one that is gone, or another by now, is not offered."""
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Render results of photos, of which some are gone or others by now; return their outbox."""
+    house = House(tmp_path_factory.mktemp("originals"))
     house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
     house.draw("photos/a b/ü.png", size=(96, 64))
+    house.draw("photos/beach.jpg", size=(96, 64))
     for name in ("gone", "replaced"):
         house.draw(f"photos/{name}.png")
     house.draw("start.png", "blue")
@@ -286,7 +275,12 @@ def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
     house.save("archived/_pictures.yaml", "prompt: a hat\nseed: 7\n")
     house.draw("archived/1.png", "green")
     house.once(when_done="archive")
-    page.open(house.outbox / INDEX)
+    return house.outbox
+
+
+def test_the_original_is_beside_its_result(results: Path, page: Page) -> None:
+    """It zooms with the picture; one that is gone, or another by now, is not offered."""
+    page.open(results / INDEX)
     for file, source in (
         ("photos/a b/ü.png", "/inbox/photos/a%20b/%C3%BC.png"),
         ("start/0001-1.png", ""),
@@ -301,9 +295,6 @@ def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
         page.tile(file).click()
         assert page.large() == file
         wait_for(lambda: not before(page) and not is_offered(page), file)
-        page.leave_large()
-        page.tile("photos/a b/ü.png").click()
-        wait_for(lambda: before(page), "an original again")
         page.leave_large()
     page.tile("photos/a b/ü.png").click()
     wait_for(lambda: before(page))
@@ -329,12 +320,9 @@ def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
     page.leave_large()
 
 
-def test_holding_a_picture_shows_the_original_in_its_place(house: House, page: Page) -> None:
+def test_holding_a_picture_shows_the_original_in_its_place(results: Path, page: Page) -> None:
     """A mouse or a finger holds it; the picture has its photo's name in the grid and the title."""
-    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
-    house.draw("photos/beach.jpg", size=(96, 64))
-    house.once()
-    page.open(house.outbox / INDEX)
+    page.open(results / INDEX)
     tile = page.tile("photos/beach.png")
     assert tile.get_attribute("data-name") == "beach.jpg"
     tile.click()

@@ -12,8 +12,7 @@ from picowatch.engine.process.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
-from picowatch.outbox import encoding_apart
-from picowatch.outbox.encoding import encoded
+from picowatch.outbox.encoding import How
 from tests.digest_engine import Batch, DigestEngine, fail_on_bad
 from tests.house import PATIENCE, House, wait_for
 
@@ -160,11 +159,13 @@ def test_the_pictures_of_a_batch_are_compressed_at_once(
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     both = threading.Barrier(2, timeout=PATIENCE)
 
-    def encoded_together(*given: Any, **named: Any) -> bytes:
-        both.wait()
-        return encoded(*given, **named)
+    encode = How.encode
 
-    monkeypatch.setattr(encoding_apart, "encoded", encoded_together)
+    def encode_together(how: How, *given: Any) -> bytes:
+        both.wait()
+        return encode(how, *given)
+
+    monkeypatch.setattr(How, "encode", encode_together)
     house.save("corgi.yaml", "prompt: a corgi\ncount: 2\n")
     assert house.once(batch_size=2)
     assert len(house.pictures()) == 2

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from picowatch.metadata import Chunk, parameters_text, picowatch_json, texts_of
-from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
@@ -116,8 +117,8 @@ def _pictures_with_settings() -> Iterator[bytes]:
         yield _encoded(kind, exif=exif)
     for name in FORMATS:
         texts = {"parameters": PARAMETERS, "picowatch": CHUNK}
-        picture = Image.new("RGB", (4, 3))
-        yield encoded(f"a{FORMATS[name].ending}", picture, texts, Encoding("png", "auto"))
+        how = How(f"a{FORMATS[name].ending}", texts, Encoding("png", "auto"))
+        yield how.encode(Pixels(Image.new("RGB", (4, 3))))
     yield from (picture.content for picture in PICTURES.values())
 
 

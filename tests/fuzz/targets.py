@@ -20,8 +20,10 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import others_yaml, read_chunk, recipe_yaml, texts_of
-from picowatch.outbox.encoding import Encoding, encoded
-from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, mark_in, photo_metadata
+from picowatch.metadata.xmp import source_type_in
+from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.lossless import Pixels
+from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, photo_metadata
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
@@ -141,10 +143,10 @@ def photo(data: bytes) -> None:
         return
     for warning in said.warnings:
         assert_shown(warning)
-    assert mark_in(said.xmp) == DRAWN and ExifTags.IFD.GPSInfo not in said.exif
+    assert source_type_in(said.xmp) == DRAWN and ExifTags.IFD.GPSInfo not in said.exif
     for kind in ("png", "jpg"):
-        pixels, encoding = Image.new("RGB", (8, 8)), Encoding("png", "auto")
-        with Image.open(BytesIO(encoded(f"a.{kind}", pixels, {}, encoding, photo=said))) as made:
+        how = How(f"a.{kind}", {}, Encoding("png", "auto"), photo=said)
+        with Image.open(BytesIO(how.encode(Pixels(Image.new("RGB", (8, 8)))))) as made:
             made.getexif().get_ifd(ExifTags.IFD.Exif)
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata import PARAMETERS
 from picowatch.outbox import encoding_apart
-from picowatch.outbox.encoding import Encoding
-from picowatch.outbox.encoding_apart import How, Raw, encode_apart
+from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.encoding_apart import Raw, encode_apart
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.outbox.thumbnails import SIDE, shrink

@@ -15,8 +15,8 @@ from picowatch.commands.show import show
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
-from picowatch.outbox.encoding import Encoding, encode_png
-from picowatch.outbox.encoding import encoded as encode
+from picowatch.outbox.encoding import Encoding, How, encode_png
+from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ImageRequest
@@ -75,7 +75,7 @@ def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
 def encoded(name: str, texts: dict[str, str], quality: str | int = "auto") -> bytes:
     """Noise in this format: an enlarged grainy photo, or a picture of one step, comes close."""
     picture = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
-    return encode(f"a{ENDING[name]}", picture, texts, Encoding(name, quality))
+    return How(f"a{ENDING[name]}", texts, Encoding(name, quality)).encode(Pixels(picture))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

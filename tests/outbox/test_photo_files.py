@@ -10,7 +10,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from picowatch.metadata import PARAMETERS, texts_of
-from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, PhotoMetadata, photo_metadata
 from tests.house import House
 from tests.metadata.test_iptc import dataset
@@ -35,6 +36,12 @@ def exif(turned: int = 1) -> bytes:
 
 def of(content: bytes, keep: str = KEPT, **options: Any) -> PhotoMetadata:
     return photo_metadata(BytesIO(content), keep, name="a.jpg", **options)
+
+
+def made(suffix: str, photo: PhotoMetadata, **texts: str) -> bytes:
+    """Return a picture with a photo's metadata."""
+    how = How(f"a.{suffix}", texts, Encoding("png", 90), photo=photo)
+    return how.encode(Pixels(Image.new("RGB", (8, 8))))
 
 
 def model_in(photo: PhotoMetadata) -> object:
@@ -186,9 +193,7 @@ def test_the_resolution_of_a_header_is_kept(
         found = (main[TAGS.XResolution][1], main[TAGS.YResolution][1])
         assert found == pytest.approx(dots, rel=0.001)
     for suffix in ("png", "jpg"):
-        result = encoded(
-            f"a.{suffix}", Image.new("RGB", (8, 8)), {}, Encoding("png", 90), photo=photo
-        )
+        result = made(suffix, photo)
         with Image.open(BytesIO(result)) as image:
             scale = 2.54 if unit == 3 else 1
             wanted = pytest.approx([dot * scale for dot in dots], rel=0.01) if dots else None
@@ -207,8 +212,8 @@ def test_a_photos_long_exif_does_not_hide_our_own(suffix: str) -> None:
         "The picture lacks values of the EXIF of a.jpg that are damaged or too large: "
         "ImageDescription.",
     )
-    texts, encoding = {PARAMETERS: "a\nSteps: 1"}, Encoding("png", 90)
-    result = encoded(f"a.{suffix}", Image.new("RGB", (8, 8)), texts, encoding, photo=photo)
+    texts = {PARAMETERS: "a\nSteps: 1"}
+    result = made(suffix, photo, **texts)
     assert texts_of(result) == texts and model_in(of(result)) == "EOS R5"
 
 

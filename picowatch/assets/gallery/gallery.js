@@ -1,7 +1,6 @@
 "use strict";
 // Order, folders, search, selection: connects all pictures with those that are shown.
 
-const part = id => document.getElementById(id);
 const Filter = { query: "", folder: "", view: "" };
 let shownList = []; // the pictures that pass the filters, in the order in which they are shown
 
@@ -269,9 +268,10 @@ Marks.onchange = () => {
 
 const help = part("keys");
 part("show-keys").onclick = () => help.showModal();
-help.onclick = event => { if (event.target.closest("[data-do]")) help.close(); };
 for (const dialog of document.querySelectorAll("dialog")) {
-  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("click", ({ target }) => {
+    if (target === dialog || target.closest("[data-do=close]")) dialog.close();
+  });
 }
 
 document.addEventListener("keydown", event => {

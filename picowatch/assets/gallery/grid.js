@@ -5,7 +5,7 @@
 const Grid = (() => {
   const BLOCK = 100, NEAR = "1500px", CALM = 50; // least pictures per block; from the window; milliseconds
   const GAP = 6, STRETCHED = 1.15; // pixels between tiles; how much higher rows are than `size`
-  const grid = document.getElementById("grid");
+  const grid = part("grid");
   const tiles = new Map(), sections = new Map(); // by file, by heading
   let shown = [], blocks = [], current = ""; // entries; blocks; the file whose tile Tab reaches
   let size = 190, width = 1000; // pixels: height of a row, width of the grid

@@ -2,7 +2,7 @@
 // The large view: one picture, as large as the window, with its settings and its recipe.
 
 const Large = (() => {
-  const dialog = document.getElementById("large"), part = id => document.getElementById(id);
+  const dialog = part("large");
   const full = part("full"), small = part("small"), stage = part("stage"), frame = part("frame");
   const button = name => dialog.querySelector(`[data-do="${name}"]`);
   const self = { entry: null };
@@ -250,7 +250,6 @@ const Large = (() => {
   const DO = {
     previous: () => step(-1),
     next: () => step(1),
-    close: () => dialog.close(),
     before: toggleBefore,
     pick: () => { Selection.toggle(self.entry); self.tellMarks(); },
     keep: () => Decisions.decide([self.entry], { flag: "keep" }),
@@ -269,7 +268,7 @@ const Large = (() => {
   };
   dialog.addEventListener("click", event => {
     const asked = event.target.closest("[data-do]");
-    if (asked) DO[asked.dataset.do]();
+    DO[asked?.dataset.do]?.();
   });
   dialog.addEventListener("keydown", event => {
     if (Decisions.key(event, [self.entry])) return;

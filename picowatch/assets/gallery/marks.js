@@ -14,11 +14,8 @@ const Marks = (() => {
   const KEY = `picowatch marks ${outboxFolder()}`;
   const NONE = { flag: "", stars: 0 };
   const self = { onchange: () => {} };
+  const read = () => new Map(Object.entries(isStored(KEY) ?? {}));
   let marks = read(); // by file: flag, stars, and the digest of the picture that had this name
-
-  function read() {
-    return new Map(Object.entries(isStored(KEY) ?? {}));
-  }
 
   self.of = entry => {
     const [flag, stars, digest] = marks.get(entry.file) ?? [];

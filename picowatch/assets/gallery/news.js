@@ -4,7 +4,6 @@
 const News = (() => {
   const POLL = 2000, SILENT = 15000; // milliseconds
   const TOTALS = 5; // polls to one of the totals
-  const part = id => document.getElementById(id);
   const self = { runs: false, inbox: "inbox" };
   let updated = null, heardAt = 0;
 
@@ -84,7 +83,7 @@ const News = (() => {
 // Errors and warnings of recipes, behind a line, until they are fixed, or dismissed in this browser.
 const Problems = (() => {
   const DISMISSED = `picowatch dismissed ${outboxFolder()}`;
-  const box = document.getElementById("problems");
+  const box = part("problems");
   const keyOf = problem => JSON.stringify([problem.file, problem.text]);
   let problems = [], more = 0, shown = "", known = null;
   let dismissed = new Set(kept(() => JSON.parse(localStorage.getItem(DISMISSED))) ?? []);

@@ -1,6 +1,8 @@
 "use strict";
 // Functions that all parts of the page use.
 
+const part = id => document.getElementById(id);
+
 function element(tag, text, kind) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -35,13 +37,13 @@ const kept = action => { try { return action(); } catch { return null; } };
 // Announce a text to screen readers.
 function say(text) {
   const told = element("p", text);
-  document.getElementById("live").append(told);
+  part("live").append(told);
   setTimeout(() => told.remove(), 5000);
 }
 
 // Show a text above whatever is open.
 function notice(text) {
-  const box = document.getElementById("notice");
+  const box = part("notice");
   say(text);
   box.textContent = text;
   box.togglePopover(false);

@@ -2,8 +2,7 @@
 // Two to four pictures side by side, with their differences.
 
 const Pair = (() => {
-  const dialog = document.getElementById("pair"), table = document.getElementById("table");
-  const only = document.getElementById("only-different");
+  const dialog = part("pair"), table = part("table"), only = part("only-different");
   const self = {};
   let compared = []; // entries
 
@@ -15,7 +14,7 @@ const Pair = (() => {
   dialog.addEventListener("close", () => { if (!document.querySelector("dialog[open]")) leaveWindow(); });
 
   function show() {
-    const both = document.getElementById("both");
+    const both = part("both");
     both.replaceChildren(...compared.map(figure));
     both.dataset.count = compared.length;
     table.replaceChildren(tableOf());
@@ -61,7 +60,7 @@ const Pair = (() => {
     }
     made.append(body);
     const different = body.querySelectorAll(".different").length;
-    document.getElementById("pair-title").textContent = `Compare: ${different} of ${body.rows.length} differ`;
+    part("pair-title").textContent = `Compare: ${different} of ${body.rows.length} differ`;
     return made;
   }
 
@@ -111,7 +110,6 @@ const Pair = (() => {
     say(`Compared with ${titleOf(compared.at(-1))}`);
   }
 
-  dialog.addEventListener("click", event => { if (event.target.closest("[data-do]")) dialog.close(); });
   dialog.addEventListener("keydown", event => {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);

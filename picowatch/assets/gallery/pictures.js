@@ -41,7 +41,7 @@ function load(name, done) {
 function pages(next) {
   if (next.format !== FORMAT) {
     globalThis.now = () => {}; // it would replace this message
-    document.getElementById("line").textContent = "This page belongs to another version of picowatch. Reload it.";
+    part("line").textContent = "This page belongs to another version of picowatch. Reload it.";
     return;
   }
   told = next.pages;

@@ -66,18 +66,12 @@ const dayOf = date => [date.getFullYear(), date.getMonth() + 1, date.getDate()]
   .map(number => String(number).padStart(2, "0")).join("-");
 
 // Parse a condition on a day: yesterday, 2026-11-28, 2026-11, >=2026-11-20 or 2026-11-20..today; null
-// for other words.
+// for other words. A month or a year has all its days.
 function days(text) {
   const [, sign, first, last] = text.match(/^([<>]=?)?(.+?)(?:\.\.(.+))?$/) ?? [];
   const [from, to] = [first, last ?? first].map(isoDay);
   if (!from || !to || (sign && last)) return null;
-  switch (sign) {
-    case "<": return day => day < from;
-    case "<=": return day => day.slice(0, from.length) <= from;
-    case ">": return day => day.slice(0, from.length) > from;
-    case ">=": return day => day >= from;
-    default: return day => day >= from && day.slice(0, to.length) <= to;
-  }
+  return compared(sign, from, to, (day, limit) => day.slice(0, limit.length));
 }
 
 function isoDay(text) {
@@ -122,11 +116,16 @@ function numbers(text) {
   const [, sign, first, last] = text.match(/^([<>]=?|=)?(-?[\d.]+?)(?:\.\.(-?[\d.]+))?$/) ?? [];
   const from = Number(first), to = Number(last ?? first);
   if (isNaN(from) || isNaN(to) || (sign && last)) return null;
+  return compared(sign, from, to, value => value);
+}
+
+// A condition: less or more than `from`, or between both; `like` gives the part of a value to compare.
+function compared(sign, from, to, like) {
   switch (sign) {
-    case "<": return value => value < from;
-    case "<=": return value => value <= from;
-    case ">": return value => value > from;
-    case ">=": return value => value >= from;
-    default: return value => value >= from && value <= to;
+    case "<": return value => like(value, from) < from;
+    case "<=": return value => like(value, from) <= from;
+    case ">": return value => like(value, from) > from;
+    case ">=": return value => like(value, from) >= from;
+    default: return value => like(value, from) >= from && like(value, to) <= to;
   }
 }

@@ -2,7 +2,6 @@
 // Selecting pictures, deciding about them, and the command that carries that out.
 
 const Selection = (() => {
-  const part = id => document.getElementById(id);
   const selected = new Map(); // entries by file, in the order in which they were selected
   const SHOWN = 4; // in the tray; as many are compared at most
   const self = { has: entry => selected.has(entry.file), all: () => [...selected.values()] };
@@ -72,7 +71,6 @@ const Selection = (() => {
 })();
 
 const Decisions = (() => {
-  const part = id => document.getElementById(id);
   const self = {};
   const are = flag => Pictures.all.filter(entry => Marks.of(entry).flag === flag);
 
@@ -162,6 +160,5 @@ const Decisions = (() => {
   part("copy-command").onclick = () => {
     copy(WHAT[what.value](WHICH[which.value].find()), "The command is copied. Run it in a terminal.");
   };
-  dialog.addEventListener("click", event => { if (event.target.closest("[data-do=close]")) dialog.close(); });
   return self;
 })();
