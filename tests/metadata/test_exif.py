@@ -11,26 +11,11 @@ from picowatch.metadata.embedded_text import exif_of, texts_in_exif
 from picowatch.metadata.exif import EXIF_TYPES, MAX_KEPT_BYTES, Directory, read_exif, without_places
 
 TAGS = ExifTags.Base
+# Bytes of a value, by its type; 0, 99 and 129 are no types.
 SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    0: 1,
-    99: 1,
-    129: 1,
-}
-
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8,
+    0: 1, 99: 1, 129: 1,
+}  # fmt: skip
 
 MAIN = [
     *(TAGS.ImageDescription, TAGS.Make, TAGS.XResolution, TAGS.YResolution, TAGS.ResolutionUnit),
@@ -104,7 +89,7 @@ def test_values_that_cannot_be_of_their_tags_are_lost() -> None:
 
 
 @pytest.mark.parametrize("kind", SIZES)
-@pytest.mark.parametrize("count", [0, 1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_value_of_any_type_gives_a_picture_without_a_warning(kind: int, count: int) -> None:
     """Whatever its tag is; Pillow warns of numbers that are too many."""
     for content in (bytes(SIZES[kind] * count), b"\xff" * SIZES[kind] * count):
@@ -150,11 +135,6 @@ def test_pillow_looks_for_no_resolution_in_a_jpegs_exif() -> None:
     Image.new("RGB", (8, 8)).save(file, "JPEG", exif=b"Exif\0\0" + exif)
     with Image.open(file) as picture:
         assert "exif" in picture.info and "dpi" not in picture.info
-
-
-def test_nothing_says_nothing() -> None:
-    """No warning is due."""
-    assert read_exif(BytesIO()) == read_exif(BytesIO(b"MM\0*\0\0\0\x08\0\0\0\0\0\0"))
 
 
 def test_places_on_the_ground_are_places() -> None:

@@ -56,7 +56,7 @@ def shown_by_a_run(
 ) -> Terminal:
     """Return a terminal of 120 columns after `run --once`."""
     (folder / "inbox").mkdir()
-    recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\nsize: 64x64\ncount: 9\n"
+    recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\nsize: 64x64\ncount: 3\n"
     (folder / "inbox/a.yaml").write_text(recipe)
     run = in_pty(folder, "run", "--once", *flags, size=(40, 120), program=program, **environment)
     with run as screen:
@@ -66,15 +66,15 @@ def shown_by_a_run(
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
     """It has share, time left, step, queue and last pictures; only log lines stay above it."""
-    shown = shown_by_a_run(tmp_path, 40)
+    shown = shown_by_a_run(tmp_path, 40, PICOWATCH_BATCH_SIZE="1")
     text = ESCAPES.sub("", shown.written)
-    assert re.search(r"━+ a\.yaml: 1(–\d+)? of 9, loading demo …", text)
+    assert re.search(r"━+ a\.yaml: 1(–\d+)? of 3, loading demo …", text)
     left = r"\d+ %, (about )?\d+ (s|min) left"
-    assert re.search(rf"━+ a\.yaml: \d+(–\d+)? of 9, {left}, step \d+/40, [\d.]+ it/s", text)
+    assert re.search(rf"━+ a\.yaml: \d+(–\d+)? of 3, {left}, step \d+/40, [\d.]+ it/s", text)
     assert re.search(r"queued  \d images?: a\.yaml \d", text)
     assert re.search(r"last    a/00\d\d-\d+.png", text)
     assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
-    assert "a.yaml: saved, 9 images queued" in text
+    assert "a.yaml: saved, 3 images queued" in text
     assert "picowatch ended" in "\n".join(shown.lines)
     assert "a/000" not in "\n".join(shown.lines), "the view is gone at the end"
 
@@ -94,7 +94,7 @@ def test_plain_lines_where_a_view_is_not_wanted(
     elif flags:
         assert all(set(json.loads(line)) >= {"time", "message"} for line in written.splitlines())
     else:
-        assert "a.yaml: a/0009-9.png" in written
+        assert "a.yaml: a/0003-3.png" in written
 
 
 # -- `status`

@@ -76,16 +76,6 @@ def versions(root: Path) -> list[str]:
 # -- what it shows
 
 
-def test_the_page_reads_the_format_that_is_written(house: House) -> None:
-    """A page that expects another one shows no picture, which only a browser would tell."""
-    house.save("a.txt", "a corgi --seed 7\n")
-    house.once()
-    data = house.outbox / DATA
-    written = re.search(r'"format": (\d+)', (data / "pages.js").read_text())
-    expected = re.search(r"const FORMAT = (\d+);", (data / "pictures.js").read_text())
-    assert written and expected and written[1] == expected[1]
-
-
 def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
     """So do those of contact sheets, with their axes and pictures."""
     house.save("a.yaml", "prompt: a corgi\nseed: 7\nsize: 1024x512\nsweep: {steps: [2, 3]}\n")

@@ -14,6 +14,7 @@ from picowatch.commands.show import show
 from picowatch.engine.protocol import RgbPicture
 from picowatch.metadata import PARAMETERS, read_texts
 from tests.house import House, wait_for
+from tests.metadata.test_xmp import packet
 from tests.recipe.reading import INVENTORY
 
 needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is missing")
@@ -128,22 +129,10 @@ def test_a_place_or_all_may_be_left_out(house: House) -> None:
     assert [tag for tag in c if tag.startswith("XMP:")] == [MARK]
 
 
-def with_exif(exif: bytes) -> bytes:
+def jpeg(**options: bytes) -> bytes:
     content = BytesIO()
-    Image.new("RGB", (64, 64), "red").save(content, "JPEG", exif=exif)
+    Image.new("RGB", (64, 64), "red").save(content, "JPEG", **options)
     return content.getvalue()
-
-
-def with_xmp(xmp: str) -> bytes:
-    content = BytesIO()
-    Image.new("RGB", (64, 64), "red").save(content, "JPEG", xmp=xmp.encode())
-    return content.getvalue()
-
-
-def xmp(inside: str, head: str = "") -> str:
-    spaces = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
-    description = f'<rdf:Description rdf:about="" xmlns:dc="x">{inside}</rdf:Description>'
-    return f"{head}<x:x xmlns:x='adobe:ns:meta/'><rdf:RDF {spaces}>{description}</rdf:RDF></x:x>"
 
 
 LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08"
@@ -151,13 +140,13 @@ BILLION = '<!DOCTYPE x [<!ENTITY a "' + "ha" * 99 + '"><!ENTITY b "&a;&a;&a;&a;"
 
 
 DAMAGED = {
-    "no_directory": (with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"), ""),
-    "no_exif": (with_exif(b"Exif\0\0not a directory"), "EXIF"),
-    "loop": (with_exif(LOOP), ""),
-    "entities": (with_xmp(xmp("<dc:a>&b;</dc:a>", BILLION)), "XMP"),
-    "cut": (with_xmp("<x>not closed"), "XMP"),
-    "deep": (with_xmp(xmp("<a>" * 3000 + "</a>" * 3000)), "XMP"),
-    "text": (with_xmp("no packet"), "XMP"),
+    "no_directory": (jpeg(exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), ""),
+    "no_exif": (jpeg(exif=b"Exif\0\0not a directory"), "EXIF"),
+    "loop": (jpeg(exif=LOOP), ""),
+    "entities": (jpeg(xmp=(BILLION + packet("<dc:a>&b;</dc:a>")).encode()), "XMP"),
+    "cut": (jpeg(xmp=b"<x>not closed"), "XMP"),
+    "deep": (jpeg(xmp=packet("<a>" * 3000 + "</a>" * 3000).encode()), "XMP"),
+    "text": (jpeg(xmp=b"no packet"), "XMP"),
 }
 
 
@@ -180,7 +169,7 @@ def test_a_jpeg_has_room_for_its_own_texts_first(house: House) -> None:
     exif[ExifTags.Base.ImageDescription] = "x" * 64_000
     exif[ExifTags.Base.Model] = "EOS R5"
     content = BytesIO()
-    long = xmp(f"<dc:a>{'x' * 70_000}</dc:a><dc:b>short</dc:b>")
+    long = packet(f"<dc:a>{'x' * 70_000}</dc:a><dc:b>short</dc:b>")
     Image.new("RGB", (64, 64)).save(content, "WEBP", exif=exif.tobytes(), xmp=long.encode())
     house.save("p/a.webp", content.getvalue())
     house.save("p/_pictures.yaml", "prompt: a star\nsize: 64x64\nformat: jpeg\n")
@@ -197,8 +186,8 @@ def test_a_jpeg_has_room_for_its_own_texts_first(house: House) -> None:
 
 def mark_of(path: Path) -> str:
     with Image.open(path) as picture:
-        packet = picture.info.get("xmp", b"")
-    text = packet.decode() if isinstance(packet, bytes) else packet
+        found = picture.info.get("xmp", b"")
+    text = found.decode() if isinstance(found, bytes) else found
     return text.partition(MARKS)[2].partition("<")[0]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.outbox.walk import LEAST, FolderWalk
+from picowatch.outbox.walk import FolderWalk
 from tests.house import House, wait_for
 from tests.outcome import shown
 
@@ -39,22 +39,6 @@ def test_only_folders_that_have_changed_are_read(tmp_path: Path) -> None:
     walk.look_again("a")
     shutil.rmtree(tmp_path / "a/b")
     assert walk.glance() == {"a": {"a/1.png"}, "a/b": set()}
-
-
-def test_some_folders_are_looked_at_in_a_glance(tmp_path: Path) -> None:
-    for number in range(100):
-        (tmp_path / f"{number}").mkdir()
-    walk = FolderWalk(tmp_path)
-    walk.glance()
-    assert [len(walk.glance()) for _ in range(5)] == [LEAST] * 5
-
-
-def test_a_folder_may_be_gone_before_it_is_seen(tmp_path: Path) -> None:
-    """It is known from its pictures."""
-    walk = FolderWalk(tmp_path)
-    assert walk.glance(lambda: ["a"]) == {"": set(), "a": set()}
-    (tmp_path / "a").mkdir()
-    assert walk.glance(lambda: ["a"]) == {"": set(), "a": set()}
 
 
 @pytest.fixture
