@@ -196,10 +196,13 @@ def decode_picture(content: bytes) -> Image.Image:
 
 def decode_with_alpha(content: bytes) -> Image.Image:
     """Return a picture like `decode_picture`, but RGBA if anything in it is transparent."""
-    picture = in_srgb(_upright(BytesIO(content)))
-    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
-        return picture.convert("RGB")
-    return picture
+    return _without_full_alpha(in_srgb(_upright(BytesIO(content))))
+
+
+def _without_full_alpha(picture: Image.Image) -> Image.Image:
+    """Return an RGBA picture in which nothing is transparent as RGB, others as they are."""
+    is_opaque = picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255)
+    return picture.convert("RGB") if is_opaque else picture
 
 
 class Original(NamedTuple):
@@ -229,11 +232,8 @@ def decode_original(content: bytes) -> Original:
     if not (is_rgb or is_grey):
         return Original(decode_with_alpha(content))
     picture = _upright(BytesIO(content), byte="high")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        opaque = picture.getchannel("A").getextrema() == (255, 255)
-        picture = picture.convert("RGB") if opaque else picture
-    picture = picture if picture.mode == "RGBA" else picture.convert("RGB")
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    picture = _without_full_alpha(picture.convert(mode))
     low = None
     if image.mode in _DEEP_GREY or _has_deep_colours(image):
         low = _upright(BytesIO(content), byte="low").convert("RGB")

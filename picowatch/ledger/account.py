@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from picowatch.ledger.turns import Turns
@@ -30,6 +31,8 @@ _ALL_REQUESTED = f"""
     WHERE (position >= drawn_from OR state IN ('queued', 'running', 'failed'))"""
 _REQUESTED = f"""{_ALL_REQUESTED}
     AND entries.recipe IN (SELECT value FROM json_each(:recipes))"""
+_SUMS = """count(*) AS images, sum(seconds) AS seconds, max(ended) AS ended,
+           min(ended - coalesce(seconds, 0)) AS began"""
 _BELOW = "(:folder = '' OR ({0} > :folder || '/' AND {0} < :folder || '0'))"
 _UNTOLD = f"""
     SELECT {_COLUMNS} FROM images INDEXED BY images_untold
@@ -109,7 +112,12 @@ class Account:
         counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
         began = [at for at in (self.began, other.began) if at is not None]
         ended = [at for at in (self.ended, other.ended) if at is not None]
-        return Account(began=min(began, default=None), ended=max(ended, default=None), **counts)
+        return Account(
+            began=min(began, default=None),
+            ended=max(ended, default=None),
+            seconds=self.seconds + other.seconds,
+            **counts,
+        )
 
     def line(self, now: float) -> str:
         """Return "299 of 300 done 22:04–06:12, 1 failed, 2 files refused"."""
@@ -182,23 +190,26 @@ def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[s
     found: dict[str, Account] = {}
     these = "path IN (SELECT value FROM json_each(:recipes)) AND" * (recipes is not None)
     rows = ledger.select(
-        f"""SELECT recipe, state, count(*) AS images, max(ended) AS ended,
-            min(ended - coalesce(seconds, 0)) AS began
+        f"""SELECT recipe, state, {_SUMS}
             FROM ({_ALL_REQUESTED if recipes is None else _REQUESTED}) GROUP BY recipe, state
-            UNION ALL SELECT path, 'refused', 1, NULL, NULL FROM recipes
+            UNION ALL SELECT path, 'refused', 1, NULL, NULL, NULL FROM recipes
             WHERE {these} outcome = 'refused'""",
         {"recipes": json.dumps([*(recipes or ())])},
     )
     for row in rows:
-        state, images = row["state"], row["images"]
-        part = Account(
-            requested=images if state not in ("cancelled", "refused") else 0,
-            began=row["began"] if state in ("done", "failed") else None,
-            ended=row["ended"] if state in ("done", "failed") else None,
-            **{"waiting" if state == "queued" else state: images},
-        )
-        found[row["recipe"]] = found.get(row["recipe"], Account()).plus(part)
+        found[row["recipe"]] = found.get(row["recipe"], Account()).plus(_of_state(row))
     return found
+
+
+def _of_state(row: sqlite3.Row) -> Account:
+    """Return the account of images in one state."""
+    state, images = row["state"], row["images"]
+    counts = {"waiting" if state == "queued" else state: images}
+    requested = images if state not in ("cancelled", "refused") else 0
+    if state not in ("done", "failed"):
+        return Account(requested=requested, **counts)
+    began, ended, seconds = row["began"], row["ended"], row["seconds"] or 0.0
+    return Account(requested=requested, began=began, ended=ended, seconds=seconds, **counts)
 
 
 def ahead_of(
@@ -299,33 +310,10 @@ def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
 
 
 def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Account:
-    counts = dict.fromkeys(("done", "failed", "running", "queued", "cancelled"), 0)
-    began: list[float] = []
-    ended: list[float] = []
-    seconds = 0.0
-    for row in sql.execute(
-        f"""SELECT state, count(*) AS images, sum(seconds) AS seconds, max(ended) AS ended,
-            min(ended - coalesce(seconds, 0)) AS began FROM ({which}) GROUP BY state""",
-        values,
-    ):
-        counts[row["state"]] = row["images"]
-        if row["state"] in ("done", "failed") and row["ended"] is not None:
-            began.append(row["began"])
-            ended.append(row["ended"])
-            seconds += row["seconds"] or 0.0
-    return Account(
-        requested=sum(counts.values()) - counts["cancelled"],
-        done=counts["done"],
-        failed=counts["failed"],
-        running=counts["running"],
-        waiting=counts["queued"],
-        cancelled=counts["cancelled"],
-        began=min(began, default=None),
-        ended=max(ended, default=None),
-        seconds=round(seconds, 3),
-        slowest=_slowest(sql, which, values),
-        failures=tuple(_failures(sql, which, values)),
-    )
+    rows = sql.execute(f"SELECT state, {_SUMS} FROM ({which}) GROUP BY state", values)
+    total = reduce(Account.plus, map(_of_state, rows), Account())
+    slowest, failures = _slowest(sql, which, values), tuple(_failures(sql, which, values))
+    return replace(total, seconds=round(total.seconds, 3), slowest=slowest, failures=failures)
 
 
 def _slowest(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Slowest | None:

@@ -91,8 +91,7 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
     if size > MAX_BYTES and not start.startswith(_READ_IN_PIECES):
         raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
     file.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         try:
             with Image.open(cast(IO[bytes], FewReads(file)), formats=_FORMATS) as image:
                 info, is_png = dict(image.info), image.format == "PNG"

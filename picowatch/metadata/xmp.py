@@ -313,7 +313,7 @@ def _turned(regions: Any, name: Name, shown: Shown) -> bool:
             elif node.localName == "AppliedToDimensions":
                 for local, pixels in zip("wh", shown.size, strict=True):
                     _write(_part(node, _DIMENSIONS, local), str(pixels))
-    except (AttributeError, KeyError, ValueError):  # a number is missing, or none
+    except (AttributeError, ValueError):  # a number is missing, or none
         return False
     return True
 
@@ -322,7 +322,7 @@ def _turn(area: Any, orientation: int) -> None:
     """Turn a rectangle, of which x and y are the centre, as parts of the stored picture."""
     if _value(_part(area, _AREA, "unit")) != "normalized":
         raise ValueError("its unit is not a part of the picture")
-    there = {local: _part(area, _AREA, local) for local in "xywh" if _has(area, local)}
+    there = {local: _part(area, _AREA, local) for local in "xywh"}
     x, y = (float(_value(there[local])) for local in "xy")
     right, down = 1 - x, 1 - y
     x, y = {
@@ -332,25 +332,16 @@ def _turn(area: Any, orientation: int) -> None:
     if orientation > 1:
         _write(there["x"], f"{x:.6f}")
         _write(there["y"], f"{y:.6f}")
-    if orientation >= 5 and {"w", "h"} <= there.keys():
+    if orientation >= 5 and there["w"] and there["h"]:
         width, height = _value(there["w"]), _value(there["h"])
         _write(there["w"], height)
         _write(there["h"], width)
 
 
-def _has(element: Any, local: str) -> bool:
-    return element.hasAttributeNS(_AREA, local) or bool(
-        element.getElementsByTagNameNS(_AREA, local)
-    )
-
-
 def _part(element: Any, space: str, local: str) -> Any:
-    """Return a part of a structure, an attribute or an element. Raises KeyError without one."""
-    attribute = element.getAttributeNodeNS(space, local)
+    """Return a part of a structure, an attribute or an element; None without one."""
     elements = element.getElementsByTagNameNS(space, local)
-    if attribute is None and not elements:
-        raise KeyError(local)
-    return attribute or elements[0]
+    return element.getAttributeNodeNS(space, local) or next(iter(elements), None)
 
 
 def _write(node: Any, text: str) -> None:

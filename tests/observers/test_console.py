@@ -76,7 +76,7 @@ def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
     assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
     assert "a.yaml: saved, 3 images queued" in text
     assert "picowatch ended" in "\n".join(shown.lines)
-    assert "a/000" not in "\n".join(shown.lines), "the view is gone at the end"
+    assert "last    a/000" not in "\n".join(shown.lines), "the view is gone at the end"
 
 
 @pytest.mark.parametrize(
