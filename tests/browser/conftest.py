@@ -3,7 +3,8 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.house import House, wait_for
+from tests import house
+from tests.house import House
 
 INDEX = "index.html"
 RECIPES = {
@@ -38,6 +40,14 @@ MOUSE = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,available
 READ_IN_PART = re.compile(
     r"/gallery/(?:now|pages|page-\d+)\.js\?\S* .*Uncaught SyntaxError|ERR_FILE_NOT_FOUND"
 )
+
+
+PAUSE = threading.Event()
+
+
+def wait_for(condition: Callable[[], object], what: str = "") -> None:
+    """Wait as other tests do, but ask less often: each question takes the browser's time."""
+    house.wait_for(lambda: condition() or PAUSE.wait(0.04), what)
 
 
 class Page:
@@ -149,7 +159,8 @@ def start_chromium() -> webdriver.Chrome:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en",
-                     "--window-size=1280,800", f"--blink-settings={MOUSE}"):  # fmt: skip
+                     "--window-size=1280,800", "--force-prefers-reduced-motion",
+                     f"--blink-settings={MOUSE}"):  # fmt: skip
         options.add_argument(argument)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")
@@ -186,11 +197,11 @@ def page(chromium: webdriver.Chrome) -> Iterator[Page]:
 @pytest.fixture(scope="session")
 def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make some pictures that no test changes."""
-    house = House(tmp_path_factory.mktemp("user"))
+    user = House(tmp_path_factory.mktemp("user"))
     for name, text in RECIPES.items():
-        house.save(name, text)
-    house.once()
-    return house.outbox
+        user.save(name, text)
+    user.once()
+    return user.outbox
 
 
 @pytest.fixture

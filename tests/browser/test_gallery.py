@@ -8,8 +8,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from tests.browser.conftest import CAT, DOG, INDEX, Page
-from tests.house import House, wait_for
+from tests.browser.conftest import CAT, DOG, INDEX, Page, wait_for
+from tests.house import House
 
 # -- looking
 

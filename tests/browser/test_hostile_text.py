@@ -10,8 +10,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from picowatch.outbox.names import FORMATS
-from tests.browser.conftest import INDEX, Page
-from tests.house import House, wait_for
+from tests.browser.conftest import INDEX, Page, wait_for
+from tests.house import House
 
 MARK = "document.documentElement.setAttribute('data-pwned', 1)"
 HOSTILE = [

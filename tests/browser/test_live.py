@@ -10,9 +10,9 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from picowatch.outbox.commands import Command, send
-from tests.browser.conftest import INDEX, Page
+from tests.browser.conftest import INDEX, Page, wait_for
 from tests.digest_engine import fail_on_bad
-from tests.house import House, wait_for
+from tests.house import House
 
 WRONG = "prompt: a corgi\nstesp: 2\n"
 

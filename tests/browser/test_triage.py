@@ -14,9 +14,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from tests.browser.conftest import INDEX, Page
+from tests.browser.conftest import INDEX, Page, wait_for
 from tests.commands.picowatch import PROJECT, clean_environment
-from tests.house import House, wait_for
+from tests.house import House
 
 MANY = "prompt: a tree\nseed: 11..18\n"
 FILES = [f"many/000{number}-1{number}.png" for number in range(1, 9)]

@@ -156,8 +156,8 @@ def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        refused = picowatch(tmp_path, "run", PICOWATCH_METRICS_ADDRESS=address)
-        once = picowatch(tmp_path, "run", "--once", PICOWATCH_METRICS_ADDRESS=address)
+        refused = picowatch_here(tmp_path, "run", PICOWATCH_METRICS_ADDRESS=address)
+        once = picowatch_here(tmp_path, "run", "--once", PICOWATCH_METRICS_ADDRESS=address)
     assert refused.returncode == 2
     assert refused.stderr == (
         f"picowatch: metrics_address {address}: cannot serve there: Address already in "
