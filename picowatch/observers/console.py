@@ -214,19 +214,23 @@ def rows(status: Status) -> list[Row]:
     found.append(Row("so far", _so_far(status), "quiet"))
     if status.pictures:
         found.append(Row("last", "  ".join(reversed(status.pictures[-MOST:]))))
-    found += [Row("error", error, "bad") for error in reversed(status.errors[-MOST:])]
-    if (more := status.error_count - MOST) > 0:
-        found.append(
-            Row("error", f"and {more} more: see the .error.txt files in the outbox", "bad")
-        )
-    found += [Row("ignored", f"{path}: {why}", "quiet") for path, why in status.ignored[:MOST]]
-    if (more := status.ignored_count - MOST) > 0:
-        found.append(Row("ignored", f"and {more} more: see the log", "quiet"))
+    newest, more = status.errors[::-1], "the .error.txt files in the outbox"
+    found += _first("error", newest, status.error_count, more, "bad")
+    ignored = [f"{path}: {why}" for path, why in status.ignored]
+    found += _first("ignored", ignored, status.ignored_count, "the log", "quiet")
     if len(status.engines) > 1 or any(engine.node for engine in status.engines):
         found += _engines(status)
     elif status.engines and (device := _device(*status.engines)):
         found.append(Row("device", device, "quiet"))
     return [replace(row, text=harmless(row.text)) for row in found]
+
+
+def _first(label: str, texts: Sequence[str], count: int, where: str, style: str) -> list[Row]:
+    """Return a row for each of the first texts, and one for how many more there are."""
+    found = [Row(label, text, style) for text in texts[:MOST]]
+    if (more := count - MOST) > 0:
+        found.append(Row(label, f"and {more} more: see {where}", style))
+    return found
 
 
 def progress_text(status: Status) -> str:

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from logging.handlers import BufferingHandler
 
 from PIL import Image
 
@@ -77,8 +78,8 @@ def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:
 
 def main() -> None:
     """Encode what stands in the standard input."""
-    words = _Words()
-    log.addHandler(words)
+    kept = BufferingHandler(1000)  # lines; a picture has one or two
+    log.addHandler(kept)
     log.propagate = False
     source = sys.stdin.buffer
     width, height, profile, lengths, how = pickle.load(source)
@@ -88,16 +89,6 @@ def main() -> None:
     content = how.encode(decoded, profile)
     small = shrink(decoded.picture)
     thumbnail = small.tobytes()
-    told = json.dumps([small.mode, small.size, len(thumbnail), words.said])
+    words = [record.getMessage() for record in kept.buffer]
+    told = json.dumps([small.mode, small.size, len(thumbnail), words])
     sys.stdout.buffer.writelines((told.encode(), b"\n", thumbnail, content))
-
-
-class _Words(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from picowatch.files.atomic import append
 from picowatch.files.safe_paths import open_regular
-from picowatch.metadata import Chunk
+from picowatch.metadata import Chunk, escaped_json
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
@@ -62,7 +62,9 @@ class Listing:
 
     def append(self, *lines: dict[str, Any]) -> None:
         """Add lines, durably; an error leaves the file as it was."""
-        text = "".join(f"{_json(line)}\n" for line in lines)
+        # Only letters and signs that can be seen stand as they are.
+        written = (escaped_json(json.dumps(line, ensure_ascii=False)) for line in lines)
+        text = "".join(f"{line}\n" for line in written)
         with self._lock:
             if not self._is_whole:
                 self._cut_off_damage()
@@ -138,14 +140,6 @@ def _tail(file: IO[bytes]) -> tuple[int, bytes]:
         if not start or b"\n" in content[: content.rfind(b"\n")]:
             return start, content
         wanted *= 2
-
-
-def _json(line: dict[str, Any]) -> str:
-    """Return a line's JSON, in which only letters and signs that can be seen stand as they are."""
-    text = json.dumps(line, ensure_ascii=False)
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
