@@ -45,7 +45,7 @@ def keep_a_copy(path: Path) -> None:
 def make_tables(sql: sqlite3.Connection, version: int) -> None:
     """Make the tables of this version; with those of an older `version`, if it is not 0."""
     sql.set_progress_handler(lambda: notify(*ALIVE), STEPS_ALIVE)
-    sql.execute("BEGIN IMMEDIATE")  # after an error the connection is closed, which rolls back
+    run(sql, "BEGIN IMMEDIATE")  # after an error the connection is closed, which rolls back
     _run_all(sql, _FROM_8 if version else "")
     old = _put_aside(sql)
     _run_all(sql, resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
@@ -53,13 +53,18 @@ def make_tables(sql: sqlite3.Connection, version: int) -> None:
         if table in old and table != "tallies":  # triggers count
             _copy(sql, table)
     # The first row of `saves` gets a higher number than any before, also if these were deleted.
-    sql.execute("DELETE FROM sqlite_sequence WHERE name = 'saves'")
-    sql.execute(f"UPDATE sqlite_sequence SET name = 'saves' WHERE name = '{OLD}saves'")
+    run(sql, "DELETE FROM sqlite_sequence WHERE name = 'saves'")
+    run(sql, f"UPDATE sqlite_sequence SET name = 'saves' WHERE name = '{OLD}saves'")
     for table in old:
-        sql.execute(f"DROP TABLE {OLD}{table}")
-    sql.execute(f"PRAGMA user_version = {VERSION}")
-    sql.execute("COMMIT")
+        run(sql, f"DROP TABLE {OLD}{table}")
+    run(sql, f"PRAGMA user_version = {VERSION}")
+    run(sql, "COMMIT")
     sql.set_progress_handler(None, 0)
+
+
+def run(sql: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
+    """Run one statement. A migration that dies before any of them is rolled back."""
+    return sql.execute(statement)
 
 
 def _run_all(sql: sqlite3.Connection, script: str) -> None:
@@ -68,7 +73,7 @@ def _run_all(sql: sqlite3.Connection, script: str) -> None:
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            sql.execute(statement)
+            run(sql, statement)
             statement = ""
 
 
@@ -76,22 +81,22 @@ def _put_aside(sql: sqlite3.Connection) -> list[str]:
     """Rename all tables, which are returned, and drop their indices and triggers."""
     for kind in ("trigger", "index"):
         for name in _names(sql, kind):
-            sql.execute(f"DROP {kind} {name}")
+            run(sql, f"DROP {kind} {name}")
     tables = _names(sql, "table")
     for table in tables:
-        sql.execute(f"ALTER TABLE {table} RENAME TO {OLD}{table}")
+        run(sql, f"ALTER TABLE {table} RENAME TO {OLD}{table}")
     return tables
 
 
 def _names(sql: sqlite3.Connection, kind: str) -> list[str]:
     """Return the tables, indices or triggers, without SQLite's own and those put aside."""
-    rows = sql.execute(f"SELECT name FROM sqlite_master WHERE type = '{kind}'").fetchall()
+    rows = run(sql, f"SELECT name FROM sqlite_master WHERE type = '{kind}'").fetchall()
     return [row["name"] for row in rows if not row["name"].startswith(("sqlite_", OLD))]
 
 
 def _copy(sql: sqlite3.Connection, table: str) -> None:
     """Copy each column that both tables have."""
     both = (table, f"{OLD}{table}")
-    columns = [{row["name"] for row in sql.execute(f"PRAGMA table_info({name})")} for name in both]
+    columns = [{row["name"] for row in run(sql, f"PRAGMA table_info({name})")} for name in both]
     shared = ", ".join(sorted(columns[0] & columns[1]))
-    sql.execute(f"INSERT INTO {table} ({shared}) SELECT {shared} FROM {OLD}{table}")
+    run(sql, f"INSERT INTO {table} ({shared}) SELECT {shared} FROM {OLD}{table}")

@@ -7,15 +7,13 @@ while it rendered the first image of running.yaml, and then died.
 
 import sqlite3
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
-from picowatch.ledger import ledger as ledger_file
+from picowatch.ledger import migrations
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.migrations import VERSION, make_tables
+from picowatch.ledger.migrations import VERSION
 from picowatch.outbox.commands import Command, send
 from tests.house import House
 
@@ -137,19 +135,6 @@ class Died(Exception):
     """The computer stopped."""
 
 
-def dying(left: int, sql: sqlite3.Connection, version: int) -> None:
-    """Make the tables of this version, but die after so many statements."""
-
-    def execute(statement: str) -> sqlite3.Cursor:
-        nonlocal left
-        if left == 0:
-            raise Died
-        left -= 1
-        return sql.execute(statement)
-
-    make_tables(Mock(wraps=sql, execute=execute), version)
-
-
 def test_a_migration_that_dies_at_any_statement_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,8 +145,18 @@ def test_a_migration_that_dies_at_any_statement_begins_again(
     path = tmp_path / "ledger.sqlite"
     put(path)
     before = contents(path)
+    original, left = migrations.run, 0
+
+    def dying(sql: sqlite3.Connection, statement: str) -> object:
+        nonlocal left
+        if left == 0:
+            raise Died
+        left -= 1
+        return original(sql, statement)
+
+    monkeypatch.setattr(migrations, "run", dying)
     for died in range(0, 1000, 4):
-        monkeypatch.setattr(ledger_file, "make_tables", partial(dying, died))
+        left = died
         try:
             Ledger(path).close()
             break
