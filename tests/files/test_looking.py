@@ -80,16 +80,14 @@ def test_a_process_without_memory_is_an_answer(
 @pytest.mark.parametrize(
     ("kind", "size", "options"),
     [
-        ("JPEG", (9504, 6336), {}),
         ("JPEG", (9504, 6336), {"progressive": True}),
-        ("PNG", (6000, 4000), {"compress_level": 1}),
         ("TIFF", (6000, 4000), {"compression": "tiff_lzw", "strip_size": 1 << 30}),
     ],
 )
 def test_cameras_sizes_cost_the_daemon_nothing(
     tmp_path: Path, kind: str, size: tuple[int, int], options: dict[str, object]
 ) -> None:
-    """60 and 24 million pixels."""
+    """60 and 24 million pixels, of the kinds that take most."""
     path = tmp_path / "a"
     noise = np.random.default_rng(1).integers(0, 256, (200, 300, 3), np.uint8)
     Image.fromarray(noise).resize(size).save(path, kind, **options)

@@ -243,15 +243,6 @@ def with_points(avif: bytes, primaries: int, transfer: int = 13) -> bytes:
     return head + box + struct.pack(">HH", primaries, transfer) + rest[4:]
 
 
-def test_an_hdr_heic_is_refused() -> None:
-    """Before anything is decoded."""
-    hdr = BytesIO()
-    picture = pillow_heif.from_pillow(quarters())
-    picture.save(hdr, color_primaries=9, transfer_characteristics=16, matrix_coefficients=9)
-    with pytest.raises(PictureUnreadable, match=r"HDR picture .* Export it as JPEG"):
-        check_picture(hdr)
-
-
 def test_without_its_package_a_heic_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """An AVIF and a film begin alike."""
     heic = written(quarters(), "HEIF")

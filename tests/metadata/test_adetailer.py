@@ -36,16 +36,13 @@ HAND, PERSON = replace(FACE, find="hand"), replace(FACE, find="person")
 # What ADetailer wrote, and what is drawn again.
 TEXTS: dict[str, list[Detail]] = {
     keys(): [FACE],
-    keys(model="face_yolov8s.pt"): [FACE],
     keys(model="mediapipe_face_full"): [FACE],
     keys(model="hand_yolov8n.pt"): [HAND],
     keys(model="person_yolov8n-seg.pt"): [PERSON],
     keys(confidence=0.55): [replace(FACE, confidence=0.55)],
     keys(dilate_erode=-12): [replace(FACE, grow=-12)],
-    keys(mask_blur=0): [replace(FACE, mask_blur=0)],
     keys(denoising_strength=0): [replace(FACE, denoising_strength=0.0)],
     keys(inpaint_padding=0): [replace(FACE, mask_padding=0)],
-    keys(prompt="blue eyes"): [replace(FACE, prompt="blue eyes")],
     keys(prompt='"blue eyes, <lora:ink:0.8>"', negative_prompt='"blur, dim"'): [
         replace(FACE, prompt="blue eyes, <lora:ink:0.8>", negative_prompt="blur, dim")
     ],
@@ -54,9 +51,6 @@ TEXTS: dict[str, list[Detail]] = {
     keys(use_separate_steps=True, steps=28): [replace(FACE, steps=28)],
     keys(**SEPARATE): [replace(FACE, size="128x64")],
     keys(model="yolov8x-worldv2.pt", model_classes='"cat, dog"'): [replace(FACE, find="cat, dog")],
-    f"{keys()}, {keys(' 2nd', 'hand_yolov8n.pt', denoising_strength=0.5)}": [
-        FACE, replace(HAND, denoising_strength=0.5)
-    ],
     f"{keys()}, {keys(' 2nd', 'hand_yolov8n.pt')}, {keys(' 3rd', 'person_yolov8n-seg.pt')}": [
         FACE, HAND, PERSON
     ],

@@ -17,8 +17,7 @@ from picowatch.metadata import (
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory, no_hash
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.parts import Hires
-from picowatch.recipe.request import LoraUse, ReferenceUse
+from picowatch.recipe.request import ReferenceUse
 from tests.metadata.requests import CORGI, image_requests, inventory_for
 from tests.recipe.reading import DEMO, FLOW_RULES, chunk_of, hash_of, read_one, request_of
 
@@ -104,16 +103,6 @@ def test_what_nobody_wrote_is_not_shown() -> None:
 def test_a_space_before_the_name_of_a_picture_is_part_of_it() -> None:
     """Readers of recipes drop spaces around values."""
     assert "image: ./ a.png\n" in recipe_yaml(replace(CORGI, image=" a.png", image_hash="b" * 64))
-
-
-def test_loras_of_the_prompt_stay_there() -> None:
-    """The others are beside it; numbers are as short as they can be."""
-    loras = (LoraUse("style/it's", "b" * 64, -1.0), LoraUse("add_detail", "a" * 64, 0.5))
-    hires = Hires(1.5, 0, 1e-7, "Latent (nearest-exact)")
-    request = replace(CORGI, prompt="a <lora:add:0.5> corgi", loras=loras, hires=hires)
-    text = recipe_yaml(request)
-    assert "\nhires:\n  scale: 1.5\n  steps: 0\n  denoising_strength: 1.0e-07\n" in text
-    assert "\nloras:\n  style/it's: -1\nreferences: none\ncontrol: none\n" in text
 
 
 INVENTORY = Inventory(

@@ -15,7 +15,7 @@ from picowatch.commands.show import show
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
-from picowatch.outbox.encoding import Encoding, How, encode_png
+from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.recipe.parts import Hires, Upscale
@@ -76,19 +76,6 @@ def encoded(name: str, texts: dict[str, str], quality: str | int = "auto") -> by
     """Noise in this format: an enlarged grainy photo, or a picture of one step, comes close."""
     picture = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
     return How(f"a{ENDING[name]}", texts, Encoding(name, quality)).encode(Pixels(picture))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_a_png_has_every_pixel_and_is_hardly_larger_than_pillow_s_own(mode: str) -> None:
-    """It is written in a third of the time (benchmarks/pngs.py)."""
-    grain = Image.frombytes("RGB", (64, 64), shake_256(b"").digest(64 * 64 * 3))
-    picture = grain.resize((512, 512), Image.Resampling.BICUBIC).convert(mode)
-    content, usual = encode_png(picture, {PARAMETERS: "a star"}), BytesIO()
-    picture.save(usual, "PNG")
-    assert len(content) < 1.05 * len(usual.getvalue())
-    assert texts_of(content) == {PARAMETERS: "a star"}
-    with Image.open(BytesIO(content)) as read:
-        assert (read.mode, read.tobytes()) == (mode, picture.tobytes())
 
 
 def test_what_is_a_jpeg_has_room_for_its_settings(house: House) -> None:
