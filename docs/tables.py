@@ -14,9 +14,10 @@ from picowatch.errors import EXIT_CODES
 from picowatch.metadata.exif import EXIF_TYPES, NOT_KEPT, Directory, exif_bytes, name_of
 from picowatch.metadata.iptc import FIELDS
 from picowatch.metadata.xmp import PREFIXES
-from picowatch.outbox.encoding import Encoding, encoded
+from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.listing import OF_FAILURES, OF_RECIPES, OWN
 from picowatch.outbox.log import EVENTS
+from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, photo_metadata
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
@@ -174,7 +175,8 @@ def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, in
     pixels.save(photo, "WEBP", exif=exif_bytes(exif))
     metadata = photo_metadata(photo, keep)
     file = f"a{FORMATS[kind].ending}"
-    result.write(encoded(file, pixels, {}, Encoding(kind, "auto"), photo=metadata))
+    how = How(file, {}, Encoding(kind, "auto"), photo=metadata)
+    result.write(how.encode(Pixels(pixels)))
     with Image.open(result) as picture:
         main = picture.getexif()
         found = {(0, tag) for tag in main}

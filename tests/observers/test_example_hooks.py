@@ -51,8 +51,9 @@ def test_a_program_is_called(
     fake.write_text('#!/bin/sh\n{ printf \'%s|\' "$@"; cat; } > "${0%/*}/given"\n')
     fake.chmod(0o755)
     (tmp_path / "x.txt").write_text("no steps\n")
-    command = [HOOKS / f"{hook}.sh", *(argument.format(tmp_path) for argument in arguments)]
+    filled = [argument.format(tmp_path) for argument in arguments]
     environment = clean_environment(PATH=f"{tmp_path}:{clean_environment()['PATH']}")
+    command = [str(HOOKS / f"{hook}.sh"), *filled]
     subprocess.run(command, env=environment, check=True, input=TOLD, text=True)
     assert (tmp_path / "given").read_text() == given.format(tmp_path) + TOLD
 

@@ -88,8 +88,8 @@ def tags_of(*paths: Path) -> list[dict[str, Any]]:
 @needs_exiftool
 def test_every_result_keeps_what_the_photo_says(house: House) -> None:
     """Not what is true of the photo only; its picture is upright."""
-    photos, wanted = house.folder / "photos", {}
-    photos.mkdir()
+    wanted: dict[Path, dict[str, Any]] = {}
+    (photos := house.folder / "photos").mkdir()
     write({photos / name: tags for name, (tags, _) in PHOTOS.items()})
     for kind, suffix in SUFFIXES.items():
         house.save(f"{kind}/_pictures.yaml", f"prompt: a star\nsize: picture\nformat: {kind}\n")
