@@ -89,14 +89,14 @@ def photo_metadata(
     damaged is lost with a warning that names the photo, and so are bits and colours that no result
     has. Raises PictureUnreadable if it is no picture.
     """
-    photo, losses = _read(file), _Losses(name)
-    xmp = losses.read("XMP", lambda: Xmp(_xmp(photo)), Xmp)
-    losses.read("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), lambda: None)
+    photo, parts = _read(file), _Parts(name)
+    xmp = parts.read("XMP", lambda: Xmp(_xmp(photo)), Xmp)
+    parts.read("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), lambda: None)
     mark = _stronger(xmp.source_type, mark)
     if keep == NOTHING_KEPT:
         return replace(only_marked(mark), warnings=photo.lost)
-    exif = losses.exif(photo, file)
-    iptc = losses.iptc(photo)
+    exif = parts.exif(photo, file)
+    iptc = parts.iptc(photo)
 
     def packet() -> str:
         xmp.merge(properties_of(iptc))
@@ -105,12 +105,12 @@ def photo_metadata(
             xmp.set_source_type(mark)
         return "" if xmp.is_empty else xmp.packet()
 
-    written = losses.read("XMP", packet, lambda: only_marked(mark).xmp)
+    written = parts.read("XMP", packet, lambda: only_marked(mark).xmp)
     exif = without_places(exif) if keep == NO_PLACE else exif
-    return PhotoMetadata(exif, written, mark, (*photo.lost, *losses.said))
+    return PhotoMetadata(exif, written, mark, (*photo.lost, *parts.said))
 
 
-class _Losses:
+class _Parts:
     """Reads the parts of a photo's metadata, and says which of them are damaged."""
 
     def __init__(self, photo_name: str) -> None:

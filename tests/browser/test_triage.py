@@ -43,16 +43,30 @@ def paste(house: House, command: str, shell: dict[str, str], program: str = "sh"
     return done.stdout
 
 
+def show_by_name(page: Page, outbox: Path) -> None:
+    """Show the pictures oldest first; what is copied can be asked for."""
+    page.open(outbox / INDEX)
+    Select(page.find("#sort")).select_by_visible_text("By name")
+    page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make eight pictures that no test changes."""
+    house = House(tmp_path_factory.mktemp("eight"))
+    house.save("many.yaml", MANY)
+    assert house.once()
+    return house.outbox
+
+
 @pytest.fixture
 def many(house: House, page: Page) -> Iterator[House]:
-    """Start a daemon with eight pictures, and a browser that shows them oldest first."""
+    """Start a daemon with eight pictures, and a browser that shows them."""
     house.save("many.yaml", MANY)
     assert house.once()
     page.is_live = True
     with house.running():
-        page.open(house.outbox / INDEX)
-        Select(page.find("#sort")).select_by_visible_text("By name")
-        page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+        show_by_name(page, house.outbox)
         yield house
 
 
@@ -89,8 +103,9 @@ def copied(page: Page, which: str, what: str, into: str = "") -> str:
 # -- selecting
 
 
-def test_pictures_are_selected_by_clicks_and_keys(many: House, page: Page) -> None:
+def test_pictures_are_selected_by_clicks_and_keys(eight: Path, page: Page) -> None:
     """Shift takes all from the last one, Ctrl one more; a click alone opens the picture."""
+    show_by_name(page, eight)
     click(page, FILES[1], Keys.CONTROL)
     click(page, FILES[4], Keys.SHIFT)
     assert selected(page) == FILES[1:5]
@@ -117,8 +132,9 @@ def test_pictures_are_selected_by_clicks_and_keys(many: House, page: Page) -> No
     assert selected(page) == FILES, "all of a folder"
 
 
-def test_three_and_four_pictures_are_compared(many: House, page: Page) -> None:
+def test_three_and_four_pictures_are_compared(eight: Path, page: Page) -> None:
     """Each row that differs is marked; five are too many; the last one changes by the arrows."""
+    show_by_name(page, eight)
     for count in (3, 4):
         for file in FILES[:count]:
             if file not in selected(page):
@@ -153,8 +169,7 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(
     click(page, FILES[6], Keys.SHIFT)
     page.press("r")
     page.press(Keys.ESCAPE)
-    page.open(many.outbox / INDEX)
-    page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+    show_by_name(page, many.outbox)
     badges = {tile.text for tile in page.all(".tile .badge") if tile.text}
     assert badges == {"✓ ★★★", "✕", "★★★★★"}
     assert page.text("#tray-words") == "1 kept, 4 rejected"
