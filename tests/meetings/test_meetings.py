@@ -292,12 +292,6 @@ def test_another_disk_in_the_inbox_s_place_cancels_nothing() -> None:
     )  # fmt: skip
 
 
-def test_without_a_ledger_nothing_is_rendered_again() -> None:
-    """Random entries keep their pictures, wherever they are in the file now."""
-    both = Text((Entry("first"), *RANDOM.entries), 7)
-    assert not found(("save", "a.yaml", RANDOM), A_WHILE, ("save", "a.yaml", both), A_WHILE)
-
-
 @pytest.mark.parametrize(
     ("text", "events"),
     [(ONE, True), (RANDOM, False), (SWEEP, True)],
