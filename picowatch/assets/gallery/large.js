@@ -162,6 +162,7 @@ const Large = (() => {
     if (!isFound || event.button || !event.isPrimary) return;
     from = event;
     holding = setTimeout(() => {
+      touched = null; // it is no swipe
       small.src = original.src;
       small.hidden = false;
       part("sides").classList.add("held");
@@ -230,6 +231,17 @@ const Large = (() => {
   });
   stage.addEventListener("pointermove", event => {
     if (stage.hasPointerCapture(event.pointerId)) stage.scrollBy(-event.movementX, -event.movementY);
+  });
+
+  // A horizontal swipe goes to the next picture; a vertical one scrolls; a zoomed picture is moved.
+  let touched = null;
+  stage.addEventListener("touchstart", event => {
+    touched = event.touches.length === 1 && zoom === null && visualViewport.scale < 1.01 ? event.touches[0] : null;
+  }, { passive: true });
+  stage.addEventListener("touchend", event => {
+    if (!touched) return;
+    const [end] = event.changedTouches, by = end.clientX - touched.clientX;
+    if (Math.abs(by) > Math.max(60, 2 * Math.abs(end.clientY - touched.clientY))) step(by > 0 ? -1 : 1);
   });
 
   // -- buttons and keys
