@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 log = logging.getLogger(__name__)
 
-MANY = 10_000
+MANY, SAME = 10_000, 2_000
 RECIPES_A_SECOND = 500  # of processor time; measured: 680
 FRAMES_A_SECOND = 100
 IDLE_SHARE = 0.004  # of a core, with a thousand recipes; measured: 0.003
@@ -90,6 +90,23 @@ def seconds_to_cancel(house: House, recipe: str) -> float:
     answer = wait_for_answer(send(house.outbox, Command("cancel", recipe)), PATIENCE)
     assert answer and answer.done, answer
     return time.monotonic() - began
+
+
+@pytest.mark.heavy
+def test_recipes_of_the_same_bytes_and_time_are_accepted_as_fast(house: House) -> None:
+    """Each may be another one under a new name, as after `mv`; copies with `cp -p` are many."""
+    seconds = []
+    with live_daemon(house, held=True) as daemon:
+        for folder in ("different", "equal"):
+            for number in range(SAME):
+                name, seed = f"../{folder}/{number}.yaml", number if folder == "different" else 0
+                os.utime(house.save(name, text_of(seed)), (1e9, 1e9))
+            before, cpu = accepted(house), daemon.cpu_seconds()
+            (house.folder / folder).rename(house.inbox / folder)
+            daemon.wait_for(lambda: accepted(house) == before + SAME, folder)  # noqa: B023
+            seconds.append(daemon.cpu_seconds() - cpu)
+    log.info("%d recipes: %.1f s of processor time, equal ones %.1f s", SAME, *seconds)
+    assert seconds[1] < 2 * seconds[0]  # not 20 times, as if each were compared with all
 
 
 def write_frames(folder: Path, count: int) -> None:

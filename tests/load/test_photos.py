@@ -61,6 +61,8 @@ def peak_of_a_run(home: Path) -> float:
     [
         ("JPEG", LARGE, {}, "resize_to: 1600\nformat: jpeg\n", (1600, 1067)),
         ("JPEG", LARGE, {"progressive": True}, "format: webp\n", LARGE),
+        ("JPEG", LARGE, {}, "format: same\ncolour: same\n", LARGE),
+        ("PNG", USUAL, {"compress_level": 1}, "format: png\n", USUAL),
         ("TIFF", USUAL, {"compression": "tiff_lzw"}, "format: same\ncolour: same\n", USUAL),
         ("PNG", USUAL, {"bits": 16, "compress_level": 1}, "format: tiff\ncolour: same\n", USUAL),
     ],
