@@ -201,16 +201,14 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(
 def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
     many: House, page: Page, shell: dict[str, str]
 ) -> None:
-    """The new recipe of a folder's picture is beside it."""
+    """Of a folder's recipe the new one is beside it."""
     many.save("pets/cat.yaml", 'prompt: it\'s a "cat"!\nseed: 7\n')
     wait_for(lambda: len(page.shown()) == 9, "the cat")
     for file in (FILES[0], "pets/cat/0001-7.png"):
         click(page, file, Keys.CONTROL)
-    copy = f"picowatch keep --copy --outbox {many.outbox} --from - -- -mine <<'END'\n"
-    assert copied(page, "selected", "copy", "-mine").startswith(copy)
-    retry = copied(page, "selected", "retry").splitlines()
-    assert retry[0] == f"picowatch retry --all --outbox {many.outbox} --from - <<'END'"
-    assert retry[1:] == ["many.yaml", "pets/cat.yaml", "END"]
+    copies = paste(many, copied(page, "selected", "copy", "-mine"), shell)
+    assert copies == "2 pictures copied to -mine.\n"
+    wait_for(lambda: len(page.shown()) == 11, "the copies")
     reseed = copied(page, "selected", "reseed")
     made = paste(many, reseed, shell).splitlines()
     assert [Path(file).parent.name.partition("-")[0] for file in made] == ["again"] * 2
@@ -218,6 +216,10 @@ def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
     assert [request.prompt for request in new] == ["a tree", 'it\'s a "cat"!']
     assert not {request.seed for request in new} & {7, 11}
     assert [*(many.inbox / "pets").glob("again-*.yaml")]
+    (many.outbox / FILES[0]).unlink()
+    said = paste(many, copied(page, "selected", "retry"), shell)
+    assert said.startswith("many.yaml and 1 more read again")
+    wait_for(lambda: len(many.pictures("many")) == 8, "what was deleted is drawn again")
 
 
 NAMES = [
