@@ -11,7 +11,7 @@ from picowatch.inbox.names import is_dropped
 from picowatch.ledger.accept import QueueFull
 from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
-from picowatch.recipe import RecipeInvalid, error_line, error_text
+from picowatch.recipe import RecipeInvalid, error_text
 from picowatch.recipe.messages.problems import CLOSING, closing_of
 from picowatch.recipe.reading import NothingSaid
 from picowatch.streams import harmless, harmless_lines
@@ -75,7 +75,7 @@ def explained(path: str, why: Exception | str) -> tuple[str, str, str]:
     if isinstance(why, RecipeInvalid):
         # Users fix a picture's sidecar rather than the picture.
         closing = CLOSING if is_dropped(path) else closing_of(why, path)
-        return error_text(why, closing=closing), error_line(why), "mistake"
+        return error_text(why, closing=closing), str(why), "mistake"
     first_line = str(why).partition("\n")[0]
     # Other pictures are run, and a full queue empties.
     closing = "" if isinstance(why, NothingSaid | QueueFull) else f"\n{CLOSING}\n"

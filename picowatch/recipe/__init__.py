@@ -2,7 +2,7 @@
 
 from picowatch.recipe.fields import Axis
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.messages.problems import Problem, RecipeInvalid, error_line, error_text
+from picowatch.recipe.messages.problems import Problem, RecipeInvalid, error_text
 from picowatch.recipe.read.decoding import is_empty
 from picowatch.recipe.reading import DefaultsFile, Dropped, priority_of, read_recipes
 from picowatch.recipe.recipe import HashOf, Recipe, no_hash
@@ -19,7 +19,6 @@ __all__ = [
     "Problem",
     "Recipe",
     "RecipeInvalid",
-    "error_line",
     "error_text",
     "is_empty",
     "no_hash",

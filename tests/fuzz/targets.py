@@ -29,7 +29,6 @@ from picowatch.recipe import (
     DefaultsFile,
     Inventory,
     RecipeInvalid,
-    error_line,
     error_text,
     no_hash,
     read_recipes,
@@ -75,7 +74,7 @@ def check_invalid(invalid: RecipeInvalid) -> None:
     text = error_text(invalid)
     assert invalid.problems
     assert_shown(text.replace("\n", ""))
-    assert_shown(error_line(invalid))
+    assert_shown(str(invalid))
     first = invalid.problems[0]
     assert f"line {first.line}, column {first.column}" in text
     for problem in invalid.problems:

@@ -35,7 +35,10 @@ class Problem:
 
 
 class RecipeInvalid(PicowatchError):
-    """A save that cannot be run; `problems` are all its mistakes, in the file's order."""
+    """A save that cannot be run; `problems` are all its mistakes, in the file's order.
+
+    Its text has them in one line, for the log.
+    """
 
     usual_remedy = "Fix the file and save it again."
 
@@ -123,11 +126,6 @@ def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOS
     paragraphs = [_paragraph(problem, inbox) for problem in different]
     paragraphs += [f"… and {left}.\n"] if left else []
     return "\n".join([*paragraphs, closing + "\n"])
-
-
-def error_line(invalid: RecipeInvalid) -> str:
-    """Return the problems in one line, for the log."""
-    return "; ".join(_briefly(invalid.problems))
 
 
 def shown(value: str, limit: int = 60) -> str:

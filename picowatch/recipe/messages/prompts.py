@@ -17,13 +17,6 @@ def _compiled(said: Mapping[str, str]) -> _Said:
 _NO_PROMPT = _compiled(
     {
         r"\A```": FENCE,
-        # Also InvokeAI's prompts, and Midjourney's in a chat.
-        r"\A(?:(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)|[$>])"
-        r"(?=\s(?:.*\s)?--?[A-Za-z])|\Aecho\s(?=.*>)|\A/imagine\b(?:\s*prompt:?)?"
-        r"|\A(?:invoke|dream)>": (
-            "'{0}' begins a command line. Write the prompt first, and then its flags: a corgi "
-            "--steps 30 --width 512."
-        ),
         r"(?i)(\bnegative[ _]prompt|\Anegative): *(.*)": (
             "'{1}:' inside a prompt would be part of its text. Write --negative_prompt {2} after "
             "the prompt."
@@ -47,20 +40,9 @@ _UNLIKELY = _compiled(
             "'{0}' is drawn as plain text: its brace is never closed. To draw one of them at "
             "random, close it."
         ),
-        r"(?<!\w)(\w+)::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
-            "'{0}' is drawn as plain text: it is a weight of Midjourney. Write ({1}:1.2)."
-        ),
-        r"(?<!\w)(?=\w*[a-z])\w+\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)"
-        r"|\)\.(?:blend|and)\(": (
-            "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
-        ),
         r"https?://\S+": (
             "'{0}' is drawn as plain text: picowatch downloads nothing. Save the picture beside "
             "the recipe, and name it in image."
-        ),
-        r"\$\([^()]{0,200}\)|(?<!\w)\$[A-Z_]{2,}": (
-            "'{0}' is drawn as plain text: no shell reads this file. Use double quotes in the "
-            "command that writes it."
         ),
         r"\\n(?=\s|[A-Za-z]+:)": (
             "'{0}' is drawn as plain text. printf writes line breaks; echo does not."

@@ -1,6 +1,6 @@
 """The text of an error file, its one line in the log, and what it shows of hostile files."""
 
-from picowatch.recipe import error_line, error_text
+from picowatch.recipe import error_text
 from tests.recipe.reading import refused
 
 
@@ -18,7 +18,7 @@ def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
         f"               ^^^\n{multiple}\n\n"
         "Nothing in this file was run. Fix it and save again.\n"
     )
-    assert error_line(invalid) == (
+    assert str(invalid) == (
         f"inbox/corgi.yaml, line 3, column 1: {unknown}; line 4, column 8: {multiple}"
     )
 
@@ -53,7 +53,7 @@ def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
         f"{ink}\n\ninbox/a.txt, line 201, column 1\n"
     )
     line = ink.replace("\n", " ")
-    assert error_line(invalid).startswith(f"inbox/a.txt, line 1, column 1: {line}; line 201, ")
+    assert str(invalid).startswith(f"inbox/a.txt, line 1, column 1: {line}; line 201, ")
 
 
 def test_problems_that_are_not_kept_are_not_denied() -> None:
@@ -61,7 +61,7 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
     cats = "".join(f"cats <lora:{number}:1>\n" for number in range(1001))
     invalid = refused(cats, name="corgi.txt", max_images=2000)
     assert "… and at least 950 more.\n" in error_text(invalid)
-    assert error_line(invalid).endswith("; and at least 950 more")
+    assert str(invalid).endswith("; and at least 950 more")
     invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
     assert "(Also on lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 989 more.)" in error_text(invalid)
     invalid = refused('[{"prompt": "a", "steps": 0}, {"prompt": "a", "steps": 0}]', "a.json")
@@ -79,9 +79,3 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
         ("pets/corgi.yaml", 1, 15),
     ]
     assert "inbox/pets/_defaults.yaml, line 1, column 8" in error_text(invalid)
-
-
-def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:
-    """Each is a mistake of one value, not of the file."""
-    invalid = refused("prompt: !a b\nnegative: *c\nvae: &d baked\nstesp: 3\n")
-    assert [problem.line for problem in invalid.problems] == [1, 2, 3, 4]
