@@ -128,15 +128,12 @@ def test_values_go_on_in_lines_below() -> None:
     [
         ("Sampler: DPM++ 2M Karras", {"sampler": "DPM++ 2M", "schedule_type": "karras"}),
         ("Sampler: Undefined", {"sampler": "DPM++ 2M"}),
-        ("Sampler: EulerAncestralDiscreteScheduler", {"sampler": "Euler a"}),
         ("Scheduler: UniPCMultistepScheduler", {"sampler": "UniPC"}),
-        ("Sampler: Heun, Scheduler: HeunDiscreteScheduler", {"sampler": "Heun"}),
         ("Sampler: Euler a, Schedule type: Karras", {"schedule_type": "karras"}),
         ('Model: "a, b: c", Seed: 5', {"checkpoint": "a, b: c", "seed": 5}),
         ("Clip skip: 0, RNG: GPU", {"clip_skip": 1, "noise": "cpu"}),
         ("RNG: NV", {"noise": "nvidia"}),
         ("Noise Schedule: Zero Terminal SNR", {"prediction": "v_zero_snr"}),
-        ("Noise Schedule: Default", {"prediction": ""}),
         ("VAE: Default (model)", {"vae": "baked"}),
         ("VAE: mse, Module 1: mse", {"vae": "mse"}),
         ("Module 1: mse, Hires Module 1: Use same choices", {"vae": "mse"}),
@@ -149,7 +146,6 @@ def test_values_go_on_in_lines_below() -> None:
         ("Size: 256x384, Hires resize: 384x0, Hires steps: 5", {"hires": Hires(1.5, 8)}),
         # A1111 takes all of its steps, a recipe their strength's share.
         ("Denoising strength: 0.4, Hires upscale: 2, Hires steps: 8", {"hires": Hires(2, 20, 0.4)}),
-        ("Denoising strength: 0.5, Hires upscale: 2", {"hires": Hires(2, 6, 0.5)}),
         ("Denoising strength: 0, Hires upscale: 2", {"hires": Hires(2, 0, 0.0)}),
         # SD.Next's modules/processing_info.py.
         ("Parser: a1111, App: SD.Next, Pipeline: StableDiffusionPipeline, Operations: txt2img; "
@@ -174,7 +170,6 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
     [
         # ComfyUI's nodes that save A1111's text put the scheduler after the sampler.
         ("Sampler: euler_ancestral, normal, CFG Scale: 4", ignored("normal")),
-        ("Sampler: Euler a, (x:1.2), , CFG scale: 4, 4", ignored("(x:1.2)", "4")),
         ("Face restoration: GFPGAN, Hires Fix: false", ignored("Face restoration: GFPGAN")),
         ('ControlNet 0: "Module: canny, Model: canny"',
          ignored("ControlNet 0: Module: canny, Model: canny")),
@@ -186,7 +181,6 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
          ignored('Civitai resources: [{"type":"lora","modelName":"Ink"}]')),
         ("Mask blur: 4", ["mask_blur has no effect without mask or extend. It was ignored."]),
         ("Inpaint area: Only masked", ["mask_padding has no effect without mask. It was ignored."]),
-        ("Inpaint area: Whole picture", []),
         ("Seed: 71415104642", ["the seed 71415104642 has more than 32 bits; 2695627906 is used …"]),
         (f"Variation seed: {2**32 + 5}, Variation seed strength: 1, Seed resize from: 64x64",
          ["the seed 4294967301 has … 5 is used …", *ignored("Seed resize from: 64x64")]),
@@ -207,10 +201,6 @@ def test_what_a_recipe_cannot_say_is_a_warning(values: str, warnings: list[str])
 MODEL = "Model: dreamshaper_8"
 WORDS = "Braces and names like __animal__ are words here, as in A1111…"
 COMFYUI_SAMPLERS = (
-    ("heunpp2", "heunpp2", "Heun"),
-    ("ipndm", "ipndm", "LMS"),
-    ("gradient_estimation", "gradient_estimation", "Euler"),
-    ("er_sde", "er_sde", "DPM++ 3M SDE"),
     ("res_multistep_ancestral", "res_multistep_ancestral", "Euler a"),
     ("res_multistep_ancestral_cfg_pp", "res_multistep_ancestral CFG++", "Euler a"),
     ("euler_ancestral_cfg_pp", "Euler a CFG++", "Euler a"),

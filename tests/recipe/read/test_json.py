@@ -20,11 +20,8 @@ MISTAKES = [
     ('{"prompt": "a" "steps": 3}', (1, 16), "this is not JSON: expecting ',' delimiter."),
     ('{\n  // a corgi\n  "prompt": "a"\n}', (2, 3), "this is not JSON: expecting property name"),
     ('{prompt: "a"}', (1, 2), "this is not JSON: expecting property name"),
-    ('{"prompt": “a”}', (1, 12), "this is not JSON: expecting value."),
-    ('{"prompt": "a", "grid": True}', (1, 25), "this is not JSON: expecting value."),
     ('{"prompt": "a', (1, 12), "this is not JSON: unterminated string."),
     ('{"prompt": "a\n"}', (1, 14), "this is not JSON: invalid control character."),
-    ('{"prompt": "a \\d"}', (1, 15), "this is not JSON: invalid \\"),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "this is not JSON: extra data."),
     ('["a corgi"]', (1, 2), "this is not a recipe. Write 'prompt: \"a corgi\"', or rename"),
     ('{"steps": 3}', (1, 2), "a prompt is missing. Write 'prompt: …'."),
@@ -38,12 +35,9 @@ MISTAKES = [
     ('{"3": {"class_type": "KSampler", "inputs": {}}}', (1, 2), "this is a workflow of ComfyUI, … "
      'save the picture beside a recipe {"from": "picture.png"}.'),
     (f'{{"prompt"\n:{"[" * 30}{"]" * 30}}}', (2, 22), "this is nested more than 20 levels deep."),
-    (f'{{"prompt"\n:[{"0," * 60_000}0]}}', (2, 99_997), "the file holds more than 50,000 values."),
-    ('{"prompt": "a", "stesp"\n: 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
     ("[" * 100_000, (1, 1), "this is nested more than 20 levels deep. A recipe needs three."),
     ("[" + "0," * 60_000 + "0]", (1, 100_000), "the file holds more than 50,000 values."),
     (f'{{"prompt": "a", "seed": {"9" * 5000}}}', (1, 25), "seed must be"),
-    ('{"prompt": "a", "seed": 1e999}', (1, 25), "seed must be"),
 ]  # fmt: skip
 
 

@@ -27,7 +27,6 @@ MISTAKES = [
     ("prompt: >\nsteps: 3", (1, 9), "prompt is empty: the lines of the text below > must be"),
     ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
     ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
-    ("prompt: a\nsteps: 0b_", (2, 8), "steps must be a whole number from 1 to 150, not '0b_'."),
     ("prompt: a corgi # in the park", (1, 17), "write prompt: 'a corgi # in the park'"),
     ("prompt: a corgi\n  in the #park", (2, 10), "write prompt: 'a corgi in the #park'"),
     ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
@@ -35,27 +34,21 @@ MISTAKES = [
     ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
     ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. For text, put it in"),
     ("prompt: !!python/name:os.system x", (1, 9), "has a meaning of its own in YAML."),
-    ("prompt: %dog", (1, 9), "put it in quotes: prompt: '%dog'"),
     ("prompt: 'dog\nsteps: 3", (1, 9), "the quote ' that opens here is never closed."),
     ('prompt: "a "red" dog"', (1, 13), "put it in quotes: prompt: 'a \"red\" dog'"),
-    ('prompt: "a \\(dog\\)"', (1, 12), "put it in quotes: prompt: 'a \\(dog\\)'"),
     ('prompt: "\\ud800"', (1, 12), "found invalid Unicode character escape code."),
     ('prompt: a\nimage: "C:\\Users\\dog.png"', (2, 13), "image: 'C:\\Users\\dog.png'"),
     ("prompt: dog\n\tsteps: 3", (2, 1), "this line is indented with a tab. YAML requires spaces."),
     ("prompt: dog\n  steps: 3", (2, 8), "lines like 'steps: 30', without commas and all indented"),
     ("prompt: dog\nsteps:3", (2, 6), "a field has a colon and a space: write 'steps: 3'."),
-    ("prompt:dog\nsteps: 3", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
     ("prompt dog", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
     ("prompt： a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
     ('"prompt": "a",\n"steps": 3', (1, 14), "without commas"),
     ("- prompt: dog\nsteps: 3", (2, 1), "YAML cannot parse this: did not find expected '-'"),
-    ("prompt: dog\n- prompt: cat", (2, 1), "YAML cannot parse this: did not find expected key."),
     ("prompt: a\nseed: [1, 2\nsteps: 3", (2, 7), "Is the [ that opens here closed?"),
-    ("prompt: a\nsweep: {steps: [1, 2}}", (2, 16), "Is the [ that opens here closed?"),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
     ("```yaml\nprompt: a\n```", (1, 1), "``` marks a text in chats and web pages."),
     ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
-    ("- a dog", (1, 3), "this is not a recipe. Write 'prompt: a dog'"),
     ("prompt: a\n? [x]\n: 3", (2, 3), "a field's name must be a word, as in 'steps: 30'."),
     ("prompt: a\n<<: 3", (2, 1), "unknown field '<<'."),
 ]  # fmt: skip
@@ -130,13 +123,11 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
         ("b: [", "*a, ", nodes.TOO_MANY),
     ],
 )
-@pytest.mark.parametrize(
-    ("loader", "most"), [(nodes._LOADER, nodes.MAX_NODES), (yaml.SafeLoader, 5_000)]
-)
+@pytest.mark.parametrize("loader", [nodes._LOADER, yaml.SafeLoader])
 def test_hostile_yaml_is_stopped_while_it_is_read(
-    beginning: str, again: str, message: str, loader: object, most: int
+    beginning: str, again: str, message: str, loader: object
 ) -> None:
     """Nesting, floods of values and references; with and without libyaml, which is faster."""
-    text = beginning + again * (most + 9)
-    with patch.object(nodes, "_LOADER", loader), patch.object(nodes, "MAX_NODES", most):
+    text = beginning + again * 2_009
+    with patch.object(nodes, "_LOADER", loader), patch.object(nodes, "MAX_NODES", 2_000):
         assert message in [problem.message for problem in refused(text).problems]

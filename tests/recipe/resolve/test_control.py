@@ -42,9 +42,7 @@ def check(text: str, message: str, inventory: Inventory = INSTALLED) -> None:
     "written",
     [
         "control: {image: a.png, model: canny}",
-        "control: [{image: a.png, model: canny}]",
         "control: {image: ./a.png, controlnet: models/controlnet/canny.safetensors}",
-        "controlnet:\n- image: a.png\n  model: CANNY\n",
         "control: {image: a.png, model: canny, module: none, control_mode: Balanced}",
         "image: a.png\ncontrol: {model: canny}",
     ],
@@ -86,7 +84,6 @@ OF_CANNY = {
     "preprocess: inpaint": "'preprocess: inpaint' shows a ControlNet … Add image and mask.",
     "start: 0.8, end: 0.2": "control begins at 0.8, after its end at 0.2.",
     "low: 50": "control low has no effect without 'preprocess: canny'. Remove it.",
-    "wieght: 1": "control has no 'wieght'. Did you mean 'weight'? Its fields are image, model, …",
 }
 CANNY = "control: {image: a.png, model: canny"
 

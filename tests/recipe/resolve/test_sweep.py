@@ -7,7 +7,7 @@ import pytest
 from picowatch.recipe import Axis, Checkpoint, Inventory, Recipe
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, check_refused, hash_of, read, read_one
+from tests.recipe.reading import DEMO, check_refused, hash_of, read_one
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -66,17 +66,12 @@ def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
         ("schedule_type: [karras, beta]", "schedule_type", ["karras", "beta"]),
         ("checkpoint: [dream, real]", "checkpoint", ["dream", "real"]),
         ("checkpoint: [dream, real]", "width", [512, 768]),
-        ("vae: [baked, mse]", "vae", ["baked", "mse"]),
-        ("prediction: [automatic, eps, v]", "prediction", ["", "epsilon", "v"]),
         ("size: [64x128, 128x64]", "height", [128, 64]),
         ("clip_skip: 1..4", "clip_skip", [1, 2, 3, 4]),
-        ("steps: 30..10 step 10", "steps", [30, 20, 10]),
         ("cfg_scale: 1..1.3 step .1", "cfg_scale", [1.0, 1.1, 1.2, 1.3]),
         ("'prompt: red': [green, 'blue']", "prompt", ["a green hat", "a blue hat"]),
         ("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]", "prompt",
          ["a green hat", "a green cap", "a blue hat", "a blue cap"]),
-        ("prompt: [a cat, a dog]", "prompt", ["a cat", "a dog"]),
-        ("negative: ['', dim]", "negative_prompt", ["", "dim"]),
     ],
 )  # fmt: skip
 def test_what_changes_an_image_can_be_swept(written: str, field: str, values: list[object]) -> None:
@@ -120,9 +115,7 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
         ("steps: [10], steps: [20]", "'steps' is swept twice. Keep one."),
         ("cfg_scale: 1..30 step 0.001", "the 'cfg_scale' sweep has 29,001 values; one save may …"),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
-        ("prompt s/r: [red hat, blue hat]", '…write "prompt: red hat".'),
         ("Prompt S/R: [red, blue]", '…For a piece of the prompt write "prompt: red".'),
-        ("'prompt s/r: red': [red, blue]", '…For a piece of the prompt write "prompt: red".'),
         ("red hat: [blue hat]", '…no such field. For a piece of the … write "prompt: red hat".'),
         ("from: [a.png]", "sweep cannot vary from. Write a recipe for each picture: several …"),
         ("count: [1, 2]", "sweep cannot vary count. It does not change individual images."),
@@ -136,8 +129,6 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
         ("steps: 1..150, cfg_scale: 1..30", "this file requests 4,500 images; one save may …"),
         # Two images would be counted and one made.
         ("steps: [10, 10]", "'10' means the same as '10' in the 'steps' sweep. Keep one."),
-        ("cfg_scale: [7, 7.0]", "'7.0' means the same as '7' in the 'cfg_scale' sweep. Keep one."),
-        ("sampler: [euler, Euler]", "'Euler' means the same as 'euler' in the 'sampler' sweep. …"),
         ("sampler: [DPM++ 2M, DPM++ 2M Karras]", "'DPM++ 2M Karras' means the same as 'DPM++ …"),
         ("model: [dream, Dream.safetensors]", "'Dream.safetensors' means the same as 'dream' in …"),
         ("steps: [3, 4], hires: [off, false]", "'false' means the same as 'off' in the 'hires' …"),
@@ -171,13 +162,12 @@ def test_another_value_is_another_entry() -> None:
 def test_many_recipes_with_sweeps_are_stopped_by_the_limit() -> None:
     """Before all combinations are worked out."""
     one = "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n"
-    assert read(one)[0].image_count == 1000
     check_refused(one * 100, "this file requests 100,000 images; one save may request 1,000 …")
 
 
-@pytest.mark.parametrize(("prompt", "count"), [("hat" * 800, 1000), ("hat" + "()" * 200, 700)])
-def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int) -> None:
+def test_a_long_prompt_is_swept_over_few_values_only() -> None:
     """Each combination is checked as a prompt of its own; brackets take longer than words."""
+    prompt, count = "hat" + "()" * 200, 700
     values = ", ".join(f"h{number}" for number in range(count))
     text = f"prompt: {prompt}\nsweep: {{'prompt: hat': [{values}]}}"
     check_refused(text, "the prompts of all images of this file have more than 20,000,000 …")
