@@ -8,8 +8,8 @@ from picowatch.recipe.written import SourceValue
 
 # Formats of numbers and dates are few, so that no pattern makes a name of gigabytes.
 _PLACEHOLDER = re.compile(
-    r"\{(?:(?P<word>stem|folder|number|date)|number:(?P<digits>0[1-9])"
-    r"|date:(?P<format>(?:%[YymdHMS]|[^%{}])+))\}"
+    r"\{(?:(?P<word>stem|folder)|(?P<number>number)(?::(?P<digits>0[1-9]))?"
+    r"|(?P<date>date)(?::(?P<format>(?:%[YymdHMS]|[^%{}])+))?)\}"
 )
 MOST_CHARACTERS = 100
 
@@ -32,29 +32,25 @@ def name_in(written: SourceValue) -> str:
 
 def has_number(pattern: str) -> bool:
     """Return whether each result gets the next number of its folder."""
-    return any(found[0].startswith("{number") for found in _PLACEHOLDER.finditer(pattern))
+    return any(found["number"] for found in _PLACEHOLDER.finditer(pattern))
 
 
 def has_date(pattern: str) -> bool:
-    return any(found[0].startswith("{date") for found in _PLACEHOLDER.finditer(pattern))
+    return any(found["date"] for found in _PLACEHOLDER.finditer(pattern))
 
 
 def dated(pattern: str, taken: datetime) -> str:
     """Return the pattern with the day on which the photo was taken: 2026-11-28, or as it says."""
-    return _PLACEHOLDER.sub(
-        lambda found: (
-            taken.strftime(found["format"] or "%Y-%m-%d")
-            if found[0].startswith("{date")
-            else found[0]
-        ),
-        pattern,
-    )
+
+    def of(found: re.Match[str]) -> str:
+        return taken.strftime(found["format"] or "%Y-%m-%d") if found["date"] else found[0]
+
+    return _PLACEHOLDER.sub(of, pattern)
 
 
 def filled(pattern: str, *, stem: str, folder: str, number: int) -> str:
     """Return the name for a result, without its ending."""
-    texts = {"stem": stem, "folder": folder, "number": str(number)}
+    texts = {"stem": stem, "folder": folder}
     return _PLACEHOLDER.sub(
-        lambda found: f"{number:{found['digits']}d}" if found["digits"] else texts[found["word"]],
-        pattern,
+        lambda found: texts.get(found["word"]) or f"{number:{found['digits'] or ''}d}", pattern
     )

@@ -133,15 +133,12 @@ def mapping_at(
     position: Position, key: Position | None, pairs: Iterable[tuple[str, SourceValue]]
 ) -> SourceValue:
     """Return a mapping of these names and values, repeated ones included."""
-    pairs = tuple(pairs)
-    value = {name: value.value for name, value in pairs}
-    return SourceValue(value, position, position.text, key, pairs=pairs)
+    return SourceValue({}, position, position.text, key).with_pairs(tuple(pairs))
 
 
 def list_at(position: Position, key: Position | None, parts: Iterable[SourceValue]) -> SourceValue:
     """Return a list of these elements."""
-    parts = tuple(parts)
-    return SourceValue(tuple(part.value for part in parts), position, position.text, key, parts)
+    return SourceValue((), position, position.text, key).with_parts(tuple(parts))
 
 
 def written_at(position: Position, value: object) -> SourceValue:

@@ -12,14 +12,10 @@ from picowatch.recipe.written import switch
 NAME = "adetailer "
 _KEY = re.compile(rf"{NAME}(?P<name>.+?)(?: (?P<number>\d{{1,2}})(?:nd|rd|th))?")
 # What the models of its users find, by a part of their names.
-_FINDS = (
-    (re.compile("face", re.IGNORECASE), "face"),
-    (re.compile("hand", re.IGNORECASE), "hand"),
-    (re.compile("person|people|body", re.IGNORECASE), "person"),
-    (re.compile("eye", re.IGNORECASE), "eyes"),
-    (re.compile("hair", re.IGNORECASE), "hair"),
-    (re.compile("cloth", re.IGNORECASE), "clothes"),
-)
+_FINDS = {
+    "face": "face", "hand": "hand", "person": "person", "people": "person", "body": "person",
+    "eye": "eyes", "hair": "hair", "cloth": "clothes",
+}  # fmt: skip
 # Keys that are read with another one.
 _WITH_OTHERS = ("tab enable", "steps")
 _SEVERAL = "[SEP]"  # between prompts for one thing each
@@ -43,7 +39,7 @@ def _detail(
     model, words = values.pop("model", ""), values.pop("model classes", "")
     if model in ("", "None") or not _is_on(values, "tab enable", "True"):
         return {}
-    words = words or next((finds for pattern, finds in _FINDS if pattern.search(model)), "")
+    words = words or next((finds for part, finds in _FINDS.items() if part in model.casefold()), "")
     if not words:
         found.leave_out("ADetailer model", model)
         return {}

@@ -39,11 +39,14 @@ from picowatch.recipe.written import Layer, SourceValue, is_on, plain_name
 _ONE_LORA = "lora: "
 
 
+Over = Callable[[Layer], Layer]
+
+
 class Value(NamedTuple):
     """One value of an axis: as written, and how a layer gets it."""
 
     written: SourceValue
-    over: Callable[[Layer], Layer]
+    over: Over
     changes_prompt: bool = False
 
     @property
@@ -160,47 +163,36 @@ def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value
         raise ValueInvalid(f"sweep cannot vary {field}. {NO_SWEEP[field]}")
     if field in PARTS:
         detail = PART_ALIASES[field].get(plain_name(detail), plain_name(detail))
-    part, label = f"{field}.{detail}", f"{field}: {detail}" if detail else field
-    if detail and field == LORAS:
-        label = f"{_ONE_LORA}{detail}"
-    elif detail and field in PROMPTS:
+    values = _values(key, written, swept.most, swept.problems)
+    part, label = f"{field}.{detail}", f"{field}: {detail}"
+    if not detail:
+        return field, [Value(one, _over_field(field, one, swept)) for one in values]
+    if field == LORAS:
+        over = partial(with_lora, name=detail, inventory=swept.inventory)
+        return f"{_ONE_LORA}{detail}", [Value(one, partial(over, weight=one)) for one in values]
+    if field in PROMPTS:
         _check_piece(field, detail, swept.layer)
-    elif detail and part in PART_FIELDS:
+        return label, [Value(one, _over_piece(field, detail, one), True) for one in values]
+    if part in PART_FIELDS:
         _check_mapping(field, detail, swept.first)
-    elif detail:
-        meant = did_you_mean(detail, PARTS.get(field, ()))
-        raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone.")
-    found = []
-    for value in _values(key, written, swept.most, swept.problems):
-        if detail and field in PROMPTS:
-            text_of(field, value)
-            found.append(Value(value, partial(_with_piece, field, detail, value), True))
-        elif detail and field == LORAS:
-            over = partial(with_lora, name=detail, weight=value, inventory=swept.inventory)
-            found.append(Value(value, over))
-        elif detail:
-            found.append(Value(value, partial(with_part, field=part, part=value)))
-        else:
-            found.append(Value(value, partial(_with_fields, _overlay(field, value, swept))))
-    return label, found
+        return label, [Value(one, partial(with_part, field=part, part=one)) for one in values]
+    meant = did_you_mean(detail, PARTS.get(field, ()))
+    raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone.")
 
 
-def _overlay(field: str, value: SourceValue, swept: Swept) -> Layer:
-    """Return the fields that a value sets: a size has two, a sampler may have a schedule type."""
+def _over_field(field: str, value: SourceValue, swept: Swept) -> Over:
+    """Set the fields of a value: a size has two, a sampler may have a schedule type."""
     overlay = normalised({field: value}, Reporter({field: value}, swept.problems))
     kind = overlay.get("schedule_type")
     if field == "sampler" and kind and kind.value == AUTOMATIC and swept.keeps_type:
         del overlay["schedule_type"]
-    return overlay
+    return lambda layer: merged([layer, overlay])
 
 
-def _with_fields(overlay: Layer, layer: Layer) -> Layer:
-    return merged([layer, overlay])
-
-
-def _with_piece(field: str, piece: str, new: SourceValue, layer: Layer) -> Layer:
-    """Return the layer with another text in place of a piece of a prompt."""
-    return {**layer, field: new.with_value(layer[field].text.replace(piece, new.text))}
+def _over_piece(field: str, piece: str, new: SourceValue) -> Over:
+    """Put another text in place of a piece of a prompt."""
+    text = text_of(field, new)
+    return lambda layer: {**layer, field: new.with_value(layer[field].text.replace(piece, text))}
 
 
 def _check_piece(field: str, piece: str, layer: Layer) -> None:
