@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -113,17 +112,6 @@ def test_a_part_that_is_new_changes_no_digest_and_no_batch_key() -> None:
     (plainly,) = read_one("prompt: a\nhires: true").image_requests(hash_of, 5)
     newer, glowing = (replace(plainly, hires=Newer(glow=glow)) for glow in (0.5, 1))
     assert newer.batch_key == plainly.batch_key != glowing.batch_key
-
-
-def test_another_model_file_is_another_entry() -> None:
-    """The content counts, not only the name."""
-    recipe = read_one("prompt: a\nvae: mse", inventory=Inventory(demo=DEMO, vaes=("mse",)))
-    pairs = [{"checkpoint": c, "vae": v} for c in "ab" for v in "ab"]
-    assert len({recipe.digest(partial(_hash_in, pair)) for pair in pairs}) == 4
-
-
-def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
-    return pair[kind]
 
 
 @pytest.mark.parametrize(

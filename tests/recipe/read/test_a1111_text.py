@@ -103,7 +103,6 @@ def test_lines_that_only_speak_of_steps_are_prompts() -> None:
     [
         ("a cat. Negative prompt: dim", "'Negative prompt:' inside a prompt would be part of"),
         ("a cat Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
-        ("Negative prompt: dim.Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
         ("Negative prompt: dim\n\na cat\nNegative prompt: dim\nSteps: 9",
          "a second 'Negative prompt:' without a line like 'Steps: 24' before it. End each"),
     ],
@@ -128,15 +127,11 @@ def test_values_go_on_in_lines_below() -> None:
     [
         ("Sampler: DPM++ 2M Karras", {"sampler": "DPM++ 2M", "schedule_type": "karras"}),
         ("Sampler: Undefined", {"sampler": "DPM++ 2M"}),
-        ("Scheduler: UniPCMultistepScheduler", {"sampler": "UniPC"}),
-        ("Sampler: Euler a, Schedule type: Karras", {"schedule_type": "karras"}),
         ('Model: "a, b: c", Seed: 5', {"checkpoint": "a, b: c", "seed": 5}),
         ("Clip skip: 0, RNG: GPU", {"clip_skip": 1, "noise": "cpu"}),
-        ("RNG: NV", {"noise": "nvidia"}),
         ("Noise Schedule: Zero Terminal SNR", {"prediction": "v_zero_snr"}),
         ("VAE: Default (model)", {"vae": "baked"}),
         ("VAE: mse, Module 1: mse", {"vae": "mse"}),
-        ("Module 1: mse, Hires Module 1: Use same choices", {"vae": "mse"}),
         ('Lora weights: "add_detail: 0.5", Lora hashes: "a: 0123"',
          {"loras": (("add_detail", 0.5),)}),
         ("Postprocess upscale by: 2, Postprocess upscaler: demo-compact",
@@ -146,7 +141,6 @@ def test_values_go_on_in_lines_below() -> None:
         ("Size: 256x384, Hires resize: 384x0, Hires steps: 5", {"hires": Hires(1.5, 8)}),
         # A1111 takes all of its steps, a recipe their strength's share.
         ("Denoising strength: 0.4, Hires upscale: 2, Hires steps: 8", {"hires": Hires(2, 20, 0.4)}),
-        ("Denoising strength: 0, Hires upscale: 2", {"hires": Hires(2, 0, 0.0)}),
         # SD.Next's modules/processing_info.py.
         ("Parser: a1111, App: SD.Next, Pipeline: StableDiffusionPipeline, Operations: txt2img; "
          "hires, Hires scale: 1.5, Hires strength: 0.3, Hires size: 96x96, LoRA networks: maid",
@@ -171,21 +165,15 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         # ComfyUI's nodes that save A1111's text put the scheduler after the sampler.
         ("Sampler: euler_ancestral, normal, CFG Scale: 4", ignored("normal")),
         ("Face restoration: GFPGAN, Hires Fix: false", ignored("Face restoration: GFPGAN")),
-        ('ControlNet 0: "Module: canny, Model: canny"',
-         ignored("ControlNet 0: Module: canny, Model: canny")),
         ("CFG scale: 4, CFG Scale: 5", ["CFG Scale is given twice; 4 is used."]),
         ("Module 1: clip_l, Module 2: mse", ignored("Module 1: clip_l")),
-        ("VAE: ae", ["no VAE 'ae' in … Available: mse and baked. baked is used instead."]),
         ("Size: 256x384, Hires resize: 512x512, Hires steps: 5", ignored("Hires resize: 512x512")),
         ('Civitai resources: [{"type":"lora","modelName":"Ink"}], Civitai metadata: {}',
          ignored('Civitai resources: [{"type":"lora","modelName":"Ink"}]')),
-        ("Mask blur: 4", ["mask_blur has no effect without mask or extend. It was ignored."]),
         ("Inpaint area: Only masked", ["mask_padding has no effect without mask. It was ignored."]),
         ("Seed: 71415104642", ["the seed 71415104642 has more than 32 bits; 2695627906 is used …"]),
         (f"Variation seed: {2**32 + 5}, Variation seed strength: 1, Seed resize from: 64x64",
          ["the seed 4294967301 has … 5 is used …", *ignored("Seed resize from: 64x64")]),
-        ("Model hash: 879db523c3", ["The model with the hash 879db523c3 has no name; the default "
-                                    "checkpoint is used. Write its name in … 'checkpoint: …')."]),
         (f"Sampler: Euler, Schedule type: Simple, {FLUX}, Diffusion in Low Bits: Automatic, "
          "Beta schedule alpha: 0.6, Hires upscale: 2, Hires upscaler: Lanczos, Hires CFG Scale: 1, "
          "Hires Distilled CFG Scale: 3.0, Hires sampler: Use same sampler", []),
@@ -201,7 +189,6 @@ def test_what_a_recipe_cannot_say_is_a_warning(values: str, warnings: list[str])
 MODEL = "Model: dreamshaper_8"
 WORDS = "Braces and names like __animal__ are words here, as in A1111…"
 COMFYUI_SAMPLERS = (
-    ("res_multistep_ancestral", "res_multistep_ancestral", "Euler a"),
     ("res_multistep_ancestral_cfg_pp", "res_multistep_ancestral CFG++", "Euler a"),
     ("euler_ancestral_cfg_pp", "Euler a CFG++", "Euler a"),
 )
@@ -212,19 +199,12 @@ NEAREST = "the sampler {} is not supported; {} comes closest. {} is used instead
     ("prompt", "values", "fields", "warnings"),
     [
         ("a {corgi|cat}", MODEL, {"prompt": r"a \{corgi|cat}"}, [WORDS]),
-        ("a __dog__", MODEL, {"prompt": r"a \__dog\__"}, [WORDS]),
         ("a cat AND a dog", MODEL, {"prompt": "a cat, a dog"}, ["AND (composing prompts) …"]),
-        ("a <hypernet:x:1> cat", MODEL, {"prompt": "a  cat"}, ["<hypernet:x:1> is not …"]),
-        ("a", f"{MODEL}, Sampler: DDIM CFG++", {"sampler": "DDIM"},
-         [NEAREST.format("DDIM CFG++", "DDIM", "DDIM")]),
         ("a", f"{MODEL}, Sampler: res_multistep", {"sampler": "DPM++ 2M"},
          [NEAREST.format("res_multistep", "DPM++ 2M", "DPM++ 2M")]),
         *(("a", f"{MODEL}, Sampler: {theirs}", {"sampler": ours},
            [NEAREST.format(shown, ours, ours)]) for theirs, shown, ours in COMFYUI_SAMPLERS),
         ("a", f"{MODEL}, Sampler: sample_dpmpp_sde", {"sampler": "DPM++ SDE"}, []),
-        ("a", f"{MODEL}, Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
-         {"hires": Hires(2, 6, 0.5, "Lanczos")},
-         ["no upscaler 'R-ESRGAN 4x+' in … Lanczos is used instead."]),
     ],
 )  # fmt: skip
 def test_a_pasted_text_means_what_it_means_in_a_picture(

@@ -19,19 +19,15 @@ from tests.recipe.reading import (
 MISTAKES = [
     ('{"prompt": "a" "steps": 3}', (1, 16), "this is not JSON: expecting ',' delimiter."),
     ('{\n  // a corgi\n  "prompt": "a"\n}', (2, 3), "this is not JSON: expecting property name"),
-    ('{prompt: "a"}', (1, 2), "this is not JSON: expecting property name"),
     ('{"prompt": "a', (1, 12), "this is not JSON: unterminated string."),
     ('{"prompt": "a\n"}', (1, 14), "this is not JSON: invalid control character."),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "this is not JSON: extra data."),
     ('["a corgi"]', (1, 2), "this is not a recipe. Write 'prompt: \"a corgi\"', or rename"),
-    ('{"steps": 3}', (1, 2), "a prompt is missing. Write 'prompt: …'."),
     ('{"prompt": "a", "steps": [20, 30]}', (1, 26), "steps must be a whole number … not [20, 30]. "
      "For an image with each value, write sweep: {steps: [20, 30]}"),
     ('{"prompt": "a", "prompt": "b"}', (1, 17), "'prompt' is given twice: already on line 1."),
     ('{"prompt": "a", "stesp": 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
-    ('{"prompt": "a", "\\ud800": "b"}', (1, 17), "unknown field '\\ud800'."),
     ('{"prompt": "\\ud83d"}', (1, 12), "prompt contains the invisible character U+D83D"),
-    ('{"class_type": "KSampler", "inputs": {}}', (1, 2), "this is a workflow of ComfyUI, … "),
     ('{"3": {"class_type": "KSampler", "inputs": {}}}', (1, 2), "this is a workflow of ComfyUI, … "
      'save the picture beside a recipe {"from": "picture.png"}.'),
     (f'{{"prompt"\n:{"[" * 30}{"]" * 30}}}', (2, 22), "this is nested more than 20 levels deep."),

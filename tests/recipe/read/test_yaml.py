@@ -23,20 +23,15 @@ def test_a_prompt_is_the_text_that_stands_there(text: str) -> None:
 # The file, line and column of the problem, what its message says.
 MISTAKES = [
     ("prompt: a\nheight:", (2, 1), "height has no value. Write a whole number from 64 to 2048, or"),
-    ("prompt:", (1, 1), "prompt has no value. Write prompt: '' for empty text, or delete"),
     ("prompt: >\nsteps: 3", (1, 9), "prompt is empty: the lines of the text below > must be"),
     ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
-    ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
     ("prompt: a corgi # in the park", (1, 17), "write prompt: 'a corgi # in the park'"),
-    ("prompt: a corgi\n  in the #park", (2, 10), "write prompt: 'a corgi in the #park'"),
     ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
     ("prompt: [cat]", (1, 9), "prompt must be text, not [cat]. For text, put it in quotes: prompt"),
-    ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
     ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. For text, put it in"),
     ("prompt: !!python/name:os.system x", (1, 9), "has a meaning of its own in YAML."),
     ("prompt: 'dog\nsteps: 3", (1, 9), "the quote ' that opens here is never closed."),
     ('prompt: "a "red" dog"', (1, 13), "put it in quotes: prompt: 'a \"red\" dog'"),
-    ('prompt: "\\ud800"', (1, 12), "found invalid Unicode character escape code."),
     ('prompt: a\nimage: "C:\\Users\\dog.png"', (2, 13), "image: 'C:\\Users\\dog.png'"),
     ("prompt: dog\n\tsteps: 3", (2, 1), "this line is indented with a tab. YAML requires spaces."),
     ("prompt: dog\n  steps: 3", (2, 8), "lines like 'steps: 30', without commas and all indented"),
@@ -50,7 +45,6 @@ MISTAKES = [
     ("```yaml\nprompt: a\n```", (1, 1), "``` marks a text in chats and web pages."),
     ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
     ("prompt: a\n? [x]\n: 3", (2, 3), "a field's name must be a word, as in 'steps: 30'."),
-    ("prompt: a\n<<: 3", (2, 1), "unknown field '<<'."),
 ]  # fmt: skip
 
 

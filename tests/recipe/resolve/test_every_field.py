@@ -24,42 +24,33 @@ ALONE = (
     *("loras: film", "tiling: true", "references: a.png", "shrink_to_fit: true", "exact: true"),
     *("resize_to: 90", "format: jpeg", "quality: 60", "quantize: fp8", "step_cache: true"),
     *("image: a.png", "control: {image: a.png, model: canny}", "variation_strength: 0.5"),
+    "detail: face",
 )
-SAMPLES = {line.partition(":")[0]: line for line in ALONE} | {
+BESIDE_IMAGE = (
+    *("denoising_strength: 0.4", "resize: fit", "extend: 16:9", "keep_exif: none", "colour: same"),
+    *(
+        "mask: b.png",
+        *(f"mask: b.png\nmask_{more}" for more in ("blur: 9", "padding: 9", "invert: 1")),
+    ),
+)
+# The last part of a mapping is the one that it is about.
+OF_PARTS = (
+    *("hires: {scale: 1.5}", "hires: {steps: 5}", "hires: {denoising_strength: 0.4}"),
+    *("hires: {upscaler: Nearest}", "upscale: {model: demo-compact}", "upscale: {scale: 3}"),
+    *("cutout: {model: demo-cutout}", "cutout: {background: white}", "cutout: {margin: 3}"),
+    *("cutout: {size: 100x100}", "cutout: {shadow: true}", "cutout: {find: hat}"),
+    *("cutout: {find: hat, confidence: 0.4}", "resize_to: {longest_side: 90}"),
+    *("resize_to: {shortest_side: 90}", "resize_to: {width: 90}", "resize_to: {height: 90}"),
+    *("resize_to: {megapixels: 1}", "resize_to: {width: 90, height: 90, fit: pad}"),
+    *("resize_to: {width: 90, background: white}", "resize_to: {width: 2048, enlarge: true}"),
+)
+SAMPLES = {
+    **{line.partition(":")[0]: line for line in ALONE},
+    **{text.split("\n")[-1].partition(":")[0]: f"image: a.png\n{text}" for text in BESIDE_IMAGE},
+    **{re.sub(r": \{(.*, )?(\w+):.*", r".\2", text): text for text in OF_PARTS},
     "prompt": "",
     "checkpoint": "",
     "variation_seed": "variation_strength: 0.5\nvariation_seed: 3",
-    "denoising_strength": "image: a.png\ndenoising_strength: 0.4",
-    "resize": "image: a.png\nresize: fit",
-    "extend": "image: a.png\nextend: 16:9",
-    "keep_exif": "image: a.png\nkeep_exif: none",
-    "colour": "image: a.png\ncolour: same",
-    "mask": "image: a.png\nmask: b.png",
-    "mask_blur": "image: a.png\nmask: b.png\nmask_blur: 9",
-    "mask_padding": "image: a.png\nmask: b.png\nmask_padding: 9",
-    "mask_invert": "image: a.png\nmask: b.png\nmask_invert: true",
-    "detail": "detail: face",
-    "hires.scale": "hires: {scale: 1.5}",
-    "hires.steps": "hires: {steps: 5}",
-    "hires.denoising_strength": "hires: {denoising_strength: 0.4}",
-    "hires.upscaler": "hires: {upscaler: Nearest}",
-    "upscale.model": "upscale: demo-compact",
-    "upscale.scale": "upscale: {scale: 3}",
-    "cutout.model": "cutout: demo-cutout",
-    "cutout.background": "cutout: {background: white}",
-    "cutout.margin": "cutout: {margin: 3}",
-    "cutout.size": "cutout: {size: 100x100}",
-    "cutout.shadow": "cutout: {shadow: true}",
-    "cutout.find": "cutout: {find: hat}",
-    "cutout.confidence": "cutout: {find: hat, confidence: 0.4}",
-    "resize_to.longest_side": "resize_to: {longest_side: 90}",
-    "resize_to.shortest_side": "resize_to: {shortest_side: 90}",
-    "resize_to.width": "resize_to: {width: 90}",
-    "resize_to.height": "resize_to: {height: 90}",
-    "resize_to.megapixels": "resize_to: {megapixels: 1}",
-    "resize_to.fit": "resize_to: {width: 90, height: 90, fit: pad}",
-    "resize_to.background": "resize_to: {width: 90, background: white}",
-    "resize_to.enlarge": "resize_to: {width: 2048, enlarge: true}",
 }
 # What the engine reads of a request for a flow family; the pictures that come of it are compared
 # with diffusers' in tests/engine/test_flows.py.

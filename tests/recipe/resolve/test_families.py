@@ -99,8 +99,6 @@ OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs
         ("checkpoint: turbo\nsampler: DPM++ 2M Karras",
          "Z-Image does not take the schedule type 'karras': … Remove it, or write simple."),
         ("checkpoint: qwen-2.1\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
-        ("checkpoint: xl\nguidance: 3", "Stable Diffusion XL has no guidance: … Remove it."),
-        ("checkpoint: dev\nclip_skip: 2", "FLUX.1 has no clip_skip: … Remove it."),
         ("checkpoint: fill", "the checkpoint 'fill' redraws … selects. Add image and mask."),
         ("checkpoint: klein\nimage: a.png\nsize: 1280x1024",
          "FLUX.2 takes start images of at most 1,048,576 pixels …, but the size is 1280x1024. …"),
@@ -113,8 +111,6 @@ OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs
          OTHER_LORA.format("pixel", SD1, "xl", XL) + " … 'loras: {pixel: {family: sdxl}}'."),
         ("prompt: a <lora:line:0.5>\ncheckpoint: dream",
          OTHER_LORA.format("styles/line", XL, "dream", SD1)),
-        ("loras: {pixel: {family: sdxl}}\ncheckpoint: dream",
-         OTHER_LORA.format("pixel", XL, "dream", SD1)),
         ("prompt: (Glow:1.2)\ncheckpoint: dream", OTHER_EMBEDDING.format("glow", XL, "dream", SD1)),
         ("negative_prompt: unsaid\ncheckpoint: dev",
          OTHER_EMBEDDING.format("unsaid", "Stable Diffusion", "dev", "FLUX.1")),
@@ -160,7 +156,6 @@ NO_NEGATIVE = "The negative prompt was ignored: it has no effect at cfg_scale 1.
         ("prompt: a bad hands unsaid <lora:pixel>\nloras: unsaid\ncheckpoint: dream", []),
         ("prompt: a\ncheckpoint: xl\nloras: {pixel: {family: sdxl}}", []),
         ("prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo", []),
-        ("prompt: a\ncheckpoint: dev\nprediction: automatic", []),
     ],
 )  # fmt: skip
 def test_what_a_family_does_not_honour_is_warned_about(text: str, warnings: list[str]) -> None:

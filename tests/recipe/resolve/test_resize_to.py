@@ -32,7 +32,6 @@ def photo(written: str, **more: Any) -> Any:
          (9000, 6000)),
         ("{Shortest Side: 1000}", ResizeTo(shortest_side=1000), (1500, 1000)),
         ("800x600", ResizeTo(width=800, height=600), (800, 533)),
-        ("{size: 800 x 600}", ResizeTo(width=800, height=600), (800, 533)),
         ("{height: 800}", ResizeTo(height=800), (1200, 800)),
         ("{size: 800x600, fit: cover}", ResizeTo(width=800, height=600, fit="cover"), (800, 600)),
         ("{width: 9000, height: 3000, fit: Cover}", ResizeTo(width=9000, height=3000, fit="cover"),
@@ -42,8 +41,6 @@ def photo(written: str, **more: Any) -> Any:
         ("{mp: 2, longest_side: 1500}", ResizeTo(megapixels=2, longest_side=1500), (1500, 1000)),
         ("{width: 9, height: 9, fit: pad, background: White}",
          ResizeTo(width=9, height=9, fit="pad", background="#ffffff"), (9, 9)),
-        ("{width: 900, background: transparent}",
-         ResizeTo(width=900, background="transparent"), (900, 600)),
     ],
 )  # fmt: skip
 def test_a_size_is_a_number_two_sides_or_a_mapping(
@@ -105,8 +102,6 @@ def test_a_format_alone_is_a_request(written: str) -> None:
          "'true'."),
         ("1,600", "resize_to longest_side must be a whole number of pixels from 8 to 30000. Write "
          "1600, without a comma."),
-        ("1600 px", "resize_to longest_side must be a whole number of pixels from 8 to 30000. "
-         "Write 1600, without a unit."),
         ("{width: 5 %}", "resize_to width must be a whole number of pixels from 8 to 30000, not "
          "'5 %'. For photos of many sizes, write longest_side or megapixels."),
         ("16:9", "resize_to longest_side must be a whole number of pixels from 8 to 30000, not "

@@ -62,9 +62,7 @@ def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
     ("written", "field", "values"),
     [
         ("sampler: [Euler a, DPM++ 2M SDE Karras]", "sampler", ["Euler a", "DPM++ 2M SDE"]),
-        ("sampler: [Euler a, DPM++ 2M]", "schedule_type", ["uniform", "karras"]),
         ("schedule_type: [karras, beta]", "schedule_type", ["karras", "beta"]),
-        ("checkpoint: [dream, real]", "checkpoint", ["dream", "real"]),
         ("checkpoint: [dream, real]", "width", [512, 768]),
         ("size: [64x128, 128x64]", "height", [128, 64]),
         ("clip_skip: 1..4", "clip_skip", [1, 2, 3, 4]),
@@ -115,7 +113,6 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
         ("steps: [10], steps: [20]", "'steps' is swept twice. Keep one."),
         ("cfg_scale: 1..30 step 0.001", "the 'cfg_scale' sweep has 29,001 values; one save may …"),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
-        ("Prompt S/R: [red, blue]", '…For a piece of the prompt write "prompt: red".'),
         ("red hat: [blue hat]", '…no such field. For a piece of the … write "prompt: red hat".'),
         ("from: [a.png]", "sweep cannot vary from. Write a recipe for each picture: several …"),
         ("count: [1, 2]", "sweep cannot vary count. It does not change individual images."),
@@ -123,14 +120,12 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
         ("'prompt: green': [blue]", "'green' does not occur in prompt: there is nothing to vary."),
         ("'prompt: red': ['cat AND dog']", "AND (composing prompts) is not supported. …"),
         ("'lora: detial': [1]", "no LoRA 'detial' in models/loras. Did you mean 'detail'? …"),
-        ("'lora: pixel': [20]", "the weight of 'pixel' must be a number from -10 to 10, not 20."),
         ("denoising_strength: [0.5]", "denoising_strength has no effect without image or hires. …"),
         ("'hires: scael': [1]", "sweep cannot vary 'hires: scael'. Did you mean 'scale'? …"),
         ("steps: 1..150, cfg_scale: 1..30", "this file requests 4,500 images; one save may …"),
         # Two images would be counted and one made.
         ("steps: [10, 10]", "'10' means the same as '10' in the 'steps' sweep. Keep one."),
         ("sampler: [DPM++ 2M, DPM++ 2M Karras]", "'DPM++ 2M Karras' means the same as 'DPM++ …"),
-        ("model: [dream, Dream.safetensors]", "'Dream.safetensors' means the same as 'dream' in …"),
         ("steps: [3, 4], hires: [off, false]", "'false' means the same as 'off' in the 'hires' …"),
     ],
 )  # fmt: skip
