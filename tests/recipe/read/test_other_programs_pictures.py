@@ -284,13 +284,3 @@ def test_show_does_not_need_the_checkpoint(values: str) -> None:
         "prompt: a", *["checkpoint: '007'"] * bool(values),
         "sampler: Heun", "schedule_type: simple", "steps: 9", "size: 64x64",
     ]  # fmt: skip
-
-
-def test_invokeais_weights_are_words_with_a_warning() -> None:
-    """They are another grammar than A1111's."""
-    weighed = ("sky--, b", "a word+", "a (b c)1.5", '("a", "b").and()')
-    for text in (*weighed, "a well-known (b), c-"):
-        metadata = {"positive_prompt": text, "model": {"name": "Journey"}, "steps": 3}
-        recipe = read(png({"invokeai_metadata": json.dumps(metadata)}))
-        assert recipe.prompt == text
-        check_warned(recipe, *["InvokeAI's weights …"] * (text in weighed))

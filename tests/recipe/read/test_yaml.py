@@ -8,7 +8,7 @@ import yaml
 from picowatch.recipe import error_text
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.read import nodes
-from tests.recipe.reading import check_refused, messages, read, read_one, refused
+from tests.recipe.reading import read, read_one, refused
 
 
 @pytest.mark.parametrize(
@@ -58,25 +58,6 @@ def test_a_mistake_has_one_message_with_its_remedy(
     assert (problem.line, problem.column) == position
     assert message in problem.message
     assert error_text(invalid).replace("\n", "").isprintable()
-
-
-@pytest.mark.parametrize(
-    ("text", "proposal"),
-    [
-        (text, message.partition("prompt: ")[2])
-        for text, _, message in MISTAKES
-        if "quotes: prompt: " in message
-    ],
-)
-def test_what_a_message_proposes_to_write_is_read(text: str, proposal: str) -> None:
-    """A proposal `prompt: 'text'` is YAML that holds the text, without quotes around all of it."""
-    (message,) = messages(text)
-    assert read_one(message[message.index("prompt: '") :]).prompt == yaml.safe_load(proposal)
-
-
-def test_every_line_without_its_space_is_shown() -> None:
-    """YAML reads all of these lines as one text."""
-    check_refused("prompt:a corgi\nsteps:10", "… 'prompt: a corgi'.", "… 'steps: 10'.")
 
 
 def test_names_of_fields_have_any_case_and_spaces() -> None:

@@ -8,7 +8,6 @@ from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
-from tests.metadata.requests import CORGI
 from tests.recipe.reading import (
     DEMO,
     check_refused,
@@ -215,13 +214,3 @@ def test_a1111s_text_names_embeddings_that_may_be_missing() -> None:
     pasted = text.format("a easyneg", "TI hashes", "easyneg")
     check_warned(read_one(pasted, "corgi.txt", replace(SOME, checkpoints=(flow,))))
     check_warned(read_one("prompt: an old cat", inventory=SOME), "…old.pt is a pickle file…")
-
-
-def test_a_picture_of_picowatchs_own_says_which_embeddings_are_gone() -> None:
-    """A file may have moved to another folder; a prompt of the recipe's own needs none of them."""
-    uses = (EmbeddingUse("neg/easyneg", "a" * 64), EmbeddingUse("negativeXL", "b" * 64))
-    request = replace(CORGI, prompt="a cat", negative_prompt="easyneg, negativeXL")
-    chunk = chunk_of(replace(request, checkpoint="demo", embeddings=uses))
-    for own, warnings in (("", missing("neg/easyneg")), ("negative_prompt: easyneg", [])):
-        recipe = read_one(f"from: a.png\n{own}", inventory=SOME, texts=chunk)
-        check_warned(recipe, *warnings)

@@ -32,24 +32,12 @@ INSTALLED = Inventory(
 )
 
 
-def edited(text: str) -> Recipe:
-    return read_one(text, inventory=INSTALLED, pictures=PHOTOS)
-
-
 def test_one_path_a_list_or_none() -> None:
     for written, paths in (("a.jpg", ["a.jpg"]), ("[a.png, b]", ["a.png", "b"]), ("none", [])):
         text = f"prompt: red\ncheckpoint: klein\nreferences: {written}"
         request = request_of(text, inventory=INSTALLED, pictures=PHOTOS)
         assert [use.image for use in request.references] == paths
         assert request.pictures == dict.fromkeys(paths, "1" * 64)
-
-
-def test_the_pictures_size_is_kept_to_the_pixel() -> None:
-    """Without a size, and with one that is no multiple of anything."""
-    text = "prompt: red\ncheckpoint: klein\nreferences: photo.jpg"
-    assert edited(text).size == "1003x677"
-    assert edited(f"{text}\nsize: picture").size == "1003x677"
-    assert edited(f"{text}\nsize: 801x333").size == "801x333"
 
 
 EDITING = [

@@ -56,15 +56,6 @@ def test_a_size_is_a_number_two_sides_or_a_mapping(
     assert again.digest == found.digest
 
 
-@pytest.mark.parametrize("off", ["false", "none", "0"])
-def test_what_is_off_changes_no_digest(off: str) -> None:
-    """Nor does a folder's format, which asks for no copy."""
-    usual = request_of("prompt: a")
-    assert request_of(f"prompt: a\nresize_to: {off}").digest == usual.digest
-    folder = request_of("prompt: a\nresize_to: off", defaults="resize_to: 100\nformat: jpeg")
-    assert folder.resize_to is None
-
-
 def test_it_is_the_last_step_after_others() -> None:
     """The picture is first drawn, enlarged or cut out."""
     large = photo("upscale: {model: 4x-ultra, scale: 2}\nresize_to: {megapixels: 50}")
@@ -178,10 +169,3 @@ def test_cover_and_pad_have_the_wanted_shape(
     assert inner[0] <= wide
     assert inner[1] <= high
     assert enlarge or (inner[0] <= width and inner[1] <= height)
-
-
-@given(SIDES, SIDES, st.floats(0.01, 100))
-def test_megapixels_are_never_exceeded(width: int, height: int, megapixels: float) -> None:
-    """But for the one pixel that each side has at least."""
-    size = ResizeTo(megapixels=megapixels).size_of(width, height)
-    assert size[0] * size[1] <= max(round(megapixels * 1_000_000), *size)

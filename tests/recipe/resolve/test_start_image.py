@@ -15,15 +15,6 @@ from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.reading import check_template
 from tests.recipe.reading import DEMO, INVENTORY, PicturesWith, check_refused, read_one, request_of
 
-
-def test_without_a_start_image_a_request_has_none() -> None:
-    """An entry that says `none` sets a folder's start image aside."""
-    defaults = "image: a.png\nmask: b.png\nstrength: 0.3\nresize: fit\n"
-    request = request_of("prompt: a\nimage: none", defaults=defaults)
-    assert request.image == request.image_hash == request.mask == request.mask_hash == ""
-    assert request == request_of("prompt: a")
-
-
 OUT = "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{}'. Put …"
 OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C:/a.png",
            "C:\\Users\\me\\dog.png", "photos\\a.png")  # fmt: skip

@@ -167,13 +167,3 @@ def test_a_long_prompt_is_swept_over_few_values_only() -> None:
     text = f"prompt: {prompt}\nsweep: {{'prompt: hat': [{values}]}}"
     check_refused(text, "the prompts of all images of this file have more than 20,000,000 …")
     assert read_one(f"prompt: {prompt}\ncount: {count}").image_count == count
-
-
-def test_a_tag_with_the_files_ending_is_swept_too() -> None:
-    """A tag may call a LoRA by any name that is understood."""
-    prompt = "prompt: red <lora:{}:0.5> cat <lora:pixel:0.3>\nmodel: demo\nseed: 1\n"
-    for tag, swept in (("detail", "deta"), ("detail.safetensors", "detail")):
-        images = requests(f"'lora: {swept}': [0, 1]", prompt.format(tag))
-        assert [image.prompt for image in images] == ["red  cat <lora:pixel:0.3>"] * 2
-        weights = [{use.name: use.weight for use in image.loras} for image in images]
-        assert weights == [{"detail": 0.0, "pixel": 0.3}, {"detail": 1.0, "pixel": 0.3}]
