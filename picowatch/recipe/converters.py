@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 from picowatch.errors import ValueInvalid
@@ -67,15 +68,13 @@ def word_or_off_in(written: SourceValue) -> Any:
     return "" if written.says_off else word_in(written)
 
 
-def schedule_type_in(written: SourceValue) -> Any:
-    """Return the schedule type of any program's name. Raises ValueInvalid."""
-    is_text = isinstance(written.value, str)
-    return find_schedule_type(written.text) if is_text else written.value
+def named_in(find: Callable[[str], str], written: SourceValue) -> Any:
+    """Return what any program's name means. Raises ValueInvalid."""
+    return find(written.text) if isinstance(written.value, str) else written.value
 
 
-def prediction_in(written: SourceValue) -> Any:
-    """Return what a checkpoint predicts, by any program's name. Raises ValueInvalid."""
-    return find_prediction(written.text) if isinstance(written.value, str) else written.value
+schedule_type_in = partial(named_in, find_schedule_type)
+prediction_in = partial(named_in, find_prediction)
 
 
 def noise_in(written: SourceValue) -> Any:

@@ -306,10 +306,10 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         }
     if request.references:
         values["references"] = [use.image for use in request.references]
-    for name in LISTS if request.draws else ():
-        for entry in values[name] if getattr(request, name) else ():
-            for hash_ in entry.keys() - PARTS[name]:
-                del entry[hash_]
+    for name in filter(partial(getattr, request), LISTS):
+        values[name] = [
+            {part: one[part] for part in one if part in PARTS[name]} for one in values[name]
+        ]
     return values
 
 

@@ -56,6 +56,8 @@ _WORDS = {
     "an X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
     "sidecar file_name when_done hooks memory compile executor max_images_per_save": "It is a "
     "setting for all pictures: write it into picowatch.yaml, like sidecar: txt.",
+    "--s": "Midjourney's --s (stylize) has no counterpart; leave it out. For kohya's --s, write "
+    "--steps.",
     "<<": "YAML's references (&, * and <<) are not supported. Write the fields again, or into "
     "_defaults.yaml.",
 }
@@ -71,7 +73,7 @@ _FIELDS = {
 }
 _KOHYA = {
     "n": "negative_prompt", "w": "width", "h": "height", "d": "seed", "l": "cfg_scale",
-    "t": "denoising_strength", "s": "steps",
+    "t": "denoising_strength",
 }  # fmt: skip
 FIELDS_MEANT = {word: field for field, words in _FIELDS.items() for word in words.split()}
 _HINTS = (

@@ -96,15 +96,13 @@ def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
             return recipe
 
 
-def _files(recipe: Recipe) -> Iterator[Finding]:
-    """Find a VAE, LoRAs and embeddings for another family than the checkpoint's."""
+def _vae(recipe: Recipe) -> Iterator[Finding]:
+    """Find a VAE for another family than the checkpoint's."""
     inventory, family = recipe.inventory, recipe.installed_checkpoint.family
     able = [name for name, families in inventory.vae_families.items() if family in families]
     remedy = f"Use {listed([*able, BAKED], 'or')}."
     families = inventory.vae_families.get(recipe.vae, ())
     yield from _misfit(recipe, "VAE", Finding("vae", recipe.vae, remedy, BAKED), families)
-    yield from _loras(recipe)
-    yield from _embeddings(recipe)
 
 
 def _misfit(
@@ -336,7 +334,9 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
 _RULES: tuple[Rule, ...] = (
     mistakes_in_finishing,
     _clip_skip,
-    _files,
+    _vae,
+    _loras,
+    _embeddings,
     mistakes_in_control,
     _lacks,
     _sampler,

@@ -92,6 +92,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
 @pytest.mark.parametrize(
     ("text", "line", "column", "message"),
     [
+        ("a --s 20", 1, 3, "unknown flag '--s'. Midjourney's --s (stylize) has … write --steps."),
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
