@@ -14,29 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from picowatch.recipe import converters, samplers
 from picowatch.recipe.a1111.values import VAE_ENDING, file_name
 from picowatch.recipe.control import Control
-from picowatch.recipe.converters import (
-    MAX_SEED,
-    MOST_IMAGES,
-    NOISE_NAMES,
-    RANDOM,
-    Converter,
-    NoiseSource,
-    format_in,
-    noise_in,
-    number_in,
-    padding_in,
-    prediction_in,
-    quality_in,
-    raw,
-    schedule_type_in,
-    seeds_in,
-    switch_in,
-    variation_seed_in,
-    word_in,
-    word_or_off_in,
-)
 from picowatch.recipe.extend import MARGIN, SIDES, WANTED, extend_in
 from picowatch.recipe.parts import Cutout, Detail, Find, Hires, Row, Share, Upscale, final_side
 from picowatch.recipe.patterns import (
@@ -53,16 +33,6 @@ from picowatch.recipe.patterns import (
 from picowatch.recipe.photo_names import name_in
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resize_to import ResizeTo
-from picowatch.recipe.samplers import (
-    AUTOMATIC,
-    DEFAULT_SAMPLER,
-    PREDICTION_NAMES,
-    SAMPLER_NAMES,
-    SAMPLERS,
-    SCHEDULE_TYPE_NAMES,
-    SCHEDULE_TYPES,
-    THE_SAMPLERS,
-)
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 BAKED = "baked"
@@ -87,7 +57,7 @@ LORA_WEIGHT = form("number string object", minimum=-MAX_LORA_WEIGHT, maximum=MAX
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Seed = Annotated[int, Field(ge=0, le=converters.MAX_SEED)]
 Pixels = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 MAX_REFERENCES = 10
 ScheduleType = Literal[
@@ -190,13 +160,13 @@ class ImageFields:
             "What the checkpoint was trained to predict, for files that do not say it: epsilon "
             "(noise), v (velocity), or v_zero_snr (velocity, down to pure noise).",
             aliases=("prediction_type", "parameterization"),
-            reads=prediction_in,
+            reads=converters.prediction_in,
             a1111="Noise Schedule",
             wanted="automatic, epsilon, v or v_zero_snr",
             default_text="automatic: as the checkpoint says",
-            off=AUTOMATIC,
+            off=samplers.AUTOMATIC,
             writes=lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
-            form={"examples": PREDICTION_NAMES},
+            form={"examples": samplers.PREDICTION_NAMES},
         ),
     ] = ""
 
@@ -207,29 +177,30 @@ class ImageFields:
             "and spaces do not matter.",
             aliases=("sampler_name",),
             a1111="Sampler",
-            default_text=f"{DEFAULT_SAMPLER}; Euler for flow models and zero terminal SNR",
+            default_text=f"{samplers.DEFAULT_SAMPLER}; Euler for flow models and zero terminal SNR",
             check="always",
             daily=True,
             writes=lambda name: "PLMS" if name == "PNDM" else name,
             form=form(
                 "string",
-                f"{APART}{any_of(SAMPLER_NAMES)}(?:{APART}{any_of(SCHEDULE_TYPE_NAMES)})?"
+                f"{APART}{any_of(samplers.SAMPLER_NAMES)}"
+                f"(?:{APART}{any_of(samplers.SCHEDULE_TYPE_NAMES)})?"
                 f"(?:{APART}{spelt('scheduler')})?{APART}",
-                patternErrorMessage=THE_SAMPLERS,
+                patternErrorMessage=samplers.THE_SAMPLERS,
             ),
         ),
-    ] = DEFAULT_SAMPLER
+    ] = samplers.DEFAULT_SAMPLER
 
     schedule_type: Annotated[
         ScheduleType,
         Row(
             "How the steps are spaced.",
-            reads=schedule_type_in,
+            reads=converters.schedule_type_in,
             a1111="Schedule type",
             default_text="as the sampler says",
             check="always",
-            writes=SCHEDULE_TYPES.__getitem__,
-            form={"examples": SCHEDULE_TYPE_NAMES},
+            writes=samplers.SCHEDULE_TYPES.__getitem__,
+            form={"examples": samplers.SCHEDULE_TYPE_NAMES},
         ),
     ] = "automatic"
 
@@ -311,27 +282,27 @@ class ImageFields:
         Row(
             "The same seed gives the same picture. random (or -1) draws one; a list or a range "
             "like 1..8 makes one image each.",
-            reads=seeds_in,
+            reads=converters.seeds_in,
             same_in_batch=False,
             no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
             a1111="Seed",
-            wanted=f"a whole number from 0 to {MAX_SEED}, random, a range like 1..8, or a list "
-            "like [1, 2, 3]",
+            wanted=f"a whole number from 0 to {converters.MAX_SEED}, random, a range like 1..8, "
+            "or a list like [1, 2, 3]",
             check="always",
             daily=True,
-            form=form("integer string array", SEEDS, minimum=-1, maximum=MAX_SEED),
+            form=form("integer string array", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
         ),
-    ] = RANDOM
+    ] = converters.RANDOM
 
     noise: Annotated[
-        NoiseSource,
+        converters.NoiseSource,
         Row(
             "Whose random numbers a seed draws: the CPU's, or those of an NVIDIA GPU, as in A1111. "
             "nvidia needs such a GPU.",
             aliases=("rng",),
-            reads=noise_in,
+            reads=converters.noise_in,
             a1111="RNG",
-            form={"examples": [*NOISE_NAMES]},
+            form={"examples": [*converters.NOISE_NAMES]},
         ),
     ] = "cpu"
 
@@ -341,15 +312,15 @@ class ImageFields:
         Row(
             "The seed whose noise is mixed in. random (or -1) draws one.",
             aliases=("subseed",),
-            reads=variation_seed_in,
+            reads=converters.variation_seed_in,
             same_in_batch=False,
             needs=("variation_strength",),
             a1111="Variation seed",
-            wanted=f"a whole number from 0 to {MAX_SEED}, or random",
+            wanted=f"a whole number from 0 to {converters.MAX_SEED}, or random",
             default_text="random",
             acts_in="whole",
             check="always",
-            form=form("integer string", SEEDS, minimum=-1, maximum=MAX_SEED),
+            form=form("integer string", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
         ),
     ] = None
 
@@ -373,7 +344,7 @@ class ImageFields:
             "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
             same_in_batch=False,
-            samplers=tuple(sampler.name for sampler in SAMPLERS if sampler.noisy),
+            samplers=tuple(sampler.name for sampler in samplers.SAMPLERS if sampler.noisy),
             a1111="ENSD",
         ),
     ] = 0
@@ -466,7 +437,7 @@ class ImageFields:
             "Only the masked part, and so many pixels around it, is drawn, in this size; the "
             "picture keeps its own.",
             aliases=("inpaint_full_res_padding",),
-            reads=padding_in,
+            reads=converters.padding_in,
             needs=("mask",),
             same_in_batch=False,
             a1111="Masked area padding",
@@ -613,7 +584,7 @@ class ImageFields:
         Row(
             "The picture's file format: png, jpeg, webp, avif, tiff, or same: the start image's.",
             aliases=("output_format",),
-            reads=format_in,
+            reads=converters.format_in,
             same_in_batch=False,
             wanted="png, jpeg, webp, avif, tiff or same",
             default_text="the setting format",
@@ -626,7 +597,7 @@ class ImageFields:
         Annotated[int, Field(ge=1, le=100)] | Literal["", "lossless"],
         Row(
             "1 to 100 for jpeg, webp and avif; lossless for webp.",
-            reads=quality_in,
+            reads=converters.quality_in,
             same_in_batch=False,
             wanted="a whole number from 1 to 100, lossless, or auto",
             default_text="the setting quality",
@@ -688,7 +659,7 @@ class ImageFields:
         Row(
             "fp8: the denoiser's blocks are rounded to 8 bits, which halves its memory and changes "
             "pixels a little.",
-            reads=word_or_off_in,
+            reads=converters.word_or_off_in,
             wanted="fp8 or false",
             default_text="off",
             form=form("string false", f"{spelt('fp8')}|{OFF}"),
@@ -830,7 +801,7 @@ class RecipeFields(BaseModel, ImageFields):
 
     count: Annotated[
         int,
-        Field(ge=1, le=MOST_IMAGES),
+        Field(ge=1, le=converters.MOST_IMAGES),
         Row(
             "Number of images, at most max_images_per_save; image i uses seed+i.",
             changes_pixels=False,
@@ -879,20 +850,23 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
     for name, hint in get_type_hints(annotated, include_extras=True).items():
         for row in getattr(hint, "__metadata__", ()):
             if isinstance(row, Row):
-                yield name, replace(row, reads=_reader(hint)) if row.reads is raw else row
+                yield (
+                    name,
+                    replace(row, reads=_reader(hint)) if row.reads is converters.raw else row,
+                )
 
 
-def _reader(hint: Any) -> Converter:
+def _reader(hint: Any) -> converters.Converter:
     """Return the converter of a type: for numbers, switches, and one of several words."""
     parts = [part for part in get_args(hint) if part is not type(None)]
     if hint in (int, float):
-        return number_in
+        return converters.number_in
     if hint is bool:
-        return switch_in
+        return converters.switch_in
     if get_origin(hint) is Literal:
-        return word_in
+        return converters.word_in
     is_one = get_origin(hint) in (Annotated, UnionType, Union)
-    return _reader(parts[0]) if is_one else raw
+    return _reader(parts[0]) if is_one else converters.raw
 
 
 # The fields that are mappings; with those that may be one, or have some; the parts of each.
@@ -995,4 +969,4 @@ def adapter(name: str) -> TypeAdapter[Any]:
 
 
 # What a flag without a value means: true.
-SWITCHES = frozenset(name for name, row in ROWS.items() if row.reads is switch_in)
+SWITCHES = frozenset(name for name, row in ROWS.items() if row.reads is converters.switch_in)

@@ -7,16 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from picowatch.recipe import converters
 from picowatch.recipe.a1111.values import file_name, plain_text, upscaler_name
-from picowatch.recipe.converters import (
-    MOST_PHRASE,
-    Converter,
-    colour_in,
-    percent_in,
-    phrase_in,
-    raw,
-    size_in,
-)
 from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.patterns import NUMBER, form
 
@@ -50,7 +42,7 @@ class Row:
     part: str = ""
     samplers: tuple[str, ...] = ()
     off: str | bool | None = None
-    reads: Converter = raw
+    reads: converters.Converter = converters.raw
     form: Mapping[str, Any] = field(default_factory=dict, hash=False)
     no_sweep: str = ""
     a1111: str = ""
@@ -151,8 +143,9 @@ Phrase = Annotated[
     str,
     Row(
         "What is looked for, in words; several things have commas between them.",
-        reads=phrase_in,
-        wanted=f"words like the sky, or face, hands: letters, at most {MOST_PHRASE} characters",
+        reads=converters.phrase_in,
+        wanted="words like the sky, or face, hands: letters, at most "
+        f"{converters.MOST_PHRASE} characters",
     ),
 ]
 Confidence = Annotated[
@@ -187,7 +180,7 @@ class Cutout:
         str,
         Row(
             "What is behind it: transparent, white, black or a colour.",
-            reads=colour_in,
+            reads=converters.colour_in,
             wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
             default_text="transparent",
         ),
@@ -197,7 +190,7 @@ class Cutout:
         Annotated[float, Field(strict=True, ge=0, le=45, allow_inf_nan=False)] | None,
         Row(
             "It is centred, with so many per cent of each side free around it.",
-            reads=percent_in,
+            reads=converters.percent_in,
             form=form("number string", f"{NUMBER} ?%?", minimum=0, maximum=45),
         ),
     ] = None
@@ -206,7 +199,7 @@ class Cutout:
         str,
         Row(
             "The picture's, of which it fills what the margin leaves.",
-            reads=size_in,
+            reads=converters.size_in,
             wanted="a size like 1000x1000, with sides of 10 to 9999 pixels",
         ),
     ] = ""
@@ -305,7 +298,7 @@ class Detail:
         str,
         Row(
             "In which its part is drawn; by default the checkpoint's.",
-            reads=size_in,
+            reads=converters.size_in,
             wanted="a size like 512x512",
         ),
     ] = ""

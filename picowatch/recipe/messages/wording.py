@@ -3,19 +3,8 @@
 import re
 from typing import get_args
 
+from picowatch.recipe import fields
 from picowatch.recipe.control import Preprocessor
-from picowatch.recipe.fields import (
-    FROM,
-    MAX_SIDE,
-    NO_SWEEP,
-    PART_FIELDS,
-    PICTURE_FIELDS,
-    PROMPTS,
-    RESIZE_TO,
-    ROWS,
-    SHORTHANDS,
-    json_schemas,
-)
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.written import SourceValue, number
@@ -49,12 +38,12 @@ DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 
 
 def wrong_value(field: str, written: SourceValue, wanted: str | None = None) -> str:
     """Return why a field cannot have this value; `wanted` overrides the field's own words."""
-    row = (ROWS | SHORTHANDS | PART_FIELDS).get(field)
+    row = (fields.ROWS | fields.SHORTHANDS | fields.PART_FIELDS).get(field)
     wanted = wanted or (row and row.wanted) or limits_in_words(field)
     name = field.replace(".", " ")
     if written.value is None:
         value = "a name" if wanted == TEXT else wanted
-        value = f"{name}: '' for empty text" if field in PROMPTS else value
+        value = f"{name}: '' for empty text" if field in fields.PROMPTS else value
         return f"{name} has no value. Write {value}, or delete the field."
     if instead := _instead(str(written.value).strip(), wanted):
         return f"{name} must be {wanted}. Write {instead}."
@@ -78,14 +67,14 @@ def _remedy(field: str, written: SourceValue) -> str:
     if isinstance(written.value, tuple | dict):
         return _instead_of_several(field, written)
     text = str(written.value).strip()
-    if _RANGE.fullmatch(text) and field in ROWS and field not in NO_SWEEP:
+    if _RANGE.fullmatch(text) and field in fields.ROWS and field not in fields.NO_SWEEP:
         return _as_sweep(field, written)
     if text.casefold() == "none":
         return f"Leave out {field} for the default."
     value = number(text)
     if field == "cfg_scale" and value is not None and value < 1:
         return "1 switches guidance off."
-    if field.startswith(f"{RESIZE_TO}.") and "megapixels" not in field:
+    if field.startswith(f"{fields.RESIZE_TO}.") and "megapixels" not in field:
         if "%" in text:
             return "For photos of many sizes, write longest_side or megapixels."
         if re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
@@ -94,7 +83,7 @@ def _remedy(field: str, written: SourceValue) -> str:
         return f"For the size of the result, write resize_to: {shown(text)}."
     if field == "upscale.scale" and value is not None and value < 1:
         return "It only enlarges. To keep the size, remove upscale."
-    if field in ("width", "height") and value is not None and value > MAX_SIDE:
+    if field in ("width", "height") and value is not None and value > fields.MAX_SIDE:
         return (
             "For a larger picture, write a smaller size, and hires: {scale: 2} to redraw it "
             "larger, or upscale: {scale: 4} to enlarge it."
@@ -106,16 +95,16 @@ def _remedy(field: str, written: SourceValue) -> str:
 
 def _instead_of_several(field: str, written: SourceValue) -> str:
     text = written.position.text
-    if field in PROMPTS and any(part.value is not None for _, part in written.pairs):
+    if field in fields.PROMPTS and any(part.value is not None for _, part in written.pairs):
         return "Write prompt: and negative_prompt: as two fields."
-    if field in PROMPTS and len(written.parts) > 1:
+    if field in fields.PROMPTS and len(written.parts) > 1:
         sweep = "" if text.startswith("- ") else f", or sweep: {{{field}: {shown(text, 200)}}}"
         return f"A recipe has one {field}. For several pictures, write a recipe for each{sweep}."
-    if field in PROMPTS and text.startswith(("[", "{")):
+    if field in fields.PROMPTS and text.startswith(("[", "{")):
         return f"For text, put it in quotes: {field}: {shown(quoted(text), 200)}"
-    if field in (*PICTURE_FIELDS, *PROMPTS, FROM):
+    if field in (*fields.PICTURE_FIELDS, *fields.PROMPTS, fields.FROM):
         return "For several pictures, write a recipe for each."
-    if field in ROWS and field not in NO_SWEEP and text.startswith("["):
+    if field in fields.ROWS and field not in fields.NO_SWEEP and text.startswith("["):
         return _as_sweep(field, written)
     return ""
 
@@ -167,7 +156,7 @@ def cannot_edit(family: str, words: str) -> str:
 
 def limits_in_words(field: str) -> str:
     """Return the values of a field, or of the elements of its list, by its type and limits."""
-    schema = json_schemas()[field]
+    schema = fields.json_schemas()[field]
     schema = schema.get("anyOf", [schema])[0]
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
     if "enum" in schema:

@@ -4,17 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from picowatch.families.row import DEMO
+from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SAME, seed_in
-from picowatch.recipe.fields import (
-    DETAIL,
-    NEEDS,
-    PARTS,
-    PROMPTS,
-    ROWS,
-    SIZE,
-    WHOLE,
-    ZERO_SNR,
-)
 from picowatch.recipe.installed import is_whole_name
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
@@ -40,7 +31,7 @@ _HASH_DIGITS = 10  # of those that pictures have
 # In a picture; searching for all that a hostile one could name would take minutes.
 _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
-_NEEDS = NEEDS | {"denoising_strength": ("image", "hires")}
+_NEEDS = fields.NEEDS | {"denoising_strength": ("image", "hires")}
 _FOR_DRAWINGS = (
     "demo-cutout was trained only on the demo model's drawings, and is of little use for other "
     "pictures. Put a model into models/cutout/ (docs/models.md, Cutout models)."
@@ -50,11 +41,11 @@ _FOR_DRAWINGS = (
 def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     """Yield warnings about an entry's images; `own` is what the file says."""
     yield from images[0].refused_embeddings()
-    texts = [own[field].text for field in PROMPTS if field in own]
+    texts = [own[field].text for field in fields.PROMPTS if field in own]
     yield from [words for text in texts for words in probable_mistakes(text)][:MAX_WARNINGS]
     samplers = sorted({image.sampler for image in images})
     for field in [name for name, written in own.items() if written.origin is Origin.OWN]:
-        able = ROWS[field].samplers if field in ROWS else ()
+        able = fields.ROWS[field].samplers if field in fields.ROWS else ()
         if able and set(samplers).isdisjoint(able) and getattr(images[0], field):
             what = f"{field} has no effect with the sampler {listed(samplers)}"
             yield f"{what}: it is for {listed(able)}."
@@ -101,7 +92,7 @@ def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> 
     here = (*inventory.embeddings, *inventory.refused_embeddings)
     words = {name.rpartition("/")[2].casefold() for name in here}
     away = tuple(name for name in names if name.rpartition("/")[2].casefold() not in {"", *words})
-    for prompt in [layer[field] for field in PROMPTS if field in layer]:
+    for prompt in [layer[field] for field in fields.PROMPTS if field in layer]:
         text = split_loras(prompt.text)[0] if prompt.origin is Origin.FOREIGN else ""
         found = {name for *_, name in embedding_words(text, away)}
         yield from map(embedding_missing, sorted(found))
@@ -164,7 +155,7 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
             f"The checkpoint '{name}' was trained for cfg_scale 1: a higher one takes longer, and "
             "may change nothing or make pictures worse."
         )
-    if recipe.prediction == ZERO_SNR and recipe.schedule_type in WASTED_ON_PURE_NOISE:
+    if recipe.prediction == fields.ZERO_SNR and recipe.schedule_type in WASTED_ON_PURE_NOISE:
         yield (
             f"The schedule type '{recipe.schedule_type}' spends most steps near pure noise, where "
             f"'{name}' draws little: sgm_uniform suits it."
@@ -188,7 +179,7 @@ def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
     layer = {name: w for name, w in layer.items() if w.origin is not Origin.FOLDER}
     if is_repaired or not images[0].draws:
         for field in layer:
-            if is_about_drawing(field, layer[field]) and (field in WHOLE or not is_repaired):
+            if is_about_drawing(field, layer[field]) and (field in fields.WHOLE or not is_repaired):
                 yield _without(field, ("prompt",), layer)
         return
     switched_off = {name for name in layer if layer[name].origin is Origin.OWN}
@@ -212,8 +203,8 @@ def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
 
 def _without(field: str, needs: Sequence[str], layer: Layer) -> Finding:
     places = [layer[side].position for side in ("width", "height") if side in layer]
-    name = SIZE if field in ("width", "height") and len(places) > len({*places}) else field
+    name = fields.SIZE if field in ("width", "height") and len(places) > len({*places}) else field
     what = f"{name} has no effect without {' or '.join(needs)}."
-    inside = "prompt" in needs and name in PARTS[DETAIL] and DETAIL in layer
+    inside = "prompt" in needs and name in fields.PARTS[fields.DETAIL] and fields.DETAIL in layer
     remedy = f"Add it, or {f'write {name} inside detail' if inside else f'remove {name}'}."
     return Finding(field, what, remedy, "", position=layer[field].name_position)
