@@ -51,6 +51,8 @@ def dated(pattern: str, taken: datetime) -> str:
 def filled(pattern: str, *, stem: str, folder: str, number: int) -> str:
     """Return the name for a result, without its ending."""
     texts = {"stem": stem, "folder": folder}
-    return _PLACEHOLDER.sub(
-        lambda found: texts.get(found["word"]) or f"{number:{found['digits'] or ''}d}", pattern
-    )
+
+    def of(found: re.Match[str]) -> str:
+        return texts[found["word"]] if found["word"] else f"{number:{found['digits'] or ''}d}"
+
+    return _PLACEHOLDER.sub(of, pattern)

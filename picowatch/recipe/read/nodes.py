@@ -149,7 +149,7 @@ class _Composer:
             self.problems.add(position, message)
         if isinstance(event, _SINGLE):
             is_text = isinstance(event, yaml.ScalarEvent)
-            raw = self.source.text[event.start_mark.index : event.end_mark.index]
+            raw = self.raw(event)
             return SourceValue(_scalar(event) if is_text else raw, position, raw, key)
         if isinstance(event, yaml.MappingStartEvent):
             pairs, end = self.pairs(depth + 1)
@@ -203,6 +203,9 @@ class _Composer:
             f"{text}; if it is a comment, give it a line of its own.",
         )
         return value.with_value("")
+
+    def raw(self, event: Any) -> str:
+        return self.source.text[event.start_mark.index : event.end_mark.index]
 
     def position(self, first: Any, last: Any = None) -> Position:
         """Return the first line of what begins and ends with these events."""

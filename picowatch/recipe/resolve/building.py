@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
+from picowatch.recipe import samplers
 from picowatch.recipe.converters import RANDOM, SAME
 from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import (
@@ -31,27 +32,13 @@ from picowatch.recipe.inventory import DEMO_CUTOUT, NO_CHECKPOINT, Checkpoint
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
+from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.finishing import mistakes_in_finishing
-from picowatch.recipe.resolve.layers import (
-    only_details,
-    only_finishes,
-    only_writes,
-    read_layer,
-    with_part,
-)
 from picowatch.recipe.resolve.lookup import Known, Lookup, find_installed
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.resolve.start_image import Limits, fit, named
-from picowatch.recipe.samplers import (
-    DEFAULT_SAMPLER,
-    SAMPLER_OF_ZERO_SNR,
-    SIMPLE,
-    decide_schedule_type,
-    find_sampler,
-    sampler_named,
-)
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")
@@ -69,10 +56,10 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     The layer is normalised and merged. The reporter is told of mistakes, and of replaced values
     that others chose. The `entry` says which files were used before, and what was dropped.
     """
-    if only_details(reporter.layer):
+    if layers.only_details(reporter.layer):
         layer = {name: said for name, said in reporter.layer.items() if name not in WHOLE}
         reporter = reporter.about(layer)
-    is_finished = only_finishes(reporter.layer)
+    is_finished = layers.only_finishes(reporter.layer)
     recipe = _finished(reporter, known) if is_finished else _drawn(reporter, known, entry)
     if recipe and (not recipe.draws or recipe.only_details):
         with suppress(PictureUnreadable):  # reported where pictures are kept
@@ -82,7 +69,7 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
 
 def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     """Return a recipe that draws, with all that depends on its checkpoint and its files."""
-    if "prompt" not in reporter.layer and not only_details(reporter.layer):
+    if "prompt" not in reporter.layer and not layers.only_details(reporter.layer):
         is_copy = is_on(reporter.layer, "image") and {*_SIDES, *WRITING} & reporter.layer.keys()
         instead = " For a copy of the picture, write resize_to: 1600." if is_copy else ""
         reporter.wrong("prompt", f"a prompt is missing. Write 'prompt: …'.{instead}")
@@ -91,7 +78,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     reporter = reporter.about(layer)
     reporter.warnings.extend(unlike_the_picture(layer, entry, checkpoint, known.inventory))
     loras, families = read_loras(layer, known.inventory, reporter)
-    said, wrong = read_layer(layer, reporter)
+    said, wrong = layers.read_layer(layer, reporter)
     prediction = said.get("prediction") or checkpoint.prediction
     tags = [(tag.name, tag.weight) for tag in lora_tags(said.get("prompt", ""))]
     used = [name for name, weight in (*loras, *tags) if weight]
@@ -130,11 +117,11 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
 def _finished(reporter: Reporter, known: Known) -> Recipe | None:
     """Return a recipe that only finishes its start image, without a checkpoint."""
     layer = {name: said for name, said in reporter.layer.items() if name in ON_FINISHED}
-    said, wrong = read_layer(layer, reporter)
+    said, wrong = layers.read_layer(layer, reporter)
     lookup = Lookup(reporter, known, said)
     image, upscale, cutout = lookup.path("image"), lookup.upscale(), lookup.cutout()
     resize_to = said.get(RESIZE_TO)
-    if not image or not (upscale or cutout or resize_to is not None or only_writes(layer)):
+    if not image or not (upscale or cutout or resize_to is not None or layers.only_writes(layer)):
         return None
     try:
         size = known.pictures.size(image)
@@ -169,7 +156,7 @@ def _with_dropped(layer: Layer, dropped: SourceValue | None, checkpoint: Checkpo
     if "references" in layer:
         return others
     started = others | {"image": dropped}
-    if not checkpoint.rules.references or only_details(started) or is_on(layer, "extend"):
+    if not checkpoint.rules.references or layers.only_details(started) or is_on(layer, "extend"):
         return started
     return others | {"references": dropped.with_parts((dropped,))}
 
@@ -179,7 +166,7 @@ def _with_hires_strength(layer: Layer) -> Layer:
     strength, own = layer.get("denoising_strength"), find_in(layer, "hires.denoising_strength")
     if not strength or own or not is_on(layer, "hires") or is_on(layer, "image"):
         return layer
-    return with_part(layer, "hires.denoising_strength", strength)
+    return layers.with_part(layer, "hires.denoising_strength", strength)
 
 
 def _defaults(
@@ -190,13 +177,13 @@ def _defaults(
     found = {"prompt": "", "width": native, "height": native, "seed": RANDOM, **rules.defaults}
     if is_on(layer, "extend"):  # the margins begin with noise
         found["denoising_strength"] = 1.0
-    if only_details(layer):
+    if layers.only_details(layer):
         found["denoising_strength"] = 0.0
     if rules.lightning:
         found |= steps_of_lightning(loras)
     if not rules.flow:
-        usual = SAMPLER_OF_ZERO_SNR if prediction == ZERO_SNR else DEFAULT_SAMPLER
-        sampler, schedule_type = find_sampler(usual)
+        usual = samplers.SAMPLER_OF_ZERO_SNR if prediction == ZERO_SNR else samplers.DEFAULT_SAMPLER
+        sampler, schedule_type = samplers.find_sampler(usual)
         found |= {"sampler": sampler.name, "schedule_type": schedule_type}
     return found
 
@@ -294,8 +281,10 @@ def _limits(values: Values, checkpoint: Checkpoint, most_pixels: int) -> Limits:
 def _decided(recipe: Recipe) -> str:
     """Return the schedule type, "automatic" resolved; an impossible one is refused already."""
     if recipe.installed_checkpoint.rules.flow:
-        return SIMPLE
-    decided = decide_schedule_type(sampler_named(recipe.sampler), recipe.schedule_type)
+        return samplers.SIMPLE
+    decided = samplers.decide_schedule_type(
+        samplers.sampler_named(recipe.sampler), recipe.schedule_type
+    )
     return decided or recipe.schedule_type
 
 

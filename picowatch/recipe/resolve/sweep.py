@@ -13,16 +13,8 @@ from itertools import product
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
+from picowatch.recipe import fields
 from picowatch.recipe.converters import range_in
-from picowatch.recipe.fields import (
-    FIRST_NAME_OF,
-    NO_SWEEP,
-    PART_ALIASES,
-    PART_FIELDS,
-    PARTS,
-    PROMPTS,
-    SIZE,
-)
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
@@ -92,7 +84,7 @@ def read_axes(
             problems.add(values.name_position, f"'{shown(key)}' is swept twice. Keep one.")
         elif found:
             axes[label] = found
-    if SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
+    if fields.SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
         problems.add(written.name_position, SIZE_AND_SIDE)
     return axes
 
@@ -133,7 +125,7 @@ def refuse_same_images(axes: Axes, images: Sequence[Recipe], problems: Problems)
 
 
 def _field(key: str) -> str | None:
-    return FIRST_NAME_OF.get(plain_name(key.partition(":")[0]))
+    return fields.FIRST_NAME_OF.get(plain_name(key.partition(":")[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +151,10 @@ def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value
     field, detail = _field(key), key.partition(":")[2].strip()
     if field is None:
         raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {_meant(key, written, swept.layer)}")
-    if field in NO_SWEEP:
-        raise ValueInvalid(f"sweep cannot vary {field}. {NO_SWEEP[field]}")
-    if field in PARTS:
-        detail = PART_ALIASES[field].get(plain_name(detail), plain_name(detail))
+    if field in fields.NO_SWEEP:
+        raise ValueInvalid(f"sweep cannot vary {field}. {fields.NO_SWEEP[field]}")
+    if field in fields.PARTS:
+        detail = fields.PART_ALIASES[field].get(plain_name(detail), plain_name(detail))
     values = _values(key, written, swept.most, swept.problems)
     part, label = f"{field}.{detail}", f"{field}: {detail}"
     if not detail:
@@ -170,13 +162,13 @@ def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value
     if field == LORAS:
         over = partial(with_lora, name=detail, inventory=swept.inventory)
         return f"{_ONE_LORA}{detail}", [Value(one, partial(over, weight=one)) for one in values]
-    if field in PROMPTS:
+    if field in fields.PROMPTS:
         _check_piece(field, detail, swept.layer)
         return label, [Value(one, _over_piece(field, detail, one), True) for one in values]
-    if part in PART_FIELDS:
+    if part in fields.PART_FIELDS:
         _check_mapping(field, detail, swept.first)
         return label, [Value(one, partial(with_part, field=part, part=one)) for one in values]
-    meant = did_you_mean(detail, PARTS.get(field, ()))
+    meant = did_you_mean(detail, fields.PARTS.get(field, ()))
     raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone.")
 
 
@@ -225,7 +217,9 @@ def _meant(key: str, values: SourceValue, layer: Layer) -> str:
         if piece in prompt:
             name = f'"prompt: {shown(piece)}"'
             return f"there is no such field. For a piece of the prompt write {name}."
-    meant = did_you_mean(name, [field for field in FIRST_NAME_OF if field not in NO_SWEEP])
+    meant = did_you_mean(
+        name, [field for field in fields.FIRST_NAME_OF if field not in fields.NO_SWEEP]
+    )
     return f"there is no such field. {meant}".rstrip()
 
 
