@@ -139,6 +139,14 @@ def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
     assert asked(text, defaults="prompt: a\nhires: true\nsize: 64x64") == asked(text)
 
 
+def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
+    """Each detail is its own."""
+    it = Checkpoint("it", 1024, family=FAMILIES["flux"].name, rules=rules_of("flux", "Fill"))
+    inventory = replace(INSTALLED, checkpoints=(it,))
+    text = "image: a.jpg\ncheckpoint: it\ndetail: face"
+    assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
+
+
 def test_a_swept_lora_may_stand_in_the_prompt_of_a_detail() -> None:
     """The sweep has the weights, there as in the picture's prompt."""
     detail = "detail: [{find: face, prompt: 'a face <lora:ink:0.8>'}, {find: hand}]"

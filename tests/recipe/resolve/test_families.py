@@ -78,6 +78,15 @@ def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
     assert all(values == listed[sizes.sub("", name)] for name, values in rules.items())
 
 
+def test_what_looks_at_its_start_image_begins_with_noise() -> None:
+    """The recipe can override this; other families start from the picture."""
+    text = "prompt: a\nimage: a.png\nmask: b.png\ncheckpoint: "
+    for checkpoint, strength in {"fill": 1, "klein": 1, "k-base": 1, "dev": 0.75}.items():
+        assert read_one(text + checkpoint, inventory=INVENTORY).denoising_strength == strength
+        own = read_one(f"{text}{checkpoint}\nstrength: 0.8", inventory=INVENTORY)
+        assert own.denoising_strength == 0.8
+
+
 def test_a_flow_has_its_own_schedule() -> None:
     """As Forge calls it; Stable Diffusion's is trailing spacing under that name."""
     for written in ("", "sampler: Euler", "sampler: Euler Simple", "schedule_type: simple"):

@@ -56,6 +56,10 @@ def test_a_size_is_a_number_two_sides_or_a_mapping(
     assert again.digest == found.digest
 
 
+def test_zero_is_off_also_in_a_folder() -> None:
+    assert request_of("prompt: a\nresize_to: 0", defaults="resize_to: 9") == request_of("prompt: a")
+
+
 def test_it_is_the_last_step_after_others() -> None:
     """The picture is first drawn, enlarged or cut out."""
     large = photo("upscale: {model: 4x-ultra, scale: 2}\nresize_to: {megapixels: 50}")
