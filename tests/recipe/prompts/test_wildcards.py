@@ -32,6 +32,7 @@ def results(text: str) -> set[str]:
         ("a {red|blue} hat", {"a red hat", "a blue hat"}),
         ("{2$$a|b|c}", {"a, b", "a, c", "b, a", "b, c", "c, a", "c, b"}),
         ("{1-2$$ and $$a|b}", {"a", "b", "a and b", "b and a"}),
+        ("{0$$a|b}", {""}),
         ("{2$$|$$a|b|c}", {f"{a}|{b}" for a, b in permutations("abc", 2)}),
         ("{1-2$$ | $$a|__animals/cats__}", {"a", "tabby", "a | tabby", "tabby | a"}),
         ("a {__colour__} hat", {"a red hat", "a green hat", "a blue hat"}),
@@ -41,8 +42,10 @@ def results(text: str) -> set[str]:
         ("a__*__b {a|b", {"a__*__b {a|b"}),
         (r"\{a|b\} \__colour__", {r"\{a|b\} \__colour__"}),
         ("{red|[cat|dog] [a|{b}|{c|d}]}", {"red", "[cat|dog] [a|{b}|c]", "[cat|dog] [a|{b}|d]"}),
+        ("{[a|b} [c|d]", {"[a [c|d]", "b [c|d]"}),
         ("[{cat|dog}:{a|b}:5]", {f"[{x}:{y}:5]" for x in ("cat", "dog") for y in "ab"}),
         ("__my hats__ __my hats__", {f"{a} {b}" for a in ("cap", "fez") for b in ("cap", "fez")}),
+        ("a__my hats__", {"acap", "afez"}),
         ("for ${5|6} $ each", {"for $5 $ each", "for $6 $ each"}),
     ],
 )

@@ -127,6 +127,7 @@ def test_values_go_on_in_lines_below() -> None:
     [
         ("Sampler: DPM++ 2M Karras", {"sampler": "DPM++ 2M", "schedule_type": "karras"}),
         ("Sampler: Undefined", {"sampler": "DPM++ 2M"}),
+        ("Scheduler: UniPCMultistepScheduler", {"sampler": "UniPC"}),
         ('Model: "a, b: c", Seed: 5', {"checkpoint": "a, b: c", "seed": 5}),
         ("Clip skip: 0, RNG: GPU", {"clip_skip": 1, "noise": "cpu"}),
         ("Noise Schedule: Zero Terminal SNR", {"prediction": "v_zero_snr"}),
@@ -141,6 +142,7 @@ def test_values_go_on_in_lines_below() -> None:
         ("Size: 256x384, Hires resize: 384x0, Hires steps: 5", {"hires": Hires(1.5, 8)}),
         # A1111 takes all of its steps, a recipe their strength's share.
         ("Denoising strength: 0.4, Hires upscale: 2, Hires steps: 8", {"hires": Hires(2, 20, 0.4)}),
+        ("Denoising strength: 0, Hires upscale: 2", {"hires": Hires(2, 0, 0.0)}),
         # SD.Next's modules/processing_info.py.
         ("Parser: a1111, App: SD.Next, Pipeline: StableDiffusionPipeline, Operations: txt2img; "
          "hires, Hires scale: 1.5, Hires strength: 0.3, Hires size: 96x96, LoRA networks: maid",

@@ -96,6 +96,7 @@ def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name() -
     ("name", "hash_", "warning"),
     [
         ("dreamshaper_8", "879db523c3", ""),
+        ("dreamshaper_8", "879DB523C3", ""),
         ("dreamshaper_8", "0123456789", "…: its hash begins 879db523c3, the picture's 0123456789…"),
         ("dream", "01234567", "the picture's checkpoint 'dream' is taken for 'dreamshaper_8'…"),
         ("dream", "", "the picture's checkpoint 'dream' is taken for 'dreamshaper_8'…"),
