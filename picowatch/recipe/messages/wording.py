@@ -15,22 +15,19 @@ EDITED = "Write the words you want."  # the remedy for prompt editing that a fam
 MAX_WARNINGS = 50  # of one entry
 _NO_UNIT = "{1}, without a unit"
 # For values in words that hold the first text: a pattern of what is written, what to write instead.
-_INSTEAD = tuple(
-    (wanted, re.compile(pattern, re.IGNORECASE), words)
-    for wanted, pattern, words in (
-        ("whole number", r"([1-9]\d?\d?),(\d{3})", "{1}{2}, without a comma"),
-        ("a number", r"(\d{1,9}),(\d{1,9})", "{1}.{2}, with a point"),
-        ("number", r"(?=\D|.*\D$)x?(\d{1,9}(?:\.\d)?) *(?:px|pixels?|x|steps)?", _NO_UNIT),
-        ("number from 0 to 1", r"(\d\d) *%", "0.{1}"),
-        ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
-        ("512x768", r"(\d{2,4}) *(?:px|pixels?)?", "{1}x{1}"),
-        ("512x768", r"\D{0,3}(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
-        # What spreadsheets write in German, French, Italian, Spanish and Dutch.
-        ("true or false", "wahr|vrai|vero|verdadero|waar|ja|oui|sí?|si", "true"),
-        ("true or false", "falsch|faux|falso|onwaar|nein|non|nee", "false"),
-        ("", "(.{1,60}?) *[,;]", "{1}, without a comma at the end"),
-        ("", "[“”„‟‘’‚«»]+(.{1,60}?)[“”„‟‘’‚«»]*", "{1}, without curly quotes"),
-    )
+_INSTEAD = (
+    ("whole number", r"([1-9]\d?\d?),(\d{3})", "{1}{2}, without a comma"),
+    ("a number", r"(\d{1,9}),(\d{1,9})", "{1}.{2}, with a point"),
+    ("number", r"(?=\D|.*\D$)x?(\d{1,9}(?:\.\d)?) *(?:px|pixels?|x|steps)?", _NO_UNIT),
+    ("number from 0 to 1", r"(\d\d) *%", "0.{1}"),
+    ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
+    ("512x768", r"(\d{2,4}) *(?:px|pixels?)?", "{1}x{1}"),
+    ("512x768", r"\D{0,3}(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
+    # What spreadsheets write in German, French, Italian, Spanish and Dutch.
+    ("true or false", "wahr|vrai|vero|verdadero|waar|ja|oui|sí?|si", "true"),
+    ("true or false", "falsch|faux|falso|onwaar|nein|non|nee", "false"),
+    ("", "(.{1,60}?) *[,;]", "{1}, without a comma at the end"),
+    ("", "[“”„‟‘’‚«»]+(.{1,60}?)[“”„‟‘’‚«»]*", "{1}, without curly quotes"),
 )
 # For digits in place of a name: `{scale: 1,5}` has a scale of 1, and a 5 without a value.
 DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 1.5."
@@ -58,7 +55,7 @@ def wrong_value(field: str, written: SourceValue, wanted: str | None = None) -> 
 def _instead(text: str, wanted: str) -> str:
     """Return what to write instead of a value; "" if nobody knows."""
     for part, pattern, words in _INSTEAD:
-        if part in wanted and (found := pattern.fullmatch(text)):
+        if part in wanted and (found := re.fullmatch(pattern, text, re.IGNORECASE)):
             return words.format(*map(shown, (found[0], *found.groups())))
     return ""
 
