@@ -53,6 +53,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("strength: 0.5", STRENGTH),
         ("batch_size: 4", "unknown field 'batch_size'. Write count for … In picowatch.yaml, …"),
         ("image: [a.png, b.png]", "image must be text, not … write a recipe for each."),
+        ("image: c.png\nmask:\n- a.png\n- b.png", "mask must be a path, … not - a.png. For sev…"),
         ("sweep: {size: [64x64], width: [64]}", BOTH_SIZES),
         ("width: 512px", "width must be … to 2048. Write 512, without a unit."),
         ("steps: 30,", "steps must be … from 1 to 150. Write 30, without a comma at the end."),

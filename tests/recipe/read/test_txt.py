@@ -107,6 +107,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --steps:3", 1, 3, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a --hires.scale 2 --seed 1", 1, 3, "… Write hires: {scale: 2} between two lines --- …"),
         ("a sign --hello!", 1, 8, "… For text, write --prompt \"…\" around all of it."),
+        ("a --negative b --steps:3", 1, 16, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a corgi\nnegative: blurry", 2, 1, "'negative:' … Write --negative_prompt blurry …"),
         ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
         ("a corgi \\", 1, 9, "a backslash at the end of a line continues it on the next line, …"),

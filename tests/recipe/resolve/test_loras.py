@@ -109,6 +109,7 @@ TWICE = "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
         ("loras: {add: 11}", "the weight of 'add' must be a number from -10 to 10, not 11."),
         ("loras: {add: {family: chrome}}", "the family of 'add' must be one of …, not 'chrome'."),
         ("loras:", "loras has no value. Write a mapping like {name: 0.8}, or a list of names, …"),
+        ("loras: [add, add_detail]", TWICE),
         ("prompt: a <lora:add:1>\nlora: add_detail", TWICE),
         ("prompt: a <lora:add:1> <lora:add_detail:0.5>", TWICE),
         ("negative: <lora:add:1>", "a LoRA acts on the whole picture and cannot be used in neg…"),
