@@ -27,7 +27,8 @@ FILES = (
 PICTURE_KINDS = ("image", "mask")
 # Values that name no file.
 NO_FILES = {"vae": (BAKED,), "hires.upscaler": UPSCALERS}
-_PLACES = [
+# Each place with its field, its part, and whether the field is a list.
+PLACES = [
     (place, *place.replace("[]", "").partition(".")[::2], "[]" in place, kind, hash_)
     for place, kind, hash_ in FILES
 ]
@@ -48,7 +49,7 @@ class NamedFile(NamedTuple):
 
 def files_of(holder: ImageFields) -> Iterator[NamedFile]:
     """Yield the files that a recipe or a request names, in the table's order."""
-    for place, field, part, is_list, kind, hash_ in _PLACES:
+    for place, field, part, is_list, kind, hash_ in PLACES:
         value = getattr(holder, field)
         for index, one in enumerate(value if is_list else (value,)) if value else ():
             at = f"{field}.{index}" if is_list else field
@@ -67,7 +68,7 @@ def with_pictures(holder: ImageFields, name_of: Callable[[str], str]) -> dict[st
     """Return the fields of a recipe or a request that name pictures, each by another name."""
     return {
         field: _renamed(getattr(holder, field), part, name_of)
-        for _, field, part, _, kind, _ in _PLACES
+        for _, field, part, _, kind, _ in PLACES
         if kind in PICTURE_KINDS
     }
 

@@ -27,7 +27,7 @@ from picowatch.recipe.fields import (
     SWITCH_OR_MORE,
     json_schemas,
 )
-from picowatch.recipe.files import FILES, NO_FILES, PICTURE_KINDS
+from picowatch.recipe.files import NO_FILES, PICTURE_KINDS, PLACES
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.patterns import NUMBER, SWITCH, any_of, form, in_any_case
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
@@ -152,8 +152,7 @@ def _form(name: str, schema: Schema) -> Schema:
 
 def _propose(fields: Schema, inventory: Inventory) -> None:
     """Add the names of samplers and of what is installed as examples."""
-    for place, kind, _ in FILES:
-        field, _, part = place.replace("[]", "").partition(".")
+    for place, field, part, _, kind, _ in PLACES:
         if kind not in PICTURE_KINDS:
             installed = [*inventory.named(kind)]
             if field == CUTOUT:  # what is found by words can be cut out, too

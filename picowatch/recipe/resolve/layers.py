@@ -38,7 +38,7 @@ from picowatch.recipe.fields import (
     adapter,
     json_schemas,
 )
-from picowatch.recipe.files import FILES
+from picowatch.recipe.files import PLACES
 from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
@@ -435,7 +435,7 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
 
 
 # The fields whose values name files.
-LOOKED_UP = {place.partition(".")[0].removesuffix("[]") for place, *_ in FILES} | {LORAS}
+LOOKED_UP = {field for _, field, *_ in PLACES} | {LORAS}
 # The fields that need others; first those that others need.
 _NEEDING = sorted(
     NEEDS.keys() - LOOKED_UP, key=lambda name: not any(name in needs for needs in NEEDS.values())
