@@ -62,7 +62,7 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
     invalid = refused(cats, name="corgi.txt", max_images=2000)
     assert "… and at least 950 more.\n" in error_text(invalid)
     assert str(invalid).endswith("; and at least 950 more")
-    invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
+    invalid = refused("a\x01\n" * 1001, name="corgi.txt")
     assert "(Also on lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 989 more.)" in error_text(invalid)
     invalid = refused('[{"prompt": "a", "steps": 0}, {"prompt": "a", "steps": 0}]', "a.json")
     assert "\n(Also on line 1.)\n" in error_text(invalid)
