@@ -155,19 +155,19 @@ def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value
         raise ValueInvalid(f"sweep cannot vary {field}. {fields.NO_SWEEP[field]}")
     if field in fields.PARTS:
         detail = fields.PART_ALIASES[field].get(plain_name(detail), plain_name(detail))
-    values = _values(key, written, swept.most, swept.problems)
+    values = partial(_values, key, written, swept.most, swept.problems)
     part, label = f"{field}.{detail}", f"{field}: {detail}"
     if not detail:
-        return field, [Value(one, _over_field(field, one, swept)) for one in values]
+        return field, [Value(one, _over_field(field, one, swept)) for one in values()]
     if field == LORAS:
         over = partial(with_lora, name=detail, inventory=swept.inventory)
-        return f"{_ONE_LORA}{detail}", [Value(one, partial(over, weight=one)) for one in values]
+        return f"{_ONE_LORA}{detail}", [Value(one, partial(over, weight=one)) for one in values()]
     if field in fields.PROMPTS:
         _check_piece(field, detail, swept.layer)
-        return label, [Value(one, _over_piece(field, detail, one), True) for one in values]
+        return label, [Value(one, _over_piece(field, detail, one), True) for one in values()]
     if part in fields.PART_FIELDS:
         _check_mapping(field, detail, swept.first)
-        return label, [Value(one, partial(with_part, field=part, part=one)) for one in values]
+        return label, [Value(one, partial(with_part, field=part, part=one)) for one in values()]
     meant = did_you_mean(detail, fields.PARTS.get(field, ()))
     raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone.")
 
