@@ -31,7 +31,7 @@ from picowatch.recipe.resolve.layers import (
 )
 from picowatch.recipe.resolve.lookup import Known
 from picowatch.recipe.resolve.rules import Rules
-from picowatch.recipe.resolve.severity import Reporter
+from picowatch.recipe.resolve.severity import NOWHERE, Reporter
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.recipe.written import Entry, Layer, Position, Source, SourceValue
 
@@ -305,7 +305,7 @@ def _only_finishes(fields: Layer, folder: Layer) -> bool:
     Where they say only how pictures are written, what their folder says decides.
     """
     layer = normalised(fields, Reporter(fields, Problems()))
-    layer["image"] = SourceValue(PICTURE, Position(Source("", ""), 0, 0))
+    layer["image"] = SourceValue(PICTURE, NOWHERE)
     if only_writes(layer):
         layer = folder | layer
     return only_finishes(layer) and FROM not in layer and not says_drawing(layer)

@@ -12,17 +12,9 @@ from picowatch.recipe.fields import DETAIL, FROM, PROMPTS, Axis
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import advice, idle_findings, with_unknown_words
 from picowatch.recipe.resolve.building import resolve
-from picowatch.recipe.resolve.layers import (
-    merged,
-    normalised,
-    only_details,
-    only_finishes,
-    only_writes,
-    read_values,
-    says_drawing,
-)
 from picowatch.recipe.resolve.lookup import Known
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.severity import Reporter
@@ -52,7 +44,7 @@ def too_many(images: int, max_images: int) -> str:
 def folder_layer(layer: Layer, problems: Problems) -> Layer:
     """Return the layer of a `_defaults.yaml`, ready to be merged."""
     layer = {name: replace(one, origin=Origin.FOLDER) for name, one in layer.items()}
-    return normalised(layer, Reporter(layer, problems))
+    return layers.normalised(layer, Reporter(layer, problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +85,7 @@ class EntryResolver:
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
         """Return the recipes. Raises RecipeInvalid with all mistakes of the file."""
-        settings = normalised(self.settings, Reporter(self.settings, self.problems))
+        settings = layers.normalised(self.settings, Reporter(self.settings, self.problems))
         whole = list(filter(None, (self._merged(entry, settings) for entry in entries)))
         totals = list(accumulate(entry.images for entry in whole))
         within = bisect_right(totals, self.max_images)
@@ -118,32 +110,36 @@ class EntryResolver:
 
     def _layer(self, layer: Layer, origin: Origin, warnings: list[str]) -> Layer:
         if origin is Origin.OWN:
-            return normalised(layer, Reporter(layer, self.problems, warnings=warnings))
+            return layers.normalised(layer, Reporter(layer, self.problems, warnings=warnings))
         layer = {name: replace(one, origin=origin) for name, one in layer.items()}
         reporter = Reporter(layer, self.problems, warnings=warnings)
-        layer = normalised(layer, reporter)
+        layer = layers.normalised(layer, reporter)
         # What others wrote wrong must not hide a folder's value.
-        _, wrong = read_values(layer, reporter.about(layer))
+        _, wrong = layers.read_values(layer, reporter.about(layer))
         return {name: written for name, written in layer.items() if name not in wrong}
 
     def _merged(self, entry: Entry, settings: Layer) -> _Merged | None:
         """Return an entry with all its layers; None if the picture it starts from is unusable."""
         warnings = list(entry.warnings)
         origin = Origin.FOREIGN if entry.by_another_program else Origin.OWN
-        own = merged(self._layer(said, origin, warnings) for said in (entry.layer, *entry.nearer))
+        own = layers.merged(
+            self._layer(said, origin, warnings) for said in (entry.layer, *entry.nearer)
+        )
         given = settings | own
         picture = self._picture(given.get(FROM, self.defaults.get(FROM)), given, entry)
         if picture is None:
             return None
         warnings += picture.warnings
         theirs = self._layer(picture.layer, Origin.FOREIGN, warnings)
-        layer = merged([self.defaults, theirs, settings, own])
+        layer = layers.merged([self.defaults, theirs, settings, own])
         layer.pop(FROM, None)
         sources = (written.position.source for written in layer.values())
         warnings += dict.fromkeys(source.warning for source in sources if source.warning)
         # A folder's prompt and details are for recipes that draw.
-        finishes = only_finishes(own) and not (says_drawing(own) or only_writes(own))
-        if not theirs and (only_details(own) or finishes):
+        finishes = layers.only_finishes(own) and not (
+            layers.says_drawing(own) or layers.only_writes(own)
+        )
+        if not theirs and (layers.only_details(own) or finishes):
             for field in {"prompt", DETAIL} - own.keys():
                 layer.pop(field, None)
         entry = replace(
