@@ -14,6 +14,7 @@ SHAPE = "aspect_ratio"  # as other programs call it
 _COUNT = "Write count for the number of images."
 _HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
 _FACES = "picowatch does not restore faces. Remove it, or write detail: face to draw each again."
+_MIDJOURNEY = "It is Midjourney's flag; {}."
 
 # Words that mean the same, and the hint for them. Names that are flags only have hyphens.
 # SIZES becomes sizes in the shape that is the value.
@@ -56,10 +57,15 @@ _WORDS = {
     "an X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
     "sidecar file_name when_done hooks memory compile executor max_images_per_save": "It is a "
     "setting for all pictures: write it into picowatch.yaml, like sidecar: txt.",
-    "--s": "Midjourney's --s (stylize) has no counterpart; leave it out. For kohya's --s, write "
-    "--steps.",
     "<<": "YAML's references (&, * and <<) are not supported. Write the fields again, or into "
     "_defaults.yaml.",
+    "--v --niji": _MIDJOURNEY.format("choose a model with --checkpoint"),
+    "--no": _MIDJOURNEY.format("write --negative_prompt"),
+    "--ar --aspect": _MIDJOURNEY.format("write --size SIZES"),
+    "--tile": _MIDJOURNEY.format("write --tiling"),
+    "--s": "Midjourney's --s (stylize) has no counterpart; leave it out. For kohya's --s, write "
+    "--steps.",
+    "--stylize --chaos --q --iw --sref --cref": _MIDJOURNEY.format("leave it out"),
 }
 # Words that mean a field, and kohya's flags.
 _FIELDS = {

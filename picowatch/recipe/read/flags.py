@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from picowatch.recipe.fields import MAPPINGS, SWITCHES
 from picowatch.recipe.messages.other_programs import OFF_WORDS
@@ -22,6 +23,15 @@ _NO_FLAG = re.compile(
     rf"(?P<dashes>(?<!\S){_DASH}{{2,9}}|(?<!\S)[\N{{EN DASH}}\N{{EM DASH}}]"
     rf"|(?:(?<!\S){_DASH}{{2,9}} |(?<!\S)-|(?<=[^\s-])--){_NUMBER_FOLLOWS})"
     rf"{_NAME}(?P<after>[.:][\w.]*)?"
+)
+# The flags of InvokeAI and stable-diffusion.cpp. Two of these, or one with a number at the end, are
+# a command line, not an old BMW -S 54 engine.
+_SHORT = re.compile(
+    r"(?<!\S)-[AbCfHIimnopsSW](?: ?(?=\d)| )(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"'-]\S*)"
+)
+_LONG_ONES = (
+    "It is a short flag of another program. Write the prompt first, and then long flags: --steps, "
+    "--seed, --width, --height, --cfg_scale, --sampler, --image, --denoising_strength, --count."
 )
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 # A1111 reads its lines as a shell does; a single quote without a closing one is an apostrophe.
@@ -159,15 +169,24 @@ def _times(count: SourceValue | None, factor: SourceValue) -> SourceValue:
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
     """Report what looks like flags in a text, where they are none; return whether it has any."""
-    has_any = False
-    for found in _NO_FLAG.finditer(line.text, start, end):
+    found = False
+    for one, remedy in _no_flags(line.text, start, end):
+        found = True
         if problems.is_full:
             break
+        what = f"'{shown(one[0])}' would be part of the text. {remedy}"
+        problems.add(line.written(one.start(), one.end()).position, what)
+    return found
+
+
+def _no_flags(text: str, start: int, end: int) -> Iterator[tuple[re.Match[str], str]]:
+    """Yield what looks like flags, each with its remedy."""
+    for found in _NO_FLAG.finditer(text, start, end):
         if remedy := _why_no_flag(found):
-            has_any = True
-            what = f"'{shown(found[0])}' would be part of the text. {remedy}"
-            problems.add(line.written(found.start(), found.end()).position, what)
-    return has_any
+            yield found, remedy
+    short = list(islice(_SHORT.finditer(text, start, end), 2))
+    if len(short) > 1 or (short and _ends_in_number(short[0], end)):
+        yield short[0], _LONG_ONES
 
 
 def _why_no_flag(found: re.Match[str]) -> str:
@@ -181,3 +200,7 @@ def _why_no_flag(found: re.Match[str]) -> str:
         flag = f"--{name} {after.strip('.:')}".rstrip()
         return f"For a flag, write a space and two hyphens: {flag}."
     return 'For text, write --prompt "…" around all of it.' if dashes == "--" else ""
+
+
+def _ends_in_number(found: re.Match[str], end: int) -> bool:
+    return found["value"][0].isdigit() and not found.string[found.end() : end].strip()

@@ -62,7 +62,7 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
     invalid = refused(cats, name="corgi.txt", max_images=2000)
     assert "… and at least 950 more.\n" in error_text(invalid)
     assert str(invalid).endswith("; and at least 950 more")
-    invalid = refused("a\x01\n" * 1001, name="corgi.txt")
+    invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
     assert "(Also on lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 989 more.)" in error_text(invalid)
     invalid = refused('[{"prompt": "a", "steps": 0}, {"prompt": "a", "steps": 0}]', "a.json")
     assert "\n(Also on line 1.)\n" in error_text(invalid)
@@ -79,3 +79,9 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
         ("pets/corgi.yaml", 1, 15),
     ]
     assert "inbox/pets/_defaults.yaml, line 1, column 8" in error_text(invalid)
+
+
+def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:
+    """Each is a mistake of one value, not of the file."""
+    invalid = refused("prompt: !a b\nnegative: *c\nvae: &d baked\nstesp: 3\n")
+    assert [problem.line for problem in invalid.problems] == [1, 2, 3, 4]

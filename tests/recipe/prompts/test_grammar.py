@@ -21,8 +21,13 @@ A1111 = [
     ("(unbalanced", [("unbalanced", 1.1)]),
     ("[a]", [("a", SMALLER)]),
     ("(a:1.2)", [("a", 1.2)]),
+    ("(a:-1)", [("a", -1.0)]),
+    ("(a:1.2", [("a:1.2", 1.1)]),
     ("", [("", 1.0)]),
     ("(a BREAK b:1.2)", [("a", 1.2), ("BREAK", -1.2), ("b", 1.2)]),
+    ("(((a", [("a", 1.3310000000000004)]),
+    ("(a:b:1.2)", [("a:b", 1.2)]),
+    ("a\nb (c)", [("a\nb ", 1.0), ("c", 1.1)]),
     ("a  BREAK  BREAK b", [("a", 1.0), ("BREAK", -1.0), ("", 1.0), ("BREAK", -1.0), ("b", 1.0)]),
     (r"a \(literal\] \\", [(r"a (literal] " + "\\", 1.0)]),
     ("a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).",
@@ -64,6 +69,10 @@ def test_a_prompt_that_is_a_json_object_is_taken_as_it_is(written: str) -> None:
     assert not recipe.warnings
 
 
+def test_braces_without_quotes_are_no_json() -> None:
+    check_refused("prompt: {red|blue}", "… For text, put it in quotes: prompt: '{red|blue}'")
+
+
 NO_LORA = "is not a LoRA with one weight from -10 to 10. Write one like <lora:name:0.8>."
 NO_WEIGHT = "is not a number from -100 to 100. Write one like (word:1.2)."
 DYNAMIC = "is dynamicprompts' syntax, which is not supported. …"
@@ -78,11 +87,14 @@ DYNAMIC = "is dynamicprompts' syntax, which is not supported. …"
         ("a <hypernet:x:1>", "<hypernet:x:1> is not supported. For a LoRA write <lora:name:0.8>."),
         ("a cat AND a dog", "AND (composing prompts) is not supported. Write 'and' in lower …"),
         ("a (cat:1.2.3)", f"the weight '1.2.3' {NO_WEIGHT}"),
+        ("a (cat:1000)", f"the weight '1000' {NO_WEIGHT}"),
         ("a __colour__ hat", "no wildcard file 'colour.txt' in models/wildcards. Write that …"),
         ("a {3-2$$x|y} hat", "{3-2$$…} cannot be drawn: the first number must not be above …"),
         ("${ a : red } hat", f"${{ a : {DYNAMIC}"),
         ("${a=!{x|y}} hat", f"${{a= {DYNAMIC}"),
         ("a __@colour__", f"__@colour__ {DYNAMIC}"),
+        ("a {@red|blue}", f"{{@red| {DYNAMIC}"),
+        ("__hat(in=red)__", f"__hat(in=red)__ {DYNAMIC}"),
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_by_name_and_position(prompt: str, message: str) -> None:

@@ -214,6 +214,16 @@ def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
     assert (unreadable.prompt, unreadable.steps) == ("unknown", 20)
 
 
+def test_the_workflow_in_a_jpegs_comment_is_read() -> None:
+    """Civitai puts it there, with other data beside the nodes."""
+    nodes = one_pass() | {
+        "extra": {"airs": []},
+        "extraMetadata": json.dumps({"prompt": "class_type"}),
+    }
+    recipe = read(nodes, keyword="parameters")
+    assert (recipe.prompt, recipe.steps, recipe.checkpoint) == ("a cat", 30, "xl/pony")
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [

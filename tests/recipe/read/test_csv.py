@@ -37,6 +37,19 @@ def test_cells_are_read_as_flags_are() -> None:
     assert read("prompt\n", CSV) == read("", CSV) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("sep=;\nprompt;steps\na, b;9\n", '"sep=,"\nprompt,steps\n"a, b",9\n'),
+        *("SEP=\t\nprompt\tsteps\na, b\t9\n", 'prompt,scheduler,steps\n"a, b",karras,9\n'),
+    ],
+)
+def test_what_spreadsheets_write_is_read(text: str) -> None:
+    """The line with which Excel is told the separator, too."""
+    recipe = read_one(text, CSV)
+    assert (recipe.prompt, recipe.steps) == ("a, b", 9)
+
+
 def test_a_decimal_comma_is_read_where_semicolons_separate() -> None:
     """Seeds and texts with commas stay as they are."""
     recipe = read_one("prompt;cfg;seed\na 7,5;7,5;1,2\n", CSV)
@@ -66,14 +79,25 @@ def test_columns_with_an_underscore_are_only_noted() -> None:
         ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' is given twice: … line 2…"),
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
         ('prompt,cfg\na,"7,5"\n', (2, 4), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
+        ("prompt;steps\na;1,000\n", (2, 3), "steps must be … Write 1000, without a comma. (row 2)"),
         ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Write 'prompt: …'. (row 2)"),
         ("a corgi\na cat\n", (1, 1), "'a corgi' is no field: the first row names the columns. …"),
+        ("corgi,30\ncat,20\n", (1, 1), "'corgi' is no field: … Put a row above it, like prompt…"),
+        ("prompt,steps\na,3,x\n", (2, 5), "'x' has no column in the first row. Put double quotes…"),
         ("prompt,steps\na corgi, b,3\n", (2, 12), "'3' has no column in the first row. Put …"),
+        ("prompt,\na corgi, on a hill\n", (2, 10), "'on a hill' has no column in the first row. …"),
+        ("id,prompt\n1,a\n", (1, 1), "unknown field 'id'. To keep it … call the column _id. …"),
+        ("_id,_id,prompt\n1,2,a\n", (2, 3), "'_id' is given twice: already on line 2…"),
         (f"_id,prompt\n{'1' * 2001},a\n", (2, 1), "_id: the notes of an entry have more …"),
+        ("sep=;\nprompt;steps\na;300\n", (3, 3), "steps must be … not 300. (row 2)"),
         ("prompt;exact\na;WAHR\n", (2, 3), "exact must be true or false. Write true. (row 2)"),
+        ("prompt,detail\na,{find: hat}\n", (2, 3), "detail is text here, not a mapping. …"),
         ("prompt,loras\na,{ink: 1}\n", (2, 3), "loras is text … Write name:0.8, other:0.5, or …"),
+        ("prompt,sweep\na,{steps: [1]}\n", (2, 3), "sweep is text here, not a mapping. Write it …"),
+        ("prompt,extend\na,{left: 9}\n", (2, 3), "extend is … Write left 256, bottom 25 %, or …"),
         ('prompt\n"a"b\n', (2, 1), "this is not CSV: the end of the cell expected after '\"'. …"),
         ("prompt,seed\na,1.23457E+09\n", (2, 3), "a spreadsheet has shortened this number. …"),
+        ("prompt;grid\na;faux\n", (2, 3), "grid must be true or false. Write false. (row 2)"),
         ('prompt\na\n"b\nc\n', (3, 1), "this is not CSV: unexpected end of data. … (row 3)"),
     ],
 )  # fmt: skip

@@ -77,6 +77,10 @@ COMFYUI = {
     "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 30, "cfg_scale": 6.5, "seed": 42,
     "size": "832x1216",
 }  # fmt: skip
+STABILITY_MATRIX = (
+    "a cat\nNegative prompt: blurry, bad\nSteps: 30, Sampler: DPM++ 2M Karras, CFG scale: 6.5, "
+    "Seed: 42, Size: 1664x2432, Model hash: , Model: pony, Version: StabilityMatrix/2.0"
+)
 LACKING = (
     "a cat AND a dog {x|y} <lora:gone:1>\nSteps: 200, Sampler: Restart, Schedule type: Karras, "
     "Seed: 1, Size: 512x512, Model: 007, VAE: gone, Denoising strength: 0.4, Hires upscale: 2, "
@@ -173,6 +177,16 @@ PICTURES = {
         TWO_PASSES,
     ),
     # https://github.com/LykosAI/StabilityMatrix writes both; the text has the size after upscaling.
+    "stability matrix png": Picture(
+        png({"prompt": json.dumps(XL), "parameters": STABILITY_MATRIX, "smproj": "{}"}),
+        COMFYUI,
+        TWO_PASSES,
+    ),
+    "line ends in json": Picture(
+        png({"prompt": json.dumps(XL).replace("a cat", r"a\r\n cat\u0000")}),
+        COMFYUI | {"prompt": "a\n cat"},
+        TWO_PASSES,
+    ),
     "a1111 with what recipes lack": Picture(
         png({"parameters": LACKING}),
         {
@@ -284,3 +298,13 @@ def test_show_does_not_need_the_checkpoint(values: str) -> None:
         "prompt: a", *["checkpoint: '007'"] * bool(values),
         "sampler: Heun", "schedule_type: simple", "steps: 9", "size: 64x64",
     ]  # fmt: skip
+
+
+def test_invokeais_weights_are_words_with_a_warning() -> None:
+    """They are another grammar than A1111's."""
+    weighed = ("sky--, b", "a word+", "a (b c)1.5", '("a", "b").and()')
+    for text in (*weighed, "a well-known (b), c-"):
+        metadata = {"positive_prompt": text, "model": {"name": "Journey"}, "steps": 3}
+        recipe = read(png({"invokeai_metadata": json.dumps(metadata)}))
+        assert recipe.prompt == text
+        check_warned(recipe, *["InvokeAI's weights …"] * (text in weighed))

@@ -40,6 +40,7 @@ def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
          {"prompt": "a corgi at the beach", "steps": 30, "negative_prompt": "blurry, dim"}),
         (r'a --negative "dim, --dark \"x\" \(y\)" --exact --seed random',
          {"negative_prompt": r'dim, --dark "x" \(y\)', "exact": True, "seed": "random"}),
+        ("a --seed 1, 2,3 --Steps=3", {"seed": (1, 2, 3), "steps": 3}),
         ('a --seed "[1, 2]"', {"seed": (1, 2)}),
         ('--prompt="a cat" --steps=30 --negative-prompt = dim, dark',
          {"prompt": "a cat", "steps": 30, "negative_prompt": "dim, dark"}),
@@ -47,11 +48,13 @@ def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
          "--sd_model demo",
          {"prompt": "a corgi", "cfg_scale": 7.0, "sampler": "Euler a", "count": 6}),
         ("--prompt 'a \"red\" corgi' --steps 3", {"prompt": 'a "red" corgi', "steps": 3}),
+        ("--prompt 'tis a corgi --steps 3", {"prompt": "'tis a corgi", "steps": 3}),
         ("--prompt 'red' and 'blue' --steps 3", {"prompt": "'red' and 'blue'"}),
         ("a --cfg-scale 3 --sampling-method euler_a --batch-count 3",
          {"cfg_scale": 3.0, "sampler": "Euler a", "count": 3}),
         ("a --subseed 5 --subseed_strength 0.5 --tiling true",
          {"variation_seed": 5, "variation_strength": 0.5, "tiling": True}),
+        ("a --subseed -1", {"variation_seed": None, "warnings": ()}),
         ("a --subseed 5 --subseed_strength 0", {"variation_seed": None, "warnings": ()}),
         ("a --scale 7 --sampler_index Euler --ddim_steps 9 --H 64 --ddim_eta 0",
          {"cfg_scale": 7.0, "sampler": "Euler", "steps": 9, "height": 64, "warnings": ()}),
@@ -94,24 +97,38 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
     [
         ("a --s 20", 1, 3, "unknown flag '--s'. Midjourney's --s (stylize) has … write --steps."),
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
+        ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
+        ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's … write --size 672x384 …"),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --steps", 1, 3, "--steps has no value. Write one after it."),
+        ("a --steps 300", 1, 11, "steps must be a whole number from 1 to 150, not 300."),
         ("a \\\n  b --steps 300", 2, 13, "steps must be a whole number from 1 to 150, not 300."),
         ("---\n\nsteps: 0\n---\na", 3, 8, "steps must be a whole number from 1 to 150, not 0."),
         ("a --n_iter x", 1, 12, "count must be a whole number from 1 to 1000000, not 'x'."),
         ('a --negative "dim', 1, 14, 'the quote " that opens here is never closed.'),
         ('a --negative "dim" dark', 1, 20, "'dark' comes after the closing quote. Put the …"),
         ("a —steps 30", 1, 3, f"'—steps' {NO_FLAG}steps."),
+        ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
+        ("a –steps 30", 1, 3, f"'–steps' {NO_FLAG}steps."),
+        ("a −−steps 30", 1, 3, f"'−−steps' {NO_FLAG}steps."),
+        ("a -–steps 30", 1, 3, f"'-–steps' {NO_FLAG}steps."),
         ("a ---steps 30", 1, 3, f"'---steps' {NO_FLAG}steps."),
+        ("a -- steps 30", 1, 3, f"'-- steps' {NO_FLAG}steps."),
         ("a --steps:3", 1, 3, f"'--steps:3' {NO_FLAG}steps 3."),
+        ("a --seed.", 1, 3, f"'--seed.' {NO_FLAG}seed."),
         ("a --hires.scale 2 --seed 1", 1, 3, "… Write hires: {scale: 2} between two lines --- …"),
         ("a sign --hello!", 1, 8, "… For text, write --prompt \"…\" around all of it."),
         ("a --negative b --steps:3", 1, 16, f"'--steps:3' {NO_FLAG}steps 3."),
+        ("a --scheduler karas", 1, 15, "unknown schedule type 'karas'. Did you mean 'karras'?…"),
         ("a corgi\nnegative: blurry", 2, 1, "'negative:' … Write --negative_prompt blurry …"),
         ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
         ("a corgi \\", 1, 9, "a backslash at the end of a line continues it on the next line, …"),
+        ("prompt = a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("a corgi\nsteps = 10", 2, 1, f"{SETTING} Write --steps 10 after a prompt, or …"),
+        ("a corgi\nsteps 30,", 2, 1, f"{SETTING} Write --steps 30 after a prompt, or …"),
+        ("Prompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
+        ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
         ("a corgi\nstesp: 10", 2, 1, f"{SETTING} Did you mean 'steps'? Write --steps 10 after a …"),
         ("from: pets/1.png", 1, 1, f"{SETTING} Write --from pets/1.png after a prompt, or …"),
@@ -127,6 +144,31 @@ def test_mistakes_in_lines_and_flags_are_reported(
     (problem,) = refused(text, TXT).problems
     assert (problem.line, problem.column) == (line, column)
     check_said([problem.message], message)
+
+
+def test_short_flags_of_other_programs_are_no_text() -> None:
+    """InvokeAI's and stable-diffusion.cpp's: several, or one with a number at the end."""
+    for line in (
+        '"a cat" -s50 -W 512 -A k_euler -n 2',
+        "a cat -S 42",
+        "a cat -m a/b.ckpt -o c.png",
+    ):
+        check_refused(line, "'-…' would be part of the text. … and then long flags: …", name=TXT)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        './sd -m ../a.ckpt -p "a cat"', "./bin/sd-cli --diffusion-model a.gguf", "> a cat -s 5",
+        "python scripts/txt2img.py --prompt a --plms", "/imagine prompt: a --v 5", "invoke> a cat",
+        'echo "a corgi" > inbox/a.txt',
+    ],
+)  # fmt: skip
+def test_a_command_line_is_no_prompt(line: str) -> None:
+    """One message for the whole line, which says how a line looks."""
+    check_refused(
+        line, "'…' begins a command line. Write the prompt first, and then its …", name=TXT
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,6 +198,7 @@ SCRIPT = "this is RTF, a web page or a script, not plain text…"
         ("{\\rtf1\\ansi\n\\f0 a corgi}", SCRIPT),
         ("<!DOCTYPE html>\n<body>404</body>", SCRIPT),
         ("#!/usr/bin/env python3\nprint('a')", SCRIPT),
+        ("import torch\nprint('a')", SCRIPT),
         ("name,prompt,negative_prompt\nA,cinematic {prompt},dim", "this is a table, not …"),
         ('"prompt";"steps"\na cat;10', "this is a table, not prompts. Save it with the ending …"),
     ],

@@ -8,7 +8,7 @@ import yaml
 from picowatch.recipe import error_text
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.read import nodes
-from tests.recipe.reading import read, read_one, refused
+from tests.recipe.reading import check_refused, messages, read, read_one, refused
 
 
 @pytest.mark.parametrize(
@@ -23,28 +23,41 @@ def test_a_prompt_is_the_text_that_stands_there(text: str) -> None:
 # The file, line and column of the problem, what its message says.
 MISTAKES = [
     ("prompt: a\nheight:", (2, 1), "height has no value. Write a whole number from 64 to 2048, or"),
+    ("prompt:", (1, 1), "prompt has no value. Write prompt: '' for empty text, or delete"),
     ("prompt: >\nsteps: 3", (1, 9), "prompt is empty: the lines of the text below > must be"),
     ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
+    ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
+    ("prompt: a\nsteps: 0b_", (2, 8), "steps must be a whole number from 1 to 150, not '0b_'."),
     ("prompt: a corgi # in the park", (1, 17), "write prompt: 'a corgi # in the park'"),
+    ("prompt: a corgi\n  in the #park", (2, 10), "write prompt: 'a corgi in the #park'"),
     ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
     ("prompt: [cat]", (1, 9), "prompt must be text, not [cat]. For text, put it in quotes: prompt"),
+    ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
     ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. For text, put it in"),
     ("prompt: !!python/name:os.system x", (1, 9), "has a meaning of its own in YAML."),
+    ("prompt: %dog", (1, 9), "put it in quotes: prompt: '%dog'"),
     ("prompt: 'dog\nsteps: 3", (1, 9), "the quote ' that opens here is never closed."),
     ('prompt: "a "red" dog"', (1, 13), "put it in quotes: prompt: 'a \"red\" dog'"),
+    ('prompt: "a \\(dog\\)"', (1, 12), "put it in quotes: prompt: 'a \\(dog\\)'"),
+    ('prompt: "\\ud800"', (1, 12), "found invalid Unicode character escape code."),
     ('prompt: a\nimage: "C:\\Users\\dog.png"', (2, 13), "image: 'C:\\Users\\dog.png'"),
     ("prompt: dog\n\tsteps: 3", (2, 1), "this line is indented with a tab. YAML requires spaces."),
     ("prompt: dog\n  steps: 3", (2, 8), "lines like 'steps: 30', without commas and all indented"),
     ("prompt: dog\nsteps:3", (2, 6), "a field has a colon and a space: write 'steps: 3'."),
+    ("prompt:dog\nsteps: 3", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
     ("prompt dog", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
     ("prompt： a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
     ('"prompt": "a",\n"steps": 3', (1, 14), "without commas"),
     ("- prompt: dog\nsteps: 3", (2, 1), "YAML cannot parse this: did not find expected '-'"),
+    ("prompt: dog\n- prompt: cat", (2, 1), "YAML cannot parse this: did not find expected key."),
     ("prompt: a\nseed: [1, 2\nsteps: 3", (2, 7), "Is the [ that opens here closed?"),
+    ("prompt: a\nsweep: {steps: [1, 2}}", (2, 16), "Is the [ that opens here closed?"),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
     ("```yaml\nprompt: a\n```", (1, 1), "``` marks a text in chats and web pages."),
     ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
+    ("- a dog", (1, 3), "this is not a recipe. Write 'prompt: a dog'"),
     ("prompt: a\n? [x]\n: 3", (2, 3), "a field's name must be a word, as in 'steps: 30'."),
+    ("prompt: a\n<<: 3", (2, 1), "unknown field '<<'."),
 ]  # fmt: skip
 
 
@@ -58,6 +71,25 @@ def test_a_mistake_has_one_message_with_its_remedy(
     assert (problem.line, problem.column) == position
     assert message in problem.message
     assert error_text(invalid).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "proposal"),
+    [
+        (text, message.partition("prompt: ")[2])
+        for text, _, message in MISTAKES
+        if "quotes: prompt: " in message
+    ],
+)
+def test_what_a_message_proposes_to_write_is_read(text: str, proposal: str) -> None:
+    """A proposal `prompt: 'text'` is YAML that holds the text, without quotes around all of it."""
+    (message,) = messages(text)
+    assert read_one(message[message.index("prompt: '") :]).prompt == yaml.safe_load(proposal)
+
+
+def test_every_line_without_its_space_is_shown() -> None:
+    """YAML reads all of these lines as one text."""
+    check_refused("prompt:a corgi\nsteps:10", "… 'prompt: a corgi'.", "… 'steps: 10'.")
 
 
 def test_names_of_fields_have_any_case_and_spaces() -> None:
@@ -98,11 +130,13 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
         ("b: [", "*a, ", nodes.TOO_MANY),
     ],
 )
-@pytest.mark.parametrize("loader", [nodes._LOADER, yaml.SafeLoader])
+@pytest.mark.parametrize(
+    ("loader", "most"), [(nodes._LOADER, nodes.MAX_NODES), (yaml.SafeLoader, 5_000)]
+)
 def test_hostile_yaml_is_stopped_while_it_is_read(
-    beginning: str, again: str, message: str, loader: object
+    beginning: str, again: str, message: str, loader: object, most: int
 ) -> None:
     """Nesting, floods of values and references; with and without libyaml, which is faster."""
-    text = beginning + again * 2_009
-    with patch.object(nodes, "_LOADER", loader), patch.object(nodes, "MAX_NODES", 2_000):
+    text = beginning + again * (most + 9)
+    with patch.object(nodes, "_LOADER", loader), patch.object(nodes, "MAX_NODES", most):
         assert message in [problem.message for problem in refused(text).problems]

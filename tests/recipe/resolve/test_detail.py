@@ -14,6 +14,7 @@ from tests.recipe.reading import (
     INVENTORY,
     PicturesWith,
     check_refused,
+    check_warned,
     chunk_of,
     hash_of,
     read,
@@ -63,9 +64,13 @@ def test_what_is_drawn_again(written: str, meant: list[dict[str, Any]]) -> None:
         ("true", "detail must be words like face, a mapping …"),
         ("{find: '!!'}", "detail find must be words … not '!!'."),
         ("[a, a, a, a, a, a, a, a, a]", "detail must be … list of up to eight, not [a, …"),
+        ("{find: face, count: 0}", "detail count must be …"),
         ("{find: face, size: 100x64}", "detail size is 100x64, but … multiples of 8. Leave it …"),
         ("{find: face, size: 4096x64}", "detail size is 4096x64, but … from 64 to 2048 pixels …"),
+        ("{find: face, size: large}", "detail size must be a size like 512x512, not 'large'."),
         ("{find: face, prompt: '<lora:gone:1>'}", "no LoRA 'gone' in …"),
+        ("{find: face, paddding: 3}", "detail has no 'paddding'. …"),
+        ("{find: face, sampler: x}", "detail has no 'sampler'. Write sampler beside detail, …"),
         ("{find: face, model: gone}", "no segmentation model 'gone' in …"),
     ],
 )
@@ -83,6 +88,20 @@ def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
     text = "a\nSteps: 3, Model: it, ADetailer model: face_yolov8n.pt"
     recipe = read_one(text, "a.txt", inventory=inventory)
     assert recipe.detail == () and any("has no detail" in one for one in recipe.warnings)
+
+
+def test_a_size_that_is_none_in_another_programs_text_is_ignored() -> None:
+    """ADetailer draws in the picture's size."""
+    text = "a\nSteps: 3, Size: abc, ADetailer model: face_yolov8n.pt"
+    recipe = read_one(text, "a.txt", inventory=INSTALLED)
+    assert recipe.detail[0].size and any("detail size must be" in one for one in recipe.warnings)
+
+
+def test_a_flow_model_cannot_edit_the_prompts_of_details() -> None:
+    it = Checkpoint("it", 512, family=FAMILIES["flux"].name, rules=rules_of("flux"))
+    text = "prompt: a\ncheckpoint: it\ndetail: {find: face, prompt: '[red:blue:0.5]'}"
+    inventory = replace(INSTALLED, checkpoints=(it,))
+    check_refused(text, "… [red:blue:0.5] is for …", inventory=inventory)
 
 
 def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:
@@ -145,6 +164,14 @@ def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
     inventory = replace(INSTALLED, checkpoints=(it,))
     text = "image: a.jpg\ncheckpoint: it\ndetail: face"
     assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
+
+
+def test_a_sweep_varies_a_part_of_the_only_detail() -> None:
+    sweep = "sweep: {'detail: denoising_strength': [0.2, 0.4]}"
+    recipe = read_one(f"prompt: a\ndetail: face\n{sweep}", inventory=INSTALLED)
+    requests = recipe.image_requests(hash_of, 5)
+    assert [one.detail[0].denoising_strength for one in requests] == [0.2, 0.4]
+    check_warned(recipe)
 
 
 def test_a_swept_lora_may_stand_in_the_prompt_of_a_detail() -> None:

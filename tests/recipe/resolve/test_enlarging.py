@@ -83,6 +83,21 @@ def test_an_upscaler_is_named_as_other_models_are(written: str, meant: Upscale |
     assert (found.upscale, found.upscaler_hash) == (meant, HASHES["upscaler"] * 64 * bool(meant))
 
 
+def test_a_cutout_model_is_named_as_other_models_are() -> None:
+    """What is off is no part of a digest."""
+    for written, meant in {
+        "cutout: isnet": "isnet-general-use",
+        "rembg: U2NETP.pth": "people/u2netp",
+        "remove_background: demo-cutout": "demo-cutout",
+        "cutout: false": "",
+        "cutout: none": "",
+    }.items():
+        found = only(f"prompt: a\n{written}")
+        assert found.cutout == (Cutout(meant) if meant else None)
+        assert found.cutout_hash == HASHES["cutout"] * 64 * bool(meant)
+        assert (found.digest == only("prompt: a").digest) == (not meant)
+
+
 def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
     """It is stored as a name if the recipe says no more."""
     isnet = INSTALLED.cutouts[0]

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from picowatch.recipe.fields import ROWS
+from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find
 from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.request import ImageRequest
@@ -70,9 +72,15 @@ WRONG = {
     "{find: 🙂🙂}": f"{WORDS} '🙂🙂'.",
     f"{{find: {'sky' * 4000}}}": f"{WORDS} 'sky…",
     '{find: "a\\u0000hat"}': f"{WORDS} '…",
+    "{find: [hat, tie]}": f"{WORDS} [hat, tie].",
+    "{find: }": "mask find has no value. Write words like …",
     "{}": "mask does not say what to find. Write 'find: …' there.",
+    "{grow: 9}": "mask does not say what to find. Write 'find: …' there.",
     "{find: hat, confidence: 30}": "mask confidence must be a number from 0 to 1, not 30.",
+    "{find: hat, grow: 500}": "mask grow must be a whole number from -128 to 128, not 500.",
+    "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
     "{fnd: hat}": "mask has no 'fnd'. Did you mean 'find'? …",
+    "{find: hat, blur: 4}": "mask has no 'blur'. …",
     "{find: hat, mask_blur: 4}": "mask has no 'mask_blur'. Write mask_blur beside mask, not in it.",
     "b.png\nfind: hat": "unknown field 'find'. It is a part of mask, … {find: the sky}.",
     "{find: hat, model: sam9}": "no segmentation model 'sam9' in … Available: clipseg and …",
@@ -93,6 +101,12 @@ def test_a_model_of_a_picture_that_is_missing_is_replaced() -> None:
     check_warned(recipe, "no segmentation model 'sam' in … clipseg is used instead. (in corgi.png)")
 
 
+def test_without_a_model_the_embedded_one_finds() -> None:
+    """Any that is installed is better."""
+    found = request_of(f"{SKY}{{find: hat}}").found_mask
+    assert found and found.model == DEMO_FIND
+
+
 def test_words_that_the_embedded_model_does_not_know_are_told() -> None:
     """Once for a file; other models may know any."""
     known = KnownWords(("hat", "bow tie"), frozenset({"hat", "bow", "tie"}))
@@ -103,3 +117,15 @@ def test_words_that_the_embedded_model_does_not_know_are_told() -> None:
     check_warned(first, what)
     check_warned(second)
     check_warned(read_one(f"{SKY}{{find: shoe}}", inventory=replace(INSTALLED, findable=known)))
+
+
+def test_a_folder_may_say_what_is_found() -> None:
+    """For each of its pictures; an entry's own mask replaces it."""
+    defaults = "mask: {find: hat, grow: 9}"
+    request = request_of("prompt: a\nimage: b.png", defaults=defaults, inventory=INSTALLED)
+    assert request.mask == Find("hat", grow=9, model="clipseg")
+    own = request_of("prompt: a\nimage: b.png\nmask: none", defaults=defaults, inventory=INSTALLED)
+    assert own.mask == ""
+    off = request_of("prompt: a\nimage: b.png\nmask: no", defaults=defaults, inventory=INSTALLED)
+    assert off == own
+    assert ROWS["mask"].needs == ("image", "references")

@@ -8,6 +8,7 @@ from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
+from tests.metadata.requests import CORGI
 from tests.recipe.reading import (
     DEMO,
     check_refused,
@@ -37,6 +38,8 @@ INVENTORY = Inventory(
         ("loras:\n- add: 0.5\n- {name: pixel, weight: '2'}\n",
          (("add_detail", 0.5), ("style/pixel art", 2.0))),
         ("loras: []", ()),
+        ("loras: {}", ()),
+        ("loras: none", ()),
     ],
 )  # fmt: skip
 def test_loras_are_a_mapping_a_list_or_text(
@@ -94,9 +97,9 @@ def test_a_file_of_lines_finds_the_trainers_names_among_thousands() -> None:
     names = [f"group {number % 30}/lora-{number:04}" for number in range(4000)]
     trained = {name: f"trained {name[-4:]}" for name in names}
     inventory = Inventory(demo=DEMO, loras=tuple(names), lora_names=trained)
-    lines = [f"a corgi {number} <lora:trained {number:04}:1>" for number in range(500)]
+    lines = [f"a corgi {number} <lora:trained {number:04}:1>" for number in range(1000)]
     found = read_recipes("a.txt", "\n".join(lines).encode(), inventory)
-    assert len(found) == 500
+    assert len(found) == 1000
 
 
 TWICE = "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
@@ -108,6 +111,7 @@ TWICE = "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
         ("loras: {ad_detail: 1}", "no LoRA … Did you mean 'add_detail'? Available: …"),
         ("loras: {add: 11}", "the weight of 'add' must be a number from -10 to 10, not 11."),
         ("loras: {add: {family: chrome}}", "the family of 'add' must be one of …, not 'chrome'."),
+        ("loras: {add: {strength: 1}}", "a LoRA has no 'strength'. Write {name: add, weight: …"),
         ("loras:", "loras has no value. Write a mapping like {name: 0.8}, or a list of names, …"),
         ("loras: [add, add_detail]", TWICE),
         ("prompt: a <lora:add:1>\nlora: add_detail", TWICE),
@@ -215,3 +219,13 @@ def test_a1111s_text_names_embeddings_that_may_be_missing() -> None:
     pasted = text.format("a easyneg", "TI hashes", "easyneg")
     check_warned(read_one(pasted, "corgi.txt", replace(SOME, checkpoints=(flow,))))
     check_warned(read_one("prompt: an old cat", inventory=SOME), "…old.pt is a pickle file…")
+
+
+def test_a_picture_of_picowatchs_own_says_which_embeddings_are_gone() -> None:
+    """A file may have moved to another folder; a prompt of the recipe's own needs none of them."""
+    uses = (EmbeddingUse("neg/easyneg", "a" * 64), EmbeddingUse("negativeXL", "b" * 64))
+    request = replace(CORGI, prompt="a cat", negative_prompt="easyneg, negativeXL")
+    chunk = chunk_of(replace(request, checkpoint="demo", embeddings=uses))
+    for own, warnings in (("", missing("neg/easyneg")), ("negative_prompt: easyneg", [])):
+        recipe = read_one(f"from: a.png\n{own}", inventory=SOME, texts=chunk)
+        check_warned(recipe, *warnings)

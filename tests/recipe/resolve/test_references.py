@@ -32,12 +32,24 @@ INSTALLED = Inventory(
 )
 
 
+def edited(text: str) -> Recipe:
+    return read_one(text, inventory=INSTALLED, pictures=PHOTOS)
+
+
 def test_one_path_a_list_or_none() -> None:
     for written, paths in (("a.jpg", ["a.jpg"]), ("[a.png, b]", ["a.png", "b"]), ("none", [])):
         text = f"prompt: red\ncheckpoint: klein\nreferences: {written}"
         request = request_of(text, inventory=INSTALLED, pictures=PHOTOS)
         assert [use.image for use in request.references] == paths
         assert request.pictures == dict.fromkeys(paths, "1" * 64)
+
+
+def test_the_pictures_size_is_kept_to_the_pixel() -> None:
+    """Without a size, and with one that is no multiple of anything."""
+    text = "prompt: red\ncheckpoint: klein\nreferences: photo.jpg"
+    assert edited(text).size == "1003x677"
+    assert edited(f"{text}\nsize: picture").size == "1003x677"
+    assert edited(f"{text}\nsize: 801x333").size == "801x333"
 
 
 EDITING = [
@@ -84,11 +96,15 @@ def test_every_editing_family_keeps_a_photos_size_or_says_why_not(name: str, var
     [
         ("checkpoint: demo\nreferences: a.png", "takes no references. Write image for"),
         ("checkpoint: my-merge\nreferences: a.png", "write 'checkpoint: my-merge as Kontext'."),
+        ("checkpoint: {name: my-merge, family: kontext}", "my-merge as Kontext"),
         ("checkpoint: kontext\nreferences: [a.png, b.png]", "takes at most one reference, not 2."),
+        ("checkpoint: dev\nnegative_prompt: dim", "FLUX.2 dev has no negative_prompt: its"),
         ("checkpoint: kontext", "the checkpoint 'kontext' edits pictures. Add references"),
         ("checkpoint: kontext\nimage: a.png\nreferences: b.png", "FLUX.1 has no image"),
         ("checkpoint: klein\nimage: a.png\nreferences: b.png", "image and references together"),
+        ("checkpoint: klein\nreferences: {a: b}", "references must be a path, or a list"),
         ("checkpoint: klein\nreferences: " + str(["a.png"] * 11), "references must be"),
+        ("checkpoint: klein\nreferences: ../a.png", "must stay within inbox/"),
         ("checkpoint: klein\nreferences: a.png\nhires: true", "FLUX.2 has no hires"),
     ],
 )
@@ -118,6 +134,7 @@ def dropped(template: str, mask: str = "") -> Recipe:
     [
         ("checkpoint: demo", "edit/photo.jpg", ()),
         ("checkpoint: klein", "", ("edit/photo.jpg",)),
+        ("checkpoint: my-merge", "edit/photo.jpg", ()),
         ("checkpoint: my-merge as kontext", "", ("edit/photo.jpg",)),
         ("checkpoint: klein\nimage: picture", "edit/photo.jpg", ()),
         ("checkpoint: klein\nreferences: [picture, a.png]", "", ("edit/photo.jpg", "a.png")),

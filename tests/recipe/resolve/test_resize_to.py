@@ -11,7 +11,7 @@ from picowatch.metadata import parameters_text, recipe_yaml
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.resize_to import ResizeTo
 from picowatch.recipe.resolve.layers import only_writes
-from tests.recipe.reading import PicturesWith, check_refused, request_of
+from tests.recipe.reading import PicturesWith, check_refused, read_one, request_of
 from tests.recipe.resolve.test_enlarging import INSTALLED
 
 PHOTO = PicturesWith(lambda _: {}, (6000, 4000))
@@ -28,10 +28,14 @@ def photo(written: str, **more: Any) -> Any:
     ("written", "meant", "size"),
     [
         ("1600", ResizeTo(longest_side=1600), (1600, 1067)),
+        ("'1600'", ResizeTo(longest_side=1600), (1600, 1067)),
+        ("{longest_side: 9000}", ResizeTo(longest_side=9000), (6000, 4000)),
         ("{longest_side: 9000, enlarge: true}", ResizeTo(longest_side=9000, enlarge=True),
          (9000, 6000)),
         ("{Shortest Side: 1000}", ResizeTo(shortest_side=1000), (1500, 1000)),
         ("800x600", ResizeTo(width=800, height=600), (800, 533)),
+        ("{size: 800 x 600}", ResizeTo(width=800, height=600), (800, 533)),
+        ("{width: 800}", ResizeTo(width=800), (800, 533)),
         ("{height: 800}", ResizeTo(height=800), (1200, 800)),
         ("{size: 800x600, fit: cover}", ResizeTo(width=800, height=600, fit="cover"), (800, 600)),
         ("{width: 9000, height: 3000, fit: Cover}", ResizeTo(width=9000, height=3000, fit="cover"),
@@ -41,6 +45,8 @@ def photo(written: str, **more: Any) -> Any:
         ("{mp: 2, longest_side: 1500}", ResizeTo(megapixels=2, longest_side=1500), (1500, 1000)),
         ("{width: 9, height: 9, fit: pad, background: White}",
          ResizeTo(width=9, height=9, fit="pad", background="#ffffff"), (9, 9)),
+        ("{width: 900, background: transparent}",
+         ResizeTo(width=900, background="transparent"), (900, 600)),
     ],
 )  # fmt: skip
 def test_a_size_is_a_number_two_sides_or_a_mapping(
@@ -56,8 +62,13 @@ def test_a_size_is_a_number_two_sides_or_a_mapping(
     assert again.digest == found.digest
 
 
-def test_zero_is_off_also_in_a_folder() -> None:
-    assert request_of("prompt: a\nresize_to: 0", defaults="resize_to: 9") == request_of("prompt: a")
+@pytest.mark.parametrize("off", ["false", "none", "0"])
+def test_what_is_off_changes_no_digest(off: str) -> None:
+    """Nor does a folder's format, which asks for no copy."""
+    usual = request_of("prompt: a")
+    assert request_of(f"prompt: a\nresize_to: {off}").digest == usual.digest
+    folder = request_of("prompt: a\nresize_to: off", defaults="resize_to: 100\nformat: jpeg")
+    assert folder.resize_to is None
 
 
 def test_it_is_the_last_step_after_others() -> None:
@@ -97,18 +108,24 @@ def test_a_format_alone_is_a_request(written: str) -> None:
          "'true'."),
         ("1,600", "resize_to longest_side must be a whole number of pixels from 8 to 30000. Write "
          "1600, without a comma."),
+        ("1600 px", "resize_to longest_side must be a whole number of pixels from 8 to 30000. "
+         "Write 1600, without a unit."),
         ("{width: 5 %}", "resize_to width must be a whole number of pixels from 8 to 30000, not "
          "'5 %'. For photos of many sizes, write longest_side or megapixels."),
         ("16:9", "resize_to longest_side must be a whole number of pixels from 8 to 30000, not "
          "'16:9'. For a shape, write {width: 1600, height: 900, fit: cover}."),
         ("{}", "resize_to says no size. Write longest_side, shortest_side, width, height or "
          "megapixels there."),
+        ("{enlarge: true}", "resize_to says no size. Write longest_side, shortest_side, width, "
+         "height or megapixels there."),
+        ("{fit: crop, width: 100}", "resize_to fit must be inside, cover or pad, not 'crop'."),
         ("{fit: cover, width: 100}", "resize_to with fit: cover needs width and height. Add both, "
          "or remove fit."),
         ("{fit: pad, width: 100, height: 100, mp: 2}", "resize_to megapixels is for fit: inside; "
          "pad has width and height. Remove megapixels, or fit."),
         ("{width: 30000, height: 30000, fit: pad}", "resize_to makes 30000x30000; the limit is 250 "
          "million pixels (max_photo_megapixels). Use a smaller size."),
+        ("{longest: 100}", "resize_to has no 'longest'. Did you mean 'longest_side'? …"),
         ("{background: blue, width: 100}", "resize_to background must be transparent, white, "
          "black, or a colour in quotes like \"#f4f4f4\", not 'blue'."),
     ],
@@ -129,6 +146,14 @@ def test_fields_that_do_nothing_and_words_of_others_lead_here() -> None:
         check_refused(f"image: a.jpg\n{written}", said, pictures=PHOTO, inventory=INSTALLED)
     said = "resize must be crop, fit or stretch, not 1600. For the size of the result, write …"
     check_refused("image: a.jpg\nprompt: a\nresize: 1600", said, pictures=PHOTO)
+
+
+def test_a_sweep_makes_several_sizes() -> None:
+    """Of whole values, and of a part."""
+    for swept in ("resize_to: [1600, 800x800]", '"resize_to: longest_side": [1600, 800]'):
+        text = f"image: a.jpg\nresize_to: 1600\nsweep: {{{swept}}}"
+        recipe = read_one(text, pictures=PHOTO)
+        assert [each.published_size for each in recipe.variants] == [(1600, 1067), (800, 533)]
 
 
 LIMITS = st.sampled_from(["longest_side", "shortest_side", "width", "height"])
@@ -173,3 +198,10 @@ def test_cover_and_pad_have_the_wanted_shape(
     assert inner[0] <= wide
     assert inner[1] <= high
     assert enlarge or (inner[0] <= width and inner[1] <= height)
+
+
+@given(SIDES, SIDES, st.floats(0.01, 100))
+def test_megapixels_are_never_exceeded(width: int, height: int, megapixels: float) -> None:
+    """But for the one pixel that each side has at least."""
+    size = ResizeTo(megapixels=megapixels).size_of(width, height)
+    assert size[0] * size[1] <= max(round(megapixels * 1_000_000), *size)

@@ -43,6 +43,14 @@ def test_a_wrong_path_hides_no_other_mistake() -> None:
     check_refused(text, f"image {OUT.format('../a.png')}", blur, strength)
 
 
+def test_a_folder_may_say_how_start_images_are_used() -> None:
+    """For the recipes in it that have one."""
+    defaults = "denoising_strength: 0.3\nmask_blur: 0\n"
+    assert read_one("prompt: a", defaults=defaults).denoising_strength == 0.75
+    with_image = read_one("prompt: a\nimage: b.png", defaults=defaults)
+    assert with_image.denoising_strength == 0.3
+
+
 @pytest.mark.parametrize("picture", ["image: a.png", "references: [a.png, b.png]"])
 def test_only_the_masked_part_is_drawn_in_the_checkpoints_size(picture: str) -> None:
     """The picture keeps its own, whatever that is."""
