@@ -1,7 +1,7 @@
 """Private names of torch and diffusers, each with the reason why no public one does the same.
 
-Each was checked with the version in brackets. tests/engine/test_private.py fails where a library
-changes a name or its meaning, and tests/test_architecture.py where a name is used elsewhere.
+Each was checked with the version in brackets. The engine's tests fail where a library changes a
+name or its meaning, and tests/test_architecture.py where a name is used elsewhere.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -125,10 +125,10 @@ def _resized(mask: torch.Tensor, size: list[int], interpolation: str) -> torch.T
     return torch.nn.functional.interpolate(mask, size, mode=interpolation)
 
 
-def lumina2_embeds(pipeline: Any, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+def lumina2_embeds(pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
     """Encode a prompt as it is; Lumina 2's `encode_prompt` adds a preamble (diffusers 0.42)."""
     embeds, mask = pipeline._get_gemma_prompt_embeds(prompt)
-    return embeds, mask
+    return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
 def set_guidance_scale(pipeline: Any, scale: float) -> None:

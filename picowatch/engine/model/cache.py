@@ -10,6 +10,8 @@ import torch
 
 from picowatch.engine.model.memory import WORKING_BYTES
 
+Key = tuple[Hashable, ...]  # begins with a word for the kind of its value
+
 TEXT_BYTES = 2**28  # each text takes up to ten megabytes
 
 
@@ -36,22 +38,22 @@ class Cache:
         is_shared: bool = False,
     ) -> None:
         self._free, self._give_back, self._is_shared = free, give_back, is_shared
-        self._entries: OrderedDict[Hashable, Entry] = OrderedDict()  # the last used last
-        self._pinned: set[Hashable] = set()
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()  # the last used last
+        self._pinned: set[Key] = set()
 
-    def get(self, key: Hashable) -> Any:
+    def get(self, key: Key) -> Any:
         """Return a value, which is used now, or None."""
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return self._entries[key].value
 
-    def put(self, key: Hashable, value: Any, device: int = 0, main: int = 0) -> None:
+    def put(self, key: Key, value: Any, device: int = 0, main: int = 0) -> None:
         """Keep a value of so many bytes; `make_room` comes before it is read."""
         self._entries[key] = Entry(value, device, main)
         self._entries.move_to_end(key)
 
-    def encoded(self, key: Hashable, encode: Callable[[], Any]) -> Any:
+    def encoded(self, key: Key, encode: Callable[[], Any]) -> Any:
         """Return what a text was encoded to, or encode it; the last TEXT_BYTES of texts stay."""
         value = self.get(key)
         if value is None:
@@ -64,21 +66,21 @@ class Cache:
                     del self._entries[text]
         return value
 
-    def drop(self, key: Hashable) -> Any:
+    def drop(self, key: Key) -> Any:
         """Forget a value and return it, None if there is none."""
         entry = self._entries.pop(key, None)
         return entry and entry.value
 
-    def keys(self, kind: str) -> list[Hashable]:
+    def keys(self, kind: str) -> list[Key]:
         """Return the keys that begin with this word, the last used last."""
-        return [key for key in self._entries if _kind(key) == kind]
+        return [key for key in self._entries if key[0] == kind]
 
     def values(self, kind: str) -> list[Any]:
         """Return the values whose keys begin with this word, the last used last."""
-        return [entry.value for key, entry in self._entries.items() if _kind(key) == kind]
+        return [entry.value for key, entry in self._entries.items() if key[0] == kind]
 
     @contextmanager
-    def pinned(self, key: Hashable) -> Iterator[None]:
+    def pinned(self, key: Key) -> Iterator[None]:
         """Keep a value meanwhile, whatever needs its memory: it is in use."""
         self._pinned.add(key)
         try:
@@ -86,7 +88,7 @@ class Cache:
         finally:
             self._pinned.discard(key)
 
-    def keep_only(self, keep: Collection[Hashable]) -> bool:
+    def keep_only(self, keep: Collection[Key]) -> bool:
         """Forget whatever is on the device, but for these; return whether that makes much room."""
         keep = {*keep, *self._pinned}
         others = [key for key, entry in self._entries.items() if entry.device and key not in keep]
@@ -94,9 +96,9 @@ class Cache:
             del self._entries[key]
         if others:
             self.give_back()
-        return any(_kind(key) != "text" for key in others)
+        return any(key[0] != "text" for key in others)
 
-    def make_room(self, device: int = 0, main: int = 0, keep: Collection[Hashable] = ()) -> None:
+    def make_room(self, device: int = 0, main: int = 0, keep: Collection[Key] = ()) -> None:
         """Forget values until so many bytes are free, or none is left but for `keep`."""
         keep = {*keep, *self._pinned}
         while True:
@@ -112,7 +114,7 @@ class Cache:
             del self._entries[leaving]
             self.give_back()
 
-    def _holds(self, key: Hashable, short: tuple[bool, bool]) -> bool:
+    def _holds(self, key: Key, short: tuple[bool, bool]) -> bool:
         entry = self._entries[key]
         return bool((short[0] and entry.device) or (short[1] and entry.main))
 
@@ -130,7 +132,3 @@ def _bytes_of(value: Any) -> tuple[int, int]:
         value = [*value.values()]
     found = [_bytes_of(part) for part in value] if isinstance(value, (list, tuple)) else []
     return sum(device for device, _ in found), sum(main for _, main in found)
-
-
-def _kind(key: Hashable) -> Hashable:
-    return key[0] if isinstance(key, tuple) else key

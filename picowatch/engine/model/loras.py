@@ -6,13 +6,13 @@ output. When no LoRA is in use, all layers are unwrapped again.
 
 import logging
 import warnings
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from picowatch.engine.model.cache import Cache
+from picowatch.engine.model.cache import Cache, Key
 from picowatch.engine.model.lora_files import File, read_lora
 from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.model.verify import Verified
@@ -83,7 +83,7 @@ class Loras:
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
         self.of_texts = tuple(use for use in weights.items() if self._files[use[0]].of_texts)
 
-    def _key(self, sha256: str, pipeline: Any) -> Hashable:
+    def _key(self, sha256: str, pipeline: Any) -> Key:
         """Return the key of a file for the parts in memory."""
         parts = tuple(
             (part, str(module.dtype))
@@ -92,7 +92,7 @@ class Loras:
         )
         return "lora", sha256, self._checkpoint, parts
 
-    def _read(self, name: str, path: Path, size: int, key: Hashable, pipeline: Any) -> File:
+    def _read(self, name: str, path: Path, size: int, key: Key, pipeline: Any) -> File:
         """Return a file, read unless it is kept."""
         file: File | None = self._kept.get(key)
         if file is None:

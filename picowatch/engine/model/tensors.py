@@ -1,7 +1,7 @@
 """Reads tensors from files: safetensors, quantised or not, and GGUF."""
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,12 +81,11 @@ def read_tensors(
     headers, packed = _headers(path)
     parts = {part for one in packed.values() for part in one.parts.values()}
     for file, header in headers.items():
+        names = _selected(header, prefix, reads)
         if is_gguf(file):
-            found |= _read_gguf(file, header, prefix, type_of, device, reads)
+            found |= _read_gguf(file, header, names, type_of, device)
         else:
-            found |= _read_safetensors(
-                file, header, prefix, type_of, device, copy, narrow, reads, parts
-            )
+            found |= _read_safetensors(file, header, names, type_of, device, copy, narrow, parts)
     for name, one in packed.items():
         bare = name.removeprefix(prefix)
         if name.startswith(prefix) and bare in found:
@@ -124,49 +123,53 @@ def bytes_in(
     headers, packed = _headers(path)
     parts = {part for one in packed.values() for part in one.parts.values()}
     for file, header in headers.items():
-        for name, shape in header.shapes.items():
-            if name.startswith(prefix) and reads(name.removeprefix(prefix)):
-                kind, numbers, taken = header.types[name], 1, dtype.itemsize
-                if name in packed:
-                    taken = 1
-                    shape = shape if narrow else (packed[name].rows, packed[name].columns)
-                elif name in parts:
-                    taken = max(taken, 4 if kind == "F32" else 2) if narrow else 0
-                elif narrow and is_gguf(file):
-                    if stays_quantised(name, kind, shape):
-                        numbers, taken = BLOCKS[kind]
-                elif narrow:
-                    taken = narrow.type_of(header, name, dtype).itemsize
-                size += prod(shape) // numbers * taken
+        for name in _selected(header, prefix, reads):
+            shape, kind, numbers, taken = header.shapes[name], header.types[name], 1, dtype.itemsize
+            if name in packed:
+                taken = 1
+                shape = shape if narrow else (packed[name].rows, packed[name].columns)
+            elif name in parts:
+                taken = max(taken, 4 if kind == "F32" else 2) if narrow else 0
+            elif narrow and is_gguf(file):
+                if stays_quantised(name, kind, shape):
+                    numbers, taken = BLOCKS[kind]
+            elif narrow:
+                taken = narrow.type_of(header, name, dtype).itemsize
+            size += prod(shape) // numbers * taken
     return size
+
+
+def _selected(header: Header, prefix: str, reads: Reads) -> dict[str, str]:
+    """Return the names of the tensors that are read, each without the prefix."""
+    bare = {name: name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix)}
+    return {name: short for name, short in bare.items() if reads(short)}
 
 
 def _read_safetensors(
     file: Path,
     header: Header,
-    prefix: str,
+    names: Mapping[str, str],
     type_of: TypeOf,
     device: torch.device,
     copy: bool,
     narrow: Narrow,
-    reads: Reads,
     parts: Collection[str],
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield tensors in their types in memory, but the `parts` of packed matrices as they are."""
     with safe_open(file, framework="pt") as opened:
-        for name in header.shapes:
-            bare = name.removeprefix(prefix)
-            if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS) and reads(bare):
-                tensor, dtype = opened.get_tensor(name), type_of(bare)
-                if name in parts:
-                    yield bare, tensor.to(device, copy=copy)
-                    continue
-                if scales := [*map(opened.get_tensor, _scales(header, name))]:
-                    told = header.formats.get(name.removesuffix(".weight"), {})
-                    tensor = dequantised(tensor, *scales, told=told)
-                if dtype == type_of(""):  # some layers always compute in float32
-                    dtype = narrow.type_of(header, name, dtype)
-                yield bare, _on_device(tensor, dtype, device, copy)
+        for name, bare in names.items():
+            if name.endswith(_NOT_WEIGHTS):
+                continue
+            tensor, dtype = opened.get_tensor(name), type_of(bare)
+            if name in parts:
+                yield bare, tensor.to(device, copy=copy)
+                continue
+            if scales := [*map(opened.get_tensor, _scales(header, name))]:
+                told = header.formats.get(name.removesuffix(".weight"), {})
+                tensor = dequantised(tensor, *scales, told=told)
+            if dtype == type_of(""):  # some layers always compute in float32
+                dtype = narrow.type_of(header, name, dtype)
+            yield bare, _on_device(tensor, dtype, device, copy)
 
 
 def _on_device(
@@ -190,18 +193,14 @@ def _scales(header: Header, name: str) -> list[str]:
 
 
 def _read_gguf(
-    file: Path, header: Header, prefix: str, type_of: TypeOf, device: torch.device, reads: Reads
+    file: Path, header: Header, names: Mapping[str, str], type_of: TypeOf, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield matrices quantised, to be widened while they compute, and other tensors in full."""
-    for tensor in GGUFReader(file).tensors:
-        name = tensor.name.removeprefix(prefix)
-        if not (tensor.name.startswith(prefix) and reads(name)):
-            continue
+    for tensor in (one for one in GGUFReader(file).tensors if one.name in names):
+        name, kind = names[tensor.name], tensor.tensor_type
         if stays_quantised(name, header.types[tensor.name], header.shapes[tensor.name]):
             data = torch.from_numpy(tensor.data.copy()).to(device)
-            yield name, GGUFParameter(data, quant_type=tensor.tensor_type)
+            yield name, GGUFParameter(data, quant_type=kind)
         else:
-            yield (
-                name,
-                torch.tensor(dequantize(tensor.data, tensor.tensor_type)).to(device, type_of(name)),
-            )
+            wide = torch.tensor(dequantize(tensor.data, kind))
+            yield name, wide.to(device, type_of(name))

@@ -29,45 +29,24 @@ Parts = Mapping[str, Any]
 
 def _by_pipeline(reading: Reading, pipeline: Any, prompt: str) -> Encoded:
     found = pipeline.encode_prompt(prompt, **reading.options)
-    named = zip(reading.results, found, strict=False)
-    return {name: embeds for name, embeds in named if name}
-
-
-def _by_blocks(_: Reading, pipeline: Any, prompt: str) -> Encoded:
-    found: Encoded = pipeline.encode_prompt(prompt)
-    return found
-
-
-def _by_ernie(_: Reading, pipeline: Any, prompt: str) -> Encoded:
-    return {"prompt_embeds": pipeline.encode_prompt(prompt, execution_device(pipeline))}
-
-
-def _by_lumina2(_: Reading, pipeline: Any, prompt: str) -> Encoded:
-    embeds, mask = lumina2_embeds(pipeline, prompt)
-    return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
-
-
-def _by_ideogram4(_: Reading, pipeline: Any, prompt: str) -> Encoded:
-    return {"prompt_embeds": ideogram4_embeds(pipeline, prompt)}
+    return {name: embeds for name, embeds in zip(reading.results, found, strict=False) if name}
 
 
 # The ways of `Reading.encode`. Pipelines without a row encode prompts themselves.
 _ENCODE: Mapping[str, Callable[[Reading, Any, str], Encoded]] = {
     "pipeline": _by_pipeline,
-    "blocks": _by_blocks,
-    "ernie": _by_ernie,
-    "lumina2": _by_lumina2,
-    "ideogram4": _by_ideogram4,
+    "blocks": lambda _, pipeline, prompt: pipeline.encode_prompt(prompt),
+    "ernie": lambda _, pipeline, prompt: {
+        "prompt_embeds": pipeline.encode_prompt(prompt, execution_device(pipeline))
+    },
+    "lumina2": lambda _, pipeline, prompt: lumina2_embeds(pipeline, prompt),
+    "ideogram4": lambda _, pipeline, prompt: {"prompt_embeds": ideogram4_embeds(pipeline, prompt)},
     "later": lambda _, __, prompt: {"prompt": [prompt]},
 }
 
 
 def _length(tokenizer: Any, prompt: str) -> int:
     return len(tokenizer(prompt)["input_ids"])
-
-
-def _processor_length(processor: Any, prompt: str) -> int:
-    return _length(processor.tokenizer, prompt)
 
 
 def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
@@ -89,7 +68,7 @@ def _longcat_tokens(tokenizer: Any, prompt: str) -> int:
 
 _COUNT: Mapping[str, Callable[[Any, str], int]] = {
     "tokenizer": _length,
-    "processor": _processor_length,
+    "processor": lambda processor, prompt: _length(processor.tokenizer, prompt),
     "flux2_dev": _flux2_dev_tokens,
     "longcat": _longcat_tokens,
 }
