@@ -41,9 +41,9 @@ def interrupt(renderer: Renderer, batch: Sequence[ImageRequest]) -> None:
             list(renderer.render(batch, ignore_progress, answers.__next__))
 
 
-def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
+def two_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
     """Images of different prompts."""
-    texts = ("a red cube", "two blue balls on grass", "a boat")
+    texts = "a red cube", "two blue balls on grass"
     recipes = (f"prompt: {text}\nexact: false{more}" for text in texts)
     return [one for recipe in recipes for one in requests_of(models, name, recipe)]
 

@@ -17,7 +17,7 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.parts import ASSETS
 from tests.catalog.files import Shapes, sd2_shapes, sd15_shapes, sdxl_shapes, write_model
 from tests.catalog.shapes import flux, without
-from tests.catalog.test_recognise import REFINER, V_PRED
+from tests.catalog.test_recognise import V_PRED
 from tests.engine.original_names import Tensors, anima_names, flux3_names, z_image_names
 
 Naming = Callable[[Tensors], Tensors]
@@ -55,8 +55,9 @@ def anima(transformer: Tensors) -> Tensors:
     return anima_names(transformer, conditioner.state_dict())
 
 
-def named(*names: str) -> Callable[[], Shapes]:
-    return lambda: dict.fromkeys(names, (8, 8))
+def shallow(class_name: str, config: dict[str, Any] | None = None) -> Callable[[], Shapes]:
+    """A transformer's tensors by its class' settings, but for the number of its layers."""
+    return made(class_name, {"num_layers": 2, **(config or {})})
 
 
 GUIDED = {"guidance_embeds": True}
@@ -97,40 +98,36 @@ DRAWN: dict[str, tuple[Callable[[], Shapes], str, str]] = {
     "lumina_2_model": (made("Lumina2Transformer2DModel"), "lumina2", ""),
 }  # fmt: skip
 REFUSED: dict[str, tuple[Callable[[], Shapes], str]] = {
-    "sd_xl_refiner_1.0": (lambda: REFINER, "the refiner of Stable Diffusion XL"),
-    "stage_c": (named("clf.1.weight", "clip_txt_mapper.weight"), "Stable Cascade"),
-    "flux1-depth-dev": (lambda: flux(128), "FLUX.1 Depth or Canny"),
-    "hidream_o1": (named("model.t_embedder1.a", "model.final_layer2.a"), "HiDream-O1"),
-    "hidream_i1_full": (made("HiDreamImageTransformer2DModel", _HIDREAM), "HiDream-I1"),
-    "ideogram4": (made("Ideogram4Transformer2DModel"), "Ideogram 4"),
+    "hidream_i1_full": (shallow("HiDreamImageTransformer2DModel", _HIDREAM), "HiDream-I1"),
+    "ideogram4": (shallow("Ideogram4Transformer2DModel"), "Ideogram 4"),
     "ideogram4_fused": (
-        lambda: without(made("Ideogram4Transformer2DModel")(), "layers.0.attention.to_"),
+        lambda: without(shallow("Ideogram4Transformer2DModel")(), "layers.0.attention.to_"),
         "Ideogram 4",
     ),
     "longcat_image": (
-        made("LongCatImageTransformer2DModel", {"num_layers": 10, "num_single_layers": 20}),
+        shallow("LongCatImageTransformer2DModel", {"num_layers": 10, "num_single_layers": 20}),
         "LongCat-Image",
     ),
-    "ovis_image": (made("OvisImageTransformer2DModel"), "Ovis-Image"),
-    "glm_image": (made("GlmImageTransformer2DModel"), "GLM-Image"),
-    "hunyuanimage2.1": (made("HunyuanImageTransformer2DModel"), "HunyuanImage"),
-    "hunyuan_video": (made("HunyuanVideoTransformer3DModel"), "HunyuanVideo"),
-    "wan2.2_t2v": (made("WanTransformer3DModel"), "Wan"),
-    "ltx-2": (made("LTX2VideoTransformer3DModel"), "LTX"),
-    "mochi": (made("MochiTransformer3DModel"), "Mochi"),
-    "cogvideox": (made("CogVideoXTransformer3DModel"), "CogVideoX"),
-    "cosmos_predict2": (made("CosmosTransformer3DModel"), "Cosmos Predict"),
-    "kandinsky5lite_t2i": (made("Kandinsky5Transformer3DModel"), "Kandinsky 5"),
-    "prx": (made("PRXTransformer2DModel"), "PRX"),
-    "bria-3.2": (made("BriaTransformer2DModel"), "Bria 3.2"),
-    "fibo": (made("BriaFiboTransformer2DModel"), "Bria FIBO"),
-    "fibo2": (made("BriaFibo2Transformer2DModel"), "Bria FIBO"),
-    "cogview4": (made("CogView4Transformer2DModel"), "CogView"),
-    "pixart_sigma": (made("PixArtTransformer2DModel"), "PixArt"),
-    "sana_1.6b": (made("SanaTransformer2DModel"), "Sana"),
-    "auraflow": (made("AuraFlowTransformer2DModel"), "AuraFlow"),
-    "nucleus_image": (made("NucleusMoEImageTransformer2DModel"), "Nucleus-Image"),
-    "joyimage_edit": (made("JoyImageEditTransformer3DModel"), "JoyImage-Edit"),
+    "ovis_image": (shallow("OvisImageTransformer2DModel"), "Ovis-Image"),
+    "glm_image": (shallow("GlmImageTransformer2DModel"), "GLM-Image"),
+    "hunyuanimage2.1": (shallow("HunyuanImageTransformer2DModel"), "HunyuanImage"),
+    "hunyuan_video": (shallow("HunyuanVideoTransformer3DModel"), "HunyuanVideo"),
+    "wan2.2_t2v": (shallow("WanTransformer3DModel"), "Wan"),
+    "ltx-2": (shallow("LTX2VideoTransformer3DModel"), "LTX"),
+    "mochi": (shallow("MochiTransformer3DModel"), "Mochi"),
+    "cogvideox": (shallow("CogVideoXTransformer3DModel"), "CogVideoX"),
+    "cosmos_predict2": (shallow("CosmosTransformer3DModel"), "Cosmos Predict"),
+    "kandinsky5lite_t2i": (shallow("Kandinsky5Transformer3DModel"), "Kandinsky 5"),
+    "prx": (shallow("PRXTransformer2DModel"), "PRX"),
+    "bria-3.2": (shallow("BriaTransformer2DModel"), "Bria 3.2"),
+    "fibo": (shallow("BriaFiboTransformer2DModel"), "Bria FIBO"),
+    "fibo2": (shallow("BriaFibo2Transformer2DModel"), "Bria FIBO"),
+    "cogview4": (shallow("CogView4Transformer2DModel"), "CogView"),
+    "pixart_sigma": (shallow("PixArtTransformer2DModel"), "PixArt"),
+    "sana_1.6b": (shallow("SanaTransformer2DModel"), "Sana"),
+    "auraflow": (shallow("AuraFlowTransformer2DModel"), "AuraFlow"),
+    "nucleus_image": (shallow("NucleusMoEImageTransformer2DModel"), "Nucleus-Image"),
+    "joyimage_edit": (shallow("JoyImageEditTransformer3DModel"), "JoyImage-Edit"),
 }
 
 

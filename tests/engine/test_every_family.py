@@ -1,6 +1,5 @@
 """Each family's row has all that the recipe, the catalog, the engine and the docs need."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import diffusers
@@ -20,44 +19,44 @@ WITHOUT_COLOURS = ("qwen_image_21",)
 WITHOUT_TINY_FOLDER = (DEMO, "sd1")
 
 
-def lacking(row: Family) -> Iterator[str]:
+def lacking(row: Family) -> list[str]:
     """What a family lacks, by the names of a row's fields or the places outside it."""
-    yield from () if row.preview in COLOURS or row.key in WITHOUT_COLOURS else ("preview",)
-    known = all(families_of(one) for one in row.vaes) and row.parts["vae"]
-    yield from () if row.vaes and known else ("vaes",)
     tiny = {one.family for one in (*FOLDERS.values(), *UNETS.values())}
-    yield from () if row.key in tiny or row.key in WITHOUT_TINY_FOLDER else ("a tiny folder",)
+    has: dict[str, object] = {
+        "preview": row.preview in COLOURS or row.key in WITHOUT_COLOURS,
+        "vaes": row.vaes and all(map(families_of, row.vaes)) and row.parts["vae"],
+        "a tiny folder": row.key in tiny or row.key in WITHOUT_TINY_FOLDER,
+    }
     if row.kind == "unet":
-        yield from () if row.texts.towers.keys() <= row.parts.keys() else ("texts.towers",)
-        return
-    yield from () if f"**{row.name}" in PAGE or f"| {row.name}" in PAGE else ("docs/models.md",)
-    yield from () if row.hub and f"`{row.hub}`" in PAGE else ("hub, with docs/models.md",)
-    yield from () if row.texts.reads.keys() <= row.parts.keys() else ("texts.reads",)
-    yield from () if row.texts.encode in texts._ENCODE else ("texts.encode",)
-    yield from () if row.texts.count in texts._COUNT else ("texts.count",)
-    for field in ("lora_layers", "lora_blocks") if row.loras else ():
-        yield from () if getattr(row, field) else (field,)
-    yield from () if row.lora_marks else ("lora_marks",)
+        has["texts.towers"] = row.texts.towers.keys() <= row.parts.keys()
+        return [name for name, there in has.items() if not there]
+    has |= {
+        "docs/models.md": f"**{row.name}" in PAGE or f"| {row.name}" in PAGE,
+        "hub, with docs/models.md": row.hub and f"`{row.hub}`" in PAGE,
+        "texts.reads": row.texts.reads.keys() <= row.parts.keys(),
+        "texts.encode": row.texts.encode in texts._ENCODE,
+        "texts.count": row.texts.count in texts._COUNT,
+        "lora_layers": row.lora_layers or not row.loras,
+        "lora_blocks": row.lora_blocks or not row.loras,
+        "lora_marks": row.lora_marks,
+    }
     for name, variant in row.variants.items():
-        has = {"steps", "cfg_scale", "guidance"} <= variant.defaults.keys()
-        yield from () if has else (f"variants[{name!r}].defaults",)
-        pipelines = variant.pipelines or row.pipelines
-        for pipeline in (pipelines.text, pipelines.image, pipelines.mask, pipelines.edit):
-            yield from () if not pipeline or hasattr(diffusers, pipeline) else (pipeline,)
-        edits = bool(pipelines.edit)
-        yield from () if edits == bool(variant.references) else (f"variants[{name!r}].references",)
+        of, kinds = f"variants[{name!r}]", variant.pipelines or row.pipelines
+        has[f"{of}.defaults"] = {"steps", "cfg_scale", "guidance"} <= variant.defaults.keys()
+        has[f"{of}.references"] = bool(kinds.edit) == bool(variant.references)
+        for pipeline in filter(None, (kinds.text, kinds.image, kinds.mask, kinds.edit)):
+            has[pipeline] = hasattr(diffusers, pipeline)
         for encoder in (variant.encoders or row.encoders).values():
-            yield from () if encoder in ENCODERS else (f"encoders[{encoder!r}]",)
+            has[f"encoders[{encoder!r}]"] = encoder in ENCODERS
     if row.vae_assets:
-        yield from (
-            () if (ASSETS / row.vae_assets / "vae/config.json").is_file() else ("vae_assets",)
-        )
-        yield from () if row.vae_file and row.signs else ("vae_file or signs",)
+        has["vae_assets"] = (ASSETS / row.vae_assets / "vae/config.json").is_file()
+        has["vae_file or signs"] = row.vae_file and row.signs
+    return [name for name, there in has.items() if not there]
 
 
 def test_a_row_has_all_that_its_family_needs() -> None:
     """A new family fails here with the names of what it lacks."""
-    missing = {row.key: found for row in FAMILIES.values() if (found := [*lacking(row)])}
+    missing = {row.key: found for row in FAMILIES.values() if (found := lacking(row))}
     assert missing == {}
 
 

@@ -158,7 +158,6 @@ OF_LUMINA: dict[str, tuple[int, int]] = {"attention__qkv": (3840, L), "attention
 OF_LUMINA |= {"feed_forward__w1": (4 * L, L), "feed_forward__w2": (L, 4 * L)}
 OF_Z_IMAGE: dict[str, tuple[int, int]] = {"attention__qkv": (3 * Z, Z), "attention__out": (Z, Z)}
 OF_Z_IMAGE |= {"feed_forward__w1": (10240, Z), "adaLN_modulation__0": (4 * Z, 256)}
-OF_AURA: dict[str, tuple[int, int]] = {f"attn__w1{one}": (A, A) for one in "qkvo"}
 OF_ANIMA: dict[str, tuple[int, int]] = {
     f"{kind}_attn__{one}_proj": (2048, 2048 if kind == "self" or one in ("q", "output") else 1024)
     for kind in ("self", "cross")
@@ -261,11 +260,9 @@ class _Whole(dict[str, torch.Tensor]):
 @pytest.mark.parametrize(
     ("family", "naming"),
     [
-        *(("flux", one) for one in (KOHYA, COMFYUI)),
-        *((one, KOHYA) for one in ("sd3", "lumina2", "krea2", "chroma", "flux2")),
-        *((one, COMFYUI) for one in ("z_image", "krea2", "flux2", "qwen_image_21")),
-        *(("z_image", KOHYA), ("anima", KOHYA), ("anima", COMFYUI), ("flux3", COMFYUI)),
-        ("ideogram4", COMFYUI),
+        *((one, KOHYA) for one in ("sd3", "lumina2", "krea2", "chroma", "flux2", "anima")),
+        *((one, COMFYUI) for one in ("flux", "qwen_image_21", "flux3", "ideogram4")),
+        *(("flux", KOHYA), ("z_image", KOHYA)),
     ],
 )
 def test_all_layers_in_the_authors_names_are_used(

@@ -104,10 +104,9 @@ def test_settings_of_peft_that_cannot_be_read_are_refused(tmp_path: Path) -> Non
         change(plain(), tmp_path, LINEAR, lora_adapter_metadata="no JSON")
 
 
-@pytest.mark.parametrize("key", ["to_q.diff", "to_q.diff_b"])
-def test_whole_differences_are_refused_unless_they_are_zero(tmp_path: Path, key: str) -> None:
+def test_whole_differences_are_refused_unless_they_are_zero(tmp_path: Path) -> None:
     """ComfyUI extracts many that are."""
-    tensors = plain()
+    tensors, key = plain(), "to_q.diff_b"
     with pytest.raises(RenderFailed, match="'it' is a file of whole differences, which picowatch"):
         change(tensors | {key: torch.ones(24)}, tmp_path, LINEAR)
     found = change(tensors | {key: torch.zeros(24)}, tmp_path, LINEAR)
@@ -340,9 +339,7 @@ FLOWS: dict[str, dict[str, Any]] = {
     "sd3.5-medium": {"max_sequence_length": 64},
     "Chroma1-HD": {"max_sequence_length": 64},
     "Lumina-Image-2.0": {},
-    "AuraFlow": {},
     "Sana": {"use_resolution_binning": False},
-    "CogView4": {},
 }
 
 
@@ -359,7 +356,7 @@ def merged(model: Any, weight: float) -> Tensors:
     return tensors
 
 
-@pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ("Z-Image-Turbo", "FLUX.1-dev")))
+@pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ["FLUX.1-dev"]))
 def test_a_lora_gives_the_picture_of_merged_weights(tmp_path: Path, name: str) -> None:
     """For every family; afterwards every weight is what it was, bit for bit."""
     values = FLOWS[name]

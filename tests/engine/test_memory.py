@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import diffusers
 import pytest
@@ -14,10 +15,9 @@ from PIL import Image
 
 from picowatch.catalog import DEMO_UPSCALER, Kind
 from picowatch.catalog.scan import EMBEDDED
-from picowatch.engine.drawing import checkpoints
-from picowatch.engine.drawing import networks as drawing_networks
+from picowatch.engine.drawing import networks
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model import lora_files, loras
+from picowatch.engine.model import loras
 from picowatch.engine.model.memory import (
     ENCODERS,
     FULL,
@@ -39,7 +39,6 @@ from tests.engine.flow_requests import flow_models, flow_renderer, hash_of, requ
 from tests.engine.reference.models import Models
 from tests.engine.requests import difference, draw, request
 from tests.engine.rungs import on_rung, reads
-from tests.kinds import one_of_each_kind
 
 GIGABYTE = 2**30
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
@@ -120,7 +119,6 @@ def test_a_batch_begins_where_everything_fits(
 
 def test_a_batch_that_is_too_large_is_drawn_one_by_one() -> None:
     """The VAE decodes one picture at a time anyway."""
-    assert names(cuda(9.5), request(), SDXL)[0] == "full"
     found = [*cuda(9.5).rungs(request(**LARGE), SMALL_ONE, images=16)]
     assert [rung.name for rung in found] == CARD[1:]
     assert names(cuda(9.5), request(**LARGE), SMALL_ONE)[0] == "full"
@@ -244,7 +242,6 @@ def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
     owner, name = {
         "denoiser": (diffusers.UNet2DConditionModel, "forward"),
         "VAE": (diffusers.AutoencoderKL, "decode"),
-        "loader": (checkpoints, "load_part"),
         "upscaler": (upscale.Compact, "forward"),
         "cutout": (cutout.Network, "forward"),
     }[where]
@@ -256,70 +253,62 @@ def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
             raise error
         return real(*given, **named)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, fails)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, name, fails)
         yield calls
 
 
 FULL_CARD = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
 
-@pytest.mark.parametrize("where", one_of_each_kind(["denoiser", "loader"], ["denoiser"]))
-def test_the_next_rungs_are_tried_when_memory_runs_out(models: Models, where: str) -> None:
+def test_the_next_rungs_are_tried_when_memory_runs_out(models: Models) -> None:
     """The one that was enough is remembered; when none is, it says so, and the next batch works."""
     wanted = request(**SMALL)
     (plain,) = draw(Renderer(models.options), wanted)
-    for times in (1, len(CARD) - 1):
-        rung, renderer = CARD[times], card(Renderer(models.options))
-        with failing(where, times, FULL_CARD):
-            (image,) = draw(renderer, wanted)
-            (again,) = draw(renderer, replace(wanted, seed=9))
-        assert image.memory_rung == again.memory_rung == rung
-        assert difference(image, plain) <= 1
+    renderer = card(Renderer(models.options))
+    with failing("denoiser", len(CARD) - 1, FULL_CARD):
+        (image,) = draw(renderer, wanted)
+        (again,) = draw(renderer, replace(wanted, seed=9))
+    assert image.memory_rung == again.memory_rung == CARD[-1]
+    assert difference(image, plain) <= 1
     renderer = card(Renderer(models.options))
     with (
-        failing(where, 99, FULL_CARD),
+        failing("denoiser", 99, FULL_CARD),
         pytest.raises(RenderFailed, match="not have enough memory") as at,
     ):
         draw(renderer, wanted)
     assert at.value.remedy.endswith("or shrink_to_fit: true.")
     (after,) = draw(renderer, wanted)
     assert (after.memory_rung, after.pixels) == ("full", plain.pixels)
+    with failing("denoiser", 99, RuntimeError("a fault")) as calls, pytest.raises(RuntimeError):
+        draw(renderer, wanted)
+    assert len(calls) == 1  # what is no lack of memory is not tried again
 
 
-@pytest.mark.parametrize("name", ["demo", "Z-Image-Turbo"])
-def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(
-    models: Models, name: str
-) -> None:
+def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(models: Models) -> None:
     """From the latents that are there: no step is computed twice; the next begins in tiles."""
     size: dict[str, Any] = {"width": 192, "height": 64, "steps": 2}
-    wanted, renderer = request(**size), card(Renderer(models.options))
-    if name != "demo":
-        folder = flow_models(name)
-        (wanted,) = requests_of(folder, name, "prompt: a red cube\nsize: 128x64")
-        renderer = card(flow_renderer(folder))
+    wanted, seamless = request(**size), request(**size, tiling=True)
+    renderer = card(Renderer(models.options))
     (plain,) = draw(renderer, wanted)
-    seamless = request(**size, tiling=True)
     with failing("denoiser", 0, FULL_CARD) as steps, failing("VAE", 1, FULL_CARD):
         (image,) = draw(renderer, wanted)
         (again,) = draw(renderer, replace(wanted, seed=9))
     rungs = [one.memory_rung for one in (plain, image, again)]
     assert rungs == ["full", "VAE tiling", "VAE tiling"]
-    assert len(steps) == (4 if name == "demo" else 0)
-    assert (
-        difference(image, draw(on_rung(renderer, TILED), wanted)[0]) == 0 < difference(image, plain)
-    )
-    if name == "demo":  # its tiles would not continue at the opposite edge
-        with failing("VAE", 1, FULL_CARD):
-            (image,) = draw(card(Renderer(models.options)), seamless)
-        assert difference(image, draw(Renderer(models.options), seamless)[0]) <= 1
+    assert len(steps) == 4
+    (tiled,) = draw(on_rung(renderer, TILED), wanted)
+    assert difference(image, tiled) == 0 < difference(image, plain)
+    with failing("VAE", 1, FULL_CARD):  # its tiles would not continue at the opposite edge
+        (image,) = draw(card(Renderer(models.options)), seamless)
+    assert difference(image, draw(Renderer(models.options), seamless)[0]) <= 1
 
 
-@pytest.mark.parametrize(("where", "times"), [("upscaler", 2), ("cutout", 1)])
-def test_what_was_drawn_stays_when_a_later_pass_runs_out_of_memory(
-    models: Models, where: str, times: int
-) -> None:
-    """It is tried again by itself: in smaller tiles, then alone on the device."""
+def test_what_was_drawn_stays_when_a_later_pass_runs_out_of_memory(models: Models) -> None:
+    """It is tried again by itself: in smaller tiles, then alone on the device.
+
+    Without any way left, its model is named: a smaller size or batch would not help.
+    """
     wanted = request(
         **{**SMALL, "steps": 3},
         upscale=Upscale(DEMO_UPSCALER, 2.0),
@@ -329,20 +318,13 @@ def test_what_was_drawn_stays_when_a_later_pass_runs_out_of_memory(
     )
     renderer = card(Renderer(models.options))
     (plain,) = draw(renderer, wanted)
-    with failing("denoiser", 0, FULL_CARD) as steps, failing(where, times, FULL_CARD):
-        (image,) = draw(renderer, wanted)
-    assert len(steps) == 3 and image.memory_rung == "full"
-    assert difference(image, plain) <= 2
-
-
-def test_a_pass_without_any_way_left_names_its_model(models: Models) -> None:
-    """A smaller size or batch would not help, and the next batch works."""
-    sha256 = hash_of(models.options.models, "upscaler", DEMO_UPSCALER)
-    wanted = request(**SMALL, upscale=Upscale(DEMO_UPSCALER, 2.0), upscaler_hash=sha256)
-    renderer = card(Renderer(models.options))
+    for where, times in (("upscaler", 2), ("cutout", 1)):
+        with failing("denoiser", 0, FULL_CARD) as steps, failing(where, times, FULL_CARD):
+            (image,) = draw(renderer, wanted)
+        assert len(steps) == 3 and image.memory_rung == "full"
+        assert difference(image, plain) <= 2
     with failing("upscaler", 99, FULL_CARD), pytest.raises(RenderFailed, match=DEMO_UPSCALER):
         draw(renderer, wanted)
-    assert draw(renderer, wanted)[0].width == 128
 
 
 @pytest.mark.parametrize(("times", "upscaler"), [(3, "Latent"), (2, DEMO_UPSCALER)])
@@ -365,8 +347,8 @@ def test_the_first_run_stays_when_the_second_runs_out_of_memory(
             raise failure
         return real(self, latents, *given, **named)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(diffusers.UNet2DConditionModel, "forward", forward)
         (image,) = renderer.render([wanted], told.append)
     assert sides.count(64) == 3
     assert told.count(Progress("enlarge", 1, 1)) == is_model
@@ -374,25 +356,37 @@ def test_the_first_run_stays_when_the_second_runs_out_of_memory(
     assert image.memory_rung == rung and difference(image, plain) <= 2
 
 
-def test_only_hires_becomes_smaller_where_only_that_is_too_large(
-    models: Models, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("size", "hires", "most", "drawn"),
+    [
+        ((640, 512), None, 480, (480, 384)),
+        # The first run stays as it was requested.
+        ((512, 512), Hires(1.5, steps=1, denoising_strength=0.9), 700, (576, 576)),
+    ],
+)
+def test_shrink_to_fit_renders_it_smaller_and_says_so(
+    models: Models,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    hires: Hires | None,
+    most: int,
+    drawn: tuple[int, int],
 ) -> None:
-    """The first run stays as it was requested."""
+    """The real size is the picture's; only hires becomes smaller if only that is too large."""
     sides: list[int] = []
 
     def forward(self: Any, latents: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor]:
         sides.append(latents.shape[-1] * 8)
-        if sides[-1] > 700:
+        if sides[-1] > most:
             raise FULL_CARD
         return (torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)),)
 
     monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
-    hires = Hires(1.5, steps=1, denoising_strength=0.9)
-    wanted = request(width=512, height=512, steps=1, hires=hires, shrink_to_fit=True)
+    wanted = request(width=size[0], height=size[1], steps=1, hires=hires, shrink_to_fit=True)
     (image,) = draw(card(Renderer(models.options), "low"), wanted)
-    assert (image.width, image.height) == (576, 576)
-    assert sides.count(512) == 1 and sides[-1] == 576
-    assert "at 576x576 instead of 768x768" in image.warnings[0]
+    assert (image.width, image.height) == drawn
+    assert sides[-1] == drawn[0] and sides.count(512) == (hires is not None)
+    assert f"at {drawn[0]}x{drawn[1]} instead of" in image.warnings[0]
 
 
 def test_an_edit_that_is_too_large_is_seen_and_drawn_smaller(
@@ -429,43 +423,29 @@ def test_a_network_that_helps_to_draw_leaves_the_checkpoint_where_it_is(models: 
     assert sorted(part for part, _ in found) == ["text_encoder", "unet", "vae"]
 
 
-def test_what_is_used_by_turns_is_read_once(
-    models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_used_by_turns_is_read_once(models: Models) -> None:
     """Sets of LoRAs that share some, and more networks than one, while memory has room.
 
     Texts are encoded once for each checkpoint and set of LoRAs.
     """
-    files, networks, texts = list[str](), list[str](), list[object]()
-    read_lora, read_network = lora_files.read_lora, drawing_networks.read_network
-    encode = TextTower.encoded
-
-    def encoding(tower: TextTower, *given: Any) -> Any:
-        texts.append(given)
-        return encode(tower, *given)
-
-    def reading_lora(name: str, *given: Any) -> Any:
-        files.append(name)
-        return read_lora(name, *given)
-
-    def reading_network(*given: Any) -> Any:
-        networks.append(given[3])
-        return read_network(*given)
-
-    monkeypatch.setattr(TextTower, "encoded", encoding)
-    monkeypatch.setattr(loras, "read_lora", reading_lora)
-    monkeypatch.setattr(drawing_networks, "read_network", reading_network)
     renderer, folder = Renderer(models.options), models.options.models
-    for number in range(4):
-        used = {"both": 0.7} if number % 2 else {"both": 0.6, "with-kernels": 0.5}
-        draw(renderer, models.request({"loras": used, **SMALL, "seed": number}))
-    assert sorted(files) == ["both", "with-kernels"]
-    assert len(texts) == 2 * 2
     kinds: tuple[Kind, ...] = ("upscaler", "cutout", "segmentation")
-    for kind in kinds * 3:
-        name = EMBEDDED[kind][0]
-        renderer._networks.use(kind, name, hash_of(folder, kind, name), lambda network, _: network)
-    assert sorted(networks) == sorted(EMBEDDED[kind][0] for kind in kinds)
+    with (
+        patch.object(loras, "read_lora", wraps=loras.read_lora) as files,
+        patch.object(networks, "read_network", wraps=networks.read_network) as read,
+        patch.object(TextTower, "encoded", autospec=True, side_effect=TextTower.encoded) as texts,
+    ):
+        for number in range(4):
+            used = {"both": 0.7} if number % 2 else {"both": 0.6, "with-kernels": 0.5}
+            draw(renderer, models.request({"loras": used, **SMALL, "seed": number}))
+        for kind in kinds * 3:
+            name = EMBEDDED[kind][0]
+            sha256 = hash_of(folder, kind, name)
+            renderer._networks.use(kind, name, sha256, lambda network, _: network)
+    assert sorted(call.args[0] for call in files.mock_calls) == ["both", "with-kernels"]
+    assert texts.call_count == 2 * 2
+    names = sorted(call.args[3] for call in read.mock_calls)
+    assert names == sorted(EMBEDDED[kind][0] for kind in kinds)
 
 
 def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:
@@ -478,32 +458,6 @@ def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:
     assert image.memory_rung == "full"
     assert renderer._checkpoints.held(other, "device") is None
     assert renderer._checkpoints.held(wanted, "device") is not None
-
-
-def test_what_is_no_lack_of_memory_is_not_tried_again(models: Models) -> None:
-    """The batch fails at once, on the first rung."""
-    renderer = card(Renderer(models.options))
-    with failing("denoiser", 99, RuntimeError("a fault")) as calls, pytest.raises(RuntimeError):
-        draw(renderer, request(**SMALL))
-    assert len(calls) == 1
-
-
-def test_shrink_to_fit_renders_it_smaller_and_says_so(
-    models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The real size is the picture's."""
-
-    def forward(self: Any, latents: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor]:
-        if latents[0].numel() > 4 * 60 * 48:
-            raise FULL_CARD
-        return (torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)),)
-
-    monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
-    wanted = request(width=640, height=512, steps=1, shrink_to_fit=True)
-    (image,) = draw(card(Renderer(models.options), "low"), wanted)
-    assert (image.width, image.height) == (480, 384)
-    assert image.memory_rung == "smaller picture"
-    assert "at 480x384 instead of 640x512" in image.warnings[0]
 
 
 def test_a_finder_is_on_a_card_only_beside_what_a_batch_takes_there() -> None:

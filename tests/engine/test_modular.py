@@ -7,17 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.transformers import transformer_cosmos
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.folder_files import folder_files
-from picowatch.engine import private
 from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.families import built
 from picowatch.engine.model.load import load_part
-from picowatch.engine.model.memory import ENCODERS as BY_LAYERS
 from picowatch.engine.model.memory import FULL, LAYERS, MODELS, TURNS
 from picowatch.families import FAMILIES
 from tests.engine.adapters import write
@@ -26,36 +23,32 @@ from tests.engine.original_names import Tensors, anima_names, flux3_names, wan_n
 from tests.engine.requests import draw, pixels
 from tests.engine.rungs import interrupt, lora_of, on_rung
 from tests.engine.test_flows import CUBE, called, same
-from tests.engine.tiny_flows import FOLDERS, tiny_flow
+from tests.engine.tiny_flows import tiny_flow
 
 NAME = "Anima"
 
 
-@pytest.mark.parametrize(
-    ("lines", "guider", "evaluations"),
-    [
-        ("cfg_rescale: 0.7", {"rescale": 0.7}, 8),
-        ("cfg_start: 0.25", {"start": 0.5}, 6),
-        ("cfg_end: 0.4", {"stop": 0.5}, 6),
-        ("cfg_start: 0.25\ncfg_end: 0.5", {"start": 0.5, "stop": 0.75}, 5),
-    ],
-)
-def test_guidance_has_a_beginning_an_end_and_a_rescale(
-    lines: str, guider: dict[str, float], evaluations: int
-) -> None:
+def test_guidance_has_a_beginning_an_end_and_a_rescale() -> None:
     """As for Stable Diffusion: a step after exactly `cfg_end` is still guided, one after exactly
     `cfg_start` not yet.
     """
-    recipe = f"{CUBE}\nnegative_prompt: blur\ncfg_scale: 4\nsteps: 4\n{lines}"
-    wanted = requests_of(flow_models(NAME), NAME, recipe)
-    (image,) = draw(flow_renderer(flow_models(NAME)), *wanted)
-    pipeline = scripted(None, NAME)
-    calls = [0]
-    pipeline.transformer.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
-    values = {f"guidance_{name}": value for name, value in guider.items()}
-    given = {"negative_prompt": "blur", "guidance_scale": 4.0, "num_inference_steps": 4}
-    assert same(pixels(image), called(pipeline, given | values))
-    assert calls == [evaluations]
+    cases: dict[str, tuple[dict[str, float], int]] = {
+        "cfg_rescale: 0.7": ({"rescale": 0.7}, 8),
+        "cfg_start: 0.25": ({"start": 0.5}, 6),
+        "cfg_end: 0.4": ({"stop": 0.5}, 6),
+        "cfg_start: 0.25\ncfg_end: 0.5": ({"start": 0.5, "stop": 0.75}, 5),
+    }
+    ours, pipeline = flow_renderer(flow_models(NAME)), scripted(None, NAME)
+    calls: list[None] = []
+    pipeline.transformer.register_forward_hook(lambda *_: calls.append(None))
+    for lines, (guider, evaluations) in cases.items():
+        recipe = f"{CUBE}\nnegative_prompt: blur\ncfg_scale: 4\nsteps: 4\n{lines}"
+        (image,) = draw(ours, *requests_of(flow_models(NAME), NAME, recipe))
+        values: dict[str, Any] = {f"guidance_{name}": value for name, value in guider.items()}
+        values |= {"negative_prompt": "blur", "guidance_scale": 4.0, "num_inference_steps": 4}
+        calls.clear()
+        assert same(pixels(image), called(pipeline, values)), lines
+        assert len(calls) == evaluations, lines
 
 
 def test_what_is_missing_or_unknown_is_named() -> None:
@@ -76,33 +69,16 @@ def test_an_interrupted_batch_logs_nothing(caplog: pytest.LogCaptureFixture) -> 
     assert not [one for one in caplog.records if one.name.startswith("diffusers")]
 
 
-def test_cosmos_scales_its_mask_without_torchvision() -> None:
-    """To nearest neighbours: the mask of Anima is zeros, and only its size counts."""
-    private.pad_without_torchvision()
-    transforms = vars(transformer_cosmos)["transforms"]
-    mask = torch.arange(16.0).view(1, 1, 4, 4)
-    nearest = transforms.InterpolationMode.NEAREST
-    found = transforms.functional.resize(mask, [2, 2], interpolation=nearest)
-    assert torch.equal(found, mask[..., ::2, ::2])
-
-
-@pytest.mark.parametrize("name", ["Anima", "FLUX.3-klein-base"])
-def test_every_part_of_a_folder_is_in_its_hash(name: str, tmp_path: Path) -> None:
+def test_every_part_of_a_folder_is_in_its_hash(tmp_path: Path) -> None:
     """Also parts that only modular pipelines have, and the index."""
-    copy = tmp_path / "checkpoints/it"
-    shutil.copytree(tiny_flow(name), copy)
-    catalog = Catalog(tmp_path)
-    known = set(folder_files(copy))
-    assert known == {
-        path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()
-    }
-    (copy / "vae/config.json").rename(tmp_path / "config.json")
+    copy = shutil.copytree(tiny_flow(NAME), tmp_path / "checkpoints/it")
+    paths = (path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())
+    assert {*folder_files(copy)} == {*paths}
     shutil.rmtree(copy / "vae")
-    (refused,) = catalog.scan().refused
-    hub = FAMILIES[FOLDERS[name].family].hub
+    (refused,) = Catalog(tmp_path).scan().refused
     assert refused.reason == (
         "it is a diffusers folder without vae/: copy the whole folder. Its index takes this part "
-        f"from {hub}."
+        f"from {FAMILIES['anima'].hub}."
     )
 
 
@@ -117,10 +93,9 @@ def anima_tensors() -> Tensors:
 
 def anima_files(models: Path) -> None:
     """The transformer, the text encoder and the VAE, as ComfyUI has them."""
-    named = {f"net.{name}": tensor for name, tensor in anima_tensors().items()}
-    write(models / "checkpoints/anima-base-v1.0.safetensors", named)
-    encoder = {f"model.{name}": one for name, one in tensors_of(NAME, "text_encoder").items()}
-    write(models / "text_encoders/qwen_3_06b_base.safetensors", encoder)
+    write(models / "checkpoints/anima-base-v1.0.safetensors", anima_tensors(), prefix="net.")
+    encoder = tensors_of(NAME, "text_encoder")
+    write(models / "text_encoders/qwen_3_06b_base.safetensors", encoder, prefix="model.")
     write(models / "vae/qwen_image_vae.safetensors", wan_names(tensors_of(NAME, "vae")))
 
 
@@ -146,30 +121,18 @@ def test_a_file_of_anima_draws_with_the_files_beside_it(
     assert (picture == expected).all()
 
 
-@pytest.mark.parametrize(
-    ("lender", "rules"),
-    [
-        ("Anima", ()),
-        ("FLUX.3-klein", ()),
-        ("FLUX.3-klein-base", ()),
-        # As ConvRot's files have them.
-        (
-            "FLUX.3-klein",
-            ((r"([qkv])_proj\.weight", lambda m: f"qkv.weight#{'qkv'.index(m[1])}"),),
-        ),
-    ],
-)
-def test_a_folder_completes_a_file(tmp_path: Path, lender: str, rules: Any) -> None:
+# As ConvRot's files have them.
+FUSED = (r"([qkv])_proj\.weight", lambda found: f"qkv.weight#{'qkv'.index(found[1])}")
+
+
+@pytest.mark.parametrize("lender", ["Anima", "FLUX.3-klein"])
+def test_a_folder_completes_a_file(tmp_path: Path, lender: str) -> None:
     """Of the folder's own transformer only the config counts."""
-    if lender == "Anima":
-        tensors = anima_names(
-            tensors_of(lender, "transformer"), tensors_of(lender, "text_conditioner")
-        )
-    else:
-        tensors = flux3_names(tensors_of(lender, "transformer"), *rules)
+    tensors = anima_tensors()
+    if lender != NAME:
+        tensors = flux3_names(tensors_of(lender, "transformer"), FUSED)
     write(tmp_path / "checkpoints/mine.safetensors", tensors)
-    folder = tmp_path / "checkpoints/whole"
-    shutil.copytree(tiny_flow(lender), folder)
+    folder = shutil.copytree(tiny_flow(lender), tmp_path / "checkpoints/whole")
     for part in ("transformer", "text_conditioner"):
         for file in (folder / part).glob("*.safetensors"):
             save_file({name: one * 1.3 for name, one in load_file(file).items()}, file)
@@ -180,15 +143,9 @@ def test_a_folder_completes_a_file(tmp_path: Path, lender: str, rules: Any) -> N
 
 def test_layers_that_stay_in_float32_do_so_from_files(tmp_path: Path) -> None:
     """A file of FLUX.3 has other names for them than the library's list."""
-    write(
-        tmp_path / "checkpoints/mine.safetensors",
-        flux3_names(
-            {
-                name: one.bfloat16()
-                for name, one in tensors_of("FLUX.3-klein", "transformer").items()
-            }
-        ),
-    )
+    tensors = tensors_of("FLUX.3-klein", "transformer")
+    halves = {name: one.bfloat16() for name, one in tensors.items()}
+    write(tmp_path / "checkpoints/mine.safetensors", flux3_names(halves))
     shutil.copytree(tiny_flow("FLUX.3-klein"), tmp_path / "checkpoints/whole")
     catalog, half = Catalog(tmp_path), choose_target("cpu", "bfloat16")
     mine, whole = (
@@ -221,7 +178,7 @@ def test_a_lora_is_diffusers_lora_on_every_rung(name: str) -> None:
     changed = called(pipeline, {"guidance_scale": 4.0})
     assert not same(plain, changed)
     ours = flow_renderer(models)
-    for rung in (FULL, BY_LAYERS, MODELS, LAYERS, TURNS):
+    for rung in (FULL, MODELS, LAYERS, TURNS):
         renderer = on_rung(ours, replace(rung, tiled=False))
         for uses, expected in (((lora,), changed), ((), plain)):
             (image,) = draw(renderer, replace(wanted, loras=uses))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from inspect import signature
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,28 +58,21 @@ LEVELS: dict[str, Callable[[int], Any]] = {
 OWN_STEPS = {"LCM": EVEN, "TCD": EVEN, "DDIM": ("uniform",), "DDPM": ("uniform",), "PNDM": LEVELS}
 
 
-@pytest.mark.parametrize(
-    ("name", "schedule_type"),
-    [
-        (one.name, schedule_type)
-        for number, one in enumerate(SAMPLERS)
-        for kind, schedule_type in enumerate(LEVELS)
-        if schedule_type not in OWN_STEPS.get(one.name, ())
-        if one.name == "Euler" or (number + kind) % 3 == 0
-    ],
-)
-def test_noise_levels_are_those_of_k_diffusion_and_a1111(name: str, schedule_type: str) -> None:
+@every_sampler
+def test_noise_levels_are_those_of_k_diffusion_and_a1111(sampler: KnownSampler) -> None:
     """The UNet gets times between training steps, or the nearest training step.
 
     Each sampler takes a third of the schedules, and Euler all.
     """
-    every = sampler_named(name).evaluations
-    for steps in (5, 9):
+    name, every = sampler.name, sampler.evaluations
+    some = [*LEVELS] if name == "Euler" else [*LEVELS][SAMPLERS.index(sampler) % 3 :: 3]
+    taken = [one for one in some if one not in OWN_STEPS.get(name, ())]
+    for schedule_type, steps in product(taken, (5, 9)):
         levels = LEVELS[schedule_type](steps)
         times = np.interp(np.log(levels), np.log(TRAINED), np.arange(1000))
         scheduler = build(name, schedule_type, steps)
         given = scheduler.timesteps[::every].numpy()
-        assert np.abs(given - times).max() <= 1
+        assert np.abs(given - times).max() <= 1, schedule_type
         if name not in OWN_STEPS:
             assert np.allclose(scheduler.sigmas[: every * steps : every], levels, rtol=0.01)
             assert scheduler.sigmas[-1] < LOW * 1.01
