@@ -17,7 +17,7 @@ from picowatch.catalog import DEMO_UPSCALER, Kind
 from picowatch.catalog.scan import EMBEDDED
 from picowatch.engine.drawing import networks
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model import loras
+from picowatch.engine.model import lora_files, loras
 from picowatch.engine.model.memory import (
     ENCODERS,
     FULL,
@@ -431,7 +431,7 @@ def test_what_is_used_by_turns_is_read_once(models: Models) -> None:
     renderer, folder = Renderer(models.options), models.options.models
     kinds: tuple[Kind, ...] = ("upscaler", "cutout", "segmentation")
     with (
-        patch.object(loras, "read_lora", wraps=loras.read_lora) as files,
+        patch.object(loras, "read_lora", wraps=lora_files.read_lora) as files,
         patch.object(networks, "read_network", wraps=networks.read_network) as read,
         patch.object(TextTower, "encoded", autospec=True, side_effect=TextTower.encoded) as texts,
     ):
