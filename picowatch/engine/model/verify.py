@@ -11,25 +11,22 @@ from contextlib import AbstractContextManager, contextmanager
 from safetensors import SafetensorError
 
 from picowatch.catalog import Catalog, Kind, Model
+from picowatch.catalog.recognise import ARTICLES
 from picowatch.engine.failures import as_clause
 from picowatch.errors import ModelRefused, RenderFailed
 
 # `verified` of a catalog: takes kind, name and hash.
 Verified = Callable[[Kind, str, str], AbstractContextManager[Model]]
 
-_KIND_NAMES: dict[Kind, str] = {
-    "lora": "LoRA",
-    "vae": "VAE",
-    "controlnet": "ControlNet",
-    "depth": "depth model",
-    "cutout": "cutout model",
-    "segmentation": "segmentation model",
-}
 _WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 
 # The errors of readers for files with valid headers: wrong offsets, unexpected names of weights,
 # configs that are not JSON. torch's errors are not among them: memory or the GPU may be at fault.
 _READ_ERRORS = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
+
+
+def _called(kind: Kind, name: str) -> str:
+    return f"The {ARTICLES[kind].partition(' ')[2]} {name!r}"
 
 
 def _found(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
@@ -41,8 +38,7 @@ def _found(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model
     except ModelRefused as refused:
         raise RenderFailed(refused.message, refused.remedy or _WHEN_COMPLETE) from refused
     raise RenderFailed(
-        f"The {_KIND_NAMES.get(kind, kind)} {name!r} is a different file now than when this "
-        "image was requested.",
+        f"{_called(kind, name)} is a different file now than when this image was requested.",
         "Save the recipe again to use it as it is now.",
     )
 
@@ -62,7 +58,7 @@ def verified(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Ite
             raise
         reason = as_clause(f"{type(error).__name__}: {error}")
         raise RenderFailed(
-            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is damaged: {reason}.",
+            f"{_called(kind, name)} is damaged: {reason}.",
             "Get the file again, or another one.",
             traceback.format_exc(),
         ) from error
