@@ -38,8 +38,9 @@ class RunningRenderer(DigestRenderer):
         raise AssertionError
 
 
-def engine_of(make_renderer: MakeRenderer) -> ChildEngine:
-    return ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), make_renderer)
+def engine_of(make_renderer: MakeRenderer, **options: Any) -> ChildEngine:
+    given = EngineOptions(models=Path("nowhere"), device="cpu", **options)
+    return ChildEngine(given, make_renderer)
 
 
 @pytest.fixture(scope="module")
@@ -85,53 +86,49 @@ def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> Non
     assert digests.process_id == process
 
 
-def test_what_it_logs_reaches_the_daemons_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Its details, where the daemon logs some."""
+@needs_proc
+def test_what_it_logs_reaches_the_daemons_log_and_what_it_writes_is_kept_in_no_megabytes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Progress bars may write without line ends for months. Only the last batch's words stay."""
+    flood = "sys.stderr.write('no line ends ' * 100_000)"
     words = "import logging; logging.getLogger('picowatch.engine').debug('rank %d', 4)"
-    options = EngineOptions(models=Path("nowhere"), device="cpu", debug=True)
     with (
         caplog.at_level("DEBUG", "picowatch"),
-        closing(ChildEngine(options, RunningRenderer)) as engine,
-        pytest.raises(RenderFailed, match="AssertionError"),
+        closing(engine_of(RunningRenderer, debug=True)) as engine,
     ):
-        make(engine, request(prompt=words))
+        for code in (flood, words):
+            with pytest.raises(RenderFailed):
+                make(engine, request(code))
+        assert Path(f"/proc/{engine.process_id}/fd/2").stat().st_size == 0
     assert caplog.messages == ["rank 4"]
 
 
 @needs_proc
 def test_the_process_begins_with_its_own_environment(
-    digests: ChildEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Malloc reads its settings before any of our code; the daemon's environment is unchanged.
 
-    `python -c`, which multiprocessing calls, would import modules from the user's folder.
+    `python -c`, which multiprocessing calls, would import modules from the user's folder. A
+    torch.py beside the recipes must not run instead of torch, also with `python -m`.
     """
-    for name in ("multiprocessing", "random", "socket", "signal"):
+    for name in ("multiprocessing", "random", "socket", "signal", "users_torch"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4096")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # as with `python -m`
     before = dict(os.environ)
-    digests.close()
-    make(digests, request(steps=1))
+    with closing(engine_of(RunningRenderer)) as engine:
+        with pytest.raises(RenderFailed, match="No module named 'users_torch'"):
+            make(engine, request("import users_torch"))
+        lines = Path(f"/proc/{engine.process_id}/environ").read_text("utf-8").split("\0")
     assert dict(os.environ) == before
-    lines = Path(f"/proc/{digests.process_id}/environ").read_text("utf-8").split("\0")
     found = dict(line.split("=", 1) for line in lines if line)
     assert found["GOMP_SPINCOUNT"] == "1000"
     assert found["MALLOC_MMAP_THRESHOLD_"] == "4096"
     assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
-
-
-def test_libraries_in_the_users_folder_are_not_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A torch.py beside the recipes must not run instead of torch, also with `python -m`."""
-    (tmp_path / "users_torch.py").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    with closing(engine_of(RunningRenderer)) as engine, pytest.raises(RenderFailed) as failed:
-        make(engine, request("import users_torch"))
-    assert "No module named 'users_torch'" in str(failed.value)
 
 
 # -- its end by others
@@ -147,17 +144,6 @@ def test_ctrl_c_and_sigterm_do_not_end_the_engine(digests: ChildEngine) -> None:
     os.kill(process, signal.SIGTERM)
     assert make(digests, request(steps=1))
     assert digests.process_id == process
-
-
-@needs_proc
-def test_what_it_writes_is_kept_in_no_megabytes() -> None:
-    """Progress bars may write without line ends for months. Only the last batch's words stay."""
-    flood = "sys.stderr.write('no line ends ' * 100_000)"
-    with closing(engine_of(RunningRenderer)) as engine:
-        for code in (flood, "fail"):
-            with pytest.raises(RenderFailed):
-                make(engine, request(code))
-        assert Path(f"/proc/{engine.process_id}/fd/2").stat().st_size == 0
 
 
 DAEMON = """

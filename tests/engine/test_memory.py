@@ -361,7 +361,7 @@ def test_the_first_run_stays_when_the_second_runs_out_of_memory(
     [
         ((640, 512), None, 480, (480, 384)),
         # The first run stays as it was requested.
-        ((512, 512), Hires(1.5, steps=1, denoising_strength=0.9), 700, (576, 576)),
+        ((448, 448), Hires(1.5, steps=1, denoising_strength=0.9), 520, (504, 504)),
     ],
 )
 def test_shrink_to_fit_renders_it_smaller_and_says_so(
@@ -385,7 +385,7 @@ def test_shrink_to_fit_renders_it_smaller_and_says_so(
     wanted = request(width=size[0], height=size[1], steps=1, hires=hires, shrink_to_fit=True)
     (image,) = draw(card(Renderer(models.options), "low"), wanted)
     assert (image.width, image.height) == drawn
-    assert sides[-1] == drawn[0] and sides.count(512) == (hires is not None)
+    assert sides[-1] == drawn[0] and sides.count(448) == (hires is not None)
     assert f"at {drawn[0]}x{drawn[1]} instead of" in image.warnings[0]
 
 
