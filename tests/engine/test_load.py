@@ -53,14 +53,19 @@ def modules_of(parts: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
 
 
-IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3.5-medium")
+DRAWING = ("transformer", "unconditional_transformer", "text_conditioner", "vae")
+IN_EACH_RUN = ("FLUX.1-schnell", "FLUX.2-klein", "Qwen-Image", "Krea-2-Raw", "sd3.5-medium")
 
 
 @pytest.mark.parametrize("name", one_of_each_kind(FOLDERS, IN_EACH_RUN))
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
-    """In float16, in which some of them keep layers in float32; text encoders in part."""
+    """In float16, in which some of them keep layers in float32.
+
+    Of text encoders without what nobody reads, for which no memory is reckoned.
+    """
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
-    parts = load(found(models, name), HALF, CPU)
+    model = found(models, name)
+    parts = load(model, HALF, CPU)
     index = read_index(tiny_flow(name))
     for part, ours in modules_of(parts).items():
         library, class_name = index[part]
@@ -70,8 +75,11 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
         )
         assert isinstance(ours, kind) and type(ours).__name__ == class_name
         if part == "text_encoder":
-            shortened(theirs, found(models, name).family)
+            shortened(theirs, model.family)
         assert_equal(ours, theirs.requires_grad_(False))
+    read = {name: one for name, one in modules_of(parts).items() if name not in DRAWING}
+    numbers = sum(weight.numel() for one in read.values() for weight in one.parameters())
+    assert sum(bytes_of_parts(model, FULL).encoders) == pytest.approx(4 * numbers, rel=0.01)
 
 
 def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Path) -> None:
@@ -89,7 +97,7 @@ def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Pat
 
 
 def shortened(encoder: Any, family: str) -> None:
-    """Remove what nobody reads: see test_text_encoders.py."""
+    """Remove what nobody reads; test_flows.py compares what is made of prompts."""
     if layers := FAMILIES[family].encoder_layers:
         language = getattr(encoder.model, "language_model", encoder.model)
         del language.layers[layers:]
