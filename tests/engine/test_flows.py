@@ -95,11 +95,17 @@ CASES = {
     "Anima": scaled(4.0, guided=GUIDED),
     "Anima-Turbo": scaled(1.0),
     "AuraFlow": scaled(3.5, guided=GUIDED, reads=0),
+    "CogView4": scaled(5.0, guided=GUIDED, reads=0),
     "Sana": scaled(4.5, guided=GUIDED, both=WHOLE, reads=0, solved=False),
     "Sana-Sprint": scaled(4.5, both=WHOLE, reads=0, solved=False),
+    "PixArt-Sigma": scaled(
+        4.5, guided=GUIDED, both=WHOLE | {"clean_caption": False}, reads=0, solved=False
+    ),
     "Z-Image-Omni": scaled(5.0, guided=GUIDED, reads=0),
     "HunyuanImage-2.1": Case({"distilled_guidance_scale": 3.25}, reads=0),
+    "FIBO": scaled(5.0, guided=GUIDED, reads=0),
     "Nucleus-Image": scaled(4.0, guided=GUIDED, reads=0),
+    "HunyuanDiT": scaled(5.0, guided=GUIDED, both=WHOLE, reads=0, solved=False),
     "BRIA-3.2": scaled(5.0, guided=GUIDED, reads=0),
 }
 
@@ -232,13 +238,11 @@ WAYS: dict[str, tuple[str, str, Callable[[Case], Any]]] = {
         ),
     ),
 }
-# Variants of a family differ in their defaults: one of them has all ways.
 ALL = [
     (name, way)
     for way, (kind, _, values) in WAYS.items()
     for name, case in CASES.items()
     if kind_of(name, kind) and values(case) is not None
-    if way == "size and seed" or name in ONE_EACH
 ]
 IN_EACH_RUN = [one for one in ALL if one[0] in FAMILIES_IN_EACH_RUN]
 
@@ -255,6 +259,12 @@ def test_each_flow_family_is_compared_with_diffusers(tmp_path: Path) -> None:
         row = FAMILIES[model.family]
         assert model.variant in row.variants
         assert {part.name for part in parts_of(model)} >= row.parts.keys() - {*row.optional}
+
+
+@pytest.mark.parametrize("family", [row.key for row in FAMILIES.values() if row.loras])
+def test_diffusers_loads_loras_for_each_family(family: str) -> None:
+    """Into the pipeline that draws from text, which holds all parts."""
+    assert hasattr(getattr(diffusers, FAMILIES[family].pipelines.text), "load_lora_weights")
 
 
 @pytest.mark.parametrize(("name", "way"), one_of_each_kind(ALL, IN_EACH_RUN))
@@ -412,12 +422,9 @@ def test_every_family_with_colours_has_previews(name: str) -> None:
     assert len(previews) == 2  # not the first step
 
 
-@pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev", "Ideogram-4"])
+@pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev"])
 def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> None:
-    """It has a pixel for each latent, and does not change the picture.
-
-    The channels of a place are together in Ideogram's patches, unlike in FLUX.2's.
-    """
+    """It has a pixel for each latent, and does not change the picture."""
     case, models, height = CASES[name], flow_models(name), 2 * SIDE
     wanted = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
     previews: list[RgbPicture] = []
@@ -427,15 +434,12 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     assert looked_at.pixels == unseen.pixels
     assert [(one.width, one.height) for one in previews] == [(8, 16)] * 2  # not the first step
     pipeline = loaded(kind_of(name, "text"), name)
+    sizes = {"num_inference_steps": 3, "width": SIDE, "height": height}
     given = {"prompt": "a red cube", "generator": seeded(7), "output_type": "latent"}
-    given |= {"num_inference_steps": 3, "width": SIDE, "height": height}
-    latents, colours = pipeline(**given, **case.plain, **case.both).images, COLOURS["flux"]
-    if name == "Ideogram-4":
-        packed, bn, colours = latents[0], pipeline.vae.bn, COLOURS["flux2"]
-        packed = packed * (bn.running_var + bn.eps).sqrt() + bn.running_mean
-        latents = packed.view(1, 8, 4, 2, 2, 32).permute(0, 5, 1, 3, 2, 4).reshape(1, 32, 16, 8)
-    elif latents.ndim == 3:
+    latents = pipeline(**given, **sizes, **case.plain).images
+    if latents.ndim == 3:
         latents = pipeline._unpack_latents(latents, height, SIDE, 8)
+    colours = COLOURS["flux"]
     picture = torch.einsum("chw,cr->hwr", latents[0].float(), colours[:-1]) + colours[-1]
     theirs = ((picture + 1) * 127.5).clamp(0, 255).detach().numpy()
     assert same(np.frombuffer(previews[-1].pixels, np.uint8).reshape(16, 8, 3), theirs)
@@ -447,3 +451,22 @@ def test_ideogram_reads_an_object_as_it_is_written(ours: Ours) -> None:
     (picture,) = drawn(ours, name, f"prompt: '{text}'")
     theirs = expected(kind_of(name, "text"), name, **CASES[name].plain, prompt=text)
     assert same(picture, theirs)
+
+
+def test_a_preview_of_ideogram_has_its_channels_in_order() -> None:
+    """The channels of a place are together in its patches, unlike in FLUX.2's."""
+    name = "Ideogram-4"
+    previews: list[RgbPicture] = []
+    watched = flow_renderer(flow_models(name), on_preview=previews.append, preview_seconds=1e-9)
+    draw(watched, *requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3"))
+    pipeline = loaded(kind_of(name, "text"), name)
+    given: dict[str, Any] = {"guidance_scale": 7.0, "guidance_schedule": None}
+    given |= {"num_inference_steps": 3}
+    given |= {"width": SIDE, "height": SIDE, "generator": seeded(7), "output_type": "latent"}
+    packed, bn = pipeline("a red cube", **given).images[0], pipeline.vae.bn
+    packed = packed * (bn.running_var + bn.eps).sqrt() + bn.running_mean
+    latents = packed.view(4, 4, 2, 2, 32).permute(4, 0, 2, 1, 3).reshape(32, 8, 8)
+    colours = COLOURS["flux2"]
+    picture = torch.einsum("chw,cr->hwr", latents, colours[:-1]) + colours[-1]
+    theirs = ((picture + 1) * 127.5).clamp(0, 255).detach().numpy()
+    assert same(np.frombuffer(previews[-1].pixels, np.uint8).reshape(8, 8, 3), theirs)

@@ -23,6 +23,8 @@ from picowatch.families import FAMILIES, OF_VAE
 from picowatch.families.row import Family
 from tests.engine.alive import most_bytes
 from tests.engine.requests import request
+from tests.gpu.test_launches import FLUX as FLUX_CALL
+from tests.gpu.test_launches import XL, attention, flow_call, tensors_of, unet_call
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 CARDS, COMPUTERS = (4, 6, 8, 12, 16, 24), (16, 32, 64)
@@ -38,26 +40,43 @@ CLIPS, T5 = ("CLIP L", "CLIP G"), "T5 XXL"
 # Read from folders only, so the package has no config of it: the numbers of its model card, without
 # its head.
 NUMBERS = {"Qwen2.5-VL 7B": 8_292_166_656 - 152_064 * 3_584}
-SDNQ = "uint4"  # the form of its folders
-UNET, SD3 = "UNet2DConditionModel", "SD3Transformer2DModel"
 FLUX = ("FluxTransformer2DModel", "flux/transformer", "flux/vae", ("CLIP L", T5))
-KLEIN = ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",))
-Z_IMAGE = ("ZImageTransformer2DModel", "z_image/transformer", "flux/vae", ("Qwen3 4B",))
-LARGE = (SD3, "sd3/3.5-large/transformer", "sd3/vae", (*CLIPS, T5))
+SDNQ = "uint4"  # the form of its folders
 Row = tuple[str, str, str, tuple[str, ...]]
 # The denoiser's class and config, the VAE's config and the text encoders; the denoiser's form.
 MODELS: dict[str, tuple[Row, str]] = {
-    "Stable Diffusion 1.5": ((UNET, "sd15/unet", "sd15/vae", ("CLIP L",)), "float16"),
-    "Stable Diffusion XL": ((UNET, "sdxl/unet", "sdxl/vae", CLIPS), "float16"),
-    "Stable Diffusion 3.5 Medium": ((SD3, "sd3/3.5-medium/transformer", *LARGE[2:]), "bfloat16"),
-    "Stable Diffusion 3.5 Large": (LARGE, "bfloat16"),
+    "Stable Diffusion 1.5": (
+        ("UNet2DConditionModel", "sd15/unet", "sd15/vae", ("CLIP L",)),
+        "float16",
+    ),
+    "Stable Diffusion XL": (
+        ("UNet2DConditionModel", "sdxl/unet", "sdxl/vae", CLIPS),
+        "float16",
+    ),
+    "Stable Diffusion 3.5 Medium": (
+        ("SD3Transformer2DModel", "sd3/3.5-medium/transformer", "sd3/vae", (*CLIPS, T5)),
+        "bfloat16",
+    ),
+    "Stable Diffusion 3.5 Large": (
+        ("SD3Transformer2DModel", "sd3/3.5-large/transformer", "sd3/vae", (*CLIPS, T5)),
+        "bfloat16",
+    ),
     "FLUX.1": (FLUX, "bfloat16"),
     "FLUX.1, Q8_0": (FLUX, "Q8_0"),
     "FLUX.1, fp8": (FLUX, "fp8"),
     "FLUX.1, Q4_K": (FLUX, "Q4_K"),
-    "FLUX.2 klein 4B": (KLEIN, "bfloat16"),
-    "FLUX.2 klein 4B, SDNQ uint4": (KLEIN, SDNQ),
-    "Z-Image": (Z_IMAGE, "bfloat16"),
+    "FLUX.2 klein 4B": (
+        ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",)),
+        "bfloat16",
+    ),
+    "FLUX.2 klein 4B, SDNQ uint4": (
+        ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",)),
+        "uint4",
+    ),
+    "Z-Image": (
+        ("ZImageTransformer2DModel", "z_image/transformer", "flux/vae", ("Qwen3 4B",)),
+        "bfloat16",
+    ),
     "Qwen-Image": (("QwenImageTransformer2DModel", "", "", ("Qwen2.5-VL 7B",)), "bfloat16"),
 }
 
@@ -173,20 +192,9 @@ def test_the_page_shows_where_real_models_begin() -> None:
         assert f"\n{number}. `{rung.name}`" in PAGE.read_text()
 
 
-def unet_call(side: int, width: int) -> dict[str, Any]:
-    return {"sample": (2, 4, side, side), "encoder_hidden_states": (2, 77, width), "timestep": ()}
-
-
-def flow_call(channels: int, width: int, *batch: int) -> dict[str, Any]:
-    places = {"img_ids": (*batch, 4096, 3 + len(batch)), "txt_ids": (*batch, 512, 3 + len(batch))}
-    tokens = {"hidden_states": (1, 4096, channels), "encoder_hidden_states": (1, 512, width)}
-    return tokens | places | {"timestep": (1,)}
-
-
-# The shapes of a call of each denoiser for a picture of the table, with both prompts where its
-# pipeline joins them.
-XL = {"text_embeds": (2, 1280), "time_ids": (2, 6)}
-SD3_CALL = {
+# A call of each denoiser for a picture of the table, with both prompts where its pipeline joins
+# them.
+SD3 = {
     "hidden_states": (2, 16, 128, 128),
     "encoder_hidden_states": (2, 333, 4096),
     "pooled_projections": (2, 2048),
@@ -196,27 +204,13 @@ QWEN = {"hidden_states": (1, 4096, 64), "encoder_hidden_states": (1, 512, 3584),
 CALLS: dict[str, dict[str, Any]] = {
     "Stable Diffusion 1.5": unet_call(64, 768),
     "Stable Diffusion XL": unet_call(128, 2048) | {"added_cond_kwargs": XL},
-    "Stable Diffusion 3.5 Medium": SD3_CALL,
-    "Stable Diffusion 3.5 Large": SD3_CALL,
-    "FLUX.1": flow_call(64, 4096) | {"guidance": (1,), "pooled_projections": (1, 768)},
+    "Stable Diffusion 3.5 Medium": SD3,
+    "Stable Diffusion 3.5 Large": SD3,
+    "FLUX.1": flow_call(64, 4096) | FLUX_CALL,
     "FLUX.2 klein 4B": flow_call(128, 7680, 1),
     "Z-Image": {"x": [(16, 1, 128, 128)] * 2, "t": (2,), "cap_feats": [(512, 2560)] * 2},
     "Qwen-Image": QWEN,
 }
-
-
-def tensors_of(shapes: Any) -> Any:
-    """Tensors of these shapes on the meta device."""
-    if isinstance(shapes, dict):
-        return {name: tensors_of(one) for name, one in shapes.items()}
-    if isinstance(shapes, list):
-        return [tensors_of(one) for one in shapes]
-    return torch.empty(shapes, dtype=torch.bfloat16, device="meta")
-
-
-def attention(query: Any = None, *_: Any, **named: Any) -> Any:
-    """Make one tensor, as a card's attention does: elsewhere torch computes it in several."""
-    return torch.mul(query, query)
 
 
 def built(class_name: str, folder: str) -> Any:

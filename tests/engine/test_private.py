@@ -1,18 +1,93 @@
-"""Private names of libraries mean what the engine takes them for, where no picture would tell."""
+"""Private names of libraries mean what the engine takes them for."""
 
 import inspect
+import platform
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+import transformers
 from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from picowatch.engine import private
+from picowatch.engine.model.samplers import class_of
+from picowatch.recipe.samplers import SAMPLERS
+from tests.engine.demo import demo
 
 _D: Any = diffusers
+_T: Any = transformers
+
+
+def test_nested_arguments_are_flattened_and_restored() -> None:
+    given = ({"a": [torch.zeros(1), 2]}, None)
+    leaves, tree = private.tree_flatten(given)
+    assert leaves == [torch.zeros(1), 2, None]
+    assert private.tree_unflatten([1, 2, 3], tree) == ({"a": [1, 2]}, 3)
+    assert isinstance(tree, private.TreeSpec)
+    assert private.tree_map_only(int, str, given)[0]["a"][1] == "2"
+
+
+def test_the_cpu_tells_of_bfloat16() -> None:
+    """As Linux does."""
+    assert isinstance(torch.cpu._is_avx512_bf16_supported(), bool)
+    if platform.machine() == "x86_64" and (linux := Path("/proc/cpuinfo")).exists():
+        assert private.computes_bfloat16() == ("avx512_bf16" in linux.read_text())
+
+
+def test_the_limit_of_compiled_forms_is_torchs() -> None:
+    dynamo: Any = torch._dynamo.config
+    before = dynamo.recompile_limit
+    private.allow_recompiling(before + 1)
+    assert dynamo.recompile_limit == before + 1
+    private.allow_recompiling(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [(_T.T5EncoderModel, {"wo"}), (_T.CLIPTextModel, set()), (_D.AutoencoderKL, set())],
+)
+def test_classes_name_the_layers_that_stay_in_float32(kind: Any, kept: set[str]) -> None:
+    assert set(private.kept_in_float32(kind)) == kept
+
+
+def test_a_model_of_diffusers_names_layers_that_stay_in_float32() -> None:
+    assert "time_embedder" in private.kept_in_float32(_D.WanTransformer3DModel)
+
+
+def test_old_names_of_the_vaes_attention_become_todays() -> None:
+    vae = demo_like_vae()
+    today = dict(vae.state_dict())
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for key, tensor in today.items():
+        for new, old in names.items():
+            key = key.replace(f"attentions.0.{new}", f"attentions.0.{old}")
+        tensors[key] = tensor
+    assert tensors.keys() != today.keys()
+    private.rename_old_keys(vae, tensors)
+    assert tensors.keys() == today.keys()
+
+
+def demo_like_vae() -> Any:
+    """Return a small VAE with attention."""
+    return _D.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, layers_per_block=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        (_D.StableDiffusionPipeline, {"unet", "text_encoder"}),
+        (_D.StableDiffusionXLPipeline, {"unet", "text_encoder", "text_encoder_2"}),
+        (_D.FluxPipeline, {"transformer", "text_encoder"}),
+    ],
+)
+def test_pipelines_name_the_parts_that_loras_are_for(kind: Any, parts: set[str]) -> None:
+    assert set(private.parts_for_loras(kind)) == parts
 
 
 def test_loaders_of_loras_take_the_pipeline_whose_offloading_they_renew() -> None:
@@ -24,19 +99,65 @@ def test_loaders_of_loras_take_the_pipeline_whose_offloading_they_renew() -> Non
 
 def test_group_offloading_takes_changed_weights() -> None:
     """A module without it is left alone."""
-    layer: Any = nn.Linear(2, 2, bias=False).requires_grad_(requires_grad=False)
+    layer = nn.Linear(2, 2, bias=False).requires_grad_(requires_grad=False)
     private.renew_group_offloading(layer)
     apply_group_offloading(layer, torch.device("cpu"), offload_type="leaf_level")
-    before = {*layer._diffusers_hook.hooks.values()}
+    before = hooks_of(layer)
+    assert before
     private.renew_group_offloading(layer)
-    after = {*layer._diffusers_hook.hooks.values()}
-    assert before and len(before) == len(after) and not before & after
+    assert before != hooks_of(layer)
+    assert len(before) == len(hooks_of(layer))
+
+
+def hooks_of(layer: Any) -> list[int]:
+    return [id(hook) for hook in layer._diffusers_hook.hooks.values()]
 
 
 def test_a_config_tells_its_own_values_from_defaults() -> None:
     config = _D.EulerDiscreteScheduler.from_config({"beta_start": 0.5}).config
     assert config["beta_end"] == 0.02
     assert private.without_defaults(config) == {"beta_start": 0.5}
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(map(class_of, SAMPLERS)))
+def test_schedulers_take_other_levels_for_those_of_the_beta_distribution(kind: Any) -> None:
+    scheduler = kind()
+    if "use_beta_sigmas" not in scheduler.config:
+        return
+    scheduler.register_to_config(use_beta_sigmas=True)
+
+    def levels(in_sigmas: Any, num_inference_steps: int) -> Any:
+        assert in_sigmas[0] > in_sigmas[-1]
+        return np.linspace(9, 3, num_inference_steps)
+
+    private.replace_beta_levels(scheduler, levels)
+    scheduler.set_timesteps(3)
+    assert {9.0, 6.0, 3.0} <= set(scheduler.sigmas.tolist())
+
+
+def test_a_scheduler_counts_from_the_step_of_a_timestep_on() -> None:
+    scheduler = _D.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    assert scheduler.step_index is None
+    private.begin_steps(scheduler, scheduler.timesteps[1])
+    assert scheduler.step_index == 1
+    private.count_step(scheduler)
+    assert scheduler.step_index == 2
+    scheduler.set_timesteps(4)
+    assert scheduler.step_index is None
+
+
+def test_a_pipeline_tells_where_it_computes() -> None:
+    pipeline = _D.StableDiffusionPipeline(
+        **demo(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    assert private.execution_device(pipeline) == torch.device("cpu")
+
+
+def test_lumina2_encodes_a_prompt_without_its_preamble() -> None:
+    """test_flows.py compares what it computes."""
+    given = inspect.signature(_D.Lumina2Pipeline._get_gemma_prompt_embeds).parameters.values()
+    assert [one.name for one in given if one.default is one.empty] == ["self", "prompt"]
 
 
 @pytest.mark.parametrize("kind", [_D.StableDiffusionPipeline, _D.StableDiffusionXLPipeline])
@@ -53,3 +174,15 @@ def test_guidance_changes_between_steps(kind: Any) -> None:
 def test_kontext_can_keep_a_references_size() -> None:
     parameters = inspect.signature(_D.FluxKontextPipeline.__call__).parameters
     assert parameters[private.AUTO_RESIZE].default is True
+
+
+def test_ideogram4_counts_places_and_reads_layers_by_methods_of_its_pipeline() -> None:
+    """test_flows.py compares what they return."""
+    takes = {
+        "_prepare_ids": ["text_lengths", "grid_h", "grid_w", "max_text_tokens", "device"],
+        "_get_text_encoder_hidden_states": [
+            *("text_encoder", "token_ids", "attention_mask", "pos_2d"),
+        ],
+    }
+    for name, expected in takes.items():
+        assert [*inspect.signature(getattr(_D.Ideogram4Pipeline, name)).parameters] == expected

@@ -8,7 +8,7 @@ from torch import nn
 
 from picowatch.engine.drawing import step_cache
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model.memory import LAYERS, TURNS, Rung
+from picowatch.engine.model.memory import LAYERS, MODELS, TURNS, Rung
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from picowatch.recipe import RecipeInvalid
@@ -67,7 +67,7 @@ def test_three_of_eight_steps_reuse_blocks_and_the_next_picture_is_as_before(fam
     assert len(reused) * 8 == len(usual) * 5
 
 
-@pytest.mark.parametrize("rung", [LAYERS, TURNS], ids=lambda rung: rung.name)
+@pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
 def test_every_rung_caches_but_that_which_moves_layers(rung: Rung) -> None:
     """That one has a warning."""
     models = flow_models("FLUX.1-dev-deep", deep_flow("FLUX.1-dev"))
@@ -79,17 +79,22 @@ def test_every_rung_caches_but_that_which_moves_layers(rung: Rung) -> None:
     assert len(cached.warnings) == (rung.place == "layers")
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("Sana", r"Sana has no step_cache: nobody tried it .*\. Remove it\."),
-        ("demo", "has no step_cache: it reuses blocks of transformers"),
-    ],
-)
-def test_a_checkpoint_without_effect_refuses_it(name: str, said: str) -> None:
-    """The demo model is in every folder."""
+REFUSED = [key for key in FAMILIES_OF if "step_cache" in FAMILIES[key].lacks]
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_without_effect_refuses_it(family: str) -> None:
+    """With its name and the remedy."""
+    name = FAMILIES_OF[family]
+    said = f"{FAMILIES[family].name} has no step_cache: .*\\. Remove it\\."
     with pytest.raises(RecipeInvalid, match=said):
-        requests_of(flow_models("Sana"), name, CACHED)
+        requests_of(flow_models(name), name, CACHED)
+
+
+def test_a_unet_refuses_it() -> None:
+    """The demo model is in every folder."""
+    with pytest.raises(RecipeInvalid, match="has no step_cache: it reuses blocks of transformers"):
+        requests_of(flow_models("FLUX.1-dev"), "demo", CACHED)
 
 
 def test_without_the_extra_the_command_to_install_it_is_said(

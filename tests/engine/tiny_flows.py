@@ -13,13 +13,14 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from picowatch.engine.model.families import built
 from picowatch.engine.model.processors import without_videos
 from picowatch.families import FAMILIES
 from picowatch.families.row import (
+    ANY_WORDS,
     FLUX2_VAE,
     FLUX_VAE,
     GEMMA2,
@@ -222,6 +223,9 @@ _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # each character falls back
 _LLAMA_WORDS = ["<unk>", "<s>", "</s>", "<pad>", "\u2581", *_BYTES]
 _GEMMA_WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *_BYTES]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
+_BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_PRINTABLE]
+_BERT_WORDS += [f"##{letter}" for letter in _PRINTABLE]
+_GLM_WORDS = ["[gMASK]", "<sop>", "<|endoftext|>", *LETTERS]
 
 
 def _numbered(words: list[str]) -> dict[str, int]:
@@ -272,15 +276,39 @@ _MISTRAL_MARKS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]"]
 _MISTRAL_MARKS += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
 
 
-def _mistral_tokenizer(_: str) -> Any:
-    raw = Tokenizer(models.BPE(_numbered([*_MISTRAL_MARKS, *LETTERS]), []))
+def _bpe_of(words: list[str], *marks: str) -> Any:
+    """Bytes, and words of which some are marks."""
+    raw = Tokenizer(models.BPE(_numbered(words), []))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.add_special_tokens([AddedToken(word, special=True) for word in _MISTRAL_MARKS])
+    raw.add_special_tokens([AddedToken(word, special=True) for word in marks])
+    return raw
+
+
+def _mistral_tokenizer(_: str) -> Any:
     made = _T.PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", pad_token="<pad>", padding_side="left"
+        tokenizer_object=_bpe_of([*_MISTRAL_MARKS, *LETTERS], *_MISTRAL_MARKS),
+        bos_token="<s>",
+        pad_token="<pad>",
+        padding_side="left",
     )
     made.chat_template = _MISTRAL_CHAT
     return made
+
+
+def _glm_tokenizer(_: str) -> Any:
+    raw = _bpe_of(_GLM_WORDS)
+    raw.post_processor = processors.TemplateProcessing(
+        single="[gMASK] <sop> $A", special_tokens=[("[gMASK]", 0), ("<sop>", 1)]
+    )
+    return _T.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<|endoftext|>", padding_side="left"
+    )
+
+
+def _plain_tokenizer() -> Any:
+    words = _bpe_of(["<pad>", *LETTERS])
+    marks = {"pad_token": "<pad>", "eos_token": "<pad>"}
+    return _T.PreTrainedTokenizerFast(tokenizer_object=words, **marks)
 
 
 TOKENIZERS: dict[str, Callable[[str], Any]] = {
@@ -293,10 +321,13 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
     "LlamaTokenizer": lambda _: _T.LlamaTokenizer(
         vocab=_numbered(_LLAMA_WORDS), merges=[], pad_token="<pad>"
     ),
+    "BertTokenizer": lambda _: _T.BertTokenizer(vocab=_numbered(_BERT_WORDS), model_max_length=77),
     "PixtralProcessor": _mistral_tokenizer,
     "sd2": lambda _: clip_tokenizer("!"),
     "ernie_image": _ernie_tokenizer,
+    "CogView4Pipeline": _glm_tokenizer,
     "ByT5Tokenizer": lambda _: _T.ByT5Tokenizer(),
+    "PreTrainedTokenizerFast": lambda _: _plain_tokenizer(),
 }
 
 
@@ -355,11 +386,15 @@ ENCODERS: dict[str, Callable[[int], Numbers]] = {
         "feed_forward_proj": "gated-gelu",
     },
     "UMT5EncoderModel": lambda _: {**_T5, "d_model": 32, "vocab_size": len(_LLAMA_WORDS)},
+    "BertModel": lambda _: {**_SMALL, "vocab_size": len(_BERT_WORDS), "num_hidden_layers": 2},
     "Qwen3Model": _text,
     "Qwen3ForCausalLM": _text,
     "Gemma2Model": lambda depth: _text(
         depth, len(_GEMMA_WORDS), query_pre_attn_scalar=8, sliding_window=64
     ),
+    # The pipeline has the number of Llama's first token.
+    "SmolLM3ForCausalLM": lambda depth: _text(depth, 128001, pad_token_id=0),
+    "GlmModel": lambda depth: _text(depth, len(_GLM_WORDS), pad_token_id=2),
     "Qwen2_5_VLForConditionalGeneration": lambda depth: _qwen_vl(depth, [1, 1, 2]),
     "Qwen3VLForConditionalGeneration": lambda depth: _qwen_vl(
         depth, [2, 1, 1], deepstack_visual_indexes=[0], patch_size=16, num_position_embeddings=64
@@ -496,6 +531,10 @@ _SANA = {
     "num_cross_attention_heads": 2, "cross_attention_head_dim": 8,
     "cross_attention_dim": 16, "caption_channels": 16,
 }
+_COGVIEW = {
+    "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 4,
+    "time_embed_dim": 16, "condition_dim": 4,
+}
 _SD3 = Tiny(
     "sd3",
     {
@@ -558,6 +597,7 @@ UNETS: dict[str, Tiny] = {
     "sd2-lcm": _with(_SD2, **_LCM),
 }
 FOLDERS: dict[str, Tiny] = {
+    "Z-Image": _Z_IMAGE,
     "Z-Image-Turbo": _Z_IMAGE,
     "FLUX.1-dev": _FLUX1,
     "FLUX.1-Krea-dev": _FLUX1,
@@ -647,6 +687,7 @@ _DPM = "DPMSolverMultistepScheduler"
 _GEMMA = parts_of("SanaTransformer2DModel", "AutoencoderDC", GEMMA2, scheduler=_DPM)
 _SANA_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 _QWEN_NUMBERS = VAES[QWEN_VAE]
+_QWEN_SEES = ("Qwen2_5_VLForConditionalGeneration", ("Qwen2VLProcessor",))
 # Pipelines without a row.
 GENERAL: dict[str, Tiny] = {
     "AuraFlow": Tiny(
@@ -666,6 +707,26 @@ GENERAL: dict[str, Tiny] = {
         {**_SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"},
         parts={**_GEMMA, "scheduler": ("SCMScheduler",)},
         vae=_SANA_VAE,
+    ),
+    "PixArt-Sigma": Tiny(
+        "PixArtSigmaPipeline",
+        {
+            "num_attention_heads": 4, "attention_head_dim": 8, "num_layers": 2,
+            "cross_attention_dim": 32, "caption_channels": 32, "sample_size": 128,
+            "use_additional_conditions": False,
+        },
+        {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+        parts=parts_of("PixArtTransformer2DModel", KL, T5, scheduler=_DPM),
+    ),
+    "CogView4": Tiny(
+        "CogView4Pipeline",
+        {**_COGVIEW, "text_embed_dim": 16, "rope_axes_dim": (256, 256)},
+        {
+            "shift": 1.0, "use_dynamic_shifting": True, "base_shift": 0.25,
+            "time_shift_type": "linear",
+        },
+        parts=parts_of("CogView4Transformer2DModel", KL, ("GlmModel", ANY_WORDS)),
+        vae={"latent_channels": 16, "scaling_factor": 1.0},
     ),
     "Z-Image-Omni": replace(
         _Z_IMAGE,
@@ -700,6 +761,20 @@ GENERAL: dict[str, Tiny] = {
             "scaling_factor": 0.75,
         },
     ),
+    "FIBO": Tiny(
+        "BriaFiboPipeline",
+        {
+            **_FLUX, "in_channels": 4, "joint_attention_dim": 32, "text_encoder_dim": 16,
+        },
+        _MOVING,
+        parts=parts_of(
+            "BriaFiboTransformer2DModel", "AutoencoderKLWan", ("SmolLM3ForCausalLM", ANY_WORDS)
+        ),
+        vae={
+            **_QWEN_NUMBERS, "patch_size": 2, "is_residual": True, "in_channels": 12,
+            "out_channels": 12, "scale_factor_spatial": 16,
+        },
+    ),
     "Nucleus-Image": Tiny(
         "NucleusMoEImagePipeline",
         {
@@ -716,6 +791,20 @@ GENERAL: dict[str, Tiny] = {
             "processor": ("Qwen3VLProcessor",),
         },
         vae=_QWEN_NUMBERS,
+    ),
+    "HunyuanDiT": Tiny(
+        "HunyuanDiTPipeline",
+        {
+            "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "patch_size": 2,
+            "sample_size": 8, "hidden_size": 32, "num_layers": 2, "cross_attention_dim": 16,
+            "cross_attention_dim_t5": 32, "pooled_projection_dim": 16,
+        },
+        {"beta_schedule": "scaled_linear", "beta_end": 0.018, "prediction_type": "v_prediction"},
+        blank=("text_embedding_padding",),
+        parts=parts_of(
+            *("HunyuanDiT2DModel", KL, ("BertModel", ("BertTokenizer",)), T5),
+            scheduler="DDPMScheduler",
+        ),
     ),
     "BRIA-3.2": Tiny(
         "BriaPipeline",
