@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -22,13 +21,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.folders import processor_seconds
-from benchmarks.measuring import compared, machine, spread, wait_until
+from benchmarks.folders import PATIENCE, PROJECT, Daemon, Folders, running
+from benchmarks.measuring import compared, machine, spread
 from tests.catalog.files import sdxl_shapes, write_model
 
-PROJECT = Path(__file__).parents[1]
-PATIENCE = 1800.0
-LOOK_SECONDS = 0.01
 IDLE_SECONDS = 30.0
 SPIN = "while True: pass"
 SAVES = 5  # that are measured one after the other
@@ -36,29 +32,17 @@ SAVES = 5  # that are measured one after the other
 Found = dict[str, float]  # what was measured, by the row's words with its unit behind a comma
 
 
-class Home:
-    """A user's folders and the checkout that works on them."""
+class Home(Folders):
+    """A user's folders, on which a checkout works whose engines draw digests."""
 
     def __init__(self, checkout: Path, folder: Path) -> None:
-        self.checkout, self.folder = checkout, folder
-        self.inbox, self.outbox = folder / "inbox", folder / "outbox"
-        self.inbox.mkdir(parents=True)
-        (folder / "models/checkpoints").mkdir(parents=True)
+        super().__init__(folder, batch_size=8)
+        self.program = (checkout / ".venv/bin/python", "-m", "tests.commands.digests")
+        self.checkout = checkout
+        (folder / "models/checkpoints").mkdir()
 
-    def command(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        kept = {n: v for n, v in os.environ.items() if not n.startswith("PICOWATCH_")}
-        settings = {"PICOWATCH_BATCH_SIZE": "8", "PYTHONPATH": str(self.checkout)}
-        python = self.checkout / ".venv/bin/python"
-        with (self.folder / "said.txt").open("ab") as said:
-            return subprocess.Popen(
-                [python, "-m", "tests.commands.digests", *arguments],
-                cwd=self.folder,
-                env=kept | settings,
-                stdout=said,
-                stderr=said,
-            )
-
-    def save(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Save a recipe."""
         path = self.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -83,46 +67,13 @@ class Home:
         path = self.outbox / "picowatch.log"
         return path.read_text() if path.exists() else ""
 
-    def made(self) -> int:
-        listing = self.outbox / "images.jsonl"
-        return listing.read_bytes().count(b'{"file": ') if listing.exists() else 0
-
-
-class Daemon:
-    """`picowatch run` in a home."""
-
-    def __init__(self, home: Home, process: "subprocess.Popen[bytes]") -> None:
-        self.home, self._process = home, process
-
-    def seconds_until(self, condition: Callable[[], object], what: str) -> float:
-        began = time.monotonic()
-
-        def holds() -> object:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"picowatch ended: {self.home.log()[-500:]}")
-            return condition()
-
-        wait_until(holds, what, PATIENCE, LOOK_SECONDS)
-        return time.monotonic() - began
-
-    def cpu_seconds(self) -> float:
-        return processor_seconds(self._process.pid)
-
-    def mebibytes(self, what: str) -> float:
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
-
 
 @contextmanager
-def running(home: Home) -> Iterator[Daemon]:
-    process = home.command("run")
-    daemon = Daemon(home, process)
-    try:
+def at_work(home: Home) -> Iterator[Daemon]:
+    """A daemon that has looked at its folders."""
+    with running(home) as daemon:
         daemon.seconds_until(home.images, "the first status")
         yield daemon
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def text_of(seed: int) -> str:
@@ -155,7 +106,7 @@ def accepted(home: Home, count: int, text: Callable[[int], str], is_busy: bool) 
     """Return how fast recipes are accepted that come at once, and what that takes."""
     write_recipes(home.folder / "source", count, text)
     home.hold()
-    with running(home) as daemon, busy_cores(is_busy):
+    with at_work(home) as daemon, busy_cores(is_busy):
         cpu = daemon.cpu_seconds()
         (home.folder / "source").rename(home.inbox / "all")
         seconds = daemon.seconds_until(lambda: home.asked() >= count, "all recipes")
@@ -187,7 +138,7 @@ def saves(home: Home, scale: float) -> Found:
     found: Found = {}
     before = 0
     home.hold()
-    with running(home) as daemon:
+    with at_work(home) as daemon:
         for goal in (round(number * scale) for number in (10, 1_000, 10_000, 50_000)):
             write_recipes(home.folder / "source", goal - before)
             (home.folder / "source").rename(home.inbox / f"all{goal}")
@@ -195,7 +146,7 @@ def saves(home: Home, scale: float) -> Found:
             time.sleep(5.0)  # the scans that follow
             times = []
             for turn in range(SAVES):
-                home.save(f"new{goal}-{turn}.yaml", text_of(turn))
+                home.write(f"new{goal}-{turn}.yaml", text_of(turn))
                 saved = f"new{goal}-{turn}.yaml: saved"
                 times.append(daemon.seconds_until(lambda: saved in home.log(), saved))  # noqa: B023
                 time.sleep(0.3 + turn)
@@ -213,14 +164,14 @@ def saves(home: Home, scale: float) -> Found:
 def hashed_model(home: Home, scale: float) -> Found:
     """Forty recipes for a model that is being hashed, and one for another."""
     home.hold()
-    with running(home) as daemon:
-        home.save("first.yaml", text_of(1) + "checkpoint: demo\n")  # so its hash is known
+    with at_work(home) as daemon:
+        home.write("first.yaml", text_of(1) + "checkpoint: demo\n")  # so its hash is known
         daemon.seconds_until(lambda: home.asked() == 1, "the first")
         write_model(home.folder / "models/checkpoints/large.safetensors", sdxl_shapes())  # 6.9 GB
         for turn in range(40):
-            home.save(f"r{turn}.yaml", text_of(turn) + "checkpoint: large\n")
+            home.write(f"r{turn}.yaml", text_of(turn) + "checkpoint: large\n")
         time.sleep(1.5)
-        home.save("other.yaml", text_of(1) + "checkpoint: demo\n")
+        home.write("other.yaml", text_of(1) + "checkpoint: demo\n")
         other = daemon.seconds_until(lambda: "other.yaml: saved" in home.log(), "the other")
         waited = daemon.seconds_until(lambda: home.asked() >= 42, "all")
     return {"seconds until another save is accepted": other, "… until all are, then": waited}
@@ -234,9 +185,9 @@ def dropped_pictures(home: Home, scale: float) -> Found:
     for drop in range(count):
         colour = (drop % 256, drop // 256, 7)
         Image.new("RGB", (64, 64), colour).save(folder / f"{drop:05}.png")
-    home.save("frames/_pictures.yaml", "prompt: a frame\nseed: 1\nsize: 64x64\nsteps: 1\n")
+    home.write("frames/_pictures.yaml", "prompt: a frame\nseed: 1\nsize: 64x64\nsteps: 1\n")
     home.hold()
-    with running(home) as daemon:
+    with at_work(home) as daemon:
         daemon.seconds_until(lambda: ": saved" in home.log(), "the template")
         cpu = daemon.cpu_seconds()
         folder.rename(home.inbox / "frames/a")
@@ -258,7 +209,7 @@ def idle(home: Home, scale: float) -> Found:
     """A thousand recipes that are done."""
     count = round(1_000 * scale)
     write_recipes(home.inbox / "all", count)
-    with running(home) as daemon:
+    with at_work(home) as daemon:
         daemon.seconds_until(lambda: home.made() >= count, "all pictures")
         time.sleep(10.0)
         cpu = daemon.cpu_seconds()

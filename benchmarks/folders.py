@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ LOOK_SECONDS = 0.01  # between looks at images.jsonl
 _HOW = {True: "compiled", "graph": "by graphs"}
 
 
-def with_project() -> dict[str, str]:
-    """The environment for a process that imports this project and what this process can import."""
-    paths = (str(PROJECT), os.environ.get("PYTHONPATH", ""))
+def with_project(checkout: Path = PROJECT) -> dict[str, str]:
+    """The environment for a process that imports a checkout and what this process can import."""
+    paths = (str(checkout), os.environ.get("PYTHONPATH", ""))
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class Folders:
-    """A user's inbox, outbox and models."""
+    """A user's inbox, outbox and models; `program` works on them."""
+
+    program: Sequence[str | Path] = (sys.executable, "-m", "picowatch")
+    checkout = PROJECT
 
     def __init__(self, folder: Path, *checkpoints: Checkpoint, **settings: object) -> None:
         """Create them; `settings` are picowatch's, such as batch_size=1."""
@@ -46,10 +49,11 @@ class Folders:
 
     def command(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start a command in these folders, without other settings; it prints into said.txt."""
-        kept = {n: v for n, v in with_project().items() if not n.startswith("PICOWATCH_")}
+        environment = with_project(self.checkout)
+        kept = {n: v for n, v in environment.items() if not n.startswith("PICOWATCH_")}
         with (self.folder / "said.txt").open("ab") as said:
             return subprocess.Popen(
-                [sys.executable, "-m", "picowatch", *arguments],
+                [*self.program, *arguments],
                 cwd=self.folder,
                 env=kept | self._settings,
                 stdout=said,
@@ -109,15 +113,21 @@ class Daemon:
         self._folders = folders
         self._process = process
 
-    def wait_for_pictures(self, count: int) -> None:
-        """Wait until so many are published. Raises RuntimeError if the daemon ended."""
+    def seconds_until(self, condition: Callable[[], object], what: str) -> float:
+        """Seconds until a condition holds. Raises RuntimeError if the daemon ended."""
+        began = time.monotonic()
 
-        def made() -> bool:
+        def holds() -> object:
             if self._process.poll() is not None:
                 raise RuntimeError(f"picowatch ended: {self._folders.said()}")
-            return self._folders.made() >= count
+            return condition()
 
-        wait_until(made, f"{count} pictures", PATIENCE, LOOK_SECONDS)
+        wait_until(holds, what, PATIENCE, LOOK_SECONDS)
+        return time.monotonic() - began
+
+    def wait_for_pictures(self, count: int) -> None:
+        """Wait until so many are published."""
+        self.seconds_until(lambda: self._folders.made() >= count, f"{count} pictures")
 
     def seconds_for(self, job: Job, *pictures: Picture) -> float:
         """Seconds from saving these recipes to their last picture, the settle time included."""
@@ -126,6 +136,14 @@ class Daemon:
         self._folders.save(job, *pictures)
         self.wait_for_pictures(count)
         return time.monotonic() - began
+
+    def cpu_seconds(self) -> float:
+        """The processor time that the daemon's own process took."""
+        return processor_seconds(self._process.pid)
+
+    def mebibytes(self, what: str) -> float:
+        """The main memory of the daemon's own process: VmRSS is that of now, VmHWM the most."""
+        return memory_of(self._process.pid, what) / 2**20
 
     def peak_bytes(self) -> int:
         """The most main memory that daemon and engine held, together (proc(5))."""
@@ -152,8 +170,13 @@ class Daemon:
 
 def peak_of(process: int) -> int:
     """The most main memory that a process held, in bytes."""
+    return memory_of(process, "VmHWM")
+
+
+def memory_of(process: int, what: str) -> int:
+    """A process's memory in bytes, by its name in proc(5)."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
 def processor_seconds(process: int) -> float:

@@ -12,7 +12,6 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -22,7 +21,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
-from benchmarks.measuring import machine
+from benchmarks.measuring import machine, spread
 from picowatch.files.essential import Writing
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
@@ -179,7 +178,7 @@ def print_opening(driver: webdriver.Chrome, page: str, rounds: int) -> None:
         driver.get("about:blank")
         driver.get(page)
         opened.append(wait_until_open(driver))
-    print(f"opening, until the window is full of pictures: {spread(opened)}")
+    print(f"opening, until the window is full of pictures: {spread(opened)} ms")
 
 
 def wait_until_open(driver: webdriver.Chrome) -> float:
@@ -195,18 +194,12 @@ def print_scrolling(driver: webdriver.Chrome, page: str, frames: int) -> None:
         driver.get(page)
         wait_until_open(driver)
         times = driver.execute_async_script(SCROLL, step, frames)
-        print(f"scrolling {how}, a frame: {spread(times)}")
+        print(f"scrolling {how}, a frame: {spread(times)} ms")
 
 
 def print_searching(driver: webdriver.Chrome) -> None:
     first, *others = driver.execute_async_script(SEARCH, TYPED)
-    print(f"searching as it is typed: the first letter {first:.0f} ms; {spread(others)}")
-
-
-def spread(times: Sequence[float]) -> str:
-    ordered = sorted(times)
-    late = ordered[int(len(ordered) * 0.95)]
-    return f"median {statistics.median(ordered):.0f}, 95 % {late:.0f}, worst {ordered[-1]:.0f} ms"
+    print(f"searching as it is typed: the first letter {first:.0f} ms; {spread(others)} ms")
 
 
 def main() -> None:

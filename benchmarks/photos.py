@@ -24,13 +24,13 @@ STRIDE = 50  # photos between two lines of progress
 MB = 1e6
 
 
-def drawn() -> Image.Image:
+def drawn(size: tuple[int, int] = SIZE, seed: int = 3) -> Image.Image:
     """A picture that is as detailed as a photo."""
-    rng = np.random.default_rng(3)
-    pixels = np.zeros((SIZE[1], SIZE[0], 3), np.float32)
+    rng, (width, height) = np.random.default_rng(seed), size
+    pixels = np.zeros((height, width, 3), np.float32)
     for side, share in NOISE.items():
-        cells = rng.integers(0, 256, (SIZE[1] // side, SIZE[0] // side, 3), np.uint8)
-        large = Image.fromarray(cells).resize(SIZE, Image.Resampling.BICUBIC)
+        cells = rng.integers(0, 256, (height // side, width // side, 3), np.uint8)
+        large = Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
         pixels += share * np.asarray(large, np.float32)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 

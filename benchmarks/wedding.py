@@ -22,8 +22,9 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
-from benchmarks.folders import Folders, peak_of, running
+from benchmarks.folders import PATIENCE, Folders, peak_of, running
 from benchmarks.measuring import machine, wait_until
+from benchmarks.photos import MB, drawn
 
 TEMPLATES = {
     "web": "resize_to: 1600\nformat: jpeg\nquality: 85\nkeep_exif: no_place\n",
@@ -33,21 +34,7 @@ TEMPLATES = {
 SUBFOLDERS = ("Trauung", "Gäste/Tisch 1", "Größe é", "")
 ADOBE_RGB = Path("/usr/share/color/icc/ghostscript/a98.icc")  # of Debian's libgs-common
 LARGE = 9504, 6336  # 61 megapixels
-PATIENCE = 3600.0
-MB = 1e6
 KEPT = ("DateTimeOriginal", "Artist", "Model")
-
-
-def pixels(size: tuple[int, int], seed: int) -> Image.Image:
-    """Return a picture with noise of three sizes, as detailed as a photo."""
-    rng, picture = np.random.default_rng(seed), Image.new("RGB", size)
-    for side, share in ((200, 1.0), (16, 0.3), (2, 0.1)):
-        cells = rng.integers(
-            0, 256, (max(1, size[1] // side), max(1, size[0] // side), 3), np.uint8
-        )
-        larger = Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
-        picture = Image.blend(picture, larger, share)
-    return picture
 
 
 def camera_data(index: int) -> Image.Exif:
@@ -63,7 +50,7 @@ def camera_data(index: int) -> Image.Exif:
 
 def make_photos(folder: Path, count: int) -> None:
     """Write the photos, with what lies beside them."""
-    few = [pixels((1800, 1200), seed) for seed in range(12)]
+    few = [drawn((1800, 1200), seed) for seed in range(12)]
     profile = ADOBE_RGB.read_bytes() if ADOBE_RGB.exists() else None
     for index in range(count):
         of_hundred = index * 37 % 100
@@ -90,7 +77,7 @@ def make_photos(folder: Path, count: int) -> None:
                 photo.save(parent / f"IMG_{index:04}.jpg", quality=92, exif=exif)
         if index % 50 == 1:
             (parent / f"IMG_{index:04}.txt").write_text("for the album, cropped a little\n")
-    large = pixels(LARGE, 99)
+    large = drawn(LARGE, 99)
     for number in range(3):
         large.save(folder / f"web/A7R{number}.JPG", quality=90, exif=camera_data(number))
     whole = (folder / "web/A7R0.JPG").read_bytes()
@@ -136,7 +123,7 @@ def kill_three_times(folders: Folders, count: int) -> Iterator[float]:
     for share in (0.2, 0.5, 0.8, None):
         with running(folders) as daemon:
             if share is None:
-                wait_until(lambda: is_finished(folders), "the end", PATIENCE, 1.0)
+                wait_until(lambda: is_finished(folders), "the end", 2 * PATIENCE, 1.0)
             else:
                 daemon.wait_for_pictures(round(share * count))
             yield max(peak_of(process) for process in daemon.processes()[:1]) / MB
