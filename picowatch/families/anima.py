@@ -1,22 +1,7 @@
 """Anima, by CircleStone Labs and Comfy Org: NVIDIA's Cosmos Predict2 for drawings."""
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import OUTSIDE, Blocks, each, same
-from picowatch.families.row import (
-    KL_QWEN,
-    LACKS,
-    NO_CACHE,
-    QWEN_DECODING,
-    QWEN_VAE,
-    QWEN_WORDS,
-    T5_WORDS,
-    TO_Q,
-    Family,
-    Pipelines,
-    Reading,
-    flow_variant,
-    parts_of,
-    without,
-)
 
 _BLOCKS: Blocks = {
     ("blocks", "transformer_blocks"): each(
@@ -43,33 +28,33 @@ _BLOCKS: Blocks = {
 
 # Qwen3 reads the prompt. `text_conditioner` maps what it makes of it, by the ids of T5's
 # vocabulary, to the texts that Cosmos was trained with.
-ANIMA = Family(
+ANIMA = row.Family(
     key="anima",
     name="Anima",
-    pipelines=Pipelines(text="AnimaModularPipeline", image="AnimaModularPipeline"),
+    pipelines=row.Pipelines(text="AnimaModularPipeline", image="AnimaModularPipeline"),
     guidance="guider",
-    lacks=without(LACKS, "cfg_rescale", "cfg_start", "cfg_end")
-    | NO_CACHE
+    lacks=row.without(row.LACKS, "cfg_rescale", "cfg_start", "cfg_end")
+    | row.NO_CACHE
     | {"mask": "its pipeline has none"},
     variants={
         # All look alike. Its card has 30 to 50 steps and 4 to 5.
-        "Turbo": flow_variant(10, guided=False, like="", word="turbo"),
-        "Aesthetic": flow_variant(50, 4, like="", word="aesthetic"),
-        "": flow_variant(50, 4),
+        "Turbo": row.flow_variant(10, guided=False, like="", word="turbo"),
+        "Aesthetic": row.flow_variant(50, 4, like="", word="aesthetic"),
+        "": row.flow_variant(50, 4),
     },
     hub="circlestone-labs/Anima-Base-v1.0-Diffusers",
     preview="wan",
     # T5's ids count as much as what Qwen3 makes of the prompt, and are more.
-    texts=Reading(encode="blocks", reads={"t5_tokenizer": 512}),
-    decoding=QWEN_DECODING,
+    texts=row.Reading(encode="blocks", reads={"t5_tokenizer": 512}),
+    decoding=row.QWEN_DECODING,
     parts={
-        **parts_of("CosmosTransformer3DModel", KL_QWEN, ("Qwen3Model", QWEN_WORDS)),
-        "t5_tokenizer": T5_WORDS,
+        **row.parts_of("CosmosTransformer3DModel", row.KL_QWEN, ("Qwen3Model", row.QWEN_WORDS)),
+        "t5_tokenizer": row.T5_WORDS,
         "text_conditioner": ("AnimaTextConditioner",),
     },
     signs=("llm_adapter.",),
     encoders={"text_encoder": "Qwen3 0.6B"},
-    vaes=(QWEN_VAE,),
+    vaes=(row.QWEN_VAE,),
     vae_assets="anima",
     vae_file="Qwen-Image's VAE (qwen_image_vae.safetensors)",
     alike=True,
@@ -77,7 +62,7 @@ ANIMA = Family(
     lora_layers=(
         (r"(llm_adapter|text_conditioner)_blocks_", ()),
         (r"blocks_\d+_((self|cross)_attn_(q|k|v|output)_proj|adaln_modulation)_", ()),
-        (TO_Q, (2048,)),
+        (row.TO_Q, (2048,)),
     ),
     lora_marks=("anima",),
 )

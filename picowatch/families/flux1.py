@@ -1,29 +1,7 @@
 """FLUX.1, and Chroma, which was made from it."""
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, QKV, Blocks, each, same
-from picowatch.families.row import (
-    ALONE,
-    CLIP,
-    DOWN,
-    FLOW_LACKS,
-    FLUX_VAE,
-    FLUX_VAE_FILE,
-    KL,
-    LACKS,
-    NO_GUIDANCE,
-    NOISE,
-    ONLY_EDITS,
-    SIXTEEN,
-    T5,
-    Family,
-    Pipelines,
-    Reading,
-    References,
-    Sign,
-    all_three,
-    flow_variant,
-    parts_of,
-)
 
 _FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 _FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
@@ -62,72 +40,72 @@ _CHROMA_BLOCKS: Blocks = {
 
 
 # https://huggingface.co/lodestones/Chroma: FLUX.1 schnell with T5 alone, and guidance.
-CHROMA = Family(
+CHROMA = row.Family(
     key="chroma",
     name="Chroma",
-    pipelines=all_three("Chroma"),
-    lacks=LACKS,
-    variants={"": flow_variant(40, 3, sign=Sign(lacks=("nerf_",)))},
+    pipelines=row.all_three("Chroma"),
+    lacks=row.LACKS,
+    variants={"": row.flow_variant(40, 3, sign=row.Sign(lacks=("nerf_",)))},
     hub="lodestones/Chroma1-HD",
     preview="flux",
-    texts=Reading(options=ALONE, results=("prompt_embeds", "", "prompt_attention_mask")),
-    parts=parts_of("ChromaTransformer2DModel", KL, T5),
+    texts=row.Reading(options=row.ALONE, results=("prompt_embeds", "", "prompt_attention_mask")),
+    parts=row.parts_of("ChromaTransformer2DModel", row.KL, row.T5),
     signs=("distilled_guidance_layer.",),
     encoders={"text_encoder": "T5 XXL"},
-    vaes=(SIXTEEN, FLUX_VAE),
+    vaes=row.FLUX_VAES,
     lora_blocks=_CHROMA_BLOCKS,
     lora_layers=((r"distilled_guidance_layer_", ()),),
     lora_marks=("chroma",),
 )
 
 # CLIP's pooled text and T5 read the prompt; dev was trained with guidance as an input.
-FLUX = Family(
+FLUX = row.Family(
     key="flux",
     name="FLUX.1",
-    pipelines=all_three("Flux"),
+    pipelines=row.all_three("Flux"),
     guidance="guidance_and_true_cfg_scale",
-    lacks=FLOW_LACKS,
+    lacks=row.FLOW_LACKS,
     variants={
         # Recognised by the width of the image's latents; Krea and Kontext look like dev.
-        "dev": flow_variant(
+        "dev": row.flow_variant(
             28,
             guidance=3.5,
             hub="black-forest-labs/FLUX.1-dev",
-            sign=Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64),
+            sign=row.Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64),
             config={"transformer/guidance_embeds": True},
         ),
-        "Krea": flow_variant(28, guidance=4.5, like="dev", word="krea"),
-        "schnell": flow_variant(
+        "Krea": row.flow_variant(28, guidance=4.5, like="dev", word="krea"),
+        "schnell": row.flow_variant(
             4,
             guided=False,
-            lacks=NO_GUIDANCE,
+            lacks=row.NO_GUIDANCE,
             tokens=256,  # half as many as dev (its model card)
-            sign=Sign(
+            sign=row.Sign(
                 has=("vector_in.", "time_text_embed.text_embedder."),
                 lacks=_FLUX_GUIDANCE,
                 of=_FLUX_LATENTS,
                 width=64,
             ),
         ),
-        "Fill": flow_variant(
+        "Fill": row.flow_variant(
             50,
             guidance=30,
             lacks={"cfg_scale": "Fill follows the prompt by guidance alone"},
             fills=True,
-            starts=NOISE,
+            starts=row.NOISE,
             hub="black-forest-labs/FLUX.1-Fill-dev",
-            pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
+            pipelines=row.Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
             guidance_as="guidance",
-            sign=Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384),
+            sign=row.Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384),
         ),
-        "Kontext": flow_variant(
+        "Kontext": row.flow_variant(
             28,
             guidance=2.5,
-            lacks=ONLY_EDITS,
-            references=References(most=1, required=True),
+            lacks=row.ONLY_EDITS,
+            references=row.References(most=1, required=True),
             configs="dev",
             hub="black-forest-labs/FLUX.1-Kontext-dev",
-            pipelines=Pipelines(text="FluxKontextPipeline", edit="FluxKontextPipeline"),
+            pipelines=row.Pipelines(text="FluxKontextPipeline", edit="FluxKontextPipeline"),
             like="dev",
             word="kontext",
             config={},
@@ -136,23 +114,23 @@ FLUX = Family(
     hub="black-forest-labs/FLUX.1-schnell",
     preview="flux",
     # CLIP gives only the pooled output, from the first 77 tokens.
-    texts=Reading(
+    texts=row.Reading(
         options={"max_sequence_length": 512},
         results=("prompt_embeds", "pooled_prompt_embeds"),
         reads={"tokenizer_2": 512},
     ),
-    parts=parts_of("FluxTransformer2DModel", KL, CLIP, T5),
+    parts=row.parts_of("FluxTransformer2DModel", row.KL, row.CLIP, row.T5),
     signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
     encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
-    vaes=(SIXTEEN, FLUX_VAE),
+    vaes=row.FLUX_VAES,
     vae_assets="flux",
-    vae_file=FLUX_VAE_FILE,
+    vae_file=row.FLUX_VAE_FILE,
     alike=True,
     # Qwen-Image's attention has the names and widths of the double blocks.
     lora_blocks=_FLUX_BLOCKS,
     lora_layers=(
         (r"(double|single)_blocks_|single_transformer_blocks_", ()),
-        (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{DOWN}", (3072,)),
+        (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{row.DOWN}", (3072,)),
     ),
     lora_marks=("flux",),
 )

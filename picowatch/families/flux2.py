@@ -3,35 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, Blocks, each
-from picowatch.families.row import (
-    ANY_WORDS,
-    ATTENTION,
-    BY_GUIDANCE,
-    DOWN,
-    FLOW_LACKS,
-    FLUX2_VAE,
-    KL_FLUX2,
-    LACKS,
-    LOOKS_AT_TEN,
-    NO_NEGATIVE,
-    NOISE,
-    ONLY_EDITS,
-    QWEN_WORDS,
-    Family,
-    Pipelines,
-    Reading,
-    Sign,
-    Variant,
-    flow_variant,
-    parts_of,
-)
 
 _KV = "Flux2KleinKVPipeline"
 FLUX2_TEXT = ("txt_in.weight", "context_embedder.weight")
 
 
-def _klein(size: str, steps: int, base: str = "", **more: Any) -> Variant:
+def _klein(size: str, steps: int, base: str = "", **more: Any) -> row.Variant:
     """Return FLUX.2 klein of a size, "" for unpublished ones, or the `base` it was made from."""
     width = {"4B": 7680, "9B": 12288}.get(size, 0)  # of the texts
     config: dict[str, Any] = {"transformer/joint_attention_dim": width} if size else {}
@@ -42,9 +21,9 @@ def _klein(size: str, steps: int, base: str = "", **more: Any) -> Variant:
         more |= {"like": f"klein {size}".strip(), "word": base}
     else:
         config["is_distilled"] = True
-        more |= {"sign": Sign(of=FLUX2_TEXT, width=width), "guided": False}
-    more |= {"references": LOOKS_AT_TEN, "most_start_pixels": 1024 * 1024}
-    return flow_variant(steps, starts=NOISE, config=config, **more)
+        more |= {"sign": row.Sign(of=FLUX2_TEXT, width=width), "guided": False}
+    more |= {"references": row.LOOKS_AT_TEN, "most_start_pixels": 1024 * 1024}
+    return row.flow_variant(steps, starts=row.NOISE, config=config, **more)
 
 
 _BLOCKS: Blocks = {
@@ -68,38 +47,38 @@ _BLOCKS: Blocks = {
 }
 
 # FLUX.2 dev: Mistral 3 reads the prompt; the transformer is twice as wide as klein 4B's.
-FLUX2_DEV = Family(
+FLUX2_DEV = row.Family(
     key="flux2_dev",
     name="FLUX.2 dev",
-    pipelines=Pipelines(text="Flux2Pipeline", edit="Flux2Pipeline"),
+    pipelines=row.Pipelines(text="Flux2Pipeline", edit="Flux2Pipeline"),
     guidance="guidance",
-    lacks=FLOW_LACKS | BY_GUIDANCE | ONLY_EDITS | NO_NEGATIVE,
+    lacks=row.FLOW_LACKS | row.BY_GUIDANCE | row.ONLY_EDITS | row.NO_NEGATIVE,
     variants={
-        "": flow_variant(
+        "": row.flow_variant(
             50,
             guidance=4,
-            references=LOOKS_AT_TEN,
-            sign=Sign(of=FLUX2_TEXT, width=15360),
+            references=row.LOOKS_AT_TEN,
+            sign=row.Sign(of=FLUX2_TEXT, width=15360),
         )
     },
     hub="black-forest-labs/FLUX.2-dev",
-    texts=Reading(count="flux2_dev"),
+    texts=row.Reading(count="flux2_dev"),
     encoder_layers=31,  # of 40
     # Its tokenizer/ has a whole processor, of which only the tokenizer is loaded.
-    parts=parts_of(
+    parts=row.parts_of(
         "Flux2Transformer2DModel",
-        KL_FLUX2,
-        ("Mistral3ForConditionalGeneration", ("PixtralProcessor", *ANY_WORDS)),
+        row.KL_FLUX2,
+        ("Mistral3ForConditionalGeneration", ("PixtralProcessor", *row.ANY_WORDS)),
     ),
     signs=("single_stream_modulation.",),
-    vaes=(FLUX2_VAE,),
+    vaes=(row.FLUX2_VAE,),
     preview="flux2",
     lora_blocks=_BLOCKS,
     lora_layers=(
         (
             r"((double|single)_stream_modulation_(img_|txt_)?lin(ear)?"
             r"|double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1"
-            rf"|single_transformer_blocks_\d+_attn_to_q(kv_mlp_proj)?){DOWN}",
+            rf"|single_transformer_blocks_\d+_attn_to_q(kv_mlp_proj)?){row.DOWN}",
             (6144,),
         ),
     ),
@@ -107,21 +86,21 @@ FLUX2_DEV = Family(
 )
 
 # FLUX.2 klein: Qwen3 reads the prompt, and the transformer sees start images.
-FLUX2 = Family(
+FLUX2 = row.Family(
     key="flux2",
     name="FLUX.2",
-    pipelines=Pipelines(
+    pipelines=row.Pipelines(
         text="Flux2KleinPipeline",
         mask="Flux2KleinInpaintPipeline",
         edit="Flux2KleinPipeline",
     ),
-    lacks=LACKS | {"hires": "diffusers has no second pass for it"},
+    lacks=row.LACKS | {"hires": "diffusers has no second pass for it"},
     variants={
         # It keeps what the first step made of the references.
         "klein KV": replace(
             _klein("9B", 4),
-            lacks=ONLY_EDITS | {"cfg_scale": "its pipeline has no guidance"},
-            pipelines=Pipelines(text="Flux2KleinPipeline", edit=_KV),
+            lacks=row.ONLY_EDITS | {"cfg_scale": "its pipeline has no guidance"},
+            pipelines=row.Pipelines(text="Flux2KleinPipeline", edit=_KV),
             hub="black-forest-labs/FLUX.2-klein-9b-kv",
             configs="klein 9B",
             sign=None,
@@ -138,12 +117,14 @@ FLUX2 = Family(
     },
     hub="black-forest-labs/FLUX.2-klein-4B",
     # The chat template begins with three tokens.
-    texts=Reading(reads={"tokenizer": 512 - 3}),
+    texts=row.Reading(reads={"tokenizer": 512 - 3}),
     encoder_layers=28,  # of 36
     more_folders=(_KV,),
-    parts=parts_of("Flux2Transformer2DModel", KL_FLUX2, ("Qwen3ForCausalLM", QWEN_WORDS)),
+    parts=row.parts_of(
+        "Flux2Transformer2DModel", row.KL_FLUX2, ("Qwen3ForCausalLM", row.QWEN_WORDS)
+    ),
     signs=("single_stream_modulation.",),
-    vaes=(FLUX2_VAE,),
+    vaes=(row.FLUX2_VAE,),
     preview="flux2",
     vae_assets="flux2",
     vae_file="a VAE with 32 latent channels (such as flux2-vae.safetensors)",
@@ -154,10 +135,10 @@ FLUX2 = Family(
         # Other names are those of FLUX.1; klein 4B has the same widths, except here.
         (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
         (
-            rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{ATTENTION}){DOWN}",
+            rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{row.ATTENTION}){row.DOWN}",
             (4096,),
         ),
-        (rf"transformer_blocks_\d+_attn_to_q{DOWN}", (4096,)),
+        (rf"transformer_blocks_\d+_attn_to_q{row.DOWN}", (4096,)),
     ),
     lora_marks=("flux2", "flux.2", "flux-2"),
 )

@@ -1,22 +1,7 @@
 """FLUX.3 klein and its base."""
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks, each
-from picowatch.families.row import (
-    FLUX2_VAE,
-    KL_FLUX2,
-    LACKS,
-    LOOKS_AT_TEN,
-    NO_CACHE,
-    ONLY_EDITS,
-    QWEN_WORDS,
-    Family,
-    Pipelines,
-    Reading,
-    Sign,
-    flow_variant,
-    parts_of,
-    without,
-)
 
 _GUIDANCE = "cfg_rescale", "cfg_start", "cfg_end"
 # Others of the name draw videos, which these do not.
@@ -50,48 +35,48 @@ _BLOCKS: Blocks = {
 }
 
 # Qwen3-VL reads the prompt, and the transformer takes eight of its layers and the references.
-FLUX3 = Family(
+FLUX3 = row.Family(
     key="flux3",
     name="FLUX.3",
-    pipelines=Pipelines(text="Flux3ModularPipeline", edit="Flux3ModularPipeline"),
+    pipelines=row.Pipelines(text="Flux3ModularPipeline", edit="Flux3ModularPipeline"),
     guidance="guider",
-    lacks=without(LACKS, *_GUIDANCE) | ONLY_EDITS | NO_CACHE,
+    lacks=row.without(row.LACKS, *_GUIDANCE) | row.ONLY_EDITS | row.NO_CACHE,
     variants={
         # It was distilled to jump from one noise level to the next.
-        "klein": flow_variant(
+        "klein": row.flow_variant(
             16,
             guided=False,
             lacks=dict.fromkeys(("cfg_scale", *_GUIDANCE), "it draws without guidance"),
-            references=LOOKS_AT_TEN,
+            references=row.LOOKS_AT_TEN,
             samplers=("Euler",),
-            pipelines=Pipelines(text=_DISTILLED, edit=_DISTILLED),
+            pipelines=row.Pipelines(text=_DISTILLED, edit=_DISTILLED),
             hub="black-forest-labs/flux-3-image-klein",
-            sign=Sign(has=("ref_time_in.", "target_timestep_embedder."), lacks=_VIDEO),
+            sign=row.Sign(has=("ref_time_in.", "target_timestep_embedder."), lacks=_VIDEO),
             config={"transformer/flow_map": True},
         ),
-        "klein base": flow_variant(
+        "klein base": row.flow_variant(
             50,
             4,
-            references=LOOKS_AT_TEN,
+            references=row.LOOKS_AT_TEN,
             hub="black-forest-labs/flux-3-image-klein-base",
-            sign=Sign(lacks=_VIDEO),
+            sign=row.Sign(lacks=_VIDEO),
             config={},
         ),
     },
     hub="black-forest-labs/flux-3-image-klein",
     preview="flux2",
     # The chat template has eight tokens.
-    texts=Reading(encode="blocks", reads={"tokenizer": 8192 - 8}, count="processor"),
+    texts=row.Reading(encode="blocks", reads={"tokenizer": 8192 - 8}, count="processor"),
     encoder_layers=33,  # of 36
-    parts=parts_of(
+    parts=row.parts_of(
         "Flux3Transformer2DModel",
-        KL_FLUX2,
-        ("Qwen3VLForConditionalGeneration", ("Qwen3VLProcessor", *QWEN_WORDS)),
+        row.KL_FLUX2,
+        ("Qwen3VLForConditionalGeneration", ("Qwen3VLProcessor", *row.QWEN_WORDS)),
     ),
     # Its folders have none, because its pipeline has one of its own.
     optional=("scheduler",),
     signs=("early_stream_modulations.image.",),
-    vaes=(FLUX2_VAE,),
+    vaes=(row.FLUX2_VAE,),
     lora_blocks=_BLOCKS,
     lora_layers=(
         (r"(content_|txt_)?mode_blocks_|single_blocks_\d+_([qkv]_proj|attn_out|mlp_(in|out))_", ()),

@@ -15,23 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.errors import ControlFlow
-from picowatch.families.row import (
-    BY_GUIDANCE,
-    DPM,
-    FLOW_LACKS,
-    FLOW_SAMPLERS,
-    LOOKS_AT_TEN,
-    NO_GUIDANCE,
-    NO_NEGATIVE,
-    NO_PICTURES,
-    ONLY_EDITS,
-    Family,
-    Guidance,
-    Pipelines,
-    Reading,
-    References,
-    flow_variant,
-)
+from picowatch.families import row
 
 _NEEDED = ("prompt", "num_inference_steps", "generator", "height", "width")
 _NEEDED_PARTS = ("transformer", "vae", "scheduler")
@@ -45,7 +29,7 @@ _OTHERS = (
 _UNUSED = {"safety_checker", "feature_extractor", "watermarker"}
 # The arguments that make a pipeline draw the size and read the words of a recipe.
 _INPUTS = ("use_resolution_binning", "clean_caption", "enable_prompt_rewrite")
-_LACKS = FLOW_LACKS | {
+_LACKS = row.FLOW_LACKS | {
     "prediction": "its folder says what it predicts",
     "step_cache": "nobody tried it with this pipeline",
 }
@@ -59,7 +43,7 @@ class NotDrawn(ControlFlow):
 
 
 @cache
-def general_row(pipeline: str) -> Family:
+def general_row(pipeline: str) -> row.Family:
     """Return the row of a pipeline by its signature. Raises NotDrawn."""
     call, parts = signature(pipeline, "__call__"), signature(pipeline, "__init__")
     if call is None or parts is None:
@@ -70,35 +54,35 @@ def general_row(pipeline: str) -> Family:
     required = {name for name, one in call.items() if one.default is one.empty}
     if others := sorted((required - {"prompt", "image"}) | (call.keys() & {*_OTHERS})):
         raise NotDrawn(f"it takes {others[0]}, which recipes do not have.")
-    lacks, references = NO_PICTURES, None
+    lacks, references = row.NO_PICTURES, None
     if "image" in call:
-        one = References(most=1, required="image" in required)
-        references = LOOKS_AT_TEN if "list" in call["image"].annotation else one
-        lacks = ONLY_EDITS
+        one = row.References(most=1, required="image" in required)
+        references = row.LOOKS_AT_TEN if "list" in call["image"].annotation else one
+        lacks = row.ONLY_EDITS
     guidance, cfg_scale, embedded = _guided(call)
-    lacks = lacks | ({} if embedded else NO_GUIDANCE)
-    lacks = lacks | ({} if cfg_scale else BY_GUIDANCE | NO_NEGATIVE)
+    lacks = lacks | ({} if embedded else row.NO_GUIDANCE)
+    lacks = lacks | ({} if cfg_scale else row.BY_GUIDANCE | row.NO_NEGATIVE)
     steps = int(_number(call, "num_inference_steps")) or _USUAL_STEPS
     guided = {"guided": cfg_scale > 1, "references": references}
-    return Family(
+    return row.Family(
         key=pipeline,
         name=pipeline.removesuffix("Pipeline"),
         kind="general",
-        pipelines=Pipelines(text=pipeline, edit=pipeline if references else ""),
+        pipelines=row.Pipelines(text=pipeline, edit=pipeline if references else ""),
         guidance=guidance,
         inputs=dict.fromkeys((one for one in _INPUTS if one in call), False),
         size_multiple=32,  # for any VAE and transformer
         native_size=0 if "use_resolution_binning" in call else int(_number(call, "height")),
-        samplers=FLOW_SAMPLERS if "FlowMatch" in parts["scheduler"].annotation else (DPM,),
+        samplers=row.FLOW_SAMPLERS if "FlowMatch" in parts["scheduler"].annotation else (row.DPM,),
         lacks=_LACKS | lacks,
-        variants={"": flow_variant(steps, max(1.0, cfg_scale), embedded, **guided)},
-        texts=Reading(encode="later", reads={}),
+        variants={"": row.flow_variant(steps, max(1.0, cfg_scale), embedded, **guided)},
+        texts=row.Reading(encode="later", reads={}),
         parts={name: () for name in parts if name not in _UNUSED},
         optional=tuple(name for name, one in parts.items() if one.default is not one.empty),
     )
 
 
-def _guided(call: _Parameters) -> tuple[Guidance, float, float]:
+def _guided(call: _Parameters) -> tuple[row.Guidance, float, float]:
     """Return how a pipeline is guided, and the defaults of cfg_scale and guidance, 0 for none.
 
     A guidance_scale without a negative prompt is an input of the model.

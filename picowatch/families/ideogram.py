@@ -1,21 +1,7 @@
 """Ideogram 4, by Ideogram."""
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import OUTSIDE, Blocks, same
-from picowatch.families.row import (
-    FLUX2_VAE,
-    FROM_TEXT,
-    KL_FLUX2,
-    LAYERS,
-    NO_CACHE,
-    NO_NEGATIVE,
-    QWEN_WORDS,
-    UNCONDITIONAL,
-    Family,
-    Pipelines,
-    Reading,
-    flow_variant,
-    parts_of,
-)
 
 _TRANSFORMER = "Ideogram4Transformer2DModel"
 _BLOCKS: Blocks = {
@@ -30,28 +16,28 @@ _BLOCKS: Blocks = {
 
 # Qwen3-VL reads the prompt, of which the transformer takes thirteen layers. A second transformer
 # draws without the prompt, and guidance leads away from that.
-IDEOGRAM4 = Family(
+IDEOGRAM4 = row.Family(
     key="ideogram4",
     name="Ideogram 4",
-    pipelines=Pipelines(text="Ideogram4Pipeline"),
+    pipelines=row.Pipelines(text="Ideogram4Pipeline"),
     native_size=2048,
-    lacks=FROM_TEXT | NO_NEGATIVE | NO_CACHE,
+    lacks=row.FROM_TEXT | row.NO_NEGATIVE | row.NO_CACHE,
     # Its schedule of guidance is for 48 steps alone.
     inputs={"guidance_schedule": None},
-    variants={"": flow_variant(48, 7)},
+    variants={"": row.flow_variant(48, 7)},
     hub="CalamitousFelicitousness/Ideogram-4-bf16-Diffusers",
     preview="flux2",
     channels_last=True,
     # The chat template has eight tokens.
-    texts=Reading(encode="ideogram4", answers=True, reads={"tokenizer": 2048 - 8}),
+    texts=row.Reading(encode="ideogram4", answers=True, reads={"tokenizer": 2048 - 8}),
     # The features of a text are zeros over all places of the picture, and wide.
     drawing=1700,
     parts={
-        **parts_of(_TRANSFORMER, KL_FLUX2, ("Qwen3VLModel", QWEN_WORDS)),
-        UNCONDITIONAL: (_TRANSFORMER,),
+        **row.parts_of(_TRANSFORMER, row.KL_FLUX2, ("Qwen3VLModel", row.QWEN_WORDS)),
+        row.UNCONDITIONAL: (_TRANSFORMER,),
     },
-    vaes=(FLUX2_VAE,),
-    lora_layers=((LAYERS, (4608,)),),
+    vaes=(row.FLUX2_VAE,),
+    lora_layers=((row.LAYERS, (4608,)),),
     lora_blocks=_BLOCKS,
     lora_marks=("ideogram",),
 )

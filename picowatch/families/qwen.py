@@ -3,45 +3,21 @@
 import math
 from typing import Any
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import ADDED, ATTENTION_LAYERS, OUTSIDE, Blocks, each, same
-from picowatch.families.row import (
-    ANY_WORDS,
-    FLUX2_VAE,
-    KL_FLUX2,
-    KL_QWEN,
-    KL_QWEN21,
-    LACKS,
-    NO_CACHE,
-    ONLY_EDITS,
-    QWEN21_VAE,
-    QWEN_DECODING,
-    QWEN_VAE,
-    QWEN_VL,
-    QWEN_WORDS,
-    TO_Q,
-    Family,
-    Pipelines,
-    Reading,
-    References,
-    Sign,
-    Variant,
-    all_three,
-    flow_variant,
-    parts_of,
-)
 
 
-def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> Variant:
+def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> row.Variant:
     """Return a Qwen-Image that edits: pictures are rendered in one megapixel, as in training."""
-    return flow_variant(
+    return row.flow_variant(
         steps,
         hub=f"Qwen/Qwen-Image-{hub}",
         like="",
         word=f"image-{hub.lower()}",
         cfg_scale=4,
-        lacks=ONLY_EDITS,
-        references=References(most=most, required=True, multiple=32, stretched=True),
-        pipelines=Pipelines(text=f"{name}Pipeline", edit=f"{name}Pipeline"),
+        lacks=row.ONLY_EDITS,
+        references=row.References(most=most, required=True, multiple=32, stretched=True),
+        pipelines=row.Pipelines(text=f"{name}Pipeline", edit=f"{name}Pipeline"),
         **more,
     )
 
@@ -84,73 +60,73 @@ _ERNIE_BLOCKS: Blocks = {
 }
 
 # Qwen3-VL reads the prompt and sees the references; its VAE has transparency.
-QWEN_IMAGE_21 = Family(
+QWEN_IMAGE_21 = row.Family(
     key="qwen_image_21",
     name="Qwen-Image 2.1",
-    pipelines=Pipelines(text="QwenImage21Pipeline", edit="QwenImage21Pipeline"),
+    pipelines=row.Pipelines(text="QwenImage21Pipeline", edit="QwenImage21Pipeline"),
     guidance="true_cfg_scale",
     size_multiple=32,
-    lacks=LACKS | ONLY_EDITS | NO_CACHE,
+    lacks=row.LACKS | row.ONLY_EDITS | row.NO_CACHE,
     variants={
-        "": flow_variant(
+        "": row.flow_variant(
             40,
             guided=False,
-            references=References(most=10, multiple=32, stretched=True, alpha=True),
+            references=row.References(most=10, multiple=32, stretched=True, alpha=True),
         )
     },
     hub="Qwen/Qwen-Image-2.1",
     parts={
-        **parts_of("QwenImage21Transformer2DModel", KL_QWEN21),
+        **row.parts_of("QwenImage21Transformer2DModel", row.KL_QWEN21),
         "text_encoder": ("Qwen3VLForConditionalGeneration",),
         "processor": ("Qwen3VLProcessor",),
     },
     # Its tokenizer is the processor's, and its pipeline cuts no prompt off.
-    texts=Reading(reads={}, sees=True),
+    texts=row.Reading(reads={}, sees=True),
     decoding=3220,
     # With noise levels of its own the pipeline would ignore the recipe's steps.
     settings={"sample_sigmas": None},
     signs=("txt_in.text_norm.",),
-    vaes=(QWEN21_VAE,),
+    vaes=(row.QWEN21_VAE,),
     lora_blocks=_QWEN21_BLOCKS,
     lora_layers=((r"transformer_blocks_\d+_img_mlp_(gate_layer|gate_up|proj|out)_lora", ()),),
     lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
 )
 
 # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
-QWEN_IMAGE = Family(
+QWEN_IMAGE = row.Family(
     key="qwen_image",
     name="Qwen-Image",
-    pipelines=all_three("QwenImage"),
+    pipelines=row.all_three("QwenImage"),
     guidance="true_cfg_scale",
     native_size=1328,
-    lacks=LACKS,
+    lacks=row.LACKS,
     variants={
         # All look alike except 2511, which some files show; names of Lightning files have both.
         "Edit 2511": _qwen_edit(
             *(40, "QwenImageEditPlus", 3, "Edit-2511"),
-            sign=Sign(has=("__index_timestep_zero__",)),
+            sign=row.Sign(has=("__index_timestep_zero__",)),
             config={"transformer/zero_cond_t": True},
         ),
         "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2509", config={}),
         "Edit": _qwen_edit(50, "QwenImageEdit", 1, "Edit", config={}),
         # Nucleus-Image, which is not supported, has the tensors in `lacks`.
-        "": flow_variant(50, 4, sign=Sign(lacks=("transformer_blocks.0.encoder_proj.",))),
+        "": row.flow_variant(50, 4, sign=row.Sign(lacks=("transformer_blocks.0.encoder_proj.",))),
     },
     hub="Qwen/Qwen-Image",
     # A space where there is no negative prompt, as its card has it.
-    texts=Reading(options={"max_sequence_length": 512}, empty=" ", sees=True),
-    decoding=QWEN_DECODING,
+    texts=row.Reading(options={"max_sequence_length": 512}, empty=" ", sees=True),
+    decoding=row.QWEN_DECODING,
     optional=("processor",),
     preview="wan",
     parts={
-        **parts_of("QwenImageTransformer2DModel", KL_QWEN, QWEN_VL),
+        **row.parts_of("QwenImageTransformer2DModel", row.KL_QWEN, row.QWEN_VL),
         "processor": ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
     },
     signs=("txt_norm.",),
     encoders={"text_encoder": "Qwen2.5-VL 7B"},
-    vaes=(QWEN_VAE,),
+    vaes=(row.QWEN_VAE,),
     lora_blocks=_QWEN_BLOCKS,
-    lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (TO_Q, (3072,))),
+    lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (row.TO_Q, (3072,))),
     lora_marks=("qwen",),
     # https://github.com/ModelTC/Qwen-Image-Lightning (generate_with_diffusers.py)
     lightning={
@@ -165,14 +141,14 @@ _KREA2_LAYERS = [*range(2, 36, 3)]  # the layers of the text encoder that are re
 
 
 # Qwen3-VL reads the prompt, and the transformer takes twelve of its layers.
-KREA2 = Family(
+KREA2 = row.Family(
     key="krea2",
     name="Krea 2",
-    pipelines=Pipelines(text="Krea2Pipeline"),
+    pipelines=row.Pipelines(text="Krea2Pipeline"),
     guidance="cfg_scale_less_one",
     variants={
         # Its noise levels do not depend on the size.
-        "Turbo": flow_variant(
+        "Turbo": row.flow_variant(
             8,
             guided=False,
             hub="krea/Krea-2-Turbo",
@@ -182,42 +158,46 @@ KREA2 = Family(
             word="turbo",
         ),
         # Its authors' guidance of 3.5, which counts from 0, plus 1.
-        "Raw": flow_variant(52, 4.5),
+        "Raw": row.flow_variant(52, 4.5),
     },
     hub="krea/Krea-2-Raw",
     preview="wan",
-    parts=parts_of("Krea2Transformer2DModel", KL_QWEN, ("Qwen3VLModel", QWEN_WORDS)),
+    parts=row.parts_of("Krea2Transformer2DModel", row.KL_QWEN, ("Qwen3VLModel", row.QWEN_WORDS)),
     # The chat template ends with five tokens.
-    texts=Reading(results=("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}),
-    decoding=QWEN_DECODING,
+    texts=row.Reading(
+        results=("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
+    ),
+    decoding=row.QWEN_DECODING,
     settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_LAYERS},
     signs=("txtfusion.", "text_fusion."),
-    vaes=(QWEN_VAE,),
+    vaes=(row.QWEN_VAE,),
     lora_blocks=_KREA2_BLOCKS,
     lora_layers=(
         (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", ()),
         (r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_", ()),
-        (TO_Q, (6144,)),
+        (row.TO_Q, (6144,)),
     ),
     lora_marks=("krea2", "krea-2"),
 )
 
 # Mistral 3 reads the prompt as it is written: no model rewrites it before.
-ERNIE_IMAGE = Family(
+ERNIE_IMAGE = row.Family(
     key="ernie_image",
     name="ERNIE-Image",
-    pipelines=Pipelines(text="ErnieImagePipeline"),
+    pipelines=row.Pipelines(text="ErnieImagePipeline"),
     variants={
-        "Base": flow_variant(50, 4),
-        "Turbo": flow_variant(
+        "Base": row.flow_variant(50, 4),
+        "Turbo": row.flow_variant(
             8, guided=False, hub="baidu/ERNIE-Image-Turbo", like="Base", word="turbo"
         ),
     },
     hub="baidu/ERNIE-Image",
-    texts=Reading(encode="ernie", reads={"tokenizer": 0}),
-    parts=parts_of("ErnieImageTransformer2DModel", KL_FLUX2, ("Mistral3Model", ANY_WORDS)),
+    texts=row.Reading(encode="ernie", reads={"tokenizer": 0}),
+    parts=row.parts_of(
+        "ErnieImageTransformer2DModel", row.KL_FLUX2, ("Mistral3Model", row.ANY_WORDS)
+    ),
     signs=("layers.0.adaLN_sa_ln.",),
-    vaes=(FLUX2_VAE,),
+    vaes=(row.FLUX2_VAE,),
     preview="flux2",
     lora_blocks=_ERNIE_BLOCKS,
     lora_layers=(

@@ -355,6 +355,7 @@ NO_CHECKER = {"requires_safety_checker": False}
 # The kinds of VAEs, by their names in catalog/encoders.py.
 SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE = "FLUX.1", "Stable Diffusion 3.x"
+FLUX_VAES = (SIXTEEN, FLUX_VAE)
 QWEN_VAE, QWEN21_VAE, FLUX2_VAE = "Qwen-Image", "Qwen-Image 2.1", "FLUX.2"
 FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 

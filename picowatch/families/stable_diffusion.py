@@ -4,76 +4,54 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks, each, same
-from picowatch.families.row import (
-    ALONE,
-    CLIP,
-    DEMO,
-    KL,
-    LACKS,
-    NO_CHECKER,
-    NO_GUIDANCE,
-    PROJECTED,
-    SD3_VAE,
-    SD_VAE,
-    SIXTEEN,
-    T5,
-    TO_Q,
-    Classes,
-    Family,
-    Pipelines,
-    Reading,
-    Sign,
-    Variant,
-    all_three,
-    flow_variant,
-    parts_of,
-    unet_parts,
-)
 
 # Numbers of positions: the patches of a square picture's latents.
 _192_ROWS, _384_ROWS = 36864, 147456
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Unet(Family):
+class _Unet(row.Family):
     """A Stable Diffusion with a UNet; the defaults are those of 1.x."""
 
     kind: Literal["unet", "flow"] = "unet"
-    pipelines: Pipelines = field(default_factory=lambda: Pipelines(text="StableDiffusionPipeline"))
+    pipelines: row.Pipelines = field(
+        default_factory=lambda: row.Pipelines(text="StableDiffusionPipeline")
+    )
     size_multiple: int = 8
     samplers: tuple[str, ...] = ()
     lacks: Mapping[str, str] = field(
-        default_factory=lambda: NO_GUIDANCE | {"step_cache": "it reuses blocks of transformers"}
+        default_factory=lambda: row.NO_GUIDANCE | {"step_cache": "it reuses blocks of transformers"}
     )
-    variants: Mapping[str, Variant] = field(
-        default_factory=lambda: {"": Variant(options=NO_CHECKER)}
+    variants: Mapping[str, row.Variant] = field(
+        default_factory=lambda: {"": row.Variant(options=row.NO_CHECKER)}
     )
-    more_folders: Classes = ("LatentConsistencyModelPipeline",)
-    texts: Reading = field(default_factory=lambda: Reading(towers={"text_encoder": {}}))
-    parts: Mapping[str, Classes] = field(default_factory=lambda: unet_parts(CLIP))
-    vaes: tuple[str, ...] = (SD_VAE,)
+    more_folders: row.Classes = ("LatentConsistencyModelPipeline",)
+    texts: row.Reading = field(default_factory=lambda: row.Reading(towers={"text_encoder": {}}))
+    parts: Mapping[str, row.Classes] = field(default_factory=lambda: row.unet_parts(row.CLIP))
+    vaes: tuple[str, ...] = (row.SD_VAE,)
 
 
 DEMO_MODEL = _Unet(
-    key=DEMO,
+    key=row.DEMO,
     name="the demo model",
     native_size=512,
     # With a higher one, samplers that use earlier steps or add noise overshoot
     # (assets/demo/README.md).
-    variants={"": Variant(defaults={"cfg_scale": 4.0}, options=NO_CHECKER)},
-    preview=DEMO,
+    variants={"": row.Variant(defaults={"cfg_scale": 4.0}, options=row.NO_CHECKER)},
+    preview=row.DEMO,
     text_width=96,
 )
 
 SDXL = _Unet(
     key="sdxl",
     name="Stable Diffusion XL",
-    pipelines=Pipelines(text="StableDiffusionXLPipeline"),
+    pipelines=row.Pipelines(text="StableDiffusionXLPipeline"),
     native_size=1024,
     # https://arxiv.org/abs/2307.01952: both are read at their last layer but one, without its norm.
     # Empty negative prompts are zeros, as in A1111 and in diffusers without one.
-    texts=Reading(
+    texts=row.Reading(
         towers={
             "text_encoder": {"least_skip": 2, "normed": False},
             "text_encoder_2": {"key": "clip_g", "padding": 0, "least_skip": 2, "normed": False},
@@ -82,9 +60,9 @@ SDXL = _Unet(
     ),
     more_folders=(),
     # If a library for it is installed, diffusers would add a watermark to pictures.
-    variants={"": Variant(options={"add_watermarker": False})},
+    variants={"": row.Variant(options={"add_watermarker": False})},
     preview="sdxl",
-    parts=unet_parts(CLIP, PROJECTED),
+    parts=row.unet_parts(row.CLIP, row.PROJECTED),
     text_width=2048,
     text_layers=12,
     text_prefixes=("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
@@ -109,7 +87,7 @@ SD2 = _Unet(
     preview="sd1",
     # OpenCLIP ViT-H, read at its last layer but one, with the final norm: diffusers' folders leave
     # the last layer out, so that this is the last one of 23. OpenCLIP pads with the token 0, "!".
-    texts=Reading(towers={"text_encoder": {"padding": 0}}),
+    texts=row.Reading(towers={"text_encoder": {"padding": 0}}),
     text_width=1024,
     # Those of OpenCLIP H without the last, which training did not use.
     text_layers=23,
@@ -141,47 +119,47 @@ _SD3_BLOCKS: Blocks = {
 }
 
 # https://arxiv.org/abs/2403.03206: two CLIPs and T5 read the prompt.
-SD3 = Family(
+SD3 = row.Family(
     key="sd3",
     name="Stable Diffusion 3.x",
-    pipelines=all_three("StableDiffusion3"),
-    lacks=LACKS,
+    pipelines=row.all_three("StableDiffusion3"),
+    lacks=row.LACKS,
     variants={
-        "3.5 Large": flow_variant(
+        "3.5 Large": row.flow_variant(
             *(28, 3.5),
             largest=3072,
             hub="stabilityai/stable-diffusion-3.5-large",
-            sign=Sign(has=("joint_blocks.37.", "transformer_blocks.37.")),
+            sign=row.Sign(has=("joint_blocks.37.", "transformer_blocks.37.")),
             config={"transformer/num_layers": 38},
         ),
-        "3.5 Large Turbo": flow_variant(
+        "3.5 Large Turbo": row.flow_variant(
             4, guided=False, largest=3072, configs="3.5 Large", like="3.5 Large", word="turbo"
         ),
-        "3.5 Medium": flow_variant(
+        "3.5 Medium": row.flow_variant(
             *(40, 4.5),
-            sign=Sign(positions=_384_ROWS),
+            sign=row.Sign(positions=_384_ROWS),
             config={"transformer/pos_embed_max_size": 384},
         ),
         # Sides of the table of positions: 192 patches of 16 pixels.
-        "3 Medium": flow_variant(28, 7, largest=3072, sign=Sign(positions=_192_ROWS)),
+        "3 Medium": row.flow_variant(28, 7, largest=3072, sign=row.Sign(positions=_192_ROWS)),
     },
     hub="stabilityai/stable-diffusion-3.5-medium",
     preview="sd3",
-    parts=parts_of("SD3Transformer2DModel", KL, PROJECTED, PROJECTED, T5),
+    parts=row.parts_of("SD3Transformer2DModel", row.KL, row.PROJECTED, row.PROJECTED, row.T5),
     # T5 reads further than CLIP; many omit it, since it is the largest part.
-    texts=Reading(
-        options={"prompt_2": None, "prompt_3": None, **ALONE},
+    texts=row.Reading(
+        options={"prompt_2": None, "prompt_3": None, **row.ALONE},
         results=("prompt_embeds", "", "pooled_prompt_embeds"),
         reads={"tokenizer_3": 256, "tokenizer": 77},
     ),
     optional=("text_encoder_3", "tokenizer_3"),
     signs=("joint_blocks.", "pos_embed.pos_embed"),
     encoders={"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
-    vaes=(SIXTEEN, SD3_VAE),
+    vaes=(row.SIXTEEN, row.SD3_VAE),
     vae_assets="sd3",
     vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
     alike=True,
     lora_blocks=_SD3_BLOCKS,
-    lora_layers=((r"joint_blocks_", ()), (TO_Q, (1536, 2432))),
+    lora_layers=((r"joint_blocks_", ()), (row.TO_Q, (1536, 2432))),
     lora_marks=("sd3", "stable-diffusion-3"),
 )

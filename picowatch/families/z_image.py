@@ -1,24 +1,7 @@
 """Z-Image, and Lumina 2, whose architecture it has."""
 
+from picowatch.families import row
 from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks, each, same
-from picowatch.families.row import (
-    ALONE,
-    FLUX_VAE,
-    FLUX_VAE_FILE,
-    GEMMA2,
-    KL,
-    LACKS,
-    LAYERS,
-    QWEN3_ANY,
-    SIXTEEN,
-    Family,
-    Pipelines,
-    Reading,
-    Sign,
-    all_three,
-    flow_variant,
-    parts_of,
-)
 
 _REFINED = ("layers", "noise_refiner", "context_refiner")
 _Z_IMAGE_BLOCKS: Blocks = {
@@ -53,43 +36,43 @@ _LUMINA2_BLOCKS: Blocks = {
 }
 
 # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
-Z_IMAGE = Family(
+Z_IMAGE = row.Family(
     key="z_image",
     name="Z-Image",
-    pipelines=all_three("ZImage"),
+    pipelines=row.all_three("ZImage"),
     guidance="cfg_scale_less_one",
-    lacks=LACKS,
+    lacks=row.LACKS,
     variants={
-        "Turbo": flow_variant(8, guided=False, like="Base", word="turbo"),
+        "Turbo": row.flow_variant(8, guided=False, like="Base", word="turbo"),
         # Its card's guidance of 4, which counts from 0, plus 1.
-        "Base": flow_variant(50, 5),
+        "Base": row.flow_variant(50, 5),
     },
     hub="Tongyi-MAI/Z-Image-Turbo",
     preview="flux",
     # The chat template has eight tokens.
-    texts=Reading(options=ALONE, reads={"tokenizer": 512 - 8}),
+    texts=row.Reading(options=row.ALONE, reads={"tokenizer": 512 - 8}),
     drawing=540,
-    parts=parts_of("ZImageTransformer2DModel", KL, QWEN3_ANY),
+    parts=row.parts_of("ZImageTransformer2DModel", row.KL, row.QWEN3_ANY),
     signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
     encoders={"text_encoder": "Qwen3 4B"},
-    vaes=(SIXTEEN, FLUX_VAE),
+    vaes=row.FLUX_VAES,
     vae_assets="flux",
-    vae_file=FLUX_VAE_FILE,
+    vae_file=row.FLUX_VAE_FILE,
     alike=True,
     lora_blocks=_Z_IMAGE_BLOCKS,
-    lora_layers=((LAYERS, (3840,)),),
+    lora_layers=((row.LAYERS, (3840,)),),
     lora_marks=("zimage", "z-image"),
 )
 
 # https://arxiv.org/abs/2503.21758: Gemma 2 reads the prompt.
-LUMINA2 = Family(
+LUMINA2 = row.Family(
     key="lumina2",
     name="Lumina 2",
-    pipelines=Pipelines(text="Lumina2Pipeline"),
-    variants={"": flow_variant(50, 4, sign=Sign(lacks=("clip_text_pooled_proj.",)))},
+    pipelines=row.Pipelines(text="Lumina2Pipeline"),
+    variants={"": row.flow_variant(50, 4, sign=row.Sign(lacks=("clip_text_pooled_proj.",)))},
     hub="Alpha-VLLM/Lumina-Image-2.0",
     preview="flux",
-    texts=Reading(
+    texts=row.Reading(
         # diffusers' default, which it writes before prompts, but not before negative ones.
         preamble=(
             "You are an assistant designed to generate superior images with the superior degree of "
@@ -100,11 +83,11 @@ LUMINA2 = Family(
     ),
     # diffusers' first name for it.
     more_folders=("Lumina2Text2ImgPipeline",),
-    parts=parts_of("Lumina2Transformer2DModel", KL, GEMMA2),
+    parts=row.parts_of("Lumina2Transformer2DModel", row.KL, row.GEMMA2),
     signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
     encoders={"text_encoder": "Gemma 2 2B"},
-    vaes=(SIXTEEN, FLUX_VAE),
+    vaes=row.FLUX_VAES,
     lora_blocks=_LUMINA2_BLOCKS,
-    lora_layers=((LAYERS, (2304,)),),
+    lora_layers=((row.LAYERS, (2304,)),),
     lora_marks=("lumina",),
 )
