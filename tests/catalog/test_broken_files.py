@@ -77,18 +77,15 @@ IT = "it.safetensors"
 # A file's name, its content (None: a link that leads nowhere), and the reason that is told.
 BROKEN: list[tuple[str, bytes | None, str]] = [
     (IT, b"", "is empty"),
-    (IT, b"abc", "is not a safetensors file"),
     (IT, LFS, "is a Git LFS pointer"),
     (IT, b"<!DOCTYPE html><html>login</html>", "is a web page, not a model"),
     (IT, b"PK\x03\x04" + bytes(60), PICKLE),
-    (IT, b"\x80\x02}q\x00" + bytes(60), PICKLE),
     (IT, b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
     (IT, header_of(b"{}", 5000), "is cut off inside its header"),
     (IT, header_of(b"{}", 1 << 62), "is not a safetensors file"),
     (IT, header_of(b"{ not json }"), UNREADABLE),
     (IT, header_of(b'{"a":' + b"[" * 100_000), UNREADABLE),
     (IT, header_of(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
-    (IT, header_of(b'{"a": {"shape": [1], "data_offsets": ["x", "y"]}}'), UNREADABLE),
     (IT, header_of(json.dumps({"a": TENSOR}).encode()) + bytes(9), "is damaged: 7 bytes more than"),
     (IT, header_of(json.dumps({"a." * 501: TENSOR}).encode()) + bytes(2), UNREADABLE),
     # By their names: a pickle can run code; browsers and download tools name unfinished files so.

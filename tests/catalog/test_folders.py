@@ -71,25 +71,15 @@ def refused_in(models: Path) -> str:
 LARGE = {"num_layers": 38, "pos_embed_max_size": 192}
 DISTILLED, WIDE = {"is_distilled": True}, "joint_attention_dim"
 SAVED_FOR_IMAGES = FLUX | {"_class_name": "FluxImg2ImgPipeline"}
-FILL = FLUX | {"_class_name": "FluxFillPipeline"}
 WITHOUT_T5 = SD3 | {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
 INFINITE = {"lambda_min_clipped": float("-inf")}  # diffusers writes it for its DPM++ schedulers
 # The folder's name, its index, the transformer's config; then family, variant and native size.
 FLOWS: list[tuple[str, Config, Config, tuple[str, str, int]]] = [
-    ("flux", FLUX, {"guidance_embeds": True}, ("flux", "dev", 1024)),
     ("FLUX.1-Krea-dev", FLUX, {"guidance_embeds": True}, ("flux", "Krea", 1024)),
     ("Krea", FLUX, {"guidance_embeds": False}, ("flux", "schnell", 1024)),
     ("flux", SAVED_FOR_IMAGES, {}, ("flux", "schnell", 1024)),
-    ("flux", FILL, {}, ("flux", "Fill", 1024)),
     ("klein", KLEIN | DISTILLED, {WIDE: 7680}, ("flux2", "klein 4B", 1024)),
-    ("klein", KLEIN, {WIDE: 12288}, ("flux2", "klein base 9B", 1024)),
-    ("qwen", QWEN, {}, ("qwen_image", "", 1328)),
-    ("krea", KREA2 | DISTILLED, {}, ("krea2", "Turbo", 1024)),
-    ("krea", KREA2, {}, ("krea2", "Raw", 1024)),
-    ("sd3", SD3, {"pos_embed_max_size": 192}, ("sd3", "3 Medium", 1024)),
-    ("sd3", SD3, {"pos_embed_max_size": 384}, ("sd3", "3.5 Medium", 1024)),
     ("large", SD3, LARGE, ("sd3", "3.5 Large", 1024)),
-    ("Turbo", SD3, LARGE, ("sd3", "3.5 Large Turbo", 1024)),
     ("sd3", WITHOUT_T5, {}, ("sd3", "3 Medium", 1024)),
 ]
 
@@ -105,17 +95,12 @@ def test_a_folder_with_a_transformer_is_recognised(
     assert (model.name, model.kind) == (name, "checkpoint")
 
 
-LCM = SD1 | {"_class_name": "LatentConsistencyModelPipeline"}
 INPAINT = SD1 | {"_class_name": "StableDiffusionInpaintPipeline"}
 SD2_UNET = SD1_UNET | {"sample_size": 96, "cross_attention_dim": 1024}
-EPSILON = {"prediction_type": "epsilon"}
 V_PREDICTION = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
 UNETS: list[tuple[Config, Config, Config, tuple[Any, ...]]] = [
-    (SD1, SD1_UNET, {}, ("sd1", 512, 4, "", False)),
-    (LCM, SD1_UNET, {}, ("sd1", 512, 4, "", False)),
     (SD1, SD2_UNET, {}, ("sd2", 768, 4, "", False)),
     (INPAINT, SD1_UNET | {"in_channels": 9}, {}, ("sd1", 512, 9, "", False)),
-    (SDXL, SDXL_UNET, EPSILON, ("sdxl", 1024, 4, "epsilon", False)),
     (SDXL, SDXL_UNET, V_PREDICTION, ("sdxl", 1024, 4, "v_prediction", True)),
 ]
 
@@ -198,29 +183,16 @@ REFUSED: list[tuple[Config, Changes, str]] = [
     (FLUX, {"tokenizer_2/tokenizer.json": None}, "without a vocabulary in tokenizer_2/ (token"),
     (FLUX | {"transformer": ["my_code", "My"]}, {}, "transformer is My, not FluxTransformer2DM"),
     (FLUX | {"text_encoder_2": [None, None]}, {}, "text_encoder_2 is None, not T5EncoderModel"),
-    (FLUX | {"scheduler": ["diffusers", "EDM"]}, {}, "scheduler is EDM, not FlowMatchEulerDisc"),
     quantised({"quant_method": "bitsandbytes"}, "quant_method: bitsandbytes. Get it in bfloat16"),
-    quantised("mxfp8", "quant_method: mxfp8"),
     quantised(SDNQ | {"weights_dtype": "uint3"}, "weights_dtype: uint3"),
-    quantised(SDNQ | {"weights_dtype": ["int8"]}, "weights_dtype: ['int8']"),
     quantised(SDNQ | {"modules_dtype_dict": {"float8_e4m3fn": []}}, "weights_dtype: float8_e4m3fn"),
-    quantised(SDNQ | {"modules_dtype_dict": 7}, "weights_dtype: 7"),
-    *(
-        quantised(SDNQ | {key: True}, f"{key}. Get it in bfloat16.")
-        for key in ("quant_conv", "quant_embedding", "use_codebook", "use_quantized_matmul")
-    ),
+    quantised(SDNQ | {"quant_conv": True}, "quant_conv. Get it in bfloat16."),
     quantised(SDNQ | {"modules_quant_config": {"a": {}}}, "modules_quant_config"),
     quantised(SDNQ | {"hadamard_group_size": 96}, "hadamard_group_size: 96"),
     quantised(SDNQ | {"use_hadamard": True, "sdnq_version": "0.1.9"}, "use_hadamard of SDNQ 0.1.9"),
     (FLUX, {ENCODER: {"a": {"quantization_config": SDNQ}}}, "is quantised in a part"),
     packed_as({"a.weight": ("U8", (8, 5)), "a.scale": ("F32", (8, 1))}),
-    packed_as({"a.weight": ("I8", (8, 8)), "a.scale": ("I8", (8, 1))}),
-    packed_as({"a.weight": ("F8_E4M3", (8, 8)), "a.scale": ("F32", (8, 1))}),
-    packed_as({"a.weight": ("U8", (32,)), "a.scale": ("F32", ())}),
     packed_as({"a.weight": ("U8", (32,)), "a.scale": ("F32", (8, 0))}),
-    packed_as(
-        {"a.weight": ("I8", (8, 8)), "a.scale": ("F32", (8, 1)), "a.svd_up": ("F32", (8, 1))}
-    ),
     (FLUX, ONE_OF_TWO, "text_encoder_2/ has 1 of 2 files of weights. Type `hf download black-"),
     (FLUX, ONLY_INDEX, f"has only the index of the weights in vae/: {DOWNLOAD}"),
     (
@@ -234,14 +206,11 @@ REFUSED: list[tuple[Config, Changes, str]] = [
     (FLUX, UNFINISHED, "it is a diffusers folder without weights in vae/."),
     (KREA2 | LAYERS, {}, "says text_encoder_select_layers: [1, 2]; only [2,"),
     another_unet(SDXL, transformer_layers_per_block=[1, 2, 4]),  # SSD-1B
-    another_unet(SDXL, projection_class_embeddings_input_dim=2561),
     (SDXL, {"unet/config.json": REFINER}, "is the refiner of Stable Diffusion XL: picowatch draws"),
     another_unet(SD1, in_channels=8),  # InstructPix2Pix
-    another_unet(SD1, sample_size=None),
     # Numbers that would cost gigabytes or minutes.
     (SD1, {SCHEDULE: {"trained_betas": [0.1] * 20_000}}, f"cannot be used: {SCHEDULE} says"),
     (SD1, {TEXT: {"vocab_size": 10**9}}, "says vocab_size: 1000000000; the limit is "),
-    (SD1, {TEXT: {"num_hidden_layers": 10**6}}, "says num_hidden_layers: 1000000; the limit is "),
     (SD1, {"unet/config.json": {"layers_per_block": [1, 1, 10**6]}}, "; the limit is "),
 ]
 
@@ -299,11 +268,9 @@ def test_a_folder_of_a_single_part_is_known_by_its_config(
         assert Catalog(tmp_path).inventory().vae_families == {"it": families_of(variant)}
 
 
-KL_VAE, QWEN_VAE, WAN = VAES["FLUX.1"], VAES["Qwen-Image"], {"_class_name": "AutoencoderKLWan"}
+QWEN_VAE, WAN = VAES["Qwen-Image"], {"_class_name": "AutoencoderKLWan"}
 PARTS: list[tuple[str, Config, Shapes, str]] = [
     ("vae", WAN, tiny_vae(4), "is not the folder of a VAE that picowatch knows (_class_name: Aut"),
-    ("vae", KL_VAE | {"scaling_factor": 7}, tiny_vae(4), "scaling_factor: 7)"),
-    ("vae", VAES["tiny"] | {"latent_channels": 32}, tiny_vae(32), "latent_channels: 32, "),
     ("vae", QWEN_VAE | {"base_dim": 10**9}, tiny_vae(4), "config.json says base_dim: 1000000000"),
     ("controlnet", {"_class_name": "Flux"}, diffusers_controlnet(768), "but not of a ControlNet"),
     (

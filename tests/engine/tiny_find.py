@@ -58,13 +58,13 @@ def clipseg(folder: Path) -> None:
     _T.ViTImageProcessorPil(size=size, **_IMAGENET).save_pretrained(folder)
 
 
-def grounding_dino(folder: Path, name: str = "GroundingDino") -> None:
+def grounding_dino(folder: Path) -> None:
     heads = {
         f"{part}_{what}": number
         for part in ("encoder", "decoder")
         for what, number in {"attention_heads": 4, "ffn_dim": 64, "layers": 2}.items()
     }
-    config = getattr(_T, f"{name}Config")(
+    config = _T.GroundingDinoConfig(
         backbone_config={
             "model_type": "swin",
             "embed_dim": 16,
@@ -82,7 +82,7 @@ def grounding_dino(folder: Path, name: str = "GroundingDino") -> None:
         num_feature_levels=4,
         **heads,
     )
-    model = getattr(_T, f"{name}ForObjectDetection")(config)
+    model = _T.GroundingDinoForObjectDetection(config)
     model.model.decoder.layer_norm.weight.data.fill_(0.01)  # else each score is 1
     _save(model, folder)
     size = {"shortest_edge": 128, "longest_edge": 192}
