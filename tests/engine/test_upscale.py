@@ -16,7 +16,6 @@ from picowatch.engine.networks.upscale import (
     Network,
     Span,
     enlarged,
-    enlarged_once,
     input_sizes,
     network_in,
     weights_of,
@@ -65,39 +64,45 @@ def test_the_numbers_are_those_of_the_authors_networks(name: str) -> None:
     assert float(made.square().sum()) == pytest.approx(squares, rel=1e-5)
 
 
-@pytest.mark.parametrize("form", ["trunk", "new"])
-def test_the_names_of_other_authors_mean_the_same(form: str) -> None:
+def test_the_names_of_other_authors_mean_the_same() -> None:
     """The same weights under the three sets of names."""
-    old, other = network(OLD), network(esrgan_shapes(form, blocks=2, channels=8))
-    weights = old.state_dict()
-    renamed = {theirs: weights[ours] for ours, theirs in other.layout.names.items()}
-    assert renamed.keys() == esrgan_shapes(form, blocks=2, channels=8).keys()
-    again = weights_of(other, renamed)
-    assert again.keys() == weights.keys()
-    assert all(again[name].equal(weights[name]) for name in weights)
+    weights = network(OLD).state_dict()
+    for form in ("trunk", "new"):
+        shapes = esrgan_shapes(form, blocks=2, channels=8)
+        other = network(shapes)
+        renamed = {theirs: weights[ours] for ours, theirs in other.layout.names.items()}
+        assert renamed.keys() == shapes.keys()
+        again = weights_of(other, renamed)
+        assert again.keys() == weights.keys()
+        assert all(again[name].equal(weights[name]) for name in weights)
+
+
+@torch.inference_mode()
+def in_size(made: Network, picture: Image.Image, size: tuple[int, int], halvings: int) -> Any:
+    found, _ = enlarged(made, picture, size, lambda: None, lambda: None, halvings)
+    return np.asarray(found).astype(int)
+
+
+def twice_as_large(made: Network, picture: Any, halvings: int) -> Any:
+    high, wide = picture.shape[:2]
+    return in_size(made, Image.fromarray(picture), (2 * wide, 2 * high), halvings)
 
 
 @pytest.mark.parametrize(
     "shapes",
-    [
-        RECORDED["Compact"][0],
-        RECORDED["SPAN"][0],
-        esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12),
-    ],
+    [RECORDED["SPAN"][0], esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12)],
 )
 def test_no_seam_is_visible(shapes: Shapes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is any other difference; without an overlap there is one."""
     made = network(shapes)
     picture = np.random.default_rng(0).integers(0, 256, (53, 70, 3), dtype=np.uint8)
 
-    def in_tiles(tile: int) -> Any:
-        return enlarged_once(made, picture, tile, lambda: None).astype(int)
-
-    whole = in_tiles(256)
+    whole = twice_as_large(made, picture, halvings=0)
     assert whole.shape == (106, 140, 3)
-    assert np.abs(in_tiles(32) - whole).max() <= 1  # the last bit's rounding
+    in_tiles = twice_as_large(made, picture, halvings=3)
+    assert np.abs(in_tiles - whole).max() <= 1  # the last bit's rounding
     monkeypatch.setattr(upscale, "MOST_OVERLAP", 0)
-    assert np.abs(in_tiles(32) - whole).max() > 1
+    assert np.abs(twice_as_large(made, picture, halvings=3) - whole).max() > 1
 
 
 @pytest.mark.parametrize(
@@ -117,22 +122,20 @@ def test_an_upscaler_is_used_as_often_as_the_size_needs(
     assert input_sizes(scale, before, size) == passes
 
 
-@pytest.mark.parametrize("size", [(106, 159), (101, 149), (60, 90), (53, 80), (40, 33)])
+@pytest.mark.parametrize("size", [(106, 159), (101, 149), (40, 33)])
 def test_a_result_is_reduced_in_bands_as_in_one(size: tuple[int, int]) -> None:
     """Each band is filtered with the rows around it, so that no seam shows."""
     made = network(RECORDED["Compact"][0])
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 53, 3), np.uint8))
-    whole = Image.fromarray(enlarged_once(made, np.asarray(picture), 8, lambda: None))
+    whole = Image.fromarray(twice_as_large(made, np.asarray(picture), 4).astype(np.uint8))
     narrow = whole.resize((size[0], whole.height), Image.Resampling.LANCZOS)
     expected = np.asarray(narrow.resize(size, Image.Resampling.LANCZOS)).astype(int)
-    found, _ = enlarged(made, picture, size, lambda: None, halvings=4)
-    assert np.abs(np.asarray(found) - expected).max() <= 1
+    assert np.abs(in_size(made, picture, size, 4) - expected).max() <= 1
 
 
 LAYOUTS = {
     "ESRGAN x4": (Esrgan, Layout(ESRGAN, 4, 64, 23, 32, 2)),
     "ESRGAN x2, folded": (Esrgan, Layout(ESRGAN, 2, 64, 2, 32, 2, 2)),
-    "ESRGAN x8": (Esrgan, Layout(ESRGAN, 8, 64, 2, 32, 3)),
     "Compact x4": (Compact, Layout(COMPACT, 4, 64, 16)),
     "SPAN x2": (Span, Layout(SPAN, 2, 48, 6)),
 }

@@ -260,8 +260,8 @@ def enlarged(
     picture: Image.Image,
     size: Size,
     before_tile: OnTile,
-    after_tile: OnTile = lambda: None,
-    halvings: int = 0,
+    after_tile: OnTile,
+    halvings: int,
     low: Image.Image | None = None,
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return an RGB picture in another size, by as many passes of an upscaler as needed.
@@ -313,7 +313,7 @@ def _joined(
     return result, low
 
 
-def tile_count(network: Network, before: Size, size: Size, halvings: int = 0) -> int:
+def tile_count(network: Network, before: Size, size: Size, halvings: int) -> int:
     """Return how many tiles `enlarged` computes."""
     tile = _tile(network, halvings)
     sizes = input_sizes(network.scale, before, size)
@@ -329,18 +329,6 @@ def computing_bytes(network: Network, device: str) -> int:
 def _tile(network: Network, halvings: int) -> int:
     kind = next(network.parameters()).device.type
     return int(_TILE.get(kind, _USUAL_TILE)) >> halvings
-
-
-@torch.inference_mode()
-def enlarged_once(
-    network: Network,
-    picture: Pixels,
-    tile: int,
-    before_tile: OnTile,
-    after_tile: OnTile = lambda: None,
-) -> Pixels:
-    """Return the picture, `network.scale` times as large; `before_tile` may raise."""
-    return np.concatenate([*_bands(network, picture, tile, before_tile, after_tile)])
 
 
 def _bands(
@@ -370,21 +358,15 @@ def _bands(
 def _through(network: Network, seen: Pixels) -> Pixels:
     most = np.iinfo(seen.dtype).max
     device = next(network.parameters()).device
-    if seen.dtype == np.uint8:
-        pixels = torch.from_numpy(np.array(seen)).to(device).permute(2, 0, 1)[None].float() / most
-    else:  # which hardly any of torch's devices knows
-        pixels = torch.from_numpy(seen.astype(np.float32)).to(device).permute(2, 0, 1)[None] / most
+    # Hardly any of torch's devices knows numbers of 16 bits.
+    pixels = torch.from_numpy(seen.astype(np.float32)).to(device).permute(2, 0, 1)[None] / most
     height, width = pixels.shape[2:]
     beyond = (0, -width % network.multiple, 0, -height % network.multiple)
     if any(beyond):
         pixels = functional.pad(pixels, beyond, mode="replicate")
     made = network(pixels)[0, :, : height * network.scale, : width * network.scale]
-    numbers = (made * most).round().clamp(0, most)
-    if seen.dtype == np.uint8:
-        array: Pixels = numbers.to(torch.uint8).cpu().numpy()
-    else:
-        array = numbers.cpu().numpy().astype(np.uint16)
-    return array.transpose(1, 2, 0)
+    numbers: Pixels = (made * most).round().clamp(0, most).cpu().numpy()
+    return numbers.astype(seen.dtype).transpose(1, 2, 0)
 
 
 def _resized(pixels: Pixels, size: Size) -> Pixels:
