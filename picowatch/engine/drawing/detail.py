@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from picowatch.engine.drawing.canvas import Canvas, Size, fit, grown, part_of
 from picowatch.engine.drawing.masks import HALF, nothing_found
 from picowatch.engine.drawing.networks import Networks
-from picowatch.engine.drawing.work import Drawn, Work
+from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks.find import Finder, Found
 from picowatch.engine.protocol import Place
 from picowatch.files.pictures import WHITE, on_white
@@ -39,7 +39,7 @@ class Details:
     def find(self, networks: Networks, work: Work) -> None:
         """Find the things in the pictures, and plan a part for each."""
         work.begin("find", len(work.requests))
-        with work.timed("find"):
+        with timed(work.timings, "find"):
             for at, request in enumerate(work.requests):
                 use, drawn = request.detail[self._number], work.picture(at)
                 picture = on_white(drawn.picture)

@@ -30,7 +30,7 @@ def enlarged_for_hires(
         large, _ = enlarged(network, picture, size, work.look, work.step, halvings)
         return large
 
-    with work.timed("enlarge"):
+    with timed(work.timings, "enlarge"):
         return [
             networks.use("upscaler", name, sha256, partial(larger, at))
             for at in range(len(pictures))
@@ -103,9 +103,8 @@ def _low_of(drawn: Drawn, cut: Image.Image) -> Image.Image | None:
     own = cut.convert("RGB")
     changed = ImageChops.difference(own, drawn.picture.convert("RGB"))
     planes = zip(own.split(), drawn.low.split(), changed.split(), strict=True)
-    low = [Image.composite(new, old, _where_any(of)) for new, old, of in planes]
+    low = [
+        Image.composite(new, old, of.point(lambda level: 255 if level else 0))
+        for new, old, of in planes
+    ]
     return Image.merge("RGB", low)
-
-
-def _where_any(plane: Image.Image) -> Image.Image:
-    return plane.point(lambda level: 255 if level else 0)

@@ -1,6 +1,6 @@
 """Masks that words find in start images: found once for each picture, and kept for later images."""
 
-from collections import OrderedDict
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from PIL import Image
 
 from picowatch.engine.drawing.canvas import Canvas, Size, decoded, read_canvas, redrawn_area
 from picowatch.engine.drawing.networks import Networks
-from picowatch.engine.drawing.work import Drawn, Work
+from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.protocol import Place, RgbPicture
 from picowatch.files.pictures import decode_picture
 from picowatch.recipe.messages.problems import shown
@@ -37,7 +37,7 @@ class Masks:
 
     def __init__(self, networks: Networks, start_images: Path | None) -> None:
         self._networks, self._start_images = networks, start_images
-        self._kept: OrderedDict[object, Mask] = OrderedDict()
+        self._found = lru_cache(_KEPT)(self._find)
 
     def canvas_of(self, request: ImageRequest, size: Size) -> Canvas | None:
         """Return the request's start image, and its painted or found mask, in another size."""
@@ -48,7 +48,7 @@ class Masks:
         """Find the masks of a batch; a picture in which nothing is found is not drawn."""
         work.masks = "found"
         work.begin("find", len(work.requests))
-        with work.timed("find"):
+        with timed(work.timings, "find"):
             for at, request in enumerate(work.requests):
                 if not self._of(request).places:
                     work.pictures[at] = self._as_it_is(request)
@@ -66,24 +66,17 @@ class Masks:
         wanted = request.found_mask
         assert wanted
         model = wanted.model, request.mask_finder_hash
-        key = (*request.masked, wanted.find, wanted.confidence, *model)
-        if key not in self._kept:
-            self._kept[key] = self._found(request, wanted)
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        return self._found(request.masked, wanted.find, wanted.confidence, model)
 
-    def _found(self, request: ImageRequest, wanted: Find) -> Mask:
-        path, digest = request.masked
+    def _find(
+        self, masked: tuple[str, str], phrase: str, confidence: float, model: tuple[str, str]
+    ) -> Mask:
+        path, digest = masked
         picture = decoded(decode_picture, self._start_images, digest, path)
         places, mask = self._networks.use(
             "segmentation",
-            wanted.model,
-            request.mask_finder_hash,
-            lambda finder, halvings: finder.search(
-                picture, wanted.find, wanted.confidence, halvings
-            ),
+            *model,
+            lambda finder, halvings: finder.search(picture, phrase, confidence, halvings),
         )
         file = BytesIO()
         Image.fromarray(mask >= HALF).save(file, "PNG")

@@ -1,6 +1,6 @@
 """Renders pictures in this process: walks the passes of a batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,10 +35,9 @@ from picowatch.recipe.request import ImageRequest
 class _Batch(Work):
     """A batch with what the sampler gave before it is decoded, and what was found of details."""
 
-    drawing: Drawing | None = None
-
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
+        self.drawing: Drawing | None = None
         self.details: list[Details] = []
 
 
@@ -64,7 +63,8 @@ class Renderer:
         self._previewer = Previewer(on_preview, options.preview_seconds)
         self._accelerator = Accelerator(options, target.device)
         self._ladder = MemoryLadder(options.memory, partial(room_on, target.device))
-        self._passes: dict[PassKind, Callable[[_Batch], Iterator[int]]] = {
+        # Those that give one picture after the other return their indices.
+        self._passes: dict[PassKind, Callable[[_Batch], Iterable[int] | None]] = {
             "find": self._find,
             "draw": partial(self._sample, number=0),
             "enlarge": self._enlarge,
@@ -90,11 +90,12 @@ class Renderer:
         """
         work = _Batch(batch, on_progress, interrupted)
         self._begin(work)
-        done: Iterator[int] = iter(range(len(batch)))
+        every: Iterable[int] = range(len(batch))
+        done = every
         for part in passes_of(batch[0])[:-1]:  # the daemon writes
             for _ in done:  # of the pass before
                 pass
-            done = self._passes[part.kind](work)
+            done = self._passes[part.kind](work) or every
         for at in done:
             yield self._rendered(work, at)
             work.pictures[at] = None
@@ -117,7 +118,7 @@ class Renderer:
             fits = self._ladder.leaves_room(rung, first, sizes, images, size)
             self._networks.place_finders(fits)
 
-    def _find(self, work: _Batch) -> Iterator[int]:
+    def _find(self, work: _Batch) -> None:
         """Find masks before the pictures are drawn, details afterwards."""
         with self._algorithms(exact=work.requests[0].exact):
             if work.requests[0].found_mask and work.masks == "unknown":
@@ -126,9 +127,8 @@ class Renderer:
             else:
                 work.details.append(Details(len(work.details)))
                 work.details[-1].find(self._networks, work)
-        yield from range(len(work.requests))
 
-    def _sample(self, work: _Batch, number: int) -> Iterator[int]:
+    def _sample(self, work: _Batch, number: int) -> None:
         """Run the sampler for the pictures that are not there yet; after the last run decode."""
         left = [at for at, picture in enumerate(work.pictures) if picture is None]
         if left:
@@ -138,24 +138,21 @@ class Renderer:
                 told = shrink_warning(work.requests[at], smaller)
                 work.pictures[at] = picture._replace(warnings=(*picture.warnings, *told))
         self._masks.tell(work)
-        yield from range(len(work.requests))
 
-    def _enlarge(self, work: _Batch) -> Iterator[int]:
+    def _enlarge(self, work: _Batch) -> None:
         """Enlarge what the first run of hires drew, if anything was drawn."""
         if drawing := work.drawing:
             first = drawing.requests[0]
             with self._algorithms(exact=first.exact), self._checkpoints.in_use(first):
                 drawing.enlarge(partial(enlarged_for_hires, self._networks, first, work))
-        yield from range(len(work.requests))
 
-    def _draw_details(self, work: _Batch) -> Iterator[int]:
+    def _draw_details(self, work: _Batch) -> None:
         """Draw what was found in the pictures again."""
         details = work.details[-1]
         if details.parts:
             drawing = Drawing([part.request for part in details.parts], details.canvas_of)
             with work.timed_as("detail"):
                 details.paste(self._drawn(drawing, 0, work), work)
-        yield from range(len(work.requests))
 
     def _drawn(self, drawing: Drawing, number: int, work: Work) -> list[Drawn]:
         """Run the sampler on the first rung of the memory ladder that is enough.

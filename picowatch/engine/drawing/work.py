@@ -130,12 +130,6 @@ class Work:
         self._on_progress(self._now)
         raise_if(self.interrupted)
 
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the seconds spent inside to a phase."""
-        with timed(self.timings, phase):
-            yield
-
     def timings_of(self, at: int) -> dict[str, float]:
         """Return the seconds of an image: its own, and its share of what was done for all."""
         shared = {phase: seconds / len(self.requests) for phase, seconds in self.timings.items()}
