@@ -16,9 +16,6 @@ from tests.engine import requests
     ("photo", "extend", "size", "inner"),
     [
         ((256, 256), "16:9", (256, 128), (64, 0, 192, 128)),
-        ((336, 187), "16:9", (256, 128), (13, 0, 243, 128)),
-        ((240, 320), "right 100 %", (384, 320), (0, 0, 240, 320)),
-        ((640, 480), "1:1", (128, 128), (0, 16, 128, 112)),
         ((640, 480), "bottom 25 %", (128, 128), (0, 0, 128, 96)),
         (
             (100, 100),
@@ -45,8 +42,9 @@ def test_an_extended_photo_keeps_its_shape(
     assert (left, top, right, bottom) == inner
 
 
-@pytest.mark.parametrize("as_reference", [False, True])
-@pytest.mark.parametrize("size", [(96, 64), (94, 64), (96, 72)])
+@pytest.mark.parametrize(
+    ("as_reference", "size"), [(False, (96, 64)), (True, (96, 64)), (False, (94, 64))]
+)
 def test_what_a_mask_leaves_of_a_large_photo_keeps_its_pixels(
     tmp_path: Path, as_reference: bool, size: tuple[int, int]
 ) -> None:

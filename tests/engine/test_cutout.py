@@ -40,12 +40,17 @@ _LARGE = (
 PUBLISHED = {"u2netp": ((16, 64),) * 11, "u2net": _LARGE, "isnet": _LARGE}
 
 
-def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of the published file of this name, without counts of batches."""
+def published_shapes(
+    name: str, widths: tuple[tuple[int, int], ...] = ()
+) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of the published file of this name, without counts of batches.
+
+    With other `widths` they are of a smaller network of its kind.
+    """
     stem = 64 if name == "isnet" else 0
     stages: dict[str, Widths] = {}
     takes = stem or 3
-    for stage, (inside, wide) in zip(DEPTHS, PUBLISHED[name], strict=True):
+    for stage, (inside, wide) in zip(DEPTHS, widths or PUBLISHED[name], strict=True):
         if stage.endswith("d"):
             takes += stages[stage.removesuffix("d")].gives
         stages[stage] = Widths(takes, inside, wide)
@@ -119,7 +124,7 @@ COLOURS = {
 @torch.inference_mode()
 def test_a_figure_is_cut_out_as_rembg_does(name: str) -> None:
     """A dark picture is brightened; the mask is what rembg's sessions make of the same network."""
-    shapes = published_shapes(name)
+    shapes = published_shapes(name, ((4, 8),) * len(DEPTHS))
     network = network_in(Header(shapes, {"modelspec.resolution": "64x64"})).eval()
     network.load_state_dict(with_counts(network, weights(shapes)), strict=False)
     small = np.random.default_rng(1).integers(0, 90, (9, 7, 3), np.uint8)

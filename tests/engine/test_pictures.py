@@ -17,7 +17,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.latents import noise_of
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.protocol import Progress, RenderedImage
+from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -26,6 +26,7 @@ from tests.engine.demo import named
 from tests.engine.requests import (
     GREEN,
     Pixels,
+    as_pixels,
     circle,
     difference,
     draw,
@@ -71,21 +72,13 @@ def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("count", [3, 4])
-def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: int) -> None:
-    """With one batch size, neighbours do not matter, since all parts are equally large."""
-    prompts = ("a red circle", "a green star", "a corgi", "a heart", "a cat")[:count]
-    wanted = [request(prompt, seed=7) for prompt in prompts]
-    forward, backward = draw(two_cores, *wanted), draw(two_cores, *reversed(wanted))
-    assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
-    assert {image.batch_size for image in forward} == {count}
-    assert torch.get_num_threads() == 2
-
-
-def test_every_core_draws_also_where_the_number_is_odd(
+def test_the_position_in_a_batch_changes_no_pixel(
     two_cores: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last part is filled up: fifteen pictures take no longer than sixteen."""
+    """With one batch size, neighbours do not matter, since all parts are equally large.
+
+    The last part is filled up: fifteen pictures take no longer than sixteen.
+    """
     rows: list[int] = []
     unet: Any = diffusers.UNet2DConditionModel
     forward = unet.forward
@@ -95,27 +88,13 @@ def test_every_core_draws_also_where_the_number_is_odd(
         return forward(self, latents, *given, **named)
 
     monkeypatch.setattr(unet, "forward", counted)
-    wanted = [request(seed=seed, steps=2) for seed in range(4)]
-    three, four = draw(two_cores, *wanted[:3]), draw(two_cores, *wanted)
+    prompts = ("a red circle", "a green star", "a corgi")
+    wanted = [request(prompt, seed=7, steps=2) for prompt in prompts]
+    forward, backward = draw(two_cores, *wanted), draw(two_cores, *reversed(wanted))
+    assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
+    assert {image.batch_size for image in forward} == {3}
     assert set(rows) == {4} and len(rows) == 8  # two images with guidance, in two parts
-    assert [one.pixels for one in three] == [one.pixels for one in four[:3]]
-
-
-@pytest.mark.parametrize(("side", "threads"), [(128, 1), (384, 2)])
-def test_a_single_large_picture_is_drawn_by_all_cores(
-    two_cores: Renderer, side: int, threads: int
-) -> None:
-    """The layers of a small one are not worth splitting, and an exact one takes one core."""
-    at_work: list[int] = []
-    for exact in (False, True):
-        image = request(steps=1, width=side, height=side, exact=exact)
-
-        def note(now: Progress) -> None:
-            if now.done:
-                at_work.append(torch.get_num_threads())
-
-        list(two_cores.render([image], note))
-    assert at_work == [threads, 1]
+    assert torch.get_num_threads() == 2
 
 
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
@@ -152,12 +131,11 @@ def test_a_picture_says_how_it_was_rendered(two_cores: Renderer) -> None:
 @pytest.mark.parametrize(
     ("batch", "total"),
     [
-        ([request(steps=3), request("a star, " * 60, steps=3)], 6),
-        ([request(steps=3, seed=seed) for seed in range(4)], 3),
-        ([request(steps=3, exact=True, seed=seed) for seed in range(2)], 6),
+        ([request(steps=2), request("a star, " * 60, steps=2)], 4),
+        ([request(steps=2, seed=seed) for seed in range(4)], 2),
         *(
             ([request(steps=10, image="it", denoising_strength=strength)], taken)
-            for strength, taken in ((0.0, 0), (0.01, 1), (0.29, 2), (0.3, 3))
+            for strength, taken in ((0.0, 0), (0.01, 1), (0.29, 2))
         ),
     ],
 )
@@ -189,10 +167,9 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
         assert difference(image, draw(renderer, one)[0]) <= ROUNDING
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer, batch: int) -> None:
+def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer) -> None:
     """A large model's takes half a minute on a CPU. The next batch is as if it never was."""
-    wanted = [request(seed=seed) for seed in range(batch)]
+    wanted = [request(seed=seed) for seed in range(2)]
     before = draw(two_cores, *wanted)
     steps: list[int] = []
     asked: list[int] = []
@@ -223,16 +200,13 @@ def test_a_failure_in_one_part_fails_the_batch(
         noise_of(wanted[1:], 64, 64, torch.device("cuda"))
 
 
-@pytest.mark.parametrize(
-    ("part", "tensor"), [("unet", "conv_out.bias"), ("vae", "decoder.conv_out.bias")]
-)
-def test_invalid_numbers_fail_with_the_reason(tmp_path: Path, part: str, tensor: str) -> None:
+def test_invalid_numbers_fail_with_the_reason(tmp_path: Path) -> None:
     """NaNs are no picture, and no reason to render again."""
     models = tmp_path / "models"
     shutil.copytree(DEMO, models / "checkpoints/overflows")
-    (file,) = (models / "checkpoints/overflows" / part).glob("*.safetensors")
+    (file,) = (models / "checkpoints/overflows/unet").glob("*.safetensors")
     tensors = load_file(file)
-    tensors[tensor][:] = float("nan")
+    tensors["conv_out.bias"][:] = float("nan")
     save_file(tensors, file)
     renderer = Renderer(plain_options(models))
     with pytest.raises(RenderFailed, match="invalid numbers"):
@@ -280,34 +254,25 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
     assert alone(renderer).pixels == before.pixels
 
 
-@pytest.mark.parametrize("hires", [None, Hires(2.0, steps=2, upscaler="Lanczos")])
-def test_more_is_drawn_around_a_picture(
-    renderer: Renderer, kept: Path, hires: Hires | None
-) -> None:
+def test_more_is_drawn_around_a_picture(renderer: Renderer, kept: Path) -> None:
     """Its own pixels stay but for the soft edge, in both passes; the rest is the model's."""
     picture = circle().resize((64, 64))
-    begun = start(kept, 1.0, picture)
-    drawn = alone(renderer, **begun, extend="right 100 %", width=128, hires=hires, mask_blur=2)
-    scale = 2 if hires else 1
-    assert (drawn.width, drawn.height) == (128 * scale, 64 * scale)
-    pixels = np.frombuffer(drawn.pixels, np.uint8).reshape(drawn.height, drawn.width, 3)
-    own = picture.resize((64 * scale, 64 * scale), Image.Resampling.LANCZOS)
-    assert np.array_equal(pixels[:, : 64 * scale - 10], np.asarray(own)[:, :-10])
-    assert pixels[:, 64 * scale :].std() > 5
-    other = alone(renderer, **begun, extend="right 100 %", width=128, hires=hires, seed=8)
-    assert other.pixels != drawn.pixels
+    values = {**start(kept, 1.0, picture), "extend": "right 100 %", "width": 128}
+    values |= {"hires": Hires(2.0, steps=2, upscaler="Lanczos")}
+    drawn = pixels(alone(renderer, **values, mask_blur=2))
+    assert drawn.shape == (128, 256, 3)
+    own = as_pixels(picture.resize((128, 128), Image.Resampling.LANCZOS))
+    assert np.array_equal(drawn[:, :118], own[:, :-10])
+    assert drawn[:, 128:].std() > 5
 
 
-@pytest.mark.parametrize("invert", [False, True])
-def test_what_is_transparent_in_a_picture_is_redrawn(
-    renderer: Renderer, kept: Path, invert: bool
-) -> None:
+def test_what_is_transparent_in_a_picture_is_redrawn(renderer: Renderer, kept: Path) -> None:
     """As with a mask that is white there; an opaque picture as its own mask is told of."""
     picture = circle()
     picture.putalpha(half().point(lambda value: 255 - value))
     begun = start(kept, 0.8, picture)
-    own = {"mask": begun["image"], "mask_hash": begun["image_hash"], "mask_invert": invert}
-    by_hand = alone(renderer, **begun, **right_half(kept, invert))
+    own = {"mask": begun["image"], "mask_hash": begun["image_hash"], "mask_invert": True}
+    by_hand = alone(renderer, **begun, **right_half(kept, invert=True))
     assert alone(renderer, **begun, **own, mask_blur=0).pixels == by_hand.pixels
     begun = start(kept, 0.8)
     own |= {"mask_hash": begun["image_hash"], "mask_invert": False}
@@ -322,10 +287,8 @@ def test_what_is_transparent_in_a_picture_is_redrawn(
         ("white", "white", {"mask_invert": False}, "'it' has no black, so everything is redrawn"),
         ("black", "black", {"mask_invert": True}, "'it' has no white, so everything is redrawn"),
         ("grey", "white", {"mask_invert": False}, "'it' is mostly grey, as a photo is"),
-        ("black", "white", {"mask_invert": False}, ""),
         ("white", "white", {"mask_invert": True}, "'it' has no black, so nothing is redrawn"),
         ("white", "black", {"preprocess": "none"}, "'it' has dark lines on a light ground"),
-        ("white", "black", {"preprocess": "invert"}, ""),
         ("black", "white", {"preprocess": "none"}, ""),
     ],
 )

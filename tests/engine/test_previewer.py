@@ -16,31 +16,27 @@ from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.protocol import EngineOptions, RgbPicture
 from picowatch.families import DEMO_WIDTH, FAMILIES
-from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import draw, request
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 small = partial(request, steps=3, width=64, height=64)
 
 
-@pytest.mark.parametrize(
-    ("batch", "evaluations"),
-    [
-        ([small(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)], 3),
-        ([small(sampler="DPM2", width=32, height=96)], 5),
-    ],
-    ids=["in parts", "high"],
-)
-def test_previews_change_no_pixel(batch: list[ImageRequest], evaluations: int) -> None:
+def test_previews_change_no_pixel() -> None:
     """There is one of the first picture at each evaluation, or none."""
+    in_parts = [small(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)]
+    high = [small(sampler="DPM2", width=32, height=96)]
     album: list[RgbPicture] = []
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=2, preview_seconds=1e-6)
-    shown = draw(Renderer(options, album.append), *batch)
-    size = (batch[0].width // 8, batch[0].height // 8)
-    assert [(one.width, one.height) for one in album] == [size] * evaluations
+    shows = Renderer(options, album.append)
     without = Renderer(replace(options, preview_seconds=0), album.append)
-    assert [one.pixels for one in shown] == [one.pixels for one in draw(without, *batch)]
-    assert len(album) == evaluations
+    for batch, evaluations in ((in_parts, 3), (high, 5)):
+        shown = draw(shows, *batch)
+        size = (batch[0].width // 8, batch[0].height // 8)
+        assert [(one.width, one.height) for one in album] == [size] * evaluations
+        album.clear()
+        assert [one.pixels for one in shown] == [one.pixels for one in draw(without, *batch)]
+        assert not album
 
 
 def assert_shows(preview: RgbPicture, latents: torch.Tensor, matrix: torch.Tensor) -> None:
@@ -51,8 +47,10 @@ def assert_shows(preview: RgbPicture, latents: torch.Tensor, matrix: torch.Tenso
     assert np.abs(shown - bytes_).max() <= 1
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("sampler", ["DPM++ 2M", "Euler", "DDIM"])
+@pytest.mark.parametrize(
+    ("sampler", "prediction"),
+    [("DPM++ 2M", "epsilon"), ("Euler", "v_prediction"), ("DDIM", "epsilon")],
+)
 def test_the_picture_without_its_noise_is_found(sampler: str, prediction: str) -> None:
     """From the UNet's input and a prediction for it, in the middle of a sampler's steps."""
     config = {**CONFIG, "prediction_type": prediction}
