@@ -161,8 +161,7 @@ class Drawing:
         denoising.on_step = work.step
         with timed(denoising.job.timings, "hires" if number else "denoise"):
             for group in left:
-                run = partial(self._results_of, number)
-                results = _in_parts(denoising, group, self._is_split(group), run)
+                results = self._in_parts(denoising, group, partial(self._results_of, number))
                 for at, result in zip(group, results, strict=True):
                     self._results[at, number], self._sizes[at] = result, len(group)
 
@@ -171,10 +170,8 @@ class Drawing:
         found: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}
         with timed(denoising.job.timings, "hires"):
             for group in self._groups(denoising.job.alone, 0):
-                decode = partial(self._decoded, 0)
-                for at, drawn in zip(
-                    group, _in_parts(denoising, group, self._is_split(group), decode), strict=True
-                ):
+                pictures = self._in_parts(denoising, group, partial(self._decoded, 0))
+                for at, drawn in zip(group, pictures, strict=True):
                     found[at, 0] = drawn.picture, self._results[at, 0][1]
         self._results |= found
 
@@ -190,7 +187,7 @@ class Drawing:
         with timed(denoising.job.timings, "decode"):
             for group in self._groups(denoising.job.alone, 0):
                 if left := [at for at in group if at not in self._pictures]:
-                    pictures = _in_parts(denoising, left, self._is_split(left), self._pictures_of)
+                    pictures = self._in_parts(denoising, left, self._pictures_of)
                     self._pictures |= zip(left, pictures, strict=True)
         return [
             self._pictures[at]._replace(
@@ -236,11 +233,18 @@ class Drawing:
             for drawn, canvas in zip(pictures, canvases, strict=True)
         ]
 
-    def _is_split(self, images: Sequence[int]) -> bool:
-        """Return whether each core draws some of the images by itself; one alone may be exact."""
+    def _in_parts(
+        self,
+        denoising: Denoising,
+        images: list[int],
+        compute: Callable[[Denoising, list[int]], list[R]],
+    ) -> list[R]:
+        """Compute a part of the images on each core, but on all a large one that is not exact."""
         width, height = samplings(self.requests[images[0]])[-1].size
         is_large = width * height >= _SPLIT_PIXELS and not self.requests[0].exact
-        return len(images) > 1 or not is_large
+        if denoising.parts == 1 or (is_large and len(images) == 1):
+            return compute(denoising, images)
+        return _by_each_core(denoising, images, compute)
 
 
 # Small pictures on a CPU: a part of the batch on each core. Their layers are too small to be split
@@ -250,11 +254,8 @@ class Drawing:
 _SPLIT_PIXELS = 384 * 384
 
 
-def _in_parts(
-    denoising: Denoising,
-    images: list[int],
-    is_split: bool,
-    compute: Callable[[Denoising, list[int]], list[R]],
+def _by_each_core(
+    denoising: Denoising, images: list[int], compute: Callable[[Denoising, list[int]], list[R]]
 ) -> list[R]:
     """Compute equal parts of the images at once, at most one per core, each in a thread.
 
@@ -262,8 +263,6 @@ def _in_parts(
     part, and must not depend on its position: the last one is filled up with images that are drawn
     for nothing. Only the first part reports steps, previews and timings.
     """
-    if denoising.parts == 1 or not is_split:
-        return compute(denoising, images)
     size = -(-len(images) // denoising.parts)
     parts = -(-len(images) // size)
     filled = [*images, *[images[-1]] * (parts * size - len(images))]
