@@ -103,16 +103,14 @@ UNET_FILES: list[tuple[str, Shapes, dict[str, str], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("family", "shapes", "metadata", "more"), UNET_FILES)
-def test_a_checkpoint_with_a_unet_is_recognised(
-    family: str, shapes: Shapes, metadata: dict[str, str], more: dict[str, Any]
-) -> None:
+def test_a_checkpoint_with_a_unet_is_recognised() -> None:
     """Family, native size, inputs, layers for clip_skip and prediction, without a weight."""
-    size, layers = {"sd1": (512, 12), "sd2": (768, 23), "sdxl": (1024, 12)}[family]
-    usual = {"native_size": size, "in_channels": 4, "text_layers": layers}
-    expected = usual | {"prediction": "", "zero_snr": False, "family": family} | more
-    found = asdict(recognise(Header(shapes, metadata)))
-    assert {name: found[name] for name in expected} == expected
+    for family, shapes, metadata, more in UNET_FILES:
+        size, layers = {"sd1": (512, 12), "sd2": (768, 23), "sdxl": (1024, 12)}[family]
+        usual = {"native_size": size, "in_channels": 4, "text_layers": layers}
+        expected = usual | {"prediction": "", "zero_snr": False, "family": family} | more
+        found = asdict(recognise(Header(shapes, metadata)))
+        assert {name: found[name] for name in expected} == expected
 
 
 LARGE, SD35 = sd3(36864, 38), sd3(147456)

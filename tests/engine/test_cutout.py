@@ -102,7 +102,9 @@ def test_networks_compute_as_published(name: str) -> None:
     assert mask[0, 0, ::13, ::19].flatten().tolist() == pytest.approx(MADE[name], abs=2e-4)
 
 
-@pytest.mark.parametrize(("name", "side"), [("u2net", 320), ("isnet", 1024)])
+@pytest.mark.parametrize(
+    ("name", "side"), [pytest.param("u2net", 320, marks=pytest.mark.heavy), ("isnet", 1024)]
+)
 def test_memory_is_estimated_as_it_is_taken(name: str, side: int) -> None:
     """At most a tenth above what the network's numbers take."""
     layout = layout_of(published_shapes(name))

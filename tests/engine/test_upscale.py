@@ -79,7 +79,7 @@ def test_the_names_of_other_authors_mean_the_same() -> None:
 
 @torch.inference_mode()
 def in_size(made: Network, picture: Image.Image, size: tuple[int, int], halvings: int) -> Any:
-    found, _ = enlarged(made, picture, size, lambda: None, lambda: None, halvings)
+    found, _ = enlarged(made, picture, size, lambda: None, halvings=halvings)
     return np.asarray(found).astype(int)
 
 

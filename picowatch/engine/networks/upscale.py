@@ -260,8 +260,8 @@ def enlarged(
     picture: Image.Image,
     size: Size,
     before_tile: OnTile,
-    after_tile: OnTile,
-    halvings: int,
+    after_tile: OnTile = lambda: None,
+    halvings: int = 0,
     low: Image.Image | None = None,
 ) -> tuple[Image.Image, Image.Image | None]:
     """Return an RGB picture in another size, by as many passes of an upscaler as needed.
