@@ -8,26 +8,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from picowatch.catalog.headers import Header
-from picowatch.families import FAMILIES, OF_VAE
-from picowatch.families.row import (
-    FLUX2_VAE,
-    FLUX_VAE,
-    KL,
-    QWEN21_VAE,
-    QWEN_VAE,
-    SD3_VAE,
-    SD_VAE,
-    SIXTEEN,
-)
+from picowatch.families import FAMILIES, OF_VAE, row
 
 # VAE files of Stable Diffusion 1.x, 2.x and XL look alike, and so do those of FLUX.1 and of Stable
 # Diffusion 3.x; folders tell the scale of latents.
-_SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE}
+_SCALED_BY = {0.3611: row.FLUX_VAE, 1.5305: row.SD3_VAE}
 # diffusers' AutoencoderTiny (TAESD and its relatives) decodes scaled latents. It works for the
 # families of the VAE that it replaces: headers tell only the number of channels. FLUX.2's (TAEF2)
 # has group-normed layers that diffusers' class lacks.
 TINY_CLASS, TINY_FLUX2 = "AutoencoderTiny", "tiny, FLUX.2"
-_TINY = {"tiny": SD_VAE, "tiny, 16 latent channels": SIXTEEN, TINY_FLUX2: FLUX2_VAE}
+_TINY = {"tiny": row.SD_VAE, "tiny, 16 latent channels": row.SIXTEEN, TINY_FLUX2: row.FLUX2_VAE}
 _TINY_OF_CHANNELS = dict(zip((4, 16, 32), _TINY, strict=True))
 _TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
 _POOLED = "decoder.layers.2.pool.1.weight"
@@ -40,7 +30,7 @@ _QWEN21_CHANNELS = 64
 
 def families_of(variant: str) -> tuple[str, ...]:
     """Return the names of the families that a VAE of this variant is for."""
-    return tuple(row.name for key, row in FAMILIES.items() if serves(variant, key))
+    return tuple(family.name for key, family in FAMILIES.items() if serves(variant, key))
 
 
 def serves(variant: str, family: str) -> bool:
@@ -68,16 +58,16 @@ def vae_of_header(header: Header) -> str | None:
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
         colours, latents = max(map(header.inputs, _FRAMES)), header.inputs("decoder.conv_in.weight")
         if (colours, latents) == (_COLOURS + 1, _QWEN21_CHANNELS):
-            return QWEN21_VAE
-        return QWEN_VAE if colours == _COLOURS else None
+            return row.QWEN21_VAE
+        return row.QWEN_VAE if colours == _COLOURS else None
     if header.has("bn.running_mean"):
-        return FLUX2_VAE
+        return row.FLUX2_VAE
     prefix = "first_stage_model." if header.has("first_stage_model.") else ""
     first = header.shapes.get(f"{prefix}decoder.conv_in.weight", ())
     if first[1:2] == (16,):
-        return SIXTEEN if first[0] <= _LAST_WIDTH else None
+        return row.SIXTEEN if first[0] <= _LAST_WIDTH else None
     of_sd = first[1:2] == (4,) and header.has(f"{prefix}post_quant_conv.")
-    return SD_VAE if of_sd else None
+    return row.SD_VAE if of_sd else None
 
 
 def vae_of_config(config: Mapping[str, Any]) -> str | None:
@@ -86,11 +76,11 @@ def vae_of_config(config: Mapping[str, Any]) -> str | None:
     if class_name == TINY_CLASS:
         tiny = _TINY_OF_CHANNELS.get(channels) if isinstance(channels, int) else None
         return None if tiny == TINY_FLUX2 else tiny
-    if class_name != KL:
-        row = OF_VAE.get(str(class_name))
-        return row.vaes[0] if row else None
+    if class_name != row.KL:
+        family = OF_VAE.get(str(class_name))
+        return family.vaes[0] if family else None
     if channels == 4:
-        return SD_VAE
+        return row.SD_VAE
     scale = config.get("scaling_factor")
     return _SCALED_BY.get(scale) if channels == 16 and isinstance(scale, int | float) else None
 
