@@ -66,8 +66,6 @@ def read_canvas(
     """Return the request's start image and mask from `folder` in another size, None without any.
 
     `found` is a mask that words found. A mask without a start image belongs to the first reference.
-    Its soft edge lies inside: nothing of a reference is kept in what is drawn, so a mixture outside
-    would show a seam.
     """
     path, kept = request.masked
     if not request.image and not request.mask:
@@ -85,8 +83,7 @@ def read_canvas(
     if not request.mask:
         return Canvas(picture)
     redrawn = redrawn_area(found or _read_mask(folder, request), request, picture.size)
-    soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
-    whole = Canvas(picture, redrawn, soft if request.image else _inside(redrawn, soft))
+    whole = Canvas(picture, redrawn, _with_soft_edge(redrawn, request))
     return whole if padding is None else part_of(whole, padding, size)
 
 
@@ -94,9 +91,7 @@ def _reduced(picture: Image.Image, mask: Image.Image, request: ImageRequest, siz
     """Return the canvas of a picture that is larger than what is drawn, and keeps its size."""
     mask = fit(mask, picture.size, request.resize)
     redrawn = redrawn_area(fit(mask, size, "fit", Image.Resampling.BOX), request, size)
-    soft = redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur))
-    if not request.image:
-        soft = _inside(redrawn, soft)
+    soft = _with_soft_edge(redrawn, request)
     opacity = soft.crop(_inner(picture.size, size)).resize(picture.size, Image.Resampling.BILINEAR)
     if not request.image and request.painted_mask:
         opacity = ImageChops.darker(opacity, redrawn_area(mask, request, picture.size))
@@ -190,8 +185,14 @@ def padded(picture: Image.Image, size: Size, left: int, top: int) -> Image.Image
     return Image.fromarray(np.pad(pixels, margins, mode="edge"))
 
 
-def _inside(area: Image.Image, soft: Image.Image) -> Image.Image:
-    """Return an area's blurred edge from half of it on: as soft, but nowhere outside the area."""
+def _with_soft_edge(area: Image.Image, request: ImageRequest) -> Image.Image:
+    """Return an area with a blurred edge, of which a reference has the inner half, as soft.
+
+    Nothing of a reference is kept in what is drawn, so a mixture outside would show a seam.
+    """
+    soft = area.filter(ImageFilter.GaussianBlur(request.mask_blur))
+    if request.image:
+        return soft
     return ImageChops.darker(area, soft.point(lambda value: max(0, 2 * value - 255)))
 
 
