@@ -51,15 +51,21 @@ def test_picowatch_is_measured_beside_a_diffusers_script() -> None:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
-def test_pngs_and_daemons_are_measured_beside_others() -> None:
-    """A row for each picture; every row of the daemon, beside itself."""
+def test_pngs_are_measured_beside_other_options() -> None:
+    """A row for each picture."""
     shown = benchmark("pngs", "--rounds", "1", "--others", "compress_level=1")
     rows = [line for line in shown.splitlines() if re.search(r"\| [\d.]+ % \|$", line)]
     assert len(rows) == len(pngs.pictures())
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(SECONDS)
+def test_the_daemon_is_measured_beside_another_checkout_s() -> None:
+    """Every row, beside itself."""
     shown = benchmark("daemon", "--scale", "0.004", "--rounds", "1", "--other", PROJECT)
-    table = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
-    assert {row[0].removeprefix("| ").partition(":")[0] for row in table} == set(daemon.MEASURED)
-    assert all(len(row) == 4 for row in table)
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
+    assert {row[0].removeprefix("| ").partition(":")[0] for row in rows} == set(daemon.MEASURED)
+    assert all(len(row) == 4 for row in rows)
 
 
 def test_a_row_has_the_ratio_of_each_round() -> None:
