@@ -65,6 +65,7 @@ FINDERS = {
     "sam3": _SAM3,
     "sam3_video": replace(_SAM3, within="detector_config", prefix="detector_model."),
     "grounding-dino": _DINO,
+    "mm-grounding-dino": replace(_DINO, class_name="MMGroundingDinoForObjectDetection"),
     "clipseg": FinderRow(
         "CLIPSeg",
         "finds areas",

@@ -56,6 +56,10 @@ def sd3(positions: int, depth: int = 24) -> Shapes:
     }
 
 
+LUMINA: Shapes = {
+    "cap_embedder.1.weight": (2304, 2304),
+    "layers.0.adaLN_modulation.1.weight": (9216, 1024),
+}
 Z_IMAGE: Shapes = {
     "cap_embedder.1.weight": (3840, 2560),
     "cap_pad_token": (1, 3840),
@@ -70,6 +74,7 @@ PIXART: Shapes = {
     "t_block.1.weight": (6912, 1152),
     "blocks.0.cross_attn.q_linear.weight": (1152, 1152),
 }
+AURA_FLOW: Shapes = {"double_layers.0.attn.w1q.weight": (3072, 3072)}
 VAE_AND_TEXT: Shapes = {
     "text_encoders.t5xxl.transformer.encoder.final_layer_norm.weight": (4096,),
     "vae.decoder.conv_in.weight": (512, 16, 3, 3),

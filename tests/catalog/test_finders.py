@@ -85,6 +85,7 @@ def pickled(folder: Path) -> None:
 REFUSED: list[tuple[str, Callable[[Path], Any], str]] = [
     ("dino", without("tokenizer.json"), "is a folder without a vocabulary in dino/ (tokenizer.js"),
     ("clipseg", without("preprocessor_config.json"), "clipseg/preprocessor_config.json is missing"),
+    ("sam3", without("model.safetensors"), "without weights in sam3/"),
     ("sam3", pickled, "only as pickle files (.bin), which can run code"),
     ("dino", cut, "its file dino/model.safetensors is cut off: 4 of 8"),
     ("dino", written("config.json", model_type="owlv2"), "is the folder of another model (owlv2)"),
@@ -110,17 +111,14 @@ def test_others_are_refused(
     assert words in refused.reason
 
 
-def test_a_detector_of_yolo_is_refused_with_the_remedy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["segmentation", "sams", "grounding-dino", "adetailer"])
+def test_a_detector_of_yolo_is_refused_with_the_remedy(tmp_path: Path, folder: str) -> None:
     """It is a pickle; in other programs' folders, too."""
-    folders = ("segmentation", "sams", "grounding-dino", "adetailer")
-    for folder in folders:
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "face_yolov8n.pt").write_bytes(b"PK")
-    refused = Catalog(tmp_path).scan().refused
-    assert len(refused) == len(folders)
-    for one in refused:
-        assert "face_yolov8n.pt is a pickle file" in one.reason
-        assert "hf download IDEA-Research/grounding-dino-tiny" in one.reason
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "face_yolov8n.pt").write_bytes(b"PK")
+    (refused,) = Catalog(tmp_path).scan().refused
+    assert "face_yolov8n.pt is a pickle file" in refused.reason
+    assert "hf download IDEA-Research/grounding-dino-tiny" in refused.reason
 
 
 def test_no_backbone_comes_from_another_library(tmp_path: Path) -> None:

@@ -30,9 +30,11 @@ from tests.catalog.files import (
     write_model,
 )
 from tests.catalog.shapes import (
+    AURA_FLOW,
     CHROMA,
     DIFFUSERS_FLUX,
     FLUX1_VAE,
+    LUMINA,
     PIXART,
     QWEN_IMAGE,
     VAE_AND_TEXT,
@@ -97,20 +99,24 @@ UNET_FILES: list[tuple[str, Shapes, dict[str, str], dict[str, Any]]] = [
     # The metadata are those of the checkpoint that it was trained from.
     ("sdxl", SDXL | V_PRED | {"ztsnr": ()}, {SAYS: "epsilon"}, V | SNR),
     ("sdxl", SDXL, {SAYS: "v"}, V),
+    ("sdxl", SDXL, {"modelspec.predict_key": "epsilon"}, {"prediction": "epsilon"}),
     ("sd2", SD2, {}, {}),
     ("sd2", without(SD2, OPEN_CLIP_H) | moved(SD2, OPEN_CLIP_H, STABILITYS), {}, {}),
     ("sd2", SD2, {SAYS: "epsilon"}, {"prediction": "epsilon"} | BASE),
+    ("sd2", SD2 | INPAINTING, {}, {"in_channels": 9} | BASE),
 ]
 
 
-def test_a_checkpoint_with_a_unet_is_recognised() -> None:
+@pytest.mark.parametrize(("family", "shapes", "metadata", "more"), UNET_FILES)
+def test_a_checkpoint_with_a_unet_is_recognised(
+    family: str, shapes: Shapes, metadata: dict[str, str], more: dict[str, Any]
+) -> None:
     """Family, native size, inputs, layers for clip_skip and prediction, without a weight."""
-    for family, shapes, metadata, more in UNET_FILES:
-        size, layers = {"sd1": (512, 12), "sd2": (768, 23), "sdxl": (1024, 12)}[family]
-        usual = {"native_size": size, "in_channels": 4, "text_layers": layers}
-        expected = usual | {"prediction": "", "zero_snr": False, "family": family} | more
-        found = asdict(recognise(Header(shapes, metadata)))
-        assert {name: found[name] for name in expected} == expected
+    size, layers = {"sd1": (512, 12), "sd2": (768, 23), "sdxl": (1024, 12)}[family]
+    usual = {"native_size": size, "in_channels": 4, "text_layers": layers}
+    expected = usual | {"prediction": "", "zero_snr": False, "family": family} | more
+    found = asdict(recognise(Header(shapes, metadata)))
+    assert {name: found[name] for name in expected} == expected
 
 
 LARGE, SD35 = sd3(36864, 38), sd3(147456)
@@ -125,15 +131,38 @@ FLUX3: Shapes = {
 }
 # The file's name, family, variant, whether its name alone says that, and shapes.
 TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
+    ("flux1-dev", "flux", "dev", True, flux()),
+    ("flux1-krea-dev", "flux", "Krea", True, flux()),
+    ("flux1-fill-dev", "flux", "Fill", False, flux(384)),
+    ("flux1-schnell", "flux", "schnell", False, flux(guided=False)),
     ("flux1-prefixed", "flux", "dev", True, below(UNET, DIFFUSERS_FLUX)),
+    ("Chroma1-HD", "chroma", "", False, CHROMA),
+    ("lumina_2", "lumina2", "", False, LUMINA),
+    ("qwen_image", "qwen_image", "", True, QWEN_IMAGE),
+    ("z_image_turbo", "z_image", "Turbo", True, Z_IMAGE),
     ("z_image", "z_image", "Base", True, below(UNET, Z_IMAGE) | VAE_AND_TEXT),
     ("sd3_medium", "sd3", "3 Medium", False, below(UNET, sd3(36864))),
+    ("sd3.5_medium", "sd3", "3.5 Medium", False, SD35),
+    ("sd3.5_diffusers", "sd3", "3.5 Medium", False, {"pos_embed.pos_embed": (1, 147456, 1536)}),
+    ("sd3.5_large", "sd3", "3.5 Large", True, below(UNET, LARGE)),
     ("sd3.5_large_turbo", "sd3", "3.5 Large Turbo", True, LARGE),
+    ("flux2-dev", "flux2_dev", "", False, below(UNET, flux2(15360))),
+    ("qwen_image_2.1", "qwen_image_21", "", False, {"txt_in.text_norm.weight": (4096,)}),
+    ("flux-2-klein-4b", "flux2", "klein 4B", True, flux2(7680)),
+    ("flux-2-klein-base-4b", "flux2", "klein base 4B", True, flux2(7680)),
     ("flux-2-klein-9b", "flux2", "klein 9B", True, below(UNET, flux2(12288))),
+    ("krea2_raw", "krea2", "Raw", True, {"txtfusion.projector.weight": (1, 12)}),
     ("krea2_turbo", "krea2", "Turbo", True, FUSION),
+    ("qwen_image_edit_fp8", "qwen_image", "Edit", True, QWEN_IMAGE),
+    ("qwen_image_edit_2509_fp8_e4m3fn", "qwen_image", "Edit 2509", True, QWEN_IMAGE),
     ("any", "qwen_image", "Edit 2511", False, QWEN_IMAGE | {"__index_timestep_zero__": (1,)}),
+    ("flux1-dev-kontext_fp8", "flux", "Kontext", True, flux()),
+    ("ernie-turbo", "ernie_image", "Turbo", True, {"layers.0.adaLN_sa_ln.weight": (4096,)}),
     ("anima-base-v1.0", "anima", "", True, below("net.", ANIMA)),
+    ("anima-turbo-v1.0", "anima", "Turbo", True, ANIMA),
+    ("any-aesthetic", "anima", "Aesthetic", True, below(f"{UNET}net.", ANIMA) | VAE_AND_TEXT),
     ("flux-3", "flux3", "klein base", False, below(UNET, FLUX3)),
+    ("flux-3-klein", "flux3", "klein", False, FLUX3 | {"ref_time_in.in_layer.weight": (3072, 256)}),
 ]
 
 
@@ -169,24 +198,31 @@ NO_ATTENTION = diffusers_controlnet(0) | {"conv_in.weight": (64, 4, 3, 3)}
 # Kind, family or scale, variant and shapes.
 PARTS: list[tuple[Kind, str | int, str, Shapes]] = [
     ("vae", "", "", moved(SD1, VAE, "")),
+    ("vae", "", "", moved(SD1, VAE, VAE)),
     ("vae", "", SIXTEEN, FLUX1_VAE),
     ("vae", "", "FLUX.2", FLUX2_VAE),
     ("vae", "", "Qwen-Image", WAN_VAE),
     ("vae", "", "Qwen-Image 2.1", QWEN21_VAE),
+    ("vae", "", "tiny", tiny_vae(4)),
     ("vae", "", "tiny, 16 latent channels", tiny_vae(16)),
     ("text_encoder", "", "CLIP L", CLIP),
     ("controlnet", "sd1", "", controlnet(768, prefix="control_model.")),
     ("controlnet", "sd1", "", WITH_CHECKPOINT),
     ("controlnet", "sd2", "", diffusers_controlnet(1024)),
+    ("controlnet", "sdxl", "", controlnet(2048, sdxl=True)),
     ("controlnet", "sdxl", "", diffusers_controlnet(2048, sdxl=True)),
+    ("controlnet", "sdxl", "union", SMALL | {"task_embedding": (6, 320)}),
     ("controlnet", "sdxl", "union ProMax", SMALL | {"task_embedding": (8, 320)}),
     ("controlnet", "demo", "", diffusers_controlnet(DEMO_WIDTH)),
     ("controlnet", "demo", "", NO_ATTENTION),
     ("embedding", "sd1", "", {"emb_params": (8, 768)}),
+    ("embedding", "sd1", "", {"clip_l": (4, 768)}),
     ("embedding", "sd2", "", {"<corgi>": (1, 1024)}),
     ("embedding", "sdxl", "", {"clip_l": (4, 768), "clip_g": (4, 1280)}),
     ("upscaler", 4, "ESRGAN", esrgan_shapes("old")),  # 4x-UltraSharp
+    ("upscaler", 2, "ESRGAN", esrgan_shapes("trunk", doublings=1)),  # BSRGANx2
     ("upscaler", 2, "ESRGAN", esrgan_shapes("new", takes=12)),  # RealESRGAN_x2plus
+    ("upscaler", 1, "ESRGAN", esrgan_shapes("old", doublings=0)),  # 1x-DeJPG
     ("upscaler", 4, "Compact", compact_shapes(4, blocks=32)),  # realesr-general-x4v3
     ("upscaler", 4, "SPAN", span_shapes(4, normalised=False)),  # ClearReality
 ]
@@ -219,19 +255,30 @@ UNKNOWN: dict[str, Shapes] = {
     # Transformers near those that are known.
     "HunyuanVideo": flux() | {"img_in.weight": (3072, 16, 1, 2, 2)},
     "ControlNet for FLUX.1": DIFFUSERS_FLUX | {"controlnet_x_embedder.weight": (3072, 64)},
+    # VAEs.
     "Wan 2.2's VAE": WAN_VAE | {"encoder.conv1.weight": (160, 12, 3, 3, 3)},
+    "Layered's VAE": QWEN21_VAE | {"decoder.conv_in.weight": (384, 16, 3, 3, 3)},
+    "a tiny VAE of 32 channels": tiny_vae(32),
+    "CogView4's VAE": {"decoder.conv_in.weight": (1024, 16, 3, 3)},
+    "Sana's VAE": {"encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3)},
     # What guides by other means.
     "difference": controlnet(768) | {"difference": (1,)},
     "Control-LoRA": CONTROL_LORA,
+    "IP-Adapter": {"image_proj.proj.weight": (3072, 1024)},
     "maps with one channel": controlnet(768) | {"input_hint_block.0.weight": (16, 1, 3, 3)},
+    "texts 4096 wide": controlnet(4096),
+    "another union": SMALL | {"task_embedding": (7, 320)},
     # Upscalers.
     "ESRGAN+": ONE_BLOCK | {"body.0.rdb1.conv1x1.weight": (32, 64, 1, 1)},
     "grey": esrgan_shapes("new", blocks=1, takes=1, gives=1),
+    "odd colours": esrgan_shapes("old", blocks=1, takes=7),
     "odd layers": esrgan_shapes("old", blocks=1) | {"model.11.weight": (3, 64, 3, 3)},
     "blocks beyond measure": ONE_BLOCK | {"body.4000000000.rdb1.conv1.weight": (32, 64, 3, 3)},
+    "no last layer": without(compact_shapes(blocks=1), "body.4"),
     "no scale": compact_shapes(blocks=1) | {"body.4.weight": (47, 64, 3, 3)},
     # Embeddings, and everything else.
     "unequal pair": {"clip_l": (4, 768), "clip_g": (3, 1280)},
+    "500 numbers": {"emb_params": (4, 500)},
     "part of a folder": {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.norm1.bias": (320,)},
 }
 
@@ -251,22 +298,75 @@ def named(*names: str) -> Shapes:
     return dict.fromkeys(names, (8, 8))
 
 
+REFINED = "txt_in.individual_token_refiner.blocks.0.norm1.weight"
+VIDEOS = "a model for videos: picowatch draws pictures."
+GET = "picowatch draws it from a diffusers folder only. Get that instead."
 REFINER = (
     without(SDXL, CLIP_L, OPEN_CLIP_G)
     | moved(SDXL, OPEN_CLIP_G, STABILITYS)
     | {UNET_INPUT: (384, 4, 3, 3), f"{UNET}label_emb.0.0.weight": (1536, 2560)}
     | {name: (1536, 1280) for name in SDXL if name.endswith(".attn2.to_k.weight")}
 )
+OVIS = without(flux(), "guidance_in.", "vector_in.") | named(
+    "double_blocks.0.img_mlp.gate_proj.weight"
+)
+# Names of tensors as in the files that their authors and ComfyUI publish.
+KNOWN: list[tuple[Shapes, str]] = [
+    (
+        named("model.t_embedder1.mlp.0.weight", "model.final_layer2.linear.weight"),
+        "is HiDream-O1, which diffusers",
+    ),
+    (CHROMA | named("nerf_blocks.0.norm.scale"), "is Chroma1-Radiance, which diffusers"),
+    (LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)}, "is NewBie, which diffusers"),
+    (
+        named("glyph_projector.net.0.proj.weight", "prior_token_embedding.weight"),
+        "is GLM-Image, of which",
+    ),
+    (REFINER, "is the refiner of Stable Diffusion XL: picowatch draws with the base model"),
+    (named("clf.1.weight", "clip_txt_mapper.weight"), "is the first stage of Stable Cascade"),
+    (below(UNET, named("clf.1.weight", "clip_mapper.weight")), "the second stage of Stable"),
+    (named("early_stream_modulations.video.lin.weight"), f"is FLUX.3, {VIDEOS}"),
+    (below(UNET, flux() | named(REFINED)), f"is HunyuanVideo, {VIDEOS}"),
+    (named(REFINED, "byt5_in.fc1.weight"), f"HunyuanImage-2.1-Diffusers): {GET}"),
+    (named("head.modulation", "blocks.0.self_attn.q.weight"), f"is Wan, {VIDEOS}"),
+    (below(UNET, named("patchify_proj.weight")), f"is LTX, {VIDEOS}"),
+    (named("genre_embedder.weight"), "is ACE-Step, a model for sound"),
+    (flux(128), "is FLUX.1 Depth or Canny, of which picowatch draws no pictures."),
+    (
+        without(flux(), "guidance_in.", "vector_in.") | {"txt_in.weight": (3072, 3584)},
+        f"is LongCat-Image (meituan-longcat/LongCat-Image): {GET}",
+    ),
+    (OVIS, f"is Ovis-Image (AIDC-AI/Ovis-Image-7B): {GET}"),
+    (
+        named("transformer_blocks.0.encoder_proj.weight"),
+        f"is Nucleus-Image (NucleusAI/NucleusMoE-Image): {GET}",
+    ),
+    (
+        Z_IMAGE | named("siglip_embedder.0.weight"),
+        f"Z-Image Omni (Tongyi-MAI/Z-Image-Omni-Base): {GET}",
+    ),
+    (PIXART, f"is PixArt (PixArt-alpha/PixArt-Sigma-XL-2-1024-MS): {GET}"),
+    (
+        PIXART | named("attention_y_norm.weight"),
+        "is Sana (Efficient-Large-Model/Sana_1600M_1024px_diffusers): picowatch",
+    ),
+    (AURA_FLOW, f"is AuraFlow (fal/AuraFlow-v0.3): {GET}"),
+]
+
+
+@pytest.mark.parametrize(("shapes", "words"), KNOWN)
+def test_a_known_model_that_is_not_drawn_is_refused_by_its_name(shapes: Shapes, words: str) -> None:
+    """With the folder to get, if picowatch draws that."""
+    with pytest.raises(ModelRefused) as refused:
+        recognise(Header(shapes, {}))
+    assert words in refused.value.message
+
+
 GEMMA: Shapes = {"model.embed_tokens.weight": (256000, 2304)}
 NO_VAE = without(SD2, VAE)
 OTHER_ENCODER = SD1 | {UNET_CROSS: (320, 1024)}
 REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", {}, "is an empty file of weights"),
-    ("checkpoint", CHROMA | named("nerf_blocks.0"), "is Chroma1-Radiance, which diffusers"),
-    ("checkpoint", REFINER, "is the refiner of Stable Diffusion XL: picowatch draws with the base"),
-    ("checkpoint", named("patchify_proj.a"), "is LTX, a model for videos: picowatch draws pict"),
-    ("checkpoint", named("genre_embedder.a"), "is ACE-Step, a model for sound"),
-    ("checkpoint", PIXART | named("attention_y_norm.a"), "_diffusers): picowatch draws it from a"),
     ("checkpoint", moved(SDXL, UNET, ""), f"XL without its text encoder ({CLIP_L[:35]}"),
     ("checkpoint", without(SDXL, OPEN_CLIP_G), f"its text encoder ({OPEN_CLIP_G}…): a "),
     ("checkpoint", OTHER_ENCODER, "of Stable Diffusion 2.x without its text encoder"),
@@ -292,17 +392,20 @@ FP8 = "F8_E4M3"
 Types = dict[str, str]  # of some tensors by their names, and of all others under ""
 
 SMOOTHED: Shapes = {WEIGHT: (8, 8), SCALE: (), f"{LAYER}.pre_quant_scale": (8,)}
+SMOOTHED_FP4 = SMOOTHED | {WEIGHT: (8192, 8192), SCALE: (8192, 512), f"{SCALE}_2": ()}
 BY_LAYER: Shapes = {WEIGHT: (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)}
 UNET_SCALE, SECOND = f"{UNET}out.2.scale_weight", f"{SCALE}_2"
 PACKED = {WEIGHT: "U8", SCALE: FP8, SECOND: "F32"}
 UNKNOWN_FORM = "is quantised in a form that picowatch does not know"
 STORED: list[tuple[Shapes, Types, str]] = [
     (Z_IMAGE, {}, "float16"),
+    (Z_IMAGE | {WEIGHT: (8, 8)}, {"": "BF16"}, "bfloat16"),
     (Z_IMAGE | {WEIGHT: (8, 8)}, {"": FP8}, "fp8"),
     (Z_IMAGE | BY_LAYER, {"": FP8, f"{LAYER}.scale_weight": "F32"}, "scaled fp8"),
     (Z_IMAGE | {WEIGHT: (8, 8), SCALE: (8, 1)}, {"": FP8, SCALE: "F32"}, "scaled fp8"),
     (SDXL | {UNET_SCALE: ()}, {"": FP8, UNET_SCALE: "F32"}, ""),
     (Z_IMAGE | {WEIGHT: (8192, 8192), SCALE: (8192, 512), SECOND: ()}, PACKED, "nvfp4"),
+    (Z_IMAGE | SMOOTHED_FP4, PACKED | {SCALE: "U8"}, "nvfp4"),
     # NF4, Nunchaku's, mxfp8, int8 of others, with smoothed inputs: without their scales such
     # weights would be noise.
     (Z_IMAGE | {WEIGHT: (8, 8)}, {WEIGHT: "U8"}, UNKNOWN_FORM),
@@ -331,13 +434,19 @@ ROTATED = {"format": "int8_tensorwise", "convrot": True}
 TOLD: list[tuple[Types, dict[str, Any], str]] = [
     (INT8, {"format": "int8_tensorwise"}, "int8"),
     (INT8, {**ROTATED, "convrot_groupsize": 64}, "int8"),
+    (INT8, {**ROTATED, "convrot_groupsize": 64.0}, "int8"),
     (INT8, {**ROTATED, "params": {"convrot_groupsize": 64}}, "int8"),
+    (INT8, {**ROTATED, "convrot_groupsize": 32}, "int8_tensorwise"),
     (INT8, {**ROTATED, "convrot_groupsize": []}, "int8_tensorwise"),
+    (INT8, {**ROTATED, "convrot_groupsize": 0}, "int8_tensorwise"),
     (INT8, {**ROTATED, "convrot_groupsize": 1e999}, "int8_tensorwise"),
     (INT8, {"format": "int8_tensorwise", "params": {"convrot": True}}, "int8_tensorwise"),
     ({WEIGHT: FP8, SCALE: "F32"}, {**ROTATED, "format": "float8_e4m3fn"}, "float8_e4m3fn"),
+    (INT8, ROTATED, "int8_tensorwise"),  # in groups of 256
+    (INT8, {"format": "asym_w4a8_int8"}, "asym_w4a8_int8"),
     ({WEIGHT: FP8, SCALE: "U8"}, {"format": "mxfp8"}, "mxfp8"),
     ({WEIGHT: FP8, SCALE: "F32"}, {"format": "float8_e4m3fn"}, "scaled fp8"),
+    ({WEIGHT: FP8, SCALE: "F32"}, {"format": "nvfp4"}, "nvfp4"),
     ({WEIGHT: FP8, SCALE: "F32"}, {}, "None"),
 ]
 

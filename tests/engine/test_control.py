@@ -36,18 +36,20 @@ def small(unet: Any) -> Any:
     return acting(ControlNet(**config), 4)
 
 
-@pytest.mark.parametrize("layout", ["whole", "small"])
+@pytest.mark.parametrize("layout", ["original", "whole", "bare", "small"])
 def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
     kind: Any = diffusers.UNet2DConditionModel
-    folder = Catalog(Path("nowhere")).demo.path if layout == "whole" else tiny_unet("sdxl")
+    demo = Catalog(Path("nowhere")).demo.path
+    folder = demo if layout in ("whole", "bare") else tiny_unet("sdxl")
     unet = kind.from_pretrained(folder / "unet", local_files_only=True)
     model = small(unet) if layout == "small" else controlnet_of(unet)
     path = tmp_path / "it.safetensors"
     if layout == "small":
         write(path, model.state_dict())
     else:
-        save_original(model, path, prefix="control_model.")
+        save_original(model, path, prefix="" if layout == "bare" else "control_model.")
+    if layout == "whole":
         checkpoint = tmp_path / "checkpoint.safetensors"
         write_single_file(folder, checkpoint)
         save_file(load_file(path) | load_file(checkpoint), path)
@@ -61,15 +63,9 @@ def read(path: Path, unet: Any) -> Any:
     return load_controlnet(model, unet, CPU, CPU.device)
 
 
-@pytest.fixture(scope="module")
-def renderer(models: Models) -> Renderer:
-    return Renderer(models.options)
-
-
-def test_an_inpainting_unet_is_controlled_by_four_channels(
-    models: Models, renderer: Renderer
-) -> None:
+def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> None:
     """The masked start image may be what it follows."""
+    renderer = Renderer(models.options)
     follows = {"image": "circle", "model": "random", "preprocess": "inpaint", "preview": True}
     values: dict[str, Any] = {"image": "circle", "mask": "half", "mask_blur": 0, "steps": 2}
     values |= {"checkpoint": "demo-inpaint", "denoising_strength": 1.0}
@@ -115,15 +111,16 @@ def grain() -> Pixels:
 
 
 def test_edges_are_those_of_opencv() -> None:
-    """Each pixel is equal, in either order of thresholds: ControlNets were trained on its maps.
-
-    A plain picture has no edges and no lines.
-    """
+    """Each pixel is equal, in either order of thresholds: ControlNets were trained on its maps."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(GRAIN), np.uint8))
     expected = bits.reshape(-1, 64) * np.uint8(255)
     assert (expected > 0).sum() > 200
-    for thresholds in ((100, 200), (200, 100)):
-        assert (canny(grain(), *thresholds) == expected).all()
+    assert (canny(grain(), 100, 200) == expected).all()
+    assert (canny(grain(), 200, 100) == expected).all()
+
+
+def test_a_plain_picture_has_no_edges_and_no_lines() -> None:
+    """Nothing is divided by zero."""
     plain = np.full((16, 16, 3), 77, np.uint8)
     assert not canny(plain, 0, 0).any()
     assert not preprocess(plain, use("lineart")).any()
@@ -133,7 +130,9 @@ def test_edges_are_those_of_opencv() -> None:
     ("name", "values", "expected"),
     [
         ("none", {}, [(10, 20, 30), (255, 255, 255), (0, 0, 0), (200, 128, 140)]),
+        ("tile", {}, [(10, 20, 30), (255, 255, 255), (0, 0, 0), (200, 128, 140)]),
         ("invert", {}, [(245, 235, 225), (0, 0, 0), (255, 255, 255), (55, 127, 115)]),
+        ("threshold", {}, [(0,) * 3, (255,) * 3, (0,) * 3, (255,) * 3]),
         ("threshold", {"threshold": 128}, [(0,) * 3, (255,) * 3, (0,) * 3, (0,) * 3]),
         # CIELAB's lightness: 6.3, 100, 0 and 60.8 of 100.
         ("luminance", {}, [(16,) * 3, (255,) * 3, (0,) * 3, (155,) * 3]),
@@ -147,19 +146,20 @@ def test_maps_of_single_pixels(name: str, values: Any, expected: Any) -> None:
     assert found.dtype == np.uint8
 
 
-def test_lines_are_drawn_and_blurs_have_their_width() -> None:
-    """Dark lines on any colour of paper become white on black; gradual changes are no lines.
-
-    A blur is a Gaussian's: at one radius from an edge, 84 % of the way is done.
-    """
+def test_dark_lines_on_paper_become_white_ones_on_black() -> None:
+    """This holds for any colour of paper; gradual changes are no lines."""
     picture = Image.new("RGB", (64, 64), (230, 220, 180))
     ImageDraw.Draw(picture).line((8, 8, 56, 56), (60, 60, 60), 2)
     found = preprocess(np.asarray(picture), use("lineart"))
     assert found[32, 32].min() > 100
     assert found[10:20, 50].max() < 20
-    edge = np.zeros((8, 128, 3), np.uint8)
-    edge[:, 64:] = 255
-    found = preprocess(edge, use("blur", radius=9.0))
+
+
+def test_a_blur_is_as_wide_as_it_says() -> None:
+    """A Gaussian's: at one radius from an edge, 84 % of the way is done."""
+    picture = np.zeros((8, 128, 3), np.uint8)
+    picture[:, 64:] = 255
+    found = preprocess(picture, use("blur", radius=9.0))
     assert abs(int(found[4, 64 + 9, 0]) - 0.84 * 255) < 8
 
 
@@ -186,15 +186,15 @@ def tiny_depth() -> Any:
     return made.eval()
 
 
-def test_a_picture_follows_its_depth(models: Models, renderer: Renderer) -> None:
+def test_a_picture_follows_its_depth(tmp_path: Path) -> None:
     """As transformers gives it, nearest white, farthest black; it is shown."""
-    model, folder = tiny_depth(), models.options.models
-    model.save_pretrained(folder / "depth/tiny")
-    catalog = Catalog(folder)
+    models, model = Models(tmp_path / "models"), tiny_depth()
+    model.save_pretrained(tmp_path / "models/depth" / "tiny")
+    catalog = Catalog(tmp_path / "models")
     follows = {"image": "circle", "model": "random", "preprocess": "depth", "preview": True}
     depth_hash = catalog.sha256(catalog.find("depth", "tiny"))
     control = [follows | {"depth": "tiny", "depth_hash": depth_hash}]
-    (image,) = draw(renderer, models.request({"steps": 1, "control": control}))
+    (image,) = draw(Renderer(models.options), models.request({"steps": 1, "control": control}))
     found = np.frombuffer(image.control_maps[0].pixels, np.uint8).reshape(128, 128, 3)
     assert (found.min(), found.max()) == (0, 255)
     small = np.asarray(circle(128).resize((518, 518), Image.Resampling.BICUBIC))

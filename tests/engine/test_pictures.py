@@ -17,7 +17,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.latents import noise_of
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.protocol import Progress, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -95,6 +95,23 @@ def test_the_position_in_a_batch_changes_no_pixel(
     assert {image.batch_size for image in forward} == {3}
     assert set(rows) == {4} and len(rows) == 8  # two images with guidance, in two parts
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("side", "threads"), [(128, 1), (384, 2)])
+def test_a_single_large_picture_is_drawn_by_all_cores(
+    two_cores: Renderer, side: int, threads: int
+) -> None:
+    """The layers of a small one are not worth splitting, and an exact one takes one core."""
+    at_work: list[int] = []
+    for exact in (False, True):
+        image = request(steps=1, width=side, height=side, exact=exact)
+
+        def note(now: Progress) -> None:
+            if now.done:
+                at_work.append(torch.get_num_threads())
+
+        list(two_cores.render([image], note))
+    assert at_work == [threads, 1]
 
 
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:

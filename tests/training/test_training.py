@@ -13,6 +13,7 @@ from training.denoiser import train_denoiser
 from training.export import begin_with, export_model
 from training.latents import NATIVE, encoded
 from training.muon import Optimizers, orthogonalised
+from training.noise import new_sampler, noisy_and_target, signal_shares
 from training.progress import Progress, RateOfStage, Schedule, run_stage, save_whole
 from training.train import tokenizer_of
 from training.untyped import AutoencoderKL
@@ -30,13 +31,14 @@ def test_the_file_lets_the_rate_fall_now_and_for_good(tmp_path: Path) -> None:
     assert RateOfStage(SCHEDULE, progress).end(390) == 400
 
 
-def test_a_step_is_about_as_large_in_every_direction() -> None:
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8)])
+def test_a_step_is_about_as_large_in_every_direction(shape: tuple[int, int]) -> None:
     """The singular values of a lopsided gradient come near to 1."""
     torch.manual_seed(1)
-    for high, wide in ((8, 20), (20, 8)):
-        lopsided = torch.randn(high, wide) * torch.logspace(0, -2, wide)
-        values = torch.linalg.svdvals(orthogonalised(lopsided))
-        assert values.min() > 0.5 and values.max() < 1.3
+    lopsided = torch.randn(shape) * torch.logspace(0, -2, shape[1])
+    values = torch.linalg.svdvals(orthogonalised(lopsided))
+    assert values.max() < 1.3
+    assert values.min() > 0.5
 
 
 SHORT = Schedule(steps=12, rate=0.05, rise=3, fall=4)
@@ -68,16 +70,35 @@ def run(folder: Path, *, killed_at: int | None = None) -> dict[str, Tensor]:
     return network.state_dict()
 
 
+@pytest.mark.parametrize("killed_at", [1, 5, 11])
 def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     """Weights, their average, the optimizer's state and the rate all go on where they were."""
     monkeypatch.setattr("training.progress.SECONDS_BETWEEN_SAVES", -1.0)  # after each step
     whole = run(tmp_path / "whole")
     with pytest.raises(Killed):
-        run(tmp_path / "killed", killed_at=5)
+        run(tmp_path / "killed", killed_at=killed_at)
     resumed = run(tmp_path / "killed")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_the_target_leads_back_to_the_clean_latents_whatever_is_shown() -> None:
+    """Taking the target out of the noisy latents leaves the captioned picture."""
+    torch.manual_seed(1)
+    clean, unrelated = torch.randn(4, 4, 16, 16), torch.randn(4, 4, 16, 16)
+    share = signal_shares()[torch.tensor([100, 500, 800, 999])]
+    signal, rest = (part.sqrt().view(-1, 1, 1, 1) for part in (share, 1 - share))
+    for shown in (clean, unrelated, torch.zeros_like(clean)):
+        noisy, v = noisy_and_target(clean, shown, share)
+        assert torch.allclose(signal * noisy - rest * v, clean, atol=1e-4)
+
+
+def test_the_noise_is_stable_diffusions() -> None:
+    """Other programs compute their schedules from these values."""
+    sampler = new_sampler()
+    assert float(sampler.alphas_cumprod[999]) == pytest.approx(0.00466, abs=1e-5)
+    assert (sampler.config.steps_offset, sampler.config.set_alpha_to_one) == (1, False)
 
 
 DEMO = Path(__file__).parents[2] / "picowatch/assets/demo"

@@ -13,11 +13,12 @@ import diffusers
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from picowatch.catalog import Catalog
 from picowatch.engine.protocol import EngineOptions
 from picowatch.recipe.request import ImageRequest
-from tests.engine.adapters import controlnet_of, kohya_lora, union_of, write
+from tests.engine.adapters import Tensors, controlnet_of, kohya_lora, random_layer, union_of, write
 from tests.engine.demo import named
 from tests.engine.requests import circle, half, keep, plain_options
 from tests.engine.tiny_flows import tiny_unet
@@ -101,6 +102,7 @@ def _write_demos_parts(folder: Path) -> None:
         tensors = kohya_lora(unet, encoder, seed=len(prefix))
         part = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         write(loras / f"{name}.safetensors", part)
+    write(loras / "with-kernels.safetensors", _lora_of_kernels(unet))
     words = pipeline.tokenizer("a red hat", add_special_tokens=False)["input_ids"]
     vectors = encoder.get_input_embeddings().weight[words].detach().clone()
     write(folder / "embeddings/redhat.safetensors", {"emb_params": vectors})
@@ -130,3 +132,16 @@ def _loaded(folder: Path) -> Any:
     return diffusers.DiffusionPipeline.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
     )
+
+
+def _lora_of_kernels(unet: Any) -> Tensors:
+    """What LyCORIS calls LoCon and LCM's LoRA is: the residual blocks' convolutions."""
+    tensors: Tensors = {}
+    for number, (name, module) in enumerate(unet.named_modules()):
+        if isinstance(module, nn.Conv2d) and name.endswith(("conv1", "conv2")):
+            flat = f"lora_unet_{name.replace('.', '_')}"
+            down, up = random_layer(module, 6000 + number, size=0.2)
+            tensors[f"{flat}.lora_down.weight"] = down
+            tensors[f"{flat}.lora_up.weight"] = up
+            tensors[f"{flat}.alpha"] = torch.tensor(2.0)
+    return tensors

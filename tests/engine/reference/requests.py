@@ -71,16 +71,43 @@ def larger(upscaler: str, strength: float = 0.6, **given: Any) -> Values:
     return {**values(steps=6, height=96), "hires": hires, **given}
 
 
-CASES: dict[str, list[Values]] = {
-    # Samplers.
+SAMPLED = {
     "euler": [sampled("Euler", "uniform")],
     "euler-a": [sampled("Euler a", "uniform")],
+    "heun": [sampled("Heun", "uniform")],
+    "lms": [sampled("LMS", "uniform")],
+    "dpm2": [sampled("DPM2", "karras")],
+    "dpm2-a": [sampled("DPM2 a", "karras")],
+    "dpmpp-2m": [sampled("DPM++ 2M", "karras")],
     "dpmpp-2m-sde": [sampled("DPM++ 2M SDE", "exponential")],
+    "dpmpp-2m-sde-heun": [sampled("DPM++ 2M SDE Heun", "exponential")],
+    "dpmpp-sde": [sampled("DPM++ SDE", "karras")],
+    "ddim": [sampled("DDIM", "uniform")],
+    "ddpm": [sampled("DDPM", "uniform")],
+    "sa-solver": [sampled("SA-Solver", "linspace")],
+    "deis": [sampled("DEIS", "linspace")],
+    "unipc": [sampled("UniPC", "linspace")],
+    "pndm": [sampled("PNDM", "uniform")],
     "lcm": [sampled("LCM", "uniform", cfg_scale=1.5)],
+    "tcd": [sampled("TCD", "uniform", cfg_scale=1.5)],
+    "euler-beta": [sampled("Euler", "beta")],
+    "euler-kl-optimal": [sampled("Euler", "kl_optimal")],
     "euler-align-your-steps": [sampled("Euler", "align_your_steps")],
+    "one-step": [sampled("Euler", "sgm_uniform", steps=1)],
     "zero-snr-euler": [sampled("Euler", "sgm_uniform", prediction="v_zero_snr", cfg_rescale=0.7)],
+    "zero-snr-ddim": [sampled("DDIM", "sgm_uniform", prediction="v_zero_snr")],
     "ensd": [sampled(NOISY, "uniform", ensd=31337)],
-    # Prompts.
+}
+
+PROMPTED = {
+    "narrow": [values(SUN, width=64, height=192)],
+    "odd-size": [values(SUN, width=136, height=72)],
+    "weights": [
+        values("a [red] square and a (blue:1.4) star on a ((white)) background"),
+        values("a (red:0.6) heart and a (blue:1.5) star on a white background"),
+    ],
+    "break": [values("a red heart BREAK a blue background")],
+    "long-prompt": [values(LONG, negative_prompt="blurry, low quality")],
     "mixed-lengths": [
         values("a cat", negative_prompt="red"),
         values(LONG, seed=2),
@@ -91,7 +118,10 @@ CASES: dict[str, list[Values]] = {
     "editing-alternating": [values("a [cat|corgi] on a [green|blue|red] background")],
     "editing-hires": [larger("Latent", prompt="a [heart:star:1.4] on a [pink|blue] background")],
     "cfg-interval": [values(cfg_start=0.2, cfg_end=0.7, sampler="Heun", schedule_type="uniform")],
-    # Noise.
+    "cfg-rescale": [values(cfg_scale=12, cfg_rescale=0.7)],
+}
+
+NOISED = {
     "seeds": [values(SUN, seed=seed) for seed in (0, 2**32 - 1)],
     "variations": [
         values(SUN, seed=4, variation_seed=9, variation_strength=share) for share in (0.1, 0.5)
@@ -99,23 +129,46 @@ CASES: dict[str, list[Values]] = {
     "variations-start-image": [
         changed(0.7, seed=4, variation_seed=9, variation_strength=share) for share in (0.2, 0.6)
     ],
-    # Start images and masks.
+}
+
+CHANGED = {
+    "start-image-weak": [changed(0.3, width=128, height=128)],
     "start-image-strong": [changed(0.8)],
+    "start-image-none": [changed(0.0)],
+    "start-image-noisy": [changed(0.6, sampler=NOISY, schedule_type="uniform")],
+    "start-image-pndm": [changed(0.6, sampler="PNDM", schedule_type="uniform")],
+    "start-image-unipc": [changed(0.6, sampler="UniPC", schedule_type="linspace")],
     "start-images-resized": [
         changed(0.5, image="wide", resize=resize, width=96) for resize in ("crop", "fit", "stretch")
     ],
+    "mask-whole": [redrawn(1.0)],
     "mask-blurred": [redrawn(0.8, mask_blur=8)],
+    "mask-inverted": [redrawn(0.8, mask_invert=True, mask_blur=4)],
+    "mask-heun": [redrawn(0.7, sampler="Heun", schedule_type="uniform")],
     "masks-resized": [
         redrawn(0.8, "grey ring", image="wide", resize=resize, mask_blur=2, width=96)
         for resize in ("crop", "fit", "stretch")
     ],
-    # Hires and upscalers.
+}
+
+LARGER = {
     "hires-latent": [larger("Latent")],
+    "hires-latent-nearest": [larger("Latent (nearest)")],
+    "hires-latent-bicubic-antialiased": [larger("Latent (bicubic antialiased)")],
+    "hires-lanczos": [larger("Lanczos", 0.4)],
     "hires-model": [larger(DEMO_UPSCALER, 0.4)],
+    "hires-steps": [{**larger("Latent"), "hires": Hires(1.1, 4, 0.5, "Lanczos")}],
+    "hires-noisy": [larger("Latent", sampler=NOISY, schedule_type="uniform", ensd=3)],
     "hires-mask": [{**redrawn(0.8, mask_blur=2), **larger("Lanczos", 0.5)}],
     "upscale": [values(upscale=Upscale(DEMO_UPSCALER, 1.25))],
-    # ControlNets.
+    "tiling": [values(tiling=True)],
+    "tiling-hires": [larger("Latent", tiling=True)],
+}
+
+CONTROLLED = {
+    "control": [sketched()],
     "control-start-end": [sketched(start=0.25, end=0.7)],
+    "control-canny": [sketched(image="corgi", prompt=CORGI, preprocess="canny")],
     "control-two": [
         {
             **sketched(),
@@ -123,19 +176,26 @@ CASES: dict[str, list[Values]] = {
         }
     ],
     "control-prompt-mode": [sketched(mode="prompt")],
+    "control-mode": [sketched(mode="control")],
     "control-shuffle": [values(control=[random_control(model="random-shuffle")])],
+    "control-cfg-start": [{**sketched(), "cfg_start": 0.3}],
     "control-batch": [
         {**sketched(), "seed": 1},
         {**sketched(image="lower sketch"), "seed": 2},
         {**sketched(prompt="a yellow sun", image="lower sketch"), "seed": 3},
     ],
+    "control-hires": [{**larger("Latent"), **sketched()}],
     "control-hires-canny": [
         {**larger("Lanczos", 0.5), **sketched(image="corgi", prompt=CORGI, preprocess="canny")}
     ],
+    "control-tiling": [{**sketched(), "tiling": True}],
     "control-inpainting": [
         {**redrawn(0.9), "checkpoint": "demo-inpaint", "control": [random_control()]}
     ],
-    # LoRAs, embeddings and VAEs.
+}
+
+ADAPTED = {
+    "lora-kernels": [values(loras={"with-kernels": 1.0})],
     "lora-two": [values(loras={"unet-only": 0.8, "both": 0.7})],
     "lora-tags": [
         values(
@@ -151,11 +211,17 @@ CASES: dict[str, list[Values]] = {
     "after-loras": [values()],
     "embedding-weight": [values("a corgi with (redhat:1.3)", embeddings=["redhat"])],
     "vae": [values(vae="warm")],
-    # Other families.
+}
+
+OTHERS = {
     "sdxl": [values(**XL, width=64, height=96)],
+    "sdxl-long": [values(LONG, **XL, **SMALL), values("a cat", **XL, **SMALL, seed=2)],
+    "sdxl-weights": [values("a (red:1.4) [cat] BREAK blue", **XL, **SMALL, negative_prompt="sun")],
     "sdxl-editing": [values("a [cat:corgi:0.5] on [red|blue]", **XL, **SMALL)],
+    "sdxl-clip-skip": [values(**XL, **SMALL, clip_skip=2)],
     "sdxl-cfg": [values(**XL, **SMALL, cfg_start=0.2, cfg_end=0.8, cfg_rescale=0.5)],
     "sdxl-hires": [{**larger("Latent"), **XL, "width": 64}],
+    "sdxl-tiling": [values(**XL, **SMALL, tiling=True)],
     "sdxl-lora": [values(**XL, **SMALL, loras={"xl": 0.5})],
     "sdxl-control": [values(**XL, **SMALL, control=[random_control(model="xl")])],
     "sdxl-control-union": [
@@ -168,6 +234,18 @@ CASES: dict[str, list[Values]] = {
     "sd2-lcm": [values(**LCM, **SMALL, checkpoint="tiny-sd2-lcm", cfg_scale=8)],
     "inpainting": [redrawn(0.9, checkpoint="demo-inpaint", mask_blur=4)],
     "inpainting-start-image": [changed(0.7, checkpoint="demo-inpaint")],
+    "inpainting-hires": [larger("Latent", checkpoint="demo-inpaint")],
+}
+
+CASES: dict[str, list[Values]] = {
+    **SAMPLED,
+    **PROMPTED,
+    **NOISED,
+    **CHANGED,
+    **LARGER,
+    **CONTROLLED,
+    **ADAPTED,
+    **OTHERS,
 }
 
 

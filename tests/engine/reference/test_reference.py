@@ -10,8 +10,9 @@ from tests.kinds import one_of_each_kind
 
 MOST = 2  # of 255
 IN_EACH_RUN = (
-    *("mixed-lengths", "editing-hires", "hires-mask", "masks-resized", "control-two"),
-    *("embedding-weight", "inpainting", "sdxl-lora"),
+    *("euler", "unipc", "weights", "mixed-lengths", "clip-skip", "editing-step", "variations"),
+    *("masks-resized", "upscale", "hires-latent", "hires-mask", "tiling", "control-two", "vae"),
+    *("control-batch", "lora-batch", "embedding-weight", "inpainting", "sdxl-lora", "sdxl-control"),
 )
 
 
