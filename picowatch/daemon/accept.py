@@ -51,6 +51,7 @@ class Accepting:
     # -- in the reader's threads
 
     def _read(self, pending: Pending) -> Reading:
+        saved = None
         try:
             saved = self._inbox.read(pending)
             if saved is None or (pending.digest and pending.digest == saved.digest):
@@ -60,7 +61,7 @@ class Accepting:
             return Reading(pending, error=error)
         except Exception as error:  # no single file may end the reading
             assert pending.size_and_time
-            saved = Saved(pending.path, "", pending.size_and_time, self._inbox.inbox_id)
+            saved = saved or Saved(pending.path, "", pending.size_and_time, self._inbox.inbox_id)
             return Reading(pending, saved, Refused(*explained(pending.path, error)))
 
     # -- in the round

@@ -27,6 +27,7 @@ from picowatch.files.atomic import held
 from picowatch.files.essential import Writing
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.named_pictures import NamedPictures
+from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rebuild import open_ledger, set_aside
 from picowatch.outbox.encoding import Encoding
 from picowatch.outbox.lock import OutboxLock
@@ -65,32 +66,14 @@ def build_daemon(
     observers.serve_metrics(None if mode.once else settings.metrics_address)
     observers.use(settings.inbox, outbox, writing, settings.hooks, settings.hook_seconds)
     stack.callback(observers.remove_preview)
-    inbox = Inbox(
-        settings.inbox,
-        outbox.root,
-        ledger,
-        lasting.wake,
-        settings.settle_seconds,
-        mode.only,
-        once=mode.once,
-        most_pixels=settings.most_photo_pixels,
-    )
-    catalog = Catalog(settings.models, settings.hash_cache, has_ended=writing.has_ended)
-    look = partial(catalog.inventory, settings.checkpoint, must_exist=settings.names_models)
     run = Run(
         **vars(lasting),
         when_done=settings.when_done,
         ledger=ledger,
         outbox=outbox,
-        inbox=inbox,
+        inbox=_inbox(settings, lasting, outbox, ledger),
         lock=lock,
-        hashes=ModelHashes(
-            catalog,
-            look,
-            settings.settle_seconds,
-            lasting.wake,
-            must_exist=settings.names_models,
-        ),
+        hashes=_hashes(settings, lasting, writing),
         writing=writing,
         result=result,
     )
@@ -111,6 +94,19 @@ def _outbox(settings: Settings, writing: Writing) -> Outbox:
         sidecar=settings.sidecar,
         ai_mark=settings.ai_mark,
     )
+
+
+def _inbox(settings: Settings, lasting: Lasting, outbox: Outbox, ledger: Ledger) -> Inbox:
+    mode, wake, quiet = lasting.mode, lasting.wake, settings.settle_seconds
+    given = settings.inbox, outbox.root, ledger, wake, quiet, mode.only
+    return Inbox(*given, once=mode.once, most_pixels=settings.most_photo_pixels)
+
+
+def _hashes(settings: Settings, lasting: Lasting, writing: Writing) -> ModelHashes:
+    catalog = Catalog(settings.models, settings.hash_cache, has_ended=writing.has_ended)
+    quiet, named = settings.settle_seconds, settings.names_models
+    look = partial(catalog.inventory, settings.checkpoint, must_exist=named)
+    return ModelHashes(catalog, look, quiet, lasting.wake, must_exist=named)
 
 
 def _shared(settings: Settings, run: Run) -> Shared:

@@ -25,17 +25,6 @@ from picowatch.recipe.request import ImageRequest
 PartKind = PassKind | Literal["encode", "decode"]
 NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
 STORE_SECONDS = 60.0  # between two writes of what is known already
-# The part of a batch's time that an engine measures, and the kinds of parts that it covers.
-_MEASURED: dict[str, tuple[PartKind, ...]] = {
-    "encode": ("encode",),
-    "denoise": ("draw", "hires"),
-    "hires": ("hires",),
-    "decode": ("decode",),
-    **{
-        kind: (kind,)
-        for kind in ("find", "enlarge", "detail", "upscale", "cutout", "resize", "write")
-    },
-}
 # Not for a picture in which nothing was found.
 _ONLY_DRAWN = ("encode", "draw", "enlarge", "hires", "decode")
 # Seconds a unit of each kind, as Stable Diffusion 1.5 and its helpers take them on eight cores.
@@ -223,10 +212,10 @@ class Clock:
         else:
             spent["write"] = max(0.0, seconds - sum(spent.values()))
         works = [*zip(map(work_of, requests), pictures, strict=True)]
-        for phase, kinds in _MEASURED.items():
-            if phase in spent:
-                kinds = kinds[:1] if phase == "denoise" and "hires" in spent else kinds
-                new |= _measured(works, kinds, device, spent[phase])
+        drawing = ("draw",) if "hires" in spent else ("draw", "hires")
+        for phase, its in spent.items():
+            kinds = drawing if phase == "denoise" else (phase,)
+            new |= _measured(works, kinds, device, its)
         things: dict[PassRate, list[float]] = {}
         for work, picture in works:
             for part in work:

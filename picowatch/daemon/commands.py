@@ -8,7 +8,14 @@ from functools import partial
 from itertools import chain, filterfalse
 
 from picowatch.daemon.followups import follow_up, follow_up_all
-from picowatch.daemon.picture_commands import COMMAND, PictureCommands, listed, named, pictures
+from picowatch.daemon.picture_commands import (
+    COMMAND,
+    PictureCommands,
+    counted,
+    listed,
+    named,
+    pictures,
+)
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.files.names import natural_key
@@ -87,16 +94,6 @@ class Control:
             waiting = WaitingCommand(time.time(), last_save=last_save)
             control.note_command(self.ledger, command.file, waiting)
             self.inbox.want_scan()
-        return waiting
-
-    def _counted(self, command: Command, cancelled: int, running: int = 0) -> WaitingCommand:
-        """Note how many more images a command has cancelled."""
-        waiting = control.waiting_command(self.ledger, command.file) or WaitingCommand(time.time())
-        waiting = waiting._replace(
-            cancelled=waiting.cancelled + cancelled, running=waiting.running + running
-        )
-        if cancelled:
-            control.note_command(self.ledger, command.file, waiting)
         return waiting
 
     # -- pause
@@ -178,7 +175,7 @@ class Control:
         recipes = [path for path in chosen if path not in pending and is_meant(unfinished[path])]
         with self.ledger.transaction():
             cancelled, running = control.cancel(self.ledger, recipes)
-            waiting = self._counted(command, cancelled, running)
+            waiting = counted(self.ledger, command, cancelled, running)
         if recipes:
             log.info(
                 "%s: %s cancelled, as requested", listed(recipes), images(cancelled), extra=COMMAND

@@ -43,7 +43,7 @@ class ModelHashes:
         settle_seconds: float,
         wake: threading.Event,
         *,
-        must_exist: bool = False,
+        must_exist: bool,
     ) -> None:
         """Read models of the catalog; `look` returns those that recipes may name now.
 

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import filterfalse, islice
@@ -10,6 +9,7 @@ from itertools import filterfalse, islice
 from picowatch.daemon.run import SLICE_SECONDS, Run
 from picowatch.inbox.matching import no_such
 from picowatch.ledger import contact_sheets, control, queries
+from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import WaitingCommand
 from picowatch.outbox.commands import Answer, Command
 from picowatch.outbox.keeping import Stay, line_of_moved, put_into
@@ -28,7 +28,7 @@ COPIED_AT_ONCE, MOVED_AT_ONCE = 50, 100
 class _Keeping:
     """What is left of a command that keeps pictures: who stays and why, and unknown names."""
 
-    left: deque[str]
+    left: list[str]
     unknown: str
     stay: Stay = field(default_factory=dict)
 
@@ -51,31 +51,36 @@ class PictureCommands:
         Of folders, AT_ONCE are deleted in a round, so that saves do not wait for thousands. What is
         named, and one picture of each folder, stays until the end, to be found in the gallery.
         """
-        shown = {name: self._run.outbox.gallery.shown(name) for name in sorted({*command.files})}
+        shown, wanted, unknown = self._meant(command)
         rest = (file for found in shown.values() for file in found[:-1] if file not in shown)
         first = [*islice(dict.fromkeys(rest), AT_ONCE)]
         if len(first) == AT_ONCE and not self._deleted(command, first):
             self._run.wake.set()
             return None
-        wanted = dict.fromkeys(file for found in shown.values() for file in found)
-        unknown = self._not_shown([name for name in shown if not shown[name]], wanted)
         kept = self._deleted(command, wanted)
-        words = f"{pictures(self._count(command, 0))} deleted."
+        words = f"{pictures(counted(self._ledger, command).cancelled)} deleted."
         return Answer(not (unknown or kept), words + unknown + _reasons(kept))
 
-    def _not_shown(self, names: Sequence[str], others: Collection[str]) -> str:
-        """Return which names no picture has, each with the nearest one, which is not of others."""
-        there = [*filterfalse(others.__contains__, self._run.outbox.gallery.files() * bool(names))]
+    def _meant(self, command: Command) -> tuple[dict[str, list[str]], Collection[str], str]:
+        """Return the pictures of each name, all of them, and which names have none.
+
+        These are told with the nearest name, which is not that of a picture that is meant.
+        """
+        gallery = self._run.outbox.gallery
+        shown = {name: gallery.shown(name) for name in sorted({*command.files})}
+        wanted = dict.fromkeys(file for found in shown.values() for file in found)
+        names = [name for name in shown if not shown[name]]
+        there = [*filterfalse(wanted.__contains__, gallery.files() * bool(names))]
         words = [no_such(name, there, "the gallery") for name in names[:NAMED]]
         more = f" And {len(names) - NAMED} more." if len(names) > NAMED else ""
-        return "".join(f" {line}" for line in words) + more
+        return shown, wanted, "".join(f" {line}" for line in words) + more
 
     def _deleted(self, command: Command, files: Collection[str]) -> dict[str, tuple[str, str]]:
         """Delete pictures, and note how many; return those that stay, with reasons and remedies."""
         kept = self._run.outbox.delete([*files])
         if gone := [file for file in files if file not in kept]:
             log.info("%s: deleted, as requested", listed(gone), extra=COMMAND)
-        self._count(command, len(gone))
+        counted(self._ledger, command, len(gone))
         return kept
 
     def keep(self, command: Command, folder: str) -> Answer | None:
@@ -87,21 +92,18 @@ class PictureCommands:
             return Answer(False, words)
         keeping = self._keeping.get(command.file)
         if keeping is None:
-            shown = {name: outbox.gallery.shown(name) for name in sorted({*command.files})}
-            wanted = dict.fromkeys(file for found in shown.values() for file in found)
-            unknown = self._not_shown([name for name in shown if not shown[name]], wanted)
+            _, wanted, unknown = self._meant(command)
             others = [file for file in wanted if file.rpartition("/")[0] != target]
-            keeping = self._keeping[command.file] = _Keeping(deque(others), unknown)
+            keeping = self._keeping[command.file] = _Keeping(others, unknown)
         while keeping.left and time.monotonic() < self._ends_at:
-            part = [*islice(keeping.left, COPIED_AT_ONCE if copies else MOVED_AT_ONCE)]
-            keeping.stay |= self._put(command, target, part, copies=copies)
-            for _ in part:
-                keeping.left.popleft()
+            some = COPIED_AT_ONCE if copies else MOVED_AT_ONCE
+            keeping.stay |= self._put(command, target, keeping.left[:some], copies=copies)
+            del keeping.left[:some]
         if keeping.left:
             self._run.wake.set()
             return None
         del self._keeping[command.file]
-        count, done = self._count(command, 0), "copied" if copies else "moved"
+        count, done = counted(self._ledger, command).cancelled, "copied" if copies else "moved"
         words = f"{pictures(count)} {done} to {target}.{keeping.unknown}{_reasons(keeping.stay)}"
         return Answer(not (keeping.unknown or keeping.stay), words)
 
@@ -127,16 +129,19 @@ class PictureCommands:
             words = "%s: %s to %s, as requested"
             done = "copied" if copies else "moved"
             log.info(words, listed([*placed]), done, folder, extra=COMMAND)
-        self._count(command, len(placed))
+        counted(self._ledger, command, len(placed))
         return stay
 
-    def _count(self, command: Command, more: int) -> int:
-        """Note how many more pictures a command has deleted or kept; return how many so far."""
-        waiting = control.waiting_command(self._ledger, command.file) or WaitingCommand(time.time())
-        waiting = waiting._replace(cancelled=waiting.cancelled + more)
-        if more:
-            control.note_command(self._ledger, command.file, waiting)
-        return waiting.cancelled
+
+def counted(ledger: Ledger, command: Command, more: int = 0, running: int = 0) -> WaitingCommand:
+    """Note how many more images or pictures a command has changed; return how many so far."""
+    waiting = control.waiting_command(ledger, command.file) or WaitingCommand(time.time())
+    waiting = waiting._replace(
+        cancelled=waiting.cancelled + more, running=waiting.running + running
+    )
+    if more:
+        control.note_command(ledger, command.file, waiting)
+    return waiting
 
 
 def pictures(count: int) -> str:

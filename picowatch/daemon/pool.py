@@ -51,7 +51,7 @@ class WorkerPool:
     def update(self) -> None:
         """Give new engines workers, end those of lost ones, and request as many as have work."""
         self.workers = self._joined(self.executor, self.workers, self._claim)
-        self.copiers = self._joined(self.copying, self.copiers, self._claim_copies)
+        self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         queued = copies = 0
         if not control.is_paused(self.ledger):
             copies = queries.queued_copies(self.ledger, self._only)
@@ -149,44 +149,30 @@ class WorkerPool:
 
     # -- claiming
 
-    def _claim(self, worker: Worker) -> list[QueuedImage]:
+    def _claim(self, worker: Worker, *, copies: bool = False) -> list[QueuedImage]:
         """Return the worker's next batch; workers that are idle share a short queue."""
         with self.claiming:
             worker.idle = True
             if self._finishes or control.is_paused(self.ledger):
                 return []
-            others = {other.checkpoint for other in self.workers if other is not worker} - {""}
-            batch = queue.claim(
-                self.ledger,
-                self.run.outbox.names,
-                partial(self._size, worker),
-                worker.checkpoint,
-                others - {worker.checkpoint},
-                0 if len(self.workers) == 1 else PASSES * len(self.workers),
-                self._only,
-                turns=self._turns,
-            )
+            claim = partial(queue.claim, self.ledger, self.run.outbox.names)
+            if copies:
+                turns = self._turns_of_copies
+                batch = claim(self._count_of_copies, only=self._only, copies=True, turns=turns)
+            else:
+                others = {other.checkpoint for other in self.workers if other is not worker}
+                batch = claim(
+                    partial(self._size, worker),
+                    worker.checkpoint,
+                    others - {"", worker.checkpoint},
+                    0 if len(self.workers) == 1 else PASSES * len(self.workers),
+                    self._only,
+                    turns=self._turns,
+                )
             if batch:
                 worker.idle = False
                 first = batch[0].request
                 worker.checkpoint, worker.checkpoint_name = first.checkpoint_hash, first.checkpoint
-            return batch
-
-    def _claim_copies(self, worker: Worker) -> list[QueuedImage]:
-        """Return the worker's next copies."""
-        with self.claiming:
-            worker.idle = True
-            if self._finishes or control.is_paused(self.ledger):
-                return []
-            batch = queue.claim(
-                self.ledger,
-                self.run.outbox.names,
-                self._count_of_copies,
-                only=self._only,
-                copies=True,
-                turns=self._turns_of_copies,
-            )
-            worker.idle = not batch
             return batch
 
     def _count_of_copies(self, request: ImageRequest) -> int:

@@ -141,9 +141,7 @@ class Reader:
                 continue
             with self._lock:
                 if any(waited < item for waited in self._take_back()):
-                    heappush(
-                        self._queue, item
-                    )  # its model was hashed meanwhile, as for those before
+                    heappush(self._queue, item)  # its model was hashed, as for those before
                     continue
                 if not self._results:
                     self._first_at = time.monotonic()

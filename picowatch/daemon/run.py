@@ -60,7 +60,6 @@ class RunResult:
         self, reason: str, *, restart: bool = False, pause: float = 0, ledger_corrupt: bool = False
     ) -> None:
         """End the run. The first reason counts, or the first one that a restart solves."""
-        restart = restart or ledger_corrupt
         with self._lock:
             if self.restart or (self.reason and not restart):
                 return

@@ -12,7 +12,7 @@ from typing import cast
 
 from picowatch.catalog import Kind
 from picowatch.daemon.events import explained
-from picowatch.daemon.model_hashes import ModelHashes, NotHashed
+from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.names import first_folder
@@ -156,21 +156,13 @@ class SaveReader:
     def outcome(self, seen: Saved) -> SaveOutcome:
         """Return what a save asks for, or why it is refused.
 
-        Raises NotHashed, FileChanged, or an error that may pass.
+        Raises NotHashed, FileChanged, FileUnreadable, or an error that may pass.
         """
         self._hashes.look_again()
-        try:
-            if seen.unreadable:
-                what = "picture" if is_dropped(seen.path) else "recipe"
-                words = f"This {what} cannot be read: {seen.unreadable}."
-                return _refused(seen.path, words, waits=True)
-            return self._outcome(seen)
-        except (FileChanged, NotHashed):
-            raise
-        except Exception as error:  # no single recipe may take the daemon down
-            return _refused(seen.path, error)
-
-    def _outcome(self, seen: Saved) -> SaveOutcome:
+        if seen.unreadable:
+            what = "picture" if is_dropped(seen.path) else "recipe"
+            words = f"This {what} cannot be read: {seen.unreadable}."
+            return _refused(seen.path, words, waits=True)
         pictures, reader, dropped = self._pictures_of(seen.path), self._reader(), seen.dropped
         try:
             recipes = reader.recipes(seen, pictures, pictures.keep)

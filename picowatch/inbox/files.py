@@ -33,16 +33,11 @@ class FileChanged(ControlFlow):
 
 def size_and_time_of(root: Path | str, path: str) -> SizeAndTime | None:
     """Return the size and time of a recipe file, or None if it cannot be seen."""
-    try:
-        status = os.lstat(f"{root}/{path}")  # one call: ten thousand are compared each minute
-        if not stat.S_ISREG(status.st_mode):
-            linked = _target(root, path, status)
-            if linked is None or not stat.S_ISREG(linked.st_mode):
-                return None
-            status = linked
+    try:  # one call for nearly all: ten thousand are compared each minute
+        status = _target(root, path, os.lstat(f"{root}/{path}"))
     except (OSError, ValueError):
         return None
-    return _size_and_time(status)
+    return _size_and_time(status) if status and stat.S_ISREG(status.st_mode) else None
 
 
 def is_gone(root: Path, path: str) -> bool:

@@ -218,12 +218,11 @@ class InboxFolder:
             return None
         content = self.read(template)
         stem = stem_of(path)
-        sidecars = []
-        for sidecar in (stem + ending for ending in SIDECARS):
-            if os.path.lexists(self.shown(sidecar)):
-                sidecars.append(DefaultsFile(sidecar, self._read_sidecar(sidecar)))
-        mask = f"{stem}{MASK}" if sidecars and sidecars[-1].name == f"{stem}{MASK}" else ""
-        texts = sidecars[:-1] if mask else sidecars
+        beside = [
+            stem + ending for ending in SIDECARS if os.path.lexists(self.shown(stem + ending))
+        ]
+        texts = [DefaultsFile(sidecar, self._read_sidecar(sidecar)) for sidecar in beside]
+        mask = texts.pop().name if f"{stem}{MASK}" in beside else ""  # the last of them
         return Dropped(path, DefaultsFile(template, content), tuple(texts), mask)
 
     def _read_sidecar(self, path: str) -> bytes:

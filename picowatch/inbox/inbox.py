@@ -15,7 +15,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 
-from picowatch.files.pictures import USUAL_PIXELS
 from picowatch.inbox.files import FileChanged, FileUnreadable, is_gone
 from picowatch.inbox.folder import InboxFolder, Place, place_of
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template, may_matter
@@ -65,10 +64,10 @@ class Inbox:
         ledger: Ledger,
         wake: threading.Event,
         settle_seconds: float,
-        first: Sequence[str] = (),
+        first: Sequence[str],
         *,
-        once: bool = False,
-        most_pixels: int = USUAL_PIXELS,
+        once: bool,
+        most_pixels: int,
     ) -> None:
         """Watch `path`, and the folder of commands in the outbox to be awake.
 
@@ -92,9 +91,8 @@ class Inbox:
         self._known_at = -1  # the ledger's changes
         self._wanted = True  # a scan
         self._reread_at = float("-inf")
-        self._is_new = rebuild.is_to_be_compared(
-            ledger
-        )  # the ledger; the whole inbox is compared first
+        # Whether the ledger is: the whole inbox is compared with it first.
+        self._is_new = rebuild.is_to_be_compared(ledger)
         self._digests: dict[str, tuple[SizeAndTime, str]] = {}  # of files that it asks for then
         self.scanned_at = float("-inf")
         self._scan_took = 0.0

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from picowatch.files.names import stem_of
+from picowatch.inbox.names import folders_above
 
 _MOST_COMPARED = 100  # characters
 
@@ -28,8 +29,7 @@ def no_such(written: str, paths: Collection[str], where: str) -> str:
     """
     names = dict.fromkeys(paths)
     for path in paths:
-        while path := path.rpartition("/")[0]:
-            names.setdefault(path)
+        names |= dict.fromkeys(folders_above(path))
     last = written.rstrip("/").rpartition("/")[2]
     others = ((path, path.rpartition("/")[2]) for path in names)
     alike = [path for path, name in others if last in (name, stem_of(name))]

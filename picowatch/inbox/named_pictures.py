@@ -92,8 +92,7 @@ class NamedPictures(Pictures):
     def keep(self, path: str) -> str:
         """Keep a copy of the picture; return its sha256. Each picture is read once."""
         if path not in self._kept:
-            with self._noting_refusals():
-                self._kept[path] = self._keep(path)
+            self._kept[path] = self._keep(path)
         return self._kept[path]
 
     def _keep(self, path: str) -> str:
@@ -116,8 +115,14 @@ class NamedPictures(Pictures):
         return digest
 
     def _blocks(self, path: str, digest: str) -> Iterator[bytes]:
+        """Yield the blocks of a picture. Raises PictureUnreadable at the end if it changed."""
+        found = hashlib.sha256()
         with self._opened(path) as file:
-            yield from _blocks_with(digest, file)
+            for block in blocks_of(file):
+                found.update(block)
+                yield block
+            if found.hexdigest() != digest:
+                raise PictureUnreadable("It was changed while it was read.", "Save it again.")
 
     def digest(self, path: str) -> str:
         with self._opened(path) as file:
@@ -213,23 +218,18 @@ class NamedPictures(Pictures):
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[IO[bytes]]:
-        with self._noting_refusals():
-            refuse_other_name(path)
-            try:
-                with self._open(path) as file:
-                    yield file
-            except OSError as error:
-                if error.errno in OUR_OWN:
-                    raise
-                raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
-
-    @contextmanager
-    def _noting_refusals(self) -> Iterator[None]:
         try:
-            yield
+            refuse_other_name(path)
+            with self._open(path) as file:
+                yield file
         except PictureUnreadable:
             self.has_refused = True
             raise
+        except OSError as error:
+            if error.errno in OUR_OWN:
+                raise
+            self.has_refused = True
+            raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
 
     def _places(self, path: str) -> list[tuple[Path, str]]:
         """Return the places of a picture, as paths below a folder, in the order of search."""
@@ -311,16 +311,6 @@ def kept_metadata(
 def _holds(copy: Path, digest: str) -> bool:
     with copy.open("rb") as file:
         return sha256_of(file) == digest
-
-
-def _blocks_with(digest: str, file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the blocks of a file that had this sha256. Raises PictureUnreadable if it changed."""
-    found = hashlib.sha256()
-    for block in blocks_of(file):
-        found.update(block)
-        yield block
-    if found.hexdigest() != digest:
-        raise PictureUnreadable("It was changed while it was read.", "Save it again.")
 
 
 def _folder(outbox: Path) -> Path:

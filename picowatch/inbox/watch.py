@@ -12,38 +12,25 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from watchdog.events import (
-    DirAttribEvent,
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileAttribEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 from watchdog.observers import Observer
 
 log = logging.getLogger("picowatch")
 
 # Opening and reading a file, as picowatch does itself, raises none of these.
-TELLING: list[type[FileSystemEvent]] = [
-    DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent,
-    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+TELLING: list[type[events.FileSystemEvent]] = [
+    events.DirAttribEvent, events.DirCreatedEvent, events.DirDeletedEvent, events.DirMovedEvent,
+    events.FileAttribEvent, events.FileClosedEvent, events.FileCreatedEvent,
+    events.FileDeletedEvent, events.FileModifiedEvent, events.FileMovedEvent,
 ]  # fmt: skip
 
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
-
 
 # More are found by a scan, which looks at thousands of files faster than at each by itself.
 MOST_PATHS = 1000
 
 
-class Watch(FileSystemEventHandler):
+class Watch(events.FileSystemEventHandler):
     """A watch on a folder and all folders below it.
 
     It keeps the paths of files of which events came. `has_news` is set by what they do not tell: by
@@ -70,7 +57,7 @@ class Watch(FileSystemEventHandler):
         try:
             observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
             with suppress(OSError):
-                observer.schedule(self, str(self._commands), event_filter=[FileMovedEvent])
+                observer.schedule(self, str(self._commands), event_filter=[events.FileMovedEvent])
             observer.start()
         # RecursionError: watchdog cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:
@@ -90,7 +77,7 @@ class Watch(FileSystemEventHandler):
             paths, self._paths = self._paths, {}
         return paths
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def on_any_event(self, event: events.FileSystemEvent) -> None:
         """Wake the daemon. An exception here would end watchdog's dispatching for good."""
         if event.is_directory or len(self._paths) >= MOST_PATHS:
             self.has_news.set()
