@@ -46,22 +46,14 @@ DELETED = (
     *("before a deleted picture leaves the gallery:1", "before open galleries hear of it:1"),
 )
 MOVED = (
-    "before a moved picture's line is written",
-    "before the ledger says where it is",
-    "before it is deleted at its former place",
-    "before the gallery shows it there",
+    *("before a moved picture's line is written", "before the ledger says where it is"),
+    *("before it is deleted at its former place", "before the gallery shows it there"),
 )
 REBUILT = "in the middle of building a new ledger"
 UPGRADED = "in the middle of an upgrade of the ledger"
 # These need more than a save: they have a test of their own.
-SPECIAL = {
-    *CHANGED,
-    *ARCHIVED,
-    *MOVED,
-    *(fault.partition(":")[0] for fault in DELETED),
-    REBUILT,
-    UPGRADED,
-}
+SPECIAL = {point.partition(":")[0] for point in (*CHANGED, *ARCHIVED, *DELETED, *MOVED)}
+SPECIAL |= {REBUILT, UPGRADED}
 
 
 def die(house: House, fault: str, **settings: str) -> None:
@@ -111,40 +103,36 @@ def test_every_image_is_there_exactly_once(house: House, point: str, times: int)
     assert_all_is_well(house)
     warnings = (house.outbox / "pets/sweep.yaml.warning.txt").read_text()
     assert warnings.count("It is black.") == 1, "the engine's"
-    made = house.pictures()
-    assert run_daemon(house) == 0
-    assert house.pictures() == made
 
 
 REPLACING = (
-    *("in the middle of a claim", "while a batch renders", "before pictures are handed over"),
-    *("before a picture is written", "while a picture is written", "before a picture's rename"),
-    *("before the folder is synced", "before a picture's sidecar is written"),
-    *("before a picture is listed", "before a picture is in the gallery"),
-    "before the ledger says done",
+    *("while a batch renders", "before a picture is written", "while a picture is written"),
+    *("before a picture's rename", "before the folder is synced"),
+    *("before a picture's sidecar is written", "before a picture is listed"),
+    *("before a picture is in the gallery", "before the ledger says done"),
 )
 
 
-@pytest.mark.parametrize("point", REPLACING)
-def test_a_result_is_written_over_its_last_one_exactly_once(house: House, point: str) -> None:
+def test_a_result_is_written_over_its_last_one_exactly_once(house: House) -> None:
     """Back and forth: a photo has one whole picture all the time, which is listed last."""
     house.draw("frames/1.png")
     template = "prompt: a frame\nseed: 7\nsteps: {}\nreplace: true\n"
     house.save("frames/_pictures.yaml", template.format(3))
     run_daemon(house)
-    for steps in (4, 3):
+    for count, point in enumerate(REPLACING):
+        steps = 4 - count % 2
         house.save("frames/_pictures.yaml", template.format(steps))
         send(house.outbox, Command("retry all", "frames"))
         die(house, f"{point}:1")
-        assert house.pictures() == ["frames/1.png"]
+        assert house.pictures() == ["frames/1.png"], point
         assert house.request("frames/1.png").steps in (3, 4), "whole"
         run_daemon(house)
-        assert house.pictures() == ["frames/1.png"]
-        assert house.request("frames/1.png").steps == steps
+        assert house.pictures() == ["frames/1.png"], point
+        assert house.request("frames/1.png").steps == steps, point
         texts = read_texts(house.outbox / "frames/1.png")
         assert (house.outbox / "frames/1.txt").read_text() == f"{texts[PARAMETERS]}\n"
-    assert [line["steps"] for line in house.listed()] == [3, 4, 3]
-    assert [*shown(house.outbox)] == ["frames/1.png"]
+        assert [line["steps"] for line in house.listed()] == [3, *[4, 3] * 9][: count + 2], point
+        assert [*shown(house.outbox)] == ["frames/1.png"]
 
 
 @pytest.mark.parametrize("point", CHANGED)

@@ -4,6 +4,7 @@ import shutil
 import struct
 import subprocess
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -71,124 +72,150 @@ def smooth(size: tuple[int, int] = (160, 120)) -> Numbers:
     return np.stack(planes, axis=-1).clip(0, 65_535).astype(np.uint16)
 
 
-def saved(house: House, name: str, content: bytes) -> None:
-    path = house.inbox / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(("kind", "ending"), [("same", "tif"), ("png", "png")])
-def test_a_copy_has_the_photos_numbers_and_its_profile(
-    house: House, kind: str, ending: str
-) -> None:
-    """It has its settings, too, and says nothing of bits that it keeps."""
-    photo = RNG.integers(0, 65_536, (50, 70, 3)).astype(np.uint16)
-    saved(house, "p/a.tif", deep_photo(photo))
-    house.save("p/_pictures.yaml", f"format: {kind}\ncolour: same\n")
-    assert house.once()
-    (file,) = house.pictures()
-    assert file == f"p/a.{ending}"
-    content = (house.outbox / file).read_bytes()
-    assert (numbers_in(content) == photo).all()
-    assert decode_original(content).profile == ADOBE
-    with Image.open(BytesIO(content)) as made:
-        assert made.getexif().get_ifd(0x8769)[0xA001] == 65_535 if ending == "tif" else True
-    assert PICOWATCH in read_texts(house.outbox / file)
-    assert house.chunk(file).rendered["warnings"] == []
-
-
-def test_bits_and_colours_that_are_lost_are_told_once(house: House) -> None:
-    """By default a result is in sRGB with 8 bits."""
-    photo = smooth()
-    for name in ("a", "b"):
-        saved(house, f"p/{name}.tif", deep_photo(photo))
-    house.save("p/_pictures.yaml", "format: png\n")
-    house.save("q/_pictures.yaml", "format: jpeg\ncolour: same\n")
-    saved(house, "q/c.tif", deep_photo(photo))
-    assert house.once()
-    warning = (house.outbox / "p/_pictures.yaml.warning.txt").read_text()
-    assert warning.count("more than 8 bits") == 1 and "colour: same" in warning
-    assert "more than 8 bits" in (house.outbox / "q/_pictures.yaml.warning.txt").read_text()
-    made = decode_original((house.outbox / "p/a.png").read_bytes())
-    assert (made.low, made.profile) == (None, b"")
-    with Image.open(house.outbox / "q/c.jpg") as kept:
-        assert kept.info["icc_profile"] == ADOBE
-
-
-def test_a_smaller_copy_is_light_by_the_profiles_curve(house: House) -> None:
-    """All 16 bits of it, and the numbers of a plain area stay."""
-    lines = np.zeros((64, 64, 3), np.uint16)
-    lines[:, ::2] = 65_535
-    saved(house, "p/lines.tif", deep_photo(lines))
-    saved(house, "p/plain.tif", deep_photo(np.full((64, 64, 3), (1234, 30_000, 65_534), np.uint16)))
-    house.save("p/_pictures.yaml", "resize_to: 16\nformat: same\ncolour: same\n")
-    assert house.once()
-    made = numbers_in((house.outbox / "p/lines.tif").read_bytes())
-    half = round(65_535 * 0.5 ** (1 / (563 / 256)))  # curv: u8Fixed8Number
-    assert np.abs(made.astype(int)[4:-4, 4:-4] - half).max() <= 32
-    plain = numbers_in((house.outbox / "p/plain.tif").read_bytes()).astype(int)
-    assert np.abs(plain - (1234, 30_000, 65_534)).max() <= 1
-
-
-@pytest.mark.parametrize("mode", ["CMYK", "L", "P"])
-def test_other_modes_are_read_in_colours_that_a_result_can_have(house: House, mode: str) -> None:
-    """CMYK becomes sRGB, with a word; grey and palettes are RGB."""
+def tiff_of(picture: Image.Image, **how: Any) -> bytes:
     file = BytesIO()
-    Image.linear_gradient("L").resize((64, 48)).convert("RGB").convert(mode).save(file, "TIFF")
-    saved(house, "p/a.tif", file.getvalue())
-    house.save("p/_pictures.yaml", "format: same\ncolour: same\n")
-    assert house.once()
-    with Image.open(house.outbox / "p/a.tif") as made:
-        assert (made.mode, made.info["icc_profile"]) == ("RGB", SRGB)
-    says = (house.outbox / "p/_pictures.yaml.warning.txt").exists()
-    assert says is (mode == "CMYK")
+    picture.save(file, "TIFF", **how)
+    return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
-def test_grey_with_16_bits_keeps_them(house: House, kind: str) -> None:
-    photo = smooth()[..., 0]
-    file = BytesIO()
-    Image.fromarray(photo).save(file, kind)
-    saved(house, f"p/a.{kind.lower()}", file.getvalue())
-    house.save("p/_pictures.yaml", "format: png\ncolour: same\n")
-    assert house.once()
-    made = numbers_in((house.outbox / "p/a.png").read_bytes())
-    assert (made == photo[..., None]).all()
-
-
-@pytest.mark.parametrize("compression", [1, 8])
-def test_16_bits_whose_channels_lie_apart_become_8_with_a_word(
-    house: House, compression: int
-) -> None:
-    """Pillow reads no lower bytes of such a TIFF, and takes uncompressed numbers for 8 bits."""
-    photo = smooth()
-    planes = [photo[..., at].astype(">u2").tobytes() for at in range(3)]
+def planar(numbers: Numbers, compression: int) -> bytes:
+    """Return a TIFF with 16 bits whose channels lie apart, compressed (8) or not (1)."""
+    planes = [numbers[..., at].astype(">u2").tobytes() for at in range(3)]
     planes = [zlib.compress(plane) for plane in planes] if compression == 8 else planes
     tags = ImageFileDirectory_v2(b"MM\0*\0\0\0\x08")
-    sizes, (high, wide, _) = tuple(map(len, planes)), photo.shape
+    sizes, (high, wide, _) = tuple(map(len, planes)), numbers.shape
     written = {256: wide, 257: high, 258: (16,) * 3, 259: compression, 262: 2, 277: 3, 278: high}
     for tag, value in (written | {279: sizes, 284: 2, 339: (1,) * 3}).items():
         tags[tag] = value
     tags[273] = (0, sizes[0], sizes[0] + sizes[1])  # from the end of the directory, for Pillow
-    saved(house, "p/a.tif", b"MM\0*\0\0\0\x08" + tags.tobytes(8) + b"".join(planes))
-    house.save("p/_pictures.yaml", "format: same\ncolour: same\n")
+    return b"MM\0*\0\0\0\x08" + tags.tobytes(8) + b"".join(planes)
+
+
+NOISE = RNG.integers(0, 65_536, (50, 70, 3)).astype(np.uint16)
+SMOOTH = smooth()
+LINES = np.zeros((64, 64, 3), np.uint16)
+LINES[:, ::2] = 65_535
+PLAIN = 1234, 30_000, 65_534
+GRADIENT = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
+GARBAGE = {"short": ADOBE[:200], "text": b"garbage" * 40, "large": ADOBE + bytes(5_000_000)}
+PROFILES = {
+    "Adobe RGB": ADOBE,
+    "ProPhoto RGB": profile((0.7977, 0.2880, 0.0), 1.8),
+    "Display P3": profile_of({"nclx_profile": {"color_primaries": 12}}),
+    "sRGB": SRGB,
+}
+TEMPLATES = {
+    "same": "format: same\ncolour: same\n",
+    "png": "format: png\ncolour: same\n",
+    "jpeg": "format: jpeg\ncolour: same\n",
+    "plain": "format: png\n",
+    "small": "resize_to: 16\nformat: same\ncolour: same\n",
+}
+PHOTOS = {
+    "same/a": deep_photo(NOISE),
+    "png/a": deep_photo(NOISE),
+    "png/grey": tiff_of(Image.fromarray(SMOOTH[..., 0])),
+    "plain/a": deep_photo(SMOOTH),
+    "jpeg/a": deep_photo(SMOOTH),
+    "small/lines": deep_photo(LINES),
+    "small/plain": deep_photo(np.full((64, 64, 3), PLAIN, np.uint16)),
+    **{f"same/{mode}/a": tiff_of(GRADIENT.convert(mode)) for mode in ("CMYK", "L", "P")},
+    **{f"same/planar{way}/a": planar(SMOOTH, way) for way in (1, 8)},
+    **{f"same/{name}": deep_photo(SMOOTH, icc) for name, icc in GARBAGE.items()},
+}
+for _name, _icc in PROFILES.items():
+    for _tone, _numbers in (("bright", SMOOTH), ("dark", SMOOTH // 16)):
+        _eight = Image.fromarray((_numbers >> 8).astype(np.uint8))
+        PHOTOS[f"plain/{_name}/16 {_tone}"] = deep_photo(_numbers, _icc or b"")
+        PHOTOS[f"plain/{_name}/8 {_tone}"] = tiff_of(_eight, icc_profile=_icc)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A house in which copies of all photos were made in one run."""
+    house = House(tmp_path_factory.mktemp("colours"))
+    for name, text in TEMPLATES.items():
+        house.save(f"{name}/_pictures.yaml", text)
+    for name in PHOTOS:  # warnings are told once for each template
+        if name.startswith(("same/CMYK", "same/L", "same/P", "same/planar")):
+            house.save(f"{name.rpartition('/')[0]}/_pictures.yaml", TEMPLATES["same"])
+    for name, content in PHOTOS.items():
+        house.save(f"{name}.tif", content)
     assert house.once(), house.log()
-    made = decode_original((house.outbox / "p/a.tif").read_bytes())
-    assert made.low is None
-    assert np.abs(np.asarray(made.picture).astype(int) - (photo >> 8)).max() <= 1
-    assert "8 bits" in (house.outbox / "p/_pictures.yaml.warning.txt").read_text()
+    assert len(house.listed()) == len(PHOTOS)
+    yield house
 
 
-@pytest.mark.parametrize("icc", [ADOBE[:200], b"garbage" * 40, ADOBE + bytes(5_000_000)])
-def test_a_profile_of_garbage_is_not_kept(house: House, icc: bytes) -> None:
+def copy(house: House, name: str) -> bytes:
+    return (house.outbox / name).read_bytes()
+
+
+def warning(house: House, folder: str) -> str:
+    file = house.outbox / f"{folder}/_pictures.yaml.warning.txt"
+    return file.read_text() if file.exists() else ""
+
+
+@pytest.mark.parametrize("file", ["same/a.tif", "png/a.png"])
+def test_a_copy_has_the_photos_numbers_and_its_profile(made: House, file: str) -> None:
+    """It has its settings, too, and says nothing of bits that it keeps."""
+    content = copy(made, file)
+    assert (numbers_in(content) == NOISE).all()
+    assert decode_original(content).profile == ADOBE
+    with Image.open(BytesIO(content)) as opened:
+        exif = opened.getexif().get_ifd(0x8769)
+        assert exif[0xA001] == 65_535 if file.endswith("tif") else True
+    assert PICOWATCH in read_texts(made.outbox / file)
+    assert made.chunk(file).rendered["warnings"] == []
+
+
+def test_bits_and_colours_that_are_lost_are_told_once(made: House) -> None:
+    """By default a result is in sRGB with 8 bits."""
+    told = warning(made, "plain")
+    assert told.count("more than 8 bits") == 1 and "colour: same" in told
+    assert "more than 8 bits" in warning(made, "jpeg")
+    plain = decode_original(copy(made, "plain/a.png"))
+    assert (plain.low, plain.profile) == (None, b"")
+    with Image.open(made.outbox / "jpeg/a.jpg") as kept:
+        assert kept.info["icc_profile"] == ADOBE
+
+
+def test_a_smaller_copy_is_light_by_the_profiles_curve(made: House) -> None:
+    """All 16 bits of it, and the numbers of a plain area stay."""
+    lines = numbers_in(copy(made, "small/lines.tif")).astype(int)
+    half = round(65_535 * 0.5 ** (1 / (563 / 256)))  # curv: u8Fixed8Number
+    assert np.abs(lines[4:-4, 4:-4] - half).max() <= 32
+    assert np.abs(numbers_in(copy(made, "small/plain.tif")).astype(int) - PLAIN).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "P"])
+def test_other_modes_are_read_in_colours_that_a_result_can_have(made: House, mode: str) -> None:
+    """CMYK becomes sRGB, with a word; grey and palettes are RGB."""
+    with Image.open(made.outbox / f"same/{mode}/a.tif") as result:
+        assert (result.mode, result.info["icc_profile"]) == ("RGB", SRGB)
+    assert bool(warning(made, f"same/{mode}")) is (mode == "CMYK")
+
+
+def test_grey_with_16_bits_keeps_them(made: House) -> None:
+    assert (numbers_in(copy(made, "png/grey.png")) == SMOOTH[..., :1]).all()
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_16_bits_whose_channels_lie_apart_become_8_with_a_word(
+    made: House, compression: int
+) -> None:
+    """Pillow reads no lower bytes of such a TIFF, and takes uncompressed numbers for 8 bits."""
+    result = decode_original(copy(made, f"same/planar{compression}/a.tif"))
+    assert result.low is None
+    assert np.abs(np.asarray(result.picture).astype(int) - (SMOOTH >> 8)).max() <= 1
+    assert "8 bits" in warning(made, f"same/planar{compression}")
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_a_profile_of_garbage_is_not_kept(made: House, name: str) -> None:
     """The numbers stay, as by default."""
-    photo = smooth()
-    saved(house, "p/a.tif", deep_photo(photo, icc))
-    house.save("p/_pictures.yaml", "format: same\ncolour: same\n")
-    assert house.once()
-    content = (house.outbox / "p/a.tif").read_bytes()
+    content = copy(made, f"same/{name}.tif")
     assert (decode_original(content).profile, len(content) < 500_000) == (b"", True)
-    assert (numbers_in(content) == photo).all()
+    assert (numbers_in(content) == SMOOTH).all()
 
 
 def test_what_is_drawn_says_that_it_has_no_colours_to_keep(house: House) -> None:
@@ -211,48 +238,22 @@ def test_a_turned_photo_is_upright_with_all_bits(turned: int, tmp_path: Path) ->
         assert (np.asarray(part) == np.asarray(upright)).all()
 
 
-PROFILES = {
-    "Adobe RGB": ADOBE,
-    "ProPhoto RGB": profile((0.7977, 0.2880, 0.0), 1.8),
-    "Display P3": profile_of({"nclx_profile": {"color_primaries": 12}}),
-    "sRGB": SRGB,
-}
-
-
 @pytest.mark.skipif(not shutil.which("tificc"), reason="Debian's liblcms2-utils has it")
 @pytest.mark.parametrize("name", PROFILES)
-@pytest.mark.parametrize("bits", [8, 16])
-def test_colours_become_those_of_littlecms(
-    house: House, tmp_path: Path, name: str, bits: int
-) -> None:
+def test_colours_become_those_of_littlecms(made: House, tmp_path: Path, name: str) -> None:
     """One step of 8 bits at most, also of dark colours, which 16 bits hold more of."""
-    photo, icc = smooth(), PROFILES[name] or b""
-    dark = photo // 16
-    for number, numbers in enumerate((photo, dark)):
-        if bits == 8:
-            file = BytesIO()
-            eight = Image.fromarray((numbers >> 8).astype(np.uint8))
-            eight.save(file, "TIFF", icc_profile=icc)
-            saved(house, f"p/{number}.tif", file.getvalue())
-        else:
-            saved(house, f"p/{number}.tif", deep_photo(numbers, icc))
-    house.save("p/_pictures.yaml", "format: png\n")
-    assert house.once()
-    target = tmp_path / "srgb.icc"
+    target, theirs = tmp_path / "srgb.icc", tmp_path / "theirs.tif"
     target.write_bytes(SRGB)
-    for number in (0, 1):
-        theirs = tmp_path / f"{number}.tif"
-        given = house.inbox / f"p/{number}.tif"
+    for bits, tone in ((8, "bright"), (8, "dark"), (16, "bright"), (16, "dark")):
+        file = f"plain/{name}/{bits} {tone}"
         # Without -c0 it reads a table of 33 steps, which is wrong by 15 in dark colours.
-        subprocess.run(
-            ["tificc", "-c0", "-t1", f"-w{bits}", "-e", f"-o{target}", given, theirs],
-            check=True,
-            capture_output=True,
-        )
+        how = ["-c0", "-t1", f"-w{bits}", "-e", f"-o{target}"]
+        photo = made.inbox / f"{file}.tif"
+        subprocess.run(["tificc", *how, photo, theirs], check=True, capture_output=True)
         content = theirs.read_bytes()
         if bits == 16:
             expected = numbers_in(content) / 257
         else:
             expected = np.asarray(decode_original(content).picture).astype(float)
-        made = decode_original((house.outbox / f"p/{number}.png").read_bytes()).picture
-        assert np.abs(np.asarray(made) - expected).max() <= 1
+        ours = decode_original(copy(made, f"{file}.png")).picture
+        assert np.abs(np.asarray(ours) - expected).max() <= 1, file

@@ -62,7 +62,7 @@ def test_another_file_under_its_name_is_another_request(
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:
     """Each entry that wants one has one, in any format; a new ledger does not list them."""
     entry = "{image: lines.png, model: sketch, preview: true}"
-    for _ in "twice":
+    for _ in range(2):
         house.save("a.yaml", f"prompt: a corgi\nseed: 1\ncontrol: [{entry}, {entry}]\n")
         assert house.once(format="jpeg"), house.error("a.yaml")
         names = sorted(path.name for path in (house.outbox / "a").iterdir())

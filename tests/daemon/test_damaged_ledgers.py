@@ -62,7 +62,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) ->
     house.engine.batches.clear()
     (house.outbox / pictures[0]).unlink()
     Image.new("RGB", (64, 64)).save(house.outbox / pictures[-1])
-    for _ in "twice":
+    for _ in range(2):
         assert house.once()
         assert house.started() == []
     assert sorted(line["file"] for line in house.listed()) == pictures
@@ -176,7 +176,7 @@ def test_without_a_ledger_what_was_finished_is_not_drawn_again(
     house.engine.before_batch = fail_on_bad
     for step in steps if LOSE in steps else [*steps, LOSE]:
         do(house, *step)
-    for _ in "twice":
+    for _ in range(2):
         house.once()
         assert house.started() == drawn
         assert "nexpected error" not in house.log()

@@ -172,7 +172,7 @@ def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> No
         assert len(house.pictures()) == count
     assert house.prompts() == ["a star", "a tree", "a corgi"]  # 1-2, 1-3, 1
     beside.unlink()
-    for _ in "twice":
+    for _ in range(2):
         assert house.once()
         assert len(house.pictures()) == 3
     house.draw("frames/1.mask.png")

@@ -174,7 +174,7 @@ def test_make_renders_what_is_missing_of_a_folder_of_recipes(
     house.save("rows/deep/b.yaml", "prompt: three\ncount: 2\n")
     house.save("other.txt", "four\n")
     shown = []
-    for _ in "twice":
+    for _ in range(2):
         assert make(house.settings(), [house.inbox / "rows"], house.make_engine) == 0
         shown.append(capsys.readouterr().out.splitlines())
     assert [Path(one).parent.name for one in shown[0]] == ["a", "a", "b", "b"]
@@ -225,7 +225,7 @@ def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House)
     assert house.once()
     drop(house, "photos/3.png")
     house.answer("pause")
-    for _ in "twice":
+    for _ in range(2):
         assert house.answer("retry all", "photos").done
         assert house.status()["images"]["queued"] == 3
     house.answer("resume")

@@ -310,7 +310,7 @@ def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_sta
     monkeypatch.setattr("picowatch.outbox.outbox.contact_sheet", fail)
     house.save("a.yaml", f"{ONE}grid: true\n")
     house.save("b.yaml", ONE)
-    for _ in "twice":
+    for _ in range(2):
         assert house.once()
     warning = (house.outbox / "a.yaml.warning.txt").read_text()
     assert "Unexpected error: ValueError: no such page." in warning

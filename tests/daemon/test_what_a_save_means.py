@@ -339,12 +339,12 @@ def save(house: House, name: str, text: str) -> None:
 def test_a_recipe_that_comes_back_has_its_contact_sheet(house: House) -> None:
     """Also after a restart without it, and an hour of tidying up."""
     text = "prompt: a cat\nseed: 1\nsweep: {steps: [2, 3]}\n"
-    for _ in "twice":
+    for _ in range(2):
         path = house.save("a.yaml", text)
         house.once()
         assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0003-sheet.png"]
         path.unlink()
-        for _ in "twice":
+        for _ in range(2):
             house.once()
 
 

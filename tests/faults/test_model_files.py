@@ -84,9 +84,10 @@ SAID = {
     "overwritten": ("{name}.safetensors is not a safetensors file", AGAIN),
     "lying": ("The {word} '{name}' is damaged: SafetensorError", "Get the file again"),
 }
-# An embedding whose header lies is none by its header alone.
-CASES = [
-    (kind, said) for kind in FOLDERS for said in SAID if (kind, said) != ("embedding", "lying")
+# What is done to all kinds of files, and what to one kind of them.
+CASES: list[tuple[Kind, str]] = [
+    *((kind, change) for kind in FOLDERS for change in ("replaced", SWAPPED)),
+    *(("lora", "deleted"), ("checkpoint", "cut"), ("vae", "overwritten"), ("checkpoint", "lying")),
 ]
 
 

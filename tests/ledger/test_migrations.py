@@ -70,7 +70,7 @@ def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_drawn(upgraded: House
     assert upgraded.started() == []
     assert "unlisted" in (upgraded.outbox / "failures.jsonl").read_text()
     send(upgraded.outbox, Command("resume"))
-    for _ in "twice":
+    for _ in range(2):
         upgraded.once(batch_size=1)
         assert upgraded.started() == QUEUED
     assert sorted(batch[0].seed for batch in upgraded.engine.batches) == sorted(drawn)
@@ -123,7 +123,7 @@ def test_a_ledger_of_another_version_is_set_aside_and_built_anew(
     assert house.once()
     with closing(sqlite3.connect(ledger(house))) as sql:
         sql.execute(f"PRAGMA user_version = {version}")
-    for _ in "twice":
+    for _ in range(2):
         assert house.once()
         assert house.started() == ["a corgi"]
     words = f"is of version {version}; this picowatch reads versions 8 and {VERSION}. It is kept as"
