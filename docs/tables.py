@@ -1,7 +1,7 @@
 """Writes the tables of docs/ from the code: `make docs`. A test keeps them current."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -30,26 +30,31 @@ DOCS = Path(__file__).parent
 _USUAL: dict[object, str] = {None: "off", "": "none", (): "none"}
 
 
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *lines])
+
+
 def recipe_table(daily: bool) -> str:
     """The recipe fields that most people use, or the others: what they take, defaults, aliases.
 
     Only the first sentence says what a field does: its section in the page has the rest.
     """
-    rows: dict[str, list[str]] = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for name, row in ROWS.items():
         if row.daily is not daily:
             continue
         field = RecipeFields.model_fields[name]
         default = "required" if field.is_required() else _USUAL.get(field.default)
-        cells = [
+        cells = (
             row.does.split(". ")[0].removesuffix("."),
             row.wanted or _takes(json_schemas()[name]),
             row.default_text or default or _shown(field.default),
-        ]
-        line = " | ".join(cell.replace("|", "\\|") for cell in cells)
-        rows.setdefault(line, []).extend(f"`{one}`" for one in (name, *row.aliases))
-    head = ["| field, and aliases | what it does | takes | default |", "|---|---|---|---|"]
-    return "\n".join([*head, *(f"| {', '.join(names)} | {line} |" for line, names in rows.items())])
+        )
+        rows.setdefault(cells, []).extend(f"`{one}`" for one in (name, *row.aliases))
+    columns = ("field, and aliases", "what it does", "takes", "default")
+    return _table(columns, ((", ".join(names), *cells) for cells, names in rows.items()))
 
 
 def _takes(schema: dict[str, object]) -> str:
@@ -76,56 +81,54 @@ def _shown(default: object) -> str:
 
 def sampler_table() -> str:
     """Every sampler by its automatic schedule type, and by whether it draws noise."""
-    rows = ["| automatic schedule type | samplers without noise | with noise |", "|---|---|---|"]
+    rows = []
     for automatic in dict.fromkeys(one.automatic for one in SAMPLERS):
         of_type = [one for one in SAMPLERS if one.automatic == automatic]
         still, noisy = (
             ", ".join(f"`{one.name}`" for one in of_type if one.noisy is noise)
             for noise in (False, True)
         )
-        rows.append(f"| `{automatic}` | {still} | {noisy} |")
+        rows.append((f"`{automatic}`", still, noisy))
+    table = _table(("automatic schedule type", "samplers without noise", "with noise"), rows)
     twice = ", ".join(f"`{one.name}`" for one in SAMPLERS if one.evaluations == 2)
-    return "\n".join([*rows, "", f"These evaluate the model twice a step: {twice}."])
+    return f"{table}\n\nThese evaluate the model twice a step: {twice}."
 
 
 def settings_table(daily: bool) -> str:
     """The settings that most people use, or the others."""
-    rows = ["| setting | what it does | default |", "|---|---|---|"]
+    rows = []
     for name, field in Settings.model_fields.items():
-        if (name in DAILY) is not daily:
-            continue
-        default = "" if field.default is None else _shown(field.default)
-        cells = [f"`{name}`", field.description or "", f"`{default}`" if default else ""]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+        if (name in DAILY) is daily:
+            default = "" if field.default is None else _shown(field.default)
+            rows.append((f"`{name}`", field.description or "", f"`{default}`" if default else ""))
+    return _table(("setting", "what it does", "default"), rows)
 
 
 def command_table() -> str:
     """Every command with its own flags."""
-    rows = ["| command | does | flags |", "|---|---|---|"]
+    rows = []
+    shared = {"--help", "--debug", *(f"--{folder}" for folder in (*FOLDERS, "settings"))}
     for name, command in parsers()[1].items():
-        shared = {"--help", "--debug", *(f"--{folder}" for folder in (*FOLDERS, "settings"))}
         flags = [
             f"`{action.option_strings[-1]}` {action.help}"
             for action in command._actions
             if action.option_strings and action.option_strings[-1] not in shared
         ]
-        called = f"picowatch {name}{called_with(command)}"
-        cells = [f"`{called}`", COMMANDS[name].summary, "; ".join(flags)]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+        called = f"`picowatch {name}{called_with(command)}`"
+        rows.append((called, COMMANDS[name].summary, "; ".join(flags)))
+    return _table(("command", "does", "flags"), rows)
 
 
 def exit_code_table() -> str:
     """Every exit code of the tree of errors, and the two others."""
-    rows = [f"| {code} | {means} |" for code, means in EXIT_CODES.items()]
-    return "\n".join(["| exit code | means |", "|---|---|", *rows])
+    rows = ((str(code), means) for code, means in EXIT_CODES.items())
+    return _table(("exit code", "means"), rows)
 
 
 def listing_table(names: Mapping[str, str]) -> str:
     """What a line of images.jsonl, failures.jsonl or the log may contain."""
-    rows = [f"| `{name.replace(', ', '`, `')}` | {means} |" for name, means in names.items()]
-    return "\n".join(["| name | what it is |", "|---|---|", *rows])
+    rows = ((f"`{name.replace(', ', '`, `')}`", means) for name, means in names.items())
+    return _table(("name", "what it is"), rows)
 
 
 # Of EXIF's main directory; all others that a TIFF may have there are kept, too.
@@ -157,16 +160,16 @@ def tag_table() -> str:
     }
     columns = {file: _kept(exif, file, KEPT) for file in FORMATS}
     without_place = _kept(exif, "png", NO_PLACE)
-    rows: dict[str, list[str]] = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for directory, tags in types.items():
         for tag in sorted(tags):
             having = [file for file, kept in columns.items() if (directory, tag) in kept]
             which = "yes" if len(having) == len(columns) else ", ".join(having) or "no"
-            cells = f"{which} | {'yes' if (directory, tag) in without_place else 'no'}"
+            cells = which, "yes" if (directory, tag) in without_place else "no"
             rows.setdefault(cells, []).append(name_of(directory, tag))
-    rows["no | no"] = sorted({ExifTags.TAGS[tag] for tag in NOT_KEPT.intersection(ExifTags.TAGS)})
-    head = ["| EXIF tags | kept | with `no_place` |", "|---|---|---|"]
-    return "\n".join([*head, *(f"| {', '.join(names)} | {row} |" for row, names in rows.items())])
+    rows["no", "no"] = sorted({ExifTags.TAGS[tag] for tag in NOT_KEPT.intersection(ExifTags.TAGS)})
+    columns = ("EXIF tags", "kept", "with `no_place`")
+    return _table(columns, ((", ".join(names), *cells) for cells, names in rows.items()))
 
 
 def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, int]]:

@@ -54,10 +54,8 @@ def build(clone: Path, *more: str) -> Path:
     return wheel
 
 
-def test_the_wheel_holds_every_asset_and_its_commit(clone: Path) -> None:
-    """And systemd's unit. There is no tag."""
-    commit = commit_all(clone)
-    wheel = build(clone, "--wheel")
+def check_contents(wheel: Path, version: str) -> None:
+    """It holds every asset, systemd's unit and its version."""
     listed = call("git", "-C", PROJECT, "ls-files", "picowatch", "contrib/*.service")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -66,7 +64,6 @@ def test_the_wheel_holds_every_asset_and_its_commit(clone: Path) -> None:
         module = archive.read("picowatch/_version.py").decode()
     held = {re.sub(r"^.*\.data/data/share/picowatch/", "contrib/", name) for name in names}
     assert set(listed.splitlines()) <= held
-    version = f"0.3.0.dev1+g{commit}"
     assert (metadata["Name"], metadata["Version"]) == ("picowatch-diffusion", version)
     assert module == f'__version__ = "{version}"\n'
 
@@ -79,19 +76,20 @@ def test_a_folder_without_git_is_built_too(clone: Path) -> None:
 
 @pytest.mark.heavy
 def test_the_documented_upgrade_installs_the_new_build(clone: Path) -> None:
-    """pip leaves a version alone that is installed, so each commit has its own."""
+    """It is whole. pip leaves a version alone that is installed, so each commit has its own."""
     environment = clone.parent / "env"
     call(sys.executable, "-m", "venv", environment)
     page = (PROJECT / "docs/administration.md").read_text()
     (line,) = re.findall(r"^sudo /opt/picowatch(/bin/pip install --upgrade .*)", page, re.MULTILINE)
     for number in (1, 2):
-        commit = commit_all(clone)
+        version = f"0.3.0.dev{number}+g{commit_all(clone)}"
         wheel = build(clone, "--wheel")
+        check_contents(wheel, version)
         command = f"{environment}{line}"
         call("sh", "-c", command, cwd=wheel.parent, PIP_NO_DEPS="1", PIP_NO_INDEX="1")
         shown = "from picowatch import __version__ as it; print(it)"
         said = call(environment / "bin/python", "-c", shown, cwd=environment)
-        assert said == f"0.3.0.dev{number}+g{commit}\n"
+        assert said == f"{version}\n"
 
 
 @pytest.mark.heavy

@@ -18,20 +18,13 @@ MOST = 20  # failures and ignored files that are shown without --all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """The place of what waits: `behind` so many images, and the seconds until it begins."""
-
-    behind: int = 0
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What is known of a name."""
+    """What is known of a name; what waits of it is `behind` so many images."""
 
     name: str
     account: Account
-    place: Waiting
+    behind: int
+    seconds_until: float | None  # it begins
     ignored: dict[str, str]
 
 
@@ -47,8 +40,9 @@ def named(folders: Folders, name: str, status: Status) -> Named:
                 words = no_such(name, [*known, *ignored], "the inbox")
                 raise CommandFailed(words, "`picowatch status .` tells of everything.")
             told = _why_not(folders, name)
-        place = _place(sql, recipes, status)
-        return Named(name=name, account=account_of(sql, recipes), place=place, ignored=told)
+        behind, seconds = _place(sql, recipes, status)
+        account = account_of(sql, recipes)
+    return Named(name=name, account=account, behind=behind, seconds_until=seconds, ignored=told)
 
 
 def _why_not(folders: Folders, name: str) -> dict[str, str]:
@@ -63,10 +57,11 @@ def _why_not(folders: Folders, name: str) -> dict[str, str]:
     return {name: why or "it is not read yet"}
 
 
-def _place(sql: Connection, recipes: Collection[str], status: Status) -> Waiting:
+def _place(sql: Connection, recipes: Collection[str], status: Status) -> tuple[int, float | None]:
+    """Return how many images are before those of recipes that wait, and the seconds until then."""
     behind, alike = ahead_of(sql, recipes, status.shares)
     if not alike or status.all_seconds_left is None or status.paused:
-        return Waiting(behind=behind)
+        return behind, None
     # These import recipes: only what waits takes so long.
     from picowatch.daemon.clock import Rates, work_of
     from picowatch.ledger.rows import PassRate, request_of
@@ -78,16 +73,15 @@ def _place(sql: Connection, recipes: Collection[str], status: Status) -> Waiting
     before = sum(one * ahead for one, ahead, _ in each)
     whole = sum(one * queued for one, _, queued in each)
     share = before / whole if whole else 0.0
-    return Waiting(behind=behind, seconds=round(status.all_seconds_left * share, 1))
+    return behind, round(status.all_seconds_left * share, 1)
 
 
 def in_json(found: Named) -> dict[str, object]:
     """Return the account for programs: everything, with all failures."""
     account = asdict(found.account)
     failures = account.pop("failures")
-    place = {"behind": found.place.behind, "seconds_until": found.place.seconds}
-    ignored = [[path, why] for path, why in found.ignored.items()]
-    whole = {"name": found.name, **account, **place, "ignored": ignored}
+    place = {"behind": found.behind, "seconds_until": found.seconds_until}
+    whole = {"name": found.name, **account, **place, "ignored": [*found.ignored.items()]}
     return {"account": whole, "failures": failures}
 
 
@@ -109,16 +103,15 @@ def lines(found: Named, status: Status, *, running: bool, all_of_them: bool) -> 
 
 
 def _behind(found: Named, status: Status, *, running: bool) -> str:
-    place = found.place
     if not found.account.waiting or found.account.running:
         return ""
-    pictures = "picture" if place.behind == 1 else "pictures"
-    words = f", behind {place.behind:,} {pictures}" if place.behind else ", first in the queue"
+    pictures = "picture" if found.behind == 1 else "pictures"
+    words = f", behind {found.behind:,} {pictures}" if found.behind else ", first in the queue"
     if status.paused:
         return f"{words}, paused"
-    if not running or place.seconds is None:
+    if not running or found.seconds_until is None:
         return words
-    return f"{words}, about {duration(place.seconds)}"
+    return f"{words}, about {duration(found.seconds_until)}"
 
 
 def _in_progress(name: str, status: Status) -> Iterator[str]:

@@ -248,12 +248,11 @@ class _Checking:
             found = [FoundProblem(p.file, p.line, p.column, "mistake", p.message) for p in problems]
             text = error_text(RecipeInvalid(problems), "")
         else:
-            is_changed = isinstance(error, FileChanged)
+            code: Code = "unusable"
             why = (isinstance(error, OSError) and error.strerror) or f"{error}"
-            why = "it is being written. Check again." if is_changed else why
-            found = [
-                FoundProblem(str(file), 0, 0, "being_written" if is_changed else "unusable", why)
-            ]
+            if isinstance(error, FileChanged):
+                code, why = "being_written", "it is being written. Check again."
+            found = [FoundProblem(str(file), 0, 0, code, why)]
             text = harmless(f"picowatch: {file}: {why}")
         if not self.problems.keys() >= {*found}:
             self.problems |= dict.fromkeys(found)

@@ -25,8 +25,9 @@ LIST_BYTES = MAX_BYTES - 10_000  # of files in a command
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:
     (inbox, outbox), name = load(), options.command
+    listed = names_in(getattr(options, "list", None))
     if name in ("delete", "keep"):
-        pictures = [*options.pictures, *names_in(options.list)]
+        pictures = [*options.pictures, *listed]
         if not pictures:
             raise CommandFailed(f"`{name}` was given no pictures.", "Name them, or use --from.")
         files = [below(outbox, picture) for picture in pictures]
@@ -35,9 +36,7 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         if folder and options.copy:
             name = "keep copies"
         return control(outbox, [Command(name, folder, files=part) for part in _parts(files)])
-    recipes = [below(inbox, recipe) for recipe in getattr(options, "recipes", ())]
-    if name == "retry":
-        recipes += [below(inbox, recipe) for recipe in names_in(options.list)]
+    recipes = [below(inbox, recipe) for recipe in (*getattr(options, "recipes", ()), *listed)]
     _check_there(outbox, recipes, inbox, "the inbox")
     if name == "retry":
         if options.all:

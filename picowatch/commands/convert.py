@@ -27,14 +27,10 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
             files = files_with(path)
             done |= {*files} - {path}
             print(harmless(_described(convert(*files, force=options.force))))
-        except ModelRefused as refused:
-            text = f"{path} {refused.message} {refused.remedy}".strip()
-        except CommandFailed as failed:
-            text = str(failed)
-        else:
-            continue
-        code = FAILED
-        print(harmless(f"picowatch: {text}"), file=sys.stderr)
+        except (CommandFailed, ModelRefused) as error:
+            named = f"{path} " if isinstance(error, ModelRefused) else ""
+            print(harmless(f"picowatch: {named}{error}"), file=sys.stderr)
+            code = FAILED
     return code
 
 

@@ -21,7 +21,7 @@ import psutil  # type: ignore[import-untyped]
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
-from picowatch.catalog.models import FOLDERS
+from picowatch.catalog.models import FOLDERS as KINDS
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
@@ -32,13 +32,23 @@ from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
-from picowatch.settings import RaySettings, Settings
+from picowatch.settings import FOLDERS, RaySettings, Settings
 from picowatch.streams import harmless
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
 REPORT_IT = (
     "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
 )
+# The settings that the test image is rendered with, as they may be what fails.
+OF_THE_ENGINE = [
+    "device",
+    "precision",
+    "memory",
+    "batch_size",
+    "executor",
+    "stall_seconds",
+    "graphs",
+]
 LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CARDS = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))  # NVIDIA's, and those of Windows
@@ -94,8 +104,6 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
         settings = Settings()
     else:
         changed = settings.model_dump(exclude_defaults=True, mode="json")
-        if "executor" in changed:
-            changed["executor"] = str(settings.executor)
         if "hooks" in changed:  # their arguments may be secret
             changed["hooks"] = {event: program for event, (program, *_) in settings.hooks.items()}
         shown = ", ".join(f"{name}: {value}" for name, value in changed.items())
@@ -133,16 +141,11 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         folder = Path(name)
         (folder / "inbox").mkdir()
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
-        inbox, outbox, models = (folder / name for name in ("inbox", "outbox", "models"))
-        plain = Settings(inbox=inbox, outbox=outbox, models=models, file_name="{number}")
-        engine = (
-            *("device", "precision", "memory", "batch_size", "executor", "stall_seconds"),
-            "graphs",
-        )
-        changes = {name: getattr(settings, name) for name in engine}
+        own: dict[str, Any] = {name: folder / name for name in FOLDERS} | {"file_name": "{number}"}
+        engine = {name: getattr(settings, name) for name in OF_THE_ENGINE}
         began = time.monotonic()
         try:
-            why = _render(plain.model_copy(update=changes), make_engine)
+            why = _render(Settings(**own, **engine), make_engine)
         except (PicowatchError, OSError) as error:
             why = str(error)
         seconds = time.monotonic() - began
@@ -253,10 +256,8 @@ def _outbox(settings: Settings) -> Check:
 def _models(settings: Settings) -> Check:
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     found = catalog.scan()
-    counts = {kind: len(found.of_kind(kind)) for kind in FOLDERS}
-    text = f"{_described(settings.models)}: " + ", ".join(
-        f"{n} {kind}" for kind, n in counts.items()
-    )
+    counts = ", ".join(f"{len(found.of_kind(kind))} {kind}" for kind in KINDS)
+    text = f"{_described(settings.models)}: {counts}"
     if found.refused:
         text += f"; {len(found.refused)} refused (see `picowatch models`)"
     inventory = catalog.inventory(settings.checkpoint, must_exist=settings.names_models)

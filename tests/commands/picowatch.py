@@ -14,7 +14,8 @@ from unittest.mock import patch
 from picowatch.cli import main
 
 PROJECT = Path(__file__).parents[2]
-DIGESTS = "tests.commands.digests"  # a program that needs no torch
+# Programs that need no torch: with an engine process, and without.
+DIGESTS, DIGESTS_HERE = "tests.commands.digests", "tests.commands.digests_here"
 
 
 # A server that forks processes which have imported what they need: for tests of many daemons.
@@ -53,6 +54,7 @@ def start(
     folder: Path,
     *arguments: str | Path,
     program: str = "picowatch",
+    stdout: int = subprocess.PIPE,
     stderr: int = subprocess.STDOUT,
     **environment: str,
 ) -> "subprocess.Popen[str]":
@@ -60,14 +62,14 @@ def start(
         command(*arguments, program=program),
         cwd=folder,
         env=clean_environment(**environment),
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=stderr,
         text=True,
     )
 
 
 @contextmanager
-def started(folder: Path, *arguments: str, **how: Any) -> Iterator["subprocess.Popen[str]"]:
+def started(folder: Path, *arguments: str | Path, **how: Any) -> Iterator["subprocess.Popen[str]"]:
     """Start a command that is killed at the end of the block, if it still runs."""
     process = start(folder, *arguments, **how)
     try:

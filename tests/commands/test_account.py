@@ -2,12 +2,10 @@
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from picowatch.ledger.account import Account, Failure, moment
 from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
@@ -37,9 +35,8 @@ def shown(house: House, *words: str) -> list[str]:
 
 
 def told(house: House, *words: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        picowatch_here(house.folder, "status", "--json", *words).stdout
-    )
+    answer = picowatch_here(house.folder, "status", "--json", *words)
+    found: dict[str, Any] = json.loads(answer.stdout)
     return found
 
 
@@ -96,29 +93,22 @@ def test_every_key_is_documented(morning: House) -> None:
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
 
 
-@pytest.mark.parametrize(
-    ("command", "written", "said"),
-    [
-        (
-            "status",
-            "night/bda",
-            "There is no 'night/bda' in the inbox. Did you mean 'night/bad.txt'?",
-        ),
-        ("status", "good", "There is no 'good' in the inbox. Did you mean 'night/good.txt'?"),
-        ("status", "nigth", "There is no 'nigth' in the inbox. Did you mean 'night'?"),
-        ("cancel", "inbox/dya.txt", "There is no 'dya.txt' in the inbox. Did you mean 'day.txt'?"),
-        ("retry", "bad.txt", "There is no 'bad.txt' in the inbox. Did you mean 'night/bad.txt'?"),
-        ("retry", "xyzzy", "There is no 'xyzzy' in the inbox."),
-        ("delete", "outbox/dya", "There is no 'dya' in the gallery. Did you mean 'day'?"),
-    ],
-)
-def test_a_name_that_nothing_has_is_told_the_nearest(
-    morning: House, command: str, written: str, said: str
-) -> None:
+NEAREST = {
+    ("status", "night/bda"): "'night/bda' in the inbox. Did you mean 'night/bad.txt'?",
+    ("status", "nigth"): "'nigth' in the inbox. Did you mean 'night'?",
+    ("cancel", "inbox/dya.txt"): "'dya.txt' in the inbox. Did you mean 'day.txt'?",
+    ("retry", "bad.txt"): "'bad.txt' in the inbox. Did you mean 'night/bad.txt'?",
+    ("retry", "xyzzy"): "'xyzzy' in the inbox.",
+    ("delete", "outbox/dya"): "'dya' in the gallery. Did you mean 'day'?",
+}
+
+
+def test_a_name_that_nothing_has_is_told_the_nearest(morning: House) -> None:
     with morning.running():
-        answer = picowatch_here(morning.folder, command, written)
-    assert answer.returncode == 1
-    assert said in answer.stderr
+        for words, said in NEAREST.items():
+            answer = picowatch_here(morning.folder, *words)
+            assert answer.returncode == 1
+            assert f"There is no {said}" in answer.stderr
 
 
 def test_what_waits_has_a_place_and_a_time(house: House) -> None:
@@ -152,26 +142,3 @@ def test_the_newest_failures_come_first(house: House) -> None:
     assert house.answer("retry", "a.txt").done
     assert [one["recipe"] for one in told(house, ".")["failures"]] == ["a.txt", "b.txt"]
     assert [error[:5] for error in house.status()["errors"]] == ["b.txt", "a.txt"]
-
-
-def test_times_are_short_for_last_night_and_have_dates_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    now, hour = datetime(2026, 11, 29, 8, 33, tzinfo=UTC).timestamp(), 3600.0
-    table: dict[str, tuple[float, float]] = {
-        "00:33–05:33": (now - 8 * hour, now - 3 * hour),
-        "00:33": (now - 8 * hour, now - 8 * hour),
-        "2026-11-28 08:33–00:33": (now - 24 * hour, now - 8 * hour),
-        "2026-11-27 08:33–10:33": (now - 48 * hour, now - 46 * hour),
-    }
-    for words, (began, ended) in table.items():
-        account = Account(requested=1, done=1, began=began, ended=ended)
-        assert account.line(now) == f"1 of 1 done {words}"
-    assert moment(now, now) == "08:33"
-    assert Account().line(now) == "nothing is requested"
-    refused = Failure("a.txt", "no", now)
-    assert refused.line(now) == "refused 08:33  a.txt: no"
-    monkeypatch.delenv("TZ")
-    time.tzset()

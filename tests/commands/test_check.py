@@ -163,7 +163,6 @@ TEMPLATE = "inbox/d/_pictures.yaml"
         (TEMPLATE, {TEMPLATE: "prompt: a\nreferences: picture\n"},
          (f"{TEMPLATE}, line 2, column 13",)),
         ("_defaults.yaml", {"_defaults.yaml": BAD_DEFAULTS}, ABOUT_DEFAULTS),
-        ("inbox/b/_defaults.yaml", {"inbox/b/_defaults.yaml": BAD_DEFAULTS}, ABOUT_DEFAULTS),
     ],
 )  # fmt: skip
 def test_check_says_what_is_wrong_and_goes_on(
@@ -209,50 +208,39 @@ def test_check_and_make_agree_about_a_picture_beside_a_recipe_from_elsewhere(
         assert (result.returncode, why in result.stderr) == (1, True), result.stderr
 
 
-@pytest.mark.parametrize("beside", ["a.txt", "a.yaml", "a.mask.png"])
-def test_check_of_what_lies_beside_a_picture_checks_the_picture(
-    tmp_path: Path, beside: str
-) -> None:
+def test_check_of_what_lies_beside_a_picture_checks_the_picture(tmp_path: Path) -> None:
     """It is no recipe there."""
     texts: dict[str, str | bytes] = {"a.txt": "a star", "a.yaml": "steps: 5\n", "a.mask.png": ""}
     save(tmp_path, {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "", "inbox/d/b.png": ""})
     save(tmp_path / "inbox/d", texts)
-    result = picowatch_here(tmp_path, "check", f"inbox/d/{beside}")
-    assert result.stdout.startswith("inbox/d/a.png: 1 image\n")
-    (image,) = as_json(tmp_path, f"inbox/d/{beside}")["images"]
-    found = [image[name] for name in ("recipe", "prompt", "steps", "mask")]
-    assert found == ["inbox/d/a.png", "a star", 5, "d/a.mask.png"]
+    for beside in texts:
+        (image,) = as_json(tmp_path, f"inbox/d/{beside}")["images"]
+        found = [image[name] for name in ("recipe", "prompt", "steps", "mask")]
+        assert found == ["inbox/d/a.png", "a star", 5, "d/a.mask.png"]
 
 
-FINISHING = ("upscale: 2\n", "cutout: true\n", "upscale: 2\ncutout: true\nsize: picture\n")
-
-
-@pytest.mark.parametrize("template", FINISHING)
-def test_a_note_beside_a_photo_is_no_prompt_where_photos_are_only_finished(
+@pytest.mark.parametrize("template", ["upscale: 2\n", "cutout: true\n"])
+def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     tmp_path: Path, template: str
 ) -> None:
-    """It says so by its name; a prompt, or any field about drawing, makes it one."""
+    """A note beside it, which a field about drawing makes a prompt, and such fields themselves.
+
+    In a recipe these are errors.
+    """
     save(tmp_path, {TEMPLATE: template, "inbox/d/1.png": "", "inbox/d/1.txt": "for the client"})
     save(tmp_path, {"inbox/_defaults.yaml": "prompt: a star\nsteps: 9\nsize: 512x512\n"})
     found = as_json(tmp_path, TEMPLATE)
     assert "checkpoint" not in found["images"][0]
-    assert [one["text"] for one in found["problems"] if "1.txt" in one["text"]] == [
-        f"d/1.txt is no prompt: {TEMPLATE.removeprefix('inbox/')} only finishes pictures. To have "
-        "this one drawn, write 'prompt: …' into d/1.yaml."
-    ]
+    note = "d/1.txt is no prompt: d/_pictures.yaml only finishes pictures. To have this one drawn,"
+    assert f"{note} write 'prompt: …' into d/1.yaml." in {one["text"] for one in found["problems"]}
     save(tmp_path, {"inbox/d/1.yaml": "steps: 5\n"})
     drawn = as_json(tmp_path, TEMPLATE)
     assert [image["prompt"] for image in drawn["images"]] == ["for the client"]
     assert "1.txt" not in f"{drawn['problems']}"
-
-
-@pytest.mark.parametrize("template", FINISHING[:2])
-def test_fields_of_a_template_that_change_no_finished_picture_are_named(
-    tmp_path: Path, template: str
-) -> None:
-    """With their places; in a recipe they are errors."""
+    for name in ("_defaults.yaml", "d/1.txt"):
+        (tmp_path / "inbox" / name).unlink()
     idle = "size: 80x80\nresize: fit\nsteps: 9\ncfg_scale: 3\n"
-    save(tmp_path, {TEMPLATE: template + idle, "inbox/d/1.png": "", "inbox/d/2.png": ""})
+    save(tmp_path, {TEMPLATE: template + idle, "inbox/d/2.png": ""})
     save(tmp_path, {"inbox/d/2.yaml": "width: 96\n", "inbox/d/1.yaml": "resize: crop\n"})
     found = as_json(tmp_path, TEMPLATE)
     names = {"size": (TEMPLATE, 2), "resize": ("inbox/d/1.yaml", 1), "steps": (TEMPLATE, 4),
@@ -367,21 +355,18 @@ def test_check_says_of_files_that_are_not_taken_what_the_daemon_says(tmp_path: P
         assert any(why in line for line in lines), (file, checked)
 
 
-@pytest.mark.parametrize(
-    ("defaults", "others", "image"),
-    [
-        ("a/_defaults.yaml", {"a/ref.png": ""}, "a/ref.png"),
-        ("a/_defaults.yaml", {"a/ref.png": "", "a/b/ref.png": ""}, "a/ref.png"),
-        ("_defaults.yaml", {"ref.png": ""}, "ref.png"),
-        ("_defaults.yaml", {"ref.png": "", "a/b/ref.png": ""}, "inbox/ref.png"),
-        ("a/b/_defaults.yaml", {"ref.png": "", "a/b/ref.png": ""}, "ref.png"),
-    ],
-)
-def test_a_path_in_a_folders_defaults_is_beside_them(
-    defaults: str, others: dict[str, str | bytes], image: str, tmp_path: Path
-) -> None:
+BESIDE_DEFAULTS: list[tuple[str, dict[str, str | bytes], str]] = [
+    ("a/_defaults.yaml", {"a/ref.png": "", "a/b/ref.png": ""}, "a/ref.png"),
+    ("_defaults.yaml", {"ref.png": "", "a/b/ref.png": ""}, "inbox/ref.png"),
+    ("a/b/_defaults.yaml", {"ref.png": "", "a/b/ref.png": ""}, "ref.png"),
+]
+
+
+def test_a_path_in_a_folders_defaults_is_beside_them(tmp_path: Path) -> None:
     """Also for recipes in subfolders, and if a picture of the same name is beside the recipe."""
-    inbox = tmp_path / "inbox"
-    save(inbox, {defaults: "image: ref.png\n", "a/b/corgi.yaml": "prompt: a corgi\n", **others})
-    found = as_json(tmp_path, "inbox/a/b/corgi.yaml")["images"]
-    assert [one["image"] for one in found] == [image]
+    for number, (defaults, others, image) in enumerate(BESIDE_DEFAULTS):
+        home = tmp_path / str(number)
+        recipe: dict[str, str | bytes] = {"a/b/corgi.yaml": "prompt: a corgi\n"}
+        save(home / "inbox", {defaults: "image: ref.png\n", **recipe, **others})
+        found = as_json(home, "inbox/a/b/corgi.yaml")["images"]
+        assert [one["image"] for one in found] == [image]

@@ -1,23 +1,39 @@
-"""Commands to a running daemon, and its health."""
+"""Commands to a running daemon from any machine that mounts the outbox, and its health."""
 
 import errno
 import json
 import os
 import stat
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from picowatch.commands import status as status_command
-from picowatch.commands.control import control
-from picowatch.errors import CommandFailed
-from picowatch.outbox.commands import Command
+from picowatch.commands.control import LATE, NOT_RUNNING
+from picowatch.commands.control import control as send_commands
+from picowatch.commands.make import make
+from picowatch.errors import CommandFailed, RenderFailed
+from picowatch.inbox.scan import scan
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.lock import OutboxLock
-from picowatch.outbox.status import no_room
+from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
+
+
+def control(house: House, *words: str, code: int = 0) -> str:
+    """The answer to a command that ends with this exit code."""
+    answer = picowatch_here(house.folder, *words)
+    assert answer.returncode == code, answer
+    assert (answer.stderr if code == 0 else answer.stdout) == ""
+    return answer.stdout if code == 0 else answer.stderr
+
+
+def images_now(house: House) -> dict[str, int]:
+    return {state: count for state, count in house.status()["images"].items() if count}
 
 
 def test_retry_brings_back_what_failed(house: House) -> None:
@@ -100,29 +116,21 @@ def test_a_healthy_daemon_looks_at_its_inbox(
     assert (health.returncode, health.stderr) == (1, "picowatch is not running\n")
 
 
-@pytest.mark.parametrize(
-    ("free", "flag", "said"),
-    [
-        (1000, 0, ""),
-        (0, 0, "the disk is full (0.0 MB are free)"),
-        (1000, os.ST_RDONLY, "the file system is read-only"),
-    ],
-)
-def test_an_outbox_without_room_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, flag: int, said: str
-) -> None:
-    found = Mock(f_bavail=free, f_frsize=4096, f_flag=flag)
-    monkeypatch.setattr("picowatch.outbox.status.os.statvfs", Mock(return_value=found))
-    assert no_room(tmp_path) == said
-
-
 def test_a_daemon_that_reports_nothing_is_not_healthy(
-    house: House, capsys: pytest.CaptureFixture[str]
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody learns then what it notices: on a full disk it does, but cannot say so."""
     lock = OutboxLock(house.outbox)
-    assert status_command.check(house.outbox) == 1
-    assert "has reported nothing" in capsys.readouterr().err
+    for free, flag, said in (
+        (1000, 0, "it starts or hangs"),
+        (0, 0, "the disk is full (0.0 MB are free)"),
+        (1000, os.ST_RDONLY, "the file system is read-only"),
+    ):
+        found = Mock(f_bavail=free, f_frsize=4096, f_flag=flag)
+        monkeypatch.setattr("picowatch.outbox.status.os.statvfs", Mock(return_value=found))
+        assert status_command.check(house.outbox) == 1
+        shown = capsys.readouterr().err
+        assert "has reported nothing" in shown and said in shown
     house.outbox.joinpath(".picowatch/status.json").write_text(
         '{"updated": 1.0, "started": 1.0, "images": {}}'
     )
@@ -176,23 +184,22 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
-def test_with_the_outbox_named_no_broken_file_stops_a_command(
-    house: House, text: str | bytes | None
-) -> None:
+def test_with_the_outbox_named_no_broken_file_stops_a_command(house: House) -> None:
     """By a flag, or on a line of its own that can be read."""
     house.outbox = house.folder / "pictures"
     file = house.folder / "picowatch.yaml"
-    file.mkdir() if text is None else house.save("../picowatch.yaml", text)
     with house.running():
-        answer = picowatch_here(house.folder, "retry", "--outbox", "pictures")
-        assert (answer.returncode, answer.stdout) == (0, "Nothing has failed.\n"), answer
-        assert answer.stderr.count("\n") == 1
-        assert answer.stderr.startswith("picowatch: ")
-        assert answer.stderr.endswith("needs only the folders and continues.\n")
-        if isinstance(text, str) and "inbox" not in text:
-            file.write_text(f"outbox: pictures\n{text}")
-            assert picowatch_here(house.folder, "status").returncode == 0
+        for what, text in BROKEN.items():
+            file.unlink(missing_ok=True)
+            file.mkdir() if text is None else house.save("../picowatch.yaml", text)
+            answer = picowatch_here(house.folder, "retry", "--outbox", "pictures")
+            assert (answer.returncode, answer.stdout) == (0, "Nothing has failed.\n"), what
+            assert answer.stderr.count("\n") == 1, what
+            assert answer.stderr.startswith("picowatch: "), what
+            assert answer.stderr.endswith("needs only the folders and continues.\n"), what
+            if isinstance(text, str) and "inbox" not in text:
+                file.write_text(f"outbox: pictures\n{text}")
+                assert picowatch_here(house.folder, "status").returncode == 0, what
 
 
 def test_without_the_folders_no_command_goes_on(house: House) -> None:
@@ -215,7 +222,7 @@ def test_a_command_that_cannot_be_written_says_what_helps(
     (house.outbox / ".picowatch/commands").mkdir(parents=True)
     umask = os.umask(0o077)
     try:
-        control(house.outbox, [Command("pause")])
+        send_commands(house.outbox, [Command("pause")])
     finally:
         os.umask(umask)
     (command,) = (house.outbox / ".picowatch/commands").glob("*.json")
@@ -227,5 +234,172 @@ def test_a_command_that_cannot_be_written_says_what_helps(
         refused = Mock(side_effect=OSError(number, os.strerror(number)))
         monkeypatch.setattr("picowatch.commands.control.send", refused)
         with pytest.raises(CommandFailed, match=os.strerror(number)) as caught:
-            control(house.outbox, [Command("pause")])
+            send_commands(house.outbox, [Command("pause")])
         assert caught.value.remedy == remedy
+
+
+# -- pause, resume, cancel
+
+
+def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(house: House) -> None:
+    """Status and now.txt say so; saves are still answered."""
+    held = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "one\ntwo\nthree\n")
+        held.wait_until_held()
+        said = "Paused when the images in progress are finished; 2 images wait.\n"
+        assert control(house, "pause") == said
+        held.release()
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the image in progress")
+        house.save("b.yaml", "prompt: four\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 3, "the save")
+        now = house.outbox / "now.txt"
+        wait_for(lambda: now.read_text() == "paused, 3 images wait\n", now.read_text())
+        wait_for(lambda: not house.engine._started, "the engine's end: its memory is wanted")
+        assert "paused" in control(house, "status")
+        assert control(house, "pause") == "It is already paused; 3 images wait.\n"
+        assert house.started() == ["one"]
+        assert control(house, "resume") == "Resumed; 3 images wait.\n"
+        wait_for(lambda: house.started() == ["one", "two", "three", "four"], "the rest")
+        assert control(house, "resume").startswith("It was not paused; ")
+    assert house.engine.starts == 2
+
+
+def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is sent while none runs holds before its first image, and single runs say why."""
+    house.save("a.txt", "one\n")
+    assert house.once()
+    assert control(house, "pause", code=1) == f"{NOT_RUNNING}\n"
+    house.save("a.txt", "two\n")
+    assert not house.once()
+    assert "paused: 1 image waits until `picowatch resume`" in house.log()
+    assert list((house.outbox / ".picowatch/commands").glob("*.json")) == []
+    recipe = house.folder / "b.txt"
+    recipe.write_text("three\n")
+    assert make(house.settings(), [recipe], house.make_engine) == 1
+    assert "picowatch is paused. Continue with `picowatch resume`" in capsys.readouterr().err
+    with house.running():
+        wait_for(lambda: house.status()["paused"], "the status")
+        assert house.prompts() == ["one"]
+        control(house, "resume")
+        wait_for(lambda: house.prompts() == ["one", "two", "three"], "the pictures")
+    assert not house.status()["paused"]
+
+
+def test_a_command_that_takes_long_is_carried_out_later(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The daemon may wait for a disk meanwhile."""
+    monkeypatch.setattr("picowatch.commands.control.ANSWER_SECONDS", 0.0)
+    with house.running(), house.seen_at_once():
+        assert send_commands(house.outbox, [Command("pause")] * 2) == 1
+    assert capsys.readouterr().err == f"{LATE}\n" * 2
+    assert house.answer("resume").text.startswith("Resumed")
+
+
+def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(house: House) -> None:
+    """Of this recipe: others are not touched, and it is not archived. Fixed seeds stay."""
+    held = HeldEngine(house)
+    with house.running(batch_size=1, when_done="archive"):
+        path = house.save("a.txt", "one --seed 1\ntwo --seed 2\nthree --seed 3\n")
+        held.wait_until_held()
+        house.save("b.txt", "other\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 3, "all saves")
+        said = control(house, "cancel", "inbox/a.txt")
+        assert said == "3 images cancelled. Images in progress are stopped.\n"
+        stopped = "a.txt: stopped: no image of its batch is requested any more"
+        wait_for(lambda: stopped in house.log(), "its end")
+        held.release()
+        wait_for(lambda: house.prompts("b") == ["other"], "what is left")
+    for _ in range(2):
+        assert house.once(), "nothing requests them until the next save"
+        assert house.prompts("a") == []
+    path.touch()
+    assert house.once()
+    assert house.seeds("a") == [1, 2, 3]
+
+
+def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are looked up, and files that match are looked at: many others are not.
+
+    The exit code is 1 if one of several could not be done.
+    """
+    scans = []
+
+    def counted(*arguments: Any) -> object:
+        scans.append(arguments)
+        return scan(*arguments)
+
+    monkeypatch.setattr("picowatch.inbox.inbox.scan", counted)
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 3600.0)
+    held = HeldEngine(house)
+    for name in ("0first", "night/a", "night/deep/b", "day1", "day2", "a", "keep"):
+        house.save(f"{name}.txt", "one\n")
+    with house.running(batch_size=1):
+        held.wait_until_held()
+        wait_for(lambda: house.status()["images"]["queued"] == 6, "all saves")
+        before = len(scans)
+        assert control(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
+        assert control(house, "cancel", "*day?.txt") == "2 images cancelled.\n"
+        answer = picowatch_here(house.folder, "cancel", "a.txt", "day*")
+        assert (answer.returncode, answer.stdout) == (1, "1 image cancelled.\n"), "one by one"
+        others = "Recipes with queued images: 0first.txt, keep.txt."
+        assert answer.stderr == f"No image of day* is queued. {others}\n"
+        said = "There is no 'day3' in the inbox. Did you mean 'day2.txt'? "
+        assert control(house, "cancel", "day3", code=1).startswith(said)
+        assert len(scans) == before
+        held.release()
+        wait_for(lambda: house.prompts("keep"), "what is left")
+    assert {picture.split("/")[0] for picture in house.pictures()} == {"0first", "keep"}
+
+
+def test_a_name_that_nothing_has_is_refused_without_a_daemon(house: House) -> None:
+    """It would be found out at the next start, when nobody reads the answer."""
+    house.save("corgi.txt", "one --seed 5\n")
+    assert house.once()
+    for command, name, near in (
+        ("cancel", "corgy.txt", "in the inbox. Did you mean 'corgi.txt'?"),
+        ("retry", "cogi", "in the inbox. Did you mean 'corgi.txt'?"),
+        ("delete", "cor/0001-5.png", "in the outbox. Did you mean 'corgi/0001-5.png'?"),
+    ):
+        assert f"There is no '{name}' {near}" in control(house, command, name, code=1)
+
+
+def test_nothing_of_what_is_cancelled_as_soon_as_it_is_accepted_begins(house: House) -> None:
+    """Though an engine that asks for its next batch all the time would take it first."""
+    house.save("live/_defaults.yaml", "priority: 10\n")
+    house.save("busy.yaml", "prompt: busy\nseed: 1..900\n")
+    with house.running(batch_size=1):
+        wait_for(house.prompts, "the engine to work")
+        for number in range(8):
+            house.save(f"live/{number}.yaml", "prompt: urgent\nseed: 1\n")
+            command = send(house.outbox, Command("cancel", f"live/{number}.yaml"))
+            wait_for(command.with_suffix(".answer").exists, "the answer")
+        assert house.status()["images"]["queued"], "it works still"
+    assert "urgent" not in house.started()
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [(["cancel", "a.txt"], {"cancelled": 4}), (["pause"], {"done": 1, "queued": 3})],
+)
+def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
+    house: House, words: list[str], left: dict[str, int]
+) -> None:
+    """Its images are tried again one by one, and a command comes between two of them."""
+
+    def fail_together(batch: Sequence[ImageRequest]) -> None:
+        if len(batch) > 1:
+            raise RenderFailed("Too much at once.")
+
+    house.engine.before_batch = fail_together
+    held = HeldEngine(house, after=1)
+    with house.running(batch_size=4):
+        house.save("a.txt", "one\ntwo\nthree\nfour\n")
+        held.wait_until_held()
+        control(house, *words)
+        held.release()
+        wait_for(lambda: images_now(house) == left, "the end of the first one")
+    assert len([batch for batch in house.engine.batches if len(batch) == 1]) == 1

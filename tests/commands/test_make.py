@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from picowatch.errors import PicowatchError
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, start, started
 from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
@@ -42,32 +43,27 @@ def made_here(house: House, *files: Path) -> int:
     return code
 
 
-def making(house: House, *words: str | Path) -> "subprocess.Popen[str]":
-    """A `picowatch make` that has begun, beside a daemon."""
-    return start(house.folder, "make", *words, stderr=subprocess.PIPE)
-
-
 def commands(house: House) -> list[Path]:
     """Commands and answers that lie about."""
     return list((house.outbox / ".picowatch/commands").iterdir())
 
 
-def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
+def test_make_with_a_daemon_prints_the_pictures(house: House, capsys: Captured) -> None:
     """In the order of recipes and images. Two equal files are one recipe."""
     b = elsewhere(house, "b.yaml", "prompt: two\nseed: 7\ncount: 2\n")
     a = elsewhere(house, "a.txt", "one --seed 5\n")
     (house.folder / "x").mkdir()
     twin = elsewhere(house, "x/a.txt", "one --seed 5\n")
+    pictures = [f"{house.outbox}/{name}.png" for name in ("b/0001-7", "b/0002-8", "a/0001-5")]
     with house.running():
-        answer = picowatch(house.folder, "make", b, a)
+        assert made_here(house, b, a) == 0
         wait_for(lambda: commands(house) == [], "the end of the commands that were answered")
+        assert capsys.readouterr().out.splitlines() == pictures
+        assert (house.inbox / "b.yaml").read_bytes() == b.read_bytes()
         (house.inbox / "a.txt").unlink()
-        twins = picowatch(house.folder, "make", "--rm", a, twin)
-    assert answer.returncode == 0, answer.stderr
-    pictures = ["outbox/b/0001-7.png", "outbox/b/0002-8.png", "outbox/a/0001-5.png"]
-    assert answer.stdout.splitlines() == pictures
-    assert (house.inbox / "b.yaml").read_bytes() == b.read_bytes()
-    assert twins.stdout.splitlines() == pictures[2:] * 2
+        assert make(house.settings(), [a, twin], remove=True) == 0
+    assert house.engine.starts == 1
+    assert capsys.readouterr().out.splitlines() == pictures[2:] * 2
     assert not (house.inbox / "a.txt").exists()
 
 
@@ -146,8 +142,7 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("said", REFUSED)
-def test_make_refuses_before_anything_is_put_into_the_inbox(house: House, said: str) -> None:
+def test_make_refuses_before_anything_is_put_into_the_inbox(house: House) -> None:
     """What is no recipe, a name that none can have, and where nobody would answer it."""
     for name in ("a.txt", "a.md", "a (conflicted copy).txt"):
         elsewhere(house, name, "one\n")
@@ -156,28 +151,38 @@ def test_make_refuses_before_anything_is_put_into_the_inbox(house: House, said: 
     for name in ("there.txt", "frames/_pictures.yaml", "frames/b.txt"):
         house.save(name, "prompt: one\n")
     before = sorted(house.inbox.rglob("*"))
-    names, flags = REFUSED[said]
-    with pytest.raises(PicowatchError) as refused:
-        make(house.settings(), [house.folder / name for name in names], **flags)
-    assert re.search(said, refused.value.with_remedy)
-    assert sorted(house.inbox.rglob("*")) == before
+    for said, (names, flags) in REFUSED.items():
+        with pytest.raises(PicowatchError) as refused:
+            make(house.settings(), [house.folder / name for name in names], **flags)
+        assert re.search(said, refused.value.with_remedy)
+        assert sorted(house.inbox.rglob("*")) == before, said
 
 
-def test_make_says_what_a_daemon_is_waiting_for(house: House) -> None:
-    """In a pipe, too: an engine that cannot start, and a pause meanwhile."""
+def test_make_says_what_a_daemon_is_waiting_for_and_a_signal_ends_it(house: House) -> None:
+    """In a pipe, too: an engine that cannot start, and a pause meanwhile. The recipe stays."""
 
     def fail(_: object) -> None:
         raise EngineCannotStart("There is no CUDA device.")
 
     house.engine.before_batch = fail
-    with house.running(), making(house, elsewhere(house, "a.txt", "one\n")) as process:
+    recipe = elsewhere(house, "a.txt", "one --seed 5\n")
+    with (
+        house.running(),
+        started(house.folder, "make", "--json", recipe, stderr=subprocess.PIPE) as process,
+    ):
         assert process.stderr
-        try:
-            assert process.stderr.readline() == "picowatch is waiting: There is no CUDA device.\n"
-            send(house.outbox, Command("pause"))
-            assert process.stderr.readline().startswith("picowatch is paused. Continue with")
-        finally:
-            process.kill()
+        assert process.stderr.readline() == "picowatch is waiting: There is no CUDA device.\n"
+        send(house.outbox, Command("pause"))
+        assert process.stderr.readline().startswith("picowatch is paused. Continue with")
+        process.send_signal(signal.SIGINT)
+        found = json.loads(process.communicate(timeout=PATIENCE)[0])
+        wait_for(lambda: {path.suffix for path in commands(house)} <= {".answer"}, "its end")
+    assert (process.returncode, found["done"], found["recipes"][0]["in_inbox"]) == (
+        130,
+        False,
+        True,
+    )
+    assert "The recipes stay in the inbox" in found["errors"][0]
 
 
 @pytest.mark.parametrize("text", [None, "three\n"], ids=["deleted", "saved again"])
@@ -201,54 +206,44 @@ def test_make_stops_when_nobody_requests_its_images(
     assert {"one", "two"}.isdisjoint(house.prompts())
 
 
-def test_make_takes_over_when_the_daemon_ends(house: House) -> None:
-    """What the daemon left is made in this process."""
-    held = HeldEngine(house)
-    with house.running():
-        a = elsewhere(house, "a.txt", "one --seed 5\n")
-        process = start(house.folder, "make", a, program=DIGESTS)
-        held.wait_until_held()
-    printed, _ = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, printed) == (0, "outbox/a/0002-5.png\n")
+@pytest.mark.parametrize("beside_a_daemon", [True, False])
+def test_what_an_ended_make_rm_requested_is_not_rendered_later(
+    house: House, beside_a_daemon: bool
+) -> None:
+    """It takes over what a daemon leaves; or none has ever looked at the whole inbox."""
+    recipe = elsewhere(house, "a.yaml", "prompt: one\nseed: 1\ncount: 2\n")
+    elsewhere(house, "hold", "")  # the engine of its own waits
+    with ExitStack() as daemon:
+        if beside_a_daemon:
+            held = HeldEngine(house)
+            daemon.enter_context(house.running())
+        process = start(house.folder, "make", "--rm", recipe, program=DIGESTS)
+        if beside_a_daemon:
+            held.wait_until_held()
+    wait_for(lambda: house.status().get("pid") == process.pid, "its own daemon")
+    wait_for(lambda: house.status()["images"]["running"], "the image in progress")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert house.once()
+    assert house.pictures() == []
+    assert "a.yaml: deleted, 2 images cancelled" in house.log()
 
 
 def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
     """As after a crash, when a service manager starts the daemon again; another one is refused."""
     lock = OutboxLock(house.outbox, by_make=True)
-    daemon = start(house.folder, "run")
-    assert daemon.stdout is not None
-    assert "waiting: `picowatch make` (process" in daemon.stdout.readline()
-    single = picowatch(house.folder, "run", "--once")
+    single = picowatch_here(house.folder, "run", "--once")
     assert (single.returncode, single.stdout) == (3, "")
     assert "Wait for it" in single.stderr
-    lock.release()
-    wait_for(lambda: house.status()["images"] is not None, "the daemon's start")
-    daemon.terminate()
-    daemon.communicate(timeout=PATIENCE)
+    with started(house.folder, "run") as daemon:
+        assert daemon.stdout is not None
+        assert "waiting: `picowatch make` (process" in daemon.stdout.readline()
+        lock.release()
+        wait_for(lambda: house.status()["images"] is not None, "the daemon's start")
+        daemon.terminate()
+        daemon.communicate(timeout=PATIENCE)
     assert daemon.returncode == 0
-
-
-@pytest.mark.parametrize(("number", "flags"), [(signal.SIGINT, ()), (signal.SIGTERM, ("--rm",))])
-def test_a_signal_ends_make(house: House, number: int, flags: tuple[str, ...]) -> None:
-    """The recipe stays and is rendered; with --rm it goes, and what it requested is cancelled."""
-    held = HeldEngine(house)
-    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
-    with house.running(batch_size=1):
-        process = making(house, "--json", *flags, a)
-        held.wait_until_held()
-        process.send_signal(number)
-        printed, _ = process.communicate(timeout=PATIENCE)
-        found = json.loads(printed)
-        assert (process.returncode, found["done"]) == (130, False)
-        assert found["recipes"][0]["in_inbox"] is not bool(flags)
-        assert ("The recipes stay in the inbox" in found["errors"][0]) is not bool(flags)
-        wait_for(lambda: commands(house) == [], "the end of the command")
-        if flags:
-            wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the cancellation")
-        held.release()
-        if not flags:
-            wait_for(lambda: house.pictures() == ["a/0001-5.png", "a/0002-6.png"], "the pictures")
-    assert len(house.pictures()) == (0 if flags else 2)
 
 
 def test_commands_for_what_is_never_read_keep_no_single_run_from_ending(house: House) -> None:
@@ -348,20 +343,6 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captu
     assert there == {"a.txt", "ads", "ads/may.txt", "kept"}
 
 
-def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: House) -> None:
-    """Also where no picowatch has ever looked at the whole inbox."""
-    recipe = elsewhere(house, "a.yaml", "prompt: one\nseed: 1\ncount: 2\n")
-    elsewhere(house, "hold", "")  # the engine waits
-    process = start(house.folder, "make", "--rm", recipe, program=DIGESTS)
-    wait_for(lambda: (house.status()["images"] or {}).get("running"), "the image in progress")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert house.once()
-    assert house.pictures() == []
-    assert "a.yaml: deleted, 2 images cancelled" in house.log()
-
-
 def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured) -> None:
     """An entry with a random seed that says what it said keeps its seed, and is not repeated."""
     recipe = house.save("a.txt", "one\ntwo\n")
@@ -391,9 +372,7 @@ def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
     assert (house.inbox / "a.txt").read_text() == "other\n"
 
 
-@pytest.mark.parametrize(
-    ("when_done", "remove"), [("keep", False), ("archive", False), ("delete", True)]
-)
+@pytest.mark.parametrize(("when_done", "remove"), [("keep", False), ("delete", True)])
 def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
     house: House, capsys: Captured, when_done: str, remove: bool
 ) -> None:
@@ -425,8 +404,9 @@ def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Capture
     assert "Cannot read" in found["errors"][0]
     a = elsewhere(house, "a.txt", "one\n")
     (house.folder / "picowatch.yaml").write_text("stesp: 3\n")
-    ended = picowatch(house.folder, "make", "--json", a)
+    ended = picowatch_here(house.folder, "make", "--json", a)
     found = json.loads(ended.stdout)
     assert (ended.returncode, ended.stderr) == (2, "")
     assert "picowatch.yaml, line 1, column 1: unknown setting 'stesp'" in found["errors"][0]
-    assert picowatch(house.folder, "make", a).stderr.startswith("picowatch: picowatch.yaml, line 1")
+    said = picowatch_here(house.folder, "make", a).stderr
+    assert said.startswith("picowatch: picowatch.yaml, line 1")

@@ -4,75 +4,41 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.colours import main_colours
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, started
 from tests.daemon.processes import engines_of
 from tests.house import House, wait_for
 from tests.machine import within
 
 RECIPES = {
     "circle.txt": "a large red circle on a blue background --seed 2\n",
-    "pets/corgi.yaml": (
-        "prompt: a corgi wearing a red hat on a blue background\nseed: 7\ncount: 2\n"
-    ),
     "rich.yaml": (
         "prompt: a (green:1.2) heart on a white background, [näch]\nsampler: Euler a\n"
         "steps: 12\nsize: 136x128\nseed: 3\nclip_skip: 2\nexact: true\n"
     ),
-    "bad.yaml": "stesp: 300\n",
 }
 
-Running = subprocess.Popen[str]
-Finished = tuple[House, subprocess.CompletedProcess[str]]
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One `run --once` over all recipes above."""
-    house = House(tmp_path_factory.mktemp("user"))
-    for name, text in RECIPES.items():
-        house.save(name, text)
-    return house, picowatch(house.folder, "run", "--once")
-
-
-def test_a_failed_recipe_gives_exit_code_1_and_the_rest_is_rendered(finished: Finished) -> None:
-    """With a readable error file; plain lines on the console and in the log tell the story."""
-    house, result = finished
-    assert result.returncode == 1
-    assert "unknown field 'stesp'. Did you mean 'steps'?" in (house.error("bad.yaml") or "")
-    assert len(house.pictures()) == 4
-    for line in ("pets/corgi.yaml: saved, 2 images queued", "circle.txt: circle/0001-2.png"):
-        assert line in result.stdout and line in house.log()
-    assert result.stderr == ""
-
-
-@pytest.fixture
-def daemon(house: House) -> Iterator[Running]:
-    process = start(house.folder, "run")
-    wait_for((house.outbox / "now.txt").exists, "the daemon")
-    yield process
-    process.kill()
-    process.communicate()
-
-
-def test_a_session_with_one_daemon(house: House, daemon: Running, finished: Finished) -> None:
+def test_a_session_with_one_daemon(house: House) -> None:
     """All it does for a user, from its start to Ctrl-C; its engine starts once."""
-    check_that_it_is_small(daemon.pid)
-    check_the_edit_save_look_loop(house)
-    engines = engines_of(daemon.pid)
-    check_that_shown_recipes_give_the_same_pixels(house, finished[0])
-    check_that_a_newer_save_stops_the_picture_in_progress(house)
-    assert engines_of(daemon.pid) == engines
-    check_that_ctrl_c_ends_it_within_two_seconds(house, daemon)
+    with started(house.folder, "run") as daemon:
+        wait_for((house.outbox / "now.txt").exists, "the daemon")
+        check_that_it_is_small(daemon.pid)
+        check_the_edit_save_look_loop(house)
+        engines = engines_of(daemon.pid)
+        check_that_shown_recipes_give_the_same_pixels(house)
+        check_that_a_newer_save_stops_the_picture_in_progress(house)
+        assert engines_of(daemon.pid) == engines
+        said = check_that_ctrl_c_ends_it_within_two_seconds(house, daemon)
     assert not any(Path(f"/proc/{engine}").exists() for engine in engines)
+    for line in ("both.yaml: saved, 2 images queued", "circle.txt: circle/0001-2.png"):
+        assert line in said and line in house.log()
 
 
 def rendered(house: House, recipe: str, count: int) -> list[Path]:
@@ -113,13 +79,16 @@ def check_the_edit_save_look_loop(house: House) -> None:
     wait_for(lambda: not house.error("mistake.yaml"), "the error file's end")
 
 
-def check_that_shown_recipes_give_the_same_pixels(house: House, other: House) -> None:
-    """What `show` prints of two pictures, called as the log calls them, in another inbox."""
-    names = ("rich/0001-3.png", "circle/0001-2.png")
-    result, originals = picowatch(other.folder, "show", *names), map(other.outbox.joinpath, names)
+def check_that_shown_recipes_give_the_same_pixels(house: House) -> None:
+    """What `show` prints of two pictures, called as the log calls them, in another recipe."""
+    for name, text in RECIPES.items():
+        house.save(name, text)
+    originals = [*rendered(house, "rich", 1), *rendered(house, "circle", 1)]
+    names = (path.relative_to(house.outbox) for path in originals)
+    result = picowatch_here(house.folder, "show", *names)
     assert result.returncode == 0
     house.save("both.yaml", result.stdout)
-    # The first is exact: the same pixels always. The other was made in another batch size.
+    # The first is exact: the same pixels always. The other is made in another batch size.
     for original, again, most in zip(originals, rendered(house, "both", 2), (0, 2), strict=True):
         with Image.open(original) as one, Image.open(again) as two:
             pixels, same = (np.asarray(image.convert("RGB"), dtype=int) for image in (one, two))
@@ -134,8 +103,10 @@ def check_that_a_newer_save_stops_the_picture_in_progress(house: House) -> None:
     assert [picture.stem for picture in rendered(house, "newer", 1)] == ["0002-2"]
 
 
-def check_that_ctrl_c_ends_it_within_two_seconds(house: House, daemon: Running) -> None:
-    """The image in progress goes back to the queue."""
+def check_that_ctrl_c_ends_it_within_two_seconds(
+    house: House, daemon: "subprocess.Popen[str]"
+) -> str:
+    """The image in progress goes back to the queue. Returns what it has printed."""
     house.save("long.yaml", "prompt: a corgi\nsteps: 150\ncount: 4\n")
     wait_until_drawing(house, "long.yaml")
     started = time.monotonic()
@@ -146,27 +117,13 @@ def check_that_ctrl_c_ends_it_within_two_seconds(house: House, daemon: Running) 
     assert "Traceback" not in output
     images = house.status()["images"]
     assert (images["running"], images["queued"]) == (0, 4)
+    return output
 
 
 def test_ctrl_c_in_a_single_run_gives_130(house: House) -> None:
     house.save("a.yaml", "prompt: a corgi\nsteps: 150\ncount: 50\n")
-    process = start(house.folder, "run", "--once", program=DIGESTS)
-    wait_for(lambda: engines_of(process.pid), "the engine")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    with started(house.folder, "run", "--once", program=DIGESTS) as process:
+        wait_for(lambda: engines_of(process.pid), "the engine")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
     assert process.returncode == 130
-
-
-@pytest.mark.heavy
-def test_two_engines_render_the_same_pictures(house: House) -> None:
-    """Bit for bit, whichever engine made which; both of them worked."""
-    for name in ("a", "b"):
-        house.save(f"{name}.yaml", "prompt: a red circle\nseed: 1\ncount: 12\nsteps: 6\n")
-    settings = {"PICOWATCH_EXECUTOR": "local:2", "PICOWATCH_BATCH_SIZE": "1"}
-    assert picowatch(house.folder, "run", "--once", **settings).returncode == 0
-    for number in range(1, 13):
-        name = f"{number:04}-{number}.png"
-        one, other = (np.asarray(Image.open(house.outbox / folder / name)) for folder in "ab")
-        assert np.array_equal(one, other)
-    made = [engine["images"] for engine in house.status()["engines"]]
-    assert sum(made) == 24 and all(made)

@@ -70,18 +70,7 @@ DRAWN: dict[str, tuple[list[Step], str, list[str]]] = {
         [CAT, "prompt: a dog\n"], "reseeded", ['prompt: "a cat" → "a dog"', "seed: N → N"]
     ),
     "an entry more": (["- {prompt: a cat}\n", "- {prompt: a cat}\n- {prompt: b}\n"], "new", []),
-    "an entry more above it": (
-        ["- {prompt: a cat}\n", "- {prompt: b}\n- {prompt: a cat}\n"], "new", []
-    ),
-    "an entry changed below a new one": (
-        ["- {prompt: a cat, seed: 1}\n", "- {prompt: b, seed: 1}\n- {prompt: a dog, seed: 1}\n"],
-        "changed", ['prompt: "a cat" → "a dog"'],
-    ),
     "a higher count": ([CAT, f"{CAT}count: 2\n"], "more", ["seed: N → N"]),
-    "a value more": (
-        [f"{CAT}sweep: {{steps: [2, 3]}}\n", f"{CAT}sweep: {{steps: [2, 3, 4]}}\n"], "more",
-        ["steps: 2 → 4"],
-    ),
     "touched": ([CAT, touch, ""], "redrawn", ["seed: N → N"]),
     "deleted": ([f"{CAT}seed: 1\n", delete_pictures, touch, ""], "gone", []),
     "no steps of hires any more": (

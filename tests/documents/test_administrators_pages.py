@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from picowatch.outbox.names import picture_files
-from tests.commands.picowatch import DIGESTS, PROJECT
+from tests.commands.picowatch import DIGESTS_HERE, PROJECT
 from tests.documents.test_shown_commands import give_commands, shell
 from tests.test_docs import blocks
 
 # What pages write outside of home folders, each with what it means there.
 ROOTS = ("/srv", "/opt", "/etc", "/var", "/usr/local/bin")
 SHIMS = {
-    "picowatch": f'exec {sys.executable} -m {DIGESTS} "$@"',
+    "picowatch": f'exec {sys.executable} -m {DIGESTS_HERE} "$@"',
     # Without privileges, and without another user.
     "sudo": 'while [ "$1" = -u ]; do shift 2; done; exec "$@"',
     **{name: f'echo "{name} $*" >> {{log}}' for name in ("useradd", "usermod")},

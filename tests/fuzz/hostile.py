@@ -34,26 +34,21 @@ def _recipe(text: str, says: str | None = None, name: str = "a.yaml") -> Hostile
 
 TEXTS = {
     "brackets": "prompt: '" + "(" * MEGABYTE + "'",
-    "square brackets": "prompt: '" + "[" * MEGABYTE + "'",
     "weights": "prompt: '" + "(a:1.2)" * 140_000 + "'",
     "bars": "prompt: '{" + "|" * MEGABYTE + "'",
     "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
     "wildcards without end": "prompt: '" + "__a b " * 160_000,
-    "open braces": "prompt: '" + "{" * MEGABYTE + "'",
     "wildcards within braces": "prompt: '" + "{" * 99 + "{a|b}" * 200_000 + "}" * 99 + "'",
     "lora tags": "prompt: '" + "<lora:y:1>" * 100_000 + "'",
     "embeddings": "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000",
     "loras": "prompt: a\nloras: '" + "y," * 400_000 + "'",
-    "short flags": "a " + "-s 1 --a.b 2 " * 80_000,
     "sweeps": "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n" * 18_000,
     "sweep of a long prompt": "prompt: '" + "a " * 500_000 + "'\nsweep: {cfg_scale: 1..10 step "
     "0.01, 'prompt: a': [b]}",
     "long range": "prompt: a\nsweep: {steps: 1.." + "9" * MEGABYTE + "}",
-    "white space": "prompt: 'a" + " " * MEGABYTE + "BREA'",
     "blank lines": "steps: 3\n" + "\n" * MEGABYTE,
     "a quarter of a million flags": "a" + " --a" * 250_000,
     "open quotes": "a" + ' --seed "' * 100_000,
-    "long dashes": "a" + " \u2014steps" * 100_000,
     "prompts": "a\n" * 500_000,
     "long words": ("a" * 20_000 + "\n") * 50,
     "unknown fields": "".join(f"{number:05}tps: 1\n" for number in range(24_000)),
@@ -62,28 +57,20 @@ TEXTS = {
     "whole blocks": "a.Negative prompt: b.Steps: 1, Seed: 1\n" * 25_000,
     "json": "Steps: 1, Sampler: Euler, a: " + "[" * MEGABYTE,
     "base 60": "steps: 1" + ":1" * 500_000,
-    "control characters": "\x01\n" * 500_000,
     # Anchors that multiply: https://en.wikipedia.org/wiki/Billion_laughs_attack
     "laughs": "a0: &a0 [lol]\n"
     + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(400)),
     "aliases": "a: &a [x]\nb: [" + "*a, " * 200_000 + "]",
-    "tags": "- !!int x\n" * 100_000,
     "documents": "--- a\n" * 150_000,
     "nested lists": "[" * 100_000,
-    "nested keys": "? " * 100_000,
-    "long key": "a" * MEGABYTE + ": 1",
     "long unclosed quote": 'prompt: "' + "a\n" * 500_000,
-    "escapes": 'prompt: "' + "\\ud800" * 150_000 + '"',
-    "comments": "prompt: a" + " # b" * 250_000,
     "zeros": "\0" * MEGABYTE,
 }
 
 UNKNOWN = "".join(f",c{number:05}" for number in range(100_000))
 TABLES = {
     "unknown columns": f"prompt{UNKNOWN}\na{',x' * 100_000}\n",
-    "equal columns": f"prompt{',steps' * 100_000}\na{',1' * 100_000}\n",
     "empty columns": f"prompt{',' * 500_000}\na{',' * 500_000}\n",
-    "long rows": "prompt,steps\n" + f"a{',1' * 100_000}\n" * 5,
     "one long column": "prompt\n" + f"a{',x' * 100_000}\n" * 5,
     "notes": f"prompt{',_a' * 100_000}\na{',1' * 100_000}\n",
 }
@@ -147,36 +134,27 @@ _NO_DATA = chunk(b"IDAT", b"")
 _GIF = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
 _FRAME = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\x00"
 _SEGMENT = b"\xff\xe1" + struct.pack(">H", 2 + 65_006) + b"Exif\0\0" + bytes(65_000)
-_PARAMETERS = b"parameters\0a\nSteps: 1, Sampler: Euler, " + b"a: b, " * 170_000
 _NONE, _BAD, _HUGE, _NOTHING = "not a picture", "damaged", "the limit is 250", "no settings"
 
 # What the answer says of each as a start image, and of its settings.
 PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
     "PNG of 20 million pixels": (lambda: _photo(4_472, "PNG", compress_level=1), None, _NOTHING),
-    "PNG of 16 bits": (lambda: png(_NO_DATA, width=4_472, height=4_472, depth=16), _BAD, _NOTHING),
     "PNG of 256 million pixels": (lambda: png(width=16_000, height=16_000), _HUGE, _NOTHING),
     "endless pixels": (lambda: png(chunk(b"IDAT", _zeros())), None, _NOTHING),
     "a million chunks": (lambda: png(_NO_DATA * MEGABYTE), _BAD, _NOTHING),
     "colour profile of 500 MB": (lambda: png(chunk(b"iCCP", b"a\0\0" + _zeros())), _BAD, _NONE),
     "lying length": (lambda: png()[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(99), _BAD, _NOTHING),
     "zTXt of 500 MB": (lambda: png(chunk(b"zTXt", b"parameters\0\0" + _zeros())), _BAD, _NONE),
-    "iTXt of 500 MB": (lambda: png(chunk(b"iTXt", b"a\0\1\0\0\0" + _zeros())), _BAD, _NONE),
     "a hundred texts": (lambda: _texts(100, ("🐶" + "a" * 999_000).encode()), _BAD, _NONE),
     "deep JSON": (lambda: png(chunk(b"tEXt", b"picowatch\0" + b"[" * MEGABYTE)), "", "damaged"),
-    "a megabyte of settings": (lambda: png(chunk(b"tEXt", _PARAMETERS)), "", ""),
     "EXIF of 48 MB": (
         lambda: png(chunk(b"eXIf", _exif(b"UNICODE\0" + "🐶a".encode("utf-16-le") * 8 * MEGABYTE))),
         *("", ""),
     ),
     "JPEG of 64 million pixels": (lambda: _photo(7_996, "JPEG"), None, _NOTHING),
     "a thousand segments of EXIF": (lambda: b"\xff\xd8" + _SEGMENT * 1_000, _BAD, _NONE),
-    "millions of markers": (lambda: b"\xff\xd8" + b"\xff\xe5\0\2" * 15 * MEGABYTE, _BAD, _NONE),
     "WebP of 8 million pixels": (
         lambda: _photo(2_824, "WEBP", lossless=True, quality=0, method=0),
-        *(None, _NOTHING),
-    ),
-    "AVIF of 8 million pixels": (
-        lambda: _photo(2_824, "AVIF", "RGBA", speed=10, subsampling="4:4:4"),
         *(None, _NOTHING),
     ),
     "HEIC of 8 million pixels": (
@@ -187,16 +165,11 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
         lambda: _photo(2_824, "TIFF", "CMYK", compression="tiff_lzw", strip_size=1 << 30),
         *(None, ""),
     ),
-    "TIFF with a long directory": (
-        lambda: _tiff((256, 4, 1, 8), (257, 4, 1, 8), (273, 4, 12 * MEGABYTE, 8), behind=48 << 20),
-        *(_NONE, ""),
-    ),
     "TIFF of many tags": (
         lambda: _tiff(*((tag, 1, 40 << 20, 8) for tag in range(60_000)), behind=41 << 20),
         *(_NONE, ""),
     ),
     "GIF of three million frames": (lambda: _GIF + _FRAME * 3 * MEGABYTE, "animated", ""),
-    "GIF of millions of comments": (lambda: _GIF + b"\x21\xfe\0" * 15 * MEGABYTE, "", ""),
     "64 MB of zeros": (lambda: bytes(64 << 20), _NONE, _NONE),
 }
 
@@ -226,10 +199,10 @@ def _cut_heic(cut: int) -> bytes:
     return _photo(256, "HEIF")[:-cut]
 
 
-def _numbers(tag: int, kind: int, number: bytes, count: int) -> bytes:
-    """EXIF in which a tag has so many numbers."""
-    entry = struct.pack(">HHHLLL", 1, tag, kind, count, 26, 0)
-    return b"Exif\0\0MM\0*\0\0\0\x08" + entry + number * count
+def _numbers(tag: int, count: int) -> bytes:
+    """EXIF in which a tag is so many thirds."""
+    entry = struct.pack(">HHHLLL", 1, tag, 5, count, 26, 0)
+    return b"Exif\0\0MM\0*\0\0\0\x08" + entry + struct.pack(">LL", 1, 3) * count
 
 
 def _tags(count: int) -> bytes:
@@ -255,11 +228,7 @@ def _profile_text(kind: bytes, text: bytes) -> bytes:
     return png(pixel, chunk(b"zTXt", profile), width=1, height=1)
 
 
-def _many_attributes(count: int) -> str:
-    return " ".join(f"dc:a{number}=''" for number in range(count))
-
-
-_THIRD, _TOP = struct.pack(">LL", 1, 3), b"\0\1"
+_ATTRIBUTES = " ".join(f"dc:a{number}=''" for number in range(100_000))
 _LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08"
 _LONG_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(60 * MEGABYTE)
 _ALL_KINDS = ("JPEG", "WEBP", "AVIF", "HEIF")
@@ -284,37 +253,19 @@ PHOTOS: dict[str, tuple[Callable[[], bytes], str]] = {
         "it has more than",
     ),
     "XMP of 100,000 attributes": (
-        lambda: _photo(64, "WEBP", xmp=_xmp(f"<dc:a {_many_attributes(100_000)}/>")),
+        lambda: _photo(64, "WEBP", xmp=_xmp(f"<dc:a {_ATTRIBUTES}/>")),
         "it is larger than a megabyte",
-    ),
-    "XMP of 60,000 attributes": (
-        lambda: _photo(64, "WEBP", xmp=_xmp(f"<dc:a {_many_attributes(60_000)}/>")),
-        "it has more than",
-    ),
-    "XMP of attributes and elements": (
-        lambda: _photo(
-            64, "WEBP", xmp=_xmp(f"<dc:a {_many_attributes(9_000)}/>" + "<dc:a/>" * 9_000)
-        ),
-        "",
     ),
     "XMP that is deep": (
         lambda: _photo(64, "WEBP", xmp=_xmp("<dc:a>" * 9_000 + "</dc:a>" * 9_000)),
         "cannot be read",
     ),
     "resolutions by the million": (
-        lambda: _in_segments(_numbers(0x11A, 5, _THIRD, 1_500_000)),
+        lambda: _in_segments(_numbers(0x11A, 1_500_000)),
         "too large: XResolution",
-    ),
-    "resolutions by the million, WebP": (
-        lambda: _photo(64, "WEBP", exif=_numbers(0x11A, 5, _THIRD, 1_500_000)),
-        "too large: XResolution",
-    ),
-    "orientations by the million": (
-        lambda: _photo(64, "WEBP", exif=_numbers(0x112, 3, _TOP, 6_000_000)),
-        "",
     ),
     "lenses by the thousand": (
-        lambda: _photo(64, "WEBP", exif=_numbers(0xC632, 5, _THIRD, 30_000)),
+        lambda: _photo(64, "WEBP", exif=_numbers(0xC632, 30_000)),
         "",
     ),
     "EXIF of 20,000 tags": (lambda: _photo(64, "WEBP", exif=_tags(20_000)), "too large"),

@@ -1,17 +1,23 @@
 """No path that a recipe names, and no recipe's own, leads out of its folder."""
 
+import io
 import os
+import sys
 from itertools import count, product
 from pathlib import Path
 
 import pytest
 
+from picowatch.commands.check import check
+from picowatch.commands.make import make
+from picowatch.errors import PicowatchError
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.digest_engine import Batch
 from tests.house import House, wait_for
 from tests.security.attacks import plain_picture
 
 SECRET = "the secret outside"
+Captured = pytest.CaptureFixture[str]
 
 FIELDS = {
     "image": "prompt: a corgi\nseed: 1\nimage: {}\n",
@@ -113,9 +119,13 @@ def test_no_way_of_writing_a_picture_leads_out_or_blocks_anything(house: House, 
     assert leaked(house, secret) == []
 
 
-@pytest.mark.parametrize("opening", range(4))
-@pytest.mark.parametrize("what", ["album", "album/inner", "album/inner/p.png"])
-@pytest.mark.parametrize("field", FIELDS)
+PARTS = ("album", "album/inner", "album/inner/p.png")
+
+
+@pytest.mark.parametrize(
+    ("field", "what", "opening"),
+    [*product(["image"], PARTS, range(4)), *product(["mask", "from"], PARTS[1:2], [1])],
+)
 def test_a_link_swapped_in_before_a_picture_is_opened_leads_nowhere(
     house: House, monkeypatch: pytest.MonkeyPatch, field: str, what: str, opening: int
 ) -> None:
@@ -165,11 +175,10 @@ def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
     assert leaked(house, secret) == []
 
 
-@pytest.mark.parametrize("target", ["/dev/zero", "/proc/self/environ", "/etc/passwd"])
-def test_a_recipe_that_is_a_link_out_is_never_opened(house: House, target: str) -> None:
+def test_a_recipe_that_is_a_link_out_is_never_opened(house: House) -> None:
     """Whatever its name is."""
-    (house.inbox / "a.txt").symlink_to(target)
-    (house.inbox / "_defaults.yaml").symlink_to(target)
+    (house.inbox / "a.txt").symlink_to("/proc/self/environ")
+    (house.inbox / "_defaults.yaml").symlink_to("/dev/zero")
     house.save("b.txt", "a corgi\n")
     assert not house.once()
     assert house.started() == []
@@ -213,8 +222,9 @@ def test_no_name_of_a_model_or_wildcard_leads_out(house: House) -> None:
             assert {lora.name for lora in request.loras} <= {"one"}
 
 
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
-@pytest.mark.parametrize("opening", range(6))
+@pytest.mark.parametrize(
+    ("when_done", "opening"), [*product(["archive"], range(6)), *product(["delete"], range(3))]
+)
 def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
     house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, opening: int
 ) -> None:
@@ -240,13 +250,8 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
 
 OWN_FILES = (
     *(".picowatch/ledger.sqlite", ".picowatch/status.json", "picowatch.log", "images.jsonl"),
-    *(
-        "failures.jsonl",
-        "summary.txt",
-        "now.txt",
-        "wrong.yaml.error.txt",
-        ".picowatch/gallery/thumbs/1.webp",
-    ),
+    *("failures.jsonl", "summary.txt", "now.txt", "wrong.yaml.error.txt"),
+    ".picowatch/gallery/thumbs/1.webp",
 )
 
 
@@ -270,3 +275,102 @@ def test_a_recipe_that_names_picowatchs_own_files_is_refused_once(house: House, 
     assert [one for one, error in zip(said, errors, strict=True) if one not in error] == []
     for _ in range(2):
         assert house.once(), "told once"
+
+
+# -- `make` and `check` open a file of the inbox as the daemon does: through no link out of it
+
+LEADS_OUT = "a symbolic link in its path leads out of the inbox"
+REFUSED = {
+    **dict.fromkeys(("inbox/a.txt", "inbox/ada/a.txt", "inbox/above/out/a.txt"), LEADS_OUT),
+    **dict.fromkeys(("inbox/chain.txt", "inbox/ada/../a.txt", "mine.txt"), LEADS_OUT),
+    **dict.fromkeys(("inbox/ada", "inbox/zero.txt", "inbox/gone.txt"), LEADS_OUT),
+    **dict.fromkeys(("inbox/fifo.txt", "inbox/to fifo.txt"), "it is not a regular file"),
+    "inbox/loop.txt": "Too many levels of symbolic links",
+}
+
+
+def link(house: House, name: str, target: str) -> Path:
+    """Make a link below the user's folder, and what is above it."""
+    path = house.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(target)
+    return path
+
+
+def test_make_and_check_refuse_a_link_out_of_the_inbox(house: House, capsys: Captured) -> None:
+    """Whoever may write to the inbox cannot have somebody else's file read or published."""
+    secret = secret_recipe(house.folder / "out/a.txt")
+    secret_recipe(house.folder / "a.txt")
+    link(house, "inbox/a.txt", "../out/a.txt")
+    link(house, "inbox/ada", f"{house.folder}/out")
+    link(house, "inbox/above", "..")
+    link(house, "inbox/chain.txt", "a.txt")
+    link(house, "mine.txt", "inbox/chain.txt")
+    link(house, "inbox/loop.txt", "loop.txt")
+    link(house, "inbox/zero.txt", "/dev/zero")
+    link(house, "inbox/gone.txt", "../out/none.txt")
+    link(house, "inbox/to fifo.txt", "fifo.txt")
+    os.mkfifo(house.inbox / "fifo.txt")
+    before = sorted(house.inbox.rglob("*"))
+    for file, said in REFUSED.items():
+        with pytest.raises(PicowatchError) as refused:
+            make(house.settings(), [house.folder / file], house.make_engine)
+        assert str(refused.value).startswith(f"Cannot read {house.folder / file}: {said}")
+        assert check(house.settings(), [house.folder / file], as_json=False) == 1
+        shown = capsys.readouterr()
+        assert f"{file}: {said}" in shown.err
+        assert SECRET not in shown.out + shown.err
+    assert sorted(house.inbox.rglob("*")) == before
+    assert leaked(house, secret) == []
+
+
+def test_make_and_check_follow_the_links_that_stay_inside(house: House, capsys: Captured) -> None:
+    """The inbox itself may be a link, too, and a path may only pass it."""
+    house.inbox.rename(house.folder / "disk")
+    link(house, "inbox", "disk")
+    house.save("pets/a.txt", "one --seed 5\n")
+    link(house, "inbox/b.txt", "pets/a.txt")
+    link(house, "inbox/linked", "../inbox/pets")
+    house.folder.joinpath("c.txt").write_text("two --seed 5\n")
+    files = ["disk/pets/a.txt", "inbox/b.txt", "inbox/linked/a.txt", "inbox/../c.txt"]
+    for file in [*files, "inbox/linked"]:
+        assert make(house.settings(), [house.folder / file], house.make_engine) == 0
+        folder = "c" if file == files[-1] else "pets/a"
+        assert capsys.readouterr().out == f"{house.outbox}/{folder}/0001-5.png\n"
+    assert check(house.settings(), [house.folder / file for file in files], as_json=False) == 0
+    assert capsys.readouterr().out.count(": 1 image\n") == len(files)
+
+
+def test_make_puts_nothing_through_a_link_and_in_the_place_of_none(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Nor into linked folders; files outside with the same bytes are not touched."""
+    house.save("pets/b.txt", "one --seed 5\n")
+    link(house, "inbox/linked", "pets")
+    link(house, "inbox/ada", "../out")
+    mine = house.folder / "mine.txt"
+    mine.write_text("one --seed 5\n")
+    for folder in ("ada", "ada/new", "linked"):
+        with pytest.raises(PicowatchError, match="linked folders are not searched"):
+            make(house.settings(), [mine], name=f"{folder}/mine")
+    theirs = house.folder / "out/mine.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("one --seed 5\n")
+    os.utime(theirs, (0, 0))
+    for name in ("mine.txt", "stdin.txt"):
+        link(house, f"inbox/{name}", "../out/mine.txt")
+    assert make(house.settings(), [mine], house.make_engine) == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one --seed 5\n")))
+    assert make(house.settings(), [Path("-")], house.make_engine) == 0
+    names = ("mine-2", "stdin-2")
+    assert capsys.readouterr().out.split() == [f"{house.outbox}/{n}/0001-5.png" for n in names]
+
+    def swap(batch: Batch) -> None:
+        (house.inbox / "new").rename(house.folder / "aside")
+        link(house, "inbox/new", "../out")
+
+    house.engine.before_batch = swap
+    make(house.settings(), [mine], house.make_engine, name="new/mine", remove=True)
+    assert (house.inbox / "new").is_symlink()
+    assert [path.name for path in theirs.parent.iterdir()] == ["mine.txt"]
+    assert theirs.stat().st_mtime == 0

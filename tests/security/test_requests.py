@@ -7,16 +7,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from picowatch.outbox.commands import REQUESTS
-from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment
+from tests.commands.picowatch import DIGESTS_HERE, PROJECT, clean_environment
 from tests.house import wait_for
 
 DAEMON, ADA, BEN, ARTISTS = 54001, 54002, 54003, 54321
 RECIPE = "prompt: a corgi\nseed: 1\nsteps: 2\nsize: 64x64\n"
+# Runs commands one after the other; prints the exit code and the output of each.
+RUN_EACH = """
+import json, sys
+from pathlib import Path
+from tests.commands.picowatch import picowatch_here
+done = [picowatch_here(Path.cwd(), *words) for words in json.loads(sys.argv[1])]
+print(json.dumps([[one.returncode, one.stdout, one.stderr] for one in done]))
+"""
 
 
 def as_user(user: int, group: int, *words: str) -> list[str]:
@@ -48,48 +57,52 @@ class Server:
     """Folders of several users, with a picowatch of a user of its own."""
 
     def __init__(self, root: Path, python: str) -> None:
-        self.python = python
+        self._python = python
         self.root, self.inbox, self.outbox = root, root / "inbox", root / "outbox"
         root.chmod(0o755)
         (root / "models").mkdir()
-        self.folder(self.inbox, 0, 0, 0o755)
-        self.folder(self.inbox / "ada", ADA, ARTISTS, 0o2755)
-        self.folder(self.inbox / "ben", BEN, ARTISTS, 0o2755)
-        self.folder(self.outbox, DAEMON, DAEMON, 0o2775)
-        self.folder(self.outbox / ".picowatch", DAEMON, DAEMON, 0o2775)
-        self.folder(self.outbox / REQUESTS, DAEMON, ARTISTS, 0o1770)
+        (root / "circle.yaml").write_text(RECIPE)
+        for path, user, group, mode in (
+            (self.inbox, 0, 0, 0o755),
+            (self.inbox / "ada", ADA, ARTISTS, 0o2755),
+            (self.inbox / "ben", BEN, ARTISTS, 0o2755),
+            (self.outbox, DAEMON, DAEMON, 0o2775),
+            (self.outbox / ".picowatch", DAEMON, DAEMON, 0o2775),
+            (self.outbox / REQUESTS, DAEMON, ARTISTS, 0o1770),
+        ):
+            path.mkdir()
+            os.chown(path, user, group)
+            path.chmod(mode)
 
-    def folder(self, path: Path, user: int, group: int, mode: int) -> None:
-        path.mkdir()
-        os.chown(path, user, group)
-        path.chmod(mode)
-
-    def command(self, user: int, group: int, *words: str) -> list[str]:
-        return as_user(user, group, self.python, "-m", DIGESTS, *words)
-
-    def start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            self.command(DAEMON, DAEMON, "run"),
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        process = subprocess.Popen(
+            as_user(DAEMON, DAEMON, self._python, "-m", DIGESTS_HERE, "run"),
             cwd=self.root,
             env=environment(HOME=str(self.root)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             umask=0o002,
         )
+        try:
+            wait_for((self.outbox / ".picowatch/status.json").exists, "the start")
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
 
-    def by(self, user: int, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        """Run a command as a user."""
-        name = {ADA: "ada", BEN: "ben"}[user]
-        return subprocess.run(
-            self.command(user, ARTISTS, *words),
+    def by(self, user: int, *commands: list[str]) -> list[tuple[int, str, str]]:
+        """Run commands as a user; return the exit code and the output of each."""
+        done = subprocess.run(
+            as_user(user, ARTISTS, self._python, "-c", RUN_EACH, json.dumps(commands)),
             cwd=self.root,
-            env=environment(HOME=str(self.root), LOGNAME=name),
-            input=stdin,
-            capture_output=True,
-            text=True,
+            env=environment(HOME=str(self.root), LOGNAME={ADA: "ada", BEN: "ben"}[user]),
+            stdout=subprocess.PIPE,
             timeout=100,
             umask=0o022,
+            check=True,
         )
+        return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 
     def request(self, user: int, **values: object) -> str:
         """Have a user write a request by hand; return the answer's text."""
@@ -115,48 +128,36 @@ def server() -> Iterator[Server]:
 
 
 def test_users_make_pictures_of_their_own_and_control_nothing(server: Server) -> None:
-    """Their results have their group. Without a picowatch, nothing is put into the inbox."""
-    early = server.by(ADA, "make", "-", stdin=RECIPE)
-    assert (early.returncode, [*server.inbox.rglob("*.yaml")]) == (1, []), early.stderr
-    assert "Ask an administrator to start it." in early.stderr
-    process = server.start()
-    try:
-        wait_for((server.outbox / ".picowatch/status.json").exists, "the start")
-        made = server.by(ADA, "make", "-", stdin=RECIPE)
-        assert (made.returncode, made.stderr) == (0, "")
-        assert made.stdout == "outbox/ada/stdin/0001-1.png\n"
-        picture = server.root / made.stdout.strip()
-        assert {path.stat().st_gid for path in (picture, picture.parent)} == {ARTISTS}
-        gone = server.by(BEN, "make", "--rm", "-", stdin=RECIPE)
-        assert (gone.returncode, [*(server.inbox / "ben").iterdir()]) == (0, [])
-        assert server.by(BEN, "status", "ada").returncode == 0
-        for words in (["pause"], ["cancel", "ada"], ["retry"], ["delete", str(picture)]):
-            refused = server.by(BEN, *words)
-            assert refused.returncode == 1
-            assert "Only users who may write there can control picowatch." in refused.stderr
-        no = "Only administrators may do this."
-        assert server.request(BEN, command="pause") == no
-        assert server.request(BEN, command="cancel", recipe="ada/stdin.yaml") == no
-        sha = {"recipe": "ada/stdin.yaml", "digest": "0"}
-        assert server.request(BEN, command="make once", **sha) == no
-        assert server.request(BEN, command="make folder", recipe="ada", files=[], x=1) == no
-        assert not json.loads((server.outbox / ".picowatch/status.json").read_text())["paused"]
-        assert picture.exists()
-    finally:
-        process.terminate()
-        process.wait(60)
+    """Their results have their group. Without a picowatch, nothing is put into the inbox.
 
-
-def test_a_request_that_is_a_link_is_not_followed(server: Server) -> None:
-    """What it leads to would be read by picowatch's user."""
+    What a request that is a link leads to would be read by picowatch's user.
+    """
+    ((code, _, said),) = server.by(ADA, ["make", "circle.yaml"])
+    assert (code, [*server.inbox.rglob("*.yaml")]) == (1, []), said
+    assert "Ask an administrator to start it." in said
     secret = server.root / "secret.json"
     secret.write_text(json.dumps({"command": "make", "recipe": "secret", "digest": "0"}))
     link = server.outbox / REQUESTS / "1-link.json"
     link.symlink_to(secret)
-    process = server.start()
-    try:
-        assert server.request(ADA, command="pause") == "Only administrators may do this."
+    with server.running():
+        assert server.by(ADA, ["make", "circle.yaml"]) == [
+            (0, "outbox/ada/circle/0001-1.png\n", "")
+        ]
+        picture = server.outbox / "ada/circle/0001-1.png"
+        assert {path.stat().st_gid for path in (picture, picture.parent)} == {ARTISTS}
+        control = (["pause"], ["cancel", "ada"], ["retry"], ["delete", str(picture)])
+        own = (["make", "--rm", "circle.yaml"], ["status", "ada"])
+        removed, status, *refused = server.by(BEN, *own, *control)
+        assert (removed[0], status[0], [*(server.inbox / "ben").iterdir()]) == (0, 0, [])
+        for code, _, said in refused:
+            assert code == 1
+            assert "Only users who may write there can control picowatch." in said
+        no = "Only administrators may do this."
+        assert server.request(BEN, command="pause") == no
+        assert server.request(BEN, command="cancel", recipe="ada/circle.yaml") == no
+        sha = {"recipe": "ada/circle.yaml", "digest": "0"}
+        assert server.request(BEN, command="make once", **sha) == no
+        assert server.request(BEN, command="make folder", recipe="ada", files=[], x=1) == no
+        assert not json.loads((server.outbox / ".picowatch/status.json").read_text())["paused"]
+        assert picture.exists()
         assert not link.with_suffix(".answer").exists()
-    finally:
-        process.terminate()
-        process.wait(60)

@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from picowatch.metadata import read_texts
 from picowatch.observers.console import LiveConsole, progress_text
 from picowatch.outbox.status import Status
 from tests.catalog.files import kohya_lora_shapes, write_model
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch
 from tests.house import House
 from tests.security.attacks import STEERING, steers
@@ -35,8 +36,7 @@ def assert_nothing_steers(house: House) -> None:
             assert not re.search("^2026-01-01 00:00", text, re.MULTILINE), place
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House, log_format: str) -> None:
+def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House) -> None:
     """In no file, whether it is rendered, refused, warned of, or fails; nor by a picture."""
     for n, bad in enumerate(STEERING.values()):
         name, escaped = f"a{bad}2026-01-01 00:00:00 forged", json.dumps(f"a {bad} {MARKUP}")
@@ -65,14 +65,14 @@ def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House, log_forma
         save_picture(house.inbox / f"{name}.png", keyword, settings)
         house.save(f"{name}.yaml", f"from: {name}.png\n")
     house.engine.before_batch = fail_if_asked
-    house.once(log_format=log_format, batch_size=1)
+    house.once(batch_size=1)
     assert "This picture fails" in house.log()
     assert house.error("0-flag.txt")
     assert house.error("ours.yaml") and house.error("prompt.yaml")
     assert house.error("sampler.yaml") is None
     assert_nothing_steers(house)
     for line in house.log().splitlines():
-        assert json.loads(line)["message"] if log_format == "json" else re.match(r"\d{4}-", line)
+        assert re.match(r"\d{4}-", line)
 
 
 def fail_if_asked(batch: Batch) -> None:
@@ -107,19 +107,21 @@ def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
         (inbox / f"{name}.warned.txt").write_text(warned)
     (inbox / "model.yaml").write_text("prompt: x\nloras: {nothing: 1}\n")
     files = sorted(inbox.iterdir())
-    checked = picowatch(tmp_path, "check", *files, tmp_path / f"{STEERING['colours']}.missing.txt")
+    checked = picowatch_here(
+        tmp_path, "check", *files, tmp_path / f"{STEERING['colours']}.missing.txt"
+    )
     assert "Hypernet" in checked.stderr and "told" in checked.stderr
-    checked_json = picowatch(tmp_path, "check", "--json", *files)
+    checked_json = picowatch_here(tmp_path, "check", "--json", *files)
     assert len(json.loads(checked_json.stdout)["images"]) == 2 * len(STEERING)
     for file in inbox.glob("*.txt"):
         file.unlink()
-    ran = picowatch(tmp_path, "run", "--once")
+    ran = picowatch_here(tmp_path, "run", "--once")
     assert ran.stdout.count("stesp") == 2 * len(STEERING), "in the log, and in the summary"
-    status = picowatch(tmp_path, "status")
+    status = picowatch_here(tmp_path, "status")
     assert "stesp" in status.stdout
-    models = picowatch(tmp_path, "models")
+    models = picowatch_here(tmp_path, "models")
     assert "told" in models.stdout and "word" in models.stdout
-    models_json = picowatch(tmp_path, "models", "--json")
+    models_json = picowatch_here(tmp_path, "models", "--json")
     own = [one for one in json.loads(models_json.stdout) if one["path"].startswith("models/")]
     assert len(own) == 1 + 2 * len(STEERING)
     for result in (checked, checked_json, ran, status, models, models_json):
@@ -140,9 +142,9 @@ def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> 
         forged[-1]["mask"] += "m"  # the image's own name would be its transparency
         text = json.dumps(chunk | {"request": chunk["request"] | forged[-1]}, ensure_ascii=False)
         pictures.append(save_picture(house.folder / f"{number}.png", "picowatch", text))
-    shown = picowatch(house.folder, "show", *pictures)
+    shown = picowatch_here(house.folder, "show", *pictures)
     assert shown.returncode == 0, shown.stderr
-    as_json = picowatch(house.folder, "show", "--json", *pictures)
+    as_json = picowatch_here(house.folder, "show", "--json", *pictures)
     assert not steers(shown.stdout + as_json.stdout)
     for request, found in zip(forged, yaml.safe_load_all(shown.stdout), strict=True):
         assert {name: request[name] for name in texts}.items() <= found.items()
@@ -152,24 +154,16 @@ def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> 
         assert request.items() <= json.loads(line)["request"].items()
 
 
-@pytest.mark.parametrize("what", STEERING)
-def test_the_live_line_on_a_terminal_is_not_steered(
-    what: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_live_line_on_a_terminal_is_not_steered(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither by control characters nor by rich's own markup."""
-    status = Status(
-        updated=0.0,
-        started=0.0,
-        images={"queued": 0},
-        recipe=f"{MARKUP}{STEERING[what]}.txt",
-        image=1,
-        of=2,
-    )
-    assert not steers(progress_text(status) + status.line(), lines=False)
-    console = LiveConsole()
-    console.show(status)
-    console.close()
-    assert STEERING[what].strip("\n") not in capsys.readouterr().out or what == "line break"
+    for what, steering in STEERING.items():
+        status = Status(updated=0.0, started=0.0, images={"queued": 0}, image=1, of=2)
+        status = replace(status, recipe=f"{MARKUP}{steering}.txt")
+        assert not steers(progress_text(status) + status.line(), lines=False)
+        console = LiveConsole()
+        console.show(status)
+        console.close()
+        assert steering.strip("\n") not in capsys.readouterr().out or what == "line break"
 
 
 FORGED = (
