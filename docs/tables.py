@@ -168,8 +168,8 @@ def tag_table() -> str:
             cells = which, "yes" if (directory, tag) in without_place else "no"
             rows.setdefault(cells, []).append(name_of(directory, tag))
     rows["no", "no"] = sorted({ExifTags.TAGS[tag] for tag in NOT_KEPT.intersection(ExifTags.TAGS)})
-    columns = ("EXIF tags", "kept", "with `no_place`")
-    return _table(columns, ((", ".join(names), *cells) for cells, names in rows.items()))
+    head = ("EXIF tags", "kept", "with `no_place`")
+    return _table(head, ((", ".join(listed), *cells) for cells, listed in rows.items()))
 
 
 def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, int]]:

@@ -340,8 +340,8 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
     with house.running(batch_size=1):
         held.wait_until_held()
         wait_for(lambda: house.status()["images"]["queued"] == 6, "all saves")
-        before = len(scans)
         assert control(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
+        before = len(scans)
         assert control(house, "cancel", "*day?.txt") == "2 images cancelled.\n"
         answer = picowatch_here(house.folder, "cancel", "a.txt", "day*")
         assert (answer.returncode, answer.stdout) == (1, "1 image cancelled.\n"), "one by one"

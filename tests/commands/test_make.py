@@ -355,23 +355,6 @@ def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured)
     assert capsys.readouterr().out.splitlines() == made
 
 
-def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
-    house: House, capsys: Captured
-) -> None:
-    """The same bytes are the same recipe, saved again: fixed seeds give the pictures there are."""
-    house.save("a.txt", "other\n")
-    fixed, drawn = elsewhere(house, "a.txt", "one --seed 5\n"), house.save("pets/b.txt", "two\n")
-    shown = []
-    for _ in range(2):
-        assert made_here(house, fixed, drawn) == 0
-        shown.append(capsys.readouterr().out.splitlines())
-    assert shown[0][0] == shown[1][0] == str(house.outbox / "a-2/0001-5.png")
-    assert len(house.pictures("pets/b")) == 2 and shown[1][1] != shown[0][1]
-    there = sorted(path.name for path in house.inbox.rglob("*.txt"))
-    assert there == ["a-2.txt", "a.txt", "b.txt"]
-    assert (house.inbox / "a.txt").read_text() == "other\n"
-
-
 @pytest.mark.parametrize(("when_done", "remove"), [("keep", False), ("delete", True)])
 def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
     house: House, capsys: Captured, when_done: str, remove: bool

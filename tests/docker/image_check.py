@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pillow_heif
 import yaml
-from PIL import ExifTags, Image
+from PIL import Image
 
 from tests.commands.picowatch import PROJECT
 from tests.docker.test_docker_files import mounts, services
@@ -139,22 +138,6 @@ def check_picture(checkout: Checkout) -> None:
     expect("pictures of docker run, by the image's own user", made, "1")
 
 
-def check_photo(checkout: Checkout) -> None:
-    """A phone's photo becomes a JPEG that still says when it was taken."""
-    pillow_heif.register_heif_opener()
-    exif, taken = Image.Exif(), "2026:11:25 12:00:00"
-    exif[ExifTags.Base.DateTime] = taken
-    (checkout.path / "inbox/photos").mkdir()
-    Image.new("RGB", (64, 48), "teal").save(checkout.path / "inbox/photos/beach.heic", exif=exif)
-    fields = {"upscale": {"model": "demo-compact", "scale": 2}, "format": "same"}
-    (checkout.path / "inbox/photos/_pictures.yaml").write_text(yaml.safe_dump(fields))
-    result = checkout.path / "outbox/photos/beach.jpg"
-    wait(result.exists, "the result of a HEIC photo")
-    with Image.open(result) as image:
-        expect("size of the photo", image.size, (128, 96))
-        expect("date of the photo", image.getexif().get(ExifTags.Base.DateTime), taken)
-
-
 def check_batch(checkout: Checkout) -> None:
     """Each picture of a batch is made once, in spite of a kill and an upgrade."""
     checkout.save("batch", steps=20, count=BATCH)
@@ -193,7 +176,6 @@ def main() -> int:
         wait(lambda: checkout.fact("State.Health.Status") == "healthy", "(healthy)")
         check_confinement(checkout)
         check_picture(checkout)
-        check_photo(checkout)
         check_batch(checkout)
     except (CheckFailed, OSError) as failure:  # OSError: not root
         print(f"FAILED  {failure}")

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -50,14 +51,16 @@ CHUNK = picowatch_json(
 PARAMETERS = parameters_text(_MUCH, "0.1.0", {"x": "a" * 64})
 
 
-def seeds(target: str) -> list[bytes]:
-    return list(_SEEDS[target]())
+@cache
+def seeds(target: str) -> tuple[bytes, ...]:
+    return tuple(_SEEDS[target]())
 
 
-def words() -> list[bytes]:
+@cache
+def words() -> tuple[bytes, ...]:
     """What mutations may insert: fields, marks of YAML, keys of every format read here."""
     plain = [name.encode() for name in FIRST_NAME_OF]
-    return [*plain, *_WORDS, *re.findall(rb"[A-Za-z_.]{4,}", HEADER + CHUNK.encode())]
+    return (*plain, *_WORDS, *re.findall(rb"[A-Za-z_.]{4,}", HEADER + CHUNK.encode()))
 
 
 _WORDS = [
