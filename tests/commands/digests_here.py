@@ -1,28 +1,19 @@
 """`picowatch` that draws digests itself, for what needs no engine process.
 
     python -m tests.commands.digests_here COMMAND …
-
-Everything else is the real command.
 """
 
 import sys
 from typing import Any
 
-from picowatch.signals import heed_early_signals
+from tests.commands.digests import run_with
 
 
-def main() -> int:
-    heed_early_signals(sys.argv[1:])
-    if {"make", "run"} & {*sys.argv}:  # other commands begin sooner without these
-        from picowatch.engine.process import child
-        from tests.digest_engine import DigestEngine
+def by_digests_here(child: Any) -> None:
+    from tests.digest_engine import DigestEngine
 
-        here: Any = lambda options: DigestEngine()  # noqa: E731
-        child.ChildEngine = child.started_engine = here  # type: ignore[misc]
-    from picowatch.cli import main as run_command
-
-    return run_command()
+    child.ChildEngine = child.started_engine = lambda options: DigestEngine()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_with(by_digests_here))
