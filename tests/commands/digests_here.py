@@ -1,6 +1,6 @@
 """`picowatch` that draws digests itself, for what needs no engine process.
 
-    python -m tests.commands.digests_here COMMAND …
+python -m tests.commands.digests_here COMMAND …
 """
 
 import sys

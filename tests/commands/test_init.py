@@ -11,8 +11,8 @@ from PIL import Image
 from picowatch.inbox.names import is_recipe_path
 from picowatch.settings import DAILY, Settings
 from tests.catalog.files import checkpoint_shapes, write_model
+from tests.catalog.test_folders import DISTILLED, KLEIN, WIDE, write_folder
 from tests.commands.picowatch import PROJECT, picowatch_here
-from tests.engine.tiny_flows import tiny_flow
 from tests.house import House
 
 
@@ -191,7 +191,8 @@ def test_folders_for_photos_work_as_they_are(tmp_path: Path) -> None:
     for template in templates:
         assert "\n# For photos: it " in template.read_text() and "\n# Drop " in template.read_text()
         schema_without_complaints(template)
-    (tmp_path / "models/checkpoints/FLUX.2-klein-4B").symlink_to(tiny_flow("FLUX.2-klein"))
+    klein = KLEIN | DISTILLED
+    write_folder(tmp_path / "models", "FLUX.2-klein-4B", klein, transformer={WIDE: 7680})
     edit = tmp_path / "inbox/edit/_pictures.yaml"
     Image.new("RGB", (96, 64)).save(edit.with_name("anna.png"))
     lines = edit.read_text().split("\n\n")[0].splitlines()[-2:]

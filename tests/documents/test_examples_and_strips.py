@@ -10,7 +10,7 @@ from docs.strips import IMAGES, STRIPS, Strip, strips
 from docs.tables import pages
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.recipe import read_recipes
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import picowatch_here
 from tests.house import House
 from tests.test_docs import INVENTORY, PROJECT
 
@@ -48,7 +48,7 @@ def test_there_are_thirteen_without_a_mistake(house: House) -> None:
         assert first.startswith("# ") and first.endswith("."), recipe.name
     shutil.copytree(EXAMPLES, house.inbox, dirs_exist_ok=True)
     recipes = [f"inbox/{recipe.name}" for recipe in RECIPES]
-    checked = picowatch(house.folder, "check", *recipes)
+    checked = picowatch_here(house.folder, "check", *recipes)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert [line.split(":")[0] for line in checked.stdout.splitlines() if line[0] != " "] == recipes
     assert house.once()
