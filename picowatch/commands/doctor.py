@@ -40,15 +40,10 @@ REPORT_IT = (
     "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
 )
 # The settings that the test image is rendered with, as they may be what fails.
-OF_THE_ENGINE = [
-    "device",
-    "precision",
-    "memory",
-    "batch_size",
-    "executor",
-    "stall_seconds",
-    "graphs",
-]
+OF_THE_ENGINE = (
+    *("device", "precision", "memory", "batch_size"),
+    *("executor", "stall_seconds", "graphs"),
+)
 LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CARDS = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))  # NVIDIA's, and those of Windows
@@ -104,6 +99,8 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
         settings = Settings()
     else:
         changed = settings.model_dump(exclude_defaults=True, mode="json")
+        if "executor" in changed:
+            changed["executor"] = str(settings.executor)
         if "hooks" in changed:  # their arguments may be secret
             changed["hooks"] = {event: program for event, (program, *_) in settings.hooks.items()}
         shown = ", ".join(f"{name}: {value}" for name, value in changed.items())
