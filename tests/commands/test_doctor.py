@@ -25,8 +25,11 @@ Checks = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def checks(house: House, capsys: pytest.CaptureFixture[str]) -> Checks:
+def checks(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Checks:
     """The findings by name, from this process on the digest engine."""
+    monkeypatch.setattr("tempfile.tempdir", str(house.folder))  # in memory, as conftest.py says
 
     def run(**values: Any) -> dict[str, Any]:
         code = doctor(lambda: house.settings(**values), as_json=True, make_engine=house.make_engine)
