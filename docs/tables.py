@@ -1,7 +1,7 @@
 """Writes the tables of docs/ from the code: `make docs`. A test keeps them current."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -196,7 +196,7 @@ def iptc_list() -> str:
     return f"{', '.join(pairs)}."
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "commands": command_table,
     "exit codes": exit_code_table,
     "log events": partial(listing_table, EVENTS),
@@ -215,11 +215,9 @@ TABLES = {
 
 def written(text: str) -> str:
     """A page with its tables as the code gives them now, each between its two marks."""
-    for name, table in TABLES.items():
-        marks = re.compile(f"<!-- {name} -->\n.*?<!-- end -->", re.DOTALL)
-        filled = f"<!-- {name} -->\n{table()}\n<!-- end -->"
-        text = marks.sub(filled.replace("\\", r"\\"), text)
-    return text
+    names = "|".join(map(re.escape, TABLES))
+    marks = re.compile(f"(<!-- ({names}) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marks.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 
 def pages() -> list[Path]:
