@@ -75,6 +75,7 @@ INVENTORY = Inventory(
 PAGES = [PROJECT / "README.md", *pages()]
 CONTRIBUTING, RESULTS = PROJECT / "CONTRIBUTING.md", PROJECT / "benchmarks" / "RESULTS.md"
 README = (PROJECT / "README.md").read_text()
+COMMANDS = parsers()[1]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -95,7 +96,7 @@ def test_every_shown_command_exists(page: Path) -> None:
     for line in "\n".join(blocks(page, "sh")).splitlines():
         for call in re.findall(r"(?:^|\| |\.venv/bin/)picowatch ([a-z][^#|>]*)", line):
             name, *arguments = shlex.split(call)
-            parsers()[1][name].parse_args(arguments)
+            COMMANDS[name].parse_args(arguments)
 
 
 FOLDERS = ("docs", "picowatch", "examples", "contrib", "benchmarks", "training")
@@ -236,7 +237,7 @@ def test_pages_name_every_field_setting_and_command() -> None:
         f"Add {', '.join(missing)} to the table of its field in docs/recipes.md or pictures.md."
     )
     assert {f"`{name}`" for name in Settings.model_fields} <= words_of("settings.md")
-    assert {f"`picowatch {name}" for name in parsers()[1]} <= {
+    assert {f"`picowatch {name}" for name in COMMANDS} <= {
         f"`picowatch {code.split()[1]}" for page in PAGES for code in commands_in(page)
     }
 
@@ -256,8 +257,8 @@ def test_pages_name_only_what_exists(page: Path) -> None:
     assert keys <= {*FIRST_NAME_OF, *PARTS, *SETTINGS, *OTHER_KEYS}
     for code in commands_in(page):
         _, name, *words = code.split()
-        assert name in parsers()[1], code
-        flags = {flag for action in parsers()[1][name]._actions for flag in action.option_strings}
+        assert name in COMMANDS, code
+        flags = {flag for action in COMMANDS[name]._actions for flag in action.option_strings}
         assert {word for word in words if word.startswith("--")} <= flags, code
 
 
