@@ -2,10 +2,12 @@
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from picowatch.ledger.account import Account, Failure, moment
 from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
@@ -142,3 +144,26 @@ def test_the_newest_failures_come_first(house: House) -> None:
     assert house.answer("retry", "a.txt").done
     assert [one["recipe"] for one in told(house, ".")["failures"]] == ["a.txt", "b.txt"]
     assert [error[:5] for error in house.status()["errors"]] == ["b.txt", "a.txt"]
+
+
+def test_times_are_short_for_last_night_and_have_dates_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    now, hour = datetime(2026, 11, 29, 8, 33, tzinfo=UTC).timestamp(), 3600.0
+    table: dict[str, tuple[float, float]] = {
+        "00:33–05:33": (now - 8 * hour, now - 3 * hour),
+        "00:33": (now - 8 * hour, now - 8 * hour),
+        "2026-11-28 08:33–00:33": (now - 24 * hour, now - 8 * hour),
+        "2026-11-27 08:33–10:33": (now - 48 * hour, now - 46 * hour),
+    }
+    for words, (began, ended) in table.items():
+        account = Account(requested=1, done=1, began=began, ended=ended)
+        assert account.line(now) == f"1 of 1 done {words}"
+    assert moment(now, now) == "08:33"
+    assert Account().line(now) == "nothing is requested"
+    refused = Failure("a.txt", "no", now)
+    assert refused.line(now) == "refused 08:33  a.txt: no"
+    monkeypatch.delenv("TZ")
+    time.tzset()

@@ -10,6 +10,8 @@ import pytest
 
 from tests.commands.picowatch import PROJECT, clean_environment
 from tests.documents.test_shown_commands import give_commands
+from tests.house import wait_for
+from tests.observers.screen import in_terminal
 
 # As bash calls the function after TAB (man bash, "Programmable Completion").
 _IN_BASH = """
@@ -20,6 +22,49 @@ complete_line() {
     echo "${COMPREPLY[@]}"
 }
 """
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A user's folder with the programs of the environment on the path."""
+    modules = {
+        "picowatch": "picowatch",
+        "register-python-argcomplete": "argcomplete.scripts.register_python_argcomplete",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, module in modules.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        program.chmod(0o755)
+    (tmp_path / "corgi.yaml").touch()
+    return tmp_path
+
+
+def environment(desk: Path) -> dict[str, str]:
+    path = f"{desk / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return clean_environment(PATH=path, HOME=str(desk), TERM="xterm", PYTHONPATH=str(PROJECT))
+
+
+def shell(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def documented(name: str) -> str:
+    """The lines of the page for a shell."""
+    page = (PROJECT / "docs/install.md").read_text().split("## The Tab key\n")[1]
+    lines = [line.partition("# ") for line in page.splitlines() if f"# {name}" in line]
+    assert lines
+    return "\n".join(line for line, *_ in lines).replace("~/picowatch-env/bin/", "")
+
+
+def said_by(desk: Path, *command: str) -> list[str]:
+    run = subprocess.run(
+        command, cwd=desk, env=environment(desk), capture_output=True, text=True, timeout=120
+    )
+    return run.stdout.splitlines()
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
@@ -51,3 +96,22 @@ def test_bash_completes_commands_flags_and_files(tmp_path: Path) -> None:
         timeout=120,
     )
     assert said.stdout.splitlines() == [*lines.values()]
+
+
+def test_fish_completes_commands_with_what_they_do(desk: Path) -> None:
+    """By its own question for what it would show."""
+    script = f"{documented('fish')}\ncomplete -C 'picowatch pau'"
+    (line,) = said_by(desk, shell("fish"), "--no-config", "-c", script)
+    assert line.startswith("pause\tRender nothing until")
+
+
+def test_zsh_completes_at_the_keyboard(desk: Path) -> None:
+    """TAB after the beginning of a command."""
+    zsh = shell("zsh")
+    (desk / "rc").write_text(documented("zsh").replace("compinit\n", "compinit -u\n"))
+    with in_terminal(zsh, "-f", "-i", cwd=desk, environment=environment(desk)) as terminal:
+        terminal.type('. ./rc; echo loa""ded\n')
+        terminal.wait_until_written("loaded")
+        terminal.type("picowatch doc\t")
+        wait_for(lambda: "picowatch doctor" in terminal.written.replace("\x08", ""))
+        terminal.type("\x15exit\n")

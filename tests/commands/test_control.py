@@ -403,3 +403,36 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
         held.release()
         wait_for(lambda: images_now(house) == left, "the end of the first one")
     assert len([batch for batch in house.engine.batches if len(batch) == 1]) == 1
+
+
+def test_what_is_cancelled_counts_for_nothing_while_it_stops(house: House) -> None:
+    """Its engine may take some seconds for the step in progress."""
+    held = HeldEngine(house, after=1)
+    with house.running(batch_size=1):
+        house.save("f/a.txt", "one\ntwo\nthree\n")
+        held.wait_until_held()
+        wait_for(lambda: house.status()["recipe"] == "f/a.txt", "the second image")
+        control(house, "cancel", "inbox/f")
+        wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the next status")
+        status = house.status()
+        assert (status["recipe"], status["all_seconds_left"]) == ("", None)
+        held.release()
+
+
+def test_cancel_holds_for_the_saves_that_came_before_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody has answered them yet, or they take several rounds to accept."""
+    monkeypatch.setattr("picowatch.daemon.accept.SLICE_SECONDS", 0.0)
+    assert house.once()
+    house.save("old/a.txt", "one\n")
+    house.save("b.yaml", "prompt: two\n")
+    for name in ("*.txt", "old", "old/a"):
+        assert control(house, "cancel", name, code=1) == f"{NOT_RUNNING}\n"
+    house.save("new/c.txt", "three\n")
+    assert house.once()
+    assert sorted(house.prompts()) == ["three", "two"]
+    for number in range(30):
+        house.save(f"night/{number}.txt", "four\nfive\n")
+    assert house.answer("cancel", "night").text == "60 images cancelled."
+    assert len(house.prompts()) == 2

@@ -204,6 +204,17 @@ def test_make_stops_when_nobody_requests_its_images(
     assert {"one", "two"}.isdisjoint(house.prompts())
 
 
+def test_make_takes_over_when_the_daemon_ends(house: House) -> None:
+    """What the daemon left is made in this process."""
+    held = HeldEngine(house)
+    with house.running():
+        a = elsewhere(house, "a.txt", "one --seed 5\n")
+        process = start(house.folder, "make", a, program=DIGESTS)
+        held.wait_until_held()
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, printed) == (0, "outbox/a/0002-5.png\n")
+
+
 @pytest.mark.parametrize("beside_a_daemon", [True, False])
 def test_what_an_ended_make_rm_requested_is_not_rendered_later(
     house: House, beside_a_daemon: bool
@@ -351,6 +362,23 @@ def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured)
     assert made_here(house, recipe) == 0
     made = [str(second), str(house.outbox / "a/0003-5.png")]
     assert capsys.readouterr().out.splitlines() == made
+
+
+def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
+    house: House, capsys: Captured
+) -> None:
+    """The same bytes are the same recipe, saved again: fixed seeds give the pictures there are."""
+    house.save("a.txt", "other\n")
+    fixed, drawn = elsewhere(house, "a.txt", "one --seed 5\n"), house.save("pets/b.txt", "two\n")
+    shown = []
+    for _ in range(2):
+        assert made_here(house, fixed, drawn) == 0
+        shown.append(capsys.readouterr().out.splitlines())
+    assert shown[0][0] == shown[1][0] == str(house.outbox / "a-2/0001-5.png")
+    assert len(house.pictures("pets/b")) == 2 and shown[1][1] != shown[0][1]
+    there = sorted(path.name for path in house.inbox.rglob("*.txt"))
+    assert there == ["a-2.txt", "a.txt", "b.txt"]
+    assert (house.inbox / "a.txt").read_text() == "other\n"
 
 
 @pytest.mark.parametrize(("when_done", "remove"), [("keep", False), ("delete", True)])

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from picowatch.cli import parsers
+from picowatch.engine.protocol import cache_folder
 from picowatch.errors import PAUSED
 from picowatch.settings import FILE_NAME, PREFIX, Settings, load_settings
 from tests.commands.picowatch import PROJECT
@@ -47,6 +48,9 @@ def pairs(name: str) -> dict[str, str]:
 
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+
+
+RUNS = "\n".join(texts("RUN"))
 LINTED = {
     DOCKERFILE: "hadolint",
     SCRIPT: "shellcheck",
@@ -98,6 +102,18 @@ def test_every_variable_of_picowatch_is_a_setting(file: Path) -> None:
     """Elsewhere a misspelt one would be ignored without a word."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     assert set(re.findall(rf"{PREFIX}\w+", file.read_text())) <= known
+
+
+def test_what_is_compiled_goes_into_a_cache_that_any_user_may_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Below it picowatch makes its own folder, for itself alone. Nothing uses the network."""
+    given = pairs("ENV")
+    assert f"mkdir --mode 1777 {given['XDG_CACHE_HOME']}" in RUNS
+    monkeypatch.setenv("XDG_CACHE_HOME", given["XDG_CACHE_HOME"])
+    folder = cache_folder()
+    assert folder is not None and folder.is_relative_to(given["HOME"])
+    assert given["HF_HUB_OFFLINE"] == "1"
 
 
 # -- the compose file

@@ -197,3 +197,17 @@ def test_the_fields_of_the_setting_file_name_cannot_make_a_path(house: House) ->
     for picture in house.pictures():
         assert is_portable(PurePosixPath(picture).name.removesuffix(".png"))
         assert not set(PurePosixPath(picture).name) & set('\\:*?"<>|\x1b')
+
+
+def test_recipes_of_long_names_are_archived_beside_each_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second one of a name gets a number, and a shorter name: this folder takes 143 bytes."""
+    monkeypatch.setattr(os, "pathconf", lambda path, what: 143)
+    saves = [f"prompt: {prompt}\n" for prompt in ("a car", "a corgi", "a star")]
+    for save in saves:
+        house.save(f"{'x' * 250}.yaml", save)
+        assert house.once(when_done="archive")
+    archived = [path for path in house.outbox.rglob("*.yaml") if path.is_file()]
+    assert sorted(path.read_text() for path in archived) == saves
+    assert max(len(path.name) for path in archived) <= 143

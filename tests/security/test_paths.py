@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import suppress
 from itertools import count, product
 from pathlib import Path
 
@@ -374,3 +375,33 @@ def test_make_puts_nothing_through_a_link_and_in_the_place_of_none(
     assert (house.inbox / "new").is_symlink()
     assert [path.name for path in theirs.parent.iterdir()] == ["mine.txt"]
     assert theirs.stat().st_mtime == 0
+
+
+@pytest.mark.parametrize("opening", range(3))
+@pytest.mark.parametrize("what", ["album", "album/a.txt", "album/_defaults.yaml"])
+@pytest.mark.parametrize("reads", ["make", "check"])
+def test_a_link_swapped_in_before_a_command_opens_a_recipe_leads_nowhere(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    reads: str,
+    what: str,
+    opening: int,
+) -> None:
+    """Between any two steps of opening it."""
+    house.save("album/_defaults.yaml", "steps: 5\n")
+    recipe = house.save("album/a.txt", "a corgi\n")
+    secret = secret_recipe(house.folder / "out/a.txt")
+    (house.folder / "out/_defaults.yaml").write_text(f"negative_prompt: {SECRET}\n")
+    target = house.folder / what.replace("album", "out")
+    album = house.inbox / "album"
+    struck = swap_before_opening(monkeypatch, opening, album, house.inbox / what, target)
+    with suppress(PicowatchError):
+        if reads == "make":
+            make(house.settings(), [recipe], house.make_engine)
+        else:
+            check(house.settings(), [recipe], as_json=False)
+    assert struck
+    shown = capsys.readouterr()
+    assert SECRET not in shown.out + shown.err
+    assert leaked(house, secret) == []

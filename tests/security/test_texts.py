@@ -36,7 +36,8 @@ def assert_nothing_steers(house: House) -> None:
             assert not re.search("^2026-01-01 00:00", text, re.MULTILINE), place
 
 
-def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House, log_format: str) -> None:
     """In no file, whether it is rendered, refused, warned of, or fails; nor by a picture."""
     for n, bad in enumerate(STEERING.values()):
         name, escaped = f"a{bad}2026-01-01 00:00:00 forged", json.dumps(f"a {bad} {MARKUP}")
@@ -65,14 +66,14 @@ def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House) -> None:
         save_picture(house.inbox / f"{name}.png", keyword, settings)
         house.save(f"{name}.yaml", f"from: {name}.png\n")
     house.engine.before_batch = fail_if_asked
-    house.once(batch_size=1)
+    house.once(log_format=log_format, batch_size=1)
     assert "This picture fails" in house.log()
     assert house.error("0-flag.txt")
     assert house.error("ours.yaml") and house.error("prompt.yaml")
     assert house.error("sampler.yaml") is None
     assert_nothing_steers(house)
     for line in house.log().splitlines():
-        assert re.match(r"\d{4}-", line)
+        assert json.loads(line)["message"] if log_format == "json" else re.match(r"\d{4}-", line)
 
 
 def fail_if_asked(batch: Batch) -> None:
