@@ -229,6 +229,14 @@ def test_keywords_are_joined_and_other_properties_stay() -> None:
     assert "<photoshop:CaptionWriter" in kept and "old" not in kept
 
 
+def test_a_long_packet_loses_its_longest_properties() -> None:
+    """What people wrote is short."""
+    xmp = Xmp(packet(f"<crs:a>{'x' * 9000}</crs:a><dc:a>kept</dc:a><crs:b>{'x' * 99}</crs:b>"))
+    xmp.shorten(4000)
+    assert len(xmp.packet().encode()) <= 4000
+    assert "kept" in xmp.packet() and "crs:b" in xmp.packet() and "<crs:a" not in xmp.packet()
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-be", "utf-16-le", "utf-16"])
 def test_a_packet_may_be_in_utf_16(encoding: str) -> None:
     """As the standard allows."""

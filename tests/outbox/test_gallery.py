@@ -17,8 +17,9 @@ from picowatch.files.essential import Writing
 from picowatch.outbox import pages
 from picowatch.outbox.gallery import ASSETS, Gallery
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.names import FORMATS
+from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.outbox.pages import picture_entry, thumbnail_of
+from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
 from picowatch.outbox.thumbnails import SIDE
 from tests.house import House, wait_for
 
@@ -275,3 +276,19 @@ def test_archived_originals_are_not_shown_though_picowatch_made_them(house: Hous
         assert house.once(when_done="archive")
         assert (house.outbox / "photos/originals/made.png").read_bytes() == made
         assert sorted(files(house.outbox)) == ["a/originals/0001-1.png", "photos/made.png"]
+
+
+def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
+    """The list has a limit and the number of others; deleted files do not count."""
+    problems = ProblemFiles(tmp_path, OutboxNames(tmp_path), Writing(Event(), tmp_path))
+    problems.write_warnings("w.yaml", ["not quite"])
+    for number in range(MOST_SHOWN + 2):
+        problems.write_error(f"{number}.yaml", "wrong")
+    found, more = problems.shown()
+    assert (found[0]["recipe"], len(found), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
+    for number in range(MOST_SHOWN):
+        (tmp_path / f"{number}.yaml.error.txt").unlink()
+    found, more = problems.shown()
+    left = [f"{MOST_SHOWN + 1}.yaml", f"{MOST_SHOWN}.yaml", "w.yaml"]
+    assert ([problem["recipe"] for problem in found], more) == (left, 0)
+    assert not found[-1]["is_error"]

@@ -41,6 +41,14 @@ def test_only_folders_that_have_changed_are_read(tmp_path: Path) -> None:
     assert walk.glance() == {"a": {"a/1.png"}, "a/b": set()}
 
 
+def test_a_folder_may_be_gone_before_it_is_seen(tmp_path: Path) -> None:
+    """It is known from its pictures."""
+    walk = FolderWalk(tmp_path)
+    assert walk.glance(lambda: ["a"]) == {"": set(), "a": set()}
+    (tmp_path / "a").mkdir()
+    assert walk.glance(lambda: ["a"]) == {"": set(), "a": set()}
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picowatch.outbox.gallery.LOOK_SECONDS", 0.0)
@@ -76,3 +84,18 @@ def test_what_users_do_by_hand_is_seen_while_picowatch_runs(house: House) -> Non
     assert [line["file"] for line in house.listed()][:3] == [
         "a/0001-1.png", "a/0002-2.png", "a/0003-3.png"
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_outbox_that_is_away_loses_no_picture(house: House) -> None:
+    """An empty mount point is in its place for a while."""
+    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
+    with house.running():
+        wait_for(lambda: len(list(shown(house.outbox))) == 2, "the pictures")
+        house.outbox.rename(house.folder / "elsewhere")
+        house.outbox.mkdir()
+        house.wait_for_rounds(1)
+        house.outbox.rmdir()
+        (house.folder / "elsewhere").rename(house.outbox)
+        house.wait_for_rounds(1)
+        assert len(list(shown(house.outbox))) == 2
