@@ -22,7 +22,6 @@ LEFT_OUT = (
     "test_the_next_rungs_are_tried_when_memory_runs_out",
     "test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out",
     "test_other_checkpoints_go_before_a_rung_does",
-    "test_what_is_no_lack_of_memory_is_not_tried_again",
     "test_three_of_eight_steps_reuse_blocks",
 )
 _init = Renderer.__init__

@@ -10,7 +10,7 @@ from picowatch.engine.model.memory import ENCODERS, FULL, LAYERS, MODELS
 from picowatch.engine.protocol import EngineOptions
 from tests.engine.flow_requests import edits_only, flow_models
 from tests.engine.requests import difference, draw
-from tests.engine.rungs import lora_of, on_rung, three_of
+from tests.engine.rungs import lora_of, on_rung, two_of
 from tests.engine.tiny_flows import FOLDERS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -23,7 +23,7 @@ def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
     """Twice, and with a LoRA; in float32, so that rungs differ by rounding alone."""
     models = flow_models(name)
     options = EngineOptions(models=models, device="cuda", precision="float32", start_images=models)
-    batch, renderer = three_of(models, name)[:2], Renderer(options)
+    batch, renderer = two_of(models, name), Renderer(options)
     if name == "FLUX.1-dev":
         lora = lora_of(models, name, "flux1")
         batch = [*batch[:1], *batch, replace(batch[0], loras=(lora,))]
