@@ -16,7 +16,7 @@ LEFT_OUT = (
     "test_a_picture_says_how_it_was_rendered",
     "test_a_failure_in_one_part_fails_the_batch",
     "test_shrink_to_fit_renders_it_smaller_and_says_so",
-    "test_every_core_draws_also_where_the_number_is_odd",
+    "test_the_position_in_a_batch_changes_no_pixel",
     "test_a_single_large_picture_is_drawn_by_all_cores",
     "test_an_interruption_takes_effect_within_a_step",
     "test_the_next_rungs_are_tried_when_memory_runs_out",
