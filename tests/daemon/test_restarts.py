@@ -32,7 +32,7 @@ OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
 def test_it_starts_over_in_the_same_process(house: House) -> None:
     """What is lost is made again, and saved settings apply, while it keeps its lock."""
     state, log = house.outbox / ".picowatch", house.outbox / "picowatch.log"
-    house.save("notes.md", "not a recipe")
+    (house.inbox / "notes.txt").symlink_to("/nowhere")  # told at once: no program renames it
 
     def save_settings() -> None:
         (house.folder / "elsewhere").mkdir()
@@ -60,7 +60,7 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
         assert process.wait(60) == 0
     assert house.log().count("; picowatch starts over") == len(changes) - 1
     assert "picowatch.yaml was saved; picowatch starts over" in house.log()
-    assert house.log().count("notes.md is not run") == 1
+    assert house.log().count("notes.txt is not run") == 1
     assert len(house.pictures()) == len(changes)
 
 
