@@ -358,15 +358,21 @@ def _bands(
 def _through(network: Network, seen: Pixels) -> Pixels:
     most = np.iinfo(seen.dtype).max
     device = next(network.parameters()).device
-    # Hardly any of torch's devices knows numbers of 16 bits.
-    pixels = torch.from_numpy(seen.astype(np.float32)).to(device).permute(2, 0, 1)[None] / most
+    if seen.dtype == np.uint8:
+        pixels = torch.from_numpy(np.array(seen)).to(device).permute(2, 0, 1)[None].float() / most
+    else:  # which hardly any of torch's devices knows
+        pixels = torch.from_numpy(seen.astype(np.float32)).to(device).permute(2, 0, 1)[None] / most
     height, width = pixels.shape[2:]
     beyond = (0, -width % network.multiple, 0, -height % network.multiple)
     if any(beyond):
         pixels = functional.pad(pixels, beyond, mode="replicate")
     made = network(pixels)[0, :, : height * network.scale, : width * network.scale]
-    numbers: Pixels = (made * most).round().clamp(0, most).cpu().numpy()
-    return numbers.astype(seen.dtype).transpose(1, 2, 0)
+    numbers = (made * most).round().clamp(0, most)
+    if seen.dtype == np.uint8:
+        array: Pixels = numbers.to(torch.uint8).cpu().numpy()
+    else:
+        array = numbers.cpu().numpy().astype(np.uint16)
+    return array.transpose(1, 2, 0)
 
 
 def _resized(pixels: Pixels, size: Size) -> Pixels:
