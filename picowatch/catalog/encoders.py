@@ -161,6 +161,6 @@ def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
     vaes = (
         (VAE, start)
         for start in _VAES
-        if any(start + one in header.shapes for one in _VAE_DECODERS)
+        if any(start + layer in header.shapes for layer in _VAE_DECODERS)
     )
     return ((TRANSFORMER, prefix), *_encoders_inside(header).items(), *vaes)

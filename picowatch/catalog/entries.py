@@ -30,7 +30,7 @@ def reasons_of(found: FoundModels) -> dict[str, dict[str, str]]:
         reasons[entry.kind][entry.name] = entry.reason
         reasons[entry.kind].setdefault(without_ending(entry.name), entry.reason)
     checkpoints = found.of_kind("checkpoint")
-    reasons["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
+    reasons["checkpoint"] |= {model.name: model.missing for model in checkpoints if model.missing}
     return reasons
 
 
@@ -77,7 +77,7 @@ def trained_for(adapters: Sequence[Model]) -> dict[str, tuple[str, ...]]:
     """Return the families' names by adapter; the demo model's width does not tell a family."""
     chroma = FAMILIES["chroma"].name
     return {
-        one.name: (FAMILIES[one.family].name, *[chroma] * (one.variant == OR_CHROMA))
-        for one in adapters
-        if one.family not in ("", DEMO)
+        adapter.name: (FAMILIES[adapter.family].name, *[chroma] * (adapter.variant == OR_CHROMA))
+        for adapter in adapters
+        if adapter.family not in ("", DEMO)
     }

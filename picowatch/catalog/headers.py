@@ -75,7 +75,7 @@ def _header(file: BinaryIO, raw: bytes, held: int) -> Header:
     metadata = entries.pop("__metadata__", {})
     shapes = {name: _shape(entry) for name, entry in entries.items()}
     types = {name: str(entry["dtype"]) for name, entry in entries.items()}
-    places = {name: tuple(map(_number, one["data_offsets"])) for name, one in entries.items()}
+    places = {name: tuple(map(_number, tensor["data_offsets"])) for name, tensor in entries.items()}
     texts = {key: text for key, text in metadata.items() if isinstance(text, str)}
     if max(map(len, entries), default=0) > _MAX_NAME:
         raise ValueError("a tensor's name is too long")
@@ -93,7 +93,7 @@ def _header(file: BinaryIO, raw: bytes, held: int) -> Header:
         if name.endswith(_DESCRIPTION) and end - begin <= _MAX_DESCRIPTION:
             file.seek(8 + len(raw) + begin)
             formats[name.removesuffix(_DESCRIPTION)] = small_json(file.read(end - begin))
-    return Header(shapes, texts, types, {name: dict(one) for name, one in formats.items()})
+    return Header(shapes, texts, types, {name: dict(layer) for name, layer in formats.items()})
 
 
 def check_size(promised: int, held: int) -> None:

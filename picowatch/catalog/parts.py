@@ -64,7 +64,7 @@ def _built_in(model: Model, given: Iterable[str]) -> list[Part]:
     row = FAMILIES[model.family]
     lacking = [name for name in row.optional if name in row.parts and name not in given]
     folders = {name: ASSETS / model.family / name for name in lacking}
-    return [Part(one, row.parts[one][0], at) for one, at in folders.items() if at.is_dir()]
+    return [Part(part, row.parts[part][0], at) for part, at in folders.items() if at.is_dir()]
 
 
 def _parts_of_unet(model: Model) -> tuple[Part, ...]:
@@ -99,7 +99,7 @@ def completed(model: Model, installed: FoundModels) -> Model:
 
     Its other variants are completed, too, perhaps by other folders.
     """
-    model = replace(model, others=tuple(completed(one, installed) for one in model.others))
+    model = replace(model, others=tuple(completed(variant, installed) for variant in model.others))
     inside = _sources(model, FoundModels())
     lender = _lender(model, installed.of_kind("checkpoint"))
     if lender and not _suffice(model, inside):
@@ -109,7 +109,7 @@ def completed(model: Model, installed: FoundModels) -> Model:
     if _suffice(model, sources):
         return replace(model, parts=_of_the_package(model, sources))
     missing = _missing(model, sources)
-    able = (one.name for one in model.others if not one.missing)
+    able = (variant.name for variant in model.others if not variant.missing)
     if other := next(able, ""):
         missing += f" Or, if it is another variant, write 'checkpoint: {other}'."
     return replace(model, missing=missing)
@@ -119,7 +119,7 @@ def _sources(model: Model, installed: FoundModels) -> _Sources:
     """Find the text encoders and the VAE in the file itself, or among those installed."""
 
     def found(content: str) -> tuple[Path, str] | None:
-        fitting = [one for one in installed.models if _is_for(one, content, model.family)]
+        fitting = [source for source in installed.models if _is_for(source, content, model.family)]
         # The most precise weights: float16 rather than fp8.
         largest = max(fitting, key=lambda model: model.bytes, default=None)
         return _inside(model, content) or ((largest.path, "") if largest else None)
@@ -128,13 +128,15 @@ def _sources(model: Model, installed: FoundModels) -> _Sources:
     return {part: found(content) for part, content in contents.items()}
 
 
-def _is_for(one: Model, content: str, family: str) -> bool:
+def _is_for(model: Model, content: str, family: str) -> bool:
     """Return whether a model is this part; a VAE that may be FLUX.1's or SD 3's is FLUX.1's."""
     if content != VAE:
-        return one.kind == "text_encoder" and one.variant == content
-    unsaid = one.variant == SIXTEEN and SD3_VAE in FAMILIES[family].vaes
+        return model.kind == "text_encoder" and model.variant == content
+    unsaid = model.variant == SIXTEEN and SD3_VAE in FAMILIES[family].vaes
     return (
-        one.kind == "vae" and serves(one.variant, family) and not (unsaid or is_tiny(one.variant))
+        model.kind == "vae"
+        and serves(model.variant, family)
+        and not (unsaid or is_tiny(model.variant))
     )
 
 
@@ -240,16 +242,20 @@ def completed_by(model: Model) -> list[str]:
 
 def _lender(model: Model, checkpoints: Sequence[Model]) -> Model | None:
     """Return the folder that lends its parts: one of the same variant, or of a similar one."""
-    folders = [one for one in checkpoints if one.layout == "folder" and one.family == model.family]
-    same = [one for one in folders if one.variant == model.variant]
-    return next(iter((*same, *(one for one in folders if _alike(one, model)))), None)
+    folders = [
+        folder
+        for folder in checkpoints
+        if folder.layout == "folder" and folder.family == model.family
+    ]
+    same = [folder for folder in folders if folder.variant == model.variant]
+    return next(iter((*same, *(folder for folder in folders if _alike(folder, model)))), None)
 
 
-def _alike(one: Model, other: Model) -> bool:
+def _alike(lender: Model, other: Model) -> bool:
     """Return whether two variants of a family share parts, as FLUX.2 klein and its base do."""
-    if one.family == "flux2":
-        return one.variant.replace(" base", "") == other.variant.replace(" base", "")
-    return FAMILIES[one.family].alike
+    if lender.family == "flux2":
+        return lender.variant.replace(" base", "") == other.variant.replace(" base", "")
+    return FAMILIES[lender.family].alike
 
 
 def _missing(model: Model, sources: _Sources) -> str:
@@ -267,7 +273,7 @@ def _missing(model: Model, sources: _Sources) -> str:
         f"a diffusers folder of {row.name}{'' if row.alike else variant} (such as "
         f"{hub_folder(model.family, model.variant)}) in models/checkpoints/, which lends its own"
     )
-    has = [f"the {one}" if one in (TRANSFORMER, VAE) else one for one, _ in model.contents]
+    has = [f"the {name}" if name in (TRANSFORMER, VAE) else name for name, _ in model.contents]
     return (
         f"{model.path.name} has only {listed(has)} of {row.name}{variant}. "
         f"It also needs {'; or '.join(ways)}."

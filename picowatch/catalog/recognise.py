@@ -101,9 +101,9 @@ def _transformer(header: Header) -> Recognised | None:
             if not row.signs or not any(name.startswith(row.signs) for name in names):
                 continue
             signs = {
-                name: one.sign or Sign()
-                for name, one in row.variants.items()
-                if one.sign or one.like is None
+                name: candidate.sign or Sign()
+                for name, candidate in row.variants.items()
+                if candidate.sign or candidate.like is None
             }
             variant = next((name for name in signs if _shows(header, prefix, signs[name])), None)
             if variant is not None:
@@ -135,7 +135,7 @@ def named(found: Recognised, name: str, layout: Layout) -> Recognised:
     words = name.casefold().replace("_", "-")
     if found.kind == "vae" and found.variant == SIXTEEN and _SD3.search(name):
         return replace(found, variant=SD3_VAE)
-    told = (one for one, variant in alike(found, layout).items() if variant.word in words)
+    told = (key for key, variant in alike(found, layout).items() if variant.word in words)
     return replace(found, variant=next(told, found.variant))
 
 
@@ -143,9 +143,9 @@ def alike(found: Recognised, layout: Layout) -> dict[str, Variant]:
     """Return the variants that only names tell from this checkpoint's variant."""
     variants = FAMILIES[found.family].variants if found.kind == "checkpoint" else {}
     return {
-        name: one
-        for name, one in variants.items()
-        if one.like == found.variant and (layout == "file" or one.config is None)
+        name: variant
+        for name, variant in variants.items()
+        if variant.like == found.variant and (layout == "file" or variant.config is None)
     }
 
 
@@ -270,7 +270,7 @@ def _prediction(header: Header) -> str:
 
 def controlnet(header: Header) -> Recognised | None:
     """Recognise a ControlNet: a copy of half a UNet with an input for its map."""
-    original = [one for one in (ORIGINAL, "") if f"{one}{_HINT}" in header.shapes]
+    original = [start for start in (ORIGINAL, "") if f"{start}{_HINT}" in header.shapes]
     prefix = original[0] if original else ""
     hint, first = (_HINT, _FIRST) if original else (_DIFFUSERS_HINT, "conv_in.weight")
     channels = header.inputs(f"{prefix}{hint}"), header.inputs(f"{prefix}{first}")

@@ -286,7 +286,9 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     if not is_checkpoint:
         return model
     variants = dict.fromkeys([found.variant, *alike(found, layout)])
-    return replace(model, others=tuple(_as(model, one) for one in variants if one != told.variant))
+    return replace(
+        model, others=tuple(_as(model, variant) for variant in variants if variant != told.variant)
+    )
 
 
 def _as(model: Model, variant: str) -> Model:
