@@ -86,7 +86,7 @@ def deep_in_srgb(original: Original) -> Image.Image | None:
 
 
 def _xyz(tag: bytes) -> tuple[float, ...]:
-    return tuple(one / 65536 for one in struct.unpack_from(">3i", tag, 8))
+    return tuple(number / 65536 for number in struct.unpack_from(">3i", tag, 8))
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:
@@ -111,7 +111,7 @@ def _curve(tag: bytes, numbers: _Light) -> _Light | None:
     if kind == b"para":
         (form,) = struct.unpack_from(">H", tag, 8)
         given = struct.unpack_from(f">{_PARAMETERS[form]}i", tag, 12)
-        gamma, a, b, c, d, e, f = _all_parameters(form, [one / 65536 for one in given])
+        gamma, a, b, c, d, e, f = _all_parameters(form, [parameter / 65536 for parameter in given])
         power = np.clip(a * numbers + b, 0, None) ** gamma + e
         return np.where(numbers >= d, power, c * numbers + f)
     return None

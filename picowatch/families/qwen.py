@@ -53,7 +53,9 @@ _KREA2_BLOCKS: Blocks = {
     | each("txtfusion_projector=text_fusion_projector"),
 }
 _ERNIE_BLOCKS: Blocks = {
-    ("layers", "layers"): same(*(one.replace("attn", "self_attention") for one in ATTENTION_LAYERS))
+    ("layers", "layers"): same(
+        *(name.replace("attn", "self_attention") for name in ATTENTION_LAYERS)
+    )
     | same("mlp_gate_proj", "mlp_up_proj", "mlp_linear_fc2"),
     OUTSIDE: same("x_embedder_proj", "text_proj", "time_embedding_linear_1")
     | same("time_embedding_linear_2", "adaLN_modulation_1", "final_norm_linear", "final_linear"),

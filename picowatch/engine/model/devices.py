@@ -134,6 +134,6 @@ def _let_cublas_be_exact(device: torch.device) -> None:
     https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
     """
     os.environ[_CUBLAS] = ":4096:8"
-    one = torch.ones(1, 1, device=device)
-    one.mm(one)
+    matrix = torch.ones(1, 1, device=device)
+    matrix.mm(matrix)
     del os.environ[_CUBLAS]

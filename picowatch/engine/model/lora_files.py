@@ -150,9 +150,9 @@ def _halves(own: Tensors) -> tuple[torch.Tensor, torch.Tensor, int]:
     whole = of.get("lokr_w2")
     down = of["lokr_w2_b"] if whole is None else whole
     up = of["lokr_w2_a"] if whole is None else torch.eye(len(whole))
-    one = torch.eye(small.shape[1]).reshape(*small.shape[1:] * 2, *[1] * (down.ndim - 2))
+    identity = torch.eye(small.shape[1]).reshape(*small.shape[1:] * 2, *[1] * (down.ndim - 2))
     rank = len(down) if whole is None else 0
-    return torch.kron(one, down), torch.kron(small, up), rank
+    return torch.kron(identity, down), torch.kron(small, up), rank
 
 
 def _scale(stem: str, rank: int, own: Tensors, settings: Mapping[str, Any]) -> tuple[float, float]:

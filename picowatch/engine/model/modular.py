@@ -51,8 +51,8 @@ class Modular:
             loop.set_progress_bar_config(disable=True)
         super().__init__(blocks=blocks)  # type: ignore[call-arg]
         self._parts = parts
-        self._names = {one.name for one in blocks.inputs}
-        self._names |= {one.name for one in self._reading_blocks.intermediate_outputs}
+        self._names = {parameter.name for parameter in blocks.inputs}
+        self._names |= {output.name for output in self._reading_blocks.intermediate_outputs}
         self._hooks: list[Any] = []
         _give(self, parts)
 
@@ -66,7 +66,7 @@ class Modular:
     def encode_prompt(self, prompt: str | list[str], **named: Any) -> dict[str, Any]:
         """Return what the text encoder's block makes of a prompt, by the names of its outputs."""
         text = prompt if isinstance(prompt, str) else prompt[0]
-        outputs = [one.name for one in self._reading_blocks.intermediate_outputs]
+        outputs = [output.name for output in self._reading_blocks.intermediate_outputs]
         if "guider" in self._reader.component_names:  # it would encode a negative prompt, too
             self._reader.guider = _D.ClassifierFreeGuidance(guidance_scale=1.0)
         found = self._reader(prompt=text, output=outputs, **named)

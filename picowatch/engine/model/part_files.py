@@ -135,7 +135,7 @@ def text_encoder(
     types = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     # Built in the file's 16 bits, so that its memory is enough.
     stored = next(iter(types)) if len(types) == 1 and not types & {*FP8} else dtype
-    stored = min(dtype, stored, key=lambda one: one.itemsize)
+    stored = min(dtype, stored, key=lambda precision: precision.itemsize)
     model = transformers_model(kind, made, tensors, what, stored)
     if is_headed:
         model.lm_head = torch.nn.Identity()
@@ -268,8 +268,8 @@ _INNER = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "pos
 def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
     """Convert FLUX.2's VAE, whose weights include the statistics of its latents."""
     for inner, outer in _INNER.items():
-        checkpoint = {name.replace(inner, outer): one for name, one in checkpoint.items()}
-    normalising = {name: one for name, one in checkpoint.items() if name.startswith("bn.")}
+        checkpoint = {name.replace(inner, outer): tensor for name, tensor in checkpoint.items()}
+    normalising = {name: tensor for name, tensor in checkpoint.items() if name.startswith("bn.")}
     # The number of batches is not in all files, and has no effect.
     counted = {"bn.num_batches_tracked": torch.zeros((), dtype=torch.long)}
     converted: Tensors = convert_ldm_vae_checkpoint(checkpoint, config)
@@ -284,8 +284,8 @@ def _flux3(checkpoint: Tensors, config: Config) -> Tensors:
     split: Tensors = {}
     for name, tensor in checkpoint.items():
         if _FUSED.search(name):
-            for one, rows in zip("qkv", tensor.chunk(3), strict=True):
-                split[_FUSED.sub(f"{one}_proj.weight", name)] = rows
+            for letter, rows in zip("qkv", tensor.chunk(3), strict=True):
+                split[_FUSED.sub(f"{letter}_proj.weight", name)] = rows
         else:
             split[name] = tensor
     converted: Tensors = convert_flux3_transformer_checkpoint_to_diffusers(split)

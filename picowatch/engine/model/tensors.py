@@ -79,18 +79,18 @@ def read_tensors(
     """
     found: Tensors = {}
     headers, packed = _headers(path)
-    parts = {part for one in packed.values() for part in one.parts.values()}
+    parts = {part for matrix in packed.values() for part in matrix.parts.values()}
     for file, header in headers.items():
         names = _selected(header, prefix, reads)
         if is_gguf(file):
             found |= _read_gguf(file, header, names, type_of, device)
         else:
             found |= _read_safetensors(file, header, names, type_of, device, copy, narrow, parts)
-    for name, one in packed.items():
+    for name, matrix in packed.items():
         bare = name.removeprefix(prefix)
         if name.startswith(prefix) and bare in found:
-            held = {end: found.pop(part.removeprefix(prefix)) for end, part in one.parts.items()}
-            found[bare] = stand_in(PackedWeight(one, held), type_of(bare), device)
+            held = {end: found.pop(part.removeprefix(prefix)) for end, part in matrix.parts.items()}
+            found[bare] = stand_in(PackedWeight(matrix, held), type_of(bare), device)
     return found
 
 
@@ -104,7 +104,7 @@ def _headers(path: Path) -> tuple[dict[Path, Header], dict[str, Packed]]:
         told: Any = read_json(path / "config.json").get("quantization_config")
         check_quantisation(told)
         rotated = rotated_columns(told)
-        packed = {name: one._replace(rotated=rotated) for name, one in packed.items()}
+        packed = {name: matrix._replace(rotated=rotated) for name, matrix in packed.items()}
     return headers, packed
 
 
@@ -121,7 +121,7 @@ def bytes_in(
     """
     size = 0
     headers, packed = _headers(path)
-    parts = {part for one in packed.values() for part in one.parts.values()}
+    parts = {part for matrix in packed.values() for part in matrix.parts.values()}
     for file, header in headers.items():
         for name in _selected(header, prefix, reads):
             shape, kind, numbers, taken = header.shapes[name], header.types[name], 1, dtype.itemsize
@@ -196,7 +196,7 @@ def _read_gguf(
     file: Path, header: Header, names: Mapping[str, str], type_of: TypeOf, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield matrices quantised, to be widened while they compute, and other tensors in full."""
-    for tensor in (one for one in GGUFReader(file).tensors if one.name in names):
+    for tensor in (entry for entry in GGUFReader(file).tensors if entry.name in names):
         name, kind = names[tensor.name], tensor.tensor_type
         if stays_quantised(name, header.types[tensor.name], header.shapes[tensor.name]):
             data = torch.from_numpy(tensor.data.copy()).to(device)
