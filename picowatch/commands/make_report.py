@@ -34,11 +34,11 @@ def by_picture(
     inbox: InboxFolder, sent: Sequence[Sent], answers: Sequence[Answer]
 ) -> Iterator[tuple[Sent, Answer]]:
     """Yield each recipe with its answer; for a folder, each picture and what concerns all."""
-    for one, answer in zip(sent, answers, strict=True):
+    for source, answer in zip(sent, answers, strict=True):
         if answer.warning or not answer.parts:
-            yield one, replace(answer, done=True) if answer.parts else answer
+            yield source, replace(answer, done=True) if answer.parts else answer
         for recipe, part in answer.parts.items():
-            yield replace(one, file=inbox.shown(recipe), recipe=recipe), part
+            yield replace(source, file=inbox.shown(recipe), recipe=recipe), part
 
 
 def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) -> int:
@@ -67,16 +67,16 @@ def as_object(
         "errors": [error] if error else [],
         "recipes": [
             {
-                "file": str(one.file),
-                "recipe": one.recipe,
-                "in_inbox": inbox.shown(one.recipe).exists(),
+                "file": str(sent.file),
+                "recipe": sent.recipe,
+                "in_inbox": inbox.shown(sent.recipe).exists(),
                 "done": answer.done,
                 "pictures": [_picture(settings.outbox / file) for file in answer.pictures],
                 "contact_sheets": [str(settings.outbox / file) for file in answer.sheets],
                 "errors": [] if answer.done else [(answer.error or answer.text).strip()],
                 "warnings": [answer.warning.strip()] if answer.warning else [],
             }
-            for one, answer in parts
+            for sent, answer in parts
         ],
     }
 

@@ -249,7 +249,7 @@ def shortened(directories: Mapping[int, Directory], most_bytes: int) -> dict[int
 
 def exif_bytes(directories: Mapping[int, Directory]) -> bytes:
     """Return EXIF data of these directories; the main one is 0, of which all others are parts."""
-    main, others = dict(directories.get(0, {})), [one for one in DIRECTORIES if one in directories]
+    main, others = dict(directories.get(0, {})), [ifd for ifd in DIRECTORIES if ifd in directories]
     start = len(_HEADER) + len(_written(main | dict.fromkeys(others, _POINTER), len(_HEADER)))
     inner = b""
     for directory in others:

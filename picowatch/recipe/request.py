@@ -308,7 +308,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         values["references"] = [use.image for use in request.references]
     for name in filter(partial(getattr, request), LISTS):
         values[name] = [
-            {part: one[part] for part in one if part in PARTS[name]} for one in values[name]
+            {part: item[part] for part in item if part in PARTS[name]} for item in values[name]
         ]
     return values
 

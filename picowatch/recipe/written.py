@@ -111,7 +111,7 @@ class SourceValue:
 
     def with_pairs(self, pairs: tuple[tuple[str, "SourceValue"], ...]) -> "SourceValue":
         """Return the mapping with these names and values instead."""
-        value = {name: one.value for name, one in pairs}
+        value = {name: written.value for name, written in pairs}
         return replace(self, value=value, parts=(), pairs=pairs)
 
     def with_parts(self, parts: tuple["SourceValue", ...]) -> "SourceValue":

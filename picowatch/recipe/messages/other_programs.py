@@ -114,7 +114,7 @@ def _sizes(shape: str) -> str:
         return f"{width}x{height}"
     across, down = round(16 * (width / height) ** 0.5), round(16 * (height / width) ** 0.5)
     kinds = {"SD 1.5": 32, "SDXL and later ones": 64}
-    return ", ".join(f"{across * unit}x{down * unit} for {one}" for one, unit in kinds.items())
+    return ", ".join(f"{across * unit}x{down * unit} for {kind}" for kind, unit in kinds.items())
 
 
 def words_of_others(name: str) -> str:

@@ -57,7 +57,9 @@ def read_comfyui(workflow: str, found: ForeignSettings) -> None:
     if len(nodes) > _MOST_NODES:
         raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
     # Civitai puts other things beside the nodes.
-    nodes = {n: one for n, one in nodes.items() if isinstance(one, dict) and "class_type" in one}
+    nodes = {
+        n: node for n, node in nodes.items() if isinstance(node, dict) and "class_type" in node
+    }
     _Workflow(nodes, found).read()
 
 

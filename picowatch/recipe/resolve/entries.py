@@ -43,7 +43,7 @@ def too_many(images: int, max_images: int) -> str:
 
 def folder_layer(layer: Layer, problems: Problems) -> Layer:
     """Return the layer of a `_defaults.yaml`, ready to be merged."""
-    layer = {name: replace(one, origin=Origin.FOLDER) for name, one in layer.items()}
+    layer = {name: replace(value, origin=Origin.FOLDER) for name, value in layer.items()}
     return layers.normalised(layer, Reporter(layer, problems))
 
 
@@ -111,7 +111,7 @@ class EntryResolver:
     def _layer(self, layer: Layer, origin: Origin, warnings: list[str]) -> Layer:
         if origin is Origin.OWN:
             return layers.normalised(layer, Reporter(layer, self.problems, warnings=warnings))
-        layer = {name: replace(one, origin=origin) for name, one in layer.items()}
+        layer = {name: replace(value, origin=origin) for name, value in layer.items()}
         reporter = Reporter(layer, self.problems, warnings=warnings)
         layer = layers.normalised(layer, reporter)
         # What others wrote wrong must not hide a folder's value.
