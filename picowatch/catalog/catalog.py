@@ -113,35 +113,39 @@ class Catalog:
         return Inventory(
             demo=replace(checkpoint_of(self.demo), rules=DEMO_RULES, known_words=words),
             checkpoints=tuple(
-                self._checkpoint(one) for one in found.of_kind("checkpoint") if not one.missing
+                self._checkpoint(model)
+                for model in found.of_kind("checkpoint")
+                if not model.missing
             ),
             variants={
-                one.name: {
+                model.name: {
                     called_of(each): each.missing or self._checkpoint(each)
-                    for each in (one, *one.others)
+                    for each in (model, *model.others)
                 }
-                for one in found.of_kind("checkpoint")
-                if one.others
+                for model in found.of_kind("checkpoint")
+                if model.others
             },
             vaes=names_of(vaes),
             loras=names_of(loras),
             embeddings=names_of(embeddings),
-            upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
+            upscalers=tuple(
+                Upscaler(model.name, model.scale) for model in found.of_kind("upscaler")
+            ),
             cutouts=names_of(found.of_kind("cutout")),
-            vae_families={one.name: families_of(one.variant) for one in vaes},
+            vae_families={vae.name: families_of(vae.variant) for vae in vaes},
             controlnets=tuple(map(controlnet_of, controlnets)),
             depths=names_of(found.of_kind("depth")),
             segmentations=finders_in(found.of_kind("segmentation")),
             lora_families=trained_for(loras),
-            lora_names={one.name: one.trained_as for one in loras if one.trained_as},
+            lora_names={lora.name: lora.trained_as for lora in loras if lora.trained_as},
             embedding_families=trained_for(embeddings),
             findable=known_words(embedded("segmentation")),
             wildcards=wildcards.lines,
             refused={"wildcard": wildcards.refused, **reasons_of(found)},
             refused_embeddings={
-                without_ending(one.name): one.reason
-                for one in found.refused
-                if one.kind == "embedding"
+                without_ending(entry.name): entry.reason
+                for entry in found.refused
+                if entry.kind == "embedding"
             },
             default_checkpoint=default_checkpoint,
             unusable_checkpoint=self._unusable_checkpoint(found, must_exist),
@@ -156,8 +160,8 @@ class Catalog:
         ]
         if must_exist and not is_folder(self._models):
             reasons.append(f"the folder {self._models} does not exist.")
-        reasons += [one.reason for one in found.refused if one.kind == "checkpoint"]
-        reasons += [one.missing for one in found.of_kind("checkpoint") if one.missing]
+        reasons += [entry.reason for entry in found.refused if entry.kind == "checkpoint"]
+        reasons += [model.missing for model in found.of_kind("checkpoint") if model.missing]
         return next(iter(reasons), "")
 
     def find(self, kind: Kind, name: str) -> Model:
@@ -167,7 +171,7 @@ class Catalog:
         # Some complete each other, and are few, so all of them are scanned.
         every = kind in ("checkpoint", "segmentation")
         found = FoundModels.of(self._scan_kind(kind, "" if every else name))
-        for model in chain(found.models, *(one.others for one in found.models)):
+        for model in chain(found.models, *(entry.others for entry in found.models)):
             if name in (model.name, f"{model.name}.safetensors"):
                 if model.missing:
                     raise ModelRefused(model.missing)
@@ -241,7 +245,7 @@ class Catalog:
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         first = folders_of(self._models, kind)[0]
         found = self._candidates(kind, name)
-        for candidate in sorted(found, key=lambda one: one.order):  # stable: ours first
+        for candidate in sorted(found, key=lambda file: file.order):  # stable: ours first
             entry = self._entry(candidate)
             if isinstance(entry, Model) and entry.name in taken:
                 own, other = candidate.place, taken[entry.name]
@@ -282,8 +286,8 @@ class Catalog:
                     name = printable(path.name)
                     where = f"models/{right}/, or to the folder of its kind"
                     reason = f"{name} is in models/ itself: move it to {where}."
-                    one = Refused(name=name, kind="checkpoint", path=path, reason=reason)
-                    refused.append(one)
+                    entry = Refused(name=name, kind="checkpoint", path=path, reason=reason)
+                    refused.append(entry)
         return refused
 
     def _entry(self, candidate: Candidate) -> Model | Refused:

@@ -88,7 +88,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
     """Return the settings of a pipeline without a row in its index, besides its parts."""
     index = read_json(folder / INDEX)
     takes = signature(from_text(str(index["_class_name"])), "__init__") or {}
-    return {name: one for name, one in index.items() if name in takes and not _is_part(one)}
+    return {name: entry for name, entry in index.items() if name in takes and not _is_part(entry)}
 
 
 def _unet_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
@@ -170,11 +170,11 @@ def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) ->
     settings = index | {f"transformer/{name}": value for name, value in transformer.items()}
     pipeline = from_text(str(index["_class_name"]))
     pipeline = row.pipelines.text if pipeline in row.more_folders else pipeline
-    for name, one in row.variants.items():
-        is_told = one.like is None or one.config is not None
+    for name, variant in row.variants.items():
+        is_told = variant.like is None or variant.config is not None
         # An index may name another class than its blocks': the config tells.
-        is_its = row.modular or (one.pipelines or row.pipelines).text == pipeline
-        if is_told and is_its and (one.config or {}).items() <= settings.items():
+        is_its = row.modular or (variant.pipelines or row.pipelines).text == pipeline
+        if is_told and is_its and (variant.config or {}).items() <= settings.items():
             return name
     return ""
 

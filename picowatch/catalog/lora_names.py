@@ -51,7 +51,7 @@ def places(family: str, layer: str) -> tuple[str, ...]:
     found = _IN_A_BLOCK.fullmatch(layer)
     block, number, inner = found.groups() if found else ("", "", layer)
     ours = _table(family).get((block, inner), ())
-    return tuple(one.replace("#", number) for one in ours)
+    return tuple(name.replace("#", number) for name in ours)
 
 
 @cache
@@ -65,9 +65,9 @@ def _pairs(blocks: Blocks) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
         start = f"{ours}_#_" if ours else ""
         for layer, named in layers.items():
             names = (named or layer).split()
-            yield (theirs, layer), tuple(f"{start}{one}" for one in names)
-            for one in names:
-                yield (ours, one), (f"{start}{one}",)
+            yield (theirs, layer), tuple(f"{start}{name}" for name in names)
+            for name in names:
+                yield (ours, name), (f"{start}{name}",)
 
 
 # UNets: those of Stable Diffusion's authors, SGM, which have two ResNets in a block.

@@ -180,7 +180,7 @@ def _transformer_family(names: Shapes, layers: set[str]) -> str:
         if pattern.match(name)
         if not widths or (*shape, 0, 0)[1 if _DOWN.search(name) else 0] in widths
     ]
-    whole = (one for one in dict.fromkeys(found) if not _unknown_to(one, layers))
+    whole = (key for key in dict.fromkeys(found) if not _unknown_to(key, layers))
     return next(whole, next(iter(found), ""))
 
 

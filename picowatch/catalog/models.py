@@ -147,8 +147,8 @@ class FoundModels:
         """Divide the entries of a scan into models and refused files, in order."""
         found = [*entries]
         return cls(
-            models=tuple(one for one in found if isinstance(one, Model)),
-            refused=tuple(one for one in found if isinstance(one, Refused)),
+            models=tuple(entry for entry in found if isinstance(entry, Model)),
+            refused=tuple(entry for entry in found if isinstance(entry, Refused)),
         )
 
     def of_kind(self, kind: Kind) -> tuple[Model, ...]:
