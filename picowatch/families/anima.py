@@ -16,7 +16,7 @@ _BLOCKS: Blocks = {
         for n in (1, 2)
     },
     ("llm_adapter_blocks", "text_conditioner_blocks"): same(
-        *(f"{kind}_attn_{one}_proj" for kind in ("self", "cross") for one in "qkvo"),
+        *(f"{kind}_attn_{letter}_proj" for kind in ("self", "cross") for letter in "qkvo"),
         *("mlp_0", "mlp_2"),
     ),
     OUTSIDE: each("x_embedder_proj_1=patch_embed_proj final_layer_linear=proj_out")

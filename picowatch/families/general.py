@@ -51,13 +51,13 @@ def general_row(pipeline: str) -> row.Family:
     for need, has in ((_NEEDED, call), (_NEEDED_PARTS, parts)):
         if missing := [name for name in need if name not in has]:
             raise NotDrawn(f"it has no {missing[0]}.")
-    required = {name for name, one in call.items() if one.default is one.empty}
+    required = {name for name, parameter in call.items() if parameter.default is parameter.empty}
     if others := sorted((required - {"prompt", "image"}) | (call.keys() & {*_OTHERS})):
         raise NotDrawn(f"it takes {others[0]}, which recipes do not have.")
     lacks, references = row.NO_PICTURES, None
     if "image" in call:
-        one = row.References(most=1, required="image" in required)
-        references = row.LOOKS_AT_TEN if "list" in call["image"].annotation else one
+        reference = row.References(most=1, required="image" in required)
+        references = row.LOOKS_AT_TEN if "list" in call["image"].annotation else reference
         lacks = row.ONLY_EDITS
     guidance, cfg_scale, embedded = _guided(call)
     lacks = lacks | ({} if embedded else row.NO_GUIDANCE)
@@ -70,7 +70,7 @@ def general_row(pipeline: str) -> row.Family:
         kind="general",
         pipelines=row.Pipelines(text=pipeline, edit=pipeline if references else ""),
         guidance=guidance,
-        inputs=dict.fromkeys((one for one in _INPUTS if one in call), False),
+        inputs=dict.fromkeys((argument for argument in _INPUTS if argument in call), False),
         size_multiple=32,  # for any VAE and transformer
         native_size=0 if "use_resolution_binning" in call else int(_number(call, "height")),
         samplers=row.FLOW_SAMPLERS if "FlowMatch" in parts["scheduler"].annotation else (row.DPM,),
@@ -78,7 +78,7 @@ def general_row(pipeline: str) -> row.Family:
         variants={"": row.flow_variant(steps, max(1.0, cfg_scale), embedded, **guided)},
         texts=row.Reading(encode="later", reads={}),
         parts={name: () for name in parts if name not in _UNUSED},
-        optional=tuple(name for name, one in parts.items() if one.default is not one.empty),
+        optional=tuple(name for name, part in parts.items() if part.default is not part.empty),
     )
 
 
@@ -111,12 +111,12 @@ def signature(pipeline: str, method: str) -> _Parameters | None:
     """
     path = _sources().get(pipeline)
     nodes = ast.parse(path.read_text("utf-8")).body if path else []
-    for own in (one for one in nodes if isinstance(one, ast.ClassDef) and one.name == pipeline):
+    for own in (item for item in nodes if isinstance(item, ast.ClassDef) and item.name == pipeline):
         for node in own.body:
             if isinstance(node, ast.FunctionDef) and node.name == method:
                 return _parameters(node.args)
         parents = (signature(ast.unparse(base), method) for base in own.bases)
-        return next((one for one in parents if one is not None), None)
+        return next((parent for parent in parents if parent is not None), None)
     return None
 
 
@@ -135,13 +135,13 @@ def _parameters(given: ast.arguments) -> _Parameters:
     lacking = len(given.args[1:]) - len(given.defaults)
     defaults = [*[None] * lacking, *given.defaults, *given.kw_defaults]
     return {
-        one.arg: Parameter(
-            one.arg,
+        argument.arg: Parameter(
+            argument.arg,
             Parameter.KEYWORD_ONLY,
             default=_literal(default) if default else Parameter.empty,
-            annotation=ast.unparse(one.annotation) if one.annotation else "",
+            annotation=ast.unparse(argument.annotation) if argument.annotation else "",
         )
-        for one, default in zip(names, defaults, strict=True)
+        for argument, default in zip(names, defaults, strict=True)
     }
 
 

@@ -95,7 +95,7 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
             f"the checkpoint '{name}' tells what it is: {installed[name].family}. Write "
             f"'checkpoint: {name}'."
         )
-    found = [one for called, one in variants.items() if is_called(called, said[2])]
+    found = [variant for called, variant in variants.items() if is_called(called, said[2])]
     if len(found) != 1:
         raise NotInstalled(
             f"the checkpoint '{name}' cannot be used as '{shown(said[2])}'. Write one of these "
@@ -224,7 +224,7 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
         if exact in names:
             return [exact]
     meant, by_name = _folded(written), _by_name(tuple(names))
-    begins = (one for name, found in by_name.items() if name.startswith(meant) for one in found)
+    begins = (match for name, found in by_name.items() if name.startswith(meant) for match in found)
     return by_name.get(meant) or list(dict.fromkeys(begins)) if meant else []
 
 

@@ -369,8 +369,8 @@ class Recipe(RecipeFields):
         if taken := self.context.taken:
             values["name"] = dated(self.name, taken)
         values[DETAIL] = tuple(
-            self._detail(at, seed, DetailUse(**asdict(one), **hashes[f"{DETAIL}.{at}"]), hash_of)
-            for at, one in enumerate(self.detail)
+            self._detail(at, seed, DetailUse(**asdict(part), **hashes[f"{DETAIL}.{at}"]), hash_of)
+            for at, part in enumerate(self.detail)
         )
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},
@@ -380,8 +380,8 @@ class Recipe(RecipeFields):
                 for at, path in enumerate(self.references)
             ),
             control=tuple(
-                ControlUse(**asdict(one), **hashes[f"{CONTROL}.{at}"])
-                for at, one in enumerate(self.control)
+                ControlUse(**asdict(control), **hashes[f"{CONTROL}.{at}"])
+                for at, control in enumerate(self.control)
             ),
             notes={
                 n: w.text for n, w in self.context.layer.items() if n.startswith(NOTE) and w.text

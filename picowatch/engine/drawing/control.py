@@ -70,7 +70,7 @@ class Hint:
         prompt_alone = len(latents) > images and (self.use.mode == "control" or pooled)
         if prompt_alone:
             latents, states = latents[images:], states[images:]
-            added = added and {name: one[images:] for name, one in added.items()}
+            added = added and {name: tensor[images:] for name, tensor in added.items()}
         maps = torch.cat([self.maps] * (len(latents) // images))
         named: dict[str, Any] = {"controlnet_cond": maps}
         if self.use.kind:
@@ -88,11 +88,11 @@ class Hint:
         )
         soft = self.soft or self.use.mode != "balanced"
         found = tuple(
-            one * self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
-            for index, one in enumerate((*down, middle))
+            residual * self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
+            for index, residual in enumerate((*down, middle))
         )
         if prompt_alone:  # rows without the prompt stay as they are
-            found = tuple(torch.cat([torch.zeros_like(one), one]) for one in found)
+            found = tuple(torch.cat([torch.zeros_like(residual), residual]) for residual in found)
         return found
 
 
@@ -230,7 +230,7 @@ def _depth(tensors: Tensors, block: str) -> int:
     """Count the transformer blocks of an attention."""
     pattern = re.compile(rf"{re.escape(block)}attentions\.0\.transformer_blocks\.(\d+)\.")
     found = (pattern.match(name) for name in tensors)
-    return max((int(one[1]) + 1 for one in found if one), default=0)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def _union(tensors: Tensors) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from picowatch.catalog.dequantise import rotated_together
 
 # Four bits of NVIDIA's E2M1; the highest one is the sign.
 _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_E2M1 = torch.tensor([*_MAGNITUDES, *(-one for one in _MAGNITUDES)])
+_E2M1 = torch.tensor([*_MAGNITUDES, *(-magnitude for magnitude in _MAGNITUDES)])
 _BLOCK = 16  # numbers with a scale of their own
 
 

@@ -52,7 +52,7 @@ class Placed:
     @property
     def denoiser_names(self) -> list[str]:
         """The names of the UNet or transformer, and of a second one that knows no prompt."""
-        return [one for one in (self.denoiser_name, UNCONDITIONAL) if one in self.by_name]
+        return [name for name in (self.denoiser_name, UNCONDITIONAL) if name in self.by_name]
 
     @property
     def encoder_names(self) -> list[str]:

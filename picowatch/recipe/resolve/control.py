@@ -27,7 +27,7 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
     if not control.image and not recipe.image:
         yield "image", "control has no picture to follow. Write 'image: …' there."
     if not recipe.says(f"{CONTROL}.{index}.model"):
-        names = [name for name, one in installed.items() if one.fits(checkpoint)]
+        names = [name for name, controlnet in installed.items() if controlnet.fits(checkpoint)]
         there = f"Installed: {listed(names)}." if names else "None is installed for it."
         yield "model", f"control names no model from models/controlnet. {there}"
     elif model and not checkpoint.rules.flow and not model.fits(checkpoint):
