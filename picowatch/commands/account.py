@@ -70,8 +70,8 @@ def _place(sql: Connection, recipes: Collection[str], status: Status) -> tuple[i
     rates = Rates({PassRate(*key): seconds for *key, seconds in measured}, {}, ())
     seconds = {row["id"]: rates.image(work_of(request_of(row))).seconds for row in requests}
     each = [(seconds.get(id_, 0.0), *counts) for id_, counts in alike.items()]
-    before = sum(one * ahead for one, ahead, _ in each)
-    whole = sum(one * queued for one, _, queued in each)
+    before = sum(cost * ahead for cost, ahead, _ in each)
+    whole = sum(cost * queued for cost, _, queued in each)
     share = before / whole if whole else 0.0
     return behind, round(status.all_seconds_left * share, 1)
 

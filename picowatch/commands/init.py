@@ -57,11 +57,11 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def _refuse_an_inbox(folder: Path) -> None:
     """Raise CommandFailed for a folder in an inbox, where picowatch would read what is made."""
-    for one in (folder, *folder.parents):
-        is_used = one.name == "inbox" and lexists(one.parent / "outbox/.picowatch")
-        if is_used or lexists(one / SCHEMAS / KINDS["recipe"]):
+    for path in (folder, *folder.parents):
+        is_used = path.name == "inbox" and lexists(path.parent / "outbox/.picowatch")
+        if is_used or lexists(path / SCHEMAS / KINDS["recipe"]):
             raise CommandFailed(
-                f"{one} is an inbox: recipes are saved there.",
+                f"{path} is an inbox: recipes are saved there.",
                 "Name a folder outside of it: picowatch init DIR.",
             )
 

@@ -317,7 +317,7 @@ class Publisher:
         if picture.low and kind in (PNG, TIFF):
             more = tuple(warning for warning in more if warning != KEEPABLE_BITS)
         elif image.request.draws or (image.request.colour == SAME and kind in (PNG, TIFF)):
-            more = tuple(MORE_BITS if one == KEEPABLE_BITS else one for one in more)
+            more = tuple(MORE_BITS if text == KEEPABLE_BITS else text for text in more)
         return replace(picture, warnings=(*picture.warnings, *more)) if more else picture
 
     def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:

@@ -155,14 +155,15 @@ class Xmp:
                 self._add(new)
             elif new.array == "Bag" and node.nodeType == node.ELEMENT_NODE:
                 known = {_text(item) for item in node.getElementsByTagNameNS(_RDF, "li")}
-                for bag in [one for one in node.childNodes if one.localName in ("Bag", "Seq")]:
+                for bag in [part for part in node.childNodes if part.localName in ("Bag", "Seq")]:
                     self._fill(bag, "Bag", [text for text in new.values if text not in known])
 
     def shorten(self, most_bytes: int) -> None:
         """Drop the largest properties until the packet has no more bytes."""
         size = len(self.packet().encode())
         for node, text in sorted(
-            ((node, _written(node)) for node, _ in self._properties()), key=lambda one: -len(one[1])
+            ((node, _written(node)) for node, _ in self._properties()),
+            key=lambda pair: -len(pair[1]),
         ):
             if size <= most_bytes:
                 return

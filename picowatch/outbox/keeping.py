@@ -73,14 +73,16 @@ def _is_free_for(root: Path, file: str, target: str) -> bool:
 def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
     try:
         with (
-            os.fdopen(open_below(root, file), "rb") as one,
+            os.fdopen(open_below(root, file), "rb") as first,
             os.fdopen(open_below(root, other), "rb") as two,
         ):
-            sizes = [os.fstat(opened.fileno()) for opened in (one, two)]
+            sizes = [os.fstat(opened.fileno()) for opened in (first, two)]
             if os.path.samestat(*sizes):
                 return True
             same = sizes[0].st_size == sizes[1].st_size
-            return same and all(a == b for a, b in zip(blocks_of(one), blocks_of(two), strict=True))
+            return same and all(
+                a == b for a, b in zip(blocks_of(first), blocks_of(two), strict=True)
+            )
     except FileNotFoundError:
         raise
     except OSError:  # a folder, a pipe, a link out of the outbox

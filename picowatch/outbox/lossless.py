@@ -125,8 +125,8 @@ def _differences(high: Image.Image, low: Image.Image | None, channels: int) -> b
     return Image.merge("LA", (higher, _minus(low, left))).tobytes()
 
 
-def _minus(one: Image.Image, other: Image.Image) -> Image.Image:
-    return ImageChops.subtract_modulo(one, other)
+def _minus(image: Image.Image, other: Image.Image) -> Image.Image:
+    return ImageChops.subtract_modulo(image, other)
 
 
 def _moved(rows: Image.Image, by: int) -> Image.Image:

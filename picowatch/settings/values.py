@@ -85,7 +85,7 @@ def first_problem(error: ValidationError) -> str:
     """Return the first problem within a value, with the name of its part."""
     problems = error.errors()
     name = problems[0]["loc"][0]
-    words = [words_of(one["msg"]) for one in problems if one["loc"][0] == name]
+    words = [words_of(problem["msg"]) for problem in problems if problem["loc"][0] == name]
     return f"{name}: {', or '.join(words)}"
 
 
