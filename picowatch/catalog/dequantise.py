@@ -68,9 +68,9 @@ def _check_layer(header: Header, layer: str, kind: str, beside: set[str]) -> Non
         fits = header.types[scales[0]] in ("F8_E4M3", "U8")
     else:
         rows = (*header.shapes[f"{layer}.weight"], 1)[0] if scales else 1
-        one = ((), (1,), (1, 1), (rows,), (rows, 1))
+        shapes = ((), (1,), (1, 1), (rows,), (rows, 1))
         fits = all(
-            header.shapes[name] in one and header.types.get(name, "F32") in _WORDS
+            header.shapes[name] in shapes and header.types.get(name, "F32") in _WORDS
             for name in scales
         )
         fits = fits and (kind in _MATRICES or (kind == "I8" and bool(told and scales)))

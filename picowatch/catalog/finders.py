@@ -102,7 +102,7 @@ def finder_in(folder: Path) -> tuple[FinderRow, dict[str, Any]]:
     for kind in _types_within(values):
         if not kind.startswith(row.inside):
             raise ModelRefused(f"is a {row.name} with another network inside ({shown(kind)}).")
-    return row, {name: one for name, one in values.items() if name not in _OTHER_BACKBONES}
+    return row, {name: value for name, value in values.items() if name not in _OTHER_BACKBONES}
 
 
 def _types_within(config: dict[str, Any]) -> Iterator[str]:
@@ -138,23 +138,25 @@ def recognise_finder(folder: Path) -> Recognised:
 
 def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
     """Return the entries, with each Grounding DINO completed by the largest SAM."""
-    models = [one for one in entries if isinstance(one, Model)]
-    sams = [one for one in models if one.variant == SAM]
+    models = [entry for entry in entries if isinstance(entry, Model)]
+    sams = [model for model in models if model.variant == SAM]
     if not sams:
         return [*entries]
-    largest = max(sams, key=lambda one: one.bytes)
+    largest = max(sams, key=lambda sam: sam.bytes)
     parts = (Part("outlines", FINDERS["sam"].class_name, largest.path),)
     return [
-        replace(one, parts=parts) if isinstance(one, Model) and one.variant == DINO else one
-        for one in entries
+        replace(entry, parts=parts) if isinstance(entry, Model) and entry.variant == DINO else entry
+        for entry in entries
     ]
 
 
 def finders_in(models: Sequence[Model]) -> tuple[str, ...]:
     """Return the names of those that find by themselves, the best first, the larger of two."""
 
-    def order(one: Model) -> tuple[int, int]:
-        return _NAMES.index(f"{one.variant} with SAM" if one.parts else one.variant), -one.bytes
+    def order(model: Model) -> tuple[int, int]:
+        return _NAMES.index(
+            f"{model.variant} with SAM" if model.parts else model.variant
+        ), -model.bytes
 
-    finders = [one for one in models if one.variant != SAM]
-    return tuple(one.name for one in sorted(finders, key=order))
+    finders = [model for model in models if model.variant != SAM]
+    return tuple(finder.name for finder in sorted(finders, key=order))

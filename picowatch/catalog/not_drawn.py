@@ -76,10 +76,10 @@ _KNOWN = {
     },
 }
 _FIRST_SIGNS = [
-    one.split()[0]
+    text.split()[0]
     for models in _KNOWN.values()
     for signs in models.values()
-    for one in signs.split("|")
+    for text in signs.split("|")
 ]
 
 
@@ -92,7 +92,7 @@ def known_name(header: Header, prefixes: tuple[str, ...]) -> str:
         return ""  # as of nearly all files: one look is enough
     for says, models in _KNOWN.items():
         for name, signs in models.items():
-            ways = [one.split() for one in signs.split("|")]
+            ways = [text.split() for text in signs.split("|")]
             if any(_shows(header, prefix, way) for prefix in prefixes for way in ways):
                 return says.format(name, diffusers=diffusers_here())
     return ""

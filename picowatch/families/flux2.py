@@ -36,12 +36,12 @@ _BLOCKS: Blocks = {
     OUTSIDE: AROUND_BLOCKS
     | each("final_layer_adaLN_modulation_1=norm_out_linear")
     | {
-        f"{one}_stream_modulation{of}_lin": f"{one}_stream_modulation{of}_linear"
-        for one, of in (("single", ""), ("double", "_img"), ("double", "_txt"))
+        f"{stream}_stream_modulation{of}_lin": f"{stream}_stream_modulation{of}_linear"
+        for stream, of in (("single", ""), ("double", "_img"), ("double", "_txt"))
     }
     | {
-        f"{one}_in_{layer}_layer": f"time_guidance_embed_{ours}_embedder_linear_{number}"
-        for one, ours in (("time", "timestep"), ("guidance", "guidance"))
+        f"{theirs}_in_{layer}_layer": f"time_guidance_embed_{ours}_embedder_linear_{number}"
+        for theirs, ours in (("time", "timestep"), ("guidance", "guidance"))
         for number, layer in ((1, "in"), (2, "out"))
     },
 }

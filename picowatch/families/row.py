@@ -275,7 +275,7 @@ class Family:
     @property
     def folders(self) -> set[str]:
         """The classes in model_index.json that belong to this family."""
-        own = (one.pipelines.text for one in self.variants.values() if one.pipelines)
+        own = (variant.pipelines.text for variant in self.variants.values() if variant.pipelines)
         return {self.pipelines.text, *self.more_folders, *own}
 
 
@@ -341,7 +341,7 @@ def parts_of(
     found: dict[str, str | Classes] = {"scheduler": scheduler, denoiser: transformer, "vae": vae}
     for ending, (encoder, tokenizer) in zip(("", "_2", "_3"), texts, strict=False):
         found |= {f"text_encoder{ending}": encoder, f"tokenizer{ending}": tokenizer}
-    return {part: (one,) if isinstance(one, str) else one for part, one in found.items()}
+    return {part: (names,) if isinstance(names, str) else names for part, names in found.items()}
 
 
 def unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
