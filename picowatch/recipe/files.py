@@ -51,15 +51,15 @@ def files_of(holder: ImageFields) -> Iterator[NamedFile]:
     """Yield the files that a recipe or a request names, in the table's order."""
     for place, field, part, is_list, kind, hash_ in PLACES:
         value = getattr(holder, field)
-        for index, one in enumerate(value if is_list else (value,)) if value else ():
+        for index, entry in enumerate(value if is_list else (value,)) if value else ():
             at = f"{field}.{index}" if is_list else field
-            is_name = isinstance(one, str)
+            is_name = isinstance(entry, str)
             # A mask is a path, or what finds it.
             is_other = (part and not is_list) if is_name else not part
-            name = "" if is_other else one if is_name else getattr(one, part)
+            name = "" if is_other else entry if is_name else getattr(entry, part)
             if name and name not in NO_FILES.get(place, ()):
-                kind = one.file[0] if field == CUTOUT else kind
-                sha256 = getattr(one if is_list else holder, hash_, "")
+                kind = entry.file[0] if field == CUTOUT else kind
+                sha256 = getattr(entry if is_list else holder, hash_, "")
                 where = f"{at}.{hash_}" if is_list else hash_
                 yield NamedFile(at if is_name else f"{at}.{part}", kind, name, where, sha256)
 

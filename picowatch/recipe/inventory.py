@@ -65,19 +65,19 @@ class FamilyRules:
 def rules_of(family: str, variant: str = "") -> FamilyRules:
     """Return the rules of a family's variant, or of the family if the variant is unknown."""
     row = FAMILIES[family]
-    one = row.variant(variant)
-    samplers = one.samplers or row.samplers
+    entry = row.variant(variant)
+    samplers = entry.samplers or row.samplers
     return FamilyRules(
         multiple=row.size_multiple,
-        max_side=one.largest or MAX_SIDE,
-        defaults=({"sampler": samplers[0]} if samplers else {}) | dict(one.defaults),
-        lacks={**row.lacks, **one.lacks},
+        max_side=entry.largest or MAX_SIDE,
+        defaults=({"sampler": samplers[0]} if samplers else {}) | dict(entry.defaults),
+        lacks={**row.lacks, **entry.lacks},
         flow=row.kind != "unet",
         samplers=samplers,
-        guided=one.guided,
-        fills=one.fills,
-        references=one.references,
-        most_start_pixels=one.most_start_pixels,
+        guided=entry.guided,
+        fills=entry.fills,
+        references=entry.references,
+        most_start_pixels=entry.most_start_pixels,
         lightning=bool(row.lightning),
     )
 

@@ -220,7 +220,7 @@ def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str
     pattern, by_name = _names_in_prompts(tuple(names))
     # The pattern also matches the Turkish dotted and dotless i as "i"; they are other letters.
     found = ((word, by_name.get(word["name"].casefold())) for word in pattern.finditer(text))
-    return [(one.start(), one.end(), name) for one, name in found if name]
+    return [(match.start(), match.end(), name) for match, name in found if name]
 
 
 @lru_cache(maxsize=8)

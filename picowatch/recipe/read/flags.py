@@ -170,12 +170,12 @@ def _times(count: SourceValue | None, factor: SourceValue) -> SourceValue:
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
     """Report what looks like flags in a text, where they are none; return whether it has any."""
     found = False
-    for one, remedy in _no_flags(line.text, start, end):
+    for piece, remedy in _no_flags(line.text, start, end):
         found = True
         if problems.is_full:
             break
-        what = f"'{shown(one[0])}' would be part of the text. {remedy}"
-        problems.add(line.written(one.start(), one.end()).position, what)
+        what = f"'{shown(piece[0])}' would be part of the text. {remedy}"
+        problems.add(line.written(piece.start(), piece.end()).position, what)
     return found
 
 

@@ -118,7 +118,7 @@ def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:
     else:
         said = {name: value for name, value in found.values.items() if value}
         if not _SIZES.isdisjoint(said):  # one source gives all of a size
-            beside.values = {n: one for n, one in beside.values.items() if n not in _SIZES}
+            beside.values = {n: setting for n, setting in beside.values.items() if n not in _SIZES}
         found.values = found.values | beside.values | said
 
 

@@ -91,12 +91,12 @@ def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory
     # A tag in the recipe's own prompt already replaced the folder's weight.
     is_tagged = text != prompt.text and (prompt.origin, loras.origin) == _NEARER
     pairs = [
-        (one, use) for one, use in loras.pairs if not (is_tagged and _is(one, meant, inventory))
+        (lora, use) for lora, use in loras.pairs if not (is_tagged and _is(lora, meant, inventory))
     ]
-    before = next((use.pairs for one, use in pairs if _is(one, meant, inventory)), None)
+    before = next((use.pairs for lora, use in pairs if _is(lora, meant, inventory)), None)
     parts = dict(before or ()) | {"weight": replace(weight, key=None)}
     swept = mapping_at(weight.position, None, parts.items())
-    pairs = [(one, swept if _is(one, meant, inventory) else use) for one, use in pairs]
+    pairs = [(lora, swept if _is(lora, meant, inventory) else use) for lora, use in pairs]
     pairs += [(name, swept)] if before is None else []
     changed = {**layer, LORAS: loras.with_pairs(tuple(pairs))}
     if "prompt" in layer:

@@ -158,16 +158,20 @@ def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value
     values = partial(_values, key, written, swept.most, swept.problems)
     part, label = f"{field}.{detail}", f"{field}: {detail}"
     if not detail:
-        return field, [Value(one, _over_field(field, one, swept)) for one in values()]
+        return field, [Value(value, _over_field(field, value, swept)) for value in values()]
     if field == LORAS:
         over = partial(with_lora, name=detail, inventory=swept.inventory)
-        return f"{_ONE_LORA}{detail}", [Value(one, partial(over, weight=one)) for one in values()]
+        return f"{_ONE_LORA}{detail}", [
+            Value(value, partial(over, weight=value)) for value in values()
+        ]
     if field in fields.PROMPTS:
         _check_piece(field, detail, swept.layer)
-        return label, [Value(one, _over_piece(field, detail, one), True) for one in values()]
+        return label, [Value(value, _over_piece(field, detail, value), True) for value in values()]
     if part in fields.PART_FIELDS:
         _check_mapping(field, detail, swept.first)
-        return label, [Value(one, partial(with_part, field=part, part=one)) for one in values()]
+        return label, [
+            Value(value, partial(with_part, field=part, part=value)) for value in values()
+        ]
     meant = did_you_mean(detail, fields.PARTS.get(field, ()))
     raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone.")
 
