@@ -112,7 +112,7 @@ def from_outside(
 def other_variables(environment: Iterable[str]) -> list[str]:
     """Return the variables, sorted, that look like settings and are not `SIMPLE` ones."""
     simple = {PREFIX + name.upper() for name in SIMPLE}
-    return sorted(one for one in environment if one.startswith(PREFIX) and one not in simple)
+    return sorted(key for key in environment if key.startswith(PREFIX) and key not in simple)
 
 
 def from_file(

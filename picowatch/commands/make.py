@@ -95,8 +95,8 @@ def make(
             raise
         error, code = failure.with_remedy, failure.exit_code
     finally:
-        for one in sent:
-            withdraw(one.command)
+        for entry in sent:
+            withdraw(entry.command)
         if remove:
             _remove(InboxFolder(settings.inbox), sent)
     missing = [Answer(False, error)] * (len(sent) - len(answers))
@@ -168,12 +168,12 @@ def _made(
 
 def _remove(inbox: InboxFolder, sent: Sequence[Sent]) -> None:
     """Delete what was put into the inbox and is still the same, and the folders made for it."""
-    ours = [one for one in sent if one.made is not None]
-    for one in ours:
+    ours = [entry for entry in sent if entry.made is not None]
+    for entry in ours:
         with suppress(OSError):
-            inbox.delete(one.recipe, one.request.digest or "")
+            inbox.delete(entry.recipe, entry.request.digest or "")
     with suppress(OSError):  # somebody put something into one of them
-        for folder in (folder for one in reversed(ours) for folder in one.made or ()):
+        for folder in (folder for entry in reversed(ours) for folder in entry.made or ()):
             folder.rmdir()
 
 
@@ -185,15 +185,15 @@ def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) 
     answers: dict[Path, Answer] = {}
     reason: str | None = None
     while True:
-        for one in sent:
-            if one.command not in answers and (answer := wait_for_answer(one.command, 0.0)):
-                answers[one.command] = answer
-        missing = [one for one in sent if one.command not in answers]
+        for entry in sent:
+            if entry.command not in answers and (answer := wait_for_answer(entry.command, 0.0)):
+                answers[entry.command] = answer
+        missing = [entry for entry in sent if entry.command not in answers]
         if not missing or reason is not None:
             rest = Answer(False, reason or "")
-            return [answers.get(one.command, rest) for one in sent]
+            return [answers.get(entry.command, rest) for entry in sent]
         if is_running(settings.outbox):
-            _wait(settings, [one.command for one in missing])
+            _wait(settings, [entry.command for entry in missing])
         elif only_requests(settings.outbox):
             reason = f"picowatch has ended. {_STAYS}"
         else:
@@ -243,8 +243,8 @@ def _render_here(
                 console,
                 Mode(
                     once=True,
-                    only=tuple(one.request.recipe or "" for one in missing),
-                    until=lambda: not any(one.command.exists() for one in missing),
+                    only=tuple(entry.request.recipe or "" for entry in missing),
+                    until=lambda: not any(entry.command.exists() for entry in missing),
                 ),
             )
         except OutboxInUse:

@@ -99,7 +99,7 @@ def answer_all(outbox: Path, do: Callable[[Command], Answer | None]) -> bool:
     may pass. Any other error becomes its answer.
     """
     is_answered = False
-    found = chain.from_iterable((outbox / one).glob("*.json") for one in (COMMANDS, REQUESTS))
+    found = chain.from_iterable((outbox / folder).glob("*.json") for folder in (COMMANDS, REQUESTS))
     for path in sorted(found, key=lambda path: path.name):
         if path.name.startswith(TEMPORARY_PREFIX):
             continue

@@ -170,7 +170,7 @@ class UnetSteps(Steps):
         # diffusers would wait until a card has done all that is queued, and move float64 to MPS.
         moved = timestep.float().to(latents.device, non_blocking=True)
         noisy, states = latents.to(dtype), encoder_hidden_states.to(dtype)
-        added = added_cond_kwargs and {n: one.to(dtype) for n, one in added_cond_kwargs.items()}
+        added = added_cond_kwargs and {n: value.to(dtype) for n, value in added_cond_kwargs.items()}
         if hints := self._hints:
             residuals = residuals_of(hints, self._share(), noisy, moved, states, added)
             if residuals:

@@ -54,7 +54,7 @@ def frame_for(size: Size, references: References) -> Frame:
         # pipeline_longcat_image_edit.py.
         wide = sqrt(references.area * (width / height))
         counts = [side / multiple for side in (wide, wide / (width / height))]
-        sides = [ceil(one) if references.alone else max(1, round(one)) for one in counts]
+        sides = [ceil(count) if references.alone else max(1, round(count)) for count in counts]
         shown = sides[0] * multiple, sides[1] * multiple
         return Frame(shown, shown)
     scale = max(min(1.0, sqrt(references.area / (width * height))), _LEAST / min(size))

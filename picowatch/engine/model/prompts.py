@@ -153,7 +153,7 @@ def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
     """Return the vectors as rows: `key`, A1111's `emb_params`, or diffusers' only tensor."""
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
-        name = next((one for one in (key, "emb_params") if one in names), names[0])
+        name = next((choice for choice in (key, "emb_params") if choice in names), names[0])
         tensor: torch.Tensor = file.get_tensor(name)
     return tensor.float().reshape(-1, tensor.shape[-1]).clone()
 

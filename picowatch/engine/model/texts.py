@@ -101,7 +101,7 @@ def answer(reading: Reading, pipeline: Any, inputs: dict[str, Any]) -> dict[str,
         if reading.encode == "ideogram4":
             return ideogram4_inputs(pipeline, found, grid_h, grid_w)
         results = own([""] * len(found), prompt_embeds=found)
-        return [one.to(found.device) for one in results]
+        return [result.to(found.device) for result in results]
 
     pipeline.encode_prompt = encode
     others = {name: value for name, value in inputs.items() if name not in names}
@@ -148,7 +148,7 @@ class Texts:
     @cached_property
     def prompts(self) -> PromptEncoder:
         """The encoder of a UNet's prompts."""
-        towers = [TextTower(self._parts[one], **own) for one, own in self.reading.towers.items()]
+        towers = [TextTower(self._parts[part], **own) for part, own in self.reading.towers.items()]
         return PromptEncoder(
             self._parts["tokenizer"],
             towers,

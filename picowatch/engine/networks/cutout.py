@@ -181,7 +181,7 @@ def cut_out_by(
         )
     levels = Image.fromarray((mask * 255).round().astype(np.uint8))
     alpha = levels.resize(drawn.size, Image.Resampling.BICUBIC)
-    return _cut(drawn, alpha, _FINDERS_SIDE), tuple(Place("cutout", *one) for one in places)
+    return _cut(drawn, alpha, _FINDERS_SIDE), tuple(Place("cutout", *place) for place in places)
 
 
 def _cut(drawn: Image.Image, alpha: Image.Image, side: int) -> Image.Image:
