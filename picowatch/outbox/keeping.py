@@ -74,14 +74,14 @@ def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
     try:
         with (
             os.fdopen(open_below(root, file), "rb") as first,
-            os.fdopen(open_below(root, other), "rb") as two,
+            os.fdopen(open_below(root, other), "rb") as second,
         ):
-            sizes = [os.fstat(opened.fileno()) for opened in (first, two)]
+            sizes = [os.fstat(opened.fileno()) for opened in (first, second)]
             if os.path.samestat(*sizes):
                 return True
             same = sizes[0].st_size == sizes[1].st_size
             return same and all(
-                a == b for a, b in zip(blocks_of(first), blocks_of(two), strict=True)
+                a == b for a, b in zip(blocks_of(first), blocks_of(second), strict=True)
             )
     except FileNotFoundError:
         raise

@@ -188,9 +188,9 @@ class _Attentive(nn.Module):
             self.add_module(name, _conv(channels, channels))
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        one, two, three = self.children()
-        inner = functional.silu(one(features))
-        last = three(functional.silu(two(inner)))
+        first, second, third = self.children()
+        inner = functional.silu(first(features))
+        last = third(functional.silu(second(inner)))
         return (last + features) * (torch.sigmoid(last) - 0.5), inner
 
 
@@ -209,16 +209,16 @@ def weights_of(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[st
     found = {ours: tensors[theirs] for ours, theirs in network.layout.names.items()}
     rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]
     for name in rows:
-        one, two, three, beside = (
+        first, second, third, beside = (
             tuple(found.pop(f"{name}.{part}.{kind}").double() for kind in ("weight", "bias"))
             for part in ("conv.0", "conv.1", "conv.2", "sk")
         )
-        narrow, wide = one[0][:, :, 0, 0], three[0][:, :, 0, 0]
-        weight = torch.einsum("om,mnhw,ni->oihw", wide, two[0], narrow)
+        narrow, wide = first[0][:, :, 0, 0], third[0][:, :, 0, 0]
+        weight = torch.einsum("om,mnhw,ni->oihw", wide, second[0], narrow)
         weight = weight + functional.pad(beside[0], (1, 1, 1, 1))
-        inner = torch.einsum("mnhw,n->m", two[0], one[1]) + two[1]
+        inner = torch.einsum("mnhw,n->m", second[0], first[1]) + second[1]
         found[f"{name}.weight"] = weight.to(torch.float32)
-        bias = wide @ inner + three[1] + beside[1]
+        bias = wide @ inner + third[1] + beside[1]
         found[f"{name}.bias"] = bias.to(torch.float32)
     return found
 
