@@ -39,8 +39,8 @@ def random_layer(module: Any, seed: int, size: float = 0.3) -> tuple[torch.Tenso
 def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0) -> Tensors:
     """Every attention and feed-forward layer, as sd-scripts names them."""
     tensors: Tensors = {}
-    one = len(text_encoders) == 1
-    texts = ("lora_te_text_model_",) if one else ("lora_te1_text_model_", "lora_te2_text_model_")
+    is_one = len(text_encoders) == 1
+    texts = ("lora_te_text_model_",) if is_one else ("lora_te1_text_model_", "lora_te2_text_model_")
     for prefix, model in (("lora_unet_", unet), *zip(texts, text_encoders, strict=True)):
         for number, (name, module) in enumerate(adapted_layers(model).items()):
             down, up = random_layer(module, seed * 1000 + number)

@@ -56,15 +56,15 @@ def named(
         hashes["hires_upscaler_hash"] = hash_of("upscaler", values["hires"].upscaler)
     loras, embeddings = values.pop("loras", {}), values.pop("embeddings", ())
     control = (
-        {**one, "model_hash": hash_of("controlnet", one["model"])}
-        for one in values.pop("control", ())
+        {**use, "model_hash": hash_of("controlnet", use["model"])}
+        for use in values.pop("control", ())
     )
     return request(
         **values | hashes,
         loras=tuple(LoraUse(name, hash_of("lora", name), loras[name]) for name in loras),
         embeddings=tuple(EmbeddingUse(name, hash_of("embedding", name)) for name in embeddings),
         control=tuple(
-            ControlUse(**one, image_hash=pictures.get(one["image"], "")) for one in control
+            ControlUse(**use, image_hash=pictures.get(use["image"], "")) for use in control
         ),
     )
 
@@ -76,8 +76,8 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     for name, tensor in ours.state_dict().items():
         assert tensor.dtype == expected[name].dtype, name
         assert torch.equal(tensor, expected[name]), name
-    buffers = {name: one.dtype for name, one in theirs.named_buffers()}
-    assert {name: one.dtype for name, one in ours.named_buffers()} == buffers
+    buffers = {name: buffer.dtype for name, buffer in theirs.named_buffers()}
+    assert {name: buffer.dtype for name, buffer in ours.named_buffers()} == buffers
     assert not any(weight.requires_grad for weight in ours.parameters())
     assert not ours.training
 

@@ -45,7 +45,7 @@ def two_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
     """Images of different prompts."""
     texts = "a red cube", "two blue balls on grass"
     recipes = (f"prompt: {text}\nexact: false{more}" for text in texts)
-    return [one for recipe in recipes for one in requests_of(models, name, recipe)]
+    return [request for recipe in recipes for request in requests_of(models, name, recipe)]
 
 
 def lora_of(models: Path, name: str, mark: str, *more: str) -> LoraUse:

@@ -74,7 +74,9 @@ def packed_layer(
     else:
         made["weight"] = packed_numbers(numbers + (1 << bits - 1) * is_signed, bits)
     if not group:
-        made = {name: one.flatten(1) if one.ndim == 3 else one for name, one in made.items()}
+        made = {
+            name: tensor.flatten(1) if tensor.ndim == 3 else tensor for name, tensor in made.items()
+        }
     return made, _turned(values.reshape(wide.shape) + low_rank, matrix)
 
 
@@ -98,7 +100,7 @@ def pack_folder(
         kinds = settings["weights_dtype"], *settings.get("modules_dtype_dict", {})
         made: Tensors = {}
         known: Tensors = {}
-        linear = [name for name, one in held.items() if _is_packed(name, one)]
+        linear = [name for name, weight in held.items() if _is_packed(name, weight)]
         assert linear
         for name, tensor in held.items():
             if name not in linear:
@@ -110,7 +112,7 @@ def pack_folder(
             rank = settings.get("svd_rank", 0) if settings.get("use_svd") else 0
             group = settings.get("group_size", 0)
             tensors, known[name] = packed_layer(tensor, kind, group, rotated, rank)
-            made |= {layer + end: one.contiguous() for end, one in tensors.items()}
+            made |= {layer + end: piece.contiguous() for end, piece in tensors.items()}
         (config,) = (packed / part).glob("config.json")
         told = {"quant_method": "sdnq", "sdnq_version": "0.2.8", **settings}
         config.write_text(

@@ -190,7 +190,7 @@ def is_diffusers(sampler: KnownSampler, schedule_type: str) -> bool:
 
 
 # diffusers needs scipy for the others.
-TYPES = sorted({one for sampler in SAMPLERS for one in sampler.schedule_types} - {*NOISE_LEVELS})
+TYPES = sorted({kind for sampler in SAMPLERS for kind in sampler.schedule_types} - {*NOISE_LEVELS})
 
 
 @pytest.mark.parametrize("schedule_type", one_of_each_kind(TYPES, ["karras", "uniform"]))
@@ -200,7 +200,7 @@ def test_each_schedule_is_that_of_diffusers_class(schedule_type: str) -> None:
     Four steps as Turbo, Lightning, LCM and Hyper take them.
     """
     config, none = loaded("demo").scheduler.config, torch.zeros(0)
-    for sampler in (one for one in SAMPLERS if is_diffusers(one, schedule_type)):
+    for sampler in (candidate for candidate in SAMPLERS if is_diffusers(candidate, schedule_type)):
         made = class_of(sampler)
         expected = made.from_config(config, **sampler.options, **options(sampler, schedule_type))
         for steps in (4, 20):
@@ -209,5 +209,5 @@ def test_each_schedule_is_that_of_diffusers_class(schedule_type: str) -> None:
             case = sampler.name, steps
             assert torch.equal(scheduler.timesteps, expected.timesteps), case
             assert float(scheduler.init_noise_sigma) == float(expected.init_noise_sigma), case
-            levels = (getattr(one, "sigmas", none) for one in (scheduler, expected))
+            levels = (getattr(schedule, "sigmas", none) for schedule in (scheduler, expected))
             assert torch.equal(*levels), case

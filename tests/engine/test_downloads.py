@@ -134,14 +134,14 @@ REFUSED: dict[str, tuple[Callable[[], Shapes], str]] = {
 @pytest.mark.filterwarnings("ignore")
 def test_each_is_drawn_or_refused_by_its_name(tmp_path: Path) -> None:
     """No file is taken for another model, and none is unknown."""
-    files = {name: one[0] for name, one in DRAWN.items()}
-    files |= {name: one[0] for name, one in REFUSED.items()}
+    files = {name: row[0] for name, row in DRAWN.items()}
+    files |= {name: row[0] for name, row in REFUSED.items()}
     for name, shapes in files.items():
         write_model(tmp_path / f"checkpoints/{name}.safetensors", shapes())
     found = Catalog(tmp_path).scan()
-    drawn = {one.name: (one.family, one.variant) for one in found.models}
+    drawn = {model.name: (model.family, model.variant) for model in found.models}
     assert drawn == {name: (family, variant) for name, (_, family, variant) in DRAWN.items()}
-    said = {one.name.removesuffix(".safetensors"): one.reason for one in found.refused}
+    said = {entry.name.removesuffix(".safetensors"): entry.reason for entry in found.refused}
     assert said.keys() == REFUSED.keys()
     assert {name: said[name] for name, (_, word) in REFUSED.items() if word not in said[name]} == {}
     assert not [reason for reason in said.values() if "picowatch knows" in reason]

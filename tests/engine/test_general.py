@@ -39,10 +39,10 @@ def test_signatures_in_the_source_are_those_of_the_classes() -> None:
         for method in ("__init__", "__call__"):
             theirs = signature(getattr(getattr(diffusers, name), method)).parameters
             ours = general.signature(name, method)
-            named = [one for one in theirs if one not in ("self", "args", "kwargs")]
+            named = [key for key in theirs if key not in ("self", "args", "kwargs")]
             assert ours and [*ours] == named, name
-            for one, parameter in ours.items():
-                assert parameter.default in (None, theirs[one].default), (name, one)
+            for key, parameter in ours.items():
+                assert parameter.default in (None, theirs[key].default), (name, key)
 
 
 @pytest.mark.parametrize("name", ["NoSuchModel", "pipeline", "CLIPTokenizer"])

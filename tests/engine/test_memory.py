@@ -62,9 +62,9 @@ TURNING = [*COMPUTER, "text encoders in turn"]
 CARD = [*COMPUTER, "text encoders by layers", "model offload", "group offload"]
 
 
-def names(ladder: MemoryLadder, one: ImageRequest, parts: Sizes = SMALL_ONE) -> list[str]:
+def names(ladder: MemoryLadder, image: ImageRequest, parts: Sizes = SMALL_ONE) -> list[str]:
     """The rungs that an image may try."""
-    return [rung.name for rung in ladder.rungs(one, parts)]
+    return [rung.name for rung in ladder.rungs(image, parts)]
 
 
 def cuda(gigabytes: float = 24, setting: Any = "auto", main: float = 64) -> MemoryLadder:
@@ -161,26 +161,26 @@ def test_after_some_batches_the_rung_above_is_tried_again() -> None:
 
     Nobody climbs above the setting, or tries a computer's memory.
     """
-    ladder, one = cuda(), request()
+    ladder, image = cuda(), request()
 
     def batches_until_it_climbs() -> int:
         done = 0
-        while names(ladder, one)[0] == MODELS.name:
-            ladder.worked(one, MODELS)
+        while names(ladder, image)[0] == MODELS.name:
+            ladder.worked(image, MODELS)
             done += 1
-        assert names(ladder, one)[:2] == [ENCODERS.name, MODELS.name]
+        assert names(ladder, image)[:2] == [ENCODERS.name, MODELS.name]
         return done
 
-    ladder.worked(one, MODELS)
+    ladder.worked(image, MODELS)
     first = batches_until_it_climbs()
-    ladder.worked(one, MODELS)  # it was still too much
+    ladder.worked(image, MODELS)  # it was still too much
     assert batches_until_it_climbs() == first > 10
-    ladder.worked(one, TILED)
-    assert names(ladder, one)[0] == TILED.name
+    ladder.worked(image, TILED)
+    assert names(ladder, image)[0] == TILED.name
     for ladder, rung in ((cuda(setting="low"), MODELS), (computer(64), TILED)):
         for _ in range(100):
-            ladder.worked(one, rung)
-            assert names(ladder, one)[0] == rung.name
+            ladder.worked(image, rung)
+            assert names(ladder, image)[0] == rung.name
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_smaller_pictures_come_last_and_only_on_request(
     ladder, wanted = cuda(), request(width=width, height=height, shrink_to_fit=True)
     rungs = list(ladder.rungs(wanted, SMALL_ONE))
     smaller = [shrunken(wanted, rung.shrunk) for rung in rungs if rung.shrunk]
-    assert [(one.width, one.height) for one in smaller] == made
+    assert [(image.width, image.height) for image in smaller] == made
     last = [(rung.name, rung.place) for rung in rungs[len(CARD) :]]
     assert last == [("smaller picture", "layers")] * len(made)
     ladder.worked(wanted, rungs[-2])
@@ -223,7 +223,7 @@ def test_an_edit_becomes_smaller_than_what_is_drawn_or_not_at_all(
     ladder = cuda()
     rungs = list(ladder.rungs(large, parts))
     smaller = [shrunken(large, rung.shrunk) for rung in rungs if rung.shrunk]
-    assert [(one.width, one.height) for one in smaller] == made
+    assert [(image.width, image.height) for image in smaller] == made
     ladder.worked(large, rungs[-1])
     assert list(ladder.rungs(small, parts))
 
@@ -294,7 +294,7 @@ def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(models: Models
     with failing("denoiser", 0, FULL_CARD) as steps, failing("VAE", 1, FULL_CARD):
         (image,) = draw(renderer, wanted)
         (again,) = draw(renderer, replace(wanted, seed=9))
-    rungs = [one.memory_rung for one in (plain, image, again)]
+    rungs = [picture.memory_rung for picture in (plain, image, again)]
     assert rungs == ["full", "VAE tiling", "VAE tiling"]
     assert len(steps) == 4
     (tiled,) = draw(on_rung(renderer, TILED), wanted)

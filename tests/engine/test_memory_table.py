@@ -96,9 +96,9 @@ def encoder_bytes(name: str, layers: int, form: str) -> int:
         return NUMBERS[name] * 2
     found = shapes(getattr(transformers, CLASSES[name]), ENCODERS[name].config)
     reads = reads_of("text_encoder", layers)
-    read = (one for one in found if reads(one) and "encoder.embed_tokens" not in one)
+    read = (key for key in found if reads(key) and "encoder.embed_tokens" not in key)
     return sum(
-        packed_bytes(one, found[one]) if form == SDNQ else prod(found[one]) * 2 for one in read
+        packed_bytes(key, found[key]) if form == SDNQ else prod(found[key]) * 2 for key in read
     )
 
 
@@ -140,7 +140,7 @@ def weights(model: Row, form: str) -> Sizes:
     row = row_of(denoiser, config)
     layers = row.encoder_layers if config else 0
     return Sizes(
-        encoders=tuple(encoder_bytes(one, layers, form) for one in encoders),
+        encoders=tuple(encoder_bytes(encoder, layers, form) for encoder in encoders),
         denoiser=size,
         vae=decoder * wide,
         numbers=sum(map(prod, found.values())),
@@ -173,7 +173,7 @@ def cell(parts: Sizes, card: int, side: int) -> str:
 
 
 def lines() -> Iterator[str]:
-    yield f"| | text encoders | denoiser | {' | '.join(f'{one} GB' for one in CARDS)} |"
+    yield f"| | text encoders | denoiser | {' | '.join(f'{memory} GB' for memory in CARDS)} |"
     yield "|---" * (3 + len(CARDS)) + "|"
     for name, (row, form) in MODELS.items():
         parts = weights(row, form)

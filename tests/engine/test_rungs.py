@@ -134,10 +134,10 @@ def test_a_lora_of_a_text_encoder_counts_where_parts_take_turns() -> None:
     wanted, other = two_of(models, "FLUX.1-dev")
     batches = [replace(wanted, loras=uses) for uses in ((lora,), (), (replace(lora, weight=0.2),))]
     batches.append(replace(other, loras=(lora,)))
-    plain = [draw(flow_renderer(models), one)[0] for one in batches]
+    plain = [draw(flow_renderer(models), request)[0] for request in batches]
     turning = on_rung(flow_renderer(models), TURNS)
-    for one, expected in zip(batches, plain, strict=True):
-        (image,) = draw(turning, one)
+    for request, expected in zip(batches, plain, strict=True):
+        (image,) = draw(turning, request)
         assert difference(image, expected) <= 1
         assert image.warnings == ()
 
@@ -149,11 +149,11 @@ def test_a_gguf_transformer_works_on_every_rung() -> None:
     (wanted,) = requests_of(models, name, "prompt: a red cube")
     (whole,) = requests_of(models, "Z-Image-Turbo", "prompt: a red cube")
     lora = lora_of(models, "Z-Image-Turbo", "zimage")
-    styled, expected = (replace(one, loras=(lora,)) for one in (wanted, whole))
+    styled, expected = (replace(request, loras=(lora,)) for request in (wanted, whole))
     renderer = flow_renderer(models)
-    pictures = [draw(on_rung(renderer, FULL), one)[0] for one in (wanted, styled, expected)]
+    pictures = [draw(on_rung(renderer, FULL), request)[0] for request in (wanted, styled, expected)]
     assert difference(*pictures[1:]) <= 4 and difference(*pictures[:2]) > 20
     for rung in (LAYERS, TURNS):
         on_rung(renderer, rung)
-        for one, picture in ((styled, pictures[1]), (wanted, pictures[0])):
-            assert difference(draw(renderer, one)[0], picture) <= 1, rung
+        for request, picture in ((styled, pictures[1]), (wanted, pictures[0])):
+            assert difference(draw(renderer, request)[0], picture) <= 1, rung

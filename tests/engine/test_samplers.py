@@ -66,7 +66,7 @@ def test_noise_levels_are_those_of_k_diffusion_and_a1111(sampler: KnownSampler) 
     """
     name, every = sampler.name, sampler.evaluations
     some = [*LEVELS] if name == "Euler" else [*LEVELS][SAMPLERS.index(sampler) % 3 :: 3]
-    taken = [one for one in some if one not in OWN_STEPS.get(name, ())]
+    taken = [schedule for schedule in some if schedule not in OWN_STEPS.get(name, ())]
     for schedule_type, steps in product(taken, (5, 9)):
         levels = LEVELS[schedule_type](steps)
         times = np.interp(np.log(levels), np.log(TRAINED), np.arange(1000))
@@ -78,7 +78,7 @@ def test_noise_levels_are_those_of_k_diffusion_and_a1111(sampler: KnownSampler) 
             assert scheduler.sigmas[-1] < LOW * 1.01
 
 
-@pytest.mark.parametrize("name", [one.name for one in SAMPLERS if one.with_levels])
+@pytest.mark.parametrize("name", [sampler.name for sampler in SAMPLERS if sampler.with_levels])
 def test_what_stands_in_for_a_sampler_takes_the_same_steps(name: str) -> None:
     """DDIM is Euler's method, and DDPM that with noise, for latents that are scaled otherwise."""
     latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
@@ -97,9 +97,9 @@ def test_what_stands_in_for_a_sampler_takes_the_same_steps(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "schedule_type"),
     [
-        pytest.param(one.name, schedule_type, marks=[pytest.mark.heavy] if index else [])
-        for one in SAMPLERS
-        for index, schedule_type in enumerate(one.schedule_types)
+        pytest.param(sampler.name, schedule_type, marks=[pytest.mark.heavy] if index else [])
+        for sampler in SAMPLERS
+        for index, schedule_type in enumerate(sampler.schedule_types)
     ],
 )
 def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:

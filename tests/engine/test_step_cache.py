@@ -73,7 +73,7 @@ def test_every_rung_caches_but_that_which_moves_layers(rung: Rung) -> None:
     models = flow_models("FLUX.1-dev-deep", deep_flow("FLUX.1-dev"))
     renderer = on_rung(flow_renderer(models), rung)
     plain, quick = (requests_of(models, "FLUX.1-dev-deep", text)[0] for text in (CUBE, CACHED))
-    before, cached, after = (draw(renderer, one)[0] for one in (plain, quick, plain))
+    before, cached, after = (draw(renderer, request)[0] for request in (plain, quick, plain))
     assert before.pixels == after.pixels
     assert (before.pixels == cached.pixels) == (rung.place == "layers")
     assert len(cached.warnings) == (rung.place == "layers")

@@ -90,7 +90,7 @@ def peak(renderer: Renderer, wanted: ImageRequest, rung: Rung) -> int:
     """The most bytes that a pass takes on the card by the estimate."""
     sizes, networks = renderer._checkpoints.sizes(wanted), renderer._networks
     pixels = [memory._drawn_pixels(wanted, sizes.references)]
-    pixels += [one.pixels for one in passes_of(wanted) if one.kind == "detail"]
+    pixels += [part.pixels for part in passes_of(wanted) if part.kind == "detail"]
     kinds: tuple[Kind, ...] = ("upscaler", "cutout", "segmentation")
     files = [(kind, *file) for kind in kinds for file in wanted.files_of(kind).items()]
     taken = [sum(networks.bytes_of(*file)) for file in files]
@@ -125,7 +125,7 @@ def test_no_pass_is_run_twice(name: str, form: str, with_more: bool) -> None:
         room = partial(Room, 0 if rung == TURNS else 2**40, size)
         renderer._ladder = MemoryLadder("auto", room)
         (image,) = renderer.render([wanted], ignore_progress)
-        above = [one.name for one in CARD_LADDER[: CARD_LADDER.index(rung) + 1]]
+        above = [level.name for level in CARD_LADDER[: CARD_LADDER.index(rung) + 1]]
         assert (image.memory_rung in above, MEMORY.refused) == (True, 0)
 
 

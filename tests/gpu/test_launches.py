@@ -58,9 +58,9 @@ _CALLS = {
 def tensors_of(shapes: Any) -> Any:
     """Tensors of these shapes on the meta device."""
     if isinstance(shapes, dict):
-        return {name: tensors_of(one) for name, one in shapes.items()}
+        return {name: tensors_of(shape) for name, shape in shapes.items()}
     if isinstance(shapes, list):
-        return [tensors_of(one) for one in shapes]
+        return [tensors_of(shape) for shape in shapes]
     return torch.empty(shapes, dtype=_TYPE, device="meta")
 
 
