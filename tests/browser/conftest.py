@@ -124,7 +124,7 @@ class Page:
         wait_for(lambda: self.js("return location.hash") == "", "the address is left")
 
     def settings(self) -> dict[str, str]:
-        words = [one.text for one in self.all("#settings dt, #settings dd")]
+        words = [element.text for element in self.all("#settings dt, #settings dd")]
         return dict(zip(words[::2], words[1::2], strict=True))
 
     def resize(self, width: int, height: int, *, touch: bool = False) -> None:

@@ -173,7 +173,7 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(
     badges = {tile.text for tile in page.all(".tile .badge") if tile.text}
     assert badges == {"✓ ★★★", "✕", "★★★★★"}
     assert page.text("#tray-words") == "1 kept, 4 rejected"
-    views = {one.text.split("\n")[0]: one for one in page.all("#views button")}
+    views = {button.text.split("\n")[0]: button for button in page.all("#views button")}
     assert [*views] == ["All pictures", "Kept", "Rejected", "Not decided", "★★★★★", "★★★"]
     for name, files in (
         ("Kept", FILES[:1]), ("★★★★★", [FILES[2]]), ("Rejected", [FILES[1], *FILES[4:7]]),

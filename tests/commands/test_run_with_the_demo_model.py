@@ -139,7 +139,7 @@ def test_two_engines_render_the_same_pictures(house: House) -> None:
     assert picowatch(house.folder, "run", "--once", **settings).returncode == 0
     for number in range(1, 13):
         name = f"{number:04}-{number}.png"
-        one, other = (np.asarray(Image.open(house.outbox / folder / name)) for folder in "ab")
-        assert np.array_equal(one, other)
+        pixels, other = (np.asarray(Image.open(house.outbox / folder / name)) for folder in "ab")
+        assert np.array_equal(pixels, other)
     made = [engine["images"] for engine in house.status()["engines"]]
     assert sum(made) == 24 and all(made)

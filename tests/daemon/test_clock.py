@@ -60,25 +60,25 @@ class Law:
     def decoding(self, pixels: int) -> float:
         return self.about(0.15 + 1.1 * (pixels / 512**2) ** 1.04)
 
-    def steps(self, one: Pass, batch: Sequence[ImageRequest]) -> list[float]:
+    def steps(self, pass_: Pass, batch: Sequence[ImageRequest]) -> list[float]:
         """The seconds of each step that an engine reports of a pass."""
-        if one.kind in ("draw", "hires"):
-            calls = [self.evaluation(one.pixels, len(batch)) for _ in range(one.evaluations)]
+        if pass_.kind in ("draw", "hires"):
+            calls = [self.evaluation(pass_.pixels, len(batch)) for _ in range(pass_.evaluations)]
             calls[0] *= 1.5  # the first one of a size allocates memory
             return calls
-        if one.kind == "detail":
-            each = [self.evaluation(one.pixels, 1) for _ in range(one.evaluations)]
-            each[-1] += self.decoding(one.pixels)
+        if pass_.kind == "detail":
+            each = [self.evaluation(pass_.pixels, 1) for _ in range(pass_.evaluations)]
+            each[-1] += self.decoding(pass_.pixels)
             return each * self.things * len(batch)
-        if one.kind in ("enlarge", "upscale"):
+        if pass_.kind in ("enlarge", "upscale"):
             steps = []
             for photo in batch:
-                (given,) = [part for part in passes_of(photo) if part.kind == one.kind]
+                (given,) = [part for part in passes_of(photo) if part.kind == pass_.kind]
                 tiles = math.ceil(given.pixels / TILE)
                 seconds = 0.1 + UPSCALERS[given.model] * math.prod(given.gives)
                 steps += [self.about(seconds / tiles) for _ in range(tiles)]
             return steps
-        seconds = 1.8 + 4e-8 * one.pixels if one.kind == "cutout" else 0.7
+        seconds = 1.8 + 4e-8 * pass_.pixels if pass_.kind == "cutout" else 0.7
         return [self.about(seconds) for _ in batch]
 
 
@@ -113,7 +113,7 @@ class Play:
 
     def run(self, requests: Sequence[ImageRequest], look_seconds: float) -> list[Sample]:
         """Render all; return what the clock told each time."""
-        self.queue, self.asked = [(one, work_of(one)) for one in requests], len(requests)
+        self.queue, self.asked = [(image, work_of(image)) for image in requests], len(requests)
         self.samples: list[Sample] = []
         events = [(self.time, at, self._engine(at, law)) for at, law in enumerate(self.laws)]
         look_at = self.time
@@ -133,13 +133,13 @@ class Play:
         works = Counter(work for _, work in self.queue)
         if not (works or batches):
             return
-        shown = {key: rate for one in batches for key, rate in one.rates.items()}
-        rates = self.clock.rates(shown, [one.device for one in batches])
+        shown = {key: rate for batch in batches for key, rate in batch.rates.items()}
+        rates = self.clock.rates(shown, [batch.device for batch in batches])
         held = set[str]().union(*self.loaded.values())
         left = time_left(works, batches, rates, len(self.laws), held)
-        unfinished = works + Counter(work for one in batches for work in one.works)
-        seconds = rates.images(works).seconds + sum(one.left(rates).seconds for one in batches)
-        loading = sum(one.loading_left(rates) for one in batches)
+        unfinished = works + Counter(work for batch in batches for work in batch.works)
+        seconds = rates.images(works).seconds + sum(batch.left(rates).seconds for batch in batches)
+        loading = sum(batch.loading_left(rates) for batch in batches)
         share = self.shares.share("a.yaml", self.asked, unfinished, seconds, loading, rates)
         told = frozenset(self.finished), frozenset(self.reported)
         self.samples.append(Sample(self.time, left, share, *told))
@@ -149,75 +149,77 @@ class Play:
         has_started = False
         while self.queue:
             first, work = self.queue[0]
-            alike = [one for one, others in self.queue if others == work]
+            alike = [image for image, others in self.queue if others == work]
             batch = alike[: self.batch_size if first.draws else 1]
             self.queue = [pair for pair in self.queue if pair[0] not in batch]
             checkpoint = first.checkpoint_hash
             loads = bool(checkpoint) and checkpoint not in self.loaded[number]
             device = f"{DEVICE} {PRECISION}".replace(":0", "") if has_started else ""
-            now = Rendering([queued(one) for one in batch], "dream" * loads, device, self.clock.now)
+            now = Rendering(
+                [queued(image) for image in batch], "dream" * loads, device, self.clock.now
+            )
             self.renderings[number] = now
             timings: defaultdict[str, float] = defaultdict(float)
             if loads:
                 yield law.about(3.0)  # the engine starts, which it does not measure itself
                 timings["load"] = law.about(9.0)
                 yield timings["load"]
-            for one in passes_of(first):
-                if one.kind == "draw":
+            for pass_ in passes_of(first):
+                if pass_.kind == "draw":
                     timings["encode"] = law.about(0.5 + 0.05 * len(batch))
                     yield timings["encode"]
-                yield from self._pass(now, one, law, batch, timings)
-            yield sum(law.about(0.01 + 1.2e-7 * one.units) for one in passes_of(first)[-1:])
+                yield from self._pass(now, pass_, law, batch, timings)
+            yield sum(law.about(0.01 + 1.2e-7 * pass_.units) for pass_ in passes_of(first)[-1:])
             self.loaded[number].add(checkpoint)
             del self.renderings[number]
             seconds = {phase: sum_ / len(batch) for phase, sum_ in timings.items()}
-            pictures = [picture(one, seconds, law.things, len(batch)) for one in batch]
+            pictures = [picture(image, seconds, law.things, len(batch)) for image in batch]
             self.clock.learn(batch, pictures, self.time - now.began, loaded=loads)
-            self.finished |= {key for one in batch for key in kinds_of(one)}
-            self.finished |= {str(part[:3]) for one in batch for part in work_of(one)}
+            self.finished |= {key for image in batch for key in kinds_of(image)}
+            self.finished |= {str(part[:3]) for image in batch for part in work_of(image)}
             has_started = True
 
     def _pass(
         self,
         now: Rendering,
-        one: Pass,
+        pass_: Pass,
         law: Law,
         batch: Sequence[ImageRequest],
         timings: defaultdict[str, float],
     ) -> Iterator[float]:
-        if one.kind == "write":
+        if pass_.kind == "write":
             return
-        steps = law.steps(one, batch)
-        now.report(Progress(one.kind, 0, len(steps)))
+        steps = law.steps(pass_, batch)
+        now.report(Progress(pass_.kind, 0, len(steps)))
         for done, seconds in enumerate(steps, 1):
             yield seconds
-            now.report(Progress(one.kind, done, len(steps)))
-            timings["denoise" if one.kind == "draw" else one.kind] += seconds
-            self.reported.add(kind_of(one))
-        is_last = one.kind == "hires" or (one.kind == "draw" and not batch[0].hires)
+            now.report(Progress(pass_.kind, done, len(steps)))
+            timings["denoise" if pass_.kind == "draw" else pass_.kind] += seconds
+            self.reported.add(kind_of(pass_))
+        is_last = pass_.kind == "hires" or (pass_.kind == "draw" and not batch[0].hires)
         if is_last:
-            seconds = law.decoding(one.gives[0] * one.gives[1]) * len(batch)
+            seconds = law.decoding(pass_.gives[0] * pass_.gives[1]) * len(batch)
             timings["decode"] += seconds
             yield seconds
 
 
-def kind_of(one: Pass) -> str:
-    return f"{one.kind} {one.model}"
+def kind_of(pass_: Pass) -> str:
+    return f"{pass_.kind} {pass_.model}"
 
 
-def kinds_of(one: ImageRequest) -> set[str]:
-    return {kind_of(each) for each in passes_of(one) if each.kind != "write"}
+def kinds_of(image: ImageRequest) -> set[str]:
+    return {kind_of(each) for each in passes_of(image) if each.kind != "write"}
 
 
-def queued(one: ImageRequest, recipe: str = "a.yaml") -> QueuedImage:
-    return QueuedImage(1, recipe, one.digest, one, 1, "", 0, 0, "", "", 0, 0, False)
+def queued(image: ImageRequest, recipe: str = "a.yaml") -> QueuedImage:
+    return QueuedImage(1, recipe, image.digest, image, 1, "", 0, 0, "", "", 0, 0, False)
 
 
 def picture(
-    one: ImageRequest, timings: dict[str, float], things: int, batch_size: int
+    image: ImageRequest, timings: dict[str, float], things: int, batch_size: int
 ) -> RenderedImage:
     places = (
-        tuple(Place("detail", 0.9, (0, 0, 9, 9)) for _ in range(things)) if one.detail else None
+        tuple(Place("detail", 0.9, (0, 0, 9, 9)) for _ in range(things)) if image.detail else None
     )
     return RenderedImage(
         width=8,
@@ -293,20 +295,20 @@ def test_time_left_and_share_are_right_from_a_kinds_first_report(
     play.reported.clear()
     samples = play.run(played, 2.0 if len(played) < 100 else 20.0)
     end, wanted = play.time, set().union(*map(kinds_of, played))
-    told = [one for one in samples if one.left.seconds is not None and end - one.at > 2]
-    errors = [(one, (one.left.seconds or 0) / (end - one.at)) for one in told]
-    first = [ratio for one, ratio in errors if one.reported >= wanted]
-    later = [abs(ratio - 1) for one, ratio in errors if one.finished >= wanted]
+    told = [sample for sample in samples if sample.left.seconds is not None and end - sample.at > 2]
+    errors = [(sample, (sample.left.seconds or 0) / (end - sample.at)) for sample in told]
+    first = [ratio for sample, ratio in errors if sample.reported >= wanted]
+    later = [abs(ratio - 1) for sample, ratio in errors if sample.finished >= wanted]
     assert 0.5 <= min(first) <= max(first) <= 2
     assert sum(later) / len(later) <= 0.25
-    shares = [one.share for one in samples]
+    shares = [sample.share for sample in samples]
     assert shares == sorted(shares)
     assert shares[0] < 0.1 and shares[-1] > 0.9
-    lefts = [one.left.seconds for one in samples]
+    lefts = [sample.left.seconds for sample in samples]
     assert "0 s" not in {duration(left) for left in lefts if left is not None}
-    exact = {str(part[:3]) for one in played for part in work_of(one)}
-    assert not any(one.left.about for one in samples if one.finished >= exact)
-    assert any(one.finished >= exact for one in samples)
+    exact = {str(part[:3]) for image in played for part in work_of(image)}
+    assert not any(sample.left.about for sample in samples if sample.finished >= exact)
+    assert any(sample.finished >= exact for sample in samples)
 
 
 def test_rates_are_kept_from_one_start_to_the_next(ledger: Ledger) -> None:
@@ -316,7 +318,7 @@ def test_rates_are_kept_from_one_start_to_the_next(ledger: Ledger) -> None:
     first, *_ = again.run(drawn(4, 10), 2.0)
     assert first.left.seconds == pytest.approx(again.time, rel=0.25)
     assert not first.left.about
-    assert {one.device for one in again.clock._rates} == {"cuda (A Card) float16"}
+    assert {key.device for key in again.clock._rates} == {"cuda (A Card) float16"}
 
 
 def test_nothing_is_told_before_anything_was_measured(ledger: Ledger) -> None:
@@ -324,7 +326,7 @@ def test_nothing_is_told_before_anything_was_measured(ledger: Ledger) -> None:
     clock = Clock(ledger)
     first, *samples = Play(clock).run(drawn(2, 10, **CUT), 0.2)
     assert first.left == Left(None, True)
-    told = next(one for one in samples if one.left.seconds)
+    told = next(sample for sample in samples if sample.left.seconds)
     assert told.left.about
     assert told.finished == set()
 
@@ -332,9 +334,9 @@ def test_nothing_is_told_before_anything_was_measured(ledger: Ledger) -> None:
 def test_a_share_grows_while_a_checkpoint_is_loaded(ledger: Ledger) -> None:
     """Before anything was measured, it is a first guess of loading and of each kind of pass."""
     samples = Play(Clock(ledger)).run(drawn(1, 20), 1.0)
-    loading = [one.share for one in samples if not one.reported]
+    loading = [sample.share for sample in samples if not sample.reported]
     assert loading[-1] > loading[0] == 0
-    shares = [one.share for one in samples]
+    shares = [sample.share for sample in samples]
     assert shares == sorted(shares)
     assert shares[-1] > 0.9
 
@@ -345,7 +347,7 @@ def test_how_many_things_are_found_is_learnt(ledger: Ledger) -> None:
     most = replace(DETAIL, count=16)
     rates = clock.rates({}, [])
     few, many = (
-        rates.image(work_of(request(**SIZE, steps=10, detail=(one,)))) for one in (DETAIL, most)
+        rates.image(work_of(request(**SIZE, steps=10, detail=(use,)))) for use in (DETAIL, most)
     )
     assert few == many
 

@@ -56,7 +56,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) ->
     for name, text in RECIPES.items():
         house.save(name, text)
     assert house.once()
-    pictures = [one for one in house.pictures() if not one.endswith("sheet.png")]
+    pictures = [picture for picture in house.pictures() if not picture.endswith("sheet.png")]
     assert len(pictures) == 4 + 3 + 2 + 2 + 2 + 9
     DAMAGES[damage](ledger(house))
     house.engine.batches.clear()

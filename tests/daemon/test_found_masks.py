@@ -31,7 +31,7 @@ def test_a_folder_says_what_was_found_in_each_picture(house: House) -> None:
     assert house.once(batch_size=4), house.error("sky/_pictures.yaml")
     found = {name: house.chunk(name).rendered for name in published(house)}
     place = {"field": "mask", "score": 0.9, "box": [1, 2, 3, 4]}
-    assert {name: (one["found"], one["places"]) for name, one in found.items()} == {
+    assert {name: (facts["found"], facts["places"]) for name, facts in found.items()} == {
         "sky/1.png": (1, [place]),
         "sky/2.png": (1, [place]),
         "sky/bare-3.png": (0, []),
@@ -69,7 +69,7 @@ def test_a_sweep_shows_each_phrase(house: House) -> None:
     house.save("a.yaml", f"prompt: red\nimage: sky/1.png\nseed: 1\nsize: 64x64\n{swept}")
     assert house.once(batch_size=4), house.error("a.yaml")
     *pictures, sheet = house.pictures("a")
-    assert [house.request(one).mask for one in pictures] == [
+    assert [house.request(picture).mask for picture in pictures] == [
         Find("hat", model="demo-find"),
         Find("bow tie", model="demo-find"),
     ]

@@ -280,7 +280,7 @@ def test_spoiled_pictures_leave_their_places_on_the_sheet(house: House) -> None:
     with house.running(batch_size=1):
         hold.wait_until_held()
         wait_for(lambda: len(house.listed()) == 3, "three pictures")
-        short, foreign, pipe = (house.outbox / one for one in house.pictures())
+        short, foreign, pipe = (house.outbox / name for name in house.pictures())
         short.write_bytes(short.read_bytes()[:-2000])
         Image.new("P", (3, 900)).save(foreign, "GIF")
         pipe.unlink()

@@ -19,7 +19,7 @@ NEVER_LOGGED = ("Traceback", "nexpected error", "no such savepoint", "picowatch 
 def of_the_work(world: "World") -> Iterator[str]:
     """Check that only requested images, or those being written, were finished."""
     model = world.model
-    running = [one for one in model.images if one.state == "running" and not one.is_drawn]
+    running = [image for image in model.images if image.state == "running" and not image.is_drawn]
     if running and model.in_order and not model.wanted() & {*running}:
         yield f"{running[0]}: goes on although nothing asks for it"
 

@@ -105,7 +105,7 @@ class Text:
 
     def alike(self) -> "Text":
         """Return what asks for something else in as many bytes."""
-        other = (replace(one, prompt=one.prompt.swapcase()) for one in self.entries)
+        other = (replace(entry, prompt=entry.prompt.swapcase()) for entry in self.entries)
         return replace(self, entries=tuple(other))
 
 
