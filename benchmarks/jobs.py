@@ -103,8 +103,8 @@ class Job:
             "cfg_scale": CFG_SCALE,
             "negative_prompt": NEGATIVE_PROMPT,
             "pictures": [
-                {"prompt": one.prompt, "seed": one.seed, "steps": one.steps}
-                for one in self.pictures
+                {"prompt": picture.prompt, "seed": picture.seed, "steps": picture.steps}
+                for picture in self.pictures
             ],
         }
 
@@ -124,8 +124,8 @@ class Job:
             "height": self.size,
         } | values
         return [
-            ImageRequest(prompt=one.prompt, seed=one.seed, steps=one.steps, **given)
-            for one in self.pictures
+            ImageRequest(prompt=picture.prompt, seed=picture.seed, steps=picture.steps, **given)
+            for picture in self.pictures
         ]
 
     def recipe(self, picture: Picture) -> str:
@@ -182,11 +182,11 @@ def _write_klein(folder: Path) -> None:
     ours: dict[str, Any] = {"transformer": Flux2Transformer2DModel, "vae": AutoencoderKLFlux2}
     with device("meta"):
         models = {
-            name: one.from_config(one.load_config(folder / name)) for name, one in ours.items()
+            name: kind.from_config(kind.load_config(folder / name)) for name, kind in ours.items()
         }
         encoder = Qwen3ForCausalLM(Qwen3Config.from_pretrained(folder / "text_encoder"))
     for part, model in (*models.items(), ("text_encoder", encoder)):
-        shapes = {name: tuple(one.shape) for name, one in model.state_dict().items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         shapes.pop("lm_head.weight", None)  # the embedding's
         name = "model" if part == "text_encoder" else "diffusion_pytorch_model"
         write_checkpoint(folder / part / f"{name}.safetensors", shapes)

@@ -68,7 +68,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for what, picture in pictures().items():
         rounds = [(timed(picture), timed(picture, others)) for _ in range(arguments.rounds)]
-        ours, theirs = ([one[way][0] for one in rounds] for way in (0, 1))
+        ours, theirs = ([pair[way][0] for pair in rounds] for way in (0, 1))
         share = rounds[0][0][1] / rounds[0][1][1]
         width, height = picture.size
         row = compared(f"{what}, {width}x{height}", ours, theirs)

@@ -55,7 +55,7 @@ def pythons() -> dict[str, Path]:
                 told = subprocess.run([program, "-c", ABOUT], capture_output=True, text=True)
                 found.setdefault(told.stdout.strip(), program)
     found.pop("", None)
-    return dict(sorted(found.items(), key=lambda one: [int(part) for part in one[0].split(".")]))
+    return dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
 
 
 def environment(version: str, python: Path) -> Path:

@@ -111,7 +111,7 @@ def trained(pictures: list[Image.Image], masks: Tensor, steps: int) -> Network:
         each = network.masks(pixels.contiguous(memory_format=torch.channels_last))
         mixed = network.outconv(torch.cat(each, 1))
         losses = [
-            functional.binary_cross_entropy_with_logits(one, wanted) for one in (mixed, *each)
+            functional.binary_cross_entropy_with_logits(mask, wanted) for mask in (mixed, *each)
         ]
         optimizer.zero_grad()
         torch.autograd.backward(2 * losses[0] + torch.stack(losses[1:]).mean())

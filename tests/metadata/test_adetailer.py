@@ -18,7 +18,7 @@ VERSION = "ADetailer version: 24.11.1"
 def keys(number: str = "", model: str = "face_yolov8n.pt", **others: Any) -> str:
     """What ADetailer writes of a pass that is as usual, with other values."""
     usual = {
-        "model": model, **{name: one for name, one in others.items() if "prompt" in name},
+        "model": model, **{name: prompt for name, prompt in others.items() if "prompt" in name},
         "confidence": 0.3, "dilate_erode": 4, "mask_blur": 4, "denoising_strength": 0.4,
         "inpaint_only_masked": True, "inpaint_padding": 32,
     } | others  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_text_gives_details_and_goes_back(written: str, meant: list[Detail]) -
     """With the same keys and values, and a warning that another model finds."""
     recipe = read_one(f"{BEGIN}, {written}, {VERSION}", "a.txt", inventory=INSTALLED)
     assert list(recipe.detail) == meant
-    assert len(recipe.warnings) == len({one.find for one in meant})
+    assert len(recipe.warnings) == len({detail.find for detail in meant})
     assert all("models/segmentation" in warning for warning in recipe.warnings)
     (request,) = recipe.image_requests(hash_of)
     text = parameters_text(request, "0.1.0")
@@ -100,7 +100,7 @@ def test_what_a_recipe_cannot_say_is_a_warning(written: str, said: list[str]) ->
     check_warned(recipe, *said)
     if "[PROMPT]" in written:
         assert recipe.detail[0].prompt == "a man, smiling"
-    assert bool(recipe.detail) == any("is found" in one for one in said)
+    assert bool(recipe.detail) == any("is found" in warning for warning in said)
 
 
 def test_the_loras_of_a_recipe_are_in_the_texts_prompts() -> None:
@@ -110,4 +110,4 @@ def test_the_loras_of_a_recipe_are_in_the_texts_prompts() -> None:
     text = parameters_text(request, "0.1.0")
     assert text.count("<lora:ink:0.5>") == 2
     (again,) = read_one(text, "b.txt", inventory=INSTALLED).image_requests(hash_of)
-    assert [one.loras for one in again.detail] == [request.loras, ()]
+    assert [detail.loras for detail in again.detail] == [request.loras, ()]

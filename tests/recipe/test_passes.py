@@ -71,7 +71,8 @@ def test_passes_are_listed(row: str) -> None:
     """None in a row stands for a value that does not matter there."""
     values, expected = ROWS[row]
     found = [
-        (one.kind, one.size, one.gives, one.evaluations) for one in passes_of(request(**values))
+        (part.kind, part.size, part.gives, part.evaluations)
+        for part in passes_of(request(**values))
     ]
     assert len(found) >= len(expected)
     for each, wanted in zip(found, expected, strict=False):

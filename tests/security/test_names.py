@@ -165,13 +165,13 @@ def test_two_recipes_never_share_an_error_file(
     tmp_path: Path, recipes: list[tuple[str, str]]
 ) -> None:
     """Not even if their names had to be changed."""
-    one, other = (f"{folder}/{name}"[:250] + ".yaml" for folder, name in recipes)
-    assume(one != other and is_recipe_path(one) and is_recipe_path(other))
-    assume("\0" not in one + other)
+    recipe, other = (f"{folder}/{name}"[:250] + ".yaml" for folder, name in recipes)
+    assume(recipe != other and is_recipe_path(recipe) and is_recipe_path(other))
+    assume("\0" not in recipe + other)
     names = OutboxNames(tmp_path)
-    assert names.error_file(one) != names.error_file(other)
-    assert names.warning_file(one) != names.warning_file(other)
-    assert names.error_file(one) != names.warning_file(other)
+    assert names.error_file(recipe) != names.error_file(other)
+    assert names.warning_file(recipe) != names.warning_file(other)
+    assert names.error_file(recipe) != names.warning_file(other)
 
 
 TWINS = [("corgi", "Corgi"), ("é", "e\u0301"), ("ß", "SS"), ("K", "\u212a"), ("İ", "i\u0307")]

@@ -273,7 +273,7 @@ def test_a_recipe_that_names_picowatchs_own_files_is_refused_once(house: House, 
     errors = [house.error(f"{number}.yaml") or "" for number in range(len(named))]
     said = [f"'{file}' is one of picowatch's own files, not a picture." for file in own]
     said += [NO_PICTURE] * 3
-    assert [one for one, error in zip(said, errors, strict=True) if one not in error] == []
+    assert [reason for reason, error in zip(said, errors, strict=True) if reason not in error] == []
     for _ in range(2):
         assert house.once(), "told once"
 

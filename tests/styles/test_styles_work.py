@@ -43,7 +43,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     assert result.returncode == 0, result.stdout
     paths = {name: sorted((folder / "outbox" / name).glob("0*.png")) for name in PROMPTS}
     assert {len(found) for found in paths.values()} == {2}
-    return {name: [Image.open(one).convert("RGB") for one in paths[name]] for name in paths}
+    return {name: [Image.open(path).convert("RGB") for path in paths[name]] for name in paths}
 
 
 def blockiness(picture: Image.Image) -> float:
@@ -69,7 +69,7 @@ def cells(pictures: list[Image.Image]) -> float:
 def test_the_lora_makes_pictures_of_cells(pictures: Pictures) -> None:
     """Plainly so at whole weight, and at half weight a little."""
     plain, half, whole = (
-        cells([one for shape in SHAPES for one in pictures[f"{shape}-{weight}"]])
+        cells([picture for shape in SHAPES for picture in pictures[f"{shape}-{weight}"]])
         for weight in (0, 0.5, 1)
     )
     assert plain < 0.25

@@ -35,7 +35,7 @@ def asked(text: str, **options: Any) -> ImageRequest:
 
 def details(text: str) -> list[dict[str, Any]]:
     found = asked(f"prompt: a man\ndetail: {text}").as_dict().get("detail", [])
-    return [{n: v for n, v in one.items() if n != "finder_hash"} for one in found]
+    return [{n: v for n, v in detail.items() if n != "finder_hash"} for detail in found]
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,16 @@ def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
     )
     text = "a\nSteps: 3, Model: it, ADetailer model: face_yolov8n.pt"
     recipe = read_one(text, "a.txt", inventory=inventory)
-    assert recipe.detail == () and any("has no detail" in one for one in recipe.warnings)
+    assert recipe.detail == () and any("has no detail" in warning for warning in recipe.warnings)
 
 
 def test_a_size_that_is_none_in_another_programs_text_is_ignored() -> None:
     """ADetailer draws in the picture's size."""
     text = "a\nSteps: 3, Size: abc, ADetailer model: face_yolov8n.pt"
     recipe = read_one(text, "a.txt", inventory=INSTALLED)
-    assert recipe.detail[0].size and any("detail size must be" in one for one in recipe.warnings)
+    assert recipe.detail[0].size and any(
+        "detail size must be" in warning for warning in recipe.warnings
+    )
 
 
 def test_a_flow_model_cannot_edit_the_prompts_of_details() -> None:
@@ -115,7 +117,7 @@ def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:
     assert first.loras == (LoraUse("film", lora, 1.0), LoraUse("ink", lora, 0.75))
     assert request.loras[1].weight == 0.5
     assert (second.prompt, second.loras, second.finder_hash) == ("", (), "7" * 64)
-    recipes = (read_one(f"{text}detail: {one}", inventory=INSTALLED) for one in (own, "face"))
+    recipes = (read_one(f"{text}detail: {detail}", inventory=INSTALLED) for detail in (own, "face"))
     assert len({recipe.digest(hash_of) for recipe in recipes}) == 2
 
 
@@ -170,7 +172,7 @@ def test_a_sweep_varies_a_part_of_the_only_detail() -> None:
     sweep = "sweep: {'detail: denoising_strength': [0.2, 0.4]}"
     recipe = read_one(f"prompt: a\ndetail: face\n{sweep}", inventory=INSTALLED)
     requests = recipe.image_requests(hash_of, 5)
-    assert [one.detail[0].denoising_strength for one in requests] == [0.2, 0.4]
+    assert [request.detail[0].denoising_strength for request in requests] == [0.2, 0.4]
     check_warned(recipe)
 
 
@@ -180,5 +182,5 @@ def test_a_swept_lora_may_stand_in_the_prompt_of_a_detail() -> None:
     requests = read_one(
         f"prompt: a\n{detail}\nsweep: {{'lora: ink': [0.2, 0.4]}}", inventory=INSTALLED
     ).image_requests(hash_of, 5)
-    found = [(one.detail[0].prompt, one.detail[0].loras[0].weight) for one in requests]
+    found = [(request.detail[0].prompt, request.detail[0].loras[0].weight) for request in requests]
     assert found == [("a face ", 0.2), ("a face ", 0.4)]

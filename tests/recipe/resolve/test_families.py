@@ -66,7 +66,7 @@ def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
     text = (Path(__file__).parents[3] / "docs/models.md").read_text()
     table = text.partition("## Defaults of flow families")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:5] for line in table.splitlines() if line.startswith("| ")]
-    listed = {name.strip(): [float(one.strip() or 0) for one in row] for name, *row in rows[1:]}
+    listed = {name.strip(): [float(cell.strip() or 0) for cell in row] for name, *row in rows[1:]}
     rules = {
         f"{FAMILIES[family].name} {variant}".strip(): [
             known.defaults[name] for name in ("steps", "cfg_scale", "guidance")

@@ -56,13 +56,13 @@ def test_a_sweep_varies_what_is_found() -> None:
     """Or where: with a painted mask, too."""
     swept = 'sweep: {"mask: find": [hat, bow tie]}'
     (recipe,) = read(f"{SKY}{{find: x, grow: 9}}\n{swept}", inventory=INSTALLED)
-    assert [one.mask for one in recipe.variants] == [
+    assert [variant.mask for variant in recipe.variants] == [
         Find("hat", grow=9, model="clipseg"),
         Find("bow tie", grow=9, model="clipseg"),
     ]
     whole = f"{SKY}b.png\nsweep: {{mask: [b.png, {{find: hat}}]}}"
     (recipe,) = read(whole, inventory=INSTALLED)
-    assert [one.mask for one in recipe.variants] == ["b.png", Find("hat", model="clipseg")]
+    assert [variant.mask for variant in recipe.variants] == ["b.png", Find("hat", model="clipseg")]
     assert [path for _, path in recipe.pictures] == ["a.png", "b.png"]
 
 
