@@ -36,9 +36,9 @@ def recipes(inbox: Path) -> None:
     draw = random.Random(3)
 
     def line(seed: int) -> str:
-        one, other = draw.sample(COLOURS, 2)
+        colour, other = draw.sample(COLOURS, 2)
         size = draw.choice(["", "", "", " --size 192x128", " --size 128x192"])
-        return f"{draw.choice(THINGS).format(one)} on a {other} background --seed {seed}{size}\n"
+        return f"{draw.choice(THINGS).format(colour)} on a {other} background --seed {seed}{size}\n"
 
     for name in ("night/corgis", "night/hearts and balloons", "pets/hats", "wallpapers"):
         path = inbox / f"{name}.txt"

@@ -152,7 +152,7 @@ def colours_of(scene: Scene) -> dict[str, str]:
     if isinstance(scene, ShapeScene):
         return {scene.shape: scene.colour}
     pair = (scene.first, scene.second)
-    return {one.kind: one.colour for one in pair if one.colour}
+    return {subject.kind: subject.colour for subject in pair if subject.colour}
 
 
 def meant(concept: str, layer: str) -> bool:

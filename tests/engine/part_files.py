@@ -77,7 +77,9 @@ def tensors_of(folder: str, part: str) -> Tensors:
     if "T5" in kind.__name__:
         return {name: tensor for name, tensor in held.items() if "embed_tokens" not in name}
     if folder == QWEN:
-        return {name.replace("model.language_model.", "model."): one for name, one in held.items()}
+        return {
+            name.replace("model.language_model.", "model."): weight for name, weight in held.items()
+        }
     if "CLIP" not in kind.__name__:
         return {f"model.{name.removeprefix('model.')}": tensor for name, tensor in held.items()}
     bare = {name.removeprefix("text_model."): tensor for name, tensor in held.items()}

@@ -124,7 +124,9 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
     def size(begin: str) -> Any:
         found = [part for name, part in parts.items() if name.startswith(begin)]
         models = [part for part in found if isinstance(part, nn.Module)]
-        return pytest.approx(sum(one.nbytes for m in models for one in m.parameters()), rel=0.01)
+        return pytest.approx(
+            sum(weight.nbytes for m in models for weight in m.parameters()), rel=0.01
+        )
 
     assert sum(sizes.encoders) == size("text_encoder")
     assert sizes.denoiser == size("unet" if "unet" in parts else "transformer")

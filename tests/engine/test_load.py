@@ -77,8 +77,8 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
         if part == "text_encoder":
             shortened(theirs, model.family)
         assert_equal(ours, theirs.requires_grad_(False))
-    read = {name: one for name, one in modules_of(parts).items() if name not in DRAWING}
-    numbers = sum(weight.numel() for one in read.values() for weight in one.parameters())
+    read = {name: module for name, module in modules_of(parts).items() if name not in DRAWING}
+    numbers = sum(weight.numel() for module in read.values() for weight in module.parameters())
     assert sum(bytes_of_parts(model, FULL).encoders) == pytest.approx(4 * numbers, rel=0.01)
 
 
@@ -87,9 +87,9 @@ def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Pat
     (models / "checkpoints/Ideogram-4").symlink_to(tiny_flow("Ideogram-4"))
     model = found(models, "Ideogram-4")
     both = [
-        load_part(model, FULL, CPU, one) for one in ("transformer", "unconditional_transformer")
+        load_part(model, FULL, CPU, name) for name in ("transformer", "unconditional_transformer")
     ]
-    numbers = sum(one.numel() for part in both for one in part.parameters())
+    numbers = sum(weight.numel() for part in both for weight in part.parameters())
     sizes = bytes_of_parts(model, FULL)
     assert (sizes.denoiser, sizes.numbers) == (4 * numbers, numbers)
     assert len(sizes.encoders) == 1
@@ -135,13 +135,13 @@ def test_a_single_file_holds_the_model_its_folder_holds(
     (models / "checkpoints/folder").symlink_to(folder)
     write_single_file(folder, path, dtype)
     save_file(changed(load_file(path)), path)
-    one, other = (load(found(models, each), FULL, CPU) for each in ("folder", "file"))
-    assert one.keys() == other.keys()
-    for part, module in modules_of(one).items():
+    parts, other = (load(found(models, each), FULL, CPU) for each in ("folder", "file"))
+    assert parts.keys() == other.keys()
+    for part, module in modules_of(parts).items():
         # The demo's weights are stored in float16.
         module.to(torch.float32 if name == "demo" else dtype).to(torch.float32)
         assert_equal(other[part], module)
-    for part, tokenizer in one.items():
+    for part, tokenizer in parts.items():
         if part.startswith("tokenizer"):
             assert other[part].pad_token == tokenizer.pad_token
 

@@ -102,8 +102,8 @@ def used(tensors: Tensors, folder: Path, pipeline: Any, family: str) -> dict[str
 @pytest.mark.parametrize(
     ("family", "naming"),
     [
-        *(("flux", one) for one in (ONE_TRAINER, LYCORIS, PEFT)),
-        *((one, ONE_TRAINER) for one in ("chroma", "flux2", "z_image", "sd3")),
+        *(("flux", trainer) for trainer in (ONE_TRAINER, LYCORIS, PEFT)),
+        *((key, ONE_TRAINER) for key in ("chroma", "flux2", "z_image", "sd3")),
         *(("qwen_image", LIGHTNING), ("sdxl", PEFT), ("sd1", KOHYA)),
         *(("krea2", COMFYUI), ("lumina2", KOHYA), ("ernie_image", COMFYUI)),
         *(("anima", DIFFUSERS), ("flux3", DIFFUSERS)),
@@ -116,7 +116,7 @@ def test_all_layers_in_diffusers_names_are_used(
     """Whatever stands before them, and with "_" for the dots."""
     pipeline = denoiser_of(family)
     weights = weights_of(pipeline, family)
-    tensors = lora_of({name: one.shape for name, one in weights.items()}, naming)
+    tensors = lora_of({name: tensor.shape for name, tensor in weights.items()}, naming)
     found = used(tensors, tmp_path, pipeline, family)
     assert {name: len(rows) for name, rows in found.items()} == {
         name: len(weight) for name, weight in weights.items()
@@ -159,9 +159,9 @@ OF_LUMINA |= {"feed_forward__w1": (4 * L, L), "feed_forward__w2": (L, 4 * L)}
 OF_Z_IMAGE: dict[str, tuple[int, int]] = {"attention__qkv": (3 * Z, Z), "attention__out": (Z, Z)}
 OF_Z_IMAGE |= {"feed_forward__w1": (10240, Z), "adaLN_modulation__0": (4 * Z, 256)}
 OF_ANIMA: dict[str, tuple[int, int]] = {
-    f"{kind}_attn__{one}_proj": (2048, 2048 if kind == "self" or one in ("q", "output") else 1024)
+    f"{kind}_attn__{part}_proj": (2048, 2048 if kind == "self" or part in ("q", "output") else 1024)
     for kind in ("self", "cross")
-    for one in ("q", "k", "v", "output")
+    for part in ("q", "k", "v", "output")
 }
 OF_ANIMA |= {"mlp__layer1": (8192, 2048), "mlp__layer2": (2048, 8192)}
 OF_ANIMA |= {"adaln_modulation_mlp__1": (256, 2048), "adaln_modulation_mlp__2": (3 * 2048, 256)}
@@ -173,7 +173,7 @@ OF_IDEOGRAM: dict[str, tuple[int, int]] = {
     "feed_forward__w3": (12288, 4608),
     "adaln_modulation": (4 * 4608, 512),
 }
-OF_FLUX3: dict[str, tuple[int, int]] = {f"{one}_proj": (A, A) for one in "qkv"}
+OF_FLUX3: dict[str, tuple[int, int]] = {f"{letter}_proj": (A, A) for letter in "qkv"}
 OF_FLUX3 |= {"attn_out": (A, A), "mlp_in": (6 * A, A), "mlp_out": (A, 3 * A)}
 # The layers of whole models in their authors' names.
 AUTHORS: dict[str, dict[str, tuple[int, int]]] = {
@@ -223,8 +223,8 @@ def ideogram4(weights: Tensors, **_: Any) -> Tensors:
     converted: Tensors = {}
     for name, weight in weights.items():
         if ".attention.qkv." in name:
-            for one, rows in zip("qkv", weight.chunk(3), strict=True):
-                converted[name.replace("qkv", f"to_{one}")] = rows
+            for letter, rows in zip("qkv", weight.chunk(3), strict=True):
+                converted[name.replace("qkv", f"to_{letter}")] = rows
         else:
             converted[name.replace("attention.o.", "attention.to_out.0.")] = weight
     return converted
@@ -260,8 +260,8 @@ class _Whole(dict[str, torch.Tensor]):
 @pytest.mark.parametrize(
     ("family", "naming"),
     [
-        *((one, KOHYA) for one in ("sd3", "lumina2", "krea2", "chroma", "flux2", "anima")),
-        *((one, COMFYUI) for one in ("flux", "qwen_image_21", "flux3", "ideogram4")),
+        *((key, KOHYA) for key in ("sd3", "lumina2", "krea2", "chroma", "flux2", "anima")),
+        *((key, COMFYUI) for key in ("flux", "qwen_image_21", "flux3", "ideogram4")),
         *(("flux", KOHYA), ("z_image", KOHYA)),
     ],
 )
@@ -294,7 +294,7 @@ def test_all_layers_of_sdxl_in_its_authors_names_are_used(tmp_path: Path) -> Non
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
     names = {name: torch.tensor([number]) for number, name in enumerate(modules)}
-    theirs = unet_names({f"{name}.": one for name, one in names.items()}, pipeline.unet.config)
+    theirs = unet_names({f"{name}.": value for name, value in names.items()}, pipeline.unet.config)
     tensors = {}
     for name, number in theirs.items():
         outputs, inputs, *kernel = [*modules.values()][number].shape
@@ -318,4 +318,4 @@ def test_a_lora_with_layers_of_no_known_name_is_refused() -> None:
         "is a LoRA for FLUX.1 in names of OneTrainer .* for 3 of its 41 layers, such as 'lora_tr"
     )
     with pytest.raises(ModelRefused, match=words):
-        recognise(Header({name: tuple(one.shape) for name, one in tensors.items()}, {}))
+        recognise(Header({name: tuple(tensor.shape) for name, tensor in tensors.items()}, {}))

@@ -33,9 +33,11 @@ def test_previews_change_no_pixel() -> None:
     for batch, evaluations in ((in_parts, 3), (high, 5)):
         shown = draw(shows, *batch)
         size = (batch[0].width // 8, batch[0].height // 8)
-        assert [(one.width, one.height) for one in album] == [size] * evaluations
+        assert [(preview.width, preview.height) for preview in album] == [size] * evaluations
         album.clear()
-        assert [one.pixels for one in shown] == [one.pixels for one in draw(without, *batch)]
+        assert [picture.pixels for picture in shown] == [
+            picture.pixels for picture in draw(without, *batch)
+        ]
         assert not album
 
 

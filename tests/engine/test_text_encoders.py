@@ -31,7 +31,7 @@ UNREAD = {
 
 def pipelines_of(row: Family) -> Iterator[Any]:
     """Every class of diffusers that draws a family's pictures."""
-    for found in (row.pipelines, *(one.pipelines for one in row.variants.values())):
+    for found in (row.pipelines, *(variant.pipelines for variant in row.variants.values())):
         for name in (getattr(found or Pipelines(), kind.name) for kind in fields(Pipelines)):
             if name:
                 yield getattr(diffusers, name)
@@ -45,7 +45,7 @@ def test_a_row_says_how_many_layers_its_pipelines_read(family: str) -> None:
         taken: dict[str, Any] = dict(signature(kind.__call__).parameters)
         if issubclass(kind, diffusers.ModularPipeline):
             blocks = getattr(diffusers, kind.default_blocks_name)()
-            taken = {one.name: one for one in blocks.inputs}
+            taken = {parameter.name: parameter for parameter in blocks.inputs}
         read = taken.get("text_encoder_out_layers")
         assert row.encoder_layers == (max(read.default) + 1 if read else 0)
 
@@ -67,11 +67,11 @@ def test_what_no_pipeline_reads_is_neither_read_nor_held(
     encoder = load_part(model, FULL, CPU, "text_encoder")
     pipeline = scripted(getattr(diffusers, FAMILIES[model.family].pipelines.text), name)
     whole = {name: weight.nbytes for name, weight in pipeline.text_encoder.named_parameters()}
-    unread = {one for one in whole if any(part in one for part in UNREAD[name])}
+    unread = {key for key in whole if any(part in key for part in UNREAD[name])}
     held = sum(weight.nbytes for weight in encoder.parameters())
     assert unread
-    assert not [one for one in read if any(part in one for part in UNREAD[name])]
-    assert held == sum(size for one, size in whole.items() if one not in unread)
+    assert not [key for key in read if any(part in key for part in UNREAD[name])]
+    assert held == sum(size for key, size in whole.items() if key not in unread)
     assert bytes_of_parts(model, FULL).encoders == (held,)
     expected = encoded(pipeline)
     pipeline.register_modules(text_encoder=encoder)
@@ -83,4 +83,4 @@ def encoded(pipeline: Any) -> list[torch.Tensor]:
     """What a pipeline makes of a prompt."""
     more = {"image": None} if "image" in signature(pipeline.encode_prompt).parameters else {}
     found = pipeline.encode_prompt(prompt=["a red cube"], **more)
-    return [one for one in found if one is not None]
+    return [tensor for tensor in found if tensor is not None]

@@ -59,8 +59,8 @@ def folder_until_exit(prefix: str) -> Path:
 
 def clip_tokenizer(padding: str) -> Any:
     """Bytes without merges; the id 0 is "!", as in CLIP's vocabulary."""
-    letters = ["!"] + [one for one in LETTERS if one != "!"]
-    words = letters + [f"{one}</w>" for one in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    letters = ["!"] + [letter for letter in LETTERS if letter != "!"]
+    words = letters + [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: number for number, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token=padding, model_max_length=77)
 
@@ -156,8 +156,8 @@ def _written(name: str, tiny: Tiny) -> Path:
     variant = row.variant(tiny.variant)
     classes = tiny.parts or row.parts
     parts = {
-        part: _part(part, one[0], row, tiny)
-        for part, one in classes.items()
+        part: _part(part, kinds[0], row, tiny)
+        for part, kinds in classes.items()
         if part not in tiny.without
     }
     if row.modular:
@@ -203,7 +203,7 @@ def _part(part: str, kind: str, row: Family, tiny: Tiny) -> Any:
     transformer = made(**tiny.transformer)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
-            if any(one in name for one in tiny.blank):
+            if any(word in name for word in tiny.blank):
                 weight.normal_(std=0.1)
     return transformer
 
@@ -428,8 +428,8 @@ VAES: dict[str, Numbers] = {
     },
 }
 _SANA_VAE = {
-    **{f"encoder_{name}": one for name, one in _SANA_BLOCKS.items()},
-    **{f"decoder_{name}": one for name, one in _SANA_BLOCKS.items()},
+    **{f"encoder_{name}": value for name, value in _SANA_BLOCKS.items()},
+    **{f"decoder_{name}": value for name, value in _SANA_BLOCKS.items()},
     "latent_channels": 4, "attention_head_dim": 2, "scaling_factor": 0.41407,
     "downsample_block_type": "conv", "upsample_block_type": "interpolate",
 }

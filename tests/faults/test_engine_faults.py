@@ -149,7 +149,7 @@ def test_what_goes_wrong_once_is_tried_again_and_made(faulty: FaultyHouse) -> No
         assert faulty.holds_what_was_asked(picture)
     assert faulty.log().count("It will be tried again.") == len(ONCE)
     left = set(threading.enumerate()) - threads
-    assert not [one.name for one in left if one.name.startswith("engine")]
+    assert not [thread.name for thread in left if thread.name.startswith("engine")]
 
 
 def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:

@@ -50,7 +50,7 @@ def test_a_step_of_the_demo_model_starts_as_many_operations_as_before(demo: Rend
     assert max(counted(demo, [image], "launches")) <= 870
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda one: one.name)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda known: known.name)
 def test_no_step_of_a_sampler_waits_for_the_card(demo: Renderer, sampler: KnownSampler) -> None:
     """Apart from UniPC, and from noise, which comes from the processor."""
 
@@ -91,9 +91,9 @@ def test_no_step_of_a_family_waits_and_its_graph_draws_the_same(name: str) -> No
     assert last == waits or name in GENERAL
     plain = draw(renderer, images[1])[0]
     renderer._accelerator.uses_graphs = True
-    quick = [draw(renderer, one)[0] for one in images]
+    quick = [draw(renderer, image)[0] for image in images]
     assert quick[1].pixels == plain.pixels
-    recorded = [one.compiled for one in quick]
+    recorded = [picture.compiled for picture in quick]
     assert recorded == [is_recorded and "graph"] * 2 or name in GENERAL
 
 
@@ -114,10 +114,10 @@ def test_graphs_draw_the_same_pixels(models: Models, both: list[Renderer], name:
     """An exact image uses none."""
     exact = name == "exact"
     values = reference.CASES["seeds"][:1] if exact else reference.CASES[name]
-    batch = [models.request({**one, "steps": 4, "width": 64, "exact": exact}) for one in values]
+    batch = [models.request({**value, "steps": 4, "width": 64, "exact": exact}) for value in values]
     expected, found = (draw(renderer, *batch) for renderer in both)
-    assert [one.pixels for one in found] == [one.pixels for one in expected]
-    assert {one.compiled for one in found} == {"graph" if not exact else False}
+    assert [picture.pixels for picture in found] == [picture.pixels for picture in expected]
+    assert {picture.compiled for picture in found} == {"graph" if not exact else False}
 
 
 def test_all_recordings_share_a_stream(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
     if name == "FLUX.1-dev":
         lora = lora_of(models, name, "flux1")
         batch = [*batch[:1], *batch, replace(batch[0], loras=(lora,))]
-    plain = [draw(on_rung(renderer, FULL), one)[0] for one in batch]
+    plain = [draw(on_rung(renderer, FULL), image)[0] for image in batch]
     for rung in RUNGS:
-        for one, picture in zip(batch, plain, strict=True):
-            assert difference(draw(on_rung(renderer, rung), one)[0], picture) <= 2, rung
+        for image, picture in zip(batch, plain, strict=True):
+            assert difference(draw(on_rung(renderer, rung), image)[0], picture) <= 2, rung
