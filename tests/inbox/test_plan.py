@@ -63,20 +63,20 @@ def situations(draw: st.DrawFn) -> Situation:
 def test_each_difference_is_planned_in_the_order_of_times(situation: Situation) -> None:
     found, known = situation
     planned = plan(found, known, {}, 1.0)
-    reads = [one for one in planned.pending.values() if one.size_and_time]
-    for one in reads:
-        row = known.get(one.path)
-        assert one.size_and_time == found.files[one.path]
-        assert one.is_new is (row is None)
-        assert row or one.why == NEW
-    gone = {one.path for one in planned.pending.values() if one.size_and_time is None}
+    reads = [pending for pending in planned.pending.values() if pending.size_and_time]
+    for pending in reads:
+        row = known.get(pending.path)
+        assert pending.size_and_time == found.files[pending.path]
+        assert pending.is_new is (row is None)
+        assert row or pending.why == NEW
+    gone = {pending.path for pending in planned.pending.values() if pending.size_and_time is None}
     assert gone == {
         path
         for path, row in known.items()
         if path not in found.files and path not in found.present and row.inbox_id == HERE
     }
     assert [*planned.pending][len(reads) :] == [path for path in planned.pending if path in gone]
-    keys = [(found.files[one.path].mtime_ns, natural_key(one.path)) for one in reads]
+    keys = [(found.files[pending.path].mtime_ns, natural_key(pending.path)) for pending in reads]
     assert keys == sorted(keys)
 
 
@@ -95,8 +95,8 @@ def test_an_unchanged_file_is_left_alone(situation: tuple[Found, dict[str, Known
 def test_no_picture_is_planned_without_a_template_that_can_be_used(situation: Situation) -> None:
     found, known = situation
     planned = plan(found, known, {}, 1.0)
-    for path, one in planned.pending.items():
-        if is_dropped(path) and one.size_and_time:
+    for path, pending in planned.pending.items():
+        if is_dropped(path) and pending.size_and_time:
             assert planned.templates[template_folder(path, planned.templates)]
             assert all(path not in names for _, names in found.named.values())
 
@@ -110,9 +110,9 @@ def test_a_second_look_at_the_same_changes_nothing(situation: Situation, later: 
     assert {**first.pending} == {**second.pending}
     changed = {path: v._replace(size=v.size + 3) for path, v in found.files.items()}
     third = plan(replace(found, files=changed), known, first.pending, later)
-    for path, one in third.pending.items():
+    for path, pending in third.pending.items():
         before = first.pending.get(path)
-        assert one.first == (before.first if before else later)
+        assert pending.first == (before.first if before else later)
 
 
 @given(situations())
@@ -129,13 +129,13 @@ def test_what_is_taken_is_not_planned_again(situation: Situation) -> None:
 
 def _taken(found: Found, known: dict[str, KnownRecipe], pending: Any, templates: Any) -> Situation:
     known, named = dict(known), dict(found.named)
-    for path, one in pending.items():
-        assert isinstance(one, Pending)
-        if one.size_and_time is None:
+    for path, entry in pending.items():
+        assert isinstance(entry, Pending)
+        if entry.size_and_time is None:
             del known[path]
             continue
         template = templates[template_folder(path, templates)] if is_dropped(path) else ""
-        known[path] = KnownRecipe(one.size_and_time, "digest", inbox_id=HERE, template=template)
+        known[path] = KnownRecipe(entry.size_and_time, "digest", inbox_id=HERE, template=template)
         if is_template(path):
             named[path] = "digest", ()
     return replace(found, named=named, young=()), known

@@ -51,8 +51,8 @@ class Image:
     def request(self) -> tuple[object, ...]:
         """Return its request; random seeds that are not known yet differ from all others."""
         seed = (self.draw, self.plus) if self.seed is None else self.seed
-        one = self.entry
-        return one.prompt, self.steps, one.start, one.style, one.mask, seed
+        entry = self.entry
+        return entry.prompt, self.steps, entry.start, entry.style, entry.mask, seed
 
     @property
     def may_be_cancelled(self) -> bool:
@@ -115,12 +115,12 @@ class Model:
         """
         self.saves += 1
         before = self.recipes.get(path, Recipe()).entries
-        kept = dict(zip(_numbered(one.requested for one in before), before, strict=True))
+        kept = dict(zip(_numbered(old.requested for old in before), before, strict=True))
         now = _numbered(requested)
         unchanged = [*kept] == [*now]
         if unchanged and is_edited:
             is_again |= any(
-                one.requested.priority != now[key].priority for key, one in kept.items()
+                old.requested.priority != now[key].priority for key, old in kept.items()
             )
         self.recipes[path] = recipe = Recipe()
         former = [
@@ -128,16 +128,16 @@ class Model:
             for place, (key, entry) in enumerate(kept.items())
             if key not in now and entry.requested.random
         ]
-        for place, (key, one) in enumerate(now.items()):
-            order = (-one.priority, self.saves, place)
-            entry = kept.get(key) or Entry(one)
-            entry.requested = one
+        for place, (key, written) in enumerate(now.items()):
+            order = (-written.priority, self.saves, place)
+            entry = kept.get(key) or Entry(written)
+            entry.requested = written
             recipe.entries.append(entry)
-            redraw = unchanged and one.random and not is_again
+            redraw = unchanged and written.random and not is_again
             if key in kept:
                 self._keep(entry, order, redraw, keeps_deleted=unchanged and is_again)
             if key not in kept:
-                draw = self._draw_of_former(path, one, place, former, len(kept) - len(now))
+                draw = self._draw_of_former(path, written, place, former, len(kept) - len(now))
                 self._ask(path, entry, order, draw)
             elif redraw:
                 self._ask(path, entry, order)
@@ -163,15 +163,15 @@ class Model:
         """Return the draw of the nearest former entry that shares images with a new one."""
         there = {image.request for image in self.images if image.recipe == path}
         nearest = sorted(
-            former, key=lambda one: min(abs(one[0] - place), abs(one[0] - place - fewer))
+            former, key=lambda pair: min(abs(pair[0] - place), abs(pair[0] - place - fewer))
         )
-        for one in nearest[:MOST_TRIED] if requested.random else ():
-            draw = one[1].last_draw()[0].draw
+        for pair in nearest[:MOST_TRIED] if requested.random else ():
+            draw = pair[1].last_draw()[0].draw
             new = (
                 Image(path, requested, steps, draw, at, 0) for _, at, steps in requested.images()
             )
             if there.intersection(image.request for image in new):
-                former.remove(one)
+                former.remove(pair)
                 return draw
         return None
 
@@ -180,8 +180,8 @@ class Model:
         for position, (seed, plus, steps) in enumerate(entry.requested.images()):
             draw = draws.setdefault(seed, Draw(seed, seed is None))
             new = Image(path, entry.requested, steps, draw, plus, position)
-            same = (one for one in self.images if one.recipe == path)
-            image = next((one for one in same if one.request == new.request), new)
+            same = (picture for picture in self.images if picture.recipe == path)
+            image = next((picture for picture in same if picture.request == new.request), new)
             entry.images.append(image)
             if image is new:
                 self.images.append(new)
@@ -206,7 +206,7 @@ class Model:
             self.forget(new)
         if old in self.recipes:
             self.recipes[new] = self.recipes.pop(old)
-        there = {one.request: one for one in self.images if one.recipe == new}
+        there = {picture.request: picture for picture in self.images if picture.recipe == new}
         for mine in [image for image in self.images if image.recipe == old]:
             mine.recipe = new
             if other := there.get(mine.request):
@@ -217,7 +217,7 @@ class Model:
         if other.state == "running":
             for recipe in self.recipes.values():
                 for entry in recipe.entries:
-                    entry.images = [other if one is mine else one for one in entry.images]
+                    entry.images = [other if image is mine else image for image in entry.images]
             mine, other = other, mine
         if other.state != "running":
             self.images.remove(other)
@@ -233,7 +233,7 @@ class Model:
         """Give each unfinished image the highest priority of the entries that request it."""
         for image in {image for entry in recipe.entries for image in entry.images}:
             if image.state in LIVE:
-                by = (one.requested.priority for one in recipe.entries if image in one.images)
+                by = (owner.requested.priority for owner in recipe.entries if image in owner.images)
                 image.order = (-max(by), *image.order[1:])
 
     def _cancel_unrequested(self, path: str) -> None:
@@ -281,38 +281,38 @@ class Model:
             folder = first_folder(waiting.recipe)
             if waiting.order[0] == top:
                 firsts[folder] = min(firsts.get(folder, waiting.order), waiting.order)
-        for place, one in enumerate(result):
-            image = self._queued(one)
+        for place, row in enumerate(result):
+            image = self._queued(row)
             if image is None:
-                words = f"{one.recipe}: {one.request.prompt!r}, seed {one.request.seed}"
+                words = f"{row.recipe}: {row.request.prompt!r}, seed {row.request.seed}"
                 self.findings.append(f"{words} was made although nothing asks for it")
                 continue
             if self.in_order and place == 0 and image.order not in firsts.values():
                 self.findings.append(f"{image} was made before what should come first")
             if image.draw.seed is None:
-                image.draw.seed = (one.request.seed - image.plus) % SEEDS
-            image.state, image.file = "running", one.file
-            self.by_id[one.id] = image
-            if is_picture_name(one.recipe):
-                self._forget_deleted(one.recipe, one.file)
+                image.draw.seed = (row.request.seed - image.plus) % SEEDS
+            image.state, image.file = "running", row.file
+            self.by_id[row.id] = image
+            if is_picture_name(row.recipe):
+                self._forget_deleted(row.recipe, row.file)
             else:
-                self._number(one.file)
+                self._number(row.file)
 
-    def _queued(self, one: QueuedImage) -> Image | None:
-        like = one.recipe, *recipes.drawn(one.request)
+    def _queued(self, row: QueuedImage) -> Image | None:
+        like = row.recipe, *recipes.drawn(row.request)
         found = [
             image
             for image in self.images
             if image.state == "queued"
             and (image.recipe, *image.request[:5]) == like
-            and image.seed in (None, one.request.seed)
-            and (image.seed is not None or image.position == one.image_index)
+            and image.seed in (None, row.request.seed)
+            and (image.seed is not None or image.position == row.image_index)
         ]
         return min(found, key=lambda image: (image.seed is None, image.order), default=None)
 
     def _forget_deleted(self, recipe: str, file: str) -> None:
         """Forget the deleted result of a dropped picture whose name another one gets."""
-        for image in [one for one in self.images if one.state == "done"]:
+        for image in [picture for picture in self.images if picture.state == "done"]:
             if (image.recipe, image.file) == (recipe, file):
                 self.images.remove(image)
                 if image in self.wanted() or file not in self.deleted:
@@ -332,18 +332,18 @@ class Model:
     def finish(
         self, batch: list[QueuedImage], listed: object, seconds: object = None, *, result: object
     ) -> None:
-        for one in batch:
-            self.ended(one, "done")
+        for row in batch:
+            self.ended(row, "done")
 
     def put_back(
-        self, one: QueuedImage, why: PutBack = PutBack.NO_FAULT, *, result: object, **_: Any
+        self, row: QueuedImage, why: PutBack = PutBack.NO_FAULT, *, result: object, **_: Any
     ) -> None:
-        self.ended(one, "queued", death=why is PutBack.DAEMON_DIED)
+        self.ended(row, "queued", death=why is PutBack.DAEMON_DIED)
 
-    def ended(self, one: QueuedImage, state: str, *, death: bool = False) -> None:
+    def ended(self, row: QueuedImage, state: str, *, death: bool = False) -> None:
         """Take a running image that is done, failed, cancelled, or back in the queue."""
-        image = self.by_id.get(one.id)
-        if image is None or image.state != "running" or image.file != one.file:
+        image = self.by_id.get(row.id)
+        if image is None or image.state != "running" or image.file != row.file:
             return  # steps that are done twice, or too late, change nothing
         image.state, image.deaths, image.is_drawn = state, image.deaths + death, False
         if state == "done" and self.rendered()[image.file] is not image:
@@ -374,7 +374,7 @@ def _numbered(entries: Iterable[recipes.Entry]) -> dict[tuple[recipes.Entry, int
     """Number equal entries of a file to tell them apart."""
     seen: Counter[recipes.Entry] = Counter()
     found = {}
-    for one in entries:
-        found[one.identity, seen[one.identity]] = one
-        seen[one.identity] += 1
+    for entry in entries:
+        found[entry.identity, seen[entry.identity]] = entry
+        seen[entry.identity] += 1
     return found

@@ -210,7 +210,7 @@ class _Writer:
         old = self.files.get(path, ())
         if not old:
             return ()
-        return [self._put(path, [replace(one, priority=self._priority()) for one in old])]
+        return [self._put(path, [replace(entry, priority=self._priority()) for entry in old])]
 
     def _prioritise_folder(self, path: str) -> Sequence[Action]:
         """Change a folder's priority, and touch one of its recipes."""
@@ -240,10 +240,10 @@ class _Writer:
             return ()
         pick = self.dice.choice
         new = [
-            replace(one, count=one.count if isinstance(one.seed, tuple) else pick((1, 2, 3)))
+            replace(entry, count=entry.count if isinstance(entry.seed, tuple) else pick((1, 2, 3)))
             if pick((True, False))
-            else replace(one, steps=pick(((1,), (1, 2), (2, 1), (2, 3))))
-            for one in old
+            else replace(entry, steps=pick(((1,), (1, 2), (2, 1), (2, 3))))
+            for entry in old
         ]
         return [self._put(path, new)]
 
@@ -284,7 +284,7 @@ class _Writer:
         if not self.files:
             return self._save()
         path = self.dice.choice(sorted(self.files))
-        entries = [one for one in self.files[path] if self.dice.random() < 0.7]
+        entries = [entry for entry in self.files[path] if self.dice.random() < 0.7]
         if self.dice.random() < 0.6 or not entries:
             entries.insert(self.dice.randrange(len(entries) + 1), self._entry())
         if self.dice.random() < 0.1:

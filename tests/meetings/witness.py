@@ -78,7 +78,7 @@ class Witness:
 
     def _heard(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(ledger: Ledger, *given: Any, **named: Any) -> Any:
-            arguments = [[*one] if isinstance(one, Iterator) else one for one in given]
+            arguments = [[*value] if isinstance(value, Iterator) else value for value in given]
             with ledger.transaction():
                 result = original(ledger, *arguments, **named)
                 self._pending.append((ledger._depth, name, arguments, named, result))

@@ -69,7 +69,7 @@ def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
         "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}},
     }
     texts = [{"parameters": text}, {"prompt": json.dumps(graph)}]
-    starts = [read_one("from: a.png\nprompt: a", texts=one) for one in texts]
+    starts = [read_one("from: a.png\nprompt: a", texts=chunks) for chunks in texts]
     return [read_one(text, "a.txt"), read_one(older, "a.txt"), *starts]
 
 
@@ -82,7 +82,7 @@ def test_noise_levels_go_with_samplers_that_have_no_option_for_them_in_diffusers
     own = read_one(f"prompt: a\nsampler: {sampler}\nschedule_type: {schedule_type}")
     for recipe in (own, *everywhere(sampler, schedule_type)):
         assert (recipe.sampler, recipe.schedule_type) == (sampler, schedule_type.lower())
-        told = [one for one in recipe.warnings if not one.startswith("ComfyUI's schedule beta")]
+        told = [line for line in recipe.warnings if not line.startswith("ComfyUI's schedule beta")]
         assert not any("chedule" in warning for warning in told)
 
 

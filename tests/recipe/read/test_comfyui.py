@@ -95,7 +95,7 @@ def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
         "9": node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
         "30": node("KSampler", **sampler),
     }
-    return nodes | {str(number): one for number, one in enumerate(also, 70)}
+    return nodes | {str(number): extra for number, extra in enumerate(also, 70)}
 
 
 UNREAD = "These nodes of the workflow were not read and may change the picture: {}."

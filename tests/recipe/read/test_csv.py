@@ -24,7 +24,7 @@ def test_each_row_is_a_recipe(delimiter: str, mark: bytes, ending: str) -> None:
     assert (first.prompt, first.negative_prompt, first.steps, first.seed) == ("a corgi", "", 30, 7)
     assert second.prompt == 'a cat, "red",\nasleep'
     assert (second.negative_prompt, second.steps, second.seed) == ("dim", 24, (1, 2, 3))
-    assert [one.context.position.line for one in (first, second)] == [2, 3]
+    assert [recipe.context.position.line for recipe in (first, second)] == [2, 3]
 
 
 def test_cells_are_read_as_flags_are() -> None:
@@ -33,7 +33,7 @@ def test_cells_are_read_as_flags_are() -> None:
     assert (recipe.seed, recipe.exact, recipe.size) == ((1, 2), True, "64x64")
     assert recipe.hires and recipe.hires.scale == 2
     # Spreadsheets leave rows and columns without anything after the table.
-    assert [one.prompt for one in read("prompt,steps,,\na,3,,\n,,,\n\n,,,\nb\n", CSV)] == ["a", "b"]
+    assert [row.prompt for row in read("prompt,steps,,\na,3,,\n,,,\n\n,,,\nb\n", CSV)] == ["a", "b"]
     assert read("prompt\n", CSV) == read("", CSV) == []
 
 
@@ -60,7 +60,7 @@ def test_a_table_of_one_column_needs_no_quotes() -> None:
     """A spreadsheet that separates by semicolons writes none around commas."""
     text = 'prompt\na corgi, on a hill\n"a cat, ""red"""\na; b\n'
     prompts = ["a corgi, on a hill", 'a cat, "red"', "a; b"]
-    assert [one.prompt for one in read(text, CSV)] == prompts
+    assert [recipe.prompt for recipe in read(text, CSV)] == prompts
 
 
 def test_columns_with_an_underscore_are_only_noted() -> None:

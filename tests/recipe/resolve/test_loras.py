@@ -166,8 +166,8 @@ def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:
     """A tag in the prompt itself is removed, too."""
     text = "prompt: __style__ of a cat\nseed: 1..9\nsweep: {'lora: pixel': [0, 0.5]}\n"
     images = read_one(text, inventory=INVENTORY).image_requests(hash_of)
-    assert {one.prompt for one in images} == {" pixels of a cat", "EasyNegative look of a cat"}
-    weights = {(use.name, use.weight) for one in images for use in one.loras}
+    assert {image.prompt for image in images} == {" pixels of a cat", "EasyNegative look of a cat"}
+    weights = {(use.name, use.weight) for image in images for use in image.loras}
     assert weights == {("style/pixel art", 0.0), ("style/pixel art", 0.5)}
 
 

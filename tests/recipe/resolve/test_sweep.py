@@ -96,13 +96,13 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
         [("pixel", 1.0), ("detail", weight)] for weight in (0, 0.5, 1)
     ]
     swept = requests("'hires: scale': [1.5, 2]", ABOVE + "hires: {steps: 3}\n")
-    assert [one.hires for one in swept] == [Hires(each, 3, 0.7, "Latent") for each in (1.5, 2)]
+    assert [image.hires for image in swept] == [Hires(each, 3, 0.7, "Latent") for each in (1.5, 2)]
     swept = requests("'hires: Upscale by': [1, 2], 'hires: strength': [0.2]", ABOVE + "hires: 2\n")
-    assert [one.hires for one in swept] == [Hires(each, 0, 0.2, "Latent") for each in (1, 2)]
+    assert [image.hires for image in swept] == [Hires(each, 0, 0.2, "Latent") for each in (1, 2)]
     swept = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
     assert [bool(request.image) for request in swept] == [False, True]
     swept = requests("image: [none, a.png], strength: [0.3, 0.6]")
-    assert len({one.digest for one in swept}) == 3, "not every combination uses the start image"
+    assert len({image.digest for image in swept}) == 3, "not every combination uses the start image"
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_another_value_is_another_entry() -> None:
 
 def test_many_recipes_with_sweeps_are_stopped_by_the_limit() -> None:
     """Before all combinations are worked out."""
-    one = "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n"
-    check_refused(one * 100, "this file requests 100,000 images; one save may request 1,000 …")
+    recipe = "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n"
+    check_refused(recipe * 100, "this file requests 100,000 images; one save may request 1,000 …")
 
 
 def test_a_long_prompt_is_swept_over_few_values_only() -> None:
