@@ -57,10 +57,12 @@ def test_the_trees_are_shown_as_they_are() -> None:
 
 def test_every_error_that_a_user_sees_has_an_exit_code_and_a_remedy() -> None:
     """Classes that are defined elsewhere inherit them."""
-    kinds = [one for one in vars(errors).values() if isinstance(one, type)]
-    seen = [one for one in kinds if issubclass(one, PicowatchError) and one is not PicowatchError]
-    assert {one.exit_code for one in seen} == EXIT_CODES.keys() - {SUCCEEDED, PAUSED, INTERRUPTED}
-    assert [one for one in seen if not one.usual_remedy.endswith(".")] == []
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    seen = [
+        kind for kind in kinds if issubclass(kind, PicowatchError) and kind is not PicowatchError
+    ]
+    assert {kind.exit_code for kind in seen} == EXIT_CODES.keys() - {SUCCEEDED, PAUSED, INTERRUPTED}
+    assert [kind for kind in seen if not kind.usual_remedy.endswith(".")] == []
 
 
 def test_nobody_raises_an_error_without_a_class_of_its_own() -> None:

@@ -111,10 +111,10 @@ def test_a_folder_with_a_unet_is_recognised(
 ) -> None:
     """By the UNet's config; the scheduler's says what is predicted."""
     write_folder(tmp_path, "it", index, unet=unet, scheduler=schedule)
-    one = found_in(tmp_path)
-    found = one.family, one.native_size, one.in_channels, one.prediction, one.zero_snr
+    model = found_in(tmp_path)
+    found = model.family, model.native_size, model.in_channels, model.prediction, model.zero_snr
     assert found == expected
-    assert one.text_layers == 12  # what transformers has where the config does not say
+    assert model.text_layers == 12  # what transformers has where the config does not say
 
 
 Changes = dict[str, Any]  # configs or bytes by path; None where something is deleted
@@ -319,7 +319,7 @@ def test_links_that_cannot_be_followed_refuse_themselves_alone(tmp_path: Path) -
     (tmp_path / "vae").symlink_to("vae")
     found = Catalog(tmp_path).scan()
     assert [model.name for model in found.models] == ["it"]
-    nowhere = {one.name for one in found.refused if "link leads nowhere" in one.reason}
+    nowhere = {entry.name for entry in found.refused if "link leads nowhere" in entry.reason}
     assert {"deep", "disk", "long.safetensors"} <= nowhere
     expected = {"deep", "disk", "long.safetensors", "loop.safetensors", "vae"}
     assert {refused.name for refused in found.refused} == expected

@@ -109,13 +109,13 @@ def test_models_says_that_a_pipeline_has_no_row(tmp_path: Path) -> None:
         "are guesses\n"
     ) in lines
     found = json.loads(picowatch_here(tmp_path, "models", "--json").stdout)
-    assert {one["name"]: one["pipeline"] for one in found}["it"] == "SanaPipeline"
+    assert {model["name"]: model["pipeline"] for model in found}["it"] == "SanaPipeline"
 
 
 def test_a_hash_covers_each_part_that_is_read(tmp_path: Path) -> None:
     """Also parts with names that no family with a row has, but no safety checker."""
     parts = {
-        **{f"{one}_4": SANA[one] for one in ("text_encoder", "tokenizer")},
+        **{f"{part}_4": SANA[part] for part in ("text_encoder", "tokenizer")},
         "safety_checker": ["transformers", "Checker"],
     }
     index = SANA | FLOW | parts | {"_class_name": "HiDreamImagePipeline"}

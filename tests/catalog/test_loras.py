@@ -80,7 +80,7 @@ SAID: list[tuple[str, Shapes, dict[str, str]]] = [
 
 def test_a_lora_says_its_family() -> None:
     """Names and widths come before what is written."""
-    for family, shapes, said in [*UNETS, *((*one, {}) for one in FLOWS), *SAID]:
+    for family, shapes, said in [*UNETS, *((*flow, {}) for flow in FLOWS), *SAID]:
         found = recognise(Header(shapes, said))
         assert (found.kind, found.family) == ("lora", family), next(iter(shapes))
         expect_kind(found, "lora")

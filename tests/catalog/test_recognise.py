@@ -71,7 +71,7 @@ def look_at(
     path = write_model(models / FOLDERS[kind] / f"{name}.safetensors", shapes)
     found = Catalog(models).scan()
     everything: list[Model | Refused] = [*found.models, *found.refused]
-    return next(one for one in everything if one.path == path)
+    return next(entry for entry in everything if entry.path == path)
 
 
 SAYS = "modelspec.prediction_type"

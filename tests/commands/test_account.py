@@ -63,7 +63,7 @@ def test_a_recipe_a_folder_or_everything_has_an_account(morning: House) -> None:
         assert {name: account[name] for name in COUNTS[meant]} == COUNTS[meant], written
         assert account["began"] <= account["ended"] <= time.time()
         failed = [failure for failure in found["failures"] if failure["entry"]]
-        where = [(one["recipe"], one["entry"], one["image"], one["seed"]) for one in failed]
+        where = [(row["recipe"], row["entry"], row["image"], row["seed"]) for row in failed]
         assert where == [("night/bad.txt", 1, 1, 5)]
     lines = shown(morning, "night")
     assert lines[0] == "picowatch is not running"
@@ -140,9 +140,9 @@ def test_the_newest_failures_come_first(house: House) -> None:
     house.save("a.txt", "bad --seed 1\n")
     house.save("b.txt", "bad --seed 2\n")
     assert not house.once()
-    assert [one["recipe"] for one in told(house, ".")["failures"]] == ["b.txt", "a.txt"]
+    assert [failure["recipe"] for failure in told(house, ".")["failures"]] == ["b.txt", "a.txt"]
     assert house.answer("retry", "a.txt").done
-    assert [one["recipe"] for one in told(house, ".")["failures"]] == ["a.txt", "b.txt"]
+    assert [failure["recipe"] for failure in told(house, ".")["failures"]] == ["a.txt", "b.txt"]
     assert [error[:5] for error in house.status()["errors"]] == ["b.txt", "a.txt"]
 
 

@@ -74,7 +74,7 @@ def without_privileges(*others: str) -> list[str]:
     """Return a prefix that drops root's capabilities to read and write everywhere, and `others`."""
     if os.geteuid():
         return []
-    lost = ",".join(f"-{one}" for one in ("dac_override", "dac_read_search", *others))
+    lost = ",".join(f"-{privilege}" for privilege in ("dac_override", "dac_read_search", *others))
     command = ["setpriv", "--bounding-set", lost, "--inh-caps", lost]
     if not shutil.which("setpriv") or subprocess.run([*command, "true"]).returncode:
         pytest.skip("root cannot give up its privileges here (setpriv)")

@@ -216,10 +216,10 @@ def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(ledger: Ledger)
     assert make(sizes, few, {1: 2.0, 2: 1.2, 4: 0.8, 8: 0.79})[-1] == 4
     fresh = BatchSizes("auto", ledger)
     learn(fresh, few, 4, 0.8)
-    for one in (sizes, fresh):
-        assert one.size(few) == 4
-        assert one.size(many) == 1  # 12 s for an image
-        assert one.size(replace(few, height=768)) == 1  # another kind
+    for chooser in (sizes, fresh):
+        assert chooser.size(few) == 4
+        assert chooser.size(many) == 1  # 12 s for an image
+        assert chooser.size(replace(few, height=768)) == 1  # another kind
 
 
 @pytest.mark.parametrize(

@@ -142,15 +142,15 @@ def test_trouble_of_two_engines_is_said_once(
     caplog.set_level("INFO", "picowatch")
     writing = Writing(threading.Event(), tmp_path)
     full = OSError(errno.ENOSPC, "No space left on device")
-    one, other = ("thread", "one"), ("thread", "other")
+    engine, other = ("thread", "one"), ("thread", "other")
     for _ in range(3):
-        writing.refused(one, full)
+        writing.refused(engine, full)
         writing.works(other)
         writing.refused(other, full)
     assert caplog.text.count("cannot write") == 1
     writing.works(other)
     assert writing.trouble and "continuing" not in caplog.text
-    writing.works(one)
+    writing.works(engine)
     assert caplog.text.count("; continuing") == 1
     assert not writing.trouble
 

@@ -278,7 +278,7 @@ def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
             file.write_text("batch_size: 1\nsettle_seconds: 0.05\nformat: webp\n")
             wait_for(lambda: "takes effect after the batch" in house.log(), "the save")
             hold.unlink()
-            assert [one.result().returncode for one in made] == [0, 0]
+            assert [future.result().returncode for future in made] == [0, 0]
         ends(process)
     formats = Counter(Path(line["file"]).suffix for line in house.listed())
     assert formats == {".png": 1, ".webp": 7}

@@ -34,7 +34,7 @@ from tests.house import PATIENCE, House, wait_for
 def holds_open(process: int, file: Path) -> bool:
     """Whether a process has the file open or mapped into its memory."""
     its = psutil.Process(process)
-    return str(file) in {one.path for one in (*its.open_files(), *its.memory_maps())}
+    return str(file) in {entry.path for entry in (*its.open_files(), *its.memory_maps())}
 
 
 def beginning_with(
@@ -114,7 +114,7 @@ def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step
         ends(process)
     assert house.once()
     assert sorted(house.seeds("b")) == [9]
-    assert sorted(one["seed"] for one in house.listed()) == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert sorted(line["seed"] for line in house.listed()) == [1, 2, 3, 4, 5, 6, 7, 9]
     assert len(house.pictures("a")) == 8, "with a sheet"
 
 

@@ -12,7 +12,7 @@ def dataset(number: int, value: bytes, record: int = 2) -> bytes:
 
 
 def texts(datasets: Datasets) -> dict[str | None, list[str]]:
-    return {one.name[1]: list(one.values) for one in properties_of(datasets)}
+    return {field.name[1]: list(field.values) for field in properties_of(datasets)}
 
 
 def test_every_field_becomes_a_property() -> None:

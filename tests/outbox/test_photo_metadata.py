@@ -71,7 +71,9 @@ def write(photos: dict[Path, dict[str, Any]]) -> None:
     for path, tags in photos.items():
         Image.new("RGB", (96, 64), "red").save(path)
         for name, value in tags.items():
-            called += [f"-{name}={one}" for one in (value if isinstance(value, list) else [value])]
+            called += [
+                f"-{name}={item}" for item in (value if isinstance(value, list) else [value])
+            ]
         called += ["-EXIF:Orientation#=6", path, "-execute"]
     common = ["-common_args", "-q", "-n", "-overwrite_original", "-codedcharacterset=utf8"]
     subprocess.run(["exiftool", *map(str, called[:-1]), *common], check=True)
@@ -81,7 +83,7 @@ def tags_of(*paths: Path) -> list[dict[str, Any]]:
     """Return what exiftool reads in files, without a warning."""
     called = ["exiftool", "-j", "-G0", "-n", "-a", *map(str, paths)]
     found = json.loads(subprocess.run(called, check=True, capture_output=True).stdout)
-    assert [one for one in found if "ExifTool:Warning" in one] == []
+    assert [tags for tags in found if "ExifTool:Warning" in tags] == []
     return found  # type: ignore[no-any-return]
 
 

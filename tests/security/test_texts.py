@@ -123,7 +123,7 @@ def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
     models = picowatch_here(tmp_path, "models")
     assert "told" in models.stdout and "word" in models.stdout
     models_json = picowatch_here(tmp_path, "models", "--json")
-    own = [one for one in json.loads(models_json.stdout) if one["path"].startswith("models/")]
+    own = [model for model in json.loads(models_json.stdout) if model["path"].startswith("models/")]
     assert len(own) == 1 + 2 * len(STEERING)
     for result in (checked, checked_json, ran, status, models, models_json):
         assert not steers(result.stdout + result.stderr)
