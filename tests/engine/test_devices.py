@@ -85,8 +85,8 @@ def test_each_engine_addresses_its_own_card_everywhere(cards: Any, tmp_path: Pat
 def test_what_lets_cublas_be_exact_does_not_stay(cards: Any) -> None:
     """torch reads the variable at the first product; older ones parse it anew at each further."""
     cards(RTX)
-    seen, one = [], cast(Mock, torch.ones).return_value
-    one.mm.side_effect = lambda _: seen.append(os.environ["CUBLAS_WORKSPACE_CONFIG"])
+    seen, tensor = [], cast(Mock, torch.ones).return_value
+    tensor.mm.side_effect = lambda _: seen.append(os.environ["CUBLAS_WORKSPACE_CONFIG"])
     choose_target("cuda", "auto")
     assert seen == [":4096:8"]
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ

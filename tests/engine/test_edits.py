@@ -99,10 +99,10 @@ def drawn(
     models: Path, batch: Sequence[ImageRequest], ours: Renderer | None = None
 ) -> list[Image.Image]:
     found = [*(ours or renderer(models)).render(batch, ignore_progress)]
-    made = [Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in found]
-    for picture, one in zip(made, found, strict=True):
-        if one.alpha:
-            picture.putalpha(Image.frombytes("L", picture.size, one.alpha))
+    made = [Image.frombytes("RGB", (image.width, image.height), image.pixels) for image in found]
+    for picture, image in zip(made, found, strict=True):
+        if image.alpha:
+            picture.putalpha(Image.frombytes("L", picture.size, image.alpha))
     return made
 
 
@@ -139,9 +139,9 @@ def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.I
     return picture
 
 
-def difference(one: Image.Image, other: Image.Image) -> int:
-    assert one.size == other.size
-    return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
+def difference(picture: Image.Image, other: Image.Image) -> int:
+    assert picture.size == other.size
+    return int(np.abs(np.asarray(picture, dtype=int) - np.asarray(other, dtype=int)).max())
 
 
 # What a script asks each of them for, to render this size.
@@ -201,7 +201,7 @@ def test_pictures_of_any_shape_in_one_batch_are_those_of_a_script(name: str) -> 
     """Drawn alone or with `exact`, they have the same bits; each has its own prompt and photo."""
     models, pictures = two_photos(name)
     batch = edits_of(models, name)
-    assert len({one.batch_key for one in batch}) == 1
+    assert len({edit.batch_key for edit in batch}) == 1
     together = drawn(models, batch)
     for picture, found, request in zip(pictures, together, batch, strict=True):
         assert np.asarray(found).std() > 1
@@ -237,7 +237,7 @@ def test_a_reference_that_is_too_small_for_a_model_is_enlarged() -> None:
     request = request_of(models, KLEIN, text, "size: 128x128")
     (found,) = renderer(models).render([request], ignore_progress)
     said = "The reference 'photo-1.png' has only 48x40 pixels, and is enlarged."
-    assert [one for one in found.warnings if "only" in one] == [said]
+    assert [warning for warning in found.warnings if "only" in warning] == [said]
     scaled = np.asarray(second.resize((76, 64), Image.Resampling.LANCZOS))
     second = Image.fromarray(np.pad(scaled, [(0, 0), (0, 4), (0, 0)], mode="edge"))
     picture = Image.frombytes("RGB", (128, 128), found.pixels)
@@ -351,7 +351,7 @@ def test_a_lightning_lora_brings_its_schedule() -> None:
     values = {"lora": file, "true_cfg_scale": 1.0}
     assert difference(quick, script(PLUS, picture, request, lightning=True, **values)) <= 1
     off = replace(request, loras=(replace(lora, name=name, weight=0),))
-    assert difference(*(drawn(models, [one])[0] for one in (off, request))) == 0
+    assert difference(*(drawn(models, [edit])[0] for edit in (off, request))) == 0
 
 
 # By layers everything moves, and one family shows what moves by models and by turns.
@@ -375,7 +375,7 @@ def test_text_encoders_come_once_for_a_batch() -> None:
     models, _ = two_photos(PLUS)
     batch = edits_of(models, PLUS)
     ours = on_rung(flow_renderer(models), TURNS)
-    again = [replace(one, seed=8) for one in batch]
+    again = [replace(request, seed=8) for request in batch]
     for wanted, expected in ((batch, ["text_encoder", "transformer", "vae"]), (again, [])):
         with reads() as found:
             drawn(models, wanted, ours)
@@ -410,6 +410,6 @@ def test_one_file_is_what_the_recipe_says(tmp_path: Path, monkeypatch: pytest.Mo
     edit = request_of(models, "my-merge as kontext", text, "size: 96x64")
     assert edit.checkpoint_hash == drawing.checkpoint_hash
     ours = flow_renderer(models)
-    _, edited, again = (drawn(models, [one], ours)[0] for one in (drawing, edit, drawing))
+    _, edited, again = (drawn(models, [request], ours)[0] for request in (drawing, edit, drawing))
     assert difference(edited, script(KONTEXT, picture, edit)) <= 1
     assert difference(again, drawn(models, [drawing])[0]) == 0

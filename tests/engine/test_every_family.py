@@ -21,7 +21,7 @@ WITHOUT_TINY_FOLDER = (DEMO, "sd1")
 
 def lacking(row: Family) -> list[str]:
     """What a family lacks, by the names of a row's fields or the places outside it."""
-    tiny = {one.family for one in (*FOLDERS.values(), *UNETS.values())}
+    tiny = {folder.family for folder in (*FOLDERS.values(), *UNETS.values())}
     has: dict[str, object] = {
         "preview": row.preview in COLOURS or row.key in WITHOUT_COLOURS,
         "vaes": row.vaes and all(map(families_of, row.vaes)) and row.parts["vae"],
@@ -64,5 +64,5 @@ def test_vaes_of_one_class_are_the_same_for_all_families() -> None:
     """The catalog and the engine know them by their class."""
     rows = [row for row in FAMILIES.values() if row.parts["vae"] != ("AutoencoderKL",)]
     for row in rows:
-        others = [one for one in rows if one.parts["vae"] == row.parts["vae"]]
-        assert {(one.vaes, one.decoding) for one in others} == {(row.vaes, row.decoding)}
+        others = [other for other in rows if other.parts["vae"] == row.parts["vae"]]
+        assert {(other.vaes, other.decoding) for other in others} == {(row.vaes, row.decoding)}

@@ -70,7 +70,7 @@ class Plain(NamedTuple):
                 return False
         both = (self.box[2:], other.box[2:]), (self.box[:2], other.box[:2])
         common = (np.minimum(*both[0]) - np.maximum(*both[1])).clip(0).prod()
-        own, theirs = ((one.box[2:] - one.box[:2]).prod() for one in (self, other))
+        own, theirs = ((place.box[2:] - place.box[:2]).prod() for place in (self, other))
         return bool(common / (own + theirs - common) >= 0.8)
 
     def joined(self, other: "Plain") -> "Plain":
@@ -123,7 +123,7 @@ def by_dino(picture: Image.Image) -> Iterator[Plain]:
 def by_dino_with_sam(picture: Image.Image) -> Iterator[Plain]:
     places = [*by_dino(picture)]
     processor = _T.SamProcessor(read("SamImageProcessorPil", "sam"))
-    boxes = [[one.box.tolist() for one in places]]
+    boxes = [[thing.box.tolist() for thing in places]]
     given = processor(picture, input_boxes=boxes, return_tensors="pt").to(torch.float32)
     made = read("SamModel", "sam")(**given, multimask_output=False)
     (levels,) = processor.post_process_masks(
@@ -158,7 +158,7 @@ def by_clipseg(picture: Image.Image) -> Iterator[Plain]:
 
 def areas(inside: NDArray[np.bool_]) -> Iterator[set[tuple[int, int]]]:
     """Yield what hangs together, one pixel after the other."""
-    left = set(zip(*(one.tolist() for one in np.nonzero(inside)), strict=True))
+    left = set(zip(*(indices.tolist() for indices in np.nonzero(inside)), strict=True))
     while left:
         area, edge = set(), {left.pop()}
         while edge:
@@ -199,17 +199,17 @@ def test_it_finds_what_a_plain_script_finds(tmp_path: Path, kind: str) -> None:
     finder = finder_of(tmp_path, kind)
     for picture in map(photo, SIZES):
         kept: list[Plain] = []
-        for one in sorted(SCRIPTS[kind](picture), key=lambda one: -one.score):
-            if one.score >= CONFIDENCE:
-                at = next((at for at, other in enumerate(kept) if one.same(other)), len(kept))
-                kept[at : at + 1] = [kept[at].joined(one) if at < len(kept) else one]
-        expected = [one for one in kept if one.mask(picture).any()]
+        for place in sorted(SCRIPTS[kind](picture), key=lambda place: -place.score):
+            if place.score >= CONFIDENCE:
+                at = next((at for at, other in enumerate(kept) if place.same(other)), len(kept))
+                kept[at : at + 1] = [kept[at].joined(place) if at < len(kept) else place]
+        expected = [place for place in kept if place.mask(picture).any()]
         found = finder.find(picture, " a hat,Two  shoes ,", CONFIDENCE)
         assert expected
-        for one, own in zip(expected, found, strict=True):
-            assert own.score == pytest.approx(one.score, abs=1e-4)
-            assert own.box == one.pixels(picture)
-            assert np.abs(own.mask - one.mask(picture)).max() < 1e-4
+        for place, own in zip(expected, found, strict=True):
+            assert own.score == pytest.approx(place.score, abs=1e-4)
+            assert own.box == place.pixels(picture)
+            assert np.abs(own.mask - place.mask(picture)).max() < 1e-4
 
 
 def test_areas_in_the_same_box_are_all_found() -> None:
@@ -219,10 +219,10 @@ def test_areas_in_the_same_box_are_all_found() -> None:
         logits[:side, :4] = logits[96:, :side] = 3
     seen[0][:4, 6:] = seen[0][:94, 96:] = 2
     network = Mock(seen=lambda _: {}, read=lambda *_: {})
-    network.model.side_effect = [SimpleNamespace(logits=one) for one in seen]
+    network.model.side_effect = [SimpleNamespace(logits=tensor) for tensor in seen]
     found = ClipSeg(network).find(photo((100, 100)), "hook, claw", CONFIDENCE)
-    assert [one.box for one in found] == [(0, 0, 100, 100), (6, 0, 100, 94)]
-    mask = np.maximum.reduce([one.mask for one in found]) >= 0.5
+    assert [place.box for place in found] == [(0, 0, 100, 100), (6, 0, 100, 94)]
+    mask = np.maximum.reduce([place.mask for place in found]) >= 0.5
     assert (mask == (seen[0] > 0).numpy()).all()
 
 

@@ -135,7 +135,7 @@ FAMILIES_IN_EACH_RUN = (
 def those(able: Callable[[str], Any], names: Collection[str] = CASES.keys()) -> list[Any]:
     """Return the families that have an ability, for `parametrize`."""
     able_ones = [name for name in names if able(name)]
-    return one_of_each_kind(able_ones, [one for one in able_ones if one in FAMILIES_IN_EACH_RUN])
+    return one_of_each_kind(able_ones, [flow for flow in able_ones if flow in FAMILIES_IN_EACH_RUN])
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ CUBE = "prompt: a red cube"
 
 def drawn(ours: Ours, name: str, *texts: str) -> list[Pixels]:
     """The pictures of a batch of recipes."""
-    wanted = [one for text in texts for one in requests_of(flow_models(name), name, text)]
+    wanted = [request for text in texts for request in requests_of(flow_models(name), name, text)]
     return [pixels(image) for image in draw(ours(name), *wanted)]
 
 
@@ -244,7 +244,7 @@ ALL = [
     for name, case in CASES.items()
     if kind_of(name, kind) and values(case) is not None
 ]
-IN_EACH_RUN = [one for one in ALL if one[0] in FAMILIES_IN_EACH_RUN]
+IN_EACH_RUN = [pair for pair in ALL if pair[0] in FAMILIES_IN_EACH_RUN]
 
 
 def test_each_flow_family_is_compared_with_diffusers(tmp_path: Path) -> None:
@@ -366,8 +366,8 @@ def test_another_sampler_goes_the_same_way(ours: Ours, name: str) -> None:
     texts += [f"{CUBE}\nimage: start.png\nmask: mask.png"] if kind_of(name, "mask") else []
     for text in texts:
         euler, other = (
-            drawn(ours, name, f"{text}\nsteps: 4\nsampler: {one}")[0].astype(float)
-            for one in ("Euler", sampler)
+            drawn(ours, name, f"{text}\nsteps: 4\nsampler: {solver}")[0].astype(float)
+            for solver in ("Euler", sampler)
         )
         assert 0 < np.abs(euler - other).mean() < euler.std() / 2
 
@@ -432,7 +432,7 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     (looked_at,) = watched.render(wanted, ignore_progress)
     (unseen,) = draw(flow_renderer(models), *wanted)
     assert looked_at.pixels == unseen.pixels
-    assert [(one.width, one.height) for one in previews] == [(8, 16)] * 2  # not the first step
+    assert [(view.width, view.height) for view in previews] == [(8, 16)] * 2  # not the first step
     pipeline = loaded(kind_of(name, "text"), name)
     sizes = {"num_inference_steps": 3, "width": SIDE, "height": height}
     given = {"prompt": "a red cube", "generator": seeded(7), "output_type": "latent"}

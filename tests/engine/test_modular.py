@@ -66,7 +66,7 @@ def test_an_interrupted_batch_logs_nothing(caplog: pytest.LogCaptureFixture) -> 
     """diffusers would log the traceback of every block around the step."""
     models = flow_models(NAME)
     interrupt(flow_renderer(models), requests_of(models, NAME, CUBE))
-    assert not [one for one in caplog.records if one.name.startswith("diffusers")]
+    assert not [record for record in caplog.records if record.name.startswith("diffusers")]
 
 
 def test_every_part_of_a_folder_is_in_its_hash(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_file_of_anima_draws_with_the_files_beside_it(
     models, assets = tmp_path / "models", tmp_path / "assets"
     anima_files(models)
     places = {
-        one: f"anima/{one}" for one in ("transformer", "text_conditioner", "scheduler", "vae")
+        name: f"anima/{name}" for name in ("transformer", "text_conditioner", "scheduler", "vae")
     }
     places |= {"text_encoder": "qwen3/text_encoder_06b", "tokenizer": "qwen3/tokenizer"}
     for part, place in (places | {"t5_tokenizer": "t5/tokenizer"}).items():
@@ -135,7 +135,7 @@ def test_a_folder_completes_a_file(tmp_path: Path, lender: str) -> None:
     folder = shutil.copytree(tiny_flow(lender), tmp_path / "checkpoints/whole")
     for part in ("transformer", "text_conditioner"):
         for file in (folder / part).glob("*.safetensors"):
-            save_file({name: one * 1.3 for name, one in load_file(file).items()}, file)
+            save_file({name: tensor * 1.3 for name, tensor in load_file(file).items()}, file)
     (picture,) = drawn_by(tmp_path, "mine")
     (expected,) = drawn_by(flow_models(lender), lender)
     assert (picture == expected).all()
@@ -144,7 +144,7 @@ def test_a_folder_completes_a_file(tmp_path: Path, lender: str) -> None:
 def test_layers_that_stay_in_float32_do_so_from_files(tmp_path: Path) -> None:
     """A file of FLUX.3 has other names for them than the library's list."""
     tensors = tensors_of("FLUX.3-klein", "transformer")
-    halves = {name: one.bfloat16() for name, one in tensors.items()}
+    halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
     write(tmp_path / "checkpoints/mine.safetensors", flux3_names(halves))
     shutil.copytree(tiny_flow("FLUX.3-klein"), tmp_path / "checkpoints/whole")
     catalog, half = Catalog(tmp_path), choose_target("cpu", "bfloat16")
@@ -152,8 +152,8 @@ def test_layers_that_stay_in_float32_do_so_from_files(tmp_path: Path) -> None:
         load_part(catalog.find("checkpoint", name), half, torch.device("cpu"), "transformer")
         for name in ("mine", "whole")
     )
-    types = {name: one.dtype for name, one in whole.named_parameters()}
-    assert types == {name: one.dtype for name, one in mine.named_parameters()}
+    types = {name: parameter.dtype for name, parameter in whole.named_parameters()}
+    assert types == {name: parameter.dtype for name, parameter in mine.named_parameters()}
     assert {*types.values()} == {torch.bfloat16, torch.float32}
 
 

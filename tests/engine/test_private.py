@@ -157,7 +157,7 @@ def test_a_pipeline_tells_where_it_computes() -> None:
 def test_lumina2_encodes_a_prompt_without_its_preamble() -> None:
     """test_flows.py compares what it computes."""
     given = inspect.signature(_D.Lumina2Pipeline._get_gemma_prompt_embeds).parameters.values()
-    assert [one.name for one in given if one.default is one.empty] == ["self", "prompt"]
+    assert [arg.name for arg in given if arg.default is arg.empty] == ["self", "prompt"]
 
 
 @pytest.mark.parametrize("kind", [_D.StableDiffusionPipeline, _D.StableDiffusionXLPipeline])

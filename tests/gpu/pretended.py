@@ -150,7 +150,7 @@ class PackedOnCard(OnCard, GGUFParameter):  # type: ignore[misc]
     def __torch_function__(cls, called: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
             found = called(*args, **(kwargs or {}))
-        kind = next(one.quant_type for one in args if isinstance(one, GGUFParameter))
+        kind = next(arg.quant_type for arg in args if isinstance(arg, GGUFParameter))
         return GGUFParameter(found, quant_type=kind) if isinstance(found, torch.Tensor) else found
 
 
@@ -158,13 +158,15 @@ def computed(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any
     """The operation's result, on the device on which a card's would be."""
     name = operation._schema.name
     leaves = tree_leaves((args, kwargs))
-    on = [one for one in leaves if isinstance(one, OnCard)]
-    off = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, OnCard)]
-    if on and name not in MOVING and any(one.dim() for one in off):
-        tensors = (one for one in leaves if isinstance(one, torch.Tensor))
-        found = ", ".join(f"{type(one).__name__} {tuple(one.shape)}" for one in tensors)
+    on = [leaf for leaf in leaves if isinstance(leaf, OnCard)]
+    off = [
+        leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, OnCard)
+    ]
+    if on and name not in MOVING and any(tensor.dim() for tensor in off):
+        tensors = (leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        found = ", ".join(f"{type(tensor).__name__} {tuple(tensor.shape)}" for tensor in tensors)
         raise RuntimeError(f"Expected all tensors to be on the same device: {name}, {found}")
-    devices = [one for one in leaves if isinstance(one, torch.device)]
+    devices = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
     is_on = devices[0].type == "cuda" if devices else bool(on)
     if name == "aten::copy_":
         is_on = isinstance(args[0], OnCard)
@@ -172,18 +174,18 @@ def computed(operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any
     if is_on and generator is not None and generator.device != CARD:
         raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu': {name}")
 
-    def inner(one: Any) -> Any:
-        if isinstance(one, torch.device):
-            return CPU if one.type == "cuda" else one
-        return one.held if isinstance(one, OnCard) else one
+    def inner(leaf: Any) -> Any:
+        if isinstance(leaf, torch.device):
+            return CPU if leaf.type == "cuda" else leaf
+        return leaf.held if isinstance(leaf, OnCard) else leaf
 
-    def outer(one: Any) -> Any:
-        if not is_on or not isinstance(one, torch.Tensor):
-            return one
+    def outer(leaf: Any) -> Any:
+        if not is_on or not isinstance(leaf, torch.Tensor):
+            return leaf
         for each in on:  # in place
-            if each.held is one:
+            if each.held is leaf:
                 return each
-        return OnCard(one)
+        return OnCard(leaf)
 
     found = tree_map(outer, operation(*tree_map(inner, args), **tree_map(inner, kwargs)))
     if (name in ASKING and on) or _copies(name, args, kwargs, found) or _by_mask(name, args):
@@ -227,19 +229,19 @@ class Graph:
     def record(self, operation: Any, args: Any, kwargs: Any, found: Any) -> None:
         """Keep an operation with its tensors; one in main memory is copied, as it is then."""
 
-        def held(one: Any) -> Any:
-            if isinstance(one, torch.device):
-                return CPU if one.type == "cuda" else one
-            if isinstance(one, OnCard):
-                return one.held
-            return one.clone() if isinstance(one, torch.Tensor) else one
+        def held(leaf: Any) -> Any:
+            if isinstance(leaf, torch.device):
+                return CPU if leaf.type == "cuda" else leaf
+            if isinstance(leaf, OnCard):
+                return leaf.held
+            return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
         given = tree_map(held, (args, kwargs))
-        read = {one.untyped_storage().data_ptr() for one in _tensors(given)}
+        read = {tensor.untyped_storage().data_ptr() for tensor in _tensors(given)}
         written = _tensors(tree_map(held, found))
         if operation._schema.is_mutable:
             written = []
-        elif any(one.untyped_storage().data_ptr() in read for one in written):
+        elif any(tensor.untyped_storage().data_ptr() in read for tensor in written):
             return  # a view
         self._recorded.append((operation, *given, written))
 
@@ -249,9 +251,9 @@ class Graph:
         COUNTS["launches"] += 1
         before, Graph.replayed = Graph.replayed, self
         if before and before._pool is self._pool and before is not self:
-            for one in (one for *_, written in before._recorded for one in written):
-                if one.is_floating_point():
-                    one.fill_(torch.nan)
+            for tensor in (tensor for *_, written in before._recorded for tensor in written):
+                if tensor.is_floating_point():
+                    tensor.fill_(torch.nan)
         for operation, args, kwargs, written in self._recorded:
             again = _tensors(operation(*args, **kwargs))
             for old, new in zip(written, again, strict=bool(written)):
@@ -259,7 +261,7 @@ class Graph:
 
 
 def _tensors(found: Any) -> list[torch.Tensor]:
-    return [one for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
+    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
 
 
 def _copies(name: str, args: Sequence[Any], kwargs: dict[str, Any], found: Any) -> bool:
@@ -274,7 +276,7 @@ def _copies(name: str, args: Sequence[Any], kwargs: dict[str, Any], found: Any) 
 def _by_mask(name: str, args: Sequence[Any]) -> bool:
     """Whether the size of the result depends on what is in a mask."""
     return name == "aten::index" and any(
-        isinstance(one, OnCard) and one.dtype is torch.bool for one in args[1]
+        isinstance(index, OnCard) and index.dtype is torch.bool for index in args[1]
     )
 
 
@@ -294,12 +296,12 @@ class Below(TorchFunctionMode):
         self, called: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if called is torch.tensor:
-            args = tree_map(lambda one: one.tolist() if isinstance(one, OnCard) else one, args)
+            args = tree_map(lambda leaf: leaf.tolist() if isinstance(leaf, OnCard) else leaf, args)
         if called == SET_DATA:
-            one, data = args
+            tensor, data = args
             new = torch.nn.Parameter(data, requires_grad=False)
-            swapped = new if isinstance(one, torch.nn.Parameter) else data
-            torch.utils.swap_tensors(one, swapped)  # type: ignore[no-untyped-call]
+            swapped = new if isinstance(tensor, torch.nn.Parameter) else data
+            torch.utils.swap_tensors(tensor, swapped)  # type: ignore[no-untyped-call]
             return None
         return called(*args, **(kwargs or {}))
 

@@ -68,7 +68,9 @@ class Nodes:
         """The processes of the engines on a node."""
         raylet = psutil.Process(self._nodes[name].all_processes["raylet"][0].process.pid)
         workers = raylet.children()
-        return [one for one in workers if "".join(one.cmdline()).startswith("ray::EngineActor")]
+        return [
+            worker for worker in workers if "".join(worker.cmdline()).startswith("ray::EngineActor")
+        ]
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -134,7 +136,7 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
 
 def on(executor: RayEngines, node: str) -> Engine:
     """The engine on that node."""
-    return next(one for one in executor.engines() if node_of(one) == node)
+    return next(engine for engine in executor.engines() if node_of(engine) == node)
 
 
 def node_of(engine: Engine) -> str:

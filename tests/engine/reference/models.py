@@ -49,7 +49,7 @@ class Models:
     @cached_property
     def _pictures(self) -> dict[str, str]:
         """Write start images, masks and control images, and return their hashes by name."""
-        return {name: keep(self._start_images, one) for name, one in _pictures().items()}
+        return {name: keep(self._start_images, picture) for name, picture in _pictures().items()}
 
 
 def _pictures() -> dict[str, Image.Image]:
