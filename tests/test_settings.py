@@ -54,7 +54,7 @@ def test_executors_by_name(tmp_path: Path) -> None:
 
 ABSURD = [".inf", ".nan", "1e9", "1.0e+300", "-1", "9" * 400, "9" * 5000]
 NUMERIC = [
-    *(name for name, one in Settings.model_fields.items() if one.annotation in (int, float)),
+    *(name for name, field in Settings.model_fields.items() if field.annotation in (int, float)),
     *("batch_size", "executor", "file_name", "metrics_address"),
 ]
 

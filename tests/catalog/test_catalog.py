@@ -44,7 +44,7 @@ def test_models_are_named_by_their_path_below_their_folder(tmp_path: Path) -> No
     for name in ("a.png", "a.civitai.info", "a.yaml", "a.json", "put models here.txt"):
         (tmp_path / "checkpoints" / name).write_text("x")
     found = Catalog(tmp_path).scan()
-    assert ([one.name for one in found.models], found.refused) == (
+    assert ([model.name for model in found.models], found.refused) == (
         ["a", "b/dream", "realistic v5.1"],
         (),
     )
@@ -67,7 +67,7 @@ def test_a_config_beside_a_checkpoint_says_that_it_predicts_velocity(
     path = checkpoint(tmp_path, "a.b")
     catalog = Catalog(tmp_path)
     for said in ("", prediction, ""):
-        assert [one.prediction for one in catalog.inventory().checkpoints] == [said]
+        assert [model.prediction for model in catalog.inventory().checkpoints] == [said]
         beside = path.with_name("a.b.yaml")
         beside.unlink() if beside.exists() else beside.write_bytes(config)
 
@@ -87,11 +87,11 @@ def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
     (models / "checkpoints/linked").symlink_to(store)
     (models / "checkpoints/two.safetensors").symlink_to(store / "deep/one.safetensors")
     found = Catalog(models).scan()
-    assert ([one.name for one in found.models], found.refused) == (["linked/deep/one", "two"], ())
+    assert ([file.name for file in found.models], found.refused) == (["linked/deep/one", "two"], ())
     # A link to what lies there itself takes no name away.
     write_model(models / "loras/style/deep/one.safetensors", kohya_lora_shapes())
     (models / "loras/favourites").symlink_to("style/deep")
-    assert [one.name for one in Catalog(models).scan().of_kind("lora")] == ["style/deep/one"]
+    assert [file.name for file in Catalog(models).scan().of_kind("lora")] == ["style/deep/one"]
 
 
 def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
     inventory = catalog.inventory("a")
     assert (inventory.demo.name, inventory.demo.native_size) == ("demo", 128)
     assert inventory.demo.rules == DEMO_RULES
-    assert [(one.name, one.native_size) for one in inventory.checkpoints] == [("a", 512)]
+    assert [(model.name, model.native_size) for model in inventory.checkpoints] == [("a", 512)]
     assert inventory.vaes == ("soft",)
     assert inventory.loras == ("styles/pixel",)
     assert inventory.embeddings == ("bad-hands",)
@@ -259,8 +259,8 @@ def test_a_models_folder_of_another_program_works_as_it_is(
         models.symlink_to(theirs)
         found = Catalog(models).scan()
         assert not found.refused
-        (one,) = found.models
-        assert (one.kind, one.name) == (kind, file.rpartition(".")[0])
+        (model,) = found.models
+        assert (model.kind, model.name) == (kind, file.rpartition(".")[0])
 
 
 def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> 
         (tmp_path / other).symlink_to("nowhere")
     catalog = Catalog(tmp_path)
     end = "is in models/ itself: move it to models/checkpoints/, or to the folder of its kind."
-    assert [one.reason for one in catalog.scan().refused] == [
+    assert [entry.reason for entry in catalog.scan().refused] == [
         f"{name} {end}" for name in ("pixel.safetensors", "turbo", "v1-5.safetensors")
     ]
     inventory, words = catalog.inventory(), r"in models/ itself: move it to models/"

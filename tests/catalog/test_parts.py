@@ -158,7 +158,7 @@ def test_a_folder_that_only_lends_needs_no_weights_of_a_transformer(tmp_path: Pa
     whole = digest(tmp_path, "z-turbo")
     (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
     assert digest(tmp_path, "z-turbo") == whole
-    assert [one.name for one in Catalog(tmp_path).inventory().checkpoints] == ["z-turbo"]
+    assert [model.name for model in Catalog(tmp_path).inventory().checkpoints] == ["z-turbo"]
     with pytest.raises(ModelRefused) as refused:
         completed(tmp_path, "Z-Image-Turbo")
     assert refused.value.message == (

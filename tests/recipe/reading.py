@@ -39,7 +39,9 @@ DEMO = Checkpoint("demo", 128)
 INVENTORY = Inventory(demo=DEMO)
 
 # The rules of each variant of each flow family.
-FLOW_RULES = {(key, one): rules_of(key, one) for key in FLOWS for one in FAMILIES[key].variants}
+FLOW_RULES = {
+    (key, variant): rules_of(key, variant) for key in FLOWS for variant in FAMILIES[key].variants
+}
 
 HASHES = {
     "checkpoint": "c",
@@ -121,7 +123,7 @@ def check_warned(recipe: Recipe, *expected: str) -> None:
 
 def check_said(said: list[str] | tuple[str, ...], *expected: str) -> None:
     """Check texts one by one; "…" in an expected one stands for any words."""
-    patterns = [".*".join(map(re.escape, one.split("…"))) for one in expected]
+    patterns = [".*".join(map(re.escape, text.split("…"))) for text in expected]
     are_alike = [bool(re.fullmatch(*pair, re.DOTALL)) for pair in zip(patterns, said, strict=False)]
     assert len(said) == len(expected) and all(are_alike), "\n".join(("it says", *said))
 

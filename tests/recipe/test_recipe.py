@@ -89,15 +89,15 @@ def test_each_image_has_its_seeds(
 
 def test_what_an_entry_is() -> None:
     """Values, count and seed as they are; not spelling, comments, position and priority."""
-    one = digest("prompt: a")
+    original = digest("prompt: a")
     for same in (
         "# comment\n\nprompt: 'a'\npriority: 5\n",
         "prompt: a\nsampler: dpmpp_2m\nsize: 128x128\nseed: -1\nmodel: DEMO",
     ):
-        assert digest(same) == one
+        assert digest(same) == original
     assert digest("prompt: a\ncfg: 7") == digest("prompt: a\ncfg_scale: 7.0")
     for change in ("steps: 25", "count: 2", "seed: 0", "exact: true", "cfg: 7"):
-        assert digest(f"prompt: a\n{change}") != one, change
+        assert digest(f"prompt: a\n{change}") != original, change
 
 
 def test_a_part_that_is_new_changes_no_digest_and_no_batch_key() -> None:
@@ -174,10 +174,10 @@ def test_what_earlier_versions_stored_is_the_same_request(stored: dict[str, Any]
     assert json.dumps(request.as_dict()) == json.dumps(stored["request"])
 
 
-@pytest.mark.parametrize(("text", "digest", "images"), DIGESTS, ids=[one[0] for one in DIGESTS])
+@pytest.mark.parametrize(("text", "digest", "images"), DIGESTS, ids=[row[0] for row in DIGESTS])
 def test_a_recipe_that_a_ledger_knows_keeps_its_digest(text: str, digest: str, images: str) -> None:
     """And its images keep theirs: an upgrade draws nothing again."""
     recipe = read_one(text, inventory=RICH, pictures=PicturesWith(lambda _: {}))
     assert recipe.digest(hash_of) == digest
-    found = [[one.digest, one.batch_key] for one in recipe.image_requests(hash_of, 5)]
+    found = [[request.digest, request.batch_key] for request in recipe.image_requests(hash_of, 5)]
     assert sha256(json.dumps(found).encode()).hexdigest() == images

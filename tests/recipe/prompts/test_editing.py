@@ -14,11 +14,11 @@ from tests.engine.requests import request
 TEN = Sampling(10, 10)
 
 
-def schedule(prompt: str, one: Sampling = TEN) -> list[tuple[int, str]]:
+def schedule(prompt: str, sampling: Sampling = TEN) -> list[tuple[int, str]]:
     """Return the last step of each text as A1111 does, from 1; evaluation 0 has the first text."""
     nodes = parse_edits(prompt)
-    texts = [text_at(nodes, evaluation, one) for evaluation in range(1, one.planned + 1)]
-    assert text_at(nodes, 0, one) == texts[0]
+    texts = [text_at(nodes, evaluation, sampling) for evaluation in range(1, sampling.planned + 1)]
+    assert text_at(nodes, 0, sampling) == texts[0]
     steps = list(enumerate(texts, start=1))
     return [step for step, after in zip(steps, [*texts[1:], None], strict=True) if step[1] != after]
 
@@ -51,14 +51,14 @@ SECOND_PASS = [
 
 
 @pytest.mark.parametrize(
-    ("one", "prompt", "texts"),
+    ("sampling", "prompt", "texts"),
     [(TEN, *row) for row in DOCTESTS] + [(SECOND, *row) for row in SECOND_PASS],
 )
 def test_words_change_as_a1111_changes_them(
-    one: Sampling, prompt: str, texts: list[tuple[int, str]]
+    sampling: Sampling, prompt: str, texts: list[tuple[int, str]]
 ) -> None:
     """A second pass goes on counting numbers; shares begin from 1, and alternation anew."""
-    assert schedule(prompt, one) == texts
+    assert schedule(prompt, sampling) == texts
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,17 @@ def test_the_step_is_any_number(when: str, last: int) -> None:
 @example("[" * 5000 + "a" + ":1]" * 5000, 0)
 def test_any_text_says_something_at_every_step(text: str, evaluation: int) -> None:
     """A text without square brackets stays the same; brackets out of all reason are text."""
-    for one in (TEN, Sampling(3, 10), Sampling(10, 10, before=20)):
-        said = text_at(parse_edits(text), evaluation, one)
+    for sampling in (TEN, Sampling(3, 10), Sampling(10, 10, before=20)):
+        said = text_at(parse_edits(text), evaluation, sampling)
         assert set(said) <= set(text)
         assert "[" in text or said == text
 
 
 def passes(**values: Any) -> list[tuple[int, int, int | None]]:
-    return [(one.evaluations, one.planned, one.before) for one in samplings(request(**values))]
+    return [
+        (sampling.evaluations, sampling.planned, sampling.before)
+        for sampling in samplings(request(**values))
+    ]
 
 
 def test_passes_are_counted_in_evaluations() -> None:

@@ -30,7 +30,7 @@ def test_what_editors_write_is_read(encoding: str) -> None:
 def test_marks_of_files_that_were_joined_are_no_text() -> None:
     """`cat a.txt b.txt` leaves a mark at the beginning of a line; elsewhere it is a character."""
     joined = "".join(f"\ufeff{line}\n" for line in ("a corgi", "# a comment", "a \ufeffcat"))
-    assert [one.prompt for one in read(joined, "a.txt")] == ["a corgi", "a \ufeffcat"]
+    assert [recipe.prompt for recipe in read(joined, "a.txt")] == ["a corgi", "a \ufeffcat"]
     assert len(read("\ufeffprompt: a\n\ufeff---\nprompt: b\n\ufeffsteps: 3\n")) == 2
 
 

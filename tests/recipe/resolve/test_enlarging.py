@@ -120,7 +120,7 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
     assert found.published_size == (1000, 800)
     text = "prompt: a\ncutout: isnet\nsweep: {'cutout: margin': [3, 9]}"
     swept = read_one(text, inventory=INSTALLED).variants
-    assert [one.cutout and one.cutout.margin for one in swept] == [3, 9]
+    assert [variant.cutout and variant.cutout.margin for variant in swept] == [3, 9]
 
 
 def test_without_a_name_it_is_the_only_one_installed() -> None:
@@ -189,7 +189,7 @@ def test_a_picture_without_a_prompt_is_only_finished() -> None:
 def test_what_only_drawing_needs_is_refused_without_a_prompt(what: str) -> None:
     """Such fields would silently do nothing."""
     text = f"image: a.png\n{what}\nsteps: 9\nhires: true\npriority: 3\nsize: {{}}"
-    idle = [f"{one} has no effect without prompt. Add it, or remove {one}." for one in
+    idle = [f"{field} has no effect without prompt. Add it, or remove {field}." for field in
             ("steps", "hires")]  # fmt: skip
     check_refused(text.format("picture"), *idle, pictures=PHOTO)
     sides = "size has no effect without prompt. Add it, or remove size."

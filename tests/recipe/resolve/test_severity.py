@@ -49,7 +49,7 @@ UNKNOWN: list[tuple[str, str, str, Any, str]] = [
 
 
 def pasted(setting: str, checkpoint: str) -> str:
-    said = dict(one.split(": ") for one in setting.split(", "))
+    said = dict(part.split(": ") for part in setting.split(", "))
     values = {"Steps": "3", "Sampler": "Euler", "Model": checkpoint} | said
     return "a cat\n" + ", ".join(f"{key}: {value}" for key, value in values.items())
 
@@ -101,7 +101,7 @@ def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
     text = "from: a.png\ncheckpoint: dev"
     recipe = read_one(text, inventory=INVENTORY, texts=chunk_of(drawn))
     assert recipe.prompt == "a dog b"
-    assert any("cannot change words between the steps" in one for one in recipe.warnings)
+    assert any("cannot change words between the steps" in warning for warning in recipe.warnings)
     text = pasted("Seed: 1", "dream").replace("a cat", "a <lora:pixel:1> cat <lora:ink:1>")
     recipe = read_one(text, "a.txt", INVENTORY)
     assert recipe.prompt == "a  cat"
