@@ -117,12 +117,12 @@ def folder_row(extent: Extent) -> list[str]:
     ours, ours_whole, theirs = extent.by_turns(warm=warm, whole=whole, script=script)
     name = f"{made} demo pictures, {extent.steps} steps, through the folder, each"
     apart = max(
-        mean_difference(folders[-1].picture(one.seed), scripts[-1].folder / f"{place:04}.png")
-        for place, one in enumerate(job.pictures)
+        mean_difference(folders[-1].picture(picture.seed), scripts[-1].folder / f"{place:04}.png")
+        for place, picture in enumerate(job.pictures)
     )
     return [
         compared(f"{name}, warm", ours, theirs),
-        compared(f"{name}, start-up included", ours_whole, [one.wall / made for one in scripts]),
+        compared(f"{name}, start-up included", ours_whole, [run.wall / made for run in scripts]),
         f"| the pictures differ, in the mean of the worst pair, of 255 | {apart:.2g} | | |",
         f"| how picowatch made them | {folders[-1].how_made(job.pictures)} | | |",
     ]
@@ -138,7 +138,7 @@ def full_row(extent: Extent) -> list[str]:
     def ours() -> float:
         folders = Folders(extent.new_folder(), job.checkpoint)
         with running(folders) as daemon:
-            _, short, long = [daemon.seconds_for(job, one) for one in job.pictures]
+            _, short, long = [daemon.seconds_for(job, picture) for picture in job.pictures]
             peaks[0].append(daemon.peak_bytes() / MEBI)
         return (long - short) / (many - few)
 
@@ -177,10 +177,10 @@ def first_row(extent: Extent) -> list[str]:
     return [compared("one demo picture from the start of the program", own, others)]
 
 
-def mean_difference(one: Path, other: Path) -> float:
+def mean_difference(path: Path, other: Path) -> float:
     """The mean difference of two pictures' channels, each from 0 to 255."""
     pixels = []
-    for file in (one, other):
+    for file in (path, other):
         with Image.open(file) as image:
             pixels.append(np.asarray(image.convert("RGB"), dtype=np.int16))
     return float(np.abs(pixels[0] - pixels[1]).mean())

@@ -102,7 +102,7 @@ def differences(folders: Folders) -> Iterator[str]:
     """Yield what a result lacks of its photo's metadata, or has though it should not."""
     lines = [json.loads(line) for line in (folders.outbox / "images.jsonl").open()]
     pairs = {line["file"]: line["recipe"] for line in lines if line.get("file")}
-    photos = {one["SourceFile"]: one for one in exif_of(folders.inbox, iter(pairs.values()))}
+    photos = {tags["SourceFile"]: tags for tags in exif_of(folders.inbox, iter(pairs.values()))}
     for result in exif_of(folders.outbox, iter(pairs)):
         photo = photos[pairs[result["SourceFile"]]]
         for tag in KEPT:

@@ -40,9 +40,9 @@ def draw(pipe: Any, job: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]
     Their noise is drawn in float32, as picowatch does: in float16 a seed has other numbers.
     """
     shape = (1, 4, job["size"] // 8, job["size"] // 8)
-    noise = [torch.randn(shape, generator=torch.manual_seed(one["seed"])) for one in pictures]
+    noise = [torch.randn(shape, generator=torch.manual_seed(image["seed"])) for image in pictures]
     return pipe(
-        [one["prompt"] for one in pictures],
+        [image["prompt"] for image in pictures],
         negative_prompt=[job["negative_prompt"]] * len(pictures),
         num_inference_steps=pictures[0]["steps"],
         guidance_scale=job["cfg_scale"],

@@ -301,13 +301,13 @@ def test_the_original_is_beside_its_result(results: Path, page: Page) -> None:
     tops = "return ['left', 'stage'].map(id => document.getElementById(id).offsetTop)"
     for width, height, is_stacked in ((390, 844, True), (844, 390, False), (1280, 800, False)):
         page.resize(width, height, touch=width < 1000)
-        one, other = page.js(tops)
-        assert (one < other) is is_stacked
+        top, other = page.js(tops)
+        assert (top < other) is is_stacked
         assert page.js("return document.scrollingElement.scrollWidth") <= width
     page.press("1", "+", *"+" * 20)
     sizes = "return ['before', 'frame'].map(id => document.getElementById(id).offsetWidth)"
-    one, other = page.js(sizes)
-    assert one == other > 900
+    size, other = page.js(sizes)
+    assert size == other > 900
     page.next_frame()
     page.js("document.getElementById('stage').scrollTo(70, 40)")
     wait_for(lambda: page.js("return document.getElementById('left').scrollLeft") == 70)

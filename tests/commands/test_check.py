@@ -232,7 +232,7 @@ def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     found = as_json(tmp_path, TEMPLATE)
     assert "checkpoint" not in found["images"][0]
     note = "d/1.txt is no prompt: d/_pictures.yaml only finishes pictures. To have this one drawn,"
-    assert f"{note} write 'prompt: …' into d/1.yaml." in {one["text"] for one in found["problems"]}
+    assert f"{note} write 'prompt: …' into d/1.yaml." in {row["text"] for row in found["problems"]}
     save(tmp_path, {"inbox/d/1.yaml": "steps: 5\n"})
     drawn = as_json(tmp_path, TEMPLATE)
     assert [image["prompt"] for image in drawn["images"]] == ["for the client"]
@@ -295,7 +295,7 @@ def test_check_lists_problems_as_json(tmp_path: Path) -> None:
     }
     save(tmp_path / "inbox", files)
     found = as_json(tmp_path, "inbox", "none.txt")
-    places = [tuple(one.values())[:4] for one in found["problems"]]
+    places = [tuple(problem.values())[:4] for problem in found["problems"]]
     assert places[:2] == [("inbox/a.yaml", 2, 8, "mistake"), ("inbox/b.yaml", 3, 1, "mistake")]
     assert places[2:] == [
         ("inbox/c.yaml", 1, 1, "mistake"), ("inbox/d/1.png", 0, 0, "unusable"),
@@ -369,4 +369,4 @@ def test_a_path_in_a_folders_defaults_is_beside_them(tmp_path: Path) -> None:
         recipe: dict[str, str | bytes] = {"a/b/corgi.yaml": "prompt: a corgi\n"}
         save(home / "inbox", {defaults: "image: ref.png\n", **recipe, **others})
         found = as_json(home, "inbox/a/b/corgi.yaml")["images"]
-        assert [one["image"] for one in found] == [image]
+        assert [picture["image"] for picture in found] == [image]

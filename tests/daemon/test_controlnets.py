@@ -49,7 +49,7 @@ def test_another_file_under_its_name_is_another_request(
     hashes = {request.upscaler_hash, request.image_hash, *(use.hash for use in request.loras)}
     for use in request.control:
         hashes |= {use.image_hash, use.model_hash}
-    assert {len(one) for one in hashes - {""}} == {64}
+    assert {len(digest) for digest in hashes - {""}} == {64}
     path.touch()
     house.once()
     assert len(house.listed()) == images

@@ -114,7 +114,7 @@ def test_make_prints_what_becomes_of_a_folder(
     found = json.loads(capsys.readouterr().out)
     assert code == 1
     assert not found["done"]
-    recipes = {one["recipe"]: one for one in found["recipes"]}
+    recipes = {recipe["recipe"]: recipe for recipe in found["recipes"]}
     assert [*recipes] == [f"photos/{n}.png" for n in ("1", "2", "3", "bad", "sub/10")]
     assert "It is not a picture" in recipes["photos/bad.png"]["errors"][0]
     assert recipes["photos/1.png"]["pictures"][0]["prompt"] == "a star"
@@ -177,7 +177,7 @@ def test_make_renders_what_is_missing_of_a_folder_of_recipes(
     for _ in range(2):
         assert make(house.settings(), [house.inbox / "rows"], house.make_engine) == 0
         shown.append(capsys.readouterr().out.splitlines())
-    assert [Path(one).parent.name for one in shown[0]] == ["a", "a", "b", "b"]
+    assert [Path(path).parent.name for path in shown[0]] == ["a", "a", "b", "b"]
     assert shown[0] == shown[1]
     assert "four" not in house.prompts(), "a command without a daemon renders its own"
     (house.inbox / "rows/deep/b.yaml").touch()
@@ -187,11 +187,11 @@ def test_make_renders_what_is_missing_of_a_folder_of_recipes(
     with house.running():
         code = make(house.settings(), [house.inbox / "rows"], house.make_engine, as_json=True)
     found = json.loads(capsys.readouterr().out)
-    recipes = {one["recipe"]: one for one in found["recipes"]}
+    recipes = {recipe["recipe"]: recipe for recipe in found["recipes"]}
     assert [*recipes] == [f"rows/{name}" for name in ("a.txt", "c.txt", "d.yaml", "deep/b.yaml")]
-    assert [one["done"] for one in recipes.values()] == [True, False, False, True]
+    assert [recipe["done"] for recipe in recipes.values()] == [True, False, False, True]
     assert code == 1
-    new = [one["path"] for one in recipes["rows/deep/b.yaml"]["pictures"]]
+    new = [picture["path"] for picture in recipes["rows/deep/b.yaml"]["pictures"]]
     assert len(new) == 2 and not {*new} & {*shown[0]}
 
 

@@ -11,10 +11,10 @@ from tests.house import HeldEngine, House, wait_for
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> "SlowFile":
-    one = SlowFile()
+    file = SlowFile()
     for module in ("inbox.files", "inbox.named_pictures"):
-        monkeypatch.setattr(f"picowatch.{module}.open_below", one.open_below)
-    return one
+        monkeypatch.setattr(f"picowatch.{module}.open_below", file.open_below)
+    return file
 
 
 class SlowFile:

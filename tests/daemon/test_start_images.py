@@ -111,7 +111,7 @@ def test_a_sideways_photo_stands(house: House) -> None:
     assert house.once(file_name="{picture}.{number}"), house.log()
     assert house.pictures() == ["a/photo.1.png", "b/photo.1.png", "c/1.png"], "none is hidden"
     requests = house.requests()
-    assert [(one.width, one.height) for one in requests] == [(64, 128), (256, 512), (64, 64)]
+    assert [(image.width, image.height) for image in requests] == [(64, 128), (256, 512), (64, 64)]
 
 
 # -- copies
@@ -123,7 +123,7 @@ def test_a_retry_after_a_restart_finds_the_picture(house: House) -> None:
 
     def look(batch: Batch) -> None:
         folder = house.outbox / ".picowatch/start-images"
-        copies.extend((folder / one).is_file() for one in batch[0].pictures.values())
+        copies.extend((folder / digest).is_file() for digest in batch[0].pictures.values())
         if len(copies) == 1:
             raise RenderFailed("The first time it fails.")
 
@@ -172,10 +172,10 @@ def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House, folder: str)
     house.save(f"{folder}b.yaml", "from: pets/a/0001-7.png\nsteps: 10\n")
     house.save(f"{folder}c.yaml", "from: pets/a/0001-7.png\nimage: dog.png\n")
     assert house.once(), house.error(f"{folder}b.yaml")
-    one, other, given = (house.requests(name)[0] for name in ("pets/a", f"{folder}b", f"{folder}c"))
-    assert (other.image_hash, other.mask_hash) == (one.image_hash, one.mask_hash)
+    old, other, given = (house.requests(name)[0] for name in ("pets/a", f"{folder}b", f"{folder}c"))
+    assert (other.image_hash, other.mask_hash) == (old.image_hash, old.mask_hash)
     assert (other.prompt, other.seed, other.steps) == ("a", 7, 10)
-    assert (given.steps, given.image_hash != one.image_hash) == (9, True)
+    assert (given.steps, given.image_hash != old.image_hash) == (9, True)
 
 
 def test_the_result_of_a_dropped_picture_is_told_from_the_picture(house: House) -> None:

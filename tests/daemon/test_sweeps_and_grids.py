@@ -146,7 +146,7 @@ def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House
     path = house.save("a.yaml", "prompt: a\nseed: 7\nsweep: {variation_strength: [0, 0.2, 0.4]}\n")
     house.once()
     first = [house.request(file) for file in house.pictures("a")[:3]]
-    assert [one.variation_strength for one in first] == [0, 0.2, 0.4]
+    assert [request.variation_strength for request in first] == [0, 0.2, 0.4]
     assert first[1].variation_seed == first[2].variation_seed
     names = [f"a/000{n}-7{'' if n == 1 else f'-{first[1].variation_seed}'}.png" for n in (1, 2, 3)]
     assert house.pictures("a")[:3] == names

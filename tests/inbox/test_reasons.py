@@ -93,7 +93,7 @@ def test_each_file_that_is_not_taken_is_told_once(house: House) -> None:
         status = house.status()
     for said in OTHERS.values():
         assert f" is not run: {said}" in house.log()
-    assert [one for one in status["ignored"] if one[0] == "README"] == [["README", RECIPES_ARE]]
+    assert [pair for pair in status["ignored"] if pair[0] == "README"] == [["README", RECIPES_ARE]]
     assert house.log().count(" is not run: ") == len(OTHERS)
 
 

@@ -100,7 +100,7 @@ def test_saves_are_kept_for_a_month(desk: Desk) -> None:
 
 def test_an_engine_takes_what_it_has_loaded_and_then_what_no_other_has(desk: Desk) -> None:
     """The oldest is passed over a few times; a higher priority comes first in any case."""
-    low = [request(seed=n, checkpoint_hash=one) for n, one in enumerate("1233133")]
+    low = [request(seed=n, checkpoint_hash=digit) for n, digit in enumerate("1233133")]
     high = [request(seed=10, checkpoint_hash="4")]
     desk.save("low.txt", RequestedEntry("low", 0, False, lambda _: low))
     desk.save("high.txt", RequestedEntry("high", 1, False, lambda _: high))
@@ -250,7 +250,7 @@ def test_a_change_is_unknown_whichever_sync_of_its_commit_fails(tmp_path: Path) 
     """After the last one, when the journal is truncated, it is in place all the same."""
     said, syncs = change(tmp_path, NEVER)
     assert said == "counts 1"
-    outcomes = [change(tmp_path, one)[0] for one in range(syncs - 3, syncs + 1)]
+    outcomes = [change(tmp_path, sync)[0] for sync in range(syncs - 3, syncs + 1)]
     assert outcomes == ["unknown 0", "unknown 0", "unknown 0", "unknown 1"]
 
 

@@ -228,7 +228,7 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str], str]] = {
         {"errors": ERRORS, "error_count": 7},
         [
             SO_FAR,
-            *(f"error   {one}" for one in reversed(ERRORS[1:])),
+            *(f"error   {error}" for error in reversed(ERRORS[1:])),
             "error   and 4 more: see the .error.txt files in the outbox",
         ],
         "nothing is running",

@@ -50,11 +50,11 @@ def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
         house.save("a.yaml", "prompt: bad\nseed: 1\n")
         house.save("b.yaml", "prompt: b\nseed: 1\ncount: 5\n")
         made = [engine.format("images_total", number) for number in (1, 2)]
-        wait_for(lambda: sum(scraped(address).get(one, 0) for one in made) == 5, "the pictures")
+        wait_for(lambda: sum(scraped(address).get(key, 0) for key in made) == 5, "the pictures")
         wait_for(lambda: scraped(address)["picowatch_images state=failed"] == 1, "the failure")
         wait_for(lambda: scraped(address)["picowatch_images state=done"] == 5, "the status")
         found = scraped(address)
-    number = next(number for number, one in enumerate(made, 1) if found.get(one))
+    number = next(number for number, key in enumerate(made, 1) if found.get(key))
     expected = {
         "picowatch_images state=queued": 0,
         "picowatch_images state=running": 0,

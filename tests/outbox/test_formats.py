@@ -52,8 +52,8 @@ def test_a_picture_of_each_format_holds_its_settings(
     house.save("b.yaml", capsys.readouterr().out)
     house.save("c.yaml", f"from: {file}\nseed: 8\n")
     assert house.once(format=name)
-    one, shown, other = (house.chunk(picture).request for picture in house.pictures())
-    assert (shown, other.prompt, other.seed) == (one, one.prompt, 8)
+    request, shown, other = (house.chunk(picture).request for picture in house.pictures())
+    assert (shown, other.prompt, other.seed) == (request, request.prompt, 8)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -55,7 +55,7 @@ class Asked:
         of_dogs = ("dog", "corgi")
         there = {*self.phrases, *self.prompt.replace(",", "").split()}
         dog = there.intersection(of_dogs)
-        return [one for one in NAMED if one not in there and not (dog and one in of_dogs)]
+        return [word for word in NAMED if word not in there and not (dog and word in of_dogs)]
 
 
 def asked(seeds: int) -> Iterator[Asked]:
@@ -78,9 +78,9 @@ def asked(seeds: int) -> Iterator[Asked]:
 def asked_of_two(seeds: int) -> Iterator[Asked]:
     """Pictures of two things that lie apart."""
     for seed, (first, its, second, others, background) in itertools.product(range(seeds), PAIRS):
-        one, other = f"{its} {first}".strip(), f"{others} {second}".strip()
+        thing, other = f"{its} {first}".strip(), f"{others} {second}".strip()
         relation = RELATIONS[seed % len(RELATIONS)]
-        prompt = f"a {one} {relation} a {other} on a {background} background"
+        prompt = f"a {thing} {relation} a {other} on a {background} background"
         phrases = {first: piece(its, others), second: piece(others, its)}
         yield Asked(prompt, seed, background, phrases)
 
@@ -117,7 +117,7 @@ def coloured(name: str, worn: str) -> Callable[[np.ndarray], Mask]:
 
     def rule(pixels: np.ndarray) -> Mask:
         colours = COLOURS[name], edge_of(COLOURS[name])
-        away = [np.linalg.norm(pixels.astype(int) - one, axis=-1) for one in colours]
+        away = [np.linalg.norm(pixels.astype(int) - colour, axis=-1) for colour in colours]
         piece = largest_piece((np.minimum(*away) < COLOUR_REACH) & figure(pixels))
         rows = np.flatnonzero(piece.any(1))
         if worn == "hat" and len(rows):
@@ -169,6 +169,6 @@ def is_plausible(phrase: str, mask: Mask) -> bool:
     return bool(low < mask.mean() < high)
 
 
-def overlap(one: Mask, other: Mask) -> float:
+def overlap(mask: Mask, other: Mask) -> float:
     """Intersection over union."""
-    return float((one & other).sum() / max(1, (one | other).sum()))
+    return float((mask & other).sum() / max(1, (mask | other).sum()))

@@ -72,7 +72,7 @@ def test_captions_name_exactly_what_is_drawn() -> None:
             subjects = (
                 [(scene.shape, scene.colour)]
                 if isinstance(scene, ShapeScene)
-                else [(one.kind, one.colour) for one in (scene.first, scene.second)]
+                else [(subject.kind, subject.colour) for subject in (scene.first, scene.second)]
             )
             may |= {colour for _, colour in subjects if colour}
             must = {
