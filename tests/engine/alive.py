@@ -23,7 +23,7 @@ class _Alive(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         made = function(*args, **(kwargs or {}))
-        known = {one._cdata for one in _storages((args, kwargs))}
+        known = {memory._cdata for memory in _storages((args, kwargs))}
         for storage in _storages(made):
             key = storage._cdata
             if key not in known and key not in self._sizes:
@@ -35,7 +35,7 @@ class _Alive(TorchDispatchMode):
 
 
 def _storages(tree: Any) -> list[Any]:
-    return [one.untyped_storage() for one in tree_leaves(tree) if isinstance(one, torch.Tensor)]
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def most_bytes(compute: Callable[[], object]) -> int:

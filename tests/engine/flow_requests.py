@@ -66,9 +66,9 @@ def scripted(kind: Any, name: str, **parts: Any) -> Any:
         pipeline = kind.from_pretrained(folder, local_files_only=True, **parts)
     else:  # without torchvision diffusers reads none of it
         index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
-        listed = {part: one for part, one in index.items() if isinstance(one, list)}
-        kinds = {part: getattr(import_module(one[0]), one[1]) for part, one in listed.items()}
-        read = {part: one.from_pretrained(folder / part) for part, one in kinds.items()}
+        listed = {part: entry for part, entry in index.items() if isinstance(entry, list)}
+        kinds = {part: getattr(import_module(entry[0]), entry[1]) for part, entry in listed.items()}
+        read = {part: reader.from_pretrained(folder / part) for part, reader in kinds.items()}
         pipeline = kind(**read)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

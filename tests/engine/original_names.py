@@ -92,7 +92,7 @@ _ANIMA: Rules = (
 
 def anima_names(transformer: Tensors, conditioner: Tensors) -> Tensors:
     """The names of Anima's transformer, with what maps its texts beside it."""
-    adapter = {f"llm_adapter.{name}": one for name, one in conditioner.items()}
+    adapter = {f"llm_adapter.{name}": tensor for name, tensor in conditioner.items()}
     return renamed(transformer, _ANIMA) | adapter
 
 
@@ -120,7 +120,7 @@ def flux3_names(state: Tensors, *more: Rule) -> Tensors:
     """The names of FLUX.3's transformer, whose last layer has the shift before the scale."""
     made = renamed(state, (*_FLUX3, *more))
     last = {"final_layer.image.lin.weight": "final_layer.image.linear.weight"}
-    made = {last.get(name, name): one for name, one in made.items()}
+    made = {last.get(name, name): tensor for name, tensor in made.items()}
     moved = "final_layer.image.adaLN_modulation.1.weight"
     return made | {moved: torch.cat([*reversed(made[moved].chunk(2))])}
 
@@ -153,7 +153,7 @@ def flux2_vae_names(state: Tensors) -> Tensors:
     """The names of FLUX.2's VAE, without the count of batches."""
     rules = (r"^quant_conv", "encoder.quant_conv"), (r"^post_quant_conv", "decoder.post_quant_conv")
     counted = "bn.num_batches_tracked"
-    return ldm_vae_names({name: one for name, one in state.items() if name != counted}, *rules)
+    return ldm_vae_names({name: value for name, value in state.items() if name != counted}, *rules)
 
 
 _OPEN_CLIP: Rules = (
@@ -177,7 +177,7 @@ _OPEN_CLIP: Rules = (
 def open_clip_names(state: Tensors) -> Tensors:
     """The names of OpenCLIP, whose projection is transposed; q, k and v are one matrix."""
     made = renamed(state, _OPEN_CLIP)
-    return {name: one.T if name == "text_projection" else one for name, one in made.items()}
+    return {name: value.T if name == "text_projection" else value for name, value in made.items()}
 
 
 _UNET: Rules = (

@@ -265,8 +265,8 @@ def test_what_is_cut_out_is_centred_in_a_size_of_its_own(engine: Renderer, folde
     picture.paste(RED, (20, 100, 170, 200))  # 150x100, in the corner
     wanted = Cutout("red", margin=10, size="500x400")
     clear, ground = (
-        draw(engine, request(folder, picture, cutout=replace(wanted, background=one)))[0]
-        for one in ("", "#f4f4f4")
+        draw(engine, request(folder, picture, cutout=replace(wanted, background=colour)))[0]
+        for colour in ("", "#f4f4f4")
     )
     shown = pixels(ground)
     assert (clear.width, clear.height, ground.alpha) == (500, 400, b"")
@@ -286,8 +286,8 @@ def test_a_cut_out_may_cast_a_shadow(engine: Renderer, folder: Path) -> None:
     """Grey below the figure, and white elsewhere; the figure stays as it is."""
     wanted = Cutout("red", "#ffffff", 20, "500x500")
     plain, dark = (
-        pixels(draw(engine, request(folder, square(), cutout=one))[0]).astype(int)
-        for one in (wanted, replace(wanted, shadow=True))
+        pixels(draw(engine, request(folder, square(), cutout=cutout))[0]).astype(int)
+        for cutout in (wanted, replace(wanted, shadow=True))
     )
     rows = np.nonzero((np.abs(plain - RED).max(2) < 30)[:, 250])[0]
     assert (
@@ -304,7 +304,7 @@ def test_only_what_words_find_is_kept(engine: Renderer, folder: Path) -> None:
     places, mask = finder.search(picture, "a hat", 0.3)
     (image,) = draw(engine, request(folder, picture, cutout=wanted))
     assert np.abs(alpha_of(image) / 255 - mask).max() < 0.01 < mask.std()
-    assert image.places == tuple(Place("cutout", *one) for one in places)
+    assert image.places == tuple(Place("cutout", *place) for place in places)
     with pytest.raises(RenderFailed, match="Nothing was found for 'a hat' with a confidence of 1"):
         draw(engine, request(folder, picture, cutout=replace(wanted, confidence=1.0)))
 

@@ -89,13 +89,13 @@ def state(model: Any) -> Tensors:
         model = model.model.language_model
     elif isinstance(model, _T.Qwen3ForCausalLM):
         model = model.model
-    return {name.replace(".narrow", ".weight"): one for name, one in model.state_dict().items()}
+    return {name.replace(".narrow", ".weight"): value for name, value in model.state_dict().items()}
 
 
 def same(ours: Any, theirs: Tensors) -> bool:
     held = state(ours)
     assert held.keys() == theirs.keys()
-    return all(torch.equal(held[name].to(one.dtype), one) for name, one in theirs.items())
+    return all(torch.equal(held[name].to(tensor.dtype), tensor) for name, tensor in theirs.items())
 
 
 def read(model: Model, part: str = "transformer") -> Any:
@@ -156,9 +156,9 @@ def quantised_by(quantise: Callable[[torch.Tensor], Any], *endings: str) -> Any:
 
     def made(tensors: Tensors) -> Tensors:
         found = dict(tensors)
-        for name, one in tensors.items():
-            if name.endswith(".weight") and one.ndim == 2 and one.shape[1] % 16 == 0:
-                found |= zip((name, *(name + end for end in endings)), quantise(one), strict=True)
+        for name, value in tensors.items():
+            if name.endswith(".weight") and value.ndim == 2 and value.shape[1] % 16 == 0:
+                found |= zip((name, *(name + end for end in endings)), quantise(value), strict=True)
         return found
 
     return made
@@ -213,11 +213,13 @@ def test_every_form_of_comfyui_is_multiplied_out(tmp_path: Path) -> None:
     told = json.dumps(
         {"format": "int8_tensorwise", "params": {"convrot": True, "convrot_groupsize": 64.0}}
     )
-    tensors = {name: one for name, one in load_file(WRITTEN).items() if "blocks.2" in name}
+    tensors = {name: tensor for name, tensor in load_file(WRITTEN).items() if "blocks.2" in name}
     tensors["blocks.2.comfy_quant"] = torch.tensor(list(told.encode()), dtype=torch.uint8)
     path = write(tmp_path / "it.safetensors", tensors)
     bounds = {"fp8": 0.003, "int8": 0.0004, "ConvRot": 0.0007, "nvfp4": 0.012}
-    read, told_among = (read_tensors(one, lambda _: torch.float32, CPU) for one in (WRITTEN, path))
+    read, told_among = (
+        read_tensors(file, lambda _: torch.float32, CPU) for file in (WRITTEN, path)
+    )
     assert len(read) == len(bounds)
     torch.manual_seed(7)
     for number, (form, bound) in enumerate(bounds.items()):
@@ -233,7 +235,7 @@ def comfy_nvfp4(tensors: Tensors) -> Tensors:
     """
     made = dict(tensors)
     told = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
-    names = [name for name, one in tensors.items() if name.endswith("weight") and one.ndim == 2]
+    names = [name for name, value in tensors.items() if name.endswith("weight") and value.ndim == 2]
     for number, name in enumerate(names):
         layer, (rows, columns) = name.removesuffix(".weight"), tensors[name].shape
         smoothing = torch.linspace(0.8, 1.2, columns) if number % 2 else torch.ones(columns)
@@ -257,7 +259,7 @@ def test_comfyuis_nvfp4_is_read_whatever_its_sides(models: Path) -> None:
     lend(models, Z_IMAGE)
     tensors = weights_of(Z_IMAGE)
     assert any(
-        one.ndim == 2 and one.shape[0] % 16 and "w1" in name for name, one in tensors.items()
+        value.ndim == 2 and value.shape[0] % 16 and "w1" in name for name, value in tensors.items()
     )
     write(models / "checkpoints/mine-turbo.safetensors", comfy_nvfp4(z_image_names(tensors)))
     ours = state(read(found(models)))
@@ -281,13 +283,13 @@ def test_narrow_weights_stay_narrow_and_draw_the_same(
     lend(models, folder)
     narrow = kind(weights_of(folder))
     write(models / "checkpoints/mine-turbo.safetensors", narrow)
-    wide = {name: one.float() for name, one in narrow.items()}
+    wide = {name: weight.float() for name, weight in narrow.items()}
     write(models / "checkpoints/wide-turbo.safetensors", wide)
     lora, pictures = lora_of(models, folder, MARKS[folder]), []
     for name in ("mine-turbo", "wide-turbo"):
-        (one,) = requests_of(models, name, "prompt: a red cube")
+        (plain,) = requests_of(models, name, "prompt: a red cube")
         renderer = flow_renderer(models)
-        both = one, replace(one, loras=(lora,))
+        both = plain, replace(plain, loras=(lora,))
         pictures.append([pixels(image) for request in both for image in draw(renderer, request)])
     (ours, changed), (theirs, expected) = pictures
     assert (ours == theirs).all()
@@ -295,9 +297,9 @@ def test_narrow_weights_stay_narrow_and_draw_the_same(
     assert abs(changed - ours).max() > 20
     model = found(models)
     nbytes = sum(tensor.nbytes for tensor in read(model).state_dict().values())
-    layers = [one for name, one in narrow.items() if name.endswith("weight") and one.ndim > 1]
-    assert nbytes <= sum(one.numel() * 4 for one in narrow.values()) - 2 * sum(
-        one.numel() for one in layers if "embed" not in name
+    layers = [layer for name, layer in narrow.items() if name.endswith("weight") and layer.ndim > 1]
+    assert nbytes <= sum(weight.numel() * 4 for weight in narrow.values()) - 2 * sum(
+        layer.numel() for layer in layers if "embed" not in name
     )
     assert bytes_of_parts(model, FULL).denoiser == pytest.approx(nbytes, rel=0.05)
 
@@ -312,8 +314,10 @@ def test_what_stays_narrow_is_compiled_wide(models: Path, name: str) -> None:
     half = choose_target("cpu", "bfloat16")
     narrow = load_part(found(models, name), half, CPU, "transformer")
     copied = widened_model(narrow, torch.float32)
-    layers = {name: one for name, one in copied.named_modules() if isinstance(one, nn.Linear)}
-    assert layers and not any(isinstance(one, GGUFParameter) for one in copied.parameters())
+    layers = {
+        name: module for name, module in copied.named_modules() if isinstance(module, nn.Linear)
+    }
+    assert layers and not any(isinstance(weight, GGUFParameter) for weight in copied.parameters())
     for place, layer in layers.items():
         assert layer.weight.dtype == torch.float32
         theirs = tensors[f"{place}.weight"]
@@ -331,8 +335,8 @@ def test_a_gguf_file_holds_the_same_numbers(models: Path, folder: str, kind: str
     model = found(models, "mine-turbo.gguf")
     ours, theirs = read(model), state(read(found(models, "wide-turbo")))
     held = {
-        name: dequantize_gguf_tensor(one) if isinstance(one, GGUFParameter) else one
-        for name, one in ours.state_dict(keep_vars=True).items()
+        name: dequantize_gguf_tensor(weight) if isinstance(weight, GGUFParameter) else weight
+        for name, weight in ours.state_dict(keep_vars=True).items()
     }
     assert held.keys() == theirs.keys()
     for name, tensor in theirs.items():
@@ -340,13 +344,13 @@ def test_a_gguf_file_holds_the_same_numbers(models: Path, folder: str, kind: str
         assert torch.allclose(held[name].float(), tensor, rtol=1e-3, atol=1e-4), name
     nbytes = sum(tensor.nbytes for tensor in ours.state_dict().values())
     assert bytes_of_parts(model, FULL).denoiser == pytest.approx(nbytes, rel=0.001)
-    quantised = any(isinstance(one, GGUFParameter) for one in ours.parameters())
+    quantised = any(isinstance(weight, GGUFParameter) for weight in ours.parameters())
     assert quantised == kind.startswith("Q")
 
 
 def whole_file(folder: str) -> Tensors:
     """A checkpoint with all parts of the folder."""
-    made = {f"{PREFIX}{name}": one for name, one in weights_of(folder).items()}
+    made = {f"{PREFIX}{name}": weight for name, weight in weights_of(folder).items()}
     vae = "first_stage_model." if folder in (SD3, SD35) else "vae."
     prefixes = {"vae": vae} | {
         part: f"text_encoders.{encoder.replace(' ', '_')}.transformer."
@@ -422,7 +426,7 @@ def in_old_names(tensors: Tensors) -> Tensors:
 
 def cut_out(tensors: Tensors) -> Tensors:
     """Return the names in a whole checkpoint."""
-    return {f"first_stage_model.{name}": one for name, one in ldm_vae_names(tensors).items()}
+    return {f"first_stage_model.{name}": tensor for name, tensor in ldm_vae_names(tensors).items()}
 
 
 VAES: dict[str, tuple[Callable[[Tensors], Tensors], ...]] = {
@@ -475,7 +479,7 @@ def test_the_packages_configs_are_as_large_as_the_cards_say(name: str) -> None:
     config = json.loads((ASSETS / folder / "config.json").read_text())
     with torch.device("meta"):
         model = kind(kind.config_class(**config)) if name in ENCODERS else kind.from_config(config)
-    shapes = {one: tuple(tensor.shape) for one, tensor in model.state_dict().items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     assert round(sum(map(math.prod, shapes.values())) / 1e9, 1) == billions
     if known := ENCODERS.get(name):
         tensor = known.tensor.removeprefix("model.")

@@ -195,8 +195,8 @@ def draw(pipeline: Any, **values: Any) -> Any:
     return (image * 255).round()
 
 
-def apart(one: Any, other: Any) -> float:
-    return float(np.abs(one - other).max())
+def apart(picture: Any, other: Any) -> float:
+    return float(np.abs(picture - other).max())
 
 
 def weights(pipeline: Any) -> dict[str, torch.Tensor]:
@@ -222,16 +222,16 @@ def test_loras_change_the_picture_each_its_own_way(pipeline: Any, loras: Loras) 
         loras.apply(uses)
         assert loras.applied == uses
         drawn.append(draw(pipeline))
-    for index, one in enumerate(drawn):
-        assert all(apart(one, other) > 3 for other in drawn[:index])
-    for again, one in (
+    for index, picture in enumerate(drawn):
+        assert all(apart(picture, other) > 3 for other in drawn[:index])
+    for again, expected in (
         ([use("b", 0.6), use("a", 0.6)], drawn[3]),
         ([use("a", 0.5), use("a", 0.1)], drawn[1]),
         ([use("a", 0.0)], drawn[0]),
         ([use("a", 0.5), use("a", -0.5)], drawn[0]),
     ):
         loras.apply(again)
-        assert apart(draw(pipeline), one) <= (2 if one is drawn[3] else 0)
+        assert apart(draw(pipeline), expected) <= (2 if expected is drawn[3] else 0)
     assert not any("lora" in name for name, _ in pipeline.unet.named_modules())
 
 
@@ -252,7 +252,7 @@ def test_a_file_that_is_overwritten_in_place_changes_no_picture(
 def test_a_lora_of_another_size_is_refused(tmp_path: Path, loras: Loras) -> None:
     """diffusers would make some modules larger for it."""
     wide = {"down": torch.zeros(4, 768), "up": torch.zeros(320, 4)}
-    tensors = {f"{FLAT_TO_K}.lora_{half}.weight": one for half, one in wide.items()}
+    tensors = {f"{FLAT_TO_K}.lora_{half}.weight": tensor for half, tensor in wide.items()}
     write(tmp_path / "wide.safetensors", tensors)
     with pytest.raises(RenderFailed, match=r"'wide' is for a model of another size: .* 768 to 320"):
         loras.apply([use("wide")])
@@ -291,8 +291,8 @@ def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, tmp_path: Path, lora
         loras.apply([use("other")])
     more = {"lora_unet_mid_block_time.lora_up.weight": torch.zeros(4, 4), "x": torch.zeros(1)}
     down, up = random_layer(pipeline.unet.get_submodule(TO_K), 1)
-    one = {f"{FLAT_TO_K}.lora_down.weight": down, f"{FLAT_TO_K}.lora_up.weight": up}
-    write(tmp_path / "deep.safetensors", one | halves | more)
+    layer = {f"{FLAT_TO_K}.lora_down.weight": down, f"{FLAT_TO_K}.lora_up.weight": up}
+    write(tmp_path / "deep.safetensors", layer | halves | more)
     loras.apply([use("deep", 0.5)])
     (warning,) = loras.warnings
     assert warning.startswith("The LoRA 'deep' has parts that do nothing with this checkpoint: ")

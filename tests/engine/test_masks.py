@@ -81,7 +81,7 @@ def test_a_found_mask_is_as_good_as_a_painted_one(checkpoint: str, how: str) -> 
     words = requested("{find: the hat, grow: 0, preview: true}", how, checkpoint)
     (found,) = draw(renderer(checkpoint), words)
     assert found.places
-    assert all(SURE < one.score < 1 and one.field == "mask" for one in found.places)
+    assert all(SURE < place.score < 1 and place.field == "mask" for place in found.places)
     (shown,) = found.control_maps
     mask = Image.frombytes("RGB", (shown.width, shown.height), shown.pixels).convert("L")
     mask.save(models_of(checkpoint) / "found.png")
@@ -139,7 +139,7 @@ def test_a_picture_in_which_nothing_is_found_stays_as_it_is(checkpoint: str) -> 
     assert (pixels(plain) == seen("plain.png", checkpoint)).all()
     assert not any(plain.control_maps[0].pixels)
     together = 1 if checkpoint == EDITS else 2
-    assert [one.batch_size for one in (first, plain, last)] == [together, 0, together]
+    assert [image.batch_size for image in (first, plain, last)] == [together, 0, together]
     (alone,) = draw(flow_renderer(models_of(checkpoint)), batch[1])
     assert alone.pixels == plain.pixels
     assert alone.timings.keys() == {"find"}, "no checkpoint was loaded for it"
@@ -159,7 +159,7 @@ def test_a_picture_is_searched_once_for_each_phrase(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ClipSeg, "find", find)
     ours = flow_renderer(models_of("demo"))
     draw(ours, requested("{find: hat}"))
-    others = (f"seed: {one}\nmask_blur: {one}\nexact: false" for one in range(2))
+    others = (f"seed: {number}\nmask_blur: {number}\nexact: false" for number in range(2))
     draw(ours, *[requested("{find: hat, grow: 9}", other) for other in others])
     assert asked == [("hat", 0.3)]
     draw(ours, requested("{find: tie}"))

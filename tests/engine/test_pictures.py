@@ -180,8 +180,8 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
         request(seed=2, **start(kept, 0.5, other), **right_half(kept, invert=True), **given),
     ]
     together = draw(renderer, *wanted)
-    for image, one in zip(together, wanted, strict=True):
-        assert difference(image, draw(renderer, one)[0]) <= ROUNDING
+    for image, case in zip(together, wanted, strict=True):
+        assert difference(image, draw(renderer, case)[0]) <= ROUNDING
 
 
 def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer) -> None:

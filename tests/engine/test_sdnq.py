@@ -45,7 +45,7 @@ def test_weights_are_those_that_sdnq_computes_with() -> None:
         group = re.search(r"hadamard_group_size=(\d+)", name)
         if "hadamard" in name:
             packed = packed._replace(rotated=int(group[1]) if group else 256)
-        ours = multiplied_out(packed, {end: tensors[one] for end, one in packed.parts.items()})
+        ours = multiplied_out(packed, {end: tensors[part] for end, part in packed.parts.items()})
         expected = tensors[name.removesuffix("weight") + "expected"]
         assert (ours - expected).abs().max() < 1e-6, name
 
@@ -93,13 +93,15 @@ def test_a_packed_folder_draws_what_its_weights_in_full_draw(
     models = folders(tmp_path, folder, BOTH[how])
     lora, pictures = lora_of(models, folder, mark), []
     for name in ("mine-turbo", "wide-turbo"):
-        (one,) = requests_of(models, name, "prompt: a red cube")
+        (request,) = requests_of(models, name, "prompt: a red cube")
         renderer = flow_renderer(models)
-        pictures.append([draw(renderer, one)[0].pixels])
-        pictures[-1] += [draw(renderer, replace(one, loras=(lora,)))[0].pixels]
+        pictures.append([draw(renderer, request)[0].pixels])
+        pictures[-1] += [draw(renderer, replace(request, loras=(lora,)))[0].pixels]
     assert pictures[0] == pictures[1]
     assert pictures[0][0] != pictures[0][1]
-    packed, wide = (Catalog(models).find("checkpoint", f"{one}-turbo") for one in ("mine", "wide"))
+    packed, wide = (
+        Catalog(models).find("checkpoint", f"{prefix}-turbo") for prefix in ("mine", "wide")
+    )
     assert not Catalog(models).scan().refused
     sizes, full = bytes_of_parts(packed, FULL), bytes_of_parts(wide, FULL)
     for part, size in {"transformer": sizes.denoiser, "text_encoder": sizes.encoders[0]}.items():

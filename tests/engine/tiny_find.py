@@ -35,9 +35,9 @@ def write_words(folder: Path, name: str) -> None:
 
 
 def _bert_words(folder: Path) -> None:
-    letters = [chr(one) for one in range(97, 123)]
+    letters = [chr(code) for code in range(97, 123)]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
-    words = [*special, *letters, *(f"##{one}" for one in letters)]
+    words = [*special, *letters, *(f"##{letter}" for letter in letters)]
     _T.BertTokenizer({word: number for number, word in enumerate(words)}).save_pretrained(folder)
 
 

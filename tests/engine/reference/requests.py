@@ -251,7 +251,7 @@ CASES: dict[str, list[Values]] = {
 
 def drawn(renderer: Renderer, models: Models, name: str) -> Pixels:
     """The pictures of a case, side by side."""
-    images = draw(renderer, *(models.request(one) for one in CASES[name]))
+    images = draw(renderer, *(models.request(case) for case in CASES[name]))
     return np.concatenate([pixels(image) for image in images], axis=1)
 
 
