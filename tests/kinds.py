@@ -15,7 +15,7 @@ def one_of_each_kind(cases: Iterable[Any], in_each_run: Collection[Any]) -> list
     Raises ValueError if one of `in_each_run` is not a case, for example because it was renamed.
     """
     cases = list(cases)
-    if unknown := [one for one in in_each_run if one not in cases]:
+    if unknown := [name for name in in_each_run if name not in cases]:
         raise ValueError(f"no such cases: {unknown}")
     return [case if case in in_each_run else _heavy(case) for case in cases]
 

@@ -53,7 +53,7 @@ def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, pag
     page.open(house.outbox / INDEX)
     assert len(page.shown()) == len(HOSTILE)
     page.find("#problems > summary").click()
-    refused = [one for one in page.all("#problems summary strong") if "Error" in one.text]
+    refused = [title for title in page.all("#problems summary strong") if "Error" in title.text]
     assert len(refused) == len(HOSTILE)
     prompts = set()
     for file in page.shown():

@@ -61,7 +61,7 @@ def test_what_could_not_be_read_is_a_model_once_it_can(
     catalog = Catalog(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refusing)
-        assert ["cannot be read" in one.reason for one in catalog.scan().refused] == [True, True]
+        assert ["cannot be read" in item.reason for item in catalog.scan().refused] == [True, True]
     assert [model.name for model in catalog.scan().models] == ["file", "folder"]
 
 
@@ -149,7 +149,7 @@ def test_a_file_that_nobody_foresaw_is_refused_by_its_name(
     write_model(tmp_path / "loras/odd.safetensors", {"odd": (1,)})
     found = Catalog(tmp_path).scan()
     assert [model.name for model in found.models] == ["it"]
-    assert [one.reason for one in found.refused] == [
+    assert [entry.reason for entry in found.refused] == [
         "odd.safetensors is damaged, or of a kind that picowatch does not know "
         "(ZeroDivisionError: division by zero). Get it again."
     ]

@@ -44,7 +44,7 @@ def picowatch_here(
     environ = patch.dict(os.environ, clean_environment(**environment), clear=True)
     with chdir(folder), environ, redirect_stdout(out), redirect_stderr(err):
         try:
-            code = main([str(one) for one in arguments])
+            code = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # argparse's
             code = int(ended.code or 0)
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

@@ -22,10 +22,10 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     assert house.once()
     show([house.outbox / file for file in house.pictures()], lambda: INVENTORY, as_json=False)
     shown = capsys.readouterr().out
-    one, other = shown.split("---\n")
-    assert "\n# The prompts use the embedding 'mascot'. If it" in one
+    recipe, other = shown.split("---\n")
+    assert "\n# The prompts use the embedding 'mascot'. If it" in recipe
     assert "embedding" not in other
-    house.save("b.yaml", one)
+    house.save("b.yaml", recipe)
     assert house.once()
     first, _, again = (house.chunk(picture).request for picture in house.pictures())
     assert again == first

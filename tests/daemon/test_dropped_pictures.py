@@ -516,7 +516,7 @@ def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> No
     style = hashlib.sha256((house.inbox / "frames/style.png").read_bytes()).hexdigest()
     assert house.once(), errors(house)
     assert house.pictures() == ["frames/1.png", "frames/a/2.png", "frames/a/style.png"]
-    assert {one.control[0].image_hash for one in house.requests()} == {style}
+    assert {request.control[0].image_hash for request in house.requests()} == {style}
     house.save("again.yaml", "from: outbox/frames/a/2.png\n")
     assert house.once(), house.error("again.yaml")
     (house.inbox / "frames/style.png").rename(house.inbox / "away.png")
@@ -565,7 +565,9 @@ def test_check_lists_what_pictures_would_render(
         ("frames/2.png", "a corgi", 64), ("frames/10.png", "a star", 64),
         ("frames/a/9.png", "a corgi", 64),
     ]  # fmt: skip
-    assert [(one["file"].rpartition("/")[2], one["line"]) for one in found["problems"][:3]] == [
+    assert [
+        (problem["file"].rpartition("/")[2], problem["line"]) for problem in found["problems"][:3]
+    ] == [
         ("3.yaml", 1), ("bad.jpg", 0), ("phone.HEIC", 0),
     ]  # fmt: skip
     assert check(house.settings(), [path], as_json=False) == 1
@@ -666,9 +668,11 @@ def test_a_template_may_only_cut_out(house: House) -> None:
         assert house.once()
     assert house.pictures() == ["cut/a ü.png", "cut/b.png"]
     found = house.requests()
-    assert [(one.width, one.height) for one in found] == [(97, 301), (64, 3)]
+    assert [(request.width, request.height) for request in found] == [(97, 301), (64, 3)]
     cutout = Cutout("demo-cutout")
-    assert {(one.draws, one.cutout, one.upscale) for one in found} == {(False, cutout, None)}
+    assert {(request.draws, request.cutout, request.upscale) for request in found} == {
+        (False, cutout, None)
+    }
     house.save("large/_pictures.yaml", "cutout: true\nupscale: {model: demo-compact, scale: 2}\n")
     Image.new("L", (64, 3)).save(house.inbox / "large/c.png")
     assert house.once()

@@ -175,7 +175,7 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     assert "write 'checkpoint: demo'" in error
     assert check(house.settings(), [path], as_json=False) == 1
     assert said in capsys.readouterr().err
-    assert [house.chunk(one).request.checkpoint for one in house.pictures()] == ["demo"]
+    assert [house.chunk(file).request.checkpoint for file in house.pictures()] == ["demo"]
     if install:
         install()
         path.touch()

@@ -95,9 +95,9 @@ def test_engines_work_at_once_and_share_a_short_queue(house: House, engines: Eng
         wait_for(lambda: engines.in_progress() == [2, 3, 3], "a part each")
         wait_for(lambda: len(house.status()["engines"]) == 3, "all in the status")
         gate.release(3)
-        wait_for(lambda: sum(one["images"] for one in house.status()["engines"]) == 8, "the sum")
+        wait_for(lambda: sum(row["images"] for row in house.status()["engines"]) == 8, "the sum")
         shown = house.status()["engines"]
-        assert [(one["number"], one["checkpoint"]) for one in shown] == [
+        assert [(row["number"], row["checkpoint"]) for row in shown] == [
             (number, "demo") for number in (1, 2, 3)
         ]
         wait_for(lambda: len(house.listed()) == 8, "the pictures")
@@ -146,7 +146,7 @@ def test_engines_join_and_leave_in_the_middle(
         house.save("a.txt", "bad\n")
         wait_for(lambda: house.status()["images"]["failed"] == 1, "the failure")
         there.symmetric_difference_update({0, 1})
-        wait_for(lambda: [one["number"] for one in house.status()["engines"]] == [2], "the change")
+        wait_for(lambda: [row["number"] for row in house.status()["engines"]] == [2], "the change")
         house.save("b.txt", "good\n")
         wait_for(lambda: house.status()["images"]["done"] == 1, "its picture")
     assert [request.prompt for [request] in engines.all[1].batches] == ["good"]

@@ -252,8 +252,8 @@ def test_a_count_is_raised_after_a_recipe_was(house: House, what: str) -> None:
 def drawn_seeds(house: House) -> int:
     """Return how many seeds were written or drawn; each may have some that follow it."""
     found: list[set[int]] = []
-    for one in map(house.request, filter(lambda name: "sheet" not in name, house.pictures())):
-        seed = one.seed if one.variation_seed is None else one.variation_seed
+    for request in map(house.request, filter(lambda name: "sheet" not in name, house.pictures())):
+        seed = request.seed if request.variation_seed is None else request.variation_seed
         near = [seeds for seeds in found if {seed - 1, seed, seed + 1} & seeds]
         found = [seeds for seeds in found if seeds not in near] + [{seed}.union(*near)]
     return len(found)
@@ -270,7 +270,10 @@ def test_a_changed_wildcard_file_applies_at_the_next_save(house: House, field: s
     path = house.save("a.yaml", text)
 
     def prompts() -> list[str]:
-        return [one.detail[0].prompt if one.detail else one.prompt for one in house.requests()]
+        return [
+            request.detail[0].prompt if request.detail else request.prompt
+            for request in house.requests()
+        ]
 
     house.once()
     before = prompts()
@@ -523,7 +526,7 @@ def test_the_same_warning_of_many_recipes_is_one_line(house: House) -> None:
     house.save("b.txt", "a yak\n")
     assert house.once()
     files = sorted(house.outbox.glob("*.warning.txt"))
-    assert [(one.name, one.read_text().split("'")[1]) for one in files] == [
+    assert [(file.name, file.read_text().split("'")[1]) for file in files] == [
         ("b.txt.warning.txt", "yak"),
         ("c.txt.warning.txt", "zebra"),
     ]
@@ -546,7 +549,7 @@ def test_defaults_come_from_the_nearest_folder(house: House) -> None:
         assert len(house.pictures()) == steps - 6
         path.touch()
         assert house.once()
-    assert [(one.steps, one.cfg_scale) for one in house.requests()] == [(6, 3), (7, 3)]
+    assert [(request.steps, request.cfg_scale) for request in house.requests()] == [(6, 3), (7, 3)]
 
 
 def test_what_changes_while_it_is_read_is_read_again(

@@ -233,7 +233,9 @@ def test_the_shown_script_lets_a_language_model_write_the_caption(tmp_path: Path
         def log_message(self, *_: object) -> None:
             """Keep standard error clean."""
 
-    (script,) = (one for one in blocks(PROJECT / "docs/scripts.md", "python") if "urlopen" in one)
+    (script,) = (
+        block for block in blocks(PROJECT / "docs/scripts.md", "python") if "urlopen" in block
+    )
     (tmp_path / "inbox").mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), Repeats) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

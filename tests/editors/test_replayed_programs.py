@@ -58,7 +58,7 @@ def test_a_program_that_rests_after_each_step_makes_one_run(
         for name in paths:
             desk.expect_run(f"{name}/a.yaml", "a red circle")
         line = json.dumps(recipe("a red square"))
-        rest = [sessions.enter_context(replay_of(*one)) for one in paths.items()]
+        rest = [sessions.enter_context(replay_of(*item)) for item in paths.items()]
         while rest := [replay for replay in rest if rests_after(line, replay)]:
             desk.make_another()
             line = ""

@@ -162,7 +162,7 @@ def test_frames_are_accepted_fast_and_rendered_beside_recipes(house: House, coun
         log.info(
             "%d frames: %.1f s of processor time, %.1f MiB at first, %.1f MiB at most; recipes "
             "beside them took %s s; slowness %.2f",
-            count, cpu, idle, peak, [round(one, 1) for one in waited], slowness,
+            count, cpu, idle, peak, [round(wait, 1) for wait in waited], slowness,
         )  # fmt: skip
         assert count / cpu * float(slowness) > FRAMES_A_SECOND
         assert peak < MEBIBYTES
@@ -214,5 +214,5 @@ def test_a_save_is_noticed_soon(
             house.save(f"new{number}.yaml", text_of(number))
             wait_for(lambda: f"new{number}.yaml: saved" in house.log(), "the save")  # noqa: B023
             noticed.append(time.monotonic() - began - 0.05)
-    log.info("noticed after %s s", ", ".join(f"{one:.2f}" for one in noticed))
+    log.info("noticed after %s s", ", ".join(f"{delay:.2f}" for delay in noticed))
     assert max(noticed) < within(seconds)

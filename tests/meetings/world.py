@@ -102,15 +102,17 @@ class World(Machine):
             # A mask that came after the save was read belongs to the next one.
             mask = self.mask_beside(save.path) if save.size_and_time.sidecars else ""
             found = [
-                replace(one, start=save.digest, style=style if one.has_style else "", mask=mask)
-                for one in template.entries
+                replace(entry, start=save.digest, style=style if entry.has_style else "", mask=mask)
+                for entry in template.entries
             ]
         elif save.path.endswith(TEMPLATE):
             return ()
         else:
-            found = [replace(one, start=self.pictures.get(one.image, "")) for one in text.entries]
+            found = [
+                replace(entry, start=self.pictures.get(entry.image, "")) for entry in text.entries
+            ]
         default = self.default_priority(save.path)
-        return [replace(one, priority=one.priority or default) for one in found]
+        return [replace(entry, priority=entry.priority or default) for entry in found]
 
     def default_priority(self, path: str) -> int:
         """Return the priority that the nearest `_defaults.yaml` gives."""
@@ -122,7 +124,7 @@ class World(Machine):
     def is_wrong(self, digest: str) -> bool:
         """Whether a recipe has a mistake, or names a picture that is not there now."""
         text = self.texts[digest]
-        named = {STYLED if one.has_style else one.image for one in text.entries}
+        named = {STYLED if entry.has_style else entry.image for entry in text.entries}
         return text.broken or bool(named - {"", *self.pictures})
 
     def may_be_accepted(self, path: str) -> bool:
@@ -367,7 +369,7 @@ class World(Machine):
             self.model.refuse(save.path)
             return
         if self._is_handled_now(save):
-            names = any(one.image or one.has_style for one in self.texts[save.digest].entries)
+            names = any(entry.image or entry.has_style for entry in self.texts[save.digest].entries)
             may_be_late = names and (self.is_slow or not self.is_up())
             is_wrong = self.away or self.is_wrong(save.digest) or may_be_late
             self.again.pop(save.path, None)
@@ -439,7 +441,7 @@ class World(Machine):
             self.handled[new] = Version(known.digest, at.mtime_ns)
             entries, default = self.texts[known.digest].entries, self.default_priority(new)
             if self.model.recipes[new].valid and not self.is_wrong(known.digest):
-                self.model.prioritise(new, [one.priority or default for one in entries])
+                self.model.prioritise(new, [entry.priority or default for entry in entries])
 
     def _heard_want_again(self, recipes: Sequence[str], *, result: object, as_saved: bool) -> None:
         """Take `retry --all` or `make DIR`: recipes are read again, if idle as if saved."""
@@ -460,14 +462,14 @@ class World(Machine):
             self.expect(is_away or not was_there, f"{path} was put off although it is there")
         self.model.ended(image, "cancelled")
 
-    def _heard_fail(self, one: Any, reason: str, *, result: object, **_: Any) -> None:
-        if image := self.model.by_id.get(one.id):
+    def _heard_fail(self, row: Any, reason: str, *, result: object, **_: Any) -> None:
+        if image := self.model.by_id.get(row.id):
             made_of = image.entry.prompt, image.seed or 0
             is_blamed = made_of in self.blamed or image.deaths >= DEATHS
             if "cannot be written" in reason:
-                is_blamed = bool({*map(str, Path(one.file).parents)} & self.was_locked)
+                is_blamed = bool({*map(str, Path(row.file).parents)} & self.was_locked)
             self.expect(is_blamed, f"{image} failed: {reason}")
-        self.model.ended(one, "failed")
+        self.model.ended(row, "failed")
 
     # -- what has to hold
 
@@ -530,7 +532,7 @@ class World(Machine):
         made = Counter(line["recipe"] for line in listed(self.outbox)[before:])
         for path in made.keys() | self.model.recipes.keys():
             known = path in self.model.recipes
-            left = sum(one.state != "done" for one in self.model.of(path)) if known else 0
+            left = sum(image.state != "done" for image in self.model.of(path)) if known else 0
             words = f"without a ledger {made[path]} pictures of {path} are made, {left} were left"
             self.expect(made[path] <= left, words)
 

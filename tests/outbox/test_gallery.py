@@ -81,7 +81,7 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
     house.save("a.yaml", "prompt: a corgi\nseed: 7\nsize: 1024x512\nsweep: {steps: [2, 3]}\n")
     house.once()
     *pictures, sheet = shown(house.outbox)
-    assert [(one["seed"], one["steps"], one["recipe"]) for one in pictures] == [
+    assert [(picture["seed"], picture["steps"], picture["recipe"]) for picture in pictures] == [
         (7, 2, "a.yaml"),
         (7, 3, "a.yaml"),
     ]
@@ -91,7 +91,7 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
     copied = pictures[0] | {"finished": "2023-11-14T22:13:20+00:00"}  # the file is younger
     assert picture_entry(house.outbox, copied)["made_at"] == 1_700_000_000
     assert sheet["sheet"] == [["steps", ["2", "3"]]]
-    assert sheet["cells"] == [one["file"] for one in pictures]
+    assert sheet["cells"] == [picture["file"] for picture in pictures]
     for entry in (*pictures, sheet):
         with Image.open(house.outbox / DATA / "thumbs" / entry["thumb"]) as thumbnail:
             assert (thumbnail.format, max(thumbnail.size) <= SIDE) == ("WEBP", True)
@@ -106,7 +106,7 @@ def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
         gallery.add(picture(tmp_path, "4"))
     after = versions(tmp_path)
     assert names(tmp_path) == "1234"
-    assert [one != other for one, other in zip(before, after, strict=True)] == [False, True]
+    assert [version != other for version, other in zip(before, after, strict=True)] == [False, True]
     gallery_of(tmp_path)
     assert versions(tmp_path) == after, "a start changes nothing"
     gallery.add({"file": "a/5.png", "prompt": "</script>😀 ü\u2028x"})
@@ -180,7 +180,7 @@ def test_deleted_pictures_are_shown_no_more_after_a_start(tmp_path: Path) -> Non
     gallery = gallery_of(tmp_path)
     assert names(tmp_path) == "023"
     after = versions(tmp_path)
-    changed = [one != other for one, other in zip(before, after, strict=True)]
+    changed = [version != other for version, other in zip(before, after, strict=True)]
     assert changed == [True, False, True]
     assert len(list((tmp_path / DATA / "thumbs").rglob("*.webp"))) == 3
     (tmp_path / DATA / "page-00001.js").unlink()
@@ -203,8 +203,8 @@ def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
     Image.new(kind, (64, 48), (0,) * len(kind)).save(tmp_path / file)
     (tmp_path / "a/2.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
     gallery = Gallery(tmp_path, listing, Writing(Event(), tmp_path))
-    for one in (file, "a/2.png"):
-        gallery.add({"file": one})
+    for path in (file, "a/2.png"):
+        gallery.add({"file": path})
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
     (thumbnail,) = (tmp_path / DATA / "thumbs").rglob("*.webp")
     assert thumbnail.name == Path(thumbnail_of(file)).name

@@ -107,7 +107,7 @@ def as_an_editor_sees(text: str) -> list[Any] | None:
 def names_fields(text: str) -> bool:
     """Return whether editors can read a text, and all its names are fields."""
     documents = as_an_editor_sees(text) or []
-    recipes = [r for one in documents for r in (one if isinstance(one, list) else [one])]
+    recipes = [r for value in documents for r in (value if isinstance(value, list) else [value])]
     names = [name for recipe in recipes if isinstance(recipe, dict) for name in recipe]
     return bool(documents) and all(name[:1] == "$" or field_named(name) for name in names)
 

@@ -92,7 +92,7 @@ def test_of_two_things_the_one_asked_for_is_found() -> None:
     cases, right = list(asked_of_two(1)), []
     for case, picture in zip(cases, drawn_by_the_demo_model(cases), strict=True):
         true = [rule(np.asarray(picture)) for rule in case.phrases.values()]
-        if all(0.02 < one.mean() < 0.4 for one in true) and not (true[0] & true[1]).any():
+        if all(0.02 < area.mean() < 0.4 for area in true) and not (true[0] & true[1]).any():
             for phrase, wanted, other in zip(case.phrases, true, true[::-1], strict=True):
                 mask = finder.search(picture, phrase, CONFIDENCE)[1] > 0.5
                 mask = mask & np.ones_like(wanted)

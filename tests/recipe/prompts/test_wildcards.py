@@ -95,9 +95,9 @@ def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None
 
 def test_details_draw_apart_from_the_picture_and_from_each_other() -> None:
     """All combinations occur; a prompt that a detail takes from the picture is drawn as there."""
-    one = "{find: face, prompt: '{a|b}'}"
+    detail = "{find: face, prompt: '{a|b}'}"
     recipe = read_one(
-        f"prompt: '{{a|b}}'\ndetail: [{one}, {one}, {{find: hat, negative: '{{a|b}}'}}]\n"
+        f"prompt: '{{a|b}}'\ndetail: [{detail}, {detail}, {{find: hat, negative: '{{a|b}}'}}]\n"
         "seed: 0\ncount: 200",
         inventory=replace(INVENTORY, segmentations=("clipseg",)),
     )

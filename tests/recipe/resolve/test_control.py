@@ -115,11 +115,11 @@ def test_a_sweep_varies_what_a_controlnet_says() -> None:
     """Its weight by name, or all of it."""
     text = "prompt: a\ncontrol: {image: a.png, model: canny}\nsweep:\n"
     swept = read_one(f"{text}  'control: weight': 0..1 step 0.5", inventory=INSTALLED)
-    assert [one.control[0].weight for one in swept.variants] == [0, 0.5, 1]
+    assert [variant.control[0].weight for variant in swept.variants] == [0, 0.5, 1]
     assert swept.sweep[0].label == "control: weight"
     text += "  control: [{image: b.png, model: canny}, none]"
     whole = read_one(text, inventory=INSTALLED)
-    assert [len(one.control) for one in whole.variants] == [1, 0]
+    assert [len(variant.control) for variant in whole.variants] == [1, 0]
     assert [path for _, path in whole.pictures] == ["b.png"]
 
 

@@ -73,7 +73,7 @@ INSTALLED = Inventory(
 )
 SEEN = PicturesWith(lambda _: {})
 # One of the variants with the same rules, with the recipe that says nothing else.
-VARIANTS = {repr(rules): one for one, rules in FLOW_RULES.items()}.values()
+VARIANTS = {repr(rules): variant for variant, rules in FLOW_RULES.items()}.values()
 
 
 def test_the_engines_tests_use_each_field() -> None:

@@ -70,11 +70,11 @@ SIZES: dict[tuple[int, int], tuple[int, int] | None] = {
 @pytest.mark.parametrize(("name", "variant"), EDITING)
 def test_every_editing_family_keeps_a_photos_size_or_says_why_not(name: str, variant: str) -> None:
     """Up to the setting max_picture_megapixels, and 2048 pixels a side."""
-    one = Checkpoint("it", 1024, family=FAMILIES[name].name, rules=rules_of(name, variant))
+    model = Checkpoint("it", 1024, family=FAMILIES[name].name, rules=rules_of(name, variant))
     for size, becomes in SIZES.items():
         text = "prompt: red\ncheckpoint: it\nreferences: a.jpg"
         photo = PicturesWith(lambda _: {}, size)
-        recipe = read_one(text, inventory=Inventory(DEMO, checkpoints=(one,)), pictures=photo)
+        recipe = read_one(text, inventory=Inventory(DEMO, checkpoints=(model,)), pictures=photo)
         assert (recipe.width, recipe.height) == (becomes or size)
         said = [warning for warning in recipe.warnings if "max_picture_megapixels" in warning]
         assert bool(said) == ((recipe.width or 0) < size[0])
@@ -82,7 +82,7 @@ def test_every_editing_family_keeps_a_photos_size_or_says_why_not(name: str, var
             assert f"{size[0]}x{size[1]}" in said[0] and f"{recipe.size}" in said[0]
         masked = read_one(
             f"{text}\nmask: a.mask.png",
-            inventory=Inventory(DEMO, checkpoints=(one,)),
+            inventory=Inventory(DEMO, checkpoints=(model,)),
             pictures=photo,
         )
         assert (masked.size, masked.published_size) == (
@@ -110,7 +110,7 @@ def test_every_editing_family_keeps_a_photos_size_or_says_why_not(name: str, var
 )
 def test_what_a_family_cannot_do_is_refused(text: str, says: str) -> None:
     found = messages(f"prompt: red\n{text}", inventory=INSTALLED, pictures=PHOTOS)
-    assert any(says in one for one in found), found
+    assert any(says in message for message in found), found
 
 
 def test_a_very_narrow_reference_is_refused() -> None:
