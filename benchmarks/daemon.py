@@ -219,8 +219,8 @@ def idle(home: Home, scale: float) -> Found:
 
 
 MEASURED: dict[str, Callable[[Home, float], Found]] = {
-    one.__name__: one
-    for one in (
+    measurement.__name__: measurement
+    for measurement in (
         recipes,
         recipes_beside_an_engine,
         equal_recipes,
@@ -244,7 +244,7 @@ def measure(name: str, checkouts: Sequence[Path], rounds: int, scale: float) -> 
             finally:
                 shutil.rmtree(folder)
     for row in found[0][0]:
-        own, *others = ([one[row] for one in taken] for taken in found)
+        own, *others = ([result[row] for result in taken] for taken in found)
         if others:
             yield compared(f"{name}: {row}", own, others[0], "")
         else:

@@ -41,8 +41,8 @@ class Folders:
         self.folder = folder
         self.inbox, self.outbox = folder / "inbox", folder / "outbox"
         models = folder / "models"
-        for one in (self.inbox, models):
-            one.mkdir(parents=True, exist_ok=True)
+        for path in (self.inbox, models):
+            path.mkdir(parents=True, exist_ok=True)
         for checkpoint in checkpoints:
             checkpoint.install(models)
         self._settings = {f"PICOWATCH_{name.upper()}": str(v) for name, v in settings.items()}
@@ -85,17 +85,17 @@ class Folders:
     def seconds_of_phases(self, pictures: Sequence[Picture]) -> dict[str, float]:
         """What the engine took for all of them, by phase."""
         found: Counter[str] = Counter()
-        for one in pictures:
-            found.update(_rendered(self.picture(one.seed))["timings"])
+        for picture in pictures:
+            found.update(_rendered(self.picture(picture.seed))["timings"])
         return {phase: round(seconds, 2) for phase, seconds in found.items()}
 
     def how_made(self, pictures: Sequence[Picture]) -> str:
         """Batch size, precision and so on of these pictures, as their metadata says, in words."""
         found = (_rendered(self.picture(picture.seed)) for picture in pictures)
         counts = Counter(
-            f"batch {one['batch_size']}, {one['precision']}, "
-            f"{_HOW.get(one['compiled'], 'eager')}, memory: {one['memory_rung']}"
-            for one in found
+            f"batch {rendered['batch_size']}, {rendered['precision']}, "
+            f"{_HOW.get(rendered['compiled'], 'eager')}, memory: {rendered['memory_rung']}"
+            for rendered in found
         )
         return "; ".join(f"{count} in {how}" for how, count in counts.items())
 

@@ -168,8 +168,8 @@ def print_adding(few: Outbox, many: Outbox, count: int) -> None:
         picture = drawn(number)
         for outbox, found in zip((few, many), times, strict=True):
             found.append(1000 * outbox.add(picture.copy()))
-    one, other = map(statistics.median, times)
-    print(f"adding a picture to {FEW}, to all: {one:.1f} ms, {other:.1f} ms (medians)")
+    median, other = map(statistics.median, times)
+    print(f"adding a picture to {FEW}, to all: {median:.1f} ms, {other:.1f} ms (medians)")
 
 
 def print_opening(driver: webdriver.Chrome, page: str, rounds: int) -> None:

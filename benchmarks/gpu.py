@@ -71,7 +71,7 @@ def demo(part: Part) -> None:
     wait_mode: Callable[[str], object] = torch.cuda.set_sync_debug_mode if part.on_cuda else str
     if not part.on_cuda:
         part.skip("waits", ON_CUDA)
-    cpu, device = (part.engine(device=one, precision="float32") for one in ("cpu", part.device))
+    cpu, device = (part.engine(device=name, precision="float32") for name in ("cpu", part.device))
 
     def beside(**values: Any) -> Found:
         images, steps = 1 if "exact" in values else 2, 8 if part.on_cuda else 2
@@ -84,15 +84,15 @@ def demo(part: Part) -> None:
                 seconds, found = _timed(draw, device, *batch)
             finally:
                 wait_mode("default")
-        waits = [one for one in caught if "synchroniz" in str(one.message)]
-        lines = Counter(f"{one.filename.split('packages/')[-1]}:{one.lineno}" for one in waits)
+        waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
+        lines = Counter(f"{wait.filename.split('packages/')[-1]}:{wait.lineno}" for wait in waits)
         off = max(map(difference, found, expected))
         return {"of 255 from the CPU": off, "seconds": seconds, "waits": lines}
 
     ways = {"exact": partial(beside, exact=True)}
     ways["hires"] = partial(beside, hires=Hires(scale=2.0, steps=2))
-    for one in SAMPLERS:
-        ways[one.name] = partial(beside, sampler=one.name, schedule_type=one.automatic)
+    for sampler in SAMPLERS:
+        ways[sampler.name] = partial(beside, sampler=sampler.name, schedule_type=sampler.automatic)
     part.measure(ways)
 
 
@@ -137,19 +137,19 @@ def _ours(part: Part, engine: Any, family: str, images: int, steps: Sequence[int
 
 def _compared(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Found:
     """Two ways by turns: a step, which is what more steps take more, and the more steps."""
-    (one, other), (few, many) = ways, steps
+    (first, other), (few, many) = ways, steps
     pictures = (way(few)[0] for way in ways.values())
     pixels = [np.frombuffer(getattr(p, "pixels", None) or p.tobytes(), np.uint8) for p in pictures]
     apart = float(np.abs(np.subtract(*pixels, dtype=int)).mean())
     found, began = defaultdict[str, list[float]](list), time.monotonic()
     for turn in range(1, REPETITIONS + 1):
-        for name in (one, other) if turn % 2 else (other, one):
+        for name in (first, other) if turn % 2 else (other, first):
             short, long = (_timed(ways[name], number)[0] for number in steps)
             step = max(1e-6, (long - short) / (many - few))
             for what, value in (("step", step), ("steps a second", 1 / step), ("batch", long)):
                 found[f"{name}: {what}"].append(value)
         for what in ("step", "batch"):
-            ratio = found[f"{other}: {what}"][-1] / found[f"{one}: {what}"][-1]
+            ratio = found[f"{other}: {what}"][-1] / found[f"{first}: {what}"][-1]
             found[f"times as fast: {what}"].append(ratio)
         if time.monotonic() - began > part.left() / 8:  # larger batches need more
             break
@@ -251,7 +251,7 @@ def folder(part: Part) -> None:
         told: Found = {"pictures": folders.how_made(job.pictures), "seconds": seconds}
         told["engine's seconds"] = folders.seconds_of_phases(job.pictures)
         told["images a second"] = round(len(at) / seconds, 2)  # the start included
-        later = [one for one in at if one > at[0] + SAME_BATCH]
+        later = [moment for moment in at if moment > at[0] + SAME_BATCH]
         script = _script(part, family, min(images, 12), steps)
         told["script: seconds a picture"] = spread(script)
         if later:  # than the first batch
@@ -270,10 +270,10 @@ def _script(part: Part, family: str, images: int, steps: int) -> list[float]:
     asked = part.job(family, images, steps).asked()
     pipe = diffusers_loop.pipeline(asked)
 
-    def picture(one: Any) -> None:
-        diffusers_loop.draw(pipe, asked, [one])[0].save(part.work / "script.png")
+    def picture(entry: Any) -> None:
+        diffusers_loop.draw(pipe, asked, [entry])[0].save(part.work / "script.png")
 
-    return [_timed(picture, one)[0] for one in (asked["pictures"][0], *asked["pictures"])][1:]
+    return [_timed(picture, entry)[0] for entry in (asked["pictures"][0], *asked["pictures"])][1:]
 
 
 def edit(part: Part) -> None:
@@ -351,7 +351,7 @@ def compiled(part: Part) -> None:
         ways["eager"] = _by_klein(part, "prompt: a boat")
     else:
         engines = {"compiled": part.engine(**options), "eager": part.engine()}
-        ways = {name: _ours(part, one, "sd15", 1, steps) for name, one in engines.items()}
+        ways = {name: _ours(part, engine, "sd15", 1, steps) for name, engine in engines.items()}
     part.measure({"batch 1": partial(_switched, part, ways, steps)})
 
 
@@ -423,7 +423,7 @@ def details(part: Part) -> None:
             told[f"{how}: a picture"] = spread([seconds / images for seconds, _ in drawn])
             last = drawn[-1][1]
             told[f"{how}: timings"] = last[0].timings
-            told[f"{how}: boxes"] = [[at.box for at in one.places or ()] for one in last]
+            told[f"{how}: boxes"] = [[at.box for at in picture.places or ()] for picture in last]
         return told
 
     part.measure({f"batch {images}": partial(batch, images) for images in (1, 4)})

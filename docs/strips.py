@@ -125,7 +125,7 @@ def _pictures(strip: Strip, outbox: Path) -> list[Image.Image]:
         chunk = read_chunk(read_texts(path)[PICOWATCH])
         found.append((chunk.entry_index, chunk.image_index, path))
     pictures = [_opened(path) for *_, path in sorted(found)]
-    return [_repeated(one) for one in pictures] if strip.is_repeated else pictures
+    return [_repeated(picture) for picture in pictures] if strip.is_repeated else pictures
 
 
 def _repeated(picture: Image.Image) -> Image.Image:

@@ -52,7 +52,7 @@ def recipe_table(daily: bool) -> str:
             row.wanted or _takes(json_schemas()[name]),
             row.default_text or default or _shown(field.default),
         )
-        rows.setdefault(cells, []).extend(f"`{one}`" for one in (name, *row.aliases))
+        rows.setdefault(cells, []).extend(f"`{alias}`" for alias in (name, *row.aliases))
     columns = ("field, and aliases", "what it does", "takes", "default")
     return _table(columns, ((", ".join(names), *cells) for cells, names in rows.items()))
 
@@ -82,15 +82,15 @@ def _shown(default: object) -> str:
 def sampler_table() -> str:
     """Every sampler by its automatic schedule type, and by whether it draws noise."""
     rows = []
-    for automatic in dict.fromkeys(one.automatic for one in SAMPLERS):
-        of_type = [one for one in SAMPLERS if one.automatic == automatic]
+    for automatic in dict.fromkeys(sampler.automatic for sampler in SAMPLERS):
+        of_type = [sampler for sampler in SAMPLERS if sampler.automatic == automatic]
         still, noisy = (
-            ", ".join(f"`{one.name}`" for one in of_type if one.noisy is noise)
+            ", ".join(f"`{sampler.name}`" for sampler in of_type if sampler.noisy is noise)
             for noise in (False, True)
         )
         rows.append((f"`{automatic}`", still, noisy))
     table = _table(("automatic schedule type", "samplers without noise", "with noise"), rows)
-    twice = ", ".join(f"`{one.name}`" for one in SAMPLERS if one.evaluations == 2)
+    twice = ", ".join(f"`{sampler.name}`" for sampler in SAMPLERS if sampler.evaluations == 2)
     return f"{table}\n\nThese evaluate the model twice a step: {twice}."
 
 

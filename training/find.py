@@ -155,7 +155,7 @@ def plain_attention(
 @torch.no_grad()
 def begin_with_patches(network: Any, drawings: list[Drawing]) -> None:
     """Begin with the patches' principal components, and with waves for where they are."""
-    pixels = np.stack([np.asarray(one.picture) for one in drawings[::4]])
+    pixels = np.stack([np.asarray(drawing.picture) for drawing in drawings[::4]])
     pieces = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     patches = functional.unfold(pieces, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     values, axes = torch.linalg.eigh(torch.cov(patches.T))
@@ -170,8 +170,8 @@ def waves(side: int, width: int) -> Tensor:
     """Sines and cosines of each place's row and column."""
     rates = 10 ** (-2 * torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * rates
-    one = torch.cat([angles.sin(), angles.cos()], 1)
-    return torch.cat([one.repeat_interleave(side, 0), one.repeat(side, 1)], 1)
+    line = torch.cat([angles.sin(), angles.cos()], 1)
+    return torch.cat([line.repeat_interleave(side, 0), line.repeat(side, 1)], 1)
 
 
 def kept_drawings(run_folder: Path, count: int) -> list[Drawing]:
@@ -180,9 +180,9 @@ def kept_drawings(run_folder: Path, count: int) -> list[Drawing]:
     if not file.exists():
         run_folder.mkdir(parents=True, exist_ok=True)
         made = made_drawings(random.Random(SEED), count)
-        pixels = np.stack([np.asarray(one.picture) for one in made])
-        labels = np.stack([one.labels for one in made])
-        colours = [one.colours for one in made]
+        pixels = np.stack([np.asarray(drawing.picture) for drawing in made])
+        labels = np.stack([drawing.labels for drawing in made])
+        colours = [drawing.colours for drawing in made]
         kept = {"pixels": torch.from_numpy(pixels), "labels": torch.from_numpy(labels)}
         save_whole(kept | {"colours": colours}, file)
     kept = torch.load(file, weights_only=True)
@@ -195,7 +195,7 @@ def made_drawings(rng: random.Random, count: int) -> list[Drawing]:
     vae = AutoencoderKL.from_pretrained(DEMO / "vae")
     made = [as_coded(one_drawing(rng), vae) for _ in range(count // 2)]
     made += redrawn([random_drawing(rng, (SIDE, SIDE)) for _ in range(count // 2)], rng)
-    return [Drawing(as_seen(one.picture), one.labels, one.colours) for one in made]
+    return [Drawing(as_seen(drawing.picture), drawing.labels, drawing.colours) for drawing in made]
 
 
 def one_drawing(rng: random.Random) -> Drawing:
@@ -251,7 +251,7 @@ def examples_of(
     rng = random.Random(f"find {SEED} {step}")
     pixels, phrases, masks, layers = [], [], [], []
     fresh = [one_drawing(rng) for _ in range(FRESH)]
-    fresh = [Drawing(as_seen(one.picture), one.labels, one.colours) for one in fresh]
+    fresh = [Drawing(as_seen(sample.picture), sample.labels, sample.colours) for sample in fresh]
     for drawing in fresh + rng.sample(drawings, BATCH - FRESH):
         turned = rng.random() < 0.5
         picture = torch.from_numpy(np.array(drawing.picture)).permute(2, 0, 1).float() / 127.5 - 1
