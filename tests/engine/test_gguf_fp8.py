@@ -324,6 +324,17 @@ def test_what_stays_narrow_is_compiled_wide(models: Path, name: str) -> None:
         assert (layer.weight - theirs).abs().max() <= theirs.abs().max() / 8, place
 
 
+def test_an_fp8_file_is_compiled_where_a_processor_computes_in_bfloat16(models: Path) -> None:
+    lend(models, FLUX)
+    write(models / "checkpoints/mine-turbo.safetensors", fp8(weights_of(FLUX)))
+    (request,) = requests_of(models, "mine-turbo", "prompt: a red cube\nexact: false")
+    settings: dict[str, Any] = {"precision": "bfloat16", "cache": models.parent / "cache"}
+    fast, plain = (flow_renderer(models, compile=how, **settings) for how in (True, False))
+    (image,), (expected,) = (draw(renderer, request) for renderer in (fast, plain))
+    assert (image.compiled, image.warnings) == (True, ())
+    assert difference(image, expected) <= 30
+
+
 @pytest.mark.parametrize(("folder", "kind"), [(Z_IMAGE, "Q4_0"), (FLUX, "BF16")])
 def test_a_gguf_file_holds_the_same_numbers(models: Path, folder: str, kind: str) -> None:
     """Matrices stay quantised in memory, and each layer is widened when it computes."""

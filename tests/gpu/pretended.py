@@ -290,7 +290,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Below(TorchFunctionMode):
-    """What torch does below operations: numbers in lists for `torch.tensor`, and `tensor.data = …`."""
+    """What torch does below operations: numbers in lists for `torch.tensor`, and `x.data = …`."""
 
     def __torch_function__(
         self, called: Any, types: Any, args: Any = (), kwargs: Any = None
