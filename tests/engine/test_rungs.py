@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accelerate.hooks import CpuOffload
+from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
 from diffusers.hooks.group_offloading import ModuleGroup
 
 from picowatch.catalog import Catalog
