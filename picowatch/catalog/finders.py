@@ -154,9 +154,8 @@ def finders_in(models: Sequence[Model]) -> tuple[str, ...]:
     """Return the names of those that find by themselves, the best first, the larger of two."""
 
     def order(model: Model) -> tuple[int, int]:
-        return _NAMES.index(
-            f"{model.variant} with SAM" if model.parts else model.variant
-        ), -model.bytes
+        name = f"{model.variant} with SAM" if model.parts else model.variant
+        return _NAMES.index(name), -model.bytes
 
     finders = [model for model in models if model.variant != SAM]
     return tuple(finder.name for finder in sorted(finders, key=order))

@@ -1,7 +1,7 @@
 """Private names of torch and diffusers, each with the reason why no public one does the same.
 
-Each was checked with the version in brackets. The engine's tests fail where a library changes a
-name or its meaning, and tests/test_architecture.py where a name is used elsewhere.
+Each was checked with the version in brackets. tests/engine/test_private.py fails where a library
+changes a name or its meaning, and tests/test_architecture.py where a name is used elsewhere.
 """
 
 from collections.abc import Callable, Collection, Mapping

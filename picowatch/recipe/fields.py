@@ -850,10 +850,8 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
     for name, hint in get_type_hints(annotated, include_extras=True).items():
         for row in getattr(hint, "__metadata__", ()):
             if isinstance(row, Row):
-                yield (
-                    name,
-                    replace(row, reads=_reader(hint)) if row.reads is converters.raw else row,
-                )
+                is_raw = row.reads is converters.raw
+                yield name, replace(row, reads=_reader(hint)) if is_raw else row
 
 
 def _reader(hint: Any) -> converters.Converter:
