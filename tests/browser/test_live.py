@@ -156,8 +156,8 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
         try:
             page.open(house.outbox / INDEX)
             wait_for(lambda: "a.yaml: 1 of 4" in page.text("#line"), "the work")
-            said = (house.outbox / "now.txt").read_text().strip()
-            wait_for(lambda: page.text("#line") == said, "the words of now.txt")
+            now = house.outbox / "now.txt"
+            wait_for(lambda: page.text("#line") == now.read_text().strip(), "the words of now.txt")
             assert page.find("#bar").is_displayed()
             assert page.driver.title == "(1/4) picowatch"
             page.find("#waiting summary").click()
