@@ -24,7 +24,7 @@ SLOW_SECONDS = 0.5
 MOST_THREADS = 16
 MOST_AHEAD = 500  # entries of saves that wait for the round
 # The round is woken once the first of them has waited for so long, or all is read.
-WAKE_SECONDS = 0.15
+WAKE_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Reader:
         self._gone: deque[Reading] = deque()  # deletions, which are not read
         self._results: deque[Reading] = deque()
         self._ahead = 0  # entries in them
-        self._first_at = 0.0  # when the first of them was read
+        self._first_at = 0.0  # when the round began to wait for them
         self._turn = threading.Event()
         self._priorities: dict[str, int] = {}  # of folders, while there is something to be read
         self._count = count()  # of threads, and of files in the queue
@@ -104,6 +104,7 @@ class Reader:
     def drop(self, taken: Iterable[Reading]) -> None:
         """Drop the oldest results, which were taken."""
         with self._lock:
+            self._first_at = time.monotonic()  # also of what was read meanwhile
             for reading in taken:
                 if reading.pending.size_and_time is None:
                     self._gone.popleft()
@@ -117,8 +118,11 @@ class Reader:
         is_back = any(model not in missing for model, _ in self._lacking)
         return bool(self._offered or self._queue or is_back)
 
+    def is_reading(self) -> bool:
+        return bool(self._busy_since)
+
     def is_busy(self) -> bool:
-        return bool(self._busy_since or self.has_more())
+        return self.is_reading() or self.has_more()
 
     def read_for(self, seconds: float) -> None:
         """Let the threads read for so long, or until `wake` is set."""

@@ -99,7 +99,7 @@ class Daemon:
                 break
             if not (more or is_idle):
                 self.accepting.reader.read_for(self._rest())
-            elif self.accepting.reader.has_more():
+            elif self.accepting.reader.is_reading():
                 self.accepting.reader.read_for(WAKE_SECONDS)
             self.wake.clear()
 

@@ -107,3 +107,15 @@ def test_a_new_ledger_waits_for_no_file_that_may_have_been_renamed(
         slow.arrives.set()
         wait_for(lambda: house.pictures("copy"), "the copy")
     assert len(house.pictures()) == 3
+
+
+def test_the_round_waits_only_for_files_that_are_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once enough is read ahead nothing is read until the round has taken some of it."""
+    monkeypatch.setattr("picowatch.daemon.round.WAKE_SECONDS", 3600.0)
+    monkeypatch.setattr("picowatch.daemon.reader.MOST_AHEAD", 4)
+    for seed in range(20):
+        house.save(f"{seed}.yaml", f"prompt: a corgi\nseed: {seed}\n")
+    with house.running():
+        wait_for(lambda: len(house.pictures()) == 20, "all pictures")
