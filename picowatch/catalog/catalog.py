@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -186,15 +186,16 @@ class Catalog:
     def demo(self) -> Model:
         return embedded("checkpoint")
 
-    def is_hashed(self, model: Model) -> bool:
-        """Return whether `sha256` reads none of the model's files. Raises ModelRefused."""
-        return all(map(self._hashes.known, _files(model).values()))
+    def known_hash(self, model: Model) -> str:
+        """Return `sha256`, but "" if it has to read files for it. Raises ModelRefused."""
+        known = {relative: self._hashes.known(path) for relative, path in _files(model).items()}
+        return _hash_of(model, known) if all(known.values()) else ""
 
     def _checkpoint(self, model: Model) -> Checkpoint:
         """Return a checkpoint with its hash, "" if files would have to be read for it."""
         known = ""
         with suppress(ModelRefused):
-            known = self.sha256(model) if self.is_hashed(model) else ""
+            known = self.known_hash(model)
         return replace(checkpoint_of(model), hash=known)
 
     def size(self, model: Model) -> int:
@@ -215,14 +216,9 @@ class Catalog:
         `sha256sum` prints them). A transformer's file that other files complete is hashed likewise,
         with a line for each file.
         """
-        files = _files(model)
-        if model.layout == "file" and len(files) == 1:
-            return self._hashes.sha256(model.path, on_block=on_block)
-        lines = sha256()
-        for relative, path in files.items():
-            digest = self._hashes.sha256(path, on_block=on_block)
-            lines.update(f"{digest}  {relative}\n".encode())
-        return lines.hexdigest()
+        hashes = partial(self._hashes.sha256, on_block=on_block)
+        found = {relative: hashes(path) for relative, path in _files(model).items()}
+        return _hash_of(model, found)
 
     def weights_hash(self, model: Model) -> str:
         """Return A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
@@ -323,6 +319,14 @@ def _code() -> str:
     package = Path(__file__).parent
     files = [*(package.parent / "families").glob("*.py"), *package.glob("*.py")]
     return sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
+
+
+def _hash_of(model: Model, hashes: Mapping[str, str]) -> str:
+    """Return a model's hash, made of those of its files by their relative paths."""
+    if model.layout == "file" and len(hashes) == 1:
+        return next(iter(hashes.values()))
+    lines = "".join(f"{digest}  {relative}\n" for relative, digest in hashes.items())
+    return sha256(lines.encode()).hexdigest()
 
 
 def _files(model: Model) -> dict[str, Path]:

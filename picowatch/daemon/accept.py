@@ -122,16 +122,19 @@ class Accepting:
                 self._taken.append((pending.path, "", None))
         elif saved is None:
             self._waiting.drop(pending.path)
-        elif self._may_be_taken(reading, saved, now):
-            with self._run.ledger.transaction():
-                old, found = self._answer(reading, saved)
-            self._events += found
-            self._taken.append((saved.path, old, saved))
+        else:
+            known = queries.known_recipe(self._run.ledger, saved.path)
+            if self._may_be_taken(reading, saved, known, now):
+                with self._run.ledger.transaction():
+                    old, found = self._answer(reading, saved, known)
+                self._events += found
+                self._taken.append((saved.path, old, saved))
 
-    def _may_be_taken(self, reading: Reading, saved: Saved, now: float) -> bool:
+    def _may_be_taken(
+        self, reading: Reading, saved: Saved, known: KnownRecipe | None, now: float
+    ) -> bool:
         """Whether everything that a save needs is there; else it is read again."""
         inbox, pending, outcome = self._inbox, reading.pending, reading.outcome
-        known = queries.known_recipe(self._run.ledger, saved.path)
         is_new = known is None or known.digest != saved.digest
         if known and self._waiting.is_new_name_of(known.size_and_time):  # which comes first
             self._waiting.settle_again(pending, now)
@@ -169,11 +172,12 @@ class Accepting:
 
     # -- what becomes of a change
 
-    def _answer(self, reading: Reading, saved: Saved) -> tuple[str, list[Event]]:
+    def _answer(
+        self, reading: Reading, saved: Saved, known: KnownRecipe | None
+    ) -> tuple[str, list[Event]]:
         """Return the recipe's former name, if it was renamed, and what the log says."""
         run, path, outcome = self._run, saved.path, reading.outcome
         saved = replace(saved, why=reading.pending.why)
-        known = queries.known_recipe(run.ledger, path)
         if outcome is None:
             version = saved.size_and_time
             if known and (known.size_and_time, known.inbox_id) != (version, saved.inbox_id):

@@ -81,9 +81,10 @@ class ModelHashes:
                 raise refused
             if (found := self._found.get((kind, name))) is None:
                 model = self._catalog.find(kind, name)
-                if (kind, name) in self._threads or not self._catalog.is_hashed(model):
+                found = "" if (kind, name) in self._threads else self._catalog.known_hash(model)
+                if not found:
                     raise NotHashed(kind, name)
-                found = self._found[kind, name] = self._catalog.sha256(model)
+                self._found[kind, name] = found
             return found
 
     def away(self) -> str:
@@ -110,7 +111,7 @@ class ModelHashes:
 
     def _is_hashed(self, kind: Kind, name: str) -> bool:
         try:
-            return self._catalog.is_hashed(self._catalog.find(kind, name))
+            return bool(self._catalog.known_hash(self._catalog.find(kind, name)))
         except ModelRefused:
             return False
 

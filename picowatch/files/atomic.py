@@ -19,13 +19,13 @@ from picowatch.errors import ControlFlow
 TEMPORARY_PREFIX = ".picowatch-"
 TEMPORARY_SUFFIX = ".tmp"
 
-_held: dict[Path, Callable[[], bool]] = {}
+_held: dict[str, Callable[[], bool]] = {}
 
 
 class FolderAway(ControlFlow, OSError):
     """A held folder is gone, or another one is at its path."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
         words = "the folder is not there, or another one is in its place"
         super().__init__(errno.ENOENT, words, str(folder))
 
@@ -36,18 +36,17 @@ class FolderAway(ControlFlow, OSError):
 @contextmanager
 def held(folder: Path, is_in_place: Callable[[], bool]) -> Iterator[None]:
     """Let nothing be written below the folder within a `with` block unless it `is_in_place`."""
-    _held[folder] = is_in_place
+    _held[str(folder)] = is_in_place
     try:
         yield
     finally:
-        del _held[folder]
+        del _held[str(folder)]
 
 
-def check_in_place(target: Path) -> None:
+def check_in_place(target: Path | str) -> None:
     """Raise FolderAway if `target` is below a held folder that is not in its place."""
     for folder, is_in_place in tuple(_held.items()):
-        is_below = target == folder or str(target).startswith(f"{folder}/")
-        if is_below and not is_in_place():
+        if f"{target}/".startswith(f"{folder}/") and not is_in_place():
             raise FolderAway(folder)
 
 
@@ -62,10 +61,9 @@ def write_atomically(
     and raises, the target stays as it was. As target and temporary are in one folder, it is enough
     to check that folder's place once the temporary exists: if it is moved then, the rename fails.
     """
-    make_folder(target.parent, durable=durable)
     temporary = temporary_beside(target)
     try:
-        with temporary.open("xb") as file:
+        with _created(temporary, durable=durable) as file:
             check_in_place(target)
             if readers:
                 with suppress(OSError):  # on FAT and others without permissions all may read
@@ -83,6 +81,15 @@ def write_atomically(
         raise
     if durable:
         sync_folder(target.parent)
+
+
+def _created(file: Path, *, durable: bool) -> IO[bytes]:
+    check_in_place(file)
+    try:
+        return file.open("xb")
+    except FileNotFoundError:
+        make_folder(file.parent, durable=durable)
+        return file.open("xb")
 
 
 def temporary_beside(target: Path) -> Path:

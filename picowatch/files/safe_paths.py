@@ -1,7 +1,8 @@
 """Opens, links and deletes files below a folder, safe against links that are swapped in meanwhile.
 
-A path is resolved, and walked from the folder if it stays inside: each part is opened in the one
-before. A link that is swapped in after that makes the opening fail, and is never followed.
+A path is walked from the folder: each part is opened in the one before, and none may be a link. A
+path with links is resolved first, and walked if it stays inside. A link that is swapped in after
+that makes the opening fail, and is never followed.
 """
 
 import errno
@@ -10,7 +11,7 @@ import hashlib
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -30,13 +31,25 @@ def open_below(root: Path, path: str) -> int:
     Raises OSError: besides the system's own reasons, EXDEV for a path that leads out of `root`, and
     EINVAL for anything but a regular file, which is never opened.
     """
+    parts = path.split("/")
+    if not {"", ".."} & {*parts}:
+        try:
+            return _open_in(root, parts)  # nearly always, as there are no links
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
     real_root = _real(root)
     real = _real(real_root / path, strict=True)
-    folder = _enter(real_root, real.parent)
+    return _open_in(real_root, _below(real_root, real) or ".")
+
+
+def _open_in(root: Path, parts: Sequence[str]) -> int:
+    *folders, name = parts
+    within = _enter(root, folders)
     try:
-        return _opened(real.name, _FILE, folder)
+        return _opened(name, _FILE, within)
     finally:
-        os.close(folder)
+        os.close(within)
 
 
 def open_regular(path: Path, *, follows_links: bool = True) -> int:
@@ -58,7 +71,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
     """
     target = root / path
     real_root = _real(root)
-    within = _enter(real_root, _real(target.parent, strict=True))
+    within = _enter(real_root, _below(real_root, _real(target.parent, strict=True)))
     try:
         with os.fdopen(_opened(target.name, _FILE, within), "rb") as file:
             before = os.fstat(file.fileno())
@@ -80,10 +93,10 @@ def link_below(root: Path, path: str, target: str) -> None:
     Raises OSError like `open_below`, and what the system says where there are no hard links.
     """
     real_root, source, place = _real(root), root / path, root / target
-    within = _enter(real_root, _real(source.parent, strict=True))
+    within = _enter(real_root, _below(real_root, _real(source.parent, strict=True)))
     try:
         _check_regular(path, os.stat(source.name, dir_fd=within, follow_symlinks=False))
-        into = _enter(real_root, _real(place.parent, strict=True))
+        into = _enter(real_root, _below(real_root, _real(place.parent, strict=True)))
         try:
             names = {"src_dir_fd": within, "dst_dir_fd": into}
             os.link(source.name, place.name, **names, follow_symlinks=False)
@@ -129,13 +142,18 @@ def to_write(root: Path, path: str) -> Path:
     return target
 
 
-def _enter(root: Path, folder: Path) -> int:
-    """Open a folder below `root`, or `root` itself, both without links. Raises OSError."""
-    if not folder.is_relative_to(root):
+def _below(root: Path, path: Path) -> Sequence[str]:
+    """Return the parts of a path below `root`, both without links; raise OSError elsewhere."""
+    if not path.is_relative_to(root):
         raise _leads_out()
+    return path.relative_to(root).parts
+
+
+def _enter(root: Path, folders: Sequence[str]) -> int:
+    """Open the folder inside of folders below `root`, none of them a link. Raises OSError."""
     handle = os.open(root, _ROOT)
     try:
-        for part in folder.relative_to(root).parts:
+        for part in folders:
             inner = os.open(part, _FOLDER, dir_fd=handle)
             os.close(handle)
             handle = inner

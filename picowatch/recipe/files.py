@@ -47,11 +47,12 @@ class NamedFile(NamedTuple):
     sha256: str
 
 
-def files_of(holder: ImageFields) -> Iterator[NamedFile]:
-    """Yield the files that a recipe or a request names, in the table's order."""
+def files_of(holder: ImageFields, *, has_hashes: bool = False) -> Iterator[NamedFile]:
+    """Yield the files that a recipe names, or a request (`has_hashes`), in the table's order."""
     for place, field, part, is_list, kind, hash_ in PLACES:
-        value = getattr(holder, field)
-        for index, entry in enumerate(value if is_list else (value,)) if value else ():
+        if not (value := getattr(holder, field)):
+            continue
+        for index, entry in enumerate(value if is_list else (value,)):
             at = f"{field}.{index}" if is_list else field
             is_name = isinstance(entry, str)
             # A mask is a path, or what finds it.
@@ -59,7 +60,7 @@ def files_of(holder: ImageFields) -> Iterator[NamedFile]:
             name = "" if is_other else entry if is_name else getattr(entry, part)
             if name and name not in NO_FILES.get(place, ()):
                 kind = entry.file[0] if field == CUTOUT else kind
-                sha256 = getattr(entry if is_list else holder, hash_, "")
+                sha256 = getattr(entry if is_list else holder, hash_) if has_hashes else ""
                 where = f"{at}.{hash_}" if is_list else hash_
                 yield NamedFile(at if is_name else f"{at}.{part}", kind, name, where, sha256)
 

@@ -8,7 +8,7 @@ case is listed here, as history, and stays written. Nothing is added to these li
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 from picowatch.recipe.fields import CONTROL, CUTOUT, DEFAULTS, DETAIL
@@ -44,9 +44,10 @@ def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
     """
     if isinstance(value, tuple):
         return [plain(field, element, written) for element in value]
-    if not is_dataclass(value) or isinstance(value, type):
+    rows = getattr(value, "__dataclass_fields__", None)
+    if rows is None:
         return value
-    always, rows = written.get(field, ()), value.__dataclass_fields__
+    always = written.get(field, ())
     parts = {
         name: part
         for name, part in asdict(value).items()

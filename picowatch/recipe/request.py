@@ -217,7 +217,7 @@ class ImageRequest(ImageFields):
     @cached_property
     def files(self) -> tuple[NamedFile, ...]:
         """All files that it names, but LoRAs and embeddings."""
-        return tuple(files_of(self))
+        return tuple(files_of(self, has_hashes=True))
 
     def files_of(self, *kinds: str) -> dict[str, str]:
         """Return the hashes of its files of these kinds, by their names."""

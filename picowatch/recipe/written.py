@@ -112,7 +112,7 @@ class SourceValue:
     def with_pairs(self, pairs: tuple[tuple[str, "SourceValue"], ...]) -> "SourceValue":
         """Return the mapping with these names and values instead."""
         value = {name: written.value for name, written in pairs}
-        return replace(self, value=value, parts=(), pairs=pairs)
+        return SourceValue(value, self.position, self.raw, self.key, (), pairs, self.origin)
 
     def with_parts(self, parts: tuple["SourceValue", ...]) -> "SourceValue":
         """Return the list of these elements instead."""

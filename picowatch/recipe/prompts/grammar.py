@@ -274,7 +274,7 @@ def unsupported(text: str) -> Iterator[Mistake]:
     if is_json(text):
         return
     # Each escaped character is replaced by a letter, so that offsets stay.
-    plain = re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
+    plain = re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL) if "\\" in text else text
     for pattern, message in _UNSUPPORTED.items():
         for found in pattern.finditer(plain):
             instead = "," if found[0].endswith("AND") else ""

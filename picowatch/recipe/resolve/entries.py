@@ -142,11 +142,12 @@ class EntryResolver:
         if not theirs and (layers.only_details(own) or finishes):
             for field in {"prompt", DETAIL} - own.keys():
                 layer.pop(field, None)
-        entry = replace(
-            entry,
-            checkpoint_hash=picture.checkpoint_hash or entry.checkpoint_hash,
-            embeddings=picture.embeddings or entry.embeddings,
-        )
+        if picture.checkpoint_hash or picture.embeddings:
+            entry = replace(
+                entry,
+                checkpoint_hash=picture.checkpoint_hash or entry.checkpoint_hash,
+                embeddings=picture.embeddings or entry.embeddings,
+            )
         sweep = layer.pop("sweep", None)
         limits = self.max_images, self.known.inventory, self.problems
         axes = read_axes(sweep, layer, given, *limits) if sweep else {}

@@ -6,7 +6,7 @@ a picture or of another program's text, and those of a folder's defaults that on
 rules out.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from picowatch.recipe.messages.problems import Problems, shown
@@ -60,7 +60,7 @@ class Reporter:
 
     def about(self, layer: Layer) -> "Reporter":
         """Return what reports to the same problems and warnings about another layer."""
-        return replace(self, layer=layer)
+        return Reporter(layer, self.problems, self.position, self.warnings)
 
     def replaces(self, finding: Finding) -> bool:
         """Return whether the value instead is used, with a warning; otherwise it is an error."""
