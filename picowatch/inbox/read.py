@@ -61,7 +61,8 @@ def read(
         return Saved(path, "", noted, inbox_id, unreadable=str(error))
     _check_quiet(noted, saved.size_and_time)
     try:
-        return replace(saved, defaults=inbox.defaults_for(path))
+        defaults = inbox.defaults_for(path)
+        return replace(saved, defaults=defaults) if defaults else saved
     except FileUnreadable as error:
         return replace(saved, unreadable=str(error))
 
