@@ -9,7 +9,6 @@ is a checkout with a `.venv` of its own, such as a worktree of an earlier commit
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -232,17 +231,20 @@ MEASURED: dict[str, Callable[[Home, float], Found]] = {
 }
 
 
-def measure(name: str, checkouts: Sequence[Path], rounds: int, scale: float) -> Iterator[str]:
-    """Yield the rows of one measurement, taken by turns."""
+def measure(
+    name: str, checkouts: Sequence[Path], rounds: int, scale: float, folder: Path
+) -> Iterator[str]:
+    """Yield the rows of one measurement, taken by turns in folders below this one.
+
+    They stay until the end: ext4 searches long for an inode while many were deleted within the last
+    minutes (fs/ext4/ialloc.c, recently_deleted), which would count against the next turn.
+    """
     found: list[list[Found]] = [[] for _ in checkouts]
     for turn in range(rounds):
         each = list(zip(checkouts, found, strict=True))
         for checkout, taken in each if turn % 2 == 0 else reversed(each):
-            folder = Path(tempfile.mkdtemp(prefix="picowatch-daemon-", dir=os.environ.get("BASE")))
-            try:
-                taken.append(MEASURED[name](Home(checkout, folder), scale))
-            finally:
-                shutil.rmtree(folder)
+            home = Home(checkout, Path(tempfile.mkdtemp(dir=folder)))
+            taken.append(MEASURED[name](home, scale))
     for row in found[0][0]:
         own, *others = ([result[row] for result in taken] for taken in found)
         if others:
@@ -260,9 +262,13 @@ def main() -> None:
     options = parser.parse_args()
     checkouts = [PROJECT, *([options.other.resolve()] if options.other else [])]
     print(machine(), flush=True)
-    for name in options.names or MEASURED:
-        for row in measure(name, checkouts, options.rounds, options.scale):
-            print(row, flush=True)
+    with tempfile.TemporaryDirectory(
+        prefix="picowatch-daemon-", dir=os.environ.get("BASE")
+    ) as all_:
+        for name in options.names or MEASURED:
+            rows = measure(name, checkouts, options.rounds, options.scale, Path(all_))
+            for row in rows:
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -118,11 +118,12 @@ class Reader:
         is_back = any(model not in missing for model, _ in self._lacking)
         return bool(self._offered or self._queue or is_back)
 
-    def is_reading(self) -> bool:
-        return bool(self._busy_since)
+    def reads_more(self) -> bool:
+        """Whether files wait that a thread will read; none begins when enough is read ahead."""
+        return bool(self._busy_since) and self.has_more()
 
     def is_busy(self) -> bool:
-        return self.is_reading() or self.has_more()
+        return bool(self._busy_since) or self.has_more()
 
     def read_for(self, seconds: float) -> None:
         """Let the threads read for so long, or until `wake` is set."""

@@ -99,7 +99,7 @@ class Daemon:
                 break
             if not (more or is_idle):
                 self.accepting.reader.read_for(self._rest())
-            elif self.accepting.reader.is_reading():
+            elif self.accepting.reader.reads_more():
                 self.accepting.reader.read_for(WAKE_SECONDS)
             self.wake.clear()
 

@@ -122,6 +122,8 @@ def take_save(
     Its own path decides first. Else it is a file that was renamed unnoticed, if a save of the same
     bytes is in the inbox no more: it takes over that one's pictures, which no other file can then.
     """
+    if not sql.execute("SELECT 1 FROM restored LIMIT 1").fetchone():
+        return None  # as nearly always
     is_finished, alike = _own_and_others(sql.execute(_ALIKE, (digest,)), recipe)
     taken = [recipe]
     for other, finished in alike.items():
