@@ -58,9 +58,9 @@ class Home(Folders):
         found: dict[str, int] = json.loads(path.read_text())["images"] if path.exists() else {}
         return found
 
-    def asked(self) -> int:
-        """Return how many images were ever asked for, those of refused saves not counted."""
-        return sum(self.images().values())
+    def accepted(self) -> int:
+        """Return how many saves were accepted, by the log: the status counts some seconds later."""
+        return self.log().count(": saved, ")
 
     def log(self) -> str:
         path = self.outbox / "picowatch.log"
@@ -108,7 +108,7 @@ def accepted(home: Home, count: int, text: Callable[[int], str], is_busy: bool) 
     with at_work(home) as daemon, busy_cores(is_busy):
         cpu = daemon.cpu_seconds()
         (home.folder / "source").rename(home.inbox / "all")
-        seconds = daemon.seconds_until(lambda: home.asked() >= count, "all recipes")
+        seconds = daemon.seconds_until(lambda: home.accepted() >= count, "all recipes")
         cpu = daemon.cpu_seconds() - cpu
         return {
             "a second by the clock": count / seconds,
@@ -141,7 +141,7 @@ def saves(home: Home, scale: float) -> Found:
         for goal in (round(number * scale) for number in (10, 1_000, 10_000, 50_000)):
             write_recipes(home.folder / "source", goal - before)
             (home.folder / "source").rename(home.inbox / f"all{goal}")
-            daemon.seconds_until(lambda: home.asked() >= goal, "all recipes")  # noqa: B023
+            daemon.seconds_until(lambda: home.accepted() >= goal, "all recipes")  # noqa: B023
             time.sleep(5.0)  # the scans that follow
             times = []
             for turn in range(SAVES):
@@ -165,14 +165,14 @@ def hashed_model(home: Home, scale: float) -> Found:
     home.hold()
     with at_work(home) as daemon:
         home.write("first.yaml", text_of(1) + "checkpoint: demo\n")  # so its hash is known
-        daemon.seconds_until(lambda: home.asked() == 1, "the first")
+        daemon.seconds_until(lambda: home.accepted() == 1, "the first")
         write_model(home.folder / "models/checkpoints/large.safetensors", sdxl_shapes())  # 6.9 GB
         for turn in range(40):
             home.write(f"r{turn}.yaml", text_of(turn) + "checkpoint: large\n")
         time.sleep(1.5)
         home.write("other.yaml", text_of(1) + "checkpoint: demo\n")
         other = daemon.seconds_until(lambda: "other.yaml: saved" in home.log(), "the other")
-        waited = daemon.seconds_until(lambda: home.asked() >= 42, "all")
+        waited = daemon.seconds_until(lambda: home.accepted() >= 42, "all")
     return {"seconds until another save is accepted": other, "… until all are, then": waited}
 
 
@@ -190,7 +190,7 @@ def dropped_pictures(home: Home, scale: float) -> Found:
         daemon.seconds_until(lambda: ": saved" in home.log(), "the template")
         cpu = daemon.cpu_seconds()
         folder.rename(home.inbox / "frames/a")
-        daemon.seconds_until(lambda: home.asked() >= count, "all pictures")
+        daemon.seconds_until(lambda: home.accepted() >= count, "all pictures")
         accepting = daemon.cpu_seconds() - cpu
         home.release()
         daemon.seconds_until(lambda: home.made() >= count // 100, "the first batches")
