@@ -185,6 +185,8 @@ class Reader:
 
     def _take_back(self) -> list[_Item]:
         """Queue files whose models are hashed now, and return them."""
+        if not self._lacking:
+            return []
         missing = self._hashes.missing()
         taken = [item for model, item in self._lacking if model not in missing]
         for item in taken:

@@ -248,8 +248,8 @@ class Recipe(RecipeFields):
 
     def _values(self) -> dict[str, object]:
         """Return the identity's values without those that are off: new fields change no digest."""
-        values, dropped = {name: getattr(self, name) for name in _IDENTITY}, self.context.dropped
-        if dropped:
+        values: dict[str, object] = {name: getattr(self, name) for name in _IDENTITY}
+        if dropped := self.context.dropped:
             values |= with_pictures(self, lambda path: PICTURE if path in dropped else path)
             values |= {name: "" for name in PICTURE_FIELDS if values[name] == PICTURE}
         return {
