@@ -201,7 +201,7 @@ class Inbox:
 
     def _scan(self, now: float) -> None:
         """Note everything that differs, and say which files are not taken."""
-        self._wanted = False
+        self._wanted = True  # until it is complete: the ledger may be locked, or a share away
         self._watch.has_news.clear()
         self._watch.taken_paths()
         began = time.perf_counter()
@@ -216,7 +216,7 @@ class Inbox:
         self.skipped = self.reasons.of(there, named, is_settled=is_settled)
         if self._is_new and there.found:
             self._end_comparison(there.found.keys() - known.keys() - named)
-        self.scanned_at = now
+        self.scanned_at, self._wanted = now, False
 
     def _plan(
         self, files: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -18,6 +19,9 @@ from picowatch.inbox.putting import put
 from picowatch.inbox.read import Saved, read
 from picowatch.inbox.scan import Scan, scan
 from picowatch.inbox.watch import Watch
+from picowatch.ledger import queries
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import KnownRecipe
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -122,6 +126,47 @@ def test_a_rename_that_a_scan_misses_is_no_deletion(
     assert missed
     assert "a/corgi.txt: renamed to b/corgi.txt, its queue is kept" in house.log()
     assert house.started() == ["a corgi", "a star"]
+
+
+def test_what_was_read_of_a_former_inbox_is_not_taken(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other folder is looked at, even if the ledger is locked at first."""
+    is_open, is_locked, go = threading.Event(), threading.Event(), threading.Event()
+    known_recipes = queries.known_recipes
+
+    def open_slowly(root: Path, path: str) -> int:
+        handle = open_below(root, path)
+        if path == "a.txt":
+            is_open.set()
+            go.wait()
+        return handle
+
+    def known(ledger: Ledger) -> dict[str, KnownRecipe]:
+        if is_locked.is_set():
+            raise sqlite3.OperationalError("database is locked")
+        return known_recipes(ledger)
+
+    monkeypatch.setattr("picowatch.inbox.files.open_below", open_slowly)
+    monkeypatch.setattr("picowatch.inbox.inbox.queries.known_recipes", known)
+    for name in ("SCAN_SECONDS", "MOST_SCAN_SECONDS"):
+        monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 3600.0)
+    other = house.inbox.with_name("other")
+    other.mkdir()
+    (other / "b.txt").write_text("a cat\n")
+    with house.running():
+        house.save("first.txt", "a star\n")  # so that the ledger has changed since the scan
+        wait_for(lambda: house.pictures("first"), "its picture")
+        house.save("a.txt", "a corgi\n")
+        wait_for(is_open.is_set, "the reading of the recipe")
+        is_locked.set()
+        house.inbox.rename(house.inbox.with_name("former"))
+        other.rename(house.inbox)
+        wait_for(lambda: "database is locked" in house.log(), "the look at the other folder")
+        is_locked.clear()
+        go.set()
+        wait_for(lambda: house.pictures("b"), "a recipe of the other folder")
+    assert not house.pictures("a")
 
 
 def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
