@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picowatch.engine.bits import Colours, joined, parted
+from picowatch.engine.bits import Colours, joined, over, parted
 from picowatch.engine.light import MOST, Floats, curve_of, light_of, numbers_of
 from picowatch.files.pictures import Original
 from picowatch.recipe.resize_to import TRANSPARENT, ResizeTo
@@ -30,35 +30,32 @@ _NUMBERS = np.rint(255 * numbers_of(np.arange(_STEPS + 1) / _STEPS)).astype(np.u
 
 
 def resized(given: Original, wanted: ResizeTo) -> Original:
-    """Return a picture in the wanted size, on its ground; that of a transparent one has 8 bits."""
+    """Return a picture in the wanted size, on its ground."""
     picture, low, profile = given
     box, inner, size = wanted.placed(*picture.size)
     if inner != picture.size or box != (0, 0, *picture.size):
-        picture, low, _ = _resampled(given, inner, box)
+        picture, low, _ = resampled(given, inner, box)
     ground = wanted.background
     if picture.size == size and (not ground or ground == TRANSPARENT):
         return Original(picture, low, profile)
     is_clear = ground == TRANSPARENT or (picture.mode == "RGBA" and not ground)
     place = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    low = None if picture.mode == "RGBA" and not is_clear else low
+    is_cut = picture.mode == "RGBA" and not is_clear
+    colour = (0, 0, 0) if is_clear or is_cut else ground or _WHITE
+    canvas = Image.new("RGBA", size) if is_clear or is_cut else Image.new("RGB", size, colour)
+    canvas.paste(picture, place)
     if low:
-        canvas = Image.new("RGB", size, (0, 0, 0) if is_clear else ground or _WHITE)
-        canvas.paste(low, place)
-        low = canvas
-    if is_clear:
-        canvas = Image.new("RGBA", size)
-    else:
-        canvas = Image.new("RGBA" if picture.mode == "RGBA" else "RGB", size, ground or _WHITE)
-    if canvas.mode == picture.mode == "RGBA":
-        canvas.alpha_composite(picture, place)
-    else:
-        canvas.paste(picture, place)
+        lower = Image.new("RGB", size, colour)
+        lower.paste(low, place)
+        low = lower
+    if is_cut:
+        canvas, low, _ = over(Original(canvas, low), Image.new("RGBA", size, ground or _WHITE))
     canvas = canvas if wanted.is_transparent(picture.mode == "RGBA") else canvas.convert("RGB")
     return Original(canvas, low, profile)
 
 
-def _resampled(given: Original, size: Size, box: Box) -> Original:
-    """Return a part of a picture in another size, made band by band.
+def resampled(given: Original, size: Size, box: Box) -> Original:
+    """Return a part of a picture in another size by its light, made band by band.
 
     The filter of each band sees the rows around it, so the bands join without a seam.
     """
@@ -92,7 +89,7 @@ def _by_light(
 ) -> tuple[Colours, npt.NDArray[np.uint8] | None]:
     """Return a part of a picture in another size, each pixel by its light and its opacity."""
 
-    def resampled(values: Floats) -> Floats:
+    def filtered(values: Floats) -> Floats:
         plane = Image.fromarray(values).resize(size, Image.Resampling.LANCZOS, box)
         return np.asarray(plane)
 
@@ -103,12 +100,12 @@ def _by_light(
     opaque: Floats | None = None
     if alpha is not None:
         opaque = np.asarray(alpha / 255, np.float32)
-        planes = [resampled(plane * opaque) for plane in light]
-        opaque = resampled(opaque).clip(0, 1)
+        planes = [filtered(plane * opaque) for plane in light]
+        opaque = filtered(opaque).clip(0, 1)
         divisor = opaque.clip(1 / 1024)
         planes = [plane / divisor for plane in planes]
     else:
-        planes = [resampled(plane) for plane in light]
+        planes = [filtered(plane) for plane in light]
     numbers: list[Any]
     if is_usual:
         steps = [np.rint(plane.clip(0, 1) * _STEPS).astype(np.uint16) for plane in planes]

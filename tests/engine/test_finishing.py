@@ -154,15 +154,32 @@ def test_a_photo_of_16_bits_is_enlarged_on_all_of_them(engine: Renderer, folder:
 
 
 def test_a_figure_of_16_bits_is_cut_out_with_them(engine: Renderer, folder: Path) -> None:
-    """What is surely of it keeps its numbers; on a ground it has 8 bits."""
+    """What is surely of it keeps its numbers, also over a shadow and on a ground."""
     photo = np.asarray(square()).astype(np.uint16) * 256
     photo[60:140, 90:210, 2] = np.arange(120) * 100
     (image,) = draw(engine, deep(folder, photo, cutout="red"))
     sure = np.s_[70:130, 100:200]
     assert (alpha_of(image)[sure] == 255).all()
     assert (numbers_of(image)[sure] == photo[sure]).all()
-    (ground,) = draw(engine, deep(folder, photo, cutout=Cutout("red", background="white")))
-    assert (ground.low, ground.profile) == (b"", PROFILE)
+    (ground,) = draw(engine, deep(folder, photo, cutout=Cutout("red", "#f4f4f4", shadow=True)))
+    assert (ground.alpha, ground.profile) == (b"", PROFILE)
+    assert (numbers_of(ground)[sure] == photo[sure]).all()
+    assert (numbers_of(ground)[:40] == 0xF4F4).all()
+
+
+def test_a_figure_of_16_bits_is_framed_as_one_of_8(engine: Renderer, folder: Path) -> None:
+    """In finer steps, centred as large as the margins allow, with the same edges."""
+    photo = np.asarray(square()).astype(np.uint16) * 257
+    photo[60:140, 90:210, 2] = np.linspace(0, 65_535, 120)
+    plain = Image.fromarray((photo >> 8).astype(np.uint8))
+    for wanted in (Cutout("red", margin=10, size="500x400"), Cutout("red", "#102030", 5, "", True)):
+        (eight,) = draw(engine, request(folder, plain, cutout=wanted))
+        (image,) = draw(engine, deep(folder, photo, cutout=wanted))
+        differing = np.abs(numbers_of(image) / 257 - pixels(eight))
+        assert differing.mean() < 0.5 and np.quantile(differing, 0.98) <= 2, "but for the edges"
+        if eight.alpha:
+            assert np.abs(alpha_of(image).astype(int) - alpha_of(eight)).mean() < 0.1
+        assert len(np.unique(numbers_of(image))) > 1000
 
 
 def test_drawn_pictures_are_finished_as_the_same_given_ones(engine: Renderer, folder: Path) -> None:

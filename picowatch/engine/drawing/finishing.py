@@ -78,9 +78,7 @@ def cut_out(networks: Networks, work: Work) -> Iterator[int]:
         given = work.picture(at), request.cutout
         with timed(work.own[at], "cutout"):
             cut = networks.use(*request.cutout.file, request.cutout_hash, partial(_cut, *given))
-            framed = cutout.framed(cut.picture, request.cutout)
-            low = cut.low if framed is cut.picture else None
-            work.pictures[at] = cut._replace(picture=framed, low=low)
+            work.pictures[at] = made_of(cut, cutout.framed(cut.original, request.cutout))
         work.step()
         yield at
 

@@ -25,11 +25,13 @@ from picowatch.catalog.cutouts import (
     layout_of,
 )
 from picowatch.catalog.headers import Header
+from picowatch.engine.bits import over
 from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.networks.find import Finder
 from picowatch.engine.protocol import Place
+from picowatch.engine.resize import resampled
 from picowatch.errors import RenderFailed
-from picowatch.files.pictures import on_white
+from picowatch.files.pictures import Original, on_white
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Cutout
 
@@ -193,16 +195,16 @@ def _cut(drawn: Image.Image, alpha: Image.Image, side: int) -> Image.Image:
     return cut
 
 
-def framed(cut: Image.Image, wanted: Cutout) -> Image.Image:
+def framed(cut: Original, wanted: Cutout) -> Original:
     """Return what was cut out: centred if a size or a margin is wanted, over shadow and ground."""
     if wanted.size or wanted.margin is not None:
-        cut = _centred(cut, wanted.sides or cut.size, wanted.margin or 0)
+        cut = _centred(cut, wanted.sides or cut.picture.size, wanted.margin or 0)
     if wanted.shadow:
-        cut = Image.alpha_composite(_shadow(cut), cut)
+        cut = over(cut, _shadow(cut.picture))
     if not wanted.background:
         return cut
-    ground = Image.new("RGBA", cut.size, wanted.background)
-    return Image.alpha_composite(ground, cut).convert("RGB")
+    picture, low, profile = over(cut, Image.new("RGBA", cut.picture.size, wanted.background))
+    return Original(picture.convert("RGB"), low, profile)
 
 
 def _shadow(cut: Image.Image) -> Image.Image:
@@ -214,17 +216,27 @@ def _shadow(cut: Image.Image) -> Image.Image:
     return shadow
 
 
-def _centred(cut: Image.Image, size: tuple[int, int], margin: float) -> Image.Image:
+def _centred(cut: Original, size: tuple[int, int], margin: float) -> Original:
     """Return what is visible in the middle of a picture, as large as the margins allow."""
-    seen = cut.getchannel("A").point(lambda level: 255 if level >= _SEEN else 0).getbbox()
-    figure = cut.crop(seen) if seen else cut
+    picture, low, profile = cut
+    seen = picture.getchannel("A").point(lambda level: 255 if level >= _SEEN else 0).getbbox()
+    box = seen or (0, 0, *picture.size)
+    figure = picture.crop(box)
     room = 1 - 2 * margin / 100
     scale = min(room * side / own for side, own in zip(size, figure.size, strict=True))
     width, height = (max(1, round(side * scale)) for side in figure.size)
-    canvas = Image.new("RGBA", size)
     place = (size[0] - width) // 2, (size[1] - height) // 2
-    canvas.paste(figure.resize((width, height), Image.Resampling.LANCZOS), place)
-    return canvas
+    canvas, canvas_low = Image.new("RGBA", size), None
+    if low:
+        given = Original(figure, low.crop(box), profile)
+        figure, low, _ = resampled(given, (width, height), (0, 0, *figure.size))
+        assert low
+        canvas_low = Image.new("RGB", size)
+        canvas_low.paste(low, place)
+    else:
+        figure = figure.resize((width, height), Image.Resampling.LANCZOS)
+    canvas.paste(figure, place)
+    return Original(canvas, canvas_low, profile)
 
 
 def with_counts(network: Network, tensors: Tensors) -> Tensors:
