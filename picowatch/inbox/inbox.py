@@ -164,11 +164,15 @@ class Inbox:
 
     def look(self, now: float) -> None:
         """Note what differs from the ledger: recipes that events named, or all if it is time."""
-        if paths := self._watch.taken_paths():
-            self._look_at(paths)
-        self._wanted |= self.reasons.waits and not self.waiting
-        if now >= self._next_scan():
-            self._scan(now)
+        try:
+            if paths := self._watch.taken_paths():
+                self._look_at(paths)
+            self._wanted |= self.reasons.waits and not self.waiting
+            if now >= self._next_scan():
+                self._scan(now)
+        except BaseException:  # the ledger is locked, or a share away: what was looked for is lost
+            self._wanted = True
+            raise
 
     def has_noticed(self, name: str, chosen: Callable[[Iterable[str]], Collection[str]]) -> bool:
         """Whether the ledger has all that is saved in a folder, or as recipes that are `chosen`.
@@ -201,7 +205,7 @@ class Inbox:
 
     def _scan(self, now: float) -> None:
         """Note everything that differs, and say which files are not taken."""
-        self._wanted = True  # until it is complete: the ledger may be locked, or a share away
+        self._wanted = False
         self._watch.has_news.clear()
         self._watch.taken_paths()
         began = time.perf_counter()
@@ -216,7 +220,7 @@ class Inbox:
         self.skipped = self.reasons.of(there, named, is_settled=is_settled)
         if self._is_new and there.found:
             self._end_comparison(there.found.keys() - known.keys() - named)
-        self.scanned_at, self._wanted = now, False
+        self.scanned_at = now
 
     def _plan(
         self, files: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from picowatch.inbox.read import Saved, read
 from picowatch.inbox.scan import Scan, scan
 from picowatch.inbox.watch import Watch
 from picowatch.ledger import queries
-from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import KnownRecipe
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -128,12 +127,42 @@ def test_a_rename_that_a_scan_misses_is_no_deletion(
     assert house.started() == ["a corgi", "a star"]
 
 
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While it is set, the ledger is locked; no scan is due by itself."""
+    is_locked = threading.Event()
+
+    def known(ask: Callable[..., Any], *of: Any) -> Any:
+        if is_locked.is_set():
+            raise sqlite3.OperationalError("database is locked")
+        return ask(*of)
+
+    for ask in (queries.known_recipe, queries.known_recipes):
+        monkeypatch.setattr(queries, ask.__name__, partial(known, ask))
+    for name in ("SCAN_SECONDS", "MOST_SCAN_SECONDS"):
+        monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 3600.0)
+    return is_locked
+
+
+def test_what_is_saved_while_the_ledger_is_locked_is_noticed(
+    house: House, locked: threading.Event
+) -> None:
+    """The event of a save comes once."""
+    with house.running():
+        house.save("first.txt", "a star\n")
+        wait_for(lambda: house.pictures("first"), "its picture")
+        locked.set()
+        house.save("a.txt", "a corgi\n")
+        wait_for(lambda: "database is locked" in house.log(), "the look at the recipe")
+        locked.clear()
+        wait_for(lambda: house.pictures("a"), "its picture")
+
+
 def test_what_was_read_of_a_former_inbox_is_not_taken(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, locked: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other folder is looked at, even if the ledger is locked at first."""
-    is_open, is_locked, go = threading.Event(), threading.Event(), threading.Event()
-    known_recipes = queries.known_recipes
+    is_open, go = threading.Event(), threading.Event()
 
     def open_slowly(root: Path, path: str) -> int:
         handle = open_below(root, path)
@@ -142,15 +171,7 @@ def test_what_was_read_of_a_former_inbox_is_not_taken(
             go.wait()
         return handle
 
-    def known(ledger: Ledger) -> dict[str, KnownRecipe]:
-        if is_locked.is_set():
-            raise sqlite3.OperationalError("database is locked")
-        return known_recipes(ledger)
-
     monkeypatch.setattr("picowatch.inbox.files.open_below", open_slowly)
-    monkeypatch.setattr("picowatch.inbox.inbox.queries.known_recipes", known)
-    for name in ("SCAN_SECONDS", "MOST_SCAN_SECONDS"):
-        monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 3600.0)
     other = house.inbox.with_name("other")
     other.mkdir()
     (other / "b.txt").write_text("a cat\n")
@@ -159,11 +180,11 @@ def test_what_was_read_of_a_former_inbox_is_not_taken(
         wait_for(lambda: house.pictures("first"), "its picture")
         house.save("a.txt", "a corgi\n")
         wait_for(is_open.is_set, "the reading of the recipe")
-        is_locked.set()
+        locked.set()
         house.inbox.rename(house.inbox.with_name("former"))
         other.rename(house.inbox)
         wait_for(lambda: "database is locked" in house.log(), "the look at the other folder")
-        is_locked.clear()
+        locked.clear()
         go.set()
         wait_for(lambda: house.pictures("b"), "a recipe of the other folder")
     assert not house.pictures("a")
