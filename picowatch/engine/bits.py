@@ -63,6 +63,7 @@ def over(top: Original, ground: Image.Image) -> Original:
         colours += behind[..., :3] * np.float32(257) * left
         colours /= (opaque + left).clip(1 / 65_535)
         high, lower = parted(np.rint(colours).astype(np.uint16))
+        assert lower
         high.putalpha(result.crop(box).getchannel("A"))
         result.paste(high, box)
         low.paste(lower, box)
