@@ -165,6 +165,22 @@ def test_a_ground_is_put_under_what_is_transparent() -> None:
     assert resized(clear, square).getpixel((0, 0)) == (0, 0, 0, 0)
 
 
+def test_a_ground_leaves_16_bits_to_what_is_on_it() -> None:
+    """As it is where it is opaque, mixed where it is half transparent, in bands of a large one."""
+    numbers = np.arange(1_100_000, dtype=np.uint32).reshape(1000, 1100) % 65_536
+    high, low = (Image.fromarray(part.astype(np.uint8)) for part in (numbers >> 8, numbers & 255))
+    alpha = Image.new("L", high.size, 255)
+    alpha.paste(51, (0, 0, 550, 1000))  # a fifth
+    picture = Image.merge("RGBA", [high, high, high, alpha])
+    given = Original(picture, Image.merge("RGB", [low, low, low]))
+    made = resize.resized(given, ResizeTo(longest_side=1100, background="#102030"))
+    assert made.picture.mode == "RGB" and made.low
+    red, own = (np.asarray(part)[..., 0].astype(int) for part in (made.picture, made.low))
+    result = red << 8 | own
+    assert (result[:, 550:] == numbers[:, 550:]).all()
+    assert np.abs(result[:, :550] - (numbers[:, :550] / 5 + 0x1010 * 4 / 5)).max() <= 1
+
+
 def test_only_a_copy_has_no_part_for_a_model(options: EngineOptions, tmp_path: Path) -> None:
     """A copy that is not resized has the photo's own pixels."""
     rgba = PHOTO.copy()
