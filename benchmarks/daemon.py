@@ -262,12 +262,10 @@ def main() -> None:
     options = parser.parse_args()
     checkouts = [PROJECT, *([options.other.resolve()] if options.other else [])]
     print(machine(), flush=True)
-    with tempfile.TemporaryDirectory(
-        prefix="picowatch-daemon-", dir=os.environ.get("BASE")
-    ) as all_:
+    base = os.environ.get("BASE")
+    with tempfile.TemporaryDirectory(prefix="picowatch-daemon-", dir=base) as folder:
         for name in options.names or MEASURED:
-            rows = measure(name, checkouts, options.rounds, options.scale, Path(all_))
-            for row in rows:
+            for row in measure(name, checkouts, options.rounds, options.scale, Path(folder)):
                 print(row, flush=True)
 
 

@@ -43,7 +43,7 @@ def held(folder: Path, is_in_place: Callable[[], bool]) -> Iterator[None]:
         del _held[str(folder)]
 
 
-def check_in_place(target: Path | str) -> None:
+def check_in_place(target: Path) -> None:
     """Raise FolderAway if `target` is below a held folder that is not in its place."""
     for folder, is_in_place in tuple(_held.items()):
         if f"{target}/".startswith(f"{folder}/") and not is_in_place():
@@ -84,7 +84,8 @@ def write_atomically(
 
 
 def _created(file: Path, *, durable: bool) -> IO[bytes]:
-    check_in_place(file)
+    """Create a file, and its folder if that is missing. Raises FolderAway, or OSError."""
+    check_in_place(file)  # where a disk is away, the empty mount point may refuse the file
     try:
         return file.open("xb")
     except FileNotFoundError:

@@ -44,6 +44,7 @@ def open_below(root: Path, path: str) -> int:
 
 
 def _open_in(root: Path, parts: Sequence[str]) -> int:
+    """Open the regular file at the path of these parts, none of them a link. Raises OSError."""
     *folders, name = parts
     within = _enter(root, folders)
     try:
