@@ -34,7 +34,9 @@ class FileChanged(ControlFlow):
 def size_and_time_of(root: Path | str, path: str) -> SizeAndTime | None:
     """Return the size and time of a recipe file, or None if it cannot be seen."""
     try:  # one call for nearly all: ten thousand are compared each minute
-        status = _target(root, path, os.lstat(f"{root}/{path}"))
+        status: os.stat_result | None = os.lstat(f"{root}/{path}")
+        if status and stat.S_ISLNK(status.st_mode):
+            status = _target(root, path, status)
     except (OSError, ValueError):
         return None
     return _size_and_time(status) if status and stat.S_ISREG(status.st_mode) else None

@@ -65,6 +65,9 @@ def plan(
     seen = []
     for path, version in found.files.items():
         row, template = known.get(path), ""
+        is_unchanged = row and row.is_accepted_as(version, found.inbox_id)
+        if is_unchanged and path not in found.young and not is_template(path):
+            continue  # almost all files
         if is_dropped(path):
             template = templates.get(template_folder(path, templates), "")
             if not template or path in names:
@@ -79,9 +82,8 @@ def plan(
         digest = row.digest if row and why == BYTES else ""
         differs = Pending(path, found.files[path], why, row is None, now, now, digest)
         noted[path] = differs.after(pending.get(path))
-    for path, row in known.items():
-        is_gone = path not in found.files and path not in found.present
-        if is_gone and row.inbox_id == found.inbox_id:
+    for path in [path for path in known if path not in found.files]:
+        if path not in found.present and known[path].inbox_id == found.inbox_id:
             noted[path] = Pending(path, None, "", False, now, now).after(pending.get(path))
     return Plan(noted, templates, seen)
 
@@ -95,9 +97,6 @@ def _why_read(
     path: str, version: SizeAndTime, row: KnownRecipe | None, found: Found, template: str
 ) -> str:
     """Return why a file is to be read; "" if it is not."""
-    is_accepted = row is not None and row.outcome == "accepted" and not row.reread
-    if row and is_accepted and row.size_and_time == version and path not in found.young:
-        return "" if path in found.named or not is_template(path) else BYTES  # almost all files
     if not version.size:
         return ""  # it is not ready yet
     if row is None:
@@ -105,12 +104,13 @@ def _why_read(
     if row.reread:
         return WANTED
     if why := version.what_differs(row.size_and_time):
-        return why if row.inbox_id == found.inbox_id or not is_accepted else BYTES
+        return why if row.inbox_id == found.inbox_id or row.outcome != "accepted" else BYTES
     if row.outcome == "refused" and row.template != template:
         return TEMPLATE
     if row.outcome == "refused" and row.waits and found.rereads:
         return LACKED
-    is_unsure = path in found.young or version.moved_since(row.size_and_time)
+    is_unread = row.outcome == "accepted" and is_template(path) and path not in found.named
+    is_unsure = is_unread or path in found.young or version.moved_since(row.size_and_time)
     return BYTES if is_unsure else ""
 
 
@@ -120,7 +120,8 @@ def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[st
     One that was read in an earlier run is read once more, for the pictures that it names.
     """
     there = {}
-    for path in filter(is_template, (*found.files, *known)):
+    ending_alike = [path for path in (*found.files, *known) if path.endswith(PICTURES_NAME)]
+    for path in filter(is_template, ending_alike):
         row, version = known.get(path), found.files.get(path)
         is_usable = (
             row is not None

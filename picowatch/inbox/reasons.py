@@ -132,7 +132,8 @@ def dropped_into(outbox: Path, there: Scan) -> Iterator[tuple[str, str]]:
     """Yield recipes and pictures in the outbox itself, where there are only picowatch's files."""
     found: list[str] = []
     with suppress(OSError):
-        found = os.listdir(outbox)  # noqa: PTH208  (thousands of folders and error files)
+        # There are thousands of folders and error files.
+        found = [name for name in os.listdir(outbox) if "." in name]  # noqa: PTH208
     for name in found:
         ending = f".{name.rpartition('.')[2].lower()}"
         if ending not in _DROPPED or name.endswith(PROBLEM_ENDINGS):

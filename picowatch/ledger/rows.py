@@ -97,6 +97,11 @@ class KnownRecipe(NamedTuple):
     problem: str | None = None
     reread: str = ""
 
+    def is_accepted_as(self, version: SizeAndTime, inbox_id: str) -> bool:
+        """Whether this version was accepted in this inbox, and is not wanted again."""
+        is_same = self.size_and_time == version and self.inbox_id == inbox_id
+        return is_same and self.outcome == "accepted" and not self.reread
+
     def is_refusal_of(self, save: Save, problem: str) -> bool:
         """Whether this version was refused for this, as a template is with each picture."""
         what = save.size_and_time, save.digest, "refused", problem, ""
