@@ -224,9 +224,9 @@ class Catalog:
         """Return A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
-    def _candidates(self, kind: Kind, name: str) -> Iterator[Candidate]:
+    def _candidates(self, roots: list[Path], kind: Kind, name: str) -> Iterator[Candidate]:
         """Yield files and folders that may be models of this kind, or that `name` may mean."""
-        for root in folders_of(self._models, kind):
+        for root in roots:
             for candidate in candidates(root, kind, name):
                 self._end_if_asked()
                 yield candidate
@@ -239,14 +239,14 @@ class Catalog:
         """Return one kind's entries sorted by name; the second of two with one name is refused."""
         entries: list[Model | Refused] = []
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
-        first = folders_of(self._models, kind)[0]
-        found = self._candidates(kind, name)
+        roots = folders_of(self._models, kind)
+        found = self._candidates(roots, kind, name)
         for candidate in sorted(found, key=lambda file: file.order):  # stable: ours first
             entry = self._entry(candidate)
             if isinstance(entry, Model) and entry.name in taken:
                 own, other = candidate.place, taken[entry.name]
                 entry = candidate.refused(f"{own} has the same name as {other}: rename it.")
-                if candidate.root != first:  # the other may have the same ending, too
+                if candidate.root != roots[0]:  # the other may have the same ending, too
                     entry = replace(entry, name=f"{candidate.root.name}/{entry.name}")
             elif isinstance(entry, Model):
                 taken[entry.name] = candidate.place

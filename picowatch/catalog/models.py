@@ -1,5 +1,6 @@
 """The results of a scan: usable models and refused files, as plain values."""
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
     found: dict[tuple[int, int], Path] = {}
     for name in MODEL_FOLDERS[kind]:
         with suppress(OSError):
-            status = (models / name).stat()
+            status = os.stat(f"{models}/{name}")  # noqa: PTH116  (twenty names in each scan)
             if S_ISDIR(status.st_mode):
                 found.setdefault((status.st_dev, status.st_ino), models / name)
     return list(found.values()) or [models / FOLDERS[kind]]
