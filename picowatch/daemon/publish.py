@@ -309,14 +309,16 @@ class Publisher:
         self, image: QueuedImage, picture: RenderedImage, metadata: PhotoMetadata
     ) -> RenderedImage:
         """Return the picture, with warnings of what its file cannot hold."""
-        kind, more = format_of(image.file), metadata.warnings
+        kind, more, request = format_of(image.file), metadata.warnings, image.request
         if picture.alpha and not kind.transparent:
             more = (*more, ON_WHITE)
-        elif picture.alpha and not self.outbox.names.kind_wanted(image.request).transparent:
+        elif picture.alpha and not self.outbox.names.kind_wanted(request).transparent:
             more = (*more, AS_PNG)
         if picture.low and kind in (PNG, TIFF):
             more = tuple(warning for warning in more if warning != KEEPABLE_BITS)
-        elif image.request.draws or (image.request.colour == SAME and kind in (PNG, TIFF)):
+        elif (request.draws and not request.leaves_a_part) or (
+            request.colour == SAME and kind in (PNG, TIFF)
+        ):
             more = tuple(MORE_BITS if text == KEEPABLE_BITS else text for text in more)
         return replace(picture, warnings=(*picture.warnings, *more)) if more else picture
 

@@ -64,7 +64,7 @@ JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: i
 _TOO_LARGE = "it has too many parts, or too large ones"
 WHITE = 128  # a mask's grey from here on counts as white
 MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
-KEEPABLE_BITS = f"{MORE_BITS} With colour: same, a TIFF or PNG that no model draws keeps them."
+KEEPABLE_BITS = f"{MORE_BITS} With colour: same, what no model draws of a TIFF or PNG keeps them."
 _DARK_GREY, _LIGHT_GREY = 64, 192
 _MOST_GREY = 0.3  # of a mask; soft edges have less
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
@@ -461,6 +461,19 @@ def in_srgb(picture: Image.Image) -> Image.Image:
                 return picture
             return ImageCms.profileToProfile(picture, theirs, srgb, outputMode=mode) or picture
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def in_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
+    """Return an RGB picture in sRGB in the colours of an ICC profile, b"" for sRGB.
+
+    None: the profile only tells what colours numbers are, as a scanner's may.
+    """
+    if not profile:
+        return picture
+    srgb, theirs = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(BytesIO(profile))
+    with suppress(ImageCms.PyCMSError):
+        return ImageCms.profileToProfile(picture, srgb, theirs)
+    return None
 
 
 def _profile_of(image: Image.Image) -> bytes | None:

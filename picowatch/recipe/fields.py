@@ -711,8 +711,13 @@ class ImageFields:
 
     @property
     def keeps_size(self) -> bool:
-        """Return whether only parts of a picture are drawn: the masked one, or details."""
+        """Return whether the result has the picture's size, of which only parts are drawn."""
         return self.mask_padding is not None or self.only_details
+
+    @property
+    def leaves_a_part(self) -> bool:
+        """Return whether only a part of the start image is drawn: the masked one, or details."""
+        return bool(self.image and self.mask) or self.only_details
 
     @property
     def drawn_size(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from picowatch.engine.model.processors import read_processor
 from picowatch.engine.protocol import OnPreview, unseen
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
-from tests.engine.requests import circle, keep, plain_options
+from tests.engine.requests import circle, keep_file, plain_options
 from tests.engine.tiny_flows import FOLDERS, folder_until_exit, tiny_flow
 from tests.engine.tiny_modular import INDEX, scripted_modular
 from tests.recipe.reading import read
@@ -92,7 +92,7 @@ def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
 def hash_of(models: Path, kind: Any, name: str) -> str:
     """The hash of a model, or of a picture in the models folder."""
     if kind in ("image", "mask"):
-        return keep(models, Image.open(models / Path(name).name))
+        return keep_file(models, (models / Path(name).name).read_bytes())
     catalog = _catalog_of(models)
     return catalog.sha256(catalog.find(kind, name))
 

@@ -119,8 +119,13 @@ def keep(folder: Path, picture: Image.Image) -> str:
     """Store a picture as the daemon does, and return its hash."""
     written = BytesIO()
     picture.save(written, "PNG")
-    digest = hashlib.sha256(written.getvalue()).hexdigest()
-    (folder / digest).write_bytes(written.getvalue())
+    return keep_file(folder, written.getvalue())
+
+
+def keep_file(folder: Path, content: bytes) -> str:
+    """Store a picture's file, and return its hash."""
+    digest = hashlib.sha256(content).hexdigest()
+    (folder / digest).write_bytes(content)
     return digest
 
 

@@ -14,8 +14,8 @@ from picowatch.engine.networks.find import ClipSeg, Found
 from picowatch.engine.protocol import Progress, RenderedImage
 from tests.engine.adapters import kohya_lora, write
 from tests.engine.demo import demo
-from tests.engine.flow_requests import requests_of
-from tests.engine.test_masks import models_of, pixels, renderer, requested
+from tests.engine.flow_requests import SIDE, requests_of
+from tests.engine.test_masks import deep_start, models_of, pixels, renderer, requested
 
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
@@ -156,3 +156,17 @@ def repaired(checkpoint: str, text: str) -> list[RenderedImage]:
     """Return the picture of a recipe without a prompt."""
     batch = requests_of(models_of(checkpoint), checkpoint, text)
     return [*renderer(checkpoint).render(batch, lambda _: None)]
+
+
+def test_details_of_a_photo_leave_the_rest_its_bits_and_colours() -> None:
+    photo, box = deep_start(), (8, 8, 24, 24)
+    text = f"image: deep.tif\ndenoising_strength: 0\ncolour: same\ndetail: {{{DETAIL}}}"
+    with finding([box]):
+        (found,) = drawn("demo", text)
+    assert found.profile == photo.profile and photo.low
+    left = np.ones((SIDE, SIDE), bool)
+    left[8:24, 8:24] = False
+    deep = np.frombuffer(found.low, np.uint8).reshape(pixels(found).shape)
+    assert (pixels(found)[left] == np.asarray(photo.picture)[left]).all()
+    assert (deep[left] == np.asarray(photo.low)[left]).all()
+    assert (pixels(found) != np.asarray(photo.picture))[~left].any()

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from picowatch.engine.drawing.canvas import redrawn_area
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks.find import ClipSeg
 from picowatch.engine.protocol import RenderedImage
+from picowatch.files.pictures import Original, decode_original, in_profile
 from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest
+from tests.daemon.test_colours import ADOBE, deep_photo
 from tests.engine.flow_requests import SIDE, flow_models, flow_renderer, requests_of
 from tests.engine.requests import circle, draw, request
 from tests.engine.tiny_find import make
@@ -116,6 +118,61 @@ def test_hires_draws_the_masked_part_twice() -> None:
     kept = np.asarray(mask) == 0
     assert (picture[kept] == np.asarray(start)[kept]).all()
     assert (picture != np.asarray(start)).any()
+
+
+def deep_start(icc: bytes = ADOBE) -> Original:
+    """Make deep.tif: the circle in Adobe RGB with 16 bits, whose lower bytes are noise."""
+    file = models_of("demo") / "deep.tif"
+    low = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    file.write_bytes(deep_photo(np.asarray(circle(SIDE)).astype(np.uint16) << 8 | low, icc))
+    return decode_original(file.read_bytes())
+
+
+@pytest.mark.parametrize("how", ["mask_padding: 8", "mask_invert: false", "upscale: 2"])
+def test_what_a_mask_leaves_keeps_its_bits_and_colours(how: str) -> None:
+    """What is drawn is in the photo's colours, too; without `colour: same` all is in sRGB."""
+    photo, mask = deep_start(), Image.new("L", (SIDE, SIDE))
+    mask.paste(255, (16, 16, 32, 32))
+    mask.save(models_of("demo") / "mask.png")
+    how = f"image: deep.tif\nmask_blur: 2\n{how}"
+    plain, same = (
+        draw(renderer("demo"), requested("mask.png", f"{how}\ncolour: {colour}"))[0]
+        for colour in ("srgb", "same")
+    )
+    assert (plain.low, plain.profile, same.profile) == (b"", b"", photo.profile)
+    if "upscale" in how:
+        assert len(same.low) == len(same.pixels)
+        return
+    assert photo.low
+    kept = np.asarray(mask.filter(ImageFilter.GaussianBlur(2))) == 0
+    deep = np.frombuffer(same.low, np.uint8).reshape(pixels(same).shape)
+    assert (pixels(same)[kept] == np.asarray(photo.picture)[kept]).all()
+    assert (deep[kept] == np.asarray(photo.low)[kept]).all()
+    drawn = in_profile(Image.fromarray(pixels(plain)), photo.profile)
+    assert drawn
+    area = np.asarray(mask) > 0
+    assert (pixels(same)[area] == np.asarray(drawn)[area]).mean() > 0.99
+    assert (pixels(same) != pixels(plain))[area].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "icc", "why"),
+    [
+        ("128x128", ADOBE, "the picture has another size than the photo."),
+        (
+            f"{SIDE}x{SIDE}",
+            ADOBE.replace(b"gXYZ", b"none", 1),
+            "nothing can be written in the colours of the photo's profile.",
+        ),
+    ],
+)
+def test_what_cannot_have_the_photos_colours_is_in_srgb(size: str, icc: bytes, why: str) -> None:
+    deep_start(icc)
+    Image.new("L", (SIDE, SIDE), 255).save(models_of("demo") / "mask.png")
+    how = f"image: deep.tif\nsize: {size}\ncolour: same"
+    (drawn,) = draw(renderer("demo"), requested("mask.png", how))
+    assert (drawn.low, drawn.profile) == (b"", b"")
+    assert f"colour: same had no effect, because {why}" in drawn.warnings
 
 
 @pytest.mark.parametrize("checkpoint", ["demo", EDITS])

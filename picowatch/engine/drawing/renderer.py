@@ -15,6 +15,7 @@ from picowatch.engine.drawing.denoising import denoising_with
 from picowatch.engine.drawing.detail import Details
 from picowatch.engine.drawing.draw import Drawing, Job
 from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hires
+from picowatch.engine.drawing.kept import keep_colours
 from picowatch.engine.drawing.masks import Masks
 from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.preview import Previewer
@@ -28,7 +29,7 @@ from picowatch.engine.model.memory import FULL, TILED, MemoryLadder, Rung, shrin
 from picowatch.engine.model.verify import verified
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage, unseen
 from picowatch.errors import RenderFailed
-from picowatch.recipe.passes import PassKind, passes_of
+from picowatch.recipe.passes import DRAWING, PassKind, passes_of
 from picowatch.recipe.request import ImageRequest
 
 
@@ -92,10 +93,13 @@ class Renderer:
         self._begin(work)
         every: Iterable[int] = range(len(batch))
         done = every
-        for part in passes_of(batch[0])[:-1]:  # the daemon writes
+        kinds = [part.kind for part in passes_of(batch[0])[:-1]]  # the daemon writes
+        for number, kind in enumerate(kinds, 1):
             for _ in done:  # of the pass before
                 pass
-            done = self._passes[part.kind](work) or every
+            done = self._passes[kind](work) or every
+            if kind in DRAWING and not {*DRAWING}.intersection(kinds[number:]):
+                keep_colours(work, self._start_images)
         for at in done:
             yield self._rendered(work, at)
             work.pictures[at] = None

@@ -53,7 +53,7 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
         yield from recipe.warnings
         if recipe.draws:
             yield from checkpoint_advice(recipe)
-            if "colour" in own and recipe.colour == SAME:
+            if "colour" in own and recipe.colour == SAME and not recipe.leaves_a_part:
                 yield "colour: same has no effect here: what a model draws has the colours of sRGB."
         if recipe.cutout and recipe.cutout.model == DEMO_CUTOUT and recipe.checkpoint != DEMO:
             yield _FOR_DRAWINGS
