@@ -13,7 +13,15 @@ from datetime import datetime
 from io import BytesIO
 from typing import IO, Any, Literal, NamedTuple, cast
 
-from PIL import ExifTags, Image, ImageChops, ImageCms, JpegImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageOps,
+    JpegImagePlugin,
+    UnidentifiedImageError,
+)
 
 from picowatch.errors import PictureUnreadable, install_command
 from picowatch.files import wide_gamut
@@ -243,6 +251,7 @@ def decode_original(content: bytes) -> Original:
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # printers' have one or two
 _TOGETHER, _DEEP = 1, 16  # TIFF's PlanarConfiguration, and BitsPerSample
 _DEEP_GREY = ("I;16", "I;16B")
+_WHITE_IS_ZERO = 0  # as PhotometricInterpretation
 
 
 def _usable(profile: bytes | None) -> bytes:
@@ -330,6 +339,12 @@ def _byte_of(image: Image.Image, byte: Literal["high", "low"]) -> Image.Image:
         return image
     first, second = Image.frombytes("LA", image.size, image.tobytes()).split()
     return first if (image.mode == "I;16B") == (byte == "high") else second
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether 0 is white in a TIFF with 16 bits of grey: Pillow heeds that in 8 bits alone."""
+    tag = ExifTags.Base.PhotometricInterpretation
+    return image.mode in _DEEP_GREY and _tags(image).get(tag) == _WHITE_IS_ZERO
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -500,6 +515,8 @@ def _upright(
             if checks_only:
                 image = image.crop((0, 0, 1, 1))
             upright = _byte_of(image, byte) if byte else _eight_bits(image)
+            if _is_negative(image):
+                upright = ImageOps.invert(upright)
             if orientation in _UPRIGHT:
                 upright = upright.transpose(_UPRIGHT[orientation])
             upright.convert("RGBA" if checks_only else upright.mode)

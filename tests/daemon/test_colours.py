@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from picowatch.files.pictures import decode_original
+from picowatch.files.pictures import decode_original, decode_picture
 from picowatch.files.wide_gamut import SRGB, profile_of
 from picowatch.metadata import PICOWATCH, read_texts
 from picowatch.outbox.lossless import Pixels, tiff
@@ -223,6 +223,14 @@ def test_what_is_drawn_says_that_it_has_no_colours_to_keep(house: House) -> None
     house.save("b.yaml", "prompt: a star\nimage: a.png\ncolour: same\n")
     assert house.once()
     assert "colour: same has no effect here" in (house.outbox / "b.yaml.warning.txt").read_text()
+
+
+def test_grey_in_which_0_is_white_is_no_negative() -> None:
+    """Scanners write it so."""
+    content = tiff_of(Image.fromarray(SMOOTH[..., 0]), tiffinfo={262: 0})
+    grey = 65_535 - SMOOTH[..., :1]
+    assert (numbers_in(content) == grey).all()
+    assert np.abs(np.asarray(decode_picture(content)).astype(int) - grey / 257).max() <= 1
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
