@@ -277,12 +277,13 @@ def device_name(device: str, precision: str) -> str:
 
 @dataclass
 class _Piece:
-    """A piece of work: the images `asked` for, those that were seen, and the share told last.
+    """A piece of work: the images `asked` for, how many `ended`, those seen, the share told last.
 
     `loading` are the seconds of loading before its first step.
     """
 
     asked: int
+    ended: int = 0
     works: Counter[Work] = field(default_factory=Counter)
     share: float = 0.0
     loading: float = 0.0
@@ -291,7 +292,8 @@ class _Piece:
 class Shares:
     """The share of each recipe's or folder's work that is done. It never goes back.
 
-    Only where more images are asked for than before, the share is that of the whole again.
+    Only where more images are asked for than before, or finished ones again, the share is that of
+    the whole again.
     """
 
     def __init__(self) -> None:
@@ -301,6 +303,7 @@ class Shares:
         self,
         name: str,
         asked: int,
+        ended: int,
         works: Mapping[Work, int],
         left: float,
         loading: float,
@@ -311,12 +314,12 @@ class Shares:
         `left` are the seconds of `works`, which are unfinished, and `loading` those before they
         begin. Images that were finished before the first look took as long as the others.
         """
-        before = self._pieces.get(name)
-        if before and before.asked == asked:
-            piece = before
-        else:
+        piece = self._pieces.get(name)
+        if not piece or (asked, -ended) > (piece.asked, -piece.ended):
             piece = self._pieces[name] = _Piece(asked)
-            piece.share = before.share if before and asked < before.asked else 0.0
+        elif asked < piece.asked:
+            piece = self._pieces[name] = _Piece(asked, share=piece.share)
+        piece.ended = ended
         piece.works |= Counter(works)
         seen = piece.works.total()
         piece.loading = max(piece.loading, loading)

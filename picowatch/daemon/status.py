@@ -228,7 +228,7 @@ class Reporting:
             found.append(time_left(its, now, counted.rates, engines, held))
         return max(found, key=lambda left: left.seconds or 0)
 
-    def _share(self, counted: "_Counted", name: str, asked: int) -> float:
+    def _share(self, counted: "_Counted", name: str, asked: int, ended: int) -> float:
         """Return which share of a recipe's or folder's work is done."""
         works = counted.works_of(name)
         left, loading = counted.rates.images(works).seconds, 0.0
@@ -238,7 +238,7 @@ class Reporting:
                 left += now.left(counted.rates).seconds * count / len(now.batch)
                 for image, work in zip(now.batch, now.works, strict=True):
                     works[work] += _is_in(name, self._name_of(image.recipe))
-        return self._shares.share(name, asked, works, left, loading, counted.rates)
+        return self._shares.share(name, asked, ended, works, left, loading, counted.rates)
 
     def _with_progress(self, status: Status, counted: "_Counted", running: Sequence[str]) -> Status:
         """Add what is being rendered, and the folders with images to render.
@@ -264,7 +264,7 @@ class Reporting:
             image=max(1, last - max(1, in_progress) + 1),
             last_image=last,
             of=asked,
-            share=self._share(counted, name, asked),
+            share=self._share(counted, name, asked, requested["done"] + requested["failed"]),
             seconds_left=left.seconds,
             about=left.about,
         )
@@ -272,12 +272,13 @@ class Reporting:
     def _folder_status(self, folder: str, counted: "_Counted") -> FolderStatus:
         images = queries.requested(self.ledger, folder)
         left, asked = self._left(counted, folder), images.total() - images["cancelled"]
+        ended = images["done"] + images["failed"]
         return FolderStatus(
             folder=folder,
-            done=images["done"] + images["failed"],
+            done=ended,
             of=asked,
             failed=images["failed"],
-            share=self._share(counted, folder, asked),
+            share=self._share(counted, folder, asked, ended),
             seconds_left=left.seconds,
             about=left.about,
         )

@@ -139,8 +139,8 @@ class Play:
         left = time_left(works, batches, rates, len(self.laws), held)
         unfinished = works + Counter(work for batch in batches for work in batch.works)
         seconds = rates.images(works).seconds + sum(batch.left(rates).seconds for batch in batches)
-        loading = sum(batch.loading_left(rates) for batch in batches)
-        share = self.shares.share("a.yaml", self.asked, unfinished, seconds, loading, rates)
+        loading, ended = sum(batch.loading_left(rates) for batch in batches), len(self.finished)
+        share = self.shares.share("a.yaml", self.asked, ended, unfinished, seconds, loading, rates)
         told = frozenset(self.finished), frozenset(self.reported)
         self.samples.append(Sample(self.time, left, share, *told))
 
@@ -386,16 +386,19 @@ def test_an_engine_that_makes_no_step_has_no_speed(ledger: Ledger) -> None:
     assert (now.steps_per_second, now.trouble) == (0.0, "")
 
 
-def test_a_share_begins_anew_only_where_more_is_asked_for(ledger: Ledger) -> None:
+def test_a_share_begins_anew_only_where_more_is_asked_for_or_again(ledger: Ledger) -> None:
     """A cancelled image takes nothing back; images that were done before count like the others."""
     work = work_of(request())
     rates = Clock(ledger).rates({PassRate("", "draw", "", 14): 1e-6}, [])
     each, shares = rates.image(work).seconds, Shares()
 
-    def share(asked: int, left: int) -> float:
-        return shares.share("a", asked, {work: left}, left * each, 0.0, rates)
+    def share(asked: int, left: int, ended: int | None = None) -> float:
+        ended = asked - left if ended is None else ended
+        return shares.share("a", asked, ended, {work: left}, left * each, 0.0, rates)
 
-    assert [share(10, 5), share(10, 6), share(9, 5), share(20, 15)] == [0.5, 0.5, 0.5, 0.25]
+    assert share(4, 2, 1) == 0.5 and share(4, 3, 1) == 0.5, "one is published"
+    assert [share(4, left) for left in (0, 1, 2, 4, 1)] == [0.99, 0.75, 0.5, 0, 0.75], "once more"
+    assert [share(10, 5), share(10, 6, 5), share(9, 5), share(20, 15)] == [0.5, 0.5, 0.5, 0.25]
     assert share(20, 0) == 0.99
     shares.keep(["b"])
     assert share(20, 20) == 0
