@@ -9,16 +9,19 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
+from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, stem_of
 from picowatch.ledger.entries import FAILED, REQUESTED
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import PutBack, QueuedImage, folded, note_failure
 from picowatch.ledger.turns import Turns
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.request import ImageRequest
@@ -331,13 +334,18 @@ def _replaced(
 ) -> str | None:
     """Return the file for a number, unless something else than an earlier result has its name.
 
-    Whether that result is still requested is asked later.
+    Users may have put another file there. Whether the result is still requested is asked later.
     """
     file = file_for(number)
     if file is None or not names.exists(file):
         return file
-    query = "SELECT 1 FROM images WHERE recipe = ? AND file = ? LIMIT 1"
-    return file if sql.execute(query, (recipe, file)).fetchone() else None
+    query = "SELECT digest FROM images WHERE recipe = ? AND file = ?"
+    digests = {row["digest"] for row in sql.execute(query, (recipe, file))}
+    with suppress(PictureUnreadable, KeyError):
+        chunk = read_chunk(read_texts(names.path(file))[PICOWATCH])
+        is_its_own = chunk.recipe == recipe or chunk.request.digest in digests
+        return file if digests and is_its_own else None
+    return None
 
 
 def next_file(

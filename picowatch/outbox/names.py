@@ -274,6 +274,9 @@ class OutboxNames:
         taken = (lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING))
         return None if not replaces and any(taken) else path + kind.ending
 
+    def path(self, file: str) -> Path:
+        return self._outbox / file
+
     def exists(self, file: str) -> bool:
         """Return whether anything has this path below the outbox."""
         return lexists(f"{self._outbox}/{file}")

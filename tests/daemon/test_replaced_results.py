@@ -85,6 +85,18 @@ def test_a_file_of_somebody_else_stays(house: House) -> None:
     assert house.pictures() == ["in/mug-2.png", "in/mug-3.png", "in/mug.png"]
 
 
+def test_what_a_user_put_in_a_results_place_stays(house: House) -> None:
+    """A retouched one, or somebody else's; the result gets a number."""
+    house.draw("in/mug.jpg")
+    render(house, f"{USUAL}steps: 3\n")
+    Image.new("RGB", (8, 8)).save(house.outbox / "in/mug.png")
+    content = (house.outbox / "in/mug.png").read_bytes()
+    for count in (4, 5):
+        render(house, f"{USUAL}steps: {count}\n")
+        assert (house.outbox / "in/mug.png").read_bytes() == content
+        assert house.request("in/mug-2.png").steps == count
+
+
 def test_a_failed_result_leaves_the_earlier_one_and_its_name(
     house: House,
 ) -> None:
