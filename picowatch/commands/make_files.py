@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import (
     ENDINGS,
     PICTURES_NAME,
+    is_dropped,
     is_recipe_name,
     is_recipe_path,
     why_not_taken,
@@ -55,8 +57,7 @@ def content_of(inbox: InboxFolder, file: Path) -> bytes:
             below = inbox.path_of(file)
             content = inbox.read(below) if below else file.read_bytes()
     if file != STANDARD_INPUT and not is_recipe_name(file.name):
-        why = why_not_taken(file.name) or f"names of recipes end in {', '.join(ENDINGS)}"
-        raise CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
+        raise _no_recipe(inbox, file, below)
     if len(content) > MAX_BYTES:
         raise CommandFailed(
             f"{file} is too long: a recipe may have up to {MAX_BYTES:,} bytes.",
@@ -66,6 +67,19 @@ def content_of(inbox: InboxFolder, file: Path) -> bytes:
         what = "Standard input" if file == STANDARD_INPUT else file
         raise CommandFailed(f"{what} is empty.", "Write at least a prompt.")
     return content
+
+
+def _no_recipe(inbox: InboxFolder, file: Path, below: str) -> CommandFailed:
+    """Return why a file whose name is no recipe's is not made, and how else it may be."""
+    why = why_not_taken(file.name)
+    if why is not None or not is_dropped(file.name):
+        why = why or f"names of recipes end in {', '.join(ENDINGS)}"
+        return CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
+    remedy = f"Name it in a recipe, or drop it into a folder of the inbox with a {PICTURES_NAME}."
+    if inbox.template_above(below):
+        folder = shlex.quote(str(inbox.shown(below).parent))
+        remedy = f"A photo is made with its folder: `picowatch make {folder}`."
+    return CommandFailed(f"{file} is a picture, not a recipe.", remedy)
 
 
 def check_name(inbox: InboxFolder, name: str, files: Sequence[Path]) -> None:

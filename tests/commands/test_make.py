@@ -137,6 +137,10 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {
     "removes only what it puts there": (["a.txt", "inbox/there.txt"], {"remove": True}),
     "Recipes in frames/ are not read: frames/_pictures.yaml": (["a.txt", "inbox/frames/b.txt"], {}),
     "Put it into another folder.": (["a.txt"], {"name": "frames/deep/a"}),
+    "is made with its folder: `picowatch make '.*/my frames/b'`": (["inbox/my frames/b/a.png"], {}),
+    "is a picture, not a recipe. Name it in a recipe, or drop it": (["inbox/a.png"], {}),
+    "picture, not a recipe. Name it": (["a.png"], {}),
+    r"~a\.png is never run: its name begins with ~; rename it\.": (["inbox/~a.png"], {}),
 }
 
 
@@ -148,6 +152,9 @@ def test_make_refuses_before_anything_is_put_into_the_inbox(house: House) -> Non
     elsewhere(house, "long.txt", "one\n" * 300_000)
     for name in ("there.txt", "frames/_pictures.yaml", "frames/b.txt"):
         house.save(name, "prompt: one\n")
+    house.save("my frames/_pictures.yaml", "prompt: one\n")
+    for name in ("my frames/b/a.png", "a.png", "~a.png", "../a.png"):
+        house.draw(name)
     before = sorted(house.inbox.rglob("*"))
     for said, (names, flags) in REFUSED.items():
         with pytest.raises(PicowatchError) as refused:
