@@ -48,7 +48,7 @@ def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) 
     if answer.warning:
         print_error(answer.warning.strip())
     if answer.done:
-        if not (answer.pictures or answer.sheets):
+        if not (answer.pictures or answer.sheets or answer.parts):
             print_error(f"{sent.file} requests no image.")
         return SUCCEEDED
     # A removed recipe's error file is gone, too.

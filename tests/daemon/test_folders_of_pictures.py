@@ -128,6 +128,22 @@ def test_make_prints_what_becomes_of_a_folder(
     assert len(house.pictures()) == 8, "the same again asks for nothing"
 
 
+def test_make_of_a_folder_says_once_what_concerns_all_its_pictures(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without pictures, too: only then does the folder request nothing."""
+    idle = "resize_to: 60\nformat: jpeg\ncount: 2\n"
+    photos(house, idle, 2)
+    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    assert said.err.count("count") == 1
+    assert "requests no image" not in said.err
+    house.save("empty/_pictures.yaml", idle)
+    assert make(house.settings(), [house.inbox / "empty"], house.make_engine) == 0
+    assert capsys.readouterr().err.endswith("empty requests no image.\n")
+
+
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
 def test_make_names_all_pictures_of_a_folder_although_picowatch_restarts(
     house: House, when_done: str
