@@ -53,7 +53,10 @@ def _why_not(folders: Folders, name: str) -> dict[str, str]:
     from picowatch.inbox.reasons import why_not
     from picowatch.inbox.scan import scan
 
-    why = why_not(folders.outbox, scan(folders.inbox.resolve(), ()), name)
+    there = scan(folders.inbox.resolve(), ())
+    why = why_not(folders.outbox, there, name)
+    if not why and (owners := there.owners(name)):
+        why = f"it belongs to {' and '.join(owners)}, whose status tells what became of it"
     return {name: why or "it is not read yet"}
 
 

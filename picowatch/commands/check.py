@@ -12,9 +12,9 @@ from typing import Any, Literal, TextIO
 from picowatch.catalog import Catalog
 from picowatch.daemon.save_outcome import RecipeReader
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
-from picowatch.files.names import natural_key, stem_of
+from picowatch.files.names import natural_key
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
-from picowatch.inbox.folder import SIDECARS, InboxFolder
+from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
@@ -95,7 +95,7 @@ class _Checking:
             return
         if is_folder:
             self._check_folder(file, path)
-        for own in () if is_folder else self._owners(path) or [path]:
+        for own in () if is_folder else self._there.owners(path) or [path]:
             self._check(file if own == path else self._inbox.shown(own), own)
 
     def _check_folder(self, folder: Path, below: str) -> None:
@@ -204,13 +204,6 @@ class _Checking:
             for _, path in recipe.pictures:
                 pictures.check(path)
         return [_with_masks(recipe, pictures) for recipe in recipes]
-
-    def _owners(self, path: str) -> list[str]:
-        """Return the dropped pictures that a text or mask belongs to, as a run takes it."""
-        found = self._there.found
-        stems = {path.removesuffix(ending) for ending in SIDECARS if path.endswith(ending)}
-        beside = [picture for picture in found if stem_of(picture) in stems and is_dropped(picture)]
-        return [] if path in found else sorted(beside)
 
     def _why_not_taken(self, file: Path) -> str:
         """Return why a file in the inbox or outbox is never run; "" for others."""

@@ -80,6 +80,12 @@ class Scan:
     pictures: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
 
+    def owners(self, path: str) -> list[str]:
+        """Return the dropped pictures that a text or mask belongs to, as a run takes it."""
+        stems = {path.removesuffix(ending) for ending in SIDECARS if path.endswith(ending)}
+        beside = [name for name in self.found if stem_of(name) in stems and is_dropped(name)]
+        return [] if path in self.found else sorted(beside)
+
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add the contents of a folder and of the folders below it."""
         names: dict[str, None] = {}  # not the entries, which take four times the memory

@@ -81,6 +81,20 @@ def test_a_recipe_a_folder_or_everything_has_an_account(morning: House) -> None:
     ]
 
 
+def test_what_lies_beside_a_photo_belongs_to_it(house: House) -> None:
+    """It is read with the photo; a text that no photo has is told so."""
+    house.save("d/_pictures.yaml", "prompt: a star\n")
+    house.draw("d/a.png")
+    for name in ("d/a.yaml", "d/a.txt", "d/b.txt"):
+        house.save(name, "steps: 5\n")
+    house.draw("d/a.mask.png")
+    assert house.once()
+    for name in ("d/a.yaml", "d/a.txt", "d/a.mask.png"):
+        why = "it belongs to d/a.png, whose status tells what became of it"
+        assert shown(house, name)[-1] == f"ignored {name}: {why}"
+    assert "it belongs to no picture" in shown(house, "d/b.txt")[-1]
+
+
 def test_every_key_is_documented(morning: House) -> None:
     """And a name as messages give it is understood in every working directory."""
     page = (PROJECT / "docs/commands.md").read_text()
