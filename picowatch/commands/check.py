@@ -172,7 +172,7 @@ class _Checking:
         if noted is None:
             self._inbox.read(path)  # which says why
             raise FileChanged
-        return read(self._inbox, "", path, noted)
+        return read(self._inbox, "", path, noted) if noted.size else None
 
     def _put(self, file: Path) -> Saved:
         """Return a file from elsewhere as if `make` had put it into the inbox."""

@@ -355,6 +355,16 @@ def test_check_says_of_files_that_are_not_taken_what_the_daemon_says(tmp_path: P
         assert any(why in line for line in lines), (file, checked)
 
 
+def test_an_empty_photo_is_only_said_to_be_empty(tmp_path: Path) -> None:
+    """As an empty recipe is: the daemon waits for its content."""
+    save(tmp_path, {TEMPLATE: "upscale: 2\n", "inbox/d/1.png": "", "inbox/d/zero.jpg": ""})
+    for name, images in {"inbox/d": 1, "inbox/d/zero.jpg": 0}.items():
+        found = as_json(tmp_path, name)
+        assert (found["ok"], len(found["images"])) == (True, images)
+        said = [(problem["file"], problem["code"]) for problem in found["problems"]]
+        assert said == [("inbox/d/zero.jpg", "never_run")]
+
+
 BESIDE_DEFAULTS: list[tuple[str, dict[str, str | bytes], str]] = [
     ("a/_defaults.yaml", {"a/ref.png": "", "a/b/ref.png": ""}, "a/ref.png"),
     ("_defaults.yaml", {"ref.png": "", "a/b/ref.png": ""}, "inbox/ref.png"),
