@@ -117,10 +117,10 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def given_twice(name: str, before: SourceValue) -> str:
-    """Return the message about a name whose field has a value already."""
+def given_twice(name: str, before: SourceValue, column: str = "") -> str:
+    """Return the message about a name whose field has a value already, in a CSV from a `column`."""
     position = before.name_position
-    other = position.text.strip("-'\"")
+    other = column or position.text.strip("-'\"")
     called = f" as '{shown(other)}'" if before.key and other != name.strip("-") else ""
     return f"'{shown(name)}' is given twice: already on line {position.line}{called}. Keep one."
 

@@ -81,6 +81,7 @@ def _layer(
     columns: Iterable[_Column], row: Iterable[SourceValue], problems: Problems, has_comma: bool
 ) -> Layer:
     layer: Layer = {}
+    filled: dict[str, str] = {}  # the first column of each field
     for (name, column), cell in zip(chain(columns, repeat(("", None))), row, strict=False):
         if problems.is_full:
             break
@@ -93,7 +94,8 @@ def _layer(
             field = field_called(name, cell.text) or column
             if has_comma and field in FRACTIONS and _DECIMAL_COMMA.fullmatch(cell.text):
                 cell = cell.with_value(cell.text.replace(",", "."))
-            add(layer, field, name, replace(cell, key=cell.position), problems)
+            first = filled.setdefault(field, name)
+            add(layer, field, name, replace(cell, key=cell.position), problems, first)
         elif name and not column:
             excuse_prompt(layer, name, cell)
         elif cell.text:

@@ -64,10 +64,15 @@ def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> No
         excuse_prompt(layer, name, written)
 
 
-def add(layer: Layer, field: str, name: str, written: SourceValue, problems: Problems) -> None:
-    """Add the value of a field that the file calls `name`, unless it has one."""
+def add(
+    layer: Layer, field: str, name: str, written: SourceValue, problems: Problems, column: str = ""
+) -> None:
+    """Add the value of a field that the file calls `name`, unless it has one.
+
+    In a CSV that one is from a `column`.
+    """
     if field in layer and layer[field].raw:
-        problems.add(written.name_position, given_twice(name, layer[field]))
+        problems.add(written.name_position, given_twice(name, layer[field], column))
     else:
         layer[field] = written
 

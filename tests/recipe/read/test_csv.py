@@ -76,7 +76,9 @@ def test_columns_with_an_underscore_are_only_noted() -> None:
     ("text", "position", "message"),
     [
         ("prompt,stesp\na,3\nb,4\n", (1, 8), "unknown field 'stesp'. … 'steps'? To keep …"),
-        ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' is given twice: … line 2…"),
+        ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' … already on line 2 as 'cfg'. …"),
+        ("prompt,prompt\na,b\n", (2, 3), "'prompt' is given twice: already on line 2. Keep one. …"),
+        ("CFG,cfg_scale,prompt\n,4,a\n3,,b\n3,4,c", (4, 3), "'cfg_scale' … line 4 as 'CFG'. …"),
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
         ('prompt,cfg\na,"7,5"\n', (2, 4), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
         ("prompt;steps\na;1,000\n", (2, 3), "steps must be … Write 1000, without a comma. (row 2)"),
