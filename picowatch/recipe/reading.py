@@ -343,7 +343,8 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     if "image" in own or not layer:
         layer["image"] = picture
     if dropped.mask and ("image" in layer or "references" in layer):
-        layer["mask"] = SourceValue(as_written(dropped.mask), position)
+        place = Position(Source(dropped.mask, ""), 0, 0)
+        layer["mask"] = SourceValue(as_written(dropped.mask), place)
     if FROM in own and _is_picture(own[FROM]):
         layer[FROM] = picture
     return layer

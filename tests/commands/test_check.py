@@ -242,6 +242,7 @@ def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     idle = "size: 80x80\nresize: fit\nsteps: 9\ncfg_scale: 3\n"
     save(tmp_path, {TEMPLATE: template + idle, "inbox/d/2.png": ""})
     save(tmp_path, {"inbox/d/2.yaml": "width: 96\n", "inbox/d/1.yaml": "resize: crop\n"})
+    save(tmp_path, {"inbox/d/2.mask.png": ""})
     found = as_json(tmp_path, TEMPLATE)
     names = {"size": (TEMPLATE, 2), "resize": ("inbox/d/1.yaml", 1), "steps": (TEMPLATE, 4),
              "cfg_scale": (TEMPLATE, 5), "width": ("inbox/d/2.yaml", 1)}  # fmt: skip
@@ -249,6 +250,8 @@ def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     for name, (file, line) in names.items():
         what = f"{name} has no effect without prompt. It was ignored."
         assert f"{what} (in {file.removeprefix('inbox/')}, line {line})" in said
+    assert "mask has no effect without prompt. It was ignored. (in d/2.mask.png)" in said
+    (tmp_path / "inbox/d/2.mask.png").unlink()
     assert (found["ok"], len(found["images"])) == (True, 2)
     save(tmp_path, {"inbox/d/1.yaml": "prompt: a star\n", "inbox/d/2.yaml": "prompt: a star\n"})
     assert not as_json(tmp_path, TEMPLATE)["problems"]

@@ -181,7 +181,8 @@ class EntryResolver:
                 reporter.replaces(finding)
             elif not images[0].draws and finding.position:
                 file, line = finding.position.source.name, finding.position.line
-                warnings.append(f"{finding.warning} (in {shown(file)}, line {line})")
+                where = f"{shown(file)}, line {line}" if line else shown(file)
+                warnings.append(f"{finding.warning} (in {where})")
         if axes and not self.problems:
             refuse_same_images(axes, images, self.problems)
         warnings += advice(images, whole.own)
