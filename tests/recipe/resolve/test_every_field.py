@@ -63,7 +63,7 @@ HONOURED = {
     *("quantize", "step_cache", "shrink_to_fit", "references", "format", "quality", "keep_exif"),
     *("extend", "cutout", "cutout.model", "cutout.background", "cutout.margin", "cutout.size"),
     *("cutout.shadow", "cutout.find", "cutout.confidence"),
-    *("resize_to", *(name for name in PARTS if name.startswith("resize_to."))),
+    *("colour", "resize_to", *(name for name in PARTS if name.startswith("resize_to."))),
 }
 # The daemon reads these when it writes a picture's file.
 OF_FILES = ("format", "quality", "keep_exif")
