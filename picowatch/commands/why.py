@@ -20,7 +20,7 @@ from picowatch.recipe.fields import PROMPTS
 from picowatch.sources import Folders
 from picowatch.streams import harmless
 
-# By the rules in the ledger's `images.why`, and "first".
+# By the rules in the ledger's `images.why`.
 WHY = {
     "": "not known: an earlier picowatch requested it, or the ledger was lost since",
     "first": "the recipe was new",
@@ -28,10 +28,10 @@ WHY = {
     "changed": "its entry asked for something else in this save than before",
     "reseeded": "its entry asked for something else in this save, and no picture of it stayed as "
     "it was; its seed is random, so a new one was drawn",
-    "more": "its entry asked for something else in this save, and other pictures of it stayed as "
+    "more": "its entry asked for something else in this save, and other images of it stayed as "
     "they were; its seed is random, so theirs was kept",
-    "redrawn": "the recipe was saved again, and nothing had changed; its seed is random, so a new "
-    "one was drawn",
+    "redrawn": "the recipe was saved again, and nothing that changes its pictures had changed; its "
+    "seed is random, so a new one was drawn",
     "failed": "it had failed, and was requested again",
     "cancelled": "it had been cancelled, and was requested again",
     "gone": "its picture had been deleted, and was requested again",
@@ -43,6 +43,7 @@ _AS_IT_IS = (
 )
 _NOTICED = {"new": "a new file", "a command": "by a command"}
 _BEFORE_WILDCARDS = "unexpanded_"  # in the name of a prompt
+_OF_A_PICTURE = {"seed", "width", "height", "given_size"}  # what follows from its size
 _INDENT = " " * 11
 _SHOWN = 12  # characters of a hash
 _AROUND = 30  # characters of a long text that are shown around what differs
@@ -94,12 +95,15 @@ def _outside(image: Row, former: Row, was: Row, now: Row, differs: Mapping[str, 
         text = _BEFORE_WILDCARDS + name
         if name in differs and was[text] == now[text] != "":
             return f"a wildcard file of the {name} says something else now"
-    if image["why"] == "redrawn" or image["save_digest"] != former["save_digest"]:
+    # An image that the same save asked for again does not tell the bytes that it was of before.
+    is_same = former["save"] != image["save"] and former["save_digest"] == image["save_digest"]
+    if image["why"] == "redrawn" or not is_same:
         return ""
-    if all(name == "seed" or name.endswith("hash") for name in differs):
+    hashes = {name for name in differs if name.endswith("hash")}
+    if differs.keys() - hashes <= (_OF_A_PICTURE if hashes else {"seed"}):
         what = "a file that it names"
     elif not is_dropped(image["recipe"]):
-        what = "a _defaults.yaml"
+        what = "a _defaults.yaml, a setting, or another file that it is read with"
     elif image["template"] != former["template"]:
         what = "its template"
     else:

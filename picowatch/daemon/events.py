@@ -55,7 +55,7 @@ def accepted(result: Acceptance, newest: str) -> str:
         return "saved, nothing new to render; its pictures were deleted"
     parts = [f"saved, {images(result.queued)} queued"]
     if result.redrawn:
-        parts.append("random seeds drawn again because nothing changed")
+        parts.append("random seeds drawn again because no request changed")
     if result.gone:
         parts.append(f"{result.gone} whose picture is gone")
     if result.cancelled:

@@ -102,7 +102,8 @@ def accept(
         former = _forget(sql, [entry for key, entry in before.items() if key not in kept])
         save_id = record_save(sql, save, "accepted")
         fewer = len(before) - len(requested)
-        writer = SaveWriter(sql, save, save_id, draw_seed, picture_exists, former, fewer)
+        of_save = sql, save, save_id, draw_seed, picture_exists
+        writer = SaveWriter(*of_save, former, fewer, is_first=not before)
         asks_anew = bool(requested) and not before  # a template asks for nothing
         restored = take_save(sql, save.path, save.digest, digest_at) if asks_anew else None
         writer.is_restored, writer.is_finished = restored is not None, bool(restored)

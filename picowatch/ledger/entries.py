@@ -114,7 +114,7 @@ class SaveWriter:
     """Writes the entries of one save into the ledger.
 
     `former` are the entries that the save requests no more, by their places in the save before;
-    `fewer` says by how many entries it is shorter than that.
+    `fewer` says by how many entries it is shorter than that. `is_first`: that had none.
     """
 
     sql: sqlite3.Connection
@@ -124,6 +124,7 @@ class SaveWriter:
     picture_exists: Callable[[str], bool]
     former: dict[int, Former]
     fewer: int
+    is_first: bool
     is_restored: bool = False  # the ledger is new: seeds are taken from the pictures there are
     is_finished: bool = False  # … and all of the save was rendered, whatever it requests now
     result: Acceptance = field(default_factory=Acceptance)
@@ -221,7 +222,7 @@ class SaveWriter:
         Seeds are drawn again if this recipe already has their images; images that do not depend on
         the seed are the same in each draw.
         """
-        why: str = "new"
+        why: str = "first" if self.is_first else "new"
         before: Sequence[int] = ()
         if self.is_restored:
             if draw := self._drawn_before(entry):

@@ -12,9 +12,7 @@ Row = Mapping[str, Any]
 
 _IMAGES = """
     SELECT images.*, saved_at, saves.why AS noticed, template,
-        iif(state = 'done', file, NULL) AS picture, iif(images.why = 'new' AND NOT EXISTS (
-            SELECT 1 FROM images AS other WHERE other.recipe = images.recipe
-            AND other.save < images.save), 'first', images.why) AS rule
+        iif(state = 'done', file, NULL) AS picture, images.why AS rule
     FROM images LEFT JOIN saves ON saves.id = save"""
 _FOUND = (
     f"""{_IMAGES} JOIN entry_images ON image = images.id JOIN entries ON entry = entries.id

@@ -35,6 +35,10 @@ def touch(house: House) -> None:
     (house.inbox / "a.yaml").touch()
 
 
+def remove(house: House) -> None:
+    (house.inbox / "a.yaml").unlink()
+
+
 def delete_pictures(house: House) -> None:
     for picture in house.pictures():
         (house.outbox / picture).unlink()
@@ -56,8 +60,8 @@ def defaults(text: str) -> Callable[[House], object]:
     return lambda house: house.save("_defaults.yaml", text)
 
 
-def photo(colour: str) -> Callable[[House], object]:
-    return lambda house: house.draw("photo.png", colour)
+def photo(colour: str, width: int = 64) -> Callable[[House], object]:
+    return lambda house: house.draw("photo.png", colour, (width, 64))
 
 
 # What is done, with a run after each save; why the newest picture was drawn; what differs.
@@ -94,8 +98,26 @@ DRAWN: dict[str, tuple[list[Step], str, list[str]]] = {
     ),
     "the defaults": (
         [defaults("steps: 2\n"), f"{CAT}seed: 1\n", defaults("steps: 3\n"), touch, ""], "changed",
-        ["its own bytes are the same, but a _defaults.yaml changed", "steps: 2 → 3"],
+        ["its own bytes are the same, but a _defaults.yaml, a setting, or another file that it is "
+         "read with changed", "steps: 2 → 3"],
     ),
+    "a start image of another size": (
+        [photo("red"), f"{CAT}seed: 1\nimage: photo.png\nsize: picture\n", photo("red", 128),
+         touch, ""],
+        "changed",
+        ["its own bytes are the same, but a file that it names changed", "width: 64 → 128",
+         "image: another file, sha256 H → H"],
+    ),
+    "an entry more beside one that was deleted": (
+        ["- {prompt: a cat, seed: 1}\n", delete_pictures,
+         "- {prompt: a cat, seed: 1}\n- {prompt: b, seed: 1}\n"],
+        "new", [],
+    ),
+    "a higher count beside a picture that was deleted": (
+        [f"{CAT}seed: 1\n", delete_pictures, f"{CAT}seed: 1\ncount: 2\n"], "changed",
+        ["seed: 1 → 2"],
+    ),
+    "removed and saved again": ([CAT, remove, "", "prompt: a dog\n"], "first", []),
     "a long prompt": (
         [f"prompt: {'a' * 90} cat {'b' * 90}\nseed: 1\n",
          f"prompt: {'a' * 90} red dog {'b' * 90}\nseed: 1\n"], "changed",

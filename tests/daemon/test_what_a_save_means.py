@@ -82,7 +82,7 @@ SAVES = {
     ),
     "the same line every morning and touch mean again": (
         "a.txt", [(MORNING, 1), (MORNING, 2), (TOUCHED, 3)],
-        "saved, 1 image queued, random seeds drawn again because nothing changed",
+        "saved, 1 image queued, random seeds drawn again because no request changed",
     ),
     "a priority alone is no new picture, and touch means again": (
         "a.txt", [(MORNING, 1), (f"{URGENT}{MORNING}", 1), (TOUCHED, 2), (MORNING, 2)], NOTHING_NEW
