@@ -56,7 +56,7 @@ class Waiting:
         self._times: list[tuple[float, str]] = []  # a heap of these, and of former ones
         self._places = count()
         self._versions: Counter[tuple[int, ...]] = Counter()  # with inodes, of unknown paths
-        self.templates = 0  # how many of them are pending
+        self.templates = 0  # how many are pending that may be usable at once
 
     def __len__(self) -> int:
         return len(self.all)
@@ -122,9 +122,9 @@ class Waiting:
         return self._versions[version[:3]] > 0
 
     def _count(self, pending: Pending, change: int) -> None:
+        if pending.why == LACKED:  # the ledger has refused these bytes; they wait for another file
+            return
         self.templates += change * is_template(pending.path)
-        # The ledger has refused these bytes; they only wait for another file.
-        version = pending.size_and_time if pending.why != LACKED else None
-        if version:
+        if version := pending.size_and_time:
             self._versions[version[:2]] += change
             self._versions[version[:3]] += change * pending.is_new

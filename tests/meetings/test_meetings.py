@@ -310,6 +310,14 @@ def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
     assert not found(*frames(text), *meets, events=events, batch_size=3)
 
 
+def test_a_photo_is_forgotten_while_another_folders_template_lacks_a_picture() -> None:
+    assert not found(
+        ("save", FRAME, ONE), STYLED, drop(FRAMES[0], 0), ("wait", 3.0),
+        ("save", "live/a.yaml", MISSING), ("wait", 1.6), ("delete", FRAMES[0]), A_WHILE,
+        slices=True,
+    )  # fmt: skip
+
+
 def test_an_image_that_is_wanted_again_while_its_engine_still_stops_is_rendered_once() -> None:
     """Another engine renders it; the first one's late result changes nothing."""
     assert not found(
