@@ -1,14 +1,19 @@
 """Contact sheets that entries request, drawn or due."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from contextlib import suppress
+from pathlib import Path
 
+from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name
 from picowatch.ledger.entries import images_of
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queue import next_file
 from picowatch.ledger.rows import DueSheet, request_of
+from picowatch.metadata import read_texts
+from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.identity import digest_of
 
@@ -39,10 +44,20 @@ def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
     if due.file is not None:
         return due.file
     first = next(file for _, file in due.images if file)
+    numbered = not is_picture_name(due.recipe)
+    replaces = not numbered and any(request.replace for request, _ in due.images)
+
+    def file_for(number: int) -> str | None:
+        file = names.sheet(due.recipe, number, first, replaces=replaces)
+        is_other = file and names.exists(file) and not _is_sheet(names.path(file), due.recipe)
+        return None if is_other else file
+
     with ledger.transaction() as sql:
-        file_for = partial(names.sheet, due.recipe, first=first)
-        numbered = not is_picture_name(due.recipe)
-        file = next_file(sql, names, due.recipe, file_for, numbered=numbered)
+        if replaces:  # former sheets leave their names
+            shown = json.dumps([shows for *_, shows, _ in _sheets_of(sql, due.recipe)])
+            which = "recipe = ? AND shows NOT IN (SELECT value FROM json_each(?))"
+            sql.execute(f"DELETE FROM sheets WHERE {which}", (due.recipe, shown))
+        file = next_file(sql, names, due.recipe, file_for, numbered=numbered, replaces=replaces)
         sql.execute(
             "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)",
             (due.recipe, due.shows, file),
@@ -99,7 +114,11 @@ def _sheets_of(
         (recipe,),
     ).fetchall():
         images = images_of(sql, entry["id"])
-        shows = digest_of({"sheet": entry["sheet"], "files": [_file_of(image) for image in images]})
+        shown = {"sheet": entry["sheet"], "files": [_file_of(image) for image in images]}
+        # Pictures that were written over earlier ones have the names of these.
+        if is_picture_name(recipe) and any(request_of(image).replace for image in images):
+            shown["ended"] = [image["ended"] for image in images if _file_of(image)]
+        shows = digest_of(shown)
         row = sql.execute(
             "SELECT file, done FROM sheets WHERE recipe = ? AND shows = ?", (recipe, shows)
         ).fetchone()
@@ -109,3 +128,10 @@ def _sheets_of(
 def _file_of(image: sqlite3.Row) -> str | None:
     """Return the picture of an image that is done."""
     return image["file"] if image["state"] == "done" else None
+
+
+def _is_sheet(path: Path, recipe: str) -> bool:
+    """Whether a file is a contact sheet of this recipe."""
+    with suppress(PictureUnreadable, KeyError, TypeError, ValueError, RecursionError):
+        return bool(json.loads(read_texts(path)[SHEET_KEYWORD])["recipe"] == recipe)
+    return False

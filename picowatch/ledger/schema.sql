@@ -55,7 +55,8 @@ CREATE TABLE entries (              -- what the last valid save of a recipe requ
 
 CREATE TABLE sheets (               -- contact sheets, by what they show
     recipe   TEXT NOT NULL,
-    shows    TEXT NOT NULL,         -- sha256 of the sheet's JSON and the files on it
+    shows    TEXT NOT NULL,         -- sha256 of the sheet's JSON and the files on it, and of their
+                                    -- times if they may replace others
     file     TEXT,                  -- below the outbox; reserved before the sheet is written
     done     INTEGER NOT NULL,      -- 1: written, or given up
     PRIMARY KEY (recipe, shows)

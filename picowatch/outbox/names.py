@@ -205,13 +205,13 @@ class OutboxNames:
         name = f"{self._fitting(_portable(name), len(later) + ROOM)}{later}"
         return self._free(recipe, name, self._kind(request), replaces=request.replace)
 
-    def sheet(self, recipe: str, number: int, first: str) -> str | None:
+    def sheet(self, recipe: str, number: int, first: str, *, replaces: bool = False) -> str | None:
         """Return a contact sheet's path, in its first picture's format, or None if it is taken."""
         name = f"{number:04}-sheet"
         if is_picture_name(recipe):
             later = f"-{number}" if number > 1 else ""
             name = f"{PurePosixPath(first).stem}{later}-sheet"
-        return self._free(recipe, name, format_of(first))
+        return self._free(recipe, name, format_of(first), replaces=replaces)
 
     def archived(self, file: str, number: int, recipe: str) -> str:
         """Return the numbered path for a recipe, or a dropped picture's sidecar, in its folder."""

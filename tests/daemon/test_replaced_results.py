@@ -4,6 +4,7 @@ A command waits for the next run, which is the one that renders.
 """
 
 import json
+from collections import Counter
 
 from PIL import Image
 
@@ -143,3 +144,50 @@ def test_a_copy_is_written_over_the_last_one(house: House) -> None:
         assert house.pictures() == ["in/mug.png"]
         with Image.open(house.outbox / "in/mug.png") as copy:
             assert max(copy.size) == side
+
+
+SWEEP = "sweep: {resize_to: [60, 30]}\nformat: jpeg\nreplace: true\n"
+
+
+def colours(house: House) -> dict[str, str]:
+    """Return the colour of each picture, of a sheet that of its pictures."""
+    names = {(1, 0, 0): "red", (0, 1, 0): "lime", (0, 0, 1): "blue"}
+    found = {}
+    for path in house.pictures():
+        with Image.open(house.outbox / path) as picture:
+            parts = [round(part / 255) for part in picture.convert("RGB").tobytes()]
+            seen = Counter(zip(parts[::3], parts[1::3], parts[2::3], strict=True))
+            found[path] = names[max(names, key=seen.__getitem__)]
+    return found
+
+
+def test_a_contact_sheet_is_written_over_the_last_one(house: House) -> None:
+    """Also if the ledger is lost. A renamed photo has the one that there is."""
+    house.save("in/_pictures.yaml", SWEEP)
+    for colour in ("red", "blue", "lime"):
+        house.draw("in/a.jpg", colour)
+        assert house.once()
+        files = ["in/a-2.jpg", "in/a-sheet.jpg", "in/a.jpg"]
+        assert colours(house) == dict.fromkeys(files, colour)
+        if colour == "blue":
+            (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    written = (house.outbox / "in/a-sheet.jpg").stat().st_mtime_ns
+    (house.inbox / "in/a.jpg").rename(house.inbox / "in/b.jpg")
+    assert house.once()
+    assert house.pictures() == files
+    assert (house.outbox / "in/a-sheet.jpg").stat().st_mtime_ns == written
+
+
+def test_sheets_requested_together_have_names_of_their_own(house: House) -> None:
+    """What a user put in the place of one stays."""
+    house.save("in/_pictures.yaml", f"{SWEEP}---\n{SWEEP.replace('30', '20')}")
+    files = [f"in/a{end}.jpg" for end in ("-2", "-2-sheet", "-3", "-sheet", "")]
+    for colour in ("red", "blue"):
+        house.draw("in/a.jpg", colour)
+        assert house.once()
+        assert colours(house) == dict.fromkeys(files, colour)
+    Image.new("RGB", (8, 8), "red").save(house.outbox / "in/a-sheet.jpg")
+    house.draw("in/a.jpg", "lime")
+    assert house.once()
+    files.append("in/a-3-sheet.jpg")
+    assert colours(house) == dict.fromkeys(files, "lime") | {"in/a-sheet.jpg": "red"}
