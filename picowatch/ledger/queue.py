@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import count, takewhile
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
@@ -308,14 +308,17 @@ def _in_turn(sql: sqlite3.Connection, first: sqlite3.Row, turns: Turns) -> Itera
 def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage:
     recipe, request = image.recipe, image.request
     replaces = is_picture_name(recipe) and request.replace
+    numbered = not is_picture_name(recipe) or has_number(request.name)
     if is_picture_name(recipe):
+        named = partial(names.of_dropped, recipe, request=request)
         keeps_ending = _differs_in_its_ending(sql, recipe)
-        file_for = partial(names.of_dropped, recipe, request=request, keeps_ending=keeps_ending)
+        if replaces and not numbered:
+            keeps_ending = _kept_before(sql, names, recipe, named, keeps_ending)
+        file_for = partial(named, keeps_ending=keeps_ending)
         if replaces:
             file_for = partial(_replaced, sql, names, recipe, file_for)
     else:
         file_for = partial(names.file, recipe, request=request)
-    numbered = not is_picture_name(recipe) or has_number(request.name)
     file = next_file(sql, names, recipe, file_for, numbered=numbered, replaces=replaces)
     row = sql.execute(
         """UPDATE images SET state = 'running', being_written = 0, file = ?
@@ -419,3 +422,23 @@ def _differs_in_its_ending(sql: sqlite3.Connection, recipe: str) -> bool:
         (f"{stem}.", f"{stem}/", recipe),
     )
     return any(is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike)
+
+
+def _kept_before(
+    sql: sqlite3.Connection,
+    names: OutboxNames,
+    recipe: str,
+    named: Callable[..., str | None],
+    otherwise: bool,
+) -> bool:
+    """Whether the photo's newest result kept its ending: another photo may have come or gone."""
+    kept: dict[str, bool] = {}
+    for keeps_ending in (False, True):
+        files = filter(None, map(partial(named, keeps_ending=keeps_ending), count(1)))
+        kept |= dict.fromkeys(takewhile(names.exists, files), keeps_ending)
+    row = sql.execute(
+        """SELECT file FROM images WHERE recipe = ? AND state IN ('running', 'done')
+           AND file IN (SELECT value FROM json_each(?)) ORDER BY state DESC, ended DESC""",
+        (recipe, json.dumps([*kept])),
+    ).fetchone()
+    return kept[row["file"]] if row else otherwise

@@ -191,3 +191,25 @@ def test_sheets_requested_together_have_names_of_their_own(house: House) -> None
     assert house.once()
     files.append("in/a-3-sheet.jpg")
     assert colours(house) == dict.fromkeys(files, "lime") | {"in/a-sheet.jpg": "red"}
+
+
+def test_a_neighbour_renames_no_later_result(house: House) -> None:
+    """One whose name differs only in its ending may come and go."""
+    template = "resize_to: 60\nformat: jpeg\nreplace: true\n"
+    house.save("in/_pictures.yaml", template)
+    house.draw("in/b.jpg", "red")
+    assert house.once()
+    house.draw("in/b.png", "lime")
+    assert house.once()
+    assert colours(house) == {"in/b.jpg": "red", "in/b.png.jpg": "lime"}
+    house.save("in/_pictures.yaml", f"{template}---\n{template.replace('60', '30')}")
+    house.draw("in/b.jpg", "blue")
+    assert house.once()
+    assert colours(house) == {"in/b.jpg": "blue", "in/b-2.jpg": "blue", "in/b.png.jpg": "lime"}
+    (house.inbox / "in/b.jpg").unlink()
+    house.draw("in/b.png", "red")
+    assert house.once()
+    assert colours(house) == {
+        "in/b.jpg": "blue", "in/b-2.jpg": "blue",
+        "in/b.png.jpg": "red", "in/b.png-2.jpg": "red",
+    }  # fmt: skip
