@@ -135,7 +135,7 @@ def check(outbox: Path) -> int:
     if since := _silent_since(found):
         why = no_room(outbox) or "it starts or hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but has reported nothing since {since}: {why}")
-    if found.updated - found.scanned > UNSEEN_SECONDS:
+    if found.scanned is None or found.updated - found.scanned > UNSEEN_SECONDS:
         return _unhealthy("picowatch is running, but its inbox is not there")
     troubles = {
         what: why for what, why in found.troubles.items() if what not in ("inbox", "paused")

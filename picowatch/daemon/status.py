@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import islice
-from math import log2
+from math import inf, log2
 from typing import Any, NamedTuple
 
 from picowatch.daemon.clock import Rates, Shares, Work, work_of
@@ -104,6 +104,7 @@ class Reporting:
         root = self.run.outbox.root
         newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
         there = (file for file in newest if os.path.isfile(root / file))  # noqa: PTH113 (never raises)
+        ago = time.monotonic() - self.inbox.scanned_at
         return replace(
             self._known,
             updated=time.time(),
@@ -112,7 +113,7 @@ class Reporting:
             ignored=tuple(islice(sorted(self.inbox.skipped.items()), IGNORED)),
             ignored_count=len(self.inbox.skipped),
             inbox=str(self.inbox.files.root),
-            scanned=time.time() - (time.monotonic() - self.inbox.scanned_at),
+            scanned=time.time() - ago if ago < inf else None,
             trouble=self.run.writing.trouble or self.pool.trouble,
             troubles=self._troubles(),
             shares=dict(self.pool.shares),

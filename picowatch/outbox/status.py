@@ -90,9 +90,10 @@ class Status:
     the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
     the end; `error_count` and `refused` are the numbers of all errors and refused recipes.
     `ignored` are the first of `ignored_count` files that are not taken, in the inbox or dropped
-    into the outbox, with reasons. `scanned` is the time of the last scan of the inbox. `troubles`
-    are the TROUBLES that there are, with reasons; `last` are the totals of the last summary.
-    `shares` are those of folders that take turns, the inbox itself is "".
+    into the outbox, with reasons. `scanned` is the time of the last scan of the inbox, None
+    before the first. `troubles` are the TROUBLES that there are, with reasons; `last` are the
+    totals of the last summary. `shares` are those of folders that take turns, the inbox itself is
+    "".
     """
 
     updated: float
@@ -125,7 +126,7 @@ class Status:
     ignored_count: int = 0
     engines: tuple[EngineStatus, ...] = ()
     inbox: str = ""
-    scanned: float = 0.0
+    scanned: float | None = None
     trouble: str = ""
     troubles: dict[str, str] = field(default_factory=dict)
     last: str = ""

@@ -18,8 +18,10 @@ from picowatch.errors import CommandFailed, RenderFailed
 from picowatch.inbox.scan import scan
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.lock import OutboxLock
+from picowatch.outbox.status import STATUS
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch_here
+from tests.daemon.processes import ends, process
 from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
 
@@ -114,6 +116,22 @@ def test_a_healthy_daemon_looks_at_its_inbox(
         assert "its inbox is not there" in capsys.readouterr().err
     health = picowatch_here(house.folder, "status", "--check")
     assert (health.returncode, health.stderr) == (1, "picowatch is not running\n")
+
+
+def test_no_time_is_told_of_a_scan_before_the_first_one(house: House) -> None:
+    """JSON has no infinity: programs could read neither the file nor the command's output."""
+    assert house.once()
+    house.inbox.rmdir()
+    with process(house) as daemon:
+        wait_for(lambda: "inbox" in house.status()["troubles"], "the first look")
+        told = picowatch_here(house.folder, "status", "--json").stdout
+        for text in (told, (house.outbox / STATUS).read_text()):
+            assert json.loads(text, parse_constant=pytest.fail)["scanned"] is None
+        assert picowatch_here(house.folder, "status", "--check").returncode == 1
+        house.inbox.mkdir()
+        wait_for(lambda: house.status()["scanned"], "the first scan")
+        assert picowatch_here(house.folder, "status", "--check").returncode == 0
+        ends(daemon)
 
 
 def test_a_daemon_that_reports_nothing_is_not_healthy(
