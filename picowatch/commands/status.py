@@ -135,14 +135,16 @@ def check(outbox: Path) -> int:
     if since := _silent_since(found):
         why = no_room(outbox) or "it starts or hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but has reported nothing since {since}: {why}")
-    if found.scanned is None or found.updated - found.scanned > UNSEEN_SECONDS:
-        return _unhealthy("picowatch is running, but its inbox is not there")
     troubles = {
         what: why for what, why in found.troubles.items() if what not in ("inbox", "paused")
     }
     if troubles:
         words = "; ".join(f"{what}: {why}" for what, why in troubles.items())
         return _unhealthy(f"picowatch is running, but in trouble: {words}")
+    if found.scanned is None or found.updated - found.scanned > UNSEEN_SECONDS:
+        is_missing = "inbox" in found.troubles
+        why = "its inbox is not there" if is_missing else "does not look at its inbox"
+        return _unhealthy(f"picowatch is running, but {why}")
     if found.paused:
         return _unhealthy("picowatch is paused until `picowatch resume`", PAUSED)
     print("picowatch is running and looks at its inbox")

@@ -127,7 +127,7 @@ class Reporting:
         stuck = next((now.trouble for now in self.pool.renderings() if now.trouble), "")
         found = {
             "outbox": self.run.writing.trouble or no_room(self.run.outbox.root),
-            "inbox": "" if inbox.inbox_id else f"{inbox.files.root} is not there",
+            "inbox": f"{inbox.files.root} is not there" if inbox.is_missing else "",
             "models": self.run.hashes.away(),
             "engine": self.pool.trouble or stuck,
             "paused": "until `picowatch resume`" if self._known.paused else "",

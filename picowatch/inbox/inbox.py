@@ -77,7 +77,8 @@ class Inbox:
         self._first = tuple(f"{recipe}/" for recipe in first)
         self.files = InboxFolder(path, most_pixels)  # it may be a link
         self._ledger = ledger
-        self._place: Place | None = None  # None: the inbox is missing
+        self._place: Place | None = None  # None: the inbox is missing, or was not looked at yet
+        self.is_missing = False
         self.waiting = Waiting(settle_seconds)  # what differs from the ledger
         self._wake = wake
         self._watch = Watch(wake, outbox / COMMANDS)
@@ -120,9 +121,11 @@ class Inbox:
             elif self._wanted:
                 log.warning("the inbox %s is not there; waiting for it", path)
             self._place = None
+            self.is_missing = True
             self._wanted = False
             self._watch.stop()
             return False
+        self.is_missing = False
         if self._place != before:
             if self.scanned_at > 0:
                 log.warning("the inbox %s is another folder now, which is watched instead", path)

@@ -111,7 +111,7 @@ def test_a_healthy_daemon_looks_at_its_inbox(
         assert list(house.inbox.iterdir()) == []
         monkeypatch.setattr(status_command, "UNSEEN_SECONDS", 0.0)
         house.inbox.rename(house.folder / "away")
-        wait_for(lambda: "has vanished" in house.log(), "the round that sees it")
+        wait_for(lambda: "inbox" in house.status()["troubles"], "the round that sees it")
         assert status_command.check(house.outbox) == 1
         assert "its inbox is not there" in capsys.readouterr().err
     health = picowatch_here(house.folder, "status", "--check")
@@ -132,6 +132,28 @@ def test_no_time_is_told_of_a_scan_before_the_first_one(house: House) -> None:
         wait_for(lambda: house.status()["scanned"], "the first scan")
         assert picowatch_here(house.folder, "status", "--check").returncode == 0
         ends(daemon)
+
+
+def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looked_at(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk is what has to be seen to. An inbox that was seen is not called missing later."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patched:
+        patched.setattr("picowatch.outbox.outbox.Outbox.repair", Mock(side_effect=full))
+        patched.setattr("picowatch.files.essential.RETRY_SECONDS", 0.05)
+        with house.running():
+            wait_for(lambda: house.status()["troubles"], "the trouble")
+            assert house.status()["troubles"] == {"outbox": "No space left on device"}
+            assert status_command.check(house.outbox) == 1
+            said = "picowatch is running, but in trouble: outbox: No space left on device\n"
+            assert capsys.readouterr().err == said
+    with house.running():
+        wait_for(lambda: house.status()["scanned"], "the scan")
+        monkeypatch.setattr(status_command, "UNSEEN_SECONDS", -1.0)
+        assert status_command.check(house.outbox) == 1
+        said = "picowatch is running, but does not look at its inbox\n"
+        assert capsys.readouterr().err == said
 
 
 def test_a_daemon_that_reports_nothing_is_not_healthy(
