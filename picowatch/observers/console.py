@@ -208,7 +208,7 @@ def rows(status: Status) -> list[Row]:
     others = [folder.line() for folder in status.folders if folder.folder != status.folder]
     found += [Row("folder", line) for line in others[:MOST]]
     told = (status.trouble, *(engine.trouble for engine in status.engines))
-    for what in ("outbox", "models"):
+    for what in ("outbox", "inbox", "models"):
         if (why := status.troubles.get(what, "")) and why not in told:
             found.append(Row("trouble", f"{what}: {why}", "bad"))
     found.append(Row("so far", _so_far(status), "quiet"))

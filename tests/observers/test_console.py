@@ -224,6 +224,16 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ],
         "nothing is running",
     ),
+    "what is not there": (
+        {"troubles": {"models": "the folder is not there", "inbox": "inbox is not there"}},
+        [
+            QUEUED,
+            "trouble inbox: inbox is not there",
+            "trouble models: the folder is not there",
+            SO_FAR,
+        ],
+        "nothing is running",
+    ),
     "more errors are counted": (
         {"errors": ERRORS, "error_count": 7},
         [
