@@ -135,6 +135,8 @@ def check(outbox: Path) -> int:
     if since := _silent_since(found):
         why = no_room(outbox) or "it starts or hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but has reported nothing since {since}: {why}")
+    if found.ended:  # the report is that of the last one
+        return _unhealthy(STARTING)
     troubles = {
         what: why for what, why in found.troubles.items() if what not in ("inbox", "paused")
     }

@@ -298,6 +298,8 @@ def test_before_its_first_status_a_picowatch_is_starting(seen: Seen) -> None:
     seen.write(**work(6, seconds_left=40.0), ended=True, started=0.0)
     assert seen.told() == (0, [starting, "queued  112 images", "so far  2 images rendered"])
     assert (seen.json()["running"], seen.json()["ended"]) == (True, True)
+    health = picowatch_here(seen.folder, "status", "--check")
+    assert (health.returncode, health.stdout, health.stderr) == (1, "", f"{starting}\n")
 
 
 def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(seen: Seen) -> None:
