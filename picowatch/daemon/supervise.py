@@ -80,6 +80,7 @@ class Supervisor:
         self._observers = Observers()
         self._lasting = Lasting(mode, console, self._observers, self._watch, self.stop, self.wake)
         self._lock: OutboxLock | None = None
+        self._used: Path | None = None  # the last daemon's outbox
         self._damaged_at = float("-inf")  # the ledger
         self._said = ""  # about a `picowatch make`
 
@@ -139,19 +140,30 @@ class Supervisor:
 
     def _build(self, writing: Writing, stack: ExitStack) -> Daemon:
         outbox = self._watch.settings.outbox
-        before, lock = self._lock, self._lock_of(outbox)
+        lock = self._lock_of(outbox)
         try:
             daemon = build_daemon(self._make_engine, self._lasting, lock, writing, stack)
         except BaseException as error:
-            if lock is not before:
+            if not self._is_another(outbox):  # nobody else begins there while it is waited for
+                self._keep(lock, outbox)
+            elif lock is not self._lock:
                 lock.release()
             if isinstance(error, CommitUnknown):  # the next attempt reads what counts
                 raise sqlite3.OperationalError(str(error)) from error
             raise
-        if before and lock is not before:
-            before.release()
-        self._lock, lock.outbox = lock, outbox
+        self._keep(lock, outbox)
+        self._used = outbox
         return daemon
+
+    def _is_another(self, outbox: Path) -> bool:
+        """Whether there was a daemon before, with another outbox."""
+        return self._used not in (None, outbox)
+
+    def _keep(self, lock: OutboxLock, outbox: Path) -> None:
+        """Hold this lock from now on, and no other."""
+        if self._lock and lock is not self._lock:
+            self._lock.release()
+        self._lock, lock.outbox = lock, outbox
 
     def _lock_of(self, outbox: Path) -> OutboxLock:
         """Return the lock that is held, or another's for another outbox.
@@ -170,9 +182,8 @@ class Supervisor:
         Another outbox has to work at once: the one from before does, and says what is wrong.
         """
         outbox = self._watch.settings.outbox
-        is_another = self._lock is not None and self._lock.outbox != outbox
         if isinstance(error, PASSING):
-            if passes(error) and writing.keeps_trying and not is_another:
+            if passes(error) and writing.keeps_trying and not self._is_another(outbox):
                 writing.refused(START, error)
                 return RETRY_SECONDS
             words = f"The outbox {outbox} cannot be written: {error}."

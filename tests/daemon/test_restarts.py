@@ -299,7 +299,7 @@ def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: Set
 
 
 def test_settings_apply_while_a_start_waits(house: House) -> None:
-    """Here another program has the ledger."""
+    """Here another program has the ledger. Until then no other picowatch takes the outbox."""
     assert house.once()
     (house.folder / "picowatch.yaml").write_text("settle_seconds: 0.05\n")
     ledger = house.outbox / ".picowatch/ledger.sqlite"
@@ -308,6 +308,9 @@ def test_settings_apply_while_a_start_waits(house: House) -> None:
         with process(house) as daemon:
             console = house.folder / "console"
             wait_for(lambda: "locked; waiting" in console.read_text(), "the trouble")
+            assert picowatch(house.folder, "run", "--once").returncode == 3
+            assert picowatch(house.folder, "status").returncode == 0
             (house.folder / "picowatch.yaml").write_text("outbox: other\n")
             wait_for((house.folder / "other/now.txt").exists, "a start")
+            assert not is_held(house.outbox)
             ends(daemon)
