@@ -110,7 +110,8 @@ class Daemon:
         """
         self._more = False
         self.settings_watch.look()
-        if self.settings_watch.new and self.writing.trouble:
+        new = self.settings_watch.new
+        if new and new.outbox != self.outbox.root and self.writing.trouble:
             self._start_over(f"{self.settings_watch.name} was saved")
         self.writing.ends_round(self._round)
         self.reporting.report()

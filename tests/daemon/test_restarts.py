@@ -298,6 +298,29 @@ def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: Set
         wait_for((other / "a/0001-1.png").exists, "the picture")
 
 
+def test_other_settings_wait_with_a_batch_for_its_disk(
+    house: House, whole_file: SettingsFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is rendered is not thrown away, and nobody died."""
+    house.console.handler = caplog.handler
+    hold = HeldEngine(house)
+    house.save("a.txt", "a star --seed 1\n")
+    with house.running(settings_file=whole_file):
+        hold.wait_until_held()
+        away = house.outbox.rename(house.folder / "away")
+        hold.release()
+        wait_for(lambda: house.console.shown[-1].trouble, "the trouble")
+        whole_file.path.write_text(written(house, format="webp"))
+        wait_for(lambda: "takes effect after the batch in progress" in caplog.text, "the save")
+        away.rename(house.outbox)
+        wait_for(lambda: "saved; picowatch starts over" in house.log(), "the end")
+        house.save("b.txt", "a star --seed 2\n")
+        wait_for((house.outbox / "b/0001-2.webp").exists, "the next picture")
+    assert house.pictures() == ["a/0001-1.png", "b/0001-2.webp"]
+    assert house.started() == ["a star", "a star"]
+    assert "was killed" not in house.log()
+
+
 def test_settings_apply_while_a_start_waits(house: House) -> None:
     """Here another program has the ledger. Until then no other picowatch takes the outbox."""
     assert house.once()
