@@ -28,7 +28,7 @@ from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata import chunk_of
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
@@ -150,7 +150,7 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         if why or not picture.exists():
             yield Check("picture", why or "no picture was rendered", REPORT_IT)
             return
-        rendered = read_chunk(read_texts(picture)[PICOWATCH]).rendered
+        rendered = chunk_of(picture).rendered
     versions = ", ".join(" ".join(version) for version in rendered["versions"].items())
     yield Check("libraries", versions)
     yield _device(settings, rendered)

@@ -8,7 +8,7 @@ from typing import Any
 
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.inbox.folder import InboxFolder
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata import chunk_of
 from picowatch.outbox.commands import Answer, Command
 from picowatch.settings import Settings
 from picowatch.streams import print_error
@@ -87,7 +87,7 @@ def _picture(path: Path) -> dict[str, Any]:
         ("seed", "width", "height", "checkpoint", "prompt", "negative_prompt")
     )
     with suppress(PictureUnreadable, OSError, KeyError, ValueError):
-        chunk = read_chunk(read_texts(path)[PICOWATCH])
+        chunk = chunk_of(path)
         size = map(int, str(chunk.rendered["size"]).split("x"))
         found = {name: getattr(chunk.request, name) for name in found}
         found["width"], found["height"] = size

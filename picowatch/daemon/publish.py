@@ -35,10 +35,9 @@ from picowatch.metadata import (
     PARAMETERS,
     PICOWATCH,
     Chunk,
+    chunk_of,
     parameters_text,
     picowatch_json,
-    read_chunk,
-    read_texts,
     without_postprocessing,
 )
 from picowatch.outbox.encoding import How
@@ -119,7 +118,7 @@ class Publisher:
             check_in_place(path)  # raises if it is not deleted, but away
             return
         try:
-            chunk = read_chunk(read_texts(path)[PICOWATCH])
+            chunk = chunk_of(path)
         except PictureUnreadable as error:
             log.warning("%s was damaged before it was listed: %s", image.file, error)
             return

@@ -13,7 +13,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.ledger import contact_sheets
 from picowatch.ledger.rows import DueSheet
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata import chunk_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
 from picowatch.recipe import ImageRequest, Recipe
@@ -120,7 +120,7 @@ def _seconds(picture: Path | None) -> list[str]:
     if picture is None:
         return []
     try:
-        timings = read_chunk(read_texts(picture)[PICOWATCH]).rendered["timings"]
+        timings = chunk_of(picture).rendered["timings"]
         return [f"{sum(timings.values()) - timings.get('load', 0):.3g} s"]
     except (PictureUnreadable, KeyError):  # deleted meanwhile, or changed by another program
         return []

@@ -21,7 +21,7 @@ from picowatch.ledger.entries import FAILED, REQUESTED
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import PutBack, QueuedImage, folded, note_failure
 from picowatch.ledger.turns import Turns
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata import chunk_of
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.request import ImageRequest
@@ -344,8 +344,8 @@ def _replaced(
         return file
     query = "SELECT digest FROM images WHERE recipe = ? AND file = ?"
     digests = {row["digest"] for row in sql.execute(query, (recipe, file))}
-    with suppress(PictureUnreadable, KeyError):
-        chunk = read_chunk(read_texts(names.path(file))[PICOWATCH])
+    with suppress(PictureUnreadable):
+        chunk = chunk_of(names.path(file))
         is_its_own = chunk.recipe == recipe or chunk.request.digest in digests
         return file if digests and is_its_own else None
     return None

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from picowatch.errors import PictureUnreadable
+from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest, why_invalid
 
@@ -54,6 +56,11 @@ def picowatch_json(chunk: Chunk) -> str:
         "rendered": dict(chunk.rendered),
     }
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+def chunk_of(picture: Path) -> Chunk:
+    """Return the chunk of a picture. Raises PictureUnreadable, also if it has none."""
+    return read_chunk(read_texts(picture).get(PICOWATCH, ""))
 
 
 def read_chunk(text: str) -> Chunk:

@@ -16,7 +16,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place, make_folder, sync_folder, write_atomically
 from picowatch.files.names import stem_of
 from picowatch.files.safe_paths import blocks_of, link_below, open_below, to_write
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata import chunk_of
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import ENDINGS, SIDECAR_ENDING
 from picowatch.outbox.outbox import Outbox, why_kept
@@ -112,7 +112,7 @@ def line_of_moved(
     """Return the line of a listed picture that is at `target` now; None if none can be made."""
     path = outbox.root / target
     try:
-        chunk = read_chunk(read_texts(path)[PICOWATCH])
+        chunk = chunk_of(path)
         line = line_of(target, chunk, ended or path.stat().st_mtime, entry_digest)
     except (PictureUnreadable, KeyError, TypeError, AttributeError):
         # Another program wrote it again, without metadata.

@@ -26,7 +26,7 @@ from picowatch.files.atomic import (
 from picowatch.files.essential import Writing
 from picowatch.files.names import first_folder
 from picowatch.files.safe_paths import read_regular, sha256_of, to_write
-from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
+from picowatch.metadata import PARAMETERS, PICOWATCH, chunk_of, read_chunk, read_texts
 from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, How, encode_png
 from picowatch.outbox.gallery import Gallery
@@ -233,11 +233,9 @@ class Outbox:
 
     def holds(self, file: str, digest: str) -> bool:
         """Whether `file` is the finished picture of the request with this digest."""
-        try:
-            texts = read_texts(self.root / file)
-            return read_chunk(texts[PICOWATCH]).request.digest == digest
-        except (PictureUnreadable, KeyError):
-            return False
+        with suppress(PictureUnreadable):
+            return chunk_of(self.root / file).request.digest == digest
+        return False
 
     def repair(self, recipes: Collection[str], wrong: Collection[str]) -> None:
         """Repair what a crash or a power cut left.
