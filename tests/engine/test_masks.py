@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from picowatch.engine.drawing import kept as kept_colours
 from picowatch.engine.drawing.canvas import redrawn_area
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks.find import ClipSeg
@@ -129,8 +130,11 @@ def deep_start(icc: bytes = ADOBE) -> Original:
 
 
 @pytest.mark.parametrize("how", ["mask_padding: 8", "mask_invert: false", "upscale: 2"])
-def test_what_a_mask_leaves_keeps_its_bits_and_colours(how: str) -> None:
+def test_what_a_mask_leaves_keeps_its_bits_and_colours(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """What is drawn is in the photo's colours, too; without `colour: same` all is in sRGB."""
+    monkeypatch.setattr(kept_colours, "_BAND_PIXELS", 10 * SIDE)
     photo, mask = deep_start(), Image.new("L", (SIDE, SIDE))
     mask.paste(255, (16, 16, 32, 32))
     mask.save(models_of("demo") / "mask.png")

@@ -11,6 +11,7 @@ from picowatch.files.pictures import Original, decode_original, decode_picture, 
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.request import ImageRequest
 
+_BAND_PIXELS = 1_000_000
 _NO_EFFECT = "colour: same had no effect, because"
 _OTHER_SIZE = f"{_NO_EFFECT} the picture has another size than the photo."
 _TRANSPARENT = f"{_NO_EFFECT} the photo is transparent."
@@ -36,19 +37,26 @@ def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Dra
         return _warned(drawn, _OTHER_SIZE)
     if not low and not profile:
         return drawn
-    new = in_profile(drawn.picture.convert("RGB"), profile)
-    if not new:
-        return _warned(drawn, _ONE_WAY)
     if request.only_details:
         before = given_picture(request, start_images).picture
     else:
         before = decoded(decode_picture, *named)
-    change = ImageChops.difference(before, drawn.picture.convert("RGB"))
+    rows = max(1, _BAND_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        box = 0, top, picture.width, min(top + rows, picture.height)
+        shown = drawn.picture.crop(box).convert("RGB")
+        if not (new := in_profile(shown, profile)):
+            return _warned(drawn, _ONE_WAY)
+        changed = _where(ImageChops.difference(before.crop(box), shown))
+        for own in filter(None, (picture, low)):  # of 257 times a number both bytes are that
+            own.paste(new, box, changed)
+    return made_of(drawn, Original(picture, low, profile))
+
+
+def _where(change: Image.Image) -> Image.Image:
+    """Return white where any colour is not black."""
     red, green, blue = change.point(lambda level: 255 if level else 0).split()
-    changed = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    high = Image.composite(new, picture, changed)
-    # Of 257 times a number both bytes are that number.
-    return made_of(drawn, Original(high, low and Image.composite(new, low, changed), profile))
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
 
 
 def _warned(drawn: Drawn, why: str) -> Drawn:
