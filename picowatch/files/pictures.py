@@ -465,7 +465,8 @@ def in_srgb(picture: Image.Image) -> Image.Image:
     elif picture.mode not in ("RGB", "L", "CMYK"):  # those with profiles of their own
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    if (profile := _profile_of(picture)) and profile != wide_gamut.SRGB:
+    profile = _profile_of(picture) or wide_gamut.SRGB
+    if profile != wide_gamut.SRGB and len(profile) <= _MAX_PROFILE_BYTES:
         with suppress(OSError, ImageCms.PyCMSError):
             theirs, srgb = (
                 ImageCms.ImageCmsProfile(BytesIO(profile)),

@@ -218,6 +218,15 @@ def test_a_profile_of_garbage_is_not_kept(made: House, name: str) -> None:
     assert (numbers_in(content) == SMOOTH).all()
 
 
+def test_a_profile_of_megabytes_is_not_used() -> None:
+    """It would take fifteen times its size in memory."""
+    photo = Image.fromarray((SMOOTH >> 8).astype(np.uint8))
+    large = decode_picture(tiff_of(photo, icc_profile=GARBAGE["large"]))
+    assert (np.asarray(large) == np.asarray(photo)).all()
+    usual = decode_picture(tiff_of(photo, icc_profile=ADOBE))
+    assert (np.asarray(usual) != np.asarray(photo)).any()
+
+
 def test_what_is_drawn_says_that_it_has_no_colours_to_keep(house: House) -> None:
     house.draw("a.png")
     house.save("b.yaml", "prompt: a star\nimage: a.png\ncolour: same\n")
