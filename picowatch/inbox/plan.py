@@ -120,8 +120,8 @@ def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[st
     One that was read in an earlier run is read once more, for the pictures that it names.
     """
     there = {}
-    ending_alike = [path for path in (*found.files, *known) if path.endswith(PICTURES_NAME)]
-    for path in filter(is_template, ending_alike):
+    alike = [path for path in (*found.files, *known) if path.endswith(PICTURES_NAME)]
+    for path in filter(is_template, alike):
         row, version = known.get(path), found.files.get(path)
         is_usable = (
             row is not None
