@@ -194,6 +194,7 @@ class Daemon:
         self.outbox.gallery.catch_up(self.stop.is_set)
         for image in queue.running(self.ledger):
             self._decide(image)
+        self.lock.ended_well = False
         if control.is_paused(self.ledger):
             log.info("paused: nothing is rendered until `picowatch resume`")
 
@@ -202,6 +203,8 @@ class Daemon:
         if self.outbox.holds(image.file, image.digest):
             self.outbox.complete(image.file)
             queue.finish(self.ledger, [image], ())
+        elif self.lock.ended_well:  # but could not write what it put back
+            queue.put_back(self.ledger, image)
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
             reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
             queue.fail(self.ledger, image, reason)

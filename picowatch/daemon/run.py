@@ -50,6 +50,7 @@ class RunResult:
         self.restart = False  # … and the next daemon can
         self.pause = 0.0  # … after this many seconds
         self.ledger_corrupt = False  # … because the ledger is damaged
+        self.unexpected = False  # an error in a thread that nobody foresaw ended it
 
     @property
     def succeeded(self) -> bool:
@@ -120,4 +121,5 @@ class Run(Lasting):
             if not unexpected:
                 raise
             log.debug("unexpected", exc_info=True)
+            self.result.unexpected = True
             self.result.cannot_go_on(f"unexpected error: {type(error).__name__}: {error}")

@@ -107,6 +107,7 @@ class Supervisor:
             except Ended:
                 return RunResult()
             result = daemon.run()
+            daemon.lock.ended_well = not result.unexpected
             if result.ledger_corrupt or (result.pause and self._mode.once):
                 before, self._damaged_at = self._damaged_at, time.monotonic()
                 result.restart = self._damaged_at - before > HOPELESS_SECONDS

@@ -15,7 +15,11 @@ _TRIES, _RETRY_SECONDS = 50, 0.01
 
 
 class OutboxLock:
-    """Keeps the outbox for this process until it is released."""
+    """Keeps the outbox for this process until it is released.
+
+    `ended_well`: the picowatch before ended by itself. The lock's file says it, since on a full
+    disk its bytes can be overwritten when nothing else can be written.
+    """
 
     def __init__(self, outbox: Path, *, by_make: bool = False) -> None:
         """Take the lock; `by_make`: until the recipes of a `picowatch make` are done.
@@ -33,9 +37,10 @@ class OutboxLock:
             self._file.close()
             raise _in_use(outbox, holder)
         self._lock_id, self._outbox_id = _id(path), _id(outbox)
+        self._holder = f"{os.getpid()}{_MAKE if by_make else ''}"
         try:
-            self._file.write(f"{os.getpid()}{_MAKE if by_make else ''}")
-            self._file.truncate()
+            self.ended_well = not self._file.read().strip()
+            self._write(self._holder)
         except OSError:
             with suppress(OSError):
                 self._file.close()
@@ -57,7 +62,15 @@ class OutboxLock:
         return _id(self._path) is not None or _id(self.outbox) == self._outbox_id
 
     def release(self) -> None:
+        with suppress(OSError):
+            if self.ended_well:
+                self._write(" " * len(self._holder))
         self._file.close()
+
+    def _write(self, text: str) -> None:
+        self._file.seek(0)
+        self._file.write(text)
+        self._file.truncate()
 
 
 def _id(path: Path) -> tuple[int, int] | None:

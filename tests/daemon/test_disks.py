@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from picowatch.daemon import followups
+from picowatch.daemon.round import MAX_DAEMON_DEATHS
 from picowatch.files.atomic import write_atomically
 from picowatch.files.essential import Writing
 from picowatch.inbox import named_pictures
@@ -194,6 +195,22 @@ def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str
         assert house.once()
         assert house.seeds() == [1, 2, 3, 4, 5]
         assert house.error("a.yaml") is None
+
+
+def test_an_end_that_a_full_disk_keeps_from_the_ledger_is_no_death(house: House) -> None:
+    """The pictures in progress are not at fault, however often it happens."""
+    house.save("a.yaml", SMALL)
+    with disk(house.outbox):
+        for _ in range(MAX_DAEMON_DEATHS + 1):
+            fills: list[Path] = []
+            house.engine.before_batch = lambda batch, fills=fills: fills.append(fill(house.outbox))
+            assert not house.once(batch_size=5)
+            fills[0].unlink()
+        house.engine.before_batch = lambda batch: None
+        assert house.once()
+        assert house.seeds() == [1, 2, 3, 4, 5]
+        assert house.error("a.yaml") is None
+        assert "was killed" not in house.log()
 
 
 @pytest.mark.parametrize("what", ["the inbox moved away", "dropped pictures, too", "a file grows"])
