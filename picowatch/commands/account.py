@@ -8,6 +8,7 @@ from sqlite3 import Connection
 
 from picowatch.errors import CommandFailed
 from picowatch.inbox.matching import matching, no_such
+from picowatch.inbox.names import DEFAULTS_NAME
 from picowatch.ledger.account import Account, account_of, ahead_of, known_paths, rows_to_estimate
 from picowatch.ledger.reading import reading
 from picowatch.outbox.status import Status, duration
@@ -57,6 +58,8 @@ def _why_not(folders: Folders, name: str) -> dict[str, str]:
     why = why_not(folders.outbox, there, name)
     if not why and (owners := there.owners(name)):
         why = f"it belongs to {' and '.join(owners)}, whose status tells what became of it"
+    if name.rpartition("/")[2] == DEFAULTS_NAME:
+        why = "it holds for the recipes of its folder, whose status tells what became of them"
     return {name: why or "it is not read yet"}
 
 

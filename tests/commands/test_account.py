@@ -93,6 +93,8 @@ def test_what_lies_beside_a_photo_belongs_to_it(house: House) -> None:
         why = "it belongs to d/a.png, whose status tells what became of it"
         assert shown(house, name)[-1] == f"ignored {name}: {why}"
     assert "it belongs to no picture" in shown(house, "d/b.txt")[-1]
+    house.save("d/_defaults.yaml", "steps: 5\n")
+    assert "holds for the recipes of its folder" in shown(house, "d/_defaults.yaml")[-1]
 
 
 def test_every_key_is_documented(morning: House) -> None:
