@@ -210,7 +210,7 @@ const Grid = (() => {
   // -- keys and clicks
 
   function setCurrent(file) {
-    for (const [one, tabIndex] of [[current, -1], [file, 0]]) if (tiles.has(one)) tiles.get(one).firstChild.tabIndex = tabIndex;
+    for (const [name, tabIndex] of [[current, -1], [file, 0]]) if (tiles.has(name)) tiles.get(name).firstChild.tabIndex = tabIndex;
     current = file ?? "";
   }
   const focusCurrent = () => tileAt(placeOf(current))?.firstChild.focus({ preventScroll: true });

@@ -113,7 +113,7 @@ const Large = (() => {
     const is = Selection.has(self.entry), { flag, stars } = Marks.of(self.entry);
     button("pick").ariaPressed = String(is);
     button("pick").textContent = is ? "Selected" : "Select";
-    for (const one of ["keep", "reject"]) button(one).ariaPressed = String(flag === one);
+    for (const choice of ["keep", "reject"]) button(choice).ariaPressed = String(flag === choice);
     part("stars").textContent = "★".repeat(stars);
     part("stars").ariaLabel = stars ? `${stars} of 5 stars` : "No stars";
   };
@@ -150,8 +150,8 @@ const Large = (() => {
     kept(() => localStorage.setItem(BESIDE, isBeside ? "yes" : "no"));
     showBefore(true);
   }
-  for (const [one, other] of [[stage, left], [left, stage]]) {
-    one.addEventListener("scroll", () => other.scrollTo(one.scrollLeft, one.scrollTop));
+  for (const [side, other] of [[stage, left], [left, stage]]) {
+    side.addEventListener("scroll", () => other.scrollTo(side.scrollLeft, side.scrollTop));
   }
 
   // Press and hold the picture to see the original in its place.

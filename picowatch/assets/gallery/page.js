@@ -24,8 +24,8 @@ function fill(list, wanted) {
   const stays = new Set(wanted);
   for (const old of [...list.children]) if (!stays.has(old)) old.remove();
   let next = list.firstElementChild;
-  for (const one of wanted) {
-    if (one === next) next = next.nextElementSibling; else list.insertBefore(one, next);
+  for (const child of wanted) {
+    if (child === next) next = next.nextElementSibling; else list.insertBefore(child, next);
   }
 }
 

@@ -71,9 +71,9 @@ const Pair = (() => {
   }
 
   // Two cells; words that the other one lacks, in their order, are marked.
-  function marked(one, other) {
-    const a = wordsIn(one), b = wordsIn(other), cells = [element("td"), element("td")];
-    if (a.length * b.length > 250000) return [element("td", one), element("td", other)];
+  function marked(first, other) {
+    const a = wordsIn(first), b = wordsIn(other), cells = [element("td"), element("td")];
+    if (a.length * b.length > 250000) return [element("td", first), element("td", other)];
     const common = commonWords(a, b);
     let i = 0, j = 0;
     while (i < a.length || j < b.length) {

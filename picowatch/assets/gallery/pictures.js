@@ -125,7 +125,7 @@ function originalsOf(entry) {
   const inbox = isDropped ? [path] : [`${folder}/${path}`, path, path.replace(/^inbox\//, "")];
   const outbox = isDropped ? [archived] : [path, path.replace(/^outbox\//, "")];
   const isNear = isFromDisk && News.inbox.startsWith("/");
-  return [copy, ...isNear ? inbox.map(one => `file://${address(`${News.inbox}/${one}`)}`) : [], ...outbox.map(address)];
+  return [copy, ...isNear ? inbox.map(place => `file://${address(`${News.inbox}/${place}`)}`) : [], ...outbox.map(address)];
 }
 
 const isHash = name => /^(.+_)?hash$/.test(name);
