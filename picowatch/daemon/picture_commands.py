@@ -12,7 +12,7 @@ from picowatch.ledger import contact_sheets, control, queries
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import WaitingCommand
 from picowatch.outbox.commands import Answer, Command
-from picowatch.outbox.keeping import Stay, line_of_moved, put_into
+from picowatch.outbox.keeping import Stay, is_there, line_of_moved, put_into
 from picowatch.streams import harmless
 
 log = logging.getLogger("picowatch")
@@ -93,14 +93,20 @@ class PictureCommands:
         keeping = self._keeping.get(command.file)
         if keeping is None:
             _, wanted, unknown = self._meant(command)
-            others = [file for file in wanted if file.rpartition("/")[0] != target]
+            others = [file for file in wanted if not is_there(outbox.root, file, target)]
             keeping = self._keeping[command.file] = _Keeping(others, unknown)
-        while keeping.left and time.monotonic() < self._ends_at:
+        # The gallery has these before the ledger knows that they are done: they are the last.
+        unfinished = queries.being_written(self._ledger)
+        keeping.left.sort(key=unfinished.__contains__)
+        while keeping.left and keeping.left[0] not in unfinished:
+            if time.monotonic() >= self._ends_at:
+                self._run.wake.set()
+                return None
             some = COPIED_AT_ONCE if copies else MOVED_AT_ONCE
-            keeping.stay |= self._put(command, target, keeping.left[:some], copies=copies)
-            del keeping.left[:some]
+            now = [file for file in keeping.left[:some] if file not in unfinished]
+            keeping.stay |= self._put(command, target, now, copies=copies)
+            del keeping.left[: len(now)]
         if keeping.left:
-            self._run.wake.set()
             return None
         del self._keeping[command.file]
         count, done = counted(self._ledger, command).cancelled, "copied" if copies else "moved"

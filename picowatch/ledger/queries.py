@@ -44,6 +44,15 @@ def done_images(ledger: Ledger, files: Iterable[str]) -> dict[str, sqlite3.Row]:
     return {row["file"]: row for row in rows}
 
 
+def being_written(ledger: Ledger) -> set[str]:
+    """Return the pictures of images that are being published."""
+    rows = ledger.select(
+        """SELECT file FROM images INDEXED BY images_running
+           WHERE state = 'running' AND being_written"""
+    )
+    return {row["file"] for row in rows}
+
+
 def known_recipe(ledger: Ledger, recipe: str) -> KnownRecipe | None:
     """Return the recipe as of its last save, or None."""
     return _recipes(ledger, "AND path = ?", recipe).get(recipe)

@@ -7,6 +7,7 @@ repetition finds what is there already.
 import errno
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from os.path import lexists
 from pathlib import Path
@@ -46,6 +47,13 @@ def put_into(
     return placed, stay
 
 
+def is_there(root: Path, file: str, folder: str) -> bool:
+    """Whether a picture is in a folder of the outbox already, by whatever name or link."""
+    with suppress(OSError):
+        return (root / file).parent.samefile(root / folder)
+    return False
+
+
 def _put(outbox: Outbox, file: str, folder: str, *, copies: bool) -> str:
     root = outbox.root
     check_in_place(root / file)
@@ -63,9 +71,11 @@ def _put(outbox: Outbox, file: str, folder: str, *, copies: bool) -> str:
 
 
 def _is_free_for(root: Path, file: str, target: str) -> bool:
-    """Whether nothing has this name, or this very picture has."""
+    """Whether nothing has this name, or this very picture has, or a link to it."""
     if lexists(root / target):
-        return _have_equal_bytes(root, file, target)
+        place = root / target
+        is_link = place.is_symlink()
+        return _leads_to(place, root / file) if is_link else _have_equal_bytes(root, file, target)
     endings = (*ENDINGS, SIDECAR_ENDING)
     return not any(lexists(root / f"{stem_of(target)}{ending}") for ending in endings)
 
@@ -89,8 +99,16 @@ def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
         return False
 
 
+def _leads_to(link: Path, file: Path) -> bool:
+    with suppress(OSError):
+        return link.is_symlink() and link.samefile(file)
+    return False
+
+
 def _link_or_copy(root: Path, file: str, target: str, *, copies: bool) -> None:
     place = to_write(root, target)
+    if _leads_to(place, root / file):
+        place.unlink()
     if lexists(place):
         return
     if not copies:

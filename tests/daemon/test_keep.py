@@ -1,8 +1,11 @@
 """`picowatch keep`: pictures are moved or copied into a folder, and nothing is drawn again."""
 
+import threading
+
 import pytest
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
+from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import shown
@@ -100,6 +103,46 @@ def test_pictures_are_kept_in_slices(house: House, monkeypatch: pytest.MonkeyPat
         )
     assert answer and answer.text == "3 pictures moved to a/best."
     assert house.pictures() == [file.replace("a/", "a/best/") for file in FILES]
+
+
+def test_a_picture_is_kept_after_its_batch_is_recorded(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger learns of a batch at once, later than the gallery; else it was drawn again."""
+    publish, may_end = Outbox.publish, threading.Event()
+
+    def held(outbox: Outbox, file: str, content: bytes) -> None:
+        assert file != FILES[2] or may_end.wait(PATIENCE)
+        publish(outbox, file, content)
+
+    monkeypatch.setattr(Outbox, "publish", held)
+    with house.running(batch_size=3):
+        house.save("a.yaml", RECIPE)
+        wait_for(lambda: len(house.listed()) == 2, "the second picture")
+        asked = send(house.outbox, Command("keep", "best", files=(FILES[0],)))
+        house.wait_for_rounds()
+        may_end.set()
+        answer = wait_for_answer(asked, PATIENCE)
+    assert answer and answer.text == "1 picture moved to best."
+    (house.inbox / "a.yaml").touch()
+    assert house.once()
+    assert house.pictures() == [*FILES[1:], "best/0001-1.png"]
+
+
+def test_links_within_the_outbox_lose_no_picture(house: House) -> None:
+    """A link to a picture gives way to it; where a link leads to its folder, it is already."""
+    rendered(house)
+    for folder, link, to in (("fav", "0001-1.png", f"../{FILES[0]}"), ("fav", "other", "../a")):
+        (house.outbox / folder).mkdir(exist_ok=True)
+        (house.outbox / folder / link).symlink_to(to)
+    (house.outbox / "same").symlink_to("a")
+    assert house.answer("keep", "fav", FILES[0]).text == "1 picture moved to fav."
+    for folder in ("same", "fav/other"):
+        assert house.answer("keep", folder, FILES[1]).text.startswith("0 pictures moved")
+    assert house.answer("keep copies", "fav", FILES[1]).text == "1 picture copied to fav."
+    assert [path.is_symlink() for path in (house.outbox / "fav").glob("*.png")] == [False, False]
+    assert house.prompts("fav") == ["a corgi", "a corgi"]
+    assert [(house.outbox / file).is_file() for file in FILES] == [False, True, True]
 
 
 def test_nothing_is_kept_elsewhere(house: House) -> None:
