@@ -126,7 +126,7 @@ def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
         return False
     files = _with_sidecars(inbox.files, path, known.digest) if found else {}
     # All are archived before the first is removed: a full disk interrupts this.
-    kept = {file: _keep(run, file, its, path) for file, its in files.items()}
+    kept = _kept(run, files, path)
     if kept.get(path) and _take_out(inbox.files, path, known.digest):
         log.info("%s: done, %s", path, kept[path])
         followups.archive(run.ledger, path)
@@ -150,15 +150,18 @@ def _with_sidecars(inbox: InboxFolder, path: str, digest: str) -> dict[str, str]
     return digests
 
 
-def _keep(run: Run, file: str, digest: str, recipe: str) -> str:
-    """Archive a file if set; return what happens to it, "" if it has other bytes now."""
+def _kept(run: Run, files: dict[str, str], recipe: str) -> dict[str, str]:
+    """Archive files if set; return what happens to each, "" if it has other bytes now."""
     if run.when_done == "delete":
-        return "deleted"
-    blocks = run.inbox.files.blocks(file, digest)
-    try:
-        return f"moved to {run.outbox.archive(file, digest, blocks, recipe)}"
-    except OtherBytes:
-        return ""
+        return dict.fromkeys(files, "deleted")
+    kept = {}
+    for file, name in run.outbox.archived_as(files, recipe).items():
+        try:
+            run.outbox.archive(name, run.inbox.files.blocks(file, files[file]))
+            kept[file] = f"moved to {name}"
+        except OtherBytes:
+            kept[file] = ""
+    return kept
 
 
 def _take_out(inbox: InboxFolder, file: str, digest: str) -> bool:

@@ -214,15 +214,19 @@ class OutboxNames:
         return self._free(recipe, name, format_of(first), replaces=replaces)
 
     def archived(self, file: str, number: int, recipe: str) -> str:
-        """Return the numbered path for a recipe, or a dropped picture's sidecar, in its folder."""
-        path = PurePosixPath(file)
-        ending = (f"-{number}" if number > 1 else "") + _portable(path.suffix)
+        """Return the numbered path for a recipe, or a dropped picture's sidecar, in its folder.
+
+        The number follows the picture's name, so that the sidecar stays one: 1-2.mask.png.
+        """
+        name, stem = PurePosixPath(file).name, PurePosixPath(recipe).stem
         folder = self.folder(recipe)
+        ending = (f"-{number}" if number > 1 else "") + _portable(name[len(stem) :])
+        room = len(ending)
         if is_picture_name(recipe):  # its result has its name
-            folder = f"{folder}/{ORIGINALS}"
-        if path.name.endswith((ERROR_ENDING, WARNING_ENDING)):  # else it would be taken for one
+            folder, room = f"{folder}/{ORIGINALS}", ROOM
+        if name.endswith((ERROR_ENDING, WARNING_ENDING)):  # else it would be taken for one
             ending = f"_{ending}"
-        return f"{folder}/{self._fitting(_portable(path.stem), len(ending))}{ending}"
+        return f"{folder}/{self._fitting(_portable(stem), room)}{ending}"
 
     def folder_to_keep(self, name: str) -> str | None:
         """Return the folder for pictures that users keep; None if a recipe cannot have this one."""

@@ -251,22 +251,30 @@ class Outbox:
         self.problems.list_existing(recipes, wrong)
         check_in_place(self.root)  # else all of that was for nothing
 
-    def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:
-        """Keep a file's bytes in its recipe's folder; return their path below the outbox.
+    def archived_as(self, files: Mapping[str, str], recipe: str) -> dict[str, str]:
+        """Return where a recipe, or a dropped picture with its sidecars, is kept, by path.
 
-        The file is the recipe itself, or a dropped picture's sidecar. `digest` is the sha256 of its
-        bytes. If another file has that name, a number is added; one with the same bytes was written
-        before a crash, and is used.
+        `files` has the sha256 of their bytes. If others have one of their names, all get the same
+        number. A file with the same bytes was written before a crash, and is used.
         """
-        number = 1
-        while lexists(path := self.root / (name := self.names.archived(file, number, recipe))):
-            if path.is_file():
-                with path.open("rb") as there:
-                    if sha256_of(there) == digest:
-                        return name
-            number += 1
-        write_atomically(path, blocks)
-        return name
+        for number in count(1):
+            names = {file: self.names.archived(file, number, recipe) for file in files}
+            if all(self._is_free_for(names[file], digest) for file, digest in files.items()):
+                break
+        return names
+
+    def _is_free_for(self, name: str, digest: str) -> bool:
+        """Whether nothing has this name, or a file with these bytes."""
+        path = self.root / name
+        if not path.is_file():
+            return not lexists(path)
+        with path.open("rb") as there:
+            return sha256_of(there) == digest
+
+    def archive(self, name: str, blocks: Iterator[bytes]) -> None:
+        """Write a file of the inbox where `archived_as` says, unless it is there."""
+        if not lexists(self.root / name):
+            write_atomically(self.root / name, blocks)
 
 
 def _replaces(texts: Mapping[str, str]) -> bool:

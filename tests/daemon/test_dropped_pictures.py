@@ -635,6 +635,18 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     assert (again.prompt, again.mask) == ("a star", "")
 
 
+def test_archived_pictures_keep_their_own_sidecars(house: House) -> None:
+    """The second picture of a name has a number, and so has all that lies beside it."""
+    put(house, {"frames/_pictures.yaml": STAR, "frames/1.png": 1})
+    assert house.once(when_done="archive")
+    put(house, {"frames/1.png": 2, "frames/1.mask.png": 3, "frames/1.txt": "a corgi"})
+    assert house.once(when_done="archive")
+    put(house, {"frames/1.png": 1, "frames/1.txt": "a fox"})
+    assert house.once(when_done="archive")
+    found = sorted(path.name for path in house.outbox.glob("frames/originals/*"))
+    assert found == ["1-2.mask.png", "1-2.png", "1-2.txt", "1.png", "1.txt"]
+
+
 def test_a_photo_is_not_cut_out_by_the_demo_models_cutout(house: House) -> None:
     """Unless that is named: it would smear it. Drawings are."""
     house.save("cut/_pictures.yaml", "cutout: true\n")
