@@ -5,6 +5,7 @@ The modules' own imports take up to a second, so nothing here imports them.
 
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,12 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def _name(text: str) -> str:
+    """Return a name that may be a folder's, whose slash at the end counts."""
+    path(text)
+    return text
+
+
 def home_path(text: str) -> Path:
     """Return a path with `~` expanded, which shells leave as it is in `--outbox=~/pictures`."""
     try:
@@ -47,7 +54,10 @@ def _value(name: str, words: str, **how: Any) -> _Argument:
 
 
 def _paths(name: str, shown: str, words: str, nargs: str | None = "+", **how: Any) -> _Argument:
-    return _value(name, words, metavar=shown, nargs=nargs, type=path, **how)
+    return _value(name, words, **{"metavar": shown, "nargs": nargs, "type": path} | how)
+
+
+_names = partial(_paths, type=_name)
 
 
 _FROM = _value(
@@ -165,7 +175,7 @@ COMMANDS = {
             "picowatch status --check": "exit code 1 in trouble, 4 if paused",
         },
         [
-            _paths("name", "NAME", "a recipe, photo, folder or 'glob*' of the inbox", "?"),
+            _names("name", "NAME", "a recipe, photo, folder or 'glob*' of the inbox", "?"),
             _switch("--all", "list every failure and ignored file, not only twenty"),
             [
                 _JSON,
@@ -193,7 +203,7 @@ COMMANDS = {
             "picowatch cancel night": "… of a folder",
             "picowatch cancel 'draft*'": "… of all recipes that match",
         },
-        [_paths("recipes", "RECIPE", "recipes, folders or 'globs*'")],
+        [_names("recipes", "RECIPE", "recipes, folders or 'globs*'")],
     ),
     "retry": Command(
         "control",
@@ -204,7 +214,7 @@ COMMANDS = {
             "picowatch retry --all inbox/photos": "a folder again, as its template is now",
         },
         [
-            _paths("recipes", "RECIPE", "recipes, folders or 'globs*' in the inbox (all)", "*"),
+            _names("recipes", "RECIPE", "recipes, folders or 'globs*' in the inbox (all)", "*"),
             _FROM,
             _switch("--all", "also what is done, as if it had been saved again"),
         ],

@@ -43,6 +43,7 @@ def named(folders: Folders, name: str, status: Status) -> Named:
             told = _why_not(folders, name)
         behind, seconds = _place(sql, recipes, status)
         account = account_of(sql, recipes)
+    name = name.rstrip("/")
     return Named(name=name, account=account, behind=behind, seconds_until=seconds, ignored=told)
 
 

@@ -2,6 +2,7 @@
 the outbox, so they work from any machine that mounts it.
 """
 
+import codecs
 import errno
 import json
 import os
@@ -78,20 +79,23 @@ def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -
             raise CommandFailed(words, "`picowatch status .` tells of everything.")
 
 
-def names_in(file: Path | None) -> list[Path]:
+def names_in(file: Path | None) -> list[str]:
     """Return the names in a list, one a line; one in double quotes is a JSON string.
 
-    Raises CommandFailed.
+    A byte order mark may begin it, as on Windows. Raises CommandFailed.
     """
     if file is None:
         return []
     try:
-        text = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
-        lines = [line.rstrip("\r") for line in os.fsdecode(text).split("\n") if line.strip()]
+        content = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            content = content.decode("utf-16").encode()
+        text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+        lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
         names = [json.loads(line) if line.startswith('"') else line for line in lines]
         if wrong := [name for name in names if not name or "\0" in name]:
             raise ValueError(f"{wrong[0]!r} is no name")
-        return [*map(Path, names)]
+        return [os.fsdecode(os.fsencode(name)) for name in names]  # no half of a surrogate pair
     except OSError as error:
         words = f"{file} cannot be read: {error.strerror}."
         raise CommandFailed(words, "Name a text file, or - for standard input.") from error
@@ -154,15 +158,16 @@ def _report(answer: Answer | None, late: str) -> int:
     return SUCCEEDED if answer.done else FAILED
 
 
-def below(folder: Path, named: Path) -> str:
+def below(folder: Path, written: str | Path) -> str:
     """Return what the daemon calls a file: users give its path, or its name below inbox or outbox.
 
-    `inbox/a.txt`, as messages name it, is understood in every working directory.
+    `inbox/a.txt`, as messages name it, is understood in every working directory. A slash at the
+    end stays: it is a folder's, though a recipe beside that has its name.
     """
-    root = folder.resolve()
+    root, named = folder.resolve(), Path(written)
     path = named.parent.resolve() / named.name
     if path.is_relative_to(root) and (lexists(path) or not lexists(root / named)):
-        return path.relative_to(root).as_posix()
-    if named.parts[:1] == (folder.name,) and not (root / named).exists():
-        return Path(*named.parts[1:]).as_posix()
-    return named.as_posix()
+        named = path.relative_to(root)
+    elif named.parts[:1] == (folder.name,) and not (root / named).exists():
+        named = Path(*named.parts[1:])
+    return named.as_posix() + "/" * (named.name != "" and str(written).endswith("/"))

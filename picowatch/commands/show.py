@@ -42,7 +42,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
         return catalog.inventory(settings.checkpoint)
 
-    named = [*options.pictures, *names_in(options.list)]
+    named = [*options.pictures, *map(Path, names_in(options.list))]
     if not named:
         raise CommandFailed("`show` was given no pictures.", "Name them, or use --from.")
     pictures = [_found(path, load) for path in named]

@@ -51,7 +51,7 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         return watch(folders.outbox)
     name = "." if options.all else ""
     if options.name:
-        name = below(folders.outbox, Path(below(folders.inbox, options.name)))
+        name = below(folders.outbox, below(folders.inbox, options.name))
     return status(folders, name, as_json=options.json, all_of_them=options.all)
 
 

@@ -375,7 +375,7 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
     monkeypatch.setattr("picowatch.inbox.inbox.scan", counted)
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 3600.0)
     held = HeldEngine(house)
-    for name in ("0first", "night/a", "night/deep/b", "day1", "day2", "a", "keep"):
+    for name in ("0first", "night/a", "night/deep/b", "day1", "day2", "a", "night"):
         house.save(f"{name}.txt", "one\n")
     with house.running(batch_size=1):
         held.wait_until_held()
@@ -385,14 +385,14 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
         assert control(house, "cancel", "*day?.txt") == "2 images cancelled.\n"
         answer = picowatch_here(house.folder, "cancel", "a.txt", "day*")
         assert (answer.returncode, answer.stdout) == (1, "1 image cancelled.\n"), "one by one"
-        others = "Recipes with queued images: 0first.txt, keep.txt."
+        others = "Recipes with queued images: 0first.txt, night.txt."
         assert answer.stderr == f"No image of day* is queued. {others}\n"
         said = "There is no 'day3' in the inbox. Did you mean 'day2.txt'? "
         assert control(house, "cancel", "day3", code=1).startswith(said)
         assert len(scans) == before
         held.release()
-        wait_for(lambda: house.prompts("keep"), "what is left")
-    assert {picture.split("/")[0] for picture in house.pictures()} == {"0first", "keep"}
+        wait_for(lambda: house.prompts("night"), "the recipe beside the folder of its name")
+    assert {picture.split("/")[0] for picture in house.pictures()} == {"0first", "night"}
 
 
 def test_a_name_that_nothing_has_is_refused_without_a_daemon(house: House) -> None:

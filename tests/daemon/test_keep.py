@@ -194,12 +194,14 @@ def test_names_come_from_a_list(house: House) -> None:
     with house.running():
         answer = picowatch_here(house.folder, "delete", "--from", "names.txt", FILES[2])
         assert (answer.returncode, answer.stdout) == (0, "3 pictures deleted.\n"), answer.stderr
-        names.write_text("a.yaml\n")
-        answer = picowatch_here(house.folder, "retry", "--all", "--from", "names.txt")
-        assert answer.returncode == 0, answer.stderr
+        for encoding in ("utf-8-sig", "utf-16"):  # as Windows saves them
+            names.write_text("a.yaml\r\n", encoding)
+            answer = picowatch_here(house.folder, "retry", "--all", "--from", "names.txt")
+            assert answer.returncode == 0, answer.stderr
         wait_for(lambda: len(house.pictures("a")) == 3, "the pictures again")
         for text, said in (
             ('"a', "no list of names"), ('""', "no list of names"), ("", "given no pictures"),
+            (r'"\ud800"', "no list of names"),
         ):  # fmt: skip
             names.write_text(text)
             answer = picowatch_here(house.folder, "delete", "--from", "names.txt")
