@@ -209,14 +209,6 @@ class Xmp:
             entry.appendChild(self._document.createTextNode(text))
 
 
-def source_type_in(packet: str) -> str:
-    """Return IPTC's word for how a picture was made; "" for none, or if there is no XMP."""
-    try:
-        return Xmp(packet).source_type if packet else ""
-    except Exception:  # expat's own, and ours
-        return ""
-
-
 def extended_guid(packet: bytes) -> bytes:
     """Return which segments extend a packet; empty if none do."""
     found = re.search(rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})", packet)

@@ -20,7 +20,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import others_yaml, read_chunk, recipe_yaml, texts_of
-from picowatch.metadata.xmp import source_type_in
+from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, photo_metadata
@@ -142,7 +142,7 @@ def photo(data: bytes) -> None:
         return
     for warning in said.warnings:
         assert_shown(warning)
-    assert source_type_in(said.xmp) == DRAWN and ExifTags.IFD.GPSInfo not in said.exif
+    assert Xmp(said.xmp).source_type == DRAWN and ExifTags.IFD.GPSInfo not in said.exif
     for kind in ("png", "jpg"):
         how = How(f"a.{kind}", {}, Encoding("png", "auto"), photo=said)
         with Image.open(BytesIO(how.encode(Pixels(Image.new("RGB", (8, 8)))))) as made:
