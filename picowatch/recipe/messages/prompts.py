@@ -7,89 +7,78 @@ from picowatch.recipe.messages.problems import shown
 
 FENCE = "``` marks a text in chats and web pages. Delete the lines that contain it."
 # Patterns, and what is said of what they find: {0} is all of it, {1} its first group.
-_Said = Mapping[re.Pattern[str], str]
-
-
-def _compiled(said: Mapping[str, str]) -> _Said:
-    return {re.compile(pattern): words for pattern, words in said.items()}
-
-
-_NO_PROMPT = _compiled(
-    {
-        r"\A```": FENCE,
-        # Also InvokeAI's prompts, and Midjourney's in a chat.
-        r"\A(?:(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)|[$>])"
-        r"(?=\s(?:.*\s)?--?[A-Za-z])|\Aecho\s(?=.*>)|\A/imagine\b(?:\s*prompt:?)?"
-        r"|\A(?:invoke|dream)>": (
-            "'{0}' begins a command line. Write the prompt first, and then its flags: a corgi "
-            "--steps 30 --width 512."
-        ),
-        r"(?i)(\bnegative[ _]prompt|\Anegative): *(.*)": (
-            "'{1}:' inside a prompt would be part of its text. Write --negative_prompt {2} after "
-            "the prompt."
-        ),
-    }
-)
-_UNLIKELY = _compiled(
-    {
-        r"\A\s*(?:[“„«][^“”„«»]*[”“»]|\"[^\"]*\")\s*\Z": (
-            "the quotes around the prompt are part of it. Remove them if they are not meant."
-        ),
-        r"(\([^()\[\]:]{1,200}:\s*\d{1,2}),(\d{1,3}\s*\))": (
-            "'{0}' is drawn as plain text: a weight has a decimal point. Write {1}.{2}."
-        ),
-        # For wildcards, as people write them who know other programs' syntax.
-        r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)": (
-            "'{0}' is drawn as plain text, with more weight. To draw one of them at random, write "
-            "{{{1}}}."
-        ),
-        r"(?<!\\)\{[^{}|]*\|[^{}]*\Z": (
-            "'{0}' is drawn as plain text: its brace is never closed. To draw one of them at "
-            "random, close it."
-        ),
-        r"(?<!\w)(\w+)::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
-            "'{0}' is drawn as plain text: it is a weight of Midjourney. Write ({1}:1.2)."
-        ),
-        r"(?<!\w)(?=\w*[a-z])\w+\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)"
-        r"|\)\.(?:blend|and)\(": (
-            "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
-        ),
-        r"https?://\S+": (
-            "'{0}' is drawn as plain text: picowatch downloads nothing. Save the picture beside "
-            "the recipe, and name it in image."
-        ),
-        r"\$\([^()]{0,200}\)|(?<!\w)\$[A-Z_]{2,}": (
-            "'{0}' is drawn as plain text: no shell reads this file. Use double quotes in the "
-            "command that writes it."
-        ),
-        r"\\n(?=\s|[A-Za-z]+:)": (
-            "'{0}' is drawn as plain text. printf writes line breaks; echo does not."
-        ),
-        r"\A(?:\d{1,3}[.)]|[-*•])\s": (
-            "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
-        ),
-        r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
-            "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt file."
-        ),
-        r"(?i)(?:(?<=[ ,])/?|\A/)(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
-            "'{0}' is drawn as plain text. Write it as a field, or in a .txt as a flag."
-        ),
-        r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (
-            "'{0}' is drawn as plain text. To draw one of them at random, write {{a|b}}; for a "
-            "picture of each, write a sweep."
-        ),
-        r"(?<!\S)--([A-Za-z][\w-]*)(?=[ =]|\Z)": (
-            "'{0}' is drawn as plain text: flags are for the lines of .txt files. Write {1} as a "
-            "field of its own."
-        ),
-    }
-)
+_NO_PROMPT = {
+    r"\A```": FENCE,
+    # Also InvokeAI's prompts, and Midjourney's in a chat.
+    r"\A(?:(?:\S*/)?(?:sd|sd-cli|sd\.exe|python3?|invoke\.py|txt2img\.py)|[$>])"
+    r"(?=\s(?:.*\s)?--?[A-Za-z])|\Aecho\s(?=.*>)|\A/imagine\b(?:\s*prompt:?)?"
+    r"|\A(?:invoke|dream)>": (
+        "'{0}' begins a command line. Write the prompt first, and then its flags: a corgi "
+        "--steps 30 --width 512."
+    ),
+    r"(?i)(\bnegative[ _]prompt|\Anegative): *(.*)": (
+        "'{1}:' inside a prompt would be part of its text. Write --negative_prompt {2} after "
+        "the prompt."
+    ),
+}
+_UNLIKELY = {
+    r"\A\s*(?:[“„«][^“”„«»]*[”“»]|\"[^\"]*\")\s*\Z": (
+        "the quotes around the prompt are part of it. Remove them if they are not meant."
+    ),
+    r"(\([^()\[\]:]{1,200}:\s*\d{1,2}),(\d{1,3}\s*\))": (
+        "'{0}' is drawn as plain text: a weight has a decimal point. Write {1}.{2}."
+    ),
+    # For wildcards, as people write them who know other programs' syntax.
+    r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)": (
+        "'{0}' is drawn as plain text, with more weight. To draw one of them at random, write "
+        "{{{1}}}."
+    ),
+    r"(?<!\\)\{[^{}|]*\|[^{}]*\Z": (
+        "'{0}' is drawn as plain text: its brace is never closed. To draw one of them at "
+        "random, close it."
+    ),
+    r"(?<!\w)(\w+)::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
+        "'{0}' is drawn as plain text: it is a weight of Midjourney. Write ({1}:1.2)."
+    ),
+    r"(?<!\w)(?=\w*[a-z])\w+\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)"
+    r"|\)\.(?:blend|and)\(": (
+        "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
+    ),
+    r"https?://\S+": (
+        "'{0}' is drawn as plain text: picowatch downloads nothing. Save the picture beside "
+        "the recipe, and name it in image."
+    ),
+    r"\$\([^()]{0,200}\)|(?<!\w)\$[A-Z_]{2,}": (
+        "'{0}' is drawn as plain text: no shell reads this file. Use double quotes in the "
+        "command that writes it."
+    ),
+    r"\\n(?=\s|[A-Za-z]+:)": (
+        "'{0}' is drawn as plain text. printf writes line breaks; echo does not."
+    ),
+    r"\A(?:\d{1,3}[.)]|[-*•])\s": (
+        "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
+    ),
+    r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
+        "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt file."
+    ),
+    r"(?i)(?:(?<=[ ,])/?|\A/)(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
+        "'{0}' is drawn as plain text. Write it as a field, or in a .txt as a flag."
+    ),
+    r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (
+        "'{0}' is drawn as plain text. To draw one of them at random, write {{a|b}}; for a "
+        "picture of each, write a sweep."
+    ),
+    r"(?<!\S)--([A-Za-z][\w-]*)(?=[ =]|\Z)": (
+        "'{0}' is drawn as plain text: flags are for the lines of .txt files. Write {1} as a "
+        "field of its own."
+    ),
+}
 _BRACKETS = re.compile(r"\\.|[()\[\]]", re.DOTALL)
 
 
-def _said(text: str, said: _Said) -> Iterator[str]:
+def _said(text: str, said: Mapping[str, str]) -> Iterator[str]:
     for pattern, words in said.items():
-        for found in pattern.finditer(text):
+        for found in re.finditer(pattern, text):
             parts = (found[0], *found.groups(""))
             yield words.format(*(shown(part.strip()) for part in parts))
 
