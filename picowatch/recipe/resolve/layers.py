@@ -356,13 +356,11 @@ def _mapping(field: str, named: str, written: SourceValue, reporter: Reporter) -
 
 def _resize_to(written: SourceValue, reporter: Reporter) -> SourceValue:
     """Write out a number as the longest side, and a size as width and height."""
-    if isinstance(written.value, tuple):
-        raise ValueInvalid(wrong_value(RESIZE_TO, written))
     if isinstance(written.value, dict):
         pairs = [own for pair in written.pairs for own in _two_sides(*pair)]
-        return _with_first_names(RESIZE_TO, written.with_pairs(tuple(pairs)), reporter)
-    if number(written.text) == 0:
-        return written.with_value(OFF)
+        written = written.with_pairs(tuple(pairs))
+    if isinstance(written.value, dict | tuple) or number(written.text) == 0:
+        return _mapping(RESIZE_TO, "", written, reporter)
     ((name, _), *_) = pairs = _two_sides(SIZE, written)
     return written.with_pairs(((ROWS[RESIZE_TO].part, written),) if name == SIZE else tuple(pairs))
 
@@ -377,11 +375,8 @@ def _two_sides(name: str, written: SourceValue) -> list[tuple[str, SourceValue]]
 
 def _mask(written: SourceValue, reporter: Reporter) -> SourceValue:
     """Write out what to find; a path stays as it is."""
-    if isinstance(written.value, tuple):
-        raise ValueInvalid(wrong_value("mask", written))
-    if isinstance(written.value, dict):
-        return _with_first_names("mask", written, reporter)
-    return written
+    is_mapping = isinstance(written.value, dict | tuple)
+    return _mapping("mask", "", written, reporter) if is_mapping else written
 
 
 def _list(field: str, named: str, written: SourceValue, reporter: Reporter) -> SourceValue:
