@@ -24,7 +24,7 @@ from picowatch.recipe.files import PICTURE_KINDS, NamedFile, files_of, with_pict
 from picowatch.recipe.identity import DIGEST_OMITS, digest_of, plain
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Detail
-from picowatch.recipe.prompts.grammar import split_loras
+from picowatch.recipe.prompts.grammar import lora_tags
 
 # In the metadata, but no part of the identity: they change no pixel, or follow from hashes.
 _TOLD_ONLY = (
@@ -283,8 +283,7 @@ def _adapter() -> TypeAdapter[ImageRequest]:
 
 def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
     """Return the LoRAs that the prompt does not name: the first ones."""
-    _, tags = split_loras(of.prompt)
-    return of.loras[: max(0, len(of.loras) - len(tags))]
+    return of.loras[: max(0, len(of.loras) - len(lora_tags(of.prompt)))]
 
 
 def recipe_values(request: ImageRequest) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from picowatch.recipe.prompts.grammar import (
     embedding_words,
     parse_attention,
     plain_prompt,
-    split_loras,
+    without_loras,
 )
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 
@@ -325,7 +325,7 @@ class PromptEncoder:
 
 def _texts(prompt: str, sampling: Sampling) -> list[str]:
     """Return the prompt's text at each evaluation of a pass, at least one."""
-    nodes = parse_edits(split_loras(prompt)[0])
+    nodes = parse_edits(without_loras(prompt))
     return [
         text_at(nodes, evaluation, sampling) for evaluation in range(max(1, sampling.evaluations))
     ]

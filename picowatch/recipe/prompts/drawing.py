@@ -18,8 +18,8 @@ from picowatch.recipe.prompts.grammar import (
     embedding_words,
     embeddings_in,
     lora_tags,
-    split_loras,
     unsupported,
+    without_loras,
 )
 from picowatch.recipe.prompts.wildcards import Template
 
@@ -66,7 +66,7 @@ class Prompts:
         found = {("lora", name) for name, _ in self.loras}
         found |= {("lora", name) for _, name in installed_tags(self.prompt, self.inventory)}
         for text in (self.prompt, self.negative_prompt):
-            words = embedding_words(split_loras(text)[0], self.inventory.embeddings)
+            words = embedding_words(without_loras(text), self.inventory.embeddings)
             found |= {("embedding", name) for *_, name in words}
         return sorted(found)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from picowatch.recipe.passes import Sampling
-from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined, split_loras
+from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined, without_loras
 
 # Deeper brackets are text.
 MAX_DEPTH = 100
@@ -119,7 +119,7 @@ def text_at(nodes: Nodes, evaluation: int, sampling: Sampling) -> str:
 
 def edits_in(prompt: str) -> Iterator[tuple[str, str]]:
     """Yield the edits of a prompt as written, with the words that hold at the last step."""
-    text = split_loras(prompt)[0]
+    text = without_loras(prompt)
     for node in parse_edits(text) if "[" in text else ():
         if isinstance(node, Edit):
             yield text[node.start : node.end], "".join(_last_words((node,)))

@@ -180,19 +180,15 @@ def lora_tags(text: str) -> list[LoraTag]:
     return list(filter(None, map(_lora, _LORA_TAG.finditer(text))))
 
 
-def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
-    """Return the prompt without its LoRA tags, and their names and weights in order.
-
-    `<lora:name>` weighs 1. An invalid tag (see `unsupported`) stays text.
-    """
+def without_loras(text: str) -> str:
+    """Return the prompt without its LoRA tags; an invalid one (see `unsupported`) stays text."""
     if "<" not in text or is_json(text):
-        return text, []
-    without = _LORA_TAG.sub(lambda tag: "" if _lora(tag) else tag[0], text)
-    return without, [(tag.name, tag.weight) for tag in lora_tags(text)]
+        return text
+    return _LORA_TAG.sub(lambda tag: "" if _lora(tag) else tag[0], text)
 
 
 def _lora(tag: re.Match[str]) -> LoraTag | None:
-    """Return the tag if its name and weight are valid."""
+    """Return the tag if its name and weight are valid; without a weight it is 1."""
     name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
     number = 1.0 if tag["weight"] is None else _number(weight)
     if not name or number is None:
@@ -204,8 +200,8 @@ def plain_prompt(text: str) -> str:
     """Return the text encoder's prompt: without LoRA tags and the backslashes of wildcards."""
     if is_json(text):
         return text
-    without, _ = split_loras(text)
-    return re.sub(r"\\([{}|<_])|\\.", lambda found: found[1] or found[0], without, flags=re.DOTALL)
+    text = without_loras(text)
+    return re.sub(r"\\([{}|<_])|\\.", lambda found: found[1] or found[0], text, flags=re.DOTALL)
 
 
 def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.prompts.grammar import BREAK, split_loras
+from picowatch.recipe.prompts.grammar import BREAK, without_loras
 
 _WORD = re.compile(r"(?<!\w)[^\W\d_]{2,}(?!\w)")
 _WILDCARD = re.compile(r"__[^\s_][\w/.*~@-]*?__")
@@ -33,8 +33,8 @@ class KnownWords:
 
     def unknown_in(self, prompt: str) -> Iterator[str]:
         """Yield the prompt's unknown words, in lower case."""
-        text, _ = split_loras(prompt)
-        text = _EMBEDDING.sub(" ", _WILDCARD.sub(" ", text).replace(BREAK, " "))
+        text = _WILDCARD.sub(" ", without_loras(prompt)).replace(BREAK, " ")
+        text = _EMBEDDING.sub(" ", text)
         for word in _words(text):
             if word not in self.words and word not in _CONNECTING:
                 yield word

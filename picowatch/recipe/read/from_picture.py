@@ -16,7 +16,7 @@ from picowatch.recipe.a1111.reader import MAX_LINES, holds_parameters, read_para
 from picowatch.recipe.fields import CHECKPOINT_HASH, DETAIL, EMBEDDINGS, FINISHED, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.prompts.grammar import split_loras
+from picowatch.recipe.prompts.grammar import without_loras
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES
 from picowatch.recipe.read.foreign import read_settings, settings_of
@@ -47,7 +47,7 @@ def read_from(
         return None
     if "loras" in given:
         for name in found.values.keys() & PROMPTS:
-            found.values[name] = split_loras(found.values[name])[0].strip()
+            found.values[name] = without_loras(found.values[name]).strip()
     position = replace(written.position, note=f" (in {shown(path)})")
     entry = found.entry(position, given)
     digits, checkpoint = entry.checkpoint_hash[:_HASH_DIGITS], entry.layer.get("checkpoint")

@@ -16,7 +16,7 @@ from picowatch.recipe.prompts.grammar import (
     embedding_words,
     lora_tags,
     parse_attention,
-    split_loras,
+    without_loras,
 )
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe
@@ -93,7 +93,7 @@ def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> 
     words = {name.rpartition("/")[2].casefold() for name in here}
     away = tuple(name for name in names if name.rpartition("/")[2].casefold() not in {"", *words})
     for prompt in [layer[field] for field in fields.PROMPTS if field in layer]:
-        text = split_loras(prompt.text)[0] if prompt.origin is Origin.FOREIGN else ""
+        text = without_loras(prompt.text) if prompt.origin is Origin.FOREIGN else ""
         found = {name for *_, name in embedding_words(text, away)}
         yield from map(embedding_missing, sorted(found))
 
@@ -169,8 +169,7 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
 
 
 def _weighs(prompt: str) -> bool:
-    text, _ = split_loras(prompt)
-    return any(weight != 1 for _, weight in parse_attention(text))
+    return any(weight != 1 for _, weight in parse_attention(without_loras(prompt)))
 
 
 def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ from picowatch.recipe.messages.wording import EDITED, cannot_edit, not_multiple_
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.drawing import installed_tags
 from picowatch.recipe.prompts.editing import edits_in
-from picowatch.recipe.prompts.grammar import embedding_words, split_loras
+from picowatch.recipe.prompts.grammar import embedding_words, without_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import mistakes_in_control
@@ -148,7 +148,7 @@ def _embeddings(recipe: Recipe) -> Iterator[Finding]:
     inventory, remedy = recipe.inventory, "Remove the embedding, or use a checkpoint of its family."
     usual = ("Stable Diffusion",) if recipe.installed_checkpoint.rules.flow else ()
     for field, prompt in recipe.texts:
-        text, _ = split_loras(prompt)
+        text = without_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
             without = prompt.replace(text[start:end], "", 1)
             named = Finding(field, name, remedy, without)

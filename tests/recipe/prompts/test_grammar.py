@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from picowatch.recipe.prompts.editing import parse_edits
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
+    lora_tags,
     parse_attention,
     plain_prompt,
-    split_loras,
+    without_loras,
 )
 from tests.recipe.reading import check_refused, check_said, read_one, refused
 
@@ -136,8 +137,9 @@ def test_prompts_out_of_all_reason_are_refused() -> None:
 
 def test_neither_tags_nor_wildcards_backslashes_are_encoded() -> None:
     """Backslashes before brackets belong to A1111's grammar; a tag without a weight weighs 1."""
-    text, loras = split_loras("a <lora:x:0.8>b<LORA: y >, <lora:z:-.5>")
-    assert (text, loras) == ("a b, ", [("x", 0.8), ("y", 1.0), ("z", -0.5)])
+    text = "a <lora:x:0.8>b<LORA: y >, <lora:z:-.5>"
+    assert without_loras(text) == "a b, "
+    assert [(t.name, t.weight) for t in lora_tags(text)] == [("x", 0.8), ("y", 1), ("z", -0.5)]
     assert plain_prompt(r"a <lora:x> \{b\|c\} \(d\) \\{ \_ \<lora:y>") == (
         r"a  {b|c} \(d\) \\{ _ <lora:y>"
     )
