@@ -146,31 +146,6 @@ def test_mistakes_in_lines_and_flags_are_reported(
     check_said([problem.message], message)
 
 
-def test_short_flags_of_other_programs_are_no_text() -> None:
-    """InvokeAI's and stable-diffusion.cpp's: several, or one with a number at the end."""
-    for line in (
-        '"a cat" -s50 -W 512 -A k_euler -n 2',
-        "a cat -S 42",
-        "a cat -m a/b.ckpt -o c.png",
-    ):
-        check_refused(line, "'-…' would be part of the text. … and then long flags: …", name=TXT)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        './sd -m ../a.ckpt -p "a cat"', "./bin/sd-cli --diffusion-model a.gguf", "> a cat -s 5",
-        "python scripts/txt2img.py --prompt a --plms", "/imagine prompt: a --v 5", "invoke> a cat",
-        'echo "a corgi" > inbox/a.txt',
-    ],
-)  # fmt: skip
-def test_a_command_line_is_no_prompt(line: str) -> None:
-    """One message for the whole line, which says how a line looks."""
-    check_refused(
-        line, "'…' begins a command line. Write the prompt first, and then its …", name=TXT
-    )
-
-
 @pytest.mark.parametrize(
     "prompt",
     [
@@ -186,6 +161,8 @@ def test_prompts_that_only_look_alike_are_drawn(prompt: str) -> None:
     assert read_one(prompt, TXT).prompt == prompt
 
 
+SHORT = "'-…' would be part of the text. … and then long flags: …"
+COMMAND = "'…' begins a command line. Write the prompt first, and then its …"
 JSON = "this looks like JSON; rename it to corgi.json"
 SCRIPT = "this is RTF, a web page or a script, not plain text…"
 
@@ -193,6 +170,13 @@ SCRIPT = "this is RTF, a web page or a script, not plain text…"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        # InvokeAI's and stable-diffusion.cpp's: several, or one with a number at the end.
+        *((f"a cat {flags}", SHORT) for flags in
+          ("-s50 -W 512 -A k_euler -n 2", "-S 42", "-m a/b.ckpt -o c.png")),
+        *((line, COMMAND) for line in
+          ('./sd -m ../a.ckpt -p "a cat"', "./bin/sd-cli --diffusion-model a.gguf",
+           "> a cat -s 5", "python scripts/txt2img.py --prompt a --plms", "invoke> a cat",
+           "/imagine prompt: a --v 5", 'echo "a corgi" > inbox/a.txt')),
         ('{\n "prompt": "a cat"}', JSON),
         ('[{"prompt": "a"}, {"prompt": "b"},]', JSON),
         ("{\\rtf1\\ansi\n\\f0 a corgi}", SCRIPT),
@@ -202,7 +186,7 @@ SCRIPT = "this is RTF, a web page or a script, not plain text…"
         ("name,prompt,negative_prompt\nA,cinematic {prompt},dim", "this is a table, not …"),
         ('"prompt";"steps"\na cat;10', "this is a table, not prompts. Save it with the ending …"),
     ],
-)
+)  # fmt: skip
 def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str) -> None:
     """Its lines are not rendered one by one."""
     check_refused(text, message, name=TXT)
