@@ -108,6 +108,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("quality: 101", "… must be a whole number from 1 to 100, lossless, or auto, not 101."),
         ("upscale: {scale: 0.5}", "upscale scale must be … to 8, not 0.5. It only enlarges. …"),
         ("upscale: {size: 1600x1600}", "upscale has no 'size'. Write scale, or resize_to beside …"),
+        ("image: a.png\nresize: 1600", "resize must be … not 1600. … write resize_to: 1600."),
         ("upscale: {model: Lanczos}", "no upscaler 'Lanczos' … Lanczos is for hires: …"),
         ("upscale: {model:demo-compact}",
          "… A space is missing after the colon: write model: demo-compact. Its fields are …"),
@@ -203,6 +204,7 @@ def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
         ("{positive: a, negative: b}", "… Write prompt: and negative_prompt: as two fields."),
         ("\n  positive: a", "… Write prompt: and negative_prompt: as two fields."),
         ("[corgi]", "… For text, put it in quotes: prompt: '[corgi]'"),
+        ("{red|blue}", "… For text, put it in quotes: prompt: '{red|blue}'"),
     ],
 )  # fmt: skip
 def test_several_prompts_in_one_are_told_to_be_several(prompt: str, remedy: str) -> None:

@@ -70,10 +70,6 @@ def test_a_prompt_that_is_a_json_object_is_taken_as_it_is(written: str) -> None:
     assert not recipe.warnings
 
 
-def test_braces_without_quotes_are_no_json() -> None:
-    check_refused("prompt: {red|blue}", "… For text, put it in quotes: prompt: '{red|blue}'")
-
-
 NO_LORA = "is not a LoRA with one weight from -10 to 10. Write one like <lora:name:0.8>."
 NO_WEIGHT = "is not a number from -100 to 100. Write one like (word:1.2)."
 DYNAMIC = "is dynamicprompts' syntax, which is not supported. …"

@@ -201,6 +201,7 @@ NEAREST = "the sampler {} is not supported; {} comes closest. {} is used instead
     ("prompt", "values", "fields", "warnings"),
     [
         ("a {corgi|cat}", MODEL, {"prompt": r"a \{corgi|cat}"}, [WORDS]),
+        ("a __dog__ {best}", MODEL, {"prompt": r"a \__dog\__ \{best}"}, [WORDS]),
         ("a cat AND a dog", MODEL, {"prompt": "a cat, a dog"}, ["AND (composing prompts) …"]),
         ("a", f"{MODEL}, Sampler: res_multistep", {"sampler": "DPM++ 2M"},
          [NEAREST.format("res_multistep", "DPM++ 2M", "DPM++ 2M")]),

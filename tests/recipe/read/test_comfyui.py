@@ -79,12 +79,12 @@ XL: Nodes = {
 }  # fmt: skip
 
 
-def texts_of(nodes: object, keyword: str = "prompt") -> dict[str, str]:
-    return {keyword: nodes if isinstance(nodes, str) else json.dumps(nodes)}
+def texts_of(nodes: object) -> dict[str, str]:
+    return {"prompt": nodes if isinstance(nodes, str) else json.dumps(nodes)}
 
 
-def read(nodes: object, text: str = "from: a.png", keyword: str = "prompt", **more: str) -> Recipe:
-    return read_one(text, inventory=INVENTORY, texts=texts_of(nodes, keyword) | more)
+def read(nodes: object, text: str = "from: a.png", **more: str) -> Recipe:
+    return read_one(text, inventory=INVENTORY, texts=texts_of(nodes) | more)
 
 
 def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
@@ -212,16 +212,6 @@ def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
     assert (recipe.prompt, recipe.steps, recipe.seed, recipe.clip_skip) == ("a cat", 30, 42, 2)
     unreadable = read({"1": node("LoadImage", image="x.png")}, parameters=text)
     assert (unreadable.prompt, unreadable.steps) == ("unknown", 20)
-
-
-def test_the_workflow_in_a_jpegs_comment_is_read() -> None:
-    """Civitai puts it there, with other data beside the nodes."""
-    nodes = one_pass() | {
-        "extra": {"airs": []},
-        "extraMetadata": json.dumps({"prompt": "class_type"}),
-    }
-    recipe = read(nodes, keyword="parameters")
-    assert (recipe.prompt, recipe.steps, recipe.checkpoint) == ("a cat", 30, "xl/pony")
 
 
 @pytest.mark.parametrize(

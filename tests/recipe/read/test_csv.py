@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from tests.recipe.reading import check_said, hash_of, read, read_one, refused, request_of
+from tests.recipe.reading import check_said, read, read_one, refused
 
 CSV = "table.csv"
 TABLE = 'prompt,Negative Prompt,steps,seed\na corgi,,30,7\n"a cat, ""red"",\nasleep",dim,,1..3\n'
@@ -61,15 +61,6 @@ def test_a_table_of_one_column_needs_no_quotes() -> None:
     text = 'prompt\na corgi, on a hill\n"a cat, ""red"""\na; b\n'
     prompts = ["a corgi, on a hill", 'a cat, "red"', "a; b"]
     assert [recipe.prompt for recipe in read(text, CSV)] == prompts
-
-
-def test_columns_with_an_underscore_are_only_noted() -> None:
-    """They are in the request, for the picture's metadata, and no part of any digest."""
-    with_id, without = "_id,prompt,_created\n7,a,\n", "prompt\na\n"
-    assert request_of(with_id, CSV).notes == {"_id": "7"}
-    assert "notes" not in request_of(without, CSV).as_dict()
-    assert request_of(with_id, CSV).digest == request_of(without, CSV).digest
-    assert read_one(with_id, CSV).digest(hash_of) == read_one(without, CSV).digest(hash_of)
 
 
 @pytest.mark.parametrize(

@@ -94,17 +94,6 @@ def test_all_below_a_pictures_values_belongs_to_them() -> None:
     assert (recipe.prompt, recipe.checkpoint) == ("a c", "dreamshaper_8")
 
 
-def test_wildcards_in_a_pictures_prompt_are_words() -> None:
-    """They were drawn already; a text without wildcards stays as it is."""
-    for prompt, written in {
-        "a {red|blue} fox": r"a \{red|blue} fox",
-        "a __dog__ {best}": r"a \__dog\__ \{best}",
-    }.items():
-        texts = {"parameters": f"{prompt}\nSteps: 3, Seed: 1, Model: dreamshaper_8"}
-        (request,) = read("from: a.png", texts).image_requests(hash_of)
-        assert (request.prompt, request.unexpanded_prompt) == (written, "")
-
-
 def test_the_recipe_overrides_the_picture_and_the_picture_the_defaults() -> None:
     """Field by field."""
     defaults = "steps: 3\ncount: 2\nclip_skip: 4\n"

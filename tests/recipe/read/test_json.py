@@ -91,13 +91,17 @@ def test_json_that_yaml_cannot_read_is_read(text: str) -> None:
 
 
 def test_names_with_an_underscore_are_notes() -> None:
-    """As in tables: in YAML, too, and in no digest."""
+    """In every kind of file; they are in the pictures' metadata, and in no digest."""
+    usual = request_of("prompt: a")
     for text, name in (
         ('{"_id": 7, "_no": null, "prompt": "a"}', "a.json"),
         ("_id: 7\nprompt: a", "a.yaml"),
+        ("_id,prompt,_created\n7,a,\n", "a.csv"),
     ):
-        assert request_of(text, name).notes == {"_id": "7"}
+        request = request_of(text, name)
+        assert (request.notes, request.digest) == ({"_id": "7"}, usual.digest)
         assert read_one(text, name).digest(hash_of) == read_one("prompt: a").digest(hash_of)
+    assert "notes" not in usual.as_dict()
     check_refused(
         "prompt: a\n_id: [7]", "_id is a note, as its name begins with _. Notes are text."
     )

@@ -86,7 +86,7 @@ LACKING = (
     "Seed: 1, Size: 512x512, Model: 007, VAE: gone, Denoising strength: 0.4, Hires upscale: 2, "
     "Hires steps: 8, Hires upscaler: R-ESRGAN 4x+"
 )
-CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "a cat"}'}
+CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "class_type"}'}
 TWO_PASSES = ("The workflow has 2 samplers; only the first one was read.",)
 
 # Version 3.3: pictures in public test suites.

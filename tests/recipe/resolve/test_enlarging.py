@@ -185,7 +185,7 @@ def test_a_picture_without_a_prompt_is_only_finished() -> None:
     assert both.published_size == ENLARGED
 
 
-@pytest.mark.parametrize("what", ["upscale: demo-compact", "cutout: demo-cutout"])
+@pytest.mark.parametrize("what", ["upscale: demo-compact", "cutout: demo-cutout", "resize_to: 80"])
 def test_what_only_drawing_needs_is_refused_without_a_prompt(what: str) -> None:
     """Such fields would silently do nothing."""
     text = f"image: a.png\n{what}\nsteps: 9\nhires: true\npriority: 3\nsize: {{}}"

@@ -135,19 +135,6 @@ def test_mistakes_say_what_to_write(written: str, said: str) -> None:
     check_refused(f"image: a.jpg\nresize_to: {written}", said, pictures=PHOTO)
 
 
-def test_fields_that_do_nothing_and_words_of_others_lead_here() -> None:
-    """A field about drawing beside it, and what people write for it."""
-    refused = {
-        "resize_to: 800\nsteps: 30": "steps has no effect without prompt. …",
-        "upscale: {model: demo-compact, scale: 1, size: 800x600}": "upscale has no 'size'. Write "
-        "scale, or resize_to beside …",
-    }
-    for written, said in refused.items():
-        check_refused(f"image: a.jpg\n{written}", said, pictures=PHOTO, inventory=INSTALLED)
-    said = "resize must be crop, fit or stretch, not 1600. For the size of the result, write …"
-    check_refused("image: a.jpg\nprompt: a\nresize: 1600", said, pictures=PHOTO)
-
-
 def test_a_sweep_makes_several_sizes() -> None:
     """Of whole values, and of a part."""
     for swept in ("resize_to: [1600, 800x800]", '"resize_to: longest_side": [1600, 800]'):
