@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -107,24 +107,6 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     return found[0]
 
 
-def find_lora(written: str, inventory: Inventory) -> str:
-    """Return the LoRA that a recipe names. Raises NotInstalled.
-
-    A1111 writes the name that a LoRA's trainer gave it, whatever its file's name is. Such a name
-    counts if no file has it, and exactly one LoRA was given it.
-    """
-    return _once(("trained", written), lambda: _find_lora(written, inventory), inventory)
-
-
-def _find_lora(written: str, inventory: Inventory) -> str:
-    folded = _folded(written)
-    trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
-    files = (*inventory.loras, *inventory.refused_as("lora"))
-    if len(trained) == 1 and folded not in _by_name(files):
-        return trained[0]
-    return find("lora", written, inventory)
-
-
 def find(kind: str, written: str | None, inventory: Inventory) -> str:
     """Return the name of the model of a kind that a recipe names. Raises NotInstalled.
 
@@ -132,17 +114,12 @@ def find(kind: str, written: str | None, inventory: Inventory) -> str:
     one if none is installed. The error says why a file is refused; one in another kind's folder may
     have been misplaced. A refused file may have the name of a usable one, with another ending.
     """
-    return _once((kind, written), lambda: _find(kind, written, inventory), inventory)
-
-
-def _once(asked: tuple[str, str | None], find: Callable[[], str], inventory: Inventory) -> str:
-    """Return what is found, from the inventory's memory if it was asked before."""
-    known = inventory.found
+    known, asked = inventory.found, (kind, written)
     if asked not in known:
         if len(known) >= _MOST_KNOWN:  # a hostile file may name a million
             known.clear()
         inventory.missed.add(asked)
-        known[asked] = find()
+        known[asked] = _find(kind, written, inventory)
         inventory.missed.discard(asked)
     return known[asked]
 
@@ -152,6 +129,8 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
         return _only(kind, inventory)
     if kind == "vae" and written.strip().casefold() in _BAKED_WORDS:
         return BAKED
+    if kind == "lora" and (trained := _trained_as(written, inventory)):
+        return trained
     if kind == "hires upscaler" and (usual := usual_upscaler(written)):
         return usual
     row, models = _KINDS[kind], kind.removeprefix("hires ")
@@ -191,6 +170,17 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     if len(every) == 1:
         there = f"Only {every[0]} is available."
     raise NoneOfThisName(f"{missing} {did_you_mean(_stem(written), every)}{there}")
+
+
+def _trained_as(written: str, inventory: Inventory) -> str:
+    """Return the one LoRA to which its trainer gave a name that no file has; "" for none.
+
+    A1111 writes that name, whatever the file's is.
+    """
+    folded = _folded(written)
+    trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
+    files = (*inventory.loras, *inventory.refused_as("lora"))
+    return trained[0] if len(trained) == 1 and folded not in _by_name(files) else ""
 
 
 def _only(kind: str, inventory: Inventory) -> str:

@@ -10,7 +10,7 @@ from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
 from picowatch.files.essential import Ended
-from picowatch.recipe.installed import NotInstalled, find_checkpoint, find_lora
+from picowatch.recipe.installed import NotInstalled, find, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import Z_IMAGE, compact_shapes, tiny_vae
@@ -116,7 +116,8 @@ def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
         f"same {end} same.safetensors: rename it.",
     ]
     inventory = Catalog(tmp_path).inventory()
-    assert find_lora("pixel.safetensors", inventory) == find_lora("Pixel", inventory) == "pixel"
+    for written in ("pixel.safetensors", "Pixel"):
+        assert find("lora", written, inventory) == "pixel"
 
 
 def test_a_restart_reads_only_headers_that_changed(
@@ -220,11 +221,11 @@ def test_a_refused_file_takes_no_name_away(tmp_path: Path) -> None:
         (tmp_path / beside).write_bytes(b"\x80\x02}q")
     inventory = Catalog(tmp_path).inventory()
     for written in ("style.safetensors", "style", "STYLE", "sty"):
-        assert find_lora(written, inventory) == "style"
+        assert find("lora", written, inventory) == "style"
     assert find_checkpoint("demo", inventory).name == "demo"
     for name, said in (("cut", "cut.safetensors is cut off"), ("lost", "lost.ckpt is a pickle")):
         with pytest.raises(NotInstalled, match=f"the LoRA '{name}' cannot be used: {said}"):
-            find_lora(name, inventory)
+            find("lora", name, inventory)
 
 
 # -- other programs' folders, and wrong places
@@ -299,7 +300,7 @@ def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> 
         with pytest.raises(NotInstalled, match=words):
             find_checkpoint(name, inventory)
     with pytest.raises(NotInstalled, match=words):
-        find_lora("pixel", inventory)
+        find("lora", "pixel", inventory)
 
 
 # -- wildcard files: names, lines, limits

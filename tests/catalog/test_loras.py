@@ -12,7 +12,7 @@ from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import expect_kind, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH
-from picowatch.recipe.installed import find_lora
+from picowatch.recipe.installed import find
 from tests.catalog.files import Shapes, kohya_lora_shapes
 from tests.catalog.shapes import kohya, peft
 
@@ -133,7 +133,7 @@ def test_a_lora_says_what_its_trainer_wrote(tmp_path: Path) -> None:
     assert found.base_model == "v1-5.safetensors"
     assert found.trigger_words == ("pixel art", "sprite", "a dog")
     inventory = Catalog(tmp_path).inventory()
-    assert find_lora("pixel art v2", inventory) == find_lora("it", inventory) == "it"
+    assert find("lora", "pixel art v2", inventory) == find("lora", "it", inventory) == "it"
     # Stability's ModelSpec has fields for them.
     notes = {"modelspec.trigger_phrase": "pxl style", "modelspec.architecture": "sd-v1/lora"}
     other = recognise(Header(kohya_lora_shapes(), notes))

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PROMPTS, Loras
-from picowatch.recipe.installed import NoneOfThisName, NotInstalled, find_lora
+from picowatch.recipe.installed import NoneOfThisName, NotInstalled, find
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import embedding_missing
@@ -131,7 +131,7 @@ def lora_mistakes(
             yield Mistake(message, tag.written)
             continue
         try:
-            name = find_lora(tag.name, inventory)
+            name = find("lora", tag.name, inventory)
         except NoneOfThisName as error:
             remedy = "Put its file there, or write the prompt without the tag."
             yield Mistake(f"{error} {remedy}", tag.written)
@@ -148,7 +148,7 @@ def installed_tags(text: str, inventory: Inventory) -> list[tuple[LoraTag, str]]
     found = []
     for tag in lora_tags(text):
         with suppress(NotInstalled):  # reported with the prompt's mistakes
-            found.append((tag, find_lora(tag.name, inventory)))
+            found.append((tag, find("lora", tag.name, inventory)))
     return found
 
 

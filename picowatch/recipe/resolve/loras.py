@@ -8,7 +8,7 @@ from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import DETAIL, Loras
-from picowatch.recipe.installed import NotInstalled, find_lora
+from picowatch.recipe.installed import NotInstalled, find
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
@@ -31,7 +31,7 @@ def read_loras(
     for called, use in layer[LORAS].pairs if LORAS in layer else ():
         weight, family = _weight_and_family(called, dict(use.pairs), reporter)
         try:
-            name = find_lora(called, inventory)
+            name = find("lora", called, inventory)
         except NotInstalled as error:
             reporter.wrong(LORAS, str(error), "", position=use.position)
             continue
@@ -77,7 +77,7 @@ def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
 def lora_named(name: str, inventory: Inventory) -> str:
     """Return the installed LoRA of a name; "" for none or several."""
     try:
-        return find_lora(name, inventory)
+        return find("lora", name, inventory)
     except NotInstalled:
         return ""
 
