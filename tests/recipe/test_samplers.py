@@ -30,7 +30,7 @@ NAMES = {
     ("Euler a", "karras"): "Euler a Karras | euler_ancestral_karras",
     ("DPM2", "karras"): "KDPM2DiscreteScheduler | KDPM2 | dpm_2",
     ("DPM2 a", "karras"): "DPM2 a | KDPM2 a | k_dpm_2_ancestral | KDPM2AncestralDiscreteScheduler",
-    ("DPM++ SDE", "karras"): "dpmpp_sde_gpu | DPM SDE | DPMSolverSDEScheduler",
+    ("DPM++ SDE", "karras"): "dpmpp_sde_gpu | sample_dpmpp_sde | DPM SDE | DPMSolverSDEScheduler",
     ("DDIM", "uniform"): "ddim | DDIMScheduler",
     ("UniPC", "uniform"): "Uni-PC | UniPCMultistepScheduler | uni_pc_bh2",
     ("PNDM", "uniform"): "PLMS | PNDMScheduler",
@@ -51,6 +51,8 @@ def test_samplers_that_do_not_go_are_explained() -> None:
         "Eulr": "unknown sampler 'Eulr'. Did you mean 'Euler'?",
         "k_dpm_fast": "the sampler DPM fast is not supported; DPM++ 2M comes closest.",
         "dpmpp_2s_ancestral_karras": "the sampler DPM++ 2S a is … Euler a comes closest.",
+        "res_multistep_ancestral_cfg_pp": "the sampler res_multistep_ancestral … Euler a …",
+        "euler_ancestral_cfg_pp": "the sampler Euler a CFG++ is not supported; Euler a comes …",
         "er_sde": "the sampler er_sde is not supported; DPM++ 3M SDE comes closest.",
     }.items():
         check_refused(f"prompt: a\nsampler: {written}", f"{why} The samplers are {ALL}.")

@@ -14,7 +14,6 @@ from tests.recipe.reading import (
     INVENTORY,
     PicturesWith,
     check_refused,
-    check_warned,
     chunk_of,
     hash_of,
     read,
@@ -166,14 +165,6 @@ def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
     inventory = replace(INSTALLED, checkpoints=(it,))
     text = "image: a.jpg\ncheckpoint: it\ndetail: face"
     assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
-
-
-def test_a_sweep_varies_a_part_of_the_only_detail() -> None:
-    sweep = "sweep: {'detail: denoising_strength': [0.2, 0.4]}"
-    recipe = read_one(f"prompt: a\ndetail: face\n{sweep}", inventory=INSTALLED)
-    requests = recipe.image_requests(hash_of, 5)
-    assert [request.detail[0].denoising_strength for request in requests] == [0.2, 0.4]
-    check_warned(recipe)
 
 
 def test_a_swept_lora_may_stand_in_the_prompt_of_a_detail() -> None:

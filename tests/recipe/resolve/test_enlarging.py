@@ -118,9 +118,6 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
         assert (again, again.digest) == (found, found.digest)
         assert only(recipe_yaml(found)).digest == found.digest
     assert found.published_size == (1000, 800)
-    text = "prompt: a\ncutout: isnet\nsweep: {'cutout: margin': [3, 9]}"
-    swept = read_one(text, inventory=INSTALLED).variants
-    assert [variant.cutout and variant.cutout.margin for variant in swept] == [3, 9]
 
 
 def test_without_a_name_it_is_the_only_one_installed() -> None:

@@ -11,7 +11,7 @@ from picowatch.metadata import parameters_text, recipe_yaml
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.resize_to import ResizeTo
 from picowatch.recipe.resolve.layers import only_writes
-from tests.recipe.reading import PicturesWith, check_refused, read_one, request_of
+from tests.recipe.reading import PicturesWith, check_refused, request_of
 from tests.recipe.resolve.test_enlarging import INSTALLED
 
 PHOTO = PicturesWith(lambda _: {}, (6000, 4000))
@@ -133,14 +133,6 @@ def test_a_format_alone_is_a_request(written: str) -> None:
 def test_mistakes_say_what_to_write(written: str, said: str) -> None:
     """One message for each."""
     check_refused(f"image: a.jpg\nresize_to: {written}", said, pictures=PHOTO)
-
-
-def test_a_sweep_makes_several_sizes() -> None:
-    """Of whole values, and of a part."""
-    for swept in ("resize_to: [1600, 800x800]", '"resize_to: longest_side": [1600, 800]'):
-        text = f"image: a.jpg\nresize_to: 1600\nsweep: {{{swept}}}"
-        recipe = read_one(text, pictures=PHOTO)
-        assert [each.published_size for each in recipe.variants] == [(1600, 1067), (800, 533)]
 
 
 LIMITS = st.sampled_from(["longest_side", "shortest_side", "width", "height"])

@@ -95,17 +95,13 @@ def test_what_no_checkpoint_could_have(
         check_replaced(started_from(pasted(theirs, "dream")), field, instead, words)
 
 
-def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
-    """That is, missing LoRAs, those for another family, and prompt editing."""
+def test_a_pictures_prompt_loses_editing_that_cannot_be_done() -> None:
+    """The words of the last step stay."""
     drawn = request_of("prompt: a [cat|dog] b\ncheckpoint: dream", inventory=INVENTORY)
     text = "from: a.png\ncheckpoint: dev"
     recipe = read_one(text, inventory=INVENTORY, texts=chunk_of(drawn))
     assert recipe.prompt == "a dog b"
     assert any("cannot change words between the steps" in warning for warning in recipe.warnings)
-    text = pasted("Seed: 1", "dream").replace("a cat", "a <lora:pixel:1> cat <lora:ink:1>")
-    recipe = read_one(text, "a.txt", INVENTORY)
-    assert recipe.prompt == "a  cat"
-    check_warned(recipe, "no LoRA 'ink' in … Only pixel …", "the LoRA 'pixel' is …")
 
 
 def test_what_is_swept_is_the_recipes_own() -> None:

@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 
 from picowatch.recipe import Axis, Checkpoint, Inventory, Recipe
-from picowatch.recipe.parts import Hires
+from picowatch.recipe.inventory import DEMO_FIND
+from picowatch.recipe.parts import Find, Hires
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, check_refused, hash_of, read_one
 
@@ -89,7 +90,7 @@ def test_swept_samplers_keep_the_schedule_type_that_the_recipe_gives() -> None:
         assert [request.schedule_type for request in swept] == schedule_types
 
 
-def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
+def test_weights_of_loras_and_parts_of_mappings_can_be_swept() -> None:
     """Also of a LoRA that is not named otherwise."""
     swept = requests("'lora: detail': 0..1 step 0.5", ABOVE + "lora: pixel\n")
     assert [[(u.name, u.weight) for u in request.loras] for request in swept] == [
@@ -99,6 +100,9 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
     assert [image.hires for image in swept] == [Hires(each, 3, 0.7, "Latent") for each in (1.5, 2)]
     swept = requests("'hires: Upscale by': [1, 2], 'hires: strength': [0.2]", ABOVE + "hires: 2\n")
     assert [image.hires for image in swept] == [Hires(each, 0, 0.2, "Latent") for each in (1, 2)]
+    swept = requests("'mask: find': [hat, tie]", ABOVE + "image: a.png\nmask: {find: x, grow: 9}\n")
+    masks = [Find(word, grow=9, model=DEMO_FIND) for word in ("hat", "tie")]
+    assert [image.mask for image in swept] == masks
     swept = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
     assert [bool(request.image) for request in swept] == [False, True]
     swept = requests("image: [none, a.png], strength: [0.3, 0.6]")
