@@ -52,6 +52,9 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("steps: 1e2", "steps", 100),
         ("seed: 1_000", "seed", 1000),
         ("cfg_rescale: 1e-05", "cfg_rescale", 0.00001),
+        # ComfyUI's scheduler is a schedule type, diffusers' a sampler.
+        ("Scheduler: SGM Uniform", "schedule_type", "sgm_uniform"),
+        ("scheduler: EulerAncestralDiscreteScheduler", "sampler", "Euler a"),
     ],
 )
 def test_aliases_and_forgiven_spellings(written: str, field: str, value: object) -> None:

@@ -18,8 +18,8 @@ from picowatch.recipe import (
 )
 from picowatch.recipe.control import KINDS
 from picowatch.recipe.identity import OF_ENTRIES, plain
-from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
-from picowatch.recipe.parts import Hires
+from picowatch.recipe.inventory import DEMO_FIND, ControlNet, Upscaler, rules_of
+from picowatch.recipe.parts import Find, Hires
 from tests.recipe.reading import DEMO, PicturesWith, check_refused, hash_of, read_one
 
 # Requests in ledgers and pictures of earlier versions, which later ones must recognise.
@@ -124,6 +124,15 @@ def test_a_part_that_is_new_changes_no_digest_and_no_batch_key() -> None:
         ("sampler: DPM++ 2M Karras", "sampler: Euler a", {"schedule_type": "uniform"}),
         ("sampler: Euler\nschedule_type: beta", "sampler: UniPC", {"schedule_type": "uniform"}),
         ("sampler: Euler", "schedule_type: beta", {"sampler": "Euler", "schedule_type": "beta"}),
+        # What belongs to a start image is for recipes that have one.
+        ("strength: 0.3\nmask_blur: 0", "", {"denoising_strength": 0.75, "mask_blur": 4}),
+        ("strength: 0.3", "image: b.png", {"denoising_strength": 0.3}),
+        ("mask: {find: hat}", "image: b.png", {"mask": Find("hat", model=DEMO_FIND)}),
+        ("mask: {find: hat}", "image: b.png\nmask: no", {"mask": ""}),
+        # A mapping is a single value, so layers do not mix its parts.
+        ("hires: {scale: 3, steps: 5}", "hires: {steps: 7}", {"hires": Hires(steps=7)}),
+        ("hires: {scale: 3, steps: 5}", "", {"hires": Hires(scale=3.0, steps=5)}),
+        ("hires: {scale: 3, steps: 5}", "hires: off", {"hires": None}),
         # In the same layer they exclude each other.
         ("count: 4", "seed: [1, 2]", {"image_count": 2}),
         ("seed: 1..8", "count: 2", {"image_count": 2, "wants_random_seed": True}),

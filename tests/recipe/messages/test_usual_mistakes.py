@@ -7,7 +7,6 @@ from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.read.flags import THEIRS_ALONE
 from tests.recipe.reading import (
     check_refused,
-    check_said,
     check_warned,
     messages,
     read_one,
@@ -134,18 +133,6 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep() -> None:
         assert read_one(f"prompt: a\n{sweep}").image_count > 1
 
 
-def test_a_scheduler_is_a_schedule_type_or_a_sampler() -> None:
-    """ComfyUI's is a schedule type, diffusers' a sampler."""
-    for written, field, value in (
-        ("SGM Uniform", "schedule_type", "sgm_uniform"),
-        ("EulerAncestralDiscreteScheduler", "sampler", "Euler a"),
-        ("karras", "schedule_type", "karras"),
-    ):
-        assert getattr(read_one(f"prompt: a\nScheduler: {written}"), field) == value
-        assert getattr(read_one(f"prompt: a\nscheduler: {written}"), field) == value
-        assert getattr(read_one(f"a --scheduler {written}", "corgi.txt"), field) == value
-
-
 @pytest.mark.parametrize(
     ("prompt", "warning"),
     [
@@ -190,9 +177,8 @@ def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
     """What a .txt would take for flags or A1111's settings is text in YAML."""
     check_warned(read_one("prompt: a --steps 30"), "'--steps' is drawn … Write steps as a field …")
     pasted = "prompt: |\n  a corgi\n  Negative prompt: dim\n  Steps: 20, Sampler: Euler a"
-    negative, steps = read_one(pasted).warnings
-    check_said([negative], "'Negative prompt: dim' is drawn … save A1111's whole text as a .txt …")
-    assert steps.startswith("'Steps: 20, Sampler: Euler a' is drawn as plain text.")
+    negative = "'Negative prompt: dim' is drawn … save A1111's whole text as a .txt …"
+    check_warned(read_one(pasted), negative, "'Steps: 20, Sampler: Euler a' is drawn as plain …")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
-from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.inventory import Upscaler, rules_of
+from picowatch.recipe.parts import Cutout, Hires, Upscale
 from tests.recipe.reading import DEMO, check_warned, messages, read, read_one, refused
 
 TXT = "corgi.txt"
@@ -19,6 +19,8 @@ INVENTORY = Inventory(
     ),
     vaes=("mse",),
     loras=("add_detail",),
+    upscalers=(Upscaler("RealESRGAN_x4plus", 4),),
+    cutouts=("people/u2netp",),
     default_checkpoint="demo",
 )
 BLOCK = """a corgi,
@@ -135,8 +137,10 @@ def test_values_go_on_in_lines_below() -> None:
         ("VAE: mse, Module 1: mse", {"vae": "mse"}),
         ('Lora weights: "add_detail: 0.5", Lora hashes: "a: 0123"',
          {"loras": (("add_detail", 0.5),)}),
-        ("Postprocess upscale by: 2, Postprocess upscaler: demo-compact",
-         {"upscale": Upscale("demo-compact", 2.0)}),
+        ("Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+, Rembg: u2netp",
+         {"upscale": Upscale("RealESRGAN_x4plus", 2.0), "cutout": Cutout("people/u2netp")}),
+        ("Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
+         {"hires": Hires(2.0, 6, 0.5, "RealESRGAN_x4plus")}),
         ("Denoising strength: 0.4, Hires upscale: 1.5, Hires steps: 9, Hires upscaler: Lanczos",
          {"hires": Hires(1.5, 23, 0.4, "Lanczos")}),
         ("Size: 256x384, Hires resize: 384x0, Hires steps: 5", {"hires": Hires(1.5, 8)}),

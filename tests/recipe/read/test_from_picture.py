@@ -5,14 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.errors import PictureUnreadable
-from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid
+from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI
 from tests.recipe import reading
 from tests.recipe.reading import (
     DEMO,
-    PicturesWith,
     check_said,
     check_warned,
     chunk_of,
@@ -142,18 +140,6 @@ def test_a_missing_checkpoint_is_named_with_its_hash() -> None:
 def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], message: str) -> None:
     """At the position where the recipe names them."""
     check_said([problem("from: a.png", texts)], message)
-
-
-def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
-    """The reader says why."""
-
-    def unreadable(path: str) -> Mapping[str, str]:
-        raise PictureUnreadable(f"there is no {path}.")
-
-    pictures = PicturesWith(unreadable)
-    for path, message in (("gone.png", "there is no gone"), ("../a.png", "from must stay within")):
-        with pytest.raises(RecipeInvalid, match=f"line 2, column 7: {message}"):
-            reading.read(f"prompt: a\nfrom: {path}", inventory=INVENTORY, pictures=pictures)
 
 
 @pytest.mark.parametrize(

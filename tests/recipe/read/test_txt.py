@@ -54,6 +54,7 @@ def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
          {"cfg_scale": 3.0, "sampler": "Euler a", "count": 3}),
         ("a --subseed 5 --subseed_strength 0.5 --tiling true",
          {"variation_seed": 5, "variation_strength": 0.5, "tiling": True}),
+        ("a --scheduler EulerAncestralDiscreteScheduler", {"sampler": "Euler a"}),
         ("a --subseed -1", {"variation_seed": None, "warnings": ()}),
         ("a --subseed 5 --subseed_strength 0", {"variation_seed": None, "warnings": ()}),
         ("a --scale 7 --sampler_index Euler --ddim_steps 9 --H 64 --ddim_eta 0",

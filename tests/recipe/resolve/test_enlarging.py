@@ -58,13 +58,8 @@ def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None)
     assert only(f"prompt: a\n{written}").hires == hires
 
 
-def test_the_nearest_hires_is_the_whole_of_it() -> None:
-    """It is a single field, so layers do not mix its parts."""
-    defaults = "hires: {scale: 3, steps: 5}"
-    assert only("prompt: a\nhires: {steps: 7}", defaults=defaults).hires == Hires(steps=7)
-    assert only("prompt: a\nhires: off", defaults=defaults).hires is None
-    assert only("prompt: a", defaults=defaults).hires == Hires(scale=3.0, steps=5)
-    folder = "cutout: {model: isnet, confidence: 0.5}"  # without find
+def test_a_folders_confidence_does_nothing_where_nothing_is_looked_for() -> None:
+    folder = "cutout: {model: isnet, confidence: 0.5}"
     recipe = read_one("prompt: a", inventory=INSTALLED, defaults=folder)
     check_warned(recipe, "cutout confidence has no effect without find. 0.3 is used instead.")
 
@@ -193,20 +188,6 @@ def test_what_only_drawing_needs_is_refused_without_a_prompt(what: str) -> None:
     check_refused(text.format("80x80"), *idle, sides, pictures=PHOTO)
     for nothing in (what, "image: a.png\ncutout: false"):
         check_refused(nothing, "a prompt is missing. Write 'prompt: …'.", pictures=PHOTO)
-
-
-def test_a1111s_texts_are_read() -> None:
-    """Its names of Real-ESRGAN's files, too."""
-    lines = "a\nSteps: 20, Sampler: Euler a, Size: 512x512, "
-    real = replace(INSTALLED, upscalers=(Upscaler("RealESRGAN_x4plus", 4),))
-    values = "Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+, Rembg: u2netp"
-    found = only(lines + values, real, name="a.txt")
-    assert found.upscale == Upscale("RealESRGAN_x4plus", 2)
-    assert found.cutout == Cutout("people/u2netp")
-    values = "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+"
-    found = only(lines + values, real, name="a.txt")
-    assert found.hires == Hires(2.0, 40, 0.5, "RealESRGAN_x4plus")
-    assert found.hires_upscaler_hash == HASHES["upscaler"] * 64
 
 
 def test_the_embedded_cutout_model_is_for_the_demo_models_drawings() -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find
 from picowatch.recipe.prompts.known_words import KnownWords
@@ -111,15 +110,3 @@ def test_words_that_the_embedded_model_does_not_know_are_told() -> None:
     check_warned(first, what)
     check_warned(second)
     check_warned(read_one(f"{SKY}{{find: shoe}}", inventory=replace(INSTALLED, findable=known)))
-
-
-def test_a_folder_may_say_what_is_found() -> None:
-    """For each of its pictures; an entry's own mask replaces it."""
-    defaults = "mask: {find: hat, grow: 9}"
-    request = request_of("prompt: a\nimage: b.png", defaults=defaults, inventory=INSTALLED)
-    assert request.mask == Find("hat", grow=9, model="clipseg")
-    own = request_of("prompt: a\nimage: b.png\nmask: none", defaults=defaults, inventory=INSTALLED)
-    assert own.mask == ""
-    off = request_of("prompt: a\nimage: b.png\nmask: no", defaults=defaults, inventory=INSTALLED)
-    assert off == own
-    assert ROWS["mask"].needs == ("image", "references")

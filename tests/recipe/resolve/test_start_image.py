@@ -29,11 +29,12 @@ OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C
         ("a" * 497 + ".png", "is longer than 500 characters."),
     ],
 )
-@pytest.mark.parametrize("field", ["image", "mask"])
+@pytest.mark.parametrize("field", ["image", "mask", "from"])
 def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: str) -> None:
     """A recipe may come from anywhere."""
-    other = "image: a.png\nmask_blur: 3" if field == "mask" else "denoising_strength: 0.5"
-    check_refused(f"prompt: a\n{other}\n{field}: {path}", f"{field} {message}")
+    others = {"mask": "image: a.png\nmask_blur: 3", "image": "denoising_strength: 0.5"}
+    text = f"prompt: a\n{others.get(field, '')}\n{field}: {path}"
+    check_refused(text, f"{field} {message}")
 
 
 def test_a_wrong_path_hides_no_other_mistake() -> None:
@@ -41,14 +42,6 @@ def test_a_wrong_path_hides_no_other_mistake() -> None:
     text = "prompt: a\nimage: ../a.png\nmask: b.png\nmask_blur: 99\ndenoising_strength: 2\n"
     blur, strength = "mask_blur must be … from 0 to 64, …", "denoising_strength must be …"
     check_refused(text, f"image {OUT.format('../a.png')}", blur, strength)
-
-
-def test_a_folder_may_say_how_start_images_are_used() -> None:
-    """For the recipes in it that have one."""
-    defaults = "denoising_strength: 0.3\nmask_blur: 0\n"
-    assert read_one("prompt: a", defaults=defaults).denoising_strength == 0.75
-    with_image = read_one("prompt: a\nimage: b.png", defaults=defaults)
-    assert with_image.denoising_strength == 0.3
 
 
 @pytest.mark.parametrize("picture", ["image: a.png", "references: [a.png, b.png]"])
