@@ -1,20 +1,20 @@
 """Image requests for the tests of metadata: one by hand, and any that hypothesis thinks of."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory
-from picowatch.recipe.control import KINDS, ControlKind, Preprocessor
+from picowatch.recipe.control import ControlKind, Preprocessor
 from picowatch.recipe.fields import Prediction
-from picowatch.recipe.inventory import ControlNet, Upscaler
 from picowatch.recipe.parts import UPSCALERS, Find, Hires, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.request import ControlUse, DetailUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.written import FORBIDDEN
-from tests.recipe.reading import DEMO, HASHES
+from tests.recipe.reading import HASHES, RICH
 
 CORGI = ImageRequest(
     prompt="a corgi",
@@ -33,8 +33,6 @@ CORGI = ImageRequest(
     clip_skip=1,
     exact=False,
 )
-
-HASH = {kind: digit * 64 for kind, digit in HASHES.items()}  # as hash_of gives them
 
 # Beside any text: quotes, comments, colons, brackets, white space at the ends, emoji.
 HOSTILE = [
@@ -62,18 +60,18 @@ LORA_NAMES = ("add_detail", "styles/it's pixel art", "1e3")
 # A weight of -0.0 is read as 0.0.
 WEIGHTS = st.floats(-10, 10).map(lambda weight: weight + 0.0)
 LORAS = st.lists(
-    st.builds(LoraUse, st.sampled_from(LORA_NAMES), st.just(HASH["lora"]), WEIGHTS),
+    st.builds(LoraUse, st.sampled_from(LORA_NAMES), st.just(HASHES["lora"]), WEIGHTS),
     unique_by=lambda use: use.name,
 ).map(tuple)
 Parts = st.SearchStrategy[dict[str, Any]]
 NO_PICTURES: Parts = st.just({})
 RESIZES = st.sampled_from(["crop", "fit", "stretch"])
 START_IMAGES: Parts = st.builds(
-    dict, image=PATHS, image_hash=st.just(HASH["image"]), denoising_strength=STRENGTHS,
+    dict, image=PATHS, image_hash=st.just(HASHES["image"]), denoising_strength=STRENGTHS,
     resize=RESIZES,
 )  # fmt: skip
 MASKS: Parts = st.builds(
-    dict, mask=PATHS, mask_hash=st.just(HASH["mask"]), mask_blur=st.integers(0, 64),
+    dict, mask=PATHS, mask_hash=st.just(HASHES["mask"]), mask_blur=st.integers(0, 64),
     mask_invert=st.booleans(), mask_padding=st.none() | st.integers(0, 256),
 )  # fmt: skip
 # Masks that words find.
@@ -82,7 +80,7 @@ FINDS = st.builds(
     st.integers(-128, 128), st.just("clipseg"), st.booleans(),
 )  # fmt: skip
 FOUND: Parts = st.builds(
-    dict, mask=FINDS, mask_finder_hash=st.just(HASH["segmentation"]),
+    dict, mask=FINDS, mask_finder_hash=st.just(HASHES["segmentation"]),
     mask_blur=st.integers(0, 64), mask_invert=st.booleans(),
 )  # fmt: skip
 DETAILS = st.lists(
@@ -90,7 +88,7 @@ DETAILS = st.lists(
         DetailUse,
         find=st.sampled_from(["face", "the hat, a cat"]),
         model=st.just("clipseg"),
-        finder_hash=st.just(HASH["segmentation"]),
+        finder_hash=st.just(HASHES["segmentation"]),
         confidence=STRENGTHS,
         grow=st.integers(-128, 128),
         count=st.integers(1, 64),
@@ -111,7 +109,7 @@ OPTIONS: dict[str, Parts] = {
     "canny": st.builds(dict, low=st.integers(0, 2000), high=st.integers(0, 2000)),
     "threshold": st.builds(dict, threshold=st.integers(0, 255)),
     "blur": st.builds(dict, radius=st.floats(0.1, 64)),
-    "depth": st.just({"depth": "Depth-Own", "depth_hash": HASH["depth"]}),
+    "depth": st.just({"depth": "Depth-Own", "depth_hash": HASHES["depth"]}),
 }
 SEEDS = st.integers(0, 2**32 - 1)
 VARIATIONS: Parts = st.builds(dict, variation_seed=SEEDS, variation_strength=STRENGTHS.filter(bool))
@@ -125,18 +123,18 @@ def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
     known: tuple[Preprocessor, ...] = get_args(Preprocessor)
     preprocess = draw(st.sampled_from(known if has_mask else known[:-1]))
     start, end = sorted(draw(st.tuples(STRENGTHS, STRENGTHS)))
-    model = draw(st.sampled_from(["own_canny", "own_union"]))
+    model = draw(st.sampled_from(["canny", "union"]))
     return ControlUse(
         image=draw(PATHS),
-        image_hash=HASH["image"],
+        image_hash=HASHES["image"],
         model=model,
-        model_hash=HASH["controlnet"],
+        model_hash=HASHES["controlnet"],
         preprocess=preprocess,
         weight=draw(st.floats(0, 2)),
         start=start,
         end=end,
         mode=draw(st.sampled_from(["balanced", "prompt", "control"])),
-        kind=draw(st.sampled_from(get_args(ControlKind)[1:])) if model == "own_union" else "",
+        kind=draw(st.sampled_from(get_args(ControlKind)[1:])) if model == "union" else "",
         preview=draw(st.booleans()),
         **draw(OPTIONS.get(preprocess, NO_PICTURES)),
     )
@@ -146,7 +144,7 @@ def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
 def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -> ImageRequest:
     """Any request that a recipe can make."""
     sampler = draw(st.sampled_from(SAMPLERS))
-    vae = draw(st.sampled_from(["baked", "vae-ft-mse"]))
+    vae = draw(st.sampled_from(["baked", "mse"]))
     pictures = draw(NO_PICTURES | START_IMAGES)
     if pictures:
         pictures = pictures | draw(NO_PICTURES | MASKS | FOUND)
@@ -159,9 +157,9 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
         checkpoint=draw(NAMES),
-        checkpoint_hash=HASH["checkpoint"],
+        checkpoint_hash=HASHES["checkpoint"],
         vae=vae,
-        vae_hash="" if vae == "baked" else HASH["vae"],
+        vae_hash="" if vae == "baked" else HASHES["vae"],
         prediction=draw(st.sampled_from(PREDICTIONS[: 4 if sampler.zero_snr else 3])),
         sampler=sampler.name,
         schedule_type=draw(st.sampled_from(sampler.schedule_types)),
@@ -183,9 +181,9 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
         **pictures,
         hires=hires,
         detail=draw(DETAILS),
-        hires_upscaler_hash=HASH["upscaler"] if hires and hires.upscaler not in UPSCALERS else "",
+        hires_upscaler_hash=HASHES["upscaler"] if hires and hires.upscaler not in UPSCALERS else "",
         upscale=upscale,
-        upscaler_hash=HASH["upscaler"] if upscale else "",
+        upscaler_hash=HASHES["upscaler"] if upscale else "",
         quantize=draw(st.sampled_from(["", "fp8"])),
         shrink_to_fit=draw(st.booleans()),
     )
@@ -193,13 +191,5 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
 
 def inventory_for(request: ImageRequest) -> Inventory:
     """What has to be installed for the request's recipe."""
-    return Inventory(
-        demo=DEMO,
-        checkpoints=(Checkpoint(request.checkpoint, 512),),
-        vaes=("vae-ft-mse",),
-        loras=LORA_NAMES,
-        upscalers=(Upscaler("4x-Own", 4),),
-        controlnets=(ControlNet("own_canny", ""), ControlNet("own_union", "", kinds=len(KINDS))),
-        depths=("Depth-Own",),
-        segmentations=("clipseg",),
-    )
+    checkpoints = (Checkpoint(request.checkpoint, 512),)
+    return replace(RICH, checkpoints=checkpoints, default_checkpoint=None, loras=LORA_NAMES)

@@ -15,7 +15,8 @@ from picowatch.recipe import (
     RecipeInvalid,
     read_recipes,
 )
-from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.control import KINDS
+from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 
 
@@ -43,7 +44,26 @@ FLOW_RULES = {
     (key, variant): rules_of(key, variant) for key in FLOWS for variant in FAMILIES[key].variants
 }
 
-HASHES = {
+# Something of every kind.
+RICH = Inventory(
+    demo=DEMO,
+    checkpoints=(
+        Checkpoint("dream", 512),
+        Checkpoint("edits", 1024, rules=rules_of("qwen_image", "Edit 2511")),
+        Checkpoint("flow", 1024, rules=rules_of("flux", "dev")),
+    ),
+    default_checkpoint="dream",
+    vaes=("mse",),
+    loras=("film", "ink"),
+    embeddings=("bad_hands",),
+    upscalers=(Upscaler("4x-Own", 4),),
+    controlnets=(ControlNet("canny", ""), ControlNet("union", "", kinds=len(KINDS))),
+    depths=("Depth-Own",),
+    segmentations=("clipseg",),
+    wildcards={"animal": ("cat", "dog")},
+)
+
+_DIGITS = {
     "checkpoint": "c",
     "vae": "d",
     "lora": "a",
@@ -56,11 +76,12 @@ HASHES = {
     "image": "1",
     "mask": "2",
 }
+HASHES = {kind: digit * 64 for kind, digit in _DIGITS.items()}
 
 
 def hash_of(kind: str, name: str) -> str:
     """Return one hash for all files of a kind."""
-    return HASHES[kind] * 64
+    return HASHES[kind]
 
 
 def read(

@@ -9,40 +9,20 @@ from typing import Any
 import pytest
 
 from picowatch.recipe import (
-    Checkpoint,
     DefaultsFile,
     ImageRequest,
-    Inventory,
     Recipe,
     priority_of,
 )
-from picowatch.recipe.control import KINDS
 from picowatch.recipe.identity import OF_ENTRIES, plain
-from picowatch.recipe.inventory import DEMO_FIND, ControlNet, Upscaler, rules_of
+from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find, Hires
-from tests.recipe.reading import DEMO, PicturesWith, check_refused, hash_of, read_one
+from tests.recipe.reading import RICH, PicturesWith, check_refused, hash_of, read_one
 
 # Requests in ledgers and pictures of earlier versions, which later ones must recognise.
 STORED = json.loads(Path(__file__).with_name("stored_requests.json").read_text())
 # Recipes, the digests that 0.3 gave them, and the sha256 of the digests and keys of their images.
 DIGESTS = json.loads(Path(__file__).with_name("stored_digests.json").read_text())
-RICH = Inventory(
-    demo=DEMO,
-    checkpoints=(
-        Checkpoint("dream", 512),
-        Checkpoint("edits", 1024, rules=rules_of("qwen_image", "Edit 2511")),
-        Checkpoint("flow", 1024, rules=rules_of("flux", "dev")),
-    ),
-    default_checkpoint="dream",
-    vaes=("mse",),
-    loras=("film", "ink"),
-    embeddings=("bad_hands",),
-    upscalers=(Upscaler("4x-Own", 4),),
-    controlnets=(ControlNet("canny", ""), ControlNet("union", "", kinds=len(KINDS))),
-    depths=("Depth-Own",),
-    segmentations=("clipseg",),
-    wildcards={"animal": ("cat", "dog")},
-)
 
 
 def digest(text: str) -> str:

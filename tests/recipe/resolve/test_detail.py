@@ -112,7 +112,7 @@ def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:
     request = asked(f"{text}detail: [{own}, face]")
     first, second = request.detail
     assert (first.prompt, first.negative_prompt) == ("red eyes red <lora:ink:0.75>", "")
-    lora = HASHES["lora"] * 64
+    lora = HASHES["lora"]
     assert first.loras == (LoraUse("film", lora, 1.0), LoraUse("ink", lora, 0.75))
     assert request.loras[1].weight == 0.5
     assert (second.prompt, second.loras, second.finder_hash) == ("", (), "7" * 64)

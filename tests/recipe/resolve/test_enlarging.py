@@ -75,7 +75,7 @@ def test_a_folders_confidence_does_nothing_where_nothing_is_looked_for() -> None
 def test_an_upscaler_is_named_as_other_models_are(written: str, meant: Upscale | None) -> None:
     """Its scale is the default; the request has the hash of the file."""
     found = only(f"prompt: a\nupscale: {written}")
-    assert (found.upscale, found.upscaler_hash) == (meant, HASHES["upscaler"] * 64 * bool(meant))
+    assert (found.upscale, found.upscaler_hash) == (meant, HASHES["upscaler"] * bool(meant))
 
 
 def test_a_cutout_model_is_named_as_other_models_are() -> None:
@@ -89,7 +89,7 @@ def test_a_cutout_model_is_named_as_other_models_are() -> None:
     }.items():
         found = only(f"prompt: a\n{written}")
         assert found.cutout == (Cutout(meant) if meant else None)
-        assert found.cutout_hash == HASHES["cutout"] * 64 * bool(meant)
+        assert found.cutout_hash == HASHES["cutout"] * bool(meant)
         assert (found.digest == only("prompt: a").digest) == (not meant)
 
 
@@ -107,7 +107,7 @@ def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
         found = only(f"image: a.png\ncutout: {written}")
         assert found.as_dict()["cutout"] == meant, written
         kind = "segmentation" if "find" in written else "cutout"
-        assert found.cutout_hash == HASHES[kind] * 64
+        assert found.cutout_hash == HASHES[kind]
         assert ("Rembg: " in parameters_text(found, "1")) == (kind == "cutout")
         again = ImageRequest.from_dict(found.as_dict())
         assert (again, again.digest) == (found, found.digest)
@@ -163,7 +163,7 @@ def test_a_picture_without_a_prompt_is_only_finished() -> None:
     found = only(text, defaults=defaults)
     assert (found.draws, found.checkpoint, found.checkpoint_hash) == (False, "", "")
     assert (found.width, found.height, found.seed) == (*TRUE_SIZE, 0)
-    assert (found.published_size, found.image_hash) == (ENLARGED, HASHES["image"] * 64)
+    assert (found.published_size, found.image_hash) == (ENLARGED, HASHES["image"])
     words = "Postprocess upscale by: 4, Postprocess upscaler: 4x-UltraSharp"
     assert (parameters_text(found, "1"), without_postprocessing(words)) == (words, "")
     assert not only(f"{text}\nsweep: {{'upscale: scale': [2]}}", defaults=defaults).draws
