@@ -52,12 +52,11 @@ class Context:
     written. `lora_families` are the families that it gives for its LoRAs, and `swept_loras` are the
     names of those whose weights a sweep varies. `variants` are a sweep's
     combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture of
-    which nothing (not `draws`) or only a part is drawn, `whole_size` that of a masked one that is
-    larger than what is drawn, `most_photo_pixels` the limit of what is enlarged, `is_transparent`
-    whether it is so and stays so, `size_warning` that a picture's size was reduced, and `dropped`
-    are the paths of a dropped picture and its mask: their names are not part of the identity, so a
-    renamed picture is still the same request. `taken` is when that picture was taken, if its
-    result's name tells it.
+    which nothing (not `draws`) or only a part is drawn, `most_photo_pixels` the limit of what is
+    enlarged, `is_transparent` whether it is so and stays so, `size_warning` that a picture's size
+    was reduced, and `dropped` are the paths of a dropped picture and its mask: their names are not
+    part of the identity, so a renamed picture is still the same request. `taken` is when that
+    picture was taken, if its result's name tells it.
     """
 
     inventory: Inventory
@@ -69,7 +68,6 @@ class Context:
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     given_size: tuple[int, int] | None = None
-    whole_size: tuple[int, int] | None = None
     most_photo_pixels: int = MAX_PHOTO_PIXELS
     is_transparent: bool = False
     size_warning: str = ""
@@ -163,9 +161,8 @@ class Recipe(RecipeFields):
     @property
     def _size_kept(self) -> tuple[int, int] | None:
         """The size of a given picture that its result has, whatever is drawn of it."""
-        if not self.draws or self.keeps_size:
-            return self.context.given_size
-        return self.context.whole_size if self.mask and not self.hires else None
+        is_kept = not self.draws or self.keeps_size or (self.mask and not self.hires)
+        return self.context.given_size if is_kept else None
 
     @property
     def wants_random_seed(self) -> bool:

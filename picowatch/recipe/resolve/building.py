@@ -103,8 +103,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
             layer,
             reporter.position,
             lora_families=families,
-            given_size=_size_kept(values, known),
-            whole_size=whole,
+            given_size=_size_kept(values, known) or whole,
             most_photo_pixels=known.pictures.most_photo_pixels,
             size_warning=size_warning,
         )
