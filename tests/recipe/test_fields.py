@@ -23,6 +23,9 @@ def test_everything_but_the_prompt_has_a_default() -> None:
     ("written", "field", "value"),
     [
         ("negative: dim", "negative_prompt", "dim"),
+        ("Negative Prompt: dim", "negative_prompt", "dim"),
+        ("CFG-SCALE: 3", "cfg_scale", 3.0),
+        ("Hires: {Denoising Strength: 0.5}", "hires", Hires(denoising_strength=0.5)),
         ("guidance_scale: 3", "cfg_scale", 3.0),
         ("steps: '30'", "steps", 30),
         ("width: 512", "height", 128),
@@ -58,8 +61,8 @@ def test_everything_but_the_prompt_has_a_default() -> None:
     ],
 )
 def test_aliases_and_forgiven_spellings(written: str, field: str, value: object) -> None:
-    """Names from other programs mean the same; numbers and switches as people write them."""
-    assert getattr(read_one(f"prompt: a\n{written}"), field) == value
+    """Names from other programs mean the same; names, numbers and switches as people write them."""
+    assert getattr(read_one(f"Prompt: a\n{written}"), field) == value
 
 
 def test_more_images_than_a_save_may_ask_for_are_refused() -> None:

@@ -12,7 +12,6 @@ from tests.recipe import reading
 from tests.recipe.reading import (
     DEMO,
     check_said,
-    check_warned,
     chunk_of,
     hash_of,
     refused,
@@ -33,8 +32,7 @@ REQUEST = replace(
 CHUNK = chunk_of(REQUEST)
 A1111 = {
     "parameters": "a corgi\nNegative prompt: dim\nSteps: 30, Sampler: DPM++ 2M, Schedule type: "
-    "Karras, CFG scale: 6.5, Seed: 42, Size: 512x768, Model hash: 879db523c3, Model: "
-    "dreamshaper_8, Face restoration: CodeFormer, Denoising strength: 0.3\n"
+    "Karras, CFG scale: 6.5, Seed: 42, Size: 512x768, Model: dreamshaper_8\n"
 }
 
 
@@ -63,17 +61,6 @@ def test_what_a_recipe_switches_off_takes_along_what_belongs_to_it() -> None:
     for off in ("image: none", "mask: none", "image: none\nmask: none"):
         recipe = read(f"from: corgi.png\n{off}\nvariation_strength: 0", texts)
         assert (recipe.mask, recipe.variation_seed, recipe.warnings) == ("", None, ())
-
-
-def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> None:
-    """There is also a warning about what the picture lacks, like its start image."""
-    recipe = read("from: corgi.png", A1111)
-    assert (recipe.prompt, recipe.negative_prompt, recipe.seed) == ("a corgi", "dim", 42)
-    assert (recipe.checkpoint, recipe.size) == ("dreamshaper_8", "512x768")
-    idle = "denoising_strength has no effect without … It was ignored. (in corgi.png)"
-    check_warned(recipe, "Recipes have no 'Face restoration: CodeFormer' setting; …", idle)
-    with_image = read("from: corgi.png\nimage: b.png", A1111)
-    assert (with_image.image, with_image.denoising_strength) == ("b.png", 0.3)
 
 
 def test_all_below_a_pictures_values_belongs_to_them() -> None:

@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from picowatch.recipe import error_text
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.read import nodes
 from tests.recipe.reading import check_refused, messages, read, read_one, refused
 
@@ -90,17 +89,6 @@ def test_what_a_message_proposes_to_write_is_read(text: str, proposal: str) -> N
 def test_every_line_without_its_space_is_shown() -> None:
     """YAML reads all of these lines as one text."""
     check_refused("prompt:a corgi\nsteps:10", "… 'prompt: a corgi'.", "… 'steps: 10'.")
-
-
-def test_names_of_fields_have_any_case_and_spaces() -> None:
-    """As A1111 and people write them."""
-    for text in (
-        "Prompt: a\nNegative Prompt: b\nSteps: 3\nCFG Scale: 4\nhires: {Denoising Strength: 0.5}",
-        "PROMPT: a\nNegative-Prompt: b\nsteps: 3\ncfg-scale: 4\nHires: {denoising_strength: 0.5}",
-    ):
-        recipe = read_one(text)
-        assert (recipe.prompt, recipe.negative_prompt, recipe.steps) == ("a", "b", 3)
-        assert (recipe.cfg_scale, recipe.hires) == (4, Hires(denoising_strength=0.5))
 
 
 def test_a_block_keeps_its_lines_and_not_its_last_line_break() -> None:

@@ -77,18 +77,6 @@ def test_a_wrong_detail_says_what_is_possible(written: str, said: str) -> None:
     check_refused(f"prompt: a\ndetail: {written}\n", said, inventory=INSTALLED)
 
 
-def test_a_family_that_starts_from_no_picture_draws_no_details() -> None:
-    """Another program's are left out with a warning."""
-    it = Checkpoint("it", 512, family=FAMILIES["lumina2"].name, rules=rules_of("lumina2"))
-    inventory = replace(INSTALLED, checkpoints=(it,))
-    check_refused(
-        "prompt: a\ncheckpoint: it\ndetail: face", "… has no detail: …", inventory=inventory
-    )
-    text = "a\nSteps: 3, Model: it, ADetailer model: face_yolov8n.pt"
-    recipe = read_one(text, "a.txt", inventory=inventory)
-    assert recipe.detail == () and any("has no detail" in warning for warning in recipe.warnings)
-
-
 def test_a_size_that_is_none_in_another_programs_text_is_ignored() -> None:
     """ADetailer draws in the picture's size."""
     text = "a\nSteps: 3, Size: abc, ADetailer model: face_yolov8n.pt"
@@ -96,13 +84,6 @@ def test_a_size_that_is_none_in_another_programs_text_is_ignored() -> None:
     assert recipe.detail[0].size and any(
         "detail size must be" in warning for warning in recipe.warnings
     )
-
-
-def test_a_flow_model_cannot_edit_the_prompts_of_details() -> None:
-    it = Checkpoint("it", 512, family=FAMILIES["flux"].name, rules=rules_of("flux"))
-    text = "prompt: a\ncheckpoint: it\ndetail: {find: face, prompt: '[red:blue:0.5]'}"
-    inventory = replace(INSTALLED, checkpoints=(it,))
-    check_refused(text, "… [red:blue:0.5] is for …", inventory=inventory)
 
 
 def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find
 from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.request import ImageRequest
@@ -92,12 +91,6 @@ def test_a_model_of_a_picture_that_is_missing_is_replaced() -> None:
     recipe = read_one("from: corgi.png", inventory=INSTALLED, texts=texts)
     assert recipe.mask == Find("hat", grow=9, model="clipseg")
     check_warned(recipe, "no segmentation model 'sam' in … clipseg is used instead. (in corgi.png)")
-
-
-def test_without_a_model_the_embedded_one_finds() -> None:
-    """Any that is installed is better."""
-    found = request_of(f"{SKY}{{find: hat}}").found_mask
-    assert found and found.model == DEMO_FIND
 
 
 def test_words_that_the_embedded_model_does_not_know_are_told() -> None:
