@@ -1,7 +1,7 @@
 """Metadata of pictures: image requests as A1111's text, picowatch's JSON and YAML, and back."""
 
 from picowatch.metadata.chunk import Chunk, chunk_of, escaped_json, picowatch_json, read_chunk
-from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in, texts_of
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
 from picowatch.recipe.a1111.writer import parameters_text, without_postprocessing
 
@@ -19,6 +19,5 @@ __all__ = [
     "read_texts",
     "recipe_yaml",
     "texts_in",
-    "texts_of",
     "without_postprocessing",
 ]

@@ -12,7 +12,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from io import SEEK_END, BytesIO
+from io import SEEK_END
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, cast
@@ -67,11 +67,6 @@ def read_texts(path: Path) -> dict[str, str]:
         raise PictureUnreadable(f"{path} cannot be read: {error.strerror}.") from error
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from error
-
-
-def texts_of(content: bytes) -> dict[str, str]:
-    """Return the texts in a picture's bytes, as `texts_in` does."""
-    return texts_in(BytesIO(content))
 
 
 def texts_in(file: IO[bytes]) -> dict[str, str]:

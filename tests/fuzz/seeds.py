@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.metadata import Chunk, parameters_text, picowatch_json, texts_of
+from picowatch.metadata import Chunk, parameters_text, picowatch_json, texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS
@@ -127,7 +127,7 @@ def _pictures_with_settings() -> Iterator[bytes]:
 
 def _png_texts() -> Iterator[bytes]:
     for picture in PICTURES.values():
-        yield "\0".join(chain(*texts_of(picture.content).items())).encode()
+        yield "\0".join(chain(*texts_in(BytesIO(picture.content)).items())).encode()
     yield f"picowatch\0{CHUNK}".encode()
     yield f"picowatch\0{json.dumps({'format': 1, 'request': CORGI.as_dict()})}".encode()
     for field in ("sampler", "schedule_type", "checkpoint", "format", "steps"):

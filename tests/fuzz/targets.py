@@ -19,7 +19,7 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
-from picowatch.metadata import others_yaml, read_chunk, recipe_yaml, texts_of
+from picowatch.metadata import others_yaml, read_chunk, recipe_yaml, texts_in
 from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
@@ -96,8 +96,8 @@ def defaults_file(data: bytes) -> None:
 def picture_with_settings(data: bytes) -> None:
     """The file that `from:` names, and the one that `picowatch show` gets."""
     with suppress(PictureUnreadable):
-        _show(texts_of(data))
-    check_recipe("a.yaml", RECIPE_OF_PICTURE, PicturesWith(lambda _: texts_of(data)))
+        _show(texts_in(BytesIO(data)))
+    check_recipe("a.yaml", RECIPE_OF_PICTURE, PicturesWith(lambda _: texts_in(BytesIO(data))))
 
 
 def png_texts(data: bytes) -> None:

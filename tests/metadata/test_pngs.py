@@ -4,13 +4,14 @@ import json
 import re
 import zlib
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_of
+from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_in
 from picowatch.outbox.encoding import encode_png
 from tests.fuzz.hostile import chunk as png_chunk
 from tests.fuzz.hostile import png
@@ -85,7 +86,7 @@ def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones() -> 
     for text, kind in (("für\n", b"tEXt"), ("猫", b"iTXt"), ("a\0b", b"iTXt"), ("cafÃ©", b"iTXt")):
         content = encode_png(Image.new("RGB", (1, 1)), {"parameters": text})
         assert kind + b"parameters" in content
-        assert texts_of(content) == {"parameters": text}
+        assert texts_in(BytesIO(content)) == {"parameters": text}
 
 
 PIXELS = png_chunk(b"IDAT", zlib.compress(bytes(4)))
@@ -106,7 +107,7 @@ PACKED = zlib.compress(bytes(5_000_000))
 )  # fmt: skip
 def test_a_damaged_text_is_no_setting(content: bytes, texts: dict[str, str]) -> None:
     """Part of a prompt would make another picture. Stability Matrix writes UTF-8 where it does."""
-    assert texts_of(content) == texts
+    assert texts_in(BytesIO(content)) == texts
 
 
 @pytest.mark.parametrize(
@@ -123,4 +124,4 @@ def test_a_damaged_text_is_no_setting(content: bytes, texts: dict[str, str]) -> 
 def test_what_cannot_be_read_is_an_error_in_words(content: bytes, why: str) -> None:
     """From the beginning of the file, before anything large is unpacked."""
     with pytest.raises(PictureUnreadable, match=why):
-        texts_of(content)
+        texts_in(BytesIO(content))

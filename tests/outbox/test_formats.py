@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from picowatch.commands.show import show
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.wide_gamut import SRGB
-from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
+from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS, OutboxNames
@@ -63,7 +63,7 @@ def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
     texts = {PARAMETERS: parameters, PICOWATCH: chunk}
     content = encoded(name, texts)
     assert encoded(name, texts) == content, "the same bytes again"
-    assert texts_of(content) == texts
+    assert texts_in(BytesIO(content)) == texts
     with Image.open(BytesIO(content)) as picture:
         tags = picture.getexif().get_ifd(ExifTags.IFD.Exif)
     comment = tags[ExifTags.Base.UserComment]

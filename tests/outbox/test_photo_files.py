@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from picowatch.metadata import PARAMETERS, texts_of
+from picowatch.metadata import PARAMETERS, texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, PhotoMetadata, photo_metadata
@@ -192,7 +192,7 @@ def test_a_photos_long_exif_does_not_hide_our_own(suffix: str) -> None:
     )
     texts = {PARAMETERS: "a\nSteps: 1"}
     result = made(suffix, photo, **texts)
-    assert texts_of(result) == texts and model_in(of(result)) == "EOS R5"
+    assert texts_in(BytesIO(result)) == texts and model_in(of(result)) == "EOS R5"
 
 
 def test_xmp_that_grows_beyond_the_limit_is_lost_and_the_picture_is_not() -> None:

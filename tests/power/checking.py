@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, read_chunk, texts_of
+from picowatch.metadata import PICOWATCH, read_chunk, texts_in
 from tests.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
 from tests.outcome import error_files, faults, is_sheet, is_whole
@@ -230,7 +230,7 @@ class Checker:
 def _digest_shown(content: bytes) -> str | None:
     """Return the digest that a picture both names and shows; None if it is damaged."""
     try:
-        request = read_chunk(texts_of(content)[PICOWATCH]).request
+        request = read_chunk(texts_in(BytesIO(content))[PICOWATCH]).request
         with Image.open(BytesIO(content)) as image:
             return request.digest if image.tobytes() == digest_pixels(request) else None
     except (PictureUnreadable, KeyError, OSError, SyntaxError, ValueError):

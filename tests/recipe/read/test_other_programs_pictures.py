@@ -14,7 +14,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.commands.show import show
-from picowatch.metadata import others_yaml, texts_of
+from picowatch.metadata import others_yaml, texts_in
 from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires
@@ -264,7 +264,7 @@ PICTURES = {
 
 
 def read(content: bytes) -> Recipe:
-    return read_one("from: a.png", inventory=INVENTORY, texts=texts_of(content))
+    return read_one("from: a.png", inventory=INVENTORY, texts=texts_in(BytesIO(content)))
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -282,7 +282,7 @@ def test_a_recipe_starts_from_it(
     assert all(any(piece in line for line in comments) for piece in picture.warnings)
     assert read_one(shown, inventory=INVENTORY).digest(no_hash) == recipe.digest(no_hash)
     show([tmp_path / "a.png"], lambda: INVENTORY, as_json=True)
-    assert json.loads(capsys.readouterr().out) == texts_of(picture.content)
+    assert json.loads(capsys.readouterr().out) == texts_in(BytesIO(picture.content))
 
 
 @pytest.mark.parametrize("values", ["Model: 007, ", ""])
