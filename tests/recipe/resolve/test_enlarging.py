@@ -67,30 +67,23 @@ def test_a_folders_confidence_does_nothing_where_nothing_is_looked_for() -> None
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("4x-ultra", Upscale("4x-UltraSharp", 4)),
-        ("2x-lines.pth", Upscale("anime/2x-Lines", 2)),
-        ("{model: 2x-Lines, scale: 1.5}", Upscale("anime/2x-Lines", 1.5)),
+        ("upscale: 4x-ultra", Upscale("4x-UltraSharp", 4)),
+        ("upscale: 2x-lines.pth", Upscale("anime/2x-Lines", 2)),
+        ("upscale: {model: 2x-Lines, scale: 1.5}", Upscale("anime/2x-Lines", 1.5)),
+        ("cutout: isnet", Cutout("isnet-general-use")),
+        ("rembg: U2NETP.pth", Cutout("people/u2netp")),
+        ("remove_background: demo-cutout", Cutout("demo-cutout")),
+        ("cutout: false", None),
+        ("cutout: none", None),
     ],
 )
-def test_an_upscaler_is_named_as_other_models_are(written: str, meant: Upscale | None) -> None:
-    """Its scale is the default; the request has the hash of the file."""
-    found = only(f"prompt: a\nupscale: {written}")
-    assert (found.upscale, found.upscaler_hash) == (meant, HASHES["upscaler"] * bool(meant))
-
-
-def test_a_cutout_model_is_named_as_other_models_are() -> None:
-    """What is off is no part of a digest."""
-    for written, meant in {
-        "cutout: isnet": "isnet-general-use",
-        "rembg: U2NETP.pth": "people/u2netp",
-        "remove_background: demo-cutout": "demo-cutout",
-        "cutout: false": "",
-        "cutout: none": "",
-    }.items():
-        found = only(f"prompt: a\n{written}")
-        assert found.cutout == (Cutout(meant) if meant else None)
-        assert found.cutout_hash == HASHES["cutout"] * bool(meant)
-        assert (found.digest == only("prompt: a").digest) == (not meant)
+def test_models_are_named_as_checkpoints_are(written: str, meant: Upscale | Cutout | None) -> None:
+    """With the hash of the file, and an upscaler's own scale. What is off changes no digest."""
+    found = only(f"prompt: a\n{written}")
+    kind = "upscaler" if "upscale" in written else "cutout"
+    assert (found.upscale or found.cutout) == meant
+    assert (found.upscaler_hash or found.cutout_hash) == (HASHES[kind] if meant else "")
+    assert (found.digest == only("prompt: a").digest) == (not meant)
 
 
 def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
