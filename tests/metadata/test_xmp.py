@@ -5,21 +5,17 @@ import re
 import pytest
 
 from picowatch.metadata.iptc import properties_of
-from picowatch.metadata.xmp import Property, Shown, Xmp
+from picowatch.metadata.xmp import PREFIXES, Property, Shown, Xmp
 
-NAMESPACES = {
+NAMESPACES = {prefix: space for space, prefix in PREFIXES.items()} | {
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
     "exif": "http://ns.adobe.com/exif/1.0/",
-    "dc": "http://purl.org/dc/elements/1.1/",
-    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
     "drone-dji": "http://www.dji.com/drone-dji/1.0/",
     "Camera": "http://pix4d.com/camera/1.0",
     "xmpDM": "http://ns.adobe.com/xmp/1.0/DynamicMedia/",
     "xmpMM": "http://ns.adobe.com/xap/1.0/mm/",
     "xmpRights": "http://ns.adobe.com/xap/1.0/rights/",
     "stRef": "http://ns.adobe.com/xap/1.0/sType/ResourceRef#",
-    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
-    "Iptc4xmpCore": "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/",
     "crs": "http://ns.adobe.com/camera-raw-settings/1.0/",
     "geo": "http://www.w3.org/2003/01/geo/wgs84_pos#",
     "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",

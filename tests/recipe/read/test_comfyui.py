@@ -11,7 +11,7 @@ import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.inventory import rules_of
-from tests.recipe.reading import DEMO, check_warned, read_one, refused
+from tests.recipe.reading import DEMO, check_refused, check_warned, read_one
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -217,19 +217,15 @@ def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        (
-            {"1": node("LoadImage")},
-            "its workflow from ComfyUI has no node like KSampler, with 'positive' and 'steps', but "
-            "LoadImage. Write",
-        ),
-        ('{"1": {"class_type": "KSampler"', "its workflow from ComfyUI is damaged"),
-        ({"1": {"class_type": "KSampler"}}, "its workflow from ComfyUI is damaged"),
-        ({str(n): node("Note") for n in range(2001)}, "its workflow has more than 2,000 nodes"),
+        ({"1": node("LoadImage")}, "… has no node like KSampler, with …, but LoadImage. Write …"),
+        ('{"1": {"class_type": "KSampler"', "a.png: its workflow from ComfyUI is damaged."),
+        ({"1": {"class_type": "KSampler"}}, "a.png: its workflow from ComfyUI is damaged."),
+        ({str(n): node("Note") for n in range(2001)}, "… its workflow has more than 2,000 nodes."),
     ],
 )
 def test_what_cannot_be_read_is_said(nodes: object, message: str) -> None:
     """The message says what to do instead."""
-    assert f"a.png: {message}" in str(refused("from: a.png", texts=texts_of(nodes)))
+    check_refused("from: a.png", message, texts=texts_of(nodes))
 
 
 def test_a_workflow_in_a_circle_ends() -> None:
