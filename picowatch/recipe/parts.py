@@ -151,12 +151,6 @@ Phrase = Annotated[
 Confidence = Annotated[
     Share, Row("How certain it must be that something is there.", aliases=("threshold",))
 ]
-Grow = Annotated[
-    int,
-    Field(strict=True, ge=-128, le=128),
-    Row("How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)),
-]
-FinderName = Annotated[str, Row("A name in models/segmentation.", aliases=("name",))]
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -231,16 +225,25 @@ USUAL_MARGIN = 8  # per cent, with a size
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Find:
-    """A mask that is found by words: what the mapping `mask` can say."""
+class Finder:
+    """What is drawn again, found by words: what `mask` and each entry of `detail` can say."""
 
     find: Phrase
 
     confidence: Confidence = 0.3
 
-    grow: Grow = 4
+    grow: Annotated[
+        int,
+        Field(strict=True, ge=-128, le=128),
+        Row("How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)),
+    ] = 4
 
-    model: FinderName = ""
+    model: Annotated[str, Row("A name in models/segmentation.", aliases=("name",))] = ""
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Find(Finder):
+    """A mask that is found by words: what the mapping `mask` can say."""
 
     preview: Annotated[bool, Row("true: the mask is written beside the picture.")] = False
 
@@ -251,19 +254,11 @@ class Find:
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Detail:
+class Detail(Finder):
     """What is drawn again, each thing in its own part: what each entry of `detail` can say.
 
     A resolved recipe has a model's name and a size.
     """
-
-    find: Phrase
-
-    confidence: Confidence = 0.3
-
-    grow: Grow = 4
-
-    model: FinderName = ""
 
     count: Annotated[
         int,
