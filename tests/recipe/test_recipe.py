@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe import (
-    DefaultsFile,
-    ImageRequest,
-    Recipe,
-    priority_of,
-)
+from picowatch.recipe import DefaultsFile, ImageRequest, Recipe, priority_of
 from picowatch.recipe.identity import OF_ENTRIES, plain
 from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find, Hires

@@ -5,13 +5,7 @@ import pytest
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.read.flags import THEIRS_ALONE
-from tests.recipe.reading import (
-    check_refused,
-    check_warned,
-    messages,
-    read_one,
-    refused,
-)
+from tests.recipe.reading import check_refused, check_warned, messages, read_one, refused
 
 SEED = "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list …"
 STRENGTH = "denoising_strength has no effect without image or hires. Add it, or remove …"

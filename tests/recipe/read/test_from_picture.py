@@ -8,14 +8,7 @@ import pytest
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI
-from tests.recipe import reading
-from tests.recipe.reading import (
-    DEMO,
-    check_said,
-    chunk_of,
-    hash_of,
-    refused,
-)
+from tests.recipe.reading import DEMO, check_said, chunk_of, hash_of, read_one, refused
 
 DREAM = Checkpoint("dreamshaper_8", 512)
 INVENTORY = Inventory(demo=DEMO, checkpoints=(DREAM,), loras=("x", "pixel"))
@@ -39,7 +32,7 @@ A1111 = {
 def read(
     text: str, texts: Mapping[str, str], inventory: Inventory = INVENTORY, defaults: str = ""
 ) -> Recipe:
-    return reading.read_one(text, inventory=inventory, defaults=defaults, texts=texts)
+    return read_one(text, inventory=inventory, defaults=defaults, texts=texts)
 
 
 def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
