@@ -91,6 +91,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("size: 512,768", "size must be text like 512x768. Write 512x768."),
         ("image: a.png\nstrength: 75%", "denoising_strength must be … from 0 to 1. Write 0.75."),
         ("aspect_ratio: 1152*896", "… Write size: 1152x896."),
+        ("scale: 2", "… It is a part of hires or upscale: indent it below that line, or write …"),
         ("torch_dtype: float16", "… It is a setting: write it into picowatch.yaml, like …"),
         ("upscale: 4x", "no upscaler '4x' in models/upscalers. For the scale, write 4. Only …"),
         ("sidecar: txt", "… write it into picowatch.yaml, like sidecar: txt."),
@@ -238,12 +239,3 @@ def test_no_field_is_told_as_another_programs() -> None:
     names = {*FIRST_NAME_OF}
     assert not [name for name in names if words_of_others(name)]
     assert not names & {*THEIRS_ALONE}
-
-
-def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
-    """It looks as if hires had no value, and the recipe a field named like a part."""
-    *_, message = messages("prompt: a\nhires:\nscale: 2")
-    assert message == (
-        "unknown field 'scale'. It is a part of hires or upscale: indent it below that line, or "
-        "write hires: {scale: 2}."
-    )

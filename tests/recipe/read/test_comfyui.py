@@ -206,10 +206,14 @@ def test_a_start_image_is_not_in_the_picture() -> None:
 
 
 def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
-    """Users fill in the values of comfy-image-saver by hand, or leave them out."""
+    """Users fill in the values of comfy-image-saver by hand, or leave them out.
+
+    https://github.com/LykosAI/StabilityMatrix writes both; the text has the size after upscaling.
+    """
     text = "unknown\nNegative prompt: unknown\nSteps: 20, Sampler: euler, Seed: 1, Clip skip: 2"
-    recipe = read(one_pass(), parameters=text)
+    recipe = read(one_pass(), parameters=f"{text}, Size: 1664x2432")
     assert (recipe.prompt, recipe.steps, recipe.seed, recipe.clip_skip) == ("a cat", 30, 42, 2)
+    assert recipe.size == "832x1216"
     unreadable = read({"1": node("LoadImage", image="x.png")}, parameters=text)
     assert (unreadable.prompt, unreadable.steps) == ("unknown", 20)
 

@@ -77,10 +77,6 @@ COMFYUI = {
     "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 30, "cfg_scale": 6.5, "seed": 42,
     "size": "832x1216",
 }  # fmt: skip
-STABILITY_MATRIX = (
-    "a cat\nNegative prompt: blurry, bad\nSteps: 30, Sampler: DPM++ 2M Karras, CFG scale: 6.5, "
-    "Seed: 42, Size: 1664x2432, Model hash: , Model: pony, Version: StabilityMatrix/2.0"
-)
 LACKING = (
     "a cat AND a dog {x|y} <lora:gone:1>\nSteps: 200, Sampler: Restart, Schedule type: Karras, "
     "Seed: 1, Size: 512x512, Model: 007, VAE: gone, Denoising strength: 0.4, Hires upscale: 2, "
@@ -173,12 +169,6 @@ PICODIFFUSION = {
 PICTURES = {
     "comfyui png": Picture(
         png({"prompt": json.dumps(XL), "workflow": json.dumps(WORKFLOW)}),
-        COMFYUI,
-        TWO_PASSES,
-    ),
-    # https://github.com/LykosAI/StabilityMatrix writes both; the text has the size after upscaling.
-    "stability matrix png": Picture(
-        png({"prompt": json.dumps(XL), "parameters": STABILITY_MATRIX, "smproj": "{}"}),
         COMFYUI,
         TWO_PASSES,
     ),
