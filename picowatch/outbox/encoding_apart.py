@@ -51,8 +51,6 @@ class Raw:
 
 def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:
     """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed."""
-    channels = raw.pixels, raw.alpha, raw.low
-    about = raw.width, raw.height, raw.profile, tuple(map(len, channels)), how
     process = subprocess.Popen(
         program(__name__),
         stdin=subprocess.PIPE,
@@ -63,9 +61,7 @@ def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:
     assert process.stdin and process.stdout
     try:
         with process:  # its end writes what is buffered
-            pickle.dump(about, process.stdin)
-            for part in channels:
-                process.stdin.write(part)
+            pickle.dump((raw, how), process.stdin)  # which copies no large bytes
             process.stdin.close()
             mode, size, length, words = json.loads(process.stdout.readline())
             small, content = process.stdout.read(length), process.stdout.read()
@@ -81,12 +77,9 @@ def main() -> None:
     kept = BufferingHandler(1000)  # lines; a picture has one or two
     log.addHandler(kept)
     log.propagate = False
-    source = sys.stdin.buffer
-    width, height, profile, lengths, how = pickle.load(source)
-    pixels, alpha, low = map(source.read, lengths)
-    raw = Raw(width=width, height=height, pixels=pixels, alpha=alpha, low=low, profile=profile)
+    raw, how = pickle.load(sys.stdin.buffer)
     decoded = raw.decoded()
-    content = how.encode(decoded, profile)
+    content = how.encode(decoded, raw.profile)
     small = shrink(decoded.picture)
     thumbnail = small.tobytes()
     words = [record.getMessage() for record in kept.buffer]
