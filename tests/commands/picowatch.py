@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,15 @@ SERVER.set_forkserver_preload(["__main__", "tests.house"])
 def picowatch(
     folder: Path, *arguments: str | Path, program: str = "picowatch", **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    return run_in(folder, command(*arguments, program=program), **environment)
+
+
+def run_in(
+    folder: Path, words: Sequence[str], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run any program there, without settings of the person who runs the tests."""
     return subprocess.run(
-        command(*arguments, program=program),
+        words,
         cwd=folder,
         env=clean_environment(**environment),
         capture_output=True,

@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.commands.picowatch import PROJECT, clean_environment
+from tests.commands.picowatch import PROJECT, clean_environment, run_in
 from tests.documents.test_shown_commands import give_commands
 from tests.house import wait_for
 from tests.observers.screen import in_terminal
@@ -31,18 +30,15 @@ def desk(tmp_path: Path) -> Path:
         "picowatch": "picowatch",
         "register-python-argcomplete": "argcomplete.scripts.register_python_argcomplete",
     }
-    (tmp_path / "bin").mkdir()
-    for name, module in modules.items():
-        program = tmp_path / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
-        program.chmod(0o755)
+    calls = {name: f'exec "{sys.executable}" -m {module} "$@"' for name, module in modules.items()}
+    give_commands(tmp_path / "bin", **calls)
     (tmp_path / "corgi.yaml").touch()
     return tmp_path
 
 
-def environment(desk: Path) -> dict[str, str]:
+def variables(desk: Path) -> dict[str, str]:
     path = f"{desk / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return clean_environment(PATH=path, HOME=str(desk), TERM="xterm", PYTHONPATH=str(PROJECT))
+    return {"PATH": path, "HOME": str(desk), "TERM": "xterm"}
 
 
 def shell(name: str) -> str:
@@ -60,26 +56,12 @@ def documented(name: str) -> str:
     return "\n".join(line for line, *_ in lines).replace("~/picowatch-env/bin/", "")
 
 
-def said_by(desk: Path, *command: str) -> list[str]:
-    run = subprocess.run(
-        command, cwd=desk, env=environment(desk), capture_output=True, text=True, timeout=120
-    )
-    return run.stdout.splitlines()
+def said_by(desk: Path, *words: str) -> list[str]:
+    return run_in(desk, words, **variables(desk)).stdout.splitlines()
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
-def test_bash_completes_commands_flags_and_files(tmp_path: Path) -> None:
+def test_bash_completes_commands_flags_and_files(desk: Path) -> None:
     """Also the words that a flag takes."""
-    modules = {
-        "picowatch": "picowatch",
-        "register-python-argcomplete": "argcomplete.scripts.register_python_argcomplete",
-    }
-    calls = {name: f'exec "{sys.executable}" -m {module} "$@"' for name, module in modules.items()}
-    path = f"{give_commands(tmp_path / 'bin', **calls)}{os.pathsep}{os.environ['PATH']}"
-    (tmp_path / "corgi.yaml").touch()
-    page = (PROJECT / "docs/install.md").read_text().split("## The Tab key\n")[1]
-    (documented,) = (line for line in page.splitlines() if "# bash" in line)
-    documented = documented.partition("# ")[0].replace("~/picowatch-env/bin/", "")
     lines = {
         "picowatch sta": "status ",
         "picowatch make --j": "--json ",
@@ -87,15 +69,8 @@ def test_bash_completes_commands_flags_and_files(tmp_path: Path) -> None:
         "picowatch make cor": "corgi.yaml ",
     }
     asked = "".join(f"complete_line '{line}'\n" for line in lines)
-    said = subprocess.run(
-        ["bash", "--norc", "-c", f"{documented}\n{_IN_BASH}{asked}"],
-        cwd=tmp_path,
-        env=clean_environment(PATH=path, HOME=str(tmp_path), TERM="xterm"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert said.stdout.splitlines() == [*lines.values()]
+    script = f"{documented('bash')}\n{_IN_BASH}{asked}"
+    assert said_by(desk, shell("bash"), "--norc", "-c", script) == [*lines.values()]
 
 
 def test_fish_completes_commands_with_what_they_do(desk: Path) -> None:
@@ -109,7 +84,8 @@ def test_zsh_completes_at_the_keyboard(desk: Path) -> None:
     """TAB after the beginning of a command."""
     zsh = shell("zsh")
     (desk / "rc").write_text(documented("zsh").replace("compinit\n", "compinit -u\n"))
-    with in_terminal(zsh, "-f", "-i", cwd=desk, environment=environment(desk)) as terminal:
+    environment = clean_environment(**variables(desk))
+    with in_terminal(zsh, "-f", "-i", cwd=desk, environment=environment) as terminal:
         terminal.type('. ./rc; echo loa""ded\n')
         terminal.wait_until_written("loaded")
         terminal.type("picowatch doc\t")

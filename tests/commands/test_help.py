@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from picowatch.cli import main, parsers
 from picowatch.commands import COMMANDS
 from picowatch.commands.status import NO_STATUS
-from tests.commands.picowatch import clean_environment
+from tests.commands.picowatch import run_in
 
 
 def printed_by(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -109,11 +108,5 @@ def test_a_command_imports_only_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "picowatch.yaml").write_text(f"outbox: {tmp_path}/pictures\nmodels: m\n")
     (tmp_path / "pictures/.picowatch/commands").mkdir(parents=True)
     (tmp_path / "pictures/.picowatch/status.json").write_text(json.dumps(asdict(NO_STATUS)))
-    found = subprocess.run(
-        [sys.executable, "-c", LIGHT],
-        cwd=tmp_path,
-        env=clean_environment(PICOWATCH_DEVICE="cuda"),
-        capture_output=True,
-        text=True,
-    )
+    found = run_in(tmp_path, [sys.executable, "-c", LIGHT], PICOWATCH_DEVICE="cuda")
     assert (found.returncode, found.stderr) == (0, "")

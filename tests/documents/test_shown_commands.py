@@ -16,7 +16,7 @@ from PIL import Image
 
 from picowatch.metadata import PICOWATCH, read_texts
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status
-from tests.commands.picowatch import DIGESTS_HERE, clean_environment, picowatch_here
+from tests.commands.picowatch import DIGESTS_HERE, picowatch_here, run_in
 from tests.house import House, wait_for
 from tests.test_docs import PROJECT, blocks
 
@@ -26,14 +26,7 @@ LINE = re.compile(r"(?:[\d*/,-]+ ){4}[\d*/,-]+ +(?P<command>\S.*)")
 
 def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run lines as somebody types them, up to one that fails."""
-    return subprocess.run(
-        ["sh", "-ec", command],
-        cwd=folder,
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return run_in(folder, ["sh", "-ec", command], **environment)
 
 
 def give_commands(programs: Path, **calls: str) -> Path:
