@@ -26,6 +26,9 @@ from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
 
 
+CHECK = ("status", "--check")
+
+
 def control(house: House, *words: str, code: int = 0) -> str:
     """The answer to a command that ends with this exit code."""
     answer = picowatch_here(house.folder, *words)
@@ -49,23 +52,21 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         wait_for(lambda: house.prompts() == ["one"], "the other image")
         wait_for(lambda: house.status()["refused"] == 1, "the status")
         wait_for(lambda: house.status()["images"]["failed"] == 2, "the status of all")
-        found = json.loads(picowatch_here(house.folder, "status", "--json").stdout)
+        found = json.loads(control(house, "status", "--json"))
         assert (found["refused"], found["images"]["failed"]) == (1, 2)
         house.engine.before_batch = lambda batch: None
-        answer = picowatch_here(house.folder, "retry", "c.txt")
         said = "There is no 'c.txt' in the inbox. Did you mean 'a.txt'? Failed: "
         said += "a.txt, pets/b.yaml, wrong.yaml.\n"
-        assert (answer.returncode, answer.stderr) == (1, said)
-        answer = picowatch_here(house.folder, "retry", "inbox/a.txt")
-        assert (answer.returncode, answer.stdout) == (0, "1 image queued again.\n"), answer.stderr
+        assert control(house, "retry", "c.txt", code=1) == said
+        assert control(house, "retry", "inbox/a.txt") == "1 image queued again.\n"
         wait_for(lambda: 5 in house.seeds("a") and house.error("a.txt") is None, "the picture")
         assert house.error("pets/b.yaml")
         said = "1 image queued again; 1 refused file read again.\n"
-        assert picowatch_here(house.folder, "retry").stdout == said
+        assert control(house, "retry") == said
         wait_for(lambda: house.seeds("pets") == [6], "all pictures")
         house.save("wrong.yaml", "prompt: a corgi\n")
         wait_for(lambda: house.status()["refused"] == 0, "the good save")
-        assert picowatch_here(house.folder, "retry").stdout == "Nothing has failed.\n"
+        assert control(house, "retry") == "Nothing has failed.\n"
     assert "a.txt: 1 image queued again, as requested" in house.log()
 
 
@@ -94,28 +95,22 @@ def test_an_outbox_that_cannot_be_read_is_no_running_picowatch(house: House) -> 
     (house.outbox / ".picowatch/lock").symlink_to("lock")
     (house.outbox / ".picowatch/status.json").symlink_to("status.json")
     for words in (["status"], ["status", "--json"], ["status", "--check"], ["pause"]):
-        answer = picowatch_here(house.folder, *words)
-        assert (answer.returncode, answer.stdout) == (1, "")
         refused = f"picowatch: The outbox {house.outbox} cannot be read: Too many levels"
-        assert answer.stderr.startswith(refused)
+        assert control(house, *words, code=1).startswith(refused)
 
 
 def test_a_healthy_daemon_looks_at_its_inbox(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may live and report though its share is gone. To prove it, nothing is written there."""
     with house.running():
-        health = picowatch_here(house.folder, "status", "--check")
-        said = "picowatch is running and looks at its inbox\n"
-        assert (health.returncode, health.stdout) == (0, said), health.stderr
+        assert control(house, *CHECK) == "picowatch is running and looks at its inbox\n"
         assert list(house.inbox.iterdir()) == []
         monkeypatch.setattr(status_command, "UNSEEN_SECONDS", 0.0)
         house.inbox.rename(house.folder / "away")
         wait_for(lambda: "inbox" in house.status()["troubles"], "the round that sees it")
-        assert status_command.check(house.outbox) == 1
-        assert "its inbox is not there" in capsys.readouterr().err
-    health = picowatch_here(house.folder, "status", "--check")
-    assert (health.returncode, health.stderr) == (1, "picowatch is not running\n")
+        assert "its inbox is not there" in control(house, *CHECK, code=1)
+    assert control(house, *CHECK, code=1) == "picowatch is not running\n"
 
 
 def test_no_time_is_told_of_a_scan_before_the_first_one(house: House) -> None:
@@ -124,18 +119,18 @@ def test_no_time_is_told_of_a_scan_before_the_first_one(house: House) -> None:
     house.inbox.rmdir()
     with process(house) as daemon:
         wait_for(lambda: "inbox" in house.status()["troubles"], "the first look")
-        told = picowatch_here(house.folder, "status", "--json").stdout
+        told = control(house, "status", "--json")
         for text in (told, (house.outbox / STATUS).read_text()):
             assert json.loads(text, parse_constant=pytest.fail)["scanned"] is None
-        assert picowatch_here(house.folder, "status", "--check").returncode == 1
+        control(house, *CHECK, code=1)
         house.inbox.mkdir()
         wait_for(lambda: house.status()["scanned"], "the first scan")
-        assert picowatch_here(house.folder, "status", "--check").returncode == 0
+        control(house, *CHECK)
         ends(daemon)
 
 
 def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looked_at(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is what has to be seen to. An inbox that was seen is not called missing later."""
     full = OSError(errno.ENOSPC, "No space left on device")
@@ -145,19 +140,17 @@ def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looke
         with house.running():
             wait_for(lambda: house.status()["troubles"], "the trouble")
             assert house.status()["troubles"] == {"outbox": "No space left on device"}
-            assert status_command.check(house.outbox) == 1
             said = "picowatch is running, but in trouble: outbox: No space left on device\n"
-            assert capsys.readouterr().err == said
+            assert control(house, *CHECK, code=1) == said
     with house.running():
         wait_for(lambda: house.status()["scanned"], "the scan")
         monkeypatch.setattr(status_command, "UNSEEN_SECONDS", -1.0)
-        assert status_command.check(house.outbox) == 1
         said = "picowatch is running, but does not look at its inbox\n"
-        assert capsys.readouterr().err == said
+        assert control(house, *CHECK, code=1) == said
 
 
 def test_a_daemon_that_reports_nothing_is_not_healthy(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody learns then what it notices: on a full disk it does, but cannot say so."""
     lock = OutboxLock(house.outbox)
@@ -168,14 +161,13 @@ def test_a_daemon_that_reports_nothing_is_not_healthy(
     ):
         found = Mock(f_bavail=free, f_frsize=4096, f_flag=flag)
         monkeypatch.setattr("picowatch.outbox.status.os.statvfs", Mock(return_value=found))
-        assert status_command.check(house.outbox) == 1
-        shown = capsys.readouterr().err
+        shown = control(house, *CHECK, code=1)
         assert "has reported nothing" in shown and said in shown
     house.outbox.joinpath(".picowatch/status.json").write_text(
         '{"updated": 1.0, "started": 1.0, "images": {}}'
     )
-    assert status_command.check(house.outbox) == 1
-    assert capsys.readouterr().err.startswith("picowatch is running, but has reported nothing ")
+    said = "picowatch is running, but has reported nothing "
+    assert control(house, *CHECK, code=1).startswith(said)
     lock.release()
 
 
@@ -201,13 +193,11 @@ def test_commands_that_need_only_the_folders_work_while_the_settings_have_a_mist
             command = f"`picowatch {words[0]}` needs only the folders and continues."
             assert answer.stderr == f"{MISTAKE} {command}\n"
         assert house.pictures() == []
-        none_queued = picowatch_here(house.folder, "cancel", "inbox/a.txt")
-        assert none_queued.returncode == 1
-        assert none_queued.stderr.endswith("continues.\nNo image of a.txt is queued.\n")
+        none_queued = control(house, "cancel", "inbox/a.txt", code=1)
+        assert none_queued.endswith("continues.\nNo image of a.txt is queued.\n")
     for strict in (["run", "--once"], ["check", "inbox/a.txt"]):
-        refused = picowatch_here(house.folder, *strict)
-        assert refused.returncode == 2, strict
-        assert refused.stderr == f"{MISTAKE} docs/settings.md lists every setting.\n"
+        refused = control(house, *strict, code=2)
+        assert refused == f"{MISTAKE} docs/settings.md lists every setting.\n"
     file.write_text("outbox: pictures\ndevce: cpu\nsettle_seconds: soon\n")
     assert picowatch_here(house.folder, "status").stderr.startswith(
         "picowatch: picowatch.yaml, line 2, column 1: unknown setting 'devce'. Did you mean "
@@ -250,9 +240,8 @@ def test_without_the_folders_no_command_goes_on(house: House) -> None:
         ("settle_seconds:1\n", "with a space after the colon"),
     ):
         (house.folder / "picowatch.yaml").write_text(text)
-        answer = picowatch_here(house.folder, "status")
-        assert (answer.returncode, answer.stdout) == (2, "")
-        assert words in answer.stderr and "continues" not in answer.stderr
+        said = control(house, "status", code=2)
+        assert words in said and "continues" not in said
 
 
 def test_a_command_that_cannot_be_written_says_what_helps(
