@@ -63,21 +63,17 @@ class Check:
         return not self.remedy
 
 
-def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return doctor(load, as_json=options.json)
-
-
-def doctor(
-    load: Callable[[], Settings], as_json: bool, make_engine: MakeEngine = ChildEngine
+def main(
+    options: Namespace, load: Callable[[], Settings], make_engine: MakeEngine = ChildEngine
 ) -> int:
     """Print each check as it is found; exit code 1 if any is not OK."""
     checks: list[Check] = []
     for check in _checks(load, make_engine):
         checks.append(check)
-        if not as_json:
+        if not options.json:
             _print(check)
     ok = all(check.ok for check in checks)
-    if as_json:
+    if options.json:
         shown = [{**asdict(check), "ok": check.ok} for check in checks]
         print(json.dumps({"ok": ok, "checks": shown}, indent=1))
     return SUCCEEDED if ok else FAILED

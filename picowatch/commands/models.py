@@ -25,18 +25,15 @@ ADAPTERS = ("lora", "embedding", "controlnet")  # of use with some checkpoints o
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return models(load(), as_json=options.json)
-
-
-def models(settings: Settings, as_json: bool) -> int:
     """Print the inventory. Each model is read once for its hash, here or by the daemon."""
+    settings = load()
     keep = is_folder(settings.state_folder)  # a list creates no outbox
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=keep)
     inventory = catalog.scan()
     ours = (catalog.demo, *map(embedded, ("upscaler", "cutout", "controlnet", "segmentation")))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
     try:
-        _print((_row(catalog, model) for model in found), as_json)
+        _print((_row(catalog, model) for model in found), options.json)
     finally:
         catalog.keep_hashes()
     if not is_folder(settings.models) and not inventory.refused:

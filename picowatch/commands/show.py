@@ -36,42 +36,32 @@ _RANDOM = "seed: random"
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    @cache
-    def inventory() -> Inventory:
-        settings = load()
-        catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
-        return catalog.inventory(settings.checkpoint)
+    """Print each picture's recipe as a YAML document, its whole chunk, or why it was drawn.
 
+    Without `--all`, fields that have their defaults are left out. A picture by another program
+    gives what `from:` makes of it with the installed models, its warnings as comments; as JSON, its
+    texts. One without any does not stop the others.
+    """
     named = [*options.pictures, *map(Path, names_in(options.list))]
     if not named:
         raise CommandFailed("`show` was given no pictures.", "Name them, or use --from.")
     pictures = [_found(path, load) for path in named]
+    as_json: bool = options.json
     if options.why:
         folders = Folders(load().inbox, load().outbox)
         with reading(folders.outbox / ".picowatch/ledger.sqlite") as sql:
-            text_of = partial(why, sql, folders, as_json=options.json)
-            return _print_each(pictures, text_of, "" if options.json else "\n")
-    flags = {"whole": options.all, "new_seed": options.new_seed}
-    return show(pictures, inventory, as_json=options.json, **flags)
-
-
-def show(
-    pictures: Sequence[Path],
-    inventory: Callable[[], Inventory],
-    as_json: bool,
-    whole: bool = False,
-    new_seed: bool = False,
-) -> int:
-    """Print each picture's recipe as a YAML document, or its whole chunk.
-
-    Without `whole`, fields that have their defaults are left out. A picture by another program
-    gives what `from:` makes of it with the models of the inventory, its warnings as comments; as
-    JSON, its texts. One without any does not stop the others. `new_seed` asks for a random one.
-    """
-    text_of = partial(_text, inventory=inventory, as_json=as_json, whole=whole)
-    if new_seed:
+            text_of = partial(why, sql, folders, as_json=as_json)
+            return _print_each(pictures, text_of, "" if as_json else "\n")
+    inventory = cache(lambda: _inventory(load()))
+    text_of = partial(_text, inventory=inventory, as_json=as_json, whole=options.all)
+    if options.new_seed:
         return _print_each(pictures, lambda path: _SEED.sub(_RANDOM, text_of(path)), "---\n")
     return _print_each(pictures, text_of, "" if as_json else "---\n")
+
+
+def _inventory(settings: Settings) -> Inventory:
+    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+    return catalog.inventory(settings.checkpoint)
 
 
 def _print_each(pictures: Sequence[Path], text_of: Callable[[Path], str], separator: str) -> int:

@@ -25,7 +25,6 @@ from tests.daemon.processes import ends, process
 from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
 
-
 CHECK = ("status", "--check")
 
 
@@ -99,9 +98,7 @@ def test_an_outbox_that_cannot_be_read_is_no_running_picowatch(house: House) -> 
         assert control(house, *words, code=1).startswith(refused)
 
 
-def test_a_healthy_daemon_looks_at_its_inbox(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_healthy_daemon_looks_at_its_inbox(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may live and report though its share is gone. To prove it, nothing is written there."""
     with house.running():
         assert control(house, *CHECK) == "picowatch is running and looks at its inbox\n"

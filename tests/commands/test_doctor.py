@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from picowatch.commands import doctor as doctor_module
-from picowatch.commands.doctor import doctor
+from picowatch.commands.doctor import main
 from picowatch.errors import EngineDied
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
@@ -32,7 +33,8 @@ def checks(
     monkeypatch.setattr("tempfile.tempdir", str(house.folder))  # in memory, as conftest.py says
 
     def run(**values: Any) -> dict[str, Any]:
-        code = doctor(lambda: house.settings(**values), as_json=True, make_engine=house.make_engine)
+        options = Namespace(json=True)
+        code = main(options, lambda: house.settings(**values), house.make_engine)
         found = json.loads(capsys.readouterr().out)
         assert found["ok"] is (code == 0) is all(check["ok"] for check in found["checks"])
         assert all(check["ok"] is not bool(check["remedy"]) for check in found["checks"])

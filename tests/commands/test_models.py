@@ -6,12 +6,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors.numpy import save_file
 
 from picowatch.catalog import Catalog
-from picowatch.commands.models import models
-from picowatch.settings import Settings
 from tests.catalog.files import VAE, Shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, kohya, sd3
 from tests.commands.picowatch import picowatch_here
@@ -81,24 +78,18 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
     assert rows["old.ckpt"]["refused"]
 
 
-def test_models_reads_a_model_once_for_its_hash(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_reads_a_model_once_for_its_hash(tmp_path: Path) -> None:
     """A collection has hundreds of gigabytes; but nothing is created where no outbox is."""
     path = write_model(tmp_path / "models/loras/a.safetensors", kohya_lora_shapes())
-    settings = Settings(models=tmp_path / "models", outbox=tmp_path / "outbox")
-    models(settings, as_json=True)
-    assert not settings.outbox.exists()
-    settings.state_folder.mkdir(parents=True)
-    capsys.readouterr()
-    models(settings, as_json=True)
-    shown, written = capsys.readouterr().out, path.stat()
+    picowatch_here(tmp_path, "models", "--json")
+    assert not (tmp_path / "outbox").exists()
+    (tmp_path / "outbox/.picowatch").mkdir(parents=True)
+    shown, written = picowatch_here(tmp_path, "models", "--json").stdout, path.stat()
     with path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"x")  # to be seen by a second look
     os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
-    models(settings, as_json=True)
-    assert capsys.readouterr().out == shown
+    assert picowatch_here(tmp_path, "models", "--json").stdout == shown
 
 
 def test_commands_in_the_wrong_folder_name_it(tmp_path: Path) -> None:

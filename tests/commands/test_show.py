@@ -7,21 +7,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.commands.show import show
+from tests.commands.picowatch import picowatch_here
 from tests.house import House
-from tests.recipe.reading import INVENTORY
 
 STYLES = Path(__file__).parents[1] / "styles"
 
 
-def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_names_embeddings(house: House) -> None:
     """A recipe names none: elsewhere its prompt would be plain words, and another picture."""
     (house.models / "embeddings").mkdir()
     shutil.copy(STYLES / "mascot.safetensors", house.models / "embeddings")
     house.save("a.txt", "a mascot --seed 7\na cat --seed 8\n")
     assert house.once()
-    show([house.outbox / file for file in house.pictures()], lambda: INVENTORY, as_json=False)
-    shown = capsys.readouterr().out
+    shown = picowatch_here(house.folder, "show", *house.pictures()).stdout
     recipe, other = shown.split("---\n")
     assert "\n# The prompts use the embedding 'mascot'. If it" in recipe
     assert "embedding" not in other
@@ -31,7 +29,7 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     assert again == first
 
 
-def test_show_tells_the_notes_of_a_table(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_tells_the_notes_of_a_table(house: House) -> None:
     """As comments, since they are no fields; another note makes no other picture."""
     house.save("a.csv", "_id,prompt,seed\n7,a star,1\n")
     assert house.once()
@@ -39,8 +37,7 @@ def test_show_tells_the_notes_of_a_table(house: House, capsys: pytest.CaptureFix
     assert house.once()
     (picture,) = house.pictures()
     assert house.listed()[0]["notes"] == {"_id": "7"}
-    show([house.outbox / picture], lambda: INVENTORY, as_json=False)
-    shown = capsys.readouterr().out
+    shown = picowatch_here(house.folder, "show", picture).stdout
     assert "\n# _id: 7\nprompt: a star\n" in shown
     house.save("b.yaml", shown)
     assert house.once()
@@ -56,20 +53,17 @@ SHORT = {
 
 
 @pytest.mark.parametrize(("recipe", "fields"), SHORT.items())
-def test_show_leaves_out_what_is_a_default(
-    house: House, capsys: pytest.CaptureFixture[str], recipe: str, fields: list[str]
-) -> None:
+def test_show_leaves_out_what_is_a_default(house: House, recipe: str, fields: list[str]) -> None:
     """A recipe of two lines is one of few again; `--all` has every field, `--json` the chunk."""
     house.draw("photo.png", "red")
     house.save("a.yaml", recipe)
     assert house.once(), house.error("a.yaml")
     (picture,) = house.pictures()
-    show([house.outbox / picture], lambda: INVENTORY, as_json=False)
-    short = capsys.readouterr().out
-    show([house.outbox / picture], lambda: INVENTORY, as_json=True)
-    assert json.loads(capsys.readouterr().out)["request"].keys() >= {fields[1]}
-    show([house.outbox / picture], lambda: INVENTORY, as_json=False, whole=True)
-    whole = capsys.readouterr().out
+    short, chunk, whole = (
+        picowatch_here(house.folder, "show", *flags, picture).stdout
+        for flags in ([], ["--json"], ["--all"])
+    )
+    assert json.loads(chunk)["request"].keys() >= {fields[1]}
     assert [line.partition(":")[0] for line in short.splitlines()] == fields
     assert set(short.splitlines()) < set(whole.splitlines())
     house.save("b.yaml", short)
@@ -78,24 +72,21 @@ def test_show_leaves_out_what_is_a_default(
     assert len({house.chunk(file).request.digest for file in house.pictures()}) == 1
 
 
-def test_show_goes_on_after_a_picture_without_a_recipe(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_goes_on_after_a_picture_without_a_recipe(house: House) -> None:
     """Whatever it is; `picowatch show outbox/a/*.png` names contact sheets, too."""
     plain, none = house.folder / "plain.png", house.folder / "none.png"
     Image.new("RGB", (8, 8)).save(plain)
     for path in (plain, house.save("b.txt", "a cat\n"), none):
-        assert show([path], lambda: INVENTORY, as_json=False) == 1
-        assert str(path) in capsys.readouterr().err
+        refused = picowatch_here(house.folder, "show", path)
+        assert (refused.returncode, str(path) in refused.stderr) == (1, True)
     house.save("a.yaml", "prompt: a star\nseed: 7\nsweep: {steps: [1, 2]}\n")
     assert house.once()
     sheet = next(house.outbox.glob("a/*sheet*"))
-    pictures = [house.outbox / file for file in house.pictures("a")]
-    assert show([pictures[0], sheet, pictures[1]], lambda: INVENTORY, as_json=False) == 1
-    printed = capsys.readouterr()
-    assert [line for line in printed.out.splitlines() if line.startswith(("---", "steps"))] == [
+    first, second, _ = house.pictures("a")
+    printed = picowatch_here(house.folder, "show", first, sheet, second)
+    lines = printed.stdout.splitlines()
+    assert [line for line in lines if line.startswith(("---", "steps"))] == [
         "steps: 1", "---", "steps: 2",
     ]  # fmt: skip
-    assert printed.err == (
-        f"picowatch: {sheet}: It is a contact sheet. Show one of its pictures.\n"
-    )
+    said = f"picowatch: {sheet}: It is a contact sheet. Show one of its pictures.\n"
+    assert (printed.returncode, printed.stderr) == (1, said)

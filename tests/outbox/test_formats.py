@@ -11,7 +11,6 @@ import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 
-from picowatch.commands.show import show
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_in
@@ -21,10 +20,10 @@ from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import digest_picture, digest_pixels
 from tests.house import House
 from tests.metadata.requests import CORGI as CORGI_REQUEST
-from tests.recipe.reading import INVENTORY
 
 CORGI = "prompt: ein Corgi 🐶, (猫:1.2)\nnegative_prompt: dim\nseed: 7\nsize: 128x64\n"
 ENDING = {name: kind.ending for name, kind in FORMATS.items()}
@@ -32,9 +31,7 @@ OTHERS = ["jpeg", "webp", "avif"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_picture_of_each_format_holds_its_settings(
-    house: House, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_picture_of_each_format_holds_its_settings(house: House, name: str) -> None:
     """The lists, `show`, `from:`, its sidecar and the latest picture have them."""
     house.save("a.yaml", CORGI)
     assert house.once(format=name, sidecar="txt")
@@ -48,8 +45,7 @@ def test_a_picture_of_each_format_holds_its_settings(
     assert path.with_suffix(".txt").read_text() == f"{parameters}\n"
     assert (house.outbox / f"latest{ENDING[name]}").read_bytes() == path.read_bytes()
     assert file in (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
-    show([path], lambda: INVENTORY, as_json=False)
-    house.save("b.yaml", capsys.readouterr().out)
+    house.save("b.yaml", picowatch_here(house.folder, "show", path).stdout)
     house.save("c.yaml", f"from: {file}\nseed: 8\n")
     assert house.once(format=name)
     request, shown, other = (house.chunk(picture).request for picture in house.pictures())

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from picowatch.commands.show import show
 from picowatch.engine.protocol import RgbPicture
 from picowatch.metadata import PARAMETERS, read_texts
+from tests.commands.picowatch import picowatch_here
 from tests.house import House, wait_for
 from tests.metadata.test_xmp import packet
-from tests.recipe.reading import INVENTORY
 
 needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is missing")
 
@@ -205,7 +204,7 @@ MADE = [
 ]
 
 
-def test_a_picture_says_how_it_was_made(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_says_how_it_was_made(house: House) -> None:
     """In XMP, by IPTC's words, unless the setting is off; `show` prints it."""
     house.draw("p.png")
     house.draw("bare.png")
@@ -219,8 +218,8 @@ def test_a_picture_says_how_it_was_made(house: House, capsys: pytest.CaptureFixt
     for number, (recipe, mark) in enumerate(MADE):
         (made,), (unmarked,) = map(house.pictures, (f"marked{number}", f"unmarked{number}"))
         assert mark_of(house.outbox / made) == mark, recipe
-        show([house.outbox / made], lambda: INVENTORY, as_json=False)
-        assert (f"# {mark}: " in capsys.readouterr().out) is bool(mark)
+        shown = picowatch_here(house.folder, "show", made).stdout
+        assert (f"# {mark}: " in shown) is bool(mark)
         is_kept = "drawn" in recipe and "none" not in recipe
         assert mark_of(house.outbox / unmarked) == ("trainedAlgorithmicMedia" if is_kept else "")
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from picowatch.commands.show import show
 from picowatch.metadata import others_yaml, texts_in
 from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires
+from tests.commands.picowatch import picowatch_here
 from tests.recipe.read.test_comfyui import XL
 from tests.recipe.reading import DEMO, check_said, check_warned, read_one
 
@@ -259,20 +259,20 @@ def read(content: bytes) -> Recipe:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_recipe_starts_from_it(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A warning for each setting that recipes lack; `show` prints the same recipe."""
     picture, recipe = PICTURES[name], read(PICTURES[name].content)
     assert {field: getattr(recipe, field) for field in picture.fields} == picture.fields
     check_warned(recipe, *(f"…{piece}…" for piece in picture.warnings))
     (tmp_path / "a.png").write_bytes(picture.content)
-    show([tmp_path / "a.png"], lambda: INVENTORY, as_json=False)
-    shown = capsys.readouterr().out
+    monkeypatch.setattr("picowatch.catalog.Catalog.inventory", lambda *_: INVENTORY)
+    shown = picowatch_here(tmp_path, "show", "a.png").stdout
     comments = [line for line in shown.splitlines() if line.startswith("# ")]
     assert all(any(piece in line for line in comments) for piece in picture.warnings)
     assert read_one(shown, inventory=INVENTORY).digest(no_hash) == recipe.digest(no_hash)
-    show([tmp_path / "a.png"], lambda: INVENTORY, as_json=True)
-    assert json.loads(capsys.readouterr().out) == texts_in(BytesIO(picture.content))
+    told = picowatch_here(tmp_path, "show", "--json", "a.png").stdout
+    assert json.loads(told) == texts_in(BytesIO(picture.content))
 
 
 @pytest.mark.parametrize("values", ["Model: 007, ", ""])
