@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.ledger import migrations
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.migrations import VERSION
 from picowatch.outbox.commands import Command, send
@@ -129,43 +128,3 @@ def test_a_ledger_of_another_version_is_set_aside_and_built_anew(
     words = f"is of version {version}; this picowatch reads versions 8 and {VERSION}. It is kept as"
     assert house.log().count(words) == 1
     assert len([*ledger(house).parent.glob("ledger.sqlite.damaged-*")]) == 1
-
-
-class Died(Exception):
-    """The computer stopped."""
-
-
-def test_a_migration_that_dies_at_any_statement_begins_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it had done is rolled back: the earlier ledger is there as a whole.
-
-    Every fourth statement is tried.
-    """
-    path = tmp_path / "ledger.sqlite"
-    put(path)
-    before = contents(path)
-    original, left = migrations.run, 0
-
-    def dying(sql: sqlite3.Connection, statement: str) -> object:
-        nonlocal left
-        if left == 0:
-            raise Died
-        left -= 1
-        return original(sql, statement)
-
-    monkeypatch.setattr(migrations, "run", dying)
-    for died in range(0, 1000, 4):
-        left = died
-        try:
-            Ledger(path).close()
-            break
-        except Died:
-            assert contents(path) == before
-    assert died > 50
-    assert contents(path) != before
-
-
-def contents(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as sql:
-        return [*sql.iterdump()]
