@@ -54,7 +54,7 @@ class WorkerPool:
         self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         queued = copies = 0
         if not control.is_paused(self.ledger):
-            copies = queries.queued_copies(self.ledger, self._only)
+            copies = queries.queued(self.ledger, self._only, copies=True)
             queued = max(0, queries.queued(self.ledger, self._only) - copies)
         # One for each batch, if batches are as large as those in progress.
         working = [len(now.batch) for now in _renderings(self.workers)]
@@ -178,7 +178,8 @@ class WorkerPool:
     def _count_of_copies(self, request: ImageRequest) -> int:
         """Return how many copies a batch has: they are in memory, and are recorded, together."""
         width, height = request.published_size
-        share = queries.queued_copies(self.ledger, self._only) // max(1, len(self.copiers))
+        queued = queries.queued(self.ledger, self._only, copies=True)
+        share = queued // max(1, len(self.copiers))
         return max(1, min(MOST_COPIES, COPIED_PIXELS // (width * height), share))
 
     def _size(self, worker: Worker, request: ImageRequest) -> int:

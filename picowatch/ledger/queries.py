@@ -259,23 +259,16 @@ def counts(ledger: Ledger) -> Counter[str]:
     return Counter({row["state"]: row["images"] for row in rows})
 
 
-def queued(ledger: Ledger, only: Sequence[str]) -> int:
-    """Return how many images are queued; with `only`, of these recipes and folders."""
-    if not only:
+def queued(ledger: Ledger, only: Sequence[str], *, copies: bool = False) -> int:
+    """Return how many images are queued; with `only`, of these recipes and folders.
+
+    `copies`: those alone that need no model.
+    """
+    if not (only or copies):
         return counts(ledger)["queued"]
-    return _queued(ledger, OF_ONLY, {"only": json.dumps(only)})
-
-
-def queued_copies(ledger: Ledger, only: Sequence[str]) -> int:
-    """Return how many of them are copies, which need no model."""
-    among = OF_ONLY if only else "1"
-    values = {"key": COPIES, "only": json.dumps(only)}
-    return _queued(ledger, f"batch_key = :key AND {among}", values)
-
-
-def _queued(ledger: Ledger, which: str, values: Mapping[str, str]) -> int:
-    query = f"SELECT count(*) FROM images WHERE state = 'queued' AND {which}"
-    ((count,),) = ledger.select(query, values)
+    which = [f"batch_key = '{COPIES}'"] * copies + [OF_ONLY] * bool(only)
+    query = f"SELECT count(*) FROM images WHERE state = 'queued' AND {' AND '.join(which)}"
+    ((count,),) = ledger.select(query, {"only": json.dumps(only)})
     return int(count)
 
 
