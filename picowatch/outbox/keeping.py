@@ -16,7 +16,7 @@ from typing import Any
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place, make_folder, sync_folder, write_atomically
 from picowatch.files.names import stem_of
-from picowatch.files.safe_paths import blocks_of, link_below, open_below, to_write
+from picowatch.files.safe_paths import link_below, open_below, sha256_of, to_write
 from picowatch.metadata import chunk_of
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import ENDINGS, SIDECAR_ENDING
@@ -90,9 +90,7 @@ def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
             if os.path.samestat(*sizes):
                 return True
             same = sizes[0].st_size == sizes[1].st_size
-            return same and all(
-                a == b for a, b in zip(blocks_of(first), blocks_of(second), strict=True)
-            )
+            return same and sha256_of(first) == sha256_of(second)
     except FileNotFoundError:
         raise
     except OSError:  # a folder, a pipe, a link out of the outbox

@@ -1,6 +1,5 @@
 """images.jsonl, the published pictures and their recipes, and failures.jsonl: lines of JSON."""
 
-import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -93,10 +92,8 @@ class Listing:
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
         """Open the list, as an empty one if it is missing; never a pipe, which might block."""
-        if not self._follows_links and self._path.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._path))
         try:
-            handle = open_regular(self._path)
+            handle = open_regular(self._path, follows_links=self._follows_links)
         except FileNotFoundError:
             yield BytesIO()
         else:
