@@ -211,17 +211,6 @@ def test_make_stops_when_nobody_requests_its_images(
     assert {"one", "two"}.isdisjoint(house.prompts())
 
 
-def test_make_takes_over_when_the_daemon_ends(house: House) -> None:
-    """What the daemon left is made in this process."""
-    held = HeldEngine(house)
-    with house.running():
-        a = elsewhere(house, "a.txt", "one --seed 5\n")
-        process = start(house.folder, "make", a, program=DIGESTS)
-        held.wait_until_held()
-    printed, _ = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, printed) == (0, "outbox/a/0002-5.png\n")
-
-
 @pytest.mark.parametrize("beside_a_daemon", [True, False])
 def test_what_an_ended_make_rm_requested_is_not_rendered_later(
     house: House, beside_a_daemon: bool
