@@ -2,8 +2,8 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
 from io import BytesIO
+from itertools import starmap
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from picowatch.metadata import PARAMETERS, texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, PhotoMetadata, photo_metadata
+from tests.fuzz.hostile import chunk
 from tests.house import House
 from tests.metadata.test_iptc import dataset
 from tests.metadata.test_xmp import packet, regions
@@ -57,25 +58,11 @@ def jpeg(*segments: bytes) -> bytes:
     return usual[:2] + b"".join(segments) + usual[2:]
 
 
-def chunks_in(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    offset = 8
-    while offset < len(png):
-        size, kind = struct.unpack_from(">L4s", png, offset)
-        yield kind, png[offset : offset + size + 12]
-        offset += size + 12
-
-
 def png(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
     """Return a PNG with more chunks before its pixels, or behind them."""
-    more = b"".join(
-        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, whole in chunks_in(picture("PNG")):
-        is_place = kind == (b"IEND" if behind else b"IDAT")
-        content += more + whole if is_place else whole
-    return content
+    usual = picture("PNG")
+    place = usual.index(b"IEND" if behind else b"IDAT") - 4  # its size comes first
+    return usual[:place] + b"".join(starmap(chunk, chunks)) + usual[place:]
 
 
 def raw_profile(kind: str, content: bytes) -> tuple[bytes, bytes]:
@@ -100,10 +87,10 @@ def test_a_png_says_it_in_profiles_before_or_behind_its_pixels(behind: bool) -> 
 
 def test_exif_and_xmp_of_a_png_may_stand_behind_the_pixels() -> None:
     """Damage there hides nothing before them."""
-    chunk = b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet("<dc:a>kept</dc:a>").encode()
-    found = of(png((b"eXIf", exif().removeprefix(b"Exif\0\0")), chunk, behind=True))
+    xmp = b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet("<dc:a>kept</dc:a>").encode()
+    found = of(png((b"eXIf", exif().removeprefix(b"Exif\0\0")), xmp, behind=True))
     assert (model_in(found), ">kept<" in found.xmp) == ("EOS R5", True)
-    content = png(chunk)
+    content = png(xmp)
     assert ">kept<" in of(content[:-20]).xmp
     assert ">kept<" in of(content[:-12] + b"\0\0\0\x09zTXtdamaged" + content[-12:]).xmp
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from picowatch.metadata import PARAMETERS, read_texts
 from tests.commands.picowatch import picowatch_here
 from tests.house import House, wait_for
 from tests.metadata.test_xmp import packet
+from tests.outbox.test_photo_files import picture
 
 needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is missing")
 
@@ -104,8 +104,8 @@ def test_every_result_keeps_what_the_photo_says(house: House) -> None:
             tag: pytest.approx(v) if isinstance(v, float) else v for tag, v in kept.items()
         }
         assert found.get("EXIF:Orientation") is found.get("EXIF:ThumbnailImage") is None
-        with Image.open(result) as picture:
-            assert picture.size == (64, 96)
+        with Image.open(result) as made:
+            assert made.size == (64, 96)
         assert read_texts(result)[PARAMETERS].startswith("a star\nSteps: ")
         assert found[MARK] == f"{MARKS}compositeWithTrainedAlgorithmicMedia"
 
@@ -127,24 +127,18 @@ def test_a_place_or_all_may_be_left_out(house: House) -> None:
     assert [tag for tag in c if tag.startswith("XMP:")] == [MARK]
 
 
-def jpeg(**options: bytes) -> bytes:
-    content = BytesIO()
-    Image.new("RGB", (64, 64), "red").save(content, "JPEG", **options)
-    return content.getvalue()
-
-
 LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08"
 BILLION = '<!DOCTYPE x [<!ENTITY a "' + "ha" * 99 + '"><!ENTITY b "&a;&a;&a;&a;">]>'
 
 
 DAMAGED = {
-    "no_directory": (jpeg(exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), ""),
-    "no_exif": (jpeg(exif=b"Exif\0\0not a directory"), "EXIF"),
-    "loop": (jpeg(exif=LOOP), ""),
-    "entities": (jpeg(xmp=(BILLION + packet("<dc:a>&b;</dc:a>")).encode()), "XMP"),
-    "cut": (jpeg(xmp=b"<x>not closed"), "XMP"),
-    "deep": (jpeg(xmp=packet("<a>" * 3000 + "</a>" * 3000).encode()), "XMP"),
-    "text": (jpeg(xmp=b"no packet"), "XMP"),
+    "no_directory": (picture("JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), ""),
+    "no_exif": (picture("JPEG", exif=b"Exif\0\0not a directory"), "EXIF"),
+    "loop": (picture("JPEG", exif=LOOP), ""),
+    "entities": (picture("JPEG", xmp=(BILLION + packet("<dc:a>&b;</dc:a>")).encode()), "XMP"),
+    "cut": (picture("JPEG", xmp=b"<x>not closed"), "XMP"),
+    "deep": (picture("JPEG", xmp=packet("<a>" * 3000 + "</a>" * 3000).encode()), "XMP"),
+    "text": (picture("JPEG", xmp=b"no packet"), "XMP"),
 }
 
 
@@ -166,25 +160,23 @@ def test_a_jpeg_has_room_for_its_own_texts_first(house: House) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "x" * 64_000
     exif[ExifTags.Base.Model] = "EOS R5"
-    content = BytesIO()
     long = packet(f"<dc:a>{'x' * 70_000}</dc:a><dc:b>short</dc:b>")
-    Image.new("RGB", (64, 64)).save(content, "WEBP", exif=exif.tobytes(), xmp=long.encode())
-    house.save("p/a.webp", content.getvalue())
+    house.save("p/a.webp", picture("WEBP", exif=exif.tobytes(), xmp=long.encode()))
     house.save("p/_pictures.yaml", "prompt: a star\nsize: 64x64\nformat: jpeg\n")
     assert house.once()
     assert house.pictures() == ["p/a.jpg"]
     assert read_texts(house.outbox / "p/a.jpg")[PARAMETERS].startswith("a star")
     for what in ("longest of the photo's EXIF", "longest of the photo's XMP"):
         assert f"{what} is left out" in house.log()
-    with Image.open(house.outbox / "p/a.jpg") as picture:
-        assert f"{MARKS}composite".encode() in picture.info["xmp"]
-        assert b"<dc:b>short</dc:b>" in picture.info["xmp"]
-        assert picture.getexif()[ExifTags.Base.Model] == "EOS R5"
+    with Image.open(house.outbox / "p/a.jpg") as made:
+        assert f"{MARKS}composite".encode() in made.info["xmp"]
+        assert b"<dc:b>short</dc:b>" in made.info["xmp"]
+        assert made.getexif()[ExifTags.Base.Model] == "EOS R5"
 
 
 def mark_of(path: Path) -> str:
-    with Image.open(path) as picture:
-        found = picture.info.get("xmp", b"")
+    with Image.open(path) as made:
+        found = made.info.get("xmp", b"")
     text = found.decode() if isinstance(found, bytes) else found
     return text.partition(MARKS)[2].partition("<")[0]
 

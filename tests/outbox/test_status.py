@@ -27,6 +27,19 @@ WHOLE = Status(
     pid=7,
     host="lab",
 )
+WRONG: list[dict[str, Any]] = [
+    {"updated": "soon"},
+    {"updated": None},
+    {"images": []},
+    {"images": {"queued": "3"}},
+    {"recipe": 1},
+    {"image": True},
+    {"waiting": [["b.yaml"]]},
+    {"waiting": {"b.yaml": 2}},
+    {"pictures": "a.png"},
+    {"folders": [{"done": 1}]},
+    {"engines": [7]},
+]
 
 
 def read(outbox: Path, text: str) -> Status | None:
@@ -48,26 +61,12 @@ def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "text",
     [
-        {"updated": "soon"},
-        {"updated": None},
-        {"images": []},
-        {"images": {"queued": "3"}},
-        {"recipe": 1},
-        {"image": True},
-        {"waiting": [["b.yaml"]]},
-        {"waiting": {"b.yaml": 2}},
-        {"pictures": "a.png"},
-        {"folders": [{"done": 1}]},
-        {"engines": [7]},
+        *("", "{", "[]", "{}", "7", "[" * 90_000, "\x00"),
+        *(json.dumps(asdict(WHOLE) | changes) for changes in WRONG),
     ],
 )
-def test_what_is_no_status_is_none(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Nothing that is shown later may be of another type."""
-    assert read(tmp_path, json.dumps(asdict(WHOLE) | changes)) is None
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7", "[" * 90_000, "\x00"])
-def test_a_damaged_status_is_none(tmp_path: Path, text: str) -> None:
+def test_what_is_no_status_is_none(tmp_path: Path, text: str) -> None:
+    """Damaged, or with a value of another type, which nothing that is shown later may have."""
     assert read(tmp_path, text) is None
