@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,20 @@ def is_sheet(file: str) -> bool:
     return "-sheet." in file
 
 
-def shown(outbox: Path) -> Iterator[str]:
-    """Return what the gallery shows. Raises ValueError for a line that is not a call."""
+def entries(outbox: Path) -> Iterator[dict[str, Any]]:
+    """Yield the gallery's entries, oldest first. Raises ValueError for a line that is not a call.
+
+    A page that is being written is left out.
+    """
     for page in sorted((outbox / ".picowatch/gallery").glob("page-*.js")):
-        for line in page.read_text().splitlines():
-            yield json.loads(line.removeprefix("picture(").removesuffix(");"))["file"]
+        with suppress(FileNotFoundError):
+            for line in page.read_text().splitlines():
+                yield json.loads(line.removeprefix("picture(").removesuffix(");"))
+
+
+def shown(outbox: Path) -> Iterator[str]:
+    """Return what the gallery shows."""
+    return (entry["file"] for entry in entries(outbox))
 
 
 def listed(outbox: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,6 +21,7 @@ from picowatch.outbox.pages import picture_entry, thumbnail_of
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
 from picowatch.outbox.thumbnails import SIDE
 from tests.house import House, wait_for
+from tests.outcome import entries, shown
 
 DATA = ".picowatch/gallery"
 
@@ -50,21 +50,8 @@ def picture(root: Path, name: str) -> dict[str, Any]:
     return {"file": file, "prompt": "a corgi"}
 
 
-def shown(root: Path) -> list[dict[str, Any]]:
-    """Return the entries of all pages, oldest first, except of a page that is being written."""
-    calls: list[str] = []
-    for path in sorted((root / DATA).glob("page-*.js")):
-        with suppress(FileNotFoundError):
-            calls += path.read_text().splitlines()
-    return [json.loads(call.removeprefix("picture(").removesuffix(");")) for call in calls]
-
-
-def files(root: Path) -> list[str]:
-    return [entry["file"] for entry in shown(root)]
-
-
 def names(root: Path) -> str:
-    return "".join(Path(file).stem for file in files(root))
+    return "".join(Path(file).stem for file in shown(root))
 
 
 def versions(root: Path) -> list[str]:
@@ -80,7 +67,7 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
     """So do those of contact sheets, with their axes and pictures."""
     house.save("a.yaml", "prompt: a corgi\nseed: 7\nsize: 1024x512\nsweep: {steps: [2, 3]}\n")
     house.once()
-    *pictures, sheet = shown(house.outbox)
+    *pictures, sheet = entries(house.outbox)
     assert [(picture["seed"], picture["steps"], picture["recipe"]) for picture in pictures] == [
         (7, 2, "a.yaml"),
         (7, 3, "a.yaml"),
@@ -154,7 +141,7 @@ def test_a_damaged_gallery_is_made_anew(house: House) -> None:
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
     house.save("b.yaml", "prompt: a cat\nseed: 4\nsweep: {steps: [2, 3]}\n")
     house.once()
-    before = {entry["file"]: entry for entry in shown(house.outbox)}
+    before = {entry["file"]: entry for entry in entries(house.outbox)}
     assert len(before) == 6
     for damage, (name, change) in DAMAGES.items():
         path = house.outbox / DATA / name
@@ -165,7 +152,7 @@ def test_a_damaged_gallery_is_made_anew(house: House) -> None:
         elif change:
             path.write_bytes(change(path.read_bytes()))
         house.once()
-        assert {entry["file"]: entry for entry in shown(house.outbox)} == before, damage
+        assert {entry["file"]: entry for entry in entries(house.outbox)} == before, damage
         whole = 3 + (damage == "a page is empty")  # it stays, and its pictures are on a new one
         assert len(versions(house.outbox)) == whole, damage
 
@@ -189,7 +176,7 @@ def test_deleted_pictures_are_shown_no_more_after_a_start(tmp_path: Path) -> Non
     assert names(tmp_path) == "23", "although its page was gone"
     shutil.rmtree(tmp_path / "a")
     gallery_of(tmp_path)
-    assert files(tmp_path) == []
+    assert [*shown(tmp_path)] == []
     gallery_of(tmp_path, "5")
     assert names(tmp_path) == "5", "pages may be empty"
 
@@ -237,7 +224,7 @@ def test_nothing_is_written_or_deleted_through_a_link_out_of_the_outbox(
     theirs.rename(state / "theirs")
     place.symlink_to(state / "theirs")
     house.once()
-    assert files(house.outbox) == ["a/0002-8.png"]
+    assert [*shown(house.outbox)] == ["a/0002-8.png"]
 
 
 def test_a_start_repairs_the_gallery(house: House) -> None:
@@ -245,7 +232,7 @@ def test_a_start_repairs_the_gallery(house: House) -> None:
     house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")
     house.once()
     data, page = house.outbox / DATA, house.outbox / "index.html"
-    whole = files(house.outbox)
+    whole = [*shown(house.outbox)]
     lost, emptied, *_ = sorted((data / "thumbs").rglob("*.webp"))
     lost.unlink()
     emptied.write_bytes(b"")
@@ -257,8 +244,8 @@ def test_a_start_repairs_the_gallery(house: House) -> None:
     for old in (data / "page-00001.js", data / "page.js", page, house.outbox / whole[0]):
         old.unlink()
     with house.running():
-        wait_for(lambda: all(map(is_whole, shown(house.outbox))), "the thumbnails")
-    assert files(house.outbox) == whole[1:]
+        wait_for(lambda: all(map(is_whole, entries(house.outbox))), "the thumbnails")
+    assert [*shown(house.outbox)] == whole[1:]
     assert (data / "page.js").exists() and page.exists()
 
 
@@ -275,7 +262,7 @@ def test_archived_originals_are_not_shown_though_picowatch_made_them(house: Hous
             (house.outbox / name).unlink()
         assert house.once(when_done="archive")
         assert (house.outbox / "photos/originals/made.png").read_bytes() == made
-        assert sorted(files(house.outbox)) == ["a/originals/0001-1.png", "photos/made.png"]
+        assert sorted(shown(house.outbox)) == ["a/originals/0001-1.png", "photos/made.png"]
 
 
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
