@@ -8,9 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from picowatch.cli import main
 from picowatch.commands.why import WHY
 from picowatch.outbox.commands import Command, send
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
 
@@ -18,13 +18,11 @@ CAT = "prompt: a cat\n"
 Step = str | Callable[[House], object]
 
 
-def asked(house: House, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def asked(house: House, *words: str) -> str:
     """Return what the command prints, or says about an error."""
-    capsys.readouterr()
-    code = main(["show", "--why", *words, f"--inbox={house.inbox}", f"--outbox={house.outbox}"])
-    shown = capsys.readouterr()
-    assert bool(shown.err) == bool(code)
-    return shown.out or shown.err
+    answer = picowatch_here(house.folder, "show", "--why", *words)
+    assert bool(answer.stderr) == bool(answer.returncode)
+    return answer.stdout or answer.stderr
 
 
 def because(why: str) -> str:
@@ -133,7 +131,6 @@ DRAWN: dict[str, tuple[list[Step], str, list[str]]] = {
 @pytest.mark.parametrize(("steps", "why", "differs"), DRAWN.values(), ids=DRAWN)
 def test_why_a_picture_was_drawn(
     house: House,
-    capsys: pytest.CaptureFixture[str],
     steps: list[Step],
     why: str,
     differs: list[str],
@@ -149,54 +146,50 @@ def test_why_a_picture_was_drawn(
         house.once()
         house.engine.before_batch = lambda batch: None
     names = [name for name in house.pictures() if "sheet" not in name]
-    shown = asked(house, capsys, str(house.outbox / names[-1]))
+    shown = asked(house, str(house.outbox / names[-1]))
     assert shown.startswith(f"{names[-1]}: entry ")
     assert f"\n  because  {because(why)}\n" in shown
     plain = re.sub(r"\d{4,}", "N", re.sub(r"[0-9a-f]{12} → [0-9a-f]{12}", "H → H", shown))
     more = re.findall(r"^           (.+)$", plain, re.MULTILINE)
     assert more == WHY[why].split("; ")[1:] + differs
     assert ("\n  before   a/" in shown) == any("→" in line for line in differs)
-    assert shown in asked(house, capsys, str(house.inbox / "a.yaml")) or why == "gone"
-    told_as_json = json.loads(asked(house, capsys, "--json", names[-1]))
+    assert shown in asked(house, str(house.inbox / "a.yaml")) or why == "gone"
+    told_as_json = json.loads(asked(house, "--json", names[-1]))
     assert told_as_json["rule"] == why
     shown_fields = told_as_json["differs"].keys() - {"unexpanded_prompt"}
     assert len(shown_fields) == sum("→" in line for line in differs)
 
 
-def test_a_dropped_picture_s_template_is_named(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dropped_picture_s_template_is_named(house: House) -> None:
     house.save("photos/_pictures.yaml", "prompt: a cat\nseed: 1\n")
     house.draw("photos/1.png")
     assert house.once()
     house.save("photos/_pictures.yaml", "prompt: a dog\nseed: 1\n")
     assert house.answer("retry all", "photos").done
     assert house.once()
-    shown = asked(house, capsys, "photos/1-2.png")
+    shown = asked(house, "photos/1-2.png")
     assert "of inbox/photos/1.png\n" in shown
     assert "(by a command)" in shown
     assert "its own bytes are the same, but its template changed\n  before   photos/1.png" in shown
     house.save("photos/1.yaml", "steps: 9\n")
     assert house.once()
-    shown = asked(house, capsys, "photos/1-3.png")
+    shown = asked(house, "photos/1-3.png")
     assert "(a file beside it changed)" in shown
     assert "but a file beside it, or a _defaults.yaml, changed" in shown
 
 
-def test_images_that_wait_or_were_requested_again(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_that_wait_or_were_requested_again(house: House) -> None:
     """Also while picowatch is running."""
     house.engine.before_batch = fail_on_bad
     house.save("a.yaml", "prompt: bad\nseed: 7\n")
     house.once()
-    assert "failed: entry 1, image 1 of inbox/a.yaml\n" in asked(house, capsys, "a.yaml")
+    assert "failed: entry 1, image 1 of inbox/a.yaml\n" in asked(house, "a.yaml")
     send(house.outbox, Command("pause"))
     with house.running():
         wait_for(lambda: house.status()["paused"], "the pause")
         touch(house)
         wait_for(lambda: "a.yaml: saved, 1 image queued" in house.log().partition("failed")[2])
-        shown = asked(house, capsys, "a.yaml")
+        shown = asked(house, "a.yaml")
     assert shown.startswith("queued: entry 1")
     assert f"because  {because('failed')}\n" in shown
     assert house.answer("cancel", "a.yaml").done
@@ -204,31 +197,23 @@ def test_images_that_wait_or_were_requested_again(
     house.engine.before_batch = lambda batch: None
     touch(house)
     house.once()
-    assert f"because  {because('cancelled')}\n" in asked(house, capsys, "a.yaml")
+    assert f"because  {because('cancelled')}\n" in asked(house, "a.yaml")
 
 
-def test_wrong_use_is_answered(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_answered(house: House) -> None:
     """And stops no other."""
-    assert "There is no ledger" in asked(house, capsys, "a.yaml")
+    assert "There is no ledger" in asked(house, "a.yaml")
     house.save("a.yaml", f"{CAT}sweep: {{steps: [2, 3]}}\n")
     house.save("b.yaml", "stesp: 3\n")
     house.once()
     for name in ("c.yaml", "b.yaml", str(house.draw("photo.png"))):
-        shown = asked(house, capsys, name)
+        shown = asked(house, name)
         assert f"The ledger knows no picture and no recipe '{name}'. Name a picture of" in shown
-    assert "is a contact sheet. Name one of its pictures." in asked(
-        house, capsys, "a/0003-sheet.png"
-    )
-    assert "argument --all: not allowed with argument --why" in wrong(house, capsys, "--all")
+    said = "is a contact sheet. Name one of its pictures."
+    assert said in asked(house, "a/0003-sheet.png")
+    assert "argument --all: not allowed with argument --why" in asked(house, "--all", "a.yaml")
     with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as sql:
         sql.execute("PRAGMA user_version = 8")
-    assert "is of version 8, not 9. Start picowatch" in asked(house, capsys, "a.yaml")
+    assert "is of version 8, not 9. Start picowatch" in asked(house, "a.yaml")
     (house.outbox / ".picowatch/ledger.sqlite").write_bytes(b"no database" * 100)
-    assert "cannot be read: file is not a database. Start picow" in asked(house, capsys, "a.yaml")
-
-
-def wrong(house: House, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        asked(house, capsys, *words, "a.yaml")
-    assert ended.value.code == 2
-    return capsys.readouterr().err
+    assert "cannot be read: file is not a database. Start picow" in asked(house, "a.yaml")
