@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, start, st
 from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
-Captured = pytest.CaptureFixture[str]
-
 
 def elsewhere(house: House, name: str, text: str) -> Path:
     """A recipe that does not lie in the inbox."""
@@ -35,12 +33,14 @@ def elsewhere(house: House, name: str, text: str) -> Path:
     return path
 
 
-def made_here(house: House, *files: Path) -> int:
-    """`picowatch make` in this process, on the digest engine."""
+def made(house: House, *files: Path, code: int = 0, **flags: Any) -> tuple[list[str], str]:
+    """`picowatch make` in this process, on the digest engine: lines printed, and the errors."""
+    out, err = io.StringIO(), io.StringIO()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    code = make(house.settings(), files, house.make_engine)
+    with redirect_stdout(out), redirect_stderr(err):
+        assert make(house.settings(), files, house.make_engine, **flags) == code
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    return code
+    return out.getvalue().splitlines(), err.getvalue()
 
 
 def commands(house: House) -> list[Path]:
@@ -48,7 +48,7 @@ def commands(house: House) -> list[Path]:
     return list((house.outbox / ".picowatch/commands").iterdir())
 
 
-def test_make_with_a_daemon_prints_the_pictures(house: House, capsys: Captured) -> None:
+def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
     """In the order of recipes and images. Two equal files are one recipe."""
     b = elsewhere(house, "b.yaml", "prompt: two\nseed: 7\ncount: 2\n")
     a = elsewhere(house, "a.txt", "one --seed 5\n")
@@ -56,18 +56,16 @@ def test_make_with_a_daemon_prints_the_pictures(house: House, capsys: Captured) 
     twin = elsewhere(house, "x/a.txt", "one --seed 5\n")
     pictures = [f"{house.outbox}/{name}.png" for name in ("b/0001-7", "b/0002-8", "a/0001-5")]
     with house.running():
-        assert made_here(house, b, a) == 0
+        assert made(house, b, a)[0] == pictures
         wait_for(lambda: commands(house) == [], "the end of the commands that were answered")
-        assert capsys.readouterr().out.splitlines() == pictures
         assert (house.inbox / "b.yaml").read_bytes() == b.read_bytes()
         (house.inbox / "a.txt").unlink()
-        assert make(house.settings(), [a, twin], remove=True) == 0
+        assert made(house, a, twin, remove=True)[0] == pictures[2:] * 2
     assert house.engine.starts == 1
-    assert capsys.readouterr().out.splitlines() == pictures[2:] * 2
     assert not (house.inbox / "a.txt").exists()
 
 
-def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: Captured) -> None:
+def test_make_without_a_daemon_prints_only_these_recipes(house: House) -> None:
     """Others are not waited for. Whoever could read the file may read the recipe; nobody else."""
     for number in range(10):
         house.save(f"mine{number}.txt", "not now\n")
@@ -76,16 +74,14 @@ def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: C
         recipe.chmod(mode)
     umask = os.umask(0o077)
     try:
-        assert made_here(house, *recipes) == 0
+        printed, errors = made(house, *recipes)
     finally:
         os.umask(umask)
     modes = [(house.inbox / recipe.name).stat().st_mode & 0o777 for recipe in recipes]
     assert modes == [0o644, 0o600]
-    shown = capsys.readouterr()
-    folders = [Path(line).parent for line in shown.out.splitlines()]
+    folders = [Path(line).parent for line in printed]
     assert folders == [house.outbox / "a", house.outbox / "b"]
-    assert shown.err == ""
-    assert commands(house) == []
+    assert (errors, commands(house)) == ("", [])
     accepted = re.findall(r" (\S+): saved, ", house.log())
     assert accepted[:2] == ["a.txt", "b.txt"], "before what waited in the inbox"
     assert sorted(house.prompts()) == ["blue", "red"]
@@ -93,14 +89,12 @@ def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: C
     assert len(house.prompts()) == 12
 
 
-def test_make_reads_standard_input(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
+def test_make_reads_standard_input(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text that begins with a field is YAML, what is JSON is JSON, anything else is prompts."""
 
-    def typed(text: str, name: str = "") -> int:
+    def typed(text: str, name: str = "") -> tuple[list[str], str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        return make(house.settings(), [Path("-")], house.make_engine, name=name)
+        return made(house, Path("-"), name=name)
 
     for number, (text, ending) in enumerate(
         (
@@ -111,15 +105,13 @@ def test_make_reads_standard_input(
             ("portrait: one --seed 5\n", ".txt"),
         )
     ):
-        assert typed(text, f"a{number}") == 0
-        assert capsys.readouterr().out == f"{house.outbox}/a{number}/0001-5.png\n"
+        assert typed(text, f"a{number}")[0] == [f"{house.outbox}/a{number}/0001-5.png"]
         assert (house.inbox / f"a{number}{ending}").exists()
-    assert typed("one\n") == 0
+    typed("one\n")
     assert (house.inbox / "stdin.txt").exists()
     with pytest.raises(PicowatchError, match="Standard input is empty"):
         typed("")
-    assert typed("# nothing yet\n", "later") == 0
-    assert capsys.readouterr().err.endswith("requests no image.\n")
+    assert typed("# nothing yet\n", "later")[1].endswith("requests no image.\n")
 
 
 REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -191,9 +183,7 @@ def test_make_says_what_a_daemon_is_waiting_for_and_a_signal_ends_it(house: Hous
 
 
 @pytest.mark.parametrize("text", [None, "three\n"], ids=["deleted", "saved again"])
-def test_make_stops_when_nobody_requests_its_images(
-    house: House, capsys: Captured, text: str | None
-) -> None:
+def test_make_stops_when_nobody_requests_its_images(house: House, text: str | None) -> None:
     """As the daemon does, also the one in progress."""
 
     def change_once(batch: Sequence[ImageRequest]) -> None:
@@ -206,8 +196,7 @@ def test_make_stops_when_nobody_requests_its_images(
 
     house.engine.before_batch = change_once
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
-    assert made_here(house, a) == 1
-    assert "2 images cancelled." in capsys.readouterr().err
+    assert "2 images cancelled." in made(house, a, code=1)[1]
     assert {"one", "two"}.isdisjoint(house.prompts())
 
 
@@ -286,7 +275,7 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured, as_json: bool) -> None:
+def test_make_rm_leaves_nothing_but_pictures(house: House, as_json: bool) -> None:
     """Whether they were rendered, failed, or the recipe was wrong."""
     house.engine.before_batch = fail_on_bad
     files = good, _, _ = [
@@ -296,18 +285,17 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured, as_
         elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n"),
         elsewhere(house, "fails.txt", "bad\n"),
     ]
-    assert make(house.settings(), files, house.make_engine, remove=True, as_json=as_json) == 1
-    shown = capsys.readouterr()
+    printed, errors = made(house, *files, code=1, remove=True, as_json=as_json)
     assert list(house.inbox.iterdir()) == []
     assert not list(house.outbox.glob("*.error.txt"))
     names = [str(house.outbox / name) for name in house.pictures()]
     assert len(names) == 3, "two pictures and their sheet"
     if not as_json:
-        assert shown.out.splitlines() == names
-        assert "Did you mean 'steps'?" in shown.err and "entry 1, image 1" in shown.err
+        assert printed == names
+        assert "Did you mean 'steps'?" in errors and "entry 1, image 1" in errors
         return
-    assert shown.err == ""
-    found = json.loads(shown.out)
+    assert errors == ""
+    found = json.loads("".join(printed))
     assert (found["done"], found["errors"]) == (False, [])
     one, two, three = found["recipes"]
     of_each = {"seed": 5, "width": 64, "height": 128, "checkpoint": "demo", "prompt": "one"}
@@ -325,11 +313,11 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured, as_
     assert [*promised["recipes"][0]] == [*two]
 
 
-def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captured) -> None:
+def test_make_rm_keeps_what_was_there_or_was_changed(house: House) -> None:
     """Only its own recipe is removed, and only as it was put there, in a folder that it names."""
     house.save("a.txt", "one --seed 5\n")
     a = elsewhere(house, "a.txt", "one --seed 5\n")
-    assert make(house.settings(), [a], house.make_engine, remove=True) == 0
+    made(house, a, remove=True)
     assert (house.inbox / "a.txt").exists()
     b = elsewhere(house, "b.txt", "two --seed 5\n")
 
@@ -343,33 +331,25 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captu
     house.engine.before_batch = lambda batch: None
     (house.inbox / "kept").mkdir()
     for name in ("kept/c", "new/deep/c", "ads/june"):
-        assert make(house.settings(), [b], house.make_engine, name=name, remove=True) == 0
+        made(house, b, name=name, remove=True)
     there = {path.relative_to(house.inbox).as_posix() for path in house.inbox.rglob("*")}
     assert there == {"a.txt", "ads", "ads/may.txt", "kept"}
 
 
-def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured) -> None:
+def test_make_prints_no_picture_that_was_deleted(house: House) -> None:
     """An entry with a random seed that says what it said keeps its seed, and is not repeated."""
     recipe = house.save("a.txt", "one\ntwo\n")
-    assert made_here(house, recipe) == 0
-    first, second = map(Path, capsys.readouterr().out.split())
-    first.unlink()
+    (first, second), _ = made(house, recipe)
+    Path(first).unlink()
     recipe.write_text("one\ntwo\nthree --seed 5\n")
-    assert made_here(house, recipe) == 0
-    made = [str(second), str(house.outbox / "a/0003-5.png")]
-    assert capsys.readouterr().out.splitlines() == made
+    assert made(house, recipe)[0] == [second, str(house.outbox / "a/0003-5.png")]
 
 
-def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
-    house: House, capsys: Captured
-) -> None:
+def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(house: House) -> None:
     """The same bytes are the same recipe, saved again: fixed seeds give the pictures there are."""
     house.save("a.txt", "other\n")
     fixed, drawn = elsewhere(house, "a.txt", "one --seed 5\n"), house.save("pets/b.txt", "two\n")
-    shown = []
-    for _ in range(2):
-        assert made_here(house, fixed, drawn) == 0
-        shown.append(capsys.readouterr().out.splitlines())
+    shown = [made(house, fixed, drawn)[0] for _ in range(2)]
     assert shown[0][0] == shown[1][0] == str(house.outbox / "a-2/0001-5.png")
     assert len(house.pictures("pets/b")) == 2 and shown[1][1] != shown[0][1]
     there = sorted(path.name for path in house.inbox.rglob("*.txt"))
@@ -379,7 +359,7 @@ def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
 
 @pytest.mark.parametrize(("when_done", "remove"), [("keep", False), ("delete", True)])
 def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
-    house: House, capsys: Captured, when_done: str, remove: bool
+    house: House, when_done: str, remove: bool
 ) -> None:
     """Those that were there already, too, wherever the recipe is by then: a script counts them."""
     sweep = "prompt: a cat\nseed: 5\nsweep: {steps: [1, 2]}\n"
@@ -388,8 +368,7 @@ def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
     with house.running(when_done=when_done):
         for text in (sweep, sweep, f"{grid}---\n{sweep}"):
             recipe = elsewhere(house, "a.yaml", text)
-            assert make(house.settings(), [recipe], remove=remove) == 0
-            found.append([Path(path).name for path in capsys.readouterr().out.split()])
+            found.append([Path(path).name for path in made(house, recipe, remove=remove)[0]])
             if when_done == "keep":
                 (house.inbox / "a.yaml").unlink()
         assert house.engine.starts == 1
@@ -400,11 +379,10 @@ def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
     assert list(house.inbox.iterdir()) == []
 
 
-def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Captured) -> None:
+def test_make_as_json_has_one_object_for_every_end(house: House) -> None:
     """Also where nothing could be requested, or the settings are wrong."""
     none = house.folder / "none.txt"
-    assert make(house.settings(), [none], house.make_engine, as_json=True) == 1
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads("".join(made(house, none, code=1, as_json=True)[0]))
     assert (found["done"], found["recipes"]) == (False, [])
     assert "Cannot read" in found["errors"][0]
     a = elsewhere(house, "a.txt", "one\n")
