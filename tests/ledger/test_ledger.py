@@ -6,9 +6,9 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby, repeat
 from pathlib import Path
 
 import pytest
@@ -254,10 +254,15 @@ def test_a_change_is_unknown_whichever_sync_of_its_commit_fails(tmp_path: Path) 
     assert outcomes == ["unknown 0", "unknown 0", "unknown 0", "unknown 1"]
 
 
-def failing_once(ledger: Ledger) -> None:
-    """Commit, and say what the last sync does when it fails."""
-    ledger._connection.execute("COMMIT")
-    raise sqlite3.OperationalError("disk I/O error")
+def failing(fails: Iterator[bool]) -> Callable[[Ledger], None]:
+    """Commit, and say what the last sync does when it `fails`."""
+
+    def commit(ledger: Ledger) -> None:
+        ledger._connection.execute("COMMIT")
+        if next(fails):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    return commit
 
 
 def test_the_daemon_starts_over_after_such_a_commit_but_a_single_run_only_once(
@@ -265,19 +270,12 @@ def test_the_daemon_starts_over_after_such_a_commit_but_a_single_run_only_once(
 ) -> None:
     """Nothing is drawn twice; a disk on which each commit fails ends the run in words."""
     monkeypatch.setattr("picowatch.daemon.run.RETRY_SECONDS", 0.01)
-    left = [*range(8)]
-
-    def commit(ledger: Ledger) -> None:
-        ledger._connection.execute("COMMIT")
-        if left and left.pop() == 0:
-            raise sqlite3.OperationalError("disk I/O error")
-
-    monkeypatch.setattr(Ledger, "_commit", commit)
+    monkeypatch.setattr(Ledger, "_commit", failing(number == 8 for number in count(1)))
     house.save("a.yaml", "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 3\n")
     assert house.once(batch_size=1)
     assert house.seeds() == [1, 2, 3]
     assert "may be written or not: disk I/O error; picowatch starts over" in house.log()
-    monkeypatch.setattr(Ledger, "_commit", failing_once)
+    monkeypatch.setattr(Ledger, "_commit", failing(repeat(True)))
     house.save("b.yaml", "prompt: a corgi\nseed: 4\nsize: 64x64\n")
     assert not house.once()
     assert "picowatch exits: a change of" in house.log()
