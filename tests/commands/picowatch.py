@@ -57,33 +57,28 @@ def picowatch_here(
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
-def start(
+@contextmanager
+def started(
     folder: Path,
     *arguments: str | Path,
     program: str = "picowatch",
-    stdout: int = subprocess.PIPE,
-    stderr: int = subprocess.STDOUT,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.STDOUT,
     **environment: str,
-) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start a command that is killed at the end of the block, if it still runs."""
+    with subprocess.Popen(
         command(*arguments, program=program),
         cwd=folder,
         env=clean_environment(**environment),
         stdout=stdout,
         stderr=stderr,
         text=True,
-    )
-
-
-@contextmanager
-def started(folder: Path, *arguments: str | Path, **how: Any) -> Iterator["subprocess.Popen[str]"]:
-    """Start a command that is killed at the end of the block, if it still runs."""
-    process = start(folder, *arguments, **how)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def command(*arguments: str | Path, program: str = "picowatch") -> list[str]:

@@ -21,7 +21,7 @@ from picowatch.errors import PicowatchError
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, start, started
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, started
 from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
@@ -207,17 +207,19 @@ def test_what_an_ended_make_rm_requested_is_not_rendered_later(
     """It takes over what a daemon leaves; or none has ever looked at the whole inbox."""
     recipe = elsewhere(house, "a.yaml", "prompt: one\nseed: 1\ncount: 2\n")
     elsewhere(house, "hold", "")  # the engine of its own waits
-    with ExitStack() as daemon:
-        if beside_a_daemon:
-            held = HeldEngine(house)
-            daemon.enter_context(house.running())
-        process = start(house.folder, "make", "--rm", recipe, program=DIGESTS)
-        if beside_a_daemon:
-            held.wait_until_held()
-    wait_for(lambda: house.status().get("pid") == process.pid, "its own daemon")
-    wait_for(lambda: house.status()["images"]["running"], "the image in progress")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE)
+    with ExitStack() as programs:
+        with ExitStack() as daemon:
+            if beside_a_daemon:
+                held = HeldEngine(house)
+                daemon.enter_context(house.running())
+            its = started(house.folder, "make", "--rm", recipe, program=DIGESTS)
+            process = programs.enter_context(its)
+            if beside_a_daemon:
+                held.wait_until_held()
+        wait_for(lambda: house.status().get("pid") == process.pid, "its own daemon")
+        wait_for(lambda: house.status()["images"]["running"], "the image in progress")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert house.once()
     assert house.pictures() == []

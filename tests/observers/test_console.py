@@ -18,7 +18,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.status import EngineStatus, Status, StatusFiles
-from tests.commands.picowatch import DIGESTS, picowatch_here, start
+from tests.commands.picowatch import DIGESTS, picowatch_here, started
 from tests.house import PATIENCE, wait_for
 from tests.observers.screen import Terminal, in_pty
 
@@ -350,14 +350,14 @@ def test_sixty_columns_are_enough_and_the_end_gives_the_cursor_back(seen: Seen) 
 def test_watching_in_a_pipe_gives_a_line_at_each_change(seen: Seen) -> None:
     """Scripts read it; it ends at the next change if nobody reads any more."""
     seen.write(**work(6))
-    process = start(seen.folder, "status", "--watch")
-    assert process.stdout is not None
-    assert "corgi.yaml: 3 of 20, step 6/24; 112 images" in process.stdout.readline()
-    now = time.time()
-    seen.write(**work(6), started=now - 60, updated=now)  # nothing has changed for a minute
-    wait_for(lambda: "for 60 s" in picowatch_here(seen.folder, "status").stdout)
-    seen.write(**work(8), started=now - 61, updated=now)
-    assert process.stdout.readline() == "corgi.yaml: 3 of 20, step 8/24; 112 images\n"
-    process.stdout.close()
-    seen.end()
-    assert process.wait(timeout=PATIENCE) == 0
+    with started(seen.folder, "status", "--watch") as process:
+        assert process.stdout is not None
+        assert "corgi.yaml: 3 of 20, step 6/24; 112 images" in process.stdout.readline()
+        now = time.time()
+        seen.write(**work(6), started=now - 60, updated=now)  # nothing has changed for a minute
+        wait_for(lambda: "for 60 s" in picowatch_here(seen.folder, "status").stdout)
+        seen.write(**work(8), started=now - 61, updated=now)
+        assert process.stdout.readline() == "corgi.yaml: 3 of 20, step 8/24; 112 images\n"
+        process.stdout.close()
+        seen.end()
+        assert process.wait(timeout=PATIENCE) == 0
