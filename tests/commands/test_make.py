@@ -22,6 +22,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, started
+from tests.daemon.processes import ends
 from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
@@ -237,9 +238,7 @@ def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
         assert "waiting: `picowatch make` (process" in daemon.stdout.readline()
         lock.release()
         wait_for(lambda: house.status()["images"] is not None, "the daemon's start")
-        daemon.terminate()
-        daemon.communicate(timeout=PATIENCE)
-    assert daemon.returncode == 0
+        ends(daemon)
 
 
 def test_commands_for_what_is_never_read_keep_no_single_run_from_ending(house: House) -> None:
