@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from picowatch.ledger.turns import Turns
@@ -31,8 +30,17 @@ _ALL_REQUESTED = f"""
     WHERE (position >= drawn_from OR state IN ('queued', 'running', 'failed'))"""
 _REQUESTED = f"""{_ALL_REQUESTED}
     AND entries.recipe IN (SELECT value FROM json_each(:recipes))"""
-_SUMS = """count(*) AS images, sum(seconds) AS seconds, max(ended) AS ended,
-           min(ended - coalesce(seconds, 0)) AS began"""
+_ENDED = "FILTER (WHERE state IN ('done', 'failed'))"
+# The fields of an Account that its images give.
+_SUMS = f"""
+    count(*) FILTER (WHERE state = 'done') AS done,
+    count(*) FILTER (WHERE state = 'failed') AS failed,
+    count(*) FILTER (WHERE state = 'running') AS running,
+    count(*) FILTER (WHERE state = 'queued') AS waiting,
+    count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+    count(*) FILTER (WHERE state != 'cancelled') AS requested,
+    min(ended - coalesce(seconds, 0)) {_ENDED} AS began, max(ended) {_ENDED} AS ended,
+    round(total(seconds) {_ENDED}, 3) AS seconds"""
 _BELOW = "(:folder = '' OR ({0} > :folder || '/' AND {0} < :folder || '0'))"
 _UNTOLD = f"""
     SELECT {_COLUMNS} FROM images INDEXED BY images_untold
@@ -173,13 +181,8 @@ def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
     ).fetchall()
     wrong = [row for row in rows if row["outcome"] == "refused" or row["path"] not in failed]
     # Many pictures may be refused for their template, whose problem is told once.
-    of_files = [
-        Failure(row["path"], *_problem(sql, row))
-        for row in wrong
-        if row["problem"] or len(rows) == 1
-    ]
-    failures = _newest_first([*found.failures, *of_files])
-    return replace(found, refused=len(wrong), failures=tuple(failures))
+    told = [row for row in wrong if row["problem"] or len(rows) == 1]
+    return replace(found, refused=len(wrong), failures=_with_files(sql, found, told))
 
 
 def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[str, Account]:
@@ -187,29 +190,18 @@ def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[s
 
     They name no failures and nothing slowest.
     """
+    values = {"recipes": json.dumps([*(recipes or ())])}
+    which = _ALL_REQUESTED if recipes is None else _REQUESTED
     found: dict[str, Account] = {}
+    for row in ledger.select(f"SELECT recipe, {_SUMS} FROM ({which}) GROUP BY recipe", values):
+        sums = dict(row)
+        recipe = sums.pop("recipe")
+        found[recipe] = Account(**sums)
     these = "path IN (SELECT value FROM json_each(:recipes)) AND" * (recipes is not None)
-    rows = ledger.select(
-        f"""SELECT recipe, state, {_SUMS}
-            FROM ({_ALL_REQUESTED if recipes is None else _REQUESTED}) GROUP BY recipe, state
-            UNION ALL SELECT path, 'refused', 1, NULL, NULL, NULL FROM recipes
-            WHERE {these} outcome = 'refused'""",
-        {"recipes": json.dumps([*(recipes or ())])},
-    )
-    for row in rows:
-        found[row["recipe"]] = found.get(row["recipe"], Account()).plus(_of_state(row))
+    refused = f"SELECT path FROM recipes WHERE {these} outcome = 'refused'"
+    for (recipe,) in ledger.select(refused, values):
+        found[recipe] = replace(found.get(recipe, Account()), refused=1)
     return found
-
-
-def _of_state(row: sqlite3.Row) -> Account:
-    """Return the account of images in one state."""
-    state, images = row["state"], row["images"]
-    counts = {"waiting" if state == "queued" else state: images}
-    requested = images if state not in ("cancelled", "refused") else 0
-    if state not in ("done", "failed"):
-        return Account(requested=requested, **counts)
-    began, ended, seconds = row["began"], row["ended"], row["seconds"] or 0.0
-    return Account(requested=requested, began=began, ended=ended, seconds=seconds, **counts)
 
 
 def ahead_of(
@@ -292,9 +284,7 @@ def untold(ledger: "Ledger", folder: str, *, told: int) -> Account:
     with ledger.transaction() as sql:
         found = _of_images(sql, _UNTOLD, values)
         rows = sql.execute(_UNTOLD_REFUSED, values).fetchall()
-        of_files = [Failure(row["path"], *_problem(sql, row)) for row in rows]
-    failures = _newest_first([*found.failures, *of_files])
-    return replace(found, refused=len(rows), failures=tuple(failures))
+        return replace(found, refused=len(rows), failures=_with_files(sql, found, rows))
 
 
 def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
@@ -310,10 +300,9 @@ def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
 
 
 def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Account:
-    rows = sql.execute(f"SELECT state, {_SUMS} FROM ({which}) GROUP BY state", values)
-    total = reduce(Account.plus, map(_of_state, rows), Account())
+    sums = sql.execute(f"SELECT {_SUMS} FROM ({which})", values).fetchone()
     slowest, failures = _slowest(sql, which, values), tuple(_failures(sql, which, values))
-    return replace(total, seconds=round(total.seconds, 3), slowest=slowest, failures=failures)
+    return Account(**dict(sums), slowest=slowest, failures=failures)
 
 
 def _slowest(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Slowest | None:
@@ -339,7 +328,15 @@ def _failures(
         yield Failure(row["recipe"], row["reason"], row["ended"], *place, row["seed"])
 
 
-def _problem(sql: sqlite3.Connection, row: sqlite3.Row) -> tuple[str, float | None]:
+def _with_files(
+    sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]
+) -> tuple[Failure, ...]:
+    """Return the failures of images with those of files, the newest first."""
+    found = [*images.failures, *(_of_file(sql, row) for row in rows)]
+    return tuple(sorted(found, key=lambda failure: -(failure.at or 0.0)))
+
+
+def _of_file(sql: sqlite3.Connection, row: sqlite3.Row) -> Failure:
     """Return why a file is wrong, without its name, and since when; or why its template is."""
     folder = path = row["path"]
     while not row["problem"] and "/" in folder:
@@ -350,14 +347,10 @@ def _problem(sql: sqlite3.Connection, row: sqlite3.Row) -> tuple[str, float | No
             (path,),
         ).fetchone()
         if found:
-            return _reason(found["problem"], ""), found["problem_at"]
+            return Failure(row["path"], _reason(found["problem"], ""), found["problem_at"])
     problem = row["problem"] or "its template is refused"
-    return _reason(problem, path), row["problem_at"]
+    return Failure(row["path"], _reason(problem, path), row["problem_at"])
 
 
 def _reason(problem: str, path: str) -> str:
     return problem.removeprefix("inbox/").removeprefix(harmless(path)).lstrip(":, ")
-
-
-def _newest_first(failures: Sequence[Failure]) -> list[Failure]:
-    return sorted(failures, key=lambda failure: -(failure.at or 0.0))
