@@ -52,15 +52,11 @@ class FoundProblem:
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return check(load(), options.files, as_json=options.json)
-
-
-def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     """Print each file's images; exit code 1 if any file has a problem."""
-    checking = _Checking(settings, as_json=as_json)
-    for file in files:
+    checking = _Checking(load(), as_json=options.json)
+    for file in options.files:
         checking.check(file)
-    if as_json:
+    if options.json:
         found = {"ok": not checking.failed, "images": checking.images}
         print(json.dumps(found | {"problems": [*map(asdict, checking.problems)]}, indent=1))
     return FAILED if checking.failed else SUCCEEDED

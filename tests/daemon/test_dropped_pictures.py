@@ -6,13 +6,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pillow_heif
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import read as read_module
@@ -20,6 +20,7 @@ from picowatch.inbox import watch
 from picowatch.inbox.scan import Scan, scan
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.parts import Cutout
+from tests.commands.picowatch import picowatch_here
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
 from tests.outcome import error_files
 
@@ -550,17 +551,16 @@ def test_a_missing_picture_of_a_template_is_one_error_where_photos_have_settings
 # -- commands, settings, copies
 
 
-def test_check_lists_what_pictures_would_render(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_lists_what_pictures_would_render(house: House) -> None:
     """It lists one picture, or all under a template in natural order, with their mistakes."""
+    check = partial(picowatch_here, house.folder, "check")
     path = house.save("frames/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
     names = ("10", "a/9", "2", "2.mask", "3", "../other/1")
     put(house, dict.fromkeys((f"frames/{n}.png" for n in names), 1))
     put(house, {"frames/10.txt": "a star", "frames/3.yaml": "stesp: 3\n"})
     put(house, {"frames/bad.jpg": "no picture", "frames/phone.HEIC": "heic"})
-    assert check(house.settings(), [path], as_json=True) == 1
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(check("--json", path).stdout)
+    assert not found["ok"]
     assert [(image["image"], image["prompt"], image["width"]) for image in found["images"]] == [
         ("frames/2.png", "a corgi", 64), ("frames/10.png", "a star", 64),
         ("frames/a/9.png", "a corgi", 64),
@@ -570,17 +570,13 @@ def test_check_lists_what_pictures_would_render(
     ] == [
         ("3.yaml", 1), ("bad.jpg", 0), ("phone.HEIC", 0),
     ]  # fmt: skip
-    assert check(house.settings(), [path], as_json=False) == 1
-    said = capsys.readouterr().err
+    said = check(path).stderr
     assert "frames/bad.jpg: It is not a picture" in said
     assert "inbox/frames/3.yaml, line 1" in said
-    assert check(house.settings(), [house.inbox / "frames/10.png"], as_json=True) == 0
-    assert len(json.loads(capsys.readouterr().out)["images"]) == 1
-    assert check(house.settings(), [house.inbox / "other/1.png"], as_json=False) == 1
-    assert "There is no _pictures.yaml in its folder" in capsys.readouterr().err
+    assert len(json.loads(check("--json", "inbox/frames/10.png").stdout)["images"]) == 1
+    assert "There is no _pictures.yaml in its folder" in check("inbox/other/1.png").stderr
     path.write_text("prompt: a corgi\nsteps: 0\n")
-    assert check(house.settings(), [path], as_json=False) == 1
-    assert "frames/_pictures.yaml, line 2" in capsys.readouterr().err
+    assert "frames/_pictures.yaml, line 2" in check(path).stderr
 
 
 @pytest.mark.parametrize("by_command", [False, True])

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import hashes
-from picowatch.commands.check import check
 from picowatch.daemon import accept, save_outcome, worker
 from picowatch.errors import RenderFailed
 from picowatch.recipe import read_recipes
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
@@ -160,7 +160,6 @@ def linked_folder_away(house: House) -> None:
 )
 def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     house: House,
-    capsys: pytest.CaptureFixture[str],
     prepare: Callable[[House], Callable[[], object] | None],
     said: str,
 ) -> None:
@@ -173,8 +172,8 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     assert "no checkpoint is named, and none that is installed can be used" in error
     assert said in error
     assert "write 'checkpoint: demo'" in error
-    assert check(house.settings(), [path], as_json=False) == 1
-    assert said in capsys.readouterr().err
+    checked = picowatch_here(house.folder, "check", "--models", house.models, path)
+    assert said in checked.stderr
     assert [house.chunk(file).request.checkpoint for file in house.pictures()] == ["demo"]
     if install:
         install()

@@ -5,10 +5,10 @@ import json
 import pytest
 from PIL import ExifTags, Image
 
-from picowatch.commands.check import check
 from picowatch.errors import RenderFailed
 from picowatch.metadata import read_texts
 from picowatch.outbox.commands import Command, send
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch
 from tests.engine.tiny_flows import tiny_flow
 from tests.house import House, wait_for
@@ -86,7 +86,6 @@ def test_pictures_that_cannot_be_used_are_named_with_a_files_other_mistakes(hous
 )
 def test_the_size_of_the_picture_is_rounded_and_capped(
     house: House,
-    capsys: pytest.CaptureFixture[str],
     size: tuple[int, int],
     rest: str,
     rendered: tuple[int, int],
@@ -94,8 +93,8 @@ def test_the_size_of_the_picture_is_rounded_and_capped(
     """It is a multiple of what the family needs, within the limits."""
     house.draw("start.png", size=size)
     path = house.save("a.yaml", f"prompt: a corgi\nseed: 7\nimage: start.png\n{rest}\n")
-    assert check(house.settings(), [path], as_json=True) == 0
-    (image,) = json.loads(capsys.readouterr().out)["images"]
+    checked = picowatch_here(house.folder, "check", "--json", path)
+    (image,) = json.loads(checked.stdout)["images"]
     assert (image["width"], image["height"]) == rendered
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.commands.check import check
 from picowatch.commands.make import make
 from picowatch.errors import PicowatchError
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch
 from tests.house import House, wait_for
 from tests.security.attacks import plain_picture
@@ -317,10 +317,10 @@ def test_make_and_check_refuse_a_link_out_of_the_inbox(house: House, capsys: Cap
         with pytest.raises(PicowatchError) as refused:
             make(house.settings(), [house.folder / file], house.make_engine)
         assert str(refused.value).startswith(f"Cannot read {house.folder / file}: {said}")
-        assert check(house.settings(), [house.folder / file], as_json=False) == 1
+        checked = picowatch_here(house.folder, "check", file)
+        assert f"{file}: {said}" in checked.stderr
         shown = capsys.readouterr()
-        assert f"{file}: {said}" in shown.err
-        assert SECRET not in shown.out + shown.err
+        assert SECRET not in checked.stdout + checked.stderr + shown.out + shown.err
     assert sorted(house.inbox.rglob("*")) == before
     assert leaked(house, secret) == []
 
@@ -338,8 +338,8 @@ def test_make_and_check_follow_the_links_that_stay_inside(house: House, capsys: 
         assert make(house.settings(), [house.folder / file], house.make_engine) == 0
         folder = "c" if file == files[-1] else "pets/a"
         assert capsys.readouterr().out == f"{house.outbox}/{folder}/0001-5.png\n"
-    assert check(house.settings(), [house.folder / file for file in files], as_json=False) == 0
-    assert capsys.readouterr().out.count(": 1 image\n") == len(files)
+    checked = picowatch_here(house.folder, "check", *files)
+    assert (checked.returncode, checked.stdout.count(": 1 image\n")) == (0, len(files))
 
 
 def test_make_puts_nothing_through_a_link_and_in_the_place_of_none(
@@ -400,7 +400,7 @@ def test_a_link_swapped_in_before_a_command_opens_a_recipe_leads_nowhere(
         if reads == "make":
             make(house.settings(), [recipe], house.make_engine)
         else:
-            check(house.settings(), [recipe], as_json=False)
+            assert SECRET not in str(picowatch_here(house.folder, "check", recipe))
     assert struck
     shown = capsys.readouterr()
     assert SECRET not in shown.out + shown.err
