@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import FOLDERS
-from picowatch.cli import main
-from tests.commands.picowatch import PROJECT
+from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.engine.ldm import write_single_file
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -70,9 +69,7 @@ CASES: dict[str, tuple[Kind, str, Path | None, Callable[[Tensors], Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_kind_of_pickle_becomes_a_model_that_can_be_used(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
-) -> None:
+def test_each_kind_of_pickle_becomes_a_model_that_can_be_used(tmp_path: Path, case: str) -> None:
     """Its refusal names the command, and the command says where the new file belongs."""
     kind, name, file, packed = CASES[case]
     if file is None:
@@ -83,15 +80,13 @@ def test_each_kind_of_pickle_becomes_a_model_that_can_be_used(
     torch.save(packed(load_file(file)), folder / name)
     (refused,) = Catalog(tmp_path / "models").scan().refused
     assert "convert it with `picowatch convert`" in refused.reason
-    assert main(["convert", str(folder / name)]) == 0
-    assert f"it belongs in models/{FOLDERS[kind]}/." in capsys.readouterr().out
+    said = picowatch_here(tmp_path, "convert", folder / name).stdout
+    assert f"it belongs in models/{FOLDERS[kind]}/." in said
     (model,) = Catalog(tmp_path / "models").scan().models
     assert (model.name, model.kind) == (name.rpartition(".")[0], kind)
 
 
-def test_a_folder_of_pickles_can_be_used_when_each_is_converted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_pickles_can_be_used_when_each_is_converted(tmp_path: Path) -> None:
     """The text encoder's, which transformers calls otherwise as a pickle, too."""
     folder = tmp_path / "checkpoints/it"
     shutil.copytree(DEMO, folder)
@@ -101,9 +96,8 @@ def test_a_folder_of_pickles_can_be_used_when_each_is_converted(
         file.unlink()
     (refused,) = Catalog(tmp_path).scan().refused
     assert "convert them with `picowatch convert`" in refused.reason
-    assert main(["convert", *map(str, sorted(folder.glob("*/*.bin")))]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.endswith("It is a part of the folder it/.") for line in said] == [True] * 3
+    said = picowatch_here(tmp_path, "convert", *sorted(folder.glob("*/*.bin"))).stdout
+    assert said.count("It is a part of the folder it/.\n") == said.count("\n") == 3
     (model,) = Catalog(tmp_path).scan().models
     assert model.name == "it"
 
@@ -117,7 +111,7 @@ def test_the_numbers_are_torchs_bit_for_bit(tmp_path: Path, zipped: bool, within
     found |= {"scalar": torch.tensor(1.5), "none": torch.zeros(0, 3), "yes": numbers > 0}
     content = {within: found, "epoch": 1} if within else found
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
-    assert main(["convert", str(tmp_path / "x.pth")]) == 0
+    assert picowatch_here(tmp_path, "convert", "x.pth").returncode == 0
     new = load_file(tmp_path / "x.safetensors")
     assert new.keys() == found.keys()
     for name, tensor in found.items():
@@ -139,28 +133,26 @@ def test_the_average_of_a_training_is_preferred_and_a_training_s_state_is_left_o
     torch.save(_lightning(last), tmp_path / "lightning.ckpt")
     torch.save(_lightning(last), tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     files = ("ema.pth", "lightning.ckpt", "old.ckpt")
-    assert main(["convert", *(str(tmp_path / name) for name in files)]) == 0
+    assert picowatch_here(tmp_path, "convert", *files).returncode == 0
     for name in ("ema", "lightning", "old"):
         found = load_file(tmp_path / f"{name}.safetensors")
         sums = [int(found[letter].sum()) for letter in "ab"]
         assert sums == ([0, 2] if name == "ema" else [2, 0])
 
 
-def test_a_file_is_never_overwritten_without_force(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_is_never_overwritten_without_force(tmp_path: Path) -> None:
     """And a file that cannot be converted does not stop the next one."""
-    monkeypatch.chdir(tmp_path)
-    Path("a.pth").write_bytes(b"nothing")
-    torch.save({"x": SIX, "y": SIX}, "b.pth")
-    Path("b.safetensors").write_bytes(b"kept")
-    assert main(["convert", "a.pth", "b.pth"]) == 1
-    assert Path("b.safetensors").read_bytes() == b"kept"
-    errors = capsys.readouterr().err.splitlines()
+    there = tmp_path / "b.safetensors"
+    (tmp_path / "a.pth").write_bytes(b"nothing")
+    torch.save({"x": SIX, "y": SIX}, tmp_path / "b.pth")
+    there.write_bytes(b"kept")
+    refused = picowatch_here(tmp_path, "convert", "a.pth", "b.pth")
+    assert (refused.returncode, there.read_bytes()) == (1, b"kept")
+    errors = refused.stderr.splitlines()
     assert "a.pth is not a PyTorch file" in errors[0]
     assert "b.safetensors exists. With --force it is replaced." in errors[1]
-    assert main(["convert", "--force", "a.pth", "b.pth"]) == 1
-    assert load_file("b.safetensors")["x"].tolist() == SIX.tolist()
+    assert picowatch_here(tmp_path, "convert", "--force", "a.pth", "b.pth").returncode == 1
+    assert load_file(there)["x"].tolist() == SIX.tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.pth", "b.safetensors"]
 
 
@@ -172,7 +164,7 @@ class Bomb:
 
 
 def test_other_files_are_named_and_no_bomb_goes_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few bytes may say that they are gigabytes, or lie beside good tensors to be run."""
     monkeypatch.chdir(tmp_path)
@@ -203,8 +195,9 @@ def test_other_files_are_named_and_no_bomb_goes_off(
     for name, (content, _) in files.items():
         if content:
             Path(name).write_bytes(content)
-    assert main(["convert", *files]) == 1
-    lines = capsys.readouterr().err.splitlines()
+    refused = picowatch_here(tmp_path, "convert", *files)
+    assert refused.returncode == 1
+    lines = refused.stderr.splitlines()
     for (name, (_, words)), line in zip(files.items(), lines, strict=True):
         assert line.startswith(f"picowatch: {name} ") and words in line, line
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)

@@ -5,38 +5,29 @@ import re
 import shlex
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from picowatch.cli import main, parsers
+from picowatch.cli import parsers
 from picowatch.commands import COMMANDS
 from picowatch.commands.status import NO_STATUS
-from tests.commands.picowatch import run_in
-
-
-def printed_by(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 0
-    return capsys.readouterr().out
+from tests.commands.picowatch import PROJECT, picowatch_here, run_in
 
 
 @pytest.mark.parametrize("columns", [60, 100])
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_has_examples_and_fits_the_terminal(
-    command: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_has_examples_and_fits_the_terminal(command: str, columns: int) -> None:
     """Each example is a line to copy, that its command understands; `help` is a word, too."""
-    monkeypatch.setenv("COLUMNS", str(columns))
+    help_for = partial(picowatch_here, PROJECT, COLUMNS=f"{columns}")
     words = [command] if command else []
-    shown = printed_by(capsys, *words, "--help")
-    assert shown == printed_by(capsys, "help", *words)
+    shown = help_for(*words, "--help").stdout
+    assert shown == help_for("help", *words).stdout
     assert max(map(len, shown.splitlines())) <= columns
     if not command:
         assert re.findall(r"^    ([a-z]+)  ", shown, re.MULTILINE) == [*COMMANDS]
-        assert main([]) == 0
-        assert capsys.readouterr().out == shown
+        assert help_for().stdout == shown
         return
     assert COMMANDS[command].examples
     for line in COMMANDS[command].examples:
@@ -65,16 +56,14 @@ def test_help_has_examples_and_fits_the_terminal(
     ],
 )
 def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str
 ) -> None:
     """With the exit code of wrong flags, and how to get help."""
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 2
-    shown = capsys.readouterr().err
-    assert shown.startswith("picowatch")
-    assert said in shown
-    assert "--help` explains it" in shown
+    answer = picowatch_here(PROJECT, *words)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("picowatch")
+    assert said in answer.stderr
+    assert "--help` explains it" in answer.stderr
 
 
 # Exits with what a command imports needlessly. Help takes 0.03 s of a processor without it, status
