@@ -1,6 +1,5 @@
 """`picowatch status NAME`: what became of a recipe, a photo, a folder or everything."""
 
-import json
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ from picowatch.ledger.account import Account, account_of, ahead_of, known_paths,
 from picowatch.ledger.reading import reading
 from picowatch.outbox.status import Status, duration
 from picowatch.sources import Folders
-from picowatch.streams import harmless
 
 MOST = 20  # failures and ignored files that are shown without --all
 
@@ -129,13 +127,3 @@ def _in_progress(name: str, status: Status) -> Iterator[str]:
     for progress, line in shown.items():
         if name == "." or f"{progress}/".startswith(f"{name}/"):
             yield line
-
-
-def print_account(
-    found: Named, running: bool, status: Status, *, as_json: bool, all_of_them: bool
-) -> None:
-    if as_json:
-        print(json.dumps({"running": running, **asdict(status), **in_json(found)}, indent=1))
-        return
-    for line in lines(found, status, running=running, all_of_them=all_of_them):
-        print(harmless(line))

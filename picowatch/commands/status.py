@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -62,14 +62,20 @@ def status(folders: Folders, name: str, *, as_json: bool, all_of_them: bool = Fa
     """
     outbox = folders.outbox
     running, found = current_status(outbox)
+    whole: dict[str, object] = {"running": running, **asdict(found)}
+    told: Iterable[str] = ()
     if name:
         # It reads the ledger; sqlite3 takes a tenth of the time of all else to import.
-        from picowatch.commands.account import named, print_account
+        from picowatch.commands.account import in_json, lines, named
 
         account = named(folders, name, found)
-        print_account(account, running, found, as_json=as_json, all_of_them=all_of_them)
-    elif as_json:
-        print(json.dumps({"running": running, **asdict(found)}, indent=1))
+        whole |= in_json(account)
+        told = lines(account, found, running=running, all_of_them=all_of_them)
+    if as_json:
+        print(json.dumps(whole, indent=1))
+    elif name:
+        for line in told:
+            print(harmless(line))
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for row in rows_of(running, found):
