@@ -15,7 +15,7 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, SUCCEEDED
-from picowatch.observers.console import Console, Verbosity, open_console
+from picowatch.observers.console import Console, open_console
 from picowatch.settings import FILE_NAME, Settings
 from picowatch.streams import finish
 
@@ -27,15 +27,13 @@ LAST_SECONDS = 0.5  # to leave things in order, where the end is overdue
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if options.debug or options.verbose:
         logging.getLogger("picowatch").setLevel(logging.DEBUG)
-    verbosity: Verbosity = "normal"
-    if options.quiet or options.verbose:
-        verbosity = "quiet" if options.quiet else "verbose"
     path = options.settings or Path(FILE_NAME)
     file = SettingsFile(path, lambda: check_folders(load(), waits=True))
     return run(
         file.load(),
         once=options.once,
-        verbosity=verbosity,
+        quiet=options.quiet,
+        verbose=options.verbose,
         settings_file=None if options.once else file,
     )
 
@@ -44,7 +42,9 @@ def run(
     settings: Settings,
     once: bool,
     make_engine: MakeEngine = ChildEngine,
-    verbosity: Verbosity = "normal",
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
     settings_file: SettingsFile | None = None,
 ) -> int:
     """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code.
@@ -54,7 +54,7 @@ def run(
     check_folders(settings, waits=not once)
     code = INTERRUPTED if once else SUCCEEDED
     with ExitStack() as shown:
-        console = open_console(verbosity, settings.log_format)
+        console = open_console(settings.log_format, quiet=quiet, verbose=verbose)
         shown.callback(console.close)
         result, interrupted = run_daemon(
             settings,
@@ -66,7 +66,7 @@ def run(
         )
     if not once:
         return FAILED if result.reason else SUCCEEDED
-    if result.summary and verbosity != "quiet" and settings.log_format == "text":
+    if result.summary and not quiet and settings.log_format == "text":
         with suppress(OSError):  # summary.txt has it, too
             print(result.summary)
         finish(sys.stdout)

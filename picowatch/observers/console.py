@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 from picowatch.outbox.status import EngineStatus, Status, duration, images
 from picowatch.streams import LINES_KEPT, BackgroundStream, discard, finish, harmless, may_block
@@ -18,7 +18,6 @@ from picowatch.streams import LINES_KEPT, BackgroundStream, discard, finish, har
 if TYPE_CHECKING:
     from rich.text import Text
 
-Verbosity = Literal["quiet", "normal", "verbose"]
 
 DUMB = {"", "dumb", "unknown"}  # terminals that cannot move the cursor
 # Colours that are readable in light, dark and Solarized themes. In Solarized's palette the bright
@@ -46,14 +45,14 @@ class Console(Protocol):
         """Write the rest."""
 
 
-def open_console(verbosity: Verbosity = "normal", log_format: str = "text") -> Console:
-    """Return a live view for a terminal; plain lines elsewhere, for JSON, and for "quiet"."""
+def open_console(log_format: str, *, quiet: bool, verbose: bool) -> Console:
+    """Return a live view for a terminal; plain lines elsewhere, for JSON, and for `quiet`."""
     stream = sys.stdout
     if hasattr(stream, "reconfigure"):  # a name that the terminal cannot encode must not raise
         stream.reconfigure(errors="backslashreplace")
-    if can_draw(stream) and log_format == "text" and verbosity != "quiet":
-        return LiveConsole(stream, pictures_too=verbosity == "verbose")
-    return PlainConsole(stream, quiet=verbosity == "quiet")
+    if can_draw(stream) and log_format == "text" and not quiet:
+        return LiveConsole(stream, pictures_too=verbose)
+    return PlainConsole(stream, quiet=quiet)
 
 
 def can_draw(stream: TextIO) -> bool:

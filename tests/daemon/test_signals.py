@@ -275,6 +275,6 @@ def test_a_signal_while_picowatch_starts_over_ends_it_well(
     wrap(step, signalling, monkeypatch.setattr)
     house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
     engine = DigestEngine(before_batch=lose)
-    assert run(house.settings(), False, lambda options: engine, "quiet") == 0
+    assert run(house.settings(), False, lambda options: engine, quiet=True) == 0
     assert "picowatch starts over" in house.log()
     assert not is_held(house.outbox)
