@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from picowatch.daemon.events import Event, accepted, explained, said, said_once
+from picowatch.daemon.events import Event, Refused, accepted, refused, said, said_once
 from picowatch.daemon.model_hashes import NotHashed
 from picowatch.daemon.reader import Reader, Reading
 from picowatch.daemon.run import SLICE_SECONDS, Run
-from picowatch.daemon.save_outcome import Asked, Refused, SaveOutcome, SaveReader
+from picowatch.daemon.save_outcome import Asked, SaveOutcome, SaveReader
 from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended
 from picowatch.files.names import first_folder, is_picture_name
 from picowatch.inbox.files import FileChanged
@@ -62,7 +62,7 @@ class Accepting:
         except Exception as error:  # no single file may end the reading
             assert pending.size_and_time
             saved = saved or Saved(pending.path, "", pending.size_and_time, self._inbox.inbox_id)
-            return Reading(pending, saved, Refused(*explained(pending.path, error)))
+            return Reading(pending, saved, refused(pending.path, error))
 
     # -- in the round
 
@@ -195,13 +195,13 @@ class Accepting:
         except NotHashed:
             raise
         except QueueFull as full:
-            refused = Refused(*explained(path, full), waits=not full.alone)
-            if known and known.problem == refused.line and reading.pending.why == LACKED:
+            why = refused(path, full, waits=not full.alone)
+            if known and known.problem == why.line and reading.pending.why == LACKED:
                 return old, []  # it has been told
-            return old, self._refuse(saved, refused)
+            return old, self._refuse(saved, why)
         # A LoRA that was drawn may be refused, and no single recipe may take the daemon down.
         except Exception as error:
-            return old, self._refuse(saved, Refused(*explained(path, error)))
+            return old, self._refuse(saved, refused(path, error))
 
     def _hand_group_on(self, folder: str, path: str) -> None:
         if folder not in self._folders:

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from picowatch.errors import LedgerCorrupt, PicowatchError
@@ -25,6 +26,23 @@ class Event(NamedTuple):
     text: str
     event: str
     code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a save is refused: the text of the error file, its line for the log, and its code.
+
+    `template` is that of a dropped picture, if the template is refused instead: with one error for
+    all its pictures, which wait until it is right. `lacks_prompt`: because it says nothing, nor
+    does anything beside the picture. `waits`: for something outside its bytes, which may change.
+    """
+
+    text: str
+    line: str
+    code: str
+    waits: bool = False
+    template: str = ""
+    lacks_prompt: bool = False
 
 
 def said(path: str, words: str, event: str = "saved") -> Event:
@@ -65,8 +83,8 @@ def accepted(result: Acceptance, newest: str) -> str:
     return ", ".join(parts)
 
 
-def explained(path: str, why: Exception | str) -> tuple[str, str, str]:
-    """Return the text of the error file, the line for the log, and the code, as `check` has it.
+def refused(path: str, why: Exception | str, *, waits: bool = False) -> Refused:
+    """Return why a save is refused, with the code that `check` has for it.
 
     Errors that are handled elsewhere are raised again, as by `unexpected`.
     """
@@ -75,9 +93,9 @@ def explained(path: str, why: Exception | str) -> tuple[str, str, str]:
     if isinstance(why, RecipeInvalid):
         # Users fix a picture's sidecar rather than the picture.
         closing = CLOSING if is_dropped(path) else closing_of(why, path)
-        return error_text(why, closing=closing), str(why), "mistake"
+        return Refused(error_text(why, closing=closing), str(why), "mistake", waits)
     first_line = str(why).partition("\n")[0]
     # Other pictures are run, and a full queue empties.
     closing = "" if isinstance(why, NothingSaid | QueueFull) else f"\n{CLOSING}\n"
-    text = harmless_lines(f"{why}\n{closing}")
-    return f"{harmless(f'inbox/{path}')}\n\n{text}", f"{path}: {first_line}", "unusable"
+    text = f"{harmless(f'inbox/{path}')}\n\n" + harmless_lines(f"{why}\n{closing}")
+    return Refused(text, f"{path}: {first_line}", "unusable", waits)

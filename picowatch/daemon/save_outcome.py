@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import cast
 
 from picowatch.catalog import Kind
-from picowatch.daemon.events import explained
+from picowatch.daemon.events import Refused, refused
 from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
@@ -46,23 +46,6 @@ class Asked:
     entries: Sequence[RequestedEntry]
     warnings: Sequence[str] = ()
     copies: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a save is refused: the text of the error file, its line for the log, and its code.
-
-    `template` is that of a dropped picture, if the template is refused instead: with one error for
-    all its pictures, which wait until it is right. `lacks_prompt`: because it says nothing, nor
-    does anything beside the picture. `waits`: for something outside its bytes, which may change.
-    """
-
-    text: str
-    line: str
-    code: str
-    waits: bool = False
-    template: str = ""
-    lacks_prompt: bool = False
 
 
 SaveOutcome = Asked | Refused
@@ -162,7 +145,7 @@ class SaveReader:
         if seen.unreadable:
             what = "picture" if is_dropped(seen.path) else "recipe"
             words = f"This {what} cannot be read: {seen.unreadable}."
-            return _refused(seen.path, words, waits=True)
+            return refused(seen.path, words, waits=True)
         pictures, reader, dropped = self._pictures_of(seen.path), self._reader(), seen.dropped
         try:
             recipes = reader.recipes(seen, pictures, pictures.keep)
@@ -174,7 +157,7 @@ class SaveReader:
             waits = pictures.has_refused or bool(reader.models.missed)
             if dropped:
                 return self._refused_picture(seen, dropped, error, waits=waits)
-            return _refused(seen.path, error, waits=waits)
+            return refused(seen.path, error, waits=waits)
 
     def _reader(self) -> RecipeReader:
         """Return a reader with models of its own, to be told which of them a save misses."""
@@ -186,8 +169,8 @@ class SaveReader:
         """Refuse a picture, or its template if that is wrong whichever picture is dropped."""
         template = dropped.template.name
         if isinstance(error, NothingSaid | ModelRefused):
-            why, lacks_prompt = explained(template, error), isinstance(error, NothingSaid)
-            return Refused(*why, template=template, lacks_prompt=lacks_prompt)
+            lacks_prompt = isinstance(error, NothingSaid)
+            return replace(refused(template, error), template=template, lacks_prompt=lacks_prompt)
         found = self._inbox.size_and_time(seen.path)
         if found is None or found.written_since(seen.size_and_time):
             raise FileChanged from error
@@ -196,10 +179,10 @@ class SaveReader:
             reader.check_template(dropped.template, seen.defaults, named)
         except (RecipeInvalid, FileUnreadable) as wrong:
             waits = named.has_refused or bool(reader.models.missed)
-            return Refused(*explained(template, wrong), waits, template)
+            return replace(refused(template, wrong, waits=waits), template=template)
         if isinstance(error, PictureUnreadable):
-            return _refused(seen.path, f"This picture cannot be used: {error}", waits=waits)
-        return _refused(seen.path, error, waits=waits)
+            return refused(seen.path, f"This picture cannot be used: {error}", waits=waits)
+        return refused(seen.path, error, waits=waits)
 
     def _asked(
         self,
@@ -240,7 +223,3 @@ class SaveReader:
             words = f"priority {highest} is lowered to {most}, the most in {where} (max_priority)."
             warnings[words] = None
         return Asked(entries, [*warnings], pictures.copies)
-
-
-def _refused(path: str, why: Exception | str, *, waits: bool = False) -> Refused:
-    return Refused(*explained(path, why), waits)
