@@ -16,7 +16,7 @@ TROUBLE_SECONDS = 10.0  # a late one is in trouble
 _UNREPORTED = ("encode", "decode", "write")  # parts in which engines report nothing
 
 
-class _Reported(NamedTuple):
+class Reported(NamedTuple):
     """What an engine has reported: the pass, and its steps with the times of two of them.
 
     `place` is that of the pass in the batch's work, -1 before the first one.
@@ -58,23 +58,23 @@ class Rendering:
         self.works = [work_of(image.request) for image in self.batch]
         self._parts: list[tuple[Part, ...]] = [*zip(*self.works, strict=False)]
         self.began = self.looked_at = self.now()
-        self._reported = _Reported("", -1, 0, 0, (0, self.began), self.began)
+        self.reported = Reported("", -1, 0, 0, (0, self.began), self.began)
         self._has_drawn = False
 
     def report(self, progress: Progress) -> None:
         """Take a report of the engine."""
-        self.silent, before, at = 0.0, self._reported, self.now()
+        self.silent, before, at = 0.0, self.reported, self.now()
         kind, done, total = progress.kind, progress.done, progress.total
         self._has_drawn |= kind in DRAWING and done > 0
         if kind != before.phase or done < before.step:
             place = self._place(kind, before)
-            self._reported = _Reported(kind, place, done, total, (done, at), at)
+            self.reported = Reported(kind, place, done, total, (done, at), at)
         else:
             last = at if done > before.step else before.last
-            self._reported = before._replace(step=done, steps=total, last=last)
-            self._show(self._reported)
+            self.reported = before._replace(step=done, steps=total, last=last)
+            self._show(self.reported)
 
-    def _place(self, kind: str, before: _Reported) -> int:
+    def _place(self, kind: str, before: Reported) -> int:
         """Return the place of a pass that begins. A pass that was not done is tried again."""
         if kind == before.phase and before.step < before.steps:
             return before.place
@@ -82,7 +82,7 @@ class Rendering:
         later = [at for at, its in enumerate(kinds) if its == kind and at > before.place]
         return next(iter(later), kinds.index(kind) if kind in kinds else before.place)
 
-    def _show(self, reported: _Reported) -> None:
+    def _show(self, reported: Reported) -> None:
         """Keep the rate of the pass."""
         parts = self._parts[reported.place] if reported.place >= 0 else ()
         units = sum(part.units for part in parts)
@@ -92,39 +92,26 @@ class Rendering:
             self.rates = self.rates | dict.fromkeys(keys, each * reported.steps / units)
 
     @property
-    def phase(self) -> str:
-        """The pass in progress, "" before the first one."""
-        return self._reported.phase
-
-    @property
-    def step(self) -> int:
-        """How many steps of the pass in progress are done."""
-        return self._reported.step
-
-    @property
-    def steps(self) -> int:
-        return self._reported.steps
-
-    @property
     def loading(self) -> str:
         """The checkpoint that is loaded, "" once something was drawn."""
         return "" if self._has_drawn else self.loads
 
     @property
     def _is_late(self) -> bool:
-        each = self._reported.seconds_a_step
+        each = self.reported.seconds_a_step
         return each is not None and self.silent > max(LATE_SECONDS, LATE_STEPS * each)
 
     @property
     def steps_per_second(self) -> float:
         """The speed of the pass in progress; 0 while its engine is late."""
-        each = self._reported.seconds_a_step
+        each = self.reported.seconds_a_step
         return 0.0 if self._is_late or not each else round(1 / each, 2)
 
     @property
     def trouble(self) -> str:
         """Such as "no step for 45 s", "" while the engine works."""
-        is_stuck = self._is_late and self.silent > TROUBLE_SECONDS and self.step < self.steps
+        is_under_way = self.reported.step < self.reported.steps
+        is_stuck = self._is_late and self.silent > TROUBLE_SECONDS and is_under_way
         return f"no step for {self.silent:.0f} s" if is_stuck else ""
 
     def left(self, rates: Rates) -> Estimate:
@@ -132,7 +119,7 @@ class Rendering:
 
         Time passes between two reports, but never more than the next report should take.
         """
-        report = self._reported
+        report = self.reported
         rest = [*self._rest(rates, report.place)]
         each, steps_left = report.seconds_a_step, max(0, report.steps - report.step)
         if each is not None:

@@ -36,7 +36,6 @@ IGNORED = 500  # files in the status
 NAMED = 10  # queued recipes in the status
 NEW_KINDS = 200  # of queued images whose requests are read for a status
 FINE_STEPS = 4  # of images' pixels from one power of two to the next
-OF_BATCH = ("phase", "step", "steps", "steps_per_second", "loading")  # in the status
 WRITING_REST = 20  # times as long as the last report took
 COUNTING_REST = 50  # … as counting took, which costs more the more images there are
 
@@ -139,7 +138,9 @@ class Reporting:
         renderings = self.pool.renderings()
         if not (self._known.recipe and renderings):
             return {}
-        return {name: getattr(renderings[0], name) for name in OF_BATCH}
+        now, at = renderings[0], renderings[0].reported
+        steps = {"phase": at.phase, "step": at.step, "steps": at.steps}
+        return {**steps, "steps_per_second": now.steps_per_second, "loading": now.loading}
 
     def _by_ledger(self) -> Status:
         counts = queries.counts(self.ledger)
@@ -248,41 +249,43 @@ class Reporting:
         """
         names = list(filter(None, counted.works))
         folders = [name for name in names if not name.lower().endswith(ENDINGS)][:NAMED]
-        shown = (self._folder_status(folder, counted) for folder in folders)
+        shown = (self._progress_of(folder, counted)[0] for folder in folders)
         status = replace(status, folders=tuple(folder for folder in shown if folder.of))
-        requested = queries.requested(self.ledger, names[0]) if running else Counter()
-        del requested["cancelled"]
-        if not requested:
+        if not running:
             return status
-        name, asked = names[0], requested.total()
+        name = names[0]
+        its, queued = self._progress_of(name, counted)
+        if not its.of:
+            return status
         in_progress = sum(self._is_of(now, name) for now in counted.renderings)
-        last = max(1, asked - requested["queued"])
-        left = self._left(counted, name)
+        last = max(1, its.of - queued)
         return replace(
             status,
             recipe=running[0],
             folder="" if name == running[0] else name,
             image=max(1, last - max(1, in_progress) + 1),
             last_image=last,
-            of=asked,
-            share=self._share(counted, name, asked, requested["done"] + requested["failed"]),
-            seconds_left=left.seconds,
-            about=left.about,
+            of=its.of,
+            share=its.share,
+            seconds_left=its.seconds_left,
+            about=its.about,
         )
 
-    def _folder_status(self, folder: str, counted: "_Counted") -> FolderStatus:
-        images = queries.requested(self.ledger, folder)
-        left, asked = self._left(counted, folder), images.total() - images["cancelled"]
+    def _progress_of(self, name: str, counted: "_Counted") -> tuple[FolderStatus, int]:
+        """Return how far a recipe or folder is, and how many of its images are queued."""
+        images = queries.requested(self.ledger, name)
+        left, asked = self._left(counted, name), images.total() - images["cancelled"]
         ended = images["done"] + images["failed"]
-        return FolderStatus(
-            folder=folder,
+        status = FolderStatus(
+            folder=name,
             done=ended,
             of=asked,
             failed=images["failed"],
-            share=self._share(counted, folder, asked, ended),
+            share=self._share(counted, name, asked, ended),
             seconds_left=left.seconds,
             about=left.about,
         )
+        return status, images["queued"]
 
 
 # How many images of each work are queued: in all under "", then in the recipes and folders in
