@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
-from picowatch.files.looking import look
+from picowatch.files.looking import Question, look
 from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import (
     is_photo,
@@ -106,7 +106,7 @@ class NamedPictures(Pictures):
             digest = sha256_of(file)
             target = folder / digest
             if is_new := not (target.is_file() and _holds(target, digest)):  # it may be damaged
-                look("check", file, self.most_photo_pixels)
+                self._look("check", file)
         if is_new:  # what the outbox's disk refuses is no fault of the picture
             write_atomically(target, self._blocks(path, digest))
         if len(_copied) == MOST_KNOWN:
@@ -130,14 +130,12 @@ class NamedPictures(Pictures):
 
     def check(self, path: str) -> None:
         with self._opened(path) as file:
-            look("check", file, self.most_photo_pixels)
+            self._look("check", file)
 
     def mask_warnings(self, path: str, inverted: bool, is_alpha: bool) -> list[str]:
         """Return why a mask has no effect, or not the one that was meant."""
         with self._opened(path) as file:
-            greys = look(
-                "greys_of_alpha" if is_alpha else "greys_of_mask", file, self.most_photo_pixels
-            )
+            greys = self._look("greys_of_alpha" if is_alpha else "greys_of_mask", file)
         name = f"{ALPHA} of {path}" if is_alpha else path
         return [*mask_warnings(name, greys, inverted)]
 
@@ -165,10 +163,10 @@ class NamedPictures(Pictures):
         return self._once(self._is_transparent, path)
 
     def _is_transparent(self, file: IO[bytes]) -> bool:
-        is_found: bool = may_be_transparent(file) and look(
-            "is_transparent", file, self.most_photo_pixels
-        )
-        return is_found
+        return may_be_transparent(file) and bool(self._look("is_transparent", file))
+
+    def _look(self, question: Question, file: IO[bytes]) -> Any:
+        return look(question, file, self.most_photo_pixels)
 
     def _once(self, read: Callable[[IO[bytes]], T], path: str) -> T:
         if (read, path) not in self._read:
