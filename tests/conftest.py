@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import settings
 
+from picowatch.ledger.ledger import Ledger
 from tests.house import House
 
 # Time limits of single examples fail on busy machines and find nothing. The examples are the same
@@ -113,6 +114,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def house(tmp_path: Path) -> House:
     """A user's empty folders."""
     return House(tmp_path)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger without a daemon."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    yield ledger
+    ledger.close()
 
 
 @pytest.hookimpl(wrapper=True)

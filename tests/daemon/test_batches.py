@@ -1,8 +1,6 @@
 """Which images share a batch, and how many."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,13 +90,6 @@ def test_so_must_be_what_is_no_field() -> None:
 
 
 # -- how many images go into a batch
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    yield ledger
-    ledger.close()
 
 
 LARGE = request(width=512, height=512, steps=10)

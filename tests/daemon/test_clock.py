@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,13 +32,6 @@ DETAIL = DetailUse(find="face", model="finder", size="512x512", count=8, denoisi
 TILE = 192 * 192  # pixels of an upscaler's tile
 # Seconds a pixel that each upscaler takes: one is ten times as slow as the other.
 UPSCALERS = {"compact": 1.2e-6, "esrgan": 1.2e-5}
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(tmp_path / "ledger.sqlite")
-    yield opened
-    opened.close()
 
 
 @dataclass
@@ -91,7 +83,6 @@ class Sample:
     share: float
     finished: frozenset[str]
     reported: frozenset[str]
-    engines: int = 1
 
 
 @dataclass

@@ -7,16 +7,9 @@ import pytest
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
+from tests.daemon.test_commands import FILES, rendered
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import shown
-
-FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
-RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
-
-
-def rendered(house: House, **settings: str) -> None:
-    house.save("a.yaml", RECIPE)
-    assert house.once(**settings)
 
 
 def test_kept_pictures_are_moved_with_all_their_files(house: House) -> None:
