@@ -84,18 +84,6 @@ def test_a_folder_is_made_smaller_without_any_model(house: House) -> None:
     assert len(house.listed()) == 4
 
 
-def test_a_format_alone_is_a_request(house: House) -> None:
-    """All pixels stay; a text beside a picture is a note, which is said."""
-    house.save("all/_pictures.yaml", "format: webp\nquality: lossless\n")
-    shoot(house, "all/a.png")
-    house.save("all/a.txt", "for the client")
-    assert house.once()
-    copy = opened(house.outbox / "all/a.webp")
-    assert copy.tobytes() == opened(house.inbox / "all/a.png").tobytes()
-    warning = (house.outbox / "all/_pictures.yaml.warning.txt").read_text()
-    assert "all/a.txt is no prompt: all/_pictures.yaml only finishes pictures." in warning
-
-
 @pytest.mark.parametrize("ai_mark", [True, False])
 def test_bits_and_colours_that_are_lost_are_said_once(house: House, ai_mark: bool) -> None:
     """In the template's file, however many photos had them; also if nothing else is kept."""

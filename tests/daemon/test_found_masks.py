@@ -1,12 +1,7 @@
 """Masks that words find, from a template or a recipe to the pictures and what they say."""
 
-import json
-
 import pytest
 
-from picowatch.metadata import read_texts
-from picowatch.outbox.encoding import SHEET_KEYWORD
-from picowatch.recipe.parts import Find
 from tests.house import House
 
 TEMPLATE = "prompt: red\nseed: 1\nsize: 64x64\nmask: {find: the sky, preview: true}\n"
@@ -62,16 +57,3 @@ def test_other_words_are_another_request(house: House) -> None:
     assert house.answer("retry all", "sky").done
     masks = [house.request(name).found_mask for name in published(house)]
     assert [mask and mask.find for mask in masks] == ["the sky"] * 4 + ["the sea"] * 4
-
-
-def test_a_sweep_shows_each_phrase(house: House) -> None:
-    swept = 'mask: {find: x}\nsweep: {"mask: find": [hat, bow tie]}\n'
-    house.save("a.yaml", f"prompt: red\nimage: sky/1.png\nseed: 1\nsize: 64x64\n{swept}")
-    assert house.once(batch_size=4), house.error("a.yaml")
-    *pictures, sheet = house.pictures("a")
-    assert [house.request(picture).mask for picture in pictures] == [
-        Find("hat", model="demo-find"),
-        Find("bow tie", model="demo-find"),
-    ]
-    axes = json.loads(read_texts(house.outbox / sheet)[SHEET_KEYWORD])["axes"]
-    assert axes == [{"label": "mask: find", "values": ["hat", "bow tie"]}]

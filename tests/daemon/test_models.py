@@ -90,7 +90,6 @@ def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
         ("loras", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n"),
         ("loras", "prompt: a <lora:new:1>\nsize: 64x64\ncheckpoint: demo\n"),
         ("checkpoints", f"{SMALL}checkpoint: new\n"),
-        ("wildcards", "prompt: a __new__\nsize: 64x64\ncheckpoint: demo\n"),
     ],
 )
 def test_a_missing_model_that_comes_is_noticed(house: House, folder: str, recipe: str) -> None:
@@ -98,12 +97,8 @@ def test_a_missing_model_that_comes_is_noticed(house: House, folder: str, recipe
     house.save("new.yaml", recipe)
     with house.running():
         wait_for(lambda: "'new" in (house.error("new.yaml") or ""), "the refusal")
-        if folder == "wildcards":
-            (house.models / "wildcards").mkdir()
-            (house.models / "wildcards/new.txt").write_text("cat\n")
-        else:
-            shapes = kohya_lora_shapes() if folder == "loras" else checkpoint_shapes()
-            write_model(house.models / folder / "new.safetensors", shapes)
+        shapes = kohya_lora_shapes() if folder == "loras" else checkpoint_shapes()
+        write_model(house.models / folder / "new.safetensors", shapes)
         wait_for(lambda: house.pictures("new"), "the picture")
     assert house.error("new.yaml") is None
 

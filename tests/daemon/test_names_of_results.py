@@ -75,7 +75,12 @@ def test_a_name_that_cannot_be_is_refused(house: House) -> None:
         assert words in (house.error(template) or ""), template
 
 
-def test_a_recipe_says_that_it_names_nothing(house: House) -> None:
-    house.save("a.yaml", "prompt: a corgi\nsize: 64x64\nname: '{stem}'\n")
+def test_a_recipe_has_numbers_and_says_so(house: House) -> None:
+    """Fields about the names of results are for photos."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 7\nname: '{stem}'\nreplace: true\n")
     assert house.once()
-    assert "The setting file_name" in (house.outbox / "a.yaml.warning.txt").read_text()
+    assert house.pictures() == ["a/0001-7.png"]
+    assert house.listed()[0]["replace"]
+    warning = (house.outbox / "a.yaml.warning.txt").read_text()
+    assert "replace has no effect here: it is for photos that a _pictures.yaml takes." in warning
+    assert "The setting file_name" in warning

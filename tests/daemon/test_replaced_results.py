@@ -3,7 +3,6 @@
 A command waits for the next run, which is the one that renders.
 """
 
-import json
 from collections import Counter
 
 from PIL import Image
@@ -111,16 +110,6 @@ def test_a_failed_result_leaves_the_earlier_one_and_its_name(
     assert steps(house) == {"in/mug.png": 3}
     render(house, f"{USUAL}steps: 4\n")
     assert steps(house) == {"in/mug.png": 4}
-
-
-def test_a_recipe_has_numbers_and_says_so(house: House) -> None:
-    """The field is for photos."""
-    house.save("corgi.yaml", f"{USUAL}steps: 3\n")
-    assert house.once()
-    assert house.pictures() == ["corgi/0001-7.png"]
-    warning = (house.outbox / "corgi.yaml.warning.txt").read_text()
-    assert "replace has no effect here: it is for photos that a _pictures.yaml takes." in warning
-    assert json.loads((house.outbox / "images.jsonl").read_text().splitlines()[0])["replace"]
 
 
 def test_asking_for_it_makes_nothing_again(house: House) -> None:

@@ -61,12 +61,6 @@ def test_pictures_that_cannot_be_used_are_named_with_a_files_other_mistakes(hous
     assert -1 not in places and places == sorted(places), error
     assert error.count("line ") == len(said)
     assert "f.png: There" not in error
-    house.save("text.png", "no picture")
-    house.save("a.yaml", "prompt: a corgi\nimage: text.png\n")
-    assert not house.once()
-    error = house.error("a.yaml") or ""
-    assert "line 2, column 8" in error
-    assert "not a picture that can be read" in error
 
 
 # -- sizes

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from picowatch.recipe.fields import Axis
 from picowatch.recipe.parts import Find
 from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.request import ImageRequest
@@ -50,8 +51,15 @@ def test_words_and_settings_and_the_model_are_part_of_the_identity() -> None:
     assert len(digests) == len(masks)
 
 
-def test_a_sweep_varies_whether_a_mask_is_painted_or_found() -> None:
-    """Only painted ones are pictures."""
+def test_a_sweep_varies_what_is_found() -> None:
+    """Or where: with a painted mask, too."""
+    swept = 'sweep: {"mask: find": [hat, bow tie]}'
+    (recipe,) = read(f"{SKY}{{find: x, grow: 9}}\n{swept}", inventory=INSTALLED)
+    assert [variant.mask for variant in recipe.variants] == [
+        Find("hat", grow=9, model="clipseg"),
+        Find("bow tie", grow=9, model="clipseg"),
+    ]
+    assert recipe.sweep == (Axis("mask: find", ("hat", "bow tie")),)
     whole = f"{SKY}b.png\nsweep: {{mask: [b.png, {{find: hat}}]}}"
     (recipe,) = read(whole, inventory=INSTALLED)
     assert [variant.mask for variant in recipe.variants] == ["b.png", Find("hat", model="clipseg")]
