@@ -62,13 +62,17 @@ def started(
     folder: Path,
     *arguments: str | Path,
     program: str = "picowatch",
+    before: Sequence[str] = (),
     stdout: Any = subprocess.PIPE,
     stderr: Any = subprocess.STDOUT,
     **environment: str,
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Start a command that is killed at the end of the block, if it still runs."""
+    """Start a command that is killed at the end of the block, if it still runs.
+
+    `before` is put in front of it.
+    """
     with subprocess.Popen(
-        command(*arguments, program=program),
+        [*before, *command(*arguments, program=program)],
         cwd=folder,
         env=clean_environment(**environment),
         stdout=stdout,

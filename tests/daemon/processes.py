@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.commands.picowatch import DIGESTS, clean_environment, command
+from tests.commands.picowatch import DIGESTS, started
 from tests.house import PATIENCE, House, wait_for
 from tests.machine import within
 
@@ -23,20 +24,12 @@ SETTINGS = {"PICOWATCH_SETTLE_SECONDS": "0.1", "PICOWATCH_BATCH_SIZE": "3"}
 @contextmanager
 def process(house: House, *before: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     """Start a daemon that writes to the file `console`; `before` is put in front of its command."""
-    with (house.folder / "console").open("a") as console:
-        picowatch = subprocess.Popen(
-            [*before, *command("run", program=DIGESTS)],
-            cwd=house.folder,
-            env=clean_environment(**{**SETTINGS, **environment}),
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            yield picowatch
-        finally:
-            picowatch.kill()
-            picowatch.wait()
+    how: dict[str, Any] = {"program": DIGESTS, "before": before, **SETTINGS, **environment}
+    with (
+        (house.folder / "console").open("a") as console,
+        started(house.folder, "run", stdout=console, **how) as picowatch,
+    ):
+        yield picowatch
 
 
 def ends(picowatch: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> str:

@@ -47,13 +47,3 @@ def test_that_nothing_was_found_is_told_once(house: House, template: str) -> Non
     assert house.once(batch_size=2), house.error("sky/_pictures.yaml")
     assert [line["found"] for line in house.listed()] == [1, 1, 0, 0]
     assert house.log().count("Nothing was found.") == 1
-
-
-def test_other_words_are_another_request(house: House) -> None:
-    assert house.once(batch_size=4)
-    assert house.answer("retry all", "sky").done
-    assert len(published(house)) == 4
-    house.save("sky/_pictures.yaml", TEMPLATE.replace("the sky", "the sea"))
-    assert house.answer("retry all", "sky").done
-    masks = [house.request(name).found_mask for name in published(house)]
-    assert [mask and mask.find for mask in masks] == ["the sky"] * 4 + ["the sea"] * 4

@@ -125,16 +125,6 @@ def test_asking_for_it_makes_nothing_again(house: House) -> None:
     assert steps(house) == {"in/mug.png": 4}
 
 
-def test_a_copy_is_written_over_the_last_one(house: House) -> None:
-    """Where no model draws, too."""
-    house.draw("in/mug.png")
-    for side in (20, 10):
-        render(house, f"resize_to: {side}\nreplace: true\n")
-        assert house.pictures() == ["in/mug.png"]
-        with Image.open(house.outbox / "in/mug.png") as copy:
-            assert max(copy.size) == side
-
-
 SWEEP = "sweep: {resize_to: [60, 30]}\nformat: jpeg\nreplace: true\n"
 
 

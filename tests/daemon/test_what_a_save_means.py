@@ -1,7 +1,6 @@
 """Each sentence under "What a save means": recipes in, pictures and log out."""
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import threading
@@ -20,16 +19,6 @@ from picowatch.ledger.rows import SizeAndTime
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.listing import request_in
 from tests.house import HeldEngine, House, wait_for
-
-
-def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
-    """With a number and the seed in the name. A copy is a recipe of its own."""
-    path = house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
-    assert house.once()
-    assert house.pictures() == ["pets/corgi/0001-7.png", "pets/corgi/0002-8.png"]
-    shutil.copy(path, house.inbox / "b.yaml")
-    assert house.once()
-    assert house.pictures("b") == ["b/0001-7.png", "b/0002-8.png"]
 
 
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
@@ -120,34 +109,33 @@ SAVES = {
 }  # fmt: skip
 
 
-def pictures_after(house: House, name: str, save: str) -> set[str]:
-    """Return the pictures after a run, before which a user does this."""
-    path = house.inbox / name
-    match save:
-        case "a new time":
-            path.touch()
-        case "only read":
-            path.read_text()
-        case "its pictures are deleted":
-            for picture in house.pictures():
-                (house.outbox / picture).unlink()
-        case _:
-            house.save(name, save)
-    house.once()
-    return {picture for picture in house.pictures() if "sheet" not in picture}
+def save_each(house: House, name: str, saves: list[tuple[str, int]]) -> None:
+    """Do each of these, with a run of its own; no picture vanishes by itself."""
+    path, before = house.inbox / name, set[str]()
+    for save, pictures in saves:
+        match save:
+            case "a new time":
+                path.touch()
+            case "only read":
+                path.read_text()
+            case "its pictures are deleted":
+                for picture in house.pictures():
+                    (house.outbox / picture).unlink()
+            case _:
+                house.save(name, save)
+        house.once()
+        there = {picture for picture in house.pictures() if "sheet" not in picture}
+        assert len(there) == pictures, f"after {save!r}"
+        assert before <= there or save == PICTURES_DELETED
+        before = there
 
 
 @pytest.mark.parametrize(("name", "saves", "said"), SAVES.values(), ids=SAVES)
 def test_a_save_asks_for_what_is_new_in_it(
     house: House, name: str, saves: list[tuple[str, int]], said: str
 ) -> None:
-    """Each save has a run of its own; no picture is rendered twice, and none vanishes."""
-    before = set[str]()
-    for save, pictures in saves:
-        there = pictures_after(house, name, save)
-        assert len(there) == pictures, f"after {save!r}"
-        assert before <= there or save == PICTURES_DELETED
-        before = there
+    """No picture is rendered twice."""
+    save_each(house, name, saves)
     assert said in house.log()
     made = list(zip(house.prompts(), house.seeds(), strict=True))
     assert len(made) == len(set(made))
@@ -216,12 +204,7 @@ def test_a_changed_entry_keeps_the_seed_of_what_it_requests_again(
     """Its pictures stay, and new ones have their seed or the next: so many seeds were drawn."""
     (house.models / "wildcards").mkdir()
     (house.models / "wildcards/animals.txt").write_text("a corgi\na cat\nan owl\n")
-    before = set[str]()
-    for save, pictures in saves:
-        there = pictures_after(house, "a.yaml", save)
-        assert len(there) == pictures, f"after {save!r}"
-        assert before <= there or save == PICTURES_DELETED
-        before = there
+    save_each(house, "a.yaml", saves)
     assert drawn_seeds(house) == draws
 
 

@@ -218,6 +218,7 @@ def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
     assert len(house.listed()) == 2
 
 
+@pytest.mark.usefixtures("often")
 def test_single_recipes_are_noticed_without_a_scan(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,8 @@ def test_nothing_is_said_of_a_file_that_has_just_come(
 ) -> None:
     """Programs' temporary files have any name, and a photo may come after its text."""
     monkeypatch.setattr("picowatch.inbox.reasons.PATIENCE", 3600.0)
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     make_junk(house)
     with house.running():
         house.save("a.txt", "a corgi\n")
