@@ -138,6 +138,21 @@ class House:
                 running.result(PATIENCE)
 
     @contextmanager
+    def held(
+        self, name: str = "", text: str = "", after: int = 0, **values: Any
+    ) -> Iterator["HeldEngine"]:
+        """Run a daemon, save a recipe, if one is named, and wait until the engine is held.
+
+        It is in its first batch then, or in the one after `after`.
+        """
+        hold = HeldEngine(self, after)
+        with self.running(**values):
+            if name:
+                self.save(name, text)
+            hold.wait_until_held()
+            yield hold
+
+    @contextmanager
     def seen_at_once(self) -> Iterator[None]:
         """Keep the daemon from scanning within the block, so that it sees all changes at once.
 

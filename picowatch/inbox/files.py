@@ -52,7 +52,7 @@ def is_gone(root: Path, path: str) -> bool:
 
 def _status(root: Path | str, path: str) -> os.stat_result | None:
     """Return the status of a regular file; None for anything else, and a link out of the inbox."""
-    status = os.lstat(f"{root}/{path}")  # all for nearly all: ten thousand are compared each minute
+    status = os.lstat(f"{root}/{path}")  # enough for nearly all of ten thousand
     if stat.S_ISLNK(status.st_mode):
         if leads_out(Path(root), path):
             return None

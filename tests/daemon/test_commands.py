@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.picowatch import picowatch_here
-from tests.house import PATIENCE, HeldEngine, House, wait_for
+from tests.house import PATIENCE, House, wait_for
 
 FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
 RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
@@ -110,10 +110,7 @@ def test_nothing_but_pictures_of_the_gallery_is_deleted(house: House) -> None:
 
 def test_make_names_the_pictures_of_one_save(house: House) -> None:
     """An earlier save of the same bytes is still queued, with other random seeds."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
+    with house.held("first.txt", "in progress\n", batch_size=1) as hold:
         path = house.save("x.yaml", "prompt: a corgi\ncount: 2\n")
         wait_for(lambda: "x.yaml: saved, 2 images queued" in house.log(), "the first save")
         path.touch()

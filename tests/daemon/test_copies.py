@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from picowatch.engine.drawing.copies import CopyRenderer
 from picowatch.engine.protocol import EngineCannotStart
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 
 class DyingRenderer(CopyRenderer):
@@ -136,10 +136,7 @@ def test_what_a_folder_says_of_formats_asks_for_no_copy(house: House) -> None:
 def test_copies_do_not_wait_for_a_model(house: House) -> None:
     """They are made while another picture is being drawn, and the status tells of both."""
     house.engine.before_batch = lambda batch: None
-    held = HeldEngine(house)
-    with house.running():
-        house.save("slow.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
-        held.wait_until_held()
+    with house.held("slow.yaml", "prompt: a\nseed: 1\nsize: 64x64\n") as held:
         house.save("web/_pictures.yaml", WEB)
         shoot(house, "web/a.jpg")
         wait_for(lambda: house.pictures("web"), "the copy")

@@ -20,7 +20,7 @@ from picowatch.inbox import watch
 from picowatch.inbox.scan import Scan, scan
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
-from tests.house import HeldEngine, House, one_waits_for_one, wait_for
+from tests.house import House, one_waits_for_one, wait_for
 from tests.outcome import error_files
 
 pillow_heif.register_heif_opener()  # to write the photos of tests
@@ -182,11 +182,8 @@ def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> No
 
 def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
     """`from` finds what its metadata name."""
-    hold = HeldEngine(house)
-    put(house, {"frames/_pictures.yaml": CORGI})
-    with house.running(batch_size=1):
-        house.draw("frames/1.png")
-        hold.wait_until_held()
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
+    with house.held(batch_size=1) as hold:
         put(house, {"frames/2.png": 7, "frames/2.mask.png": 7})
         wait_for(lambda: one_waits_for_one(house))
         with house.seen_at_once():
@@ -207,11 +204,8 @@ def test_a_picture_that_was_renamed_just_before_its_turn_does_not_wait_for_anoth
     """Its image was put off, and is requested again with the rename."""
     monkeypatch.setattr(inbox_module, "SCAN_SECONDS", 1e6)
     monkeypatch.setattr(inbox_module, "MOST_SCAN_SECONDS", 1e6)
-    hold = HeldEngine(house)
-    put(house, {"frames/_pictures.yaml": CORGI})
-    with house.running(batch_size=1):
-        house.draw("frames/1.png")
-        hold.wait_until_held()
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
+    with house.held(batch_size=1) as hold:
         house.draw("frames/2.png", "blue")
         wait_for(lambda: one_waits_for_one(house))
         with house.seen_at_once():

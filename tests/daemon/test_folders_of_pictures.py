@@ -38,14 +38,13 @@ def failures(house: House) -> list[dict[str, Any]]:
 
 def test_progress_is_that_of_the_folder(house: House) -> None:
     """So it is in now.txt, the status and the gallery, and so are folders that wait."""
-    hold = HeldEngine(house, after=3)
     photos(house, CORGI, 5)
     house.save("photos/new/_pictures.yaml", f"{STAR}priority: -1\n")
     drop(house, "photos/deep/6.png", "photos/new/1.png", "photos/new/2.png")
     house.save("other/_pictures.yaml", f"{STAR}priority: -2\n")
     drop(house, "other/1.png", "other/2.png", "other/3.png")
-    with house.running(batch_size=2):
-        hold.wait_until_held()  # six of photos are done in three batches, and two of another
+    # Six of photos are done in three batches, and two of another.
+    with house.held(after=3, batch_size=2) as hold:
         wait_for(lambda: house.status()["images"]["done"] == 6, "the pictures of the first folder")
         house.save("live.yaml", "prompt: a tree\nseed: 1\npriority: 5\n")
         wait_for(lambda: "photos/new: 1–2 of 2" in (house.outbox / "now.txt").read_text())
@@ -82,13 +81,11 @@ def test_progress_is_that_of_the_folder_that_make_waits_for(house: House) -> Non
 
 def test_the_time_left_counts_how_large_photos_are(house: House) -> None:
     """Photos of all sizes share a template, and none is read for the status."""
-    hold = HeldEngine(house, after=1)
     house.engine.timings["upscale"] = 10.0
     house.save("photos/_pictures.yaml", "upscale: 2\n")
     drop(house, "photos/1.png", "photos/2.png")
     house.draw("photos/3.png", size=(640, 640))
-    with house.running(batch_size=1):
-        hold.wait_until_held()
+    with house.held(after=1, batch_size=1) as hold:
         wait_for(lambda: 900 < (house.status()["all_seconds_left"] or 0) < 1100, "the time left")
         assert house.status()["all_about"]
         hold.release()

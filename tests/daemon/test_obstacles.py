@@ -17,7 +17,7 @@ from PIL import Image
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.commands.picowatch import DIGESTS, clean_environment, command, picowatch, picowatch_here
 from tests.daemon.processes import ends, process, without_privileges
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 from tests.outcome import faults
 
 ONE = "prompt: a star\nseed: 7\nsize: 64x64\n"
@@ -275,10 +275,8 @@ def test_what_a_crash_left_in_a_folder_without_permission_delays_no_start(
 
 def test_spoiled_pictures_leave_their_places_on_the_sheet(house: House) -> None:
     """Nothing waits: the sheet is drawn, and everything after it."""
-    hold = HeldEngine(house, after=3)
-    house.save("a.yaml", "prompt: a corgi\nseed: 1..4\nsize: 64x64\ngrid: true\n")
-    with house.running(batch_size=1):
-        hold.wait_until_held()
+    recipe = "prompt: a corgi\nseed: 1..4\nsize: 64x64\ngrid: true\n"
+    with house.held("a.yaml", recipe, after=3, batch_size=1) as hold:
         wait_for(lambda: len(house.listed()) == 3, "three pictures")
         short, foreign, pipe = (house.outbox / name for name in house.pictures())
         short.write_bytes(short.read_bytes()[:-2000])

@@ -25,7 +25,7 @@ from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.settings import FOLDERS, load_settings
 from tests.commands.picowatch import DIGESTS, picowatch, started
 from tests.daemon.processes import ends, process
-from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
+from tests.house import SETTLE_SECONDS, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
 
@@ -161,10 +161,7 @@ def test_a_batch_in_progress_is_finished_before_new_settings_apply(
     house: House, file: SettingsFile, taken_back: bool
 ) -> None:
     """No other batch begins; a save that undoes the change lets the queue continue."""
-    hold = HeldEngine(house)
-    with house.running(settings_file=file):
-        house.save("a.yaml", "prompt: a\nseed: 1\n")
-        hold.wait_until_held()
+    with house.held("a.yaml", "prompt: a\nseed: 1\n", settings_file=file) as hold:
         house.save("b.yaml", "prompt: a\nseed: 2\n")
         file.path.write_text(f"{OWN}format: jpeg\n")
         wait_for(lambda: "takes effect after the batch in progress" in house.log(), "the save")
@@ -286,11 +283,8 @@ def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
 
 def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: SettingsFile) -> None:
     """The setting may be the remedy: a batch that cannot be published is not waited for."""
-    hold = HeldEngine(house)
     other = house.folder / "other"
-    house.save("a.txt", "a star --seed 1\n")
-    with house.running(settings_file=whole_file):
-        hold.wait_until_held()
+    with house.held("a.txt", "a star --seed 1\n", settings_file=whole_file) as hold:
         house.outbox.rename(house.folder / "away")
         hold.release()
         wait_for(lambda: house.console.shown[-1].trouble, "the trouble")
@@ -303,10 +297,7 @@ def test_other_settings_wait_with_a_batch_for_its_disk(
 ) -> None:
     """What is rendered is not thrown away, and nobody died."""
     house.console.handler = caplog.handler
-    hold = HeldEngine(house)
-    house.save("a.txt", "a star --seed 1\n")
-    with house.running(settings_file=whole_file):
-        hold.wait_until_held()
+    with house.held("a.txt", "a star --seed 1\n", settings_file=whole_file) as hold:
         away = house.outbox.rename(house.folder / "away")
         hold.release()
         wait_for(lambda: house.console.shown[-1].trouble, "the trouble")

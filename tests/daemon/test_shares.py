@@ -3,7 +3,7 @@
 from picowatch.commands import account
 from picowatch.outbox.status import read_status
 from picowatch.sources import Folders
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 
 def count(prompt: str, images: int, **fields: object) -> str:
@@ -40,10 +40,7 @@ def test_a_share_is_so_many_turns(house: House) -> None:
 
 def test_a_late_folder_does_not_wait_for_thousands_of_another(house: House) -> None:
     """Nor does it get turns for the time in which it wanted nothing."""
-    held = HeldEngine(house, after=5)
-    with house.running(batch_size=2):
-        house.save("ada/a.yaml", count("ada", 1000))
-        held.wait_until_held()
+    with house.held("ada/a.yaml", count("ada", 1000), after=5, batch_size=2) as held:
         house.save("ben/b.yaml", count("ben", 8))
         wait_for(lambda: house.status()["images"]["queued"] == 1000 - 12 + 8, "ben's save")
         held.release()
@@ -70,11 +67,8 @@ def test_images_of_others_join_a_batch_after_its_own(house: House) -> None:
 
 
 def test_the_place_in_the_queue_follows_the_turns(house: House) -> None:
-    held = HeldEngine(house)
-    folders = Folders(house.inbox, house.outbox)
-    with house.running(batch_size=1, shares={"ben": 2}):
-        house.save("ada/a.yaml", count("ada", 100))
-        held.wait_until_held()
+    folders, shares = Folders(house.inbox, house.outbox), {"ben": 2}
+    with house.held("ada/a.yaml", count("ada", 100), batch_size=1, shares=shares) as held:
         house.save("ben/b.yaml", count("ben", 20))
         house.save("ben/c.yaml", count("late", 10))
         house.save("carl/c.yaml", count("carl", 1))
@@ -104,10 +98,8 @@ def test_a_priority_is_lowered_to_that_of_its_folder(house: House) -> None:
 
 def test_a_full_folder_refuses_a_save_until_there_is_room(house: House) -> None:
     """The error file says so, and goes by itself; others are not affected."""
-    held = HeldEngine(house)
-    with house.running(batch_size=1, max_queued={"ada": 4}):
-        house.save("ada/a.yaml", count("one", 4))
-        held.wait_until_held()
+    most = {"ada": 4}
+    with house.held("ada/a.yaml", count("one", 4), batch_size=1, max_queued=most) as held:
         house.save("ada/b.yaml", count("two", 3))
         house.save("ben/b.yaml", count("ben", 9))
         wait_for(lambda: house.error("ada/b.yaml"), "the refusal")

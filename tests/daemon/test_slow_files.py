@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.files.safe_paths import open_below
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 
 @pytest.fixture
@@ -57,10 +57,7 @@ def test_nothing_waits_for_a_slow_file(
 ) -> None:
     """Engines, the status and other saves go on; then it is rendered, too."""
     slow.path = path
-    hold = HeldEngine(house, after=1)
-    with house.running(batch_size=1):
-        house.save("first.yaml", "prompt: first\ncount: 3\n")
-        hold.wait_until_held()
+    with house.held("first.yaml", "prompt: first\ncount: 3\n", after=1, batch_size=1) as hold:
         for name in {path, *files}:
             if name.endswith(".png"):
                 house.draw(name)

@@ -7,7 +7,7 @@ import pytest
 
 from picowatch.daemon import summary
 from tests.digest_engine import fail_on_bad
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 from tests.observers.test_hooks import Notes
 
 
@@ -75,12 +75,10 @@ def test_refused_files_alone_are_summed_up_once(house: House) -> None:
 
 def test_a_folder_is_summed_up_when_it_is_finished(house: House) -> None:
     """Though others wait; the newest block is the first, and has them all."""
-    held = HeldEngine(house, after=2)
     house.save("first/a.txt", "one\ntwo\n")
     house.save("second/_defaults.yaml", "priority: -1\n")
     house.save("second/b.txt", "three\nfour\n")
-    with house.running(batch_size=1):
-        held.wait_until_held()
+    with house.held(after=2, batch_size=1) as held:
         wait_for(lambda: names(house) == ["first: 2 of 2 done*"], "its block")
         held.release()
         wait_for(lambda: len(names(house)) == 2, "the end")
@@ -91,10 +89,8 @@ def test_a_folder_is_summed_up_when_it_is_finished(house: House) -> None:
 
 def test_a_night_in_two_halves_is_one(house: House) -> None:
     """The ledger knows what was not told of."""
-    held = HeldEngine(house, after=1)
     house.save("night/a.txt", "one\ntwo\nthree\n")
-    with house.running(batch_size=1):
-        held.wait_until_held()
+    with house.held(after=1, batch_size=1) as held:
         wait_for(lambda: len(house.listed()) == 1, "the first picture")
         house.engine.after_step = lambda done: None
         held.release()

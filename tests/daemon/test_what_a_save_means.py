@@ -336,10 +336,7 @@ def test_a_recipe_that_comes_back_has_its_contact_sheet(house: House) -> None:
 
 def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
     """The first queued image is in the next batch; an exact one runs alone."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=4):
-        house.save("a.txt", "in progress\n")
-        hold.wait_until_held()
+    with house.held("a.txt", "in progress\n", batch_size=4) as hold:
         save(house, "b.txt", "b1\nb2 --steps 9\nb3\nb4 --exact true\n")
         save(house, "c.txt", "c1\n")
         hold.release()
@@ -359,20 +356,18 @@ def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
     house: House, what: str, said: str, left: list[str]
 ) -> None:
     """Those queued and those in progress; an engine that starts heeds a later interrupt."""
-    hold, told = HeldEngine(house), list[str]()
+    told: list[str] = []
 
     def at_the_third_time() -> bool:
         told.append("again")
         return len(told) == 3
 
     house.engine.heeds = at_the_third_time
-    with house.running(batch_size=1):
-        path = house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
+    with house.held("a.txt", "first\nsecond\n", batch_size=1) as hold:
         if what == "saved":
             house.save("a.txt", "other\n")
         else:
-            path.unlink()
+            (house.inbox / "a.txt").unlink()
         wait_for(lambda: said in house.log(), said)
         wait_for(lambda: len(told) >= 3, "its stop")
         hold.release()
@@ -391,7 +386,7 @@ def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unmounting deletes nothing, even in a scan; nor do the next start and its return."""
-    hold, is_time = HeldEngine(house), threading.Event()
+    is_time = threading.Event()
 
     def replaced(root: Path, *rest: Any) -> Any:
         if is_time.is_set():
@@ -401,9 +396,7 @@ def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
         return scan(root, *rest)
 
     monkeypatch.setattr("picowatch.inbox.inbox.scan", replaced)
-    with house.running(batch_size=1):
-        house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
+    with house.held("a.txt", "first\nsecond\n", batch_size=1) as hold:
         is_time.set()
         wait_for(lambda: "is another folder now" in house.log(), "the new folder")
         save(house, "b.txt", "third\n")
@@ -473,10 +466,8 @@ def test_done_recipes_are_deleted_if_set(house: House, name: str) -> None:
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
 def test_a_recipe_that_an_editor_has_open_is_not_taken_away(house: House, when_done: str) -> None:
     """What the editor writes then is a save like any other."""
-    hold = HeldEngine(house)
     path = house.save("written.txt", "a corgi\n")
-    with house.running(when_done=when_done):
-        hold.wait_until_held()
+    with house.held(when_done=when_done) as hold:
         with subprocess.Popen(
             ["sh", "-c", 'exec 3<>"$0"; echo open; read line; echo "$line" >&3', path],
             stdin=subprocess.PIPE,

@@ -21,7 +21,7 @@ from picowatch.inbox.read import Saved, read
 from picowatch.inbox.scan import Scan, scan
 from picowatch.inbox.watch import Watch
 from picowatch.ledger import queries
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 
 @pytest.fixture
@@ -114,11 +114,9 @@ def test_a_rename_that_a_scan_misses_is_no_deletion(
 
     monkeypatch.setattr("picowatch.inbox.inbox.scan", miss)
     monkeypatch.setattr(Watch, "start", lambda watch, root: None)
-    hold = HeldEngine(house)
-    with house.running():
-        path = house.save("a/corgi.txt", "a corgi\n")
-        hold.wait_until_held()
-        path.rename(house.save("b/other.txt", "a star\n").with_name("corgi.txt"))
+    with house.held("a/corgi.txt", "a corgi\n") as hold:
+        other = house.save("b/other.txt", "a star\n")
+        (house.inbox / "a/corgi.txt").rename(other.with_name("corgi.txt"))
         wait_for(lambda: re.search("corgi.txt: (deleted|renamed)", house.log()), "the change")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "both pictures")
@@ -329,11 +327,9 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
 
     monkeypatch.setattr(os, "scandir", refusing(os.scandir, "/"))
     monkeypatch.setattr(os, "lstat", refusing(os.lstat, ""))
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        path, gone = house.save("pets/a.txt", "first\nsecond\n"), house.save("b.txt", "third\n")
+    with house.held("pets/a.txt", "first\nsecond\n", batch_size=1) as hold:
+        gone = house.save("b.txt", "third\n")
         wait_for(lambda: house.log().count(": saved") == 2, "both recipes")
-        hold.wait_until_held()
         refused.set()
         wait_for(lambda: "pets is not run: the folder cannot be read" in house.log(), "the scan")
         gone.unlink()
@@ -341,6 +337,6 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
         refused.clear()
         hold.release()
         wait_for(lambda: house.prompts("pets/a") == ["first", "second"], "what waited")
-        path.unlink()
+        (house.inbox / "pets/a.txt").unlink()
         wait_for(lambda: "pets/a.txt: deleted, 0 images cancelled" in house.log(), "the deletion")
     assert house.log().count("pets is not run") == 1

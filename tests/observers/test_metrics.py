@@ -18,7 +18,7 @@ from picowatch.outbox.status import TROUBLES
 from picowatch.settings import load_settings
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, picowatch_here
 from tests.digest_engine import DigestEngine, fail_on_bad
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 
 @pytest.fixture
@@ -90,10 +90,7 @@ def test_trouble_has_words_an_exit_code_and_a_metric(
     """Though nothing waits for it, as on a full disk while nothing is to be written."""
     monkeypatch.setattr("picowatch.daemon.status.HEARTBEAT_SECONDS", 0.0)
     reason = {"full": "outbox", "stuck": "engine"}.get(what, what)
-    held = HeldEngine(house)
-    with house.running(metrics_address=address):
-        house.save("a.txt", "one\n")
-        held.wait_until_held()
+    with house.held("a.txt", "one\n", metrics_address=address) as held:
         assert picowatch_here(house.folder, "status", "--check").returncode == 0
         match what:
             case "full":
