@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
@@ -179,12 +179,12 @@ class Rates:
 class Clock:
     """The learnt rates. Workers add to them, others read; what the disk refuses is learnt again."""
 
-    def __init__(self, ledger: Ledger, now: Callable[[], float] = time.monotonic) -> None:
-        self._ledger, self.now = ledger, now
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self.now = ledger, time.monotonic
         self._rates = queries.pass_rates(ledger)
         self._lock = Lock()
         self._unstored: set[PassRate] = set()
-        self._stored_at = now()
+        self._stored_at = self.now()
 
     def rates(self, shown: Mapping[PassRate, float], devices: Sequence[str]) -> Rates:
         """Return the rates now, with those that batches in progress show."""

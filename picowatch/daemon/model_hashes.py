@@ -93,10 +93,7 @@ class ModelHashes:
         self._was_there |= is_there
         return "" if is_there or not self._was_there else "the folder is not there"
 
-    def is_busy(self) -> bool:
-        return bool(self._threads)
-
-    def missing(self) -> Collection[_Key]:
+    def being_read(self) -> Collection[_Key]:
         """Return the models that are being read: saves that need them are not read meanwhile."""
         return frozenset(self._threads)  # threads end meanwhile
 

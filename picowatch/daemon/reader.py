@@ -114,7 +114,7 @@ class Reader:
 
     def has_more(self) -> bool:
         """Whether files wait to be read."""
-        missing = self._hashes.missing()
+        missing = self._hashes.being_read()
         is_back = any(model not in missing for model, _ in self._lacking)
         return bool(self._offered or self._queue or is_back)
 
@@ -187,7 +187,7 @@ class Reader:
         """Queue files whose models are hashed now, and return them."""
         if not self._lacking:
             return []
-        missing = self._hashes.missing()
+        missing = self._hashes.being_read()
         taken = [item for model, item in self._lacking if model not in missing]
         for item in taken:
             heappush(self._queue, item)

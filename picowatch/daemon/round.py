@@ -172,7 +172,7 @@ class Daemon:
         if more:
             self.pool.wake()
         # Before, saves and deletions since the last run may make queued images obsolete.
-        if not (more or len(self.inbox.waiting) or self._shared.hashes.is_busy()):
+        if not (more or len(self.inbox.waiting) or self._shared.hashes.being_read()):
             self._begins_at = 0.0
         if time.monotonic() >= self._begins_at:
             self.pool.update()
@@ -219,7 +219,7 @@ class Daemon:
     def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do except what a pause keeps queued."""
         ledger = self.ledger
-        if self.writing.trouble or self._shared.hashes.is_busy() or any(self._left_but_images()):
+        if self.writing.trouble or self._shared.hashes.being_read() or any(self._left_but_images()):
             return False
         queued = queries.queued(ledger, self.mode.only)
         self.result.kept_waiting = queued if control.is_paused(ledger) else 0
@@ -243,7 +243,7 @@ class Daemon:
 
     def _works(self) -> bool:
         """Whether anything is done, or will be without waiting for a disk or a file."""
-        if self._more or self._shared.hashes.is_busy() or self.pool.is_busy():
+        if self._more or self._shared.hashes.being_read() or self.pool.is_busy():
             return True
         # A batch may end between two looks: others take turns with what waits for the inbox.
         left = *self._left_but_images(), queries.counts(self.ledger)["done"]
