@@ -10,7 +10,7 @@ import pytest
 from picowatch.ledger.account import Account, Failure, moment
 from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.digest_engine import fail_on_bad
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 # Other names of recipes, and the recipe or folder that each is.
 NAMES = {
@@ -133,10 +133,7 @@ def test_what_waits_has_a_place_and_a_time(house: House) -> None:
     """Behind what is running and what was saved before, unless it goes first itself."""
     house.save("known.txt", "one\ntwo\n")
     assert house.once(batch_size=1)
-    held = HeldEngine(house, after=2)
-    with house.running(batch_size=1):
-        house.save("first.txt", "one\ntwo\nthree\n")
-        held.wait_until_held()
+    with house.held("first.txt", "one\ntwo\nthree\n", after=2, batch_size=1) as held:
         house.save("last.txt", "one\ntwo\n")
         wait_for(lambda: house.status()["images"]["queued"] == 4, "all saves")
         assert shown(house, "first")[0] == "first: 0 of 3 done, 1 in progress, 2 wait"

@@ -23,7 +23,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch_here
 from tests.daemon.processes import ends, process
 from tests.digest_engine import fail_on_bad
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 CHECK = ("status", "--check")
 
@@ -269,10 +269,7 @@ def test_a_command_that_cannot_be_written_says_what_helps(
 
 def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(house: House) -> None:
     """Status and now.txt say so; saves are still answered."""
-    held = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "one\ntwo\nthree\n")
-        held.wait_until_held()
+    with house.held("a.txt", "one\ntwo\nthree\n", batch_size=1) as held:
         said = "Paused when the images in progress are finished; 2 images wait.\n"
         assert control(house, "pause") == said
         held.release()
@@ -325,10 +322,8 @@ def test_a_command_that_takes_long_is_carried_out_later(
 
 def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(house: House) -> None:
     """Of this recipe: others are not touched, and it is not archived. Fixed seeds stay."""
-    held = HeldEngine(house)
-    with house.running(batch_size=1, when_done="archive"):
-        path = house.save("a.txt", "one --seed 1\ntwo --seed 2\nthree --seed 3\n")
-        held.wait_until_held()
+    recipe = "one --seed 1\ntwo --seed 2\nthree --seed 3\n"
+    with house.held("a.txt", recipe, batch_size=1, when_done="archive") as held:
         house.save("b.txt", "other\n")
         wait_for(lambda: house.status()["images"]["queued"] == 3, "all saves")
         said = control(house, "cancel", "inbox/a.txt")
@@ -340,7 +335,7 @@ def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(house: House
     for _ in range(2):
         assert house.once(), "nothing requests them until the next save"
         assert house.prompts("a") == []
-    path.touch()
+    (house.inbox / "a.txt").touch()
     assert house.once()
     assert house.seeds("a") == [1, 2, 3]
 
@@ -360,11 +355,9 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
 
     monkeypatch.setattr("picowatch.inbox.inbox.scan", counted)
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 3600.0)
-    held = HeldEngine(house)
     for name in ("0first", "night/a", "night/deep/b", "day1", "day2", "a", "night"):
         house.save(f"{name}.txt", "one\n")
-    with house.running(batch_size=1):
-        held.wait_until_held()
+    with house.held(batch_size=1) as held:
         wait_for(lambda: house.status()["images"]["queued"] == 6, "all saves")
         assert control(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
         before = len(scans)
@@ -421,10 +414,7 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
             raise RenderFailed("Too much at once.")
 
     house.engine.before_batch = fail_together
-    held = HeldEngine(house, after=1)
-    with house.running(batch_size=4):
-        house.save("a.txt", "one\ntwo\nthree\nfour\n")
-        held.wait_until_held()
+    with house.held("a.txt", "one\ntwo\nthree\nfour\n", after=1, batch_size=4) as held:
         control(house, *words)
         held.release()
         wait_for(lambda: images_now(house) == left, "the end of the first one")
@@ -433,10 +423,7 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
 
 def test_what_is_cancelled_counts_for_nothing_while_it_stops(house: House) -> None:
     """Its engine may take some seconds for the step in progress."""
-    held = HeldEngine(house, after=1)
-    with house.running(batch_size=1):
-        house.save("f/a.txt", "one\ntwo\nthree\n")
-        held.wait_until_held()
+    with house.held("f/a.txt", "one\ntwo\nthree\n", after=1, batch_size=1) as held:
         wait_for(lambda: house.status()["recipe"] == "f/a.txt", "the second image")
         control(house, "cancel", "inbox/f")
         wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the next status")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from picowatch.inbox.names import is_recipe_path
 from picowatch.outbox import names as names_module
 from picowatch.outbox.names import OutboxNames
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 from tests.security.attacks import STEERING, steers
 
 BAD = "stesp: 1\n"
@@ -141,10 +141,8 @@ def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
 
 def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
     """Its folder never has the name of a future file, whichever is made first."""
-    hold = HeldEngine(house)
-    house.save("a.yaml", "prompt: one\nseed: 1\n")
-    with house.running(batch_size=1, when_done="archive"):
-        hold.wait_until_held()
+    recipe = "prompt: one\nseed: 1\n"
+    with house.held("a.yaml", recipe, batch_size=1, when_done="archive") as hold:
         house.save("a/0001-1.png.yaml", "prompt: two\nseed: 2\n")
         house.save("a/a.yaml.txt", "three --seed 3\n")
         wait_for(lambda: house.status()["images"]["queued"] == 2)
