@@ -9,7 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from picowatch.engine.drawing.copies import CopyRenderer
-from picowatch.engine.protocol import EngineCannotStart
+from picowatch.engine.process.child import CopyEngines
+from picowatch.engine.protocol import EngineCannotStart, EngineOptions
 from tests.house import House, wait_for
 
 
@@ -172,14 +173,9 @@ def test_a_picture_that_kills_its_process_fails_alone(
     assert "That was attempt 2." in (house.error("web/bad.jpg") or "")
 
 
-def test_there_is_a_process_a_core_at_most(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And none without copies to make."""
-    started: list[str] = []
+def test_there_is_a_process_a_core_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many copies wait."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(
-        "picowatch.engine.process.child.ChildEngine.start", lambda self: started.append("one")
-    )
-    house.engine.before_batch = lambda batch: None
-    house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
-    assert house.once()
-    assert started == []
+    copying = CopyEngines(EngineOptions(models=tmp_path))
+    copying.wanted = 9
+    assert len(copying.engines()) == 2

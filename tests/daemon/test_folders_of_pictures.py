@@ -248,11 +248,8 @@ def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House)
 # -- failures
 
 
-def test_the_status_of_a_folder_names_all_that_failed_in_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_status_of_a_folder_names_all_that_failed_in_it(house: House) -> None:
     """Each with its reason, refused or failed, also of a recipe and without a daemon."""
-    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
     house.engine.before_batch = fail_on_bad
     photos(house, CORGI, 1)
     for number in range(2, 31):
@@ -302,11 +299,8 @@ def test_what_a_file_lacked_is_noticed_when_it_comes(house: House) -> None:
     assert house.answer("retry", "photos/1.png").text.startswith("No failed image or")
 
 
-def test_everything_that_went_wrong_is_a_line(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_that_went_wrong_is_a_line(house: House) -> None:
     """Each refusal and each failed image has one line."""
-    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
     house.engine.before_batch = fail_on_bad
     photos(house, CORGI, 2)
     house.save("photos/broken.jpg", "no picture")
