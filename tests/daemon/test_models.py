@@ -55,6 +55,7 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
         else:
             wait_for(lambda: house.error("new.yaml"), "the refusal")
     assert ("out of luck" in (house.error("new.yaml") or "")) == (end == "broken")
+    assert "small: new, reading it for its hash: 0.0 of 0.0 GB" in house.log()
 
 
 def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
