@@ -12,6 +12,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -46,11 +47,8 @@ def open_below(root: Path, path: str) -> int:
 def _open_in(root: Path, parts: Sequence[str]) -> int:
     """Open the regular file at the path of these parts, none of them a link. Raises OSError."""
     *folders, name = parts
-    within = _enter(root, folders)
-    try:
+    with _inside(root, folders) as within:
         return _opened(name, _FILE, within)
-    finally:
-        os.close(within)
 
 
 def open_regular(path: Path, *, follows_links: bool = True) -> int:
@@ -71,9 +69,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
     link. Raises OSError like `open_below`.
     """
     target = root / path
-    real_root = _real(root)
-    within = _enter(real_root, _below(real_root, _real(target.parent, strict=True)))
-    try:
+    with _folder_of(root, target) as within:
         with os.fdopen(_opened(target.name, _FILE, within), "rb") as file:
             before = os.fstat(file.fileno())
             if is_open_for_writing(file.fileno()) or not is_meant(file):
@@ -84,8 +80,6 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
         os.unlink(target.name, dir_fd=within)
         sync_folder(".", within)  # else a power cut may bring it back, as a new save
         return True
-    finally:
-        os.close(within)
 
 
 def link_below(root: Path, path: str, target: str) -> None:
@@ -93,18 +87,12 @@ def link_below(root: Path, path: str, target: str) -> None:
 
     Raises OSError like `open_below`, and what the system says where there are no hard links.
     """
-    real_root, source, place = _real(root), root / path, root / target
-    within = _enter(real_root, _below(real_root, _real(source.parent, strict=True)))
-    try:
+    source, place = root / path, root / target
+    with _folder_of(root, source) as within:
         _check_regular(path, os.stat(source.name, dir_fd=within, follow_symlinks=False))
-        into = _enter(real_root, _below(real_root, _real(place.parent, strict=True)))
-        try:
+        with _folder_of(root, place) as into:
             names = {"src_dir_fd": within, "dst_dir_fd": into}
             os.link(source.name, place.name, **names, follow_symlinks=False)
-        finally:
-            os.close(into)
-    finally:
-        os.close(within)
 
 
 def is_open_for_writing(handle: int) -> bool:
@@ -150,7 +138,14 @@ def _below(root: Path, path: Path) -> Sequence[str]:
     return path.relative_to(root).parts
 
 
-def _enter(root: Path, folders: Sequence[str]) -> int:
+def _folder_of(root: Path, file: Path) -> AbstractContextManager[int]:
+    """Open the folder of a file below `root`; both may have links. Raises OSError."""
+    real_root = _real(root)
+    return _inside(real_root, _below(real_root, _real(file.parent, strict=True)))
+
+
+@contextmanager
+def _inside(root: Path, folders: Sequence[str]) -> Iterator[int]:
     """Open the folder inside of folders below `root`, none of them a link. Raises OSError."""
     handle = os.open(root, _ROOT)
     try:
@@ -158,10 +153,9 @@ def _enter(root: Path, folders: Sequence[str]) -> int:
             inner = os.open(part, _FOLDER, dir_fd=handle)
             os.close(handle)
             handle = inner
-    except OSError:
+        yield handle
+    finally:
         os.close(handle)
-        raise
-    return handle
 
 
 def _leads_out(path: Path | None = None) -> OSError:
