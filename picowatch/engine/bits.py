@@ -1,5 +1,6 @@
 """Colours of 16 bits, as two pictures: their higher and their lower bytes. Imports no torch."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,28 @@ from PIL import Image
 from picowatch.files.pictures import Original
 
 Colours = npt.NDArray[Any]  # of 8 or 16 bits
-_BAND_PIXELS = 1_000_000
+_BAND_PIXELS = 1_000_000  # each of which takes 30 bytes meanwhile
 
 
-def joined(high: Image.Image, low: Image.Image | None) -> Colours:
+def bands(width: float, height: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each band of a picture, and the row after its last."""
+    rows = max(1, int(_BAND_PIXELS / width))
+    for top in range(0, height, rows):
+        yield top, min(height, top + rows)
+
+
+def joined(original: Original) -> Colours:
     """Return the colours of a picture, without its transparency."""
-    pixels = np.asarray(high)[..., :3]
+    pixels, low = np.asarray(original.picture)[..., :3], original.low
     return pixels if low is None else pixels.astype(np.uint16) << 8 | np.asarray(low)
 
 
-def parted(colours: Colours) -> tuple[Image.Image, Image.Image | None]:
-    """Return colours as an RGB picture, and another of their lower bytes if they have 16 bits."""
+def parted(colours: Colours, profile: bytes = b"") -> Original:
+    """Return colours as an RGB picture."""
     if colours.dtype == np.uint8:
-        return Image.fromarray(colours), None
+        return Original(Image.fromarray(colours), None, profile)
     high, low = (colours >> 8).astype(np.uint8), (colours & 255).astype(np.uint8)
-    return Image.fromarray(high), Image.fromarray(low)
+    return Original(Image.fromarray(high), Image.fromarray(low), profile)
 
 
 def resampled(
@@ -49,22 +57,20 @@ def over(top: Original, ground: Image.Image) -> Original:
 
     Colours of 16 bits keep them; each of the ground has 8. It is computed band by band.
     """
-    picture, low, profile = top
-    result = Image.alpha_composite(ground, picture)
-    if not low:
-        return Original(result, None, profile)
-    low, rows = low.copy(), max(1, _BAND_PIXELS // picture.width)
-    for first in range(0, picture.height, rows):
-        box = 0, first, picture.width, min(picture.height, first + rows)
-        own, behind = (np.asarray(each.crop(box)) for each in (picture, ground))
+    result = top._replace(picture=Image.alpha_composite(ground, top.picture))
+    if not top.low:
+        return result
+    result = result._replace(low=top.low.copy())
+    for first, end in bands(*ground.size):
+        box = 0, first, ground.width, end
+        band = top.crop(box)
+        own, behind = (np.asarray(each) for each in (band.picture, ground.crop(box)))
         opaque = own[..., 3:].astype(np.float32) / 255
         left = behind[..., 3:] * (1 - opaque) / 255
-        colours = joined(picture.crop(box), low.crop(box)) * opaque
+        colours = joined(band) * opaque
         colours += behind[..., :3] * np.float32(257) * left
         colours /= (opaque + left).clip(1 / 65_535)
-        high, lower = parted(np.rint(colours).astype(np.uint16))
-        assert lower
-        high.putalpha(result.crop(box).getchannel("A"))
-        result.paste(high, box)
-        low.paste(lower, box)
-    return Original(result, low, profile)
+        made = parted(np.rint(colours).astype(np.uint16))
+        made.picture.putalpha(result.picture.crop(box).getchannel("A"))
+        result.paste(made, (0, first))
+    return result

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picowatch.engine.bits import joined
+from picowatch.engine.bits import bands, joined
 from picowatch.files import wide_gamut
 from picowatch.files.pictures import Original
 
@@ -21,9 +21,8 @@ MOST = 65_535  # of numbers of 16 bits
 # IEC 61966-2-1.
 _LOW, _SLOPE = 0.04045, 12.92
 _AT, _ROW_BYTES, _MOST_TAGS = 128, 12, 100  # of the list of tags
-# How many parameters a curve of each type has.
-_PARAMETERS = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}
-_BAND_PIXELS = 1_000_000
+# The parameters of a curve of each type, as in the general one: (aX + b)^g + e, below d cX + f.
+_PARAMETERS = {0: "g", 1: "gab", 2: "gabe", 3: "gabcd", 4: "gabcdef"}
 _DAMAGED = (struct.error, ValueError, IndexError, KeyError, ZeroDivisionError, OverflowError)
 
 
@@ -60,7 +59,7 @@ def deep_in_srgb(original: Original) -> Image.Image | None:
 
     LittleCMS reads 8 bits here, of which too few are left of dark colours.
     """
-    picture, low, profile = original
+    picture, _, profile = original
     try:
         tags = _tags(profile)
         primaries = [_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
@@ -72,10 +71,9 @@ def deep_in_srgb(original: Original) -> Image.Image | None:
         return None
     curves = [curve_of(profile, colour) for colour in (b"r", b"g", b"b")]
     result = picture.copy()
-    rows = max(1, _BAND_PIXELS // picture.width)
-    for top in range(0, picture.height, rows):
-        box = 0, top, picture.width, min(top + rows, picture.height)
-        colours = joined(picture.crop(box), low and low.crop(box))
+    for top, bottom in bands(*picture.size):
+        box = 0, top, picture.width, bottom
+        colours = joined(original.crop(box))
         light = np.stack([curve.take(colours[..., at]) for at, curve in enumerate(curves)], -1)
         linear = (light @ matrix.T).clip(0, 1)
         band = Image.fromarray(np.rint(255 * numbers_of(linear)).astype(np.uint8))
@@ -110,22 +108,12 @@ def _curve(tag: bytes, numbers: _Light) -> _Light | None:
         return np.interp(numbers, np.linspace(0, 1, length), table / MOST)
     if kind == b"para":
         (form,) = struct.unpack_from(">H", tag, 8)
-        given = struct.unpack_from(f">{_PARAMETERS[form]}i", tag, 12)
-        gamma, a, b, c, d, e, f = _all_parameters(form, [parameter / 65536 for parameter in given])
-        power = np.clip(a * numbers + b, 0, None) ** gamma + e
-        return np.where(numbers >= d, power, c * numbers + f)
+        names = _PARAMETERS[form]
+        given = (number / 65536 for number in struct.unpack_from(f">{len(names)}i", tag, 12))
+        of: dict[str, float] = dict.fromkeys("bcdef", 0.0) | {"a": 1.0}
+        of |= zip(names, given, strict=True)
+        if "c" not in names:  # what is below the power curve is its end
+            of |= {"d": -of["b"] / of["a"], "f": of["e"]}
+        power = np.clip(of["a"] * numbers + of["b"], 0, None) ** of["g"] + of["e"]
+        return np.where(numbers >= of["d"], power, of["c"] * numbers + of["f"])
     return None
-
-
-def _all_parameters(form: int, given: list[float]) -> tuple[float, ...]:
-    """Return g, a, b, c, d, e and f of the general curve: (aX + b)^g + e, below d cX + f."""
-    gamma, *rest = given
-    if form == 0:
-        return gamma, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    if form in (1, 2):
-        a, b, *constant = rest
-        offset = constant[0] if constant else 0.0
-        return gamma, a, b, 0.0, -b / a, offset, offset
-    a, b, c, d, *offsets = rest
-    e, f = offsets or (0.0, 0.0)
-    return gamma, a, b, c, d, e, f

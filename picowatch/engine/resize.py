@@ -9,17 +9,15 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from picowatch.engine.bits import Colours, joined, over, parted
+from picowatch.engine.bits import bands, joined, over, parted
 from picowatch.engine.light import MOST, Floats, curve_of, light_of, numbers_of
 from picowatch.files.pictures import Original
 from picowatch.recipe.resize_to import TRANSPARENT, ResizeTo
 
 _WHITE = "#ffffff"
 _REACH = 3  # pixels of the smaller picture, from the middle of Pillow's Lanczos filter
-_BAND_PIXELS = 1_000_000  # of the larger picture, each of which takes 30 bytes meanwhile
 _STEPS = 65_535  # of light, for numbers of 8 bits in sRGB: the darkest are a 3,295th apart
 
 Size = tuple[int, int]
@@ -31,27 +29,24 @@ _NUMBERS = np.rint(255 * numbers_of(np.arange(_STEPS + 1) / _STEPS)).astype(np.u
 
 def resized(given: Original, wanted: ResizeTo) -> Original:
     """Return a picture in the wanted size, on its ground."""
-    picture, low, profile = given
-    box, inner, size = wanted.placed(*picture.size)
-    if inner != picture.size or box != (0, 0, *picture.size):
-        picture, low, _ = resampled(given, inner, box)
-    ground = wanted.background
-    if picture.size == size and (not ground or ground == TRANSPARENT):
-        return Original(picture, low, profile)
-    is_clear = ground == TRANSPARENT or (picture.mode == "RGBA" and not ground)
+    box, inner, size = wanted.placed(*given.picture.size)
+    if inner != given.picture.size or box != (0, 0, *given.picture.size):
+        given = resampled(given, inner, box)
+    ground, was_clear = wanted.background, given.picture.mode == "RGBA"
+    if given.picture.size == size and (not ground or ground == TRANSPARENT):
+        return given
+    is_clear = ground == TRANSPARENT or (was_clear and not ground)
     place = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    is_cut = picture.mode == "RGBA" and not is_clear
-    colour = (0, 0, 0) if is_clear or is_cut else ground or _WHITE
-    canvas = Image.new("RGBA", size) if is_clear or is_cut else Image.new("RGB", size, colour)
-    canvas.paste(picture, place)
-    if low:
-        lower = Image.new("RGB", size, colour)
-        lower.paste(low, place)
-        low = lower
-    if is_cut:
-        canvas, low, _ = over(Original(canvas, low), Image.new("RGBA", size, ground or _WHITE))
-    canvas = canvas if wanted.is_transparent(picture.mode == "RGBA") else canvas.convert("RGB")
-    return Original(canvas, low, profile)
+    if is_clear or was_clear:
+        canvas = given.blank("RGBA", size)
+    else:
+        canvas = given.blank("RGB", size, ground or _WHITE)
+    canvas.paste(given, place)
+    if was_clear and not is_clear:
+        canvas = over(canvas, Image.new("RGBA", size, ground or _WHITE))
+    if wanted.is_transparent(was_clear):
+        return canvas
+    return canvas._replace(picture=canvas.picture.convert("RGB"))
 
 
 def resampled(given: Original, size: Size, box: Box) -> Original:
@@ -59,46 +54,34 @@ def resampled(given: Original, size: Size, box: Box) -> Original:
 
     The filter of each band sees the rows around it, so the bands join without a seam.
     """
-    picture, deep, profile = given
+    width, height = given.picture.size
     left, upper, right, lower = box
     scale = (lower - upper) / size[1]
     around = ceil(_REACH * max(1, scale)) + 1
-    rows = max(1, int(_BAND_PIXELS / max(picture.width * scale, size[0])))
-    result, low = Image.new(picture.mode, size), Image.new("RGB", size) if deep else None
-    for top in range(0, size[1], rows):
-        bottom = min(size[1], top + rows)
+    result = given.blank(given.picture.mode, size)
+    for top, bottom in bands(max(width * scale, size[0]), size[1]):
         begin, end = upper + top * scale, min(lower, upper + bottom * scale)
-        first, last = max(0, int(begin) - around), min(picture.height, ceil(end) + around)
-        whole = 0, first, picture.width, last
-        band = picture.crop(whole)
-        colours = joined(band, deep and deep.crop(whole))
-        alpha = np.asarray(band.getchannel("A")) if band.mode == "RGBA" else None
+        first, last = max(0, int(begin) - around), min(height, ceil(end) + around)
         part = left, begin - first, right, end - first
-        made, opaque = _by_light(colours, alpha, profile, (size[0], bottom - top), part)
-        high, lower_bytes = parted(made)
-        if opaque is not None:
-            high.putalpha(Image.fromarray(opaque))
-        result.paste(high, (0, top))
-        if low and lower_bytes:
-            low.paste(lower_bytes, (0, top))
-    return Original(result, low, profile)
+        band = _by_light(given.crop((0, first, width, last)), (size[0], bottom - top), part)
+        result.paste(band, (0, top))
+    return result
 
 
-def _by_light(
-    colours: Colours, alpha: npt.NDArray[np.uint8] | None, profile: bytes, size: Size, box: Box
-) -> tuple[Colours, npt.NDArray[np.uint8] | None]:
+def _by_light(given: Original, size: Size, box: Box) -> Original:
     """Return a part of a picture in another size, each pixel by its light and its opacity."""
 
     def filtered(values: Floats) -> Floats:
         plane = Image.fromarray(values).resize(size, Image.Resampling.LANCZOS, box)
         return np.asarray(plane)
 
-    is_deep = colours.dtype == np.uint16
+    colours, profile, is_deep = joined(given), given.profile, given.low is not None
     is_usual = not is_deep and not profile
     curve = _LIGHT if is_usual else curve_of(profile) if is_deep else curve_of(profile)[::257]
     light = [curve.take(colours[..., at], mode="clip") for at in range(3)]
     opaque: Floats | None = None
-    if alpha is not None:
+    if given.picture.mode == "RGBA":
+        alpha = np.asarray(given.picture.getchannel("A"))
         opaque = np.asarray(alpha / 255, np.float32)
         planes = [filtered(plane * opaque) for plane in light]
         opaque = filtered(opaque).clip(0, 1)
@@ -116,5 +99,7 @@ def _by_light(
         numbers = [
             np.rint(np.interp(plane, curve_of(profile), shares)).astype(kind) for plane in planes
         ]
-    made: Colours = np.stack(numbers, axis=-1)
-    return made, None if opaque is None else np.rint(255 * opaque).astype(np.uint8)
+    made = parted(np.stack(numbers, axis=-1))
+    if opaque is not None:
+        made.picture.putalpha(Image.fromarray(np.rint(255 * opaque).astype(np.uint8)))
+    return made

@@ -224,6 +224,23 @@ class Original(NamedTuple):
     low: Image.Image | None = None
     profile: bytes = b""
 
+    def blank(self, mode: str, size: tuple[int, int], colour: str | int = 0) -> "Original":
+        """Return a plain picture with the same bits and colours; without a colour it is clear."""
+        low = Image.new("RGB", size, colour) if self.low else None
+        return Original(Image.new(mode, size, colour), low, self.profile)
+
+    def crop(self, box: tuple[int, int, int, int]) -> "Original":
+        """Return a part of the picture."""
+        return Original(self.picture.crop(box), self.low and self.low.crop(box), self.profile)
+
+    def paste(
+        self, part: "Original", place: tuple[int, int], mask: Image.Image | None = None
+    ) -> None:
+        """Put a picture of as many bits into this one."""
+        self.picture.paste(part.picture, place, mask)
+        if self.low and part.low:
+            self.low.paste(part.low, place, mask)
+
 
 def decode_original(content: bytes) -> Original:
     """Return a picture like `decode_with_alpha`, but with its own bits and its own colours.

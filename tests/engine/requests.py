@@ -20,6 +20,7 @@ from picowatch.engine.protocol import (
     OnProgress,
     Progress,
     RenderedImage,
+    RgbPicture,
     go_on,
 )
 from picowatch.recipe.request import ImageRequest
@@ -101,10 +102,23 @@ def progress_of(renderer: "Renderer", batch: Sequence[ImageRequest]) -> list[Pro
     return [now for before, now in pairwise([None, *found]) if now and now.done and now != before]
 
 
-def pixels(image: RenderedImage) -> Pixels:
+def picture_of(image: RenderedImage | RgbPicture) -> Image.Image:
+    """Return a rendered picture with its transparency, a preview or a map."""
+    picture = Image.frombytes("RGB", (image.width, image.height), image.pixels)
+    if isinstance(image, RenderedImage) and image.alpha:
+        picture.putalpha(Image.frombytes("L", picture.size, image.alpha))
+    return picture
+
+
+def pixels(image: RenderedImage | RgbPicture) -> Pixels:
     """Height x width x RGB, in a type that can be subtracted."""
-    flat = np.frombuffer(image.pixels, np.uint8).astype(np.int16)
-    return flat.reshape(image.height, image.width, 3)
+    return as_pixels(picture_of(image))[..., :3]
+
+
+def numbers_of(image: RenderedImage) -> NDArray[np.int32]:
+    """Return the pixels of a picture with 16 bits."""
+    low = np.frombuffer(image.low, np.uint8).reshape(image.height, image.width, 3)
+    return pixels(image).astype(np.int32) << 8 | low
 
 
 def difference(first: RenderedImage, second: RenderedImage) -> int:

@@ -21,7 +21,7 @@ from tests.engine.adapters import ControlNet, acting, controlnet_of, save_origin
 from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
 from tests.engine.reference.models import Models
-from tests.engine.requests import circle, difference, draw
+from tests.engine.requests import circle, difference, draw, pixels
 from tests.engine.tiny_flows import tiny_unet
 
 
@@ -72,12 +72,12 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> No
     (found,) = draw(renderer, models.request({**values, "control": [follows]}))
     (plain,) = draw(renderer, models.request(values))
     assert difference(found, plain) > 5
-    shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(128, 128, 3)
+    shown = pixels(found.control_maps[0])
     assert (shown[:, 64:] == 0).all() and (shown[:, :64] > 0).any()
     part = {"mask_padding": 0, "width": 64, "height": 128}
     follows |= {"preprocess": "none"}
     (found,) = draw(renderer, models.request({**values, **part, "control": [follows]}))
-    shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(128, 64, 3)
+    shown = pixels(found.control_maps[0])
     assert (shown == np.asarray(circle())[:, 64:]).all(), "only the masked part"
 
 
@@ -195,7 +195,7 @@ def test_a_picture_follows_its_depth(tmp_path: Path) -> None:
     depth_hash = catalog.sha256(catalog.find("depth", "tiny"))
     control = [follows | {"depth": "tiny", "depth_hash": depth_hash}]
     (image,) = draw(Renderer(models.options), models.request({"steps": 1, "control": control}))
-    found = np.frombuffer(image.control_maps[0].pixels, np.uint8).reshape(128, 128, 3)
+    found = pixels(image.control_maps[0])
     assert (found.min(), found.max()) == (0, 255)
     small = np.asarray(circle(128).resize((518, 518), Image.Resampling.BICUBIC))
     values = (small / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from picowatch.engine import resize
+from picowatch.engine import bits, resize
 from picowatch.engine.drawing.copies import CopyRenderer
 from picowatch.engine.process.child import ChildEngine, CopyEngines
 from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
@@ -113,7 +113,7 @@ def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
         ResizeTo(width=90, height=40, fit="cover"),
     )
     whole = [np.asarray(resized(noise, size)).astype(int) for size in sizes]
-    monkeypatch.setattr(resize, "_BAND_PIXELS", 2000)
+    monkeypatch.setattr(bits, "_BAND_PIXELS", 2000)
     bands = [np.asarray(resized(noise, size)).astype(int) for size in sizes]
     assert [np.abs(a - b).max() for a, b in zip(whole, bands, strict=True)] <= [1, 1, 1]
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
+from picowatch.engine.bits import joined
 from picowatch.engine.model.memory import MemoryLadder
 from picowatch.engine.networks.find import ClipSeg, Found
 from picowatch.engine.protocol import Progress, RenderedImage
 from tests.engine.adapters import kohya_lora, write
 from tests.engine.demo import demo
 from tests.engine.flow_requests import SIDE, requests_of
-from tests.engine.test_masks import deep_start, models_of, pixels, renderer, requested
+from tests.engine.requests import Pixels, numbers_of, picture_of, pixels
+from tests.engine.test_masks import deep_start, models_of, renderer, requested
 
 Box = tuple[int, int, int, int]
-Pixels = NDArray[np.uint8]
 DETAIL = "find: hat, grow: 0, mask_blur: 0, mask_padding: 2, size: 64x64, steps: 2"
 NOWHERE = "so the picture stays as it is."
 
@@ -54,7 +54,7 @@ def drawn(checkpoint: str, *texts: str, on_progress: Any = None) -> list[Rendere
 def by_hand(checkpoint: str, before: RenderedImage, box: Box, text: str) -> Pixels:
     """Return the picture with a part drawn again by a painted mask."""
     models = models_of(checkpoint)
-    Image.fromarray(pixels(before)).save(models / "before.png")
+    picture_of(before).save(models / "before.png")
     mask = Image.new("L", (before.width, before.height))
     mask.paste(255, box)
     mask.save(models / "box.png")
@@ -97,7 +97,7 @@ def test_each_thing_is_drawn_again_in_its_own_part(
         expected[top:bottom, left:right] = part[top:bottom, left:right]
     other = by_hand(checkpoint, before[1], SMALL, "seed: 9")
     for image, pasted in ((first, expected), (second, other)):
-        assert np.abs(pixels(image).astype(int) - pasted).max() <= 1
+        assert np.abs(pixels(image) - pasted).max() <= 1
     assert (pixels(first) != pixels(before[0])).any()
     assert [place.box for place in first.places or ()] == [SMALL, LARGE]
     assert {place.field for place in first.places or ()} == {"detail"}
@@ -105,7 +105,7 @@ def test_each_thing_is_drawn_again_in_its_own_part(
     with finding([SMALL, LARGE], [SMALL]):
         alone = drawn(checkpoint, *detailed)
     for image, same in zip((first, second), alone, strict=True):
-        assert np.abs(pixels(image).astype(int) - pixels(same)).max() <= 1
+        assert np.abs(pixels(image) - pixels(same)).max() <= 1
     totals = {now.kind: now.total for now in told if now.done}
     assert totals["find"] == 2 and totals["detail"] <= 2, "those of one call, whatever is found"
 
@@ -124,7 +124,7 @@ def test_passes_follow_each_other_and_draw_what_they_say() -> None:
         passes = f"[{{{DETAIL}, count: 1, prompt: {words}}}, face]"
         (found,) = drawn(checkpoint, f"{plain}\ndetail: {passes}")
     expected = by_hand(checkpoint, before, LARGE, f"seed: 7\nprompt: {words}")
-    assert np.abs(pixels(found).astype(int) - expected).max() <= 1
+    assert np.abs(pixels(found) - expected).max() <= 1
     (told,) = found.warnings
     assert told.startswith("Nothing was found for 'face'") and NOWHERE in told
     with finding([]):
@@ -166,7 +166,5 @@ def test_details_of_a_photo_leave_the_rest_its_bits_and_colours() -> None:
     assert found.profile == photo.profile and photo.low
     left = np.ones((SIDE, SIDE), bool)
     left[8:24, 8:24] = False
-    deep = np.frombuffer(found.low, np.uint8).reshape(pixels(found).shape)
-    assert (pixels(found)[left] == np.asarray(photo.picture)[left]).all()
-    assert (deep[left] == np.asarray(photo.low)[left]).all()
+    assert (numbers_of(found)[left] == joined(photo)[left]).all()
     assert (pixels(found) != np.asarray(photo.picture))[~left].any()

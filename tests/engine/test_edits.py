@@ -25,7 +25,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import write
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of, scripted
 from tests.engine.part_files import FLUX, pretend, tensors_of, weights_of
-from tests.engine.requests import ignore_progress
+from tests.engine.requests import draw, picture_of
 from tests.engine.rungs import interrupt, lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS
 from tests.engine.tiny_modular import called_modular
@@ -98,12 +98,7 @@ def renderer(models: Path) -> Renderer:
 def drawn(
     models: Path, batch: Sequence[ImageRequest], ours: Renderer | None = None
 ) -> list[Image.Image]:
-    found = [*(ours or renderer(models)).render(batch, ignore_progress)]
-    made = [Image.frombytes("RGB", (image.width, image.height), image.pixels) for image in found]
-    for picture, image in zip(made, found, strict=True):
-        if image.alpha:
-            picture.putalpha(Image.frombytes("L", picture.size, image.alpha))
-    return made
+    return [picture_of(image) for image in draw(ours or renderer(models), *batch)]
 
 
 def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.Image:
@@ -235,14 +230,13 @@ def test_a_reference_that_is_too_small_for_a_model_is_enlarged() -> None:
     models = models_with(KLEIN, first, second)
     text = "prompt: both of them\nreferences: [photo-0.png, photo-1.png]"
     request = request_of(models, KLEIN, text, "size: 128x128")
-    (found,) = renderer(models).render([request], ignore_progress)
+    (found,) = draw(renderer(models), request)
     said = "The reference 'photo-1.png' has only 48x40 pixels, and is enlarged."
     assert [warning for warning in found.warnings if "only" in warning] == [said]
     scaled = np.asarray(second.resize((76, 64), Image.Resampling.LANCZOS))
     second = Image.fromarray(np.pad(scaled, [(0, 0), (0, 4), (0, 0)], mode="edge"))
-    picture = Image.frombytes("RGB", (128, 128), found.pixels)
     expected = plain(KLEIN, [first, second], request, width=128, height=128)
-    assert difference(picture, expected) <= 1
+    assert difference(picture_of(found), expected) <= 1
 
 
 # The size in which a photo is edited for a picture of 165x101, and the part of it that is shown.
@@ -276,12 +270,11 @@ def test_longcat_sees_a_reference_of_other_proportions_with_its_edges_repeated()
     models = models_with(LONGCAT, picture := photo(0, (128, 64)))
     text = f"{PROMPT}\nreferences: photo-0.png"
     request = request_of(models, LONGCAT, text, "size: 128x128")
-    (found,) = renderer(models).render([request], ignore_progress)
+    (found,) = draw(renderer(models), request)
     said = "The reference 'photo-0.png' has other proportions, and its edges are repeated."
     assert found.warnings == (said,)
-    shown = Image.frombytes("RGB", (128, 128), found.pixels)
     whole = Image.fromarray(np.pad(np.asarray(picture), [(32, 32), (0, 0), (0, 0)], mode="edge"))
-    assert difference(shown, script(LONGCAT, whole, request)) <= 1
+    assert difference(picture_of(found), script(LONGCAT, whole, request)) <= 1
 
 
 def test_longcat_reads_the_beginning_of_a_long_instruction() -> None:
@@ -289,11 +282,10 @@ def test_longcat_reads_the_beginning_of_a_long_instruction() -> None:
     models = models_with(LONGCAT, picture := photo(0, (128, 128)))
     text = f"prompt: {'x' * 600}\nreferences: photo-0.png"
     request = request_of(models, LONGCAT, text, "size: 128x128")
-    (found,) = renderer(models).render([request], ignore_progress)
+    (found,) = draw(renderer(models), request)
     assert "its end was ignored, because this checkpoint reads 512." in found.warnings[0]
-    shown = Image.frombytes("RGB", (128, 128), found.pixels)
     read = replace(request, prompt="x" * 512)
-    assert difference(shown, script(LONGCAT, picture, read)) <= 1
+    assert difference(picture_of(found), script(LONGCAT, picture, read)) <= 1
 
 
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, (KONTEXT, QWEN21)))

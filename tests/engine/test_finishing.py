@@ -1,7 +1,6 @@
 """Finished pictures, drawn or given: enlarged, and without their background."""
 
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,9 @@ from tests.engine.requests import (
     draw,
     ignore_progress,
     keep,
+    keep_file,
+    numbers_of,
+    picture_of,
     pixels,
     plain_options,
     progress_of,
@@ -128,15 +130,8 @@ def test_a_given_picture_is_enlarged_without_a_checkpoint(engine: Renderer, fold
 def deep(folder: Path, numbers: np.ndarray, **values: Any) -> ImageRequest:
     """A photo of 16 bits that keeps them."""
     high, low = (Image.fromarray(part.astype(np.uint8)) for part in (numbers >> 8, numbers & 255))
-    content = tiff(Pixels(high, low), {}, {}, b"", PROFILE)
-    digest = sha256(content).hexdigest()
-    (folder / "pictures" / digest).write_bytes(content)
-    return replace(request(folder, high, **values), image_hash=digest, colour="same")
-
-
-def numbers_of(image: RenderedImage) -> np.ndarray:
-    low = np.frombuffer(image.low, np.uint8).reshape(image.height, image.width, 3)
-    return np.asarray(pixels(image).astype(int) << 8 | low)
+    kept = keep_file(folder / "pictures", tiff(Pixels(high, low), {}, {}, b"", PROFILE))
+    return replace(request(folder, high, **values), image_hash=kept, colour="same")
 
 
 def test_a_photo_of_16_bits_is_enlarged_on_all_of_them(engine: Renderer, folder: Path) -> None:
@@ -187,8 +182,7 @@ def test_drawn_pictures_are_finished_as_the_same_given_ones(engine: Renderer, fo
     plain = draw(engine, request(folder, seed=1), request(folder, seed=2))
     batch = [request(folder, seed=seed, scale=2.0, cutout="red") for seed in (1, 2)]
     for image, drawn in zip(draw(engine, *batch), plain, strict=True):
-        alone = Image.frombytes("RGB", (64, 64), drawn.pixels)
-        (again,) = draw(engine, request(folder, alone, 2.0, cutout="red"))
+        (again,) = draw(engine, request(folder, picture_of(drawn), 2.0, cutout="red"))
         assert (image.pixels, image.alpha) == (again.pixels, again.alpha)
         assert len(image.alpha) == 128 * 128
         assert {"denoise", "upscale", "cutout"} <= image.timings.keys()
@@ -204,10 +198,8 @@ def test_a_finished_picture_is_resized_at_the_end(engine: Renderer, folder: Path
         batch = [request(folder, **more, resize_to=size)] * 2
         for image in draw(engine, *batch):
             assert (image.width, image.height, image.alpha) == (50, 40, b"")
-            before = Image.frombytes("RGB", (whole.width, whole.height), whole.pixels)
-            if whole.alpha:
-                before.putalpha(Image.fromarray(alpha_of(whole)))
-            assert image.pixels == resized(Original(before), size).picture.tobytes(), more
+            expected = resized(Original(picture_of(whole)), size).picture
+            assert image.pixels == expected.tobytes(), more
             assert "resize" in image.timings
         assert progress_of(engine, batch)[-1] == Progress("resize", 2, 2)
 
@@ -338,7 +330,7 @@ def test_the_embedded_models_cut_out_what_the_demo_model_draws(
         prompt = f"a corgi wearing {worn} on a green background"
         size: dict[str, Any] = {"steps": 12, "width": 128, "height": 128}
         (image,) = draw(engine, request(folder, prompt=prompt, seed=1, **size))
-        scene.paste(Image.frombytes("RGB", (128, 128), image.pixels), (left, 0))
+        scene.paste(picture_of(image), (left, 0))
     corgi = scene.crop((0, 0, 128, 128))
     alpha = alpha_of(draw(engine, request(folder, corgi, cutout="demo-cutout"))[0])
     edges = np.concatenate([alpha[0], alpha[:, 0], alpha[:, -1]])

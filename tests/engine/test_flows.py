@@ -19,9 +19,11 @@ from picowatch.engine.drawing.preview import COLOURS
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.families import pipeline_class
 from picowatch.engine.networks.upscale import enlarged
-from picowatch.engine.protocol import RgbPicture
+from picowatch.engine.protocol import RenderedImage, RgbPicture
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES, FLOWS
+from picowatch.files.pictures import Original
+from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import (
     SIDE,
     flow_models,
@@ -31,7 +33,8 @@ from tests.engine.flow_requests import (
     scripted,
     square,
 )
-from tests.engine.requests import Pixels, circle, draw, ignore_progress, pixels, progress_of
+from tests.engine.requests import Pixels, circle, draw, pixels, progress_of
+from tests.engine.test_previewer import assert_shows
 from tests.engine.tiny_flows import FOLDERS, GENERAL, checkpoints_of, tiny_flow
 from tests.engine.tiny_modular import called_modular
 from tests.kinds import one_of_each_kind
@@ -327,9 +330,9 @@ def test_hires_draws_again_from_the_enlarged_picture(ours: Ours, name: str) -> N
     if name == "FLUX.1-dev":  # a model may enlarge, as for Stable Diffusion
         model = "demo-compact"
         digest = hash_of(flow_models(name), "upscaler", model)
-        larger = partial(enlarged, picture=small, size=size, before_tile=lambda: None)
+        larger = partial(enlarged, given=Original(small), size=size, before_tile=lambda: None)
         upscalers[model] = ours(name)._networks.use(
-            "upscaler", model, digest, lambda network, _: larger(network)[0]
+            "upscaler", model, digest, lambda network, _: larger(network).picture
         )
     for upscaler, picture in upscalers.items():
         hires = f"{{scale: 2, denoising_strength: 0.5, upscaler: {upscaler}}}"
@@ -412,37 +415,42 @@ WITH_COLOURS = those(
 )
 
 
+def previews_of(name: str, wanted: ImageRequest) -> tuple[list[RgbPicture], RenderedImage]:
+    """Return the previews of a picture, and the picture."""
+    previews: list[RgbPicture] = []
+    watched = flow_renderer(flow_models(name), on_preview=previews.append, preview_seconds=1e-9)
+    (image,) = draw(watched, wanted)
+    return previews, image
+
+
 @pytest.mark.parametrize("name", WITH_COLOURS)
 def test_every_family_with_colours_has_previews(name: str) -> None:
     """Whatever its scheduler knows of noise levels."""
-    previews: list[RgbPicture] = []
-    watched = flow_renderer(flow_models(name), on_preview=previews.append, preview_seconds=1e-9)
     (wanted,) = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
-    draw(watched, wanted)
-    assert len(previews) == 2  # not the first step
+    assert len(previews_of(name, wanted)[0]) == 2  # not the first step
 
 
 @pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev"])
 def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> None:
     """It has a pixel for each latent, and does not change the picture."""
-    case, models, height = CASES[name], flow_models(name), 2 * SIDE
-    wanted = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
-    previews: list[RgbPicture] = []
-    watched = flow_renderer(models, on_preview=previews.append, preview_seconds=1e-9)
-    (looked_at,) = watched.render(wanted, ignore_progress)
-    (unseen,) = draw(flow_renderer(models), *wanted)
+    models, height = flow_models(name), 2 * SIDE
+    (wanted,) = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
+    previews, looked_at = previews_of(name, wanted)
+    (unseen,) = draw(flow_renderer(models), wanted)
     assert looked_at.pixels == unseen.pixels
     assert [(view.width, view.height) for view in previews] == [(8, 16)] * 2  # not the first step
-    pipeline = loaded(kind_of(name, "text"), name)
-    sizes = {"num_inference_steps": 3, "width": SIDE, "height": height}
-    given = {"prompt": "a red cube", "generator": seeded(7), "output_type": "latent"}
-    latents = pipeline(**given, **sizes, **case.plain).images
+    pipeline, latents = last_latents(name, height=height)
     if latents.ndim == 3:
         latents = pipeline._unpack_latents(latents, height, SIDE, 8)
-    colours = COLOURS["flux"]
-    picture = torch.einsum("chw,cr->hwr", latents[0].float(), colours[:-1]) + colours[-1]
-    theirs = ((picture + 1) * 127.5).clamp(0, 255).detach().numpy()
-    assert same(np.frombuffer(previews[-1].pixels, np.uint8).reshape(16, 8, 3), theirs)
+    assert_shows(previews[-1], latents[0], COLOURS["flux"])
+
+
+def last_latents(name: str, **values: Any) -> tuple[Any, torch.Tensor]:
+    """Return the pipeline of a plain script, and what it gives to the VAE."""
+    pipeline, case = loaded(kind_of(name, "text"), name), CASES[name]
+    given = {"num_inference_steps": 3, "width": SIDE, "height": SIDE, "generator": seeded(7)}
+    given |= case.plain | case.both | {"output_type": "latent"} | values
+    return pipeline, pipeline("a red cube", **given).images
 
 
 def test_ideogram_reads_an_object_as_it_is_written(ours: Ours) -> None:
@@ -456,17 +464,10 @@ def test_ideogram_reads_an_object_as_it_is_written(ours: Ours) -> None:
 def test_a_preview_of_ideogram_has_its_channels_in_order() -> None:
     """The channels of a place are together in its patches, unlike in FLUX.2's."""
     name = "Ideogram-4"
-    previews: list[RgbPicture] = []
-    watched = flow_renderer(flow_models(name), on_preview=previews.append, preview_seconds=1e-9)
-    draw(watched, *requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3"))
-    pipeline = loaded(kind_of(name, "text"), name)
-    given: dict[str, Any] = {"guidance_scale": 7.0, "guidance_schedule": None}
-    given |= {"num_inference_steps": 3}
-    given |= {"width": SIDE, "height": SIDE, "generator": seeded(7), "output_type": "latent"}
-    packed, bn = pipeline("a red cube", **given).images[0], pipeline.vae.bn
+    (wanted,) = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
+    previews, _ = previews_of(name, wanted)
+    pipeline, (packed,) = last_latents(name)
+    bn = pipeline.vae.bn
     packed = packed * (bn.running_var + bn.eps).sqrt() + bn.running_mean
     latents = packed.view(4, 4, 2, 2, 32).permute(4, 0, 2, 1, 3).reshape(32, 8, 8)
-    colours = COLOURS["flux2"]
-    picture = torch.einsum("chw,cr->hwr", latents, colours[:-1]) + colours[-1]
-    theirs = ((picture + 1) * 127.5).clamp(0, 255).detach().numpy()
-    assert same(np.frombuffer(previews[-1].pixels, np.uint8).reshape(8, 8, 3), theirs)
+    assert_shows(previews[-1], latents, COLOURS["flux2"])

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from picowatch.engine.drawing import kept as kept_colours
+from picowatch.engine import bits
+from picowatch.engine.bits import joined
 from picowatch.engine.drawing.canvas import redrawn_area
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks.find import ClipSeg
@@ -20,14 +20,22 @@ from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest
 from tests.daemon.test_colours import ADOBE, deep_photo
 from tests.engine.flow_requests import SIDE, flow_models, flow_renderer, requests_of
-from tests.engine.requests import circle, draw, request
+from tests.engine.requests import (
+    Pixels,
+    as_pixels,
+    circle,
+    draw,
+    numbers_of,
+    picture_of,
+    pixels,
+    request,
+)
 from tests.engine.tiny_find import make
 from tests.engine.tiny_flows import UNETS, folder_until_exit, tiny_unet
 
 FLOW, EDITS = "Z-Image-Turbo", "FLUX.2-klein"
 # Between what it is sure of in a circle, and in a plain picture.
 SURE = 0.88
-Pixels = NDArray[np.uint8]
 
 
 @cache
@@ -63,12 +71,8 @@ def requested(mask: str, others: str = "", checkpoint: str = "demo") -> ImageReq
     return found
 
 
-def pixels(image: RenderedImage) -> Pixels:
-    return np.frombuffer(image.pixels, np.uint8).reshape(image.height, image.width, 3)
-
-
 def seen(path: str, checkpoint: str = "demo") -> Pixels:
-    return np.asarray(Image.open(models_of(checkpoint) / path))
+    return as_pixels(Image.open(models_of(checkpoint) / path))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,7 @@ def test_a_found_mask_is_as_good_as_a_painted_one(checkpoint: str, how: str) -> 
     assert found.places
     assert all(SURE < place.score < 1 and place.field == "mask" for place in found.places)
     (shown,) = found.control_maps
-    mask = Image.frombytes("RGB", (shown.width, shown.height), shown.pixels).convert("L")
+    mask = picture_of(shown).convert("L")
     mask.save(models_of(checkpoint) / "found.png")
     painted = requested("found.png", how.replace("mask_invert: true", ""), checkpoint)
     (same,) = draw(renderer(checkpoint), painted)
@@ -113,8 +117,8 @@ def test_hires_draws_the_masked_part_twice() -> None:
     by_hand = requested("part-mask.png", f"image: part.png\n{more}")
     found, large = (draw(renderer("demo"), wanted)[0] for wanted in (in_part, by_hand))
     assert (found.width, large.width) == (SIDE, 2 * SIDE)
-    part = Image.fromarray(pixels(large)).resize((32, 32), Image.Resampling.LANCZOS)
-    picture, expected = pixels(found).astype(int), np.asarray(part)
+    part = picture_of(large).resize((32, 32), Image.Resampling.LANCZOS)
+    picture, expected = pixels(found), np.asarray(part)
     assert np.abs(picture[19:29, 19:29] - expected[11:21, 11:21]).max() <= 1
     kept = np.asarray(mask) == 0
     assert (picture[kept] == np.asarray(start)[kept]).all()
@@ -134,7 +138,7 @@ def test_what_a_mask_leaves_keeps_its_bits_and_colours(
     monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """What is drawn is in the photo's colours, too; without `colour: same` all is in sRGB."""
-    monkeypatch.setattr(kept_colours, "_BAND_PIXELS", 10 * SIDE)
+    monkeypatch.setattr(bits, "_BAND_PIXELS", 10 * SIDE)
     photo, mask = deep_start(), Image.new("L", (SIDE, SIDE))
     mask.paste(255, (16, 16, 32, 32))
     mask.save(models_of("demo") / "mask.png")
@@ -149,10 +153,8 @@ def test_what_a_mask_leaves_keeps_its_bits_and_colours(
         return
     assert photo.low
     kept = np.asarray(mask.filter(ImageFilter.GaussianBlur(2))) == 0
-    deep = np.frombuffer(same.low, np.uint8).reshape(pixels(same).shape)
-    assert (pixels(same)[kept] == np.asarray(photo.picture)[kept]).all()
-    assert (deep[kept] == np.asarray(photo.low)[kept]).all()
-    drawn = in_profile(Image.fromarray(pixels(plain)), photo.profile)
+    assert (numbers_of(same)[kept] == joined(photo)[kept]).all()
+    drawn = in_profile(picture_of(plain), photo.profile)
     assert drawn
     area = np.asarray(mask) > 0
     assert (pixels(same)[area] == np.asarray(drawn)[area]).mean() > 0.99
@@ -245,15 +247,14 @@ def test_hats_become_green_and_nothing_else_changes() -> None:
 
     red = drawn("red", "")
     for seed, image in enumerate(red):
-        Image.fromarray(pixels(image)).save(models_of("demo") / f"red-{seed}.png")
+        picture_of(image).save(models_of("demo") / f"red-{seed}.png")
     mask = "{{find: hat, preview: true, model: demo-find}}\nmask_blur: 0"
     right = 0
     for before, after in zip(
         red, drawn("green", f"image: red-{{}}.png\nmask: {mask}"), strict=True
     ):
-        was, now = (pixels(image).astype(int) for image in (before, after))
-        (shown,) = after.control_maps
-        inside = np.frombuffer(shown.pixels, np.uint8).reshape(now.shape)[:, :, 0] > 0
+        was, now = pixels(before), pixels(after)
+        inside = pixels(after.control_maps[0])[:, :, 0] > 0
         assert (was[~inside] == now[~inside]).all()
         hat = inside & (was[:, :, 0] > was[:, :, 1:].max(2) + 60)
         right += (now[:, :, 1] > now[:, :, ::2].max(2) + 30)[hat].mean() > 0.5

@@ -20,6 +20,7 @@ from picowatch.engine.networks.upscale import (
     network_in,
     weights_of,
 )
+from picowatch.files.pictures import Original
 from tests.catalog.files import Shapes
 from tests.catalog.shapes import compact_shapes, esrgan_shapes, span_shapes
 from tests.engine.alive import most_bytes
@@ -79,8 +80,8 @@ def test_the_names_of_other_authors_mean_the_same() -> None:
 
 @torch.inference_mode()
 def in_size(made: Network, picture: Image.Image, size: tuple[int, int], halvings: int) -> Any:
-    found, _ = enlarged(made, picture, size, lambda: None, halvings=halvings)
-    return np.asarray(found).astype(int)
+    found = enlarged(made, Original(picture), size, lambda: None, halvings=halvings)
+    return np.asarray(found.picture).astype(int)
 
 
 def twice_as_large(made: Network, picture: Any, halvings: int) -> Any:

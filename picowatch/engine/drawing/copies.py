@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from picowatch.engine.drawing.canvas import decoded
-from picowatch.engine.drawing.work import Drawn, Interrupted, Work, made_of, timed
+from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.light import deep_in_srgb
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
 from picowatch.engine.resize import resized
@@ -50,8 +50,7 @@ def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
     """Return a start image as if it had been drawn."""
     is_kept = request.colour == SAME and not request.draws
     read = decode_original if is_kept else _in_srgb
-    original = decoded(read, start_images, request.image_hash, request.image)
-    return Drawn(original.picture, rung=FULL, low=original.low, profile=original.profile)
+    return Drawn(decoded(read, start_images, request.image_hash, request.image), rung=FULL)
 
 
 def _in_srgb(content: bytes) -> Original:
@@ -76,4 +75,4 @@ def resize_picture(work: Work, at: int) -> None:
     if wanted := work.requests[at].resize_to:
         with timed(work.own[at], _PHASE):
             drawn = work.picture(at)
-            work.pictures[at] = made_of(drawn, resized(drawn.original, wanted))
+            work.pictures[at] = drawn._replace(original=resized(drawn.original, wanted))

@@ -13,7 +13,7 @@ from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks.find import Finder, Found
 from picowatch.engine.protocol import Place
-from picowatch.files.pictures import WHITE, on_white
+from picowatch.files.pictures import WHITE, Original, on_white
 from picowatch.recipe.converters import SEEDS
 from picowatch.recipe.request import DetailUse, ImageRequest
 
@@ -138,7 +138,7 @@ def _pasted(before: Drawn, canvas: Canvas, drawn: Drawn) -> Drawn:
     if before.picture.mode == "RGBA":
         picture.putalpha(before.picture.getchannel("A"))
     return drawn._replace(
-        picture=picture,
+        original=Original(picture),
         control_maps=before.control_maps,
         places=before.places,
         chunks=max(before.chunks, drawn.chunks),

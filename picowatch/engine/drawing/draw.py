@@ -21,6 +21,7 @@ from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.model.loaded import Loaded
 from picowatch.engine.model.memory import Rung, shrunken, shrunken_hires
 from picowatch.engine.protocol import unseen
+from picowatch.files.pictures import Original
 from picowatch.recipe.passes import PassKind, Sampling, samplings
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -229,7 +230,7 @@ class Drawing:
         pictures = self._decoded(self.last_run, denoising, images)
         canvases = (self._results[at, self.last_run][1] for at in images)
         return [
-            drawn._replace(picture=canvas.under(drawn.picture)) if canvas else drawn
+            drawn._replace(original=Original(canvas.under(drawn.picture))) if canvas else drawn
             for drawn, canvas in zip(pictures, canvases, strict=True)
         ]
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from picowatch.engine.drawing.networks import Networks
-from picowatch.engine.drawing.work import Drawn, Work, made_of, timed
+from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks import cutout
 from picowatch.engine.networks.upscale import MOST_OVERLAP, Network, enlarged, tile_count
 from picowatch.files.pictures import Original
@@ -27,8 +27,8 @@ def enlarged_for_hires(
         picture, size = pictures[at], request.drawn_size
         tiles = tile_count(network, picture.size, size, halvings)
         work.begin("enlarge", tiles * len(pictures), tiles * at)
-        large, _ = enlarged(network, picture, size, work.look, work.step, halvings)
-        return large
+        given = Original(picture)
+        return enlarged(network, given, size, work.look, work.step, halvings).picture
 
     with timed(work.timings, "enlarge"):
         return [
@@ -44,30 +44,32 @@ def enlarge(networks: Networks, work: Work) -> Iterator[int]:
         name, sha256 = request.upscale.model, request.upscaler_hash
         with timed(work.own[at], "upscale"):
             large = networks.use("upscaler", name, sha256, partial(_enlarged, work, at))
-        work.pictures[at] = made_of(work.picture(at), large)
+        work.pictures[at] = work.picture(at)._replace(original=large)
         yield at
 
 
 def _enlarged(work: Work, at: int, network: Network, halvings: int) -> Original:
     """Return a picture, enlarged with `tiling` together with a margin from the opposite edges."""
-    upscale, (picture, low, profile) = work.requests[at].upscale, work.picture(at).original
+    upscale, given = work.requests[at].upscale, work.picture(at).original
     assert upscale is not None
     margin = MOST_OVERLAP if work.requests[at].tiling else 0
-    edge = round(margin * (upscale.scale or 1))
-    image = picture.convert("RGB") if picture.mode == "RGBA" else picture
-    if margin:
-        pixels = np.asarray(image)
-        image = Image.fromarray(np.pad(pixels, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
-        low = None  # only what is drawn is a tile
-    target, size = upscale.size_of(*image.size), upscale.size_of(*picture.size)
-    tiles = tile_count(network, image.size, target, halvings)
+    edge, picture = round(margin * (upscale.scale or 1)), given.picture
+    if picture.mode == "RGBA":
+        given = given._replace(picture=picture.convert("RGB"))
+    if margin:  # only what is drawn is a tile, so it has 8 bits
+        pixels = np.asarray(given.picture)
+        padded = np.pad(pixels, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap")
+        given = Original(Image.fromarray(padded), None, given.profile)
+    before = given.picture.size
+    target, size = upscale.size_of(*before), upscale.size_of(*picture.size)
+    tiles = tile_count(network, before, target, halvings)
     work.begin("upscale", tiles * len(work.requests), tiles * at)
-    large, low = enlarged(network, image, target, work.look, work.step, halvings, low)
+    large = enlarged(network, given, target, work.look, work.step, halvings)
     if margin:
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
     if picture.mode == "RGBA":
-        large.putalpha(picture.getchannel("A").resize(size, Image.Resampling.BICUBIC))
-    return Original(large, low, profile)
+        large.picture.putalpha(picture.getchannel("A").resize(size, Image.Resampling.BICUBIC))
+    return large
 
 
 def cut_out(networks: Networks, work: Work) -> Iterator[int]:
@@ -78,29 +80,31 @@ def cut_out(networks: Networks, work: Work) -> Iterator[int]:
         given = work.picture(at), request.cutout
         with timed(work.own[at], "cutout"):
             cut = networks.use(*request.cutout.file, request.cutout_hash, partial(_cut, *given))
-            work.pictures[at] = made_of(cut, cutout.framed(cut.original, request.cutout))
+            framed = cutout.framed(cut.original, request.cutout)
+            work.pictures[at] = cut._replace(original=framed)
         work.step()
         yield at
 
 
 def _cut(drawn: Drawn, wanted: Cutout, network: Any, halvings: int) -> Drawn:
+    places, warnings = drawn.places, drawn.warnings
     if wanted.find:
-        cut, places = cutout.cut_out_by(network, drawn.picture, wanted, halvings)
-        low = _low_of(drawn, cut)
-        places = (*(drawn.places or ()), *places)
-        return drawn._replace(picture=cut, low=low, places=places)
-    cut, warnings = cutout.cut_out(network, drawn.picture)
-    low, warnings = _low_of(drawn, cut), (*drawn.warnings, *warnings)
-    return drawn._replace(picture=cut, low=low, warnings=warnings)
+        cut, found = cutout.cut_out_by(network, drawn.picture, wanted, halvings)
+        places = (*(places or ()), *found)
+    else:
+        cut, told = cutout.cut_out(network, drawn.picture)
+        warnings = (*warnings, *told)
+    original = drawn.original._replace(picture=cut, low=_low_of(drawn.original, cut))
+    return drawn._replace(original=original, places=places, warnings=warnings)
 
 
-def _low_of(drawn: Drawn, cut: Image.Image) -> Image.Image | None:
+def _low_of(before: Original, cut: Image.Image) -> Image.Image | None:
     """Return the lower bytes of what was cut out; a colour that changed repeats its higher one."""
-    if not drawn.low:
+    if not before.low:
         return None
     own = cut.convert("RGB")
-    changed = ImageChops.difference(own, drawn.picture.convert("RGB"))
-    planes = zip(own.split(), drawn.low.split(), changed.split(), strict=True)
+    changed = ImageChops.difference(own, before.picture.convert("RGB"))
+    planes = zip(own.split(), before.low.split(), changed.split(), strict=True)
     low = [
         Image.composite(new, old, of.point(lambda level: 255 if level else 0))
         for new, old, of in planes

@@ -18,6 +18,7 @@ from picowatch.engine.model.families import guidance_inputs, pipeline_class, tak
 from picowatch.engine.model.flow_samplers import scheduler_for
 from picowatch.engine.model.texts import Encoded, answer
 from picowatch.errors import RenderFailed
+from picowatch.files.pictures import Original
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 
@@ -135,7 +136,7 @@ class FlowDenoising(Denoising):
 
     def decode(self, results: list[Image.Image]) -> list[Drawn]:
         """Implement `Denoising.decode`; the pipelines have decoded already."""
-        return list(map(Drawn, results))
+        return [Drawn(Original(picture)) for picture in results]
 
     def _inputs(
         self, start: list[Image.Image], group: Group, sampling: Sampling

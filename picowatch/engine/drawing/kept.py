@@ -4,14 +4,14 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
+from picowatch.engine.bits import bands
 from picowatch.engine.drawing.canvas import decoded
 from picowatch.engine.drawing.copies import given_picture
-from picowatch.engine.drawing.work import Drawn, Work, made_of
+from picowatch.engine.drawing.work import Drawn, Work
 from picowatch.files.pictures import Original, decode_original, decode_picture, in_profile
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.request import ImageRequest
 
-_BAND_PIXELS = 1_000_000
 _NO_EFFECT = "colour: same had no effect, because"
 _OTHER_SIZE = f"{_NO_EFFECT} the picture has another size than the photo."
 _TRANSPARENT = f"{_NO_EFFECT} the photo is transparent."
@@ -30,7 +30,8 @@ def keep_colours(work: Work, start_images: Path | None) -> None:
 
 def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Drawn:
     named = start_images, request.image_hash, request.image
-    picture, low, profile = decoded(decode_original, *named)
+    photo = decoded(decode_original, *named)
+    picture, low, profile = photo
     if picture.mode == "RGBA":
         return _warned(drawn, _TRANSPARENT)
     if picture.size != drawn.picture.size:
@@ -41,16 +42,14 @@ def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Dra
         before = given_picture(request, start_images).picture
     else:
         before = decoded(decode_picture, *named)
-    rows = max(1, _BAND_PIXELS // picture.width)
-    for top in range(0, picture.height, rows):
-        box = 0, top, picture.width, min(top + rows, picture.height)
+    for top, bottom in bands(*picture.size):
+        box = 0, top, picture.width, bottom
         shown = drawn.picture.crop(box).convert("RGB")
         if not (new := in_profile(shown, profile)):
             return _warned(drawn, _ONE_WAY)
         changed = _where(ImageChops.difference(before.crop(box), shown))
-        for own in filter(None, (picture, low)):  # of 257 times a number both bytes are that
-            own.paste(new, box, changed)
-    return made_of(drawn, Original(picture, low, profile))
+        photo.paste(Original(new, new), (0, top), changed)  # of 257 * n both bytes are n
+    return drawn._replace(original=photo)
 
 
 def _where(change: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from picowatch.engine.drawing.canvas import Canvas, Size, decoded, read_canvas, 
 from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.protocol import Place, RgbPicture
-from picowatch.files.pictures import decode_picture
+from picowatch.files.pictures import Original, decode_picture
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Detail, Find
 from picowatch.recipe.request import ImageRequest
@@ -88,7 +88,7 @@ class Masks:
         assert canvas and request.found_mask
         warnings = (nothing_found(request.found_mask),)
         picture = canvas.under(canvas.picture.convert("RGB"))
-        return Drawn(picture, batch_size=0, warnings=warnings)
+        return Drawn(Original(picture), batch_size=0, warnings=warnings)
 
     def _told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Add what was found to a picture, and the mask if the request wants to see it."""

@@ -24,6 +24,7 @@ from picowatch.engine.model.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.model.vae import LATENT_FACTOR
 from picowatch.engine.protocol import RgbPicture
+from picowatch.files.pictures import Original
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 
@@ -103,8 +104,11 @@ class UnetDenoising(Denoising):
 
     def decode(self, results: list[Denoised]) -> list[Drawn]:
         latents = torch.cat([denoised.latents for denoised in results])
-        images = decode(self.loaded.vae, latents)
-        return list(map(Drawn, images, (denoised.control_maps for denoised in results)))
+        pictures = decode(self.loaded.vae, latents)
+        return [
+            Drawn(Original(picture), denoised.control_maps)
+            for picture, denoised in zip(pictures, results, strict=True)
+        ]
 
     def _start_latents(self, group: Group) -> torch.Tensor | None:
         """Return the start images' latents; either all images of a batch have one or none has."""

@@ -33,13 +33,9 @@ def raise_if(interrupted: Interrupted) -> None:
 
 
 class Drawn(NamedTuple):
-    """A picture, RGB or RGBA, and how it was drawn; see RenderedImage.
+    """A picture, and how it was drawn; see RenderedImage."""
 
-    `low` are the lower bytes of colours with 16 bits, and `profile` says which colours they are:
-    see Original.
-    """
-
-    picture: Image.Image
+    original: Original
     control_maps: tuple[RgbPicture, ...] = ()
     places: tuple[Place, ...] | None = None
     chunks: int = 0
@@ -48,26 +44,24 @@ class Drawn(NamedTuple):
     compiled: CompileState = False
     rung: str = ""
     warnings: tuple[str, ...] = ()
-    low: Image.Image | None = None
-    profile: bytes = b""
 
     @property
-    def original(self) -> Original:
-        """The picture, with its bits and colours."""
-        return Original(self.picture, self.low, self.profile)
+    def picture(self) -> Image.Image:
+        """The picture without the lower bytes of 16 bits."""
+        return self.original.picture
 
     def as_rendered(
         self, device: str, timings: dict[str, float], memory: MemoryUse | None
     ) -> RenderedImage:
         """Return the picture as the daemon gets it; alpha is empty if all of it is opaque."""
-        picture = self.picture
+        picture, low, profile = self.original
         return RenderedImage(
             width=picture.width,
             height=picture.height,
             pixels=(picture if picture.mode == "RGB" else picture.convert("RGB")).tobytes(),
             alpha=picture.getchannel("A").tobytes() if picture.mode == "RGBA" else b"",
-            low=self.low.tobytes() if self.low else b"",
-            profile=self.profile,
+            low=low.tobytes() if low else b"",
+            profile=profile,
             device=device,
             precision=self.precision,
             batch_size=self.batch_size,
@@ -81,12 +75,6 @@ class Drawn(NamedTuple):
             places=self.places,
             memory=memory,
         )
-
-
-def made_of(drawn: Drawn, original: Original) -> Drawn:
-    """Return what was made of a picture."""
-    picture, low, profile = original
-    return drawn._replace(picture=picture, low=low, profile=profile)
 
 
 class Work:

@@ -203,8 +203,8 @@ def framed(cut: Original, wanted: Cutout) -> Original:
         cut = over(cut, _shadow(cut.picture))
     if not wanted.background:
         return cut
-    picture, low, profile = over(cut, Image.new("RGBA", cut.picture.size, wanted.background))
-    return Original(picture.convert("RGB"), low, profile)
+    cut = over(cut, Image.new("RGBA", cut.picture.size, wanted.background))
+    return cut._replace(picture=cut.picture.convert("RGB"))
 
 
 def _shadow(cut: Image.Image) -> Image.Image:
@@ -218,25 +218,20 @@ def _shadow(cut: Image.Image) -> Image.Image:
 
 def _centred(cut: Original, size: tuple[int, int], margin: float) -> Original:
     """Return what is visible in the middle of a picture, as large as the margins allow."""
-    picture, low, profile = cut
-    seen = picture.getchannel("A").point(lambda level: 255 if level >= _SEEN else 0).getbbox()
-    box = seen or (0, 0, *picture.size)
-    figure = picture.crop(box)
+    alpha = cut.picture.getchannel("A")
+    seen = alpha.point(lambda level: 255 if level >= _SEEN else 0).getbbox()
+    figure = cut.crop(seen or (0, 0, *cut.picture.size))
+    whole = figure.picture.size
     room = 1 - 2 * margin / 100
-    scale = min(room * side / own for side, own in zip(size, figure.size, strict=True))
-    width, height = (max(1, round(side * scale)) for side in figure.size)
-    place = (size[0] - width) // 2, (size[1] - height) // 2
-    canvas, canvas_low = Image.new("RGBA", size), None
-    if low:
-        given = Original(figure, low.crop(box), profile)
-        figure, low, _ = resampled(given, (width, height), (0, 0, *figure.size))
-        assert low
-        canvas_low = Image.new("RGB", size)
-        canvas_low.paste(low, place)
+    scale = min(room * side / own for side, own in zip(size, whole, strict=True))
+    width, height = (max(1, round(side * scale)) for side in whole)
+    if cut.low:
+        figure = resampled(figure, (width, height), (0, 0, *whole))
     else:
-        figure = figure.resize((width, height), Image.Resampling.LANCZOS)
-    canvas.paste(figure, place)
-    return Original(canvas, canvas_low, profile)
+        figure = Original(figure.picture.resize((width, height), Image.Resampling.LANCZOS))
+    canvas = cut.blank("RGBA", size)
+    canvas.paste(figure, ((size[0] - width) // 2, (size[1] - height) // 2))
+    return canvas
 
 
 def with_counts(network: Network, tensors: Tensors) -> Tensors:

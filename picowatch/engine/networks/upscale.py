@@ -16,13 +16,13 @@ from math import ceil
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from picowatch.catalog.headers import Header
 from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout, layout_of
 from picowatch.engine.bits import Colours, joined, parted, resampled
+from picowatch.files.pictures import Original
 
 # Sides of a tile: A1111's on a CPU, larger ones to fill a GPU. ESRGAN needs 1.5 GB for 256.
 _TILE = {"cuda": 256}
@@ -257,45 +257,38 @@ def spans(side: int, tile: int) -> list[tuple[int, int]]:
 
 def enlarged(
     network: Network,
-    picture: Image.Image,
+    given: Original,
     size: Size,
     before_tile: OnTile,
     after_tile: OnTile = lambda: None,
     halvings: int = 0,
-    low: Image.Image | None = None,
-) -> tuple[Image.Image, Image.Image | None]:
+) -> Original:
     """Return an RGB picture in another size, by as many passes of an upscaler as needed.
-
-    With `low`, the lower bytes of 16 bits, it is computed on all bits, and the result has `low`.
 
     A result that is too large is reduced by Lanczos, as in A1111. `before_tile` may raise. The
     sides of tiles are halved so often.
     """
     tile, scale = _tile(network, halvings), network.scale
-    for before in input_sizes(scale, picture.size, size):
-        if picture.size != before:
-            picture, low = parted(_resized(joined(picture, low), before))
+    for before in input_sizes(scale, given.picture.size, size):
+        given = _in_size(given, before)
         larger = before[0] * scale, before[1] * scale
         is_last = larger[0] >= size[0] and larger[1] >= size[1]
-        bands = _bands(network, joined(picture, low), tile, before_tile, after_tile)
-        picture, low = _joined(bands, larger, size if is_last else larger, deep=low is not None)
-    if picture.size == size:
-        return picture, low
-    return parted(_resized(joined(picture, low), size))
+        result = given.blank("RGB", size if is_last else larger)
+        _put(_bands(network, joined(given), tile, before_tile, after_tile), larger, result)
+        given = result
+    return _in_size(given, size)
 
 
-def _joined(
-    bands: Iterator[Pixels], larger: Size, size: Size, *, deep: bool
-) -> tuple[Image.Image, Image.Image | None]:
-    """Return the picture of these bands of rows, `larger` together, in its size.
+def _put(bands: Iterator[Pixels], larger: Size, result: Original) -> None:
+    """Put the picture of these bands of rows, `larger` together, into the result in its size.
 
     What is too large becomes less wide, then less high, by Lanczos' filter; only as many rows are
     held as that sees. The filter of each band sees the rows around it, so they join without a seam.
     """
-    result, low = Image.new("RGB", size), Image.new("RGB", size) if deep else None
+    size = result.picture.size
     factor = larger[1] / size[1]
     around = ceil(_REACH * max(1, factor)) + 1 if larger[1] != size[1] else 0
-    held: Pixels = np.empty((0, size[0], 3), np.uint16 if deep else np.uint8)
+    held: Pixels = np.empty((0, size[0], 3), np.uint16 if result.low else np.uint8)
     first = done = 0
     for band in bands:
         held = np.concatenate([held, _resized(band, (size[0], len(band)))])
@@ -303,14 +296,10 @@ def _joined(
         rows = size[1] if end == larger[1] else max(done, int((end - around) / factor))
         if rows > done:
             box = 0, done * factor - first, size[0], min(rows * factor - first, len(held))
-            high, lower = parted(resampled(held, (size[0], rows - done), box))
-            result.paste(high, (0, done))
-            if low and lower:
-                low.paste(lower, (0, done))
+            result.paste(parted(resampled(held, (size[0], rows - done), box)), (0, done))
         done = rows
         needed = max(first, int(done * factor) - around)
         held, first = held[needed - first :], needed
-    return result, low
 
 
 def tile_count(network: Network, before: Size, size: Size, halvings: int) -> int:
@@ -373,6 +362,12 @@ def _through(network: Network, seen: Pixels) -> Pixels:
     else:
         array = numbers.cpu().numpy().astype(np.uint16)
     return array.transpose(1, 2, 0)
+
+
+def _in_size(given: Original, size: Size) -> Original:
+    if given.picture.size == size:
+        return given
+    return parted(_resized(joined(given), size), given.profile)
 
 
 def _resized(pixels: Pixels, size: Size) -> Pixels:
