@@ -427,7 +427,7 @@ def previews_of(name: str, wanted: ImageRequest) -> tuple[list[RgbPicture], Rend
 def test_every_family_with_colours_has_previews(name: str) -> None:
     """Whatever its scheduler knows of noise levels."""
     (wanted,) = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
-    assert len(previews_of(name, wanted)[0]) == 2  # not the first step
+    assert len(previews_of(name, wanted)[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev"])
@@ -438,7 +438,7 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     previews, looked_at = previews_of(name, wanted)
     (unseen,) = draw(flow_renderer(models), wanted)
     assert looked_at.pixels == unseen.pixels
-    assert [(view.width, view.height) for view in previews] == [(8, 16)] * 2  # not the first step
+    assert [(view.width, view.height) for view in previews] == [(8, 16)] * 3
     pipeline, latents = last_latents(name, height=height)
     if latents.ndim == 3:
         latents = pipeline._unpack_latents(latents, height, SIDE, 8)

@@ -1,12 +1,15 @@
 """Progress, interruption, previews and prompt editing during a pipeline's call.
 
-A pipeline calls its denoiser once or twice per step, and its callback after each step. Here a
-wrapper replaces the checkpoint's denoiser, so that one call changes no module that others share.
+A pipeline calls its denoiser once or twice per step, and its scheduler or its callback after that.
+Here a wrapper replaces the checkpoint's denoiser, and a copy its scheduler, so that one call
+changes nothing that others share.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from types import SimpleNamespace
+from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,7 +18,6 @@ from picowatch.engine.drawing.control import Hint, residuals_of
 from picowatch.engine.drawing.draw import Denoising
 from picowatch.engine.drawing.preview import FlowPreview
 from picowatch.engine.drawing.work import raise_if
-from picowatch.engine.model.flow_samplers import WatchedScheduler
 from picowatch.engine.model.prompts import Conditions, joined
 from picowatch.engine.model.samplers import PreparedSampler
 from picowatch.engine.private import set_guidance_scale
@@ -24,7 +26,7 @@ from picowatch.recipe.request import ImageRequest
 
 
 class Steps:
-    """A pipeline's denoiser in one call, and the call's `after_step`.
+    """A pipeline's denoiser in one call, and what follows each step of the call.
 
     Each evaluation first checks whether the batch is to end, then calls `computing`. All other
     attributes are the module's.
@@ -44,10 +46,8 @@ class Steps:
         raise_if(self._job.interrupted)
         return self.computing(*given, **named)
 
-    def after_step(
-        self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """Return the tensors that replace the pipeline's own."""
+    def tell_step(self) -> None:
+        """Tell that another step is done."""
         if self._job.device.type == "cuda":
             # A GPU accepts work faster than it does it. With only one step queued it never idles,
             # yet progress is true and an interruption takes effect.
@@ -57,38 +57,35 @@ class Steps:
             if before:
                 before.synchronize()
         self._on_step()
-        return {}
 
 
 class FlowSteps(Steps):
-    """The transformer; in a pipeline without a callback, the scheduler tells the steps."""
+    """The transformer; the scheduler tells the steps.
 
-    def __init__(self, denoising: Denoising, *, preview: FlowPreview, has_callback: bool) -> None:
+    Not all pipelines have a callback; the blocks of modular ones are shared by all pipelines of a
+    process, so that another one among them would stay (diffusers 0.42).
+    """
+
+    def __init__(self, denoising: Denoising, *, preview: FlowPreview) -> None:
         super().__init__(denoising)
         self._preview = preview
-        self._has_callback = has_callback
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the pipeline's arguments for this call."""
-        return {"callback_on_step_end": self.after_step} if self._has_callback else {}
 
     def watched(self, scheduler: Any) -> Any:
         """Return the scheduler of this call."""
-        if self._has_callback:
-            return scheduler
-        pipeline = SimpleNamespace(scheduler=scheduler)
+        found = copy(scheduler)
+        own = found.step
+        arguments = signature(own)
 
-        def after(latents: torch.Tensor) -> None:
-            self.after_step(pipeline, 0, None, {"latents": latents})
+        @wraps(own)  # pipelines look at what it takes
+        def step(*given: Any, **named: Any) -> Any:
+            before = arguments.bind(*given, **named).arguments["sample"]
+            made = own(*given, **named)
+            self._preview.after_step(found, before, made[0])
+            self.tell_step()
+            return made
 
-        return WatchedScheduler(scheduler, after)
-
-    def after_step(
-        self, pipeline: Any, step: int, timestep: Any, kept: dict[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """Show a preview if it is time; change nothing."""
-        self._preview.after_step(pipeline.scheduler, kept["latents"])
-        return super().after_step(pipeline, step, timestep, kept)
+        found.step = step
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +193,7 @@ class UnetSteps(Steps):
         self, pipeline: Any, step: int, timestep: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """Return the latents outside the mask reset, and the prompts of the next evaluation."""
-        super().after_step(pipeline, step, timestep, kept)
+        self.tell_step()
         self._evaluation = step + 1
         changed = {"latents": self._with_start(kept["latents"])}
         if self._evaluation < len(self._conditions):

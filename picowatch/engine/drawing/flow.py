@@ -88,13 +88,10 @@ class FlowDenoising(Denoising):
         """Call a pipeline for this size; texts that were `read` before are not encoded again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
         call = pipeline_class(row, variant, kind).__call__
-        steps = FlowSteps(
-            self,
-            preview=FlowPreview(
-                *(self.job.previewer, *size, self.loaded.vae), channels_last=row.channels_last
-            ),
-            has_callback=takes(call, "callback_on_step_end"),
+        preview = FlowPreview(
+            *(self.job.previewer, *size, self.loaded.vae), channels_last=row.channels_last
         )
+        steps = FlowSteps(self, preview=preview)
         guidance = guidance_inputs(row, variant, first, self.steps(sampling))
         inputs |= {name: value for name, value in guidance.items() if takes(call, name)}
         if sampling.steps != variant.defaults["steps"] and takes(call, "intermediate_timesteps"):
@@ -115,7 +112,6 @@ class FlowDenoising(Denoising):
         with cached(steps, self.loaded.denoiser) if self.job.cached else nullcontext():
             found: torch.Tensor = pipeline(
                 **inputs,
-                **steps.inputs(),
                 num_inference_steps=sampling.steps,
                 # New ones in each pass, as in A1111.
                 generator=generators_for(group.requests, self.job.device),

@@ -1,6 +1,6 @@
 """Previews of a picture in progress: latents turned into colours by one small matrix.
 
-The final latents are estimated from a UNet's prediction, or from two steps of a flow.
+The final latents are estimated from a UNet's prediction, or from a step of a flow.
 """
 
 from math import sqrt
@@ -90,14 +90,10 @@ class Previewer:
         demo = row.kind == "unet" and denoiser.config.cross_attention_dim == DEMO_WIDTH
         self._colours = COLOURS.get(DEMO if demo else row.preview)
 
-    @property
-    def is_on(self) -> bool:
-        """Return whether previews are shown at all."""
-        return self.seconds > 0 and self._colours is not None
-
     def is_due(self) -> bool:
-        """Return whether it is time for a preview."""
-        return self.is_on and monotonic() - self._shown_at >= self.seconds
+        """Return whether it is time for a preview, if there are any."""
+        is_on = self.seconds > 0 and self._colours is not None
+        return is_on and monotonic() - self._shown_at >= self.seconds
 
     def show(
         self, scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
@@ -135,8 +131,8 @@ def _without_noise(
 class FlowPreview:
     """Previews one pass of a flow model; it only reads, so it changes no pixel.
 
-    A flow leads in a straight line from noise to picture, so two successive latents and their noise
-    levels give the final ones ("Flow Matching for Generative Modeling",
+    A flow leads in a straight line from noise to picture, so the latents before and after a step,
+    and their noise levels, give the final ones ("Flow Matching for Generative Modeling",
     https://arxiv.org/abs/2210.02747, section 4.1).
     """
 
@@ -152,16 +148,13 @@ class FlowPreview:
         self._previewer, self._normaliser = previewer, getattr(vae, "bn", None)
         self._channels_last = channels_last
         self._side = (height // LATENT_FACTOR, width // LATENT_FACTOR)
-        self._before: tuple[torch.Tensor, int] | None = None
 
-    def after_step(self, scheduler: Any, latents: torch.Tensor) -> None:
-        """Store the first picture's latents, and show the estimated final ones if it is time."""
-        if not self._previewer.is_on:
-            return
-        before, self._before = self._before, (latents[0].float(), scheduler.step_index)
-        if before and self._previewer.is_due():
-            (earlier, first), (now, second) = before, self._before
-            noisier, sigma = (float(scheduler.sigmas[at]) for at in (first, second))  # a card waits
+    def after_step(self, scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> None:
+        """Show the estimated final latents of the first picture, if it is time."""
+        if self._previewer.is_due():
+            step = scheduler.step_index
+            noisier, sigma = scheduler.sigmas[step - 1 : step + 1].tolist()  # a card waits
+            earlier, now = before[0].float(), after[0].float()
             velocity = (now - earlier) / (sigma - noisier)
             self._previewer.show_latents(self._unpacked(now - sigma * velocity))
 

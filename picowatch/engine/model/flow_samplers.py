@@ -1,7 +1,5 @@
 """Samplers of flow models: the model's own schedule, with the steps of another solver."""
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -76,21 +74,3 @@ def scheduler_for(sampler: str, own: Any) -> Any:
     scheduler = scheduler_of(_Solved, own.config)
     scheduler.solver = _SOLVERS[sampler]
     return scheduler
-
-
-class WatchedScheduler:
-    """A scheduler that calls `after` with the latents of each step, and else is the given one."""
-
-    def __init__(self, own: Any, after: Callable[[torch.Tensor], None]) -> None:
-        self._own = own
-
-        @wraps(own.step)  # pipelines look at what it takes
-        def step(*given: Any, **named: Any) -> Any:
-            found = own.step(*given, **named)
-            after(found[0])
-            return found
-
-        self.step = step
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)

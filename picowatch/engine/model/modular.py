@@ -2,12 +2,11 @@
 
 diffusers composes them of blocks. Here the block that reads prompts is a pipeline of its own, so
 that texts are encoded before the first step, and the other blocks are the pipeline that draws. Both
-get parts that are loaded already. The scheduler tells each step: FLUX.3's blocks are shared by all
-pipelines of a process, and another block among them would stay (diffusers 0.42).
+get parts that are loaded already.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -15,7 +14,6 @@ import diffusers
 import torch
 from accelerate import cpu_offload_with_hook  # type: ignore[import-untyped]
 
-from picowatch.engine.model.flow_samplers import WatchedScheduler
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
 
@@ -39,7 +37,6 @@ class Modular:
 
     component_names: Sequence[str]
     default_blocks_name: str
-    scheduler: Any
     _drawn: Any  # diffusers' own class
 
     def __init__(self, **parts: Any) -> None:
@@ -78,7 +75,6 @@ class Modular:
         prompt: list[str] | None = None,
         negative_prompt: list[str] | None = None,
         guider: Any = None,
-        callback_on_step_end: Callable[..., Any] | None = None,
         return_dict: bool = False,
         **named: Any,
     ) -> tuple[Any]:
@@ -91,18 +87,8 @@ class Modular:
             raise TypeError(f"{type(self).__name__} takes no {min(unknown)}")
         if "guider" in self.component_names:
             self.guider = guider
-        own = self.scheduler
-        if callback_on_step_end:
-            self.scheduler = WatchedScheduler(own, self._telling(callback_on_step_end))
-        try:
-            drawn: Any = super()
-            return (drawn.__call__(output="images", **named),)
-        finally:
-            self.scheduler = own
-
-    def _telling(self, callback: Callable[..., Any]) -> Callable[[torch.Tensor], None]:
-        steps = iter(range(10**6))
-        return lambda latents: callback(self, next(steps), None, {"latents": latents})
+        drawn: Any = super()
+        return (drawn.__call__(output="images", **named),)
 
     def enable_model_cpu_offload(self, device: torch.device) -> None:
         """Let parts come to the device in turn, as classic pipelines do."""
