@@ -13,14 +13,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import IO, Any, Literal
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.apart import program
 from picowatch.files.pictures import (
     check_picture,
-    greys_of_alpha,
-    greys_of_mask,
+    decode_alpha,
+    decode_mask,
+    greys_of,
     is_large,
     is_transparent,
     picture_size,
@@ -30,8 +32,8 @@ Question = Literal["check", "is_transparent", "greys_of_mask", "greys_of_alpha"]
 _ANSWERS: dict[str, Callable[[IO[bytes]], Any]] = {
     "check": check_picture,
     "is_transparent": is_transparent,
-    "greys_of_mask": greys_of_mask,
-    "greys_of_alpha": greys_of_alpha,
+    "greys_of_mask": partial(greys_of, decode_mask),
+    "greys_of_alpha": partial(greys_of, decode_alpha),
 }
 # Each may take gigabytes, so one comes after the other.
 _one_at_a_time = threading.Lock()

@@ -7,8 +7,8 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from io import BytesIO
 from typing import IO, Any, Literal, NamedTuple, cast
@@ -164,12 +164,19 @@ def formats_of(file: IO[bytes]) -> tuple[str, ...]:
     return (HEIF,)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore warnings of odd tags and large pictures, about which nobody can do anything."""
+    with warnings.catch_warnings(action="ignore"):
+        yield
+
+
+@_quiet()
 def picture_size(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> tuple[int, int]:
     """Return width and height of an upright picture, from its header. Raises PictureUnreadable."""
-    with warnings.catch_warnings(action="ignore"):
-        image = _opened(file, most_pixels)
-        # Pillow gives the upright size of a TIFF.
-        turned = image.format != "TIFF" and _orientation(image) in _TURNED
+    image = _opened(file, most_pixels)
+    # Pillow gives the upright size of a TIFF.
+    turned = image.format != "TIFF" and _orientation(image) in _TURNED
     return (image.height, image.width) if turned else image.size
 
 
@@ -178,8 +185,7 @@ def is_large(file: IO[bytes], most_pixels: int) -> bool:
 
     Raises PictureUnreadable if it has more than `most_pixels`, or cannot be opened.
     """
-    with warnings.catch_warnings(action="ignore"):
-        image = _opened(file, most_pixels)
+    image = _opened(file, most_pixels)
     pixels = image.width * image.height
     return pixels > _small_pixels(image) or file.seek(0, io.SEEK_END) > _SMALL_BYTES
 
@@ -249,8 +255,7 @@ def decode_original(content: bytes) -> Original:
     decoders take the higher byte of each number, or the lower one where they are told the other
     byte order: so such a picture is decoded twice.
     """
-    with warnings.catch_warnings(action="ignore"):
-        image = _opened(BytesIO(content))
+    image = _opened(BytesIO(content))
     profile = _usable(_profile_of(image))
     is_rgb = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA") and profile[16:20] in (b"RGB ", b"")
     is_grey = image.mode in ("1", "L", "LA", *_DEEP_GREY) and not profile
@@ -284,13 +289,12 @@ def _usable(profile: bytes | None) -> bytes:
 
 def has_deep_colours(content: bytes) -> bool:
     """Whether colours have 16 bits, by a picture's header. Raises like `decode_picture`."""
-    with warnings.catch_warnings(action="ignore"):
-        return _has_deep_colours(_opened(BytesIO(content)))
+    return _has_deep_colours(_opened(BytesIO(content)))
 
 
 def _has_deep_colours(image: Image.Image) -> bool:
     # Of a TIFF whose channels lie apart Pillow reads the higher bytes, whatever it is told.
-    raw_modes = () if _is_apart(image) else _raw_modes(image)
+    raw_modes = [] if _is_apart(image) else [_raw_mode(tile) for tile in _tiles(image)]
     return any(";16" in mode and mode.startswith("RGB") for mode in raw_modes)
 
 
@@ -323,11 +327,8 @@ def _read_16_bits_apart(image: Image.Image) -> None:
     ]
 
 
-def _raw_modes(image: Image.Image) -> list[str]:
-    return [
-        str(tile.args[0] if isinstance(tile.args, (tuple, list)) else tile.args)
-        for tile in _tiles(image)
-    ]
+def _raw_mode(tile: Any) -> str:
+    return str(tile.args[0] if isinstance(tile.args, (tuple, list)) else tile.args)
 
 
 def _read_low_bytes(image: Image.Image) -> None:
@@ -335,19 +336,16 @@ def _read_low_bytes(image: Image.Image) -> None:
     native = "16L" if sys.byteorder == "little" else "16B"
     others = {"16L": "16B", "16B": "16L"}
 
-    def other(raw_mode: Any) -> Any:
-        kind, mark, order = str(raw_mode).partition(";")
-        order = native if order == "16N" else order
-        is_swapped = mark and kind.startswith("RGB") and order in others  # grey has all its bits
-        return f"{kind};{others[order]}" if is_swapped else raw_mode
+    def swapped(tile: Any) -> Any:
+        kind, _, order = _raw_mode(tile).partition(";")
+        other = others.get(native if order == "16N" else order)
+        if not other or not kind.startswith("RGB"):  # grey has all its bits
+            return tile
+        raw_mode = f"{kind};{other}"
+        many = isinstance(tile.args, (tuple, list))
+        return tile._replace(args=(raw_mode, *tile.args[1:]) if many else raw_mode)
 
-    tiles = []
-    for tile in _tiles(image):
-        args = tile.args
-        many = isinstance(args, (tuple, list))
-        args = (other(args[0]), *args[1:]) if many else other(args)
-        tiles.append(tile._replace(args=args))
-    image.tile = tiles  # type: ignore[attr-defined]
+    image.tile = [swapped(tile) for tile in _tiles(image)]  # type: ignore[attr-defined]
 
 
 def _byte_of(image: Image.Image, byte: Literal["high", "low"]) -> Image.Image:
@@ -386,8 +384,7 @@ def decode_alpha(content: bytes) -> Image.Image:
 
 def may_be_transparent(file: IO[bytes]) -> bool:
     """Whether a picture has transparency, by its header. Raises like `decode_picture`."""
-    with warnings.catch_warnings(action="ignore"):
-        return bool(_opened(file).has_transparency_data)
+    return bool(_opened(file).has_transparency_data)
 
 
 def is_transparent(file: IO[bytes]) -> bool:
@@ -397,43 +394,38 @@ def is_transparent(file: IO[bytes]) -> bool:
     return may_be and decode_alpha(file.read()).getbbox() is not None
 
 
-def greys_of_mask(file: IO[bytes]) -> list[int]:
-    """Count the pixels of each grey in a mask. Raises like `decode_picture`."""
+def greys_of(decode: Callable[[bytes], Image.Image], file: IO[bytes]) -> list[int]:
+    """Count the pixels of each grey in a mask, decoded so. Raises like `decode_picture`."""
     file.seek(0)
-    return decode_mask(file.read()).histogram()
+    return decode(file.read()).histogram()
 
 
-def greys_of_alpha(file: IO[bytes]) -> list[int]:
-    """Count a picture's pixels of each opacity, as its own mask. Raises like `decode_picture`."""
-    file.seek(0)
-    return decode_alpha(file.read()).histogram()
-
-
+@_quiet()
 def is_photo(file: IO[bytes]) -> bool:
     """Whether a picture was taken by a camera: its EXIF names one, or it has the noise of a photo.
 
     Raises PictureUnreadable.
     """
-    with warnings.catch_warnings(action="ignore"):
-        image = _opened(file)
-        with suppress(Exception):  # as in `_upright`
-            from PIL import ImageFilter, ImageStat  # half a megabyte, for cutouts alone
+    image = _opened(file)
+    with suppress(Exception):  # as in `_upright`
+        from PIL import ImageFilter, ImageStat  # half a megabyte, for cutouts alone
 
-            if image.width * image.height > _MOST_OF_DRAWINGS:
-                return True
-            if image.getexif().get(ExifTags.Base.Make):
-                return True
-            image.draft("RGB", (_NOISE_SIDE, _NOISE_SIDE))
-            image.thumbnail((_NOISE_SIDE, _NOISE_SIDE))
-            small = image.convert("RGB")
-            rest = ImageChops.difference(small, small.filter(ImageFilter.MedianFilter(3)))
-            return sum(ImageStat.Stat(rest).mean) / 3 > _MOST_NOISE
+        if image.width * image.height > _MOST_OF_DRAWINGS:
+            return True
+        if image.getexif().get(ExifTags.Base.Make):
+            return True
+        image.draft("RGB", (_NOISE_SIDE, _NOISE_SIDE))
+        image.thumbnail((_NOISE_SIDE, _NOISE_SIDE))
+        small = image.convert("RGB")
+        rest = ImageChops.difference(small, small.filter(ImageFilter.MedianFilter(3)))
+        return sum(ImageStat.Stat(rest).mean) / 3 > _MOST_NOISE
     return False
 
 
+@_quiet()
 def taken(file: IO[bytes]) -> datetime:
     """Return when a photo was taken, by its EXIF, or else when its file was changed last."""
-    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # as in `_upright`
+    with suppress(Exception):  # as in `_upright`
         exif = _opened(file).getexif()
         of_camera = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         text = str(of_camera or exif[ExifTags.Base.DateTime])
@@ -449,7 +441,7 @@ def losses(image: Image.Image) -> Iterator[str]:
         image.mode[0] in "FI"
         or image.info.get("bit_depth", 8) > 8
         or _bits_in_tags(image) > 8
-        or any(";16" in mode for mode in _raw_modes(image))
+        or any(";16" in _raw_mode(tile) for tile in _tiles(image))
     ):
         yield MORE_BITS
     if image.mode == "CMYK":
@@ -485,10 +477,8 @@ def in_srgb(picture: Image.Image) -> Image.Image:
     profile = _profile_of(picture) or wide_gamut.SRGB
     if profile != wide_gamut.SRGB and len(profile) <= _MAX_PROFILE_BYTES:
         with suppress(OSError, ImageCms.PyCMSError):
-            theirs, srgb = (
-                ImageCms.ImageCmsProfile(BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-            )
+            theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
+            srgb = ImageCms.createProfile("sRGB")
             if picture.mode == mode:
                 ImageCms.profileToProfile(picture, theirs, srgb, inPlace=True)
                 return picture
@@ -513,6 +503,7 @@ def _profile_of(image: Image.Image) -> bytes | None:
     return image.info.get("icc_profile") or wide_gamut.profile_of(image.info)
 
 
+@_quiet()
 def _upright(
     file: IO[bytes], *, checks_only: bool = False, byte: Literal["", "high", "low"] = ""
 ) -> Image.Image:
@@ -520,28 +511,26 @@ def _upright(
 
     With `byte`, numbers of 16 bits are not scaled: it has their higher or lower bytes.
     """
-    # Pillow warns of odd tags and large pictures, about which nobody can do anything.
-    with warnings.catch_warnings(action="ignore"):
-        image = _opened(file)
-        try:
-            if checks_only:
-                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-            if byte == "low":
-                _read_low_bytes(image)
-            image.load()
-            orientation = _orientation(image)
-            if checks_only:
-                image = image.crop((0, 0, 1, 1))
-            upright = _byte_of(image, byte) if byte else _eight_bits(image)
-            if _is_negative(image):
-                upright = ImageOps.invert(upright)
-            if orientation in _UPRIGHT:
-                upright = upright.transpose(_UPRIGHT[orientation])
-            upright.convert("RGBA" if checks_only else upright.mode)
-            return upright
-        # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
-        except Exception as error:
-            raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+    image = _opened(file)
+    try:
+        if checks_only:
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        if byte == "low":
+            _read_low_bytes(image)
+        image.load()
+        orientation = _orientation(image)
+        if checks_only:
+            image = image.crop((0, 0, 1, 1))
+        upright = _byte_of(image, byte) if byte else _eight_bits(image)
+        if _is_negative(image):
+            upright = ImageOps.invert(upright)
+        if orientation in _UPRIGHT:
+            upright = upright.transpose(_UPRIGHT[orientation])
+        upright.convert("RGBA" if checks_only else upright.mode)
+        return upright
+    # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
+    except Exception as error:
+        raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
 
 
 def _orientation(image: Image.Image) -> object:
@@ -552,6 +541,7 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
+@_quiet()
 def _opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Open a picture if its kind and size are within the limits; no pixel is decoded."""
     size = file.seek(0, io.SEEK_END)
