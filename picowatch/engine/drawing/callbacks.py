@@ -17,7 +17,6 @@ import torch
 from picowatch.engine.drawing.control import Hint, residuals_of
 from picowatch.engine.drawing.draw import Denoising
 from picowatch.engine.drawing.preview import FlowPreview
-from picowatch.engine.drawing.work import raise_if
 from picowatch.engine.model.prompts import Conditions, joined
 from picowatch.engine.model.samplers import PreparedSampler
 from picowatch.engine.private import set_guidance_scale
@@ -36,14 +35,13 @@ class Steps:
         self._module = denoising.loaded.denoiser
         self._job = denoising.job
         self.computing = denoising.job.accelerated or self._module
-        self._on_step = denoising.on_step
         self._queued: Any = None  # the end of a GPU's last step
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        raise_if(self._job.interrupted)
+        self._job.work.raise_if_interrupted()
         return self.computing(*given, **named)
 
     def tell_step(self) -> None:
@@ -56,7 +54,7 @@ class Steps:
             self._queued.record()
             if before:
                 before.synchronize()
-        self._on_step()
+        self._job.work.step()
 
 
 class FlowSteps(Steps):

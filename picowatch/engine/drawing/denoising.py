@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 
 from picowatch.engine.drawing.draw import Denoising, Job
 from picowatch.engine.drawing.edit import EditDenoising
 from picowatch.engine.drawing.flow import FlowDenoising
 from picowatch.engine.drawing.unet import UnetDenoising, seamless
-from picowatch.engine.drawing.work import raise_if
 from picowatch.engine.model.compile import Compiled
 from picowatch.engine.model.loaded import Loaded
 from picowatch.recipe.request import ImageRequest
@@ -22,8 +20,8 @@ def denoising_with(loaded: Loaded, job: Job, first: ImageRequest) -> Iterator[De
         kind = EditDenoising
     compiled = isinstance(job.accelerated, Compiled)
     eager = loaded.compiled.eager() if loaded.compiled and not compiled else nullcontext()
-    look = partial(raise_if, job.interrupted)
     # Compiled code cannot be watched.
+    look = job.work.raise_if_interrupted
     watched = nullcontext() if compiled else loaded.parts.watched(look)
     repeating = seamless(loaded.parts.modules if first.tiling else [])
     try:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from picowatch.engine.drawing.canvas import Canvas
 from picowatch.engine.drawing.preview import Previewer
-from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
+from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.model.loaded import Loaded
 from picowatch.engine.model.memory import Rung, shrunken, shrunken_hires
 from picowatch.engine.protocol import unseen
@@ -36,14 +36,14 @@ class Job:
 
     `start_images` has the start images and masks under their hashes, `canvas_of` returns those of
     an image in another size, with what words found. `guess_depth` returns the depth of an RGB
-    picture in grey. `timings` are added to. `alone`: each image by itself. `accelerated` is called
-    in the denoiser's place, unless it is None. `cached`: steps reuse what others computed.
+    picture in grey. `work` is told of steps and timings. `alone`: each image by itself.
+    `accelerated` is called in the denoiser's place, unless it is None. `cached`: steps reuse what
+    others computed.
     """
 
     device: torch.device
     start_images: Path | None
-    interrupted: Interrupted
-    timings: dict[str, float]
+    work: Work
     previewer: Previewer
     guess_depth: Callable[[Any, ControlUse], Any]
     canvas_of: CanvasOf
@@ -76,8 +76,7 @@ class Group(NamedTuple):
 class Denoising(ABC):
     """How a kind of family encodes prompts, runs a sampler and decodes.
 
-    `parts` is the most parts of a group that are drawn at once, each by a core of its own;
-    `on_step` is called after each step.
+    `parts` is the most parts of a group that are drawn at once, each by a core of its own.
     """
 
     parts = 1
@@ -85,7 +84,6 @@ class Denoising(ABC):
     def __init__(self, loaded: Loaded, job: Job) -> None:
         self.loaded = loaded
         self.job = job
-        self.on_step: Callable[[], None] = lambda: None
 
     @abstractmethod
     def encode(self, request: ImageRequest) -> Prompted:
@@ -143,24 +141,24 @@ class Drawing:
 
     def encode(self, denoising: Denoising) -> None:
         """Encode the prompts that are not encoded yet."""
-        with timed(denoising.job.timings, "encode"):
+        with timed(denoising.job.work.timings, "encode"):
             for at, request in enumerate(self.requests):
                 if at not in self._prompted:
                     self._prompted[at] = denoising.encode(request)
 
-    def run(self, denoising: Denoising, number: int, work: Work, most: int = 0) -> None:
+    def run(self, denoising: Denoising, number: int, most: int) -> None:
         """Run the sampler for the images that it has not run for, one group after the other.
 
-        A group has at most so many images.
+        A group has at most so many images, any number with 0.
         """
+        work = denoising.job.work
         groups = self._groups(denoising.job.alone, most)
         rests = ([at for at in group if (at, number) not in self._results] for group in groups)
         left = [rest for rest in rests if rest]
         steps = max(1, denoising.steps(samplings(self.requests[0])[number]))
         kind: PassKind = "detail" if self.are_details else "hires" if number else "draw"
         work.begin(kind, len(groups) * steps, (len(groups) - len(left)) * steps)
-        denoising.on_step = work.step
-        with timed(denoising.job.timings, "hires" if number else "denoise"):
+        with timed(work.timings, "hires" if number else "denoise"):
             for group in left:
                 results = self._in_parts(denoising, group, partial(self._results_of, number))
                 for at, result in zip(group, results, strict=True):
@@ -169,7 +167,7 @@ class Drawing:
     def decode_between(self, denoising: Denoising) -> None:
         """Let the results of the first run be pictures, which a model enlarges for the second."""
         found: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}
-        with timed(denoising.job.timings, "hires"):
+        with timed(denoising.job.work.timings, "hires"):
             for group in self._groups(denoising.job.alone, 0):
                 pictures = self._in_parts(denoising, group, partial(self._decoded, 0))
                 for at, drawn in zip(group, pictures, strict=True):
@@ -185,7 +183,7 @@ class Drawing:
 
     def decoded(self, denoising: Denoising) -> list[Drawn]:
         """Return the pictures."""
-        with timed(denoising.job.timings, "decode"):
+        with timed(denoising.job.work.timings, "decode"):
             for group in self._groups(denoising.job.alone, 0):
                 if left := [at for at in group if at not in self._pictures]:
                     pictures = self._in_parts(denoising, left, self._pictures_of)
@@ -267,7 +265,8 @@ def _by_each_core(
     size = -(-len(images) // denoising.parts)
     parts = -(-len(images) // size)
     filled = [*images, *[images[-1]] * (parts * size - len(images))]
-    silent = replace(denoising.job, previewer=Previewer(unseen), timings={})
+    untold = Work((), lambda _: None, denoising.job.work.interrupted)
+    silent = replace(denoising.job, previewer=Previewer(unseen), work=untold)
     others = type(denoising)(denoising.loaded, silent)
     threads = torch.get_num_threads()
     try:

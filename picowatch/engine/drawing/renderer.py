@@ -206,8 +206,7 @@ class Renderer:
         job = Job(
             self._target.device,
             self._start_images,
-            work.interrupted,
-            work.timings,
+            work,
             self._previewer,
             self._networks.depth_of,
             drawing.canvas_of or self._masks.canvas_of,
@@ -221,7 +220,7 @@ class Renderer:
         exact, in_use = self._algorithms(exact=first.exact), self._checkpoints.in_use(first)
         with exact, in_use, denoising_with(loaded, job, first) as denoising:
             drawing.encode(denoising)
-            drawing.run(denoising, number, work, most)
+            drawing.run(denoising, number, most)
             is_last = number == drawing.last_run
             drawn = drawing.decoded(denoising) if is_last else []
             if first.hires_upscaler_hash and not is_last:

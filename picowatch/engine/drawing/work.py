@@ -26,12 +26,6 @@ from picowatch.recipe.request import ImageRequest
 Interrupted = Callable[[], bool]
 
 
-def raise_if(interrupted: Interrupted) -> None:
-    """Raise EngineStopped if the batch is to end."""
-    if interrupted():
-        raise EngineStopped("The batch was interrupted.")
-
-
 class Drawn(NamedTuple):
     """A picture, and how it was drawn; see RenderedImage."""
 
@@ -116,7 +110,12 @@ class Work:
     def look(self) -> None:
         """Report that the engine is alive, and raise EngineStopped if the batch is to end."""
         self._on_progress(self._now)
-        raise_if(self.interrupted)
+        self.raise_if_interrupted()
+
+    def raise_if_interrupted(self) -> None:
+        """Raise EngineStopped if the batch is to end."""
+        if self.interrupted():
+            raise EngineStopped("The batch was interrupted.")
 
     def timings_of(self, at: int) -> dict[str, float]:
         """Return the seconds of an image: its own, and its share of what was done for all."""
