@@ -133,17 +133,3 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
     assert sizes.vae == size("vae")
     plus = loads.sizes(named(models, name, control=[{"image": "", "model": "1"}]))
     assert plus.denoiser > sizes.denoiser
-
-
-def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> None:
-    """Text encoders make room for the denoiser; a changed file is refused."""
-    loads, wanted = checkpoints(models), named(models)
-    kept = loads.load(wanted, "device").parts
-    kept.drop(["text_encoder", "unet"])
-    assert kept.by_name["unet"] is None
-    kept.restore(["unet"])
-    assert kept.by_name["unet"] is not None
-    note = models / "checkpoints/mine/scheduler/note.json"
-    note.write_text('{"changed": 1}')
-    with pytest.raises(RenderFailed, match="'mine' is a different file now"):
-        kept.restore(["text_encoder"])
