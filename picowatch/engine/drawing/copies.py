@@ -20,7 +20,6 @@ from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest
 
 _PHASE: PassKind = "resize"
-FULL = "full"  # the rung of what needs no memory ladder
 
 
 class CopyRenderer:
@@ -50,7 +49,7 @@ def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
     """Return a start image as if it had been drawn."""
     is_kept = request.colour == SAME and not request.draws
     read = decode_original if is_kept else _in_srgb
-    return Drawn(decoded(read, start_images, request.image_hash, request.image), rung=FULL)
+    return Drawn(decoded(read, start_images, request.image_hash, request.image))
 
 
 def _in_srgb(content: bytes) -> Original:

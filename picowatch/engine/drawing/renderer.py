@@ -25,7 +25,7 @@ from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.devices import choose_target, compute_exactly, precision_name
 from picowatch.engine.model.measures import CARDS, empty_cache, free_bytes, held_memory, room_on
-from picowatch.engine.model.memory import FULL, TILED, MemoryLadder, Rung, shrink_warning
+from picowatch.engine.model.memory import TILED, MemoryLadder, Rung, shrink_warning
 from picowatch.engine.model.verify import verified
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage, unseen
 from picowatch.errors import RenderFailed
@@ -236,7 +236,7 @@ class Renderer:
             picture._replace(
                 precision=precision_name(loaded.denoiser.dtype),
                 compiled=self._accelerator.state(loaded, accelerated),
-                rung=TILED.name if tiled else rung.name,
+                memory_rung=TILED.name if tiled else rung.name,
                 warnings=(*warnings, *picture.warnings),
             )
             for picture in drawn
@@ -246,7 +246,7 @@ class Renderer:
         """Return a finished picture as the daemon gets it."""
         drawn, request = work.picture(at), work.requests[at]
         warnings = (*drawn.warnings, *picture_warnings(self._start_images, request))
-        drawn = drawn._replace(rung=drawn.rung or FULL.name, warnings=warnings)
+        drawn = drawn._replace(warnings=warnings)
         return drawn.as_rendered(self._target.name, work.timings_of(at), held_memory())
 
     def _give_back(self) -> None:

@@ -27,7 +27,10 @@ Interrupted = Callable[[], bool]
 
 
 class Drawn(NamedTuple):
-    """A picture, and how it was drawn; see RenderedImage."""
+    """A picture, and how it was drawn, by the names of RenderedImage's fields.
+
+    The defaults are those of a picture that no model drew.
+    """
 
     original: Original
     control_maps: tuple[RgbPicture, ...] = ()
@@ -36,7 +39,7 @@ class Drawn(NamedTuple):
     batch_size: int = 1
     precision: str = "float32"
     compiled: CompileState = False
-    rung: str = ""
+    memory_rung: str = "full"
     warnings: tuple[str, ...] = ()
 
     @property
@@ -48,7 +51,8 @@ class Drawn(NamedTuple):
         self, device: str, timings: dict[str, float], memory: MemoryUse | None
     ) -> RenderedImage:
         """Return the picture as the daemon gets it; alpha is empty if all of it is opaque."""
-        picture, low, profile = self.original
+        told = self._asdict()
+        picture, low, profile = told.pop("original")
         return RenderedImage(
             width=picture.width,
             height=picture.height,
@@ -57,17 +61,10 @@ class Drawn(NamedTuple):
             low=low.tobytes() if low else b"",
             profile=profile,
             device=device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            compiled=self.compiled,
-            memory_rung=self.rung,
-            chunks=self.chunks,
             timings=timings,
             versions=versions(),
-            warnings=self.warnings,
-            control_maps=self.control_maps,
-            places=self.places,
             memory=memory,
+            **told,
         )
 
 
