@@ -46,21 +46,13 @@ class Masks:
 
     def search(self, work: Work) -> None:
         """Find the masks of a batch; a picture in which nothing is found is not drawn."""
-        work.masks = "found"
+        work.has_masks = True
         work.begin("find", len(work.requests))
         with timed(work.timings, "find"):
             for at, request in enumerate(work.requests):
                 if not self._of(request).places:
                     work.pictures[at] = self._as_it_is(request)
                 work.step()
-
-    def tell(self, work: Work) -> None:
-        """Add what was found to the pictures once all are there, and the masks that are shown."""
-        if work.masks != "found" or None in work.pictures:
-            return
-        work.masks = "told"
-        for at, request in enumerate(work.requests):
-            work.pictures[at] = self._told(request, work.picture(at))
 
     def _of(self, request: ImageRequest) -> Mask:
         wanted = request.found_mask
@@ -90,11 +82,12 @@ class Masks:
         picture = canvas.under(canvas.picture.convert("RGB"))
         return Drawn(Original(picture), batch_size=0, warnings=warnings)
 
-    def _told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
+    def told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Add what was found to a picture, and the mask if the request wants to see it."""
-        wanted, mask = request.found_mask, self._of(request)
-        assert wanted
-        drawn = drawn._replace(places=mask.places)
+        if not (wanted := request.found_mask):
+            return drawn
+        mask = self._of(request)
+        drawn = drawn._replace(places=(*mask.places, *(drawn.places or ())))
         if not wanted.preview:
             return drawn
         size = request.size_before_upscale

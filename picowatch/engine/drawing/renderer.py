@@ -125,9 +125,8 @@ class Renderer:
     def _find(self, work: _Batch) -> None:
         """Find masks before the pictures are drawn, details afterwards."""
         with self._algorithms(exact=work.requests[0].exact):
-            if work.requests[0].found_mask and work.masks == "unknown":
+            if work.requests[0].found_mask and not work.has_masks:
                 self._masks.search(work)
-                self._masks.tell(work)
             else:
                 work.details.append(Details(len(work.details)))
                 work.details[-1].find(self._networks, work)
@@ -141,7 +140,6 @@ class Renderer:
             for at, picture, smaller in zip(left, drawn, drawing.requests, strict=False):
                 told = shrink_warning(work.requests[at], smaller)
                 work.pictures[at] = picture._replace(warnings=(*picture.warnings, *told))
-        self._masks.tell(work)
 
     def _enlarge(self, work: _Batch) -> None:
         """Enlarge what the first run of hires drew, if anything was drawn."""
@@ -244,7 +242,8 @@ class Renderer:
 
     def _rendered(self, work: Work, at: int) -> RenderedImage:
         """Return a finished picture as the daemon gets it."""
-        drawn, request = work.picture(at), work.requests[at]
+        request = work.requests[at]
+        drawn = self._masks.told(request, work.picture(at))
         warnings = (*drawn.warnings, *picture_warnings(self._start_images, request))
         drawn = drawn._replace(warnings=warnings)
         return drawn.as_rendered(self._target.name, work.timings_of(at), held_memory())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -80,7 +80,7 @@ class Work:
     ) -> None:
         self.requests = list(requests)
         self.pictures: list[Drawn | None] = [None] * len(requests)
-        self.masks: Literal["unknown", "found", "told"] = "unknown"
+        self.has_masks = False  # those that words find
         self.timings: dict[str, float] = {}
         self.own: list[dict[str, float]] = [{} for _ in requests]
         self.interrupted = interrupted
