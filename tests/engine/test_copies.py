@@ -175,8 +175,7 @@ def test_a_ground_leaves_16_bits_to_what_is_on_it() -> None:
     given = Original(picture, Image.merge("RGB", [low, low, low]))
     made = resize.resized(given, ResizeTo(longest_side=1100, background="#102030"))
     assert made.picture.mode == "RGB" and made.low
-    red, own = (np.asarray(part)[..., 0].astype(int) for part in (made.picture, made.low))
-    result = red << 8 | own
+    result = bits.joined(made)[..., 0].astype(int)
     assert (result[:, 550:] == numbers[:, 550:]).all()
     assert np.abs(result[:, :550] - (numbers[:, :550] / 5 + 0x1010 * 4 / 5)).max() <= 1
 

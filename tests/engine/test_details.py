@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ from PIL import Image
 from picowatch.engine.bits import joined
 from picowatch.engine.model.memory import MemoryLadder
 from picowatch.engine.networks.find import ClipSeg, Found
-from picowatch.engine.protocol import Progress, RenderedImage
+from picowatch.engine.protocol import OnProgress, Progress, RenderedImage
 from tests.engine.adapters import kohya_lora, write
 from tests.engine.demo import demo
 from tests.engine.flow_requests import SIDE, requests_of
-from tests.engine.requests import Pixels, numbers_of, picture_of, pixels
+from tests.engine.requests import Pixels, draw, ignore_progress, numbers_of, picture_of, pixels
 from tests.engine.test_masks import deep_start, models_of, renderer, requested
 
 Box = tuple[int, int, int, int]
@@ -45,10 +44,12 @@ def finding(*boxes: list[Box]) -> Iterator[list[str]]:
     assert not left
 
 
-def drawn(checkpoint: str, *texts: str, on_progress: Any = None) -> list[RenderedImage]:
+def drawn(
+    checkpoint: str, *texts: str, on_progress: OnProgress = ignore_progress
+) -> list[RenderedImage]:
     """Return a batch; without a mask of words, no picture is searched for one."""
     batch = [requested("none", text, checkpoint) for text in texts]
-    return [*renderer(checkpoint).render(batch, on_progress or (lambda _: None))]
+    return [*renderer(checkpoint).render(batch, on_progress)]
 
 
 def by_hand(checkpoint: str, before: RenderedImage, box: Box, text: str) -> Pixels:
@@ -154,8 +155,7 @@ def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
 
 def repaired(checkpoint: str, text: str) -> list[RenderedImage]:
     """Return the picture of a recipe without a prompt."""
-    batch = requests_of(models_of(checkpoint), checkpoint, text)
-    return [*renderer(checkpoint).render(batch, lambda _: None)]
+    return draw(renderer(checkpoint), *requests_of(models_of(checkpoint), checkpoint, text))
 
 
 def test_details_of_a_photo_leave_the_rest_its_bits_and_colours() -> None:

@@ -21,10 +21,10 @@ from picowatch.engine.resize import resized
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.files.pictures import Original
 from picowatch.files.wide_gamut import SRGB
-from picowatch.outbox.lossless import Pixels, tiff
 from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resize_to import ResizeTo
+from tests.daemon.test_colours import deep_photo
 from tests.engine.demo import CPU, named
 from tests.engine.requests import (
     draw,
@@ -40,8 +40,6 @@ from tests.engine.requests import (
 from tests.engine.tiny_find import make
 
 GREEN, RED = (40, 170, 60), (200, 30, 30)
-
-
 PROFILE = SRGB.replace("sRGB".encode("utf-16-be"), "Mine".encode("utf-16-be"))
 
 
@@ -129,9 +127,9 @@ def test_a_given_picture_is_enlarged_without_a_checkpoint(engine: Renderer, fold
 
 def deep(folder: Path, numbers: np.ndarray, **values: Any) -> ImageRequest:
     """A photo of 16 bits that keeps them."""
-    high, low = (Image.fromarray(part.astype(np.uint8)) for part in (numbers >> 8, numbers & 255))
-    kept = keep_file(folder / "pictures", tiff(Pixels(high, low), {}, {}, b"", PROFILE))
-    return replace(request(folder, high, **values), image_hash=kept, colour="same")
+    kept = keep_file(folder / "pictures", deep_photo(numbers, PROFILE))
+    shown = Image.fromarray((numbers >> 8).astype(np.uint8))
+    return replace(request(folder, shown, **values), image_hash=kept, colour="same")
 
 
 def test_a_photo_of_16_bits_is_enlarged_on_all_of_them(engine: Renderer, folder: Path) -> None:

@@ -687,7 +687,6 @@ _DPM = "DPMSolverMultistepScheduler"
 _GEMMA = parts_of("SanaTransformer2DModel", "AutoencoderDC", GEMMA2, scheduler=_DPM)
 _SANA_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 _QWEN_NUMBERS = VAES[QWEN_VAE]
-_QWEN_SEES = ("Qwen2_5_VLForConditionalGeneration", ("Qwen2VLProcessor",))
 # Pipelines without a row.
 GENERAL: dict[str, Tiny] = {
     "AuraFlow": Tiny(
