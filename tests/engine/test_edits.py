@@ -44,7 +44,6 @@ EDITING = (
     *(KONTEXT, EDIT, PLUS, PLUS_2511, QWEN21, OMNI, LONGCAT),
 )
 AREA = 128 * 128
-PROMPT = "prompt: make it red"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,9 +82,20 @@ def models_with(name: str, *pictures: Image.Image) -> Path:
     return models
 
 
-def request_of(models: Path, name: str, text: str, size: str = "size: picture") -> ImageRequest:
-    """The one request of a recipe; its size is the photo's, which no catalog of pictures knows."""
-    (request,) = requests_of(models, name, f"{text}\n{size}")
+def request_of(
+    models: Path,
+    name: str,
+    size: str,
+    *more: str,
+    prompt: str = "make it red",
+    photos: Sequence[int] = (0,),
+) -> ImageRequest:
+    """The request for an edit of photos in this size, with `more` lines."""
+    lines = [f"prompt: {prompt}", f"size: {size}", *more]
+    if photos:
+        names = (f"photo-{number}.png" for number in photos)
+        lines.append(f"references: [{', '.join(names)}]")
+    (request,) = requests_of(models, name, "\n".join(lines))
     return request
 
 
@@ -166,15 +176,11 @@ def script(name: str, picture: Image.Image, request: ImageRequest, **more: Any) 
 
 def edits_of(models: Path, name: str, *more: str) -> list[ImageRequest]:
     """Two photos of different shapes, each with a prompt of its own."""
-    texts = ("make it red", "two blue balls on the grass")
+    more = "exact: false", *more
+    second = "two blue balls on the grass"
     return [
-        request_of(
-            models,
-            name,
-            "\n".join((f"prompt: {text}\nreferences: photo-{number}.png\nexact: false", *more)),
-            f"size: {size}",
-        )
-        for number, (text, size) in enumerate(zip(texts, ("128x128", "160x96"), strict=True))
+        request_of(models, name, "128x128", *more),
+        request_of(models, name, "160x96", *more, prompt=second, photos=[1]),
     ]
 
 
@@ -212,12 +218,11 @@ SEVERAL = tuple(name for name in EDITING if name not in (KONTEXT, EDIT, LONGCAT)
 def test_two_references_are_those_of_a_script(name: str) -> None:
     """The second is of another shape, and does not give the picture its size."""
     models, pictures = two_photos(name)
-    text = "prompt: both of them\nreferences: [photo-0.png, photo-1.png]"
-    values = SCRIPTS.get(name, {}) | {"width": 128, "height": 128}
+    values, more = SCRIPTS.get(name, {}) | {"width": 128, "height": 128}, []
     if "negative_prompt" in values:
-        text += "\nnegative_prompt: dim"
+        more = ["negative_prompt: dim"]
         values["negative_prompt"] = "dim"
-    request = request_of(models, name, text, "size: 128x128")
+    request = request_of(models, name, "128x128", *more, prompt="both of them", photos=(0, 1))
     (found,) = drawn(models, [request])
     assert difference(found, plain(name, pictures, request, **values)) <= 1
     (alone,) = drawn(models, [replace(request, references=request.references[:1])])
@@ -228,8 +233,7 @@ def test_a_reference_that_is_too_small_for_a_model_is_enlarged() -> None:
     """FLUX.2's pipelines refuse sides below 64 pixels; a warning says so."""
     first, second = photo(0, (128, 128)), photo(1, (48, 40))
     models = models_with(KLEIN, first, second)
-    text = "prompt: both of them\nreferences: [photo-0.png, photo-1.png]"
-    request = request_of(models, KLEIN, text, "size: 128x128")
+    request = request_of(models, KLEIN, "128x128", prompt="both of them", photos=(0, 1))
     (found,) = draw(renderer(models), request)
     said = "The reference 'photo-1.png' has only 48x40 pixels, and is enlarged."
     assert [warning for warning in found.warnings if "only" in warning] == [said]
@@ -251,8 +255,7 @@ def test_nothing_is_moved_or_zoomed_in_a_size_that_the_model_does_not_take(name:
     size, (whole, shown) = (165, 101), FRAMES[name]
     picture = photo(0, (2 * size[0], 2 * size[1]))
     models = models_with(name, picture)
-    text = f"{PROMPT}\nreferences: photo-0.png"
-    request = request_of(models, name, text, "size: 165x101")
+    request = request_of(models, name, "165x101")
     (found,) = drawn(models, [request])
     if whole == shown:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
@@ -268,8 +271,7 @@ def test_nothing_is_moved_or_zoomed_in_a_size_that_the_model_does_not_take(name:
 def test_longcat_sees_a_reference_of_other_proportions_with_its_edges_repeated() -> None:
     """Its pipeline takes the picture's proportions from the reference; a warning says so."""
     models = models_with(LONGCAT, picture := photo(0, (128, 64)))
-    text = f"{PROMPT}\nreferences: photo-0.png"
-    request = request_of(models, LONGCAT, text, "size: 128x128")
+    request = request_of(models, LONGCAT, "128x128")
     (found,) = draw(renderer(models), request)
     said = "The reference 'photo-0.png' has other proportions, and its edges are repeated."
     assert found.warnings == (said,)
@@ -280,8 +282,7 @@ def test_longcat_sees_a_reference_of_other_proportions_with_its_edges_repeated()
 def test_longcat_reads_the_beginning_of_a_long_instruction() -> None:
     """Its pipeline would fail."""
     models = models_with(LONGCAT, picture := photo(0, (128, 128)))
-    text = f"prompt: {'x' * 600}\nreferences: photo-0.png"
-    request = request_of(models, LONGCAT, text, "size: 128x128")
+    request = request_of(models, LONGCAT, "128x128", prompt="x" * 600)
     (found,) = draw(renderer(models), request)
     assert "its end was ignored, because this checkpoint reads 512." in found.warnings[0]
     read = replace(request, prompt="x" * 512)
@@ -303,10 +304,8 @@ def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
     inner = np.zeros_like(white)
     inner[25:45, 35:65] = True
     Image.fromarray(white).convert("L").save(models / "white.png")
-    text = f"{PROMPT}\nreferences: photo-0.png"
-    (free,) = drawn(models, [request_of(models, name, text, "size: 90x75")])
-    masked = f"{text}\nmask: white.png"
-    (found,) = drawn(models, [request_of(models, name, masked, "size: 90x75")])
+    (free,) = drawn(models, [request_of(models, name, "90x75")])
+    (found,) = drawn(models, [request_of(models, name, "90x75", "mask: white.png")])
     pixels, outside = np.asarray(found), ~white
     assert (pixels[outside] == np.asarray(original)[outside]).all()
     assert (pixels[inner] == np.asarray(free)[inner]).all()
@@ -319,8 +318,8 @@ def test_only_the_masked_part_of_a_photo_is_edited() -> None:
     models, mask = models_with(KLEIN, original), Image.new("L", original.size)
     mask.paste(255, (30, 20, 50, 40))
     mask.save(models / "white.png")
-    text = f"{PROMPT}\nreferences: photo-0.png\nmask: white.png\nmask_padding: 6\nmask_blur: 0"
-    request = request_of(models, KLEIN, text, "size: 64x64")
+    masked = ("mask: white.png", "mask_padding: 6", "mask_blur: 0")
+    request = request_of(models, KLEIN, "64x64", *masked)
     (found,) = drawn(models, [request])
     box = (24, 14, 56, 46)
     part = original.crop(box).resize((64, 64), Image.Resampling.LANCZOS)
@@ -377,12 +376,8 @@ def test_text_encoders_come_once_for_a_batch() -> None:
 def test_what_was_read_in_a_photo_belongs_to_its_bytes_and_size() -> None:
     """The same words about another photo, and about the same one in another size."""
     models = models_with(PLUS, *(photo(seed, (128, 128)) for seed in (0, 1)))
-    texts = [f"{PROMPT}\nreferences: photo-{number}.png" for number in (0, 1)]
-    sizes = ("size: 128x128", "size: 128x128", "size: 256x256")
-    wanted = [
-        request_of(models, PLUS, texts[number], size)
-        for number, size in zip((0, 1, 0), sizes, strict=True)
-    ]
+    photos = ((0, "128x128"), (1, "128x128"), (0, "256x256"))
+    wanted = [request_of(models, PLUS, size, photos=[number]) for number, size in photos]
     for request, found in zip(wanted[1:], drawn(models, wanted)[1:], strict=True):
         assert difference(found, drawn(models, [request], flow_renderer(models))[0]) == 0
 
@@ -397,9 +392,8 @@ def test_one_file_is_what_the_recipe_says(tmp_path: Path, monkeypatch: pytest.Mo
     write(models / "vae/ae.safetensors", tensors_of(KONTEXT, "vae"))
     picture = photo(0, (96, 64))
     picture.save(models / "photo-0.png")
-    text = f"{PROMPT}\nreferences: photo-0.png"
-    drawing = request_of(models, "my-merge", PROMPT, "size: 96x64")
-    edit = request_of(models, "my-merge as kontext", text, "size: 96x64")
+    drawing = request_of(models, "my-merge", "96x64", photos=())
+    edit = request_of(models, "my-merge as kontext", "96x64")
     assert edit.checkpoint_hash == drawing.checkpoint_hash
     ours = flow_renderer(models)
     _, edited, again = (drawn(models, [request], ours)[0] for request in (drawing, edit, drawing))
