@@ -27,14 +27,13 @@ from picowatch.recipe.request import ImageRequest
 class Steps:
     """A pipeline's denoiser in one call, and what follows each step of the call.
 
-    Each evaluation first checks whether the batch is to end, then calls `computing`. All other
-    attributes are the module's.
+    Each evaluation first checks whether the batch is to end. All other attributes are the module's.
     """
 
     def __init__(self, denoising: Denoising) -> None:
         self._module = denoising.loaded.denoiser
         self._job = denoising.job
-        self.computing = denoising.job.accelerated or self._module
+        self._computing = denoising.job.accelerated or self._module
         self._queued: Any = None  # the end of a GPU's last step
 
     def __getattr__(self, name: str) -> Any:
@@ -42,7 +41,7 @@ class Steps:
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         self._job.work.raise_if_interrupted()
-        return self.computing(*given, **named)
+        return self._computing(*given, **named)
 
     def tell_step(self) -> None:
         """Tell that another step is done."""

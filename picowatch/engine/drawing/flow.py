@@ -12,7 +12,7 @@ from picowatch.engine.drawing.callbacks import FlowSteps
 from picowatch.engine.drawing.draw import Denoising, Group, Prompted
 from picowatch.engine.drawing.latents import as_picture, generators_for, resized
 from picowatch.engine.drawing.preview import FlowPreview
-from picowatch.engine.drawing.step_cache import cached
+from picowatch.engine.drawing.step_cache import CachedSteps, restored
 from picowatch.engine.drawing.work import Drawn
 from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
 from picowatch.engine.model.flow_samplers import scheduler_for
@@ -91,7 +91,7 @@ class FlowDenoising(Denoising):
         preview = FlowPreview(
             *(self.job.previewer, *size, self.loaded.vae), channels_last=row.channels_last
         )
-        steps = FlowSteps(self, preview=preview)
+        steps = (CachedSteps if self.job.cached else FlowSteps)(self, preview=preview)
         guidance = guidance_inputs(row, variant, first, self.steps(sampling))
         inputs |= {name: value for name, value in guidance.items() if takes(call, name)}
         if sampling.steps != variant.defaults["steps"] and takes(call, "intermediate_timesteps"):
@@ -109,7 +109,7 @@ class FlowDenoising(Denoising):
             inputs = answer(self.loaded.texts.reading, pipeline, inputs)
         if not (variant.references and variant.references.alone):
             inputs |= {"width": size[0], "height": size[1], **row.inputs}
-        with cached(steps, self.loaded.denoiser) if self.job.cached else nullcontext():
+        with restored(self.loaded.denoiser) if self.job.cached else nullcontext():
             found: torch.Tensor = pipeline(
                 **inputs,
                 num_inference_steps=sampling.steps,

@@ -12,9 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
-from picowatch.engine.drawing.callbacks import Steps
+from picowatch.engine.drawing.callbacks import FlowSteps
 from picowatch.errors import RenderFailed, install_command
 
 _ALWAYS = 4  # steps at the beginning of a picture
@@ -36,13 +34,9 @@ def need_cache_dit() -> None:
 
 
 @contextmanager
-def cached(steps: Steps, denoiser: Any) -> Iterator[None]:
-    """Cache blocks of the denoiser in one call of a pipeline, which draws one image.
-
-    Afterwards the denoiser is as it was: cache-dit itself would leave other methods behind.
-    """
+def restored(denoiser: Any) -> Iterator[None]:
+    """Leave the denoiser as it was: cache-dit itself would leave other methods behind."""
     before = [(module, dict(vars(module))) for module in denoiser.modules()]
-    steps.computing = _Cached(denoiser)
     try:
         yield
     finally:
@@ -51,30 +45,26 @@ def cached(steps: Steps, denoiser: Any) -> Iterator[None]:
             vars(module).update(own)
 
 
-class _Cached:
-    """A denoiser that caches once it is known how often the pipeline calls it in a step.
+class CachedSteps(FlowSteps):
+    """A transformer that caches once it is known how often the pipeline calls it in a step.
 
-    With guidance some pipelines call it twice, each time with half of the prompts.
+    With guidance some pipelines call it twice, each time with half of the prompts. It draws one
+    image.
     """
 
-    def __init__(self, denoiser: Any) -> None:
-        self._denoiser = denoiser
-        self._calls = 0  # in the first step
-        self._first: torch.Tensor | None = None  # the timestep of the first step
+    _calls = 0  # in the first step
+    _is_first = True
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        if self._calls >= 0:
-            self._count(named["timestep"] if "timestep" in named else given[1])
-        return self._denoiser(*given, **named)
+        self._calls += self._is_first
+        return super().__call__(*given, **named)
 
-    def _count(self, timestep: torch.Tensor) -> None:
-        if self._first is None:
-            self._first = timestep
-        if torch.equal(self._first, timestep):
-            self._calls += 1
-            return
-        _enable(self._denoiser, twice=self._calls == 2)
-        self._calls = -1
+    def tell_step(self) -> None:
+        """Tell the step; after the first one, begin to cache."""
+        super().tell_step()
+        if self._is_first:
+            _enable(self._module, twice=self._calls == 2)
+        self._is_first = False
 
 
 def _enable(denoiser: Any, *, twice: bool) -> None:
