@@ -74,3 +74,9 @@ def over(top: Original, ground: Image.Image) -> Original:
         made.picture.putalpha(result.picture.crop(box).getchannel("A"))
         result.paste(made, (0, first))
     return result
+
+
+def on_ground(top: Original, colour: str) -> Original:
+    """Return an RGBA picture on a ground of one colour, so that nothing of it is transparent."""
+    made = over(top, Image.new("RGBA", top.picture.size, colour))
+    return made._replace(picture=made.picture.convert("RGB"))

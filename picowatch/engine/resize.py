@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from picowatch.engine.bits import bands, joined, over, parted
+from picowatch.engine.bits import bands, joined, on_ground, parted
 from picowatch.engine.light import MOST, Floats, curve_of, light_of, numbers_of
 from picowatch.files.pictures import Original
 from picowatch.recipe.resize_to import TRANSPARENT, ResizeTo
@@ -35,18 +35,13 @@ def resized(given: Original, wanted: ResizeTo) -> Original:
     ground, was_clear = wanted.background, given.picture.mode == "RGBA"
     if given.picture.size == size and (not ground or ground == TRANSPARENT):
         return given
-    is_clear = ground == TRANSPARENT or (was_clear and not ground)
-    place = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    is_clear = wanted.is_transparent(was_clear)
     if is_clear or was_clear:
         canvas = given.blank("RGBA", size)
     else:
         canvas = given.blank("RGB", size, ground or _WHITE)
-    canvas.paste(given, place)
-    if was_clear and not is_clear:
-        canvas = over(canvas, Image.new("RGBA", size, ground or _WHITE))
-    if wanted.is_transparent(was_clear):
-        return canvas
-    return canvas._replace(picture=canvas.picture.convert("RGB"))
+    canvas.paste(given, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return canvas if is_clear or not was_clear else on_ground(canvas, ground or _WHITE)
 
 
 def resampled(given: Original, size: Size, box: Box) -> Original:

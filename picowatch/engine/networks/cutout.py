@@ -25,7 +25,7 @@ from picowatch.catalog.cutouts import (
     layout_of,
 )
 from picowatch.catalog.headers import Header
-from picowatch.engine.bits import over
+from picowatch.engine.bits import on_ground, over
 from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.networks.find import Finder
 from picowatch.engine.protocol import Place
@@ -201,10 +201,7 @@ def framed(cut: Original, wanted: Cutout) -> Original:
         cut = _centred(cut, wanted.sides or cut.picture.size, wanted.margin or 0)
     if wanted.shadow:
         cut = over(cut, _shadow(cut.picture))
-    if not wanted.background:
-        return cut
-    cut = over(cut, Image.new("RGBA", cut.picture.size, wanted.background))
-    return cut._replace(picture=cut.picture.convert("RGB"))
+    return on_ground(cut, wanted.background) if wanted.background else cut
 
 
 def _shadow(cut: Image.Image) -> Image.Image:
