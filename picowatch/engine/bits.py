@@ -10,6 +10,7 @@ from PIL import Image
 from picowatch.files.pictures import Original
 
 Colours = npt.NDArray[Any]  # of 8 or 16 bits
+LANCZOS_REACH = 3  # pixels of the smaller picture, from the middle of Pillow's filter
 _BAND_PIXELS = 1_000_000  # each of which takes 30 bytes meanwhile
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from picowatch.engine.bits import bands, joined, on_ground, parted
+from picowatch.engine.bits import LANCZOS_REACH, bands, joined, on_ground, parted
 from picowatch.engine.light import MOST, Floats, curve_of, light_of, numbers_of
 from picowatch.files.pictures import Original
 from picowatch.recipe.resize_to import TRANSPARENT, ResizeTo
 
 _WHITE = "#ffffff"
-_REACH = 3  # pixels of the smaller picture, from the middle of Pillow's Lanczos filter
 _STEPS = 65_535  # of light, for numbers of 8 bits in sRGB: the darkest are a 3,295th apart
 
 Size = tuple[int, int]
@@ -52,7 +51,7 @@ def resampled(given: Original, size: Size, box: Box) -> Original:
     width, height = given.picture.size
     left, upper, right, lower = box
     scale = (lower - upper) / size[1]
-    around = ceil(_REACH * max(1, scale)) + 1
+    around = ceil(LANCZOS_REACH * max(1, scale)) + 1
     result = given.blank(given.picture.mode, size)
     for top, bottom in bands(max(width * scale, size[0]), size[1]):
         begin, end = upper + top * scale, min(lower, upper + bottom * scale)

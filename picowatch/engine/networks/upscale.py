@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from picowatch.catalog.headers import Header
 from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout, layout_of
-from picowatch.engine.bits import Colours, joined, parted, resampled
+from picowatch.engine.bits import LANCZOS_REACH, Colours, joined, parted, resampled
 from picowatch.files.pictures import Original
 
 # Sides of a tile: A1111's on a CPU, larger ones to fill a GPU. ESRGAN needs 1.5 GB for 256.
@@ -31,9 +31,7 @@ MOST_OVERLAP = 36
 # An upscaler of a smaller scale enlarges several times, as A1111's do (modules/upscaler.py).
 _MOST_TIMES = 3
 _MOST_BETWEEN = 100_000_000  # pixels that are made of those that an upscaler made
-_REACH = 3  # pixels of the smaller picture, from the middle of Pillow's Lanczos filter
 
-Pixels = Colours
 Size = tuple[int, int]
 OnTile = Callable[[], None]
 
@@ -279,7 +277,7 @@ def enlarged(
     return _in_size(given, size)
 
 
-def _put(bands: Iterator[Pixels], larger: Size, result: Original) -> None:
+def _put(bands: Iterator[Colours], larger: Size, result: Original) -> None:
     """Put the picture of these bands of rows, `larger` together, into the result in its size.
 
     What is too large becomes less wide, then less high, by Lanczos' filter; only as many rows are
@@ -287,8 +285,8 @@ def _put(bands: Iterator[Pixels], larger: Size, result: Original) -> None:
     """
     size = result.picture.size
     factor = larger[1] / size[1]
-    around = ceil(_REACH * max(1, factor)) + 1 if larger[1] != size[1] else 0
-    held: Pixels = np.empty((0, size[0], 3), np.uint16 if result.low else np.uint8)
+    around = ceil(LANCZOS_REACH * max(1, factor)) + 1 if larger[1] != size[1] else 0
+    held: Colours = np.empty((0, size[0], 3), np.uint16 if result.low else np.uint8)
     first = done = 0
     for band in bands:
         held = np.concatenate([held, _resized(band, (size[0], len(band)))])
@@ -321,8 +319,8 @@ def _tile(network: Network, halvings: int) -> int:
 
 
 def _bands(
-    network: Network, picture: Pixels, tile: int, before_tile: OnTile, after_tile: OnTile
-) -> Iterator[Pixels]:
+    network: Network, picture: Colours, tile: int, before_tile: OnTile, after_tile: OnTile
+) -> Iterator[Colours]:
     """Yield the rows of each row of tiles, `network.scale` times as large.
 
     Tiles overlap as far as the network sees, up to a limit. There is no margin at the picture's own
@@ -332,7 +330,7 @@ def _bands(
     scale, overlap = network.scale, -(-min(network.reach, MOST_OVERLAP) // 4) * 4
     for top, bottom in spans(height, tile):
         shape = (bottom - top) * scale, width * scale, 3
-        larger: Pixels = np.empty(shape, picture.dtype)
+        larger: Colours = np.empty(shape, picture.dtype)
         for left, right in spans(width, tile):
             before_tile()
             above, before = max(0, top - overlap), max(0, left - overlap)
@@ -344,24 +342,19 @@ def _bands(
         yield larger
 
 
-def _through(network: Network, seen: Pixels) -> Pixels:
+def _through(network: Network, seen: Colours) -> Colours:
     most = np.iinfo(seen.dtype).max
     device = next(network.parameters()).device
-    if seen.dtype == np.uint8:
-        pixels = torch.from_numpy(np.array(seen)).to(device).permute(2, 0, 1)[None].float() / most
-    else:  # which hardly any of torch's devices knows
-        pixels = torch.from_numpy(seen.astype(np.float32)).to(device).permute(2, 0, 1)[None] / most
+    # As float32, since hardly any of torch's devices knows numbers of 16 bits.
+    pixels = torch.from_numpy(seen.astype(np.float32)).to(device).permute(2, 0, 1)[None] / most
     height, width = pixels.shape[2:]
     beyond = (0, -width % network.multiple, 0, -height % network.multiple)
     if any(beyond):
         pixels = functional.pad(pixels, beyond, mode="replicate")
     made = network(pixels)[0, :, : height * network.scale, : width * network.scale]
-    numbers = (made * most).round().clamp(0, most)
-    if seen.dtype == np.uint8:
-        array: Pixels = numbers.to(torch.uint8).cpu().numpy()
-    else:
-        array = numbers.cpu().numpy().astype(np.uint16)
-    return array.transpose(1, 2, 0)
+    numbers = (made * most).round().clamp(0, most).permute(1, 2, 0)
+    larger: Colours = numbers.cpu().numpy().astype(seen.dtype)
+    return larger
 
 
 def _in_size(given: Original, size: Size) -> Original:
@@ -370,6 +363,6 @@ def _in_size(given: Original, size: Size) -> Original:
     return parted(_resized(joined(given), size), given.profile)
 
 
-def _resized(pixels: Pixels, size: Size) -> Pixels:
+def _resized(pixels: Colours, size: Size) -> Colours:
     high, wide = pixels.shape[:2]
     return pixels if (wide, high) == size else resampled(pixels, size, (0, 0, wide, high))
