@@ -1,8 +1,6 @@
 """Stable Diffusion 1.x, 2.x, XL and 3.x, and the embedded model."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import replace
 
 from picowatch.families import row
 from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks, each, same
@@ -11,29 +9,24 @@ from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks, each
 _192_ROWS, _384_ROWS = 36864, 147456
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Unet(row.Family):
-    """A Stable Diffusion with a UNet; the defaults are those of 1.x."""
+# A Stable Diffusion with a UNet; the values are those of 1.x.
+_UNET = row.Family(
+    key="",
+    name="",
+    kind="unet",
+    pipelines=row.Pipelines(text="StableDiffusionPipeline"),
+    size_multiple=8,
+    samplers=(),
+    lacks=row.NO_GUIDANCE | {"step_cache": "it reuses blocks of transformers"},
+    variants={"": row.Variant(options=row.NO_CHECKER)},
+    more_folders=("LatentConsistencyModelPipeline",),
+    texts=row.Reading(towers={"text_encoder": {}}),
+    parts=row.unet_parts(row.CLIP),
+    vaes=(row.SD_VAE,),
+)
 
-    kind: Literal["unet", "flow"] = "unet"
-    pipelines: row.Pipelines = field(
-        default_factory=lambda: row.Pipelines(text="StableDiffusionPipeline")
-    )
-    size_multiple: int = 8
-    samplers: tuple[str, ...] = ()
-    lacks: Mapping[str, str] = field(
-        default_factory=lambda: row.NO_GUIDANCE | {"step_cache": "it reuses blocks of transformers"}
-    )
-    variants: Mapping[str, row.Variant] = field(
-        default_factory=lambda: {"": row.Variant(options=row.NO_CHECKER)}
-    )
-    more_folders: row.Classes = ("LatentConsistencyModelPipeline",)
-    texts: row.Reading = field(default_factory=lambda: row.Reading(towers={"text_encoder": {}}))
-    parts: Mapping[str, row.Classes] = field(default_factory=lambda: row.unet_parts(row.CLIP))
-    vaes: tuple[str, ...] = (row.SD_VAE,)
-
-
-DEMO_MODEL = _Unet(
+DEMO_MODEL = replace(
+    _UNET,
     key=row.DEMO,
     name="the demo model",
     native_size=512,
@@ -44,7 +37,8 @@ DEMO_MODEL = _Unet(
     text_width=96,
 )
 
-SDXL = _Unet(
+SDXL = replace(
+    _UNET,
     key="sdxl",
     name="Stable Diffusion XL",
     pipelines=row.Pipelines(text="StableDiffusionXLPipeline"),
@@ -69,7 +63,8 @@ SDXL = _Unet(
     lora_marks=("sdxl", "stable-diffusion-xl"),
 )
 
-SD1 = _Unet(
+SD1 = replace(
+    _UNET,
     key="sd1",
     name="Stable Diffusion 1.x",
     native_size=512,
@@ -80,7 +75,8 @@ SD1 = _Unet(
     lora_marks=("sd_v1", "stable-diffusion-v1", "sd-v1"),
 )
 
-SD2 = _Unet(
+SD2 = replace(
+    _UNET,
     key="sd2",
     name="Stable Diffusion 2.x",
     native_size=768,
