@@ -49,6 +49,24 @@ class Header:
         """Return the input channels of a weight, its second side; 0 if there is no such tensor."""
         return (*self.shapes.get(name, ()), 0, 0)[1]
 
+    def shows(self, signs: str, prefix: str = "") -> bool:
+        """Return whether the tensors show all signs of one of the ways, which "|" separates.
+
+        "a." is a name that begins so, "!a." that there is none, "a:9" a tensor with 9 inputs, and
+        "a@9" a table of 9 positions. Before all names is `prefix`.
+        """
+        ways = (way.split() for way in signs.split("|"))
+        return any(all(self._shows(sign, prefix) for sign in way) for way in ways)
+
+    def _shows(self, sign: str, prefix: str) -> bool:
+        if sign.startswith("!"):
+            return not self.has(prefix + sign[1:])
+        if "@" in sign:  # GGUF files may leave out the first side, which is 1
+            name, _, rows = sign.partition("@")
+            return (0, 0, *self.shapes.get(prefix + name, ()))[-2] == int(rows)
+        name, _, inputs = sign.partition(":")
+        return self.inputs(prefix + name) == int(inputs) if inputs else self.has(prefix + name)
+
     def beginning(self) -> str:
         """Return the first tensors in words, for a message about an unknown file."""
         first = list(self.shapes.items())[:_SHOWN_TENSORS]

@@ -11,9 +11,8 @@ REFINER = (
     "place of this one."
 )
 _TOKENS = "txt_in.individual_token_refiner."
-# By what is said: names, with a folder to get, and prefixes of tensors' names, all of which such a
-# file has, or none of "!" ones; "|" is between its authors' names and diffusers'. After ":" is the
-# number of a tensor's inputs. The first counts.
+# By what is said: names, with a folder to get, and signs (`Header.shows`), of which "|" is between
+# the authors' names and diffusers'. The first counts.
 _KNOWN = {
     "is {}, which {diffusers} cannot draw.": {
         "HiDream-O1": "t_embedder1. final_layer2.",
@@ -92,16 +91,6 @@ def known_name(header: Header, prefixes: tuple[str, ...]) -> str:
         return ""  # as of nearly all files: one look is enough
     for says, models in _KNOWN.items():
         for name, signs in models.items():
-            ways = [text.split() for text in signs.split("|")]
-            if any(_shows(header, prefix, way) for prefix in prefixes for way in ways):
+            if any(header.shows(signs, prefix) for prefix in prefixes):
                 return says.format(name, diffusers=diffusers_here())
     return ""
-
-
-def _shows(header: Header, prefix: str, signs: list[str]) -> bool:
-    for sign in signs:
-        name, _, inputs = sign.removeprefix("!").partition(":")
-        has = header.inputs(prefix + name) == int(inputs) if inputs else header.has(prefix + name)
-        if has == sign.startswith("!"):
-            return False
-    return True

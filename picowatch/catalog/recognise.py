@@ -20,7 +20,7 @@ from picowatch.catalog.not_drawn import known_name
 from picowatch.catalog.upscalers import layout_of
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH, FAMILIES, FAMILY_OF_WIDTH
-from picowatch.families.row import DEMO, SD3_VAE, SIXTEEN, Sign, Variant
+from picowatch.families.row import DEMO, SD3_VAE, SIXTEEN, Variant
 
 ARTICLES: dict[Kind, str] = {
     "checkpoint": "a checkpoint",
@@ -59,7 +59,6 @@ _PREFIXES = (UNET, f"{UNET}net.", "net.", "model.", "")
 _GUIDES = ("controlnet_", "control_layers.", "control_blocks.", "ip_adapter", "image_proj.")
 # Headers do not tell the VAE of Stable Diffusion 3 from that of FLUX.1.
 _SD3 = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
-_POSITIONS = ("pos_embed", "pos_embed.pos_embed", "positional_encoding")
 _EMBEDDING_WIDTHS = {row.text_width for row in FAMILIES.values() if row.key != "sdxl"} - {0}
 _SDXL_WIDTHS = (768, 1280)  # of SDXL's two text encoders
 
@@ -101,11 +100,11 @@ def _transformer(header: Header) -> Recognised | None:
             if not row.signs or not any(name.startswith(row.signs) for name in names):
                 continue
             signs = {
-                name: candidate.sign or Sign()
+                name: candidate.sign
                 for name, candidate in row.variants.items()
                 if candidate.sign or candidate.like is None
             }
-            variant = next((name for name in signs if _shows(header, prefix, signs[name])), None)
+            variant = next((name for name in signs if header.shows(signs[name], prefix)), None)
             if variant is not None:
                 return Recognised(
                     "checkpoint",
@@ -116,18 +115,6 @@ def _transformer(header: Header) -> Recognised | None:
                     contents=contents(header, prefix),
                 )
     return None
-
-
-def _shows(header: Header, prefix: str, sign: Sign) -> bool:
-    if sign.has and not any(header.has(f"{prefix}{name}") for name in sign.has):
-        return False
-    if any(header.has(f"{prefix}{name}") for name in sign.lacks):
-        return False
-    if sign.width:
-        return sign.width == max(header.inputs(f"{prefix}{name}") for name in sign.of)
-    # GGUF files may leave out the first side, which is 1.
-    shapes = (header.shapes.get(f"{prefix}{name}", ()) for name in _POSITIONS)
-    return sign.positions in (0, max((0, 0, *shape)[-2] for shape in shapes))
 
 
 def named(found: Recognised, name: str, layout: Layout) -> Recognised:

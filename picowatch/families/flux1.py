@@ -3,9 +3,6 @@
 from picowatch.families import row
 from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, QKV, Blocks, each, same
 
-_FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
-_FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
-
 _DOUBLE_MLP = each("img_mlp_0=ff_net_0_proj img_mlp_2=ff_net_2") | each(
     "txt_mlp_0=ff_context_net_0_proj txt_mlp_2=ff_context_net_2"
 )
@@ -39,13 +36,18 @@ _CHROMA_BLOCKS: Blocks = {
 }
 
 
+def _sign(theirs: str, ours: str, inputs: int) -> str:
+    """Return the sign of what a FLUX.1 embeds, and of the width of the image's latents."""
+    return f"{theirs} img_in.weight:{inputs} | time_text_embed.{ours} x_embedder.weight:{inputs}"
+
+
 # https://huggingface.co/lodestones/Chroma: FLUX.1 schnell with T5 alone, and guidance.
 CHROMA = row.Family(
     key="chroma",
     name="Chroma",
     pipelines=row.all_three("Chroma"),
     lacks=row.LACKS,
-    variants={"": row.flow_variant(40, 3, sign=row.Sign(lacks=("nerf_",)))},
+    variants={"": row.flow_variant(40, 3)},
     hub="lodestones/Chroma1-HD",
     preview="flux",
     texts=row.Reading(options=row.ALONE, results=("prompt_embeds", "", "prompt_attention_mask")),
@@ -66,12 +68,12 @@ FLUX = row.Family(
     guidance="guidance_and_true_cfg_scale",
     lacks=row.FLOW_LACKS,
     variants={
-        # Recognised by the width of the image's latents; Krea and Kontext look like dev.
+        # Krea and Kontext look like dev, which has what embeds guidance, too.
         "dev": row.flow_variant(
             28,
             guidance=3.5,
             hub="black-forest-labs/FLUX.1-dev",
-            sign=row.Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64),
+            sign=_sign("guidance_in.", "guidance_embedder.", 64),
             config={"transformer/guidance_embeds": True},
         ),
         "Krea": row.flow_variant(28, guidance=4.5, like="dev", word="krea"),
@@ -80,12 +82,7 @@ FLUX = row.Family(
             guided=False,
             lacks=row.NO_GUIDANCE,
             tokens=256,  # half as many as dev (its model card)
-            sign=row.Sign(
-                has=("vector_in.", "time_text_embed.text_embedder."),
-                lacks=_FLUX_GUIDANCE,
-                of=_FLUX_LATENTS,
-                width=64,
-            ),
+            sign=_sign("vector_in.", "text_embedder.", 64),
         ),
         "Fill": row.flow_variant(
             50,
@@ -96,7 +93,7 @@ FLUX = row.Family(
             hub="black-forest-labs/FLUX.1-Fill-dev",
             pipelines=row.Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
             guidance_as="guidance",
-            sign=row.Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384),
+            sign=_sign("guidance_in.", "guidance_embedder.", 384),
         ),
         "Kontext": row.flow_variant(
             28,

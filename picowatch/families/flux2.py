@@ -7,7 +7,11 @@ from picowatch.families import row
 from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, Blocks, each
 
 _KV = "Flux2KleinKVPipeline"
-FLUX2_TEXT = ("txt_in.weight", "context_embedder.weight")
+
+
+def _reads(width: int) -> str:
+    """Return the sign of a transformer that reads texts of this width."""
+    return f"txt_in.weight:{width} | context_embedder.weight:{width}"
 
 
 def _klein(size: str, steps: int, base: str = "", **more: Any) -> row.Variant:
@@ -21,7 +25,7 @@ def _klein(size: str, steps: int, base: str = "", **more: Any) -> row.Variant:
         more |= {"like": f"klein {size}".strip(), "word": base}
     else:
         config["is_distilled"] = True
-        more |= {"sign": row.Sign(of=FLUX2_TEXT, width=width), "guided": False}
+        more |= {"sign": _reads(width) if size else "", "guided": False}
     more |= {"references": row.LOOKS_AT_TEN, "most_start_pixels": 1024 * 1024}
     return row.flow_variant(steps, starts=row.NOISE, config=config, **more)
 
@@ -58,7 +62,7 @@ FLUX2_DEV = row.Family(
             50,
             guidance=4,
             references=row.LOOKS_AT_TEN,
-            sign=row.Sign(of=FLUX2_TEXT, width=15360),
+            sign=_reads(15360),
         )
     },
     hub="black-forest-labs/FLUX.2-dev",
@@ -103,7 +107,7 @@ FLUX2 = row.Family(
             pipelines=row.Pipelines(text="Flux2KleinPipeline", edit=_KV),
             hub="black-forest-labs/FLUX.2-klein-9b-kv",
             configs="klein 9B",
-            sign=None,
+            sign="",
             config={"_class_name": _KV},
             like="klein 9B",
             word="-kv",

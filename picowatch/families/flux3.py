@@ -4,8 +4,6 @@ from picowatch.families import row
 from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks, each
 
 _GUIDANCE = "cfg_rescale", "cfg_start", "cfg_end"
-# Others of the name draw videos, which these do not.
-_VIDEO = ("early_stream_modulations.video.",)
 _DISTILLED = "Flux3DistilledModularPipeline"
 
 _LAYERS = each("q_proj=attn_to_q k_proj=attn_to_k v_proj=attn_to_v attn_out=attn_to_out_0")
@@ -51,7 +49,7 @@ FLUX3 = row.Family(
             samplers=("Euler",),
             pipelines=row.Pipelines(text=_DISTILLED, edit=_DISTILLED),
             hub="black-forest-labs/flux-3-image-klein",
-            sign=row.Sign(has=("ref_time_in.", "target_timestep_embedder."), lacks=_VIDEO),
+            sign="ref_time_in. | target_timestep_embedder.",
             config={"transformer/flow_map": True},
         ),
         "klein base": row.flow_variant(
@@ -59,7 +57,6 @@ FLUX3 = row.Family(
             4,
             references=row.LOOKS_AT_TEN,
             hub="black-forest-labs/flux-3-image-klein-base",
-            sign=row.Sign(lacks=_VIDEO),
             config={},
         ),
     },

@@ -106,13 +106,12 @@ QWEN_IMAGE = row.Family(
         # All look alike except 2511, which some files show; names of Lightning files have both.
         "Edit 2511": _qwen_edit(
             *(40, "QwenImageEditPlus", 3, "Edit-2511"),
-            sign=row.Sign(has=("__index_timestep_zero__",)),
+            sign="__index_timestep_zero__",
             config={"transformer/zero_cond_t": True},
         ),
         "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2509", config={}),
         "Edit": _qwen_edit(50, "QwenImageEdit", 1, "Edit", config={}),
-        # Nucleus-Image, which is not supported, has the tensors in `lacks`.
-        "": row.flow_variant(50, 4, sign=row.Sign(lacks=("transformer_blocks.0.encoder_proj.",))),
+        "": row.flow_variant(50, 4),
     },
     hub="Qwen/Qwen-Image",
     # A space where there is no negative prompt, as its card has it.

@@ -45,21 +45,6 @@ class Pipelines:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sign:
-    """A condition on a header: tensors with one of the prefixes in `has`, and none in `lacks`.
-
-    With `width`, a tensor in `of` has inputs of that width; with `positions`, the table of
-    positions is that long.
-    """
-
-    has: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
-    of: tuple[str, ...] = ()
-    width: int = 0
-    positions: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class References:
     """How a variant uses reference pictures: to edit them, or to take something from them.
 
@@ -88,14 +73,13 @@ class Variant:
     recipe, None if it takes none. Sides are at most `largest`; start images have at most
     `most_start_pixels`, if the pipeline would reduce larger ones. `hub` is a folder to download.
     `pipelines`, `guidance_as`, `samplers` and `tokens`, the limit of texts, override the family's,
-    `options`
-    create the pipeline. `encoders` are as in `Family`. `configs` is the variant whose configs in
-    the package it shares.
+    `options` create the pipeline. `encoders` are as in `Family`. `configs` is the variant whose
+    configs in the package it shares.
 
-    `sign` recognises it by a file's header. `config` recognises it in a folder: by settings of the
-    index, or "transformer/" and a setting of that config. With `like`, a file's header looks like
-    that variant's, and only the `word` in its name tells them apart; the same holds for folders,
-    unless there is a `config`.
+    `sign` recognises it by a file's header, as `Header.shows` says; "" shows in all. `config`
+    recognises it in a folder: by settings of the index, or "transformer/" and a setting of that
+    config. With `like`, a file's header looks like that variant's, and only the `word` in its name
+    tells them apart; the same holds for folders, unless there is a `config`.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -113,7 +97,7 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
     configs: str = ""
-    sign: Sign | None = None
+    sign: str = ""
     config: Mapping[str, Any] | None = None
     like: str | None = None
     word: str = ""

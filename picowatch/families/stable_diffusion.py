@@ -5,10 +5,6 @@ from dataclasses import replace
 from picowatch.families import row
 from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks, each, same
 
-# Numbers of positions: the patches of a square picture's latents.
-_192_ROWS, _384_ROWS = 36864, 147456
-
-
 # A Stable Diffusion with a UNet; the values are those of 1.x.
 _UNET = row.Family(
     key="",
@@ -114,6 +110,12 @@ _SD3_BLOCKS: Blocks = {
     },
 }
 
+
+def _positions(side: int) -> str:
+    """Return the sign of a table of positions: the patches of a square picture's latents."""
+    return f"pos_embed@{side**2} | pos_embed.pos_embed@{side**2}"
+
+
 # https://arxiv.org/abs/2403.03206: two CLIPs and T5 read the prompt.
 SD3 = row.Family(
     key="sd3",
@@ -125,7 +127,7 @@ SD3 = row.Family(
             *(28, 3.5),
             largest=3072,
             hub="stabilityai/stable-diffusion-3.5-large",
-            sign=row.Sign(has=("joint_blocks.37.", "transformer_blocks.37.")),
+            sign="joint_blocks.37. | transformer_blocks.37.",
             config={"transformer/num_layers": 38},
         ),
         "3.5 Large Turbo": row.flow_variant(
@@ -133,11 +135,11 @@ SD3 = row.Family(
         ),
         "3.5 Medium": row.flow_variant(
             *(40, 4.5),
-            sign=row.Sign(positions=_384_ROWS),
+            sign=_positions(384),
             config={"transformer/pos_embed_max_size": 384},
         ),
         # Sides of the table of positions: 192 patches of 16 pixels.
-        "3 Medium": row.flow_variant(28, 7, largest=3072, sign=row.Sign(positions=_192_ROWS)),
+        "3 Medium": row.flow_variant(28, 7, largest=3072, sign=_positions(192)),
     },
     hub="stabilityai/stable-diffusion-3.5-medium",
     preview="sd3",

@@ -69,7 +69,7 @@ LUMINA2 = row.Family(
     key="lumina2",
     name="Lumina 2",
     pipelines=row.Pipelines(text="Lumina2Pipeline"),
-    variants={"": row.flow_variant(50, 4, sign=row.Sign(lacks=("clip_text_pooled_proj.",)))},
+    variants={"": row.flow_variant(50, 4)},
     hub="Alpha-VLLM/Lumina-Image-2.0",
     preview="flux",
     texts=row.Reading(

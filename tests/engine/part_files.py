@@ -16,7 +16,6 @@ from gguf.quants import dequantize, quantize
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.folder_files import read_index
 from picowatch.families import FAMILIES
-from picowatch.families.row import Sign
 from tests.engine.ldm import weights
 from tests.engine.original_names import Tensors, flux2_vae_names, ldm_vae_names, wan_names
 from tests.engine.tiny_flows import tiny_flow
@@ -56,7 +55,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
             source = tiny_flow(folder) / part
             shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
         monkeypatch.setattr("picowatch.catalog.parts.ASSETS", assets)
-    tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
+    tiny = "txt_in.weight:48 | context_embedder.weight:48"
     klein = FAMILIES["flux2"].variants
     klein = {**klein, "klein 4B": replace(klein["klein 4B"], sign=tiny)}
     monkeypatch.setitem(FAMILIES, "flux2", replace(FAMILIES["flux2"], variants=klein))
