@@ -1,7 +1,8 @@
 """Private names of torch and diffusers, each with the reason why no public one does the same.
 
-Each was checked with the version in brackets. tests/engine/test_private.py fails where a library
-changes a name or its meaning, and tests/test_architecture.py where a name is used elsewhere.
+Each was checked with the version in brackets. tests/engine/test_private.py, or a test that it
+names, fails where a library changes a name or its meaning, and tests/test_architecture.py where a
+name is used elsewhere.
 """
 
 from collections.abc import Callable, Collection, Mapping
