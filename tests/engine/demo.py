@@ -19,16 +19,20 @@ from tests.engine.requests import request
 CPU = choose_target("cpu", "float32")
 
 
-def load(model: Model, target: Target, device: torch.device) -> dict[str, Any]:
+def read_part(model: Model, name: str, target: Target = CPU, quantize: str = "") -> Any:
+    """Load one part of a checkpoint."""
+    return load_part(model, target, target.device, name, quantize)
+
+
+def load(model: Model, target: Target = CPU) -> dict[str, Any]:
     """Load all parts of a checkpoint."""
-    names = [part.name for part in parts_of(model)]
-    return {name: load_part(model, target, device, name) for name in names}
+    return {part.name: read_part(model, part.name, target) for part in parts_of(model)}
 
 
 @cache
 def demo() -> dict[str, Any]:
     """The demo model's parts, from its folder."""
-    return load(Catalog(Path("nowhere")).demo, CPU, CPU.device)
+    return load(Catalog(Path("nowhere")).demo)
 
 
 def named(

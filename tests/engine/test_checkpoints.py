@@ -29,7 +29,6 @@ from tests.engine.rungs import reads
 from tests.engine.tiny_flows import tiny_flow
 
 DEMO = Catalog(Path("nowhere")).demo.path
-FULL = choose_target("cpu", "float32")
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(CONFIGS, "sd1", DEMO)
     write_single_file(DEMO, tmp_path / "checkpoints/file.safetensors")
     shutil.copytree(DEMO / "vae", tmp_path / "vae/other")
-    unet = loading.load_part(Catalog(tmp_path).demo, FULL, FULL.device, "unet")
+    unet = demo.read_part(Catalog(tmp_path).demo, "unet")
     for number in (1, 2):
         made = controlnet_of(unet, number).state_dict()
         write(tmp_path / f"controlnet/{number}.safetensors", made)
@@ -51,7 +50,7 @@ def named(models: Path, checkpoint: str = "mine", **values: Any) -> ImageRequest
     return demo.named(models, checkpoint=checkpoint, **values)
 
 
-def checkpoints(models: Path, target: Target = FULL, kept: Cache | None = None) -> Checkpoints:
+def checkpoints(models: Path, target: Target = demo.CPU, kept: Cache | None = None) -> Checkpoints:
     return Checkpoints(partial(verified, Catalog(models)), target, kept or demo.endless())
 
 

@@ -26,11 +26,11 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.model.devices import choose_target
-from picowatch.engine.model.load import bytes_of_parts, load_part, load_vae
+from picowatch.engine.model.load import bytes_of_parts, load_vae
 from picowatch.engine.model.narrow import widened as widened_model
 from picowatch.engine.model.tensors import read_tensors
 from tests.engine.adapters import write
-from tests.engine.demo import load
+from tests.engine.demo import CPU, load, read_part
 from tests.engine.flow_requests import flow_renderer, requests_of
 from tests.engine.ldm import weights
 from tests.engine.original_names import (
@@ -60,9 +60,7 @@ from tests.engine.requests import difference, draw, pixels
 from tests.engine.rungs import lora_of
 from tests.engine.tiny_flows import tiny_flow
 
-CPU = torch.device("cpu")
 WRITTEN = Path(__file__).with_name("comfy_kitchen.safetensors")
-FULL = choose_target("cpu", "float32")
 _T: Any = transformers
 
 
@@ -99,7 +97,7 @@ def same(ours: Any, theirs: Tensors) -> bool:
 
 
 def read(model: Model, part: str = "transformer") -> Any:
-    return load_part(model, FULL, CPU, part)
+    return read_part(model, part)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +196,10 @@ def test_quantize_halves_a_full_file_and_is_part_of_the_picture(models: Path, fo
     assert one.pixels == again.pixels
     assert 0 < difference(one, two) < 128
     name = "unet" if folder == "demo" else "transformer"
-    narrow = load_part(checkpoint, FULL, CPU, name, "fp8")
+    narrow = read_part(checkpoint, name, quantize="fp8")
     nbytes = sum(tensor.nbytes for tensor in narrow.state_dict().values())
-    assert bytes_of_parts(checkpoint, FULL, "fp8").denoiser == pytest.approx(nbytes, rel=0.01)
-    assert nbytes < 0.6 * bytes_of_parts(checkpoint, FULL).denoiser
+    assert bytes_of_parts(checkpoint, CPU, "fp8").denoiser == pytest.approx(nbytes, rel=0.01)
+    assert nbytes < 0.6 * bytes_of_parts(checkpoint, CPU).denoiser
 
 
 def test_every_form_of_comfyui_is_multiplied_out(tmp_path: Path) -> None:
@@ -218,7 +216,7 @@ def test_every_form_of_comfyui_is_multiplied_out(tmp_path: Path) -> None:
     path = write(tmp_path / "it.safetensors", tensors)
     bounds = {"fp8": 0.003, "int8": 0.0004, "ConvRot": 0.0007, "nvfp4": 0.012}
     read, told_among = (
-        read_tensors(file, lambda _: torch.float32, CPU) for file in (WRITTEN, path)
+        read_tensors(file, lambda _: torch.float32, CPU.device) for file in (WRITTEN, path)
     )
     assert len(read) == len(bounds)
     torch.manual_seed(7)
@@ -301,7 +299,7 @@ def test_narrow_weights_stay_narrow_and_draw_the_same(
     assert nbytes <= sum(weight.numel() * 4 for weight in narrow.values()) - 2 * sum(
         layer.numel() for layer in layers if "embed" not in name
     )
-    assert bytes_of_parts(model, FULL).denoiser == pytest.approx(nbytes, rel=0.05)
+    assert bytes_of_parts(model, CPU).denoiser == pytest.approx(nbytes, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["fp8-dev", "Q8_0-dev.gguf"])
@@ -312,7 +310,7 @@ def test_what_stays_narrow_is_compiled_wide(models: Path, name: str) -> None:
     write(models / "checkpoints/fp8-dev.safetensors", fp8(tensors))
     write_gguf(models / "checkpoints/Q8_0-dev.gguf", tensors, "Q8_0")
     half = choose_target("cpu", "bfloat16")
-    narrow = load_part(found(models, name), half, CPU, "transformer")
+    narrow = read_part(found(models, name), "transformer", half)
     copied = widened_model(narrow, torch.float32)
     layers = {
         name: module for name, module in copied.named_modules() if isinstance(module, nn.Linear)
@@ -354,7 +352,7 @@ def test_a_gguf_file_holds_the_same_numbers(models: Path, folder: str, kind: str
         # diffusers widens in float16.
         assert torch.allclose(held[name].float(), tensor, rtol=1e-3, atol=1e-4), name
     nbytes = sum(tensor.nbytes for tensor in ours.state_dict().values())
-    assert bytes_of_parts(model, FULL).denoiser == pytest.approx(nbytes, rel=0.001)
+    assert bytes_of_parts(model, CPU).denoiser == pytest.approx(nbytes, rel=0.001)
     quantised = any(isinstance(weight, GGUFParameter) for weight in ours.parameters())
     assert quantised == kind.startswith("Q")
 
@@ -388,8 +386,8 @@ def test_a_whole_checkpoint_is_read_from_its_file(
             (file,) = (lender / part).glob("*.safetensors")
             changed = {name: tensor * 1.3 for name, tensor in load_file(file).items()}
             save_file(changed, file, metadata={"format": "pt"})
-    ours = load(found(models), FULL, CPU)
-    whole = load(lend(models, folder), FULL, CPU)
+    ours = load(found(models))
+    whole = load(lend(models, folder))
     assert ours.keys() >= {"transformer", "scheduler", *parts}
     for name in ("transformer", *parts):
         assert same(ours[name], state(whole[name])), name
@@ -420,7 +418,7 @@ def test_files_complete_a_transformer(
     write(models / "vae/ae.safetensors", tensors_of(FLUX, "vae"))
     if folder in VAE_FILES:
         write(models / f"vae/{VAE_FILES[folder]}.safetensors", tensors_of(folder, "vae"))
-    ours, whole = load(found(models), FULL, CPU), load(lend(models, folder), FULL, CPU)
+    ours, whole = load(found(models)), load(lend(models, folder))
     if folder == Z_IMAGE:
         whole["vae"] = read(lend(models, FLUX), "vae")
     for part in ("vae", *ENCODERS_OF[folder]):
@@ -460,7 +458,7 @@ def test_a_recipes_vae_is_read_for_each_family(models: Path, name: str) -> None:
     for number, names in enumerate(VAES[name]):
         write(models / f"vae/file-{number}.safetensors", names(weights(models / "vae/folder")))
     for path in (models / "vae").iterdir():
-        ours = load_vae(checkpoint, Catalog(models).find("vae", path.stem), FULL, CPU)
+        ours = load_vae(checkpoint, Catalog(models).find("vae", path.stem), CPU, CPU.device)
         assert same(ours, state(theirs)), path.name
         for key in ("scaling_factor", "shift_factor", "latents_mean"):
             assert ours.config.get(key) == theirs.config.get(key)

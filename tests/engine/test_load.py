@@ -23,7 +23,7 @@ from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
 from tests.engine.adapters import write
-from tests.engine.demo import assert_equal, load
+from tests.engine.demo import CPU, assert_equal, load, read_part
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
 from tests.engine.part_files import weights_of
@@ -31,8 +31,7 @@ from tests.engine.tiny_flows import FOLDERS, tiny_flow, tiny_unet
 from tests.kinds import one_of_each_kind
 
 DEMO = Catalog(Path("nowhere")).demo
-CPU = torch.device("cpu")
-FULL, HALF = choose_target("cpu", "float32"), choose_target("cpu", "float16")
+HALF = choose_target("cpu", "float16")
 _D: Any = diffusers
 _T: Any = transformers
 
@@ -65,7 +64,7 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
     """
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
     model = found(models, name)
-    parts = load(model, HALF, CPU)
+    parts = load(model, HALF)
     index = read_index(tiny_flow(name))
     for part, ours in modules_of(parts).items():
         library, class_name = index[part]
@@ -79,21 +78,19 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
         assert_equal(ours, theirs.requires_grad_(False))
     read = {name: module for name, module in modules_of(parts).items() if name not in DRAWING}
     numbers = sum(weight.numel() for module in read.values() for weight in module.parameters())
-    assert sum(bytes_of_parts(model, FULL).encoders) == pytest.approx(4 * numbers, rel=0.01)
+    assert sum(bytes_of_parts(model, CPU).encoders) == pytest.approx(4 * numbers, rel=0.01)
 
 
 def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Path) -> None:
     """They draw in turn at each step, so both are there."""
     (models / "checkpoints/Ideogram-4").symlink_to(tiny_flow("Ideogram-4"))
     model = found(models, "Ideogram-4")
-    both = [
-        load_part(model, FULL, CPU, name) for name in ("transformer", "unconditional_transformer")
-    ]
+    both = [read_part(model, name) for name in ("transformer", "unconditional_transformer")]
     numbers = sum(weight.numel() for part in both for weight in part.parameters())
-    sizes = bytes_of_parts(model, FULL)
+    sizes = bytes_of_parts(model, CPU)
     assert (sizes.denoiser, sizes.numbers) == (4 * numbers, numbers)
     assert len(sizes.encoders) == 1
-    assert bytes_of_parts(model, FULL, "fp8").denoiser < 0.7 * sizes.denoiser
+    assert bytes_of_parts(model, CPU, "fp8").denoiser < 0.7 * sizes.denoiser
 
 
 def shortened(encoder: Any, family: str) -> None:
@@ -135,7 +132,7 @@ def test_a_single_file_holds_the_model_its_folder_holds(
     (models / "checkpoints/folder").symlink_to(folder)
     write_single_file(folder, path, dtype)
     save_file(changed(load_file(path)), path)
-    parts, other = (load(found(models, each), FULL, CPU) for each in ("folder", "file"))
+    parts, other = (load(found(models, each)) for each in ("folder", "file"))
     assert parts.keys() == other.keys()
     for part, module in modules_of(parts).items():
         # The demo's weights are stored in float16.
@@ -175,7 +172,7 @@ def test_the_scheduler_says_what_the_header_says_of_the_training(
     of_its_own(monkeypatch, tiny_unet("sdxl"))
     marks = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
     write_single_file(tiny_unet("sdxl"), models / "checkpoints/noob.safetensors", marks=marks)
-    scheduler = load_part(found(models, "noob"), FULL, CPU, "scheduler")
+    scheduler = read_part(found(models, "noob"), "scheduler")
     assert scheduler.config.prediction_type == "v_prediction"
     assert scheduler.config.rescale_betas_zero_snr
     assert scheduler.config.timestep_spacing == "trailing"
@@ -194,7 +191,7 @@ def test_one_weight_tells_what_a_file_of_sd2_predicts(
     telling = tensors[loading._TELLING]
     tensors[loading._TELLING] = torch.linspace(-1, 1, len(telling)) * spread * 3**0.5
     save_file(tensors, path)
-    config = load_part(found(models, "it"), FULL, CPU, "scheduler").config
+    config = read_part(found(models, "it"), "scheduler").config
     assert config.prediction_type == expected
 
 
@@ -210,8 +207,8 @@ def test_what_a_stranger_adds_to_a_config_is_not_read(models: Path, part: str) -
     """Such a key once caused the advice to install a package, or changed how the libraries work."""
     path = shutil.copytree(DEMO.path, models / "checkpoints/mine") / part / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | STRANGE))
-    mine = load_part(found(models, "mine"), FULL, CPU, part)
-    assert_equal(mine, load_part(DEMO, FULL, CPU, part))
+    mine = read_part(found(models, "mine"), part)
+    assert_equal(mine, read_part(DEMO, part))
 
 
 def test_weights_in_several_files_are_found_under_all_their_names(models: Path) -> None:
@@ -241,7 +238,7 @@ def load_part_of(models: Path, folder: Path, name: str) -> dict[str, Any]:
     link = models / "checkpoints" / f"FLUX.1-schnell-{name}"
     link.symlink_to(folder)
     model = found(models, link.name)
-    return {part: load_part(model, FULL, CPU, part) for part in ("transformer", "text_encoder_2")}
+    return {part: read_part(model, part) for part in ("transformer", "text_encoder_2")}
 
 
 Z_IMAGE = "Z-Image-Turbo"
@@ -272,28 +269,28 @@ def test_the_first_weight_that_is_missing_or_of_another_shape_is_named(
     of_it, name = f"{what} of '{model}'", re.escape(IN_DIFFUSERS.get(weight, weight))
     save_file(others | {weight: torch.zeros(3, 5)}, path, {"format": "pt"})
     with pytest.raises(RenderFailed, match=rf"{of_it} does not .* {name} is \[3, 5\]"):
-        load_part(found(models, model), FULL, CPU, part)
+        read_part(found(models, model), part)
     save_file(others, path, {"format": "pt"})
     with pytest.raises(RenderFailed, match=rf"{of_it} is incomplete: 1 .* {name}\."):
-        load_part(found(models, model), FULL, CPU, part)
+        read_part(found(models, model), part)
 
 
 def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:
     """A folder's config tells, or a file's name, but no header."""
     (models / "checkpoints/xl").symlink_to(tiny_unet("sdxl"))
     checkpoint = found(models, "xl")
-    assert load_part(checkpoint, HALF, CPU, "vae").dtype == torch.float32
-    assert load_part(checkpoint, HALF, CPU, "unet").dtype == torch.float16
+    assert read_part(checkpoint, "vae", HALF).dtype == torch.float32
+    assert read_part(checkpoint, "unet", HALF).dtype == torch.float16
     tensors = weights(tiny_unet("sdxl") / "vae")
     for name in ("sdxl_vae_fp16", "sdxl-vae-fp16-fix", "sdxl.vae.FP16Fix"):
         save_file(tensors, models / f"vae/{name}.safetensors")
-        vae = load_vae(checkpoint, found(models, name, "vae"), HALF, CPU)
+        vae = load_vae(checkpoint, found(models, name, "vae"), HALF, CPU.device)
         fixed = "fix" in name.casefold()
         assert vae.dtype == (torch.float16 if fixed else torch.float32), name
     _D.AutoencoderKL.from_pretrained(tiny_unet("sdxl") / "vae", force_upcast=False).save_pretrained(
         models / "vae/folder"
     )
-    vae = load_vae(checkpoint, found(models, "folder", "vae"), HALF, CPU)
+    vae = load_vae(checkpoint, found(models, "folder", "vae"), HALF, CPU.device)
     assert vae.dtype == torch.float16
 
 
@@ -306,7 +303,7 @@ def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str
         theirs.save_pretrained(models / "vae/taesd")
     else:
         write(models / "vae/taesd.safetensors", theirs.state_dict())
-    vae = load_vae(DEMO, found(models, "taesd", "vae"), FULL, CPU)
+    vae = load_vae(DEMO, found(models, "taesd", "vae"), CPU, CPU.device)
     assert_equal(vae, theirs.requires_grad_(False))
     assert (vae.config.scaling_factor, vae.config.shift_factor) == (1.0, 0.0)
     with torch.inference_mode():
@@ -327,13 +324,13 @@ def test_a_processor_takes_bfloat16_for_what_is_large(
     folder = shutil.copytree(DEMO.path, models / "checkpoints/large")
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps(config | {"sample_size": 64}))
-    parts = load(found(models, "large"), target, CPU)
+    parts = load(found(models, "large"), target)
     assert parts["unet"].dtype == large
     assert parts["unet"].conv_in.weight.is_contiguous(memory_format=torch.channels_last) == able
     assert parts["vae"].dtype == parts["text_encoder"].dtype == torch.float32
-    small = load_part(DEMO, target, CPU, "unet")
+    small = read_part(DEMO, "unet", target)
     assert small.dtype == torch.float32 and small.conv_in.weight.is_contiguous()
     (models / "checkpoints/Qwen-Image").symlink_to(tiny_flow("Qwen-Image"))
-    flow = load(found(models, "Qwen-Image"), target, CPU)
+    flow = load(found(models, "Qwen-Image"), target)
     assert flow["transformer"].dtype == large
     assert all(weight.is_contiguous() for weight in flow["vae"].parameters())

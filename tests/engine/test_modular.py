@@ -14,10 +14,10 @@ from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.folder_files import folder_files
 from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.families import built
-from picowatch.engine.model.load import load_part
 from picowatch.engine.model.memory import FULL, LAYERS, MODELS, TURNS
 from picowatch.families import FAMILIES
 from tests.engine.adapters import write
+from tests.engine.demo import read_part
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of, scripted
 from tests.engine.original_names import Tensors, anima_names, flux3_names, wan_names
 from tests.engine.requests import draw, pixels
@@ -149,7 +149,7 @@ def test_layers_that_stay_in_float32_do_so_from_files(tmp_path: Path) -> None:
     shutil.copytree(tiny_flow("FLUX.3-klein"), tmp_path / "checkpoints/whole")
     catalog, half = Catalog(tmp_path), choose_target("cpu", "bfloat16")
     mine, whole = (
-        load_part(catalog.find("checkpoint", name), half, torch.device("cpu"), "transformer")
+        read_part(catalog.find("checkpoint", name), "transformer", half)
         for name in ("mine", "whole")
     )
     types = {name: parameter.dtype for name, parameter in whole.named_parameters()}

@@ -163,7 +163,7 @@ def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None
     A wildcard may name one of another family: it is refused, and shifts no other.
     """
     catalog = Catalog(checkpoints_of(tmp_path / "models", sdxl=tiny_unet("sdxl")))
-    sdxl = load(catalog.find("checkpoint", "sdxl"), CPU, CPU.device)
+    sdxl = load(catalog.find("checkpoint", "sdxl"))
     vectors = {
         key: vectors_of(sdxl["tokenizer"], sdxl[part], "corgi")
         for key, part in (("clip_l", "text_encoder"), ("clip_g", "text_encoder_2"))

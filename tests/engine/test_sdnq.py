@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.sdnq import Packed, packed_weights
-from picowatch.engine.model.devices import choose_target
-from picowatch.engine.model.load import bytes_of_parts, load_part
+from picowatch.engine.model.load import bytes_of_parts
 from picowatch.engine.model.narrow import widened
 from picowatch.engine.model.sdnq import multiplied_out
 from picowatch.errors import ModelRefused, RenderFailed
+from tests.engine.demo import CPU, read_part
 from tests.engine.flow_requests import flow_renderer, requests_of
 from tests.engine.part_files import KLEIN, QWEN, Z_IMAGE
 from tests.engine.requests import draw
@@ -28,8 +28,6 @@ from tests.engine.rungs import lora_of
 from tests.engine.sdnq_packer import pack_folder, packed_layer
 from tests.engine.tiny_flows import tiny_flow
 
-CPU = torch.device("cpu")
-FULL = choose_target("cpu", "float32")
 WRITTEN = Path(__file__).with_name("sdnq.safetensors")
 Settings = Mapping[str, Any]
 DYNAMIC: Settings = {"weights_dtype": "uint4", "modules_dtype_dict": {"int5": ["a"]}}
@@ -103,9 +101,9 @@ def test_a_packed_folder_draws_what_its_weights_in_full_draw(
         Catalog(models).find("checkpoint", f"{prefix}-turbo") for prefix in ("mine", "wide")
     )
     assert not Catalog(models).scan().refused
-    sizes, full = bytes_of_parts(packed, FULL), bytes_of_parts(wide, FULL)
+    sizes, full = bytes_of_parts(packed, CPU), bytes_of_parts(wide, CPU)
     for part, size in {"transformer": sizes.denoiser, "text_encoder": sizes.encoders[0]}.items():
-        held = load_part(packed, FULL, CPU, part)
+        held = read_part(packed, part)
         assert held.dtype == torch.float32
         nbytes = sum(tensor.nbytes for tensor in held.state_dict().values())
         assert size == pytest.approx(nbytes, rel=0.05), part
@@ -116,8 +114,8 @@ def test_a_packed_folder_draws_what_its_weights_in_full_draw(
 def test_packed_weights_are_compiled_wide(tmp_path: Path) -> None:
     """A copy for a compiler has plain layers, and the original stays packed."""
     models = folders(tmp_path, Z_IMAGE, {"transformer": SVD})
-    held = load_part(Catalog(models).find("checkpoint", "mine-turbo"), FULL, CPU, "transformer")
-    full = load_part(Catalog(models).find("checkpoint", "wide-turbo"), FULL, CPU, "transformer")
+    held = read_part(Catalog(models).find("checkpoint", "mine-turbo"), "transformer")
+    full = read_part(Catalog(models).find("checkpoint", "wide-turbo"), "transformer")
     copied = widened(held, torch.bfloat16).state_dict()
     assert copied.keys() == full.state_dict().keys() != held.state_dict().keys()
     for name, tensor in full.state_dict().items():
@@ -134,7 +132,7 @@ def test_packed_weights_without_their_settings_are_not_loaded(tmp_path: Path) ->
     path.write_text(json.dumps(config))
     model = Catalog(models).find("checkpoint", "mine-turbo")
     with pytest.raises(ModelRefused, match="quant_method: None"):
-        load_part(model, FULL, CPU, "text_encoder")
+        read_part(model, "text_encoder")
 
 
 def test_a_packed_weight_of_another_matrix_is_refused(tmp_path: Path) -> None:
@@ -145,4 +143,4 @@ def test_a_packed_weight_of_another_matrix_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(config | {"intermediate_size": 2 * config["intermediate_size"]}))
     model = Catalog(models).find("checkpoint", "mine-turbo")
     with pytest.raises(RenderFailed, match="does not fit its kind of model"):
-        load_part(model, FULL, CPU, "text_encoder")
+        read_part(model, "text_encoder")

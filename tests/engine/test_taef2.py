@@ -5,17 +5,14 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.cli import main
-from picowatch.engine.model.devices import choose_target
-from picowatch.engine.model.load import load_part, load_vae
+from picowatch.engine.model.load import load_vae
 from picowatch.engine.model.vae import TinyFlux2
 from picowatch.engine.protocol import RgbPicture
+from tests.engine.demo import CPU, read_part
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.original_names import Tensors
 from tests.engine.requests import ignore_progress
 from tests.engine.tiny_flows import tiny_flow
-
-FULL = choose_target("cpu", "float32")
-CPU = torch.device("cpu")
 
 
 def _halves() -> tuple[Tensors, Tensors]:
@@ -53,8 +50,8 @@ def test_the_halves_of_a_tiny_vae_become_a_file_that_draws(
     catalog = Catalog(models)
     vae, checkpoint = catalog.find("vae", "taef2"), catalog.find("checkpoint", name)
     assert vae.variant == "tiny, FLUX.2"
-    made = load_vae(checkpoint, vae, FULL, CPU)
-    full = load_part(checkpoint, FULL, CPU, "vae")
+    made = load_vae(checkpoint, vae, CPU, CPU.device)
+    full = read_part(checkpoint, "vae")
     assert made.bn.running_var.equal(full.bn.running_var)
     assert made.config.batch_norm_eps == full.config.batch_norm_eps
     assert made.encoder.layers[0].weight.half().equal(encoder["0.weight"])

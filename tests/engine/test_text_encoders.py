@@ -11,14 +11,13 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.model import load as loading
-from picowatch.engine.model.devices import choose_target
-from picowatch.engine.model.load import bytes_of_parts, load_part
+from picowatch.engine.model.load import bytes_of_parts
 from picowatch.engine.model.tensors import read_tensors
 from picowatch.families import FAMILIES, FLOWS
 from picowatch.families.row import Family, Pipelines
+from tests.engine.demo import CPU, read_part
 from tests.engine.flow_requests import flow_models, scripted
 
-FULL, CPU = choose_target("cpu", "float32"), torch.device("cpu")
 # Folders with what nobody reads: further layers, a head, or both.
 UNREAD = {
     "FLUX.2-klein": ("model.layers.28.", "model.layers.29.", "lm_head."),
@@ -64,7 +63,7 @@ def test_what_no_pipeline_reads_is_neither_read_nor_held(
 
     monkeypatch.setattr(loading, "read_tensors", noted)
     model = Catalog(flow_models(name)).find("checkpoint", name)
-    encoder = load_part(model, FULL, CPU, "text_encoder")
+    encoder = read_part(model, "text_encoder")
     pipeline = scripted(getattr(diffusers, FAMILIES[model.family].pipelines.text), name)
     whole = {name: weight.nbytes for name, weight in pipeline.text_encoder.named_parameters()}
     unread = {key for key in whole if any(part in key for part in UNREAD[name])}
@@ -72,7 +71,7 @@ def test_what_no_pipeline_reads_is_neither_read_nor_held(
     assert unread
     assert not [key for key in read if any(part in key for part in UNREAD[name])]
     assert held == sum(size for key, size in whole.items() if key not in unread)
-    assert bytes_of_parts(model, FULL).encoders == (held,)
+    assert bytes_of_parts(model, CPU).encoders == (held,)
     expected = encoded(pipeline)
     pipeline.register_modules(text_encoder=encoder)
     assert all(map(torch.equal, encoded(pipeline), expected))
