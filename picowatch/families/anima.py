@@ -32,7 +32,7 @@ ANIMA = row.Family(
     key="anima",
     name="Anima",
     pipelines=row.Pipelines(text="AnimaModularPipeline", image="AnimaModularPipeline"),
-    guidance="guider",
+    guidance=row.GUIDER,
     lacks=row.without(row.LACKS, "cfg_rescale", "cfg_start", "cfg_end")
     | row.NO_CACHE
     | {"mask": "its pipeline has none"},

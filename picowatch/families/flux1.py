@@ -65,7 +65,7 @@ FLUX = row.Family(
     key="flux",
     name="FLUX.1",
     pipelines=row.all_three("Flux"),
-    guidance="guidance_and_true_cfg_scale",
+    guidance={**row.GUIDANCE, **row.TRUE_CFG_SCALE},
     lacks=row.FLOW_LACKS,
     variants={
         # Krea and Kontext look like dev, which has what embeds guidance, too.
@@ -92,7 +92,7 @@ FLUX = row.Family(
             starts=row.NOISE,
             hub="black-forest-labs/FLUX.1-Fill-dev",
             pipelines=row.Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
-            guidance_as="guidance",
+            guidance_as=row.GUIDANCE,
             sign=_sign("guidance_in.", "guidance_embedder.", 384),
         ),
         "Kontext": row.flow_variant(

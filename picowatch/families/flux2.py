@@ -55,7 +55,7 @@ FLUX2_DEV = row.Family(
     key="flux2_dev",
     name="FLUX.2 dev",
     pipelines=row.Pipelines(text="Flux2Pipeline", edit="Flux2Pipeline"),
-    guidance="guidance",
+    guidance=row.GUIDANCE,
     lacks=row.FLOW_LACKS | row.BY_GUIDANCE | row.ONLY_EDITS | row.NO_NEGATIVE,
     variants={
         "": row.flow_variant(

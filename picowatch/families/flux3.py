@@ -37,7 +37,7 @@ FLUX3 = row.Family(
     key="flux3",
     name="FLUX.3",
     pipelines=row.Pipelines(text="Flux3ModularPipeline", edit="Flux3ModularPipeline"),
-    guidance="guider",
+    guidance=row.GUIDER,
     lacks=row.without(row.LACKS, *_GUIDANCE) | row.ONLY_EDITS | row.NO_CACHE,
     variants={
         # It was distilled to jump from one noise level to the next.

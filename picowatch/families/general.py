@@ -89,12 +89,12 @@ def _guided(call: _Parameters) -> tuple[row.Guidance, float, float]:
     """
     scale, true = _number(call, "guidance_scale"), _number(call, "true_cfg_scale")
     if true:
-        return ("guidance_and_true_cfg_scale" if scale else "true_cfg_scale"), true, scale
+        return {**row.TRUE_CFG_SCALE, **(row.GUIDANCE if scale else {})}, true, scale
     if scale:
         is_cfg = "negative_prompt" in call
-        return ("cfg_scale", scale, 0.0) if is_cfg else ("guidance", 0.0, scale)
+        return (row.CFG_SCALE, scale, 0.0) if is_cfg else (row.GUIDANCE, 0.0, scale)
     distilled = _number(call, "distilled_guidance_scale")
-    return "distilled_guidance_scale" if distilled else "none", 0.0, distilled
+    return {"distilled_guidance_scale": "guidance"} if distilled else {}, 0.0, distilled
 
 
 def _number(call: _Parameters, name: str) -> float:

@@ -66,7 +66,7 @@ QWEN_IMAGE_21 = row.Family(
     key="qwen_image_21",
     name="Qwen-Image 2.1",
     pipelines=row.Pipelines(text="QwenImage21Pipeline", edit="QwenImage21Pipeline"),
-    guidance="true_cfg_scale",
+    guidance=row.TRUE_CFG_SCALE,
     size_multiple=32,
     lacks=row.LACKS | row.ONLY_EDITS | row.NO_CACHE,
     variants={
@@ -99,7 +99,7 @@ QWEN_IMAGE = row.Family(
     key="qwen_image",
     name="Qwen-Image",
     pipelines=row.all_three("QwenImage"),
-    guidance="true_cfg_scale",
+    guidance=row.TRUE_CFG_SCALE,
     native_size=1328,
     lacks=row.LACKS,
     variants={
@@ -146,7 +146,7 @@ KREA2 = row.Family(
     key="krea2",
     name="Krea 2",
     pipelines=row.Pipelines(text="Krea2Pipeline"),
-    guidance="cfg_scale_less_one",
+    guidance=row.CFG_SCALE_LESS_ONE,
     variants={
         # Its noise levels do not depend on the size.
         "Turbo": row.flow_variant(

@@ -13,16 +13,13 @@ from typing import Any, Literal
 from picowatch.families.lora_blocks import Blocks
 
 Classes = tuple[str, ...]
-Guidance = Literal[
-    "cfg_scale",  # guidance_scale is the recipe's cfg_scale
-    "cfg_scale_less_one",  # guidance_scale is cfg_scale - 1
-    "true_cfg_scale",  # true_cfg_scale is the recipe's cfg_scale
-    "guidance",  # guidance_scale is the recipe's guidance, an input of the model
-    "guidance_and_true_cfg_scale",  # both of the above
-    "guider",  # an object with cfg_scale, cfg_rescale, cfg_start and cfg_end
-    "distilled_guidance_scale",  # distilled_guidance_scale is the recipe's guidance
-    "none",
-]
+# By what pipelines are guided: fields of recipes by the arguments, "cfg_scale - 1" for that number.
+Guidance = Mapping[str, str]
+CFG_SCALE: Guidance = {"guidance_scale": "cfg_scale"}
+CFG_SCALE_LESS_ONE: Guidance = {"guidance_scale": "cfg_scale - 1"}
+TRUE_CFG_SCALE: Guidance = {"true_cfg_scale": "cfg_scale"}
+GUIDANCE: Guidance = {"guidance_scale": "guidance"}  # an input of the model
+GUIDER: Guidance = {"guider": ""}  # an object with cfg_scale, cfg_rescale, cfg_start and cfg_end
 
 EULER = "Euler"
 DPM = "DPM++ 2M"
@@ -214,7 +211,7 @@ class Family:
     name: str
     kind: Literal["unet", "flow", "general"] = "flow"
     pipelines: Pipelines = Pipelines()
-    guidance: Guidance = "cfg_scale"
+    guidance: Guidance = field(default_factory=lambda: CFG_SCALE)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     size_multiple: int = 16
     native_size: int = 1024

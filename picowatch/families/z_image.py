@@ -40,7 +40,7 @@ Z_IMAGE = row.Family(
     key="z_image",
     name="Z-Image",
     pipelines=row.all_three("ZImage"),
-    guidance="cfg_scale_less_one",
+    guidance=row.CFG_SCALE_LESS_ONE,
     lacks=row.LACKS,
     variants={
         "Turbo": row.flow_variant(8, guided=False, like="Base", word="turbo"),

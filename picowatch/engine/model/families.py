@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 
 from picowatch.engine.model.modular import adapted, guider_for
-from picowatch.families.row import Family, Variant
+from picowatch.families.row import GUIDER, Family, Variant
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
 
@@ -42,23 +42,12 @@ def guidance_inputs(
     row: Family, variant: Variant, request: ImageRequest, steps: int
 ) -> dict[str, Any]:
     """Return a request's guidance as its family's pipelines take it, for a run of so many steps."""
-    match variant.guidance_as or row.guidance:
-        case "cfg_scale":
-            return {"guidance_scale": request.cfg_scale}
-        case "cfg_scale_less_one":
-            return {"guidance_scale": request.cfg_scale - 1}
-        case "true_cfg_scale":
-            return {"true_cfg_scale": request.cfg_scale}
-        case "guidance":
-            return {"guidance_scale": request.guidance}
-        case "guidance_and_true_cfg_scale":
-            return {"guidance_scale": request.guidance, "true_cfg_scale": request.cfg_scale}
-        case "guider":
-            return {"guider": guider_for(request, steps)}
-        case "distilled_guidance_scale":
-            return {"distilled_guidance_scale": request.guidance}
-        case "none":
-            return {}
+    how = variant.guidance_as or row.guidance
+    if how == GUIDER:
+        return {"guider": guider_for(request, steps)}
+    values = {field: getattr(request, field) for field in ("cfg_scale", "guidance")}
+    values["cfg_scale - 1"] = request.cfg_scale - 1
+    return {argument: values[field] for argument, field in how.items()}
 
 
 @cache
