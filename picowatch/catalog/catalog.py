@@ -49,12 +49,7 @@ from picowatch.catalog.scan import (
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.files.essential import Ended
-from picowatch.recipe.inventory import (
-    DEMO_RULES,
-    Checkpoint,
-    Inventory,
-    Upscaler,
-)
+from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory, Upscaler
 from picowatch.recipe.messages.suggestions import listed
 
 

@@ -91,11 +91,7 @@ class Candidate:
         if self.layout == "file" and not name.endswith(self.path.suffix):
             name += self.path.suffix
         return Refused(
-            name=printable(name),
-            kind=self.kind,
-            path=self.path,
-            reason=reason,
-            may_pass=may_pass,
+            name=printable(name), kind=self.kind, path=self.path, reason=reason, may_pass=may_pass
         )
 
 

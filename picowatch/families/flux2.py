@@ -58,12 +58,7 @@ FLUX2_DEV = row.Family(
     guidance=row.GUIDANCE,
     lacks=row.FLOW_LACKS | row.BY_GUIDANCE | row.ONLY_EDITS | row.NO_NEGATIVE,
     variants={
-        "": row.flow_variant(
-            50,
-            guidance=4,
-            references=row.LOOKS_AT_TEN,
-            sign=_reads(15360),
-        )
+        "": row.flow_variant(50, guidance=4, references=row.LOOKS_AT_TEN, sign=_reads(15360))
     },
     hub="black-forest-labs/FLUX.2-dev",
     texts=row.Reading(count="flux2_dev"),
@@ -94,9 +89,7 @@ FLUX2 = row.Family(
     key="flux2",
     name="FLUX.2",
     pipelines=row.Pipelines(
-        text="Flux2KleinPipeline",
-        mask="Flux2KleinInpaintPipeline",
-        edit="Flux2KleinPipeline",
+        text="Flux2KleinPipeline", mask="Flux2KleinInpaintPipeline", edit="Flux2KleinPipeline"
     ),
     lacks=row.LACKS | {"hires": "diffusers has no second pass for it"},
     variants={

@@ -134,9 +134,7 @@ SD3 = row.Family(
             4, guided=False, largest=3072, configs="3.5 Large", like="3.5 Large", word="turbo"
         ),
         "3.5 Medium": row.flow_variant(
-            *(40, 4.5),
-            sign=_positions(384),
-            config={"transformer/pos_embed_max_size": 384},
+            *(40, 4.5), sign=_positions(384), config={"transformer/pos_embed_max_size": 384}
         ),
         # Sides of the table of positions: 192 patches of 16 pixels.
         "3 Medium": row.flow_variant(28, 7, largest=3072, sign=_positions(192)),

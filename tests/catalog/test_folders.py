@@ -169,10 +169,7 @@ ONE_OF_TWO = {
     "text_encoder_2/model-00001-of-00002.safetensors": header({}),
 }
 REFINER = SDXL_UNET | {"projection_class_embeddings_input_dim": 2560}
-ONLY_INDEX: Changes = {
-    "vae/model.safetensors": None,
-    "vae/model.safetensors.index.json": {},
-}
+ONLY_INDEX: Changes = {"vae/model.safetensors": None, "vae/model.safetensors.index.json": {}}
 PICKLED = {"transformer/model.safetensors": None, "transformer/model.bin": b""}
 CUT_OFF = {"vae/model.safetensors": header({"a": (2, 2)})[:20]}
 UNFINISHED = {"vae/model.safetensors.aria2": b"abc"}

@@ -72,10 +72,7 @@ def test_pictures_are_taken_where_a_pipeline_has_a_place_for_them() -> None:
 
 
 REFUSED: list[tuple[Config, str]] = [
-    (
-        {"_class_name": "WanPipeline"},
-        "a WanPipeline: it takes num_frames, which recipes do",
-    ),
+    ({"_class_name": "WanPipeline"}, "a WanPipeline: it takes num_frames, which recipes do"),
     ({"_class_name": "StableAudioPipeline"}, "a StableAudioPipeline: it has no height."),
     ({"_class_name": "GlmImagePipeline"}, "a GlmImagePipeline: it takes prior_token_ids, which"),
     ({"_class_name": "NextYearPipeline"}, "does not have this pipeline."),

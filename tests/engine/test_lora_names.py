@@ -201,10 +201,7 @@ AUTHORS: dict[str, dict[str, tuple[int, int]]] = {
         **each("txtfusion.refiner_blocks.{}.attn.", 2, wq=(2560, 2560)),
         "txtmlp.1": (K, 2560),
     },
-    "anima": {
-        **each("blocks.{}.", 28, **OF_ANIMA),
-        "final_layer.adaln_modulation.2": (4096, 256),
-    },
+    "anima": {**each("blocks.{}.", 28, **OF_ANIMA), "final_layer.adaln_modulation.2": (4096, 256)},
     "flux3": {
         **each("content_mode_blocks.image.{}.", 5, **OF_FLUX3),
         **each("content_mode_blocks.image_cond.{}.", 5, **OF_FLUX3),

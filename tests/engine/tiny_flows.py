@@ -343,9 +343,7 @@ def _clip(kind: Any, part: str, tiny: Tiny) -> Any:
     second = part == "text_encoder_2"
     open_clip = second or tiny.family == "sd2"
     made = clip_text_encoder(
-        kind,
-        SECOND if second else FIRST,
-        "gelu" if open_clip else "quick_gelu",
+        kind, SECOND if second else FIRST, "gelu" if open_clip else "quick_gelu"
     )
     if hasattr(made, "text_projection") and not second:
         with torch.no_grad():  # as folders of SD 3 have it: its pooled output is read as it is

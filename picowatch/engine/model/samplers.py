@@ -17,10 +17,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    PNDMScheduler,
-    TCDScheduler,
-)
+from diffusers import PNDMScheduler, TCDScheduler
 from diffusers.schedulers import AysSchedules
 
 # diffusers hides this name where scipy is not installed.
