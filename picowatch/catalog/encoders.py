@@ -86,7 +86,7 @@ def vae_of_config(config: Mapping[str, Any]) -> str | None:
 
 
 class Encoder(NamedTuple):
-    """A text encoder: a tensor that it has, that tensor's shape, and the usual name of its file.
+    """A text encoder: a tensor that it has, that tensor's shape, and its file, without ending.
 
     Without a file it is read only from whole checkpoints and diffusers folders. `config` and
     `words` are the package's folders of its config and vocabulary, "" if it has none.
@@ -99,30 +99,20 @@ class Encoder(NamedTuple):
     words: str = ""
 
 
-_CLIP = "text_model.embeddings.token_embedding.weight"
+_CLIP, _T5 = "text_model.embeddings.token_embedding.weight", "shared.weight"
 _DECODER = "model.embed_tokens.weight"
 ENCODERS = {
-    "CLIP L": Encoder(
-        *(_CLIP, (49408, 768), "clip_l.safetensors"), "sd15/text_encoder", "sd15/tokenizer"
-    ),
-    "CLIP G": Encoder(
-        *(_CLIP, (49408, 1280), "clip_g.safetensors"), "sdxl/text_encoder_2", "sd15/tokenizer"
-    ),
-    "T5 XXL": Encoder(
-        *("shared.weight", (32128, 4096), "t5xxl_fp16.safetensors"),
-        *("t5/text_encoder", "t5/tokenizer"),
-    ),
+    "CLIP L": Encoder(_CLIP, (49408, 768), "clip_l", "sd15/text_encoder", "sd15/tokenizer"),
+    "CLIP G": Encoder(_CLIP, (49408, 1280), "clip_g", "sdxl/text_encoder_2", "sd15/tokenizer"),
+    "T5 XXL": Encoder(_T5, (32128, 4096), "t5xxl_fp16", "t5/text_encoder", "t5/tokenizer"),
     "Qwen3 4B": Encoder(
-        *(_DECODER, (151936, 2560), "qwen_3_4b.safetensors"),
-        *("qwen3/text_encoder", "qwen3/tokenizer"),
+        _DECODER, (151936, 2560), "qwen_3_4b", "qwen3/text_encoder", "qwen3/tokenizer"
     ),
     "Qwen3 8B": Encoder(
-        *(_DECODER, (151936, 4096), "qwen_3_8b.safetensors"),
-        *("qwen3/text_encoder_8b", "qwen3/tokenizer"),
+        _DECODER, (151936, 4096), "qwen_3_8b", "qwen3/text_encoder_8b", "qwen3/tokenizer"
     ),
     "Qwen3 0.6B": Encoder(
-        *(_DECODER, (151936, 1024), "qwen_3_06b_base.safetensors"),
-        *("qwen3/text_encoder_06b", "qwen3/tokenizer"),
+        _DECODER, (151936, 1024), "qwen_3_06b_base", "qwen3/text_encoder_06b", "qwen3/tokenizer"
     ),
     "Gemma 2 2B": Encoder(_DECODER, (256000, 2304)),
     "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584)),

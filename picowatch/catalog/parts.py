@@ -264,7 +264,7 @@ def _missing(model: Model, sources: _Sources) -> str:
     variant = f" ({model.variant})" if model.variant else ""
     if row.vae_assets and encoders:
         needed = [
-            f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"
+            f"{encoder} (such as {ENCODERS[encoder].file}.safetensors) in models/text_encoders/"
             for part, encoder in encoders.items()
             if not sources[part] and part not in row.optional
         ]

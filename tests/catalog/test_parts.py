@@ -16,7 +16,7 @@ from tests.catalog.shapes import FLUX1_VAE, QWEN_IMAGE, Z_IMAGE, below, flux, fl
 from tests.engine.tiny_flows import tiny_flow
 
 ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}
-CLIP_L, CLIP_G, T5 = "clip_l.safetensors", "clip_g.safetensors", "t5xxl_fp16.safetensors"
+CLIP_L, CLIP_G, T5 = "clip_l", "clip_g", "t5xxl_fp16"
 SD35 = sd3(147456)
 
 
@@ -24,7 +24,7 @@ def add(models: Path, transformer: Shapes, *encoders: str, vae: str = "ae") -> N
     """A transformer called it, these text encoders' files, and a VAE with 16 latent channels."""
     write_model(models / "checkpoints/it.safetensors", transformer)
     for name in encoders:
-        write_model(models / "text_encoders" / name, ENCODER_FILES[name])
+        write_model(models / f"text_encoders/{name}.safetensors", ENCODER_FILES[name])
     if vae:
         write_model(models / f"vae/{vae}.safetensors", FLUX1_VAE)
 
@@ -45,20 +45,23 @@ def digest(models: Path, name: str = "it") -> str:
 
 
 PLACE = "in models/text_encoders/"
-L, G = f"CLIP L (such as {CLIP_L}) {PLACE}", f"CLIP G (such as {CLIP_G}) {PLACE}"
+L, G = (
+    f"CLIP L (such as {CLIP_L}.safetensors) {PLACE}",
+    f"CLIP G (such as {CLIP_G}.safetensors) {PLACE}",
+)
 ONLY = "it.safetensors has only the transformer"
 SD35_AND_VAE = below(UNET, SD35) | below("first_stage_model.", FLUX1_VAE)
 # A transformer, the files beside it, and what is said to be missing. T5 is not needed by SD 3.5.
 LACKS: list[tuple[Shapes, tuple[str, ...], str, str]] = [
     (flux(), (T5,), "ae", f"{ONLY} of FLUX.1 (dev). It also needs {L}; or a diffusers folder of"),
-    (flux(), (CLIP_L,), "ae", f"It also needs T5 XXL (such as {T5}) {PLACE}; or"),
+    (flux(), (CLIP_L,), "ae", f"It also needs T5 XXL (such as {T5}.safetensors) {PLACE}; or"),
     (flux(), (CLIP_L, T5), "", "a VAE with 16 latent channels (such as ae.safetensors) in models/"),
     (flux(), (CLIP_L, T5), "tiny", "needs a VAE with 16 latent"),  # a tiny one does not do
     (SD35, (), "ae", f"needs {L}, {G} and a VAE of Stable Diffusion 3 with sd3 in its name (such"),
     (SD35_AND_VAE, (), "", f"{ONLY} and the VAE of Stable Diffusion 3.x (3.5 Medium). It also"),
     (SD35_AND_VAE, (), "", f"needs {L} and {G}; or a diffusers folder of Stable Diffusion 3.x"),
     (
-        *(flux2(7680), ("qwen_3_4b.safetensors",), "ae"),
+        *(flux2(7680), ("qwen_3_4b",), "ae"),
         "It also needs a VAE with 32 latent channels (such as flux2-vae.safetensors) in models/vae/"
         "; or a diffusers folder of FLUX.2 (klein 4B) (such as black-forest-labs/FLUX.2-klein-4B) "
         "in models/checkpoints/, which lends its own.",

@@ -393,7 +393,6 @@ def test_a_whole_checkpoint_is_read_from_its_file(
         assert same(ours[name], state(whole[name])), name
 
 
-FILES = {"CLIP L": "clip_l", "CLIP G": "clip_g", "T5 XXL": "t5xxl_fp16", "Qwen3 4B": "qwen_3_4b"}
 VAE_FILES = {SD35: "sd3_vae", SD3: "sd3_vae", KLEIN: "flux2-vae"}
 
 
@@ -414,7 +413,7 @@ def test_files_complete_a_transformer(
             tensors["text_projection.weight"] = torch.ones(32, 32)
         elif encoder == "CLIP G":
             tensors["text_projection"] = tensors.pop("text_projection.weight").T
-        write(models / f"text_encoders/{FILES[encoder]}.safetensors", tensors)
+        write(models / f"text_encoders/{ENCODERS[encoder].file}.safetensors", tensors)
     write(models / "vae/ae.safetensors", tensors_of(FLUX, "vae"))
     if folder in VAE_FILES:
         write(models / f"vae/{VAE_FILES[folder]}.safetensors", tensors_of(folder, "vae"))
