@@ -318,10 +318,6 @@ KNOWN: list[tuple[Shapes, str]] = [
     ),
     (CHROMA | named("nerf_blocks.0.norm.scale"), "is Chroma1-Radiance, which diffusers"),
     (LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)}, "is NewBie, which diffusers"),
-    (
-        named("glyph_projector.net.0.proj.weight", "prior_token_embedding.weight"),
-        "is GLM-Image, of which",
-    ),
     (REFINER, "is the refiner of Stable Diffusion XL: picowatch draws with the base model"),
     (named("clf.1.weight", "clip_txt_mapper.weight"), "is the first stage of Stable Cascade"),
     (below(UNET, named("clf.1.weight", "clip_mapper.weight")), "the second stage of Stable"),
@@ -337,10 +333,6 @@ KNOWN: list[tuple[Shapes, str]] = [
         f"is LongCat-Image (meituan-longcat/LongCat-Image): {GET}",
     ),
     (OVIS, f"is Ovis-Image (AIDC-AI/Ovis-Image-7B): {GET}"),
-    (
-        named("transformer_blocks.0.encoder_proj.weight"),
-        f"is Nucleus-Image (NucleusAI/NucleusMoE-Image): {GET}",
-    ),
     (
         Z_IMAGE | named("siglip_embedder.0.weight"),
         f"Z-Image Omni (Tongyi-MAI/Z-Image-Omni-Base): {GET}",
