@@ -20,6 +20,7 @@ from tests.engine.adapters import write
 from tests.engine.demo import read_part
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of, scripted
 from tests.engine.original_names import Tensors, anima_names, flux3_names, wan_names
+from tests.engine.part_files import weights_of
 from tests.engine.requests import draw, pixels
 from tests.engine.rungs import interrupt, lora_of, on_rung
 from tests.engine.test_flows import CUBE, called, same
@@ -82,21 +83,16 @@ def test_every_part_of_a_folder_is_in_its_hash(tmp_path: Path) -> None:
     )
 
 
-def tensors_of(name: str, part: str) -> Tensors:
-    (file,) = (tiny_flow(name) / part).glob("*.safetensors")
-    return load_file(file)
-
-
 def anima_tensors() -> Tensors:
-    return anima_names(*(tensors_of(NAME, part) for part in ("transformer", "text_conditioner")))
+    return anima_names(*(weights_of(NAME, part) for part in ("transformer", "text_conditioner")))
 
 
 def anima_files(models: Path) -> None:
     """The transformer, the text encoder and the VAE, as ComfyUI has them."""
     write(models / "checkpoints/anima-base-v1.0.safetensors", anima_tensors(), prefix="net.")
-    encoder = tensors_of(NAME, "text_encoder")
+    encoder = weights_of(NAME, "text_encoder")
     write(models / "text_encoders/qwen_3_06b_base.safetensors", encoder, prefix="model.")
-    write(models / "vae/qwen_image_vae.safetensors", wan_names(tensors_of(NAME, "vae")))
+    write(models / "vae/qwen_image_vae.safetensors", wan_names(weights_of(NAME, "vae")))
 
 
 def test_a_file_of_anima_draws_with_the_files_beside_it(
@@ -113,7 +109,7 @@ def test_a_file_of_anima_draws_with_the_files_beside_it(
         without_weights = shutil.ignore_patterns("*.safetensors")
         shutil.copytree(tiny_flow(NAME) / part, assets / place, ignore=without_weights)
     known = ENCODERS["Qwen3 0.6B"]
-    shape = tuple(tensors_of(NAME, "text_encoder")["embed_tokens.weight"].shape)
+    shape = tuple(weights_of(NAME, "text_encoder")["embed_tokens.weight"].shape)
     monkeypatch.setitem(ENCODERS, "Qwen3 0.6B", known._replace(shape=shape))
     monkeypatch.setattr("picowatch.catalog.parts.ASSETS", assets)
     (picture,) = drawn_by(models, "anima-base-v1.0")
@@ -130,7 +126,7 @@ def test_a_folder_completes_a_file(tmp_path: Path, lender: str) -> None:
     """Of the folder's own transformer only the config counts."""
     tensors = anima_tensors()
     if lender != NAME:
-        tensors = flux3_names(tensors_of(lender, "transformer"), FUSED)
+        tensors = flux3_names(weights_of(lender, "transformer"), FUSED)
     write(tmp_path / "checkpoints/mine.safetensors", tensors)
     folder = shutil.copytree(tiny_flow(lender), tmp_path / "checkpoints/whole")
     for part in ("transformer", "text_conditioner"):
@@ -143,7 +139,7 @@ def test_a_folder_completes_a_file(tmp_path: Path, lender: str) -> None:
 
 def test_layers_that_stay_in_float32_do_so_from_files(tmp_path: Path) -> None:
     """A file of FLUX.3 has other names for them than the library's list."""
-    tensors = tensors_of("FLUX.3-klein", "transformer")
+    tensors = weights_of("FLUX.3-klein", "transformer")
     halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
     write(tmp_path / "checkpoints/mine.safetensors", flux3_names(halves))
     shutil.copytree(tiny_flow("FLUX.3-klein"), tmp_path / "checkpoints/whole")
