@@ -34,6 +34,7 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, FLOWS, UNETS
 from picowatch.families.row import DEMO
 from picowatch.files.names import SKIPPED_FOLDERS
+from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, DEMO_UPSCALER
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
 
@@ -42,13 +43,12 @@ log = logging.getLogger(__name__)
 # The models in the package: their names, their names in messages, and their files.
 EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
     "checkpoint": (DEMO, "the embedded demo model", ASSETS / "demo"),
-    "upscaler": ("demo-compact", "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
-    "cutout": ("demo-cutout", "the embedded cutout model", ASSETS / "demo-cutout.safetensors"),
+    "upscaler": (DEMO_UPSCALER.name, "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
+    "cutout": (DEMO_CUTOUT, "the embedded cutout model", ASSETS / "demo-cutout.safetensors"),
     "controlnet": ("demo-sketch", "the embedded ControlNet", ASSETS / "demo-sketch.safetensors"),
-    "segmentation": ("demo-find", "the embedded segmentation model", ASSETS / "demo-find"),
+    "segmentation": (DEMO_FIND, "the embedded segmentation model", ASSETS / "demo-find"),
 }
 EMBEDDED_NAMES = frozenset(name for name, *_ in EMBEDDED.values())
-DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
 
 SAFETENSORS = (".safetensors", ".sft")  # Black Forest Labs first used the second
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}

@@ -25,6 +25,7 @@ from picowatch.engine.protocol import (
 )
 from picowatch.recipe.request import ImageRequest
 
+DEMO_UPSCALER, DEMO_CONTROLNET = "demo-compact", "demo-sketch"
 PATIENCE = 120.0  # seconds a batch may take on a busy machine
 _CATALOG = Catalog(Path("nowhere"))
 _DEMO_HASH = _CATALOG.sha256(_CATALOG.demo)

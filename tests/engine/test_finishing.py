@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from picowatch.catalog import DEMO_UPSCALER, Catalog
+from picowatch.catalog import Catalog
 from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks import upscale
@@ -27,6 +27,7 @@ from picowatch.recipe.resize_to import ResizeTo
 from tests.daemon.test_colours import deep_photo
 from tests.engine.demo import CPU, named
 from tests.engine.requests import (
+    DEMO_UPSCALER,
     draw,
     ignore_progress,
     keep,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from picowatch.catalog import DEMO_UPSCALER, Kind
+from picowatch.catalog import Kind
 from picowatch.catalog.scan import EMBEDDED
 from picowatch.engine.drawing import networks
 from picowatch.engine.drawing.renderer import Renderer
@@ -37,7 +37,7 @@ from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.engine.flow_requests import flow_models, flow_renderer, hash_of, requests_of
 from tests.engine.reference.models import Models
-from tests.engine.requests import difference, draw, request
+from tests.engine.requests import DEMO_UPSCALER, difference, draw, request
 from tests.engine.rungs import on_rung, reads
 
 GIGABYTE = 2**30

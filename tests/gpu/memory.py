@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import DEMO_UPSCALER, Kind
+from picowatch.catalog import Kind
 from picowatch.catalog.scan import EMBEDDED
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model import memory
@@ -21,7 +21,7 @@ from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.part_files import weights_of, write_gguf
-from tests.engine.requests import ignore_progress
+from tests.engine.requests import DEMO_UPSCALER, ignore_progress
 from tests.engine.sdnq_packer import pack_folder
 from tests.engine.tiny_flows import UNETS, folder_until_exit, tiny_flow, tiny_unet
 from tests.gpu.pretended import BYTES, MEMORY

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from picowatch.catalog import DEMO_CONTROLNET, DEMO_UPSCALER
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.recipe.parts import Hires, Upscale
 from tests.engine.reference.models import Models, Values
-from tests.engine.requests import Pixels, draw, pixels
+from tests.engine.requests import DEMO_CONTROLNET, DEMO_UPSCALER, Pixels, draw, pixels
 
 PICTURES = Path(__file__).parent / "pictures"
 CORGI = "a corgi with a red hat on a blue background"
