@@ -7,6 +7,8 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
+from picowatch.catalog import Catalog, Model
+
 Shapes = dict[str, tuple[int, ...]]
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -27,6 +29,18 @@ def write_model(path: Path, shapes: Shapes, missing_bytes: int = 0) -> Path:
         file.write(head)
         file.truncate(len(head) + 2 * sum(map(prod, shapes.values())) - missing_bytes)
     return path
+
+
+def found_in(models: Path) -> Model:
+    """The only model of a folder."""
+    (found,) = Catalog(models).scan().models
+    return found
+
+
+def refused_in(models: Path) -> str:
+    """Why the only refused file of a folder is refused."""
+    (refused,) = Catalog(models).scan().refused
+    return refused.reason
 
 
 def header(shapes: Shapes) -> bytes:

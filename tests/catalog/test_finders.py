@@ -9,7 +9,7 @@ import pytest
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.finders import finder_in
-from tests.catalog.files import write_model
+from tests.catalog.files import refused_in, write_model
 
 BACKBONE = {"model_type": "swin", "depths": [2, 2]}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -105,10 +105,8 @@ def test_others_are_refused(
 ) -> None:
     """What it is, or what is missing and where."""
     change(write(tmp_path, kind))
-    found = Catalog(tmp_path).scan()
-    assert not found.models
-    (refused,) = found.refused
-    assert words in refused.reason
+    assert words in refused_in(tmp_path)
+    assert not Catalog(tmp_path).scan().models
 
 
 @pytest.mark.parametrize("folder", ["segmentation", "sams", "grounding-dino", "adetailer"])
@@ -116,9 +114,9 @@ def test_a_detector_of_yolo_is_refused_with_the_remedy(tmp_path: Path, folder: s
     """It is a pickle; in other programs' folders, too."""
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "face_yolov8n.pt").write_bytes(b"PK")
-    (refused,) = Catalog(tmp_path).scan().refused
-    assert "face_yolov8n.pt is a pickle file" in refused.reason
-    assert "hf download IDEA-Research/grounding-dino-tiny" in refused.reason
+    reason = refused_in(tmp_path)
+    assert "face_yolov8n.pt is a pickle file" in reason
+    assert "hf download IDEA-Research/grounding-dino-tiny" in reason
 
 
 def test_no_backbone_comes_from_another_library(tmp_path: Path) -> None:

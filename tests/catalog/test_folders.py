@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from picowatch.catalog import Catalog, Model
+from picowatch.catalog import Catalog
 from picowatch.catalog.encoders import families_of
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
-from tests.catalog.files import Shapes, header, write_model
+from tests.catalog.files import Shapes, found_in, header, refused_in, write_model
 from tests.catalog.shapes import controlnet, diffusers_controlnet, tiny_vae
 
 Config = dict[str, Any]  # or an index of configs
@@ -56,16 +56,6 @@ def write_folder(models: Path, name: str, index: Config, **configs: Any) -> Path
         if part != "scheduler":
             write_model(folder / part / "model.safetensors", {"a": (2, 2)})
     return folder
-
-
-def found_in(models: Path) -> Model:
-    (found,) = Catalog(models).scan().models
-    return found
-
-
-def refused_in(models: Path) -> str:
-    (refused,) = Catalog(models).scan().refused
-    return refused.reason
 
 
 LARGE = {"num_layers": 38, "pos_embed_max_size": 192}

@@ -10,7 +10,8 @@ from picowatch.catalog.folder_files import folder_files
 from picowatch.families import FAMILIES
 from picowatch.families.row import References
 from picowatch.recipe.inventory import rules_of
-from tests.catalog.test_folders import Config, found_in, refused_in, write_folder
+from tests.catalog.files import found_in, refused_in
+from tests.catalog.test_folders import Config, write_folder
 from tests.commands.picowatch import picowatch_here
 
 pytestmark = pytest.mark.skipif(find_spec("diffusers") is None, reason="reads diffusers' source")

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.gguf import BLOCKS, TYPES
-from tests.catalog.files import Shapes
+from tests.catalog.files import Shapes, found_in, refused_in
 from tests.catalog.shapes import Z_IMAGE, flux
 
 U32, TEXT, LIST = 4, 8, 9
@@ -48,18 +47,13 @@ def gguf(
     return head, begin + offset
 
 
-def add(
-    models: Path, content: tuple[bytes, int], name: str = "checkpoints/it.gguf"
-) -> Model | Refused:
+def add(models: Path, content: tuple[bytes, int], name: str = "checkpoints/it.gguf") -> None:
     head, size = content
     path = models / name
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
         file.write(head)
         file.truncate(size)
-    found = Catalog(models).scan()
-    everything: list[Model | Refused] = [*found.models, *found.refused]
-    return everything[0]
 
 
 CODES = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
@@ -85,8 +79,8 @@ def test_the_type_of_most_weights_is_told(
     tmp_path: Path, kind: str, metadata: tuple[bytes, ...], stored: str
 ) -> None:
     """As the declared mixture, if it is of that type. The name keeps its ending."""
-    found = add(tmp_path, gguf(Z_IMAGE, kind, metadata), "checkpoints/z_turbo.gguf")
-    assert isinstance(found, Model)
+    add(tmp_path, gguf(Z_IMAGE, kind, metadata), "checkpoints/z_turbo.gguf")
+    found = found_in(tmp_path)
     assert (found.name, found.family, found.stored) == ("z_turbo.gguf", "z_image", stored)
     assert found.missing.startswith("z_turbo.gguf has only the transformer of Z-Image")
 
@@ -124,15 +118,13 @@ DAMAGED: list[tuple[tuple[bytes, int], str]] = [
 def test_what_cannot_be_used_is_refused_in_words(tmp_path: Path) -> None:
     """Before anything of its size is taken from memory."""
     for content, words in DAMAGED:
-        found = add(tmp_path, content)
-        assert isinstance(found, Refused), words
-        assert found.reason.startswith(f"it.gguf {words}")
+        add(tmp_path, content)
+        assert refused_in(tmp_path).startswith(f"it.gguf {words}")
 
 
 def test_only_transformers_are_read_from_such_files(tmp_path: Path) -> None:
     """As diffusers does."""
-    found = add(tmp_path, gguf(flux()), "vae/it.gguf")
-    assert isinstance(found, Refused)
-    assert found.reason == (
+    add(tmp_path, gguf(flux()), "vae/it.gguf")
+    assert refused_in(tmp_path) == (
         "it.gguf is a GGUF file: picowatch reads only transformers from such files."
     )
