@@ -7,6 +7,7 @@ output. When no LoRA is in use, all layers are unwrapped again.
 import logging
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,23 @@ _NAMED_KEYS = 3
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
+@dataclass(eq=False)
 class Loras:
-    """The LoRAs of one checkpoint, whose parts in memory are those of `pipeline`.
+    """The LoRAs of one checkpoint, whose parts in memory are those of `_pipeline`.
 
     `applied` are those in use, `warnings` say which parts of their files have no effect.
     `of_texts` are hashes and weights of those that change what text encoders make of a prompt.
     """
 
-    def __init__(
-        self,
-        pipeline: Callable[[], Any],
-        family: str,
-        verified: Verified,
-        kept: Cache,
-        checkpoint: Path,
-    ) -> None:
-        self._pipeline = pipeline
-        self._family = family
-        self._verified = verified
-        self._kept, self._checkpoint = kept, checkpoint
-        self._files: dict[str, File] = {}  # by hash
-        self.applied: tuple[LoraUse, ...] = ()
-        self.warnings: tuple[str, ...] = ()
-        self.of_texts: tuple[tuple[str, float], ...] = ()
+    _pipeline: Callable[[], Any]
+    _family: str
+    _verified: Verified
+    _kept: Cache
+    _checkpoint: Path
+    _files: dict[str, File] = field(default_factory=dict)  # by hash
+    applied: tuple[LoraUse, ...] = ()
+    warnings: tuple[str, ...] = ()
+    of_texts: tuple[tuple[str, float], ...] = ()
 
     def apply(self, uses: Sequence[LoraUse]) -> None:
         """Use exactly these LoRAs. If one cannot be used, RenderFailed is raised, and none is."""

@@ -12,6 +12,7 @@ negative numbers as tokens. The text encoder's own table is never changed.
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,34 +159,27 @@ def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
     return tensor.float().reshape(-1, tensor.shape[-1]).clone()
 
 
+@dataclass(eq=False)
 class PromptEncoder:
-    """A checkpoint's tokenizer and text encoders."""
+    """A checkpoint's tokenizer and text encoders.
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        towers: Sequence[TextTower],
-        verified: Verified,
-        device: torch.device,
-        encoded_once: Callable[[Hashable, Callable[[], Encoded]], Encoded],
-        *,
-        zeros_for_empty_negative: bool = False,
-    ) -> None:
-        """Create an encoder of several towers.
+    The towers' hidden states are joined along the width; the last one gives the summary.
+    `_verified` opens embeddings, `_encoded_once` returns what a key was encoded to, or encodes it.
+    The towers compute on `_device`; their weights may be elsewhere until then. With `_zeros`, an
+    empty negative prompt is zeros, not the encoded "".
+    """
 
-        Their hidden states are joined along the width; the last one gives the summary. `verified`
-        opens embeddings, `encoded_once` returns what a key was encoded to, or encodes it. The
-        towers compute on `device`; their weights may be elsewhere until then.
-        `zeros_for_empty_negative`: an empty negative prompt is zeros, not the encoded "".
-        """
-        self._tokenizer = tokenizer
-        self._towers = tuple(towers)
-        self._verified = verified
-        self._device = device
-        self._zeros = zeros_for_empty_negative
-        self._comma = self._tokens(",")
-        self._embeddings: dict[str, tuple[int, ...]] = {}  # their tokens, by hash
-        self._encoded_once = encoded_once
+    _tokenizer: Any
+    _towers: Sequence[TextTower]
+    _verified: Verified
+    _device: torch.device
+    _encoded_once: Callable[[Hashable, Callable[[], Encoded]], Encoded]
+    _zeros: bool
+    _embeddings: dict[str, tuple[int, ...]] = field(default_factory=dict)  # their tokens, by hash
+
+    @cached_property
+    def _comma(self) -> list[int]:
+        return self._tokens(",")
 
     def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:
         """Return the number of chunks of an image's prompts, and its conditions.

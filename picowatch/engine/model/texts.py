@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -118,32 +118,23 @@ def reading_of(row: Family, variant: Variant) -> Reading:
     return row.texts
 
 
+@dataclass(eq=False)
 class Texts:
     """What a checkpoint's text encoders made of texts.
 
-    `parts` are those in memory, `pipeline` makes one of them, and `bring` restores the encoders.
-    `verified` opens embeddings, and `cache` keeps the results of this `checkpoint`.
+    `_parts` are those in memory, `_pipeline` makes one of them, and `_bring` restores the encoders.
+    `_verified` opens embeddings, and `_cache` keeps the results of this `_checkpoint`.
     """
 
-    def __init__(
-        self,
-        reading: Reading,
-        parts: Parts,
-        pipeline: Callable[[str], Any],
-        bring: Callable[[], None],
-        verified: Verified,
-        device: torch.device,
-        cache: Cache,
-        checkpoint: Hashable,
-    ) -> None:
-        self.reading = reading
-        self._parts = parts
-        self._pipeline = pipeline
-        self._bring = bring
-        self._verified = verified
-        self._device = device
-        self._cache, self._checkpoint = cache, checkpoint
-        self.loras: Hashable = ()  # those that change what the encoders make of a text
+    reading: Reading
+    _parts: Parts
+    _pipeline: Callable[[str], Any]
+    _bring: Callable[[], None]
+    _verified: Verified
+    _device: torch.device
+    _cache: Cache
+    _checkpoint: Hashable
+    loras: Hashable = ()  # those that change what the encoders make of a text
 
     @cached_property
     def prompts(self) -> PromptEncoder:
@@ -155,7 +146,7 @@ class Texts:
             self._verified,
             self._device,
             self._encoded_once,
-            zeros_for_empty_negative=self.reading.zeros,
+            self.reading.zeros,
         )
 
     def encoded(self, text: str) -> Encoded:
