@@ -32,7 +32,7 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.reading import check_template
 from picowatch.recipe.resize_to import ResizeTo
 from picowatch.settings import LocalSettings, RaySettings, Settings
-from tests.commands.picowatch import DIGESTS_HERE, run_in
+from tests.commands.picowatch import DIGESTS_HERE, ran
 
 PROJECT = Path(__file__).parents[1]
 # Models that the pages name: the sizes of their pictures, or their families and variants.
@@ -147,7 +147,7 @@ def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
     lines = [line for line in text.splitlines() if line.startswith("echo ")]
     for line, folder in zip(lines, ("stdin", "ads/may"), strict=True):
         call = ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS_HERE}")]
-        shown = run_in(tmp_path, call)
+        shown = ran(tmp_path, *call)
         assert (shown.returncode, shown.stderr) == (0, "")
         (picture,) = shown.stdout.splitlines()
         assert re.fullmatch(rf"outbox/{folder}/0001-\d+\.png", picture)

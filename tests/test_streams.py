@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.picowatch import DIGESTS, DIGESTS_HERE, clean_environment, command, started
+from tests.commands.picowatch import DIGESTS, DIGESTS_HERE, clean_environment, command, ran, started
 from tests.house import PATIENCE, wait_for
 from tests.observers.screen import set_size
 
@@ -25,18 +25,10 @@ def in_a_shell(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
 
     Its output is buffered, as it is for users.
     """
-    usual = clean_environment(
-        P=f"{sys.executable} -m {DIGESTS_HERE}", E=f"{sys.executable} -m {DIGESTS}"
-    )
-    usual.pop("PYTHONUNBUFFERED", None)
-    return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {words}"],
-        cwd=folder,
-        env=usual,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    programs = {"P": DIGESTS_HERE, "E": DIGESTS}
+    calls = {name: f"{sys.executable} -m {program}" for name, program in programs.items()}
+    bash = ("env", "-u", "PYTHONUNBUFFERED", "bash", "-c")
+    return ran(folder, *bash, f"set -o pipefail; {words}", **calls)
 
 
 @pytest.fixture

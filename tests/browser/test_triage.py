@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,30 +14,21 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from tests.browser.conftest import INDEX, Page, wait_for
-from tests.commands.picowatch import PROJECT, clean_environment
+from tests.commands.picowatch import give_commands, ran
 from tests.house import House
 
 MANY = "prompt: a tree\nseed: 11..18\n"
 FILES = [f"many/000{number}-1{number}.png" for number in range(1, 9)]
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a terminal in which `picowatch` is this one."""
-    program = tmp_path / "bin/picowatch"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m picowatch "$@"\n')
-    program.chmod(0o755)
-    path = f"{program.parent}:{os.environ['PATH']}"
-    return clean_environment(PATH=path, PYTHONPATH=str(PROJECT))
+def paste(house: House, command: str, shell: str = "sh", call: str = "-m picowatch") -> str:
+    """Paste a command into a shell, as lines of its input; return what it printed.
 
-
-def paste(house: House, command: str, shell: dict[str, str], program: str = "sh") -> str:
-    """Paste a command into a shell, as lines of its input; return what it printed."""
-    done = subprocess.run(
-        [program], input=command, cwd=house.folder, env=shell, capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
+    `picowatch` calls Python there.
+    """
+    picowatch = f'exec "{sys.executable}" {call} "$@"'
+    path = f"{give_commands(house.folder / 'bin', picowatch=picowatch)}:{os.environ['PATH']}"
+    done = ran(house.folder, shell, typed=command, PATH=path)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -157,9 +147,7 @@ def test_three_and_four_pictures_are_compared(eight: Path, page: Page) -> None:
 # -- deciding
 
 
-def test_rejected_pictures_are_deleted_and_kept_ones_moved(
-    many: House, page: Page, shell: dict[str, str]
-) -> None:
+def test_rejected_pictures_are_deleted_and_kept_ones_moved(many: House, page: Page) -> None:
     """By keys, one by one or all that are selected; the browser remembers, until it is done."""
     click(page, FILES[0])
     page.press("k", "3", Keys.ARROW_RIGHT, "r", Keys.ARROW_RIGHT, "5", Keys.ARROW_RIGHT, "r", "r")
@@ -188,9 +176,9 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(
         assert len(page.shown()) == count, query
     page.search("")
     delete = copied(page, "rejected", "delete")
-    assert paste(many, delete, shell) == "4 pictures deleted.\n"
+    assert paste(many, delete) == "4 pictures deleted.\n"
     move = copied(page, "kept", "move", "the best/of May")
-    assert paste(many, move, shell, "bash") == "1 picture moved to the best/of May.\n"
+    assert paste(many, move, "bash") == "1 picture moved to the best/of May.\n"
     moved = "the best/of May/0001-11.png"
     assert many.pictures() == [FILES[2], FILES[3], FILES[7], moved]
     wait_for(lambda: sorted(page.shown()) == many.pictures(), "the gallery")
@@ -199,25 +187,25 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(
 
 
 def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
-    many: House, page: Page, shell: dict[str, str]
+    many: House, page: Page
 ) -> None:
     """Of a folder's recipe the new one is beside it."""
     many.save("pets/cat.yaml", 'prompt: it\'s a "cat"!\nseed: 7\n')
     wait_for(lambda: len(page.shown()) == 9, "the cat")
     for file in (FILES[0], "pets/cat/0001-7.png"):
         click(page, file, Keys.CONTROL)
-    copies = paste(many, copied(page, "selected", "copy", "-mine"), shell)
+    copies = paste(many, copied(page, "selected", "copy", "-mine"))
     assert copies == "2 pictures copied to -mine.\n"
     wait_for(lambda: len(page.shown()) == 11, "the copies")
     reseed = copied(page, "selected", "reseed")
-    made = paste(many, reseed, shell).splitlines()
+    made = paste(many, reseed).splitlines()
     assert [Path(file).parent.name.partition("-")[0] for file in made] == ["again"] * 2
     new = [many.request(str(Path(file).relative_to(many.outbox))) for file in made]
     assert [request.prompt for request in new] == ["a tree", 'it\'s a "cat"!']
     assert not {request.seed for request in new} & {7, 11}
     assert [*(many.inbox / "pets").glob("again-*.yaml")]
     (many.outbox / FILES[0]).unlink()
-    said = paste(many, copied(page, "selected", "retry"), shell)
+    said = paste(many, copied(page, "selected", "retry"))
     assert said.startswith("many.yaml and 1 more read again")
     wait_for(lambda: len(many.pictures("many")) == 8, "what was deleted is drawn again")
 
@@ -230,20 +218,16 @@ NAMES = [
 
 
 @pytest.mark.parametrize("program", ["sh", "bash"])
-def test_a_copied_list_has_the_names_as_they_are(
-    gallery: Page, house: House, shell: dict[str, str], program: str
-) -> None:
+def test_a_copied_list_has_the_names_as_they_are(gallery: Page, house: House, program: str) -> None:
     """Whatever they hold, and five thousand more."""
     script = "import sys; from pathlib import Path; from picowatch.commands import control; "
     script += "print([str(p) for p in control.names_in(Path('-'))], sys.argv[1:])"
-    fake = Path(shell["PATH"].partition(":")[0]) / "picowatch"
-    fake.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{script}" "$@"\n')
     names = [*NAMES, *(f"{number:05}.png" for number in range(5000))]
     listed = "return listCommand(['keep'], JSON.parse(arguments[0]), [arguments[1]])"
     text = gallery.js(listed, json.dumps(names), "a 'b")
     assert text.endswith("\nEND__\n")
     flags = ["keep", "--outbox", gallery.js("return outboxFolder()"), "--from", "-", "--", "a 'b"]
-    assert paste(house, text, shell, program) == f"{names} {flags}\n"
+    assert paste(house, text, program, f'-c "{script}"') == f"{names} {flags}\n"
 
 
 def test_a_browser_that_keeps_nothing_shows_everything(page: Page, outbox: Path) -> None:

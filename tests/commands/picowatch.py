@@ -26,17 +26,18 @@ SERVER.set_forkserver_preload(["__main__", "tests.house"])
 def picowatch(
     folder: Path, *arguments: str | Path, program: str = "picowatch", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    return run_in(folder, command(*arguments, program=program), **environment)
+    return ran(folder, *command(*arguments, program=program), **environment)
 
 
-def run_in(
-    folder: Path, words: Sequence[str], **environment: str
+def ran(
+    folder: Path, *words: str | Path, typed: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run any program there, without settings of the person who runs the tests."""
+    """Run any program, which gets what is `typed` as its input."""
     return subprocess.run(
         words,
         cwd=folder,
         env=clean_environment(**environment),
+        input=typed,
         capture_output=True,
         text=True,
         timeout=240,
@@ -61,8 +62,8 @@ def picowatch_here(
 def started(
     folder: Path,
     *arguments: str | Path,
-    program: str = "picowatch",
     before: Sequence[str] = (),
+    program: str = "picowatch",
     stdout: Any = subprocess.PIPE,
     stderr: Any = subprocess.STDOUT,
     **environment: str,
@@ -93,3 +94,12 @@ def clean_environment(**values: str) -> dict[str, str]:
     """The environment without settings of the person who runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PICOWATCH_")}
     return {**kept, "PYTHONPATH": str(PROJECT), **values}
+
+
+def give_commands(programs: Path, **calls: str) -> Path:
+    """Make a folder of programs, each of which is a line of a shell."""
+    programs.mkdir(parents=True, exist_ok=True)
+    for name, call in calls.items():
+        (programs / name).write_text(f"#!/bin/sh\n{call}\n")
+        (programs / name).chmod(0o755)
+    return programs

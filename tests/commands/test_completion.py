@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.picowatch import PROJECT, clean_environment, run_in
+from tests.commands.picowatch import PROJECT, clean_environment, ran
 from tests.documents.test_shown_commands import give_commands
 from tests.house import wait_for
 from tests.observers.screen import in_terminal
@@ -57,7 +57,7 @@ def documented(name: str) -> str:
 
 
 def said_by(desk: Path, *words: str) -> list[str]:
-    return run_in(desk, words, **variables(desk)).stdout.splitlines()
+    return ran(desk, *words, **variables(desk)).stdout.splitlines()
 
 
 def test_bash_completes_commands_flags_and_files(desk: Path) -> None:

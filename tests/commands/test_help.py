@@ -13,7 +13,7 @@ import pytest
 from picowatch.cli import parsers
 from picowatch.commands import COMMANDS
 from picowatch.commands.status import NO_STATUS
-from tests.commands.picowatch import PROJECT, picowatch_here, run_in
+from tests.commands.picowatch import PROJECT, picowatch_here, ran
 
 
 @pytest.mark.parametrize("columns", [60, 100])
@@ -97,5 +97,5 @@ def test_a_command_imports_only_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "picowatch.yaml").write_text(f"outbox: {tmp_path}/pictures\nmodels: m\n")
     (tmp_path / "pictures/.picowatch/commands").mkdir(parents=True)
     (tmp_path / "pictures/.picowatch/status.json").write_text(json.dumps(asdict(NO_STATUS)))
-    found = run_in(tmp_path, [sys.executable, "-c", LIGHT], PICOWATCH_DEVICE="cuda")
+    found = ran(tmp_path, sys.executable, "-c", LIGHT, PICOWATCH_DEVICE="cuda")
     assert (found.returncode, found.stderr) == (0, "")

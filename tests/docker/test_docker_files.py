@@ -18,8 +18,7 @@ from picowatch.cli import parsers
 from picowatch.engine.protocol import cache_folder
 from picowatch.errors import PAUSED
 from picowatch.settings import FILE_NAME, PREFIX, Settings, load_settings
-from tests.commands.picowatch import PROJECT
-from tests.documents.test_shown_commands import give_commands
+from tests.commands.picowatch import PROJECT, give_commands
 from tests.test_package import call, commit_all
 
 DOCKERFILE = PROJECT / "Dockerfile"

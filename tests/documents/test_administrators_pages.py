@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from picowatch.outbox.names import picture_files
-from tests.commands.picowatch import DIGESTS_HERE, PROJECT
-from tests.documents.test_shown_commands import give_commands, shell
+from tests.commands.picowatch import DIGESTS_HERE, PROJECT, give_commands
+from tests.documents.test_shown_commands import shell
 from tests.test_docs import blocks
 
 # What pages write outside of home folders, each with what it means there.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from picowatch.metadata import PICOWATCH, read_texts
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status
-from tests.commands.picowatch import DIGESTS_HERE, picowatch_here, run_in
+from tests.commands.picowatch import DIGESTS_HERE, give_commands, picowatch_here, ran
 from tests.house import House, wait_for
 from tests.test_docs import PROJECT, blocks
 
@@ -26,15 +26,7 @@ LINE = re.compile(r"(?:[\d*/,-]+ ){4}[\d*/,-]+ +(?P<command>\S.*)")
 
 def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run lines as somebody types them, up to one that fails."""
-    return run_in(folder, ["sh", "-ec", command], **environment)
-
-
-def give_commands(programs: Path, **calls: str) -> Path:
-    programs.mkdir(parents=True, exist_ok=True)
-    for name, call in calls.items():
-        (programs / name).write_text(f"#!/bin/sh\n{call}\n")
-        (programs / name).chmod(0o755)
-    return programs
+    return ran(folder, "sh", "-ec", command, **environment)
 
 
 def give_environment(folder: Path, program: str = "picowatch") -> Path:
