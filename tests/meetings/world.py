@@ -31,6 +31,7 @@ from tests.outcome import listed
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
 MOST_RETRY_SECONDS = 12.0  # until what was refused for a single file or folder is tried again
+REBUILT_SECONDS = 100.0  # at most: what lacks its picture is read again and again, slowly or not
 DEATHS = 4  # of the daemon with an image in progress, after which the next one sets it aside
 
 STYLED = f"styled/{STYLE}"  # a template's second picture
@@ -533,7 +534,7 @@ class World(Machine):
         if self.sim.dice.random() < 0.3:
             self.slow = dict.fromkeys(self.files, 3.0)
         self.do_start()
-        self.sim.run(self._has_rested, PATIENCE)
+        self.sim.run(self._has_rested, REBUILT_SECONDS)
         self.do_stop()
         paths = [line["recipe"] for line in listed(self.outbox)[before:]]
         made = Counter(map(self._bytes_of, paths))

@@ -33,13 +33,16 @@ from training.scenes import (
 )
 from training.tokenizer import build_tokenizer
 
+CAPTIONS_READ = 1000
 ONE_NAME = {"sun", "tree", "balloon", "star", "heart", "triangle"}  # others have synonyms
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
-    """The tokenizer as the training builds it."""
-    return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    """The tokenizer as the training builds it, which reads more captions for its merges."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.tokenizer.CAPTIONS_READ", CAPTIONS_READ)
+        return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def sharp_captions(count: int) -> list[tuple[Scene, str]]:
@@ -105,9 +108,10 @@ def test_the_known_words_are_those_of_the_captions(tokenizer: CLIPTokenizer) -> 
 
 
 def test_the_tokenizer_takes_any_text_and_is_the_same_each_time(
-    tokenizer: CLIPTokenizer, tmp_path: Path
+    tokenizer: CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every byte has a token, whose number must not change between training and use."""
+    monkeypatch.setattr("training.tokenizer.CAPTIONS_READ", CAPTIONS_READ)
     text = "".join(chr(i) for i in range(33, 1024)) + "東京 🐕"
     tokens = tokenizer.tokenize(text)
     assert len(tokens) > 1024
