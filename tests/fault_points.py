@@ -4,6 +4,7 @@ The tests' daemons call `arm("before a picture's rename:3")`, which wraps picowa
 that it dies by SIGKILL just before it reaches that point for the third time.
 """
 
+import itertools
 import os
 import signal
 import threading
@@ -74,7 +75,13 @@ def arm(fault: str) -> None:
         wrap(within, lambda original: _noting(original, inside))
     else:
         inside.set()
-    wrap(target, lambda original: _dying(original, inside, int(count)))
+    times = itertools.count(1)
+
+    def die(*_: Any, **__: Any) -> None:
+        if inside.is_set() and next(times) == int(count):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    wrap(target, preceded_by(die))
 
 
 def wrap(
@@ -91,6 +98,19 @@ def wrap(
     put(owner, name, wrapper(getattr(owner, name)))
 
 
+def preceded_by(first: Callable[..., object]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a wrapper for `wrap`: each call calls `first` before, with the same arguments."""
+
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            first(*arguments, **named)
+            return original(*arguments, **named)
+
+        return call
+
+    return wrapper
+
+
 def _noting(original: Callable[..., Any], inside: threading.Event) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         inside.set()
@@ -98,18 +118,5 @@ def _noting(original: Callable[..., Any], inside: threading.Event) -> Callable[.
             return original(*arguments, **named)
         finally:
             inside.clear()
-
-    return call
-
-
-def _dying(original: Callable[..., Any], inside: threading.Event, count: int) -> Callable[..., Any]:
-    calls = 0
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += inside.is_set()
-        if calls == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **named)
 
     return call

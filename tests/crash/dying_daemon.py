@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
 from tests.commands.picowatch import SERVER
 from tests.digest_engine import digest_picture, fail_on_bad
-from tests.fault_points import arm, wrap
+from tests.fault_points import arm, preceded_by, wrap
 from tests.house import House
 
 
@@ -32,22 +31,19 @@ def _warn_of_cats(request: ImageRequest, batch_size: int) -> RenderedImage:
     return replace(digest_picture(request, batch_size), warnings=warnings)
 
 
-def _refused_once(original: Callable[..., None]) -> Callable[..., None]:
-    """Let the disk refuse the first contact sheet once, which is tried again by itself."""
-    errors = [OSError(errno.EROFS, "Read-only file system")]
+_REFUSALS = [OSError(errno.EROFS, "Read-only file system")]
 
-    def publish(*arguments: object) -> None:
-        if errors:
-            raise errors.pop()
-        original(*arguments)
 
-    return publish
+def _refuse_once(*_: object) -> None:
+    """Let the disk refuse a process its first contact sheet, which is tried again by itself."""
+    if _REFUSALS:
+        raise _REFUSALS.pop()
 
 
 def _run_and_end(folder: Path, fault: str, values: dict[str, str]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     digest_engine.digest_picture = _warn_of_cats
-    wrap("picowatch.outbox.outbox:Outbox.publish_sheet", _refused_once)
+    wrap("picowatch.outbox.outbox:Outbox.publish_sheet", preceded_by(_refuse_once))
     if fault:
         arm(fault)
     house = House(folder)

@@ -28,7 +28,7 @@ from picowatch.ledger.migrations import VERSION
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from tests.digest_engine import DigestEngine
-from tests.fault_points import POINTS, wrap
+from tests.fault_points import POINTS, preceded_by, wrap
 from tests.house import SilentConsole
 from tests.meetings.recipes import drawn
 from tests.meetings.simulation import Event, NeverRests, Simulation, Thread, simulated
@@ -161,39 +161,25 @@ class Machine:
                 shutil.rmtree(self.base, ignore_errors=True)
 
     def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
+        def before(target: str, first: Callable[..., None]) -> None:
+            wrap(target, preceded_by(first), patch.setattr)
+
         for point, target in WRAPPED.items():
-            wrap(target, lambda call, point=point: self._wrapped(call, point), patch.setattr)  # type: ignore[misc]
+            before(target, partial(self._reach, point))
         for target in HALTING_POINTS if self.habits.halting else ():
-            wrap(f"picowatch.{target}", partial(_after, self.sim.switch), patch.setattr)
-        wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
+            before(f"picowatch.{target}", self._halt)
         for module in ("files", "named_pictures"):
-            wrap(f"picowatch.inbox.{module}:open_below", self._opening, patch.setattr)
-        wrap("picowatch.daemon.round:Daemon._round", self._counting, patch.setattr)
+            before(f"picowatch.inbox.{module}:open_below", self._open_slowly)
+        before("picowatch.daemon.round:Daemon._round", self._count)
         for name in ("_prepare", "_begin", "select"):
-            wrap(f"picowatch.ledger.ledger:Ledger.{name}", self._unless_locked, patch.setattr)
+            before(f"picowatch.ledger.ledger:Ledger.{name}", self._use_ledger)
+        wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
         for part in ("accept", "followups") if self.habits.slices else ():
             patch.setattr(f"picowatch.daemon.{part}.SLICE_SECONDS", 0.0)
         if self.habits.disks:
             wrap("picowatch.inbox.inbox:place_of", self._placing, patch.setattr)
         # Other processes on this machine are not part of the simulation.
         patch.setattr(picowatch.inbox.files, "is_open_for_writing", lambda handle: False)
-
-    def _wrapped(self, original: Callable[..., Any], point: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            self._at(point)
-            if point in ATOMIC:
-                self._use_disk(point, *arguments)
-            return original(*arguments, **named)
-
-        return call
-
-    def _unless_locked(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(database: Ledger, *given: Any) -> Any:
-            if self.trouble and self.trouble.errno == LOCKED and not database._depth:
-                raise sqlite3.OperationalError("database is locked")
-            return original(database, *given)
-
-        return call
 
     def stamp(self, target: Path) -> None:
         """Set a file's time to the simulated clock's; no two are equal."""
@@ -337,6 +323,18 @@ class Machine:
     def hear(self, name: str, given: Any, named: Any, result: Any) -> None:
         """Take a committed change of the ledger."""
 
+    def _reach(self, point: str, *arguments: Any, **_: Any) -> None:
+        self._at(point)
+        if point in ATOMIC:
+            self._use_disk(point, *arguments)
+
+    def _halt(self, *_: Any, **__: Any) -> None:
+        self.sim.switch()
+
+    def _use_ledger(self, database: Ledger, *_: Any) -> None:
+        if self.trouble and self.trouble.errno == LOCKED and not database._depth:
+            raise sqlite3.OperationalError("database is locked")
+
     def _at(self, point: str) -> None:
         """Let the process reach a place where it may die."""
         if self.sim.running is None or self.sim.dead:
@@ -371,23 +369,14 @@ class Machine:
         if self.flaky == 0:
             raise sqlite3.OperationalError("disk I/O error")
 
-    def _counting(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def count(daemon: Any) -> None:
-            self.rounds, self.daemon = self.rounds + 1, daemon
-            original(daemon)
+    def _count(self, daemon: Any) -> None:
+        self.rounds, self.daemon = self.rounds + 1, daemon
 
-        return count
-
-    def _opening(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def open_slowly(root: Path, path: str) -> Any:
-            if self.sim.running and root == self.inbox and path in self.slow:
-                self._take_time(path, self.slow[path])
-            return original(root, path)
-
-        return open_slowly
-
-    def _take_time(self, path: str, seconds: float) -> None:
-        """Let a file be opened slowly, while rounds go on."""
+    def _open_slowly(self, root: Path, path: str) -> None:
+        """Let a file be opened slowly, if it is to be, while rounds go on."""
+        if not (self.sim.running and root == self.inbox and path in self.slow):
+            return
+        seconds = self.slow[path]
         self.slow_until = max(self.slow_until, self.sim.now + seconds + READ_SECONDS)
         began, rounds, daemon = self.sim.now, self.rounds, self.daemon
         is_free = seconds > 2.0 and not (
@@ -397,8 +386,7 @@ class Machine:
         is_free &= self.is_up(seconds) and self.frozen_at < began
         is_ending = self.stop.is_set() or daemon is not self.daemon or daemon.stop.is_set()
         if is_free and not is_ending and self.rounds == rounds:
-            name = self.sim.running.name if self.sim.running else ""
-            self.findings.append(f"while {name} read {path}, there was no round")
+            self.findings.append(f"while {self.sim.running.name} read {path}, there was no round")
 
     def _placing(self, original: Callable[[Path], Any]) -> Callable[[Path], Any]:
         return lambda root: original(root)._replace(file_system=bool(self.away), inode=2)
@@ -557,7 +545,3 @@ def _copy(source: str, target: str) -> None:
         os.mkfifo(target)
     else:
         shutil.copy2(source, target, follow_symlinks=False)
-
-
-def _after(first: Callable[[], object], original: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *arguments, **named: (first(), original(*arguments, **named))[1]
