@@ -27,8 +27,14 @@ def steers(text: str, *, lines: bool = True) -> set[str]:
 
 def plain_picture(path: Path, prompt: str = "a corgi", colour: str = "blue") -> Path:
     """Save a picture with settings in its metadata."""
+    settings = f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 1"
+    return picture_with(path, "parameters", settings, colour)
+
+
+def picture_with(path: Path, keyword: str, text: str, colour: str = "black") -> Path:
+    """Save a PNG with a text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     chunks = PngImagePlugin.PngInfo()
-    chunks.add_text("parameters", f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 1")
+    chunks.add_itxt(keyword, text)
     Image.new("RGB", (64, 64), colour).save(path, pnginfo=chunks)
     return path

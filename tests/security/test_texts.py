@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
 
 from picowatch.metadata import read_texts
@@ -19,7 +18,7 @@ from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch
 from tests.house import House
-from tests.security.attacks import STEERING, steers
+from tests.security.attacks import STEERING, picture_with, steers
 
 MARKUP = "[bold red]x[/] [link=https://evil.example]y[/link] <script>z</script> ]]> {0} %s"
 ALL = "".join(STEERING.values())
@@ -63,7 +62,7 @@ def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House, log_forma
         ("sampler", "parameters", f"a\nSteps: 20, Sampler: {ALL}x"),
         ("prompt", "parameters", f"{ALL}\nSteps: 20, Model: {ALL}, Seed: 1"),
     ):
-        save_picture(house.inbox / f"{name}.png", keyword, settings)
+        picture_with(house.inbox / f"{name}.png", keyword, settings)
         house.save(f"{name}.yaml", f"from: {name}.png\n")
     house.engine.before_batch = fail_if_asked
     house.once(log_format=log_format, batch_size=1)
@@ -79,13 +78,6 @@ def test_no_name_and_no_text_of_a_recipe_steers_anything(house: House, log_forma
 def fail_if_asked(batch: Batch) -> None:
     if "failing" in batch[0].prompt:
         raise RuntimeError("This picture fails.")
-
-
-def save_picture(path: Path, keyword: str, text: str) -> Path:
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt(keyword, text)
-    Image.new("RGB", (64, 64)).save(path, pnginfo=chunks)
-    return path
 
 
 def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
@@ -142,7 +134,7 @@ def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> 
         forged.append(dict.fromkeys(texts, f"a{steering}b: c\nseed: 9") | {"hires": hires})
         forged[-1]["mask"] += "m"  # the image's own name would be its transparency
         text = json.dumps(chunk | {"request": chunk["request"] | forged[-1]}, ensure_ascii=False)
-        pictures.append(save_picture(house.folder / f"{number}.png", "picowatch", text))
+        pictures.append(picture_with(house.folder / f"{number}.png", "picowatch", text))
     shown = picowatch_here(house.folder, "show", *pictures)
     assert shown.returncode == 0, shown.stderr
     as_json = picowatch_here(house.folder, "show", "--json", *pictures)
