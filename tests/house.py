@@ -33,13 +33,19 @@ PATIENCE = float(os.environ.get("PATIENCE", 120.0))  # seconds that a condition 
 SETTLE_SECONDS = 0.05
 
 
-def wait_for(condition: Callable[[], object], what: str = "") -> None:
-    """Wait until the condition holds; fails the test if it does not within PATIENCE."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(
+    condition: Callable[[], object],
+    what: str = "",
+    *,
+    patience: float = PATIENCE,
+    pause_seconds: float = 0.01,
+) -> None:
+    """Wait until the condition holds; fails the test if it does not within this patience."""
+    deadline = time.monotonic() + patience
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
-        pause.wait(0.01)
+        assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
+        pause.wait(pause_seconds)
 
 
 class SilentConsole:

@@ -3,8 +3,8 @@
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,7 @@ READ_IN_PART = re.compile(
     r"/gallery/(?:now|pages|page-\d+)\.js\?\S* .*Uncaught SyntaxError|ERR_FILE_NOT_FOUND"
 )
 
-
-PAUSE = threading.Event()
-
-
-def wait_for(condition: Callable[[], object], what: str = "") -> None:
-    """Wait as other tests do, but ask less often: each question takes the browser's time."""
-    house.wait_for(lambda: condition() or PAUSE.wait(0.04), what)
+wait_for = partial(house.wait_for, pause_seconds=0.05)  # a question takes the browser's time
 
 
 class Page:

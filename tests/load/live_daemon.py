@@ -3,14 +3,12 @@
 import os
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.daemon.processes import process
-from tests.house import House
+from tests.house import House, wait_for
 
 PATIENCE = 240.0  # seconds that ten thousand of anything may take on a busy machine
 LOOK_SECONDS = 0.1
@@ -28,12 +26,12 @@ class LiveDaemon:
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait until the condition holds; fails if it does not, or if the daemon ends before."""
-        deadline = time.monotonic() + PATIENCE
-        pause = threading.Event()
-        while not condition():
+
+        def holds() -> bool:
             assert self.process.poll() is None, "the daemon ended"
-            assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
-            pause.wait(LOOK_SECONDS)
+            return bool(condition())
+
+        wait_for(holds, what, patience=PATIENCE, pause_seconds=LOOK_SECONDS)
 
     def images(self) -> dict[str, int]:
         images: dict[str, int] = self._house.status()["images"]
