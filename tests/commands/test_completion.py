@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.picowatch import PROJECT, clean_environment, ran
-from tests.documents.test_shown_commands import give_commands
+from tests.commands.picowatch import PROJECT, clean_environment, give_commands, ran
 from tests.house import wait_for
 from tests.observers.screen import in_terminal
 
