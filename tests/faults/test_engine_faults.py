@@ -152,17 +152,6 @@ def test_what_goes_wrong_once_is_tried_again_and_made(faulty: FaultyHouse) -> No
     assert not [thread.name for thread in left if thread.name.startswith("engine")]
 
 
-def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
-    """A batch that fails is tried image by image, which shows which one failed."""
-    faulty.save("a.txt", "one\nsegfaults once\ntwo\nis killed\nthree\nsegfaults\n")
-    assert not faulty.once(batch_size=6, max_attempts=1)
-    assert sorted(faulty.prompts()) == ["one", "segfaults once", "three", "two"]
-    assert all(faulty.holds_what_was_asked(picture) for picture in faulty.pictures())
-    error = faulty.error("a.txt") or ""
-    assert "entry 4, image 1" in error
-    assert "entry 6, image 1" in error
-
-
 def test_loading_may_take_longer_than_a_step(faulty: FaultyHouse) -> None:
     """Good images failed one after another where it did."""
     faulty.at_start.write_text("loads slowly")
