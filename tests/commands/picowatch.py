@@ -20,7 +20,7 @@ DIGESTS, DIGESTS_HERE = "tests.commands.digests", "tests.commands.digests_here"
 
 # A server that forks processes which have imported what they need: for tests of many daemons.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["__main__", "tests.house"])
+SERVER.set_forkserver_preload(["__main__", "tests.crash.dying_daemon"])
 
 
 def picowatch(

@@ -5,6 +5,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
@@ -31,6 +33,7 @@ def _warn_of_cats(request: ImageRequest, batch_size: int) -> RenderedImage:
     return replace(digest_picture(request, batch_size), warnings=warnings)
 
 
+Image.init()  # once for all daemons, which are forks of a process that has this module
 _REFUSALS = [OSError(errno.EROFS, "Read-only file system")]
 
 
