@@ -202,3 +202,11 @@ def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gallery(page: Page, outbox: Path) -> Page:
     page.open(outbox / INDEX)
     return page
+
+
+def made_at(outbox: Path, *times: float) -> None:
+    """Set when the pictures were made, in their order in the gallery's data."""
+    page, left = outbox / ".picowatch/gallery/page-00001.js", iter(times)
+    page.write_text(
+        re.sub(r'("made_at": )\d+', lambda found: f"{found[1]}{int(next(left))}", page.read_text())
+    )

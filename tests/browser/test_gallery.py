@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from tests.browser.conftest import CAT, DOG, INDEX, Page, wait_for
+from tests.browser.conftest import CAT, DOG, INDEX, Page, made_at, wait_for
 from tests.house import House
 
 # -- looking
@@ -176,11 +176,7 @@ def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, page: Page) 
     for name in ("day 1", "day 01", "day 2"):
         house.save(f"{name}.yaml", "prompt: a cat\nseed: [1, 2, 3]\n")
     house.once()
-    data = house.outbox / ".picowatch/gallery/page-00001.js"
-    times = iter([1_800_000_000, 1_700_000_000] * 5)
-    data.write_text(
-        re.sub(r'("made_at": )\d+', lambda found: f"{found[1]}{next(times)}", data.read_text())
-    )
+    made_at(house.outbox, *[1_800_000_000, 1_700_000_000] * 5)
     page.resize(600, 400)
     page.open(house.outbox / INDEX)
     newest, headings = page.shown(), "return Grid.headings()"

@@ -13,7 +13,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from tests.browser.conftest import INDEX, Page, wait_for
+from tests.browser.conftest import INDEX, Page, made_at, wait_for
 from tests.commands.picowatch import give_commands, ran
 from tests.house import House
 
@@ -252,22 +252,13 @@ def test_a_browser_that_keeps_nothing_shows_everything(page: Page, outbox: Path)
 # -- dates
 
 
-def made_at(house: House, *times: float) -> None:
-    """Set when the pictures were made, the oldest first."""
-    page = house.outbox / ".picowatch/gallery/page-00001.js"
-    left = iter(times)
-    page.write_text(
-        re.sub(r'("made_at": )\d+', lambda found: f"{found[1]}{int(next(left))}", page.read_text())
-    )
-
-
 def test_dates_are_searched(house: House, page: Page) -> None:
     house.save("many.yaml", MANY)
     assert house.once()
     now = time.time()
     noon = time.mktime((*time.localtime(now)[:3], 12, 0, 0, 0, 0, -1))
     days = [time.mktime((2023, 11, day, 12, 0, 0, 0, 0, -1)) for day in (1, 14, 15, 30)]
-    made_at(house, *days, noon - 3 * 86400, noon - 86400, min(noon, now), now)
+    made_at(house.outbox, *days, noon - 3 * 86400, noon - 86400, min(noon, now), now)
     page.open(house.outbox / INDEX)
     for query, found in {
         "made:2023-11-14": 1, "made:2023-11": 4, "made:2023": 4, "made:yesterday": 1,
@@ -283,7 +274,7 @@ def test_what_is_new_since_the_last_look_is_marked(house: House, page: Page) -> 
     """Loading the page again within half an hour changes nothing."""
     house.save("old.txt", "a tree --seed 1\n")
     assert house.once()
-    made_at(house, 1_700_000_000)
+    made_at(house.outbox, 1_700_000_000)
     page.open(house.outbox / INDEX)
     assert page.all("#views button")[-1].text.startswith("All pictures")
     age = "const key = Object.keys(localStorage).find(key => key.startsWith('picowatch looked'));"
