@@ -1,8 +1,8 @@
 """An engine process that goes wrong as the prompt says; other prompts make digest pictures.
 
-A prompt is a name of IN_THE_MIDDLE or UNSENDABLE; with " once" behind it the fault happens the
-first time only, whatever becomes of the process. What goes wrong as the engine starts, before
-any image is known to it, stands in the file `at-start` in the models folder, a name of AT_START.
+A prompt is a name of FAULTS or UNSENDABLE; with " once" behind it the fault happens the first time
+only, whatever becomes of the process. What goes wrong as the engine starts, before any image is
+known to it, stands in the file `at-start` in the models folder, a name of FAULTS, too.
 The ids of all processes stand in the file `processes` there. "waits" goes on once there is a file
 `go`.
 """
@@ -42,7 +42,7 @@ class FaultyRenderer:
         self._note(os.getpid())
         at_start = self._models / START_FILE
         if at_start.exists():
-            AT_START[at_start.read_text()]()
+            FAULTS[at_start.read_text()](self)
 
     def render(
         self,
@@ -56,8 +56,8 @@ class FaultyRenderer:
         for done in range(1, steps + 1):
             on_progress(Progress("draw", done, steps))
             if done == (steps + 1) // 2:
-                for fault in IN_THE_MIDDLE.keys() & faults:
-                    IN_THE_MIDDLE[fault](self)
+                for fault in FAULTS.keys() & faults:
+                    FAULTS[fault](self)
         if UNSENDABLE in faults:
             unsendable: Any = [lambda: None for _ in batch]
             return list(unsendable)
@@ -83,7 +83,7 @@ class FaultyRenderer:
 
     def _due(self, prompt: str) -> str:
         fault = prompt.removesuffix(" once")
-        if fault not in {UNSENDABLE, *IN_THE_MIDDLE}:
+        if fault not in {UNSENDABLE, *FAULTS}:
             return ""
         if fault != prompt:
             try:
@@ -101,20 +101,12 @@ def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _read_address_zero() -> None:
-    ctypes.string_at(0)
-
-
 def _fail(error: BaseException) -> None:
     raise error
 
 
-def _hang() -> None:
-    threading.Event().wait(HANG_SECONDS)
-
-
-def _load_slowly() -> None:
-    threading.Event().wait(SLOW_SECONDS)
+def _hang(seconds: float = HANG_SECONDS) -> None:
+    threading.Event().wait(seconds)
 
 
 def _hang_with_the_interpreters_lock() -> None:
@@ -154,9 +146,9 @@ def _fall_silent() -> None:
     _hang()
 
 
-IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer], None]] = {
+FAULTS: dict[str, Callable[[FaultyRenderer], object]] = {
     "is killed": lambda _: _kill(),
-    "segfaults": lambda _: _read_address_zero(),
+    "segfaults": lambda _: ctypes.string_at(0),
     "bus error": FaultyRenderer.read_what_is_cut_off,
     "traceback and exit": lambda _: _traceback_and_exit(),
     "floods and exits": lambda _: _flood_and_exit(),
@@ -171,11 +163,6 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer], None]] = {
     "sends garbage": lambda _: _send_garbage(),
     "falls silent": lambda _: _fall_silent(),
     "leaves a process": FaultyRenderer.leave_a_process,
-}
-
-AT_START: dict[str, Callable[[], None]] = {
-    "import error": lambda: _fail(ImportError("libcudart.so.12: cannot open shared object file")),
-    "exits": _traceback_and_exit,
-    "hangs": _hang,
-    "loads slowly": _load_slowly,
+    "import error": lambda _: _fail(ImportError("libcudart.so.12: cannot open shared object file")),
+    "loads slowly": lambda _: _hang(SLOW_SECONDS),
 }

@@ -61,9 +61,7 @@ class FaultyHouse(House):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.make_engine = lambda options: ChildEngine(options, FaultyRenderer)
-        self.at_start = (
-            self.models / START_FILE
-        )  # how the engine goes wrong before it sees an image
+        self.at_start = self.models / START_FILE  # how it goes wrong before it sees an image
 
     def processes(self) -> list[int]:
         file = self.models / PROCESSES_FILE
@@ -178,7 +176,7 @@ def test_an_engine_that_hangs_before_its_first_step_fails_no_image(
 
 CANNOT_START = {
     "import error": "The engine's libraries cannot be imported: libcudart.so.12: cannot open",
-    "exits": "It said: OSError: the disk is on fire.",
+    "traceback and exit": "It said: OSError: the disk is on fire.",
 }
 
 
