@@ -1,11 +1,12 @@
 """`picowatch run` in a process of its own, looked at from outside."""
 
-import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
 
 from tests.daemon.processes import process
 from tests.house import House, wait_for
@@ -33,16 +34,10 @@ class LiveDaemon:
 
         wait_for(holds, what, patience=PATIENCE, pause_seconds=LOOK_SECONDS)
 
-    def images(self) -> dict[str, int]:
-        images: dict[str, int] = self._house.status()["images"]
-        return images
-
-    def wait_until_asked(self, images: int) -> None:
-        """Wait until this many images are queued or in progress."""
-        self.wait_for(
-            lambda: self.images()["queued"] + self.images()["running"] == images,
-            f"{images} images that wait",
-        )
+    def waiting(self) -> int:
+        """Return how many images are queued or in progress."""
+        images = self._house.status()["images"]
+        return int(images["queued"] + images["running"])
 
     def made(self) -> int:
         """Return how many pictures were published, which status.json has some seconds later."""
@@ -54,9 +49,7 @@ class LiveDaemon:
         self.wait_for(lambda: self.made() == pictures, f"{pictures} pictures")
 
     def wait_until_idle(self) -> None:
-        self.wait_for(
-            lambda: self.images()["queued"] == self.images()["running"] == 0, "an empty queue"
-        )
+        self.wait_for(lambda: self.waiting() == 0, "an empty queue")
 
     def mebibytes(self, what: str = "VmHWM") -> float:
         """The memory that the process holds (VmRSS), or held at most (VmHWM)."""
@@ -64,9 +57,8 @@ class LiveDaemon:
         return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
     def cpu_seconds(self) -> float:
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()  # proc(5): from the third on
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def test_frames_are_accepted_fast_and_rendered_beside_recipes(house: House, coun
         idle, cpu = daemon.mebibytes(), daemon.cpu_seconds()
         (house.folder / "frames").rename(house.inbox / "frames/a")
         slowness.take()
-        daemon.wait_until_asked(count)
+        daemon.wait_for(lambda: daemon.waiting() == count, "all frames")
         slowness.take()
         cpu = daemon.cpu_seconds() - cpu
         daemon.release()

@@ -71,9 +71,9 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
     crowd = Crowd(house, count)
     with live_daemon(house, held=True) as daemon:
         subprocess.run(["cp", "-r", f"{house.folder}/source/.", house.inbox], check=True)
-        daemon.wait_for(lambda: daemon.images()["queued"] > count // 5, "a part of the crowd")
+        daemon.wait_for(lambda: daemon.waiting() > count // 5, "a part of the crowd")
         crowd.change()
-        daemon.wait_for(lambda: daemon.images()["queued"] > count // 2, "half of the crowd")
+        daemon.wait_for(lambda: daemon.waiting() > count // 2, "half of the crowd")
         daemon.release()
         daemon.wait_for(lambda: daemon.made() > count // 10, "a tenth of the pictures")
         crowd.change()
