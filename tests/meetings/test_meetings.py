@@ -265,66 +265,55 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
 }  # fmt: skip
 
 
-def found(*actions: Action, **habits: object) -> list[str]:
-    """Return what is wrong after these actions."""
-    return play(Script(0, Habits(**habits), actions))  # type: ignore[arg-type]
+TOUCHED: tuple[Action, ...] = (
+    ("again", FRAMES[0], "touch"), ("again", FRAMES[1], "by rename"),
+    ("move", FRAMES[2], "frames/a/moved.png"), ("copy", FRAMES[3], "frames/b/copy.png"),
+    A_WHILE, *RENDERED, ("again", FRAMES[0], "touch"), ("move", FRAMES[1], "frames/b/1.png"),
+    ("move", "frames/a", "frames/c"), A_WHILE,
+)  # fmt: skip
+WITH_HABITS: dict[str, tuple[Habits, tuple[Action, ...]]] = {
+    "another disk in the inbox's place, whose root has the same inode: it cancels nothing": (
+        Habits(disks=True), (
+            HOLD, ("save", "a.yaml", TWO), A_WHILE, ("inbox", False, True), A_WHILE, ("stop",),
+            ("start",), A_WHILE, ("inbox", True, False), *RENDERED,
+        ),
+    ),
+    **{f"frames with {what} x touch x rename x copy x batch: each is rendered once": (
+        Habits(batch_size=3, events=events), (*frames(text), *TOUCHED),
+    ) for what, text, events in (
+        ("a seed", ONE, True), ("random seeds", RANDOM, False), ("a sweep", SWEEP, True),
+    )},
+    "deletion of a photo x another folder's template lacks a picture: it is forgotten": (
+        Habits(slices=True), (
+            ("save", FRAME, ONE), STYLED, drop(FRAMES[0], 0), ("wait", 3.0),
+            ("save", "live/a.yaml", MISSING), ("wait", 1.6), ("delete", FRAMES[0]), A_WHILE,
+        ),
+    ),
+    "wanted again x its engine still stops: another one renders it, and a late result is none": (
+        Habits(engines=3, interrupting=3.0, events=True), (
+            ("set", "pace", 5.0), ("save", "a.yaml", ONE), ("wait", 1.5), ("delete", "a.yaml"),
+            ("wait", 0.9), ("save", "a.yaml", ONE), ("wait", 30.0),
+        ),
+    ),
+}  # fmt: skip
+
+# `make test` plays every other script, with one engine and three by turns unless it has habits;
+# `make test-heavy` the others likewise.
+CASES = [
+    pytest.param(
+        Habits(engines=(1, 3)[number // 2 % 2]),
+        actions,
+        id=name,
+        marks=[pytest.mark.heavy] * (number % 2),
+    )
+    for number, (name, actions) in enumerate(MEETINGS.items())
+] + [pytest.param(*case, id=name) for name, case in WITH_HABITS.items()]
 
 
-# `make test` plays every other script, with one engine and three by turns; `make test-heavy` the
-# others likewise.
-WITH_ENGINES = [
-    pytest.param(name, (1, 3)[number // 2 % 2], marks=[pytest.mark.heavy] * (number % 2))
-    for number, name in enumerate(MEETINGS)
-]
-
-
-@pytest.mark.parametrize(("name", "engines"), WITH_ENGINES)
-def test_what_did_not_get_on_once(name: str, engines: int) -> None:
+@pytest.mark.parametrize(("habits", "actions"), CASES)
+def test_what_did_not_get_on_once(habits: Habits, actions: tuple[Action, ...]) -> None:
     """Each image is rendered once or accounted for, and each file is right."""
-    assert not found(*MEETINGS[name], engines=engines)
-
-
-def test_another_disk_in_the_inbox_s_place_cancels_nothing() -> None:
-    """The roots of both have the same inode."""
-    assert not found(
-        HOLD, ("save", "a.yaml", TWO), A_WHILE, ("inbox", False, True), A_WHILE, ("stop",),
-        ("start",), A_WHILE, ("inbox", True, False), *RENDERED, disks=True,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "events"),
-    [(ONE, True), (RANDOM, False), (SWEEP, True)],
-    ids=["seed", "random", "sweep"],
-)
-def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
-    text: Text, events: bool
-) -> None:
-    """Touch x rename x copy x batch x sweep, while they wait and after they were rendered."""
-    meets: tuple[Action, ...] = (
-        ("again", FRAMES[0], "touch"), ("again", FRAMES[1], "by rename"),
-        ("move", FRAMES[2], "frames/a/moved.png"), ("copy", FRAMES[3], "frames/b/copy.png"),
-        A_WHILE, *RENDERED, ("again", FRAMES[0], "touch"), ("move", FRAMES[1], "frames/b/1.png"),
-        ("move", "frames/a", "frames/c"), A_WHILE,
-    )  # fmt: skip
-    assert not found(*frames(text), *meets, events=events, batch_size=3)
-
-
-def test_a_photo_is_forgotten_while_another_folders_template_lacks_a_picture() -> None:
-    assert not found(
-        ("save", FRAME, ONE), STYLED, drop(FRAMES[0], 0), ("wait", 3.0),
-        ("save", "live/a.yaml", MISSING), ("wait", 1.6), ("delete", FRAMES[0]), A_WHILE,
-        slices=True,
-    )  # fmt: skip
-
-
-def test_an_image_that_is_wanted_again_while_its_engine_still_stops_is_rendered_once() -> None:
-    """Another engine renders it; the first one's late result changes nothing."""
-    assert not found(
-        ("set", "pace", 5.0), ("save", "a.yaml", ONE), ("wait", 1.5), ("delete", "a.yaml"),
-        ("wait", 0.9), ("save", "a.yaml", ONE), ("wait", 30.0),
-        engines=3, interrupting=3.0, events=True,
-    )  # fmt: skip
+    assert not play(Script(0, habits, actions))
 
 
 @pytest.mark.parametrize(
