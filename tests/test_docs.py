@@ -28,11 +28,11 @@ from picowatch.recipe.control import Control
 from picowatch.recipe.fields import FIRST_NAME_OF, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
 from picowatch.recipe.parts import Find, Hires, Upscale
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.reading import check_template
 from picowatch.recipe.resize_to import ResizeTo
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from tests.commands.picowatch import DIGESTS_HERE, ran
+from tests.recipe.reading import PicturesWith
 
 PROJECT = Path(__file__).parents[1]
 # Models that the pages name: the sizes of their pictures, or their families and variants.
@@ -155,6 +155,9 @@ def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "inbox").rglob("*.*")] == ["stdin.txt"]
 
 
+ALL_EXIST = PicturesWith(lambda _: {})
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_shown_recipe_is_valid(page: Path) -> None:
     """People copy them."""
@@ -163,14 +166,7 @@ def test_every_shown_recipe_is_valid(page: Path) -> None:
         if name.endswith("/_pictures.yaml"):
             check_template(DefaultsFile(name, text.encode()), INVENTORY, [], 1000)
         else:
-            assert read_recipes("a.yaml", text.encode(), INVENTORY, pictures=AnyPictures())
-
-
-class AnyPictures(Pictures):
-    """Pictures of which all exist."""
-
-    def size(self, path: str) -> tuple[int, int]:
-        return 64, 64
+            assert read_recipes("a.yaml", text.encode(), INVENTORY, pictures=ALL_EXIST)
 
 
 def test_the_shown_prompt_lines_are_valid() -> None:

@@ -21,9 +21,9 @@ UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 TEXT = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
 
 
-def write_model(path: Path, shapes: Shapes, missing_bytes: int = 0) -> Path:
+def write_model(path: Path, shapes: Shapes, missing_bytes: int = 0, **metadata: str) -> Path:
     """A safetensors file of the right size whose weights are a hole; `missing_bytes` cut it off."""
-    head = header(shapes)
+    head = header(shapes, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(head)
@@ -43,9 +43,9 @@ def refused_in(models: Path) -> str:
     return refused.reason
 
 
-def header(shapes: Shapes) -> bytes:
+def header(shapes: Shapes, **metadata: str) -> bytes:
     """The safetensors header of these tensors in float16, its length in front."""
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     place = 0
     for tensor, shape in shapes.items():
         end = place + 2 * prod(shape)

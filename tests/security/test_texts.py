@@ -2,7 +2,7 @@
 
 import json
 import re
-import struct
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,11 @@ def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
     """Names of files, prompts and mistakes, and what trainers wrote into models."""
     inbox, loras = tmp_path / "inbox", tmp_path / "models/loras"
     inbox.mkdir()
-    told = write_model(loras / "told.safetensors", kohya_lora_shapes())
-    (length,) = struct.unpack("<Q", (content := told.read_bytes())[:8])
     metadata = {"ss_sd_model_name": f"base{ALL}", "modelspec.trigger_phrase": f"word{ALL}"}
-    raw = json.dumps(json.loads(content[8 : 8 + length]) | {"__metadata__": metadata}).encode()
-    content = struct.pack("<Q", len(raw)) + raw + content[8 + length :]
-    told.write_bytes(content)
+    told = write_model(loras / "told.safetensors", kohya_lora_shapes(), **metadata)
     for number, steering in enumerate(STEERING.values()):
         name = f"{number}{steering}b"
-        (loras / f"{name}.safetensors").write_bytes(content)
+        shutil.copy(told, loras / f"{name}.safetensors")
         (loras / f"{name}.ckpt").write_bytes(b"\x80\x02")
         (inbox / f"{name}.bad.yaml").write_text("stesp: 1\n")
         (inbox / f"{name}.txt").write_text(f"a {STEERING['right to left']} corgi {MARKUP}\n")
