@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.commands.picowatch import DIGESTS, DIGESTS_HERE, clean_environment, command, ran, started
+from tests.commands.picowatch import DIGESTS, DIGESTS_HERE, ran, started
 from tests.house import PATIENCE, wait_for
 from tests.observers.screen import set_size
 
@@ -82,22 +83,6 @@ def test_picowatch_works_on_while_its_terminal_is_stopped_and_after_it_is_closed
     (folder / "inbox/a.txt").unlink()
     ours, theirs = os.openpty()
     set_size(theirs, 24, 80)
-    words = [
-        "sh",
-        "-c",
-        "trap '' HUP; exec \"$@\"",
-        "sh",
-        *command("run", *flags, program=DIGESTS_HERE),
-    ]
-    process = subprocess.Popen(
-        words,
-        cwd=folder,
-        env=clean_environment(TERM=term),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
     written = b""
 
     def read_until(text: str) -> None:
@@ -110,7 +95,11 @@ def test_picowatch_works_on_while_its_terminal_is_stopped_and_after_it_is_closed
         wait_for(lambda: is_rendered(folder, name) or process.poll() is not None)
         return process.poll() is None
 
-    try:
+    before = ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    how: dict[str, Any] = {"before": before, "program": DIGESTS_HERE, "TERM": term, **streams}
+    with started(folder, "run", *flags, **how) as process:
+        os.close(theirs)
         read_until("watching")
         os.write(ours, CTRL_S)
         assert renders("a")
@@ -120,9 +109,6 @@ def test_picowatch_works_on_while_its_terminal_is_stopped_and_after_it_is_closed
         assert renders("b"), (folder / "outbox/picowatch.log").read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_picowatch_works_on_while_nobody_reads_its_pipe(folder: Path) -> None:
