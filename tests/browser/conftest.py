@@ -118,7 +118,8 @@ class Page:
         wait_for(lambda: self.js("return location.hash") == "", "the address is left")
 
     def settings(self) -> dict[str, str]:
-        words = [element.text for element in self.all("#settings dt, #settings dd")]
+        found = "[...document.querySelectorAll('#settings dt, #settings dd')]"
+        words: list[str] = self.js(f"return {found}.map(part => part.innerText.trim())")
         return dict(zip(words[::2], words[1::2], strict=True))
 
     def resize(self, width: int, height: int, *, touch: bool = False) -> None:
