@@ -20,6 +20,7 @@ from picowatch.inbox import watch
 from picowatch.inbox.scan import Scan, scan
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
+from tests.fault_points import preceded_by, wrap
 from tests.house import House, one_waits_for_one, wait_for
 from tests.outcome import error_files
 
@@ -213,6 +214,24 @@ def test_a_picture_that_was_renamed_just_before_its_turn_does_not_wait_for_anoth
             hold.release()
             wait_for(lambda: "frames/2.png: its picture changed or is gone" in house.log())
         wait_for(lambda: house.pictures() == ["frames/1.png", "frames/new.png"])
+
+
+def test_a_picture_whose_folder_is_renamed_while_it_is_looked_for_is_not_put_off(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for again under its new name, if that is known by then."""
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/a/1.png": 1})
+    folder = house.inbox / "frames/a"
+
+    def rename(*_: object) -> None:
+        if folder.exists():
+            folder.rename(folder.with_name("b"))
+            wait_for(lambda: "renamed to frames/b/1.png" in house.log())
+
+    wrap("picowatch.daemon.dropped:write_atomically", preceded_by(rename), monkeypatch.setattr)
+    with house.running():
+        wait_for(house.pictures)
+    assert "its picture changed or is gone" not in house.log()
 
 
 def test_no_picture_is_rendered_with_a_template_that_is_being_written(

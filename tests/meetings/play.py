@@ -88,11 +88,10 @@ def shorter(script: Script) -> Script:
     return script
 
 
-def random_script(seed: int, *, with_extras: bool = True, varies: bool = False) -> Script:
+def random_script(seed: int, *, varies: bool = False) -> Script:
     """Return the script of a random user; it is the same each time.
 
-    Scripts that once found something may be `with_extras` of later days, or without. One who
-    `varies` asks for other counts and sweeps, too.
+    One who `varies` asks for other counts and sweeps, too.
     """
     writer = _Writer(random.Random(seed))
     dice = writer.dice
@@ -111,7 +110,7 @@ def random_script(seed: int, *, with_extras: bool = True, varies: bool = False) 
     actions: list[Action] = [writer.template(), writer.styled(), MASKS, ("wait", 1.5)]
     while len(actions) < LENGTH:
         actions.append(writer.action())
-        if with_extras and dice.random() < EXTRAS:
+        if dice.random() < EXTRAS:
             actions += writer.extra()
         if varies and dice.random() < EXTRAS:
             actions += writer.vary(dice.choice(sorted(writer.files) or PATHS))

@@ -343,19 +343,3 @@ def test_whatever_meets_each_image_is_rendered_once_or_answered_for(first: int) 
 def test_other_counts_and_sweeps_keep_the_images_that_are_asked_for_again(seed: int) -> None:
     findings = play(script := random_script(10_000 + seed, varies=True))
     assert not findings, f"{findings}: {shorter(script)}"
-
-
-@pytest.mark.parametrize(
-    "seed",
-    [
-        9100259, 9500838,
-        *(pytest.param(seed, marks=pytest.mark.heavy) for seed in (9100313, 9800083)),
-    ],
-)  # fmt: skip
-def test_scripts_that_found_something_once_find_nothing(seed: int) -> None:
-    """A photo's folder is renamed while its picture is looked for at its turn; a mask comes after
-    its photo was read, and before that is accepted; a photo that was missed at its turn lies a
-    folder higher, from where its template's second picture has another name; an outbox goes away
-    while a start is frozen, which makes a new one.
-    """
-    assert not play(random_script(seed, with_extras=False))
