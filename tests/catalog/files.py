@@ -3,6 +3,7 @@
 import json
 import lzma
 import struct
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from picowatch.catalog import Catalog, Model
 
 Shapes = dict[str, tuple[int, ...]]
+Metadata = Mapping[str, str]
+NONE: Metadata = {}
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 CLIP_L = "conditioner.embedders.0.transformer.text_model."
@@ -21,9 +24,11 @@ UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 TEXT = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
 
 
-def write_model(path: Path, shapes: Shapes, missing_bytes: int = 0, **metadata: str) -> Path:
+def write_model(
+    path: Path, shapes: Shapes, missing_bytes: int = 0, metadata: Metadata = NONE
+) -> Path:
     """A safetensors file of the right size whose weights are a hole; `missing_bytes` cut it off."""
-    head = header(shapes, **metadata)
+    head = header(shapes, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(head)
@@ -43,7 +48,7 @@ def refused_in(models: Path) -> str:
     return refused.reason
 
 
-def header(shapes: Shapes, **metadata: str) -> bytes:
+def header(shapes: Shapes, metadata: Metadata = NONE) -> bytes:
     """The safetensors header of these tensors in float16, its length in front."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     place = 0

@@ -49,8 +49,7 @@ class Machine:
         words = {"log": self.log, "programs": programs, "project": PROJECT, "srv": folder / "srv"}
         share = folder / "opt/picowatch/share/picowatch"
         give_commands(
-            programs,
-            **{name: text.format(share=share, **words) for name, text in SHIMS.items()},
+            programs, **{name: text.format(share=share, **words) for name, text in SHIMS.items()}
         )
         self._path = f"{programs}:{folder}/usr/local/bin:{os.environ['PATH']}"
 

@@ -264,10 +264,7 @@ PHOTOS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _in_segments(_numbers(0x11A, 1_500_000)),
         "too large: XResolution",
     ),
-    "lenses by the thousand": (
-        lambda: _photo(64, "WEBP", exif=_numbers(0xC632, 30_000)),
-        "",
-    ),
+    "lenses by the thousand": (lambda: _photo(64, "WEBP", exif=_numbers(0xC632, 30_000)), ""),
     "EXIF of 20,000 tags": (lambda: _photo(64, "WEBP", exif=_tags(20_000)), "too large"),
     "a raw profile of a megabyte": (
         lambda: _profile_text(b"exif", b"\nexif\n9\n" + b"ab" * 500_000),

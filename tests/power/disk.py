@@ -16,7 +16,7 @@ save that the power cut takes back.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,10 +81,10 @@ class Recording:
     names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {"/"}})
     settled: int = 0  # the operations that only tell what was there, durably, at the beginning
 
-    def without(self, removed: Callable[[Sync], bool]) -> "Recording":
-        """Return the same run without some of its syncs."""
+    def without_syncs_of(self, *endings: str) -> "Recording":
+        """Return the same run without the syncs of what has a name with one of these suffixes."""
         operations = self.operations[: self.settled] + [
-            Names(()) if isinstance(each, Sync) and removed(each) else each
+            Names(()) if isinstance(each, Sync) and self.is_named(each.inode, *endings) else each
             for each in self.operations[self.settled :]
         ]
         return Recording(self.folder, operations, self.folders, self.names, self.settled)

@@ -116,7 +116,7 @@ def test_a_program_that_forgets_a_sync_is_found_out(
     The last moments, at which most is promised, come first.
     """
     endings, lost = FORGOTTEN[what]
-    careless = recording.without(lambda sync: recording.is_named(sync.inode, *endings))
+    careless = recording.without_syncs_of(*endings)
     disks = PowerCuts(careless).disks(moments=story.moments_of_promises()[::-1])
     certain = (disk for disk in disks if disk.what == CERTAIN)
     assert any(lost in each for disk in certain for each in checker.violations(disk))

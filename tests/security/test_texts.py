@@ -85,7 +85,7 @@ def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
     inbox, loras = tmp_path / "inbox", tmp_path / "models/loras"
     inbox.mkdir()
     metadata = {"ss_sd_model_name": f"base{ALL}", "modelspec.trigger_phrase": f"word{ALL}"}
-    told = write_model(loras / "told.safetensors", kohya_lora_shapes(), **metadata)
+    told = write_model(loras / "told.safetensors", kohya_lora_shapes(), metadata=metadata)
     for number, steering in enumerate(STEERING.values()):
         name = f"{number}{steering}b"
         shutil.copy(told, loras / f"{name}.safetensors")
