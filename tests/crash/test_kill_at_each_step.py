@@ -113,13 +113,18 @@ REPLACING = (
 )
 
 
-def test_a_result_is_written_over_its_last_one_exactly_once(house: House) -> None:
+@pytest.mark.parametrize(
+    "points", [REPLACING[2::3], pytest.param(REPLACING, marks=pytest.mark.heavy)], ids=len
+)
+def test_a_result_is_written_over_its_last_one_exactly_once(
+    house: House, points: tuple[str, ...]
+) -> None:
     """Back and forth: a photo has one whole picture all the time, which is listed last."""
     house.draw("frames/1.png")
     template = "prompt: a frame\nseed: 7\nsteps: {}\nreplace: true\n"
     house.save("frames/_pictures.yaml", template.format(3))
     run_daemon(house)
-    for count, point in enumerate(REPLACING):
+    for count, point in enumerate(points):
         steps = 4 - count % 2
         house.save("frames/_pictures.yaml", template.format(steps))
         send(house.outbox, Command("retry all", "frames"))
