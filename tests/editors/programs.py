@@ -6,7 +6,6 @@ program make the recipe file hold it.
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -60,12 +59,11 @@ def _script(script: str, place: Place) -> Iterator[Save]:
 
 
 def run_script(script: str, place: Place, **values: str) -> None:
-    names = {"RECIPE": str(place.recipe), "PYTHON": sys.executable}
-    names |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     subprocess.run(
         ["sh", "-ec", script],
         cwd=place.recipe.parent,
-        env={**os.environ, **names, **values},
+        env={**os.environ, **git, "RECIPE": str(place.recipe), **values},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         timeout=SHELL_SECONDS,
