@@ -110,7 +110,7 @@ def test_a_picture_is_kept_after_its_batch_is_recorded(
 
     monkeypatch.setattr(Outbox, "publish", held)
     with house.running(batch_size=3):
-        house.save("a.yaml", RECIPE)
+        house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
         wait_for(lambda: len(house.listed()) == 2, "the second picture")
         asked = send(house.outbox, Command("keep", "best", files=(FILES[0],)))
         house.wait_for_rounds()

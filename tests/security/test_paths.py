@@ -143,7 +143,9 @@ def test_a_link_swapped_in_before_a_picture_is_opened_leads_nowhere(
 READERS: dict[str, Callable[[House], object]] = {
     "run": House.once,
     "make": lambda its: make(its.settings(), [its.inbox / "album/a.txt"], its.make_engine),
-    "check": lambda its: print(picowatch_here(its.folder, "check", its.inbox / "album/a.txt")),
+    "check": lambda its: sys.stdout.write(
+        str(picowatch_here(its.folder, "check", "inbox/album/a.txt"))
+    ),
 }
 
 
