@@ -141,7 +141,7 @@ def test_a_picture_says_how_it_was_rendered(two_cores: Renderer) -> None:
         assert (image.width, image.height, len(image.pixels)) == (128, 64, 128 * 64 * 3)
         assert (image.device, image.precision, image.batch_size) == ("cpu", "float32", 2)
         assert (image.compiled, image.memory_rung, image.chunks) == (False, "full", 1)
-        assert {"encode", "denoise", "decode"} == set(image.timings)
+        assert {"encode", "denoise", "decode"} == image.timings.keys() - {"load"}
         assert {"picowatch", "torch", "diffusers", "transformers"} == set(image.versions)
 
 
