@@ -49,7 +49,7 @@ def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) 
         print_error(answer.warning.strip())
     if answer.done:
         if not (answer.pictures or answer.sheets or answer.parts):
-            print_error(f"{sent.file} requests no image.")
+            print_error(f"{sent.file}: {answer.text}")
         return SUCCEEDED
     # A removed recipe's error file is gone, too.
     text = (answer.error if removed and answer.error else answer.text).strip()

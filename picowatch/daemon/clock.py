@@ -39,6 +39,8 @@ _USUAL: dict[str, float] = {
     "resize": 5e-8,
     "write": 2e-7,
 }
+# Kinds that no model has a part in: of a small picture they are a fixed cost, and tell no speed.
+_PLAIN = ("resize", "write")
 _LOAD, _FOUND = "load", "found"  # rates: seconds of a checkpoint, and things in a picture
 _USUAL_LOADING = 6.0  # seconds of a checkpoint, before any was loaded
 _MOST_SHARE = 0.99  # that is told while something is left
@@ -167,9 +169,8 @@ class Rates:
     def _scale(self, device: str) -> float:
         """Return how slow a device is beside the usual one, in the geometric mean of all kinds."""
         if device not in self._scales:
-            usual = [
-                (key, rate) for key, rate in self._rates.items() if key.kind in _USUAL and rate
-            ]
+            kinds = _USUAL.keys() - {*_PLAIN}
+            usual = [(key, rate) for key, rate in self._rates.items() if key.kind in kinds and rate]
             own = [pair for pair in usual if pair[0].device == device] or usual
             logs = [math.log(rate / _USUAL[key.kind]) for key, rate in own]
             self._scales[device] = math.exp(sum(logs) / len(logs)) if logs else 1.0

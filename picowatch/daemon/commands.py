@@ -1,6 +1,7 @@
 """Commands of other processes: pause, resume, retry, cancel, make, delete, keep."""
 
 import logging
+import shlex
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from picowatch.recipe.reading import NothingSaid
 log = logging.getLogger("picowatch")
 
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
+NOTHING = "It requests no image."
 
 
 class Control:
@@ -244,7 +246,7 @@ class Control:
         paths = sorted(outcomes, key=natural_key)
         parts = {path: self._result(path, outcomes[path]) for path in paths}
         done = [part for part in parts.values() if part.done]
-        words = f"{len(done)} of {len(parts)} rendered."
+        words = f"{len(done)} of {len(parts)} rendered." if parts else NOTHING
         warning = self.run.outbox.problems.warning(template) if template else ""
         return Answer(len(done) == len(parts), words, warning=warning, parts=parts)
 
@@ -265,6 +267,11 @@ class Control:
         drawn = contact_sheets.drawn_sheets(self.ledger, recipe)
         sheets = tuple(filter(self.run.outbox.exists, drawn))
         words = f"{images(len(pictures))} rendered."
+        if not outcome.pictures:
+            words = NOTHING
+        elif not pictures:
+            again = f"picowatch retry --all {shlex.quote(recipe)}"
+            words = f"Its pictures were deleted. `{again}` renders them again."
         if outcome.failed:
             file = self.run.outbox.names.error_file(recipe)
             words = f"{images(outcome.failed)} failed: see {file} in the outbox."

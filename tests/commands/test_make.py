@@ -112,7 +112,7 @@ def test_make_reads_standard_input(house: House, monkeypatch: pytest.MonkeyPatch
     assert (house.inbox / "stdin.txt").exists()
     with pytest.raises(PicowatchError, match="Standard input is empty"):
         typed("")
-    assert typed("# nothing yet\n", "later")[1].endswith("requests no image.\n")
+    assert typed("# nothing yet\n", "later")[1].endswith(": It requests no image.\n")
 
 
 REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {

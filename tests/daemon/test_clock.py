@@ -322,6 +322,15 @@ def test_nothing_is_told_before_anything_was_measured(ledger: Ledger) -> None:
     assert told.finished == set()
 
 
+def test_small_copies_tell_nothing_of_how_fast_models_are(ledger: Ledger) -> None:
+    """Their time is nearly all a fixed cost: by its pixels, drawing would take hours."""
+    clock = Clock(ledger)
+    (drawing,) = [part for part in work_of(request()) if part.kind == "draw"]
+    copied = {PassRate("", kind, "", 12): 1.6e-5 for kind in ("resize", "write")}
+    after, before = (clock.rates(rates, []).part(drawing, "") for rates in (copied, {}))
+    assert after == before
+
+
 def test_a_share_grows_while_a_checkpoint_is_loaded(ledger: Ledger) -> None:
     """Before anything was measured, it is a first guess of loading and of each kind of pass."""
     samples = Play(Clock(ledger)).run(drawn(1, 20), 1.0)

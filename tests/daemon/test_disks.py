@@ -201,11 +201,11 @@ def test_an_end_that_a_full_disk_keeps_from_the_ledger_is_no_death(house: House)
     """The pictures in progress are not at fault, however often it happens."""
     house.save("a.yaml", SMALL)
     with disk(house.outbox):
+        fills: list[Path] = []
+        house.engine.before_batch = lambda batch: fills.append(fill(house.outbox))
         for _ in range(MAX_DAEMON_DEATHS + 1):
-            fills: list[Path] = []
-            house.engine.before_batch = lambda batch, fills=fills: fills.append(fill(house.outbox))
             assert not house.once(batch_size=5)
-            fills[0].unlink()
+            fills.pop().unlink()
         house.engine.before_batch = lambda batch: None
         assert house.once()
         assert house.seeds() == [1, 2, 3, 4, 5]
@@ -289,10 +289,10 @@ def test_recipes_that_wait_for_a_folder_do_not_use_up_a_round(
     """However many they are, those after them are archived."""
     archive = Outbox.archive
 
-    def refuse(outbox: Outbox, file: str, *others: Any) -> str:
-        if file == "a.yaml":
+    def refuse(outbox: Outbox, name: str, blocks: Iterator[bytes]) -> None:
+        if name == "a/a.yaml":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{outbox.root}/a")
-        return archive(outbox, file, *others)
+        archive(outbox, name, blocks)
 
     monkeypatch.setattr(Outbox, "archive", refuse)
     monkeypatch.setattr(followups, "SLICE_SECONDS", 0.0)

@@ -136,9 +136,13 @@ def test_make_of_a_folder_says_once_what_concerns_all_its_pictures(
     assert len(said.out.splitlines()) == 2
     assert said.err.count("count") == 1
     assert "requests no image" not in said.err
+    assert house.answer("delete", None, "photos/1.jpg").done
+    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 0
+    again = "Its pictures were deleted. `picowatch retry --all photos/1.png` renders them again.\n"
+    assert again in capsys.readouterr().err
     house.save("empty/_pictures.yaml", idle)
     assert make(house.settings(), [house.inbox / "empty"], house.make_engine) == 0
-    assert capsys.readouterr().err.endswith("empty requests no image.\n")
+    assert capsys.readouterr().err.endswith("empty: It requests no image.\n")
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
