@@ -137,10 +137,7 @@ def curve_points(start: Point, bend: Point, end: Point, count: int = 12) -> list
         t = i / count
         a, b, c = (1 - t) ** 2, 2 * t * (1 - t), t * t
         points.append(
-            (
-                a * start[0] + b * bend[0] + c * end[0],
-                a * start[1] + b * bend[1] + c * end[1],
-            )
+            (a * start[0] + b * bend[0] + c * end[0], a * start[1] + b * bend[1] + c * end[1])
         )
     return points
 
@@ -158,10 +155,7 @@ def rounded(corners: list[Point], share: float) -> list[Point]:
 
 def between(first: Point, second: Point, share: float) -> Point:
     """The point at a share of the way."""
-    return (
-        first[0] + (second[0] - first[0]) * share,
-        first[1] + (second[1] - first[1]) * share,
-    )
+    return (first[0] + (second[0] - first[0]) * share, first[1] + (second[1] - first[1]) * share)
 
 
 def jittered(rng: random.Random, colour: Colour, reach: float = 5) -> Colour:

@@ -45,11 +45,7 @@ SIZE_WORDS: dict[str, dict[str, float]] = {
     "small": {"small": 70, "tiny": 20, "little": 10},
     "large": {"large": 60, "big": 30, "huge": 10},
 }
-CENTRE_WORDS: dict[str, float] = {
-    "in the middle": 50,
-    "in the center": 35,
-    "in the centre": 15,
-}
+CENTRE_WORDS: dict[str, float] = {"in the middle": 50, "in the center": 35, "in the centre": 15}
 LEFT_OR_RIGHT: dict[str, float] = {
     "on the {}": 62,
     "at the {}": 10,
@@ -99,14 +95,7 @@ SCENE_FORMS: dict[str, float] = {
     "{n}": 2,
 }
 ANIMAL_WORDS: dict[str, dict[str, float]] = {
-    "corgi": {
-        "corgi": 78,
-        "cute corgi": 7,
-        "happy corgi": 2,
-        "dog": 7,
-        "puppy": 3,
-        "corgi dog": 3,
-    },
+    "corgi": {"corgi": 78, "cute corgi": 7, "happy corgi": 2, "dog": 7, "puppy": 3, "corgi dog": 3},
     "cat": {"cat": 84, "cute cat": 7, "happy cat": 2, "kitten": 5, "kitty": 2},
 }
 HAT_WORDS: dict[str, float] = {"hat": 82, "party hat": 18}

@@ -49,9 +49,7 @@ def train_denoiser(
 
 
 def denoiser_step(
-    denoiser: Denoiser,
-    optimizer: Optimizers,
-    examples: Examples,
+    denoiser: Denoiser, optimizer: Optimizers, examples: Examples
 ) -> dict[str, Tensor]:
     """Take one step; return the parts of its loss."""
     with autocast(examples.noisy.device):

@@ -23,14 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.captions import caption
-from training.layers import (
-    LAYERS,
-    WORDS,
-    Drawing,
-    drawn_crowd,
-    phrases_for,
-    random_drawing,
-)
+from training.layers import LAYERS, WORDS, Drawing, drawn_crowd, phrases_for, random_drawing
 from training.muon import Optimizers
 from training.precision import autocast
 from training.progress import Progress, RateOfStage, Schedule, run_stage, save_whole

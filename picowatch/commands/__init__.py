@@ -181,8 +181,7 @@ COMMANDS = {
                 _JSON,
                 _switch("--watch", "keep updating until Ctrl-C"),
                 _switch(
-                    "--check",
-                    "for health checks: test that picowatch runs and is in no trouble",
+                    "--check", "for health checks: test that picowatch runs and is in no trouble"
                 ),
             ],
         ],

@@ -41,11 +41,7 @@ MakeEngine = Callable[[EngineOptions], Engine]
 
 
 def build_daemon(
-    make_engine: MakeEngine,
-    lasting: Lasting,
-    lock: OutboxLock,
-    writing: Writing,
-    stack: ExitStack,
+    make_engine: MakeEngine, lasting: Lasting, lock: OutboxLock, writing: Writing, stack: ExitStack
 ) -> Daemon:
     """Connect all parts of a daemon; `stack` closes what has to be closed.
 

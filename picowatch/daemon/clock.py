@@ -244,10 +244,7 @@ class Clock:
 
 
 def _measured(
-    works: Sequence[tuple[Work, RenderedImage]],
-    kinds: Sequence[str],
-    device: str,
-    seconds: float,
+    works: Sequence[tuple[Work, RenderedImage]], kinds: Sequence[str], device: str, seconds: float
 ) -> dict[PassRate, float]:
     """Return the rates of these kinds, which together took some seconds of a batch."""
     units, keys = 0.0, set()

@@ -15,14 +15,7 @@ from picowatch.files.safe_paths import read_regular
 from picowatch.inbox.names import folders_above
 from picowatch.inbox.settle import LACKED
 from picowatch.ledger import queries
-from picowatch.ledger.account import (
-    Account,
-    finished_files,
-    finished_folders,
-    moment,
-    tell,
-    untold,
-)
+from picowatch.ledger.account import Account, finished_files, finished_folders, moment, tell, untold
 from picowatch.outbox.names import SUMMARY
 from picowatch.streams import harmless
 

@@ -22,13 +22,7 @@ from picowatch.inbox.plan import Found, Plan, plan, template_folder
 from picowatch.inbox.read import Saved, names_in, read
 from picowatch.inbox.reasons import Reasons
 from picowatch.inbox.scan import requests_in, scan
-from picowatch.inbox.settle import (
-    HELD_OPEN_LIMIT,
-    LACKED,
-    SINGLE_RUN_PATIENCE,
-    Pending,
-    Waiting,
-)
+from picowatch.inbox.settle import HELD_OPEN_LIMIT, LACKED, SINGLE_RUN_PATIENCE, Pending, Waiting
 from picowatch.inbox.watch import Watch
 from picowatch.ledger import queries, rebuild
 from picowatch.ledger.ledger import Ledger

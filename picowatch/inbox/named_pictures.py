@@ -254,8 +254,7 @@ class NamedPictures(Pictures):
                 self._places_opened.add(place)
             return file
         raise PictureUnreadable(
-            f"There is no picture '{path}'.",
-            _TEMPLATE if "*" in path else _WHERE,
+            f"There is no picture '{path}'.", _TEMPLATE if "*" in path else _WHERE
         )
 
     def _open_at(self, path: str, root: Path, place: str) -> IO[bytes]:

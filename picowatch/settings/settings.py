@@ -97,8 +97,7 @@ class Settings(BaseModel):
         "is required. Variations have their variation seed added.",
     )
     format: Literal["png", "jpeg", "webp", "avif", "tiff"] = Field(
-        "png",
-        description="Format of pictures and contact sheets.",
+        "png", description="Format of pictures and contact sheets."
     )
     quality: Literal["auto", "lossless"] | Annotated[Int, Field(ge=1, le=100)] = Field(
         "auto",
@@ -134,8 +133,7 @@ class Settings(BaseModel):
         "memory until they are needed.",
     )
     batch_size: Literal["auto"] | Annotated[Int, Field(ge=1, le=256)] = Field(
-        "auto",
-        description="Images rendered together. auto: measured for each checkpoint and size.",
+        "auto", description="Images rendered together. auto: measured for each checkpoint and size."
     )
     compile: bool = Field(
         False,
@@ -180,10 +178,7 @@ class Settings(BaseModel):
     max_priority: Annotated[
         dict[str, Annotated[Int, Field(ge=-1_000_000, le=1_000_000)]],
         BeforeValidator(folders_value),
-    ] = Field(
-        {},
-        description="{ada: 0}: a higher priority in the folder ada is lowered to this.",
-    )
+    ] = Field({}, description="{ada: 0}: a higher priority in the folder ada is lowered to this.")
     max_queued: Annotated[
         dict[str, Annotated[Int, Field(ge=1)]], BeforeValidator(folders_value)
     ] = Field(
@@ -221,8 +216,7 @@ class Settings(BaseModel):
         30, gt=0, le=3600, description="A hook's program is ended after this long."
     )
     metrics_address: Annotated[str, BeforeValidator(metrics_address_value)] | None = Field(
-        None,
-        description="Address that serves Prometheus metrics, like 127.0.0.1:9464, or off.",
+        None, description="Address that serves Prometheus metrics, like 127.0.0.1:9464, or off."
     )
 
     @field_validator("quality")

@@ -275,10 +275,7 @@ SEQUENCES: dict[str, tuple[list[ImageRequest], list[ImageRequest], dict[str, Any
 
 @pytest.mark.parametrize(("before", "played", "how"), SEQUENCES.values(), ids=SEQUENCES)
 def test_time_left_and_share_are_right_from_a_kinds_first_report(
-    ledger: Ledger,
-    before: list[ImageRequest],
-    played: list[ImageRequest],
-    how: dict[str, Any],
+    ledger: Ledger, before: list[ImageRequest], played: list[ImageRequest], how: dict[str, Any]
 ) -> None:
     """A quarter of error from the second picture on, a factor of two from the first report on."""
     play = Play(Clock(ledger), **how)

@@ -155,9 +155,7 @@ def linked_folder_away(house: House) -> None:
     ],
 )
 def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
-    house: House,
-    prepare: Callable[[House], Callable[[], object] | None],
-    said: str,
+    house: House, prepare: Callable[[House], Callable[[], object] | None], said: str
 ) -> None:
     """Only a recipe that names the demo model uses it."""
     install = prepare(house)

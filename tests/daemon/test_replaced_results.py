@@ -97,9 +97,7 @@ def test_what_a_user_put_in_a_results_place_stays(house: House) -> None:
         assert house.request("in/mug-2.png").steps == count
 
 
-def test_a_failed_result_leaves_the_earlier_one_and_its_name(
-    house: House,
-) -> None:
+def test_a_failed_result_leaves_the_earlier_one_and_its_name(house: House) -> None:
     """The next one that works is written over it."""
     house.draw("in/mug.jpg")
     render(house, f"{USUAL}steps: 3\n")

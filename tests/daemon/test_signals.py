@@ -19,12 +19,7 @@ from picowatch.commands.run import run
 from picowatch.outbox.lock import is_held
 from picowatch.signals import ENDING
 from tests.catalog.files import sd15_shapes, write_model
-from tests.commands.picowatch import (
-    DIGESTS,
-    PROJECT,
-    picowatch,
-    started,
-)
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, started
 from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
 from tests.digest_engine import Batch, DigestEngine
 from tests.fault_points import wrap
@@ -173,10 +168,7 @@ last = Last()
 
 @pytest.mark.parametrize(
     ("arguments", "number", "code"),
-    [
-        (["run"], signal.SIGTERM, 0),
-        (["make", "a.txt"], signal.SIGINT, 130),
-    ],
+    [(["run"], signal.SIGTERM, 0), (["make", "a.txt"], signal.SIGINT, 130)],
 )
 def test_a_signal_while_picowatch_is_imported(
     tmp_path: Path, arguments: list[str], number: int, code: int

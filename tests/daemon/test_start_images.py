@@ -79,10 +79,7 @@ def test_pictures_that_cannot_be_used_are_named_with_a_files_other_mistakes(hous
     ],
 )
 def test_the_size_of_the_picture_is_rounded_and_capped(
-    house: House,
-    size: tuple[int, int],
-    rest: str,
-    rendered: tuple[int, int],
+    house: House, size: tuple[int, int], rest: str, rendered: tuple[int, int]
 ) -> None:
     """It is a multiple of what the family needs, within the limits."""
     house.draw("start.png", size=size)

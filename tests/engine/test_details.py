@@ -70,12 +70,7 @@ SMALL, LARGE = (4, 6, 12, 14), (40, 30, 60, 54)
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "more"),
-    [
-        ("sdxl", ""),
-        ("demo", HIRES),
-        ("FLUX.1-dev", HIRES),
-    ],
+    ("checkpoint", "more"), [("sdxl", ""), ("demo", HIRES), ("FLUX.1-dev", HIRES)]
 )
 def test_each_thing_is_drawn_again_in_its_own_part(
     checkpoint: str, more: str, monkeypatch: pytest.MonkeyPatch

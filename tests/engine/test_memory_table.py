@@ -49,10 +49,7 @@ MODELS: dict[str, tuple[Row, str]] = {
         ("UNet2DConditionModel", "sd15/unet", "sd15/vae", ("CLIP L",)),
         "float16",
     ),
-    "Stable Diffusion XL": (
-        ("UNet2DConditionModel", "sdxl/unet", "sdxl/vae", CLIPS),
-        "float16",
-    ),
+    "Stable Diffusion XL": (("UNet2DConditionModel", "sdxl/unet", "sdxl/vae", CLIPS), "float16"),
     "Stable Diffusion 3.5 Medium": (
         ("SD3Transformer2DModel", "sd3/3.5-medium/transformer", "sd3/vae", (*CLIPS, T5)),
         "bfloat16",

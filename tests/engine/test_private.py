@@ -132,7 +132,7 @@ def test_ideogram4_counts_places_and_reads_layers_by_methods_of_its_pipeline() -
     takes = {
         "_prepare_ids": ["text_lengths", "grid_h", "grid_w", "max_text_tokens", "device"],
         "_get_text_encoder_hidden_states": [
-            *("text_encoder", "token_ids", "attention_mask", "pos_2d"),
+            *("text_encoder", "token_ids", "attention_mask", "pos_2d")
         ],
     }
     for name, expected in takes.items():

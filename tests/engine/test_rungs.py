@@ -42,7 +42,7 @@ CASES = (
 )
 PLACED = [(name, rung) for name in CASES for rung in RUNGS]
 IN_EACH_RUN = [
-    *(("lora-control", LAYERS.name), ("hires-latent", MODELS.name), ("sdxl-lora", ENCODERS.name)),
+    *(("lora-control", LAYERS.name), ("hires-latent", MODELS.name), ("sdxl-lora", ENCODERS.name))
 ]
 
 

@@ -90,8 +90,7 @@ def twice_as_large(made: Network, picture: Any, halvings: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "shapes",
-    [RECORDED["SPAN"][0], esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12)],
+    "shapes", [RECORDED["SPAN"][0], esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12)]
 )
 def test_no_seam_is_visible(shapes: Shapes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is any other difference; without an overlap there is one."""

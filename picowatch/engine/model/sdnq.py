@@ -20,11 +20,7 @@ _LEAST_ROTATED = 4
 # same bytes: byte, first bit, how many, from the number's lowest bits on.
 _FURTHER = {
     4: (((0, 4, 4),),),
-    5: (
-        ((0, 5, 3), (3, 5, 2)),
-        ((1, 5, 3), (4, 5, 2)),
-        ((2, 5, 3), (4, 7, 1), (3, 7, 1)),
-    ),
+    5: (((0, 5, 3), (3, 5, 2)), ((1, 5, 3), (4, 5, 2)), ((2, 5, 3), (4, 7, 1), (3, 7, 1))),
     6: (((2, 6, 2), (1, 6, 2), (0, 6, 2)),),
     7: (tuple((byte, 7, 1) for byte in reversed(range(7))),),
 }

@@ -144,10 +144,7 @@ def test_an_editing_checkpoint_edits_what_is_dropped(
 
 @pytest.mark.parametrize(
     ("checkpoint", "others", "masked"),
-    [
-        ("klein", "references: [a.png, b.png]", "a.png"),
-        ("demo", "image: b.png", "b.png"),
-    ],
+    [("klein", "references: [a.png, b.png]", "a.png"), ("demo", "image: b.png", "b.png")],
 )
 def test_a_picture_may_be_its_own_mask(checkpoint: str, others: str, masked: str) -> None:
     """What is transparent in it is redrawn; a dropped picture's, too."""
