@@ -109,6 +109,7 @@ def test_a_picture_is_kept_after_its_batch_is_recorded(
         publish(outbox, file, content)
 
     monkeypatch.setattr(Outbox, "publish", held)
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     with house.running(batch_size=3):
         house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
         wait_for(lambda: len(house.listed()) == 2, "the second picture")

@@ -67,4 +67,4 @@ def test_the_halves_of_a_tiny_vae_become_a_file_that_draws(
     (drawn,) = ours.render(requests, ignore_progress)
     plain = flow_renderer(models).render(requests_of(models, name, text), ignore_progress)
     assert drawn.pixels != next(iter(plain)).pixels
-    assert [(each.width, each.height) for each in previews] == [(8, 8)]
+    assert [(each.width, each.height) for each in previews] == [(8, 8)] * 2
