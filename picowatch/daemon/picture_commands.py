@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import filterfalse, islice
 
 from picowatch.daemon.run import SLICE_SECONDS, Run
-from picowatch.inbox.matching import no_such
+from picowatch.inbox.matching import matching, no_such
 from picowatch.ledger import contact_sheets, control, queries
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import WaitingCommand
@@ -71,7 +71,13 @@ class PictureCommands:
         wanted = dict.fromkeys(file for found in shown.values() for file in found)
         names = [name for name in shown if not shown[name]]
         there = [*filterfalse(wanted.__contains__, gallery.files() * bool(names))]
-        words = [no_such(name, there, "the gallery") for name in names[:NAMED]]
+        known = queries.known_paths(self._ledger) if names else ()
+        words = [
+            f"'{name}' has no picture in the gallery."
+            if matching(name, known)
+            else no_such(name, there, "the gallery")
+            for name in names[:NAMED]
+        ]
         more = f" And {len(names) - NAMED} more." if len(names) > NAMED else ""
         return shown, wanted, "".join(f" {line}" for line in words) + more
 

@@ -76,8 +76,8 @@ def test_a_folder_is_its_pictures(
         assert (answer.returncode, answer.stdout) == (0, "4 pictures deleted.\n"), answer.stderr
         again = picowatch_here(house.folder, "delete", "outbox/a", "outbox")
         assert again.stderr == (
-            "0 pictures deleted. There is no '.' in the gallery. There is no 'a' in the gallery. "
-            "Did you mean 'ab'?\n"
+            "0 pictures deleted. '.' has no picture in the gallery. "
+            "'a' has no picture in the gallery.\n"
         )
         assert house.log().count("deleted, as requested") == (1 if at_once > 3 else 3)
     assert house.pictures() == ["ab/0001-5.png"]
