@@ -23,9 +23,9 @@ from picowatch.outbox.status import (
     FRESH_SECONDS,
     Status,
     check_readable,
+    disk_trouble,
     duration,
     is_running,
-    no_room,
     read_status,
 )
 from picowatch.sources import Folders
@@ -139,15 +139,18 @@ def check(outbox: Path) -> int:
         return _unhealthy("picowatch is not running")
     found = current_status(outbox)[1]
     if since := _silent_since(found):
-        why = no_room(outbox) or "it starts or hangs, or the outbox's disk is full"
+        why = disk_trouble(outbox) or "it starts or hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but has reported nothing since {since}: {why}")
     if found.ended:  # the report is that of the last one
         return _unhealthy(STARTING)
-    troubles = {
-        what: why for what, why in found.troubles.items() if what not in ("inbox", "paused")
-    }
-    if troubles:
-        words = "; ".join(f"{what}: {why}" for what, why in troubles.items())
+    # What the disk refuses, it may refuse to the report, too.
+    troubles = {"outbox": disk_trouble(outbox), **found.troubles}
+    words = "; ".join(
+        f"{what}: {why}"
+        for what, why in troubles.items()
+        if why and what not in ("inbox", "paused")
+    )
+    if words:
         return _unhealthy(f"picowatch is running, but in trouble: {words}")
     if found.scanned is None or found.updated - found.scanned > UNSEEN_SECONDS:
         is_missing = "inbox" in found.troubles

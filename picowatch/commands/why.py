@@ -30,8 +30,8 @@ WHY = {
     "it was; its seed is random, so a new one was drawn",
     "more": "its entry asked for something else in this save, and other images of it stayed as "
     "they were; its seed is random, so theirs was kept",
-    "redrawn": "the recipe was saved again, and nothing that changes its pictures had changed; its "
-    "seed is random, so a new one was drawn",
+    "redrawn": "the recipe was saved again, and asked for the same; its seed is random, so a new "
+    "one was drawn",
     "failed": "it had failed, and was requested again",
     "cancelled": "it had been cancelled, and was requested again",
     "gone": "its picture had been deleted, and was requested again",
@@ -100,6 +100,8 @@ def _outside(image: Row, former: Row, was: Row, now: Row, differs: Mapping[str, 
     if image["why"] == "redrawn" or not is_same:
         return ""
     hashes = {name for name in differs if name.endswith("hash")}
+    if not (image["why"] or hashes):  # it may have been saved again for another seed
+        return ""
     if differs.keys() - hashes <= (_OF_A_PICTURE if hashes else {"seed"}):
         what = "a file that it names"
     elif not is_dropped(image["recipe"]):

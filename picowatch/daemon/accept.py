@@ -266,7 +266,8 @@ class Accepting:
         """Point latest.png to the newest picture of a save that requests nothing new; return it."""
         if result.queued or result.cancelled:
             return ""
-        newest = next(filter(self._run.outbox.exists, reversed(result.existing)), "")
+        files = (file for _, file in sorted(result.existing, reverse=True))
+        newest = next(filter(self._run.outbox.exists, files), "")
         if newest:
             self._run.outbox.show_as_latest(newest)
         return newest

@@ -176,9 +176,14 @@ class NamedPictures(Pictures):
         return found
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """Return this recipe's path for a picture that a recipe in another folder names `path`."""
+        """Return this recipe's path for a picture that a recipe in another folder names `path`.
+
+        If it was moved, it is looked for beside this recipe, in the inbox and in the outbox.
+        """
         beside = [f"inbox/{folder}/{path}"] if folder else []
-        for name in (path, *beside, f"inbox/{path}", f"outbox/{path}"):
+        own = path.rpartition("/")[2]
+        everywhere = (f"{root}{name}" for name in (path, own) for root in ("inbox/", "outbox/"))
+        for name in (path, *beside, own, *everywhere):
             with suppress(PictureUnreadable, OSError):
                 if why_no_path(name) is None:
                     with self._open(name) as file:

@@ -192,7 +192,7 @@ class SaveWriter:
             return
         self.result.kept += 1
         if state == "done":
-            self.result.existing += (image["file"],)
+            self.result.existing += ((image["ended"] or 0.0, image["file"]),)
 
     def _request_images(
         self, entry_id: int, entry: RequestedEntry, first: int = 0, earlier: Sequence[int] = ()
@@ -271,7 +271,7 @@ class SaveWriter:
         images at the entry's place, from which a changed entry has its seed.
         """
         rows = self.sql.execute(
-            """SELECT id, state, file, digest, image_index, save_digest,
+            """SELECT id, state, file, ended, digest, image_index, save_digest,
                       json_extract(request, '$.seed') AS seed,
                       json_extract(request, '$.variation_seed') AS variation_seed,
                       entry_digest IN (:entry, '') OR save_digest = :save AS is_own
@@ -310,7 +310,7 @@ class SaveWriter:
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(
-            "SELECT id, state, file FROM images WHERE recipe = ? AND digest = ?",
+            "SELECT id, state, file, ended FROM images WHERE recipe = ? AND digest = ?",
             (self.save.path, digest),
         ).fetchone()
         return row

@@ -155,7 +155,7 @@ class Acceptance:
     gone: int = 0
     cancelled: int = 0
     kept: int = 0
-    existing: tuple[str, ...] = ()
+    existing: tuple[tuple[float, str], ...] = ()
 
 
 def note_failure(

@@ -9,6 +9,7 @@ from typing import IO
 
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
 from picowatch.files.atomic import make_folder
+from picowatch.files.safe_paths import open_regular
 
 _MAKE = " make"  # follows the process id if the holder is a `picowatch make`
 _TRIES, _RETRY_SECONDS = 50, 0.01
@@ -106,12 +107,17 @@ def _in_use(outbox: Path, holder: str) -> OutboxInUse:
 def is_held(outbox: Path) -> bool:
     """Whether a running picowatch has the outbox locked; changes nothing."""
     try:
-        with _path(outbox).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+        handle = open_regular(_path(outbox))
+    except PermissionError:
+        return True
+    except OSError:  # it is not there, or no file, which no picowatch can have locked
         return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
+    finally:
+        os.close(handle)
     return False
 
 

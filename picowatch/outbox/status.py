@@ -183,14 +183,18 @@ class Status:
 
 def no_room(folder: Path) -> str:
     """Return why nothing can be written to a folder, whether or not anybody tries; "" if it can."""
+    may_write = os.access(folder, os.W_OK | os.X_OK)
+    return disk_trouble(folder) or ("" if may_write else "no permission to write")
+
+
+def disk_trouble(folder: Path) -> str:
+    """Return why nobody can write to a folder; "" if its disk allows it."""
     try:
         found = os.statvfs(folder)
     except OSError as error:
         return error.strerror or str(error)
     if found.f_flag & os.ST_RDONLY:
         return "the file system is read-only"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return "no permission to write"
     free = found.f_bavail * found.f_frsize
     return f"the disk is full ({free / 1e6:.1f} MB are free)" if free < FULL_BYTES else ""
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+import time
 from collections.abc import Sequence
 from typing import Any
 from unittest.mock import Mock
@@ -164,6 +165,11 @@ def test_a_daemon_that_reports_nothing_is_not_healthy(
         '{"updated": 1.0, "started": 1.0, "images": {}}'
     )
     said = "picowatch is running, but has reported nothing "
+    assert control(house, *CHECK, code=1).startswith(said)
+    house.outbox.joinpath(".picowatch/status.json").write_text(
+        f'{{"updated": {time.time()}, "started": 1.0, "images": {{}}}}'
+    )
+    said = "picowatch is running, but in trouble: outbox: the file system is read-only"
     assert control(house, *CHECK, code=1).startswith(said)
     lock.release()
 

@@ -125,6 +125,9 @@ DRAWN: dict[str, tuple[list[Step], str, list[str]]] = {
         ["- {prompt: a cat, seed: 1}\n- {prompt: bad, seed: 1}\n", lose_the_ledger, ""], "lost", []
     ),
     "the ledger lost since": ([CAT, lose_the_ledger, ""], "", []),
+    "touched, and the ledger lost since": (
+        [CAT, touch, "", lose_the_ledger, ""], "", ["seed: N → N"]
+    ),
 }  # fmt: skip
 
 

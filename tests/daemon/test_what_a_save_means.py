@@ -83,12 +83,16 @@ SAVES = {
     "a b a renders nothing the third time": (
         "a.yaml", [(FIXED, 1), (STAR, 2), (FIXED, 2)], f"{NOTHING_NEW}0001-1.png"
     ),
+    "the newest is that which was made last": (
+        "a.yaml", [(FIXED, 1), (f"{FIXED[:-2]}[4, 1]\n", 2), (TOUCHED, 2)],
+        f"{NOTHING_NEW}0002-4.png",
+    ),
     "entries that overlap share their pictures": (
         "a.yaml", [(SHARED, 3), ("- {prompt: x, seed: 2}\n", 3)], NOTHING_NEW
     ),
     "rows that moved are the same, and touch means again": (
         "a.csv", [("prompt\na\nb\n", 2), ("prompt\nb\na\n", 2), (TOUCHED, 4)],
-        "saved, nothing new to render; its newest picture is a/0001",
+        f"{NOTHING_NEW}0002",
     ),
     "equal lines are entries of their own": (
         "a.txt", [(MORNING * 2, 2), (MORNING, 2)], NOTHING_NEW

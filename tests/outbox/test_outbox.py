@@ -116,6 +116,9 @@ def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
             OutboxLock(tmp_path)
         lock.release()
         assert not is_held(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    assert not is_held(tmp_path), "and nobody waits for its writer"
 
 
 def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
