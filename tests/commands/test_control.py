@@ -402,7 +402,7 @@ def test_nothing_of_what_is_cancelled_as_soon_as_it_is_accepted_begins(house: Ho
             house.save(f"live/{number}.yaml", "prompt: urgent\nseed: 1\n")
             command = send(house.outbox, Command("cancel", f"live/{number}.yaml"))
             wait_for(command.with_suffix(".answer").exists, "the answer")
-        assert house.status()["images"]["queued"], "it works still"
+        wait_for(lambda: house.status()["images"]["queued"], "a count: it works still")
     assert "urgent" not in house.started()
 
 
