@@ -79,8 +79,9 @@ def claim(
         room = batch_size(batch[0].request) - 1
         if room > 0 and not batch[0].alone:
             batch += _others_alike(sql, first, room, only, turns)
-        batch = [_start(sql, image, names) for image in batch]
-    turns.take(first["folder"], due["folder"])
+        batch = [*filter(None, [_start(sql, image, names) for image in batch])]
+    if batch:
+        turns.take(first["folder"], due["folder"])
     return batch
 
 
@@ -305,9 +306,12 @@ def _in_turn(sql: sqlite3.Connection, first: sqlite3.Row, turns: Turns) -> Itera
     yield from sorted(others - {first["folder"]}, key=lambda folder: (turns.start(folder), folder))
 
 
-def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage:
+def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage | None:
+    """Start an image, unless it replaces one that nobody requests, but that is still written."""
     recipe, request = image.recipe, image.request
     replaces = is_picture_name(recipe) and request.replace
+    if replaces and _is_superseded(sql, recipe):
+        return None
     numbered = not is_picture_name(recipe) or has_number(request.name)
     if is_picture_name(recipe):
         named = partial(names.of_dropped, recipe, request=request)
@@ -326,6 +330,17 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> Q
         (file, image.id),
     ).fetchone()
     return QueuedImage.of(row)
+
+
+def _is_superseded(sql: sqlite3.Connection, recipe: str) -> bool:
+    """Whether an image of a recipe is running that its last save does not request."""
+    found = sql.execute(
+        """SELECT 1 FROM images INDEXED BY images_running
+           WHERE state = 'running' AND recipe = ? AND NOT EXISTS (
+               SELECT 1 FROM entry_images WHERE image = images.id)""",
+        (recipe,),
+    )
+    return found.fetchone() is not None
 
 
 def _replaced(

@@ -3,14 +3,17 @@
 A command waits for the next run, which is the one that renders.
 """
 
+import threading
 from collections import Counter
 
+import pytest
 from PIL import Image
 
 from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
+from picowatch.outbox.outbox import Outbox
 from tests.digest_engine import fail_on_bad
-from tests.house import House
+from tests.house import PATIENCE, House, wait_for
 from tests.outcome import error_files
 
 USUAL = "prompt: a corgi\nsize: 64x64\nseed: 7\nreplace: true\n"
@@ -46,6 +49,32 @@ def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
     assert steps(house) == {"in/mug.png": 3}, "a ledger that is rebuilt makes nothing anew"
     render(house, f"{USUAL}steps: 5\n")
     assert steps(house) == {"in/mug.png": 5}
+
+
+def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one waits, or it would get another name, and the earlier one would stay."""
+    publish, is_held, may_end = Outbox.publish, threading.Event(), threading.Event()
+
+    def held(outbox: Outbox, file: str, content: bytes) -> None:
+        is_held.set()
+        assert may_end.wait(PATIENCE)
+        publish(outbox, file, content)
+
+    monkeypatch.setattr(Outbox, "publish", held)
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
+    house.save("in/_pictures.yaml", USUAL)
+    house.draw("in/mug.jpg")
+    with house.running():
+        wait_for(is_held.is_set, "the first result")
+        house.draw("in/mug.jpg", "blue")
+        wait_for(lambda: house.log().count("mug.jpg: saved, 1 image queued") == 2, "the save")
+        house.wait_for_rounds()
+        may_end.set()
+        wait_for(lambda: house.status()["images"]["done"] == 1 and len(house.listed()) == 2)
+    assert house.pictures() == ["in/mug.png"]
+    assert house.listed()[-1]["image_hash"] == house.request("in/mug.png").image_hash
 
 
 def test_what_is_requested_together_has_names_of_its_own(house: House) -> None:
