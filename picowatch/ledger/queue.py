@@ -63,7 +63,8 @@ def claim(
     if it was passed over `patience` times. Later images that can share its batch join it, those
     of its folder first. An image runs alone if a batch failed, or the engine or the daemon died,
     with it. With `only`, images of these recipes and folders are claimed, the oldest first. Copies,
-    which need no model, are claimed by themselves.
+    which need no model, are claimed by themselves. A photo's result that replaces the last one
+    waits until that is written: no engine claims another image before it meanwhile.
     """
     kind, turns = f"AND is_copy = {copies:d}", turns or Turns()
     with ledger.transaction() as sql:
@@ -307,10 +308,10 @@ def _in_turn(sql: sqlite3.Connection, first: sqlite3.Row, turns: Turns) -> Itera
 
 
 def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage | None:
-    """Start an image, unless it replaces one that nobody requests, but that is still written."""
+    """Start an image; None if it replaces one that nobody requests, but that is still running."""
     recipe, request = image.recipe, image.request
     replaces = is_picture_name(recipe) and request.replace
-    if replaces and _is_superseded(sql, recipe):
+    if replaces and _former_runs(sql, recipe):
         return None
     numbered = not is_picture_name(recipe) or has_number(request.name)
     if is_picture_name(recipe):
@@ -332,7 +333,7 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> Q
     return QueuedImage.of(row)
 
 
-def _is_superseded(sql: sqlite3.Connection, recipe: str) -> bool:
+def _former_runs(sql: sqlite3.Connection, recipe: str) -> bool:
     """Whether an image of a recipe is running that its last save does not request."""
     found = sql.execute(
         """SELECT 1 FROM images INDEXED BY images_running
@@ -385,8 +386,12 @@ def next_file(
     if not numbered:
         files = filter(None, map(file_for, count(1)))
         free = next(file for file in files if not _is_used(sql, recipe, file, replaces))
+        forgotten = "file = :file"
+        if replaces:  # and results that users keep elsewhere: they are not that of the photo
+            forgotten += f" OR (substr(file, 1, length(:folder)) != :folder AND NOT {REQUESTED})"
         sql.execute(
-            "DELETE FROM images WHERE recipe = ? AND state = 'done' AND file = ?", (recipe, free)
+            f"DELETE FROM images WHERE recipe = :recipe AND state = 'done' AND ({forgotten})",
+            {"recipe": recipe, "file": free, "folder": f"{names.folder(recipe)}/"},
         )
         return free
     folder = names.folder(recipe)

@@ -77,6 +77,21 @@ def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
     assert house.listed()[-1]["image_hash"] == house.request("in/mug.png").image_hash
 
 
+def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(house: House) -> None:
+    """Its photo has a result of its own when it comes back; the kept one stays."""
+    house.save("in/_pictures.yaml", USUAL)
+    versions = []
+    for colour in ("red", "blue", "red"):
+        house.draw("in/mug.jpg", colour)
+        assert house.once()
+        versions.append(house.request("in/mug.png").image_hash)
+        if len(versions) == 1:
+            assert house.answer("keep", "best", "in/mug.png").done
+    assert versions[0] == versions[2] != versions[1]
+    assert house.pictures() == ["best/mug.png", "in/mug.png"]
+    assert house.answer("delete", None, "best/mug.png").text == "1 picture deleted."
+
+
 def test_what_is_requested_together_has_names_of_its_own(house: House) -> None:
     """Of several results for a photo each is written over by the next one in its place."""
     house.draw("in/mug.jpg")
