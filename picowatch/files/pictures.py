@@ -5,13 +5,12 @@ The daemon checks them when it accepts a save, and the engine reads them when it
 
 import io
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from io import BytesIO
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import IO, Literal, NamedTuple, cast
 
 from PIL import (
     ExifTags,
@@ -24,7 +23,7 @@ from PIL import (
 )
 
 from picowatch.errors import PictureUnreadable, install_command
-from picowatch.files import wide_gamut
+from picowatch.files import sixteen_bits, wide_gamut
 from picowatch.files.names import RAW_ENDINGS, is_other_picture_name
 from picowatch.files.safe_paths import MAX_BYTES as MAX_BYTES
 
@@ -258,22 +257,19 @@ def decode_original(content: bytes) -> Original:
     image = _opened(BytesIO(content))
     profile = _usable(_profile_of(image))
     is_rgb = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA") and profile[16:20] in (b"RGB ", b"")
-    is_grey = image.mode in ("1", "L", "LA", *_DEEP_GREY) and not profile
+    is_grey = image.mode in ("1", "L", "LA", *sixteen_bits.GREY) and not profile
     if not (is_rgb or is_grey):
         return Original(decode_with_alpha(content))
     picture = _upright(BytesIO(content), byte="high")
     mode = "RGBA" if picture.has_transparency_data else "RGB"
     picture = _without_full_alpha(picture.convert(mode))
     low = None
-    if image.mode in _DEEP_GREY or _has_deep_colours(image):
+    if sixteen_bits.has_both_bytes(image):
         low = _upright(BytesIO(content), byte="low").convert("RGB")
     return Original(picture, low, b"" if profile == wide_gamut.SRGB else profile)
 
 
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024  # printers' have one or two
-_TOGETHER, _DEEP = 1, 16  # TIFF's PlanarConfiguration, and BitsPerSample
-_DEEP_GREY = ("I;16", "I;16B")
-_WHITE_IS_ZERO = 0  # as PhotometricInterpretation
 
 
 def _usable(profile: bytes | None) -> bytes:
@@ -289,77 +285,7 @@ def _usable(profile: bytes | None) -> bytes:
 
 def has_deep_colours(content: bytes) -> bool:
     """Whether colours have 16 bits, by a picture's header. Raises like `decode_picture`."""
-    return _has_deep_colours(_opened(BytesIO(content)))
-
-
-def _has_deep_colours(image: Image.Image) -> bool:
-    # Of a TIFF whose channels lie apart Pillow reads the higher bytes, whatever it is told.
-    raw_modes = [] if _is_apart(image) else [_raw_mode(tile) for tile in _tiles(image)]
-    return any(";16" in mode and mode.startswith("RGB") for mode in raw_modes)
-
-
-def _is_apart(image: Image.Image) -> bool:
-    """Whether a TIFF's channels lie one behind the other."""
-    return bool(_tags(image).get(ExifTags.Base.PlanarConfiguration, _TOGETHER) != _TOGETHER)
-
-
-def _bits_in_tags(image: Image.Image) -> int:
-    """Return the bits of a TIFF's numbers; 8 where nothing says it."""
-    with suppress(Exception):  # a hostile tag may hold anything
-        return int(max(_tags(image)[ExifTags.Base.BitsPerSample]))
-    return 8
-
-
-def _tags(image: Image.Image) -> Any:
-    return getattr(image, "tag_v2", {})
-
-
-def _read_16_bits_apart(image: Image.Image) -> None:
-    """Say that uncompressed channels that lie apart have 16 bits: Pillow 13 reads 8 of each."""
-    if _bits_in_tags(image) != _DEEP:
-        return
-    order = "16B" if _tags(image).prefix == b"MM" else "16L"
-    image.tile = [  # type: ignore[attr-defined]
-        tile._replace(args=(f"{tile.args[0]};{order}", *tile.args[1:]))
-        if tile.codec_name == "raw" and ";" not in tile.args[0]
-        else tile
-        for tile in _tiles(image)
-    ]
-
-
-def _raw_mode(tile: Any) -> str:
-    return str(tile.args[0] if isinstance(tile.args, (tuple, list)) else tile.args)
-
-
-def _read_low_bytes(image: Image.Image) -> None:
-    """Let a picture with 16 bits be decoded as if its numbers had the other byte order."""
-    native = "16L" if sys.byteorder == "little" else "16B"
-    others = {"16L": "16B", "16B": "16L"}
-
-    def swapped(tile: Any) -> Any:
-        kind, _, order = _raw_mode(tile).partition(";")
-        other = others.get(native if order == "16N" else order)
-        if not other or not kind.startswith("RGB"):  # grey has all its bits
-            return tile
-        raw_mode = f"{kind};{other}"
-        many = isinstance(tile.args, (tuple, list))
-        return tile._replace(args=(raw_mode, *tile.args[1:]) if many else raw_mode)
-
-    image.tile = [swapped(tile) for tile in _tiles(image)]  # type: ignore[attr-defined]
-
-
-def _byte_of(image: Image.Image, byte: Literal["high", "low"]) -> Image.Image:
-    """Return the higher or lower bytes of grey with 16 bits; other pictures as they are."""
-    if image.mode not in _DEEP_GREY:
-        return image
-    first, second = Image.frombytes("LA", image.size, image.tobytes()).split()
-    return first if (image.mode == "I;16B") == (byte == "high") else second
-
-
-def _is_negative(image: Image.Image) -> bool:
-    """Whether 0 is white in a TIFF with 16 bits of grey: Pillow heeds that in 8 bits alone."""
-    tag = ExifTags.Base.PhotometricInterpretation
-    return image.mode in _DEEP_GREY and _tags(image).get(tag) == _WHITE_IS_ZERO
+    return sixteen_bits.has_deep_colours(_opened(BytesIO(content)))
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -435,21 +361,12 @@ def taken(file: IO[bytes]) -> datetime:
 
 def losses(image: Image.Image) -> Iterator[str]:
     """Yield what a picture of this file cannot have: `image` is opened, but need not be loaded."""
-    if image.mode in _DEEP_GREY or _has_deep_colours(image):
+    if sixteen_bits.has_both_bytes(image):
         yield KEEPABLE_BITS
-    elif (
-        image.mode[0] in "FI"
-        or image.info.get("bit_depth", 8) > 8
-        or _bits_in_tags(image) > 8
-        or any(";16" in _raw_mode(tile) for tile in _tiles(image))
-    ):
+    elif sixteen_bits.has_more_than_8_bits(image):
         yield MORE_BITS
     if image.mode == "CMYK":
         yield "The photo is in CMYK; the picture's colours are sRGB."
-
-
-def _tiles(image: Image.Image) -> list[Any]:
-    return getattr(image, "tile", [])
 
 
 def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
@@ -516,13 +433,13 @@ def _upright(
         if checks_only:
             image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         if byte == "low":
-            _read_low_bytes(image)
+            sixteen_bits.read_low_bytes(image)
         image.load()
         orientation = _orientation(image)
         if checks_only:
             image = image.crop((0, 0, 1, 1))
-        upright = _byte_of(image, byte) if byte else _eight_bits(image)
-        if _is_negative(image):
+        upright = sixteen_bits.byte_of(image, byte) if byte else _eight_bits(image)
+        if sixteen_bits.is_negative(image):
             upright = ImageOps.invert(upright)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
@@ -572,8 +489,7 @@ def _opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
             "It is animated or has several pages.", "Save the frame you want as a picture."
         )
     few.in_header = False
-    if _is_apart(image):
-        _read_16_bits_apart(image)
+    sixteen_bits.read_apart(image)
     return image
 
 
@@ -582,7 +498,7 @@ def _small_pixels(image: Image.Image) -> int:
     kind = image.format if image.format in SMALL_PIXELS else "JPEG"  # MPO is one, too
     if kind == "JPEG" and image.info.get("progressive"):
         return _SMALL_PROGRESSIVE_PIXELS
-    if kind == "PNG" and any("16" in str(tile.args) for tile in _tiles(image)):
+    if kind == "PNG" and sixteen_bits.has_more_than_8_bits(image):
         return _SMALL_16_BIT_PIXELS
     if kind == HEIF and (image.has_transparency_data or image.info.get("chroma") in (422, 444)):
         return _SMALL_FULL_HEIF_PIXELS

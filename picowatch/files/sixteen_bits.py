@@ -1,0 +1,112 @@
+"""Numbers of 16 bits in pictures: whether a picture has them, and its higher or lower bytes.
+
+Pillow 13 has grey of 16 bits, but no colours. All pictures here are opened, but need not be loaded.
+"""
+
+import sys
+from contextlib import suppress
+from typing import Any, Literal
+
+from PIL import ExifTags, Image
+
+GREY = ("I;16", "I;16B")  # Pillow's modes
+_TOGETHER, _SIXTEEN = 1, 16  # TIFF's PlanarConfiguration, and BitsPerSample
+_WHITE_IS_ZERO = 0  # as PhotometricInterpretation
+
+
+def has_both_bytes(image: Image.Image) -> bool:
+    """Whether grey or colours have 16 bits, all of which can be read."""
+    return image.mode in GREY or has_deep_colours(image)
+
+
+def has_deep_colours(image: Image.Image) -> bool:
+    """Whether colours have 16 bits, all of which can be read."""
+    # Of a TIFF whose channels lie apart Pillow reads the higher bytes, whatever it is told.
+    return not _is_apart(image) and any(
+        ";16" in mode and mode.startswith("RGB") for mode in _raw_modes(image)
+    )
+
+
+def has_more_than_8_bits(image: Image.Image) -> bool:
+    """Whether a number in the file has more than 8 bits, however many are read."""
+    return (
+        image.mode[0] in "FI"
+        or image.info.get("bit_depth", 8) > 8
+        or _bits_in_tags(image) > 8
+        or any(";16" in mode for mode in _raw_modes(image))
+    )
+
+
+def read_apart(image: Image.Image) -> None:
+    """Let uncompressed channels of 16 bits that lie apart be read so: Pillow 13 reads 8 of each."""
+    if not _is_apart(image) or _bits_in_tags(image) != _SIXTEEN:
+        return
+    order = "16B" if _tags(image).prefix == b"MM" else "16L"
+    image.tile = [  # type: ignore[attr-defined]
+        _with_raw_mode(tile, f"{_raw_mode(tile)};{order}")
+        if tile.codec_name == "raw" and ";" not in _raw_mode(tile)
+        else tile
+        for tile in _tiles(image)
+    ]
+
+
+def read_low_bytes(image: Image.Image) -> None:
+    """Let a picture with 16 bits be decoded as if its numbers had the other byte order."""
+    native = "16L" if sys.byteorder == "little" else "16B"
+    others = {"16L": "16B", "16B": "16L"}
+
+    def swapped(tile: Any) -> Any:
+        kind, _, order = _raw_mode(tile).partition(";")
+        other = others.get(native if order == "16N" else order)
+        if not other or not kind.startswith("RGB"):  # grey has all its bits
+            return tile
+        return _with_raw_mode(tile, f"{kind};{other}")
+
+    image.tile = [swapped(tile) for tile in _tiles(image)]  # type: ignore[attr-defined]
+
+
+def byte_of(image: Image.Image, byte: Literal["high", "low"]) -> Image.Image:
+    """Return the higher or lower bytes of grey with 16 bits; other pictures as they are."""
+    if image.mode not in GREY:
+        return image
+    first, second = Image.frombytes("LA", image.size, image.tobytes()).split()
+    return first if (image.mode == "I;16B") == (byte == "high") else second
+
+
+def is_negative(image: Image.Image) -> bool:
+    """Whether 0 is white in a TIFF with 16 bits of grey: Pillow heeds that in 8 bits alone."""
+    tag = ExifTags.Base.PhotometricInterpretation
+    return image.mode in GREY and _tags(image).get(tag) == _WHITE_IS_ZERO
+
+
+def _is_apart(image: Image.Image) -> bool:
+    """Whether a TIFF's channels lie one behind the other."""
+    return bool(_tags(image).get(ExifTags.Base.PlanarConfiguration, _TOGETHER) != _TOGETHER)
+
+
+def _bits_in_tags(image: Image.Image) -> int:
+    """Return the bits of a TIFF's numbers; 8 where nothing says it."""
+    with suppress(Exception):  # a hostile tag may hold anything
+        return int(max(_tags(image)[ExifTags.Base.BitsPerSample]))
+    return 8
+
+
+def _tags(image: Image.Image) -> Any:
+    return getattr(image, "tag_v2", {})
+
+
+def _tiles(image: Image.Image) -> list[Any]:
+    return getattr(image, "tile", [])
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    return [_raw_mode(tile) for tile in _tiles(image)]
+
+
+def _raw_mode(tile: Any) -> str:
+    return str(tile.args[0] if isinstance(tile.args, (tuple, list)) else tile.args)
+
+
+def _with_raw_mode(tile: Any, mode: str) -> Any:
+    many = isinstance(tile.args, (tuple, list))
+    return tile._replace(args=(mode, *tile.args[1:]) if many else mode)
