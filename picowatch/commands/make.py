@@ -156,14 +156,17 @@ def _made(
             send(settings.outbox, request, command)
         return _answers(settings, sent, make_engine)
     except OSError as error:
-        # What fails on an open file, as a full disk does, names none.
-        words = f"{error.filename or where} cannot be written: {error.strerror or error}."
-        remedy = "Free some space or allow writing."
-        if error.errno == errno.ENAMETOOLONG:
-            remedy = "Use a shorter name."
-        if sent and not remove:
-            remedy = f"{remedy} {_STAYS}"
-        raise CommandFailed(words, remedy) from error
+        raise _not_written(error, where, stays=bool(sent and not remove)) from error
+
+
+def _not_written(error: OSError, where: Path, *, stays: bool) -> CommandFailed:
+    """Return why nothing can be written; `stays`: recipes that are in the inbox stay there."""
+    # What fails on an open file, as a full disk does, names none.
+    words = f"{error.filename or where} cannot be written: {error.strerror or error}."
+    remedy = "Free some space or allow writing."
+    if error.errno == errno.ENAMETOOLONG:
+        remedy = "Use a shorter name."
+    return CommandFailed(words, f"{remedy} {_STAYS}" if stays else remedy)
 
 
 def _remove(inbox: InboxFolder, sent: Sequence[Sent]) -> None:

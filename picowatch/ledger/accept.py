@@ -96,9 +96,8 @@ def accept(
         }
         unchanged = [*requested] == [*before] == [*kept]
         if unchanged and row and row["digest"] != save.digest:
-            repeats_last_save |= any(
-                entry.priority != kept[key]["priority"] for key, entry in requested.items()
-            )
+            priorities = [entry.priority for entry in requested.values()]
+            repeats_last_save |= priorities != [kept[key]["priority"] for key in requested]
         former = _forget(sql, [entry for key, entry in before.items() if key not in kept])
         save_id = record_save(sql, save, "accepted")
         fewer = len(before) - len(requested)
@@ -109,12 +108,7 @@ def accept(
         writer.is_restored, writer.is_finished = restored is not None, bool(restored)
         if writer.is_restored or (unchanged and repeats_last_save):
             writer.picture_exists = lambda file: True  # what the user deleted stays deleted
-        redraws = unchanged and not repeats_last_save
-        for key, entry in requested.items():
-            if key in kept:
-                writer.keep(kept[key], entry, redraw=redraws and entry.random)
-            else:
-                writer.add(entry)
+        writer.write(requested, kept, redraws=unchanged and not repeats_last_save)
         forget_deleted_sheets(sql, save.path, writer.picture_exists)
         if row and writer.result.queued:
             sql.execute("UPDATE recipes SET listed = 0 WHERE path = ?", (save.path,))

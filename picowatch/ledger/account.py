@@ -337,7 +337,7 @@ def _with_files(
 
 
 def _of_file(sql: sqlite3.Connection, row: sqlite3.Row) -> Failure:
-    """Return why a file is wrong, without its name, and since when; or why its template is."""
+    """Return why a file is wrong, or why its template is."""
     folder = path = row["path"]
     while not row["problem"] and "/" in folder:
         folder = folder.rpartition("/")[0]

@@ -129,7 +129,21 @@ class SaveWriter:
     is_finished: bool = False  # … and all of the save was rendered, whatever it requests now
     result: Acceptance = field(default_factory=Acceptance)
 
-    def add(self, entry: RequestedEntry) -> None:
+    def write(
+        self,
+        requested: Mapping[Key, RequestedEntry],
+        kept: Mapping[Key, sqlite3.Row],
+        *,
+        redraws: bool,
+    ) -> None:
+        """Write what a save requests; `redraws`: random seeds of kept entries are drawn again."""
+        for key, entry in requested.items():
+            if key in kept:
+                self._keep(kept[key], entry, redraw=redraws and entry.random)
+            else:
+                self._add(entry)
+
+    def _add(self, entry: RequestedEntry) -> None:
         entry_id = self.sql.execute(
             """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
                VALUES (?, ?, ?, ?, ?, ?)""",
@@ -141,7 +155,7 @@ class SaveWriter:
         assert entry_id is not None
         self._request_images(entry_id, entry)
 
-    def keep(self, row: sqlite3.Row, entry: RequestedEntry, *, redraw: bool) -> None:
+    def _keep(self, row: sqlite3.Row, entry: RequestedEntry, *, redraw: bool) -> None:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
         entry_id = row["id"]
         self.sql.execute(
@@ -192,7 +206,7 @@ class SaveWriter:
             return
         self.result.kept += 1
         if state == "done":
-            self.result.existing += ((image["ended"] or 0.0, image["file"]),)
+            self.result.existing.append((image["ended"] or 0.0, image["file"]))
 
     def _request_images(
         self, entry_id: int, entry: RequestedEntry, first: int = 0, earlier: Sequence[int] = ()

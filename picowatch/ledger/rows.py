@@ -144,10 +144,10 @@ class RequestedEntry:
 
 @dataclass(slots=True)
 class Acceptance:
-    """What accepting a save changed: numbers of images, and the pictures that existed.
+    """What accepting a save changed, in numbers of images.
 
     Among those queued, `redrawn` come from random seeds that were drawn again, and `gone` had
-    pictures that do not exist any more.
+    pictures that do not exist any more. `existing` are the pictures that existed, with their times.
     """
 
     queued: int = 0
@@ -155,7 +155,7 @@ class Acceptance:
     gone: int = 0
     cancelled: int = 0
     kept: int = 0
-    existing: tuple[tuple[float, str], ...] = ()
+    existing: list[tuple[float, str]] = field(default_factory=list)
 
 
 def note_failure(
