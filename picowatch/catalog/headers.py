@@ -50,10 +50,10 @@ class Header:
         return (*self.shapes.get(name, ()), 0, 0)[1]
 
     def shows(self, signs: str, prefix: str = "") -> bool:
-        """Return whether the tensors show all signs of one of the ways, which "|" separates.
+        """Return whether the tensors show all signs of one of the alternatives around "|".
 
-        "a." is a name that begins so, "!a." that there is none, "a:9" a tensor with 9 inputs, and
-        "a@9" a table of 9 positions. Before all names is `prefix`.
+        "a." means that a name begins with it, "!a." that none does, "a:9" that a tensor has 9
+        inputs, and "a@9" that a table has 9 positions. All names follow `prefix`.
         """
         ways = (way.split() for way in signs.split("|"))
         return any(all(self._shows(sign, prefix) for sign in way) for way in ways)

@@ -55,11 +55,13 @@ def _why_not(folders: Folders, name: str) -> dict[str, str]:
 
     there = scan(folders.inbox.resolve(), ())
     why = why_not(folders.outbox, there, name)
-    if not why and (owners := there.owners(name)):
-        why = f"it belongs to {' and '.join(owners)}, whose status tells what became of it"
-    if name.rpartition("/")[2] == DEFAULTS_NAME:
-        why = "it holds for the recipes of its folder, whose status tells what became of them"
-    return {name: why or "it is not read yet"}
+    if not why:
+        why = "it is not read yet"
+        if owners := there.owners(name):
+            why = f"it belongs to {' and '.join(owners)}, whose status tells what became of it"
+        elif name.rpartition("/")[2] == DEFAULTS_NAME:
+            why = "it holds for the recipes of its folder, whose status tells what became of them"
+    return {name: why}
 
 
 def _place(sql: Connection, recipes: Collection[str], status: Status) -> tuple[int, float | None]:

@@ -170,4 +170,5 @@ def below(folder: Path, written: str | Path) -> str:
         named = path.relative_to(root)
     elif named.parts[:1] == (folder.name,) and not (root / named).exists():
         named = Path(*named.parts[1:])
-    return named.as_posix() + "/" * (named.name != "" and str(written).endswith("/"))
+    is_folder = bool(named.name) and str(written).endswith("/")
+    return f"{named.as_posix()}/" if is_folder else named.as_posix()

@@ -289,7 +289,7 @@ WITH_HABITS: dict[str, tuple[Habits, tuple[Action, ...]]] = {
             ("save", "live/a.yaml", MISSING), ("wait", 1.6), ("delete", FRAMES[0]), A_WHILE,
         ),
     ),
-    "wanted again x its engine still stops: another one renders it, and a late result is none": (
+    "wanted again x its engine still stops: another renders it, the late result is dropped": (
         Habits(engines=3, interrupting=3.0, events=True), (
             ("set", "pace", 5.0), ("save", "a.yaml", ONE), ("wait", 1.5), ("delete", "a.yaml"),
             ("wait", 0.9), ("save", "a.yaml", ONE), ("wait", 30.0),

@@ -35,7 +35,7 @@ def need_cache_dit() -> None:
 
 @contextmanager
 def restored(denoiser: Any) -> Iterator[None]:
-    """Leave the denoiser as it was: cache-dit itself would leave other methods behind."""
+    """Restore the denoiser at the end: cache-dit itself would leave other methods behind."""
     before = [(module, dict(vars(module))) for module in denoiser.modules()]
     try:
         yield
