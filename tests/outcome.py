@@ -1,6 +1,7 @@
 """Checks that apply to every outbox, whatever was requested."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ def rendered(outbox: Path, folder: str = "") -> list[str]:
 
 
 def is_sheet(file: str) -> bool:
-    return "-sheet." in file
+    return bool(re.search(r"-sheet(-\d+)?\.", file))
 
 
 def entries(outbox: Path) -> Iterator[dict[str, Any]]:
@@ -62,15 +63,17 @@ def error_files(outbox: Path) -> set[str]:
     return {file.removesuffix(".error.txt") for file in found}
 
 
-def faults(outbox: Path, spared: Container[str] = ()) -> Iterator[str]:
+def faults(
+    outbox: Path, spared: Container[str] = (), unlisted: Container[str] = ()
+) -> Iterator[str]:
     """Return pictures that are damaged or not listed and shown exactly once, and leftovers.
 
-    `spared` are files that somebody else touched.
+    `spared` are files that somebody else touched, `unlisted` need not be in images.jsonl.
     """
     there = [file for file in rendered(outbox) if file not in spared]
     yield from (f"{file} is damaged" for file in there if not is_whole(outbox / file))
-    pictures = [file for file in there if not is_sheet(file)]
-    in_list = (line["file"] for line in listed(outbox))
+    pictures = [file for file in there if not (is_sheet(file) or file in unlisted)]
+    in_list = (line["file"] for line in listed(outbox) if line["file"] not in unlisted)
     yield from _differ("images.jsonl", in_list, pictures, spared)
     yield from _differ("the gallery", shown(outbox), there, spared)
     for left in outbox.rglob(f"{TEMPORARY_PREFIX}*"):

@@ -122,7 +122,8 @@ class PictureCommands:
     def _put(self, command: Command, folder: str, files: Sequence[str], *, copies: bool) -> Stay:
         """Put pictures into a folder; return those that stay. The gallery learns it last."""
         outbox = self._run.outbox
-        placed, stay = put_into(outbox, folder, files, copies=copies)
+        taken = queries.files_in(self._ledger, folder)
+        placed, stay = put_into(outbox, folder, files, taken, copies=copies)
         lines = {}
         if not copies:
             images = queries.done_images(self._ledger, placed)
@@ -131,10 +132,10 @@ class PictureCommands:
                 # One that is not listed yet will be, at its new place.
                 if image["listed"] and (line := line_of_moved(outbox, file, placed[file], *known)):
                     lines[placed[file]] = line
-            if lines:
-                outbox.listing.append(*lines.values())
-            with self._ledger.transaction() as sql:
-                contact_sheets.follow_moved(sql, images.values(), placed)
+            told = outbox.listing.recent_moves()  # before a crash
+            if new := [line for file, line in lines.items() if (line["moved"], file) not in told]:
+                outbox.listing.append(*new)
+            contact_sheets.follow_moved(self._ledger, [*images.values()], placed)
             outbox.leave(placed)
         outbox.gallery.keep(placed, lines, copies=copies)
         if placed:

@@ -124,6 +124,11 @@ def append(
         sync_folder(target.parent)
 
 
+def create(path: Path) -> None:
+    """Create a file unless it is there. Raises OSError for what is no regular file."""
+    open(path, "ab", opener=partial(open_to_append, follows_links=True)).close()
+
+
 def open_to_append(path: str, flags: int, *, follows_links: bool = False) -> int:
     """Open a regular file for writing; raise OSError for a pipe, without waiting, or a device.
 

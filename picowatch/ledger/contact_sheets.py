@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -85,24 +85,25 @@ def forget_deleted_sheets(
     )
 
 
-def follow_moved(
-    sql: sqlite3.Connection, images: Iterable[sqlite3.Row], moved: Mapping[str, str]
-) -> None:
+def follow_moved(ledger: Ledger, images: Collection[sqlite3.Row], moved: Mapping[str, str]) -> None:
     """Record where images and sheets are now: sheets that show them are not drawn again."""
     ids = [(moved[image["file"]], image["id"], image["file"]) for image in images]
     recipes = {image["recipe"] for image in images}
-    before = [(recipe, shows) for recipe in recipes for _, _, shows, _ in _sheets_of(sql, recipe)]
-    # A picture that is being rendered may have replaced one of these.
-    sql.executemany("UPDATE images SET file = ? WHERE id = ? AND file = ? AND state = 'done'", ids)
-    sql.executemany(
-        "UPDATE sheets SET file = ? WHERE file = ?", [pair[::-1] for pair in moved.items()]
-    )
-    after = [shows for recipe in recipes for _, _, shows, _ in _sheets_of(sql, recipe)]
-    for (recipe, was), shows in zip(before, after, strict=True):
-        sql.execute(
-            "UPDATE OR REPLACE sheets SET shows = ? WHERE recipe = ? AND shows = ?",
-            (shows, recipe, was),
+    with ledger.transaction() as sql:
+        before = [(recipe, shows) for recipe in recipes for *_, shows, _ in _sheets_of(sql, recipe)]
+        # A picture that is being rendered may have replaced one of these.
+        sql.executemany(
+            "UPDATE images SET file = ? WHERE id = ? AND file = ? AND state = 'done'", ids
         )
+        sql.executemany(
+            "UPDATE sheets SET file = ? WHERE file = ?", [pair[::-1] for pair in moved.items()]
+        )
+        after = [shows for recipe in recipes for *_, shows, _ in _sheets_of(sql, recipe)]
+        for (recipe, was), shows in zip(before, after, strict=True):
+            sql.execute(
+                "UPDATE OR REPLACE sheets SET shows = ? WHERE recipe = ? AND shows = ?",
+                (shows, recipe, was),
+            )
 
 
 def _sheets_of(

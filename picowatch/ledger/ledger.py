@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
+from picowatch.files.atomic import create
 from picowatch.files.essential import Ended
 from picowatch.ledger.migrations import BEFORE, VERSION, keep_a_copy, make_tables
 
@@ -42,7 +43,7 @@ class Ledger:
         self._depth = 0
         self._unknown = ""  # why nobody knows whether the last commit is in the file
         self._path = path
-        path.open("ab").close()  # SQLite creates files as 0644 at any umask
+        create(path)  # SQLite creates files as 0644 at any umask
         # Open as long as the connection: if a file is closed, all locks of its process go.
         self._file = path.open("rb", buffering=0)
         self._connection = sqlite3.connect(

@@ -44,6 +44,16 @@ def done_images(ledger: Ledger, files: Iterable[str]) -> dict[str, sqlite3.Row]:
     return {row["file"]: row for row in rows}
 
 
+def files_in(ledger: Ledger, folder: str) -> set[str]:
+    """Return the files in a folder of the outbox that images and contact sheets have, or had."""
+    rows = ledger.select(
+        """SELECT file FROM (SELECT file FROM images UNION SELECT file FROM sheets)
+           WHERE file > ? AND file < ?""",
+        _below(folder),
+    )
+    return {row["file"] for row in rows}
+
+
 def being_written(ledger: Ledger) -> set[str]:
     """Return the pictures of images that are being published."""
     rows = ledger.select(

@@ -79,7 +79,8 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:
     note_save = "INSERT OR REPLACE INTO restored (recipe, digest, finished) VALUES (?, ?, ?)"
     if is_picture(line):
         _enter_picture(sql, line, number)
-        sql.execute(note_save, (recipe, str(line["save_digest"]), 0))
+        if "moved" not in line:  # later, by `picowatch keep`
+            sql.execute(note_save, (recipe, str(line["save_digest"]), 0))
     elif "done" in line:
         sql.execute(note_save, (recipe, str(line["done"]), 1))
     elif "gone" in line or "renamed" in line:

@@ -6,7 +6,7 @@ repetition finds what is there already.
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from itertools import count
 from os.path import lexists
@@ -30,14 +30,17 @@ Stay = dict[str, tuple[str, str]]  # pictures, each with why it stays and what t
 
 
 def put_into(
-    outbox: Outbox, folder: str, files: Iterable[str], *, copies: bool
+    outbox: Outbox, folder: str, files: Iterable[str], taken: Container[str], *, copies: bool
 ) -> tuple[dict[str, str], Stay]:
-    """Put pictures into a folder, durably; return their new paths, and those that stay."""
+    """Put pictures into a folder, durably; return their new paths, and those that stay.
+
+    `taken` are names of images that are not written yet, or were deleted: no picture gets one.
+    """
     placed: dict[str, str] = {}
     stay: Stay = {}
     for file in files:
         try:
-            placed[file] = _put(outbox, file, folder, copies=copies)
+            placed[file] = _put(outbox, file, folder, taken, copies=copies)
         except FileNotFoundError:
             stay[file] = GONE
         except OSError as error:
@@ -54,7 +57,7 @@ def is_there(root: Path, file: str, folder: str) -> bool:
     return False
 
 
-def _put(outbox: Outbox, file: str, folder: str, *, copies: bool) -> str:
+def _put(outbox: Outbox, file: str, folder: str, taken: Container[str], *, copies: bool) -> str:
     root = outbox.root
     check_in_place(root / file)
     if to_write(root, file).is_symlink():
@@ -62,7 +65,7 @@ def _put(outbox: Outbox, file: str, folder: str, *, copies: bool) -> str:
     to_write(root, f"{folder}/any")
     make_folder(root / folder)
     names = (outbox.names.kept(file, folder, number) for number in count(1))
-    target = next(name for name in names if _is_free_for(root, file, name))
+    target = next(name for name in names if _is_free_for(root, file, name, taken))
     _link_or_copy(root, file, target, copies=copies)
     for beside in outbox.beside(file):
         ending = beside.removeprefix(stem_of(file))
@@ -70,14 +73,15 @@ def _put(outbox: Outbox, file: str, folder: str, *, copies: bool) -> str:
     return target
 
 
-def _is_free_for(root: Path, file: str, target: str) -> bool:
+def _is_free_for(root: Path, file: str, target: str, taken: Container[str]) -> bool:
     """Whether nothing has this name, or this very picture has, or a link to it."""
     if lexists(root / target):
         place = root / target
         is_link = place.is_symlink()
         return _leads_to(place, root / file) if is_link else _have_equal_bytes(root, file, target)
     endings = (*ENDINGS, SIDECAR_ENDING)
-    return not any(lexists(root / f"{stem_of(target)}{ending}") for ending in endings)
+    is_there = any(lexists(root / f"{stem_of(target)}{ending}") for ending in endings)
+    return not is_there and target not in taken
 
 
 def _have_equal_bytes(root: Path, file: str, other: str) -> bool:

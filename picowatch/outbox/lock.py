@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
-from picowatch.files.atomic import make_folder
+from picowatch.files.atomic import create, make_folder
 from picowatch.files.safe_paths import open_regular
 
 _MAKE = " make"  # follows the process id if the holder is a `picowatch make`
@@ -30,7 +30,7 @@ class OutboxLock:
         self.outbox = outbox
         self._path = path = _path(outbox)
         make_folder(path.parent)
-        path.open("a").close()
+        create(path)
         self._file: IO[str] = path.open("r+")
         if not _try_lock(self._file):
             self._file.seek(0)

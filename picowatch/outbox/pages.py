@@ -139,7 +139,8 @@ class Pages:
         changed = sorted({self._page_of[file] for file in gone if file in self._page_of})
         for page in changed:
             path = self._path(page)
-            calls = path.read_text("ascii").splitlines(keepends=True) if path.exists() else []
+            content = read_regular(path).decode("ascii") if path.exists() else ""
+            calls = content.splitlines(keepends=True)
             left = [call for call in calls if _shown_in(call.rstrip()) not in gone]
             write_atomically(path, "".join(left).encode(), durable=False)
         for file in gone:

@@ -48,17 +48,20 @@ def at_the_end(world: "World") -> Iterator[str]:
 
 def _of_pictures(world: "World") -> Iterator[str]:
     """Check that all rendered pictures exist, show their requests, and that there are no others."""
-    made, there = world.model.rendered(), rendered(world.outbox)
+    model, there = world.model, rendered(world.outbox)
+    made = model.rendered()
     pictures = {file for file in there if not is_sheet(file)}
-    for file in sorted(made.keys() - pictures - world.model.deleted):
+    for file in sorted(made.keys() - pictures - model.deleted):
         yield f"{file} is missing: {made[file]}"
-    yield from (f"nobody requested {file}" for file in sorted(pictures - made.keys()))
+    unknown = pictures - made.keys() - model.copies
+    yield from (f"nobody requested {file}" for file in sorted(unknown))
     for file in sorted(pictures & made.keys()):
         told, image = read_chunk(read_texts(world.outbox / file)[PICOWATCH]).request, made[file]
         if (*drawn(told), told.seed) != image.request:
             yield f"{file} holds {told.prompt!r}, seed {told.seed}, not {image}"
     # A dropped picture's result that was deleted and made anew is listed again.
-    for fault in faults(world.outbox, world.model.deleted | world.model.made_anew):
+    touched, unlisted = model.deleted | model.made_anew, model.left | model.copies
+    for fault in faults(world.outbox, touched, unlisted):
         # What was being written when the outbox went stays until a start after a crash.
         if not (fault.startswith("left over") and world.counts["outbox"]):
             yield fault
@@ -68,12 +71,14 @@ def _of_sheets(world: "World") -> Iterator[str]:
     """Check that each sweep has a sheet that shows its last draw."""
     sheets = [file for file in rendered(world.outbox) if is_sheet(file)]
     texts = [read_texts(world.outbox / sheet)[SHEET_KEYWORD] for sheet in sheets]
-    shown = [{file for file in json.loads(text)["files"] if file} for text in texts]
+    first = world.model.former
+    shown = [{first.get(it, it) for it in json.loads(text)["files"] if it} for text in texts]
     for path, recipe in world.model.recipes.items():
         for entry in recipe.entries:
             done = {image.file for image in entry.last_draw() if image.state == "done"}
             touched = done & world.model.deleted
-            if done and entry.requested.wants_sheet and not touched and done not in shown:
+            names = {first.get(file, file) for file in done}
+            if done and entry.requested.wants_sheet and not touched and names not in shown:
                 yield f"{path} lacks the contact sheet of {sorted(done)}"
 
 

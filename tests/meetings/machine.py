@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -173,6 +173,9 @@ class Machine:
         before("picowatch.daemon.round:Daemon._round", self._count)
         for name in ("_prepare", "_begin", "select"):
             before(f"picowatch.ledger.ledger:Ledger.{name}", self._use_ledger)
+        before("picowatch.outbox.outbox:Outbox.leave", self.leaves)
+        before("picowatch.outbox.outbox:Outbox.delete", self.deletes)
+        wrap("picowatch.daemon.picture_commands:put_into", self._putting, patch.setattr)
         wrap("tests.digest_engine:DigestEngine.render", self._rendering, patch.setattr)
         for part in ("accept", "followups") if self.habits.slices else ():
             patch.setattr(f"picowatch.daemon.{part}.SLICE_SECONDS", 0.0)
@@ -240,7 +243,7 @@ class Machine:
     @property
     def is_read_before(self) -> bool:
         """Whether the user may act between the reading and the acceptance of a save."""
-        return bool(self.habits.halting) or self.sim.now < self.slow_until
+        return bool(self.habits.halting or self.habits.slices) or self.sim.now < self.slow_until
 
     def do_stop(self) -> None:
         if self.process is None:
@@ -322,6 +325,24 @@ class Machine:
 
     def hear(self, name: str, given: Any, named: Any, result: Any) -> None:
         """Take a committed change of the ledger."""
+
+    def leaves(self, _: Any, moved: dict[str, str]) -> None:
+        """Take pictures that are moved, by their former names."""
+
+    def deletes(self, _: Any, files: Collection[str]) -> None:
+        """Take pictures that a command deletes."""
+
+    def copied(self, files: Iterable[str]) -> None:
+        """Take copies of pictures."""
+
+    def _putting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def put_into(*given: Any, copies: bool) -> Any:
+            placed, stay = original(*given, copies=copies)
+            if copies:
+                self.copied(placed.values())
+            return placed, stay
+
+        return put_into
 
     def _reach(self, point: str, *arguments: Any, **_: Any) -> None:
         self._at(point)

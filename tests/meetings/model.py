@@ -100,6 +100,9 @@ class Model:
         self.deleted: set[str] = set()  # pictures that the user took away
         self.made_anew: set[str] = set()  # those of them that came back: a frame keeps its name
         self.renamed: set[str] = set()  # recipes, by their new names
+        self.former: dict[str, str] = {}  # what pictures were called before they were moved
+        self.left: set[str] = set()  # names from which pictures were moved
+        self.copies: set[str] = set()
         self.replaced: list[Image] = []  # by those of a recipe that was renamed over theirs
         self.numbers: dict[str, int] = {}
         self.findings: list[str] = []
@@ -267,6 +270,23 @@ class Model:
         for image in self.images:
             if image.recipe in result and image.state == "failed" and image in wanted:
                 image.queue(image.order)
+
+    def follow_moved(self, images: Iterable[Any], moved: dict[str, str], *, result: object) -> None:
+        for row in images:
+            self._move(self.by_id[row["id"]], moved)
+
+    def leave(self, moved: dict[str, str]) -> None:
+        """Take what was moved at its new places; the ledger knows not all of it."""
+        for image in self.replaced:
+            self._move(image, moved)
+        self.copies |= {moved[file] for file in self.copies & moved.keys()}
+
+    def _move(self, image: Image, moved: dict[str, str]) -> None:
+        old = image.file
+        if image.state == "done" and old in moved:
+            image.file = new = moved[old]
+            self.former[new] = self.former.get(old, old)
+            self.left.add(old)
 
     # -- the work
 

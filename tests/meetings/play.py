@@ -20,6 +20,7 @@ FOLDERS = ("live", "pets", "cats")
 PICTURES = ("one.png", "two.png")
 STYLED = ("styled/1.png", "styled/a/2.png")  # photos whose template names a second picture
 MASKED = ("masked/1.png", "masked/2.png")  # photos that may have a mask
+KEPT = ("kept", "kept/best", "a", "frames/a")  # folders into which pictures are put
 FRAMES = ("frames/1.png", "frames/2.png", "frames/a/1.png", "frames/a/2.png")
 MASKS: Action = ("save", f"masked/{TEMPLATE}", Text((Entry("masked", seed=1),)))
 WRITING = ("in place", "by rename", "slowly")
@@ -200,9 +201,16 @@ class _Writer:
             lambda path: [(self.dice.choice(("mode", "link")), path)],
             self._slow,
             self._put_in_the_way,
+            *[lambda path: [self._keep_or_delete()]] * 3,
             lambda path: [("wait", 8.0), ("replace_inbox",), *self._prioritise(path)],
         ]
         return self.dice.choice(extras)(path)
+
+    def _keep_or_delete(self) -> Action:
+        pick, number = self.dice.choice, self.dice.randrange(50)
+        name = pick(("keep", "keep", "keep copies", "delete"))
+        folder = None if name == "delete" else pick(KEPT)
+        return ("command_on_pictures", name, folder, number, pick((1, 2, 9)))
 
     def _prioritise(self, path: str) -> Sequence[Action]:
         """Change nothing but priorities."""

@@ -198,6 +198,23 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("wait", 1.0), ("put_in_the_way", name, what), ("save", "a.yaml", TWO),
         ("save", "b.yaml", BROKEN), A_WHILE,
     ) for name, what in (("failures.jsonl", "nothing"), ("picowatch.log", "theirs.txt"))},
+    "a pipe in the place of a gallery's page x delete and keep: nothing waits for it": (
+        ("save", "a.yaml", TWO), A_WHILE,
+        ("put_in_the_way", ".picowatch/gallery/page-00001.js", "a pipe"),
+        ("command_on_pictures", "delete", None, 0, 1), A_WHILE,
+        ("command_on_pictures", "keep", "kept", 0, 1), A_WHILE,
+    ),
+    "kept x deleted x another is kept x touch: it does not pass for the deleted one": (
+        ("save", "b.yaml", ONE), A_WHILE, ("command_on_pictures", "keep", "kept", 0, 1), A_WHILE,
+        ("command_on_pictures", "delete", None, 0, 1), ("save", "c.yaml", ONE), A_WHILE,
+        ("command_on_pictures", "keep", "kept", 0, 1), A_WHILE, ("again", "b.yaml", "touch"),
+        A_WHILE, ("command_on_pictures", "keep", "kept/best", 1, 1), A_WHILE,
+        ("again", "c.yaml", "touch"), A_WHILE,
+    ),
+    "kept x crash x kept again: images.jsonl tells it once": (
+        ("save", "a.yaml", TWO), A_WHILE, ("die", COMMIT, 1),
+        ("command_on_pictures", "keep", "kept", 0, 2), A_WHILE, ("start",), A_WHILE,
+    ),
     "frozen x frozen while a batch renders: the engine was not hung": (
         ("set", "pace", 5.0), ("save", "a.yaml", TWO), ("wait", 3.0), ("freeze", 700.0),
         ("wait", 3.0), ("freeze", 700.0), ("wait", 3.0), ("freeze", 700.0), A_WHILE,

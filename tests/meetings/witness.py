@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.ledger import accept, control, followups, queries, queue
+from picowatch.ledger import accept, contact_sheets, control, followups, queries, queue
 from picowatch.ledger.ledger import Ledger
 
 HEARD = {
@@ -13,6 +13,7 @@ HEARD = {
     queue: ("claim", "hand_over", "finish", "fail", "put_back", "picture_missing"),
     control: ("retry", "cancel", "pause", "resume", "want_again"),
     followups: ("archive",),
+    contact_sheets: ("follow_moved",),
     queries: ("seen",),
 }
 

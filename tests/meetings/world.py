@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
 from tests.meetings.recipes import STYLE, TEMPLATE, Entry, Picture, Text, png
-from tests.outcome import listed
+from tests.outcome import is_sheet, listed, rendered
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5
@@ -70,6 +70,7 @@ class World(Machine):
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.commands: list[Path] = []
         self.unseen: set[str] = set()  # by the ledger, since another folder is the inbox
+        self.to_delete: set[str] = set()  # pictures that a command deletes
         self.is_over = False
         self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
 
@@ -323,13 +324,20 @@ class World(Machine):
             (self.outbox / left[index % len(left)]).unlink()
             self.model.deleted.add(left[index % len(left)])
 
-    def do_command(self, name: str, recipe: str | None) -> None:
+    def do_command_on_pictures(self, name: str, folder: str | None, index: int, count: int) -> None:
+        """Delete some pictures by a command, or move or copy them with their sheets."""
+        found = [] if self.outbox_away else rendered(self.outbox)
+        found = [file for file in found if folder or not is_sheet(file)]
+        if found:
+            self.do_command(name, folder, found[index % len(found) :][:count])
+
+    def do_command(self, name: str, recipe: str | None, files: Sequence[str] = ()) -> None:
         if self.outbox_away:
             return
         folder = self.outbox / ".picowatch" / "commands"
         folder.mkdir(parents=True, exist_ok=True)
         self.serial += 1
-        told = {"command": name} | ({"recipe": recipe} if recipe else {})
+        told = {"command": name, "files": files} | ({"recipe": recipe} if recipe else {})
         self.commands.append(folder / f"{self.serial:09}.json")
         self.commands[-1].write_text(json.dumps(told))
 
@@ -339,11 +347,28 @@ class World(Machine):
         """Compare a committed change with what the user did, and tell the model."""
         if self.is_over:
             return
+        self._note_deleted()
         take = getattr(self, f"_heard_{name}", None) or getattr(self.model, name)
         try:
             take(*given, result=result, **named)
         except Exception as error:  # the daemon's thread must not see it
             self.findings.append(f"{name}{given[:2]}: {type(error).__name__}: {error}")
+
+    def leaves(self, _: Any, moved: dict[str, str]) -> None:
+        self.model.leave(moved)
+
+    def deletes(self, _: Any, files: Collection[str]) -> None:
+        self.to_delete |= {*files}
+
+    def copied(self, files: Iterable[str]) -> None:
+        self.model.copies |= {*files}
+
+    def _note_deleted(self) -> None:
+        """Tell the model which pictures commands have deleted."""
+        gone = {file for file in self.to_delete if not (self.outbox / file).exists()}
+        if gone and not self.outbox_away:
+            self.model.deleted |= gone
+            self.to_delete -= gone
 
     def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
         before, recipe = self.handled.get(save.path), self.model.recipes.get(save.path)
@@ -513,6 +538,7 @@ class World(Machine):
             self.do_start()
             self.do_wait(SETTLED_SECONDS)
             self.do_stop()
+        self._note_deleted()
         self.findings += checks.at_the_end(self)
         self.counts["pictures"] += len(self.model.rendered())
         if self.process is None:
