@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class WildcardFiles:
                 name = name.removesuffix(path.suffix)
             try:
                 status = path.stat()
-                _check(path, status.st_size)
+                _check(path, status)
                 if size + status.st_size > MAX_BYTES:
                     raise ValueError(f"exceeds the limit of {MAX_BYTES:,} bytes of wildcards.")
                 signature = status.st_size, status.st_mtime_ns
@@ -80,10 +81,12 @@ class WildcardFiles:
         for folder, _, names in os.walk(self._root):
             for path in (Path(folder) / name for name in names if not name.startswith(".")):
                 inner = path.relative_to(self._root)
-                wanted = path.name.lower().endswith((".txt", *_YAML)) and path.is_file()
-                if wanted and not NEVER_IN_NAMES.search(str(inner)):
+                is_meant = path.name.lower().endswith((".txt", *_YAML))
+                if is_meant and not NEVER_IN_NAMES.search(str(inner)):
+                    size = 0
                     with suppress(OSError):
-                        packs[inner.parts[0]].append((path.stat().st_size, path))
+                        size = path.stat().st_size
+                    packs[inner.parts[0]].append((size, path))
         by_size = sorted(packs.items(), key=lambda pack: (sum(n for n, _ in pack[1]), pack[0]))
         return [path for _, pack in by_size for _, path in sorted(pack)]
 
@@ -92,14 +95,16 @@ def _is_yaml(path: Path) -> bool:
     return path.name.lower().endswith(_YAML)
 
 
-def _check(path: Path, size: int) -> None:
+def _check(path: Path, status: os.stat_result) -> None:
     """Raise ValueError, which says after the file's name what is wrong, before reading it."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("is not a regular file.")
     if _is_yaml(path):
         raise ValueError(
             "is not read: write each of its lists into a .txt file, with a choice in each line."
         )
-    if size > MAX_FILE_BYTES:
-        raise ValueError(f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}.")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ValueError(f"has {status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}.")
 
 
 def _lines(path: Path) -> tuple[str, ...]:
