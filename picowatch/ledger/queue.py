@@ -6,12 +6,13 @@ another file.
 """
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
@@ -26,6 +27,7 @@ from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.request import ImageRequest
 
+_NUMBER = re.compile(r"-(\d+)$")  # of a photo's second result and later ones
 MOST_FOLDERS = 500  # that take turns; if more wait at once, the oldest image comes first
 FOLDERS_PATIENCE = 4  # batches of the loaded checkpoint before the next folder's
 IN_ORDER = "priority DESC, save, entry_index, image_index"
@@ -385,6 +387,8 @@ def next_file(
     """
     if not numbered:
         files = filter(None, map(file_for, count(1)))
+        if replaces:
+            files = chain(_former_results(sql, names, recipe, file_for), files)
         free = next(file for file in files if not _is_used(sql, recipe, file, replaces))
         forgotten = "file = :file"
         if replaces:  # and results that users keep elsewhere: they are not that of the photo
@@ -408,6 +412,19 @@ def next_file(
     )
     sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
     return file
+
+
+def _former_results(
+    sql: sqlite3.Connection, names: OutboxNames, recipe: str, file_for: Callable[[int], str | None]
+) -> list[str]:
+    """Return a photo's results that are there, but requested no more, if they have these names."""
+    rows = sql.execute(
+        f"SELECT file FROM images WHERE recipe = ? AND state = 'done' AND NOT {REQUESTED}",
+        (recipe,),
+    )
+    former = {row["file"] for row in rows if names.exists(row["file"])}
+    numbers = {int(found[1]) for file in former if (found := _NUMBER.search(stem_of(file)))}
+    return [file for number in sorted({1, *numbers}) if (file := file_for(number)) in former]
 
 
 def _is_reserved(sql: sqlite3.Connection, file: str, *, with_suffix: bool = False) -> bool:

@@ -51,6 +51,16 @@ def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
     assert steps(house) == {"in/mug.png": 5}
 
 
+def test_a_later_result_has_its_name_though_another_is_free_now(house: House) -> None:
+    (house.outbox / "in").mkdir(parents=True)
+    (house.outbox / "in/mug.png").write_bytes(b"of somebody else")
+    house.draw("in/mug.jpg")
+    render(house, f"{USUAL}steps: 3\n")
+    (house.outbox / "in/mug.png").unlink()
+    render(house, f"{USUAL}steps: 4\n")
+    assert steps(house) == {"in/mug-2.png": 4}
+
+
 def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
