@@ -296,7 +296,10 @@ class Accepting:
         return said(path, f"deleted, {images(cancelled)} cancelled", "gone")
 
     def _renamed(self, old: str, saved: Saved, outcome: SaveOutcome) -> list[Event]:
-        """Keep the queue of a valid recipe; one that was invalid, or reads differently, is new."""
+        """Keep the queue of a valid recipe; one that was invalid, or reads differently, is new.
+
+        So is a photo that got another text or mask beside it.
+        """
         ledger, new = self._run.ledger, saved.path
         before = queries.known_recipe(ledger, old)
         accept.rename(ledger, old, new, saved.size_and_time, saved.inbox_id)
@@ -304,10 +307,12 @@ class Accepting:
             self._inbox.want_scan()
         renamed = said(old, f"renamed to {new}, its queue is kept", "renamed")
         is_kept = before and before.outcome == "accepted"
-        if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
+        is_same = before and not saved.size_and_time.written_since(before.size_and_time)
+        if is_kept and is_same and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(saved, outcome)
             return [renamed]
-        return [renamed, *self._saved(saved, outcome, repeats=saved.dropped is not None)]
+        repeats = bool(is_same) and saved.dropped is not None
+        return [renamed, *self._saved(saved, outcome, repeats=repeats)]
 
     def _apply_new_folder(self, saved: Saved, outcome: SaveOutcome) -> None:
         """Apply the new folder's default priority; other fields apply from the next save."""

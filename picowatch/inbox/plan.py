@@ -18,7 +18,7 @@ from itertools import groupby
 from picowatch.files.names import natural_key
 from picowatch.inbox.names import PICTURES_NAME, folders_above, is_dropped, is_template
 from picowatch.inbox.settle import BYTES, LACKED, NEW, TEMPLATE, WANTED, Pending
-from picowatch.ledger.rows import KnownRecipe, SizeAndTime
+from picowatch.ledger.rows import BESIDE, KnownRecipe, SizeAndTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,8 @@ def _why_read(
         return WANTED
     if why := version.what_differs(row.size_and_time):
         return why if row.inbox_id == found.inbox_id or row.outcome != "accepted" else BYTES
+    if row.outcome == "refused" and version.sidecars != row.size_and_time.sidecars:
+        return BESIDE  # one that was wrong may be gone
     if row.outcome == "refused" and row.template != template:
         return TEMPLATE
     if row.outcome == "refused" and row.waits and found.rereads:

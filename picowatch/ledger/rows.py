@@ -15,6 +15,8 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.names import is_picture_name, with_mask
 from picowatch.recipe.request import ImageRequest
 
+BESIDE = "a file beside it"  # why a picture is read
+
 
 class SizeAndTime(NamedTuple):
     """Identifies one version of a file without reading it.
@@ -40,7 +42,7 @@ class SizeAndTime(NamedTuple):
             return "its size"
         if self.mtime_ns != other.mtime_ns:
             return "its time"
-        return "a file beside it" if (self.sidecars or other.sidecars) != other.sidecars else ""
+        return BESIDE if (self.sidecars or other.sidecars) != other.sidecars else ""
 
     def written_since(self, other: "SizeAndTime") -> bool:
         return bool(self.what_differs(other))

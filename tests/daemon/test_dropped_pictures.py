@@ -181,6 +181,25 @@ def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> No
     assert house.request("frames/1-4.png").mask == "frames/1.mask.png"
 
 
+def test_what_a_renamed_picture_has_beside_it_counts(house: House) -> None:
+    """Though picowatch learns of the text together with the new name."""
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
+    assert house.once()
+    (house.inbox / "frames/1.png").rename(house.inbox / "frames/2.png")
+    house.save("frames/2.txt", "a star")
+    assert house.once()
+    assert house.prompts() == ["a corgi", "a star"]
+
+
+def test_a_picture_is_read_again_without_what_was_wrong_beside_it(house: House) -> None:
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
+    wrong = house.save("frames/1.yaml", "stesp: 5\n")
+    assert not house.once()
+    wrong.unlink()
+    assert house.once()
+    assert (house.prompts(), errors(house)) == (["a corgi"], [])
+
+
 def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
     """`from` finds what its metadata name."""
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
