@@ -146,7 +146,7 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, description: str, examples: dict[str, str], **more: Any) -> None:
         lines = [f"  {line}\n      # {words}" for line, words in examples.items()]
         super().__init__(
-            description=fill(description, shutil.get_terminal_size().columns - 2),
+            description=fill(description, max(11, shutil.get_terminal_size().columns - 2)),
             epilog="\n".join(["examples:", *lines]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **more,

@@ -26,6 +26,8 @@ def open_closed() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: not each encoding has all
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def finish(stream: TextIO) -> None:

@@ -58,6 +58,10 @@ def is_rendered(folder: Path, name: str) -> bool:
         # A reader that has seen enough is no error.
         ("$P run --once | true; $P models | true", 0, ""),
         ("$P status | true", 1, ""),
+        # Any width and encoding.
+        ("COLUMNS=1 PYTHONIOENCODING=latin-1 $P status --help >/dev/null", 0, ""),
+        # A prompt in the place of a file.
+        (f"$P make --json {'corgi' * 100} | grep -q 'File name too long'", 1, ""),
         # Whoever sends it to a file must know that the file is not whole; a log is elsewhere, too.
         ("PYTHONUNBUFFERED=1 $P models --json >/dev/full", 1, FULL),
         ("$P run --once >/dev/full; $P status --json >/dev/full", 1, FULL),

@@ -21,7 +21,7 @@ from picowatch.catalog.entries import (
     trained_for,
 )
 from picowatch.catalog.finders import finders_in, outlined
-from picowatch.catalog.folder_files import folder_files, has_index, is_file, is_folder
+from picowatch.catalog.folder_files import folder_files, has_index
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block, unreadable
 from picowatch.catalog.models import (
@@ -49,6 +49,7 @@ from picowatch.catalog.scan import (
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.files.essential import Ended
+from picowatch.files.safe_paths import is_file, is_folder
 from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory, Upscaler
 from picowatch.recipe.messages.suggestions import listed
 

@@ -16,7 +16,7 @@ from picowatch.catalog.sdnq import check_quantisation, packed_weights
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, from_text, row_of_pipeline
 from picowatch.families.general import NotDrawn
-from picowatch.files.safe_paths import open_regular
+from picowatch.files.safe_paths import is_file, is_folder, open_regular
 from picowatch.recipe.messages.problems import shown
 
 INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
@@ -67,19 +67,6 @@ _DINO_V2 = """
 _VELOCITY = re.compile(
     rb"""^[ \t]*parameterization[ \t]*:[ \t]*["']?v["']?[ \t]*(#.*)?\r?$""", re.MULTILINE
 )
-
-
-def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder, or a link to one; False if it cannot be examined.
-
-    pathlib's method raises for a folder without permission or a link with an overlong target.
-    """
-    return os.path.isdir(path)  # noqa: PTH112
-
-
-def is_file(path: Path) -> bool:
-    """Return whether a path is a regular file, or a link to one; False if it cannot be examined."""
-    return os.path.isfile(path)  # noqa: PTH113
 
 
 def index_of(folder: Path) -> Path:

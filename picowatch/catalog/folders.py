@@ -22,8 +22,6 @@ from picowatch.catalog.folder_files import (
     depth_config,
     has_index,
     index_of,
-    is_file,
-    is_folder,
     read_config,
     read_index,
     read_json,
@@ -38,6 +36,7 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, from_text, hub_folder, row_of_pipeline
 from picowatch.families.general import NotDrawn, signature
 from picowatch.families.row import Family
+from picowatch.files.safe_paths import is_file, is_folder
 from picowatch.recipe.messages.problems import shown
 
 _SIDES, _USUAL_SIDE = range(256, 4097, 32), 1024  # of pipelines without a row

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from picowatch.catalog.encoders import ENCODERS, TRANSFORMER, VAE, is_tiny, serves
-from picowatch.catalog.folder_files import folder_files, is_folder
+from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.folders import classes_of, encoder_of
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import FoundModels, Model, Part
 from picowatch.catalog.recognise import UNET
 from picowatch.families import FAMILIES, FLOWS, hub_folder
 from picowatch.families.row import SD3_VAE, SIXTEEN
+from picowatch.files.safe_paths import is_folder
 from picowatch.recipe.messages.suggestions import listed
 
 ASSETS = Path(__file__).parent.parent / "assets"

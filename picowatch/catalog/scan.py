@@ -16,7 +16,6 @@ from picowatch.catalog.folder_files import (
     config_beside,
     folder_files,
     has_index,
-    is_folder,
     says_velocity,
 )
 from picowatch.catalog.folders import (
@@ -34,6 +33,7 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, FLOWS, UNETS
 from picowatch.families.row import DEMO
 from picowatch.files.names import SKIPPED_FOLDERS
+from picowatch.files.safe_paths import is_folder
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, DEMO_UPSCALER
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless

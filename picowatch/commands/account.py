@@ -3,9 +3,11 @@
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
+from os.path import lexists
 from sqlite3 import Connection
 
 from picowatch.errors import CommandFailed
+from picowatch.files.safe_paths import is_file
 from picowatch.inbox.matching import matching, no_such
 from picowatch.inbox.names import DEFAULTS_NAME
 from picowatch.ledger.account import Account, account_of, ahead_of, known_paths, rows_to_estimate
@@ -35,7 +37,8 @@ def named(folders: Folders, name: str, status: Status) -> Named:
         ignored = dict(status.ignored)
         told = {path: ignored[path] for path in matching(name, ignored)}
         if not (recipes or told):
-            if not any((folder / name).exists() for folder in folders):
+            is_outside = name.startswith("/") or ".." in name.split("/")
+            if is_outside or not any(lexists(folder / name) for folder in folders):
                 words = no_such(name, [*known, *ignored], "the inbox")
                 raise CommandFailed(words, "`picowatch status .` tells of everything.")
             told = _why_not(folders, name)
@@ -47,7 +50,7 @@ def named(folders: Folders, name: str, status: Status) -> Named:
 
 def _why_not(folders: Folders, name: str) -> dict[str, str]:
     """Return why a file that nobody has noticed is not taken."""
-    if not (folders.inbox / name).is_file():
+    if not is_file(folders.inbox / name):
         return {}
     # These read pictures, which takes longer to import than all else.
     from picowatch.inbox.reasons import why_not

@@ -13,6 +13,7 @@ from picowatch.catalog import Catalog
 from picowatch.daemon.save_outcome import RecipeReader
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
 from picowatch.files.names import natural_key
+from picowatch.files.safe_paths import is_folder
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.named_pictures import NamedPictures
@@ -81,17 +82,17 @@ class _Checking:
 
     def check(self, file: Path) -> None:
         """Check a file or folder; for a text or mask beside a dropped picture, the picture."""
-        is_folder = file.is_dir()
-        if why := "" if is_folder else self._why_not_taken(file):
+        is_a_folder = is_folder(file)
+        if why := "" if is_a_folder else self._why_not_taken(file):
             self._tell(file, "never_run", why)
         try:
             path = self._inbox.path_of(file)
         except _REFUSALS as error:
             self._fail(file, "", error)
             return
-        if is_folder:
+        if is_a_folder:
             self._check_folder(file, path)
-        for own in () if is_folder else self._there.owners(path) or [path]:
+        for own in () if is_a_folder else self._there.owners(path) or [path]:
             self._check(file if own == path else self._inbox.shown(own), own)
 
     def _check_folder(self, folder: Path, below: str) -> None:

@@ -168,7 +168,7 @@ def below(folder: Path, written: str | Path) -> str:
     path = named.parent.resolve() / named.name
     if path.is_relative_to(root) and (lexists(path) or not lexists(root / named)):
         named = path.relative_to(root)
-    elif named.parts[:1] == (folder.name,) and not (root / named).exists():
+    elif named.parts[:1] == (folder.name,) and not lexists(root / named):
         named = Path(*named.parts[1:])
     is_folder = bool(named.name) and str(written).endswith("/")
     return f"{named.as_posix()}/" if is_folder else named.as_posix()

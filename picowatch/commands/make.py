@@ -32,6 +32,7 @@ from picowatch.errors import (
     OutboxInUse,
     PicowatchError,
 )
+from picowatch.files.safe_paths import is_folder
 from picowatch.inbox.folder import InboxFolder
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import (
@@ -128,7 +129,7 @@ def _made(
     if requests and not is_running(settings.outbox):
         raise CommandFailed("picowatch is not running.", "Ask an administrator to start it.")
     inbox = InboxFolder(settings.inbox)
-    folders = {file: folder_and_template(inbox, file) for file in files if file.is_dir()}
+    folders = {file: folder_and_template(inbox, file) for file in files if is_folder(file)}
     read = {file: b"" if file in folders else content_of(inbox, file) for file in files}
     if name:
         check_name(inbox, name, files)

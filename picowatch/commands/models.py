@@ -9,10 +9,10 @@ from typing import Any
 from picowatch.catalog import Catalog, Model, Refused, embedded
 from picowatch.catalog.encoders import TRANSFORMER, families_of
 from picowatch.catalog.finders import DOES
-from picowatch.catalog.folder_files import is_file, is_folder
 from picowatch.catalog.parts import completed_by
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
+from picowatch.files.safe_paths import is_file, is_folder
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.settings import Settings
 from picowatch.streams import harmless

@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from os.path import lexists
 from pathlib import Path
 
 from picowatch.commands.control import below
@@ -51,7 +52,9 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         return watch(folders.outbox)
     name = "." if options.all else ""
     if options.name:
-        name = below(folders.outbox, below(folders.inbox, options.name))
+        name = below(folders.inbox, options.name)
+        if not lexists(folders.inbox / name):
+            name = below(folders.outbox, name)
     return status(folders, name, as_json=options.json, all_of_them=options.all)
 
 

@@ -56,6 +56,19 @@ def open_regular(path: Path, *, follows_links: bool = True) -> int:
     return _opened(path, _FILE & ~os.O_NOFOLLOW if follows_links else _FILE)
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, or a link to one; False if it cannot be examined.
+
+    pathlib's method raises for a folder without permission or a link with an overlong target.
+    """
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a regular file, or a link to one; False if it cannot be examined."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def read_regular(path: Path) -> bytes:
     """Return a regular file's bytes. Raises OSError like `open_regular`."""
     with os.fdopen(open_regular(path), "rb") as file:

@@ -113,6 +113,9 @@ def test_every_key_is_documented(morning: House) -> None:
 
 NEAREST = {
     ("status", "night/bda"): "'night/bda' in the inbox. Did you mean 'night/bad.txt'?",
+    ("status", "night/../dya.txt"): "'night/../dya.txt' in the inbox.",
+    ("status", "/etc/passwd"): "'/etc/passwd' in the inbox.",
+    ("status", "x" * 300): f"'{'x' * 300}' in the inbox.",
     ("status", "nigth"): "'nigth' in the inbox. Did you mean 'night'?",
     ("cancel", "inbox/dya.txt"): "'dya.txt' in the inbox. Did you mean 'day.txt'?",
     ("retry", "bad.txt"): "'bad.txt' in the inbox. Did you mean 'night/bad.txt'?",

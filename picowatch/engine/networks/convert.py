@@ -9,6 +9,7 @@ import re
 import warnings
 import zipfile
 from contextlib import suppress
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def convert(*files: Path, force: bool = False) -> Path:
     new = old.with_name(name).with_suffix(ENDING)
     if new == old:
         raise CommandFailed(f"{old} is a safetensors file already.", "Nothing has to be done.")
-    if new.exists() and not force:
+    if lexists(new) and not force:
         raise CommandFailed(f"{new} exists.", "With --force it is replaced.")
     read = [*map(_read, files)]
     tensors = _joined(*read) if len(read) > 1 else read[0]
