@@ -386,9 +386,8 @@ def next_file(
     are forgotten.
     """
     if not numbered:
-        files = filter(None, map(file_for, count(1)))
-        if replaces:
-            files = chain(_former_results(sql, names, recipe, file_for), files)
+        former = _former_results(sql, names, recipe, file_for) if replaces else ()
+        files = chain(former, filter(None, map(file_for, count(1))))
         free = next(file for file in files if not _is_used(sql, recipe, file, replaces))
         forgotten = "file = :file"
         if replaces:  # and results that users keep elsewhere: they are not that of the photo
@@ -424,7 +423,8 @@ def _former_results(
     )
     former = {row["file"] for row in rows if names.exists(row["file"])}
     numbers = {int(found[1]) for file in former if (found := _NUMBER.search(stem_of(file)))}
-    return [file for number in sorted({1, *numbers}) if (file := file_for(number)) in former]
+    files = filter(None, map(file_for, sorted({1, *numbers})))
+    return [file for file in files if file in former]
 
 
 def _is_reserved(sql: sqlite3.Connection, file: str, *, with_suffix: bool = False) -> bool:
