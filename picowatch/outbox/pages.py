@@ -4,6 +4,7 @@ Adding a picture costs the same at any number of pictures: a line at the end of 
 Everything is a cache of images.jsonl and the pictures, so nothing waits for the disk.
 """
 
+import errno
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -139,9 +140,13 @@ class Pages:
         changed = sorted({self._page_of[file] for file in gone if file in self._page_of})
         for page in changed:
             path = self._path(page)
-            content = read_regular(path).decode("ascii") if path.exists() else ""
+            content = read_regular(path).decode("latin-1") if path.exists() else ""
             calls = content.splitlines(keepends=True)
-            left = [call for call in calls if _shown_in(call.rstrip()) not in gone]
+            try:
+                left = [call for call in calls if _shown_in(call.rstrip()) not in gone]
+            except ValueError as error:
+                self._is_loaded = False  # the pages begin anew
+                raise OSError(errno.EIO, "it is damaged", str(path)) from error
             write_atomically(path, "".join(left).encode(), durable=False)
         for file in gone:
             self._page_of.pop(file, None)

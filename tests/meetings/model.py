@@ -369,6 +369,10 @@ class Model:
         if state == "done" and self.rendered()[image.file] is not image:
             self.findings.append(f"{image.file} was overwritten")
         if state == "done" and image.file in self.deleted:
+            for other in (*self.replaced, *self.images):
+                if other.file == image.file and other is not image:  # kept there, and deleted
+                    other.file += " deleted"
+                    self.deleted.add(other.file)
             self.deleted.discard(image.file)
             self.made_anew.add(image.file)
         if state in ("queued", "failed") and image not in self.wanted():

@@ -70,7 +70,7 @@ class World(Machine):
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.commands: list[Path] = []
         self.unseen: set[str] = set()  # by the ledger, since another folder is the inbox
-        self.to_delete: set[str] = set()  # pictures that a command deletes
+        self.to_delete: set[str] = set()  # pictures that commands delete
         self.is_over = False
         self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
 
@@ -366,9 +366,8 @@ class World(Machine):
     def _note_deleted(self) -> None:
         """Tell the model which pictures commands have deleted."""
         gone = {file for file in self.to_delete if not (self.outbox / file).exists()}
-        if gone and not self.outbox_away:
+        if not self.outbox_away:
             self.model.deleted |= gone
-            self.to_delete -= gone
 
     def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
         before, recipe = self.handled.get(save.path), self.model.recipes.get(save.path)
@@ -396,7 +395,7 @@ class World(Machine):
             return
         if self._is_handled_now(save):
             names = any(entry.image or entry.has_style for entry in self.texts[save.digest].entries)
-            may_be_late = names and (self.is_slow or not self.is_up())
+            may_be_late = names and (self.is_slow or self.habits.slices or not self.is_up())
             is_wrong = self.away or self.is_wrong(save.digest) or may_be_late
             self.again.pop(save.path, None)
             self.expect(is_wrong, f"{save.path} was refused although it is right")
