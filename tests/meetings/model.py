@@ -314,7 +314,7 @@ class Model:
             image.state, image.file = "running", row.file
             self.by_id[row.id] = image
             if is_picture_name(row.recipe):
-                self._forget_deleted(row.recipe, row.file)
+                self._forget_former(row.recipe, row.file, replaces=row.request.replace)
             else:
                 self._number(row.file)
 
@@ -330,12 +330,19 @@ class Model:
         ]
         return min(found, key=lambda image: (image.seed is None, image.order), default=None)
 
-    def _forget_deleted(self, recipe: str, file: str) -> None:
-        """Forget the deleted result of a dropped picture whose name another one gets."""
+    def _forget_former(self, recipe: str, file: str, *, replaces: bool) -> None:
+        """Forget a dropped picture's result whose name another one gets: it was deleted.
+
+        If that `replaces` it, those that were moved elsewhere are forgotten, too.
+        """
+        wanted, folder = self.wanted(), f"{recipe.rpartition('/')[0]}/"
         for image in [picture for picture in self.images if picture.state == "done"]:
-            if (image.recipe, image.file) == (recipe, file):
+            is_elsewhere = not image.file.startswith(folder) and image not in wanted
+            if image.recipe == recipe and (image.file == file or (replaces and is_elsewhere)):
                 self.images.remove(image)
-                if image in self.wanted() or file not in self.deleted:
+                if replaces:
+                    self.copies.add(image.file)
+                if image in wanted or not (replaces or file in self.deleted):
                     self.findings.append(f"{file} was given although {image} has it")
 
     def _number(self, file: str) -> None:

@@ -126,6 +126,7 @@ class _Writer:
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
         self.notes = 0
+        self.replaces = dice.random() < 0.3
         self.files: dict[str, tuple[Entry, ...]] = {}
         self.old: list[Entry] = []  # entries that were somewhere, once
 
@@ -312,7 +313,8 @@ class _Writer:
     def template(self) -> Action:
         """Save a template for dropped pictures; one is there from the beginning."""
         self.notes += 1
-        entries = [replace(self._entry(), image="") for _ in range(self.dice.choice((1, 1, 2)))]
+        drawn = [self._entry() for _ in range(self.dice.choice((1, 1, 2)))]
+        entries = [replace(entry, image="", replaces=self.replaces) for entry in drawn]
         return ("save", f"frames/{TEMPLATE}", Text(tuple(entries), self.notes), "in place")
 
     def styled(self) -> Action:

@@ -22,7 +22,7 @@ class Entry:
     `start` is the sha256 of the start image, once that is looked up: of the picture that `image`
     names, or of the dropped one that a template's entry is applied to; `mask` is that of the mask
     beside it, and `style` that of STYLE, which a template's entry that `has_style` names besides,
-    with its name as seen from the dropped picture's folder.
+    with its name as seen from the dropped picture's folder. Its result `replaces` an earlier one.
     """
 
     prompt: str
@@ -33,6 +33,7 @@ class Entry:
     image: str = ""
     start: str = ""
     has_style: bool = False
+    replaces: bool = False
     style: str = ""
     mask: str = ""
 
@@ -60,6 +61,7 @@ class Entry:
             "steps": None if self.wants_sheet else self.steps[0],
             "priority": self.priority or None,
             "image": self.image or None,
+            "replace": True if self.replaces else None,
             "control": {"image": STYLE, "model": "demo-sketch"} if self.has_style else None,
         }
         return {name: value for name, value in fields.items() if value is not None}
