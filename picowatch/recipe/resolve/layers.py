@@ -128,14 +128,26 @@ def merged(layers: Iterable[Layer]) -> Layer:
 
 
 def with_part(layer: Layer, field: str, part: SourceValue) -> Layer:
-    """Return the layer with another value of a part like `hires.scale`, or of a ControlNet."""
+    """Return the layer with another value of a part like `hires.scale`, or of a ControlNet.
+
+    What is off stays off.
+    """
     name, _, own_name = field.partition(".")
-    whole = layer[name]
-    mapping = whole.parts[0] if whole.parts else whole
+    if not (mappings := mappings_in(layer, name)):
+        return layer
+    whole, mapping = layer[name], mappings[0]
     changed = mapping.with_pairs(tuple((dict(mapping.pairs) | {own_name: part}).items()))
     if whole.parts:
         changed = whole.with_parts((changed,))
     return {**layer, name: replace(changed, origin=part.origin)}
+
+
+def mappings_in(layer: Layer, field: str) -> tuple[SourceValue, ...]:
+    """Return the mapping that a field is in a normalised layer, or those of its list, if any."""
+    written = layer.get(field)
+    if not written or not isinstance(written.value, dict | tuple):
+        return ()
+    return written.parts if field in LISTS else (written,)
 
 
 def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
@@ -145,16 +157,14 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
     """
     found, wrong = read_values(layer, reporter)
     for field in KINDS:
-        written = layer.get(field)
-        if not written or not isinstance(written.value, dict | tuple):
-            continue
         entries = []
-        for place, mapping in enumerate(written.parts) if field in LISTS else ((0, written),):
+        for place, mapping in enumerate(mappings_in(layer, field)):
             at = f"{field}.{place}" if field in LISTS else field
             parts = dict(mapping.pairs)
             entries.append(_values_of(parts, parts, reporter, f"{at}."))
             wrong += [f"{at}.{name}" for name in parts.keys() - entries[-1].keys()]
-        found[field] = entries if field in LISTS else entries[0]
+        if entries:
+            found[field] = entries if field in LISTS else entries[0]
     for name in filter(layer.__contains__, _NEEDING):
         on = (is_on(layer, n) if n in LOOKED_UP else found.get(n) for n in NEEDS[name])
         if any(on):

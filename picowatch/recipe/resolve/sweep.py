@@ -21,11 +21,18 @@ from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised, text_of, with_part
+from picowatch.recipe.resolve.layers import (
+    SIZE_AND_SIDE,
+    mappings_in,
+    merged,
+    normalised,
+    text_of,
+    with_part,
+)
 from picowatch.recipe.resolve.loras import LORAS, lora_named, with_lora
 from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.samplers import AUTOMATIC
-from picowatch.recipe.written import Layer, SourceValue, is_on, plain_name
+from picowatch.recipe.written import Layer, SourceValue, plain_name
 
 # The label of the axis of one LoRA's weight.
 _ONE_LORA = "lora: "
@@ -74,7 +81,7 @@ def read_axes(
     keeps = said is not None and (sampler is None or sampler.position != said.position)
     keeps = keeps or any(_field(key) == "schedule_type" for key, _ in written.pairs)
     for key, values in written.pairs:
-        swept = Swept(layer, first_layer(axes, layer), most, keeps, inventory, problems)
+        swept = Swept(layer, axes, most, keeps, inventory, problems)
         try:
             label, found = _axis(key, values, swept)
         except ValueInvalid as error:
@@ -130,13 +137,13 @@ def _field(key: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What an axis may vary: the entry's layer, and the same with the first values of other axes.
+    """What an axis may vary: the entry's layer, over which there are the `axes` before this one.
 
     `keeps_type`: samplers keep the schedule type that is swept or set by itself.
     """
 
     layer: Layer
-    first: Layer
+    axes: Axes
     most: int
     keeps_type: bool
     inventory: Inventory
@@ -168,7 +175,7 @@ def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value
         _check_piece(field, detail, swept.layer)
         return label, [Value(value, _over_piece(field, detail, value), True) for value in values()]
     if part in fields.PART_FIELDS:
-        _check_mapping(field, detail, swept.first)
+        _check_mapping(field, detail, swept)
         return label, [
             Value(value, partial(with_part, field=part, part=value)) for value in values()
         ]
@@ -200,12 +207,15 @@ def _check_piece(field: str, piece: str, layer: Layer) -> None:
         raise ValueInvalid(f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
 
 
-def _check_mapping(field: str, part: str, layer: Layer) -> None:
+def _check_mapping(field: str, part: str, swept: Swept) -> None:
     """Raise ValueInvalid if there is no mapping of which a part could vary."""
-    if not is_on(layer, field):
+    first = first_layer(swept.axes, swept.layer)
+    layers = [value.over(first) for value in swept.axes.get(field, ())] or [first]
+    number = max(len(mappings_in(layer, field)) for layer in layers)
+    if not number:
         name = f'"{field}: {part}"'
         raise ValueInvalid(f"{name} has no effect without {field}. Add it, or remove {name}.")
-    if (number := len(layer[field].parts)) > 1:
+    if number > 1:
         raise ValueInvalid(
             f"'{field}: {part}' could vary any of the {number} entries of {field}. "
             f"Sweep '{field}' itself, with whole lists as values."

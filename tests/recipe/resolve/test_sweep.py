@@ -103,6 +103,12 @@ def test_weights_of_loras_and_parts_of_mappings_can_be_swept() -> None:
     swept = requests("'mask: find': [hat, tie]", ABOVE + "image: a.png\nmask: {find: x, grow: 9}\n")
     masks = [Find(word, grow=9, model=DEMO_FIND) for word in ("hat", "tie")]
     assert [image.mask for image in swept] == masks
+    for scales in ("[1.5, false]", "[false, 1.5]"):
+        swept = requests(f"hires: {scales}, 'hires: steps': [1, 2]")
+        drawn = [image.hires and image.hires.steps for image in swept]
+        assert sorted(drawn, key=str) == [1, 2, None, None], "what is off stays off"
+    swept = requests("mask: [{find: hat}, m.png], 'mask: grow': [1, 2]", ABOVE + "image: a.png\n")
+    assert [image.mask for image in swept[2:]] == ["m.png", "m.png"]
     swept = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
     assert [bool(request.image) for request in swept] == [False, True]
     swept = requests("image: [none, a.png], strength: [0.3, 0.6]")
@@ -126,6 +132,11 @@ def test_weights_of_loras_and_parts_of_mappings_can_be_swept() -> None:
         ("'lora: detial': [1]", "no LoRA 'detial' in models/loras. Did you mean 'detail'? …"),
         ("denoising_strength: [0.5]", "denoising_strength has no effect without image or hires. …"),
         ("'hires: scael': [1]", "sweep cannot vary 'hires: scael'. Did you mean 'scale'? …"),
+        ("hires: [false], 'hires: steps': [1]", '"hires: steps" has no effect without hires. …'),
+        ("hires: [2, [1]], 'hires: steps': [1]", "hires must be …"),
+        ("image: [a.png], mask: [m.png], 'mask: grow': [1, 2]", "… has no effect without mask…"),
+        ("image: [a.png], detail: [hat, [hat, tie]], 'detail: steps': [3, 4]",
+         "'detail: steps' could vary any of the 2 entries of detail. Sweep 'detail' itself, …"),
         ("steps: 1..150, cfg_scale: 1..30", "this file requests 4,500 images; one save may …"),
         # Two images would be counted and one made.
         ("steps: [10, 10]", "'10' means the same as '10' in the 'steps' sweep. Keep one."),
