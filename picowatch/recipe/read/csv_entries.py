@@ -56,7 +56,7 @@ def _first_row(row: Iterator[SourceValue]) -> Iterator[SourceValue]:
     cells = list(islice(row, _MOST_FIELDS))
     named = [cell for cell in cells if cell.text]
     is_text = any(" " in cell.text or cell.text[0].isdigit() for cell in named)
-    if is_text and not any(cell.text[0] == NOTE or field_called(cell.text) for cell in named):
+    if is_text and not any(field_called(cell.text) for cell in named):
         message = (
             f"'{shown(named[0].text)}' is no field: the first row names the columns. Put a row "
             "above it, like prompt,steps,seed."
@@ -69,7 +69,7 @@ def _meaning(name: SourceValue, problems: Problems) -> str | None:
     """Return the field or note of a column; unknown names are reported once, not in each row."""
     if not name.text:  # of which a hostile file has half a million
         return None
-    column = name.text if name.text.startswith(NOTE) else field_called(name.text)
+    column = field_called(name.text)
     if column is None:
         note = f"{NOTE}{shown(name.text)}"
         instead = f"To keep it only in the pictures' metadata, call the column {note}."

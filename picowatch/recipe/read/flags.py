@@ -9,10 +9,17 @@ from picowatch.recipe.fields import MAPPINGS, SWITCHES
 from picowatch.recipe.messages.other_programs import OFF_WORDS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.read.names import excuse_prompt, field_called, field_named, put, unknown
-from picowatch.recipe.written import Layer, Position, Source, SourceValue, number, plain_name
+from picowatch.recipe.read.names import (
+    check_notes,
+    excuse_prompt,
+    field_called,
+    field_named,
+    put,
+    unknown,
+)
+from picowatch.recipe.written import NOTE, Layer, Position, Source, SourceValue, number, plain_name
 
-_NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
+_NAME = r"(?P<name>_?[A-Za-z][\w-]{0,100})"
 _FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")
 # What is almost a flag: with more hyphens, with the dashes of word processors, with `:3` or
 # `.scale` after the name. With one hyphen, without a space before it or with one after it, a number
@@ -104,6 +111,7 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
             problems.add(written.name_position, f"more than {MAX_FLAGS} flags in one line.")
             break
         _put_flag(layer, name, written, problems, warnings)
+    check_notes(layer, problems)
     return layer
 
 
@@ -140,7 +148,8 @@ def _flags(
 def _put_flag(
     layer: Layer, flag: str, written: SourceValue, problems: Problems, warnings: list[str]
 ) -> None:
-    name = ALIASES.get(flag) or ALIASES.get(plain_name(flag), plain_name(flag))
+    plain = flag if flag.startswith(NOTE) else plain_name(flag)
+    name = ALIASES.get(flag) or ALIASES.get(plain, plain)
     field = field_called(name, written.text)
     key = written.name_position
     if name in _FACTORS:

@@ -8,7 +8,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.samplers import meaning_of_scheduler
-from picowatch.recipe.written import NOTE, Layer, SourceValue, plain_name
+from picowatch.recipe.written import FORBIDDEN, NOTE, Layer, SourceValue, invisible, plain_name
 
 MAX_NOTES = 2_000  # characters of an entry, which may request many images
 ALL_FIELDS = "docs/recipes.md lists all fields."
@@ -20,10 +20,12 @@ def field_named(name: str) -> str | None:
 
 
 def field_called(name: str, value: str = "") -> str | None:
-    """Return the field that a name means with that value, or None.
+    """Return the field that a name means with that value, a note's name as it is, or None.
 
     What other programs call scheduler is a schedule type, or a sampler.
     """
+    if name.startswith(NOTE):
+        return name
     is_scheduler = plain_name(name) in ("scheduler", "schedule")
     return field_named(meaning_of_scheduler(value) if is_scheduler else name)
 
@@ -38,7 +40,7 @@ def unknown(name: str, value: str = "", before: str = "", otherwise: str = ALL_F
 
 
 def check_notes(layer: Layer, problems: Problems) -> None:
-    """Report notes of one entry that are no text or too long."""
+    """Report notes of one entry that are no text, not printable or too long."""
     notes = [(name, note) for name, note in layer.items() if name.startswith(NOTE)]
     for name, note in notes:
         if isinstance(note.value, tuple | dict):
@@ -46,6 +48,9 @@ def check_notes(layer: Layer, problems: Problems) -> None:
             if name == "_defaults":
                 message += " Write its fields here, or into the file _defaults.yaml."
             problems.add(note.position, message)
+        elif hidden := FORBIDDEN.search(name + note.text):
+            what = f"{shown(name)} contains {invisible(hidden[0])}. Remove it."
+            problems.add(note.position, what)
     if notes and sum(len(note.text) for _, note in notes) > MAX_NOTES:
         name, note = notes[-1]
         message = f"{shown(name)}: the notes of an entry have more than {MAX_NOTES:,} characters."
@@ -56,7 +61,7 @@ def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> No
     """Add the value of the field with that name. Unknown fields and repeated ones are problems."""
     if problems.is_full:
         return
-    field = name if name.startswith(NOTE) else field_called(name, written.text)
+    field = field_called(name, written.text)
     if field:
         add(layer, field, name, written, problems)
     else:

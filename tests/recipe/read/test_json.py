@@ -94,18 +94,22 @@ def test_names_with_an_underscore_are_notes() -> None:
     """In every kind of file; they are in the pictures' metadata, and in no digest."""
     usual = request_of("prompt: a")
     for text, name in (
-        ('{"_id": 7, "_no": null, "prompt": "a"}', "a.json"),
-        ("_id: 7\nprompt: a", "a.yaml"),
-        ("_id,prompt,_created\n7,a,\n", "a.csv"),
+        ('{"_seed": 7, "_no": null, "prompt": "a"}', "a.json"),
+        ("_seed: 7\nprompt: a", "a.yaml"),
+        ("_seed,prompt,_created\n7,a,\n", "a.csv"),
+        ("a --_seed 7", "a.txt"),
     ):
         request = request_of(text, name)
-        assert (request.notes, request.digest) == ({"_id": "7"}, usual.digest)
+        assert (request.notes, request.digest) == ({"_seed": "7"}, usual.digest)
         assert read_one(text, name).digest(hash_of) == read_one("prompt: a").digest(hash_of)
     assert "notes" not in usual.as_dict()
     check_refused(
         "prompt: a\n_id: [7]", "_id is a note, as its name begins with _. Notes are text."
     )
     check_refused(f"prompt: a\n_id: {'x' * 2001}", "_id: the notes of an entry have more than …")
+    for name, note in (("_id", "\\ud800"), ("_\\u0000", "x")):
+        what = "_… contains the … character (U+0000). Remove it." if note == "x" else "… U+D800. …"
+        check_refused(f'{{"prompt": "a", "{name}": "{note}"}}', what, name="a.json")
 
 
 def test_null_is_the_default() -> None:

@@ -102,6 +102,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
         ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's … write --size 672x384 …"),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
+        ("a --_id", 1, 3, "--_id has no value. Write one after it."),
         ("a --steps", 1, 3, "--steps has no value. Write one after it."),
         ("a --steps 300", 1, 11, "steps must be a whole number from 1 to 150, not 300."),
         ("a \\\n  b --steps 300", 2, 13, "steps must be a whole number from 1 to 150, not 300."),
@@ -154,6 +155,7 @@ def test_mistakes_in_lines_and_flags_are_reported(
         *("an old BMW -S 54 engine", "a -f-stop of 4", "an F -16 over a -p- sign", "> a cat"),
         *("the sd card -- macro", "python in the grass, by a .py file", "import cars"),
         *("sd 15 style - a cat", "python --- in grass", "a -- b", "a ---b", "a —asleep cat"),
+        *("a --_-- cat", "a cat -_- 3 dogs"),
         *("name, prompt, title", '{"a"|b} cat', "cats 9", "step 5", "seed 5 of grass"),
     ],
 )
