@@ -647,7 +647,7 @@ class ImageFields:
             "the folder's next number.",
             reads=name_in,
             changes_pixels=False,
-            wanted='text like "{stem}-web" or "{folder}-{number:04}"',
+            wanted='text in quotes, like "{stem}-web" or "{folder}-{number:04}"',
             default_text="{stem}",
             acts_in="any",
             form=form("string"),

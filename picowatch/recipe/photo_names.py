@@ -2,9 +2,10 @@
 
 import re
 from datetime import datetime
+from typing import Any
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.written import SourceValue
+from picowatch.recipe.written import NEVER_IN_NAMES, SourceValue, invisible
 
 # Formats of numbers and dates are few, so that no pattern makes a name of gigabytes.
 _PLACEHOLDER = re.compile(
@@ -14,13 +15,17 @@ _PLACEHOLDER = re.compile(
 MOST_CHARACTERS = 100
 
 
-def name_in(written: SourceValue) -> str:
+def name_in(written: SourceValue) -> Any:
     """Return a pattern. Raises ValueInvalid if it names no file, or many photos alike."""
+    if not isinstance(written.value, str):
+        return written.value  # a pattern without quotes is a mapping, which the field refuses
     pattern, rest = written.text, _PLACEHOLDER.sub("", written.text)
     if len(pattern) > MOST_CHARACTERS:
         raise ValueInvalid(f"it is too long; the limit is {MOST_CHARACTERS} characters.")
     if "{" in rest or "}" in rest:
         raise ValueInvalid("only {stem}, {folder}, {date} and {number:04} may have braces.")
+    if hidden := NEVER_IN_NAMES.search(pattern):
+        raise ValueInvalid(f"it contains {invisible(hidden[0])}. Remove it.")
     if "/" in pattern or "\\" in pattern or pattern.startswith("."):
         raise ValueInvalid("it must not contain / or \\, or begin with a dot.")
     if pattern and not has_number(pattern) and "{stem}" not in pattern:

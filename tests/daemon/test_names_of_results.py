@@ -27,6 +27,14 @@ REFUSED = {
 }
 
 
+WITHOUT_QUOTES = {
+    "{number:04}": "name must be text in quotes, like",
+    "[web]": "name must be text in quotes, like",
+    "{stem}-web": "For text, put it in quotes: name: '{stem}-web'",
+    '"\\0{stem}"': "it contains the NUL character (U+0000). Remove it.",
+}
+
+
 def wedding(house: House, folder: str, pattern: str) -> None:
     """Save a template and two photos: one with EXIF's date, one with that of its file."""
     house.save(f"{folder}/_pictures.yaml", f"resize_to: 32\nformat: same\nname: '{pattern}'\n")
@@ -68,10 +76,14 @@ def test_a_name_that_cannot_be_is_refused(house: House) -> None:
     """With the reason, once for the folder."""
     for number, pattern in enumerate(REFUSED):
         wedding(house, f"wedding{number}", pattern)
+    for number, written in enumerate(WITHOUT_QUOTES, len(REFUSED)):
+        wedding(house, f"wedding{number}", "")
+        house.save(f"wedding{number}/_pictures.yaml", f"resize_to: 32\nname: {written}\n")
     assert not house.once()
-    templates = [f"wedding{number}/_pictures.yaml" for number in range(len(REFUSED))]
+    said = [*REFUSED.values(), *WITHOUT_QUOTES.values()]
+    templates = [f"wedding{number}/_pictures.yaml" for number in range(len(said))]
     assert error_files(house.outbox) == {*templates}
-    for template, words in zip(templates, REFUSED.values(), strict=True):
+    for template, words in zip(templates, said, strict=True):
         assert words in (house.error(template) or ""), template
 
 

@@ -261,7 +261,7 @@ def _quotes(line: str) -> str:
     value = field["value"].rstrip() if field else ""
     if not field or not _SPECIAL.match(value) or re.fullmatch(r"([\"']).*\1,", value):
         return ""
-    if value[0] in "[{" and field_named(field["name"]) not in PROMPTS:
+    if value[0] in "[{" and field_named(field["name"]) not in (*PROMPTS, "name"):
         return ""
     if re.search(r": +(?:\[|[\d.]+\.\.)", value):
         return "In a sweep, quote a name with a colon, as in 'prompt: red': [green, blue]."
