@@ -1,6 +1,7 @@
 """The entries of a TXT recipe."""
 
 import re
+from dataclasses import replace
 
 from picowatch.recipe.a1111 import reader as a1111
 from picowatch.recipe.fields import FIRST_NAME_OF
@@ -13,6 +14,7 @@ from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
+_FIELD = re.compile(r"\w[\w -]*:")
 _PROMPT_FIELD = re.compile(r"(?im)^[ \t]*(?:- +)?prompt:")
 # A line like `steps: 10,` or `from: corgi.png` is not a prompt; drawing it would hide a mistake.
 _SETTING = re.compile(
@@ -33,8 +35,8 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
 
     1. A first line like `prompt: …` is YAML under a wrong name.
     2. JSON and tables are not prompts; the error says what to do.
-    3. Blocks of A1111's generation parameters are recipes with those settings.
-    4. Otherwise each line is a prompt with flags; settings may come above, comments anywhere.
+    3. Below the settings, blocks of A1111's generation parameters are recipes.
+    4. Otherwise each line is a prompt with flags; comments may come anywhere.
     """
     first = next((i for i, line in enumerate(source.lines) if not _is_skipped(line)), 0)
     if _looks_like_yaml(source, first, problems):
@@ -42,10 +44,12 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     if why := _why_no_page(source, source.lines[first]):
         problems.add(source.whole_line(first + 1), why)
         return [], {}
-    if a1111.holds_parameters(source.text):
-        return a1111.a1111_entries(source, problems), {}
     first, settings = _settings(source, first, problems)
-    entries = _prompt_lines(source, first, problems)
+    # Blank lines above keep the line numbers of the file.
+    below = replace(source, text="\n" * first + "\n".join(source.lines[first:]))
+    if a1111.holds_parameters(below.text):
+        return a1111.a1111_entries(below, problems), settings
+    entries = _prompt_lines(below, problems)
     if settings and not (entries or problems):
         message = "a prompt is missing. Write it below the settings, in a line of its own."
         problems.add(source.whole_line(first), message)
@@ -98,14 +102,16 @@ def _settings(source: Source, top: int, problems: Problems) -> tuple[int, Layer]
     if not _RULE.fullmatch(lines[top]):
         return 0, {}
     end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
+    between = lines[top + 1 : end] if end else ()
+    if not any(map(_FIELD.match, between)) and a1111.holds_parameters(source.text):
+        return 0, {}  # A1111's prompts may have such lines
     if end is None:
         message = "settings begin here and must end with a second line ---."
         if _PROMPT_FIELD.search(source.text):
             message = rename_to(source, "yaml", "YAML")
         problems.add(source.whole_line(top + 1), message)
         return len(lines), {}
-    # Blank lines above keep the line numbers of the file.
-    above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
+    above = "\n" * (top + 1) + "\n".join(between)
     layer = yaml_layer(Source(source.name, above), problems)
     if "prompt" in layer:
         position = layer["prompt"].name_position
@@ -113,9 +119,9 @@ def _settings(source: Source, top: int, problems: Problems) -> tuple[int, Layer]
     return end + 1, layer
 
 
-def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]:
+def _prompt_lines(source: Source, problems: Problems) -> list[Entry]:
     entries: list[Entry] = []
-    number = first
+    number = 0
     while number < len(source.lines):
         if _is_skipped(source.lines[number]):
             number += 1

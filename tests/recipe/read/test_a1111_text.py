@@ -87,10 +87,14 @@ A: 3.21 GB, R: 3.59 GB, Sys: 4.2/8 GB (52.1%)
          [("a cat", "", 3), ("a fox", "", 4)]),
         ("a\nSteps: 3, Sampler: DDIM\nTemplate: __a__\nb\nSteps: 4, Sampler: DDIM",
          [("a", "", 3), ("b", "", 4)]),
+        ("---\nsteps: 7\n---\na fox\nSteps: 4, Seed: 1\n\na cat\nNegative prompt: dim",
+         [("a fox", "", 4), ("a cat", "dim", 7)]),
+        ("---\na cat\n---\nSteps: 4, Seed: 1", [("---\na cat\n---", "", 4)]),
+        ("---\nNegative prompt: dim\nsteps: 7\n---\na cat\n", [("a cat", "dim", 7)]),
     ],
 )  # fmt: skip
 def test_where_blocks_begin_and_end(text: str, expected: list[tuple[str, str, int]]) -> None:
-    """Values end a block, remarks below them are no prompts, a prompt may be missing."""
+    """Values end a block; remarks below them, and settings above all, are no prompts."""
     assert prompts(read(text, TXT)) == expected
 
 
