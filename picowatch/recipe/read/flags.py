@@ -169,11 +169,14 @@ def _put_flag(
 
 
 def _times(count: SourceValue | None, factor: SourceValue) -> SourceValue:
-    """Return the product of two counts; the later one alone if they are not whole numbers."""
-    values = number(count.text) if count else 1, number(factor.text)
-    if isinstance(values[0], int) and isinstance(values[1], int):
-        return factor.with_value(str(values[0] * values[1]))
-    return factor
+    """Return the product of two counts, or the first that is none, which the field refuses."""
+    product = 1
+    for written in filter(None, (count, factor)):
+        value = number(written.text)
+        if not isinstance(value, int) or value < 1:
+            return written
+        product *= value
+    return factor.with_value(str(product))
 
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
