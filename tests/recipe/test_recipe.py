@@ -108,6 +108,8 @@ def test_a_part_that_is_new_changes_no_digest_and_no_batch_key() -> None:
         ("hires: {scale: 3, steps: 5}", "hires: {steps: 7}", {"hires": Hires(steps=7)}),
         ("hires: {scale: 3, steps: 5}", "", {"hires": Hires(scale=3.0, steps=5)}),
         ("hires: {scale: 3, steps: 5}", "hires: off", {"hires": None}),
+        ("hires: {strength: 0.3}", "strength: 0.9", {"hires": Hires(denoising_strength=0.9)}),
+        ("strength: 0.9", "hires: {strength: 0.3}", {"hires": Hires(denoising_strength=0.3)}),
         # In the same layer they exclude each other.
         ("count: 4", "seed: [1, 2]", {"image_count": 2}),
         ("seed: 1..8", "count: 2", {"image_count": 2, "wants_random_seed": True}),

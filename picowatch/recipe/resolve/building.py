@@ -29,6 +29,7 @@ from picowatch.recipe.fields import (
     idle_fields,
 )
 from picowatch.recipe.inventory import DEMO_CUTOUT, NO_CHECKPOINT, Checkpoint
+from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
@@ -74,7 +75,8 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
         instead = " For a copy of the picture, write resize_to: 1600." if is_copy else ""
         reporter.wrong("prompt", f"a prompt is missing. Write 'prompt: …'.{instead}")
     checkpoint = find_installed(reporter, known.inventory, entry.by_another_program)
-    layer = _with_hires_strength(_with_dropped(reporter.layer, entry.dropped, checkpoint))
+    layer = _with_dropped(reporter.layer, entry.dropped, checkpoint)
+    layer = _with_hires_strength(layer, reporter)
     reporter = reporter.about(layer)
     reporter.warnings.extend(unlike_the_picture(layer, entry, checkpoint, known.inventory))
     loras, families = read_loras(layer, known.inventory, reporter)
@@ -160,10 +162,20 @@ def _with_dropped(layer: Layer, dropped: SourceValue | None, checkpoint: Checkpo
     return others | {"references": dropped.with_parts((dropped,))}
 
 
-def _with_hires_strength(layer: Layer) -> Layer:
-    """Give the second pass the denoising strength that is for it without a start image."""
+def _with_hires_strength(layer: Layer, reporter: Reporter) -> Layer:
+    """Give the second pass the denoising strength that is for it without a start image.
+
+    One in the mapping is for it, too: the recipe's own is nearer, and its file says it once.
+    """
     strength, own = layer.get("denoising_strength"), find_in(layer, "hires.denoising_strength")
-    if not strength or own or not is_on(layer, "hires") or is_on(layer, "image"):
+    if not strength or not is_on(layer, "hires") or is_on(layer, "image"):
+        return layer
+    is_own = strength.origin is Origin.OWN
+    if own and is_own and own.position.source is strength.position.source:
+        pair = sorted((own, strength), key=lambda each: each.name_position.line)
+        what = given_twice("denoising_strength", pair[0])
+        reporter.wrong("denoising_strength", what, position=pair[1].name_position)
+    if own and (layer["hires"].origin is Origin.OWN or not is_own):
         return layer
     return layers.with_part(layer, "hires.denoising_strength", strength)
 

@@ -67,6 +67,8 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("scheduler: karas", "unknown schedule type 'karas'. Did you mean 'karras'?…"),
         ("strength: 0.5", STRENGTH),
         ("image: none\nstrength: 0.5", STRENGTH),
+        ("hires: {strength: 0.3}\ndenoising_strength: 0.9",
+         "'denoising_strength' is given twice: already on line 2 as 'strength'. Keep one."),
         ("mask: a.png", "mask has no effect without image or references. Add it, or remove mask."),
         ("image: a.png\nmask_blur: 3", "mask_blur has no effect without mask or extend. Add it, …"),
         ("sweep: [steps]", "sweep must be a mapping like {steps: … not [steps]."),
