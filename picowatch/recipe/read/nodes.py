@@ -117,7 +117,7 @@ def nearly_field(line: str) -> tuple[int, str] | None:
 class _Composer:
     """Builds values from events, whose marks are positions in the source.
 
-    Without `keeps_nulls` a null is as good as no field.
+    Without `keeps_nulls` a null is as good as no field, unless it is inside a prompt.
     """
 
     def __init__(
@@ -170,7 +170,10 @@ class _Composer:
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             name = self.node(event, depth)
             event = next(self.events)
+            keeps_nulls = self.keeps_nulls
+            self.keeps_nulls |= field_named(str(name.value)) in PROMPTS
             value = self.node(event, depth, name.position)
+            self.keeps_nulls = keeps_nulls
             if field_named(str(name.value)) in PROMPTS and isinstance(event, yaml.ScalarEvent):
                 value = self.whole(event, str(name.value), value)
             if not isinstance(name.value, str):

@@ -6,7 +6,7 @@ TXT's settings, and the entry itself. Values stay text until the merged layer is
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -86,7 +86,7 @@ def normalised(layer: Layer, reporter: Reporter) -> Layer:
     if not result:
         return result
     for field in filter(result.__contains__, PROMPTS):
-        result[field] = _json_prompt(result[field])
+        result[field] = _json_prompt(field, result[field], reporter)
     for side in ("width", "height"):
         # A recipe without a side has None there, too.
         if side in result and result[side].value is None:
@@ -263,14 +263,27 @@ def text_of(field: str, written: SourceValue) -> str:
     return written.value
 
 
-def _json_prompt(written: SourceValue) -> SourceValue:
+def _json_prompt(field: str, written: SourceValue, reporter: Reporter) -> SourceValue:
     """Write a mapping as JSON, unless it is two prompts, or `{a|b}` without its quotes."""
-    is_meant = all(value.value is not None for _, value in written.pairs)
+    is_meant = any(value.value is not None for _, value in written.pairs)
     names = {plain_name(name) for name, _ in written.pairs}
     if not (written.pairs and is_meant) or names & _TWO_PROMPTS:
         return written
+    for name, first, again in _repeated(written):
+        reporter.wrong(field, given_twice(name, first), position=again.name_position)
     text = json.dumps(_as_json(written), ensure_ascii=False)
     return replace(written.with_value(text), pairs=())
+
+
+def _repeated(written: SourceValue) -> Iterator[tuple[str, SourceValue, SourceValue]]:
+    """Yield the names that a mapping or one inside has twice, with both values."""
+    found: Layer = {}
+    for name, value in written.pairs:
+        if name in found:
+            yield name, found[name], value
+        found.setdefault(name, value)
+    for part in chain(written.parts, found.values()):
+        yield from _repeated(part)
 
 
 def _as_json(written: SourceValue) -> Any:

@@ -112,6 +112,17 @@ def test_names_with_an_underscore_are_notes() -> None:
         check_refused(f'{{"prompt": "a", "{name}": "{note}"}}', what, name="a.json")
 
 
+def test_a_prompt_that_is_an_object_passes_unchanged() -> None:
+    """Nulls are values there; a repeated name, of which one would be lost, is a mistake."""
+    text = '{"a": "cat", "mood": null, "b": [null, 1, {"x": null}]}'
+    for name, ending in (("prompt", "json"), ("prompt", "yaml"), ("negative", "json")):
+        above = '"prompt": "a", ' if name == "negative" else ""
+        recipe = read_one(f'{{{above}"{name}": {text}}}', f"a.{ending}")
+        assert (recipe.negative_prompt or recipe.prompt) == text
+    for text in ("{a: cat, a: corgi}", "{b: [{a: 1, a: 2}]}"):
+        check_refused(f"prompt: {text}", "'a' is given twice: already on line 1. Keep one.")
+
+
 def test_null_is_the_default() -> None:
     """Programs write all fields that they know, also in mappings and of other programs."""
     text = '{"prompt": "a", "seed": null, "hires": {"scale": null}, "width": null, "mask": null}'
