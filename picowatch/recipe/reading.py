@@ -28,6 +28,7 @@ from picowatch.recipe.resolve.layers import (
     only_finishes,
     only_writes,
     says_drawing,
+    with_swept,
 )
 from picowatch.recipe.resolve.lookup import Known
 from picowatch.recipe.resolve.rules import Rules
@@ -270,7 +271,6 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
         source = decode(dropped.template.name, dropped.template.content)
         entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
         beside = {file.name: _sidecar(file, problems) for file in reversed(dropped.sidecars)}
-    problems.raise_if_any()
     text = next((name for name in beside if name.endswith(".txt") and beside[name]), "")
     fields = [layer for name, layer in beside.items() if name != text]
     what = (
@@ -283,7 +283,9 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
         sidecars = fields if is_note else [*beside.values()]
         warnings = (*entry.warnings, what) if is_note else entry.warnings
         own = merged([entry.layer, *sidecars])
-        if not {*own, *folder}.intersection(SAYING_WHAT) and not _only_finishes(own, folder):
+        said = with_swept(folder | own)
+        if said.keys().isdisjoint(SAYING_WHAT) and not _only_finishes(own, folder):
+            problems.raise_if_any()
             raise NothingSaid
         image = own.get("image")
         if image and not _is_picture(image):
@@ -304,7 +306,7 @@ def _only_finishes(fields: Layer, folder: Layer) -> bool:
 
     Where they say only how pictures are written, what their folder says decides.
     """
-    layer = normalised(fields, Reporter(fields, Problems()))
+    layer = normalised(with_swept(fields), Reporter(fields, Problems()))
     layer["image"] = SourceValue(PICTURE, NOWHERE)
     if only_writes(layer):
         layer = folder | layer
@@ -342,7 +344,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
         )
     if "image" in own or not layer:
         layer["image"] = picture
-    if dropped.mask and ("image" in layer or "references" in layer):
+    if dropped.mask:
         place = Position(Source(dropped.mask, ""), 0, 0)
         layer["mask"] = SourceValue(as_written(dropped.mask), place)
     if FROM in own and _is_picture(own[FROM]):

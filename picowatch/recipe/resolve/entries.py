@@ -136,8 +136,9 @@ class EntryResolver:
         sources = (written.position.source for written in layer.values())
         warnings += dict.fromkeys(source.warning for source in sources if source.warning)
         # A folder's prompt and details are for recipes that draw.
-        finishes = layers.only_finishes(own) and not (
-            layers.says_drawing(own) or layers.only_writes(own)
+        said = layers.with_swept(own)
+        finishes = layers.only_finishes(said) and not (
+            layers.says_drawing(said) or layers.only_writes(said)
         )
         if not theirs and (layers.only_details(own) or finishes):
             for field in {"prompt", DETAIL} - own.keys():
@@ -179,7 +180,8 @@ class EntryResolver:
             # A template's fields may be for other pictures.
             if not entry.nearer or reporter.origin_of(finding.field) is Origin.FOREIGN:
                 reporter.replaces(finding)
-            elif not images[0].draws and finding.position:
+            # A file beside a picture is for this one.
+            elif finding.position and not (images[0].draws and finding.position.line):
                 file, line = finding.position.source.name, finding.position.line
                 where = f"{shown(file)}, line {line}" if line else shown(file)
                 warnings.append(f"{finding.warning} (in {where})")

@@ -127,6 +127,13 @@ def merged(layers: Iterable[Layer]) -> Layer:
     return result
 
 
+def with_swept(layer: Layer) -> Layer:
+    """Return the layer with the first value of each whole field that its sweep varies."""
+    pairs = layer["sweep"].pairs if "sweep" in layer else ()
+    named = ((FIRST_NAME_OF.get(plain_name(name)), values) for name, values in pairs)
+    return layer | {field: (said.parts or (said,))[0] for field, said in named if field}
+
+
 def with_part(layer: Layer, field: str, part: SourceValue) -> Layer:
     """Return the layer with another value of a part like `hires.scale`, or of a ControlNet.
 

@@ -1,0 +1,65 @@
+"""What a template says for a dropped picture, with the files beside it."""
+
+import pytest
+
+from picowatch.recipe import DefaultsFile, Dropped, Recipe, RecipeInvalid
+from picowatch.recipe.reading import dropped_recipes
+from tests.recipe.reading import RICH, PicturesWith, check_warned
+
+PHOTO = PicturesWith(lambda _: {})
+MASK = "web/a.mask.png"
+
+
+def dropped(template: str, beside: str = "", mask: str = "", defaults: str = "") -> list[Recipe]:
+    """The recipes of a photo with this template, and with fields or a mask beside it."""
+    file, *others = (
+        DefaultsFile(name, text.encode())
+        for name, text in (
+            ("web/_pictures.yaml", template),
+            ("web/a.yaml", beside),
+            ("_defaults.yaml", defaults),
+        )
+    )
+    photo = Dropped("web/a.jpg", file, (others[0],), mask)
+    return dropped_recipes(photo, RICH, others[1:], 100, PHOTO)
+
+
+def test_all_mistakes_of_a_template_and_of_what_lies_beside_a_picture_come_at_once() -> None:
+    """Unknown fields do not hide wrong values."""
+    with pytest.raises(RecipeInvalid) as invalid:
+        dropped("stesp: 3\nseed: -4\nprompt: x\n", "stesp: 3\ncfg_scale: 99\n")
+    places = [(problem.file[4:], problem.line) for problem in invalid.value.problems]
+    assert places == [("_pictures.yaml", 1), ("_pictures.yaml", 2), ("a.yaml", 1), ("a.yaml", 2)]
+    with pytest.raises(RecipeInvalid):
+        dropped("stesp: 3\n")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "count", "draws"),
+    [
+        ("{prompt: [cat, corgi]}", 2, True),
+        ("{Resize to: [32, 48]}", 2, False),
+        ("{resize_to: [32, 48], steps: [3, 4]}\nprompt: a", 4, True),
+    ],
+)
+def test_what_a_template_sweeps_says_what_to_do(sweep: str, count: int, draws: bool) -> None:
+    """As a field of its own does: a folder's prompt is for what draws."""
+    for defaults in ("", "prompt: a corgi\n"):
+        (recipe,) = dropped(f"sweep: {sweep}\n", defaults=defaults)
+        assert (recipe.image_count, recipe.draws) == (count, draws)
+    (recipe,) = dropped("sweep: {quality: 80..82, format: [webp, jpeg]}\n")
+    assert (recipe.image_count, recipe.draws) == (6, False)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "resize_to: 32",
+        "detail: hat",
+        "prompt: a\nmask_padding: 8\ncontrol: {image: picture, model: canny}",
+    ],
+)
+def test_a_mask_that_changes_nothing_is_a_warning(template: str) -> None:
+    """Its file may be meant for another template."""
+    (recipe,) = dropped(f"{template}\ncheckpoint: dream\n", mask=MASK)
+    check_warned(recipe, *["…"] * (template[0] == "r"), "mask has no effect without … ignored.…")
