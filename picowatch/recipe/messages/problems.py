@@ -108,13 +108,20 @@ def refuse(position: Position, message: str) -> NoReturn:
 
 
 def closing_of(invalid: RecipeInvalid, recipe: str) -> str:
-    """Return the last line of an error file; mistakes may be in another file: `_defaults.yaml`."""
-    others = sorted({problem.file for problem in invalid.problems} - {recipe})
+    """Return the last line of an error file; mistakes may be in another file: `_defaults.yaml`.
+
+    One below a template concerns only the pictures of its folder.
+    """
+    found = {problem.file for problem in invalid.problems}
+    others = sorted(found - {recipe})
     if not others:
         return CLOSING
+    folders = sorted({file.rpartition("/")[0] for file in found})
+    is_below = not any(map(recipe.startswith, folders))
     files = " and ".join(map(harmless, others))
     own = harmless(recipe)
-    return f"Nothing in {own} was run. Fix {files}, then save {own} again."
+    where = listed([*map(harmless, folders)]) if is_below else own
+    return f"Nothing in {where} was run. Fix {files}, then save {own} again."
 
 
 def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOSING) -> str:

@@ -1,6 +1,7 @@
 """The text of an error file, its one line in the log, and what it shows of hostile files."""
 
 from picowatch.recipe import error_text
+from picowatch.recipe.messages.problems import closing_of
 from tests.recipe.reading import refused
 
 
@@ -79,6 +80,8 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
         ("pets/corgi.yaml", 1, 15),
     ]
     assert "inbox/pets/_defaults.yaml, line 1, column 8" in error_text(invalid)
+    assert closing_of(invalid, "pets/corgi.yaml").startswith("Nothing in pets/corgi.yaml was run.")
+    assert closing_of(invalid, "_pictures.yaml").startswith("Nothing in pets was run. Fix pets/")
 
 
 def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:
