@@ -589,7 +589,7 @@ class ImageFields:
             wanted="png, jpeg, webp, avif, tiff or same",
             default_text="the setting format",
             acts_in="any",
-            form={"examples": ["jpg"]},
+            form={"examples": ["jpg", "tif"]},
         ),
     ] = ""
 
@@ -602,6 +602,12 @@ class ImageFields:
             wanted="a whole number from 1 to 100, lossless, or auto",
             default_text="the setting quality",
             acts_in="any",
+            form=form(
+                "integer string",
+                f"{NUMBER}|{any_of(('auto', 'lossless'))}|",
+                minimum=1,
+                maximum=100,
+            ),
         ),
     ] = ""
 

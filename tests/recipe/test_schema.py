@@ -50,6 +50,7 @@ MORE_RECIPES = [
     "_id: 17",
     "exact: 1",
     "negative_prompt: 1984",
+    *("format: TIF\nquality: Lossless", "quality: auto", "quality: '90'"),
     "negative_prompt: true",
     "image: b.png\nmask_blur: null\nhires: []",
     "sweep: {steps: [10, 20], cfg: 4..10 step 2, 'lora: ink': [0, 1], 'hires: scale': [1, 2]}",
@@ -144,6 +145,7 @@ def test_what_reading_accepts_the_schema_accepts() -> None:
     "text",
     [
         *("stesp: 30", "steps: 300", "steps: [10]", "count: 0", "cfg_scale: 0.5", "cfg: 99"),
+        *("quality: 101", "quality: best", "format: gif"),
         *("checkpoint: {a: b}", "hires: {scale: 9}", "hires: {scael: 2}", "upscale: {factor: 2}"),
         *("loras: {ink: 11}", "control: {model: b, weight: 3}"),
         *("control: [{image: a.png, start: 2}]", "sweep: {stesp: [1, 2]}", "sweep: {steps: 10}"),
