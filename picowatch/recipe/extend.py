@@ -47,6 +47,9 @@ def extend_in(written: SourceValue) -> str:
     if len(parts) == 1 and _MARGIN.fullmatch(parts[0]):
         parts = [f"{side} {parts[0]}" for side in SIDES]
     named = [_NAMED.fullmatch(part) for part in parts]
+    sides = [found[1] for found in named if found]
+    if twice := next((side for side in sides if sides.count(side) > 1), ""):
+        raise ValueInvalid(f"extend has {twice} twice. Keep one.")
     margins = {found[1]: _MARGIN.fullmatch(found[2]) for found in named if found}
     if len(margins) < len(parts) or not all(margins.values()):
         raise ValueInvalid(f"extend takes {WANTED}.")

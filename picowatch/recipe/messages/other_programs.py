@@ -73,6 +73,7 @@ _FIELDS = {
     "negative_prompt": "neg",
     "prompt": "positive text",
     "checkpoint": "ckpt_name model_name base_model unet_name",
+    "vae": "vae_name",
     "steps": "num_inference_steps sampling_steps performance",
     "sampler": "sampling_method",
     "seed": "generator",

@@ -59,7 +59,7 @@ _UNLIKELY = {
         "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
     ),
     r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
-        "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt file."
+        "'{0}' is drawn as plain text. Write fields, or save A1111's whole text as a .txt recipe."
     ),
     r"(?i)(?:(?<=[ ,])/?|\A/)(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
         "'{0}' is drawn as plain text. Write it as a field, or in a .txt as a flag."

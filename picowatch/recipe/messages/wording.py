@@ -53,7 +53,9 @@ def wrong_value(field: str, written: SourceValue, wanted: str | None = None) -> 
 
 
 def _instead(text: str, wanted: str) -> str:
-    """Return what to write instead of a value; "" if nobody knows."""
+    """Return what to write instead of a value; "" if nobody knows, or for other digits than 0-9."""
+    if re.search(r"[^\D0-9]", text):
+        return ""
     for part, pattern, words in _INSTEAD:
         if part in wanted and (found := re.fullmatch(pattern, text, re.IGNORECASE)):
             return words.format(*map(shown, (found[0], *found.groups())))

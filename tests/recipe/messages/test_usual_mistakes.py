@@ -57,6 +57,11 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("face_restore: true", "… does not restore faces. Remove it, or write detail: face …"),
         ("refiner: sd_xl_refiner", "… SDXL's refiner is not supported. Remove it; hires: …"),
         ("ipadapter: a.png", "… IP-Adapter … not supported. To follow a picture, write image …"),
+        ("vae_name: mse", "unknown field 'vae_name'. Write vae."),
+        ("size: ٦٤x٦٤", "size must be text like 512x768, not '٦٤x٦٤'."),
+        ("cutout: 2", "no cutout model '2' in models/cutout. Only demo-cutout is available."),
+        ("loras: '0,'", "no LoRA '0' … a decimal number has a point, like 1.5. None is installed."),
+        ("image: a.png\nextend: {left: 5, Left: 6}", "extend has left twice. Keep one."),
         ("rating: 5", "unknown field 'rating'. docs/recipes.md lists all fields."),
         ("hires: {denoise: 0.5}", "hires has no 'denoise'. Write denoising_strength. Its fields …"),
         ("size: 1024", "size must be text like 512x768. Write 1024x1024."),
@@ -174,7 +179,7 @@ def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
     """What a .txt would take for flags or A1111's settings is text in YAML."""
     check_warned(read_one("prompt: a --steps 30"), "'--steps' is drawn … Write steps as a field …")
     pasted = "prompt: |\n  a corgi\n  Negative prompt: dim\n  Steps: 20, Sampler: Euler a"
-    negative = "'Negative prompt: dim' is drawn … save A1111's whole text as a .txt …"
+    negative = "'Negative prompt: dim' is drawn … save A1111's whole text as a .txt recipe."
     check_warned(read_one(pasted), negative, "'Steps: 20, Sampler: Euler a' is drawn as plain …")
 
 
