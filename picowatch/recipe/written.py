@@ -3,9 +3,10 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import chain
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -178,6 +179,17 @@ def find_in(layer: Layer, field: str) -> SourceValue | None:
         parts = {str(index): part for index, part in enumerate(found.parts)}
         found = (parts | dict(found.pairs)).get(step)
     return found
+
+
+def repeated(written: SourceValue) -> Iterator[tuple[str, SourceValue, SourceValue]]:
+    """Yield the names that a mapping or one inside has twice, with both values."""
+    found: Layer = {}
+    for name, value in written.pairs:
+        if name in found:
+            yield name, found[name], value
+        found.setdefault(name, value)
+    for part in chain(written.parts, found.values()):
+        yield from repeated(part)
 
 
 def is_on(layer: Layer, field: str) -> bool:

@@ -6,7 +6,7 @@ TXT's settings, and the entry itself. Values stay text until the merged layer is
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -66,6 +66,7 @@ from picowatch.recipe.written import (
     is_on,
     number,
     plain_name,
+    repeated,
     switch,
 )
 
@@ -276,21 +277,10 @@ def _json_prompt(field: str, written: SourceValue, reporter: Reporter) -> Source
     names = {plain_name(name) for name, _ in written.pairs}
     if not (written.pairs and is_meant) or names & _TWO_PROMPTS:
         return written
-    for name, first, again in _repeated(written):
+    for name, first, again in repeated(written):
         reporter.wrong(field, given_twice(name, first), position=again.name_position)
     text = json.dumps(_as_json(written), ensure_ascii=False)
     return replace(written.with_value(text), pairs=())
-
-
-def _repeated(written: SourceValue) -> Iterator[tuple[str, SourceValue, SourceValue]]:
-    """Yield the names that a mapping or one inside has twice, with both values."""
-    found: Layer = {}
-    for name, value in written.pairs:
-        if name in found:
-            yield name, found[name], value
-        found.setdefault(name, value)
-    for part in chain(written.parts, found.values()):
-        yield from _repeated(part)
 
 
 def _as_json(written: SourceValue) -> Any:

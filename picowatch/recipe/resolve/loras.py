@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from picowatch.families import FAMILIES
@@ -11,11 +11,11 @@ from picowatch.recipe.fields import DETAIL, Loras
 from picowatch.recipe.installed import NotInstalled, find
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.messages.wording import given_twice, wrong_value
 from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.severity import Reporter
-from picowatch.recipe.written import OFF, Layer, Origin, SourceValue, mapping_at, number
+from picowatch.recipe.written import OFF, Layer, Origin, SourceValue, mapping_at, number, repeated
 
 LORAS = "loras"
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
@@ -145,6 +145,9 @@ def loras_form(written: SourceValue, reporter: Reporter) -> SourceValue:
 def _pairs(written: SourceValue, reporter: Reporter) -> Iterator[tuple[str, SourceValue]]:
     for part in written.parts if isinstance(written.value, tuple) else (written,):
         pairs = dict(part.pairs)
+        uses = (part,) if "name" in pairs else pairs.values()
+        for said, first, again in chain.from_iterable(map(repeated, uses)):
+            reporter.wrong(LORAS, given_twice(said, first), "", position=again.name_position)
         if isinstance(part.value, str):
             yield from _in_text(part)
         elif not isinstance(part.value, dict):
