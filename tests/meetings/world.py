@@ -319,8 +319,8 @@ class World(Machine):
     # -- … and in the outbox
 
     def do_lose_picture(self, index: int) -> None:
-        if any(path.exists() for path in self.commands):
-            return  # it may be in the middle of a move
+        if self.habits.halting or any(path.exists() for path in self.commands):
+            return  # it may be in the middle of a move, or of the look whether it is there
         left = [file for file in self.model.rendered() if (self.outbox / file).is_file()]
         if left:
             (self.outbox / left[index % len(left)]).unlink()
