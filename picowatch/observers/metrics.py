@@ -1,7 +1,13 @@
 """Metrics for Prometheus at `metrics_address`. Imported only if that setting is made."""
 
 import logging
+import socket
+import threading
 from collections.abc import Iterable
+from io import StringIO
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,7 +16,7 @@ from prometheus_client import (
     Metric,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
+    make_wsgi_app,
 )
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.core import GaugeMetricFamily as Gauge
@@ -25,6 +31,7 @@ log = logging.getLogger("picowatch")
 
 # From the demo model's half second to an image of minutes on a CPU.
 SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
+MOST_CLIENTS = 20  # at once: each takes a handle, which the daemon needs for pictures
 # Metrics of each engine: kind, name, words, and the field of EngineStatus.
 OF_ENGINES = (
     (CounterMetricFamily, "picowatch_engine_images", "Images rendered by the engine.", "images"),
@@ -32,6 +39,45 @@ OF_ENGINES = (
      "steps_per_second"),
     (Gauge, "picowatch_engine_memory_bytes", "Device memory used by the engine.", "memory_bytes"),
 )  # fmt: skip
+
+
+class _Handler(WSGIRequestHandler):
+    """Answers a client, and prints nothing about it."""
+
+    timeout = 10.0  # seconds for which it waits for a silent client
+
+    def log_message(self, *_: Any) -> None:
+        """Log no request."""
+
+    def get_stderr(self) -> StringIO:
+        """Return where the traceback of a request goes."""
+        return StringIO()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each client in a thread of its own, and MOST_CLIENTS at once."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, _, _, _, where = found[0]
+        self._clients: set[object] = set()
+        super().__init__((str(where[0]), port), _Handler)
+        self.set_app(make_wsgi_app(registry))
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for a client; if not, the connection is closed."""
+        if is_room := len(self._clients) < MOST_CLIENTS:
+            self._clients.add(request)
+        return is_room
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._clients.discard(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("metrics: a client was not answered", exc_info=True)
 
 
 class Metrics(Collector):
@@ -57,12 +103,14 @@ class Metrics(Collector):
         host, _, port = self._address.rpartition(":")
         host = host.strip("[]") or "0.0.0.0"
         try:
-            self._server, self._thread = start_http_server(int(port), host, self._registry)
+            self._server = _Server(host, int(port), self._registry)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             problem = f"metrics_address {self._address}: cannot serve there: {reason}."
             remedy = "Choose another port, or leave it out."
             raise SettingsInvalid(problem, remedy) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
         log.info("metrics at http://%s:%s/metrics", host, self._server.server_port)
 
     def picture(self, seconds: float) -> None:

@@ -3,9 +3,13 @@
 import random
 import re
 import socket
+import struct
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from picowatch import __version__
 from picowatch.daemon.settings_file import SettingsFile
+from picowatch.observers import metrics
 from picowatch.outbox.status import TROUBLES
 from picowatch.settings import load_settings
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, picowatch_here
@@ -146,6 +151,67 @@ def test_the_address_may_move_to_all_interfaces_at_the_same_port(
         path.write_text(f"{own}:{port}\n")
         wait_for(lambda: f"http://0.0.0.0:{port}/" in house.log(), "the new address")
         wait_for(lambda: "picowatch_in_trouble reason=outbox" in scraped(address), "its status")
+
+
+@pytest.fixture
+def served(address: str) -> Iterator[str]:
+    """Serve metrics without a daemon, and return their address."""
+    serving = metrics.Metrics(address)
+    yield address
+    serving.close()
+
+
+def connected(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), 10)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 600.0])
+def test_clients_that_say_nothing_keep_no_handles(
+    served: str, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Only some are heard at once, and only for some seconds."""
+    monkeypatch.setattr(metrics, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(metrics._Handler, "timeout", seconds)
+    clients = [connected(served) for _ in range(5)]
+    for client in clients if seconds < 1 else clients[2:]:
+        assert client.recv(1) == b"", "picowatch closes the connection"
+    for client in clients:
+        client.close()
+    wait_for(lambda: can_scrape(served), "room for others")
+
+
+def can_scrape(address: str) -> bool:
+    with suppress(OSError):
+        return bool(scraped(address))
+    return False
+
+
+def test_clients_that_break_off_or_ask_for_strange_things_print_no_traceback(
+    served: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors of metrics are not the user's; others are served as before."""
+    caplog.set_level("DEBUG", "picowatch")
+    monkeypatch.setattr(sys, "stderr", console := StringIO())
+    with connected(served) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.send(b"GET /metr")
+    wait_for(lambda: "metrics: " in caplog.text, "the end of the client")
+    strange = {"Accept": "application/openmetrics-text; version=foo"}
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(urllib.request.Request(f"http://{served}/", headers=strange))
+    assert scraped(served)
+    assert console.getvalue() == ""
+
+
+@pytest.mark.parametrize("host", ["[::1]", "localhost", ""])
+def test_addresses_may_be_names_or_of_ip_version_6(host: str) -> None:
+    """None means all interfaces."""
+    serving = metrics.Metrics(f"{host}:0")
+    try:
+        assert scraped(f"{host or '127.0.0.1'}:{serving._server.server_port}")
+    finally:
+        serving.close()
 
 
 def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
