@@ -29,6 +29,8 @@ log = logging.getLogger("picowatch")
 MAX_QUEUED = 100
 PROGRESS = ("share", "seconds_left", "all_seconds_left")  # fields of the status
 POLL_SECONDS = 0.1  # between checks whether a program or picowatch has ended
+KILL_SECONDS = 1.0  # that a killed program may take to end
+UNKILLABLE = "perhaps because it runs as another user; picowatch no longer waits for it"
 _KEPT_BYTES = 1000  # of what a program writes to its standard error
 
 Programs = Mapping[Hook, Sequence[str]]  # with their arguments
@@ -145,26 +147,26 @@ class Hooks:
                 env=self._environment,
                 start_new_session=True,
             )
-            outcome = f"was stopped after {seconds:g} s (hook_seconds)"
-            if self._wait(process, seconds):
-                code = process.returncode
-                outcome = f"failed with exit code {code}" if code else ""
+            outcome = self._outcome(process, seconds)
             stderr.seek(0)
             lines = stderr.read(_KEPT_BYTES).decode(errors="replace").splitlines()
         words = next((f": {line}" for line in lines if line.strip()), "")
         return outcome and outcome + words
 
-    def _wait(self, process: "subprocess.Popen[bytes]", seconds: float) -> bool:
-        """Wait for the program to end; if it takes too long, kill its group and return False."""
+    def _outcome(self, process: "subprocess.Popen[bytes]", seconds: float) -> str:
+        """Wait for the program, and kill its group if it takes too long; return what was wrong."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._closed.is_set():
             with suppress(subprocess.TimeoutExpired):
-                process.wait(min(POLL_SECONDS, left))
-                return True
+                code = process.wait(min(POLL_SECONDS, left))
+                return f"failed with exit code {code}" if code else ""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return False
+        late = f"after {seconds:g} s (hook_seconds)"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_SECONDS)
+            return f"was stopped {late}"
+        return f"could not be ended {late}, {UNKILLABLE}"
 
 
 def _warn(event: Hook, command: Sequence[str], words: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -158,6 +159,40 @@ def test_a_slow_hook_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
                 assert time.monotonic() - began < within(1)
             wait_for(lambda: not any(map(is_running, started)), "their end")  # noqa: B023
     assert len(pids.read_text().split()) == 2, "what waited was run at the end"
+
+
+def test_a_hook_that_cannot_be_killed_is_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs as another user, or in the system; the log says so, and later calls are made."""
+    run, calls = subprocess.Popen, []
+
+    class Unkillable:
+        pid = 0
+
+        def wait(self, timeout: float) -> None:
+            time.sleep(0.01)
+            raise subprocess.TimeoutExpired("", timeout)
+
+    def start(*command: Any, **how: Any) -> Any:
+        calls.append(command)
+        return Unkillable() if len(calls) == 1 else run(*command, **how)
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("picowatch.observers.hooks.os.killpg", refuse)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    done = tmp_path / "done"
+    with hooks_of(tmp_path, ["touch", str(done)], 0.5) as hooks:
+        hooks.picture({"file": "a.png"})
+        hooks.picture({"file": "b.png"})
+        wait_for(done.exists, "the second call")
+    (line,) = caplog.messages
+    assert line == (
+        "hook picture (touch) could not be ended after 0.5 s (hook_seconds), perhaps because it "
+        "runs as another user; picowatch no longer waits for it"
+    )
 
 
 def test_too_many_calls_are_dropped_and_logged(
