@@ -156,8 +156,8 @@ def check(outbox: Path) -> int:
     if words:
         return _unhealthy(f"picowatch is running, but in trouble: {words}")
     if found.scanned is None or found.updated - found.scanned > UNSEEN_SECONDS:
-        is_missing = "inbox" in found.troubles
-        why = "its inbox is not there" if is_missing else "does not look at its inbox"
+        inbox = found.troubles.get("inbox")
+        why = f"its inbox {inbox}" if inbox else "does not look at its inbox"
         return _unhealthy(f"picowatch is running, but {why}")
     if found.paused:
         return _unhealthy("picowatch is paused until `picowatch resume`", PAUSED)

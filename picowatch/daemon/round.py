@@ -262,8 +262,7 @@ class Daemon:
         if self.writing.trouble:
             return f"cannot write: {self.writing.trouble}"
         if not self.inbox.inbox_id:
-            inbox = self.inbox.files.root
-            return f"the inbox {inbox} is not there, or another folder is in its place"
+            return f"the inbox {self.inbox.files.root} {self.inbox.trouble}"
         if self.writing.waiting:
             return ", ".join(self.writing.waiting)
         return f"{', '.join(self.inbox.pending()[:1])} in the inbox is still being written"

@@ -126,7 +126,7 @@ class Reporting:
         stuck = next((now.trouble for now in self.pool.renderings() if now.trouble), "")
         found = {
             "outbox": self.run.writing.trouble or no_room(self.run.outbox.root),
-            "inbox": f"{inbox.files.root} is not there" if inbox.is_missing else "",
+            "inbox": inbox.trouble and f"{inbox.files.root} {inbox.trouble}",
             "models": self.run.hashes.away(),
             "engine": self.pool.trouble or stuck,
             "paused": "until `picowatch resume`" if self._known.paused else "",

@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 
-from picowatch.inbox.files import FileChanged, FileUnreadable, is_gone
+from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, is_gone
 from picowatch.inbox.folder import InboxFolder, Place, place_of
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template, may_matter
 from picowatch.inbox.plan import Found, Plan, plan, template_folder
@@ -72,7 +72,8 @@ class Inbox:
         self.files = InboxFolder(path, most_pixels)  # it may be a link
         self._ledger = ledger
         self._place: Place | None = None  # None: the inbox is missing, or was not looked at yet
-        self.is_missing = False
+        self._last: Place | None = None  # the same, but stays while it is missing
+        self.trouble = ""  # "is not there" or "cannot be read (…)"
         self.waiting = Waiting(settle_seconds)  # what differs from the ledger
         self._wake = wake
         self._watch = Watch(wake, outbox / COMMANDS)
@@ -104,27 +105,29 @@ class Inbox:
 
     def is_there(self) -> bool:
         """Whether the inbox is there: no event reports an unmount or a replaced folder."""
-        before, path = self._place, self.files.root
+        path = self.files.root
         try:
-            self._place = place_of(path)
+            place = place_of(path)
             os.scandir(path).close()
-        except OSError:
-            if before:
-                words = "the inbox %s has vanished; nothing is cancelled; waiting for it to return"
-                log.warning(words, path)
-            elif self._wanted:
-                log.warning("the inbox %s is not there; waiting for it", path)
-            self._place = None
-            self.is_missing = True
+        except OSError as error:
+            words = "is not there"
+            if error.errno not in MISSING:
+                words = f"cannot be read ({error.strerror or error})"
+            if words != self.trouble:
+                log.warning("the inbox %s %s; nothing is cancelled; waiting for it", path, words)
+            self._place, self.trouble = None, words
             self._wanted = False
             self._watch.stop()
             return False
-        self.is_missing = False
-        if self._place != before:
-            if self.scanned_at > 0:
+        if place != self._place:
+            if place == self._last:
+                log.info("the inbox %s is back", path)
+            elif self._last:
                 log.warning("the inbox %s is another folder now, which is watched instead", path)
             self._watch.start(path.resolve())
             self._wanted = True
+        self._place = self._last = place
+        self.trouble = ""
         return True
 
     def digest_at(self, path: str) -> str | None:

@@ -107,7 +107,24 @@ def test_a_healthy_daemon_looks_at_its_inbox(house: House, monkeypatch: pytest.M
         monkeypatch.setattr(status_command, "UNSEEN_SECONDS", 0.0)
         house.inbox.rename(house.folder / "away")
         wait_for(lambda: "inbox" in house.status()["troubles"], "the round that sees it")
-        assert "its inbox is not there" in control(house, *CHECK, code=1)
+        assert f"its inbox {house.inbox} is not there" in control(house, *CHECK, code=1)
+        (house.folder / "away").rename(house.inbox)
+        wait_for(lambda: f"the inbox {house.inbox} is back" in house.log(), "its return")
+        wait_for(lambda: not house.status()["troubles"], "the round that sees it")
+        look = os.scandir
+
+        def refuse(path: Any) -> Any:
+            if path == house.inbox:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return look(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", refuse)
+            wait_for(lambda: "inbox" in house.status()["troubles"], "the refusal")
+            said = f"inbox {house.inbox} cannot be read (Permission denied)"
+            assert said in house.log()
+            assert f"its {said}" in control(house, *CHECK, code=1)
+    assert "is another folder" not in house.log()
     assert control(house, *CHECK, code=1) == "picowatch is not running\n"
 
 

@@ -198,7 +198,7 @@ def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
         inbox: InboxFolder, folder: str, path: str, *others: Any, **named: Any
     ) -> Saved | None:
         saved = read(inbox, folder, path, *others, **named)
-        if path == "b.txt" and "has vanished" not in house.log():
+        if path == "b.txt" and "is not there" not in house.log():
             house.inbox.rename(away)
         return saved
 
@@ -209,7 +209,7 @@ def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
         # A copy with the original's time, as `cp -p` makes it: without that it is no rename anyway.
         shutil.copy2(house.inbox / "a.txt", house.folder / "b.txt")
         (house.folder / "b.txt").rename(house.inbox / "b.txt")
-        wait_for(lambda: "has vanished" in house.log(), "the daemon's next look")
+        wait_for(lambda: "is not there" in house.log(), "the daemon's next look")
         away.rename(house.inbox)
         wait_for(lambda: house.pictures("b") == ["b/0001-1.png"], "the copy's picture")
     assert "renamed" not in house.log()
