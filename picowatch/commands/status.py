@@ -21,11 +21,11 @@ from picowatch.errors import FAILED, PAUSED, CommandFailed
 from picowatch.observers.console import LABEL, LiveView, Row, can_draw, rows
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import (
-    FRESH_SECONDS,
     Status,
     check_readable,
     disk_trouble,
     duration,
+    is_fresh,
     is_running,
     read_status,
 )
@@ -191,7 +191,7 @@ def rows_of(running: bool, status: Status) -> list[Row]:
 
 def _silent_since(status: Status) -> str:
     """The time of the last report, if that is too long ago; else ""."""
-    if time.time() - status.updated < FRESH_SECONDS:
+    if is_fresh(status):
         return ""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
 

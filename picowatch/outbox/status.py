@@ -196,7 +196,11 @@ def disk_trouble(folder: Path) -> str:
     if found.f_flag & os.ST_RDONLY:
         return "the file system is read-only"
     free = found.f_bavail * found.f_frsize
-    return f"the disk is full ({free / 1e6:.1f} MB are free)" if free < FULL_BYTES else ""
+    if free < FULL_BYTES:
+        return f"the disk is full ({free / 1e6:.1f} MB are free)"
+    # Btrfs and others count no inodes.
+    is_full = found.f_files and not found.f_favail
+    return "the disk is full (it has no free inodes)" if is_full else ""
 
 
 def images(count: int) -> str:
@@ -315,4 +319,9 @@ def is_running(outbox: Path) -> bool:
     status = read_status(outbox)
     if status is None or status.ended or status.host == socket.gethostname():
         return False
+    return is_fresh(status)
+
+
+def is_fresh(status: Status) -> bool:
+    """Whether a status is of now; the clock may have been set back meanwhile."""
     return abs(time.time() - status.updated) < FRESH_SECONDS

@@ -169,20 +169,24 @@ def test_a_daemon_that_reports_nothing_is_not_healthy(
 ) -> None:
     """Nobody learns then what it notices: on a full disk it does, but cannot say so."""
     lock = OutboxLock(house.outbox)
-    for free, flag, said in (
-        (1000, 0, "it starts or hangs"),
-        (0, 0, "the disk is full (0.0 MB are free)"),
-        (1000, os.ST_RDONLY, "the file system is read-only"),
+    for free, inodes, flag, said in (
+        (1000, (900, 9), 0, "it starts or hangs"),
+        (1000, (0, 0), 0, "it starts or hangs"),
+        (0, (900, 9), 0, "the disk is full (0.0 MB are free)"),
+        (1000, (900, 0), 0, "the disk is full (it has no free inodes)"),
+        (1000, (900, 9), os.ST_RDONLY, "the file system is read-only"),
     ):
         found = Mock(f_bavail=free, f_frsize=4096, f_flag=flag)
+        found.f_files, found.f_favail = inodes
         monkeypatch.setattr("picowatch.outbox.status.os.statvfs", Mock(return_value=found))
         shown = control(house, *CHECK, code=1)
         assert "has reported nothing" in shown and said in shown
-    house.outbox.joinpath(".picowatch/status.json").write_text(
-        '{"updated": 1.0, "started": 1.0, "images": {}}'
-    )
     said = "picowatch is running, but has reported nothing "
-    assert control(house, *CHECK, code=1).startswith(said)
+    for updated in (1.0, time.time() + 3600):  # or the clock was set back
+        house.outbox.joinpath(".picowatch/status.json").write_text(
+            f'{{"updated": {updated}, "started": 1.0, "images": {{}}}}'
+        )
+        assert control(house, *CHECK, code=1).startswith(said)
     house.outbox.joinpath(".picowatch/status.json").write_text(
         f'{{"updated": {time.time()}, "started": 1.0, "images": {{}}}}'
     )
