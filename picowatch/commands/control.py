@@ -13,7 +13,7 @@ from os.path import lexists
 from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
-from picowatch.outbox.commands import COMMANDS, MAX_BYTES, Answer, Command, send, wait_for_answer
+from picowatch.outbox.commands import MAX_BYTES, Answer, Command, send, wait_for_answer
 from picowatch.outbox.status import check_readable, is_running
 from picowatch.sources import Folders
 from picowatch.streams import harmless
@@ -120,7 +120,7 @@ def _parts(files: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def control(outbox: Path, commands: Sequence[Command]) -> int:
     """Send commands and print their answers; return 1 if any is not done."""
     check_readable(outbox)
-    if not (outbox / COMMANDS).is_dir():
+    if not (outbox / ".picowatch").is_dir():
         raise CommandFailed(
             f"No picowatch has ever used the outbox {outbox.absolute()}.",
             "Name the outbox of a picowatch that runs: --outbox DIR.",

@@ -24,7 +24,7 @@ from picowatch.inbox.matching import matching, no_such
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
 from picowatch.ledger import contact_sheets, control, followups, queries
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
-from picowatch.outbox.commands import Answer, Command, answer_all, make_ready
+from picowatch.outbox.commands import COMMANDS, Answer, Command, answer_all, make_ready
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.reading import NothingSaid
 
@@ -48,6 +48,8 @@ class Control:
         """Run the commands that are there; return whether one was answered."""
         self.folders = []
         self.pictures.begin_round()
+        with self.run.writing.optional(COMMANDS):
+            make_ready(self.run.outbox.root)
         return answer_all(self.run.outbox.root, self.do)
 
     def do(self, command: Command) -> Answer | None:

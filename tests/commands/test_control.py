@@ -315,6 +315,36 @@ def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(house: Hous
     assert house.engine.starts == 2
 
 
+def test_a_deleted_folder_of_commands_is_made_again(house: House) -> None:
+    """By the daemon, whose folder it is, or by the next command."""
+    folder = house.outbox / ".picowatch/commands"
+    with house.running():
+        folder.rmdir()
+        wait_for(folder.is_dir, "the folder")
+        control(house, "pause")
+        folder.rmdir()
+        folder.touch()
+        wait_for(lambda: "cannot write .picowatch/commands: " in house.log(), "the obstacle")
+        folder.unlink()
+        wait_for(folder.is_dir, "the folder")
+        control(house, "resume")
+    folder.rmdir()
+    assert control(house, "pause", code=1) == f"{NOT_RUNNING}\n"
+
+
+def test_commands_are_carried_out_in_the_order_in_which_they_were_given(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the clock is set back between them."""
+    assert house.once()
+    send(house.outbox, Command("pause"))
+    before = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr("picowatch.outbox.commands.time.time_ns", lambda: before)
+    send(house.outbox, Command("resume"))
+    house.save("a.txt", "one\n")
+    assert house.once()
+
+
 def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     """One that is sent while none runs holds before its first image, and single runs say why."""
     house.save("a.txt", "one\n")
