@@ -173,6 +173,10 @@ def make_folder(folder: Path, *, durable: bool = True) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent, durable=durable)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError as error:  # a file, or a link to nothing
+        error.strerror = f"{folder.name} is in the way, which is no folder"
+        raise
     if durable:
         sync_folder(folder.parent)

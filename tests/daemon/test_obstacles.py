@@ -56,6 +56,16 @@ def test_whatever_lies_in_the_outbox_stops_nothing(house: House) -> None:
     assert "Free some space" not in house.log()
 
 
+def test_a_link_to_nothing_in_the_place_of_a_folder_is_named(house: House) -> None:
+    """Pictures cannot be written there; a link to a folder is followed."""
+    house.outbox.mkdir()
+    (house.outbox / "pets").symlink_to("/nowhere/at all")
+    house.save("pets/a.yaml", ONE)
+    assert not house.once()
+    said = "pets/a/0001-7.png cannot be written: pets is in the way, which is no folder."
+    assert said in house.log()
+
+
 @pytest.mark.parametrize(
     ("name", "obstacle"),
     [
