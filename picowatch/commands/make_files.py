@@ -16,6 +16,7 @@ from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import (
     ENDINGS,
     PICTURES_NAME,
+    TEMPLATE_NAMES,
     is_dropped,
     is_recipe_name,
     is_recipe_path,
@@ -71,15 +72,19 @@ def content_of(inbox: InboxFolder, file: Path) -> bytes:
 
 def _no_recipe(inbox: InboxFolder, file: Path, below: str) -> CommandFailed:
     """Return why a file whose name is no recipe's is not made, and how else it may be."""
+    is_template = file.name in TEMPLATE_NAMES
     why = why_not_taken(file.name)
-    if why is not None or not is_dropped(file.name):
+    if why is not None or not (is_template or is_dropped(file.name)):
         why = why or f"names of recipes end in {', '.join(ENDINGS)}"
         return CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
     remedy = f"Name it in a recipe, or drop it into a folder of the inbox with a {PICTURES_NAME}."
     if inbox.template_above(below):
         folder = shlex.quote(str(inbox.shown(below).parent))
-        remedy = f"A photo is made with its folder: `picowatch make {folder}`."
-    return CommandFailed(f"{file} is a picture, not a recipe.", remedy)
+        remedy = f"It is made with its folder: `picowatch make {folder}`."
+    elif is_template:
+        remedy = "Name a recipe, or a folder of the inbox with some."
+    what = "template" if is_template else "picture"
+    return CommandFailed(f"{file} is a {what}, not a recipe.", remedy)
 
 
 def check_name(inbox: InboxFolder, name: str, files: Sequence[Path]) -> None:

@@ -131,6 +131,11 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any]]] = {
     "Recipes in frames/ are not read: frames/_pictures.yaml": (["a.txt", "inbox/frames/b.txt"], {}),
     "Put it into another folder.": (["a.txt"], {"name": "frames/deep/a"}),
     "is made with its folder: `picowatch make '.*/my frames/b'`": (["inbox/my frames/b/a.png"], {}),
+    r"_pictures\.yaml is a template, not a recipe\. .* folder: `picowatch make '.*/my frames'`": (
+        ["inbox/my frames/_pictures.yaml"],
+        {},
+    ),
+    r"_defaults\.yaml is a template, not a recipe\. Name a recipe": (["inbox/_defaults.yaml"], {}),
     "is a picture, not a recipe. Name it in a recipe, or drop it": (["inbox/a.png"], {}),
     "picture, not a recipe. Name it": (["a.png"], {}),
     r"~a\.png is never run: its name begins with ~; rename it\.": (["inbox/~a.png"], {}),
@@ -143,7 +148,7 @@ def test_make_refuses_before_anything_is_put_into_the_inbox(house: House) -> Non
         elsewhere(house, name, "one\n")
     elsewhere(house, "empty.txt", "\n")
     elsewhere(house, "long.txt", "one\n" * 300_000)
-    for name in ("there.txt", "frames/_pictures.yaml", "frames/b.txt"):
+    for name in ("there.txt", "frames/_pictures.yaml", "frames/b.txt", "_defaults.yaml"):
         house.save(name, "prompt: one\n")
     house.save("my frames/_pictures.yaml", "prompt: one\n")
     for name in ("my frames/b/a.png", "a.png", "~a.png", "../a.png"):
