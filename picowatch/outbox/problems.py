@@ -30,14 +30,14 @@ class ProblemFiles:
     def __init__(self, root: Path, names: OutboxNames, writing: Writing) -> None:
         self._root, self._names, self._writing = root, names, writing
         self._lock = threading.RLock()
-        self._files: dict[str, None] = {}  # newest last
+        self._files: dict[str, str] = {}  # and whose they are; newest last
         self._settings_error: str | None = None  # not known yet
         self.changes = 0
 
     def write_error(self, recipe: str, text: str) -> bool:
         """Write a recipe's error file; return whether it says something new."""
         is_new = self.error(recipe) != text.encode("utf-8", "backslashreplace").decode()
-        return self._write(self._names.error_file(recipe), text) and is_new
+        return self._write(recipe, self._names.error_file(recipe), text) and is_new
 
     def error(self, recipe: str) -> str:
         """Return the text of the recipe's error file; "" if it does not exist."""
@@ -60,7 +60,7 @@ class ProblemFiles:
         """Write the settings' error file, or delete it without a `text`; return if it is new."""
         if text == self._settings_error:
             return False
-        self._write(SETTINGS_ERROR, text)
+        self._write("", SETTINGS_ERROR, text)
         self._settings_error = text
         return True
 
@@ -68,7 +68,7 @@ class ProblemFiles:
         """Write a recipe's warning file, or delete it if there are no warnings."""
         lines = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
         text = "\n\n".join(lines) + "\n"
-        self._write(self._names.warning_file(recipe), text if warnings else "")
+        self._write(recipe, self._names.warning_file(recipe), text if warnings else "")
 
     def add_warning(self, recipe: str, warning: str) -> bool:
         """Add a warning to the recipe's file while it has room; return whether it is new."""
@@ -81,7 +81,7 @@ class ProblemFiles:
             if len(before) > MOST_ADDED:  # the whole file is written for each one
                 added = MORE
             if added not in before:
-                self._write(file, before + added)
+                self._write(recipe, file, before + added)
             return True
 
     def list_existing(self, recipes: Collection[str], wrong: Collection[str]) -> None:
@@ -89,14 +89,15 @@ class ProblemFiles:
 
         These are files of other recipes, and error files of those that are not `wrong`.
         """
-        kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
+        kept = {self._names.warning_file(recipe): recipe for recipe in recipes}
+        kept |= {self._names.error_file(recipe): recipe for recipe in wrong}
         found: list[tuple[float, str]] = []
         for folder, _, names in os.walk(self._root):
             for path in (Path(folder, name) for name in names if name.endswith(PROBLEM_ENDINGS)):
                 with suppress(FileNotFoundError):  # somebody deleted it meanwhile
                     found.append((path.lstat().st_mtime, path.relative_to(self._root).as_posix()))
         with self._lock:
-            self._files = {file: None for _, file in sorted(found)}
+            self._files = {file: kept.get(file, "") for _, file in sorted(found)}
             self.changes += 1
         for _, file in found:
             if file not in kept and (self._text(file) or "").startswith("inbox/"):
@@ -105,21 +106,23 @@ class ProblemFiles:
     def shown(self) -> tuple[list[dict[str, Any]], int]:
         """Return the newest problems that are there, errors first, and how many more there are."""
         with self._lock:
-            newest = list(reversed(self._files))
-        files = sorted(newest, key=lambda file: not file.endswith(ERROR_ENDING))
+            newest = list(reversed(self._files.items()))
+        files = sorted(newest, key=lambda found: not found[0].endswith(ERROR_ENDING))
         problems: list[dict[str, Any]] = []
-        for index, file in enumerate(files):
+        for index, (file, recipe) in enumerate(files):
             if len(problems) == MOST_SHOWN:
                 return problems, len(files) - index
             if (text := self._text(file)) is not None:
-                recipe = file.removesuffix(ERROR_ENDING).removesuffix(WARNING_ENDING)
+                name = file.removesuffix(ERROR_ENDING).removesuffix(WARNING_ENDING)
+                if recipe and recipe == harmless(recipe):  # it is pasted into terminals
+                    name = recipe
                 is_error = file.endswith(ERROR_ENDING)
-                shown = {"file": file, "recipe": recipe, "is_error": is_error, "text": text}
+                shown = {"file": file, "recipe": name, "is_error": is_error, "text": text}
                 problems.append(shown)
         return problems, 0
 
-    def _write(self, file: str, text: str) -> bool:
-        """Write a file, or delete it without a text; return whether it is written."""
+    def _write(self, recipe: str, file: str, text: str) -> bool:
+        """Write a file of a recipe, or delete it without a text; return whether it is written."""
         if not text:
             self._remove(file)
             return False
@@ -129,7 +132,7 @@ class ProblemFiles:
             write_atomically(self._root / file, content, durable=is_error)
             with self._lock:
                 self._files.pop(file, None)
-                self._files[file] = None
+                self._files[file] = recipe
                 self.changes += 1
             return True
         return False

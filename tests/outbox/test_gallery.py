@@ -258,6 +258,21 @@ def test_archived_originals_are_not_shown_though_picowatch_made_them(house: Hous
         assert sorted(shown(house.outbox)) == ["a/originals/0001-1.png", "photos/made.png"]
 
 
+@pytest.mark.parametrize("recipe", ["a/what? 5:30.jpg", "con.yaml", "x" * 250 + ".txt", "b.txt"])
+def test_problems_have_their_recipes_names(tmp_path: Path, recipe: str) -> None:
+    """A name that not every disk can have is another one in the file's; also after a restart."""
+    for is_again in (False, True):
+        problems = ProblemFiles(tmp_path, OutboxNames(tmp_path), Writing(Event(), tmp_path))
+        if is_again:
+            problems.list_existing([recipe], [recipe])
+        else:
+            problems.write_error(recipe, f"inbox/{recipe}: it is wrong")
+            problems.write_warnings(recipe, ["not quite"])
+        assert [problem["recipe"] for problem in problems.shown()[0]] == [recipe] * 2
+    problems.write_error("\x03rm -rf .yaml", "wrong")
+    assert problems.shown()[0][0]["recipe"].startswith("-rm -rf .yaml-"), "a terminal obeys it"
+
+
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
     """The list has a limit and the number of others; deleted files do not count."""
     problems = ProblemFiles(tmp_path, OutboxNames(tmp_path), Writing(Event(), tmp_path))
