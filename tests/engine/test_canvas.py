@@ -38,17 +38,27 @@ def test_an_extended_photo_keeps_its_shape(
 
 
 @pytest.mark.parametrize(
-    ("as_reference", "size"), [(False, (96, 64)), (True, (96, 64)), (False, (94, 64))]
+    ("photo", "as_reference", "size", "blur"),
+    [
+        ((600, 400), False, (96, 64), 2),
+        ((600, 400), True, (96, 64), 2),
+        ((600, 400), False, (94, 64), 0),
+        ((201, 135), False, (200, 136), 2),
+        ((201, 135), False, (200, 136), 0),
+        ((300, 40), False, (304, 64), 2),
+        ((61, 77), True, (64, 77), 2),
+    ],
 )
-def test_what_a_mask_leaves_of_a_large_photo_keeps_its_pixels(
-    tmp_path: Path, as_reference: bool, size: tuple[int, int]
+def test_what_a_mask_leaves_of_a_photo_keeps_its_pixels(
+    tmp_path: Path, photo: tuple[int, int], as_reference: bool, size: tuple[int, int], blur: int
 ) -> None:
-    """What is drawn is small, and enlarged into the photo; its edge is soft."""
-    noise = np.random.default_rng(1).integers(0, 256, (400, 600, 3), np.uint8)
-    photo = Image.fromarray(noise)
-    mask = Image.new("L", (600, 400))
-    mask.paste(255, (201, 101, 401, 301))
-    kept = requests.keep(tmp_path, photo)
+    """What is drawn is in a size that can be drawn, and put into the photo; with a soft edge."""
+    wide, high = photo
+    noise = np.random.default_rng(1).integers(0, 256, (high, wide, 3), np.uint8)
+    mask = Image.new("L", photo)
+    left, top, right, bottom = box = wide // 3, high // 4, wide * 2 // 3, high * 3 // 4
+    mask.paste(255, box)
+    kept = requests.keep(tmp_path, Image.fromarray(noise))
     named: dict[str, Any] = {"image": "a.png", "image_hash": kept}
     if as_reference:
         named = {"references": (ReferenceUse("a.png", kept),)}
@@ -56,15 +66,16 @@ def test_what_a_mask_leaves_of_a_large_photo_keeps_its_pixels(
         **named,
         mask="m.png",
         mask_hash=requests.keep(tmp_path, mask),
-        mask_blur=2,
-        given_size=photo.size,
+        mask_blur=blur,
+        given_size=photo,
     )
     canvas = read_canvas(tmp_path, request, size)
     assert canvas and canvas.redrawn and canvas.picture.size == canvas.redrawn.size == size
     made = np.asarray(canvas.under(Image.new("RGB", size, "red")))
     assert made.shape == noise.shape
-    edge = 0 if as_reference else 50
-    outside = np.ones((400, 600), bool)
-    outside[101 - edge : 301 + edge, 201 - edge : 401 + edge] = False
+    edge = 0 if as_reference or not blur else 8 * max(1, wide // size[0])
+    outside = np.ones((high, wide), bool)
+    outside[max(0, top - edge) : bottom + edge, left - edge : right + edge] = False
     assert (made[outside] == noise[outside]).all()
-    assert (made[151:251, 251:351] == (255, 0, 0)).all()
+    middle = made[high // 2 - 2 : high // 2 + 2, wide // 2 - 2 : wide // 2 + 2]
+    assert (middle == (255, 0, 0)).all()

@@ -77,7 +77,7 @@ def read_canvas(
     picture = decoded(decode, folder, kept, path)
     padding = request.mask_padding
     if request.mask and padding is None and picture.size == request.given_size != size:
-        return _reduced(picture, found or _read_mask(folder, request), request, size)
+        return _resized(picture, found or _read_mask(folder, request), request, size)
     if padding is None:
         picture = fit(picture, size, request.resize)
     if not request.mask:
@@ -87,13 +87,13 @@ def read_canvas(
     return whole if padding is None else part_of(whole, padding, size)
 
 
-def _reduced(picture: Image.Image, mask: Image.Image, request: ImageRequest, size: Size) -> Canvas:
-    """Return the canvas of a picture that is larger than what is drawn, and keeps its size."""
+def _resized(picture: Image.Image, mask: Image.Image, request: ImageRequest, size: Size) -> Canvas:
+    """Return the canvas of a picture that keeps its size, which is not that of what is drawn."""
     mask = fit(mask, picture.size, request.resize)
     redrawn = redrawn_area(fit(mask, size, "fit", Image.Resampling.BOX), request, size)
     soft = _with_soft_edge(redrawn, request)
     opacity = soft.crop(_inner(picture.size, size)).resize(picture.size, Image.Resampling.BILINEAR)
-    if not request.image and request.painted_mask:
+    if request.painted_mask and not (request.image and request.mask_blur):
         opacity = ImageChops.darker(opacity, redrawn_area(mask, request, picture.size))
     box = 0, 0, *picture.size
     return Canvas(fit(picture, size, "fit"), redrawn, opacity, picture, box)

@@ -263,12 +263,11 @@ def _picture_size(
     )
     limits = _limits(values, checkpoint, known.pictures.most_pixels)
     fitted, is_reduced = fit(size, (width, height), limits)
-    warning, whole = "", None
+    warning, whole, becomes = "", None, f"becomes {fitted[0]}x{fitted[1]}"
+    if len(sides) > 1 and fitted != size and values["mask"] and not extend and not values["hires"]:
+        whole, becomes = size, f"is drawn in {fitted[0]}x{fitted[1]}, and what is new enlarged"
     if len(sides) > 1 and is_reduced:
         is_setting = limits.most_pixels == known.pictures.most_pixels
-        becomes = f"becomes {fitted[0]}x{fitted[1]}"
-        if values["mask"] and not extend and not values["hires"]:
-            whole, becomes = size, f"is drawn in {fitted[0]}x{fitted[1]}, and what is new enlarged"
         warning = (
             f"A picture of {size[0]}x{size[1]} pixels {becomes}: "
             f"{'max_picture_megapixels' if is_setting else 'this checkpoint'} allows "

@@ -66,6 +66,25 @@ def test_only_the_masked_part_is_drawn_in_the_checkpoints_size(picture: str) -> 
         assert (request.mask_padding, request.published_size) == (None, (64, 64))
 
 
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [((201, 135), (200, 136)), ((65, 70), (64, 72)), ((300, 20), (304, 64)), ((640, 480), None)],
+)
+def test_a_masked_picture_of_any_size_keeps_it(
+    size: tuple[int, int], drawn: tuple[int, int] | None
+) -> None:
+    """It is drawn in a size that the checkpoint can draw in, without a warning."""
+    pictures = PicturesWith(lambda _: {}, size)
+    recipe = "prompt: a hat\nimage: a.png\nmask: {}\nsize: picture\n"
+    for mask in ("m.png", "{find: sky}"):
+        request = request_of(recipe.format(mask), pictures=pictures)
+        assert (request.drawn_size, request.given_size) == (drawn or size, drawn and size)
+        assert (request.published_size, request.size_warning) == (size, "")
+    for mask in ("m.png\nhires: true", "off"):
+        request = request_of(recipe.format(mask), pictures=pictures)
+        assert request.given_size is None
+
+
 def test_a_folders_size_of_the_picture_is_for_its_recipes_with_pictures() -> None:
     """As `format: same`; in the recipe itself it is a mistake."""
     for text in ("prompt: a", "prompt: a\nimage: none", "prompt: a\nwidth: 64"):
