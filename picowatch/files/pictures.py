@@ -209,10 +209,10 @@ def decode_picture(content: bytes) -> Image.Image:
 
 def decode_with_alpha(content: bytes) -> Image.Image:
     """Return a picture like `decode_picture`, but RGBA if anything in it is transparent."""
-    return _without_full_alpha(in_srgb(_upright(BytesIO(content))))
+    return without_full_alpha(in_srgb(_upright(BytesIO(content))))
 
 
-def _without_full_alpha(picture: Image.Image) -> Image.Image:
+def without_full_alpha(picture: Image.Image) -> Image.Image:
     """Return an RGBA picture in which nothing is transparent as RGB, others as they are."""
     is_opaque = picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255)
     return picture.convert("RGB") if is_opaque else picture
@@ -262,7 +262,7 @@ def decode_original(content: bytes) -> Original:
         return Original(decode_with_alpha(content))
     picture = _upright(BytesIO(content), byte="high")
     mode = "RGBA" if picture.has_transparency_data else "RGB"
-    picture = _without_full_alpha(picture.convert(mode))
+    picture = without_full_alpha(picture.convert(mode))
     low = None
     if sixteen_bits.has_both_bytes(image):
         low = _upright(BytesIO(content), byte="low").convert("RGB")

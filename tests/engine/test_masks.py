@@ -103,6 +103,42 @@ def test_a_found_mask_is_as_good_as_a_painted_one(checkpoint: str, how: str) -> 
     assert (same.places, same.control_maps) == (None, ())
 
 
+@pytest.mark.parametrize(
+    ("mask", "how"),
+    [
+        ("mask.png", "mask_blur: 2"),
+        ("mask.png", "mask_blur: 2\nmask_padding: 4"),
+        ("alpha", "mask_invert: true"),
+        ("{find: hat, confidence: 1}", ""),
+    ],
+)
+@pytest.mark.parametrize("checkpoint", ["demo", EDITS])
+def test_a_transparent_picture_stays_so_outside_the_mask(
+    checkpoint: str, mask: str, how: str
+) -> None:
+    """What is drawn is opaque; with `mask: alpha` all that was transparent is."""
+    models, start, area = models_of(checkpoint), circle(SIDE), Image.new("L", (SIDE, SIDE))
+    start.putalpha(Image.linear_gradient("L").point(lambda level: level & ~63).resize(start.size))
+    start.save(models / "clear.png")
+    area.paste(255, (16, 16, 48, 48))
+    area.save(models / "mask.png")
+    name = "references" if checkpoint == EDITS else "image"
+    how = f"{name}: clear.png\n{how}"
+    (found,) = draw(renderer(checkpoint), requested(mask, how, checkpoint))
+    assert found.alpha
+    before, after = (
+        np.asarray(start),
+        np.dstack([pixels(found), np.frombuffer(found.alpha, np.uint8).reshape(SIDE, SIDE)]),
+    )
+    same = (before == after).all(-1)
+    assert same[0, :4].all() and same.all() == ("find" in mask)
+    if mask == "mask.png":
+        assert same[:8].all() and same[56:].all() and (after[28:36, 28:36, 3] == 255).all()
+    if mask == "alpha":
+        (filled,) = draw(renderer(checkpoint), requested(mask, f"{name}: clear.png", checkpoint))
+        assert not filled.alpha
+
+
 def test_hires_draws_the_masked_part_twice() -> None:
     """As by hand, by a crop of the picture; at its edge a paste by hand mixes both pictures."""
     box, inner, models = (8, 8, 40, 40), (16, 16, 32, 32), models_of("demo")

@@ -177,7 +177,7 @@ def test_a_transparent_picture_that_is_not_redrawn_becomes_a_png(
     """With one warning for each template; alpha that hides nothing and a background are JPEGs."""
 
     def as_given(request: ImageRequest, batch_size: int) -> RenderedImage:
-        is_opaque = "opaque" in request.image or request.cutout
+        is_opaque = "opaque" in request.image or request.cutout or request.mask_is_alpha
         return (digest_picture if is_opaque else half_transparent)(request, batch_size)
 
     monkeypatch.setattr(digest_engine, "digest_picture", as_given)
@@ -185,6 +185,8 @@ def test_a_transparent_picture_that_is_not_redrawn_becomes_a_png(
         "big": "upscale: true",
         "shop": "cutout: {background: white}",
         "dogs": "detail: dog",
+        "hats": "prompt: a hat\nmask: {find: hat}",
+        "fill": "prompt: a hat\nmask: alpha",
     }
     for folder, text in templates.items():
         house.save(f"{folder}/_pictures.yaml", f"{text}\nformat: jpeg\n")
@@ -196,10 +198,12 @@ def test_a_transparent_picture_that_is_not_redrawn_becomes_a_png(
     assert house.pictures() == [
         *("big/clear.png", "big/gif.png", "big/opaque.jpg"),
         *("dogs/clear.png", "dogs/gif.png", "dogs/opaque.jpg"),
+        *("fill/clear.jpg", "fill/gif.jpg", "fill/opaque.jpg"),
+        *("hats/clear.png", "hats/gif.png", "hats/opaque.jpg"),
         *("shop/clear.jpg", "shop/gif.jpg", "shop/opaque.jpg"),
     ]
-    assert house.log().count("so it is a PNG") == 2
-    for folder in ("big", "dogs"):
+    assert house.log().count("so it is a PNG") == 3
+    for folder in ("big", "dogs", "hats"):
         warnings = (house.outbox / f"{folder}/_pictures.yaml.warning.txt").read_text()
         assert warnings.count("so it is a PNG") == 1
 

@@ -19,6 +19,7 @@ from picowatch.files.pictures import (
     decode_with_alpha,
     mask_warnings,
     on_white,
+    without_full_alpha,
 )
 from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import ALPHA
@@ -48,10 +49,14 @@ class Canvas(NamedTuple):
         """Return the new picture over the start image, which outside the mask stays unchanged."""
         if self.opacity is None:
             return drawn
-        whole = self.whole or self.picture
-        kept = whole.convert("RGBA") if drawn.mode == "RGBA" else on_white(whole).copy()
-        size = self.opacity.size
+        whole, size = self.whole or self.picture, self.opacity.size
         shown = fit(drawn.crop(_inner(size, drawn.size)), size, "stretch")
+        if (whole.mode, drawn.mode) == ("RGBA", "RGB"):
+            kept = whole.copy()
+            shown.putalpha(self.opacity)
+            kept.alpha_composite(shown, self.box[:2])
+            return without_full_alpha(kept)
+        kept = whole.convert(drawn.mode)
         kept.paste(shown, self.box[:2], self.opacity)
         return kept
 
@@ -72,18 +77,25 @@ def read_canvas(
         return None
     if request.extend:
         return _extended(decoded(decode_picture, folder, kept, path), request, size)
+    picture = decoded(decode_with_alpha if request.mask else decode_picture, folder, kept, path)
+    if not request.mask:
+        return Canvas(fit(picture, size, request.resize))
+    canvas = _masked(picture, found or _read_mask(folder, request), request, size)
+    if request.mask_is_alpha and not request.mask_invert:  # what is transparent is filled
+        canvas = canvas._replace(whole=on_white(canvas.whole or picture))
     # Only a reference is seen with its transparency.
-    decode = decode_picture if request.image else decode_with_alpha
-    picture = decoded(decode, folder, kept, path)
+    return canvas._replace(picture=on_white(canvas.picture)) if request.image else canvas
+
+
+def _masked(picture: Image.Image, mask: Image.Image, request: ImageRequest, size: Size) -> Canvas:
     padding = request.mask_padding
-    if request.mask and padding is None and picture.size == request.given_size != size:
-        return _resized(picture, found or _read_mask(folder, request), request, size)
+    if padding is None and picture.size == request.given_size != size:
+        return _resized(picture, mask, request, size)
     if padding is None:
         picture = fit(picture, size, request.resize)
-    if not request.mask:
-        return Canvas(picture)
-    redrawn = redrawn_area(found or _read_mask(folder, request), request, picture.size)
-    whole = Canvas(picture, redrawn, _with_soft_edge(redrawn, request))
+    redrawn = redrawn_area(mask, request, picture.size)
+    box = 0, 0, *picture.size
+    whole = Canvas(picture, redrawn, _with_soft_edge(redrawn, request), picture, box)
     return whole if padding is None else part_of(whole, padding, size)
 
 

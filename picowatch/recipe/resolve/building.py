@@ -62,7 +62,8 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
         reporter = reporter.about(layer)
     is_finished = layers.only_finishes(reporter.layer)
     recipe = _finished(reporter, known) if is_finished else _drawn(reporter, known, entry)
-    if recipe and (not recipe.draws or recipe.only_details):
+    is_filled = recipe and recipe.mask_is_alpha and not recipe.mask_invert
+    if recipe and (not recipe.draws or recipe.leaves_a_part) and not is_filled:
         with suppress(PictureUnreadable):  # reported where pictures are kept
             recipe.known(is_transparent=known.pictures.is_transparent(recipe.image))
     return recipe and recipe.warned(reporter.warnings)
