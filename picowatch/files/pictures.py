@@ -386,12 +386,17 @@ def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
 
 def in_srgb(picture: Image.Image) -> Image.Image:
     """Convert to RGB or RGBA in sRGB, by the profile of the camera unless that cannot be used."""
+    profile = _profile_of(picture) or wide_gamut.SRGB
+    if picture.has_transparency_data and picture.mode in ("L", "LA") and profile[16:20] == b"GRAY":
+        clear = picture.convert("LA")
+        grey = in_srgb(clear.convert("L"))
+        grey.putalpha(clear.getchannel("A"))
+        return grey
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
     elif picture.mode not in ("RGB", "L", "CMYK"):  # those with profiles of their own
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    profile = _profile_of(picture) or wide_gamut.SRGB
     if profile != wide_gamut.SRGB and len(profile) <= _MAX_PROFILE_BYTES:
         with suppress(OSError, ImageCms.PyCMSError):
             theirs = ImageCms.ImageCmsProfile(BytesIO(profile))

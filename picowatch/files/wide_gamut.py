@@ -1,11 +1,15 @@
-"""Colour profiles: sRGB's, and those of HEICs and AVIFs that name their colours by code points.
+"""Colour profiles: sRGB's, and those of photos that only name their colours.
 
-The code points are those of ITU-T H.273; the profile's format is ICC.1:2022.
+HEICs and AVIFs do so by the code points of ITU-T H.273, cameras in EXIF (DCF 2.0, CIPA DC-009). The
+profile's format is ICC.1:2022.
 """
 
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, Any
+
+from PIL import ExifTags, Image
 
 _PQ, _HLG = 16, 18  # transfer characteristics
 # The primaries in XYZ under D50, by their code points: sRGB, Rec. 2020, and Display P3.
@@ -15,6 +19,11 @@ _PRIMARIES = {
     12: ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
 }
 SRGB_PRIMARIES = _PRIMARIES[1]
+# Adobe RGB (1998) Color Image Encoding, version 2005-05: primaries under D50, and the power.
+_ADOBE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+_ADOBE_CURVE = (563 / 256,)
+_ADOBE_SPACE, _OTHER_SPACE, _ADOBE_FILE = 2, 65_535, "R03"  # as EXIF says it
+_MOST_EXIF_BYTES = 65_535  # cameras write it into a JPEG's segment
 _D50 = (0.9642, 1.0, 0.8249)
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _HEADER_BYTES, _ROW_BYTES = 128, 12
@@ -38,18 +47,36 @@ def is_hdr(info: Mapping[Any, Any]) -> bool:
 
 
 def profile_of(info: Mapping[Any, Any]) -> bytes | None:
-    """Return an ICC profile with sRGB's curve for wide primaries; None for all others."""
+    """Return an ICC profile for wide primaries; None for all others."""
     code = _nclx(info, "color_primaries")
     names = {9: "Rec. 2020 primaries, sRGB curve", 12: "Display P3"}
-    return _profile(_PRIMARIES[code], names[code]) if code in names else None
+    if code in names:
+        return _profile(_PRIMARIES[code], names[code])
+    return ADOBE if _is_adobe(info.get("exif") or b"") else None
 
 
-def _profile(primaries: tuple[tuple[float, ...], ...], name: str) -> bytes:
-    """Return a display's ICC profile with sRGB's curve."""
-    curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _numbers(_SRGB_CURVE)
+def _is_adobe(exif: bytes) -> bool:
+    """Return whether EXIF says that the colours are those of Adobe RGB (1998)."""
+    if len(exif) > _MOST_EXIF_BYTES:
+        return False
+    with suppress(Exception):  # Pillow's reader raises whatever it stumbles over
+        tags = Image.Exif()
+        tags.load(exif)
+        space = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        file = tags.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+        return space == _ADOBE_SPACE or (space == _OTHER_SPACE and file == _ADOBE_FILE)
+    return False
+
+
+def _profile(
+    primaries: tuple[tuple[float, ...], ...], name: str, curve: tuple[float, ...] = _SRGB_CURVE
+) -> bytes:
+    """Return a display's ICC profile, with sRGB's curve or a power."""
+    stored_curve = b"para\0\0\0\0" + struct.pack(">HH", 3 if len(curve) > 1 else 0, 0)
+    stored_curve += _numbers(curve)
     tags = {b"desc": _text(name), b"cprt": _text("No copyright"), b"wtpt": _xyz(_D50)}
     for letter, primary in zip(b"rgb", primaries, strict=True):
-        tags |= {bytes([letter]) + b"XYZ": _xyz(primary), bytes([letter]) + b"TRC": curve}
+        tags |= {bytes([letter]) + b"XYZ": _xyz(primary), bytes([letter]) + b"TRC": stored_curve}
     begin, rows, stored = _HEADER_BYTES + 4 + _ROW_BYTES * len(tags), b"", b""
     for tag, content in tags.items():
         if content not in stored:  # the curves are one
@@ -81,3 +108,4 @@ def _numbers(values: tuple[float, ...]) -> bytes:
 
 
 SRGB = _profile(SRGB_PRIMARIES, "sRGB")
+ADOBE = _profile(_ADOBE, "Compatible with Adobe RGB (1998)", _ADOBE_CURVE)

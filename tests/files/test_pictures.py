@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
 from picowatch.files.pictures import (
     check_picture,
     decode_mask,
+    decode_original,
     decode_picture,
     decode_with_alpha,
     picture_size,
 )
+from picowatch.files.wide_gamut import ADOBE
 
 pillow_heif.register_heif_opener()
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -174,6 +176,8 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # Its tags of red and green have each other's names.
 SWAPPED = SRGB.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ")
 
+GREY = ADOBE.replace(b"RGB ", b"GRAY", 1).replace(b"rTRC", b"kTRC")  # its power makes dark darker
+
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_the_colours_are_those_of_srgb(mode: str) -> None:
@@ -190,6 +194,65 @@ def test_the_colours_are_those_of_srgb(mode: str) -> None:
         assert near(picture, (4, 4), expected) and picture.mode == "RGB"
     grey = written(strong.convert("L"), icc_profile=SWAPPED)
     assert near(decode_picture(grey), (4, 4), (124, 124, 124))
+
+
+@pytest.mark.parametrize(
+    ("space", "file", "icc", "meant"),
+    [
+        (65_535, "R03", b"", (200, 64, 48)),
+        (2, "", b"", (200, 64, 48)),
+        (1, "R03", b"", (173, 66, 52)),
+        (65_535, "R98", b"", (173, 66, 52)),
+        (65_535, "R03", SRGB, (173, 66, 52)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_adobe_rgb_by_exif_becomes_srgb(
+    kind: str, space: int, file: str, icc: bytes, meant: tuple[int, int, int]
+) -> None:
+    """Cameras write no profile; where there is one, it counts."""
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {0xA001: space, ExifTags.IFD.Interop: {1: file}}
+    photo = Image.new("RGB", (8, 8), (173, 66, 52))
+    options = {"quality": 100, "subsampling": "4:4:4"} if kind == "JPEG" else {}
+    content = written(photo, kind, exif=exif, icc_profile=icc or None, **options)
+    found = np.asarray(decode_picture(content)).astype(int)
+    assert np.abs(found - meant).max() <= 2, found[4, 4]
+    own = decode_original(content)
+    assert np.abs(np.asarray(own.picture).astype(int) - (173, 66, 52)).max() <= 2
+    assert own.profile == (icc or (ADOBE if meant[0] == 200 else b""))
+
+
+def test_the_profile_of_adobe_rgb_is_that_of_its_primaries() -> None:
+    """Under D65, adapted to D50 as profiles are (Bradford)."""
+    x, y = np.array([(0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.329)]).T
+    *primaries, white = np.array([x / y, np.ones(4), (1 - x - y) / y]).T
+    linear = np.array(primaries).T * np.linalg.solve(np.array(primaries).T, white)
+    cones = np.array(
+        [(0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296)]
+    )
+    scale = np.diag((cones @ (0.9642, 1, 0.8249)) / (cones @ white))
+    expected = (np.linalg.inv(cones) @ scale @ cones @ linear).T
+    profile = ImageCms.ImageCmsProfile(BytesIO(ADOBE)).profile
+    found = [getattr(profile, f"{name}_colorant")[0] for name in ("red", "green", "blue")]
+    assert np.abs(np.array(found) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_with_transparency_is_read_with_its_profile(kind: str) -> None:
+    """As grey without it."""
+    grey = Image.new("L", (8, 8), 10)
+    clear = Image.merge("LA", [grey, Image.new("L", (8, 8), 99)])
+    opaque, found, by_number = (
+        decode_with_alpha(written(picture, kind, icc_profile=GREY, **options))
+        for picture, options in ((grey, {}), (clear, {}), (grey, {"transparency": 10}))
+    )
+    assert (opaque.mode, found.mode) == ("RGB", "RGBA")
+    assert opaque.getpixel((4, 4)) == (3, 3, 3)
+    assert found.convert("RGB").tobytes() == opaque.tobytes()
+    assert found.getchannel("A").getextrema() == (99, 99)
+    if kind == "PNG":
+        assert by_number.getpixel((4, 4)) == (3, 3, 3, 0)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "HEIF"])
