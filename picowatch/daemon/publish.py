@@ -296,7 +296,9 @@ class Publisher:
         name, digest = request.masked
         if not digest:
             return parameters, only_marked(mark)
-        is_whole = request.image and not (request.cutout or request.extend)
+        placed = request.resize_to and request.resize_to.placed(*request.size_before_resize)
+        is_padded = placed and placed.inner != placed.size
+        is_whole = request.image and not (request.cutout or request.extend or is_padded)
         size = (picture.width, picture.height) if is_whole else None
         keep = request.keep_exif or self._keep_exif
         metadata = kept_metadata(self.outbox.root, digest, keep, mark=mark, size=size, name=name)

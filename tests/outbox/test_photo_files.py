@@ -193,12 +193,14 @@ def test_xmp_that_grows_beyond_the_limit_is_lost_and_the_picture_is_not() -> Non
 
 
 def test_faces_follow_the_picture_that_is_made(house: House) -> None:
-    """Upright and of its size; those of one that is cut off or cut out are left out."""
+    """Upright and of its size; those of one with more or less than the photo are left out."""
     house.save("inside/_pictures.yaml", "resize_to: 48\nformat: jpeg\n")
     house.save("cover/_pictures.yaml", "resize_to: {width: 40, height: 40, fit: cover}\n")
     house.save("cut/_pictures.yaml", "cutout: true\n")
+    house.save("pad/_pictures.yaml", "resize_to: {width: 128, height: 192, fit: pad}\n")
+    house.save("small/_pictures.yaml", "resize_to: {width: 32, height: 48, fit: pad}\n")
     photo = jpeg(segment(exif(turned=6)), segment(XMP_NAME + packet(regions()).encode()))
-    for folder in ("inside", "cover", "cut"):
+    for folder in ("inside", "cover", "cut", "pad", "small"):
         house.save(f"{folder}/a.jpg", photo)
     assert house.once()
     xmp = {}
@@ -206,7 +208,7 @@ def test_faces_follow_the_picture_that_is_made(house: House) -> None:
         with Image.open(house.outbox / path) as image:
             xmp[path.partition("/")[0]] = str(image.info.get("xmp"))
     assert 'stArea:x="0.600000"' in xmp["inside"] and 'stDim:w="32"' in xmp["inside"]
-    assert "Ada" not in xmp["cover"] and "Ada" not in xmp["cut"]
+    assert [folder for folder in xmp if "Ada" in xmp[folder]] == ["inside", "small"]
 
 
 def test_a_drones_coordinates_go_and_a_warning_names_the_photo(house: House) -> None:
