@@ -263,12 +263,17 @@ def _shown(photo: _Photo, size: tuple[int, int] | None) -> Shown | None:
 
 
 def _with_resolution(directories: dict[int, Directory], photo: _Photo) -> dict[int, Directory]:
-    """Return the directories with the resolution that only a JPEG's or PNG's header says."""
+    """Return the directories with the resolution that a JPEG's header says alone, or a PNG's."""
     main, info = directories.get(0, {}), photo.info
     unit, density = _PER_INCH, info.get("dpi")
     if photo.kind in ("JPEG", "MPO"):  # whose dpi are made up if neither header nor EXIF says them
         unit, density = info.get("jfif_unit", 0) + 1, info.get("jfif_density")
-    if _TAGS.XResolution in main or not density or unit not in (_PER_INCH, _PER_CM):
+    if not density or unit not in (_PER_INCH, _PER_CM):
+        return directories
+    said = PhotoMetadata(directories).dots_per_inch or ()
+    # A PNG's header counts before its EXIF, but has whole pixels a metre.
+    is_wrong = photo.kind == "PNG" and [*map(round, said)] != [*map(round, density)]
+    if _TAGS.XResolution in main and not is_wrong:
         return directories
     if not all(0 < number < _MOST_DENSITY for number in density):
         return directories

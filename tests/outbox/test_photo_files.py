@@ -28,8 +28,11 @@ def picture(kind: str, **options: Any) -> bytes:
     return content.getvalue()
 
 
-def exif(turned: int = 1) -> bytes:
+def exif(turned: int = 1, dots: int = 0) -> bytes:
     tags = Image.Exif()
+    if dots:
+        tags[TAGS.XResolution] = tags[TAGS.YResolution] = dots
+        tags[TAGS.ResolutionUnit] = 2
     tags[TAGS.Model] = "EOS R5"
     tags[TAGS.Orientation] = turned
     return tags.tobytes()
@@ -141,11 +144,13 @@ def test_extended_xmp_is_joined_and_its_places_are_dropped() -> None:
         (picture("JPEG", dpi=(300, 240)), (300, 240), 2),
         (jpeg().replace(b"\1\1\0\0\1\0\1", b"\1\1\2\0\x76\0\x76"), (118, 118), 3),
         (picture("PNG", dpi=(300, 300)), (300, 300), 2),
+        (picture("PNG", dpi=(300, 300), exif=exif(dots=72)), (300, 300), 2),
+        (picture("PNG", dpi=(300, 240), exif=exif(dots=72)), (300, 240), 2),
         (picture("JPEG"), None, None),
         (jpeg(segment(exif())), None, None),
         (picture("WEBP", exif=exif()), None, None),
     ],
-    ids=["inches", "centimetres", "png", "aspect", "exif", "webp"],
+    ids=["inches", "centimetres", "png", "png's own", "png's two", "aspect", "exif", "webp"],
 )
 def test_the_resolution_of_a_header_is_kept(
     content: bytes, dots: tuple[int, int] | None, unit: int | None
