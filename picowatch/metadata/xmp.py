@@ -46,9 +46,12 @@ _NOT_COPIED = (
     "http://ns.adobe.com/hdr-gain-map/1.0/",
     "http://ns.adobe.com/xap/1.0/g/img/",
 )
-# What names of properties have in them that say where a photo was taken, or where its author lives:
+# What names of properties have in them that say where a photo was taken, or whoever made it lives:
 # anywhere, as DJI's GpsLongtitude, or as a word, which opacity and statement are not.
-_PLACE = re.compile("gps|latitude|longt?itude|altitude|geotag|location|country|province")
+_PLACE = re.compile(
+    "gps|latitude|longt?itude|altitude|geotag|location|country|province|"
+    "^ciadr|streetaddress|extendedaddress|postalcode"
+)
 _PLACE_WORDS = {"city", "state", "region", "coverage"}
 _WORDS = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PLACE_NAMESPACES = ("http://www.w3.org/2003/01/geo/wgs84_pos#", "http://www.georss.org/georss")

@@ -22,6 +22,7 @@ NAMESPACES = {prefix: space for space, prefix in PREFIXES.items()} | {
     "stArea": "http://ns.adobe.com/xmp/sType/Area#",
     "stDim": "http://ns.adobe.com/xap/1.0/sType/Dimensions#",
     "MP": "http://ns.microsoft.com/photo/1.2/",
+    "plus": "http://ns.useplus.org/ldf/xmp/1.0/",
     "location": "http://example.org/a-prefix-is-no-name/",
 }
 MARK = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -67,7 +68,13 @@ PLACES = {
     "Photoshop's": packet(attributes='photoshop:City="77" photoshop:State="77"'),
     "in a contact": packet(
         "<Iptc4xmpCore:CreatorContactInfo Iptc4xmpCore:CiAdrCity='77'"
-        " Iptc4xmpCore:CiAdrRegion='77'/>"
+        " Iptc4xmpCore:CiAdrRegion='77' Iptc4xmpCore:CiAdrExtadr='77' Iptc4xmpCore:CiAdrPcode='77'"
+        ' Iptc4xmpCore:CiTelWork="5"/>'
+    ),
+    "PLUS's": packet(
+        "<plus:Licensor><rdf:Seq><rdf:li plus:LicensorStreetAddress='77'"
+        " plus:LicensorExtendedAddress='77' plus:LicensorPostalCode='77'"
+        ' plus:LicensorEmail="5"/></rdf:Seq></plus:Licensor>'
     ),
     "of W3C": packet(attributes='geo:lat="77" geo:long="77"'),
 }
