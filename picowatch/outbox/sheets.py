@@ -97,6 +97,7 @@ class _Sheet:
         label = LINES * (LARGEST_FONT + 4)
         most_wide = (MAX_SIDE - 2 * GAP) // (len(columns) + any(rows)) - GAP
         most_high = (MAX_SIDE - 2 * GAP - label * has_names) // max(1, len(rows)) - GAP
+        side = max(side, SMALLEST_PICTURE)  # smaller ones stay as they are
         self._side = side = min(side, most_wide, most_high - label * has_labels)
         if side < SMALLEST_PICTURE:
             raise SheetTooLarge(f"{len(cells)} pictures")

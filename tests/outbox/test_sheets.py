@@ -54,6 +54,12 @@ def test_the_last_axis_gives_the_columns_and_the_others_the_rows(
     assert len({left for left, *_ in found}) == (len(axes[-1].values) if axes else 3)
 
 
+def test_small_pictures_have_a_sheet(tmp_path: Path) -> None:
+    """They stay as small as they are, and their labels have room."""
+    sheet = contact_sheet(cells(tmp_path, 2), [Axis("format", ("png", "jpeg"))], 32)
+    assert sheet.width >= 2 * sheets.SMALLEST_PICTURE and len(boxes(sheet)) == 2
+
+
 def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path) -> None:
     """Transparent pixels are mostly black, and a white page would hide white ones."""
     picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
