@@ -86,7 +86,7 @@ def _breaks_the_process(error: Exception) -> bool:
 _GPU_MEMORY = re.compile(
     r"\b(CUDA|HIP|MPS)\b.* out of memory|_STATUS_ALLOC_FAILED|^Invalid buffer size"
 )
-_MEMORY_TEXTS = ("not enough memory", "can't allocate memory")
+_MEMORY_TEXTS = ("not enough memory", "can't allocate memory", "std::bad_alloc")
 
 
 def out_of_memory(error: Exception) -> str:

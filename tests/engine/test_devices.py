@@ -148,6 +148,7 @@ def test_an_end_by_a_signal_without_a_name_is_told_by_its_number() -> None:
         (MemoryError(), COMPUTER),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"), COMPUTER),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), COMPUTER),
+        (RuntimeError("std::bad_alloc"), COMPUTER),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), GPU),
         (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"), GPU),
         (RuntimeError("CUDA driver error: out of memory"), GPU),
