@@ -38,7 +38,7 @@ def resized(given: Original, wanted: ResizeTo) -> Original:
     if is_clear or was_clear:
         canvas = given.blank("RGBA", size)
     else:
-        canvas = given.blank("RGB", size, ground or _WHITE)
+        canvas = given.blank("RGB", size, given.colour(ground or _WHITE))
     canvas.paste(given, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas if is_clear or not was_clear else on_ground(canvas, ground or _WHITE)
 

@@ -218,6 +218,9 @@ def without_full_alpha(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB") if is_opaque else picture
 
 
+Colour = tuple[int, int, int]
+
+
 class Original(NamedTuple):
     """A picture, RGB or RGBA, in its own colours.
 
@@ -229,7 +232,12 @@ class Original(NamedTuple):
     low: Image.Image | None = None
     profile: bytes = b""
 
-    def blank(self, mode: str, size: tuple[int, int], colour: str | int = 0) -> "Original":
+    def colour(self, name: str) -> Colour:
+        """Return a colour, named in sRGB, in the picture's own colours."""
+        plain = Image.new("RGB", (1, 1), name)
+        return cast(Colour, (in_profile(plain, self.profile) or plain).getpixel((0, 0)))
+
+    def blank(self, mode: str, size: tuple[int, int], colour: Colour | int = 0) -> "Original":
         """Return a plain picture with the same bits and colours; without a colour it is clear."""
         low = Image.new("RGB", size, colour) if self.low else None
         return Original(Image.new(mode, size, colour), low, self.profile)

@@ -14,6 +14,7 @@ from picowatch.engine.process.child import ChildEngine, CopyEngines
 from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.files.pictures import Original
+from picowatch.files.wide_gamut import ADOBE
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resize_to import ResizeTo
 from tests.engine.requests import ignore_progress, keep, pixels
@@ -163,6 +164,18 @@ def test_a_ground_is_put_under_what_is_transparent() -> None:
     assert (on_white.mode, on_white.getcolors()) == ("RGB", [(200, (255, 255, 255))])
     square = ResizeTo(width=20, height=20, fit="pad")
     assert resized(clear, square).getpixel((0, 0)) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("is_deep", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_ground_is_in_the_photos_colours(mode: str, is_deep: bool) -> None:
+    """It is named in sRGB."""
+    low = Image.new("RGB", (20, 10)) if is_deep else None
+    given = Original(Image.new(mode, (20, 10)), low, ADOBE)
+    wanted = ResizeTo(width=20, height=20, fit="pad", background="#c84030")
+    made = resize.resized(given, wanted).picture.getpixel((0, 0))
+    assert isinstance(made, tuple)
+    assert np.abs(np.array(made) - (173, 66, 52)).max() <= 1
 
 
 def test_a_ground_leaves_16_bits_to_what_is_on_it() -> None:
