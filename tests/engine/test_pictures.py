@@ -20,7 +20,7 @@ from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.protocol import Progress, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires
-from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.recipe.request import ControlUse, ImageRequest, ReferenceUse
 from tests.engine import requests
 from tests.engine.demo import named
 from tests.engine.requests import (
@@ -324,3 +324,25 @@ def test_a_picture_that_is_probably_not_meant_so(
     assert len(found) == bool(said) and said in "".join(found)
     (tmp_path / kept).unlink()
     assert picture_warnings(tmp_path, wanted) == found  # it is read once, for all images
+
+
+@pytest.mark.parametrize(
+    ("size", "is_told"),
+    [((128, 192), True), ((192, 120), True), ((96, 63), False), ((32, 32), False)],
+)
+@pytest.mark.parametrize("field", ["image", "references"])
+def test_a_mask_of_another_shape_is_told_of(
+    tmp_path: Path, field: str, size: tuple[int, int], is_told: bool
+) -> None:
+    """It is fitted as a picture is; one of the result's shape is meant for that."""
+    kept, mask = keep(tmp_path, Image.new("RGB", (192, 128))), Image.new("L", size)
+    mask.paste(255, (8, 8, 16, 16))
+    named: Any = {"image": "a.png", "image_hash": kept}
+    if field == "references":
+        named = {"references": (ReferenceUse("a.png", kept),)}
+    wanted = request(**named, mask="m.png", mask_hash=keep(tmp_path, mask), width=64, height=64)
+    says = (
+        f"The mask 'm.png' has {size[0]}x{size[1]} pixels, and the picture 192x128: that is "
+        "another shape, so the mask is fitted by resize: crop."
+    )
+    assert picture_warnings(tmp_path, wanted) == [says] * is_told

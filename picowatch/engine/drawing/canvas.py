@@ -1,9 +1,10 @@
 """Start images and masks, fitted to the size of the rendered picture. Imports no torch."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from picowatch.files.pictures import (
     decode_with_alpha,
     mask_warnings,
     on_white,
+    picture_size,
     without_full_alpha,
 )
 from picowatch.recipe.extend import margins_of
@@ -260,6 +262,7 @@ def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
 
 
+_MOST_STRETCHED = 0.02  # a mask's shape beside the picture's
 # Names of ControlNets that follow light lines on black.
 _FOLLOWS_LINES = re.compile(r"canny|lineart|scribble|sketch|soft_?edge|hed|mlsd|\bedges", re.I)
 _LIGHT_GROUND = 0.8  # the least share of light pixels in a picture of dark lines
@@ -273,6 +276,24 @@ def _greys(
     return decoded(decode, folder, digest, path).convert("L").histogram()
 
 
+@lru_cache(maxsize=64)
+def _size(folder: Path | None, path: str, digest: str) -> Size:
+    return decoded(lambda content: picture_size(BytesIO(content)), folder, digest, path)
+
+
+def _shape_warnings(folder: Path | None, request: ImageRequest) -> Iterator[str]:
+    """Yield a warning if the mask has neither the picture's shape nor the result's."""
+    path = request.painted_mask
+    picture, mask = (_size(folder, *of) for of in (request.masked, (path, request.mask_hash)))
+    shapes = picture, request.size_before_upscale
+    if all(abs(w * mask[1] / (h * mask[0]) - 1) > _MOST_STRETCHED for w, h in shapes):
+        yield (
+            f"The mask '{path}' has {mask[0]}x{mask[1]} pixels, and the picture "
+            f"{picture[0]}x{picture[1]}: that is another shape, so the mask is fitted by "
+            f"resize: {request.resize}."
+        )
+
+
 def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     """Return warnings about masks and sketches that probably have no or an unexpected effect.
 
@@ -284,6 +305,8 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
         decode = decode_alpha if request.mask_is_alpha else decode_mask
         counts = _greys(decode, folder, request.mask_hash, path)
         found += mask_warnings(name, counts, request.mask_invert)
+        if request.masked[1]:
+            found += _shape_warnings(folder, request)
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
         if use.preprocess != "none" or not use.image_hash or not follows_lines:
