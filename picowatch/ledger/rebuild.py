@@ -120,12 +120,16 @@ def take_save(
 ) -> bool | None:
     """Return whether a save was rendered before as a whole, or in part; None if it is new.
 
-    Its own path decides first. Else it is a file that was renamed unnoticed, if a save of the same
-    bytes is in the inbox no more: it takes over that one's pictures, which no other file can then.
+    Its own path decides first. If that is new, it is a file that was renamed unnoticed, if a save
+    of the same bytes is in the inbox no more: it takes over that one's pictures, which no other
+    file can then.
     """
     if not sql.execute("SELECT 1 FROM restored LIMIT 1").fetchone():
         return None  # as nearly always
     is_finished, alike = _own_and_others(sql.execute(_ALIKE, (digest,)), recipe)
+    others = sql.execute("SELECT 1 FROM restored WHERE recipe = ? LIMIT 1", (recipe,))
+    if is_finished is None and others.fetchone():
+        return False
     taken = [recipe]
     for other, finished in alike.items():
         if is_finished:
@@ -138,9 +142,6 @@ def take_save(
     sql.executemany(
         "DELETE FROM restored WHERE recipe = ? AND digest = ?", [(path, digest) for path in taken]
     )
-    if is_finished is None:
-        others = sql.execute("SELECT 1 FROM restored WHERE recipe = ? LIMIT 1", (recipe,))
-        return False if others.fetchone() else None
     return is_finished
 
 
