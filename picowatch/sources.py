@@ -81,6 +81,8 @@ def _folders(given: Given) -> Folders:
 
 def folder_value(folder: Path) -> Path:
     """Expand `~`; refuse names that cannot be written into the ledger and the lists."""
+    if "\0" in str(folder):
+        raise ValueError("its name contains a NUL; remove it")
     try:
         str(folder).encode()
         return folder.expanduser()

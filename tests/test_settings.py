@@ -101,7 +101,7 @@ SIMPLE = (
 NOT_SIMPLE = (
     *("outbox: pictures\nformat: png\n", "device: gpu\n", "checkpoint: 1\n", "devce: cpu\n"),
     *("inbox: 1\n", "inbox: ~nobody-has-this-name/a\n", 'inbox: "\\udc80"\n', "inbox: [a\n"),
-    "inbox: a\ninbox: b\n",
+    *("inbox: a\ninbox: b\n", 'inbox: "a\\0"\n'),
 )
 
 

@@ -32,6 +32,8 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         if not pictures:
             raise CommandFailed(f"`{name}` was given no pictures.", "Name them, or use --from.")
         files = [below(outbox, picture) for picture in pictures]
+        if "." in files:
+            raise CommandFailed("That is the whole outbox.", "Name folders of it, or pictures.")
         _check_there(outbox, files, outbox, "the outbox")
         folder = below(outbox, options.folder) if name == "keep" else None
         if folder and options.copy:

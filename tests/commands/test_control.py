@@ -441,6 +441,7 @@ def test_a_name_that_nothing_has_is_refused_without_a_daemon(house: House) -> No
         ("delete", "cor/0001-5.png", "in the outbox. Did you mean 'corgi/0001-5.png'?"),
     ):
         assert f"There is no '{name}' {near}" in control(house, command, name, code=1)
+    assert "That is the whole outbox." in control(house, "delete", "outbox", code=1)
 
 
 def test_nothing_of_what_is_cancelled_as_soon_as_it_is_accepted_begins(house: House) -> None:
