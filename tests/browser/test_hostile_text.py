@@ -106,6 +106,9 @@ def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None
     assert {"a#b-c=1&d", "100% of %41", "space here", "it's", "constructor"} <= folders
     page.open(house.outbox / INDEX, "#100%25%20of%20%2541%2F0001-1.jpg")
     wait_for(lambda: page.large() == "100% of %41/0001-1.jpg", "the linked picture")
+    not_utf8 = r"return address('a b/\udcfc\ud83d\udc80')"
+    assert page.js(not_utf8) == "a%20b/%fc%F0%9F%92%80"
+    assert page.js("return sidesOf({ size: ['64x48'] })") == [64, 48]
 
 
 def test_the_gallery_names_no_other_machine(gallery: Page, outbox: Path) -> None:

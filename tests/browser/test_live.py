@@ -124,6 +124,19 @@ def test_an_empty_gallery_says_what_to_do(house: House, page: Page) -> None:
 # -- pictures that go
 
 
+def test_a_result_that_is_replaced_is_shown_at_once(live: House, page: Page) -> None:
+    """In the grid and in the large view, though its name is that of the former one."""
+    live.save("in/_pictures.yaml", "resize_to: 32\nreplace: true\n")
+    live.draw("in/a.png")
+    wait_for(lambda: "in/a.png" in page.shown(), "the first result")
+    page.tile("in/a.png").click()
+    images = "['#full', '[aria-label^=\"a.png\"] img'].map(name => document.querySelector(name))"
+    high = f"return {images}.map(image => image.naturalHeight)"
+    wait_for(lambda: page.js(high) == [32, 32], "it is shown")
+    live.draw("in/a.png", "blue", (64, 32))
+    wait_for(lambda: page.js(high) == [16, 16], "the second one")
+
+
 def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     """A command deletes them; the large view says so, and shows the next one."""
     live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
@@ -241,6 +254,8 @@ def test_any_number_of_errors_takes_one_line(house: House, page: Page) -> None:
     line.click()
     assert len(page.all("#problems details")) == 20
     assert "and 6 more: look for .error.txt" in page.find("#problems > div > .buttons").text
+    page.find("#problems > div > .buttons button:last-of-type").click()
+    assert line.text.strip() == "6 more errors and warnings"
 
 
 # -- what a picture was made from
@@ -249,7 +264,8 @@ def test_any_number_of_errors_takes_one_line(house: House, page: Page) -> None:
 def before(page: Page) -> str:
     """Return what is shown beside the picture; "" for nothing, and while a place is tried."""
     found = "const b = document.getElementById('before');"
-    return str(page.js(f"{found} return b.offsetWidth && b.naturalWidth ? b.src : ''"))
+    shown = "b.offsetWidth && b.naturalWidth ? b.src.split('?')[0] : ''"
+    return str(page.js(f"{found} return {shown}"))
 
 
 def is_offered(page: Page) -> bool:
@@ -331,7 +347,8 @@ def test_holding_a_picture_shows_the_original_in_its_place(results: Path, page: 
     box = page.find("#stage").rect
     point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
     shown = "return document.elementFromPoint(arguments[0].x, arguments[0].y)"
-    shown += ".closest('#sides.held')?.querySelector('#small:not([hidden])')?.src ?? ''"
+    shown += ".closest('#sides.held')?.querySelector('#small:not([hidden])')"
+    shown += "?.src.split('?')[0] ?? ''"
     mouse, touch = {**point, "button": "left", "clickCount": 1}, "Input.dispatchTouchEvent"
     for hold, release in (
         (("Input.dispatchMouseEvent", {"type": "mousePressed", **mouse}),

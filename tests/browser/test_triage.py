@@ -186,6 +186,21 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(many: House, page: Pa
     assert not page.find("#tray").is_displayed(), "nothing is left to do"
 
 
+def test_stars_follow_each_picture_that_was_moved(eight: Path, page: Page) -> None:
+    """Another may have its former name, and others may have been moved from there, too."""
+    show_by_name(page, eight)
+    page.js(
+        """const first = { file: "a.png", digest: "1" };
+        const moved = [["old", "0"], ["best", "1"], ["new", "2"]];
+        Marks.set([first], { stars: 3 });
+        const others = moved.map(([file, digest]) => ({ file, digest, moved: "a.png" }));
+        Pictures.all = [{ ...first, digest: "3" }, ...others];
+        Pictures.byFile = new Map(Pictures.all.map(entry => [entry.file, entry]));
+        Marks.follow();"""
+    )
+    assert page.js("return Pictures.all.map(entry => Marks.of(entry).stars)") == [0, 0, 3, 0]
+
+
 def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
     many: House, page: Page
 ) -> None:

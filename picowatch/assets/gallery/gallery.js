@@ -65,7 +65,7 @@ sort.onchange = () => {
 function showJump() {
   const found = Grid.headings(), first = new Option(sort.value === "name" ? "Go to folder…" : "Go to day…", "");
   jump.hidden = found.length < 2;
-  if (document.activeElement !== jump) jump.replaceChildren(first, ...found.map(text => new Option(text)));
+  if (document.activeElement !== jump) jump.replaceChildren(first, ...found.map(text => new Option(text, text)));
 }
 jump.onchange = () => {
   Grid.goToHeading(jump.value);

@@ -153,7 +153,7 @@ const Grid = (() => {
   // A picture that was drawn again, such as a contact sheet, gets a new tile.
   function tileOf(entry) {
     let tile = tiles.get(entry.file);
-    if (!tile || tile.entry.made_at !== entry.made_at) tiles.set(entry.file, tile = newTile(entry));
+    if (!tile || !isSame(tile.entry, entry)) tiles.set(entry.file, tile = newTile(entry));
     tile.entry = entry;
     return tile;
   }
@@ -194,7 +194,7 @@ const Grid = (() => {
 
   // Without a thumbnail the picture itself is shown. If that is gone, too, picowatch reports it soon.
   function showMissing({ target }) {
-    const tile = target.closest(".tile"), file = address(tile.entry.file);
+    const tile = target.closest(".tile"), file = shownFile(tile.entry);
     if (target.getAttribute("src") === file) tile.classList.add("missing"); else target.src = file;
   }
 

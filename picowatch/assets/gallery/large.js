@@ -64,15 +64,21 @@ const Large = (() => {
   // Pictures were added or deleted.
   self.refresh = () => {
     if (!dialog.open) return;
-    const { file } = self.entry, found = shownList.findIndex(entry => entry.file === file);
-    if (Pictures.loaded && !Pictures.byFile.has(file)) showDeleted();
+    const { file } = self.entry, now = Pictures.byFile.get(file);
+    if (now && now !== self.entry) { // drawn again, or restored
+      const shows = isSame(now, self.entry) && part("deleted").hidden;
+      self.entry = now;
+      if (!shows) return show();
+    }
+    const found = shownList.findIndex(entry => entry.file === file);
+    if (Pictures.loaded && !now) showDeleted();
     if (found >= 0) place = found;
     part("place").textContent = found < 0 ? "" : `${place + 1} of ${shownList.length.toLocaleString()}`;
     for (const [name, by] of [["next", 1], ["previous", -1]]) {
       const other = near(by), made = button(name);
       if (!other && made === document.activeElement) part("panel").focus({ preventScroll: true });
       made.disabled = !other;
-      if (other) new Image().src = address(other.file); // loaded in advance
+      if (other) new Image().src = shownFile(other); // loaded in advance
     }
   };
 

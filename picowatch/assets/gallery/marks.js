@@ -38,13 +38,12 @@ const Marks = (() => {
 
   // The stars of a picture that `picowatch keep` moved go with it; what was decided is done.
   self.follow = () => {
-    const moved = Pictures.all.filter(({ moved: was }) => marks.has(was) && !Pictures.byFile.has(was));
+    const isMarked = ({ moved: was, digest = "" }) =>
+      marks.get(was)?.[2] === digest && (Pictures.byFile.get(was)?.digest !== digest || !Pictures.byFile.has(was));
+    const moved = Pictures.all.filter(isMarked).map(entry => [entry, marks.get(entry.moved)[1]]);
     if (!moved.length) return;
-    for (const entry of moved) {
-      const [, stars, digest] = marks.get(entry.moved);
-      if (digest === entry.digest) put(entry, { flag: "", stars });
-      marks.delete(entry.moved);
-    }
+    for (const [{ moved: was }] of moved) marks.delete(was);
+    for (const [entry, stars] of moved) put(entry, { flag: "", stars });
     store(KEY, Object.fromEntries(marks));
   };
 

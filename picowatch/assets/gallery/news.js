@@ -107,11 +107,11 @@ const Problems = (() => {
     const open = new Set([...box.querySelectorAll("[open]")].map(made => made.dataset.file));
     const [summary, list] = box.children, buttons = element("p", undefined, "buttons");
     list.replaceChildren(...left.map(problem => row(problem, left.length === 1 || open.has(problem.file))));
-    box.hidden = !first;
-    if (!first) return;
+    box.hidden = !first && !more;
+    if (box.hidden) return;
     box.className = errors.length ? "error" : "warning";
     summary.replaceChildren(element("strong", inCounts(errors.length, left.length - errors.length)),
-      " ", element("span", `${first.recipe}: ${firstWords(first.text)}`, "first"));
+      " ", element("span", first ? `${first.recipe}: ${firstWords(first.text)}` : "", "first"));
     if (errors.length > 1) buttons.append(retryButton(commonFolder(errors)));
     if (left.length > 1) buttons.append(button("Dismiss all", () => dismiss(left)));
     if (more) buttons.append(`and ${more.toLocaleString()} more: look for .error.txt and .warning.txt in the outbox`);
@@ -120,6 +120,7 @@ const Problems = (() => {
 
   function inCounts(errors, warnings) {
     const counts = [[errors, "error"], [warnings, "warning"]].filter(([count]) => count);
+    if (!counts.length) return `${more.toLocaleString()} more errors and warnings`;
     return counts.map(([count, word]) => `${count} ${word}${count === 1 ? "" : "s"}`).join(", ") + (more ? " and more" : "");
   }
 

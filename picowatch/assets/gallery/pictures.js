@@ -90,10 +90,15 @@ function gather() {
 
 // -- a picture's settings
 
-const address = path => path.split("/").map(encodeURIComponent).join("/");
-const thumbnail = entry => `${FOLDER}thumbs/${entry.thumb}`;
+// Bytes of names that are not UTF-8 are lone surrogates (Python's surrogateescape).
+const inAddress = text => /^[\udc80-\udcff]/u.test(text) ? `%${(text.charCodeAt() & 255).toString(16)}` : encodeURIComponent(text);
+const address = path => path.replace(/[\udc80-\udcff]|[^/\udc80-\udcff]+/gu, inAddress);
+// Another picture of the same name has another address, or the browser would show the former one.
+const version = entry => `?${entry.made_at}-${(entry.digest ?? "").slice(0, 8)}`;
+const thumbnail = entry => `${FOLDER}thumbs/${entry.thumb}${version(entry)}`;
 // No browser but Safari shows TIFFs.
-const shownFile = entry => entry.file.endsWith(".tif") ? thumbnail(entry) : address(entry.file);
+const shownFile = entry => entry.file.endsWith(".tif") ? thumbnail(entry) : address(entry.file) + version(entry);
+const isSame = (entry, other) => entry.made_at === other.made_at && entry.digest === other.digest;
 const folderOf = path => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 const titleOf = entry => [photoOf(entry), entry.prompt].filter(Boolean).join(": ") || entry.file;
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -101,7 +106,7 @@ const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
 // A picture's own sides; those that a recipe names may be a detail's.
 const sidesOf = ({ size, width, height }) =>
-  /^\d+x\d+$/.test(size) ? size.split("x").map(Number) : [width || 0, height || 0];
+  /^\d+x\d+$/.test(size) ? String(size).split("x").map(Number) : [width || 0, height || 0];
 
 // The picture that another was made from: its start image, or its first reference.
 const originalOf = ({ image, image_hash, references }) =>
@@ -125,7 +130,7 @@ function originalsOf(entry) {
   const inbox = isDropped ? [path] : [`${folder}/${path}`, path, path.replace(/^inbox\//, "")];
   const outbox = isDropped ? [archived] : [path, path.replace(/^outbox\//, "")];
   const isNear = isFromDisk && News.inbox.startsWith("/");
-  return [copy, ...isNear ? inbox.map(place => `file://${address(`${News.inbox}/${place}`)}`) : [], ...outbox.map(address)];
+  return [copy, ...isNear ? inbox.map(place => `file://${address(`${News.inbox}/${place}`)}?${hash}`) : [], ...outbox.map(address)];
 }
 
 const isHash = name => /^(.+_)?hash$/.test(name);
