@@ -188,8 +188,7 @@ def test_a_hook_that_cannot_be_killed_is_not_waited_for(
         hooks.picture({"file": "a.png"})
         hooks.picture({"file": "b.png"})
         wait_for(done.exists, "the second call")
-    (line,) = caplog.messages
-    assert line == (
+    assert caplog.messages[0] == (
         "hook picture (touch) could not be ended after 0.5 s (hook_seconds), perhaps because it "
         "runs as another user; picowatch no longer waits for it"
     )
