@@ -72,7 +72,7 @@ class Inbox:
         self.files = InboxFolder(path, most_pixels)  # it may be a link
         self._ledger = ledger
         self._place: Place | None = None  # None: the inbox is missing, or was not looked at yet
-        self._last: Place | None = None  # the same, but stays while it is missing
+        self._last: Place | None = None  # where the inbox was when it was last there
         self.trouble = ""  # "is not there" or "cannot be read (…)"
         self.waiting = Waiting(settle_seconds)  # what differs from the ledger
         self._wake = wake

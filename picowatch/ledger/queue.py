@@ -416,7 +416,7 @@ def next_file(
 def _former_results(
     sql: sqlite3.Connection, names: OutboxNames, recipe: str, file_for: Callable[[int], str | None]
 ) -> list[str]:
-    """Return a photo's results that are there, but requested no more, if they have these names."""
+    """Return a photo's results that exist, are requested no more, and have names of `file_for`."""
     rows = sql.execute(
         f"SELECT file FROM images WHERE recipe = ? AND state = 'done' AND NOT {REQUESTED}",
         (recipe,),

@@ -30,7 +30,7 @@ class ProblemFiles:
     def __init__(self, root: Path, names: OutboxNames, writing: Writing) -> None:
         self._root, self._names, self._writing = root, names, writing
         self._lock = threading.RLock()
-        self._files: dict[str, str] = {}  # and whose they are; newest last
+        self._files: dict[str, str] = {}  # with their recipes, newest last
         self._settings_error: str | None = None  # not known yet
         self.changes = 0
 

@@ -169,7 +169,7 @@ def _put_flag(
 
 
 def _times(count: SourceValue | None, factor: SourceValue) -> SourceValue:
-    """Return the product of two counts, or the first that is none, which the field refuses."""
+    """Return the product of two counts, or a value that is no count, which the field refuses."""
     product = 1
     for written in filter(None, (count, factor)):
         value = number(written.text)
