@@ -215,3 +215,16 @@ def test_equal_recipes_whose_pictures_were_moved_are_known_to_a_new_ledger(house
         (house.inbox / f"{name}.yaml").rename(house.inbox / f"{name}{name}.yaml")
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
     assert house.once() and house.pictures() == kept
+
+
+def test_a_picture_takes_no_name_of_one_that_is_being_rendered(house: House) -> None:
+    house.save("b.yaml", "prompt: a cat\nseed: 1\n")
+    assert house.once()
+    with house.held("a.yaml", "prompt: a corgi\nseed: 1\n", after=1) as held:
+        asked = send(house.outbox, Command("keep", "a", files=("b/0001-1.png",)))
+        answer = wait_for_answer(asked, PATIENCE)
+        held.release()
+        wait_for(lambda: len(house.listed()) == 3, "the other picture")
+    assert answer and answer.done
+    assert house.pictures() == ["a/0001-1-2.png", "a/0001-1.png"]
+    assert sorted(house.prompts("a")) == ["a cat", "a corgi"]
