@@ -149,8 +149,9 @@ class Scan:
 
     def _add_file(self, name: str, path: str) -> None:
         """Add a file that no template applies to."""
-        is_recipe = is_recipe_name(name)
-        if (is_recipe or path in self.known) and (found := size_and_time_of(self.root, path)):
+        is_known = path in self.known
+        is_recipe = (is_known and name.endswith(ENDINGS)) or is_recipe_name(name)
+        if (is_recipe or is_known) and (found := size_and_time_of(self.root, path)):
             self.found[path] = found
         if is_recipe:
             return
