@@ -250,7 +250,8 @@ class Daemon:
         if not self.writing.trouble and self._left != left:
             self._left = left
             return True
-        if self.accepting.reader.is_busy():
+        # A file whose answer cannot be written is read again and again.
+        if self.accepting.reader.is_busy() and not self.writing.waiting:
             return True
         if self.inbox.inbox_id and len(self.inbox.waiting) and not self.inbox.pending():
             return True  # the next scan says whether files are gone

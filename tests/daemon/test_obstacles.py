@@ -17,7 +17,7 @@ from PIL import Image
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.commands.picowatch import DIGESTS, clean_environment, command, picowatch, picowatch_here
 from tests.daemon.processes import ends, process, without_privileges
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 from tests.outcome import faults
 
 ONE = "prompt: a star\nseed: 7\nsize: 64x64\n"
@@ -150,31 +150,36 @@ def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> Non
 
 
 @pytest.mark.parametrize(
-    ("grid", "when_done", "refused"),
-    [("true", "keep", "s/0002-sheet.png"), ("false", "archive", "s/s.yaml")],
+    ("name", "text", "when_done", "refused"),
+    [
+        ("s.yaml", ONE + "grid: true\n", "keep", "s/0002-sheet.png"),
+        ("s.yaml", ONE + "grid: false\n", "archive", "s/s.yaml"),
+        ("s/t.yaml", TYPO, "keep", "s/t.yaml.error.txt"),
+    ],
 )
 def test_a_single_run_ends_although_one_folder_may_not_be_written(
-    house: House, grid: str, when_done: str, refused: str
+    house: House, name: str, text: str, when_done: str, refused: str
 ) -> None:
     """It does all else, says what it waited for, and has exit code 1; the next one continues."""
     house.save("s.yaml", ONE)
     assert house.once()
     (house.outbox / "s").chmod(0o555)
-    (house.folder / "picowatch.yaml").write_text(f"settle_seconds: 0.1\nwhen_done: {when_done}\n")
-    house.save("s.yaml", f"{ONE}grid: {grid}\n")
-    for name in "abc":
-        house.save(f"{name}.yaml", ONE)
+    (house.folder / "picowatch.yaml").write_text(f"settle_seconds: 0.3\nwhen_done: {when_done}\n")
+    house.save(name, text)
+    for letter in "abc":
+        house.save(f"{letter}.yaml", ONE)
     once = [*without_privileges(), *command("run", "--once", program=DIGESTS)]
     for runs in (1, 2):
         ended = subprocess.run(
-            once, cwd=house.folder, env=clean_environment(), capture_output=True, text=True
-        )
+            once, cwd=house.folder, env=clean_environment(), capture_output=True, text=True,
+            timeout=PATIENCE,
+        )  # fmt: skip
         assert ended.returncode == 1
         assert f"picowatch exits: cannot write {refused}: Permission denied" in ended.stdout
         assert house.log().count(f"error cannot write {refused}: ") == runs, "each says it once"
     assert house.pictures() == ["a/0001-7.png", "b/0001-7.png", "c/0001-7.png", "s/0001-7.png"]
     (house.outbox / "s").chmod(0o755)
-    assert house.once(when_done=when_done)
+    assert house.once(when_done=when_done) == (text != TYPO)
     assert (house.outbox / refused).exists()
 
 
