@@ -43,6 +43,7 @@ class Hooks:
         # Copied now, because os.environ is an engine's for the moment in which that starts.
         self._environment = dict(os.environ)
         self._lock = threading.Lock()  # publishers and the daemon's thread count
+        self._inbox = self._outbox = Path()
         self._has_worked = False
         self._pictures = 0  # since the queue was last empty
         self._failed = inf  # images, at the last call of `status`
@@ -53,6 +54,8 @@ class Hooks:
 
     def use(self, inbox: Path, outbox: Path, programs: Programs, hook_seconds: float) -> None:
         """Apply these settings to new calls; what is queued stays."""
+        if outbox != self._outbox:  # its queue is empty before the inbox was looked at
+            self._has_worked, self._pictures, self._failed = False, 0, inf
         self._inbox, self._outbox = inbox, outbox
         self._programs, self._seconds = programs, hook_seconds
 
