@@ -261,14 +261,14 @@ def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
 
 
 def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
-    """Give queued and running images the highest priority of the entries that request them."""
+    """Give unfinished and failed images the highest priority of the entries that request them."""
     sql.execute(
         """UPDATE images SET priority = requested.priority FROM (
                SELECT image, max(priority) AS priority FROM entries
                JOIN entry_images ON entry_images.entry = entries.id
                WHERE recipe = ? GROUP BY image
            ) AS requested
-           WHERE images.id = requested.image AND images.state IN ('queued', 'running')
+           WHERE images.id = requested.image AND images.state IN ('queued', 'running', 'failed')
            AND images.priority != requested.priority""",
         (recipe,),
     )

@@ -3,7 +3,9 @@
 from picowatch.commands import account
 from picowatch.outbox.status import read_status
 from picowatch.sources import Folders
+from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
+from tests.outcome import error_files
 
 
 def count(prompt: str, images: int, **fields: object) -> str:
@@ -120,3 +122,18 @@ def test_a_save_that_never_fits_says_so(house: House) -> None:
     assert not house.once(max_queued={"ada": 4})
     assert "Ask for fewer." in (house.error("ada/a.yaml") or "")
     assert house.pictures() == []
+
+
+def test_a_failed_image_has_the_priority_of_its_new_folder(house: House) -> None:
+    """Also if it is tried again after that."""
+    house.engine.before_batch = fail_on_bad
+    house.save("free/y.yaml", count("bad", 1, priority=9))
+    assert not house.once()
+    house.engine.before_batch = lambda batch: None
+    house.save("ben/z.yaml", count("other", 1))
+    (house.inbox / "free/y.yaml").rename(house.inbox / "ben/y.yaml")
+    assert house.once(max_priority={"ben": 0})
+    house.engine.batches.clear()
+    house.save("a.yaml", count("first", 1, priority=1))
+    assert house.answer("retry", "ben/y.yaml").done
+    assert house.started() == ["first", "bad"]
