@@ -44,6 +44,9 @@ class Accepting:
         self.reader = Reader(run.inbox, run.hashes, self._read, run.wake)
         self._folders: set[str] = set()  # at the inbox's first level, whose results have a folder
         self._changed: list[str] = []  # files of problems that the ledger does not know will go
+        # Saves that are refused until their folder has room, and those that were read again for it.
+        self.lacking_room: set[str] = set()
+        self._tried: set[str] = set()
         # Of one transaction: paths that are taken, with former names, and what the log says.
         self._taken: list[tuple[str, str, Saved | None]] = []
         self._events: list[Event] = []
@@ -92,9 +95,18 @@ class Accepting:
             extra = {"event": event.event, "recipe": event.recipe, "code": event.code}
             log.log(event.level, "%s", event.text, extra=extra)
             if event.level == logging.ERROR:
-                self._run.result.count_failure()
+                if event.recipe not in self.lacking_room:  # a single run counts them at its end
+                    self._run.result.count_failure()
                 self._run.observers.failed(event.recipe)
         return bool(self._taken)
+
+    def tries_again(self) -> bool:
+        """Read again what lacked room, as the queue is empty; return whether some may have it."""
+        is_new = self.lacking_room != self._tried
+        self._tried = {*self.lacking_room}
+        if is_new and self._tried:
+            self._inbox.want_reread()
+        return is_new and bool(self._tried)
 
     def _take(self, reading: Reading, now: float) -> None:
         pending, error = reading.pending, reading.error
@@ -187,6 +199,7 @@ class Accepting:
             self._hand_group_on(folder, path)
         self._look_at_template(path)
         old = self._inbox.renamed_from(saved) if saved.digest and not known else ""
+        self.lacking_room -= {path, old}
         try:
             if old:
                 self._look_at_template(old)
@@ -196,6 +209,8 @@ class Accepting:
             raise
         except QueueFull as full:
             why = refused(path, full, waits=not full.alone)
+            if why.waits:
+                self.lacking_room.add(path)
             if known and known.problem == why.line and reading.pending.why == LACKED:
                 return old, []  # it has been told
             return old, self._refuse(saved, why)
@@ -288,6 +303,7 @@ class Accepting:
         return [Event(logging.ERROR, path, why.line, "refused", why.code)]
 
     def _deleted(self, path: str) -> Event:
+        self.lacking_room.discard(path)
         with self._run.ledger.transaction():
             self._look_at_template(path)
             cancelled = accept.forget(self._run.ledger, path)

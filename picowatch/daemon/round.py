@@ -93,6 +93,7 @@ class Daemon:
             was_idle, more = is_idle, self._try_round()
             # The next round reports to `make` what ended in the middle of this one.
             is_idle = once and not more and self._has_nothing_left()
+            is_idle = is_idle and not self.accepting.tries_again()
             if once and (self.mode.until() or (is_idle and was_idle)):
                 break
             if not (more or is_idle) and once and self._waits_too_long():
@@ -277,6 +278,7 @@ class Daemon:
     def _shut_down(self) -> None:
         if not self.result.restart:  # having been told, systemd kills what does not end soon
             notify("STOPPING=1")
+        self.result.count_failure(len(self.accepting.lacking_room))
         self.stop.set()  # ends every wait for a disk
         self.pool.stop()
         if self.thumbnails.is_alive():

@@ -67,9 +67,9 @@ class RunResult:
             self.reason, self.restart, self.pause = reason, restart, pause
             self.ledger_corrupt = ledger_corrupt
 
-    def count_failure(self) -> None:
+    def count_failure(self, count: int = 1) -> None:
         with self._lock:
-            self.failed += 1
+            self.failed += count
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,6 +150,11 @@ class Inbox:
         self._wanted = True
         self._wake.set()
 
+    def want_reread(self) -> None:
+        """Read again, in the next round, what was refused for something outside its bytes."""
+        self._reread_at = float("-inf")
+        self.want_scan()
+
     def has_looked(self) -> bool:
         """Whether a scan has begun since one was wanted, or none can, as the inbox is not there."""
         return not (self.inbox_id and self._wanted)

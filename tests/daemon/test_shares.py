@@ -124,6 +124,25 @@ def test_a_save_that_never_fits_says_so(house: House) -> None:
     assert house.pictures() == []
 
 
+def test_a_single_run_renders_what_had_to_wait_for_room(house: House) -> None:
+    """Each save is refused once at most, and read again when the queue is empty."""
+    for number in range(4):
+        house.save(f"ada/{number}.yaml", count(f"ada {number}", 2))
+    house.save("ada/five.yaml", count("five", 5))
+    assert not house.once(max_queued={"ada": 3}), "one asks for too many"
+    assert len(house.listed()) == 8
+    assert error_files(house.outbox) == {"ada/five.yaml"}
+    assert house.log().count("It is read again when fewer wait.") == 3
+    (house.inbox / "ada/five.yaml").unlink()
+    assert house.answer("pause").done
+    for number in range(2):
+        house.save(f"ada/later{number}.yaml", count(f"later {number}", 2))
+    assert not house.once(max_queued={"ada": 3}), "there is no room while it is paused"
+    assert house.answer("resume").done
+    assert house.once(max_queued={"ada": 3}) and not error_files(house.outbox)
+    assert len(house.listed()) == 12
+
+
 def test_a_failed_image_has_the_priority_of_its_new_folder(house: House) -> None:
     """Also if it is tried again after that."""
     house.engine.before_batch = fail_on_bad
