@@ -125,7 +125,11 @@ class Worker:
 
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
         """Return the images of the batch whose dropped pictures are there; the others wait."""
+        # Copying may take long. Meanwhile the batch is not done, and its time does not run.
+        self.rendering = Rendering(batch, now=lambda: 0.0)
         brought = self._essential(lambda: self.shared.dropped.bring(batch))
+        if not brought:
+            self.rendering = None
         if brought is None:
             self._put_back(batch)
             self._wake.clear()

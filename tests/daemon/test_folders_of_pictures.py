@@ -2,14 +2,18 @@
 
 import json
 import re
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from picowatch.commands.make import make
+from picowatch.daemon.dropped import DroppedPictures
 from picowatch.errors import CommandFailed
 from picowatch.inbox import inbox as inbox_module
+from picowatch.ledger.rows import QueuedImage
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
@@ -89,6 +93,25 @@ def test_the_time_left_counts_how_large_photos_are(house: House) -> None:
         wait_for(lambda: 900 < (house.status()["all_seconds_left"] or 0) < 1100, "the time left")
         assert house.status()["all_about"]
         hold.release()
+
+
+def test_pictures_that_are_being_copied_for_an_engine_are_not_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow share takes long for it, and the share that is done never goes back."""
+    bring, go_on = DroppedPictures.bring, threading.Event()
+
+    def wait(dropped: DroppedPictures, batch: Sequence[QueuedImage]) -> list[QueuedImage] | None:
+        go_on.wait()
+        return bring(dropped, batch)
+
+    monkeypatch.setattr(DroppedPictures, "bring", wait)
+    photos(house, CORGI, 3)
+    with house.running(batch_size=2):
+        wait_for(lambda: house.status()["images"]["running"] == 2, "a batch that waits")
+        (folder,) = house.status()["folders"]
+        go_on.set()
+        assert (folder["done"], folder["of"], folder["share"]) == (0, 3, 0)
 
 
 # -- make
