@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ class RunResult:
         self._lock = threading.Lock()
         self.failed = 0  # images, and saves that were refused
         self.kept_waiting = 0  # images that a pause keeps queued at the end of a single run
-        self.summary = ""  # the last block of summary.txt
+        self.summary = ""  # the last block of summary.txt that it wrote
+        self.last = ""  # the first line of the newest one, also if another run wrote it
         self.reason = ""  # why it cannot continue
         self.restart = False  # … and the next daemon can
         self.pause = 0.0  # … after this many seconds
@@ -77,6 +79,7 @@ class Lasting:
     """What outlasts a daemon and is handed to the next one.
 
     `stop` ends every wait for a disk; `wake`, which is set after it, the wait between two rounds.
+    `started` is a time of time.time().
     """
 
     mode: Mode
@@ -85,6 +88,7 @@ class Lasting:
     watch: SettingsWatch
     stop: threading.Event
     wake: threading.Event
+    started: float = field(default_factory=time.time)
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)

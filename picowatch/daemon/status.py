@@ -47,8 +47,8 @@ class Reporting:
         self.run, self.ledger, self.inbox = run, run.ledger, run.inbox
         self.pool, self.control = pool, control
         self._report_at = self._written_at = self._count_at = float("-inf")
-        now = time.time()
-        self._known = Status(updated=now, started=now, images=dict.fromkeys(STATES, 0))
+        images = dict.fromkeys(STATES, 0)
+        self._known = Status(updated=time.time(), started=run.started, images=images)
         self._counted: tuple[object, ...] = ()  # what the known status was made from
         self._works: dict[tuple[str, int], Work] = {}  # of queued images, by what they are alike in
         self._shares = Shares()
@@ -116,7 +116,7 @@ class Reporting:
             trouble=self.run.writing.trouble or self.pool.trouble,
             troubles=self._troubles(),
             shares=dict(self.pool.shares),
-            last=self.run.result.summary.partition("\n")[0].partition("  ")[2],
+            last=self.run.result.last.partition("  ")[2],
             **self._steps(),
         )
 

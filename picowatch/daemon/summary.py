@@ -6,6 +6,7 @@ summed up. The ledger knows which these are, so a kill in the middle of the nigh
 
 import logging
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from os.path import commonpath
 
@@ -31,8 +32,11 @@ class Summaries:
 
     def __init__(self, run: Run) -> None:
         self._run, self._ledger = run, run.ledger
+        self._path = run.outbox.root / SUMMARY
         self._seen = -1  # the ledger's changes
         self._busy: Collection[str] | None = None
+        with suppress(OSError):
+            run.result.last = "".join(self._blocks()[:1]).partition("\n")[0]
 
     def look(self, busy: Collection[str]) -> None:
         """Write what is due; `busy` are the folders with images to render, and those above them."""
@@ -66,7 +70,7 @@ class Summaries:
         with self._run.writing.optional(SUMMARY):
             self._write(text)
         tell(self._ledger, folder, told=told)
-        self._run.result.summary = text
+        self._run.result.summary, self._run.result.last = text, first
         extra = {"event": "finished", "seconds": account.seconds}
         log.info("finished: %s", first.partition("  ")[2], extra=extra)
         account = replace(account, failures=account.failures[:FAILURES])
@@ -74,13 +78,17 @@ class Summaries:
 
     def _write(self, block: str) -> None:
         """Put a block before all others, unless it is the newest already: a crash may repeat it."""
-        path, before = self._run.outbox.root / SUMMARY, ""
-        if path.is_file() and not path.is_symlink():  # all else is replaced
-            before = read_regular(path).decode("utf-8", "replace")
-        blocks = [its for its in before.strip("\n").split("\n\n") if its.strip()]
+        blocks = self._blocks()
         if blocks[:1] != [block]:
             text = "\n\n".join([block, *blocks[: BLOCKS - 1]]) + "\n"
-            write_atomically(path, text.encode("utf-8", "backslashreplace"))
+            write_atomically(self._path, text.encode("utf-8", "backslashreplace"))
+
+    def _blocks(self) -> list[str]:
+        """Return the blocks of the file; what is no regular file has none, and is replaced."""
+        if not self._path.is_file() or self._path.is_symlink():
+            return []
+        text = read_regular(self._path).decode("utf-8", "replace")
+        return [block for block in text.strip("\n").split("\n\n") if block.strip()]
 
 
 def _block(name: str, account: Account) -> Iterator[str]:

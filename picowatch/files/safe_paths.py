@@ -194,7 +194,7 @@ def _opened(path: Path | str, flags: int, within: int | None = None) -> int:
 
 def _check_regular(path: Path | str, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        raise OSError(errno.ELOOP, "it is a link", str(path))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 

@@ -56,6 +56,7 @@ def test_an_empty_queue_is_summed_up(
         "night/wrong.yaml",
     ]
     assert not house.run_once(), "nothing is left"
+    assert house.status()["last"].startswith("everything: 3 of 4 done"), "also after a start"
     assert text(house).count("everything") == 1
 
 
