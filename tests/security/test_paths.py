@@ -270,7 +270,15 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
     assert elsewhere.exists()
     assert struck[0] or opening > 2
     if (when_done, opening) in (("delete", 1), ("archive", 4)):  # right before the deletion
-        assert "done, but it stays in the inbox: it is a link" in house.log()
+        assert "done, but it stays in the inbox" in house.log()
+
+
+def test_a_recipe_that_is_a_link_is_done_and_stays(house: House) -> None:
+    (house.inbox / ".store").mkdir()
+    house.save(".store/a.txt", "a corgi\n")
+    (house.inbox / "link.txt").symlink_to(".store/a.txt")
+    assert house.once(when_done="archive")
+    assert "link.txt: done, but it stays in the inbox: it is a link" in house.log()
 
 
 OWN_FILES = (
