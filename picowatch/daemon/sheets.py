@@ -3,8 +3,8 @@
 import json
 import logging
 from collections.abc import Sequence
-from itertools import takewhile
 from math import prod
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +103,11 @@ def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[s
     return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]
 
 
-def _middle(prompt: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
+def _middle(prompt: list[str], others: list[list[str]]) -> list[str]:
     """Return the prompt without the beginning and end that all share; [] if all are equal."""
-    first = _common([*others])
-    last = _common([words[first:][::-1] for words in others])
+    first = len(commonprefix(others))  # noqa: RUF071  (words, not paths)
+    last = len(commonprefix([words[first:][::-1] for words in others]))  # noqa: RUF071
     return [text] if (text := " ".join(prompt[first : len(prompt) - last])) else []
-
-
-def _common(texts: Sequence[Sequence[str]]) -> int:
-    places = zip(*texts, strict=False)
-    return sum(1 for _ in takewhile(lambda words: len({*words}) == 1, places))
 
 
 def _seconds(picture: Path | None) -> list[str]:
