@@ -19,12 +19,13 @@ from picowatch.daemon.picture_commands import (
 )
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
+from picowatch.files.atomic import make_folder
 from picowatch.files.names import natural_key
 from picowatch.inbox.matching import matching, no_such
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
 from picowatch.ledger import contact_sheets, control, followups, queries
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
-from picowatch.outbox.commands import COMMANDS, Answer, Command, answer_all, make_ready
+from picowatch.outbox.commands import COMMANDS, Answer, Command, answer_all
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.reading import NothingSaid
 
@@ -42,14 +43,15 @@ class Control:
         self.files = run.inbox.files
         self.folders: list[str] = []  # that a `make` is waiting for
         self.pictures = PictureCommands(run)
-        make_ready(run.outbox.root)
+        self._commands = run.outbox.root / COMMANDS
+        make_folder(self._commands, durable=False)
 
     def run_all(self) -> bool:
         """Run the commands that are there; return whether one was answered."""
         self.folders = []
         self.pictures.begin_round()
         with self.run.writing.optional(COMMANDS):
-            make_ready(self.run.outbox.root)
+            make_folder(self._commands, durable=False)
         return answer_all(self.run.outbox.root, self.do)
 
     def do(self, command: Command) -> Answer | None:

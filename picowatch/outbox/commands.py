@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from picowatch.files.atomic import TEMPORARY_PREFIX, leftovers, make_folder, write_atomically
+from picowatch.files.atomic import TEMPORARY_PREFIX, leftovers, write_atomically
 from picowatch.files.safe_paths import open_regular
 from picowatch.streams import harmless
 
@@ -75,11 +75,6 @@ class Answer:
     warning: str = ""
     sheets: tuple[str, ...] = ()
     parts: dict[str, "Answer"] = field(default_factory=dict)
-
-
-def make_ready(outbox: Path) -> None:
-    """Make the folder of commands, unless it is there."""
-    make_folder(outbox / COMMANDS, durable=False)
 
 
 def tidy_up(outbox: Path) -> None:
