@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,8 @@ from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
 from picowatch.files.essential import Writing
-from picowatch.files.wide_gamut import SRGB
 from picowatch.observers.hooks import Hooks, Programs
-from picowatch.outbox.encoding import chunks_of
+from picowatch.outbox.encoding import encode_png
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
 
@@ -120,20 +118,14 @@ class Observers:
         try:
             image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
             size = (preview.width * SCALE, preview.height * SCALE)
-            content = BytesIO()
-            image.resize(size, Image.Resampling.BICUBIC).save(
-                content,
-                "PNG",
-                pnginfo=chunks_of(self._outbox.mark),
-                icc_profile=SRGB,
-                compress_level=1,
-            )
+            large = image.resize(size, Image.Resampling.BICUBIC)
+            content = encode_png(large, {}, self._outbox.mark)
         # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
         except (OSError, ValueError, SystemError) as error:
             log.debug("no preview: %s", error)
             return
         with self._writing.optional(self._preview.name):
-            write_atomically(self._preview, content.getvalue(), durable=False)
+            write_atomically(self._preview, content, durable=False)
 
     def remove_preview(self) -> None:
         """Delete the preview, which nobody updates any more."""

@@ -89,7 +89,9 @@ def encode_png(
     Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8). zlib looks for runs of bytes
     only: in filtered rows it finds hardly anything else (benchmarks/RESULTS.md).
     """
-    chunks = chunks_of(photo)
+    chunks = PngImagePlugin.PngInfo()
+    if photo.xmp:
+        chunks.add_itxt(XMP_KEYWORD, photo.xmp)
     for keyword, text in texts.items():
         # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
         is_plain = "\0" not in text and as_utf8(text) == text
@@ -103,14 +105,6 @@ def encode_png(
     file = BytesIO()
     picture.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE, **more)
     return file.getvalue()
-
-
-def chunks_of(photo: PhotoMetadata) -> PngImagePlugin.PngInfo:
-    """Return PNG chunks: the photo's XMP. More may be added."""
-    chunks = PngImagePlugin.PngInfo()
-    if photo.xmp:
-        chunks.add_itxt(XMP_KEYWORD, photo.xmp)
-    return chunks
 
 
 def _in_jpeg(
