@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from picowatch.files.pictures import on_white
+from picowatch.files.pictures import in_srgb, on_white
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, shortened
@@ -23,6 +23,7 @@ log = logging.getLogger("picowatch")
 
 SHEET_KEYWORD = "picowatch-sheet"  # of the text that says what a contact sheet shows
 AUTO = "auto"
+THUMBNAIL_SIDE = 384  # the longer one in pixels: sharp in rows of 190 on a dense display
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,14 @@ def encode_png(
     file = BytesIO()
     picture.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE, **more)
     return file.getvalue()
+
+
+def shrink(picture: Image.Image) -> Image.Image:
+    """Return a thumbnail for the gallery, in sRGB; this changes `picture`."""
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small = in_srgb(picture)
+    small.info.pop("icc_profile", None)
+    return small
 
 
 def _in_jpeg(

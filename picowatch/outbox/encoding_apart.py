@@ -15,9 +15,8 @@ from logging.handlers import BufferingHandler
 from PIL import Image
 
 from picowatch.files.apart import program
-from picowatch.outbox.encoding import How
+from picowatch.outbox.encoding import How, shrink
 from picowatch.outbox.lossless import Pixels
-from picowatch.outbox.thumbnails import shrink
 
 log = logging.getLogger("picowatch")
 LARGE_PIXELS = 16_000_000

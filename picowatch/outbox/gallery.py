@@ -34,6 +34,7 @@ from picowatch.files.atomic import check_in_place, write_atomically
 from picowatch.files.essential import Writing
 from picowatch.files.names import stem_of
 from picowatch.files.safe_paths import open_regular, read_regular
+from picowatch.outbox.encoding import shrink
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import MAP, ORIGINALS, PILLOW_NAMES, gallery_file, picture_files
 from picowatch.outbox.pages import (
@@ -43,7 +44,6 @@ from picowatch.outbox.pages import (
     sheet_entry,
     thumbnail_of,
 )
-from picowatch.outbox.thumbnails import shrink
 from picowatch.outbox.walk import SETTLED_SECONDS, FolderWalk
 
 PAGE, DATA = "index.html", ".picowatch/gallery"

@@ -9,11 +9,10 @@ from PIL import Image
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata import PARAMETERS
 from picowatch.outbox import encoding_apart
-from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, shrink
 from picowatch.outbox.encoding_apart import Raw, encode_apart
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
-from picowatch.outbox.thumbnails import SIDE, shrink
 from tests.house import House
 
 RNG = np.random.default_rng(5)
@@ -42,7 +41,7 @@ def test_a_process_writes_the_same_file(name: str, low: bytes, alpha: bytes) -> 
     small, content = encode_apart(picture, how)
     assert content == how.encode(picture.decoded(), SRGB)
     assert small.tobytes() == shrink(picture.decoded().picture).tobytes()
-    assert small.size == (SIDE, round(40 * SIDE / 500))
+    assert small.size == (THUMBNAIL_SIDE, round(40 * THUMBNAIL_SIDE / 500))
 
 
 def test_what_it_leaves_out_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,12 +14,12 @@ from PIL import Image
 
 from picowatch.files.essential import Writing
 from picowatch.outbox import pages
+from picowatch.outbox.encoding import THUMBNAIL_SIDE
 from picowatch.outbox.gallery import ASSETS, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.outbox.pages import picture_entry, thumbnail_of
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
-from picowatch.outbox.thumbnails import SIDE
 from tests.house import House, wait_for
 from tests.outcome import entries, shown
 
@@ -81,7 +81,7 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
     assert sheet["cells"] == [picture["file"] for picture in pictures]
     for entry in (*pictures, sheet):
         with Image.open(house.outbox / DATA / "thumbs" / entry["thumb"]) as thumbnail:
-            assert (thumbnail.format, max(thumbnail.size) <= SIDE) == ("WEBP", True)
+            assert (thumbnail.format, max(thumbnail.size) <= THUMBNAIL_SIDE) == ("WEBP", True)
             assert abs(thumbnail.width / thumbnail.height - entry["width"] / entry["height"]) < 0.02
 
 
