@@ -118,14 +118,10 @@ class Account:
     def plus(self, other: "Account") -> "Account":
         """Return the account of both, without failures and what was slowest."""
         counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
-        began = [at for at in (self.began, other.began) if at is not None]
-        ended = [at for at in (self.ended, other.ended) if at is not None]
-        return Account(
-            began=min(began, default=None),
-            ended=max(ended, default=None),
-            seconds=self.seconds + other.seconds,
-            **counts,
-        )
+        began = min(filter(None, (self.began, other.began)), default=None)
+        ended = max(filter(None, (self.ended, other.ended)), default=None)
+        seconds = self.seconds + other.seconds
+        return Account(began=began, ended=ended, seconds=seconds, **counts)
 
     def line(self, now: float) -> str:
         """Return "299 of 300 done 22:04–06:12, 1 failed, 2 files refused"."""

@@ -81,7 +81,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class Metrics(Collector):
-    """Serves the newest status as metrics, in threads of its own."""
+    """Serves a `status`, the newest one, as metrics, in threads of its own."""
 
     def __init__(self, address: str) -> None:
         """Serve at `address`, which is host:port. Raises SettingsInvalid like `open`."""
@@ -89,12 +89,12 @@ class Metrics(Collector):
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         words = "Seconds to render an image, from its prompt to its pixels."
-        self._seconds = Histogram(
+        self.image_seconds = Histogram(
             "picowatch_image_seconds", words, buckets=SECONDS, registry=registry
         )
         words = "Restarts of the engine after it died or could not start."
         self.engine_restarts = Counter("picowatch_engine_restarts", words, registry=registry)
-        self._status: Status | None = None
+        self.status: Status | None = None
         registry.register(self)
         self.open()
 
@@ -113,13 +113,6 @@ class Metrics(Collector):
         self._thread.start()
         log.info("metrics at http://%s:%s/metrics", host, self._server.server_port)
 
-    def picture(self, seconds: float) -> None:
-        """Count a published picture that was rendered in this many seconds."""
-        self._seconds.observe(seconds)
-
-    def status(self, status: Status) -> None:
-        self._status = status
-
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -127,7 +120,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield Info("picowatch", "The running picowatch.", value={"version": __version__})
-        if (status := self._status) is None:
+        if (status := self.status) is None:
             return
         words = "When picowatch was started."
         yield Gauge("picowatch_started_time_seconds", words, value=status.started)

@@ -68,7 +68,7 @@ class Observers:
         """Report a published picture; `line` is its line of images.jsonl."""
         self._hooks.picture(line)
         if self._metrics:
-            self._metrics.picture(line["seconds"])
+            self._metrics.image_seconds.observe(line["seconds"])
 
     def failed(self, recipe: str) -> None:
         """Report that an error file was written for the recipe."""
@@ -90,7 +90,7 @@ class Observers:
         """Report the current status, a few times a second, and show the newest preview."""
         self._hooks.status(status)
         if self._metrics:
-            self._metrics.status(status)
+            self._metrics.status = status
         if preview := self._newest_preview:
             self._newest_preview = None
             self._write_preview(preview)
