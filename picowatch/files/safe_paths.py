@@ -39,9 +39,9 @@ def open_below(root: Path, path: str) -> int:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
-    real_root = _real(root)
-    real = _real(real_root / path, strict=True)
-    return _open_in(real_root, _below(real_root, real) or ".")
+    real_root = real(root)
+    target = real(real_root / path, strict=True)
+    return _open_in(real_root, _below(real_root, target) or ".")
 
 
 def _open_in(root: Path, parts: Sequence[str]) -> int:
@@ -133,7 +133,7 @@ def _version(status: os.stat_result) -> tuple[int, int, int]:
 
 def leads_out(root: Path, path: str) -> bool:
     """Whether `path`, with links followed, ends outside of `root`."""
-    return not _real(root / path).is_relative_to(_real(root))
+    return not real(root / path).is_relative_to(real(root))
 
 
 def to_write(root: Path, path: str) -> Path:
@@ -153,8 +153,8 @@ def _below(root: Path, path: Path) -> Sequence[str]:
 
 def _folder_of(root: Path, file: Path) -> AbstractContextManager[int]:
     """Open the folder of a file below `root`; both may have links. Raises OSError."""
-    real_root = _real(root)
-    return _inside(real_root, _below(real_root, _real(file.parent, strict=True)))
+    real_root = real(root)
+    return _inside(real_root, _below(real_root, real(file.parent, strict=True)))
 
 
 @contextmanager
@@ -175,7 +175,7 @@ def _leads_out(path: Path | None = None) -> OSError:
     return OSError(errno.EXDEV, "it leads out of its folder", path and str(path))
 
 
-def _real(path: Path, *, strict: bool = False) -> Path:
+def real(path: Path, *, strict: bool = False) -> Path:
     """Resolve links. Unlike this, `Path.resolve` raises RuntimeError if links run in a circle."""
     return Path(os.path.realpath(path, strict=strict))
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from picowatch.files.names import ENDINGS as PICTURES
 from picowatch.files.names import MASK_MARK, stem_of
 from picowatch.files.pictures import USUAL_PIXELS
-from picowatch.files.safe_paths import checked_blocks, sha256_of, unlink_below
+from picowatch.files.safe_paths import checked_blocks, real, sha256_of, unlink_below
 from picowatch.inbox.files import (
     LEADS_OUT,
     FileUnreadable,
@@ -72,10 +72,6 @@ def place_of(root: Path) -> Place:
     return Place(status.st_dev, file_system, status.st_ino)
 
 
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
-
-
 @dataclass(frozen=True, slots=True)
 class InboxFolder:
     """The inbox; `root` may be a link. Its pictures have `most_pixels` each."""
@@ -88,7 +84,7 @@ class InboxFolder:
 
         Raises FileUnreadable if a link in the inbox leads out of it, and OSError for a circle.
         """
-        root, here = _real(self.root), Path("/")
+        root, here = real(self.root), Path("/")
         rest, links, is_inside = [*reversed(file.absolute().parts)], 0, False
         while rest:
             part = rest.pop()
@@ -113,7 +109,7 @@ class InboxFolder:
 
     def is_through_link(self, folder: str) -> bool:
         """Whether a folder, which need not exist, is a link or lies behind one."""
-        return _real(self.shown(folder)) != _real(self.root) / folder
+        return real(self.shown(folder)) != real(self.root) / folder
 
     def is_away(self) -> bool:
         """Whether the inbox seems unmounted: it is missing or empty."""
