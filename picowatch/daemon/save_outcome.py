@@ -124,29 +124,27 @@ class RecipeReader:
         return None
 
 
+@dataclass(frozen=True, slots=True)
 class SaveReader:
-    def __init__(
-        self,
-        inbox: InboxFolder,
-        hashes: ModelHashes,
-        pictures_of: Callable[[str], NamedPictures],
-        max_images_per_save: int,
-        max_priority: Mapping[str, int],
-    ) -> None:
-        self._inbox, self._hashes, self._pictures_of = inbox, hashes, pictures_of
-        self._max_images, self._max_priority = max_images_per_save, max_priority
+    """Finds out what saves ask for; `pictures_of` gives the pictures that a recipe may name."""
+
+    inbox: InboxFolder
+    hashes: ModelHashes
+    pictures_of: Callable[[str], NamedPictures]
+    max_images: int  # of a save
+    max_priority: Mapping[str, int]  # by folder
 
     def outcome(self, seen: Saved) -> SaveOutcome:
         """Return what a save asks for, or why it is refused.
 
         Raises NotHashed, FileChanged, FileUnreadable, or an error that may pass.
         """
-        self._hashes.look_again()
+        self.hashes.look_again()
         if seen.unreadable:
             what = "picture" if is_dropped(seen.path) else "recipe"
             words = f"This {what} cannot be read: {seen.unreadable}."
             return refused(seen.path, words, waits=True)
-        pictures, reader, dropped = self._pictures_of(seen.path), self._reader(), seen.dropped
+        pictures, reader, dropped = self.pictures_of(seen.path), self._reader(), seen.dropped
         try:
             recipes = reader.recipes(seen, pictures, pictures.keep)
             own = {seen.path: seen.digest} if dropped else {}
@@ -161,7 +159,7 @@ class SaveReader:
 
     def _reader(self) -> RecipeReader:
         """Return a reader with models of its own, to be told which of them a save misses."""
-        return RecipeReader(self._inbox, replace(self._hashes.inventory), self._max_images)
+        return RecipeReader(self.inbox, replace(self.hashes.inventory), self.max_images)
 
     def _refused_picture(
         self, seen: Saved, dropped: Dropped, error: PicowatchError, *, waits: bool
@@ -171,10 +169,10 @@ class SaveReader:
         if isinstance(error, NothingSaid | ModelRefused):
             lacks_prompt = isinstance(error, NothingSaid)
             return replace(refused(template, error), template=template, lacks_prompt=lacks_prompt)
-        found = self._inbox.size_and_time(seen.path)
+        found = self.inbox.size_and_time(seen.path)
         if found is None or found.written_since(seen.size_and_time):
             raise FileChanged from error
-        named, reader = self._pictures_of(template), self._reader()
+        named, reader = self.pictures_of(template), self._reader()
         try:
             reader.check_template(dropped.template, seen.defaults, named)
         except (RecipeInvalid, FileUnreadable) as wrong:
@@ -202,10 +200,10 @@ class SaveReader:
         def hash_of(kind: str, name: str) -> str:
             if kind in ("image", "mask"):
                 return own.get(name) or pictures.keep(name)
-            return self._hashes.hash_of(cast(Kind, kind), name)
+            return self.hashes.hash_of(cast(Kind, kind), name)
 
         highest = max((recipe.priority for recipe in recipes), default=0)
-        most = self._max_priority.get(folder, highest)
+        most = self.max_priority.get(folder, highest)
         entries = [
             RequestedEntry(
                 digest=recipe.digest(hash_of),
