@@ -7,7 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from typing import IO, Literal, NamedTuple, cast
@@ -35,6 +35,9 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 MOST_PIXELS = 1_000_000_000
 USUAL_PIXELS = 250_000_000  # the setting's default
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow raises beyond the double
+# Of odd tags and large pictures, about which nobody can do anything. One filter is for all threads:
+# `catch_warnings` changes those of others.
+warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\.")
 # Larger ones are looked at in a process of their own. This many pixels are checked within a second
 # and 200 MB, including the file's own bytes: Pillow takes 4 bytes a pixel for most formats, 15 for
 # WebP, 8 for HEIC, and for TIFF up to 12 if one strip holds the whole picture. A JPEG is checked at
@@ -163,14 +166,6 @@ def formats_of(file: IO[bytes]) -> tuple[str, ...]:
     return (HEIF,)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ignore warnings of odd tags and large pictures, about which nobody can do anything."""
-    with warnings.catch_warnings(action="ignore"):
-        yield
-
-
-@_quiet()
 def picture_size(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> tuple[int, int]:
     """Return width and height of an upright picture, from its header. Raises PictureUnreadable."""
     image = _opened(file, most_pixels)
@@ -334,7 +329,6 @@ def greys_of(decode: Callable[[bytes], Image.Image], file: IO[bytes]) -> list[in
     return decode(file.read()).histogram()
 
 
-@_quiet()
 def is_photo(file: IO[bytes]) -> bool:
     """Whether a picture was taken by a camera: its EXIF names one, or it has the noise of a photo.
 
@@ -356,7 +350,6 @@ def is_photo(file: IO[bytes]) -> bool:
     return False
 
 
-@_quiet()
 def taken(file: IO[bytes]) -> datetime:
     """Return when a photo was taken, by its EXIF, or else when its file was changed last."""
     with suppress(Exception):  # as in `_upright`
@@ -433,7 +426,6 @@ def _profile_of(image: Image.Image) -> bytes | None:
     return image.info.get("icc_profile") or wide_gamut.profile_of(image.info)
 
 
-@_quiet()
 def _upright(
     file: IO[bytes], *, checks_only: bool = False, byte: Literal["", "high", "low"] = ""
 ) -> Image.Image:
@@ -471,7 +463,6 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
-@_quiet()
 def _opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Open a picture if its kind and size are within the limits; no pixel is decoded."""
     size = file.seek(0, io.SEEK_END)

@@ -5,7 +5,6 @@ IPTC-IIM becomes XMP. The mark is IPTC's DigitalSourceType
 (https://cv.iptc.org/newscodes/digitalsourcetype).
 """
 
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -118,13 +117,12 @@ class _Parts:
         self._name = photo_name
 
     def read(self, what: str, read: Callable[[], Kind], instead: Callable[[], Kind]) -> Kind:
-        with warnings.catch_warnings(action="ignore"):
-            try:
-                return read()
-            except Exception as error:  # Pillow's readers raise whatever they stumble over
-                why = str(error).rstrip(".") or type(error).__name__
-                self.said.append(LOST.format(what, self._name, why))
-                return instead()
+        try:
+            return read()
+        except Exception as error:  # Pillow's readers raise whatever they stumble over
+            why = str(error).rstrip(".") or type(error).__name__
+            self.said.append(LOST.format(what, self._name, why))
+            return instead()
 
     def exif(self, photo: "_Photo", file: IO[bytes]) -> dict[int, Directory]:
         exif = self.read("EXIF", lambda: read_exif(_exif(photo, file)), Exif)
@@ -186,14 +184,13 @@ class _Photo:
 
 def _read(file: IO[bytes]) -> _Photo:
     formats = formats_of(file)
-    with warnings.catch_warnings(action="ignore"):
-        if is_png(file):
-            with suppress(Exception):  # damage behind the pixels hides nothing before them
-                return _opened(without_pixels(file), formats)
-        try:
-            return _opened(file, formats)
-        except Exception as error:  # Pillow's readers raise whatever they stumble over
-            raise PictureUnreadable("it is not a picture that can be read.") from error
+    if is_png(file):
+        with suppress(Exception):  # damage behind the pixels hides nothing before them
+            return _opened(without_pixels(file), formats)
+    try:
+        return _opened(file, formats)
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise PictureUnreadable("it is not a picture that can be read.") from error
 
 
 def _opened(file: IO[bytes], formats: tuple[str, ...]) -> _Photo:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -169,7 +168,6 @@ def _small_picture(path: Path, side: int) -> Image.Image | str:
     """Return a picture at its size on the sheet, or words for one that cannot be read."""
     try:
         with (
-            warnings.catch_warnings(action="ignore"),
             os.fdopen(open_regular(path), "rb") as file,
             Image.open(file, formats=FORMATS) as picture,
         ):
