@@ -1,6 +1,5 @@
 """A worker for each engine; the ledger's queue is shared among them."""
 
-import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -16,8 +15,6 @@ from picowatch.ledger import control, queries, queue
 from picowatch.ledger.rows import QueuedImage
 from picowatch.ledger.turns import Turns
 from picowatch.recipe.request import ImageRequest
-
-log = logging.getLogger("picowatch")
 
 MOST_COPIES, COPIED_PIXELS = 4, 8_000_000  # of a batch: two of each copier are in memory
 PASSES = 4  # batches of each engine that may come before the oldest image

@@ -3,7 +3,6 @@
 Readers find it out in their threads, as models and pictures have to be looked at for it.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,8 +26,6 @@ from picowatch.recipe import DefaultsFile, Dropped, Recipe, RecipeInvalid, read_
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
-
-log = logging.getLogger("picowatch")
 
 _NO_TEMPLATE = (
     "Pictures beside this file are not requests, because its name lacks an underscore. Rename it "
