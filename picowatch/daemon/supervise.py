@@ -146,13 +146,13 @@ class Supervisor:
             daemon = build_daemon(self._make_engine, self._lasting, lock, writing, stack)
         except BaseException as error:
             if not self._is_another(outbox):  # nobody else begins there while it is waited for
-                self._keep(lock, outbox)
+                self._keep(lock)
             elif lock is not self._lock:
                 lock.release()
             if isinstance(error, CommitUnknown):  # the next attempt reads what counts
                 raise sqlite3.OperationalError(str(error)) from error
             raise
-        self._keep(lock, outbox)
+        self._keep(lock)
         self._used = outbox
         return daemon
 
@@ -160,11 +160,11 @@ class Supervisor:
         """Whether there was a daemon before, with another outbox."""
         return self._used not in (None, outbox)
 
-    def _keep(self, lock: OutboxLock, outbox: Path) -> None:
+    def _keep(self, lock: OutboxLock) -> None:
         """Hold this lock from now on, and no other."""
         if self._lock and lock is not self._lock:
             self._lock.release()
-        self._lock, lock.outbox = lock, outbox
+        self._lock = lock
 
     def _lock_of(self, outbox: Path) -> OutboxLock:
         """Return the lock that is held, or another's for another outbox.
@@ -172,6 +172,7 @@ class Supervisor:
         Raises FolderAway if the outbox is away, which must not be made anew.
         """
         if self._lock and self._lock.is_of(outbox):
+            self._lock.outbox = outbox  # perhaps a new name
             return self._lock
         if self._lock and self._lock.outbox == outbox and not self._lock.is_replaced():
             raise FolderAway(outbox)

@@ -28,7 +28,7 @@ class OutboxLock:
         Raises OutboxInUse, which names the process that has the lock, or OSError.
         """
         self.outbox = outbox
-        self._path = path = _path(outbox)
+        path = _path(outbox)
         make_folder(path.parent)
         create(path)
         self._file: IO[str] = path.open("r+")
@@ -53,14 +53,14 @@ class OutboxLock:
 
     def is_in_place(self) -> bool:
         """Whether the outbox is there: no event reports that it was moved or unmounted."""
-        return _id(self._path) == self._lock_id
+        return self.is_of(self.outbox)
 
     def is_replaced(self) -> bool:
         """Whether another outbox is at the path, or the lock was deleted: it can be made again.
 
         Otherwise the outbox is away, and a folder that is there now may be anybody's.
         """
-        return _id(self._path) is not None or _id(self.outbox) == self._outbox_id
+        return _id(_path(self.outbox)) is not None or _id(self.outbox) == self._outbox_id
 
     def release(self) -> None:
         with suppress(OSError):

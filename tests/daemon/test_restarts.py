@@ -141,12 +141,12 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
             assert said.startswith(f"{file.path}, line 2, column 23: max_images_per_save 'many': ")
             assert said.endswith("stay as they were. Fix the file and save it again.\n")
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
-            before = house.status()["started"]
+            started = house.status()["started"]
             save(file.path, f"{OWN}max_images_per_save: {number}\n")
-            wait_for(lambda: house.status()["started"] != before, "the start")  # noqa: B023
+            wait_for(lambda: house.status()["errors"] == [], "the end of the problem")
+            wait_for(lambda: not error.exists(), "the end of its file")
             assert house.log().count("picowatch.yaml was saved; picowatch starts over") == number
-            assert house.status()["errors"] == []
-            assert not error.exists()
+            assert house.status()["started"] == started, "the same process goes on"
         house.save("b.yaml", f"prompt: a\nseed: 1..{len(ways) + 1}\n")
         wait_for(lambda: f"may request {len(ways)} " in (house.error("b.yaml") or ""))
         file.path.write_text("settle_secs: 1\n")
@@ -290,6 +290,21 @@ def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: Set
         wait_for(lambda: house.console.shown[-1].trouble, "the trouble")
         whole_file.path.write_text(written(house, outbox=str(other)))
         wait_for((other / "a/0001-1.png").exists, "the picture")
+
+
+def test_an_outbox_that_is_renamed_is_used_under_its_new_name(
+    house: House, whole_file: SettingsFile
+) -> None:
+    """It is the same outbox, with its pictures and its lock."""
+    with house.running(settings_file=whole_file):
+        house.save("a.txt", "a star --seed 1\n")
+        wait_for(lambda: house.listed(), "the first picture")
+        new = house.outbox.rename(house.folder / "renamed")
+        whole_file.path.write_text(written(house, outbox=str(new)))
+        house.save("b.txt", "a star --seed 2\n")
+        wait_for((new / "b/0001-2.png").exists, "the second one")
+        assert not house.outbox.exists()
+    assert not is_held(new)
 
 
 def test_other_settings_wait_with_a_batch_for_its_disk(
