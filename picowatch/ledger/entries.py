@@ -1,9 +1,10 @@
 """The entries of a recipe, and the images that each requests."""
 
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from heapq import nsmallest
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from picowatch.ledger.rows import (
 from picowatch.recipe.converters import SEEDS
 from picowatch.recipe.request import ImageRequest
 
+_SEEDS = """image_index, json_extract(request, '$.seed') AS seed,
+            json_extract(request, '$.variation_seed') AS variation_seed"""
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
 MOST_TRIED = 3  # former entries, or pictures, whose seeds are tried for an entry
 
@@ -127,6 +130,7 @@ class SaveWriter:
     is_first: bool
     is_restored: bool = False  # the ledger is new: seeds are taken from the pictures there are
     is_finished: bool = False  # … and all of the save was rendered, whatever it requests now
+    names: Collection[str] = ()  # of the entries that the save requests
     result: Acceptance = field(default_factory=Acceptance)
 
     def write(
@@ -137,6 +141,7 @@ class SaveWriter:
         redraws: bool,
     ) -> None:
         """Write what a save requests; `redraws`: random seeds of kept entries are drawn again."""
+        self.names = {entry.name for entry in requested.values()}
         for key, entry in requested.items():
             if key in kept:
                 self._keep(kept[key], entry, redraw=redraws and entry.random)
@@ -281,13 +286,11 @@ class SaveWriter:
 
         An image is known by its entry. If that reads otherwise than then, because of a template, a
         `_defaults.yaml` or wildcards, an image of the same bytes is known by its place, and by its
-        seeds if these were drawn. Lists of earlier versions have places alone. Last come the newest
-        images at the entry's place, from which a changed entry has its seed.
+        seeds if these were drawn. Lists of earlier versions have places alone. Last come the images
+        of the nearest entries that are gone: a changed entry has its seed from what it was.
         """
         rows = self.sql.execute(
-            """SELECT id, state, file, ended, digest, image_index, save_digest,
-                      json_extract(request, '$.seed') AS seed,
-                      json_extract(request, '$.variation_seed') AS variation_seed,
+            f"""SELECT id, state, file, ended, digest, save_digest, {_SEEDS},
                       entry_digest IN (:entry, '') OR save_digest = :save AS is_own
                FROM images WHERE recipe = :recipe
                AND (entry_digest = :entry OR entry_index = :place)
@@ -314,10 +317,27 @@ class SaveWriter:
                 if at in there and _has_seeds(request, there[at])
             }
             return replace(draw, there=fits)
-        others = [row for row in rows if not row["is_own"]]
-        others.sort(key=lambda row: (row["variation_seed"] is None, row["image_index"]))
-        draws = (_first_draw([row], entry, lambda *_: True) for row in others[:MOST_TRIED])
-        return next((draw for draw in draws if draw and self._has_any(draw.requests)), None)
+        for place in nsmallest(MOST_TRIED, self._gone, lambda gone: abs(gone - entry.place)):
+            for row in self._gone[place][:MOST_TRIED]:
+                draw = _first_draw([row], entry, lambda *_: True)
+                if draw and self._has_any(draw.requests):
+                    del self._gone[place]
+                    return draw
+        return None
+
+    @cached_property
+    def _gone(self) -> dict[int, list[sqlite3.Row]]:
+        """The pictures of entries that are not requested, by place; best at telling seeds first."""
+        found = defaultdict(list)
+        for row in self.sql.execute(
+            f"""SELECT entry_index, entry_digest, {_SEEDS} FROM images
+               WHERE recipe = ? AND save_digest != ?
+               ORDER BY variation_seed IS NULL, image_index, id DESC""",
+            (self.save.path, self.save.digest),
+        ):
+            if row["entry_digest"] not in self.names:
+                found[row["entry_index"]].append(row)
+        return found
 
     def _has_any(self, drawn: Sequence[ImageRequest]) -> bool:
         return any(self._find(request.digest) for request in drawn)

@@ -74,6 +74,7 @@ PAIR = "- {prompt: one, seed: 1}\n- {prompt: two}\n"
 THREE = f"{PAIR}- {{prompt: three}}\n"
 BAD = "- {prompt: bad}\n"
 STAR_AND_DOG = "a star\na {red|blue} dog\n"
+FIVE = "1\n2\n3\n4\n5\n"
 SWEEP = "prompt: two\nsweep: {steps: [1, 2, 3]}\n"
 VARIED = "prompt: two\nsweep: {variation_strength: [0, 0.2]}\n"
 TEMPLATE = "photos/_pictures.yaml"
@@ -139,6 +140,20 @@ LOST: dict[str, tuple[list[Step], list[str]]] = {
     "an entry is new": ([*SAVED, ("a.yaml", THREE)], ["three"]),
     "a line is new before others": (
         [("a.txt", STAR_AND_DOG), RUN, ("a.txt", f"a moon\n{STAR_AND_DOG}")], ["a moon"],
+    ),
+    "a higher count, below a new line": (
+        [("a.txt", "two --count 3\n"), RUN, ("a.txt", "three\ntwo --count 4\n")], ["three", "two"],
+    ),
+    "a higher count, moved above other lines": (
+        [("a.txt", f"{FIVE}two\n"), RUN, ("a.txt", f"two --count 2\n{FIVE}")], ["two"],
+    ),
+    "a lower count below a new line, and a higher one later": (
+        [("a.txt", "two --count 3\n"), RUN, ("a.txt", "three\ntwo\n"), RUN, LOSE, RUN,
+         ("a.txt", "three\ntwo --count 4\n")], ["two"],
+    ),
+    "higher counts of equal lines below a new one": (
+        [("a.txt", "two\ntwo\n"), RUN, ("a.txt", "three\ntwo --count 2\ntwo --count 2\n")],
+        ["three", "two", "two"],
     ),
     "one of equal lines is new": (
         [("a.txt", "a star\n" * 2), RUN, ("a.txt", "a star\n" * 3)], ["a star"],
