@@ -236,16 +236,15 @@ def _picture_size(
     value is that.
     """
     native = checkpoint.native_size
-    sides = [side for side in _SIDES if values[side] == PICTURE]
     references = values["references"]
     extend = values.get("extend", "") if values["image"] else ""
+    given = reporter.layer if references or extend else _SIDES  # others are native
+    sides = [side for side in _SIDES if values[side] == PICTURE or side not in given]
     followed = (control["image"] for control in values[CONTROL])
     path = values["image"] or next(chain(references, followed), "")
     is_for_others = all(_is_for_pictures(side, path, reporter) for side in sides)
     if _keeps_size(values) or (sides and is_for_others):
         return dict.fromkeys(sides, native), "", None
-    if (references or extend) and reporter.layer.keys().isdisjoint(_SIDES):
-        sides = [*_SIDES]
     size = native, native
     if path and (sides or extend):
         try:

@@ -41,8 +41,9 @@ def test_one_path_a_list_or_none() -> None:
 
 
 def test_a_size_may_be_no_multiple_of_anything() -> None:
-    text = "prompt: red\ncheckpoint: klein\nreferences: photo.jpg\nsize: "
-    for size, meant in (("picture", "1003x677"), ("801x333", "801x333")):
+    text = "prompt: red\ncheckpoint: klein\nreferences: photo.jpg\n"
+    sizes = {"size: picture": "1003x677", "size: 801x333": "801x333", "width: 501": "501x338"}
+    for size, meant in sizes.items():
         assert read_one(text + size, inventory=INSTALLED, pictures=PHOTOS).size == meant
 
 

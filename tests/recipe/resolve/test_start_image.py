@@ -132,10 +132,17 @@ def test_what_is_drawn_around_a_picture(written: str, meant: str, size: tuple[in
     assert request_of(f"{USUAL}extend: {meant}\n", pictures=PHOTO) == request
 
 
-def test_a_side_may_be_given_and_a_mask_may_not() -> None:
-    """The other side is in proportion."""
-    request = request_of(f"{USUAL}extend: 2:1\nwidth: 256\n", pictures=PHOTO)
-    assert (request.width, request.height) == (256, 128)
+@pytest.mark.parametrize(
+    ("side", "size"), [("width: 256", (256, 144)), ("height: 576", (1024, 576))]
+)
+def test_next_to_a_given_side_the_other_one_is_in_proportion(
+    side: str, size: tuple[int, int]
+) -> None:
+    request = request_of(f"{USUAL}extend: 16:9\n{side}\n", pictures=PHOTO)
+    assert (request.width, request.height) == size
+
+
+def test_nothing_is_drawn_around_a_masked_picture() -> None:
     check_refused(f"{USUAL}extend: 2:1\nmask: m.png\n", "… Remove one of them.", pictures=PHOTO)
     assert not read_one(f"{USUAL}extend: off\n", pictures=PHOTO).extend
     check_refused("prompt: a\nextend: 2:1\n", "extend has no effect without image. …")
