@@ -122,7 +122,7 @@ class _Checking:
         """Check what is at `path` in the inbox, or a file elsewhere; perhaps list its images."""
         try:
             found = [*self._recipes(file, path)]
-            images = [image for place in found for image in _images(*place)]
+            images = _images(found)
         except _REFUSALS as error:
             self._fail(file, path or _name_in_inbox(file), error)
             return
@@ -282,16 +282,21 @@ def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
     return recipe.warned([*recipe.warnings, *found])
 
 
-def _images(file: Path, entry_index: int, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return an object for each image; only what depends on a seed drawn later is unresolved."""
-    common = {"recipe": str(file), "entry_index": entry_index, "priority": recipe.priority}
-    return [
-        _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})
-        | {"published_size": "{}x{}".format(*request.published_size)}
-        for request, variant in zip(
-            recipe.image_requests(no_hash, 0), cycle(recipe.variants), strict=False
-        )
-    ]
+def _images(found: Sequence[tuple[Path, int, Recipe]]) -> list[dict[str, Any]]:
+    """Return an object for each image; only what depends on a seed drawn later is unresolved.
+
+    What entries of a file ask for twice is made once.
+    """
+    images: dict[tuple[object, ...], dict[str, Any]] = {}
+    for place, (file, entry_index, recipe) in enumerate(found):
+        common = {"recipe": str(file), "entry_index": entry_index, "priority": recipe.priority}
+        requests = recipe.image_requests(no_hash, 0)
+        for request, variant in zip(requests, cycle(recipe.variants), strict=False):
+            key = file, request.digest, place if recipe.wants_random_seed else None
+            image = _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})
+            size = "{}x{}".format(*request.published_size)
+            images.setdefault(key, image | {"published_size": size})
+    return [*images.values()]
 
 
 def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:

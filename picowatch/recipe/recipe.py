@@ -188,6 +188,11 @@ class Recipe(RecipeFields):
         return self.context.warnings
 
     @property
+    def notes(self) -> dict[str, str]:
+        """The columns of a table that only pictures' metadata have."""
+        return {n: w.text for n, w in self.context.layer.items() if n.startswith(NOTE) and w.text}
+
+    @property
     def wants_sheet(self) -> bool:
         return self.grid or self.grid_seconds or bool(self.sweep)
 
@@ -380,9 +385,7 @@ class Recipe(RecipeFields):
                 ControlUse(**asdict(control), **hashes[f"{CONTROL}.{at}"])
                 for at, control in enumerate(self.control)
             ),
-            notes={
-                n: w.text for n, w in self.context.layer.items() if n.startswith(NOTE) and w.text
-            },
+            notes=self.notes,
             **{
                 f"unexpanded_{field}": before
                 for field in PROMPTS

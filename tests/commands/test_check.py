@@ -257,6 +257,21 @@ def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     assert not as_json(tmp_path, TEMPLATE)["problems"]
 
 
+def test_what_differs_only_in_its_name_or_notes_is_made_once(tmp_path: Path) -> None:
+    """And both `check` and the daemon say so; entries with random seeds are different."""
+    sizes = "resize_to: 60\nname: '{stem}-small'\n---\nresize_to: 60\nname: '{stem}-copy'\n"
+    rows = "_id,prompt,seed\n1,a star,1\n2,a star,2\n3,a star,1\n4,a star,\n5,a star,\n"
+    save(tmp_path, {TEMPLATE: sizes, "inbox/d/1.png": "", "inbox/a.csv": rows})
+    save(tmp_path, {"inbox/b.txt": "a star --seed 1\n" * 2})
+    found = as_json(tmp_path, "inbox")
+    assert len(found["images"]) == 1 + 4 + 1
+    said = "which is made once, with the name and notes of entry 1."
+    assert [(each["file"], each["text"]) for each in found["problems"]] == [
+        ("inbox/a.csv", f"entries 1 and 3 ask for the same, {said}"),
+        (TEMPLATE, f"entries 1 and 2 ask for the same, {said}"),
+    ]
+
+
 def test_check_of_a_folder_checks_all_that_is_in_it_and_sums_up(tmp_path: Path) -> None:
     """Recipes and photos, with a line for each recipe and template; exit code 1 if any is bad."""
     save(tmp_path, {TEMPLATE: "upscale: 2\n", "inbox/d/1.png": "", "inbox/d/2.png": "no picture"})

@@ -1,6 +1,7 @@
 """Warnings about recipes that may not do what was meant, and fields that change nothing."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from picowatch.families.row import DEMO
@@ -19,7 +20,7 @@ from picowatch.recipe.prompts.grammar import (
     without_loras,
 )
 from picowatch.recipe.prompts.known_words import unknown_words
-from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.recipe import Recipe, no_hash
 from picowatch.recipe.resolve.layers import is_about_drawing, only_details
 from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
@@ -96,6 +97,28 @@ def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> 
         text = without_loras(prompt.text) if prompt.origin is Origin.FOREIGN else ""
         found = {name for *_, name in embedding_words(text, away)}
         yield from map(embedding_missing, sorted(found))
+
+
+def with_equal_entries(recipes: list[Recipe]) -> list[Recipe]:
+    """Add a warning about entries of which only names or notes differ: their picture is one."""
+    alike = defaultdict[str, list[int]](list)
+    for index, recipe in enumerate(recipes if len(recipes) > 1 else ()):
+        if not recipe.wants_random_seed:
+            alike[recipe.digest(no_hash)].append(index)
+    for first, *others in alike.values():
+        if any(_told(recipes[other]) != _told(recipes[first]) for other in others):
+            entries = listed([str(index + 1) for index in (first, *others)])
+            what = (
+                f"entries {entries} ask for the same, which is made once, with the name and notes "
+                f"of entry {first + 1}."
+            )
+            second = recipes[others[0]]
+            recipes[others[0]] = second.warned([*second.warnings, what])
+    return recipes
+
+
+def _told(recipe: Recipe) -> tuple[str, bool, dict[str, str]]:
+    return recipe.name, recipe.replace, recipe.notes
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:

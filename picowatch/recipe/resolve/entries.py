@@ -13,7 +13,12 @@ from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse, 
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
-from picowatch.recipe.resolve.advice import advice, idle_findings, with_unknown_words
+from picowatch.recipe.resolve.advice import (
+    advice,
+    idle_findings,
+    with_equal_entries,
+    with_unknown_words,
+)
 from picowatch.recipe.resolve.building import resolve
 from picowatch.recipe.resolve.lookup import Known
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
@@ -98,7 +103,7 @@ class EntryResolver:
         if self.problems:
             self._add_unusable_pictures()
             raise RecipeInvalid(self.problems.found)
-        return with_unknown_words(recipes, self.known.inventory)
+        return with_unknown_words(with_equal_entries(recipes), self.known.inventory)
 
     def _add_unusable_pictures(self) -> None:
         """Report unusable pictures; in a file without mistakes, copying them reports them."""
