@@ -33,7 +33,6 @@ _SPECK = 0.001
 # A mask rises from 0 to 1 around the cut, from 60 to 140 % of it.
 _SOFT = 0.4
 _CUT = 0.5
-_NARROW = 20  # of pictures that are longer, networks see hardly a row of pixels
 _LONGEST = 2048  # side of a picture that is searched; networks see fewer pixels
 _MOST_NUMBERS = 2**28  # in all masks of a picture
 
@@ -120,12 +119,6 @@ class Finder(ABC):
         is made smaller first, and masks have its size then; `halvings` make it smaller still.
         RenderFailed if the network cannot read the phrase.
         """
-        if max(picture.size) > _NARROW * min(picture.size):
-            size = f"{picture.width}x{picture.height}"
-            raise RenderFailed(
-                f"Nothing can be found in a picture of {size}: it is too narrow.",
-                f"One side may have {_NARROW} times the other's pixels: cut a part out of it.",
-            )
         small = picture.copy()
         small.thumbnail((_LONGEST >> halvings, _LONGEST >> halvings))
         small, scale = on_white(small), picture.width / small.width

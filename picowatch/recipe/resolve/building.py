@@ -38,11 +38,12 @@ from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.finishing import mistakes_in_finishing
 from picowatch.recipe.resolve.lookup import Known, Lookup, find_installed
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
-from picowatch.recipe.resolve.severity import Reporter
+from picowatch.recipe.resolve.severity import Finding, Reporter
 from picowatch.recipe.resolve.start_image import Limits, fit, named
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")
+_MOST_NARROW = 20  # pictures that are searched; of others, networks see hardly a row
 _NEEDS_MODEL = (
     "a photo needs a cutout model, and none is installed: put one into models/cutout/ "
     "(docs/models.md, Cutout models), and run picowatch retry. The embedded demo-cutout knows only "
@@ -66,6 +67,8 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     if recipe and (not recipe.draws or recipe.leaves_a_part) and not is_filled:
         with suppress(PictureUnreadable):  # reported where pictures are kept
             recipe.known(is_transparent=known.pictures.is_transparent(recipe.image))
+    for finding in _too_narrow(recipe, known) if recipe else ():
+        reporter.replaces(finding)
     return recipe and recipe.warned(reporter.warnings)
 
 
@@ -143,6 +146,22 @@ def _finished(reporter: Reporter, known: Known) -> Recipe | None:
     for finding in mistakes_in_finishing(recipe):
         reporter.replaces(finding)
     return recipe
+
+
+def _too_narrow(recipe: Recipe, known: Known) -> Iterator[Finding]:
+    """Find what looks for words in a picture of which networks see hardly a row of pixels."""
+    looking = [f"{DETAIL}.{index}" for index in range(len(recipe.detail))]
+    looking += [CUTOUT] if recipe.cutout and recipe.cutout.find else []
+    searched = dict.fromkeys(looking, recipe.size_before_upscale)
+    if recipe.found_mask and recipe.image:
+        with suppress(PictureUnreadable):  # reported where pictures are kept
+            searched["mask"] = known.pictures.size(recipe.image)
+    for place, (width, height) in searched.items():
+        if max(width, height) > _MOST_NARROW * min(width, height):
+            field = place.partition(".")[0]
+            what = f"{field} finds nothing in a picture of {width}x{height}: it is too narrow."
+            most = f"One side may have {_MOST_NARROW} times the other's pixels. Cut a part out."
+            yield Finding(f"{place}.find", what, most, of_checkpoint=False)
 
 
 def _own(wrong: Collection[str], reporter: Reporter) -> Iterator[str]:

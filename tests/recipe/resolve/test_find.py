@@ -10,6 +10,7 @@ from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import (
     INVENTORY,
+    PicturesWith,
     check_refused,
     check_warned,
     chunk_of,
@@ -91,6 +92,19 @@ WRONG = {
 def test_what_cannot_be_found_is_refused(mask: str, message: str) -> None:
     """With the field, its limits, and what was written."""
     check_refused(SKY + mask, message, inventory=INSTALLED)
+
+
+@pytest.mark.parametrize(
+    "looking", ["detail: {find: hat}", "mask: {find: hat}\nprompt: a", "cutout: {find: hat}"]
+)
+def test_a_picture_too_narrow_to_find_anything_in_is_refused(looking: str) -> None:
+    """Before any model is loaded: one of which a side has 20 times the other's pixels is not."""
+    field, *_ = looking.partition(":")
+    text = f"image: a.png\n{looking}\n"
+    what = f"{field} finds nothing in a picture of 13x1201: it is too narrow. One side may …"
+    too_narrow, narrow = (PicturesWith(lambda _: {}, (13, side)) for side in (1201, 260))
+    check_refused(text, what, inventory=INSTALLED, pictures=too_narrow)
+    read_one(text, inventory=INSTALLED, pictures=narrow)
 
 
 def test_a_model_of_a_picture_that_is_missing_is_replaced() -> None:
