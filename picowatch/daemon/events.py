@@ -13,7 +13,7 @@ from picowatch.ledger.accept import QueueFull
 from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
 from picowatch.recipe import RecipeInvalid, error_text
-from picowatch.recipe.messages.problems import CLOSING, closing_of
+from picowatch.recipe.messages.problems import CLOSING, PICTURE_CLOSING, closing_of
 from picowatch.recipe.reading import NothingSaid
 from picowatch.streams import harmless, harmless_lines
 
@@ -90,12 +90,14 @@ def refused(path: str, why: Exception | str, *, waits: bool = False) -> Refused:
     """
     if isinstance(why, LedgerCorrupt) or not isinstance(why, PicowatchError | str):
         why = unexpected(why)
+    # Users may fix a picture's sidecar or template rather than the picture.
+    of_picture = PICTURE_CLOSING if is_dropped(path) else ""
     if isinstance(why, RecipeInvalid):
-        # Users fix a picture's sidecar rather than the picture.
-        closing = CLOSING if is_dropped(path) else closing_of(why, path)
-        return Refused(error_text(why, closing=closing), str(why), "mistake", waits)
+        text = error_text(why, closing=of_picture or closing_of(why, path))
+        return Refused(text, str(why), "mistake", waits)
     first_line = str(why).partition("\n")[0]
     # Other pictures are run, and a full queue empties.
-    closing = "" if isinstance(why, NothingSaid | QueueFull) else f"\n{CLOSING}\n"
+    is_open = isinstance(why, NothingSaid | QueueFull)
+    closing = "" if is_open else f"\n{of_picture or CLOSING}\n"
     text = f"{harmless(f'inbox/{path}')}\n\n" + harmless_lines(f"{why}\n{closing}")
     return Refused(text, f"{path}: {first_line}", "unusable", waits)

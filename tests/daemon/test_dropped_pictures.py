@@ -146,6 +146,24 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
     assert "inbox/frames/without.png: frames/without.png: it contains no settings" in house.log()
 
 
+def test_a_template_that_is_wrong_for_one_picture_is_mended_for_it(house: House) -> None:
+    """The others are rendered, and its error file says so."""
+    put(house, {"frames/_pictures.yaml": f"{CORGI}extend: 1:2\n", "frames/1.png": 1})
+    house.draw("frames/2.png", size=(64, 128))
+    assert not house.once()
+    assert (house.pictures(), errors(house)) == (["frames/1.png"], ["frames/2.png"])
+    error = house.error("frames/2.png") or ""
+    assert error.startswith("inbox/frames/_pictures.yaml, line ")
+    closing = "This picture was not rendered; others are. Fix the file above and save it again."
+    assert error.endswith(f"adds nothing to 64x128, which has that shape.\n\n{closing}\n")
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/bad.png": "no picture"})
+    assert not house.once()
+    assert (house.pictures(), errors(house)) == (
+        ["frames/1.png", "frames/2.png"], ["frames/bad.png"],
+    )  # fmt: skip
+    assert (house.error("frames/bad.png") or "").endswith(f"{closing}\n")
+
+
 def test_no_name_is_given_twice(house: House) -> None:
     """Not even if a picture is named like another one's second result, or like a user's file."""
     put(house, {"frames/_pictures.yaml": f"{CORGI}count: 3\n"})

@@ -12,6 +12,7 @@ from picowatch.recipe.written import Position
 from picowatch.streams import harmless, harmless_lines
 
 CLOSING = "Nothing in this file was run. Fix it and save again."
+PICTURE_CLOSING = "This picture was not rendered; others are. Fix the file above and save it again."
 MAX_SHOWN = 50
 MAX_KEPT = 1000
 MAX_MESSAGE = 600
