@@ -24,7 +24,7 @@ from benchmarks.folders import PATIENCE, PROJECT, Daemon, Folders, running
 from benchmarks.measuring import compared, machine, spread
 from tests.catalog.files import sdxl_shapes, write_model
 
-IDLE_SECONDS = 30.0
+IDLE_SECONDS, IDLE_SPANS = 30.0, 3
 SPIN = "while True: pass"
 SAVES = 5  # that are measured one after the other
 
@@ -36,7 +36,8 @@ class Home(Folders):
 
     def __init__(self, checkout: Path, folder: Path) -> None:
         super().__init__(folder, batch_size=8)
-        self.program = (checkout / ".venv/bin/python", "-m", "tests.commands.digests")
+        python = sys.executable if checkout == PROJECT else checkout / ".venv/bin/python"
+        self.program = (python, "-m", "tests.commands.digests")
         self.checkout = checkout
         (folder / "models/checkpoints").mkdir()
 
@@ -57,6 +58,10 @@ class Home(Folders):
         path = self.outbox / ".picowatch/status.json"
         found: dict[str, int] = json.loads(path.read_text())["images"] if path.exists() else {}
         return found
+
+    def waiting(self) -> int:
+        """Return how many images are queued or in progress."""
+        return sum(self.images().get(state, 0) for state in ("queued", "running"))
 
     def accepted(self) -> int:
         """Return how many saves were accepted, by the log: the status counts some seconds later."""
@@ -80,12 +85,16 @@ def text_of(seed: int) -> str:
     return f"prompt: a zorgnub {seed} on a beach\nseed: {seed}\nsize: 64x64\nsteps: 1\n"
 
 
+def name_of(seed: int, count: int) -> str:
+    """Return a recipe's name: nine tenths lie side by side, the rest in a hundred folders."""
+    name = f"r{seed:05}.yaml"
+    return name if seed < count * 9 // 10 else f"folder{seed % 100:02}/{name}"
+
+
 def write_recipes(folder: Path, count: int, text: Callable[[int], str] = text_of) -> None:
-    """Write nine tenths side by side, the rest in a hundred folders."""
     folder.mkdir()
     for seed in range(count):
-        name = f"r{seed:05}.yaml"
-        path = folder / (name if seed < count * 9 // 10 else f"folder{seed % 100:02}/{name}")
+        path = folder / name_of(seed, count)
         path.parent.mkdir(exist_ok=True)
         path.write_text(text(seed))
 
@@ -205,16 +214,18 @@ def dropped_pictures(home: Home, scale: float) -> Found:
 
 
 def idle(home: Home, scale: float) -> Found:
-    """A thousand recipes that are done."""
+    """A thousand recipes that are done. Neighbours of a core disturb a span of time, not all."""
     count = round(1_000 * scale)
     write_recipes(home.inbox / "all", count)
     with at_work(home) as daemon:
         daemon.seconds_until(lambda: home.made() >= count, "all pictures")
         time.sleep(10.0)
-        cpu = daemon.cpu_seconds()
-        time.sleep(seconds := IDLE_SECONDS * min(1, scale))
-        share = (daemon.cpu_seconds() - cpu) / seconds
-        return {"% of a core": 100 * share, "memory, MiB": daemon.mebibytes("VmRSS")}
+        shares, seconds = [], IDLE_SECONDS * min(1, scale)
+        for _ in range(IDLE_SPANS):
+            cpu = daemon.cpu_seconds()
+            time.sleep(seconds)
+            shares.append((daemon.cpu_seconds() - cpu) / seconds)
+        return {"% of a core": 100 * min(shares), "memory, MiB": daemon.mebibytes("VmRSS")}
 
 
 MEASURED: dict[str, Callable[[Home, float], Found]] = {

@@ -19,12 +19,12 @@ class Slowness:
 
     def take(self) -> None:
         """Take the processor time of work like the daemon's: texts, mappings, system calls."""
-        began = time.process_time()
+        began = time.thread_time()
         for number in range(400):
             written = {"prompt": f"prompt: corgi\nseed: {number}\n", "sizes": [*range(20)]}
             found = json.loads(json.dumps(written))
             assert sorted(found["prompt"].split("\n"))[1] and Path(__file__).stat()
-        self._seconds.append(time.process_time() - began)
+        self._seconds.append(time.thread_time() - began)
 
     def __float__(self) -> float:
         return sum(self._seconds) / len(self._seconds) / FIXED_WORK_SECONDS

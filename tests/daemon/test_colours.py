@@ -19,6 +19,7 @@ from picowatch.files.wide_gamut import SRGB, profile_of
 from picowatch.metadata import PICOWATCH, read_texts
 from picowatch.outbox.lossless import Pixels, tiff
 from tests.house import House
+from tests.pictures import encoded
 
 Numbers = np.ndarray[Any, np.dtype[np.uint16]]
 RNG = np.random.default_rng(3)
@@ -63,12 +64,6 @@ def smooth(size: tuple[int, int] = (160, 120)) -> Numbers:
     return np.stack(planes, axis=-1).clip(0, 65_535).astype(np.uint16)
 
 
-def tiff_of(picture: Image.Image, **how: Any) -> bytes:
-    file = BytesIO()
-    picture.save(file, "TIFF", **how)
-    return file.getvalue()
-
-
 def planar(numbers: Numbers, compression: int) -> bytes:
     """Return a TIFF with 16 bits whose channels lie apart, compressed (8) or not (1)."""
     planes = [numbers[..., at].astype(">u2").tobytes() for at in range(3)]
@@ -105,12 +100,12 @@ TEMPLATES = {
 PHOTOS = {
     "same/a": deep_photo(NOISE),
     "png/a": deep_photo(NOISE),
-    "png/grey": tiff_of(Image.fromarray(SMOOTH[..., 0])),
+    "png/grey": encoded(Image.fromarray(SMOOTH[..., 0]), "TIFF"),
     "plain/a": deep_photo(SMOOTH),
     "jpeg/a": deep_photo(SMOOTH),
     "small/lines": deep_photo(LINES),
     "small/plain": deep_photo(np.full((64, 64, 3), PLAIN, np.uint16)),
-    **{f"same/{mode}/a": tiff_of(GRADIENT.convert(mode)) for mode in ("CMYK", "L", "P")},
+    **{f"same/{mode}/a": encoded(GRADIENT.convert(mode), "TIFF") for mode in ("CMYK", "L", "P")},
     **{f"same/planar{way}/a": planar(SMOOTH, way) for way in (1, 8)},
     **{f"same/{name}": deep_photo(SMOOTH, icc) for name, icc in GARBAGE.items()},
 }
@@ -118,7 +113,7 @@ for _name, _icc in PROFILES.items():
     for _tone, _numbers in (("bright", SMOOTH), ("dark", SMOOTH // 16)):
         _eight = Image.fromarray((_numbers >> 8).astype(np.uint8))
         PHOTOS[f"plain/{_name}/16 {_tone}"] = deep_photo(_numbers, _icc or b"")
-        PHOTOS[f"plain/{_name}/8 {_tone}"] = tiff_of(_eight, icc_profile=_icc)
+        PHOTOS[f"plain/{_name}/8 {_tone}"] = encoded(_eight, "TIFF", icc_profile=_icc)
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +207,9 @@ def test_a_profile_of_garbage_is_not_kept(made: House, name: str) -> None:
 def test_a_profile_of_megabytes_is_not_used() -> None:
     """It would take fifteen times its size in memory."""
     photo = Image.fromarray((SMOOTH >> 8).astype(np.uint8))
-    large = decode_picture(tiff_of(photo, icc_profile=GARBAGE["large"]))
+    large = decode_picture(encoded(photo, "TIFF", icc_profile=GARBAGE["large"]))
     assert (np.asarray(large) == np.asarray(photo)).all()
-    usual = decode_picture(tiff_of(photo, icc_profile=ADOBE))
+    usual = decode_picture(encoded(photo, "TIFF", icc_profile=ADOBE))
     assert (np.asarray(usual) != np.asarray(photo)).any()
 
 
@@ -227,7 +222,7 @@ def test_what_is_drawn_says_that_it_has_no_colours_to_keep(house: House) -> None
 
 def test_grey_in_which_0_is_white_is_no_negative() -> None:
     """Scanners write it so."""
-    content = tiff_of(Image.fromarray(SMOOTH[..., 0]), tiffinfo={262: 0})
+    content = encoded(Image.fromarray(SMOOTH[..., 0]), "TIFF", tiffinfo={262: 0})
     grey = 65_535 - SMOOTH[..., :1]
     assert (numbers_in(content) == grey).all()
     assert np.abs(np.asarray(decode_picture(content)).astype(int) - grey / 257).max() <= 1

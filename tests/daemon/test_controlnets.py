@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from picowatch.families import DEMO_WIDTH
 from picowatch.metadata import read_texts
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.catalog.shapes import controlnet
 from tests.house import House
+from tests.pictures import picture_with
 
 RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"
 ENLARGED = "image: lines.png\nupscale: demo-compact\n"
@@ -109,9 +110,7 @@ def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
     """A1111's tab "Extras" keeps it, too; each key is there once, our own text last."""
     drawn = "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64"
     enlarged = ', Postprocess upscale by: 2, Postprocess upscaler: "a, b"'
-    info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", drawn + enlarged)
-    Image.new("RGB", (64, 64)).save(house.inbox / "lines.png", pnginfo=info)
+    picture_with(house.inbox / "lines.png", "parameters", drawn + enlarged)
     house.save("a.yaml", ENLARGED)
     assert house.once(), house.error("a.yaml")
     (picture,) = house.pictures("a")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pillow_heif
 import pytest
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image
 
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
@@ -23,6 +23,7 @@ from tests.commands.picowatch import picowatch_here
 from tests.fault_points import preceded_by, wrap
 from tests.house import House, one_waits_for_one, wait_for
 from tests.outcome import error_files
+from tests.pictures import picture_with
 
 pillow_heif.register_heif_opener()  # to write the photos of tests
 
@@ -130,9 +131,8 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
     """`from: picture` takes another program's prompt and seed, in any format of start images."""
     template = "from: picture\nsteps: 3\n"
     put(house, {"frames/_pictures.yaml": template, "plain/_pictures.yaml": CORGI})
-    info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", "a hat\nSteps: 9, Sampler: Euler a, Seed: 5, Size: 64x64")
-    Image.new("RGB", (64, 64)).save(house.inbox / "frames/1.png", pnginfo=info)
+    settings = "a hat\nSteps: 9, Sampler: Euler a, Seed: 5, Size: 64x64"
+    picture_with(house.inbox / "frames/1.png", "parameters", settings)
     for index, kind in enumerate(ENDINGS):
         put(house, {f"frames/without{kind}": 1, f"plain/{index}{kind}": 1})
     assert not house.once()
@@ -584,12 +584,9 @@ def test_a_missing_picture_of_a_template_is_one_error_where_photos_have_settings
     """Without it, what the template says besides cannot be checked."""
     template = WITH_STYLE.replace(CORGI, "from: picture\n")
     put(house, {"frames/_pictures.yaml": template})
-    info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", "a hat\nSteps: 9, Sampler: Euler a, Size: 64x64")
-    for number in (1, 2):
-        Image.new("RGB", (64, 64), (number, 0, 0)).save(
-            house.inbox / f"frames/{number}.png", pnginfo=info
-        )
+    settings = "a hat\nSteps: 9, Sampler: Euler a, Size: 64x64"
+    for colour in ("red", "blue"):
+        picture_with(house.inbox / f"frames/{colour}.png", "parameters", settings, colour)
     assert not house.once()
     assert errors(house) == ["frames/_pictures.yaml"]
     put(house, each(9, "frames/style.png"))

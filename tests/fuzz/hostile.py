@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from io import BytesIO
 
 import numpy as np
 import pillow_heif
 from PIL import Image
+
+from tests.pictures import encoded
 
 pillow_heif.register_heif_opener()
 Files = dict[str, bytes]
@@ -107,10 +108,8 @@ def _photo(side: int, kind: str, mode: str = "RGB", **options: object) -> bytes:
     """A picture that looks like one to a compressor: soft noise."""
     generator = np.random.default_rng(1)
     small = Image.fromarray(generator.integers(0, 256, (side // 8, side // 8, 3), np.uint8))
-    file = BytesIO()
     whole = small.resize((side, side), Image.Resampling.BILINEAR).convert(mode)
-    whole.save(file, kind, **options)
-    return file.getvalue()
+    return encoded(whole, kind, **options)
 
 
 def _tiff(*entries: tuple[int, int, int, int], behind: int) -> bytes:

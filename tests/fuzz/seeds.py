@@ -25,6 +25,7 @@ from tests.metadata.requests import CORGI
 from tests.metadata.test_iptc import dataset
 from tests.metadata.test_xmp import packet, regions
 from tests.outbox.test_photo_files import jpeg, png, raw_profile, segment
+from tests.pictures import encoded
 from tests.recipe.read.test_other_programs_pictures import PICTURES
 
 ROOT = Path(__file__).parents[2]
@@ -108,9 +109,7 @@ def _txt() -> Iterator[bytes]:
 
 
 def _encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
-    file = BytesIO()
-    Image.new(mode, (4, 3), 1 if mode == "1" else None).save(file, kind, **options)
-    return file.getvalue()
+    return encoded(Image.new(mode, (4, 3)), kind, **options)
 
 
 def _pictures_with_settings() -> Iterator[bytes]:

@@ -11,18 +11,27 @@ from itertools import islice
 
 import pytest
 
+from benchmarks.daemon import Home, at_work, name_of, write_recipes
+from tests.commands.picowatch import PROJECT
 from tests.house import House
-from tests.load.live_daemon import EDITED, live_daemon, name_of, text_of, write_recipes
 from tests.outcome import faults
 
 pytestmark = pytest.mark.timeout(900)
 
 MEBIBYTES = 95  # that the daemon may hold
 LOUD = re.compile("(warning|error) ")
+EDITED = 1_000_000  # is added to a recipe's seed by an edit
+
+
+def text_of(seed: int) -> str:
+    return f"prompt: corgi {seed}\nseed: {seed}\nsize: 64x64\nsteps: 1\n"
 
 
 class Crowd:
-    """Many recipes in progress, of which some are edited and some deleted, each once."""
+    """Many recipes in progress, of which some are edited and some deleted, each once.
+
+    Seeds say which version of which recipe a picture shows.
+    """
 
     def __init__(self, house: House, count: int) -> None:
         self._house = house
@@ -67,19 +76,20 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
 
     Nothing is warned of, and another run has no work.
     """
-    write_recipes(house.folder / "source", count)
-    crowd = Crowd(house, count)
-    with live_daemon(house, held=True) as daemon:
+    home, crowd = Home(PROJECT, house.folder), Crowd(house, count)
+    write_recipes(house.folder / "source", count, text_of)
+    home.hold()
+    with at_work(home) as daemon:
         subprocess.run(["cp", "-r", f"{house.folder}/source/.", house.inbox], check=True)
-        daemon.wait_for(lambda: daemon.waiting() > count // 5, "a part of the crowd")
+        daemon.seconds_until(lambda: home.waiting() > count // 5, "a part of the crowd")
         crowd.change()
-        daemon.wait_for(lambda: daemon.waiting() > count // 2, "half of the crowd")
-        daemon.release()
-        daemon.wait_for(lambda: daemon.made() > count // 10, "a tenth of the pictures")
+        daemon.seconds_until(lambda: home.waiting() > count // 2, "half of the crowd")
+        home.release()
+        daemon.seconds_until(lambda: home.made() > count // 10, "a tenth of the pictures")
         crowd.change()
-        daemon.wait_until_idle()
-        daemon.wait_for(crowd.is_done, "the last picture of each")
-        assert daemon.mebibytes() < MEBIBYTES
+        daemon.seconds_until(lambda: home.waiting() == 0, "an empty queue")
+        daemon.seconds_until(crowd.is_done, "the last picture of each")
+        assert daemon.mebibytes("VmHWM") < MEBIBYTES
     seeds = crowd.seeds()
     for recipe, seed in crowd.final.items():
         assert seeds[recipe] in ([seed], [seed % EDITED, seed]), recipe

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from io import BytesIO
 
 import yaml
 from PIL import Image
 
 from picowatch.recipe.request import ImageRequest
+from tests.pictures import encoded
 
 TEMPLATE = "_pictures.yaml"
 STYLE = "style.png"  # beside the template that names it
@@ -127,6 +127,4 @@ class Picture(Text):
 
 @cache
 def png(colour: int) -> bytes:
-    content = BytesIO()
-    Image.new("RGB", (64, 64), (colour % 256, 80, 160)).save(content, "PNG")
-    return content.getvalue()
+    return encoded(Image.new("RGB", (64, 64), (colour % 256, 80, 160)))

@@ -17,15 +17,14 @@ from tests.fuzz.hostile import chunk
 from tests.house import House
 from tests.metadata.test_iptc import dataset
 from tests.metadata.test_xmp import packet, regions
+from tests.pictures import encoded
 
 TAGS = ExifTags.Base
 XMP_NAME, MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 
 
 def picture(kind: str, **options: Any) -> bytes:
-    content = BytesIO()
-    Image.new("RGB", (96, 64), "red").save(content, kind, **options)
-    return content.getvalue()
+    return encoded(Image.new("RGB", (96, 64), "red"), kind, **options)
 
 
 def exif(turned: int = 1, dots: int = 0) -> bytes:

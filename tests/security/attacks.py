@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from PIL import Image, PngImagePlugin
+from tests.pictures import picture_with
 
 # Everything that steers a terminal, breaks a line or turns text around.
 STEERING = {
@@ -29,12 +29,3 @@ def plain_picture(path: Path, prompt: str = "a corgi", colour: str = "blue") -> 
     """Save a picture with settings in its metadata."""
     settings = f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 1"
     return picture_with(path, "parameters", settings, colour)
-
-
-def picture_with(path: Path, keyword: str, text: str, colour: str = "black") -> Path:
-    """Save a PNG with a text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt(keyword, text)
-    Image.new("RGB", (64, 64), colour).save(path, pnginfo=chunks)
-    return path

@@ -18,7 +18,8 @@ from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch
 from tests.house import House
-from tests.security.attacks import STEERING, picture_with, steers
+from tests.pictures import picture_with
+from tests.security.attacks import STEERING, steers
 
 MARKUP = "[bold red]x[/] [link=https://evil.example]y[/link] <script>z</script> ]]> {0} %s"
 ALL = "".join(STEERING.values())
