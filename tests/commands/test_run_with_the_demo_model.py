@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.colours import main_colours
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, picowatch_here, started
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, started
 from tests.daemon.processes import ends, engines_of
 from tests.house import House, wait_for
 
@@ -121,18 +120,3 @@ def test_ctrl_c_in_a_single_run_gives_130(house: House) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
-
-
-@pytest.mark.heavy
-def test_two_engines_render_the_same_pictures(house: House) -> None:
-    """Bit for bit, whichever engine made which; both of them worked."""
-    for name in ("a", "b"):
-        house.save(f"{name}.yaml", "prompt: a red circle\nseed: 1\ncount: 12\nsteps: 6\n")
-    settings = {"PICOWATCH_EXECUTOR": "local:2", "PICOWATCH_BATCH_SIZE": "1"}
-    assert picowatch(house.folder, "run", "--once", **settings).returncode == 0
-    for number in range(1, 13):
-        name = f"{number:04}-{number}.png"
-        pixels, other = (np.asarray(Image.open(house.outbox / folder / name)) for folder in "ab")
-        assert np.array_equal(pixels, other)
-    made = [engine["images"] for engine in house.status()["engines"]]
-    assert sum(made) == 24 and all(made)

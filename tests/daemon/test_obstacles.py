@@ -88,31 +88,6 @@ def test_something_else_in_the_place_of_a_file_ends_the_start_in_words(
         assert f"outbox/{name} is not a " in ended.stderr
 
 
-def test_a_pipe_that_replaces_a_list_later_ends_a_single_run_in_words(house: House) -> None:
-    """Opening it would block forever; the picture is listed by the next run without it."""
-    pipe = house.outbox / "images.jsonl"
-    house.engine.before_batch = lambda batch: os.mkfifo(pipe)
-    house.save("a.yaml", ONE)
-    assert not house.once()
-    said = "picowatch exits: cannot write: images.jsonl: it is not a regular file"
-    assert said in house.log()
-    pipe.unlink()
-    assert house.once()
-    assert [line["file"] for line in house.listed()] == ["a/0001-7.png"]
-
-
-def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
-    """Pipes are not opened, folders are not read; the next command is answered."""
-    folder = house.outbox / ".picowatch/commands"
-    with house.running():
-        os.mkfifo(folder / "0.json")
-        (folder / "1.json").mkdir()
-        (folder / "2.json").symlink_to("/dev/zero")
-        for command in ("pause", "resume"):
-            assert picowatch_here(house.folder, command).returncode == 0
-        still_answers(house)
-
-
 def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> None:
     """Its pictures fail with a remedy; all else in it waits until that is allowed."""
     with process(house, *without_privileges()) as daemon:

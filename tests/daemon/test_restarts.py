@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from PIL import Image
 
 from picowatch.commands.run import run
 from picowatch.daemon.build import check_folders
@@ -343,16 +342,3 @@ def test_settings_apply_while_a_start_waits(house: House) -> None:
             wait_for((house.folder / "other/now.txt").exists, "a start")
             assert not is_held(house.outbox)
             ends(daemon)
-
-
-def test_a_picture_that_another_program_wrote_before_it_was_listed(house: House) -> None:
-    """A crash came between; the picture has no text of picowatch's any more."""
-    house.save("a.yaml", "prompt: a star\nseed: 1\n")
-    assert house.once()
-    (name,) = house.pictures()
-    with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as sql, sql:
-        sql.execute("UPDATE images SET listed = 0")
-    (house.outbox / "images.jsonl").unlink()
-    Image.new("RGB", (8, 8)).save(house.outbox / name)
-    assert house.once()
-    assert f"{name} was damaged before it was listed" in house.log()

@@ -51,15 +51,6 @@ def test_a_late_folder_does_not_wait_for_thousands_of_another(house: House) -> N
     assert turns(house)[6:14] == ["ben", "ada"] * 4
 
 
-def test_a_higher_priority_comes_before_all_turns(house: House) -> None:
-    house.save("ada/a.yaml", count("high", 3, priority=1))
-    house.save("ada/b.yaml", count("ada", 2))
-    house.save("ben/b.yaml", count("ben", 2))
-    assert house.once(batch_size=1)
-    assert turns(house)[:3] == ["high"] * 3
-    assert [*turns(house)[3:]] in (["ada", "ben"] * 2, ["ben", "ada"] * 2)
-
-
 def test_images_of_others_join_a_batch_after_its_own(house: House) -> None:
     house.save("ada/a.yaml", count("ada", 6))
     house.save("ben/b.yaml", count("ben", 2))

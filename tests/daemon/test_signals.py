@@ -58,20 +58,6 @@ def test_a_signal_while_a_checkpoint_is_hashed(house: House) -> None:
     assert not any(house.status()["images"].values())
 
 
-@pytest.mark.heavy
-def test_a_signal_while_a_checkpoint_is_loaded(house: House) -> None:
-    """The image goes back into the queue, and its engine is gone."""
-    checkpoint = write_model(house.models / "checkpoints/large.safetensors", sd15_shapes())
-    house.save("a.yaml", "prompt: a corgi\nsteps: 1\nsize: 64x64\n")
-    with started(house.folder, "run") as process:
-        wait_for(lambda: engines_of(process.pid), "the engine")
-        engine = engines_of(process.pid)[0]
-        wait_for(lambda: holds_open(engine, checkpoint), "the loading")
-        ends(process)
-    assert (house.status()["images"]["queued"], house.status()["images"]["running"]) == (1, 0)
-    assert not Path(f"/proc/{engine}").exists()
-
-
 # Stays in the middle of something: it takes two minutes, whatever happens.
 HANGING = """
 import os, threading

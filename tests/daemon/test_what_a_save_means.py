@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from PIL import Image
 
 from picowatch.files.safe_paths import blocks_of
 from picowatch.inbox.scan import scan
@@ -22,7 +23,10 @@ from tests.house import HeldEngine, House, wait_for
 
 
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
-    """That includes a picture that a crash left out of the list; a recipe is not delayed by it."""
+    """That includes a picture that a crash left out of the list; a recipe is not delayed by it.
+
+    Another program may have written the picture since.
+    """
     house.save("corgi.yaml", "prompt: a corgi\nseed: 1\nsize: 64x128\nhires: {scale: 2}")
     before = int(time.time())
     assert house.once()
@@ -32,15 +36,22 @@ def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: Hous
     assert (line["seconds"], line["device"]) == (0.0, "digest")
     assert (line["width"], line["height"], line["size"]) == (64, 128, "64x128")
 
-    (house.outbox / "images.jsonl").unlink()
-    with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as ledger, ledger:
-        ledger.execute("UPDATE images SET listed = 0")
+    def leave_it_out() -> None:
+        (house.outbox / "images.jsonl").unlink()
+        with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as ledger, ledger:
+            ledger.execute("UPDATE images SET listed = 0")
+
+    leave_it_out()
     assert house.once()
     (again,) = house.listed()
     assert again | {"finished": ""} == line | {"finished": ""}
     written = datetime.fromtimestamp((house.outbox / line["file"]).stat().st_mtime, UTC)
     assert again["finished"] == written.isoformat(timespec="seconds")
     assert request_in(again) == house.chunk(line["file"]).request
+    leave_it_out()
+    Image.new("RGB", (8, 8)).save(house.outbox / line["file"])
+    assert house.once()
+    assert f"{line['file']} was damaged before it was listed" in house.log()
 
 
 # -- one save after the other: what the user does, and how many pictures there are then
