@@ -22,6 +22,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
+from benchmarks.cameras import differences, tags_of
 from benchmarks.folders import PATIENCE, Folders, peak_of, running
 from benchmarks.measuring import machine, wait_until
 from benchmarks.photos import MB, drawn
@@ -34,7 +35,7 @@ TEMPLATES = {
 SUBFOLDERS = ("Trauung", "Gäste/Tisch 1", "Größe é", "")
 ADOBE_RGB = Path("/usr/share/color/icc/ghostscript/a98.icc")  # of Debian's libgs-common
 LARGE = 9504, 6336  # 61 megapixels
-KEPT = ("DateTimeOriginal", "Artist", "Model")
+PROFILE = "ICC_Profile:ProfileDescription"
 
 
 def camera_data(index: int) -> Image.Exif:
@@ -85,36 +86,15 @@ def make_photos(folder: Path, count: int) -> None:
     (folder / "web/IMG_9999.CR3").write_bytes(b"\0" * 1000)
 
 
-def exif_of(folder: Path, names: Iterator[str]) -> list[dict[str, Any]]:
-    """Return what exiftool reads of the files."""
-    told = subprocess.run(
-        ["exiftool", "-json", "-n", "-@", "-"],
-        input="\n".join(names).encode(),
-        cwd=folder,
-        capture_output=True,
-        check=False,
-    )
-    found: list[dict[str, Any]] = json.loads(told.stdout or "[]")
-    return found
-
-
-def differences(folders: Folders) -> Iterator[str]:
-    """Yield what a result lacks of its photo's metadata, or has though it should not."""
+def lost_metadata(folders: Folders) -> Iterator[str]:
+    """Yield what results lack of their photos' metadata, or have though they should not."""
     lines = [json.loads(line) for line in (folders.outbox / "images.jsonl").open()]
     pairs = {line["file"]: line["recipe"] for line in lines if line.get("file")}
-    photos = {tags["SourceFile"]: tags for tags in exif_of(folders.inbox, iter(pairs.values()))}
-    for result in exif_of(folders.outbox, iter(pairs)):
-        photo = photos[pairs[result["SourceFile"]]]
-        for tag in KEPT:
-            if photo.get(tag) != result.get(tag):
-                yield f"{tag} differs"
-        if result.get("Orientation", 1) != 1:
-            yield "Orientation is left"
-        is_web = result["SourceFile"].startswith("wedding/web/")
-        has_place = "GPSLatitude" in result
-        if has_place is (is_web or "GPSLatitude" not in photo):
-            yield "a place is left" if has_place else "the place is lost"
-        if "ProfileDescription" in photo and "ProfileDescription" not in result:
+    photos, results = tags_of(folders.inbox, pairs.values()), tags_of(folders.outbox, pairs)
+    for file, photo in pairs.items():
+        has_place = not file.startswith("wedding/web/")
+        yield from differences(photos[photo], results[file], has_place=has_place)
+        if PROFILE in photos[photo].keys() - results[file].keys():
             yield "no profile"
 
 
@@ -170,7 +150,7 @@ def main() -> None:
         print({name: value for name, value in found.items() if name not in ("failures", "ignored")})
         for failure in (*found.get("failures", ()), *found.get("ignored", ())):
             print(" ", failure)
-        print("metadata:", Counter(differences(folders)) or "as it should be")
+        print("metadata:", Counter(lost_metadata(folders)) or "as it should be")
 
 
 if __name__ == "__main__":
