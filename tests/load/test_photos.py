@@ -1,6 +1,8 @@
 """How much memory photos of cameras' sizes take."""
 
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.picowatch import started
+from benchmarks.folders import Folders, peak_of
 from tests.house import wait_for
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
@@ -25,35 +27,23 @@ def photo(path: Path, kind: str, size: tuple[int, int], bits: int = 8, **options
     picture.save(path, kind, **options)
 
 
-def peak_of(process_id: int) -> float:
-    """Return the most MB that a process had at once; 0 once it has ended."""
-    try:
-        lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0)
-
-
-def folder_with(home: Path, template: str) -> Path:
-    folder = home / "inbox/p"
-    folder.mkdir(parents=True)
-    (folder / "_pictures.yaml").write_text(template)
-    return folder
-
-
-def peak_of_a_run(home: Path) -> float:
+def peak_of_a_run(folder: Path, template: str, make_photos: Callable[[Path], None]) -> float:
     """Return the most MB that the daemon of `run --once` had at once."""
-    peak = 0.0
-    with started(home, "run", "--once") as process:
+    folders, peak = Folders(folder), 0
+    (photos := folders.inbox / "p").mkdir()
+    (photos / "_pictures.yaml").write_text(template)
+    make_photos(photos)
+    process = folders.command("run", "--once")
 
-        def has_ended() -> bool:
-            nonlocal peak
+    def has_ended() -> bool:
+        nonlocal peak
+        with suppress(OSError, StopIteration):  # it has ended
             peak = max(peak, peak_of(process.pid))
-            return process.poll() is not None
+        return process.poll() is not None
 
-        wait_for(has_ended, "the run's end")
-        assert process.returncode == 0
-    return peak
+    wait_for(has_ended, "the run's end")
+    assert process.returncode == 0, folders.said()
+    return peak / 1e6
 
 
 @pytest.mark.parametrize(
@@ -76,9 +66,11 @@ def test_the_daemon_holds_the_pixels_and_little_else(
     result: tuple[int, int],
 ) -> None:
     """Whatever decodes, computes or encodes is a process of its own."""
-    folder = folder_with(tmp_path, template)
-    photo(folder / f"a.{kind.lower()}", kind, size, **options)
-    peak = peak_of_a_run(tmp_path)
+
+    def make(folder: Path) -> None:
+        photo(folder / f"a.{kind.lower()}", kind, size, **options)
+
+    peak = peak_of_a_run(tmp_path, template, make)
     (made,) = (tmp_path / "outbox/p").glob("a.*")
     with Image.open(made) as picture:
         assert picture.size == result
@@ -88,9 +80,11 @@ def test_the_daemon_holds_the_pixels_and_little_else(
 
 def test_copies_of_many_photos_do_not_add_up(tmp_path: Path) -> None:
     """Few of them wait for being written, however many are requested."""
-    folder = folder_with(tmp_path, "resize_to: 1600\nformat: jpeg\n")
-    photo(folder / "000.jpg", "JPEG", (1800, 1200))
-    for number in range(1, 100):
-        shutil.copy(folder / "000.jpg", folder / f"{number:03}.jpg")
-    assert peak_of_a_run(tmp_path) <= BESIDE
+
+    def make(folder: Path) -> None:
+        photo(folder / "000.jpg", "JPEG", (1800, 1200))
+        for number in range(1, 100):
+            shutil.copy(folder / "000.jpg", folder / f"{number:03}.jpg")
+
+    assert peak_of_a_run(tmp_path, "resize_to: 1600\nformat: jpeg\n", make) <= BESIDE
     assert len([*(tmp_path / "outbox/p").iterdir()]) == 100
