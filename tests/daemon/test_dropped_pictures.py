@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -116,15 +117,135 @@ def test_what_is_dropped_is_rendered(house: House, files: Files, results: Result
     assert not [*house.outbox.glob(".picowatch/start-images/*")], "copies are for what is next"
 
 
-def test_pictures_in_the_inbox_itself_are_told_and_not_run(house: House) -> None:
-    """A template there is refused, with the remedy."""
-    put(house, {"1.png": 1})
-    assert house.once()
-    assert "1.png is not run: a picture here is used only if a recipe names it." in house.log()
-    put(house, {"_pictures.yaml": CORGI, "a.yaml": STAR})
-    assert not house.once()
-    assert house.pictures() == ["a/0001-7.png"]
-    assert "Move _pictures.yaml into a folder of its own" in (house.error("_pictures.yaml") or "")
+# -- one step after the other
+
+
+@dataclass
+class Run:
+    """A run, and what is there afterwards: pictures' prompts, and what error files say."""
+
+    prompts: Sequence[str] = ()
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+Steps = list[Files | Run | Callable[[House], object]]
+TEMPLATE = "frames/_pictures.yaml"
+WITH_STYLE = f"{CORGI}control: {{image: style.png, model: demo-sketch}}\n"
+PHOTOS = each(1, "frames/1.png") | each(2, "frames/2.png")
+NO_PROMPTS = "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n"
+NEEDED = "beside each picture, like anna.txt"
+BOTH_NEED_PROMPTS = dict.fromkeys((TEMPLATE, "others/_pictures.yaml"), NEEDED)
+NEF = "Files that end in .nef are not read. Develop it: darktable-cli 'DSC1.NEF' 'DSC1.jpg'"
+
+
+def moved(old: str, new: str) -> Callable[[House], object]:
+    return lambda house: (house.inbox / old).rename(house.inbox / new)
+
+
+def removed(path: str) -> Callable[[House], object]:
+    return lambda house: (house.inbox / path).unlink()
+
+
+def copied_back(path: str) -> Callable[[House], object]:
+    return lambda house: shutil.copy(house.outbox / "frames/1.png", house.inbox / path)
+
+
+def with_settings(house: House) -> None:
+    for colour in ("red", "blue"):
+        settings = "a hat\nSteps: 9, Sampler: Euler a, Size: 64x64"
+        picture_with(house.inbox / f"frames/{colour}.png", "parameters", settings, colour)
+
+
+WRONG = {
+    "prompt: a corgi\nstesp: 3\n": "inbox/frames/_pictures.yaml, line 2, column 1",
+    "prompt: a corgi\ncheckpoint: none-such\n": "line 2, column 13",
+    "prompt: a corgi\nimage: other.png\n": "image is the dropped picture itself",
+    "prompt: [\n": "_pictures.yaml",
+}
+SCENARIOS: dict[str, Steps] = {
+    "in the inbox itself a template is refused, and a picture not run": [
+        {"1.png": 1, "a.yaml": STAR}, Run(["a star"]),
+        {"_pictures.yaml": CORGI},
+        Run(["a star"], {"_pictures.yaml": "Move _pictures.yaml into a folder of its own"}),
+    ],
+    "what is saved beside a picture requests it again, and tidying up nothing": [
+        {TEMPLATE: "prompt: a corgi\n", "frames/1.png": 1}, Run(["a corgi"]),
+        {"frames/1.txt": "a star"}, Run(["a star", "a corgi"]),
+        {"frames/1.txt": "a tree"}, Run(["a star", "a tree", "a corgi"]),
+        removed("frames/1.txt"), *[Run(["a star", "a tree", "a corgi"])] * 2,
+        {"frames/1.mask.png": 1}, Run(["a star", "a tree", "a corgi", "a corgi"]),
+    ],
+    "what a renamed picture has beside it counts, though both are new": [
+        {TEMPLATE: CORGI, "frames/1.png": 1}, Run(["a corgi"]),
+        moved("frames/1.png", "frames/2.png"), {"frames/2.txt": "a star"},
+        Run(["a corgi", "a star"]),
+    ],
+    "it is read again without what was wrong beside it": [
+        {TEMPLATE: CORGI, "frames/1.png": 1, "frames/1.yaml": "stesp: 5\n"},
+        Run(errors={"frames/1.png": "stesp"}), removed("frames/1.yaml"), Run(["a corgi"]),
+    ],
+    "a recipe that may have been meant as a template is told to be renamed": [
+        {"frames/pictures.yaml": CORGI, "stars/pictures.yml": "references: [picture]\n",
+         "other/pictures.yaml": f"{CORGI}image: 1.png\n", "plain/pictures.yaml": CORGI,
+         **each(1, "frames/1.png", "stars/1.png", "other/1.png")},
+        Run(["a corgi"] * 2, dict.fromkeys(("frames/pictures.yaml", "stars/pictures.yml"),
+                                           "Rename it to _pictures.yaml.")),
+        moved("frames/pictures.yaml", TEMPLATE), removed("stars/pictures.yml"),
+        Run(["a corgi"] * 3),
+    ],
+    "a raw photo is refused by its name, though its thumbnail, a TIFF, can be read": [
+        {"frames/1.tif": 1, "frames/phone.jpg": 1}, moved("frames/1.tif", "frames/DSC1.NEF"),
+        moved("frames/phone.jpg", "frames/phone.jxl"),
+        {TEMPLATE: CORGI, "a.yaml": f"{CORGI}image: frames/DSC1.NEF\n"},
+        Run(errors={"a.yaml": NEF, "frames/DSC1.NEF": NEF,
+                    "frames/phone.jxl": "or give it its own ending"}),
+    ],
+    "a single run refuses what stays incomplete": [  # else it would say so each time
+        {TEMPLATE: CORGI, "frames/cut.jpg": "\xff\xd8", "frames/1.png": 1},
+        Run(["a corgi"], {"frames/cut.jpg": "cut"}),
+    ],
+    "the template's own result is refused, as a hook would copy it without end": [
+        {TEMPLATE: CORGI, "stars/_pictures.yaml": STAR, "frames/1.png": 1}, Run(["a corgi"]),
+        copied_back("frames/back.png"), copied_back("stars/on.png"),
+        Run(["a corgi", "a star"], {"frames/back.png": "rendered with frames/_pictures.yaml"}),
+    ],
+    **{f"a wrong template is one error, once: {said}": [
+        {TEMPLATE: text, **PHOTOS}, Run(errors={TEMPLATE: said}),
+        {"frames/3.png": 3}, Run(errors={TEMPLATE: said}), {TEMPLATE: CORGI}, Run(["a corgi"] * 3),
+    ] for text, said in WRONG.items()},
+    "without a prompt a template needs one beside each picture": [
+        {TEMPLATE: NO_PROMPTS, "others/_pictures.yaml": NO_PROMPTS, "frames/1.txt": "a star",
+         **PHOTOS, **each(3, "frames/3.png", "others/1.png")},
+        Run(["a star"], BOTH_NEED_PROMPTS),
+        {"frames/2.txt": "a tree"}, Run(["a star", "a tree"], BOTH_NEED_PROMPTS),
+        lambda house: house.answer("retry", "frames"), Run(["a star", "a tree"], BOTH_NEED_PROMPTS),
+        moved("frames/3.png", "others/4.png"),
+        *[Run(["a star", "a tree"], {"others/_pictures.yaml": NEEDED})] * 2,
+        {"others/_pictures.yaml": "seed: 1\nprompt: a hat\n"},
+        Run(["a star", "a tree", "a hat", "a hat"]),
+    ],
+    "where photos have settings, a missing picture of their template is one error": [
+        {TEMPLATE: WITH_STYLE.replace(CORGI, "from: picture\n")}, with_settings,
+        Run(errors={TEMPLATE: "There is no picture 'style.png'"}),
+        each(9, "frames/style.png"), Run(["a hat", "a hat"]),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", SCENARIOS.values(), ids=SCENARIOS)
+def test_what_becomes_of_pictures_step_by_step(house: House, steps: Steps) -> None:
+    """Each error is told once: a run fails if one is new."""
+    for step in steps:
+        before = errors(house)
+        if isinstance(step, Run):
+            assert house.once() is ({*step.errors} <= {*before}), step
+            assert (house.prompts(), errors(house)) == ([*step.prompts], sorted(step.errors))
+            for path, words in step.errors.items():
+                assert words in (house.error(path) or "")
+        elif isinstance(step, dict):
+            put(house, step)
+        else:
+            step(house)
 
 
 def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
@@ -179,43 +300,6 @@ def test_no_name_is_given_twice(house: House) -> None:
 
 
 # -- again, renamed, away
-
-
-def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> None:
-    """Removing a sidecar requests nothing, as that is tidying up. A new mask is a request."""
-    put(house, {"frames/_pictures.yaml": "prompt: a corgi\n", "frames/1.png": 1})
-    assert house.once()
-    for count, text in enumerate(("a star", "a tree"), 2):
-        beside = house.save("frames/1.txt", text)
-        assert house.once()
-        assert len(house.pictures()) == count
-    assert house.prompts() == ["a star", "a tree", "a corgi"]  # 1-2, 1-3, 1
-    beside.unlink()
-    for _ in range(2):
-        assert house.once()
-        assert len(house.pictures()) == 3
-    house.draw("frames/1.mask.png")
-    assert house.once()
-    assert house.request("frames/1-4.png").mask == "frames/1.mask.png"
-
-
-def test_what_a_renamed_picture_has_beside_it_counts(house: House) -> None:
-    """Though picowatch learns of the text together with the new name."""
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
-    assert house.once()
-    (house.inbox / "frames/1.png").rename(house.inbox / "frames/2.png")
-    house.save("frames/2.txt", "a star")
-    assert house.once()
-    assert house.prompts() == ["a corgi", "a star"]
-
-
-def test_a_picture_is_read_again_without_what_was_wrong_beside_it(house: House) -> None:
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
-    wrong = house.save("frames/1.yaml", "stesp: 5\n")
-    assert not house.once()
-    wrong.unlink()
-    assert house.once()
-    assert (house.prompts(), errors(house)) == (["a corgi"], [])
 
 
 def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
@@ -369,45 +453,6 @@ def test_pictures_in_other_formats_have_errors_each(house: House) -> None:
     assert errors(house) == ["frames/deep/c.tga"]
 
 
-def test_a_template_without_its_underscore_is_told_to_be_renamed(house: House) -> None:
-    """A recipe of that name may draw from the pictures beside it."""
-    put(house, {"frames/pictures.yaml": CORGI, "stars/pictures.yml": "references: [picture]\n"})
-    put(house, {"other/pictures.yaml": f"{CORGI}image: 1.png\n", "plain/pictures.yaml": CORGI})
-    put(house, each(1, "frames/1.png", "stars/1.png", "other/1.png"))
-    assert not house.once()
-    assert errors(house) == ["frames/pictures.yaml", "stars/pictures.yml"]
-    for recipe in errors(house):
-        assert "Rename it to _pictures.yaml." in (house.error(recipe) or "")
-    (house.inbox / "frames/pictures.yaml").rename(house.inbox / "frames/_pictures.yaml")
-    (house.inbox / "stars/pictures.yml").unlink()
-    assert house.once()
-    assert errors(house) == []
-    assert len(house.pictures("frames")) == len(house.pictures("other")) == 1
-
-
-def test_a_raw_photo_is_refused_by_its_name_although_its_thumbnail_can_be_read(
-    house: House,
-) -> None:
-    """Of most cameras they are TIFFs. A JPEG that is called .jxl is to take its own ending."""
-    house.draw("frames/thumbnail.tif")
-    house.draw("frames/phone.jpg")
-    (house.inbox / "frames/thumbnail.tif").rename(house.inbox / "frames/DSC1.NEF")
-    (house.inbox / "frames/phone.jpg").rename(house.inbox / "frames/phone.jxl")
-    house.save("frames/_pictures.yaml", CORGI)
-    house.save("a.yaml", f"{CORGI}image: frames/DSC1.NEF\n")
-    assert not house.once()
-    assert errors(house) == ["a.yaml", "frames/DSC1.NEF", "frames/phone.jxl"]
-    for path, ending in (
-        ("a.yaml", "nef"),
-        ("frames/DSC1.NEF", "nef"),
-        ("frames/phone.jxl", "jxl"),
-    ):
-        assert f"Files that end in .{ending} are not read." in (house.error(path) or "")
-    remedy = "darktable-cli 'DSC1.NEF' 'DSC1.jpg'"
-    assert all(remedy in (house.error(path) or "") for path in ("a.yaml", "frames/DSC1.NEF"))
-    assert "or give it its own ending" in (house.error("frames/phone.jxl") or "")
-
-
 def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,24 +484,6 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
         (house.inbox / "frames/gone.jpg").unlink()
         wait_for(lambda: len(house.pictures()) == 4, "the picture that replaced the bad one")
         wait_for(lambda: errors(house) == [], "no error")
-
-
-def test_a_single_run_refuses_a_picture_that_stays_incomplete(house: House) -> None:
-    """It would otherwise end with "still being written", each time."""
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/cut.jpg": "\xff\xd8", "frames/1.png": 1})
-    assert not house.once()
-    assert (house.pictures(), errors(house)) == (["frames/1.png"], ["frames/cut.jpg"])
-
-
-def test_a_picture_that_the_template_itself_rendered_is_refused(house: House) -> None:
-    """A hook that copies results back would never end; other folders accept them."""
-    put(house, {"frames/_pictures.yaml": CORGI, "stars/_pictures.yaml": STAR, "frames/1.png": 1})
-    assert house.once()
-    shutil.copy(house.outbox / "frames/1.png", house.inbox / "frames/back.png")
-    shutil.copy(house.outbox / "frames/1.png", house.inbox / "stars/on.png")
-    assert not house.once()
-    assert house.pictures() == ["frames/1.png", "stars/on.png"]
-    assert "rendered with frames/_pictures.yaml" in (house.error("frames/back.png") or "")
 
 
 def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
@@ -494,64 +521,7 @@ def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
     assert house.pictures() == ["frames/5.png"]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("prompt: a corgi\nstesp: 3\n", "inbox/frames/_pictures.yaml, line 2, column 1"),
-        ("prompt: a corgi\ncheckpoint: none-such\n", "line 2, column 13"),
-        ("prompt: a corgi\nimage: other.png\n", "image is the dropped picture itself"),
-        ("prompt: [\n", "_pictures.yaml"),
-    ],
-)
-def test_a_wrong_template_is_one_error_and_fixing_it_runs_what_waits(
-    house: House, text: str, said: str
-) -> None:
-    put(house, {"frames/_pictures.yaml": text, "frames/1.png": 1, "frames/2.png": 2})
-    assert not house.once()
-    assert said in (house.error("frames/_pictures.yaml") or "")
-    put(house, {"frames/3.png": 3})
-    assert house.once(), "one error, once"
-    assert errors(house) == ["frames/_pictures.yaml"]
-    assert house.engine.batches == []
-    put(house, {"frames/_pictures.yaml": CORGI})
-    assert house.once()
-    assert len(house.pictures()) == 3
-    assert errors(house) == []
-
-
-def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House) -> None:
-    """One error file says so, until each has one or is deleted; what has a prompt is rendered."""
-    text = "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n"
-    for folder in ("frames", "others"):
-        put(house, {f"{folder}/_pictures.yaml": text})
-        put(house, {f"{folder}/{number}.png": number for number in (1, 2, 3)})
-    templates = ["frames/_pictures.yaml", "others/_pictures.yaml"]
-    house.save("frames/1.txt", "a star")
-    assert not house.once()
-    assert house.prompts() == ["a star"]
-    assert errors(house) == templates
-    assert "beside each picture, like anna.txt" in (house.error(templates[0]) or "")
-    refused = (house.outbox / "failures.jsonl").read_text().splitlines()
-    assert [json.loads(line)["recipe"] for line in refused] == templates
-    house.save("frames/2.txt", "a tree")
-    assert house.once(), "told once"
-    assert house.prompts() == ["a star", "a tree"]
-    assert errors(house) == templates
-    assert house.answer("retry", "frames").text == "1 refused file read again."
-    (house.inbox / "frames/3.png").rename(house.inbox / "others/4.png")
-    assert house.once()
-    assert errors(house) == templates[1:]
-    assert house.once(), "a start keeps it"
-    assert errors(house) == templates[1:]
-    put(house, {"others/_pictures.yaml": "seed: 1\nprompt: a hat\n"})
-    assert house.once()
-    assert errors(house) == []
-    assert house.prompts("others") == ["a hat"] * 4
-
-
 # -- the template's own pictures
-
-WITH_STYLE = f"{CORGI}control: {{image: style.png, model: demo-sketch}}\n"
 
 
 def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> None:
@@ -576,22 +546,6 @@ def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> No
     (house.inbox / "away.png").rename(house.inbox / "frames/style.png")
     assert house.once()
     assert errors(house) == [] and len(house.pictures("frames")) == 5
-
-
-def test_a_missing_picture_of_a_template_is_one_error_where_photos_have_settings(
-    house: House,
-) -> None:
-    """Without it, what the template says besides cannot be checked."""
-    template = WITH_STYLE.replace(CORGI, "from: picture\n")
-    put(house, {"frames/_pictures.yaml": template})
-    settings = "a hat\nSteps: 9, Sampler: Euler a, Size: 64x64"
-    for colour in ("red", "blue"):
-        picture_with(house.inbox / f"frames/{colour}.png", "parameters", settings, colour)
-    assert not house.once()
-    assert errors(house) == ["frames/_pictures.yaml"]
-    put(house, each(9, "frames/style.png"))
-    assert house.once(), errors(house)
-    assert house.prompts() == ["a hat", "a hat"]
 
 
 # -- commands, settings, copies

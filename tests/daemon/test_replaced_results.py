@@ -5,11 +5,12 @@ A command waits for the next run, which is the one that renders.
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
 
-from picowatch.metadata import PARAMETERS, read_texts
+from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.outbox import Outbox
 from tests.digest_engine import fail_on_bad
@@ -28,8 +29,68 @@ def render(house: House, template: str, **values: str) -> None:
 
 
 def steps(house: House) -> dict[str, int]:
-    """Return the steps of all pictures that are there."""
-    return {path: house.request(path).steps for path in house.pictures()}
+    """Return the steps of all pictures that are there; 0 of those that are not picowatch's."""
+    found = {}
+    for path in house.pictures():
+        is_ours = PICOWATCH in read_texts(house.outbox / path)
+        found[path] = house.request(path).steps if is_ours else 0
+    return found
+
+
+def put_a_foreign_one(house: House) -> None:
+    (house.outbox / "in").mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(house.outbox / MUG)
+
+
+MUG, SECOND, THIRD = (f"in/mug{number}.png" for number in ("", "-2", "-3"))
+PLAIN = USUAL.replace("replace: true\n", "")
+# Templates, each with what is there after it, and what a user does between them.
+Given = list[tuple[str, dict[str, int]] | Callable[[House], object]]
+RESULTS: dict[str, Given] = {
+    "a later result has its name though another is free now": [
+        put_a_foreign_one, (f"{USUAL}steps: 3\n", {MUG: 0, SECOND: 3}),
+        lambda house: (house.outbox / MUG).unlink(), (f"{USUAL}steps: 4\n", {SECOND: 4}),
+    ],
+    "of several each is written over by the next one in its place": [
+        (f"{USUAL}count: 2\nsteps: 3\n", {MUG: 3, SECOND: 3}),
+        (f"{USUAL}count: 2\nsteps: 4\n", {MUG: 4, SECOND: 4}),
+        (f"{USUAL}steps: 5\n", {MUG: 5, SECOND: 4}),
+    ],
+    "another format is not in the way, and two of one photo have no numbers": [
+        (f"{USUAL}format: webp\n", {"in/mug.webp": 24}),
+        (f"{USUAL}format: png\n", {MUG: 24, "in/mug.webp": 24}),
+        *((f"{USUAL}steps: {count}\nformat: webp\n---\n{USUAL}steps: {count}\nformat: jpeg\n",
+           {MUG: 24, "in/mug.webp": count, "in/mug.jpg": count}) for count in (5, 6)),
+    ],
+    "somebody else's file stays, and results of before where a template does not replace": [
+        put_a_foreign_one, (f"{USUAL}steps: 3\n", {MUG: 0, SECOND: 3}),
+        (f"{USUAL}steps: 4\n", {MUG: 0, SECOND: 4}),
+        (f"{PLAIN}steps: 5\n", {MUG: 0, SECOND: 4, THIRD: 5}),
+    ],
+    "what a user put in a result's place stays": [
+        (f"{USUAL}steps: 3\n", {MUG: 3}), put_a_foreign_one,
+        (f"{USUAL}steps: 4\n", {MUG: 0, SECOND: 4}), (f"{USUAL}steps: 5\n", {MUG: 0, SECOND: 5}),
+    ],
+    "asking for it makes nothing again: it says where a result goes, not what it shows": [
+        (f"{PLAIN}steps: 3\n", {MUG: 3}), (f"{USUAL}steps: 3\n", {MUG: 3}),
+        (f"{USUAL}steps: 4\n", {MUG: 4}),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", RESULTS.values(), ids=RESULTS)
+def test_a_photo_has_one_result_of_each_kind(house: House, given: Given) -> None:
+    """And only what changes is rendered."""
+    house.draw("in/mug.jpg")
+    for step in given:
+        if callable(step):
+            step(house)
+            continue
+        (template, expected), before, listed = step, steps(house), len(house.listed())
+        render(house, template)
+        assert steps(house) == expected
+        new = {path for path, count in expected.items() if count and before.get(path) != count}
+        assert len(house.listed()) == listed + len(new)
 
 
 def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
@@ -49,16 +110,6 @@ def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
     assert steps(house) == {"in/mug.png": 3}, "a ledger that is rebuilt makes nothing anew"
     render(house, f"{USUAL}steps: 5\n")
     assert steps(house) == {"in/mug.png": 5}
-
-
-def test_a_later_result_has_its_name_though_another_is_free_now(house: House) -> None:
-    (house.outbox / "in").mkdir(parents=True)
-    (house.outbox / "in/mug.png").write_bytes(b"of somebody else")
-    house.draw("in/mug.jpg")
-    render(house, f"{USUAL}steps: 3\n")
-    (house.outbox / "in/mug.png").unlink()
-    render(house, f"{USUAL}steps: 4\n")
-    assert steps(house) == {"in/mug-2.png": 4}
 
 
 def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
@@ -102,55 +153,6 @@ def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(house: Ho
     assert house.answer("delete", None, "best/mug.png").text == "1 picture deleted."
 
 
-def test_what_is_requested_together_has_names_of_its_own(house: House) -> None:
-    """Of several results for a photo each is written over by the next one in its place."""
-    house.draw("in/mug.jpg")
-    for count in (3, 4):
-        render(house, f"{USUAL}count: 2\nsteps: {count}\n")
-        assert steps(house) == {"in/mug.png": count, "in/mug-2.png": count}
-    render(house, f"{USUAL}steps: 5\n")
-    assert steps(house) == {"in/mug.png": 5, "in/mug-2.png": 4}
-
-
-def test_another_format_is_not_in_the_way(house: House) -> None:
-    """And two formats of one photo are two files, without numbers."""
-    house.draw("in/mug.jpg")
-    render(house, f"{USUAL}format: webp\n")
-    render(house, f"{USUAL}format: png\n")
-    assert house.pictures() == ["in/mug.png", "in/mug.webp"]
-    twice = f"{USUAL}format: webp\n---\n{USUAL}format: jpeg\n"
-    for count in (5, 6):
-        render(house, twice.replace("seed: 7", f"seed: 7\nsteps: {count}"))
-    assert steps(house) == {"in/mug.png": 24, "in/mug.webp": 6, "in/mug.jpg": 6}
-
-
-def test_a_file_of_somebody_else_stays(house: House) -> None:
-    """And so do results of before, as long as the template does not replace."""
-    strange = house.outbox / "in/mug.png"
-    strange.parent.mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(strange)
-    content = strange.read_bytes()
-    house.draw("in/mug.jpg")
-    for count in (3, 4):
-        render(house, f"{USUAL}steps: {count}\n")
-        assert strange.read_bytes() == content
-        assert house.pictures() == ["in/mug-2.png", "in/mug.png"]
-    render(house, USUAL.replace("replace: true\n", "") + "steps: 5\n")
-    assert house.pictures() == ["in/mug-2.png", "in/mug-3.png", "in/mug.png"]
-
-
-def test_what_a_user_put_in_a_results_place_stays(house: House) -> None:
-    """A retouched one, or somebody else's; the result gets a number."""
-    house.draw("in/mug.jpg")
-    render(house, f"{USUAL}steps: 3\n")
-    Image.new("RGB", (8, 8)).save(house.outbox / "in/mug.png")
-    content = (house.outbox / "in/mug.png").read_bytes()
-    for count in (4, 5):
-        render(house, f"{USUAL}steps: {count}\n")
-        assert (house.outbox / "in/mug.png").read_bytes() == content
-        assert house.request("in/mug-2.png").steps == count
-
-
 def test_a_failed_result_leaves_the_earlier_one_and_its_name(house: House) -> None:
     """The next one that works is written over it."""
     house.draw("in/mug.jpg")
@@ -160,19 +162,6 @@ def test_a_failed_result_leaves_the_earlier_one_and_its_name(house: House) -> No
     send(house.outbox, Command("retry all", "in"))
     assert not house.once()
     assert steps(house) == {"in/mug.png": 3}
-    render(house, f"{USUAL}steps: 4\n")
-    assert steps(house) == {"in/mug.png": 4}
-
-
-def test_asking_for_it_makes_nothing_again(house: House) -> None:
-    """It says where a result goes, not what it shows; the next one goes there."""
-    house.draw("in/mug.jpg")
-    plain = USUAL.replace("replace: true\n", "")
-    render(house, f"{plain}steps: 3\n")
-    written = (house.outbox / "in/mug.png").stat().st_mtime_ns
-    render(house, f"{USUAL}steps: 3\n")
-    assert house.pictures() == ["in/mug.png"]
-    assert (house.outbox / "in/mug.png").stat().st_mtime_ns == written
     render(house, f"{USUAL}steps: 4\n")
     assert steps(house) == {"in/mug.png": 4}
 

@@ -52,28 +52,31 @@ def test_plain_progress_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> 
 
 
 def shown_by_a_run(
-    folder: Path, steps: int, *flags: str, program: str = "picowatch", **environment: str
+    folder: Path, steps: int, *flags: str, until: str = "", **environment: str
 ) -> Terminal:
-    """Return a terminal of 120 columns after `run --once`."""
+    """Return a terminal of 120 columns after `run --once`, held until it shows something."""
     (folder / "inbox").mkdir()
     recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\nsize: 64x64\ncount: 3\n"
     (folder / "inbox/a.yaml").write_text(recipe)
-    run = in_pty(folder, "run", "--once", *flags, size=(40, 120), program=program, **environment)
+    (hold := folder / "hold").touch()
+    run = in_pty(folder, "run", "--once", *flags, size=(40, 120), program=DIGESTS, **environment)
     with run as screen:
+        screen.wait_until_written(until)
+        hold.unlink()
         screen.process.wait(timeout=240)
     return screen
 
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
     """It has share, time left, step, queue and last pictures; only log lines stay above it."""
-    shown = shown_by_a_run(tmp_path, 40, PICOWATCH_BATCH_SIZE="1")
+    shown = shown_by_a_run(tmp_path, 100, until="of 3, loading demo", PICOWATCH_BATCH_SIZE="1")
     text = ESCAPES.sub("", shown.written)
     assert re.search(r"━+ a\.yaml: 1(–\d+)? of 3, loading demo …", text)
     left = r"\d+ %, (about )?\d+ (s|min) left"
-    assert re.search(rf"━+ a\.yaml: \d+(–\d+)? of 3, {left}, step \d+/40, [\d.]+ it/s", text)
+    assert re.search(rf"━+ a\.yaml: \d+(–\d+)? of 3, {left}, step \d+/100, [\d.]+ it/s", text)
     assert re.search(r"queued  \d images?: a\.yaml \d", text)
     assert re.search(r"last    a/00\d\d-\d+.png", text)
-    assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
+    assert re.search(r"device  digest, exact, [\d.]+ GB of memory, [\d.]+ GB at most", text)
     assert "a.yaml: saved, 3 images queued" in text
     assert "picowatch ended" in "\n".join(shown.lines)
     assert "last    a/000" not in "\n".join(shown.lines), "the view is gone at the end"
@@ -87,7 +90,7 @@ def test_plain_lines_where_a_view_is_not_wanted(
     tmp_path: Path, flags: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     """So on a dumb terminal and as JSON; with --quiet, nothing is shown if nothing is wrong."""
-    written = shown_by_a_run(tmp_path, 4, *flags, program=DIGESTS, **environment).written
+    written = shown_by_a_run(tmp_path, 4, *flags, **environment).written
     assert "\x1b" not in written
     if flags == ("--quiet",):
         assert written == ""
