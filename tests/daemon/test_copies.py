@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from picowatch.engine.drawing.copies import CopyRenderer
-from picowatch.engine.process.child import CopyEngines
+from picowatch.engine.process.child import ChildEngine, CopyEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineOptions
 from tests.house import House, wait_for
 
@@ -24,6 +24,9 @@ class DyingRenderer(CopyRenderer):
 
 
 WEB = "resize_to: 60\nformat: jpeg\nquality: 85\n"
+
+
+pytestmark = pytest.mark.usefixtures("copies_here")
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +167,7 @@ def test_a_picture_that_kills_its_process_fails_alone(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon and the other copies go on."""
+    monkeypatch.setattr("picowatch.engine.process.child.ChildEngine", ChildEngine)
     monkeypatch.setattr("picowatch.engine.process.child_main.new_copy_renderer", DyingRenderer)
     house.save("web/_pictures.yaml", WEB)
     for name in ("a", "bad", "c"):

@@ -3,10 +3,13 @@
 import os
 from datetime import datetime
 
+import pytest
 from PIL import ExifTags, Image
 
 from tests.house import House
 from tests.outcome import error_files
+
+pytestmark = pytest.mark.usefixtures("copies_here")
 
 TAKEN = datetime(2026, 5, 2, 14, 30)
 NAMES = {

@@ -17,6 +17,8 @@ from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import error_files
 
+pytestmark = pytest.mark.usefixtures("copies_here")
+
 USUAL = "prompt: a corgi\nsize: 64x64\nseed: 7\nreplace: true\n"
 
 

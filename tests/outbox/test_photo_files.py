@@ -19,6 +19,8 @@ from tests.metadata.test_iptc import dataset
 from tests.metadata.test_xmp import packet, regions
 from tests.pictures import encoded
 
+pytestmark = pytest.mark.usefixtures("copies_here")
+
 TAGS = ExifTags.Base
 XMP_NAME, MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 
