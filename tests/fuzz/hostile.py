@@ -4,7 +4,6 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -18,19 +17,13 @@ Files = dict[str, bytes]
 MEGABYTE = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Hostile:
-    """Files that are made when they are needed, and what the answer must say.
-
-    `says` is a piece of the error file; None where the recipe may be a good one.
-    """
-
-    files: Callable[[], Files]
-    says: str | None = None
+# Files that are made when they are needed, and a piece of the error file; None where the recipe may
+# be a good one.
+Hostile = tuple[Callable[[], Files], str | None]
 
 
 def _recipe(text: str, says: str | None = None, name: str = "a.yaml") -> Hostile:
-    return Hostile(lambda: {f"inbox/{name}": text.encode()}, says)
+    return lambda: {f"inbox/{name}": text.encode()}, says
 
 
 TEXTS = {
@@ -328,7 +321,7 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 def _beside(recipe: str, file: str, content: Callable[[], bytes], says: str | None) -> Hostile:
     """A recipe and a file that it names."""
-    return Hostile(lambda: {file: content(), "inbox/a.yaml": recipe.encode()}, says)
+    return lambda: {file: content(), "inbox/a.yaml": recipe.encode()}, says
 
 
 def _wildcards(lines: bytes, count: int = 1) -> Hostile:
@@ -375,7 +368,7 @@ HOSTILE: dict[str, Hostile] = {
     "a long prompt in a thousand images": _recipe(
         "prompt: '" + "a " * 500_000 + A_THOUSAND, "the limit is 20,000"
     ),
-    "a thousand recipes with long defaults": Hostile(
+    "a thousand recipes with long defaults": (
         lambda: {
             "inbox/_defaults.yaml": b"prompt: '" + b"a " * 500_000 + b"'",
             "inbox/a.yaml": b"- seed: 1\n" * 1000,

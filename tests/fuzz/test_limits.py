@@ -31,11 +31,11 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_answered_in_a_moment(tmp_path: Path, name: str) -> None:
     """That includes the daemon's start; the answer is pictures, or an error file with the place."""
-    hostile = HOSTILE[name]
-    told = within_limits(tmp_path, hostile.files(), answer, SECONDS)
+    files, says = HOSTILE[name]
+    told = within_limits(tmp_path, files(), answer, SECONDS)
     assert "went wrong" not in told["log"] and "Traceback" not in told["log"]
-    if hostile.says is not None:
-        assert hostile.says in told["error"]
+    if says is not None:
+        assert says in told["error"]
     if told["error"] is not None:
         assert ", line " in told["error"] and ", column " in told["error"]
 
