@@ -1,7 +1,6 @@
 """`picowatch convert`: pickles become safetensors, bit for bit, and nothing in them is run."""
 
 import io
-import os
 import shutil
 import sys
 import zipfile
@@ -19,6 +18,7 @@ from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import FOLDERS
 from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.engine.ldm import write_single_file
+from tests.security.attacks import Bomb
 
 DEMO = Catalog(Path("nowhere")).demo.path
 STYLES = PROJECT / "tests/styles"
@@ -156,19 +156,12 @@ def test_a_file_is_never_overwritten_without_force(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.pth", "b.safetensors"]
 
 
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("it-went-off",)
-
-
 def test_other_files_are_named_and_no_bomb_goes_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few bytes may say that they are gigabytes, or lie beside good tensors to be run."""
     monkeypatch.chdir(tmp_path)
-    good, bomb = saved({"x": SIX}), saved({"x": SIX, "y": Bomb()})
+    good, bomb = saved({"x": SIX}), saved({"x": SIX, "y": Bomb(Path("it-went-off"))})
     numbers = SIX.numpy().tobytes()
     with (
         zipfile.ZipFile(io.BytesIO(good)) as old,

@@ -1,6 +1,8 @@
 """Texts and pictures of somebody who can write to the inbox."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from tests.pictures import picture_with
 
@@ -29,3 +31,13 @@ def plain_picture(path: Path, prompt: str = "a corgi", colour: str = "blue") -> 
     """Save a picture with settings in its metadata."""
     settings = f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 1"
     return picture_with(path, "parameters", settings, colour)
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._marker),)

@@ -5,14 +5,12 @@
 
 import io
 import json
-import os
 import pickle
 import re
 import shutil
 import struct
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,6 +21,7 @@ from tests.engine.flow_requests import requests_of
 from tests.engine.requests import ignore_progress
 from tests.engine.tiny_flows import tiny_flow
 from tests.house import House
+from tests.security.attacks import Bomb
 
 FLOW = "FLUX.1-schnell"
 FOLDERS = (
@@ -39,16 +38,6 @@ NAMING = (
     *("prompt: 'x <lora:{}:1>'\n", "prompt: x __{}__\n"),
     *("prompt: x\nimage: {}\n", "prompt: x\nfrom: {}\n"),
 )
-
-
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self._marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self._marker),)
 
 
 def forms(marker: Path) -> dict[str, bytes]:
