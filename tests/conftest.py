@@ -13,18 +13,9 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import settings
 
-from picowatch.engine.drawing.copies import CopyRenderer
-from picowatch.engine.process import child
-from picowatch.engine.protocol import (
-    EngineOptions,
-    Look,
-    OnPreview,
-    OnProgress,
-    RenderedImage,
-    unseen,
-)
+from picowatch.engine.protocol import unseen
 from picowatch.ledger.ledger import Ledger
-from tests.digest_engine import Batch
+from tests.digest_engine import EngineHere
 from tests.house import House
 
 # Time limits of single examples fail on busy machines and find nothing. The examples are the same
@@ -130,22 +121,8 @@ def house(tmp_path: Path) -> House:
 @pytest.fixture
 def copies_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process make copies of pictures: none has to start and import for them."""
-    monkeypatch.setattr(child, "ChildEngine", lambda options, make_renderer: CopiesHere(options))
-
-
-class CopiesHere:
-    """An engine that makes copies."""
-
-    def __init__(self, options: EngineOptions) -> None:
-        self._renderer = CopyRenderer(options, unseen)
-
-    def render(
-        self, batch: Batch, on_progress: OnProgress, on_preview: OnPreview, look: Look
-    ) -> list[RenderedImage]:
-        return list(self._renderer.render(batch, on_progress, look))
-
-    def close(self) -> None:
-        """Hold nothing."""
+    made = "picowatch.engine.process.child.ChildEngine"
+    monkeypatch.setattr(made, lambda options, make: EngineHere(make(options, unseen)))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import shake_256
+from typing import Any
 
 from PIL import Image
 
@@ -107,6 +108,21 @@ class DigestEngine:
             pictures.set_exception(failure)
         else:
             pictures.set_result(images)
+
+
+class EngineHere:
+    """An engine whose renderer works in this process."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+
+    def render(
+        self, batch: Batch, on_progress: OnProgress, on_preview: OnPreview, look: Look
+    ) -> list[RenderedImage]:
+        return [*self._renderer.render(batch, on_progress, look)]
+
+    def close(self) -> None:
+        """Hold nothing."""
 
 
 def fail_on_bad(batch: Batch) -> None:
