@@ -22,8 +22,7 @@ def form(kinds: str, pattern: str = "", **more: Any) -> dict[str, Any]:
 
 def in_any_case(names: Iterable[str], more: str = "") -> str:
     """Return a pattern for names in small letters or capitals, with spaces for underscores."""
-    either = "|".join(names).replace("_", "[_ -]")
-    either = re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", either)
+    either = "|".join(map(_letters, names)).replace("_", "[_ -]")
     return rf"^\s*({either})\s*{more}$"
 
 

@@ -37,11 +37,7 @@ def name_in(written: SourceValue) -> Any:
 
 def has_number(pattern: str) -> bool:
     """Return whether each result gets the next number of its folder."""
-    return any(found["number"] for found in _PLACEHOLDER.finditer(pattern))
-
-
-def has_date(pattern: str) -> bool:
-    return any(found["date"] for found in _PLACEHOLDER.finditer(pattern))
+    return "{number" in pattern
 
 
 def dated(pattern: str, taken: datetime) -> str:

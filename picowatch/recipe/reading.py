@@ -13,7 +13,7 @@ from picowatch.recipe.converters import number_in
 from picowatch.recipe.fields import CONTROL, FROM, PICTURE, SAYING_WHAT
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse, shown
-from picowatch.recipe.photo_names import has_date, has_number
+from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
@@ -208,7 +208,8 @@ def dropped_recipes(
         if recipe.replace and has_number(recipe.name):
             what = "with replace: true a name has no {number}: it stays a photo's own."
             raise recipe.problem_at("name", what)
-    taken = pictures.taken(dropped.path) if any(has_date(of.name) for of in recipes) else None
+    is_dated = any("{date" in recipe.name for recipe in recipes)
+    taken = pictures.taken(dropped.path) if is_dated else None
     for variant in (variant for recipe in recipes for variant in (recipe, *recipe.variants)):
         variant.known(dropped=frozenset((dropped.path, dropped.mask)), taken=taken)
     return recipes
