@@ -734,9 +734,14 @@ class ImageFields:
         return final_side(width, self.hires.scale), final_side(height, self.hires.scale)
 
     @property
+    def given_size(self) -> tuple[int, int] | None:
+        """The size of a given picture that the result has, whatever is drawn of it."""
+        return None
+
+    @property
     def size_before_upscale(self) -> tuple[int, int]:
         """Width and height of the drawn picture, after `hires`, or of the given one."""
-        return self.drawn_size
+        return self.given_size or self.drawn_size
 
     @property
     def published_size(self) -> tuple[int, int]:

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field, GetPydanticSchema
+from pydantic_core.core_schema import any_schema
 
 from picowatch.recipe.converters import RANDOM, SEEDS
 from picowatch.recipe.fields import (
@@ -48,9 +51,9 @@ HashOf = Callable[[str, str], str]
 class Context:
     """What is known about a recipe besides its values: where and how it was read.
 
-    `checkpoint` is the one that it names, as it was installed then, and `layer` has its fields as
-    written. `lora_families` are the families that it gives for its LoRAs, and `swept_loras` are the
-    names of those whose weights a sweep varies. `variants` are a sweep's
+    `inventory` are the models that were installed then, `checkpoint` is the one that it names, and
+    `layer` has its fields as written. `lora_families` are the families that it gives for its LoRAs,
+    and `swept_loras` are the names of those whose weights a sweep varies. `variants` are a sweep's
     combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture of
     which nothing (not `draws`) or only a part is drawn, `most_photo_pixels` the limit of what is
     enlarged, `is_transparent` whether it is so and stays so, `size_warning` that a picture's size
@@ -84,27 +87,18 @@ class Recipe(RecipeFields):
     and `height` are set. Only a random seed is still to be drawn.
     """
 
-    # A slot: pydantic finds its private attributes slowly, and rules ask for these all the time.
-    __slots__ = ("context",)
-    if TYPE_CHECKING:
-        context: Context
-
-    def read_in(self, context: Context) -> Self:
-        """Set the context, and return the recipe."""
-        object.__setattr__(self, "context", context)
-        return self
+    # A field that pydantic neither checks nor gives away: it finds private attributes slowly.
+    context: Annotated[Context, GetPydanticSchema(lambda *_: any_schema())] = Field(exclude=True)
 
     def known(self, **changes: Any) -> Self:
         """Change the context, and return the recipe."""
-        return self.read_in(replace(self.context, **changes))
+        object.__setattr__(self, "context", replace(self.context, **changes))
+        return self
 
     def warned(self, warnings: Sequence[str]) -> Self:
         """Set the warnings, without repeating any, and return the recipe."""
         told = tuple(dict.fromkeys(warnings))
         return self if told == self.warnings else self.known(warnings=told)
-
-    def __copy__(self) -> Self:
-        return super().__copy__().read_in(self.context)
 
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
@@ -115,16 +109,6 @@ class Recipe(RecipeFields):
         elif part:
             value = replace(getattr(self, field), **{part: value})
         return self.model_copy(update={field: value})
-
-    @property
-    def inventory(self) -> Inventory:
-        """The models that were installed when the recipe was read."""
-        return self.context.inventory
-
-    @property
-    def installed_checkpoint(self) -> Checkpoint:
-        """The checkpoint that it names, as it was installed when the recipe was read."""
-        return self.context.checkpoint
 
     def says(self, field: str) -> bool:
         """Return whether its file, or the picture it starts from, sets a field."""
@@ -154,12 +138,7 @@ class Recipe(RecipeFields):
         return any("__" in text for variant in self.variants for _, text in variant.texts)
 
     @property
-    def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of the drawn picture, or of one that keeps its size."""
-        return self._size_kept or self.drawn_size
-
-    @property
-    def _size_kept(self) -> tuple[int, int] | None:
+    def given_size(self) -> tuple[int, int] | None:
         """The size of a given picture that its result has, whatever is drawn of it."""
         is_kept = not self.draws or self.keeps_size or (self.mask and not self.hires)
         return self.context.given_size if is_kept else None
@@ -366,7 +345,7 @@ class Recipe(RecipeFields):
         if not self.draws:
             values["width"], values["height"] = self.size_before_upscale
         else:
-            values["given_size"] = self._size_kept
+            values["given_size"] = self.given_size
         values |= {name: getattr(self.context, name) for name in ("is_transparent", "size_warning")}
         if taken := self.context.taken:
             values["name"] = dated(self.name, taken)

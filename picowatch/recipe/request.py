@@ -205,11 +205,6 @@ class ImageRequest(ImageFields):
         return self.resize_to.is_transparent(before) if self.resize_to else before
 
     @property
-    def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of the drawn picture, or of the given one."""
-        return self.given_size or self.drawn_size
-
-    @property
     def redraws_a_part(self) -> bool:
         """Return whether something of the start image, or around it, is drawn and the rest kept."""
         return bool(self.mask or self.extend)

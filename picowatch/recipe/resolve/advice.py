@@ -167,7 +167,7 @@ def _unknown_to_find(variants: Sequence[Recipe], inventory: Inventory) -> Iterat
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     """Yield warnings about what its checkpoint ignores in a recipe that it can render."""
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     name = shown(checkpoint.name)
     if checkpoint.rules.flow and any(_weighs(text) for _, text in recipe.texts):
         yield (f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored.")

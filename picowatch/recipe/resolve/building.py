@@ -102,18 +102,17 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     ):
         return None
     values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
-    recipe = Recipe.model_validate(values).read_in(
-        Context(
-            known.inventory,
-            checkpoint,
-            layer,
-            reporter.position,
-            lora_families=families,
-            given_size=_size_kept(values, known) or whole,
-            most_photo_pixels=known.pictures.most_photo_pixels,
-            size_warning=size_warning,
-        )
+    values["context"] = Context(
+        known.inventory,
+        checkpoint,
+        layer,
+        reporter.position,
+        lora_families=families,
+        given_size=_size_kept(values, known) or whole,
+        most_photo_pixels=known.pictures.most_photo_pixels,
+        size_warning=size_warning,
     )
+    recipe = Recipe.model_validate(values)
     recipe = known.rules.applied(recipe, reporter)
     off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
     return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
@@ -138,11 +137,17 @@ def _finished(reporter: Reporter, known: Known) -> Recipe | None:
         reporter.wrong(CUTOUT, _NEEDS_MODEL)
     if any("." in place for place in _own(wrong, reporter)):
         return None
-    context = Context(known.inventory, NO_CHECKPOINT, reporter.layer, reporter.position)
     values = said | {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
-    recipe = Recipe.model_validate(values).read_in(context)
-    most = known.pictures.most_photo_pixels
-    recipe.known(given_size=size, draws=False, most_photo_pixels=most)
+    values["context"] = Context(
+        known.inventory,
+        NO_CHECKPOINT,
+        reporter.layer,
+        reporter.position,
+        given_size=size,
+        draws=False,
+        most_photo_pixels=known.pictures.most_photo_pixels,
+    )
+    recipe = Recipe.model_validate(values)
     for finding in mistakes_in_finishing(recipe):
         reporter.replaces(finding)
     return recipe
@@ -309,7 +314,7 @@ def _limits(values: Values, checkpoint: Checkpoint, most_pixels: int) -> Limits:
 
 def _decided(recipe: Recipe) -> str:
     """Return the schedule type, "automatic" resolved; an impossible one is refused already."""
-    if recipe.installed_checkpoint.rules.flow:
+    if recipe.context.checkpoint.rules.flow:
         return samplers.SIMPLE
     decided = samplers.decide_schedule_type(
         samplers.sampler_named(recipe.sampler), recipe.schedule_type

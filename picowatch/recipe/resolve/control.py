@@ -21,8 +21,8 @@ def mistakes_in_control(recipe: Recipe) -> Iterator[Finding]:
 
 def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
     """Yield the wrong parts of a ControlNet, and the messages about them."""
-    control, checkpoint = recipe.control[index], recipe.installed_checkpoint
-    installed = recipe.inventory.named("controlnet")
+    control, checkpoint = recipe.control[index], recipe.context.checkpoint
+    installed = recipe.context.inventory.named("controlnet")
     model = installed.get(control.model)
     if not control.image and not recipe.image:
         yield "image", "control has no picture to follow. Write 'image: …' there."

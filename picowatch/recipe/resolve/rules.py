@@ -98,7 +98,7 @@ def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
 
 def _vae(recipe: Recipe) -> Iterator[Finding]:
     """Find a VAE for another family than the checkpoint's."""
-    inventory, family = recipe.inventory, recipe.installed_checkpoint.family
+    inventory, family = recipe.context.inventory, recipe.context.checkpoint.family
     able = [name for name, families in inventory.vae_families.items() if family in families]
     remedy = f"Use {listed([*able, BAKED], 'or')}."
     families = inventory.vae_families.get(recipe.vae, ())
@@ -109,7 +109,7 @@ def _misfit(
     recipe: Recipe, kind: str, named: Finding, families: Sequence[str]
 ) -> Iterator[Finding]:
     """Yield the finding, whose message is a file's name, if the file is for other families."""
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     if checkpoint.family and families and checkpoint.family not in families:
         message = (
             f"the {kind} '{shown(named.message)}' is for {listed(families)}, but the checkpoint "
@@ -126,27 +126,30 @@ def _loras(recipe: Recipe) -> Iterator[Finding]:
     ]
     loras += [
         ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
-        for tag, name in installed_tags(recipe.prompt, recipe.inventory)
+        for tag, name in installed_tags(recipe.prompt, recipe.context.inventory)
     ]
     for index, detail in enumerate(recipe.detail):
-        tags = installed_tags(detail.prompt, recipe.inventory)
+        tags = installed_tags(detail.prompt, recipe.context.inventory)
         loras += [(f"{DETAIL}.{index}.prompt", name, "") for _, name in tags]
     if not loras:
         return
     said = {name: (FAMILIES[key].name,) for name, key in recipe.context.lora_families.items()}
-    key = family_called(recipe.installed_checkpoint.family)
+    key = family_called(recipe.context.checkpoint.family)
     for field, name, without in loras:
         remedy = "Remove the LoRA, or use a checkpoint of its family."
         if key:
             remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
-        families = said.get(name) or recipe.inventory.lora_families.get(name, ())
+        families = said.get(name) or recipe.context.inventory.lora_families.get(name, ())
         yield from _misfit(recipe, "LoRA", Finding(field, name, remedy, without), families)
 
 
 def _embeddings(recipe: Recipe) -> Iterator[Finding]:
     """Embeddings are for text encoders of Stable Diffusion, whatever their files say."""
-    inventory, remedy = recipe.inventory, "Remove the embedding, or use a checkpoint of its family."
-    usual = ("Stable Diffusion",) if recipe.installed_checkpoint.rules.flow else ()
+    inventory, remedy = (
+        recipe.context.inventory,
+        "Remove the embedding, or use a checkpoint of its family.",
+    )
+    usual = ("Stable Diffusion",) if recipe.context.checkpoint.rules.flow else ()
     for field, prompt in recipe.texts:
         text = without_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
@@ -158,7 +161,7 @@ def _embeddings(recipe: Recipe) -> Iterator[Finding]:
 
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
     """Find fields that the checkpoint's family has no use for."""
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     lacks = checkpoint.rules.lacks
     if "mask" in lacks:  # margins are redrawn as what a mask selects
         lacks = {**lacks, "extend": lacks["mask"]}
@@ -173,7 +176,7 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
 
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
     """Check the sampler: only some work for flow models, only some can begin with pure noise."""
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
         able = tuple(
@@ -189,7 +192,7 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
-    rules, sampler = recipe.installed_checkpoint.rules, sampler_named(recipe.sampler)
+    rules, sampler = recipe.context.checkpoint.rules, sampler_named(recipe.sampler)
     if not rules.flow:
         if decide_schedule_type(sampler, recipe.schedule_type) is None:
             what = (
@@ -200,14 +203,14 @@ def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
     # The schedule type of an impossible sampler came with it.
     elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
         what = (
-            f"{recipe.installed_checkpoint.family} does not take the schedule type "
+            f"{recipe.context.checkpoint.family} does not take the schedule type "
             f"'{recipe.schedule_type}': it has a schedule of its own."
         )
         yield Finding("schedule_type", what, f"Remove it, or write {SIMPLE}.", SIMPLE)
 
 
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     most = checkpoint.text_layers
     if not checkpoint.rules.flow and recipe.clip_skip > most:
         what = (
@@ -219,7 +222,7 @@ def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
 
 def _sides(recipe: Recipe) -> Iterator[Finding]:
     """Find sides that the family cannot draw, before and after `hires`."""
-    rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
+    rules, family = recipe.context.checkpoint.rules, recipe.context.checkpoint.family
     most, multiple = rules.max_side, rules.multiple
     if recipe.references and rules.references:
         multiple = 1  # it is rendered in another size, and resized to this one
@@ -247,7 +250,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
 
 def _detail(recipe: Recipe) -> Iterator[Finding]:
     """Find sizes of details that the family cannot draw."""
-    rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
+    rules, family = recipe.context.checkpoint.rules, recipe.context.checkpoint.family
     most = min(rules.max_side, MAX_SIDE)
     for index, detail in enumerate(recipe.detail):
         for side in detail.sides:
@@ -259,7 +262,7 @@ def _detail(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _start_image(recipe: Recipe) -> Iterator[Finding]:
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     missing = [field for field in PICTURE_FIELDS if not getattr(recipe, field)]
     if recipe.extend and recipe.mask:
         what = "extend and mask together: extend redraws what is around the picture."
@@ -282,7 +285,7 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
 
 def _references(recipe: Recipe) -> Iterator[Finding]:
     """Find too many reference pictures, any for a checkpoint that takes none, or missing ones."""
-    checkpoint, found = recipe.installed_checkpoint, recipe.references
+    checkpoint, found = recipe.context.checkpoint, recipe.references
     takes = checkpoint.rules.references
     if found and not takes and checkpoint is not NO_CHECKPOINT:
         what = f"{checkpoint.family or 'this checkpoint'} takes no references."
@@ -290,7 +293,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
             "Write image for a picture to start from, or use a checkpoint that edits pictures: "
             "FLUX.2, Qwen-Image-Edit, Qwen-Image 2.1 or FLUX.1 Kontext (docs/models.md)."
         )
-        variants = recipe.inventory.variants.get(checkpoint.name, {}).values()
+        variants = recipe.context.inventory.variants.get(checkpoint.name, {}).values()
         able = [
             variant.name
             for variant in variants
@@ -314,7 +317,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
 
 def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
     """Find a latent upscaler for a flow model, whose latents would be spoilt by enlarging."""
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     name = recipe.hires.upscaler if recipe.hires else ""
     if checkpoint.rules.flow and name in UPSCALERS and name not in PIXEL_UPSCALERS:
         what = f"the upscaler {shown(name)} is for Stable Diffusion's latents."
@@ -324,7 +327,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _edits(recipe: Recipe) -> Iterator[Finding]:
-    checkpoint = recipe.installed_checkpoint
+    checkpoint = recipe.context.checkpoint
     for field, prompt in recipe.texts if checkpoint.rules.flow else ():
         for words, last in edits_in(prompt):
             instead = prompt.replace(words, last, 1) if words in prompt else NOTHING

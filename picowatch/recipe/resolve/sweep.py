@@ -116,7 +116,7 @@ def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
 def refuse_same_images(axes: Axes, images: Sequence[Recipe], problems: Problems) -> None:
     """Refuse a value that makes the same images as another one of its axis, like 7 and 7.0."""
     combined = list(product(*(range(len(values)) for values in axes.values())))
-    made = [tuple(dict(image).values()) for image in images]
+    made = [[getattr(image, name) for name in fields.ROWS] for image in images]
     for place, (label, values) in enumerate(axes.items()):
         images_of: list[list[object]] = [[] for _ in values]
         for indexes, image in zip(combined, made, strict=True):
