@@ -42,6 +42,10 @@ NO_STATUS = Status(
 
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:
+    """Print the status, or the account of a recipe, photo, folder or glob.
+
+    Exit code 1 if no picowatch is running on this outbox.
+    """
     folders = load()
     check_readable(folders.outbox)
     if options.name and (options.check or options.watch):
@@ -55,38 +59,30 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         name = below(folders.inbox, options.name)
         if not lexists(folders.inbox / name):
             name = below(folders.outbox, name)
-    return status(folders, name, as_json=options.json, all_of_them=options.all)
-
-
-def status(folders: Folders, name: str, *, as_json: bool, all_of_them: bool = False) -> int:
-    """Print the status, or the account of a recipe, photo, folder or glob.
-
-    Exit code 1 if no picowatch is running on this outbox.
-    """
-    outbox = folders.outbox
-    running, found = current_status(outbox)
+    running, found = current_status(folders.outbox)
     whole: dict[str, object] = {"running": running, **asdict(found)}
-    told: Iterable[str] = ()
+    told: Iterable[str] = _told(running, found, folders.outbox)
     if name:
         # It reads the ledger; sqlite3 takes a tenth of the time of all else to import.
         from picowatch.commands.account import in_json, lines, named
 
         account = named(folders, name, found)
         whole |= in_json(account)
-        told = lines(account, found, running=running, all_of_them=all_of_them)
-    if as_json:
-        print(json.dumps(whole, indent=1))
-    elif name:
-        for line in told:
-            print(harmless(line))
-    else:
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        for row in rows_of(running, found):
-            print(_line(row, columns))
-        if not (outbox / ".picowatch").is_dir():
-            unused = f"No picowatch has ever used the outbox {outbox.absolute()}."
-            print(harmless(f"{unused} For another one: --outbox DIR"))
+        told = map(harmless, lines(account, found, running=running, all_of_them=options.all))
+    if options.json:
+        told = [json.dumps(whole, indent=1)]
+    for line in told:
+        print(line)
     return 0 if running else FAILED
+
+
+def _told(running: bool, found: Status, outbox: Path) -> Iterator[str]:
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in rows_of(running, found):
+        yield _line(row, columns)
+    if not (outbox / ".picowatch").is_dir():
+        unused = f"No picowatch has ever used the outbox {outbox.absolute()}."
+        yield harmless(f"{unused} For another one: --outbox DIR")
 
 
 def watch(outbox: Path) -> int:
