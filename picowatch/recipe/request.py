@@ -143,8 +143,8 @@ class ImageRequest(ImageFields):
         Versions of libraries are not part of it, nor are notes, prompts before wildcards and what
         follows from a picture.
         """
-        values = {name: value for name, value in self._stored.items() if name not in _TOLD_ONLY}
-        return digest_of(values)
+        values = self.as_dict().items()
+        return digest_of({name: value for name, value in values if name not in _TOLD_ONLY})
 
     @property
     def batch_key(self) -> str:
@@ -240,13 +240,6 @@ class ImageRequest(ImageFields):
 
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
         """Return the fields as plain values, ready for JSON, without those that are idle or off."""
-        return self._plain(with_off=True) if with_off else dict(self._stored)
-
-    @cached_property
-    def _stored(self) -> dict[str, Any]:
-        return self._plain(with_off=False)
-
-    def _plain(self, *, with_off: bool) -> dict[str, Any]:
         idle = self.idle
         return {
             name: plain(name, value)
