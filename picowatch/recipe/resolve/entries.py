@@ -26,9 +26,9 @@ from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.resolve.start_image import named, read_path
 from picowatch.recipe.resolve.sweep import (
     Axes,
+    AxisReader,
     combinations,
     first_layer,
-    read_axes,
     refuse_same_images,
     swept_loras,
 )
@@ -155,8 +155,8 @@ class EntryResolver:
                 embeddings=picture.embeddings or entry.embeddings,
             )
         sweep = layer.pop("sweep", None)
-        limits = self.max_images, self.known.inventory, self.problems
-        axes = read_axes(sweep, layer, given, *limits) if sweep else {}
+        reader = AxisReader(layer, given, self.max_images, self.known.inventory, self.problems)
+        axes = reader.read(sweep) if sweep else {}
         count, position = _count(layer, entry.position)
         position = sweep.name_position if axes and sweep else position
         return _Merged(entry, layer, given, axes, tuple(warnings), count, position)
@@ -229,7 +229,7 @@ _TOO_LONG = (
 
 
 def _cost(layer: Layer, axes: Axes) -> int:
-    is_swept = any(value.changes_prompt for values in axes.values() for value in values)
+    is_swept = any(label.partition(": ")[0] in PROMPTS for label in axes if ": " in label)
     details = [dict(part.pairs) for part in layer[DETAIL].parts] if DETAIL in layer else []
     prompts = [parts[field] for parts in (layer, *details) for field in PROMPTS if field in parts]
     return sum(cost_of(prompt.text, is_swept) for prompt in prompts)

@@ -7,7 +7,7 @@ mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of a Control
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import product
 from typing import NamedTuple
@@ -46,7 +46,6 @@ class Value(NamedTuple):
 
     written: SourceValue
     over: Over
-    changes_prompt: bool = False
 
     @property
     def text(self) -> str:
@@ -56,44 +55,6 @@ class Value(NamedTuple):
 
 
 Axes = dict[str, list[Value]]  # by the labels that the contact sheet shows
-
-
-def read_axes(
-    written: SourceValue,
-    layer: Layer,
-    own: Layer,
-    most: int,
-    inventory: Inventory,
-    problems: Problems,
-) -> Axes:
-    """Return the axes of a sweep over the entry `layer`, each with at most `most` values.
-
-    Mistakes are added to `problems`. Every sampler keeps a schedule type that is swept, too, or
-    that the entry's `own` layer sets other than by its sampler's name.
-    """
-    axes: Axes = {}
-    if written.is_off:
-        return axes
-    if not isinstance(written.value, dict):
-        problems.add(written.error_position, wrong_value("sweep", written))
-        return axes
-    sampler, said = own.get("sampler"), own.get("schedule_type")
-    keeps = said is not None and (sampler is None or sampler.position != said.position)
-    keeps = keeps or any(_field(key) == "schedule_type" for key, _ in written.pairs)
-    for key, values in written.pairs:
-        swept = Swept(layer, axes, most, keeps, inventory, problems)
-        try:
-            label, found = _axis(key, values, swept)
-        except ValueInvalid as error:
-            problems.add(values.name_position, str(error))
-            continue
-        if label in axes:
-            problems.add(values.name_position, f"'{shown(key)}' is swept twice. Keep one.")
-        elif found:
-            axes[label] = found
-    if fields.SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
-        problems.add(written.name_position, SIZE_AND_SIDE)
-    return axes
 
 
 def first_layer(axes: Axes, layer: Layer) -> Layer:
@@ -136,66 +97,135 @@ def _field(key: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What an axis may vary: the entry's layer, over which there are the `axes` before this one.
+class AxisReader:
+    """Reads the axes of a sweep over the entry `layer`, each with at most `most` values.
 
-    `keeps_type`: samplers keep the schedule type that is swept or set by itself.
+    Mistakes are added to `problems`. Every sampler keeps a schedule type that is swept, too, or
+    that the entry's `own` layer sets other than by its sampler's name.
     """
 
     layer: Layer
-    axes: Axes
+    own: Layer
     most: int
-    keeps_type: bool
     inventory: Inventory
     problems: Problems
+    axes: Axes = field(default_factory=dict)
 
+    def read(self, written: SourceValue) -> Axes:
+        """Return the axes, by their labels."""
+        axes, problems = self.axes, self.problems
+        if written.is_off:
+            return axes
+        if not isinstance(written.value, dict):
+            problems.add(written.error_position, wrong_value("sweep", written))
+            return axes
+        sampler, said = self.own.get("sampler"), self.own.get("schedule_type")
+        keeps_type = said is not None and (sampler is None or sampler.position != said.position)
+        keeps_type |= any(_field(key) == "schedule_type" for key, _ in written.pairs)
+        for key, values in written.pairs:
+            try:
+                label, found = self._axis(key, values, keeps_type)
+            except ValueInvalid as error:
+                problems.add(values.name_position, str(error))
+                continue
+            if label in axes:
+                problems.add(values.name_position, f"'{shown(key)}' is swept twice. Keep one.")
+            elif found:
+                axes[label] = found
+        if fields.SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
+            problems.add(written.name_position, SIZE_AND_SIDE)
+        return axes
 
-def _axis(key: str, written: SourceValue, swept: Swept) -> tuple[str, list[Value]]:
-    """Return label and values of one axis; wrong values are added to the problems.
+    def _axis(self, key: str, written: SourceValue, keeps_type: bool) -> tuple[str, list[Value]]:
+        """Return label and values of one axis; wrong values are added to the problems.
 
-    Raises ValueInvalid for a wrong name.
-    """
-    field, detail = _field(key), key.partition(":")[2].strip()
-    if field is None:
-        raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {_meant(key, written, swept.layer)}")
-    if field in fields.NO_SWEEP:
-        raise ValueInvalid(f"sweep cannot vary {field}. {fields.NO_SWEEP[field]}")
-    if field in fields.PARTS:
-        detail = fields.PART_ALIASES[field].get(plain_name(detail), plain_name(detail))
-    values = partial(_values, key, written, swept.most, swept.problems)
-    part, label = f"{field}.{detail}", f"{field}: {detail}"
-    if not detail:
-        return field, [Value(value, _over_field(field, value, swept)) for value in values()]
-    if field == LORAS:
-        over = partial(with_lora, name=detail, inventory=swept.inventory)
-        return f"{_ONE_LORA}{detail}", [
-            Value(value, partial(over, weight=value)) for value in values()
-        ]
-    if field in fields.PROMPTS:
-        _check_piece(field, detail, swept.layer)
-        return label, [Value(value, _over_piece(field, detail, value), True) for value in values()]
-    if part in fields.PART_FIELDS:
-        _check_mapping(field, detail, swept)
-        return label, [
-            Value(value, partial(with_part, field=part, part=value)) for value in values()
-        ]
-    meant = did_you_mean(detail, fields.PARTS.get(field, ()))
-    raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone.")
+        Raises ValueInvalid for a wrong name.
+        """
+        name, detail = _field(key), key.partition(":")[2].strip()
+        if name is None:
+            what = _meant(key, written, self.layer)
+            raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {what}")
+        if name in fields.NO_SWEEP:
+            raise ValueInvalid(f"sweep cannot vary {name}. {fields.NO_SWEEP[name]}")
+        if name in fields.PARTS:
+            detail = fields.PART_ALIASES[name].get(plain_name(detail), plain_name(detail))
+        label, part = f"{name}: {detail}", f"{name}.{detail}"
+        over: Callable[[SourceValue], Over]
+        if not detail:
+            label, over = name, partial(self._over_field, name, keeps_type)
+        elif name == LORAS:
+            label = f"{_ONE_LORA}{detail}"
+            over = partial(self._over_lora, detail)
+        elif name in fields.PROMPTS:
+            _check_piece(name, detail, self.layer)
+            over = partial(_over_piece, name, detail)
+        elif part in fields.PART_FIELDS:
+            self._check_mapping(name, detail)
+            over = partial(_over_part, part)
+        else:
+            meant = did_you_mean(detail, fields.PARTS.get(name, ()))
+            what = f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone."
+            raise ValueInvalid(what)
+        return label, [Value(value, over(value)) for value in self._values(key, written)]
 
+    def _over_field(self, name: str, keeps_type: bool, value: SourceValue) -> Over:
+        """Set the fields of a value: a size has two, a sampler may have a schedule type."""
+        overlay = normalised({name: value}, Reporter({name: value}, self.problems))
+        kind = overlay.get("schedule_type")
+        if name == "sampler" and kind and kind.value == AUTOMATIC and keeps_type:
+            del overlay["schedule_type"]
+        return lambda layer: merged([layer, overlay])
 
-def _over_field(field: str, value: SourceValue, swept: Swept) -> Over:
-    """Set the fields of a value: a size has two, a sampler may have a schedule type."""
-    overlay = normalised({field: value}, Reporter({field: value}, swept.problems))
-    kind = overlay.get("schedule_type")
-    if field == "sampler" and kind and kind.value == AUTOMATIC and swept.keeps_type:
-        del overlay["schedule_type"]
-    return lambda layer: merged([layer, overlay])
+    def _over_lora(self, name: str, weight: SourceValue) -> Over:
+        return partial(with_lora, name=name, weight=weight, inventory=self.inventory)
+
+    def _check_mapping(self, name: str, part: str) -> None:
+        """Raise ValueInvalid if there is no mapping of which a part could vary."""
+        first = first_layer(self.axes, self.layer)
+        layers = [value.over(first) for value in self.axes.get(name, ())] or [first]
+        number = max(len(mappings_in(layer, name)) for layer in layers)
+        if not number:
+            axis = f'"{name}: {part}"'
+            raise ValueInvalid(f"{axis} has no effect without {name}. Add it, or remove {axis}.")
+        if number > 1:
+            raise ValueInvalid(
+                f"'{name}: {part}' could vary any of the {number} entries of {name}. "
+                f"Sweep '{name}' itself, with whole lists as values."
+            )
+
+    def _values(self, key: str, written: SourceValue) -> list[SourceValue]:
+        """Return the values as written, or those of a range like `4..10 step 2`."""
+        what = f"the '{shown(key)}' sweep"
+        try:
+            numbers = range_in(written.value)
+            if numbers is None and not isinstance(written.value, tuple):
+                raise ValueInvalid(
+                    f"{what} must be a list like [1, 2], or a range like 4..10 step 2."
+                )
+            count = len(written.parts) if numbers is None else len(numbers)
+            if not count:
+                raise ValueInvalid(f"{what} has no values.")
+            if count > self.most:
+                raise ValueInvalid(
+                    f"{what} has {count:,} values; one save may request {self.most:,} images (the "
+                    "setting max_images_per_save)."
+                )
+        except ValueInvalid as error:
+            self.problems.add(written.error_position, str(error))
+            return []
+        if numbers is not None:
+            return [replace(written, value=f"{number}", raw=f"{number}") for number in numbers]
+        return [replace(part, key=written.key) for part in written.parts]
 
 
 def _over_piece(field: str, piece: str, new: SourceValue) -> Over:
     """Put another text in place of a piece of a prompt."""
     text = text_of(field, new)
     return lambda layer: {**layer, field: new.with_value(layer[field].text.replace(piece, text))}
+
+
+def _over_part(name: str, value: SourceValue) -> Over:
+    return partial(with_part, field=name, part=value)
 
 
 def _check_piece(field: str, piece: str, layer: Layer) -> None:
@@ -205,21 +235,6 @@ def _check_piece(field: str, piece: str, layer: Layer) -> None:
         raise ValueInvalid(f"'{shown(piece)}' does not occur in {field}: there is nothing to vary.")
     if len(text) > MAX_LENGTH:
         raise ValueInvalid(f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
-
-
-def _check_mapping(field: str, part: str, swept: Swept) -> None:
-    """Raise ValueInvalid if there is no mapping of which a part could vary."""
-    first = first_layer(swept.axes, swept.layer)
-    layers = [value.over(first) for value in swept.axes.get(field, ())] or [first]
-    number = max(len(mappings_in(layer, field)) for layer in layers)
-    if not number:
-        name = f'"{field}: {part}"'
-        raise ValueInvalid(f"{name} has no effect without {field}. Add it, or remove {name}.")
-    if number > 1:
-        raise ValueInvalid(
-            f"'{field}: {part}' could vary any of the {number} entries of {field}. "
-            f"Sweep '{field}' itself, with whole lists as values."
-        )
 
 
 def _meant(key: str, values: SourceValue, layer: Layer) -> str:
@@ -235,27 +250,3 @@ def _meant(key: str, values: SourceValue, layer: Layer) -> str:
         name, [field for field in fields.FIRST_NAME_OF if field not in fields.NO_SWEEP]
     )
     return f"there is no such field. {meant}".rstrip()
-
-
-def _values(key: str, written: SourceValue, most: int, problems: Problems) -> list[SourceValue]:
-    """Return the values as written, or those of a range like `4..10 step 2`."""
-    values: Sequence[SourceValue] = written.parts
-    what = f"the '{shown(key)}' sweep"
-    try:
-        numbers = range_in(written.value)
-        if numbers is None and not isinstance(written.value, tuple):
-            raise ValueInvalid(f"{what} must be a list like [1, 2], or a range like 4..10 step 2.")
-        count = len(written.parts) if numbers is None else len(numbers)
-        if not count:
-            raise ValueInvalid(f"{what} has no values.")
-        if count > most:
-            raise ValueInvalid(
-                f"{what} has {count:,} values; one save may request {most:,} images (the setting "
-                "max_images_per_save)."
-            )
-    except ValueInvalid as error:
-        problems.add(written.error_position, str(error))
-        return []
-    if numbers is not None:
-        return [replace(written, value=f"{number}", raw=f"{number}") for number in numbers]
-    return [replace(part, key=written.key) for part in values]
