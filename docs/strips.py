@@ -26,7 +26,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata.chunk import read_chunk
+from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.sheets import chequered
 
 DOCS = Path(__file__).parent

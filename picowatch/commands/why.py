@@ -13,7 +13,8 @@ from picowatch.commands.control import below
 from picowatch.errors import CommandFailed, PictureUnreadable
 from picowatch.inbox.names import is_dropped
 from picowatch.ledger.reasons import Row, before, find
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata.chunk import read_chunk
+from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import value_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.recipe.fields import PROMPTS

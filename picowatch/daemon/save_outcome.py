@@ -21,7 +21,8 @@ from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.names import is_dropped, is_reached, is_template
 from picowatch.inbox.read import Saved
 from picowatch.ledger.rows import RequestedEntry
-from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.metadata.chunk import read_chunk
+from picowatch.metadata.embedded_text import PICOWATCH
 from picowatch.recipe import DefaultsFile, Dropped, Recipe, RecipeInvalid, read_recipes
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes

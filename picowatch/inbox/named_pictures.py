@@ -26,7 +26,7 @@ from picowatch.files.pictures import (
     taken,
 )
 from picowatch.files.safe_paths import blocks_of, open_below, sha256_of
-from picowatch.metadata import PARAMETERS, read_texts, texts_in
+from picowatch.metadata.embedded_text import PARAMETERS, read_texts, texts_in
 from picowatch.outbox.names import is_own_file
 from picowatch.outbox.photo_metadata import PhotoMetadata, only_marked, photo_metadata
 from picowatch.recipe.a1111.reader import holds_parameters

@@ -12,7 +12,7 @@ from picowatch.ledger.entries import images_of
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queue import next_file
 from picowatch.ledger.rows import DueSheet, request_of
-from picowatch.metadata import read_texts
+from picowatch.metadata.embedded_text import read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.identity import digest_of

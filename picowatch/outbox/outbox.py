@@ -26,7 +26,8 @@ from picowatch.files.atomic import (
 from picowatch.files.essential import Writing
 from picowatch.files.names import first_folder
 from picowatch.files.safe_paths import read_regular, sha256_of, to_write
-from picowatch.metadata import PARAMETERS, PICOWATCH, chunk_of, read_chunk, read_texts
+from picowatch.metadata.chunk import chunk_of, read_chunk
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, How, encode_png
 from picowatch.outbox.gallery import Gallery

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from picowatch.files.pictures import decode_original, decode_picture
 from picowatch.files.wide_gamut import SRGB, profile_of
-from picowatch.metadata import PICOWATCH, read_texts
+from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.lossless import Pixels, tiff
 from tests.house import House
 from tests.pictures import encoded

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from picowatch.families import DEMO_WIDTH
-from picowatch.metadata import read_texts
+from picowatch.metadata.embedded_text import read_texts
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.catalog.shapes import controlnet
 from tests.house import House

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.outbox import Outbox
 from tests.digest_engine import fail_on_bad

@@ -6,7 +6,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from picowatch.errors import RenderFailed
-from picowatch.metadata import read_texts
+from picowatch.metadata.embedded_text import read_texts
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch

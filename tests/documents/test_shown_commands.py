@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.metadata import PICOWATCH, read_texts
+from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.status import EngineStatus, FolderStatus, Status
 from tests.commands.picowatch import DIGESTS_HERE, give_commands, picowatch_here, ran
 from tests.house import House, wait_for

@@ -19,7 +19,9 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
-from picowatch.metadata import others_yaml, read_chunk, recipe_yaml, texts_in
+from picowatch.metadata.chunk import read_chunk
+from picowatch.metadata.embedded_text import texts_in
+from picowatch.metadata.recipe_yaml import others_yaml, recipe_yaml
 from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels

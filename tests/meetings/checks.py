@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata.chunk import read_chunk
+from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.meetings.machine import REASONS
 from tests.meetings.recipes import drawn

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.metadata import parameters_text
+from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.parts import Detail
 from tests.recipe.reading import INVENTORY, check_warned, hash_of, read_one
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from PIL import Image
 from sd_parsers import ParserManager
 
-from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest
+from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.parts import Hires, Upscale

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_in
+from picowatch.metadata.chunk import Chunk, picowatch_json, read_chunk
+from picowatch.metadata.embedded_text import texts_in
 from picowatch.outbox.encoding import encode_png
 from tests.fuzz.hostile import chunk as png_chunk
 from tests.fuzz.hostile import png

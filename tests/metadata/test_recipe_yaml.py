@@ -6,15 +6,10 @@ import pytest
 import yaml
 from hypothesis import given
 
-from picowatch.metadata import (
-    PARAMETERS,
-    PICOWATCH,
-    differing_fields,
-    others_yaml,
-    parameters_text,
-    recipe_yaml,
-)
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH
+from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory, no_hash
+from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.request import ReferenceUse

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from picowatch.files.wide_gamut import SRGB
-from picowatch.metadata import PARAMETERS
+from picowatch.metadata.embedded_text import PARAMETERS
 from picowatch.outbox import encoding_apart
 from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, shrink
 from picowatch.outbox.encoding_apart import Raw, encode_apart

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.wide_gamut import SRGB
-from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_in
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS, OutboxNames

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from picowatch.metadata import PARAMETERS, texts_in
+from picowatch.metadata.embedded_text import PARAMETERS, texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, PhotoMetadata, photo_metadata

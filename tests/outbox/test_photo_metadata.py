@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from picowatch.engine.protocol import RgbPicture
-from picowatch.metadata import PARAMETERS, read_texts
+from picowatch.metadata.embedded_text import PARAMETERS, read_texts
 from tests.commands.picowatch import picowatch_here
 from tests.house import House, wait_for
 from tests.metadata.test_xmp import packet

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from picowatch.families import FAMILIES, FLOWS
-from picowatch.metadata import PICOWATCH, Chunk, picowatch_json
+from picowatch.metadata.chunk import Chunk, picowatch_json
+from picowatch.metadata.embedded_text import PICOWATCH
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,

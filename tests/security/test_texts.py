@@ -11,7 +11,7 @@ import pytest
 import yaml
 from sd_parsers import ParserManager
 
-from picowatch.metadata import read_texts
+from picowatch.metadata.embedded_text import read_texts
 from picowatch.observers.console import LiveConsole, progress_text
 from picowatch.outbox.status import Status
 from tests.catalog.files import kohya_lora_shapes, write_model

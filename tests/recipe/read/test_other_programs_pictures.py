@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from picowatch.metadata import others_yaml, texts_in
+from picowatch.metadata.embedded_text import texts_in
+from picowatch.metadata.recipe_yaml import others_yaml
 from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires

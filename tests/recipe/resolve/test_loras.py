@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.metadata import recipe_yaml
+from picowatch.metadata.recipe_yaml import recipe_yaml
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse

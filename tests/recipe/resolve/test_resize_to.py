@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picowatch.metadata import parameters_text, recipe_yaml
+from picowatch.metadata.recipe_yaml import recipe_yaml
+from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.resize_to import ResizeTo
 from picowatch.recipe.resolve.layers import only_writes
