@@ -16,19 +16,12 @@ import pytest
 from docs.tables import DOCS, pages, written
 from picowatch import errors
 from picowatch.cli import parsers
-from picowatch.recipe import (
-    Checkpoint,
-    DefaultsFile,
-    Inventory,
-    RecipeInvalid,
-    error_text,
-    read_recipes,
-)
 from picowatch.recipe.control import Control
 from picowatch.recipe.fields import FIRST_NAME_OF, PART_FIELDS, ROWS
-from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler, rules_of
+from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.parts import Find, Hires, Upscale
-from picowatch.recipe.reading import check_template
+from picowatch.recipe.reading import DefaultsFile, check_template, read_recipes
 from picowatch.recipe.resize_to import ResizeTo
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from tests.commands.picowatch import DIGESTS_HERE, ran

@@ -29,10 +29,11 @@ from picowatch.inbox.read import Saved, read
 from picowatch.inbox.reasons import EMPTY, why_no_request, why_not
 from picowatch.inbox.scan import pictures_under, scan
 from picowatch.ledger.rows import NEVER_READ
-from picowatch.recipe import DefaultsFile, Recipe, RecipeInvalid, error_text, no_hash
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import PROMPTS, ROWS
-from picowatch.recipe.reading import NothingSaid
+from picowatch.recipe.messages.problems import RecipeInvalid, error_text
+from picowatch.recipe.reading import DefaultsFile, NothingSaid
+from picowatch.recipe.recipe import Recipe, no_hash
 from picowatch.settings import Settings
 from picowatch.streams import harmless
 

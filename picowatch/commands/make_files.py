@@ -23,8 +23,8 @@ from picowatch.inbox.names import (
     why_not_taken,
 )
 from picowatch.inbox.putting import put, save_again
-from picowatch.recipe import is_empty
 from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.read.decoding import is_empty
 from picowatch.recipe.written import plain_name
 
 READ_BITS = 0o444  # of a file's mode

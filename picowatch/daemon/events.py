@@ -12,8 +12,13 @@ from picowatch.inbox.names import is_dropped
 from picowatch.ledger.accept import QueueFull
 from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
-from picowatch.recipe import RecipeInvalid, error_text
-from picowatch.recipe.messages.problems import CLOSING, PICTURE_CLOSING, closing_of
+from picowatch.recipe.messages.problems import (
+    CLOSING,
+    PICTURE_CLOSING,
+    RecipeInvalid,
+    closing_of,
+    error_text,
+)
 from picowatch.recipe.reading import NothingSaid
 from picowatch.streams import harmless, harmless_lines
 

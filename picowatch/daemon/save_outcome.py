@@ -23,9 +23,17 @@ from picowatch.inbox.read import Saved
 from picowatch.ledger.rows import RequestedEntry
 from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH
-from picowatch.recipe import DefaultsFile, Dropped, Recipe, RecipeInvalid, read_recipes
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
+from picowatch.recipe.messages.problems import RecipeInvalid
+from picowatch.recipe.reading import (
+    DefaultsFile,
+    Dropped,
+    NothingSaid,
+    check_template,
+    dropped_recipes,
+    read_recipes,
+)
+from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
 
 _NO_TEMPLATE = (

@@ -16,8 +16,9 @@ from picowatch.ledger.rows import DueSheet
 from picowatch.metadata.chunk import chunk_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
-from picowatch.recipe import ImageRequest, Recipe
 from picowatch.recipe.fields import Axis
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 

@@ -34,7 +34,7 @@ from picowatch.inbox.names import (
     may_be_dropped,
 )
 from picowatch.ledger.rows import SizeAndTime
-from picowatch.recipe import DefaultsFile, Dropped
+from picowatch.recipe.reading import DefaultsFile, Dropped
 
 MASK = f"{MASK_MARK}.png"
 SIDECARS = (*SIDECAR_ENDINGS, MASK)

@@ -28,7 +28,7 @@ from picowatch.ledger import queries, rebuild
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.commands import COMMANDS
-from picowatch.recipe import priority_of
+from picowatch.recipe.reading import priority_of
 
 log = logging.getLogger("picowatch")
 

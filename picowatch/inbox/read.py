@@ -13,8 +13,8 @@ from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file, re
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import PICTURES_NAME, is_dropped
 from picowatch.ledger.rows import Save, SizeAndTime
-from picowatch.recipe import DefaultsFile, Dropped, is_empty
-from picowatch.recipe.reading import pictures_named
+from picowatch.recipe.read.decoding import is_empty
+from picowatch.recipe.reading import DefaultsFile, Dropped, pictures_named
 
 
 def names_in(template: str, content: bytes) -> set[str]:

@@ -8,13 +8,15 @@ import yaml
 
 from picowatch.errors import PictureUnreadable
 from picowatch.families.row import DEMO
-from picowatch.recipe import RecipeInvalid, no_hash, read_recipes
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import FINISHED, NEEDS, SIZE, ZERO_SNR, ScheduleType
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
+from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.pictures import Pictures, as_written
 from picowatch.recipe.read.from_picture import settings_in
+from picowatch.recipe.reading import read_recipes
+from picowatch.recipe.recipe import no_hash
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
 from picowatch.streams import harmless

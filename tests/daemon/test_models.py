@@ -12,7 +12,7 @@ import pytest
 from picowatch.catalog import hashes
 from picowatch.daemon import accept, save_outcome, worker
 from picowatch.errors import RenderFailed
-from picowatch.recipe import read_recipes
+from picowatch.recipe.reading import read_recipes
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch

@@ -9,7 +9,7 @@ import pytest
 from docs.strips import IMAGES, STRIPS, Strip, strips
 from docs.tables import pages
 from picowatch.inbox.named_pictures import NamedPictures
-from picowatch.recipe import read_recipes
+from picowatch.recipe.reading import read_recipes
 from tests.commands.picowatch import picowatch_here
 from tests.house import House
 from tests.test_docs import INVENTORY, PROJECT

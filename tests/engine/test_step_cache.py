@@ -11,7 +11,7 @@ from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.memory import LAYERS, MODELS, TURNS, Rung
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
-from picowatch.recipe import RecipeInvalid
+from picowatch.recipe.messages.problems import RecipeInvalid
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.requests import difference, draw
 from tests.engine.rungs import on_rung

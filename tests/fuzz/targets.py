@@ -26,16 +26,11 @@ from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, photo_metadata
-from picowatch.recipe import (
-    Checkpoint,
-    DefaultsFile,
-    Inventory,
-    RecipeInvalid,
-    error_text,
-    no_hash,
-    read_recipes,
-)
+from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
+from picowatch.recipe.reading import DefaultsFile, read_recipes
+from picowatch.recipe.recipe import no_hash
 from tests.fuzz.hostile import safetensors
 from tests.recipe.reading import PicturesWith
 

@@ -15,7 +15,8 @@ import pytest
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.pictures import decode_with_alpha
-from picowatch.recipe import Checkpoint, Inventory, read_recipes
+from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.reading import read_recipes
 from tests.commands.picowatch import SERVER
 from tests.fuzz.hostile import HOSTILE, PHOTOS
 from tests.house import House, wait_for

@@ -5,13 +5,13 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from picowatch.recipe import Checkpoint, ImageRequest, Inventory
 from picowatch.recipe.control import ControlKind, Preprocessor
 from picowatch.recipe.fields import Prediction
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.parts import UPSCALERS, Find, Hires, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
-from picowatch.recipe.request import ControlUse, DetailUse, LoraUse
+from picowatch.recipe.request import ControlUse, DetailUse, ImageRequest, LoraUse
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.written import FORBIDDEN
 from tests.recipe.reading import HASHES, RICH

@@ -12,13 +12,12 @@ from sd_parsers import ParserManager
 
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH
 from picowatch.outbox.encoding import encode_png
-from picowatch.recipe import ImageRequest
 from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.passes import samplings
-from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.advice import checkpoint_advice
 from tests.metadata.requests import CORGI, PROMPTS, image_requests, inventory_for
 from tests.recipe.reading import hash_of, read_one

@@ -8,11 +8,11 @@ from hypothesis import given
 
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
-from picowatch.recipe import Checkpoint, ImageRequest, Inventory, no_hash
 from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.fields import ROWS
-from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.request import ReferenceUse
+from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.recipe import no_hash
+from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.metadata.requests import CORGI, image_requests, inventory_for
 from tests.recipe.reading import DEMO, FLOW_RULES, chunk_of, hash_of, read_one, request_of
 

@@ -7,18 +7,13 @@ from typing import Any
 from picowatch.families import FAMILIES, FLOWS
 from picowatch.metadata.chunk import Chunk, picowatch_json
 from picowatch.metadata.embedded_text import PICOWATCH
-from picowatch.recipe import (
-    Checkpoint,
-    DefaultsFile,
-    ImageRequest,
-    Inventory,
-    Recipe,
-    RecipeInvalid,
-    read_recipes,
-)
 from picowatch.recipe.control import KINDS
-from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler, rules_of
+from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
+from picowatch.recipe.reading import DefaultsFile, read_recipes
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.request import ImageRequest
 
 
 class PicturesWith(Pictures):

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe import DefaultsFile, ImageRequest, Recipe, priority_of
 from picowatch.recipe.identity import OF_ENTRIES, plain
 from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find, Hires
+from picowatch.recipe.reading import DefaultsFile, priority_of
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import RICH, PicturesWith, check_refused, hash_of, read_one
 
 # Requests in ledgers and pictures of earlier versions, which later ones must recognise.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from picowatch.recipe import Recipe
 from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.recipe.reading import DEMO, check_refused, check_warned, read_one
 

@@ -15,9 +15,11 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, read_recipes
 from picowatch.recipe.fields import ROWS
+from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.read.names import field_named
+from picowatch.recipe.reading import read_recipes
 from picowatch.recipe.schema import defaults_schema, recipe_schema
 from tests.recipe.reading import DEMO
 

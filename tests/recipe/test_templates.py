@@ -2,8 +2,9 @@
 
 import pytest
 
-from picowatch.recipe import DefaultsFile, Dropped, Recipe, RecipeInvalid
-from picowatch.recipe.reading import dropped_recipes
+from picowatch.recipe.messages.problems import RecipeInvalid
+from picowatch.recipe.reading import DefaultsFile, Dropped, dropped_recipes
+from picowatch.recipe.recipe import Recipe
 from tests.recipe.reading import RICH, PicturesWith, check_warned
 
 PHOTO = PicturesWith(lambda _: {})

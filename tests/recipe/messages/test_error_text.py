@@ -1,7 +1,6 @@
 """The text of an error file, its one line in the log, and what it shows of hostile files."""
 
-from picowatch.recipe import error_text
-from picowatch.recipe.messages.problems import closing_of
+from picowatch.recipe.messages.problems import closing_of, error_text
 from tests.recipe.reading import refused
 
 

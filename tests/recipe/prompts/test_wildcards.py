@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe import Inventory, RecipeInvalid
+from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.prompts.wildcards import Template
 from tests.recipe.reading import DEMO, INVENTORY, check_refused, hash_of, read_one
 

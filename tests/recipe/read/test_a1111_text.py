@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
-from picowatch.recipe.inventory import Upscaler, rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory, Upscaler, rules_of
 from picowatch.recipe.parts import Cutout, Hires, Upscale
+from picowatch.recipe.recipe import Recipe, no_hash
 from tests.recipe.reading import DEMO, check_warned, messages, read, read_one, refused
 
 TXT = "corgi.txt"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe
-from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.recipe import Recipe
 from tests.recipe.reading import DEMO, check_refused, check_warned, read_one
 
 INVENTORY = Inventory(

@@ -4,7 +4,8 @@ import codecs
 
 import pytest
 
-from picowatch.recipe import DefaultsFile, is_empty, read_recipes
+from picowatch.recipe.read.decoding import is_empty
+from picowatch.recipe.reading import DefaultsFile, read_recipes
 from tests.recipe.reading import (
     INVENTORY,
     check_refused,

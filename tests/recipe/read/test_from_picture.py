@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe
+from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI
 from tests.recipe.reading import DEMO, check_said, chunk_of, hash_of, read_one, refused

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from picowatch.recipe import no_hash
+from picowatch.recipe.recipe import no_hash
 from tests.recipe.reading import (
     check_refused,
     check_said,

@@ -15,9 +15,9 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.metadata.recipe_yaml import others_yaml
-from picowatch.recipe import Checkpoint, Inventory, Recipe, no_hash
-from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
 from picowatch.recipe.parts import Hires
+from picowatch.recipe.recipe import Recipe, no_hash
 from tests.commands.picowatch import picowatch_here
 from tests.recipe.read.test_comfyui import XL
 from tests.recipe.reading import DEMO, check_said, check_warned, read_one

@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from picowatch.recipe import error_text
+from picowatch.recipe.messages.problems import error_text
 from picowatch.recipe.read import nodes
 from tests.recipe.reading import check_refused, messages, read, read_one, refused
 

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.control import Control
-from picowatch.recipe.inventory import ControlNet, rules_of
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, rules_of
 from tests.recipe.reading import DEMO, check_refused, read_one
 
 SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe import Checkpoint, ImageRequest
-from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.request import LoraUse, recipe_values
+from picowatch.recipe.inventory import Checkpoint, rules_of
+from picowatch.recipe.request import ImageRequest, LoraUse, recipe_values
 from tests.recipe.reading import (
     HASHES,
     INVENTORY,

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from picowatch.metadata.recipe_yaml import recipe_yaml
-from picowatch.recipe import Inventory
 from picowatch.recipe.a1111.writer import parameters_text, without_postprocessing
-from picowatch.recipe.inventory import Upscaler
+from picowatch.recipe.inventory import Inventory, Upscaler
 from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import (

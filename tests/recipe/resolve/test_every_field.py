@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid
 from picowatch.recipe.fields import MAPPINGS, PART_FIELDS, ROWS
-from picowatch.recipe.inventory import ControlNet
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
+from picowatch.recipe.messages.problems import RecipeInvalid
+from picowatch.recipe.recipe import Recipe
 from tests.recipe.reading import DEMO, FLOW_RULES, PicturesWith, read_one
 
 PARTS = {name: row for name, row in PART_FIELDS.items() if name.partition(".")[0] in MAPPINGS}

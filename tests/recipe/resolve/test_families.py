@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
-from picowatch.recipe.inventory import DEMO_RULES, rules_of
+from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory, rules_of
+from picowatch.recipe.messages.problems import RecipeInvalid
 from tests.recipe.reading import (
     DEMO,
     FLOW_RULES,

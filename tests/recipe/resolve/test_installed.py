@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.inventory import ControlNet
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from tests.metadata.requests import CORGI
 from tests.recipe.reading import DEMO, check_refused, check_warned, chunk_of, read_one
 

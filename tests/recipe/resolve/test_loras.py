@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from picowatch.metadata.recipe_yaml import recipe_yaml
-from picowatch.recipe import Checkpoint, Inventory, read_recipes
-from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.reading import read_recipes
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.metadata.requests import CORGI
 from tests.recipe.reading import (

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe
-from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.reading import Dropped, dropped_recipes
+from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.reading import DefaultsFile, Dropped, dropped_recipes
+from picowatch.recipe.recipe import Recipe
 from tests.recipe.reading import (
     DEMO,
     PicturesWith,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe
-from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.recipe import Recipe
 from tests.recipe.reading import DEMO, check_refused, check_warned, chunk_of, read_one, request_of
 
 SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"

@@ -3,16 +3,10 @@
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe import (
-    Checkpoint,
-    DefaultsFile,
-    ImageRequest,
-    Inventory,
-    RecipeInvalid,
-    error_text,
-)
-from picowatch.recipe.inventory import rules_of
-from picowatch.recipe.reading import check_template
+from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.messages.problems import RecipeInvalid, error_text
+from picowatch.recipe.reading import DefaultsFile, check_template
+from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, INVENTORY, PicturesWith, check_refused, read_one, request_of
 
 OUT = "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{}'. Put …"

@@ -4,9 +4,10 @@ from itertools import product
 
 import pytest
 
-from picowatch.recipe import Axis, Checkpoint, Inventory, Recipe
-from picowatch.recipe.inventory import DEMO_FIND
+from picowatch.recipe.fields import Axis
+from picowatch.recipe.inventory import DEMO_FIND, Checkpoint, Inventory
 from picowatch.recipe.parts import Find, Hires
+from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, check_refused, hash_of, read_one
 
