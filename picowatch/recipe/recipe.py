@@ -29,7 +29,7 @@ from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.messages.wording import EDITED, cannot_edit
 from picowatch.recipe.photo_names import dated
-from picowatch.recipe.prompts.drawing import DrawnPrompts, Prompts
+from picowatch.recipe.prompts.drawing import Prompts
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.request import (
     ControlUse,
@@ -271,17 +271,13 @@ class Recipe(RecipeFields):
     def _prompts(self, of_detail: int | None = None) -> Prompts:
         """Return the prompts, or those of a detail, which may have its own."""
         own = {} if of_detail is None else asdict(self.detail[of_detail])
-        prompt, negative = (own.get(name) or getattr(self, name) for name in PROMPTS)
         at = "" if of_detail is None else f"{DETAIL}.{of_detail}."
-        streams = [f"{at}{name}" if own.get(name) else name for name in PROMPTS]
-        inventory, swept = self.context.inventory, self.context.swept_loras
         return Prompts(
-            prompt,
-            negative,
+            {name: own.get(name) or getattr(self, name) for name in PROMPTS},
             self.loras,
-            inventory,
-            swept,
-            tuple(streams),
+            self.context.inventory,
+            self.context.swept_loras,
+            {name: f"{at}{name}" if own.get(name) else name for name in PROMPTS},
             lambda field, message: self.problem_at(f"{at}{field}", message),
         )
 
@@ -290,23 +286,22 @@ class Recipe(RecipeFields):
         detail = self.detail[index]
         if not detail.prompt and not detail.negative_prompt:
             return use
-        drawn = self._prompts(index).drawn(seed)
-        return replace(
-            use,
-            **{name: getattr(drawn, name) for name in PROMPTS if getattr(detail, name)},
-            **self._uses(drawn, hash_of),
-        )
+        texts, loras, embeddings = self._prompts(index).drawn(seed)
+        own: dict[str, Any] = {n: text for n, text in texts.items() if getattr(detail, n)}
+        return replace(use, **own, **self._uses(loras, embeddings, hash_of))
 
-    def _uses(self, drawn: DrawnPrompts, hash_of: HashOf) -> dict[str, Any]:
+    def _uses(
+        self, loras: Mapping[str, float], embeddings: Sequence[str], hash_of: HashOf
+    ) -> dict[str, Any]:
         """Return the LoRAs and embeddings of drawn prompts, as a request has them."""
         families = self.context.lora_families
         return {
             "loras": tuple(
                 LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
-                for name, weight in drawn.loras
+                for name, weight in loras.items()
             ),
             "embeddings": tuple(
-                EmbeddingUse(name, hash_of("embedding", name)) for name in drawn.embeddings
+                EmbeddingUse(name, hash_of("embedding", name)) for name in embeddings
             ),
         }
 
@@ -329,13 +324,12 @@ class Recipe(RecipeFields):
         self, seeds: tuple[int, int | None], prompts: Prompts, hash_of: HashOf
     ) -> ImageRequest:
         seed, variation_seed = seeds
-        drawn = prompts.drawn(seed)
+        texts, loras, embeddings = prompts.drawn(seed)
         checkpoint = self.context.checkpoint
         for name in PROMPTS if checkpoint.rules.flow else ():
-            for words, _ in edits_in(getattr(drawn, name)):
+            for words, _ in edits_in(texts[name]):
                 raise self.problem_at(name, f"{cannot_edit(checkpoint.family, words)} {EDITED}")
-        values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
-        values |= {field: getattr(drawn, field) for field in PROMPTS}
+        values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS} | texts
         # Of the request itself, under "", and of the entries of its lists.
         hashes = defaultdict[str, dict[str, Any]](dict)
         for file in files_of(self):
@@ -355,7 +349,7 @@ class Recipe(RecipeFields):
         )
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},
-            **self._uses(drawn, hash_of),
+            **self._uses(loras, embeddings, hash_of),
             references=tuple(
                 ReferenceUse(path, **hashes[f"references.{at}"])
                 for at, path in enumerate(self.references)
@@ -367,8 +361,8 @@ class Recipe(RecipeFields):
             notes=self.notes,
             **{
                 f"unexpanded_{field}": before
-                for field in PROMPTS
-                if (before := getattr(self, field)) != values[field]
+                for field, text in texts.items()
+                if (before := getattr(self, field)) != text
             },
         )
 

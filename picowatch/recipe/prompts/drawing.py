@@ -1,10 +1,10 @@
 """The prompts of one image, as wildcards draw them, and the files that they name."""
 
 import re
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PROMPTS, Loras
@@ -29,43 +29,32 @@ PROMPT, NEGATIVE = PROMPTS
 _OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnPrompts:
-    """The prompts of one image, with wildcards drawn, and the files that they name."""
-
-    prompt: str
-    negative_prompt: str
-    loras: Loras
-    embeddings: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of an entry and its field `loras`, ready to be drawn for every seed.
+    """The two prompts of an entry and its field `loras`, ready to be drawn for every seed.
 
     The tags of `swept` LoRAs are removed, also from what wildcards draw: the sweep has the weights.
     `streams` are those that each of the two prompts draws from. `problem_at` gives the error about
     one of them.
     """
 
-    prompt: str
-    negative_prompt: str
+    texts: Mapping[str, str]
     loras: Loras
     inventory: Inventory
     swept: Set[str]
-    streams: tuple[str, ...]
+    streams: Mapping[str, str]
     problem_at: Callable[[str, str], Exception]
 
     @cached_property
     def _templates(self) -> dict[str, Template]:
         wildcards = self.inventory.wildcards
-        return {field: Template(getattr(self, field), wildcards) for field in PROMPTS}
+        return {field: Template(text, wildcards) for field, text in self.texts.items()}
 
     def named(self) -> list[tuple[str, str]]:
         """Return kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
         found = {("lora", name) for name, _ in self.loras}
-        found |= {("lora", name) for _, name in installed_tags(self.prompt, self.inventory)}
-        for text in (self.prompt, self.negative_prompt):
+        found |= {("lora", name) for _, name in installed_tags(self.texts[PROMPT], self.inventory)}
+        for text in self.texts.values():
             words = embedding_words(without_loras(text), self.inventory.embeddings)
             found |= {("embedding", name) for *_, name in words}
         return sorted(found)
@@ -78,7 +67,7 @@ class Prompts:
         refused = self.inventory.refused_embeddings
         every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
         found, missing = set[str](), set[str]()
-        for text in (self.prompt, self.negative_prompt):
+        for text in self.texts.values():
             words = embedding_words(text, every)
             found |= {name for *_, name in words if name not in self.inventory.embeddings}
             starts = {start for start, *_ in words}
@@ -92,19 +81,25 @@ class Prompts:
         ]
         return [*cannot, *map(embedding_missing, sorted(missing))]
 
-    def drawn(self, seed: int) -> DrawnPrompts:
-        """Return the prompts of the image with this seed. Raises the error of `problem_at`."""
-        prompt, negative = map(partial(self._text, seed), PROMPTS, self.streams)
-        installed = self.inventory.embeddings
-        embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
-        tags = installed_tags(prompt, self.inventory)
-        loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
-        return DrawnPrompts(prompt, negative, tuple(loras.items()), tuple(sorted(embeddings)))
+    def drawn(self, seed: int) -> tuple[dict[str, str], dict[str, float], list[str]]:
+        """Return the prompts of the image with this seed, and the LoRAs and embeddings in them.
 
-    def _text(self, seed: int, field: str, stream: str) -> str:
+        Raises the error of `problem_at`.
+        """
+        texts = {field: self._text(seed, field) for field in PROMPTS}
+        embeddings = {
+            name
+            for text in texts.values()
+            for name in embeddings_in(text, self.inventory.embeddings)
+        }
+        tags = installed_tags(texts[PROMPT], self.inventory)
+        loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
+        return texts, loras, sorted(embeddings)
+
+    def _text(self, seed: int, field: str) -> str:
         template = self._templates[field]
         try:
-            text = template.expand(seed, stream)
+            text = template.expand(seed, self.streams[field])
         except ValueInvalid as error:
             raise self.problem_at(field, f"this cannot be drawn: {error}.") from None
         if field == PROMPT:
