@@ -197,7 +197,8 @@ def _no_flags(text: str, start: int, end: int) -> Iterator[tuple[re.Match[str], 
         if remedy := _why_no_flag(found):
             yield found, remedy
     short = list(islice(_SHORT.finditer(text, start, end), 2))
-    if len(short) > 1 or (short and _ends_in_number(short[0], end)):
+    is_last = len(short) == 1 and not text[short[0].end() : end].strip()
+    if len(short) > 1 or (is_last and short[0]["value"][0].isdigit()):
         yield short[0], _LONG_ONES
 
 
@@ -212,7 +213,3 @@ def _why_no_flag(found: re.Match[str]) -> str:
         flag = f"--{name} {after.strip('.:')}".rstrip()
         return f"For a flag, write a space and two hyphens: {flag}."
     return 'For text, write --prompt "…" around all of it.' if dashes == "--" else ""
-
-
-def _ends_in_number(found: re.Match[str], end: int) -> bool:
-    return found["value"][0].isdigit() and not found.string[found.end() : end].strip()

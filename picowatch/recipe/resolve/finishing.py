@@ -36,30 +36,27 @@ def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
 
 def _resized(recipe: Recipe) -> Iterator[Finding]:
     """Check that a size is said, in words that fit together, and is not too large."""
-    wanted = recipe.resize_to
+    wanted, place = recipe.resize_to, RESIZE_TO
     if not wanted:
         return
     beside = [name for name in _FOR_INSIDE if getattr(wanted, name)]
     if wanted.says_no_size:
-        what = "resize_to says no size."
+        what = "says no size."
         remedy = "Write longest_side, shortest_side, width, height or megapixels there."
-        yield Finding(RESIZE_TO, what, remedy, of_checkpoint=False)
     elif wanted.fit != "inside" and not (wanted.width and wanted.height):
-        what = f"resize_to with fit: {wanted.fit} needs width and height."
-        yield Finding(f"{RESIZE_TO}.fit", what, "Add both, or remove fit.", of_checkpoint=False)
+        place, what = f"{RESIZE_TO}.fit", f"with fit: {wanted.fit} needs width and height."
+        remedy = "Add both, or remove fit."
     elif wanted.fit != "inside" and beside:
-        what = f"resize_to {beside[0]} is for fit: inside; {wanted.fit} has width and height."
         place = f"{RESIZE_TO}.{beside[0]}"
-        yield Finding(place, what, f"Remove {beside[0]}, or fit.", of_checkpoint=False)
+        what = f"{beside[0]} is for fit: inside; {wanted.fit} has width and height."
+        remedy = f"Remove {beside[0]}, or fit."
     else:
-        width, height = recipe.published_size
-        most = recipe.context.most_photo_pixels
-        if width * height > most and recipe.published_size != (recipe.size_before_resize):
-            what = (
-                f"resize_to makes {width}x{height}; the limit is {most / 1e6:g} million pixels "
-                "(max_photo_megapixels)."
-            )
-            yield Finding(RESIZE_TO, what, "Use a smaller size.", of_checkpoint=False)
+        (width, height), most = recipe.published_size, recipe.context.most_photo_pixels
+        if width * height <= most or (width, height) == recipe.size_before_resize:
+            return
+        limit = f"the limit is {most / 1e6:g} million pixels (max_photo_megapixels)."
+        what, remedy = f"makes {width}x{height}; {limit}", "Use a smaller size."
+    yield Finding(place, f"{RESIZE_TO} {what}", remedy, of_checkpoint=False)
 
 
 _FOR_INSIDE = ("longest_side", "shortest_side", "megapixels")
