@@ -95,9 +95,12 @@ def words_of(message: str) -> str:
 
 
 MAX_SEED = 2**32 - 1
-_TEXTS = ("recipe", "picture", "checkpoint", "sampler")
-_NUMBERS = ("number", "seed", "steps", "width", "height")
-_PLACEHOLDERS = (*_TEXTS, *_NUMBERS, "cfg_scale")
+# The placeholders of templates, with values to try one with.
+_SAMPLE: dict[str, Any] = {
+    **dict.fromkeys(("recipe", "picture", "checkpoint", "sampler"), "x"),
+    **dict.fromkeys(("number", "seed", "steps", "width", "height"), MAX_SEED),
+    "cfg_scale": 7.5,
+}
 
 
 def file_name_value(template: str) -> str:
@@ -105,26 +108,16 @@ def file_name_value(template: str) -> str:
     if len(template) > MAX_NAME:
         raise ValueError(f"it is too long; the limit is {MAX_NAME} characters")
     try:
-        _check_placeholders(template)
-        names = [_sample_name(template, number) for number in (1, 2)]
+        for _, name, _, _ in string.Formatter().parse(template):
+            if name is not None and name not in _SAMPLE:
+                known = ", ".join(_SAMPLE)
+                raise ValueError(f"there is no {{{name}}}. The placeholders are {known}")
+        first, second = (template.format_map({**_SAMPLE, "number": number}) for number in (1, 2))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise ValueError(f"it cannot be used: {error}") from error
-    if names[0] == names[1] or "/" in names[0] or "\0" in names[0] or names[0].startswith("."):
+    if first == second or "/" in first or "\0" in first or first.startswith("."):
         raise ValueError("it needs {number}, and must not contain '/' or begin with '.'")
     return template
-
-
-def _check_placeholders(template: str) -> None:
-    for _, name, _, _ in string.Formatter().parse(template):
-        if name is not None and name not in _PLACEHOLDERS:
-            known = ", ".join(_PLACEHOLDERS)
-            raise ValueError(f"there is no {{{name}}}. The placeholders are {known}")
-
-
-def _sample_name(template: str, number: int) -> str:
-    """Return the template's name for a picture with this number."""
-    sample: dict[str, Any] = dict.fromkeys(_TEXTS, "x") | dict.fromkeys(_NUMBERS, MAX_SEED)
-    return template.format_map({**sample, "cfg_scale": 7.5, "number": number})
 
 
 MOST_ENGINES = 1024
