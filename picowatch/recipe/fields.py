@@ -18,7 +18,7 @@ from picowatch.recipe import converters, samplers
 from picowatch.recipe.a1111.values import VAE_ENDING, file_name
 from picowatch.recipe.control import Control
 from picowatch.recipe.extend import MARGIN, SIDES, WANTED, extend_in
-from picowatch.recipe.parts import Cutout, Detail, Find, Hires, Row, Share, Upscale, final_side
+from picowatch.recipe.parts import Cutout, Detail, Find, Hires, Row, Share, Upscale
 from picowatch.recipe.patterns import (
     APART,
     NUMBER,
@@ -728,10 +728,8 @@ class ImageFields:
     @property
     def drawn_size(self) -> tuple[int, int]:
         """Width and height of what is drawn, after `hires`: a picture, or a part of one."""
-        width, height = self.width or 0, self.height or 0
-        if not self.hires:
-            return width, height
-        return final_side(width, self.hires.scale), final_side(height, self.hires.scale)
+        size = self.width or 0, self.height or 0
+        return self.hires.size_of(*size) if self.hires else size
 
     @property
     def given_size(self) -> tuple[int, int] | None:

@@ -109,6 +109,10 @@ class Hires:
         """The installed model that enlarges; "" for none."""
         return "" if self.upscaler in UPSCALERS else self.upscaler
 
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size after the second pass: multiples of 8, rounded down as in A1111."""
+        return int(width * self.scale) // 8 * 8, int(height * self.scale) // 8 * 8
+
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Upscale:
@@ -308,8 +312,3 @@ class Detail(Finder):
 def usual_upscaler(written: str) -> str | None:
     """Return the upscaler without a model that this text names; None if it names none."""
     return next((name for name in UPSCALERS if squeezed(written) == squeezed(name)), None)
-
-
-def final_side(side: int, scale: float) -> int:
-    """Return a side after the second pass: a multiple of 8, rounded down as in A1111."""
-    return int(side * scale) // 8 * 8
