@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from picowatch.families.row import DEMO
 from picowatch.recipe import fields
@@ -27,7 +28,7 @@ from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, is_on
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
-_MOST_CHARACTERS = 100_000  # of prompts searched for unknown words
+_MOST_CHARACTERS = 100_000  # of texts searched for unknown words
 _HASH_DIGITS = 10  # of those that pictures have
 # In a picture; searching for all that a hostile one could name would take minutes.
 _MOST_EMBEDDINGS = 200
@@ -122,17 +123,12 @@ def _told(recipe: Recipe) -> tuple[str, bool, dict[str, str]]:
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
-    """Add a warning about words that each of the demo's models was not taught."""
+    """Add a warning about words that each of the demo's models was not taught.
+
+    LoRAs teach words of their own.
+    """
     variants = [variant for recipe in recipes for variant in recipe.variants]
-    said = [*_unknown_to_demo(variants, inventory), *_unknown_to_find(variants, inventory)]
-    if said:
-        recipes[0] = recipes[0].warned([*recipes[0].warnings, *said])
-    return recipes
-
-
-def _unknown_to_demo(variants: Sequence[Recipe], inventory: Inventory) -> Iterator[str]:
-    """Yield a warning about prompts; LoRAs teach words of their own."""
-    demo = inventory.demo
+    demo, taught = inventory.demo, inventory.demo.known_words
     drawn = {
         prompt: variant
         for variant in variants
@@ -141,28 +137,22 @@ def _unknown_to_demo(variants: Sequence[Recipe], inventory: Inventory) -> Iterat
         and variant.checkpoint == demo.name
         and not field.endswith("negative_prompt")
     }
-    if demo.known_words is None or not drawn:
-        return
-    known = demo.known_words.and_names(inventory.embeddings)
-    unknown: list[str] = []
-    left = _MOST_CHARACTERS
-    for prompt, variant in drawn.items():
-        has_loras = variant.loras or lora_tags(prompt)
-        unknown += known.unknown_in(prompt) if left > 0 and not has_loras else ()
-        left -= len(prompt)
-    if unknown:
-        yield unknown_words(demo.name, known, unknown)
-
-
-def _unknown_to_find(variants: Sequence[Recipe], inventory: Inventory) -> Iterator[str]:
-    """Yield a warning about what is looked for."""
-    looked_for = {
-        phrase: None for each in variants for phrase, model in each.phrases if model == DEMO_FIND
-    }
-    known = inventory.findable
-    unknown = [word for phrase in looked_for for word in known.unknown_in(phrase)] if known else []
-    if known and unknown:
-        yield unknown_words(DEMO_FIND, known, unknown)
+    prompts = [text for text, of in drawn.items() if not (of.loras or lora_tags(text))]
+    looked_for = [
+        phrase for each in variants for phrase, model in each.phrases if model == DEMO_FIND
+    ]
+    said = []
+    for name, known, texts in (
+        (demo.name, taught and taught.and_names(inventory.embeddings), prompts),
+        (DEMO_FIND, inventory.findable, [*dict.fromkeys(looked_for)]),
+    ):
+        before = accumulate(map(len, texts), initial=0)
+        few = [text for text, size in zip(texts, before, strict=False) if size < _MOST_CHARACTERS]
+        unknown = [word for text in few for word in known.unknown_in(text)] if known else []
+        said += [unknown_words(name, known, unknown)] if known and unknown else []
+    if said:
+        recipes[0] = recipes[0].warned([*recipes[0].warnings, *said])
+    return recipes
 
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
