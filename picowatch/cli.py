@@ -122,16 +122,14 @@ def _run(options: argparse.Namespace) -> int:
         code = module.main(options, lambda: load(options))
         sys.stdout.flush()
         return code
-    except PicowatchError as error:
-        if options.debug:
-            raise
-        streams.print_error(f"picowatch: {error.with_remedy}")
-        return error.exit_code
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
         return code
-    except Exception as error:  # a bug: a text for people, the traceback with --debug
+    except Exception as error:  # or a bug: a text for people, the traceback with --debug
         if options.debug:
             raise
+        if isinstance(error, PicowatchError):
+            streams.print_error(f"picowatch: {error.with_remedy}")
+            return error.exit_code
         if isinstance(error, OSError) and error.errno in _FULL:
             streams.print_error(f"picowatch: cannot write: {error.strerror}. Free some space.")
             return FAILED
