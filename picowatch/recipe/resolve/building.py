@@ -102,17 +102,9 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     ):
         return None
     values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
-    values["context"] = Context(
-        known.inventory,
-        checkpoint,
-        layer,
-        reporter.position,
-        lora_families=families,
-        given_size=_size_kept(values, known) or whole,
-        most_photo_pixels=known.pictures.most_photo_pixels,
-        size_warning=size_warning,
-    )
-    recipe = Recipe.model_validate(values)
+    size = _size_kept(values, known) or whole
+    told = {"lora_families": families, "given_size": size, "size_warning": size_warning}
+    recipe = _recipe(values, reporter, known, checkpoint, **told)
     recipe = known.rules.applied(recipe, reporter)
     off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
     return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
@@ -138,16 +130,7 @@ def _finished(reporter: Reporter, known: Known) -> Recipe | None:
     if any("." in place for place in _own(wrong, reporter)):
         return None
     values = said | {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
-    values["context"] = Context(
-        known.inventory,
-        NO_CHECKPOINT,
-        reporter.layer,
-        reporter.position,
-        given_size=size,
-        draws=False,
-        most_photo_pixels=known.pictures.most_photo_pixels,
-    )
-    recipe = Recipe.model_validate(values)
+    recipe = _recipe(values, reporter, known, NO_CHECKPOINT, given_size=size, draws=False)
     for finding in mistakes_in_finishing(recipe):
         reporter.replaces(finding)
     return recipe
@@ -167,6 +150,17 @@ def _too_narrow(recipe: Recipe, known: Known) -> Iterator[Finding]:
             what = f"{field} finds nothing in a picture of {width}x{height}: it is too narrow."
             most = f"One side may have {_MOST_NARROW} times the other's pixels. Cut a part out."
             yield Finding(f"{place}.find", what, most, of_checkpoint=False)
+
+
+def _recipe(
+    values: Values, reporter: Reporter, known: Known, checkpoint: Checkpoint, **told: Any
+) -> Recipe:
+    """Return the recipe with these values, and with what is known and `told` besides."""
+    where, most = reporter.position, known.pictures.most_photo_pixels
+    context = Context(
+        known.inventory, checkpoint, reporter.layer, where, most_photo_pixels=most, **told
+    )
+    return Recipe.model_validate({**values, "context": context})
 
 
 def _own(wrong: Collection[str], reporter: Reporter) -> Iterator[str]:
