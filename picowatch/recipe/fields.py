@@ -18,7 +18,7 @@ from picowatch.recipe import converters, samplers
 from picowatch.recipe.a1111.values import VAE_ENDING, file_name
 from picowatch.recipe.control import Control
 from picowatch.recipe.extend import MARGIN, SIDES, WANTED, extend_in
-from picowatch.recipe.parts import Cutout, Detail, Find, Hires, Row, Share, Upscale
+from picowatch.recipe.parts import Blur, Cutout, Detail, Find, Hires, Padding, Row, Share, Upscale
 from picowatch.recipe.patterns import (
     APART,
     NUMBER,
@@ -416,8 +416,7 @@ class ImageFields:
     ] = ""
 
     mask_blur: Annotated[
-        int,
-        Field(ge=0, le=64),
+        Blur,
         Row(
             "Width of the mask's soft edge, in pixels.",
             needs=("mask", "extend"),
@@ -432,7 +431,7 @@ class ImageFields:
     ] = False
 
     mask_padding: Annotated[
-        Annotated[int, Field(ge=0, le=256)] | None,
+        Padding | None,
         Row(
             "Only the masked part, and so many pixels around it, is drawn, in this size; the "
             "picture keeps its own.",

@@ -55,6 +55,9 @@ class Row:
 
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Steps = Annotated[int, Field(strict=True, ge=0, le=150)]
+Blur = Annotated[int, Field(strict=True, ge=0, le=64)]
+Padding = Annotated[int, Field(strict=True, ge=0, le=256)]
 
 # The ways to enlarge for the second pass of `hires`, and those that enlarge pixels, not latents.
 UPSCALERS = (
@@ -81,9 +84,7 @@ class Hires:
     ] = 2.0
 
     steps: Annotated[
-        int,
-        Field(strict=True, ge=0, le=150),
-        Row("Denoising steps; 0: as many as the first pass.", a1111="Hires steps"),
+        Steps, Row("Denoising steps; 0: as many as the first pass.", a1111="Hires steps")
     ] = 0
 
     denoising_strength: Annotated[
@@ -281,17 +282,11 @@ class Detail(Finder):
         Row("What to keep out; by default the picture's negative prompt.", aliases=("negative",)),
     ] = ""
 
-    steps: Annotated[
-        int, Field(strict=True, ge=0, le=150), Row("Denoising steps; 0: as many as the picture.")
-    ] = 0
+    steps: Annotated[Steps, Row("Denoising steps; 0: as many as the picture.")] = 0
 
-    mask_padding: Annotated[
-        int, Field(strict=True, ge=0, le=256), Row("So many pixels around it are drawn, too.")
-    ] = 32
+    mask_padding: Annotated[Padding, Row("So many pixels around it are drawn, too.")] = 32
 
-    mask_blur: Annotated[
-        int, Field(strict=True, ge=0, le=64), Row("Width of its soft edge, in pixels.")
-    ] = 4
+    mask_blur: Annotated[Blur, Row("Width of its soft edge, in pixels.")] = 4
 
     size: Annotated[
         str,
