@@ -1,5 +1,6 @@
 """`resize_to`: the size that a finished picture gets, by resampling alone."""
 
+from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
@@ -11,16 +12,9 @@ from picowatch.recipe.parts import Row
 LEAST_SIDE, MOST_SIDE = 8, 30_000  # pixels that one can ask for
 TRANSPARENT = "transparent"
 
-_WANTED = f"a whole number of pixels from {LEAST_SIDE} to {MOST_SIDE}"
 Size = tuple[int, int]
-Fit = Literal["inside", "cover", "pad"]
-
-
-def _side(does: str) -> Row:
-    return Row(does, wanted=_WANTED)
-
-
-_Side = Annotated[int, Field(strict=True, ge=LEAST_SIDE, le=MOST_SIDE)]
+_Side = Annotated[int, Field(strict=True, ge=LEAST_SIDE, le=MOST_SIDE)] | None
+_side = partial(Row, wanted=f"a whole number of pixels from {LEAST_SIDE} to {MOST_SIDE}")
 
 
 class Placed(NamedTuple):
@@ -35,17 +29,13 @@ class Placed(NamedTuple):
 class ResizeTo:
     """The size of the result: what the mapping `resize_to` can say. All limits hold at once."""
 
-    longest_side: Annotated[_Side | None, _side("The longer side has at most so many pixels.")] = (
-        None
-    )
+    longest_side: Annotated[_Side, _side("The longer side has at most so many pixels.")] = None
 
-    shortest_side: Annotated[
-        _Side | None, _side("The shorter side has at most so many pixels.")
-    ] = None
+    shortest_side: Annotated[_Side, _side("The shorter side has at most so many pixels.")] = None
 
-    width: Annotated[_Side | None, _side("It is at most so wide.")] = None
+    width: Annotated[_Side, _side("It is at most so wide.")] = None
 
-    height: Annotated[_Side | None, _side("It is at most so high.")] = None
+    height: Annotated[_Side, _side("It is at most so high.")] = None
 
     megapixels: Annotated[
         Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)] | None,
@@ -53,7 +43,7 @@ class ResizeTo:
     ] = None
 
     fit: Annotated[
-        Fit,
+        Literal["inside", "cover", "pad"],
         Row(
             "inside: all of it, in its own shape; cover: what is too much for width and height is "
             "cut off on two sides; pad: it stands in the middle of width and height."
