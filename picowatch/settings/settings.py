@@ -1,7 +1,7 @@
 """Settings: flags beat environment (PICOWATCH_…) beats picowatch.yaml beats the defaults here."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -46,6 +46,8 @@ DAILY = (
 )  # fmt: skip
 
 Folder = Annotated[Path, AfterValidator(folder_value)]
+_Limit = TypeVar("_Limit")
+ByFolder = Annotated[dict[str, _Limit], BeforeValidator(folders_value)]
 
 
 class Settings(BaseModel):
@@ -168,20 +170,15 @@ class Settings(BaseModel):
     max_images_per_save: Int = Field(
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
-    shares: Annotated[
-        dict[str, Annotated[Float, Field(gt=0, le=1000)]], BeforeValidator(folders_value)
-    ] = Field(
+    shares: ByFolder[Annotated[Float, Field(gt=0, le=1000)]] = Field(
         {},
         description="Folders in the inbox itself take turns, a batch each. {ada: 2}: ada has two "
         "turns where others have one. `.`: recipes in the inbox itself.",
     )
-    max_priority: Annotated[
-        dict[str, Annotated[Int, Field(ge=-1_000_000, le=1_000_000)]],
-        BeforeValidator(folders_value),
-    ] = Field({}, description="{ada: 0}: a higher priority in the folder ada is lowered to this.")
-    max_queued: Annotated[
-        dict[str, Annotated[Int, Field(ge=1)]], BeforeValidator(folders_value)
-    ] = Field(
+    max_priority: ByFolder[Annotated[Int, Field(ge=-1_000_000, le=1_000_000)]] = Field(
+        {}, description="{ada: 0}: a higher priority in the folder ada is lowered to this."
+    )
+    max_queued: ByFolder[Annotated[Int, Field(ge=1)]] = Field(
         {},
         description="{ada: 1000}: a save in the folder ada is refused while it would have more "
         "images waiting.",
