@@ -40,21 +40,17 @@ class Edit:
         """Return the index of the option at an evaluation, counted from 0 in each pass.
 
         The first option of a pass holds for one evaluation more than any other: A1111 changes
-        after the step `when`, and its steps count from 1.
+        after the step `when`, and its steps count from 1. In a second pass, 1.5 is the middle.
         """
         step = max(evaluation, 1)
         if not self.when:
             return (step - 1) % len(self.options)
-        return int(step > self._last(sampling))
-
-    def _last(self, sampling: Sampling) -> float:
-        """Return the last step of the first option. In a second pass, 1.5 is the middle."""
-        when = float(self.when)
+        last = float(self.when)  # step of the first option
         if "." in self.when:
-            last = (when - (sampling.before is not None)) * sampling.planned
+            last = (last - (sampling.before is not None)) * sampling.planned
         else:
-            last = when - (sampling.before or 0)
-        return int(min(max(last, -1), sampling.planned))
+            last -= sampling.before or 0
+        return int(step > int(min(max(last, -1), sampling.planned)))
 
 
 Nodes = tuple[str | Edit, ...]

@@ -38,14 +38,9 @@ _WEIGHT = re.compile(r"\s*(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 
 @dataclass(frozen=True, slots=True)
 class FromFile:
-    """`__name__`: a line of that file."""
+    """`__name__`: a line of the file with that name."""
 
-    written: str
-
-    @property
-    def name(self) -> str:
-        """The name as written, without its underscores."""
-        return self.written[2:-2]
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
     opened = [Bracket()]
     for token in _TOKEN.finditer(text):
         if token[0].startswith("__") and _is_reference(token, wildcards):
-            opened[-1].add(FromFile(token[0]))
+            opened[-1].add(FromFile(token[0][2:-2]))
         else:
             _take(token[0], opened)
     return ended(opened)
@@ -253,7 +248,7 @@ class _Draws:
     def _lines(self, node: FromFile) -> Sequence[str]:
         lines = self._wildcards.get(file_called(node.name, self._wildcards) or "")
         if not lines:
-            raise ValueInvalid(f"models/wildcards has no lines for {node.written}")
+            raise ValueInvalid(f"models/wildcards has no lines for __{node.name}__")
         return lines
 
     def _fraction(self) -> float:
