@@ -26,7 +26,6 @@ from picowatch.sources import Folders
 from picowatch.streams import harmless, print_error
 
 _SEED = re.compile(r"^seed: .*$", re.MULTILINE)  # within a text no line begins so
-_RANDOM = "seed: random"
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -49,7 +48,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     inventory = cache(lambda: _inventory(load()))
     text_of = partial(_text, inventory=inventory, as_json=as_json, whole=options.all)
     if options.new_seed:
-        return _print_each(pictures, lambda path: _SEED.sub(_RANDOM, text_of(path)), "---\n")
+        return _print_each(pictures, lambda path: _SEED.sub("seed: random", text_of(path)), "---\n")
     return _print_each(pictures, text_of, "" if as_json else "---\n")
 
 

@@ -30,11 +30,9 @@ _NOTE = f" (in {_NAME})"
 _SAMPLING = {"sampler", "schedule_type"}  # one may say both
 _NEVER = 10**9  # a width at which no line is broken
 
+
 # libyaml's dumper is eight times as fast, which matters to a gallery of many pictures.
-_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-class _Dumper(_SafeDumper):  # type: ignore[misc]
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     pass
 
 
