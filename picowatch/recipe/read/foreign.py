@@ -20,10 +20,10 @@ def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
     if texts.get("generator", "").casefold() == "picodiffusion":
         lora = [[texts.get("lora"), texts.get("lora_weight")]]
         return "picoDiffusion", {**texts, "loras": lora, "clip_skip": "2"}  # always A1111's 3
-    for name, (keyword, sign) in _SIGNS.items():
+    for name, (keyword, sign, prepared) in _SIGNS.items():
         text = texts.get(keyword, "")
         if text.lstrip().startswith("{") and sign in text:
-            return name, _PREPARED[name](json.loads(text))
+            return name, prepared(json.loads(text))
     return None
 
 
@@ -124,13 +124,13 @@ _EMBEDDING = re.compile(
 )
 _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\\]")
 _STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
-# The keyword of the text with the settings as JSON, and a part of it that only this program writes.
+# The keyword of the text with the settings as JSON, a part of it that only this program writes, and
+# what prepares the settings.
 _SIGNS = {
-    "Fooocus": ("parameters", '"full_prompt"'),
-    "SwarmUI": ("parameters", '"sui_image_params"'),
-    "InvokeAI": ("invokeai_metadata", ""),
+    "Fooocus": ("parameters", '"full_prompt"', _of_fooocus),
+    "SwarmUI": ("parameters", '"sui_image_params"', _of_swarmui),
+    "InvokeAI": ("invokeai_metadata", "", _of_invokeai),
 }
-_PREPARED = {"Fooocus": _of_fooocus, "SwarmUI": _of_swarmui, "InvokeAI": _of_invokeai}
 # The fields by all of these programs' keys.
 _KEYS = {
     "prompt": "prompt", "full_prompt": "prompt", "positive_prompt": "prompt",
