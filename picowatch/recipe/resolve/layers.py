@@ -297,15 +297,13 @@ def _as_json(written: SourceValue) -> Any:
 
 def _split_size(layer: Layer, reporter: Reporter) -> None:
     written = layer.pop(SIZE)
-    text = written.text.strip()
-    sides = _SIDES.fullmatch(text)
+    text, sides = written.text.strip(), dict(_two_sides(SIZE, written))
     if not layer.keys().isdisjoint(("width", "height")):
         reporter.wrong(SIZE, SIZE_AND_SIDE)
     elif text.casefold() == PICTURE:
         layer["width"] = layer["height"] = written.with_value(PICTURE)
-    elif sides:
-        layer["width"] = written.with_value(sides["width"])
-        layer["height"] = written.with_value(sides["height"])
+    elif SIZE not in sides:
+        layer |= sides
     elif re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
         what = "size is width and height in pixels, like 512x768."
         reporter.wrong(SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
