@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.observers.hooks import MAX_QUEUED, Hooks
+from picowatch.observers.hooks import MAX_QUEUED, Hooks, Programs
 from picowatch.outbox.status import Status
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.digest_engine import fail_on_bad
@@ -108,7 +108,7 @@ def test_run_once_waits_for_its_hooks(tmp_path: Path) -> None:
 def test_no_rest_is_told_of_another_outbox(tmp_path: Path) -> None:
     """Its queue is empty before its inbox was looked at: `idle` may turn the machine off."""
     notes, hooks = Notes(tmp_path), Hooks()
-    programs = dict.fromkeys(("picture", "idle"), notes.program)
+    programs: Programs = {"picture": notes.program, "idle": notes.program}
     empty = Status(updated=1.0, started=1.0, images={"queued": 0, "running": 0})
     for outbox in (tmp_path / "a", tmp_path / "b"):
         hooks.use(tmp_path, outbox, programs, 60)
