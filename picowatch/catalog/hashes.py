@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from picowatch.errors import ModelRefused
 from picowatch.files.atomic import check_in_place
@@ -23,20 +23,14 @@ _MOST_ENTRIES = 50_000
 _WAIT_SECONDS = 1.0  # for another process that writes
 _BLOCK_BYTES = 1 << 20
 
+# A file's path, which may have a mark, its size and its mtime.
+_Key = tuple[bytes, int, int]
 # Called with the size of each block that was read; an exception from it ends the reading.
 OnBlock = Callable[[int], None]
 
 
 def ignore_block(size: int) -> None:
     """Do nothing: the default OnBlock."""
-
-
-class _Entry(NamedTuple):
-    """A file's size and mtime, and the stored text."""
-
-    size: int
-    mtime: int
-    text: str
 
 
 class HashCache:
@@ -48,10 +42,9 @@ class HashCache:
     """
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
-        self._file = file
-        self._keep = keep
-        self._known: dict[bytes, _Entry] = {}
-        self._unwritten: dict[bytes, _Entry] = {}  # those of them that are not in the file yet
+        self._file, self._keep = file, keep
+        self._known: dict[_Key, str] = {}
+        self._unwritten: dict[_Key, str] = {}  # those of them that are not in the file yet
         self._read_at: tuple[int, ...] = ()
 
     def noted(self, path: Path, by: str, read: Callable[[], str]) -> str:
@@ -61,17 +54,17 @@ class HashCache:
         Raises OSError, and whatever `read` raises.
         """
         path, size, mtime = _found(path)
-        name = os.fsencode(path) + b"#is"
-        found = self._entry(name, size, mtime)
+        key = os.fsencode(path) + b"#is", size, mtime
+        found = self._text(key)
         if not found.startswith(by):
             found = by + read()
-            self._note(name, size, mtime, found)
+            self._note(key, found)
         return found.removeprefix(by)
 
     def known(self, path: Path) -> str:
         """Return the hex digest of the file's bytes, "" if they have to be read for it."""
         path, size, mtime = _stat(path)
-        return self._entry(os.fsencode(path), size, mtime)
+        return self._text((os.fsencode(path), size, mtime))
 
     def sha256(
         self, path: Path, *, weights_only: bool = False, on_block: OnBlock = ignore_block
@@ -81,8 +74,8 @@ class HashCache:
         `weights_only`: hash the bytes after a safetensors header, as A1111 does for LoRAs.
         """
         path, size, mtime = _stat(path)
-        name = os.fsencode(path) + (b"#weights" if weights_only else b"")
-        digest = self._entry(name, size, mtime)
+        key = os.fsencode(path) + (b"#weights" if weights_only else b""), size, mtime
+        digest = self._text(key)
         if not digest:
             try:
                 with os.fdopen(open_regular(path), "rb") as file:
@@ -96,7 +89,7 @@ class HashCache:
                     f"{path.name} changed while it was read.",
                     "Save the recipe again when the file is complete.",
                 )
-            self._note(name, size, mtime, digest)
+            self._note(key, digest)
         self.write()
         return digest
 
@@ -121,31 +114,30 @@ class HashCache:
         except (sqlite3.Error, OSError):  # only time is lost: other processes hash again
             self._unwritten = new | self._unwritten
 
-    def _note(self, name: bytes, size: int, mtime: int, text: str) -> None:
-        self._known[name] = self._unwritten[name] = _Entry(size, mtime, text)
+    def _note(self, key: _Key, text: str) -> None:
+        self._known[key] = self._unwritten[key] = text
 
-    def _entry(self, name: bytes, size: int, mtime: int) -> str:
+    def _text(self, key: _Key) -> str:
         """Return the stored text of a file as it is now, "" if neither memory nor file has it."""
-        if (found := self._known.get(name)) is None or found[:2] != (size, mtime):
-            signature = _signature(self._file) if self._file else ()
-            if self._file and signature and signature != self._read_at:
+        if key not in self._known and self._file:
+            signature = _signature(self._file)
+            if signature and signature != self._read_at:
                 self._known |= _read(self._file) | self._unwritten
                 self._read_at = signature
-            found = self._known.get(name)
-        return found.text if found and found[:2] == (size, mtime) else ""
+        return self._known.get(key, "")
 
 
-def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
+def _write(file: Path, entries: Mapping[_Key, str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()  # with the mode of the umask; SQLite would set a stricter one
-    rows = [(name, *entry) for name, entry in [*entries.items()]]
+    rows = [(*key, text) for key, text in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
         database.execute(_TABLE)
         database.executemany(_INSERT, rows)
         database.execute(_PRUNE, (_MOST_ENTRIES,))
 
 
-def _read(file: Path) -> dict[bytes, _Entry]:
+def _read(file: Path) -> dict[_Key, str]:
     """Return the stored entries; none if the file is missing, damaged or something else."""
     try:
         uri = f"{file.absolute().as_uri()}?mode=ro"
@@ -153,7 +145,7 @@ def _read(file: Path) -> dict[bytes, _Entry]:
             rows = database.execute("SELECT name, size, mtime, text FROM known").fetchall()
     except (sqlite3.Error, ValueError):
         return {}
-    return {name: _Entry(*entry) for name, *entry in rows}
+    return {(name, size, mtime): text for name, size, mtime, text in rows}
 
 
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:
