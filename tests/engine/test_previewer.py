@@ -11,7 +11,7 @@ import torch
 
 from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.drawing.preview import COLOURS, Previewer
+from picowatch.engine.drawing.preview import COLOURS, Previewer, without_noise
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.protocol import EngineOptions, RgbPicture
@@ -64,7 +64,8 @@ def test_the_picture_without_its_noise_is_found(sampler: str, prediction: str) -
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
     predicted = noise if prediction == "epsilon" else velocity
     album: list[RgbPicture] = []
-    Previewer(album.append).show(scheduler, seen, predicted, torch.tensor(400))
+    latents = without_noise(scheduler, seen, predicted, torch.tensor(400))
+    Previewer(album.append).show(latents)
     assert_shows(album[0], clean, COLOURS["sd1"])
 
 
@@ -74,5 +75,5 @@ def test_colours_are_those_of_the_denoisers_latents(width: int, colours: str) ->
     album: list[RgbPicture] = []
     previewer, latents = Previewer(album.append), torch.randn(4, 2, 2)
     previewer.follow(FAMILIES["sd1"], Mock(config=Mock(cross_attention_dim=width)))
-    previewer.show_latents(latents)
+    previewer.show(latents)
     assert_shows(album[0], latents, COLOURS[colours])

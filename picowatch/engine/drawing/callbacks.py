@@ -16,7 +16,7 @@ import torch
 
 from picowatch.engine.drawing.control import Hint, residuals_of
 from picowatch.engine.drawing.draw import Denoising
-from picowatch.engine.drawing.preview import FlowPreview
+from picowatch.engine.drawing.preview import FlowPreview, without_noise
 from picowatch.engine.model.prompts import Conditions, joined
 from picowatch.engine.model.samplers import PreparedSampler
 from picowatch.engine.private import set_guidance_scale
@@ -233,4 +233,5 @@ class UnetSteps(Steps):
         if self._is_guided() and not self._embeds_guidance:
             towards = predicted[len(predicted) // 2]
             first = first + self._request.cfg_scale * (towards - first)
-        self._job.previewer.show(self._sampler.scheduler, scaled[0], first, timestep)
+        scheduler = self._sampler.scheduler
+        self._job.previewer.show(without_noise(scheduler, scaled[0], first, timestep))

@@ -88,9 +88,7 @@ class FlowDenoising(Denoising):
         """Call a pipeline for this size; texts that were `read` before are not encoded again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
         call = pipeline_class(row, variant, kind).__call__
-        preview = FlowPreview(
-            *(self.job.previewer, *size, self.loaded.vae), channels_last=row.channels_last
-        )
+        preview = FlowPreview(self.job.previewer, *size, self.loaded.vae, row.channels_last)
         steps = (CachedSteps if self.job.cached else FlowSteps)(self, preview=preview)
         guidance = guidance_inputs(row, variant, first, self.steps(sampling))
         inputs |= {name: value for name, value in guidance.items() if takes(call, name)}

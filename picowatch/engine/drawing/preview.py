@@ -95,13 +95,7 @@ class Previewer:
         is_on = self.seconds > 0 and self._colours is not None
         return is_on and monotonic() - self._shown_at >= self.seconds
 
-    def show(
-        self, scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
-    ) -> None:
-        """Show one image without noise, by the UNet's prediction."""
-        self.show_latents(_without_noise(scheduler, scaled, predicted, timestep))
-
-    def show_latents(self, latents: torch.Tensor) -> None:
+    def show(self, latents: torch.Tensor) -> None:
         """Show latents without noise, channels x height x width."""
         self._shown_at = monotonic()
         if self._colours is None or len(latents) != len(self._colours) - 1:
@@ -112,10 +106,10 @@ class Previewer:
         self._on_preview(RgbPicture(pixels.shape[1], pixels.shape[0], pixels.tobytes()))
 
 
-def _without_noise(
+def without_noise(
     scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
 ) -> torch.Tensor:
-    """Return latents without noise by equation 15 of https://arxiv.org/abs/2006.11239.
+    """Return latents without noise by a prediction, equation 15 of https://arxiv.org/abs/2006.11239.
 
     ("Denoising Diffusion Probabilistic Models".) Every scheduler scales the UNet's input to signal
     and noise as in that equation.
@@ -137,13 +131,7 @@ class FlowPreview:
     """
 
     def __init__(
-        self,
-        previewer: Previewer,
-        width: int,
-        height: int,
-        vae: Any = None,
-        *,
-        channels_last: bool = False,
+        self, previewer: Previewer, width: int, height: int, vae: Any, channels_last: bool
     ) -> None:
         self._previewer, self._normaliser = previewer, getattr(vae, "bn", None)
         self._channels_last = channels_last
@@ -156,7 +144,7 @@ class FlowPreview:
             noisier, sigma = scheduler.sigmas[step - 1 : step + 1].tolist()  # a card waits
             earlier, now = before[0].float(), after[0].float()
             velocity = (now - earlier) / (sigma - noisier)
-            self._previewer.show_latents(self._unpacked(now - sigma * velocity))
+            self._previewer.show(self._unpacked(now - sigma * velocity))
 
     def _unpacked(self, latents: torch.Tensor) -> torch.Tensor:
         """Return channels x height x width, from rows of 2x2 patches or from frames, too.

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from picowatch.catalog import Model
 from picowatch.catalog.folder_files import depth_config
+from picowatch.engine.light import light_of
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import transformers_model
 from picowatch.engine.model.tensors import read_tensors
@@ -38,10 +39,8 @@ def preprocess(picture: Pixels, use: ControlUse) -> Pixels:
 
 
 def _luminance(picture: Pixels, _: ControlUse) -> Pixels:
-    """Return CIELAB's lightness of sRGB (IEC 61966-2-1), scaled from 0..100 to 0..255."""
-    values = picture.astype(np.float64) / 255
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    light = linear @ np.array([0.2126, 0.7152, 0.0722])
+    """Return CIELAB's lightness, scaled from 0..100 to 0..255."""
+    light = light_of(picture.astype(np.float64) / 255) @ np.array([0.2126, 0.7152, 0.0722])
     lightness = np.where(light > (6 / 29) ** 3, 116 * np.cbrt(light) - 16, light * (29 / 3) ** 3)
     return _grey((lightness * 2.55).round())
 
