@@ -10,7 +10,8 @@ from PIL import Image, ImageChops
 from picowatch.catalog.cutouts import DEPTHS, Layout, Shapes, Widths, layout_of, tensors_of
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import recognise
-from picowatch.engine.networks.cutout import Network, cut_out, network_in, with_counts
+from picowatch.engine.model.part_files import filled
+from picowatch.engine.networks.cutout import Network, cut_out, network_in, weights_of
 from tests.engine.alive import most_bytes
 
 # The names and shapes in the published networks' state_dict, and what these make of a picture with
@@ -92,10 +93,9 @@ def test_published_files_are_recognised(name: str) -> None:
 def test_networks_compute_as_published(name: str) -> None:
     """For sides that no halving divides, too."""
     shapes = published_shapes(name)
-    network = network_in(Header(shapes, {})).eval()
+    network = network_in(Header(shapes, {}))
     wrapped = {f"net.{tensor}": weight for tensor, weight in weights(shapes).items()}
-    made = with_counts(network, wrapped)
-    network.load_state_dict({tensor: made[tensor] for tensor in network.state_dict()})
+    filled(network, weights_of(network, wrapped), "network")
     seen = torch.linspace(-2, 2, 3 * 40 * 56).view(1, 3, 40, 56).sin()
     with torch.inference_mode():
         mask = torch.sigmoid(network(seen * torch.linspace(0, 9, 56).cos()))
@@ -128,7 +128,7 @@ def test_a_figure_is_cut_out_as_rembg_does(name: str) -> None:
     """A dark picture is brightened; the mask is what rembg's sessions make of the same network."""
     shapes = published_shapes(name, ((4, 8),) * len(DEPTHS))
     network = network_in(Header(shapes, {"modelspec.resolution": "64x64"})).eval()
-    network.load_state_dict(with_counts(network, weights(shapes)), strict=False)
+    network.load_state_dict(weights(shapes), strict=False)
     small = np.random.default_rng(1).integers(0, 90, (9, 7, 3), np.uint8)
     picture = Image.fromarray(small).resize((70, 90), Image.Resampling.BICUBIC)
     pixels = np.array(picture.resize((64, 64), Image.Resampling.LANCZOS))

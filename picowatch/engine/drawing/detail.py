@@ -72,11 +72,9 @@ def _things_in(picture: Image.Image, use: DetailUse, finder: Finder, halvings: i
 
 def _told(drawn: Drawn, use: DetailUse, things: Sequence[Found]) -> Drawn:
     """Add what was found to a picture, or that nothing was."""
-    places = tuple(Place("detail", thing.score, thing.box) for thing in things)
-    nothing = () if things else (nothing_found(use),)
-    return drawn._replace(
-        places=(*(drawn.places or ()), *places), warnings=(*drawn.warnings, *nothing)
-    )
+    places = (Place("detail", thing.score, thing.box) for thing in things)
+    found = drawn._replace(places=(*(drawn.places or ()), *places))
+    return found if things else found.warned(nothing_found(use))
 
 
 def _parts(

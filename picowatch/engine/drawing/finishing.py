@@ -87,15 +87,14 @@ def cut_out(networks: Networks, work: Work) -> Iterator[int]:
 
 
 def _cut(drawn: Drawn, wanted: Cutout, network: Any, halvings: int) -> Drawn:
-    places, warnings = drawn.places, drawn.warnings
+    original = drawn.original
     if wanted.find:
         cut, found = cutout.cut_out_by(network, drawn.picture, wanted, halvings)
-        places = (*(places or ()), *found)
+        drawn = drawn._replace(places=(*(drawn.places or ()), *found))
     else:
         cut, told = cutout.cut_out(network, drawn.picture)
-        warnings = (*warnings, *told)
-    original = drawn.original._replace(picture=cut, low=_low_of(drawn.original, cut))
-    return drawn._replace(original=original, places=places, warnings=warnings)
+        drawn = drawn.warned(*told)
+    return drawn._replace(original=original._replace(picture=cut, low=_low_of(original, cut)))
 
 
 def _low_of(before: Original, cut: Image.Image) -> Image.Image | None:

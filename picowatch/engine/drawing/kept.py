@@ -33,9 +33,9 @@ def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Dra
     photo = decoded(decode_original, *named)
     picture, low, profile = photo
     if picture.mode == "RGBA":
-        return _warned(drawn, _TRANSPARENT)
+        return drawn.warned(_TRANSPARENT)
     if picture.size != drawn.picture.size:
-        return _warned(drawn, _OTHER_SIZE)
+        return drawn.warned(_OTHER_SIZE)
     if not low and not profile:
         return drawn
     if request.only_details:
@@ -46,7 +46,7 @@ def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Dra
         box = 0, top, picture.width, bottom
         shown = drawn.picture.crop(box).convert("RGB")
         if not (new := in_profile(shown, profile)):
-            return _warned(drawn, _ONE_WAY)
+            return drawn.warned(_ONE_WAY)
         changed = _where(ImageChops.difference(before.crop(box), shown))
         photo.paste(Original(new, new), (0, top), changed)  # of 257 * n both bytes are n
     return drawn._replace(original=photo)
@@ -56,7 +56,3 @@ def _where(change: Image.Image) -> Image.Image:
     """Return white where any colour is not black."""
     red, green, blue = change.point(lambda level: 255 if level else 0).split()
     return ImageChops.lighter(ImageChops.lighter(red, green), blue)
-
-
-def _warned(drawn: Drawn, why: str) -> Drawn:
-    return drawn._replace(warnings=(*drawn.warnings, why))

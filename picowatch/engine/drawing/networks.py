@@ -26,7 +26,7 @@ T = TypeVar("T")
 # The functions that create a network from a file's header, and its weights from the tensors.
 _NETWORKS: dict[Kind, tuple[Callable[[Header], Any], Callable[[Any, Tensors], Tensors]]] = {
     "upscaler": (upscale.network_in, upscale.weights_of),
-    "cutout": (cutout.network_in, cutout.with_counts),
+    "cutout": (cutout.network_in, cutout.weights_of),
 }
 _LOADERS: dict[Kind, Callable[[Model, Target], Any]] = {
     "depth": load_depth,

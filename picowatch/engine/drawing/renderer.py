@@ -138,8 +138,7 @@ class Renderer:
             drawing = work.drawing = work.drawing or Drawing([work.requests[at] for at in left])
             drawn = self._drawn(drawing, number, work)
             for at, picture, smaller in zip(left, drawn, drawing.requests, strict=False):
-                told = shrink_warning(work.requests[at], smaller)
-                work.pictures[at] = picture._replace(warnings=(*picture.warnings, *told))
+                work.pictures[at] = picture.warned(*shrink_warning(work.requests[at], smaller))
 
     def _enlarge(self, work: _Batch) -> None:
         """Enlarge what the first run of hires drew, if anything was drawn."""
@@ -244,8 +243,7 @@ class Renderer:
         """Return a finished picture as the daemon gets it."""
         request = work.requests[at]
         drawn = self._masks.told(request, work.picture(at))
-        warnings = (*drawn.warnings, *picture_warnings(self._start_images, request))
-        drawn = drawn._replace(warnings=warnings)
+        drawn = drawn.warned(*picture_warnings(self._start_images, request))
         return drawn.as_rendered(self._target.name, work.timings_of(at), held_memory())
 
     def _give_back(self) -> None:

@@ -47,6 +47,10 @@ class Drawn(NamedTuple):
         """The picture without the lower bytes of 16 bits."""
         return self.original.picture
 
+    def warned(self, *warnings: str) -> "Drawn":
+        """Return the picture with further warnings."""
+        return self._replace(warnings=(*self.warnings, *warnings))
+
     def as_rendered(
         self, device: str, timings: dict[str, float], memory: MemoryUse | None
     ) -> RenderedImage:

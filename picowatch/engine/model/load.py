@@ -121,9 +121,7 @@ def _tiny_flux2(checkpoint: Model, full: Part, vae: Model, target: Target, devic
     )
     with torch.device("meta"):
         made = TinyFlux2(**{key: config[key] for key in ("batch_norm_eps",) if key in config})
-    # The number of batches is not in all files, and has no effect.
-    counted = {"bn.num_batches_tracked": torch.zeros((), dtype=torch.long, device=device)}
-    return filled(made, counted | statistics | read_tensors(vae.path, types, device), what)
+    return filled(made, statistics | read_tensors(vae.path, types, device), what)
 
 
 def _ready(model: Model, vae: Any) -> Any:

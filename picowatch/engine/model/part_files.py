@@ -25,6 +25,7 @@ from diffusers.loaders.single_file_utils import (
 )
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
+from picowatch.catalog.cutouts import COUNTED
 from picowatch.catalog.models import Part
 from picowatch.catalog.recognise import UNET
 from picowatch.engine.model.narrow import FP8, narrowed, packed, widening
@@ -74,7 +75,7 @@ def diffusers_model(
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     rename_old_keys(model, tensors)
-    tensors = _in_diffusers_names(class_name, tensors, shapes, config)
+    tensors = _with_counts(_in_diffusers_names(class_name, tensors, shapes, config), shapes)
     types = type_of(class_name, dtype)  # by names that the file may not have had
     for name, tensor in tensors.items():
         if types(name) != dtype and tensor.dtype == dtype:
@@ -89,6 +90,7 @@ def diffusers_model(
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
     """Load these weights into a model. RenderFailed names the first missing or wrong one."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    tensors = _with_counts(tensors, shapes)
     _check(what, missing=shapes.keys() - tensors.keys())
     pairs = ((name, tensors[name].shape, shape) for name, shape in shapes.items())
     _check(what, others=[pair for pair in pairs if pair[1] != pair[2]])
@@ -96,6 +98,12 @@ def filled(model: Any, tensors: Tensors, what: str) -> Any:
     model.load_state_dict({name: tensors[name] for name in shapes}, assign=True)
     model.to(next(iter(tensors.values())).device)  # buffers that are in no file
     return packed(model, weights, what).eval().requires_grad_(False)
+
+
+def _with_counts(tensors: Tensors, names: Iterable[str]) -> Tensors:
+    """Add a model's counts of batches, which have no effect and are not in all files."""
+    counts = (name for name in names if name.endswith(COUNTED) and name not in tensors)
+    return tensors | dict.fromkeys(counts, torch.tensor(0))
 
 
 def _laid_out(model: Any) -> Any:
@@ -270,10 +278,8 @@ def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
     for inner, outer in _INNER.items():
         checkpoint = {name.replace(inner, outer): tensor for name, tensor in checkpoint.items()}
     normalising = {name: tensor for name, tensor in checkpoint.items() if name.startswith("bn.")}
-    # The number of batches is not in all files, and has no effect.
-    counted = {"bn.num_batches_tracked": torch.zeros((), dtype=torch.long)}
     converted: Tensors = convert_ldm_vae_checkpoint(checkpoint, config)
-    return counted | normalising | converted
+    return normalising | converted
 
 
 _FUSED = re.compile(r"qkv(?:_proj)?\.weight$")

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional
 
 from picowatch.catalog.cutouts import (
-    COUNTED,
     DEPTHS,
     IS_FLAT,
     ISNET,
@@ -231,11 +230,9 @@ def _centred(cut: Original, size: tuple[int, int], margin: float) -> Original:
     return canvas
 
 
-def with_counts(network: Network, tensors: Tensors) -> Tensors:
-    """Return a file's tensors with counts of batches, which have no effect and may be missing."""
-    tensors = {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
-    counts = (name for name in network.state_dict() if name.endswith(COUNTED))
-    return dict.fromkeys(counts, torch.tensor(0)) | tensors
+def weights_of(_: Network, tensors: Tensors) -> Tensors:
+    """Return a file's tensors by the names of the network here."""
+    return {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
 
 
 def network_in(header: Header) -> Network:
