@@ -1,7 +1,8 @@
 """Private names of libraries mean what the engine takes them for.
 
 Others fail for the rest: test_load.py (layers in float32), test_gguf_fp8.py (old names of VAEs),
-test_loras.py (parts for LoRAs) and test_compile.py (the limit of compiled forms).
+test_loras.py (parts for LoRAs), test_compile.py (the limit of compiled forms) and test_samplers.py
+(other levels than the beta distribution's).
 """
 
 import inspect
@@ -11,15 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 from picowatch.engine import private
-from picowatch.engine.model.samplers import class_of
-from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.demo import demo
 
 _D: Any = diffusers
@@ -68,22 +66,6 @@ def test_a_config_tells_its_own_values_from_defaults() -> None:
     config = _D.EulerDiscreteScheduler.from_config({"beta_start": 0.5}).config
     assert config["beta_end"] == 0.02
     assert private.without_defaults(config) == {"beta_start": 0.5}
-
-
-@pytest.mark.parametrize("kind", dict.fromkeys(map(class_of, SAMPLERS)))
-def test_schedulers_take_other_levels_for_those_of_the_beta_distribution(kind: Any) -> None:
-    scheduler = kind()
-    if "use_beta_sigmas" not in scheduler.config:
-        return
-    scheduler.register_to_config(use_beta_sigmas=True)
-
-    def levels(in_sigmas: Any, num_inference_steps: int) -> Any:
-        assert in_sigmas[0] > in_sigmas[-1]
-        return np.linspace(9, 3, num_inference_steps)
-
-    private.replace_beta_levels(scheduler, levels)
-    scheduler.set_timesteps(3)
-    assert {9.0, 6.0, 3.0} <= set(scheduler.sigmas.tolist())
 
 
 def test_a_scheduler_counts_from_the_step_of_a_timestep_on() -> None:

@@ -4,13 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers.quantizers.bfl.utils import NVFP4_BLOCK, dequantize_nvfp4
 
 from picowatch.catalog.dequantise import rotated_together
-
-# Four bits of NVIDIA's E2M1; the highest one is the sign.
-_MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_E2M1 = torch.tensor([*_MAGNITUDES, *(-magnitude for magnitude in _MAGNITUDES)])
-_BLOCK = 16  # numbers with a scale of their own
 
 
 def dequantised(
@@ -53,14 +49,12 @@ def _nvfp4(
     The first of two numbers is in a byte's upper half with ComfyUI, whose scales are in the order
     of cuBLAS, and in the lower half otherwise.
     """
-    halves = [packed >> 4, packed & 15]
-    numbers = _E2M1[torch.stack(halves if of_comfyui else halves[::-1], -1).flatten(1).int()]
-    rows, columns = len(numbers), numbers.shape[1] // _BLOCK
-    scale = scale.view(torch.float8_e4m3fn).float()  # some files have them as bytes
+    scale = scale.view(torch.float8_e4m3fn)  # some files have them as bytes
     if of_comfyui:
-        scale = _in_order(scale, rows, columns)
-    each = (scale * second.float()).repeat_interleave(_BLOCK, dim=1)
-    return numbers * each
+        scale = _in_order(scale.float(), len(packed), 2 * packed.shape[1] // NVFP4_BLOCK)
+        packed = packed >> 4 | packed << 4
+    wide: torch.Tensor = dequantize_nvfp4(packed, scale, second.float())
+    return wide
 
 
 def _in_order(scale: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
