@@ -1,15 +1,12 @@
 """Parts and whole checkpoints of tiny flow families in files, as people share them."""
 
 import importlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import transformers
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
 
@@ -18,10 +15,11 @@ from picowatch.catalog.folder_files import read_index
 from picowatch.families import FAMILIES
 from tests.engine.ldm import weights
 from tests.engine.original_names import Tensors, flux2_vae_names, ldm_vae_names, wan_names
-from tests.engine.tiny_flows import tiny_flow
+from tests.engine.tiny_flows import FOLDERS, tiny_flow
 
 Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLUX.2-klein"
 SD3, CHROMA, LUMINA, QWEN = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "Qwen-Image"
+ANIMA = "Anima"
 
 
 # The text encoders of tiny folders, and how files of them are called.
@@ -34,26 +32,29 @@ ENCODERS_OF = {
     CHROMA: {"text_encoder": "T5 XXL"},
     LUMINA: {"text_encoder": "Gemma 2 2B"},
     QWEN: {"text_encoder": "Qwen2.5-VL 7B"},
+    ANIMA: {"text_encoder": "Qwen3 0.6B"},
 }
-VAE_NAMES = {KLEIN: flux2_vae_names, QWEN: wan_names}  # ldm_vae_names otherwise
+# ldm_vae_names otherwise
+VAE_NAMES = {KLEIN: flux2_vae_names, QWEN: wan_names, ANIMA: wan_names}
 ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
     """Replace the package's configs and the known encoders by those of a tiny folder."""
-    family = "sd3" if folder in (SD3, SD35) else _family(folder)
-    places = {"transformer": f"{family}/transformer", "scheduler": f"{family}/scheduler"}
+    family = FOLDERS[folder].family
+    own = ("transformer", "scheduler", "text_conditioner")
+    places = {part: f"{family}/{part}" for part in own} | {"t5_tokenizer": "t5/tokenizer"}
     places["vae"] = f"{FAMILIES[family].vae_assets or family}/vae"
     for part, encoder in ENCODERS_OF[folder].items():
         known = ENCODERS[encoder]
         shape = tuple(tensors_of(folder, part)[known.tensor].shape)
         monkeypatch.setitem(ENCODERS, encoder, known._replace(shape=shape))
         places |= {part: known.config, part.replace("text_encoder", "tokenizer"): known.words}
-    if folder in ALONE:
-        for part, place in places.items():
-            without_weights = shutil.ignore_patterns("*.safetensors")
-            source = tiny_flow(folder) / part
-            shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
+    if folder in (*ALONE, ANIMA):
+        without_weights = shutil.ignore_patterns("*.safetensors")
+        for part in places.keys() & read_index(tiny_flow(folder)):
+            source, place = tiny_flow(folder) / part, assets / places[part]
+            shutil.copytree(source, place, ignore=without_weights, dirs_exist_ok=True)
         monkeypatch.setattr("picowatch.catalog.parts.ASSETS", assets)
     tiny = "txt_in.weight:48 | context_embedder.weight:48"
     klein = FAMILIES["flux2"].variants
@@ -61,25 +62,18 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
     monkeypatch.setitem(FAMILIES, "flux2", replace(FAMILIES["flux2"], variants=klein))
 
 
-def _family(folder: str) -> str:
-    index = json.loads((tiny_flow(folder) / "model_index.json").read_text())
-    return next(row.key for row in FAMILIES.values() if index["_class_name"] in row.folders)
-
-
 def tensors_of(folder: str, part: str) -> Tensors:
     """A text encoder or VAE, in the names that files of it have."""
     if part == "vae":
         return VAE_NAMES.get(folder, ldm_vae_names)(weights(tiny_flow(folder) / part))
-    index = json.loads((tiny_flow(folder) / "model_index.json").read_text())
-    kind: Any = getattr(transformers, index[part][1])
-    held: Tensors = dict(kind.from_pretrained(tiny_flow(folder), subfolder=part).state_dict())
-    if "T5" in kind.__name__:
+    kind, held = read_index(tiny_flow(folder))[part][1], weights_of(folder, part)
+    if "T5" in kind:
         return {name: tensor for name, tensor in held.items() if "embed_tokens" not in name}
     if folder == QWEN:
         return {
             name.replace("model.language_model.", "model."): weight for name, weight in held.items()
         }
-    if "CLIP" not in kind.__name__:
+    if "CLIP" not in kind:
         return {f"model.{name.removeprefix('model.')}": tensor for name, tensor in held.items()}
     bare = {name.removeprefix("text_model."): tensor for name, tensor in held.items()}
     return {name if "projection" in name else f"text_model.{name}": t for name, t in bare.items()}

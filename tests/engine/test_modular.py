@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.folder_files import folder_files
 from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.families import built
@@ -19,14 +18,14 @@ from picowatch.families import FAMILIES
 from tests.engine.adapters import write
 from tests.engine.demo import read_part
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of, scripted
-from tests.engine.original_names import Tensors, anima_names, flux3_names, wan_names
-from tests.engine.part_files import weights_of
+from tests.engine.original_names import Tensors, anima_names, flux3_names
+from tests.engine.part_files import ANIMA, pretend, tensors_of, weights_of
 from tests.engine.requests import draw, pixels
 from tests.engine.rungs import interrupt, lora_of, on_rung
 from tests.engine.test_flows import CUBE, called, same
 from tests.engine.tiny_flows import tiny_flow
 
-NAME = "Anima"
+NAME = ANIMA
 
 
 def test_guidance_has_a_beginning_an_end_and_a_rescale() -> None:
@@ -90,28 +89,18 @@ def anima_tensors() -> Tensors:
 def anima_files(models: Path) -> None:
     """The transformer, the text encoder and the VAE, as ComfyUI has them."""
     write(models / "checkpoints/anima-base-v1.0.safetensors", anima_tensors(), prefix="net.")
-    encoder = weights_of(NAME, "text_encoder")
-    write(models / "text_encoders/qwen_3_06b_base.safetensors", encoder, prefix="model.")
-    write(models / "vae/qwen_image_vae.safetensors", wan_names(weights_of(NAME, "vae")))
+    encoder = tensors_of(NAME, "text_encoder")
+    write(models / "text_encoders/qwen_3_06b_base.safetensors", encoder)
+    write(models / "vae/qwen_image_vae.safetensors", tensors_of(NAME, "vae"))
 
 
 def test_a_file_of_anima_draws_with_the_files_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package has the configs, both vocabularies and the noise schedule."""
-    models, assets = tmp_path / "models", tmp_path / "assets"
+    models = tmp_path / "models"
     anima_files(models)
-    places = {
-        name: f"anima/{name}" for name in ("transformer", "text_conditioner", "scheduler", "vae")
-    }
-    places |= {"text_encoder": "qwen3/text_encoder_06b", "tokenizer": "qwen3/tokenizer"}
-    for part, place in (places | {"t5_tokenizer": "t5/tokenizer"}).items():
-        without_weights = shutil.ignore_patterns("*.safetensors")
-        shutil.copytree(tiny_flow(NAME) / part, assets / place, ignore=without_weights)
-    known = ENCODERS["Qwen3 0.6B"]
-    shape = tuple(weights_of(NAME, "text_encoder")["embed_tokens.weight"].shape)
-    monkeypatch.setitem(ENCODERS, "Qwen3 0.6B", known._replace(shape=shape))
-    monkeypatch.setattr("picowatch.catalog.parts.ASSETS", assets)
+    pretend(monkeypatch, tmp_path / "assets", NAME)
     (picture,) = drawn_by(models, "anima-base-v1.0")
     (expected,) = drawn_by(flow_models(NAME), NAME)
     assert (picture == expected).all()
