@@ -89,26 +89,6 @@ def test_weights_come_when_they_compute(
     assert "Linear" in found["encoders"] and "Conv2d" not in found["encoders"]
 
 
-@pytest.mark.heavy
-def test_layers_of_loras_come_with_the_others(models: Models, renderer: Renderer) -> None:
-    """Also those of the next LoRA: hooks and groups of layers come and go with its layers."""
-    for rung in RUNGS.values():
-        for name in ("both", "with-kernels"):
-            wanted = models.request({"loras": {name: 0.7}, **SMALL, "steps": 1})
-            draw(on_rung(renderer, rung), wanted)
-            loaded = renderer._checkpoints.held(wanted, rung.place)
-            assert loaded is not None
-            for part in ("unet", "text_encoder"):
-                modules = dict(loaded.parts.by_name[part].named_modules())
-                added = [one for key, one in modules.items() if "lora_A.lora_" in key]
-                assert bool(added) == (part == "unet" or name == "both")
-                if rung.place == "models":
-                    assert isinstance(loaded.parts.by_name[part]._hf_hook, CpuOffload)
-                elif rung.place == "layers" or part == "text_encoder":  # by private names
-                    hooks = [getattr(one, "_diffusers_hook").hooks for one in added]  # noqa: B009
-                    assert all("group_offloading" in one for one in hooks)
-
-
 def test_a_vae_is_released_when_another_is_named_after_a_lora(models: Models) -> None:
     """Nothing of what loaded the LoRA holds it."""
     renderer, given = Renderer(models.options), {"loras": {"both": 0.7}, **SMALL}
