@@ -4,6 +4,7 @@ import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,13 @@ from picowatch.engine.drawing import checkpoints
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.memory import MemoryLadder, Room, Rung
 from picowatch.errors import EngineStopped
+from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import random_layer, write
-from tests.engine.flow_requests import hash_of, requests_of
+from tests.engine.flow_requests import flow_renderer, hash_of, requests_of
 from tests.engine.part_files import weights_of
-from tests.engine.requests import ignore_progress
+from tests.engine.requests import Pixels, draw, ignore_progress, pixels
+from tests.engine.tiny_flows import FOLDERS
 
 
 def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
@@ -48,12 +51,10 @@ def two_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
     return [request for recipe in recipes for request in requests_of(models, name, recipe)]
 
 
-def lora_of(models: Path, name: str, mark: str, *more: str) -> LoraUse:
-    """Write a LoRA for all attention of a transformer, in diffusers' names with this `mark`.
+def lora_of(models: Path, name: str, *more: str) -> LoraUse:
+    """Write a LoRA for all attention of a tiny folder's transformer, in diffusers' names.
 
-    `more` are further parts with attention.
-
-    Its numbers have 16 bits, as those of most LoRAs.
+    `more` are further parts with attention. Its numbers have 16 bits, as those of most LoRAs.
     """
     tensors: dict[str, torch.Tensor] = {}
     for part in ("transformer", *more):
@@ -63,8 +64,17 @@ def lora_of(models: Path, name: str, mark: str, *more: str) -> LoraUse:
                 layer = f"{part}.{key.removesuffix('.weight')}"
                 tensors[f"{layer}.lora_A.weight"] = down.half()
                 tensors[f"{layer}.lora_B.weight"] = up.half()
+    mark = FAMILIES[FOLDERS[name].family].lora_marks[0]
     write(models / "loras/a.safetensors", tensors, {"ss_base_model_version": mark})
     return LoraUse("a", hash_of(models, "lora", "a"), 0.7)
+
+
+def plain_and_styled(models: Path, name: str, lora: LoraUse) -> list[Pixels]:
+    """Draw the same with a checkpoint alone, and with a LoRA."""
+    (plain,) = requests_of(models, name, "prompt: a red cube")
+    renderer = flow_renderer(models)
+    both = plain, replace(plain, loras=(lora,))
+    return [pixels(image) for request in both for image in draw(renderer, request)]
 
 
 @contextmanager

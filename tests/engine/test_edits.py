@@ -334,7 +334,7 @@ def test_a_lightning_lora_brings_its_schedule() -> None:
     """By its name; with guidance off it is four steps of equal shifts, whatever the size."""
     models, (picture, _) = two_photos(PLUS)
     name = "Qwen-Image-Edit-2509-Lightning-4steps-V1.0-bf16"
-    lora = lora_of(models, PLUS, "qwen_image")
+    lora = lora_of(models, PLUS)
     file = models / f"loras/{name}.safetensors"
     file.write_bytes((models / "loras/a.safetensors").read_bytes())
     (request, _) = edits_of(models, PLUS, "steps: 4", "cfg_scale: 1")

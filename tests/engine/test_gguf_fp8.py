@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,8 @@ from tests.engine.part_files import (
     weights_of,
     write_gguf,
 )
-from tests.engine.requests import difference, draw, pixels
-from tests.engine.rungs import lora_of
+from tests.engine.requests import difference, draw
+from tests.engine.rungs import lora_of, plain_and_styled
 from tests.engine.tiny_flows import tiny_flow
 
 WRITTEN = Path(__file__).with_name("comfy_kitchen.safetensors")
@@ -271,9 +270,6 @@ def halves(tensors: Tensors) -> Tensors:
     return {name: tensor.bfloat16() for name, tensor in tensors.items()}
 
 
-MARKS = {Z_IMAGE: "zimage", QWEN: "qwen_image"}
-
-
 @pytest.mark.parametrize(("folder", "kind"), [(Z_IMAGE, fp8), (QWEN, halves)])
 def test_narrow_weights_stay_narrow_and_draw_the_same(
     models: Path, folder: str, kind: Callable[[Tensors], Tensors]
@@ -284,22 +280,17 @@ def test_narrow_weights_stay_narrow_and_draw_the_same(
     write(models / "checkpoints/mine-turbo.safetensors", narrow)
     wide = {name: weight.float() for name, weight in narrow.items()}
     write(models / "checkpoints/wide-turbo.safetensors", wide)
-    lora, pictures = lora_of(models, folder, MARKS[folder]), []
-    for name in ("mine-turbo", "wide-turbo"):
-        (plain,) = requests_of(models, name, "prompt: a red cube")
-        renderer = flow_renderer(models)
-        both = plain, replace(plain, loras=(lora,))
-        pictures.append([pixels(image) for request in both for image in draw(renderer, request)])
-    (ours, changed), (theirs, expected) = pictures
+    lora = lora_of(models, folder)
+    ours, changed = plain_and_styled(models, "mine-turbo", lora)
+    theirs, expected = plain_and_styled(models, "wide-turbo", lora)
     assert (ours == theirs).all()
     assert abs(changed - expected).max() <= 1
     assert abs(changed - ours).max() > 20
     model = found(models)
     nbytes = sum(tensor.nbytes for tensor in read(model).state_dict().values())
     layers = [layer for name, layer in narrow.items() if name.endswith("weight") and layer.ndim > 1]
-    assert nbytes <= sum(weight.numel() * 4 for weight in narrow.values()) - 2 * sum(
-        layer.numel() for layer in layers if "embed" not in name
-    )
+    in_full = sum(weight.nbytes for weight in wide.values())
+    assert nbytes <= in_full - 2 * sum(layer.numel() for layer in layers)
     assert bytes_of_parts(model, CPU).denoiser == pytest.approx(nbytes, rel=0.05)
 
 

@@ -153,8 +153,7 @@ def drawn_by(models: Path, name: str) -> list[Any]:
 def test_a_lora_is_diffusers_lora_on_every_rung(name: str) -> None:
     """Anima's also changes what maps its texts; without it everything is as before."""
     models = flow_models(name)
-    told = ("anima", "text_conditioner") if name == NAME else ("flux3",)
-    lora = lora_of(models, name, *told)
+    lora = lora_of(models, name, *(["text_conditioner"] if name == NAME else []))
     (wanted,) = requests_of(models, name, CUBE)
     pipeline = scripted(None, name)
     plain = called(pipeline, {"guidance_scale": 4.0})

@@ -137,7 +137,7 @@ def test_text_encoders_and_denoiser_take_turns() -> None:
     """Only one of them is in memory; prompts that are known need no text encoder."""
     name, encoders = "FLUX.1-dev", ["text_encoder", "text_encoder_2"]
     models = flow_models(name)
-    lora = lora_of(models, name, "flux1")
+    lora = lora_of(models, name)
     one, two = two_of(models, name)
     expected = {
         one: [*encoders, "vae", "transformer"],
@@ -168,7 +168,7 @@ def test_text_encoders_and_denoiser_take_turns() -> None:
 def test_a_lora_of_a_text_encoder_counts_where_parts_take_turns() -> None:
     """Its texts are others, and are encoded again with the next LoRA; nothing of it is unused."""
     models = flow_models("FLUX.1-dev")
-    lora = lora_of(models, "FLUX.1-dev", "flux1", "text_encoder")
+    lora = lora_of(models, "FLUX.1-dev", "text_encoder")
     wanted, other = two_of(models, "FLUX.1-dev")
     batches = [replace(wanted, loras=uses) for uses in ((lora,), (), (replace(lora, weight=0.2),))]
     batches.append(replace(other, loras=(lora,)))
@@ -186,7 +186,7 @@ def test_a_gguf_transformer_works_on_every_rung() -> None:
     write_gguf(models / "checkpoints" / name, weights_of("Z-Image-Turbo"), "Q8_0")
     (wanted,) = requests_of(models, name, "prompt: a red cube")
     (whole,) = requests_of(models, "Z-Image-Turbo", "prompt: a red cube")
-    lora = lora_of(models, "Z-Image-Turbo", "zimage")
+    lora = lora_of(models, "Z-Image-Turbo")
     styled, expected = (replace(request, loras=(lora,)) for request in (wanted, whole))
     renderer = flow_renderer(models)
     pictures = [draw(on_rung(renderer, FULL), request)[0] for request in (wanted, styled, expected)]
