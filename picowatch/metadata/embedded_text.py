@@ -10,7 +10,6 @@ is in DNGPrivateData, which is for any program (DNG 1.7.1).
 
 import json
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from io import SEEK_END
 from pathlib import Path
@@ -86,17 +85,16 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
     if size > MAX_BYTES and not start.startswith(_READ_IN_PIECES):
         raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
     file.seek(0)
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            with Image.open(cast(IO[bytes], FewReads(file)), formats=_FORMATS) as image:
-                info, is_png = dict(image.info), image.format == "PNG"
-        except Image.DecompressionBombError as error:
-            raise PictureUnreadable("it has too many pixels.") from error
-        # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
-        except Exception as error:
-            raise PictureUnreadable(
-                "it is not a picture that can be read.", "PNG, JPEG, WebP and AVIF can."
-            ) from error
+    try:
+        with Image.open(cast(IO[bytes], FewReads(file)), formats=_FORMATS) as image:
+            info, is_png = dict(image.info), image.format == "PNG"
+    except Image.DecompressionBombError as error:
+        raise PictureUnreadable("it has too many pixels.") from error
+    # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
+    except Exception as error:
+        raise PictureUnreadable(
+            "it is not a picture that can be read.", "PNG, JPEG, WebP and AVIF can."
+        ) from error
     texts = texts_in_exif(info.get("exif"))
     for keyword, value in info.items() if is_png else ():
         if isinstance(value, str) and value and keyword != XMP_KEYWORD:
@@ -160,11 +158,10 @@ def texts_in_exif(exif: object) -> dict[str, str]:
     """
     if not isinstance(exif, bytes) or not exif or len(exif) > _MAX_EXIF_BYTES:
         return {}
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            found = bytes_in(exif, [*_COMMENTS, *_NOTES, *_COMFYUI_TAGS])
-        except Exception:  # Pillow's readers raise whatever they stumble over
-            return {}
+    try:
+        found = bytes_in(exif, [*_COMMENTS, *_NOTES, *_COMFYUI_TAGS])
+    except Exception:  # Pillow's readers raise whatever they stumble over
+        return {}
     comments, notes, names = (
         [found[tag] for tag in tags if tag in found] for tags in (_COMMENTS, _NOTES, _COMFYUI_TAGS)
     )

@@ -3,7 +3,6 @@
 A value is kept if it is of a kind that its tag may have: readers refuse some files for others.
 """
 
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -191,7 +190,7 @@ def _kept(directory: int, tag: int, tags: Any) -> tuple[int, Any] | None:
     known, kind = TiffTags.lookup(tag, directory or None), tags.tagtype[tag]
     typical = EXIF_TYPES.get(tag) if directory == ExifTags.IFD.Exif else known.type
     wanted = typical or (TiffTags.LONG if kind > TiffTags.DOUBLE else kind)  # BigTIFF has more
-    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # Pillow's, of whatever
+    with suppress(Exception):  # Pillow's, of whatever
         value = tags[tag]
         if isinstance(value, tuple) and len(value) == 1:
             value = value[0]
@@ -263,10 +262,9 @@ def _written(tags: Directory, offset: int) -> bytes:
     from PIL.TiffImagePlugin import ImageFileDirectory_v2  # takes 20 ms, which few commands need
 
     directory = ImageFileDirectory_v2(_HEADER)
-    with warnings.catch_warnings(action="ignore"):  # of numbers that are too many for their tags
-        for tag, (kind, value) in tags.items():
-            directory.tagtype[tag] = kind  # Pillow would choose another one for some
-            # Pillow reads texts as Latin-1 and writes them as ASCII; cameras write UTF-8, too.
-            is_text = isinstance(value, str)
-            directory[tag] = value.encode("latin-1", "replace") if is_text else value
+    for tag, (kind, value) in tags.items():
+        directory.tagtype[tag] = kind  # Pillow would choose another one for some
+        # Pillow reads texts as Latin-1 and writes them as ASCII; cameras write UTF-8, too.
+        is_text = isinstance(value, str)
+        directory[tag] = value.encode("latin-1", "replace") if is_text else value
     return directory.tobytes(offset)

@@ -98,7 +98,7 @@ def _encodings(values: Iterable[bytes], mark: bytes) -> tuple[str, ...]:
     for value in values:
         if not _decodes(value, "utf-8") and not _decodes(value, "cp1252"):
             return ("utf-8", "mac_roman")
-    return ("cp1252",) if mark == _LATIN1 else ("utf-8", "cp1252")
+    return ("cp1252", "utf-8") if mark == _LATIN1 else ("utf-8", "cp1252")
 
 
 def _decodes(value: bytes, encoding: str) -> bool:

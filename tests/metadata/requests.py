@@ -153,6 +153,8 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
         pictures = pictures | {"control": tuple(followed), "resize": draw(RESIZES)}
     hires = draw(st.none() | HIRES)
     upscale = draw(st.none() | UPSCALES)
+    width, height = draw(SIDES), draw(SIDES)
+    is_narrow = max(width, height) > 16 * min(width, height)  # nothing is found there
     return ImageRequest(
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
@@ -168,8 +170,8 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
         cfg_rescale=draw(st.just(0.0) | STRENGTHS),
         cfg_start=draw(st.just(0.0) | STRENGTHS),
         cfg_end=draw(st.just(1.0) | STRENGTHS),
-        width=draw(SIDES),
-        height=draw(SIDES),
+        width=width,
+        height=height,
         seed=draw(SEEDS),
         noise=draw(st.sampled_from(["cpu", "nvidia"])),
         **draw(NO_PICTURES | VARIATIONS),
@@ -180,7 +182,7 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
         loras=draw(LORAS),
         **pictures,
         hires=hires,
-        detail=draw(DETAILS),
+        detail=() if is_narrow else draw(DETAILS),
         hires_upscaler_hash=HASHES["upscaler"] if hires and hires.upscaler not in UPSCALERS else "",
         upscale=upscale,
         upscaler_hash=HASHES["upscaler"] if upscale else "",
