@@ -145,10 +145,8 @@ def _loras(recipe: Recipe) -> Iterator[Finding]:
 
 def _embeddings(recipe: Recipe) -> Iterator[Finding]:
     """Embeddings are for text encoders of Stable Diffusion, whatever their files say."""
-    inventory, remedy = (
-        recipe.context.inventory,
-        "Remove the embedding, or use a checkpoint of its family.",
-    )
+    inventory = recipe.context.inventory
+    remedy = "Remove the embedding, or use a checkpoint of its family."
     usual = ("Stable Diffusion",) if recipe.context.checkpoint.rules.flow else ()
     for field, prompt in recipe.texts:
         text = without_loras(prompt)
