@@ -44,9 +44,7 @@ class Accepting:
         self.reader = Reader(run.inbox, run.hashes, self._read, run.wake)
         self._folders: set[str] = set()  # at the inbox's first level, whose results have a folder
         self._changed: list[str] = []  # files of problems that the ledger does not know will go
-        # Saves that are refused until their folder has room, and those that were read again for it.
-        self.lacking_room: set[str] = set()
-        self._tried: set[str] = set()
+        self._tried: set[str] = set()  # what lacked room when it was read again
         # Of one transaction: paths that are taken, with former names, and what the log says.
         self._taken: list[tuple[str, str, Saved | None]] = []
         self._events: list[Event] = []
@@ -95,18 +93,24 @@ class Accepting:
             extra = {"event": event.event, "recipe": event.recipe, "code": event.code}
             log.log(event.level, "%s", event.text, extra=extra)
             if event.level == logging.ERROR:
-                if event.recipe not in self.lacking_room:  # a single run counts them at its end
+                if event.recipe not in self._run.lacking_room:
                     self._run.result.count_failure()
                 self._run.observers.failed(event.recipe)
         return bool(self._taken)
 
     def tries_again(self) -> bool:
-        """Read again what lacked room, as the queue is empty; return whether some may have it."""
-        is_new = self.lacking_room != self._tried
-        self._tried = {*self.lacking_room}
-        if is_new and self._tried:
+        """Read again what lacked room, as the queue is empty; return whether any may have it.
+
+        What lacked it then, too, is a failure of a single run.
+        """
+        lacking = self._run.lacking_room
+        if lacking and lacking != self._tried:
+            self._tried = {*lacking}
             self._inbox.want_reread()
-        return is_new and bool(self._tried)
+            return True
+        self._run.result.count_failure(len(lacking))
+        lacking.clear()
+        return False
 
     def _take(self, reading: Reading, now: float) -> None:
         pending, error = reading.pending, reading.error
@@ -199,7 +203,7 @@ class Accepting:
             self._hand_group_on(folder, path)
         self._look_at_template(path)
         old = self._inbox.renamed_from(saved) if saved.digest and not known else ""
-        self.lacking_room -= {path, old}
+        run.lacking_room.difference_update((path, old))
         try:
             if old:
                 self._look_at_template(old)
@@ -210,7 +214,7 @@ class Accepting:
         except QueueFull as full:
             why = refused(path, full, waits=not full.alone)
             if why.waits:
-                self.lacking_room.add(path)
+                run.lacking_room.add(path)
             if known and known.problem == why.line and reading.pending.why == LACKED:
                 return old, []  # it has been told
             return old, self._refuse(saved, why)
@@ -303,7 +307,7 @@ class Accepting:
         return [Event(logging.ERROR, path, why.line, "refused", why.code)]
 
     def _deleted(self, path: str) -> Event:
-        self.lacking_room.discard(path)
+        self._run.lacking_room.discard(path)
         with self._run.ledger.transaction():
             self._look_at_template(path)
             cancelled = accept.forget(self._run.ledger, path)

@@ -216,7 +216,7 @@ class Control:
             if known is not None and not known.digest:  # its bytes could not be read
                 return self._refused(recipe)
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
-        if outcome.unfinished:
+        if outcome.unfinished or recipe in self.run.lacking_room:
             return None
         follow_up(self.run, recipe)  # the answer names its error file and contact sheets
         return self._result(recipe, queries.outcome(self.ledger, recipe, digest) or outcome)
@@ -232,7 +232,8 @@ class Control:
                 waiting = self._waiting(command, queries.last_save(self.ledger))
         if not self.inbox.inbox_id or not self.inbox.has_looked():
             return None
-        if any(path.startswith(f"{folder}/") for path in self.inbox.pending()):
+        left = *self.inbox.pending(), *self.run.lacking_room
+        if any(path.startswith(f"{folder}/") for path in left):
             return None
         # The answer names error files and contact sheets.
         if queries.is_unfinished_below(self.ledger, folder) or not follow_up_all(self.run):

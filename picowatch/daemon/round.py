@@ -278,7 +278,6 @@ class Daemon:
     def _shut_down(self) -> None:
         if not self.result.restart:  # having been told, systemd kills what does not end soon
             notify("STOPPING=1")
-        self.result.count_failure(len(self.accepting.lacking_room))
         self.stop.set()  # ends every wait for a disk
         self.pool.stop()
         if self.thumbnails.is_alive():

@@ -104,6 +104,7 @@ class Run(Lasting):
     writing: Writing
     result: RunResult
     followed_up: set[str] = field(default_factory=set)  # recipes, since their totals were counted
+    lacking_room: set[str] = field(default_factory=set)  # refused until fewer of their folder wait
 
     @contextmanager
     def ended_by_errors(self, *, unexpected: bool = True) -> Iterator[None]:

@@ -1,6 +1,11 @@
 """Folders at the inbox's first level take turns; settings say what each may have."""
 
+from contextlib import nullcontext
+
+import pytest
+
 from picowatch.commands import account
+from picowatch.commands.make import make
 from picowatch.outbox.status import read_status
 from picowatch.sources import Folders
 from tests.digest_engine import fail_on_bad
@@ -132,6 +137,23 @@ def test_a_single_run_renders_what_had_to_wait_for_room(house: House) -> None:
     assert house.answer("resume").done
     assert house.once(max_queued={"ada": 3}) and not error_files(house.outbox)
     assert len(house.listed()) == 12
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_make_waits_for_room(house: House, runs: bool) -> None:
+    """For a folder, and for recipes."""
+    most = {"ada": 2, ".": 2}
+    settings = house.settings(max_queued=most)
+    house.save("ada/_pictures.yaml", "resize_to: 32\n")
+    for number in range(5):
+        house.draw(f"ada/{number}.png")
+    recipes = [house.folder / f"{letter}.yaml" for letter in "ab"]
+    for recipe in recipes:
+        recipe.write_text(count(recipe.stem, 2))
+    with house.running(max_queued=most) if runs else nullcontext():
+        assert make(settings, [house.inbox / "ada"], house.make_engine) == 0
+        assert make(settings, recipes, house.make_engine) == 0
+    assert len(house.pictures()) == 9
 
 
 def test_a_failed_image_has_the_priority_of_its_new_folder(house: House) -> None:
