@@ -92,7 +92,13 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:
 
 
 def _enter_picture(sql: sqlite3.Connection, line: dict[str, Any], save: int) -> None:
-    """Enter a picture; of several with the same request, the last counts."""
+    """Enter a picture; of several with the same request, the last counts.
+
+    That of a moved picture names its recipe as it was called when the picture was made.
+    """
+    places = str(line["file"]), line.get("moved")
+    if sql.execute("UPDATE images SET file = ? WHERE file = ?", places).rowcount:
+        return
     request = request_in(line)
     columns = columns_of(request) | {
         "recipe": str(line["recipe"]),

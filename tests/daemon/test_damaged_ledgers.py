@@ -80,6 +80,7 @@ VARIED = "prompt: two\nsweep: {variation_strength: [0, 0.2]}\n"
 TEMPLATE = "photos/_pictures.yaml"
 Step = tuple[str, ...]
 RUN, LOSE = ("run",), ("lose",)
+ONE: Step = ("a.txt", "one --seed 1\n")
 SAVED: list[Step] = [("a.yaml", PAIR), RUN]
 STEPS_2, STEPS_3 = (("_defaults.yaml", f"steps: {count}\n") for count in (2, 3))
 # What is done in turn before the ledger is lost, and what is drawn after that.
@@ -159,6 +160,14 @@ LOST: dict[str, tuple[list[Step], list[str]]] = {
         [("a.txt", "a star\n" * 2), RUN, ("a.txt", "a star\n" * 3)], ["a star"],
     ),
     "the first line is gone": ([("a.txt", "a star\na moon\n"), RUN, ("a.txt", "a moon\n")], []),
+    "renamed, a picture kept, and touched later": (
+        [ONE, RUN, ("move", "a.txt", "b.txt"), RUN, ("keep", "a/0001-1.png"), LOSE, RUN,
+         ("touch", "b.txt")], [],
+    ),
+    "so, with an equal recipe of the old name": (
+        [ONE, RUN, ("move", "a.txt", "b.txt"), RUN, ONE, RUN, ("keep", "a/0001-1.png"), LOSE, RUN,
+         ("touch", "a.txt"), ("touch", "b.txt")], [],
+    ),
     "its pictures are deleted": ([*SAVED, ("delete",)], []),
     "a copy of it": ([*SAVED, ("b.yaml", PAIR)], ["one", "two"]),
     "two copies, of which one is renamed, and a third": (
@@ -217,6 +226,8 @@ def do(house: House, name: str, *given: str) -> None:
         case ("delete",):
             for picture in house.pictures():
                 (house.outbox / picture).unlink()
+        case ("keep", picture):
+            assert house.answer("keep", "best", picture).done
         case ("earlier",):
             lines = [{**line, "entry_digest": ""} for line in house.listed()]
             text = "".join(f"{json.dumps(line)}\n" for line in lines)
