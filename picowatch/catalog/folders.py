@@ -37,6 +37,7 @@ from picowatch.families import FAMILIES, from_text, hub_folder, row_of_pipeline
 from picowatch.families.general import NotDrawn, signature
 from picowatch.families.row import Family
 from picowatch.files.safe_paths import is_file, is_folder
+from picowatch.recipe.fields import MAX_SIDE
 from picowatch.recipe.messages.problems import shown
 
 _SIDES, _USUAL_SIDE = range(256, 4097, 32), 1024  # of pipelines without a row
@@ -161,7 +162,7 @@ def _general_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognis
     factor = 2 ** (len(levels) - 1) if isinstance(levels, list) else _VAE_FACTOR
     side = size * factor if isinstance(size, int) else 0
     side = row.native_size or (side if side in _SIDES else _USUAL_SIDE)
-    return Recognised("checkpoint", row.key, side)
+    return Recognised("checkpoint", row.key, min(side, MAX_SIDE))
 
 
 def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:

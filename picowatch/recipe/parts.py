@@ -59,6 +59,7 @@ Steps = Annotated[int, Field(strict=True, ge=0, le=150)]
 Blur = Annotated[int, Field(strict=True, ge=0, le=64)]
 Padding = Annotated[int, Field(strict=True, ge=0, le=256)]
 
+MOST_UPSCALED = 8  # times a side
 # The ways to enlarge for the second pass of `hires`, and those that enlarge pixels, not latents.
 UPSCALERS = (
     "Latent",
@@ -133,7 +134,7 @@ class Upscale:
     ] = ""
 
     scale: Annotated[
-        Annotated[float, Field(strict=True, ge=1, le=8, allow_inf_nan=False)] | None,
+        Annotated[float, Field(strict=True, ge=1, le=MOST_UPSCALED, allow_inf_nan=False)] | None,
         Row("How much larger; by default as the model enlarges.", a1111="Postprocess upscale by"),
     ] = None
 

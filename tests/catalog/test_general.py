@@ -33,6 +33,7 @@ FLOW = {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
     [
         ({"sample_size": 16}, "SanaPipeline", 512),
         ({"sample_size": 32}, "SanaSprintPipeline", 1024),
+        ({"sample_size": 128}, "SanaPipeline", 2048),  # the most that a recipe may name
         ({"sample_size": "many"}, "SanaPipeline", 1024),
         ({"sample_size": 64}, "AuraFlowPipeline", 1024),  # its signature says so
         ({"sample_size": 64}, "CogView4Pipeline", 2048),

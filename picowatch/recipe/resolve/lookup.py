@@ -11,7 +11,7 @@ from picowatch.recipe.fields import ALPHA, BAKED, CONTROL, CUTOUT, DETAIL
 from picowatch.recipe.installed import NoneOfThisName, find, find_checkpoint
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.parts import PIXEL_UPSCALERS, USUAL_MARGIN
+from picowatch.recipe.parts import MOST_UPSCALED, PIXEL_UPSCALERS, USUAL_MARGIN
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.rules import Rules
@@ -103,7 +103,7 @@ class Lookup:
         model = self.model("upscale.model", "upscaler") if "upscale" in self.said else None
         if not model:
             return None
-        usual = float(self.known.inventory.named("upscaler")[model].scale)
+        usual = float(min(self.known.inventory.named("upscaler")[model].scale, MOST_UPSCALED))
         return {"model": model, "scale": self.said["upscale"].get("scale") or usual}
 
     def cutout(self) -> Parts | None:

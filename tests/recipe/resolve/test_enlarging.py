@@ -113,6 +113,8 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
         text = f"prompt: a\nupscale: {written}"
         assert only(text, NONE).upscale == Upscale("demo-compact", scale)
         assert only(text, ONE).upscale == Upscale("4x-UltraSharp", scale)
+        large = replace(NONE, upscalers=(Upscaler("16x", 16),))
+        assert only(text, large).upscale == Upscale("16x", 8 if scale == 4 else scale)
         what = "no upscaler is named, and several are installed: 4x-UltraSharp and anime/2x-Lines."
         check_refused(text, f"{what} Write 'upscale: {{model: …}}'.", inventory=INSTALLED)
         what = "no upscaler is named, and none that is installed can be used: 4x-Old.pth is a …"
