@@ -1,7 +1,9 @@
 """`picowatch convert`: pickles become safetensors, bit for bit, and nothing in them is run."""
 
 import io
+import os
 import shutil
+import stat
 import sys
 import zipfile
 from collections.abc import Callable
@@ -154,6 +156,17 @@ def test_a_file_is_never_overwritten_without_force(tmp_path: Path) -> None:
     assert picowatch_here(tmp_path, "convert", "--force", "a.pth", "b.pth").returncode == 1
     assert load_file(there)["x"].tolist() == SIX.tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.pth", "b.safetensors"]
+
+
+def test_a_new_file_has_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    """A daemon of another user has to read it."""
+    torch.save({"x": SIX, "y": SIX}, tmp_path / "a.pth")
+    before = os.umask(0o027)
+    try:
+        picowatch_here(tmp_path, "convert", "a.pth")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o640
 
 
 def test_other_files_are_named_and_no_bomb_goes_off(

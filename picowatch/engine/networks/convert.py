@@ -214,7 +214,11 @@ def _write(new: Path, tensors: Tensors) -> None:
     """Write the file atomically."""
     temporary = temporary_beside(new)
     try:
+        temporary.touch()  # with the mode of the umask; safetensors sets a stricter one
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, {"format": "pt"})
+        with suppress(OSError):  # on FAT and others without permissions all may read
+            temporary.chmod(mode)
         with temporary.open("rb") as file:
             sync_file(file)
         rename(temporary, new)
