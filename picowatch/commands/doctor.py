@@ -37,7 +37,8 @@ from picowatch.streams import harmless
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
 REPORT_IT = (
-    "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
+    "If that does not help, start `picowatch run --debug`, and report what it shows with these "
+    "lines."
 )
 # The settings that the test image is rendered with, as they may be what fails.
 OF_THE_ENGINE = (

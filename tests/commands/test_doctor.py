@@ -88,17 +88,17 @@ def test_a_broken_torch_and_bad_settings_are_lines_with_remedies(tmp_path: Path)
 def test_a_picture_that_fails_says_why(
     house: House, checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the error file's text; a disk that is nearly full has its remedy before that."""
+    """By the error file's text, with its remedy; the one for a full disk comes before that."""
     monkeypatch.setattr("picowatch.commands.doctor.LITTLE_SPACE", 1e18)
 
     def die(batch: Sequence[ImageRequest]) -> None:
-        raise EngineDied("The engine crashed (SIGILL).")
+        raise EngineDied("The engine crashed (SIGILL).", "Update torch.")
 
     house.engine.before_batch = die
     found = checks()
     assert "Free some space" in found["outbox"]["remedy"]
-    assert "The engine crashed (SIGILL)." in found["picture"]["text"]
-    assert not found["picture"]["ok"]
+    assert "The engine crashed (SIGILL). Update torch." in found["picture"]["text"]
+    assert found["picture"]["remedy"].startswith("If that does not help, start `picowatch run")
 
 
 def test_what_is_missing_has_a_remedy(house: House, checks: Checks) -> None:
