@@ -117,6 +117,8 @@ class ModelHashes:
             model = self._catalog.find(kind, name)
             with self._turns:
                 self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
+            with self._looking:
+                self._looked_at = float("-inf")  # the inventory lacks this hash
         except ModelRefused as error:
             self._refused[kind, name] = error
         except Ended:  # the next start takes the save

@@ -104,6 +104,19 @@ def test_a_missing_model_that_comes_is_noticed(house: House, folder: str, recipe
     assert house.error("new.yaml") is None
 
 
+def test_another_checkpoint_than_a_pictures_is_told_though_its_hash_was_just_read(
+    house: House,
+) -> None:
+    """A file that was replaced has a hash that nobody has read yet."""
+    path = write_model(house.models / "checkpoints/a.safetensors", checkpoint_shapes())
+    house.save("old.yaml", f"{SMALL}checkpoint: a\n")
+    assert house.once()
+    path.write_bytes(path.read_bytes()[:-1] + b"1")
+    house.save("new.yaml", f"from: outbox/{house.pictures()[0]}\nseed: 9\n")
+    assert house.once(settle_seconds=0.5)  # the models were looked at less than this before
+    assert "the checkpoint 'a' is another file than the picture's" in house.log()
+
+
 def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
