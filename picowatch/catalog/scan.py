@@ -34,6 +34,7 @@ from picowatch.families import FAMILIES, FLOWS, UNETS
 from picowatch.families.row import DEMO
 from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.files.safe_paths import is_folder
+from picowatch.recipe.installed import BAKED_WORDS
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, DEMO_UPSCALER
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
@@ -216,6 +217,8 @@ def _check_name(candidate: Candidate) -> None:
         not_utf8 = "\udc80" <= hidden[0] <= "\udcff"
         what = "that is not UTF-8" if not_utf8 else f"with {invisible(hidden[0])}"
         raise ModelRefused(f"has a name {what}: rename it.")
+    if candidate.kind == "vae" and candidate.name.casefold() in BAKED_WORDS:
+        raise ModelRefused("has a name that means the checkpoint's own VAE: rename it.")
     if ending in _UNFINISHED:
         raise ModelRefused("is an unfinished download.")
     if ending == GGUF and candidate.kind != "checkpoint":

@@ -51,7 +51,7 @@ _KINDS = {
 }
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
-_BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
+BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 # The folders of models that a name may begin with.
 _FOLDERS = [name for kind in _KINDS for name in MODEL_FOLDERS.get(kind, ())]
 # A folder before a name, and the beginning of the hash, which A1111 writes after it.
@@ -128,7 +128,7 @@ def find(kind: str, written: str | None, inventory: Inventory) -> str:
 def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     if written is None:
         return _only(kind, inventory)
-    if kind == "vae" and written.strip().casefold() in _BAKED_WORDS:
+    if kind == "vae" and written.strip().casefold() in BAKED_WORDS:
         return BAKED
     if kind == "lora" and (trained := _trained_as(written, inventory)):
         return trained

@@ -121,6 +121,18 @@ def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
         assert find("lora", written, inventory) == "pixel"
 
 
+def test_a_vae_whose_name_means_none_is_refused(tmp_path: Path) -> None:
+    """Otherwise it would be listed, and never used."""
+    for name in ("None", "baked", "other"):
+        write_model(tmp_path / f"vae/{name}.safetensors", tiny_vae(4))
+    found = Catalog(tmp_path).scan()
+    assert [model.name for model in found.models] == ["other"]
+    assert [refused.reason for refused in found.refused] == [
+        f"{name}.safetensors has a name that means the checkpoint's own VAE: rename it."
+        for name in ("None", "baked")
+    ]
+
+
 def test_a_restart_reads_only_headers_that_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[Path]
 ) -> None:
