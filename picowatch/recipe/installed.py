@@ -138,12 +138,12 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     names = inventory.named(models)
     own, anywhere = inventory.refused_as(models), inventory.refused_anywhere()
     theirs = values.UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
-    meant = theirs or written
+    meant = written if written.strip() in names else theirs or written
     found = matching(meant, [*dict.fromkeys([*names, *own])]) or matching(meant, [*anywhere])
     usable = [name for name in found if name in names]
     if len(usable) > 1:
         what = f"the {row.called} '{shown(written)}' could be {listed(usable, 'or')}."
-        raise NotInstalled(f"{what} Write more of the name.")
+        raise NotInstalled(f"{what} Write the whole name exactly so.")
     if usable:
         return usable[0]
     if found:

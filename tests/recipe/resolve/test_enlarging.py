@@ -85,6 +85,13 @@ def test_models_are_named_as_checkpoints_are(written: str, meant: Upscale | Cuto
     assert (found.digest == only("prompt: a").digest) == (not meant)
 
 
+def test_a_file_that_is_called_as_in_a1111_is_meant_before_the_model_of_that_name() -> None:
+    both = replace(NONE, upscalers=(Upscaler("R-ESRGAN 4x+", 4), Upscaler("RealESRGAN_x4plus", 4)))
+    for inventory in (both, replace(both, upscalers=both.upscalers[:1])):
+        found = only("prompt: a\nupscale: R-ESRGAN 4x+", inventory).upscale
+        assert found == Upscale("R-ESRGAN 4x+", 4)
+
+
 def test_a_cut_out_stands_where_and_on_what_the_recipe_says() -> None:
     """It is stored as a name if the recipe says no more."""
     isnet = INSTALLED.cutouts[0]

@@ -13,7 +13,7 @@ REAL = Checkpoint("sd15/RealisticVision", 768)
 INVENTORY = Inventory(
     demo=DEMO,
     checkpoints=(DREAM, REAL, Checkpoint("dream", 512), Checkpoint("realm", 512)),
-    vaes=("vae-ft-mse", "vae-ft-ema"),
+    vaes=("vae-ft-mse", "vae-ft-ema", "Flux", "flux"),
     refused={"checkpoint": {"old.ckpt": "a .ckpt can run code; convert it to .safetensors."}},
     default_checkpoint="realm",
 )
@@ -63,7 +63,8 @@ AVAILABLE = "Available: dreamshaper_8, sd15/RealisticVision, dream, realm and de
     [
         ("checkpoint: sdxl", f"no checkpoint 'sdxl' in models/checkpoints. {AVAILABLE}"),
         ("checkpoint: dreamshapr_8", "no checkpoint … Did you mean 'dreamshaper_8'? Available: …"),
-        ("checkpoint: d", "the checkpoint 'd' could be dreamshaper_8, dream or demo. Write more …"),
+        ("checkpoint: d", "the checkpoint 'd' could be dreamshaper_8, dream or demo. Write the …"),
+        ("vae: FLUX", "the VAE 'FLUX' could be Flux or flux. Write the whole name exactly so."),
         ("checkpoint: old", "the checkpoint 'old.ckpt' cannot be used: a .ckpt can run code; …"),
         ("checkpoint: Lykon/photon-1",
          "no checkpoint … hf download Lykon/photon-1 --local-dir models/checkpoints/photon-1, …"),
