@@ -26,7 +26,7 @@ from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.protocol import EngineLost
+from picowatch.engine.protocol import EngineLost, versions
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
 from picowatch.metadata.chunk import chunk_of
 from picowatch.observers.console import PlainConsole
@@ -145,11 +145,11 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         seconds = time.monotonic() - began
         picture = folder / "outbox/doctor/1.png"
         if why or not picture.exists():
+            yield _libraries(versions())
             yield Check("picture", why or "no picture was rendered", REPORT_IT)
             return
         rendered = chunk_of(picture).rendered
-    versions = ", ".join(" ".join(version) for version in rendered["versions"].items())
-    yield Check("libraries", versions)
+    yield _libraries(rendered["versions"])
     yield _device(settings, rendered)
     if settings.graphs and rendered["device"].startswith("cuda"):
         unused = "" if rendered["compiled"] == "graph" else "not "
@@ -163,6 +163,10 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         f"{rendered['size']} with the demo model in {each:.1f} s, {seconds:.1f} s including the "
         "start",
     )
+
+
+def _libraries(found: Mapping[str, str]) -> Check:
+    return Check("libraries", ", ".join(map(" ".join, found.items())))
 
 
 def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:

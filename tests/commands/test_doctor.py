@@ -95,7 +95,9 @@ def test_a_picture_that_fails_says_why(
         raise EngineDied("The engine crashed (SIGILL).", "Update torch.")
 
     house.engine.before_batch = die
+    monkeypatch.setattr(doctor_module, "versions", lambda: {"torch": "2.13.0", "diffusers": "0.4"})
     found = checks()
+    assert found["libraries"]["text"] == "torch 2.13.0, diffusers 0.4"
     assert "Free some space" in found["outbox"]["remedy"]
     assert "The engine crashed (SIGILL). Update torch." in found["picture"]["text"]
     assert found["picture"]["remedy"].startswith("If that does not help, start `picowatch run")
