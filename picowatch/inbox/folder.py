@@ -29,6 +29,7 @@ from picowatch.inbox.names import (
     DEFAULTS_NAME,
     PICTURES_NAME,
     SIDECAR_ENDINGS,
+    TEMPLATE_NAMES,
     folders_above,
     is_dropped,
     may_be_dropped,
@@ -39,6 +40,12 @@ from picowatch.recipe.reading import DefaultsFile, Dropped
 MASK = f"{MASK_MARK}.png"
 SIDECARS = (*SIDECAR_ENDINGS, MASK)
 MOST_LINKS = 40  # in a path, as on Linux
+
+
+def sidecar_paths(picture: str) -> list[str]:
+    """Return where a dropped picture's sidecars may be; `_pictures.jpg` has no `_pictures.yaml`."""
+    paths = [f"{stem_of(picture)}{ending}" for ending in SIDECARS]
+    return [path for path in paths if path.rpartition("/")[2] not in TEMPLATE_NAMES]
 
 
 class Place(NamedTuple):
@@ -130,12 +137,12 @@ class InboxFolder:
         """Add the sidecars' to a picture's size and time; `names` are the files in its folder."""
         found = []
         stem = stem_of(path)
-        for ending in SIDECARS:
-            if names is not None and f"{stem}{ending}".rpartition("/")[2] not in names:
+        for file in sidecar_paths(path):
+            if names is not None and file.rpartition("/")[2] not in names:
                 continue
-            sidecar = size_and_time_of(self.root, f"{stem}{ending}")
+            sidecar = size_and_time_of(self.root, file)
             if sidecar and sidecar.size:
-                found.append(f"{ending} {sidecar.size} {sidecar.mtime_ns}")
+                found.append(f"{file.removeprefix(stem)} {sidecar.size} {sidecar.mtime_ns}")
         sidecars = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
         return size_and_time._replace(sidecars=sidecars)
 
@@ -150,7 +157,7 @@ class InboxFolder:
         names = (stem + name for ending in PICTURES for name in (ending, ending.upper()))
         if {*map(of, names)} - {None, of(path)}:
             return []
-        return [f"{stem}{ending}" for ending in SIDECARS if of(f"{stem}{ending}")]
+        return [*filter(of, sidecar_paths(path))]
 
     def template_above(self, path: str) -> str | None:
         """Return the template that applies to a path."""
@@ -213,12 +220,9 @@ class InboxFolder:
         if template is None:
             return None
         content = self.read(template)
-        stem = stem_of(path)
-        beside = [
-            stem + ending for ending in SIDECARS if os.path.lexists(self.shown(stem + ending))
-        ]
+        beside = [file for file in sidecar_paths(path) if os.path.lexists(self.shown(file))]
         texts = [DefaultsFile(sidecar, self._read_sidecar(sidecar)) for sidecar in beside]
-        mask = texts.pop().name if f"{stem}{MASK}" in beside else ""  # the last of them
+        mask = texts.pop().name if f"{stem_of(path)}{MASK}" in beside else ""  # the last of them
         return Dropped(path, DefaultsFile(template, content), tuple(texts), mask)
 
     def _read_sidecar(self, path: str) -> bytes:

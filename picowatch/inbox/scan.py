@@ -10,7 +10,7 @@ from pathlib import Path
 from picowatch.files.names import is_mask_name, natural_key, stem_of
 from picowatch.files.safe_paths import leads_out
 from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, size_and_time_of
-from picowatch.inbox.folder import SIDECARS, InboxFolder
+from picowatch.inbox.folder import SIDECARS, InboxFolder, sidecar_paths
 from picowatch.inbox.names import (
     BELONGS_TO_NONE,
     ENDINGS,
@@ -82,8 +82,7 @@ class Scan:
 
     def owners(self, path: str) -> list[str]:
         """Return the dropped pictures that a text or mask belongs to, as a run takes it."""
-        stems = {path.removesuffix(ending) for ending in SIDECARS if path.endswith(ending)}
-        beside = [name for name in self.found if stem_of(name) in stems and is_dropped(name)]
+        beside = [name for name in self.found if is_dropped(name) and path in sidecar_paths(name)]
         return [] if path in self.found else sorted(beside)
 
     def look_into(self, below: str, is_under_template: bool) -> None:

@@ -625,6 +625,18 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     assert (again.prompt, again.mask) == ("a star", "")
 
 
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_no_template_is_taken_away_with_a_picture_of_its_name(house: House, when_done: str) -> None:
+    """Nor are defaults, nor is either read as the picture's fields."""
+    put(house, {TEMPLATE: f"{CORGI}---\n{STAR}", "frames/_defaults.yaml": "steps: 3\n"})
+    put(house, each(1, "frames/_pictures.png", "frames/_defaults.png", "frames/1.png"))
+    assert scan(house.inbox, ()).owners("frames/_defaults.yaml") == []
+    assert house.once(when_done=when_done), errors(house)
+    assert {f"frames/{name}-2.png" for name in ("_pictures", "_defaults")} < {*house.pictures()}
+    left = {path.name for path in (house.inbox / "frames").iterdir()}
+    assert left == {"_pictures.yaml", "_defaults.yaml"}
+
+
 def test_archived_pictures_keep_their_own_sidecars(house: House) -> None:
     """The second picture of a name has a number, and so has all that lies beside it."""
     put(house, {"frames/_pictures.yaml": STAR, "frames/1.png": 1})
