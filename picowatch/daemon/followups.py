@@ -14,6 +14,7 @@ from picowatch.files.safe_paths import OtherBytes
 from picowatch.inbox.files import FileChanged, FileUnreadable
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_template
+from picowatch.inbox.read import names_in
 from picowatch.ledger import followups, queries
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, QueuedImage
@@ -139,12 +140,16 @@ def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
 def _with_sidecars(inbox: InboxFolder, path: str, digest: str) -> dict[str, str]:
     """Return a recipe, or a dropped picture with its sidecars, each with its sha256.
 
-    None of them if one is changing.
+    None of them if one is changing. A mask that the template names is for all its pictures.
     """
     digests = {path: digest}
+    sidecars = inbox.sidecars_of(path) if is_picture_name(path) else ()
+    template = inbox.template_above(path) if sidecars else None
     try:
-        for sidecar in inbox.sidecars_of(path) if is_picture_name(path) else ():
-            digests[sidecar] = inbox.digest(sidecar)
+        named = names_in(template, inbox.read(template)) if template else ()
+        for sidecar in sidecars:
+            if sidecar not in named:
+                digests[sidecar] = inbox.digest(sidecar)
     except (FileUnreadable, FileChanged, FileNotFoundError):
         return {}
     return digests

@@ -637,6 +637,18 @@ def test_no_template_is_taken_away_with_a_picture_of_its_name(house: House, when
     assert left == {"_pictures.yaml", "_defaults.yaml"}
 
 
+def test_the_mask_of_a_template_stays_for_the_next_picture(house: House) -> None:
+    """Though it is the mask of the picture of its name, too, which is taken away."""
+    put(house, {TEMPLATE: f"{CORGI}mask: 1.mask.png\n"})
+    put(house, {**each(1, "frames/1.png"), **each(255, "frames/1.mask.png")})
+    for name in ("1", "2"):
+        put(house, each(2, f"frames/{name}.png"))
+        assert house.once(when_done="delete"), errors(house)
+        left = {path.name for path in (house.inbox / "frames").iterdir()}
+        assert left == {"_pictures.yaml", "1.mask.png"}
+        assert house.request(f"frames/{name}.png").mask in ("frames/1.mask.png", "1.mask.png")
+
+
 def test_archived_pictures_keep_their_own_sidecars(house: House) -> None:
     """The second picture of a name has a number, and so has all that lies beside it."""
     put(house, {"frames/_pictures.yaml": STAR, "frames/1.png": 1})
