@@ -41,8 +41,13 @@ def folder_and_template(inbox: InboxFolder, file: Path) -> tuple[str, str]:
     if folder not in ("", "."):
         template = inbox.template_above(f"{folder}/{PICTURES_NAME}") or ""
         names = (name for _, _, names in os.walk(file) for name in names)
-        if template or any(map(is_recipe_name, names)):
+        if template or any(is_recipe_name(name) or name == PICTURES_NAME for name in names):
             return folder, template
+    if folder == ".":
+        raise CommandFailed(
+            f"{file} is the inbox itself.",
+            "Name recipes and folders in it; `picowatch run --once` renders all.",
+        )
     raise CommandFailed(
         f"{file} is a folder, but not one of the inbox that has recipes or a {PICTURES_NAME}.",
         "Name recipes, or a folder with some.",

@@ -243,13 +243,12 @@ class Control:
         if known and known.outcome == "refused":
             return self._refused(template)
         outcomes = queries.outcomes_below(self.ledger, folder, waiting.last_save or 0)
-        outcomes = {
-            path: it for path, it in outcomes.items() if not (is_template(path) and it.valid)
-        }
         if not (outcomes or template):
             return Answer(False, f"{folder} has no recipes any more.")
-        paths = sorted(outcomes, key=natural_key)
-        parts = {path: self._result(path, outcomes[path]) for path in paths}
+        paths = (path for path, it in outcomes.items() if not (is_template(path) and it.valid))
+        parts = {
+            path: self._result(path, outcomes[path]) for path in sorted(paths, key=natural_key)
+        }
         done = [part for part in parts.values() if part.done]
         words = f"{len(done)} of {len(parts)} rendered." if parts else NOTHING
         warning = self.run.outbox.problems.warning(template) if template else ""

@@ -148,6 +148,24 @@ def test_make_prints_what_becomes_of_a_folder(
     assert len(house.pictures()) == 8, "the same again asks for nothing"
 
 
+def test_make_takes_a_folder_whose_subfolders_alone_have_templates(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints their results; without pictures it requests nothing."""
+    for folder, text in (("all/a", CORGI), ("all/b", STAR), ("none/a", CORGI)):
+        house.save(f"{folder}/_pictures.yaml", text)
+    for name in ("all/a/1.png", "all/b/2.png"):
+        drop(house, name)
+    assert make(house.settings(), [house.inbox / "all"], house.make_engine) == 0
+    out = [f"{house.outbox}/all/{name}.png" for name in ("a/1", "b/2")]
+    assert capsys.readouterr().out.splitlines() == out
+    assert make(house.settings(), [house.inbox / "none"], house.make_engine) == 0
+    assert capsys.readouterr().err.endswith("none: It requests no image.\n")
+    house.save("none/a/_pictures.yaml", "stesp: 3\n")
+    assert make(house.settings(), [house.inbox / "none"], house.make_engine) == 1
+    assert "stesp" in capsys.readouterr().err
+
+
 def test_make_of_a_folder_says_once_what_concerns_all_its_pictures(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,8 +217,9 @@ def test_make_says_why_a_folder_cannot_be_rendered(
         assert make(house.settings(), [house.inbox / folder], house.make_engine) == 1
         assert said in capsys.readouterr().err
     (house.inbox / "empty").mkdir()
-    for folder in ("empty", ".", "../outbox"):
-        with pytest.raises(CommandFailed, match="not one of the inbox that has recipes"):
+    none = "not one of the inbox that has recipes"
+    for folder, said in (("empty", none), (".", "is the inbox itself"), ("../outbox", none)):
+        with pytest.raises(CommandFailed, match=said):
             make(house.settings(), [house.inbox / folder], house.make_engine)
     with pytest.raises(CommandFailed, match="is a folder"):
         make(house.settings(), [house.inbox / "photos"], house.make_engine, remove=True)
