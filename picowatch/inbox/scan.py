@@ -161,13 +161,16 @@ class Scan:
 
     def _tell_of_other(self, name: str, path: str, stems: Collection[str]) -> None:
         """Say why a file is not taken under a template, whose pictures have these stems."""
-        ends = [ending for ending in SIDECARS if name.endswith(ending)]
-        if path in self.found or any(path.removesuffix(ending) in stems for ending in ends):
+        ends = (ending for ending in SIDECARS if name.lower().endswith(ending))
+        own = {path[: -len(end)] + end for end in ends if path[: -len(end)] in stems}
+        if path in self.found or path in own:
             return
         reason = why_not_taken(name, is_under_template=True)
         is_text = name.lower().endswith(ENDINGS) and name not in TEMPLATE_NAMES
         if reason is None and (is_text or is_mask_name(name)):
             reason = BELONGS_TO_NONE
+        for meant in own:
+            reason = f"its ending must be in small letters: rename it to {meant[-len(name) :]}"
         if reason:
             self.others[path] = reason
 

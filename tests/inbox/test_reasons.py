@@ -45,6 +45,9 @@ OTHERS = {
     "frames/a.json": "recipes belong in a folder without _pictures.yaml",
     "frames/alone.txt": BELONGS_TO_NONE,
     "frames/1.mask.jpg": BELONGS_TO_NONE,
+    "frames/_2.TXT": "its ending must be in small letters: rename it to _2.txt",
+    "frames/1.TXT": "its ending must be in small letters: rename it to 1.txt",
+    "frames/1.mask.PNG": "its ending must be in small letters: rename it to 1.mask.png",
     "frames/b.docx": f"it is no picture, and {RECIPES_ARE}",
     "frames/~1.jpg": "its name begins with ~; rename it",
     "out.yaml": "it is a link out of the inbox",
@@ -68,7 +71,7 @@ def make_junk(house: House) -> None:
         else:
             house.save(name, "" if "empty" in name else "{}")
     house.save("frames/_pictures.yaml", CORGI)
-    for name in ("frames/1.png", "frames/1.mask.png"):
+    for name in ("frames/1.png", "frames/1.mask.png", "frames/_2.png"):
         house.draw(name)
     house.save("frames/1.txt", "a star")
 
