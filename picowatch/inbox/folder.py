@@ -134,11 +134,14 @@ class InboxFolder:
     def with_sidecars(
         self, size_and_time: SizeAndTime, path: str, names: Collection[str] | None = None
     ) -> SizeAndTime:
-        """Add the sidecars' to a picture's size and time; `names` are the files in its folder."""
+        """Add the sidecars' to a picture's size and time.
+
+        `names` are the files in its folder, in small letters: 1.TXT may be opened as 1.txt.
+        """
         found = []
         stem = stem_of(path)
         for file in sidecar_paths(path):
-            if names is not None and file.rpartition("/")[2] not in names:
+            if names is not None and file.rpartition("/")[2].lower() not in names:
                 continue
             sidecar = size_and_time_of(self.root, file)
             if sidecar and sidecar.size:

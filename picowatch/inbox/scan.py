@@ -111,9 +111,10 @@ class Scan:
         if is_under_template:
             dropped = [prefix + name for name in names if may_be_dropped(name)]
             inbox = InboxFolder(Path(self.root))
+            lower = {name.lower() for name in names}
             for path in dropped:
                 if size_and_time := size_and_time_of(self.root, path):
-                    self.found[path] = inbox.with_sidecars(size_and_time, path, names)
+                    self.found[path] = inbox.with_sidecars(size_and_time, path, lower)
             stems = {stem_of(path) for path in dropped if path in self.found}
         texts = () if is_under_template else self._texts_of_dropped(prefix, names)
         for name in names:

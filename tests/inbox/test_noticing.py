@@ -99,6 +99,16 @@ def test_the_name_of_a_picture_in_other_letters_is_that_of_the_same_file(tmp_pat
     assert InboxFolder(tmp_path).sidecars_of("1.png") == []
 
 
+def test_a_text_is_looked_for_in_any_letters(tmp_path: Path) -> None:
+    """As where A.TXT is opened as A.txt: a scan that missed it would find another version."""
+    for name in ("A.png", "A.txt"):
+        (tmp_path / name).write_bytes(b"a")
+    inbox = InboxFolder(tmp_path)
+    found = inbox.size_and_time("A.png")
+    assert found and found == inbox.with_sidecars(found, "A.png", {"a.png", "a.txt"})
+    assert found != inbox.with_sidecars(found, "A.png", {"a.png"})
+
+
 @pytest.mark.usefixtures("often")
 def test_a_rename_that_a_scan_misses_is_no_deletion(
     house: House, monkeypatch: pytest.MonkeyPatch
