@@ -74,7 +74,7 @@ JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: i
 _TOO_LARGE = "it has too many parts, or too large ones"
 WHITE = 128  # a mask's grey from here on counts as white
 MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
-KEEPABLE_BITS = f"{MORE_BITS} With colour: same, what no model draws of a TIFF or PNG keeps them."
+KEEPABLE_BITS = f"{MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
 _DARK_GREY, _LIGHT_GREY = 64, 192
 _MOST_GREY = 0.3  # of a mask; soft edges have less
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).

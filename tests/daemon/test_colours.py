@@ -158,7 +158,7 @@ def test_bits_and_colours_that_are_lost_are_told_once(made: House) -> None:
     """By default a result is in sRGB with 8 bits."""
     told = warning(made, "plain")
     assert told.count("more than 8 bits") == 1 and "colour: same" in told
-    assert "more than 8 bits" in warning(made, "jpeg")
+    assert "As TIFF or PNG with colour: same" in warning(made, "jpeg"), "which has colour: same"
     plain = decode_original(copy(made, "plain/a.png"))
     assert (plain.low, plain.profile) == (None, b"")
     with Image.open(made.outbox / "jpeg/a.jpg") as kept:
