@@ -199,6 +199,10 @@ def _opened(file: IO[bytes], formats: tuple[str, ...]) -> _Photo:
         info, orientation, resources = dict(image.info), 1, b""
         with suppress(Exception):  # damaged EXIF, of which a warning tells
             orientation = int(image.getexif().get(_TAGS.Orientation, 1))
+        if image.format == "AVIF":
+            # If the file turns the picture otherwise, Pillow writes its EXIF anew, with ? for é.
+            with suppress(Exception):  # a later Pillow's decoder, perhaps
+                info["exif"] = cast(Any, image)._decoder.get_info()[4]
         if tags := getattr(image, "tag_v2", None):
             # Stored, because Photoshop says that IPTC's bytes are numbers of four.
             resources = stored(tags, _TAGS.IPTCNAA) or stored(tags, _TAGS.ImageResources)
