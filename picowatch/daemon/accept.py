@@ -87,6 +87,7 @@ class Accepting:
         self.reader.drop(readings[:count])
         for path, old, saved in self._taken:
             self._inbox.taken(path, saved)
+            self._run.to_count.update((path, old))
             self._changed += filter(None, (path, old))
         self._clear_all()
         for event in said_once(self._events):

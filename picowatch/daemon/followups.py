@@ -39,7 +39,7 @@ def follow_up_all(run: Run) -> bool:
                 is_all = False
                 break
     if done:
-        run.followed_up.update(recipe for recipe, _ in done)
+        run.to_count.update(recipe for recipe, _ in done)
         followups.done_with(run.ledger, done)
     return is_all
 

@@ -103,7 +103,7 @@ class Run(Lasting):
     hashes: ModelHashes
     writing: Writing
     result: RunResult
-    followed_up: set[str] = field(default_factory=set)  # recipes, since their totals were counted
+    to_count: set[str] = field(default_factory=set)  # recipes that changed since the totals
     lacking_room: set[str] = field(default_factory=set)  # refused until fewer of their folder wait
 
     @contextmanager

@@ -9,7 +9,7 @@ from picowatch.daemon.run import Run
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import write_atomically
 from picowatch.files.essential import PASSING
-from picowatch.ledger import queries
+from picowatch.ledger import queries, queue
 from picowatch.ledger.account import Account, accounts
 from picowatch.outbox.names import gallery_file
 from picowatch.streams import harmless
@@ -23,7 +23,7 @@ HOUR = 3600.0  # after which a time may need its date
 class Totals:
     """Writes the totals of the outbox's folders when they may have changed.
 
-    All images are counted once; after that, those of recipes that were followed up on.
+    All images are counted once; after that, those of recipes that are in progress or have changed.
     """
 
     def __init__(self, run: Run) -> None:
@@ -55,11 +55,12 @@ class Totals:
         if self._accounts is None:
             self._accounts = accounts(self._ledger)
         else:
-            changed = self._run.followed_up
+            running = {image.recipe for image in queue.running(self._ledger)}
+            changed = self._run.to_count | running
             for path in changed | (self._accounts.keys() - queries.known_paths(self._ledger)):
                 self._accounts.pop(path, None)
             self._accounts |= accounts(self._ledger, changed)
-        self._run.followed_up.clear()
+        self._run.to_count.clear()
         self._counted = of_now
         self._write(self._accounts, now)
 

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from picowatch.outbox.commands import Command, send
 from tests.digest_engine import fail_on_bad
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 
 def totals(house: House) -> dict[str, str]:
@@ -43,3 +44,33 @@ def test_folders_and_those_above_have_totals(house: House, monkeypatch: pytest.M
         wait_for(lambda: totals(house) == changed, "the new name")
         (house.inbox / "c.yaml").unlink()
         wait_for(lambda: totals(house) == before, "what is left")
+
+
+def test_what_waits_has_totals(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before a new recipe's first picture, or a photo's; a start counts the same."""
+    monkeypatch.setattr("picowatch.daemon.totals.REST_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.daemon.totals.COUNTING_REST", 0)
+    house.draw("photos/1.png")
+    house.save("photos/_pictures.yaml", "prompt: a frame\n")
+    assert house.once()
+    assert house.answer("pause").done
+    waiting = {
+        "": "1 of 4 done, 3 wait",
+        "new": "0 of 2 done, 2 wait",
+        "photos": "1 of 2 done, 1 waits",
+    }
+    with house.running():
+        house.save("new.txt", "one\ntwo\n")
+        wait_for(lambda: "new" in totals(house), "the first in the queue")
+        house.draw("photos/2.png", "blue")
+        wait_for(lambda: totals(house) == waiting, "what is new")
+    (house.outbox / ".picowatch/gallery/totals.js").unlink()
+    with house.running(batch_size=1):
+        wait_for((house.outbox / ".picowatch/gallery/totals.js").exists, "the first count")
+        assert totals(house) == waiting
+        held = HeldEngine(house, after=1)
+        send(house.outbox, Command("resume"))
+        waiting |= {"": "1 of 4 done, 1 in progress, 2 wait"}
+        waiting |= {"new": "0 of 2 done, 1 in progress, 1 waits"}
+        wait_for(lambda: totals(house) == waiting, "what has begun")
+        held.release()
