@@ -41,29 +41,35 @@ def named(folders: Folders, name: str, status: Status) -> Named:
             if is_outside or not any(lexists(folder / name) for folder in folders):
                 words = no_such(name, [*known, *ignored], "the inbox")
                 raise CommandFailed(words, "`picowatch status .` tells of everything.")
-            told = _why_not(folders, name)
+            told = _why_not(folders, sql, name)
         behind, seconds = _place(sql, recipes, status)
         account = account_of(sql, recipes)
     name = name.rstrip("/")
     return Named(name=name, account=account, behind=behind, seconds_until=seconds, ignored=told)
 
 
-def _why_not(folders: Folders, name: str) -> dict[str, str]:
+def _why_not(folders: Folders, sql: Connection, name: str) -> dict[str, str]:
     """Return why a file that nobody has noticed is not taken."""
     if not is_file(folders.inbox / name):
         return {}
     # These read pictures, which takes longer to import than all else.
+    from picowatch.inbox.folder import InboxFolder
     from picowatch.inbox.reasons import why_not
-    from picowatch.inbox.scan import scan
+    from picowatch.inbox.scan import pictures_under, scan
 
-    there = scan(folders.inbox.resolve(), ())
+    inbox = InboxFolder(folders.inbox.resolve())
+    there = scan(inbox.root, ())
     why = why_not(folders.outbox, there, name)
     if not why:
-        why = "it is not read yet"
+        why, template = "it is not read yet", inbox.template_above(name) or name
         if owners := there.owners(name):
             why = f"it belongs to {' and '.join(owners)}, whose status tells what became of it"
         elif name.rpartition("/")[2] == DEFAULTS_NAME:
             why = "it holds for the recipes of its folder, whose status tells what became of them"
+        elif account_of(sql, [template]).refused:
+            why = f"its template {template} is refused"
+        elif template != name and name not in pictures_under(inbox, template):
+            why = f"its template {template} names it"
     return {name: why}
 
 

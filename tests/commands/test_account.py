@@ -97,6 +97,21 @@ def test_what_lies_beside_a_photo_belongs_to_it(house: House) -> None:
     assert "holds for the recipes of its folder" in shown(house, "d/_defaults.yaml")[-1]
 
 
+def test_a_photo_that_its_template_keeps_from_being_read_says_so(house: House) -> None:
+    """One that the template names, and one beside a template that is refused."""
+    house.save("d/_pictures.yaml", "prompt: a star\nmask: where.png\n")
+    house.draw("d/where.png", "white")
+    assert house.once()
+    why = "its template d/_pictures.yaml names it"
+    assert shown(house, "d/where.png")[-1] == f"ignored d/where.png: {why}"
+    house.draw("d/e/b.png")
+    assert shown(house, "d/e/b.png")[-1] == "ignored d/e/b.png: it is not read yet"
+    house.save("d/_pictures.yaml", "promt: a star\n")
+    assert not house.once()
+    why = "its template d/_pictures.yaml is refused"
+    assert shown(house, "d/e/b.png")[-1] == f"ignored d/e/b.png: {why}"
+
+
 def test_every_key_is_documented(morning: House) -> None:
     """And a name as messages give it is understood in every working directory."""
     page = (PROJECT / "docs/commands.md").read_text()
