@@ -296,6 +296,7 @@ class Accepting:
         """Refuse a save, or its template, which has one error file for all its pictures."""
         ledger, path = self._run.ledger, why.template or save.path
         self._run.outbox.problems.write_error(path, why.text)
+        self._run.to_count.add(path)
         if why.lacks_prompt:
             if not accept.refuse_for_template(ledger, save, path, why.line):
                 return []

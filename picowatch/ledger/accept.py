@@ -224,7 +224,7 @@ def record_save(
                inbox_id = excluded.inbox_id, template = excluded.template,
                waits = excluded.waits, problem = excluded.problem,
                problem_at = excluded.problem_at, reread = '',
-               told = iif(problem IS excluded.problem, told, 0),
+               told = iif(problem IS excluded.problem AND outcome = excluded.outcome, told, 0),
                listed = listed AND digest = excluded.digest, todo = todo + 1""",
         {
             "path": save.path,

@@ -45,10 +45,13 @@ _BELOW = "(:folder = '' OR ({0} > :folder || '/' AND {0} < :folder || '0'))"
 _UNTOLD = f"""
     SELECT {_COLUMNS} FROM images INDEXED BY images_untold
     WHERE told < 2 AND told < :told AND state IN ('done', 'failed') AND {_BELOW.format("recipe")}"""
+# A file whose problem is not that of its images; a template's may be what its pictures lack.
+REFUSED = """
+    (outcome = 'refused' OR (problem IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM images WHERE recipe = path AND state = 'failed')))"""
 _UNTOLD_REFUSED = f"""
     SELECT path AS recipe, path, problem, problem_at FROM recipes
-    WHERE problem IS NOT NULL AND outcome = 'refused' AND told < :told
-    AND {_BELOW.format("path")}"""
+    WHERE {REFUSED} AND told < :told AND {_BELOW.format("path")}"""
 _FIRST_QUEUED = """
     SELECT -priority AS lower, save, entry_index, image_index, folder, is_copy
     FROM images INDEXED BY images_queue
@@ -168,17 +171,12 @@ def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
     """Return the account of these recipes and dropped pictures."""
     values = {"recipes": json.dumps([*recipes])}
     found = _of_images(sql, _REQUESTED, values)
-    failed = {failure.recipe for failure in found.failures}
     rows = sql.execute(
-        """SELECT path, outcome, problem, problem_at FROM recipes
-           WHERE path IN (SELECT value FROM json_each(:recipes))
-           AND (outcome = 'refused' OR problem IS NOT NULL)""",
+        f"""SELECT path, problem, problem_at FROM recipes
+            WHERE path IN (SELECT value FROM json_each(:recipes)) AND {REFUSED}""",
         values,
     ).fetchall()
-    wrong = [row for row in rows if row["outcome"] == "refused" or row["path"] not in failed]
-    # Many pictures may be refused for their template, whose problem is told once.
-    told = [row for row in wrong if row["problem"] or len(rows) == 1]
-    return replace(found, refused=len(wrong), failures=_with_files(sql, found, told))
+    return _with_files(sql, found, rows)
 
 
 def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[str, Account]:
@@ -194,7 +192,7 @@ def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[s
         recipe = sums.pop("recipe")
         found[recipe] = Account(**sums)
     these = "path IN (SELECT value FROM json_each(:recipes)) AND" * (recipes is not None)
-    refused = f"SELECT path FROM recipes WHERE {these} outcome = 'refused'"
+    refused = f"SELECT path FROM recipes WHERE {these} {REFUSED}"
     for (recipe,) in ledger.select(refused, values):
         found[recipe] = replace(found.get(recipe, Account()), refused=1)
     return found
@@ -280,17 +278,17 @@ def untold(ledger: "Ledger", folder: str, *, told: int) -> Account:
     with ledger.transaction() as sql:
         found = _of_images(sql, _UNTOLD, values)
         rows = sql.execute(_UNTOLD_REFUSED, values).fetchall()
-        return replace(found, refused=len(rows), failures=_with_files(sql, found, rows))
+        return _with_files(sql, found, rows)
 
 
 def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
     """Record that these images and files were told of."""
-    tables = (("images", "recipe", "told < 2"), ("recipes", "path", "problem IS NOT NULL"))
+    tables = (("images", "recipe", "told < 2"), ("recipes", "path", REFUSED))
     with ledger.transaction() as sql:
-        for table, path, indexed in tables:
+        for table, path, which in tables:
             sql.execute(
                 f"""UPDATE {table} SET told = :told
-                    WHERE {indexed} AND told < :told AND {_BELOW.format(path)}""",
+                    WHERE {which} AND told < :told AND {_BELOW.format(path)}""",
                 {"folder": folder, "told": told},
             )
 
@@ -324,12 +322,15 @@ def _failures(
         yield Failure(row["recipe"], row["reason"], row["ended"], *place, row["seed"])
 
 
-def _with_files(
-    sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]
-) -> tuple[Failure, ...]:
-    """Return the failures of images with those of files, the newest first."""
-    found = [*images.failures, *(_of_file(sql, row) for row in rows)]
-    return tuple(sorted(found, key=lambda failure: -(failure.at or 0.0)))
+def _with_files(sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]) -> Account:
+    """Return the account of images with refused files; the newest failures come first.
+
+    Many pictures may be refused for their template, whose problem is told once.
+    """
+    told = [row for row in rows if row["problem"]] or rows[:1]
+    found = [*images.failures, *(_of_file(sql, row) for row in told)]
+    found.sort(key=lambda failure: -(failure.at or 0.0))
+    return replace(images, refused=len(rows), failures=tuple(found))
 
 
 def _of_file(sql: sqlite3.Connection, row: sqlite3.Row) -> Failure:

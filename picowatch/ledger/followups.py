@@ -57,7 +57,7 @@ def note_problem(ledger: Ledger, recipe: str, problem: str | None) -> bool:
     What failed again, for the same reason, has a new time.
     """
     failed_at = "(SELECT max(ended) FROM images WHERE recipe = path AND state = 'failed')"
-    query = f"""UPDATE recipes SET problem = ?, problem_at = ?
+    query = f"""UPDATE recipes SET problem = ?, problem_at = ?, told = 0
                 WHERE path = ? AND (problem IS NOT ? OR problem_at < {failed_at})"""
     return bool(ledger.change(query, (problem, time.time(), recipe, problem)))
 

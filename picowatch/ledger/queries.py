@@ -8,6 +8,7 @@ from itertools import groupby
 from sys import intern
 
 from picowatch.errors import LedgerCorrupt
+from picowatch.ledger.account import REFUSED
 from picowatch.ledger.entries import FAILED
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queue import OF_ONLY
@@ -118,15 +119,14 @@ def lacks_prompts(ledger: Ledger, template: str, digest: str) -> bool:
 
 
 def problems(ledger: Ledger, most: int) -> tuple[list[str], int, int]:
-    """Return the newest problems, oldest first, their number, and that of refused recipes."""
+    """Return the newest problems, oldest first, their number, and that of refused files."""
     rows = ledger.select(
         """SELECT problem FROM recipes WHERE problem IS NOT NULL
            ORDER BY problem_at DESC LIMIT ?""",
         (most,),
     )
     ((count, refused),) = ledger.select(
-        """SELECT count(*), coalesce(sum(outcome = 'refused'), 0) FROM recipes
-           WHERE problem IS NOT NULL"""
+        f"SELECT count(problem), count(*) FILTER (WHERE {REFUSED}) FROM recipes"
     )
     return [row["problem"] for row in reversed(rows)], count, refused
 

@@ -88,7 +88,7 @@ class Status:
     measured yet. `waiting` names the next
     recipes and folders, each with its number of images, of `waiting_recipes` in all. `folders` are
     the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
-    the end; `error_count` and `refused` are the numbers of all errors and refused recipes.
+    the end; `error_count` and `refused` are the numbers of all errors and refused files.
     `ignored` are the first of `ignored_count` files that are not taken, in the inbox or dropped
     into the outbox, with reasons. `scanned` is the time of the last scan of the inbox, None
     before the first. `troubles` are the TROUBLES that there are, with reasons; `last` are the

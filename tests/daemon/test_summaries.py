@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from picowatch.daemon import summary
+from picowatch.ledger.account import account_of, known_paths
+from picowatch.ledger.reading import reading
+from tests.daemon.test_totals import totals
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
 from tests.observers.test_hooks import Notes
@@ -72,6 +75,38 @@ def test_refused_files_alone_are_summed_up_once(house: House) -> None:
         "  refused*  night/wrong.yaml: line 1, column 1: unknown field 'promt'. "
         "Did you mean 'prompt'?"
     )
+
+
+LACKING = """\
+*  photos: 4 files refused
+  refused*  photos/_pictures.yaml: Pictures without a prompt are not rendered. """
+
+
+def test_photos_that_their_template_refuses_are_summed_up(house: House, tmp_path: Path) -> None:
+    """Their template is told once for all, and everything that counts them agrees."""
+    notes = Notes(tmp_path)
+    house.save("photos/_pictures.yaml", "steps: 3\n")
+    for name in "123":
+        house.draw(f"photos/{name}.png")
+    with house.running(hooks={"on_finished": notes.program}):
+        wait_for(lambda: names(house) == ["photos: 4 files refused"], "its block")
+    assert text(house).startswith(LACKING)
+    assert totals(house)["photos"] == "4 files refused"
+    assert [note["refused"] for note in notes.of("on_finished")] == [4]
+    assert (house.status()["refused"], house.status()["error_count"]) == (4, 1)
+    with reading(house.outbox / ".picowatch/ledger.sqlite") as sql:
+        assert account_of(sql, known_paths(sql)).refused == 4
+    house.draw("photos/4.png")
+    assert house.once(), "the template's error is told"
+    assert names(house)[0] == "photos/4.png: 1 file refused"
+    assert "Pictures without a prompt" in text(house).splitlines()[1]
+    for name in "1234":
+        house.save(f"photos/{name}.txt", "a star\n")
+    assert house.once()
+    assert totals(house) == {"": "4 of 4 done", "photos": "4 of 4 done"}
+    house.draw("photos/5.png")
+    assert not house.once()
+    assert names(house)[0] == "photos: 2 files refused", "the template is wrong again"
 
 
 def test_a_folder_is_summed_up_when_it_is_finished(house: House) -> None:
