@@ -189,7 +189,7 @@ class Inbox:
         known = queries.known_in(self._ledger, name)
         if not known or name in known:
             paths = [name] if known else chosen(requests_in(self.files.root))
-            return not self._planned(paths).pending
+            return not self._planned(paths, {}).pending
         is_under_template = self.files.template_above(f"{name}/{PICTURES_NAME}") is not None
         files = scan(self.files.root, known, name, is_under_template).found
         return not plan(self._found(files, known), known, {}, 0.0).pending
@@ -199,7 +199,7 @@ class Inbox:
         recipes = {path for path in paths if self._is_recipe(path)}
         if any(path not in recipes and may_matter(path) for path in paths):
             self._watch.has_news.set()
-        self._note(recipes, self._planned(recipes))
+        self._note(recipes, self._planned(recipes, self.waiting.all))
 
     def _is_recipe(self, path: str) -> bool:
         """Whether a scan would take this file for a recipe, if it is there."""
@@ -266,13 +266,13 @@ class Inbox:
             templates=self._templates,
         )
 
-    def _planned(self, paths: Collection[str]) -> Plan:
+    def _planned(self, paths: Collection[str], pending: Mapping[str, Pending]) -> Plan:
         """Compare single files with the ledger."""
         rows = ((path, queries.known_recipe(self._ledger, path)) for path in paths)
         known = {path: row for path, row in rows if row}
         versions = ((path, self.files.size_and_time(path)) for path in paths)
         files = {path: version for path, version in versions if version}
-        return plan(self._found(files, known), known, self.waiting.all, time.monotonic())
+        return plan(self._found(files, known), known, pending, time.monotonic())
 
     def _known_recipes(self) -> Mapping[str, KnownRecipe]:
         """Return the ledger's rows, which are read again only if any row has changed."""

@@ -30,7 +30,7 @@ class Found:
     that was read, by its path, and the pictures that it names, which are no dropped ones. `young`
     files may have been written since they were read. If only some files were looked at,
     `templates` are those of the last look at everything. `rereads`: what was refused for something
-    outside its bytes is read again.
+    outside its bytes is read again; what is pending for that is, in any case.
     """
 
     files: Mapping[str, SizeAndTime]
@@ -72,7 +72,9 @@ def plan(
             template = templates.get(template_folder(path, templates), "")
             if not template or path in names:
                 continue
-        if why := _why_read(path, version, row, found, template):
+        before = pending.get(path)
+        rereads = found.rereads or (before is not None and before.why == LACKED)
+        if why := _why_read(path, version, row, found, template, rereads=rereads):
             differing[path] = why
         elif row and row.inbox_id != found.inbox_id:
             seen.append(path)
@@ -94,7 +96,13 @@ def template_folder(path: str, templates: Mapping[str, str]) -> str:
 
 
 def _why_read(
-    path: str, version: SizeAndTime, row: KnownRecipe | None, found: Found, template: str
+    path: str,
+    version: SizeAndTime,
+    row: KnownRecipe | None,
+    found: Found,
+    template: str,
+    *,
+    rereads: bool,
 ) -> str:
     """Return why a file is to be read; "" if it is not."""
     if not version.size:
@@ -109,7 +117,7 @@ def _why_read(
         return BESIDE  # one that was wrong may be gone
     if row.outcome == "refused" and row.template != template:
         return TEMPLATE
-    if row.outcome == "refused" and row.waits and found.rereads:
+    if row.outcome == "refused" and row.waits and rereads:
         return LACKED
     is_unread = row.outcome == "accepted" and is_template(path) and path not in found.named
     is_unsure = is_unread or path in found.young or version.moved_since(row.size_and_time)

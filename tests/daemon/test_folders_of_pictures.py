@@ -312,8 +312,11 @@ def test_the_status_of_a_folder_names_all_that_failed_in_it(house: House) -> Non
     assert reason in picowatch_here(house.folder, "status", "a").stdout
 
 
-def test_what_a_file_lacked_is_noticed_when_it_comes(house: House) -> None:
-    """`retry` reads again what is still refused in a folder."""
+def test_what_a_file_lacked_is_noticed_when_it_comes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if scans come before it is quiet. `retry` reads again what is still refused."""
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.01)
     photos(house, CORGI, 1)
     house.save("photos/1.txt", "a __animal__\n")
     house.save("photos/bad.txt", "a __plant__\n")
