@@ -209,7 +209,7 @@ class Accepting:
             if old:
                 self._look_at_template(old)
                 return old, self._renamed(old, saved, outcome)
-            return "", self._saved(saved, outcome, repeats=_repeats(saved, known))
+            return "", self._saved(saved, outcome, known)
         except NotHashed:
             raise
         except QueueFull as full:
@@ -234,20 +234,21 @@ class Accepting:
             template = f"{self._inbox.template_folder(path)}/{PICTURES_NAME}"
             followups.look_again(self._run.ledger, template)
 
-    def _saved(self, saved: Saved, outcome: SaveOutcome, *, repeats: bool) -> list[Event]:
+    def _saved(self, saved: Saved, outcome: SaveOutcome, known: KnownRecipe | None) -> list[Event]:
         if isinstance(outcome, Refused):
             return self._refuse(saved, outcome)
         log.debug("%s: a save, because of %s", saved.path, saved.why)
         if is_template(saved.path):
             return [self._accept_template(saved)]
-        result = self._accept(saved, outcome, repeats=repeats)
+        result = self._accept(saved, outcome, known)
         words = accepted(result, self._show_newest(result))
         queued = said(
             saved.path, words if outcome.entries else f"{words}, it says nothing to render"
         )
         return [*self._warn(saved, outcome.warnings), queued]
 
-    def _accept(self, saved: Saved, asked: Asked, *, repeats: bool = False) -> Acceptance:
+    def _accept(self, saved: Saved, asked: Asked, known: KnownRecipe | None = None) -> Acceptance:
+        repeats = known is not None and known.repeats(saved, is_picture=saved.dropped is not None)
         return accept.accept(
             self._run.ledger,
             saved,
@@ -333,8 +334,7 @@ class Accepting:
         if is_kept and is_same and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(saved, outcome)
             return [renamed]
-        repeats = bool(is_same) and saved.dropped is not None
-        return [renamed, *self._saved(saved, outcome, repeats=repeats)]
+        return [renamed, *self._saved(saved, outcome, before)]
 
     def _apply_new_folder(self, saved: Saved, outcome: SaveOutcome) -> None:
         """Apply the new folder's default priority; other fields apply from the next save."""
@@ -343,14 +343,3 @@ class Accepting:
         accept.prioritise(self._run.ledger, saved.path, priorities)
         if saved.dropped is None:
             self._run.outbox.problems.write_warnings(saved.path, asked.warnings)
-
-
-def _repeats(saved: Saved, known: KnownRecipe | None) -> bool:
-    """Whether this is the save before, which no command wants taken as if it were saved again."""
-    if known is None or known.digest != saved.digest:
-        return False
-    if saved.dropped is not None:
-        same = known.size_and_time.sidecars == saved.size_and_time.sidecars
-        return same and known.reread != "saved"
-    is_accepted = (known.outcome, known.reread) == ("accepted", "read")
-    return is_accepted and not saved.size_and_time.written_since(known.size_and_time)

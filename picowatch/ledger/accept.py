@@ -222,6 +222,9 @@ def record_save(
            ON CONFLICT (path) DO UPDATE SET size_and_time = excluded.size_and_time,
                digest = excluded.digest, outcome = excluded.outcome, save = excluded.save,
                inbox_id = excluded.inbox_id, template = excluded.template,
+               accepted = CASE WHEN excluded.outcome = 'accepted' OR reread = 'saved' THEN ''
+                   WHEN outcome = 'accepted' THEN digest || ' ' || size_and_time
+                   ELSE accepted END,
                waits = excluded.waits, problem = excluded.problem,
                problem_at = excluded.problem_at, reread = '',
                told = iif(problem IS excluded.problem AND outcome = excluded.outcome, told, 0),

@@ -10,7 +10,7 @@ from pathlib import Path
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import create
 from picowatch.files.essential import Ended
-from picowatch.ledger.migrations import BEFORE, VERSION, keep_a_copy, make_tables
+from picowatch.ledger.migrations import OLDEST, VERSION, keep_a_copy, make_tables
 
 # How long SQLite itself waits for a lock; callers go on waiting (essential.py). It is short because
 # SIGTERM has to end picowatch within two seconds.
@@ -61,8 +61,8 @@ class Ledger:
         sql = self._connection
         version = sql.execute("PRAGMA user_version").fetchone()[0]
         tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version not in (BEFORE, VERSION) and (version or tables):
-            words = f"is of version {version}; this picowatch reads versions {BEFORE} and {VERSION}"
+        if not OLDEST <= version <= VERSION and (version or tables):
+            words = f"is of version {version}; this picowatch reads versions {OLDEST} to {VERSION}"
             raise LedgerCorrupt(f"The ledger {self._path} {words}.")
         sql.execute("PRAGMA journal_mode = TRUNCATE")
         sql.execute("PRAGMA synchronous = FULL")
@@ -72,7 +72,7 @@ class Ledger:
             raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
         if version != VERSION:
             if version:
-                keep_a_copy(self._path)
+                keep_a_copy(self._path, version)
             try:
                 make_tables(sql, version)
             except sqlite3.IntegrityError as error:

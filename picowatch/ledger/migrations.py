@@ -1,4 +1,4 @@
-"""The ledger of the version before, whose contents are carried over into this version's tables.
+"""The ledger of a version before, whose contents are carried over into this version's tables.
 
 The tables are made anew by schema.sql, and each column that both have is copied. So a new table, a
 new index, a column that goes, or a new one with a default needs nothing here.
@@ -14,8 +14,8 @@ from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
-VERSION = 9
-BEFORE = 8  # the version whose contents can be kept
+VERSION = 10
+OLDEST = 8  # the first version whose contents can be kept
 # Version 8 had an outcome for what was not compared with the inbox yet, and told images.jsonl
 # nothing about recipes. Some columns had other names.
 _FROM_8 = """
@@ -32,9 +32,9 @@ COPIED_BYTES = 1 << 20
 STEPS_ALIVE = 10_000_000  # of SQLite's machine, about a second, between two watchdog messages
 
 
-def keep_a_copy(path: Path) -> None:
+def keep_a_copy(path: Path, version: int) -> None:
     """Copy an older ledger before it is changed; an earlier copy of that version is replaced."""
-    kept = path.with_name(f"{path.name}.version-{BEFORE}")
+    kept = path.with_name(f"{path.name}.version-{version}")
     with path.open("rb") as file:
         write_atomically(kept, iter(lambda: file.read(COPIED_BYTES), b""))
     log.info(
@@ -46,7 +46,7 @@ def make_tables(sql: sqlite3.Connection, version: int) -> None:
     """Make the tables of this version; with those of an older `version`, if it is not 0."""
     sql.set_progress_handler(lambda: notify(*ALIVE), STEPS_ALIVE)
     run(sql, "BEGIN IMMEDIATE")  # after an error the connection is closed, which rolls back
-    _run_all(sql, _FROM_8 if version else "")
+    _run_all(sql, _FROM_8 if version == OLDEST else "")
     old = _put_aside(sql)
     _run_all(sql, resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
     for table in _names(sql, "table"):

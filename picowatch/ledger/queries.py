@@ -336,4 +336,5 @@ def _known(row: sqlite3.Row) -> KnownRecipe:
         bool(row["waits"]),
         row["problem"],
         row["reread"],
+        row["accepted"],
     )

@@ -98,6 +98,22 @@ class KnownRecipe(NamedTuple):
     waits: bool = False
     problem: str | None = None
     reread: str = ""
+    accepted: str = ""
+
+    def repeats(self, save: Save, *, is_picture: bool) -> bool:
+        """Whether a save is the last accepted one, and not to be taken as if it were saved again.
+
+        A dropped picture is the same at another time, too.
+        """
+        digest, version = self.digest, self.size_and_time
+        if self.outcome == "refused":
+            digest, _, text = self.accepted.partition(" ")
+            version = SizeAndTime.from_text(text) if text else NEVER_READ
+        if digest != save.digest or self.reread == "saved":
+            return False
+        if is_picture:
+            return version.sidecars == save.size_and_time.sidecars
+        return not save.size_and_time.written_since(version)
 
     def is_accepted_as(self, version: SizeAndTime, inbox_id: str) -> bool:
         """Whether this version was accepted in this inbox, and is not wanted again."""

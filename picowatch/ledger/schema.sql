@@ -1,4 +1,4 @@
--- The ledger, version 9. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 10. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
@@ -12,6 +12,8 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
     inbox_id      TEXT NOT NULL,    -- the inbox it was seen in, as file system and inode: only
                                     -- there its absence is a deletion
     template      TEXT NOT NULL DEFAULT '',  -- of a dropped picture: sha256 of its template
+    accepted      TEXT NOT NULL DEFAULT '',  -- if refused: digest, size and time of the last accepted
+                                    -- save; '' without one, or if it is to be taken as saved again
     waits         INTEGER NOT NULL DEFAULT 1,  -- 1: refused for something outside its bytes, so it
                                     -- is read again with each scan
     problem       TEXT,             -- what is wrong with it, or failed, in a line

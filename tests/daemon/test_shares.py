@@ -6,6 +6,7 @@ import pytest
 
 from picowatch.commands import account
 from picowatch.commands.make import make
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.status import read_status
 from picowatch.sources import Folders
 from tests.digest_engine import fail_on_bad
@@ -154,6 +155,28 @@ def test_make_waits_for_room(house: House, runs: bool) -> None:
         assert make(settings, [house.inbox / "ada"], house.make_engine) == 0
         assert make(settings, recipes, house.make_engine) == 0
     assert len(house.pictures()) == 9
+
+
+def test_what_lacked_room_is_read_as_the_command_wanted(house: House) -> None:
+    """`make` draws no seed again, and `retry --all` renders deleted results again."""
+    most = {"ada": 3}
+    house.engine.before_batch = fail_on_bad
+    for number in range(4):
+        house.save(f"ada/{number}.yaml", "prompt: aa\n---\nprompt: bad\n")
+    house.save("ada/photos/_pictures.yaml", count("photo", 1))
+    for number in range(4):
+        house.draw(f"ada/photos/{number}.png", f"rgb({number},0,0)")
+    assert not house.once()
+    house.engine.before_batch = lambda batch: None
+    settings = house.settings(max_queued=most)
+    assert make(settings, [house.inbox / "ada"], house.make_engine) == 0
+    assert sorted(house.prompts()) == ["aa"] * 4 + ["bad"] * 4 + ["photo"] * 4
+    for picture in house.pictures("ada/photos"):
+        (house.outbox / picture).unlink()
+    with house.running(max_queued={"ada": 1}):
+        send(house.outbox, Command("retry all", "ada/photos"))
+        wait_for(lambda: len(house.pictures("ada/photos")) == 4, "deleted results")
+    assert "max_queued" in house.log()
 
 
 def test_a_failed_image_has_the_priority_of_its_new_folder(house: House) -> None:

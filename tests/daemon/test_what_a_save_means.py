@@ -1,5 +1,6 @@
 """Each sentence under "What a save means": recipes in, pictures and log out."""
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -14,12 +15,14 @@ from typing import IO, Any
 import pytest
 from PIL import Image
 
-from picowatch.files.safe_paths import blocks_of
+from picowatch.commands.make import make
+from picowatch.files.safe_paths import blocks_of, open_below
 from picowatch.inbox.scan import scan
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.listing import request_in
 from tests.house import HeldEngine, House, wait_for
+from tests.outcome import error_files
 
 
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
@@ -560,6 +563,39 @@ def test_what_changes_while_it_is_read_is_read_again(
     assert house.once()
     assert (house.prompts(), house.error("a.txt"), meanwhile) == (["two"], None, {})
     assert house.requests()[0].steps == 7
+
+
+def test_what_is_refused_for_a_while_is_not_drawn_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what could not be read, nor a recipe whose picture was away during `make`."""
+    house.save("r/a.yaml", "prompt: a corgi\ncount: 2\nimage: pose.png\nsize: 64x64\n")
+    house.save("p/_pictures.yaml", "prompt: a fox\nsize: 64x64\n")
+    pose, photo = house.draw("r/pose.png"), house.draw("p/1.png")
+    assert house.once()
+    before = house.pictures()
+    pose.rename(house.folder / "away.png")
+    assert make(house.settings(), [house.inbox / "r"], house.make_engine) == 1
+    (house.folder / "away.png").rename(pose)
+    assert house.once() and house.pictures() == before
+
+    def deny(root: Path, path: str) -> int:
+        if path in ("r/a.yaml", "p/1.png"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_below(root, path)
+
+    for readable in (False, True):
+        for path in (house.inbox / "r/a.yaml", photo):
+            path.chmod(0o640 if readable else 0o600)
+        with monkeypatch.context() as patch:
+            if not readable:
+                patch.setattr("picowatch.inbox.files.open_below", deny)
+            assert house.once() is readable
+        assert error_files(house.outbox) == (set() if readable else {"r/a.yaml", "p/1.png"})
+    assert house.pictures() == before
+    photo.touch()
+    (house.inbox / "r/a.yaml").touch()
+    assert house.once() and len(house.pictures()) == 5, "a save of the recipe"
 
 
 def test_the_inbox_is_never_written(house: House) -> None:

@@ -1,4 +1,4 @@
-"""The ledger of the version before: an upgrade loses nothing, and renders nothing again.
+"""The ledger of a version before: an upgrade loses nothing, and renders nothing again.
 
 `version-8.sql` is the ledger of a daemon that had archived, rendered, renamed and refused recipes,
 rendered a photo, failed at an image, and accepted more; that had a recipe cancelled and was paused
@@ -99,6 +99,11 @@ def test_a_migrated_ledger_has_the_tables_of_a_new_one_and_the_earlier_one_is_ke
     Ledger(tmp_path / "new.sqlite").close()
     assert shape(tmp_path / "old.sqlite") == shape(tmp_path / "new.sqlite")
     assert (tmp_path / "old.sqlite.version-8").read_bytes() == before
+    with closing(sqlite3.connect(tmp_path / "old.sqlite")) as sql:
+        sql.executescript("ALTER TABLE recipes DROP COLUMN accepted; PRAGMA user_version = 9")
+    Ledger(tmp_path / "old.sqlite").close()
+    assert shape(tmp_path / "old.sqlite") == shape(tmp_path / "new.sqlite")
+    assert (tmp_path / "old.sqlite.version-9").exists()
 
 
 def shape(path: Path) -> list[tuple[object, ...]]:
@@ -125,6 +130,6 @@ def test_a_ledger_of_another_version_is_set_aside_and_built_anew(
     for _ in range(2):
         assert house.once()
         assert house.started() == ["a corgi"]
-    words = f"is of version {version}; this picowatch reads versions 8 and {VERSION}. It is kept as"
+    words = f"is of version {version}; this picowatch reads versions 8 to {VERSION}. It is kept as"
     assert house.log().count(words) == 1
     assert len([*ledger(house).parent.glob("ledger.sqlite.damaged-*")]) == 1

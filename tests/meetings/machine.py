@@ -50,8 +50,9 @@ MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO, LOCKED)
 WRONG = {"wrong": "value"}
 # Valid settings that cannot work: of another computer's address, and below a file.
 NO_SETTINGS = (WRONG, {"metrics_address": "192.0.2.1:9100"}, {"outbox": "/dev/null/outbox"})
-# What version 9 changed in tables of version 8.
+# What was changed in tables of version 8 since.
 OLDER = """
+ALTER TABLE recipes DROP COLUMN accepted;
 DROP TABLE history;
 DROP TABLE restored;
 ALTER TABLE recipes DROP COLUMN listed;
@@ -491,7 +492,8 @@ class Machine:
         if not self.outbox_away and self.ledger.exists():
             with closing(sqlite3.connect(self.ledger)) as sql:
                 is_new = sql.execute("PRAGMA user_version").fetchone() == (VERSION,)
-                if is_new and not sql.execute("SELECT 1 FROM history").fetchone():
+                lost = "SELECT 1 FROM history UNION SELECT 1 FROM recipes WHERE accepted != ''"
+                if is_new and not sql.execute(lost).fetchone():
                     sql.executescript(OLDER)
 
     @property

@@ -65,6 +65,7 @@ class World(Machine):
         self.model = Model(habits.engines == 1)
         self.files: dict[str, Version] = {}
         self.handled: dict[str, Version] = {}  # the last that was accepted or refused
+        self.kept: dict[str, Version | None] = {}  # the last accepted one of what is refused
         self.left: dict[str, float] = {}  # when paths were away since they were handled
         self.texts: dict[str, Text] = {}  # what was ever saved, by digest
         self.pictures: dict[str, str] = {}  # start images' sha256
@@ -372,8 +373,7 @@ class World(Machine):
             self.model.deleted |= gone
 
     def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
-        before, recipe = self.handled.get(save.path), self.model.recipes.get(save.path)
-        was_valid = recipe is not None and recipe.valid
+        last, before = self.handled.get(save.path), self._accepted_before(save.path)
         if self._is_handled_now(save):
             text = self.texts[save.digest]
             is_right = not self.is_wrong(save.digest)
@@ -381,10 +381,16 @@ class World(Machine):
             now = self.handled[save.path]
             same = before is not None and (before.digest, before.mask) == (now.digest, now.mask)
             asked = self.again.pop(save.path, "")
-            is_same_file = before == self.handled[save.path] and asked == "read" and was_valid
-            is_again = asked != "saved" and same and (isinstance(text, Picture) or is_same_file)
-            is_edited = before is not None and before.digest != now.digest
+            is_again = asked != "saved" and same and (isinstance(text, Picture) or before == now)
+            is_edited = last is not None and last.digest != now.digest
             self.model.accept(save.path, self.meaning(save), is_again=is_again, is_edited=is_edited)
+
+    def _accepted_before(self, path: str) -> Version | None:
+        """Return the last accepted version of a recipe that was not asked for as if saved."""
+        recipe = self.model.recipes.get(path)
+        if recipe is None:
+            return None
+        return self.handled.get(path) if recipe.valid else self.kept.get(path)
 
     def _heard_refuse(self, save: Any, problem: object, *, result: object, **_: Any) -> None:
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
@@ -395,11 +401,13 @@ class World(Machine):
             self.expect(is_wrong, f"{save.path} was refused although its picture is there")
             self.model.refuse(save.path)
             return
+        before = self._accepted_before(save.path)
         if self._is_handled_now(save):
             names = any(entry.image or entry.has_style for entry in self.texts[save.digest].entries)
             may_be_late = names and (self.is_slow or self.habits.slices or not self.is_up())
             is_wrong = self.away or self.is_wrong(save.digest) or may_be_late
-            self.again.pop(save.path, None)
+            asked = self.again.pop(save.path, None)
+            self.kept[save.path] = None if asked == "saved" else before
             self.expect(is_wrong, f"{save.path} was refused although it is right")
             self.model.refuse(save.path)
 
@@ -457,6 +465,7 @@ class World(Machine):
 
     def _heard_rename(self, old: str, new: str, at: Any, folder: str, *, result: object) -> None:
         known = self.handled.pop(old, None)
+        self.kept[new] = self.kept.pop(old, None)
         self.again.pop(new, None)
         if old in self.again:
             self.again[new] = self.again.pop(old)
