@@ -216,7 +216,8 @@ class Control:
             if known is not None and not known.digest:  # its bytes could not be read
                 return self._refused(recipe)
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
-        if outcome.unfinished or recipe in self.run.lacking_room:
+        is_reread = not outcome.valid and self.inbox.is_to_be_reread(recipe)
+        if outcome.unfinished or is_reread or recipe in self.run.lacking_room:
             return None
         follow_up(self.run, recipe)  # the answer names its error file and contact sheets
         return self._result(recipe, queries.outcome(self.ledger, recipe, digest) or outcome)

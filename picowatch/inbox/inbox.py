@@ -155,6 +155,10 @@ class Inbox:
         self._reread_at = float("-inf")
         self.want_scan()
 
+    def is_to_be_reread(self, path: str) -> bool:
+        """Whether a refused file is read again now, as all that wait are after a start."""
+        return self._reread_at == float("-inf") or path in self.waiting.all
+
     def has_looked(self) -> bool:
         """Whether a scan has begun since one was wanted, or none can, as the inbox is not there."""
         return not (self.inbox_id and self._wanted)

@@ -1,16 +1,17 @@
 """Folders at the inbox's first level take turns; settings say what each may have."""
 
+import hashlib
 from contextlib import nullcontext
 
 import pytest
 
 from picowatch.commands import account
 from picowatch.commands.make import make
-from picowatch.outbox.commands import Command, send
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.status import read_status
 from picowatch.sources import Folders
 from tests.digest_engine import fail_on_bad
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 from tests.outcome import error_files
 
 
@@ -155,6 +156,21 @@ def test_make_waits_for_room(house: House, runs: bool) -> None:
         assert make(settings, [house.inbox / "ada"], house.make_engine) == 0
         assert make(settings, recipes, house.make_engine) == 0
     assert len(house.pictures()) == 9
+
+
+def test_make_waits_for_room_after_a_restart(house: House) -> None:
+    """What lacks room is known again only once it was read."""
+    most = {"ada": 2}
+    assert house.answer("pause").done
+    recipes = [house.save(f"ada/{letter}.yaml", count(letter, 2)) for letter in "ab"]
+    assert not house.once(max_queued=most)
+    digest = hashlib.sha256(recipes[1].read_bytes()).hexdigest()
+    path = send(house.outbox, Command("make", "ada/b.yaml", digest))
+    with house.running(max_queued=most):
+        house.wait_for_rounds()
+        send(house.outbox, Command("resume"))
+        answer = wait_for_answer(path, PATIENCE)
+    assert answer is not None and answer.done and len(answer.pictures) == 2
 
 
 def test_what_lacked_room_is_read_as_the_command_wanted(house: House) -> None:
