@@ -145,11 +145,9 @@ class Account:
     def _span(self, now: float) -> str:
         if self.began is None or self.ended is None:
             return ""
-        first, last = moment(self.began, now), moment(self.ended, now)
-        if last == first:
-            return f" {first}"
-        day, _, at = last.rpartition(" ")
-        return f" {first}–{at if first.startswith(day) else last}"
+        first = moment(self.began, now)
+        last = moment(self.ended, self.ended + (self.ended - self.began))  # no date within a day
+        return f" {first}" if first.endswith(last) else f" {first}–{last}"
 
 
 def moment(at: float, now: float) -> str:
