@@ -348,4 +348,5 @@ def _of_file(sql: sqlite3.Connection, row: sqlite3.Row) -> Failure:
 
 
 def _reason(problem: str, path: str) -> str:
-    return problem.removeprefix("inbox/").removeprefix(harmless(path)).lstrip(":, ")
+    name = harmless(path)
+    return harmless(problem).removeprefix(f"inbox/{name}").removeprefix(name).lstrip(":, ")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from picowatch.ledger.account import Account, Failure, moment
+from picowatch.streams import harmless
 from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
@@ -175,6 +176,18 @@ def test_the_newest_failures_come_first(house: House) -> None:
     assert house.answer("retry", "a.txt").done
     assert [failure["recipe"] for failure in told(house, ".")["failures"]] == ["a.txt", "b.txt"]
     assert [error[:5] for error in house.status()["errors"]] == ["b.txt", "a.txt"]
+
+
+@pytest.mark.parametrize("name", ["d/line\nbreak.png", "inbox/damaged.png"])
+def test_a_refused_photo_is_named_once_whatever_its_name(house: House, name: str) -> None:
+    house.save(f"{name.partition('/')[0]}/_pictures.yaml", "prompt: a star\n")
+    house.save(name, "no picture")
+    assert not house.once()
+    (failure,) = told(house, ".")["failures"]
+    assert failure["reason"].startswith("This picture cannot be used: ")
+    (line,) = [line for line in shown(house, ".") if line.startswith("refused")]
+    assert f"  {harmless(name)}: This picture cannot be used: " in line
+    assert line.split("  ", 1)[1] in (house.outbox / "summary.txt").read_text()
 
 
 def test_times_are_short_for_last_night_and_have_dates_before(
