@@ -73,7 +73,7 @@ class Reasons:
         try:
             status = os.lstat(f"{root}/{path}")
             is_file = stat.S_ISREG(status.st_mode)
-            return not is_file or time.time() - status.st_ctime >= self._patience
+            return not is_file or abs(time.time() - status.st_ctime) >= self._patience
         except OSError:
             return False
 

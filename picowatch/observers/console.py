@@ -86,7 +86,7 @@ class PlainConsole:
         work = (status.recipe, status.image)
         if work != self._work:
             self._work, self._shown_at = work, status.updated
-        elif status.recipe and status.updated - self._shown_at >= PROGRESS_SECONDS:
+        elif status.recipe and abs(status.updated - self._shown_at) >= PROGRESS_SECONDS:
             self._shown_at = status.updated
             logging.getLogger("picowatch.progress").info("%s", progress_text(status))
 

@@ -221,7 +221,7 @@ class Gallery:
                 status = (self._root / file).lstat()
                 age = time.time() - status.st_ctime
                 saved = status.st_size, status.st_mtime_ns
-                if self._others.get(file) != saved and age > SETTLED_SECONDS:
+                if self._others.get(file) != saved and abs(age) > SETTLED_SECONDS:
                     self._others[file] = saved  # until it is shown
                     self._unshown.append(file)
                 # What was published a moment ago is about to be listed and shown, and what is being

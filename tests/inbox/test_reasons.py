@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,6 +115,18 @@ def test_nothing_is_said_of_a_file_that_has_just_come(
         house.wait_for_rounds()
         immediate = len((*LINKS, "pipe.txt", "a folder's name"))
         wait_for(lambda: house.status()["ignored_count"] == immediate, "the status")
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_file_is_told_though_the_disk_is_ahead(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back, or is a server's."""
+    house.save("README", "mine")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    with house.running():
+        wait_for(lambda: house.status()["ignored"] == [["README", RECIPES_ARE]], "the word")
 
 
 def test_nothing_is_said_of_pictures_that_recipes_name(house: House) -> None:

@@ -40,10 +40,12 @@ def test_plain_progress_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level("INFO"):
         for second in range(25):
             console.show(status(**work(second, updated=float(second))))
+        console.show(status(**work(22, updated=-9.0)))  # the clock was set back
         console.show(status(**work(24, updated=40.0, images={"queued": 0})))
     assert caplog.messages == [
         "corgi.yaml: 3 of 20, step 10/24; 112 queued",
         "corgi.yaml: 3 of 20, step 20/24; 112 queued",
+        "corgi.yaml: 3 of 20, step 22/24; 112 queued",
         "corgi.yaml: 3 of 20, step 24/24",
     ]
 

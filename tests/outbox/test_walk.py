@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,24 @@ def test_what_users_do_by_hand_is_seen_while_picowatch_runs(house: House) -> Non
     assert [line["file"] for line in house.listed()][:3] == [
         "a/0001-1.png", "a/0002-2.png", "a/0003-3.png"
     ]  # fmt: skip
+
+
+def test_a_copied_picture_is_shown_though_the_disk_is_ahead(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back, or is a server's; the picture may have come slowly."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    assert house.once()
+    content, now = (house.outbox / "a/0001-1.png").read_bytes(), time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    monkeypatch.setattr("picowatch.outbox.gallery.LOOK_SECONDS", 0.0)
+    with house.running(), (house.outbox / "a/copy.png").open("wb") as copy:
+        copy.write(content[:20])
+        copy.flush()
+        house.wait_for_rounds()
+        copy.write(content[20:])
+        copy.flush()
+        wait_for(lambda: "a/copy.png" in shown(house.outbox), "the copy")
 
 
 @pytest.mark.usefixtures("quick")
