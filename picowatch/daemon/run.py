@@ -74,12 +74,17 @@ class RunResult:
             self.failed += count
 
 
+def uptime() -> float:
+    """Return seconds that go on while the machine sleeps, and whatever its clock is set to."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 @dataclass(frozen=True, eq=False)
 class Lasting:
     """What outlasts a daemon and is handed to the next one.
 
     `stop` ends every wait for a disk; `wake`, which is set after it, the wait between two rounds.
-    `started` is a time of time.time().
+    `began` is a time of `uptime`.
     """
 
     mode: Mode
@@ -88,7 +93,7 @@ class Lasting:
     watch: SettingsWatch
     stop: threading.Event
     wake: threading.Event
-    started: float = field(default_factory=time.time)
+    began: float = field(default_factory=uptime)
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)

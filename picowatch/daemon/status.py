@@ -16,7 +16,7 @@ from picowatch.daemon.clock import Rates, Shares, Work, work_of
 from picowatch.daemon.commands import Control
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.rendering import Left, Rendering, is_copy, time_left
-from picowatch.daemon.run import Run
+from picowatch.daemon.run import Run, uptime
 from picowatch.daemon.worker import Worker
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.essential import PASSING
@@ -47,8 +47,7 @@ class Reporting:
         self.run, self.ledger, self.inbox = run, run.ledger, run.inbox
         self.pool, self.control = pool, control
         self._report_at = self._written_at = self._count_at = float("-inf")
-        images = dict.fromkeys(STATES, 0)
-        self._known = Status(updated=time.time(), started=run.started, images=images)
+        self._known = Status(updated=0.0, started=0.0, images=dict.fromkeys(STATES, 0))
         self._counted: tuple[object, ...] = ()  # what the known status was made from
         self._works: dict[tuple[str, int], Work] = {}  # of queued images, by what they are alike in
         self._shares = Shares()
@@ -103,16 +102,17 @@ class Reporting:
         root = self.run.outbox.root
         newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
         there = (file for file in newest if os.path.isfile(root / file))  # noqa: PTH113 (never raises)
-        ago = time.monotonic() - self.inbox.scanned_at
+        now, ago = time.time(), time.monotonic() - self.inbox.scanned_at
         return replace(
             self._known,
-            updated=time.time(),
+            updated=now,
+            started=round(now - (uptime() - self.run.began), 0),  # steady: two clocks are read
             pictures=tuple(there),
             engines=tuple(map(_engine_status, self.pool.workers)),
             ignored=tuple(islice(sorted(self.inbox.skipped.items()), IGNORED)),
             ignored_count=len(self.inbox.skipped),
             inbox=str(self.inbox.files.root),
-            scanned=time.time() - ago if ago < inf else None,
+            scanned=now - ago if ago < inf else None,
             trouble=self.run.writing.trouble or self.pool.trouble,
             troubles=self._troubles(),
             shares=dict(self.pool.shares),
@@ -162,8 +162,8 @@ class Reporting:
         counted = _Counted(works, renderings, self._rates(renderings))
         left = self._left(counted)
         status = Status(
-            updated=time.time(),
-            started=self._known.started,
+            updated=0.0,
+            started=0.0,
             images=dict(counts),
             paused=control.is_paused(self.ledger),
             waiting=tuple(islice(names.items(), NAMED)),

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -153,6 +154,21 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
         file.path.unlink()
         wait_for(lambda: not error.exists(), "its end")
         wait_for(lambda: "settle_secs" not in str(house.status()["errors"]), "the status")
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_the_running_time_is_right_after_the_clock_was_set(
+    house: House, file: SettingsFile, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """Boards without one of their own set it after picowatch has begun."""
+    now = time.time
+    with house.running(settings_file=file):
+        began = house.status()["started"]
+        monkeypatch.setattr(time, "time", lambda: now() + ahead)
+        wait_for(lambda: house.status()["started"] == began + ahead, "the time of the start")
+        file.path.write_text(f"{OWN}max_images_per_save: 5\n")
+        wait_for(lambda: house.log().count("is watching") == 2, "the new settings")
+    assert house.status()["started"] == began + ahead, "the same process goes on"
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
