@@ -1,4 +1,4 @@
-"""`picowatch status`: what is running and queued, from status.json alone; `--check`: its health.
+"""`picowatch status`: what is running and queued, from status.json; `--check`: its health.
 
 With a name, it tells what became of that, from the ledger.
 """
@@ -115,7 +115,7 @@ def watch(outbox: Path) -> int:
 
 def _is_news(row: Row) -> bool:
     """Whether a change of the row is news; the running time changes always."""
-    return row.label in ("now", "queued") or (not row.label and row.style != "quiet")
+    return row.label in ("now", "queued", "trouble") or (not row.label and row.style != "quiet")
 
 
 def _each_status(outbox: Path) -> Iterator[list[Row]]:
@@ -125,8 +125,14 @@ def _each_status(outbox: Path) -> Iterator[list[Row]]:
 
 
 def current_status(outbox: Path) -> tuple[bool, Status]:
-    """Whether a picowatch is running, and its status or the last one there was."""
-    return is_running(outbox), read_status(outbox) or NO_STATUS
+    """Whether a picowatch is running, and its status or the last one there was.
+
+    A disk that refuses what it writes may refuse the status that says so, too.
+    """
+    running, found = is_running(outbox), read_status(outbox) or NO_STATUS
+    if running and (why := disk_trouble(outbox)):
+        found = replace(found, troubles={"outbox": why, **found.troubles})
+    return running, found
 
 
 def check(outbox: Path) -> int:
@@ -138,18 +144,12 @@ def check(outbox: Path) -> int:
         return _unhealthy("picowatch is not running")
     found = current_status(outbox)[1]
     if since := _silent_since(found):
-        why = disk_trouble(outbox) or "it starts or hangs, or the outbox's disk is full"
+        why = found.troubles.get("outbox") or "it starts or hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but has reported nothing since {since}: {why}")
     if found.ended:  # the report is that of the last one
         return _unhealthy(STARTING)
-    # What the disk refuses, it may refuse to the report, too.
-    troubles = {"outbox": disk_trouble(outbox), **found.troubles}
-    words = "; ".join(
-        f"{what}: {why}"
-        for what, why in troubles.items()
-        if why and what not in ("inbox", "paused")
-    )
-    if words:
+    told = [pair for pair in found.troubles.items() if pair[0] not in ("inbox", "paused")]
+    if words := "; ".join(map(": ".join, told)):
         return _unhealthy(f"picowatch is running, but in trouble: {words}")
     if found.scanned is None or found.updated - found.scanned > UNSEEN_SECONDS:
         inbox = found.troubles.get("inbox")
@@ -173,7 +173,8 @@ def rows_of(running: bool, status: Status) -> list[Row]:
     """
     if not running or status.ended:
         left = replace(status, engines=(), all_seconds_left=None)
-        others = [row for row in rows(left) if row.label != "now"] if status.host else []
+        known = [row for row in rows(left) if row.label != "now"]
+        others = [row for row in known if status.host or row.label == "trouble"]
         if running:
             return [Row("", STARTING), *others]
         return [Row("", "picowatch is not running", "bad"), *others]

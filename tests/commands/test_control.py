@@ -202,6 +202,25 @@ def test_a_daemon_that_reports_nothing_is_not_healthy(
     lock.release()
 
 
+def test_a_full_disk_is_told_though_the_status_on_it_is_an_old_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first status, too; but not once picowatch has ended."""
+    assert house.once()
+    news, said = house.status() | {"ended": False}, "the disk is full (0.0 MB are free)"
+    full = Mock(f_bavail=0, f_frsize=4096, f_flag=0, f_files=0)
+    monkeypatch.setattr("picowatch.outbox.status.os.statvfs", Mock(return_value=full))
+    assert said not in picowatch_here(house.folder, "status").stdout
+    lock = OutboxLock(house.outbox)
+    (house.outbox / STATUS).write_text(json.dumps(news))
+    assert f"trouble outbox: {said}" in control(house, "status").splitlines()
+    assert json.loads(control(house, "status", "--json"))["troubles"] == {"outbox": said}
+    assert control(house, *CHECK, code=1).endswith(f"but in trouble: outbox: {said}\n")
+    (house.outbox / STATUS).unlink()
+    assert control(house, "status").splitlines()[1:] == [f"trouble outbox: {said}"]
+    lock.release()
+
+
 MISTAKE = (
     "picowatch: picowatch.yaml, line 2, column 17: settle_seconds 'soon': Input should be a "
     "valid number, unable to parse string as a number."

@@ -362,7 +362,10 @@ def test_watching_in_a_pipe_gives_a_line_at_each_change(seen: Seen) -> None:
         seen.write(**work(6), started=now - 60, updated=now)  # nothing has changed for a minute
         wait_for(lambda: "for 60 s" in picowatch_here(seen.folder, "status").stdout)
         seen.write(**work(8), started=now - 61, updated=now)
-        assert process.stdout.readline() == "corgi.yaml: 3 of 20, step 8/24; 112 images\n"
+        line = "corgi.yaml: 3 of 20, step 8/24; 112 images"
+        assert process.stdout.readline() == f"{line}\n"
+        seen.write(**work(8), troubles={"inbox": "is away"})
+        assert process.stdout.readline() == f"{line}; inbox: is away\n"
         process.stdout.close()
         seen.end()
         assert process.wait(timeout=PATIENCE) == 0
