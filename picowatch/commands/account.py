@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from os.path import lexists
 from sqlite3 import Connection
 
@@ -37,40 +38,51 @@ def named(folders: Folders, name: str, status: Status) -> Named:
         ignored = dict(status.ignored)
         told = {path: ignored[path] for path in matching(name, ignored)}
         if not (recipes or told):
-            is_outside = name.startswith("/") or ".." in name.split("/")
-            if is_outside or not any(lexists(folder / name) for folder in folders):
-                words = no_such(name, [*known, *ignored], "the inbox")
-                raise CommandFailed(words, "`picowatch status .` tells of everything.")
-            told = _why_not(folders, sql, name)
+            told = _why_not(folders, sql, name, [*known, *ignored])
         behind, seconds = _place(sql, recipes, status)
         account = account_of(sql, recipes)
     name = name.rstrip("/")
     return Named(name=name, account=account, behind=behind, seconds_until=seconds, ignored=told)
 
 
-def _why_not(folders: Folders, sql: Connection, name: str) -> dict[str, str]:
-    """Return why a file that nobody has noticed is not taken."""
-    if not is_file(folders.inbox / name):
-        return {}
+def _why_not(folders: Folders, sql: Connection, name: str, known: list[str]) -> dict[str, str]:
+    """Return why files that nobody has noticed are not taken. Raises CommandFailed."""
     # These read pictures, which takes longer to import than all else.
     from picowatch.inbox.folder import InboxFolder
-    from picowatch.inbox.reasons import why_not
+    from picowatch.inbox.reasons import why_no_request, why_not
     from picowatch.inbox.scan import pictures_under, scan
 
     inbox = InboxFolder(folders.inbox.resolve())
     there = scan(inbox.root, ())
-    why = why_not(folders.outbox, there, name)
-    if not why:
-        why, template = "it is not read yet", inbox.template_above(name) or name
-        if owners := there.owners(name):
-            why = f"it belongs to {' and '.join(owners)}, whose status tells what became of it"
-        elif name.rpartition("/")[2] == DEFAULTS_NAME:
-            why = "it holds for the recipes of its folder, whose status tells what became of them"
-        elif account_of(sql, [template]).refused:
-            why = f"its template {template} is refused"
-        elif template != name and name not in pictures_under(inbox, template):
-            why = f"its template {template} names it"
-    return {name: why}
+    names = matching(name, there.paths)
+    if not names:
+        is_outside = name.startswith("/") or ".." in name.split("/")
+        if is_outside or not any(lexists(folder / name) for folder in folders):
+            words = no_such(name, [*known, *there.paths], "the inbox")
+            raise CommandFailed(words, "`picowatch status .` tells of everything.")
+        names = [name] if is_file(inbox.root / name) else []
+    is_refused = cache(lambda template: account_of(sql, [template]).refused)
+    pictures_of = cache(lambda template: {*pictures_under(inbox, template)})
+
+    def why_not_read(path: str) -> str:
+        if path.rpartition("/")[2] == DEFAULTS_NAME:
+            return "it holds for the recipes of its folder, whose status tells what became of them"
+        if path not in there.found:
+            owners = " and ".join(there.owners(path))
+            return f"it belongs to {owners}, whose status tells what became of it" if owners else ""
+        template = inbox.template_above(path) or path
+        if template != path and is_refused(template):
+            return f"its template {template} is refused"
+        if template != path and path not in pictures_of(template):
+            return f"its template {template} names it"
+        return "it is not read yet"
+
+    pictures = {*there.pictures}
+    told = why_no_request(replace(there, pictures=sorted(pictures.intersection(names))), ())
+    for path in names:
+        if path not in pictures:
+            told[path] = why_not(folders.outbox, there, path) or why_not_read(path)
+    return {path: why for path, why in sorted(told.items()) if why}
 
 
 def _place(sql: Connection, recipes: Collection[str], status: Status) -> tuple[int, float | None]:

@@ -65,6 +65,7 @@ def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -
         return
     # These take as long to import as all else.
     from picowatch.inbox.matching import matching, no_such
+    from picowatch.inbox.scan import scan
     from picowatch.ledger.account import known_paths, known_pictures
     from picowatch.ledger.reading import reading
 
@@ -74,7 +75,7 @@ def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -
     except CommandFailed:  # picowatch will repair it
         return
     if folder != outbox:  # what was saved since picowatch ended is not known yet
-        known += [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+        known += scan(folder, ()).paths
     for name in strange:
         if not matching(name, known):
             words = no_such(name, known, where)

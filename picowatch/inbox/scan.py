@@ -80,6 +80,11 @@ class Scan:
     pictures: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
 
+    @property
+    def paths(self) -> list[str]:
+        """All files that are taken or told of, and pictures that recipes may name."""
+        return [*self.found, *self.others, *self.pictures]
+
     def owners(self, path: str) -> list[str]:
         """Return the dropped pictures that a text or mask belongs to, as a run takes it."""
         beside = [name for name in self.found if is_dropped(name) and path in sidecar_paths(name)]

@@ -113,6 +113,40 @@ def test_a_photo_that_its_template_keeps_from_being_read_says_so(house: House) -
     assert shown(house, "d/e/b.png")[-1] == f"ignored d/e/b.png: {why}"
 
 
+UNREAD = {
+    "c1": ["c1.yaml"],
+    "inbox/c1": ["c1.yaml"],
+    "c*": ["c1.yaml"],
+    "night/c1": ["night/c1.yaml"],
+    "inbox/night/": ["night/c1.yaml", "night/c2.txt"],
+    "d/p": ["d/p.png"],
+    "d": ["d/_pictures.yaml", "d/p.png"],
+    "c1.yaml~": [],
+    "d/p.xmp": [],
+    "d/p.txt": ["d/p.txt: it belongs to d/p.png"],
+    "set/2": ["set/2.png: a picture here is used only if a recipe names it."],
+    "set": ["set/1.png: a picture here is used only if a recipe names it (1 more like it"],
+}
+
+
+def test_what_is_not_read_yet_is_found_by_each_of_its_names(house: House) -> None:
+    """It was saved since picowatch ended, or a moment ago."""
+    assert house.once()
+    for name in ("c1.yaml", "c1.yaml~", "night/c1.yaml", "night/c2.txt", "d/_pictures.yaml"):
+        house.save(name, "prompt: a star\n")
+    for name in ("d/p.png", "set/1.png", "set/2.png"):
+        house.draw(name)
+    for name in ("d/p.txt", "d/p.xmp"):
+        house.save(name, "a moon")
+    for written, names in UNREAD.items():
+        lines = [line for line in shown(house, written) if line.startswith("ignored")]
+        said = [name if ": " in name else f"{name}: it is not read yet" for name in names]
+        pairs = zip(lines, said, strict=True)
+        assert all(line.startswith(f"ignored {words}") for line, words in pairs), lines
+    refused = picowatch_here(house.folder, "status", "c2")
+    assert "There is no 'c2' in the inbox. Did you mean 'night/c2.txt'?" in refused.stderr
+
+
 def test_every_key_is_documented(morning: House) -> None:
     """And a name as messages give it is understood in every working directory."""
     page = (PROJECT / "docs/commands.md").read_text()
