@@ -26,7 +26,7 @@ from picowatch.inbox.names import (
     is_template,
 )
 from picowatch.inbox.read import Saved, read
-from picowatch.inbox.reasons import EMPTY, why_no_request, why_not
+from picowatch.inbox.reasons import why_no_request, why_not, why_not_run
 from picowatch.inbox.scan import pictures_under, scan
 from picowatch.ledger.rows import NEVER_READ
 from picowatch.recipe.converters import RANDOM
@@ -110,7 +110,8 @@ class _Checking:
                 self._check(folder / path, "", lists=False)
             elif self._inbox.template_above(path) not in templates - {path}:
                 self._check(self._inbox.shown(path), path, lists=False)
-        why = self._never_run() if below else {}
+        named = self._there, self._opened  # by recipes that were checked
+        why = why_not_run(*named) | why_no_request(*named) if below else {}
         never_run = [path for path in why if path.startswith(root)]
         for path in never_run:
             self._tell(self._inbox.shown(path), "never_run", why[path])
@@ -217,13 +218,6 @@ class _Checking:
         usual = "recipes and their folders have other names"
         why = "" if is_other or is_recipe_path(path) else usual
         return why_not(outbox, self._there, path) or why
-
-    def _never_run(self) -> dict[str, str]:
-        """Return why files of the inbox are not taken; no recipe that was checked names them."""
-        there, named = self._there, self._opened
-        empty = {path: EMPTY for path, version in there.found.items() if not version.size}
-        others = {path: why for path, why in there.others.items() if path not in named}
-        return empty | others | why_no_request(there, named)
 
     def _fail(self, file: Path, own: str, error: Exception) -> None:
         """Tell of a file that is refused; `own` is its name in the errors of a recipe."""

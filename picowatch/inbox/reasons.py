@@ -57,9 +57,7 @@ class Reasons:
         self.waits = not (is_settled or pictures.keys() <= self._told.keys())
         if self.waits:
             pictures = {path: why for path, why in pictures.items() if path in self._told}
-        others = {path: why for path, why in there.others.items() if path not in wanted}
-        empty = {path: EMPTY for path, version in there.found.items() if not version.size}
-        found = empty | others | pictures
+        found = why_not_run(there, wanted) | pictures
         self._told = {path: why for path, why in found.items() if self._is_due(there.root, path)}
         return {**self._told, **dict(dropped_into(self._outbox, there))}
 
@@ -87,6 +85,12 @@ def why_not(outbox: Path, there: Scan, path: str) -> str:
     alone = replace(there, pictures=[path] if path in there.pictures else [])
     others = {**dict(dropped_into(outbox, there)), **why_no_request(alone, ())}
     return others.get(path, "")
+
+
+def why_not_run(there: Scan, named: Collection[str]) -> dict[str, str]:
+    """Return why files other than pictures are not taken, unless they are `named`."""
+    empty = {path: EMPTY for path, version in there.found.items() if not version.size}
+    return empty | {path: why for path, why in there.others.items() if path not in named}
 
 
 def why_no_request(there: Scan, named: Collection[str]) -> dict[str, str]:
