@@ -143,9 +143,9 @@ def check(outbox: Path) -> int:
     if not is_held(outbox):
         return _unhealthy("picowatch is not running")
     found = current_status(outbox)[1]
-    if since := _silent_since(found):
+    if silence := _silence(found):
         why = found.troubles.get("outbox") or "it starts or hangs, or the outbox's disk is full"
-        return _unhealthy(f"picowatch is running, but has reported nothing since {since}: {why}")
+        return _unhealthy(f"picowatch is running, but {silence}: {why}")
     if found.ended:  # the report is that of the last one
         return _unhealthy(STARTING)
     told = [pair for pair in found.troubles.items() if pair[0] not in ("inbox", "paused")]
@@ -180,17 +180,17 @@ def rows_of(running: bool, status: Status) -> list[Row]:
         return [Row("", "picowatch is not running", "bad"), *others]
     age = duration(max(0.0, status.updated - status.started))
     who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {age}")
-    silence = []
-    if since := _silent_since(status):  # it hangs or is stopped, or the disk is full
-        silence = [Row("", f"it has reported nothing since {since}", "bad")]
+    # It hangs or is stopped, or the disk is full.
+    silence = [Row("", f"it {words}", "bad") for words in [_silence(status)] if words]
     return [Row("", who, "quiet"), *silence, *rows(status)]
 
 
-def _silent_since(status: Status) -> str:
-    """The time of the last report, if that is too long ago; else ""."""
+def _silence(status: Status) -> str:
+    """Say when the last report was, if that is too long ago; else ""."""
     if is_fresh(status):
         return ""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
+    return f"has reported nothing {f'since {at}' if status.updated else 'yet'}"
 
 
 def _line(row: Row, columns: int | None) -> str:

@@ -187,7 +187,7 @@ def test_a_daemon_that_reports_nothing_is_not_healthy(
         found.f_files, found.f_favail = inodes
         monkeypatch.setattr("picowatch.outbox.status.os.statvfs", Mock(return_value=found))
         shown = control(house, *CHECK, code=1)
-        assert "has reported nothing" in shown and said in shown
+        assert "has reported nothing yet" in shown and said in shown
     said = "picowatch is running, but has reported nothing "
     for updated in (1.0, time.time() + 3600):  # or the clock was set back
         house.outbox.joinpath(".picowatch/status.json").write_text(
