@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.outbox.names import picture_files
+from picowatch.outbox.names import FORMATS, picture_files
 from tests.commands.picowatch import DIGESTS_HERE, PROJECT, give_commands
-from tests.documents.test_shown_commands import shell
-from tests.test_docs import blocks
+from tests.documents.test_shown_commands import crontab_lines, shell
+from tests.house import House
 
 # What pages write outside of home folders, each with what it means there.
 ROOTS = ("/srv", "/opt", "/etc", "/var", "/usr/local/bin")
@@ -151,12 +151,30 @@ def test_old_pictures_are_deleted_without_being_rendered_again(machine: Machine)
     own |= {path for path in (outbox / ".picowatch").rglob("*") if path.is_file()}
     for path in {*own, *(outbox / file for file in before[1:])}:
         os.utime(path, (0, 0))
-    (line,) = blocks(PROJECT / "docs/administration.md", "crontab")
-    machine.run(line.split("  ", 1)[1])
+    machine.run(*crontab_lines(PROJECT / "docs/administration.md"))
     assert machine.pictures() == before[:1]
     assert {path for path in own if not path.exists()} == set()
     machine.run("systemctl start picowatch")
     assert machine.pictures() == before[:1]
+
+
+def test_old_pictures_alone_are_deleted(house: House) -> None:
+    """docs/administration.md: no archived original, no archived recipe, no error that holds."""
+    for kind in FORMATS:
+        house.save(f"made/{kind}.yaml", f"prompt: a star\nseed: 7\nsize: 64x64\nformat: {kind}\n")
+    house.save("scans/_pictures.yaml", "prompt: a star\nsize: 64x64\nseed: 7\n")
+    house.draw("scans/1.png")
+    house.save("made/wrong.yaml", "stesp: 3\n")
+    assert not house.once(when_done="archive")
+    kept = ["made/wrong.yaml.error.txt", *(f"made/{kind}/{kind}.yaml" for kind in FORMATS)]
+    kept.append("scans/originals/1.png")
+    assert {*house.pictures()} > {"scans/1.png", "scans/originals/1.png"}
+    for path in house.outbox.rglob("*"):
+        os.utime(path, (0, 0))
+    (line,) = crontab_lines(PROJECT / "docs/administration.md")
+    assert shell(line.replace("/srv/picowatch", str(house.folder)), house.folder).returncode == 0
+    left = {path.relative_to(house.outbox).as_posix() for path in house.outbox.glob("*/**/*.*")}
+    assert {path for path in left if not path.startswith(".picowatch/")} == {*kept}
 
 
 def test_modes_are_those_that_the_page_names(machine: Machine) -> None:
