@@ -47,9 +47,9 @@ def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) 
         print(settings.outbox / picture)
     if answer.warning:
         print_error(answer.warning.strip())
+    if answer.note:
+        print_error(f"{sent.file}: {answer.note}")
     if answer.done:
-        if not (answer.pictures or answer.sheets or answer.parts):
-            print_error(f"{sent.file}: {answer.text}")
         return SUCCEEDED
     # A removed recipe's error file is gone, too.
     text = (answer.error if removed and answer.error else answer.text).strip()
@@ -74,7 +74,7 @@ def as_object(
                 "pictures": [_picture(settings.outbox / file) for file in answer.pictures],
                 "contact_sheets": [str(settings.outbox / file) for file in answer.sheets],
                 "errors": [] if answer.done else [(answer.error or answer.text).strip()],
-                "warnings": [answer.warning.strip()] if answer.warning else [],
+                "warnings": [said.strip() for said in (answer.warning, answer.note) if said],
             }
             for sent, answer in parts
         ],

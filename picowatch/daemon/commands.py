@@ -251,9 +251,10 @@ class Control:
             path: self._result(path, outcomes[path]) for path in sorted(paths, key=natural_key)
         }
         done = [part for part in parts.values() if part.done]
-        words = f"{len(done)} of {len(parts)} rendered." if parts else NOTHING
+        words, note = f"{len(done)} of {len(parts)} rendered.", "" if parts else NOTHING
         warning = self.run.outbox.problems.warning(template) if template else ""
-        return Answer(len(done) == len(parts), words, warning=warning, parts=parts)
+        is_done = len(done) == len(parts)
+        return Answer(is_done, words, warning=warning, note=note, parts=parts)
 
     def _refused(self, recipe: str) -> Answer:
         problems = self.run.outbox.problems
@@ -271,19 +272,20 @@ class Control:
         pictures = tuple(filter(self.run.outbox.exists, outcome.pictures))
         drawn = contact_sheets.drawn_sheets(self.ledger, recipe)
         sheets = tuple(filter(self.run.outbox.exists, drawn))
-        words = f"{images(len(pictures))} rendered."
-        if not outcome.pictures:
-            words = NOTHING
-        elif not pictures:
+        done = not (outcome.failed or outcome.cancelled)
+        note = NOTHING if done and not outcome.pictures else ""
+        if gone := len(outcome.pictures) - len(pictures):
+            which = f"{gone} of its {len(outcome.pictures)}" if pictures else "Its"
+            were = "was" if pictures and gone == 1 else "were"
             again = f"picowatch retry --all {shlex.quote(recipe)}"
-            words = f"Its pictures were deleted. `{again}` renders them again."
+            note = f"{which} pictures {were} deleted. `{again}` renders them again."
+        words = f"{images(len(pictures))} rendered."
         if outcome.failed:
             file = self.run.outbox.names.error_file(recipe)
             words = f"{images(outcome.failed)} failed: see {file} in the outbox."
         elif outcome.cancelled:
             words = f"{images(outcome.cancelled)} cancelled."
-        done = not (outcome.failed or outcome.cancelled)
-        return Answer(done, words, pictures, error, warning, sheets)
+        return Answer(done, words, pictures, error, warning, sheets, note)
 
 
 def _matching_any(patterns: Sequence[str], paths: Collection[str]) -> list[str]:

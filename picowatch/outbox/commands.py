@@ -65,7 +65,8 @@ class Answer:
     """Whether a command was done, a sentence for the user, and pictures, as paths in the outbox.
 
     `sheets` are the paths of contact sheets. `error` and `warning` are the texts of the recipe's
-    error and warning files, "" without one. For a folder, `parts` has an answer for each picture.
+    error and warning files, "" without one; `note` says why there are fewer pictures than it names,
+    or none. For a folder, `parts` has an answer for each picture.
     """
 
     done: bool
@@ -74,6 +75,7 @@ class Answer:
     error: str = ""
     warning: str = ""
     sheets: tuple[str, ...] = ()
+    note: str = ""
     parts: dict[str, "Answer"] = field(default_factory=dict)
 
 

@@ -312,6 +312,7 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, as_json: bool) -> Non
     }  # fmt: skip
     assert "Did you mean 'steps'?" in two["errors"][0]
     assert "entry 1, image 1, seed" in three["errors"][0]
+    assert "requests no image" not in str(three["warnings"])
     assert not (two["done"] or three["done"])
     documented = (PROJECT / "docs/scripts.md").read_text().partition("<!-- make --json -->")[2]
     promised = json.loads(documented.partition("```json")[2].partition("```")[0])
@@ -343,12 +344,14 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House) -> None:
 
 
 def test_make_prints_no_picture_that_was_deleted(house: House) -> None:
-    """An entry with a random seed that says what it said keeps its seed, and is not repeated."""
+    """An entry with a random seed that says what it said is not repeated, and that is told."""
     recipe = house.save("a.txt", "one\ntwo\n")
     (first, second), _ = made(house, recipe)
     Path(first).unlink()
     recipe.write_text("one\ntwo\nthree --seed 5\n")
-    assert made(house, recipe)[0] == [second, str(house.outbox / "a/0003-5.png")]
+    printed, said = made(house, recipe)
+    assert printed == [second, str(house.outbox / "a/0003-5.png")]
+    assert "/a.txt: 1 of its 3 pictures was deleted. " in said
 
 
 def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(house: House) -> None:

@@ -186,6 +186,35 @@ def test_make_of_a_folder_says_once_what_concerns_all_its_pictures(
     assert capsys.readouterr().err.endswith("empty: It requests no image.\n")
 
 
+def test_make_of_a_folder_says_which_pictures_were_deleted(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It renders only what was not rendered yet; `retry --all` renders deleted ones, too."""
+    photos(house, f"{CORGI}count: 2\n", 2)
+    house.save("photos/sub/_pictures.yaml", f"{CORGI}grid: true\n")
+    drop(house, "photos/sub/3.png")
+    folder = [house.inbox / "photos"]
+    assert make(house.settings(), folder, house.make_engine) == 0
+    every = capsys.readouterr().out.splitlines()
+    assert len(every) == 6
+    assert house.answer("delete", None, "photos/1-2.png", "photos/sub/3.png").done
+    said = "`picowatch retry --all photos/{}.png` renders them again."
+    one = f"1 of its 2 pictures was deleted. {said.format(1)}"
+    both = f"Its pictures were deleted. {said.format('sub/3')}"
+    assert make(house.settings(), folder, house.make_engine) == 0
+    out, err = capsys.readouterr()
+    assert {*every} - {*out.splitlines()} == {
+        f"{house.outbox}/photos/{name}.png" for name in ("1-2", "sub/3")
+    }
+    assert [line.partition(": ")[2] for line in err.splitlines()] == [one, both]
+    assert make(house.settings(), folder, house.make_engine, as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [recipe["warnings"] for recipe in found["recipes"]] == [[one], [], [both]]
+    assert house.answer("retry all", None, "photos").done
+    assert make(house.settings(), folder, house.make_engine) == 0
+    assert capsys.readouterr() == ("\n".join([*every, ""]), "")
+
+
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
 def test_make_names_all_pictures_of_a_folder_although_picowatch_restarts(
     house: House, when_done: str
