@@ -162,7 +162,9 @@ def _kept(run: Run, files: dict[str, str], recipe: str) -> dict[str, str]:
     kept = {}
     for file, name in run.outbox.archived_as(files, recipe).items():
         try:
-            run.outbox.archive(name, run.inbox.files.blocks(file, files[file]))
+            found = run.inbox.files.size_and_time(file)
+            blocks = run.inbox.files.blocks(file, files[file])
+            run.outbox.archive(name, blocks, found.mtime_ns if found else None)
             kept[file] = f"moved to {name}"
         except OtherBytes:
             kept[file] = ""

@@ -51,15 +51,21 @@ def check_in_place(target: Path) -> None:
 
 
 def write_atomically(
-    target: Path, content: bytes | Iterable[bytes], *, durable: bool = True, readers: int = 0
+    target: Path,
+    content: bytes | Iterable[bytes],
+    *,
+    durable: bool = True,
+    readers: int = 0,
+    mtime_ns: int | None = None,
 ) -> None:
     """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are created.
-    `readers`: read bits that are added to its mode, whatever the umask says. If `content` is blocks
-    and raises, the target stays as it was. As target and temporary are in one folder, it is enough
-    to check that folder's place once the temporary exists: if it is moved then, the rename fails.
+    `readers`: read bits that are added to its mode, whatever the umask says. `mtime_ns`: its time,
+    if not now. If `content` is blocks and raises, the target stays as it was. As target and
+    temporary are in one folder, it is enough to check that folder's place once the temporary
+    exists: if it is moved then, the rename fails.
     """
     temporary = temporary_beside(target)
     try:
@@ -70,6 +76,10 @@ def write_atomically(
                     mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                     os.fchmod(file.fileno(), mode | readers)
             file.writelines((content,) if isinstance(content, bytes) else content)
+            if mtime_ns is not None:
+                file.flush()  # which sets the time
+                with suppress(OSError):  # as for modes
+                    os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
             if durable:
                 sync_file(file)
         rename(temporary, target)

@@ -121,9 +121,8 @@ def _link_or_copy(root: Path, file: str, target: str, *, copies: bool) -> None:
             if error.errno not in _NO_LINK:
                 raise
     with os.fdopen(open_below(root, file), "rb") as opened:
-        write_atomically(place, iter(lambda: opened.read(1 << 20), b""))
-        found = os.fstat(opened.fileno())
-    os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))  # the gallery sorts by time
+        mtime_ns = os.fstat(opened.fileno()).st_mtime_ns  # the gallery sorts by time
+        write_atomically(place, iter(lambda: opened.read(1 << 20), b""), mtime_ns=mtime_ns)
 
 
 def line_of_moved(

@@ -272,10 +272,10 @@ class Outbox:
         with path.open("rb") as there:
             return sha256_of(there) == digest
 
-    def archive(self, name: str, blocks: Iterator[bytes]) -> None:
-        """Write a file of the inbox where `archived_as` says, unless it is there."""
+    def archive(self, name: str, blocks: Iterator[bytes], mtime_ns: int | None) -> None:
+        """Write a file of the inbox where `archived_as` says, with its time, unless it is there."""
         if not lexists(self.root / name):
-            write_atomically(self.root / name, blocks)
+            write_atomically(self.root / name, blocks, mtime_ns=mtime_ns)
 
 
 def _replaces(texts: Mapping[str, str]) -> bool:

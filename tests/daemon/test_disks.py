@@ -284,10 +284,10 @@ def test_recipes_that_wait_for_a_folder_do_not_use_up_a_round(
     """However many they are, those after them are archived."""
     archive = Outbox.archive
 
-    def refuse(outbox: Outbox, name: str, blocks: Iterator[bytes]) -> None:
+    def refuse(outbox: Outbox, name: str, blocks: Iterator[bytes], mtime_ns: int | None) -> None:
         if name == "a/a.yaml":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{outbox.root}/a")
-        archive(outbox, name, blocks)
+        archive(outbox, name, blocks, mtime_ns)
 
     monkeypatch.setattr(Outbox, "archive", refuse)
     monkeypatch.setattr(followups, "SLICE_SECONDS", 0.0)

@@ -31,6 +31,7 @@ pillow_heif.register_heif_opener()  # to write the photos of tests
 SMALL = "seed: 7\nsize: 64x64\n"
 CORGI = f"prompt: a corgi\n{SMALL}"
 STAR = f"prompt: a star\n{SMALL}"
+TAKEN_NS = 1_234_567_890_987_654_321
 
 
 def put(house: House, files: Mapping[str, str | int]) -> None:
@@ -605,10 +606,16 @@ def test_a_result_has_its_pictures_name_whenever_that_is_free(
 def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     house: House, when_done: str
 ) -> None:
-    """Sidecars go with it unless another picture has them; the next picture is not affected."""
+    """Sidecars go with it unless another picture has them; the next picture is not affected.
+
+    All keep their times: a scan has no other date.
+    """
     put(house, {"frames/_pictures.yaml": STAR, "frames/1.txt": "a corgi"})
     put(house, {"frames/2.yaml": "prompt: a heart\n", "frames/other.txt": "of no picture"})
     put(house, {f"frames/{n}": len(n) for n in ("1.png", "2.png", "2.jpg", "1.mask.png")})
+    house.save("a.yaml", CORGI)
+    for path in (*house.inbox.glob("frames/[12]*"), house.inbox / "a.yaml"):
+        os.utime(path, ns=(0, TAKEN_NS))
     dropped = (house.inbox / "frames/1.png").read_bytes()
     assert house.once(when_done=when_done)
     left = {path.name for path in (house.inbox / "frames").iterdir()}
@@ -617,6 +624,8 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     if when_done == "archive":
         assert {*found} == {"1.mask.png", "1.png", "1.txt", "2.jpg", "2.png", "2.yaml"}
         assert found["1.png"] == dropped
+        kept = [house.outbox / "a/a.yaml", *house.outbox.glob("frames/originals/*")]
+        assert {path.stat().st_mtime_ns for path in kept} == {TAKEN_NS}
     else:
         assert not found
     house.draw("frames/1.png", "blue")
