@@ -58,7 +58,6 @@ ON_WHITE = (
     "It is transparent, which JPEG cannot store, so it was put on white. Use format: png, webp or "
     "avif."
 )
-AS_PNG = "It is transparent, which JPEG cannot store, so it is a PNG."
 
 
 # Waits for a picture's thread: the pixels, their texts, and the bytes of the file.
@@ -307,8 +306,8 @@ class Publisher:
         kind, more, request = format_of(image.file), metadata.warnings, image.request
         if picture.alpha and not kind.transparent:
             more = (*more, ON_WHITE)
-        elif picture.alpha and not self.outbox.names.kind_wanted(request).transparent:
-            more = (*more, AS_PNG)
+        elif kind is PNG and (why := self.outbox.names.why_png(request)):
+            more = (*more, f"{why}, so it is a PNG.")
         if picture.low and kind in (PNG, TIFF):
             more = tuple(warning for warning in more if warning != KEEPABLE_BITS)
         elif (request.draws and not request.leaves_a_part) or (

@@ -254,12 +254,19 @@ class OutboxNames:
         return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"
 
     def _kind(self, request: ImageRequest) -> Format:
-        """Return a picture's format: PNG if it or its settings do not fit into the one wanted."""
-        kind = self.kind_wanted(request)
-        has_room = kind.name != "jpeg" or (fits_jpeg(request) and not request.may_be_transparent)
-        return kind if has_room and max(request.published_size) <= kind.longest_side else PNG
+        return PNG if self.why_png(request) else self._kind_wanted(request)
 
-    def kind_wanted(self, request: ImageRequest) -> Format:
+    def why_png(self, request: ImageRequest) -> str:
+        """Return why a picture, or its settings, do not fit into the format wanted, or ""."""
+        kind = self._kind_wanted(request)
+        if max(request.published_size) > kind.longest_side:
+            return f"A side has more than the {kind.longest_side:,} pixels of {kind.name}"
+        if kind.name == "jpeg" and request.may_be_transparent:
+            return "It may be transparent, which JPEG cannot store"
+        is_too_long = kind.name == "jpeg" and not fits_jpeg(request)
+        return "Its prompts are too long for JPEG's 64 kB of metadata" if is_too_long else ""
+
+    def _kind_wanted(self, request: ImageRequest) -> Format:
         """Return the format that a recipe or the setting asks for."""
         wanted: str = request.format or self._format
         if wanted == SAME:

@@ -75,7 +75,7 @@ def encoded(name: str, texts: dict[str, str], quality: str | int = "auto") -> by
 
 
 def test_what_is_a_jpeg_has_room_for_its_settings(house: House) -> None:
-    """If its 64 kB for EXIF are too few for any letters, the picture is a PNG."""
+    """If its 64 kB for EXIF are too few for any letters, the picture is a PNG, and that is told."""
     lengths = (1_000, 8_000)
     written = [letter * length for letter in ("a", "猫", "🐶", '"') for length in lengths]
     entries = [{"prompt": f"{{{prompt}|{prompt}}}", "seed": 7} for prompt in written]
@@ -86,6 +86,11 @@ def test_what_is_a_jpeg_has_room_for_its_settings(house: House) -> None:
     assert (endings[::2], endings[1::2]) == ([".jpg"] * 4, [".png"] * 4)
     for file, prompt in zip(house.pictures(), written, strict=True):
         assert read_texts(house.outbox / file)[PARAMETERS].startswith(f"{prompt}\nSteps: ")
+        said = "Its prompts are too long for JPEG's 64 kB of metadata, so it is a PNG."
+        warned = [said] if file.endswith(".png") else []
+        assert [*filter(said.__eq__, house.chunk(file).rendered["warnings"])] == warned
+    assert (house.outbox / "a.json.warning.txt").read_text().count(said) == 1
+    assert house.log().count("so it is a PNG") == 1
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "tiff"])
@@ -272,6 +277,24 @@ def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
     assert [path.read_text() for path in mine] == ["mine", "mine"]
     names = sorted(path.name for path in (house.outbox / "a").iterdir())
     assert names == ["1.error_.txt", "2.error_.webp", "3.error_.jpg", "4.error_.txt"]
+
+
+@pytest.mark.usefixtures("copies_here")
+@pytest.mark.parametrize(("name", "most"), [("webp", 16_383), ("avif", 16_384)])
+def test_a_picture_too_large_for_its_format_says_so(house: House, name: str, most: int) -> None:
+    """Once for each template. One that just fits has the format."""
+    for folder, width in (("fits", most), ("large", most + 1)):
+        resized = f"resize_to: {{width: {width}, enlarge: true}}\nformat: {name}\n"
+        house.save(f"{folder}/_pictures.yaml", resized)
+        house.draw(f"{folder}/a.png", size=(4096, 16))
+        house.draw(f"{folder}/b.png", size=(4096, 8))
+    assert house.once(max_photo_megapixels=300)
+    files = [f"{folder}/{stem}" for folder in ("fits", "large") for stem in "ab"]
+    endings = [f".{name}", f".{name}", ".png", ".png"]
+    assert house.pictures() == [*map("".join, zip(files, endings, strict=True))]
+    said = f"A side has more than the {most:,} pixels of {name}, so it is a PNG."
+    assert (house.outbox / "large/_pictures.yaml.warning.txt").read_text().count(said) == 1
+    assert house.log().count("so it is a PNG") == 1
 
 
 def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
