@@ -8,7 +8,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from os.path import lexists
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from picowatch.files.atomic import (
     write_atomically,
 )
 from picowatch.files.essential import Writing
-from picowatch.files.names import first_folder
+from picowatch.files.names import first_folder, stem_of
 from picowatch.files.safe_paths import read_regular, sha256_of, to_write
 from picowatch.metadata.chunk import chunk_of, read_chunk
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts
@@ -33,7 +33,7 @@ from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, How, encode_png
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lossless import Pixels
-from picowatch.outbox.names import LATEST, OutboxNames, format_of, map_of, sidecar_of
+from picowatch.outbox.names import ENDINGS, LATEST, OutboxNames, format_of, map_of, sidecar_of
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
@@ -194,13 +194,19 @@ class Outbox:
                 sync_folder(folder)
 
     def _unlink(self, file: str) -> None:
-        """Delete the picture last, as it tells its sidecar from another text of that name."""
+        """Delete the picture last, as it tells its sidecar from another text of that name.
+
+        What also lies beside the same picture in another format stays for that.
+        """
         check_in_place(self.root / file)
         path = to_write(self.root, file)
         if not path.parent.is_dir():
             return
-        for beside in self.beside(file):
-            (self.root / beside).unlink()
+        formats = {f"{stem_of(file)}{ending}" for ending in ENDINGS} - {file}
+        shared = {*chain.from_iterable(map(self.beside, filter(self.exists, formats)))}
+        for beside in reversed(self.beside(file)):  # the last map first: a crash leaves no gap
+            if beside not in shared:
+                (self.root / beside).unlink()
         path.unlink(missing_ok=True)
 
     def beside(self, file: str) -> list[str]:

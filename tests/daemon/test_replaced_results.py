@@ -6,6 +6,7 @@ A command waits for the next run, which is the one that renders.
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -45,6 +46,7 @@ def put_a_foreign_one(house: House) -> None:
 
 
 MUG, SECOND, THIRD = (f"in/mug{number}.png" for number in ("", "-2", "-3"))
+MUG_TEXT = "in/mug.txt"
 PLAIN = USUAL.replace("replace: true\n", "")
 # Templates, each with what is there after it, and what a user does between them.
 Given = list[tuple[str, dict[str, int]] | Callable[[House], object]]
@@ -112,6 +114,31 @@ def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
     assert steps(house) == {"in/mug.png": 3}, "a ledger that is rebuilt makes nothing anew"
     render(house, f"{USUAL}steps: 5\n")
     assert steps(house) == {"in/mug.png": 5}
+
+
+@pytest.mark.parametrize("command", [("delete", None), ("keep", "best")], ids=["delete", "keep"])
+@pytest.mark.parametrize("last", ["", "steps: 3\n"], ids=["of both", "of the last"])
+def test_what_lies_beside_results_in_two_formats_goes_with_its_last_one(
+    house: House, command: tuple[str, str | None], last: str
+) -> None:
+    """The text and control maps of mug.png and mug.webp; a text of one alone goes with that."""
+    house.draw("in/mug.jpg")
+    for kind, more in (("png", ""), ("webp", last)):
+        render(house, f"{USUAL}format: {kind}\n{more}", sidecar="txt")
+    (house.outbox / "in/mug.control.png").write_bytes(b"a map")
+    beside = {name: (house.outbox / name).read_bytes() for name in (MUG_TEXT, "in/mug.control.png")}
+
+    def left(folder: str) -> dict[str, bytes]:
+        names = {name: house.outbox / folder / Path(name).name for name in beside}
+        return {name: path.read_bytes() for name, path in names.items() if path.exists()}
+
+    assert house.answer(*command, "in/mug.webp").done
+    assert left("best") == (beside if command[1] else {})
+    if last:
+        del beside[MUG_TEXT]
+    assert left("in") == beside
+    assert house.answer("delete", None, MUG).done
+    assert not left("in")
 
 
 def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
