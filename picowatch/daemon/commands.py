@@ -214,7 +214,7 @@ class Control:
             return Answer(False, words)
         if outcome is None:
             if known is not None and not known.digest:  # its bytes could not be read
-                return self._refused(recipe)
+                return self._result(recipe)
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         is_reread = not outcome.valid and self.inbox.is_to_be_reread(recipe)
         if outcome.unfinished or is_reread or recipe in self.run.lacking_room:
@@ -242,7 +242,7 @@ class Control:
         template = self.files.template_above(f"{folder}/{PICTURES_NAME}") or ""
         known = queries.known_recipe(self.ledger, template)
         if known and known.outcome == "refused":
-            return self._refused(template)
+            return self._result(template)
         outcomes = queries.outcomes_below(self.ledger, folder, waiting.last_save or 0)
         if not (outcomes or template):
             return Answer(False, f"{folder} has no recipes any more.")
@@ -253,30 +253,25 @@ class Control:
         done = [part for part in parts.values() if part.done]
         words, note = f"{len(done)} of {len(parts)} rendered.", "" if parts else NOTHING
         warning = self.run.outbox.problems.warning(template) if template else ""
-        is_done = len(done) == len(parts)
-        return Answer(is_done, words, warning=warning, note=note, parts=parts)
+        return Answer(len(done) == len(parts), words, (), "", warning, (), note, parts)
 
-    def _refused(self, recipe: str) -> Answer:
+    def _result(self, recipe: str, outcome: Outcome | None = None) -> Answer:
+        """Return what became of a recipe; without an outcome it was refused."""
         problems = self.run.outbox.problems
         error, warning = problems.error(recipe), problems.warning(recipe)
-        removed = f"{recipe} is wrong, and its error file was removed. Save it again to see why."
-        why = error or (str(NothingSaid()) if is_dropped(recipe) else removed)
-        return Answer(False, why, (), error, warning)
-
-    def _result(self, recipe: str, outcome: Outcome) -> Answer:
-        if not outcome.valid:
-            return self._refused(recipe)
-        problems = self.run.outbox.problems
-        error, warning = problems.error(recipe), problems.warning(recipe)
+        if outcome is None or not outcome.valid:
+            gone = f"{recipe} is wrong, and its error file was removed. Save it again to see why."
+            why = error or (str(NothingSaid()) if is_dropped(recipe) else gone)
+            return Answer(False, why, (), error, warning)
         # One that the user deleted is not rendered again as long as its entry is the same.
         pictures = tuple(filter(self.run.outbox.exists, outcome.pictures))
         drawn = contact_sheets.drawn_sheets(self.ledger, recipe)
         sheets = tuple(filter(self.run.outbox.exists, drawn))
         done = not (outcome.failed or outcome.cancelled)
         note = NOTHING if done and not outcome.pictures else ""
-        if gone := len(outcome.pictures) - len(pictures):
-            which = f"{gone} of its {len(outcome.pictures)}" if pictures else "Its"
-            were = "was" if pictures and gone == 1 else "were"
+        if missing := len(outcome.pictures) - len(pictures):
+            which = f"{missing} of its {len(outcome.pictures)}" if pictures else "Its"
+            were = "was" if pictures and missing == 1 else "were"
             again = f"picowatch retry --all {shlex.quote(recipe)}"
             note = f"{which} pictures {were} deleted. `{again}` renders them again."
         words = f"{images(len(pictures))} rendered."

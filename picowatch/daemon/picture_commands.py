@@ -176,7 +176,6 @@ def named(words: str, recipes: list[str]) -> str:
 def _reasons(stay: Stay) -> str:
     """Return why pictures stay as they are, and what to do."""
     words = ""
-    for reason in dict.fromkeys(stay.values()):
-        why, remedy = reason
-        words += f"{named(why, [file for file in stay if stay[file] == reason])} {remedy}"
+    for why, remedy in dict.fromkeys(stay.values()):
+        words += f"{named(why, [file for file in stay if stay[file] == (why, remedy)])} {remedy}"
     return words

@@ -66,10 +66,9 @@ def _put(outbox: Outbox, file: str, folder: str, taken: Container[str], *, copie
     make_folder(root / folder)
     names = (outbox.names.kept(file, folder, number) for number in count(1))
     target = next(name for name in names if _is_free_for(root, file, name, taken))
-    _link_or_copy(root, file, target, copies=copies)
-    for beside in outbox.beside(file):
-        ending = beside.removeprefix(stem_of(file))
-        _link_or_copy(root, beside, stem_of(target) + ending, copies=copies)
+    for path in (file, *outbox.beside(file)):
+        ending = path.removeprefix(stem_of(file))
+        _link_or_copy(root, path, stem_of(target) + ending, copies=copies)
     return target
 
 
