@@ -47,11 +47,15 @@ _UNTOLD = f"""
     WHERE told < 2 AND told < :told AND state IN ('done', 'failed') AND {_BELOW.format("recipe")}"""
 # A file whose problem is not that of its images; a template's may be what its pictures lack.
 REFUSED = """
-    (outcome = 'refused' OR (problem IS NOT NULL AND NOT EXISTS (
+    (problem IS NOT NULL AND (outcome = 'refused' OR NOT EXISTS (
         SELECT 1 FROM images WHERE recipe = path AND state = 'failed')))"""
+# … and pictures that wait for their template: their own problem is NULL.
+_REFUSED_OR_WAITING = f"(outcome = 'refused' OR {REFUSED})"
 _UNTOLD_REFUSED = f"""
     SELECT path AS recipe, path, problem, problem_at FROM recipes
-    WHERE {REFUSED} AND told < :told AND {_BELOW.format("path")}"""
+    WHERE {_REFUSED_OR_WAITING} AND told < :told AND {_BELOW.format("path")}
+    AND (problem IS NOT NULL
+         OR template IN (SELECT digest FROM recipes WHERE problem IS NOT NULL))"""
 _FIRST_QUEUED = """
     SELECT -priority AS lower, save, entry_index, image_index, folder, is_copy
     FROM images INDEXED BY images_queue
@@ -171,7 +175,7 @@ def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
     found = _of_images(sql, _REQUESTED, values)
     rows = sql.execute(
         f"""SELECT path, problem, problem_at FROM recipes
-            WHERE path IN (SELECT value FROM json_each(:recipes)) AND {REFUSED}""",
+            WHERE path IN (SELECT value FROM json_each(:recipes)) AND {_REFUSED_OR_WAITING}""",
         values,
     ).fetchall()
     return _with_files(sql, found, rows)
@@ -281,7 +285,7 @@ def untold(ledger: "Ledger", folder: str, *, told: int) -> Account:
 
 def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
     """Record that these images and files were told of."""
-    tables = (("images", "recipe", "told < 2"), ("recipes", "path", REFUSED))
+    tables = (("images", "recipe", "told < 2"), ("recipes", "path", _REFUSED_OR_WAITING))
     with ledger.transaction() as sql:
         for table, path, which in tables:
             sql.execute(
@@ -323,30 +327,28 @@ def _failures(
 def _with_files(sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]) -> Account:
     """Return the account of images with refused files; the newest failures come first.
 
-    Many pictures may be refused for their template, whose problem is told once.
+    Pictures that wait for a prompt are no refused files: their template is one, told once.
     """
-    told = [row for row in rows if row["problem"]] or rows[:1]
-    found = [*images.failures, *(_of_file(sql, row) for row in told)]
-    found.sort(key=lambda failure: -(failure.at or 0.0))
-    return replace(images, refused=len(rows), failures=tuple(found))
+    refused = {row["path"]: row for row in rows if row["problem"]}
+    for folder in sorted({row["path"].rpartition("/")[0] for row in rows if not row["problem"]}):
+        refused |= _template_of(sql, folder)
+    files = (_of_file(path, row) for path, row in refused.items())
+    found = sorted([*images.failures, *files], key=lambda failure: -(failure.at or 0.0))
+    return replace(images, refused=len(refused), failures=tuple(found))
 
 
-def _of_file(sql: sqlite3.Connection, row: sqlite3.Row) -> Failure:
-    """Return why a file is wrong, or why its template is."""
-    folder = path = row["path"]
-    while not row["problem"] and "/" in folder:
-        folder = folder.rpartition("/")[0]
-        path = f"{folder}/_pictures.yaml"
-        found = sql.execute(
-            "SELECT problem, problem_at FROM recipes WHERE path = ? AND problem IS NOT NULL",
-            (path,),
-        ).fetchone()
-        if found:
-            return Failure(row["path"], _reason(found["problem"], ""), found["problem_at"])
-    problem = row["problem"] or "its template is refused"
-    return Failure(row["path"], _reason(problem, path), row["problem_at"])
-
-
-def _reason(problem: str, path: str) -> str:
+def _of_file(path: str, row: sqlite3.Row) -> Failure:
     name = harmless(path)
-    return harmless(problem).removeprefix(f"inbox/{name}").removeprefix(name).lstrip(":, ")
+    reason = harmless(row["problem"]).removeprefix(f"inbox/{name}").removeprefix(name)
+    return Failure(path, reason.lstrip(":, "), row["problem_at"])
+
+
+def _template_of(sql: sqlite3.Connection, folder: str) -> dict[str, sqlite3.Row]:
+    """Return the nearest template with a problem that holds for a folder, by path."""
+    while folder:
+        path = f"{folder}/_pictures.yaml"
+        query = "SELECT problem, problem_at FROM recipes WHERE path = ? AND problem IS NOT NULL"
+        if row := sql.execute(query, (path,)).fetchone():
+            return {path: row}
+        folder = folder.rpartition("/")[0]
+    return {}

@@ -78,24 +78,31 @@ def test_refused_files_alone_are_summed_up_once(house: House) -> None:
 
 
 LACKING = """\
-*  photos: 4 files refused
+*  photos: 1 file refused
   refused*  photos/_pictures.yaml: Pictures without a prompt are not rendered. """
 
 
-def test_photos_that_their_template_refuses_are_summed_up(house: House, tmp_path: Path) -> None:
-    """Their template is told once for all, and everything that counts them agrees."""
+def test_photos_that_wait_for_a_prompt_are_summed_up(house: House, tmp_path: Path) -> None:
+    """Their template is refused, once for all of them, and everything that counts it agrees."""
     notes = Notes(tmp_path)
     house.save("photos/_pictures.yaml", "steps: 3\n")
     for name in "123":
         house.draw(f"photos/{name}.png")
     with house.running(hooks={"on_finished": notes.program}):
-        wait_for(lambda: names(house) == ["photos: 4 files refused"], "its block")
+        wait_for(lambda: names(house) == ["photos: 1 file refused"], "its block")
+        wait_for(lambda: notes.of("on_finished"), "the hook")
     assert text(house).startswith(LACKING)
-    assert totals(house)["photos"] == "4 files refused"
-    assert [note["refused"] for note in notes.of("on_finished")] == [4]
-    assert (house.status()["refused"], house.status()["error_count"]) == (4, 1)
+    assert totals(house)["photos"] == "1 file refused"
+    (note,) = notes.of("on_finished")
+    assert (note["refused"], len(note["failures"])) == (1, 1)
+    assert house.log().count("finished: photos: 1 file refused") == 1
+    assert (house.status()["refused"], house.status()["error_count"]) == (1, 1)
     with reading(house.outbox / ".picowatch/ledger.sqlite") as sql:
-        assert account_of(sql, known_paths(sql)).refused == 4
+        for paths in (known_paths(sql), ["photos/1.png"], ["photos/1.png", "photos/2.png"]):
+            account = account_of(sql, paths)
+            told = [failure.recipe for failure in account.failures]
+            assert (account.refused, told) == (1, ["photos/_pictures.yaml"])
+    assert house.answer("retry").text == "3 refused files read again."
     house.draw("photos/4.png")
     assert house.once(), "the template's error is told"
     assert names(house)[0] == "photos/4.png: 1 file refused"
@@ -106,7 +113,7 @@ def test_photos_that_their_template_refuses_are_summed_up(house: House, tmp_path
     assert totals(house) == {"": "4 of 4 done", "photos": "4 of 4 done"}
     house.draw("photos/5.png")
     assert not house.once()
-    assert names(house)[0] == "photos: 2 files refused", "the template is wrong again"
+    assert names(house)[0] == "photos: 1 file refused", "the template is wrong again"
 
 
 def test_a_folder_is_summed_up_when_it_is_finished(house: House) -> None:
