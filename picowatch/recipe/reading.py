@@ -278,11 +278,11 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
         f"{shown(text)} is no prompt: {shown(source.name)} only finishes pictures. To have this "
         f"one drawn, write 'prompt: …' into {shown(stem_of(text))}.yaml."
     )
+    notes = [bool(text) and _only_finishes(merged([e.layer, *fields]), folder) for e in entries]
+    told = (what,) if all(notes) else ()  # it may be the prompt of another entry
     found = []
-    for entry in entries:
-        is_note = bool(text) and _only_finishes(merged([entry.layer, *fields]), folder)
+    for entry, is_note in zip(entries, notes, strict=True):
         sidecars = fields if is_note else [*beside.values()]
-        warnings = (*entry.warnings, what) if is_note else entry.warnings
         own = merged([entry.layer, *sidecars])
         said = with_swept(folder | own)
         if said.keys().isdisjoint(SAYING_WHAT) and not _only_finishes(own, folder):
@@ -297,7 +297,7 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
         layer = _picture_layer(dropped, own)
         is_undecided = "image" in layer and "image" not in own
         undecided = layer["image"] if is_undecided else None
-        nearer = (*sidecars, layer)
+        nearer, warnings = (*sidecars, layer), (*entry.warnings, *told)
         found.append(replace(entry, nearer=nearer, dropped=undecided, warnings=warnings))
     return found
 

@@ -235,6 +235,11 @@ def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     drawn = as_json(tmp_path, TEMPLATE)
     assert [image["prompt"] for image in drawn["images"]] == ["for the client"]
     assert "1.txt" not in f"{drawn['problems']}"
+    (tmp_path / "inbox/d/1.yaml").unlink()
+    save(tmp_path, {TEMPLATE: f"{template}---\nsize: picture\n"})
+    both = as_json(tmp_path, TEMPLATE)
+    assert [image["prompt"] for image in both["images"]] == ["", "for the client"]
+    assert "1.txt" not in f"{both['problems']}"
     for name in ("_defaults.yaml", "d/1.txt"):
         (tmp_path / "inbox" / name).unlink()
     idle = "size: 80x80\nresize: fit\nsteps: 9\ncfg_scale: 3\n"
