@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from itertools import product
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, stem_of, with_mask
@@ -155,11 +156,16 @@ class NothingSaid(PictureUnreadable):
 _ANY_SETTINGS = {"parameters": "a picture\nSteps: 20, Sampler: Euler"}
 
 
+# The first is not quite square: a photo that has the shape of `extend` already is refused. What
+# makes one too large, or is too much around it, may be right for another.
+_ANY_SIZES = ((1024, 1000), (640, 32), (32, 640), (15_000, 14_000))
+
+
 class _AnyPicture(Pictures):
     """Any picture, to check a template without one; and those that the template itself names."""
 
-    def __init__(self, dropped: str, named: Pictures) -> None:
-        self._any, self._named = with_mask(dropped), named
+    def __init__(self, dropped: str, size: tuple[int, int], named: Pictures) -> None:
+        self._any, self._size, self._named = with_mask(dropped), size, named
         self.most_pixels = named.most_pixels
         self.most_photo_pixels = named.most_photo_pixels
         self.gave_settings = False
@@ -169,8 +175,7 @@ class _AnyPicture(Pictures):
             self._named.check(path)
 
     def size(self, path: str) -> tuple[int, int]:
-        # Nearly square: a photo that has the shape of `extend` already is refused.
-        return (1024, 1000) if path in self._any else self._named.size(path)
+        return self._size if path in self._any else self._named.size(path)
 
     def taken(self, path: str) -> datetime:
         return datetime.fromtimestamp(0)
@@ -249,12 +254,13 @@ def check_template(
     and the names of its fields are checked.
     """
     folder = template.name.rpartition("/")[0]
-    any_picture = _AnyPicture(f"{folder}/any.png", pictures)
     # The prompt may be in a file beside each picture.
     layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
-    for mask in ("", f"{folder}/any.mask.png"):  # some checkpoints need one
+    masks = "", f"{folder}/any.mask.png"  # some checkpoints need one
+    for size, mask in product(_ANY_SIZES, masks):
         dropped = Dropped(f"{folder}/any.png", template, mask=mask)
+        any_picture = _AnyPicture(dropped.path, size, pictures)
         try:
             recipes = dropped_recipes(dropped, inventory, layers, max_images, any_picture)
         except RecipeInvalid as invalid:

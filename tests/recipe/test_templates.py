@@ -3,7 +3,8 @@
 import pytest
 
 from picowatch.recipe.messages.problems import RecipeInvalid
-from picowatch.recipe.reading import DefaultsFile, Dropped, dropped_recipes
+from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.reading import DefaultsFile, Dropped, check_template, dropped_recipes
 from picowatch.recipe.recipe import Recipe
 from tests.recipe.reading import RICH, PicturesWith, check_warned
 
@@ -64,3 +65,32 @@ def test_a_mask_that_changes_nothing_is_a_warning(template: str) -> None:
     """Its file may be meant for another template."""
     (recipe,) = dropped(f"{template}\ncheckpoint: dream\n", mask=MASK)
     check_warned(recipe, *["…"] * (template[0] == "r"), "mask has no effect without … ignored.…")
+
+
+@pytest.mark.parametrize(
+    ("template", "is_wrong"),
+    [
+        ("resize_to: {longest_side: 7000, enlarge: true}", False),
+        ("resize_to: {width: 20000, enlarge: true}", False),
+        ("resize_to: {height: 20000, enlarge: true}", False),
+        ("upscale: {model: 4x-Own, scale: 8}", False),
+        ("prompt: a hat\nsize: picture\nextend: {left: 5000}", False),
+        ("prompt: a hat\nsize: picture\nextend: 10:1", False),
+        ("resize_to: {width: 20000, enlarge: true}\nqualty: 80", True),
+        ("resize_to: {shortest_side: 7000, enlarge: true}", True),
+        ("resize_to: {megapixels: 50, enlarge: true}", True),
+        ("resize_to: {width: 30000, height: 30000, fit: pad}", True),
+    ],
+)
+def test_a_template_is_wrong_only_if_it_is_so_for_pictures_of_every_shape(
+    template: str, is_wrong: bool
+) -> None:
+    """What makes others too large may be right for a small picture or a panorama."""
+    pictures, problems = Pictures(), list[str]()
+    pictures.most_photo_pixels = 40_000_000
+    file = DefaultsFile("web/_pictures.yaml", template.encode())
+    try:
+        check_template(file, RICH, [], 100, pictures)
+    except RecipeInvalid as invalid:
+        problems += [problem.message for problem in invalid.problems]
+    assert len(problems) == is_wrong, problems
