@@ -34,6 +34,7 @@ _HASH_DIGITS = 10  # of those that pictures have
 _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
 _NEEDS = fields.NEEDS | {"denoising_strength": ("image", "hires")}
+_OF_GUIDANCE = ("cfg_rescale", "cfg_start", "cfg_end")
 _FOR_DRAWINGS = (
     "demo-cutout was trained only on the demo model's drawings, and is of little use for other "
     "pictures. Put a model into models/cutout/ (docs/models.md, Cutout models)."
@@ -45,12 +46,7 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     yield from images[0].refused_embeddings()
     texts = [own[field].text for field in fields.PROMPTS if field in own]
     yield from [words for text in texts for words in probable_mistakes(text)][:MAX_WARNINGS]
-    samplers = sorted({image.sampler for image in images})
-    for field in [name for name, written in own.items() if written.origin is Origin.OWN]:
-        able = fields.ROWS[field].samplers if field in fields.ROWS else ()
-        if able and set(samplers).isdisjoint(able) and getattr(images[0], field):
-            what = f"{field} has no effect with the sampler {listed(samplers)}"
-            yield f"{what}: it is for {listed(able)}."
+    yield from _idle_values(images, own)
     for recipe in images:
         yield from recipe.warnings
         if recipe.draws:
@@ -59,6 +55,36 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
                 yield "colour: same has no effect here: what a model draws has the colours of sRGB."
         if recipe.cutout and recipe.cutout.model == DEMO_CUTOUT and recipe.checkpoint != DEMO:
             yield _FOR_DRAWINGS
+
+
+def _idle_values(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
+    """Yield warnings about the recipe's own values that change no image."""
+    for field in [name for name, written in own.items() if written.origin is Origin.OWN]:
+        whys = dict.fromkeys(_why_idle(image, field) for image in images)
+        if all(whys) and getattr(images[0], field) != fields.DEFAULTS[field]:
+            yield from (f"{field} has no effect {why}." for why in whys)
+    seed, seeds = own.get("seed"), images[0].seed
+    count = (len(seed.parts) or seed.text.count(",") + 1) if seed else 0
+    if isinstance(seeds, tuple) and count > len(seeds):
+        yield f"seed has {count} seeds, of which equal ones make one image: {len(seeds)} in all."
+
+
+def acting(recipe: Recipe, field: str) -> object:
+    """Return a field's value; None where it changes nothing beside the recipe's other values."""
+    return None if _why_idle(recipe, field) else getattr(recipe, field)
+
+
+def _why_idle(recipe: Recipe, field: str) -> str:
+    able = fields.ROWS[field].samplers if field in fields.ROWS else ()
+    if able and recipe.sampler not in able:
+        return f"with the sampler {recipe.sampler}: it is for {listed(able)}"
+    is_guided = recipe.cfg_scale != 1 and not 0 < recipe.cfg_start >= recipe.cfg_end
+    if field in _OF_GUIDANCE and not is_guided:
+        return "where no step has guidance: cfg_scale is 1, or cfg_start not below cfg_end"
+    is_lossless = recipe.format in ("png", "tiff")
+    if field == "quality" and is_lossless and recipe.quality != "lossless":
+        return "in png and tiff: it is for jpeg, webp and avif"
+    return ""
 
 
 def unlike_the_picture(

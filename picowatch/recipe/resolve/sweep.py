@@ -21,6 +21,7 @@ from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.advice import acting
 from picowatch.recipe.resolve.layers import (
     SIZE_AND_SIDE,
     mappings_in,
@@ -77,7 +78,7 @@ def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
 def refuse_same_images(axes: Axes, images: Sequence[Recipe], problems: Problems) -> None:
     """Refuse a value that makes the same images as another one of its axis, like 7 and 7.0."""
     combined = list(product(*(range(len(values)) for values in axes.values())))
-    made = [[getattr(image, name) for name in fields.ROWS] for image in images]
+    made = [[acting(image, name) for name in fields.ROWS] for image in images]
     for place, (label, values) in enumerate(axes.items()):
         images_of: list[list[object]] = [[] for _ in values]
         for indexes, image in zip(combined, made, strict=True):

@@ -168,6 +168,39 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
 
 
+UNGUIDED = "{} has no effect where no step has guidance: cfg_scale is 1, or cfg_start not below …"
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("format: png\nquality: 80",
+         ["quality has no effect in png and tiff: it is for jpeg, webp and avif."]),
+        ("sweep: {format: [tiff, png]}\nquality: 80", ["quality has no effect in png and tiff: …"]),
+        ("sweep: {format: [tiff, webp]}\nquality: 80", []),
+        ("format: png\nquality: lossless", []),
+        ("format: png\nquality: auto", []),
+        ("quality: 80", []),
+        ("cfg_scale: 1\ncfg_rescale: 0.5", [UNGUIDED.format("cfg_rescale")]),
+        ("cfg_scale: 1\ncfg_start: 0.2", [UNGUIDED.format("cfg_start")]),
+        ("cfg_scale: 1\ncfg_end: 0.5", [UNGUIDED.format("cfg_end")]),
+        ("cfg_start: 0.5\ncfg_end: 0.4", [*map(UNGUIDED.format, ("cfg_start", "cfg_end"))]),
+        ("cfg_start: 0.4\ncfg_end: 0.5\ncfg_rescale: 0.5", []),
+        ("cfg_end: 0", []),
+        ("cfg_scale: 1\ncfg_start: 0\ncfg_end: 1\ncfg_rescale: 0", []),
+        ("variation_strength: 0\nvariation_seed: 5", []),  # it is off on purpose
+        ("seed: [1, 1, 1]", ["seed has 3 seeds, of which equal ones make one image: 1 in all."]),
+        ("seed: 1, 2, 2", ["seed has 3 seeds, of which … image: 2 in all."]),
+        ("seed: 1..8", []),
+        ("seed: [5]", []),
+    ],
+)  # fmt: skip
+def test_what_does_nothing_beside_another_value_is_named(text: str, warnings: list[str]) -> None:
+    """As the recipe itself says it; a folder's defaults are for other recipes, too."""
+    check_warned(read_one(f"prompt: a\n{text}"), *warnings)
+    check_warned(read_one("prompt: a", defaults=text))
+
+
 def test_a_prompt_is_missing_beside_an_unknown_field_that_is_none() -> None:
     """One that may be meant as the prompt is one error."""
     assert len(messages("when_done: keep")) == 2
