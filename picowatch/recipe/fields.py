@@ -574,7 +574,7 @@ class ImageFields:
             says_what=True,
             part="longest_side",
             check="set",
-            form=form(SWITCH_OR_MORE, rf"{NUMBER}|\d+\s*[xX×*]\s*\d+|{OFF}"),
+            form=form("number string object false", rf"{NUMBER}|\d+\s*[xX×*]\s*\d+|{OFF}"),
         ),
     ] = None
 
@@ -833,7 +833,7 @@ class RecipeFields(BaseModel, ImageFields):
             wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
             acts_in="any",
             daily=True,
-            form=form(SWITCH_OR_MORE),
+            form=form("string object false", OFF),
         ),
     ] = ()
 

@@ -29,7 +29,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.files import NO_FILES, PICTURE_KINDS, PLACES
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.patterns import NUMBER, SWITCH, any_of, form, in_any_case
+from picowatch.recipe.patterns import NUMBER, OFF, SWITCH, any_of, form, in_any_case
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 Schema = dict[str, Any]
@@ -136,7 +136,8 @@ def _field(name: str, schemas: Mapping[str, Schema]) -> Schema:
 def _form(name: str, schema: Schema) -> Schema:
     row = (ROWS | SHORTHANDS | PART_FIELDS)[name]
     if name in LISTS:
-        return form(f"{SWITCH_OR_MORE} array", items=_ref(name))
+        kinds, text = ("number string", "") if row.part else ("string", OFF)
+        return form(f"{kinds} object array false", text, items=_ref(name))
     if name in MAPPINGS or "type" in row.form:
         return {**form(SWITCH_OR_MORE), **row.form}
     limits = {key: value for key, value in schema.items() if key not in ("title", "enum")}

@@ -57,7 +57,8 @@ MORE_RECIPES = [
     "image: b.png\nmask_blur: null\nhires: []",
     "sweep: {steps: [10, 20], cfg: 4..10 step 2, 'lora: ink': [0, 1], 'hires: scale': [1, 2]}",
     "sweep: {sampler: [Euler a, dpmpp_2m], size: [64x64, 128X64]}",
-    "sweep: 'off'",
+    *("sweep: 'off'", "control: 'off'", "detail: false", "detail: [hat, {find: tie}]"),
+    *("resize_to: false", "sweep: false", "control: false"),
     "control: [{image: a.png, model: b}, {image: a.png, model: c}]\n"
     "sweep: {'control: weight': [0, 1]}",
 ]
@@ -154,6 +155,8 @@ def test_what_reading_accepts_the_schema_accepts() -> None:
         *("sweep: {seed: [1, 2]}", "sweep: {cfg_scale: []}", "sweep: {guidance_scale: 3}"),
         *("steps: abc", "cfg_scale: 7;5", "exact: maybe", "exact: 3", "seed: abc", "hires: abc"),
         *("sampler: unknown", "sampler: DPM fast", "schedule_type: karas", "resize: big"),
+        *("detail: true", "resize_to: true", "sweep: true", "sweep: 'yes'"),
+        *("control: true", "control: 3", "control: a.png", "control: [{image: a.png}, true]"),
         *("loras: true", "quantize: fp9", "image: a.png\nextend: {lefft: 3}", "_id: [1]"),
     ],
 )
