@@ -281,7 +281,7 @@ class ImageFields:
         Seed | Literal["random"] | tuple[Seed, ...],
         Row(
             "The same seed gives the same picture. random (or -1) draws one; a list or a range "
-            "like 1..8 makes one image each.",
+            "like 1..8 makes an image of each different one.",
             reads=converters.seeds_in,
             same_in_batch=False,
             no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
@@ -561,8 +561,8 @@ class ImageFields:
         Row(
             "The size of the finished picture, by resampling, as the last step. A number is the "
             "longest side in pixels, 800x600 both sides. A mapping: longest_side, shortest_side, "
-            "width, height, megapixels, of which all that are given hold; fit inside, cover (cut "
-            "off) or pad (centred) for width and height (inside); background white, black, "
+            "width, height, megapixels, of which all given hold without fit; fit inside, cover "
+            "(cut off) or pad (centred) for width and height (inside); background white, black, "
             'transparent or a colour like "#f4f4f4" (white; transparent where the picture is); '
             "enlarge true: smaller pictures become larger, too. With image and no prompt, nothing "
             "is drawn, and no model is needed.",
