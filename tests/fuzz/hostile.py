@@ -364,6 +364,9 @@ HOSTILE: dict[str, Hostile] = {
         f"prompt: '{'{a|b}' * 300}x'\nsweep: {{'prompt: x': {[f'y{n}' for n in range(1000)]}}}",
         "80 times",
     ),
+    "a thousand LoRAs of A1111's other form": _recipe(
+        "<lora:x:1:1>" * 1600 + "\nSteps: 3, Seed: 4", "is not a LoRA", name="a.txt"
+    ),
     "as many signs as may be": _recipe("prompt: '" + "{a|b}" * 80 + A_THOUSAND),
     "a long prompt in a thousand images": _recipe(
         "prompt: '" + "a " * 500_000 + A_THOUSAND, "the limit is 20,000"

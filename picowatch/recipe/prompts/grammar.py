@@ -83,11 +83,15 @@ def ended(opened: Iterable[Bracket]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong in a prompt, and what to do; `instead` in place of `tag`, if any, would do."""
+    """What is wrong in a prompt, and what to do; `instead` in place of `tag`, if any, would do.
+
+    `used` is the part of it that a warning names.
+    """
 
     message: str
     tag: str = ""
     instead: str = ""
+    used: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +185,15 @@ def lora_tags(text: str) -> list[LoraTag]:
 
 
 def without_loras(text: str) -> str:
-    """Return the prompt without its LoRA tags; an invalid one (see `unsupported`) stays text."""
-    if "<" not in text or is_json(text):
-        return text
-    return _LORA_TAG.sub(lambda tag: "" if _lora(tag) else tag[0], text)
+    """Return the prompt without its LoRA tags, those that `unsupported` finds, too."""
+    return text if "<" not in text or is_json(text) else _LORA_TAG.sub("", text)
 
 
 def _lora(tag: re.Match[str]) -> LoraTag | None:
     """Return the tag if its name and weight are valid; without a weight it is 1."""
     name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
     number = 1.0 if tag["weight"] is None else _number(weight)
-    if not name or number is None:
+    if not name or number is None or not abs(number) <= MAX_LORA_WEIGHT:
         return None
     return LoraTag(name, number + 0.0, tag[0])
 
@@ -276,19 +278,21 @@ def unsupported(text: str) -> Iterator[Mistake]:
             instead = "," if found[0].endswith("AND") else ""
             yield Mistake(message.format(shown(found[0], 40)), text[slice(*found.span())], instead)
     for tag in _LORA_TAG.finditer(plain):
-        lora = _lora(tag)
-        if lora is None or not abs(lora.weight) <= MAX_LORA_WEIGHT:
+        if not _lora(tag):
+            each = (f"<lora:{tag['name']}:{part}>" for part in (tag["weight"] or "").split(":"))
+            kept = next(filter(lora_tags, each), "")
             yield Mistake(
                 f"{shown(tag[0], 40)} is not a LoRA with one weight from -{MAX_LORA_WEIGHT:.0f} to "
                 f"{MAX_LORA_WEIGHT:.0f}. Write one like <lora:name:0.8>.",
-                text[slice(*tag.span())] if lora else "",
+                *(text[slice(*tag.span())], kept, kept),
             )
     for found in _WEIGHT.finditer(plain):
         number = _number(found[1])
         if number is None or abs(number) > MAX_WEIGHT:
             yield Mistake(
                 f"the weight '{shown(found[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
-                f"{MAX_WEIGHT:.0f}. Write one like (word:1.2)."
+                f"{MAX_WEIGHT:.0f}. Write one like (word:1.2).",
+                *(found[0], ")"),
             )
     depth = 0
     for bracket in _BRACKET.finditer(plain):

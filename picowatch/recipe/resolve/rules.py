@@ -22,7 +22,7 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import EDITED, cannot_edit, not_multiple_of
+from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit, not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.drawing import installed_tags
 from picowatch.recipe.prompts.editing import edits_in
@@ -79,17 +79,22 @@ class Rules:
         for mistake in mistakes_in(field, text, loras, self._inventory):
             without = text.replace(mistake.tag, mistake.instead, 1).strip()
             instead = without if mistake.tag else NOTHING
-            found.append(Finding(field, mistake.message, "", instead, of_checkpoint=False))
+            words, used = mistake.message, mistake.used
+            found.append(Finding(field, words, "", instead, of_checkpoint=False, used=used))
         return found
 
 
 def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
-    """Apply a rule, again after each replaced value: the other values may be fine without it."""
-    errors = set()
+    """Apply a rule, again after each replaced value: the other values may be fine without it.
+
+    A hostile picture may have thousands of values to replace: beyond a limit they are errors.
+    """
+    errors, left = set(), MAX_WARNINGS
     while True:
         for finding in rule(recipe):
+            finding = finding if left else replace(finding, instead=NOTHING)
             if finding.error not in errors and reporter.replaces(finding):
-                recipe = recipe.with_value(finding.field, finding.instead)
+                recipe, left = recipe.with_value(finding.field, finding.instead), left - 1
                 break
             errors.add(finding.error)
         else:

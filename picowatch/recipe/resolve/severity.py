@@ -14,8 +14,6 @@ from picowatch.recipe.written import Layer, Origin, Position, Source, find_in
 
 NOTHING: Final = object()
 NOWHERE = Position(Source("", ""), 0, 0)
-# Fields whose whole value a warning does not repeat.
-_LONG = ("prompt", "negative_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +22,7 @@ class Finding:
 
     `instead` is used if somebody else chose the value; with NOTHING the recipe is refused in any
     case. `of_checkpoint`: another checkpoint could use the value. `position` is where to point, if
-    not at the field's value.
+    not at the field's value. `used` is the part of a prompt instead that a warning names.
     """
 
     field: str
@@ -33,6 +31,7 @@ class Finding:
     instead: Any = NOTHING
     of_checkpoint: bool = True
     position: Position | None = None
+    used: str = ""
 
     @property
     def error(self) -> str:
@@ -42,8 +41,8 @@ class Finding:
     @property
     def warning(self) -> str:
         """The message for a person who did not write the value."""
-        name = self.instead
-        if not isinstance(name, str | int | float) or not name or self.field in _LONG:
+        name = self.used if self.field.endswith("prompt") else self.instead
+        if not isinstance(name, str | int | float) or not name:
             return f"{self.message} It was ignored."
         value = shown(f"{name:g}" if isinstance(name, float) else str(name))
         return f"{self.message} {value} is used instead."

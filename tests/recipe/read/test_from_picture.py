@@ -131,7 +131,7 @@ def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], messa
     "texts",
     [
         CHUNK,
-        {"parameters": "a <lora:x:0.5> corgi <lora:pixel:-1>\nNegative prompt: dim <lora:x:1>\n"
+        {"parameters": "a <lora:x:.5:1> corgi <lora:pixel:-1>\nNegative prompt: dim <lora:x:1>\n"
                        "Steps: 3, Seed: 4, Model: dreamshaper_8"},
     ],
 )  # fmt: skip
