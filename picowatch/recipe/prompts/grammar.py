@@ -247,6 +247,11 @@ def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str
     return pattern, {text.casefold(): name for text, name in called.items()}
 
 
+# Only in dynamicprompts: variables, choices in turn or said to be random, values of wildcards.
+DYNAMIC = re.compile(
+    r"(?<![$\\])\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)|(?<!\\)\{[@~][^{}|]*\|"
+    r"|(?<![\w\\])__(?:[@~][^\W_][\w/.* -]*?|(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\))__"
+)
 _UNSUPPORTED = {
     re.compile(r"<(?:lyco|hypernet):[^<>\n]*>", re.IGNORECASE): (
         "{} is not supported. For a LoRA write <lora:name:0.8>."
@@ -255,12 +260,8 @@ _UNSUPPORTED = {
         "AND (composing prompts) is not supported. Write 'and' in lower case, a comma, "
         "or one recipe for each prompt."
     ),
-    # Only in dynamicprompts: variables, choices in turn or said to be random, values of wildcards.
-    re.compile(
-        r"(?<!\$)\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)|\{[@~][^{}|]*\|"
-        r"|(?<!\w)__[@~][^\W_][\w/.* -]*?__|(?<!\w)__(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\)__"
-    ): "{} is dynamicprompts' syntax, which is not supported. Write {{a|b}} or __name__, drawn at "
-    "random, or the words themselves.",
+    DYNAMIC: "{} is dynamicprompts' syntax, which is not supported. Write {{a|b}} or __name__, "
+    "drawn at random, or the words themselves.",
 }
 
 

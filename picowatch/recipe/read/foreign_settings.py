@@ -9,6 +9,7 @@ from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS
 from picowatch.recipe.messages.other_programs import OFF_WORDS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.prompts.grammar import DYNAMIC, is_json
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.decoding import unix_line_ends
 from picowatch.recipe.written import FORBIDDEN, Entry, Position, plain_number, written_at
@@ -22,13 +23,17 @@ DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, Ov
 
 
 def visible(text: str) -> str:
-    """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible."""
-    return FORBIDDEN.sub("", unix_line_ends(text)).rstrip("\n")
+    """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible.
+
+    Other programs' line ends are spaces.
+    """
+    text = unix_line_ends(text)
+    return FORBIDDEN.sub(lambda sign: " " if sign[0].isspace() else "", text).rstrip("\n")
 
 
 def final(prompt: str) -> str:
-    """Escape wildcards in a picture's prompt: they were drawn already."""
-    if not Template(prompt, {}).is_drawn:
+    """Escape wildcards in a picture's prompt, and what is like them: they were drawn already."""
+    if is_json(prompt) or not (Template(prompt, {}).is_drawn or DYNAMIC.search(prompt)):
         return prompt
     return _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", prompt)
 

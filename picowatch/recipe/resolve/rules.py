@@ -74,7 +74,7 @@ class Rules:
         found = []
         for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
             what = f"{field} contains {invisible(sign[0])}."
-            clean = text.replace(sign[0], "")
+            clean = text.replace(sign[0], " " if sign[0].isspace() else "")
             found.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
         for mistake in mistakes_in(field, text, loras, self._inventory):
             without = text.replace(mistake.tag, mistake.instead, 1).strip()

@@ -205,6 +205,7 @@ WORDS = "Braces and names like __animal__ are words here, as in A1111…"
     [
         ("a {corgi|cat}", MODEL, {"prompt": r"a \{corgi|cat}"}, [WORDS]),
         ("a __dog__ {best}", MODEL, {"prompt": r"a \__dog\__ \{best}"}, [WORDS]),
+        ("a ${x=balloon} __cat(d)__", MODEL, {"prompt": r"a $\{x=balloon} \__cat(d)\__"}, [WORDS]),
         ("a (b:133), 16:9 (c:1.2.3)", MODEL, {"prompt": "a (b), 16:9 (c)"},
          [f"the weight '{weight}' is not … It was ignored." for weight in ("133", "1.2.3")]),
         ("a <lora:add_detail:0.8:0.5>", MODEL, {"prompt": "a <lora:add_detail:0.8>"},

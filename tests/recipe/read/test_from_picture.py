@@ -68,9 +68,10 @@ def test_all_below_a_pictures_values_belongs_to_them() -> None:
     assert recipe.warnings == ()
     recipe = read("from: corgi.png", {"parameters": "a cat\nNegative prompt: dim\n\ndark"})
     assert (recipe.prompt, recipe.negative_prompt) == ("a cat", "dim\n\ndark")
-    # What nobody can see, and so not remove, is left out.
-    recipe = read("from: a.png", {"parameters": "a\u0085 c\r\nSteps: 3, Model: dreamshaper_8\0"})
-    assert (recipe.prompt, recipe.checkpoint) == ("a c", "dreamshaper_8")
+    # What nobody can see, and so not remove, is left out; line ends leave a space.
+    text = "a\u0085c\u2028d\x0be\x7f\r\nSteps: 3, Model: dreamshaper_8\0"
+    recipe = read("from: a.png", {"parameters": text})
+    assert (recipe.prompt, recipe.checkpoint) == ("a c d e", "dreamshaper_8")
 
 
 def test_the_recipe_overrides_the_picture_and_the_picture_the_defaults() -> None:
