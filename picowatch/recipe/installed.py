@@ -12,7 +12,6 @@ from picowatch.recipe.fields import BAKED
 from picowatch.recipe.inventory import MODEL_FOLDERS, Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
-from picowatch.recipe.messages.wording import DECIMAL_POINT
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
 
 # The smallest one has the Apache licence; the larger ones exclude commercial use.
@@ -151,9 +150,7 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
         raise NotInstalled(f"the {row.called} '{found[0]}' cannot be used: {reason}")
     missing = f"no {row.called} '{shown(written)}' in models/{MODEL_FOLDERS[models][0]}."
     scale = re.fullmatch(r"(?i)x? ?(\d(?:\.\d)?) ?x?", written.strip())
-    if kind == "lora" and scale:
-        missing += f" {DECIMAL_POINT}"
-    elif models == "upscaler" and scale:
+    if models == "upscaler" and scale:
         missing += f" For the scale, write {scale[1]}."
     elif kind == "upscaler" and (usual := usual_upscaler(written)):
         missing += f" {usual} is for hires: {{upscaler: {usual}}}."

@@ -98,7 +98,7 @@ def words_for(name: str, fields: Iterable[str], value: str = "", before: str = "
 
     `before` are a flag's hyphens.
     """
-    if name.isdigit() and not before:
+    if name.isdigit() and not (before or value):
         return DECIMAL_POINT
     hint = _HINTS.get(before + _plain(name)) if before else ""
     hint = hint or words_of_others(name)

@@ -37,7 +37,7 @@ def wrong_value(field: str, written: SourceValue, wanted: str | None = None) -> 
     """Return why a field cannot have this value; `wanted` overrides the field's own words."""
     row = (fields.ROWS | fields.SHORTHANDS | fields.PART_FIELDS).get(field)
     wanted = wanted or (row and row.wanted) or limits_in_words(field)
-    name = field.replace(".", " ")
+    name = field if " " in field else field.replace(".", " ")
     if written.value is None:
         value = "a name" if wanted == TEXT else wanted
         value = f"{name}: '' for empty text" if field in fields.PROMPTS else value

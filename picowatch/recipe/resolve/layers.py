@@ -424,7 +424,8 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
         position = part.name_position
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
-            hint = f"{DECIMAL_POINT} " if name.isdigit() else did_you_mean(name, known)
+            is_cut = name.isdigit() and part.value is None
+            hint = f"{DECIMAL_POINT} " if is_cut else did_you_mean(name, known)
             if FIELDS_MEANT.get(plain) in known:
                 hint = f"Write {FIELDS_MEANT[plain]}. "
             before, colon, after = name.partition(":")

@@ -11,7 +11,7 @@ from picowatch.recipe.fields import DETAIL, Loras
 from picowatch.recipe.installed import NotInstalled, find
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.wording import given_twice, wrong_value
+from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice, wrong_value
 from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.severity import Reporter
@@ -33,7 +33,10 @@ def read_loras(
         try:
             name = find("lora", called, inventory)
         except NotInstalled as error:
-            reporter.wrong(LORAS, str(error), "", position=use.position)
+            at, is_alone = use.position, not any(part.text for _, part in use.pairs)
+            is_cut = called.isdigit() and is_alone and "," in at.source.line(at.line)
+            remedy = DECIMAL_POINT if is_cut else ""
+            reporter.wrong(LORAS, str(error), "", position=at, remedy=remedy)
             continue
         if name in weights:
             reporter.wrong(LORAS, named_twice(name), "", position=use.position)
