@@ -3,9 +3,10 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from picowatch.families.row import DEMO
+from picowatch.files.names import stem_of
 from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SAME, seed_in
 from picowatch.recipe.installed import is_whole_name
@@ -44,8 +45,7 @@ _FOR_DRAWINGS = (
 def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     """Yield warnings about an entry's images; `own` is what the file says."""
     yield from images[0].refused_embeddings()
-    texts = [own[field].text for field in fields.PROMPTS if field in own]
-    yield from [words for text in texts for words in probable_mistakes(text)][:MAX_WARNINGS]
+    yield from islice(_about_prompts(own, images[0].context.position.source.name), MAX_WARNINGS)
     yield from _idle_values(images, own)
     for recipe in images:
         yield from recipe.warnings
@@ -85,6 +85,16 @@ def _why_idle(recipe: Recipe, field: str) -> str:
     if field == "quality" and is_lossless and recipe.quality != "lossless":
         return "in png and tiff: it is for jpeg, webp and avif"
     return ""
+
+
+def _about_prompts(own: Layer, recipe_file: str) -> Iterator[str]:
+    """Yield what is hardly meant in prompts, naming the file beside a picture that one is in."""
+    for prompt in (own[field] for field in fields.PROMPTS if field in own):
+        file = prompt.position.source.name
+        where, into = f" (in {shown(file)})", f"{shown(stem_of(file))}.yaml"
+        is_beside = file != recipe_file
+        for words in probable_mistakes(prompt.text, into if is_beside else ""):
+            yield words + where if is_beside else words
 
 
 def unlike_the_picture(
