@@ -143,6 +143,12 @@ class _Workflow:
                 f"denoise {shown(str(denoise))} of an empty picture was ignored: without a start "
                 "image, recipes draw all steps."
             )
+        batch = self._first([empty], "batch_size")
+        if isinstance(batch, int) and batch > 1:
+            self._found.warn(
+                f"The workflow drew {batch} pictures at once, from one seed: only the first of "
+                "them can be drawn again."
+            )
         for side in ("width", "height"):
             self._found.put(side, self._first([empty], side))
         if not {"width", "height"} <= self._found.values.keys():

@@ -67,7 +67,7 @@ KARRAS = {"sampler_name": "dpmpp_2m", "scheduler": "karras", "model": ["4", 0]}
 PROMPTS = {"positive": ["6", 0], "negative": ["7", 0]}
 XL: Nodes = {
     "4": node("CheckpointLoaderSimple", ckpt_name="xl/pony.safetensors"),
-    "5": node("EmptyLatentImage", width=832, height=1216, batch_size=4),
+    "5": node("EmptyLatentImage", width=832, height=1216, batch_size=1),
     "6": node("CLIPTextEncode", text="a cat", clip=["4", 1]),
     "7": node("CLIPTextEncode", text="blurry, embedding:bad", clip=["4", 1]),
     "20": node("KSampler", seed=8, steps=14, cfg=5, denoise=0.5, latent_image=["21", 0],
@@ -173,6 +173,10 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
         # Recipes cannot skip steps without a start image.
         (one_pass(denoise=0.5), {"denoising_strength": 0.75},
          ["denoise 0.5 of an empty picture was ignored: without a start image, …"]),
+        # The noise of a batch's other pictures is no seed's.
+        (one_pass(node("EmptyLatentImage", width=832, height=1216, batch_size=4),
+                  latent_image=LINK), {"size": "832x1216", "seed": 42},
+         ["The workflow drew 4 pictures at once, from one seed: only the first of them …"]),
         # The VAE is that of the decoder; others encode latents for another model.
         (one_pass(node("VAELoader", vae_name="ae.safetensors"))
          | {"8": node("VAEDecode", samples=["30", 0], vae=LINK)}, {"vae": "ae"}, []),
