@@ -283,8 +283,8 @@ class Publisher:
         These are A1111's parameters, which one that is only enlarged keeps, as in A1111's Extras,
         and EXIF and XMP.
         """
-        request = image.request
-        parameters = kept_parameters(self.outbox.root, "" if request.draws else request.image_hash)
+        request, is_jpeg = image.request, format_of(image.file).name == "jpeg"
+        parameters, lost = kept_parameters(self.outbox.root, request, is_jpeg=is_jpeg)
         mark = mark_of(request, is_drawn=bool(picture.batch_size)) if self._ai_mark else ""
         name, digest = request.masked
         if not digest:
@@ -297,7 +297,7 @@ class Publisher:
         metadata = kept_metadata(self.outbox.root, digest, keep, mark=mark, size=size, name=name)
         if keep == NOTHING_KEPT and not self._ai_mark:
             metadata = replace(NONE, warnings=metadata.warnings)
-        return parameters, metadata
+        return parameters, replace(metadata, warnings=(*metadata.warnings, *lost))
 
     def _told(
         self, image: QueuedImage, picture: RenderedImage, metadata: PhotoMetadata

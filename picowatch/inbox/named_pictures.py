@@ -26,12 +26,13 @@ from picowatch.files.pictures import (
     taken,
 )
 from picowatch.files.safe_paths import blocks_of, open_below, sha256_of
-from picowatch.metadata.embedded_text import PARAMETERS, read_texts, texts_in
+from picowatch.metadata.embedded_text import PARAMETERS, fits_jpeg, texts_in
 from picowatch.outbox.names import is_own_file
 from picowatch.outbox.photo_metadata import PhotoMetadata, only_marked, photo_metadata
 from picowatch.recipe.a1111.reader import holds_parameters
 from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.start_image import why_no_path
 
 FOLDER = "start-images"
@@ -53,8 +54,7 @@ _TEMPLATE = (
     "One path names one picture. For all pictures of a folder, save these fields there as "
     "_pictures.yaml: each picture is a request then."
 )
-
-
+_TEXT_LOST = "The picture lacks the A1111 text of {}: {}"
 _WHERE = "Put it into the inbox beside the recipe, or write its path below inbox/ or outbox/."
 
 
@@ -290,13 +290,24 @@ def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
                 copy.unlink()
 
 
-def kept_parameters(outbox: Path, digest: str) -> str:
-    """Return A1111's text in the copy of a picture; "" if it has none, or is gone."""
+def kept_parameters(outbox: Path, request: ImageRequest, *, is_jpeg: bool) -> tuple[str, list[str]]:
+    """Return A1111's text of a picture that is only finished, and a warning if it is lost.
+
+    The text is "" if the picture has none, or is gone.
+    """
+    text = why = ""
     try:
-        text = read_texts(_folder(outbox) / digest).get(PARAMETERS, "")
-    except (OSError, PictureUnreadable):
-        return ""
-    return text.rstrip() if holds_parameters(text) else ""
+        if not request.draws:
+            with (_folder(outbox) / request.image_hash).open("rb") as file:
+                text = texts_in(file).get(PARAMETERS, "")
+    except OSError:
+        return "", []
+    except PictureUnreadable as error:
+        why = error.message
+    text = text.rstrip() if holds_parameters(text) else ""
+    if text and is_jpeg and not fits_jpeg(request, text):
+        text, why = "", "it is too long for a JPEG."
+    return text, [_TEXT_LOST.format(request.image, why)] if why else []
 
 
 def kept_metadata(

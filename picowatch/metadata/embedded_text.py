@@ -144,10 +144,13 @@ def exif_of(
     return exif_bytes({**photo, 0: main, ExifTags.IFD.Exif: exif})
 
 
-def fits_jpeg(request: ImageRequest) -> bool:
-    """Return whether the texts of this request fit into a JPEG, which has 64 kB for EXIF."""
+def fits_jpeg(request: ImageRequest, kept: str = "") -> bool:
+    """Return whether the texts of this request fit into a JPEG, which has 64 kB for EXIF.
+
+    `kept` is A1111's text of a picture that is only finished.
+    """
     values = json.dumps(request.as_dict(), ensure_ascii=False)
-    most = len(values.encode("utf-16-be")) + 2 * len(values.encode()) + _ROOM
+    most = len((values + kept).encode("utf-16-be")) + 2 * len(values.encode()) + _ROOM
     return most <= MAX_JPEG_EXIF_BYTES
 
 

@@ -120,3 +120,21 @@ def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
     assert house.once(), house.error("b.yaml")
     (again,) = house.pictures("b")
     assert house.request(again) == house.request(picture)
+
+
+@pytest.mark.parametrize(
+    ("length", "why"),
+    [(36_000, "it is too long for a JPEG."), (4 << 20, "its texts are too long to be settings.")],
+)
+def test_what_drew_a_picture_goes_alone_where_it_is_too_long(
+    house: House, length: int, why: str
+) -> None:
+    """With a warning; our own text stays."""
+    drawn = f"a {'x' * length}\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64"
+    picture_with(house.inbox / "p/a.png", "parameters", drawn)
+    house.save("p/_pictures.yaml", "format: jpeg\n")
+    assert house.once()
+    assert house.request("p/a.jpg").image == "p/a.png"
+    assert not read_texts(house.outbox / "p/a.jpg").get("parameters")
+    told = (house.outbox / "p/_pictures.yaml.warning.txt").read_text()
+    assert f"The picture lacks the A1111 text of p/a.png: {why}" in told
