@@ -23,6 +23,7 @@ from PIL import (
 )
 
 from picowatch.errors import PictureUnreadable, install_command
+from picowatch.files import png_texts as png_texts  # sets limits of Pillow
 from picowatch.files import sixteen_bits, wide_gamut
 from picowatch.files.names import RAW_ENDINGS, is_other_picture_name
 from picowatch.files.safe_paths import MAX_BYTES as MAX_BYTES

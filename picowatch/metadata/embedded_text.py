@@ -19,6 +19,7 @@ from typing import IO, cast
 from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
 from picowatch.errors import PictureUnreadable
+from picowatch.files import png_texts
 from picowatch.files.pictures import HEIF_BEGINS, MAX_BYTES, FewReads, is_heif
 from picowatch.files.safe_paths import open_regular
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, Directory, bytes_in, exif_bytes
@@ -51,8 +52,6 @@ _TIFFS = (b"II*\0", b"MM\0*")  # which are EXIF themselves, with pixels
 # Pillow reads only the beginning of these; other formats it reads whole.
 _READ_IN_PIECES = (b"\x89PNG", b"\xff\xd8")
 MAX_CHARACTERS = 4 * 1024 * 1024
-# What Pillow keeps of a PNG's texts, where each character may take four bytes.
-PngImagePlugin.MAX_TEXT_MEMORY = 4 * MAX_CHARACTERS
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -100,7 +99,7 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
         if isinstance(value, str) and value and keyword != XMP_KEYWORD:
             is_utf8 = isinstance(value, PngImagePlugin.iTXt)
             texts[str(keyword)] = str(value) if is_utf8 else as_utf8(value)
-    if sum(map(len, texts.values())) > MAX_CHARACTERS:
+    if png_texts.LEFT_OUT in info or sum(map(len, texts.values())) > MAX_CHARACTERS:
         raise PictureUnreadable("its texts are too long to be settings.")
     return texts
 

@@ -14,6 +14,7 @@ from typing import IO, Any, TypeVar, cast
 from PIL import ExifTags, Image, TiffTags
 
 from picowatch.errors import PictureUnreadable
+from picowatch.files import png_texts
 from picowatch.files.pictures import FewReads, formats_of, losses
 from picowatch.metadata.exif import Directory, Exif, read_exif, stored, without_places
 from picowatch.metadata.iptc import IPTC_RESOURCE, Datasets, iptc_in, properties_of, read_iptc
@@ -25,6 +26,7 @@ KEPT, NO_PLACE, NOTHING_KEPT = "all", "no_place", "none"
 LOST = "The {} of {} cannot be read, so the picture has none: {}."
 DAMAGED = "The IPTC of {} is damaged, so the picture lacks what comes after the damage."
 VALUES_LOST = "The picture lacks values of the EXIF of {} that are damaged or too large: {}."
+TEXTS_LOST = "Texts of {} are left out: with its colour profile, they have more than {} MB."
 _MOST_NAMES = 10
 # Without the segment's length and name (XMP specification part 3, 1.1.3.1).
 MAX_JPEG_XMP_BYTES = 65_502
@@ -96,6 +98,8 @@ def photo_metadata(
         return replace(only_marked(mark), warnings=photo.lost)
     exif = parts.exif(photo, file)
     iptc = parts.iptc(photo)
+    if png_texts.LEFT_OUT in photo.info:
+        parts.said.append(TEXTS_LOST.format(name, png_texts.MAX_BYTES >> 20))
 
     def packet() -> str:
         xmp.merge(properties_of(iptc))

@@ -127,6 +127,7 @@ _GIF = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
 _FRAME = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\x00"
 _SEGMENT = b"\xff\xe1" + struct.pack(">H", 2 + 65_006) + b"Exif\0\0" + bytes(65_000)
 _NONE, _BAD, _HUGE, _NOTHING = "not a picture", "damaged", "the limit is 250", "no settings"
+_LONG = "too long to be settings"
 
 # What the answer says of each as a start image, and of its settings.
 PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
@@ -134,10 +135,14 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
     "PNG of 256 million pixels": (lambda: png(width=16_000, height=16_000), _HUGE, _NOTHING),
     "endless pixels": (lambda: png(chunk(b"IDAT", _zeros())), None, _NOTHING),
     "a million chunks": (lambda: png(_NO_DATA * MEGABYTE), _BAD, _NOTHING),
-    "colour profile of 500 MB": (lambda: png(chunk(b"iCCP", b"a\0\0" + _zeros())), _BAD, _NONE),
+    "colour profile of 500 MB": (lambda: png(chunk(b"iCCP", b"a\0\0" + _zeros())), _BAD, _LONG),
     "lying length": (lambda: png()[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(99), _BAD, _NOTHING),
-    "zTXt of 500 MB": (lambda: png(chunk(b"zTXt", b"parameters\0\0" + _zeros())), _BAD, _NONE),
-    "a hundred texts": (lambda: _texts(100, ("🐶" + "a" * 999_000).encode()), _BAD, _NONE),
+    "zTXt of 500 MB": (lambda: png(chunk(b"zTXt", b"parameters\0\0" + _zeros())), _BAD, _LONG),
+    "a thousand texts without names": (
+        lambda: png(*[chunk(b"zTXt", b"\0\0" + zlib.compress(bytes(8 * MEGABYTE)))] * 1_000),
+        *(_BAD, _LONG),
+    ),
+    "a hundred texts": (lambda: _texts(100, ("🐶" + "a" * 999_000).encode()), _BAD, _LONG),
     "deep JSON": (lambda: png(chunk(b"tEXt", b"picowatch\0" + b"[" * MEGABYTE)), "", "damaged"),
     "EXIF of 48 MB": (
         lambda: png(chunk(b"eXIf", _exif(b"UNICODE\0" + "🐶a".encode("utf-16-le") * 8 * MEGABYTE))),

@@ -244,3 +244,28 @@ def test_a_drones_coordinates_go_and_a_warning_names_the_photo(house: House) -> 
         True,
         False,
     ]
+
+
+def test_a_photo_with_long_texts_is_used(house: House) -> None:
+    """Compressed ones, too, as ImageMagick writes EXIF; beyond a limit they go, with a warning."""
+    house.save("p/_pictures.yaml", "resize_to: 48\n")
+    texts = {name: zlib.compress(b"ab" * (size << 19)) for name, size in (("two", 2), ("many", 20))}
+    for name, text in texts.items():
+        parameters = (b"tEXt", b"parameters\0a star\nSteps: 3, Seed: 4")
+        chunks = (raw_profile("exif", exif()), parameters, (b"zTXt", b"workflow\0\0" + text))
+        for behind in (False, True):
+            house.save(f"p/{name}{behind}.png", png(*chunks, behind=behind))
+    assert house.once(), house.log()
+    assert len(house.pictures()) == 4
+    for file in house.pictures():
+        with Image.open(house.outbox / file) as image:
+            assert image.getexif()[TAGS.Model] == "EOS R5"
+    told = (house.outbox / "p/_pictures.yaml.warning.txt").read_text()
+    lost = [f"Texts of p/{name}" in told for name in ("manyFalse", "manyTrue", "twoFalse")]
+    assert lost == [True, True, False]
+    assert "text of p/manyFalse.png: its texts are too long" in told
+    for name, is_read in (("two", True), ("many", False)):
+        house.save(f"{name}.yaml", f"from: p/{name}False.png\nsize: 64x64\n")
+        assert house.once() is is_read
+    assert house.prompts()[-1] == "a star"
+    assert "its texts are too long to be settings" in str(house.error("many.yaml"))

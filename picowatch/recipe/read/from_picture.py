@@ -63,8 +63,12 @@ def settings_in(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
-    if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
-        raise PictureUnreadable("its texts are too long to be settings.")
+    long = {
+        name
+        for name, text in texts.items()
+        if len(text) > MAX_BYTES or text.count("\n") > MAX_LINES
+    }
+    texts = {name: text for name, text in texts.items() if name not in long}
     if "picowatch-sheet" in texts:
         raise PictureUnreadable(
             "it is a contact sheet. The settings are in its pictures.", "Name one of those."
@@ -87,6 +91,8 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
             read_parameters(text, found)
         elif text:
             raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
+        elif long:  # others may have pictures in them
+            raise PictureUnreadable("its texts are too long to be settings.")
         else:
             raise PictureUnreadable(
                 "it contains no settings that picowatch can read.",
