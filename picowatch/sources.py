@@ -177,7 +177,7 @@ def _parsed(
 
 def _text_of(path: Path) -> str:
     """Return the text of a settings file. Raises OSError, also for a pipe, or SettingsInvalid."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with open_regular(path) as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise SettingsInvalid(

@@ -4,7 +4,6 @@ Schedulers and depth models get only the known keys of their configs: nobody has
 libraries do with others.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -249,7 +248,7 @@ def config_beside(checkpoint: Path) -> Path:
 def says_velocity(checkpoint: Path) -> bool:
     """Return whether the config beside a checkpoint's file says that its UNet predicts velocity."""
     try:
-        with os.fdopen(open_regular(config_beside(checkpoint)), "rb") as file:
+        with open_regular(config_beside(checkpoint)) as file:
             return bool(_VELOCITY.search(file.read(_MAX_BYTES)))
     except OSError:
         return False
@@ -259,7 +258,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a small file. Schedulers' configs may contain -Infinity."""
     name = f"{path.parent.name}/{path.name}"
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_regular(path) as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ValueError(f"it is too large; the limit is {_MAX_BYTES:,} bytes")

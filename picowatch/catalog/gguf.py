@@ -63,7 +63,7 @@ def stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:
 def read_gguf(path: Path) -> Header:
     """Return the header of a complete GGUF file. ModelRefused says what is wrong with it."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_regular(path) as file:
             return _Reader(file, os.fstat(file.fileno()).st_size).header()
     except OSError as error:
         raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error

@@ -78,7 +78,7 @@ class HashCache:
         digest = self._text(key)
         if not digest:
             try:
-                with os.fdopen(open_regular(path), "rb") as file:
+                with open_regular(path) as file:
                     if weights_only:
                         file.seek(8 + int.from_bytes(file.read(8), "little"))
                     digest = _digest(file, on_block)

@@ -76,7 +76,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Return the header of a complete safetensors file. ModelRefused says what else it is."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             length = _header_length(file.read(64), size)
             file.seek(8)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import sync_folder
@@ -26,8 +26,8 @@ _FOLDER = _ROOT | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_below(root: Path, path: str) -> int:
-    """Open the regular file `path` below `root` for reading; return its handle.
+def open_below(root: Path, path: str) -> BinaryIO:
+    """Open the regular file `path` below `root` for reading.
 
     Raises OSError: besides the system's own reasons, EXDEV for a path that leads out of `root`, and
     EINVAL for anything but a regular file, which is never opened.
@@ -44,14 +44,14 @@ def open_below(root: Path, path: str) -> int:
     return _open_in(real_root, _below(real_root, target) or ".")
 
 
-def _open_in(root: Path, parts: Sequence[str]) -> int:
+def _open_in(root: Path, parts: Sequence[str]) -> BinaryIO:
     """Open the regular file at the path of these parts, none of them a link. Raises OSError."""
     *folders, name = parts
     with _inside(root, folders) as within:
         return _opened(name, _FILE, within)
 
 
-def open_regular(path: Path, *, follows_links: bool = True) -> int:
+def open_regular(path: Path, *, follows_links: bool = True) -> BinaryIO:
     """Open a regular file for reading. Raises OSError for a pipe, a device or a refused link."""
     return _opened(path, _FILE & ~os.O_NOFOLLOW if follows_links else _FILE)
 
@@ -71,7 +71,7 @@ def is_file(path: Path) -> bool:
 
 def read_regular(path: Path) -> bytes:
     """Return a regular file's bytes. Raises OSError like `open_regular`."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with open_regular(path) as file:
         return file.read()
 
 
@@ -83,7 +83,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
     """
     target = root / path
     with _folder_of(root, target) as within:
-        with os.fdopen(_opened(target.name, _FILE, within), "rb") as file:
+        with _opened(target.name, _FILE, within) as file:
             before = os.fstat(file.fileno())
             if is_open_for_writing(file.fileno()) or not is_meant(file):
                 return False
@@ -180,7 +180,7 @@ def real(path: Path, *, strict: bool = False) -> Path:
     return Path(os.path.realpath(path, strict=strict))
 
 
-def _opened(path: Path | str, flags: int, within: int | None = None) -> int:
+def _opened(path: Path | str, flags: int, within: int | None = None) -> BinaryIO:
     """Open a regular file; a pipe or device that takes its place meanwhile is closed again."""
     _check_regular(path, os.stat(path, dir_fd=within, follow_symlinks=not flags & os.O_NOFOLLOW))
     handle = os.open(path, flags, dir_fd=within)
@@ -189,7 +189,7 @@ def _opened(path: Path | str, flags: int, within: int | None = None) -> int:
     except OSError:
         os.close(handle)
         raise
-    return handle
+    return os.fdopen(handle, "rb")
 
 
 def _check_regular(path: Path | str, status: os.stat_result) -> None:
@@ -228,7 +228,7 @@ def checked_blocks(root: Path, path: str, digest: str) -> Iterator[bytes]:
     """Yield the blocks of a file below `root`. Raises OtherBytes, at the end for another sha256."""
     found = hashlib.sha256()
     try:
-        with os.fdopen(open_below(root, path), "rb") as file:
+        with open_below(root, path) as file:
             for block in blocks_of(file):
                 found.update(block)
                 yield block

@@ -82,24 +82,24 @@ def complete_file(
     With `heeds_writers`, a file that another process has open for writing counts as changed.
     """
     try:
-        handle = open_below(root, path)
+        opened = open_below(root, path)
     except FileNotFoundError:
         raise
     except NotADirectoryError as error:
         raise FileNotFoundError(error.errno, error.strerror) from error
     except OSError as error:
         raise FileUnreadable(_why(error)) from error
-    with os.fdopen(handle, "rb") as file:
-        before = os.fstat(handle)
+    with opened as file:
+        before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise FileUnreadable("it is not a regular file")
-        if heeds_writers and is_open_for_writing(handle):
+        if heeds_writers and is_open_for_writing(file.fileno()):
             raise FileChanged
         try:
             yield file, _size_and_time(before)
         except OSError as error:
             raise FileUnreadable(_why(error)) from error
-        if _size_and_time(before) != _size_and_time(os.fstat(handle)):
+        if _size_and_time(before) != _size_and_time(os.fstat(file.fileno())):
             raise FileChanged
 
 

@@ -203,7 +203,7 @@ class NamedPictures(Pictures):
 
     def _is_in_inbox(self, path: str) -> bool:
         with suppress(OSError):
-            os.close(open_below(self._inbox, path))
+            open_below(self._inbox, path).close()
             return True
         return False
 
@@ -276,7 +276,7 @@ class NamedPictures(Pictures):
                     f"'{path}' is one of picowatch's own files, not a picture.",
                     "Name a picture in the inbox, or one that was rendered.",
                 )
-        return os.fdopen(open_below(root, place), "rb")
+        return open_below(root, place)
 
 
 def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:

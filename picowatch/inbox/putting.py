@@ -52,7 +52,7 @@ def put(
 def save_again(inbox: InboxFolder, path: str) -> None:
     """Save a recipe again without a change; two saves always have different times."""
     try:
-        with os.fdopen(open_below(inbox.root, path), "rb") as file:
+        with open_below(inbox.root, path) as file:
             before = os.fstat(file.fileno()).st_mtime_ns
             os.utime(file.fileno())
             if os.fstat(file.fileno()).st_mtime_ns == before:

@@ -9,7 +9,6 @@ is in DNGPrivateData, which is for any program (DNG 1.7.1).
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from io import SEEK_END
 from pathlib import Path
@@ -57,7 +56,7 @@ MAX_CHARACTERS = 4 * 1024 * 1024
 def read_texts(path: Path) -> dict[str, str]:
     """Return the texts of a picture by keyword. Raises PictureUnreadable."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_regular(path) as file:
             return texts_in(file)
     except FileNotFoundError as error:
         raise PictureUnreadable(f"There is no file {path}.") from error

@@ -192,7 +192,7 @@ def withdraw(path: Path) -> None:
 def _read(path: Path) -> Command:
     """Read a command. Raises ValueError, KeyError, TypeError or RecursionError if it is not one."""
     is_request = _is_request(path)
-    with os.fdopen(open_regular(path, follows_links=not is_request), "rb") as file:
+    with open_regular(path, follows_links=not is_request) as file:
         found = json.loads(file.read(MAX_BYTES))
         about = os.fstat(file.fileno())
     name, recipe, digest = found["command"], found.get("recipe"), found.get("digest")

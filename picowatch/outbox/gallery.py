@@ -12,7 +12,6 @@ pictures, and shows what exists.
 """
 
 import hashlib
-import os
 import re
 import threading
 import time
@@ -262,7 +261,7 @@ class Gallery:
         """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
         with (
             suppress(SyntaxError, ValueError, Image.DecompressionBombError),
-            os.fdopen(open_regular(self._root / file), "rb") as opened,
+            open_regular(self._root / file) as opened,
             Image.open(opened, formats=PILLOW_NAMES) as picture,
         ):
             if picture.width * picture.height <= MOST_PIXELS:

@@ -85,10 +85,7 @@ def _is_free_for(root: Path, file: str, target: str, taken: Container[str]) -> b
 
 def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
     try:
-        with (
-            os.fdopen(open_below(root, file), "rb") as first,
-            os.fdopen(open_below(root, other), "rb") as second,
-        ):
+        with open_below(root, file) as first, open_below(root, other) as second:
             sizes = [os.fstat(opened.fileno()) for opened in (first, second)]
             if os.path.samestat(*sizes):
                 return True
@@ -119,7 +116,7 @@ def _link_or_copy(root: Path, file: str, target: str, *, copies: bool) -> None:
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
-    with os.fdopen(open_below(root, file), "rb") as opened:
+    with open_below(root, file) as opened:
         mtime_ns = os.fstat(opened.fileno()).st_mtime_ns  # the gallery sorts by time
         write_atomically(place, iter(lambda: opened.read(1 << 20), b""), mtime_ns=mtime_ns)
 

@@ -93,12 +93,11 @@ class Listing:
     def _opened(self) -> Iterator[IO[bytes]]:
         """Open the list, as an empty one if it is missing; never a pipe, which might block."""
         try:
-            handle = open_regular(self._path, follows_links=self._follows_links)
+            opened = open_regular(self._path, follows_links=self._follows_links)
         except FileNotFoundError:
-            yield BytesIO()
-        else:
-            with os.fdopen(handle, "rb") as file:
-                yield file
+            opened = BytesIO()
+        with opened as file:
+            yield file
 
     def recent_files(self) -> list[str]:
         """Return the pictures in the last lines, oldest first; moving one makes it no younger."""

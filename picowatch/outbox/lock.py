@@ -107,17 +107,16 @@ def _in_use(outbox: Path, holder: str) -> OutboxInUse:
 def is_held(outbox: Path) -> bool:
     """Whether a running picowatch has the outbox locked; changes nothing."""
     try:
-        handle = open_regular(_path(outbox))
+        file = open_regular(_path(outbox))
     except PermissionError:
         return True
     except OSError:  # it is not there, or no file, which no picowatch can have locked
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
     return False
 
 

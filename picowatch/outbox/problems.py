@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,8 @@ class ProblemFiles:
     def _text(self, file: str, most: int = MOST_CHARACTERS) -> str | None:
         """Return the beginning of a file, with -1 all of it; None if it cannot be read."""
         try:
-            handle = open_regular(self._root / file)
-            with os.fdopen(handle, encoding="utf-8", errors="replace") as stream:
+            opened = open_regular(self._root / file)
+            with TextIOWrapper(opened, encoding="utf-8", errors="replace") as stream:
                 return stream.read(most)
         except FileNotFoundError:
             with suppress(FolderAway), self._lock:

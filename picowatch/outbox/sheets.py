@@ -1,7 +1,6 @@
 """Contact sheets: the pictures of one entry on one page, with labels a person can read."""
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -167,10 +166,7 @@ def chequered(size: tuple[int, int]) -> Image.Image:
 def _small_picture(path: Path, side: int) -> Image.Image | str:
     """Return a picture at its size on the sheet, or words for one that cannot be read."""
     try:
-        with (
-            os.fdopen(open_regular(path), "rb") as file,
-            Image.open(file, formats=FORMATS) as picture,
-        ):
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as picture:
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)
             return in_srgb(picture.copy())  # the file is closed
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…

@@ -302,7 +302,7 @@ def _as(kind: Any, value: Any) -> Any:
 def check_readable(outbox: Path) -> None:
     """Raise CommandFailed if the status exists and cannot be read."""
     try:
-        os.close(open_regular(outbox / STATUS))
+        open_regular(outbox / STATUS).close()
     except FileNotFoundError:
         return
     except OSError as error:

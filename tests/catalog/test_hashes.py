@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -23,7 +24,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = safe_paths.open_regular
 
-    def opened(path: Path) -> int:
+    def opened(path: Path) -> IO[bytes]:
         names.append(path.name)
         return real(path)
 

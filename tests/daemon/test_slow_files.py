@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -25,7 +26,7 @@ class SlowFile:
         self.arrives = threading.Event()
         self.is_wanted = threading.Event()
 
-    def open_below(self, root: Path, path: str) -> int:
+    def open_below(self, root: Path, path: str) -> IO[bytes]:
         if path == self.path:
             self.is_wanted.set()
             self.arrives.wait()

@@ -579,7 +579,7 @@ def test_what_is_refused_for_a_while_is_not_drawn_again(
     (house.folder / "away.png").rename(pose)
     assert house.once() and house.pictures() == before
 
-    def deny(root: Path, path: str) -> int:
+    def deny(root: Path, path: str) -> IO[bytes]:
         if path in ("r/a.yaml", "p/1.png"):
             raise PermissionError(errno.EACCES, "Permission denied")
         return open_below(root, path)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -172,12 +172,12 @@ def test_what_was_read_of_a_former_inbox_is_not_taken(
     """The other folder is looked at, even if the ledger is locked at first."""
     is_open, go = threading.Event(), threading.Event()
 
-    def open_slowly(root: Path, path: str) -> int:
-        handle = open_below(root, path)
+    def open_slowly(root: Path, path: str) -> IO[bytes]:
+        file = open_below(root, path)
         if path == "a.txt":
             is_open.set()
             go.wait()
-        return handle
+        return file
 
     monkeypatch.setattr("picowatch.inbox.files.open_below", open_slowly)
     other = house.inbox.with_name("other")
@@ -297,7 +297,7 @@ def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
     """Without another save, and no engine starts for a look. (Root may read all: simulated.)"""
     looks, can_be_read = [0], threading.Event()
 
-    def refuse(root: Path, path: str) -> int:
+    def refuse(root: Path, path: str) -> IO[bytes]:
         if path == refused and not can_be_read.is_set():
             looks[0] += 1
             raise OSError(number, os.strerror(number))

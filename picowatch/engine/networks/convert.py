@@ -4,7 +4,6 @@ PyTorch reads the file without running code in it (`torch.load(weights_only=True
 that a trainer saved, only the weights that authors publish are kept.
 """
 
-import os
 import re
 import warnings
 import zipfile
@@ -122,7 +121,7 @@ def _joined(encoder: Tensors, decoder: Tensors) -> Tensors:
 
 def _loaded(path: Path) -> Any:
     """Load a file's content; the tensors of a zip are mapped, not read."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with open_regular(path) as file:
         start = file.read(64)
     refuse_foreign(start, path.stat().st_size)
     if start[8:9] == b"{":  # behind the length of a header
