@@ -71,7 +71,7 @@ def test_a_process_without_memory_is_an_answer(
     """It ends alone."""
     monkeypatch.setattr(looking, "_BYTES_BESIDE", 1000)
     path = tmp_path / "a.png"
-    Image.new("RGB", (9, 9)).save(path)
+    Image.new("RGB", (900, 900)).save(path)
     with path.open("rb") as file, pytest.raises(PictureUnreadable, match="too much memory"):
         look("check", file, USUAL_PIXELS)
 
