@@ -100,9 +100,8 @@ def _inbox(settings: Settings, lasting: Lasting, outbox: Outbox, ledger: Ledger)
 
 def _hashes(settings: Settings, lasting: Lasting, writing: Writing) -> ModelHashes:
     catalog = Catalog(settings.models, settings.hash_cache, has_ended=writing.has_ended)
-    quiet, named = settings.settle_seconds, settings.names_models
-    look = partial(catalog.inventory, settings.checkpoint, must_exist=named)
-    return ModelHashes(catalog, look, quiet, lasting.wake, must_exist=named)
+    default, quiet, named = settings.checkpoint, settings.settle_seconds, settings.names_models
+    return ModelHashes(catalog, default, quiet, lasting.wake, must_exist=named)
 
 
 def _shared(settings: Settings, run: Run) -> Shared:

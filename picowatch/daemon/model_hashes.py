@@ -32,25 +32,22 @@ class NotHashed(ControlFlow):
 class ModelHashes:
     """Looks up each hash once, until `look_again`; computes each missing one in a thread.
 
-    `inventory` are the models that recipes may name; `wake` is set when a thread ends. Several
-    readers may use it.
+    `inventory` are the models that recipes may name, with the `default_checkpoint`; `wake` is set
+    when a thread ends. Several readers may use it.
     """
 
     def __init__(
         self,
         catalog: Catalog,
-        look: Callable[[], Inventory],
+        default_checkpoint: str | None,
         settle_seconds: float,
         wake: threading.Event,
         *,
         must_exist: bool,
     ) -> None:
-        """Read models of the catalog; `look` returns those that recipes may name now.
-
-        `must_exist`: somebody has named the models folder.
-        """
-        self._was_there = must_exist
-        self._catalog, self._look, self._wake = catalog, look, wake
+        """Read models of the catalog. `must_exist`: somebody has named the models folder."""
+        self._must_exist = must_exist
+        self._catalog, self._default, self._wake = catalog, default_checkpoint, wake
         self._fresh_seconds = min(FRESH_SECONDS, settle_seconds)
         self._looking = threading.Lock()
         self._lock = threading.Lock()  # not while looking, which may take long
@@ -69,7 +66,8 @@ class ModelHashes:
         with self._looking:
             now = time.monotonic()
             if now - self._looked_at > self._fresh_seconds:
-                self.inventory = self._look()
+                self._must_exist |= self._catalog.is_there()
+                self.inventory = self._catalog.inventory(self._default, must_exist=self._must_exist)
                 with self._lock:
                     self._found.clear()
                 self._looked_at = now
@@ -90,8 +88,8 @@ class ModelHashes:
     def away(self) -> str:
         """Return that the models folder is away, if it was there before or has to be; else ""."""
         is_there = self._catalog.is_there()
-        self._was_there |= is_there
-        return "" if is_there or not self._was_there else "the folder is not there"
+        self._must_exist |= is_there
+        return "" if is_there or not self._must_exist else "the folder is not there"
 
     def being_read(self) -> Collection[_Key]:
         """Return the models that are being read: saves that need them are not read meanwhile."""

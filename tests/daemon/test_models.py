@@ -15,6 +15,7 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.reading import read_recipes
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.commands.picowatch import picowatch_here
+from tests.daemon.processes import process
 from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
@@ -188,6 +189,21 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
         assert house.once()
         (picture,) = house.pictures("a")
         assert house.chunk(picture).request.checkpoint == "mine"
+
+
+def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(house: House) -> None:
+    """As one that picowatch.yaml names: saves without a checkpoint wait until it is back."""
+    write_model(house.models / "checkpoints/mine.safetensors", checkpoint_shapes())
+    with process(house):
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: house.pictures("a"), "a picture before")
+        away = house.models.rename(house.folder / "away")
+        house.save("b.yaml", SMALL)
+        wait_for(lambda: house.error("b.yaml") or house.pictures("b"), "the answer")
+        assert "models does not exist" in (house.error("b.yaml") or "")
+        away.rename(house.models)
+        wait_for(lambda: house.pictures("b"), "its picture")
+    assert {request.checkpoint for request in house.requests()} == {"mine"}
 
 
 def test_images_wait_while_the_models_are_not_mounted(
