@@ -17,6 +17,7 @@ from pathlib import Path
 from traceback import format_exception
 
 from picowatch.catalog import EMBEDDED_NAMES, Catalog
+from picowatch.catalog.recognise import ARTICLES
 from picowatch.daemon.batch_sizes import BatchSizes
 from picowatch.daemon.clock import Clock, device_name
 from picowatch.daemon.dropped import DroppedPictures
@@ -34,6 +35,7 @@ from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, Picowatch
 from picowatch.files.essential import Ended, in_words
 from picowatch.ledger import control, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
+from picowatch.recipe.request import DetailUse, ImageRequest
 
 log = logging.getLogger("picowatch")
 
@@ -248,10 +250,10 @@ class Worker:
                 self.run.stop.wait(RESTART_SECONDS)  # the executor reports that it is gone
             case EngineDied():
                 self._try_again_after(error, batch)
-            case RenderFailed() if self._are_models_away(batch):
+            case RenderFailed() if kind := self._kind_away(batch):
                 self._put_back(batch)
-                models = self.shared.models
-                self._wait_to_start(f"There is no model in {models} any more: is it mounted?")
+                words = f"No {kind} in {self.shared.models} can be used any more: is it mounted?"
+                self._wait_to_start(words)
             case RenderFailed() if self._failed_starts:  # the models came back after the failure
                 self._failed_starts, self.trouble = 0, ""
                 self._put_back(batch)
@@ -296,18 +298,22 @@ class Worker:
             log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason, extra=extra)
             self.run.wake.set()
 
-    def _are_models_away(self, batch: list[QueuedImage]) -> bool:
-        """Whether the models folder, which the batch needs, has no models any more.
+    def _kind_away(self, batch: list[QueuedImage]) -> str:
+        """Return the kind of which the batch needs a model, but none can be used; "" for none.
 
         Its share may be unmounted.
         """
-        names = set[str]()
+        kinds = set[str]()
         for request in (image.request for image in batch):
-            names |= {request.checkpoint, *request.files_of("upscaler", "segmentation")}
-            names |= {request.cutout.model} if request.cutout else set()
-        if names <= EMBEDDED_NAMES | {""}:
-            return False
-        return not Catalog(self.shared.models).scan().models
+            kinds |= {file.kind for file in request.files if file.name not in EMBEDDED_NAMES}
+            drawn: tuple[ImageRequest | DetailUse, ...] = request, *request.detail
+            kinds |= {"lora" for each in drawn if each.loras}
+            kinds |= {"embedding" for each in drawn if each.embeddings}
+        if not (needed := ARTICLES.keys() & kinds):
+            return ""
+        found = Catalog(self.shared.models).scan().models
+        needed.difference_update(model.kind for model in found if not model.missing)
+        return next((ARTICLES[kind].partition(" ")[2] for kind in sorted(needed)), "")
 
     def _wait_to_start(self, trouble: str) -> None:
         """Wait before the next attempt: no image is at fault, and the cause may go away.

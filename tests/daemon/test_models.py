@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import hashes
+from picowatch.catalog.encoders import ENCODERS
 from picowatch.daemon import accept, save_outcome, worker
 from picowatch.errors import RenderFailed
+from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.reading import read_recipes
-from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
+from tests.catalog.shapes import FLUX1_VAE, controlnet, flux
 from tests.commands.picowatch import picowatch_here
 from tests.daemon.processes import process
 from tests.digest_engine import Batch
@@ -206,33 +209,58 @@ def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(house: 
     assert {request.checkpoint for request in house.requests()} == {"mine"}
 
 
-def test_images_wait_while_the_models_are_not_mounted(
-    house: House, monkeypatch: pytest.MonkeyPatch
+ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}
+SKETCH = "checkpoint: demo\ncontrol: {image: lines.png, model: mine}\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "files", "named", "kind"),
+    [
+        ("checkpoints", {"mine": checkpoint_shapes()}, "checkpoint: mine\n", "checkpoint"),
+        ("text_encoders", ENCODER_FILES, "checkpoint: it\n", "checkpoint"),
+        ("loras", {"mine": kohya_lora_shapes()}, "checkpoint: demo\nloras: {mine: 1}\n", "LoRA"),
+        ("controlnet", {"mine": controlnet(DEMO_WIDTH)}, SKETCH, "ControlNet"),
+    ],
+)
+def test_images_wait_while_models_that_they_need_are_not_mounted(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: str,
+    files: dict[str, Shapes],
+    named: str,
+    kind: str,
 ) -> None:
-    """None fails though the engine finds no checkpoint; failures of the demo model count."""
+    """Others may be there. None fails for it; failures of the embedded models count."""
     monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
-    mounted, away, calls = house.models / "checkpoints", house.folder / "away", count(1)
-    write_model(mounted / "mine.safetensors", checkpoint_shapes())
+    monkeypatch.setattr(hashes, "_digest", lambda file, _: f"{os.fstat(file.fileno()).st_ino:064}")
+    mounted, away, calls = house.folder / "nas", house.folder / "away", count(1)
+    for name, shapes in files.items():
+        write_model(mounted / f"{name}.safetensors", shapes)
+    write_model(house.models / "checkpoints/it.safetensors", flux())
+    write_model(house.models / "vae/ae.safetensors", FLUX1_VAE)
+    (house.models / folder).mkdir(exist_ok=True)
+    (house.models / folder / "nas").symlink_to(mounted)
+    house.draw("lines.png")
 
     def load(batch: Batch) -> None:
         call = next(calls)
         if call == 1:
             mounted.rename(away)
         if call == 4:
-            wait_for(lambda: "There is no model in" in str(house.status()["trouble"]))
+            wait_for(lambda: f"No {kind} in" in str(house.status()["trouble"]))
             assert not house.status()["images"]["failed"]
             away.rename(mounted)
-        if call <= 4 or batch[0].checkpoint == "demo":
-            raise RenderFailed(f"There is no checkpoint {batch[0].checkpoint!r}.")
+        if call <= 4 or batch[0].seed == 2:
+            raise RenderFailed("There is no 'mine'.")
 
     house.engine.before_batch = load
-    house.save("a.yaml", SMALL)
+    house.save("a.yaml", SMALL + named)
     with house.running(batch_size=1):
         wait_for(lambda: house.seeds() == [1])
         assert house.log().count("Trying again every minute") == 1
         mounted.rename(away)
-        house.save("b.yaml", f"{SMALL}checkpoint: demo\n")
+        house.save("b.yaml", "prompt: a corgi\nseed: 2\nsize: 64x64\ncheckpoint: demo\n")
         wait_for(lambda: house.status()["images"]["failed"] == 1)
 
 
