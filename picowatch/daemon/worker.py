@@ -33,7 +33,7 @@ from picowatch.engine.protocol import (
 )
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, PicowatchError, RenderFailed
 from picowatch.files.essential import Ended, in_words
-from picowatch.ledger import control, queue
+from picowatch.ledger import control, queries, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.recipe.request import DetailUse, ImageRequest
 
@@ -123,6 +123,7 @@ class Worker:
                     self._render_and_publish(batch)
                 self._idle_since = time.monotonic()
             else:
+                self._forget_trouble()
                 self._wake.wait(self._rest())
 
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
@@ -137,6 +138,13 @@ class Worker:
             self._wake.clear()
             self.run.stop.wait(RESTART_SECONDS)
         return brought or []
+
+    def _forget_trouble(self) -> None:
+        """Forget that the engine failed, once no image waits for it: the cause may be gone."""
+        if self._failed_starts:
+            left = self._essential(partial(queries.counts, self.ledger))
+            if not (left["queued"] or left["running"]):
+                self.trouble, self._failed_starts = "", 0
 
     def _rest(self) -> float | None:
         """Return how long to wait for images; close an engine that is paused or was idle for long.

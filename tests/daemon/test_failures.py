@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import EngineDied, RenderFailed
+from picowatch.engine.protocol import EngineCannotStart, RenderedImage
+from picowatch.errors import PAUSED, EngineDied, RenderFailed
 from picowatch.observers.console import rows
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch, digest_picture, fail_on_bad
 from tests.house import HeldEngine, House, wait_for
 
@@ -54,6 +55,35 @@ def test_the_engine_starts_for_a_batch_and_ends_when_it_is_idle(house: House) ->
             wait_for(lambda: house.pictures(name[0]), "the picture")  # noqa: B023
             wait_for(lambda: not house.engine._started, "the engine's end")
     assert house.engine.starts == 2
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_trouble_with_the_engine_ends_once_no_image_waits_for_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    """Whatever the cause was, such as models on a share, it may be gone by the next recipe."""
+    monkeypatch.setattr("picowatch.daemon.worker.RESTART_SECONDS", 0.01)
+    monkeypatch.setattr("picowatch.daemon.worker.START_AGAIN_SECONDS", 0.1)
+
+    def fail(batch: Batch) -> None:
+        raise EngineCannotStart("It is broken.")
+
+    def health() -> int:
+        return picowatch_here(house.folder, "status", "--check").returncode
+
+    house.engine.before_batch = fail
+    path = house.save("a.yaml", "prompt: a corgi\n")
+    with house.running():
+        wait_for(lambda: house.status().get("troubles") == {"engine": "It is broken."})
+        assert health() == 1
+        if paused:
+            assert picowatch_here(house.folder, "pause").returncode == 0
+            wait_for(lambda: not house.status()["images"]["running"], "the end of the attempt")
+            house.wait_for_rounds(1)
+            assert health() == 1, "it will still be tried with this image"
+        path.unlink()
+        wait_for(lambda: health() == (PAUSED if paused else 0), "the end of the trouble")
+    assert house.log().count("It is broken. Trying again every minute.") == 1
 
 
 def test_warnings_of_recipe_and_engine_stand_beside_the_pictures_once(
