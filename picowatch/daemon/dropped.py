@@ -54,7 +54,7 @@ class DroppedPictures:
                 return None
             else:
                 words = "%s: its picture changed or is gone; its queue waits for it"
-                log.info(words, image.recipe)
+                log.info(words, queue.recipe_of(self.ledger, image))
                 queue.picture_missing(self.ledger, image)
         return brought
 

@@ -42,7 +42,8 @@ class Rendering:
 
     `loads` names the checkpoint that the engine has to load first, "" if none; `device` is the
     engine's with its precision, "" if that is not known yet. `rates` are those of passes that this
-    batch has shown.
+    batch has shown. `recipes` are those of the images that are still requested, by id, as the
+    status has read them last: a recipe may be renamed meanwhile.
     """
 
     batch: list[QueuedImage]
@@ -53,8 +54,10 @@ class Rendering:
     is_interrupted: bool = False
     rates: dict[PassRate, float] = field(default_factory=dict)
     works: list[Work] = field(init=False)
+    recipes: dict[int, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.recipes = {image.id: image.recipe for image in self.batch}
         self.works = [work_of(image.request) for image in self.batch]
         self._parts: list[tuple[Part, ...]] = [*zip(*self.works, strict=False)]
         self.began = self.looked_at = self.now()
@@ -90,6 +93,11 @@ class Rendering:
         if each is not None and units and parts[0].kind == reported.phase:
             keys = (PassRate(self.device, *part[:3]) for part in parts)
             self.rates = self.rates | dict.fromkeys(keys, each * reported.steps / units)
+
+    @property
+    def recipe(self) -> str:
+        """The recipe of its first image, or of the first one that is still requested."""
+        return next(iter(self.recipes.values()), self.batch[0].recipe)
 
     @property
     def loading(self) -> str:

@@ -148,7 +148,7 @@ class Reporting:
         others = [*self._refused(), *filter(None, [self.run.watch.line])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
         renderings = self._renderings()
-        running = [queue.recipe_of(self.ledger, now.batch[0]) for now in renderings]
+        running = [now.recipe for now in renderings]
         names: dict[str, int] = {}
         works: _Works = {name: Counter() for name in ("", *map(self._name_of, running))}
         for recipe, work, count in self._queued():
@@ -212,11 +212,14 @@ class Reporting:
 
     def _renderings(self) -> list[Rendering]:
         """Return the batches in progress, but for those that stop as nobody requests them."""
-        return [now for now in self.pool.renderings() if queue.are_running(self.ledger, now.batch)]
+        renderings = self.pool.renderings()
+        for now in renderings:
+            now.recipes = queue.running_recipes(self.ledger, now.batch)
+        return [now for now in renderings if now.recipes]
 
     def _is_of(self, now: Rendering, name: str) -> int:
         """Count the images of a batch in this recipe or folder."""
-        return sum(_is_in(name, self._name_of(image.recipe)) for image in now.batch)
+        return sum(_is_in(name, self._name_of(recipe)) for recipe in now.recipes.values())
 
     def _left(self, counted: "_Counted", name: str = "") -> Left:
         """Return what everything queued and in progress takes, or this recipe or folder."""
@@ -239,7 +242,7 @@ class Reporting:
                 loading += now.loading_left(counted.rates)
                 left += now.left(counted.rates).seconds * count / len(now.batch)
                 for image, work in zip(now.batch, now.works, strict=True):
-                    works[work] += _is_in(name, self._name_of(image.recipe))
+                    works[work] += _is_in(name, self._name_of(now.recipes.get(image.id, "")))
         return self._shares.share(name, asked, ended, works, left, loading, counted.rates)
 
     def _with_progress(self, status: Status, counted: "_Counted", running: Sequence[str]) -> Status:
@@ -330,7 +333,7 @@ def _engine_status(worker: Worker) -> EngineStatus:
         device=worker.device,
         precision=worker.precision,
         checkpoint=worker.checkpoint_name,
-        recipe=now.batch[0].recipe if now else "",
+        recipe=now.recipe if now else "",
         images=worker.rendered,
         batch=len(now.batch) if now else 0,
         steps_per_second=now.steps_per_second if now else 0.0,

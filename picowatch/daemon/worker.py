@@ -163,7 +163,7 @@ class Worker:
         """Render a batch and hand its pictures to the publisher, or record why there are none."""
         loads = "" if self.checkpoint in self.loaded else self.checkpoint_name
         if loads and not self.trouble:  # which would be logged at each attempt, every minute
-            recipe = batch[0].recipe
+            recipe = self._recipe_of(batch)
             log.info("%s: loading %s", recipe, loads, extra={"event": "loading", "recipe": recipe})
         requests = [image.request for image in batch]
         device = device_name(self.device, self.precision)
@@ -195,8 +195,8 @@ class Worker:
         if now.silent > self._patience(now):
             raise self._hung(now)
         with suppress(sqlite3.OperationalError):  # a later look tells
-            if not now.is_interrupted and not queue.are_running(self.ledger, now.batch):
-                recipe = now.batch[0].recipe
+            if not now.is_interrupted and not queue.running_recipes(self.ledger, now.batch):
+                recipe = queue.recipe_of(self.ledger, now.batch[0])
                 log.info("%s: stopped: no image of its batch is requested any more", recipe)
                 now.is_interrupted = True
         return now.is_interrupted
@@ -214,7 +214,7 @@ class Worker:
         if not now.loading:
             return EngineDied(words)
         if not self._failed_starts:  # the second one in a row is reported as trouble
-            log.warning("%s: %s It will be tried again.", now.batch[0].recipe, words)
+            log.warning("%s: %s It will be tried again.", self._recipe_of(now.batch), words)
         return EngineCannotStart(words)
 
     def _holds_nothing(self) -> None:
@@ -253,7 +253,7 @@ class Worker:
                 self._put_back(batch)
                 self._wait_to_start(str(error))
             case EngineLost():
-                log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
+                log.warning("%s: %s It is rendered elsewhere.", self._recipe_of(batch), error)
                 self._put_back(batch)
                 self.run.stop.wait(RESTART_SECONDS)  # the executor reports that it is gone
             case EngineDied():
@@ -271,6 +271,10 @@ class Worker:
                 self._fail(batch[0], str(error))
             case _:
                 self._fail(batch[0], in_words(error))
+
+    def _recipe_of(self, batch: list[QueuedImage]) -> str:
+        """Return the recipe of the first image, which may have been renamed since the claim."""
+        return self._essential(partial(queue.recipe_of, self.ledger, batch[0]))
 
     def _wait_for_publisher(self) -> None:
         if self._publishing is not None:
@@ -295,13 +299,14 @@ class Worker:
             return
         again = self._put_back(batch, PutBack.ENGINE_DIED)
         rest = " It will be tried again." if again else ""
-        extra = {"event": "engine", "recipe": first.recipe}
-        log.warning("%s: %s%s", first.recipe, error, rest, extra=extra)
+        recipe = self._recipe_of(batch)
+        extra = {"event": "engine", "recipe": recipe}
+        log.warning("%s: %s%s", recipe, error, rest, extra=extra)
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
         if self._essential(partial(queue.fail, self.ledger, image, reason)):
             self.run.result.count_failure()
-            recipe = self._essential(partial(queue.recipe_of, self.ledger, image))
+            recipe = self._recipe_of([image])
             extra = {"event": "failed", "recipe": recipe}
             log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason, extra=extra)
             self.run.wake.set()

@@ -149,15 +149,15 @@ def picture_missing(ledger: Ledger, image: QueuedImage) -> None:
             )
 
 
-def are_running(ledger: Ledger, images: Sequence[QueuedImage]) -> bool:
-    """Whether any of these images is still requested and not being written."""
-    places = ", ".join("?" * len(images))
+def running_recipes(ledger: Ledger, images: Sequence[QueuedImage]) -> dict[int, str]:
+    """Return the recipes of those images that are still requested and not being written, by id."""
+    files = {image.id: image.file for image in images}
     rows = ledger.select(
-        f"""SELECT id, file FROM images WHERE id IN ({places})
-            AND state = 'running' AND being_written = 0""",
-        [image.id for image in images],
+        f"""SELECT id, file, recipe FROM images WHERE id IN (SELECT value FROM json_each(?))
+            AND state = 'running' AND being_written = 0 ORDER BY {IN_ORDER}""",
+        (json.dumps([*files]),),
     )
-    return not {(image.id, image.file) for image in images}.isdisjoint(map(tuple, rows))
+    return {row["id"]: row["recipe"] for row in rows if row["file"] == files[row["id"]]}
 
 
 def is_start_image_needed(ledger: Ledger, digest: str) -> bool:

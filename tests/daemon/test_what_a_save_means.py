@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from picowatch.commands.make import make
+from picowatch.errors import EngineDied
 from picowatch.files.safe_paths import blocks_of, open_below
 from picowatch.inbox.scan import scan
 from picowatch.ledger.rows import SizeAndTime
@@ -398,6 +399,39 @@ def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
 
 
 # -- deleted, renamed, unmounted
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [("dies", "It was killed."), ("deleted", "stopped: no image of its batch")]
+)
+def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
+    house: House, end: str, said: str
+) -> None:
+    """In the status, where its images in progress are not done yet, and in the log."""
+
+    def die(done: int) -> None:
+        raise EngineDied("It was killed.")
+
+    def shown() -> list[object]:
+        status = house.status()
+        engines = [engine["recipe"] for engine in status["engines"]]
+        return [*map(status.get, ("recipe", "image", "last_image", "of")), *engines]
+
+    recipe = "prompt: a corgi\nsize: 64x64\ncount: 24\n"
+    with house.held("a.yaml", recipe, batch_size=8) as hold:
+        wait_for(lambda: shown() == ["a.yaml", 1, 8, 24, "a.yaml"], "the batch")
+        path = (house.inbox / "a.yaml").rename(house.inbox / "b.yaml")
+        wait_for(lambda: house.status()["recipe"] == "b.yaml", "its new name")
+        assert shown() == ["b.yaml", 1, 8, 24, "b.yaml"]
+        assert house.status()["share"] < 0.33, "eight are not done yet"
+        if end == "dies":
+            house.engine.after_step = die
+            hold.release()
+        else:
+            path.unlink()
+        wait_for(lambda: f"b.yaml: {said}" in house.log(), "the log")
+        hold.release()
+    assert f"a.yaml: {said}" not in house.log()
 
 
 def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
