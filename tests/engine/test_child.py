@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 from operator import le
 from pathlib import Path
 from subprocess import PIPE
@@ -203,6 +204,31 @@ def test_ending_a_batch_takes_less_than_two_seconds(tmp_path: Path, begins: bool
         engine.render([hangs], lambda _: ending.set(), look=look)
     assert time.monotonic() - looked[0] < within(1)
     assert engine.process_id is None
+
+
+@pytest.mark.parametrize("takes", [False, True])
+def test_a_process_that_stops_within_a_message_holds_up_nobody(tmp_path: Path, takes: bool) -> None:
+    """It takes no more of a batch that is larger than the pipe, or sends no more of a picture."""
+    threads, looks = threading.active_count(), count(1)
+    with closing(ChildEngine(EngineOptions(models=tmp_path), FaultyRenderer)) as engine:
+        make(engine, request(steps=1))
+        process, began = engine.process_id, time.monotonic()
+        assert process is not None
+        if not takes:
+            os.kill(process, signal.SIGSTOP)
+
+        def look() -> bool:
+            if next(looks) == 9:
+                raise EngineStopped("picowatch ends.")
+            return False
+
+        words = ("sends half",) if takes else (f"{number} " * 40_000 for number in range(16))
+        batch = [request(prompt, steps=2) for prompt in words]
+        with pytest.raises(EngineStopped):
+            engine.render(batch, lambda _: None, look=look)
+        assert time.monotonic() - began < within(5)
+        assert not is_running(process)
+        assert threading.active_count() <= threads
 
 
 @needs_proc

@@ -139,6 +139,12 @@ def _send_garbage() -> None:
     _hang()
 
 
+def _send_half() -> None:
+    """Begin a message as multiprocessing does, with its length."""
+    os.write(_socket(), (1_000_000).to_bytes(4, "big") + b"half")
+    _hang()
+
+
 def _fall_silent() -> None:
     """Close the pipe and live on."""
     os.write(2, b"a library's last words\n")
@@ -161,6 +167,7 @@ FAULTS: dict[str, Callable[[FaultyRenderer], object]] = {
     "raises": lambda _: _fail(KeyError(3)),
     "no memory": lambda _: _fail(MemoryError()),
     "sends garbage": lambda _: _send_garbage(),
+    "sends half": lambda _: _send_half(),
     "falls silent": lambda _: _fall_silent(),
     "leaves a process": FaultyRenderer.leave_a_process,
     "import error": lambda _: _fail(ImportError("libcudart.so.12: cannot open shared object file")),

@@ -42,6 +42,7 @@ SAID = {
     "cannot be sent": ("The engine ended by itself (exit status 1).", LIBRARIES),
     # Native code can do that: no thread of the engine runs any more.
     "hangs with the lock": ("made no step for 10 s and was ended as hung",),
+    "sends half": ("made no step for 10 s and was ended as hung",),
 }
 # One of each kind that the daemon tells apart; CI runs the others, too.
 USUAL = ("is killed", "floods and exits", "CUDA error", "cannot be sent", "hangs with the lock")

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
 
 from picowatch.engine.failures import explain_exit
 from picowatch.engine.process import child_main
@@ -156,7 +157,10 @@ def started_engine(options: EngineOptions) -> ChildEngine:
 
 
 class _Process:
-    """A multiprocessing process, its pipe, and the file of its standard error."""
+    """A multiprocessing process, its pipe, and the file of its standard error.
+
+    Threads send and receive, since the process may be stopped in the middle of a message.
+    """
 
     _one_at_a_time = threading.Lock()  # all threads of the daemon share the environment
 
@@ -181,19 +185,22 @@ class _Process:
         assert self._process.pid is not None
         self.id = self._process.pid
         self._is_ready = False
+        self._messages = SimpleQueue[FromEngine | None]()  # None: there was an error
+        self._error: Exception = EOFError()
+        self._threads = [_begun(self._receive)]
         # Before multiprocessing's own, which sends SIGTERM and waits.
         atexit.register(self.kill)
 
     def reports(self, batch: Batch) -> Iterator[FromEngine | None]:
         """Have a batch rendered, and yield the process' reports, or at its end the EngineDied."""
         try:
-            while not self._is_ready:  # until then, sending much would wait for it
+            while not self._is_ready:  # what it says until then may explain its end
                 yield self._message()
             # Libraries may write for months; the process has the same open file.
             self._words.seek(0)
             self._words.truncate()
             self.interrupted.value = False
-            self._connection.send(batch)
+            self._threads[1:] = [_begun(self._send, batch)]
             while True:
                 yield self._message()
         except (EOFError, OSError):
@@ -218,6 +225,8 @@ class _Process:
         self._process.join(_END_SECONDS)
         if self.exit_code() is not None:
             self._process.close()
+        for thread in self._threads:
+            thread.join(_END_SECONDS)
         self._files.close()
 
     def _message(self) -> FromEngine | None:
@@ -225,15 +234,35 @@ class _Process:
 
         The pipe may not close then, since a process that it started may still have it open.
         """
-        if not self._connection.poll(CHECK_SECONDS):
-            if self.exit_code() is not None and not self._connection.poll(0):
-                raise EOFError
+        has_ended = self.exit_code() is not None
+        try:
+            message = self._messages.get(timeout=CHECK_SECONDS)
+        except Empty:
+            if has_ended:
+                raise EOFError from None
             return None
+        if message is None:
+            raise self._error
+        self._is_ready |= isinstance(message, Ready)
+        return message
+
+    def _send(self, batch: Batch) -> None:
+        with suppress(OSError):  # it has ended, as the messages will say
+            self._connection.send(batch)
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                self._messages.put(self._received())
+        except Exception as error:  # of unpickling, too
+            self._error = error
+            self._messages.put(None)
+
+    def _received(self) -> FromEngine:
         message: FromEngine = self._connection.recv()
         if isinstance(message, RenderedImage):
             pixels, alpha, low = (self._connection.recv_bytes() for _ in range(3))
             message = replace(message, pixels=pixels, alpha=alpha, low=low)
-        self._is_ready |= isinstance(message, Ready)
         return message
 
     def _death(self) -> EngineDied:
@@ -244,6 +273,12 @@ class _Process:
         said = self._words.read().decode(errors="replace").splitlines()
         kind = EngineDied if self._is_ready else EngineCannotStart
         return kind(*explain_exit(self.exit_code(), said))
+
+
+def _begun(work: Callable[..., None], *given: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=given, name="engine", daemon=True)
+    thread.start()
+    return thread
 
 
 class LocalEngines(Executor):
