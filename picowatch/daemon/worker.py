@@ -178,6 +178,8 @@ class Worker:
             raise
         except Exception as error:  # no single image may take the worker down
             self.rendering = None
+            if isinstance(error, RenderFailed | EngineStopped) and not now.loading:
+                self.loaded.add(self.checkpoint)  # the engine goes on
             self._failed(error, batch)
         finally:
             self.rendering = None
