@@ -13,6 +13,7 @@ PicowatchError
 ├── QueueFull                a folder has as many images queued as it may (ledger/accept.py)
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
+│   └── ModelChanged         … because it was written or deleted while it was read
 ├── PictureUnreadable        a picture cannot be used, or has no metadata that can be read
 │   └── NothingSaid          … or lacks a prompt that says what to do with it (recipe/reading.py)
 ├── RenderFailed             the engine could not render these images, but goes on
@@ -117,6 +118,10 @@ class ModelRefused(PicowatchError):
     """A model file that cannot be used; the message says what it is."""
 
     usual_remedy = "`picowatch models` lists what is installed, and what was refused and why."
+
+
+class ModelChanged(ModelRefused):
+    """A model file was written or deleted while it was read."""
 
 
 class PictureUnreadable(PicowatchError):

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
-from picowatch.errors import ModelRefused
+from picowatch.errors import ModelChanged, ModelRefused
 from picowatch.files.atomic import check_in_place
 from picowatch.files.safe_paths import open_regular
 
@@ -85,7 +85,7 @@ class HashCache:
             except OSError as error:
                 raise unreadable(path, error) from error
             if _stat(path) != (path, size, mtime):
-                raise ModelRefused(
+                raise ModelChanged(
                     f"{path.name} changed while it was read.",
                     "Save the recipe again when the file is complete.",
                 )
@@ -166,7 +166,8 @@ def _stat(path: Path) -> tuple[Path, int, int]:
 
 def unreadable(path: Path, error: OSError) -> ModelRefused:
     """Return the refusal of a file that cannot be read."""
-    return ModelRefused(f"{path.name} cannot be read: {error.strerror}.")
+    refusal = ModelChanged if isinstance(error, FileNotFoundError) else ModelRefused
+    return refusal(f"{path.name} cannot be read: {error.strerror}.")
 
 
 def _found(path: Path) -> tuple[Path, int, int]:

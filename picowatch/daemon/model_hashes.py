@@ -4,10 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import Model
-from picowatch.errors import ControlFlow, ModelRefused
+from picowatch.errors import ControlFlow, ModelChanged, ModelRefused
 from picowatch.files.essential import Ended, in_words, passes
 from picowatch.recipe.inventory import Inventory
 
@@ -98,33 +99,33 @@ class ModelHashes:
     def begin(self, needed: NotHashed) -> _Key:
         """Read the model in a thread, unless that has begun or ended; return it."""
         key = needed.kind, needed.name
-        if key not in self._threads and not self._is_hashed(*key):
-            thread = threading.Thread(target=self._read, args=key, name="hash", daemon=True)
+        if key not in self._threads and (model := self._unhashed(*key)):
+            given = *key, model
+            thread = threading.Thread(target=self._read, args=given, name="hash", daemon=True)
             self._threads[key] = thread
             thread.start()
         return key
 
-    def _is_hashed(self, kind: Kind, name: str) -> bool:
-        try:
-            return bool(self._catalog.known_hash(self._catalog.find(kind, name)))
-        except ModelRefused:
-            return False
-
-    def _read(self, kind: Kind, name: str) -> None:
-        try:
+    def _unhashed(self, kind: Kind, name: str) -> Model | None:
+        with suppress(ModelRefused):  # it is gone, which the save's next reading tells
             model = self._catalog.find(kind, name)
+            return None if self._catalog.known_hash(model) else model
+        return None
+
+    def _read(self, kind: Kind, name: str, model: Model) -> None:
+        try:
             with self._turns:
                 self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
-            with self._looking:
-                self._looked_at = float("-inf")  # the inventory lacks this hash
+        except (Ended, ModelChanged):  # a later reading of the save takes it as it is then
+            pass
         except ModelRefused as error:
             self._refused[kind, name] = error
-        except Ended:  # the next start takes the save
-            pass
         except Exception as error:  # a share that goes away is waited for: the save tries again
             if not passes(error):
                 self._refused[kind, name] = ModelRefused(in_words(error))
         finally:
+            with self._looking:
+                self._looked_at = float("-inf")  # the inventory lacks this hash
             self._threads.pop((kind, name), None)
             self._wake.set()
 

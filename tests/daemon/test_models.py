@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,38 @@ def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
         assert max(read.values()) == 1
         go_on.set()
         wait_for(lambda: len(house.pictures()) == 40, "all pictures")
+
+
+@pytest.mark.parametrize("change", [os.utime, Path.unlink])
+def test_all_that_wait_for_a_model_get_it_though_it_changes_while_it_is_read(
+    house: House, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    """It is read again, or waited for if it is gone, whichever of them asked first."""
+    path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+    its, real, read, changed = path.stat(), hashes._digest, set[str](), threading.Event()
+
+    def slow(file: Any, on_block: Any) -> str:
+        digest = real(file, on_block)
+        if os.path.samestat(os.fstat(file.fileno()), its) and not changed.is_set():
+            wait_for(lambda: len(read) == 2, "both saves")
+            change(path)
+            changed.set()
+        return digest
+
+    def noted(name: str, *arguments: Any) -> Any:
+        read.add(name)
+        return read_recipes(name, *arguments)
+
+    monkeypatch.setattr(hashes, "_digest", slow)
+    monkeypatch.setattr(save_outcome, "read_recipes", noted)
+    for name in "ab":
+        house.save(f"{name}.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+    with house.running():
+        wait_for(changed.is_set, "the change")
+        if change is Path.unlink:
+            wait_for(lambda: house.error("a.yaml") and house.error("b.yaml"), "the refusals")
+            write_model(path, kohya_lora_shapes())
+        wait_for(lambda: house.pictures("a") and house.pictures("b"), "both pictures")
 
 
 @pytest.mark.parametrize(
