@@ -172,7 +172,6 @@ class Worker:
         try:
             pictures = self.engine.render(requests, now.report, preview, look)
             self._learn(now, pictures)
-            self._wait_for_publisher()
             self._publishing = self.shared.publisher.submit(batch, pictures)
         except (LedgerCorrupt, Ended):
             raise
@@ -226,7 +225,7 @@ class Worker:
         self.loaded.clear()
 
     def _learn(self, now: Rendering, pictures: list[RenderedImage]) -> None:
-        """Record what a batch shows about its engine."""
+        """Record what a batch shows about its engine, once the last one is published."""
         self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory
