@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from picowatch.recipe.messages.problems import shown
 
 FENCE = "``` marks a text in chats and web pages. Delete the lines that contain it."
+MERGED = "a merge has left both versions here. Keep one, and delete the lines that Git added."
 # Patterns, and what is said of what they find: {0} is all of it, {1} its first group.
 _NO_PROMPT = {
     r"\A```": FENCE,
@@ -16,6 +17,8 @@ _NO_PROMPT = {
         "'{0}' begins a command line. Write the prompt first, and then its flags: a corgi "
         "--steps 30 --width 512."
     ),
+    r"\A//": "'//' does not begin a comment: # does, in a line of its own.",
+    r"\A(?:<{7}|={7}|>{7})(?:\s.*)?\Z": MERGED,
     r"(?i)(\bnegative[ _]prompt|\Anegative): *(.*)": (
         "'{1}:' inside a prompt would be part of its text. Write --negative_prompt {2} after "
         "the prompt."
@@ -43,6 +46,21 @@ _UNLIKELY = {
     r"(?<!\w)(?=\w*[a-z])\w+\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)"
     r"|\)\.(?:blend|and)\(": (
         "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
+    ),
+    r"(?<!\{)\{{2,9}([^{}|]{1,200})\}{2,9}": (
+        "'{0}' is drawn without weight: braces are a weight of NovelAI. Write ({1}:1.15)."
+    ),
+    r"(?<!\\)\[([^\[\](){}|]{0,200}:)(\d\d) ?%\]": (
+        "'{0}' is drawn as plain text: a share of the steps is from 0 to 1. Write [{1}0.{2}]."
+    ),
+    r"(?<!\\)\[(\w[^\[\](){}|:]{0,99}:(?=[^\]]{0,99}[^\W\d])[^\[\](){}|:]{1,99})\]": (
+        "'{0}' is drawn as plain text: it does not say when to change. Write [{1}:0.5]."
+    ),
+    r"(?<!\\)\([^()\[\]:]{1,200}:\s*(?:[5-9]|\d\d)(?:\.\d*)?\s*\)": (
+        "the weight of '{0}' distorts the picture: from 0.7 to 1.4 are usual."
+    ),
+    r"(?<!\\)(\([^()\[\]]{1,200}?):(\s*\d?\.\d+)(?=\s*:\s*[\d.]+\s*\))": (
+        "'{0}' has a second weight after it, and the first is drawn as text. Keep one."
     ),
     r"https?://\S+": (
         "'{0}' is drawn as plain text: picowatch downloads nothing. Save the picture beside "

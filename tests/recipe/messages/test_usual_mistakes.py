@@ -160,6 +160,11 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep() -> None:
         ("a [cat:dog:0.5 hat", "the bracket of '[cat:dog:0.5 hat' is never closed, … less weight…"),
         ("a (red|blue) cat", "'(red|blue)' is drawn as plain text, … write {red|blue}."),
         ("a {red|blue hat", "'{red|blue hat' is drawn as plain text: its …"),
+        ("a {{{fluffy}}} cat", "'{{{fluffy}}}' is drawn … of NovelAI. Write (fluffy:1.15)."),
+        ("a [cat:dog:50%]", "'[cat:dog:50%]' is drawn as plain … 0 to 1. Write [cat:dog:0.50]."),
+        ("a [cat:big dog]", "'[cat:big dog]' is drawn … when … Write [cat:big dog:0.5]."),
+        ("a (cat:99)", "the weight of '(cat:99)' distorts …: from 0.7 to 1.4 are usual."),
+        ("a (cat:1.3:1.2)", "'(cat:1.3' has a second weight after it, and the first …"),
     ],
 )  # fmt: skip
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
@@ -249,6 +254,7 @@ def test_references_of_yaml_are_told_once() -> None:
         *("at 1,2 (or 3)", "a)", "{a", r"\{a|b", "a|b}", "{a|{b|c}}", "a -blurry", "a -steps"),
         *("[a::10]", "a [dog::0.5] b", "std::vector", "a C++ book", "DPM++ 2M", "$100"),
         *("a dog and/or steps", "a [cat:dog:0.5]", "a {red|blue} hat, {x"),
+        *("a [dog:10]", "a [cat::10]", "(at 10:30:1.2)", "(dim:2), (c:4.5)", "a //b", "{{a}|{b}}"),
     ],
 )
 def test_what_was_meant_is_no_warning(prompt: str) -> None:

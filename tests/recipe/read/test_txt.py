@@ -183,6 +183,8 @@ SCRIPT = "this is RTF, a web page or a script, not plain text…"
           ('./sd -m ../a.ckpt -p "a cat"', "./bin/sd-cli --diffusion-model a.gguf",
            "> a cat -s 5", "python scripts/txt2img.py --prompt a --plms", "invoke> a cat",
            "/imagine prompt: a --v 5", 'echo "a corgi" > inbox/a.txt')),
+        ("// a comment", "'//' does not begin a comment: # does, in a line of its own."),
+        ("<<<<<<< HEAD", "a merge has left both versions here. Keep one, and delete …"),
         ('{\n "prompt": "a cat"}', JSON),
         ('[{"prompt": "a"}, {"prompt": "b"},]', JSON),
         ("{\\rtf1\\ansi\n\\f0 a corgi}", SCRIPT),
