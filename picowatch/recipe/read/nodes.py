@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from picowatch.recipe.fields import PROMPTS
+from picowatch.recipe.fields import PICTURE_FIELDS, PROMPTS
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.problems import Problems, refuse, shown
-from picowatch.recipe.messages.prompts import FENCE
+from picowatch.recipe.messages.prompts import FENCE, MERGED
 from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import field_named
 from picowatch.recipe.written import Position, Source, SourceValue, list_at, mapping_at
@@ -45,6 +45,8 @@ _NEARLY_FIELD = re.compile(
     r"(?P<value>[^/\s].*)"
 )
 _FIELD = re.compile(r"\s*(?:- +)*(?P<name>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):[ \t]+(?P<value>.*)")
+_COLOUR = re.compile(r"[:,\[{]\s+(#[0-9a-fA-F]{3,8})\b")
+_CONFLICT = re.compile(r"<{7} |={7}$|>{7} ")
 # Characters with a meaning of their own in text without quotes, at its beginning or inside.
 _SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")
 
@@ -70,6 +72,8 @@ def compose_json(source: Source) -> SourceValue:
     try:
         json.loads(source.text, parse_int=str)
     except json.JSONDecodeError as error:
+        if _CONFLICT.match(source.line(error.lineno)):
+            refuse(source.whole_line(error.lineno), MERGED)
         problem = error.msg.removesuffix(" at").removesuffix(" starting")
         refuse(
             Position(source, error.lineno, error.colno),
@@ -251,6 +255,12 @@ def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
     for before in (number, number - 1):  # YAML may report only the line after it
         if found := nearly_field(source.line(before)):
             return Position(source, before, found[0]), found[1]
+    for line in (opened.line if opened else number, number, number - 1):
+        if colour := _COLOUR.search(source.line(line)):
+            what = f'# begins a comment here. Write "{colour[1]}" in quotes.'
+            return Position(source, line, colour.start(1) + 1, len(colour[1])), what
+        if _CONFLICT.match(source.line(line)):
+            return source.whole_line(line), MERGED
     hint = _quotes(source.line(number))
     if opened and "flow" in context and "expected ','" in problem:
         position = opened
@@ -268,6 +278,8 @@ def _quotes(line: str) -> str:
         return ""
     if re.search(r": +(?:\[|[\d.]+\.\.)", value):
         return "In a sweep, quote a name with a colon, as in 'prompt: red': [green, blue]."
+    if field_named(field["name"]) in PICTURE_FIELDS and "\\" in value:
+        return "Save the picture beside the recipe, and write its name alone."
     inner = re.fullmatch(r"([\"'])(.*)\1", value)
     text = inner[2].replace('\\"', '"') if inner else value
     return f"For text, put it in quotes: {field['name'].rstrip()}: {shown(quoted(text), 200)}"
