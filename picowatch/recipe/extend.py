@@ -16,6 +16,7 @@ MARGIN = form("number string", r"\d{1,5}(?:\.\d{1,2})? ?(?:%|px)?")
 MOST = 4  # times a side of the picture, on each side of it
 _MARGIN = re.compile(r"(\d{1,5}|\d{1,3}(?:\.\d{1,2})?) ?(%|px)?")
 _SHAPE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?: ?(\d{1,3}(?:\.\d{1,3})?)")
+_SIZE = re.compile(r"(\d{1,3}) ?[x/×] ?(\d{1,3})")  # written in place of a shape
 _NAMED = re.compile(r"(left|top|right|bottom) (.+)")
 
 
@@ -52,7 +53,8 @@ def extend_in(written: SourceValue) -> str:
         raise ValueInvalid(f"extend has {twice} twice. Keep one.")
     margins = {found[1]: _MARGIN.fullmatch(found[2]) for found in named if found}
     if len(margins) < len(parts) or not all(margins.values()):
-        raise ValueInvalid(f"extend takes {WANTED}.")
+        instead = _SIZE.sub(r" Write \1:\2.", parts[0]) if _SIZE.fullmatch(parts[0]) else ""
+        raise ValueInvalid(f"extend takes {WANTED}.{instead}")
     texts = {
         side: f"{margin[1]} %" if margin[2] == "%" else margin[1]
         for side in SIDES

@@ -30,7 +30,8 @@ def name_in(written: SourceValue) -> Any:
         raise ValueInvalid("it must not contain / or \\, or begin with a dot.")
     if pattern and not has_number(pattern) and "{stem}" not in pattern:
         raise ValueInvalid(
-            "several photos would have the same name: add {stem}, the photo's own, or {number:04}."
+            "several photos would have the same name: add {stem}, the photo's own, or {number:04}. "
+            "Recipes' pictures have no name of their own; the setting file_name names them."
         )
     return pattern
 

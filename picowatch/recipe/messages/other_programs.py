@@ -36,12 +36,16 @@ _WORDS = {
     "images photos pictures": "A recipe has one image. Write a recipe for each, or put them into a "
     "folder with a file _pictures.yaml.",
     "template": "A template is a file _pictures.yaml in the pictures' folder.",
-    "output output_dir output_path outdir filename save_as": "Pictures are called like their "
-    "recipe's file and appear in the outbox. Rename that file.",
+    "output output_dir output_path outdir filename save_as save_to folder": "Pictures are "
+    "called like their recipe's file and appear in the outbox. Rename that file.",
     "recipes": "Write the list alone: a line '- prompt: …' for each recipe.",
+    "recipe defaults": "Write its fields alone, not indented. Those for all recipes of a folder "
+    "belong into its _defaults.yaml.",
+    "grayscale greyscale monochrome": "Pictures have colours. Write 'black and white photo' into "
+    "the prompt.",
     "crop": "For a shape, write resize: crop and size: SIZES.",
-    "dtype torch_dtype precision device": "It is a setting: write it into picowatch.yaml, like "
-    "precision: float16.",
+    "dtype torch_dtype precision device models inbox outbox": "It is a setting: write it "
+    "into picowatch.yaml, like precision: float16.",
     "embedding embeddings textual_inversion": "An embedding needs no field. Write its name into "
     "the prompt.",
     "img2img init start_image input_image": "Write image: picture.png, and denoising_strength.",

@@ -18,7 +18,7 @@ _NO_UNIT = "{1}, without a unit"
 _INSTEAD = (
     ("whole number", r"([1-9]\d?\d?),(\d{3})", "{1}{2}, without a comma"),
     ("a number", r"(\d{1,9}),(\d{1,9})", "{1}.{2}, with a point"),
-    ("number", r"(?=\D|.*\D$)x?(\d{1,9}(?:\.\d)?) *(?:px|pixels?|x|steps)?", _NO_UNIT),
+    ("number", r"(?=\D|.*\D$)x?(\d{1,9}(?:\.\d)?) *(?:px|pixels?|x|steps|images?)?", _NO_UNIT),
     ("number from 0 to 1", r"(\d\d) *%", "0.{1}"),
     ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
     ("512x768", r"(\d{2,4}) *(?:px|pixels?)?", "{1}x{1}"),

@@ -73,6 +73,8 @@ def _meaning(name: SourceValue, problems: Problems) -> str | None:
     if column is None:
         note = f"{NOTE}{shown(name.text)}"
         instead = f"To keep it only in the pictures' metadata, call the column {note}."
+        if re.search(r"\w\s*[|\t;]\s*\w", name.text):
+            instead = "Separate cells by commas alone, or by semicolons or tabs."
         problems.add(name.position, f"{unknown(name.text, otherwise='')} {instead}")
     return column
 

@@ -11,7 +11,8 @@ from picowatch.recipe.samplers import meaning_of_scheduler
 from picowatch.recipe.written import FORBIDDEN, NOTE, Layer, SourceValue, invisible, plain_name
 
 MAX_NOTES = 2_000  # characters of an entry, which may request many images
-ALL_FIELDS = "docs/recipes.md lists all fields."
+ALL_FIELDS = "docs/recipes.md lists all fields; a note's name begins with _, like _title."
+_OF_PROMPTS = ("prompt", "recipe", "recipes", "defaults")  # names of what has one
 
 
 def field_named(name: str) -> str | None:
@@ -90,4 +91,4 @@ def excuse_prompt(layer: Layer, name: str, unknown: SourceValue) -> None:
 
 @lru_cache(maxsize=256)  # a CSV asks for its columns in each row
 def _is_like_prompt(name: str) -> bool:
-    return closest(name, FIRST_NAME_OF) == "prompt"
+    return closest(name, (*FIRST_NAME_OF, *_OF_PROMPTS)) in _OF_PROMPTS

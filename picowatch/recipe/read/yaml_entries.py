@@ -77,12 +77,11 @@ def _refuse(node: SourceValue, problems: Problems) -> None:
         return
     name = source.name.rpartition("/")[2].rpartition(".")[0]
     text = shown(node.position.text)
-    instead = f"prompt: {text if node.text else '…'}"
-    message = (
-        f"this is not a recipe. Write '{instead}', or rename the file to {name}.txt: there each "
-        "line is a prompt."
-    )
-    problems.add(node.position, message)
+    instead = f"'prompt: {text if node.text else '…'}'"
+    other = f", or rename the file to {name}.txt: there each line is a prompt"
+    if source.name.lower().endswith(".json"):
+        instead, other = f'{{"prompt": {text}}}', ""
+    problems.add(node.position, f"this is not a recipe. Write {instead}{other}.")
 
 
 def _is_comfyui_workflow(value: object) -> bool:

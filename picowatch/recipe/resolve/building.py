@@ -49,6 +49,17 @@ _NEEDS_MODEL = (
     "(docs/models.md, Cutout models), and run picowatch retry. The embedded demo-cutout knows only "
     "drawings of the demo model. To try it all the same, write cutout: demo-cutout."
 )
+_USUALLY = "Write 'prompt: …'."
+# Where a prompt is written, by a file's ending, or what the file itself should be, by its name.
+_WHERE_PROMPT = {
+    "json": 'Write "prompt": "…".',
+    "csv": "Fill the column prompt, or add it.",
+    "txt": "Write it before the flags.",
+    "picowatch.yaml": f"{_USUALLY} Settings of picowatch belong beside the inbox, not into it.",
+} | {
+    f"{name}.yaml": f"{_USUALLY} To use the file for its folder, call it _{name}.yaml."
+    for name in ("defaults", "pictures")
+}
 Values = Mapping[str, Any]
 
 
@@ -77,7 +88,9 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     if "prompt" not in reporter.layer and not layers.only_details(reporter.layer):
         is_copy = is_on(reporter.layer, "image") and {*_SIDES, *WRITING} & reporter.layer.keys()
         instead = " For a copy of the picture, write resize_to: 1600." if is_copy else ""
-        reporter.wrong("prompt", f"a prompt is missing. Write 'prompt: …'.{instead}")
+        name = reporter.position.source.name.lower().rpartition("/")[2]
+        where = _WHERE_PROMPT.get(name) or _WHERE_PROMPT.get(name.rpartition(".")[2], _USUALLY)
+        reporter.wrong("prompt", f"a prompt is missing. {where}{instead}")
     checkpoint = find_installed(reporter, known.inventory, entry.by_another_program)
     layer = _with_dropped(reporter.layer, entry.dropped, checkpoint)
     layer = _with_hires_strength(layer, reporter)

@@ -17,7 +17,7 @@ from picowatch.recipe import fields
 from picowatch.recipe.converters import range_in
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.suggestions import did_you_mean
+from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
@@ -164,8 +164,9 @@ class AxisReader:
             self._check_mapping(name, detail)
             over = partial(_over_part, part)
         else:
-            meant = did_you_mean(detail, fields.PARTS.get(name, ()))
-            what = f"sweep cannot vary '{shown(key)}'. {meant}Write a field's name alone."
+            parts = [*fields.PARTS.get(name, ())]
+            remedy = f"{name} has {listed(parts)}." if parts else "Write a field's name alone."
+            what = f"sweep cannot vary '{shown(key)}'. {did_you_mean(detail, parts)}{remedy}"
             raise ValueInvalid(what)
         return label, [Value(value, over(value)) for value in self._values(key, written)]
 

@@ -34,7 +34,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("exact: maybe", "exact must be true or false, not 'maybe'."),
         ("steps: 3\nsteps: 4", "'steps' is given twice: already on line 2. Keep one."),
         ("Negative-Promt: x", "unknown field 'Negative-Promt'. Did you mean 'negative_prompt'?"),
-        ("brush: red", "unknown field 'brush'. docs/recipes.md lists all fields."),
+        ("brush: red", "unknown field 'brush'. docs/recipes.md lists all fields; …"),
         ("schedule_type: karas", "unknown schedule type 'karas'. Did you mean 'karras'? The …"),
         ("sampler: DPM++ 2M Karras\nschedule_type: beta",
          "the sampler's name says karras, schedule_type says beta. Keep one."),
@@ -63,9 +63,9 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("loras: '0,'", "no LoRA '0' … None is installed. A comma ends a number here; … like 1.5."),
         ("loras: {1: 0.5}", "no LoRA '1' in models/loras. None is installed."),
         ("hires: {5: 3}", "hires has no '5'. Its fields are …"),
-        ("5: 3", "unknown field '5'. docs/recipes.md lists all fields."),
+        ("5: 3", "unknown field '5'. docs/recipes.md lists all fields; …"),
         ("image: a.png\nextend: {left: 5, Left: 6}", "extend has left twice. Keep one."),
-        ("rating: 5", "unknown field 'rating'. docs/recipes.md lists all fields."),
+        ("rating: 5", "unknown field 'rating'. docs/recipes.md lists all fields; …"),
         ("hires: {denoise: 0.5}", "hires has no 'denoise'. Write denoising_strength. Its fields …"),
         ("size: 1024", "size must be text like 512x768. Write 1024x1024."),
         ("size: 512 px", "size must be text like 512x768. Write 512x512."),
@@ -122,6 +122,15 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("crop: 4:5", "… For a shape, write resize: crop and size: 448x576 …"),
         ("recipes: [a]", "… Write the list alone: a line '- prompt: …' for each recipe."),
         ("_defaults: {steps: 3}", "… Write its fields here, or into the file _defaults.yaml."),
+        ("grayscale: true", "… Write 'black and white photo' into the prompt."),
+        ("models: x", "unknown field 'models'. It is a setting: write it into picowatch.yaml, …"),
+        ("save_to: x", "unknown field 'save_to'. Pictures are called like their recipe's …"),
+        ("title: x", "unknown field 'title'. … a note's name begins with _, like _title."),
+        ("recipe: {steps: 3}", "unknown field 'recipe'. Write its fields alone, not indented. …"),
+        ("name: foo", "… add {stem}, … pictures have no …; the setting file_name names them."),
+        ("count: 3 images", "count must be a whole number … Write 3, without a unit."),
+        ("image: a.png\nextend: 16x9", "extend takes …, or a shape like 16:9. Write 16:9."),
+        ('hires: 2\nsweep: {"hires: factor": [1]}', "… hires has scale, steps, … and upscaler."),
         ("when_done: keep", "… It is a setting for all pictures: write it into picowatch.yaml, …"),
     ],
 )  # fmt: skip
@@ -214,6 +223,26 @@ def test_a_prompt_is_missing_beside_an_unknown_field_that_is_none() -> None:
     assert len(messages("when_done: keep")) == 2
     for name in ("promt", "text", "positive_prompt"):
         check_refused(f"{name}: a corgi in the park\nsteps: 3", f"unknown field '{name}'. …")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("corgi.yaml", "Write 'prompt: …'."),
+        ("pets/defaults.yaml", "… To use the file for its folder, call it _defaults.yaml."),
+        ("pictures.yaml", "… To use the file for its folder, call it _pictures.yaml."),
+        ("picowatch.yaml", "… Settings of picowatch belong beside the inbox, not into it."),
+    ],
+)
+def test_a_missing_prompt_is_not_all_that_a_file_for_others_is_told(name: str, remedy: str) -> None:
+    """It may be meant for the folder, or as the settings."""
+    check_refused("steps: 3", f"a prompt is missing. {remedy}", name=name)
+
+
+@pytest.mark.parametrize("name", ["recipe: {prompt: a}", "defaults:\n  prompt: a", "recipes: [a]"])
+def test_a_prompt_inside_an_unknown_name_is_not_missing(name: str) -> None:
+    """One error is enough."""
+    check_refused(name, f"unknown field '{name.partition(':')[0]}'. Write …")
 
 
 def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:

@@ -127,7 +127,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --negative b --steps:3", 1, 16, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a --scheduler karas", 1, 15, "unknown schedule type 'karas'. Did you mean 'karras'?…"),
         ("a corgi\nnegative: blurry", 2, 1, "'negative:' … Write --negative_prompt blurry …"),
-        ("--steps 3", 1, 1, "a prompt is missing. Write 'prompt: …'."),
+        ("--steps 3", 1, 1, "a prompt is missing. Write it before the flags."),
         ("a corgi \\", 1, 9, "a backslash at the end of a line continues it on the next line, …"),
         ("prompt = a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("a corgi\nsteps = 10", 2, 1, f"{SETTING} Write --steps 10 after a prompt, or …"),
