@@ -25,7 +25,7 @@ from picowatch.files.pictures import (
     refuse_other_name,
     taken,
 )
-from picowatch.files.safe_paths import blocks_of, open_below, sha256_of
+from picowatch.files.safe_paths import blocks_of, is_folder, open_below, sha256_of
 from picowatch.metadata.embedded_text import PARAMETERS, fits_jpeg, texts_in
 from picowatch.outbox.names import is_own_file
 from picowatch.outbox.photo_metadata import PhotoMetadata, only_marked, photo_metadata
@@ -55,6 +55,7 @@ _TEMPLATE = (
     "_pictures.yaml: each picture is a request then."
 )
 _TEXT_LOST = "The picture lacks the A1111 text of {}: {}"
+_USUAL_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG")
 _WHERE = "Put it into the inbox beside the recipe, or write its path below inbox/ or outbox/."
 
 
@@ -258,9 +259,18 @@ class NamedPictures(Pictures):
             if root == self._inbox and place != self._recipe:
                 self._places_opened.add(place)
             return file
-        raise PictureUnreadable(
-            f"There is no picture '{path}'.", _TEMPLATE if "*" in path else _WHERE
-        )
+        raise PictureUnreadable(f"There is no picture '{path}'.", self._remedy(path))
+
+    def _remedy(self, path: str) -> str:
+        """Return what to do about a path of no picture: of a folder, or with another ending."""
+        places = [place for root, place in self._places(path) if root == self._inbox]
+        if "*" in path or any(is_folder(self._inbox / place) for place in places):
+            return _TEMPLATE
+        for like in (stem_of(path), stem_of(path).lower()):
+            for name in (f"{like}{ending}" for ending in _USUAL_ENDINGS):
+                if any(map(self._is_in_inbox, (place for _, place in self._places(name)))):
+                    return f"Did you mean '{name}'?"
+        return _WHERE
 
     def _open_at(self, path: str, root: Path, place: str) -> IO[bytes]:
         """Open one of a picture's places, but no file that picowatch itself writes all the time.

@@ -113,6 +113,8 @@ def why_not_taken(name: str, *, is_under_template: bool = False) -> str | None:
         return "it is an archive; unpack it, and drop the pictures or recipes that are in it"
     elif _SILENT.fullmatch(name):
         return ""
+    elif lower.endswith(".tsv"):
+        return "rename it to .csv, where tabs may separate cells, too"
     elif not lower.endswith(ENDINGS):
         return f"it is no picture, and {RECIPES_ARE}" if is_under_template else RECIPES_ARE
     elif is_under_template and not lower.endswith(SIDECAR_ENDINGS):

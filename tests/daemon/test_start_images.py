@@ -63,6 +63,29 @@ def test_pictures_that_cannot_be_used_are_named_with_a_files_other_mistakes(hous
     assert "f.png: There" not in error
 
 
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("photos", "One path names one picture. For all pictures of a folder, save these"),
+        ("X.PNG", "Did you mean 'x.png'?"),
+        ("x", "Did you mean 'x.png'?"),
+        ("photos/Dog.png", "Did you mean 'photos/Dog.JPG'?"),
+        ("../x", "Put the picture beside the recipe"),
+        ("linked", "Put it into the inbox beside the recipe"),
+    ],
+)
+def test_a_path_of_no_picture_is_answered_by_what_is_there(
+    house: House, written: str, remedy: str
+) -> None:
+    """A folder, or a picture with another ending."""
+    for name in ("pets/x.png", "photos/Dog.JPG", "../out.png"):
+        house.draw(name)
+    (house.inbox / "linked.png").symlink_to("../out.png")
+    house.save("pets/a.yaml", f"prompt: a\nimage: {written}\n")
+    assert not house.once()
+    assert remedy in (house.error("pets/a.yaml") or "")
+
+
 # -- sizes
 
 

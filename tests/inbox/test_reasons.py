@@ -30,6 +30,7 @@ OTHERS = {
     "_mine.yaml": "its name begins with _; rename it",
     "notes.md": RECIPES_ARE,
     "_default.yaml": "to use it as _defaults.yaml",
+    "corgi.tsv": "rename it to .csv, where tabs",
     "pets/make.PY": RECIPES_ARE,
     "torch.whl": RECIPES_ARE,
     "README": RECIPES_ARE,
