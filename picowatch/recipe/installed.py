@@ -65,7 +65,12 @@ _MOST_KNOWN = 1000
 
 
 class NotInstalled(ValueInvalid):
-    """No or several installed models have this name; the message says what to write."""
+    """No or several installed models have this name; the message says what to write.
+
+    If it does not, `remedy` says what to do.
+    """
+
+    remedy = ""
 
 
 class NoneOfThisName(NotInstalled):
@@ -148,7 +153,7 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     if found:
         reason = own.get(found[0]) or anywhere[found[0]]
         raise NotInstalled(f"the {row.called} '{found[0]}' cannot be used: {reason}")
-    missing = f"no {row.called} '{shown(written)}' in models/{MODEL_FOLDERS[models][0]}."
+    missing = nothing = f"no {row.called} '{shown(written)}' in models/{MODEL_FOLDERS[models][0]}."
     scale = re.fullmatch(r"(?i)x? ?(\d(?:\.\d)?) ?x?", written.strip())
     if models == "upscaler" and scale:
         missing += f" For the scale, write {scale[1]}."
@@ -170,7 +175,10 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     there = f"Available: {listed(every)}." if every else "None is installed."
     if len(every) == 1:
         there = f"Only {every[0]} is available."
-    raise NoneOfThisName(f"{missing} {did_you_mean(_stem(written), every)}{there}")
+    meant = did_you_mean(_stem(written), every)
+    error = NoneOfThisName(f"{missing} {meant}{there}")
+    error.remedy = "" if meant or missing != nothing else "Put its file there."
+    raise error
 
 
 def _trained_as(written: str, inventory: Inventory) -> str:

@@ -35,7 +35,7 @@ def read_loras(
         except NotInstalled as error:
             at, is_alone = use.position, not any(part.text for _, part in use.pairs)
             is_cut = called.isdigit() and is_alone and "," in at.source.line(at.line)
-            remedy = DECIMAL_POINT if is_cut else ""
+            remedy = DECIMAL_POINT if is_cut else error.remedy
             reporter.wrong(LORAS, str(error), "", position=at, remedy=remedy)
             continue
         if name in weights:

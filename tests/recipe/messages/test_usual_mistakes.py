@@ -42,7 +42,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("sampler: DPM+ 2M Karas", "…Did you mean 'DPM++ 2M Karras'?…"),
         ("prediction: v_zero_snrr", "unknown prediction … Did you mean 'v_zero_snr'? The …"),
         ("prediction: [v]", "prediction must be …, not [v]. … sweep: {prediction: [v]}"),
-        ("vae: mse", "no VAE 'mse' in models/vae. Only baked is available."),
+        ("vae: mse", "no VAE 'mse' in models/vae. Only baked is available. Put its file there."),
         ('negative: "a\\x1b"', "negative_prompt contains the … U+001B. Remove it."),
         ("cfg: 0", "cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."),
         ("cfg_scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
@@ -59,9 +59,10 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("ipadapter: a.png", "… IP-Adapter … not supported. To follow a picture, write image …"),
         ("vae_name: mse", "unknown field 'vae_name'. Write vae."),
         ("size: ٦٤x٦٤", "size must be text like 512x768, not '٦٤x٦٤'."),
-        ("cutout: 2", "no cutout model '2' in models/cutout. Only demo-cutout is available."),
+        ("cutout: 2", "no cutout model '2' in models/cutout. Only demo-… Put its file there."),
         ("loras: '0,'", "no LoRA '0' … None is installed. A comma ends a number here; … like 1.5."),
-        ("loras: {1: 0.5}", "no LoRA '1' in models/loras. None is installed."),
+        ("loras: {1: 0.5}", "no LoRA '1' in models/loras. None is installed. Put its file there."),
+        ("upscale: 4x-UltraSharp", "no upscaler … Only demo-compact … Put its file there."),
         ("hires: {5: 3}", "hires has no '5'. Its fields are …"),
         ("5: 3", "unknown field '5'. docs/recipes.md lists all fields; …"),
         ("image: a.png\nextend: {left: 5, Left: 6}", "extend has left twice. Keep one."),
@@ -295,7 +296,7 @@ def test_several_mistakes_come_at_once() -> None:
     """Each mistake has its own remedy."""
     invalid = refused("prompt: a\nloras:\n- {name: pixel-art, strength: 0.5}\nsteps: 0")
     assert [(p.line, p.column, p.message) for p in invalid.problems] == [
-        (3, 10, "no LoRA 'pixel-art' in models/loras. None is installed."),
+        (3, 10, "no LoRA 'pixel-art' in models/loras. None is installed. Put its file there."),
         (3, 21, "a LoRA has no 'strength'. Write {name: pixel-art, weight: 0.8}."),
         (4, 8, "steps must be a whole number from 1 to 150, not 0."),
     ]

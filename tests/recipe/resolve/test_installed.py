@@ -61,7 +61,7 @@ AVAILABLE = "Available: dreamshaper_8, sd15/RealisticVision, dream, realm and de
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("checkpoint: sdxl", f"no checkpoint 'sdxl' in models/checkpoints. {AVAILABLE}"),
+        ("checkpoint: sdxl", f"no checkpoint 'sdxl' in models/checkpoints. {AVAILABLE} Put its …"),
         ("checkpoint: dreamshapr_8", "no checkpoint … Did you mean 'dreamshaper_8'? Available: …"),
         ("checkpoint: d", "the checkpoint 'd' could be dreamshaper_8, dream or demo. Write the …"),
         ("vae: FLUX", "the VAE 'FLUX' could be Flux or flux. Write the whole name exactly so."),
