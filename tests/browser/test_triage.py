@@ -83,6 +83,11 @@ def copied(page: Page, which: str, what: str, into: str = "") -> str:
     if into:
         page.find("#into").clear()
         page.find("#into").send_keys(into)
+    return copy_command(page)
+
+
+def copy_command(page: Page) -> str:
+    """Copy what the dialog of commands shows, and close it."""
     page.js("globalThis.written = ''")
     page.find("#copy-command").click()
     wait_for(lambda: page.js("return written"), "the copy")
@@ -184,6 +189,24 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(many: House, page: Pa
     wait_for(lambda: sorted(page.shown()) == many.pictures(), "the gallery")
     assert page.js(f"return badgeOf(Pictures.byFile.get('{moved}'))").endswith("★★★")
     assert not page.find("#tray").is_displayed(), "nothing is left to do"
+
+
+def test_a_command_is_copied_for_the_pictures_that_were_shown(many: House, page: Page) -> None:
+    """Meanwhile come new pictures, and marks of another window: they were not chosen."""
+    page.search("recipe:many")
+    page.find("#search").send_keys(Keys.ARROW_DOWN)
+    page.press("r", "e")
+    shown = page.text("#command")
+    many.save("many2.yaml", MANY)
+    wait_for(lambda: len(page.shown()) == 16, "the new ones")
+    page.js("Marks.set(shownList.slice(1), { flag: 'reject' })")
+    assert copy_command(page) == shown
+    page.find("#open-commands").click()
+    Select(page.find("#which")).select_by_value("shown")
+    page.js("Filter.query = 'seed:11'; show()")
+    Select(page.find("#what")).select_by_value("delete")
+    assert page.text("#which [value=shown]") == "16 shown"
+    assert len(copy_command(page).splitlines()[1:-1]) == 16
 
 
 def test_stars_follow_each_picture_that_was_moved(eight: Path, page: Page) -> None:

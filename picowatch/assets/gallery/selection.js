@@ -103,11 +103,12 @@ const Decisions = (() => {
 
   const dialog = part("commands"), which = part("which"), what = part("what"), into = part("into");
   const WHICH = {
-    selected: { words: "selected", find: Selection.all, what: "move" },
-    rejected: { words: "rejected", find: self.rejected, what: "delete" },
-    kept: { words: "kept", find: self.kept, what: "move" },
-    shown: { words: "shown", find: () => shownList, what: "move" },
+    selected: { find: Selection.all, what: "move" },
+    rejected: { find: self.rejected, what: "delete" },
+    kept: { find: self.kept, what: "move" },
+    shown: { find: () => shownList, what: "move" },
   };
+  let found = {}, command = ""; // the pictures of each, as they were counted; what is shown and copied
   const WHAT = {
     delete: entries => listCommand(["delete"], filesOf(entries)),
     move: entries => listCommand(["keep"], filesOf(entries), [into.value]),
@@ -134,22 +135,23 @@ const Decisions = (() => {
   }
 
   function showCommand() {
-    const entries = WHICH[which.value].find(), text = entries.length ? WHAT[what.value](entries) : "";
-    const lines = text.split("\n");
+    const entries = found[which.value];
+    command = entries.length ? WHAT[what.value](entries) : "";
+    const lines = command.split("\n");
     const most = 12, more = lines.length - most;
     part("into-folder").hidden = !["move", "copy"].includes(what.value);
     part("command").textContent = lines.slice(0, most).join("\n") + (more > 0 ? `\n… and ${more.toLocaleString()} more lines` : "");
-    part("copy-command").disabled = !text || (!part("into-folder").hidden && !into.value.trim());
+    part("copy-command").disabled = !command || (!part("into-folder").hidden && !into.value.trim());
   }
 
   self.open = () => {
-    const counts = Object.entries(WHICH).map(([name, { words, find }]) => [name, words, find().length]);
-    which.replaceChildren(...counts.map(([name, words, count]) => {
-      const option = new Option(`${count.toLocaleString()} ${words}`, name);
-      option.disabled = !count;
+    found = Object.fromEntries(Object.entries(WHICH).map(([name, { find }]) => [name, find()]));
+    which.replaceChildren(...Object.entries(found).map(([name, { length }]) => {
+      const option = new Option(`${length.toLocaleString()} ${name}`, name);
+      option.disabled = !length;
       return option;
     }));
-    which.value = counts.find(([, , count]) => count)?.[0] ?? "shown";
+    which.value = Object.keys(found).find(name => found[name].length) ?? "shown";
     what.value = WHICH[which.value].what;
     showCommand();
     dialog.showModal();
@@ -157,8 +159,6 @@ const Decisions = (() => {
   which.onchange = () => { what.value = WHICH[which.value].what; showCommand(); };
   what.onchange = into.oninput = showCommand;
   part("open-commands").onclick = self.open;
-  part("copy-command").onclick = () => {
-    copy(WHAT[what.value](WHICH[which.value].find()), "The command is copied. Run it in a terminal.");
-  };
+  part("copy-command").onclick = () => copy(command, "The command is copied. Run it in a terminal.");
   return self;
 })();
