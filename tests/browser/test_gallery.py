@@ -128,6 +128,9 @@ def test_a_search_finds(gallery: Page) -> None:
         ("constructor:8", "No picture has a setting called “constructor”."),
         ("steps:149", "No picture matches."),
         (digest[:9], "No picture matches."),
+        ("sta:5", "No picture matches."),
+        ("mark:kept", "No picture matches."),
+        ("unexp:cat", "No picture matches."),
     ):
         gallery.search(query)
         assert (gallery.shown(), gallery.text("#none-words")) == ([], said)
@@ -146,6 +149,19 @@ def test_a_search_finds_wildcards_as_they_were_drawn(house: House, page: Page) -
     for query, found in queries.items():
         page.search(query)
         assert len(page.shown()) == found, query
+
+
+def test_a_search_finds_accents_however_they_are_written(house: House, page: Page) -> None:
+    """macOS composes names of a letter and an accent."""
+    house.save("a.yaml", "prompt: un caf\u00e9\nseed: 1\n")
+    house.save("cafe\u0301.yaml", "prompt: a tree\nseed: 1\n")
+    house.once()
+    page.open(house.outbox / INDEX)
+    for query in ("CAF\u00c9", "caf\u00e9", "cafe\u0301"):
+        page.search(query)
+        assert len(page.shown()) == 2, query
+    page.search("neg:cat")
+    assert page.text("#none-words") == "No picture matches."
 
 
 def test_folders_are_filters(gallery: Page) -> None:

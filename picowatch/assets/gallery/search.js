@@ -14,8 +14,11 @@ const textsOf = (() => {
   };
 })();
 
+// In lower case, with an accented letter as one character.
+const folded = text => text.normalize("NFC").toLowerCase();
+
 function readTexts(entry) {
-  const settings = settingsOf(entry).map(([name, text]) => [name, text.toLowerCase()]);
+  const settings = settingsOf(entry).map(([name, text]) => [name, folded(text)]);
   if (entry.sheet) asDrawn(settings, entry);
   // The alternatives of a prompt with wildcards are found only by name: unexpanded:cat.
   const drawn = settings.filter(([name]) => !name.startsWith("unexpanded_"));
@@ -25,7 +28,7 @@ function readTexts(entry) {
 
 // A contact sheet is found by its pictures' prompts, not by its recipe's wildcards.
 function asDrawn(settings, entry) {
-  const prompts = entry.cells.map(file => Pictures.byFile.get(file)?.prompt?.toLowerCase()).filter(Boolean);
+  const prompts = entry.cells.map(file => folded(Pictures.byFile.get(file)?.prompt ?? "")).filter(Boolean);
   if (!prompts.length) return;
   const prompt = settings.find(([name]) => name === "prompt");
   if (prompt) prompt[0] = "unexpanded_prompt";
@@ -48,9 +51,9 @@ function wanted(query) {
   return entry => words.every(word => holdsOf(entry, word) !== word.not);
 }
 
-const holdsOf = (entry, word) => (isOfPictures(word.name) ? OF_PICTURES[word.name](entry, word.text) : null)
-  ?? holds(textsOf(entry), word);
-const isOfPictures = name => Object.hasOwn(OF_PICTURES, name);
+const holdsOf = (entry, word) => OF_PICTURES[nameOf(word)]?.(entry, word.text) ?? holds(textsOf(entry), word);
+// One letter or two may mean other settings.
+const nameOf = ({ name }) => Object.keys(OF_PICTURES).find(own => name?.length > 2 && own.startsWith(name));
 
 // What is no setting: null for a text that means none of this.
 const OF_PICTURES = {
@@ -83,7 +86,7 @@ function isoDay(text) {
 
 // `steps: < 20` is `steps:<20`; `steps:` and `steps:<`, while it is typed, find every picture.
 function wordsOf(query) {
-  const words = [], together = query.toLowerCase().replace(/\b([a-z_]+):\s*([<>]=?|=)?\s*(?=[\d.])/g,
+  const words = [], together = folded(query).replace(/\b([a-z_]+):\s*([<>]=?|=)?\s*(?=[\d.])/g,
     (whole, name, sign = "") => isSetting(name) ? `${name}:${sign}` : whole);
   for (const [, minus, name, phrase, word] of together.matchAll(/(-?)(?:([a-z_]+):)?(?:"([^"]*)"?|(\S+))/g)) {
     const text = phrase ?? word, [, unfinished] = text.match(/^([a-z_]+):$/) ?? [];
@@ -93,9 +96,10 @@ function wordsOf(query) {
   return words;
 }
 
-// Whether any picture has a setting whose name begins with this.
+// Whether any picture has, or might have, a setting whose name begins with this.
 function isSetting(name) {
-  return isOfPictures(name) || Pictures.all.some(entry => textsOf(entry).settings.some(([own]) => own.startsWith(name)));
+  const isOften = ["negative_prompt", "unexpanded_prompt"].some(own => own.startsWith(name));
+  return isOften || nameOf({ name }) || Pictures.all.some(entry => textsOf(entry).settings.some(([own]) => own.startsWith(name)));
 }
 
 // The first word before a colon that no picture has as a setting.
