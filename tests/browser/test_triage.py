@@ -209,6 +209,18 @@ def test_a_command_is_copied_for_the_pictures_that_were_shown(many: House, page:
     assert len(copy_command(page).splitlines()[1:-1]) == 16
 
 
+def test_the_focus_stays_among_the_pictures_that_leave_a_view(eight: Path, page: Page) -> None:
+    """It goes to the next one, and after the last one to their place."""
+    show_by_name(page, eight)
+    page.js("Marks.set(shownList.slice(0, 3), { flag: 'keep' })")
+    page.all("#views button")[1].click()
+    page.js("Grid.goTo(shownList[1].file, { focus: true })")
+    for left in (FILES[2], FILES[0], ""):
+        page.press("u")
+        assert page.focused() == left
+    assert page.js("return document.activeElement.id") == "grid"
+
+
 def test_stars_follow_each_picture_that_was_moved(eight: Path, page: Page) -> None:
     """Another may have its former name, and others may have been moved from there, too."""
     show_by_name(page, eight)
@@ -277,7 +289,7 @@ def test_a_browser_that_keeps_nothing_shows_everything(page: Page, outbox: Path)
         assert len(page.shown()) == 7
         page.find("#search").send_keys(Keys.ARROW_DOWN)
         page.press("r", Keys.ARROW_RIGHT, "4")
-        assert "keeps nothing" in page.text("#notice")
+        assert "keeps no more marks" in page.text("#notice")
         assert page.text("#tray-words") == "1 rejected"
         page.press("e")
         assert page.text("#command").startswith("picowatch delete ")

@@ -213,7 +213,7 @@ const Grid = (() => {
     for (const [name, tabIndex] of [[current, -1], [file, 0]]) if (tiles.has(name)) tiles.get(name).firstChild.tabIndex = tabIndex;
     current = file ?? "";
   }
-  const focusCurrent = () => tileAt(placeOf(current))?.firstChild.focus({ preventScroll: true });
+  const focusCurrent = () => (tileAt(placeOf(current))?.firstChild ?? grid).focus({ preventScroll: true });
 
   // The picture with the focus, if there is one.
   self.focused = () => grid.contains(document.activeElement) ? shown.slice(placeOf(current)).slice(0, 1) : [];

@@ -6,7 +6,7 @@ const isStored = key => kept(() => JSON.parse(localStorage.getItem(key)));
 
 function store(key, value) {
   const isKept = kept(() => { localStorage.setItem(key, JSON.stringify(value)); return true; });
-  if (!isKept && !store.isTold) notice("This browser keeps nothing. What you decide is forgotten with this page.");
+  if (!isKept && !store.isTold) notice("This browser keeps no more marks. What you decide now is forgotten with this page.");
   store.isTold ||= !isKept;
 }
 
