@@ -118,13 +118,17 @@ def _answered(path: Path, do: Callable[[Command], Answer | None]) -> Answer | No
     except OSError:  # withdrawn, or a pipe, a folder, a file that may not be read
         return None
     try:
-        return do(command)
+        answer = do(command)
     except Exception as error:  # no command may end the daemon
         from picowatch.files.essential import unexpected  # senders do without its sqlite3
 
         words = unexpected(error)
         log.error("command '%s': %s", command.name, words)
         return Answer(False, words)
+    # Only `make` waits in any case.
+    if answer and not answer.done and not command.name.startswith("make"):
+        log.warning("command '%s': %s", command.name, answer.text)
+    return answer
 
 
 def new_file(outbox: Path, folder: str = COMMANDS) -> Path:
