@@ -26,6 +26,7 @@ LIST_BYTES = MAX_BYTES - 10_000  # of files in a command
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:
     (inbox, outbox), name = load(), options.command
+    _check_used(outbox)
     listed = names_in(getattr(options, "list", None))
     if name in ("delete", "keep"):
         pictures = [*options.pictures, *listed]
@@ -35,9 +36,12 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         if "." in files:
             raise CommandFailed("That is the whole outbox.", "Name folders of it, or pictures.")
         _check_there(outbox, files, outbox, "the outbox")
-        folder = below(outbox, options.folder) if name == "keep" else None
-        if folder and options.copy:
-            name = "keep copies"
+        folder = None
+        if name == "keep":
+            from picowatch.outbox.names import OutboxNames  # the others do without its imports
+
+            folder = OutboxNames(outbox).folder_to_keep(below(outbox, options.folder))
+            name = "keep copies" if options.copy else name
         return control(outbox, [Command(name, folder, files=part) for part in _parts(files)])
     recipes = [below(inbox, recipe) for recipe in (*getattr(options, "recipes", ()), *listed)]
     _check_there(outbox, recipes, inbox, "the inbox")
@@ -55,6 +59,15 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         if options.list:
             return control(outbox, [Command(name, files=part) for part in _parts(recipes)])
     return control(outbox, [Command(name, recipe) for recipe in recipes] or [Command(name)])
+
+
+def _check_used(outbox: Path) -> None:
+    check_readable(outbox)
+    if not (outbox / ".picowatch").is_dir():
+        raise CommandFailed(
+            f"No picowatch has ever used the outbox {outbox.absolute()}.",
+            "Name the outbox of a picowatch that runs: --outbox DIR.",
+        )
 
 
 def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -> None:
@@ -122,12 +135,6 @@ def _parts(files: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 def control(outbox: Path, commands: Sequence[Command]) -> int:
     """Send commands and print their answers; return 1 if any is not done."""
-    check_readable(outbox)
-    if not (outbox / ".picowatch").is_dir():
-        raise CommandFailed(
-            f"No picowatch has ever used the outbox {outbox.absolute()}.",
-            "Name the outbox of a picowatch that runs: --outbox DIR.",
-        )
     # All are sent before the first answer: the daemon looks for commands once a second.
     sent = [_send(outbox, command) for command in commands]
     runs = is_running(outbox)

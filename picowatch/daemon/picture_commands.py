@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import filterfalse, islice
 
 from picowatch.daemon.run import SLICE_SECONDS, Run
+from picowatch.errors import CommandFailed
 from picowatch.inbox.matching import matching, no_such
 from picowatch.ledger import contact_sheets, control, queries
 from picowatch.ledger.ledger import Ledger
@@ -92,10 +93,10 @@ class PictureCommands:
     def keep(self, command: Command, folder: str) -> Answer | None:
         """Move or copy pictures into a folder of the outbox, some in each round."""
         outbox, copies = self._run.outbox, command.name == "keep copies"
-        target = outbox.names.folder_to_keep(folder)
-        if target is None:
-            words = f"Pictures cannot be kept in '{folder}'. Name another folder of the outbox."
-            return Answer(False, words)
+        try:
+            target = outbox.names.folder_to_keep(folder)
+        except CommandFailed as error:
+            return Answer(False, error.with_remedy)
         keeping = self._keeping.get(command.file)
         if keeping is None:
             _, wanted, unknown = self._meant(command)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
+from picowatch.errors import CommandFailed
 from picowatch.files.names import is_picture_name
 from picowatch.files.safe_paths import to_write
 from picowatch.metadata.embedded_text import fits_jpeg
@@ -228,11 +229,24 @@ class OutboxNames:
             ending = f"_{ending}"
         return f"{folder}/{self._fitting(_portable(stem), room)}{ending}"
 
-    def folder_to_keep(self, name: str) -> str | None:
-        """Return the folder for pictures that users keep; None if a recipe cannot have this one."""
+    def folder_to_keep(self, name: str) -> str:
+        """Return the folder for pictures that users keep.
+
+        Raises CommandFailed with a usable name if a recipe cannot have this one.
+        """
         parts = PurePosixPath(name).parts
         is_shown = parts and not parts[0].startswith(".")
-        return "/".join(parts) if is_shown and self._folders(parts) == [*parts] else None
+        if is_shown and self._folders(parts) == [*parts]:
+            return "/".join(parts)
+        rule = (
+            "It must not be called so: no dot in front, no dot or space at the end, none of "
+            '\\ : * ? " < > |, and no name of a file'
+        )
+        if not parts or parts[0] == "/" or ".." in parts:
+            rule = "It must be in the outbox"
+        usable = [bare for part in parts if (bare := part.strip(" ./"))] or ["best"]
+        words = f"Pictures cannot be kept in '{name}'. {rule}."
+        raise CommandFailed(words, f"Write '{'/'.join(self._folders(usable))}', for example.")
 
     def kept(self, file: str, folder: str, number: int) -> str:
         """Return a picture's path in another folder, from the second one on with a number."""

@@ -182,7 +182,7 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(many: House, page: Pa
     page.search("")
     delete = copied(page, "rejected", "delete")
     assert paste(many, delete) == "4 pictures deleted.\n"
-    move = copied(page, "kept", "move", "the best/of May")
+    move = copied(page, "kept", "move", " the best/of May ")
     assert paste(many, move, "bash") == "1 picture moved to the best/of May.\n"
     moved = "the best/of May/0001-11.png"
     assert many.pictures() == [FILES[2], FILES[3], FILES[7], moved]

@@ -149,13 +149,25 @@ def test_nothing_is_kept_elsewhere(house: House) -> None:
     (house.outbox / FILES[0]).unlink()
     (house.outbox / FILES[0]).symlink_to(elsewhere / "secret.png")
     (house.outbox / "file").write_text("mine")
-    for wrong in (
-        *("../elsewhere", "/tmp", ".picowatch/x", ".hidden", "latest.png", "a.yaml", "index.html"),
-        *("", ".", "a/../..", "x\0y", "con", "file", "images.jsonl"),
-    ):
+    outside, called = "It must be in the outbox", "It must not be called so"
+    for wrong, why, usable in (
+        ("../elsewhere", outside, "elsewhere"), ("/tmp", outside, "tmp"), ("", outside, "best"),
+        (".", outside, "best"), ("a/../..", outside, "a"), (".picowatch/x", called, "picowatch/x"),
+        (".hidden", called, "hidden"), ("latest.png", called, "latest.png_"),
+        ("a.yaml", called, "a.yaml_"), ("index.html", called, "index.html_"),
+        ("images.jsonl", called, "images.jsonl_"), ("file", called, "file_"),
+        ("con", called, "con_"), ("x\0y", called, "x-y"), (" sp ", called, "sp"),
+        ('-best "q" !', called, "-best -q- !"), ("a:b", called, "a-b"),
+    ):  # fmt: skip
         for name in ("keep", "keep copies"):
             answer = house.answer(name, wrong, FILES[1])
-            assert not answer.done and "cannot be kept" in answer.text, wrong
+            assert not answer.done and f"cannot be kept in '{wrong}'. {why}" in answer.text
+            assert answer.text.endswith(f". Write '{usable}', for example.")
+        if wrong and "\0" not in wrong:  # which no shell passes on
+            told = picowatch_here(house.folder, "keep", "--", wrong, FILES[1])
+            assert (told.returncode, told.stderr) == (1, f"picowatch: {answer.text}\n")
+    assert not [*house.outbox.glob(".picowatch/commands/*.json")]
+    assert "command 'keep copies': Pictures cannot be kept in 'a:b'. It must" in house.log()
     answer = house.answer("keep", "linked", FILES[1])
     assert not answer.done and "leads out of the outbox: a/0002-2.png" in answer.text
     for name in ("keep", "keep copies"):

@@ -111,8 +111,8 @@ const Decisions = (() => {
   let found = {}, command = ""; // the pictures of each, as they were counted; what is shown and copied
   const WHAT = {
     delete: entries => listCommand(["delete"], filesOf(entries)),
-    move: entries => listCommand(["keep"], filesOf(entries), [into.value]),
-    copy: entries => listCommand(["keep", "--copy"], filesOf(entries), [into.value]),
+    move: entries => listCommand(["keep"], filesOf(entries), [into.value.trim()]),
+    copy: entries => listCommand(["keep", "--copy"], filesOf(entries), [into.value.trim()]),
     retry: entries => listCommand(["retry", "--all"], [...new Set(entries.map(({ recipe }) => recipe))]),
     reseed: reseedCommand,
   };
