@@ -40,6 +40,10 @@ _BEGIN = {
     "picowatch run": "save recipes in inbox/, find pictures in outbox/",
     "picowatch make corgi.yaml": "one recipe, with or without a running picowatch",
 }
+_OTHER_WORDS = {
+    "start": " `picowatch run` watches the inbox.",
+    "stop": " Ctrl-C ends `picowatch run`; `picowatch pause` lets it wait.",
+}
 # Modules of commands that must work even if a running daemon's settings file is invalid by now.
 _ONLY_FOLDERS = ("status", "control")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -78,7 +82,8 @@ def _parsed(
     if words[0] not in (*commands, "-h", "--help", "-V", "--version"):
         if words[0].startswith("-"):
             parser.error("flags come after a command, as in `picowatch status --outbox DIR`")
-        parser.error(f"There is no command {words[0]!r}.{_near(words[0], commands)}")
+        meant = _OTHER_WORDS.get(words[0]) or _near(words[0], commands)
+        parser.error(f"There is no command {words[0]!r}.{meant}")
     options, unknown = parser.parse_known_args(words)
     if unknown:
         own = commands[options.command]
@@ -105,10 +110,9 @@ def _setting_meant(flag: str) -> str:
 
 def _near(word: str, known: Iterable[str]) -> str:
     """Return a hint at the known word that may have been meant, or ""."""
-    from difflib import get_close_matches
+    from picowatch.recipe.messages.suggestions import did_you_mean
 
-    near = get_close_matches(word, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f" {did_you_mean(word, known)}".rstrip()
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -207,6 +207,8 @@ def test_a_misspelt_variable_is_named_with_the_nearest_setting(tmp_path: Path) -
     said = "The environment variable PICOWATCH_DIVICE is not a setting."
     words = f"picowatch: {said} Did you mean PICOWATCH_DEVICE?\n"
     assert (answer.returncode, answer.stderr) == (0, words)
+    answer = picowatch_here(tmp_path, "models", PICOWATCH_DEBUG="1")
+    assert answer.stderr.endswith("DEBUG is not a setting. docs/settings.md lists them.\n")
 
 
 # -- folders

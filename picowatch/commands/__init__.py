@@ -201,8 +201,9 @@ COMMANDS = {
             "picowatch cancel inbox/night/a.yaml": "the queued images of a recipe",
             "picowatch cancel night": "… of a folder",
             "picowatch cancel 'draft*'": "… of all recipes that match",
+            "picowatch cancel .": "… of all recipes",
         },
-        [_names("recipes", "RECIPE", "recipes, folders or 'globs*'")],
+        [_names("recipes", "RECIPE", "recipes, folders or 'globs*'; . means all")],
     ),
     "retry": Command(
         "control",

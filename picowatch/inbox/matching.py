@@ -1,13 +1,11 @@
 """Finds recipes and pictures by what users write: a name, a stem, a folder or a glob."""
 
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from picowatch.files.names import stem_of
 from picowatch.inbox.names import folders_above
-
-_MOST_COMPARED = 100  # characters
+from picowatch.recipe.messages.suggestions import closest
 
 
 def matching(pattern: str, paths: Iterable[str]) -> list[str]:
@@ -42,6 +40,6 @@ def _nearest(written: str, names: Iterable[str]) -> list[str]:
     """Return the name that is written most alike; case and suffix do not count."""
     spellings: dict[str, str] = {}
     for name in names:
-        spellings |= dict.fromkeys((name.casefold(), stem_of(name).casefold()), name)
-    near = get_close_matches(written[:_MOST_COMPARED].casefold(), spellings, 1)
-    return [spellings[near[0]]] if near else []
+        spellings |= dict.fromkeys((name, stem_of(name)), name)
+    near = closest(written, spellings)
+    return [spellings[near]] if near else []

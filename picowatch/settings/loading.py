@@ -1,11 +1,11 @@
 """Validates settings from all their sources, and words what is wrong."""
 
-import difflib
 import os
 import re
 import reprlib
 import sys
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,12 @@ def load_settings(
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
     """Return a sentence for each variable that looks like a setting but is not one."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [name.upper() for name in Settings.model_fields]
     said = []
     for variable in other_variables(environment):
-        if variable not in known:
-            near = difflib.get_close_matches(variable, known, n=1)
-            meant = f" Did you mean {near[0]}?" if near else " docs/settings.md lists them."
+        if (name := variable.removeprefix(PREFIX)) not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.7)
+            meant = f" Did you mean {PREFIX}{near[0]}?" if near else " docs/settings.md lists them."
             said.append(f"The environment variable {variable} is not a setting.{meant}")
     return said
 

@@ -170,7 +170,7 @@ NEAREST = {
     ("cancel", "inbox/dya.txt"): "'dya.txt' in the inbox. Did you mean 'day.txt'?",
     ("retry", "bad.txt"): "'bad.txt' in the inbox. Did you mean 'night/bad.txt'?",
     ("retry", "xyzzy"): "'xyzzy' in the inbox.",
-    ("delete", "outbox/dya"): "'dya' in the gallery. Did you mean 'day'?",
+    ("delete", "outbox/nihgt"): "'nihgt' in the gallery. Did you mean 'night'?",
 }
 
 

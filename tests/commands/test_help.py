@@ -41,6 +41,8 @@ def test_help_has_examples_and_fits_the_terminal(command: str, columns: int) -> 
     [
         (["mkae"], "picowatch: There is no command 'mkae'. Did you mean 'make'?"),
         (["xyzzy"], "picowatch: There is no command 'xyzzy'.\n"),
+        (["start"], "picowatch: There is no command 'start'. `picowatch run` watches the inbox.\n"),
+        (["stop"], "'stop'. Ctrl-C ends `picowatch run`; `picowatch pause` lets it wait.\n"),
         (["help", "mkae"], "There is no command 'mkae'. Did you mean 'make'?"),
         (
             ["run", "--devcie", "cpu"],
@@ -48,6 +50,8 @@ def test_help_has_examples_and_fits_the_terminal(command: str, columns: int) -> 
             "picowatch.yaml, or set PICOWATCH_DEVICE.",
         ),
         (["run", "--once", "--zzz"], "run: It takes no '--zzz'.\n"),
+        (["doctor", "--fix"], "doctor: It takes no '--fix'.\n"),
+        (["delete", "--yes", "a.png"], "delete: It takes no '--yes'.\n"),
         (["make", "--jsno", "a.txt"], "make: It takes no '--jsno'. Did you mean '--json'?"),
         (["status", "--inbx=x"], "status: It takes no '--inbx=x'. Did you mean '--inbox'?"),
         (["--outbox", "x", "status"], "picowatch: flags come after a command, as in `picowatch "),
