@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
+from os.path import lexists
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -16,6 +17,7 @@ from picowatch.files.names import natural_key
 from picowatch.files.safe_paths import is_folder
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
 from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.matching import nearest
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
@@ -84,7 +86,7 @@ class _Checking:
     def check(self, file: Path) -> None:
         """Check a file or folder; for a text or mask beside a dropped picture, the picture."""
         is_a_folder = is_folder(file)
-        if why := "" if is_a_folder else self._why_not_taken(file):
+        if why := "" if is_a_folder or not lexists(file) else self._why_not_taken(file):
             self._tell(file, "never_run", why)
         try:
             path = self._inbox.path_of(file)
@@ -235,6 +237,9 @@ class _Checking:
         else:
             code: Code = "unusable"
             why = (isinstance(error, OSError) and error.strerror) or f"{error}"
+            beside = [] if lexists(file) else [path.name for path in file.parent.glob("*")]
+            if hint := nearest(file.name, beside):
+                why += f".{hint}"
             if isinstance(error, FileChanged):
                 code, why = "being_written", "it is being written. Check again."
             found = [FoundProblem(str(file), 0, 0, code, why)]

@@ -21,7 +21,12 @@ def matching(pattern: str, paths: Iterable[str]) -> list[str]:
 
 
 def no_such(written: str, paths: Collection[str], where: str) -> str:
-    """Return "There is no 'corgy' in the inbox.", with the nearest name, if there is one.
+    """Return "There is no 'corgy' in the inbox.", with the nearest name, if there is one."""
+    return f"There is no '{written}' in {where}.{nearest(written, paths)}"
+
+
+def nearest(written: str, paths: Collection[str]) -> str:
+    """Return " Did you mean 'corgi.yaml'?", or "".
 
     The same name in another folder is nearer than any other.
     """
@@ -31,15 +36,13 @@ def no_such(written: str, paths: Collection[str], where: str) -> str:
     last = written.rstrip("/").rpartition("/")[2]
     others = ((path, path.rpartition("/")[2]) for path in names)
     alike = [path for path, name in others if last in (name, stem_of(name))]
-    meant = alike or _nearest(written, names)
-    hint = f" Did you mean '{meant[0]}'?" if meant else ""
-    return f"There is no '{written}' in {where}.{hint}"
+    meant = alike[0] if alike else _most_alike(written, names)
+    return f" Did you mean '{meant}'?" if meant else ""
 
 
-def _nearest(written: str, names: Iterable[str]) -> list[str]:
+def _most_alike(written: str, names: Iterable[str]) -> str:
     """Return the name that is written most alike; case and suffix do not count."""
-    spellings: dict[str, str] = {}
+    spellings = {"": ""}
     for name in names:
         spellings |= dict.fromkeys((name, stem_of(name)), name)
-    near = closest(written, spellings)
-    return [spellings[near]] if near else []
+    return spellings[closest(written, spellings) or ""]

@@ -136,6 +136,8 @@ TEMPLATE = "inbox/d/_pictures.yaml"
          ("bad.yaml, line 2, column 8", "496 or 504 would do", "Did you mean 'height'?")),
         ("inbox/a.txt", {"inbox/a.txt": "a corgi --stesp 3\n"}, ("a.txt, line 1, column 9\n",)),
         ("none.txt", {}, ("picowatch: none.txt: No such file or directory\n",)),
+        ("inbox/corgi", {"inbox/corgi.yaml": "prompt: a\n"},
+         ("picowatch: inbox/corgi: No such file or directory. Did you mean 'corgi.yaml'?\n",)),
         ("a.png", {"a.png": ""}, ("names of recipes end in .yaml, .yml, .json, .csv, .txt.",)),
         # What a run refuses once it looks at pictures and models.
         ("inbox/a.yaml", {"inbox/a.yaml": TWO, "inbox/text.png": "no picture"},
@@ -172,6 +174,7 @@ def test_check_says_what_is_wrong_and_goes_on(
     assert result.returncode == 1
     for text in words:
         assert text in result.stderr
+    assert "never run" not in result.stderr
     if "defaults" in file:
         assert "prompt" not in result.stderr
     assert "any.png" not in result.stderr, "the picture that stands for a template's"
