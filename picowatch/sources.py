@@ -193,6 +193,8 @@ def _unknown(name: str, names: Iterable[str]) -> str:
     if near := get_close_matches(name, [*names], n=1, cutoff=0.65):
         return f"unknown setting '{name}'. Did you mean '{near[0]}'?"
     where = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for all recipes."
+    if name in ("settings", "picowatch"):
+        where = "Write the lines below it alone, not indented."
     return f"unknown setting '{one_line(ValueError(name))}'. {where}"
 
 

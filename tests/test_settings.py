@@ -129,12 +129,14 @@ IN_RECIPES = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for a
 
 REFUSED = [
     (
-        "format: jpg",
-        "column 9: format 'jpg': Input should be 'png', 'jpeg', 'webp', 'avif' or 'tiff'.",
+        "format: gif",
+        "column 9: format 'gif': Input should be 'png', 'jpeg', 'webp', 'avif' or 'tiff'.",
     ),
-    ("settle_seconds: 0,5", "column 17: settle_seconds '0,5': Input should be a valid number"),
+    ("settle_seconds: 0,5", "column 17: settle_seconds '0,5': write 0.5, with a point."),
+    ("settle_seconds: soon", "settle_seconds 'soon': Input should be a valid number"),
     ("hook_seconds: 0", "column 15: hook_seconds 0: Input should be greater than 0."),
     ("metrics_address: 9464", "column 18: metrics_address 9464: it must be like 127.0.0.1:9464"),
+    ("metrics_address: http://localhost:9464/metrics", "/metrics': write localhost:9464."),
     ("checkpoint: [1]", "column 13: checkpoint [1]: Input should be a valid string."),
     (
         "format: jpeg\nquality: lossless",
@@ -149,6 +151,8 @@ REFUSED = [
     ("file_name: '{number:04}-{cfg_scale:02d}'", "it cannot be used: "),
     ("file_name: '{number}-{seed:c}'", "it cannot be used: "),
     ("file_name: '{seed}'", "it needs {number}"),
+    ("file_name: '{number}.png'", "leave out its ending: the format gives one"),
+    ("settings:\n  device: cpu", "'settings'. Write the lines below it alone, not indented."),
     ("outbox: ~nobody-of-this-name/x", "outbox '~nobody-of-this-name/x': this user has no home"),
     ("executor: local:2000", "engines: Input should be less than or equal to 1024."),
     ("executor: slurm", "it must be local, local:N"),
@@ -190,6 +194,11 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert "environment variable PICOWATCH_EXECUTOR: executor '{ray: ': it is not valid YAML" in (
         refused(tmp_path, "", {"PICOWATCH_EXECUTOR": "{ray: "})
     )
+
+
+def test_a_format_is_named_as_in_recipes(tmp_path: Path) -> None:
+    for written, name in (("jpg", "jpeg"), (".TIF", "tiff"), ("PNG", "png")):
+        assert read(tmp_path, f"format: {written}\n").format == name
 
 
 def test_metrics_can_be_switched_off_in_words(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from picowatch.settings.values import (
     executor_value,
     file_name_value,
     folders_value,
+    format_value,
     hooks_value,
     metrics_address_value,
     written_executor,
@@ -98,9 +99,9 @@ class Settings(BaseModel):
         "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
         "is required. Variations have their variation seed added.",
     )
-    format: Literal["png", "jpeg", "webp", "avif", "tiff"] = Field(
-        "png", description="Format of pictures and contact sheets."
-    )
+    format: Annotated[
+        Literal["png", "jpeg", "webp", "avif", "tiff"], BeforeValidator(format_value)
+    ] = Field("png", description="Format of pictures and contact sheets.")
     quality: Literal["auto", "lossless"] | Annotated[Int, Field(ge=1, le=100)] = Field(
         "auto",
         description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "

@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from picowatch.files.names import is_picture_name
 from picowatch.sources import one_line
 
 LOSSLESS: Literal["lossless"] = "lossless"
@@ -29,17 +30,34 @@ def _not_boolean(value: Any) -> Any:
     return value
 
 
+def _with_point(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9},\d{1,9}", value):
+        raise ValueError(f"write {value.replace(',', '.')}, with a point")
+    return value
+
+
 Int = Annotated[int, BeforeValidator(_not_boolean)]
-Float = Annotated[float, BeforeValidator(_not_boolean)]
+Float = Annotated[float, BeforeValidator(_not_boolean), BeforeValidator(_with_point)]
+
+
+def format_value(value: Any) -> Any:
+    """Take a format by its name or its ending, as recipes do."""
+    if not isinstance(value, str):
+        return value
+    word = value.strip().casefold().removeprefix(".")
+    return {"jpg": "jpeg", "tif": "tiff"}.get(word, word)
 
 
 def metrics_address_value(value: Any) -> str:
     if value is False or value in ("", "off", "none"):  # YAML reads off as false
         return ""
     text = value if isinstance(value, str) else ""
-    _, colon, port = text.rpartition(":")
+    address = text.rpartition("://")[2].partition("/")[0]
+    _, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ValueError("it must be like 127.0.0.1:9464, or :9464 for every address")
+    if address != text:
+        raise ValueError(f"write {address}")
     return text
 
 
@@ -117,6 +135,8 @@ def file_name_value(template: str) -> str:
         raise ValueError(f"it cannot be used: {error}") from error
     if first == second or "/" in first or "\0" in first or first.startswith("."):
         raise ValueError("it needs {number}, and must not contain '/' or begin with '.'")
+    if is_picture_name(first):
+        raise ValueError("leave out its ending: the format gives one")
     return template
 
 
