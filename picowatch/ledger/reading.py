@@ -15,7 +15,10 @@ WAIT_SECONDS = 5.0  # for a commit
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a ledger for questions. Raises CommandFailed."""
     if not path.is_file():
-        raise CommandFailed(f"There is no ledger {path}.", "For another outbox: --outbox DIR")
+        words = f"There is no ledger {path}."
+        if not path.parent.is_dir():
+            words = f"No picowatch has ever used the outbox {path.parents[1].absolute()}."
+        raise CommandFailed(words, "For another one: --outbox DIR")
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)) as sql:

@@ -102,10 +102,10 @@ def test_commands_in_the_wrong_folder_name_it(tmp_path: Path) -> None:
     listed = picowatch_here(tmp_path, "models")
     assert (listed.returncode, "demo" in listed.stdout) == (0, True)
     assert listed.stderr == f"picowatch: There is no models folder {tmp_path}/models.\n"
-    status = picowatch_here(tmp_path, "status")
-    assert (status.returncode, status.stdout) == (
-        1,
-        "picowatch is not running\n"
-        f"No picowatch has ever used the outbox {tmp_path}/outbox. For another one: --outbox DIR\n",
+    said = (
+        f"No picowatch has ever used the outbox {tmp_path}/outbox. For another one: --outbox DIR\n"
     )
+    status = picowatch_here(tmp_path, "status")
+    assert (status.returncode, status.stdout) == (1, f"picowatch is not running\n{said}")
+    assert picowatch_here(tmp_path, "status", "nothere").stderr == f"picowatch: {said}"
     assert list(tmp_path.iterdir()) == []

@@ -203,7 +203,7 @@ def test_images_that_wait_or_were_requested_again(house: House) -> None:
 
 def test_wrong_use_is_answered(house: House) -> None:
     """And stops no other."""
-    assert "There is no ledger" in asked(house, "a.yaml")
+    assert f"No picowatch has ever used the outbox {house.outbox}. " in asked(house, "a.yaml")
     house.save("a.yaml", f"{CAT}sweep: {{steps: [2, 3]}}\n")
     house.save("b.yaml", "stesp: 3\n")
     house.once()
