@@ -28,7 +28,7 @@ from picowatch.inbox.names import (
     is_template,
 )
 from picowatch.inbox.read import Saved, read
-from picowatch.inbox.reasons import why_no_request, why_not, why_not_run
+from picowatch.inbox.reasons import reason_of, why_no_request, why_not, why_not_run
 from picowatch.inbox.scan import pictures_under, scan
 from picowatch.ledger.rows import NEVER_READ
 from picowatch.recipe.converters import RANDOM
@@ -90,19 +90,23 @@ class _Checking:
             self._tell(file, "never_run", why)
         try:
             path = self._inbox.path_of(file)
+            if is_a_folder:
+                self._check_folder(file, path)
         except _REFUSALS as error:
             self._fail(file, "", error)
             return
-        if is_a_folder:
-            self._check_folder(file, path)
         for own in () if is_a_folder else self._there.owners(path) or [path]:
             self._check(file if own == path else self._inbox.shown(own), own)
 
     def _check_folder(self, folder: Path, below: str) -> None:
         """Check all recipes and dropped pictures below a folder, and sum up."""
+        if below:
+            self._inbox.check_readable()
+        there = self._there if below else scan(folder.resolve(), ())
+        if why_not_searched := reason_of(there.others, below or "."):
+            raise FileUnreadable(why_not_searched)
         images, failed = len(self.images), len(self.failed)
         root = f"{below}/" if below not in ("", ".") else ""
-        there = self._there if below else scan(folder.resolve(), ())
         found = sorted((path for path in there.found if path.startswith(root)), key=natural_key)
         if not below:  # `make` takes only recipes from elsewhere
             found = [path for path in found if is_recipe_path(path)]

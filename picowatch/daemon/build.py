@@ -25,6 +25,7 @@ from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_fol
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
 from picowatch.files.essential import Writing
+from picowatch.inbox.folder import CHMOD, InboxFolder
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.ledger.ledger import Ledger
@@ -175,8 +176,7 @@ def check_folders(settings: Settings, *, waits: bool = False, writes: bool = Tru
     inbox, outbox = settings.inbox.resolve(), settings.outbox.resolve()
     is_used = os.path.exists(settings.state_folder / LEDGER)  # noqa: PTH110  (never raises)
     if os.path.isdir(inbox):  # noqa: PTH112  (never raises)
-        if not os.access(inbox, os.R_OK | os.X_OK):
-            raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
+        InboxFolder(settings.inbox).check_readable()
     elif os.path.exists(inbox) or not (waits and is_used):  # noqa: PTH110  (never raises)
         raise SettingsInvalid(
             f"There is no inbox folder {settings.inbox.absolute()}.",
@@ -198,7 +198,6 @@ def check_folders(settings: Settings, *, waits: bool = False, writes: bool = Tru
     return settings
 
 
-_CHMOD = "Give the user that runs picowatch the necessary permission."
 # What the daemon needs in the outbox and writes in place, and folders; missing ones are created.
 _FILES = (
     "images.jsonl", ".picowatch/lock", f".picowatch/{LEDGER}", f".picowatch/{LEDGER}-journal",
@@ -218,7 +217,7 @@ def _check_writable(outbox: Path) -> None:
             "Mount it writable, or in a service name it in ReadWritePaths= (docs/service.md).",
         )
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
+        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", CHMOD)
 
 
 def _check_own_files(outbox: Path, *, waits: bool) -> None:
@@ -237,4 +236,4 @@ def _check_own_files(outbox: Path, *, waits: bool) -> None:
             raise SettingsInvalid(f"{path} is not a {what}.", "Move it away.")
         if waits and not os.access(path, os.W_OK | (os.X_OK if is_folder else 0)):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
-            raise SettingsInvalid(words, _CHMOD)
+            raise SettingsInvalid(words, CHMOD)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from picowatch.errors import SettingsInvalid
 from picowatch.files.names import ENDINGS as PICTURES
 from picowatch.files.names import MASK_MARK, stem_of
 from picowatch.files.pictures import USUAL_PIXELS
@@ -40,6 +41,7 @@ from picowatch.recipe.reading import DefaultsFile, Dropped
 MASK = f"{MASK_MARK}.png"
 SIDECARS = (*SIDECAR_ENDINGS, MASK)
 MOST_LINKS = 40  # in a path, as on Linux
+CHMOD = "Give the user that runs picowatch the necessary permission."
 
 
 def sidecar_paths(picture: str) -> list[str]:
@@ -117,6 +119,11 @@ class InboxFolder:
     def is_through_link(self, folder: str) -> bool:
         """Whether a folder, which need not exist, is a link or lies behind one."""
         return real(self.shown(folder)) != real(self.root) / folder
+
+    def check_readable(self) -> None:
+        """Raise SettingsInvalid if the inbox may not be searched."""
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            raise SettingsInvalid(f"The inbox {self.root} cannot be read.", CHMOD)
 
     def is_away(self) -> bool:
         """Whether the inbox seems unmounted: it is missing or empty."""

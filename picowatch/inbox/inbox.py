@@ -108,7 +108,7 @@ class Inbox:
         path = self.files.root
         try:
             place = place_of(path)
-            os.scandir(path).close()
+            os.scandir(f"{path}/.").close()  # with the dot it has to be entered, too
         except OSError as error:
             words = "is not there"
             if error.errno not in MISSING:

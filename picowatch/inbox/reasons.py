@@ -76,9 +76,14 @@ class Reasons:
             return False
 
 
+def reason_of(reasons: Mapping[str, str], path: str) -> str:
+    """Return why a path, or a folder above it, is not taken; "" if it is."""
+    return next(filter(None, map(reasons.get, (path, *folders_above(path)))), "")
+
+
 def why_not(outbox: Path, there: Scan, path: str) -> str:
     """Return why one file is not taken, `path` being below the inbox or `outbox/…`; "" if it is."""
-    if why := next(filter(None, map(there.others.get, (path, *folders_above(path)))), ""):
+    if why := reason_of(there.others, path):
         return why
     if path in there.found and not there.found[path].size:
         return EMPTY

@@ -68,8 +68,9 @@ class Scan:
     """The result of `scan`.
 
     `found` has recipes and dropped pictures, and `texts` those of pictures that were requests.
-    `others` are files and folders that are not taken, with reasons. `pictures` are those without a
-    template; `templates` are all but one in the inbox itself, where none is allowed.
+    `others` are files and folders that are not taken, with reasons, "." the root. `pictures` are
+    those without a template; `templates` are all but one in the inbox itself, where none is
+    allowed.
     """
 
     root: str
@@ -95,15 +96,16 @@ class Scan:
         names: dict[str, None] = {}  # not the entries, which take four times the memory
         others: dict[str, bool] = {}  # links, devices, and folders, which are True
         try:
-            with os.scandir(f"{self.root}/{below}") as entries:
+            # With the dot it has to be a folder that may be entered, too.
+            with os.scandir(f"{self.root}/{below}/.") as entries:
                 for entry in entries:
                     names[entry.name] = None
                     if not entry.is_file(follow_symlinks=False):
                         others[entry.name] = entry.is_dir(follow_symlinks=False)
         except OSError as error:
-            if below and error.errno not in MISSING:
+            if error.errno not in MISSING:
                 reason = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
-                self.others[below] = reason
+                self.others[below or "."] = reason
             return
         prefix = f"{below}/" if below else ""
         template = prefix + PICTURES_NAME

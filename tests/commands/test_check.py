@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +12,8 @@ from PIL import Image
 
 from picowatch.commands.check import Code, FoundProblem
 from picowatch.recipe.fields import ROWS, ImageFields
-from tests.commands.picowatch import PROJECT, picowatch_here
+from tests.commands.picowatch import PROJECT, picowatch_here, ran
+from tests.daemon.processes import without_privileges
 
 PUT = "To have it enlarged or edited, put it into a folder"
 
@@ -304,6 +306,40 @@ def test_check_of_a_folder_checks_all_that_is_in_it_and_sums_up(tmp_path: Path) 
     said = "drafts/b/c.txt: 1 image\ndrafts: 2 files, 1 image, 1 with problems\n"
     assert (drafts.returncode, drafts.stdout) == (1, said)
     assert drafts.stderr.startswith("drafts/a.yaml, line 1, column 1\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "checked"),
+    [
+        ("inbox/ben", 0o300, ["inbox/ben", "inbox/ben/a"]),
+        ("inbox/ben", 0o600, ["inbox/ben"]),
+        ("drafts", 0o300, ["drafts"]),
+        ("inbox", 0o311, ["inbox", "inbox/ben"]),
+    ],
+)
+def test_check_passes_no_folder_that_may_not_be_searched(
+    tmp_path: Path, closed: str, mode: int, checked: list[str]
+) -> None:
+    """A run would not find what is in it; an inbox it refuses, in the same words."""
+    save(tmp_path, dict.fromkeys(("drafts/a.txt", "inbox/ben/a/b.txt", "inbox/c.txt"), "a star\n"))
+    (tmp_path / closed).chmod(mode)
+    program = [*without_privileges(), sys.executable, "-m", "picowatch"]
+    refused = ran(tmp_path, *program, "check", "--json", *checked)
+    said = "the folder cannot be read (Permission denied)"
+    if closed == "inbox":
+        once = ran(tmp_path, *program, "run", "--once")
+        assert once.returncode == 2
+        said = once.stderr.strip().removeprefix("picowatch: ")
+        assert said.startswith("The inbox inbox cannot be read.")
+    (tmp_path / closed).chmod(0o755)
+    found = json.loads(refused.stdout)
+    assert (refused.returncode, found["ok"], found["images"]) == (1, False, [])
+    assert [(each["file"], each["code"]) for each in found["problems"]] == [
+        (name, "unusable") for name in checked
+    ]
+    assert all(said in each["text"] for each in found["problems"])
+    whole = picowatch_here(tmp_path, "check", *checked)
+    assert (whole.returncode, whole.stderr) == (0, "")
 
 
 def test_check_lists_problems_as_json(tmp_path: Path) -> None:

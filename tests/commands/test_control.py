@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -121,7 +122,7 @@ def test_a_healthy_daemon_looks_at_its_inbox(house: House, monkeypatch: pytest.M
         look = os.scandir
 
         def refuse(path: Any) -> Any:
-            if path == house.inbox:
+            if Path(path) == house.inbox:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return look(path)
 
