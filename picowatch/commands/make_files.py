@@ -23,6 +23,8 @@ from picowatch.inbox.names import (
     why_not_taken,
 )
 from picowatch.inbox.putting import put, save_again
+from picowatch.inbox.reasons import reason_of
+from picowatch.inbox.scan import scan
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.read.decoding import is_empty
 from picowatch.recipe.written import plain_name
@@ -48,10 +50,10 @@ def folder_and_template(inbox: InboxFolder, file: Path) -> tuple[str, str]:
             f"{file} is the inbox itself.",
             "Name recipes and folders in it; `picowatch run --once` renders all.",
         )
-    raise CommandFailed(
-        f"{file} is a folder, but not one of the inbox that has recipes or a {PICTURES_NAME}.",
-        "Name recipes, or a folder with some.",
-    )
+    words = f"is a folder, but not one of the inbox that has recipes or a {PICTURES_NAME}"
+    if why := reason_of(scan(inbox.root, ()).others, folder):
+        words = f"is ignored: {why}"
+    raise CommandFailed(f"{file} {words}.", "Name recipes, or a folder with some.")
 
 
 def content_of(inbox: InboxFolder, file: Path) -> bytes:

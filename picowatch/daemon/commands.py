@@ -23,6 +23,7 @@ from picowatch.files.atomic import make_folder
 from picowatch.files.names import natural_key
 from picowatch.inbox.matching import matching, no_such
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
+from picowatch.inbox.reasons import reason_of
 from picowatch.ledger import contact_sheets, control, followups, queries
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
 from picowatch.outbox.commands import COMMANDS, Answer, Command, answer_all
@@ -158,9 +159,16 @@ class Control:
         return Answer(True, f"{words} Pictures that would be the same are kept.")
 
     def _unknown(self, pattern: str) -> str:
-        """Return that no recipe is called so, with the nearest name; "" if any is."""
+        """Return that no recipe is called so, and why or the nearest name; "" if any is."""
         known = [*queries.known_recipes(self.ledger)]
-        return "" if matching(pattern, known) else no_such(pattern, known, "the inbox")
+        if matching(pattern, known):
+            return ""
+        return self._ignored(pattern.rstrip("/")) or no_such(pattern, known, "the inbox")
+
+    def _ignored(self, path: str) -> str:
+        """Return that a file or folder is ignored and why, as the status does; "" if it is not."""
+        why = reason_of(self.inbox.skipped, path)
+        return why and f"{path} is ignored: {why}{'' if why.endswith('?') else '.'}"
 
     def _cancel(self, command: Command, pattern: str) -> Answer | None:
         """Cancel what was saved before the command, accepted or not; running images stop.
@@ -211,7 +219,7 @@ class Control:
             if abs(time.time() - self._waiting(command).since) < MISSING_SECONDS:
                 return None
             words = f"{recipe} was not found in {self.files.root}, the inbox being watched."
-            return Answer(False, words)
+            return Answer(False, self._ignored(recipe) or words)
         if outcome is None:
             if known is not None and not known.digest:  # its bytes could not be read
                 return self._result(recipe)
@@ -245,7 +253,7 @@ class Control:
             return self._result(template)
         outcomes = queries.outcomes_below(self.ledger, folder, waiting.last_save or 0)
         if not (outcomes or template):
-            return Answer(False, f"{folder} has no recipes any more.")
+            return Answer(False, self._ignored(folder) or f"{folder} has no recipes any more.")
         paths = (path for path, it in outcomes.items() if not (is_template(path) and it.valid))
         parts = {
             path: self._result(path, outcomes[path]) for path in sorted(paths, key=natural_key)

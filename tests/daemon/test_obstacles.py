@@ -14,8 +14,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from tests.commands.picowatch import DIGESTS, clean_environment, command, picowatch, picowatch_here
+from tests.commands.picowatch import (
+    DIGESTS,
+    DIGESTS_HERE,
+    clean_environment,
+    command,
+    picowatch,
+    picowatch_here,
+    ran,
+)
 from tests.daemon.processes import ends, process, without_privileges
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import faults
@@ -156,6 +165,55 @@ def test_a_single_run_ends_although_one_folder_may_not_be_written(
     (house.outbox / "s").chmod(0o755)
     assert house.once(when_done=when_done) == (text != TYPO)
     assert (house.outbox / refused).exists()
+
+
+IGNORED = "ben{} is ignored: the folder cannot be read (Permission denied)"
+
+
+@pytest.mark.parametrize("folder", ["", "/deep"])
+def test_make_says_of_a_folder_that_may_not_be_searched_that_it_is_ignored(
+    house: House, folder: str
+) -> None:
+    """Not that there are no recipes in it."""
+    house.save("ben/deep/a.txt", "a star\n")
+    (house.inbox / "ben").chmod(0o300)
+    words = command("make", f"inbox/ben{folder}", program=DIGESTS_HERE)
+    refused = ran(house.folder, *without_privileges(), *words)
+    (house.inbox / "ben").chmod(0o755)
+    assert (refused.returncode, house.pictures()) == (1, [])
+    assert IGNORED.format(folder) in refused.stderr
+
+
+def test_commands_say_of_a_folder_that_the_daemon_may_not_read_that_it_is_ignored(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who gives them may read it. (Root may read everything, so the refusal is simulated.)"""
+    monkeypatch.setattr("picowatch.daemon.commands.MISSING_SECONDS", 0.0)
+    look = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if "/ben" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (house.inbox / "ben").mkdir()
+    house.save("notes.md", "not for picowatch\n")
+    said = {
+        Command("retry all", "ben/"): IGNORED.format(""),
+        Command("retry", "ben/deep"): IGNORED.format("/deep"),
+        Command("cancel", "ben/a.txt"): IGNORED.format("/a.txt"),
+        Command("make", "ben/a.txt", "0" * 64): IGNORED.format("/a.txt"),
+        Command("make folder", "ben"): IGNORED.format(""),
+        Command("retry all", "notes.md"): "notes.md is ignored: recipes are .yaml",
+        Command("retry all", "note.txt"): "There is no 'note.txt' in the inbox.",
+    }
+    sent = {send(house.outbox, request): words for request, words in said.items()}
+    house.once()
+    for path, words in sent.items():
+        answer = wait_for_answer(path, PATIENCE)
+        assert answer and not answer.done
+        assert answer.text.startswith(words)
 
 
 # -- files that no picture needs
