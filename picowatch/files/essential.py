@@ -210,6 +210,12 @@ class Writing:
             words = refusal.file and f" {refusal.file}", rest
             log.info("writing%s works again%s", *words, extra={"event": "recovered"})
 
+    def forget(self, file: str) -> None:
+        """Forget that a file was refused which nobody wants any more."""
+        with self._lock:
+            for key in [key for key, refusal in self._refusals.items() if refusal.file == file]:
+                del self._refusals[key]
+
     def _try(self, key: _Key, action: Callable[[], object], policy: _Policy) -> bool:
         refusal = self._refusals.get(key)
         if refusal and time.monotonic() < refusal.tried_at + self._pause:

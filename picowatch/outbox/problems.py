@@ -140,9 +140,10 @@ class ProblemFiles:
 
     def _remove(self, file: str, *, waits: bool = True) -> None:
         """Delete a file that was listed or written; a folder in its place stays."""
+        if file not in self._files:
+            self._writing.forget(file)
+            return
         with self._writing.optional(file, waits=waits and file.endswith(ERROR_ENDING)):
-            if file not in self._files:
-                return
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
             with self._lock:

@@ -133,6 +133,28 @@ def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> Non
         ends(daemon)
 
 
+def test_writing_works_again_once_something_is_written(house: House) -> None:
+    """Not once nobody wants an error file any more, as while its image is tried again."""
+    folder = house.outbox / "ada"
+    folder.mkdir(parents=True)
+    folder.chmod(0o555)
+    with process(house, *without_privileges()) as daemon:
+        wait_for((house.outbox / "picowatch.log").exists, "the start")
+        refused = "cannot write ada/a.yaml.error.txt: Permission denied"
+        house.save("ada/a.yaml", ONE)
+        wait_for(lambda: refused in str(house.status().get("errors")), "the refusal")
+        assert picowatch_here(house.folder, "pause").returncode == 0
+        assert picowatch_here(house.folder, "retry", "ada/a.yaml").returncode == 0
+        wait_for(lambda: refused not in str(house.status()["errors"]), "the next attempt")
+        assert "works again" not in house.log()
+        assert picowatch_here(house.folder, "resume").returncode == 0
+        wait_for(lambda: house.log().count(f"{refused}; waiting") == 2, "the second failure")
+        folder.chmod(0o755)
+        wait_for(lambda: house.error("ada/a.yaml"), "the error file")
+        ends(daemon)
+    assert house.log().count("writing ada/a.yaml.error.txt works again; continuing") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "text", "when_done", "refused"),
     [
