@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import filterfalse
 
 from picowatch.daemon.run import SLICE_SECONDS, Run
 from picowatch.daemon.sheets import make_due_sheets
@@ -24,6 +25,7 @@ from picowatch.streams import harmless, harmless_lines
 log = logging.getLogger("picowatch")
 
 FAILURES_SHOWN = 20  # in one error file
+STAYS = "Let the user that runs picowatch delete it there, or set when_done: keep."
 
 
 def follow_up_all(run: Run) -> bool:
@@ -127,13 +129,13 @@ def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
         return False
     files = _with_sidecars(inbox.files, path, known.digest) if found else {}
     # All are archived before the first is removed: a full disk interrupts this.
-    kept = _kept(run, files, path)
-    if kept.get(path) and _take_out(inbox.files, path, known.digest):
+    kept, copies = _kept(run, files, path)
+    if kept.get(path) and _take_out(run, path, known.digest, copies):
         log.info("%s: done, %s", path, kept[path])
         followups.archive(run.ledger, path)
         for file, its in files.items():
             if kept[file] and file != path:
-                _take_out(inbox.files, file, its)
+                _take_out(run, file, its)
     return inbox.is_there()  # if not, the file may come back with the inbox
 
 
@@ -155,12 +157,16 @@ def _with_sidecars(inbox: InboxFolder, path: str, digest: str) -> dict[str, str]
     return digests
 
 
-def _kept(run: Run, files: dict[str, str], recipe: str) -> dict[str, str]:
-    """Archive files if set; return what happens to each, "" if it has other bytes now."""
+def _kept(run: Run, files: dict[str, str], recipe: str) -> tuple[dict[str, str], list[str]]:
+    """Archive files if set; return what happens to each, "" if it has other bytes now.
+
+    Returns also the names of the copies that were not there before.
+    """
     if run.when_done == "delete":
-        return dict.fromkeys(files, "deleted")
-    kept = {}
-    for file, name in run.outbox.archived_as(files, recipe).items():
+        return dict.fromkeys(files, "deleted"), []
+    kept, names = {}, run.outbox.archived_as(files, recipe)
+    new = [*filterfalse(run.outbox.exists, names.values())]
+    for file, name in names.items():
         try:
             found = run.inbox.files.size_and_time(file)
             blocks = run.inbox.files.blocks(file, files[file])
@@ -168,21 +174,23 @@ def _kept(run: Run, files: dict[str, str], recipe: str) -> dict[str, str]:
             kept[file] = f"moved to {name}"
         except OtherBytes:
             kept[file] = ""
-    return kept
+    return kept, new
 
 
-def _take_out(inbox: InboxFolder, file: str, digest: str) -> bool:
+def _take_out(run: Run, file: str, digest: str, copies: Sequence[str] = ()) -> bool:
     """Remove a file with these bytes from the inbox, unless it is a link.
 
-    Returns whether that worked.
+    Returns whether that worked. If the file stays, its `copies` are deleted.
     """
     try:
-        return inbox.delete(file, digest)
+        if run.inbox.files.delete(file, digest):
+            return True
     except FileNotFoundError:
         return False  # taken out already, perhaps before a crash
     except OSError as error:
-        log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
-        return False
+        log.warning("%s: done, but it stays in the inbox: %s. %s", file, error.strerror, STAYS)
+    run.outbox.unarchive(copies)
+    return False
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
