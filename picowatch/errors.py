@@ -41,6 +41,7 @@ ControlFlow
 
 import sys
 from shlex import quote
+from typing import Self
 
 SUCCEEDED, FAILED, INVALID, IN_USE, PAUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -128,6 +129,12 @@ class PictureUnreadable(PicowatchError):
     """A picture cannot be used, or has no metadata that can be read."""
 
     usual_remedy = "Use a picture as picowatch wrote it."
+
+    @classmethod
+    def by_system(cls, picture: str, error: OSError) -> Self:
+        """Return what the system's refusal to read a picture means."""
+        remedy = "Allow it with `chmod a+r`." if isinstance(error, PermissionError) else ""
+        return cls(f"{picture} cannot be read: {error.strerror}.", remedy)
 
 
 class RenderFailed(PicowatchError):

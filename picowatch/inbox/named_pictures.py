@@ -233,7 +233,7 @@ class NamedPictures(Pictures):
             if error.errno in OUR_OWN:
                 raise
             self.has_refused = True
-            raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
+            raise PictureUnreadable.by_system(f"'{path}'", error) from error
 
     def _places(self, path: str) -> list[tuple[Path, str]]:
         """Return the places of a picture, as paths below a folder, in the order of search."""

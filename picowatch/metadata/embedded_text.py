@@ -61,7 +61,7 @@ def read_texts(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise PictureUnreadable(f"There is no file {path}.") from error
     except OSError as error:
-        raise PictureUnreadable(f"{path} cannot be read: {error.strerror}.") from error
+        raise PictureUnreadable.by_system(f"{path}", error) from error
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from error
 

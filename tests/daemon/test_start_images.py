@@ -8,7 +8,8 @@ from PIL import ExifTags, Image
 from picowatch.errors import RenderFailed
 from picowatch.metadata.embedded_text import read_texts
 from picowatch.outbox.commands import Command, send
-from tests.commands.picowatch import picowatch_here
+from tests.commands.picowatch import command, picowatch_here, ran
+from tests.daemon.processes import without_privileges
 from tests.digest_engine import Batch
 from tests.engine.tiny_flows import tiny_flow
 from tests.house import House, wait_for
@@ -36,6 +37,19 @@ def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
     (request,) = house.requests("pets/a")
     assert request.image == written.strip("'")
     assert len(request.image_hash) == 64
+
+
+def test_of_a_picture_that_may_not_be_read_is_said_what_helps(house: House) -> None:
+    """In a recipe, and where its settings are to be shown."""
+    house.draw("start.png").chmod(0)
+    house.save("a.yaml", RECIPE)
+    for words, said in (
+        (("check", "inbox/a.yaml"), "'start.png' cannot be read: Permission denied."),
+        (("show", "inbox/start.png"), "inbox/start.png cannot be read: Permission denied."),
+    ):
+        refused = ran(house.folder, *without_privileges(), *command(*words))
+        assert refused.returncode == 1
+        assert f"{said} Allow it with `chmod a+r`." in refused.stderr
 
 
 def test_pictures_that_cannot_be_used_are_named_with_a_files_other_mistakes(house: House) -> None:
