@@ -62,13 +62,13 @@ class Rendering:
         self._parts: list[tuple[Part, ...]] = [*zip(*self.works, strict=False)]
         self.began = self.looked_at = self.now()
         self.reported = Reported("", -1, 0, 0, (0, self.began), self.began)
-        self._has_drawn = False
+        self.has_drawn = False
 
     def report(self, progress: Progress) -> None:
         """Take a report of the engine."""
         self.silent, before, at = 0.0, self.reported, self.now()
         kind, done, total = progress.kind, progress.done, progress.total
-        self._has_drawn |= kind in DRAWING and done > 0
+        self.has_drawn |= kind in DRAWING and done > 0
         if kind != before.phase or done < before.step:
             place = self._place(kind, before)
             self.reported = Reported(kind, place, done, total, (done, at), at)
@@ -102,7 +102,7 @@ class Rendering:
     @property
     def loading(self) -> str:
         """The checkpoint that is loaded, "" once something was drawn."""
-        return "" if self._has_drawn else self.loads
+        return "" if self.has_drawn else self.loads
 
     @property
     def _is_late(self) -> bool:

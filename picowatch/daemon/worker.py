@@ -193,6 +193,8 @@ class Worker:
             raise EngineStopped("picowatch ends.")
         before, now.looked_at = now.looked_at, time.monotonic()
         now.silent += min(now.looked_at - before, FROZEN_SECONDS)
+        if self.trouble and now.has_drawn:
+            self.trouble, self._failed_starts = "", 0
         if now.silent > self._patience(now):
             raise self._hung(now)
         with suppress(sqlite3.OperationalError):  # a later look tells

@@ -99,6 +99,27 @@ def test_trouble_with_the_engine_ends_once_no_image_waits_for_it(
     assert house.log().count("It is broken. Trying again every minute.") == 1
 
 
+def test_the_status_waits_for_no_engine_that_has_begun_to_draw(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step shows that it could start."""
+    for name in ("RESTART_SECONDS", "START_AGAIN_SECONDS"):
+        monkeypatch.setattr(f"picowatch.daemon.worker.{name}", 0.01)
+    left = [EngineCannotStart("The engine was killed.")] * 2
+
+    def fail(batch: Batch) -> None:
+        if left:
+            raise left.pop()
+
+    house.engine.before_batch = fail
+    with house.held("a.txt", "one\ntwo\n", after=2, batch_size=1) as hold:
+        wait_for(lambda: house.status()["images"]["running"], "the report")
+        wait_for(lambda: not house.status()["troubles"], "the end of the trouble")
+        assert "a.txt: 1 of 2" in (house.outbox / "now.txt").read_text()
+        hold.release()
+    assert "The engine was killed. Trying again every minute." in house.log()
+
+
 def test_warnings_of_recipe_and_engine_stand_beside_the_pictures_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
