@@ -140,6 +140,8 @@ TEMPLATE = "inbox/d/_pictures.yaml"
         ("none.txt", {}, ("picowatch: none.txt: No such file or directory\n",)),
         ("inbox/corgi", {"inbox/corgi.yaml": "prompt: a\n"},
          ("picowatch: inbox/corgi: No such file or directory. Did you mean 'corgi.yaml'?\n",)),
+        ("inbox/crgi.png", {"inbox/corgi.png": "x"},
+         ("picowatch: inbox/crgi.png: No such file or directory. Did you mean 'corgi.png'?\n",)),
         ("a.png", {"a.png": ""}, ("names of recipes end in .yaml, .yml, .json, .csv, .txt.",)),
         # What a run refuses once it looks at pictures and models.
         ("inbox/a.yaml", {"inbox/a.yaml": TWO, "inbox/text.png": "no picture"},
