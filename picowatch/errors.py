@@ -160,7 +160,12 @@ class ControlFlow(Exception):
 
 
 class ValueInvalid(ControlFlow, ValueError):
-    """A value in a recipe cannot be used; the text says why, and which values can."""
+    """A value in a recipe cannot be used; the text says why, and which values can.
+
+    If it does not, `remedy` says what to do.
+    """
+
+    remedy = ""
 
 
 DISTRIBUTION = "picowatch-diffusion"  # `picowatch` in the package index is another program

@@ -65,12 +65,7 @@ _MOST_KNOWN = 1000
 
 
 class NotInstalled(ValueInvalid):
-    """No or several installed models have this name; the message says what to write.
-
-    If it does not, `remedy` says what to do.
-    """
-
-    remedy = ""
+    """No or several installed models have this name; the message says what to write."""
 
 
 class NoneOfThisName(NotInstalled):
@@ -153,31 +148,29 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
     if found:
         reason = own.get(found[0]) or anywhere[found[0]]
         raise NotInstalled(f"the {row.called} '{found[0]}' cannot be used: {reason}")
-    missing = nothing = f"no {row.called} '{shown(written)}' in models/{MODEL_FOLDERS[models][0]}."
-    scale = re.fullmatch(r"(?i)x? ?(\d(?:\.\d)?) ?x?", written.strip())
+    missing = f"no {row.called} '{shown(written)}' in models/{MODEL_FOLDERS[models][0]}."
+    hint, scale = "", re.fullmatch(r"(?i)x? ?(\d(?:\.\d)?) ?x?", written.strip())
     if models == "upscaler" and scale:
-        missing += f" For the scale, write {scale[1]}."
+        hint = f" For the scale, write {scale[1]}."
     elif kind == "upscaler" and (usual := usual_upscaler(written)):
-        missing += f" {usual} is for hires: {{upscaler: {usual}}}."
+        hint = f" {usual} is for hires: {{upscaler: {usual}}}."
     elif theirs:
-        missing += (
-            f" Put {theirs}.safetensors there; 'picowatch convert' makes it from a .pth file."
-        )
+        hint = f" Put {theirs}.safetensors there; 'picowatch convert' makes it from a .pth file."
     elif kind == "checkpoint" and (repository := _REPOSITORY.fullmatch(written)):
         whole, name = map(shown, repository.groups())
-        missing += (
+        hint = (
             " picowatch never downloads. If it is a repository, fetch it once: hf download "
             f"{whole} --local-dir models/checkpoints/{name}, and write 'checkpoint: {name}'."
         )
     elif kind == "checkpoint" and re.match("(?i)https?://", written):
-        missing += " picowatch never downloads: fetch its .safetensors file into that folder."
+        hint = " picowatch never downloads: fetch its .safetensors file into that folder."
     every = [*names, *row.also]
     there = f"Available: {listed(every)}." if every else "None is installed."
     if len(every) == 1:
         there = f"Only {every[0]} is available."
-    meant = did_you_mean(_stem(written), every)
-    error = NoneOfThisName(f"{missing} {meant}{there}")
-    error.remedy = "" if meant or missing != nothing else "Put its file there."
+    near = did_you_mean(_stem(written), every)
+    error = NoneOfThisName(f"{missing}{hint} {near}{there}")
+    error.remedy = "" if near or hint else "Put its file there."
     raise error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.control import KIND_OF
 from picowatch.recipe.fields import ALPHA, BAKED, CONTROL, CUTOUT, DETAIL
-from picowatch.recipe.installed import NoneOfThisName, NotInstalled, find, find_checkpoint
+from picowatch.recipe.installed import NoneOfThisName, find, find_checkpoint
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import MOST_UPSCALED, PIXEL_UPSCALERS, USUAL_MARGIN
@@ -42,7 +42,7 @@ def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> C
     try:
         return find_checkpoint(text_of("checkpoint", written) if written else None, inventory)
     except ValueInvalid as error:
-        remedy = error.remedy if isinstance(error, NotInstalled) else ""
+        remedy = error.remedy
         if isinstance(error, NoneOfThisName) and written and written.origin is Origin.FOREIGN:
             named = f"remove 'Model: {shown(written.text)}'"
             instead, who = (
@@ -96,9 +96,8 @@ class Lookup:
         try:
             return find(kind, text_of(field, written) if written else None, self.known.inventory)
         except ValueInvalid as error:
-            remedy = error.remedy if isinstance(error, NotInstalled) else ""
-            is_replaced = self.reporter.wrong(field, str(error), instead, remedy=remedy)
-            return instead if is_replaced else None
+            wrong = self.reporter.wrong
+            return instead if wrong(field, str(error), instead, remedy=error.remedy) else None
 
     def upscale(self) -> Parts | None:
         """Return the upscaler, with the model's scale where none is given."""
