@@ -45,7 +45,7 @@ _NEARLY_FIELD = re.compile(
     r"(?P<value>[^/\s].*)"
 )
 _FIELD = re.compile(r"\s*(?:- +)*(?P<name>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):[ \t]+(?P<value>.*)")
-_COLOUR = re.compile(r"[:,\[{]\s+(#[0-9a-fA-F]{3,8})\b")
+_COLOUR = re.compile(r"[:,\[{]\s+(#[0-9a-fA-F]{3,8})\s*(?:[,}\]]|$)")  # a whole value
 _CONFLICT = re.compile(r"<{7} |={7}$|>{7} ")
 # Characters with a meaning of their own in text without quotes, at its beginning or inside.
 _SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")

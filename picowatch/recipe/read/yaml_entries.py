@@ -76,8 +76,8 @@ def _refuse(node: SourceValue, problems: Problems) -> None:
     if line > node.position.line:
         return
     name = source.name.rpartition("/")[2].rpartition(".")[0]
-    text = shown(node.position.text)
-    instead = f"'prompt: {text if node.text else '…'}'"
+    text = shown(node.position.text) if node.text else '"…"'
+    instead = f"'prompt: {text}'"
     other = f", or rename the file to {name}.txt: there each line is a prompt"
     if source.name.lower().endswith(".json"):
         instead, other = f'{{"prompt": {text}}}', ""

@@ -23,6 +23,7 @@ MISTAKES = [
     ('{"prompt": "a\n"}', (1, 14), "this is not JSON: invalid control character."),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "this is not JSON: extra data."),
     ('["a corgi"]', (1, 2), 'this is not a recipe. Write {"prompt": "a corgi"}.'),
+    ("[null]", (1, 2), 'this is not a recipe. Write {"prompt": "…"}.'),
     ('{"steps": 3}', (1, 2), 'a prompt is missing. Write "prompt": "…".'),
     ('{\n<<<<<<< HEAD\n"steps": 3', (2, 1), "a merge has left both versions here."),
     ('{"prompt": "a", "steps": [20, 30]}', (1, 26), "steps must be a whole number … not [20, 30]. "

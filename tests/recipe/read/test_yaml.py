@@ -41,6 +41,7 @@ MISTAKES = [
     ('prompt: "\\ud800"', (1, 12), "found invalid Unicode character escape code."),
     ('prompt: a\nimage: "C:\\Users\\dog.png"', (2, 13), "Save the picture beside the recipe"),
     ("prompt: a\ncutout: {background: #fff}", (2, 22), 'begins a comment here. Write "#fff" in'),
+    ("prompt: corgi: big, #fff fur", (1, 14), "put it in quotes: prompt: 'corgi: big, #fff fur'"),
     ("resize_to: {fit: pad, background: #f4f4f4}\nimage: a", (1, 35), 'Write "#f4f4f4" in quotes.'),
     ("<<<<<<< HEAD\nsteps: 1\n=======\nsteps: 2\n>>>>>>> b", (1, 1), "a merge has left both"),
     ("prompt: a\n<<<<<<< HEAD\nsteps: 1\n=======", (2, 1), "a merge has left both versions"),
