@@ -180,9 +180,9 @@ def rows_of(running: bool, status: Status) -> list[Row]:
         return [Row("", "picowatch is not running", "bad"), *others]
     age = duration(max(0.0, status.updated - status.started))
     who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {age}")
-    # It hangs or is stopped, or the disk is full.
-    silence = [Row("", f"it {words}", "bad") for words in [_silence(status)] if words]
-    return [Row("", who, "quiet"), *silence, *rows(status)]
+    silence = _silence(status)  # it hangs or is stopped, or the disk is full
+    told = [Row("", f"it {silence}", "bad")] if silence else []
+    return [Row("", who, "quiet"), *told, *rows(status)]
 
 
 def _silence(status: Status) -> str:

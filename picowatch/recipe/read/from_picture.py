@@ -63,12 +63,7 @@ def settings_in(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
-    long = {
-        name
-        for name, text in texts.items()
-        if len(text) > MAX_BYTES or text.count("\n") > MAX_LINES
-    }
-    texts = {name: text for name, text in texts.items() if name not in long}
+    given, texts = texts, {name: text for name, text in texts.items() if not _is_long(text)}
     if "picowatch-sheet" in texts:
         raise PictureUnreadable(
             "it is a contact sheet. The settings are in its pictures.", "Name one of those."
@@ -91,7 +86,7 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
             read_parameters(text, found)
         elif text:
             raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
-        elif long:  # others may have pictures in them
+        elif len(texts) < len(given):  # others may have pictures in them
             raise PictureUnreadable("its texts are too long to be settings.")
         else:
             raise PictureUnreadable(
@@ -105,6 +100,10 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
     for name in found.values.keys() & PROMPTS:
         found.values[name] = final(found.values[name])
     return found
+
+
+def _is_long(text: str) -> bool:
+    return len(text) > MAX_BYTES or text.count("\n") > MAX_LINES
 
 
 def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:

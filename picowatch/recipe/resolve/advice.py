@@ -195,8 +195,9 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     """Yield warnings about what its checkpoint ignores in a recipe that it can render."""
     checkpoint = recipe.context.checkpoint
     name = shown(checkpoint.name)
-    if checkpoint.rules.flow and any(_weighs(text) for _, text in recipe.texts):
-        yield (f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored.")
+    pieces = (piece for _, text in recipe.texts for piece in parse_attention(without_loras(text)))
+    if checkpoint.rules.flow and any(weight != 1 for _, weight in pieces):
+        yield f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored."
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
     if not checkpoint.rules.guided and recipe.cfg_scale > 1:
@@ -215,10 +216,6 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
             f"only the name of the checkpoint '{name}' says v-prediction. If its pictures are "
             "noise, write 'prediction: v_zero_snr' or 'prediction: v'."
         )
-
-
-def _weighs(prompt: str) -> bool:
-    return any(weight != 1 for _, weight in parse_attention(without_loras(prompt)))
 
 
 def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
