@@ -14,7 +14,7 @@ from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
 from picowatch.outbox.commands import MAX_BYTES, Answer, Command, send, wait_for_answer
-from picowatch.outbox.status import check_readable, is_running
+from picowatch.outbox.status import check_readable, is_running, unused
 from picowatch.sources import Folders
 from picowatch.streams import harmless
 
@@ -26,7 +26,9 @@ LIST_BYTES = MAX_BYTES - 10_000  # of files in a command
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:
     (inbox, outbox), name = load(), options.command
-    _check_used(outbox)
+    check_readable(outbox)
+    if words := unused(outbox):
+        raise CommandFailed(words, "Name the outbox of a picowatch that runs: --outbox DIR.")
     listed = names_in(getattr(options, "list", None))
     if name in ("delete", "keep"):
         pictures = [*options.pictures, *listed]
@@ -59,15 +61,6 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         if options.list:
             return control(outbox, [Command(name, files=part) for part in _parts(recipes)])
     return control(outbox, [Command(name, recipe) for recipe in recipes] or [Command(name)])
-
-
-def _check_used(outbox: Path) -> None:
-    check_readable(outbox)
-    if not (outbox / ".picowatch").is_dir():
-        raise CommandFailed(
-            f"No picowatch has ever used the outbox {outbox.absolute()}.",
-            "Name the outbox of a picowatch that runs: --outbox DIR.",
-        )
 
 
 def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -> None:

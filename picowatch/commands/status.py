@@ -28,6 +28,7 @@ from picowatch.outbox.status import (
     is_fresh,
     is_running,
     read_status,
+    unused,
 )
 from picowatch.sources import Folders
 from picowatch.streams import harmless
@@ -80,9 +81,8 @@ def _told(running: bool, found: Status, outbox: Path) -> Iterator[str]:
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in rows_of(running, found):
         yield _line(row, columns)
-    if not (outbox / ".picowatch").is_dir():
-        unused = f"No picowatch has ever used the outbox {outbox.absolute()}."
-        yield harmless(f"{unused} For another one: --outbox DIR")
+    if words := unused(outbox):
+        yield harmless(f"{words} For another one: --outbox DIR")
 
 
 def watch(outbox: Path) -> int:

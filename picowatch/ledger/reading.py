@@ -7,6 +7,7 @@ from pathlib import Path
 
 from picowatch.errors import CommandFailed
 from picowatch.ledger.migrations import VERSION
+from picowatch.outbox.status import unused
 
 WAIT_SECONDS = 5.0  # for a commit
 
@@ -15,9 +16,7 @@ WAIT_SECONDS = 5.0  # for a commit
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a ledger for questions. Raises CommandFailed."""
     if not path.is_file():
-        words = f"There is no ledger {path}."
-        if not path.parent.is_dir():
-            words = f"No picowatch has ever used the outbox {path.parents[1].absolute()}."
+        words = unused(path.parents[1]) or f"There is no ledger {path}."
         raise CommandFailed(words, "For another one: --outbox DIR")
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:

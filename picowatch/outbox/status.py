@@ -312,6 +312,12 @@ def check_readable(outbox: Path) -> None:
         ) from error
 
 
+def unused(outbox: Path) -> str:
+    """Say that no picowatch has ever used an outbox; "" if one has."""
+    is_used = (outbox / ".picowatch").is_dir()
+    return "" if is_used else f"No picowatch has ever used the outbox {outbox.absolute()}."
+
+
 def is_running(outbox: Path) -> bool:
     """Whether a picowatch is running, by its lock or, on another machine, its fresh status."""
     if is_held(outbox):
