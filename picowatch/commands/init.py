@@ -100,12 +100,9 @@ def _make_templates(inbox: Path, ready: str) -> Iterator[str]:
         is_new = not (folder / PICTURES_NAME).exists()
         yield _write(folder / PICTURES_NAME, schema + text)
         if is_new:
-            needed = takewhile(_says_what_it_needs, text.splitlines())
+            lines = text.splitlines()
+            needed = takewhile(lambda line: line.startswith(("# For photos: ", "#   ")), lines)
             yield from (line.removeprefix("#") for line in needed)
-
-
-def _says_what_it_needs(line: str) -> bool:
-    return line.startswith(("# For photos: ", "#   "))
 
 
 def _assets(name: str) -> list[Traversable]:
