@@ -96,8 +96,8 @@ class Lookup:
         try:
             return find(kind, text_of(field, written) if written else None, self.known.inventory)
         except ValueInvalid as error:
-            wrong = self.reporter.wrong
-            return instead if wrong(field, str(error), instead, remedy=error.remedy) else None
+            is_replaced = self.reporter.wrong(field, str(error), instead, remedy=error.remedy)
+            return instead if is_replaced else None
 
     def upscale(self) -> Parts | None:
         """Return the upscaler, with the model's scale where none is given."""
