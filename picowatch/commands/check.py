@@ -1,14 +1,11 @@
 """`picowatch check`: what recipes would render, without loading a model."""
 
 import json
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from errno import ENOENT
 from itertools import cycle
-from os.path import lexists
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -87,14 +84,11 @@ class _Checking:
 
     def check(self, file: Path) -> None:
         """Check a file or folder; for a text or mask beside a dropped picture, the picture."""
-        if not lexists(file):
-            hint = nearest(file.name, [path.name for path in file.parent.glob("*")])
-            self._fail(file, "", FileUnreadable(f"{os.strerror(ENOENT)}{hint and f'.{hint}'}"))
-            return
-        is_a_folder = is_folder(file)
-        if why := "" if is_a_folder else self._why_not_taken(file):
-            self._tell(file, "never_run", why)
         try:
+            file.lstat()
+            is_a_folder = is_folder(file)
+            if why := "" if is_a_folder else self._why_not_taken(file):
+                self._tell(file, "never_run", why)
             path = self._inbox.path_of(file)
             if is_a_folder:
                 self._check_folder(file, path)
@@ -247,6 +241,9 @@ class _Checking:
         else:
             code: Code = "unusable"
             why = (isinstance(error, OSError) and error.strerror) or f"{error}"
+            if isinstance(error, FileNotFoundError):
+                hint = nearest(file.name, [path.name for path in file.parent.glob("*")])
+                why += hint and f".{hint}"
             if isinstance(error, FileChanged):
                 code, why = "being_written", "it is being written. Check again."
             found = [FoundProblem(str(file), 0, 0, code, why)]

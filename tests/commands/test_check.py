@@ -316,6 +316,7 @@ def test_check_of_a_folder_checks_all_that_is_in_it_and_sums_up(tmp_path: Path) 
         ("inbox/ben", 0o300, ["inbox/ben", "inbox/ben/a"]),
         ("inbox/ben", 0o600, ["inbox/ben"]),
         ("drafts", 0o300, ["drafts"]),
+        ("drafts", 0o600, ["drafts/a.txt"]),
         ("inbox", 0o311, ["inbox", "inbox/ben"]),
     ],
 )
@@ -327,7 +328,7 @@ def test_check_passes_no_folder_that_may_not_be_searched(
     (tmp_path / closed).chmod(mode)
     program = [*without_privileges(), sys.executable, "-m", "picowatch"]
     refused = ran(tmp_path, *program, "check", "--json", *checked)
-    said = "the folder cannot be read (Permission denied)"
+    said = "Permission denied"
     if closed == "inbox":
         once = ran(tmp_path, *program, "run", "--once")
         assert once.returncode == 2
