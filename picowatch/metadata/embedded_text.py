@@ -47,7 +47,7 @@ _PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 # Start images in BMP and GIF: no program writes its settings there.
 _WITHOUT_TEXTS = (b"BM", b"GIF8")
-_TIFFS = (b"II*\0", b"MM\0*")  # which are EXIF themselves, with pixels
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # which are EXIF themselves, with pixels
 # Pillow reads only the beginning of these; other formats it reads whole.
 _READ_IN_PIECES = (b"\x89PNG", b"\xff\xd8")
 MAX_CHARACTERS = 4 * 1024 * 1024

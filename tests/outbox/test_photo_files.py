@@ -269,3 +269,12 @@ def test_a_photo_with_long_texts_is_used(house: House) -> None:
         assert house.once() is is_read
     assert house.prompts()[-1] == "a star"
     assert "its texts are too long to be settings" in str(house.error("many.yaml"))
+
+
+def test_a_large_tiff_without_texts_lacks_none(house: House) -> None:
+    """One with offsets of 64 bits is read as others are."""
+    house.save("p/_pictures.yaml", "resize_to: 48\n")
+    Image.new("RGB", (64, 64)).save(house.inbox / "p/scan.tif", big_tiff=True)
+    assert house.once()
+    assert house.pictures() == ["p/scan.png"]
+    assert not [*house.outbox.glob("p/*.warning.txt")]
