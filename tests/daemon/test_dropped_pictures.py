@@ -134,21 +134,6 @@ TEMPLATE = "frames/_pictures.yaml"
 WITH_STYLE = f"{CORGI}control: {{image: style.png, model: demo-sketch}}\n"
 PHOTOS = each(1, "frames/1.png") | each(2, "frames/2.png")
 NO_PROMPTS = "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n"
-
-
-def test_a1111s_whole_text_beside_a_picture_is_told(house: House) -> None:
-    """It is the prompt, as any text is; the warnings say where and what to do."""
-    text = "a tree\nNegative prompt: dim\nSteps: 20, Sampler: Euler a, Seed: 7\n"
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/h.jpg": 1, "frames/h.txt": text})
-    assert house.once()
-    assert house.prompts() == [text.strip()]
-    told = (house.outbox / "frames/_pictures.yaml.warning.txt").read_text()
-    into = "is drawn as plain text. Write fields into frames/h.yaml. (in frames/h.txt)"
-    assert told.count(into) == 2
-    assert "'Seed: 7' is drawn as plain text. Write it as a field into frames/h.yaml. (in" in told
-    assert ".txt recipe" not in told
-
-
 NEEDED = "beside each picture, like anna.txt"
 BOTH_NEED_PROMPTS = dict.fromkeys((TEMPLATE, "others/_pictures.yaml"), NEEDED)
 NEF = "Files that end in .nef are not read. Develop it: darktable-cli 'DSC1.NEF' 'DSC1.jpg'"
@@ -705,3 +690,16 @@ def test_a_photo_is_not_cut_out_by_the_demo_models_cutout(house: House) -> None:
     send(house.outbox, Command("retry", "cut"))
     assert house.once()
     assert len(house.pictures()) == 5
+
+
+def test_a1111s_whole_text_beside_a_picture_is_told(house: House) -> None:
+    """It is the prompt, as any text is; the warnings say where and what to do."""
+    text = "a tree\nNegative prompt: dim\nSteps: 20, Sampler: Euler a, Seed: 7\n"
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/h.jpg": 1, "frames/h.txt": text})
+    assert house.once()
+    assert house.prompts() == [text.strip()]
+    told = (house.outbox / "frames/_pictures.yaml.warning.txt").read_text()
+    into = "is drawn as plain text. Write fields into frames/h.yaml. (in frames/h.txt)"
+    assert told.count(into) == 2
+    assert "'Seed: 7' is drawn as plain text. Write it as a field into frames/h.yaml. (in" in told
+    assert ".txt recipe" not in told

@@ -24,16 +24,34 @@ from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
+WITH_NEW = f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n"
+
+
+@pytest.fixture
+def new(house: House) -> Path:
+    return write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count how often each save is read."""
+    counter = Counter[str]()
+
+    def counted(name: str, *arguments: Any) -> Any:
+        counter[name] += 1
+        return read_recipes(name, *arguments)
+
+    monkeypatch.setattr(save_outcome, "read_recipes", counted)
+    return counter
 
 
 @pytest.mark.parametrize("end", ["read", "deleted", "broken"])
 def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
-    house: House, monkeypatch: pytest.MonkeyPatch, end: str
+    house: House, new: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """The ledger is free meanwhile, and other models are hashed. A deleted model has no hash."""
-    path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
     write_model(house.models / "loras/small.safetensors", kohya_lora_shapes())
-    its = path.stat()
+    its = new.stat()
     reading, go_on, real = threading.Event(), threading.Event(), hashes._digest
 
     def slow(file: Any, on_block: Any) -> str:
@@ -47,13 +65,13 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
     monkeypatch.setattr(hashes, "_digest", slow)
     monkeypatch.setattr("picowatch.daemon.model_hashes.PROGRESS_SECONDS", 0.0)
     with house.running(batch_size=1):
-        house.save("new.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+        house.save("new.yaml", WITH_NEW)
         wait_for(reading.is_set, "the hashing")
         house.save("a.yaml", f"{SMALL}count: 3\n")
         house.save("b.yaml", f"{SMALL}loras: {{small: 1}}\ncheckpoint: demo\n")
         wait_for(lambda: len(house.listed()) == 4, "pictures meanwhile")
         if end == "deleted":
-            path.unlink()
+            new.unlink()
         go_on.set()
         if end == "read":
             wait_for(lambda: house.pictures("new"), "the picture of the new one")
@@ -63,69 +81,62 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
     assert "small: new, reading it for its hash: 0.0 of 0.0 GB" in house.log()
 
 
+@pytest.mark.usefixtures("new")
 def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else forty of them would take all the time that there is for others."""
-    write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
-    go_on, real, read = threading.Event(), hashes._digest, Counter[str]()
+    go_on, real = threading.Event(), hashes._digest
 
     def slow(file: Any, on_block: Any) -> str:
         assert go_on.wait(PATIENCE)
         return real(file, on_block)
 
-    def counted(name: str, *arguments: Any) -> Any:
-        read[name] += 1
-        return read_recipes(name, *arguments)
-
     monkeypatch.setattr(hashes, "_digest", slow)
-    monkeypatch.setattr(save_outcome, "read_recipes", counted)
     for number in range(40):
-        house.save(f"{number}.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+        house.save(f"{number}.yaml", WITH_NEW)
     with house.running():
-        wait_for(lambda: len(read) == 40, "their first reading")
+        wait_for(lambda: len(reads) == 40, "their first reading")
         house.wait_for_rounds(5)
-        assert max(read.values()) == 1
+        assert max(reads.values()) == 1
         go_on.set()
         wait_for(lambda: len(house.pictures()) == 40, "all pictures")
 
 
 @pytest.mark.parametrize("change", [os.utime, Path.unlink])
 def test_all_that_wait_for_a_model_get_it_though_it_changes_while_it_is_read(
-    house: House, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+    house: House,
+    new: Path,
+    reads: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
 ) -> None:
     """It is read again, or waited for if it is gone, whichever of them asked first."""
-    path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
-    its, real, read, changed = path.stat(), hashes._digest, set[str](), threading.Event()
+    its, real, changed = new.stat(), hashes._digest, threading.Event()
 
     def slow(file: Any, on_block: Any) -> str:
         digest = real(file, on_block)
         if os.path.samestat(os.fstat(file.fileno()), its) and not changed.is_set():
-            wait_for(lambda: len(read) == 2, "both saves")
-            change(path)
+            wait_for(lambda: len(reads) == 2, "both saves")
+            change(new)
             changed.set()
         return digest
 
-    def noted(name: str, *arguments: Any) -> Any:
-        read.add(name)
-        return read_recipes(name, *arguments)
-
     monkeypatch.setattr(hashes, "_digest", slow)
-    monkeypatch.setattr(save_outcome, "read_recipes", noted)
     for name in "ab":
-        house.save(f"{name}.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+        house.save(f"{name}.yaml", WITH_NEW)
     with house.running():
         wait_for(changed.is_set, "the change")
         if change is Path.unlink:
             wait_for(lambda: house.error("a.yaml") and house.error("b.yaml"), "the refusals")
-            write_model(path, kohya_lora_shapes())
+            write_model(new, kohya_lora_shapes())
         wait_for(lambda: house.pictures("a") and house.pictures("b"), "both pictures")
 
 
 @pytest.mark.parametrize(
     ("folder", "recipe"),
     [
-        ("loras", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n"),
+        ("loras", WITH_NEW),
         ("loras", "prompt: a <lora:new:1>\nsize: 64x64\ncheckpoint: demo\n"),
         ("checkpoints", f"{SMALL}checkpoint: new\n"),
     ],

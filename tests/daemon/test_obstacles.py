@@ -16,15 +16,7 @@ from PIL import Image
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from tests.commands.picowatch import (
-    DIGESTS,
-    DIGESTS_HERE,
-    clean_environment,
-    command,
-    picowatch,
-    picowatch_here,
-    ran,
-)
+from tests.commands.picowatch import DIGESTS, DIGESTS_HERE, command, picowatch, picowatch_here, ran
 from tests.daemon.processes import ends, process, without_privileges
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import faults
@@ -176,10 +168,7 @@ def test_a_single_run_ends_although_one_folder_may_not_be_written(
         house.save(f"{letter}.yaml", ONE)
     once = [*without_privileges(), *command("run", "--once", program=DIGESTS)]
     for runs in (1, 2):
-        ended = subprocess.run(
-            once, cwd=house.folder, env=clean_environment(), capture_output=True, text=True,
-            timeout=PATIENCE,
-        )  # fmt: skip
+        ended = ran(house.folder, *once)
         assert ended.returncode == 1
         assert f"picowatch exits: cannot write {refused}: Permission denied" in ended.stdout
         assert house.log().count(f"error cannot write {refused}: ") == runs, "each says it once"

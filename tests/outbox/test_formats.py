@@ -16,14 +16,12 @@ from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
-from picowatch.outbox.names import FORMATS, OutboxNames
-from picowatch.recipe.parts import Hires, Upscale
+from picowatch.outbox.names import FORMATS
 from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import digest_picture, digest_pixels
 from tests.house import House
-from tests.metadata.requests import CORGI as CORGI_REQUEST
 
 CORGI = "prompt: ein Corgi 🐶, (猫:1.2)\nnegative_prompt: dim\nseed: 7\nsize: 128x64\n"
 ENDING = {name: kind.ending for name, kind in FORMATS.items()}
@@ -295,13 +293,3 @@ def test_a_picture_too_large_for_its_format_says_so(house: House, name: str, mos
     said = f"A side has more than the {most:,} pixels of {name}, so it is a PNG."
     assert (house.outbox / "large/_pictures.yaml.warning.txt").read_text().count(said) == 1
     assert house.log().count("so it is a PNG") == 1
-
-
-def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
-    """Its size is known when its name is reserved."""
-    names = OutboxNames(tmp_path, picture_format="webp")
-    large = replace(CORGI_REQUEST, width=2048, height=512, hires=Hires(4.0))
-    assert names.file("a.yaml", 1, large) == "a/1.webp"
-    huge = replace(large, upscale=Upscale("x", 2.0))
-    assert names.file("a.yaml", 1, huge) == "a/1.png"
-    assert names.of_dropped("a/b.jpg", 1, huge, keeps_ending=False) == "a/b.png"
