@@ -99,34 +99,30 @@ class ModelHashes:
     def begin(self, needed: NotHashed) -> _Key:
         """Read the model in a thread, unless that has begun or ended; return it."""
         key = needed.kind, needed.name
-        if key not in self._threads and (model := self._unhashed(*key)):
-            given = *key, model
-            thread = threading.Thread(target=self._read, args=given, name="hash", daemon=True)
-            self._threads[key] = thread
-            thread.start()
+        with suppress(ModelRefused):  # it is gone, which the save's next reading tells
+            model = self._catalog.find(*key)
+            if key not in self._threads and not self._catalog.known_hash(model):
+                given = key, model
+                thread = threading.Thread(target=self._read, args=given, name="hash", daemon=True)
+                self._threads[key] = thread
+                thread.start()
         return key
 
-    def _unhashed(self, kind: Kind, name: str) -> Model | None:
-        with suppress(ModelRefused):  # it is gone, which the save's next reading tells
-            model = self._catalog.find(kind, name)
-            return None if self._catalog.known_hash(model) else model
-        return None
-
-    def _read(self, kind: Kind, name: str, model: Model) -> None:
+    def _read(self, key: _Key, model: Model) -> None:
         try:
             with self._turns:
                 self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
         except (Ended, ModelChanged):  # a later reading of the save takes it as it is then
             pass
         except ModelRefused as error:
-            self._refused[kind, name] = error
+            self._refused[key] = error
         except Exception as error:  # a share that goes away is waited for: the save tries again
             if not passes(error):
-                self._refused[kind, name] = ModelRefused(in_words(error))
+                self._refused[key] = ModelRefused(in_words(error))
         finally:
             with self._looking:
                 self._looked_at = float("-inf")  # the inventory lacks this hash
-            self._threads.pop((kind, name), None)
+            self._threads.pop(key, None)
             self._wake.set()
 
 

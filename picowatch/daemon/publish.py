@@ -247,10 +247,9 @@ class Publisher:
         self.newest.append(image.file)
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         seconds = line["seconds"]
-        about = {"event": "picture", "recipe": image.recipe, "picture": image.file}
-        words = "%s: %s (%.1f s%s)"
-        extra = {**about, "seconds": seconds}
-        log_picture.info(words, image.recipe, image.file, seconds, chunks, extra=extra)
+        recipe, file = image.recipe, image.file
+        extra = {"event": "picture", "recipe": recipe, "picture": file, "seconds": seconds}
+        log_picture.info("%s: %s (%.1f s%s)", recipe, file, seconds, chunks, extra=extra)
         try:
             self.outbox.show(image.file, *begun())
             # Observers come before the ledger: if the queue is empty, they have seen every picture.

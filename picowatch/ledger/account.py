@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -297,31 +297,23 @@ def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
 
 def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Account:
     sums = sql.execute(f"SELECT {_SUMS} FROM ({which})", values).fetchone()
-    slowest, failures = _slowest(sql, which, values), tuple(_failures(sql, which, values))
-    return Account(**dict(sums), slowest=slowest, failures=failures)
-
-
-def _slowest(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Slowest | None:
-    row = sql.execute(
+    slowest = sql.execute(
         f"""SELECT file, recipe, seconds FROM ({which}) WHERE state = 'done'
             AND seconds IS NOT NULL ORDER BY seconds DESC LIMIT 1""",
         values,
     ).fetchone()
-    return Slowest(*row) if row else None
-
-
-def _failures(
-    sql: sqlite3.Connection, which: str, values: Mapping[str, object]
-) -> Iterator[Failure]:
-    rows = sql.execute(
-        f"""SELECT mine.*, json_extract(request, '$.seed') AS seed FROM ({which}) AS mine
+    failures = sql.execute(
+        f"""SELECT mine.recipe, mine.reason, mine.ended, mine.entry_index + 1,
+            mine.image_index + 1, json_extract(request, '$.seed') FROM ({which}) AS mine
             JOIN images ON images.id = mine.id WHERE mine.state = 'failed'
             ORDER BY mine.recipe, mine.entry_index, mine.image_index""",
         values,
     )
-    for row in rows:
-        place = row["entry_index"] + 1, row["image_index"] + 1
-        yield Failure(row["recipe"], row["reason"], row["ended"], *place, row["seed"])
+    return Account(
+        **dict(sums),
+        slowest=Slowest(*slowest) if slowest else None,
+        failures=tuple(Failure(*row) for row in failures),
+    )
 
 
 def _with_files(sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]) -> Account:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -89,15 +88,12 @@ class Listing:
         with self._opened() as file:
             yield from _lines(file)
 
-    @contextmanager
-    def _opened(self) -> Iterator[IO[bytes]]:
+    def _opened(self) -> IO[bytes]:
         """Open the list, as an empty one if it is missing; never a pipe, which might block."""
         try:
-            opened = open_regular(self._path, follows_links=self._follows_links)
+            return open_regular(self._path, follows_links=self._follows_links)
         except FileNotFoundError:
-            opened = BytesIO()
-        with opened as file:
-            yield file
+            return BytesIO()
 
     def recent_files(self) -> list[str]:
         """Return the pictures in the last lines, oldest first; moving one makes it no younger."""

@@ -253,17 +253,14 @@ class _Process:
     def _receive(self) -> None:
         try:
             while True:
-                self._messages.put(self._received())
+                message: FromEngine = self._connection.recv()
+                if isinstance(message, RenderedImage):
+                    pixels, alpha, low = (self._connection.recv_bytes() for _ in range(3))
+                    message = replace(message, pixels=pixels, alpha=alpha, low=low)
+                self._messages.put(message)
         except Exception as error:  # of unpickling, too
             self._error = error
             self._messages.put(None)
-
-    def _received(self) -> FromEngine:
-        message: FromEngine = self._connection.recv()
-        if isinstance(message, RenderedImage):
-            pixels, alpha, low = (self._connection.recv_bytes() for _ in range(3))
-            message = replace(message, pixels=pixels, alpha=alpha, low=low)
-        return message
 
     def _death(self) -> EngineDied:
         """Return the error that says how the process ended."""
