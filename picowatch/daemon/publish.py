@@ -178,8 +178,9 @@ class Publisher:
                 reason = unexpected(error)
         self.writing.essential(partial(queue.fail, self.ledger, image, reason))
         self.result.count_failure()
-        extra = {"event": "failed", "recipe": image.recipe, "picture": image.file}
-        log.error("%s: %s failed: %s", image.recipe, image.file, reason, extra=extra)
+        recipe = self.writing.essential(partial(queue.recipe_of, self.ledger, image))
+        extra = {"event": "failed", "recipe": recipe, "picture": image.file}
+        log.error("%s: %s failed: %s", recipe, image.file, reason, extra=extra)
         return False
 
     def _begun(self, image: QueuedImage, picture: RenderedImage) -> _Part:

@@ -22,6 +22,7 @@ from picowatch.inbox.scan import scan
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.listing import request_in
+from picowatch.outbox.outbox import Outbox
 from tests.house import HeldEngine, House, wait_for
 from tests.outcome import error_files
 
@@ -402,15 +403,23 @@ def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
 
 
 @pytest.mark.parametrize(
-    ("end", "said"), [("dies", "It was killed."), ("deleted", "stopped: no image of its batch")]
+    ("end", "said"),
+    [
+        ("dies", "It was killed."),
+        ("deleted", "stopped: no image of its batch"),
+        ("cannot be written", "a/0001-"),
+    ],
 )
 def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
-    house: House, end: str, said: str
+    house: House, monkeypatch: pytest.MonkeyPatch, end: str, said: str
 ) -> None:
     """In the status, where its images in progress are not done yet, and in the log."""
 
     def die(done: int) -> None:
         raise EngineDied("It was killed.")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
 
     def shown() -> list[object]:
         status = house.status()
@@ -424,11 +433,14 @@ def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
         wait_for(lambda: house.status()["recipe"] == "b.yaml", "its new name")
         assert shown() == ["b.yaml", 1, 8, 24, "b.yaml"]
         assert house.status()["share"] < 0.33, "eight are not done yet"
-        if end == "dies":
+        if end == "deleted":
+            path.unlink()
+        elif end == "dies":
             house.engine.after_step = die
             hold.release()
         else:
-            path.unlink()
+            monkeypatch.setattr(Outbox, "publish", refuse)
+            hold.release()
         wait_for(lambda: f"b.yaml: {said}" in house.log(), "the log")
         hold.release()
     assert f"a.yaml: {said}" not in house.log()
