@@ -107,7 +107,11 @@ def test_each_file_that_is_not_taken_is_told_once(
     for said in OTHERS.values():
         assert f" is not run: {said}" in house.log()
     assert [pair for pair in status["ignored"] if pair[0] == "README"] == [["README", RECIPES_ARE]]
-    assert house.log().count(" is not run: ") == len(OTHERS)
+    # With another clock, a file may be told of between its creation and its content, too.
+    words = OTHERS["empty.yaml"] if behind else "nothing else"
+    told = [line for line in house.log().splitlines() if " is not run: " in line]
+    others = [line for line in told if words not in line]
+    assert len(others) == len(OTHERS) - (words in OTHERS.values())
 
 
 def test_nothing_is_said_of_a_file_that_has_just_come(
