@@ -32,10 +32,11 @@ from picowatch.recipe.reading import priority_of
 
 log = logging.getLogger("picowatch")
 
-# Without events the next scan comes after this many seconds, or SCAN_REST times the last one's.
-SCAN_SECONDS = 2.0
-MOST_SCAN_SECONDS = 60.0
-SCAN_REST = 100
+# Without events the next scan comes after this many seconds. With a thousand files it comes later,
+# so that scans take a 600th of a core: LATER_REST times the last one's seconds. From three thousand
+# on they take more of it rather than that saves are noticed late: SCAN_REST times.
+SCAN_SECONDS, LATER_SECONDS, MOST_SCAN_SECONDS = 2.0, 5.0, 60.0
+LATER_REST, SCAN_REST = 600, 100
 EVENT_REST = 5  # the same, where events came
 # How long what was refused for something outside its bytes rests, for each of these files.
 REREAD_REST = 0.02
@@ -290,9 +291,10 @@ class Inbox:
         """Return the time from which on a scan is due."""
         if self._wanted:
             return float("-inf")
-        rest = max(SCAN_SECONDS, SCAN_REST * self._scan_took)
+        took = self._scan_took
+        rest = max(SCAN_SECONDS, SCAN_REST * took, min(LATER_SECONDS, LATER_REST * took))
         if self._watch.has_news.is_set():
-            rest = EVENT_REST * self._scan_took
+            rest = EVENT_REST * took
         return self.scanned_at + min(MOST_SCAN_SECONDS, rest)
 
     def _note(self, looked_at: AbstractSet[str], planned: Plan) -> None:

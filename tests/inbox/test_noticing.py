@@ -28,7 +28,8 @@ from tests.house import House, wait_for
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scan the inbox more often."""
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
-    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_REST", 1)
+    for name in ("SCAN_REST", "LATER_REST"):
+        monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 1)
     monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
 
 
