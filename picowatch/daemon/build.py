@@ -25,7 +25,7 @@ from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_fol
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import held
 from picowatch.files.essential import Writing
-from picowatch.inbox.folder import CHMOD, InboxFolder
+from picowatch.inbox.folder import GIVE_PERMISSION, InboxFolder
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.ledger.ledger import Ledger
@@ -217,7 +217,7 @@ def _check_writable(outbox: Path) -> None:
             "Mount it writable, or in a service name it in ReadWritePaths= (docs/service.md).",
         )
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", CHMOD)
+        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", GIVE_PERMISSION)
 
 
 def _check_own_files(outbox: Path, *, waits: bool) -> None:
@@ -236,4 +236,4 @@ def _check_own_files(outbox: Path, *, waits: bool) -> None:
             raise SettingsInvalid(f"{path} is not a {what}.", "Move it away.")
         if waits and not os.access(path, os.W_OK | (os.X_OK if is_folder else 0)):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
-            raise SettingsInvalid(words, CHMOD)
+            raise SettingsInvalid(words, GIVE_PERMISSION)

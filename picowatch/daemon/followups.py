@@ -25,7 +25,7 @@ from picowatch.streams import harmless, harmless_lines
 log = logging.getLogger("picowatch")
 
 FAILURES_SHOWN = 20  # in one error file
-STAYS = "Let the user that runs picowatch delete it there, or set when_done: keep."
+LET_DELETE = "Let the user that runs picowatch delete it there, or set when_done: keep."
 
 
 def follow_up_all(run: Run) -> bool:
@@ -188,7 +188,7 @@ def _take_out(run: Run, file: str, digest: str, copies: Sequence[str] = ()) -> b
     except FileNotFoundError:
         return False  # taken out already, perhaps before a crash
     except OSError as error:
-        log.warning("%s: done, but it stays in the inbox: %s. %s", file, error.strerror, STAYS)
+        log.warning("%s: done, but it stays in the inbox: %s. %s", file, error.strerror, LET_DELETE)
     run.outbox.unarchive(copies)
     return False
 

@@ -144,7 +144,10 @@ class Worker:
         if self._failed_starts:
             left = self._essential(partial(queries.counts, self.ledger))
             if not (left["queued"] or left["running"]):
-                self.trouble, self._failed_starts = "", 0
+                self._end_trouble()
+
+    def _end_trouble(self) -> None:
+        self.trouble, self._failed_starts = "", 0
 
     def _rest(self) -> float | None:
         """Return how long to wait for images; close an engine that is paused or was idle for long.
@@ -194,7 +197,7 @@ class Worker:
         before, now.looked_at = now.looked_at, time.monotonic()
         now.silent += min(now.looked_at - before, FROZEN_SECONDS)
         if self.trouble and now.has_drawn:
-            self.trouble, self._failed_starts = "", 0
+            self._end_trouble()
         if now.silent > self._patience(now):
             raise self._hung(now)
         with suppress(sqlite3.OperationalError):  # a later look tells
@@ -228,7 +231,7 @@ class Worker:
 
     def _learn(self, now: Rendering, pictures: list[RenderedImage]) -> None:
         """Record what a batch shows about its engine, once the last one is published."""
-        self.trouble, self._failed_starts = "", 0
+        self._end_trouble()
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory
         drawn = max(pictures, key=lambda picture: picture.batch_size)
@@ -266,7 +269,7 @@ class Worker:
                 words = f"No {kind} in {self.shared.models} can be used any more: is it mounted?"
                 self._wait_to_start(words)
             case RenderFailed() if self._failed_starts:  # the models came back after the failure
-                self._failed_starts, self.trouble = 0, ""
+                self._end_trouble()
                 self._put_back(batch)
             case _ if len(batch) > 1:  # which go through the queue, where cancellations apply
                 self._put_back(batch, PutBack.ALONE)

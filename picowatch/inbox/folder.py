@@ -41,7 +41,7 @@ from picowatch.recipe.reading import DefaultsFile, Dropped
 MASK = f"{MASK_MARK}.png"
 SIDECARS = (*SIDECAR_ENDINGS, MASK)
 MOST_LINKS = 40  # in a path, as on Linux
-CHMOD = "Give the user that runs picowatch the necessary permission."
+GIVE_PERMISSION = "Give the user that runs picowatch the necessary permission."
 
 
 def sidecar_paths(picture: str) -> list[str]:
@@ -123,7 +123,7 @@ class InboxFolder:
     def check_readable(self) -> None:
         """Raise SettingsInvalid if the inbox may not be searched."""
         if not os.access(self.root, os.R_OK | os.X_OK):
-            raise SettingsInvalid(f"The inbox {self.root} cannot be read.", CHMOD)
+            raise SettingsInvalid(f"The inbox {self.root} cannot be read.", GIVE_PERMISSION)
 
     def is_away(self) -> bool:
         """Whether the inbox seems unmounted: it is missing or empty."""

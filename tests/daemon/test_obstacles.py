@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +269,13 @@ def in_the_way(house: House, obstacle: str, names: Iterable[str]) -> Iterator[No
     """Put something in the place of these files, and take what is there then away."""
     paths = [house.outbox / name for name in names]
     for path in paths:
-        remove(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        IN_THE_WAY[obstacle](path)
+        is_there = False
+        while not is_there:  # the daemon may write the file anew meanwhile
+            remove(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                IN_THE_WAY[obstacle](path)
+                is_there = True
     yield
     for path in paths:
         remove(path)

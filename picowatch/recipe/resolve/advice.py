@@ -78,8 +78,8 @@ def _why_idle(recipe: Recipe, field: str) -> str:
     able = fields.ROWS[field].samplers if field in fields.ROWS else ()
     if able and recipe.sampler not in able:
         return f"with the sampler {recipe.sampler}: it is for {listed(able)}"
-    is_guided = recipe.cfg_scale != 1 and not 0 < recipe.cfg_start >= recipe.cfg_end
-    if field in _OF_GUIDANCE and not is_guided:
+    has_steps = recipe.cfg_start < recipe.cfg_end or not recipe.cfg_start
+    if field in _OF_GUIDANCE and not (has_steps and recipe.cfg_scale != 1):
         return "where no step has guidance: cfg_scale is 1, or cfg_start not below cfg_end"
     is_lossless = recipe.format in ("png", "tiff")
     if field == "quality" and is_lossless and recipe.quality != "lossless":
