@@ -239,8 +239,8 @@ class OutboxNames:
         if is_shown and self._folders(parts) == [*parts]:
             return "/".join(parts)
         rule = (
-            "It must not be called so: no dot in front, no dot or space at the end, none of "
-            '\\ : * ? " < > |, and no name of a file'
+            "A folder's name must not begin with a dot, end with a dot or a space, contain any of "
+            '\\ : * ? " < > |, or be that of a file'
         )
         if not parts or parts[0] == "/" or ".." in parts:
             rule = "It must be in the outbox"

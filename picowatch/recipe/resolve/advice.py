@@ -60,13 +60,13 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
 def _idle_values(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     """Yield warnings about the recipe's own values that change no image."""
     for field in [name for name, written in own.items() if written.origin is Origin.OWN]:
-        whys = dict.fromkeys(_why_idle(image, field) for image in images)
+        whys = [_why_idle(image, field) for image in images]
         if all(whys) and getattr(images[0], field) != fields.DEFAULTS[field]:
-            yield from (f"{field} has no effect {why}." for why in whys)
+            yield f"{field} {whys[0]}."
     seed, seeds = own.get("seed"), images[0].seed
     count = (len(seed.parts) or seed.text.count(",") + 1) if seed else 0
     if isinstance(seeds, tuple) and count > len(seeds):
-        yield f"seed has {count} seeds, of which equal ones make one image: {len(seeds)} in all."
+        yield "seed repeats a value: equal seeds make one image."
 
 
 def acting(recipe: Recipe, field: str) -> object:
@@ -77,13 +77,15 @@ def acting(recipe: Recipe, field: str) -> object:
 def _why_idle(recipe: Recipe, field: str) -> str:
     able = fields.ROWS[field].samplers if field in fields.ROWS else ()
     if able and recipe.sampler not in able:
-        return f"with the sampler {recipe.sampler}: it is for {listed(able)}"
-    has_steps = recipe.cfg_start < recipe.cfg_end or not recipe.cfg_start
-    if field in _OF_GUIDANCE and not (has_steps and recipe.cfg_scale != 1):
-        return "where no step has guidance: cfg_scale is 1, or cfg_start not below cfg_end"
-    is_lossless = recipe.format in ("png", "tiff")
-    if field == "quality" and is_lossless and recipe.quality != "lossless":
-        return "in png and tiff: it is for jpeg, webp and avif"
+        return f"has no effect with the sampler {recipe.sampler}: it is for {listed(able)}"
+    if field in _OF_GUIDANCE and recipe.cfg_scale == 1:
+        return "has no effect at cfg_scale 1"
+    if field in _OF_GUIDANCE and recipe.cfg_start and recipe.cfg_start >= recipe.cfg_end:
+        is_rescale = field == "cfg_rescale"
+        why = "has no effect without guidance" if is_rescale else "leaves no step with guidance"
+        return f"{why}: cfg_start has to be below cfg_end"
+    if field == "quality" and recipe.format in ("png", "tiff") and recipe.quality != "lossless":
+        return "has no effect in png and tiff: it is for jpeg, webp and avif"
     return ""
 
 

@@ -186,7 +186,9 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
 
 
-UNGUIDED = "{} has no effect where no step has guidance: cfg_scale is 1, or cfg_start not below …"
+AT_1 = "{} has no effect at cfg_scale 1."
+NO_STEP = "{} leaves no step with guidance: cfg_start has to be below cfg_end."
+REPEATED = "seed repeats a value: equal seeds make one image."
 
 
 @pytest.mark.parametrize(
@@ -195,12 +197,14 @@ UNGUIDED = "{} has no effect where no step has guidance: cfg_scale is 1, or cfg_
         ("format: png\nquality: 80",
          ["quality has no effect in png and tiff: it is for jpeg, webp and avif."]),
         ("sweep: {format: [tiff, png]}\nquality: 80", ["quality has no effect in png and tiff: …"]),
-        ("cfg_scale: 1\ncfg_rescale: 0.5", [UNGUIDED.format("cfg_rescale")]),
-        ("cfg_scale: 1\ncfg_start: 0.2", [UNGUIDED.format("cfg_start")]),
-        ("cfg_scale: 1\ncfg_end: 0.5", [UNGUIDED.format("cfg_end")]),
-        ("cfg_start: 0.5\ncfg_end: 0.4", [*map(UNGUIDED.format, ("cfg_start", "cfg_end"))]),
-        ("seed: [1, 1, 1]", ["seed has 3 seeds, of which equal ones make one image: 1 in all."]),
-        ("seed: 1, 2, 2", ["seed has 3 seeds, of which … image: 2 in all."]),
+        ("cfg_scale: 1\ncfg_rescale: 0.5", [AT_1.format("cfg_rescale")]),
+        ("cfg_scale: 1\ncfg_start: 0.2", [AT_1.format("cfg_start")]),
+        ("cfg_scale: 1\ncfg_end: 0.5", [AT_1.format("cfg_end")]),
+        ("cfg_start: 0.5\ncfg_end: 0.4", [*map(NO_STEP.format, ("cfg_start", "cfg_end"))]),
+        ("cfg_end: 0.4\ncfg_start: 0.5\ncfg_rescale: 0.5",
+         [*map(NO_STEP.format, ("cfg_end", "cfg_start")), "cfg_rescale has no effect without …"]),
+        ("seed: [1, 1, 1]", [REPEATED]),
+        ("seed: 1, 2, 2", [REPEATED]),
         ("sweep: {format: [tiff, webp]}\nquality: 80", []),
         *((f"format: png\nquality: {quality}", []) for quality in ("lossless", "auto")),
         ("cfg_start: 0.4\ncfg_end: 0.5\ncfg_rescale: 0.5", []),
