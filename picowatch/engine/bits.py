@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 
 Colours = npt.NDArray[Any]  # of 8 or 16 bits
 LANCZOS_REACH = 3  # pixels of the smaller picture, from the middle of Pillow's filter

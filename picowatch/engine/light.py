@@ -12,7 +12,7 @@ from PIL import Image
 
 from picowatch.engine.bits import bands, joined
 from picowatch.files import wide_gamut
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 
 Floats = npt.NDArray[np.float32]
 _Light = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from picowatch.engine.bits import LANCZOS_REACH, bands, joined, on_ground, parted
 from picowatch.engine.light import MOST, Floats, curve_of, light_of, numbers_of
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.recipe.resize_to import TRANSPARENT, ResizeTo
 
 _WHITE = "#ffffff"

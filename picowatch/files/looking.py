@@ -18,15 +18,8 @@ from typing import IO, Any, Literal
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.apart import program
-from picowatch.files.pictures import (
-    check_picture,
-    decode_alpha,
-    decode_mask,
-    greys_of,
-    is_large,
-    is_transparent,
-    picture_size,
-)
+from picowatch.files.decoding import decode_alpha, decode_mask, greys_of, is_transparent
+from picowatch.files.pictures import check_picture, is_large, picture_size
 
 Question = Literal["check", "is_transparent", "greys_of_mask", "greys_of_alpha"]
 _ANSWERS: dict[str, Callable[[IO[bytes]], Any]] = {

@@ -1,4 +1,4 @@
-"""Pictures that users provide: start images and masks, decoded with limits.
+"""Pictures that users provide: start images and masks, opened and checked within limits.
 
 The daemon checks them when it accepts a save, and the engine reads them when it renders.
 """
@@ -6,21 +6,12 @@ The daemon checks them when it accepts a save, and the engine reads them when it
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from io import BytesIO
-from typing import IO, Literal, NamedTuple, cast
+from typing import IO, Literal, cast
 
-from PIL import (
-    ExifTags,
-    Image,
-    ImageChops,
-    ImageCms,
-    ImageOps,
-    JpegImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import ExifTags, Image, ImageChops, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from picowatch.errors import PictureUnreadable, install_command
 from picowatch.files import png_texts as png_texts  # sets limits of Pillow
@@ -73,11 +64,8 @@ MAX_BYTES_AT_ONCE = 24 * 1024 * 1024
 # Pillow looks for a JPEG's resolution in its EXIF, where millions of numbers may say it.
 JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: ignore[method-assign]
 _TOO_LARGE = "it has too many parts, or too large ones"
-WHITE = 128  # a mask's grey from here on counts as white
 MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
 KEEPABLE_BITS = f"{MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
-_DARK_GREY, _LIGHT_GREY = 64, 192
-_MOST_GREY = 0.3  # of a mask; soft edges have less
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -169,7 +157,7 @@ def formats_of(file: IO[bytes]) -> tuple[str, ...]:
 
 def picture_size(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> tuple[int, int]:
     """Return width and height of an upright picture, from its header. Raises PictureUnreadable."""
-    image = _opened(file, most_pixels)
+    image = opened(file, most_pixels)
     # Pillow gives the upright size of a TIFF.
     turned = image.format != "TIFF" and _orientation(image) in _TURNED
     return (image.height, image.width) if turned else image.size
@@ -180,7 +168,7 @@ def is_large(file: IO[bytes], most_pixels: int) -> bool:
 
     Raises PictureUnreadable if it has more than `most_pixels`, or cannot be opened.
     """
-    image = _opened(file, most_pixels)
+    image = opened(file, most_pixels)
     pixels = image.width * image.height
     return pixels > _small_pixels(image) or file.seek(0, io.SEEK_END) > _SMALL_BYTES
 
@@ -188,146 +176,15 @@ def is_large(file: IO[bytes], most_pixels: int) -> bool:
 def check_picture(file: IO[bytes]) -> None:
     """Check that a picture can be decoded completely, as a picture and as a mask.
 
-    That takes less memory than decoding it: JPEGs and PNGs are read in blocks. Raises like
-    `decode_picture`.
+    That takes less memory than decoding it: JPEGs and PNGs are read in blocks. Raises
+    PictureUnreadable.
     """
-    _upright(file, checks_only=True)
-
-
-def decode_picture(content: bytes) -> Image.Image:
-    """Return an RGB picture: upright (EXIF), in sRGB, transparency on white, 16 bits scaled to 8.
-
-    Raises PictureUnreadable with a sentence for people: not a picture, too large (known from the
-    header, before anything is decoded), animated, or damaged.
-    """
-    return on_white(decode_with_alpha(content))
-
-
-def decode_with_alpha(content: bytes) -> Image.Image:
-    """Return a picture like `decode_picture`, but RGBA if anything in it is transparent."""
-    return without_full_alpha(in_srgb(_upright(BytesIO(content))))
-
-
-def without_full_alpha(picture: Image.Image) -> Image.Image:
-    """Return an RGBA picture in which nothing is transparent as RGB, others as they are."""
-    is_opaque = picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255)
-    return picture.convert("RGB") if is_opaque else picture
-
-
-Colour = tuple[int, int, int]
-
-
-class Original(NamedTuple):
-    """A picture, RGB or RGBA, in its own colours.
-
-    `low` has the lower bytes of colours with 16 bits, of which `picture` has the higher ones;
-    transparency has 8. `profile` is the ICC profile, b"" for sRGB.
-    """
-
-    picture: Image.Image
-    low: Image.Image | None = None
-    profile: bytes = b""
-
-    def colour(self, name: str) -> Colour:
-        """Return a colour, named in sRGB, in the picture's own colours."""
-        plain = Image.new("RGB", (1, 1), name)
-        return cast(Colour, (in_profile(plain, self.profile) or plain).getpixel((0, 0)))
-
-    def blank(self, mode: str, size: tuple[int, int], colour: Colour | int = 0) -> "Original":
-        """Return a plain picture with the same bits and colours; without a colour it is clear."""
-        low = Image.new("RGB", size, colour) if self.low else None
-        return Original(Image.new(mode, size, colour), low, self.profile)
-
-    def crop(self, box: tuple[int, int, int, int]) -> "Original":
-        """Return a part of the picture."""
-        return Original(self.picture.crop(box), self.low and self.low.crop(box), self.profile)
-
-    def paste(
-        self, part: "Original", place: tuple[int, int], mask: Image.Image | None = None
-    ) -> None:
-        """Put a picture of as many bits into this one."""
-        self.picture.paste(part.picture, place, mask)
-        if self.low and part.low:
-            self.low.paste(part.low, place, mask)
-
-
-def decode_original(content: bytes) -> Original:
-    """Return a picture like `decode_with_alpha`, but with its own bits and its own colours.
-
-    What no RGB profile describes, such as CMYK, is in sRGB. Pillow has no RGB of 16 bits, but its
-    decoders take the higher byte of each number, or the lower one where they are told the other
-    byte order: so such a picture is decoded twice.
-    """
-    image = _opened(BytesIO(content))
-    profile = _usable(_profile_of(image))
-    is_rgb = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA") and profile[16:20] in (b"RGB ", b"")
-    is_grey = image.mode in ("1", "L", "LA", *sixteen_bits.GREY) and not profile
-    if not (is_rgb or is_grey):
-        return Original(decode_with_alpha(content))
-    picture = _upright(BytesIO(content), byte="high")
-    mode = "RGBA" if picture.has_transparency_data else "RGB"
-    picture = without_full_alpha(picture.convert(mode))
-    low = None
-    if sixteen_bits.has_both_bytes(image):
-        low = _upright(BytesIO(content), byte="low").convert("RGB")
-    return Original(picture, low, b"" if profile == wide_gamut.SRGB else profile)
-
-
-_MAX_PROFILE_BYTES = 4 * 1024 * 1024  # printers' have one or two
-
-
-def _usable(profile: bytes | None) -> bytes:
-    """Return a profile that may stand in a result, b"" for another one and for none."""
-    if not profile or len(profile) > _MAX_PROFILE_BYTES:
-        return b""
-    try:
-        ImageCms.ImageCmsProfile(BytesIO(profile))
-    except (OSError, ImageCms.PyCMSError):
-        return b""
-    return profile
-
-
-def has_deep_colours(content: bytes) -> bool:
-    """Whether colours have 16 bits, by a picture's header. Raises like `decode_picture`."""
-    return sixteen_bits.has_deep_colours(_opened(BytesIO(content)))
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """Put an RGBA picture on white; an RGB picture is returned as it is."""
-    if picture.mode == "RGB":
-        return picture
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
-
-
-def decode_mask(content: bytes) -> Image.Image:
-    """Return an upright mask in 8-bit grey, transparency as black. Raises like `decode_picture`."""
-    mask = _upright(BytesIO(content)).convert("RGBA")
-    black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
-    return Image.alpha_composite(black, mask).convert("L")
-
-
-def decode_alpha(content: bytes) -> Image.Image:
-    """Return a picture as its own mask, what is transparent white. Raises like `decode_picture`."""
-    return ImageChops.invert(_upright(BytesIO(content)).convert("RGBA").getchannel("A"))
+    upright(file, checks_only=True)
 
 
 def may_be_transparent(file: IO[bytes]) -> bool:
-    """Whether a picture has transparency, by its header. Raises like `decode_picture`."""
-    return bool(_opened(file).has_transparency_data)
-
-
-def is_transparent(file: IO[bytes]) -> bool:
-    """Whether anything in a picture is transparent. Raises like `decode_picture`."""
-    may_be = may_be_transparent(file)
-    file.seek(0)
-    return may_be and decode_alpha(file.read()).getbbox() is not None
-
-
-def greys_of(decode: Callable[[bytes], Image.Image], file: IO[bytes]) -> list[int]:
-    """Count the pixels of each grey in a mask, decoded so. Raises like `decode_picture`."""
-    file.seek(0)
-    return decode(file.read()).histogram()
+    """Whether a picture has transparency, by its header. Raises PictureUnreadable."""
+    return bool(opened(file).has_transparency_data)
 
 
 def is_photo(file: IO[bytes]) -> bool:
@@ -335,8 +192,8 @@ def is_photo(file: IO[bytes]) -> bool:
 
     Raises PictureUnreadable.
     """
-    image = _opened(file)
-    with suppress(Exception):  # as in `_upright`
+    image = opened(file)
+    with suppress(Exception):  # as in `upright`
         from PIL import ImageFilter, ImageStat  # half a megabyte, for cutouts alone
 
         if image.width * image.height > _MOST_OF_DRAWINGS:
@@ -353,8 +210,8 @@ def is_photo(file: IO[bytes]) -> bool:
 
 def taken(file: IO[bytes]) -> datetime:
     """Return when a photo was taken, by its EXIF, or else when its file was changed last."""
-    with suppress(Exception):  # as in `_upright`
-        exif = _opened(file).getexif()
+    with suppress(Exception):  # as in `upright`
+        exif = opened(file).getexif()
         of_camera = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         text = str(of_camera or exif[ExifTags.Base.DateTime])
         return datetime.strptime(text[:19], "%Y:%m:%d %H:%M:%S")
@@ -371,70 +228,14 @@ def losses(image: Image.Image) -> Iterator[str]:
         yield "The photo is in CMYK; the picture's colours are sRGB."
 
 
-def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
-    """Yield why a mask selects nothing, all or noise; `greys` counts its pixels of each grey."""
-    white = sum(greys[WHITE:])
-    what = "stays" if inverted else "is redrawn"
-    if sum(greys[_DARK_GREY:_LIGHT_GREY]) > _MOST_GREY * sum(greys):
-        yield (
-            f"The mask '{path}' is mostly grey, as a photo is: what is lighter than medium grey "
-            f"counts as white. Paint what {what} white, and the rest black."
-        )
-    elif not white or white == sum(greys):
-        extent = "everything" if bool(white) != inverted else "nothing"
-        missing = "black" if white else "white"
-        yield f"The mask '{path}' has no {missing}, so {extent} is redrawn."
-
-
-def in_srgb(picture: Image.Image) -> Image.Image:
-    """Convert to RGB or RGBA in sRGB, by the profile of the camera unless that cannot be used."""
-    profile = _profile_of(picture) or wide_gamut.SRGB
-    if picture.has_transparency_data and picture.mode in ("L", "LA") and profile[16:20] == b"GRAY":
-        clear = picture.convert("LA")
-        grey = in_srgb(clear.convert("L"))
-        grey.putalpha(clear.getchannel("A"))
-        return grey
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-    elif picture.mode not in ("RGB", "L", "CMYK"):  # those with profiles of their own
-        picture = picture.convert("RGB")
-    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    if profile != wide_gamut.SRGB and len(profile) <= _MAX_PROFILE_BYTES:
-        with suppress(OSError, ImageCms.PyCMSError):
-            theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
-            srgb = ImageCms.createProfile("sRGB")
-            if picture.mode == mode:
-                ImageCms.profileToProfile(picture, theirs, srgb, inPlace=True)
-                return picture
-            return ImageCms.profileToProfile(picture, theirs, srgb, outputMode=mode) or picture
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def in_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
-    """Return an RGB picture in sRGB in the colours of an ICC profile, b"" for sRGB.
-
-    None: the profile only tells what colours numbers are, as a scanner's may.
-    """
-    if not profile:
-        return picture
-    srgb, theirs = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(BytesIO(profile))
-    with suppress(ImageCms.PyCMSError):
-        return ImageCms.profileToProfile(picture, srgb, theirs)
-    return None
-
-
-def _profile_of(image: Image.Image) -> bytes | None:
-    return image.info.get("icc_profile") or wide_gamut.profile_of(image.info)
-
-
-def _upright(
+def upright(
     file: IO[bytes], *, checks_only: bool = False, byte: Literal["", "high", "low"] = ""
 ) -> Image.Image:
     """Return the decoded picture in 8 bits; with `checks_only`, one pixel of it.
 
     With `byte`, numbers of 16 bits are not scaled: it has their higher or lower bytes.
     """
-    image = _opened(file)
+    image = opened(file)
     try:
         if checks_only:
             image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
@@ -464,7 +265,7 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
-def _opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
+def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Open a picture if its kind and size are within the limits; no pixel is decoded."""
     size = file.seek(0, io.SEEK_END)
     if size > MAX_BYTES:

@@ -15,11 +15,11 @@ from typing import IO, Any, TypeVar
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
+from picowatch.files.decoding import mask_warnings
 from picowatch.files.looking import Question, look
 from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import (
     is_photo,
-    mask_warnings,
     may_be_transparent,
     picture_size,
     refuse_other_name,

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from picowatch.files.pictures import in_srgb, on_white
+from picowatch.files.decoding import in_srgb, on_white
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, shortened

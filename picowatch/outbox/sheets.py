@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import check_in_place
-from picowatch.files.pictures import FORMATS, in_srgb
+from picowatch.files.decoding import in_srgb
+from picowatch.files.pictures import FORMATS
 from picowatch.files.safe_paths import open_regular
 from picowatch.recipe.fields import Axis
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from picowatch.files.pictures import decode_original, decode_picture
+from picowatch.files.decoding import decode_original, decode_picture
 from picowatch.files.wide_gamut import SRGB, profile_of
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.lossless import Pixels, tiff

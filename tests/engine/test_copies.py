@@ -13,7 +13,7 @@ from picowatch.engine.drawing.copies import CopyRenderer
 from picowatch.engine.process.child import ChildEngine, CopyEngines
 from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import ADOBE
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resize_to import ResizeTo

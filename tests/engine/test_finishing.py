@@ -19,7 +19,7 @@ from picowatch.engine.networks.find import load_finder
 from picowatch.engine.protocol import Place, Progress, RenderedImage
 from picowatch.engine.resize import resized
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import SRGB
 from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest

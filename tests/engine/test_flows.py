@@ -22,7 +22,7 @@ from picowatch.engine.networks.upscale import enlarged
 from picowatch.engine.protocol import RenderedImage, RgbPicture
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES, FLOWS
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import (
     SIDE,

@@ -15,7 +15,7 @@ from picowatch.engine.drawing.canvas import redrawn_area
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks.find import ClipSeg
 from picowatch.engine.protocol import RenderedImage
-from picowatch.files.pictures import Original, decode_original, in_profile
+from picowatch.files.decoding import Original, decode_original, in_profile
 from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest
 from tests.daemon.test_colours import ADOBE, deep_photo

@@ -20,7 +20,7 @@ from picowatch.engine.networks.upscale import (
     network_in,
     weights_of,
 )
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from tests.catalog.files import Shapes
 from tests.catalog.shapes import compact_shapes, esrgan_shapes, span_shapes
 from tests.engine.alive import most_bytes

@@ -12,14 +12,8 @@ from PIL import ExifTags, Image, ImageCms
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
-from picowatch.files.pictures import (
-    check_picture,
-    decode_mask,
-    decode_original,
-    decode_picture,
-    decode_with_alpha,
-    picture_size,
-)
+from picowatch.files.decoding import decode_mask, decode_original, decode_picture, decode_with_alpha
+from picowatch.files.pictures import check_picture, picture_size
 from picowatch.files.wide_gamut import ADOBE
 
 pillow_heif.register_heif_opener()

@@ -18,7 +18,8 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
-from picowatch.files.pictures import check_picture, decode_mask, decode_picture
+from picowatch.files.decoding import decode_mask, decode_picture
+from picowatch.files.pictures import check_picture
 from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.metadata.recipe_yaml import others_yaml, recipe_yaml

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.pictures import decode_with_alpha
+from picowatch.files.decoding import decode_with_alpha
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.reading import read_recipes
 from tests.commands.picowatch import SERVER

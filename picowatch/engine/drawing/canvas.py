@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from picowatch.errors import PictureUnreadable, RenderFailed
-from picowatch.files.pictures import (
+from picowatch.files.decoding import (
     WHITE,
     decode_alpha,
     decode_mask,
@@ -20,9 +20,9 @@ from picowatch.files.pictures import (
     decode_with_alpha,
     mask_warnings,
     on_white,
-    picture_size,
     without_full_alpha,
 )
+from picowatch.files.pictures import picture_size
 from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.request import ImageRequest

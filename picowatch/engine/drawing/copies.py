@@ -9,7 +9,7 @@ from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.light import deep_in_srgb
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
 from picowatch.engine.resize import resized
-from picowatch.files.pictures import Original, decode_original, decode_with_alpha, has_deep_colours
+from picowatch.files.decoding import Original, decode_original, decode_with_alpha, has_deep_colours
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest

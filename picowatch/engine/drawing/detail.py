@@ -13,7 +13,7 @@ from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks.find import Finder, Found
 from picowatch.engine.protocol import Place
-from picowatch.files.pictures import WHITE, Original, on_white
+from picowatch.files.decoding import WHITE, Original, on_white
 from picowatch.recipe.converters import SEEDS
 from picowatch.recipe.request import DetailUse, ImageRequest
 

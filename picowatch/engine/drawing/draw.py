@@ -21,7 +21,7 @@ from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.model.loaded import Loaded
 from picowatch.engine.model.memory import Rung, shrunken, shrunken_hires
 from picowatch.engine.protocol import unseen
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.recipe.passes import PassKind, Sampling, samplings
 from picowatch.recipe.request import ControlUse, ImageRequest
 

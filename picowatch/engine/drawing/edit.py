@@ -23,7 +23,7 @@ from picowatch.engine.drawing.flow import FlowDenoising
 from picowatch.engine.model.families import pipeline_class, takes
 from picowatch.engine.private import AUTO_RESIZE
 from picowatch.families.row import References
-from picowatch.files.pictures import decode_picture, decode_with_alpha, on_white
+from picowatch.files.decoding import decode_picture, decode_with_alpha, on_white
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 

@@ -11,7 +11,7 @@ from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks import cutout
 from picowatch.engine.networks.upscale import MOST_OVERLAP, Network, enlarged, tile_count
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.recipe.parts import Cutout
 from picowatch.recipe.request import ImageRequest
 

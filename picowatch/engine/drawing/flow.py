@@ -18,7 +18,7 @@ from picowatch.engine.model.families import guidance_inputs, pipeline_class, tak
 from picowatch.engine.model.flow_samplers import scheduler_for
 from picowatch.engine.model.texts import Encoded, answer
 from picowatch.errors import RenderFailed
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 

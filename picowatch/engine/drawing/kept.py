@@ -8,7 +8,7 @@ from picowatch.engine.bits import bands
 from picowatch.engine.drawing.canvas import decoded
 from picowatch.engine.drawing.copies import given_picture
 from picowatch.engine.drawing.work import Drawn, Work
-from picowatch.files.pictures import Original, decode_original, decode_picture, in_profile
+from picowatch.files.decoding import Original, decode_original, decode_picture, in_profile
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.request import ImageRequest
 

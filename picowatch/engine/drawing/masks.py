@@ -11,7 +11,7 @@ from picowatch.engine.drawing.canvas import Canvas, Size, decoded, read_canvas, 
 from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.protocol import Place, RgbPicture
-from picowatch.files.pictures import Original, decode_picture
+from picowatch.files.decoding import Original, decode_picture
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Detail, Find
 from picowatch.recipe.request import ImageRequest

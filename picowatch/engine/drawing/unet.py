@@ -24,7 +24,7 @@ from picowatch.engine.model.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.model.vae import LATENT_FACTOR
 from picowatch.engine.protocol import RgbPicture
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 

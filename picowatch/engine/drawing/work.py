@@ -19,7 +19,7 @@ from picowatch.engine.protocol import (
     versions,
 )
 from picowatch.errors import EngineStopped
-from picowatch.files.pictures import Original
+from picowatch.files.decoding import Original
 from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest
 

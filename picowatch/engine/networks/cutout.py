@@ -30,7 +30,7 @@ from picowatch.engine.networks.find import Finder
 from picowatch.engine.protocol import Place
 from picowatch.engine.resize import resampled
 from picowatch.errors import RenderFailed
-from picowatch.files.pictures import Original, on_white
+from picowatch.files.decoding import Original, on_white
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Cutout
 

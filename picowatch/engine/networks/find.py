@@ -23,7 +23,7 @@ from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import about_weights, transformers_model
 from picowatch.engine.model.tensors import bytes_in, read_tensors
 from picowatch.errors import RenderFailed
-from picowatch.files.pictures import on_white
+from picowatch.files.decoding import on_white
 from picowatch.recipe.messages.problems import shown
 
 # Two boxes or areas have nearly all in common with this share of what they cover.
