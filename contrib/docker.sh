@@ -42,7 +42,8 @@ up() {
     found VERSION "$(version)"
     # What the image's build needs, and Docker 20 has to be asked for.
     found DOCKER_BUILDKIT 1
-    if [ ! -e "${SETTINGS:-picowatch.yaml}" ]; then settings; fi
+    found SETTINGS ./picowatch.yaml
+    if [ "${SETTINGS-}" = ./picowatch.yaml ] && [ ! -e picowatch.yaml ]; then settings; fi
     $compose --profile cpu --profile gpu rm --stop --force "$other"
     $compose --profile "$used" up --build --detach
     echo "picowatch is running on the $used. To follow its log: $compose --profile $used logs --follow"

@@ -1,6 +1,7 @@
 """Puts recipes into the inbox, for commands: atomically, and overwriting nothing."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -20,7 +21,7 @@ def put(
 ) -> tuple[str, list[Path] | None]:
     """Save a recipe at this path, or with a number after its name; missing folders are made.
 
-    `readers`: as for `write_atomically`. An empty file, which nobody reads, takes the name first.
+    `readers`: as for `write_atomically`; they may enter new folders. An empty file, which nobody reads, takes the name first.
 
     Returns the recipe's path, and the folders that were made for it, the inner ones first. They are
     None if a recipe with the same bytes already exists there, which is saved again instead. Raises
@@ -30,6 +31,9 @@ def put(
     folder = inbox.shown(path).parent
     made = [above for above in (folder, *folder.parents) if not above.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    for new in made:
+        with suppress(OSError):  # as for files
+            new.chmod(stat.S_IMODE(new.stat().st_mode) | readers | readers >> 2)
     for own in _paths(path):
         target = inbox.shown(own)
         try:

@@ -298,7 +298,7 @@ def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
 def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Account:
     sums = sql.execute(f"SELECT {_SUMS} FROM ({which})", values).fetchone()
     slowest = sql.execute(
-        f"""SELECT file, recipe, seconds FROM ({which}) WHERE state = 'done'
+        f"""SELECT file, recipe, round(seconds, 3) FROM ({which}) WHERE state = 'done'
             AND seconds IS NOT NULL ORDER BY seconds DESC LIMIT 1""",
         values,
     ).fetchone()

@@ -67,7 +67,10 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
 
 
 def test_make_without_a_daemon_prints_only_these_recipes(house: House) -> None:
-    """Others are not waited for. Whoever could read the file may read the recipe; nobody else."""
+    """Others are not waited for. Whoever could read the file may read the recipe; nobody else.
+
+    A folder that is made for a recipe can be entered by them.
+    """
     for number in range(10):
         house.save(f"mine{number}.txt", "not now\n")
     recipes = elsewhere(house, "a.txt", "red --seed 5\n"), elsewhere(house, "b.txt", "blue\n")
@@ -76,18 +79,20 @@ def test_make_without_a_daemon_prints_only_these_recipes(house: House) -> None:
     umask = os.umask(0o077)
     try:
         printed, errors = made(house, *recipes)
+        made(house, recipes[0], name="ads/may")
     finally:
         os.umask(umask)
-    modes = [(house.inbox / recipe.name).stat().st_mode & 0o777 for recipe in recipes]
-    assert modes == [0o644, 0o600]
+    names = ("a.txt", "b.txt", "ads", "ads/may.txt")
+    modes = [(house.inbox / name).stat().st_mode & 0o777 for name in names]
+    assert modes == [0o644, 0o600, 0o755, 0o644]
     folders = [Path(line).parent for line in printed]
     assert folders == [house.outbox / "a", house.outbox / "b"]
     assert (errors, commands(house)) == ("", [])
     accepted = re.findall(r" (\S+): saved, ", house.log())
     assert accepted[:2] == ["a.txt", "b.txt"], "before what waited in the inbox"
-    assert sorted(house.prompts()) == ["blue", "red"]
+    assert sorted(house.prompts()) == ["blue", "red", "red"]
     assert house.once()
-    assert len(house.prompts()) == 12
+    assert len(house.prompts()) == 13
 
 
 def test_make_reads_standard_input(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,11 +279,14 @@ def test_what_the_environment_or_env_file_says_goes_first(machine: Machine) -> N
 
 def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
     """Once: what a user wrote there stays. A docker without compose is said in words."""
-    machine.make("up")
     settings = machine.folder / FILE_NAME
+    machine.make("up", SETTINGS="other.yaml")
+    assert not settings.exists()
+    machine.make("up")
     assert load_settings({}, {}, settings) == load_settings({}, {})
     settings.write_text("quality: 80\n")
     machine.make("up")
+    machine.make("up", SETTINGS="/srv/misspelt.yaml")
     assert settings.read_text() == "quality: 80\n"
     assert machine.make("down")[-1].startswith("compose --profile cpu --profile gpu down ")
     settings.unlink()
