@@ -75,6 +75,7 @@ class Catalog:
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
         self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
+        self._devices: dict[tuple[Kind, Path], int] = {}  # of the folders of models
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -93,6 +94,23 @@ class Catalog:
     def is_there(self) -> bool:
         """Whether the models folder exists."""
         return is_folder(self._models)
+
+    def has_lost(self, kind: Kind) -> bool:
+        """Whether models of a kind were there, and their folders still are, on the same disks.
+
+        A share that is unmounted leaves an empty folder of another disk, or a link to nothing.
+        """
+        devices = [*self._devices.items()]  # a copy: another thread may scan
+        were = [(folder, device) for (own, folder), device in devices if own == kind]
+        return bool(were) and all(self._is_in_place(*of_one) for of_one in were)
+
+    def _is_in_place(self, folder: Path, device: int) -> bool:
+        """Whether a folder, or what is left above it, is on that disk."""
+        while folder != self._models and not os.path.lexists(folder):
+            folder = folder.parent
+        with suppress(OSError):
+            return folder.stat().st_dev == device
+        return False
 
     def inventory(
         self, default_checkpoint: str | None = None, *, must_exist: bool = False
@@ -295,6 +313,10 @@ class Catalog:
         entry = entry_of(candidate, self._recognised)
         if isinstance(entry, Model) or not entry.may_pass:
             self._seen[key] = (candidate.signature, entry)
+        if isinstance(entry, Model):
+            with suppress(OSError):
+                folder = candidate.path.parent
+                self._devices[entry.kind, folder] = folder.stat().st_dev
         return entry
 
     def _recognised(self, path: Path) -> Recognised:

@@ -86,6 +86,10 @@ class ModelHashes:
                 self._found[kind, name] = found
             return found
 
+    def has_lost(self, kind: Kind) -> bool:
+        """Whether models of a kind were deleted or moved, so far as is known: not unmounted."""
+        return self._catalog.has_lost(kind)
+
     def away(self) -> str:
         """Return that the models folder is away, if it was there before or has to be; else ""."""
         is_there = self._catalog.is_there()

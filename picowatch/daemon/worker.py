@@ -320,7 +320,7 @@ class Worker:
     def _kind_away(self, batch: list[QueuedImage]) -> str:
         """Return the kind of which the batch needs a model, but none can be used; "" for none.
 
-        Its share may be unmounted.
+        Its share may be unmounted, unless the last ones were deleted.
         """
         kinds = set[str]()
         for request in (image.request for image in batch):
@@ -332,7 +332,9 @@ class Worker:
             return ""
         found = Catalog(self.shared.models).scan().models
         needed.difference_update(model.kind for model in found if not model.missing)
-        return next((ARTICLES[kind].partition(" ")[2] for kind in sorted(needed)), "")
+        incomplete = {model.kind for model in found}
+        away = [kind for kind in needed if kind in incomplete or not self.run.hashes.has_lost(kind)]
+        return ARTICLES[min(away)].partition(" ")[2] if away else ""
 
     def _wait_to_start(self, trouble: str) -> None:
         """Wait before the next attempt: no image is at fault, and the cause may go away.

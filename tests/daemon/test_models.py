@@ -1,6 +1,7 @@
 """Models that take long to hash, are broken or away: no save waits for others' models."""
 
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -306,6 +307,24 @@ def test_images_wait_while_models_that_they_need_are_not_mounted(
         mounted.rename(away)
         house.save("b.yaml", "prompt: a corgi\nseed: 2\nsize: 64x64\ncheckpoint: demo\n")
         wait_for(lambda: house.status()["images"]["failed"] == 1)
+
+
+def test_an_image_fails_whose_last_model_of_a_kind_was_deleted(house: House) -> None:
+    """Its folder is there on its disk, so nobody waits for a share, and others are drawn."""
+    lora = house.models / "loras/style/mine.safetensors"
+    write_model(lora, kohya_lora_shapes())
+
+    def load(batch: Batch) -> None:
+        if lora.parent.exists() or batch[0].loras:
+            shutil.rmtree(lora.parent, ignore_errors=True)
+            raise RenderFailed("There is no 'mine'.")
+
+    house.engine.before_batch = load
+    house.save("a.yaml", f"{SMALL}checkpoint: demo\nloras: {{mine: 1}}\npriority: 1\n")
+    house.save("b.yaml", "prompt: a corgi\nseed: 2\nsize: 64x64\ncheckpoint: demo\n")
+    assert not house.once(batch_size=1)
+    assert "There is no 'mine'." in (house.error("a.yaml") or "")
+    assert house.seeds() == [2]
 
 
 def test_a_picture_that_needs_no_installed_model_fails_as_ever(house: House) -> None:
