@@ -115,11 +115,19 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f" {did_you_mean(word, known)}".rstrip()
 
 
+def _check_encoding() -> None:
+    """Raise SettingsInvalid unless names of files are read as UTF-8, as the lists write them."""
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        words = f"This environment reads the names of files as {encoding}; picowatch, as UTF-8."
+        raise SettingsInvalid(words, "Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
+
+
 def _run(options: argparse.Namespace) -> int:
     """Run the command; an error becomes a text and an exit code."""
     code: int = SUCCEEDED
     _warn_of_variables()
     try:
+        _check_encoding()
         command = COMMANDS[options.command]
         module = import_module(f"picowatch.commands.{command.module}")
         load = _folders if command.module in _ONLY_FOLDERS else _settings

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +107,8 @@ def explained(error: Exception) -> str:
 
 
 def _size_and_time(path: Path) -> _SizeAndTime:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    for follows in (True, False):  # a link to nothing is there, and cannot be read
+        with suppress(OSError):
+            status = path.stat(follow_symlinks=follows)
+            return status.st_size, status.st_mtime_ns, status.st_ino
+    return None

@@ -21,7 +21,8 @@ def put(
 ) -> tuple[str, list[Path] | None]:
     """Save a recipe at this path, or with a number after its name; missing folders are made.
 
-    `readers`: as for `write_atomically`; they may enter new folders. An empty file, which nobody reads, takes the name first.
+    `readers`: as for `write_atomically`; they may enter new folders. An empty file, which nobody
+    reads, takes the name first.
 
     Returns the recipe's path, and the folders that were made for it, the inner ones first. They are
     None if a recipe with the same bytes already exists there, which is saved again instead. Raises

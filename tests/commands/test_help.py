@@ -13,7 +13,15 @@ import pytest
 from picowatch.cli import parsers
 from picowatch.commands import COMMANDS
 from picowatch.commands.status import NO_STATUS
-from tests.commands.picowatch import PROJECT, picowatch_here, ran
+from tests.commands.picowatch import PROJECT, picowatch, picowatch_here, ran
+
+
+def test_names_of_files_are_read_as_utf8(tmp_path: Path) -> None:
+    """Elsewhere `größe.yaml` is not valid, and no list could have its name."""
+    found = picowatch(tmp_path, "status", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    words = "This environment reads the names of files as ascii; picowatch, as UTF-8."
+    told = f"picowatch: {words} Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.\n"
+    assert (found.returncode, found.stderr) == (2, told)
 
 
 @pytest.mark.parametrize("columns", [60, 100])

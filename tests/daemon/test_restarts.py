@@ -152,6 +152,9 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
         file.path.write_text("settle_secs: 1\n")
         wait_for(error.exists, "the error file")
         file.path.unlink()
+        file.path.symlink_to("nothing")
+        wait_for(lambda: "Cannot read" in str(house.status()["errors"]), "a link to nothing")
+        file.path.unlink()
         wait_for(lambda: not error.exists(), "its end")
         wait_for(lambda: "settle_secs" not in str(house.status()["errors"]), "the status")
 
