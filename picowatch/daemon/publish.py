@@ -306,7 +306,7 @@ class Publisher:
         kind, more, request = format_of(image.file), metadata.warnings, image.request
         if picture.alpha and not kind.transparent:
             more = (*more, ON_WHITE)
-        elif kind is PNG and (why := self.outbox.names.why_png(request)):
+        elif kind is PNG and (why := self.outbox.names.why_png(image.recipe, request)):
             more = (*more, f"{why}, so it is a PNG.")
         if picture.low and kind in (PNG, TIFF):
             more = tuple(warning for warning in more if warning != KEEPABLE_BITS)

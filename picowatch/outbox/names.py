@@ -170,7 +170,7 @@ class OutboxNames:
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """Return a picture's path, or None if anything exists there already."""
-        return self._free(recipe, self._name(recipe, number, request), self._kind(request))
+        return self._free(recipe, self._name(recipe, number, request), self._kind(recipe, request))
 
     def _name(self, recipe: str, number: int, request: ImageRequest) -> str:
         fields = {
@@ -204,7 +204,7 @@ class OutboxNames:
         name = filled(pattern, stem=stem, folder=path.parent.name or "inbox", number=number)
         later = f"-{number}" if number > 1 and not has_number(pattern) else ""
         name = f"{self._fitting(_portable(name), len(later) + ROOM)}{later}"
-        return self._free(recipe, name, self._kind(request), replaces=request.replace)
+        return self._free(recipe, name, self._kind(recipe, request), replaces=request.replace)
 
     def sheet(self, recipe: str, number: int, first: str, *, replaces: bool = False) -> str | None:
         """Return a contact sheet's path, in its first picture's format, or None if it is taken."""
@@ -267,12 +267,12 @@ class OutboxNames:
         most = self._max_name_bytes - room - 9
         return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"
 
-    def _kind(self, request: ImageRequest) -> Format:
-        return PNG if self.why_png(request) else self._kind_wanted(request)
+    def _kind(self, recipe: str, request: ImageRequest) -> Format:
+        return PNG if self.why_png(recipe, request) else self._kind_wanted(recipe, request)
 
-    def why_png(self, request: ImageRequest) -> str:
+    def why_png(self, recipe: str, request: ImageRequest) -> str:
         """Return why a picture, or its settings, do not fit into the format wanted, or ""."""
-        kind = self._kind_wanted(request)
+        kind = self._kind_wanted(recipe, request)
         if max(request.published_size) > kind.longest_side:
             return f"A side has more than the {kind.longest_side:,} pixels of {kind.name}"
         if kind.name == "jpeg" and request.may_be_transparent:
@@ -280,11 +280,12 @@ class OutboxNames:
         is_too_long = kind.name == "jpeg" and not fits_jpeg(request)
         return "Its prompts are too long for JPEG's 64 kB of metadata" if is_too_long else ""
 
-    def _kind_wanted(self, request: ImageRequest) -> Format:
+    def _kind_wanted(self, recipe: str, request: ImageRequest) -> Format:
         """Return the format that a recipe or the setting asks for."""
         wanted: str = request.format or self._format
         if wanted == SAME:
-            photos = [request.image, *(use.image for use in request.references)]
+            dropped = recipe if is_picture_name(recipe) else ""
+            photos = [dropped, request.image, *(use.image for use in request.references)]
             photo = next(filter(None, [*photos, *(use.image for use in request.control)]))
             wanted = _SAME_AS.get(PurePosixPath(photo).suffix.lower(), "png")
         return FORMATS[wanted]

@@ -232,10 +232,9 @@ def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House)
     house.save("c.yaml", "prompt: a star\nseed: 7\nsize: 64x64\n")
     house.save("_defaults.yaml", "format: same\nquality: lossless\n")  # c.yaml has no picture
     house.save("d.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nformat: jpg\n")
-    house.save(
-        "drawn/_pictures.yaml", "prompt: a star\ncontrol: {image: picture, model: demo-sketch}\n"
-    )
-    house.draw("drawn/sketch.jpg")
+    maps = "".join(f"- {{image: {name}, model: demo-sketch}}\n" for name in ("s.png", "picture"))
+    house.save("drawn/_pictures.yaml", f"prompt: a star\ncontrol:\n{maps}")
+    house.draw("s.png"), house.draw("drawn/sketch.jpg")
     house.save("photos/_pictures.yaml", "prompt: a star\nformat: same\n")
     house.save("cut/_pictures.yaml", "cutout: true\nformat: same\n")
     for name in ("beach.jpg", "Möbel.webp", "old.BMP", "sub/x.JPEG", "a.avif", "phone.heic"):
