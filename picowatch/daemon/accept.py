@@ -249,6 +249,7 @@ class Accepting:
 
     def _accept(self, saved: Saved, asked: Asked, known: KnownRecipe | None = None) -> Acceptance:
         repeats = known is not None and known.repeats(saved, is_picture=saved.dropped is not None)
+        is_cancelled = saved.path in self._run.to_cancel
         return accept.accept(
             self._run.ledger,
             saved,
@@ -257,7 +258,7 @@ class Accepting:
             picture_exists=self._run.outbox.exists,
             digest_at=self._inbox.digest_at,
             repeats_last_save=repeats,
-            max_queued=self._max_queued.get(first_folder(saved.path)),
+            max_queued=None if is_cancelled else self._max_queued.get(first_folder(saved.path)),
         )
 
     def _accept_template(self, saved: Saved) -> Event:

@@ -50,6 +50,7 @@ class Control:
     def run_all(self) -> bool:
         """Run the commands that are there; return whether one was answered."""
         self.folders = []
+        self.run.to_cancel.clear()
         self.pictures.begin_round()
         with self.run.writing.optional(COMMANDS):
             make_folder(self._commands, durable=False)
@@ -174,13 +175,15 @@ class Control:
         """Cancel what was saved before the command, accepted or not; running images stop.
 
         Each recipe is cancelled as soon as it is accepted, before any of its images is rendered.
+        What waits for room is accepted for that.
         """
         if not self.inbox.has_noticed(pattern.rstrip("/"), partial(matching, pattern)):
             self._waiting(command)
             if not self.inbox.has_looked():
                 return None
-        is_meant = partial(_came_before, command.sent_at_ns)
-        versions = {path: self.files.size_and_time(path) for path in self.inbox.pending()}
+        is_meant, lacking = partial(_came_before, command.sent_at_ns), self.run.lacking_room
+        read = self.inbox.pending()
+        versions = {path: self.files.size_and_time(path) for path in (*read, *lacking)}
         pending = {path for path, version in versions.items() if is_meant(version)}
         unfinished = control.unfinished_recipes(self.ledger, pattern.rstrip("/"))
         if not (chosen := matching(pattern, unfinished)):
@@ -194,7 +197,10 @@ class Control:
             log.info(
                 "%s: %s cancelled, as requested", listed(recipes), images(cancelled), extra=COMMAND
             )
-        if matching(pattern, pending):
+        if still := matching(pattern, pending):
+            self.run.to_cancel.update(lacking.intersection(still))
+            if not self.run.to_cancel.issubset(read):
+                self.inbox.want_reread()
             return None
         if not waiting.cancelled:
             others = named("Recipes with queued images", [*unfinished])

@@ -111,6 +111,8 @@ class Run(Lasting):
     result: RunResult
     to_count: set[str] = field(default_factory=set)  # recipes that changed since the totals
     lacking_room: set[str] = field(default_factory=set)  # refused until fewer of their folder wait
+    # … and accepted nevertheless, to be cancelled in the same round.
+    to_cancel: set[str] = field(default_factory=set)
 
     @contextmanager
     def ended_by_errors(self, *, unexpected: bool = True) -> Iterator[None]:

@@ -115,6 +115,28 @@ def test_a_full_folder_refuses_a_save_until_there_is_room(house: House) -> None:
     assert house.log().count("max_queued") == 1
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_what_waits_for_room_can_be_cancelled(house: House, runs: bool) -> None:
+    """It is not accepted later, unless it is saved again; another save goes on waiting."""
+    most = {"ada": 2}
+    assert house.answer("pause").done
+    house.save("ada/a.yaml", count("one", 2))
+    house.save("ada/c.yaml", count("three", 2))
+    for number in range(2):
+        house.save(f"ada/b/{number}.yaml", count("two", 2))
+    assert not house.once(max_queued=most)
+    with house.running(max_queued=most) if runs else nullcontext():
+        path = send(house.outbox, Command("cancel", "ada/b/"))
+        assert runs or not house.once(max_queued=most)
+        answer = wait_for_answer(path, PATIENCE)
+    assert answer is not None and (answer.done, answer.text) == (True, "4 images cancelled.")
+    assert error_files(house.outbox) == {"ada/c.yaml"}
+    assert house.answer("resume").done and house.once(max_queued=most)
+    assert sorted(house.prompts()) == ["one", "one", "three", "three"]
+    house.save("ada/b/0.yaml", count("two", 2))
+    assert house.once(max_queued=most) and house.prompts().count("two") == 2
+
+
 def test_a_save_that_never_fits_says_so(house: House) -> None:
     house.save("ada/a.yaml", count("one", 5))
     assert not house.once(max_queued={"ada": 4})
