@@ -1,16 +1,18 @@
 """`picowatch status NAME`: what became of a recipe, a photo, a folder or everything."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from os.path import lexists
+from pathlib import Path
 from sqlite3 import Connection
 
 from picowatch.errors import CommandFailed
+from picowatch.files.names import is_mask_name
 from picowatch.files.safe_paths import is_file
 from picowatch.inbox.matching import matching, no_such
-from picowatch.inbox.names import DEFAULTS_NAME
+from picowatch.inbox.names import DEFAULTS_NAME, folders_above, is_dropped, is_template, requests_in
 from picowatch.ledger.account import Account, account_of, ahead_of, known_paths, rows_to_estimate
 from picowatch.ledger.reading import reading
 from picowatch.outbox.status import Status, duration
@@ -37,15 +39,32 @@ def named(folders: Folders, name: str, status: Status) -> Named:
         recipes = matching(name, known)
         ignored = dict(status.ignored)
         told = {path: ignored[path] for path in matching(name, ignored)}
+        noticed = [*known, *ignored]
         if not (recipes or told):
-            told = _why_not(folders, sql, name, [*known, *ignored])
+            told = _why_not(folders, sql, name, noticed)
+        elif unread := _unread(folders.inbox, name, noticed):
+            told |= _why_not(folders, sql, name, noticed, unread)
         behind, seconds = _place(sql, recipes, status)
         account = account_of(sql, recipes)
     name = name.rstrip("/")
     return Named(name=name, account=account, behind=behind, seconds_until=seconds, ignored=told)
 
 
-def _why_not(folders: Folders, sql: Connection, name: str, known: list[str]) -> dict[str, str]:
+def _unread(inbox: Path, name: str, noticed: list[str]) -> list[str]:
+    """Return what seems to be a request that nobody has noticed; only names are looked at."""
+    folders = {path.rpartition("/")[0] for path in filter(is_template, noticed)}
+    new = {
+        path
+        for path in {*requests_in(inbox)}.difference(noticed)
+        if is_dropped(path) == any(folder in folders for folder in folders_above(path))
+    }
+    found = matching(name, [*noticed, *new]) if new else ()
+    return [path for path in found if path in new and not is_mask_name(path)]
+
+
+def _why_not(
+    folders: Folders, sql: Connection, name: str, known: list[str], unread: Sequence[str] = ()
+) -> dict[str, str]:
     """Return why files that nobody has noticed are not taken. Raises CommandFailed."""
     # These read pictures, which takes longer to import than all else.
     from picowatch.inbox.folder import InboxFolder
@@ -54,7 +73,7 @@ def _why_not(folders: Folders, sql: Connection, name: str, known: list[str]) -> 
 
     inbox = InboxFolder(folders.inbox.resolve())
     there = scan(inbox.root, ())
-    names = matching(name, there.paths)
+    names = unread or matching(name, there.paths)
     if not names:
         is_outside = name.startswith("/") or ".." in name.split("/")
         if is_outside or not any(lexists(folder / name) for folder in folders):
@@ -74,7 +93,7 @@ def _why_not(folders: Folders, sql: Connection, name: str, known: list[str]) -> 
         if template != path and is_refused(template):
             return f"its template {template} is refused"
         if template != path and path not in pictures_of(template):
-            return f"its template {template} names it"
+            return "" if unread else f"its template {template} names it"
         return "it is not read yet"
 
     pictures = {*there.pictures}

@@ -17,11 +17,18 @@ from pathlib import Path
 
 from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, is_gone
 from picowatch.inbox.folder import InboxFolder, Place, place_of
-from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template, may_matter
+from picowatch.inbox.names import (
+    PICTURES_NAME,
+    is_dropped,
+    is_recipe_path,
+    is_template,
+    may_matter,
+    requests_in,
+)
 from picowatch.inbox.plan import Found, Plan, plan, template_folder
 from picowatch.inbox.read import Saved, names_in, read
 from picowatch.inbox.reasons import Reasons
-from picowatch.inbox.scan import requests_in, scan
+from picowatch.inbox.scan import scan
 from picowatch.inbox.settle import HELD_OPEN_LIMIT, LACKED, SINGLE_RUN_PATIENCE, Pending, Waiting
 from picowatch.inbox.watch import Watch
 from picowatch.ledger import queries, rebuild

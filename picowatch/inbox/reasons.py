@@ -85,8 +85,8 @@ def why_not(outbox: Path, there: Scan, path: str) -> str:
     """Return why one file is not taken, `path` being below the inbox or `outbox/…`; "" if it is."""
     if why := reason_of(there.others, path):
         return why
-    if path in there.found and not there.found[path].size:
-        return EMPTY
+    if path in there.found:
+        return "" if there.found[path].size else EMPTY
     alone = replace(there, pictures=[path] if path in there.pictures else [])
     others = {**dict(dropped_into(outbox, there)), **why_no_request(alone, ())}
     return others.get(path, "")

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,14 +43,6 @@ def scan(
     there = Scan(str(root), known)
     there.look_into(below, is_under_template)
     return there
-
-
-def requests_in(root: Path) -> Iterator[str]:
-    """Yield the paths of all files whose names may be requests; none of them is looked at."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if why_not_searched(name) is None]
-        prefix = f"{os.path.relpath(folder, root)}/" if folder != str(root) else ""
-        yield from (prefix + name for name in names if is_recipe_name(name) or is_dropped(name))
 
 
 def pictures_under(inbox: InboxFolder, template: str) -> list[str]:

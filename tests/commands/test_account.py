@@ -147,6 +147,25 @@ def test_what_is_not_read_yet_is_found_by_each_of_its_names(house: House) -> Non
     assert "There is no 'c2' in the inbox. Did you mean 'night/c2.txt'?" in refused.stderr
 
 
+def test_what_is_not_read_yet_is_told_beside_what_is(house: House) -> None:
+    """A photo of a template, too, but nothing that is there for others."""
+    house.save("d/_pictures.yaml", "prompt: a star\nmask: where.png\n")
+    house.draw("d/where.png", "white")
+    for name in ("d/a.png", "e/start.png"):
+        house.draw(name)
+    house.save("e/a.yaml", "prompt: a star\nimage: start.png\n")
+    assert house.once()
+    before = {folder: shown(house, folder) for folder in ("d", "e")}
+    assert not any("ignored" in line for lines in before.values() for line in lines)
+    house.draw("d/more/b.png")
+    house.draw("d/more/b.mask.png")
+    house.save("d/a.txt", "a moon")
+    house.save("e/b.yaml", "prompt: a moon\n")
+    after = {"d": "ignored d/more/b.png", "e": "ignored e/b.yaml"}
+    for folder, line in after.items():
+        assert {*shown(house, folder)} - {*before[folder]} == {f"{line}: it is not read yet"}
+
+
 def test_every_key_is_documented(morning: House) -> None:
     """And a name as messages give it is understood in every working directory."""
     page = (PROJECT / "docs/commands.md").read_text()
