@@ -164,6 +164,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, how to call the command, and where to find help."""
+        if "arguments are required: " in message:  # it names them, but does not explain them
+            own = (action for action in self._actions if not action.option_strings)
+            message = f"It needs {'; '.join(f'{each.metavar}: {each.help}' for each in own)}"
         words = message if message.endswith((".", "?")) else f"{message}."
         streams.print_error(f"{self.prog}: {words}\n")
         self.print_usage(sys.stderr)

@@ -143,7 +143,7 @@ class Control:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
             files = "file" if len(again) == 1 else "files"
-            parts.append(f"{len(again)} refused {files} read again")
+            parts.append(f"{len(again)} {files} read again")  # refused, or waiting for something
         return Answer(True, f"{'; '.join(parts) or 'Nothing has failed'}.")
 
     def _retry_all(self, patterns: Sequence[str]) -> Answer:

@@ -62,7 +62,7 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         assert control(house, "retry", "inbox/a.txt") == "1 image queued again.\n"
         wait_for(lambda: 5 in house.seeds("a") and house.error("a.txt") is None, "the picture")
         assert house.error("pets/b.yaml")
-        said = "1 image queued again; 1 refused file read again.\n"
+        said = "1 image queued again; 1 file read again.\n"
         assert control(house, "retry") == said
         wait_for(lambda: house.seeds("pets") == [6], "all pictures")
         house.save("wrong.yaml", "prompt: a corgi\n")

@@ -63,7 +63,8 @@ def test_help_has_examples_and_fits_the_terminal(command: str, columns: int) -> 
         (["make", "--jsno", "a.txt"], "make: It takes no '--jsno'. Did you mean '--json'?"),
         (["status", "--inbx=x"], "status: It takes no '--inbx=x'. Did you mean '--inbox'?"),
         (["--outbox", "x", "status"], "picowatch: flags come after a command, as in `picowatch "),
-        (["make"], "picowatch make: the following arguments are required: FILE."),
+        (["make"], "picowatch make: It needs FILE: recipe files, or folders of the inbox; - is "),
+        (["cancel", "--all"], "It needs RECIPE: recipes, folders or 'globs*'; . means all."),
         (["cancel", ""], "it is empty"),  # a script's unset variable; `cancel .` means all
     ],
 )

@@ -358,7 +358,7 @@ def test_what_a_file_lacked_is_noticed_when_it_comes(
     assert house.prompts() == ["a corgi", "a corgi"]
     assert house.error("photos/1.png") is None and house.error("elsewhere.txt") is None
     assert house.error("photos/bad.png")
-    assert house.answer("retry", "photos").text == "1 refused file read again."
+    assert house.answer("retry", "photos").text == "1 file read again."
     assert house.answer("retry", "photos/1.png").text.startswith("No failed image or")
 
 

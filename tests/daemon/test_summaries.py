@@ -102,7 +102,7 @@ def test_photos_that_wait_for_a_prompt_are_summed_up(house: House, tmp_path: Pat
             account = account_of(sql, paths)
             told = [failure.recipe for failure in account.failures]
             assert (account.refused, told) == (1, ["photos/_pictures.yaml"])
-    assert house.answer("retry").text == "3 refused files read again."
+    assert house.answer("retry").text == "3 files read again."
     house.draw("photos/4.png")
     assert house.once(), "the template's error is told"
     assert names(house)[0] == "photos/4.png: 1 file refused"
