@@ -9,6 +9,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
 
@@ -132,13 +133,26 @@ def control(outbox: Path, commands: Sequence[Command]) -> int:
     sent = [_send(outbox, command) for command in commands]
     runs = is_running(outbox)
     seconds = ANSWER_SECONDS if runs else 0.0
-    codes = []
+    code = SUCCEEDED
     for path in sent:
         answer = wait_for_answer(path, seconds)
         if answer is None:
             seconds = 0.0
-        codes.append(_report(answer, LATE if runs else NOT_RUNNING))
-    return max(codes)
+            answer = Answer(False, _so_far(outbox, path) if runs else NOT_RUNNING)
+        print(harmless(answer.text), file=sys.stdout if answer.done else sys.stderr)
+        code = code if answer.done else FAILED
+    return code
+
+
+def _so_far(outbox: Path, command: Path) -> str:
+    """Say how far the daemon is with a command: thousands of pictures take longer."""
+    from picowatch.ledger.account import done_by
+    from picowatch.ledger.reading import reading
+
+    with suppress(CommandFailed), reading(outbox / ".picowatch/ledger.sqlite") as sql:
+        if done := done_by(sql, command.name):
+            return f"{done:,} done after {ANSWER_SECONDS:.0f} s; the rest follows."
+    return LATE
 
 
 def _send(outbox: Path, command: Command) -> Path:
@@ -151,14 +165,6 @@ def _send(outbox: Path, command: Command) -> Path:
         raise CommandFailed(
             f"The outbox {outbox.absolute()} cannot be written: {error.strerror}.", remedy
         ) from error
-
-
-def _report(answer: Answer | None, late: str) -> int:
-    if answer is None:
-        print(late, file=sys.stderr)
-        return FAILED
-    print(harmless(answer.text), file=sys.stdout if answer.done else sys.stderr)
-    return SUCCEEDED if answer.done else FAILED
 
 
 def below(folder: Path, written: str | Path) -> str:

@@ -1,9 +1,11 @@
 """`picowatch keep`: pictures are moved or copied into a folder, and nothing is drawn again."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
+from picowatch.commands.control import control
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
@@ -99,9 +101,14 @@ def test_pictures_are_kept_in_slices(house: House, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_picture_is_kept_after_its_batch_is_recorded(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The ledger learns of a batch at once, later than the gallery; else it was drawn again."""
+    """The ledger learns of a batch at once, later than the gallery; else it was drawn again.
+
+    Meanwhile the command says how many others are kept.
+    """
+    house.save("b.txt", "one --seed 4\n")
+    assert house.once()
     publish, may_end = Outbox.publish, threading.Event()
 
     def held(outbox: Outbox, file: str, content: bytes) -> None:
@@ -112,15 +119,23 @@ def test_a_picture_is_kept_after_its_batch_is_recorded(
     monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     with house.running(batch_size=3):
         house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
-        wait_for(lambda: len(house.listed()) == 2, "the second picture")
-        asked = send(house.outbox, Command("keep", "best", files=(FILES[0],)))
-        house.wait_for_rounds()
+        wait_for(lambda: len(house.listed()) == 3, "the second picture")
+        asked: list[Path] = []
+
+        def not_in_time(path: Path, seconds: float) -> None:
+            asked.append(path)
+            wait_for(lambda: house.pictures("best"), "the other picture")
+            house.wait_for_rounds()
+
+        monkeypatch.setattr("picowatch.commands.control.wait_for_answer", not_in_time)
+        assert control(house.outbox, [Command("keep", "best", files=(FILES[0], "b"))]) == 1
+        assert capsys.readouterr().err == "1 done after 15 s; the rest follows.\n"
         may_end.set()
-        answer = wait_for_answer(asked, PATIENCE)
-    assert answer and answer.text == "1 picture moved to best."
+        answer = wait_for_answer(asked[0], PATIENCE)
+    assert answer and answer.text == "2 pictures moved to best."
     (house.inbox / "a.yaml").touch()
     assert house.once()
-    assert house.pictures() == [*FILES[1:], "best/0001-1.png"]
+    assert house.pictures() == [*FILES[1:], "best/0001-1.png", "best/0001-4.png"]
 
 
 def test_links_within_the_outbox_lose_no_picture(house: House) -> None:
