@@ -17,6 +17,7 @@ from picowatch.daemon.save_outcome import Asked, SaveOutcome, SaveReader
 from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended
 from picowatch.files.names import first_folder, is_picture_name
 from picowatch.inbox.files import FileChanged
+from picowatch.inbox.folder import sidecar_paths
 from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_template, syntax_of
 from picowatch.inbox.read import Saved
 from picowatch.inbox.settle import LACKED, TEMPLATE, Pending
@@ -184,6 +185,9 @@ class Accepting:
         known = queries.known_recipe(self._run.ledger, path)
         if known is None:
             self._run.outbox.problems.clear(path)
+            if is_dropped(path) and (template := self._inbox.files.template_above(path)):
+                names = path, *sidecar_paths(path)
+                self._run.outbox.problems.remove_warnings_of(names, template)
         elif not known.problem:
             self._run.outbox.problems.remove_error(path)
 

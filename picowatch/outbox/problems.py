@@ -85,6 +85,17 @@ class ProblemFiles:
                 self._write(recipe, file, before + added)
             return True
 
+    def remove_warnings_of(self, names: Collection[str], template: str) -> None:
+        """Remove a template's warnings that name one of these files, which are gone."""
+        file = self._names.warning_file(template)
+        with self._lock:
+            if file in self._files and (text := self._text(file, -1)):
+                head, *told = text.removesuffix("\n").split("\n\n")
+                named = [*map(harmless, names)]
+                kept = [each for each in told if not any(name in each for name in named)]
+                if kept != told:
+                    self._write(template, file, "\n\n".join([head, *kept]) + "\n" if kept else "")
+
     def list_existing(self, recipes: Collection[str], wrong: Collection[str]) -> None:
         """List the files of earlier runs, but delete what a crash left.
 

@@ -703,3 +703,22 @@ def test_a1111s_whole_text_beside_a_picture_is_told(house: House) -> None:
     assert told.count(into) == 2
     assert "'Seed: 7' is drawn as plain text. Write it as a field into frames/h.yaml. (in" in told
     assert ".txt recipe" not in told
+
+
+def test_warnings_that_name_a_picture_go_with_it(house: House) -> None:
+    """Those of others stay; the file goes with the last one."""
+    put(house, {"small/_pictures.yaml": "resize_to: 32\n"})
+    for name in ("h", "h2"):
+        put(house, {f"small/{name}.jpg": 1, f"small/{name}.txt": "a note"})
+    warnings = house.outbox / "small/_pictures.yaml.warning.txt"
+    assert house.once()
+    told = warnings.read_text()
+    assert [f"small/{name}.txt is no prompt" in told for name in ("h", "h2")] == [True, True]
+    for name in ("small/h.jpg", "small/h.txt"):
+        (house.inbox / name).unlink()
+    assert house.once()
+    left = warnings.read_text()
+    assert left.startswith("inbox/small/_pictures.yaml\n\nsmall/h2.txt is no prompt")
+    assert left.count("\n\n") == 1 and left.endswith(".\n")
+    (house.inbox / "small/h2.jpg").unlink()
+    assert house.once() and not warnings.exists()
