@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -198,8 +199,8 @@ def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> s
     for image, reason in failures[:FAILURES_SHOWN]:
         where = f"entry {image.entry_index + 1}, image {image.image_index + 1}"
         parts.append(f"{where}, seed {image.request.seed}:\n{harmless_lines(reason)}")
-    if len(failures) > FAILURES_SHOWN:
-        parts.append(f"And {len(failures) - FAILURES_SHOWN} more.")
+    if (more := len(failures) - FAILURES_SHOWN) > 0:
+        parts.append(f"And {more} more: `picowatch status --all {shlex.quote(recipe)}` lists them.")
     parts.append(
         "The other images of this recipe are not affected. Save the recipe again to retry the "
         "failed ones."

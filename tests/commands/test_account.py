@@ -82,6 +82,17 @@ def test_a_recipe_a_folder_or_everything_has_an_account(morning: House) -> None:
     ]
 
 
+def test_failures_that_the_error_file_only_counts_are_listed(house: House) -> None:
+    """By the command that it names."""
+    house.engine.before_batch = fail_on_bad
+    house.save("my bad.yaml", "prompt: bad\ncount: 22\n")
+    assert not house.once(batch_size=1)
+    error = house.error("my bad.yaml") or ""
+    assert "\nAnd 2 more: `picowatch status --all 'my bad.yaml'` lists them.\n" in error
+    lines = shown(house, "--all", "my bad.yaml")
+    assert sum("my bad.yaml: entry 1, image " in line for line in lines) == 22
+
+
 def test_what_lies_beside_a_photo_belongs_to_it(house: House) -> None:
     """It is read with the photo; a text that no photo has is told so."""
     house.save("d/_pictures.yaml", "prompt: a star\n")
