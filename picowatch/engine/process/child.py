@@ -247,7 +247,8 @@ class _Process:
         return message
 
     def _send(self, batch: Batch) -> None:
-        with suppress(OSError):  # it has ended, as the messages will say
+        # It has ended, as the messages will say; TypeError: after the pipe was closed.
+        with suppress(OSError, TypeError):
             self._connection.send(batch)
 
     def _receive(self) -> None:
