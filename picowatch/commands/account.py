@@ -11,8 +11,8 @@ from sqlite3 import Connection
 from picowatch.errors import CommandFailed
 from picowatch.files.names import is_mask_name
 from picowatch.files.safe_paths import is_file
-from picowatch.inbox.matching import matching, no_such
-from picowatch.inbox.names import DEFAULTS_NAME, folders_above, is_dropped, is_template, requests_in
+from picowatch.inbox.matching import matching, no_such, requests_in
+from picowatch.inbox.names import DEFAULTS_NAME, folders_above, is_dropped, is_template
 from picowatch.ledger.account import Account, account_of, ahead_of, known_paths, rows_to_estimate
 from picowatch.ledger.reading import reading
 from picowatch.outbox.status import Status, duration

@@ -30,6 +30,7 @@ from picowatch.inbox.read import Saved, read
 from picowatch.inbox.reasons import reason_of, why_no_request, why_not, why_not_run
 from picowatch.inbox.scan import pictures_under, scan
 from picowatch.ledger.rows import NEVER_READ
+from picowatch.outbox.status import number_of
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
@@ -121,7 +122,7 @@ class _Checking:
         never_run = [path for path in why if path.startswith(root)]
         for path in never_run:
             self._tell(self._inbox.shown(path), "never_run", why[path])
-        parts = [_counted(len(found), "file"), _counted(len(self.images) - images, "image")]
+        parts = [number_of(len(found), "file"), number_of(len(self.images) - images, "image")]
         counts = {"with problems": len(self.failed) - failed, "never run": len(never_run)}
         parts += [f"{number} {what}" for what, number in counts.items() if number]
         self._print(harmless(f"{folder}: {', '.join(parts)}"))
@@ -140,7 +141,7 @@ class _Checking:
             self._print(harmless(f"{file}: defaults of the recipes in this folder and below"))
             return
         self.images += images
-        self._print(harmless(f"{file}: {_counted(len(images), 'image')}"))
+        self._print(harmless(f"{file}: {number_of(len(images), 'image')}"))
         for line in _lines(images) if lists else ():
             self._print(harmless(line))
 
@@ -269,10 +270,6 @@ def _name_in_inbox(file: Path) -> str:
     return (
         f"{file.absolute().parent.name}/{file.name}" if file.name in TEMPLATE_NAMES else file.name
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:

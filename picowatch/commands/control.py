@@ -30,12 +30,8 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
     check_readable(outbox)
     if words := unused(outbox):
         raise CommandFailed(words, "Name the outbox of a picowatch that runs: --outbox DIR.")
-    listed = names_in(getattr(options, "list", None))
     if name in ("delete", "keep"):
-        pictures = [*options.pictures, *listed]
-        if not pictures:
-            raise CommandFailed(f"`{name}` was given no pictures.", "Name them, or use --from.")
-        files = [below(outbox, picture) for picture in pictures]
+        files = [below(outbox, picture) for picture in pictures_in(options)]
         if "." in files:
             raise CommandFailed("That is the whole outbox.", "Name folders of it, or pictures.")
         _check_there(outbox, files, outbox, "the outbox")
@@ -46,7 +42,8 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
             folder = OutboxNames(outbox).folder_to_keep(below(outbox, options.folder))
             name = "keep copies" if options.copy else name
         return control(outbox, [Command(name, folder, files=part) for part in _parts(files)])
-    recipes = [below(inbox, recipe) for recipe in (*getattr(options, "recipes", ()), *listed)]
+    written = *getattr(options, "recipes", ()), *names_in(getattr(options, "list", None))
+    recipes = [below(inbox, recipe) for recipe in written]
     _check_there(outbox, recipes, inbox, "the inbox")
     if name == "retry":
         if options.all:
@@ -87,6 +84,14 @@ def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -
         if not matching(name, known):
             words = no_such(name, known, where)
             raise CommandFailed(words, "`picowatch status .` tells of everything.")
+
+
+def pictures_in(options: Namespace) -> list[Path]:
+    """Return the pictures that a command is given. Raises CommandFailed if there are none."""
+    if found := [*options.pictures, *map(Path, names_in(options.list))]:
+        return found
+    words = f"`{options.command}` was given no pictures."
+    raise CommandFailed(words, "Name them, or use --from.")
 
 
 def names_in(file: Path | None) -> list[str]:

@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from picowatch.catalog import Catalog
-from picowatch.commands.control import names_in
+from picowatch.commands.control import pictures_in
 from picowatch.commands.why import why
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
 from picowatch.ledger.reading import reading
@@ -35,10 +35,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     gives what `from:` makes of it with the installed models, its warnings as comments; as JSON, its
     texts. One without any does not stop the others.
     """
-    named = [*options.pictures, *map(Path, names_in(options.list))]
-    if not named:
-        raise CommandFailed("`show` was given no pictures.", "Name them, or use --from.")
-    pictures = [_found(path, load) for path in named]
+    pictures = [_found(path, load) for path in pictures_in(options)]
     as_json: bool = options.json
     if options.why:
         folders = Folders(load().inbox, load().outbox)

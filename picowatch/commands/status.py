@@ -33,13 +33,10 @@ from picowatch.outbox.status import (
 from picowatch.sources import Folders
 from picowatch.streams import harmless
 
-COUNTED = ("queued", "running", "done", "failed", "cancelled")
 UNSEEN_SECONDS = 150.0  # an inbox that takes long to read is looked at once a minute
 WATCH_SECONDS = 0.5  # between looks
 STARTING = "picowatch is starting or ending; if that takes long, picowatch.log says why"
-NO_STATUS = Status(
-    updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), pid=0, host="", ended=True
-)
+NO_STATUS = Status(updated=0.0, started=0.0, pid=0, host="", ended=True)
 
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:

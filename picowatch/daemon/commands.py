@@ -9,14 +9,7 @@ from functools import partial
 from itertools import chain, filterfalse
 
 from picowatch.daemon.followups import follow_up, follow_up_all
-from picowatch.daemon.picture_commands import (
-    COMMAND,
-    PictureCommands,
-    counted,
-    listed,
-    named,
-    pictures,
-)
+from picowatch.daemon.picture_commands import COMMAND, PictureCommands, counted, listed, named
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.files.atomic import make_folder
@@ -27,7 +20,7 @@ from picowatch.inbox.reasons import reason_of
 from picowatch.ledger import contact_sheets, control, followups, queries
 from picowatch.ledger.rows import Outcome, SizeAndTime, WaitingCommand
 from picowatch.outbox.commands import COMMANDS, Answer, Command, answer_all
-from picowatch.outbox.status import images, images_wait
+from picowatch.outbox.status import images, images_wait, number_of
 from picowatch.recipe.reading import NothingSaid
 
 log = logging.getLogger("picowatch")
@@ -142,8 +135,8 @@ class Control:
         if again:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
-            files = "file" if len(again) == 1 else "files"
-            parts.append(f"{len(again)} {files} read again")  # refused, or waiting for something
+            # They were refused, or wait for something.
+            parts.append(f"{number_of(len(again), 'file')} read again")
         return Answer(True, f"{'; '.join(parts) or 'Nothing has failed'}.")
 
     def _retry_all(self, patterns: Sequence[str]) -> Answer:
@@ -154,7 +147,9 @@ class Control:
             return Answer(False, self._unknown(patterns[0]) or words)
         control.want_again(self.ledger, recipes, as_saved=True)
         self.inbox.want_scan()
-        many = pictures(len(recipes)) if any(map(is_dropped, recipes)) else listed(recipes)
+        many = (
+            number_of(len(recipes), "picture") if any(map(is_dropped, recipes)) else listed(recipes)
+        )
         log.info("%s: %s read again, as requested", listed(patterns), many, extra=COMMAND)
         words = f"{many} read again, with files and templates as they are now."
         return Answer(True, f"{words} Pictures that would be the same are kept.")

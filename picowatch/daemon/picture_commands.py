@@ -14,6 +14,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import WaitingCommand
 from picowatch.outbox.commands import Answer, Command
 from picowatch.outbox.keeping import Stay, is_there, line_of_moved, put_into
+from picowatch.outbox.status import number_of
 from picowatch.streams import harmless
 
 log = logging.getLogger("picowatch")
@@ -59,7 +60,8 @@ class PictureCommands:
             self._run.wake.set()
             return None
         kept = self._deleted(command, wanted)
-        words = f"{pictures(counted(self._ledger, command).cancelled)} deleted."
+        count = counted(self._ledger, command).cancelled
+        words = f"{number_of(count, 'picture')} deleted."
         return Answer(not (unknown or kept), words + unknown + _reasons(kept))
 
     def _meant(self, command: Command) -> tuple[dict[str, list[str]], Collection[str], str]:
@@ -117,7 +119,8 @@ class PictureCommands:
             return None
         del self._keeping[command.file]
         count, done = counted(self._ledger, command).cancelled, "copied" if copies else "moved"
-        words = f"{pictures(count)} {done} to {target}.{keeping.unknown}{_reasons(keeping.stay)}"
+        words = f"{number_of(count, 'picture')} {done} to {target}.{keeping.unknown}"
+        words += _reasons(keeping.stay)
         return Answer(not (keeping.unknown or keeping.stay), words)
 
     def _put(self, command: Command, folder: str, files: Sequence[str], *, copies: bool) -> Stay:
@@ -156,10 +159,6 @@ def counted(ledger: Ledger, command: Command, more: int = 0, running: int = 0) -
     if more:
         control.note_command(ledger, command.file, waiting)
     return waiting
-
-
-def pictures(count: int) -> str:
-    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 def listed(files: Sequence[str]) -> str:

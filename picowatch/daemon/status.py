@@ -28,7 +28,6 @@ from picowatch.service import notify
 
 log = logging.getLogger("picowatch")
 
-STATES = ("queued", "running", "done", "failed", "cancelled")
 REPORT_SECONDS = 0.5  # between reports while something changes
 HEARTBEAT_SECONDS = 5.0  # … while nothing does, or if writing takes long
 ERRORS_KEPT = 5  # in the status
@@ -47,7 +46,7 @@ class Reporting:
         self.run, self.ledger, self.inbox = run, run.ledger, run.inbox
         self.pool, self.control = pool, control
         self._report_at = self._written_at = self._count_at = float("-inf")
-        self._known = Status(updated=0.0, started=0.0, images=dict.fromkeys(STATES, 0))
+        self._known = Status(updated=0.0, started=0.0)
         self._counted: tuple[object, ...] = ()  # what the known status was made from
         self._works: dict[tuple[str, int], Work] = {}  # of queued images, by what they are alike in
         self._shares = Shares()

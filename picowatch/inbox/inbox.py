@@ -17,14 +17,8 @@ from pathlib import Path
 
 from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, is_gone
 from picowatch.inbox.folder import InboxFolder, Place, place_of
-from picowatch.inbox.names import (
-    PICTURES_NAME,
-    is_dropped,
-    is_recipe_path,
-    is_template,
-    may_matter,
-    requests_in,
-)
+from picowatch.inbox.matching import requests_in
+from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template, may_matter
 from picowatch.inbox.plan import Found, Plan, plan, template_folder
 from picowatch.inbox.read import Saved, names_in, read
 from picowatch.inbox.reasons import Reasons

@@ -1,11 +1,21 @@
 """Finds recipes and pictures by what users write: a name, a stem, a folder or a glob."""
 
-from collections.abc import Collection, Iterable
+import os
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from picowatch.files.names import stem_of
-from picowatch.inbox.names import folders_above
+from picowatch.inbox.names import folders_above, is_dropped, is_recipe_name, why_not_searched
 from picowatch.recipe.messages.suggestions import closest
+
+
+def requests_in(root: Path) -> Iterator[str]:
+    """Yield the paths of all files whose names may be requests; none of them is looked at."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if why_not_searched(name) is None]
+        prefix = f"{os.path.relpath(folder, root)}/" if folder != str(root) else ""
+        yield from (prefix + name for name in names if is_recipe_name(name) or is_dropped(name))
 
 
 def matching(pattern: str, paths: Iterable[str]) -> list[str]:

@@ -1,10 +1,8 @@
 """Which names in the inbox are recipes, which are defaults, and which are ignored."""
 
-import os
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from pathlib import Path
 
 from picowatch.files.names import (
     SKIPPED_FOLDERS,
@@ -164,11 +162,3 @@ def _is_utf8(name: str) -> bool:
 def is_recipe_path(path: str) -> bool:
     """Whether a path below the inbox, with forward slashes, is a recipe's."""
     return is_reached(path) and is_recipe_name(path.rpartition("/")[2])
-
-
-def requests_in(root: Path) -> Iterator[str]:
-    """Yield the paths of all files whose names may be requests; none of them is looked at."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if why_not_searched(name) is None]
-        prefix = f"{os.path.relpath(folder, root)}/" if folder != str(root) else ""
-        yield from (prefix + name for name in names if is_recipe_name(name) or is_dropped(name))

@@ -25,6 +25,7 @@ FRESH_SECONDS = 30.0
 FULL_BYTES = 1_000_000  # with less free space, a disk is full
 # What may be in trouble; a pause is something that somebody wants.
 TROUBLES = ("outbox", "inbox", "models", "engine", "paused")
+STATES = ("queued", "running", "done", "failed", "cancelled")  # of images
 # Fields that the gallery shows.
 IN_GALLERY = (
     "updated", "recipe", "image", "of", "share", "phase", "step", "steps", "trouble", "images",
@@ -98,7 +99,7 @@ class Status:
 
     updated: float
     started: float
-    images: dict[str, int]
+    images: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     recipe: str = ""
     folder: str = ""
     image: int = 0
@@ -204,7 +205,11 @@ def disk_trouble(folder: Path) -> str:
 
 
 def images(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'}"
+    return number_of(count, "image")
+
+
+def number_of(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def images_wait(count: int) -> str:
