@@ -221,6 +221,20 @@ def test_the_focus_stays_among_the_pictures_that_leave_a_view(eight: Path, page:
     assert page.js("return document.activeElement.id") == "grid"
 
 
+def test_a_picture_that_was_moved_twice_still_has_its_contact_sheet(
+    house: House, page: Page
+) -> None:
+    house.save("study.yaml", "prompt: a tree\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n")
+    assert house.once()
+    assert house.answer("keep", "best/of", "study/0001-5.png").done
+    assert house.answer("keep", "best", "best/of").done
+    page.open(house.outbox / INDEX)
+    page.tile("study/0003-sheet.png").click()
+    for wanted in ("best/0001-5.png", "study/0003-sheet.png"):
+        page.all("#cells button")[0].click()
+        assert page.large() == wanted
+
+
 def test_stars_follow_each_picture_that_was_moved(eight: Path, page: Page) -> None:
     """Another may have its former name, and others may have been moved from there, too."""
     show_by_name(page, eight)

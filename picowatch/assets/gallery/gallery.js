@@ -182,7 +182,7 @@ function showFolders() {
   const add = (parent, depth) => {
     const below = [...counts.keys()].filter(folder => folderOf(folder) === parent).sort(byName);
     for (const folder of below.slice(0, MOST_FOLDERS)) {
-      rows.push(row(folder.slice(folder.lastIndexOf("/") + 1), counts.get(folder), { folder, depth }));
+      rows.push(row(ownName(folder), counts.get(folder), { folder, depth }));
       if (`${Filter.folder}/`.startsWith(`${folder}/`)) add(folder, depth + 1);
     }
     const more = below.length - MOST_FOLDERS;

@@ -97,9 +97,12 @@ const Large = (() => {
 
   // For a contact sheet, show its pictures; for a picture, the sheets that it is on.
   function showRelated(entry) {
+    // What was moved more than once is told by its recipe and its own name.
+    const isOn = (sheet, file, made) => file && !made.sheet && ([made.file, made.moved].includes(file)
+      || (made.recipe === sheet.recipe && ownName(made.file) === ownName(file)));
     const found = entry.sheet
-      ? entry.cells.map(file => Pictures.byFile.get(file) ?? Pictures.all.find(({ moved }) => file && moved === file)).filter(Boolean)
-      : Pictures.all.filter(other => other.sheet && [entry.file, entry.moved].some(file => file && other.cells.includes(file)));
+      ? entry.cells.map(file => Pictures.byFile.get(file) ?? Pictures.all.find(other => isOn(entry, file, other))).filter(Boolean)
+      : Pictures.all.filter(other => other.sheet && other.cells.some(file => isOn(other, file, entry)));
     part("cells").hidden = !found.length;
     part("cells").replaceChildren(...found.map(other => {
       const made = element("button"), image = element("img");

@@ -100,6 +100,7 @@ const thumbnail = entry => `${FOLDER}thumbs/${entry.thumb}${version(entry)}`;
 const shownFile = entry => entry.file.endsWith(".tif") ? thumbnail(entry) : address(entry.file) + version(entry);
 const isSame = (entry, other) => entry.made_at === other.made_at && entry.digest === other.digest;
 const folderOf = path => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+const ownName = path => path.slice(path.lastIndexOf("/") + 1);
 const titleOf = entry => [photoOf(entry), entry.prompt].filter(Boolean).join(": ") || entry.file;
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
