@@ -45,17 +45,11 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
     written = *getattr(options, "recipes", ()), *names_in(getattr(options, "list", None))
     recipes = [below(inbox, recipe) for recipe in written]
     _check_there(outbox, recipes, inbox, "the inbox")
-    if name == "retry":
-        if options.all:
-            name = "retry all"
-            if not recipes:
-                raise CommandFailed(
-                    "--all must be told what to render again.", "Name a folder or recipe."
-                )
-        elif options.list and not recipes:
-            raise CommandFailed(
-                f"{options.list} names no recipe.", "Without --from, all are tried."
-            )
+    if name == "retry" and (options.all or options.list):
+        if not recipes:
+            remedy = "Name them; without --all and --from, all that failed are tried."
+            raise CommandFailed("`retry` was given no recipes.", remedy)
+        name = "retry all" if options.all else name
         if options.list:
             return control(outbox, [Command(name, files=part) for part in _parts(recipes)])
     return control(outbox, [Command(name, recipe) for recipe in recipes] or [Command(name)])

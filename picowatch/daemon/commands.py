@@ -135,7 +135,6 @@ class Control:
         if again:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
-            # They were refused, or wait for something.
             parts.append(f"{number_of(len(again), 'file')} read again")
         return Answer(True, f"{'; '.join(parts) or 'Nothing has failed'}.")
 
@@ -147,9 +146,8 @@ class Control:
             return Answer(False, self._unknown(patterns[0]) or words)
         control.want_again(self.ledger, recipes, as_saved=True)
         self.inbox.want_scan()
-        many = (
-            number_of(len(recipes), "picture") if any(map(is_dropped, recipes)) else listed(recipes)
-        )
+        has_pictures = any(map(is_dropped, recipes))
+        many = number_of(len(recipes), "picture") if has_pictures else listed(recipes)
         log.info("%s: %s read again, as requested", listed(patterns), many, extra=COMMAND)
         words = f"{many} read again, with files and templates as they are now."
         return Answer(True, f"{words} Pictures that would be the same are kept.")
