@@ -18,7 +18,7 @@ from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended
 from picowatch.files.names import first_folder, is_picture_name
 from picowatch.inbox.files import FileChanged
 from picowatch.inbox.folder import sidecar_paths
-from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_template, syntax_of
+from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_template
 from picowatch.inbox.read import Saved
 from picowatch.inbox.settle import LACKED, TEMPLATE, Pending
 from picowatch.ledger import accept, followups, queries
@@ -142,20 +142,29 @@ class Accepting:
             self._waiting.drop(pending.path)
         else:
             known = queries.known_recipe(self._run.ledger, saved.path)
-            if self._may_be_taken(reading, saved, known, now):
+            old = self._inbox.renamed_from(saved, known) if reading.outcome else ""
+            if self._may_be_taken(reading, saved, known, old, now):
                 with self._run.ledger.transaction():
-                    old, found = self._answer(reading, saved, known)
+                    found = self._answer(reading, saved, known, old)
                 self._events += found
                 self._taken.append((saved.path, old, saved))
 
     def _may_be_taken(
-        self, reading: Reading, saved: Saved, known: KnownRecipe | None, now: float
+        self, reading: Reading, saved: Saved, known: KnownRecipe | None, old: str, now: float
     ) -> bool:
         """Whether everything that a save needs is there; else it is read again."""
         inbox, pending, outcome = self._inbox, reading.pending, reading.outcome
         is_new = known is None or known.digest != saved.digest
-        if known and self._waiting.is_new_name_of(known.size_and_time):  # which comes first
+        if known and old and inbox.is_searched(pending, now):
+            return False
+        is_other = known and not known.size_and_time.is_of_same_file(saved.size_and_time)
+        comes_first = known and is_other and self._waiting.is_new_name_of(known.size_and_time)
+        if comes_first and not old:
             self._waiting.settle_again(pending, now)
+            return False
+        if known and is_new and outcome is None:  # another recipe has got this name meanwhile
+            self._waiting.drop(saved.path)
+            inbox.want_scan()
             return False
         if outcome and saved.dropped and saved.template != inbox.template_of(saved.path):
             inbox.want_scan()  # the template is being saved, and comes first
@@ -194,26 +203,28 @@ class Accepting:
     # -- what becomes of a change
 
     def _answer(
-        self, reading: Reading, saved: Saved, known: KnownRecipe | None
-    ) -> tuple[str, list[Event]]:
-        """Return the recipe's former name, if it was renamed, and what the log says."""
+        self, reading: Reading, saved: Saved, known: KnownRecipe | None, old: str
+    ) -> list[Event]:
+        """Return what the log says of a change; `old` is the former name of what was renamed."""
         run, path, outcome = self._run, saved.path, reading.outcome
         saved = replace(saved, why=reading.pending.why)
         if outcome is None:
             version = saved.size_and_time
             if known and (known.size_and_time, known.inbox_id) != (version, saved.inbox_id):
                 queries.seen(run.ledger, saved.inbox_id, [(path, version)])
-            return "", []
+            return []
         if folder := first_folder(path):
             self._hand_group_on(folder, path)
         self._look_at_template(path)
-        old = self._inbox.renamed_from(saved) if saved.digest and not known else ""
         run.lacking_room.difference_update((path, old))
         try:
             if old:
                 self._look_at_template(old)
-                return old, self._renamed(old, saved, outcome)
-            return "", self._saved(saved, outcome, known)
+                return self._renamed(old, saved, outcome, known)
+            if known and known.is_kept_as(saved):  # which came by an exchange of names
+                self._keep(saved, outcome)
+                return [said(path, "another recipe's name, its queue is kept", "renamed")]
+            return self._saved(saved, outcome, known)
         except NotHashed:
             raise
         except QueueFull as full:
@@ -221,11 +232,11 @@ class Accepting:
             if why.waits:
                 run.lacking_room.add(path)
             if known and known.problem == why.line and reading.pending.why == LACKED:
-                return old, []  # it has been told
-            return old, self._refuse(saved, why)
+                return []  # it has been told
+            return self._refuse(saved, why)
         # A LoRA that was drawn may be refused, and no single recipe may take the daemon down.
         except Exception as error:
-            return old, self._refuse(saved, refused(path, error))
+            return self._refuse(saved, refused(path, error))
 
     def _hand_group_on(self, folder: str, path: str) -> None:
         if folder not in self._folders:
@@ -323,28 +334,31 @@ class Accepting:
             self._inbox.want_scan()  # the files of its folder are ordinary recipes now
         return said(path, f"deleted, {images(cancelled)} cancelled", "gone")
 
-    def _renamed(self, old: str, saved: Saved, outcome: SaveOutcome) -> list[Event]:
+    def _renamed(
+        self, old: str, saved: Saved, outcome: SaveOutcome, known: KnownRecipe | None
+    ) -> list[Event]:
         """Keep the queue of a valid recipe; one that was invalid, or reads differently, is new.
 
-        So is a photo that got another text or mask beside it.
+        So is a photo that got another text or mask beside it. If the file that was `known` by the
+        new name may have another one, too, the two exchange theirs: so any permutation of names is
+        carried out, whichever of them comes first.
         """
         ledger, new = self._run.ledger, saved.path
         before = queries.known_recipe(ledger, old)
-        accept.rename(ledger, old, new, saved.size_and_time, saved.inbox_id)
-        if before and before.reread:
-            self._inbox.want_scan()
+        exchanges = known is not None and self._waiting.may_be(known.size_and_time)
+        accept.rename(ledger, old, new, exchanges=exchanges)
         renamed = said(old, f"renamed to {new}, its queue is kept", "renamed")
-        is_kept = before and before.outcome == "accepted"
-        is_same = before and not saved.size_and_time.written_since(before.size_and_time)
-        if is_kept and is_same and not is_template(new) and syntax_of(old) == syntax_of(new):
-            self._apply_new_folder(saved, outcome)
+        is_same = self._inbox.reads_alike(old, new) and not is_template(new)
+        if before and before.is_kept_as(saved) and is_same:
+            self._keep(saved, outcome)
             return [renamed]
         return [renamed, *self._saved(saved, outcome, before)]
 
-    def _apply_new_folder(self, saved: Saved, outcome: SaveOutcome) -> None:
+    def _keep(self, saved: Saved, outcome: SaveOutcome) -> None:
         """Apply the new folder's default priority; other fields apply from the next save."""
         asked = outcome if isinstance(outcome, Asked) else Asked(())
         priorities = [entry.priority for entry in asked.entries]
+        queries.seen(self._run.ledger, saved.inbox_id, [(saved.path, saved.size_and_time)])
         accept.prioritise(self._run.ledger, saved.path, priorities)
         if saved.dropped is None:
             self._run.outbox.problems.write_warnings(saved.path, asked.warnings)

@@ -18,7 +18,14 @@ from pathlib import Path
 from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, is_gone
 from picowatch.inbox.folder import InboxFolder, Place, place_of
 from picowatch.inbox.matching import requests_in
-from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template, may_matter
+from picowatch.inbox.names import (
+    PICTURES_NAME,
+    is_dropped,
+    is_recipe_path,
+    is_template,
+    may_matter,
+    syntax_of,
+)
 from picowatch.inbox.plan import Found, Plan, plan, template_folder
 from picowatch.inbox.read import Saved, names_in, read
 from picowatch.inbox.reasons import Reasons
@@ -343,25 +350,36 @@ class Inbox:
         self.waiting.read_again(pending, pending.since + patience)
         return True
 
-    def renamed_from(self, saved: Saved) -> str:
+    def renamed_from(self, saved: Saved, known: KnownRecipe | None) -> str:
         """Return the recipe whose file this was under another name, or "".
 
-        It had the same bytes and the same time, and is not there any more. Raises FileChanged if
-        the inbox vanishes meanwhile.
+        It had the same bytes and the same time, and is not there any more. `known` has the new name
+        in the ledger. Raises FileChanged if the inbox vanishes meanwhile.
         """
+        if not saved.digest or (known and (known.is_of(saved) or is_template(saved.path))):
+            return ""
         alike = queries.with_version(self._ledger, saved.digest, saved.size_and_time)
-        for old, known in alike.items():
-            if not self._asks_the_same(old, known, saved):
+        for old, former in alike.items():
+            if not self._asks_the_same(old, former, saved):
                 continue
+            if known and not self.reads_alike(old, saved.path):
+                continue
+            if self.files.shown(old).is_symlink():
+                continue  # the file was another recipe's, whose queue it keeps
             if is_gone(self.files.root, old):
                 if not self._is_in_place():
                     raise FileChanged
                 return old
             there = self.files.size_and_time(old)
-            is_another = there is None or not there.is_of_same_file(known.size_and_time)
-            if saved.size_and_time.is_of_same_file(known.size_and_time) and is_another:
+            is_another = there is None or not there.is_of_same_file(former.size_and_time)
+            if saved.size_and_time.is_of_same_file(former.size_and_time) and is_another:
                 return old  # another file is at its path now
         return ""
+
+    def reads_alike(self, old: str, new: str) -> bool:
+        """Whether a file reads the same under both names: there may be a template for each."""
+        is_elsewhere = self.template_folder(old) != self.template_folder(new)
+        return syntax_of(old) == syntax_of(new) and not (is_elsewhere and self.template_of(old))
 
     def _is_in_place(self) -> bool:
         """Whether the inbox has not vanished since `is_there`, with all its files."""
@@ -383,16 +401,21 @@ class Inbox:
         if known is None or known.inbox_id != self.inbox_id or not is_gone_now:
             self.waiting.drop(pending.path)
             return False
-        # Pictures come after their template.
-        is_early = is_dropped(pending.path) and self.waiting.templates
-        if is_early or self.waiting.may_be(known.size_and_time):
+        if self.waiting.may_be(known.size_and_time):
             self.waiting.settle_again(pending, now)
             return False
+        return not self.is_searched(pending, now)
+
+    def is_searched(self, pending: Pending, now: float) -> bool:
+        """Whether a path's former file may have a name that was not seen yet; then ask again."""
+        if is_dropped(pending.path) and self.waiting.templates:  # pictures come after those
+            self.waiting.settle_again(pending, now)
+            return True
         if self.scanned_at <= pending.since:
-            self._wanted = True  # that scan may have missed its new name
+            self._wanted = True  # that scan may have missed it
             self.waiting.read_again(pending)
-            return False
-        return True
+            return True
+        return False
 
     # -- for other threads
 

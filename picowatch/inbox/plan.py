@@ -8,7 +8,8 @@ A file is read if:
    when it was read, or it is in another inbox now. Then it is a save only if its bytes are others;
 4. it was refused for something outside its bytes, or its template is another now.
 
-Dropped pictures are left alone until their template can be used.
+Dropped pictures are left alone until their template can be used, also those of which one may be
+the new name.
 """
 
 from collections.abc import Collection, Mapping
@@ -62,7 +63,7 @@ def plan(
     templates = _usable_templates(found, known) if found.templates is None else found.templates
     names = frozenset[str]().union(*(names for _, names in found.named.values()))
     differing: dict[str, str] = {}
-    seen = []
+    seen, unread = [], set[tuple[int, ...]]()
     for path, version in found.files.items():
         row, template = known.get(path), ""
         is_unchanged = row and row.is_accepted_as(version, found.inbox_id)
@@ -71,6 +72,7 @@ def plan(
         if is_dropped(path):
             template = templates.get(template_folder(path, templates), "")
             if not template or path in names:
+                unread |= {version[:2]} if not (template or row) else set()
                 continue
         before = pending.get(path)
         rereads = found.rereads or (before is not None and before.why == LACKED)
@@ -82,10 +84,14 @@ def plan(
     for path in _by_time(differing, found, pending):
         row, why = known.get(path), differing[path]
         digest = row.digest if row and why == BYTES else ""
-        differs = Pending(path, found.files[path], why, row is None, now, now, digest)
+        version = found.files[path]
+        is_new = row is None or not version.is_of_same_file(row.size_and_time)
+        differs = Pending(path, version, why, is_new, now, now, digest)
         noted[path] = differs.after(pending.get(path))
     for path in [path for path in known if path not in found.files]:
-        if path not in found.present and known[path].inbox_id == found.inbox_id:
+        row = known[path]
+        is_unread = is_dropped(path) and row.size_and_time[:2] in unread
+        if path not in found.present and row.inbox_id == found.inbox_id and not is_unread:
             noted[path] = Pending(path, None, "", False, now, now).after(pending.get(path))
     return Plan(noted, templates, seen)
 

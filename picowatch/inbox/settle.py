@@ -23,9 +23,9 @@ BYTES = "its bytes"  # at the same size and time
 class Pending:
     """A path that differs from what the ledger knows. `size_and_time` None: no such file.
 
-    `why` says what differs, `is_new` that the ledger does not know the path. `digest` is that of
-    the ledger's bytes, if only others make this a save. `first` is when it began to differ, `since`
-    when it last changed; `place` is higher for what began to differ later.
+    `why` says what differs, `is_new` that the ledger knows another file by this path, or none.
+    `digest` is that of the ledger's bytes, if only others make this a save. `first` is when it
+    began to differ, `since` when it last changed; `place` is higher for what began to differ later.
     """
 
     path: str
@@ -55,7 +55,7 @@ class Waiting:
         self._quiet_at: dict[str, float] = {}  # of those that `quiet` has not returned yet
         self._times: list[tuple[float, str]] = []  # a heap of these, and of former ones
         self._places = count()
-        self._versions: Counter[tuple[int, ...]] = Counter()  # with inodes, of unknown paths
+        self._versions: Counter[tuple[int, ...]] = Counter()  # with inodes, of new files
         self.templates = 0  # how many are pending that may be usable at once
 
     def __len__(self) -> int:
@@ -118,7 +118,7 @@ class Waiting:
         return self._versions[version[:2]] > 0
 
     def is_new_name_of(self, version: SizeAndTime) -> bool:
-        """Whether this version of a file has a name that the ledger does not know."""
+        """Whether this version of a file has a name that the ledger does not know it by."""
         return self._versions[version[:3]] > 0
 
     def _count(self, pending: Pending, change: int) -> None:

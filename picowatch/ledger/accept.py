@@ -35,14 +35,7 @@ from picowatch.ledger.followups import note_problem
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queries import known_recipe
 from picowatch.ledger.rebuild import DigestAt, take_save
-from picowatch.ledger.rows import (
-    Acceptance,
-    RequestedEntry,
-    Save,
-    SizeAndTime,
-    note_failure,
-    note_history,
-)
+from picowatch.ledger.rows import Acceptance, RequestedEntry, Save, note_failure, note_history
 
 
 class QueueFull(PicowatchError):
@@ -160,22 +153,27 @@ def forget(ledger: Ledger, recipe: str) -> int:
         return forget_recipe(sql, recipe)
 
 
-def rename(
-    ledger: Ledger, old: str, new: str, size_and_time: SizeAndTime, inbox_id: str = ""
-) -> None:
-    """Move a recipe with its queue, pictures and history; one that had the new name is gone."""
+def rename(ledger: Ledger, old: str, new: str, *, exchanges: bool = False) -> None:
+    """Move a recipe with its queue, pictures and history.
+
+    One that had the new name is gone; if it `exchanges` names with that, it has the old one.
+    """
     with ledger.transaction() as sql:
+        spare = f".{new}"  # which no recipe has, as hidden files are not searched
+        if exchanges:
+            _move(sql, new, spare)
         forget_recipe(sql, new)
-        sql.execute(
-            """UPDATE recipes SET path = ?, size_and_time = ?, inbox_id = ?, todo = todo + 1
-               WHERE path = ?""",
-            (new, size_and_time.as_text(), inbox_id, old),
-        )
-        sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
-        sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
-        sql.execute("UPDATE OR REPLACE sheets SET recipe = ? WHERE recipe = ?", (new, old))
-        move_images(sql, old, new)
-        note_history(sql, new, renamed=old)
+        _move(sql, old, new)
+        if exchanges:
+            _move(sql, spare, old)
+
+
+def _move(sql: sqlite3.Connection, old: str, new: str) -> None:
+    sql.execute("UPDATE recipes SET path = ?, todo = todo + 1 WHERE path = ?", (new, old))
+    for table in ("entries", "saves", "sheets"):
+        sql.execute(f"UPDATE OR REPLACE {table} SET recipe = ? WHERE recipe = ?", (new, old))
+    move_images(sql, old, new)
+    note_history(sql, new, renamed=old)
 
 
 def prioritise(ledger: Ledger, recipe: str, priorities: Sequence[int]) -> None:

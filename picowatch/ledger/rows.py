@@ -115,10 +115,19 @@ class KnownRecipe(NamedTuple):
             return version.sidecars == save.size_and_time.sidecars
         return not save.size_and_time.written_since(version)
 
+    def is_of(self, save: Save) -> bool:
+        """Whether it has these bytes and this time, which a renamed file keeps."""
+        return (self.digest, self.size_and_time[:2]) == (save.digest, save.size_and_time[:2])
+
     def is_accepted_as(self, version: SizeAndTime, inbox_id: str) -> bool:
         """Whether this version was accepted in this inbox, and is not wanted again."""
         is_same = self.size_and_time == version and self.inbox_id == inbox_id
         return is_same and self.outcome == "accepted" and not self.reread
+
+    def is_kept_as(self, save: Save) -> bool:
+        """Whether a file with another name is this recipe as it was accepted, not wanted again."""
+        is_same = self.digest == save.digest and self.outcome == "accepted" and not self.reread
+        return is_same and not save.size_and_time.written_since(self.size_and_time)
 
     def is_refusal_of(self, save: Save, problem: str) -> bool:
         """Whether this version was refused for this, as a template is with each picture."""

@@ -99,7 +99,6 @@ class Model:
         self.paused = False
         self.deleted: set[str] = set()  # pictures that the user took away
         self.made_anew: set[str] = set()  # those of them that came back: a frame keeps its name
-        self.renamed: set[str] = set()  # recipes, by their new names
         self.former: dict[str, str] = {}  # what pictures were called before they were moved
         self.left: set[str] = set()  # names from which pictures were moved
         self.copies: set[str] = set()
@@ -202,9 +201,14 @@ class Model:
         self.recipes.pop(path, None)
         self._cancel_unrequested(path)
 
-    def rename(self, old: str, new: str) -> None:
-        """Move queue, pictures and history with the file."""
-        self.renamed.add(new)
+    def rename(self, old: str, new: str, *, exchanges: bool) -> None:
+        """Move queue, pictures and history with the file, or with both files."""
+        if exchanges:
+            names = {old: new, new: old}
+            self.recipes = {names.get(path, path): row for path, row in self.recipes.items()}
+            for image in self.images:
+                image.recipe = names.get(image.recipe, image.recipe)
+            return
         if new in self.recipes:
             self.forget(new)
         if old in self.recipes:

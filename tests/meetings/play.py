@@ -6,6 +6,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from tests.meetings.machine import FAULT_POINTS, MISHAPS, NO_SETTINGS, Habits
@@ -202,6 +203,7 @@ class _Writer:
             lambda path: [(self.dice.choice(("mode", "link")), path)],
             self._slow,
             self._put_in_the_way,
+            self._permute,
             *[lambda path: [self._keep_or_delete()]] * 3,
             lambda path: [("wait", 8.0), ("replace_inbox",), *self._prioritise(path)],
         ]
@@ -232,6 +234,26 @@ class _Writer:
         name = self.dice.choice((path, path, *PICTURES, f"frames/{TEMPLATE}", beside, ""))
         slow: Action = ("slow", name, self.dice.choice((1.0, 4.0, 15.0)))
         return slow, ("again", path, self.dice.choice(WRITING)), ("wait", 1.0)
+
+    def _permute(self, path: str) -> Sequence[Action]:
+        """Save files, and move each to the next one's name; the last may be in the way."""
+        pick = self.dice.choice
+        near = next((names for names in (FRAMES, STYLED, MASKED) if path in names), PATHS)
+        names = self.dice.sample(near, self.dice.randint(2, min(4, len(near))))
+        actions: list[Action] = [
+            self._put(name, [self._entry()])
+            if near is PATHS
+            else ("save", name, Picture(colour=self.dice.randrange(6)), "in place")
+            for name in names
+        ]
+        actions += [("start",), ("wait", pick((0.6, 8.0, 8.0)))]
+        folder, _, name = names[-1].rpartition("/")
+        spare = f"{folder}/spare {name}".lstrip("/")
+        moves = [(old, new) for new, old in pairwise([spare, *names[::-1]])]
+        for old, new in [*moves[pick((0, 0, 1)) :], *[(spare, names[0])] * pick((0, 1))]:
+            actions.append(self._move("move", old, new))
+            actions += [("wait", pause)] if (pause := pick((0.0,) * 6 + (0.1, 0.6))) else []
+        return [*actions, ("wait", pick((0.0, 8.0)))]
 
     def _put_in_the_way(self, path: str) -> Sequence[Action]:
         """Put something in the place of picowatch's own files, or put them right."""

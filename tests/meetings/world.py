@@ -65,6 +65,7 @@ class World(Machine):
         self.model = Model(habits.engines == 1)
         self.files: dict[str, Version] = {}
         self.handled: dict[str, Version] = {}  # the last that was accepted or refused
+        self.were: set[tuple[str, str, int]] = set()  # all versions, by path, digest and time
         self.kept: dict[str, Version | None] = {}  # the last accepted one of what is refused
         self.left: dict[str, float] = {}  # when paths were away since they were handled
         self.texts: dict[str, Text] = {}  # what was ever saved, by digest
@@ -179,6 +180,7 @@ class World(Machine):
         target = self.there / path
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
         self.files[path] = Version(digest, target.stat().st_mtime_ns, self._mask_time(path))
+        self.were.add((path, digest, self.files[path].mtime))
 
     def _mask_time(self, path: str) -> int:
         mask = self.there / with_mask(path)[-1]
@@ -425,9 +427,9 @@ class World(Machine):
             self.expect(False, f"{path} was handled although nobody saved it")
             return False
         for other, known in self.handled.items():
-            was_there = other in self.files or self.left.get(other, 0.0) > self.took_at
+            was_there = self.files.get(other) == known or self.left.get(other, 0.0) > self.took_at
             is_gone = not was_there and self.model.recipes[other].valid
-            is_moved = last is None and known == version and is_gone
+            is_moved = other != path and known == version and is_gone
             self.expect(not is_moved, f"{other} was renamed to {path}, which was made anew")
         self.handled[path] = version
         self.unseen.discard(path)
@@ -447,11 +449,16 @@ class World(Machine):
         if known is not None and there is not None:
             was_away = path in self.left or there != known
             self.expect(was_away, f"{path} was forgotten although it is there")
-        elif known is not None and self.model.recipes[path].valid:
-            for other, version in self.files.items():
-                is_moved = version == known != self.handled.get(other)
-                self.expect(not is_moved, f"{path} is forgotten, not renamed to {other}")
+        elif known is not None:
+            self._expect_no_other_name(path, known)
         self.model.forget(path)
+
+    def _expect_no_other_name(self, path: str, known: Version) -> None:
+        """Expect that what is forgotten, if it was valid, is nowhere else in the inbox."""
+        for other, version in self.files.items():
+            is_moved = version == known != self.handled.get(other)
+            is_lost = is_moved and other != path and self.model.recipes[path].valid
+            self.expect(not is_lost, f"{path} is forgotten, not renamed to {other}")
 
     def _heard_archive(self, path: str, *, result: object) -> None:
         self.again.pop(path, None)
@@ -463,18 +470,20 @@ class World(Machine):
             del self.files[path]
         self.model.forget(path)
 
-    def _heard_rename(self, old: str, new: str, at: Any, folder: str, *, result: object) -> None:
-        known = self.handled.pop(old, None)
-        self.kept[new] = self.kept.pop(old, None)
-        self.again.pop(new, None)
-        if old in self.again:
-            self.again[new] = self.again.pop(old)
+    def _heard_rename(self, old: str, new: str, *, result: object, exchanges: bool = False) -> None:
+        known, replaced = self.handled.get(old), self.handled.get(new)
+        if replaced and not exchanges:
+            self._expect_no_other_name(new, replaced)
+        accounts: list[dict[str, Any]] = [self.handled, self.kept, self.again]
+        for account in accounts:
+            of_old, of_new = account.pop(old, None), account.pop(new, None)
+            account |= {new: of_old} if of_old else {}
+            account |= {old: of_new} if of_new and exchanges else {}
         is_there = old in self.files and old not in self.left
-        is_same = known is not None and known.mtime == at.mtime_ns
+        is_same = known is not None and (new, known.digest, known.mtime) in self.were
         self.expect(is_same and not is_there, f"{old} was taken for renamed to {new}")
-        self.model.rename(old, new)
+        self.model.rename(old, new, exchanges=exchanges)
         if known:
-            self.handled[new] = Version(known.digest, at.mtime_ns)
             entries, default = self.texts[known.digest].entries, self.default_priority(new)
             if self.model.recipes[new].valid and not self.is_wrong(known.digest):
                 self.model.prioritise(new, [entry.priority or default for entry in entries])

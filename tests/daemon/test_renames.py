@@ -1,0 +1,136 @@
+"""Files with other names: each keeps its queue, seeds and pictures, whatever had the name before.
+
+They are told by their bytes and times, so a set of renames may come in any order.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import pytest
+
+from tests.house import House
+from tests.outcome import error_files
+
+Moves = Sequence[tuple[str, str]]
+MOVES: dict[str, Moves] = {
+    "to a name in use": [("b", "a")],
+    "swapped": [("a", "spare"), ("b", "a"), ("spare", "b")],
+    "renumbered": [("c", "d"), ("b", "c"), ("a", "b")],
+    "one less": [("b", "a"), ("c", "b"), ("d", "c")],
+    "in a circle": [("c", "spare"), ("a", "c"), ("b", "a"), ("spare", "b")],
+}
+TEMPLATE = "photos/_pictures.yaml"
+KINDS = {"recipes": "{}.txt", "photos": "photos/{}.png"}
+each_case = pytest.mark.parametrize("moves", MOVES.values(), ids=[*MOVES])
+each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=[*KINDS])
+
+
+@pytest.fixture(autouse=True)
+def template(house: House) -> None:
+    house.save(TEMPLATE, "prompt: a star\nsize: 64x64\n")
+
+
+def save(house: House, kind: str, names: str = "abcd") -> None:
+    """Save files that differ, with random seeds; photos differ in their colours."""
+    for number, name in enumerate(names):
+        if kind.startswith("photos"):
+            house.draw(kind.format(name), f"rgb({50 * number},0,0)")
+        else:
+            house.save(kind.format(name), f"prompt {name} --size 64x64")
+
+
+def move(house: House, kind: str, moves: Moves) -> None:
+    for old, new in moves:
+        (house.inbox / kind.format(old)).rename(house.inbox / kind.format(new))
+
+
+@each_case
+@each_kind
+def test_what_is_done_is_not_rendered_again_after_renames(
+    house: House, kind: str, moves: Moves
+) -> None:
+    """Also if the ledger is lost afterwards."""
+    save(house, kind)
+    assert house.once()
+    before = house.pictures()
+    move(house, kind, moves)
+    assert house.once()
+    assert house.pictures() == before, house.log()
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    assert house.once()
+    assert house.pictures() == before, house.log()
+
+
+@each_case
+@each_kind
+def test_what_waits_is_rendered_once_under_the_new_names(
+    house: House, kind: str, moves: Moves
+) -> None:
+    house.answer("pause")
+    save(house, kind)
+    assert not house.once(), "it is paused"
+    move(house, kind, moves)
+    assert not house.once()
+    house.answer("resume")
+    left = sorted(path.stem for path in (house.inbox / kind).parent.glob("?.*"))
+    assert [file.removeprefix("photos/")[0] for file in house.pictures()] == left, house.log()
+    assert house.log().count("1 image queued") == 4, "no seed is drawn again"
+    for name, request in zip(left, house.requests(), strict=True):
+        content = (house.inbox / kind.format(name)).read_bytes()
+        is_photo = request.image_hash == hashlib.sha256(content).hexdigest()
+        assert is_photo or content.decode().startswith(f"{request.prompt} --size")
+
+
+def test_a_name_in_use_gives_way_with_its_error_and_what_waits(house: House) -> None:
+    """What another file says later at the former name is a new request."""
+    house.save("a.yaml", "promt: a typo\n")
+    house.save("b.yaml", "prompt: b\nseed: 1\n")
+    assert not house.once()
+    (house.inbox / "b.yaml").replace(house.inbox / "a.yaml")
+    house.save("b.yaml", "prompt: b\nseed: 1\n")
+    assert house.once()
+    assert not error_files(house.outbox)
+    assert house.pictures() == ["b/0001-1.png", "b/0002-1.png"]
+
+
+@pytest.mark.parametrize("differs", [True, False])
+def test_a_photo_in_another_folder_has_the_fields_of_that(house: House, differs: bool) -> None:
+    """The templates have the same text, but perhaps not what they add to."""
+    house.save("others/_pictures.yaml", (house.inbox / TEMPLATE).read_text())
+    house.save("others/_defaults.yaml", f"steps: {3 if differs else 24}\n")
+    house.draw("photos/a.png")
+    assert house.once()
+    (house.inbox / "photos/a.png").rename(house.inbox / "others/a.png")
+    assert house.once()
+    steps = {24: "photos/a.png"} | ({3: "others/a.png"} if differs else {})
+    assert {house.request(file).steps: file for file in house.pictures()} == steps
+
+
+def test_a_photo_that_is_renamed_while_its_template_is_wrong_follows_its_bytes(
+    house: House,
+) -> None:
+    """One that is deleted meanwhile is forgotten."""
+    save(house, KINDS["photos"], "ab")
+    assert house.once()
+    right = (house.inbox / TEMPLATE).read_text()
+    house.save(TEMPLATE, f"{right}stesp: 3\n")
+    assert not house.once()
+    (house.inbox / "photos/a.png").rename(house.inbox / "photos/c.png")
+    (house.inbox / "photos/b.png").unlink()
+    assert house.once()
+    assert "photos/b.png: deleted" in house.log()
+    house.save(TEMPLATE, f"{right}# right again\n")
+    assert house.once()
+    assert "photos/a.png: renamed to photos/c.png, its queue is kept" in house.log()
+    assert house.pictures() == ["photos/a.png", "photos/b.png"]
+
+
+def test_the_queue_of_a_renamed_recipe_does_not_go_to_a_link_to_it(house: House) -> None:
+    """Both had its bytes and its time, and neither is there any more."""
+    house.save("b.yaml", "prompt: b\n")
+    (house.inbox / "a.yaml").symlink_to("b.yaml")
+    assert house.once()
+    (house.inbox / "b.yaml").rename(house.inbox / "c.yaml")
+    assert house.once()
+    assert "b.yaml: renamed to c.yaml" in house.log()
+    assert "a.yaml: deleted" in house.log()
