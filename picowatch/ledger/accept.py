@@ -156,16 +156,21 @@ def forget(ledger: Ledger, recipe: str) -> int:
 def rename(ledger: Ledger, old: str, new: str, *, exchanges: bool = False) -> None:
     """Move a recipe with its queue, pictures and history.
 
-    One that had the new name is gone; if it `exchanges` names with that, it has the old one.
+    One that had the new name gets the old one, as two recipes may have equal images. It is gone
+    then, unless the two `exchange` names.
     """
     with ledger.transaction() as sql:
+        is_in_use = known_recipe(ledger, new) is not None
         spare = f".{new}"  # which no recipe has, as hidden files are not searched
-        if exchanges:
+        if is_in_use:
             _move(sql, new, spare)
         forget_recipe(sql, new)
         _move(sql, old, new)
-        if exchanges:
+        if is_in_use:
             _move(sql, spare, old)
+        if is_in_use and not exchanges:
+            note_history(sql, old, gone=True)
+            forget_recipe(sql, old)
 
 
 def _move(sql: sqlite3.Connection, old: str, new: str) -> None:

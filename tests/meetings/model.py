@@ -203,14 +203,14 @@ class Model:
 
     def rename(self, old: str, new: str, *, exchanges: bool) -> None:
         """Move queue, pictures and history with the file, or with both files."""
-        if exchanges:
+        if new in self.recipes:
             names = {old: new, new: old}
             self.recipes = {names.get(path, path): row for path, row in self.recipes.items()}
             for image in self.images:
                 image.recipe = names.get(image.recipe, image.recipe)
+            if not exchanges:
+                self.forget(old)
             return
-        if new in self.recipes:
-            self.forget(new)
         if old in self.recipes:
             self.recipes[new] = self.recipes.pop(old)
         there = {picture.request: picture for picture in self.images if picture.recipe == new}
