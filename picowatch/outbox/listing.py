@@ -36,7 +36,7 @@ OWN = {
 # What a line about a recipe has instead.
 OF_RECIPES = {
     "done": "sha256 of the recipe's bytes: everything that this save requests is rendered",
-    "renamed": "the path that the recipe had before",
+    "renamed": "its former path; where names are exchanged, a hidden one",
     "gone": "true for a recipe that was deleted, or archived by `when_done`",
     "recipe": "the recipe's path below the inbox",
     "time": "when that was noticed, in UTC",
