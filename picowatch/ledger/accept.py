@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from picowatch.errors import PicowatchError
-from picowatch.files.names import first_folder
+from picowatch.files.names import first_folder, is_picture_name
 from picowatch.ledger.contact_sheets import forget_deleted_sheets
 from picowatch.ledger.entries import (
     REQUESTED,
@@ -156,8 +156,8 @@ def forget(ledger: Ledger, recipe: str) -> int:
 def rename(ledger: Ledger, old: str, new: str, *, exchanges: bool = False) -> None:
     """Move a recipe with its queue, pictures and history.
 
-    One that had the new name gets the old one, as two recipes may have equal images. It is gone
-    then, unless the two `exchange` names.
+    One that had the new name gets the old one, as two recipes may have equal images. Unless the two
+    `exchange` names, it is gone then, and what is done is of its former name, as after an edit.
     """
     with ledger.transaction() as sql:
         is_in_use = known_recipe(ledger, new) is not None
@@ -171,6 +171,9 @@ def rename(ledger: Ledger, old: str, new: str, *, exchanges: bool = False) -> No
         if is_in_use and not exchanges:
             note_history(sql, old, gone=True)
             forget_recipe(sql, old)
+            if not is_picture_name(new):  # its requests name the photo
+                kept = "UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ? AND state = 'done'"
+                sql.execute(kept, (new, old))
 
 
 def _move(sql: sqlite3.Connection, old: str, new: str) -> None:

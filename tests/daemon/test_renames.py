@@ -93,6 +93,18 @@ def test_a_name_in_use_gives_way_with_its_error_and_what_waits(house: House) -> 
     assert house.pictures() == ["b/0001-1.png", "b/0002-1.png"]
 
 
+def test_the_former_text_of_a_name_makes_nothing_again(house: House) -> None:
+    """As after an edit and back; both have fixed seeds."""
+    house.save("a.yaml", "prompt: a\nseed: 1\n")
+    house.save("b.yaml", "prompt: b\nseed: 2\n")
+    assert house.once()
+    (house.inbox / "b.yaml").replace(house.inbox / "a.yaml")
+    assert house.once()
+    house.save("a.yaml", "prompt: a\nseed: 1\n")
+    assert house.once()
+    assert house.pictures() == ["a/0001-1.png", "b/0001-2.png"], house.log()
+
+
 @pytest.mark.parametrize("differs", [True, False])
 def test_a_photo_in_another_folder_has_the_fields_of_that(house: House, differs: bool) -> None:
     """The templates have the same text, but perhaps not what they add to."""
