@@ -28,7 +28,7 @@ class Found:
 
     `files` are recipes, templates and dropped pictures; `present` known files that are there, but
     no requests any more. `inbox_id` identifies the inbox. `named` has the digest of each template
-    that was read, by its path, and the pictures that it names, which are no dropped ones. `young`
+    that was read, by its path, and the pictures that it names, which it does not edit. `young`
     files may have been written since they were read. If only some files were looked at,
     `templates` are those of the last look at everything. `rereads`: what was refused for something
     outside its bytes is read again; what is pending for that is, in any case.
@@ -61,7 +61,7 @@ def plan(
 ) -> Plan:
     """Compare what was found with the ledger. What is `pending` in this version stays as it is."""
     templates = _usable_templates(found, known) if found.templates is None else found.templates
-    names = frozenset[str]().union(*(names for _, names in found.named.values()))
+    named = {path.rpartition("/")[0]: names for path, (_, names) in found.named.items()}
     differing: dict[str, str] = {}
     seen, unread = [], set[tuple[int, ...]]()
     for path, version in found.files.items():
@@ -70,8 +70,9 @@ def plan(
         if is_unchanged and path not in found.young and not is_template(path):
             continue  # almost all files
         if is_dropped(path):
-            template = templates.get(template_folder(path, templates), "")
-            if not template or path in names:
+            folder = template_folder(path, templates)
+            template = templates.get(folder, "")
+            if not template or path in named.get(folder, ()):
                 unread |= {version[:2]} if not (template or row) else set()
                 continue
         before = pending.get(path)

@@ -181,6 +181,10 @@ SCENARIOS: dict[str, Steps] = {
         moved("frames/1.png", "frames/2.png"), {"frames/2.txt": "a star"},
         Run(["a corgi", "a star"]),
     ],
+    "a picture that another folder's template names is a request of its own": [
+        {TEMPLATE: CORGI, "stars/_pictures.yaml": f"{STAR}mask: frames/1.png\n",
+         **each(1, "frames/1.png", "stars/2.png")}, Run(["a corgi", "a star"]),
+    ],
     "it is read again without what was wrong beside it": [
         {TEMPLATE: CORGI, "frames/1.png": 1, "frames/1.yaml": "stesp: 5\n"},
         Run(errors={"frames/1.png": "stesp"}), removed("frames/1.yaml"), Run(["a corgi"]),
@@ -475,7 +479,8 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
         house.save("frames/slow.png", whole)
         wait_for(lambda: len(house.pictures()) == 3, "the good ones")
         assert errors(house) == []
-        assert reads.count("frames/bad.png") == 1
+        # All are read again if they were read before their template was accepted.
+        assert reads.count("frames/bad.png") == reads.count("frames/1.png") <= 2
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.0)
     with house.running():
         wait_for(lambda: errors(house) == ["frames/bad.png", "frames/gone.jpg"], "the bad ones")
