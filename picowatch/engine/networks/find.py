@@ -6,7 +6,6 @@ pixel belongs to a thing, and its areas are the things.
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from picowatch.catalog.models import Model
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import about_weights, transformers_model
 from picowatch.engine.model.tensors import bytes_in, read_tensors
+from picowatch.engine.networks.preprocess import connected
 from picowatch.errors import RenderFailed
 from picowatch.files.decoding import on_white
 from picowatch.recipe.messages.problems import shown
@@ -291,37 +291,15 @@ def _overlap(box: FoundBox, other: FoundBox) -> bool:
 
 
 def _areas(inside: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the connected areas, also those that touch at corners, without specks.
-
-    Each row is cut into runs; a run belongs to those that it touches in the row above.
-    """
-    edges = np.diff(np.pad(inside.cpu().numpy(), ((0, 0), (1, 1))).astype(np.int8))
-    rows, begins = (axis.tolist() for axis in np.nonzero(edges > 0))
-    ends = np.nonzero(edges < 0)[1].tolist()
-    names, above = [*range(len(rows))], 0
-
-    def name(run: int) -> int:
-        while names[run] != run:
-            names[run] = run = names[names[run]]
-        return run
-
-    for run, row in enumerate(rows):
-        while (rows[above], ends[above]) < (row - 1, begins[run]):
-            above += 1
-        touched = above
-        while rows[touched] < row and begins[touched] <= ends[run]:
-            names[name(touched)] = name(run)
-            touched += 1
-    areas = [name(run) for run in range(len(rows))]
-    sizes = Counter[int]()
-    for run, area in enumerate(areas):
-        sizes[area] += ends[run] - begins[run]
-    for area, size in sizes.items():
-        if size >= _SPECK * inside.numel():
-            found = torch.zeros_like(inside)
-            for run in (run for run, its in enumerate(areas) if its == area):
-                found[rows[run], begins[run] : ends[run]] = True
-            yield found
+    """Yield the connected areas, also those that touch at corners, without specks."""
+    left = inside.cpu().numpy()
+    while left.any():
+        first = np.zeros_like(left)
+        first.flat[left.argmax()] = True
+        area = connected(left, first)
+        left = left & ~area
+        if area.sum() >= _SPECK * area.size:
+            yield torch.from_numpy(area).to(inside.device)
 
 
 def _sides(picture: Image.Image, device: torch.device) -> torch.Tensor:

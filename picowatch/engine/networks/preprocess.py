@@ -87,7 +87,7 @@ def canny(picture: Pixels, low: float, high: float) -> Pixels:
     across, down = _derivatives(picture)
     strength = np.abs(across) + np.abs(down)
     ridge = _is_ridge(strength, across, down) & (strength > int(low))
-    edges: Pixels = np.where(_connected(ridge, ridge & (strength > int(high))), 255, 0).astype(
+    edges: Pixels = np.where(connected(ridge, ridge & (strength > int(high))), 255, 0).astype(
         np.uint8
     )
     return edges
@@ -122,9 +122,9 @@ def _is_ridge(strength: _Numbers, across: _Numbers, down: _Numbers) -> NDArray[n
     return np.where(level, beside, np.where(upright, above, slanted))
 
 
-def _connected(ridge: NDArray[np.bool_], strong: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the ridges connected to a strong one, directly or through others, corners included."""
-    waiting, found = (np.pad(pixels, 1) for pixels in (ridge & ~strong, strong))
+def connected(pixels: NDArray[np.bool_], some: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return some pixels and those connected to them, directly or through others, or at corners."""
+    waiting, found = (np.pad(each, 1) for each in (pixels & ~some, some))
     width = waiting.shape[1]
     around = np.array([row + column for row in (-width, 0, width) for column in (-1, 0, 1)])
     waiting, found = waiting.ravel(), found.ravel()
