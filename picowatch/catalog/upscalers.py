@@ -37,10 +37,10 @@ class Layout:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-# ESRGAN's names in BasicSR, which picowatch uses, by the older ones.
-_OLD_BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.(weight|bias)")
-_TRUNK_BLOCK = re.compile(r"RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)\.(weight|bias)")
-_NEW_BLOCK = re.compile(r"body\.(\d+)\.rdb(\d)\.conv(\d)\.(weight|bias)")
+# ESRGAN's blocks in all sets of names, and BasicSR's names of other layers, by the older ones.
+_BLOCK = re.compile(
+    r"(?:model\.1\.sub|RRDB_trunk|body)\.(\d+)\.(?:RDB|rdb)(\d)\.conv(\d)(?:\.0)?\.(weight|bias)"
+)
 _TRUNK_NAMES = {
     "conv_first": "conv_first",
     "trunk_conv": "conv_body",
@@ -50,18 +50,16 @@ _TRUNK_NAMES = {
     "HRconv": "conv_hr",
     "conv_last": "conv_last",
 }
-_NEW_NAMES = {name: name for name in _TRUNK_NAMES.values()}
+_NAMES = _TRUNK_NAMES | {name: name for name in _TRUNK_NAMES.values()}
 
 
 def layout_of(shapes: Shapes) -> Layout | None:
     """Return the network that has exactly these weights; None for any other."""
     try:
         if "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
-            return _esrgan(shapes, _OLD_BLOCK, _old_names(shapes))
-        if "RRDB_trunk.0.RDB1.conv1.weight" in shapes:
-            return _esrgan(shapes, _TRUNK_BLOCK, _TRUNK_NAMES)
-        if "body.0.rdb1.conv1.weight" in shapes:
-            return _esrgan(shapes, _NEW_BLOCK, _NEW_NAMES)
+            return _esrgan(shapes, _old_names(shapes))
+        if shapes.keys() & {"RRDB_trunk.0.RDB1.conv1.weight", "body.0.rdb1.conv1.weight"}:
+            return _esrgan(shapes, _NAMES)
         if "conv_1.sk.weight" in shapes and "block_1.c1_r.sk.weight" in shapes:
             return _span(shapes)
         if len(shapes.get("body.0.weight", ())) == 4 and len(shapes.get("body.1.weight", ())) == 1:
@@ -71,10 +69,10 @@ def layout_of(shapes: Shapes) -> Layout | None:
     return None
 
 
-def _esrgan(shapes: Shapes, block: re.Pattern[str], named: Mapping[str, str]) -> Layout | None:
+def _esrgan(shapes: Shapes, named: Mapping[str, str]) -> Layout | None:
     names: dict[str, str] = {}
     for name in shapes:
-        match = block.fullmatch(name)
+        match = _BLOCK.fullmatch(name)
         layer, _, kind = name.rpartition(".")
         if match:
             index, part, conv, kind = match.groups()

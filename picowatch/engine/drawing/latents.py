@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional
 
 from picowatch.engine.model.vae import LATENT_CHANNELS, LATENT_FACTOR
 from picowatch.engine.private import renew_group_offloading
@@ -154,8 +153,9 @@ def _change_type(vae: Any, dtype: torch.dtype) -> None:
     renew_group_offloading(vae)
 
 
-# A1111's names (modules/shared_items.py, latent_upscale_modes).
-_LATENT: dict[str, dict[str, Any]] = {
+# A1111's names (modules/shared_items.py, latent_upscale_modes): fast, and blurred or blocky until
+# the second pass redraws them.
+LATENT: dict[str, dict[str, Any]] = {
     "Latent": {"mode": "bilinear"},
     "Latent (nearest)": {"mode": "nearest"},
     "Latent (nearest-exact)": {"mode": "nearest-exact"},
@@ -163,8 +163,6 @@ _LATENT: dict[str, dict[str, Any]] = {
     "Latent (antialiased)": {"mode": "bilinear", "antialias": True},
     "Latent (bicubic antialiased)": {"mode": "bicubic", "antialias": True},
 }
-
-
 # A1111's names for resizing pixels for the second pass without a model.
 _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
@@ -172,16 +170,3 @@ _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.
 def resized(picture: Image.Image, upscaler: str, size: tuple[int, int]) -> Image.Image:
     """Return a picture in this size; by Lanczos where a model has enlarged it before."""
     return picture.resize(size, _RESAMPLING.get(upscaler, Image.Resampling.LANCZOS))
-
-
-def upscale(vae: Any, latents: torch.Tensor, upscaler: str, size: tuple[int, int]) -> torch.Tensor:
-    """Return the images' latents for a picture of this width and height.
-
-    Latent upscalers resize the latents themselves: fast, and blurred or blocky until the second
-    pass redraws them. The others decode, enlarge the pixels, and encode again.
-    """
-    if upscaler in _LATENT:
-        sides = (size[1] // LATENT_FACTOR, size[0] // LATENT_FACTOR)
-        return functional.interpolate(latents, size=sides, **_LATENT[upscaler])
-    larger = (resized(picture, upscaler, size) for picture in decode(vae, latents))
-    return torch.cat([encode(vae, each, latents.device) for each in larger])

@@ -18,7 +18,7 @@ from picowatch.engine.drawing.callbacks import Guide, UnetSteps
 from picowatch.engine.drawing.canvas import Canvas
 from picowatch.engine.drawing.control import hints_of
 from picowatch.engine.drawing.draw import Denoising, Group, Prompted
-from picowatch.engine.drawing.latents import decode, encode, noise_of, resized, upscale
+from picowatch.engine.drawing.latents import LATENT, decode, encode, noise_of, resized
 from picowatch.engine.drawing.work import Drawn
 from picowatch.engine.model.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.model.samplers import build_sampler
@@ -124,7 +124,10 @@ class UnetDenoising(Denoising):
         vae, upscaler = self.loaded.vae, request.hires.upscaler
         if isinstance(before[0], Denoised):
             latents = torch.cat([denoised.latents for denoised in before])
-            return upscale(vae, latents, upscaler, size)
+            if how := LATENT.get(upscaler):
+                sides = [side // LATENT_FACTOR for side in reversed(size)]
+                return functional.interpolate(latents, size=sides, **how)
+            before = decode(vae, latents)
         larger = (resized(picture, upscaler, size) for picture in before)
         return torch.cat([encode(vae, picture, self.job.device) for picture in larger])
 
