@@ -1,20 +1,34 @@
-"""Copies of pictures, in which no model has a part: resized, or only written again. No torch."""
+"""What no model draws: copies of pictures, and the own bits and colours of photos. No torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image, ImageChops
+
+from picowatch.engine.bits import bands
 from picowatch.engine.drawing.canvas import decoded
 from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.light import deep_in_srgb
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
 from picowatch.engine.resize import resized
-from picowatch.files.decoding import Original, decode_original, decode_with_alpha, has_deep_colours
+from picowatch.files.decoding import (
+    Original,
+    decode_original,
+    decode_picture,
+    decode_with_alpha,
+    has_deep_colours,
+    in_profile,
+)
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest
 
 _PHASE: PassKind = "resize"
+_NO_EFFECT = "colour: same had no effect, because"
+_OTHER_SIZE = f"{_NO_EFFECT} the picture has another size than the photo."
+_TRANSPARENT = f"{_NO_EFFECT} the photo is transparent."
+_ONE_WAY = f"{_NO_EFFECT} nothing can be written in the colours of the photo's profile."
 
 
 class CopyRenderer:
@@ -70,3 +84,43 @@ def resize_picture(work: Work, at: int) -> None:
         with timed(work.own[at], _PHASE):
             drawn = work.picture(at)
             work.pictures[at] = drawn._replace(original=resized(drawn.original, wanted))
+
+
+def keep_colours(work: Work, start_images: Path | None) -> None:
+    """Give the photos of a batch that are drawn in part their own bits and colours again.
+
+    A pixel that is as it was is the photo's own. The others have 8 bits, in the photo's colours.
+    """
+    for at, request in enumerate(work.requests):
+        if request.colour == SAME and request.leaves_a_part:
+            work.pictures[at] = _kept(work.picture(at), request, start_images)
+
+
+def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Drawn:
+    named = start_images, request.image_hash, request.image
+    photo = decoded(decode_original, *named)
+    picture, low, profile = photo
+    if picture.mode == "RGBA":
+        return drawn.warned(_TRANSPARENT)
+    if picture.size != drawn.picture.size:
+        return drawn.warned(_OTHER_SIZE)
+    if not low and not profile:
+        return drawn
+    if request.only_details:
+        before = given_picture(request, start_images).picture
+    else:
+        before = decoded(decode_picture, *named)
+    for top, bottom in bands(*picture.size):
+        box = 0, top, picture.width, bottom
+        shown = drawn.picture.crop(box).convert("RGB")
+        if not (new := in_profile(shown, profile)):
+            return drawn.warned(_ONE_WAY)
+        changed = _where(ImageChops.difference(before.crop(box), shown))
+        photo.paste(Original(new, new), (0, top), changed)  # of 257 * n both bytes are n
+    return drawn._replace(original=photo)
+
+
+def _where(change: Image.Image) -> Image.Image:
+    """Return white where any colour is not black."""
+    red, green, blue = change.point(lambda level: 255 if level else 0).split()
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)

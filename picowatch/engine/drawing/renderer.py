@@ -1,6 +1,7 @@
 """Renders pictures in this process: walks the passes of a batch."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,20 +11,23 @@ from picowatch.catalog import Catalog
 from picowatch.engine.drawing.accelerator import Accelerator
 from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
-from picowatch.engine.drawing.copies import given_picture, resize
-from picowatch.engine.drawing.denoising import denoising_with
+from picowatch.engine.drawing.copies import given_picture, keep_colours, resize
 from picowatch.engine.drawing.detail import Details
-from picowatch.engine.drawing.draw import Drawing, Job
+from picowatch.engine.drawing.draw import Denoising, Drawing, Job
+from picowatch.engine.drawing.edit import EditDenoising
 from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hires
-from picowatch.engine.drawing.kept import keep_colours
+from picowatch.engine.drawing.flow import FlowDenoising
 from picowatch.engine.drawing.masks import Masks
 from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.preview import Previewer
 from picowatch.engine.drawing.step_cache import need_cache_dit
+from picowatch.engine.drawing.unet import UnetDenoising, seamless
 from picowatch.engine.drawing.work import Drawn, Interrupted, Work
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.cache import Cache
+from picowatch.engine.model.compile import Compiled
 from picowatch.engine.model.devices import choose_target, compute_exactly, precision_name
+from picowatch.engine.model.loaded import Loaded
 from picowatch.engine.model.measures import CARDS, empty_cache, free_bytes, held_memory, room_on
 from picowatch.engine.model.memory import TILED, MemoryLadder, Rung, shrink_warning
 from picowatch.engine.model.verify import verified
@@ -215,7 +219,7 @@ class Renderer:
         sizes = self._checkpoints.sizes(first)
         most = self._ladder.at_once(rung, first, sizes) if drawing.are_details else 0
         exact, in_use = self._algorithms(exact=first.exact), self._checkpoints.in_use(first)
-        with exact, in_use, denoising_with(loaded, job, first) as denoising:
+        with exact, in_use, _denoising_with(loaded, job, first) as denoising:
             drawing.encode(denoising)
             drawing.run(denoising, number, most)
             is_last = number == drawing.last_run
@@ -251,3 +255,22 @@ class Renderer:
         for loaded in self._kept.values("checkpoint"):
             loaded.forget_graphs()
         empty_cache(self._target.device)
+
+
+@contextmanager
+def _denoising_with(loaded: Loaded, job: Job, first: ImageRequest) -> Iterator[Denoising]:
+    """Give what draws with a checkpoint; an interrupted batch leaves no changes behind."""
+    kind: type[Denoising] = UnetDenoising if loaded.row.kind == "unet" else FlowDenoising
+    if first.references:
+        kind = EditDenoising
+    compiled = isinstance(job.accelerated, Compiled)
+    eager = loaded.compiled.eager() if loaded.compiled and not compiled else nullcontext()
+    # Compiled code cannot be watched.
+    look = job.work.raise_if_interrupted
+    watched = nullcontext() if compiled else loaded.parts.watched(look)
+    repeating = seamless(loaded.parts.modules if first.tiling else [])
+    try:
+        with eager, watched, repeating:
+            yield kind(loaded, job)
+    finally:
+        loaded.parts.send_back()
