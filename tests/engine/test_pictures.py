@@ -24,11 +24,9 @@ from picowatch.recipe.request import ControlUse, ImageRequest, ReferenceUse
 from tests.engine import requests
 from tests.engine.demo import named
 from tests.engine.requests import (
-    GREEN,
     Pixels,
     as_pixels,
     circle,
-    difference,
     draw,
     half,
     keep,
@@ -114,16 +112,6 @@ def test_a_single_large_picture_is_drawn_by_all_cores(
     assert at_work == [threads, 1]
 
 
-def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
-    """A prompt is not padded to the length of another image's prompt."""
-    short, long = request("a red circle"), request("a green star, " * 30)
-    together = draw(renderer, short, long, request("a corgi"))
-    assert [image.chunks for image in together] == [1, 2, 1]
-    assert [image.batch_size for image in together] == [2, 1, 2]
-    assert difference(together[0], draw(renderer, short)[0]) <= ROUNDING
-    assert together[1].pixels == draw(renderer, long)[0].pixels
-
-
 def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
     """This holds even for two in one batch; only they use deterministic algorithms."""
     enabled: list[bool] = []
@@ -167,21 +155,6 @@ def test_progress_counts_every_step_once(
         batch = [replace(batch[0], image_hash=keep(kept, circle()))]
     steps = [(now.done, now.total) for now in progress_of(two_cores, batch)]
     assert steps == [(done, total) for done in range(1, total + 1)]
-
-
-def test_images_with_start_images_do_not_depend_on_their_neighbours(
-    renderer: Renderer, kept: Path
-) -> None:
-    """Other start images, masks and seeds in one batch; both passes draw from each one's seed."""
-    given: dict[str, Any] = {"sampler": "DPM++ 2M SDE", "hires": Hires(1.5, 3, 0.6)}
-    other = Image.new("RGB", (300, 200), GREEN)
-    wanted = [
-        request(seed=1, **start(kept, 0.5), **right_half(kept), **given),
-        request(seed=2, **start(kept, 0.5, other), **right_half(kept, invert=True), **given),
-    ]
-    together = draw(renderer, *wanted)
-    for image, case in zip(together, wanted, strict=True):
-        assert difference(image, draw(renderer, case)[0]) <= ROUNDING
 
 
 def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer) -> None:
