@@ -1,6 +1,6 @@
 """Stable Diffusion's pictures are those of a plain script with diffusers, except for rounding.
 
-`exact: true` with `precision: float32`, by the schedulers as docs/moving.md calls them.
+`exact: true` with `precision: float32`.
 """
 
 from copy import copy
@@ -17,9 +17,9 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model.samplers import NOISE_LEVELS, STOP_EARLY, build_sampler, class_of
+from picowatch.engine.model.samplers import build_sampler, class_of
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.samplers import EVEN, SAMPLERS, KnownSampler, sampler_named
+from picowatch.recipe.samplers import SAMPLERS, sampler_named
 from tests.engine.demo import named
 from tests.engine.requests import (
     Pixels,
@@ -33,7 +33,6 @@ from tests.engine.requests import (
     start,
 )
 from tests.engine.tiny_flows import checkpoints_of, tiny_unet
-from tests.kinds import one_of_each_kind
 
 _D: Any = diffusers
 
@@ -162,52 +161,19 @@ def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Ren
     assert np.array_equal(picture[:, :64], as_pixels(circle())[:, :64])
 
 
-# The samplers that were published with "leading": it is their "uniform".
-LEADING = ("DDIM", "DDPM", "PNDM", "LCM", "TCD")
-
-
-def options(sampler: KnownSampler, schedule_type: str) -> dict[str, Any]:
-    """Return the options in docs/moving.md for a sampler and schedule type."""
-    match schedule_type:
-        case "sgm_uniform":
-            return {"timestep_spacing": "trailing"}
-        case "linspace":
-            return {"timestep_spacing": "linspace"}
-        case "uniform" if sampler.name not in LEADING:
-            return {"timestep_spacing": "linspace"}
-        case "karras" | "exponential":
-            return {f"use_{schedule_type}_sigmas": True, "timestep_spacing": "linspace"}
-    return {}
-
-
-def is_diffusers(sampler: KnownSampler, schedule_type: str) -> bool:
-    """Return whether a sampler's class has the schedule; test_samplers.py tests the others."""
-    if schedule_type == "uniform":
-        return sampler.scheduler not in STOP_EARLY
-    needed = f"use_{schedule_type}_sigmas" if schedule_type not in EVEN else "timestep_spacing"
-    has = needed in signature(class_of(sampler).__init__).parameters
-    return has and schedule_type in sampler.schedule_types
-
-
-# diffusers needs scipy for the others.
-TYPES = sorted({kind for sampler in SAMPLERS for kind in sampler.schedule_types} - {*NOISE_LEVELS})
-
-
-@pytest.mark.parametrize("schedule_type", one_of_each_kind(TYPES, ["karras", "uniform"]))
-def test_each_schedule_is_that_of_diffusers_class(schedule_type: str) -> None:
-    """Timesteps, noise levels and the noise to begin with, for the demo's folder.
-
-    Four steps as Turbo, Lightning, LCM and Hyper take them.
-    """
+@pytest.mark.parametrize("spacing", ["leading", "linspace"])
+def test_diffusers_spacings_are_those_of_its_classes(spacing: str) -> None:
+    """For the demo's folder, to the bit; test_samplers.py has the others' noise levels."""
     config, none = loaded("demo").scheduler.config, torch.zeros(0)
-    for sampler in (candidate for candidate in SAMPLERS if is_diffusers(candidate, schedule_type)):
+    for sampler in (each for each in SAMPLERS if spacing in each.schedule_types):
         made = class_of(sampler)
-        expected = made.from_config(config, **sampler.options, **options(sampler, schedule_type))
+        if "timestep_spacing" not in signature(made.__init__).parameters:
+            continue
+        expected = made.from_config(config, **sampler.options, timestep_spacing=spacing)
         for steps in (4, 20):
             expected.set_timesteps(steps)
-            scheduler = build_sampler(sampler.name, schedule_type, steps, config).scheduler
-            case = sampler.name, steps
-            assert torch.equal(scheduler.timesteps, expected.timesteps), case
-            assert float(scheduler.init_noise_sigma) == float(expected.init_noise_sigma), case
+            scheduler = build_sampler(sampler.name, spacing, steps, config).scheduler
+            assert torch.equal(scheduler.timesteps, expected.timesteps), sampler.name
+            assert float(scheduler.init_noise_sigma) == float(expected.init_noise_sigma)
             levels = (getattr(schedule, "sigmas", none) for schedule in (scheduler, expected))
-            assert torch.equal(*levels), case
+            assert torch.equal(*levels), (sampler.name, steps)

@@ -48,7 +48,7 @@ _PREDICTIONS: dict[str, dict[str, Any]] = {
 }
 # Classes whose "linspace" leaves out the last of one step more: ten steps end at the training step
 # 100. They follow Euler's steps for "uniform".
-STOP_EARLY = (
+_STOP_EARLY = (
     *("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep"),
     *("DEISMultistep", "SASolver"),
 )
@@ -145,7 +145,7 @@ def _scheduler(
         scheduler.set_timesteps(steps)
     needed = "timestep_spacing" if schedule_type in EVEN else "use_karras_sigmas"
     lacks = needed not in signature(kind.__init__).parameters and schedule_type != "uniform"
-    stops_early = schedule_type == "uniform" and sampler.scheduler in STOP_EARLY
+    stops_early = schedule_type == "uniform" and sampler.scheduler in _STOP_EARLY
     if lacks or (stops_early and spacing == "linspace"):
         euler = _scheduler(sampler_named("Euler"), schedule_type, steps, config, family)
         _follow(scheduler, euler)
