@@ -17,7 +17,6 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.sdnq import Packed, packed_weights
 from picowatch.engine.model.load import bytes_of_parts
-from picowatch.engine.model.narrow import widened
 from picowatch.engine.model.sdnq import multiplied_out
 from picowatch.errors import ModelRefused, RenderFailed
 from tests.engine.demo import CPU, read_part
@@ -100,18 +99,6 @@ def test_a_packed_folder_draws_what_its_weights_in_full_draw(tmp_path: Path, fol
         assert size == pytest.approx(nbytes, rel=0.05), part
     assert (sizes.numbers, sizes.vae) == (full.numbers, full.vae)
     assert sizes.denoiser < full.denoiser
-
-
-def test_packed_weights_are_compiled_wide(tmp_path: Path) -> None:
-    """A copy for a compiler has plain layers, and the original stays packed."""
-    models = folders(tmp_path, Z_IMAGE, {"transformer": SVD})
-    held = read_part(Catalog(models).find("checkpoint", "mine-turbo"), "transformer")
-    full = read_part(Catalog(models).find("checkpoint", "wide-turbo"), "transformer")
-    copied = widened(held, torch.bfloat16).state_dict()
-    assert copied.keys() == full.state_dict().keys() != held.state_dict().keys()
-    for name, tensor in full.state_dict().items():
-        assert copied[name].dtype == torch.bfloat16
-        assert torch.allclose(copied[name].float(), tensor, rtol=0.01, atol=1e-6), name
 
 
 # They do not say whether columns were rotated: a text encoder would silently misread. The sides of
