@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.families import pipeline_class
 from picowatch.engine.networks.upscale import enlarged
 from picowatch.engine.protocol import RenderedImage, RgbPicture
-from picowatch.errors import EngineStopped
+from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.families import FAMILIES, FLOWS
 from picowatch.files.decoding import Original
 from picowatch.recipe.request import ImageRequest
@@ -471,3 +472,19 @@ def test_a_preview_of_ideogram_has_its_channels_in_order() -> None:
     packed = packed * (bn.running_var + bn.eps).sqrt() + bn.running_mean
     latents = packed.view(4, 4, 2, 2, 32).permute(4, 0, 2, 1, 3).reshape(32, 8, 8)
     assert_shows(previews[-1], latents, COLOURS["flux2"])
+
+
+def test_a_pipeline_that_draws_another_size_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kandinsky 5 and HiDream-I1 have sizes of their own."""
+    name, kind = "AuraFlow", _D.AuraFlowPipeline
+    call = kind.__call__
+
+    def smaller(self: Any, *, width: int, height: int, **named: Any) -> Any:
+        return call(self, width=width // 2, height=height, **named)
+
+    smaller.__signature__ = signature(call)  # type: ignore[attr-defined]
+    monkeypatch.setattr(kind, "__call__", smaller)
+    wanted = requests_of(flow_models(name), name, "prompt: a red cube")
+    with pytest.raises(RenderFailed, match="drew 32x64 instead of 64x64") as failed:
+        draw(flow_renderer(flow_models(name)), *wanted)
+    assert failed.value.remedy == "Write 'size: 32x64'."

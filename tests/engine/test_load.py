@@ -19,11 +19,14 @@ from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.engine.model import load as loading
 from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.load import bytes_of_parts, load_part, load_vae
+from picowatch.engine.model.part_files import own_class
+from picowatch.engine.model.tensors import read_tensors
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
 from tests.engine.adapters import write
 from tests.engine.demo import CPU, assert_equal, load, read_part
+from tests.engine.flow_requests import flow_models
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
 from tests.engine.part_files import weights_of
@@ -79,6 +82,34 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
     read = {name: module for name, module in modules_of(parts).items() if name not in DRAWING}
     numbers = sum(weight.numel() for module in read.values() for weight in module.parameters())
     assert sum(bytes_of_parts(model, CPU).encoders) == pytest.approx(4 * numbers, rel=0.01)
+
+
+# Folders with what nobody reads: further layers, a head, or both.
+UNREAD = {
+    "FLUX.2-klein": ("model.layers.28.", "model.layers.29.", "lm_head."),
+    "FLUX.2-dev": (".layers.31.", ".layers.32.", "lm_head."),
+    "Qwen-Image": ("lm_head.",),
+    "Qwen-Image-Edit": ("lm_head.",),
+    "Qwen-Image-2.1": ("lm_head.",),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_no_pipeline_reads_is_not_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """test_flows.py compares what becomes of prompts."""
+    read: list[str] = []
+
+    def noted(*given: Any, **named: Any) -> Any:
+        tensors = read_tensors(*given, **named)
+        read.extend(tensors)
+        return tensors
+
+    monkeypatch.setattr(loading, "read_tensors", noted)
+    model = Catalog(flow_models(name)).find("checkpoint", name)
+    read_part(model, "text_encoder")
+    whole = {*weights(model.path / "text_encoder")}
+    expected = {key for key in whole if not any(part in key for part in UNREAD[name])}
+    assert {*read} == expected != whole
 
 
 def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Path) -> None:
@@ -334,3 +365,10 @@ def test_a_processor_takes_bfloat16_for_what_is_large(
     flow = load(found(models, "Qwen-Image"), target)
     assert flow["transformer"].dtype == large
     assert all(weight.is_contiguous() for weight in flow["vae"].parameters())
+
+
+@pytest.mark.parametrize("name", ["NoSuchModel", "pipeline", "CLIPTokenizer"])
+def test_only_models_of_the_libraries_are_loaded(name: str) -> None:
+    """Whatever a folder says."""
+    with pytest.raises(RenderFailed, match=f"has a PreTrainedModel called '{name}'"):
+        own_class(name, _T.PreTrainedModel)
