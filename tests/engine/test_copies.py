@@ -10,9 +10,8 @@ from PIL import Image, ImageChops
 
 from picowatch.engine import bits, resize
 from picowatch.engine.drawing.copies import CopyRenderer
-from picowatch.engine.process.child import ChildEngine, CopyEngines
 from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
-from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.errors import EngineStopped
 from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import ADOBE
 from picowatch.recipe.request import ImageRequest
@@ -60,28 +59,6 @@ def test_copies_are_made_without_torch(options: EngineOptions) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_a_process_makes_them(options: EngineOptions, tmp_path: Path) -> None:
-    """Another picture that cannot be read harms nothing."""
-    engines = CopyEngines(options)
-    assert not engines.engines()
-    engines.wanted = 1
-    (engine,) = engines.engines()
-    assert isinstance(engine, ChildEngine)
-    assert engines.engines() == (engine,)
-    small = copy_of(PHOTO, tmp_path, ResizeTo(longest_side=300))
-    try:
-        (image,) = engine.render((small,), ignore_progress)
-        assert (image.width, image.height, image.device) == (300, 200, "cpu")
-        (tmp_path / small.image_hash).write_bytes(b"another")
-        with pytest.raises(RenderFailed, match="missing or damaged"):
-            engine.render((small,), ignore_progress)
-        (image,) = engine.render((copy_of(PHOTO, tmp_path),), ignore_progress)
-        assert image.pixels == PHOTO.tobytes()
-    finally:
-        engines.close()
-    assert engine.process_id is None
 
 
 def test_a_batch_ends_between_two_pictures(options: EngineOptions, tmp_path: Path) -> None:
