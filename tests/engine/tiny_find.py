@@ -14,16 +14,45 @@ import transformers
 from tests.engine.tiny_flows import LETTERS, clip_tokenizer
 
 _T: Any = transformers
+# fmt: off
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
 _TEXT = {
-    **_SMALL,
-    "vocab_size": 2 * len(LETTERS) + 2,
-    "num_hidden_layers": 2,
-    "projection_dim": 32,
-    "bos_token_id": 2 * len(LETTERS),
-    "eos_token_id": 2 * len(LETTERS) + 1,
+    **_SMALL, "vocab_size": 2 * len(LETTERS) + 2, "num_hidden_layers": 2, "projection_dim": 32,
+    "bos_token_id": 2 * len(LETTERS), "eos_token_id": 2 * len(LETTERS) + 1,
 }
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_SWIN = {
+    "model_type": "swin", "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8],
+    "window_size": 4, "out_indices": [2, 3, 4], "image_size": 64,
+}
+_BERT = {
+    **_SMALL, "model_type": "bert", "vocab_size": 58, "num_hidden_layers": 2,
+    "max_position_embeddings": 256,
+}
+_DETR = {
+    f"{part}_{what}": number
+    for part in ("encoder", "decoder")
+    for what, number in {"attention_heads": 4, "ffn_dim": 64, "layers": 2}.items()
+}
+_SAM: dict[str, Any] = {
+    "vision_config": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_dim": 64,
+        "image_size": 64, "patch_size": 8, "output_channels": 16, "window_size": 4,
+        "global_attn_indexes": [1], "num_pos_feats": 8,
+    },
+    "prompt_encoder_config": {
+        "hidden_size": 16, "image_size": 64, "patch_size": 8, "image_embedding_size": 8,
+    },
+    "mask_decoder_config": {
+        "hidden_size": 16, "mlp_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "iou_head_hidden_dim": 16,
+    },
+}
+_SAM3_BACKBONE = {
+    **_SMALL, "model_type": "sam3_vit_model", "num_hidden_layers": 2, "image_size": 112,
+    "patch_size": 14, "window_size": 4, "global_attn_indexes": [1], "pretrain_image_size": 56,
+}
+# fmt: on
 
 
 def write_words(folder: Path, name: str) -> None:
@@ -59,29 +88,8 @@ def clipseg(folder: Path) -> None:
 
 
 def grounding_dino(folder: Path) -> None:
-    heads = {
-        f"{part}_{what}": number
-        for part in ("encoder", "decoder")
-        for what, number in {"attention_heads": 4, "ffn_dim": 64, "layers": 2}.items()
-    }
-    config = _T.GroundingDinoConfig(
-        backbone_config={
-            "model_type": "swin",
-            "embed_dim": 16,
-            "depths": [1, 1, 1, 1],
-            "num_heads": [1, 2, 4, 8],
-            "window_size": 4,
-            "out_indices": [2, 3, 4],
-            "image_size": 64,
-        },
-        text_config=_SMALL
-        | {"model_type": "bert", "vocab_size": 58, "num_hidden_layers": 2}
-        | {"max_position_embeddings": 256},
-        d_model=32,
-        num_queries=20,
-        num_feature_levels=4,
-        **heads,
-    )
+    sizes = {"d_model": 32, "num_queries": 20, "num_feature_levels": 4, **_DETR}
+    config = _T.GroundingDinoConfig(backbone_config=_SWIN, text_config=_BERT, **sizes)
     model = _T.GroundingDinoForObjectDetection(config)
     model.model.decoder.layer_norm.weight.data.fill_(0.01)  # else each score is 1
     _save(model, folder)
@@ -90,52 +98,19 @@ def grounding_dino(folder: Path) -> None:
 
 
 def sam(folder: Path) -> None:
-    vision = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "mlp_dim": 64,
-        "image_size": 64,
-        "patch_size": 8,
-        "output_channels": 16,
-        "window_size": 4,
-        "global_attn_indexes": [1],
-        "num_pos_feats": 8,
-    }
-    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 8, "image_embedding_size": 8}
-    decoder = {
-        "hidden_size": 16,
-        "mlp_dim": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "iou_head_hidden_dim": 16,
-    }
-    config = _T.SamConfig(
-        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
-    )
-    _save(_T.SamModel(config), folder, times=5)
+    _save(_T.SamModel(_T.SamConfig(**_SAM)), folder, times=5)
+    sides = {"size": 64, "mask_size": 16}
     _T.SamImageProcessorPil(
-        size={"longest_edge": 64},
+        **{name: {"longest_edge": side} for name, side in sides.items()},
         pad_size={"height": 64, "width": 64},
-        mask_size={"longest_edge": 16},
         mask_pad_size={"height": 16, "width": 16},
     ).save_pretrained(folder)
 
 
 def sam3(folder: Path) -> None:
-    backbone = {
-        **_SMALL,
-        "model_type": "sam3_vit_model",
-        "num_hidden_layers": 2,
-        "image_size": 112,
-        "patch_size": 14,
-        "window_size": 4,
-        "global_attn_indexes": [1],
-        "pretrain_image_size": 56,
-    }
     config = _T.Sam3Config(
         vision_config={
-            "backbone_config": backbone,
+            "backbone_config": _SAM3_BACKBONE,
             "fpn_hidden_size": 32,
             "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
         },
@@ -146,11 +121,8 @@ def sam3(folder: Path) -> None:
         mask_decoder_config={"hidden_size": 32, "num_attention_heads": 4},
     )
     _save(_T.Sam3Model(config), folder)
-    values = {
-        "size": {"height": 112, "width": 112},
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
+    half = [0.5] * 3
+    values = {"size": {"height": 112, "width": 112}, "image_mean": half, "image_std": half}
     (folder / "preprocessor_config.json").write_text(json.dumps(values))
 
 
