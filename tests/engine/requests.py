@@ -39,22 +39,11 @@ Pixels = NDArray[np.int16]
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:
     """Return a request for a small, quick image of the demo model, with these values."""
     given: dict[str, Any] = {
-        "prompt": prompt,
-        "negative_prompt": "",
-        "checkpoint": "demo",
-        "checkpoint_hash": _DEMO_HASH,
-        "vae": "baked",
-        "vae_hash": "",
-        "sampler": "DPM++ 2M",
-        "schedule_type": "karras",
-        "steps": 6,
-        "cfg_scale": 5.0,
-        "width": 128,
-        "height": 128,
-        "seed": 1,
-        "clip_skip": 1,
+        "prompt": prompt, "negative_prompt": "", "checkpoint": "demo", "seed": 1, "clip_skip": 1,
+        "checkpoint_hash": _DEMO_HASH, "vae": "baked", "vae_hash": "", "sampler": "DPM++ 2M",
+        "schedule_type": "karras", "steps": 6, "cfg_scale": 5.0, "width": 128, "height": 128,
         "exact": False,
-    }
+    }  # fmt: skip
     return ImageRequest(**(given | values))
 
 

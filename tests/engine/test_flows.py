@@ -215,6 +215,7 @@ def part_of(picture: Image.Image, resampling: Any = Image.Resampling.LANCZOS) ->
 
 # What a recipe says, and what a script calls the pipeline of this kind with.
 LATER = {"strength": 0.6, "num_inference_steps": 4}
+PART = part_of(square(), Image.Resampling.BOX)
 START = "image: start.png\ndenoising_strength: 0.6\nsteps: 4\n"
 WAYS: dict[str, tuple[str, str, Callable[[Case], Any]]] = {
     "size and seed": (
@@ -232,14 +233,7 @@ WAYS: dict[str, tuple[str, str, Callable[[Case], Any]]] = {
     "masked part": (
         "mask",
         f"{START}mask: mask.png\nmask_blur: 0\nmask_padding: 4",
-        lambda case: (
-            case.plain
-            | LATER
-            | {
-                "image": part_of(circle(SIDE)),
-                "mask_image": part_of(square(), Image.Resampling.BOX),
-            }
-        ),
+        lambda case: case.plain | LATER | {"image": part_of(circle(SIDE)), "mask_image": PART},
     ),
 }
 ALL = [

@@ -40,41 +40,32 @@ CLIPS, T5 = ("CLIP L", "CLIP G"), "T5 XXL"
 # Read from folders only, so the package has no config of it: the numbers of its model card, without
 # its head.
 NUMBERS = {"Qwen2.5-VL 7B": 8_292_166_656 - 152_064 * 3_584}
-FLUX = ("FluxTransformer2DModel", "flux/transformer", "flux/vae", ("CLIP L", T5))
 SDNQ = "uint4"  # the form of its folders
 Row = tuple[str, str, str, tuple[str, ...]]
+UNET, QWEN_IMAGE = "UNet2DConditionModel", "QwenImageTransformer2DModel"
+FLUX: Row = ("FluxTransformer2DModel", "flux/transformer", "flux/vae", ("CLIP L", T5))
+KLEIN: Row = ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",))
+Z_IMAGE: Row = ("ZImageTransformer2DModel", "z_image/transformer", "flux/vae", ("Qwen3 4B",))
+
+
+def sd3(size: str) -> Row:
+    return "SD3Transformer2DModel", f"sd3/3.5-{size}/transformer", "sd3/vae", (*CLIPS, T5)
+
+
 # The denoiser's class and config, the VAE's config and the text encoders; the denoiser's form.
 MODELS: dict[str, tuple[Row, str]] = {
-    "Stable Diffusion 1.5": (
-        ("UNet2DConditionModel", "sd15/unet", "sd15/vae", ("CLIP L",)),
-        "float16",
-    ),
-    "Stable Diffusion XL": (("UNet2DConditionModel", "sdxl/unet", "sdxl/vae", CLIPS), "float16"),
-    "Stable Diffusion 3.5 Medium": (
-        ("SD3Transformer2DModel", "sd3/3.5-medium/transformer", "sd3/vae", (*CLIPS, T5)),
-        "bfloat16",
-    ),
-    "Stable Diffusion 3.5 Large": (
-        ("SD3Transformer2DModel", "sd3/3.5-large/transformer", "sd3/vae", (*CLIPS, T5)),
-        "bfloat16",
-    ),
+    "Stable Diffusion 1.5": ((UNET, "sd15/unet", "sd15/vae", ("CLIP L",)), "float16"),
+    "Stable Diffusion XL": ((UNET, "sdxl/unet", "sdxl/vae", CLIPS), "float16"),
+    "Stable Diffusion 3.5 Medium": (sd3("medium"), "bfloat16"),
+    "Stable Diffusion 3.5 Large": (sd3("large"), "bfloat16"),
     "FLUX.1": (FLUX, "bfloat16"),
     "FLUX.1, Q8_0": (FLUX, "Q8_0"),
     "FLUX.1, fp8": (FLUX, "fp8"),
     "FLUX.1, Q4_K": (FLUX, "Q4_K"),
-    "FLUX.2 klein 4B": (
-        ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",)),
-        "bfloat16",
-    ),
-    "FLUX.2 klein 4B, SDNQ uint4": (
-        ("Flux2Transformer2DModel", "flux2/transformer", "flux2/vae", ("Qwen3 4B",)),
-        "uint4",
-    ),
-    "Z-Image": (
-        ("ZImageTransformer2DModel", "z_image/transformer", "flux/vae", ("Qwen3 4B",)),
-        "bfloat16",
-    ),
-    "Qwen-Image": (("QwenImageTransformer2DModel", "", "", ("Qwen2.5-VL 7B",)), "bfloat16"),
+    "FLUX.2 klein 4B": (KLEIN, "bfloat16"),
+    "FLUX.2 klein 4B, SDNQ uint4": (KLEIN, SDNQ),
+    "Z-Image": (Z_IMAGE, "bfloat16"),
+    "Qwen-Image": ((QWEN_IMAGE, "", "", ("Qwen2.5-VL 7B",)), "bfloat16"),
 }
 
 
