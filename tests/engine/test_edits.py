@@ -115,12 +115,7 @@ def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.I
     """A careful user's script, with `lora` with one at 0.7."""
     lora = more.pop("lora", None)
     pipe = scripted(_D.Flux2Pipeline if name == DEV else _D.DiffusionPipeline, name)
-    if name in (
-        EDIT,
-        PLUS,
-        PLUS_2511,
-        LONGCAT,
-    ):  # else a small difference to what its authors' code draws
+    if name in (EDIT, PLUS, PLUS_2511, LONGCAT):  # as its authors' code reads pictures
         number_pictures(pipe.text_encoder)
     if name == OMNI:  # it gives pictures in no other type
         encode = pipe.vae.encode
