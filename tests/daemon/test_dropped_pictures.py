@@ -479,8 +479,7 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
         house.save("frames/slow.png", whole)
         wait_for(lambda: len(house.pictures()) == 3, "the good ones")
         assert errors(house) == []
-        # All are read again if they were read before their template was accepted.
-        assert reads.count("frames/bad.png") == reads.count("frames/1.png") <= 2
+        assert reads.count("frames/bad.png") <= 2  # again where it came before its template
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.0)
     with house.running():
         wait_for(lambda: errors(house) == ["frames/bad.png", "frames/gone.jpg"], "the bad ones")
