@@ -9,7 +9,15 @@ import yaml
 from picowatch.errors import PictureUnreadable
 from picowatch.families.row import DEMO
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import FINISHED, NEEDS, SIZE, ZERO_SNR, ScheduleType
+from picowatch.recipe.fields import (
+    FINISHED,
+    FINISHING,
+    NEEDS,
+    SIZE,
+    WRITING,
+    ZERO_SNR,
+    ScheduleType,
+)
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
@@ -69,6 +77,8 @@ def differing_fields(request: ImageRequest) -> list[str]:
         named.add("denoising_strength")
     if request.schedule_type == SIMPLE:  # all flow families have it
         named |= {"steps", "cfg_scale", "guidance", "denoising_strength"}
+    if not (request.draws or any(getattr(request, name) for name in (*FINISHING, *WRITING))):
+        named.add("quality")  # auto asks for a copy
     return [
         name
         for name, value in _fields(request).items()

@@ -600,6 +600,7 @@ class ImageFields:
             same_in_batch=False,
             wanted="a whole number from 1 to 100, lossless, or auto",
             default_text="the setting quality",
+            off="auto",
             acts_in="any",
             form=form(
                 "integer string",

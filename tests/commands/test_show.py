@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,27 @@ def test_show_leaves_out_what_is_a_default(house: House, recipe: str, fields: li
     house.save("c.yaml", whole)
     assert house.once()
     assert len({house.chunk(file).request.digest for file in house.pictures()}) == 1
+
+
+def test_show_gives_a_recipe_whatever_a_template_says_alone(house: House) -> None:
+    """What it prints passes `check`, and asks for the same picture."""
+    alone = ("prompt: a star", "detail: face", "cutout: true", "upscale: 2", "resize_to: 32",
+             "format: same", "format: png", "quality: auto", "quality: 80")  # fmt: skip
+    for number, line in enumerate(alone):
+        house.draw(f"p{number}/photo.png", "red")
+        house.save(f"p{number}/_pictures.yaml", f"{line}\n")
+    assert house.once()
+    saved, first = [], house.pictures()
+    for picture, flags in product(first, ([], ["--all"])):
+        shown = picowatch_here(house.folder, "show", *flags, picture).stdout
+        name = f"again/{picture.partition('/')[0]}"
+        saved.append(house.save(f"{name}{''.join(flags)}.yaml", shown))
+        saved.append(house.save(f"{name}-from.yaml", f"from: outbox/{picture}"))
+    checked = picowatch_here(house.folder, "check", *saved)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert house.once()
+    again = {house.request(picture).digest for picture in house.pictures("again")}
+    assert again == {house.request(picture).digest for picture in first}
 
 
 def test_show_goes_on_after_a_picture_without_a_recipe(house: House) -> None:
