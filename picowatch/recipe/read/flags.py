@@ -1,7 +1,7 @@
 """Flags after a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -10,11 +10,11 @@ from picowatch.recipe.messages.other_programs import OFF_WORDS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.names import (
+    add,
     check_notes,
     excuse_prompt,
     field_called,
     field_named,
-    put,
     unknown,
 )
 from picowatch.recipe.written import NOTE, Layer, Position, Source, SourceValue, number, plain_name
@@ -48,7 +48,8 @@ _SINGLE_QUOTED = re.compile(r"'([^']*)'(?=\s+--[A-Za-z]|\s*$)")
 ALIASES = {
     "sampler_index": "sampler",
     "sampling_method": "sampler",
-    "batch_count": "count",
+    "batch_count": "n_iter",
+    "n_samples": "batch_size",
     "scale": "cfg_scale",
     "ddim_steps": "steps",
     "ddim_eta": "eta",
@@ -56,7 +57,7 @@ ALIASES = {
     "W": "width",
 }
 # In A1111's "Prompts from file", their product is the count.
-_FACTORS = ("batch_size", "n_iter", "n_samples")
+_FACTORS = ("batch_size", "n_iter")
 # Other programs' further flags, which are ignored with a warning, unless they are off.
 THEIRS_ALONE = (
     *("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta"),
@@ -111,6 +112,9 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
             problems.add(written.name_position, f"more than {MAX_FLAGS} flags in one line.")
             break
         _put_flag(layer, name, written, problems, warnings)
+    if factors := [layer.pop(name) for name in _FACTORS if name in layer]:
+        count = _product(factors)
+        add(layer, "count", count.name_position.text, count, problems)
     check_notes(layer, problems)
     return layer
 
@@ -150,33 +154,31 @@ def _put_flag(
 ) -> None:
     plain = flag if flag.startswith(NOTE) else plain_name(flag)
     name = ALIASES.get(flag) or ALIASES.get(plain, plain)
-    field = field_called(name, written.text)
+    field = name if name in _FACTORS else field_called(name, written.text)
     key = written.name_position
-    if name in _FACTORS:
-        layer["count"] = _times(layer.get("count"), written)
-    elif field is None and name in THEIRS_ALONE:
+    if field is None and name in THEIRS_ALONE:
         if written.text.casefold() not in OFF_WORDS and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None:
         problems.add(key, unknown(flag, written.text, "--"))
         excuse_prompt(layer, flag, written)
-    elif field and written.raw:
-        put(layer, field, written, problems)
+    elif written.raw:
+        add(layer, field, field, written, problems)
     elif field in (*SWITCHES, *MAPPINGS):
-        put(layer, field, SourceValue("true", key, "true", key), problems)
-    elif field:
+        add(layer, field, field, SourceValue("true", key, "true", key), problems)
+    else:
         problems.add(key, f"--{flag} has no value. Write one after it.")
 
 
-def _times(count: SourceValue | None, factor: SourceValue) -> SourceValue:
-    """Return the product of two counts, or a value that is no count, which the field refuses."""
+def _product(factors: Sequence[SourceValue]) -> SourceValue:
+    """Return the product of counts, or a value that is no count, which the field refuses."""
     product = 1
-    for written in filter(None, (count, factor)):
-        value = number(written.text)
+    for factor in factors:
+        value = number(factor.text)
         if not isinstance(value, int) or value < 1:
-            return written
+            return factor
         product *= value
-    return factor.with_value(str(product))
+    return factors[-1].with_value(str(product))
 
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
