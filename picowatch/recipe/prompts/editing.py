@@ -8,7 +8,7 @@ a `|` is text.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -115,10 +115,22 @@ def text_at(nodes: Nodes, evaluation: int, sampling: Sampling) -> str:
 
 def edits_in(prompt: str) -> Iterator[tuple[str, str]]:
     """Yield the edits of a prompt as written, with the words that hold at the last step."""
+    for written, edit in _edits(prompt):
+        yield written, "".join(_last_words((edit,)))
+
+
+def edits_too_late(prompt: str, samplings: Sequence[Sampling]) -> Iterator[str]:
+    """Yield the edits of a prompt as written whose words no pass changes."""
+    for written, edit in _edits(prompt):
+        if edit.when and not any(edit.option(each.evaluations - 1, each) for each in samplings):
+            yield written
+
+
+def _edits(prompt: str) -> Iterator[tuple[str, Edit]]:
     text = without_loras(prompt)
     for node in parse_edits(text) if "[" in text else ():
         if isinstance(node, Edit):
-            yield text[node.start : node.end], "".join(_last_words((node,)))
+            yield text[node.start : node.end], node
 
 
 def _last_words(nodes: Nodes) -> Iterator[str]:

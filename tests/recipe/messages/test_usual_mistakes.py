@@ -5,7 +5,14 @@ import pytest
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.read.flags import THEIRS_ALONE
-from tests.recipe.reading import check_refused, check_warned, messages, read_one, refused
+from tests.recipe.reading import (
+    PicturesWith,
+    check_refused,
+    check_warned,
+    messages,
+    read_one,
+    refused,
+)
 
 SEED = "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list …"
 STRENGTH = "denoising_strength has no effect without image or hires. Add it, or remove …"
@@ -173,6 +180,8 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep() -> None:
         ("a {{{fluffy}}} cat", "'{{{fluffy}}}' is drawn … of NovelAI. Write (fluffy:1.15)."),
         ("a [cat:dog:50%]", "'[cat:dog:50%]' is drawn as plain … 0 to 1. Write [cat:dog:0.50]."),
         ("a [cat:big dog]", "'[cat:big dog]' is drawn … when … Write [cat:big dog:0.5]."),
+        ("a [cat:dog:1.5]", "the words of '[cat:dog:1.5]' never change: the picture is …"),
+        ("a [cat:dog:24]", "the words of '[cat:dog:24]' never change: …"),
         ("a (cat:99)", "the weight of '(cat:99)' distorts …: from 0.7 to 1.4 are usual."),
         ("a (cat:1.3:1.2)", "'(cat:1.3' has a second weight after it, and the first …"),
     ],
@@ -184,6 +193,28 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         assert recipe.prompt == prompt
         check_warned(recipe, warning)
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
+
+
+PICTURE = PicturesWith(lambda _: {})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "more", "is_late"),
+    [
+        ("[a:b:1.5]", "hires: true", False),  # in the middle of its pass
+        ("[a:b:2.5]", "hires: true", True),
+        ("[a:b:23]", "steps: 40", False),
+        ("[a:b:0.6]", "image: a.png\ndenoising_strength: 0.5", True),
+        ("[a:b:0.4]", "image: a.png\ndenoising_strength: 0.5", False),
+        ("[a|b], [a:b:0]", "", False),
+    ],
+)
+def test_words_that_change_in_some_pass_have_no_warning(
+    prompt: str, more: str, is_late: bool
+) -> None:
+    """A start image takes the first of the steps that are planned, as in A1111."""
+    recipe = read_one(f"prompt: '{prompt}'\n{more}", pictures=PICTURE)
+    check_warned(recipe, *["the words of … never change: …"] * is_late)
 
 
 AT_1 = "{} has no effect at cfg_scale 1."
