@@ -95,14 +95,12 @@ def _parsed(
 
 def _setting_meant(flag: str) -> str:
     """Return where to write the setting that a flag names; "" if no setting has such a name."""
-    from difflib import get_close_matches
-
+    from picowatch.recipe.messages.suggestions import closest
     from picowatch.settings import FILE_NAME, PREFIX, Settings
 
-    names = get_close_matches(flag.strip("-").replace("-", "_"), Settings.model_fields, 1, 0.8)
-    if not (flag.startswith("--") and names):
+    name = closest(flag.strip("-").replace("-", "_"), Settings.model_fields)
+    if not (flag.startswith("--") and name):
         return ""
-    (name,) = names
     return (
         f" {name} is a setting: write '{name}: …' into {FILE_NAME}, or set {PREFIX}{name.upper()}."
     )

@@ -188,10 +188,10 @@ def _text_of(path: Path) -> str:
 
 def _unknown(name: str, names: Iterable[str]) -> str:
     """Return what may have been meant: another setting, or a recipe's field."""
-    from difflib import get_close_matches
+    from picowatch.recipe.messages.suggestions import did_you_mean
 
-    if near := get_close_matches(name, [*names], n=1, cutoff=0.65):
-        return f"unknown setting '{name}'. Did you mean '{near[0]}'?"
+    if meant := did_you_mean(name, names):
+        return f"unknown setting '{name}'. {meant}".rstrip()
     where = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for all recipes."
     if name in ("settings", "picowatch"):
         where = "Write the lines below it alone, not indented."

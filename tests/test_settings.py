@@ -180,7 +180,7 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path, text: str, said: str
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     """Problems are in the order of the lines, as in recipes; those of the environment follow."""
-    text = "device: gpu\nsteps: 30\nfromat: png\nlog_format: yaml\n"
+    text = "device: gpu\nsteps: 30\nfromat: png\nlog_format: yaml\nCOMPILE: true\n"
     wrong = {"PICOWATCH_QUALITY": "x", "PICOWATCH_OUTBX": "x"}
     assert refused(tmp_path, text, wrong).splitlines() == [
         "F, line 1, column 9: device 'gpu': it must be auto, cuda, cuda:N (the N-th card), xpu, "
@@ -188,6 +188,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         f"F, line 2, column 1: unknown setting 'steps'. {IN_RECIPES}",
         "F, line 3, column 1: unknown setting 'fromat'. Did you mean 'format'?",
         "F, line 4, column 13: log_format 'yaml': Input should be 'text' or 'json'.",
+        "F, line 5, column 1: unknown setting 'COMPILE'. Did you mean 'compile'?",
         "environment variable PICOWATCH_QUALITY: quality 'x': Input should be 'auto' or "
         "'lossless', or Input should be a valid integer, unable to parse string as an integer.",
     ]

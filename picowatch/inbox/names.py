@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from picowatch.files.names import (
     SKIPPED_FOLDERS,
     is_mask_name,
     is_other_picture_name,
     is_picture_name,
+    stem_of,
 )
+from picowatch.recipe.messages.suggestions import closest
 
 ENDINGS = (".yaml", ".yml", ".json", ".csv", ".txt")
 SIDECAR_ENDINGS = (".yaml", ".yml", ".txt")  # of a dropped picture's prompt and fields
@@ -17,8 +18,6 @@ DEFAULTS_NAME = "_defaults.yaml"
 # In a folder with this template every picture is a request, there and below (dropped.py).
 PICTURES_NAME = "_pictures.yaml"
 TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
-# How similar a misspelt name is, including its suffix: _default.yaml is, _draft.yaml is not.
-_MISSPELT = 0.88
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 # Names about which nothing is said, whatever their case, and whose they are.
 SILENT = {
@@ -127,7 +126,8 @@ def _why_private(name: str) -> str:
     stem = name
     while stem.endswith(ENDINGS):  # Windows hides .txt, also in _pictures.yaml.txt
         stem = stem.rpartition(".")[0]
-    for meant in get_close_matches(f"{stem}.yaml", TEMPLATE_NAMES, 1, _MISSPELT):
+    if similar := closest(stem, map(stem_of, TEMPLATE_NAMES)):
+        meant = f"{similar}.yaml"
         if name.endswith(".json"):
             return f"to use it as {meant}, rename it; JSON is valid there, too"
         return f"to use it as {meant}, rename it"

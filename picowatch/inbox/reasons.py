@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from picowatch.errors import PictureUnreadable
@@ -20,6 +19,7 @@ from picowatch.ledger import queries
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.names import OWN_NAMES
 from picowatch.outbox.problems import PROBLEM_ENDINGS
+from picowatch.recipe.messages.suggestions import closest
 
 # Programs' temporary files come and go, a new file is empty at first, and a photo may come after
 # its text: nothing is said of a file before it has been there for so many seconds.
@@ -27,7 +27,6 @@ PATIENCE = 10.0
 EMPTY = "it is empty; nothing happens until it has content"
 # Suffixes of what people drop into the outbox.
 _DROPPED = {*ENDINGS, *ARCHIVE_ENDINGS, *names.ENDINGS, *names.OTHER_ENDINGS}
-_SIMILAR = 0.8  # names of folders: Upscal and upscale are
 _USUAL = "upscale"  # what photos are dropped for most, in a folder that `init --with photos` makes
 
 
@@ -128,7 +127,7 @@ def _where(templates: Collection[str], folder: str) -> str:
     if not folders:
         return "`picowatch init --with photos` makes folders that resize, enlarge and edit pictures"
     called = {path.rpartition("/")[2].casefold(): path for path in folders}
-    for meant in get_close_matches(folder.rpartition("/")[2].casefold(), called, 1, _SIMILAR):
+    if meant := closest(folder.rpartition("/")[2], called):
         return f"Did you mean {called[meant]}/, which has a {PICTURES_NAME}?"
     usual = called.get(_USUAL, folders[0])
     return (

@@ -5,13 +5,13 @@ import re
 import reprlib
 import sys
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from picowatch.errors import SettingsInvalid
+from picowatch.recipe.messages.suggestions import closest
 from picowatch.settings.settings import Settings
 from picowatch.settings.values import words_of
 from picowatch.sources import FILE_NAME, PREFIX, Given, from_file, from_outside, other_variables
@@ -40,8 +40,8 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
     said = []
     for variable in other_variables(environment):
         if (name := variable.removeprefix(PREFIX)) not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.7)
-            meant = f" Did you mean {PREFIX}{near[0]}?" if near else " docs/settings.md lists them."
+            near = closest(name, known)
+            meant = f" Did you mean {PREFIX}{near}?" if near else " docs/settings.md lists them."
             said.append(f"The environment variable {variable} is not a setting.{meant}")
     return said
 

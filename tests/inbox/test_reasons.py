@@ -27,6 +27,7 @@ OTHERS = {
     "_Pictures.json": "to use it as _pictures.yaml, rename it; JSON is valid there, too",
     "pets/_Picture.yml": "to use it as _pictures.yaml, rename it",
     "pets/_pictures.yaml.txt": "to use it as _pictures.yaml, rename it",
+    "_draft.yaml": "its name begins with _; rename it",
     "_mine.yaml": "its name begins with _; rename it",
     "notes.md": RECIPES_ARE,
     "_default.yaml": "to use it as _defaults.yaml",
