@@ -96,7 +96,8 @@ def _outbox(settings: Settings, writing: Writing) -> Outbox:
 def _inbox(settings: Settings, lasting: Lasting, outbox: Outbox, ledger: Ledger) -> Inbox:
     mode, wake, quiet = lasting.mode, lasting.wake, settings.settle_seconds
     given = settings.inbox, outbox.root, ledger, wake, quiet, mode.only
-    return Inbox(*given, once=mode.once, most_pixels=settings.most_photo_pixels)
+    most_pixels, folders = settings.most_photo_pixels, settings.named_folders
+    return Inbox(*given, once=mode.once, most_pixels=most_pixels, folders=folders)
 
 
 def _hashes(settings: Settings, lasting: Lasting, writing: Writing) -> ModelHashes:

@@ -71,10 +71,12 @@ class Inbox:
         *,
         once: bool,
         most_pixels: int,
+        folders: Mapping[str, str],
     ) -> None:
         """Watch `path`, and the folder of commands in the outbox to be awake.
 
         Recipes and folders of `first` are read before all others; `once`: for a single run.
+        `folders` are those that settings name, each with a setting that does.
         """
         self._once = once
         self._first = tuple(f"{recipe}/" for recipe in first)
@@ -87,7 +89,7 @@ class Inbox:
         self._wake = wake
         self._watch = Watch(wake, outbox / COMMANDS)
         self.skipped: Mapping[str, str] = {}  # files that are not taken, with reasons
-        self.reasons = Reasons(outbox, ledger, once=once)
+        self.reasons = Reasons(outbox, ledger, folders, once=once)
         self._templates: Mapping[str, str] = {}  # their digests, by folder
         self._named: dict[str, tuple[str, Collection[str]]] = {}  # what templates name
         self._texts: Collection[str] = ()  # … of pictures whose template has gone

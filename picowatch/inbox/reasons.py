@@ -19,7 +19,7 @@ from picowatch.ledger import queries
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.names import OWN_NAMES
 from picowatch.outbox.problems import PROBLEM_ENDINGS
-from picowatch.recipe.messages.suggestions import closest
+from picowatch.recipe.messages.suggestions import closest, did_you_mean
 
 # Programs' temporary files come and go, a new file is empty at first, and a photo may come after
 # its text: nothing is said of a file before it has been there for so many seconds.
@@ -33,11 +33,15 @@ _USUAL = "upscale"  # what photos are dropped for most, in a folder that `init -
 class Reasons:
     """Keeps what is said of files; `opened` are the pictures that recipes named.
 
+    So is what is said of `folders` that settings name, each with a setting that does.
+
     `waits`: nothing is said of some pictures yet, because recipes that may name them are not read.
     """
 
-    def __init__(self, outbox: Path, ledger: Ledger, *, once: bool) -> None:
-        self._outbox = outbox
+    def __init__(
+        self, outbox: Path, ledger: Ledger, folders: Mapping[str, str], *, once: bool
+    ) -> None:
+        self._outbox, self._folders = outbox, folders
         self._ledger: Ledger | None = ledger
         self._patience = 0.0 if once else PATIENCE
         self._told: Mapping[str, str] = {}
@@ -58,7 +62,8 @@ class Reasons:
             pictures = {path: why for path, why in pictures.items() if path in self._told}
         found = why_not_run(there, wanted) | pictures
         self._told = {path: why for path, why in found.items() if self._is_due(there.root, path)}
-        return {**self._told, **dict(dropped_into(self._outbox, there))}
+        missing = without_folder(there.root, self._folders)
+        return {**self._told, **dict(dropped_into(self._outbox, there)), **dict(missing)}
 
     def _is_due(self, root: str, path: str) -> bool:
         """Whether a file has been there for long enough, before which its program may rename it.
@@ -134,6 +139,18 @@ def _where(templates: Collection[str], folder: str) -> str:
         "To have it enlarged or edited, put it into a folder with a "
         f"{PICTURES_NAME}, such as inbox/{usual}/"
     )
+
+
+def without_folder(root: str, folders: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the folders that settings name, and that are not there."""
+    for folder, setting in folders.items():
+        if not os.path.isdir(f"{root}/{folder}"):  # noqa: PTH112  (never raises)
+            there: list[str] = []
+            with suppress(OSError):
+                there = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+            meant = did_you_mean(folder, there)
+            what = f"{setting} names it, and there is no such folder in the inbox. {meant}"
+            yield folder, what.rstrip(" .")
 
 
 def dropped_into(outbox: Path, there: Scan) -> Iterator[tuple[str, str]]:

@@ -238,6 +238,12 @@ class Settings(BaseModel):
         return int(self.max_photo_megapixels * 1_000_000)
 
     @property
+    def named_folders(self) -> dict[str, str]:
+        """The inbox's folders that settings name, each with a setting that does."""
+        by_folder = ("shares", "max_priority", "max_queued")
+        return {folder: name for name in by_folder for folder in getattr(self, name) if folder}
+
+    @property
     def state_folder(self) -> Path:
         """picowatch's own files: ledger, lock, caches."""
         return self.outbox / ".picowatch"

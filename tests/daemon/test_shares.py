@@ -112,7 +112,21 @@ def test_a_full_folder_refuses_a_save_until_there_is_room(house: House) -> None:
         "inbox/ada/b.yaml\n\nThe folder ada may have 4 images waiting (max_queued), and this save "
         "asks for 3 more. It is read again when fewer wait.\n"
     )
-    assert house.log().count("max_queued") == 1
+    assert house.log().count("(max_queued)") == 1
+
+
+def test_a_folder_that_only_settings_name_is_told_once(house: House) -> None:
+    """It is among the ignored files until it is there."""
+    house.save("adam/a.yaml", count("adam", 1))
+    with house.running(shares={"adma": 2, "adam": 2, ".": 2}, max_queued={"later": 9}):
+        wait_for(lambda: len(house.status().get("ignored", ())) == 2, "the folders")
+        told = dict(house.status()["ignored"])
+        house.save("later/a.yaml", count("later", 1))
+        wait_for(lambda: len(house.status()["ignored"]) == 1, "a folder less")
+    why = "{} names it, and there is no such folder in the inbox"
+    meant = f"{why.format('shares')}. Did you mean 'adam'?"
+    assert told == {"adma": meant, "later": why.format("max_queued")}
+    assert house.log().count(f"adma is not run: {meant}") == 1
 
 
 @pytest.mark.parametrize("runs", [False, True])
