@@ -152,6 +152,16 @@ class Recipe(RecipeFields):
         )
 
     @property
+    def seeds(self) -> list[tuple[int, int | None]]:
+        """The seed and variation seed of each image, or of its combinations; none is random."""
+        return [self._seeds(at, None) for at in range(self.image_count // len(self.variants))]
+
+    @property
+    def without_seeds(self) -> Self:
+        """The same recipe, whatever its seeds; those of a sweep stay."""
+        return self if self.sweep else self.model_copy(update={"seed": 0, "count": 1})
+
+    @property
     def image_count(self) -> int:
         each = len(self.seed) if isinstance(self.seed, tuple) else self.count
         return each * len(self.variants)

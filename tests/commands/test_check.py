@@ -267,18 +267,23 @@ def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     assert not as_json(tmp_path, TEMPLATE)["problems"]
 
 
-def test_what_differs_only_in_its_name_or_notes_is_made_once(tmp_path: Path) -> None:
+def test_what_several_entries_ask_for_is_made_once(tmp_path: Path) -> None:
     """And both `check` and the daemon say so; entries with random seeds are different."""
     sizes = "resize_to: 60\nname: '{stem}-small'\n---\nresize_to: 60\nname: '{stem}-copy'\n"
     rows = "_id,prompt,seed\n1,a star,1\n2,a star,2\n3,a star,1\n4,a star,\n5,a star,\n"
     save(tmp_path, {TEMPLATE: sizes, "inbox/d/1.png": "", "inbox/a.csv": rows})
     save(tmp_path, {"inbox/b.txt": "a star --seed 1\n" * 2})
+    counts = "a star --seed 1 --count 3\na moon --count 3\na star --seed 2 --count 4\n"
+    save(tmp_path, {"inbox/c.txt": f"{counts}a star --seed 6\n"})
     found = as_json(tmp_path, "inbox")
-    assert len(found["images"]) == 1 + 4 + 1
-    said = "which is made once, with the name and notes of entry 1."
+    assert len(found["images"]) == 1 + 4 + 1 + (3 + 3 + 2 + 1)
+    said = "the same image, which is made once"
+    own = f"{said}, with the name and notes of entry 1."
     assert [(each["file"], each["text"]) for each in found["problems"]] == [
-        ("inbox/a.csv", f"entries 1 and 3 ask for the same, {said}"),
-        (TEMPLATE, f"entries 1 and 2 ask for the same, {said}"),
+        ("inbox/a.csv", f"entries 1 and 3 ask for {own}"),
+        ("inbox/b.txt", f"entries 1 and 2 ask for {said}."),
+        ("inbox/c.txt", "entries 1 and 3 ask for the same 2 images, which are made once."),
+        (TEMPLATE, f"entries 1 and 2 ask for {own}"),
     ]
 
 

@@ -82,7 +82,7 @@ def test_two_names_of_the_same_picture_are_a_warning(house: House) -> None:
     assert house.once()
     assert house.pictures() == ["d/a-small.png"]
     warning = (house.outbox / "d/_pictures.yaml.warning.txt").read_text()
-    assert "entries 1 and 2 ask for the same, which is made once" in warning
+    assert "entries 1 and 2 ask for the same image, which is made once" in warning
 
 
 def test_a_name_that_cannot_be_is_refused(house: House) -> None:

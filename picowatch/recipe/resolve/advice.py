@@ -1,9 +1,9 @@
 """Warnings about recipes that may not do what was meant, and fields that change nothing."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 
 from picowatch.families.row import DEMO
 from picowatch.files.names import stem_of
@@ -140,21 +140,27 @@ def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> 
         yield from map(embedding_missing, sorted(found))
 
 
-def with_equal_entries(recipes: list[Recipe]) -> list[Recipe]:
-    """Add a warning about entries of which only names or notes differ: their picture is one."""
+def with_equal_images(recipes: list[Recipe]) -> list[Recipe]:
+    """Add a warning about images for which several entries ask: each is made once."""
     alike = defaultdict[str, list[int]](list)
     for index, recipe in enumerate(recipes if len(recipes) > 1 else ()):
         if not recipe.wants_random_seed:
-            alike[recipe.digest(no_hash)].append(index)
-    for first, *others in alike.values():
-        if any(_told(recipes[other]) != _told(recipes[first]) for other in others):
-            entries = listed([str(index + 1) for index in (first, *others)])
-            what = (
-                f"entries {entries} ask for the same, which is made once, with the name and notes "
-                f"of entry {first + 1}."
-            )
-            second = recipes[others[0]]
-            recipes[others[0]] = second.warned([*second.warnings, what])
+            alike[recipe.without_seeds.digest(no_hash)].append(index)
+    for entries in alike.values():
+        seeds = {index: set(recipes[index].seeds) for index in entries}
+        asked = Counter(chain.from_iterable(seeds.values()))
+        if not (again := {seed for seed, times in asked.items() if times > 1}):
+            continue
+        first, *others = [index for index in entries if not again.isdisjoint(seeds[index])]
+        differ = any(_told(recipes[other]) != _told(recipes[first]) for other in others)
+        count = len(again) * len(recipes[first].variants)
+        what = (
+            f"entries {listed([str(index + 1) for index in (first, *others)])} ask for the same "
+            f"{'image, which is' if count == 1 else f'{count:,} images, which are'} made once"
+            f"{f', with the name and notes of entry {first + 1}' * differ}."
+        )
+        second = recipes[others[0]]
+        recipes[others[0]] = second.warned([*second.warnings, what])
     return recipes
 
 

@@ -16,7 +16,7 @@ from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import (
     advice,
     idle_findings,
-    with_equal_entries,
+    with_equal_images,
     with_unknown_words,
 )
 from picowatch.recipe.resolve.building import resolve
@@ -103,7 +103,7 @@ class EntryResolver:
         if self.problems:
             self._add_unusable_pictures()
             raise RecipeInvalid(self.problems.found)
-        return with_unknown_words(with_equal_entries(recipes), self.known.inventory)
+        return with_unknown_words(with_equal_images(recipes), self.known.inventory)
 
     def _add_unusable_pictures(self) -> None:
         """Report unusable pictures; in a file without mistakes, copying them reports them."""
