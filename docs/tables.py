@@ -22,7 +22,8 @@ from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, photo_metadata
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
-from picowatch.settings import DAILY, FOLDERS, Settings
+from picowatch.settings.settings import DAILY, Settings
+from picowatch.sources import FOLDERS
 
 DOCS = Path(__file__).parent
 

@@ -26,7 +26,7 @@ from picowatch.errors import (
 )
 
 if TYPE_CHECKING:
-    from picowatch.settings import Settings
+    from picowatch.settings.settings import Settings
     from picowatch.sources import Folders
 
 _SHARED = (
@@ -96,7 +96,8 @@ def _parsed(
 def _setting_meant(flag: str) -> str:
     """Return where to write the setting that a flag names; "" if no setting has such a name."""
     from picowatch.recipe.messages.suggestions import closest
-    from picowatch.settings import FILE_NAME, PREFIX, Settings
+    from picowatch.settings.settings import Settings
+    from picowatch.sources import FILE_NAME, PREFIX
 
     name = closest(flag.strip("-").replace("-", "_"), Settings.model_fields)
     if not (flag.startswith("--") and name):

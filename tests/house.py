@@ -26,7 +26,7 @@ from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
 from picowatch.outbox.names import picture_files
 from picowatch.outbox.status import Status
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from tests.digest_engine import DigestEngine
 from tests.outcome import listed
 

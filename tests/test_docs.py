@@ -23,7 +23,8 @@ from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.parts import Find, Hires, Upscale
 from picowatch.recipe.reading import DefaultsFile, check_template, read_recipes
 from picowatch.recipe.resize_to import ResizeTo
-from picowatch.settings import LocalSettings, RaySettings, Settings
+from picowatch.settings.settings import Settings
+from picowatch.settings.values import LocalSettings, RaySettings
 from tests.commands.picowatch import DIGESTS_HERE, ran
 from tests.recipe.reading import PicturesWith
 

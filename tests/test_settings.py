@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import SettingsInvalid
-from picowatch.settings import LocalSettings, RaySettings, Settings, load_settings
+from picowatch.settings.loading import load_settings
+from picowatch.settings.settings import Settings
+from picowatch.settings.values import LocalSettings, RaySettings
 from picowatch.sources import folders_alone
 from tests.commands.picowatch import picowatch_here
 

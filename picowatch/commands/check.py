@@ -36,7 +36,7 @@ from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.reading import DefaultsFile, NothingSaid
 from picowatch.recipe.recipe import Recipe, no_hash
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from picowatch.streams import harmless
 
 # A picture may be rendered otherwise than written (a warning); a file is refused, or is never run.

@@ -10,7 +10,7 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import ARTICLES, recognise
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, ModelRefused
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from picowatch.streams import harmless
 
 

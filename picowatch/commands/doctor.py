@@ -32,7 +32,9 @@ from picowatch.metadata.chunk import chunk_of
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
-from picowatch.settings import FOLDERS, RaySettings, Settings
+from picowatch.settings.settings import Settings
+from picowatch.settings.values import RaySettings
+from picowatch.sources import FOLDERS
 from picowatch.streams import harmless
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"

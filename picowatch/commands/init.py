@@ -16,7 +16,8 @@ from picowatch.errors import CommandFailed
 from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.inbox.names import PICTURES_NAME
 from picowatch.outbox.status import is_running
-from picowatch.settings import FILE_NAME, Settings, settings_text
+from picowatch.settings.settings import Settings, settings_text
+from picowatch.sources import FILE_NAME
 
 # Editors look a schema up from the file that names it.
 _NAMES_SCHEMA = "# yaml-language-server: $schema="

@@ -47,7 +47,7 @@ from picowatch.outbox.commands import (
     withdraw,
 )
 from picowatch.outbox.status import is_running
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from picowatch.signals import ENDING
 from picowatch.streams import print_error
 

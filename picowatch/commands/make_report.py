@@ -10,7 +10,7 @@ from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.inbox.folder import InboxFolder
 from picowatch.metadata.chunk import chunk_of
 from picowatch.outbox.commands import Answer, Command
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from picowatch.streams import print_error
 
 

@@ -14,7 +14,7 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
 from picowatch.files.safe_paths import is_file, is_folder
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from picowatch.streams import harmless
 
 _INPAINTING_INPUTS = 9

@@ -16,7 +16,8 @@ from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, SUCCEEDED
 from picowatch.observers.console import Console, open_console
-from picowatch.settings import FILE_NAME, Settings
+from picowatch.settings.settings import Settings
+from picowatch.sources import FILE_NAME
 from picowatch.streams import finish
 
 log = logging.getLogger("picowatch")

@@ -11,7 +11,7 @@ from picowatch.errors import CommandFailed
 from picowatch.files.atomic import write_atomically
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.schema import DRAFT, defaults_schema, recipe_schema
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 
 # What there is a schema of, and its file in the inbox's folder `.schema`.
 KINDS = {"recipe": "recipe.json", "defaults": "defaults.json", "settings": "settings.json"}

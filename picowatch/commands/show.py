@@ -21,7 +21,7 @@ from picowatch.outbox.photo_metadata import MARKS, NOTHING_KEPT, photo_metadata
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from picowatch.sources import Folders
 from picowatch.streams import harmless, print_error
 

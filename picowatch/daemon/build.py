@@ -34,7 +34,8 @@ from picowatch.outbox.encoding import Encoding
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
-from picowatch.settings import LocalSettings, RaySettings, Settings
+from picowatch.settings.settings import Settings
+from picowatch.settings.values import LocalSettings, RaySettings
 
 LEDGER = "ledger.sqlite"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from picowatch.errors import PicowatchError
 from picowatch.files.essential import in_words
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 
 log = logging.getLogger("picowatch")
 

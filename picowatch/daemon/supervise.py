@@ -26,7 +26,7 @@ from picowatch.observers.observers import Observers
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import logging_to, set_log_format
 from picowatch.service import notify
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from picowatch.signals import ended_by_signals
 
 log = logging.getLogger("picowatch")

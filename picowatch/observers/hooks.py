@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.outbox.status import Status
-from picowatch.settings import Hook
+from picowatch.settings.values import Hook
 
 log = logging.getLogger("picowatch")
 

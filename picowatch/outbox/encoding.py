@@ -17,7 +17,8 @@ from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.lossless import Pixels, deep_png, tiff
 from picowatch.outbox.names import PNG, TIFF, Format, format_of
 from picowatch.outbox.photo_metadata import MAX_JPEG_XMP_BYTES, NONE, PhotoMetadata
-from picowatch.settings import LOSSLESS, WITH_LOSSLESS
+from picowatch.settings.settings import WITH_LOSSLESS
+from picowatch.settings.values import LOSSLESS
 
 log = logging.getLogger("picowatch")
 

@@ -9,7 +9,7 @@ from jsonschema import Draft7Validator
 from PIL import Image
 
 from picowatch.inbox.names import is_recipe_path
-from picowatch.settings import DAILY, Settings
+from picowatch.settings.settings import DAILY, Settings
 from tests.catalog.files import checkpoint_shapes, write_model
 from tests.catalog.test_folders import DISTILLED, KLEIN, WIDE, write_folder
 from tests.commands.picowatch import PROJECT, picowatch_here

@@ -22,7 +22,8 @@ from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger import followups
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock, is_held
-from picowatch.settings import FOLDERS, load_settings
+from picowatch.settings.loading import load_settings
+from picowatch.sources import FOLDERS
 from tests.commands.picowatch import DIGESTS, picowatch, started
 from tests.daemon.processes import ends, process
 from tests.house import SETTLE_SECONDS, House, wait_for

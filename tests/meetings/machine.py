@@ -26,7 +26,8 @@ from picowatch.errors import EngineDied, RenderFailed, SettingsInvalid
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.migrations import VERSION
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import LocalSettings, Settings
+from picowatch.settings.settings import Settings
+from picowatch.settings.values import LocalSettings
 from tests.digest_engine import DigestEngine
 from tests.fault_points import POINTS, preceded_by, wrap
 from tests.house import SilentConsole

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.settings import load_settings
+from picowatch.settings.loading import load_settings
 from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch
 from tests.house import House
 

@@ -6,7 +6,7 @@ from picowatch.recipe.converters import MOST_IMAGES
 from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.photo_names import filled
-from picowatch.settings import Settings
+from picowatch.settings.settings import Settings
 from tests.recipe.reading import check_refused, read, read_one
 
 

@@ -20,7 +20,7 @@ from picowatch.engine.failures import as_clause
 from picowatch.engine.process.child_main import new_renderer
 from picowatch.engine.protocol import Engine, EngineLost, EngineOptions, Executor, MakeRenderer
 from picowatch.errors import EngineStopped, PicowatchError
-from picowatch.settings import RaySettings
+from picowatch.settings.values import RaySettings
 
 if TYPE_CHECKING:  # it imports Ray, which only the thread does
     from picowatch.engine.process.ray_engine import RayEngine

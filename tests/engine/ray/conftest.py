@@ -13,7 +13,7 @@ import pytest
 
 from picowatch.engine.process.ray import RayEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Look, RenderedImage, go_on
-from picowatch.settings import RaySettings
+from picowatch.settings.values import RaySettings
 from tests.engine.ray.renderer import DigestRenderer
 from tests.engine.requests import PATIENCE, begin, request
 from tests.house import wait_for

@@ -14,7 +14,7 @@ import pytest
 
 from picowatch.engine.process.ray import cluster_parts
 from picowatch.engine.protocol import EngineLost
-from picowatch.settings import RaySettings
+from picowatch.settings.values import RaySettings
 from tests.engine.ray.conftest import HEAD, ROOT, SECOND, MakeExecutor, Nodes, environment
 from tests.house import House, wait_for
 from tests.machine import within

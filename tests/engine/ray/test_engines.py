@@ -9,7 +9,7 @@ import pytest
 from picowatch.engine.process.ray import cluster_parts
 from picowatch.engine.protocol import EngineLost, RgbPicture
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
-from picowatch.settings import RaySettings
+from picowatch.settings.values import RaySettings
 from tests.digest_engine import digest_pixels
 from tests.engine.ray.conftest import (
     HEAD,
