@@ -26,9 +26,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.sheets import chequered
+from picowatch.recipe.chunk import read_chunk
 
 DOCS = Path(__file__).parent
 STRIPS = DOCS / "strips"

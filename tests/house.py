@@ -20,11 +20,11 @@ from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
-from picowatch.metadata.chunk import Chunk, read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
 from picowatch.outbox.names import picture_files
 from picowatch.outbox.status import Status
+from picowatch.recipe.chunk import Chunk, read_chunk
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings.settings import Settings
 from tests.digest_engine import DigestEngine

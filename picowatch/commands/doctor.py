@@ -28,7 +28,7 @@ from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineLost, versions
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
-from picowatch.metadata.chunk import chunk_of
+from picowatch.metadata.embedded_text import chunk_of
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
 from picowatch.recipe.installed import NotInstalled, find_checkpoint

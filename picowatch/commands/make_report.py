@@ -8,7 +8,7 @@ from typing import Any
 
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.inbox.folder import InboxFolder
-from picowatch.metadata.chunk import chunk_of
+from picowatch.metadata.embedded_text import chunk_of
 from picowatch.outbox.commands import Answer, Command
 from picowatch.settings.settings import Settings
 from picowatch.streams import print_error

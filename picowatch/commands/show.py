@@ -13,11 +13,11 @@ from picowatch.commands.control import pictures_in
 from picowatch.commands.why import why
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
 from picowatch.ledger.reading import reading
-from picowatch.metadata.chunk import escaped_json, read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.photo_metadata import MARKS, NOTHING_KEPT, photo_metadata
+from picowatch.recipe.chunk import escaped_json, read_chunk
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest

@@ -13,10 +13,10 @@ from picowatch.commands.control import below
 from picowatch.errors import CommandFailed, PictureUnreadable
 from picowatch.inbox.names import is_dropped
 from picowatch.ledger.reasons import Row, before, find
-from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import value_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.fields import PROMPTS
 from picowatch.sources import Folders
 from picowatch.streams import harmless

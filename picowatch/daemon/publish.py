@@ -31,8 +31,7 @@ from picowatch.inbox.named_pictures import kept_metadata, kept_parameters
 from picowatch.inbox.names import is_dropped
 from picowatch.ledger import followups, queue
 from picowatch.ledger.rows import QueuedImage
-from picowatch.metadata.chunk import Chunk, chunk_of, picowatch_json
-from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, chunk_of
 from picowatch.outbox.encoding import How
 from picowatch.outbox.encoding_apart import Raw, encode_apart
 from picowatch.outbox.listing import line_of
@@ -41,6 +40,7 @@ from picowatch.outbox.names import PNG, TIFF, format_of
 from picowatch.outbox.outbox import FOLDER_REMEDY
 from picowatch.outbox.photo_metadata import NONE, NOTHING_KEPT, PhotoMetadata, mark_of, only_marked
 from picowatch.recipe.a1111.writer import parameters_text, without_postprocessing
+from picowatch.recipe.chunk import Chunk, picowatch_json
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.request import ImageRequest
 

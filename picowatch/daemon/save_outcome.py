@@ -22,8 +22,8 @@ from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.names import is_dropped, is_reached, is_template
 from picowatch.inbox.read import Saved
 from picowatch.ledger.rows import RequestedEntry
-from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH
+from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.reading import (

@@ -13,7 +13,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.ledger import contact_sheets
 from picowatch.ledger.rows import DueSheet
-from picowatch.metadata.chunk import chunk_of
+from picowatch.metadata.embedded_text import chunk_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
 from picowatch.recipe.fields import Axis

@@ -22,7 +22,7 @@ from picowatch.ledger.entries import FAILED, REQUESTED
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import PutBack, QueuedImage, folded, note_failure
 from picowatch.ledger.turns import Turns
-from picowatch.metadata.chunk import chunk_of
+from picowatch.metadata.embedded_text import chunk_of
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.request import ImageRequest

@@ -22,6 +22,7 @@ from picowatch.files import png_texts
 from picowatch.files.pictures import HEIF_BEGINS, MAX_BYTES, FewReads, is_heif
 from picowatch.files.safe_paths import open_regular
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, Directory, bytes_in, exif_bytes
+from picowatch.recipe.chunk import Chunk, read_chunk
 from picowatch.recipe.request import ImageRequest
 
 # The keywords of our texts, and of those that ComfyUI writes into the tags of a camera's names:
@@ -64,6 +65,11 @@ def read_texts(path: Path) -> dict[str, str]:
         raise PictureUnreadable.by_system(f"{path}", error) from error
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from error
+
+
+def chunk_of(picture: Path) -> Chunk:
+    """Return our chunk in a picture. Raises PictureUnreadable, also if it has none."""
+    return read_chunk(read_texts(picture).get(PICOWATCH, ""))
 
 
 def texts_in(file: IO[bytes]) -> dict[str, str]:

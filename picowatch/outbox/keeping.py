@@ -17,7 +17,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place, make_folder, sync_folder, write_atomically
 from picowatch.files.names import stem_of
 from picowatch.files.safe_paths import link_below, open_below, sha256_of, to_write
-from picowatch.metadata.chunk import chunk_of
+from picowatch.metadata.embedded_text import chunk_of
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import ENDINGS, SIDECAR_ENDING
 from picowatch.outbox.outbox import Outbox, why_kept

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from picowatch.files.atomic import append
 from picowatch.files.safe_paths import open_regular
-from picowatch.metadata.chunk import Chunk, escaped_json
+from picowatch.recipe.chunk import Chunk, escaped_json
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20

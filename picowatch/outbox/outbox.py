@@ -26,8 +26,7 @@ from picowatch.files.atomic import (
 from picowatch.files.essential import Writing
 from picowatch.files.names import first_folder, stem_of
 from picowatch.files.safe_paths import read_regular, sha256_of, to_write
-from picowatch.metadata.chunk import chunk_of, read_chunk
-from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts
+from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, chunk_of, read_texts
 from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, How, encode_png
 from picowatch.outbox.gallery import Gallery
@@ -38,6 +37,7 @@ from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
+from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.fields import Axis
 
 log = logging.getLogger("picowatch")

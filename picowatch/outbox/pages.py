@@ -19,12 +19,12 @@ from PIL import Image
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import append, make_folder, write_atomically
 from picowatch.files.safe_paths import read_regular
-from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import differing_fields, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.listing import line_of, request_in
 from picowatch.outbox.names import PILLOW_NAMES, gallery_file
+from picowatch.recipe.chunk import read_chunk
 
 PICTURES_PER_PAGE = 250
 INDEX = "pages.js"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.metadata.chunk import Chunk, picowatch_json
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS
 from picowatch.recipe.a1111.writer import parameters_text
+from picowatch.recipe.chunk import Chunk, picowatch_json
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse

@@ -20,13 +20,13 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.decoding import decode_mask, decode_picture
 from picowatch.files.pictures import check_picture
-from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.metadata.recipe_yaml import others_yaml, recipe_yaml
 from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, photo_metadata
+from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.pictures import NO_PICTURES, Pictures

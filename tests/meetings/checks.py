@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.recipe.chunk import read_chunk
 from tests.meetings.machine import REASONS
 from tests.meetings.recipes import drawn
 from tests.outcome import error_files, faults, is_sheet, rendered

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata.chunk import Chunk, picowatch_json, read_chunk
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.outbox.encoding import encode_png
+from picowatch.recipe.chunk import Chunk, picowatch_json, read_chunk
 from tests.fuzz.hostile import chunk as png_chunk
 from tests.fuzz.hostile import png
 from tests.metadata.requests import CORGI

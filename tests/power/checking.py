@@ -14,8 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata.chunk import read_chunk
 from picowatch.metadata.embedded_text import PICOWATCH, texts_in
+from picowatch.recipe.chunk import read_chunk
 from tests.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
 from tests.outcome import error_files, faults, is_sheet, is_whole

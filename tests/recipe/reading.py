@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from picowatch.families import FAMILIES, FLOWS
-from picowatch.metadata.chunk import Chunk, picowatch_json
 from picowatch.metadata.embedded_text import PICOWATCH
+from picowatch.recipe.chunk import Chunk, picowatch_json
 from picowatch.recipe.control import KINDS
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler, rules_of
 from picowatch.recipe.messages.problems import RecipeInvalid

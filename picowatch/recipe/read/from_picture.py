@@ -4,15 +4,13 @@ In this order: picowatch's own JSON; settings of Fooocus, SwarmUI, InvokeAI and 
 ComfyUI's workflow, with the A1111 text in `parameters` that some of its nodes write.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111.reader import MAX_LINES, holds_parameters, read_parameters
+from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.fields import CHECKPOINT_HASH, DETAIL, EMBEDDINGS, FINISHED, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
@@ -21,7 +19,7 @@ from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES
 from picowatch.recipe.read.foreign import read_settings, settings_of
 from picowatch.recipe.read.foreign_settings import DAMAGE, ForeignSettings, final, visible
-from picowatch.recipe.request import ImageRequest, recipe_values, why_invalid
+from picowatch.recipe.request import recipe_values
 from picowatch.recipe.written import Entry, Layer, SourceValue
 
 _HASH_DIGITS = 10
@@ -68,12 +66,11 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
         raise PictureUnreadable(
             "it is a contact sheet. The settings are in its pictures.", "Name one of those."
         )
-    found, what = ForeignSettings(), "'picowatch' text"
+    found, what = ForeignSettings(), "text"
     try:
         if "picowatch" in texts:
             found.values = _of_picowatch(texts["picowatch"], pictures)
             return found
-        what = "text"
         texts = {name: visible(text) for name, text in texts.items()}
         text = texts.get("parameters", "")
         if settings := settings_of(texts):
@@ -129,17 +126,8 @@ def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:
 
 def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
     """Return the request's fields as a recipe writes them."""
-    values = json.loads(text)
-    if values["format"] != 1:
-        raise PictureUnreadable(
-            "it was rendered by a newer picowatch.", "Read it with that version."
-        )
-    try:
-        request = ImageRequest.from_dict(values["request"])
-    except ValidationError as error:
-        what = f"its 'picowatch' text is damaged: request.{why_invalid(error)}."
-        raise PictureUnreadable(what) from None
-    folder = str(values.get("recipe", "")).rpartition("/")[0]
+    chunk = read_chunk(text)
+    request, folder = chunk.request, chunk.recipe.rpartition("/")[0]
     names = {
         path: as_written(pictures.called_here(path, digest, folder))
         for path, digest in request.pictures.items()

@@ -112,10 +112,10 @@ def test_a_missing_checkpoint_is_named_with_its_hash() -> None:
     [
         ({}, "a.png: it contains no settings that picowatch can read. Unedited pictures by … …"),
         ({"picowatch-sheet": "{}"}, "a.png: it is a contact sheet. The settings are in its …"),
-        ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
-        ({"picowatch": '{"format": 2}'}, "a.png: it was rendered by a newer picowatch. Read it …"),
+        ({"picowatch": "{"}, "a.png: the picture's 'picowatch' text is not JSON."),
+        ({"picowatch": '{"format": 2}'}, "… text has format 2; … A newer picowatch can read it."),
         ({"picowatch": CHUNK["picowatch"].replace('"request": {', '"request": {"styles": 1, ')},
-         "a.png: its 'picowatch' text is damaged: request.styles: this version does not know it."),
+         "a.png: … 'picowatch' text is damaged: request.styles: this version does not know it."),
         ({"parameters": "a corgi"}, "a.png: its 'parameters' text has no line 'Steps: …'."),
     ],
 )  # fmt: skip

@@ -3,13 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest, why_invalid
 
@@ -58,11 +56,6 @@ def picowatch_json(chunk: Chunk) -> str:
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
 
-def chunk_of(picture: Path) -> Chunk:
-    """Return the chunk of a picture. Raises PictureUnreadable, also if it has none."""
-    return read_chunk(read_texts(picture).get(PICOWATCH, ""))
-
-
 def read_chunk(text: str) -> Chunk:
     """Return the contents of a chunk's text. Raises PictureUnreadable for any other text."""
     try:
@@ -70,11 +63,11 @@ def read_chunk(text: str) -> Chunk:
         json.dumps(values, ensure_ascii=False).encode()  # escapes may give lone surrogates
     except (ValueError, RecursionError):
         raise PictureUnreadable("the picture's 'picowatch' text is not JSON.") from None
-    if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
+    if not isinstance(values, dict) or "format" not in values:
         raise PictureUnreadable("the picture's 'picowatch' text contains no request.")
-    if values.get("format") != FORMAT:
+    if values["format"] != FORMAT:
         raise PictureUnreadable(
-            f"the picture's 'picowatch' text has format {shown(repr(values.get('format')))}; "
+            f"the picture's 'picowatch' text has format {shown(repr(values['format']))}; "
             f"this version reads format {FORMAT}.",
             "A newer picowatch can read it.",
         )
