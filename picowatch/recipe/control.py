@@ -8,26 +8,14 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from picowatch.recipe.parts import Row, Share
 
 Preprocessor = Literal[
-    "none",
-    "canny",
-    "depth",
-    "lineart",
-    "invert",
-    "threshold",
-    "blur",
-    "luminance",
-    "tile",
+    "none", "canny", "depth", "lineart", "invert", "threshold", "blur", "luminance", "tile",
     "inpaint",
-]
+]  # fmt: skip
 PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
 # The preprocessor that an option belongs to.
 OPTIONS = {
-    "low": "canny",
-    "high": "canny",
-    "threshold": "threshold",
-    "radius": "blur",
-    "depth": "depth",
-}
+    "low": "canny", "high": "canny", "threshold": "threshold", "radius": "blur", "depth": "depth",
+}  # fmt: skip
 # What a union ControlNet can follow, in the order of its tasks; only the ProMax version knows the
 # last two (https://github.com/xinsir6/ControlNetPlus).
 ControlKind = Literal[
@@ -36,13 +24,9 @@ ControlKind = Literal[
 KINDS: tuple[str, ...] = get_args(ControlKind)[1:]
 # What a union follows if picowatch makes the map.
 KIND_OF = {
-    "depth": "depth",
-    "canny": "hard edges",
-    "lineart": "hard edges",
-    "tile": "tile",
-    "blur": "tile",
-    "inpaint": "inpaint",
-}
+    "depth": "depth", "canny": "hard edges", "lineart": "hard edges", "tile": "tile",
+    "blur": "tile", "inpaint": "inpaint",
+}  # fmt: skip
 _Edge = Annotated[int, Field(strict=True, ge=0, le=2000)]
 
 

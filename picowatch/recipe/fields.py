@@ -61,18 +61,9 @@ Seed = Annotated[int, Field(ge=0, le=converters.MAX_SEED)]
 Pixels = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 MAX_REFERENCES = 10
 ScheduleType = Literal[
-    "automatic",
-    "karras",
-    "exponential",
-    "beta",
-    "uniform",
-    "sgm_uniform",
-    "leading",
-    "linspace",
-    "simple",
-    "kl_optimal",
-    "align_your_steps",
-]
+    "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading", "linspace",
+    "simple", "kl_optimal", "align_your_steps",
+]  # fmt: skip
 Prediction = Literal["", "epsilon", "v", "v_zero_snr"]
 Loras = tuple[tuple[str, float], ...]
 ZERO_SNR: Prediction = "v_zero_snr"

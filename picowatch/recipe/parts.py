@@ -62,15 +62,9 @@ Padding = Annotated[int, Field(strict=True, ge=0, le=256)]
 MOST_UPSCALED = 8  # times a side
 # The ways to enlarge for the second pass of `hires`, and those that enlarge pixels, not latents.
 UPSCALERS = (
-    "Latent",
-    "Latent (nearest)",
-    "Latent (nearest-exact)",
-    "Latent (bicubic)",
-    "Latent (antialiased)",
-    "Latent (bicubic antialiased)",
-    "Lanczos",
-    "Nearest",
-)
+    "Latent", "Latent (nearest)", "Latent (nearest-exact)", "Latent (bicubic)",
+    "Latent (antialiased)", "Latent (bicubic antialiased)", "Lanczos", "Nearest",
+)  # fmt: skip
 PIXEL_UPSCALERS = ("Lanczos", "Nearest")
 
 

@@ -33,14 +33,9 @@ SCHEDULE_TYPES = {
     "align_your_steps": "Align Your Steps",
 }
 _SCHEDULE_ALIASES = {
-    "ddim": "leading",
-    "ddimuniform": "leading",
-    "auto": AUTOMATIC,
-    "normal": "uniform",
-    "sgm": "sgm_uniform",
-    "turbo": SIMPLE,
-    "ays": "align_your_steps",
-}
+    "ddim": "leading", "ddimuniform": "leading", "auto": AUTOMATIC, "normal": "uniform",
+    "sgm": "sgm_uniform", "turbo": SIMPLE, "ays": "align_your_steps",
+}  # fmt: skip
 # The schedule types that choose among the training steps. The others choose noise levels.
 EVEN = ("uniform", "sgm_uniform", "leading", "linspace")
 
@@ -150,24 +145,13 @@ WASTED_ON_PURE_NOISE = ("karras", "exponential", "beta")
 
 # A1111's and ComfyUI's samplers that picowatch does not have, and what comes closest.
 _MISSING = {
-    "DPM++ 2S a": "Euler a",
-    "DPM fast": "DPM++ 2M",
-    "DPM adaptive": "DPM++ 2M",
-    "DPM ad": "DPM++ 2M",
-    "Restart": "Heun",
-    "res_multistep": "DPM++ 2M",
-    "res_multistep_ancestral": "Euler a",
-    "gradient_estimation": "Euler",
-    "heunpp2": "Heun",
-    "exp_heun_2_x0": "Heun",
-    "exp_heun_2_x0_sde": "DPM++ SDE",
-    "ipndm": "LMS",
-    "ipndm_v": "LMS",
-    "er_sde": "DPM++ 3M SDE",
-    "seeds_2": "DPM++ SDE",
-    "seeds_3": "DPM++ SDE",
+    "DPM++ 2S a": "Euler a", "DPM fast": "DPM++ 2M", "DPM adaptive": "DPM++ 2M",
+    "DPM ad": "DPM++ 2M", "Restart": "Heun", "res_multistep": "DPM++ 2M",
+    "res_multistep_ancestral": "Euler a", "gradient_estimation": "Euler", "heunpp2": "Heun",
+    "exp_heun_2_x0": "Heun", "exp_heun_2_x0_sde": "DPM++ SDE", "ipndm": "LMS", "ipndm_v": "LMS",
+    "er_sde": "DPM++ 3M SDE", "seeds_2": "DPM++ SDE", "seeds_3": "DPM++ SDE",
     "sa_solver_pece": "SA-Solver",
-}
+}  # fmt: skip
 
 
 class SamplerUnknown(ValueInvalid):

@@ -46,16 +46,10 @@ _SINGLE_QUOTED = re.compile(r"'([^']*)'(?=\s+--[A-Za-z]|\s*$)")
 
 # Flags of A1111, CompVis and stable-diffusion.cpp whose names are not our fields'.
 ALIASES = {
-    "sampler_index": "sampler",
-    "sampling_method": "sampler",
-    "batch_count": "n_iter",
-    "n_samples": "batch_size",
-    "scale": "cfg_scale",
-    "ddim_steps": "steps",
-    "ddim_eta": "eta",
-    "H": "height",
-    "W": "width",
-}
+    "sampler_index": "sampler", "sampling_method": "sampler", "batch_count": "n_iter",
+    "n_samples": "batch_size", "scale": "cfg_scale", "ddim_steps": "steps", "ddim_eta": "eta",
+    "H": "height", "W": "width",
+}  # fmt: skip
 # In A1111's "Prompts from file", their product is the count.
 _FACTORS = ("batch_size", "n_iter")
 # Other programs' further flags, which are ignored with a warning, unless they are off.

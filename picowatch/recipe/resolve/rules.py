@@ -338,19 +338,6 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    mistakes_in_finishing,
-    _clip_skip,
-    _vae,
-    _loras,
-    _embeddings,
-    mistakes_in_control,
-    _lacks,
-    _sampler,
-    _schedule_type,
-    _edits,
-    _references,
-    _start_image,
-    _sides,
-    _detail,
-    _hires_upscaler,
-)
+    mistakes_in_finishing, _clip_skip, _vae, _loras, _embeddings, mistakes_in_control, _lacks,
+    _sampler, _schedule_type, _edits, _references, _start_image, _sides, _detail, _hires_upscaler,
+)  # fmt: skip
