@@ -217,6 +217,8 @@ def _check_name(candidate: Candidate) -> None:
         not_utf8 = "\udc80" <= hidden[0] <= "\udcff"
         what = "that is not UTF-8" if not_utf8 else f"with {invisible(hidden[0])}"
         raise ModelRefused(f"has a name {what}: rename it.")
+    if candidate.kind == "lora" and any(mark in candidate.name for mark in "<:>"):
+        raise ModelRefused("has a name with <, : or >, so no prompt can name it: rename it.")
     if candidate.kind == "vae" and candidate.name.casefold() in BAKED_WORDS:
         raise ModelRefused("has a name that means the checkpoint's own VAE: rename it.")
     if ending in _UNFINISHED:

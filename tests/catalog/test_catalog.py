@@ -121,15 +121,18 @@ def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
         assert find("lora", written, inventory) == "pixel"
 
 
-def test_a_vae_whose_name_means_none_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_recipes_read_otherwise_is_refused(tmp_path: Path) -> None:
     """Otherwise it would be listed, and never used."""
     for name in ("None", "baked", "other"):
         write_model(tmp_path / f"vae/{name}.safetensors", tiny_vae(4))
+    for name in ("style", "style: oil"):  # <lora:style: oil:0.7>
+        write_model(tmp_path / f"loras/{name}.safetensors", kohya_lora_shapes())
     found = Catalog(tmp_path).scan()
-    assert [model.name for model in found.models] == ["other"]
+    assert [model.name for model in found.models] == ["other", "style"]
     assert [refused.reason for refused in found.refused] == [
-        f"{name}.safetensors has a name that means the checkpoint's own VAE: rename it."
-        for name in ("None", "baked")
+        "None.safetensors has a name that means the checkpoint's own VAE: rename it.",
+        "baked.safetensors has a name that means the checkpoint's own VAE: rename it.",
+        "style: oil.safetensors has a name with <, : or >, so no prompt can name it: rename it.",
     ]
 
 
