@@ -34,7 +34,6 @@ ANIMA = row.Family(
     pipelines=row.Pipelines(text="AnimaModularPipeline", image="AnimaModularPipeline"),
     guidance=row.GUIDER,
     lacks=row.without(row.LACKS, "cfg_rescale", "cfg_start", "cfg_end")
-    | row.NO_CACHE
     | {"mask": "its pipeline has none"},
     variants={
         # All look alike. Its card has 30 to 50 steps and 4 to 5.

@@ -9,7 +9,7 @@ LONGCAT_IMAGE = row.Family(
     key="longcat_image",
     name="LongCat-Image",
     pipelines=row.Pipelines(text="LongCatImagePipeline"),
-    lacks=row.LACKS | row.NO_CACHE,
+    lacks=row.LACKS,
     # Otherwise Qwen2.5-VL would write another prompt first.
     inputs={"enable_prompt_rewrite": False},
     variants={

@@ -7,7 +7,7 @@ OVIS_IMAGE = row.Family(
     key="ovis_image",
     name="Ovis-Image",
     pipelines=row.Pipelines(text="OvisImagePipeline"),
-    lacks=row.FROM_TEXT | row.NO_CACHE,
+    lacks=row.FROM_TEXT,
     # Its default, "", would be a second negative prompt beside the one that was read.
     inputs={"negative_prompt": None},
     variants={"": row.flow_variant(50, 5)},
