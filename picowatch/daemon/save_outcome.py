@@ -3,7 +3,6 @@
 Readers find it out in their threads, as models and pictures have to be looked at for it.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -218,7 +217,6 @@ class SaveReader:
                 random=recipe.wants_random_seed,
                 requests=partial(recipe.image_requests, hash_of),
                 sheet=sheet_of(recipe),
-                notes=json.dumps(recipe.notes) if recipe.notes else "",
                 may_differ=recipe.draws_from_files,
             )
             for recipe in recipes

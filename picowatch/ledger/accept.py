@@ -9,9 +9,8 @@
    of one whose seed gives it images that this recipe already has: then it has that seed. So a
    sweep with another value, or a higher `count`, keeps its pictures.
 3. If nothing changed at all, entries with a random seed are drawn again; a new draw replaces
-   cancelled images. The same entries in another order are a change. So are other notes, and other
-   priorities that the recipe itself gives; a file of the same bytes was saved again, whatever its
-   folder gives.
+   cancelled images. The same entries in another order are a change. So are other priorities that
+   the recipe itself gives; a file of the same bytes was saved again, whatever its folder gives.
 4. Queued images that no entry requests any more are cancelled.
 """
 
@@ -72,8 +71,8 @@ def accept(
     Raises QueueFull if its folder would have more than `max_queued` images waiting.
 
     `repeats_last_save`: a save that requests the same as before asks only for what failed or was
-    cancelled, not for more. So does one that changes priorities or notes alone. `digest_at` says
-    what is at the `rebuild.former_paths` of the save.
+    cancelled, not for more. So does one that changes priorities alone. `digest_at` says what is at
+    the `rebuild.former_paths` of the save.
     """
     requested = placed(entries)
     with ledger.transaction() as sql:
@@ -90,9 +89,8 @@ def accept(
         }
         unchanged = [*requested] == [*before] == [*kept]
         if unchanged and row and row["digest"] != save.digest:
-            for key, entry in requested.items():
-                before_it = kept[key]["priority"], kept[key]["notes"]
-                repeats_last_save |= before_it != (entry.priority, entry.notes)
+            priorities = [entry.priority for entry in requested.values()]
+            repeats_last_save |= priorities != [kept[key]["priority"] for key in requested]
         former = _forget(sql, [entry for key, entry in before.items() if key not in kept])
         save_id = record_save(sql, save, "accepted")
         fewer = len(before) - len(requested)

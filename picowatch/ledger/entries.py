@@ -150,11 +150,11 @@ class SaveWriter:
 
     def _add(self, entry: RequestedEntry) -> None:
         entry_id = self.sql.execute(
-            """INSERT INTO entries (recipe, digest, occurrence, place, priority, notes, sheet)
-               VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
+               VALUES (?, ?, ?, ?, ?, ?)""",
             (
                 *(self.save.path, entry.digest, entry.occurrence),
-                *(entry.place, entry.priority, entry.notes, entry.sheet),
+                *(entry.place, entry.priority, entry.sheet),
             ),
         ).lastrowid
         assert entry_id is not None
@@ -164,8 +164,8 @@ class SaveWriter:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
         entry_id = row["id"]
         self.sql.execute(
-            "UPDATE entries SET place = ?, priority = ?, notes = ? WHERE id = ?",
-            (entry.place, entry.priority, entry.notes, entry_id),
+            "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
+            (entry.place, entry.priority, entry_id),
         )
         for image in images_of(self.sql, entry_id):
             if redraw and image["state"] == "cancelled":

@@ -14,7 +14,7 @@ from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
-VERSION = 11
+VERSION = 10
 OLDEST = 8  # the first version whose contents can be kept
 # Version 8 had an outcome for what was not compared with the inbox yet, and told images.jsonl
 # nothing about recipes. Some columns had other names.

@@ -149,8 +149,7 @@ class RequestedEntry:
     """One entry of a save, as the ledger needs it.
 
     `requests` returns the entry's images; it takes the drawn seed, or None for fixed seeds. `sheet`
-    is JSON of what its contact sheet shows, if it requests one; the ledger only stores it. `notes`
-    is JSON of what is kept in its pictures' metadata and does not count otherwise, if anything.
+    is JSON of what its contact sheet shows, if it requests one; the ledger only stores it.
     `may_differ`: with the same digest and seeds it may give other images than before. `place` is
     that in its file, and `occurrence` that among equal ones, both from 0.
     """
@@ -160,7 +159,6 @@ class RequestedEntry:
     random: bool
     requests: Callable[[int | None], Sequence[ImageRequest]]
     sheet: str | None = None
-    notes: str = ""
     may_differ: bool = False
     place: int = 0
     occurrence: int = 0

@@ -49,7 +49,6 @@ CREATE TABLE entries (              -- what the last valid save of a recipe requ
     occurrence INTEGER NOT NULL,    -- 0 for the first of equal entries in a file, 1 for the next
     place      INTEGER NOT NULL,    -- in the file, from 0
     priority   INTEGER NOT NULL,
-    notes      TEXT NOT NULL DEFAULT '',    -- JSON of what its pictures' metadata keep, if any
     sheet      TEXT,                -- JSON of what its contact sheet shows, if it requests one
     drawn_from INTEGER NOT NULL DEFAULT 0,  -- position of the first image of its last draw
     seed       INTEGER,             -- that this draw has; NULL: fixed, or not known from version 8

@@ -92,14 +92,6 @@ SAVES = {
     "a priority alone is no new picture, and touch means again": (
         "a.txt", [(MORNING, 1), (f"{URGENT}{MORNING}", 1), (TOUCHED, 2), (MORNING, 2)], NOTHING_NEW
     ),
-    "notes alone are no new picture, and touch means again": (
-        "a.csv", [("_id,prompt\n1,a star\n", 1), ("_id,prompt\n2,a star\n", 1),
-                  ("prompt,_id\na star,1\n", 1), ("prompt\na star\n", 1), (TOUCHED, 2)], ""
-    ),
-    "so in a list": (
-        "a.yaml", [("- prompt: x\n  _id: 1\n- prompt: y\n", 2),
-                   ("- prompt: x\n  _id: 2\n- prompt: y\n", 2)], NOTHING_NEW
-    ),
     "fixed seeds are left alone": (
         "a.yaml", [(FIXED, 1), (TOUCHED, 1), (f"{FIXED}# a note\n", 1)],
         f"{NOTHING_NEW}0001-1.png",
