@@ -208,12 +208,13 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     pieces = (piece for _, text in recipe.texts for piece in parse_attention(without_loras(text)))
     if checkpoint.rules.flow and any(weight != 1 for _, weight in pieces):
         yield f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored."
-    for field in fields.PROMPTS if not recipe.detail else ():  # which has steps of its own
-        for edit in edits_too_late(getattr(recipe, field), samplings(recipe)):
-            yield (
-                f"the words of '{shown(edit)}' never change: the picture is finished before. A "
-                "share of the steps is from 0 to 1, like 0.5."
-            )
+    texts = () if recipe.detail else recipe.texts  # details have steps of their own
+    late = (edit for _, text in texts for edit in edits_too_late(text, samplings(recipe)))
+    for edit in islice(late, MAX_WARNINGS):
+        yield (
+            f"the words of '{shown(edit)}' never change: the picture is finished before. Write an "
+            "earlier step, or a smaller share of the steps."
+        )
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
     if not checkpoint.rules.guided and recipe.cfg_scale > 1:

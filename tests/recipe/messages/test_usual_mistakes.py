@@ -4,6 +4,7 @@ import pytest
 
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
+from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.read.flags import THEIRS_ALONE
 from tests.recipe.reading import (
     PicturesWith,
@@ -180,7 +181,7 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep() -> None:
         ("a {{{fluffy}}} cat", "'{{{fluffy}}}' is drawn … of NovelAI. Write (fluffy:1.15)."),
         ("a [cat:dog:50%]", "'[cat:dog:50%]' is drawn as plain … 0 to 1. Write [cat:dog:0.50]."),
         ("a [cat:big dog]", "'[cat:big dog]' is drawn … when … Write [cat:big dog:0.5]."),
-        ("a [cat:dog:1.5]", "the words of '[cat:dog:1.5]' never change: the picture is …"),
+        ("a [cat:dog:1.5]", "the words of '[cat:dog:1.5]' never … Write an earlier step, or …"),
         ("a [cat:dog:24]", "the words of '[cat:dog:24]' never change: …"),
         ("a (cat:99)", "the weight of '(cat:99)' distorts …: from 0.7 to 1.4 are usual."),
         ("a (cat:1.3:1.2)", "'(cat:1.3' has a second weight after it, and the first …"),
@@ -215,6 +216,11 @@ def test_words_that_change_in_some_pass_have_no_warning(
     """A start image takes the first of the steps that are planned, as in A1111."""
     recipe = read_one(f"prompt: '{prompt}'\n{more}", pictures=PICTURE)
     check_warned(recipe, *["the words of … never change: …"] * is_late)
+
+
+def test_a_prompt_has_a_limited_number_of_warnings() -> None:
+    edits = " ".join(f"[a:b:{step}]" for step in range(30, 130))
+    assert len(read_one(f"prompt: '{edits}'").warnings) == MAX_WARNINGS
 
 
 AT_1 = "{} has no effect at cfg_scale 1."
