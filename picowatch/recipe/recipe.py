@@ -159,7 +159,8 @@ class Recipe(RecipeFields):
     @property
     def without_seeds(self) -> Self:
         """The same recipe, whatever its seeds; those of a sweep stay."""
-        return self if self.sweep else self.model_copy(update={"seed": 0, "count": 1})
+        none = {"seed": 0, "count": 1, "variation_seed": None}
+        return self if self.sweep else self.model_copy(update=none)
 
     @property
     def image_count(self) -> int:

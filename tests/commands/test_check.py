@@ -274,9 +274,11 @@ def test_what_several_entries_ask_for_is_made_once(tmp_path: Path) -> None:
     save(tmp_path, {TEMPLATE: sizes, "inbox/d/1.png": "", "inbox/a.csv": rows})
     save(tmp_path, {"inbox/b.txt": "a star --seed 1\n" * 2})
     counts = "a star --seed 1 --count 3\na moon --count 3\na star --seed 2 --count 4\n"
+    varied = "a star --seed 1 --variation_strength 0.2 --variation_seed"
     save(tmp_path, {"inbox/c.txt": f"{counts}a star --seed 6\n"})
+    save(tmp_path, {"inbox/e.txt": f"{varied} 3 --count 3\n{varied} 5\n"})
     found = as_json(tmp_path, "inbox")
-    assert len(found["images"]) == 1 + 4 + 1 + (3 + 3 + 2 + 1)
+    assert len(found["images"]) == 1 + 4 + 1 + (3 + 3 + 2 + 1) + 3
     said = "the same image, which is made once"
     own = f"{said}, with the name and notes of entry 1."
     assert [(each["file"], each["text"]) for each in found["problems"]] == [
@@ -284,6 +286,7 @@ def test_what_several_entries_ask_for_is_made_once(tmp_path: Path) -> None:
         ("inbox/b.txt", f"entries 1 and 2 ask for {said}."),
         ("inbox/c.txt", "entries 1 and 3 ask for the same 2 images, which are made once."),
         (TEMPLATE, f"entries 1 and 2 ask for {own}"),
+        ("inbox/e.txt", f"entries 1 and 2 ask for {said}."),
     ]
 
 
