@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,7 +32,10 @@ class Chunk:
     rendered: Mapping[str, Any] = field(default_factory=dict)
 
 
-_CHUNK = TypeAdapter(Chunk)
+@cache
+def _adapter() -> TypeAdapter[Chunk]:
+    """Return the adapter, built at its first use, as that of a request."""
+    return TypeAdapter(Chunk)
 
 
 def picowatch_json(chunk: Chunk) -> str:
@@ -73,7 +77,7 @@ def read_chunk(text: str) -> Chunk:
         )
     known = {name: value for name, value in values.items() if name in Chunk.__dataclass_fields__}
     try:
-        return _CHUNK.validate_python(known)
+        return _adapter().validate_python(known)
     except ValidationError as error:
         what = f"the picture's 'picowatch' text is damaged: {why_invalid(error)}."
         raise PictureUnreadable(what) from None
