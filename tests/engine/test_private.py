@@ -1,9 +1,9 @@
 """Private names of libraries mean what the engine takes them for.
 
-Other tests of the engine fail for the rest: those of what is drawn where names are gone,
-test_load.py (layers in float32), test_gguf_fp8.py (old names of VAEs), test_loras.py (parts for
-LoRAs), test_compile.py (nested arguments, the limit of compiled forms) and test_samplers.py (other
-levels than the beta distribution's).
+Tests of what is drawn fail if a name is gone. Other meanings fail in test_load.py (layers in
+float32), test_gguf_fp8.py (old names of VAEs), test_loras.py (parts for LoRAs), test_compile.py
+(nested arguments, the limit of compiled forms) and test_samplers.py (other levels than the beta
+distribution's).
 """
 
 import inspect
