@@ -121,8 +121,9 @@ def edits_in(prompt: str) -> Iterator[tuple[str, str]]:
 
 def edits_too_late(prompt: str, samplings: Sequence[Sampling]) -> Iterator[str]:
     """Yield the edits of a prompt as written whose words no pass changes."""
-    for written, edit in _edits(prompt):
-        if edit.when and not any(edit.option(each.evaluations - 1, each) for each in samplings):
+    drawn = [each for each in samplings if each.evaluations]
+    for written, edit in _edits(prompt) if drawn else ():
+        if edit.when and not any(edit.option(each.evaluations - 1, each) for each in drawn):
             yield written
 
 

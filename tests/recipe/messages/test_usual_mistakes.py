@@ -208,6 +208,8 @@ PICTURE = PicturesWith(lambda _: {})
         ("[a:b:0.6]", "image: a.png\ndenoising_strength: 0.5", True),
         ("[a:b:0.4]", "image: a.png\ndenoising_strength: 0.5", False),
         ("[a|b], [a:b:0]", "", False),
+        ("[a:b:1.0e999]", "hires: {denoising_strength: 0}", True),  # which draws nothing
+        ("[a:b:9]", "image: a.png\ndenoising_strength: 0", False),
     ],
 )
 def test_words_that_change_in_some_pass_have_no_warning(
