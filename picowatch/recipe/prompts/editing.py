@@ -47,7 +47,8 @@ class Edit:
             return (step - 1) % len(self.options)
         last = float(self.when)  # step of the first option
         if "." in self.when:
-            last = (last - (sampling.before is not None)) * sampling.planned
+            # Infinity times no evaluations is no number.
+            last = sampling.planned and (last - (sampling.before is not None)) * sampling.planned
         else:
             last -= sampling.before or 0
         return int(step > int(min(max(last, -1), sampling.planned)))

@@ -87,9 +87,10 @@ def test_the_step_is_any_number(when: str, last: int) -> None:
 
 @given(st.text("[]()|:.5\\aB \n{}_"), st.integers(0, 12))
 @example("[" * 5000 + "a" + ":1]" * 5000, 0)
+@example("[a:B:1.0e999]", 0)
 def test_any_text_says_something_at_every_step(text: str, evaluation: int) -> None:
     """A text without square brackets stays the same; brackets out of all reason are text."""
-    for sampling in (TEN, Sampling(3, 10), Sampling(10, 10, before=20)):
+    for sampling in (TEN, Sampling(3, 10), Sampling(10, 10, 20), Sampling(0, 0, 20)):
         said = text_at(parse_edits(text), evaluation, sampling)
         assert set(said) <= set(text)
         assert "[" in text or said == text
