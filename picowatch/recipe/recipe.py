@@ -153,7 +153,7 @@ class Recipe(RecipeFields):
 
     @property
     def seeds(self) -> list[tuple[int, int | None]]:
-        """The seed and variation seed of each image, or of its combinations; none is random."""
+        """The seed and variation seed of each image, or of its combinations, if none is random."""
         return [self._seeds(at, None) for at in range(self.image_count // len(self.variants))]
 
     @property

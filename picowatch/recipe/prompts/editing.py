@@ -53,6 +53,12 @@ class Edit:
             last -= sampling.before or 0
         return int(step > int(min(max(last, -1), sampling.planned)))
 
+    @property
+    def last_words(self) -> str:
+        """The words that hold at the last step."""
+        last = self.options[-1]
+        return "".join(node if isinstance(node, str) else node.last_words for node in last)
+
 
 Nodes = tuple[str | Edit, ...]
 
@@ -114,27 +120,17 @@ def text_at(nodes: Nodes, evaluation: int, sampling: Sampling) -> str:
     )
 
 
-def edits_in(prompt: str) -> Iterator[tuple[str, str]]:
-    """Yield the edits of a prompt as written, with the words that hold at the last step."""
-    for written, edit in _edits(prompt):
-        yield written, "".join(_last_words((edit,)))
-
-
-def edits_too_late(prompt: str, samplings: Sequence[Sampling]) -> Iterator[str]:
-    """Yield the edits of a prompt as written whose words no pass changes."""
-    drawn = [each for each in samplings if each.evaluations]
-    for written, edit in _edits(prompt) if drawn else ():
-        if edit.when and not any(edit.option(each.evaluations - 1, each) for each in drawn):
-            yield written
-
-
-def _edits(prompt: str) -> Iterator[tuple[str, Edit]]:
+def edits_in(prompt: str) -> Iterator[tuple[str, Edit]]:
+    """Yield the edits of a prompt, each as written and as parsed."""
     text = without_loras(prompt)
     for node in parse_edits(text) if "[" in text else ():
         if isinstance(node, Edit):
             yield text[node.start : node.end], node
 
 
-def _last_words(nodes: Nodes) -> Iterator[str]:
-    for node in nodes:
-        yield from _last_words(node.options[-1]) if isinstance(node, Edit) else (node,)
+def edits_too_late(prompt: str, samplings: Sequence[Sampling]) -> Iterator[str]:
+    """Yield the edits of a prompt as written whose words no pass changes."""
+    drawn = [each for each in samplings if each.evaluations]
+    for written, edit in edits_in(prompt) if drawn else ():
+        if edit.when and not any(edit.option(each.evaluations - 1, each) for each in drawn):
+            yield written

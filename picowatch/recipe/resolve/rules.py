@@ -332,8 +332,8 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 def _edits(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.context.checkpoint
     for field, prompt in recipe.texts if checkpoint.rules.flow else ():
-        for words, last in edits_in(prompt):
-            instead = prompt.replace(words, last, 1) if words in prompt else NOTHING
+        for words, edit in edits_in(prompt):
+            instead = prompt.replace(words, edit.last_words, 1) if words in prompt else NOTHING
             yield Finding(field, cannot_edit(checkpoint.family, words), EDITED, instead)
 
 
