@@ -14,7 +14,7 @@ from picowatch.recipe.parts import Find, Hires
 from picowatch.recipe.reading import DefaultsFile, priority_of
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import RICH, PicturesWith, check_refused, hash_of, read_one
+from tests.recipe.reading import RICH, check_refused, hash_of, read_one
 
 # Requests in ledgers and pictures of earlier versions, which later ones must recognise.
 STORED = json.loads(Path(__file__).with_name("stored_requests.json").read_text())
@@ -165,7 +165,7 @@ def test_what_earlier_versions_stored_is_the_same_request(stored: dict[str, Any]
 @pytest.mark.parametrize(("text", "digest", "images"), DIGESTS, ids=[row[0] for row in DIGESTS])
 def test_a_recipe_that_a_ledger_knows_keeps_its_digest(text: str, digest: str, images: str) -> None:
     """And its images keep theirs: an upgrade draws nothing again."""
-    recipe = read_one(text, inventory=RICH, pictures=PicturesWith(lambda _: {}))
+    recipe = read_one(text, inventory=RICH, texts={})
     assert recipe.digest(hash_of) == digest
     found = [[request.digest, request.batch_key] for request in recipe.image_requests(hash_of, 5)]
     assert sha256(json.dumps(found).encode()).hexdigest() == images

@@ -6,14 +6,7 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.read.flags import THEIRS_ALONE
-from tests.recipe.reading import (
-    PicturesWith,
-    check_refused,
-    check_warned,
-    messages,
-    read_one,
-    refused,
-)
+from tests.recipe.reading import check_refused, check_warned, messages, read_one, refused
 
 SEED = "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list …"
 STRENGTH = "denoising_strength has no effect without image or hires. Add it, or remove …"
@@ -196,9 +189,6 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
     check_warned(read_one(f"prompt: a\nnegative_prompt: {prompt}"), warning)
 
 
-PICTURE = PicturesWith(lambda _: {})
-
-
 @pytest.mark.parametrize(
     ("prompt", "more", "is_late"),
     [
@@ -216,7 +206,7 @@ def test_words_that_change_in_some_pass_have_no_warning(
     prompt: str, more: str, is_late: bool
 ) -> None:
     """A start image takes the first of the steps that are planned, as in A1111."""
-    recipe = read_one(f"prompt: '{prompt}'\n{more}", pictures=PICTURE)
+    recipe = read_one(f"prompt: '{prompt}'\n{more}", texts={})
     check_warned(recipe, *["the words of … never change: …"] * is_late)
 
 

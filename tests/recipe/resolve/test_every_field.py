@@ -12,7 +12,7 @@ from picowatch.recipe.fields import MAPPINGS, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.recipe import Recipe
-from tests.recipe.reading import DEMO, FLOW_RULES, PicturesWith, read_one
+from tests.recipe.reading import DEMO, FLOW_RULES, read_one
 
 PARTS = {name: row for name, row in PART_FIELDS.items() if name.partition(".")[0] in MAPPINGS}
 FIELDS = [name for name, row in {**ROWS, **PARTS}.items() if row.changes_pixels]
@@ -72,7 +72,6 @@ CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(
     demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,), segmentations=("sam3",)
 )
-SEEN = PicturesWith(lambda _: {})
 # One of the variants with the same rules, with the recipe that says nothing else.
 VARIANTS = {repr(rules): variant for variant, rules in FLOW_RULES.items()}.values()
 
@@ -97,7 +96,7 @@ def usual_recipe(family: str, variant: str) -> tuple[str, Inventory, Recipe]:
         usual += "image: start.png\nmask: start.png\n"
     if rules.references and rules.references.required:
         usual += "references: start.png\n"
-    return usual, inventory, read_one(usual, inventory=inventory, pictures=SEEN)
+    return usual, inventory, read_one(usual, inventory=inventory, texts={})
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -111,7 +110,7 @@ def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
         usual, inventory, without = usual_recipe(family, variant)
         kept = [line for line in usual.split("\n") if line.partition(":")[0] not in said]
         try:
-            recipe = read_one("\n".join([*kept, own]), inventory=inventory, pictures=SEEN)
+            recipe = read_one("\n".join([*kept, own]), inventory=inventory, texts={})
         except RecipeInvalid as refused:
             name = FAMILIES[family].name
             assert any(name in problem.message for problem in refused.problems)
