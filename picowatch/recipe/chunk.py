@@ -32,10 +32,7 @@ class Chunk:
     rendered: Mapping[str, Any] = field(default_factory=dict)
 
 
-@cache
-def _adapter() -> TypeAdapter[Chunk]:
-    """Return the adapter, built at its first use, as that of a request."""
-    return TypeAdapter(Chunk)
+_adapter = cache(lambda: TypeAdapter(Chunk))  # built at its first use, as that of a request
 
 
 def picowatch_json(chunk: Chunk) -> str:

@@ -97,7 +97,7 @@ const Large = (() => {
 
   // For a contact sheet, show its pictures; for a picture, the sheets that it is on.
   function showRelated(entry) {
-    // What was moved more than once is told by its recipe and its own name.
+    // A picture that was moved more than once has its recipe and its own name still.
     const isOn = (sheet, file, made) => file && !made.sheet && ([made.file, made.moved].includes(file)
       || (made.recipe === sheet.recipe && ownName(made.file) === ownName(file)));
     const found = entry.sheet
