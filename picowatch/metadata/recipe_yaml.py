@@ -9,15 +9,7 @@ import yaml
 from picowatch.errors import PictureUnreadable
 from picowatch.families.row import DEMO
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import (
-    FINISHED,
-    FINISHING,
-    NEEDS,
-    SIZE,
-    WRITING,
-    ZERO_SNR,
-    ScheduleType,
-)
+from picowatch.recipe.fields import FINISHED, FINISHING, NEEDS, SIZE, WRITING, ZERO_SNR
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
@@ -30,7 +22,7 @@ from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
 from picowatch.streams import harmless
 
 USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
-USUAL_SCHEDULE: ScheduleType = "karras"
+USUAL_SCHEDULE = "karras"
 # Other fields mean something only with one of these: denoising_strength, mask_blur …
 _WITH_FIELDS_OF_THEIR_OWN = {need for needs in NEEDS.values() for need in needs}
 _NAME = "picture.png"
