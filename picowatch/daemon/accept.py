@@ -160,7 +160,8 @@ class Accepting:
         is_other = known and not known.size_and_time.is_of_same_file(saved.size_and_time)
         comes_first = known and is_other and self._waiting.is_new_name_of(known.size_and_time)
         if comes_first and not old:
-            self._waiting.settle_again(pending, now)
+            # It is no new name itself, so two such files do not wait for each other.
+            self._waiting.note(replace(pending, is_new=False, since=now))
             return False
         if known and is_new and outcome is None:  # another recipe has got this name meanwhile
             self._waiting.drop(saved.path)

@@ -105,6 +105,26 @@ def test_the_former_text_of_a_name_makes_nothing_again(house: House) -> None:
     assert house.pictures() == ["a/0001-1.png", "b/0001-2.png"], house.log()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "pictures"),
+    [("a.txt", "b.yaml", 4), (TEMPLATE, "others/_pictures.yaml", 4),
+     ("photos/a.png", "others/a.png", 6), ("photos", "others", 6)],
+)  # fmt: skip
+def test_swapped_files_that_read_otherwise_are_saves(
+    house: House, one: str, other: str, pictures: int
+) -> None:
+    """Neither waits for the other to be renamed. A text and YAML are errors then."""
+    house.save("a.txt", "a star --size 64x64")
+    house.save("b.yaml", "prompt: a star\nsize: 64x64\n")
+    house.save("others/_pictures.yaml", "prompt: a moon\nsize: 64x64\n")
+    house.draw("photos/a.png", "red")
+    house.draw("others/a.png", "blue")
+    assert house.once()
+    move(house, "{}", [(one, "spare"), (other, one), ("spare", other)])
+    assert house.once() is (one != "a.txt"), house.log()
+    assert len(house.pictures()) == pictures, house.log()
+
+
 @pytest.mark.parametrize("differs", [True, False])
 def test_a_photo_in_another_folder_has_the_fields_of_that(house: House, differs: bool) -> None:
     """The templates have the same text, but perhaps not what they add to."""
