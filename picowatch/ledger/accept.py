@@ -157,7 +157,7 @@ def rename(ledger: Ledger, old: str, new: str, *, exchanges: bool = False) -> No
     """Move a recipe with its queue, pictures and history.
 
     One that had the new name gets the old one, as two recipes may have equal images. Unless the two
-    `exchange` names, it is gone then, and what is done is of its former name, as after an edit.
+    `exchange` names, it is gone then, and its pictures are of its former name, as after an edit.
     """
     with ledger.transaction() as sql:
         is_in_use = known_recipe(ledger, new) is not None
@@ -172,8 +172,9 @@ def rename(ledger: Ledger, old: str, new: str, *, exchanges: bool = False) -> No
             note_history(sql, old, gone=True)
             forget_recipe(sql, old)
             if not is_picture_name(new):  # its requests name the photo
-                kept = "UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ? AND state = 'done'"
-                sql.execute(kept, (new, old))
+                for table in ("images", "saves"):
+                    of_former = f"UPDATE OR IGNORE {table} SET recipe = ? WHERE recipe = ?"
+                    sql.execute(of_former, (new, old))
 
 
 def _move(sql: sqlite3.Connection, old: str, new: str) -> None:

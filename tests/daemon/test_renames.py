@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.house import House
+from picowatch.outbox.commands import Command, send, wait_for_answer
+from tests.house import PATIENCE, House
 from tests.outcome import error_files
 
 Moves = Sequence[tuple[str, str]]
@@ -91,6 +92,19 @@ def test_a_name_in_use_gives_way_with_its_error_and_what_waits(house: House) -> 
     assert house.once()
     assert not error_files(house.outbox)
     assert house.pictures() == ["b/0001-1.png", "b/0002-1.png"]
+
+
+def test_make_tells_what_became_of_a_recipe_whose_name_another_got(house: House) -> None:
+    """It is not told of the other name, which that recipe never had."""
+    save(house, "{}.txt", "ab")
+    digest = hashlib.sha256((house.inbox / "a.txt").read_bytes()).hexdigest()
+    house.answer("pause")
+    path = send(house.outbox, Command("make", "a.txt", digest))
+    assert not house.once()
+    move(house, "{}.txt", MOVES["to a name in use"])
+    assert not house.once()
+    answer = wait_for_answer(path, PATIENCE)
+    assert answer and (answer.text, answer.parts) == ("1 image cancelled.", {})
 
 
 def test_the_former_text_of_a_name_makes_nothing_again(house: House) -> None:
