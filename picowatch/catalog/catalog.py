@@ -75,7 +75,7 @@ class Catalog:
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
         self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
-        self._devices: dict[tuple[Kind, Path], int] = {}  # of the folders of models
+        self._devices: dict[tuple[Kind, Path], int] = {}  # of the folder of each model
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -96,20 +96,20 @@ class Catalog:
         return is_folder(self._models)
 
     def has_lost(self, kind: Kind) -> bool:
-        """Whether models of a kind were there, and their folders still are, on the same disks.
+        """Whether models of a kind were there, and were deleted, so far as is known.
 
-        A share that is unmounted leaves an empty folder of another disk, or a link to nothing.
+        A share that is unmounted leaves an empty folder of another disk, or links to nothing.
         """
         devices = [*self._devices.items()]  # a copy: another thread may scan
-        were = [(folder, device) for (own, folder), device in devices if own == kind]
-        return bool(were) and all(self._is_in_place(*of_one) for of_one in were)
+        were = {path: device for (own, path), device in devices if own == kind}
+        return bool(were) and all(map(self._is_in_place, were, were.values()))
 
-    def _is_in_place(self, folder: Path, device: int) -> bool:
-        """Whether a folder, or what is left above it, is on that disk."""
-        while folder != self._models and not os.path.lexists(folder):
-            folder = folder.parent
+    def _is_in_place(self, path: Path, device: int) -> bool:
+        """Whether a file, or what is left above it, is on that disk."""
+        while path != self._models and not os.path.lexists(path):
+            path = path.parent
         with suppress(OSError):
-            return folder.stat().st_dev == device
+            return path.stat().st_dev == device
         return False
 
     def inventory(
@@ -315,8 +315,7 @@ class Catalog:
             self._seen[key] = (candidate.signature, entry)
         if isinstance(entry, Model):
             with suppress(OSError):
-                folder = candidate.path.parent
-                self._devices[entry.kind, folder] = folder.stat().st_dev
+                self._devices[entry.kind, candidate.path] = candidate.path.parent.stat().st_dev
         return entry
 
     def _recognised(self, path: Path) -> Recognised:

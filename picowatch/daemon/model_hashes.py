@@ -87,7 +87,7 @@ class ModelHashes:
             return found
 
     def has_lost(self, kind: Kind) -> bool:
-        """Whether models of a kind were deleted or moved, so far as is known: not unmounted."""
+        """Whether models of a kind were deleted, so far as is known: not unmounted."""
         return self._catalog.has_lost(kind)
 
     def away(self) -> str:

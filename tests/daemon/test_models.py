@@ -255,27 +255,30 @@ def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(house: 
 
 
 ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}
+STYLED = "checkpoint: demo\nloras: {mine: 1}\n"
 SKETCH = "checkpoint: demo\ncontrol: {image: lines.png, model: mine}\n"
 
 
 @pytest.mark.parametrize(
-    ("folder", "files", "named", "kind"),
+    ("folder", "linked", "files", "named", "kind"),
     [
-        ("checkpoints", {"mine": checkpoint_shapes()}, "checkpoint: mine\n", "checkpoint"),
-        ("text_encoders", ENCODER_FILES, "checkpoint: it\n", "checkpoint"),
-        ("loras", {"mine": kohya_lora_shapes()}, "checkpoint: demo\nloras: {mine: 1}\n", "LoRA"),
-        ("controlnet", {"mine": controlnet(DEMO_WIDTH)}, SKETCH, "ControlNet"),
+        ("checkpoints", "", {"mine": checkpoint_shapes()}, "checkpoint: mine\n", "checkpoint"),
+        ("text_encoders", "", ENCODER_FILES, "checkpoint: it\n", "checkpoint"),
+        ("loras", "", {"mine": kohya_lora_shapes()}, STYLED, "LoRA"),
+        ("loras", "mine.safetensors", {"mine": kohya_lora_shapes()}, STYLED, "LoRA"),
+        ("controlnet", "", {"mine": controlnet(DEMO_WIDTH)}, SKETCH, "ControlNet"),
     ],
 )
 def test_images_wait_while_models_that_they_need_are_not_mounted(
     house: House,
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
+    linked: str,
     files: dict[str, Shapes],
     named: str,
     kind: str,
 ) -> None:
-    """Others may be there. None fails for it; failures of the embedded models count."""
+    """Others may be there. A folder may be a link to them, or a file. None fails for it; failures of the embedded models count."""
     monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(hashes, "_digest", lambda file, _: f"{os.fstat(file.fileno()).st_ino:064}")
@@ -285,7 +288,7 @@ def test_images_wait_while_models_that_they_need_are_not_mounted(
     write_model(house.models / "checkpoints/it.safetensors", flux())
     write_model(house.models / "vae/ae.safetensors", FLUX1_VAE)
     (house.models / folder).mkdir(exist_ok=True)
-    (house.models / folder / "nas").symlink_to(mounted)
+    (house.models / folder / (linked or "nas")).symlink_to(mounted / linked)
     house.draw("lines.png")
 
     def load(batch: Batch) -> None:
