@@ -361,5 +361,4 @@ class Accepting:
         priorities = [entry.priority for entry in asked.entries]
         queries.seen(self._run.ledger, saved.inbox_id, [(saved.path, saved.size_and_time)])
         accept.prioritise(self._run.ledger, saved.path, priorities)
-        if saved.dropped is None:
-            self._run.outbox.problems.write_warnings(saved.path, asked.warnings)
+        self._warn(saved, asked.warnings)

@@ -31,11 +31,10 @@ _USUAL = "upscale"  # what photos are dropped for most, in a folder that `init -
 
 
 class Reasons:
-    """Keeps what is said of files; `opened` are the pictures that recipes named.
+    """Keeps what is said of files, and of `folders` that settings name, each with a setting.
 
-    So is what is said of `folders` that settings name, each with a setting that does.
-
-    `waits`: nothing is said of some pictures yet, because recipes that may name them are not read.
+    `opened` are the pictures that recipes named. `waits`: nothing is said of some pictures yet,
+    because recipes that may name them are not read.
     """
 
     def __init__(

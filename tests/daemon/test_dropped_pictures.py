@@ -710,7 +710,7 @@ def test_a1111s_whole_text_beside_a_picture_is_told(house: House) -> None:
 
 
 def test_warnings_that_name_a_picture_go_with_it(house: House) -> None:
-    """Those of others stay; the file goes with the last one."""
+    """Those of others stay, also under new names; the file goes with the last one."""
     put(house, {"small/_pictures.yaml": "resize_to: 32\n"})
     for name in ("h", "h2"):
         put(house, {f"small/{name}.jpg": 1, f"small/{name}.txt": "a note"})
@@ -724,5 +724,8 @@ def test_warnings_that_name_a_picture_go_with_it(house: House) -> None:
     left = warnings.read_text()
     assert left.startswith("inbox/small/_pictures.yaml\n\nsmall/h2.txt is no prompt")
     assert left.count("\n\n") == 1 and left.endswith(".\n")
-    (house.inbox / "small/h2.jpg").unlink()
+    for ending in ("jpg", "txt"):
+        (house.inbox / f"small/h2.{ending}").rename(house.inbox / f"small/h3.{ending}")
+    assert house.once() and warnings.read_text() == left.replace("h2", "h3"), house.log()
+    (house.inbox / "small/h3.jpg").unlink()
     assert house.once() and not warnings.exists()

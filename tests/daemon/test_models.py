@@ -278,7 +278,7 @@ def test_images_wait_while_models_that_they_need_are_not_mounted(
     named: str,
     kind: str,
 ) -> None:
-    """Others may be there. A folder may be a link to them, or a file. None fails for it; failures of the embedded models count."""
+    """A link to a folder or file leads nowhere then. Failures of the embedded models count."""
     monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(hashes, "_digest", lambda file, _: f"{os.fstat(file.fileno()).st_ino:064}")
