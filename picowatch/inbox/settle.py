@@ -23,9 +23,10 @@ BYTES = "its bytes"  # at the same size and time
 class Pending:
     """A path that differs from what the ledger knows. `size_and_time` None: no such file.
 
-    `why` says what differs, `is_new` that the ledger knows another file by this path, or none.
-    `digest` is that of the ledger's bytes, if only others make this a save. `first` is when it
-    began to differ, `since` when it last changed; `place` is higher for what began to differ later.
+    `why` says what differs. `is_new`: it may be a renamed file, as the ledger knows another by this
+    path, or none. `digest` is that of the ledger's bytes, if only others make this a save. `first`
+    is when it began to differ, `since` when it last changed; `place` is higher for what began to
+    differ later.
     """
 
     path: str

@@ -323,7 +323,7 @@ def test_an_image_fails_whose_last_model_of_a_kind_was_deleted(house: House) -> 
             raise RenderFailed("There is no 'mine'.")
 
     house.engine.before_batch = load
-    house.save("a.yaml", f"{SMALL}checkpoint: demo\nloras: {{mine: 1}}\npriority: 1\n")
+    house.save("a.yaml", f"{SMALL}{STYLED}priority: 1\n")
     house.save("b.yaml", "prompt: a corgi\nseed: 2\nsize: 64x64\ncheckpoint: demo\n")
     assert not house.once(batch_size=1)
     assert "There is no 'mine'." in (house.error("a.yaml") or "")
