@@ -158,7 +158,8 @@ class SaveReader:
                 own[dropped.mask] = pictures.digest(dropped.mask)
             return self._asked(recipes, own, pictures, first_folder(seen.path))
         except (RecipeInvalid, PictureUnreadable, ModelRefused) as error:
-            waits = pictures.has_refused or bool(reader.models.missed)
+            lacks_model = reader.models.missed or isinstance(error, ModelRefused)
+            waits = pictures.has_refused or bool(lacks_model)
             if dropped:
                 return self._refused_picture(seen, dropped, error, waits=waits)
             return refused(seen.path, error, waits=waits)
@@ -174,7 +175,8 @@ class SaveReader:
         template = dropped.template.name
         if isinstance(error, NothingSaid | ModelRefused):
             lacks_prompt = isinstance(error, NothingSaid)
-            return replace(refused(template, error), template=template, lacks_prompt=lacks_prompt)
+            why = refused(template, error, waits=not lacks_prompt)
+            return replace(why, template=template, lacks_prompt=lacks_prompt)
         found = self.inbox.size_and_time(seen.path)
         if found is None or found.written_since(seen.size_and_time):
             raise FileChanged from error
