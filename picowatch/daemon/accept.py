@@ -224,7 +224,7 @@ class Accepting:
                 return self._renamed(old, saved, outcome, known)
             if known and known.is_kept_as(saved):  # which came by an exchange of names
                 self._keep(saved, outcome)
-                return [said(path, "renamed, too, its queue is kept", "renamed")]
+                return [said(path, "now the name of another file, whose queue is kept", "renamed")]
             return self._saved(saved, outcome, known)
         except NotHashed:
             raise

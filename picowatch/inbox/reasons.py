@@ -148,7 +148,7 @@ def without_folder(root: str, folders: Mapping[str, str]) -> Iterator[tuple[str,
             with suppress(OSError):
                 there = [entry.name for entry in os.scandir(root) if entry.is_dir()]
             meant = did_you_mean(folder, there)
-            what = f"{setting} names it, and there is no such folder in the inbox. {meant}"
+            what = f"there is no such folder in the inbox, though {setting} names it. {meant}"
             yield folder, what.rstrip(" .")
 
 

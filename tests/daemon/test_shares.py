@@ -123,7 +123,7 @@ def test_a_folder_that_only_settings_name_is_told_once(house: House) -> None:
         told = dict(house.status()["ignored"])
         house.save("later/a.yaml", count("later", 1))
         wait_for(lambda: len(house.status()["ignored"]) == 1, "a folder less")
-    why = "{} names it, and there is no such folder in the inbox"
+    why = "there is no such folder in the inbox, though {} names it"
     meant = f"{why.format('shares')}. Did you mean 'adam'?"
     assert told == {"adma": meant, "later": why.format("max_queued")}
     assert house.log().count(f"adma is not run: {meant}") == 1
