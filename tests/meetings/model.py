@@ -377,8 +377,6 @@ class Model:
         if image is None or image.state != "running" or image.file != row.file:
             return  # steps that are done twice, or too late, change nothing
         image.state, image.deaths, image.is_drawn = state, image.deaths + death, False
-        if state == "done" and self.rendered()[image.file] is not image:
-            self.findings.append(f"{image.file} was overwritten")
         if state == "done" and image.file in self.deleted:
             for other in (*self.replaced, *self.images):
                 if other.file == image.file and other is not image:  # kept there, and deleted
@@ -386,6 +384,8 @@ class Model:
                     self.deleted.add(other.file)
             self.deleted.discard(image.file)
             self.made_anew.add(image.file)
+        if state == "done" and self.rendered()[image.file] is not image:
+            self.findings.append(f"{image.file} was overwritten")
         if state in ("queued", "failed") and image not in self.wanted():
             image.state = "cancelled"
 
