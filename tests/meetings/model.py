@@ -210,6 +210,7 @@ class Model:
                 image.recipe = names.get(image.recipe, image.recipe)
             if not exchanges:
                 self.forget(old)
+                self._give_back(old, new)
             return
         if old in self.recipes:
             self.recipes[new] = self.recipes.pop(old)
@@ -218,6 +219,13 @@ class Model:
             mine.recipe = new
             if other := there.get(mine.request):
                 self._merge(mine, other)
+
+    def _give_back(self, old: str, new: str) -> None:
+        """Leave the pictures of a replaced recipe at its name; a photo's requests name it."""
+        there = {image.request for image in self.images if image.recipe == new}
+        for image in self.images:
+            if image.recipe == old and image.request not in there and not is_picture_name(new):
+                image.recipe = new
 
     def _merge(self, mine: Image, other: Image) -> None:
         """Merge equal requests: the renamed recipe's counts, unless the other is in progress."""
