@@ -94,7 +94,7 @@ class HashCache:
         return digest
 
     def write(self) -> None:
-        """Write new entries to the file."""
+        """Write new entries to the file; its folder is not made, as the outbox may be away."""
         if not (self._keep and self._file):
             return
         is_there = self._file.exists()
@@ -128,7 +128,6 @@ class HashCache:
 
 
 def _write(file: Path, entries: Mapping[_Key, str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()  # with the mode of the umask; SQLite would set a stricter one
     rows = [(*key, text) for key, text in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
