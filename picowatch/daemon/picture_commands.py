@@ -53,7 +53,10 @@ class PictureCommands:
         Of folders, AT_ONCE are deleted in a round, so that saves do not wait for thousands. What is
         named, and one picture of each folder, stays until the end, to be found in the gallery.
         """
-        shown, wanted, unknown = self._meant(command)
+        meant = self._meant(command)
+        if meant is None:
+            return None
+        shown, wanted, unknown = meant
         rest = (file for found in shown.values() for file in found[:-1] if file not in shown)
         first = [*islice(dict.fromkeys(rest), AT_ONCE)]
         if len(first) == AT_ONCE and not self._deleted(command, first):
@@ -64,15 +67,18 @@ class PictureCommands:
         words = f"{number_of(count, 'picture')} deleted."
         return Answer(not (unknown or kept), words + unknown + _reasons(kept))
 
-    def _meant(self, command: Command) -> tuple[dict[str, list[str]], Collection[str], str]:
+    def _meant(self, command: Command) -> tuple[dict[str, list[str]], Collection[str], str] | None:
         """Return the pictures of each name, all of them, and which names have none.
 
-        These are told with the nearest name, which is not that of a picture that is meant.
+        These are told with the nearest name, which is not that of a picture that is meant. None if
+        the gallery lacks pictures, which could not be shown yet, and may lack these.
         """
         gallery = self._run.outbox.gallery
         shown = {name: gallery.shown(name) for name in sorted({*command.files})}
         wanted = dict.fromkeys(file for found in shown.values() for file in found)
         names = [name for name in shown if not shown[name]]
+        if names and gallery.is_behind:
+            return None
         there = [*filterfalse(wanted.__contains__, gallery.files() * bool(names))]
         known = queries.known_paths(self._ledger) if names else ()
         words = [
@@ -101,7 +107,10 @@ class PictureCommands:
             return Answer(False, error.with_remedy)
         keeping = self._keeping.get(command.file)
         if keeping is None:
-            _, wanted, unknown = self._meant(command)
+            meant = self._meant(command)
+            if meant is None:
+                return None
+            _, wanted, unknown = meant
             others = [file for file in wanted if not is_there(outbox.root, file, target)]
             keeping = self._keeping[command.file] = _Keeping(others, unknown)
         # The gallery has these before the ledger knows that they are done: they are the last.

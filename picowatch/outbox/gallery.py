@@ -66,7 +66,8 @@ class Gallery:
         self._lock = threading.Lock()
         self._write_page()
         self._pages = Pages(root)
-        self._is_behind, self._next_at = True, float("-inf")
+        self.is_behind = True  # whether existing pictures may be missing
+        self._next_at = float("-inf")
         self._walk, self._look_at = FolderWalk(root), float("-inf")
         self._unshown: deque[str] = deque()  # pictures that were put into the outbox
         self._bare: deque[str] = deque()  # … without a thumbnail
@@ -147,7 +148,7 @@ class Gallery:
                 if shown := entry():
                     self._pages.append(shown)
             except OSError:
-                self._is_behind = True
+                self.is_behind = True
                 raise
 
     def catch_up(self, ends: Callable[[], bool] = lambda: False) -> None:
@@ -156,11 +157,11 @@ class Gallery:
         Users delete and restore pictures by hand, and clean-up programs the gallery's own files.
         Stops if picowatch `ends` meanwhile.
         """
-        if self._is_behind and time.monotonic() >= self._next_at:
+        if self.is_behind and time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + essential.RETRY_SECONDS
             with self._writing.optional(DATA):
                 self._show_existing(ends)
-                self._is_behind = False
+                self.is_behind = False
 
     def _show_existing(self, ends: Callable[[], bool]) -> None:
         with self._lock:
@@ -188,7 +189,7 @@ class Gallery:
         Each time some folders are looked at, and for a moment pictures are read.
         """
         began = time.monotonic()
-        if self._is_behind or began < self._look_at:
+        if self.is_behind or began < self._look_at:
             return
         with self._writing.optional(DATA):
             try:
@@ -198,7 +199,7 @@ class Gallery:
                 self._look_at = now + max(LOOK_SECONDS, LOOKING_REST * (now - began))
                 self._show_some(now + READ_SECONDS)
             except OSError:
-                self._is_behind = True  # the walk does not find it again
+                self.is_behind = True  # the walk does not find it again
                 raise
 
     def _folders(self) -> set[str]:

@@ -215,6 +215,11 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("save", "a.yaml", TWO), A_WHILE, ("die", COMMIT, 1),
         ("command_on_pictures", "keep", "kept", 0, 2), A_WHILE, ("start",), A_WHILE,
     ),
+    "kept x crash x a folder in the place of a gallery's page: it is kept once": (
+        ("save", "a.yaml", TWO), A_WHILE, ("die", COMMIT, 1),
+        ("command_on_pictures", "keep", "kept", 0, 2), A_WHILE, ("start",),
+        ("put_in_the_way", ".picowatch/gallery/page-00001.js", "a folder"), A_WHILE,
+    ),
     "frozen x frozen while a batch renders: the engine was not hung": (
         ("set", "pace", 5.0), ("save", "a.yaml", TWO), ("wait", 3.0), ("freeze", 700.0),
         ("wait", 3.0), ("freeze", 700.0), ("wait", 3.0), ("freeze", 700.0), A_WHILE,
