@@ -550,12 +550,13 @@ class World(Machine):
             self.findings.append(f"not all is made: {waiting[:3]} {unanswered} {self.status()}")
         waits_alone = self.was_locked or not self.settings_work
         seconds = MOST_RETRY_SECONDS if waits_alone else SETTLED_SECONDS
-        self.do_wait(seconds + 1000 * (self.habits.slowness + self.habits.halting))
+        halts = 1000 * (self.habits.slowness + self.habits.halting)
+        self.do_wait(seconds + halts)
         self.findings += checks.while_it_runs(self)
         self.do_stop()
         if self.was_without_gallery and self.process is None:  # a start makes it again
             self.do_start()
-            self.do_wait(SETTLED_SECONDS)
+            self.do_wait(SETTLED_SECONDS + halts)
             self.do_stop()
         self._note_deleted()
         self.findings += checks.at_the_end(self)
