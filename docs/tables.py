@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from picowatch.outbox.log import EVENTS
 from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, photo_metadata
-from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
+from picowatch.recipe.fields import DEFAULTS, ROWS, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.settings.settings import DAILY, Settings
 from picowatch.sources import FOLDERS
@@ -28,7 +29,7 @@ from picowatch.sources import FOLDERS
 DOCS = Path(__file__).parent
 
 
-_USUAL: dict[object, str] = {None: "off", "": "none", (): "none"}
+_USUAL: dict[object, str] = {MISSING: "required", None: "off", "": "none", (): "none"}
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -46,12 +47,11 @@ def recipe_table(daily: bool) -> str:
     for name, row in ROWS.items():
         if row.daily is not daily:
             continue
-        field = RecipeFields.model_fields[name]
-        default = "required" if field.is_required() else _USUAL.get(field.default)
+        default = DEFAULTS[name]
         cells = (
             row.does.split(". ")[0].removesuffix("."),
             row.wanted or _takes(json_schemas()[name]),
-            row.default_text or default or _shown(field.default),
+            row.default_text or _USUAL.get(default) or _shown(default),
         )
         rows.setdefault(cells, []).extend(f"`{alias}`" for alias in (name, *row.aliases))
     columns = ("field, and aliases", "what it does", "takes", "default")

@@ -1,11 +1,12 @@
 """The part `control`: a ControlNet, and what it follows."""
 
+from dataclasses import MISSING
 from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.parts import Row, Share
+from picowatch.recipe.parts import Share, row
 
 Preprocessor = Literal[
     "none", "canny", "depth", "lineart", "invert", "threshold", "blur", "luminance", "tile",
@@ -34,52 +35,47 @@ _Edge = Annotated[int, Field(strict=True, ge=0, le=2000)]
 class Control:
     """A ControlNet and what it follows: what each entry of the list `control` can say."""
 
-    image: Annotated[str, Row("The picture to follow; without it the start image.")]
+    image: str = row(MISSING, "The picture to follow; without it the start image.")
 
-    model: Annotated[str, Row("A name in models/controlnet.", aliases=("controlnet",))]
+    model: str = row(MISSING, "A name in models/controlnet.", aliases=("controlnet",))
 
-    preprocess: Annotated[
-        Preprocessor,
-        Row(
-            "How the map is made from the picture; none: the picture is a map.",
-            aliases=("module", "preprocessor"),
-            wanted=f"{', '.join(PREPROCESSORS[1:])}, or none with a map of another program",
-        ),
-    ] = "none"
+    preprocess: Preprocessor = row(
+        "none",
+        "How the map is made from the picture; none: the picture is a map.",
+        aliases=("module", "preprocessor"),
+        wanted=f"{', '.join(PREPROCESSORS[1:])}, or none with a map of another program",
+    )
 
-    weight: Annotated[
-        float,
-        Field(strict=True, ge=0, le=2, allow_inf_nan=False),
-        Row("How strongly.", aliases=("strength",)),
-    ] = 1.0
+    weight: Annotated[float, Field(strict=True, ge=0, le=2, allow_inf_nan=False)] = row(
+        1.0, "How strongly.", aliases=("strength",)
+    )
 
-    start: Annotated[
-        Share, Row("The share of the steps after which it begins.", aliases=("guidance_start",))
-    ] = 0.0
+    start: Share = row(
+        0.0, "The share of the steps after which it begins.", aliases=("guidance_start",)
+    )
 
-    end: Annotated[
-        Share, Row("The share of the steps after which it ends.", aliases=("guidance_end",))
-    ] = 1.0
+    end: Share = row(1.0, "The share of the steps after which it ends.", aliases=("guidance_end",))
 
-    mode: Annotated[
-        Literal["balanced", "prompt", "control"],
-        Row("What matters more: the prompt, the control, or neither.", aliases=("control_mode",)),
-    ] = "balanced"
+    mode: Literal["balanced", "prompt", "control"] = row(
+        "balanced",
+        "What matters more: the prompt, the control, or neither.",
+        aliases=("control_mode",),
+    )
 
-    kind: Annotated[ControlKind, Row("What the map shows, for a union ControlNet.")] = ""
+    kind: ControlKind = row("", "What the map shows, for a union ControlNet.")
 
-    low: Annotated[_Edge, Row("canny: the strength of the weakest edges.")] = 100
+    low: _Edge = row(100, "canny: the strength of the weakest edges.")
 
-    high: Annotated[_Edge, Row("canny: the strength that each edge reaches somewhere.")] = 200
+    high: _Edge = row(200, "canny: the strength that each edge reaches somewhere.")
 
-    threshold: Annotated[
-        int, Field(strict=True, ge=0, le=255), Row("threshold: what is lighter becomes white.")
-    ] = 127
+    threshold: Annotated[int, Field(strict=True, ge=0, le=255)] = row(
+        127, "threshold: what is lighter becomes white."
+    )
 
-    radius: Annotated[
-        float, Field(strict=True, gt=0, le=64, allow_inf_nan=False), Row("blur: in pixels.")
-    ] = 9.0
+    radius: Annotated[float, Field(strict=True, gt=0, le=64, allow_inf_nan=False)] = row(
+        9.0, "blur: in pixels."
+    )
 
-    depth: Annotated[str, Row("depth: a name in models/depth.")] = ""
+    depth: str = row("", "depth: a name in models/depth.")
 
-    preview: Annotated[bool, Row("true: the map is written beside the picture.")] = False
+    preview: bool = row(False, "true: the map is written beside the picture.")

@@ -1,24 +1,35 @@
 """THE table of a recipe's fields: a row says all there is to say about a field.
 
-A row is an annotated attribute: its type and limits, a `Row` with what it does, its default.
+A row is an attribute: its type and limits, its default, what it does.
 Everything else walks the table: parsing, defaults, `sweep`, requests, digests, batch keys, A1111's
 text, `show`, `from`, the schema, the table in the docs and error messages. `ImageFields` are the
 rows whose values a finished image has, too; `RecipeFields` is the whole table.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from picowatch.recipe import converters, samplers
 from picowatch.recipe.a1111.values import VAE_ENDING, file_name
 from picowatch.recipe.control import Control
 from picowatch.recipe.extend import MARGIN, SIDES, WANTED, extend_in
-from picowatch.recipe.parts import Blur, Cutout, Detail, Find, Hires, Padding, Row, Share, Upscale
+from picowatch.recipe.parts import (
+    Blur,
+    Cutout,
+    Detail,
+    Find,
+    Hires,
+    Padding,
+    Row,
+    Share,
+    Upscale,
+    row,
+)
 from picowatch.recipe.patterns import (
     APART,
     NUMBER,
@@ -77,613 +88,514 @@ class Axis:
     values: tuple[str, ...]
 
 
-_Side = Annotated[
-    Pixels | None,
-    Row(
-        "Pixels: a multiple of 8, or any number with references. size: 512x768 sets both, and "
-        "size: picture takes those of the start image.",
-        default_text="the checkpoint's native size",
-        acts_in="whole",
-        check="always",
-        daily=True,
-    ),
-]
+_SIDE: dict[str, Any] = {
+    "does": "Pixels: a multiple of 8, or any number with references. size: 512x768 sets both, and "
+    "size: picture takes those of the start image.",
+    "default_text": "the checkpoint's native size",
+    "acts_in": "whole",
+    "check": "always",
+    "daily": True,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFields:
     """The fields whose values a finished image has, too."""
 
-    prompt: Annotated[
-        str,
-        Row(
-            "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing "
-            "`[a:b:0.5]` and `[a|b]`, `<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, "
-            "`{2$$a|b|c}` and `__name__`; up to 20,000 characters. A JSON object, or a mapping, is "
-            "taken as it is.",
-            same_in_batch=False,
-            says_what=True,
-            form=form("string number boolean object"),
-            check="always",
-            daily=True,
-        ),
-    ]
+    prompt: str = row(
+        MISSING,
+        "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing "
+        "`[a:b:0.5]` and `[a|b]`, `<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, "
+        "`{2$$a|b|c}` and `__name__`; up to 20,000 characters. A JSON object, or a mapping, is "
+        "taken as it is.",
+        same_in_batch=False,
+        says_what=True,
+        form=form("string number boolean object"),
+        check="always",
+        daily=True,
+    )
 
-    negative_prompt: Annotated[
-        str,
-        Row(
-            "What to keep out of the picture.",
-            aliases=("negative",),
-            same_in_batch=False,
-            form=form("string number boolean object"),
-            daily=True,
-        ),
-    ] = ""
+    negative_prompt: str = row(
+        "",
+        "What to keep out of the picture.",
+        aliases=("negative",),
+        same_in_batch=False,
+        form=form("string number boolean object"),
+        daily=True,
+    )
 
-    checkpoint: Annotated[
-        str,
-        Row(
-            "A name in models/checkpoints (ending optional, a unique beginning is enough); demo "
-            "is the embedded one. If a file does not tell its variant, add it: my-merge as "
-            "Kontext.",
-            aliases=("model", "ckpt", "sd_model"),
-            a1111="Model",
-            default_text="the setting checkpoint; otherwise the only one installed, or demo if "
-            "none is",
-            wanted="a name, or one like my-merge as Kontext",
-            check="always",
-            daily=True,
-        ),
-    ] = ""
+    checkpoint: str = row(
+        "",
+        "A name in models/checkpoints (ending optional, a unique beginning is enough); demo is the "
+        "embedded one. If a file does not tell its variant, add it: my-merge as Kontext.",
+        aliases=("model", "ckpt", "sd_model"),
+        a1111="Model",
+        default_text="the setting checkpoint; otherwise the only one installed, or demo if none is",
+        wanted="a name, or one like my-merge as Kontext",
+        check="always",
+        daily=True,
+    )
 
-    vae: Annotated[
-        str,
-        Row(
-            "A name in models/vae, or baked: the checkpoint's own.",
-            a1111="VAE",
-            writes=lambda name: "" if name == BAKED else f"{file_name(name)}{VAE_ENDING}",
-        ),
-    ] = BAKED
+    vae: str = row(
+        BAKED,
+        "A name in models/vae, or baked: the checkpoint's own.",
+        a1111="VAE",
+        writes=lambda name: "" if name == BAKED else f"{file_name(name)}{VAE_ENDING}",
+    )
 
-    prediction: Annotated[
-        Prediction,
-        Row(
-            "What the checkpoint was trained to predict, for files that do not say it: epsilon "
-            "(noise), v (velocity), or v_zero_snr (velocity, down to pure noise).",
-            aliases=("prediction_type", "parameterization"),
-            reads=converters.prediction_in,
-            a1111="Noise Schedule",
-            wanted="automatic, epsilon, v or v_zero_snr",
-            default_text="automatic: as the checkpoint says",
-            off=samplers.AUTOMATIC,
-            writes=lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
-            form={"examples": samplers.PREDICTION_NAMES},
-        ),
-    ] = ""
+    prediction: Prediction = row(
+        "",
+        "What the checkpoint was trained to predict, for files that do not say it: epsilon "
+        "(noise), v (velocity), or v_zero_snr (velocity, down to pure noise).",
+        aliases=("prediction_type", "parameterization"),
+        reads=converters.prediction_in,
+        a1111="Noise Schedule",
+        wanted="automatic, epsilon, v or v_zero_snr",
+        default_text="automatic: as the checkpoint says",
+        off=samplers.AUTOMATIC,
+        writes=lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
+        form={"examples": samplers.PREDICTION_NAMES},
+    )
 
-    sampler: Annotated[
-        str,
-        Row(
-            "A1111's or diffusers' name, which may include a schedule type (DPM++ 2M Karras). Case "
-            "and spaces do not matter.",
-            aliases=("sampler_name",),
-            a1111="Sampler",
-            default_text=f"{samplers.DEFAULT_SAMPLER}; Euler for flow models and zero terminal SNR",
-            check="always",
-            daily=True,
-            writes=lambda name: "PLMS" if name == "PNDM" else name,
-            form=form(
-                "string",
-                f"{APART}{any_of(samplers.SAMPLER_NAMES)}"
-                f"(?:{APART}{any_of(samplers.SCHEDULE_TYPE_NAMES)})?"
-                f"(?:{APART}{spelt('scheduler')})?{APART}",
-                patternErrorMessage=samplers.THE_SAMPLERS,
-            ),
+    sampler: str = row(
+        samplers.DEFAULT_SAMPLER,
+        "A1111's or diffusers' name, which may include a schedule type (DPM++ 2M Karras). Case and "
+        "spaces do not matter.",
+        aliases=("sampler_name",),
+        a1111="Sampler",
+        default_text=f"{samplers.DEFAULT_SAMPLER}; Euler for flow models and zero terminal SNR",
+        check="always",
+        daily=True,
+        writes=lambda name: "PLMS" if name == "PNDM" else name,
+        form=form(
+            "string",
+            f"{APART}{any_of(samplers.SAMPLER_NAMES)}"
+            f"(?:{APART}{any_of(samplers.SCHEDULE_TYPE_NAMES)})?"
+            f"(?:{APART}{spelt('scheduler')})?{APART}",
+            patternErrorMessage=samplers.THE_SAMPLERS,
         ),
-    ] = samplers.DEFAULT_SAMPLER
+    )
 
-    schedule_type: Annotated[
-        ScheduleType,
-        Row(
-            "How the steps are spaced.",
-            reads=converters.schedule_type_in,
-            a1111="Schedule type",
-            default_text="as the sampler says",
-            check="always",
-            writes=samplers.SCHEDULE_TYPES.__getitem__,
-            form={"examples": samplers.SCHEDULE_TYPE_NAMES},
-        ),
-    ] = "automatic"
+    schedule_type: ScheduleType = row(
+        "automatic",
+        "How the steps are spaced.",
+        reads=converters.schedule_type_in,
+        a1111="Schedule type",
+        default_text="as the sampler says",
+        check="always",
+        writes=samplers.SCHEDULE_TYPES.__getitem__,
+        form={"examples": samplers.SCHEDULE_TYPE_NAMES},
+    )
 
-    steps: Annotated[
-        int,
-        Field(ge=1, le=150),
-        Row(
-            "Denoising steps.",
-            a1111="Steps",
-            default_text="24; flow models have their own",
-            check="always",
-            daily=True,
-        ),
-    ] = 24
+    steps: Annotated[int, Field(ge=1, le=150)] = row(
+        24,
+        "Denoising steps.",
+        a1111="Steps",
+        default_text="24; flow models have their own",
+        check="always",
+        daily=True,
+    )
 
-    cfg_scale: Annotated[
-        float,
-        Field(ge=1, le=30, allow_inf_nan=False),
-        Row(
-            "How closely to follow the prompt.",
-            aliases=("guidance_scale", "cfg"),
-            a1111="CFG scale",
-            default_text="7.5; flow models have their own, and the demo model 4",
-            check="always",
-            daily=True,
-        ),
-    ] = 7.5
+    cfg_scale: Annotated[float, Field(ge=1, le=30, allow_inf_nan=False)] = row(
+        7.5,
+        "How closely to follow the prompt.",
+        aliases=("guidance_scale", "cfg"),
+        a1111="CFG scale",
+        default_text="7.5; flow models have their own, and the demo model 4",
+        check="always",
+        daily=True,
+    )
 
-    cfg_rescale: Annotated[
-        Share,
-        Row(
-            "How much of the contrast and colour that a high cfg_scale adds is taken back.",
-            aliases=("guidance_rescale",),
-            a1111="CFG rescale",
-        ),
-    ] = 0.0
+    cfg_rescale: Share = row(
+        0.0,
+        "How much of the contrast and colour that a high cfg_scale adds is taken back.",
+        aliases=("guidance_rescale",),
+        a1111="CFG rescale",
+    )
 
     # A step after exactly that share is still without guidance, as in A1111
     # (modules/sd_samplers_cfg_denoiser.py); one after exactly cfg_end still has it, as in SD.Next
     # (modules/processing_callbacks.py). The keys are theirs, too.
-    cfg_start: Annotated[
-        Share,
-        Row(
-            "The share of the steps after which guidance begins; earlier steps take half the time"
-            " and ignore the negative prompt.",
-            aliases=("guidance_start", "skip_early_cfg"),
-            a1111="Skip Early CFG",
-        ),
-    ] = 0.0
+    cfg_start: Share = row(
+        0.0,
+        "The share of the steps after which guidance begins; earlier steps take half the time and "
+        "ignore the negative prompt.",
+        aliases=("guidance_start", "skip_early_cfg"),
+        a1111="Skip Early CFG",
+    )
 
-    cfg_end: Annotated[
-        Share,
-        Row(
-            "The share of the steps after which guidance ends.",
-            aliases=("guidance_end",),
-            a1111="CFG end",
-        ),
-    ] = 1.0
+    cfg_end: Share = row(
+        1.0,
+        "The share of the steps after which guidance ends.",
+        aliases=("guidance_end",),
+        a1111="CFG end",
+    )
 
-    guidance: Annotated[
-        float,
-        Field(ge=0, le=100, allow_inf_nan=False),
-        Row(
-            "How closely FLUX.1 dev follows the prompt: the guidance that was distilled into it; "
-            "its cfg_scale stays 1.",
-            aliases=("distilled_cfg",),
-            a1111="Distilled CFG Scale",
-            default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
-            check="always",
-        ),
-    ] = 0.0
+    guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = row(
+        0.0,
+        "How closely FLUX.1 dev follows the prompt: the guidance that was distilled into it; its "
+        "cfg_scale stays 1.",
+        aliases=("distilled_cfg",),
+        a1111="Distilled CFG Scale",
+        default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
+        check="always",
+    )
 
-    width: _Side = None
+    width: Pixels | None = row(None, **_SIDE)
 
-    height: _Side = None
+    height: Pixels | None = row(None, **_SIDE)
 
-    seed: Annotated[
-        Seed | Literal["random"] | tuple[Seed, ...],
-        Row(
-            "The same seed gives the same picture. random (or -1) draws one; a list or a range "
-            "like 1..8 makes an image of each different one.",
-            reads=converters.seeds_in,
-            same_in_batch=False,
-            no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
-            a1111="Seed",
-            wanted=f"a whole number from 0 to {converters.MAX_SEED}, random, a range like 1..8, "
-            "or a list like [1, 2, 3]",
-            check="always",
-            daily=True,
-            form=form("integer string array", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
-        ),
-    ] = converters.RANDOM
+    seed: Seed | Literal["random"] | tuple[Seed, ...] = row(
+        converters.RANDOM,
+        "The same seed gives the same picture. random (or -1) draws one; a list or a range like "
+        "1..8 makes an image of each different one.",
+        reads=converters.seeds_in,
+        same_in_batch=False,
+        no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
+        a1111="Seed",
+        wanted=f"a whole number from 0 to {converters.MAX_SEED}, random, a range like 1..8, "
+        "or a list like [1, 2, 3]",
+        check="always",
+        daily=True,
+        form=form("integer string array", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
+    )
 
-    noise: Annotated[
-        converters.NoiseSource,
-        Row(
-            "Whose random numbers a seed draws: the CPU's, or those of an NVIDIA GPU, as in A1111. "
-            "nvidia needs such a GPU.",
-            aliases=("rng",),
-            reads=converters.noise_in,
-            a1111="RNG",
-            form={"examples": [*converters.NOISE_NAMES]},
-        ),
-    ] = "cpu"
+    noise: converters.NoiseSource = row(
+        "cpu",
+        "Whose random numbers a seed draws: the CPU's, or those of an NVIDIA GPU, as in A1111. "
+        "nvidia needs such a GPU.",
+        aliases=("rng",),
+        reads=converters.noise_in,
+        a1111="RNG",
+        form={"examples": [*converters.NOISE_NAMES]},
+    )
 
     # None is random, too: what is off stays out of digests.
-    variation_seed: Annotated[
-        Seed | None,
-        Row(
-            "The seed whose noise is mixed in. random (or -1) draws one.",
-            aliases=("subseed",),
-            reads=converters.variation_seed_in,
-            same_in_batch=False,
-            needs=("variation_strength",),
-            a1111="Variation seed",
-            wanted=f"a whole number from 0 to {converters.MAX_SEED}, or random",
-            default_text="random",
-            acts_in="whole",
-            check="always",
-            form=form("integer string", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
+    variation_seed: Seed | None = row(
+        None,
+        "The seed whose noise is mixed in. random (or -1) draws one.",
+        aliases=("subseed",),
+        reads=converters.variation_seed_in,
+        same_in_batch=False,
+        needs=("variation_strength",),
+        a1111="Variation seed",
+        wanted=f"a whole number from 0 to {converters.MAX_SEED}, or random",
+        default_text="random",
+        acts_in="whole",
+        check="always",
+        form=form("integer string", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
+    )
+
+    variation_strength: Share = row(
+        0.0,
+        "How much of the variation seed's noise is mixed in. Above 0, image i of count uses "
+        "variation_seed+i, and all use the same seed.",
+        aliases=("subseed_strength",),
+        same_in_batch=False,
+        a1111="Variation seed strength",
+        acts_in="whole",
+        check="always",
+    )
+
+    ensd: Seed = row(
+        0,
+        'A1111\'s "Eta noise seed delta": the noise that samplers add in their steps comes from '
+        "seed+ensd.",
+        aliases=("eta_noise_seed_delta",),
+        same_in_batch=False,
+        samplers=tuple(sampler.name for sampler in samplers.SAMPLERS if sampler.noisy),
+        a1111="ENSD",
+    )
+
+    clip_skip: Annotated[int, Field(ge=1, le=4)] = row(
+        1,
+        "A1111's number; 1 skips nothing.",
+        a1111="Clip skip",
+        writes=lambda number: "" if number == 1 else str(number),
+    )
+
+    image: str = row(
+        "",
+        "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
+        aliases=("init_image",),
+        same_in_batch=False,
+        off="none",
+        acts_in="any",
+        check="set",
+        daily=True,
+    )
+
+    denoising_strength: Share = row(
+        0.75,
+        "How far to move away from the start image; without one, from the first pass of hires.",
+        aliases=("strength",),
+        needs=("image",),
+        a1111="Denoising strength",
+        default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
+        acts_in="whole",
+        check="set",
+        daily=True,
+    )
+
+    resize: Literal["crop", "fit", "stretch"] = row(
+        "crop",
+        "How the start image and control images are fitted to the size.",
+        needs=("image", "control"),
+        same_in_batch=False,
+        acts_in="whole",
+    )
+
+    mask: Annotated[Find | str, BeforeValidator(Find.of)] = row(
+        "",
+        "The part of the start image, or of the first reference, to redraw: white areas. A path "
+        "like that of image; alpha: what is transparent in the picture itself; or what is found "
+        "there: find says what in words, confidence 0 to 1 (0.3), grow in pixels (4), model a name "
+        "in models/segmentation; preview true writes the mask beside the picture.",
+        needs=("image", "references"),
+        same_in_batch=False,
+        wanted="a path, alpha, or a mapping like {find: the sky}",
+        off="none",
+        acts_in="whole",
+        check="set",
+        daily=True,
+        form=form("string object false"),
+    )
+
+    mask_blur: Blur = row(
+        4,
+        "Width of the mask's soft edge, in pixels.",
+        needs=("mask", "extend"),
+        same_in_batch=False,
+        a1111="Mask blur",
+        acts_in="whole",
+    )
+
+    mask_invert: bool = row(
+        False, "true: black is redrawn.", needs=("mask",), same_in_batch=False, acts_in="whole"
+    )
+
+    mask_padding: Padding | None = row(
+        None,
+        "Only the masked part, and so many pixels around it, is drawn, in this size; the picture "
+        "keeps its own.",
+        aliases=("inpaint_full_res_padding",),
+        reads=converters.padding_in,
+        needs=("mask",),
+        same_in_batch=False,
+        a1111="Masked area padding",
+        wanted="a whole number from 0 to 256, or false",
+        default_text="off",
+        off="none",
+        acts_in="whole",
+        form=form("integer string false", f"{NUMBER}|{OFF}", minimum=0, maximum=256),
+    )
+
+    extend: str = row(
+        "",
+        "What is drawn around the start image: pixels or per cent of each side, or the shape of "
+        "the whole, like 16:9.",
+        aliases=("outpaint", "outpainting"),
+        reads=extend_in,
+        needs=("image",),
+        same_in_batch=False,
+        wanted=WANTED,
+        as_text="left 256, bottom 25 %",
+        default_text="nothing",
+        acts_in="whole",
+        form=form(
+            "string number object false",
+            properties=dict.fromkeys(SIDES, MARGIN),
+            patternProperties={in_any_case(SIDES): {}},
+            additionalProperties=False,
         ),
-    ] = None
+    )
 
-    variation_strength: Annotated[
-        Share,
-        Row(
-            "How much of the variation seed's noise is mixed in. Above 0, image i of count uses "
-            "variation_seed+i, and all use the same seed.",
-            aliases=("subseed_strength",),
-            same_in_batch=False,
-            a1111="Variation seed strength",
-            acts_in="whole",
-            check="always",
+    hires: Hires | None = row(
+        None,
+        "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first pass); "
+        "denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
+        "(nearest-exact), Latent (bicubic), Latent (antialiased), Latent (bicubic antialiased), "
+        "Lanczos, Nearest, or a name in models/upscalers (Latent).",
+        aliases=("hires_fix",),
+        wanted="true, false, a number like 2, or a mapping like {scale: 2, steps: 12}",
+        off=False,
+        acts_in="whole",
+        check="set",
+        daily=True,
+        form=form(SWITCH_OR_MORE, f"{NUMBER}|{SWITCH}|{OFF}"),
+    )
+
+    detail: Annotated[tuple[Detail, ...], Field(max_length=8)] = row(
+        (),
+        "Things that are found in the drawn picture, each drawn again in its own part, the largest "
+        "first. Words like face, a mapping, or a list of them: find; confidence 0 to 1 (0.3); "
+        "model a name in models/segmentation; count at most so many (8); denoising_strength 0 to 1 "
+        "(0.4); prompt and negative_prompt (the picture's); steps; grow (4), mask_blur (4) and "
+        "mask_padding (32) in pixels; size (the checkpoint's). With image and no prompt, nothing "
+        "else is drawn.",
+        aliases=("adetailer", "face_detailer"),
+        wanted="words like face, a mapping like {find: face, denoising_strength: 0.4}, or a list "
+        "of up to eight",
+        default_text="off",
+        off="none",
+        says_what=True,
+        part="find",
+        check="set",
+    )
+
+    tiling: bool = row(
+        False,
+        "true: the picture repeats without seams, beside and below itself.",
+        a1111="Tiling",
+        acts_in="whole",
+    )
+
+    upscale: Upscale | None = row(
+        None,
+        "Enlarges the finished picture with an upscaler. model: a name in models/upscalers (the "
+        "only one installed, or demo-compact if none is); scale 1 to 8 (the model's own). With "
+        "image and no prompt, nothing else is done.",
+        wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}",
+        off=False,
+        acts_in="any",
+        says_what=True,
+        part="model",
+        check="set",
+        daily=True,
+    )
+
+    cutout: Annotated[Cutout | None, BeforeValidator(Cutout.of)] = row(
+        None,
+        "Removes the background of the finished picture. model: a name in models/cutout (the only "
+        "one installed, or demo-cutout if none is); background transparent, white, black or a "
+        'colour like "#f4f4f4" (transparent); margin 0 to 45 per cent (8 with size) and size '
+        "1000x1000 centre what is left; find: what stays, in words, found by a model in "
+        "models/segmentation. With image and no prompt, nothing is drawn; upscale may be added.",
+        aliases=("rembg", "remove_background"),
+        same_in_batch=False,
+        default_text="off",
+        wanted="true, false, a model's name, or a mapping like {background: white, size: "
+        "1000x1000}",
+        off=False,
+        acts_in="any",
+        says_what=True,
+        part="model",
+        check="set",
+    )
+
+    resize_to: ResizeTo | None = row(
+        None,
+        "The size of the finished picture, by resampling, as the last step. A number is the "
+        "longest side in pixels, 800x600 both sides. A mapping: longest_side, shortest_side, "
+        "width, height, megapixels, of which all given hold without fit; fit inside, cover (cut "
+        "off) or pad (centred) for width and height (inside); background white, black, transparent "
+        'or a colour like "#f4f4f4" (white; transparent where the picture is); enlarge true: '
+        "smaller pictures become larger, too. With image and no prompt, nothing is drawn, and no "
+        "model is needed.",
+        default_text="off",
+        wanted="a number of pixels like 1600, a size like 800x600, or a mapping like {width: 1000, "
+        "height: 1000, fit: pad}",
+        off=False,
+        acts_in="any",
+        says_what=True,
+        part="longest_side",
+        check="set",
+        form=form("number string object false", rf"{NUMBER}|\d+\s*[xX×*]\s*\d+|{OFF}"),
+    )
+
+    format: Literal["", "png", "jpeg", "webp", "avif", "tiff", "same"] = row(
+        "",
+        "The picture's file format: png, jpeg, webp, avif, tiff, or same: the start image's.",
+        aliases=("output_format",),
+        reads=converters.format_in,
+        same_in_batch=False,
+        wanted="png, jpeg, webp, avif, tiff or same",
+        default_text="the setting format",
+        acts_in="any",
+        form={"examples": ["jpg", "tif"]},
+    )
+
+    quality: Annotated[int, Field(ge=1, le=100)] | Literal["", "lossless"] = row(
+        "",
+        "1 to 100 for jpeg, webp and avif; lossless for webp.",
+        reads=converters.quality_in,
+        same_in_batch=False,
+        wanted="a whole number from 1 to 100, lossless, or auto",
+        default_text="the setting quality",
+        off="auto",
+        acts_in="any",
+        form=form(
+            "integer string", f"{NUMBER}|{any_of(('auto', 'lossless'))}|", minimum=1, maximum=100
         ),
-    ] = 0.0
+    )
 
-    ensd: Annotated[
-        Seed,
-        Row(
-            'A1111\'s "Eta noise seed delta": the noise that samplers add in their steps comes '
-            "from seed+ensd.",
-            aliases=("eta_noise_seed_delta",),
-            same_in_batch=False,
-            samplers=tuple(sampler.name for sampler in samplers.SAMPLERS if sampler.noisy),
-            a1111="ENSD",
-        ),
-    ] = 0
+    colour: Literal["srgb", "same"] = row(
+        "srgb",
+        "same: what is not drawn keeps the photo's colour profile, and its 16 bits in PNG and "
+        "TIFF. srgb: it is in sRGB, with 8 bits.",
+        aliases=("color",),
+        needs=("image",),
+        same_in_batch=False,
+        acts_in="any",
+    )
 
-    clip_skip: Annotated[
-        int,
-        Field(ge=1, le=4),
-        Row(
-            "A1111's number; 1 skips nothing.",
-            a1111="Clip skip",
-            writes=lambda number: "" if number == 1 else str(number),
-        ),
-    ] = 1
+    keep_exif: Literal["", "all", "no_place", "none"] = row(
+        "",
+        "What the picture keeps of the EXIF, XMP and IPTC of its start image, or of its first "
+        "reference: all, no_place or none.",
+        needs=("image", "references"),
+        same_in_batch=False,
+        default_text="the setting keep_exif",
+        acts_in="any",
+    )
 
-    image: Annotated[
-        str,
-        Row(
-            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
-            aliases=("init_image",),
-            same_in_batch=False,
-            off="none",
-            acts_in="any",
-            check="set",
-            daily=True,
-        ),
-    ] = ""
+    replace: bool = row(
+        False,
+        "true, in a _pictures.yaml: a photo's new result is written over its last one, under the "
+        "same name.",
+        changes_pixels=False,
+        acts_in="any",
+    )
 
-    denoising_strength: Annotated[
-        Share,
-        Row(
-            "How far to move away from the start image; without one, from the first pass of hires.",
-            aliases=("strength",),
-            needs=("image",),
-            a1111="Denoising strength",
-            default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
-            acts_in="whole",
-            check="set",
-            daily=True,
-        ),
-    ] = 0.75
+    name: str = row(
+        "",
+        "In a _pictures.yaml: the names of results. {stem} is the photo's own name, {folder} its "
+        "folder's, {date} (or {date:%Y%m%d}) the day on which it was taken, {number:04} the "
+        "folder's next number.",
+        reads=name_in,
+        changes_pixels=False,
+        wanted='text in quotes, like "{stem}-web" or "{folder}-{number:04}"',
+        default_text="{stem}",
+        acts_in="any",
+        form=form("string"),
+    )
 
-    resize: Annotated[
-        Literal["crop", "fit", "stretch"],
-        Row(
-            "How the start image and control images are fitted to the size.",
-            needs=("image", "control"),
-            same_in_batch=False,
-            acts_in="whole",
-        ),
-    ] = "crop"
+    quantize: Literal["", "fp8"] = row(
+        "",
+        "fp8: the denoiser's blocks are rounded to 8 bits, which halves its memory and changes "
+        "pixels a little.",
+        reads=converters.word_or_off_in,
+        wanted="fp8 or false",
+        default_text="off",
+        form=form("string false", f"{spelt('fp8')}|{OFF}"),
+    )
 
-    mask: Annotated[
-        Find | str,
-        BeforeValidator(Find.of),
-        Row(
-            "The part of the start image, or of the first reference, to redraw: white areas. A "
-            "path like that of image; alpha: what is transparent in the picture itself; or what is "
-            "found there: find says what in words, confidence 0 to 1 (0.3), grow in pixels (4), "
-            "model a name in models/segmentation; preview true writes the mask beside the picture.",
-            needs=("image", "references"),
-            same_in_batch=False,
-            wanted="a path, alpha, or a mapping like {find: the sky}",
-            off="none",
-            acts_in="whole",
-            check="set",
-            daily=True,
-            form=form("string object false"),
-        ),
-    ] = ""
+    step_cache: bool = row(
+        False, "true: steps reuse what earlier ones computed: faster, with slightly other pixels."
+    )
 
-    mask_blur: Annotated[
-        Blur,
-        Row(
-            "Width of the mask's soft edge, in pixels.",
-            needs=("mask", "extend"),
-            same_in_batch=False,
-            a1111="Mask blur",
-            acts_in="whole",
-        ),
-    ] = 4
+    shrink_to_fit: bool = row(
+        False,
+        "true: if memory runs out, the size may be reduced, which is recorded.",
+        no_sweep=_NO_SINGLE_IMAGE,
+    )
 
-    mask_invert: Annotated[
-        bool, Row("true: black is redrawn.", needs=("mask",), same_in_batch=False, acts_in="whole")
-    ] = False
-
-    mask_padding: Annotated[
-        Padding | None,
-        Row(
-            "Only the masked part, and so many pixels around it, is drawn, in this size; the "
-            "picture keeps its own.",
-            aliases=("inpaint_full_res_padding",),
-            reads=converters.padding_in,
-            needs=("mask",),
-            same_in_batch=False,
-            a1111="Masked area padding",
-            wanted="a whole number from 0 to 256, or false",
-            default_text="off",
-            off="none",
-            acts_in="whole",
-            form=form("integer string false", f"{NUMBER}|{OFF}", minimum=0, maximum=256),
-        ),
-    ] = None
-
-    extend: Annotated[
-        str,
-        Row(
-            "What is drawn around the start image: pixels or per cent of each side, or the shape "
-            "of the whole, like 16:9.",
-            aliases=("outpaint", "outpainting"),
-            reads=extend_in,
-            needs=("image",),
-            same_in_batch=False,
-            wanted=WANTED,
-            as_text="left 256, bottom 25 %",
-            default_text="nothing",
-            acts_in="whole",
-            form=form(
-                "string number object false",
-                properties=dict.fromkeys(SIDES, MARGIN),
-                patternProperties={in_any_case(SIDES): {}},
-                additionalProperties=False,
-            ),
-        ),
-    ] = ""
-
-    hires: Annotated[
-        Hires | None,
-        Row(
-            "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first "
-            "pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
-            "(nearest-exact), Latent (bicubic), Latent (antialiased), Latent (bicubic "
-            "antialiased), Lanczos, Nearest, or a name in models/upscalers (Latent).",
-            aliases=("hires_fix",),
-            wanted="true, false, a number like 2, or a mapping like {scale: 2, steps: 12}",
-            off=False,
-            acts_in="whole",
-            check="set",
-            daily=True,
-            form=form(SWITCH_OR_MORE, f"{NUMBER}|{SWITCH}|{OFF}"),
-        ),
-    ] = None
-
-    detail: Annotated[
-        tuple[Detail, ...],
-        Field(max_length=8),
-        Row(
-            "Things that are found in the drawn picture, each drawn again in its own part, the "
-            "largest first. Words like face, a mapping, or a list of them: find; confidence 0 to 1 "
-            "(0.3); model a name in models/segmentation; count at most so many (8); "
-            "denoising_strength 0 to 1 (0.4); prompt and negative_prompt (the picture's); steps; "
-            "grow (4), mask_blur (4) and mask_padding (32) in pixels; size (the checkpoint's). "
-            "With image and no prompt, nothing else is drawn.",
-            aliases=("adetailer", "face_detailer"),
-            wanted="words like face, a mapping like {find: face, denoising_strength: 0.4}, or a "
-            "list of up to eight",
-            default_text="off",
-            off="none",
-            says_what=True,
-            part="find",
-            check="set",
-        ),
-    ] = ()
-
-    tiling: Annotated[
-        bool,
-        Row(
-            "true: the picture repeats without seams, beside and below itself.",
-            a1111="Tiling",
-            acts_in="whole",
-        ),
-    ] = False
-
-    upscale: Annotated[
-        Upscale | None,
-        Row(
-            "Enlarges the finished picture with an upscaler. model: a name in models/upscalers "
-            "(the only one installed, or demo-compact if none is); scale 1 to 8 (the model's "
-            "own). With image and no prompt, nothing else is done.",
-            wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}",
-            off=False,
-            acts_in="any",
-            says_what=True,
-            part="model",
-            check="set",
-            daily=True,
-        ),
-    ] = None
-
-    cutout: Annotated[
-        Cutout | None,
-        BeforeValidator(Cutout.of),
-        Row(
-            "Removes the background of the finished picture. model: a name in models/cutout (the "
-            "only one installed, or demo-cutout if none is); background transparent, white, black "
-            'or a colour like "#f4f4f4" (transparent); margin 0 to 45 per cent (8 with size) and '
-            "size 1000x1000 centre what is left; find: what stays, in words, found by a model in "
-            "models/segmentation. With image and no prompt, nothing is drawn; "
-            "upscale may be added.",
-            aliases=("rembg", "remove_background"),
-            same_in_batch=False,
-            default_text="off",
-            wanted="true, false, a model's name, or a mapping like {background: white, size: "
-            "1000x1000}",
-            off=False,
-            acts_in="any",
-            says_what=True,
-            part="model",
-            check="set",
-        ),
-    ] = None
-
-    resize_to: Annotated[
-        ResizeTo | None,
-        Row(
-            "The size of the finished picture, by resampling, as the last step. A number is the "
-            "longest side in pixels, 800x600 both sides. A mapping: longest_side, shortest_side, "
-            "width, height, megapixels, of which all given hold without fit; fit inside, cover "
-            "(cut off) or pad (centred) for width and height (inside); background white, black, "
-            'transparent or a colour like "#f4f4f4" (white; transparent where the picture is); '
-            "enlarge true: smaller pictures become larger, too. With image and no prompt, nothing "
-            "is drawn, and no model is needed.",
-            default_text="off",
-            wanted="a number of pixels like 1600, a size like 800x600, or a mapping like "
-            "{width: 1000, height: 1000, fit: pad}",
-            off=False,
-            acts_in="any",
-            says_what=True,
-            part="longest_side",
-            check="set",
-            form=form("number string object false", rf"{NUMBER}|\d+\s*[xX×*]\s*\d+|{OFF}"),
-        ),
-    ] = None
-
-    format: Annotated[
-        Literal["", "png", "jpeg", "webp", "avif", "tiff", "same"],
-        Row(
-            "The picture's file format: png, jpeg, webp, avif, tiff, or same: the start image's.",
-            aliases=("output_format",),
-            reads=converters.format_in,
-            same_in_batch=False,
-            wanted="png, jpeg, webp, avif, tiff or same",
-            default_text="the setting format",
-            acts_in="any",
-            form={"examples": ["jpg", "tif"]},
-        ),
-    ] = ""
-
-    quality: Annotated[
-        Annotated[int, Field(ge=1, le=100)] | Literal["", "lossless"],
-        Row(
-            "1 to 100 for jpeg, webp and avif; lossless for webp.",
-            reads=converters.quality_in,
-            same_in_batch=False,
-            wanted="a whole number from 1 to 100, lossless, or auto",
-            default_text="the setting quality",
-            off="auto",
-            acts_in="any",
-            form=form(
-                "integer string",
-                f"{NUMBER}|{any_of(('auto', 'lossless'))}|",
-                minimum=1,
-                maximum=100,
-            ),
-        ),
-    ] = ""
-
-    colour: Annotated[
-        Literal["srgb", "same"],
-        Row(
-            "same: what is not drawn keeps the photo's colour profile, and its 16 bits in PNG and "
-            "TIFF. srgb: it is in sRGB, with 8 bits.",
-            aliases=("color",),
-            needs=("image",),
-            same_in_batch=False,
-            acts_in="any",
-        ),
-    ] = "srgb"
-
-    keep_exif: Annotated[
-        Literal["", "all", "no_place", "none"],
-        Row(
-            "What the picture keeps of the EXIF, XMP and IPTC of its start image, or of its first "
-            "reference: all, no_place or none.",
-            needs=("image", "references"),
-            same_in_batch=False,
-            default_text="the setting keep_exif",
-            acts_in="any",
-        ),
-    ] = ""
-
-    replace: Annotated[
-        bool,
-        Row(
-            "true, in a _pictures.yaml: a photo's new result is written over its last one, under "
-            "the same name.",
-            changes_pixels=False,
-            acts_in="any",
-        ),
-    ] = False
-
-    name: Annotated[
-        str,
-        Row(
-            "In a _pictures.yaml: the names of results. {stem} is the photo's own name, {folder} "
-            "its folder's, {date} (or {date:%Y%m%d}) the day on which it was taken, {number:04} "
-            "the folder's next number.",
-            reads=name_in,
-            changes_pixels=False,
-            wanted='text in quotes, like "{stem}-web" or "{folder}-{number:04}"',
-            default_text="{stem}",
-            acts_in="any",
-            form=form("string"),
-        ),
-    ] = ""
-
-    quantize: Annotated[
-        Literal["", "fp8"],
-        Row(
-            "fp8: the denoiser's blocks are rounded to 8 bits, which halves its memory and changes "
-            "pixels a little.",
-            reads=converters.word_or_off_in,
-            wanted="fp8 or false",
-            default_text="off",
-            form=form("string false", f"{spelt('fp8')}|{OFF}"),
-        ),
-    ] = ""
-
-    step_cache: Annotated[
-        bool,
-        Row("true: steps reuse what earlier ones computed: faster, with slightly other pixels."),
-    ] = False
-
-    shrink_to_fit: Annotated[
-        bool,
-        Row(
-            "true: if memory runs out, the size may be reduced, which is recorded.",
-            no_sweep=_NO_SINGLE_IMAGE,
-        ),
-    ] = False
-
-    exact: Annotated[
-        bool,
-        Row(
-            "true: always the same pixels, but slower (batch 1, eager, deterministic algorithms).",
-            no_sweep=_NO_SINGLE_IMAGE,
-            acts_in="any",
-        ),
-    ] = False
+    exact: bool = row(
+        False,
+        "true: always the same pixels, but slower (batch 1, eager, deterministic algorithms).",
+        no_sweep=_NO_SINGLE_IMAGE,
+        acts_in="any",
+    )
 
     @property
     def painted_mask(self) -> str:
@@ -750,113 +662,94 @@ class ImageFields:
         return self.upscale.size_of(*size) if self.upscale else size
 
 
-class RecipeFields(BaseModel, ImageFields):
+@dataclass(frozen=True, kw_only=True)
+class RecipeFields(ImageFields):
     """The fields that one entry can have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     # An image request has LoRAs with their hashes, those of its prompt included.
-    loras: Annotated[
-        Loras,
-        Row(
-            "LoRAs from models/loras with their weights, -10 to 10, beside those in the prompt.",
-            aliases=("lora",),
-            wanted="a mapping like {name: 0.8}, or a list of names",
-            as_text="name:0.8, other:0.5",
-            daily=True,
-            form=form("string array object false", additionalProperties=LORA_WEIGHT),
-        ),
-    ] = ()
+    loras: Loras = row(
+        (),
+        "LoRAs from models/loras with their weights, -10 to 10, beside those in the prompt.",
+        aliases=("lora",),
+        wanted="a mapping like {name: 0.8}, or a list of names",
+        as_text="name:0.8, other:0.5",
+        daily=True,
+        form=form("string array object false", additionalProperties=LORA_WEIGHT),
+    )
 
-    references: Annotated[
-        tuple[str, ...],
-        Field(max_length=MAX_REFERENCES),
-        Row(
-            "Pictures to edit or to take something from, for checkpoints that take references: "
-            "paths like that of image, ten at most.",
-            aliases=("reference", "reference_images"),
-            same_in_batch=False,
-            wanted="a path, or a list of up to ten",
-            default_text="none",
-            off="none",
-            acts_in="whole",
-            check="set",
-            form=form("string array false", items={"type": "string"}, maxItems=MAX_REFERENCES),
-        ),
-    ] = ()
+    references: Annotated[tuple[str, ...], Field(max_length=MAX_REFERENCES)] = row(
+        (),
+        "Pictures to edit or to take something from, for checkpoints that take references: paths "
+        "like that of image, ten at most.",
+        aliases=("reference", "reference_images"),
+        same_in_batch=False,
+        wanted="a path, or a list of up to ten",
+        default_text="none",
+        off="none",
+        acts_in="whole",
+        check="set",
+        form=form("string array false", items={"type": "string"}, maxItems=MAX_REFERENCES),
+    )
 
-    control: Annotated[
-        tuple[Control, ...],
-        Field(max_length=10),
-        Row(
-            "Pictures whose edges, depth or poses are followed, each by a ControlNet from "
-            "models/controlnet. A mapping, or a list of them: image; model; preprocess none, "
-            "canny, depth, lineart, invert, threshold, blur, luminance, tile or inpaint (none); "
-            "weight 0 to 2 (1); start and end 0 to 1; mode balanced, prompt or control "
-            "(balanced); preview true writes the map beside the picture.",
-            aliases=("controlnet",),
-            wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list "
-            "of them",
-            off="none",
-            acts_in="whole",
-            check="set",
-            daily=True,
-        ),
-    ] = ()
+    control: Annotated[tuple[Control, ...], Field(max_length=10)] = row(
+        (),
+        "Pictures whose edges, depth or poses are followed, each by a ControlNet from "
+        "models/controlnet. A mapping, or a list of them: image; model; preprocess none, canny, "
+        "depth, lineart, invert, threshold, blur, luminance, tile or inpaint (none); weight 0 to 2 "
+        "(1); start and end 0 to 1; mode balanced, prompt or control (balanced); preview true "
+        "writes the map beside the picture.",
+        aliases=("controlnet",),
+        wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list of "
+        "them",
+        off="none",
+        acts_in="whole",
+        check="set",
+        daily=True,
+    )
 
-    count: Annotated[
-        int,
-        Field(ge=1, le=converters.MOST_IMAGES),
-        Row(
-            "Number of images, at most max_images_per_save; image i uses seed+i.",
-            changes_pixels=False,
-            daily=True,
-        ),
-    ] = 1
+    count: Annotated[int, Field(ge=1, le=converters.MOST_IMAGES)] = row(
+        1,
+        "Number of images, at most max_images_per_save; image i uses seed+i.",
+        changes_pixels=False,
+        daily=True,
+    )
 
-    sweep: Annotated[
-        tuple[Axis, ...],
-        Row(
-            "Every combination of these values, with the same seed, and a contact sheet. Any "
-            'field that changes the image; a piece of the prompt as `"prompt: old": [new, '
-            'newer]`; also `"lora: name"`, `"hires: scale"`, `"upscale: model"`, `"mask: find"` '
-            'and `"control: weight"`.',
-            changes_pixels=False,
-            wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
-            acts_in="any",
-            daily=True,
-            form=form("string object false", OFF),
-        ),
-    ] = ()
+    sweep: tuple[Axis, ...] = row(
+        (),
+        "Every combination of these values, with the same seed, and a contact sheet. Any field "
+        'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '
+        '`"lora: name"`, `"hires: scale"`, `"upscale: model"`, `"mask: find"` and `"control: '
+        'weight"`.',
+        changes_pixels=False,
+        wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
+        acts_in="any",
+        daily=True,
+        form=form("string object false", OFF),
+    )
 
-    grid: Annotated[
-        bool,
-        Row("true: also one contact sheet of the images.", changes_pixels=False, acts_in="any"),
-    ] = False
+    grid: bool = row(
+        False, "true: also one contact sheet of the images.", changes_pixels=False, acts_in="any"
+    )
 
-    grid_seconds: Annotated[
-        bool,
-        Row(
-            "true: a contact sheet that also shows each image's seconds.",
-            changes_pixels=False,
-            acts_in="any",
-        ),
-    ] = False
+    grid_seconds: bool = row(
+        False,
+        "true: a contact sheet that also shows each image's seconds.",
+        changes_pixels=False,
+        acts_in="any",
+    )
 
-    priority: Annotated[
-        int,
-        Field(ge=-1_000_000, le=1_000_000),
-        Row("Whole number; higher goes first.", changes_pixels=False, acts_in="any"),
-    ] = 0
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = row(
+        0, "Whole number; higher goes first.", changes_pixels=False, acts_in="any"
+    )
 
 
-def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
+def _rows(table: type) -> Iterator[tuple[str, Row]]:
     """Yield the rows of a table, each with its converter."""
-    for name, hint in get_type_hints(annotated, include_extras=True).items():
-        for row in getattr(hint, "__metadata__", ()):
-            if isinstance(row, Row):
-                is_raw = row.reads is converters.raw
-                yield name, replace(row, reads=_reader(hint)) if is_raw else row
+    hints = get_type_hints(table, include_extras=True)
+    for field in fields(table):
+        found: Row = field.metadata["row"]
+        is_raw = found.reads is converters.raw
+        yield field.name, replace(found, reads=_reader(hints[field.name])) if is_raw else found
 
 
 def _reader(hint: Any) -> converters.Converter:
@@ -944,7 +837,7 @@ NO_SWEEP = {
 # The fields whose numbers need not be whole.
 FRACTIONS = {name for name, kind in get_type_hints(ImageFields).items() if kind is float}
 
-DEFAULTS: dict[str, Any] = {n: field.default for n, field in RecipeFields.model_fields.items()}
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RecipeFields)}
 NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
 
 
@@ -956,11 +849,12 @@ def idle_fields(value_of: Callable[[str], object]) -> set[str]:
 @cache
 def json_schemas() -> dict[str, dict[str, Any]]:
     """The JSON Schema of each field's type and limits; parts are `hires.scale` and so on."""
-    schemas: dict[str, dict[str, Any]] = RecipeFields.model_json_schema()["properties"]
-    for field, kind in KINDS.items():
-        properties = TypeAdapter(kind).json_schema()["properties"]
-        schemas |= {f"{field}.{name}": part for name, part in properties.items()}
-    return schemas
+    tables = {"": RecipeFields, **{f"{field}.": kind for field, kind in KINDS.items()}}
+    return {
+        f"{before}{name}": schema
+        for before, table in tables.items()
+        for name, schema in TypeAdapter(table).json_schema()["properties"].items()
+    }
 
 
 @cache

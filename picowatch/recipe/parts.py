@@ -1,7 +1,8 @@
 """The row of a field, and the fields that are mappings: `hires`, `upscale`, `cutout`, `mask` …"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, MISSING, dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -54,6 +55,11 @@ class Row:
     daily: bool = False
 
 
+def row(default: Any, does: str, **more: Any) -> Any:
+    """Return a field of a table, with its default, or MISSING, and its `Row`."""
+    return field(default=default, metadata={"row": Row(does, **more)})
+
+
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Steps = Annotated[int, Field(strict=True, ge=0, le=150)]
 Blur = Annotated[int, Field(strict=True, ge=0, le=64)]
@@ -72,33 +78,25 @@ PIXEL_UPSCALERS = ("Lanczos", "Nearest")
 class Hires:
     """The second, larger pass: what the mapping `hires` can say."""
 
-    scale: Annotated[
-        float,
-        Field(strict=True, ge=1, le=4, allow_inf_nan=False),
-        Row("How much larger.", aliases=("upscale", "upscale_by"), a1111="Hires upscale"),
-    ] = 2.0
+    scale: Annotated[float, Field(strict=True, ge=1, le=4, allow_inf_nan=False)] = row(
+        2.0, "How much larger.", aliases=("upscale", "upscale_by"), a1111="Hires upscale"
+    )
 
-    steps: Annotated[
-        Steps, Row("Denoising steps; 0: as many as the first pass.", a1111="Hires steps")
-    ] = 0
+    steps: Steps = row(0, "Denoising steps; 0: as many as the first pass.", a1111="Hires steps")
 
-    denoising_strength: Annotated[
-        Share,
-        Row(
-            "How far to go away from the first pass.",
-            aliases=("strength",),
-            a1111="Denoising strength",
-        ),
-    ] = 0.7
+    denoising_strength: Share = row(
+        0.7,
+        "How far to go away from the first pass.",
+        aliases=("strength",),
+        a1111="Denoising strength",
+    )
 
-    upscaler: Annotated[
-        str,
-        Row(
-            "How it is enlarged: one of UPSCALERS, or an installed model.",
-            a1111="Hires upscaler",
-            writes=upscaler_name,
-        ),
-    ] = "Latent"
+    upscaler: str = row(
+        "Latent",
+        "How it is enlarged: one of UPSCALERS, or an installed model.",
+        a1111="Hires upscaler",
+        writes=upscaler_name,
+    )
 
     @property
     def model(self) -> str:
@@ -117,20 +115,19 @@ class Upscale:
     A resolved recipe has a model's name, and a scale.
     """
 
-    model: Annotated[
-        str,
-        Row(
-            "A name in models/upscalers.",
-            aliases=("upscaler", "name"),
-            a1111="Postprocess upscaler",
-            writes=upscaler_name,
-        ),
-    ] = ""
+    model: str = row(
+        "",
+        "A name in models/upscalers.",
+        aliases=("upscaler", "name"),
+        a1111="Postprocess upscaler",
+        writes=upscaler_name,
+    )
 
-    scale: Annotated[
-        Annotated[float, Field(strict=True, ge=1, le=MOST_UPSCALED, allow_inf_nan=False)] | None,
-        Row("How much larger; by default as the model enlarges.", a1111="Postprocess upscale by"),
-    ] = None
+    scale: (
+        Annotated[float, Field(strict=True, ge=1, le=MOST_UPSCALED, allow_inf_nan=False)] | None
+    ) = row(
+        None, "How much larger; by default as the model enlarges.", a1111="Postprocess upscale by"
+    )
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
         """Return the size that a picture of this size becomes."""
@@ -139,18 +136,16 @@ class Upscale:
 
 
 # What is found in a picture by words, wherever a field looks for something.
-Phrase = Annotated[
-    str,
-    Row(
-        "What is looked for, in words; several things have commas between them.",
-        reads=converters.phrase_in,
-        wanted="words like the sky, or face, hands: letters, at most "
-        f"{converters.MOST_PHRASE} characters",
-    ),
-]
-Confidence = Annotated[
-    Share, Row("How certain it must be that something is there.", aliases=("threshold",))
-]
+_find = partial(
+    row,
+    does="What is looked for, in words; several things have commas between them.",
+    reads=converters.phrase_in,
+    wanted="words like the sky, or face, hands: letters, at most "
+    f"{converters.MOST_PHRASE} characters",
+)
+_confidence = partial(
+    row, 0.3, "How certain it must be that something is there.", aliases=("threshold",)
+)
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -160,49 +155,41 @@ class Cutout:
     A resolved recipe has a model's name, and with a size a margin. With `find` it is a finder's.
     """
 
-    model: Annotated[
-        str,
-        Row(
-            "A name in models/cutout; with find one in models/segmentation.",
-            aliases=("name",),
-            a1111="Rembg",
-            writes=file_name,
-        ),
-    ] = ""
+    model: str = row(
+        "",
+        "A name in models/cutout; with find one in models/segmentation.",
+        aliases=("name",),
+        a1111="Rembg",
+        writes=file_name,
+    )
 
-    background: Annotated[
-        str,
-        Row(
-            "What is behind it: transparent, white, black or a colour.",
-            reads=converters.colour_in,
-            wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
-            default_text="transparent",
-        ),
-    ] = ""
+    background: str = row(
+        "",
+        "What is behind it: transparent, white, black or a colour.",
+        reads=converters.colour_in,
+        wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
+        default_text="transparent",
+    )
 
-    margin: Annotated[
-        Annotated[float, Field(strict=True, ge=0, le=45, allow_inf_nan=False)] | None,
-        Row(
-            "It is centred, with so many per cent of each side free around it.",
-            reads=converters.percent_in,
-            form=form("number string", f"{NUMBER} ?%?", minimum=0, maximum=45),
-        ),
-    ] = None
+    margin: Annotated[float, Field(strict=True, ge=0, le=45, allow_inf_nan=False)] | None = row(
+        None,
+        "It is centred, with so many per cent of each side free around it.",
+        reads=converters.percent_in,
+        form=form("number string", f"{NUMBER} ?%?", minimum=0, maximum=45),
+    )
 
-    size: Annotated[
-        str,
-        Row(
-            "The picture's, of which it fills what the margin leaves.",
-            reads=converters.size_in,
-            wanted="a size like 1000x1000, with sides of 10 to 9999 pixels",
-        ),
-    ] = ""
+    size: str = row(
+        "",
+        "The picture's, of which it fills what the margin leaves.",
+        reads=converters.size_in,
+        wanted="a size like 1000x1000, with sides of 10 to 9999 pixels",
+    )
 
-    shadow: Annotated[bool, Row("true: it casts a soft shadow downwards.")] = False
+    shadow: bool = row(False, "true: it casts a soft shadow downwards.")
 
-    find: Phrase = ""
+    find: str = _find("")
 
-    confidence: Confidence = 0.3
+    confidence: Share = _confidence()
 
     @property
     def sides(self) -> tuple[int, int] | None:
@@ -228,24 +215,22 @@ USUAL_MARGIN = 8  # per cent, with a size
 class Finder:
     """What is drawn again, found by words: what `mask` and each entry of `detail` can say."""
 
-    find: Phrase
+    find: str = _find(MISSING)
 
-    confidence: Confidence = 0.3
+    confidence: Share = _confidence()
 
-    grow: Annotated[
-        int,
-        Field(strict=True, ge=-128, le=128),
-        Row("How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)),
-    ] = 4
+    grow: Annotated[int, Field(strict=True, ge=-128, le=128)] = row(
+        4, "How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)
+    )
 
-    model: Annotated[str, Row("A name in models/segmentation.", aliases=("name",))] = ""
+    model: str = row("", "A name in models/segmentation.", aliases=("name",))
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Find(Finder):
     """A mask that is found by words: what the mapping `mask` can say."""
 
-    preview: Annotated[bool, Row("true: the mask is written beside the picture.")] = False
+    preview: bool = row(False, "true: the mask is written beside the picture.")
 
     @staticmethod
     def of(value: Any) -> Any:
@@ -260,37 +245,32 @@ class Detail(Finder):
     A resolved recipe has a model's name and a size.
     """
 
-    count: Annotated[
-        int,
-        Field(strict=True, ge=1, le=64),
-        Row("At most so many, the largest.", aliases=("mask_k",)),
-    ] = 8
+    count: Annotated[int, Field(strict=True, ge=1, le=64)] = row(
+        8, "At most so many, the largest.", aliases=("mask_k",)
+    )
 
-    denoising_strength: Annotated[
-        Share, Row("How far to go away from what is there.", aliases=("strength",))
-    ] = 0.4
+    denoising_strength: Share = row(
+        0.4, "How far to go away from what is there.", aliases=("strength",)
+    )
 
-    prompt: Annotated[str, Row("What to draw there; by default the picture's prompt.")] = ""
+    prompt: str = row("", "What to draw there; by default the picture's prompt.")
 
-    negative_prompt: Annotated[
-        str,
-        Row("What to keep out; by default the picture's negative prompt.", aliases=("negative",)),
-    ] = ""
+    negative_prompt: str = row(
+        "", "What to keep out; by default the picture's negative prompt.", aliases=("negative",)
+    )
 
-    steps: Annotated[Steps, Row("Denoising steps; 0: as many as the picture.")] = 0
+    steps: Steps = row(0, "Denoising steps; 0: as many as the picture.")
 
-    mask_padding: Annotated[Padding, Row("So many pixels around it are drawn, too.")] = 32
+    mask_padding: Padding = row(32, "So many pixels around it are drawn, too.")
 
-    mask_blur: Annotated[Blur, Row("Width of its soft edge, in pixels.")] = 4
+    mask_blur: Blur = row(4, "Width of its soft edge, in pixels.")
 
-    size: Annotated[
-        str,
-        Row(
-            "In which its part is drawn; by default the checkpoint's.",
-            reads=converters.size_in,
-            wanted="a size like 512x512",
-        ),
-    ] = ""
+    size: str = row(
+        "",
+        "In which its part is drawn; by default the checkpoint's.",
+        reads=converters.size_in,
+        wanted="a size like 512x512",
+    )
 
     @property
     def sides(self) -> tuple[int, int]:

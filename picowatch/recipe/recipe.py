@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Annotated, Any, Self
 
-from pydantic import Field, GetPydanticSchema
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema
 from pydantic_core.core_schema import any_schema
 
 from picowatch.recipe.converters import RANDOM, SEEDS
@@ -79,13 +79,15 @@ class Context:
     taken: datetime | None = None
 
 
-class Recipe(RecipeFields):
+class Recipe(BaseModel, RecipeFields):
     """One entry: what it requests, and where it stands in its file.
 
     As `read_recipes` gives it everything is resolved: `checkpoint` and `vae` are names that are
     installed, `sampler` has no schedule type in its name, `schedule_type` is decided, `width`
     and `height` are set. Only a random seed is still to be drawn.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     # A field that pydantic neither checks nor gives away: it finds private attributes slowly.
     context: Annotated[Context, GetPydanticSchema(lambda *_: any_schema())] = Field(exclude=True)

@@ -7,14 +7,14 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.converters import ground_in
-from picowatch.recipe.parts import Row
+from picowatch.recipe.parts import row
 
 LEAST_SIDE, MOST_SIDE = 8, 30_000  # pixels that one can ask for
 TRANSPARENT = "transparent"
 
 Size = tuple[int, int]
 _Side = Annotated[int, Field(strict=True, ge=LEAST_SIDE, le=MOST_SIDE)] | None
-_side = partial(Row, wanted=f"a whole number of pixels from {LEAST_SIDE} to {MOST_SIDE}")
+_side = partial(row, None, wanted=f"a whole number of pixels from {LEAST_SIDE} to {MOST_SIDE}")
 
 
 class Placed(NamedTuple):
@@ -29,38 +29,33 @@ class Placed(NamedTuple):
 class ResizeTo:
     """The size of the result: what the mapping `resize_to` can say. All limits hold at once."""
 
-    longest_side: Annotated[_Side, _side("The longer side has at most so many pixels.")] = None
+    longest_side: _Side = _side("The longer side has at most so many pixels.")
 
-    shortest_side: Annotated[_Side, _side("The shorter side has at most so many pixels.")] = None
+    shortest_side: _Side = _side("The shorter side has at most so many pixels.")
 
-    width: Annotated[_Side, _side("It is at most so wide.")] = None
+    width: _Side = _side("It is at most so wide.")
 
-    height: Annotated[_Side, _side("It is at most so high.")] = None
+    height: _Side = _side("It is at most so high.")
 
-    megapixels: Annotated[
-        Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)] | None,
-        Row("It has at most so many million pixels.", aliases=("mp",)),
-    ] = None
+    megapixels: Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)] | None = (
+        row(None, "It has at most so many million pixels.", aliases=("mp",))
+    )
 
-    fit: Annotated[
-        Literal["inside", "cover", "pad"],
-        Row(
-            "inside: all of it, in its own shape; cover: what is too much for width and height is "
-            "cut off on two sides; pad: it stands in the middle of width and height."
-        ),
-    ] = "inside"
+    fit: Literal["inside", "cover", "pad"] = row(
+        "inside",
+        "inside: all of it, in its own shape; cover: what is too much for width and height is cut "
+        "off on two sides; pad: it stands in the middle of width and height.",
+    )
 
-    background: Annotated[
-        str,
-        Row(
-            "What is behind it, and around it with pad.",
-            reads=ground_in,
-            wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
-            default_text="white; transparent where the picture is",
-        ),
-    ] = ""
+    background: str = row(
+        "",
+        "What is behind it, and around it with pad.",
+        reads=ground_in,
+        wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
+        default_text="white; transparent where the picture is",
+    )
 
-    enlarge: Annotated[bool, Row("true: smaller pictures become larger, too.")] = False
+    enlarge: bool = row(False, "true: smaller pictures become larger, too.")
 
     @property
     def says_no_size(self) -> bool:
