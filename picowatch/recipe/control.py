@@ -36,46 +36,33 @@ class Control:
     """A ControlNet and what it follows: what each entry of the list `control` can say."""
 
     image: str = row(MISSING, "The picture to follow; without it the start image.")
-
     model: str = row(MISSING, "A name in models/controlnet.", aliases=("controlnet",))
-
     preprocess: Preprocessor = row(
         "none",
         "How the map is made from the picture; none: the picture is a map.",
         aliases=("module", "preprocessor"),
         wanted=f"{', '.join(PREPROCESSORS[1:])}, or none with a map of another program",
     )
-
     weight: Annotated[float, Field(strict=True, ge=0, le=2, allow_inf_nan=False)] = row(
         1.0, "How strongly.", aliases=("strength",)
     )
-
     start: Share = row(
         0.0, "The share of the steps after which it begins.", aliases=("guidance_start",)
     )
-
     end: Share = row(1.0, "The share of the steps after which it ends.", aliases=("guidance_end",))
-
     mode: Literal["balanced", "prompt", "control"] = row(
         "balanced",
         "What matters more: the prompt, the control, or neither.",
         aliases=("control_mode",),
     )
-
     kind: ControlKind = row("", "What the map shows, for a union ControlNet.")
-
     low: _Edge = row(100, "canny: the strength of the weakest edges.")
-
     high: _Edge = row(200, "canny: the strength that each edge reaches somewhere.")
-
     threshold: Annotated[int, Field(strict=True, ge=0, le=255)] = row(
         127, "threshold: what is lighter becomes white."
     )
-
     radius: Annotated[float, Field(strict=True, gt=0, le=64, allow_inf_nan=False)] = row(
         9.0, "blur: in pixels."
     )
-
     depth: str = row("", "depth: a name in models/depth.")
-
     preview: bool = row(False, "true: the map is written beside the picture.")

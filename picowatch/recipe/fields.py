@@ -114,7 +114,6 @@ class ImageFields:
         check="always",
         daily=True,
     )
-
     negative_prompt: str = row(
         "",
         "What to keep out of the picture.",
@@ -123,7 +122,6 @@ class ImageFields:
         form=form("string number boolean object"),
         daily=True,
     )
-
     checkpoint: str = row(
         "",
         "A name in models/checkpoints (ending optional, a unique beginning is enough); demo is the "
@@ -135,14 +133,12 @@ class ImageFields:
         check="always",
         daily=True,
     )
-
     vae: str = row(
         BAKED,
         "A name in models/vae, or baked: the checkpoint's own.",
         a1111="VAE",
         writes=lambda name: "" if name == BAKED else f"{file_name(name)}{VAE_ENDING}",
     )
-
     prediction: Prediction = row(
         "",
         "What the checkpoint was trained to predict, for files that do not say it: epsilon "
@@ -156,7 +152,6 @@ class ImageFields:
         writes=lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
         form={"examples": samplers.PREDICTION_NAMES},
     )
-
     sampler: str = row(
         samplers.DEFAULT_SAMPLER,
         "A1111's or diffusers' name, which may include a schedule type (DPM++ 2M Karras). Case and "
@@ -175,7 +170,6 @@ class ImageFields:
             patternErrorMessage=samplers.THE_SAMPLERS,
         ),
     )
-
     schedule_type: ScheduleType = row(
         "automatic",
         "How the steps are spaced.",
@@ -186,7 +180,6 @@ class ImageFields:
         writes=samplers.SCHEDULE_TYPES.__getitem__,
         form={"examples": samplers.SCHEDULE_TYPE_NAMES},
     )
-
     steps: Annotated[int, Field(ge=1, le=150)] = row(
         24,
         "Denoising steps.",
@@ -195,7 +188,6 @@ class ImageFields:
         check="always",
         daily=True,
     )
-
     cfg_scale: Annotated[float, Field(ge=1, le=30, allow_inf_nan=False)] = row(
         7.5,
         "How closely to follow the prompt.",
@@ -205,14 +197,12 @@ class ImageFields:
         check="always",
         daily=True,
     )
-
     cfg_rescale: Share = row(
         0.0,
         "How much of the contrast and colour that a high cfg_scale adds is taken back.",
         aliases=("guidance_rescale",),
         a1111="CFG rescale",
     )
-
     # A step after exactly that share is still without guidance, as in A1111
     # (modules/sd_samplers_cfg_denoiser.py); one after exactly cfg_end still has it, as in SD.Next
     # (modules/processing_callbacks.py). The keys are theirs, too.
@@ -223,14 +213,12 @@ class ImageFields:
         aliases=("guidance_start", "skip_early_cfg"),
         a1111="Skip Early CFG",
     )
-
     cfg_end: Share = row(
         1.0,
         "The share of the steps after which guidance ends.",
         aliases=("guidance_end",),
         a1111="CFG end",
     )
-
     guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = row(
         0.0,
         "How closely FLUX.1 dev follows the prompt: the guidance that was distilled into it; its "
@@ -240,11 +228,8 @@ class ImageFields:
         default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
         check="always",
     )
-
     width: Pixels | None = row(None, **_SIDE)
-
     height: Pixels | None = row(None, **_SIDE)
-
     seed: Seed | Literal["random"] | tuple[Seed, ...] = row(
         converters.RANDOM,
         "The same seed gives the same picture. random (or -1) draws one; a list or a range like "
@@ -259,7 +244,6 @@ class ImageFields:
         daily=True,
         form=form("integer string array", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
     )
-
     noise: converters.NoiseSource = row(
         "cpu",
         "Whose random numbers a seed draws: the CPU's, or those of an NVIDIA GPU, as in A1111. "
@@ -269,7 +253,6 @@ class ImageFields:
         a1111="RNG",
         form={"examples": [*converters.NOISE_NAMES]},
     )
-
     # None is random, too: what is off stays out of digests.
     variation_seed: Seed | None = row(
         None,
@@ -285,7 +268,6 @@ class ImageFields:
         check="always",
         form=form("integer string", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
     )
-
     variation_strength: Share = row(
         0.0,
         "How much of the variation seed's noise is mixed in. Above 0, image i of count uses "
@@ -296,7 +278,6 @@ class ImageFields:
         acts_in="whole",
         check="always",
     )
-
     ensd: Seed = row(
         0,
         'A1111\'s "Eta noise seed delta": the noise that samplers add in their steps comes from '
@@ -306,14 +287,12 @@ class ImageFields:
         samplers=tuple(sampler.name for sampler in samplers.SAMPLERS if sampler.noisy),
         a1111="ENSD",
     )
-
     clip_skip: Annotated[int, Field(ge=1, le=4)] = row(
         1,
         "A1111's number; 1 skips nothing.",
         a1111="Clip skip",
         writes=lambda number: "" if number == 1 else str(number),
     )
-
     image: str = row(
         "",
         "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
@@ -324,7 +303,6 @@ class ImageFields:
         check="set",
         daily=True,
     )
-
     denoising_strength: Share = row(
         0.75,
         "How far to move away from the start image; without one, from the first pass of hires.",
@@ -336,7 +314,6 @@ class ImageFields:
         check="set",
         daily=True,
     )
-
     resize: Literal["crop", "fit", "stretch"] = row(
         "crop",
         "How the start image and control images are fitted to the size.",
@@ -344,7 +321,6 @@ class ImageFields:
         same_in_batch=False,
         acts_in="whole",
     )
-
     mask: Annotated[Find | str, BeforeValidator(Find.of)] = row(
         "",
         "The part of the start image, or of the first reference, to redraw: white areas. A path "
@@ -360,7 +336,6 @@ class ImageFields:
         daily=True,
         form=form("string object false"),
     )
-
     mask_blur: Blur = row(
         4,
         "Width of the mask's soft edge, in pixels.",
@@ -369,11 +344,9 @@ class ImageFields:
         a1111="Mask blur",
         acts_in="whole",
     )
-
     mask_invert: bool = row(
         False, "true: black is redrawn.", needs=("mask",), same_in_batch=False, acts_in="whole"
     )
-
     mask_padding: Padding | None = row(
         None,
         "Only the masked part, and so many pixels around it, is drawn, in this size; the picture "
@@ -389,7 +362,6 @@ class ImageFields:
         acts_in="whole",
         form=form("integer string false", f"{NUMBER}|{OFF}", minimum=0, maximum=256),
     )
-
     extend: str = row(
         "",
         "What is drawn around the start image: pixels or per cent of each side, or the shape of "
@@ -409,7 +381,6 @@ class ImageFields:
             additionalProperties=False,
         ),
     )
-
     hires: Hires | None = row(
         None,
         "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first pass); "
@@ -424,7 +395,6 @@ class ImageFields:
         daily=True,
         form=form(SWITCH_OR_MORE, f"{NUMBER}|{SWITCH}|{OFF}"),
     )
-
     detail: Annotated[tuple[Detail, ...], Field(max_length=8)] = row(
         (),
         "Things that are found in the drawn picture, each drawn again in its own part, the largest "
@@ -442,14 +412,12 @@ class ImageFields:
         part="find",
         check="set",
     )
-
     tiling: bool = row(
         False,
         "true: the picture repeats without seams, beside and below itself.",
         a1111="Tiling",
         acts_in="whole",
     )
-
     upscale: Upscale | None = row(
         None,
         "Enlarges the finished picture with an upscaler. model: a name in models/upscalers (the "
@@ -463,7 +431,6 @@ class ImageFields:
         check="set",
         daily=True,
     )
-
     cutout: Annotated[Cutout | None, BeforeValidator(Cutout.of)] = row(
         None,
         "Removes the background of the finished picture. model: a name in models/cutout (the only "
@@ -482,7 +449,6 @@ class ImageFields:
         part="model",
         check="set",
     )
-
     resize_to: ResizeTo | None = row(
         None,
         "The size of the finished picture, by resampling, as the last step. A number is the "
@@ -502,7 +468,6 @@ class ImageFields:
         check="set",
         form=form("number string object false", rf"{NUMBER}|\d+\s*[xX×*]\s*\d+|{OFF}"),
     )
-
     format: Literal["", "png", "jpeg", "webp", "avif", "tiff", "same"] = row(
         "",
         "The picture's file format: png, jpeg, webp, avif, tiff, or same: the start image's.",
@@ -514,7 +479,6 @@ class ImageFields:
         acts_in="any",
         form={"examples": ["jpg", "tif"]},
     )
-
     quality: Annotated[int, Field(ge=1, le=100)] | Literal["", "lossless"] = row(
         "",
         "1 to 100 for jpeg, webp and avif; lossless for webp.",
@@ -528,7 +492,6 @@ class ImageFields:
             "integer string", f"{NUMBER}|{any_of(('auto', 'lossless'))}|", minimum=1, maximum=100
         ),
     )
-
     colour: Literal["srgb", "same"] = row(
         "srgb",
         "same: what is not drawn keeps the photo's colour profile, and its 16 bits in PNG and "
@@ -538,7 +501,6 @@ class ImageFields:
         same_in_batch=False,
         acts_in="any",
     )
-
     keep_exif: Literal["", "all", "no_place", "none"] = row(
         "",
         "What the picture keeps of the EXIF, XMP and IPTC of its start image, or of its first "
@@ -548,7 +510,6 @@ class ImageFields:
         default_text="the setting keep_exif",
         acts_in="any",
     )
-
     replace: bool = row(
         False,
         "true, in a _pictures.yaml: a photo's new result is written over its last one, under the "
@@ -556,7 +517,6 @@ class ImageFields:
         changes_pixels=False,
         acts_in="any",
     )
-
     name: str = row(
         "",
         "In a _pictures.yaml: the names of results. {stem} is the photo's own name, {folder} its "
@@ -569,7 +529,6 @@ class ImageFields:
         acts_in="any",
         form=form("string"),
     )
-
     quantize: Literal["", "fp8"] = row(
         "",
         "fp8: the denoiser's blocks are rounded to 8 bits, which halves its memory and changes "
@@ -579,17 +538,14 @@ class ImageFields:
         default_text="off",
         form=form("string false", f"{spelt('fp8')}|{OFF}"),
     )
-
     step_cache: bool = row(
         False, "true: steps reuse what earlier ones computed: faster, with slightly other pixels."
     )
-
     shrink_to_fit: bool = row(
         False,
         "true: if memory runs out, the size may be reduced, which is recorded.",
         no_sweep=_NO_SINGLE_IMAGE,
     )
-
     exact: bool = row(
         False,
         "true: always the same pixels, but slower (batch 1, eager, deterministic algorithms).",
@@ -676,7 +632,6 @@ class RecipeFields(ImageFields):
         daily=True,
         form=form("string array object false", additionalProperties=LORA_WEIGHT),
     )
-
     references: Annotated[tuple[str, ...], Field(max_length=MAX_REFERENCES)] = row(
         (),
         "Pictures to edit or to take something from, for checkpoints that take references: paths "
@@ -690,7 +645,6 @@ class RecipeFields(ImageFields):
         check="set",
         form=form("string array false", items={"type": "string"}, maxItems=MAX_REFERENCES),
     )
-
     control: Annotated[tuple[Control, ...], Field(max_length=10)] = row(
         (),
         "Pictures whose edges, depth or poses are followed, each by a ControlNet from "
@@ -706,14 +660,12 @@ class RecipeFields(ImageFields):
         check="set",
         daily=True,
     )
-
     count: Annotated[int, Field(ge=1, le=converters.MOST_IMAGES)] = row(
         1,
         "Number of images, at most max_images_per_save; image i uses seed+i.",
         changes_pixels=False,
         daily=True,
     )
-
     sweep: tuple[Axis, ...] = row(
         (),
         "Every combination of these values, with the same seed, and a contact sheet. Any field "
@@ -726,18 +678,15 @@ class RecipeFields(ImageFields):
         daily=True,
         form=form("string object false", OFF),
     )
-
     grid: bool = row(
         False, "true: also one contact sheet of the images.", changes_pixels=False, acts_in="any"
     )
-
     grid_seconds: bool = row(
         False,
         "true: a contact sheet that also shows each image's seconds.",
         changes_pixels=False,
         acts_in="any",
     )
-
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = row(
         0, "Whole number; higher goes first.", changes_pixels=False, acts_in="any"
     )

@@ -81,16 +81,13 @@ class Hires:
     scale: Annotated[float, Field(strict=True, ge=1, le=4, allow_inf_nan=False)] = row(
         2.0, "How much larger.", aliases=("upscale", "upscale_by"), a1111="Hires upscale"
     )
-
     steps: Steps = row(0, "Denoising steps; 0: as many as the first pass.", a1111="Hires steps")
-
     denoising_strength: Share = row(
         0.7,
         "How far to go away from the first pass.",
         aliases=("strength",),
         a1111="Denoising strength",
     )
-
     upscaler: str = row(
         "Latent",
         "How it is enlarged: one of UPSCALERS, or an installed model.",
@@ -122,7 +119,6 @@ class Upscale:
         a1111="Postprocess upscaler",
         writes=upscaler_name,
     )
-
     scale: (
         Annotated[float, Field(strict=True, ge=1, le=MOST_UPSCALED, allow_inf_nan=False)] | None
     ) = row(
@@ -162,7 +158,6 @@ class Cutout:
         a1111="Rembg",
         writes=file_name,
     )
-
     background: str = row(
         "",
         "What is behind it: transparent, white, black or a colour.",
@@ -170,25 +165,20 @@ class Cutout:
         wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
         default_text="transparent",
     )
-
     margin: Annotated[float, Field(strict=True, ge=0, le=45, allow_inf_nan=False)] | None = row(
         None,
         "It is centred, with so many per cent of each side free around it.",
         reads=converters.percent_in,
         form=form("number string", f"{NUMBER} ?%?", minimum=0, maximum=45),
     )
-
     size: str = row(
         "",
         "The picture's, of which it fills what the margin leaves.",
         reads=converters.size_in,
         wanted="a size like 1000x1000, with sides of 10 to 9999 pixels",
     )
-
     shadow: bool = row(False, "true: it casts a soft shadow downwards.")
-
     find: str = _find("")
-
     confidence: Share = _confidence()
 
     @property
@@ -216,13 +206,10 @@ class Finder:
     """What is drawn again, found by words: what `mask` and each entry of `detail` can say."""
 
     find: str = _find(MISSING)
-
     confidence: Share = _confidence()
-
     grow: Annotated[int, Field(strict=True, ge=-128, le=128)] = row(
         4, "How much wider it is than what was found, in pixels.", aliases=("dilate_erode",)
     )
-
     model: str = row("", "A name in models/segmentation.", aliases=("name",))
 
 
@@ -248,23 +235,16 @@ class Detail(Finder):
     count: Annotated[int, Field(strict=True, ge=1, le=64)] = row(
         8, "At most so many, the largest.", aliases=("mask_k",)
     )
-
     denoising_strength: Share = row(
         0.4, "How far to go away from what is there.", aliases=("strength",)
     )
-
     prompt: str = row("", "What to draw there; by default the picture's prompt.")
-
     negative_prompt: str = row(
         "", "What to keep out; by default the picture's negative prompt.", aliases=("negative",)
     )
-
     steps: Steps = row(0, "Denoising steps; 0: as many as the picture.")
-
     mask_padding: Padding = row(32, "So many pixels around it are drawn, too.")
-
     mask_blur: Blur = row(4, "Width of its soft edge, in pixels.")
-
     size: str = row(
         "",
         "In which its part is drawn; by default the checkpoint's.",

@@ -30,23 +30,17 @@ class ResizeTo:
     """The size of the result: what the mapping `resize_to` can say. All limits hold at once."""
 
     longest_side: _Side = _side("The longer side has at most so many pixels.")
-
     shortest_side: _Side = _side("The shorter side has at most so many pixels.")
-
     width: _Side = _side("It is at most so wide.")
-
     height: _Side = _side("It is at most so high.")
-
     megapixels: Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)] | None = (
         row(None, "It has at most so many million pixels.", aliases=("mp",))
     )
-
     fit: Literal["inside", "cover", "pad"] = row(
         "inside",
         "inside: all of it, in its own shape; cover: what is too much for width and height is cut "
         "off on two sides; pad: it stands in the middle of width and height.",
     )
-
     background: str = row(
         "",
         "What is behind it, and around it with pad.",
@@ -54,7 +48,6 @@ class ResizeTo:
         wanted='transparent, white, black, or a colour in quotes like "#f4f4f4"',
         default_text="white; transparent where the picture is",
     )
-
     enlarge: bool = row(False, "true: smaller pictures become larger, too.")
 
     @property
