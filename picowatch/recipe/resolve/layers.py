@@ -16,28 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from picowatch.errors import ValueInvalid
+from picowatch.recipe import fields
 from picowatch.recipe.converters import several_seeds
-from picowatch.recipe.fields import (
-    DETAIL,
-    FINISHING,
-    FIRST_NAME_OF,
-    KINDS,
-    LISTS,
-    MAPPINGS,
-    NEEDS,
-    ON_FINISHED,
-    PART_ALIASES,
-    PART_FIELDS,
-    PARTS,
-    PICTURE,
-    PROMPTS,
-    RESIZE_TO,
-    ROWS,
-    SIZE,
-    WRITING,
-    adapter,
-    json_schemas,
-)
 from picowatch.recipe.files import PLACES
 from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
@@ -70,7 +50,7 @@ from picowatch.recipe.written import (
     switch,
 )
 
-_TWO_PROMPTS = {"positive", "negative", *PROMPTS}
+_TWO_PROMPTS = {"positive", "negative", *fields.PROMPTS}
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
 _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
 
@@ -86,13 +66,13 @@ def normalised(layer: Layer, reporter: Reporter) -> Layer:
     result = dict(layer)
     if not result:
         return result
-    for field in filter(result.__contains__, PROMPTS):
+    for field in filter(result.__contains__, fields.PROMPTS):
         result[field] = _json_prompt(field, result[field], reporter)
     for side in ("width", "height"):
         # A recipe without a side has None there, too.
         if side in result and result[side].value is None:
             reporter.wrong(side, wrong_value(side, result.pop(side)))
-    if SIZE in result:
+    if fields.SIZE in result:
         _split_size(result, reporter)
     said = result.get("schedule_type")
     if said and said.origin is Origin.FOREIGN and meaning_of_scheduler(said.text) == "sampler":
@@ -131,7 +111,7 @@ def merged(layers: Iterable[Layer]) -> Layer:
 def with_swept(layer: Layer) -> Layer:
     """Return the layer with the first value of each whole field that its sweep varies."""
     pairs = layer["sweep"].pairs if "sweep" in layer else ()
-    named = ((FIRST_NAME_OF.get(plain_name(name)), values) for name, values in pairs)
+    named = ((fields.FIRST_NAME_OF.get(plain_name(name)), values) for name, values in pairs)
     return layer | {field: (said.parts or (said,))[0] for field, said in named if field}
 
 
@@ -155,7 +135,7 @@ def mappings_in(layer: Layer, field: str) -> tuple[SourceValue, ...]:
     written = layer.get(field)
     if not written or not isinstance(written.value, dict | tuple):
         return ()
-    return written.parts if field in LISTS else (written,)
+    return written.parts if field in fields.LISTS else (written,)
 
 
 def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
@@ -164,17 +144,17 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
     Those of mappings are values by part. Fields that need others are left out where these are off.
     """
     found, wrong = read_values(layer, reporter)
-    for field in KINDS:
+    for field in fields.KINDS:
         entries = []
         for place, mapping in enumerate(mappings_in(layer, field)):
-            at = f"{field}.{place}" if field in LISTS else field
+            at = f"{field}.{place}" if field in fields.LISTS else field
             parts = dict(mapping.pairs)
             entries.append(_values_of(parts, parts, reporter, f"{at}."))
             wrong += [f"{at}.{name}" for name in parts.keys() - entries[-1].keys()]
         if entries:
-            found[field] = entries if field in LISTS else entries[0]
+            found[field] = entries if field in fields.LISTS else entries[0]
     for name in filter(layer.__contains__, _NEEDING):
-        on = (is_on(layer, n) if n in LOOKED_UP else found.get(n) for n in NEEDS[name])
+        on = (is_on(layer, n) if n in LOOKED_UP else found.get(n) for n in fields.NEEDS[name])
         if any(on):
             found |= _values_of([name], layer, reporter)
             wrong += [] if name in found else [name]
@@ -186,8 +166,8 @@ def read_values(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[
 
     Fields that are looked up, have parts, or need others, are not among them.
     """
-    elsewhere = LOOKED_UP | KINDS.keys() | NEEDS.keys()
-    names = [name for name in layer if name in ROWS and name not in elsewhere]
+    elsewhere = LOOKED_UP | fields.KINDS.keys() | fields.NEEDS.keys()
+    names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
     found = _values_of(names, layer, reporter)
     return found, [name for name in names if name not in found]
 
@@ -202,11 +182,13 @@ def _values_of(
 
 def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
     """Return what a text means to a field or part, within its limits; NOTHING for a wrong one."""
-    name = place if place in ROWS else re.sub(r"\.\d+", "", place)
+    name = place if place in fields.ROWS else re.sub(r"\.\d+", "", place)
     try:
-        value = (ROWS.get(name) or PART_FIELDS[name]).reads(written)
-        is_later = isinstance(value, range) or (value == PICTURE and name in ("width", "height"))
-        return value if is_later else adapter(name).validate_python(value)
+        value = (fields.ROWS.get(name) or fields.PART_FIELDS[name]).reads(written)
+        is_later = isinstance(value, range) or (
+            value == fields.PICTURE and name in ("width", "height")
+        )
+        return value if is_later else fields.adapter(name).validate_python(value)
     except ValueInvalid as error:
         reporter.wrong(place, str(error), None)
     except ValidationError as error:
@@ -229,8 +211,8 @@ def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
 
 def only_finishes(layer: Layer) -> bool:
     """Return whether a layer has a start image, something to finish it with, and no prompt."""
-    finishes = any(is_on(layer, field) for field in FINISHING) or only_writes(layer)
-    return _keeps_image(layer) and finishes and not is_on(layer, DETAIL)
+    finishes = any(is_on(layer, field) for field in fields.FINISHING) or only_writes(layer)
+    return _keeps_image(layer) and finishes and not is_on(layer, fields.DETAIL)
 
 
 def only_writes(layer: Layer) -> bool:
@@ -239,7 +221,7 @@ def only_writes(layer: Layer) -> bool:
     A format that a folder says of all its pictures asks for none.
     """
     own = {name: said for name, said in layer.items() if said.origin is not Origin.FOLDER}
-    is_said = any(is_on(own, field) for field in WRITING)
+    is_said = any(is_on(own, field) for field in fields.WRITING)
     return _keeps_image(layer) and is_said and not says_drawing(layer)
 
 
@@ -251,13 +233,13 @@ def says_drawing(layer: Layer) -> bool:
 def is_about_drawing(field: str, written: SourceValue) -> bool:
     """Return whether a field asks for something that only drawing does."""
     stays = field == "denoising_strength" and number(written.text) == 0
-    says_nothing = written.value == PICTURE or written.is_none or stays
-    return field in ROWS and field not in ON_FINISHED and not says_nothing
+    says_nothing = written.value == fields.PICTURE or written.is_none or stays
+    return field in fields.ROWS and field not in fields.ON_FINISHED and not says_nothing
 
 
 def only_details(layer: Layer) -> bool:
     """Return whether a layer has a start image, details to draw again, and no prompt."""
-    return _keeps_image(layer) and is_on(layer, DETAIL)
+    return _keeps_image(layer) and is_on(layer, fields.DETAIL)
 
 
 def _keeps_image(layer: Layer) -> bool:
@@ -296,19 +278,19 @@ def _as_json(written: SourceValue) -> Any:
 
 
 def _split_size(layer: Layer, reporter: Reporter) -> None:
-    written = layer.pop(SIZE)
-    text, sides = written.text.strip(), dict(_two_sides(SIZE, written))
+    written = layer.pop(fields.SIZE)
+    text, sides = written.text.strip(), dict(_two_sides(fields.SIZE, written))
     if not layer.keys().isdisjoint(("width", "height")):
-        reporter.wrong(SIZE, SIZE_AND_SIDE)
-    elif text.casefold() == PICTURE:
-        layer["width"] = layer["height"] = written.with_value(PICTURE)
-    elif SIZE not in sides:
+        reporter.wrong(fields.SIZE, SIZE_AND_SIDE)
+    elif text.casefold() == fields.PICTURE:
+        layer["width"] = layer["height"] = written.with_value(fields.PICTURE)
+    elif fields.SIZE not in sides:
         layer |= sides
     elif re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
         what = "size is width and height in pixels, like 512x768."
-        reporter.wrong(SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
+        reporter.wrong(fields.SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
     else:
-        reporter.wrong(SIZE, wrong_value(SIZE, written), None)
+        reporter.wrong(fields.SIZE, wrong_value(fields.SIZE, written), None)
 
 
 def _split_sampler(layer: Layer, reporter: Reporter) -> None:
@@ -345,9 +327,9 @@ def _schedule_type(layer: Layer, reporter: Reporter) -> str:
 
 def _refuse_quoted(field: str, written: SourceValue) -> None:
     """Raise ValueInvalid for a mapping that is text, as flags and cells of tables are."""
-    is_mapping = field in PARTS or "object" in ROWS[field].form.get("type", ())
+    is_mapping = field in fields.PARTS or "object" in fields.ROWS[field].form.get("type", ())
     if is_mapping and re.fullmatch(r"\s*\{.*\}\s*", written.text):
-        as_text = ROWS[field].as_text
+        as_text = fields.ROWS[field].as_text
         instead = f"Write {as_text}, or write it" if as_text else "Write it"
         raise ValueInvalid(
             f"{field} is text here, not a mapping. {instead} in YAML or JSON, without quotes "
@@ -363,7 +345,7 @@ def _mapping(field: str, named: str, written: SourceValue, reporter: Reporter) -
         raise ValueInvalid(wrong_value(field, written))
     if number(written.text) == 0:
         return written.with_value(OFF)
-    if number(written.text) is not None and "scale" in PARTS[field]:
+    if number(written.text) is not None and "scale" in fields.PARTS[field]:
         return written.with_pairs((("scale", written),))
     if switch(written.text):
         return written.with_pairs(())
@@ -378,14 +360,16 @@ def _resize_to(written: SourceValue, reporter: Reporter) -> SourceValue:
         pairs = [own for pair in written.pairs for own in _two_sides(*pair)]
         written = written.with_pairs(tuple(pairs))
     if isinstance(written.value, dict | tuple) or number(written.text) == 0:
-        return _mapping(RESIZE_TO, "", written, reporter)
-    ((name, _), *_) = pairs = _two_sides(SIZE, written)
-    return written.with_pairs(((ROWS[RESIZE_TO].part, written),) if name == SIZE else tuple(pairs))
+        return _mapping(fields.RESIZE_TO, "", written, reporter)
+    ((name, _), *_) = pairs = _two_sides(fields.SIZE, written)
+    return written.with_pairs(
+        ((fields.ROWS[fields.RESIZE_TO].part, written),) if name == fields.SIZE else tuple(pairs)
+    )
 
 
 def _two_sides(name: str, written: SourceValue) -> list[tuple[str, SourceValue]]:
     """Return width and height of a part that is a size like 800x600, any other part as it is."""
-    sides = _SIDES.fullmatch(written.text.strip()) if plain_name(name) == SIZE else None
+    sides = _SIDES.fullmatch(written.text.strip()) if plain_name(name) == fields.SIZE else None
     if not sides:
         return [(name, written)]
     return [(side, written.with_value(sides[side])) for side in ("width", "height")]
@@ -403,13 +387,13 @@ def _list(field: str, named: str, written: SourceValue, reporter: Reporter) -> S
     for entry in written.parts if isinstance(written.value, tuple) else (written,):
         if named and entry.text and switch(entry.text) is None:
             entries.append(entry.with_pairs(((named, entry),)))
-        elif field in PARTS and isinstance(entry.value, dict):
+        elif field in fields.PARTS and isinstance(entry.value, dict):
             entries.append(_with_first_names(field, entry, reporter))
-        elif field in PARTS or not isinstance(entry.value, str):
+        elif field in fields.PARTS or not isinstance(entry.value, str):
             raise ValueInvalid(wrong_value(field, entry))
         else:
             entries.append(entry)
-    if len(entries) > json_schemas()[field]["maxItems"]:
+    if len(entries) > fields.json_schemas()[field]["maxItems"]:
         raise ValueInvalid(wrong_value(field, written))
     return written.with_parts(tuple(entries))
 
@@ -417,10 +401,10 @@ def _list(field: str, named: str, written: SourceValue, reporter: Reporter) -> S
 def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> SourceValue:
     parts: Layer = {}
     meant: Layer = {}  # under names that are misspelt: they are not called missing, too
-    known = list(PARTS[field])
+    known = list(fields.PARTS[field])
     for name, part in mapping.pairs:
         plain = plain_name(name)
-        first = PART_ALIASES[field].get(plain, plain)
+        first = fields.PART_ALIASES[field].get(plain, plain)
         position = part.name_position
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
@@ -429,13 +413,13 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
             if FIELDS_MEANT.get(plain) in known:
                 hint = f"Write {FIELDS_MEANT[plain]}. "
             before, colon, after = name.partition(":")
-            if colon and before in PART_ALIASES[field] | dict.fromkeys(known):
+            if colon and before in fields.PART_ALIASES[field] | dict.fromkeys(known):
                 hint = f"A space is missing after the colon: write {shown(f'{before}: {after}')}. "
             if field == "upscale" and first in ("size", "width", "height"):
                 hint = "Write scale, or resize_to beside upscale. "
-            elif field == RESIZE_TO and first == SIZE:
+            elif field == fields.RESIZE_TO and first == fields.SIZE:
                 hint = "Write width and height. "
-            elif FIRST_NAME_OF.get(first) == first:
+            elif fields.FIRST_NAME_OF.get(first) == first:
                 words = f"Write {first} beside {field}, not in it."
             message = f"{field} has no '{shown(name)}'. {hint}{words}"
             reporter.wrong(field, message, position=position)
@@ -452,13 +436,14 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
 LOOKED_UP = {field for _, field, *_ in PLACES} | {LORAS}
 # The fields that need others; first those that others need.
 _NEEDING = sorted(
-    NEEDS.keys() - LOOKED_UP, key=lambda name: not any(name in needs for needs in NEEDS.values())
+    fields.NEEDS.keys() - LOOKED_UP,
+    key=lambda name: not any(name in needs for needs in fields.NEEDS.values()),
 )
 # The fields that can be written in several forms. These raise ValueInvalid for any other form.
 _FORMS: dict[str, Callable[[SourceValue, Reporter], SourceValue]] = {
-    **{field: partial(_mapping, field, ROWS[field].part) for field in MAPPINGS},
-    RESIZE_TO: _resize_to,
-    **{field: partial(_list, field, ROWS[field].part) for field in LISTS},
+    **{field: partial(_mapping, field, fields.ROWS[field].part) for field in fields.MAPPINGS},
+    fields.RESIZE_TO: _resize_to,
+    **{field: partial(_list, field, fields.ROWS[field].part) for field in fields.LISTS},
     **dict.fromkeys(("image", "extend", "sweep"), lambda written, _: written),
     "mask": _mask,
     "references": partial(_list, "references", ""),
