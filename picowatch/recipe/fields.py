@@ -324,9 +324,8 @@ class ImageFields:
     mask: Annotated[Find | str, BeforeValidator(Find.of)] = row(
         "",
         "The part of the start image, or of the first reference, to redraw: white areas. A path "
-        "like that of image; alpha: what is transparent in the picture itself; or what is found "
-        "there: find says what in words, confidence 0 to 1 (0.3), grow in pixels (4), model a name "
-        "in models/segmentation; preview true writes the mask beside the picture.",
+        "like that of image; alpha: what is transparent in the picture itself; or a mapping that "
+        "says what is found there.",
         needs=("image", "references"),
         same_in_batch=False,
         wanted="a path, alpha, or a mapping like {find: the sky}",
@@ -383,10 +382,7 @@ class ImageFields:
     )
     hires: Hires | None = row(
         None,
-        "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first pass); "
-        "denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
-        "(nearest-exact), Latent (bicubic), Latent (antialiased), Latent (bicubic antialiased), "
-        "Lanczos, Nearest, or a name in models/upscalers (Latent).",
+        "A second, larger pass.",
         aliases=("hires_fix",),
         wanted="true, false, a number like 2, or a mapping like {scale: 2, steps: 12}",
         off=False,
@@ -397,12 +393,9 @@ class ImageFields:
     )
     detail: Annotated[tuple[Detail, ...], Field(max_length=8)] = row(
         (),
-        "Things that are found in the drawn picture, each drawn again in its own part, the largest "
-        "first. Words like face, a mapping, or a list of them: find; confidence 0 to 1 (0.3); "
-        "model a name in models/segmentation; count at most so many (8); denoising_strength 0 to 1 "
-        "(0.4); prompt and negative_prompt (the picture's); steps; grow (4), mask_blur (4) and "
-        "mask_padding (32) in pixels; size (the checkpoint's). With image and no prompt, nothing "
-        "else is drawn.",
+        "Things that are found in the drawn picture, each drawn again in its own part, the "
+        "largest first. Words like face, a mapping, or a list of them. With image and no prompt, "
+        "nothing else is drawn.",
         aliases=("adetailer", "face_detailer"),
         wanted="words like face, a mapping like {find: face, denoising_strength: 0.4}, or a list "
         "of up to eight",
@@ -420,9 +413,8 @@ class ImageFields:
     )
     upscale: Upscale | None = row(
         None,
-        "Enlarges the finished picture with an upscaler. model: a name in models/upscalers (the "
-        "only one installed, or demo-compact if none is); scale 1 to 8 (the model's own). With "
-        "image and no prompt, nothing else is done.",
+        "Enlarges the finished picture with an upscaler. With image and no prompt, nothing else is "
+        "done.",
         wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}",
         off=False,
         acts_in="any",
@@ -433,11 +425,8 @@ class ImageFields:
     )
     cutout: Annotated[Cutout | None, BeforeValidator(Cutout.of)] = row(
         None,
-        "Removes the background of the finished picture. model: a name in models/cutout (the only "
-        "one installed, or demo-cutout if none is); background transparent, white, black or a "
-        'colour like "#f4f4f4" (transparent); margin 0 to 45 per cent (8 with size) and size '
-        "1000x1000 centre what is left; find: what stays, in words, found by a model in "
-        "models/segmentation. With image and no prompt, nothing is drawn; upscale may be added.",
+        "Removes the background of the finished picture. With image and no prompt, nothing is "
+        "drawn; upscale may be added.",
         aliases=("rembg", "remove_background"),
         same_in_batch=False,
         default_text="off",
@@ -452,12 +441,8 @@ class ImageFields:
     resize_to: ResizeTo | None = row(
         None,
         "The size of the finished picture, by resampling, as the last step. A number is the "
-        "longest side in pixels, 800x600 both sides. A mapping: longest_side, shortest_side, "
-        "width, height, megapixels, of which all given hold without fit; fit inside, cover (cut "
-        "off) or pad (centred) for width and height (inside); background white, black, transparent "
-        'or a colour like "#f4f4f4" (white; transparent where the picture is); enlarge true: '
-        "smaller pictures become larger, too. With image and no prompt, nothing is drawn, and no "
-        "model is needed.",
+        "longest side in pixels, 800x600 both sides; in a mapping, all that is given holds. With "
+        "image and no prompt, nothing is drawn, and no model is needed.",
         default_text="off",
         wanted="a number of pixels like 1600, a size like 800x600, or a mapping like {width: 1000, "
         "height: 1000, fit: pad}",
@@ -648,10 +633,7 @@ class RecipeFields(ImageFields):
     control: Annotated[tuple[Control, ...], Field(max_length=10)] = row(
         (),
         "Pictures whose edges, depth or poses are followed, each by a ControlNet from "
-        "models/controlnet. A mapping, or a list of them: image; model; preprocess none, canny, "
-        "depth, lineart, invert, threshold, blur, luminance, tile or inpaint (none); weight 0 to 2 "
-        "(1); start and end 0 to 1; mode balanced, prompt or control (balanced); preview true "
-        "writes the map beside the picture.",
+        "models/controlnet. A mapping, or a list of them.",
         aliases=("controlnet",),
         wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list of "
         "them",

@@ -90,7 +90,7 @@ class Hires:
     )
     upscaler: str = row(
         "Latent",
-        "How it is enlarged: one of UPSCALERS, or an installed model.",
+        f"How it is enlarged: {', '.join(UPSCALERS)}, or a name in models/upscalers.",
         a1111="Hires upscaler",
         writes=upscaler_name,
     )
@@ -114,7 +114,7 @@ class Upscale:
 
     model: str = row(
         "",
-        "A name in models/upscalers.",
+        "A name in models/upscalers; by default the only one installed, or demo-compact.",
         aliases=("upscaler", "name"),
         a1111="Postprocess upscaler",
         writes=upscaler_name,
@@ -153,7 +153,8 @@ class Cutout:
 
     model: str = row(
         "",
-        "A name in models/cutout; with find one in models/segmentation.",
+        "A name in models/cutout, by default the only one installed, or demo-cutout; with find "
+        "one in models/segmentation.",
         aliases=("name",),
         a1111="Rembg",
         writes=file_name,
@@ -167,7 +168,7 @@ class Cutout:
     )
     margin: Annotated[float, Field(strict=True, ge=0, le=45, allow_inf_nan=False)] | None = row(
         None,
-        "It is centred, with so many per cent of each side free around it.",
+        "It is centred, with so many per cent of each side free around it; 8 with a size.",
         reads=converters.percent_in,
         form=form("number string", f"{NUMBER} ?%?", minimum=0, maximum=45),
     )
