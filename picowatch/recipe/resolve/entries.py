@@ -114,14 +114,9 @@ class EntryResolver:
                 self.problems.add(position, named(path, str(error)))
 
     def _layer(self, layer: Layer, origin: Origin, warnings: list[str]) -> Layer:
-        if origin is Origin.OWN:
-            return layers.normalised(layer, Reporter(layer, self.problems, warnings=warnings))
-        layer = {name: replace(value, origin=origin) for name, value in layer.items()}
-        reporter = Reporter(layer, self.problems, warnings=warnings)
-        layer = layers.normalised(layer, reporter)
-        # What others wrote wrong must not hide a folder's value.
-        _, wrong = layers.read_values(layer, reporter.about(layer))
-        return {name: written for name, written in layer.items() if name not in wrong}
+        if origin is not Origin.OWN:
+            layer = {name: replace(value, origin=origin) for name, value in layer.items()}
+        return layers.normalised(layer, Reporter(layer, self.problems, warnings=warnings))
 
     def _merged(self, entry: Entry, settings: Layer) -> _Merged | None:
         """Return an entry with all its layers; None if the picture it starts from is unusable."""

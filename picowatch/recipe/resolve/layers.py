@@ -143,7 +143,10 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
 
     Those of mappings are values by part. Fields that need others are left out where these are off.
     """
-    found, wrong = read_values(layer, reporter)
+    elsewhere = LOOKED_UP | fields.KINDS.keys() | fields.NEEDS.keys()
+    names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
+    found = _values_of(names, layer, reporter)
+    wrong = [name for name in names if name not in found]
     for field in fields.KINDS:
         entries = []
         for place, mapping in enumerate(mappings_in(layer, field)):
@@ -159,17 +162,6 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
             found |= _values_of([name], layer, reporter)
             wrong += [] if name in found else [name]
     return found, wrong
-
-
-def read_values(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Return what texts mean to their fields, and the fields with wrong ones, which are reported.
-
-    Fields that are looked up, have parts, or need others, are not among them.
-    """
-    elsewhere = LOOKED_UP | fields.KINDS.keys() | fields.NEEDS.keys()
-    names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
-    found = _values_of(names, layer, reporter)
-    return found, [name for name in names if name not in found]
 
 
 def _values_of(
