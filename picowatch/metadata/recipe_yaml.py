@@ -9,7 +9,7 @@ import yaml
 from picowatch.errors import PictureUnreadable
 from picowatch.families.row import DEMO
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import FINISHED, FINISHING, NEEDS, SIZE, WRITING, ZERO_SNR
+from picowatch.recipe.fields import DEFAULTS, FINISHED, FINISHING, ROWS, SIZE, WRITING, ZERO_SNR
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
@@ -23,8 +23,6 @@ from picowatch.streams import harmless
 
 USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
 USUAL_SCHEDULE = "karras"
-# Other fields mean something only with one of these: denoising_strength, mask_blur …
-_WITH_FIELDS_OF_THEIR_OWN = {need for needs in NEEDS.values() for need in needs}
 _NAME = "picture.png"
 _NOTE = f" (in {_NAME})"
 _SAMPLING = {"sampler", "schedule_type"}  # one may say both
@@ -54,15 +52,11 @@ def differing_fields(request: ImageRequest) -> list[str]:
     fields whose defaults depend on the checkpoint: the demo model's, and those of flow families,
     which the schedule type may belong to.
     """
-    needed = ("prompt", "checkpoint", "checkpoint_hash", "width", "height", "seed")
-    given = {name: getattr(request, name) for name in (*needed, *_WITH_FIELDS_OF_THEIR_OWN)}
-    given |= {"sampler": USUAL_SAMPLER, "schedule_type": USUAL_SCHEDULE}
-    usual = _fields(ImageRequest(**given))
     named = {"prompt", "checkpoint", SIZE, "seed"}
-    named |= {name for name in _WITH_FIELDS_OF_THEIR_OWN if getattr(request, name)}
-    usual_one = (request.sampler, request.schedule_type) == (USUAL_SAMPLER, USUAL_SCHEDULE)
-    if not usual_one or request.prediction == ZERO_SNR:
-        named |= {"sampler", "schedule_type"}  # a sampler resets the schedule type
+    named |= {n for n in ROWS if getattr(request, n, DEFAULTS[n]) != DEFAULTS[n]} - _SAMPLING
+    is_usual = (request.sampler, request.schedule_type) == (USUAL_SAMPLER, USUAL_SCHEDULE)
+    if not is_usual or request.prediction == ZERO_SNR:
+        named |= _SAMPLING  # a sampler resets the schedule type
     if request.checkpoint == DEMO:
         named |= set(DEMO_RULES.defaults)
     if request.extend:  # with which the strength is 1 by default
@@ -71,11 +65,7 @@ def differing_fields(request: ImageRequest) -> list[str]:
         named |= {"steps", "cfg_scale", "guidance", "denoising_strength"}
     if not (request.draws or any(getattr(request, name) for name in (*FINISHING, *WRITING))):
         named.add("quality")  # auto asks for a copy
-    return [
-        name
-        for name, value in _fields(request).items()
-        if name in named or usual.get(name) != value
-    ]
+    return [name for name in _fields(request) if name in named]
 
 
 def _fields(request: ImageRequest) -> dict[str, Any]:
