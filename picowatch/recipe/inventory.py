@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
 from picowatch.families import FAMILIES
-from picowatch.families.row import DEMO, References
+from picowatch.families.row import DEMO, Variant
 from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.prompts.known_words import KnownWords
@@ -33,27 +33,19 @@ MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyRules:
-    """The rules of one family, or one variant: see `Family` and `Variant`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyRules(Variant):
+    """The rules of one variant of a family, with what the family's row says of all.
 
     Sides are multiples of `multiple`, and `max_side` at most. `flow`: one of diffusers' pipelines
     renders it, with no other samplers than `samplers`, and encodes the prompt's text itself, so
     weights, BREAK and prompt editing are for other families; nearly all are flow-matching models.
-    `references`: what it does with reference pictures. `lightning`: LoRAs of that name bring their
-    own noise levels.
+    `lightning`: LoRAs of that name bring their own noise levels.
     """
 
     multiple: int = 8
     max_side: int = MAX_SIDE
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    lacks: Mapping[str, str] = field(default_factory=dict)
     flow: bool = False
-    samplers: tuple[str, ...] = ()
-    guided: bool = True
-    fills: bool = False
-    references: References | None = None
-    most_start_pixels: int = 0
     lightning: bool = False
 
     def default(self, name: str) -> Any:
@@ -67,17 +59,17 @@ def rules_of(family: str, variant: str = "") -> FamilyRules:
     row = FAMILIES[family]
     entry = row.variant(variant)
     samplers = entry.samplers or row.samplers
+    own = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    merged = {
+        "defaults": ({"sampler": samplers[0]} if samplers else {}) | dict(entry.defaults),
+        "lacks": {**row.lacks, **entry.lacks},
+        "samplers": samplers,
+    }
     return FamilyRules(
+        **own | merged,
         multiple=row.size_multiple,
         max_side=entry.largest or MAX_SIDE,
-        defaults=({"sampler": samplers[0]} if samplers else {}) | dict(entry.defaults),
-        lacks={**row.lacks, **entry.lacks},
         flow=row.kind != "unet",
-        samplers=samplers,
-        guided=entry.guided,
-        fills=entry.fills,
-        references=entry.references,
-        most_start_pixels=entry.most_start_pixels,
         lightning=bool(row.lightning),
     )
 
