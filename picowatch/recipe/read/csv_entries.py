@@ -15,8 +15,6 @@ from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, Sourc
 _DELIMITERS = ",;\t"
 _MOST_FIELDS = 200  # cells among which one names a field, in any table that has names
 _NO_DELIMITER = "\x1f"  # no file has it
-# A line that Excel expects above a table, and does not show as a row.
-_SEPARATOR = re.compile(r'(?i)"?sep=([,;\t])"?\s*')
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d\d")  # as Excel writes 1234567890
 # As spreadsheets write it in most of Europe.
 _DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,9}")
@@ -31,8 +29,8 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     of one column they are text. Where semicolons separate, numbers may have a decimal comma.
     Columns that begin with an underscore are notes.
     """
-    separator, told = _separator(source)
-    rows = _rows(source, separator, told)
+    separator = _separator(source)
+    rows = _rows(source, separator)
     names = _first_row(next(rows, iter(())))
     asked = takewhile(lambda name: not problems.is_full, names)
     columns = [(name.text, _meaning(name, problems)) for name in asked]
@@ -111,21 +109,19 @@ def _layer(
     return layer
 
 
-def _separator(source: Source) -> tuple[str, int]:
-    """Return what separates cells, and the number of the line that tells it to Excel, or 0."""
-    top = next((number for number, line in enumerate(source.lines) if line.strip()), 0)
-    if told := _SEPARATOR.fullmatch(source.lines[top]):
-        return told[1], top + 1
-    found = max(_DELIMITERS, key=source.lines[top].count)
-    return found if found in source.lines[top] else _NO_DELIMITER, 0
+def _separator(source: Source) -> str:
+    """Return what separates the cells of the first row."""
+    first = next(filter(str.strip, source.lines), "")
+    found = max(_DELIMITERS, key=first.count)
+    return found if found in first else _NO_DELIMITER
 
 
-def _rows(source: Source, separator: str, told: int) -> Iterator[Iterator[SourceValue]]:
+def _rows(source: Source, separator: str) -> Iterator[Iterator[SourceValue]]:
     """Yield the cells, with their positions, of each row that is not empty."""
-    lines = ("\n" if n == told else f"{line}\n" for n, line in enumerate(source.lines, 1))
+    lines = (f"{line}\n" for line in source.lines)
     reader = csv.reader(lines, delimiter=separator, strict=True)
     begins = 1
-    for number in range(0 if told else 1, len(source.lines) + 1):
+    for number in range(1, len(source.lines) + 1):
         try:
             row = next(reader, None)
         except csv.Error as error:
