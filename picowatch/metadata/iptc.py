@@ -38,8 +38,6 @@ FIELDS = {
     122: (PHOTOSHOP, "CaptionWriter", ""),
 }
 _TIMES = {55: 60, 62: 63}  # of dates
-_ENCODING = (1, 90)
-_LATIN1 = b"\x1b.A"  # ISO 2022; the mark of UTF-8 says no more than the bytes do
 _RESOURCE, IPTC_RESOURCE = b"8BIM", 0x0404  # Adobe Photoshop File Formats, image resources
 _LARGE = 0x8000  # the size of a size follows
 
@@ -79,8 +77,7 @@ def read_iptc(content: bytes) -> tuple[Datasets, bool]:
 def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[Property]:
     """Yield the XMP properties that these datasets are."""
     values = {number: datasets.get((2, number), []) for number in (*FIELDS, *_TIMES.values())}
-    every = [value for of_number in values.values() for value in of_number]
-    encodings = _encodings(every, b"".join(datasets.get(_ENCODING, [])))
+    encodings = _encodings(value for of_number in values.values() for value in of_number)
     texts = {
         number: [text for value in of_number if (text := _text(value, encodings))]
         for number, of_number in values.items()
@@ -93,12 +90,15 @@ def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[P
             yield Property((space, name), found if array else found[:1], array)
 
 
-def _encodings(values: Iterable[bytes], mark: bytes) -> tuple[str, ...]:
-    """Return the encodings to try: what is no UTF-8 is of Windows, or with its gaps of a Mac."""
+def _encodings(values: Iterable[bytes]) -> tuple[str, str]:
+    """Return the encodings to try: what is no UTF-8 is of Windows, or with its gaps of a Mac.
+
+    The mark of an encoding (1:90) says no more than the bytes do.
+    """
     for value in values:
         if not _decodes(value, "utf-8") and not _decodes(value, "cp1252"):
-            return ("utf-8", "mac_roman")
-    return ("cp1252", "utf-8") if mark == _LATIN1 else ("utf-8", "cp1252")
+            return "utf-8", "mac_roman"
+    return "utf-8", "cp1252"
 
 
 def _decodes(value: bytes, encoding: str) -> bool:
