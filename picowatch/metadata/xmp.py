@@ -67,9 +67,6 @@ _REGION_NAMESPACES = (_MWG, _MICROSOFT, _ACDSEE)
 _AREA = "http://ns.adobe.com/xmp/sType/Area#"
 _DIMENSIONS = "http://ns.adobe.com/xap/1.0/sType/Dimensions#"
 _DECLARATION = re.compile(r"\A<\?xml\s.*?\?>", re.DOTALL)  # it may name another encoding
-_WIDE = {  # how packets in UTF-16 begin
-    b"\xfe\xff": "utf-16-be", b"\0<": "utf-16-be", b"\xff\xfe": "utf-16-le", b"<\0": "utf-16-le",
-}  # fmt: skip
 _EMPTY = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description '
     'rdf:about=""/></rdf:RDF></x:xmpmeta>'
@@ -101,7 +98,7 @@ class Xmp:
     """A photo's tree, or an empty one. Raises ValueError for what is too large, or no XMP."""
 
     def __init__(self, packet: bytes | str = "") -> None:
-        self._document = _parsed(_decoded(packet) or _EMPTY)
+        self._document = _parsed(packet or _EMPTY)
         self._root: Any = self._document.documentElement
 
     @property
@@ -131,7 +128,7 @@ class Xmp:
         XMP specification, part 3, 1.1.3.1. Raises as the class does.
         """
         (own, *_) = _trees(self._document)
-        for tree in _trees(_parsed(_decoded(packet))) if packet else ():
+        for tree in _trees(_parsed(packet)) if packet else ():
             declared = [*tree.attributes.items(), *(tree.parentNode.attributes or {}).items()]
             for node in [node for node in tree.childNodes if node.nodeType == node.ELEMENT_NODE]:
                 for name, value in declared:
@@ -218,18 +215,16 @@ def extended_guid(packet: bytes) -> bytes:
     return found[1] if found else b""
 
 
-def _decoded(packet: bytes | str) -> str:
-    if isinstance(packet, str):
-        return packet
-    return packet.decode(_WIDE.get(packet[:2], "utf-8"))
-
-
 def _trees(document: minidom.Document) -> list[Any]:
     return list(document.getElementsByTagNameNS(_RDF, "RDF"))
 
 
-def _parsed(text: str) -> minidom.Document:
-    """Return the document of a packet. Raises ValueError if it may expand, or is too large."""
+def _parsed(packet: bytes | str) -> minidom.Document:
+    """Return the document of a packet. Raises ValueError if it may expand, or is too large.
+
+    In all formats that picowatch reads, packets are UTF-8 (XMP specification, part 3).
+    """
+    text = packet if isinstance(packet, str) else packet.decode()
     text = _DECLARATION.sub("", text.strip("\ufeff\0 \r\n\t"))
     _refuse_long(text)
     if text.count("<") + text.count("=") > MAX_XMP_PARTS:
