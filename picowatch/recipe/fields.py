@@ -356,7 +356,6 @@ class ImageFields:
         same_in_batch=False,
         a1111="Masked area padding",
         wanted="a whole number from 0 to 256, or false",
-        default_text="off",
         off="none",
         acts_in="whole",
         form=form("integer string false", f"{NUMBER}|{OFF}", minimum=0, maximum=256),
@@ -429,7 +428,6 @@ class ImageFields:
         "drawn; upscale may be added.",
         aliases=("rembg", "remove_background"),
         same_in_batch=False,
-        default_text="off",
         wanted="true, false, a model's name, or a mapping like {background: white, size: "
         "1000x1000}",
         off=False,
@@ -443,7 +441,6 @@ class ImageFields:
         "The size of the finished picture, by resampling, as the last step. A number is the "
         "longest side in pixels, 800x600 both sides; in a mapping, all that is given holds. With "
         "image and no prompt, nothing is drawn, and no model is needed.",
-        default_text="off",
         wanted="a number of pixels like 1600, a size like 800x600, or a mapping like {width: 1000, "
         "height: 1000, fit: pad}",
         off=False,
@@ -459,7 +456,6 @@ class ImageFields:
         aliases=("output_format",),
         reads=converters.format_in,
         same_in_batch=False,
-        wanted="png, jpeg, webp, avif, tiff or same",
         default_text="the setting format",
         acts_in="any",
         form={"examples": ["jpg", "tif"]},
@@ -624,7 +620,6 @@ class RecipeFields(ImageFields):
         aliases=("reference", "reference_images"),
         same_in_batch=False,
         wanted="a path, or a list of up to ten",
-        default_text="none",
         off="none",
         acts_in="whole",
         check="set",
