@@ -57,21 +57,20 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    @property
-    def is_full(self) -> bool:
-        """Return whether no more are kept, so that callers can stop looking for them."""
-        return len(self._found) >= MAX_KEPT
-
     def add(self, position: Position, message: str) -> None:
-        """Add a mistake at this position, unless MAX_KEPT are there: a file may be hostile."""
-        if not self.is_full:
-            line = position.source.line(position.line)
-            message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
-            message += position.note
-            problem = Problem(
-                position.source.name, position.line, position.column, line, position.width, message
-            )
-            self._found[problem] = None
+        """Add a mistake at this position.
+
+        Raises RecipeInvalid with the MAX_KEPT-th: a file may be hostile.
+        """
+        line = position.source.line(position.line)
+        message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
+        message += position.note
+        problem = Problem(
+            position.source.name, position.line, position.column, line, position.width, message
+        )
+        self._found[problem] = None
+        if len(self._found) >= MAX_KEPT:
+            raise RecipeInvalid(self.found)
 
     @contextmanager
     def gathered(self, goes_on: bool = False) -> Iterator[None]:

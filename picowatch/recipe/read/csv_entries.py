@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain, islice, repeat, takewhile
+from itertools import chain, islice, repeat
 
 from picowatch.recipe.fields import FRACTIONS
 from picowatch.recipe.messages.problems import Problems, refuse, shown
@@ -32,12 +32,9 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     separator = _separator(source)
     rows = _rows(source, separator)
     names = _first_row(next(rows, iter(())))
-    asked = takewhile(lambda name: not problems.is_full, names)
-    columns = [(name.text, _meaning(name, problems)) for name in asked]
+    columns = [(name.text, _meaning(name, problems)) for name in names]
     entries: list[Entry] = []
     for row in rows:
-        if problems.is_full:
-            break
         first = next(row)
         if len(entries) == MAX_PROMPTS:
             message = f"more than {MAX_PROMPTS:,} rows in one file. Split it."
@@ -83,8 +80,6 @@ def _layer(
     layer: Layer = {}
     filled: dict[str, str] = {}  # the first column of each field
     for (name, column), cell in zip(chain(columns, repeat(("", None))), row, strict=False):
-        if problems.is_full:
-            break
         if column and _SHORTENED.fullmatch(cell.text):
             message = (
                 "a spreadsheet has shortened this number. Format the cell as text, and retype it."

@@ -91,8 +91,6 @@ def _bad_byte(source: Source, encoding: str, error: UnicodeDecodeError) -> tuple
 def _refuse_invisible(source: Source) -> None:
     problems = Problems()
     for number, line in enumerate(source.lines, 1):
-        if problems.is_full:
-            break
         if found := FORBIDDEN.search(line):
             position = Position(source, number, found.start() + 1)
             problems.add(position, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")

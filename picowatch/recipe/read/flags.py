@@ -180,8 +180,6 @@ def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems)
     found = False
     for piece, remedy in _no_flags(line.text, start, end):
         found = True
-        if problems.is_full:
-            break
         what = f"'{shown(piece[0])}' would be part of the text. {remedy}"
         problems.add(line.written(piece.start(), piece.end()).position, what)
     return found

@@ -60,8 +60,6 @@ def check_notes(layer: Layer, problems: Problems) -> None:
 
 def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> None:
     """Add the value of the field with that name. Unknown fields and repeated ones are problems."""
-    if problems.is_full:
-        return
     field = field_called(name, written.text)
     if field:
         add(layer, field, name, written, problems)
