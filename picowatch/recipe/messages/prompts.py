@@ -77,10 +77,10 @@ _UNLIKELY = {
         "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
     ),
     r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
-        "'{0}' is drawn as plain text. Write fields{fields}."
+        "'{0}' is drawn as plain text. Write fields, in YAML."
     ),
     r"(?i)(?:(?<=[ ,])/?|\A/)(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
-        "'{0}' is drawn as plain text. Write it as a field{field}."
+        "'{0}' is drawn as plain text. Write it as a field, in YAML."
     ),
     r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (
         "'{0}' is drawn as plain text. To draw one of them at random, write {{a|b}}; for a "
@@ -94,32 +94,21 @@ _UNLIKELY = {
 _BRACKETS = re.compile(r"\\.|[()\[\]]", re.DOTALL)
 
 
-# What may be written instead into a recipe.
-_INSTEAD = {
-    "fields": ", or save A1111's whole text as a .txt recipe",
-    "field": ", or in a .txt as a flag",
-}
-
-
-def _said(text: str, said: Mapping[str, str], more: Mapping[str, str]) -> Iterator[str]:
+def _said(text: str, said: Mapping[str, str]) -> Iterator[str]:
     for pattern, words in said.items():
         for found in re.finditer(pattern, text):
             parts = (found[0], *found.groups(""))
-            yield words.format(*(shown(part.strip()) for part in parts), **more)
+            yield words.format(*(shown(part.strip()) for part in parts))
 
 
 def why_no_prompt(line: str) -> str:
     """Return the message about a line that is not a prompt; "" for a prompt."""
-    return next(_said(line, _NO_PROMPT, {}), "")
+    return next(_said(line, _NO_PROMPT), "")
 
 
-def probable_mistakes(text: str, fields_into: str = "") -> Iterator[str]:
-    """Yield a sentence for each part that is hardly meant; the picture is drawn as written.
-
-    `fields_into` is the file for fields, if the prompt is in another one beside a picture.
-    """
-    into = dict.fromkeys(_INSTEAD, f" into {fields_into}") if fields_into else _INSTEAD
-    yield from _said(text, _UNLIKELY, into)
+def probable_mistakes(text: str) -> Iterator[str]:
+    """Yield a sentence for each part that is hardly meant; the picture is drawn as written."""
+    yield from _said(text, _UNLIKELY)
     opened: dict[str, list[int]] = {"(": [], "[": []}
     for bracket in _BRACKETS.finditer(text):
         if bracket[0] in opened:

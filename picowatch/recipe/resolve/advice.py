@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice
 
 from picowatch.families.row import DEMO
-from picowatch.files.names import stem_of
 from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SAME, seed_in
 from picowatch.recipe.installed import is_whole_name
@@ -95,10 +94,8 @@ def _about_prompts(own: Layer, recipe_file: str) -> Iterator[str]:
     """Yield what is hardly meant in prompts, naming the file beside a picture that one is in."""
     for prompt in (own[field] for field in fields.PROMPTS if field in own):
         file = prompt.position.source.name
-        where, into = f" (in {shown(file)})", f"{shown(stem_of(file))}.yaml"
-        is_beside = file != recipe_file
-        for words in probable_mistakes(prompt.text, into if is_beside else ""):
-            yield words + where if is_beside else words
+        where = f" (in {shown(file)})" if file != recipe_file else ""
+        yield from (words + where for words in probable_mistakes(prompt.text))
 
 
 def unlike_the_picture(

@@ -156,10 +156,10 @@ def test_several_values_in_a_field_are_told_to_be_a_sweep() -> None:
         ("a (corgi:1.2 wearing a hat", "the bracket of '(corgi:1.2 wearing a hat' is never …"),
         ("“a corgi”", "the quotes around the prompt are part of it. Remove them if …"),
         ("a corgi::2 b", "'corgi::2' is drawn … weight of Midjourney. Write (corgi:1.2)."),
-        ("a dog /steps 30", "'/steps 30' is drawn as plain text. Write it as a field, or …"),
-        ("/steps 30 a dog", "'/steps 30' is drawn as plain text. Write it as a field, or …"),
-        ("a dog, steps 30, sharp", "'steps 30' is drawn as plain text. Write it as a field, or …"),
-        ("a dog, steps 30", "'steps 30' is drawn as plain text. Write it as a field, or …"),
+        ("a dog /steps 30", "'/steps 30' is drawn as plain text. Write it as a field, …"),
+        ("/steps 30 a dog", "'/steps 30' is drawn as plain text. Write it as a field, …"),
+        ("a dog, steps 30, sharp", "'steps 30' is drawn as plain text. Write it as a field, …"),
+        ("a dog, steps 30", "'steps 30' is drawn as plain text. Write it as a field, …"),
         ("a dog | a cat", "'a dog | a cat' is drawn … write {a|b}; for a picture of each, write …"),
         ("a hat++", "'hat++' is drawn … weight of InvokeAI. Write (word:1.2)."),
         ("a (red)1.3 hat", "'(red)1.3' is drawn … weight of InvokeAI. Write (word:1.2)."),
@@ -279,7 +279,7 @@ def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
     """What a .txt would take for flags or A1111's settings is text in YAML."""
     check_warned(read_one("prompt: a --steps 30"), "'--steps' is drawn … Write steps as a field …")
     pasted = "prompt: |\n  a corgi\n  Negative prompt: dim\n  Steps: 20, Sampler: Euler a"
-    negative = "'Negative prompt: dim' is drawn … save A1111's whole text as a .txt recipe."
+    negative = "'Negative prompt: dim' is drawn as plain text. Write fields, in YAML."
     check_warned(read_one(pasted), negative, "'Steps: 20, Sampler: Euler a' is drawn as plain …")
 
 
