@@ -49,8 +49,6 @@ _WORDS = (
     "prompts, with settings like '--steps 30' after each, or YAML."
 )
 MAX_PAIRS = 1000
-MAX_BLOCKS = 10_000
-MAX_LINES = 200_000
 # A line's number and text.
 Line = tuple[int, str]
 
@@ -98,13 +96,8 @@ def _is_known(found: re.Match[str]) -> bool:
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     """Return the recipes of a TXT with generation parameters, one per block."""
-    is_long = len(source.lines) > MAX_LINES
-    found = [] if is_long else list(islice(_blocks(source.lines), MAX_BLOCKS + 1))
-    if is_long or len(found) > MAX_BLOCKS:
-        message = f"more than {MAX_BLOCKS:,} prompts or {MAX_LINES:,} lines in one file. Split it."
-        problems.add(source.whole_line(1), message)
-        return []
-    for block in found:
+    entries = []
+    for block in _blocks(source.lines):
         has_negative = False
         for at, line in block.text:
             is_negative = _NEGATIVE.match(line) is not None
@@ -117,7 +110,8 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
             has_negative |= is_negative
             if why:
                 problems.add(source.whole_line(at), why)
-    return [_entry(source, block) for block in found]
+        entries.append(_entry(source, block))
+    return entries
 
 
 def read_parameters(text: str, found: ForeignSettings) -> None:

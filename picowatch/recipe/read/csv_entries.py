@@ -9,7 +9,6 @@ from itertools import chain, islice, repeat
 from picowatch.recipe.fields import FRACTIONS
 from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.read.names import add, check_notes, excuse_prompt, field_called, unknown
-from picowatch.recipe.read.txt_entries import MAX_PROMPTS
 from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, SourceValue
 
 _DELIMITERS = ",;\t"
@@ -36,10 +35,6 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     entries: list[Entry] = []
     for row in rows:
         first = next(row)
-        if len(entries) == MAX_PROMPTS:
-            message = f"more than {MAX_PROMPTS:,} rows in one file. Split it."
-            problems.add(first.position, message)
-            break
         cells = chain((first,), row)
         if layer := _layer(columns, cells, problems, has_comma=separator == ";"):
             entries.append(Entry(layer, first.position))

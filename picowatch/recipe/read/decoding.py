@@ -9,6 +9,7 @@ from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.written import FORBIDDEN, Position, Source, invisible
 
 MAX_BYTES = 1024 * 1024
+MAX_LINES = 25_000
 _READ_AS = "{} is not UTF-8: it was read as {}. If letters are wrong, save it as UTF-8."
 _GUESSED = {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
 _UTF8_LETTER = re.compile(rb"[\xc3-\xf4][\x80-\xbf]")
@@ -24,8 +25,8 @@ def decode(name: str, content: bytes) -> Source:
     """Return the text of a file, with "\\n" as its line ends.
 
     What has no mark and is neither UTF-8 nor UTF-16 is Windows-1252, with a warning. Raises
-    RecipeInvalid for a file over 1 MiB, for any other encoding (with the first bad byte's line and
-    column), and for characters that nobody can see.
+    RecipeInvalid for a file over 1 MiB or MAX_LINES, for any other encoding (with the first bad
+    byte's line and column), and for characters that nobody can see.
     """
     if len(content) > MAX_BYTES:
         refuse(
@@ -34,6 +35,9 @@ def decode(name: str, content: bytes) -> Source:
             "several files.",
         )
     text, encoding = _decoded(name, content)
+    if text.count("\n") > MAX_LINES:
+        what = f"the file has more than {MAX_LINES:,} lines. Split it into several files."
+        refuse(Position(Source(name, ""), 1, 1), what)
     # Some programs end a text with NUL or with DOS' end-of-file character; joined files have
     # byte order marks inside; editors leave tabs on otherwise empty lines.
     text = unix_line_ends(text.rstrip("\0\x1a")).replace("\n\ufeff", "\n")

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.a1111.reader import MAX_LINES, holds_parameters, read_parameters
+from picowatch.recipe.a1111.reader import holds_parameters, read_parameters
 from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.fields import CHECKPOINT_HASH, DETAIL, EMBEDDINGS, FINISHED, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import without_loras
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
-from picowatch.recipe.read.decoding import MAX_BYTES
+from picowatch.recipe.read.decoding import MAX_BYTES, MAX_LINES
 from picowatch.recipe.read.foreign import read_settings, settings_of
 from picowatch.recipe.read.foreign_settings import DAMAGE, ForeignSettings, final, visible
 from picowatch.recipe.request import recipe_values

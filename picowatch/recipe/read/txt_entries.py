@@ -27,7 +27,6 @@ _NO_TEXT = re.compile(
     r"\{\\rtf\d|<(?i:!doctype|html|\?xml)\b|#!"
     r"|(?:from [\w.]+ import .+|import [\w.]+(?: as \w+)?|def \w+\(.*)\s*\n"
 )
-MAX_PROMPTS = 10_000
 
 
 def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]:
@@ -131,10 +130,6 @@ def _prompt_lines(source: Source, problems: Problems) -> list[Entry]:
         if _RULE.fullmatch(written.text):
             message = "settings between --- lines may appear only once, above all prompts."
             problems.add(written.position, message)
-        elif len(entries) == MAX_PROMPTS:
-            message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
-            problems.add(written.position, message)
-            break
         elif why := (
             why_no_prompt(written.text)
             or a1111.why_no_prompt(written.text)

@@ -119,7 +119,7 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
     ("beginning", "again", "message"),
     [
         ("prompt: ", "[" * 9, "this is nested more than 20 levels deep. A recipe needs three."),
-        ("", "- a\n", nodes.TOO_MANY),
+        ("b: [", "a, ", nodes.TOO_MANY),
         ("b: [", "*a, ", "*a has a meaning of its own in YAML. For text, put it in quotes."),
     ],
 )
