@@ -1,9 +1,9 @@
 """THE table of a recipe's fields: a row says all there is to say about a field.
 
-A row is an attribute: its type and limits, its default, what it does.
-Everything else walks the table: parsing, defaults, `sweep`, requests, digests, batch keys, A1111's
-text, `show`, `from`, the schema, the table in the docs and error messages. `ImageFields` are the
-rows whose values a finished image has, too; `RecipeFields` is the whole table.
+A row is an attribute: its type and limits, its default, what it does. Everything else walks the
+table: parsing, defaults, `sweep`, requests, digests, batch keys, A1111's text, `show`, `from`, the
+schema, the table in the docs and error messages. `ImageFields` are the rows whose values a finished
+image has, too; `RecipeFields` is the whole table.
 """
 
 from collections.abc import Callable, Iterator
@@ -647,8 +647,8 @@ class RecipeFields(ImageFields):
         (),
         "Every combination of these values, with the same seed, and a contact sheet. Any field "
         'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '
-        '`"lora: name"`, `"hires: scale"`, `"upscale: model"`, `"mask: find"` and `"control: '
-        'weight"`.',
+        '`"lora: name"`, `"hires: scale"`, `"upscale: model"`, `"mask: find"` and '
+        '`"control: weight"`.',
         changes_pixels=False,
         wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
         acts_in="any",
