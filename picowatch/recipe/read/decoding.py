@@ -9,7 +9,7 @@ from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.written import FORBIDDEN, Position, Source, invisible
 
 MAX_BYTES = 1024 * 1024
-MAX_LINES = 25_000
+MAX_LINES = 40_000
 _READ_AS = "{} is not UTF-8: it was read as {}. If letters are wrong, save it as UTF-8."
 _GUESSED = {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
 _UTF8_LETTER = re.compile(rb"[\xc3-\xf4][\x80-\xbf]")

@@ -97,7 +97,7 @@ def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
     too_long = "the file is too long: a recipe may have up to 1,048,576 bytes. Split it …"
     check_refused(b"#" * (1024 * 1024 + 1), too_long)
     check_refused(
-        b"\n" * 25_001, "the file has more than 25,000 lines. Split it into several files."
+        b"\n" * 40_001, "the file has more than 40,000 lines. Split it into several files."
     )
     assert read(b"#" * (1024 * 1024)) == []
 
