@@ -6,16 +6,18 @@ Names that mean exactly what a field means are its aliases.
 import re
 from collections.abc import Iterable
 
+from picowatch.recipe.fields import MIN_SIDE
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import DECIMAL_POINT
 
-_SIZE = "Write size: 768x512, width and height in pixels."
+SHAPE = "aspect_ratio"  # as other programs call it
 _COUNT = "Write count for the number of images."
 _HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
 _FACES = "picowatch does not restore faces. Remove it, or write detail: face to draw each again."
 _MIDJOURNEY = "It is Midjourney's flag; {}."
 
 # Words that mean the same, and the hint for them. Names that are flags only have hyphens.
+# SIZES becomes sizes in the shape that is the value.
 _WORDS = {
     "n num_images num_images_per_prompt n_samples n_iter batch_count image_number iterations": (
         _COUNT
@@ -26,7 +28,7 @@ _WORDS = {
     "upscaler": "Write upscale: NAME for the finished picture, or hires: {upscaler: NAME}.",
     "scale": "It is a part of hires or upscale: indent it below that line, or write "
     "hires: {scale: 2}.",
-    "resolution aspect_ratio aspect ar dimensions": _SIZE,
+    f"resolution {SHAPE} aspect ar dimensions": "Write size: SIZES.",
     "find mask.find mask:_find confidence grow": "It is a part of mask, detail or cutout: write "
     "mask: {find: the sky}.",
     "prompts": "A recipe has one prompt. Write a recipe for each, or "
@@ -41,7 +43,7 @@ _WORDS = {
     "belong into its _defaults.yaml.",
     "grayscale greyscale monochrome": "Pictures have colours. Write 'black and white photo' into "
     "the prompt.",
-    "crop": "For a shape, write resize: crop and a size.",
+    "crop": "For a shape, write resize: crop and size: SIZES.",
     "dtype torch_dtype precision device models inbox outbox": "It is a setting: write it "
     "into picowatch.yaml, like precision: float16.",
     "embedding embeddings textual_inversion": "An embedding needs no field. Write its name into "
@@ -63,7 +65,7 @@ _WORDS = {
     "_defaults.yaml.",
     "--v --niji": _MIDJOURNEY.format("choose a model with --checkpoint"),
     "--no": _MIDJOURNEY.format("write --negative_prompt"),
-    "--ar --aspect": _MIDJOURNEY.format("write --size 768x512, in pixels"),
+    "--ar --aspect": _MIDJOURNEY.format("write --size SIZES"),
     "--tile": _MIDJOURNEY.format("write --tiling"),
     "--s": "Midjourney's --s (stylize) has no counterpart; leave it out. For kohya's --s, write "
     "--steps.",
@@ -106,7 +108,18 @@ def words_for(name: str, fields: Iterable[str], value: str = "", before: str = "
     hint = hint or words_of_others(name)
     if not hint and len(name) > 2:  # everything is like two letters
         hint = did_you_mean(name, fields, before).rstrip()
-    return hint
+    return hint.replace("SIZES", _sizes(value)) if "SIZES" in hint else hint
+
+
+def _sizes(shape: str) -> str:
+    """Return sizes of a shape like 16:9 for each kind of checkpoint; a size as it is."""
+    sides = re.fullmatch(r"([1-9]\d{0,3}) *[:x×*/] *([1-9]\d{0,3})", shape.strip())
+    width, height = map(int, sides.groups()) if sides else (2, 3)
+    if min(width, height) >= MIN_SIDE:
+        return f"{width}x{height}"
+    across, down = round(16 * (width / height) ** 0.5), round(16 * (height / width) ** 0.5)
+    kinds = {"SD 1.5": 32, "SDXL and later ones": 64}
+    return ", ".join(f"{across * unit}x{down * unit} for {kind}" for kind, unit in kinds.items())
 
 
 def words_of_others(name: str) -> str:

@@ -19,7 +19,7 @@ from picowatch.errors import ValueInvalid
 from picowatch.recipe import fields
 from picowatch.recipe.converters import several_seeds
 from picowatch.recipe.files import PLACES
-from picowatch.recipe.messages.other_programs import FIELDS_MEANT
+from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
 from picowatch.recipe.messages.wording import (
@@ -278,6 +278,9 @@ def _split_size(layer: Layer, reporter: Reporter) -> None:
         layer["width"] = layer["height"] = written.with_value(fields.PICTURE)
     elif fields.SIZE not in sides:
         layer |= sides
+    elif re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
+        what = "size is width and height in pixels, like 512x768."
+        reporter.wrong(fields.SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
     else:
         reporter.wrong(fields.SIZE, wrong_value(fields.SIZE, written), None)
 

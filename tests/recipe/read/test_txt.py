@@ -100,7 +100,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
         ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
-        ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's … write --size 768x512, …"),
+        ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's … write --size 672x384 …"),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --n_iter 2 --n_iter 3", 1, 14, "'n_iter' is given twice: already on line 1. Keep one."),
         ("a --count 2 --n_iter 3", 1, 13, "'--n_iter' is given twice: already … as 'count'. …"),
