@@ -10,7 +10,7 @@ from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
 from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.fields import ROWS
-from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.recipe import no_hash
 from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.metadata.requests import CORGI, image_requests, inventory_for
@@ -100,22 +100,19 @@ def test_a_space_before_the_name_of_a_picture_is_part_of_it() -> None:
     assert "image: ./ a.png\n" in recipe_yaml(replace(CORGI, image=" a.png", image_hash="b" * 64))
 
 
-INVENTORY = Inventory(
-    demo=DEMO,
-    checkpoints=(Checkpoint("FLUX.1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),),
-    vaes=("ae-fixed",),
-    vae_families={"ae-fixed": ("FLUX.1", "Z-Image")},
-    loras=("film",),
-    lora_families={"film": ("FLUX.1",)},
-)
-FLUX = (
-    "prompt: a lighthouse <lora:film:0.8>\ncheckpoint: FLUX.1-dev\nguidance: 2.5\nseed: 7\n"
-    "vae: ae-fixed\nsize: 832x1216\nhires: {scale: 1.5, denoising_strength: 0.3}"
-)
-
-
-def check_again(request: ImageRequest, start: str, inventory: Inventory) -> None:
-    """Read it from what `show` prints, either text, and one pasted into a TXT; without warning."""
+@pytest.mark.parametrize(("family", "variant"), FLOW_RULES)
+def test_a_picture_of_any_family_gives_its_request_again(family: str, variant: str) -> None:
+    """By what `show` prints, either text, and one pasted into a TXT; without a warning."""
+    rules = FLOW_RULES[family, variant]
+    it = Checkpoint("it", 512, family="F", rules=rules)
+    inventory = Inventory(DEMO, (it,), vaes=("own",), loras=("film",))
+    start = "image: a.png\nmask: b.png\n" if rules.fills else ""
+    if rules.references and rules.references.required:
+        start = "references: a.png\nsize: 512x512\n"
+    usual = "prompt: a <lora:film:0.8>\nvae: own\nseed: 1\n"
+    if "hires" not in rules.lacks and not start:
+        usual += "hires: {scale: 1.5, denoising_strength: 0.3}\n"
+    request = request_of(usual + start, inventory=inventory)
     texts = {PARAMETERS: parameters_text(request, "0.1.0")} | chunk_of(request)
     again = [read_one(recipe_yaml(request), inventory=inventory)]
     for name in (PICOWATCH, PARAMETERS):
@@ -125,19 +122,3 @@ def check_again(request: ImageRequest, start: str, inventory: Inventory) -> None
         again.append(read_one(texts[PARAMETERS], "a.txt", inventory))
     for recipe in again:
         assert (recipe.image_requests(hash_of), recipe.warnings) == ([request], ())
-
-
-def test_a_flux_picture_gives_its_request_again() -> None:
-    """With its LoRA, VAE, guidance and hires."""
-    check_again(request_of(FLUX, inventory=INVENTORY), "", INVENTORY)
-
-
-@pytest.mark.parametrize(("family", "variant"), FLOW_RULES)
-def test_nothing_of_a_usual_picture_is_ignored(family: str, variant: str) -> None:
-    """This holds for any defaults of a family."""
-    rules = FLOW_RULES[family, variant]
-    inventory = Inventory(DEMO, (Checkpoint("it", 512, family="F", rules=rules),))
-    start = "image: a.png\nmask: b.png\n" if rules.fills else ""
-    if rules.references and rules.references.required:
-        start = "references: a.png\nsize: 512x512\n"
-    check_again(request_of(f"prompt: a\nseed: 1\n{start}", inventory=inventory), start, inventory)

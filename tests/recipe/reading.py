@@ -11,7 +11,7 @@ from picowatch.recipe.control import KINDS
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler, rules_of
 from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
-from picowatch.recipe.reading import DefaultsFile, read_recipes
+from picowatch.recipe.reading import DefaultsFile, Dropped, dropped_recipes, read_recipes
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.request import ImageRequest
 
@@ -112,6 +112,23 @@ def request_of(text: str | bytes, *more: Any, **options: Any) -> ImageRequest:
     """Return the only image that a file requests; a random seed is 5."""
     (request,) = read_one(text, *more, **options).image_requests(hash_of, 5)
     return request
+
+
+def dropped(
+    template: str,
+    inventory: Inventory = RICH,
+    *,
+    name: str = "web/a.jpg",
+    size: tuple[int, int] = (640, 480),
+    beside: str = "",
+    mask: str = "",
+    defaults: str = "",
+) -> list[Recipe]:
+    """Return the recipes of a photo with this template, and with fields or a mask beside it."""
+    texts = {"web/_pictures.yaml": template, "web/a.yaml": beside, "_defaults.yaml": defaults}
+    file, *others = (DefaultsFile(path, text.encode()) for path, text in texts.items())
+    photo = Dropped(name, file, (others[0],), mask)
+    return dropped_recipes(photo, inventory, others[1:], 100, PicturesWith(lambda _: {}, size))
 
 
 def refused(text: str | bytes, *more: Any, **options: Any) -> RecipeInvalid:

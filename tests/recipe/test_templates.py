@@ -4,32 +4,14 @@ import pytest
 
 from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.pictures import Pictures
-from picowatch.recipe.reading import DefaultsFile, Dropped, check_template, dropped_recipes
-from picowatch.recipe.recipe import Recipe
-from tests.recipe.reading import RICH, PicturesWith, check_warned
-
-PHOTO = PicturesWith(lambda _: {})
-MASK = "web/a.mask.png"
-
-
-def dropped(template: str, beside: str = "", mask: str = "", defaults: str = "") -> list[Recipe]:
-    """The recipes of a photo with this template, and with fields or a mask beside it."""
-    file, *others = (
-        DefaultsFile(name, text.encode())
-        for name, text in (
-            ("web/_pictures.yaml", template),
-            ("web/a.yaml", beside),
-            ("_defaults.yaml", defaults),
-        )
-    )
-    photo = Dropped("web/a.jpg", file, (others[0],), mask)
-    return dropped_recipes(photo, RICH, others[1:], 100, PHOTO)
+from picowatch.recipe.reading import DefaultsFile, check_template
+from tests.recipe.reading import RICH, check_warned, dropped
 
 
 def test_all_mistakes_of_a_template_and_of_what_lies_beside_a_picture_come_at_once() -> None:
     """Unknown fields do not hide wrong values."""
     with pytest.raises(RecipeInvalid) as invalid:
-        dropped("stesp: 3\nseed: -4\nprompt: x\n", "stesp: 3\ncfg_scale: 99\n")
+        dropped("stesp: 3\nseed: -4\nprompt: x\n", beside="stesp: 3\ncfg_scale: 99\n")
     places = [(problem.file[4:], problem.line) for problem in invalid.value.problems]
     assert places == [("_pictures.yaml", 1), ("_pictures.yaml", 2), ("a.yaml", 1), ("a.yaml", 2)]
     with pytest.raises(RecipeInvalid):
@@ -63,7 +45,7 @@ def test_what_a_template_sweeps_says_what_to_do(sweep: str, count: int, draws: b
 )
 def test_a_mask_that_changes_nothing_is_a_warning(template: str) -> None:
     """Its file may be meant for another template."""
-    (recipe,) = dropped(f"{template}\ncheckpoint: dream\n", mask=MASK)
+    (recipe,) = dropped(f"{template}\ncheckpoint: dream\n", mask="web/a.mask.png")
     check_warned(recipe, *["…"] * (template[0] == "r"), "mask has no effect without … ignored.…")
 
 

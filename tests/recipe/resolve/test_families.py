@@ -103,22 +103,17 @@ OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("checkpoint: turbo\nsampler: Heun", "the sampler Heun cannot be used with 'turbo': … Use "
-         "Euler, DPM++ 2M or UniPC, or leave it out."),
-        ("checkpoint: turbo\nsampler: DPM++ 2M Karras",
-         "Z-Image does not take the schedule type 'karras': … Remove it, or write simple."),
+        ("checkpoint: turbo\nsampler: Heun", "… Use Euler, DPM++ 2M or UniPC, or leave it out."),
+        ("checkpoint: turbo\nsampler: DPM++ 2M Karras", "… Remove it, or write simple."),
         ("checkpoint: qwen-2.1\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
         ("checkpoint: lumina\ndetail: face", "… has no detail: it cannot start from a picture. …"),
-        ("checkpoint: dev\ndetail: {find: face, prompt: '[red:blue:0.5]'}",
-         "FLUX.1 cannot change words between the steps: [red:blue:0.5] is for Stable Diffusion. …"),
+        ("checkpoint: dev\ndetail: {find: face, prompt: '[red:blue:0.5]'}", "… cannot change …"),
         ("checkpoint: fill", "the checkpoint 'fill' redraws … selects. Add image and mask."),
         ("checkpoint: klein\nimage: a.png\nsize: 1280x1024",
          "FLUX.2 takes start images of at most 1,048,576 pixels …, but the size is 1280x1024. …"),
-        ("checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
-         "hires makes 1560x1536 from 1040x1024, but FLUX.1 needs … multiples of 16. Use another …"),
+        ("checkpoint: dev\nsize: 1040x1024\nhires: 1.5", "… but FLUX.1 needs … multiples of 16. …"),
         ("checkpoint: sd3\nhires: 4", "hires makes 4096x4096 from 1024x1024; the limit is 3072 …"),
-        ("checkpoint: dev\nhires: {upscaler: Latent (nearest)}",
-         "the upscaler Latent (nearest) is for … With FLUX.1 use Lanczos, Nearest or a model."),
+        ("checkpoint: dev\nhires: {upscaler: Latent}", "… With FLUX.1 use Lanczos, Nearest or …"),
         ("loras: pixel\ncheckpoint: xl",
          OTHER_LORA.format("pixel", SD1, "xl", XL) + " … 'loras: {pixel: {family: sdxl}}'."),
         ("prompt: a <lora:line:0.5>\ncheckpoint: dream",
@@ -126,8 +121,7 @@ OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs
         ("prompt: (Glow:1.2)\ncheckpoint: dream", OTHER_EMBEDDING.format("glow", XL, "dream", SD1)),
         ("negative_prompt: unsaid\ncheckpoint: dev",
          OTHER_EMBEDDING.format("unsaid", "Stable Diffusion", "dev", "FLUX.1")),
-        ("checkpoint: dev\nvae: qwen",
-         "the VAE 'qwen' is for Qwen-Image, but … 'dev' belongs to FLUX.1. Use ae or baked."),
+        ("checkpoint: dev\nvae: qwen", "… 'dev' belongs to FLUX.1. Use ae or baked."),
     ],
 )  # fmt: skip
 def test_what_a_family_cannot_do_is_refused(text: str, message: str) -> None:

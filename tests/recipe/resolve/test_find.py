@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe.fields import Axis
 from picowatch.recipe.parts import Find
 from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.request import ImageRequest
@@ -52,21 +51,6 @@ def test_words_and_settings_and_the_model_are_part_of_the_identity() -> None:
     assert len(digests) == len(masks)
 
 
-def test_a_sweep_varies_what_is_found() -> None:
-    """Or where: with a painted mask, too."""
-    swept = 'sweep: {"mask: find": [hat, bow tie]}'
-    (recipe,) = read(f"{SKY}{{find: x, grow: 9}}\n{swept}", inventory=INSTALLED)
-    assert [variant.mask for variant in recipe.variants] == [
-        Find("hat", grow=9, model="clipseg"),
-        Find("bow tie", grow=9, model="clipseg"),
-    ]
-    assert recipe.sweep == (Axis("mask: find", ("hat", "bow tie")),)
-    whole = f"{SKY}b.png\nsweep: {{mask: [b.png, {{find: hat}}]}}"
-    (recipe,) = read(whole, inventory=INSTALLED)
-    assert [variant.mask for variant in recipe.variants] == ["b.png", Find("hat", model="clipseg")]
-    assert [path for _, path in recipe.pictures] == ["a.png", "b.png"]
-
-
 WORDS = "mask find must be words like the sky, or face, hands: letters, at most 300 characters, not"
 WRONG = {
     "{find: ''}": f"{WORDS} ''.",
@@ -75,13 +59,10 @@ WRONG = {
     '{find: "a\\u0000hat"}': f"{WORDS} '…",
     "{find: [hat, tie]}": f"{WORDS} [hat, tie].",
     "{find: }": "mask find has no value. Write words like …",
-    "{}": "mask does not say what to find. Write 'find: …' there.",
     "{grow: 9}": "mask does not say what to find. Write 'find: …' there.",
     "{find: hat, confidence: 30}": "mask confidence must be a number from 0 to 1, not 30.",
     "{find: hat, grow: 500}": "mask grow must be a whole number from -128 to 128, not 500.",
-    "{find: hat, preview: maybe}": "mask preview must be true or false, not 'maybe'.",
     "{fnd: hat}": "mask has no 'fnd'. Did you mean 'find'? …",
-    "{find: hat, blur: 4}": "mask has no 'blur'. …",
     "{find: hat, mask_blur: 4}": "mask has no 'mask_blur'. Write mask_blur beside mask, not in it.",
     "b.png\nfind: hat": "unknown field 'find'. It is a part of mask, … {find: the sky}.",
     "{find: hat, model: sam9}": "no segmentation model 'sam9' in … Available: clipseg and …",

@@ -6,8 +6,8 @@ import pytest
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
-from picowatch.recipe.reading import DefaultsFile, Dropped, dropped_recipes
 from picowatch.recipe.recipe import Recipe
+from tests.recipe import reading
 from tests.recipe.reading import (
     DEMO,
     PicturesWith,
@@ -18,7 +18,8 @@ from tests.recipe.reading import (
     request_of,
 )
 
-PHOTOS = PicturesWith(lambda _: {}, (1003, 677))
+SIZE = (1003, 677)
+PHOTOS = PicturesWith(lambda _: {}, SIZE)
 STRIPS = PicturesWith(lambda _: {}, (1003, 125))
 KLEIN = Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B"))
 KONTEXT = Checkpoint("kontext", 1024, family="FLUX.1", rules=rules_of("flux", "Kontext"))
@@ -113,23 +114,21 @@ def test_a_very_narrow_reference_is_refused() -> None:
     check_refused(f"{text}gone", "no checkpoint 'gone'…", inventory=INSTALLED, pictures=PHOTOS)
 
 
-def dropped(template: str, mask: str = "") -> Recipe:
+def dropped(template: str, **more: str) -> Recipe:
     """The recipe of a photo in a folder with this template."""
-    file = DefaultsFile("edit/_pictures.yaml", template.encode())
-    photo = Dropped("edit/photo.jpg", file, mask=mask)
-    (recipe,) = dropped_recipes(photo, INSTALLED, [], 10, PHOTOS)
+    (recipe,) = reading.dropped(template, INSTALLED, size=SIZE, **more)
     return recipe
 
 
 @pytest.mark.parametrize(
     ("template", "image", "references"),
     [
-        ("checkpoint: demo", "edit/photo.jpg", ()),
-        ("checkpoint: klein", "", ("edit/photo.jpg",)),
-        ("checkpoint: my-merge", "edit/photo.jpg", ()),
-        ("checkpoint: my-merge as kontext", "", ("edit/photo.jpg",)),
-        ("checkpoint: klein\nimage: picture", "edit/photo.jpg", ()),
-        ("checkpoint: klein\nreferences: [picture, a.png]", "", ("edit/photo.jpg", "a.png")),
+        ("checkpoint: demo", "web/a.jpg", ()),
+        ("checkpoint: klein", "", ("web/a.jpg",)),
+        ("checkpoint: my-merge", "web/a.jpg", ()),
+        ("checkpoint: my-merge as kontext", "", ("web/a.jpg",)),
+        ("checkpoint: klein\nimage: picture", "web/a.jpg", ()),
+        ("checkpoint: klein\nreferences: [picture, a.png]", "", ("web/a.jpg", "a.png")),
     ],
 )
 def test_an_editing_checkpoint_edits_what_is_dropped(
@@ -150,20 +149,18 @@ def test_a_picture_may_be_its_own_mask(checkpoint: str, others: str, masked: str
     found = request_of(f"{text}{others}\nsize: 512x512", inventory=INSTALLED, pictures=PHOTOS)
     assert (found.mask, found.masked[0], found.mask_is_alpha) == (masked, masked, True)
     recipe = dropped(f"{text}size: 512x512")
-    assert (recipe.mask, recipe.mask_is_alpha) == ("edit/photo.jpg", True)
+    assert (recipe.mask, recipe.mask_is_alpha) == ("web/a.jpg", True)
     without = dropped(text.replace("Alpha", "none") + "size: 512x512")
     assert recipe.digest(hash_of) != without.digest(hash_of)
 
 
 def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
-    recipe = dropped("prompt: red\ncheckpoint: klein", mask="edit/photo.mask.png")
-    assert (recipe.mask, recipe.references) == ("edit/photo.mask.png", ("edit/photo.jpg",))
+    recipe = dropped("prompt: red\ncheckpoint: klein", mask="web/a.mask.png")
+    assert (recipe.mask, recipe.references) == ("web/a.mask.png", ("web/a.jpg",))
     assert recipe.size == "1003x677"
     # Its name is no identity: a photo that is renamed is not edited again.
-    template = DefaultsFile("e/_pictures.yaml", b"prompt: red\ncheckpoint: klein\nseed: 1")
-    digests = {
-        recipe.digest(hash_of)
-        for name in ("e/one.jpg", "e/two.jpg")
-        for recipe in dropped_recipes(Dropped(name, template), INSTALLED, [], 10, PHOTOS)
-    }
-    assert len(digests) == 1
+    one, two = (
+        dropped("prompt: red\ncheckpoint: klein\nseed: 1", name=name)
+        for name in ("web/one.jpg", "web/two.jpg")
+    )
+    assert one.digest(hash_of) == two.digest(hash_of)

@@ -4,10 +4,8 @@ import pytest
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
-from picowatch.recipe.messages.problems import RecipeInvalid, error_text
-from picowatch.recipe.reading import DefaultsFile, check_template
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, INVENTORY, PicturesWith, check_refused, read_one, request_of
+from tests.recipe.reading import DEMO, PicturesWith, check_refused, read_one, request_of
 
 OUT = "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{}'. Put …"
 OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C:/a.png",
@@ -90,16 +88,6 @@ def test_a_folders_size_of_the_picture_is_for_its_recipes_with_pictures() -> Non
     check_refused("prompt: a\nsize: picture", what, defaults="size: 64x64")
 
 
-def test_whoever_finds_a_picture_missing_can_say_where_it_is_named() -> None:
-    """Recipes look at no disk."""
-    recipe = read_one("prompt: a\nimage:  corgi.png\n")
-    invalid = recipe.problem_at("image", "there is no corgi.png.")
-    assert isinstance(invalid, RecipeInvalid)
-    assert "line 2, column 9\n\n    2 | image:  corgi.png\n" in error_text(invalid)
-    (elsewhere,) = recipe.problem_at("mask", "x").problems
-    assert (elsewhere.line, elsewhere.column) == (1, 1)
-
-
 # -- `extend`: margins and shapes as people write them, and the size of the whole
 
 
@@ -116,37 +104,17 @@ USUAL = "prompt: a corgi\nimage: a.jpg\n"
         ("left 64, bottom 25%", "left 64, bottom 25 %", (704, 600)),
         ("64", "left 64, top 64, right 64, bottom 64", (768, 608)),
         ("{Left: 32px}", "left 32", (672, 480)),
+        # Beside a given side the other one is in proportion.
+        ("16:9\nwidth: 256", "16:9\nwidth: 256", (256, 144)),
+        ("16:9\nheight: 576", "16:9\nheight: 576", (1024, 576)),
     ],
 )
 def test_what_is_drawn_around_a_picture(written: str, meant: str, size: tuple[int, int]) -> None:
     """Everything begins with noise there, and what `show` prints is read as the same."""
     request = request_of(f"{USUAL}extend: {written}\n", pictures=PHOTO)
-    assert (request.extend, (request.width, request.height)) == (meant, size)
+    assert (request.extend, (request.width, request.height)) == (meant.partition("\n")[0], size)
     assert request.denoising_strength == 1
     assert request_of(f"{USUAL}extend: {meant}\n", pictures=PHOTO) == request
-
-
-@pytest.mark.parametrize(
-    ("side", "size"), [("width: 256", (256, 144)), ("height: 576", (1024, 576))]
-)
-def test_next_to_a_given_side_the_other_one_is_in_proportion(
-    side: str, size: tuple[int, int]
-) -> None:
-    request = request_of(f"{USUAL}extend: 16:9\n{side}\n", pictures=PHOTO)
-    assert (request.width, request.height) == size
-
-
-def test_nothing_is_drawn_around_a_masked_picture() -> None:
-    check_refused(f"{USUAL}extend: 2:1\nmask: m.png\n", "… Remove one of them.", pictures=PHOTO)
-    assert not read_one(f"{USUAL}extend: off\n", pictures=PHOTO).extend
-    check_refused("prompt: a\nextend: 2:1\n", "extend has no effect without image. …")
-
-
-@pytest.mark.parametrize("shape", ["1:1", "4:3", "3:2", "16:9", "2:1"])
-def test_a_template_may_ask_for_any_shape(shape: str) -> None:
-    """It is checked before there is a photo."""
-    template = DefaultsFile("wide/_pictures.yaml", f"prompt: a hat\nextend: {shape}\n".encode())
-    check_template(template, INVENTORY, [], 1000)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +125,7 @@ def test_a_template_may_ask_for_any_shape(shape: str) -> None:
         ("{left: 0}", "extend adds nothing. It takes margins like …"),
         ("900 %", "'a.jpg': … adds more than 4 times the side of 640x480. Crop it, or …"),
         ("0:9", "extend takes margins like …"),
+        ("2:1\nmask: m.png", "… Remove one of them."),
     ],
 )
 def test_a_wrong_extension_says_what_is_possible(written: str, said: str) -> None:
