@@ -35,6 +35,12 @@ class PicturesWith(Pictures):
 DEMO = Checkpoint("demo", 128)
 INVENTORY = Inventory(demo=DEMO)
 
+
+def of_family(name: str, key: str, variant: str = "", size: int = 1024) -> Checkpoint:
+    """Return a checkpoint of a family, with its rules."""
+    return Checkpoint(name, size, family=FAMILIES[key].name, rules=rules_of(key, variant))
+
+
 # The rules of each variant of each flow family.
 FLOW_RULES = {
     (key, variant): rules_of(key, variant) for key in FLOWS for variant in FAMILIES[key].variants

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe.inventory import Checkpoint, Inventory, Upscaler, rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory, Upscaler
 from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.recipe import Recipe, no_hash
-from tests.recipe.reading import DEMO, check_warned, messages, read, read_one, refused
+from tests.recipe.reading import DEMO, check_warned, messages, of_family, read, read_one, refused
 
 TXT = "corgi.txt"
 INVENTORY = Inventory(
@@ -15,7 +15,7 @@ INVENTORY = Inventory(
     checkpoints=(
         Checkpoint("dreamshaper_8", 512),
         Checkpoint("a, b: c", 512),
-        Checkpoint("flux1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+        of_family("flux1-dev", "flux", "dev"),
     ),
     vaes=("mse",),
     loras=("add_detail",),

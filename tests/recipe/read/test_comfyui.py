@@ -9,19 +9,23 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.recipe import Recipe
-from tests.recipe.reading import DEMO, check_refused, check_warned, read_one
+from tests.recipe.reading import DEMO, check_refused, check_warned, of_family, read_one
 
 INVENTORY = Inventory(
     demo=DEMO,
     checkpoints=(
-        Checkpoint("flux1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
-        Checkpoint("z_image_turbo", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
-        Checkpoint("xl/pony", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
+        *(Checkpoint("Journey", 512), Checkpoint("007", 512)),
+        *(of_family(name, "flux", "dev") for name in ("flux1-dev", "Flux/flux1-dev-fp8")),
+        of_family("z_image_turbo", "z_image", "Turbo"),
+        *(
+            of_family(name, "sdxl")
+            for name in ("xl/pony", "noobai", "juggernautXL", "OfficialSDXL/sd_xl_base_1.0")
+        ),
     ),
-    vaes=("ae",),
-    loras=("style/film",),
+    vaes=("mpaffl", "VAEFix", "ae"),
+    loras=("maid", "style/film"),
     embeddings=("bad",),
     default_checkpoint="xl/pony",
 )

@@ -15,29 +15,13 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.metadata.recipe_yaml import others_yaml
-from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.recipe import Recipe, no_hash
+from tests import pictures
 from tests.commands.picowatch import picowatch_here
-from tests.recipe.read.test_comfyui import XL
+from tests.recipe.read.test_comfyui import INVENTORY, XL
 from tests.recipe.reading import DEMO, check_said, check_warned, read_one
-
-INVENTORY = Inventory(
-    demo=DEMO,
-    checkpoints=(
-        Checkpoint("Journey", 512),
-        Checkpoint("007", 512),
-        *(
-            Checkpoint(name, 1024, family="Stable Diffusion XL", rules=rules_of("sdxl"))
-            for name in ("noobai", "juggernautXL", "xl/pony", "OfficialSDXL/sd_xl_base_1.0")
-        ),
-        Checkpoint("Flux/flux1-dev-fp8", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
-    ),
-    vaes=("mpaffl", "VAEFix", "ae"),
-    loras=("maid", "style/film"),
-    embeddings=("bad",),
-    default_checkpoint="demo",
-)
 
 
 def png(texts: Mapping[str, str]) -> bytes:
@@ -48,9 +32,7 @@ def png(texts: Mapping[str, str]) -> bytes:
 
 
 def encoded(kind: str, **options: Any) -> bytes:
-    content = BytesIO()
-    Image.new("RGB", (16, 16)).save(content, kind, **options)
-    return content.getvalue()
+    return pictures.encoded(Image.new("RGB", (16, 16)), kind, **options)
 
 
 def exif(comment: bytes = b"", **texts: str) -> Image.Exif:

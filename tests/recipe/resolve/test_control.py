@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from picowatch.recipe.control import Control
-from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, rules_of
-from tests.recipe.reading import DEMO, check_refused, read_one
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
+from tests.recipe.reading import DEMO, check_refused, of_family, read_one
 
 SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
 INSTALLED = Inventory(
@@ -14,7 +14,7 @@ INSTALLED = Inventory(
     checkpoints=(
         Checkpoint("photo", 512, family=SD1, text_width=768),
         Checkpoint("large", 1024, family=XL, text_width=2048),
-        Checkpoint("flow", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
+        of_family("flow", "flux", "schnell"),
     ),
     controlnets=(
         ControlNet("canny", SD1, 768),

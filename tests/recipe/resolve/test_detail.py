@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from picowatch.families import FAMILIES
-from picowatch.recipe.inventory import Checkpoint, rules_of
 from picowatch.recipe.request import ImageRequest, LoraUse, recipe_values
 from tests.recipe.reading import (
     HASHES,
@@ -15,6 +13,7 @@ from tests.recipe.reading import (
     check_refused,
     chunk_of,
     hash_of,
+    of_family,
     read,
     read_one,
     request_of,
@@ -141,7 +140,7 @@ def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
 
 def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
     """Each detail is its own."""
-    it = Checkpoint("it", 1024, family=FAMILIES["flux"].name, rules=rules_of("flux", "Fill"))
+    it = of_family("it", "flux", "Fill")
     inventory = replace(INSTALLED, checkpoints=(it,))
     text = "image: a.jpg\ncheckpoint: it\ndetail: face"
     assert read_one(text, inventory=inventory, pictures=PHOTO).only_details

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
 from tests.recipe.reading import (
     DEMO,
@@ -14,6 +14,7 @@ from tests.recipe.reading import (
     check_refused,
     check_warned,
     hash_of,
+    of_family,
     read_one,
     refused,
     request_of,
@@ -23,22 +24,18 @@ SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
 # Name of the checkpoint, its family's key, its variant.
 INSTALLED = (
     *(("turbo", "z_image", "Turbo"), ("dev", "flux", "dev"), ("krea", "flux", "Krea")),
-    *(("fill", "flux", "Fill"), ("schnell", "flux", "schnell"), ("klein", "flux2", "klein 4B")),
     *(
+        ("fill", "flux", "Fill"),
+        ("klein", "flux2", "klein 4B"),
         ("k-base", "flux2", "klein base 4B"),
-        ("raw", "krea2", "Raw"),
-        ("ernie", "ernie_image", "Base"),
     ),
-    *(("qwen-2.1", "qwen_image_21", ""), ("lumina", "lumina2", "")),
-    *(("sd3", "sd3", "3 Medium"), ("xl", "sdxl", ""), ("dream", "sd1", "")),
+    *(("qwen-2.1", "qwen_image_21"), ("lumina", "lumina2"), ("sd3", "sd3", "3 Medium")),
+    *(("xl", "sdxl"), ("dream", "sd1")),
 )
 INVENTORY = Inventory(
     demo=DEMO,
     checkpoints=(
-        *(
-            Checkpoint(name, 1024, family=FAMILIES[key].name, rules=rules_of(key, variant))
-            for name, key, variant in INSTALLED
-        ),
+        *(of_family(*which) for which in INSTALLED),
         Checkpoint("tiny", 128, family="the demo model", rules=DEMO_RULES),
     ),
     vaes=("mse", "ae", "qwen"),

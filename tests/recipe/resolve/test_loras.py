@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.metadata.recipe_yaml import recipe_yaml
-from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import read_recipes
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.metadata.requests import CORGI
@@ -15,6 +15,7 @@ from tests.recipe.reading import (
     check_warned,
     chunk_of,
     hash_of,
+    of_family,
     read_one,
     request_of,
 )
@@ -51,7 +52,7 @@ def test_loras_are_a_mapping_a_list_or_text(
 
 def test_a_lightning_lora_says_its_steps() -> None:
     """This holds for families with its noise levels; the recipe may override the steps."""
-    qwen = Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image"))
+    qwen = of_family("qwen", "qwen_image", size=1328)
     loras = ("add_detail", "Edit-Lightning-4steps-V1")
     inventory = Inventory(demo=DEMO, checkpoints=(qwen,), loras=loras)
     for checkpoint, text, expected in (
@@ -218,7 +219,7 @@ def test_a1111s_text_names_embeddings_that_may_be_missing() -> None:
     for key in ("TI hashes", "Embeddings"):
         pasted = text.format("(EasyNeg:1.2), negativeXL", key, names)
         check_warned(read_one(pasted, "corgi.txt", SOME), *missing("easyneg"))
-    flow = Checkpoint("dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))  # it has none
+    flow = of_family("dev", "flux", "dev")  # it has none
     pasted = text.format("a easyneg", "TI hashes", "easyneg")
     check_warned(read_one(pasted, "corgi.txt", replace(SOME, checkpoints=(flow,))))
     check_warned(read_one("prompt: an old cat", inventory=SOME), "…old.pt is a pickle file…")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import Inventory, rules_of
 from picowatch.recipe.recipe import Recipe
 from tests.recipe import reading
 from tests.recipe.reading import (
@@ -14,6 +14,7 @@ from tests.recipe.reading import (
     check_refused,
     hash_of,
     messages,
+    of_family,
     read_one,
     request_of,
 )
@@ -21,10 +22,10 @@ from tests.recipe.reading import (
 SIZE = (1003, 677)
 PHOTOS = PicturesWith(lambda _: {}, SIZE)
 STRIPS = PicturesWith(lambda _: {}, (1003, 125))
-KLEIN = Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B"))
-KONTEXT = Checkpoint("kontext", 1024, family="FLUX.1", rules=rules_of("flux", "Kontext"))
-MERGE = Checkpoint("my-merge", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))
-DEV = Checkpoint("dev", 1024, family="FLUX.2 dev", rules=rules_of("flux2_dev"))
+KLEIN = of_family("klein", "flux2", "klein 4B")
+KONTEXT = of_family("kontext", "flux", "Kontext")
+MERGE = of_family("my-merge", "flux", "dev")
+DEV = of_family("dev", "flux2_dev")
 AS_KONTEXT = replace(KONTEXT, name="my-merge as Kontext")
 INSTALLED = Inventory(
     demo=DEMO,
@@ -66,21 +67,18 @@ SIZES: dict[tuple[int, int], tuple[int, int] | None] = {
 @pytest.mark.parametrize(("name", "variant"), EDITING)
 def test_every_editing_family_keeps_a_photos_size_or_says_why_not(name: str, variant: str) -> None:
     """Up to the setting max_picture_megapixels, and 2048 pixels a side."""
-    model = Checkpoint("it", 1024, family=FAMILIES[name].name, rules=rules_of(name, variant))
+    model = of_family("it", name, variant)
     for size, becomes in SIZES.items():
         text = "prompt: red\ncheckpoint: it\nreferences: a.jpg"
         photo = PicturesWith(lambda _: {}, size)
-        recipe = read_one(text, inventory=Inventory(DEMO, checkpoints=(model,)), pictures=photo)
+        inventory = Inventory(DEMO, checkpoints=(model,))
+        recipe = read_one(text, inventory=inventory, pictures=photo)
         assert (recipe.width, recipe.height) == (becomes or size)
         said = [warning for warning in recipe.warnings if "max_picture_megapixels" in warning]
         assert bool(said) == ((recipe.width or 0) < size[0])
         if said:
             assert f"{size[0]}x{size[1]}" in said[0] and f"{recipe.size}" in said[0]
-        masked = read_one(
-            f"{text}\nmask: a.mask.png",
-            inventory=Inventory(DEMO, checkpoints=(model,)),
-            pictures=photo,
-        )
+        masked = read_one(f"{text}\nmask: a.mask.png", inventory=inventory, pictures=photo)
         assert (masked.size, masked.published_size) == (recipe.size, size)
 
 

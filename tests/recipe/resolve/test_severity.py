@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.recipe import Recipe
-from tests.recipe.reading import DEMO, check_refused, check_warned, chunk_of, read_one, request_of
+from tests.recipe.reading import (
+    DEMO,
+    check_refused,
+    check_warned,
+    chunk_of,
+    of_family,
+    read_one,
+    request_of,
+)
 
 SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
 INVENTORY = Inventory(
@@ -14,7 +22,7 @@ INVENTORY = Inventory(
     checkpoints=(
         Checkpoint("dream", 512, family=SD1),
         Checkpoint("zero", 512, family=SD1, prediction="v_zero_snr"),
-        Checkpoint("dev", 1024, family=FLUX, rules=rules_of("flux", "dev")),
+        of_family("dev", "flux", "dev"),
     ),
     vaes=("ae",),
     vae_families={"ae": (FLUX,)},

@@ -2,10 +2,9 @@
 
 import pytest
 
-from picowatch.families import FAMILIES
-from picowatch.recipe.inventory import Checkpoint, Inventory, rules_of
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, PicturesWith, check_refused, read_one, request_of
+from tests.recipe.reading import DEMO, PicturesWith, check_refused, of_family, read_one, request_of
 
 OUT = "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{}'. Put …"
 OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C:/a.png",
@@ -40,7 +39,7 @@ def test_a_wrong_path_hides_no_other_mistake() -> None:
 def test_only_the_masked_part_is_drawn_in_the_checkpoints_size(picture: str) -> None:
     """The picture keeps its own, whatever that is."""
     key, variant = ("flux2", "klein 4B") if "references" in picture else ("sd1", "")
-    it = Checkpoint("it", 512, family=FAMILIES[key].name, rules=rules_of(key, variant))
+    it = of_family("it", key, variant, size=512)
     usual = f"prompt: a hat\ncheckpoint: it\n{picture}\nmask: m.png\n"
 
     def asked(text: str) -> ImageRequest:
