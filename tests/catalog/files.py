@@ -13,6 +13,7 @@ from picowatch.catalog import Catalog, Model
 Shapes = dict[str, tuple[int, ...]]
 Metadata = Mapping[str, str]
 NONE: Metadata = {}
+BYTES = {"F16": 2, "F32": 4, "U8": 1}
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 CLIP_L = "conditioner.embedders.0.transformer.text_model."
@@ -48,17 +49,23 @@ def refused_in(models: Path) -> str:
     return refused.reason
 
 
-def header(shapes: Shapes, metadata: Metadata = NONE) -> bytes:
-    """The safetensors header of these tensors in float16, its length in front."""
+def header(shapes: Shapes, metadata: Metadata = NONE, types: Metadata = NONE) -> bytes:
+    """The safetensors header of these tensors, in float16 or of other types by their names."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     place = 0
     for tensor, shape in shapes.items():
-        end = place + 2 * prod(shape)
-        entries[tensor] = {"dtype": "F16", "shape": shape, "data_offsets": [place, end]}
+        kind = types.get(tensor, "F16")
+        end = place + BYTES[kind] * prod(shape)
+        entries[tensor] = {"dtype": kind, "shape": shape, "data_offsets": [place, end]}
         place = end
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    return safetensors(text + b" " * (-len(text) % 8))
+
+
+def safetensors(header: bytes, length: int | None = None, weights: int = 0) -> bytes:
+    """A file with this header, whatever length it claims, and so many bytes of weights."""
+    claimed = len(header) if length is None else length
+    return struct.pack("<Q", claimed) + header + bytes(weights)
 
 
 def _checkpoint(name: str) -> Shapes:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
-from tests.catalog.files import Shapes, kohya_lora_shapes, refused_in, write_model
+from tests.catalog.files import Shapes, kohya_lora_shapes, refused_in, safetensors, write_model
 from tests.catalog.shapes import diffusers_controlnet, esrgan_shapes, flux
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
@@ -65,12 +64,9 @@ def test_what_could_not_be_read_is_a_model_once_it_can(
     assert [model.name for model in catalog.scan().models] == ["file", "folder"]
 
 
-def header_of(text: bytes, length: int | None = None) -> bytes:
-    return struct.pack("<Q", len(text) if length is None else length) + text
-
-
 UNREADABLE = "is damaged: its header cannot be read."
 TENSOR = {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}
+ONE_TENSOR = json.dumps({"a": TENSOR}).encode()
 
 PICKLE = "is a pickle file (.ckpt) under the name"
 IT = "it.safetensors"
@@ -81,13 +77,17 @@ BROKEN: list[tuple[str, bytes | None, str]] = [
     (IT, b"<!DOCTYPE html><html>login</html>", "is a web page, not a model"),
     (IT, b"PK\x03\x04" + bytes(60), PICKLE),
     (IT, b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
-    (IT, header_of(b"{}", 5000), "is cut off inside its header"),
-    (IT, header_of(b"{}", 1 << 62), "is not a safetensors file"),
-    (IT, header_of(b"{ not json }"), UNREADABLE),
-    (IT, header_of(b'{"a":' + b"[" * 100_000), UNREADABLE),
-    (IT, header_of(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
-    (IT, header_of(json.dumps({"a": TENSOR}).encode()) + bytes(9), "is damaged: 7 bytes more than"),
-    (IT, header_of(json.dumps({"a." * 501: TENSOR}).encode()) + bytes(2), UNREADABLE),
+    (IT, safetensors(b"{}", 5000), "is cut off inside its header"),
+    (IT, safetensors(b"{}", 1 << 62), "is not a safetensors file"),
+    (IT, safetensors(b"{ not json }"), UNREADABLE),
+    (IT, safetensors(b'{"a":' + b"[" * 100_000), UNREADABLE),
+    (IT, safetensors(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
+    (
+        IT,
+        safetensors(json.dumps({"a": TENSOR}).encode(), weights=9),
+        "is damaged: 7 bytes more than",
+    ),
+    (IT, safetensors(json.dumps({"a." * 501: TENSOR}).encode(), weights=2), UNREADABLE),
     # By their names: a pickle can run code; browsers and download tools name unfinished files so.
     ("old.ckpt", b"\x80\x02", "is a pickle file, which can run"),
     ("it.safetensors.part", b"\x80\x02", "is an unfinished download."),
@@ -116,7 +116,7 @@ def test_a_broken_file_is_refused_in_words(
 def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
     """640 bytes are 80 02 in a file; padded with spaces, as safetensors pads."""
     path = tmp_path / "it.safetensors"
-    path.write_bytes(header_of(json.dumps({"a": TENSOR}).encode().ljust(0x280)) + bytes(2))
+    path.write_bytes(safetensors(ONE_TENSOR.ljust(0x280), weights=2))
     assert read_header(path).shapes == {"a": (1,)}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import struct
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -138,16 +137,12 @@ def quantised(told: Any, words: str) -> tuple[Config, Changes, str]:
     return FLUX, {ENCODER: {"quantization_config": told}}, start + words
 
 
-def packed_as(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[Config, Changes, str]:
+def packed_as(weight: tuple[int, ...], scale: tuple[int, ...]) -> tuple[Config, Changes, str]:
     """A row of a folder whose weights are packed in another way than SDNQ packs them."""
-    entries, place = {}, 0
-    for name, (kind, shape) in tensors.items():
-        end = place + prod(shape) * (4 if kind == "F32" else 1)
-        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [place, end]}
-        place = end
-    text = json.dumps(entries).encode()
-    file = struct.pack("<Q", len(text)) + text + bytes(place)
+    types = {"a.weight": "U8", "a.scale": "F32"}
+    head = header({"a.weight": weight, "a.scale": scale}, types=types)
     row, changes, words = quantised(SDNQ, "a.weight has the shape ")
+    file = head + bytes(prod(weight) + 4 * prod(scale))
     return row, changes | {"text_encoder_2/model.safetensors": file}, words
 
 
@@ -178,8 +173,8 @@ REFUSED: list[tuple[Config, Changes, str]] = [
     quantised(SDNQ | {"hadamard_group_size": 96}, "hadamard_group_size: 96"),
     quantised(SDNQ | {"use_hadamard": True, "sdnq_version": "0.1.9"}, "use_hadamard of SDNQ 0.1.9"),
     (FLUX, {ENCODER: {"a": {"quantization_config": SDNQ}}}, "is quantised in a part"),
-    packed_as({"a.weight": ("U8", (8, 5)), "a.scale": ("F32", (8, 1))}),
-    packed_as({"a.weight": ("U8", (32,)), "a.scale": ("F32", (8, 0))}),
+    packed_as((8, 5), (8, 1)),
+    packed_as((32,), (8, 0)),
     (FLUX, ONE_OF_TWO, "text_encoder_2/ has 1 of 2 files of weights. Type `hf download black-"),
     (FLUX, ONLY_INDEX, f"has only the index of the weights in vae/: {DOWNLOAD}"),
     (

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import Header
@@ -13,7 +11,7 @@ from picowatch.catalog.recognise import expect_kind, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.installed import find
-from tests.catalog.files import Shapes, kohya_lora_shapes
+from tests.catalog.files import Shapes, found_in, kohya_lora_shapes, write_model
 from tests.catalog.shapes import kohya, peft
 
 CROSS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -90,10 +88,8 @@ def test_a_lora_without_metadata_is_for_all_families_with_its_layers(tmp_path: P
     """Chroma has FLUX.1's layers, but for modulations and what embeds guidance."""
     modulated = FLUX_QKV | kohya(f"{U}double_blocks_0_img_mod_lin", 3072, 18432)
     files = {"either": (FLUX_QKV, {}), "flux": (modulated, {}), "said": (FLUX_QKV, FLUX_1)}
-    (tmp_path / "loras").mkdir()
     for name, (shapes, said) in files.items():
-        tensors = {key: np.zeros(shape, np.float16) for key, shape in shapes.items()}
-        save_file(tensors, tmp_path / f"loras/{name}.safetensors", said)
+        write_model(tmp_path / f"loras/{name}.safetensors", shapes, metadata=said)
     assert Catalog(tmp_path).inventory().lora_families == {
         "either": ("FLUX.1", "Chroma"),
         "flux": ("FLUX.1",),
@@ -126,10 +122,8 @@ def test_a_lora_says_what_its_trainer_wrote(tmp_path: Path) -> None:
     tags = {"10_pixel": {"pixel art": 40, "a dog": 3}, "5_more": {"pixel art": 9, "sprite\n": 20}}
     notes = {"ss_sd_model_name": "v1-5.safetensors", "ss_output_name": "Pixel Art v2"}
     notes["ss_tag_frequency"] = json.dumps(tags)
-    weights = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
-    (tmp_path / "loras").mkdir()
-    save_file(weights, tmp_path / "loras/it.safetensors", notes)
-    (found,) = Catalog(tmp_path).scan().models
+    write_model(tmp_path / "loras/it.safetensors", kohya_lora_shapes(), metadata=notes)
+    found = found_in(tmp_path)
     assert found.base_model == "v1-5.safetensors"
     assert found.trigger_words == ("pixel art", "sprite", "a dog")
     inventory = Catalog(tmp_path).inventory()

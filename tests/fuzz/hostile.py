@@ -10,6 +10,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
+from tests.catalog.files import safetensors
 from tests.pictures import encoded
 
 pillow_heif.register_heif_opener()
@@ -284,12 +285,6 @@ PHOTOS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 # -- models
-
-
-def safetensors(header: bytes, length: int | None = None, weights: int = 0) -> bytes:
-    """A file with this header, whatever length it claims, and so many bytes of weights."""
-    claimed = len(header) if length is None else length
-    return struct.pack("<Q", claimed) + header + bytes(weights)
 
 
 def _lora(**metadata: object) -> bytes:

@@ -20,9 +20,8 @@ from picowatch.recipe.chunk import Chunk, picowatch_json
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
-from tests.catalog.files import Shapes
+from tests.catalog.files import Shapes, safetensors
 from tests.catalog.test_gguf import gguf
-from tests.fuzz.hostile import safetensors
 from tests.metadata.requests import CORGI
 from tests.metadata.test_iptc import dataset
 from tests.metadata.test_xmp import packet, regions

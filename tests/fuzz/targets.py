@@ -32,7 +32,7 @@ from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.reading import DefaultsFile, read_recipes
 from picowatch.recipe.recipe import no_hash
-from tests.fuzz.hostile import safetensors
+from tests.catalog.files import safetensors
 from tests.recipe.reading import PicturesWith
 
 Target = Callable[[bytes], None]

@@ -6,7 +6,8 @@ from itertools import product
 import pytest
 from PIL import Image
 
-from tests.fuzz.hostile import png, safetensors
+from tests.catalog.files import safetensors
+from tests.fuzz.hostile import png
 from tests.house import House
 from tests.recipe.reading import read_one, refused
 
