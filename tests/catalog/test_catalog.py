@@ -281,7 +281,6 @@ def test_a_models_folder_of_another_program_works_as_it_is(
 
 
 def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
-    """Messages say where the file is, and where it belongs."""
     write_model(tmp_path / "VAE/mse.safetensors", tiny_vae(4))
     (tmp_path / "vae").symlink_to("VAE")  # or on a Mac, its name in another case: it counts once
     write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", tiny_vae(4))

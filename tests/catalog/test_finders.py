@@ -103,7 +103,6 @@ REFUSED: list[tuple[str, Callable[[Path], Any], str]] = [
 def test_others_are_refused(
     tmp_path: Path, kind: str, change: Callable[[Path], Any], words: str
 ) -> None:
-    """What it is, or what is missing and where."""
     change(write(tmp_path, kind))
     assert words in refused_in(tmp_path)
     assert not Catalog(tmp_path).scan().models

@@ -85,7 +85,6 @@ REFUSED: list[tuple[Config, str]] = [
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED)
 def test_what_is_in_the_way_is_named(tmp_path: Path, changes: Config, words: str) -> None:
-    """The class, the input or the part."""
     write_folder(tmp_path, "it", SANA | changes)
     assert words in refused_in(tmp_path)
 

@@ -11,7 +11,6 @@ from tests.recipe.reading import check_refused, read, read_one
 
 
 def test_everything_but_the_prompt_has_a_default() -> None:
-    """A prompt alone is a whole recipe."""
     recipe = read_one("prompt: a corgi")
     own = {"prompt": "a corgi", "checkpoint": "demo", "width": 128, "height": 128}
     sampler = {"sampler": "DPM++ 2M", "schedule_type": "karras"}

@@ -44,7 +44,6 @@ def test_names_of_other_tools_are_understood(meant: tuple[str, str], written: st
 
 
 def test_samplers_that_do_not_go_are_explained() -> None:
-    """They are unknown or not supported."""
     for written, why in {
         "Eulr": "unknown sampler 'Eulr'. Did you mean 'Euler'?",
         "k_dpm_fast": "the sampler DPM fast is not supported; DPM++ 2M comes closest.",

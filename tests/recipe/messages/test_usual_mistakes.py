@@ -242,7 +242,6 @@ def test_an_unknown_field_that_may_be_meant_as_the_prompt_is_one_error(text: str
     ],
 )
 def test_a_missing_prompt_is_not_all_that_a_file_for_others_is_told(name: str, remedy: str) -> None:
-    """It may be meant for the folder, or as the settings."""
     check_refused("steps: 3", f"a prompt is missing. {remedy}", name=name)
 
 
@@ -288,7 +287,6 @@ def test_references_of_yaml_are_told_once() -> None:
     ],
 )
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
-    """Weights, escapes and quotes inside a prompt are valid."""
     assert read_one(prompt, "corgi.txt").warnings == ()
 
 

@@ -45,7 +45,6 @@ def test_weights_are_exactly_a1111s(text: str, pieces: list[tuple[str, float]]) 
 
 @given(st.text("()[]:\\.1aB REAK|"))
 def test_any_text_can_be_weighed(text: str) -> None:
-    """Unbalanced or senseless brackets are never an exception."""
     assert parse_attention(text)
 
 
@@ -117,7 +116,6 @@ def test_what_is_not_supported_is_refused_by_name_and_position(prompt: str, mess
     ],
 )
 def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
-    """Braces, underscores, bars and colons on their own are words."""
     quoted = prompt.replace("'", "''")
     assert read_one(f"prompt: '{quoted}'").prompt == prompt
 

@@ -110,7 +110,6 @@ def test_details_draw_apart_from_the_picture_and_from_each_other() -> None:
 
 
 def test_what_cannot_be_drawn_is_refused_before_anything_is() -> None:
-    """With the reason why a file cannot be used."""
     refused = {"wildcard": {"c": "c.txt is not UTF-8."}}
     inventory = Inventory(demo=DEMO, wildcards={"a": (), "colour": ("red",)}, refused=refused)
     for prompt, message in {
@@ -145,7 +144,6 @@ ENDLESS = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"
 def test_what_only_a_draw_can_show_is_an_error_with_its_position(
     prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
 ) -> None:
-    """Examples are bad lines, pieces that form a weight together, circles, and endless texts."""
     inventory = Inventory(demo=DEMO, loras=("x",), wildcards=wildcards)
     recipe = read_one(f"prompt: '{prompt}'\nseed: 1", inventory=inventory)
     with pytest.raises(RecipeInvalid, match=message):

@@ -99,7 +99,6 @@ def test_where_blocks_begin_and_end(text: str, expected: list[tuple[str, str, in
 
 
 def test_lines_that_only_speak_of_steps_are_prompts() -> None:
-    """A list of prompts stays one, whatever numbers are in it."""
     lines = ["a dog", "a castle. Steps: 20, Stairs: many", "Steps: 20, Stairs: many", "a cat"]
     assert [recipe.prompt for recipe in read("\n".join(lines), TXT)] == lines
 
@@ -192,7 +191,6 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
     ],
 )  # fmt: skip
 def test_what_a_recipe_cannot_say_is_a_warning(values: str, warnings: list[str]) -> None:
-    """The picture is rendered without it."""
     check_warned(read_one(f"a\nSteps: 3, Version: 1, {values}", TXT, INVENTORY), *warnings)
 
 
@@ -243,7 +241,6 @@ def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:
 
 
 def test_a_checkpoint_that_is_not_installed_is_shown_where_it_stands() -> None:
-    """Not below the prompt."""
     (problem,) = refused(
         "a cat\nSteps: 20, Model hash: abc, Model: nova, Seed: 1", "a.txt"
     ).problems

@@ -205,7 +205,6 @@ def test_a_workflow_is_read(nodes: Nodes, fields: dict[str, Any], warnings: list
 
 
 def test_a_start_image_is_not_in_the_picture() -> None:
-    """The warning says how the recipe can name it."""
     load = node("VAEEncode", pixels=["71", 0]), node("LoadImage", image="x.png")
     nodes = one_pass(*load, latent_image=LINK, denoise=0.5)
     recipe = read(nodes, "from: a.png\nimage: x.png\nsize: 832x1216")
@@ -236,12 +235,10 @@ def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
     ],
 )
 def test_what_cannot_be_read_is_said(nodes: object, message: str) -> None:
-    """The message says what to do instead."""
     check_refused("from: a.png", message, texts=texts_of(nodes))
 
 
 def test_a_workflow_in_a_circle_ends() -> None:
-    """Nodes may be each other's inputs."""
     nodes = Z_IMAGE | {
         "1": node("A", model=["3", 0]),
         "4": node("B", conditioning=["5", 0], text=["5", 0]),

@@ -28,8 +28,6 @@ def test_each_row_is_a_recipe(delimiter: str, mark: bytes, ending: str) -> None:
 
 
 def test_cells_are_read_as_flags_are() -> None:
-    """Examples are a list of seeds, LoRAs and switches."""
-    assert read_one("prompt,scheduler\na,beta\n", CSV).schedule_type == "beta"
     recipe = read_one('prompt;seed;exact;hires;size\na;"1, 2";yes;2;64x64\n', CSV)
     assert (recipe.seed, recipe.exact, recipe.size) == ((1, 2), True, "64x64")
     assert recipe.hires and recipe.hires.scale == 2

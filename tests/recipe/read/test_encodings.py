@@ -21,7 +21,6 @@ TEXT = "prompt: ein Corgi, 猫 🐶\nsteps: 3\n"
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"])
 def test_what_editors_write_is_read(encoding: str) -> None:
-    """UTF-8 and UTF-16 with its mark, and every line ending."""
     for ending in ("\n", "\r\n", "\r"):
         mark = "\ufeff" if "16" in encoding else ""
         recipe = read_one((mark + TEXT.replace("\n", ending)).encode(encoding))
@@ -93,7 +92,6 @@ def test_characters_that_nobody_sees_are_refused() -> None:
 
 
 def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
-    """The message names the limit; so does that of lines."""
     too_long = "the file is too long: a recipe may have up to 1,048,576 bytes. Split it …"
     check_refused(b"#" * (1024 * 1024 + 1), too_long)
     check_refused(

@@ -75,7 +75,6 @@ def test_all_below_a_pictures_values_belongs_to_them() -> None:
 
 
 def test_the_recipe_overrides_the_picture_and_the_picture_the_defaults() -> None:
-    """Field by field."""
     defaults = "steps: 3\ncount: 2\nclip_skip: 4\n"
     recipe = read("from: a.png\nseed: 7\nwidth: 256\nsampler: DDIM", A1111, defaults=defaults)
     assert (recipe.steps, recipe.count, recipe.clip_skip) == (30, 2, 4)
@@ -120,7 +119,6 @@ def test_a_missing_checkpoint_is_named_with_its_hash() -> None:
     ],
 )  # fmt: skip
 def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], message: str) -> None:
-    """At the position where the recipe names them."""
     check_said([problem("from: a.png", texts)], message)
 
 

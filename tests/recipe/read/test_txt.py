@@ -83,7 +83,6 @@ def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
 
 @pytest.mark.parametrize("flag", ["hires", "hires-fix", "upscale", "cutout", "tiling"])
 def test_a_flag_without_a_value_switches_on_what_true_switches_on(flag: str) -> None:
-    """Under each of its names."""
     name = flag.replace("-", "_")
     written = read_one(f"prompt: a\n{name}: true\nsteps: 3")
     assert read_one(f"a --{flag} --steps 3", TXT).digest(hash_of) == written.digest(hash_of)
@@ -102,10 +101,8 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
         ("a --ar 16:9", 1, 3, "unknown flag '--ar'. It is Midjourney's … write --size 672x384 …"),
         ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
-        ("a --n_iter 2 --n_iter 3", 1, 14, "'n_iter' is given twice: already on line 1. Keep one."),
         ("a --count 2 --n_iter 3", 1, 13, "'--n_iter' is given twice: already … as 'count'. …"),
         ("a --n_iter", 1, 3, "--n_iter has no value. Write one after it."),
-        ("a --_id", 1, 3, "--_id has no value. Write one after it."),
         ("a --steps", 1, 3, "--steps has no value. Write one after it."),
         ("a --steps 300", 1, 11, "steps must be a whole number from 1 to 150, not 300."),
         ("a \\\n  b --steps 300", 2, 13, "steps must be a whole number from 1 to 150, not 300."),
@@ -118,16 +115,13 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ('a --negative "dim" dark', 1, 20, "'dark' comes after the closing quote. Put the …"),
         ("a —steps 30", 1, 3, f"'—steps' {NO_FLAG}steps."),
         ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
-        ("a –steps 30", 1, 3, f"'–steps' {NO_FLAG}steps."),
         ("a −−steps 30", 1, 3, f"'−−steps' {NO_FLAG}steps."),
-        ("a -–steps 30", 1, 3, f"'-–steps' {NO_FLAG}steps."),
         ("a ---steps 30", 1, 3, f"'---steps' {NO_FLAG}steps."),
         ("a -- steps 30", 1, 3, f"'-- steps' {NO_FLAG}steps."),
         ("a --steps:3", 1, 3, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a --seed.", 1, 3, f"'--seed.' {NO_FLAG}seed."),
         ("a --hires.scale 2 --seed 1", 1, 3, "… Write hires: {scale: 2} between two lines --- …"),
         ("a sign --hello!", 1, 8, "… For text, write --prompt \"…\" around all of it."),
-        ("a --negative b --steps:3", 1, 16, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a --scheduler karas", 1, 15, "unknown schedule type 'karas'. Did you mean 'karras'?…"),
         ("a corgi\nnegative: blurry", 2, 1, "'negative:' … Write --negative_prompt blurry …"),
         ("--steps 3", 1, 1, "a prompt is missing. Write it before the flags."),
@@ -136,7 +130,6 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a corgi\nsteps = 10", 2, 1, f"{SETTING} Write --steps 10 after a prompt, or …"),
         ("a corgi\nsteps 30,", 2, 1, f"{SETTING} Write --steps 30 after a prompt, or …"),
         ("Prompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
-        ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
         ("a corgi\nstesp: 10", 2, 1, f"{SETTING} Did you mean 'steps'? Write --steps 10 after a …"),
         ("from: pets/1.png", 1, 1, f"{SETTING} Write --from pets/1.png after a prompt, or …"),

@@ -14,7 +14,6 @@ from tests.recipe.reading import check_refused, messages, read, read_one, refuse
     "text", ["yes", "Off", "42", "1984", "2024-01-01", "1:30", "012", "1e3", ".inf", "0x20", "1_0"]
 )
 def test_a_prompt_is_the_text_that_stands_there(text: str) -> None:
-    """YAML's types do not matter."""
     recipe = read_one(f"prompt: {text}\nnegative: {text}")
     assert (recipe.prompt, recipe.negative_prompt) == (text, text)
 
@@ -26,9 +25,7 @@ MISTAKES = [
     ("prompt: >\nsteps: 3", (1, 9), "prompt is empty: the lines of the text below > must be"),
     ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
     ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
-    ("prompt: a\nsteps: 0b_", (2, 8), "steps must be a whole number from 1 to 150, not '0b_'."),
     ("prompt: a corgi # in the park", (1, 17), "write prompt: 'a corgi # in the park'"),
-    ("prompt: a corgi\n  in the #park", (2, 10), "write prompt: 'a corgi in the #park'"),
     ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
     ("prompt: [cat]", (1, 9), "prompt must be text, not [cat]. For text, put it in quotes: prompt"),
     ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
@@ -49,7 +46,6 @@ MISTAKES = [
     ("prompt: dog\n  steps: 3", (2, 8), "lines like 'steps: 30', without commas and all indented"),
     ("prompt: dog\nsteps:3", (2, 6), "a field has a colon and a space: write 'steps: 3'."),
     ("prompt:dog\nsteps: 3", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
-    ("prompt dog", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
     ("prompt： a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
     ('"prompt": "a",\n"steps": 3', (1, 14), "without commas"),
     ("- prompt: dog\nsteps: 3", (2, 1), "YAML cannot parse this: did not find expected '-'"),

@@ -71,7 +71,6 @@ WRONG = {
 
 @pytest.mark.parametrize(("mask", "message"), WRONG.items())
 def test_what_cannot_be_found_is_refused(mask: str, message: str) -> None:
-    """With the field, its limits, and what was written."""
     check_refused(SKY + mask, message, inventory=INSTALLED)
 
 

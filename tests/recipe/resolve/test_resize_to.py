@@ -120,7 +120,6 @@ def test_a_format_alone_is_a_request(written: str) -> None:
     ],
 )
 def test_mistakes_say_what_to_write(written: str, said: str) -> None:
-    """One message for each."""
     check_refused(f"image: a.jpg\nresize_to: {written}", said, pictures=PHOTO)
 
 
