@@ -265,7 +265,6 @@ UNKNOWN: dict[str, Shapes] = {
     "difference": controlnet(768) | {"difference": (1,)},
     "Control-LoRA": CONTROL_LORA,
     "IP-Adapter": {"image_proj.proj.weight": (3072, 1024)},
-    "maps with one channel": controlnet(768) | {"input_hint_block.0.weight": (16, 1, 3, 3)},
     "texts 4096 wide": controlnet(4096),
     "another union": SMALL | {"task_embedding": (7, 320)},
     # Upscalers.
@@ -279,7 +278,6 @@ UNKNOWN: dict[str, Shapes] = {
     # Embeddings, and everything else.
     "unequal pair": {"clip_l": (4, 768), "clip_g": (3, 1280)},
     "500 numbers": {"emb_params": (4, 500)},
-    "part of a folder": {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.norm1.bias": (320,)},
 }
 
 
@@ -394,7 +392,6 @@ STORED: list[tuple[Shapes, Types, str]] = [
     (Z_IMAGE | {WEIGHT: (8, 8)}, {"": "BF16"}, "bfloat16"),
     (Z_IMAGE | {WEIGHT: (8, 8)}, {"": FP8}, "fp8"),
     (Z_IMAGE | BY_LAYER, {"": FP8, f"{LAYER}.scale_weight": "F32"}, "scaled fp8"),
-    (Z_IMAGE | {WEIGHT: (8, 8), SCALE: (8, 1)}, {"": FP8, SCALE: "F32"}, "scaled fp8"),
     (SDXL | {UNET_SCALE: ()}, {"": FP8, UNET_SCALE: "F32"}, ""),
     (Z_IMAGE | {WEIGHT: (8192, 8192), SCALE: (8192, 512), SECOND: ()}, PACKED, "nvfp4"),
     (Z_IMAGE | SMOOTHED_FP4, PACKED | {SCALE: "U8"}, "nvfp4"),
@@ -429,16 +426,13 @@ TOLD: list[tuple[Types, dict[str, Any], str]] = [
     (INT8, {**ROTATED, "convrot_groupsize": 64.0}, "int8"),
     (INT8, {**ROTATED, "params": {"convrot_groupsize": 64}}, "int8"),
     (INT8, {**ROTATED, "convrot_groupsize": 32}, "int8_tensorwise"),
-    (INT8, {**ROTATED, "convrot_groupsize": []}, "int8_tensorwise"),
     (INT8, {**ROTATED, "convrot_groupsize": 0}, "int8_tensorwise"),
     (INT8, {**ROTATED, "convrot_groupsize": 1e999}, "int8_tensorwise"),
     (INT8, {"format": "int8_tensorwise", "params": {"convrot": True}}, "int8_tensorwise"),
     ({WEIGHT: FP8, SCALE: "F32"}, {**ROTATED, "format": "float8_e4m3fn"}, "float8_e4m3fn"),
     (INT8, ROTATED, "int8_tensorwise"),  # in groups of 256
-    (INT8, {"format": "asym_w4a8_int8"}, "asym_w4a8_int8"),
     ({WEIGHT: FP8, SCALE: "U8"}, {"format": "mxfp8"}, "mxfp8"),
     ({WEIGHT: FP8, SCALE: "F32"}, {"format": "float8_e4m3fn"}, "scaled fp8"),
-    ({WEIGHT: FP8, SCALE: "F32"}, {"format": "nvfp4"}, "nvfp4"),
     ({WEIGHT: FP8, SCALE: "F32"}, {}, "None"),
 ]
 

@@ -54,7 +54,6 @@ def test_a_mask_that_changes_nothing_is_a_warning(template: str) -> None:
     [
         ("resize_to: {longest_side: 7000, enlarge: true}", False),
         ("resize_to: {width: 20000, enlarge: true}", False),
-        ("resize_to: {height: 20000, enlarge: true}", False),
         ("upscale: {model: 4x-Own, scale: 8}", False),
         ("prompt: a hat\nsize: picture\nextend: {left: 5000}", False),
         ("prompt: a hat\nsize: picture\nextend: 10:1", False),

@@ -16,7 +16,6 @@ from PIL import ExifTags, Image, PngImagePlugin
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.metadata.recipe_yaml import others_yaml
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.recipe import Recipe, no_hash
 from tests import pictures
 from tests.commands.picowatch import picowatch_here
@@ -60,11 +59,6 @@ COMFYUI = {
     "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 30, "cfg_scale": 6.5, "seed": 42,
     "size": "832x1216",
 }  # fmt: skip
-LACKING = (
-    "a cat AND a dog {x|y} <lora:gone:1>\nSteps: 200, Sampler: Restart, Schedule type: Karras, "
-    "Seed: 1, Size: 512x512, Model: 007, VAE: gone, Denoising strength: 0.4, Hires upscale: 2, "
-    "Hires steps: 8, Hires upscaler: R-ESRGAN 4x+"
-)
 CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "class_type"}'}
 TWO_PASSES = ("The workflow has 2 samplers; only the first one was read.",)
 
@@ -159,16 +153,6 @@ PICTURES = {
         png({"prompt": json.dumps(XL).replace("a cat", r"a\r\n cat\u0000")}),
         COMFYUI | {"prompt": "a\n cat"},
         TWO_PASSES,
-    ),
-    "a1111 with what recipes lack": Picture(
-        png({"parameters": LACKING}),
-        {
-            "prompt": "a cat, a dog \\{x|y}", "checkpoint": "007", "sampler": "Heun",
-            "schedule_type": "karras", "steps": 150, "seed": 1, "size": "512x512",
-            "hires": Hires(2, 20, 0.4, "Lanczos"), "loras": (),
-        },
-        ("Restart is not supported", "steps must be a whole number from", "no VAE 'gone'",
-         "no upscaler 'R-ESRGAN 4x+'", "AND (composing prompts)", "no LoRA 'gone'"),
     ),
     "comfyui webp": Picture(
         encoded("WEBP", exif=exif(Model=f"prompt:{json.dumps(XL)}", Make="workflow:{}")),

@@ -38,7 +38,6 @@ MISTAKES = [
     ('prompt: "\\ud800"', (1, 12), "found invalid Unicode character escape code."),
     ('prompt: a\nimage: "C:\\Users\\dog.png"', (2, 13), "Save the picture beside the recipe"),
     ("prompt: a\ncutout: {background: #fff}", (2, 22), 'begins a comment here. Write "#fff" in'),
-    ("prompt: corgi: big, #fff fur", (1, 14), "put it in quotes: prompt: 'corgi: big, #fff fur'"),
     ("resize_to: {fit: pad, background: #f4f4f4}\nimage: a", (1, 35), 'Write "#f4f4f4" in quotes.'),
     ("<<<<<<< HEAD\nsteps: 1\n=======\nsteps: 2\n>>>>>>> b", (1, 1), "a merge has left both"),
     ("prompt: a\n<<<<<<< HEAD\nsteps: 1\n=======", (2, 1), "a merge has left both versions"),
@@ -49,7 +48,6 @@ MISTAKES = [
     ("prompt： a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
     ('"prompt": "a",\n"steps": 3', (1, 14), "without commas"),
     ("- prompt: dog\nsteps: 3", (2, 1), "YAML cannot parse this: did not find expected '-'"),
-    ("prompt: dog\n- prompt: cat", (2, 1), "YAML cannot parse this: did not find expected key."),
     ("prompt: a\nseed: [1, 2\nsteps: 3", (2, 7), "Is the [ that opens here closed?"),
     ("prompt: a\nsweep: {steps: [1, 2}}", (2, 16), "Is the [ that opens here closed?"),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
@@ -119,13 +117,11 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
         ("b: [", "*a, ", "*a has a meaning of its own in YAML. For text, put it in quotes."),
     ],
 )
-@pytest.mark.parametrize(
-    ("loader", "most"), [(nodes._LOADER, nodes.MAX_NODES), (yaml.SafeLoader, 5_000)]
-)
+@pytest.mark.parametrize("loader", [nodes._LOADER, yaml.SafeLoader])
 def test_hostile_yaml_is_stopped_while_it_is_read(
-    beginning: str, again: str, message: str, loader: object, most: int
+    beginning: str, again: str, message: str, loader: object
 ) -> None:
     """Nesting, floods of values and references; with and without libyaml, which is faster."""
-    text = beginning + again * (most + 9)
-    with patch.object(nodes, "_LOADER", loader), patch.object(nodes, "MAX_NODES", most):
-        assert message in [problem.message for problem in refused(text).problems]
+    with patch.object(nodes, "_LOADER", loader), patch.object(nodes, "MAX_NODES", 5_000):
+        found = refused(beginning + again * 5_009)
+    assert message in [problem.message for problem in found.problems]

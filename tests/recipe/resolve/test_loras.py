@@ -111,7 +111,6 @@ TWICE = "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
     [
         ("loras: {ad_detail: 1}", "no LoRA … Did you mean 'add_detail'? Available: …"),
         ("loras: {add: 11}", "the weight of 'add' must be a number from -10 to 10, not 11."),
-        ("loras: {add_detail.safetensors: 11}", "the weight of 'add_detail.safetensors' must be …"),
         ("loras: {add: {family: chrome}}", "the family of 'add' must be one of …, not 'chrome'."),
         ("loras: [{name: add, name: pixel}]", "'name' is given twice: already on line 2. Keep …"),
         ("loras: {add: {weight: 1, weight: 2}}", "'weight' is given twice: already on line 2. …"),

@@ -172,12 +172,6 @@ def test_another_value_is_another_entry() -> None:
     assert sweep("vae: [baked, mse]").digest(hash_of) != sweep("vae: [baked]").digest(hash_of)
 
 
-def test_many_recipes_with_sweeps_are_stopped_by_the_limit() -> None:
-    """Before all combinations are worked out."""
-    recipe = "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n"
-    check_refused(recipe * 100, "this file requests 100,000 images; one save may request 1,000 …")
-
-
 def test_a_long_prompt_is_swept_over_few_values_only() -> None:
     """Each combination is checked as a prompt of its own; brackets take longer than words."""
     prompt, count = "hat" + "()" * 200, 700
