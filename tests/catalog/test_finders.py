@@ -20,6 +20,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 # facebook's own folder of SAM 3, which tracks things in videos, too.
 CONFIGS["video"] = {"model_type": "sam3_video", "detector_config": CONFIGS["sam3"]}
+PREPROCESSOR = "preprocessor_config.json"
 PIXELS = {"size": {"height": 352, "width": 352}, "image_processor_type": "Evil"}
 
 
@@ -28,7 +29,7 @@ def write(models: Path, kind: str, name: str = "", mark: int = 2, **more: Any) -
     folder = models / "segmentation" / (name or kind)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIGS[kind] | more))
-    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+    (folder / PREPROCESSOR).write_text(json.dumps(PIXELS))
     (folder / "tokenizer.json").write_text("{}")
     write_model(folder / "model.safetensors", {"a": (mark, 2)})
     return folder
@@ -84,18 +85,14 @@ def pickled(folder: Path) -> None:
 
 REFUSED: list[tuple[str, Callable[[Path], Any], str]] = [
     ("dino", without("tokenizer.json"), "is a folder without a vocabulary in dino/ (tokenizer.js"),
-    ("clipseg", without("preprocessor_config.json"), "clipseg/preprocessor_config.json is missing"),
+    ("clipseg", without(PREPROCESSOR), "clipseg/preprocessor_config.json is missing"),
     ("sam3", without("model.safetensors"), "without weights in sam3/"),
     ("sam3", pickled, "only as pickle files (.bin), which can run code"),
     ("dino", cut, "its file dino/model.safetensors is cut off: 4 of 8"),
     ("dino", written("config.json", model_type="owlv2"), "is the folder of another model (owlv2)"),
     ("dino", written("config.json", **CONFIGS["dino"], x={"model_type": "timm"}), "inside (timm)"),
     ("sam", written("config.json", model_type="sam", layers=10**9), "says layers: 1000000000; the"),
-    (
-        "sam",
-        written("preprocessor_config.json", size={"longest_edge": 10**6}),
-        "size: 1000000; the",
-    ),
+    ("sam", written(PREPROCESSOR, size={"longest_edge": 10**6}), "size: 1000000; the"),
 ]
 
 

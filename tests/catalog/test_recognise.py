@@ -305,15 +305,13 @@ REFINER = (
     | {UNET_INPUT: (384, 4, 3, 3), f"{UNET}label_emb.0.0.weight": (1536, 2560)}
     | {name: (1536, 1280) for name in SDXL if name.endswith(".attn2.to_k.weight")}
 )
-OVIS = without(flux(), "guidance_in.", "vector_in.") | named(
-    "double_blocks.0.img_mlp.gate_proj.weight"
-)
+HIDREAM = named("model.t_embedder1.mlp.0.weight", "model.final_layer2.linear.weight")
+BARE_FLUX = without(flux(), "guidance_in.", "vector_in.")
+LONGCAT = BARE_FLUX | {"txt_in.weight": (3072, 3584)}
+OVIS = BARE_FLUX | named("double_blocks.0.img_mlp.gate_proj.weight")
 # Names of tensors as in the files that their authors and ComfyUI publish.
 KNOWN: list[tuple[Shapes, str]] = [
-    (
-        named("model.t_embedder1.mlp.0.weight", "model.final_layer2.linear.weight"),
-        "is HiDream-O1, which diffusers",
-    ),
+    (HIDREAM, "is HiDream-O1, which diffusers"),
     (CHROMA | named("nerf_blocks.0.norm.scale"), "is Chroma1-Radiance, which diffusers"),
     (LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)}, "is NewBie, which diffusers"),
     (REFINER, "is the refiner of Stable Diffusion XL: picowatch draws with the base model"),
@@ -326,20 +324,11 @@ KNOWN: list[tuple[Shapes, str]] = [
     (below(UNET, named("patchify_proj.weight")), f"is LTX, {VIDEOS}"),
     (named("genre_embedder.weight"), "is ACE-Step, a model for sound"),
     (flux(128), "is FLUX.1 Depth or Canny, of which picowatch draws no pictures."),
-    (
-        without(flux(), "guidance_in.", "vector_in.") | {"txt_in.weight": (3072, 3584)},
-        f"is LongCat-Image (meituan-longcat/LongCat-Image): {GET}",
-    ),
+    (LONGCAT, f"is LongCat-Image (meituan-longcat/LongCat-Image): {GET}"),
     (OVIS, f"is Ovis-Image (AIDC-AI/Ovis-Image-7B): {GET}"),
-    (
-        Z_IMAGE | named("siglip_embedder.0.weight"),
-        f"Z-Image Omni (Tongyi-MAI/Z-Image-Omni-Base): {GET}",
-    ),
+    (Z_IMAGE | named("siglip_embedder.0.weight"), "Z-Image Omni (Tongyi-MAI/Z-Image-Omni-Base): "),
     (PIXART, f"is PixArt (PixArt-alpha/PixArt-Sigma-XL-2-1024-MS): {GET}"),
-    (
-        PIXART | named("attention_y_norm.weight"),
-        "is Sana (Efficient-Large-Model/Sana_1600M_1024px_diffusers): picowatch",
-    ),
+    (PIXART | named("attention_y_norm.weight"), "is Sana (Efficient-Large-Model/Sana_1600M_1024px"),
     (AURA_FLOW, f"is AuraFlow (fal/AuraFlow-v0.3): {GET}"),
 ]
 
