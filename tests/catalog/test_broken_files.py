@@ -81,6 +81,7 @@ BROKEN: list[tuple[str, bytes | None, str]] = [
     (IT, safetensors(b"{}", 1 << 62), "is not a safetensors file"),
     (IT, safetensors(b"{ not json }"), UNREADABLE),
     (IT, safetensors(b'{"a":' + b"[" * 100_000), UNREADABLE),
+    (IT, safetensors(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
     (IT, safetensors(ONE_TENSOR, weights=9), "is damaged: 7 bytes more than"),
     (IT, safetensors(json.dumps({"a." * 501: TENSOR}).encode(), weights=2), UNREADABLE),
     # By their names: a pickle can run code; browsers and download tools name unfinished files so.

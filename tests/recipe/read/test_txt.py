@@ -118,6 +118,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --steps:3", 1, 3, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a --hires.scale 2 --seed 1", 1, 3, "… Write hires: {scale: 2} between two lines --- …"),
         ("a sign --hello!", 1, 8, "… For text, write --prompt \"…\" around all of it."),
+        ("a --negative b --steps:3", 1, 16, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a --scheduler karas", 1, 15, "unknown schedule type 'karas'. Did you mean 'karras'?…"),
         ("a corgi\nnegative: blurry", 2, 1, "'negative:' … Write --negative_prompt blurry …"),
         ("--steps 3", 1, 1, "a prompt is missing. Write it before the flags."),
