@@ -21,6 +21,7 @@ MEGABYTE = 1_000_000
 # Files that are made when they are needed, and a piece of the error file; None where the recipe may
 # be a good one.
 Hostile = tuple[Callable[[], Files], str | None]
+Photo = tuple[Callable[[], bytes], str]
 
 
 def _recipe(text: str, says: str | None = None, name: str = "a.yaml") -> Hostile:
@@ -222,60 +223,38 @@ def _profile_text(kind: bytes, text: bytes) -> bytes:
     return png(pixel, chunk(b"zTXt", profile), width=1, height=1)
 
 
+def _photos(name: str, says: str, *kinds: str, **options: object) -> dict[str, Photo]:
+    """A small photo of each kind with these metadata."""
+    return {f"{name}, {kind}": (partial(_photo, 64, kind, **options), says) for kind in kinds}
+
+
 _ATTRIBUTES = " ".join(f"dc:a{number}=''" for number in range(100_000))
 _LOOP = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08"
 _LONG_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(60 * MEGABYTE)
+_MULTIPLIED = _xmp("&a9;", f'<!DOCTYPE x [<!ENTITY a0 "a">{_LAUGHS}]>')
+_HEX = b"\nexif\n9\n" + b"ab" * 500_000
 _ALL_KINDS = ("JPEG", "WEBP", "AVIF", "HEIF")
+_MANY_NUMBERS = partial(_numbers, 0x11A, 1_500_000)
 
 # Photos, and what the error file or the template's warning says; "" for a picture without one.
-PHOTOS: dict[str, tuple[Callable[[], bytes], str]] = {
-    **{
-        f"EXIF in circles, {kind}": (partial(_photo, 64, kind, exif=_LOOP), "")
-        for kind in _ALL_KINDS
-    },
-    **{
-        f"EXIF of 60 MB, {kind}": (partial(_photo, 64, kind, exif=_LONG_EXIF), _BAD)
-        for kind in _ALL_KINDS[1::2]
-    },
+PHOTOS: dict[str, Photo] = {
+    **_photos("EXIF in circles", "", *_ALL_KINDS, exif=_LOOP),
+    **_photos("EXIF of 60 MB", _BAD, "WEBP", "HEIF", exif=_LONG_EXIF),
     "XMP of 60 MB": (lambda: _photo(64, "WEBP", xmp=bytes(60 * MEGABYTE)), _BAD),
-    "XMP that multiplies": (
-        lambda: _photo(64, "JPEG", xmp=_xmp("&a9;", f'<!DOCTYPE x [<!ENTITY a0 "a">{_LAUGHS}]>')),
-        "it defines entities",
-    ),
-    "XMP of many properties": (
-        lambda: _photo(64, "WEBP", xmp=_xmp("<dc:a/>" * 140_000)),
-        "it has more than",
-    ),
-    "XMP of 100,000 attributes": (
-        lambda: _photo(64, "WEBP", xmp=_xmp(f"<dc:a {_ATTRIBUTES}/>")),
-        "it is larger than a megabyte",
-    ),
-    "XMP that is deep": (
-        lambda: _photo(64, "WEBP", xmp=_xmp("<dc:a>" * 9_000 + "</dc:a>" * 9_000)),
-        "cannot be read",
-    ),
-    "resolutions by the million": (
-        lambda: _in_segments(_numbers(0x11A, 1_500_000)),
-        "too large: XResolution",
-    ),
-    "lenses by the thousand": (lambda: _photo(64, "WEBP", exif=_numbers(0xC632, 30_000)), ""),
-    "EXIF of 20,000 tags": (lambda: _photo(64, "WEBP", exif=_tags(20_000)), "too large"),
-    "a raw profile of a megabyte": (
-        lambda: _profile_text(b"exif", b"\nexif\n9\n" + b"ab" * 500_000),
-        "EXIF of p/a.jpg cannot be read",
-    ),
+    **_photos("XMP that multiplies", "it defines entities", "JPEG", xmp=_MULTIPLIED),
+    **_photos("much XMP", "it has more than", "WEBP", xmp=_xmp("<dc:a/>" * 140_000)),
+    **_photos("long XMP", "larger than a megabyte", "WEBP", xmp=_xmp(f"<dc:a {_ATTRIBUTES}/>")),
+    **_photos("deep XMP", "cannot be read", "WEBP", xmp=_xmp("<dc:a>" * 9_000 + "</dc:a>" * 9_000)),
+    "resolutions by the million": (lambda: _in_segments(_MANY_NUMBERS()), "large: XResolution"),
+    **_photos("lenses by the thousand", "", "WEBP", exif=_numbers(0xC632, 30_000)),
+    **_photos("EXIF of 20,000 tags", "too large", "WEBP", exif=_tags(20_000)),
+    "a raw profile": (lambda: _profile_text(b"exif", _HEX), "EXIF of p/a.jpg cannot be read"),
     "a raw profile of garbage": (
         lambda: _profile_text(b"iptc", b"\niptc\n9\n" + b"x" * MEGABYTE),
         "IPTC of p/a.jpg cannot be read",
     ),
-    "a profile of garbage": (lambda: _photo(64, "PNG", icc_profile=b"\xff" * MEGABYTE), ""),
-    **{
-        f"a profile of 10 MB, {kind}": (
-            partial(_photo, 64, kind, icc_profile=_profile(10 * MEGABYTE)),
-            "",
-        )
-        for kind in _ALL_KINDS
-    },
+    **_photos("a profile of garbage", "", "PNG", icc_profile=b"\xff" * MEGABYTE),
+    **_photos("a profile of 10 MB", "", *_ALL_KINDS, icc_profile=_profile(10 * MEGABYTE)),
     "a HEIC cut at 1000 of its bytes": (lambda: _photo(256, "HEIF")[:-1000], _BAD),
 }
 

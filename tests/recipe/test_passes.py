@@ -10,45 +10,39 @@ from picowatch.recipe.request import DetailUse, ReferenceUse
 from tests.engine.requests import request
 
 DETAIL = DetailUse(find="face", model="finder", size="512x512", count=3, denoising_strength=0.5)
-GIVEN: dict[str, Any] = {"image": "a.png", "image_hash": "1" * 64}
+GIVEN: dict[str, Any] = {"image": "a.png", "image_hash": "1" * 64, "steps": 10}
 ONLY_FINISHED = {**GIVEN, "checkpoint": "", "given_size": (400, 300)}
+SMALL, LARGE = (128, 128), (256, 256)
 # What a request says, and its passes: kind, size, size of the result, evaluations.
 ROWS: dict[str, tuple[dict[str, Any], list[tuple[object, ...]]]] = {
     "guidance calls the model twice": (
         {"steps": 10},
-        [("draw", (128, 128), (128, 128), 20), ("write", (128, 128), (128, 128), 1)],
+        [("draw", SMALL, SMALL, 20), ("write", SMALL, SMALL, 1)],
     ),
     "without guidance once": ({"steps": 10, "cfg_scale": 1.0}, [("draw", None, None, 10)]),
     "in an interval as often as it acts": (
         {"steps": 10, "cfg_start": 0.5},
         [("draw", None, None, 14)],
     ),
-    "a start image skips steps": (
-        {**GIVEN, "steps": 10, "denoising_strength": 0.5},
-        [("draw", None, None, 10)],
-    ),
+    "a start image skips steps": ({**GIVEN, "denoising_strength": 0.5}, [("draw", None, None, 10)]),
     "hires draws again, larger": (
         {"steps": 10, "hires": Hires(scale=2.0, steps=4, denoising_strength=0.5)},
-        [("draw", (128, 128), None, 20), ("hires", (256, 256), (256, 256), 4)],
+        [("draw", SMALL, None, 20), ("hires", LARGE, LARGE, 4)],
     ),
     "an upscaler of hires works between its runs": (
         {"hires": Hires(2.0, 4, 0.5, "esrgan"), "hires_upscaler_hash": "1"},
-        [
-            ("draw", (128, 128), None, None),
-            ("enlarge", (128, 128), (256, 256), 1),
-            ("hires", (256, 256), None, None),
-        ],
+        [("draw", SMALL, None, None), ("enlarge", SMALL, LARGE, 1), ("hires", LARGE, None, None)],
     ),
     "details are found, then drawn in their own size": (
         {"steps": 10, "detail": (DETAIL,)},
-        [("draw", None, None, 20), ("find", (128, 128), None, 1), ("detail", (512, 512), None, 10)],
+        [("draw", None, None, 20), ("find", SMALL, None, 1), ("detail", (512, 512), None, 10)],
     ),
     "only details": (
-        {**GIVEN, "steps": 10, "denoising_strength": 0.0, "detail": (DETAIL,)},
+        {**GIVEN, "denoising_strength": 0.0, "detail": (DETAIL,)},
         [("find", None, None, 1), ("detail", (512, 512), None, 10)],
     ),
     "a found mask": (
-        {**GIVEN, "steps": 10, "denoising_strength": 1.0, "mask": Find("hat")},
+        {**GIVEN, "denoising_strength": 1.0, "mask": Find("hat")},
         [("find", None, None, 1), ("draw", None, None, 20)],
     ),
     "an edit of a photo computes on a megapixel": (
