@@ -265,6 +265,7 @@ UNKNOWN: dict[str, Shapes] = {
     "difference": controlnet(768) | {"difference": (1,)},
     "Control-LoRA": CONTROL_LORA,
     "IP-Adapter": {"image_proj.proj.weight": (3072, 1024)},
+    "maps with one channel": controlnet(768) | {"input_hint_block.0.weight": (16, 1, 3, 3)},
     "texts 4096 wide": controlnet(4096),
     "another union": SMALL | {"task_embedding": (7, 320)},
     # Upscalers.

@@ -76,6 +76,7 @@ def test_a_table_of_one_column_needs_no_quotes() -> None:
         ("prompt,extend\na,{left: 9}\n", (2, 3), "extend is … Write left 256, bottom 25 %, or …"),
         ('prompt\n"a"b\n', (2, 1), "this is not CSV: the end of the cell expected after '\"'. …"),
         ("prompt,seed\na,1.23457E+09\n", (2, 3), "a spreadsheet has shortened this number. …"),
+        ("prompt;grid\na;faux\n", (2, 3), "grid must be true or false. Write false. (row 2)"),
         ('prompt\na\n"b\nc\n', (3, 1), "this is not CSV: unexpected end of data. … (row 3)"),
     ],
 )  # fmt: skip

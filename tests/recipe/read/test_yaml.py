@@ -45,6 +45,7 @@ MISTAKES = [
     ("prompt: dog\n  steps: 3", (2, 8), "lines like 'steps: 30', without commas and all indented"),
     ("prompt: dog\nsteps:3", (2, 6), "a field has a colon and a space: write 'steps: 3'."),
     ("prompt:dog\nsteps: 3", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
+    ("prompt dog", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
     ("prompt： a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
     ('"prompt": "a",\n"steps": 3', (1, 14), "without commas"),
     ("- prompt: dog\nsteps: 3", (2, 1), "YAML cannot parse this: did not find expected '-'"),

@@ -63,6 +63,7 @@ def test_what_is_drawn_again(written: str, meant: list[dict[str, Any]]) -> None:
         ("[a, a, a, a, a, a, a, a, a]", "detail must be … list of up to eight, not [a, …"),
         ("{find: face, count: 0}", "detail count must be …"),
         ("{find: face, size: 100x64}", "detail size is 100x64, but … multiples of 8. Leave it …"),
+        ("{find: face, size: 4096x64}", "detail size is 4096x64, but … from 64 to 2048 pixels …"),
         ("{find: face, size: large}", "detail size must be a size like 512x512, not 'large'."),
         ("{find: face, prompt: '<lora:gone:1>'}", "no LoRA 'gone' in …"),
         ("{find: face, paddding: 3}", "detail has no 'paddding'. …"),

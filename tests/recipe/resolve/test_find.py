@@ -54,6 +54,7 @@ def test_words_and_settings_and_the_model_are_part_of_the_identity() -> None:
 WORDS = "mask find must be words like the sky, or face, hands: letters, at most 300 characters, not"
 WRONG = {
     "{find: ''}": f"{WORDS} ''.",
+    "{find: 🙂🙂}": f"{WORDS} '🙂🙂'.",
     f"{{find: {'sky' * 4000}}}": f"{WORDS} 'sky…",
     '{find: "a\\u0000hat"}': f"{WORDS} '…",
     "{find: [hat, tie]}": f"{WORDS} [hat, tie].",
