@@ -70,11 +70,6 @@ QWEN_IMAGE: Shapes = {
     "txt_norm.weight": (3584,),
     "transformer_blocks.0.attn.add_k_proj.weight": (3072, 3072),
 }
-PIXART: Shapes = {
-    "t_block.1.weight": (6912, 1152),
-    "blocks.0.cross_attn.q_linear.weight": (1152, 1152),
-}
-AURA_FLOW: Shapes = {"double_layers.0.attn.w1q.weight": (3072, 3072)}
 VAE_AND_TEXT: Shapes = {
     "text_encoders.t5xxl.transformer.encoder.final_layer_norm.weight": (4096,),
     "vae.decoder.conv_in.weight": (512, 16, 3, 3),
