@@ -5,7 +5,6 @@ import pytest
 from picowatch.recipe.converters import MOST_IMAGES
 from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.parts import Hires
-from picowatch.recipe.photo_names import filled
 from picowatch.settings.settings import Settings
 from tests.recipe.reading import check_refused, read, read_one
 
@@ -69,8 +68,3 @@ def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
     assert sum(r.image_count for r in read("- {prompt: a, count: 1000}")) == 1000
     setting = Settings.model_json_schema()["properties"]["max_images_per_save"]
     assert setting["maximum"] == MOST_IMAGES
-
-
-def test_a_photo_in_the_inbox_itself_has_a_folder_without_a_name() -> None:
-    name = filled("{folder}_{stem}-{number:04}-{number}", stem="a", folder="", number=7)
-    assert name == "_a-0007-7"
