@@ -87,6 +87,12 @@ def test_a_folders_size_of_the_picture_is_for_its_recipes_with_pictures() -> Non
     check_refused("prompt: a\nsize: picture", what, defaults="size: 64x64")
 
 
+def test_a_problem_of_what_a_recipe_does_not_name_is_at_its_beginning() -> None:
+    """Such as a start image that the picture of `from:` names, and that is gone."""
+    (problem,) = read_one("prompt: a").problem_at("image", "there is none.").problems
+    assert (problem.line, problem.column) == (1, 1)
+
+
 # -- `extend`: margins and shapes as people write them, and the size of the whole
 
 
