@@ -225,7 +225,9 @@ def _profile_text(kind: bytes, text: bytes) -> bytes:
 
 def _photos(name: str, says: str, *kinds: str, **options: object) -> dict[str, Photo]:
     """A small photo of each kind with these metadata."""
-    return {f"{name}, {kind}": (partial(_photo, 64, kind, **options), says) for kind in kinds}
+    return {
+        f"{name}, {kind}": (partial(_photo, 64, kind, "RGB", **options), says) for kind in kinds
+    }
 
 
 _ATTRIBUTES = " ".join(f"dc:a{number}=''" for number in range(100_000))
