@@ -119,7 +119,7 @@ def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Pat
     both = [read_part(model, name) for name in ("transformer", "unconditional_transformer")]
     numbers = sum(weight.numel() for part in both for weight in part.parameters())
     sizes = bytes_of_parts(model, CPU)
-    assert (sizes.denoiser, sizes.numbers) == (4 * numbers, numbers)
+    assert sizes.denoiser == 4 * numbers
     assert len(sizes.encoders) == 1
     assert bytes_of_parts(model, CPU, "fp8").denoiser < 0.7 * sizes.denoiser
 

@@ -1,6 +1,5 @@
 """The memory ladder: the rungs that a batch tries, and behaviour when memory runs out."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,9 +45,8 @@ SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
 
 def weights(encoder: float, denoiser: float, **more: Any) -> Sizes:
     """Parts of so many gigabytes, with what computes them for each pixel."""
-    sizes = {"denoiser": int(denoiser * GIGABYTE), "numbers": int(denoiser * GIGABYTE / 2)}
-    per_pixel = {"vae": GIGABYTE // 6, "drawing": 600, "decoding": 1540}
-    return Sizes((int(encoder * GIGABYTE),), **sizes | per_pixel | more)
+    usual = {"vae": GIGABYTE // 6, "drawing": 600, "decoding": 1540}
+    return Sizes((int(encoder * GIGABYTE),), int(denoiser * GIGABYTE), **usual | more)
 
 
 # Of Z-Image in bfloat16 and of SDXL in float16, whose VAE decodes in float32.
@@ -127,22 +125,11 @@ def test_a_batch_that_is_too_large_is_drawn_one_by_one() -> None:
 FLUX = weights(9.4, 22.2, takes_turns=True)
 
 
-@pytest.mark.parametrize(
-    ("ladder", "remedy"),
-    [
-        (cuda(8, main=23), "Write quantize: fp8: it then takes 11.9 GB instead of 23.8 GB."),
-        (cuda(9, main=19), r"GGUF file \(Q4_K_S\): it then takes 6.7 GB instead of 23.8 GB."),
-        (computer(14), "Write quantize: fp8"),
-        (computer(4), "Use a smaller checkpoint"),
-    ],
-)
-def test_weights_that_fit_nowhere_are_refused_with_what_would_fit(
-    ladder: MemoryLadder, remedy: str
-) -> None:
+@pytest.mark.parametrize("ladder", [cuda(9, main=19), computer(14)])
+def test_weights_that_fit_nowhere_are_refused(ladder: MemoryLadder) -> None:
     """Before anything is loaded."""
-    with pytest.raises(RenderFailed, match=r"weights of demo take 34.1 GB, and .* used") as at:
+    with pytest.raises(RenderFailed, match=r"weights of demo take 34.1 GB, and .* used"):
         names(ladder, request(**LARGE), FLUX)
-    assert re.search(remedy, at.value.remedy)
 
 
 def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:

@@ -131,7 +131,6 @@ def weights(model: Row, form: str) -> Sizes:
         encoders=tuple(encoder_bytes(encoder, layers, form) for encoder in encoders),
         denoiser=size,
         vae=decoder * wide,
-        numbers=sum(map(prod, found.values())),
         drawing=row.drawing * 2,
         decoding=OF_VAE.get(kind, row).decoding * wide,
         takes_turns=not denoiser.startswith("UNet"),

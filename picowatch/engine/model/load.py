@@ -258,7 +258,7 @@ def reads_of(part: str, layers: int) -> Reads:
 
 def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
     """Return what a checkpoint's parts take in memory; `quantize` is the recipe's."""
-    row, encoders, denoisers, numbers = FAMILIES[model.family], [], 0, 0
+    row, encoders, denoisers = FAMILIES[model.family], [], 0
     takes_turns = row.kind == "flow"
     found = Sizes(takes_turns=takes_turns, references=row.variant(model.variant).references)
     for part in parts_of(model):
@@ -271,7 +271,6 @@ def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
         match part.name:
             case name if name in _DENOISERS:
                 denoisers += size
-                numbers += bytes_in(path, torch.int8, part.prefix, None)
                 found = replace(found, drawing=row.drawing * dtype.itemsize)
             case "vae":
                 decoding = OF_VAE.get(part.class_name, row).decoding * dtype.itemsize
@@ -280,4 +279,4 @@ def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
                 denoisers += size
             case _:
                 encoders.append(size)
-    return replace(found, denoiser=denoisers, numbers=numbers, encoders=tuple(encoders))
+    return replace(found, denoiser=denoisers, encoders=tuple(encoders))

@@ -60,8 +60,6 @@ WORKING_BYTES = 2 * 2**30
 TILE_SIDE = 512
 NATIVE_PIXELS = 512 * 512  # of Stable Diffusion
 _MOST_AT_ONCE = 64
-# Ways to a smaller denoiser, and the bytes of a number in it.
-_SMALLER = {"Write quantize: fp8": 1, "Get its transformer as a GGUF file (Q4_K_S)": 144 / 256}
 
 
 class Room(NamedTuple):
@@ -79,15 +77,14 @@ class Room(NamedTuple):
 class Sizes:
     """The bytes of a checkpoint's parts in memory, and of what computing takes for each pixel.
 
-    `numbers` is the number of the denoiser's weights. `takes_turns`: its text encoders may make
-    room for it. A UNet's are small, and a pipeline without a row encodes prompts itself.
-    `references` say in how many pixels its pictures are edited.
+    `takes_turns`: its text encoders may make room for the denoiser. A UNet's are small, and a
+    pipeline without a row encodes prompts itself. `references` say in how many pixels its pictures
+    are edited.
     """
 
     encoders: tuple[int, ...] = ()
     denoiser: int = 0
     vae: int = 0
-    numbers: int = 0
     drawing: int = 0
     decoding: int = 0
     takes_turns: bool = False
@@ -231,22 +228,15 @@ def _fitting(sizes: Sizes, room: Room, pixels: int, images: int) -> list[Rung]:
 
 
 def _too_large(request: ImageRequest, sizes: Sizes, room: Room) -> RenderFailed:
-    """Return the error for weights that fit nowhere; its remedy is a smaller form that does."""
+    """Return the error for weights that fit nowhere."""
     free = f"{_gigabytes(room.main)} of main memory"
     if room.card is not None:
         free = f"{_gigabytes(room.card)} of the card and {free}"
-    remedy = "Use a smaller checkpoint, or a computer with more memory."
-    for way, size in _SMALLER.items():
-        smaller = replace(sizes, denoiser=int(sizes.numbers * size))
-        if smaller.denoiser < sizes.denoiser and _fitting(
-            smaller, room, _drawn_pixels(request, sizes.references), 1
-        ):
-            before, after = map(_gigabytes, (sizes.denoiser, smaller.denoiser))
-            remedy = f"{way}: it then takes {after} instead of {before}."
-            break
-    taken = _gigabytes(sizes.total)
     return RenderFailed(
-        f"The weights of {request.checkpoint} take {taken}, and {free} can be used.", remedy
+        f"The weights of {request.checkpoint} take {_gigabytes(sizes.total)}, and {free} can be "
+        "used.",
+        "Write quantize: fp8, get its transformer as a GGUF file (Q4_K_S), or use a smaller "
+        "checkpoint or a computer with more memory.",
     )
 
 

@@ -108,16 +108,9 @@ def _headers(path: Path) -> tuple[dict[Path, Header], dict[str, Packed]]:
 
 
 def bytes_in(
-    path: Path,
-    dtype: torch.dtype,
-    prefix: str = "",
-    narrow: Narrow | None = WIDE,
-    reads: Reads = EVERY,
+    path: Path, dtype: torch.dtype, prefix: str = "", narrow: Narrow = WIDE, reads: Reads = EVERY
 ) -> int:
-    """Return the bytes of the tensors that `read_tensors` would read in this type.
-
-    With None for `narrow`, quantised weights count in full, too.
-    """
+    """Return the bytes of the tensors that `read_tensors` would read in this type."""
     size = 0
     headers, packed = _headers(path)
     parts = {part for matrix in packed.values() for part in matrix.parts.values()}
@@ -126,13 +119,12 @@ def bytes_in(
             shape, kind, numbers, taken = header.shapes[name], header.types[name], 1, dtype.itemsize
             if name in packed:
                 taken = 1
-                shape = shape if narrow else (packed[name].rows, packed[name].columns)
             elif name in parts:
-                taken = max(taken, 4 if kind == "F32" else 2) if narrow else 0
-            elif narrow and is_gguf(file):
+                taken = max(taken, 4 if kind == "F32" else 2)
+            elif is_gguf(file):
                 if stays_quantised(name, kind, shape):
                     numbers, taken = BLOCKS[kind]
-            elif narrow:
+            else:
                 taken = narrow.type_of(header, name, dtype).itemsize
             size += prod(shape) // numbers * taken
     return size
