@@ -21,7 +21,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 # Further tensors of a layer: a scale, and differences that ComfyUI extracts, many of them zero.
 _BESIDE = ("alpha", "diff", "diff_b")
 _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
-_DOWN = re.compile(r"_lora_(down|A)_")
 # The UNets' blocks in diffusers' names and in SGM's.
 _UNET_BLOCKS = (
     *("down_blocks_", "mid_block_", "up_blocks_"),
@@ -36,17 +35,6 @@ _ONLY_SDXL = re.compile(
 )
 # Prefixes of the names of text encoders' layers.
 _TEXTS = ("lora_te", "text_encoder", "base_model.model.text_model.")
-_LAYERS = [
-    (row.key, re.compile(pattern), widths)
-    for row in FAMILIES.values()
-    for pattern, widths in row.lora_layers
-]
-# By the family that layers tell, others whose layers may have the same names and widths.
-_ALIKE = {
-    "flux": ("flux2_dev", "flux2", "chroma"),
-    "krea2": ("flux2_dev",),
-    "qwen_image": ("chroma", "flux2", "flux", "qwen_image_21"),
-}
 OR_CHROMA = "or Chroma"  # the variant of a LoRA for FLUX.1 whose layers Chroma has, too
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
@@ -128,11 +116,11 @@ def _family(header: Header, said: str, layers: set[str]) -> str:
     header = Header(header.shapes | _halves(header.shapes), header.metadata)
     names = {PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()}
     if not any(name.startswith(_UNET_BLOCKS) for name in names):
-        family = _transformer_family(names, layers)
-        if said in _ALIKE.get(family, ()) and not _unknown_to(said, layers):
-            return said
-        if family or (said and said not in UNETS):
-            return family or said
+        flow = "" if said in UNETS else said
+        if flow and not _unknown_to(flow, layers):
+            return flow
+        if family := _transformer_family(header.shapes, layers) or flow:
+            return family
         if header.has(_OF_DIFFUSERS):
             return ""
         if any(map(PREFIX.match, header.shapes)) and not any(map(_UNET_END.match, names)):
@@ -168,32 +156,27 @@ def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
     return (*left, 1)[0], (*right, 1, 1)[1]
 
 
-def _transformer_family(names: Shapes, layers: set[str]) -> str:
-    """Return the family of a transformer's LoRA by its layers' flat names; "" if unknown.
-
-    Of those with some of its layers, the first that has all of them counts.
-    """
-    found = [
-        family
-        for family, pattern, widths in _LAYERS
-        for name, shape in names.items()
-        if pattern.match(name)
-        if not widths or (*shape, 0, 0)[1 if _DOWN.search(name) else 0] in widths
-    ]
-    whole = (key for key in dict.fromkeys(found) if not _unknown_to(key, layers))
-    return next(whole, next(iter(found), ""))
+def _transformer_family(shapes: Shapes, layers: set[str]) -> str:
+    """Return the first family of a LoRA's size that has the most of its layers; "" for none."""
+    own = (shape for name, shape in shapes.items() if not name.startswith(_TEXTS))
+    sides = {side for shape in own for side in shape}
+    rows = [row.key for row in FAMILIES.values() if sides & {*row.lora_sides}]
+    unknown = {key: len(_unknown_to(key, layers)) for key in rows}
+    family = min(unknown, key=unknown.__getitem__, default="")
+    return family if family and unknown[family] < len(_own(layers)) else ""
 
 
 def _said(metadata: Mapping[str, str]) -> str:
     """Return the family in the metadata: Stability's architecture, or kohya's base version.
 
-    For Chroma, trainers write "chroma/lora" as the former and "flux1" as the latter.
+    For Chroma, trainers write "chroma/lora" as the former and "flux1" as the latter. The longest
+    mark counts: that of FLUX.1 is in those of FLUX.2.
     """
     for key in ("modelspec.architecture", "ss_base_model_version"):
         base = metadata.get(key, "").lower()
-        for row in FAMILIES.values():
-            if any(mark in base for mark in row.lora_marks):
-                return row.key
+        marks = {mark: row.key for row in FAMILIES.values() for mark in row.lora_marks}
+        if found := [mark for mark in marks if mark in base]:
+            return marks[max(found, key=len)]
     return ""
 
 

@@ -23,25 +23,26 @@ from picowatch.families import (
 from picowatch.families.general import general_row
 from picowatch.families.row import DEMO, KL, Family
 
-# Headers are compared with `signs` and `lora_layers`, and metadata with `lora_marks`, in this
-# order. A family comes before those whose signs it has, too: Chroma and FLUX.2 before
-# FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2.
+# Headers are compared with `signs`, `lora_blocks` and `lora_sides` in this order. A family comes
+# before those whose signs it has, too: Chroma and FLUX.2 before FLUX.1, FLUX.2 dev before klein.
+# A LoRA that several families may have is the first one's: Qwen-Image comes before FLUX.1, Krea 2
+# before FLUX.2 dev, FLUX.1 before FLUX.3, Lumina 2 before Z-Image.
 _ROWS = (
     stable_diffusion.DEMO_MODEL,
     stable_diffusion.SDXL,
     stable_diffusion.SD1,
     stable_diffusion.SD2,
     stable_diffusion.SD3,
-    flux1.CHROMA,
-    flux2.FLUX2_DEV,
-    flux2.FLUX2,
-    flux3.FLUX3,
-    flux1.FLUX,
-    z_image.Z_IMAGE,
-    z_image.LUMINA2,
     qwen.QWEN_IMAGE_21,
     qwen.QWEN_IMAGE,
     qwen.KREA2,
+    flux1.CHROMA,
+    flux2.FLUX2_DEV,
+    flux2.FLUX2,
+    flux1.FLUX,
+    flux3.FLUX3,
+    z_image.LUMINA2,
+    z_image.Z_IMAGE,
     ovis.OVIS_IMAGE,
     longcat.LONGCAT_IMAGE,
     ideogram.IDEOGRAM4,

@@ -58,10 +58,6 @@ ANIMA = row.Family(
     vae_file="Qwen-Image's VAE (qwen_image_vae.safetensors)",
     alike=True,
     lora_blocks=_BLOCKS,
-    lora_layers=(
-        (r"(llm_adapter|text_conditioner)_blocks_", ()),
-        (r"blocks_\d+_((self|cross)_attn_(q|k|v|output)_proj|adaln_modulation)_", ()),
-        (row.TO_Q, (2048,)),
-    ),
+    lora_sides=(1024,),  # of its texts: other sides and all names are LTX-Video's, too
     lora_marks=("anima",),
 )

@@ -56,7 +56,7 @@ CHROMA = row.Family(
     encoders={"text_encoder": "T5 XXL"},
     vaes=row.FLUX_VAES,
     lora_blocks=_CHROMA_BLOCKS,
-    lora_layers=((r"distilled_guidance_layer_", ()),),
+    lora_sides=(5120,),  # of what guides it: other layers are FLUX.1's
     lora_marks=("chroma",),
 )
 
@@ -123,11 +123,7 @@ FLUX = row.Family(
     vae_assets="flux",
     vae_file=row.FLUX_VAE_FILE,
     alike=True,
-    # Qwen-Image's attention has the names and widths of the double blocks.
     lora_blocks=_FLUX_BLOCKS,
-    lora_layers=(
-        (r"(double|single)_blocks_|single_transformer_blocks_", ()),
-        (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{row.DOWN}", (3072,)),
-    ),
+    lora_sides=(3072,),
     lora_marks=("flux",),
 )

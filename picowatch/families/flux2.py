@@ -73,14 +73,7 @@ FLUX2_DEV = row.Family(
     vaes=(row.FLUX2_VAE,),
     preview="flux2",
     lora_blocks=_BLOCKS,
-    lora_layers=(
-        (
-            r"((double|single)_stream_modulation_(img_|txt_)?lin(ear)?"
-            r"|double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1"
-            rf"|single_transformer_blocks_\d+_attn_to_q(kv_mlp_proj)?){row.DOWN}",
-            (6144,),
-        ),
-    ),
+    lora_sides=(6144,),
     lora_marks=("flux2-dev", "flux2_dev", "flux.2-dev", "flux-2-dev"),
 )
 
@@ -126,16 +119,6 @@ FLUX2 = row.Family(
     vae_assets="flux2",
     vae_file="a VAE with 32 latent channels (such as flux2-vae.safetensors)",
     lora_blocks=_BLOCKS,
-    lora_layers=(
-        (r"(double|single)_stream_modulation_", ()),
-        (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", ()),
-        # Other names are those of FLUX.1; klein 4B has the same widths, except here.
-        (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
-        (
-            rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{row.ATTENTION}){row.DOWN}",
-            (4096,),
-        ),
-        (rf"transformer_blocks_\d+_attn_to_q{row.DOWN}", (4096,)),
-    ),
+    lora_sides=(4096, 27648),  # klein 4B's are FLUX.1's, except for what its single blocks give
     lora_marks=("flux2", "flux.2", "flux-2"),
 )

@@ -75,9 +75,6 @@ FLUX3 = row.Family(
     signs=("early_stream_modulations.image.",),
     vaes=(row.FLUX2_VAE,),
     lora_blocks=_BLOCKS,
-    lora_layers=(
-        (r"(content_|txt_)?mode_blocks_|single_blocks_\d+_([qkv]_proj|attn_out|mlp_(in|out))_", ()),
-        (r"(early|single)_stream_modulations_", ()),
-    ),
+    lora_sides=(3072,),
     lora_marks=("flux3", "flux.3", "flux-3"),
 )

@@ -37,7 +37,7 @@ IDEOGRAM4 = row.Family(
         row.UNCONDITIONAL: (_TRANSFORMER,),
     },
     vaes=(row.FLUX2_VAE,),
-    lora_layers=((row.LAYERS, (4608,)),),
+    lora_sides=(4608,),
     lora_blocks=_BLOCKS,
     lora_marks=("ideogram",),
 )

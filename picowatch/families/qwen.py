@@ -90,7 +90,7 @@ QWEN_IMAGE_21 = row.Family(
     signs=("txt_in.text_norm.",),
     vaes=(row.QWEN21_VAE,),
     lora_blocks=_QWEN21_BLOCKS,
-    lora_layers=((r"transformer_blocks_\d+_img_mlp_(gate_layer|gate_up|proj|out)_lora", ()),),
+    lora_sides=(12288, 24576),  # its attention's are those of FLUX.2 klein 9B
     lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
 )
 
@@ -127,7 +127,7 @@ QWEN_IMAGE = row.Family(
     encoders={"text_encoder": "Qwen2.5-VL 7B"},
     vaes=(row.QWEN_VAE,),
     lora_blocks=_QWEN_BLOCKS,
-    lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (row.TO_Q, (3072,))),
+    lora_sides=(3072,),
     lora_marks=("qwen",),
     # https://github.com/ModelTC/Qwen-Image-Lightning (generate_with_diffusers.py)
     lightning={
@@ -173,11 +173,7 @@ KREA2 = row.Family(
     signs=("txtfusion.", "text_fusion."),
     vaes=(row.QWEN_VAE,),
     lora_blocks=_KREA2_BLOCKS,
-    lora_layers=(
-        (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", ()),
-        (r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_", ()),
-        (row.TO_Q, (6144,)),
-    ),
+    lora_sides=(6144,),
     lora_marks=("krea2", "krea-2"),
 )
 
@@ -201,8 +197,6 @@ ERNIE_IMAGE = row.Family(
     vaes=(row.FLUX2_VAE,),
     preview="flux2",
     lora_blocks=_ERNIE_BLOCKS,
-    lora_layers=(
-        (r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))", ()),
-    ),
+    lora_sides=(3072,),
     lora_marks=("ernie",),
 )

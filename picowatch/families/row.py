@@ -199,12 +199,11 @@ class Family:
     of layers of the text encoder that clip_skip chooses from, and `text_prefixes` are prefixes of a
     text encoder's tensors in single files.
 
-    LoRAs: with `loras`, its pipelines load them. `lora_layers` recognise them by names of tensors:
-    regular expressions, with "_" for ".", and widths of the layer's inputs, or outputs for the
-    upper half; no widths match all. `lora_blocks` say which layers of diffusers' transformer their
-    layers stand for. `lora_marks` are parts of trainers' metadata. `lightning` are
-    changes of the scheduler's config for LoRAs with that word in their names, which were distilled
-    for a few steps of such a schedule.
+    LoRAs: with `loras`, its pipelines load them. `lora_blocks` say which layers of diffusers'
+    transformer their layers stand for. Other families may have the same names: a layer has one of
+    `lora_sides`, as inputs or as outputs. `lora_marks` are parts of trainers' metadata. `lightning`
+    are changes of the scheduler's config for LoRAs with that word in their names, which were
+    distilled for a few steps of such a schedule.
     """
 
     key: str
@@ -239,8 +238,8 @@ class Family:
     text_layers: int = 0
     text_prefixes: tuple[str, ...] = ()
     loras: bool = True
-    lora_layers: tuple[tuple[str, tuple[int, ...]], ...] = ()
     lora_blocks: Blocks = field(default_factory=dict)
+    lora_sides: tuple[int, ...] = ()
     lora_marks: tuple[str, ...] = ()
     lightning: Mapping[str, Any] = field(default_factory=dict)
 
@@ -339,9 +338,3 @@ FLUX_VAE, SD3_VAE = "FLUX.1", "Stable Diffusion 3.x"
 FLUX_VAES = (SIXTEEN, FLUX_VAE)
 QWEN_VAE, QWEN21_VAE, FLUX2_VAE = "Qwen-Image", "Qwen-Image 2.1", "FLUX.2"
 FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
-
-# Names of LoRAs' tensors, for the half that is as wide as the layer's inputs.
-DOWN = r"_lora_(down|A)_"
-ATTENTION = r"single_transformer_blocks_\d+_attn_to_q"
-TO_Q = rf"transformer_blocks_\d+_attn1?_to_q{DOWN}"
-LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_1)){DOWN}"

@@ -156,6 +156,6 @@ SD3 = row.Family(
     vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
     alike=True,
     lora_blocks=_SD3_BLOCKS,
-    lora_layers=((r"joint_blocks_", ()), (row.TO_Q, (1536, 2432))),
+    lora_sides=(1536, 2432),
     lora_marks=("sd3", "stable-diffusion-3"),
 )

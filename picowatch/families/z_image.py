@@ -60,7 +60,7 @@ Z_IMAGE = row.Family(
     vae_file=row.FLUX_VAE_FILE,
     alike=True,
     lora_blocks=_Z_IMAGE_BLOCKS,
-    lora_layers=((row.LAYERS, (3840,)),),
+    lora_sides=(3840,),
     lora_marks=("zimage", "z-image"),
 )
 
@@ -69,7 +69,7 @@ LUMINA2 = row.Family(
     key="lumina2",
     name="Lumina 2",
     pipelines=row.Pipelines(text="Lumina2Pipeline"),
-    variants={"": row.flow_variant(50, 4)},
+    variants={"": row.flow_variant(50, 4, sign="!cap_pad_token")},
     hub="Alpha-VLLM/Lumina-Image-2.0",
     preview="flux",
     texts=row.Reading(
@@ -88,6 +88,6 @@ LUMINA2 = row.Family(
     encoders={"text_encoder": "Gemma 2 2B"},
     vaes=row.FLUX_VAES,
     lora_blocks=_LUMINA2_BLOCKS,
-    lora_layers=((row.LAYERS, (2304,)),),
+    lora_sides=(2304,),
     lora_marks=("lumina",),
 )

@@ -42,7 +42,7 @@ def lacking(row: Family) -> list[str]:
         "texts.reads": row.texts.reads.keys() <= row.parts.keys(),
         "texts.encode": row.texts.encode in texts._ENCODE,
         "texts.count": row.texts.count in texts._COUNT,
-        "lora_layers": row.lora_layers or not row.loras,
+        "lora_sides": row.lora_sides or not row.loras,
         "lora_blocks": row.lora_blocks or not row.loras,
         "lora_marks": row.lora_marks,
     }
