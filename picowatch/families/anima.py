@@ -42,10 +42,8 @@ ANIMA = row.Family(
         "": row.flow_variant(50, 4),
     },
     hub="circlestone-labs/Anima-Base-v1.0-Diffusers",
-    preview="wan",
     # T5's ids count as much as what Qwen3 makes of the prompt, and are more.
     texts=row.Reading(encode="blocks", reads={"t5_tokenizer": 512}),
-    decoding=row.QWEN_DECODING,
     parts={
         **row.parts_of("CosmosTransformer3DModel", row.KL_QWEN, ("Qwen3Model", row.QWEN_WORDS)),
         "t5_tokenizer": row.T5_WORDS,

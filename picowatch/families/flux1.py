@@ -49,7 +49,6 @@ CHROMA = row.Family(
     lacks=row.LACKS,
     variants={"": row.flow_variant(40, 3)},
     hub="lodestones/Chroma1-HD",
-    preview="flux",
     texts=row.Reading(options=row.ALONE, results=("prompt_embeds", "", "prompt_attention_mask")),
     parts=row.parts_of("ChromaTransformer2DModel", row.KL, row.T5),
     signs=("distilled_guidance_layer.",),
@@ -109,7 +108,6 @@ FLUX = row.Family(
         ),
     },
     hub="black-forest-labs/FLUX.1-schnell",
-    preview="flux",
     # CLIP gives only the pooled output, from the first 77 tokens.
     texts=row.Reading(
         options={"max_sequence_length": 512},

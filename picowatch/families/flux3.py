@@ -61,7 +61,6 @@ FLUX3 = row.Family(
         ),
     },
     hub="black-forest-labs/flux-3-image-klein",
-    preview="flux2",
     # The chat template has eight tokens.
     texts=row.Reading(encode="blocks", reads={"tokenizer": 8192 - 8}, count="processor"),
     encoder_layers=33,  # of 36

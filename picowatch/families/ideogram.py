@@ -26,7 +26,6 @@ IDEOGRAM4 = row.Family(
     inputs={"guidance_schedule": None},
     variants={"": row.flow_variant(48, 7)},
     hub="CalamitousFelicitousness/Ideogram-4-bf16-Diffusers",
-    preview="flux2",
     channels_last=True,
     # The chat template has eight tokens.
     texts=row.Reading(encode="ideogram4", answers=True, reads={"tokenizer": 2048 - 8}),

@@ -25,7 +25,6 @@ LONGCAT_IMAGE = row.Family(
         "": row.flow_variant(50, 4.5, lacks=row.NO_PICTURES),
     },
     hub="meituan-longcat/LongCat-Image",
-    preview="flux",
     texts=row.Reading(
         results=("prompt_embeds", ""), answers=True, count="longcat", sees=True, halves=True
     ),

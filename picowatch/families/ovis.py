@@ -12,7 +12,6 @@ OVIS_IMAGE = row.Family(
     inputs={"negative_prompt": None},
     variants={"": row.flow_variant(50, 5)},
     hub="AIDC-AI/Ovis-Image-7B",
-    preview="flux",
     # The chat template ends with nine tokens, and the instruction before the prompt is left out.
     texts=row.Reading(options=row.ALONE, reads={"tokenizer": 256 - 9}),
     parts=row.parts_of("OvisImageTransformer2DModel", row.KL, row.QWEN3_ANY),

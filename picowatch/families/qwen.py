@@ -84,7 +84,6 @@ QWEN_IMAGE_21 = row.Family(
     },
     # Its tokenizer is the processor's, and its pipeline cuts no prompt off.
     texts=row.Reading(reads={}, sees=True),
-    decoding=3220,
     # With noise levels of its own the pipeline would ignore the recipe's steps.
     settings={"sample_sigmas": None},
     signs=("txt_in.text_norm.",),
@@ -116,9 +115,7 @@ QWEN_IMAGE = row.Family(
     hub="Qwen/Qwen-Image",
     # A space where there is no negative prompt, as its card has it.
     texts=row.Reading(options={"max_sequence_length": 512}, empty=" ", sees=True),
-    decoding=row.QWEN_DECODING,
     optional=("processor",),
-    preview="wan",
     parts={
         **row.parts_of("QwenImageTransformer2DModel", row.KL_QWEN, row.QWEN_VL),
         "processor": ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
@@ -162,13 +159,11 @@ KREA2 = row.Family(
         "Raw": row.flow_variant(52, 4.5),
     },
     hub="krea/Krea-2-Raw",
-    preview="wan",
     parts=row.parts_of("Krea2Transformer2DModel", row.KL_QWEN, ("Qwen3VLModel", row.QWEN_WORDS)),
     # The chat template ends with five tokens.
     texts=row.Reading(
         results=("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
     ),
-    decoding=row.QWEN_DECODING,
     settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_LAYERS},
     signs=("txtfusion.", "text_fusion."),
     vaes=(row.QWEN_VAE,),
@@ -195,7 +190,6 @@ ERNIE_IMAGE = row.Family(
     ),
     signs=("layers.0.adaLN_sa_ln.",),
     vaes=(row.FLUX2_VAE,),
-    preview="flux2",
     lora_blocks=_ERNIE_BLOCKS,
     lora_sides=(3072,),
     lora_marks=("ernie",),

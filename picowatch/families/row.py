@@ -173,13 +173,11 @@ class Family:
     Drawing: `inputs` are further arguments of each call of a pipeline. Recipes may name the
     `samplers`: the first is the folder's own scheduler. Sides must be multiples of `size_multiple`.
     `native_size` is the side of the square that it was trained for, 0 where the configs tell it.
-    `lacks` maps the fields that must stay off to the reason. `preview` names the latents' colours;
-    `channels_last`: in a patch of them, the channels of a place are together.
-    Its pipeline reads what some layers of the text encoder give, so only `encoder_layers` are
-    loaded, 0 for all: one more than the last that is read, because transformers normalises what the
-    last one gives. `drawing` and `decoding` are the numbers that its transformer or UNet, and its
-    VAE when it decodes, have in memory at once for each pixel, at most, as counted on torch's meta
-    device (tests/engine/test_memory_table.py).
+    `lacks` maps the fields that must stay off to the reason. `channels_last`: in a patch of
+    latents, the channels of a place are together. Its pipeline reads what some layers of the text
+    encoder give, so only `encoder_layers` are loaded, 0 for all: one more than the last that is
+    read, because transformers normalises what the last one gives. `drawing` counts the numbers that
+    its transformer or UNet has in memory at once for each pixel, at most, as `DECODING` does.
 
     Of `variants`, the first one that matches a header, a folder or a name counts.
 
@@ -218,12 +216,10 @@ class Family:
     lacks: Mapping[str, str] = field(default_factory=lambda: FROM_TEXT)
     variants: Mapping[str, Variant] = field(default_factory=dict)
     hub: str = ""
-    preview: str = ""
     channels_last: bool = False
     texts: Reading = Reading()
     encoder_layers: int = 0
     drawing: int = 300
-    decoding: int = 770
     more_folders: Classes = ()
     parts: Mapping[str, Classes] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
@@ -251,6 +247,11 @@ class Family:
     def variant(self, name: str) -> Variant:
         """Return the variant of this name, or the one for all others."""
         return self.variants.get(name) or self.variants.get("") or Variant()
+
+    @property
+    def preview(self) -> str:
+        """The name of its latents' colours: its VAE's kind, where files tell one from others."""
+        return self.vaes[-1] if self.kind == "flow" else self.key
 
     @property
     def folders(self) -> set[str]:
@@ -286,7 +287,9 @@ ONLY_EDITS = {
 
 KL, KL_FLUX2, KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
 KL_QWEN21 = "AutoencoderKLQwenImage21"
-QWEN_DECODING = 1730
+# The numbers that VAEs have in memory at once for each pixel when they decode, at most, as counted
+# on torch's meta device (tests/engine/test_memory_table.py). Others are taken for AutoencoderKL.
+DECODING = {KL: 770, KL_FLUX2: 770, KL_QWEN: 1730, KL_QWEN21: 3220}
 _FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 # Schedulers with the same settings for noise; the engine creates its own from any config of these.
 _NOISE_SCHEDULERS = (

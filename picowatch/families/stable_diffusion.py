@@ -29,7 +29,6 @@ DEMO_MODEL = replace(
     # With a higher one, samplers that use earlier steps or add noise overshoot
     # (assets/demo/README.md).
     variants={"": row.Variant(defaults={"cfg_scale": 4.0}, options=row.NO_CHECKER)},
-    preview=row.DEMO,
     text_width=96,
 )
 
@@ -51,7 +50,6 @@ SDXL = replace(
     more_folders=(),
     # If a library for it is installed, diffusers would add a watermark to pictures.
     variants={"": row.Variant(options={"add_watermarker": False})},
-    preview="sdxl",
     parts=row.unet_parts(row.CLIP, row.PROJECTED),
     text_width=2048,
     text_layers=12,
@@ -64,7 +62,6 @@ SD1 = replace(
     key="sd1",
     name="Stable Diffusion 1.x",
     native_size=512,
-    preview="sd1",
     text_width=768,
     text_layers=12,
     text_prefixes=("cond_stage_model.transformer.",),
@@ -76,7 +73,6 @@ SD2 = replace(
     key="sd2",
     name="Stable Diffusion 2.x",
     native_size=768,
-    preview="sd1",
     # OpenCLIP ViT-H, read at its last layer but one, with the final norm: diffusers' folders leave
     # the last layer out, so that this is the last one of 23. OpenCLIP pads with the token 0, "!".
     texts=row.Reading(towers={"text_encoder": {"padding": 0}}),
@@ -140,7 +136,6 @@ SD3 = row.Family(
         "3 Medium": row.flow_variant(28, 7, largest=3072, sign=_positions(192)),
     },
     hub="stabilityai/stable-diffusion-3.5-medium",
-    preview="sd3",
     parts=row.parts_of("SD3Transformer2DModel", row.KL, row.PROJECTED, row.PROJECTED, row.T5),
     # T5 reads further than CLIP; many omit it, since it is the largest part.
     texts=row.Reading(

@@ -48,7 +48,6 @@ Z_IMAGE = row.Family(
         "Base": row.flow_variant(50, 5),
     },
     hub="Tongyi-MAI/Z-Image-Turbo",
-    preview="flux",
     # The chat template has eight tokens.
     texts=row.Reading(options=row.ALONE, reads={"tokenizer": 512 - 8}),
     drawing=540,
@@ -71,7 +70,6 @@ LUMINA2 = row.Family(
     pipelines=row.Pipelines(text="Lumina2Pipeline"),
     variants={"": row.flow_variant(50, 4, sign="!cap_pad_token")},
     hub="Alpha-VLLM/Lumina-Image-2.0",
-    preview="flux",
     texts=row.Reading(
         # diffusers' default, which it writes before prompts, but not before negative ones.
         preamble=(

@@ -23,6 +23,7 @@ from picowatch.engine.networks.upscale import enlarged
 from picowatch.engine.protocol import RenderedImage, RgbPicture
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.families import FAMILIES, FLOWS
+from picowatch.families.row import FLUX2_VAE, FLUX_VAE, QWEN_VAE
 from picowatch.files.decoding import Original
 from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import (
@@ -406,7 +407,9 @@ def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(ours: Ours, name: st
 
 # The tiny VAE of Qwen-Image has fewer channels than its colours are for.
 WITH_COLOURS = those(
-    lambda name: FAMILIES[FOLDERS[name].family].preview not in ("", "wan") and kind_of(name, "text")
+    lambda name: (
+        FAMILIES[FOLDERS[name].family].preview in {*COLOURS} - {QWEN_VAE} and kind_of(name, "text")
+    )
 )
 
 
@@ -437,7 +440,7 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     pipeline, latents = last_latents(name, height=height)
     if latents.ndim == 3:
         latents = pipeline._unpack_latents(latents, height, SIDE, 8)
-    assert_shows(previews[-1], latents[0], COLOURS["flux"])
+    assert_shows(previews[-1], latents[0], COLOURS[FLUX_VAE])
 
 
 def last_latents(name: str, **values: Any) -> tuple[Any, torch.Tensor]:
@@ -465,7 +468,7 @@ def test_a_preview_of_ideogram_has_its_channels_in_order() -> None:
     bn = pipeline.vae.bn
     packed = packed * (bn.running_var + bn.eps).sqrt() + bn.running_mean
     latents = packed.view(4, 4, 2, 2, 32).permute(4, 0, 2, 1, 3).reshape(32, 8, 8)
-    assert_shows(previews[-1], latents, COLOURS["flux2"])
+    assert_shows(previews[-1], latents, COLOURS[FLUX2_VAE])
 
 
 def test_a_pipeline_that_draws_another_size_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

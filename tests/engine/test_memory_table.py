@@ -19,8 +19,8 @@ from picowatch.catalog.parts import ASSETS
 from picowatch.engine.model.load import reads_of
 from picowatch.engine.model.memory import CARD_LADDER, MemoryLadder, Room, Sizes
 from picowatch.errors import RenderFailed
-from picowatch.families import FAMILIES, OF_VAE
-from picowatch.families.row import Family
+from picowatch.families import FAMILIES
+from picowatch.families.row import DECODING, Family
 from tests.engine.alive import most_bytes
 from tests.engine.requests import request
 from tests.gpu.test_launches import FLUX as FLUX_CALL
@@ -132,7 +132,7 @@ def weights(model: Row, form: str) -> Sizes:
         denoiser=size,
         vae=decoder * wide,
         drawing=row.drawing * 2,
-        decoding=OF_VAE.get(kind, row).decoding * wide,
+        decoding=DECODING[kind] * wide,
         takes_turns=not denoiser.startswith("UNet"),
     )
 
@@ -228,5 +228,5 @@ def test_real_models_compute_in_what_is_estimated(
     channels, frames = decoder.config.get("latent_channels", 16), () if vae else (1,)
     latents = tensors_of((1, channels, *frames, side // 8, side // 8))
     decoding = most_bytes(lambda: decoder.decode(latents, return_dict=False)) / 2
-    most = OF_VAE.get(vae_class(vae), row_of(kind, config)).decoding * pixels
+    most = DECODING[vae_class(vae)] * pixels
     assert 0.9 * most <= decoding <= most

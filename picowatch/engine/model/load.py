@@ -37,8 +37,8 @@ from picowatch.engine.model.tensors import EVERY, WIDE, Narrow, Reads, bytes_in,
 from picowatch.engine.model.vae import LATENT_CHANNELS, TinyFlux2, begin_again_in_tiles
 from picowatch.engine.private import pad_without_torchvision
 from picowatch.errors import RenderFailed
-from picowatch.families import FAMILIES, OF_VAE
-from picowatch.families.row import UNCONDITIONAL
+from picowatch.families import FAMILIES
+from picowatch.families.row import DECODING, KL, UNCONDITIONAL
 
 _CPU = torch.device("cpu")
 # This image processor needs torchvision; only its tokenizer is used.
@@ -273,7 +273,7 @@ def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
                 denoisers += size
                 found = replace(found, drawing=row.drawing * dtype.itemsize)
             case "vae":
-                decoding = OF_VAE.get(part.class_name, row).decoding * dtype.itemsize
+                decoding = DECODING.get(part.class_name, DECODING[KL]) * dtype.itemsize
                 found = replace(found, vae=size, decoding=decoding)
             case "text_conditioner":  # it computes beside the denoiser
                 denoisers += size
