@@ -57,20 +57,6 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 
 
-@pytest.mark.heavy
-def test_what_is_damaged_in_the_cache_is_converted_again(tmp_path: Path) -> None:
-    """OpenVINO notices no changed weights."""
-    plain, expected = draw(renderer()), draw(renderer(cache=tmp_path))
-    assert difference(plain, expected) <= 4
-    for name, size in (("model.xml", 0), ("model.bin", 64)):
-        (file,) = tmp_path.glob(f"*/{name}")
-        content = file.read_bytes()
-        middle = len(content) // 2
-        file.write_bytes(content[:middle] + (bytes(64) + content[middle + 64 :] if size else b""))
-        image = draw(renderer(cache=tmp_path))
-        assert (image.compiled, image.warnings, image.pixels) == (True, (), expected.pixels)
-
-
 @pytest.fixture(scope="module")
 def plain() -> RenderedImage:
     """The picture without a compiler."""

@@ -36,7 +36,6 @@ _RECOMPILE_LIMIT = 64
 _BYTES_TO_CONVERT = 10
 _BYTES_TO_OPEN = 6
 _CACHE_BYTES = 30 * 10**9
-_DIGEST = "sha256"
 
 
 class Compiled:
@@ -117,7 +116,7 @@ class Compiled:
         name = hashlib.sha256(described.encode()).hexdigest()[:32]
         assert self._cache
         folder, narrow = self._cache / name, dtype != torch.float32
-        cached = _is_whole(folder)
+        cached = folder.is_dir()
         self._make_room(_BYTES_TO_OPEN if cached else _BYTES_TO_CONVERT)
         if not cached:
             _keep(convert(), folder, narrow=narrow)
@@ -192,7 +191,6 @@ def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
     temporary.mkdir()
     try:
         _import_openvino().save_model(model, temporary / "model.xml", compress_to_fp16=narrow)
-        (temporary / _DIGEST).write_text(_digest(temporary))
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 sync_file(file)
@@ -201,24 +199,6 @@ def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Return whether a model is in the cache as it was written; delete it if it is not."""
-    with suppress(OSError):
-        if (folder / _DIGEST).read_text() == _digest(folder):
-            return True
-    shutil.rmtree(folder, ignore_errors=True)
-    return False
-
-
-def _digest(folder: Path) -> str:
-    """Return the hashes of a model's two files: OpenVINO computes with changed ones, too."""
-    found = []
-    for name in ("model.xml", "model.bin"):
-        with (folder / name).open("rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return " ".join(found)
 
 
 def _delete_oldest(cache: Path) -> None:
