@@ -213,10 +213,7 @@ class Catalog:
         return replace(checkpoint_of(model), hash=known)
 
     def size(self, model: Model) -> int:
-        """Return the size of all files that the model is read from, and that `sha256` reads.
-
-        Raises ModelRefused if they are gone.
-        """
+        """Return the size of all files of the model. Raises ModelRefused if they are gone."""
         try:
             return sum(path.stat().st_size for path in _files(model).values())
         except OSError as error:
@@ -283,10 +280,7 @@ class Catalog:
         ]
 
     def _misplaced(self) -> list[Refused]:
-        """Refuse files and folders in models/ itself that look like models.
-
-        Their headers are not read; they are listed as checkpoints.
-        """
+        """Refuse, as checkpoints, files and folders in models/ itself that look like models."""
         refused = []
         right = folders_of(self._models, "checkpoint")[0].name
         with suppress(OSError):

@@ -31,10 +31,7 @@ _DESCRIPTION, _MAX_DESCRIPTION = ".comfy_quant", 4096
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The tensors' shapes and types by name, and the file's free-form metadata.
-
-    `formats` describe the layers that ComfyUI has quantised, by name.
-    """
+    """Tensors' shapes and types, a file's metadata, and `formats` of ComfyUI's quantised layers."""
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]

@@ -83,10 +83,7 @@ _FIRST_SIGNS = [
 
 
 def known_name(header: Header, prefixes: tuple[str, ...]) -> str:
-    """Return why a known model is not drawn, as the end of a sentence; "" for any other file.
-
-    Before the names may be one of the `prefixes`.
-    """
+    """Return why a model is not drawn, as a sentence's end, or ""; names may have `prefixes`."""
     if not header.has(tuple(prefix + sign for prefix in prefixes for sign in _FIRST_SIGNS)):
         return ""  # as of nearly all files: one look is enough
     for says, models in _KNOWN.items():

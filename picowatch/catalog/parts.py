@@ -96,10 +96,7 @@ def prefix_in(file: Path, *starts: str) -> str:
 
 
 def completed(model: Model, installed: FoundModels) -> Model:
-    """Return the model with all parts of its pipeline, or with what is missing.
-
-    Its other variants are completed, too, perhaps by other folders.
-    """
+    """Return a model and its variants with all parts of their pipeline, or what is missing."""
     model = replace(model, others=tuple(completed(variant, installed) for variant in model.others))
     inside = _sources(model, FoundModels())
     lender = _lender(model, installed.of_kind("checkpoint"))

@@ -79,10 +79,7 @@ def recognise(header: Header) -> Recognised:
 
 
 def expect_kind(found: Recognised, kind: Kind, right: str = "") -> None:
-    """Raise ModelRefused unless a model is of this kind.
-
-    `right` is the name of its own kind's folder, if it is not the default one.
-    """
+    """Raise ModelRefused unless a model is of this kind; `right` is the folder of its own kind."""
     if found.kind != kind:
         folder = right or FOLDERS[found.kind]
         raise ModelRefused(

@@ -142,10 +142,7 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place that the words of a field found: how surely, and its box in pixels of the picture.
-
-    The box is left, top, right and bottom.
-    """
+    """A place that a field's words found: how surely, and left, top, right and bottom in pixels."""
 
     field: str
     score: float

@@ -22,10 +22,7 @@ from picowatch.recipe.request import ControlUse, ImageRequest
 
 
 class Checkpoints:
-    """The checkpoints in memory, kept by names and hashes.
-
-    One file may be several checkpoints: the name can tell the variant of its family.
-    """
+    """The checkpoints in memory, by names and hashes: the name can tell the variant of a file."""
 
     def __init__(self, verified: Verified, target: Target, kept: Cache) -> None:
         self._verified = verified

@@ -51,10 +51,7 @@ _UNKNOWN = -1.0
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A ControlNet and its maps for the images of a batch, a row for each, 0 to 1.
-
-    `soft` weakens the layers for details, whatever the mode.
-    """
+    """A ControlNet and a batch's maps, from 0 to 1; `soft` weakens its layers for details."""
 
     model: Any
     use: ControlUse

@@ -26,10 +26,7 @@ _PARALLEL = 0.9995
 def noise_of(
     requests: Sequence[ImageRequest], width: int, height: int, device: torch.device
 ) -> tuple[torch.Tensor, list[torch.Generator]]:
-    """Draw the noise of a pass at this size, a row for each image.
-
-    The generators are for the noise of the steps. Each pass begins with the seed, as in A1111.
-    """
+    """Draw a pass' noise, a row for each image, and return the generators for that of its steps."""
     shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
     generators = generators_for(requests, device)
     start = [

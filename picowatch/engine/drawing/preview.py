@@ -73,10 +73,7 @@ COLOURS["sd2"] = COLOURS["sd1"]
 
 
 class Previewer:
-    """Shows a batch's first picture now and then; it only reads, so it changes no pixel.
-
-    `seconds` is the least time between two previews; 0 means no previews.
-    """
+    """Shows a batch's first picture at most every so many seconds, 0: never; it only reads."""
 
     def __init__(self, on_preview: OnPreview, seconds: float = 0) -> None:
         self._on_preview, self.seconds = on_preview, seconds

@@ -160,10 +160,7 @@ class Renderer:
                 details.paste(self._drawn(drawing, 0, work), work)
 
     def _drawn(self, drawing: Drawing, number: int, work: Work) -> list[Drawn]:
-        """Run the sampler on the first rung of the memory ladder that is enough.
-
-        Returns the pictures after the last run, [] before.
-        """
+        """Run the sampler on the first rung that is enough; after the last run return pictures."""
         before, failure = drawing.requests, ""
         shrunk = drawing.rung.shrunk if drawing.rung else 0
         for rung in self._rungs(drawing, number):

@@ -27,10 +27,7 @@ Interrupted = Callable[[], bool]
 
 
 class Drawn(NamedTuple):
-    """A picture, and how it was drawn, by the names of RenderedImage's fields.
-
-    The defaults are those of a picture that no model drew.
-    """
+    """A picture, and how it was drawn, by RenderedImage's names; by default, no model drew it."""
 
     original: Original
     control_maps: tuple[RgbPicture, ...] = ()

@@ -213,10 +213,7 @@ def _delete_oldest(cache: Path) -> None:
 
 
 def _import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would send an event at once.
-
-    Without the telemetry package, OpenVINO uses a stub.
-    """
+    """Import OpenVINO without its telemetry, which would send an event at once: it has a stub."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino  # type: ignore[import-untyped]
 

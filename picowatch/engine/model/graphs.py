@@ -99,10 +99,7 @@ class Graphed:
 
 @contextmanager
 def _refusing_waits() -> Iterator[None]:
-    """Let torch raise RuntimeError where the processor waits for the card.
-
-    torch marks this mode a prototype, with a warning.
-    """
+    """Let torch raise RuntimeError where the processor waits for the card, without a warning."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         torch.cuda.set_sync_debug_mode("error")
     try:

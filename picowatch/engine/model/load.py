@@ -48,10 +48,7 @@ _TOKENIZERS = {"PixtralProcessor": "PreTrainedTokenizerFast"}
 def load_part(
     model: Model, target: Target, device: torch.device, name: str, quantize: str = ""
 ) -> Any:
-    """Load one part of a checkpoint by diffusers' name, with weights in the types of `target`.
-
-    `quantize` is the recipe's.
-    """
+    """Load a checkpoint's part by diffusers' name, in the types of `target` and of the recipe."""
     part = next(part for part in parts_of(model) if part.name == name)
     match holds(part.class_name):
         case "pixels":

@@ -93,10 +93,7 @@ def _card(device: "torch.device") -> Any:
 
 
 def _left_to_container(cgroup: Path = _CGROUP) -> int:
-    """Return the bytes left to the container's limit (cgroup v2), not counting its page cache.
-
-    The kernel kills processes that exceed the limit.
-    """
+    """Return the bytes left to the container's limit (cgroup v2), not counting its page cache."""
     with suppress(OSError, ValueError):  # the limit is "max" if there is none
         limit = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())

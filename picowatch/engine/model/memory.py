@@ -29,11 +29,7 @@ WeightLocation = Literal["device", "encoders", "models", "turns", "layers"]
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """How a batch is rendered.
-
-    `tiled`: the VAE works in tiles, and images are rendered one by one. `shrunk` counts reductions
-    of the size.
-    """
+    """How a batch is rendered: `tiled`, image by image with the VAE in tiles; `shrunk` so often."""
 
     name: str = "full"
     tiled: bool = False
@@ -137,10 +133,7 @@ class MemoryLadder:
         self._worked: dict[tuple[object, ...], tuple[Rung, int]] = {}
 
     def rungs(self, request: ImageRequest, sizes: Sizes, images: int = 1) -> Iterator[Rung]:
-        """Yield the rungs to try in turn; those of smaller pictures only with `shrink_to_fit`.
-
-        RenderFailed if all are too small for the weights.
-        """
+        """Yield the rungs to try in turn. RenderFailed if all are too small for the weights."""
         room, pixels = self._room(), _drawn_pixels(request, sizes.references)
         ladder = _possible(sizes, room)
         fit = _fitting(sizes, room, pixels, images)

@@ -44,10 +44,7 @@ class _Packed(_Narrow):
 
 
 def packed(model: Any, weights: Mapping[str, PackedWeight], what: str) -> Any:
-    """Let layers keep packed weights in the place of their stand-ins, by the weights' names.
-
-    RenderFailed if a weight is not a linear layer's.
-    """
+    """Let linear layers keep packed weights, by the weights' names, in the place of stand-ins."""
     for name, weight in weights.items():
         layer = model.get_submodule(name.rpartition(".")[0])
         if not isinstance(layer, nn.Linear):
@@ -65,10 +62,7 @@ def packed(model: Any, weights: Mapping[str, PackedWeight], what: str) -> Any:
 
 
 def widening(model: nn.Module, dtype: torch.dtype) -> Any:
-    """Let a model with weights that are narrower than `dtype` compute in it.
-
-    Other narrow parameters are widened for good.
-    """
+    """Let layers with narrower weights compute in `dtype`; other narrow parameters become wide."""
     found = False
     for layer in list(model.modules()):
         found = found or isinstance(layer, _Packed)

@@ -204,10 +204,7 @@ class PromptEncoder:
     def _of_pass(
         self, negatives: list[str], prompts: list[str], encoded: Mapping[str, Encoded]
     ) -> tuple[Conditions, ...]:
-        """Return an image's conditions for each evaluation of a pass.
-
-        As in A1111, an empty negative prompt is zeros only if it is empty at all steps.
-        """
+        """Return conditions by evaluation; a negative prompt that is always empty may be zeros."""
         zeros = self._zeros and not any(map(plain_prompt, set(negatives)))
         pairs = list(zip(negatives, prompts, strict=True))
         found = {}
@@ -217,10 +214,7 @@ class PromptEncoder:
         return tuple(found[pair] for pair in pairs)
 
     def _embedding(self, use: EmbeddingUse) -> tuple[int, ...]:
-        """Return the tokens of an embedding, whose file is read the first time.
-
-        Each tower has its own vectors for them, in the same number.
-        """
+        """Return an embedding's tokens, for which each tower has vectors; its file is read once."""
         if use.hash not in self._embeddings:
             with self._verified("embedding", use.name, use.hash) as model:
                 vectors = [tower.read(model.path, use.name) for tower in self._towers]

@@ -243,10 +243,7 @@ def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> 
 
 
 def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> None:
-    """Let the scheduler step through one of `NOISE_LEVELS`, and finally to no noise.
-
-    diffusers supports only "beta", and needs scipy for it.
-    """
+    """Let the scheduler step through some of `NOISE_LEVELS`; diffusers' own beta needs scipy."""
 
     def levels(in_sigmas: Any, num_inference_steps: int) -> Levels:
         low, high = float(in_sigmas[-1]), float(in_sigmas[0])

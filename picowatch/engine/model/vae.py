@@ -21,10 +21,7 @@ LATENT_FACTOR = 8
 
 
 def begin_again_in_tiles(vae: Any) -> Any:
-    """Let a VAE that runs out of memory compute again, from what it was given, in tiles.
-
-    Tiles cannot continue at the opposite edge of `seamless` pictures.
-    """
+    """Let a VAE that runs out of memory compute again in tiles, unless pictures are `seamless`."""
     whole = getattr(vae, "tile_sample_min_size", 0)
     if whole > TILE_SIDE:
         vae.tile_latent_min_size = vae.tile_latent_min_size * TILE_SIDE // whole

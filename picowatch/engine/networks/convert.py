@@ -63,10 +63,7 @@ _IGNORED = (
 
 
 def files_with(path: Path) -> tuple[Path, ...]:
-    """Return the files that become one with `path`: a tiny VAE's encoder and decoder, or it alone.
-
-    Raises ModelRefused.
-    """
+    """Return what becomes one file with `path`: a tiny VAE's encoder and decoder, or it alone."""
     half = _HALF.fullmatch(path.name)
     if half is None or path.suffix == ENDING or _LAYER_OF_HALVES not in _read(path):
         return (path,)

@@ -52,10 +52,7 @@ NOTHING_FOUND = "No figure stood out from the background, so hardly anything of 
 
 
 class Network(nn.Module):
-    """A U²-Net or an IS-Net, trained for squares of `side` pixels.
-
-    It takes colours and returns the logits of a mask of that size.
-    """
+    """A U²-Net or an IS-Net for squares of `side` pixels: from colours to the logits of a mask."""
 
     def __init__(self, layout: Layout, side: int) -> None:
         super().__init__()

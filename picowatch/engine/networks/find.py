@@ -41,10 +41,7 @@ Box = tuple[int, int, int, int]
 
 
 class Found(NamedTuple):
-    """A thing: how sure the network is, its box, and its mask from 0 to 1 in the picture's size.
-
-    The box is left, top, right and bottom in pixels.
-    """
+    """A thing: score, box (left, top, right, bottom), and a mask in the picture's size, 0 to 1."""
 
     score: float
     box: Box
@@ -52,10 +49,7 @@ class Found(NamedTuple):
 
 
 class FoundBox(NamedTuple):
-    """A thing before its mask is made: score, box, and each pixel's share in it, seen smaller.
-
-    At the edge the share is 1.
-    """
+    """A thing without a mask: score, box, and each pixel's share, 1 at the edge, seen smaller."""
 
     score: float
     box: torch.Tensor
@@ -260,10 +254,7 @@ def things_in(phrase: str) -> list[str]:
 
 
 def _apart(places: Sequence[FoundBox]) -> list[FoundBox]:
-    """Join each place with a surer one that is nearly the same, and return the rest in order.
-
-    Two areas may have the same box and nothing in common.
-    """
+    """Return the places in order, each joined with a surer one that is nearly the same."""
     if not places:
         return []
     boxes = torch.stack([place.box for place in places]).cpu()

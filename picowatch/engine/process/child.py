@@ -303,10 +303,7 @@ class LocalEngines(Executor):
 
 
 class CopyEngines(LocalEngines):
-    """Processes without torch that make copies of pictures; there are as many as were wanted.
-
-    A picture that harms its process harms nothing else.
-    """
+    """As many processes for copies, without torch, as wanted; what harms one harms no other."""
 
     def __init__(self, options: EngineOptions) -> None:
         super().__init__(options, 0)

@@ -182,10 +182,7 @@ def serve(
     interrupted: Callable[[], bool],
     make_renderer: Callable[[OnPreview], BatchRenderer],
 ) -> None:
-    """Render one batch after the other; exceptions are sent to the daemon.
-
-    Returns after EngineDied, or if the renderer cannot be made.
-    """
+    """Render one batch after the other until EngineDied; exceptions are sent to the daemon."""
     sending = threading.Lock()
 
     def send(message: FromEngine) -> None:

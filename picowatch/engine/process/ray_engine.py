@@ -70,10 +70,7 @@ class EngineActor:
 
 
 class RayEngine(RemoteEngine):
-    """An Engine on a node of the cluster.
-
-    `is_placed`: it takes batches, on the `node`. `gone` is why it ended; it never comes back.
-    """
+    """An Engine on a `node`: `is_placed` once it takes batches; `gone` is why it ended for good."""
 
     def __init__(
         self, options: EngineOptions, make_renderer: MakeRenderer, gpus: float, cpus: float
