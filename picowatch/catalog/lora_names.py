@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from picowatch.families import FAMILIES
-from picowatch.families.lora_blocks import Blocks, each
+from picowatch.families.lora_blocks import Blocks
 
 # What trainers write before the names of a denoiser's layers, and who they are.
 TRAINERS = {
@@ -63,11 +63,17 @@ def _table(family: str) -> dict[tuple[str, str], tuple[str, ...]]:
 def _pairs(blocks: Blocks) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
     for (theirs, ours), layers in blocks.items():
         start = f"{ours}_#_" if ours else ""
-        for layer, named in layers.items():
-            names = (named or layer).split()
+        for layer, named in _each(layers).items():
+            names = named.split(",")
             yield (theirs, layer), tuple(f"{start}{name}" for name in names)
             for name in names:
                 yield (ours, name), (f"{start}{name}",)
+
+
+def _each(layers: str) -> dict[str, str]:
+    """Return the authors' layers and diffusers' in a text of "a=b", or "a" if both are the same."""
+    pairs = (pair.partition("=") for pair in layers.split())
+    return {theirs: ours or theirs for theirs, _, ours in pairs}
 
 
 # UNets: those of Stable Diffusion's authors, SGM, which have two ResNets in a block.
@@ -78,13 +84,14 @@ _INNER = re.compile(
     r"|conv_(?:in|out)|(?:time|add)_embedding_linear_[12]|time_embedding_cond_proj"
 )
 _SGM = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d+)_(.+)")
-_RESNET = each("in_layers_2=conv1 emb_layers_1=time_emb_proj out_layers_3=conv2") | each(
-    "skip_connection=conv_shortcut"
-)
-_AROUND = each("input_blocks_0_0=conv_in out_2=conv_out label_emb_0_0=add_embedding_linear_1") | (
-    each("time_embed_0=time_embedding_linear_1 time_embed_2=time_embedding_linear_2")
-    | each("label_emb_0_2=add_embedding_linear_2")
-)
+_RESNET = _each("""
+    in_layers_2=conv1 emb_layers_1=time_emb_proj out_layers_3=conv2 skip_connection=conv_shortcut
+""")
+_AROUND = _each("""
+    input_blocks_0_0=conv_in out_2=conv_out time_embed_0=time_embedding_linear_1
+    time_embed_2=time_embedding_linear_2 label_emb_0_0=add_embedding_linear_1
+    label_emb_0_2=add_embedding_linear_2
+""")
 
 
 def _unet_place(layer: str) -> tuple[str, ...]:

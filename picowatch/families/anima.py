@@ -1,29 +1,30 @@
 """Anima, by CircleStone Labs and Comfy Org: NVIDIA's Cosmos Predict2 for drawings."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import OUTSIDE, Blocks, each, same
+from picowatch.families.lora_blocks import OUTSIDE, Blocks
 
 _BLOCKS: Blocks = {
-    ("blocks", "transformer_blocks"): each(
-        "self_attn_q_proj=attn1_to_q self_attn_k_proj=attn1_to_k self_attn_v_proj=attn1_to_v"
-    )
-    | each("cross_attn_q_proj=attn2_to_q cross_attn_k_proj=attn2_to_k")
-    | each("cross_attn_v_proj=attn2_to_v cross_attn_output_proj=attn2_to_out_0")
-    | each("self_attn_output_proj=attn1_to_out_0 mlp_layer1=ff_net_0_proj mlp_layer2=ff_net_2")
-    | {
-        f"adaln_modulation_{part}_{n}": f"norm{norm}_linear_{n}"
-        for norm, part in ((1, "self_attn"), (2, "cross_attn"), (3, "mlp"))
-        for n in (1, 2)
-    },
-    ("llm_adapter_blocks", "text_conditioner_blocks"): same(
-        *(f"{kind}_attn_{letter}_proj" for kind in ("self", "cross") for letter in "qkvo"),
-        *("mlp_0", "mlp_2"),
-    ),
-    OUTSIDE: each("x_embedder_proj_1=patch_embed_proj final_layer_linear=proj_out")
-    | each("final_layer_adaln_modulation_1=norm_out_linear_1")
-    | each("final_layer_adaln_modulation_2=norm_out_linear_2")
-    | each("llm_adapter_out_proj=text_conditioner_out_proj")
-    | {f"t_embedder_1_linear_{n}": f"time_embed_t_embedder_linear_{n}" for n in (1, 2)},
+    ("blocks", "transformer_blocks"): """
+        self_attn_q_proj=attn1_to_q self_attn_k_proj=attn1_to_k self_attn_v_proj=attn1_to_v
+        self_attn_output_proj=attn1_to_out_0 cross_attn_q_proj=attn2_to_q
+        cross_attn_k_proj=attn2_to_k cross_attn_v_proj=attn2_to_v
+        cross_attn_output_proj=attn2_to_out_0 mlp_layer1=ff_net_0_proj mlp_layer2=ff_net_2
+        adaln_modulation_self_attn_1=norm1_linear_1 adaln_modulation_self_attn_2=norm1_linear_2
+        adaln_modulation_cross_attn_1=norm2_linear_1 adaln_modulation_cross_attn_2=norm2_linear_2
+        adaln_modulation_mlp_1=norm3_linear_1 adaln_modulation_mlp_2=norm3_linear_2
+    """,
+    ("llm_adapter_blocks", "text_conditioner_blocks"): """
+        self_attn_q_proj self_attn_k_proj self_attn_v_proj self_attn_o_proj cross_attn_q_proj
+        cross_attn_k_proj cross_attn_v_proj cross_attn_o_proj mlp_0 mlp_2
+    """,
+    OUTSIDE: """
+        x_embedder_proj_1=patch_embed_proj final_layer_linear=proj_out
+        final_layer_adaln_modulation_1=norm_out_linear_1
+        final_layer_adaln_modulation_2=norm_out_linear_2
+        llm_adapter_out_proj=text_conditioner_out_proj
+        t_embedder_1_linear_1=time_embed_t_embedder_linear_1
+        t_embedder_1_linear_2=time_embed_t_embedder_linear_2
+    """,
 }
 
 # Qwen3 reads the prompt. `text_conditioner` maps what it makes of it, by the ids of T5's

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, Blocks, each
+from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, Blocks
 
 _KV = "Flux2KleinKVPipeline"
 
@@ -31,23 +31,23 @@ def _klein(size: str, steps: int, base: str = "", **more: Any) -> row.Variant:
 
 
 _BLOCKS: Blocks = {
-    ("double_blocks", "transformer_blocks"): DOUBLE
-    | each("img_mlp_0=ff_linear_in img_mlp_2=ff_linear_out")
-    | each("txt_mlp_0=ff_context_linear_in txt_mlp_2=ff_context_linear_out"),
-    ("single_blocks", "single_transformer_blocks"): each(
-        "linear1=attn_to_qkv_mlp_proj linear2=attn_to_out"
-    ),
-    OUTSIDE: AROUND_BLOCKS
-    | each("final_layer_adaLN_modulation_1=norm_out_linear")
-    | {
-        f"{stream}_stream_modulation{of}_lin": f"{stream}_stream_modulation{of}_linear"
-        for stream, of in (("single", ""), ("double", "_img"), ("double", "_txt"))
-    }
-    | {
-        f"{theirs}_in_{layer}_layer": f"time_guidance_embed_{ours}_embedder_linear_{number}"
-        for theirs, ours in (("time", "timestep"), ("guidance", "guidance"))
-        for number, layer in ((1, "in"), (2, "out"))
-    },
+    ("double_blocks", "transformer_blocks"): f"""
+        {DOUBLE} img_mlp_0=ff_linear_in img_mlp_2=ff_linear_out
+        txt_mlp_0=ff_context_linear_in txt_mlp_2=ff_context_linear_out
+    """,
+    ("single_blocks", "single_transformer_blocks"): """
+        linear1=attn_to_qkv_mlp_proj linear2=attn_to_out
+    """,
+    OUTSIDE: f"""
+        {AROUND_BLOCKS} final_layer_adaLN_modulation_1=norm_out_linear
+        single_stream_modulation_lin=single_stream_modulation_linear
+        double_stream_modulation_img_lin=double_stream_modulation_img_linear
+        double_stream_modulation_txt_lin=double_stream_modulation_txt_linear
+        time_in_in_layer=time_guidance_embed_timestep_embedder_linear_1
+        time_in_out_layer=time_guidance_embed_timestep_embedder_linear_2
+        guidance_in_in_layer=time_guidance_embed_guidance_embedder_linear_1
+        guidance_in_out_layer=time_guidance_embed_guidance_embedder_linear_2
+    """,
 }
 
 # FLUX.2 dev: Mistral 3 reads the prompt; the transformer is twice as wide as klein 4B's.

@@ -1,35 +1,33 @@
 """FLUX.3 klein and its base."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks, each
+from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks
 
 _GUIDANCE = "cfg_rescale", "cfg_start", "cfg_end"
 _DISTILLED = "Flux3DistilledModularPipeline"
 
-_LAYERS = each("q_proj=attn_to_q k_proj=attn_to_k v_proj=attn_to_v attn_out=attn_to_out_0")
-_LAYERS |= each("mlp_in=ff_linear_in mlp_out=ff_linear_out")
+_LAYERS = f"""
+    qkv={QKV} q_proj=attn_to_q k_proj=attn_to_k v_proj=attn_to_v attn_out=attn_to_out_0
+    mlp_in=ff_linear_in mlp_out=ff_linear_out
+"""
 _BLOCKS: Blocks = {
-    **{
-        blocks: _LAYERS | {"qkv": QKV}
-        for blocks in (
-            ("content_mode_blocks_image", "mode_blocks_image"),
-            ("content_mode_blocks_image_cond", "mode_blocks_image_cond"),
-            ("txt_mode_blocks", "txt_mode_blocks"),
-            ("single_blocks", "single_transformer_blocks"),
-        )
-    },
-    OUTSIDE: each("emb_in_image=x_embedders_image emb_in_image_cond=x_embedders_image_cond")
-    | each("txt_in=context_embedder final_layer_image_linear=proj_out")
-    | each("final_layer_image_adaLN_modulation_1=norm_out_linear")
-    | each("time_in_in_layer=timestep_embedder_linear_1")
-    | each("time_in_out_layer=timestep_embedder_linear_2")
-    | each("ref_time_in_in_layer=target_timestep_embedder_linear_1")
-    | each("ref_time_in_out_layer=target_timestep_embedder_linear_2")
-    | {
-        f"{stream}_stream_modulations_{mode}_lin": f"{stream}_stream_modulations_{mode}_linear"
+    ("content_mode_blocks_image", "mode_blocks_image"): _LAYERS,
+    ("content_mode_blocks_image_cond", "mode_blocks_image_cond"): _LAYERS,
+    ("txt_mode_blocks", "txt_mode_blocks"): _LAYERS,
+    ("single_blocks", "single_transformer_blocks"): _LAYERS,
+    OUTSIDE: """
+        emb_in_image=x_embedders_image emb_in_image_cond=x_embedders_image_cond
+        txt_in=context_embedder final_layer_image_linear=proj_out
+        final_layer_image_adaLN_modulation_1=norm_out_linear
+        time_in_in_layer=timestep_embedder_linear_1 time_in_out_layer=timestep_embedder_linear_2
+        ref_time_in_in_layer=target_timestep_embedder_linear_1
+        ref_time_in_out_layer=target_timestep_embedder_linear_2
+    """
+    + " ".join(
+        f"{stream}_stream_modulations_{mode}_lin={stream}_stream_modulations_{mode}_linear"
         for stream in ("early", "single")
         for mode in ("image", "image_cond", "txt")
-    },
+    ),
 }
 
 # Qwen3-VL reads the prompt, and the transformer takes eight of its layers and the references.

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import ADDED, ATTENTION_LAYERS, OUTSIDE, Blocks, each, same
+from picowatch.families.lora_blocks import ADDED, ATTENTION, OUTSIDE, Blocks
 
 
 def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> row.Variant:
@@ -22,43 +22,43 @@ def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> row.V
     )
 
 
-_TIME = same(*(f"time_text_embed_timestep_embedder_linear_{n}" for n in (1, 2)))
+_TIME = "time_text_embed_timestep_embedder_linear_1 time_text_embed_timestep_embedder_linear_2"
 _MM_BLOCKS = "transformer_blocks", "transformer_blocks"
 _QWEN21_BLOCKS: Blocks = {
-    _MM_BLOCKS: same(*ATTENTION_LAYERS, "img_mlp_out")
-    | {"img_mlp_gate_up": "img_mlp_gate_layer img_mlp_proj"},
-    OUTSIDE: _TIME
-    | same("txt_in_in_layer", "txt_in_out_layer", "img_in", "modulation_1")
-    | same("norm_out_linear", "proj_out"),
+    _MM_BLOCKS: f"{ATTENTION} img_mlp_gate_up=img_mlp_gate_layer,img_mlp_proj img_mlp_out",
+    OUTSIDE: f"""
+        {_TIME} txt_in_in_layer txt_in_out_layer img_in modulation_1 norm_out_linear proj_out
+    """,
 }
 _QWEN_BLOCKS: Blocks = {
-    _MM_BLOCKS: same(*ATTENTION_LAYERS, *ADDED)
-    | same(*(f"{of}_mlp_net_{layer}" for of in ("img", "txt") for layer in ("0_proj", "2")))
-    | same("img_mod_1", "txt_mod_1"),
-    OUTSIDE: _TIME | same("img_in", "txt_in", "norm_out_linear", "proj_out"),
+    _MM_BLOCKS: f"""
+        {ATTENTION} {ADDED} img_mlp_net_0_proj img_mlp_net_2 txt_mlp_net_0_proj txt_mlp_net_2
+        img_mod_1 txt_mod_1
+    """,
+    OUTSIDE: f"{_TIME} img_in txt_in norm_out_linear proj_out",
 }
+_KREA2_LAYERS = """
+    attn_wq=attn_to_q attn_wk=attn_to_k attn_wv=attn_to_v attn_wo=attn_to_out_0
+    attn_gate=attn_to_gate mlp_gate=ff_gate mlp_up=ff_up mlp_down=ff_down
+"""
 _KREA2_BLOCKS: Blocks = {
-    **{
-        blocks: each("attn_wq=attn_to_q attn_wk=attn_to_k attn_wv=attn_to_v attn_wo=attn_to_out_0")
-        | each("attn_gate=attn_to_gate mlp_gate=ff_gate mlp_up=ff_up mlp_down=ff_down")
-        for blocks in (
-            ("blocks", "transformer_blocks"),
-            ("txtfusion_layerwise_blocks", "text_fusion_layerwise_blocks"),
-            ("txtfusion_refiner_blocks", "text_fusion_refiner_blocks"),
-        )
-    },
-    OUTSIDE: each("first=img_in last_linear=final_layer_linear tproj_1=time_mod_proj")
-    | each("tmlp_0=time_embed_linear_1 tmlp_2=time_embed_linear_2")
-    | each("txtmlp_1=txt_in_linear_1 txtmlp_3=txt_in_linear_2")
-    | each("txtfusion_projector=text_fusion_projector"),
+    ("blocks", "transformer_blocks"): _KREA2_LAYERS,
+    ("txtfusion_layerwise_blocks", "text_fusion_layerwise_blocks"): _KREA2_LAYERS,
+    ("txtfusion_refiner_blocks", "text_fusion_refiner_blocks"): _KREA2_LAYERS,
+    OUTSIDE: """
+        first=img_in last_linear=final_layer_linear tproj_1=time_mod_proj
+        tmlp_0=time_embed_linear_1 tmlp_2=time_embed_linear_2 txtmlp_1=txt_in_linear_1
+        txtmlp_3=txt_in_linear_2 txtfusion_projector=text_fusion_projector
+    """,
 }
 _ERNIE_BLOCKS: Blocks = {
-    ("layers", "layers"): same(
-        *(name.replace("attn", "self_attention") for name in ATTENTION_LAYERS)
-    )
-    | same("mlp_gate_proj", "mlp_up_proj", "mlp_linear_fc2"),
-    OUTSIDE: same("x_embedder_proj", "text_proj", "time_embedding_linear_1")
-    | same("time_embedding_linear_2", "adaLN_modulation_1", "final_norm_linear", "final_linear"),
+    ("layers", "layers"): f"""
+        {ATTENTION.replace("attn", "self_attention")} mlp_gate_proj mlp_up_proj mlp_linear_fc2
+    """,
+    OUTSIDE: """
+        x_embedder_proj text_proj time_embedding_linear_1 time_embedding_linear_2
+        adaLN_modulation_1 final_norm_linear final_linear
+    """,
 }
 
 # Qwen3-VL reads the prompt and sees the references; its VAE has transparency.
@@ -135,7 +135,7 @@ QWEN_IMAGE = row.Family(
     },
 )
 
-_KREA2_LAYERS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
+_KREA2_READS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
 
 
 # Qwen3-VL reads the prompt, and the transformer takes twelve of its layers.
@@ -164,7 +164,7 @@ KREA2 = row.Family(
     texts=row.Reading(
         results=("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
     ),
-    settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_LAYERS},
+    settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_READS},
     signs=("txtfusion.", "text_fusion."),
     vaes=(row.QWEN_VAE,),
     lora_blocks=_KREA2_BLOCKS,

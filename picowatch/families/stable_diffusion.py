@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks, each, same
+from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks
 
 # A Stable Diffusion with a UNet; the values are those of 1.x.
 _UNET = row.Family(
@@ -84,26 +84,23 @@ SD2 = replace(
 )
 
 _SD3_BLOCKS: Blocks = {
-    ("joint_blocks", "transformer_blocks"): {
-        "x_block_attn_qkv": QKV,
-        "x_block_attn2_qkv": QKV.replace("attn", "attn2"),
-        "context_block_attn_qkv": ADDED_QKV,
-        **each("x_block_attn_proj=attn_to_out_0 x_block_attn2_proj=attn2_to_out_0"),
-        **each("context_block_attn_proj=attn_to_add_out"),
-        **each("x_block_adaLN_modulation_1=norm1_linear"),
-        **each("context_block_adaLN_modulation_1=norm1_context_linear"),
-        **each("x_block_mlp_fc1=ff_net_0_proj x_block_mlp_fc2=ff_net_2"),
-        **each("context_block_mlp_fc1=ff_context_net_0_proj"),
-        **each("context_block_mlp_fc2=ff_context_net_2"),
-    },
-    OUTSIDE: same("context_embedder")
-    | each("x_embedder_proj=pos_embed_proj final_layer_linear=proj_out")
-    | each("final_layer_adaLN_modulation_1=norm_out_linear")
-    | {
-        f"{theirs}_embedder_mlp_{layer}": f"time_text_embed_{ours}_embedder_linear_{number}"
-        for theirs, ours in (("t", "timestep"), ("y", "text"))
-        for number, layer in ((1, 0), (2, 2))
-    },
+    ("joint_blocks", "transformer_blocks"): f"""
+        x_block_attn_qkv={QKV} x_block_attn2_qkv={QKV.replace("attn", "attn2")}
+        context_block_attn_qkv={ADDED_QKV} x_block_attn_proj=attn_to_out_0
+        x_block_attn2_proj=attn2_to_out_0 context_block_attn_proj=attn_to_add_out
+        x_block_adaLN_modulation_1=norm1_linear
+        context_block_adaLN_modulation_1=norm1_context_linear
+        x_block_mlp_fc1=ff_net_0_proj x_block_mlp_fc2=ff_net_2
+        context_block_mlp_fc1=ff_context_net_0_proj context_block_mlp_fc2=ff_context_net_2
+    """,
+    OUTSIDE: """
+        context_embedder x_embedder_proj=pos_embed_proj final_layer_linear=proj_out
+        final_layer_adaLN_modulation_1=norm_out_linear
+        t_embedder_mlp_0=time_text_embed_timestep_embedder_linear_1
+        t_embedder_mlp_2=time_text_embed_timestep_embedder_linear_2
+        y_embedder_mlp_0=time_text_embed_text_embedder_linear_1
+        y_embedder_mlp_2=time_text_embed_text_embedder_linear_2
+    """,
 }
 
 

@@ -1,38 +1,34 @@
 """Z-Image, and Lumina 2, whose architecture it has."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks, each, same
+from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks
 
-_REFINED = ("layers", "noise_refiner", "context_refiner")
+_REFINED = [(blocks, blocks) for blocks in ("layers", "noise_refiner", "context_refiner")]
+_Z_IMAGE_LAYERS = """
+    attention_qkv=attention_to_q,attention_to_k,attention_to_v attention_out=attention_to_out_0
+    feed_forward_w1 feed_forward_w2 feed_forward_w3 adaLN_modulation_0
+"""
 _Z_IMAGE_BLOCKS: Blocks = {
-    **{
-        (blocks, blocks): {
-            "attention_qkv": "attention_to_q attention_to_k attention_to_v",
-            "attention_out": "attention_to_out_0",
-            **same("feed_forward_w1", "feed_forward_w2", "feed_forward_w3"),
-            **same("adaLN_modulation_0"),
-        }
-        for blocks in _REFINED
-    },
-    OUTSIDE: same("t_embedder_mlp_0", "t_embedder_mlp_2", "cap_embedder_1")
-    | each("x_embedder=all_x_embedder_2-1 final_layer_linear=all_final_layer_2-1_linear")
-    | each("final_layer_adaLN_modulation_1=all_final_layer_2-1_adaLN_modulation_1"),
+    **dict.fromkeys(_REFINED, _Z_IMAGE_LAYERS),
+    OUTSIDE: """
+        t_embedder_mlp_0 t_embedder_mlp_2 cap_embedder_1 x_embedder=all_x_embedder_2-1
+        final_layer_linear=all_final_layer_2-1_linear
+        final_layer_adaLN_modulation_1=all_final_layer_2-1_adaLN_modulation_1
+    """,
 }
+_LUMINA2_LAYERS = f"""
+    attention_qkv={QKV} attention_out=attn_to_out_0 feed_forward_w1=feed_forward_linear_1
+    feed_forward_w2=feed_forward_linear_2 feed_forward_w3=feed_forward_linear_3
+    adaLN_modulation_1=norm1_linear
+"""
 _LUMINA2_BLOCKS: Blocks = {
-    **{
-        (blocks, blocks): {
-            "attention_qkv": QKV,
-            "attention_out": "attn_to_out_0",
-            **{f"feed_forward_w{number}": f"feed_forward_linear_{number}" for number in (1, 2, 3)},
-            "adaLN_modulation_1": "norm1_linear",
-        }
-        for blocks in _REFINED
-    },
-    OUTSIDE: same("x_embedder")
-    | each("cap_embedder_1=time_caption_embed_caption_embedder_1")
-    | each("t_embedder_mlp_0=time_caption_embed_timestep_embedder_linear_1")
-    | each("t_embedder_mlp_2=time_caption_embed_timestep_embedder_linear_2")
-    | each("final_layer_adaLN_modulation_1=norm_out_linear_1 final_layer_linear=norm_out_linear_2"),
+    **dict.fromkeys(_REFINED, _LUMINA2_LAYERS),
+    OUTSIDE: """
+        x_embedder cap_embedder_1=time_caption_embed_caption_embedder_1
+        t_embedder_mlp_0=time_caption_embed_timestep_embedder_linear_1
+        t_embedder_mlp_2=time_caption_embed_timestep_embedder_linear_2
+        final_layer_adaLN_modulation_1=norm_out_linear_1 final_layer_linear=norm_out_linear_2
+    """,
 }
 
 # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
