@@ -91,7 +91,6 @@ FLUX = row.Family(
             starts=row.NOISE,
             hub="black-forest-labs/FLUX.1-Fill-dev",
             pipelines=row.Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
-            guidance_as=row.GUIDANCE,
             sign=_sign("guidance_in.", "guidance_embedder.", 384),
         ),
         "Kontext": row.flow_variant(

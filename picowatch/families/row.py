@@ -69,9 +69,9 @@ class Variant:
     only redraws the part of a picture that a mask selects. `references`: how it uses those of a
     recipe, None if it takes none. Sides are at most `largest`; start images have at most
     `most_start_pixels`, if the pipeline would reduce larger ones. `hub` is a folder to download.
-    `pipelines`, `guidance_as`, `samplers` and `tokens`, the limit of texts, override the family's,
-    `options` create the pipeline. `encoders` are as in `Family`. `configs` is the variant whose
-    configs in the package it shares.
+    `pipelines`, `samplers` and `tokens`, the limit of texts, override the family's; `options` are
+    for creating them. `encoders` are as in `Family`. `configs` is the variant whose configs in the
+    package it shares.
 
     `sign` recognises it by a file's header, as `Header.shows` says; "" shows in all. `config`
     recognises it in a folder: by settings of the index, or "transformer/" and a setting of that
@@ -88,7 +88,6 @@ class Variant:
     most_start_pixels: int = 0
     hub: str = ""
     pipelines: Pipelines | None = None
-    guidance_as: Guidance | None = None
     samplers: tuple[str, ...] = ()
     tokens: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)

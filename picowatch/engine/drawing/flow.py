@@ -90,7 +90,7 @@ class FlowDenoising(Denoising):
         call = pipeline_class(row, variant, kind).__call__
         preview = FlowPreview(self.job.previewer, *size, self.loaded.vae, row.channels_last)
         steps = (CachedSteps if self.job.cached else FlowSteps)(self, preview=preview)
-        guidance = guidance_inputs(row, variant, first, self.steps(sampling))
+        guidance = guidance_inputs(row, first, self.steps(sampling))
         inputs |= {name: value for name, value in guidance.items() if takes(call, name)}
         if sampling.steps != variant.defaults["steps"] and takes(call, "intermediate_timesteps"):
             # Sana-Sprint's noise level between two steps; with more or fewer it is refused.

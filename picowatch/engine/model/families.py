@@ -38,16 +38,13 @@ def takes(function: Callable[..., Any], argument: str) -> bool:
     return argument in signature(function).parameters
 
 
-def guidance_inputs(
-    row: Family, variant: Variant, request: ImageRequest, steps: int
-) -> dict[str, Any]:
+def guidance_inputs(row: Family, request: ImageRequest, steps: int) -> dict[str, Any]:
     """Return a request's guidance as its family's pipelines take it, for a run of so many steps."""
-    how = variant.guidance_as or row.guidance
-    if how == GUIDER:
+    if row.guidance == GUIDER:
         return {"guider": guider_for(request, steps)}
     values = {field: getattr(request, field) for field in ("cfg_scale", "guidance")}
     values["cfg_scale - 1"] = request.cfg_scale - 1
-    return {argument: values[field] for argument, field in how.items()}
+    return {argument: values[field] for argument, field in row.guidance.items()}
 
 
 @cache
