@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.drawing.accelerator import Accelerator
 from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
 from picowatch.engine.drawing.copies import given_picture, keep_colours, resize
@@ -27,7 +26,7 @@ from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.compile import Compiled
 from picowatch.engine.model.devices import choose_target, compute_exactly, precision_name
-from picowatch.engine.model.loaded import Loaded
+from picowatch.engine.model.loaded import Accelerator, Loaded
 from picowatch.engine.model.measures import CARDS, empty_cache, free_bytes, held_memory, room_on
 from picowatch.engine.model.memory import TILED, MemoryLadder, Rung, shrink_warning
 from picowatch.engine.model.verify import verified
