@@ -126,10 +126,7 @@ def part_of(whole: Canvas, padding: int, size: Size) -> Canvas:
 
 
 def part_around(area: Box, padding: int, whole: Size, size: Size) -> Box:
-    """Return an area of a picture with so many pixels around it, in the proportions of `size`.
-
-    The part lies within the `whole` picture, which may be too narrow for the proportions.
-    """
+    """Return an area with so many pixels around it, in `size`'s proportions if `whole` has room."""
     left, top = max(0, area[0] - padding), max(0, area[1] - padding)
     right, bottom = min(whole[0], area[2] + padding), min(whole[1], area[3] + padding)
     wide, high = right - left, bottom - top
