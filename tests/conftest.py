@@ -126,6 +126,15 @@ def copies_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scan the inbox more often."""
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
+    for name in ("SCAN_REST", "LATER_REST"):
+        monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 1)
+    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
+
+
+@pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """An empty ledger without a daemon."""
     ledger = Ledger(tmp_path / "ledger.sqlite")

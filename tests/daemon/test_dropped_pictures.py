@@ -4,10 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import pillow_heif
@@ -17,11 +15,8 @@ from PIL import ExifTags, Image
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import read as read_module
-from picowatch.inbox import watch
-from picowatch.inbox.scan import Scan, scan
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
-from tests.fault_points import preceded_by, wrap
 from tests.house import House, one_waits_for_one, wait_for
 from tests.outcome import error_files
 from tests.pictures import picture_with
@@ -201,9 +196,11 @@ SCENARIOS: dict[str, Steps] = {
     "a raw photo is refused by its name, though its thumbnail, a TIFF, can be read": [
         {"frames/1.tif": 1, "frames/phone.jpg": 1}, moved("frames/1.tif", "frames/DSC1.NEF"),
         moved("frames/phone.jpg", "frames/phone.jxl"),
-        {TEMPLATE: CORGI, "a.yaml": f"{CORGI}image: frames/DSC1.NEF\n"},
-        Run(errors={"a.yaml": NEF, "frames/DSC1.NEF": NEF,
+        {TEMPLATE: CORGI, "a.yaml": f"{CORGI}image: frames/DSC1.NEF\n", "frames/a/b.TGA": "other"},
+        Run(errors={"a.yaml": NEF, "frames/DSC1.NEF": NEF, "frames/a/b.TGA": "Readable formats: P",
                     "frames/phone.jxl": "or give it its own ending"}),
+        removed("a.yaml"), removed("frames/DSC1.NEF"), removed("frames/a/b.TGA"),
+        Run(errors={"frames/phone.jxl": "or give it its own ending"}),
     ],
     "a single run refuses what stays incomplete": [  # else it would say so each time
         {TEMPLATE: CORGI, "frames/cut.jpg": "\xff\xd8", "frames/1.png": 1},
@@ -325,41 +322,6 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     assert house.once(), house.error("again.yaml")
 
 
-def test_a_picture_that_was_renamed_just_before_its_turn_does_not_wait_for_another_scan(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its image was put off, and is requested again with the rename."""
-    monkeypatch.setattr(inbox_module, "SCAN_SECONDS", 1e6)
-    monkeypatch.setattr(inbox_module, "MOST_SCAN_SECONDS", 1e6)
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
-    with house.held(batch_size=1) as hold:
-        house.draw("frames/2.png", "blue")
-        wait_for(lambda: one_waits_for_one(house))
-        with house.seen_at_once():
-            (house.inbox / "frames/2.png").rename(house.inbox / "frames/new.png")
-            hold.release()
-            wait_for(lambda: "frames/2.png: its picture changed or is gone" in house.log())
-        wait_for(lambda: house.pictures() == ["frames/1.png", "frames/new.png"])
-
-
-def test_a_picture_whose_folder_is_renamed_while_it_is_looked_for_is_not_put_off(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is looked for again under its new name, if that is known by then."""
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/a/1.png": 1})
-    folder = house.inbox / "frames/a"
-
-    def rename(*_: object) -> None:
-        if folder.exists():
-            folder.rename(folder.with_name("b"))
-            wait_for(lambda: "renamed to frames/b/1.png" in house.log())
-
-    wrap("picowatch.daemon.dropped:write_atomically", preceded_by(rename), monkeypatch.setattr)
-    with house.running():
-        wait_for(house.pictures)
-    assert "its picture changed or is gone" not in house.log()
-
-
 def test_no_picture_is_rendered_with_a_template_that_is_being_written(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,34 +347,17 @@ def test_no_picture_is_rendered_with_a_template_that_is_being_written(
     assert house.prompts() == ["a corgi", "a star"]
 
 
-def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Like a deletion, its absence counts only after a quiet time; here a scan falls into it."""
-    monkeypatch.setattr(watch.Watch, "start", lambda self, root: None)
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/1.txt": "a star"})
-    path = house.inbox / "frames/_pictures.yaml"
+@pytest.mark.usefixtures("often")
+def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(house: House) -> None:
+    """Like a deletion, its absence counts only after a quiet time; here scans fall into it."""
+    put(house, {TEMPLATE: CORGI, "frames/1.png": 1, "frames/1.txt": "a star"})
+    path = house.inbox / TEMPLATE
     assert house.once()
-
-    looked: list[float] = []
-
-    def looking(*arguments: Any) -> Scan:
-        began = time.monotonic()
-        found = scan(*arguments)
-        looked.append(began)
-        return found
-
-    def wait_for_a_look() -> None:
-        now = time.monotonic()
-        wait_for(lambda: looked[-1] > now, "a look at the inbox")
-
-    monkeypatch.setattr(inbox_module, "scan", looking)
-    with house.running(settle_seconds=1.0):
-        with house.seen_at_once():
-            aside = path.rename(house.folder / "aside")
-        wait_for_a_look()
+    with house.running(settle_seconds=60.0):
+        aside = path.rename(house.folder / "aside")
+        house.wait_for_rounds()
         aside.rename(path)
-        wait_for_a_look()
+        house.wait_for_rounds()
     assert house.once()
     assert house.pictures() == ["frames/1.png"]
     assert "deleted" not in house.log()
@@ -438,37 +383,10 @@ def test_the_texts_of_pictures_are_no_recipes_once_their_template_has_gone(house
 # -- what cannot be used
 
 
-def test_pictures_in_other_formats_have_errors_each(house: House) -> None:
-    """The rest has a warning in the log for each start; systems' and programs' own files none."""
-    junk = ("Thumbs.db", ".DS_Store", "2.png.part", "desktop.ini", "1.xmp", "._e.tga")
-    others = ("frames/b.JXL", "frames/a.cr2", "frames/deep/c.tga")
-    put(house, {"frames/_pictures.yaml": CORGI, **each(1, "frames/1.png", "frames/._1.png")})
-    put(house, dict.fromkeys([*(f"frames/{name}" for name in junk), *others], "other"))
-    put(house, {"frames/deep/e.CSV": "other", "frames/1.txt": ""})
-    for starts in (1, 2):
-        assert house.once() is (starts == 2), "errors are told once"
-        said = "frames/deep/e.CSV is not run: recipes belong in a folder without _pictures.yaml"
-        assert house.log().count(said) == house.log().count("is not run:") == starts
-    assert house.pictures() == ["frames/1.png"]
-    assert errors(house) == ["frames/a.cr2", "frames/b.JXL", "frames/deep/c.tga"]
-    assert "Readable formats: PNG, JPEG" in (house.error("frames/b.JXL") or "")
-    for name in ("a.cr2", "b.JXL"):
-        (house.inbox / "frames" / name).unlink()
-    assert house.once()
-    assert errors(house) == ["frames/deep/c.tga"]
-
-
 def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not read in every round. One that is copied slowly waits through pauses."""
-    reads: list[str] = []
-
-    def counted(inbox: Any, folder: str, path: str, *rest: Any, **named: Any) -> Any:
-        reads.append(path)
-        return read_module.read(inbox, folder, path, *rest, **named)
-
-    monkeypatch.setattr(inbox_module, "read", counted)
+    """One that is copied slowly waits through pauses."""
     bad = {"frames/bad.png": "no picture", "frames/gone.jpg": "no picture", "frames/empty.png": ""}
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/2.png": 2, **bad})
     whole = house.draw("elsewhere.png").read_bytes()
@@ -479,7 +397,6 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
         house.save("frames/slow.png", whole)
         wait_for(lambda: len(house.pictures()) == 3, "the good ones")
         assert errors(house) == []
-        assert reads.count("frames/bad.png") <= 2  # again where it came before its template
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.0)
     with house.running():
         wait_for(lambda: errors(house) == ["frames/bad.png", "frames/gone.jpg"], "the bad ones")
@@ -491,35 +408,31 @@ def test_a_bad_picture_is_told_when_it_was_quiet_and_stops_no_other(
         wait_for(lambda: errors(house) == [], "no error")
 
 
+LEADS_OUT = "a symbolic link in its path leads out"
+BESIDE = {  # what lies beside a photo, where it leads, and what is said of it
+    "1.txt": ("../../elsewhere/secret.txt", f"beside it: {LEADS_OUT}"),
+    "5.mask.png": ("../../elsewhere/secret.png", f"beside it: {LEADS_OUT}"),
+    "6.mask.png": ("nothing.png", "is a symbolic link to nothing"),
+    "7.txt": ("nothing.txt", "is a symbolic link to nothing"),
+    "8.mask.png": (".", "beside it: it is not a regular file"),
+}
+
+
 def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
     """Links to pictures, prompts, masks and templates elsewhere, and pipes, are not followed."""
-    put(house, {"frames/_pictures.yaml": CORGI, "stars/3.png": 1, "../elsewhere/secret.png": 1})
-    put(house, {f"frames/{number}.png": number for number in (1, 5)})
+    put(house, {TEMPLATE: CORGI, "stars/3.png": 1, "../elsewhere/secret.png": 1})
     put(house, {f"../elsewhere/{name}": CORGI for name in ("secret.txt", "_pictures.yaml")})
-    for name, target in (
-        ("frames/1.txt", "secret.txt"),
-        ("frames/1.mask.png", "secret.png"),
-        ("frames/2.png", "secret.png"),
-        ("stars/_pictures.yaml", "_pictures.yaml"),
-        ("frames/5.mask.png", "secret.png"),
-    ):
-        (house.inbox / name).symlink_to(house.folder / "elsewhere" / target)
+    put(house, {f"frames/{name[0]}.png": int(name[0]) for name in BESIDE})
+    for name, (target, _) in BESIDE.items():
+        (house.inbox / "frames" / name).symlink_to(target)
+    (house.inbox / "frames/2.png").symlink_to("../../elsewhere/secret.png")
+    (house.inbox / "stars/_pictures.yaml").symlink_to("../../elsewhere/_pictures.yaml")
     os.mkfifo(house.inbox / "frames/4.png")
-    (house.inbox / "frames/6.mask.png").symlink_to(house.inbox / "nothing.png")
-    (house.inbox / "frames/7.txt").symlink_to(house.inbox / "nothing.txt")
-    (house.inbox / "frames/8.mask.png").mkdir()
-    put(house, {f"frames/{number}.png": number for number in (6, 7, 8)})
     assert not house.once()
     assert house.pictures() == []
-    for beside, said in (
-        ("1.txt", "beside it: a symbolic link in its path leads out"),
-        ("5.mask.png", "beside it: a symbolic link in its path leads out"),
-        ("6.mask.png", "is a symbolic link to nothing"),
-        ("7.txt", "is a symbolic link to nothing"),
-        ("8.mask.png", "beside it: it is not a regular file"),
-    ):
-        error = house.error(f"frames/{beside[0]}.png") or ""
-        assert f"This picture cannot be read: frames/{beside} {said}" in error
+    for name, (_, said) in BESIDE.items():
+        error = house.error(f"frames/{name[0]}.png") or ""
+        assert f"This picture cannot be read: frames/{name} {said}" in error
     assert house.once(), "told once"
     (house.inbox / "frames/5.mask.png").unlink()
     assert house.once()
@@ -529,14 +442,9 @@ def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
 # -- the template's own pictures
 
 
-def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> None:
-    """It is no photo itself, and that of subfolders, too, whatever has the same name there."""
-    put(house, {"frames/_pictures.yaml": WITH_STYLE, **each(1, "frames/1.png", "frames/a/2.png")})
-    assert not house.once()
-    assert errors(house) == ["frames/_pictures.yaml"]
-    error = house.error("frames/_pictures.yaml") or ""
-    assert "frames/_pictures.yaml, line 4" in error and "There is no picture 'style.png'" in error
-    assert house.once(), "one error, once"
+def test_a_picture_that_a_template_names_is_no_photo(house: House) -> None:
+    """It is that of subfolders, too, whatever has the same name there."""
+    put(house, {TEMPLATE: WITH_STYLE, **each(1, "frames/1.png", "frames/a/2.png")})
     put(house, each(7, "frames/style.png") | each(8, "frames/a/style.png"))
     style = hashlib.sha256((house.inbox / "frames/style.png").read_bytes()).hexdigest()
     assert house.once(), errors(house)
@@ -544,38 +452,20 @@ def test_photos_wait_for_a_missing_picture_of_their_template(house: House) -> No
     assert {request.control[0].image_hash for request in house.requests()} == {style}
     house.save("again.yaml", "from: outbox/frames/a/2.png\n")
     assert house.once(), house.error("again.yaml")
-    (house.inbox / "frames/style.png").rename(house.inbox / "away.png")
-    put(house, each(9, "frames/3.png", "frames/4.png"))
-    assert not house.once()
-    assert errors(house) == ["frames/_pictures.yaml"]
-    (house.inbox / "away.png").rename(house.inbox / "frames/style.png")
-    assert house.once()
-    assert errors(house) == [] and len(house.pictures("frames")) == 5
 
 
 # -- commands, settings, copies
 
 
-def test_check_lists_what_pictures_would_render(house: House) -> None:
-    """All under a template in natural order, with their mistakes; none without a template."""
-    check = partial(picowatch_here, house.folder, "check")
-    path = house.save("frames/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
-    names = ("10", "a/9", "2", "2.mask", "3", "../other/1")
-    put(house, dict.fromkeys((f"frames/{n}.png" for n in names), 1))
-    put(house, {"frames/10.txt": "a star", "frames/3.yaml": "stesp: 3\n"})
-    put(house, {"frames/bad.jpg": "no picture", "frames/phone.HEIC": "heic"})
-    found = json.loads(check("--json", path).stdout)
-    assert not found["ok"]
-    assert [(image["image"], image["prompt"], image["width"]) for image in found["images"]] == [
-        ("frames/2.png", "a corgi", 64), ("frames/10.png", "a star", 64),
-        ("frames/a/9.png", "a corgi", 64),
-    ]  # fmt: skip
-    assert [
-        (problem["file"].rpartition("/")[2], problem["line"]) for problem in found["problems"][:3]
-    ] == [
-        ("3.yaml", 1), ("bad.jpg", 0), ("phone.HEIC", 0),
-    ]  # fmt: skip
-    assert "There is no _pictures.yaml in its folder" in check("inbox/other/1.png").stderr
+def test_check_lists_pictures_in_natural_order(house: House) -> None:
+    """All under a template, and none without one."""
+    names = ("frames/10", "frames/a/9", "frames/2", "frames/2.mask", "other/1")
+    put(house, {TEMPLATE: CORGI, **each(1, *(f"{name}.png" for name in names))})
+    found = json.loads(picowatch_here(house.folder, "check", "--json", f"inbox/{TEMPLATE}").stdout)
+    listed = [image["image"] for image in found["images"]]
+    assert listed == ["frames/2.png", "frames/10.png", "frames/a/9.png"]
+    alone = picowatch_here(house.folder, "check", "inbox/other/1.png")
+    assert "There is no _pictures.yaml in its folder" in alone.stderr
 
 
 @pytest.mark.parametrize("by_command", [False, True])
@@ -612,21 +502,22 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
 ) -> None:
     """Sidecars go with it unless another picture has them; the next picture is not affected.
 
-    All keep their times: a scan has no other date.
+    A template and defaults are no sidecars of a picture of their name. All that goes keeps its
+    time: a scan has no other date.
     """
-    put(house, {"frames/_pictures.yaml": STAR, "frames/1.txt": "a corgi"})
-    put(house, {"frames/2.yaml": "prompt: a heart\n", "frames/other.txt": "of no picture"})
-    put(house, {f"frames/{n}": len(n) for n in ("1.png", "2.png", "2.jpg", "1.mask.png")})
+    stays = {TEMPLATE: STAR, "frames/_defaults.yaml": "steps: 3\n", "frames/other.txt": "a note"}
+    names = ("1.png", "2.png", "2.jpg", "1.mask.png", "_pictures.png", "_defaults.png")
+    put(house, {**stays, "frames/1.txt": "a corgi", "frames/2.yaml": "prompt: a heart\n"})
+    put(house, {f"frames/{name}": len(name) for name in names})
     house.save("a.yaml", CORGI)
-    for path in (*house.inbox.glob("frames/[12]*"), house.inbox / "a.yaml"):
+    for path in (*house.inbox.glob("frames/*"), house.inbox / "a.yaml"):
         os.utime(path, ns=(0, TAKEN_NS))
     dropped = (house.inbox / "frames/1.png").read_bytes()
-    assert house.once(when_done=when_done)
-    left = {path.name for path in (house.inbox / "frames").iterdir()}
-    assert left == {"_pictures.yaml", "other.txt"}
+    assert house.once(when_done=when_done), errors(house)
+    assert {f"frames/{path.name}" for path in (house.inbox / "frames").iterdir()} == {*stays}
     found = {path.name: path.read_bytes() for path in house.outbox.glob("frames/originals/*")}
     if when_done == "archive":
-        assert {*found} == {"1.mask.png", "1.png", "1.txt", "2.jpg", "2.png", "2.yaml"}
+        assert {*found} == {*names, "1.txt", "2.yaml"}
         assert found["1.png"] == dropped
         kept = [house.outbox / "a/a.yaml", *house.outbox.glob("frames/originals/*")]
         assert {path.stat().st_mtime_ns for path in kept} == {TAKEN_NS}
@@ -636,18 +527,6 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     assert house.once(when_done=when_done)
     again = house.request("frames/1-2.png")
     assert (again.prompt, again.mask) == ("a star", "")
-
-
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_no_template_is_taken_away_with_a_picture_of_its_name(house: House, when_done: str) -> None:
-    """Nor are defaults, nor is either read as the picture's fields."""
-    put(house, {TEMPLATE: f"{CORGI}---\n{STAR}", "frames/_defaults.yaml": "steps: 3\n"})
-    put(house, each(1, "frames/_pictures.png", "frames/_defaults.png", "frames/1.png"))
-    assert scan(house.inbox, ()).owners("frames/_defaults.yaml") == []
-    assert house.once(when_done=when_done), errors(house)
-    assert {f"frames/{name}-2.png" for name in ("_pictures", "_defaults")} < {*house.pictures()}
-    left = {path.name for path in (house.inbox / "frames").iterdir()}
-    assert left == {"_pictures.yaml", "_defaults.yaml"}
 
 
 def test_the_mask_of_a_template_stays_for_the_next_picture(house: House) -> None:

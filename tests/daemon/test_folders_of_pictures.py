@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from picowatch.commands.make import make
 from picowatch.daemon.dropped import DroppedPictures
 from picowatch.errors import CommandFailed
 from picowatch.inbox import inbox as inbox_module
 from picowatch.ledger.rows import QueuedImage
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.picowatch import picowatch_here
+from tests.commands.test_make import made
 from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
@@ -117,102 +117,81 @@ def test_pictures_that_are_being_copied_for_an_engine_are_not_done(
 # -- make
 
 
+def as_json(house: House, folder: str, code: int = 0) -> dict[str, Any]:
+    """Return what `make --json` prints of a folder, with its recipes by name."""
+    printed, _ = made(house, house.inbox / folder, code=code, as_json=True)
+    found: dict[str, Any] = json.loads("".join(printed))
+    return {**found, "recipes": {recipe["recipe"]: recipe for recipe in found["recipes"]}}
+
+
 def test_make_prints_what_becomes_of_a_folder(
-    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures are in natural order, with or without a daemon; bad ones are named."""
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
     photos(house, CORGI, 3)
     drop(house, "photos/sub/10.png")
-    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 0
-    out = [f"{house.outbox}/photos/{name}.png" for name in ("1", "2", "3", "sub/10")]
-    assert capsys.readouterr().out.splitlines() == out
+    names = ("1", "2", "3", "sub/10")
+    printed, _ = made(house, house.inbox / "photos")
+    assert printed == [f"{house.outbox}/photos/{name}.png" for name in names]
     house.save("photos/bad.png", "no picture")
     house.save("photos/_pictures.yaml", STAR)
     with house.running():
-        code = make(house.settings(), [house.inbox / "photos"], house.make_engine, as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    assert code == 1
+        found = as_json(house, "photos", code=1)
     assert not found["done"]
-    recipes = {recipe["recipe"]: recipe for recipe in found["recipes"]}
+    recipes = found["recipes"]
     assert [*recipes] == [f"photos/{n}.png" for n in ("1", "2", "3", "bad", "sub/10")]
     assert "It is not a picture" in recipes["photos/bad.png"]["errors"][0]
     assert recipes["photos/1.png"]["pictures"][0]["prompt"] == "a star"
     assert recipes["photos/1.png"]["file"] == str(house.inbox / "photos/1.png")
     assert len(house.pictures()) == 8
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 3600.0)
-    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 1, "at once"
-    capsys.readouterr()
-    assert make(house.settings(), [house.inbox / "photos/sub"], house.make_engine) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    made(house, house.inbox / "photos", code=1)  # at once
+    assert len(made(house, house.inbox / "photos/sub")[0]) == 1
     assert len(house.pictures()) == 8, "the same again asks for nothing"
 
 
-def test_make_takes_a_folder_whose_subfolders_alone_have_templates(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_make_takes_a_folder_whose_subfolders_alone_have_templates(house: House) -> None:
     """It prints their results; without pictures it requests nothing."""
     for folder, text in (("all/a", CORGI), ("all/b", STAR), ("none/a", CORGI)):
         house.save(f"{folder}/_pictures.yaml", text)
-    for name in ("all/a/1.png", "all/b/2.png"):
-        drop(house, name)
-    assert make(house.settings(), [house.inbox / "all"], house.make_engine) == 0
+    drop(house, "all/a/1.png", "all/b/2.png")
     out = [f"{house.outbox}/all/{name}.png" for name in ("a/1", "b/2")]
-    assert capsys.readouterr().out.splitlines() == out
-    assert make(house.settings(), [house.inbox / "none"], house.make_engine) == 0
-    assert capsys.readouterr().err.endswith("none: It requests no image.\n")
+    assert made(house, house.inbox / "all")[0] == out
+    assert made(house, house.inbox / "none")[1].endswith("none: It requests no image.\n")
     house.save("none/a/_pictures.yaml", "stesp: 3\n")
-    assert make(house.settings(), [house.inbox / "none"], house.make_engine) == 1
-    assert "stesp" in capsys.readouterr().err
+    assert "stesp" in made(house, house.inbox / "none", code=1)[1]
 
 
-def test_make_of_a_folder_says_once_what_concerns_all_its_pictures(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_make_of_a_folder_says_once_what_concerns_all_its_pictures(house: House) -> None:
     """Without pictures, too: only then does the folder request nothing."""
     idle = "resize_to: 60\nformat: jpeg\ncount: 2\n"
     photos(house, idle, 2)
-    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 0
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 2
-    assert said.err.count("count") == 1
-    assert "requests no image" not in said.err
-    assert house.answer("delete", None, "photos/1.jpg").done
-    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 0
-    again = "Its pictures were deleted. `picowatch retry --all photos/1.png` renders them again.\n"
-    assert again in capsys.readouterr().err
+    printed, said = made(house, house.inbox / "photos")
+    assert (len(printed), said.count("count"), "requests no image" in said) == (2, 1, False)
     house.save("empty/_pictures.yaml", idle)
-    assert make(house.settings(), [house.inbox / "empty"], house.make_engine) == 0
-    assert capsys.readouterr().err.endswith("empty: It requests no image.\n")
+    assert made(house, house.inbox / "empty")[1].endswith("empty: It requests no image.\n")
 
 
-def test_make_of_a_folder_says_which_pictures_were_deleted(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_make_of_a_folder_says_which_pictures_were_deleted(house: House) -> None:
     """It renders only what was not rendered yet; `retry --all` renders deleted ones, too."""
     photos(house, f"{CORGI}count: 2\n", 2)
     house.save("photos/sub/_pictures.yaml", f"{CORGI}grid: true\n")
     drop(house, "photos/sub/3.png")
-    folder = [house.inbox / "photos"]
-    assert make(house.settings(), folder, house.make_engine) == 0
-    every = capsys.readouterr().out.splitlines()
+    every, _ = made(house, house.inbox / "photos")
     assert len(every) == 6
     assert house.answer("delete", None, "photos/1-2.png", "photos/sub/3.png").done
     said = "`picowatch retry --all photos/{}.png` renders them again."
     one = f"1 of its 2 pictures was deleted. {said.format(1)}"
     both = f"Its pictures were deleted. {said.format('sub/3')}"
-    assert make(house.settings(), folder, house.make_engine) == 0
-    out, err = capsys.readouterr()
-    assert {*every} - {*out.splitlines()} == {
-        f"{house.outbox}/photos/{name}.png" for name in ("1-2", "sub/3")
-    }
+    out, err = made(house, house.inbox / "photos")
+    gone = {f"{house.outbox}/photos/{name}.png" for name in ("1-2", "sub/3")}
+    assert {*every} - {*out} == gone
     assert [line.partition(": ")[2] for line in err.splitlines()] == [one, both]
-    assert make(house.settings(), folder, house.make_engine, as_json=True) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [recipe["warnings"] for recipe in found["recipes"]] == [[one], [], [both]]
+    recipes = as_json(house, "photos")["recipes"].values()
+    assert [recipe["warnings"] for recipe in recipes] == [[one], [], [both]]
     assert house.answer("retry all", None, "photos").done
-    assert make(house.settings(), folder, house.make_engine) == 0
-    assert capsys.readouterr() == ("\n".join([*every, ""]), "")
+    assert made(house, house.inbox / "photos") == (every, "")
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
@@ -234,53 +213,43 @@ def test_make_names_all_pictures_of_a_folder_although_picowatch_restarts(
     assert [len(part.pictures) for part in answer.parts.values()] == [1, 1, 1, 1]
 
 
-def test_make_says_why_a_folder_cannot_be_rendered(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_make_says_why_a_folder_cannot_be_rendered(house: House) -> None:
     """The template may be wrong, lack a prompt, or be missing."""
     photos(house, "stesp: 3\n", 2)
     house.save("plain/a.yaml", "prompt: a tree\nseed: 1\n")
     house.save("silent/_pictures.yaml", "seed: 1\n")
     drop(house, "silent/1.png")
     for folder, said in (("photos", "stesp"), ("silent", "Pictures without a prompt")):
-        assert make(house.settings(), [house.inbox / folder], house.make_engine) == 1
-        assert said in capsys.readouterr().err
+        assert said in made(house, house.inbox / folder, code=1)[1]
     (house.inbox / "empty").mkdir()
     none = "not one of the inbox that has recipes"
     for folder, said in (("empty", none), (".", "is the inbox itself"), ("../outbox", none)):
         with pytest.raises(CommandFailed, match=said):
-            make(house.settings(), [house.inbox / folder], house.make_engine)
+            made(house, house.inbox / folder)
     with pytest.raises(CommandFailed, match="is a folder"):
-        make(house.settings(), [house.inbox / "photos"], house.make_engine, remove=True)
+        made(house, house.inbox / "photos", remove=True)
 
 
-def test_make_renders_what_is_missing_of_a_folder_of_recipes(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_make_renders_what_is_missing_of_a_folder_of_recipes(house: House) -> None:
     """It prints the pictures of all, and draws no seed again; `touch` asks for more, as always."""
     house.save("rows/a.txt", "one\ntwo --seed 5\n")
     house.save("rows/deep/b.yaml", "prompt: three\ncount: 2\n")
     house.save("other.txt", "four\n")
-    shown = []
-    for _ in range(2):
-        assert make(house.settings(), [house.inbox / "rows"], house.make_engine) == 0
-        shown.append(capsys.readouterr().out.splitlines())
-    assert [Path(path).parent.name for path in shown[0]] == ["a", "a", "b", "b"]
-    assert shown[0] == shown[1]
+    first, again = (made(house, house.inbox / "rows")[0] for _ in range(2))
+    assert [Path(path).parent.name for path in first] == ["a", "a", "b", "b"]
+    assert first == again
     assert "four" not in house.prompts(), "a command without a daemon renders its own"
     (house.inbox / "rows/deep/b.yaml").touch()
     house.save("rows/c.txt", "bad\n")
     house.save("rows/d.yaml", "promt: five\n")
     house.engine.before_batch = fail_on_bad
     with house.running():
-        code = make(house.settings(), [house.inbox / "rows"], house.make_engine, as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    recipes = {recipe["recipe"]: recipe for recipe in found["recipes"]}
-    assert [*recipes] == [f"rows/{name}" for name in ("a.txt", "c.txt", "d.yaml", "deep/b.yaml")]
-    assert [recipe["done"] for recipe in recipes.values()] == [True, False, False, True]
-    assert code == 1
+        recipes = as_json(house, "rows", code=1)["recipes"]
+    assert {name: recipe["done"] for name, recipe in recipes.items()} == {
+        "rows/a.txt": True, "rows/c.txt": False, "rows/d.yaml": False, "rows/deep/b.yaml": True,
+    }  # fmt: skip
     new = [picture["path"] for picture in recipes["rows/deep/b.yaml"]["pictures"]]
-    assert len(new) == 2 and not {*new} & {*shown[0]}
+    assert len(new) == 2 and not {*new} & {*first}
 
 
 # -- retry --all

@@ -10,7 +10,6 @@ import pytest
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.house import PATIENCE, House
-from tests.outcome import error_files
 
 Moves = Sequence[tuple[str, str]]
 MOVES: dict[str, Moves] = {
@@ -47,23 +46,6 @@ def move(house: House, kind: str, moves: Moves) -> None:
 
 @each_case
 @each_kind
-def test_what_is_done_is_not_rendered_again_after_renames(
-    house: House, kind: str, moves: Moves
-) -> None:
-    """Also if the ledger is lost afterwards."""
-    save(house, kind)
-    assert house.once()
-    before = house.pictures()
-    move(house, kind, moves)
-    assert house.once()
-    assert house.pictures() == before, house.log()
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    assert house.once()
-    assert house.pictures() == before, house.log()
-
-
-@each_case
-@each_kind
 def test_what_waits_is_rendered_once_under_the_new_names(
     house: House, kind: str, moves: Moves
 ) -> None:
@@ -82,18 +64,6 @@ def test_what_waits_is_rendered_once_under_the_new_names(
         assert is_photo or content.decode().startswith(f"{request.prompt} --size")
 
 
-def test_a_name_in_use_gives_way_with_its_error_and_what_waits(house: House) -> None:
-    """What another file says later at the former name is a new request."""
-    house.save("a.yaml", "promt: a typo\n")
-    house.save("b.yaml", "prompt: b\nseed: 1\n")
-    assert not house.once()
-    (house.inbox / "b.yaml").replace(house.inbox / "a.yaml")
-    house.save("b.yaml", "prompt: b\nseed: 1\n")
-    assert house.once()
-    assert not error_files(house.outbox)
-    assert house.pictures() == ["b/0001-1.png", "b/0002-1.png"]
-
-
 def test_make_tells_what_became_of_a_recipe_whose_name_another_got(house: House) -> None:
     """It is not told of the other name, which that recipe never had."""
     save(house, "{}.txt", "ab")
@@ -105,18 +75,6 @@ def test_make_tells_what_became_of_a_recipe_whose_name_another_got(house: House)
     assert not house.once()
     answer = wait_for_answer(path, PATIENCE)
     assert answer and (answer.text, answer.parts) == ("1 image cancelled.", {})
-
-
-def test_the_former_text_of_a_name_makes_nothing_again(house: House) -> None:
-    """As after an edit and back; both have fixed seeds."""
-    house.save("a.yaml", "prompt: a\nseed: 1\n")
-    house.save("b.yaml", "prompt: b\nseed: 2\n")
-    assert house.once()
-    (house.inbox / "b.yaml").replace(house.inbox / "a.yaml")
-    assert house.once()
-    house.save("a.yaml", "prompt: a\nseed: 1\n")
-    assert house.once()
-    assert house.pictures() == ["a/0001-1.png", "b/0001-2.png"], house.log()
 
 
 @pytest.mark.parametrize(
@@ -150,25 +108,6 @@ def test_a_photo_in_another_folder_has_the_fields_of_that(house: House, differs:
     assert house.once()
     steps = {24: "photos/a.png"} | ({3: "others/a.png"} if differs else {})
     assert {house.request(file).steps: file for file in house.pictures()} == steps
-
-
-def test_a_photo_that_is_renamed_while_its_template_is_wrong_follows_its_bytes(
-    house: House,
-) -> None:
-    """One that is deleted meanwhile is forgotten."""
-    save(house, KINDS["photos"], "ab")
-    assert house.once()
-    right = (house.inbox / TEMPLATE).read_text()
-    house.save(TEMPLATE, f"{right}stesp: 3\n")
-    assert not house.once()
-    (house.inbox / "photos/a.png").rename(house.inbox / "photos/c.png")
-    (house.inbox / "photos/b.png").unlink()
-    assert house.once()
-    assert "photos/b.png: deleted" in house.log()
-    house.save(TEMPLATE, f"{right}# right again\n")
-    assert house.once()
-    assert "photos/a.png: renamed to photos/c.png, its queue is kept" in house.log()
-    assert house.pictures() == ["photos/a.png", "photos/b.png"]
 
 
 def test_the_queue_of_a_renamed_recipe_does_not_go_to_a_link_to_it(house: House) -> None:

@@ -4,13 +4,12 @@ import errno
 import os
 import sqlite3
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 from PIL import Image
@@ -18,9 +17,7 @@ from PIL import Image
 from picowatch.commands.make import make
 from picowatch.errors import EngineDied
 from picowatch.files.safe_paths import blocks_of, open_below
-from picowatch.inbox.scan import scan
 from picowatch.ledger.rows import SizeAndTime
-from picowatch.outbox.commands import Command, send
 from picowatch.outbox.listing import request_in
 from picowatch.outbox.outbox import Outbox
 from tests.house import HeldEngine, House, wait_for
@@ -75,9 +72,6 @@ SAVES = {
     "nothing again without a save": ("a.txt", [(MORNING, 1), (READ, 1)], ""),
     "comments alone are answered with a reason": (
         "a.txt", [("# a corgi\n# a star\n", 0)], "saved, 0 images queued, it says nothing to render"
-    ),
-    "so in YAML": (
-        "a.yaml", [("# prompt: a corgi\n", 0)], "saved, 0 images queued, it says nothing to render"
     ),
     "entries that did not change keep their pictures": (
         "a.txt", [("a circle\na star\n", 2), ("a circle\na moon\n", 3)], "1 image queued, 1 kept"
@@ -162,7 +156,8 @@ def test_a_save_asks_for_what_is_new_in_it(
     assert house.error(name) is None
 
 
-# -- a changed entry without a seed: it keeps the seed of the pictures that it requests again
+# -- a changed entry without a seed: it keeps the seed of the pictures that it requests again.
+# tests/meetings varies counts and steps; here is what else an entry may say.
 
 CAT, CATS = "prompt: a cat\n", "prompt: __animals__ in {red|blue}\n"
 STEPS = f"{CAT}sweep: {{steps: [2, 3, 4]}}\n"
@@ -172,30 +167,19 @@ GROWN = {
     "a lower count and back": (
         [(f"{CAT}count: 3\n", 3), (CAT, 3), (f"{CAT}count: 4\n", 4)], 1
     ),
-    "with a priority": ([(CAT, 1), (f"{CAT}count: 2\npriority: 3\n", 2)], 1),
     "with wildcards": ([(f"{CATS}count: 3\n", 3), (f"{CATS}count: 5\n", 5)], 1),
-    "a value more at the end": ([(STEPS, 3), (STEPS.replace("4]", "4, 5]"), 4)], 1),
     "a value more at the beginning": ([(STEPS, 3), (STEPS.replace("[2", "[1, 2"), 4)], 1),
-    "a value less": ([(STEPS, 3), (STEPS.replace("[2, ", "["), 3)], 1),
-    "values in another order": ([(STEPS, 3), (STEPS.replace("2, 3", "3, 2"), 3)], 1),
     "a value and a count more": (
         [(STEPS, 3), (f"{STEPS.replace('4]', '4, 5]')}count: 2\n", 8)], 1
     ),
     "an axis more": (
         [(f"{STEPS}cfg_scale: 7\n", 3), (STEPS.replace("]", "], cfg_scale: [7, 8]"), 6)], 1
     ),
-    "a sweep of what was one picture": (
-        [(f"{CAT}steps: 2\n", 1), (f"{CAT}sweep: {{steps: [1, 2]}}\n", 2)], 1
-    ),
     "a random variation": (
         [(f"{CAT}variation_strength: 0.2\nseed: 7\n", 1),
          (f"{CAT}variation_strength: 0.2\nseed: 7\ncount: 2\n", 2)], 1
     ),
     "a variation's strengths": ([(VARIED, 2), (VARIED.replace("]", ", 0.4]"), 3)], 2),
-    "an entry more above it": (
-        [(f"- {{{CAT.strip()}}}\n", 1),
-         (f"- {{prompt: a dog, seed: 1}}\n- {{{CAT.strip()}, count: 2}}\n", 3)], 2
-    ),
     "entries fewer above them": (
         [("- {prompt: a dog}\n" * 9 + "- {prompt: a cat}\n" * 2, 11),
          ("- {prompt: a cat, count: 2}\n" * 2, 13)], 11
@@ -206,7 +190,6 @@ GROWN = {
     "touch draws all again": (
         [(CAT, 1), (f"{CAT}count: 2\n", 2), (TOUCHED, 4), (f"{CAT}count: 3\n", 5)], 2
     ),
-    "a prompt of its own gets a seed of its own": ([(CAT, 1), ("prompt: a dog\n", 2)], 2),
     "no seed any more is another seed": ([(f"{CAT}seed: 5\n", 1), (f"{CAT}count: 2\n", 3)], 2),
     "what was deleted stays deleted": (
         [(f"{CAT}count: 2\n", 2), (PICTURES_DELETED, 0), (f"{CAT}count: 3\n", 1)], 1
@@ -226,30 +209,6 @@ def test_a_changed_entry_keeps_the_seed_of_what_it_requests_again(
     (house.models / "wildcards/animals.txt").write_text("a corgi\na cat\nan owl\n")
     save_each(house, "a.yaml", saves)
     assert drawn_seeds(house) == draws
-
-
-@pytest.mark.parametrize("what", ["renamed", "deleted", "cancelled", "archived"])
-def test_a_count_is_raised_after_a_recipe_was(house: House, what: str) -> None:
-    """One that was gone begins anew."""
-    house.save("a.txt", "a cat --count 2\n")
-    if what == "cancelled":
-        send(house.outbox, Command("pause"))
-        house.once()
-        assert house.answer("cancel", "a.txt").done
-        send(house.outbox, Command("resume"))
-    house.once(when_done="archive" if what == "archived" else "keep")
-    if what == "renamed":
-        (house.inbox / "a.txt").rename(house.inbox / "b.txt")
-        house.once()
-        house.save("b.txt", "a cat --count 3\n")
-    elif what == "deleted":
-        (house.inbox / "a.txt").unlink()
-        house.once()
-    if what != "renamed":
-        house.save("a.txt", "a cat --count 3\n")
-    house.once()
-    assert len(house.pictures()) == (3 if what in ("renamed", "cancelled") else 5)
-    assert drawn_seeds(house) == (1 if what in ("renamed", "cancelled") else 2)
 
 
 def drawn_seeds(house: House) -> int:
@@ -446,22 +405,11 @@ def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
     assert f"a.yaml: {said}" not in house.log()
 
 
-def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unmounting deletes nothing, even in a scan; nor do the next start and its return."""
-    is_time = threading.Event()
-
-    def replaced(root: Path, *rest: Any) -> Any:
-        if is_time.is_set():
-            is_time.clear()
-            house.inbox.rename(house.folder / "unmounted")
-            house.inbox.mkdir()
-        return scan(root, *rest)
-
-    monkeypatch.setattr("picowatch.inbox.inbox.scan", replaced)
+def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(house: House) -> None:
+    """Unmounting deletes nothing; nor do the next start and its return."""
     with house.held("a.txt", "first\nsecond\n", batch_size=1) as hold:
-        is_time.set()
+        house.inbox.rename(house.folder / "unmounted")
+        house.inbox.mkdir()
         wait_for(lambda: "is another folder now" in house.log(), "the new folder")
         save(house, "b.txt", "third\n")
     hold.release()

@@ -23,16 +23,6 @@ from picowatch.inbox.watch import Watch
 from picowatch.ledger import queries
 from tests.house import House, wait_for
 
-
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scan the inbox more often."""
-    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
-    for name in ("SCAN_REST", "LATER_REST"):
-        monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 1)
-    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
-
-
 RECIPES = ("a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml")
 # Editors', sync tools' and systems' own files.
 NO_RECIPES = [
