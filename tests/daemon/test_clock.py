@@ -328,16 +328,6 @@ def test_small_copies_tell_nothing_of_how_fast_models_are(ledger: Ledger) -> Non
     assert after == before
 
 
-def test_a_share_grows_while_a_checkpoint_is_loaded(ledger: Ledger) -> None:
-    """Before anything was measured, it is a first guess of loading and of each kind of pass."""
-    samples = Play(Clock(ledger)).run(drawn(1, 20), 1.0)
-    loading = [sample.share for sample in samples if not sample.reported]
-    assert loading[-1] > loading[0] == 0
-    shares = [sample.share for sample in samples]
-    assert shares == sorted(shares)
-    assert shares[-1] > 0.9
-
-
 def test_how_many_things_are_found_is_learnt(ledger: Ledger) -> None:
     """The most that a recipe allows says nothing of how long its details take."""
     Play(clock := Clock(ledger)).run(drawn(2, 10, detail=(DETAIL,)), 60.0)

@@ -88,23 +88,6 @@ def test_a_folder_is_made_smaller_without_any_model(house: House) -> None:
     assert len(house.listed()) == 4
 
 
-@pytest.mark.parametrize("ai_mark", [True, False])
-def test_bits_and_colours_that_are_lost_are_said_once(house: House, ai_mark: bool) -> None:
-    """In the template's file, however many photos had them; also if nothing else is kept."""
-    house.save("web/_pictures.yaml", f"{WEB}keep_exif: none\n")
-    deep = Image.new("I;16", (120, 80), 40_000)
-    for name in ("deep.tif", "deep2.png"):
-        deep.save(house.inbox / "web" / name)
-    for name in ("ink.jpg", "ink2.jpg"):
-        Image.new("CMYK", (120, 80)).save(house.inbox / "web" / name)
-    shoot(house, "web/usual.jpg")
-    assert house.once(ai_mark=ai_mark)
-    assert len(house.pictures()) == 5
-    told = (house.outbox / "web/_pictures.yaml.warning.txt").read_text()
-    for what in ("has more than 8 bits a channel; the picture has 8", "is in CMYK; the picture's"):
-        assert told.count(f"The photo {what}") == 1
-
-
 @pytest.mark.parametrize(
     ("folder", "template"), [("checkpoint: demo", "format: same"), ("", "steps: 9\nformat: same")]
 )

@@ -57,19 +57,6 @@ def test_the_engine_starts_for_a_batch_and_ends_when_it_is_idle(house: House) ->
     assert house.engine.starts == 2
 
 
-def test_a_checkpoint_that_draws_is_loaded_though_its_images_fail(house: House) -> None:
-    """Another part may have failed, such as an upscaler that is another file now."""
-
-    def fail(done: int) -> None:
-        raise RenderFailed("The upscaler is a different file now.")
-
-    house.engine.after_step = fail
-    house.save("a.yaml", "prompt: a corgi\ncount: 3\n")
-    assert not house.once(batch_size=1)
-    assert house.status()["images"]["failed"] == 3
-    assert house.log().count("a.yaml: loading demo") == 1
-
-
 @pytest.mark.parametrize("paused", [False, True])
 def test_trouble_with_the_engine_ends_once_no_image_waits_for_it(
     house: House, monkeypatch: pytest.MonkeyPatch, paused: bool

@@ -231,19 +231,6 @@ def test_names_come_from_a_list(house: House) -> None:
         assert answer.returncode == 1 and "cannot be read" in answer.stderr
 
 
-def test_equal_recipes_whose_pictures_were_moved_are_known_to_a_new_ledger(house: House) -> None:
-    """Each stands for a finished save, though both were renamed unnoticed."""
-    for name in "ab":
-        house.save(f"{name}.yaml", "prompt: a corgi\nseed: 1\n")
-    assert house.once()
-    assert house.answer("keep", "best", *house.pictures()).done
-    kept = house.pictures()
-    for name in "ab":
-        (house.inbox / f"{name}.yaml").rename(house.inbox / f"{name}{name}.yaml")
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    assert house.once() and house.pictures() == kept
-
-
 def test_a_picture_takes_no_name_of_one_that_is_being_rendered(house: House) -> None:
     house.save("b.yaml", "prompt: a cat\nseed: 1\n")
     assert house.once()

@@ -75,16 +75,6 @@ def test_a_result_has_the_name_that_its_template_says(house: House) -> None:
     assert house.pictures() == expected(3)
 
 
-def test_two_names_of_the_same_picture_are_a_warning(house: House) -> None:
-    small = "resize_to: 32\nname: '{stem}-"
-    house.save("d/_pictures.yaml", f"{small}small'\n---\n{small}copy'\n")
-    house.draw("d/a.png")
-    assert house.once()
-    assert house.pictures() == ["d/a-small.png"]
-    warning = (house.outbox / "d/_pictures.yaml.warning.txt").read_text()
-    assert "entries 1 and 2 ask for the same image, which is made once" in warning
-
-
 def test_a_name_that_cannot_be_is_refused(house: House) -> None:
     """With the reason, once for the folder."""
     for number, pattern in enumerate(REFUSED):

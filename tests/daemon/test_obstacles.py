@@ -125,28 +125,6 @@ def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> Non
         ends(daemon)
 
 
-def test_writing_works_again_once_something_is_written(house: House) -> None:
-    """Not once nobody wants an error file any more, as while its image is tried again."""
-    folder = house.outbox / "ada"
-    folder.mkdir(parents=True)
-    folder.chmod(0o555)
-    with process(house, *without_privileges()) as daemon:
-        wait_for((house.outbox / "picowatch.log").exists, "the start")
-        refused = "cannot write ada/a.yaml.error.txt: Permission denied"
-        house.save("ada/a.yaml", ONE)
-        wait_for(lambda: refused in str(house.status().get("errors")), "the refusal")
-        assert picowatch_here(house.folder, "pause").returncode == 0
-        assert picowatch_here(house.folder, "retry", "ada/a.yaml").returncode == 0
-        wait_for(lambda: refused not in str(house.status()["errors"]), "the next attempt")
-        assert "works again" not in house.log()
-        assert picowatch_here(house.folder, "resume").returncode == 0
-        wait_for(lambda: house.log().count(f"{refused}; waiting") == 2, "the second failure")
-        folder.chmod(0o755)
-        wait_for(lambda: house.error("ada/a.yaml"), "the error file")
-        ends(daemon)
-    assert house.log().count("writing ada/a.yaml.error.txt works again; continuing") == 1
-
-
 @pytest.mark.parametrize(
     ("name", "text", "when_done", "refused"),
     [
@@ -199,20 +177,6 @@ def test_what_cannot_be_taken_out_of_the_inbox_leaves_no_copy(house: House) -> N
 
 
 IGNORED = "ben{} is ignored: the folder cannot be read (Permission denied)"
-
-
-@pytest.mark.parametrize("folder", ["", "/deep"])
-def test_make_says_of_a_folder_that_may_not_be_searched_that_it_is_ignored(
-    house: House, folder: str
-) -> None:
-    """Not that there are no recipes in it."""
-    house.save("ben/deep/a.txt", "a star\n")
-    (house.inbox / "ben").chmod(0o300)
-    words = command("make", f"inbox/ben{folder}", program=DIGESTS_HERE)
-    refused = ran(house.folder, *without_privileges(), *words)
-    (house.inbox / "ben").chmod(0o755)
-    assert (refused.returncode, house.pictures()) == (1, [])
-    assert IGNORED.format(folder) in refused.stderr
 
 
 def test_commands_say_of_a_folder_that_the_daemon_may_not_read_that_it_is_ignored(

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from picowatch.daemon.dropped import DroppedPictures
 from picowatch.engine.process.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied
-from picowatch.ledger.rows import QueuedImage
 from picowatch.outbox.encoding import How
 from tests.digest_engine import Batch, DigestEngine, fail_on_bad
 from tests.house import PATIENCE, House, wait_for
@@ -54,38 +52,6 @@ class Engines:
 @pytest.fixture
 def engines(house: House) -> Engines:
     return Engines(house)
-
-
-def test_a_dropped_pictures_copy_stays_while_another_engine_uses_it(
-    house: House, engines: Engines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have taken over the image before the one that died with it has cleared up."""
-    taken_over, cleared = threading.Event(), threading.Event()
-    clear, batches, there = DroppedPictures.clear, list[Batch](), list[bool]()
-
-    def clear_late(dropped: DroppedPictures, batch: list[QueuedImage]) -> None:
-        is_first = not cleared.is_set()
-        if is_first:
-            assert taken_over.wait(PATIENCE)
-        clear(dropped, batch)
-        cleared.set()
-
-    def render(engine: DigestEngine, batch: Batch) -> None:
-        batches.append(batch)
-        if len(batches) == 1:
-            raise EngineDied("It died.")
-        taken_over.set()
-        assert cleared.wait(PATIENCE)
-        copies = house.outbox / ".picowatch/start-images"
-        there.extend((copies / request.image_hash).is_file() for request in batch)
-
-    monkeypatch.setattr(DroppedPictures, "clear", clear_late)
-    engines.before_batch = render
-    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 1\nsize: 64x64\n")
-    house.draw("photos/1.png")
-    with house.running(executor="local:2"):
-        wait_for(lambda: house.pictures() == ["photos/1.png"], "the picture")
-    assert there == [True]
 
 
 def test_engines_work_at_once_and_share_a_short_queue(house: House, engines: Engines) -> None:

@@ -605,6 +605,7 @@ def test_the_inbox_is_never_written(house: House) -> None:
     assert len(house.pictures()) == 1
 
 
+@pytest.mark.usefixtures("often")
 def test_a_file_that_was_young_is_read_once_more(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -615,7 +616,6 @@ def test_a_file_that_was_young_is_read_once_more(
         return SizeAndTime(status.st_size, -(-status.st_mtime_ns // step) * step, 1)
 
     monkeypatch.setattr("picowatch.inbox.files._size_and_time", coarse)
-    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
     path = house.save("a.txt", "one\n")
     with house.running():
         wait_for(lambda: house.prompts() == ["one"], "the first")

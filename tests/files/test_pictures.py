@@ -15,6 +15,7 @@ from picowatch.files import pictures
 from picowatch.files.decoding import decode_mask, decode_original, decode_picture, decode_with_alpha
 from picowatch.files.pictures import check_picture, picture_size
 from picowatch.files.wide_gamut import ADOBE
+from tests.pictures import encoded
 
 pillow_heif.register_heif_opener()
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -27,12 +28,6 @@ def quarters(mode: str = "RGB") -> Image.Image:
     for (x, y), colour in QUARTERS.items():
         picture.paste(colour, (x - 8, y - 8, x + 8, y + 8))
     return picture.convert(mode)
-
-
-def written(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
 
 
 def near(picture: Image.Image, place: tuple[int, int], colour: tuple[int, ...]) -> bool:
@@ -61,7 +56,7 @@ KINDS: list[tuple[str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "mode", "options"), KINDS)
 def test_every_kind_of_picture_is_read(kind: str, mode: str, options: dict[str, Any]) -> None:
     """It becomes 8-bit RGB."""
-    assert is_quarters(decode_picture(written(quarters(mode), kind, **options)))
+    assert is_quarters(decode_picture(encoded(quarters(mode), kind, **options)))
 
 
 T = Image.Transpose
@@ -76,9 +71,9 @@ def test_exif_orientation_is_followed(orientation: int) -> None:
     stored = quarters() if turn is None else quarters().transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert is_quarters(decode_picture(written(stored, "JPEG", exif=exif, quality=95)))
+    assert is_quarters(decode_picture(encoded(stored, "JPEG", exif=exif, quality=95)))
     for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"):
-        content = written(Image.new("RGB", (24, 8)), kind, exif=exif)
+        content = encoded(Image.new("RGB", (24, 8)), kind, exif=exif)
         assert picture_size(BytesIO(content)) == decode_picture(content).size
 
 
@@ -87,12 +82,12 @@ def test_transparent_pixels_are_white_in_a_picture_and_black_in_a_mask() -> None
     picture = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     picture.putpixel((1, 0), (0, 0, 0, 128))
     picture.putpixel((2, 0), (255, 255, 255, 255))
-    content = written(picture)
+    content = encoded(picture)
     assert [decode_picture(content).getpixel((x, 0)) for x in (0, 2)] == [WHITE, WHITE]
     assert near(decode_picture(content), (1, 0), (127, 127, 127))
     assert [decode_mask(content).getpixel((x, 0)) for x in range(3)] == [0, 0, 255]
     palette = quarters("P")  # as in old GIFs and small PNGs
-    content = written(palette, transparency=palette.getpixel((0, 0)))
+    content = encoded(palette, transparency=palette.getpixel((0, 0)))
     assert near(decode_picture(content), (8, 8), WHITE)
     assert near(decode_picture(content), (24, 8), GREEN)
 
@@ -102,7 +97,7 @@ def test_grey_pictures_are_masks(mode: str) -> None:
     """Pixels may have one bit, eight, or transparency."""
     grey = Image.new("L", (2, 1))
     grey.putpixel((1, 0), 255)
-    mask = decode_mask(written(grey.convert(mode)))
+    mask = decode_mask(encoded(grey.convert(mode)))
     assert [mask.getpixel((x, 0)) for x in range(2)] == [0, 255]
 
 
@@ -116,7 +111,7 @@ def test_grey_pictures_are_masks(mode: str) -> None:
 def test_grey_in_more_than_8_bits_is_scaled_and_not_cut(brightest: float, kind: type) -> None:
     """In depth maps and masks of other programs, white may be 1, 255 or 65535."""
     shares = np.linspace(0, 1, 64, dtype=np.float64).reshape(1, 64).repeat(8, axis=0)
-    content = written(Image.fromarray((shares * brightest).astype(kind)), "TIFF")
+    content = encoded(Image.fromarray((shares * brightest).astype(kind)), "TIFF")
     check_picture(BytesIO(content))
     for decoded in (decode_picture(content).convert("L"), decode_mask(content)):
         assert np.abs(np.asarray(decoded) - shares * 255).max() <= 1
@@ -124,11 +119,11 @@ def test_grey_in_more_than_8_bits_is_scaled_and_not_cut(brightest: float, kind: 
 
 def animated(kind: str) -> bytes:
     blue = Image.new("RGB", (32, 32), BLUE)
-    return written(quarters(), kind, save_all=True, append_images=[blue])
+    return encoded(quarters(), kind, save_all=True, append_images=[blue])
 
 
 def huge(side: int) -> bytes:
-    content = written(quarters(), "BMP")
+    content = encoded(quarters(), "BMP")
     return content[:18] + struct.pack("<ii", side, side) + content[26:]
 
 
@@ -159,10 +154,10 @@ def test_a_huge_file_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPa
 def test_a_photo_with_a_preview_behind_it_is_the_photo() -> None:
     """Sony, Nikon, Panasonic and Apple write such JPEGs."""
     preview = Image.new("RGB", (8, 8), BLUE)
-    content = written(quarters(), "MPO", save_all=True, append_images=[preview])
+    content = encoded(quarters(), "MPO", save_all=True, append_images=[preview])
     assert picture_size(BytesIO(content)) == (32, 32)
     check_picture(BytesIO(content))
-    photo = written(quarters(), "JPEG")
+    photo = encoded(quarters(), "JPEG")
     assert decode_picture(content).tobytes() == decode_picture(photo).tobytes()
 
 
@@ -182,11 +177,11 @@ def test_the_colours_are_those_of_srgb(mode: str) -> None:
         (SRGB, (200, 100, 50)),
         (SWAPPED[:200], (200, 100, 50)),
     ]:
-        content = written(strong, icc_profile=profile)
+        content = encoded(strong, icc_profile=profile)
         assert near(decode_picture(content), (4, 4), expected)
         picture = decode_with_alpha(content)
         assert near(picture, (4, 4), expected) and picture.mode == "RGB"
-    grey = written(strong.convert("L"), icc_profile=SWAPPED)
+    grey = encoded(strong.convert("L"), icc_profile=SWAPPED)
     assert near(decode_picture(grey), (4, 4), (124, 124, 124))
 
 
@@ -209,7 +204,7 @@ def test_adobe_rgb_by_exif_becomes_srgb(
     exif[ExifTags.IFD.Exif] = {0xA001: space, ExifTags.IFD.Interop: {1: file}}
     photo = Image.new("RGB", (8, 8), (173, 66, 52))
     options = {"quality": 100, "subsampling": "4:4:4"} if kind == "JPEG" else {}
-    content = written(photo, kind, exif=exif, icc_profile=icc or None, **options)
+    content = encoded(photo, kind, exif=exif, icc_profile=icc or None, **options)
     found = np.asarray(decode_picture(content)).astype(int)
     assert np.abs(found - meant).max() <= 2, found[4, 4]
     own = decode_original(content)
@@ -238,7 +233,7 @@ def test_grey_with_transparency_is_read_with_its_profile(kind: str) -> None:
     grey = Image.new("L", (8, 8), 10)
     clear = Image.merge("LA", [grey, Image.new("L", (8, 8), 99)])
     opaque, found, by_number = (
-        decode_with_alpha(written(picture, kind, icc_profile=GREY, **options))
+        decode_with_alpha(encoded(picture, kind, icc_profile=GREY, **options))
         for picture, options in ((grey, {}), (clear, {}), (grey, {"transparency": 10}))
     )
     assert (opaque.mode, found.mode) == ("RGB", "RGBA")
@@ -254,7 +249,7 @@ def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
     """It may end anywhere; a half-copied file is never a half-grey start image."""
     rng = np.random.default_rng(1)
     noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
-    whole = written(noise, kind)
+    whole = encoded(noise, kind)
     for share in (0.2, 0.5, 0.9):
         with pytest.raises(PictureUnreadable):
             decode_picture(whole[: int(len(whole) * share)])
@@ -286,12 +281,12 @@ def test_wide_colours_of_an_avif_become_srgb(primaries: int) -> None:
     meant, stored = WIDE[primaries]
     picture = Image.new("RGB", (32, 32), stored)
     options = {"quality": 98, "subsampling": "4:4:4"}
-    found = np.asarray(decode_picture(with_points(written(picture, "AVIF", **options), primaries)))
+    found = np.asarray(decode_picture(with_points(encoded(picture, "AVIF", **options), primaries)))
     assert np.abs(found.astype(int) - meant).max() <= 2, found[9, 9]
-    own = with_points(written(picture, "AVIF", icc_profile=SRGB, **options), primaries)
+    own = with_points(encoded(picture, "AVIF", icc_profile=SRGB, **options), primaries)
     assert np.abs(np.asarray(decode_picture(own)).astype(int) - stored).max() <= 2
     with pytest.raises(PictureUnreadable, match=r"HDR picture .* Export it as JPEG"):
-        check_picture(BytesIO(with_points(written(picture, "AVIF"), primaries, 16)))
+        check_picture(BytesIO(with_points(encoded(picture, "AVIF"), primaries, 16)))
 
 
 def with_points(avif: bytes, primaries: int, transfer: int = 13) -> bytes:
@@ -302,10 +297,10 @@ def with_points(avif: bytes, primaries: int, transfer: int = 13) -> bytes:
 
 def test_without_its_package_a_heic_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """An AVIF and a film begin alike."""
-    heic = written(quarters(), "HEIF")
+    heic = encoded(quarters(), "HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(PictureUnreadable, match=r"pip install 'picowatch-diffusion\[heic\]'"):
         check_picture(BytesIO(heic))
-    check_picture(BytesIO(written(quarters(), "AVIF")))
+    check_picture(BytesIO(encoded(quarters(), "AVIF")))
     with pytest.raises(PictureUnreadable, match="not a picture"):
         check_picture(BytesIO(b"\0\0\0\x20ftypisom" + bytes(99)))

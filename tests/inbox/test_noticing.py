@@ -143,20 +143,6 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return is_locked
 
 
-def test_what_is_saved_while_the_ledger_is_locked_is_noticed(
-    house: House, locked: threading.Event
-) -> None:
-    """The event of a save comes once."""
-    with house.running():
-        house.save("first.txt", "a star\n")
-        wait_for(lambda: house.pictures("first"), "its picture")
-        locked.set()
-        house.save("a.txt", "a corgi\n")
-        wait_for(lambda: "database is locked" in house.log(), "the look at the recipe")
-        locked.clear()
-        wait_for(lambda: house.pictures("a"), "its picture")
-
-
 def test_what_was_read_of_a_former_inbox_is_not_taken(
     house: House, locked: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

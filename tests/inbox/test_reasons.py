@@ -115,13 +115,12 @@ def test_each_file_that_is_not_taken_is_told_once(
     assert len(others) == len(OTHERS) - (words in OTHERS.values())
 
 
+@pytest.mark.usefixtures("often")
 def test_nothing_is_said_of_a_file_that_has_just_come(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Programs' temporary files have any name, and a photo may come after its text."""
     monkeypatch.setattr("picowatch.inbox.reasons.PATIENCE", 3600.0)
-    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
-    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     make_junk(house)
     with house.running():
         house.save("a.txt", "a corgi\n")
@@ -161,20 +160,6 @@ def test_what_is_dropped_into_the_outbox_is_told(house: House) -> None:
     }
     assert told["outbox/a.yaml"] == "this is where results appear. Put it into inbox/"
     assert told["outbox/beach.jpg"].endswith("such as inbox/up/")
-
-
-def test_a_photo_with_an_underscore_is_a_request_like_any_other(house: House) -> None:
-    """Cameras write `_DSC1234.JPG` for Adobe RGB; its text belongs to it, also when it changes."""
-    house.save("up/_pictures.yaml", CORGI)
-    house.draw("up/_DSC1234.JPG")
-    house.draw("up/_MG_1.png")
-    house.save("up/_MG_1.txt", "a star")
-    with house.running():
-        wait_for(lambda: sorted(house.prompts()) == ["a corgi", "a star"])
-        house.save("up/_MG_1.txt", "a moon with a hat")
-        wait_for(lambda: len(house.pictures()) == 3)
-        assert house.status()["ignored_count"] == 0
-    assert house.pictures() == ["up/_DSC1234.png", "up/_MG_1-2.png", "up/_MG_1.png"]
 
 
 # -- every file

@@ -49,25 +49,10 @@ CREATE TABLE entry_images (         -- which entry requests which image; two may
     image    INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
     PRIMARY KEY (entry, position)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "entry_images" VALUES(1,0,1);
-INSERT INTO "entry_images" VALUES(2,0,2);
-INSERT INTO "entry_images" VALUES(2,1,3);
-INSERT INTO "entry_images" VALUES(3,0,4);
-INSERT INTO "entry_images" VALUES(4,0,5);
-INSERT INTO "entry_images" VALUES(5,0,6);
-INSERT INTO "entry_images" VALUES(5,1,7);
-INSERT INTO "entry_images" VALUES(6,0,8);
-INSERT INTO "entry_images" VALUES(7,0,9);
-INSERT INTO "entry_images" VALUES(8,0,10);
-INSERT INTO "entry_images" VALUES(9,0,11);
-INSERT INTO "entry_images" VALUES(9,1,12);
-INSERT INTO "entry_images" VALUES(10,0,13);
-INSERT INTO "entry_images" VALUES(10,1,14);
-INSERT INTO "entry_images" VALUES(10,2,15);
-INSERT INTO "entry_images" VALUES(11,0,16);
-INSERT INTO "entry_images" VALUES(12,0,17);
-INSERT INTO "entry_images" VALUES(12,1,18);
-INSERT INTO "entry_images" VALUES(13,0,19);
+INSERT INTO "entry_images" VALUES
+    (1, 0, 1), (2, 0, 2), (2, 1, 3), (3, 0, 4), (4, 0, 5), (5, 0, 6), (5, 1, 7), (6, 0, 8),
+    (7, 0, 9), (8, 0, 10), (9, 0, 11), (9, 1, 12), (10, 0, 13), (10, 1, 14), (10, 2, 15),
+    (11, 0, 16), (12, 0, 17), (12, 1, 18), (13, 0, 19);
 CREATE TABLE failures (             -- what failures.jsonl lacks, in order
     id   INTEGER PRIMARY KEY,
     line TEXT NOT NULL              -- JSON
@@ -119,13 +104,9 @@ CREATE TABLE numbers (              -- the last picture number used in each fold
     folder TEXT PRIMARY KEY,        -- case-folded and normalised, below the outbox
     last   INTEGER NOT NULL
 ) STRICT;
-INSERT INTO "numbers" VALUES('archived',1);
-INSERT INTO "numbers" VALUES('done',4);
-INSERT INTO "numbers" VALUES('random',4);
-INSERT INTO "numbers" VALUES('failed',2);
-INSERT INTO "numbers" VALUES('before',2);
-INSERT INTO "numbers" VALUES('sheet',3);
-INSERT INTO "numbers" VALUES('running',1);
+INSERT INTO "numbers" VALUES
+    ('archived', 1), ('done', 4), ('random', 4), ('failed', 2), ('before', 2), ('sheet', 3),
+    ('running', 1);
 CREATE TABLE paused (               -- one row while nothing is to be rendered
     since REAL NOT NULL
 ) STRICT;
@@ -198,11 +179,8 @@ CREATE TABLE tallies (
     state  TEXT PRIMARY KEY,
     images INTEGER NOT NULL
 ) STRICT;
-INSERT INTO "tallies" VALUES('queued',6);
-INSERT INTO "tallies" VALUES('running',1);
-INSERT INTO "tallies" VALUES('done',9);
-INSERT INTO "tallies" VALUES('failed',1);
-INSERT INTO "tallies" VALUES('cancelled',2);
+INSERT INTO "tallies" VALUES
+    ('queued', 6), ('running', 1), ('done', 9), ('failed', 1), ('cancelled', 2);
 CREATE INDEX recipes_version ON recipes (digest, size_and_time);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
