@@ -239,12 +239,6 @@ class House:
         return listed(self.outbox)
 
 
-def one_waits_for_one(house: House) -> bool:
-    """Whether one image is queued behind another in progress."""
-    images = house.status()["images"]
-    return bool(images["queued"] == images["running"] == 1)
-
-
 class HeldEngine:
     """Holds a house's engine in its first batch, or in the one after `after`, until released."""
 

@@ -24,6 +24,7 @@ from picowatch.outbox.status import duration
 from picowatch.recipe.parts import Cutout, Hires, Upscale
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import DetailUse, ImageRequest
+from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
 DEVICE, PRECISION = "cuda:0 (A Card)", "float16"
@@ -209,21 +210,13 @@ def queued(image: ImageRequest, recipe: str = "a.yaml") -> QueuedImage:
 def picture(
     image: ImageRequest, timings: dict[str, float], things: int, batch_size: int
 ) -> RenderedImage:
-    places = (
-        tuple(Place("detail", 0.9, (0, 0, 9, 9)) for _ in range(things)) if image.detail else None
-    )
-    return RenderedImage(
-        width=8,
-        height=8,
-        pixels=b"",
+    places = tuple(Place("detail", 0.9, (0, 0, 9, 9)) for _ in range(things))
+    return replace(
+        digest_picture(request(), batch_size),
         device=DEVICE,
         precision=PRECISION,
-        batch_size=batch_size,
-        compiled=False,
-        memory_rung="full",
-        chunks=1,
         timings=timings,
-        places=places,
+        places=places if image.detail else None,
     )
 
 

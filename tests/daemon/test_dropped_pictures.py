@@ -17,7 +17,7 @@ from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import read as read_module
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
-from tests.house import House, one_waits_for_one, wait_for
+from tests.house import House, wait_for
 from tests.outcome import error_files
 from tests.pictures import picture_with
 
@@ -146,6 +146,13 @@ def copied_back(path: str) -> Callable[[House], object]:
     return lambda house: shutil.copy(house.outbox / "frames/1.png", house.inbox / path)
 
 
+def told(words: str) -> Callable[[House], object]:
+    def is_told(house: House) -> None:
+        assert words in house.log()
+
+    return is_told
+
+
 def with_settings(house: House) -> None:
     for colour in ("red", "blue"):
         settings = "a hat\nSteps: 9, Sampler: Euler a, Size: 64x64"
@@ -183,6 +190,21 @@ SCENARIOS: dict[str, Steps] = {
     "it is read again without what was wrong beside it": [
         {TEMPLATE: CORGI, "frames/1.png": 1, "frames/1.yaml": "stesp: 5\n"},
         Run(errors={"frames/1.png": "stesp"}), removed("frames/1.yaml"), Run(["a corgi"]),
+    ],
+    "its texts are no recipes once the template has gone, and it may come back": [
+        {TEMPLATE: CORGI, "frames/a/1.png": 1, "frames/a/1.txt": "a star"}, Run(["a star"]),
+        removed(TEMPLATE), {"frames/a/new.txt": "a moon", "frames/a/1.yaml": "prompt: a hat\n"},
+        Run(["a star", "a moon"]), told("frames/_pictures.yaml: deleted"),
+        told("frames/a is not run: it had a _pictures.yaml"), Run(["a star", "a moon"]),
+        {TEMPLATE: CORGI}, removed("frames/a/1.yaml"), Run(["a star", "a moon"]),
+    ],
+    "a photo that is renamed while its template is wrong follows its bytes": [
+        {TEMPLATE: CORGI, **PHOTOS}, Run(["a corgi"] * 2),
+        {TEMPLATE: "stesp: 3\n"}, Run(["a corgi"] * 2, {TEMPLATE: "stesp"}),
+        moved("frames/1.png", "frames/3.png"), removed("frames/2.png"),
+        Run(["a corgi"] * 2, {TEMPLATE: "stesp"}), told("frames/2.png: deleted"),
+        {TEMPLATE: f"{CORGI}# right again\n"}, Run(["a corgi"] * 2),
+        told("frames/1.png: renamed to frames/3.png, its queue is kept"),
     ],
     "a recipe that may have been meant as a template is told to be renamed": [
         {"frames/pictures.yaml": CORGI, "stars/pictures.yml": "references: [picture]\n",
@@ -309,7 +331,7 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
     with house.held(batch_size=1) as hold:
         put(house, {"frames/2.png": 7, "frames/2.mask.png": 7})
-        wait_for(lambda: one_waits_for_one(house))
+        wait_for(lambda: house.status()["images"]["queued"] == 1)
         with house.seen_at_once():
             for name in ("2.png", "2.mask.png"):
                 (house.inbox / "frames" / name).rename(house.inbox / "frames" / f"new-{name}")
@@ -361,23 +383,6 @@ def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(house:
     assert house.once()
     assert house.pictures() == ["frames/1.png"]
     assert "deleted" not in house.log()
-
-
-def test_the_texts_of_pictures_are_no_recipes_once_their_template_has_gone(house: House) -> None:
-    """A sync program may bring it back later; then all is as before."""
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/a/1.png": 1, "frames/a/1.txt": "a star"})
-    path = house.inbox / "frames/_pictures.yaml"
-    assert house.once()
-    path.unlink()
-    put(house, {"frames/a/alone.txt": "a moon --seed 1", "frames/a/1.yaml": "prompt: a hat\n"})
-    assert house.once()
-    assert "frames/_pictures.yaml: deleted" in house.log()
-    assert "frames/a is not run: it had a _pictures.yaml" in house.log()
-    assert house.once()
-    house.save("frames/_pictures.yaml", CORGI)
-    (house.inbox / "frames/a/1.yaml").unlink()
-    assert house.once()
-    assert house.pictures() == ["frames/a/1.png", "frames/a/alone/0001-1.png"]
 
 
 # -- what cannot be used

@@ -21,8 +21,6 @@ MOVES: dict[str, Moves] = {
 }
 TEMPLATE = "photos/_pictures.yaml"
 KINDS = {"recipes": "{}.txt", "photos": "photos/{}.png"}
-each_case = pytest.mark.parametrize("moves", MOVES.values(), ids=[*MOVES])
-each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=[*KINDS])
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +42,8 @@ def move(house: House, kind: str, moves: Moves) -> None:
         (house.inbox / kind.format(old)).rename(house.inbox / kind.format(new))
 
 
-@each_case
-@each_kind
+@pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_what_waits_is_rendered_once_under_the_new_names(
     house: House, kind: str, moves: Moves
 ) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from picowatch.daemon import summary
-from picowatch.ledger.account import account_of, known_paths
-from picowatch.ledger.reading import reading
 from tests.daemon.test_totals import totals
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
@@ -97,11 +95,6 @@ def test_photos_that_wait_for_a_prompt_are_summed_up(house: House, tmp_path: Pat
     assert (note["refused"], len(note["failures"])) == (1, 1)
     assert house.log().count("finished: photos: 1 file refused") == 1
     assert (house.status()["refused"], house.status()["error_count"]) == (1, 1)
-    with reading(house.outbox / ".picowatch/ledger.sqlite") as sql:
-        for paths in (known_paths(sql), ["photos/1.png"], ["photos/1.png", "photos/2.png"]):
-            account = account_of(sql, paths)
-            told = [failure.recipe for failure in account.failures]
-            assert (account.refused, told) == (1, ["photos/_pictures.yaml"])
     assert house.answer("retry").text == "3 files read again."
     house.draw("photos/4.png")
     assert house.once(), "the template's error is told"
