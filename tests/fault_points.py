@@ -111,6 +111,16 @@ def preceded_by(first: Callable[..., object]) -> Callable[[Callable[..., Any]], 
     return wrapper
 
 
+def refusing(number: int, when: Callable[..., bool] = lambda *_, **__: True) -> Callable[..., None]:
+    """Return a function that raises the system's error of this number where `when` holds."""
+
+    def refuse(*arguments: Any, **named: Any) -> None:
+        if when(*arguments, **named):
+            raise OSError(number, os.strerror(number), *map(str, arguments[:1]))
+
+    return refuse
+
+
 def _noting(original: Callable[..., Any], inside: threading.Event) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         inside.set()

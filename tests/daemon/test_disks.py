@@ -20,6 +20,7 @@ from picowatch.inbox import named_pictures
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import disk, ends, fill, process, remount, stopped, without_privileges
+from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import House, wait_for
 from tests.outcome import faults
 
@@ -75,15 +76,10 @@ def moved(house: House) -> Iterator[None]:
 @contextmanager
 def answering_with_errors(house: House, what: str) -> Iterator[None]:
     """Answer all calls with an error, like a share whose machine is off."""
-    stat = os.stat
-
-    def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
-        if str(path).startswith(str(house.outbox / what)):
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
-        return stat(path, **how)
-
+    place = str(house.outbox / what)
+    refuse = refusing(errno.ENOTCONN, lambda path, **_: str(path).startswith(place))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "stat", refuse)
+        wrap("os:stat", preceded_by(refuse), patch.setattr)
         yield
 
 

@@ -21,7 +21,6 @@ from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 CORGI = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
 STAR = "prompt: a star\nseed: 7\nsize: 64x64\n"
-RANDOM = "prompt: a corgi\nsize: 64x64\n"
 
 
 def drop(house: House, *names: str) -> None:
@@ -275,18 +274,6 @@ def test_a_folder_is_rendered_again_with_its_new_template(house: House) -> None:
     assert house.answer("retry all", "photos/1.png").done
     assert len(house.pictures()) == 7, "one that was deleted is rendered again"
     assert not house.answer("retry all", "nothing").done
-
-
-def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House) -> None:
-    photos(house, RANDOM, 2)
-    assert house.once()
-    drop(house, "photos/3.png")
-    house.answer("pause")
-    for _ in range(2):
-        assert house.answer("retry all", "photos").done
-        assert house.status()["images"]["queued"] == 3
-    house.answer("resume")
-    assert len({*house.seeds()}) == len(house.seeds()) == 5
 
 
 # -- failures

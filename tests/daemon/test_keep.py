@@ -1,5 +1,6 @@
 """`picowatch keep`: pictures are moved or copied into a folder, and nothing is drawn again."""
 
+import errno
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
 from tests.daemon.test_commands import FILES, rendered
+from tests.fault_points import refusing
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import shown
 
@@ -196,13 +198,9 @@ def test_a_picture_without_hard_links_is_copied_and_deleted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on exFAT, or if the daemon does not own the file."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
     rendered(house)
     before = [(house.outbox / file).read_bytes() for file in FILES]
-    monkeypatch.setattr("os.link", refuse)
+    monkeypatch.setattr("os.link", refusing(errno.EPERM))
     assert house.answer("keep", "best", *FILES).text == "3 pictures moved to best."
     assert [(house.outbox / file).read_bytes() for file in house.pictures()] == before
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,6 +17,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.commands.picowatch import DIGESTS, DIGESTS_HERE, command, picowatch, picowatch_here, ran
 from tests.daemon.processes import ends, process, without_privileges
+from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import faults
 
@@ -184,14 +184,8 @@ def test_commands_say_of_a_folder_that_the_daemon_may_not_read_that_it_is_ignore
 ) -> None:
     """Who gives them may read it. (Root may read everything, so the refusal is simulated.)"""
     monkeypatch.setattr("picowatch.daemon.commands.MISSING_SECONDS", 0.0)
-    look = os.scandir
-
-    def refuse(path: Any) -> Any:
-        if "/ben" in str(path):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return look(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    refuse = refusing(errno.EACCES, lambda path: "/ben" in str(path))
+    wrap("os:scandir", preceded_by(refuse), monkeypatch.setattr)
     (house.inbox / "ben").mkdir()
     house.save("notes.md", "not for picowatch\n")
     said = {
@@ -319,14 +313,9 @@ def test_what_a_crash_left_in_a_folder_without_permission_delays_no_start(
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
     left = house.outbox / "pets/.picowatch-0123.tmp"
     left.touch()
-    remove, kept = os.unlink, ("pets/a.yaml.error.txt", left.name)
-
-    def refuse(path: str | Path, **how: Any) -> None:
-        if str(path).endswith(kept):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        remove(path, **how)
-
-    monkeypatch.setattr(os, "unlink", refuse)
+    kept = "pets/a.yaml.error.txt", left.name
+    refuse = refusing(errno.EACCES, lambda path, **_: str(path).endswith(kept))
+    wrap("os:unlink", preceded_by(refuse), monkeypatch.setattr)
     house.save("b.yaml", ONE)
     assert house.once()
     assert house.pictures() == ["b/0001-7.png"]

@@ -16,10 +16,11 @@ from PIL import Image
 
 from picowatch.commands.make import make
 from picowatch.errors import EngineDied
-from picowatch.files.safe_paths import blocks_of, open_below
+from picowatch.files.safe_paths import blocks_of
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.outbox.listing import request_in
 from picowatch.outbox.outbox import Outbox
+from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import HeldEngine, House, wait_for
 from tests.outcome import error_files
 
@@ -377,9 +378,6 @@ def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
     def die(done: int) -> None:
         raise EngineDied("It was killed.")
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EINVAL, "Invalid argument")
-
     def shown() -> list[object]:
         status = house.status()
         engines = [engine["recipe"] for engine in status["engines"]]
@@ -398,7 +396,7 @@ def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
             house.engine.after_step = die
             hold.release()
         else:
-            monkeypatch.setattr(Outbox, "publish", refuse)
+            monkeypatch.setattr(Outbox, "publish", refusing(errno.EINVAL))
             hold.release()
         wait_for(lambda: f"b.yaml: {said}" in house.log(), "the log")
         hold.release()
@@ -573,17 +571,13 @@ def test_what_is_refused_for_a_while_is_not_drawn_again(
     (house.folder / "away.png").rename(pose)
     assert house.once() and house.pictures() == before
 
-    def deny(root: Path, path: str) -> IO[bytes]:
-        if path in ("r/a.yaml", "p/1.png"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return open_below(root, path)
-
+    denied = refusing(errno.EACCES, lambda root, path: path in ("r/a.yaml", "p/1.png"))
     for readable in (False, True):
         for path in (house.inbox / "r/a.yaml", photo):
             path.chmod(0o640 if readable else 0o600)
         with monkeypatch.context() as patch:
             if not readable:
-                patch.setattr("picowatch.inbox.files.open_below", deny)
+                wrap("picowatch.inbox.files:open_below", preceded_by(denied), patch.setattr)
             assert house.once() is readable
         assert error_files(house.outbox) == (set() if readable else {"r/a.yaml", "p/1.png"})
     assert house.pictures() == before

@@ -21,6 +21,7 @@ from picowatch.inbox.read import Saved, read
 from picowatch.inbox.scan import Scan, scan
 from picowatch.inbox.watch import Watch
 from picowatch.ledger import queries
+from tests.fault_points import refusing
 from tests.house import House, wait_for
 
 RECIPES = ("a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml")
@@ -58,23 +59,16 @@ def test_saves_are_accepted_in_the_order_of_their_times(house: House) -> None:
 
 def test_a_recipe_is_put_whole_or_not_at_all(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even on a full disk."""
-
-    def refuse(number: int) -> Callable[..., Any]:
-        def call(*_: object) -> None:
-            raise OSError(number, os.strerror(number))
-
-        return call
-
     assert put(InboxFolder(house.inbox), "a.txt", b"a corgi\n") == ("a.txt", [])
     assert put(InboxFolder(house.inbox), "a.txt", b"a star\n") == ("a-2.txt", [])
     assert put(InboxFolder(house.inbox), "a.txt", b"a corgi\n") == ("a.txt", None)
     written = {path.name: path.read_text() for path in house.inbox.iterdir()}
     assert written == {"a.txt": "a corgi\n", "a-2.txt": "a star\n"}
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", refuse(errno.ENOSPC))
+        patch.setattr(os, "fsync", refusing(errno.ENOSPC))
         with pytest.raises(OSError, match="No space left"):
             put(InboxFolder(house.inbox), "b.txt", b"a dog\n")
-    monkeypatch.setattr(Path, "replace", refuse(errno.EPERM))  # or it dies there
+    monkeypatch.setattr(Path, "replace", refusing(errno.EPERM))  # or it dies there
     with pytest.raises(OSError, match="not permitted"):
         put(InboxFolder(house.inbox), "c.txt", b"a cat\n")
     assert {path.name: path.read_text() for path in house.inbox.iterdir()} == written
