@@ -247,8 +247,10 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("obstacle", IN_THE_WAY)
-@pytest.mark.parametrize("names", [OPTIONAL, (".picowatch/gallery",)], ids=["files", "gallery"])
+@pytest.mark.parametrize(
+    ("names", "obstacle"),
+    [*((OPTIONAL, obstacle) for obstacle in IN_THE_WAY), ((".picowatch/gallery",), "a pipe")],
+)
 def test_what_no_picture_needs_stops_nothing_at_a_start_and_later(
     house: House, caplog: pytest.LogCaptureFixture, names: Sequence[str], obstacle: str
 ) -> None:

@@ -151,21 +151,18 @@ def test_what_waits_for_room_can_be_cancelled(house: House, runs: bool) -> None:
     assert house.once(max_queued=most) and house.prompts().count("two") == 2
 
 
-def test_a_save_that_never_fits_says_so(house: House) -> None:
-    house.save("ada/a.yaml", count("one", 5))
-    assert not house.once(max_queued={"ada": 4})
-    assert "Ask for fewer." in (house.error("ada/a.yaml") or "")
-    assert house.pictures() == []
-
-
 def test_a_single_run_renders_what_had_to_wait_for_room(house: House) -> None:
-    """Each save is refused once at most, and read again when the queue is empty."""
+    """Each save is refused once at most, and read again when the queue is empty.
+
+    One that never fits says so.
+    """
     for number in range(4):
         house.save(f"ada/{number}.yaml", count(f"ada {number}", 2))
     house.save("ada/five.yaml", count("five", 5))
     assert not house.once(max_queued={"ada": 3}), "one asks for too many"
     assert len(house.listed()) == 8
     assert error_files(house.outbox) == {"ada/five.yaml"}
+    assert "Ask for fewer." in (house.error("ada/five.yaml") or "")
     assert house.log().count("It is read again when fewer wait.") == 3
     (house.inbox / "ada/five.yaml").unlink()
     assert house.answer("pause").done
