@@ -438,10 +438,11 @@ def test_done_recipes_are_archived_if_set(house: House) -> None:
     house.once(when_done="archive")
     assert len(house.pictures()) == 2, "dropped again: drawn anew"
     assert not (house.outbox / "pets/a/a-2.txt").exists(), "the same bytes are kept once"
-    house.save("pets/a.txt", "a star\n")
+    house.save("pets/a.txt", "a corgi --count 2\n")
     house.once(when_done="archive")
+    assert drawn_seeds(house) == 3, "what was archived gives no seed"
     assert (house.outbox / "pets/a/a.txt").read_text() == "a corgi\n"
-    assert (house.outbox / "pets/a/a-2.txt").read_text() == "a star\n"
+    assert (house.outbox / "pets/a/a-2.txt").read_text() == "a corgi --count 2\n"
 
 
 def test_warnings_of_an_archived_recipe_stay_after_a_restart(house: House) -> None:
