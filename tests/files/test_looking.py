@@ -1,7 +1,6 @@
 """Photos of cameras' sizes are checked without the daemon's memory."""
 
 import os
-import resource
 from pathlib import Path
 from typing import IO
 
@@ -74,24 +73,3 @@ def test_a_process_without_memory_is_an_answer(
     Image.new("RGB", (900, 900)).save(path)
     with path.open("rb") as file, pytest.raises(PictureUnreadable, match="too much memory"):
         look("check", file, USUAL_PIXELS)
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    ("kind", "size", "options"),
-    [
-        ("JPEG", (9504, 6336), {"progressive": True}),
-        ("TIFF", (6000, 4000), {"compression": "tiff_lzw", "strip_size": 1 << 30}),
-    ],
-)
-def test_cameras_sizes_cost_the_daemon_nothing(
-    tmp_path: Path, kind: str, size: tuple[int, int], options: dict[str, object]
-) -> None:
-    """60 and 24 million pixels, of the kinds that take most."""
-    path = tmp_path / "a"
-    noise = np.random.default_rng(1).integers(0, 256, (200, 300, 3), np.uint8)
-    Image.fromarray(noise).resize(size).save(path, kind, **options)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with path.open("rb") as file:
-        look("check", file, USUAL_PIXELS)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -212,21 +212,6 @@ def test_adobe_rgb_by_exif_becomes_srgb(
     assert own.profile == (icc or (ADOBE if meant[0] == 200 else b""))
 
 
-def test_the_profile_of_adobe_rgb_is_that_of_its_primaries() -> None:
-    """Under D65, adapted to D50 as profiles are (Bradford)."""
-    x, y = np.array([(0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.329)]).T
-    *primaries, white = np.array([x / y, np.ones(4), (1 - x - y) / y]).T
-    linear = np.array(primaries).T * np.linalg.solve(np.array(primaries).T, white)
-    cones = np.array(
-        [(0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296)]
-    )
-    scale = np.diag((cones @ (0.9642, 1, 0.8249)) / (cones @ white))
-    expected = (np.linalg.inv(cones) @ scale @ cones @ linear).T
-    profile = ImageCms.ImageCmsProfile(BytesIO(ADOBE)).profile
-    found = [getattr(profile, f"{name}_colorant")[0] for name in ("red", "green", "blue")]
-    assert np.abs(np.array(found) - expected).max() < 1e-4
-
-
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_grey_with_transparency_is_read_with_its_profile(kind: str) -> None:
     """As grey without it."""

@@ -1,7 +1,5 @@
 """The ledger by itself: what is kept, what its questions cost, and disks that fail a sync."""
 
-import heapq
-import random
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.pool import PASSES
 from picowatch.ledger import accept, control, followups, queries, queue
 from picowatch.ledger.followups import KEPT_SECONDS
 from picowatch.ledger.ledger import Ledger
@@ -138,37 +135,6 @@ def test_more_folders_than_take_turns_are_one_queue(desk: Desk) -> None:
         for image in queue.claim(desk.ledger, desk.names, lambda _: 1, turns=turns)
     ]
     assert taken == ["0", "0 again", "1", "2"], "one folder less waits after the second"
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(("at_once", "most"), [(1, 156), (50, 264)])
-def test_64_engines_load_20_checkpoints_seldom(desk: Desk, at_once: int, most: int) -> None:
-    """At most 1.5 times as often as if each batch of eight went to the best idle engine.
-
-    That needed 104 and 176 loads for these images; in the order of saving, nearly each of the 630
-    batches would need one. Up to `at_once` images in a row have the same checkpoint.
-    """
-    dice, requests = random.Random(at_once), list[ImageRequest]()
-    while len(requests) < 5_000:
-        checkpoint, seeds = f"{dice.randrange(20):064x}", range(dice.randint(1, at_once))
-        first = len(requests)
-        requests += [request(seed=first + n, checkpoint_hash=checkpoint) for n in seeds]
-    desk.save("a.txt", RequestedEntry("entry", 0, False, lambda _: requests))
-    held, busy, loads = [""] * 64, [(0.0, number) for number in range(64)], 0
-    while busy:
-        now, number = heapq.heappop(busy)
-        own, patience = held[number], PASSES * len(held)
-        others = {*held[:number], *held[number + 1 :]} - {"", own}
-        batch = queue.claim(desk.ledger, desk.names, lambda request: 8, own, others, patience)
-        if batch:
-            queue.finish(desk.ledger, batch, ())
-            held[number] = batch[0].request.checkpoint_hash
-            loads += held[number] != own
-            seconds = 0.1 * len(batch) * dice.uniform(0.8, 1.2) + 3 * (held[number] != own)
-            heapq.heappush(busy, (now + seconds, number))
-    assert not queries.counts(desk.ledger)["queued"], "engines rest, and images wait"
-    assert loads <= most
-    assert 0 < desk.ledger.select("SELECT max(passed) FROM images")[0][0] <= patience
 
 
 def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
