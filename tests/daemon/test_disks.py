@@ -18,7 +18,7 @@ from picowatch.files.atomic import write_atomically
 from picowatch.files.essential import Writing
 from picowatch.inbox import named_pictures
 from picowatch.outbox.outbox import Outbox
-from tests.commands.picowatch import DIGESTS, picowatch
+from tests.commands.picowatch import DIGESTS_HERE, picowatch, picowatch_here
 from tests.daemon.processes import disk, ends, fill, process, remount, stopped, without_privileges
 from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import House, wait_for
@@ -179,7 +179,7 @@ def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str
         assert house.once()
         house.save("a.yaml", SMALL)
         with full(house, 0) if how == "full" else locked(house):
-            ended = picowatch(house.folder, "run", "--once", program=DIGESTS)
+            ended = picowatch(house.folder, "run", "--once", program=DIGESTS_HERE)
         assert ended.returncode == 1
         assert said in ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr
@@ -249,7 +249,7 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
     """In a new outbox it is a mistake: a service's unit may forbid writing there."""
     with disk(house.outbox):
         remount(house.outbox, "ro")
-        ended = picowatch(house.folder, "run")
+        ended = picowatch_here(house.folder, "run")
         assert ended.returncode == 2
         assert "outbox cannot be written: Read-only file system. " in ended.stderr
         assert "ReadWritePaths=" in ended.stderr

@@ -15,7 +15,7 @@ from PIL import Image
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from tests.commands.picowatch import DIGESTS, DIGESTS_HERE, command, picowatch, picowatch_here, ran
+from tests.commands.picowatch import DIGESTS_HERE, command, picowatch_here, ran
 from tests.daemon.processes import ends, process, without_privileges
 from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import PATIENCE, House, wait_for
@@ -84,7 +84,7 @@ def test_something_else_in_the_place_of_a_file_ends_the_start_in_words(
     (house.outbox / ".picowatch").mkdir(parents=True)
     obstacle(house.outbox / name)
     for once in ([], ["--once"]):
-        ended = picowatch(house.folder, "run", *once, program=DIGESTS)
+        ended = picowatch_here(house.folder, "run", *once)
         assert ended.returncode == 2
         assert f"outbox/{name} is not a " in ended.stderr
 
@@ -140,11 +140,11 @@ def test_a_single_run_ends_although_one_folder_may_not_be_written(
     house.save("s.yaml", ONE)
     assert house.once()
     (house.outbox / "s").chmod(0o555)
-    (house.folder / "picowatch.yaml").write_text(f"settle_seconds: 0.3\nwhen_done: {when_done}\n")
+    (house.folder / "picowatch.yaml").write_text(f"settle_seconds: 0.1\nwhen_done: {when_done}\n")
     house.save(name, text)
     for letter in "abc":
         house.save(f"{letter}.yaml", ONE)
-    once = [*without_privileges(), *command("run", "--once", program=DIGESTS)]
+    once = [*without_privileges(), *command("run", "--once", program=DIGESTS_HERE)]
     for runs in (1, 2):
         ended = ran(house.folder, *once)
         assert ended.returncode == 1

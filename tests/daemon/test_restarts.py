@@ -24,7 +24,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.settings.loading import load_settings
 from picowatch.sources import FOLDERS
-from tests.commands.picowatch import DIGESTS, picowatch, started
+from tests.commands.picowatch import DIGESTS, picowatch, picowatch_here, started
 from tests.daemon.processes import ends, process
 from tests.house import SETTLE_SECONDS, House, wait_for
 
@@ -57,7 +57,7 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
         assert psutil.STATUS_ZOMBIE not in [child.status() for child in children]
         assert house.pictures("5") == ["5/0001-3.webp"]
         assert house.status()["pid"] == process.pid
-        assert picowatch(house.folder, "run").returncode == 3
+        assert picowatch_here(house.folder, "run").returncode == 3
         process.terminate()
         assert process.wait(60) == 0
     assert house.log().count("; picowatch starts over") == len(changes) - 1
@@ -84,7 +84,7 @@ def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> N
         wait_for(lambda: len(house.status()["engines"]) == 2, "its engines")
         process.terminate()
         assert process.wait(60) == 0
-    assert picowatch(house.folder, "run", program=DIGESTS).returncode == 2
+    assert picowatch_here(house.folder, "run").returncode == 2
 
 
 def test_a_ledger_that_is_damaged_again_at_once_ends_it(
@@ -356,8 +356,8 @@ def test_settings_apply_while_a_start_waits(house: House) -> None:
         with process(house) as daemon:
             console = house.folder / "console"
             wait_for(lambda: "locked; waiting" in console.read_text(), "the trouble")
-            assert picowatch(house.folder, "run", "--once").returncode == 3
-            assert picowatch(house.folder, "status").returncode == 0
+            assert picowatch_here(house.folder, "run", "--once").returncode == 3
+            assert picowatch_here(house.folder, "status").returncode == 0
             (house.folder / "picowatch.yaml").write_text("outbox: other\n")
             wait_for((house.folder / "other/now.txt").exists, "a start")
             assert not is_held(house.outbox)

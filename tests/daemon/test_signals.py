@@ -19,7 +19,7 @@ from picowatch.commands.run import run
 from picowatch.outbox.lock import is_held
 from picowatch.signals import ENDING
 from tests.catalog.files import sd15_shapes, write_model
-from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, started
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, started
 from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
 from tests.digest_engine import Batch, DigestEngine
 from tests.fault_points import wrap
@@ -50,7 +50,7 @@ def test_a_signal_while_a_checkpoint_is_hashed(house: House) -> None:
         wait_for((house.outbox / ".picowatch/status.json").exists, "the start")
         house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
         wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
-        health = picowatch(house.folder, "status", "--check")
+        health = picowatch_here(house.folder, "status", "--check")
         assert health.stdout == "picowatch is running and looks at its inbox\n"
         assert health.returncode == 0
         assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
