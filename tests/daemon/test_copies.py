@@ -88,6 +88,15 @@ def test_a_folder_is_made_smaller_without_any_model(house: House) -> None:
     assert len(house.listed()) == 4
 
 
+def test_bits_that_are_lost_are_told_though_nothing_else_is_kept(house: House) -> None:
+    """Not even the mark."""
+    house.save("web/_pictures.yaml", f"{WEB}keep_exif: none\n")
+    Image.new("I;16", (120, 80), 40_000).save(house.inbox / "web/deep.png")
+    assert house.once(ai_mark=False)
+    told = (house.outbox / "web/_pictures.yaml.warning.txt").read_text()
+    assert "The photo has more than 8 bits a channel; the picture has 8" in told
+
+
 @pytest.mark.parametrize(
     ("folder", "template"), [("checkpoint: demo", "format: same"), ("", "steps: 9\nformat: same")]
 )

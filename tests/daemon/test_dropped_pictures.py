@@ -54,7 +54,7 @@ DROPPED: dict[str, tuple[Files, Results]] = {
     "names and folders are those of the pictures": (
         {"frames/_pictures.yaml": f"{CORGI}count: 2\ngrid: true\n",
          **each(1, "frames/0001.jpg", "frames/a/b/2.PNG", "frames/a/x.y.webp"),
-         **each(2, "frames/twin.jpg", "frames/twin.png"),
+         **each(2, "frames/twin.jpg", "frames/twin.png"), "frames/0001.txt": "",
          **each(3, "frames/ x.png", "frames/x.png")},
         {f"frames/{name}{number}.png": {} if number != "-sheet" else None
          for name in ("0001", "a/b/2", "a/x.y", "twin.jpg", "twin.png", " x", "x")

@@ -14,7 +14,7 @@ import pytest
 from picowatch.catalog import hashes
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.daemon import accept, save_outcome, worker
-from picowatch.errors import RenderFailed
+from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.reading import read_recipes
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
@@ -80,6 +80,26 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
             wait_for(lambda: house.error("new.yaml"), "the refusal")
     assert ("out of luck" in (house.error("new.yaml") or "")) == (end == "broken")
     assert "small: new, reading it for its hash: 0.0 of 0.0 GB" in house.log()
+
+
+@pytest.mark.usefixtures("new")
+def test_saves_are_read_again_whose_model_could_not_be_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk may fail, or the file go away, while its hash is computed."""
+    real, first = hashes._digest, threading.Event()
+
+    def fails_once(file: Any, on_block: Any) -> str:
+        if not first.is_set():
+            first.set()
+            raise ModelRefused("cannot be read (Input/output error)")
+        return real(file, on_block)
+
+    monkeypatch.setattr(hashes, "_digest", fails_once)
+    house.save("a.yaml", WITH_NEW)
+    with house.running():
+        wait_for(lambda: "Input/output" in house.log(), "the refusal")
+        wait_for(lambda: house.pictures("a"), "the picture")
 
 
 @pytest.mark.usefixtures("new")
