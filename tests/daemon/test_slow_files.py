@@ -87,6 +87,26 @@ def test_many_slow_files_hold_up_no_other(house: House, slow: SlowFile) -> None:
         wait_for(lambda: len(house.pictures()) == 3, "the first")
 
 
+def test_a_new_ledger_waits_for_no_file_that_may_have_been_renamed(
+    house: House, slow: SlowFile
+) -> None:
+    """A file with the bytes of a finished save is a copy if that is still there."""
+    house.save("slow.txt", "a corgi\n")
+    assert house.once()
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    slow.path = "slow.txt"
+    house.save("copy.txt", "a corgi\n")
+    with house.running():
+        wait_for(slow.is_wanted.is_set, "the reading of the slow file")
+        house.wait_for_rounds(5)
+        house.save("other.txt", "other\n")
+        wait_for(lambda: house.pictures("other"), "another save")
+        assert not house.pictures("copy")
+        slow.arrives.set()
+        wait_for(lambda: house.pictures("copy"), "the copy")
+    assert len(house.pictures()) == 3
+
+
 def test_the_round_waits_only_for_files_that_are_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
