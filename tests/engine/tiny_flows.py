@@ -3,9 +3,10 @@
 import atexit
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -139,7 +140,8 @@ _DEPTHS = {
 def deep_flow(name: str) -> Path:
     """Return one of `FOLDERS` like `tiny_flow`, with four blocks of each kind."""
     tiny = FOLDERS[name]
-    four = dict.fromkeys(_DEPTHS & tiny.transformer.keys(), 4)
+    kind = getattr(_D, FAMILIES[tiny.family].parts["transformer"][0])
+    four = dict.fromkeys(_DEPTHS & _taken(kind), 4)
     return _written(name, replace(tiny, transformer={**tiny.transformer, **four}))
 
 
@@ -200,12 +202,18 @@ def _part(part: str, kind: str, row: Family, tiny: Tiny) -> Any:
         return made(**tiny.scheduler)
     if part == "guider":
         return made(guidance_scale=2.0, enabled=False)
-    transformer = made(**tiny.transformer)
+    usual = {} if part == "unet" else {name: _TOY[name] for name in _TOY.keys() & _taken(made)}
+    transformer = made(**usual | tiny.transformer)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if any(word in name for word in tiny.blank):
                 weight.normal_(std=0.1)
     return transformer
+
+
+def _taken(kind: Any) -> Set[str]:
+    """The names of what a class of diffusers is made from."""
+    return signature(kind.__init__).parameters.keys()
 
 
 _FOUR_LEVELS = ("AutoencoderKL", "AutoencoderKLFlux2")
@@ -447,58 +455,53 @@ CONDITIONER: Numbers = {
     "num_attention_heads": 2, "target_vocab_size": len(t5_tokenizer()),
 }
 
-# Transformers: a block of each kind, and two heads.
-_TWO = {"num_layers": 2, "num_attention_heads": 2}
-_FLUX = {
-    "in_channels": 64, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
-    "num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": (4, 4, 8),
+# Transformers: their parameters have these values, unless a family's folder says another.
+_TOY: Numbers = {
+    **dict.fromkeys(("num_layers", "num_attention_heads", "text_num_attention_heads"), 2),
+    **dict.fromkeys(("n_layers", "n_heads", "n_kv_heads", "text_num_key_value_heads"), 2),
+    **dict.fromkeys(("num_single_layers", "n_refiner_layers", "num_refiner_layers"), 1),
+    **dict.fromkeys(("num_layerwise_text_blocks", "num_refiner_text_blocks"), 1),
+    **dict.fromkeys(("num_mmdit_layers", "num_single_dit_layers", "approximator_layers"), 1),
+    **dict.fromkeys(("attention_head_dim", "joint_attention_dim", "cross_attention_dim"), 16),
+    **dict.fromkeys(("text_embed_dim", "text_in_dim", "text_hidden_dim", "cap_feat_dim"), 16),
+    **dict.fromkeys(("context_in_dim", "text_encoder_dim", "caption_channels"), 16),
+    **dict.fromkeys(("timestep_embed_dim", "time_embed_dim", "adaln_dim"), 16),
+    **dict.fromkeys(("text_intermediate_size", "moe_intermediate_dim"), 16),
+    **dict.fromkeys(("approximator_hidden_dim", "multiple_of"), 16),
+    **dict.fromkeys(("dim", "hidden_size", "intermediate_size", "ffn_hidden_size"), 32),
+    **dict.fromkeys(("timestep_channels", "timestep_guidance_channels"), 32),
+    **dict.fromkeys(("caption_projection_dim", "text_embed_2_dim", "cross_attention_dim_t5"), 32),
+    **dict.fromkeys(("adaln_lora_dim", "approximator_num_channels"), 8),
+    "axes_dims_rope": (8, 4, 4), "axes_dim_rope": (8, 4, 4), "rope_axes_dim": (8, 4, 4),
+    "axes_dims": [8, 4, 4],
 }
-_FLUX1 = Tiny("flux", {**_FLUX, "pooled_projection_dim": 32, "guidance_embeds": True}, _MOVING)
+_FLUX = {"in_channels": 64, "num_layers": 1, "axes_dims_rope": (4, 4, 8)}
+_FLUX1 = Tiny(
+    "flux",
+    {**_FLUX, "joint_attention_dim": 32, "pooled_projection_dim": 32, "guidance_embeds": True},
+    _MOVING,
+)
 _KLEIN_TRANSFORMER = {
     **_FLUX,
     "in_channels": 128, "joint_attention_dim": 3 * 16, "axes_dims_rope": (4, 4, 4, 4),
-    "timestep_guidance_channels": 32, "guidance_embeds": False,
+    "guidance_embeds": False,
 }
 # Deeper than the pipeline reads: hidden states 9, 18 and 27.
 _KLEIN = Tiny("flux2", _KLEIN_TRANSFORMER, _MOVING, depth=30)
 _Z_IMAGE = Tiny(
-    "z_image",
-    {
-        "in_channels": 16, "dim": 32, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2,
-        "n_kv_heads": 2, "cap_feat_dim": 16, "axes_dims": [8, 4, 4],
-        "axes_lens": [1536, 128, 128],
-    },
-    _FLOW,
-    blank=("pad_token",),
+    "z_image", {"in_channels": 16, "axes_lens": [1536, 128, 128]}, _FLOW, blank=("pad_token",)
 )
-_ERNIE = Tiny(
-    "ernie_image",
-    {
-        **_TWO, "hidden_size": 32, "ffn_hidden_size": 32, "text_in_dim": 16,
-        "rope_axes_dim": (8, 4, 4),
-    },
-    _FLOW,
-    blank=("adaLN_modulation.1", "final_linear"),
-)
+_ERNIE = Tiny("ernie_image", {}, _FLOW, blank=("adaLN_modulation.1", "final_linear"))
 _KREA2 = Tiny(
     "krea2",
-    {
-        **_TWO,
-        "in_channels": 16, "attention_head_dim": 16, "num_key_value_heads": 1,
-        "intermediate_size": 32, "timestep_embed_dim": 16, "num_text_layers": 12,
-        "text_hidden_dim": 16, "text_num_attention_heads": 2, "text_num_key_value_heads": 2,
-        "text_intermediate_size": 16, "num_layerwise_text_blocks": 1,
-        "num_refiner_text_blocks": 1, "axes_dims_rope": (8, 4, 4),
-    },
+    {"in_channels": 16, "num_key_value_heads": 1, "num_text_layers": 12},
     _MOVING,
     depth=36,  # as deep as the pipeline reads
 )
 _ANIMA = Tiny(
     "anima",
     {
-        **_TWO,
-        "in_channels": 4, "out_channels": 4, "attention_head_dim": 16, "mlp_ratio": 2.0,
-        "text_embed_dim": 16, "adaln_lora_dim": 8, "max_size": (4, 32, 32),
+        "in_channels": 4, "out_channels": 4, "mlp_ratio": 2.0, "max_size": (4, 32, 32),
         "rope_scale": (1.0, 4.0, 4.0), "concat_padding_mask": True, "extra_pos_embed_type": None,
     },
     _FLOW,
@@ -506,9 +509,8 @@ _ANIMA = Tiny(
 _FLUX3 = Tiny(
     "flux3",
     {
-        "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
-        "joint_attention_dim": 8 * 16, "timestep_channels": 32, "axes_dims_rope": (4, 4, 4, 4),
-        "flow_map": True,
+        "num_layers": 1, "num_single_layers": 2, "joint_attention_dim": 8 * 16,
+        "axes_dims_rope": (4, 4, 4, 4), "flow_map": True,
     },
     depth=36,  # deeper than the pipeline reads: hidden states 4, 8, … 32
     variant="klein",
@@ -517,43 +519,26 @@ _FLUX3 = Tiny(
 _LONGCAT = Tiny(
     "longcat_image",
     {
-        "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
-        "joint_attention_dim": 16, "pooled_projection_dim": 16, "axes_dims_rope": (4, 4, 8),
+        "num_layers": 1, "num_single_layers": 2, "pooled_projection_dim": 16,
+        "axes_dims_rope": (4, 4, 8),
     },
     _MOVING,
     blank=("norm_out",),
 )
 _SANA = {
-    **_TWO,
     "in_channels": 4, "out_channels": 4, "attention_head_dim": 8, "sample_size": 32,
     "num_cross_attention_heads": 2, "cross_attention_head_dim": 8,
-    "cross_attention_dim": 16, "caption_channels": 16,
-}
-_COGVIEW = {
-    "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 4,
-    "time_embed_dim": 16, "condition_dim": 4,
 }
 _SD3 = Tiny(
     "sd3",
     {
-        "sample_size": 16, "patch_size": 2, "in_channels": 16, "out_channels": 16,
-        "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 4,
-        "caption_projection_dim": 32, "joint_attention_dim": 80, "pooled_projection_dim": 80,
+        "sample_size": 16, "in_channels": 16, "out_channels": 16, "attention_head_dim": 8,
+        "num_attention_heads": 4, "joint_attention_dim": 80, "pooled_projection_dim": 80,
         "pos_embed_max_size": 384, "qk_norm": "rms_norm", "dual_attention_layers": (0,),
     },
     _FLOW,
 )
-
-
-_QWEN_IMAGE = Tiny(
-    "qwen_image",
-    {
-        **_TWO,
-        "in_channels": 16, "out_channels": 4, "attention_head_dim": 16,
-        "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4),
-    },
-    _MOVING,
-)
+_QWEN_IMAGE = Tiny("qwen_image", {"in_channels": 16, "out_channels": 4}, _MOVING)
 
 
 def _with(tiny: Tiny, without: tuple[str, ...] = (), **numbers: Any) -> Tiny:
@@ -616,54 +601,25 @@ FOLDERS: dict[str, Tiny] = {
     "Qwen-Image": replace(_QWEN_IMAGE, without=("processor",)),
     "Qwen-Image-Edit": replace(_QWEN_IMAGE, variant="Edit"),
     "Qwen-Image-Edit-2509": replace(_QWEN_IMAGE, variant="Edit 2509"),
-    "Qwen-Image-Edit-2511": replace(
-        _QWEN_IMAGE,
-        variant="Edit 2511",
-        transformer={**_QWEN_IMAGE.transformer, "zero_cond_t": True},
-    ),
-    "Qwen-Image-2.1": Tiny(
-        "qwen_image_21",
-        {
-            **_TWO,
-            "in_channels": 8, "out_channels": 8, "attention_head_dim": 16, "context_in_dim": 16,
-            "axes_dims_rope": (8, 4, 4),
-        },
-        _MOVING,
-    ),
+    "Qwen-Image-Edit-2511": replace(_with(_QWEN_IMAGE, zero_cond_t=True), variant="Edit 2511"),
+    "Qwen-Image-2.1": Tiny("qwen_image_21", {"in_channels": 8, "out_channels": 8}, _MOVING),
     "FLUX.3-klein": _FLUX3,
     "FLUX.3-klein-base": _with(replace(_FLUX3, variant="klein base"), flow_map=False),
-    "Ovis-Image-7B": Tiny(
-        *("ovis_image", {**_FLUX, "joint_attention_dim": 16}, _MOVING), blank=("norm_out",)
-    ),
+    "Ovis-Image-7B": Tiny("ovis_image", _FLUX, _MOVING, blank=("norm_out",)),
     "LongCat-Image": _LONGCAT,
     "LongCat-Image-Edit": replace(_LONGCAT, variant="Edit"),
     "Ideogram-4": Tiny(
         "ideogram4",
-        {
-            "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
-            "intermediate_size": 32, "adaln_dim": 16, "llm_features_dim": 13 * 16,
-            "mrope_section": (4, 2, 2),
-        },
+        {"llm_features_dim": 13 * 16, "mrope_section": (4, 2, 2)},
         depth=36,  # as deep as the pipeline reads
         blank=("adaln_modulation", "final_layer"),
     ),
     "Anima": _ANIMA,
     "Anima-Turbo": _ANIMA,
-    "Chroma1-HD": Tiny(
-        "chroma",
-        {
-            **_FLUX, "approximator_num_channels": 8, "approximator_hidden_dim": 16,
-            "approximator_layers": 1,
-        },
-        _SHIFT_1,
-    ),
+    "Chroma1-HD": Tiny("chroma", {**_FLUX, "joint_attention_dim": 32}, _SHIFT_1),
     "Lumina-Image-2.0": Tiny(
         "lumina2",
-        {
-            **_TWO, "sample_size": 16, "in_channels": 16, "hidden_size": 32,
-            "num_refiner_layers": 1, "num_kv_heads": 1, "multiple_of": 16, "cap_feat_dim": 16,
-            "axes_dim_rope": (8, 4, 4), "axes_lens": (512, 128, 128),
-        },
+        {"sample_size": 16, "in_channels": 16, "num_kv_heads": 1, "axes_lens": (512, 128, 128)},
         {"shift": 6.0},
     ),
     "ERNIE-Image": _ERNIE,
@@ -690,9 +646,8 @@ GENERAL: dict[str, Tiny] = {
     "AuraFlow": Tiny(
         "AuraFlowPipeline",
         {
-            "sample_size": 8, "num_mmdit_layers": 1, "num_single_dit_layers": 1,
-            "attention_head_dim": 8, "num_attention_heads": 4, "joint_attention_dim": 32,
-            "caption_projection_dim": 32, "pos_embed_max_size": 64,
+            "sample_size": 8, "attention_head_dim": 8, "num_attention_heads": 4,
+            "joint_attention_dim": 32, "pos_embed_max_size": 64,
         },
         {"shift": 1.73},
         blank=("pos_embed.pos_embed", "register_tokens"),
@@ -708,16 +663,18 @@ GENERAL: dict[str, Tiny] = {
     "PixArt-Sigma": Tiny(
         "PixArtSigmaPipeline",
         {
-            "num_attention_heads": 4, "attention_head_dim": 8, "num_layers": 2,
-            "cross_attention_dim": 32, "caption_channels": 32, "sample_size": 128,
-            "use_additional_conditions": False,
+            "num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32,
+            "caption_channels": 32, "sample_size": 128, "use_additional_conditions": False,
         },
         {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
         parts=parts_of("PixArtTransformer2DModel", KL, T5, scheduler=_DPM),
     ),
     "CogView4": Tiny(
         "CogView4Pipeline",
-        {**_COGVIEW, "text_embed_dim": 16, "rope_axes_dim": (256, 256)},
+        {
+            "num_attention_heads": 4, "attention_head_dim": 8, "condition_dim": 4,
+            "rope_axes_dim": (256, 256),
+        },
         {
             "shift": 1.0, "use_dynamic_shifting": True, "base_shift": 0.25,
             "time_shift_type": "linear",
@@ -726,9 +683,8 @@ GENERAL: dict[str, Tiny] = {
         vae={"latent_channels": 16, "scaling_factor": 1.0},
     ),
     "Z-Image-Omni": replace(
-        _Z_IMAGE,
+        _with(_Z_IMAGE, siglip_feat_dim=16, axes_lens=[1536, 512, 512]),
         family="ZImageOmniPipeline",
-        transformer={**_Z_IMAGE.transformer, "siglip_feat_dim": 16, "axes_lens": [1536, 512, 512]},
         parts={
             **parts_of("ZImageTransformer2DModel", KL, QWEN3_ANY),
             "siglip": ("Siglip2VisionModel",),
@@ -739,9 +695,7 @@ GENERAL: dict[str, Tiny] = {
     "HunyuanImage-2.1": Tiny(
         "HunyuanImagePipeline",
         {
-            "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "num_layers": 1,
-            "attention_head_dim": 16, "num_single_layers": 1, "num_refiner_layers": 1,
-            "guidance_embeds": True, "text_embed_dim": 16, "text_embed_2_dim": 32,
+            "in_channels": 4, "out_channels": 4, "num_layers": 1, "guidance_embeds": True,
             "rope_axes_dim": (8, 8),
         },
         _FLOW,
@@ -760,9 +714,7 @@ GENERAL: dict[str, Tiny] = {
     ),
     "FIBO": Tiny(
         "BriaFiboPipeline",
-        {
-            **_FLUX, "in_channels": 4, "joint_attention_dim": 32, "text_encoder_dim": 16,
-        },
+        {**_FLUX, "in_channels": 4, "joint_attention_dim": 32},
         _MOVING,
         parts=parts_of(
             "BriaFiboTransformer2DModel", "AutoencoderKLWan", ("SmolLM3ForCausalLM", ANY_WORDS)
@@ -775,9 +727,8 @@ GENERAL: dict[str, Tiny] = {
     "Nucleus-Image": Tiny(
         "NucleusMoEImagePipeline",
         {
-            **_TWO, "in_channels": 16, "out_channels": 4, "attention_head_dim": 16,
-            "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4), "num_experts": 4,
-            "moe_intermediate_dim": 16, "capacity_factors": 2.0, "dense_moe_strategy": "all_moe",
+            "in_channels": 16, "out_channels": 4, "num_experts": 4, "capacity_factors": 2.0,
+            "dense_moe_strategy": "all_moe",
         },
         _MOVING,
         depth=9,  # the pipeline reads the eighth from the end
@@ -791,11 +742,7 @@ GENERAL: dict[str, Tiny] = {
     ),
     "HunyuanDiT": Tiny(
         "HunyuanDiTPipeline",
-        {
-            "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "patch_size": 2,
-            "sample_size": 8, "hidden_size": 32, "num_layers": 2, "cross_attention_dim": 16,
-            "cross_attention_dim_t5": 32, "pooled_projection_dim": 16,
-        },
+        {"in_channels": 4, "patch_size": 2, "sample_size": 8, "pooled_projection_dim": 16},
         {"beta_schedule": "scaled_linear", "beta_end": 0.018, "prediction_type": "v_prediction"},
         blank=("text_embedding_padding",),
         parts=parts_of(
@@ -805,7 +752,7 @@ GENERAL: dict[str, Tiny] = {
     ),
     "BRIA-3.2": Tiny(
         "BriaPipeline",
-        {**_FLUX, "in_channels": 16, "pooled_projection_dim": None},
+        {**_FLUX, "in_channels": 16, "joint_attention_dim": 32, "pooled_projection_dim": None},
         _MOVING,
         parts=parts_of("BriaTransformer2DModel", KL, T5),
         vae={"latent_channels": 4, "scaling_factor": 0.13},
