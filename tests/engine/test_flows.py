@@ -20,12 +20,11 @@ from picowatch.engine.drawing.preview import COLOURS
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.families import pipeline_class
 from picowatch.engine.networks.upscale import enlarged
-from picowatch.engine.protocol import RenderedImage, RgbPicture
+from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.families import FAMILIES, FLOWS
 from picowatch.families.row import FLUX2_VAE, FLUX_VAE, QWEN_VAE
 from picowatch.files.decoding import Original
-from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import (
     SIDE,
     flow_models,
@@ -111,7 +110,6 @@ CASES = {
     "FIBO": scaled(5.0, guided=GUIDED, reads=0),
     "Nucleus-Image": scaled(4.0, guided=GUIDED, reads=0),
     "HunyuanDiT": scaled(5.0, guided=GUIDED, both=WHOLE, reads=0, solved=False),
-    "BRIA-3.2": scaled(5.0, guided=GUIDED, reads=0),
 }
 
 
@@ -170,8 +168,7 @@ def expected(kind: Any, name: str, **values: Any) -> Any:
         pipeline.scheduler = own
 
 
-@cache
-def loaded(kind: Any, name: str) -> Any:
+def scripted_here(kind: Any, name: str) -> Any:
     """diffusers' pipeline for the same folder."""
     if name == "FLUX.2-klein-kv":  # the engine draws from text by klein's
         kind = _D.Flux2KleinKVPipeline
@@ -179,6 +176,9 @@ def loaded(kind: Any, name: str) -> Any:
     if kind is _D.ChromaInpaintPipeline:  # looks for a setting of FLUX.1
         pipeline.transformer.register_to_config(guidance_embeds=False)
     return pipeline
+
+
+loaded = cache(scripted_here)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -405,50 +405,52 @@ def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(ours: Ours, name: st
     assert not image.warnings
 
 
+def unpacked_by_ideogram(pipeline: Any, packed: torch.Tensor) -> torch.Tensor:
+    """The channels of a place are together in its patches, unlike in FLUX.2's."""
+    bn = pipeline.vae.bn
+    packed = packed * (bn.running_var + bn.eps).sqrt() + bn.running_mean
+    return packed.view(-1, 8, 4, 2, 2, 32).permute(0, 5, 1, 3, 2, 4).reshape(-1, 32, 16, 8)
+
+
+# The channels, rows and columns in what diffusers gives to the VAE, and their colours.
+UNPACKED: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], str]] = {
+    "Z-Image-Turbo": (lambda _, latents: latents, FLUX_VAE),
+    "FLUX.1-dev": (
+        lambda pipe, latents: pipe._unpack_latents(latents, 2 * SIDE, SIDE, 8),
+        FLUX_VAE,
+    ),
+    "Ideogram-4": (unpacked_by_ideogram, FLUX2_VAE),
+}
 # The tiny VAE of Qwen-Image has fewer channels than its colours are for.
-WITH_COLOURS = those(
-    lambda name: (
-        FAMILIES[FOLDERS[name].family].preview in {*COLOURS} - {QWEN_VAE} and kind_of(name, "text")
-    )
-)
+WITH_COLOURS = {
+    name
+    for name in CASES
+    if FAMILIES[FOLDERS[name].family].preview in {*COLOURS} - {QWEN_VAE} and kind_of(name, "text")
+}
+SEEN_IN_EACH_RUN = {*UNPACKED} | ({*FAMILIES_IN_EACH_RUN} & WITH_COLOURS)
 
 
-def previews_of(name: str, wanted: ImageRequest) -> tuple[list[RgbPicture], RenderedImage]:
-    """Return the previews of a picture, and the picture."""
-    previews: list[RgbPicture] = []
-    watched = flow_renderer(flow_models(name), on_preview=previews.append, preview_seconds=1e-9)
+@pytest.mark.parametrize("name", one_of_each_kind(sorted(WITH_COLOURS), SEEN_IN_EACH_RUN))
+def test_previews_are_the_picture_in_the_latents_colours(name: str) -> None:
+    """With a pixel for each latent, whatever a scheduler knows of noise levels.
+
+    They do not change the picture.
+    """
+    models, previews = flow_models(name), list[RgbPicture]()
+    (wanted,) = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{2 * SIDE}")
+    watched = flow_renderer(models, on_preview=previews.append, preview_seconds=1e-9)
     (image,) = draw(watched, wanted)
-    return previews, image
-
-
-@pytest.mark.parametrize("name", WITH_COLOURS)
-def test_every_family_with_colours_has_previews(name: str) -> None:
-    """Whatever its scheduler knows of noise levels."""
-    (wanted,) = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
-    assert len(previews_of(name, wanted)[0]) == 3
-
-
-@pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev"])
-def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> None:
-    """It has a pixel for each latent, and does not change the picture."""
-    models, height = flow_models(name), 2 * SIDE
-    (wanted,) = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
-    previews, looked_at = previews_of(name, wanted)
-    (unseen,) = draw(flow_renderer(models), wanted)
-    assert looked_at.pixels == unseen.pixels
-    assert [(view.width, view.height) for view in previews] == [(8, 16)] * 3
-    pipeline, latents = last_latents(name, height=height)
-    if latents.ndim == 3:
-        latents = pipeline._unpack_latents(latents, height, SIDE, 8)
-    assert_shows(previews[-1], latents[0], COLOURS[FLUX_VAE])
-
-
-def last_latents(name: str, **values: Any) -> tuple[Any, torch.Tensor]:
-    """Return the pipeline of a plain script, and what it gives to the VAE."""
-    pipeline, case = loaded(kind_of(name, "text"), name), CASES[name]
-    given = {"num_inference_steps": 3, "width": SIDE, "height": SIDE, "generator": seeded(7)}
-    given |= case.plain | case.both | {"output_type": "latent"} | values
-    return pipeline, pipeline("a red cube", **given).images
+    assert len(previews) == 3
+    if name in UNPACKED:
+        (unseen,) = draw(flow_renderer(models), wanted)
+        assert image.pixels == unseen.pixels
+        assert {(view.width, view.height) for view in previews} == {(8, 16)}
+        unpacked, colours = UNPACKED[name]
+        pipeline, case = loaded(kind_of(name, "text"), name), CASES[name]
+        given = {"num_inference_steps": 3, "width": SIDE, "height": 2 * SIDE, **case.plain}
+        given |= case.both | {"generator": seeded(7), "output_type": "latent"}
+        latents = unpacked(pipeline, pipeline("a red cube", **given).images)
+        assert_shows(previews[-1], latents[0], COLOURS[colours])
 
 
 def test_ideogram_reads_an_object_as_it_is_written(ours: Ours) -> None:
@@ -457,18 +459,6 @@ def test_ideogram_reads_an_object_as_it_is_written(ours: Ours) -> None:
     (picture,) = drawn(ours, name, f"prompt: '{text}'")
     theirs = expected(kind_of(name, "text"), name, **CASES[name].plain, prompt=text)
     assert same(picture, theirs)
-
-
-def test_a_preview_of_ideogram_has_its_channels_in_order() -> None:
-    """The channels of a place are together in its patches, unlike in FLUX.2's."""
-    name = "Ideogram-4"
-    (wanted,) = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
-    previews, _ = previews_of(name, wanted)
-    pipeline, (packed,) = last_latents(name)
-    bn = pipeline.vae.bn
-    packed = packed * (bn.running_var + bn.eps).sqrt() + bn.running_mean
-    latents = packed.view(4, 4, 2, 2, 32).permute(4, 0, 2, 1, 3).reshape(32, 8, 8)
-    assert_shows(previews[-1], latents, COLOURS[FLUX2_VAE])
 
 
 def test_a_pipeline_that_draws_another_size_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

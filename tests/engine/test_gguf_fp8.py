@@ -23,15 +23,18 @@ from torch.nn.functional import pad
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
+from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.load import bytes_of_parts, load_vae
 from picowatch.engine.model.tensors import read_tensors
 from tests.engine.adapters import write
-from tests.engine.demo import CPU, load, read_part
-from tests.engine.flow_requests import flow_renderer, requests_of
+from tests.engine.demo import CPU, assert_equal, load, read_part
+from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.ldm import weights
 from tests.engine.original_names import (
     Tensors,
+    anima_names,
     flux2_vae_names,
+    flux3_names,
     ldm_vae_names,
     wan_names,
     z_image_names,
@@ -56,10 +59,13 @@ from tests.engine.part_files import (
 from tests.engine.requests import difference, draw
 from tests.engine.rungs import lora_of, plain_and_styled
 from tests.engine.sdnq_packer import pack_folder
+from tests.engine.test_memory_table import shapes
 from tests.engine.tiny_flows import tiny_flow
 
 WRITTEN = Path(__file__).with_name("comfy_kitchen.safetensors")
 _T: Any = transformers
+HALF = choose_target("cpu", "bfloat16")
+FLUX3 = "FLUX.3-klein"
 
 
 @pytest.fixture
@@ -98,17 +104,39 @@ def read(model: Model, part: str = "transformer") -> Any:
     return read_part(model, part)
 
 
-@pytest.mark.parametrize(
-    ("folder", "names"),
-    [(Z_IMAGE, z_image_names), ("Krea-2-Turbo", dict), ("ERNIE-Image-Turbo", dict)],
-)
-def test_a_transformers_file_holds_what_its_folder_holds(
-    models: Path, folder: str, names: Callable[[Tensors], Tensors]
-) -> None:
-    """Whatever its tensors are called; those of the others are read from whole checkpoints."""
-    lend(models, folder)
-    write(models / "checkpoints/mine-turbo.safetensors", names(weights_of(folder)), prefix=PREFIX)
-    assert same(read(found(models)), weights_of(folder))
+def changed(folder: str, copy: Path, *parts: str) -> None:
+    """A copy of a folder, in which these parts have other weights."""
+    shutil.copytree(tiny_flow(folder), copy)
+    for part in parts:
+        for file in (copy / part).glob("*.safetensors"):
+            tensors = {name: tensor * 1.3 for name, tensor in load_file(file).items()}
+            save_file(tensors, file, metadata={"format": "pt"})
+
+
+# As ConvRot's files have them.
+FUSED = (r"([qkv])_proj\.weight", lambda found: f"qkv.weight#{'qkv'.index(found[1])}")
+# A transformer's file in its authors' names; those of the others are diffusers'.
+AUTHORS: dict[str, Callable[[Tensors], Tensors]] = {
+    Z_IMAGE: z_image_names,
+    ANIMA: lambda tensors: anima_names(tensors, weights_of(ANIMA, "text_conditioner")),
+    FLUX3: lambda tensors: flux3_names(tensors, FUSED),
+}
+
+
+@pytest.mark.parametrize("folder", [*AUTHORS, "Krea-2-Turbo", "ERNIE-Image-Turbo"])
+def test_a_folder_completes_a_transformers_file(models: Path, folder: str) -> None:
+    """Of the folder's own transformer only the config counts.
+
+    Layers that stay in float32 do so, whatever they are called in the file. Those of other families
+    are read from whole checkpoints.
+    """
+    parts = ("transformer", "text_conditioner")[: 1 + (folder == ANIMA)]
+    changed(folder, models / "checkpoints" / folder, *parts)
+    tensors = AUTHORS.get(folder, dict)(weights_of(folder))
+    write(models / f"checkpoints/mine-{folder}.safetensors", tensors, prefix=PREFIX)
+    ours, whole = found(models, f"mine-{folder}"), found(flow_models(folder), folder)
+    for part in parts:
+        assert_equal(read_part(ours, part, HALF), read_part(whole, part, HALF))
 
 
 def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
@@ -361,11 +389,7 @@ def test_a_whole_checkpoint_is_read_from_its_file(
     if folder in ALONE:
         assert Catalog(models).sha256(found(models)) == sha256(path.read_bytes()).hexdigest()
     else:
-        lender = shutil.copytree(tiny_flow(folder), models / "checkpoints/lender")
-        for part in parts:
-            (file,) = (lender / part).glob("*.safetensors")
-            changed = {name: tensor * 1.3 for name, tensor in load_file(file).items()}
-            save_file(changed, file, metadata={"format": "pt"})
+        changed(folder, models / "checkpoints/lender", *parts)
     ours = load(found(models))
     whole = load(lend(models, folder))
     assert ours.keys() >= {"transformer", "scheduler", *parts}
@@ -373,10 +397,10 @@ def test_a_whole_checkpoint_is_read_from_its_file(
         assert same(ours[name], state(whole[name])), name
 
 
-VAE_FILES = {SD35: "sd3_vae", SD3: "sd3_vae", KLEIN: "flux2-vae"}
+VAE_FILES = {SD35: "sd3_vae", SD3: "sd3_vae", KLEIN: "flux2-vae", ANIMA: "qwen_image_vae"}
 
 
-@pytest.mark.parametrize("folder", ALONE)
+@pytest.mark.parametrize("folder", [*ALONE, ANIMA])
 def test_files_complete_a_transformer(
     models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
@@ -386,7 +410,8 @@ def test_files_complete_a_transformer(
     projection of G is transposed.
     """
     pretend(monkeypatch, models.parent / "assets", folder)
-    write(models / "checkpoints/mine-turbo.safetensors", weights_of(folder))
+    transformer = AUTHORS.get(folder, dict)(weights_of(folder))
+    write(models / "checkpoints/mine-turbo.safetensors", transformer)
     for part, encoder in ENCODERS_OF[folder].items():
         tensors = tensors_of(folder, part)
         if encoder == "CLIP L":
@@ -400,7 +425,8 @@ def test_files_complete_a_transformer(
     ours, whole = load(found(models)), load(lend(models, folder))
     if folder == Z_IMAGE:
         whole["vae"] = read(lend(models, FLUX), "vae")
-    for part in ("vae", *ENCODERS_OF[folder]):
+    assert ours.keys() == whole.keys()
+    for part in ("transformer", "vae", *ENCODERS_OF[folder]):
         assert same(ours[part], state(whole[part])), part
 
 
@@ -464,15 +490,12 @@ FULL_SIZE = {
 def test_the_packages_configs_are_as_large_as_the_cards_say(name: str) -> None:
     """Text encoders have the shapes by which files are recognised, too."""
     kind, folder, billions = FULL_SIZE[name]
-    config = json.loads((ASSETS / folder / "config.json").read_text())
-    with torch.device("meta"):
-        model = kind(kind.config_class(**config)) if name in ENCODERS else kind.from_config(config)
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    assert round(sum(map(math.prod, shapes.values())) / 1e9, 1) == billions
+    found = shapes(kind, folder)
+    assert round(sum(map(math.prod, found.values())) / 1e9, 1) == billions
     if known := ENCODERS.get(name):
         tensor = known.tensor.removeprefix("model.")
         bare = tensor.removeprefix("text_model.")
-        assert known.shape == shapes[tensor if tensor in shapes else bare]
+        assert known.shape == found[tensor if tensor in found else bare]
 
 
 def test_the_packages_vocabularies_are_those_of_the_models() -> None:

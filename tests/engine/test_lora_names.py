@@ -3,6 +3,7 @@
 Each module gets the rows that diffusers' converters for whole checkpoints give it.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from picowatch.engine.model.lora_files import read_lora
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
 from tests.engine.adapters import Tensors, write
-from tests.engine.original_names import unet_names
+from tests.engine.original_names import anima_names, flux3_names, unet_names, z_image_names
 
 CONFIGS = {
     "sd1": "sd15",
@@ -145,7 +146,7 @@ def flux_layers(doubles: int, singles: int, mlp: int = 4, gate: int = 1) -> dict
     }
 
 
-D, L, Z, A, K = 1536, 2304, 3840, 3072, 6144
+D, L, A, K = 1536, 2304, 3072, 6144
 MODULATED = {
     **each("double_blocks.{}.img_mod.", 19, lin=(6 * A, A)),
     **each("double_blocks.{}.txt_mod.", 19, lin=(6 * A, A)),
@@ -156,15 +157,6 @@ IN_JOINT_BLOCKS: dict[str, tuple[int, int]] = {"mlp__fc1": (4 * D, D), "mlp__fc2
 IN_JOINT_BLOCKS |= {"attn__qkv": (3 * D, D), "attn__proj": (D, D)}
 OF_LUMINA: dict[str, tuple[int, int]] = {"attention__qkv": (3840, L), "attention__out": (L, L)}
 OF_LUMINA |= {"feed_forward__w1": (4 * L, L), "feed_forward__w2": (L, 4 * L)}
-OF_Z_IMAGE: dict[str, tuple[int, int]] = {"attention__qkv": (3 * Z, Z), "attention__out": (Z, Z)}
-OF_Z_IMAGE |= {"feed_forward__w1": (10240, Z), "adaLN_modulation__0": (4 * Z, 256)}
-OF_ANIMA: dict[str, tuple[int, int]] = {
-    f"{kind}_attn__{part}_proj": (2048, 2048 if kind == "self" or part in ("q", "output") else 1024)
-    for kind in ("self", "cross")
-    for part in ("q", "k", "v", "output")
-}
-OF_ANIMA |= {"mlp__layer1": (8192, 2048), "mlp__layer2": (2048, 8192)}
-OF_ANIMA |= {"adaln_modulation_mlp__1": (256, 2048), "adaln_modulation_mlp__2": (3 * 2048, 256)}
 OF_IDEOGRAM: dict[str, tuple[int, int]] = {
     "attention__qkv": (3 * 4608, 4608),
     "attention__o": (4608, 4608),
@@ -173,8 +165,6 @@ OF_IDEOGRAM: dict[str, tuple[int, int]] = {
     "feed_forward__w3": (12288, 4608),
     "adaln_modulation": (4 * 4608, 512),
 }
-OF_FLUX3: dict[str, tuple[int, int]] = {f"{letter}_proj": (A, A) for letter in "qkv"}
-OF_FLUX3 |= {"attn_out": (A, A), "mlp_in": (6 * A, A), "mlp_out": (A, 3 * A)}
 # The layers of whole models in their authors' names.
 AUTHORS: dict[str, dict[str, tuple[int, int]]] = {
     "flux": flux_layers(19, 38) | MODULATED,
@@ -194,25 +184,35 @@ AUTHORS: dict[str, dict[str, tuple[int, int]]] = {
         **each("noise_refiner.{}.", 2, **OF_LUMINA),
         **each("context_refiner.{}.", 2, **OF_LUMINA),
     },
-    "z_image": each("layers.{}.", 30, **OF_Z_IMAGE) | each("noise_refiner.{}.", 2, **OF_Z_IMAGE),
     "krea2": {
         **each("blocks.{}.attn.", 28, wq=(K, K), wk=(K // 4, K), wo=(K, K), gate=(K, K)),
         **each("blocks.{}.mlp.", 28, up=(16384, K), down=(K, 16384)),
         **each("txtfusion.refiner_blocks.{}.attn.", 2, wq=(2560, 2560)),
         "txtmlp.1": (K, 2560),
     },
-    "anima": {**each("blocks.{}.", 28, **OF_ANIMA), "final_layer.adaln_modulation.2": (4096, 256)},
-    "flux3": {
-        **each("content_mode_blocks.image.{}.", 5, **OF_FLUX3),
-        **each("content_mode_blocks.image_cond.{}.", 5, **OF_FLUX3),
-        **each("txt_mode_blocks.{}.", 5, **OF_FLUX3),
-        **each("single_blocks.{}.", 28, **OF_FLUX3),
-        "early_stream_modulations.image.lin": (3 * A, A),
-        "final_layer.image.adaLN_modulation.1": (2 * A, A),
-    },
     "qwen_image_21": each("transformer_blocks.{}.img_mlp.", 32, gate_up=(24576, 4096)),
     "ideogram4": each("layers.{}.", 34, **OF_IDEOGRAM),
 }
+
+
+# Families whose names the tests know for whole checkpoints, too.
+IN_CHECKPOINTS: dict[str, Callable[[Tensors], Tensors]] = {
+    "z_image": z_image_names,
+    "anima": lambda tensors: anima_names(tensors, {}),
+    "flux3": flux3_names,
+}
+
+
+def authors_layers(family: str) -> dict[str, tuple[int, int]]:
+    """Return all layers of a family's denoiser in its authors' names."""
+    if family in AUTHORS:
+        return AUTHORS[family]
+    tensors = getattr(denoiser_of(family), part_of(family)).state_dict()
+    return {
+        name.removesuffix(".weight"): (len(tensor), tensor.shape[1])
+        for name, tensor in IN_CHECKPOINTS[family](dict(tensors)).items()
+        if tensor.ndim == 2 and name.endswith(".weight")
+    }
 
 
 def ideogram4(weights: Tensors, **_: Any) -> Tensors:
@@ -266,7 +266,7 @@ def test_all_layers_in_the_authors_names_are_used(
     tmp_path: Path, family: str, naming: tuple[str, str, str]
 ) -> None:
     """One that holds several of diffusers' layers is split, and its halves change their places."""
-    layers = AUTHORS[family]
+    layers = authors_layers(family)
     found = used(lora_of(layers, naming), tmp_path, denoiser_of(family), family)
     rows = {
         f"{name}.weight": torch.arange(float(outputs))[:, None]

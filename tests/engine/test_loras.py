@@ -1,5 +1,7 @@
 """LoRAs: files of any kind and names change the picture, and leave no trace."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -8,21 +10,25 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file
 from torch import nn
 
-from picowatch.catalog import Catalog
+from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.lora_files import read_lora
-from picowatch.engine.model.loras import Loras
+from picowatch.engine.model.memory import FULL, LAYERS, MODELS, TURNS
+from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import RenderFailed
-from picowatch.families import FAMILIES, row_of_pipeline
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import Tensors, files_in, kohya_lora, random_layer, write
-from tests.engine.demo import endless
-from tests.engine.tiny_flows import tiny_flow
+from tests.engine.demo import demo
+from tests.engine.flow_requests import flow_models, flow_renderer, hash_of, requests_of
+from tests.engine.requests import difference, draw, pixels, plain_options, request
+from tests.engine.rungs import lora_of, on_rung
+from tests.engine.test_flows import CASES, CUBE, called, kind_of, same, scripted_here
 from tests.kinds import one_of_each_kind
 
 _D: Any = diffusers
-DEMO = Catalog(Path("nowhere")).demo
 TO_Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 TO_K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 FLAT_TO_K = f"lora_unet_{TO_K.replace('.', '_')}"
@@ -153,132 +159,72 @@ def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, k
             change(tensors, tmp_path, layer)
 
 
-# From here on, LoRAs in use by a pipeline.
-def quiet(kind: Any, folder: Path) -> Any:
-    found = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
+# From here on, LoRAs in use: pictures of the demo model.
 @pytest.fixture
-def pipeline() -> Any:
-    """The demo model's."""
-    return quiet(_D.StableDiffusionPipeline, DEMO.path)
-
-
-def loras_in(folder: Path, pipeline: Any) -> Loras:
-    """Return a pipeline's LoRAs, which are files by name; `hash` is the name, too."""
-    name = type(pipeline).__name__
-    row = row_of_pipeline(name) or FAMILIES[name]
-    return Loras(lambda: pipeline, row.key, files_in(folder), endless(), Path("demo"))
-
-
-@pytest.fixture
-def loras(pipeline: Any, tmp_path: Path) -> Loras:
+def models(tmp_path: Path) -> Path:
     """With "a" and "b", each for the UNet and the text encoder."""
     for seed, name in enumerate("ab"):
-        tensors = kohya_lora(pipeline.unet, pipeline.text_encoder, seed=seed)
-        write(tmp_path / f"{name}.safetensors", tensors)
-    return loras_in(tmp_path, pipeline)
+        tensors = kohya_lora(demo()["unet"], demo()["text_encoder"], seed=seed)
+        write(tmp_path / f"loras/{name}.safetensors", tensors)
+    return tmp_path
 
 
-def use(name: str, weight: float = 1.0) -> LoraUse:
-    return LoraUse(name, name, weight)
+Drawn = Callable[..., RenderedImage]
 
 
-@torch.inference_mode()
-def draw(pipeline: Any, **values: Any) -> Any:
-    """Two steps of the demo model, as whole numbers."""
-    given = {"prompt": "a red circle", "num_inference_steps": 2, "width": 64, "height": 64}
-    generator = torch.Generator().manual_seed(7)
-    image = pipeline(**(given | values), generator=generator, output_type="np").images[0]
-    return (image * 255).round()
+@pytest.fixture
+def drawn(models: Path) -> Drawn:
+    """Draws with LoRAs, which are names with weights."""
+    renderer = Renderer(plain_options(models))
+
+    def picture(*uses: tuple[str, float]) -> RenderedImage:
+        loras = tuple(LoraUse(name, hash_of(models, "lora", name), weight) for name, weight in uses)
+        return draw(renderer, request(steps=2, width=64, height=64, loras=loras))[0]
+
+    return picture
 
 
-def apart(picture: Any, other: Any) -> float:
-    return float(np.abs(picture - other).max())
-
-
-def weights(pipeline: Any) -> dict[str, torch.Tensor]:
-    """Copies of all weights."""
-    return {
-        f"{part}.{name}": tensor.clone()
-        for part, model in pipeline.components.items()
-        if isinstance(model, nn.Module)
-        for name, tensor in model.state_dict().items()
-    }
-
-
-def test_loras_change_the_picture_each_its_own_way(pipeline: Any, loras: Loras) -> None:
+def test_loras_change_the_picture_each_its_own_way(drawn: Drawn) -> None:
     """Weights may be negative; a LoRA that is named twice has the sum of both.
 
-    Without them the checkpoint has its own layers and draws its own pictures again, bit by bit.
+    Without them the checkpoint draws its own pictures again, bit by bit.
     """
-    sets: list[tuple[LoraUse, ...]]
-    sets = [(), (use("a", 0.6),), (use("b", 0.6),), (use("a", 0.6), use("b", 0.6))]
-    sets += [(use("a", -0.6),), (use("a", 0.3),)]
-    drawn = []
-    for uses in sets:
-        loras.apply(uses)
-        assert loras.applied == uses
-        drawn.append(draw(pipeline))
-    for index, picture in enumerate(drawn):
-        assert all(apart(picture, other) > 3 for other in drawn[:index])
+    both = ("a", 0.6), ("b", 0.6)
+    pictures = [drawn(*uses) for uses in ((), both[:1], both[1:], both, [("a", -0.6)])]
+    pictures.append(drawn(("a", 0.3)))
+    for index, picture in enumerate(pictures):
+        assert all(difference(picture, other) > 3 for other in pictures[:index])
+    assert difference(drawn(*reversed(both)), pictures[3]) <= 2
     for again, expected in (
-        ([use("b", 0.6), use("a", 0.6)], drawn[3]),
-        ([use("a", 0.5), use("a", 0.1)], drawn[1]),
-        ([use("a", 0.0)], drawn[0]),
-        ([use("a", 0.5), use("a", -0.5)], drawn[0]),
+        ([("a", 0.5), ("a", 0.1)], pictures[1]),
+        ([("a", 0.0)], pictures[0]),
+        ([("a", 0.5), ("a", -0.5)], pictures[0]),
     ):
-        loras.apply(again)
-        assert apart(draw(pipeline), expected) <= (2 if expected is drawn[3] else 0)
-    assert not any("lora" in name for name, _ in pipeline.unet.named_modules())
+        assert drawn(*again).pixels == expected.pixels
 
 
-def test_a_file_that_is_overwritten_in_place_changes_no_picture(
-    pipeline: Any, tmp_path: Path, loras: Loras
-) -> None:
-    """safetensors maps files into memory; truncated, such a file would end the process."""
-    loras.apply([use("a")])
-    drawn = draw(pipeline)
-    path = tmp_path / "a.safetensors"
-    half = path.stat().st_size // 2
-    with path.open("r+b") as file:
-        file.seek(half)
-        file.write(bytes(half))
-    assert np.array_equal(draw(pipeline), drawn)
-
-
-def test_a_lora_of_another_size_is_refused(tmp_path: Path, loras: Loras) -> None:
+def test_a_lora_of_another_size_is_refused(models: Path, drawn: Drawn) -> None:
     """diffusers would make some modules larger for it."""
     wide = {"down": torch.zeros(4, 768), "up": torch.zeros(320, 4)}
     tensors = {f"{FLAT_TO_K}.lora_{half}.weight": tensor for half, tensor in wide.items()}
-    write(tmp_path / "wide.safetensors", tensors)
+    write(models / "loras/wide.safetensors", tensors)
     with pytest.raises(RenderFailed, match=r"'wide' is for a model of another size: .* 768 to 320"):
-        loras.apply([use("wide")])
-    assert loras.applied == ()
+        drawn(("wide", 1))
 
 
-def test_a_lora_that_cannot_be_loaded_leaves_nothing(pipeline: Any, loras: Loras) -> None:
-    """Layers in the UNet are removed, also those of earlier LoRAs; later it can be used."""
-    drawn = draw(pipeline)
-    refused: Any
-    for error, refused in (
-        (torch.OutOfMemoryError, torch.OutOfMemoryError),
-        (ValueError, RenderFailed),
-    ):
-        loras.apply([use("a")])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipeline.text_encoder, "load_adapter", Mock(side_effect=error("odd")))
-            with pytest.raises(refused, match="odd"):
-                loras.apply([use("b")])
-        assert loras.applied == ()
-        assert np.array_equal(draw(pipeline), drawn)
-    loras.apply([use("b")])
-    assert apart(draw(pipeline), drawn) > 3
+def test_a_lora_that_cannot_be_loaded_leaves_nothing(drawn: Drawn) -> None:
+    """Nor do earlier LoRAs; later it can be used."""
+    plain, _ = drawn(), drawn(("a", 1))
+    with pytest.MonkeyPatch.context() as patch:
+        failing = Mock(side_effect=ValueError("odd"))
+        patch.setattr(transformers.CLIPTextModel, "load_adapter", failing)
+        with pytest.raises(RenderFailed, match="odd"):
+            drawn(("b", 1))
+    assert drawn().pixels == plain.pixels
+    assert difference(drawn(("b", 1)), plain) > 3
 
 
-def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, tmp_path: Path, loras: Loras) -> None:
+def test_what_of_a_lora_does_nothing_is_said(models: Path, drawn: Drawn) -> None:
     """The warning names three keys; if no part has an effect, the LoRA is refused."""
     deep = "lora_unet_down_blocks_3_attentions_0_proj_in"
     halves = {
@@ -286,89 +232,82 @@ def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, tmp_path: Path, lora
         f"{deep}.lora_up.weight": torch.zeros(64, 4),
         f"{deep}.alpha": torch.tensor(1.0),
     }
-    write(tmp_path / "other.safetensors", halves)
+    write(models / "loras/other.safetensors", halves)
     with pytest.raises(RenderFailed, match=r"is for another kind of model: .* 'lora_unet"):
-        loras.apply([use("other")])
-    more = {"lora_unet_mid_block_time.lora_up.weight": torch.zeros(4, 4), "x": torch.zeros(1)}
-    down, up = random_layer(pipeline.unet.get_submodule(TO_K), 1)
+        drawn(("other", 1))
+    down, up = random_layer(demo()["unet"].get_submodule(TO_K), 1)
     layer = {f"{FLAT_TO_K}.lora_down.weight": down, f"{FLAT_TO_K}.lora_up.weight": up}
-    write(tmp_path / "deep.safetensors", layer | halves | more)
-    loras.apply([use("deep", 0.5)])
-    (warning,) = loras.warnings
+    write(models / "loras/deep.safetensors", layer | halves | {"x": torch.zeros(1)})
+    (warning,) = drawn(("deep", 0.5)).warnings
     assert warning.startswith("The LoRA 'deep' has parts that do nothing with this checkpoint: ")
-    assert warning.endswith(f": {', '.join(sorted(halves))} and 2 more.")
-    loras.apply([])
-    assert loras.warnings == ()
+    assert warning.endswith(f": {', '.join(sorted(halves))} and 1 more.")
+    assert drawn().warnings == ()
 
 
 def test_a_line_for_the_log_describes_a_lora(
-    pipeline: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    models: Path, drawn: Drawn, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is computed for it if the daemon logs no details."""
     tensors: Tensors = {}
     changes = []
     for number, (name, rank) in enumerate(((TO_Q, 2), (TO_K, 4))):
-        weight = pipeline.unet.get_submodule(name).weight.detach()
+        weight = demo()["unet"].get_submodule(name).weight.detach()
         down, up = random(rank, weight.shape[1]), random(len(weight), rank)
         changes.append(float((up @ down).norm() * (number + 1) / rank / weight.norm()))
         flat = f"lora_unet_{name.replace('.', '_')}"
         tensors |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
         tensors[f"{flat}.alpha"] = torch.tensor(number + 1.0)
-    write(tmp_path / "style.safetensors", tensors)
+    write(models / "loras/style.safetensors", tensors)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.linalg, "vector_norm", Mock(side_effect=AssertionError))
-        loras_in(tmp_path, pipeline).apply([use("style", -0.5)])
+        drawn(("style", -0.5))
+        drawn()
     assert not caplog.records
     with caplog.at_level("DEBUG", "picowatch.engine"):
-        loras_in(tmp_path, pipeline).apply([use("style", -0.5)])
-    (line,) = caplog.messages
+        drawn(("style", -0.5))
+    (line,) = (line for line in caplog.messages if "LoRA" in line)
     assert line == (
         "LoRA 'style' at -0.5: 2 layers, rank 2 to 4, alpha 1 to 2, "
         f"largest change {max(changes) / 2:.1%} of a layer's weights"
     )
 
 
-# Tiny folders, and what scripts call their pipelines with.
-FLOWS: dict[str, dict[str, Any]] = {
-    "Z-Image-Turbo": {"guidance_scale": 0.0},
-    "FLUX.1-dev": {"max_sequence_length": 64},
-    "FLUX.2-klein": {},
-    "Qwen-Image": {"true_cfg_scale": 1.0},
-    "Krea-2-Turbo": {"guidance_scale": 0.0},
-    "ERNIE-Image-Turbo": {"guidance_scale": 1.0, "use_pe": False},
-    "sd3.5-medium": {"max_sequence_length": 64},
-    "Chroma1-HD": {"max_sequence_length": 64},
-    "Lumina-Image-2.0": {},
-    "Sana": {"use_resolution_binning": False},
-}
+# From here on, LoRAs of recipes for each family.
+FLOWS = (
+    *("Z-Image-Turbo", "FLUX.1-dev", "FLUX.2-klein", "Qwen-Image", "Krea-2-Turbo", "Anima"),
+    *("ERNIE-Image-Turbo", "sd3.5-medium", "Chroma1-HD", "Lumina-Image-2.0", "FLUX.3-klein-base"),
+)
+# Those whose pipelines are modular have one on every rung; test_rungs.py has the others.
+ON_EVERY_RUNG = ("Anima", "FLUX.3-klein-base")
 
 
-def merged(model: Any, weight: float) -> Tensors:
-    """A LoRA of the layers of attention and feed-forward, and merged into them."""
-    marks = ("attn", "attention.", "ff.", "feed_forward", "mlp.")
-    tensors: Tensors = {}
-    for number, (name, module) in enumerate(model.named_modules()):
-        if isinstance(module, nn.Linear) and any(mark in name for mark in marks):
-            down, up = random_layer(module, number, size=1)
-            tensors[f"transformer.{name}.lora_A.weight"] = down
-            tensors[f"transformer.{name}.lora_B.weight"] = up
-            module.weight.data += weight * up @ down
-    return tensors
+@torch.no_grad()
+def merge(pipeline: Any, lora: Path, weight: float) -> None:
+    """Add a LoRA's changes to the weights."""
+    tensors = load_file(lora)
+    for name in (name for name in tensors if "lora_A" in name):
+        part, _, layer = name.removesuffix(".lora_A.weight").partition(".")
+        change = tensors[name.replace("lora_A", "lora_B")].float() @ tensors[name].float()
+        pipeline.components[part].get_submodule(layer).weight += weight * change
 
 
-@pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ["FLUX.1-dev"]))
-def test_a_lora_gives_the_picture_of_merged_weights(tmp_path: Path, name: str) -> None:
-    """For every family; afterwards every weight is what it was, bit for bit."""
-    values = FLOWS[name]
-    pipeline, changed = (quiet(_D.DiffusionPipeline, tiny_flow(name)) for _ in range(2))
-    plain, before = draw(pipeline, **values), weights(pipeline)
-    write(tmp_path / "style.safetensors", merged(changed.transformer, 0.7))
-    loras = loras_in(tmp_path, pipeline)
-    loras.apply([use("style", 0.7)])
-    styled = draw(pipeline, **values)
-    assert loras.warnings == ()
-    assert apart(styled, draw(changed, **values)) <= 1 < apart(styled, plain)
-    loras.apply([])
-    after = weights(pipeline)
-    assert all(torch.equal(before[key], after[key]) for key in before.keys() | after.keys())
-    assert np.array_equal(draw(pipeline, **values), plain)
+@pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ["FLUX.1-dev", "Anima"]))
+def test_a_lora_gives_the_picture_of_merged_weights(name: str) -> None:
+    """Anima's also changes what maps its texts. Without it everything is as before, to the bit."""
+    models, values = flow_models(name), CASES[name].plain | CASES[name].both
+    lora = lora_of(models, name, *(["text_conditioner"] if name == "Anima" else []))
+    (wanted,) = requests_of(models, name, CUBE)
+    script = scripted_here(kind_of(name, "text"), name)
+    plain = called(script, values)
+    merge(script, models / "loras/a.safetensors", lora.weight)
+    merged = called(script, values)
+    assert not same(merged, plain)
+    ours = flow_renderer(models)
+    for rung in (FULL, MODELS, LAYERS, TURNS) if name in ON_EVERY_RUNG else (FULL,):
+        renderer = on_rung(ours, replace(rung, tiled=False))
+        before, styled, after = (
+            draw(renderer, replace(wanted, loras=uses))[0] for uses in ((), (lora,), ())
+        )
+        assert same(pixels(styled), merged) and same(pixels(before), plain), rung
+        assert before.pixels == after.pixels
+        assert styled.warnings == ()

@@ -24,7 +24,7 @@ from picowatch.families.row import DECODING, Family
 from tests.engine.alive import most_bytes
 from tests.engine.requests import request
 from tests.gpu.test_launches import FLUX as FLUX_CALL
-from tests.gpu.test_launches import XL, attention, flow_call, tensors_of, unet_call
+from tests.gpu.test_launches import XL, attention, flow_call, real, tensors_of, unet_call
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 CARDS, COMPUTERS = (4, 6, 8, 12, 16, 24), (16, 32, 64)
@@ -200,13 +200,6 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 
 
-def built(class_name: str, folder: str) -> Any:
-    """A real model without memory."""
-    config = json.loads((ASSETS / folder / "config.json").read_text()) if folder else {}
-    with torch.device("meta"):
-        return getattr(diffusers, class_name).from_config(config).to(torch.bfloat16).eval()
-
-
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CALLS)
@@ -220,11 +213,11 @@ def test_real_models_compute_in_what_is_estimated(
     pixels, given = side**2, tensors_of(CALLS[name])
     if name == "Qwen-Image":
         given |= {"img_shapes": [[(1, 64, 64)]]}
-    denoiser = built(kind, config)
+    denoiser = real(config, kind)
     drawing = most_bytes(lambda: denoiser(**given, return_dict=False)) / 2
     most = row_of(kind, config).drawing * pixels
     assert 0.5 * most <= drawing <= most
-    decoder = built(vae_class(vae), vae)
+    decoder = real(vae, vae_class(vae))
     channels, frames = decoder.config.get("latent_channels", 16), () if vae else (1,)
     latents = tensors_of((1, channels, *frames, side // 8, side // 8))
     decoding = most_bytes(lambda: decoder.decode(latents, return_dict=False)) / 2

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from tests.engine.tiny_flows import LETTERS, clip_tokenizer
+from tests.engine.tiny_flows import BERT_WORDS, LETTERS, TOKENIZERS, clip_tokenizer
 
 _T: Any = transformers
 # fmt: off
@@ -26,7 +26,7 @@ _SWIN = {
     "window_size": 4, "out_indices": [2, 3, 4], "image_size": 64,
 }
 _BERT = {
-    **_SMALL, "model_type": "bert", "vocab_size": 58, "num_hidden_layers": 2,
+    **_SMALL, "model_type": "bert", "vocab_size": len(BERT_WORDS), "num_hidden_layers": 2,
     "max_position_embeddings": 256,
 }
 _DETR = {
@@ -60,14 +60,7 @@ def write_words(folder: Path, name: str) -> None:
     if name in ("clipseg", "sam3"):
         clip_tokenizer("<|endoftext|>").save_pretrained(folder)
     elif name == "grounding-dino":
-        _bert_words(folder)
-
-
-def _bert_words(folder: Path) -> None:
-    letters = [chr(code) for code in range(97, 123)]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
-    words = [*special, *letters, *(f"##{letter}" for letter in letters)]
-    _T.BertTokenizer({word: number for number, word in enumerate(words)}).save_pretrained(folder)
+        TOKENIZERS["BertTokenizer"]("").save_pretrained(folder)
 
 
 def clipseg(folder: Path) -> None:

@@ -66,23 +66,6 @@ def clip_tokenizer(padding: str) -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token=padding, model_max_length=77)
 
 
-def clip_text_encoder(kind: Any, width: int, activation: str) -> Any:
-    """A CLIP for `clip_tokenizer`, in this width."""
-    config = CLIPTextConfig(
-        vocab_size=2 * len(LETTERS) + 2,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        projection_dim=width,
-        hidden_act=activation,
-        bos_token_id=2 * len(LETTERS),
-        eos_token_id=2 * len(LETTERS) + 1,
-        pad_token_id=1,
-    )
-    return kind(config)
-
-
 def kl_vae(kind: Any = diffusers.AutoencoderKL, **more: Any) -> Any:
     """Return a VAE of four levels, with weights of its own."""
     return kind(
@@ -203,7 +186,7 @@ def _part(part: str, kind: str, row: Family, tiny: Tiny) -> Any:
     if part == "guider":
         return made(guidance_scale=2.0, enabled=False)
     usual = {} if part == "unet" else {name: _TOY[name] for name in _TOY.keys() & _taken(made)}
-    transformer = made(**usual | tiny.transformer)
+    transformer = made(**{**usual, **tiny.transformer})
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if any(word in name for word in tiny.blank):
@@ -231,8 +214,8 @@ _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # each character falls back
 _LLAMA_WORDS = ["<unk>", "<s>", "</s>", "<pad>", "\u2581", *_BYTES]
 _GEMMA_WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *_BYTES]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
-_BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_PRINTABLE]
-_BERT_WORDS += [f"##{letter}" for letter in _PRINTABLE]
+BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_PRINTABLE]
+BERT_WORDS += [f"##{letter}" for letter in _PRINTABLE]
 _GLM_WORDS = ["[gMASK]", "<sop>", "<|endoftext|>", *LETTERS]
 
 
@@ -329,7 +312,7 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
     "LlamaTokenizer": lambda _: _T.LlamaTokenizer(
         vocab=_numbered(_LLAMA_WORDS), merges=[], pad_token="<pad>"
     ),
-    "BertTokenizer": lambda _: _T.BertTokenizer(vocab=_numbered(_BERT_WORDS), model_max_length=77),
+    "BertTokenizer": lambda _: _T.BertTokenizer(vocab=_numbered(BERT_WORDS), model_max_length=77),
     "PixtralProcessor": _mistral_tokenizer,
     "sd2": lambda _: clip_tokenizer("!"),
     "ernie_image": _ernie_tokenizer,
@@ -348,11 +331,22 @@ _QWEN_WORDS = len(qwen_tokenizer()) + 8
 
 
 def _clip(kind: Any, part: str, tiny: Tiny) -> Any:
+    """A CLIP for `clip_tokenizer`; OpenCLIP's have another activation."""
     second = part == "text_encoder_2"
-    open_clip = second or tiny.family == "sd2"
-    made = clip_text_encoder(
-        kind, SECOND if second else FIRST, "gelu" if open_clip else "quick_gelu"
+    width = SECOND if second else FIRST
+    config = CLIPTextConfig(
+        vocab_size=2 * len(LETTERS) + 2,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=width,
+        hidden_act="gelu" if second or tiny.family == "sd2" else "quick_gelu",
+        bos_token_id=2 * len(LETTERS),
+        eos_token_id=2 * len(LETTERS) + 1,
+        pad_token_id=1,
     )
+    made = kind(config)
     if hasattr(made, "text_projection") and not second:
         with torch.no_grad():  # as folders of SD 3 have it: its pooled output is read as it is
             made.text_projection.weight.copy_(torch.eye(FIRST))
@@ -392,7 +386,7 @@ ENCODERS: dict[str, Callable[[int], Numbers]] = {
         "feed_forward_proj": "gated-gelu",
     },
     "UMT5EncoderModel": lambda _: {**_T5, "d_model": 32, "vocab_size": len(_LLAMA_WORDS)},
-    "BertModel": lambda _: {**_SMALL, "vocab_size": len(_BERT_WORDS), "num_hidden_layers": 2},
+    "BertModel": lambda _: {**_SMALL, "vocab_size": len(BERT_WORDS), "num_hidden_layers": 2},
     "Qwen3Model": _text,
     "Qwen3ForCausalLM": _text,
     "Gemma2Model": lambda depth: _text(
@@ -444,9 +438,9 @@ _SANA_VAE = {
 # Schedulers: with a constant shift, and one by resolution, as FLUX and Qwen-Image have it.
 _FLOW, _SHIFT_1 = {"shift": 3.0}, {"shift": 1.0}
 _MOVING = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
-_SCALED_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085}
 _LEADING: Numbers = {
-    **_SCALED_BETAS, "beta_end": 0.012, "steps_offset": 1, "timestep_spacing": "leading",
+    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+    "steps_offset": 1, "timestep_spacing": "leading",
 }
 
 # Maps what Qwen3 makes of a prompt, by T5's ids.
@@ -749,13 +743,6 @@ GENERAL: dict[str, Tiny] = {
             *("HunyuanDiT2DModel", KL, ("BertModel", ("BertTokenizer",)), T5),
             scheduler="DDPMScheduler",
         ),
-    ),
-    "BRIA-3.2": Tiny(
-        "BriaPipeline",
-        {**_FLUX, "in_channels": 16, "joint_attention_dim": 32, "pooled_projection_dim": None},
-        _MOVING,
-        parts=parts_of("BriaTransformer2DModel", KL, T5),
-        vae={"latent_channels": 4, "scaling_factor": 0.13},
     ),
 }
 FOLDERS |= GENERAL

@@ -64,6 +64,14 @@ def tensors_of(shapes: Any) -> Any:
     return torch.empty(shapes, dtype=_TYPE, device="meta")
 
 
+def real(folder: str, class_name: str = "") -> Any:
+    """A model without memory, by a config of the package or, without one, its class' settings."""
+    config = json.loads((ASSETS / folder / "config.json").read_text()) if folder else {}
+    kind = getattr(diffusers, class_name or config["_class_name"])
+    with torch.device("meta"):
+        return kind.from_config(config).to(_TYPE).eval()
+
+
 def attention(query: Any = None, *_: Any, **named: Any) -> Any:
     """Make one tensor, as a card's attention does: elsewhere torch computes it in several."""
     return torch.mul(query, query)
@@ -73,10 +81,7 @@ def attention(query: Any = None, *_: Any, **named: Any) -> Any:
 def test_a_call_starts_no_more_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention is one of them."""
     most, shapes = _CALLS[name]
-    config = json.loads((ASSETS / name / "config.json").read_text())
-    with torch.device("meta"):
-        denoiser = getattr(diffusers, config["_class_name"]).from_config(config).to(_TYPE).eval()
-
+    denoiser = real(name)
     monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
     with torch.no_grad(), _Launches() as counted:  # type: ignore[no-untyped-call]
         denoiser(**tensors_of(shapes), return_dict=False)
