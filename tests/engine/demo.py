@@ -1,20 +1,15 @@
-"""The demo model in memory, and comparisons of models."""
+"""Parts of checkpoints in memory, those of the demo model, and comparisons of models."""
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from picowatch.catalog import Catalog, Kind, Model
+from picowatch.catalog import Catalog, Model
 from picowatch.catalog.parts import parts_of
-from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.devices import Target, choose_target
 from picowatch.engine.model.load import load_part
-from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
-from tests.engine.requests import request
 
 CPU = choose_target("cpu", "float32")
 
@@ -35,44 +30,6 @@ def demo() -> dict[str, Any]:
     return load(Catalog(Path("nowhere")).demo)
 
 
-def named(
-    models: Path, pictures: Mapping[str, str] = MappingProxyType({}), **values: Any
-) -> ImageRequest:
-    """A request for files of a models folder: the values have their names alone.
-
-    `pictures` has the hashes of start images, masks and control images by name.
-    """
-    catalog = Catalog(models)
-
-    def hash_of(kind: Kind, name: str) -> str:
-        return catalog.sha256(catalog.find(kind, name))
-
-    kinds: tuple[Kind, ...] = ("checkpoint", "vae")
-    hashes = {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if values.get(kind)}
-    for field in ("image", "mask"):
-        if values.get(field) in pictures:
-            hashes[f"{field}_hash"] = pictures[values[field]]
-    if "upscale" in values:
-        hashes["upscaler_hash"] = hash_of("upscaler", values["upscale"].model)
-    if "cutout" in values:
-        hashes["cutout_hash"] = hash_of(*values["cutout"].file)
-    if "hires" in values and "demo" in values["hires"].upscaler:
-        hashes["hires_upscaler_hash"] = hash_of("upscaler", values["hires"].upscaler)
-    loras, embeddings = values.pop("loras", {}), values.pop("embeddings", ())
-    control = (
-        {**use, "model_hash": hash_of("controlnet", use["model"])}
-        for use in values.pop("control", ())
-    )
-    return request(
-        **values | hashes,
-        loras=tuple(LoraUse(name, hash_of("lora", name), loras[name]) for name in loras),
-        embeddings=tuple(EmbeddingUse(name, hash_of("embedding", name)) for name in embeddings),
-        control=tuple(
-            ControlUse(**use, image_hash=pictures.get(use["image"], "")) for use in control
-        ),
-    )
-
-
 def assert_equal(ours: Any, theirs: Any) -> None:
     """Assert that two models have the same weights in the same types."""
     expected = theirs.state_dict()
@@ -84,8 +41,3 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     assert {name: buffer.dtype for name, buffer in ours.named_buffers()} == buffers
     assert not any(weight.requires_grad for weight in ours.parameters())
     assert not ours.training
-
-
-def endless() -> Cache:
-    """Return a cache with room for everything."""
-    return Cache(lambda: (2**60, 2**60), lambda: None)

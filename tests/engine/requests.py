@@ -141,21 +141,11 @@ def circle(width: int = 128, height: int = 0) -> Image.Image:
     return picture
 
 
-def start(kept: Path, strength: float, picture: Image.Image | None = None) -> dict[str, Any]:
-    digest = keep(kept, picture or circle())
-    return {"image": "it.png", "image_hash": digest, "denoising_strength": strength}
-
-
 def half() -> Image.Image:
     """A mask whose right half is white."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (64, 0, 128, 128))
     return mask
-
-
-def right_half(kept: Path, invert: bool = False) -> dict[str, Any]:
-    values = {"mask": "mask.png", "mask_blur": 0, "mask_invert": invert}
-    return values | {"mask_hash": keep(kept, half())}
 
 
 def as_pixels(picture: Image.Image) -> Pixels:

@@ -67,8 +67,8 @@ def read(path: Path, unet: Any) -> Any:
 def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> None:
     """The masked start image may be what it follows."""
     renderer = Renderer(models.options)
-    follows = {"image": "circle", "model": "random", "preprocess": "inpaint", "preview": True}
-    values: dict[str, Any] = {"image": "circle", "mask": "half", "mask_blur": 0, "steps": 2}
+    follows = {"image": "circle.png", "model": "random", "preprocess": "inpaint", "preview": True}
+    values: dict[str, Any] = {"image": "circle.png", "mask": "half.png", "mask_blur": 0, "steps": 2}
     values |= {"checkpoint": "demo-inpaint", "denoising_strength": 1.0}
     (found,) = draw(renderer, models.request({**values, "control": [follows]}))
     (plain,) = draw(renderer, models.request(values))
@@ -179,10 +179,8 @@ def test_a_picture_follows_its_depth(tmp_path: Path) -> None:
     """As transformers gives it, nearest white, farthest black; it is shown."""
     models, model = Models(tmp_path / "models"), tiny_depth()
     model.save_pretrained(tmp_path / "models/depth" / "tiny")
-    catalog = Catalog(tmp_path / "models")
-    follows = {"image": "circle", "model": "random", "preprocess": "depth", "preview": True}
-    depth_hash = catalog.sha256(catalog.find("depth", "tiny"))
-    control = [follows | {"depth": "tiny", "depth_hash": depth_hash}]
+    follows = {"image": "circle.png", "model": "random", "preprocess": "depth", "preview": True}
+    control = [follows | {"depth": "tiny"}]
     (image,) = draw(Renderer(models.options), models.request({"steps": 1, "control": control}))
     found = pixels(image.control_maps[0])
     assert (found.min(), found.max()) == (0, 255)

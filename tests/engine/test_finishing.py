@@ -25,7 +25,9 @@ from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resize_to import ResizeTo
 from tests.daemon.test_colours import deep_photo
-from tests.engine.demo import CPU, named
+from tests.engine import requests
+from tests.engine.demo import CPU
+from tests.engine.flow_requests import hash_of
 from tests.engine.requests import (
     DEMO_UPSCALER,
     draw,
@@ -86,11 +88,14 @@ def request(
         given["cutout"] = Cutout(values["cutout"])
     if scale:
         given["upscale"] = Upscale(DEMO_UPSCALER, scale)
+        given["upscaler_hash"] = hash_of(folder, "upscaler", DEMO_UPSCALER)
+    if "cutout" in given:
+        given["cutout_hash"] = hash_of(folder, *given["cutout"].file)
     if picture:
         given |= {"checkpoint": "", "checkpoint_hash": "", "image": "a.png", "prompt": ""}
         given |= {"width": picture.width, "height": picture.height}
         given["image_hash"] = keep(folder / "pictures", picture)
-    return named(folder, **given)
+    return requests.request(**given)
 
 
 def gradient(mode: str = "RGB", size: tuple[int, int] = (37, 22)) -> Image.Image:

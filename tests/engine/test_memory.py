@@ -32,7 +32,7 @@ from picowatch.engine.networks import cutout, upscale
 from picowatch.engine.protocol import Progress
 from picowatch.errors import RenderFailed
 from picowatch.families.row import References
-from picowatch.recipe.parts import Cutout, Hires, Upscale
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.engine.flow_requests import flow_models, flow_renderer, hash_of, requests_of
 from tests.engine.reference.models import Models
@@ -296,13 +296,8 @@ def test_what_was_drawn_stays_when_a_later_pass_runs_out_of_memory(models: Model
 
     Without any way left, its model is named: a smaller size or batch would not help.
     """
-    wanted = request(
-        **{**SMALL, "steps": 3},
-        upscale=Upscale(DEMO_UPSCALER, 2.0),
-        upscaler_hash=hash_of(models.options.models, "upscaler", DEMO_UPSCALER),
-        cutout=Cutout(EMBEDDED["cutout"][0]),
-        cutout_hash=hash_of(models.options.models, "cutout", EMBEDDED["cutout"][0]),
-    )
+    later = {"upscale": {"model": DEMO_UPSCALER, "scale": 2}, "cutout": EMBEDDED["cutout"][0]}
+    wanted = models.request({**SMALL, "steps": 3, **later})
     renderer = card(Renderer(models.options))
     (plain,) = draw(renderer, wanted)
     for where, times in (("upscaler", 2), ("cutout", 1)):
@@ -320,9 +315,8 @@ def test_the_first_run_stays_when_the_second_runs_out_of_memory(
 ) -> None:
     """Only hires is drawn again, on the next rungs; its upscaler works once."""
     is_model = upscaler == DEMO_UPSCALER
-    sha256 = hash_of(models.options.models, "upscaler", upscaler) if is_model else ""
-    hires = Hires(2.0, steps=2, denoising_strength=0.9, upscaler=upscaler)
-    wanted = request(**{**SMALL, "steps": 3}, hires=hires, hires_upscaler_hash=sha256)
+    hires = {"scale": 2, "steps": 2, "denoising_strength": 0.9, "upscaler": upscaler}
+    wanted = models.request({**SMALL, "steps": 3, "hires": hires})
     told: list[Progress] = []
     renderer, sides = card(Renderer(models.options)), list[int]()
     (plain,) = draw(renderer, wanted)
@@ -399,9 +393,8 @@ def test_an_edit_that_is_too_large_is_seen_and_drawn_smaller(
 
 def test_a_network_that_helps_to_draw_leaves_the_checkpoint_where_it_is(models: Models) -> None:
     """However little memory is free: it is in use, and the next batch needs it, too."""
-    sha256 = hash_of(models.options.models, "upscaler", DEMO_UPSCALER)
-    hires = Hires(2.0, steps=1, denoising_strength=0.5, upscaler=DEMO_UPSCALER)
-    wanted = request(**SMALL, hires=hires, hires_upscaler_hash=sha256)
+    hires = {"scale": 2, "steps": 1, "denoising_strength": 0.5, "upscaler": DEMO_UPSCALER}
+    wanted = models.request({**SMALL, "hires": hires})
     renderer = Renderer(models.options)
     renderer._kept._free = lambda: (0, 0)
     with reads() as found:

@@ -22,7 +22,7 @@ from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse, ImageRequest, ReferenceUse
 from tests.engine import requests
-from tests.engine.demo import named
+from tests.engine.flow_requests import requests_of
 from tests.engine.requests import (
     Pixels,
     as_pixels,
@@ -33,8 +33,6 @@ from tests.engine.requests import (
     pixels,
     plain_options,
     progress_of,
-    right_half,
-    start,
 )
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -200,7 +198,7 @@ def test_invalid_numbers_fail_with_the_reason(tmp_path: Path) -> None:
     save_file(tensors, file)
     renderer = Renderer(plain_options(models))
     with pytest.raises(RenderFailed, match="invalid numbers"):
-        draw(renderer, named(models, checkpoint="overflows", steps=1))
+        draw(renderer, *requests_of(models, "overflows", "prompt: a corgi"))
 
 
 def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Renderer) -> None:
@@ -244,9 +242,13 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
     assert alone(renderer).pixels == before.pixels
 
 
+def start(kept: Path, strength: float, picture: Image.Image) -> dict[str, Any]:
+    return {"image": "it.png", "image_hash": keep(kept, picture), "denoising_strength": strength}
+
+
 def test_more_is_drawn_around_a_picture(renderer: Renderer, kept: Path) -> None:
     """Its own pixels stay but for the soft edge, in both passes; the rest is the model's."""
-    picture = circle().resize((64, 64))
+    picture = circle(64)
     values = {**start(kept, 1.0, picture), "extend": "right 100 %", "width": 128}
     values |= {"hires": Hires(2.0, steps=2, upscaler="Lanczos")}
     drawn = pixels(alone(renderer, **values, mask_blur=2))
@@ -258,14 +260,15 @@ def test_more_is_drawn_around_a_picture(renderer: Renderer, kept: Path) -> None:
 
 def test_what_is_transparent_in_a_picture_is_redrawn(renderer: Renderer, kept: Path) -> None:
     """As with a mask that is white there; an opaque picture as its own mask is told of."""
-    picture = circle()
-    picture.putalpha(half().point(lambda value: 255 - value))
+    picture, mask = circle(), half()
+    picture.putalpha(mask.point(lambda value: 255 - value))
     begun = start(kept, 0.8, picture)
-    own = {"mask": begun["image"], "mask_hash": begun["image_hash"], "mask_invert": True}
-    by_hand = alone(renderer, **begun, **right_half(kept, invert=True))
-    assert alone(renderer, **begun, **own, mask_blur=0).pixels == by_hand.pixels
-    begun = start(kept, 0.8)
-    own |= {"mask_hash": begun["image_hash"], "mask_invert": False}
+    begun |= {"mask_blur": 0, "mask_invert": True}
+    own = {"mask": "it.png", "mask_hash": begun["image_hash"]}
+    by_hand = alone(renderer, **begun, mask="mask.png", mask_hash=keep(kept, mask))
+    assert alone(renderer, **begun, **own).pixels == by_hand.pixels
+    begun = start(kept, 0.8, circle())
+    own["mask_hash"] = begun["image_hash"]
     (said,) = alone(renderer, **begun, **own).warnings
     assert said == "The mask 'alpha of it.png' has no white, so nothing is redrawn."
 

@@ -1,15 +1,11 @@
 """Every rung of the memory ladder draws the same pictures, with its placement of weights."""
 
 import gc
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pytest
-from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
-from diffusers.hooks.group_offloading import ModuleGroup
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.renderer import Renderer
@@ -19,7 +15,7 @@ from picowatch.families import FAMILIES
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.part_files import weights_of, write_gguf
 from tests.engine.reference.models import Models
-from tests.engine.reference.requests import drawn, random_control, stored
+from tests.engine.reference.requests import drawn, stored
 from tests.engine.requests import difference, draw, pixels
 from tests.engine.rungs import interrupt, lora_of, on_rung, reads, two_of
 from tests.kinds import one_of_each_kind
@@ -53,40 +49,6 @@ def test_every_rung_draws_the_stored_picture(
     """Weights are moved to the device, here the CPU, by model and by layer."""
     found = drawn(on_rung(renderer, RUNGS[rung]), models, name)
     assert np.abs(found - stored(name)).max() <= 2
-
-
-def test_weights_come_when_they_compute(
-    models: Models, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Models move when needed, layers all the time, and nothing if all is on the device."""
-    came: list[str] = []
-
-    def record(kind: Any, method: str, name_of: Callable[..., Any]) -> None:
-        real = getattr(kind, method)
-
-        def recorded(*given: Any, **named: Any) -> Any:
-            came.append(type(name_of(*given)).__name__)
-            return real(*given, **named)
-
-        monkeypatch.setattr(kind, method, recorded)
-
-    record(CpuOffload, "pre_forward", lambda hook, module, *_: module)
-    record(ModuleGroup, "onload_", lambda group: group.onload_leader)
-    found = {}
-    for rung in (FULL, *RUNGS.values()):
-        came.clear()
-        start = {"image": "circle", "denoising_strength": 0.6, **SMALL}
-        wanted = models.request({**start, "control": [random_control()]})
-        draw(on_rung(renderer, rung), replace(wanted, prompt=f"a {rung.place}"))
-        found[rung.place] = [name for name, _ in groupby(came)]
-    assert found["device"] == []
-    assert found["models"] == [
-        *("CLIPTextModel", "AutoencoderKL"),
-        *("ControlNetModel", "UNet2DConditionModel"),
-        "AutoencoderKL",
-    ]
-    assert {"Embedding", "Linear", "Conv2d", "GroupNorm"} <= set(found["layers"])
-    assert "Linear" in found["encoders"] and "Conv2d" not in found["encoders"]
 
 
 def test_a_vae_is_released_when_another_is_named_after_a_lora(models: Models) -> None:

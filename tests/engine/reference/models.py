@@ -5,12 +5,12 @@ Random weights come from fixed seeds, so that they are the same ones each time.
 
 import json
 import shutil
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+import yaml
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,12 +19,17 @@ from picowatch.catalog import Catalog
 from picowatch.engine.protocol import EngineOptions
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import Tensors, controlnet_of, kohya_lora, random_layer, union_of, write
-from tests.engine.demo import named
-from tests.engine.requests import circle, half, keep, plain_options
+from tests.engine.flow_requests import requests_of
+from tests.engine.requests import circle, half, plain_options
 from tests.engine.tiny_flows import tiny_unet
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 Values = dict[str, Any]
+_USUAL: Values = {
+    "prompt": "a red circle on a blue background", "checkpoint": "demo", "seed": 1, "exact": False,
+    "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 6, "cfg_scale": 5.0,
+    "width": 128, "height": 128,
+}  # fmt: skip
 
 
 class Models:
@@ -32,24 +37,24 @@ class Models:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._start_images = folder / "start-images"
-        self._start_images.mkdir(parents=True)
+        folder.mkdir(parents=True)
+        for name, picture in _pictures().items():
+            picture.save(folder / f"{name}.png")
         _write_checkpoints(folder / "checkpoints")
         _write_demos_parts(folder)
         _write_sdxls_parts(folder)
 
     @property
     def options(self) -> EngineOptions:
-        return plain_options(self._folder, self._start_images)
+        return plain_options(self._folder)
 
     def request(self, values: Values) -> ImageRequest:
-        """An image request: of models and pictures, the values have the names alone."""
-        return named(self._folder, self._pictures, **{"checkpoint": "demo", **values})
-
-    @cached_property
-    def _pictures(self) -> dict[str, str]:
-        """Write start images, masks and control images, and return their hashes by name."""
-        return {name: keep(self._start_images, picture) for name, picture in _pictures().items()}
+        """What a recipe with these values requests."""
+        given = {**_USUAL, **values}
+        given["size"] = f"{given.pop('width')}x{given.pop('height')}"
+        checkpoint = given.pop("checkpoint")
+        (request,) = requests_of(self._folder, checkpoint, yaml.safe_dump(given, sort_keys=False))
+        return request
 
 
 def _pictures() -> dict[str, Image.Image]:

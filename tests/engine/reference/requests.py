@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.recipe.parts import Hires, Upscale
 from tests.engine.reference.models import Models, Values
 from tests.engine.requests import DEMO_CONTROLNET, DEMO_UPSCALER, Pixels, draw, pixels
 
@@ -43,30 +42,32 @@ def sampled(sampler: str, schedule_type: str, **given: Any) -> Values:
     return values(sampler=sampler, schedule_type=schedule_type, **given)
 
 
-def changed(strength: float, prompt: str = CORGI, image: str = "circle", **given: Any) -> Values:
+def changed(
+    strength: float, prompt: str = CORGI, image: str = "circle.png", **given: Any
+) -> Values:
     """A picture that begins with a start image."""
     return values(prompt, image=image, denoising_strength=strength, **given)
 
 
-def redrawn(strength: float, mask: str = "half", **given: Any) -> Values:
+def redrawn(strength: float, mask: str = "half.png", **given: Any) -> Values:
     """A picture of whose start image a part is redrawn."""
-    return changed(strength, **{"image": "corgi", "mask": mask, "mask_blur": 0, **given})
+    return changed(strength, **{"image": "corgi.png", "mask": mask, "mask_blur": 0, **given})
 
 
 def sketched(prompt: str = "a red circle on a blue background", **given: Any) -> Values:
     """Return a picture that the demo's own ControlNet follows."""
-    sketch = {"image": "sketch", "model": DEMO_CONTROLNET, "preprocess": "invert", **given}
+    sketch = {"image": "sketch.png", "model": DEMO_CONTROLNET, "preprocess": "invert", **given}
     return values(prompt, control=[sketch])
 
 
 def random_control(**given: Any) -> Values:
     """Return an untrained ControlNet with a weak effect."""
-    return {"image": "lower sketch", "model": "random", "weight": 0.8, **given}
+    return {"image": "lower sketch.png", "model": "random", "weight": 0.8, **given}
 
 
 def larger(upscaler: str, strength: float = 0.6, **given: Any) -> Values:
     """A picture with a second pass."""
-    hires = Hires(1.25, 0, strength, upscaler)
+    hires = {"scale": 1.25, "denoising_strength": strength, "upscaler": upscaler}
     return {**values(steps=6, height=96), "hires": hires, **given}
 
 
@@ -138,14 +139,15 @@ CHANGED = {
     "start-image-pndm": [changed(0.6, sampler="PNDM", schedule_type="uniform")],
     "start-image-unipc": [changed(0.6, sampler="UniPC", schedule_type="linspace")],
     "start-images-resized": [
-        changed(0.5, image="wide", resize=resize, width=96) for resize in ("crop", "fit", "stretch")
+        changed(0.5, image="wide.png", resize=resize, width=96)
+        for resize in ("crop", "fit", "stretch")
     ],
     "mask-whole": [redrawn(1.0)],
     "mask-blurred": [redrawn(0.8, mask_blur=8)],
     "mask-inverted": [redrawn(0.8, mask_invert=True, mask_blur=4)],
     "mask-heun": [redrawn(0.7, sampler="Heun", schedule_type="uniform")],
     "masks-resized": [
-        redrawn(0.8, "grey ring", image="wide", resize=resize, mask_blur=2, width=96)
+        redrawn(0.8, "grey ring.png", image="wide.png", resize=resize, mask_blur=2, width=96)
         for resize in ("crop", "fit", "stretch")
     ],
 }
@@ -156,10 +158,15 @@ LARGER = {
     "hires-latent-bicubic-antialiased": [larger("Latent (bicubic antialiased)")],
     "hires-lanczos": [larger("Lanczos", 0.4)],
     "hires-model": [larger(DEMO_UPSCALER, 0.4)],
-    "hires-steps": [{**larger("Latent"), "hires": Hires(1.1, 4, 0.5, "Lanczos")}],
+    "hires-steps": [
+        {
+            **larger("Lanczos"),
+            "hires": {"scale": 1.1, "steps": 4, "denoising_strength": 0.5, "upscaler": "Lanczos"},
+        }
+    ],
     "hires-noisy": [larger("Latent", sampler=NOISY, schedule_type="uniform", ensd=3)],
     "hires-mask": [{**redrawn(0.8, mask_blur=2), **larger("Lanczos", 0.5)}],
-    "upscale": [values(upscale=Upscale(DEMO_UPSCALER, 1.25))],
+    "upscale": [values(upscale={"model": DEMO_UPSCALER, "scale": 1.25})],
     "tiling": [values(tiling=True)],
     "tiling-hires": [larger("Latent", tiling=True)],
 }
@@ -167,7 +174,7 @@ LARGER = {
 CONTROLLED = {
     "control": [sketched()],
     "control-start-end": [sketched(start=0.25, end=0.7)],
-    "control-canny": [sketched(image="corgi", prompt=CORGI, preprocess="canny")],
+    "control-canny": [sketched(image="corgi.png", prompt=CORGI, preprocess="canny")],
     "control-two": [
         {
             **sketched(),
@@ -180,12 +187,12 @@ CONTROLLED = {
     "control-cfg-start": [{**sketched(), "cfg_start": 0.3}],
     "control-batch": [
         {**sketched(), "seed": 1},
-        {**sketched(image="lower sketch"), "seed": 2},
-        {**sketched(prompt="a yellow sun", image="lower sketch"), "seed": 3},
+        {**sketched(image="lower sketch.png"), "seed": 2},
+        {**sketched(prompt="a yellow sun", image="lower sketch.png"), "seed": 3},
     ],
     "control-hires": [{**larger("Latent"), **sketched()}],
     "control-hires-canny": [
-        {**larger("Lanczos", 0.5), **sketched(image="corgi", prompt=CORGI, preprocess="canny")}
+        {**larger("Lanczos", 0.5), **sketched(image="corgi.png", prompt=CORGI, preprocess="canny")}
     ],
     "control-tiling": [{**sketched(), "tiling": True}],
     "control-inpainting": [
@@ -196,19 +203,14 @@ CONTROLLED = {
 ADAPTED = {
     "lora-kernels": [values(loras={"with-kernels": 1.0})],
     "lora-two": [values(loras={"unet-only": 0.8, "both": 0.7})],
-    "lora-tags": [
-        values(
-            f"{CORGI} <lora:unet-only:0.9> (large:1.3) <lora:text-only:0.6>",
-            loras={"unet-only": 0.9, "text-only": 0.6},
-        )
-    ],
+    "lora-tags": [values(f"{CORGI} <lora:unet-only:0.9> (large:1.3) <lora:text-only:0.6>")],
     "lora-batch": [
         values(prompt, seed=seed, loras={"both": 0.8}, negative_prompt="blurry")
         for seed, prompt in enumerate((CORGI, SUN))
     ],
     "lora-control": [{**sketched(), "loras": {"both": 0.8}}],
     "after-loras": [values()],
-    "embedding-weight": [values("a corgi with (redhat:1.3)", embeddings=["redhat"])],
+    "embedding-weight": [values("a corgi with (redhat:1.3)")],
     "vae": [values(vae="warm")],
 }
 
