@@ -13,7 +13,7 @@ import torch
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.failures import explain_error, explain_exit
 from picowatch.engine.model import measures
-from picowatch.engine.model.devices import choose_target
+from picowatch.engine.model.devices import choose_target, compute_exactly
 from picowatch.engine.model.measures import broken_gpu
 from picowatch.engine.process import child_main
 from picowatch.engine.protocol import EngineOptions
@@ -92,14 +92,13 @@ def test_what_lets_cublas_be_exact_does_not_stay(cards: Any) -> None:
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
-def test_what_torch_calls_exact_is_exact(tmp_path: Path) -> None:
-    """Not TF32's ten bits in convolutions."""
-    engine = Renderer(EngineOptions(models=tmp_path, device="cpu"))
-    for exact in (False, True):
-        with engine._algorithms(exact=exact):
-            assert torch.are_deterministic_algorithms_enabled() == exact
-            assert torch.backends.cudnn.allow_tf32 != exact
-    assert not torch.are_deterministic_algorithms_enabled()
+@pytest.mark.parametrize(
+    ("exact", "all_bits"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_only_inexact_pictures_take_ten_bits_for_convolutions(exact: bool, all_bits: bool) -> None:
+    """TF32's; with `precision: float32` these do not, either."""
+    with compute_exactly(exact=exact, all_bits=all_bits):
+        assert torch.backends.cudnn.allow_tf32 == (not exact and not all_bits)
 
 
 def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,8 @@
 """Each family's row has all that the recipe, the catalog, the engine and the docs need."""
 
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import pytest
@@ -14,8 +11,8 @@ from picowatch.catalog.encoders import ENCODERS, families_of
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.drawing.preview import COLOURS
 from picowatch.engine.model import texts
-from picowatch.families import FAMILIES, FLOWS, general
-from picowatch.families.row import DEMO, Family, Pipelines
+from picowatch.families import FAMILIES, general
+from picowatch.families.row import DEMO, Family
 from tests.engine.tiny_flows import FOLDERS, GENERAL, UNETS
 
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text()
@@ -72,27 +69,6 @@ def test_vaes_of_one_class_are_the_same_for_all_families() -> None:
     for row in rows:
         others = [other for other in rows if other.parts["vae"] == row.parts["vae"]]
         assert {other.vaes for other in others} == {row.vaes}
-
-
-def pipelines_of(row: Family) -> Iterator[Any]:
-    """Every class of diffusers that draws a family's pictures."""
-    for found in (row.pipelines, *(variant.pipelines for variant in row.variants.values())):
-        for name in (getattr(found or Pipelines(), kind.name) for kind in fields(Pipelines)):
-            if name:
-                yield getattr(diffusers, name)
-
-
-@pytest.mark.parametrize("family", FLOWS)
-def test_a_row_says_how_many_layers_its_pipelines_read(family: str) -> None:
-    """One more than the last, whose output transformers would normalise."""
-    row = FAMILIES[family]
-    for kind in pipelines_of(row):
-        taken: dict[str, Any] = dict(signature(kind.__call__).parameters)
-        if issubclass(kind, diffusers.ModularPipeline):
-            blocks = getattr(diffusers, kind.default_blocks_name)()
-            taken = {parameter.name: parameter for parameter in blocks.inputs}
-        read = taken.get("text_encoder_out_layers")
-        assert row.encoder_layers == (max(read.default) + 1 if read else 0)
 
 
 @pytest.mark.heavy

@@ -55,8 +55,10 @@ def modules_of(parts: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
 
 
-DRAWING = ("transformer", "unconditional_transformer", "text_conditioner", "vae")
-IN_EACH_RUN = ("FLUX.1-schnell", "FLUX.2-klein", "Qwen-Image", "Krea-2-Raw", "sd3.5-medium")
+DRAWING = ("transformer", "unconditional_transformer", "text_conditioner")
+IN_EACH_RUN = (
+    *("FLUX.1-schnell", "FLUX.2-klein", "Qwen-Image", "Krea-2-Raw", "sd3.5-medium", "Ideogram-4"),
+)
 
 
 @pytest.mark.parametrize("name", one_of_each_kind(FOLDERS, IN_EACH_RUN))
@@ -79,15 +81,20 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
         if part == "text_encoder":
             shortened(theirs, model.family)
         assert_equal(ours, theirs.requires_grad_(False))
-    read = {name: module for name, module in modules_of(parts).items() if name not in DRAWING}
-    numbers = sum(weight.numel() for module in read.values() for weight in module.parameters())
-    assert sum(bytes_of_parts(model, CPU).encoders) == pytest.approx(4 * numbers, rel=0.01)
+    sizes = bytes_of_parts(model, CPU)
+    encoders = (name for name in modules_of(parts) if name not in (*DRAWING, "vae"))
+    for names, size in ((encoders, sum(sizes.encoders)), (DRAWING, sizes.denoiser)):
+        read = [parts[name].state_dict().values() for name in names if name in parts]
+        tensors = {tensor.data_ptr(): tensor for part in read for tensor in part}  # each once
+        numbers = sum(tensor.numel() for tensor in tensors.values())
+        assert size == pytest.approx(4 * numbers, rel=0.01)
 
 
 # Folders with what nobody reads: further layers, a head, or both.
 UNREAD = {
     "FLUX.2-klein": ("model.layers.28.", "model.layers.29.", "lm_head."),
     "FLUX.2-dev": (".layers.31.", ".layers.32.", "lm_head."),
+    "FLUX.3-klein": ("language_model.layers.33.", ".layers.34.", ".layers.35.", "lm_head."),
     "Qwen-Image": ("lm_head.",),
     "Qwen-Image-Edit": ("lm_head.",),
     "Qwen-Image-2.1": ("lm_head.",),
@@ -112,15 +119,12 @@ def test_what_no_pipeline_reads_is_not_read(name: str, monkeypatch: pytest.Monke
     assert {*read} == expected != whole
 
 
-def test_both_transformers_of_ideogram_take_memory_and_become_narrow(models: Path) -> None:
+def test_both_transformers_of_ideogram_take_memory_and_become_narrow() -> None:
     """They draw in turn at each step, so both are there."""
-    (models / "checkpoints/Ideogram-4").symlink_to(tiny_flow("Ideogram-4"))
-    model = found(models, "Ideogram-4")
+    model = found(flow_models("Ideogram-4"), "Ideogram-4")
     both = [read_part(model, name) for name in ("transformer", "unconditional_transformer")]
-    numbers = sum(weight.numel() for part in both for weight in part.parameters())
     sizes = bytes_of_parts(model, CPU)
-    assert sizes.denoiser == 4 * numbers
-    assert len(sizes.encoders) == 1
+    assert sizes.denoiser == 4 * sum(each.numel() for part in both for each in part.parameters())
     assert bytes_of_parts(model, CPU, "fp8").denoiser < 0.7 * sizes.denoiser
 
 
@@ -165,6 +169,10 @@ def test_a_single_file_holds_the_model_its_folder_holds(
     save_file(changed(load_file(path)), path)
     parts, other = (load(found(models, each)) for each in ("folder", "file"))
     assert parts.keys() == other.keys()
+    sizes = bytes_of_parts(found(models, "file"), CPU)  # in the type that computes, not the file's
+    reckoned = sum(sizes.encoders) + sizes.denoiser + sizes.vae
+    weights = [weight for each in modules_of(other).values() for weight in each.parameters()]
+    assert reckoned == pytest.approx(sum(weight.nbytes for weight in weights), rel=0.01)
     for part, module in modules_of(parts).items():
         # The demo's weights are stored in float16.
         module.to(torch.float32 if name == "demo" else dtype).to(torch.float32)
@@ -193,37 +201,38 @@ def test_the_packages_configs_describe_full_size_files(models: Path, shapes: Any
             assert sum(weight.numel() for weight in made.parameters()) > 1e7
 
 
-def test_the_scheduler_says_what_the_header_says_of_the_training(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "marks", "spread", "predicts"),
+    [
+        ("sdxl", ("v_pred", "ztsnr"), 0.0, "v_prediction"),
+        *(("sd2", (), 0.01, "epsilon"), ("sd2", (), 0.2, "v_prediction")),
+    ],
+)
+def test_the_scheduler_says_what_the_file_says_of_the_training(
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    marks: Any,
+    spread: float,
+    predicts: str,
 ) -> None:
-    """Prediction and noise of a v-prediction checkpoint such as NoobAI's; the rest is the config's.
+    """The header of a v-prediction checkpoint such as NoobAI's, or one weight, by ComfyUI's rule.
 
-    What a config leaves out stays open for the samplers that are made from it.
+    The rest is the config's. What it leaves out stays open for the samplers that are made from it.
     """
-    of_its_own(monkeypatch, tiny_unet("sdxl"))
-    marks = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
-    write_single_file(tiny_unet("sdxl"), models / "checkpoints/noob.safetensors", marks=marks)
-    scheduler = read_part(found(models, "noob"), "scheduler")
-    assert scheduler.config.prediction_type == "v_prediction"
-    assert scheduler.config.rescale_betas_zero_snr
-    assert scheduler.config.timestep_spacing == "trailing"
-    assert "final_sigmas_type" in scheduler.config["_use_default_values"]
-
-
-@pytest.mark.parametrize(("spread", "expected"), [(0.01, "epsilon"), (0.2, "v_prediction")])
-def test_one_weight_tells_what_a_file_of_sd2_predicts(
-    models: Path, monkeypatch: pytest.MonkeyPatch, spread: float, expected: str
-) -> None:
-    """The rule is ComfyUI's; no header says it."""
-    folder, path = tiny_unet("sd2"), models / "checkpoints/it.safetensors"
+    folder, path = tiny_unet(name), models / "checkpoints/it.safetensors"
     of_its_own(monkeypatch, folder)
-    write_single_file(folder, path, torch.float32)
+    write_single_file(folder, path, torch.float32, {mark: torch.zeros(1) for mark in marks})
     tensors = load_file(path)
-    telling = tensors[loading._TELLING]
-    tensors[loading._TELLING] = torch.linspace(-1, 1, len(telling)) * spread * 3**0.5
+    if spread:
+        telling = tensors[loading._TELLING]
+        tensors[loading._TELLING] = torch.linspace(-1, 1, len(telling)) * spread * 3**0.5
     save_file(tensors, path)
     config = read_part(found(models, "it"), "scheduler").config
-    assert config.prediction_type == expected
+    assert config.prediction_type == predicts
+    if "ztsnr" in marks:
+        assert (config.rescale_betas_zero_snr, config.timestep_spacing) == (True, "trailing")
+    assert "final_sigmas_type" in config["_use_default_values"]
 
 
 STRANGE = {

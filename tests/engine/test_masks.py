@@ -14,7 +14,6 @@ from picowatch.engine.bits import joined
 from picowatch.engine.drawing.canvas import redrawn_area
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks.find import ClipSeg
-from picowatch.engine.protocol import RenderedImage
 from picowatch.files.decoding import Original, decode_original, in_profile
 from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest
@@ -265,36 +264,6 @@ def test_a_picture_is_searched_once_for_each_phrase(monkeypatch: pytest.MonkeyPa
     draw(ours, requested("{find: hat, confidence: 0.5}"))
     draw(ours, requested("{find: hat}", "image: plain.png"))
     assert asked[1:] == [("tie", 0.3), ("hat", 0.5), ("hat", 0.3)]
-
-
-@pytest.mark.heavy
-def test_hats_become_green_and_nothing_else_changes() -> None:
-    """In 20 pictures of the demo model: in 18 most of what was red in the mask is green."""
-    grounds = ("blue", "pink", "yellow", "white", "purple")
-    scenes = [(animal, ground) for animal in ("corgi", "cat") for ground in grounds] * 2
-
-    def drawn(colour: str, how: str) -> list[RenderedImage]:
-        batch = []
-        for seed, (animal, ground) in enumerate(scenes):
-            text = f"prompt: a {animal} wearing a {colour} hat on a {ground} background\n"
-            text += f"exact: false\nsteps: 16\nseed: {seed}\nsize: 128x128\n{how.format(seed)}"
-            batch += requests_of(models_of("demo"), "demo", text)
-        return draw(renderer("demo"), *batch)
-
-    red = drawn("red", "")
-    for seed, image in enumerate(red):
-        picture_of(image).save(models_of("demo") / f"red-{seed}.png")
-    mask = "{{find: hat, preview: true, model: demo-find}}\nmask_blur: 0"
-    right = 0
-    for before, after in zip(
-        red, drawn("green", f"image: red-{{}}.png\nmask: {mask}"), strict=True
-    ):
-        was, now = pixels(before), pixels(after)
-        inside = pixels(after.control_maps[0])[:, :, 0] > 0
-        assert (was[~inside] == now[~inside]).all()
-        hat = inside & (was[:, :, 0] > was[:, :, 1:].max(2) + 60)
-        right += (now[:, :, 1] > now[:, :, ::2].max(2) + 30)[hat].mean() > 0.5
-    assert right >= 18
 
 
 def area(grow: int, white: Any, invert: bool = False) -> tuple[Any, int]:

@@ -82,19 +82,13 @@ def test_every_rung_caches_but_that_which_moves_layers(rung: Rung) -> None:
 REFUSED = [key for key in FAMILIES_OF if "step_cache" in FAMILIES[key].lacks]
 
 
-@pytest.mark.parametrize("family", REFUSED)
+@pytest.mark.parametrize("family", [*REFUSED, "sd1"])
 def test_a_family_without_effect_refuses_it(family: str) -> None:
-    """With its name and the remedy."""
-    name = FAMILIES_OF[family]
+    """With its name and the remedy; the demo model is in every folder."""
+    name = FAMILIES_OF.get(family, "demo")
     said = f"{FAMILIES[family].name} has no step_cache: .*\\. Remove it\\."
     with pytest.raises(RecipeInvalid, match=said):
-        requests_of(flow_models(name), name, CACHED)
-
-
-def test_a_unet_refuses_it() -> None:
-    """The demo model is in every folder."""
-    with pytest.raises(RecipeInvalid, match="has no step_cache: it reuses blocks of transformers"):
-        requests_of(flow_models("FLUX.1-dev"), "demo", CACHED)
+        requests_of(flow_models(FAMILIES_OF.get(family, "FLUX.1-dev")), name, CACHED)
 
 
 def test_without_the_extra_the_command_to_install_it_is_said(
