@@ -21,21 +21,11 @@ TESTS = (
     *("test_architecture.py", "test_errors.py", "test_settings.py"),
 )
 NEED_TORCH = ("catalog/test_parts.py",)
-PACKAGES = (
-    *(
-        "argcomplete",
-        "numpy",
-        "pillow",
-        "psutil",
-        "pydantic",
-        "pyyaml",
-        "rich",
-        "safetensors",
-        "watchdog",
-    ),
-    *("gguf", "hypothesis", "jsonschema", "pillow-heif", "prometheus-client", "sd-parsers"),
-    *("pytest", "pytest-timeout", "pytest-xdist"),
-)
+PACKAGES = """
+    argcomplete numpy pillow psutil pydantic pyyaml rich safetensors watchdog
+    gguf hypothesis jsonschema pillow-heif prometheus-client sd-parsers
+    pytest pytest-timeout pytest-xdist
+"""
 # Prints the version, if it is one that picowatch supports.
 ABOUT = """
 import platform, sys
@@ -62,13 +52,13 @@ def environment(version: str, python: Path) -> Path:
     """Return the Python of an environment, which is made again when the packages change."""
     folder = ENVIRONMENTS / version
     ready, wanted = folder / ".ready", hashlib.sha256(CONSTRAINTS.read_bytes())
-    wanted.update(" ".join(PACKAGES).encode())
+    wanted.update(PACKAGES.encode())
     own = folder / "bin/python"
     if not ready.is_file() or ready.read_text() != wanted.hexdigest():
         # Debian's Python has no pip of its own: this one's pip installs into it.
         call(python, "-m", "venv", "--clear", "--without-pip", folder)
         pip = (sys.executable, "-m", "pip", "--python", own, "install", "--quiet")
-        call(*pip, "--only-binary", ":all:", "--constraint", CONSTRAINTS, *PACKAGES)
+        call(*pip, "--only-binary", ":all:", "--constraint", CONSTRAINTS, *PACKAGES.split())
         ready.write_text(wanted.hexdigest())
     return own
 

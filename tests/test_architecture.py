@@ -5,6 +5,8 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 from tests import pythons
 
 PACKAGE = Path(__file__).parents[1] / "picowatch"
@@ -61,16 +63,30 @@ def test_imports_point_down() -> None:
     assert not upward
 
 
-def test_the_engine_s_folders_import_one_way() -> None:
-    """From a process down to a loaded checkpoint; the modules beside them are for all."""
-    order = ("process", "drawing", "networks", "model")
-    for level, own in enumerate(order):
-        for path in (PACKAGE / "engine" / own).glob("*.py"):
-            named = {name.split(".")[2] for name in imports_of(path) if ".engine." in name}
-            assert named.isdisjoint(order[:level]), path
-    for path in (PACKAGE / "engine").glob("*.py"):
-        named = {name.split(".")[2] for name in imports_of(path) if ".engine." in name}
-        assert named.isdisjoint(order), path
+ENGINE = ("process", "drawing", "networks", "model")  # its folders, from the top
+# Modules, and the folders that they do not know.
+APART = {
+    # From a process down to a loaded checkpoint; the modules beside them are for all.
+    **{
+        f"engine/{own}/*.py": {f"engine.{other}" for other in ENGINE[:level]}
+        for level, own in enumerate(ENGINE)
+    },
+    "engine/*.py": {f"engine.{own}" for own in ENGINE},
+    # One reads what is written, the other finds what it means; reading.py composes them.
+    "recipe/read/*.py": {"recipe.resolve"},
+    "recipe/resolve/*.py": {"recipe.read"},
+    # Resolving makes recipes, and nothing reaches back.
+    "recipe/*.py": {"recipe.resolve"},
+    "recipe/prompts/*.py": {"recipe.resolve"},
+}
+
+
+@pytest.mark.parametrize("modules", APART)
+def test_folders_within_a_part_do_not_know_of_each_other(modules: str) -> None:
+    """Or only one way."""
+    paths = {*PACKAGE.glob(modules)} - {PACKAGE / "recipe/reading.py"}
+    named = {".".join(name.split(".")[1:3]) for path in paths for name in imports_of(path)}
+    assert paths and named.isdisjoint(APART[modules])
 
 
 def _is_private(name: str) -> bool:
@@ -112,22 +128,6 @@ def test_private_names_of_libraries_stand_in_one_module() -> None:
     elsewhere = {name: used - public for name, (_, used) in found.items() if used - public}
     assert elsewhere.pop("private.py")
     assert elsewhere == {"ray.py": {"_private"}}
-
-
-def test_reading_and_resolving_recipes_do_not_know_of_each_other() -> None:
-    """One reads what is written, the other finds what it means; reading.py composes them."""
-    for own, other in (("read", "resolve"), ("resolve", "read")):
-        for path in (PACKAGE / "recipe" / own).glob("*.py"):
-            named = {".".join(name.split(".")[:3]) for name in imports_of(path)}
-            assert f"picowatch.recipe.{other}" not in named, path
-
-
-def test_a_recipe_does_not_know_how_it_was_resolved() -> None:
-    """Resolving makes recipes, and nothing reaches back."""
-    own = PACKAGE / "recipe"
-    for path in (*own.glob("*.py"), *(own / "prompts").glob("*.py")):
-        named = any(name.startswith("picowatch.recipe.resolve") for name in imports_of(path))
-        assert not named or path.name == "reading.py", path
 
 
 def test_no_modules_import_each_other() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -200,16 +201,21 @@ NEAREST = {
     ("cancel", "inbox/dya.txt"): "'dya.txt' in the inbox. Did you mean 'day.txt'?",
     ("retry", "bad.txt"): "'bad.txt' in the inbox. Did you mean 'night/bad.txt'?",
     ("retry", "xyzzy"): "'xyzzy' in the inbox.",
-    ("delete", "outbox/nihgt"): "'nihgt' in the gallery. Did you mean 'night'?",
+    ("delete", "outbox/nihgt"): "'nihgt' in the {gallery}. Did you mean 'night'?",
 }
 
 
-def test_a_name_that_nothing_has_is_told_the_nearest(morning: House) -> None:
-    with morning.running():
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_name_that_nothing_has_is_told_the_nearest(morning: House, runs: bool) -> None:
+    """Without a daemon, too: at its next start nobody would read the answer."""
+    with morning.running() if runs else nullcontext():
         for words, said in NEAREST.items():
             answer = picowatch_here(morning.folder, *words)
             assert answer.returncode == 1
-            assert f"There is no {said}" in answer.stderr
+            expected = said.format(gallery="gallery" if runs else "outbox")
+            assert f"There is no {expected}" in answer.stderr
+        whole = picowatch_here(morning.folder, "delete", "outbox")
+    assert "That is the whole outbox." in whole.stderr
 
 
 def test_what_waits_has_a_place_and_a_time(house: House) -> None:

@@ -23,7 +23,6 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.status import STATUS
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch_here
-from tests.daemon.processes import ends, process
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
 
@@ -136,26 +135,13 @@ def test_a_healthy_daemon_looks_at_its_inbox(house: House, monkeypatch: pytest.M
     assert control(house, *CHECK, code=1) == "picowatch is not running\n"
 
 
-def test_no_time_is_told_of_a_scan_before_the_first_one(house: House) -> None:
-    """JSON has no infinity: programs could read neither the file nor the command's output."""
-    assert house.once()
-    house.inbox.rmdir()
-    with process(house) as daemon:
-        wait_for(lambda: "inbox" in house.status()["troubles"], "the first look")
-        told = control(house, "status", "--json")
-        for text in (told, (house.outbox / STATUS).read_text()):
-            assert json.loads(text, parse_constant=pytest.fail)["scanned"] is None
-        control(house, *CHECK, code=1)
-        house.inbox.mkdir()
-        wait_for(lambda: house.status()["scanned"], "the first scan")
-        control(house, *CHECK)
-        ends(daemon)
-
-
 def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looked_at(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is what has to be seen to. An inbox that was seen is not called missing later."""
+    """The disk is what has to be seen to. An inbox that was seen is not called missing later.
+
+    JSON has no infinity: the time of no scan is null.
+    """
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patched:
         patched.setattr("picowatch.outbox.outbox.Outbox.repair", Mock(side_effect=full))
@@ -165,6 +151,9 @@ def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looke
             assert house.status()["troubles"] == {"outbox": "No space left on device"}
             said = "picowatch is running, but in trouble: outbox: No space left on device\n"
             assert control(house, *CHECK, code=1) == said
+            told = control(house, "status", "--json")
+            for text in (told, (house.outbox / STATUS).read_text()):
+                assert json.loads(text, parse_constant=pytest.fail)["scanned"] is None
     with house.running():
         wait_for(lambda: house.status()["scanned"], "the scan")
         monkeypatch.setattr(status_command, "UNSEEN_SECONDS", -1.0)
@@ -451,19 +440,6 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
         held.release()
         wait_for(lambda: house.prompts("night"), "the recipe beside the folder of its name")
     assert {picture.split("/")[0] for picture in house.pictures()} == {"0first", "night"}
-
-
-def test_a_name_that_nothing_has_is_refused_without_a_daemon(house: House) -> None:
-    """It would be found out at the next start, when nobody reads the answer."""
-    house.save("corgi.txt", "one --seed 5\n")
-    assert house.once()
-    for command, name, near in (
-        ("cancel", "corgy.txt", "in the inbox. Did you mean 'corgi.txt'?"),
-        ("retry", "cogi", "in the inbox. Did you mean 'corgi.txt'?"),
-        ("delete", "cor/0001-5.png", "in the outbox. Did you mean 'corgi/0001-5.png'?"),
-    ):
-        assert f"There is no '{name}' {near}" in control(house, command, name, code=1)
-    assert "That is the whole outbox." in control(house, "delete", "outbox", code=1)
 
 
 def test_nothing_of_what_is_cancelled_as_soon_as_it_is_accepted_begins(house: House) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.meetings.machine import COMMIT, NO_SETTINGS, Habits
+from tests.meetings.machine import COMMIT, Habits
 from tests.meetings.play import MASKED, MASKS, Script, play, random_script, shorter
 from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 from tests.meetings.world import Action
@@ -165,17 +165,9 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("save", FRAME, ONE), drop(FRAMES[0], 1), A_WHILE, ("daily", FRAMES[0], FRAMES[1]), A_WHILE,
         ("stop",), ("daily", FRAMES[1], FRAMES[2]), ("start",), A_WHILE,
     ),
-    "settings x settings that cannot work x a wrong save: the last that work stay": (
-        ("settings", {"format": "jpeg"}), ("save", "a.yaml", TWO), A_WHILE,
-        ("settings", NO_SETTINGS[1]), A_WHILE, ("settings", NO_SETTINGS[0]), A_WHILE,
-    ),
     "outbox away x settings: no other outbox is made": (
         ("wait", 6.0), ("save", "a.yaml", TWO), ("outbox", False, False),
         ("settings", {"format": "webp"}), A_WHILE, ("outbox", True, False), A_WHILE,
-    ),
-    "pause x queue x a ledger of the last version: both are kept": (
-        HOLD, ("save", "a.yaml", RANDOM), A_WHILE, ("command", "pause", None), ("wait", 3.0),
-        ("older",), ("start",), *RENDERED,
     ),
     "outbox away x deletion of a refused recipe: its error file goes": (
         ("save", "a.yaml", BROKEN), A_WHILE, ("outbox", False, False), ("delete", "a.yaml"),
@@ -184,15 +176,6 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
     "pictures x full disk x start: the gallery goes on where it was": (
         ("save", "a.yaml", TWO), A_WHILE, ("trouble", errno.ENOSPC), ("stop",), ("start",),
         ("wait", 3.0),
-    ),
-    "locked ledger x the same line in another day's file: it is noticed once that is over": (
-        ("save", "a.yaml", ONE), A_WHILE, ("trouble", errno.EAGAIN), ("wait", 3.0),
-        ("daily", "a.yaml", "b.yaml"), A_WHILE,
-    ),
-    "a folder in a page's place x start x pictures: they are listed": (
-        ("save", "a.yaml", TWO), A_WHILE, ("stop",),
-        ("put_in_the_way", ".picowatch/gallery/page-00001.js", "a folder"), ("start",),
-        ("save", "b.yaml", TWO), A_WHILE,
     ),
     **{f"{name} is a link to {what} x pictures x refused: nobody else's file is written": (
         ("wait", 1.0), ("put_in_the_way", name, what), ("save", "a.yaml", TWO),
@@ -211,22 +194,11 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         A_WHILE, ("command_on_pictures", "keep", "kept/best", 1, 1), A_WHILE,
         ("again", "c.yaml", "touch"), A_WHILE,
     ),
-    "kept x crash x kept again: images.jsonl tells it once": (
-        ("save", "a.yaml", TWO), A_WHILE, ("die", COMMIT, 1),
-        ("command_on_pictures", "keep", "kept", 0, 2), A_WHILE, ("start",), A_WHILE,
-    ),
     "kept x crash x a folder in the place of a gallery's page: it is kept once": (
         ("save", "a.yaml", TWO), A_WHILE, ("die", COMMIT, 1),
         ("command_on_pictures", "keep", "kept", 0, 2), A_WHILE, ("start",),
         ("put_in_the_way", ".picowatch/gallery/page-00001.js", "a folder"), A_WHILE,
     ),
-    "frozen x frozen while a batch renders: the engine was not hung": (
-        ("set", "pace", 5.0), ("save", "a.yaml", TWO), ("wait", 3.0), ("freeze", 700.0),
-        ("wait", 3.0), ("freeze", 700.0), ("wait", 3.0), ("freeze", 700.0), A_WHILE,
-    ),
-    **{f"commit {number} counts though it fails: it is not made again": (
-        ("flaky", number), ("save", "a.yaml", TWO), A_WHILE, A_WHILE,
-    ) for number in (1, 4, 7)},
     # -- dropped pictures
     "replaced x deleted x cancelled: also at the moment in which their turn comes": (
         *frames(), drop(FRAMES[0], 9), ("delete", FRAMES[1]), ("command", "cancel", FRAMES[2]),
