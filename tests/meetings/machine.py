@@ -127,9 +127,6 @@ class Machine:
         self.disk_seconds = 0.0  # … of each sync of a published file
         self.slow: dict[str, float] = {}  # files of the inbox, and how long opening one takes
         self.slow_until = 0.0  # what was read slowly is not accepted before
-        self.rounds = 0
-        self.daemon: Any = None  # of the last round
-        self.frozen_at = 0.0
         self.held = False  # the engine
         self.bad: set[str] = set()  # prompts that cannot be drawn
         self.is_deadly = False  # the engine dies on them
@@ -172,7 +169,6 @@ class Machine:
             before(f"picowatch.{target}", self._halt)
         for module in ("files", "named_pictures"):
             before(f"picowatch.inbox.{module}:open_below", self._open_slowly)
-        before("picowatch.daemon.round:Daemon._round", self._count)
         for name in ("_prepare", "_begin", "select"):
             before(f"picowatch.ledger.ledger:Ledger.{name}", self._use_ledger)
         before("picowatch.outbox.outbox:Outbox.leave", self.leaves)
@@ -392,24 +388,12 @@ class Machine:
         if self.flaky == 0:
             raise sqlite3.OperationalError("disk I/O error")
 
-    def _count(self, daemon: Any) -> None:
-        self.rounds, self.daemon = self.rounds + 1, daemon
-
     def _open_slowly(self, root: Path, path: str) -> None:
-        """Let a file be opened slowly, if it is to be, while rounds go on."""
-        if not (self.sim.running and root == self.inbox and path in self.slow):
-            return
-        seconds = self.slow[path]
-        self.slow_until = max(self.slow_until, self.sim.now + seconds + READ_SECONDS)
-        began, rounds, daemon = self.sim.now, self.rounds, self.daemon
-        is_free = seconds > 2.0 and not (
-            self.disk_seconds or self.habits.slowness or self.habits.halting
-        )
-        self.sim.sleep(seconds)
-        is_free &= self.is_up(seconds) and self.frozen_at < began
-        is_ending = self.stop.is_set() or daemon is not self.daemon or daemon.stop.is_set()
-        if is_free and not is_ending and self.rounds == rounds:
-            self.findings.append(f"while {self.sim.running.name} read {path}, there was no round")
+        """Let a file be opened slowly, if it is to be."""
+        if self.sim.running and root == self.inbox and path in self.slow:
+            seconds = self.slow[path]
+            self.slow_until = max(self.slow_until, self.sim.now + seconds + READ_SECONDS)
+            self.sim.sleep(seconds)
 
     def _placing(self, original: Callable[[Path], Any]) -> Callable[[Path], Any]:
         return lambda root: original(root)._replace(file_system=bool(self.away), inode=2)
@@ -504,7 +488,6 @@ class Machine:
     def do_freeze(self, seconds: float) -> None:
         """Stop the daemon and its engines for a while, as `docker pause` does."""
         self.sim.now += seconds
-        self.frozen_at = self.sim.now
         self.started_at += seconds  # a start goes on where it was
         self.trouble_ended_at += seconds
 

@@ -181,12 +181,12 @@ MEETINGS: dict[str, tuple[Action, ...]] = {
         ("wait", 1.0), ("put_in_the_way", name, what), ("save", "a.yaml", TWO),
         ("save", "b.yaml", BROKEN), A_WHILE,
     ) for name, what in (("failures.jsonl", "nothing"), ("picowatch.log", "theirs.txt"))},
-    **{f"{what} in the place of a gallery's page x delete x keep: it is put right": (
+    "a pipe in the place of a gallery's page x delete x keep: it is put right": (
         ("save", "a.yaml", TWO), A_WHILE,
-        ("put_in_the_way", ".picowatch/gallery/page-00001.js", what),
+        ("put_in_the_way", ".picowatch/gallery/page-00001.js", "a pipe"),
         ("command_on_pictures", "delete", None, 0, 1), A_WHILE,
         ("command_on_pictures", "keep", "kept", 0, 1), A_WHILE,
-    ) for what in ("a pipe", "theirs.txt")},
+    ),
     "kept x deleted x another is kept x touch: it does not pass for the deleted one": (
         ("save", "b.yaml", ONE), A_WHILE, ("command_on_pictures", "keep", "kept", 0, 1), A_WHILE,
         ("command_on_pictures", "delete", None, 0, 1), ("save", "c.yaml", ONE), A_WHILE,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -179,24 +180,12 @@ def test_a_hook_that_cannot_be_killed_is_not_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs as another user, or in the system; the log says so, and later calls are made."""
-    run, calls = subprocess.Popen, []
-
-    class Unkillable:
-        pid = 0
-
-        def wait(self, timeout: float) -> None:
-            time.sleep(0.01)
-            raise subprocess.TimeoutExpired("", timeout)
-
-    def start(*command: Any, **how: Any) -> Any:
-        calls.append(command)
-        return Unkillable() if len(calls) == 1 else run(*command, **how)
-
-    def refuse(*_: int) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr("picowatch.observers.hooks.os.killpg", refuse)
-    monkeypatch.setattr(subprocess, "Popen", start)
+    stuck, run = Mock(pid=0), subprocess.Popen
+    stuck.wait.side_effect = subprocess.TimeoutExpired("", 0.5)
+    started = iter([lambda *_, **__: stuck, run])
+    monkeypatch.setattr(subprocess, "Popen", lambda *given, **how: next(started)(*given, **how))
+    refused = Mock(side_effect=PermissionError)
+    monkeypatch.setattr("picowatch.observers.hooks.os.killpg", refused)
     done = tmp_path / "done"
     with hooks_of(tmp_path, ["touch", str(done)], 0.5) as hooks:
         hooks.picture({"file": "a.png"})
