@@ -35,17 +35,13 @@ SETTLE_SECONDS = 0.05
 
 
 def wait_for(
-    condition: Callable[[], object],
-    what: str = "",
-    *,
-    patience: float = PATIENCE,
-    pause_seconds: float = 0.01,
+    condition: Callable[[], object], what: str = "", *, pause_seconds: float = 0.01
 ) -> None:
-    """Wait until the condition holds; fails the test if it does not within this patience."""
-    deadline = time.monotonic() + patience
+    """Wait until the condition holds; fails the test if it does not within our patience."""
+    deadline = time.monotonic() + PATIENCE
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
         pause.wait(pause_seconds)
 
 

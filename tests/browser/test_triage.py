@@ -209,18 +209,6 @@ def test_a_command_is_copied_for_the_pictures_that_were_shown(many: House, page:
     assert len(copy_command(page).splitlines()[1:-1]) == 16
 
 
-def test_the_focus_stays_among_the_pictures_that_leave_a_view(eight: Path, page: Page) -> None:
-    """It goes to the next one, and after the last one to their place."""
-    show_by_name(page, eight)
-    page.js("Marks.set(shownList.slice(0, 3), { flag: 'keep' })")
-    page.all("#views button")[1].click()
-    page.js("Grid.goTo(shownList[1].file, { focus: true })")
-    for left in (FILES[2], FILES[0], ""):
-        page.press("u")
-        assert page.focused() == left
-    assert page.js("return document.activeElement.id") == "grid"
-
-
 def test_a_picture_that_was_moved_twice_still_has_its_contact_sheet(
     house: House, page: Page
 ) -> None:
