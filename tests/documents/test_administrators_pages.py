@@ -144,22 +144,12 @@ def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Mach
     assert machine.pictures() == newer
 
 
-def test_old_pictures_are_deleted_without_being_rendered_again(machine: Machine) -> None:
-    """docs/administration.md; new ones stay, and picowatch's own files, however old they are."""
-    outbox, before = machine.served / "outbox", machine.pictures()
-    own = {path for path in outbox.iterdir() if path.is_file()}
-    own |= {path for path in (outbox / ".picowatch").rglob("*") if path.is_file()}
-    for path in {*own, *(outbox / file for file in before[1:])}:
-        os.utime(path, (0, 0))
-    machine.run(*crontab_lines(PROJECT / "docs/administration.md"))
-    assert machine.pictures() == before[:1]
-    assert {path for path in own if not path.exists()} == set()
-    machine.run("systemctl start picowatch")
-    assert machine.pictures() == before[:1]
-
-
 def test_old_pictures_alone_are_deleted(house: House) -> None:
-    """docs/administration.md: no archived original, no archived recipe, no error that holds."""
+    """docs/administration.md; they are not rendered again.
+
+    No new one goes, no archived original or recipe, no error that holds, and none of picowatch's
+    own files.
+    """
     for kind in FORMATS:
         house.save(f"made/{kind}.yaml", f"prompt: a star\nseed: 7\nsize: 64x64\nformat: {kind}\n")
     house.save("scans/_pictures.yaml", "prompt: a star\nsize: 64x64\nseed: 7\n")
@@ -167,14 +157,19 @@ def test_old_pictures_alone_are_deleted(house: House) -> None:
     house.save("made/wrong.yaml", "stesp: 3\n")
     assert not house.once(when_done="archive")
     kept = ["made/wrong.yaml.error.txt", *(f"made/{kind}/{kind}.yaml" for kind in FORMATS)]
-    kept.append("scans/originals/1.png")
+    kept += ["scans/originals/1.png", "made/png/0001-7.png"]
     assert {*house.pictures()} > {"scans/1.png", "scans/originals/1.png"}
+    own = [*house.outbox.iterdir(), *(house.outbox / ".picowatch").rglob("*")]
     for path in house.outbox.rglob("*"):
         os.utime(path, (0, 0))
+    os.utime(house.outbox / "made/png/0001-7.png")
     (line,) = crontab_lines(PROJECT / "docs/administration.md")
     assert shell(line.replace("/srv/picowatch", str(house.folder)), house.folder).returncode == 0
     left = {path.relative_to(house.outbox).as_posix() for path in house.outbox.glob("*/**/*.*")}
     assert {path for path in left if not path.startswith(".picowatch/")} == {*kept}
+    assert [path for path in own if not path.exists()] == []
+    house.once(when_done="archive")
+    assert house.pictures() == ["made/png/0001-7.png", "scans/originals/1.png"]
 
 
 def test_modes_are_those_that_the_page_names(machine: Machine) -> None:
