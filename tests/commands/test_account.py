@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from picowatch.ledger.account import Account, Failure, moment
-from picowatch.streams import harmless
 from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
@@ -125,40 +124,6 @@ def test_a_photo_that_its_template_keeps_from_being_read_says_so(house: House) -
     assert shown(house, "d/e/b.png")[-1] == f"ignored d/e/b.png: {why}"
 
 
-UNREAD = {
-    "c1": ["c1.yaml"],
-    "inbox/c1": ["c1.yaml"],
-    "c*": ["c1.yaml"],
-    "night/c1": ["night/c1.yaml"],
-    "inbox/night/": ["night/c1.yaml", "night/c2.txt"],
-    "d/p": ["d/p.png"],
-    "d": ["d/_pictures.yaml", "d/p.png"],
-    "c1.yaml~": [],
-    "d/p.xmp": [],
-    "d/p.txt": ["d/p.txt: it belongs to d/p.png"],
-    "set/2": ["set/2.png: a picture here is used only if a recipe names it."],
-    "set": ["set/1.png: a picture here is used only if a recipe names it (1 more like it"],
-}
-
-
-def test_what_is_not_read_yet_is_found_by_each_of_its_names(house: House) -> None:
-    """It was saved since picowatch ended, or a moment ago."""
-    assert house.once()
-    for name in ("c1.yaml", "c1.yaml~", "night/c1.yaml", "night/c2.txt", "d/_pictures.yaml"):
-        house.save(name, "prompt: a star\n")
-    for name in ("d/p.png", "set/1.png", "set/2.png"):
-        house.draw(name)
-    for name in ("d/p.txt", "d/p.xmp"):
-        house.save(name, "a moon")
-    for written, names in UNREAD.items():
-        lines = [line for line in shown(house, written) if line.startswith("ignored")]
-        said = [name if ": " in name else f"{name}: it is not read yet" for name in names]
-        pairs = zip(lines, said, strict=True)
-        assert all(line.startswith(f"ignored {words}") for line, words in pairs), lines
-    refused = picowatch_here(house.folder, "status", "c2")
-    assert "There is no 'c2' in the inbox. Did you mean 'night/c2.txt'?" in refused.stderr
-
-
 def test_what_is_not_read_yet_is_told_beside_what_is(house: House) -> None:
     """A photo of a template, too, but nothing that is there for others."""
     house.save("d/_pictures.yaml", "prompt: a star\nmask: where.png\n")
@@ -246,18 +211,6 @@ def test_the_newest_failures_come_first(house: House) -> None:
     assert house.answer("retry", "a.txt").done
     assert [failure["recipe"] for failure in told(house, ".")["failures"]] == ["a.txt", "b.txt"]
     assert [error[:5] for error in house.status()["errors"]] == ["b.txt", "a.txt"]
-
-
-@pytest.mark.parametrize("name", ["d/line\nbreak.png", "inbox/damaged.png"])
-def test_a_refused_photo_is_named_once_whatever_its_name(house: House, name: str) -> None:
-    house.save(f"{name.partition('/')[0]}/_pictures.yaml", "prompt: a star\n")
-    house.save(name, "no picture")
-    assert not house.once()
-    (failure,) = told(house, ".")["failures"]
-    assert failure["reason"].startswith("This picture cannot be used: ")
-    (line,) = [line for line in shown(house, ".") if line.startswith("refused")]
-    assert f"  {harmless(name)}: This picture cannot be used: " in line
-    assert line.split("  ", 1)[1] in (house.outbox / "summary.txt").read_text()
 
 
 def test_times_are_short_for_last_night_and_have_dates_before(

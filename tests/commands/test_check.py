@@ -114,17 +114,6 @@ def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
     assert lines[-1] == "  128x128  demo  DPM++ 2M karras  24 steps  cfg_scale 4  seed random  a"
 
 
-def test_check_warns_of_a_mask_that_selects_nothing_or_everything(tmp_path: Path) -> None:
-    """As rendering does, for a recipe and for a dropped picture's own mask."""
-    recipe = "prompt: a\nimage: i.png\nmask: m.png\n"
-    save(tmp_path / "inbox", {"i.png": "", "m.png": "", "a.yaml": recipe})
-    save(tmp_path, {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "", "inbox/d/a.mask.png": ""})
-    for file, mask in (("inbox/a.yaml", "m.png"), ("inbox/d/a.png", "d/a.mask.png")):
-        result = picowatch_here(tmp_path, "check", file)
-        why = f"The mask '{mask}' has no white, so nothing is redrawn."
-        assert (result.returncode, result.stderr) == (0, f"{file}: warning: {why}\n")
-
-
 TWO = "- {prompt: a, image: no.png, mask: text.png}\n- {prompt: b, clip_skip: 3}\n"
 BAD_DEFAULTS = "stesp: 3\ncfg_scale: 100\n"
 ABOUT_DEFAULTS = "_defaults.yaml, line 1, column 1\n", "Did you mean 'steps'?", "cfg_scale"
@@ -319,9 +308,7 @@ def test_check_of_a_folder_checks_all_that_is_in_it_and_sums_up(tmp_path: Path) 
     ("closed", "mode", "checked"),
     [
         ("inbox/ben", 0o300, ["inbox/ben", "inbox/ben/a"]),
-        ("inbox/ben", 0o600, ["inbox/ben"]),
         ("drafts", 0o300, ["drafts"]),
-        ("drafts", 0o600, ["drafts/a.txt"]),
         ("inbox", 0o311, ["inbox", "inbox/ben"]),
     ],
 )

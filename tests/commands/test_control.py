@@ -18,7 +18,7 @@ from picowatch.commands.control import control as send_commands
 from picowatch.commands.make import make
 from picowatch.errors import CommandFailed, RenderFailed
 from picowatch.inbox.scan import scan
-from picowatch.outbox.commands import Command, send
+from picowatch.outbox.commands import Command
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.status import STATUS
 from picowatch.recipe.request import ImageRequest
@@ -187,25 +187,6 @@ def test_a_daemon_that_reports_nothing_is_not_healthy(
     lock.release()
 
 
-def test_a_full_disk_is_told_though_the_status_on_it_is_an_old_one(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the first status, too; but not once picowatch has ended."""
-    assert house.once()
-    news, said = house.status() | {"ended": False}, "the disk is full (0.0 MB are free)"
-    full = Mock(f_bavail=0, f_frsize=4096, f_flag=0, f_files=0)
-    monkeypatch.setattr("picowatch.outbox.status.os.statvfs", Mock(return_value=full))
-    assert said not in picowatch_here(house.folder, "status").stdout
-    lock = OutboxLock(house.outbox)
-    (house.outbox / STATUS).write_text(json.dumps(news))
-    assert f"trouble outbox: {said}" in control(house, "status").splitlines()
-    assert json.loads(control(house, "status", "--json"))["troubles"] == {"outbox": said}
-    assert control(house, *CHECK, code=1).endswith(f"but in trouble: outbox: {said}\n")
-    (house.outbox / STATUS).unlink()
-    assert control(house, "status").splitlines()[1:] == [f"trouble outbox: {said}"]
-    lock.release()
-
-
 MISTAKE = (
     "picowatch: picowatch.yaml, line 2, column 17: settle_seconds 'soon': Input should be a "
     "valid number, unable to parse string as a number."
@@ -238,33 +219,6 @@ def test_commands_that_need_only_the_folders_work_while_the_settings_have_a_mist
         "picowatch: picowatch.yaml, line 2, column 1: unknown setting 'devce'. Did you mean "
         "'device'? (Mistakes: 2.) `picowatch status` needs only the folders and continues.\n"
     )
-
-
-BROKEN = {
-    "no YAML": "format: [png\n",
-    "no setting": "devce: cpu\n",
-    "no value": "inbox: [inbox]\nquality: best\n",
-    "no text": b"format: \xff\n",
-    "a folder": None,
-}
-
-
-def test_with_the_outbox_named_no_broken_file_stops_a_command(house: House) -> None:
-    """By a flag, or on a line of its own that can be read."""
-    house.outbox = house.folder / "pictures"
-    file = house.folder / "picowatch.yaml"
-    with house.running():
-        for what, text in BROKEN.items():
-            file.unlink(missing_ok=True)
-            file.mkdir() if text is None else house.save("../picowatch.yaml", text)
-            answer = picowatch_here(house.folder, "retry", "--outbox", "pictures")
-            assert (answer.returncode, answer.stdout) == (0, "Nothing has failed.\n"), what
-            assert answer.stderr.count("\n") == 1, what
-            assert answer.stderr.startswith("picowatch: "), what
-            assert answer.stderr.endswith("needs only the folders and continues.\n"), what
-            if isinstance(text, str) and "inbox" not in text:
-                file.write_text(f"outbox: pictures\n{text}")
-                assert picowatch_here(house.folder, "status").returncode == 0, what
 
 
 def test_without_the_folders_no_command_goes_on(house: House) -> None:
@@ -324,36 +278,6 @@ def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(house: Hous
         wait_for(lambda: house.started() == ["one", "two", "three", "four"], "the rest")
         assert control(house, "resume").startswith("It was not paused; ")
     assert house.engine.starts == 2
-
-
-def test_a_deleted_folder_of_commands_is_made_again(house: House) -> None:
-    """By the daemon, whose folder it is, or by the next command."""
-    folder = house.outbox / ".picowatch/commands"
-    with house.running():
-        folder.rmdir()
-        wait_for(folder.is_dir, "the folder")
-        control(house, "pause")
-        folder.rmdir()
-        folder.touch()
-        wait_for(lambda: "cannot write .picowatch/commands: " in house.log(), "the obstacle")
-        folder.unlink()
-        wait_for(folder.is_dir, "the folder")
-        control(house, "resume")
-    folder.rmdir()
-    assert control(house, "pause", code=1) == f"{NOT_RUNNING}\n"
-
-
-def test_commands_are_carried_out_in_the_order_in_which_they_were_given(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though the clock is set back between them."""
-    assert house.once()
-    send(house.outbox, Command("pause"))
-    before = time.time_ns() - 3600 * 10**9
-    monkeypatch.setattr("picowatch.outbox.commands.time.time_ns", lambda: before)
-    send(house.outbox, Command("resume"))
-    house.save("a.txt", "one\n")
-    assert house.once()
 
 
 def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -440,20 +364,6 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
         held.release()
         wait_for(lambda: house.prompts("night"), "the recipe beside the folder of its name")
     assert {picture.split("/")[0] for picture in house.pictures()} == {"0first", "night"}
-
-
-def test_nothing_of_what_is_cancelled_as_soon_as_it_is_accepted_begins(house: House) -> None:
-    """Though an engine that asks for its next batch all the time would take it first."""
-    house.save("live/_defaults.yaml", "priority: 10\n")
-    house.save("busy.yaml", "prompt: busy\nseed: 1..900\n")
-    with house.running(batch_size=1):
-        wait_for(house.prompts, "the engine to work")
-        for number in range(8):
-            house.save(f"live/{number}.yaml", "prompt: urgent\nseed: 1\n")
-            command = send(house.outbox, Command("cancel", f"live/{number}.yaml"))
-            wait_for(command.with_suffix(".answer").exists, "the answer")
-        wait_for(lambda: house.status()["images"]["queued"], "a count: it works still")
-    assert "urgent" not in house.started()
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from picowatch.outbox import pages
 from picowatch.outbox.encoding import THUMBNAIL_SIDE
 from picowatch.outbox.gallery import ASSETS, Gallery
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.names import FORMATS, OutboxNames
-from picowatch.outbox.pages import picture_entry, thumbnail_of
-from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
+from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.pages import picture_entry
+from picowatch.outbox.problems import ProblemFiles
 from tests.house import House, wait_for
 from tests.outcome import entries, shown
 
@@ -161,48 +161,6 @@ def test_a_damaged_gallery_is_made_anew(house: House) -> None:
         assert len(versions(house.outbox)) == whole, damage
 
 
-def test_deleted_pictures_are_shown_no_more_after_a_start(tmp_path: Path) -> None:
-    """Their thumbnails are deleted, too; open galleries reload only changed pages."""
-    gallery = gallery_of(tmp_path, *"01234")
-    gallery.make_missing_thumbnails(rest=lambda seconds: False)
-    before = versions(tmp_path)
-    for name in "14":
-        (tmp_path / f"a/{name}.png").unlink()
-    gallery = gallery_of(tmp_path)
-    assert names(tmp_path) == "023"
-    after = versions(tmp_path)
-    changed = [version != other for version, other in zip(before, after, strict=True)]
-    assert changed == [True, False, True]
-    assert len(list((tmp_path / DATA / "thumbs").rglob("*.webp"))) == 3
-    (tmp_path / DATA / "page-00001.js").unlink()
-    (tmp_path / "a/0.png").unlink()
-    gallery.remove(["a/0.png"])
-    assert names(tmp_path) == "23", "although its page was gone"
-    shutil.rmtree(tmp_path / "a")
-    gallery_of(tmp_path)
-    assert [*shown(tmp_path)] == []
-    gallery_of(tmp_path, "5")
-    assert names(tmp_path) == "5", "pages may be empty"
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
-    """It is made from the picture in any format, with transparency; a damaged one gets none."""
-    listing, file = Listing(tmp_path / "images.jsonl"), f"a/1{FORMATS[name].ending}"
-    (tmp_path / "a").mkdir()
-    kind = "RGB" if name == "jpeg" else "RGBA"
-    Image.new(kind, (64, 48), (0,) * len(kind)).save(tmp_path / file)
-    (tmp_path / "a/2.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
-    gallery = Gallery(tmp_path, listing, Writing(Event(), tmp_path))
-    for path in (file, "a/2.png"):
-        gallery.add({"file": path})
-    gallery.make_missing_thumbnails(rest=lambda seconds: False)
-    (thumbnail,) = (tmp_path / DATA / "thumbs").rglob("*.webp")
-    assert thumbnail.name == Path(thumbnail_of(file)).name
-    with Image.open(thumbnail) as small:
-        assert small.convert("RGBA").getpixel((0, 0)) == (0, 0, 0, 0 if kind == "RGBA" else 255)
-
-
 @pytest.mark.parametrize("name", ["gallery", "gallery/thumbs", "gallery/thumbs/*"])
 def test_nothing_is_written_or_deleted_through_a_link_out_of_the_outbox(
     house: House, caplog: pytest.LogCaptureFixture, name: str
@@ -271,19 +229,3 @@ def test_problems_have_their_recipes_names(tmp_path: Path, recipe: str) -> None:
         assert [problem["recipe"] for problem in problems.shown()[0]] == [recipe] * 2
     problems.write_error("\x03rm -rf .yaml", "wrong")
     assert problems.shown()[0][0]["recipe"].startswith("-rm -rf .yaml-"), "a terminal obeys it"
-
-
-def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
-    """The list has a limit and the number of others; deleted files do not count."""
-    problems = ProblemFiles(tmp_path, OutboxNames(tmp_path), Writing(Event(), tmp_path))
-    problems.write_warnings("w.yaml", ["not quite"])
-    for number in range(MOST_SHOWN + 2):
-        problems.write_error(f"{number}.yaml", "wrong")
-    found, more = problems.shown()
-    assert (found[0]["recipe"], len(found), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
-    for number in range(MOST_SHOWN):
-        (tmp_path / f"{number}.yaml.error.txt").unlink()
-    found, more = problems.shown()
-    left = [f"{MOST_SHOWN + 1}.yaml", f"{MOST_SHOWN}.yaml", "w.yaml"]
-    assert ([problem["recipe"] for problem in found], more) == (left, 0)
-    assert not found[-1]["is_error"]

@@ -65,16 +65,6 @@ def opened(root: Path) -> Outbox:
     )
 
 
-def test_only_its_own_picture_proves_that_a_request_was_rendered(house: House) -> None:
-    """After a crash, something else may be at the reserved path."""
-    house.save("a.yaml", "prompt: a\nseed: 1\n")
-    assert house.once()
-    outbox, (line,) = opened(house.outbox), house.listed()
-    assert outbox.holds(line["file"], line["digest"])
-    assert not outbox.holds(line["file"], "0" * 64)
-    assert not outbox.holds("a/0002-1.png", line["digest"])
-
-
 def test_pictures_behind_a_link_stay_and_all_others_are_deleted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,25 +217,6 @@ def test_faces_follow_the_picture_that_is_made(house: House) -> None:
     assert [folder for folder in xmp if "Ada" in xmp[folder]] == ["inside", "small"]
 
 
-def test_a_drones_coordinates_go_and_a_warning_names_the_photo(house: House) -> None:
-    """Of each that lost something, in the template's file."""
-    house.save("p/_pictures.yaml", "resize_to: 48\nkeep_exif: no_place\n")
-    drone = packet(attributes='drone-dji:GpsLatitude="77" dc:a="kept"').encode()
-    house.save("p/drone.jpg", jpeg(segment(exif()), segment(XMP_NAME + drone)))
-    for name in ("b", "c"):
-        house.save(f"p/{name}.jpg", jpeg(segment(exif()), segment(XMP_NAME + b"damaged")))
-    assert house.once()
-    with Image.open(house.outbox / "p/drone.png") as image:
-        text = str(image.info["xmp"])
-    assert "kept" in text and "77" not in text
-    told = (house.outbox / "p/_pictures.yaml.warning.txt").read_text()
-    assert [f"The XMP of p/{name}.jpg" in told for name in ("b", "c", "drone")] == [
-        True,
-        True,
-        False,
-    ]
-
-
 def test_a_photo_with_long_texts_is_used(house: House) -> None:
     """Compressed ones, too, as ImageMagick writes EXIF; beyond a limit they go, with a warning."""
     house.save("p/_pictures.yaml", "resize_to: 48\n")
