@@ -387,17 +387,6 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
     assert len([batch for batch in house.engine.batches if len(batch) == 1]) == 1
 
 
-def test_what_is_cancelled_counts_for_nothing_while_it_stops(house: House) -> None:
-    """Its engine may take some seconds for the step in progress."""
-    with house.held("f/a.txt", "one\ntwo\nthree\n", after=1, batch_size=1) as held:
-        wait_for(lambda: house.status()["recipe"] == "f/a.txt", "the second image")
-        control(house, "cancel", "inbox/f")
-        wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the next status")
-        status = house.status()
-        assert (status["recipe"], status["all_seconds_left"]) == ("", None)
-        held.release()
-
-
 def test_cancel_holds_for_the_saves_that_came_before_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,19 +52,7 @@ STYLED: Action = ("save", f"styled/{TEMPLATE}", Text((Entry("s", seed=1, has_sty
 RENDERED: tuple[Action, ...] = (("set", "held", False), A_WHILE)
 CRASHES = COMMIT, "in the middle of a claim", "before a dropped picture's copy is deleted"
 
-FAILED_NO_MORE: dict[str, tuple[Action, ...]] = {
-    "deletion": (("delete", "pets/a.yaml"),),
-    "edit": (("save", "pets/a.yaml", RANDOM),),
-    "another that is renamed to its name": (
-        ("save", "b.yaml", RANDOM), A_WHILE, ("move", "b.yaml", "pets/a.yaml"),
-    ),
-}  # fmt: skip
-
 MEETINGS: dict[str, tuple[Action, ...]] = {
-    **{f"a failed image x {what}: it does not count as failed any more": (
-        ("bad", ("one",), False), ("save", "a.yaml", GROWN), A_WHILE,
-        ("move", "a.yaml", "pets/a.yaml"), A_WHILE, ("bad", (), False), *change, A_WHILE,
-    ) for what, change in FAILED_NO_MORE.items()},
     "shared images x other priorities x an engine that dies: the highest priority counts": (
         HOLD, ("save", "a.yaml", Text((Entry("a", seed=1, priority=3),))), ("wait", 3.0),
         ("save", "b.yaml", Text((Entry("b", seed=5, count=2),))),

@@ -182,7 +182,7 @@ def test_a_hook_that_cannot_be_killed_is_not_waited_for(
     """It runs as another user, or in the system; the log says so, and later calls are made."""
     stuck, run = Mock(pid=0), subprocess.Popen
     stuck.wait.side_effect = subprocess.TimeoutExpired("", 0.5)
-    started = iter([lambda *_, **__: stuck, run])
+    started: Iterator[Any] = iter([lambda *_, **__: stuck, run])
     monkeypatch.setattr(subprocess, "Popen", lambda *given, **how: next(started)(*given, **how))
     refused = Mock(side_effect=PermissionError)
     monkeypatch.setattr("picowatch.observers.hooks.os.killpg", refused)
