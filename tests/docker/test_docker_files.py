@@ -242,15 +242,36 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_up_without_a_card_is_by_the_cpu(machine: Machine) -> None:
-    """As the user who says it. The other service goes: one outbox has one picowatch."""
-    ours = f"TORCH= PUID={os.getuid()} PGID={os.getgid()}"
-    assert machine.make("up") == [
-        f"compose --profile cpu --profile gpu rm --stop --force gpu {ours}",
-        f"compose --profile cpu up --build --detach {ours}",
+OURS = f"PUID={os.getuid()} PGID={os.getgid()}"
+# Cards, the environment and .env: the service that starts, and its variables.
+UP: dict[str, tuple[str, dict[str, str], str, str, str]] = {
+    "no card: by the CPU, as the user who says it": ("", {}, "", "cpu", f"TORCH= {OURS}"),
+    "a card of Turing or later: by CUDA 13": ("7.5", {}, "", "gpu", f"TORCH= {OURS}"),
+    "the oldest card decides": ("12.0 7.0", {}, "", "gpu", f"TORCH=cu126 {OURS}"),
+    "with sudo, the user who typed it counts": (
+        "", {"SUDO_UID": "1001", "SUDO_GID": "1002"}, "", "cpu", "TORCH= PUID=1001 PGID=1002"
+    ),
+    "compose prefers its environment to .env": (
+        "6.1", {"PGID": "99"}, "PUID=1234\nTORCH=cpu\n", "gpu", "TORCH= PUID= PGID=99"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cards", "environment", "file", "service", "given"), UP.values(), ids=UP)
+def test_up_starts_a_service_by_what_there_is(
+    machine: Machine, cards: str, environment: dict[str, str], file: str, service: str, given: str
+) -> None:
+    """The other service goes: one outbox has one picowatch."""
+    if cards:
+        machine.have_cards(*cards.split())
+    (machine.folder / ".env").write_text(file)
+    other = "gpu" if service == "cpu" else "cpu"
+    assert machine.make("up", **environment) == [
+        f"compose --profile cpu --profile gpu rm --stop --force {other} {given}",
+        f"compose --profile {service} up --build --detach {given}",
     ]
     assert machine.log.with_name("docker.log.build").read_text() == "0.3.0.dev0 1\n"
-    assert machine.said.endswith("its log: docker compose --profile cpu logs --follow\n")
+    assert machine.said.endswith(f"its log: docker compose --profile {service} logs --follow\n")
 
 
 def test_up_gives_the_image_the_version_that_git_gives_a_wheel(machine: Machine) -> None:
@@ -260,23 +281,6 @@ def test_up_gives_the_image_the_version_that_git_gives_a_wheel(machine: Machine)
     version = call(sys.executable, "-m", "hatchling", "version", cwd=machine.folder).strip()
     found = machine.log.with_name("docker.log.build").read_text().split()[0]
     assert version.startswith(found) and re.fullmatch(r"0\.3\.0\.dev1\+g[0-9a-f]{9}", found)
-
-
-def test_up_with_a_card_is_by_a_torch_that_knows_it(machine: Machine) -> None:
-    """The oldest card decides: torch for CUDA 13 begins with Turing."""
-    for cards, torch in ((["8.6"], ""), (["7.5"], ""), (["12.0", "7.0"], "cu126")):
-        machine.have_cards(*cards)
-        *_, removed, started = machine.make("up")
-        assert "rm --stop --force cpu" in removed
-        assert f"--profile gpu up --build --detach TORCH={torch} " in started
-
-
-def test_what_the_environment_or_env_file_says_goes_first(machine: Machine) -> None:
-    """compose prefers its environment to .env. With sudo, the user who typed it counts."""
-    assert machine.make("up", SUDO_UID="1001", SUDO_GID="1002")[-1].endswith("PUID=1001 PGID=1002")
-    machine.have_cards("6.1")
-    (machine.folder / ".env").write_text("PUID=1234\nTORCH=cpu\n")
-    assert machine.make("up", PGID="99")[-1].endswith("TORCH= PUID= PGID=99")
 
 
 def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
