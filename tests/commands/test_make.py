@@ -1,5 +1,6 @@
 """`make`: recipes in, the paths of their pictures out, with a daemon or without."""
 
+import errno
 import io
 import json
 import os
@@ -284,6 +285,25 @@ def test_commands_for_what_is_never_read_keep_no_single_run_from_ending(house: H
     assert answer and not answer.done
     assert "Save it in another folder." in answer.text
     assert house.prompts() == ["one"]
+
+
+@pytest.mark.parametrize("call", ["put", "send"])
+def test_make_on_a_full_disk_says_what_cannot_be_written(
+    house: House, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The system names no file for what fails on one that is open."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    module = "make_files" if call == "put" else "make"
+    monkeypatch.setattr(f"picowatch.commands.{module}.{call}", fail)
+    recipe = elsewhere(house, "a.txt", "a corgi\n")
+    where = house.inbox if call == "put" else house.outbox
+    with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left") as said:
+        make(house.settings(), [recipe])
+    assert (house.inbox / "a.txt").exists() == (call == "send")
+    assert ("stay in the inbox" in said.value.with_remedy) == (call == "send")
 
 
 @pytest.mark.parametrize("as_json", [True, False])

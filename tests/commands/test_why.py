@@ -59,8 +59,8 @@ def defaults(text: str) -> Callable[[House], object]:
     return lambda house: house.save("_defaults.yaml", text)
 
 
-def photo(colour: str) -> Callable[[House], object]:
-    return lambda house: house.draw("photo.png", colour)
+def photo(colour: str, width: int = 64) -> Callable[[House], object]:
+    return lambda house: house.draw("photo.png", colour, (width, 64))
 
 
 # What is done, with a run after each save; why the newest picture was drawn; what differs.
@@ -95,6 +95,13 @@ DRAWN: dict[str, tuple[list[Step], str, list[str]]] = {
         [defaults("steps: 2\n"), f"{CAT}seed: 1\n", defaults("steps: 3\n"), touch, ""], "changed",
         ["its own bytes are the same, but a _defaults.yaml, a setting, or another file that it is "
          "read with changed", "steps: 2 → 3"],
+    ),
+    "a start image of another size": (
+        [photo("red"), f"{CAT}seed: 1\nimage: photo.png\nsize: picture\n", photo("red", 128),
+         touch, ""],
+        "changed",
+        ["its own bytes are the same, but a file that it names changed", "width: 64 → 128",
+         "image: another file, sha256 H → H"],
     ),
     "removed and saved again": ([CAT, remove, "", "prompt: a dog\n"], "first", []),
     "a long prompt": (

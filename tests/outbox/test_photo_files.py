@@ -99,6 +99,16 @@ def test_a_png_says_it_in_profiles_before_or_behind_its_pixels(behind: bool) -> 
         assert ">kept<" in found.xmp and ">Title<" in found.xmp
 
 
+def test_exif_and_xmp_of_a_png_may_stand_behind_the_pixels() -> None:
+    """Damage there hides nothing before them."""
+    xmp = b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet("<dc:a>kept</dc:a>").encode()
+    found = of(png((b"eXIf", exif().removeprefix(b"Exif\0\0")), xmp, behind=True))
+    assert (model_in(found), ">kept<" in found.xmp) == ("EOS R5", True)
+    content = png(xmp)
+    assert ">kept<" in of(content[:-20]).xmp
+    assert ">kept<" in of(content[:-12] + b"\0\0\0\x09zTXtdamaged" + content[-12:]).xmp
+
+
 @pytest.mark.parametrize("form", ["jpeg", "tiff"])
 def test_damaged_iptc_loses_what_comes_after_the_damage(form: str) -> None:
     """And says so; all else is kept."""
