@@ -231,6 +231,8 @@ def test_without_the_folders_no_command_goes_on(house: House) -> None:
         (house.folder / "picowatch.yaml").write_text(text)
         said = control(house, "status", code=2)
         assert words in said and "continues" not in said
+        named = picowatch_here(house.folder, "status", "--outbox", "pictures")
+        assert named.stderr.splitlines()[0].endswith("needs only the folders and continues.")
 
 
 def test_a_command_that_cannot_be_written_says_what_helps(

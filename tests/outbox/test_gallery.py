@@ -18,7 +18,7 @@ from picowatch.outbox.encoding import THUMBNAIL_SIDE
 from picowatch.outbox.gallery import ASSETS, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
-from picowatch.outbox.pages import picture_entry
+from picowatch.outbox.pages import picture_entry, thumbnail_of
 from picowatch.outbox.problems import ProblemFiles
 from tests.house import House, wait_for
 from tests.outcome import entries, shown
@@ -190,14 +190,20 @@ def test_nothing_is_written_or_deleted_through_a_link_out_of_the_outbox(
 
 
 def test_the_daemon_makes_lost_and_empty_thumbnails_again(house: House) -> None:
-    """As after `find outbox -mtime +7 -delete`, or a power cut."""
+    """As after `find outbox -mtime +7 -delete`, or a power cut; a deleted picture has none."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")
     house.once()
-    lost, emptied, *_ = sorted((house.outbox / DATA / "thumbs").rglob("*.webp"))
+    thumbnails = house.outbox / DATA / "thumbs"
+    lost, emptied = (thumbnails / thumbnail_of(f"a/000{number}-{number}.png") for number in (1, 2))
     lost.unlink()
     emptied.write_bytes(b"")
+    Image.new("RGBA", (64, 48)).save(house.outbox / "a/0001-1.png")
+    (house.outbox / "a/0005-5.png").unlink()
     with house.running():
         wait_for(lambda: lost.exists() and emptied.stat().st_size, "the thumbnails")
+    assert len([*thumbnails.rglob("*.webp")]) == len([*shown(house.outbox)]) == 4
+    with Image.open(lost) as small:
+        assert small.convert("RGBA").getpixel((0, 0)) == (0, 0, 0, 0), "transparent, as it is"
 
 
 def test_archived_originals_are_not_shown_though_picowatch_made_them(house: House) -> None:
