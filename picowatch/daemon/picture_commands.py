@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import filterfalse, islice
+from functools import partial
+from itertools import filterfalse
 
 from picowatch.daemon.run import SLICE_SECONDS, Run
 from picowatch.errors import CommandFailed
@@ -21,16 +22,14 @@ log = logging.getLogger("picowatch")
 
 NAMED = 10  # recipes or pictures in an answer
 COMMAND = {"event": "command"}  # for the log
-AT_ONCE = 500  # pictures that are deleted in one round
-# … that are kept between two looks at the clock; to find those that are moved all images are read.
-COPIED_AT_ONCE, MOVED_AT_ONCE = 50, 100
+AT_ONCE = 100  # pictures between two looks at the clock; to find moved ones all images are read
 
 
 @dataclass
-class _Keeping:
-    """What is left of a command that keeps pictures: who stays and why, and unknown names."""
+class _Left:
+    """What is left of a command: pictures, unknown names, and who stays and why."""
 
-    left: list[str]
+    files: list[str]
     unknown: str
     stay: Stay = field(default_factory=dict)
 
@@ -40,35 +39,57 @@ class PictureCommands:
 
     def __init__(self, run: Run) -> None:
         self._run, self._ledger = run, run.ledger
-        self._keeping: dict[str, _Keeping] = {}  # by command
+        self._left: dict[str, _Left] = {}  # by command
         self._ends_at = 0.0
 
     def begin_round(self) -> None:
-        """Give pictures that are kept their time in this round."""
+        """Give pictures their time in this round: saves do not wait for thousands."""
         self._ends_at = time.monotonic() + SLICE_SECONDS
 
     def delete(self, command: Command) -> Answer | None:
-        """Delete pictures and all in folders, as a user would: only a save renders them again.
+        """Delete pictures and all in folders, as a user would: only a save renders them again."""
+        left = self._left.get(command.file) or self._meant(command)
+        return self._do(command, left, partial(self._deleted, command), "deleted")
 
-        Of folders, AT_ONCE are deleted in a round, so that saves do not wait for thousands. What is
-        named, and one picture of each folder, stays until the end, to be found in the gallery.
-        """
-        meant = self._meant(command)
-        if meant is None:
+    def keep(self, command: Command, folder: str) -> Answer | None:
+        """Move or copy pictures into a folder of the outbox."""
+        outbox, copies = self._run.outbox, command.name == "keep copies"
+        try:
+            target = outbox.names.folder_to_keep(folder)
+        except CommandFailed as error:
+            return Answer(False, error.with_remedy)
+        left = self._left.get(command.file)
+        if left is None and (left := self._meant(command)):
+            left.files = [file for file in left.files if not is_there(outbox.root, file, target)]
+        put = partial(self._put, command, target, copies=copies)
+        return self._do(command, left, put, f"{'copied' if copies else 'moved'} to {target}")
+
+    def _do(
+        self, command: Command, left: _Left | None, do: Callable[[Sequence[str]], Stay], done: str
+    ) -> Answer | None:
+        """Do something with the pictures that are left, some in each round."""
+        if left is None:
             return None
-        shown, wanted, unknown = meant
-        rest = (file for found in shown.values() for file in found[:-1] if file not in shown)
-        first = [*islice(dict.fromkeys(rest), AT_ONCE)]
-        if len(first) == AT_ONCE and not self._deleted(command, first):
-            self._run.wake.set()
+        self._left[command.file] = left
+        # The gallery has these before the ledger knows that they are done: they are the last.
+        unfinished = queries.being_written(self._ledger)
+        left.files.sort(key=unfinished.__contains__)
+        while left.files and left.files[0] not in unfinished:
+            if time.monotonic() >= self._ends_at:
+                self._run.wake.set()
+                return None
+            now = [file for file in left.files[:AT_ONCE] if file not in unfinished]
+            left.stay |= do(now)
+            del left.files[: len(now)]
+        if left.files:
             return None
-        kept = self._deleted(command, wanted)
+        del self._left[command.file]
         count = counted(self._ledger, command).cancelled
-        words = f"{number_of(count, 'picture')} deleted."
-        return Answer(not (unknown or kept), words + unknown + _reasons(kept))
+        words = f"{number_of(count, 'picture')} {done}.{left.unknown}" + _reasons(left.stay)
+        return Answer(not (left.unknown or left.stay), words)
 
-    def _meant(self, command: Command) -> tuple[dict[str, list[str]], Collection[str], str] | None:
-        """Return the pictures of each name, all of them, and which names have none.
+    def _meant(self, command: Command) -> _Left | None:
+        """Return the pictures that a command names, and which names have none.
 
         These are told with the nearest name, which is not that of a picture that is meant. None if
         the gallery lacks pictures, which could not be shown yet, and may lack these.
@@ -88,49 +109,15 @@ class PictureCommands:
             for name in names[:NAMED]
         ]
         more = f" And {len(names) - NAMED} more." if len(names) > NAMED else ""
-        return shown, wanted, "".join(f" {line}" for line in words) + more
+        return _Left([*wanted], "".join(f" {line}" for line in words) + more)
 
-    def _deleted(self, command: Command, files: Collection[str]) -> dict[str, tuple[str, str]]:
+    def _deleted(self, command: Command, files: Sequence[str]) -> Stay:
         """Delete pictures, and note how many; return those that stay, with reasons and remedies."""
-        kept = self._run.outbox.delete([*files])
+        kept = self._run.outbox.delete(files)
         if gone := [file for file in files if file not in kept]:
             log.info("%s: deleted, as requested", listed(gone), extra=COMMAND)
         counted(self._ledger, command, len(gone))
         return kept
-
-    def keep(self, command: Command, folder: str) -> Answer | None:
-        """Move or copy pictures into a folder of the outbox, some in each round."""
-        outbox, copies = self._run.outbox, command.name == "keep copies"
-        try:
-            target = outbox.names.folder_to_keep(folder)
-        except CommandFailed as error:
-            return Answer(False, error.with_remedy)
-        keeping = self._keeping.get(command.file)
-        if keeping is None:
-            meant = self._meant(command)
-            if meant is None:
-                return None
-            _, wanted, unknown = meant
-            others = [file for file in wanted if not is_there(outbox.root, file, target)]
-            keeping = self._keeping[command.file] = _Keeping(others, unknown)
-        # The gallery has these before the ledger knows that they are done: they are the last.
-        unfinished = queries.being_written(self._ledger)
-        keeping.left.sort(key=unfinished.__contains__)
-        while keeping.left and keeping.left[0] not in unfinished:
-            if time.monotonic() >= self._ends_at:
-                self._run.wake.set()
-                return None
-            some = COPIED_AT_ONCE if copies else MOVED_AT_ONCE
-            now = [file for file in keeping.left[:some] if file not in unfinished]
-            keeping.stay |= self._put(command, target, now, copies=copies)
-            del keeping.left[: len(now)]
-        if keeping.left:
-            return None
-        del self._keeping[command.file]
-        count, done = counted(self._ledger, command).cancelled, "copied" if copies else "moved"
-        words = f"{number_of(count, 'picture')} {done} to {target}.{keeping.unknown}"
-        words += _reasons(keeping.stay)
-        return Answer(not (keeping.unknown or keeping.stay), words)
 
     def _put(self, command: Command, folder: str, files: Sequence[str], *, copies: bool) -> Stay:
         """Put pictures into a folder; return those that stay. The gallery learns it last."""
