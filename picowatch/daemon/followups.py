@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import filterfalse
 
 from picowatch.daemon.run import SLICE_SECONDS, Run
 from picowatch.daemon.sheets import make_due_sheets
@@ -130,8 +129,8 @@ def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
         return False
     files = _with_sidecars(inbox.files, path, known.digest) if found else {}
     # All are archived before the first is removed: a full disk interrupts this.
-    kept, copies = _kept(run, files, path)
-    if kept.get(path) and _take_out(run, path, known.digest, copies):
+    kept = _kept(run, files, path)
+    if kept.get(path) and _take_out(run, path, known.digest):
         log.info("%s: done, %s", path, kept[path])
         followups.archive(run.ledger, path)
         for file, its in files.items():
@@ -158,16 +157,12 @@ def _with_sidecars(inbox: InboxFolder, path: str, digest: str) -> dict[str, str]
     return digests
 
 
-def _kept(run: Run, files: dict[str, str], recipe: str) -> tuple[dict[str, str], list[str]]:
-    """Archive files if set; return what happens to each, "" if it has other bytes now.
-
-    Returns also the names of the copies that were not there before.
-    """
+def _kept(run: Run, files: dict[str, str], recipe: str) -> dict[str, str]:
+    """Archive files if set; return what happens to each, "" if it has other bytes now."""
     if run.when_done == "delete":
-        return dict.fromkeys(files, "deleted"), []
-    kept, names = {}, run.outbox.archived_as(files, recipe)
-    new = [*filterfalse(run.outbox.exists, names.values())]
-    for file, name in names.items():
+        return dict.fromkeys(files, "deleted")
+    kept = {}
+    for file, name in run.outbox.archived_as(files, recipe).items():
         try:
             found = run.inbox.files.size_and_time(file)
             blocks = run.inbox.files.blocks(file, files[file])
@@ -175,22 +170,17 @@ def _kept(run: Run, files: dict[str, str], recipe: str) -> tuple[dict[str, str],
             kept[file] = f"moved to {name}"
         except OtherBytes:
             kept[file] = ""
-    return kept, new
+    return kept
 
 
-def _take_out(run: Run, file: str, digest: str, copies: Sequence[str] = ()) -> bool:
-    """Remove a file with these bytes from the inbox, unless it is a link.
-
-    Returns whether that worked. If the file stays, its `copies` are deleted.
-    """
+def _take_out(run: Run, file: str, digest: str) -> bool:
+    """Remove a file with these bytes from the inbox, unless it is a link; False if it stays."""
     try:
-        if run.inbox.files.delete(file, digest):
-            return True
-    except FileNotFoundError:
-        return False  # taken out already, perhaps before a crash
+        return run.inbox.files.delete(file, digest)
+    except FileNotFoundError:  # taken out already, perhaps before a crash
+        pass
     except OSError as error:
         log.warning("%s: done, but it stays in the inbox: %s. %s", file, error.strerror, LET_DELETE)
-    run.outbox.unarchive(copies)
     return False
 
 

@@ -283,12 +283,6 @@ class Outbox:
         if not lexists(self.root / name):
             write_atomically(self.root / name, blocks, mtime_ns=mtime_ns)
 
-    def unarchive(self, names: Iterable[str]) -> None:
-        """Delete what was archived, as it stays in the inbox."""
-        for name in names:
-            with self._writing.optional(name):
-                (self.root / name).unlink(missing_ok=True)
-
 
 def _replaces(texts: Mapping[str, str]) -> bool:
     """Return whether a picture with these texts was written over an earlier one."""
