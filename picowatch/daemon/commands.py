@@ -206,12 +206,6 @@ class Control:
 
     def _make(self, command: Command, recipe: str, digest: str) -> Answer | None:
         """Return the pictures of a save once it is refused or all its images have ended."""
-        waiting = control.waiting_command(self.ledger, command.file)
-        if waiting and waiting.last_save:
-            now = queries.recipe_of_save(self.ledger, waiting.last_save)
-            if now not in ("", recipe):  # it was renamed meanwhile
-                answer = self._make(command, now, digest)
-                return answer and Answer(answer.done, answer.text, parts={now: answer})
         known = queries.known_recipe(self.ledger, recipe)
         size_and_time = self.files.size_and_time(recipe)
         if size_and_time is not None and (
@@ -231,9 +225,6 @@ class Control:
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         is_reread = not outcome.valid and self.inbox.is_to_be_reread(recipe)
         if outcome.unfinished or is_reread or recipe in self.run.lacking_room:
-            if not (waiting and waiting.last_save):
-                waiting = WaitingCommand(time.time(), last_save=outcome.save)
-                control.note_command(self.ledger, command.file, waiting)
             return None
         follow_up(self.run, recipe)  # the answer names its error file and contact sheets
         return self._result(recipe, queries.outcome(self.ledger, recipe, digest) or outcome)

@@ -224,13 +224,7 @@ def outcome(ledger: Ledger, recipe: str, digest: str) -> Outcome | None:
                         min(coalesce(position, image_index))""",
             {"recipe": recipe, "save": save},
         )
-    return _outcome(images, valid=saves[0]["outcome"] == "accepted", save=save)
-
-
-def recipe_of_save(ledger: Ledger, save: int) -> str:
-    """Return the recipe of a save, which may have been renamed since; "" if it is forgotten."""
-    rows = ledger.select("SELECT recipe FROM saves WHERE id = ?", (save,))
-    return rows[0]["recipe"] if rows else ""
+    return _outcome(images, valid=saves[0]["outcome"] == "accepted")
 
 
 def last_save(ledger: Ledger) -> int:
@@ -316,7 +310,7 @@ def _below(folder: str) -> tuple[str, str]:
     return f"{folder}/", f"{folder}0"
 
 
-def _outcome(images: Sequence[sqlite3.Row], *, valid: bool, save: int = 0) -> Outcome:
+def _outcome(images: Sequence[sqlite3.Row], *, valid: bool) -> Outcome:
     states = Counter(image["state"] for image in images)
     return Outcome(
         valid=valid,
@@ -324,7 +318,6 @@ def _outcome(images: Sequence[sqlite3.Row], *, valid: bool, save: int = 0) -> Ou
         unfinished=states["queued"] + states["running"],
         failed=states["failed"],
         cancelled=states["cancelled"],
-        save=save,
     )
 
 

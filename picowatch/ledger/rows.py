@@ -274,7 +274,7 @@ class WaitingCommand(NamedTuple):
 
     `since` is the time at which it was seen. Of those that `cancel` has cancelled so far, `running`
     images were in progress; for `delete` and `keep`, `cancelled` are pictures. `last_save` is the
-    newest save before `make` had a folder read again, or the save that it waits for.
+    newest save before `make` had a folder read again.
     """
 
     since: float
@@ -310,17 +310,13 @@ class DueSheet:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a save: its pictures in the order of the file, the other images as counts.
-
-    `save` is its id, if one save is meant.
-    """
+    """The outcome of a save: its pictures in the order of the file, the other images as counts."""
 
     valid: bool
     pictures: tuple[str, ...]
     unfinished: int
     failed: int
     cancelled: int
-    save: int = 0
 
 
 def folded(folder: str) -> str:

@@ -194,8 +194,7 @@ CREATE TABLE commands (             -- commands that have no answer yet
     since     REAL NOT NULL,
     cancelled INTEGER NOT NULL DEFAULT 0,  -- images so far, or deleted pictures, and how many of
     running   INTEGER NOT NULL DEFAULT 0,  -- these were running
-    last_save INTEGER               -- the newest save before it had files read again, or that
-                                    -- it waits for
+    last_save INTEGER               -- the newest save before it had files read again
 ) STRICT;
 
 CREATE TABLE batch_sizes (          -- how many images a batch may have, as measured

@@ -211,22 +211,6 @@ def test_make_stops_when_nobody_requests_its_images(house: House, text: str | No
     assert {"one", "two"}.isdisjoint(house.prompts())
 
 
-def test_make_follows_a_recipe_that_is_renamed(house: House) -> None:
-    """Its pictures are reported under the new name, under which they were rendered."""
-
-    def rename_once(batch: Sequence[ImageRequest]) -> None:
-        house.engine.before_batch = lambda batch: None
-        house.wait_for_rounds()
-        (house.inbox / "a.txt").rename(house.inbox / "b.txt")
-        wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the new name")
-
-    house.engine.before_batch = rename_once
-    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
-    with house.running():
-        (found,) = json.loads("\n".join(made(house, a, as_json=True)[0]))["recipes"]
-    assert (found["recipe"], found["in_inbox"], len(found["pictures"])) == ("b.txt", True, 2)
-
-
 @pytest.mark.parametrize("beside_a_daemon", [True, False])
 def test_what_an_ended_make_rm_requested_is_not_rendered_later(
     house: House, beside_a_daemon: bool
