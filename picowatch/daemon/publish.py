@@ -26,7 +26,7 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.files.essential import Ended, passes, unexpected
-from picowatch.files.pictures import KEEPABLE_BITS, MORE_BITS
+from picowatch.files.pictures import KEEPABLE_BITS
 from picowatch.inbox.named_pictures import kept_metadata, kept_parameters
 from picowatch.inbox.names import is_dropped
 from picowatch.ledger import followups, queue
@@ -41,7 +41,6 @@ from picowatch.outbox.outbox import FOLDER_REMEDY
 from picowatch.outbox.photo_metadata import NONE, NOTHING_KEPT, PhotoMetadata, mark_of, only_marked
 from picowatch.recipe.a1111.writer import parameters_text, without_postprocessing
 from picowatch.recipe.chunk import Chunk, picowatch_json
-from picowatch.recipe.converters import SAME
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
@@ -310,10 +309,6 @@ class Publisher:
             more = (*more, f"{why}, so it is a PNG.")
         if picture.low and kind in (PNG, TIFF):
             more = tuple(warning for warning in more if warning != KEEPABLE_BITS)
-        elif (request.draws and not request.leaves_a_part) or (
-            request.colour == SAME and kind in (PNG, TIFF)
-        ):
-            more = tuple(MORE_BITS if text == KEEPABLE_BITS else text for text in more)
         return replace(picture, warnings=(*picture.warnings, *more)) if more else picture
 
     def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:

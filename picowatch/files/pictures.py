@@ -64,8 +64,8 @@ MAX_BYTES_AT_ONCE = 24 * 1024 * 1024
 # Pillow looks for a JPEG's resolution in its EXIF, where millions of numbers may say it.
 JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: ignore[method-assign]
 _TOO_LARGE = "it has too many parts, or too large ones"
-MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
-KEEPABLE_BITS = f"{MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
+_MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
+KEEPABLE_BITS = f"{_MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -223,7 +223,7 @@ def losses(image: Image.Image) -> Iterator[str]:
     if sixteen_bits.has_both_bytes(image):
         yield KEEPABLE_BITS
     elif sixteen_bits.has_more_than_8_bits(image):
-        yield MORE_BITS
+        yield _MORE_BITS
     if image.mode == "CMYK":
         yield "The photo is in CMYK; the picture's colours are sRGB."
 
