@@ -84,8 +84,8 @@ class Metrics(Collector):
     """Serves a `status`, the newest one, as metrics, in threads of its own."""
 
     def __init__(self, address: str) -> None:
-        """Serve at `address`, which is host:port. Raises SettingsInvalid like `open`."""
-        self._address, self._registry = address, (registry := CollectorRegistry())
+        """Serve at `address`, which is host:port. Raises SettingsInvalid if that is impossible."""
+        registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         words = "Seconds to render an image, from its prompt to its pixels."
@@ -96,17 +96,13 @@ class Metrics(Collector):
         self.engine_restarts = Counter("picowatch_engine_restarts", words, registry=registry)
         self.status: Status | None = None
         registry.register(self)
-        self.open()
-
-    def open(self) -> None:
-        """Serve, also after `close`. Raises SettingsInvalid if that is impossible."""
-        host, _, port = self._address.rpartition(":")
+        host, _, port = address.rpartition(":")
         host = host.strip("[]") or "0.0.0.0"
         try:
-            self._server = _Server(host, int(port), self._registry)
+            self._server = _Server(host, int(port), registry)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
-            problem = f"metrics_address {self._address}: cannot serve there: {reason}."
+            problem = f"metrics_address {address}: cannot serve there: {reason}."
             remedy = "Choose another port, or leave it out."
             raise SettingsInvalid(problem, remedy) from error
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

@@ -41,18 +41,13 @@ class Observers:
         self._ignored: Mapping[str, str] = {}
 
     def serve_metrics(self, address: str | None) -> None:
-        """Serve metrics there, or none. Raises SettingsInvalid; then those before go on."""
+        """Serve metrics there, or none. Raises SettingsInvalid; then none are served."""
         if address == self._address:
             return
-        if before := self._metrics:
-            before.close()  # its socket may be in the way: 127.0.0.1:9464 is part of :9464
-        try:
-            self._metrics = _metrics(address)
-        except SettingsInvalid:
-            if before:
-                before.open()
-            raise
-        self._address = address
+        if self._metrics:
+            self._metrics.close()  # it may be in the way: 127.0.0.1:9464 is part of :9464
+        self._metrics, self._address = None, None
+        self._metrics, self._address = _metrics(address), address
 
     def use(
         self, inbox: Path, outbox: Outbox, writing: Writing, hooks: Programs, hook_seconds: float
