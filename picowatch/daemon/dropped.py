@@ -75,13 +75,10 @@ class DroppedPictures:
         target = self.copies / digest
         if target.is_file():
             return True
-        tried: set[str] = set()
-        while (now := queue.recipe_of(self.ledger, image)) not in tried:  # renamed meanwhile
-            tried.add(now)
-            for candidate in (*with_mask(now), path):
-                with suppress(OtherBytes):
-                    write_atomically(target, self.inbox.blocks(candidate, digest))
-                    return True
+        for candidate in (*with_mask(queue.recipe_of(self.ledger, image)), path):
+            with suppress(OtherBytes):
+                write_atomically(target, self.inbox.blocks(candidate, digest))
+                return True
         return False
 
 
