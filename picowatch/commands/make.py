@@ -249,11 +249,6 @@ def _render_here(
                     once=True,
                     only=tuple(entry.request.recipe or "" for entry in missing),
                     until=lambda: not any(entry.command.exists() for entry in missing),
-                    removes={
-                        entry.recipe: entry.request.digest or ""
-                        for entry in missing
-                        if entry.request.name == "make once"
-                    },
                 ),
             )
         except OutboxInUse:

@@ -27,7 +27,7 @@ from picowatch.ledger import control, followups, queries, queue
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.outbox.commands import tidy_up
 from picowatch.outbox.problems import SETTINGS_ERROR
-from picowatch.outbox.status import images, images_wait
+from picowatch.outbox.status import images_wait
 from picowatch.service import notify
 from picowatch.streams import harmless_lines
 
@@ -103,16 +103,6 @@ class Daemon:
             elif self.accepting.reader.reads_more():
                 self.accepting.reader.read_for(WAKE_SECONDS)
             self.wake.clear()
-        if not self.result.restart:
-            self._cancel_removed()
-
-    def _cancel_removed(self) -> None:
-        """Cancel what is left of recipes that are removed: the next daemon may be far away."""
-        for recipe, digest in self.mode.removes.items():
-            known = queries.known_recipe(self.ledger, recipe)
-            is_same = known is not None and known.digest == digest
-            if is_same and (cancelled := control.cancel(self.ledger, [recipe])[0]):
-                log.info("%s: %s cancelled, as `make` removes it", recipe, images(cancelled))
 
     def _try_round(self) -> bool:
         """Run a round; a full or missing disk ends it, and a later round tries again.

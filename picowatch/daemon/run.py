@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -31,13 +31,12 @@ class Mode:
 
     With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
     no full disk. `only`: a `picowatch make` runs it, and these recipes and folders alone are
-    rendered. `removes`: it takes these recipes out of the inbox in the end, by their digests.
+    rendered.
     """
 
     once: bool = False
     only: tuple[str, ...] = ()
     until: Callable[[], bool] = lambda: False
-    removes: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunResult:
