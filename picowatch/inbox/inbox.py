@@ -366,8 +366,6 @@ class Inbox:
                 continue
             if known and not self.reads_alike(old, saved.path):
                 continue
-            if self.files.shown(old).is_symlink():
-                continue  # the file was another recipe's, whose queue it keeps
             if is_gone(self.files.root, old):
                 if not self._is_in_place():
                     raise FileChanged

@@ -106,14 +106,3 @@ def test_a_photo_in_another_folder_has_the_fields_of_that(house: House, differs:
     assert house.once()
     steps = {24: "photos/a.png"} | ({3: "others/a.png"} if differs else {})
     assert {house.request(file).steps: file for file in house.pictures()} == steps
-
-
-def test_the_queue_of_a_renamed_recipe_does_not_go_to_a_link_to_it(house: House) -> None:
-    """Both had its bytes and its time, and neither is there any more."""
-    house.save("b.yaml", "prompt: b\n")
-    (house.inbox / "a.yaml").symlink_to("b.yaml")
-    assert house.once()
-    (house.inbox / "b.yaml").rename(house.inbox / "c.yaml")
-    assert house.once()
-    assert "b.yaml: renamed to c.yaml" in house.log()
-    assert "a.yaml: deleted" in house.log()
