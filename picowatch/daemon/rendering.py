@@ -173,29 +173,21 @@ def is_copy(work: Work) -> bool:
     return bool(work) and all(part.kind in ("resize", "write") for part in work)
 
 
-class Left(NamedTuple):
-    """The seconds until images are rendered, None if nothing was ever measured.
-
-    `about`: some of their passes are of a kind that was not measured.
-    """
-
-    seconds: float | None = None
-    about: bool = False
-
-
 def time_left(
     works: Mapping[Work, int],
     batches: Sequence[Rendering],
     rates: Rates,
     engines: int,
     loaded: Collection[str],
-) -> Left:
+) -> Estimate | None:
     """Return what so many queued images of each work, and these batches in progress, take.
+
+    None if these are none, or if nothing was ever measured.
 
     The `engines` at work share them. Each checkpoint that is not `loaded` is loaded once.
     """
-    if not works and not batches:
-        return Left()
+    if rates.is_empty or not (works or batches):
+        return None
     queued = rates.images(works)
     checkpoints = {part.model for work in works for part in work if part.kind == "encode"}
     in_use = {now.batch[0].request.checkpoint_hash for now in batches}
@@ -204,5 +196,5 @@ def time_left(
     pairs = zip(in_progress, batches, strict=True)
     each = [left.seconds + now.loading_left(rates) for left, now in pairs]
     shared = (queued.seconds + loads + sum(each)) / max(1, engines)
-    about = not all(left.is_measured for left in (queued, *in_progress))
-    return Left(None if rates.is_empty else round(max(1.0, shared, *each), 1), about)
+    is_measured = all(left.is_measured for left in (queued, *in_progress))
+    return Estimate(round(max(1.0, shared, *each), 1), is_measured)

@@ -12,10 +12,10 @@ from itertools import islice
 from math import inf, log2
 from typing import Any, NamedTuple
 
-from picowatch.daemon.clock import Rates, Shares, Work, work_of
+from picowatch.daemon.clock import Estimate, Rates, Shares, Work, work_of
 from picowatch.daemon.commands import Control
 from picowatch.daemon.pool import WorkerPool
-from picowatch.daemon.rendering import Left, Rendering, is_copy, time_left
+from picowatch.daemon.rendering import Rendering, is_copy, time_left
 from picowatch.daemon.run import Run, uptime
 from picowatch.daemon.worker import Worker
 from picowatch.errors import LedgerCorrupt
@@ -167,8 +167,8 @@ class Reporting:
             paused=control.is_paused(self.ledger),
             waiting=tuple(islice(names.items(), NAMED)),
             waiting_recipes=len(names),
-            all_seconds_left=left.seconds,
-            all_about=left.about,
+            all_seconds_left=left and left.seconds,
+            all_about=bool(left and not left.is_measured),
             errors=tuple(errors),
             error_count=error_count,
             refused=refused,
@@ -220,7 +220,7 @@ class Reporting:
         """Count the images of a batch in this recipe or folder."""
         return sum(_is_in(name, self._name_of(recipe)) for recipe in now.recipes.values())
 
-    def _left(self, counted: "_Counted", name: str = "") -> Left:
+    def _left(self, counted: "_Counted", name: str = "") -> Estimate | None:
         """Return what everything queued and in progress takes, or this recipe or folder."""
         batches = [now for now in counted.renderings if not name or self._is_of(now, name)]
         held = {hash_ for worker in self.pool.workers for hash_ in worker.loaded}
@@ -230,7 +230,7 @@ class Reporting:
             now = [batch for batch in batches if is_copy(batch.works[0]) == copies]
             engines = sum(is_copy(batch.works[0]) == copies for batch in counted.renderings)
             found.append(time_left(its, now, counted.rates, engines, held))
-        return max(found, key=lambda left: left.seconds or 0)
+        return max(filter(None, found), default=None)
 
     def _share(self, counted: "_Counted", name: str, asked: int, ended: int) -> float:
         """Return which share of a recipe's or folder's work is done."""
@@ -284,8 +284,8 @@ class Reporting:
             of=asked,
             failed=images["failed"],
             share=self._share(counted, name, asked, ended),
-            seconds_left=left.seconds,
-            about=left.about,
+            seconds_left=left and left.seconds,
+            about=bool(left and not left.is_measured),
         )
         return status, images["queued"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from picowatch.daemon.clock import Clock, Shares, work_of
-from picowatch.daemon.rendering import LATE_STEPS, Left, Rendering, time_left
+from picowatch.daemon.clock import Clock, Estimate, Shares, work_of
+from picowatch.daemon.rendering import LATE_STEPS, Rendering, time_left
 from picowatch.engine.protocol import Place, Progress, RenderedImage
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import PassRate, QueuedImage
@@ -80,7 +80,7 @@ class Sample:
     """What the clock told at a time, with the kinds that were finished or reported by then."""
 
     at: float
-    left: Left
+    left: Estimate | None
     share: float
     finished: frozenset[str]
     reported: frozenset[str]
@@ -276,8 +276,8 @@ def test_time_left_and_share_are_right_from_a_kinds_first_report(
     play.reported.clear()
     samples = play.run(played, 2.0 if len(played) < 100 else 20.0)
     end, wanted = play.time, set().union(*map(kinds_of, played))
-    told = [sample for sample in samples if sample.left.seconds is not None and end - sample.at > 2]
-    errors = [(sample, (sample.left.seconds or 0) / (end - sample.at)) for sample in told]
+    told = [(sample, sample.left) for sample in samples if sample.left and end - sample.at > 2]
+    errors = [(sample, left.seconds / (end - sample.at)) for sample, left in told]
     first = [ratio for sample, ratio in errors if sample.reported >= wanted]
     later = [abs(ratio - 1) for sample, ratio in errors if sample.finished >= wanted]
     assert 0.5 <= min(first) <= max(first) <= 2
@@ -285,10 +285,11 @@ def test_time_left_and_share_are_right_from_a_kinds_first_report(
     shares = [sample.share for sample in samples]
     assert shares == sorted(shares)
     assert shares[0] < 0.1 and shares[-1] > 0.9
-    lefts = [sample.left.seconds for sample in samples]
-    assert "0 s" not in {duration(left) for left in lefts if left is not None}
+    lefts = {sample.left for sample in samples if sample.left}
+    assert "0 s" not in {duration(left.seconds) for left in lefts}
     exact = {str(part[:3]) for image in played for part in work_of(image)}
-    assert not any(sample.left.about for sample in samples if sample.finished >= exact)
+    lefts = {sample.left for sample in samples if sample.left and sample.finished >= exact}
+    assert all(left.is_measured for left in lefts)
     assert any(sample.finished >= exact for sample in samples)
 
 
@@ -297,8 +298,8 @@ def test_rates_are_kept_from_one_start_to_the_next(ledger: Ledger) -> None:
     Play(Clock(ledger)).run(drawn(2, 10), 60.0)
     again = Play(Clock(ledger))
     first, *_ = again.run(drawn(4, 10), 2.0)
+    assert first.left and first.left.is_measured
     assert first.left.seconds == pytest.approx(again.time, rel=0.25)
-    assert not first.left.about
     assert {key.device for key in again.clock._rates} == {"cuda (A Card) float16"}
 
 
@@ -306,9 +307,9 @@ def test_nothing_is_told_before_anything_was_measured(ledger: Ledger) -> None:
     """From the second report on it is "about" so much, also for what lies behind the first pass."""
     clock = Clock(ledger)
     first, *samples = Play(clock).run(drawn(2, 10, **CUT), 0.2)
-    assert first.left == Left(None, True)
-    told = next(sample for sample in samples if sample.left.seconds)
-    assert told.left.about
+    assert first.left is None
+    told = next(sample for sample in samples if sample.left)
+    assert told.left and not told.left.is_measured
     assert told.finished == set()
 
 
