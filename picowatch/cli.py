@@ -237,22 +237,6 @@ def _settings(options: argparse.Namespace) -> "Settings":
 
 
 def _folders(options: argparse.Namespace) -> "Folders":
-    """Return the folders; a mistake in other settings is only said."""
-    from picowatch.sources import Folders, folders_alone, folders_anyway
+    from picowatch.sources import folders
 
-    sources = _flags(options), os.environ, options.settings
-    if found := folders_alone(*sources):
-        return found
-    try:
-        settings = _settings(options)
-        return Folders(settings.inbox, settings.outbox)
-    except SettingsInvalid as error:
-        if (found := folders_anyway(*sources)) is None:
-            raise
-        first, *others = error.message.splitlines()
-        more = f" (Mistakes: {len(others) + 1}.)" if others else ""
-        streams.print_error(
-            f"picowatch: {first}{more} `picowatch {options.command}` needs only the folders and "
-            "continues."
-        )
-        return found
+    return folders(_flags(options), os.environ, options.settings)

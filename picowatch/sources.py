@@ -1,11 +1,10 @@
 """The sources of settings: flags, the environment (PICOWATCH_…), and picowatch.yaml.
 
 `status`, `pause` and their like need only the folders. These come without pydantic, which takes
-longer to import than all else, where nothing but `SIMPLE` settings is set.
+longer to import than all else, and whatever is wrong with other settings.
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 FILE_NAME = "picowatch.yaml"
 PREFIX = "PICOWATCH_"
 FOLDERS = ("inbox", "outbox", "models")
-SIMPLE = (*FOLDERS, "checkpoint", "device")  # these are validated here
 MAX_FILE_BYTES = 100_000
 
 Given = dict[str, tuple[Any, str]]  # by name: the value, and where it is set
@@ -33,50 +31,38 @@ class Folders(NamedTuple):
     outbox: Path
 
 
-def folders_alone(
+def folders(
     flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
-) -> Folders | None:
-    """Return the folders; None if anything is wrong, or a setting is not `SIMPLE`."""
-    path, inside, problems = file or Path(FILE_NAME), Given(), list[str]()
-    with suppress(SettingsInvalid, ValueError):
-        if file or os.path.lexists(path):
-            inside, problems = from_file(path, SIMPLE)
-        if not (problems or other_variables(environment)):
-            return _folders(inside | from_outside(flags, environment, SIMPLE))
-    return None
+) -> Folders:
+    """Return the folders, whatever else is wrong in the settings.
 
-
-def folders_anyway(
-    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
-) -> Folders | None:
-    """Return the folders, although there are mistakes.
-
-    If the file cannot be parsed, lines that name folders count. Returns None without an outbox:
-    the default one may be another daemon's.
+    If the file cannot be parsed, lines that name folders count. Raises SettingsInvalid if the
+    outbox is not known then: the default one may be another daemon's.
     """
-    path, outside = file or Path(FILE_NAME), from_outside(flags, environment, FOLDERS)
-    for only in ((), FOLDERS):
-        with suppress(SettingsInvalid, ValueError):
-            given = from_file(path, FOLDERS, only)[0] | outside
-            if "outbox" in given or not only:
-                return _folders(given)
-    with suppress(ValueError):
-        return _folders(outside) if "outbox" in outside else None
-    return None
+    path, names, values = file or Path(FILE_NAME), Folders._fields, dict[str, Any]()
+    outside = from_outside(flags, environment, names)
+    try:
+        if file or os.path.lexists(path):
+            values = _parsed(path)[1]
+    except SettingsInvalid:
+        with suppress(SettingsInvalid):
+            values = _parsed(path, names)[1]
+        if "outbox" not in values.keys() | outside.keys():
+            raise
+    found = {name: _in_file(path, value) for name in names if (value := values.get(name))}
+    found |= {name: value for name, (value, _) in outside.items()}
+    if not isinstance(found.get("inbox"), str | Path):
+        found["inbox"] = "inbox"
+    try:
+        return Folders(*(folder_value(Path(found.get(name, name))) for name in names))
+    except (TypeError, ValueError) as error:
+        raise SettingsInvalid(f"{path}: the outbox cannot be used: {error}.") from error
 
 
-def _folders(given: Given) -> Folders:
-    """Return the folders that are set, or their defaults. Raises ValueError for a wrong value."""
-    found = {name: Path(name) for name in FOLDERS}
-    for name, (value, _) in given.items():
-        if not isinstance(value, str | Path):
-            raise ValueError(f"{name} is no text")
-        if name in FOLDERS:
-            found[name] = folder_value(Path(value))
-        elif name == "device":
-            device_value(str(value))
-        str(value).encode()
-    return Folders(found["inbox"], found["outbox"])
+def _in_file(path: Path, value: Any) -> Any:
+    """Return a folder as a file means it: below the file's own folder."""
+    is_below = isinstance(value, str) and not value.startswith("~")
+    return path.parent / value if is_below else value
 
 
 def folder_value(folder: Path) -> Path:
@@ -90,12 +76,6 @@ def folder_value(folder: Path) -> Path:
         raise ValueError("its name is not valid UTF-8; rename it") from error
     except RuntimeError as error:
         raise ValueError("this user has no home folder; write the full path") from error
-
-
-def device_value(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
-        raise ValueError("it must be auto, cuda, cuda:N (the N-th card), xpu, mps or cpu")
-    return value
 
 
 def from_outside(
@@ -112,19 +92,14 @@ def from_outside(
 
 
 def other_variables(environment: Iterable[str]) -> list[str]:
-    """Return the variables, sorted, that look like settings and are not `SIMPLE` ones."""
-    simple = {PREFIX + name.upper() for name in SIMPLE}
-    return sorted(key for key in environment if key.startswith(PREFIX) and key not in simple)
+    """Return the variables, sorted, that look like settings and are not the usual ones."""
+    usual = {PREFIX + name.upper() for name in (*FOLDERS, "checkpoint", "device")}
+    return sorted(key for key in environment if key.startswith(PREFIX) and key not in usual)
 
 
-def from_file(
-    path: Path, names: Iterable[str], only: Sequence[str] = ()
-) -> tuple[Given, list[str]]:
-    """Return these settings in a file, each with its line and column, and the file's problems.
-
-    `only`: nothing but lines that begin with these names is read.
-    """
-    node, values = _parsed(path, only)
+def from_file(path: Path, names: Iterable[str]) -> tuple[Given, list[str]]:
+    """Return these settings in a file, each with its line and column, and the file's problems."""
+    node, values = _parsed(path)
     given: Given = {}
     problems = []
     lines: dict[str, int] = {}
@@ -137,17 +112,19 @@ def from_file(
                 f"{where}: '{name}' is given twice: already on line {lines[name]}. Keep one."
             )
         elif (value := values[name]) is not None:
-            is_below = name in FOLDERS and isinstance(value, str) and not value.startswith("~")
             where = f"{path}, {_position(written.start_mark)}"
-            given[name] = path.parent / value if is_below else value, where
+            given[name] = _in_file(path, value) if name in FOLDERS else value, where
         lines.setdefault(name, key.start_mark.line + 1)
     return given, problems
 
 
 def _parsed(
-    path: Path, only: Sequence[str]
+    path: Path, only: Sequence[str] = ()
 ) -> tuple[Sequence[tuple["yaml.Node", "yaml.Node"]], dict[str, Any]]:
-    """Return the mapping in a settings file, as pairs of YAML's nodes and as values."""
+    """Return the mapping in a settings file, as pairs of YAML's nodes and as values.
+
+    `only`: nothing but lines that begin with these names is read.
+    """
     import yaml  # which most commands do without: there is no such file, or none is read
 
     try:

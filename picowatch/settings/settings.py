@@ -26,6 +26,7 @@ from picowatch.settings.values import (
     Int,
     LocalSettings,
     Program,
+    device_value,
     executor_value,
     file_name_value,
     folders_value,
@@ -34,7 +35,7 @@ from picowatch.settings.values import (
     metrics_address_value,
     written_executor,
 )
-from picowatch.sources import PREFIX, device_value, folder_value
+from picowatch.sources import PREFIX, folder_value
 
 WITH_LOSSLESS = ("png", "webp")
 _YEAR_MINUTES = 365 * 24 * 60

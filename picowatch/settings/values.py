@@ -48,6 +48,12 @@ def format_value(value: Any) -> Any:
     return {"jpg": "jpeg", "tif": "tiff"}.get(word, word)
 
 
+def device_value(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
+        raise ValueError("it must be auto, cuda, cuda:N (the N-th card), xpu, mps or cpu")
+    return value
+
+
 def metrics_address_value(value: Any) -> str:
     if value is False or value in ("", "off", "none"):  # YAML reads off as false
         return ""

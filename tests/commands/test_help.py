@@ -106,8 +106,8 @@ check("check or make", "torch diffusers transformers")
 
 
 def test_a_command_imports_only_what_it_needs(tmp_path: Path) -> None:
-    """Those that need only the folders hardly anything, where no more than these is set."""
-    (tmp_path / "picowatch.yaml").write_text(f"outbox: {tmp_path}/pictures\nmodels: m\n")
+    """Those that need only the folders hardly anything, whatever else is set."""
+    (tmp_path / "picowatch.yaml").write_text(f"outbox: {tmp_path}/pictures\nformat: webp\n")
     (tmp_path / "pictures/.picowatch/commands").mkdir(parents=True)
     (tmp_path / "pictures/.picowatch/status.json").write_text(json.dumps(asdict(NO_STATUS)))
     found = ran(tmp_path, sys.executable, "-c", LIGHT, PICOWATCH_DEVICE="cuda")
