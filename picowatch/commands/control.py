@@ -9,7 +9,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
 
@@ -137,21 +136,10 @@ def control(outbox: Path, commands: Sequence[Command]) -> int:
         answer = wait_for_answer(path, seconds)
         if answer is None:
             seconds = 0.0
-            answer = Answer(False, _so_far(outbox, path) if runs else NOT_RUNNING)
+            answer = Answer(False, LATE if runs else NOT_RUNNING)
         print(harmless(answer.text), file=sys.stdout if answer.done else sys.stderr)
         code = code if answer.done else FAILED
     return code
-
-
-def _so_far(outbox: Path, command: Path) -> str:
-    """Say how far the daemon is with a command: thousands of pictures take longer."""
-    from picowatch.ledger.account import done_by
-    from picowatch.ledger.reading import reading
-
-    with suppress(CommandFailed), reading(outbox / ".picowatch/ledger.sqlite") as sql:
-        if done := done_by(sql, command.name):
-            return f"{done:,} done after {ANSWER_SECONDS:.0f} s; the rest follows."
-    return LATE
 
 
 def _send(outbox: Path, command: Command) -> Path:

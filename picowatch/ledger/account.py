@@ -169,12 +169,6 @@ def known_pictures(sql: sqlite3.Connection) -> list[str]:
     return [row["file"] for row in sql.execute("SELECT file FROM images WHERE state = 'done'")]
 
 
-def done_by(sql: sqlite3.Connection, command: str) -> int:
-    """Return how many images or pictures a command that has no answer yet has changed so far."""
-    row = sql.execute("SELECT cancelled FROM commands WHERE name = ?", (command,)).fetchone()
-    return int(row["cancelled"]) if row else 0
-
-
 def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
     """Return the account of these recipes and dropped pictures."""
     values = {"recipes": json.dumps([*recipes])}

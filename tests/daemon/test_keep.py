@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.commands.control import control
+from picowatch.commands.control import LATE, control
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
@@ -105,10 +105,7 @@ def test_pictures_are_kept_in_slices(house: House, monkeypatch: pytest.MonkeyPat
 def test_a_picture_is_kept_after_its_batch_is_recorded(
     house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The ledger learns of a batch at once, later than the gallery; else it was drawn again.
-
-    Meanwhile the command says how many others are kept.
-    """
+    """The ledger learns of a batch at once, later than the gallery; else it was drawn again."""
     house.save("b.txt", "one --seed 4\n")
     assert house.once()
     publish, may_end = Outbox.publish, threading.Event()
@@ -131,7 +128,7 @@ def test_a_picture_is_kept_after_its_batch_is_recorded(
 
         monkeypatch.setattr("picowatch.commands.control.wait_for_answer", not_in_time)
         assert control(house.outbox, [Command("keep", "best", files=(FILES[0], "b"))]) == 1
-        assert capsys.readouterr().err == "1 done after 15 s; the rest follows.\n"
+        assert capsys.readouterr().err == f"{LATE}\n"
         may_end.set()
         answer = wait_for_answer(asked[0], PATIENCE)
     assert answer and answer.text == "2 pictures moved to best."
