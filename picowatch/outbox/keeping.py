@@ -73,11 +73,9 @@ def _put(outbox: Outbox, file: str, folder: str, taken: Container[str], *, copie
 
 
 def _is_free_for(root: Path, file: str, target: str, taken: Container[str]) -> bool:
-    """Whether nothing has this name, or this very picture has, or a link to it."""
+    """Whether nothing has this name, or this very picture has."""
     if lexists(root / target):
-        place = root / target
-        is_link = place.is_symlink()
-        return _leads_to(place, root / file) if is_link else _have_equal_bytes(root, file, target)
+        return not (root / target).is_symlink() and _have_equal_bytes(root, file, target)
     endings = (*ENDINGS, SIDECAR_ENDING)
     is_there = any(lexists(root / f"{stem_of(target)}{ending}") for ending in endings)
     return not is_there and target not in taken
@@ -97,16 +95,8 @@ def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
         return False
 
 
-def _leads_to(link: Path, file: Path) -> bool:
-    with suppress(OSError):
-        return link.is_symlink() and link.samefile(file)
-    return False
-
-
 def _link_or_copy(root: Path, file: str, target: str, *, copies: bool) -> None:
     place = to_write(root, target)
-    if _leads_to(place, root / file):
-        place.unlink()
     if lexists(place):
         return
     if not copies:
