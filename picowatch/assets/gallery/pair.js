@@ -51,7 +51,7 @@ const Pair = (() => {
       const texts = settings.map(its => its.get(name) ?? ""), [first, ...others] = texts;
       const row = element("tr"), heading = element("th", name), differs = others.some(text => text !== first);
       heading.scope = "row";
-      row.append(heading, ...differs ? markedAll(first, others) : texts.map(text => element("td", text)));
+      row.append(heading, ...marked(texts));
       if (differs) {
         row.className = "different";
         heading.append(element("span", " differs", "unseen"));
@@ -64,41 +64,14 @@ const Pair = (() => {
     return made;
   }
 
-  // Cells; in those of the others, words that the first one lacks are marked, of two in both.
-  function markedAll(first, others) {
-    const pairs = others.map(other => marked(first, other));
-    return [others.length === 1 ? pairs[0][0] : element("td", first), ...pairs.map(([, cell]) => cell)];
-  }
-
-  // Two cells; words that the other one lacks, in their order, are marked.
-  function marked(first, other) {
-    const a = wordsIn(first), b = wordsIn(other), cells = [element("td"), element("td")];
-    if (a.length * b.length > 250000) return [element("td", first), element("td", other)];
-    const common = commonWords(a, b);
-    let i = 0, j = 0;
-    while (i < a.length || j < b.length) {
-      if (i < a.length && j < b.length && a[i] === b[j]) {
-        cells[0].append(a[i++]);
-        cells[1].append(b[j++]);
-      } else if (j === b.length || (i < a.length && common[i + 1][j] >= common[i][j + 1])) {
-        cells[0].append(element("mark", a[i++]));
-      } else {
-        cells[1].append(element("mark", b[j++]));
-      }
-    }
-    return cells;
-  }
-  const wordsIn = text => text.match(/\s+|[^\s,]+|,/g) ?? [];
-
-  // The longest common subsequence: `[i][j]` is its length in a from i and b from j.
-  function commonWords(a, b) {
-    const length = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
-    for (let i = a.length - 1; i >= 0; i--) {
-      for (let j = b.length - 1; j >= 0; j--) {
-        length[i][j] = a[i] === b[j] ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
-      }
-    }
-    return length;
+  // A cell for each text; words that any other text lacks are marked.
+  function marked(texts) {
+    const words = texts.map(text => text.match(/\s+|[^\s,]+|,/g) ?? []), sets = words.map(its => new Set(its));
+    return words.map(its => {
+      const cell = element("td");
+      for (const word of its) cell.append(sets.every(some => some.has(word)) ? word : element("mark", word));
+      return cell;
+    });
   }
 
   // The next picture takes the last one's place.
