@@ -57,8 +57,8 @@ class Daemon:
         self.writing, self.result = run.writing, run.result
         self.lock, self.settings_watch = run.lock, run.watch
         self.stop, self.wake = run.stop, run.wake
-        make = run.outbox.gallery.make_missing_thumbnails
-        self.thumbnails = threading.Thread(target=make, args=(run.stop.wait,), daemon=True)
+        tend = run.outbox.gallery.tend
+        self.tending = threading.Thread(target=tend, args=(run.stop.wait,), daemon=True)
         self.pool, self.accepting = pool, accepting
         self.control = Control(run, pool)
         self.reporting = Reporting(run, pool, self.control)
@@ -124,7 +124,7 @@ class Daemon:
         if not self._is_ready:
             self._recover()
             self._is_ready, self._begins_at = True, now + LONGEST_FIRST_LOOK
-            self.thumbnails.start()
+            self.tending.start()
             notify("READY=1")
         self.writing.alone("settings", SETTINGS_ERROR, self._show_settings_problem)
         if self.pool.finish_batches(self.settings_watch.new is not None):
@@ -140,8 +140,7 @@ class Daemon:
         self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
         self._more |= not follow_up_all(self._shared)
         list_failures(self._shared)
-        self.outbox.gallery.catch_up(self.stop.is_set)
-        self.outbox.gallery.look()
+        self.outbox.gallery.catch_up()
         self.pool.publisher.list_published()
         list_history(self._shared)
         self.summaries.look(self.reporting.busy)
@@ -192,7 +191,7 @@ class Daemon:
         known = queries.known_recipes(self.ledger)
         wrong = [recipe for recipe, row in known.items() if row.problem]
         self.outbox.repair(known.keys() | queries.recipes_that_are(self.ledger, "archived"), wrong)
-        self.outbox.gallery.catch_up(self.stop.is_set)
+        self.outbox.gallery.catch_up()
         for image in queue.running(self.ledger):
             self._decide(image)
         self.lock.ended_well = False
@@ -280,8 +279,8 @@ class Daemon:
             notify("STOPPING=1")
         self.stop.set()  # ends every wait for a disk
         self.pool.stop()
-        if self.thumbnails.is_alive():
-            self.thumbnails.join()
+        if self.tending.is_alive():
+            self.tending.join()
         self.accepting.reader.close()
         self.inbox.close()
         self.reporting.report_end()

@@ -8,21 +8,18 @@ A page opened from disk may not fetch files, but it may load scripts, so the dat
     thumbs/           a small WebP of each picture
 
 All of them are a cache: a start makes missing or damaged files again from images.jsonl and the
-pictures, and shows what exists.
+pictures, and shows what exists. A thread looks now and then for what users do by hand.
 """
 
 import hashlib
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import resources
 from io import BytesIO
-from itertools import chain
-from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +40,15 @@ from picowatch.outbox.pages import (
     sheet_entry,
     thumbnail_of,
 )
-from picowatch.outbox.walk import SETTLED_SECONDS, FolderWalk
 
 PAGE, DATA = "index.html", ".picowatch/gallery"
 ASSETS = resources.files("picowatch").joinpath("assets/gallery")
 LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # what the page loads
 QUALITY = 80
 METHOD = 2  # of libwebp, 0 to 6: slower ones save a twentieth
-LOOK_SECONDS = 1.0  # between two looks at folders
+LOOK_SECONDS = 20.0  # between two looks at the folders
 LOOKING_REST = 50  # … as many times as long as the last one took
-READ_SECONDS = 0.1  # that a look may take for pictures
-YOUNG_SECONDS = 60.0  # as long as a picture may take to be copied into the outbox
+SETTLED_SECONDS = 3.0  # after which a picture is read that nobody has listed
 MOST_PIXELS = 20_000_000  # of a picture that is decoded for a missing thumbnail
 
 
@@ -68,10 +63,7 @@ class Gallery:
         self._pages = Pages(root)
         self.is_behind = True  # whether existing pictures may be missing
         self._next_at = float("-inf")
-        self._walk, self._look_at = FolderWalk(root), float("-inf")
-        self._unshown: deque[str] = deque()  # pictures that were put into the outbox
-        self._bare: deque[str] = deque()  # … without a thumbnail
-        self._others: dict[str, tuple[int, int]] = {}  # … that are none of picowatch's, as saved
+        self._others: dict[str, tuple[int, int]] = {}  # pictures that are not ours, as saved
 
     def add(self, line: dict[str, Any]) -> None:
         """Show a listed picture, in the place of one that had its name and was deleted."""
@@ -139,124 +131,120 @@ class Gallery:
     def _change(
         self, gone: Collection[str], entry: Callable[[], dict[str, Any] | None] = lambda: None
     ) -> None:
-        """Remove pictures, and show one; `catch_up` makes up for what cannot be written."""
-        with self._writing.optional(DATA), self._lock:
+        """Remove pictures, and show one."""
+        with self._changing(), self._lock:
+            self._pages.load()
+            if any(file in self._pages for file in gone):
+                self._pages.remove(gone)
+            if shown := entry():
+                self._pages.append(shown)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let `catch_up` make up for what cannot be written."""
+        with self._writing.optional(DATA):
             try:
-                self._pages.load()
-                if any(file in self._pages for file in gone):
-                    self._pages.remove(gone)
-                if shown := entry():
-                    self._pages.append(shown)
+                yield
             except OSError:
                 self.is_behind = True
                 raise
 
-    def catch_up(self, ends: Callable[[], bool] = lambda: False) -> None:
+    def catch_up(self) -> None:
         """Show all existing pictures and no others, at the start and if one could not be shown.
 
         Users delete and restore pictures by hand, and clean-up programs the gallery's own files.
-        Stops if picowatch `ends` meanwhile.
         """
         if self.is_behind and time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + essential.RETRY_SECONDS
-            with self._writing.optional(DATA):
-                self._show_existing(ends)
+            with self._changing():
+                with self._lock:
+                    self._pages.load()
+                    self._pages.announce()  # which fails before long work does
+                for entry in self._entries_of(self._compared()):
+                    self._append(entry)
+                    if self._writing.has_ended():
+                        return
                 self.is_behind = False
 
-    def _show_existing(self, ends: Callable[[], bool]) -> None:
-        with self._lock:
-            self._pages.load()
-            self._pages.announce()  # which fails before long work does
-        there = {file for file in picture_files(self._root) if not MAP.search(file)}
-        shown = self._pages.files()
-        # What lies behind a link is not in `there`.
-        gone = {file for file in shown if file not in there and not lexists(self._root / file)}
-        self._remove_thumbnails(gone)
-        with self._lock:
-            self._pages.remove(gone)
-        for entry in self._entries_of(there.difference(shown)):
+    def tend(self, rest: Callable[[float], bool]) -> None:
+        """Make missing thumbnails, and then show what users do by hand, until `rest` says to end.
+
+        After each picture it rests as long as that took.
+        """
+        if self.make_missing_thumbnails(rest):
+            return
+        took = 0.0
+        while not rest(max(LOOK_SECONDS, LOOKING_REST * took)):
+            began = time.monotonic()
+            if not self.is_behind:
+                with self._changing():
+                    found = self._compared()
+                    took = time.monotonic() - began
+                    self._show_new(found, rest)
+
+    def _compared(self) -> set[str]:
+        """Show no more what is gone; return the pictures that are there and not shown."""
+        there = set()
+        for file in picture_files(self._root):
+            if not MAP.search(file):
+                there.add(file)
+            if self._writing.has_ended():
+                return set()
+        shown = self.files()
+        # What lies behind a link is not in `there`, nor what is in a folder that cannot be read.
+        if gone := {file for file in shown if file not in there and _is_gone(self._root / file)}:
+            check_in_place(self._root)  # else all are away, and will be there again
+            self._remove_thumbnails(gone)
             with self._lock:
-                if entry["file"] not in self._pages:  # a publisher may have been faster
-                    self._pages.append(entry)
-            if ends():
+                self._pages.remove(gone)
+        return there.difference(shown)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        """Show a picture that is found, unless a publisher was faster."""
+        with self._lock:
+            if entry["file"] not in self._pages:
+                self._pages.append(entry)
+
+    def _show_new(self, found: Collection[str], rest: Callable[[float], bool]) -> None:
+        """Show those of the pictures found that have texts of picowatch, and make thumbnails."""
+        for file in sorted(found):
+            began = time.monotonic()
+            if not self._has_changed(file):
+                continue
+            if (entry := entry_from_picture(self._root, file)) and not _is_original(entry):
+                self._append(entry)
+                del self._others[file]
+                with suppress(OSError):
+                    if not self._thumbnail(file).exists():
+                        self._make_thumbnail(file)
+            if rest(time.monotonic() - began):
                 return
 
-    # -- what users do by hand
+    def _has_changed(self, file: str) -> bool:
+        """Whether a picture that is not shown was saved since it was read, and not just now.
 
-    def look(self) -> None:
-        """Show what users put into the outbox, and no more what they deleted there.
-
-        Each time some folders are looked at, and for a moment pictures are read.
+        What was published a moment ago is about to be listed and shown.
         """
-        began = time.monotonic()
-        if self.is_behind or began < self._look_at:
-            return
-        with self._writing.optional(DATA):
-            try:
-                if found := self._walk.glance(self._folders):
-                    self._compare(found)
-                now = time.monotonic()
-                self._look_at = now + max(LOOK_SECONDS, LOOKING_REST * (now - began))
-                self._show_some(now + READ_SECONDS)
-            except OSError:
-                self.is_behind = True  # the walk does not find it again
-                raise
+        with suppress(OSError):
+            status = (self._root / file).lstat()
+            saved = status.st_size, status.st_mtime_ns
+            is_settled = abs(time.time() - status.st_ctime) > SETTLED_SECONDS
+            if is_settled and self._others.get(file) != saved:
+                self._others[file] = saved
+                return True
+        return False
 
-    def _folders(self) -> set[str]:
-        with self._lock:
-            return {file.rpartition("/")[0] for file in self._pages.files()}
-
-    def _compare(self, found: Mapping[str, Collection[str]]) -> None:
-        """Remove pictures that are gone from these folders, and note those that are not shown."""
-        with self._lock:
-            shown = {*self._pages.files()}
-        missing = [file for file in shown if file not in found.get(file.rpartition("/")[0], shown)]
-        # What lies behind a link is in no folder.
-        if gone := {file for file in missing if not lexists(self._root / file)}:
-            check_in_place(self._root)  # else all are away, and will be there again
-            self.remove(gone)
-        known = shown.union(self._unshown)
-        for file in sorted({*chain.from_iterable(found.values())} - known):
-            with suppress(OSError):
-                status = (self._root / file).lstat()
-                age = time.time() - status.st_ctime
-                saved = status.st_size, status.st_mtime_ns
-                if self._others.get(file) != saved and abs(age) > SETTLED_SECONDS:
-                    self._others[file] = saved  # until it is shown
-                    self._unshown.append(file)
-                # What was published a moment ago is about to be listed and shown, and what is being
-                # copied slowly is no picture yet.
-                if age < YOUNG_SECONDS:
-                    self._walk.look_again(file.rpartition("/")[0])
-
-    def _show_some(self, until: float) -> None:
-        """Show pictures that were found, and make thumbnails, as long as there is time."""
-        while self._unshown and time.monotonic() < until:
-            self._show(self._unshown.popleft())
-        while self._bare and time.monotonic() < until:
-            with suppress(OSError):
-                self._make_thumbnail(self._bare.popleft())
-
-    def _show(self, file: str) -> None:
-        """Show a picture by its own texts; nobody can show one without any."""
-        if (entry := entry_from_picture(self._root, file)) and not _is_original(entry):
-            with self._lock:
-                if file not in self._pages:
-                    self._pages.append(entry)
-            del self._others[file]
-            if not self._thumbnail(file).exists():
-                self._bare.append(file)
-
-    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
-        """Make missing thumbnails, newest first, until `rest`; it rests as long as each took."""
-        for file in reversed(self._pages.files()):
+    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> bool:
+        """Make missing thumbnails, newest first; return whether `rest` said to end."""
+        for file in reversed(self.files()):
             began = time.monotonic()
             with suppress(OSError):
                 # A power cut may have left an empty file.
                 if not (path := self._thumbnail(file)).is_file() or not path.stat().st_size:
                     self._make_thumbnail(file)
             if rest(time.monotonic() - began):
-                return
+                return True
+        return False
 
     def _make_thumbnail(self, file: str) -> None:
         """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
@@ -291,6 +279,15 @@ class Gallery:
                 target = self._root / PAGE if name == PAGE else gallery_file(self._root, name)
                 if not target.is_file() or target.read_bytes() != content:
                     write_atomically(target, content)
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether nothing is at a path; what cannot be looked at may be there."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return False
 
 
 def _is_original(entry: dict[str, Any]) -> bool:
