@@ -132,14 +132,8 @@ def _answered(path: Path, do: Callable[[Command], Answer | None]) -> Answer | No
 
 
 def new_file(outbox: Path, folder: str = COMMANDS) -> Path:
-    """Return a new command's file, which comes after those that wait, whatever the clock says."""
-    names: list[str] = []
-    with suppress(OSError):  # it is missing, or only administrators may look
-        names = os.listdir(outbox / folder)  # noqa: PTH208
-    times = (name.partition("-")[0] for name in names)
-    # Names of 20 digits and more are not by picowatch, and in another order.
-    last = max((int(time_) for time_ in times if time_.isdecimal() and len(time_) < 20), default=0)
-    return outbox / folder / f"{max(time.time_ns(), last + 1)}-{secrets.token_hex(4)}.json"
+    """Return a new command's file, whose name comes after earlier ones."""
+    return outbox / folder / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
 
 
 def only_requests(outbox: Path) -> bool:

@@ -1,7 +1,6 @@
 """Pictures that come and go by hand while the gallery is open."""
 
 import shutil
-import time
 
 import pytest
 
