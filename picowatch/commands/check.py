@@ -30,6 +30,7 @@ from picowatch.inbox.read import Saved, read
 from picowatch.inbox.reasons import reason_of, why_no_request, why_not, why_not_run
 from picowatch.inbox.scan import pictures_under, scan
 from picowatch.ledger.rows import NEVER_READ
+from picowatch.metadata.recipe_yaml import value_yaml
 from picowatch.outbox.status import number_of
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import PROMPTS, ROWS
@@ -347,18 +348,7 @@ def _lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _short(value: object) -> str:
-    """A value in a line: `scale 2, steps 0` of a mapping."""
-    if value in (None, "", [], {}):
-        return "none"
-    match value:
-        case bool():
-            words = str(value).lower()
-        case float():
-            words = f"{value:g}"
-        case dict():
-            words = ", ".join(f"{name} {_short(part)}" for name, part in value.items())
-        case list():
-            words = ", ".join(map(_short, value))
-        case _:
-            words = str(value)
-    return words if len(words) <= 60 else f"{words[:59]}…"
+    """A value in a line: `{scale: 2, steps: 0}`, cut off if it is long."""
+    words = value if isinstance(value, str) else value_yaml(value) or str(value).lower()
+    words = "none" if value in (None, "", [], {}) else words
+    return words if len(words) <= 70 else f"{words[:69]}…"

@@ -80,7 +80,7 @@ def test_check_tells_images_apart(tmp_path: Path) -> None:
         "image fr/f2.png  denoising_strength 0.25  a corgi",
         "image fr/f2.png  denoising_strength 1  a corgi",
         "a",
-        "hires scale 2, steps 0, denoising_strength 0.7, upscaler Latent  a",
+        "hires {scale: 2, steps: 0, denoising_strength: 0.7, upscaler: Latent}  a",
         "b",
     ]
 
@@ -90,8 +90,8 @@ def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
     entries = {
         "prompt: a\n  size: 64x64\n  hires: {scale: 1.5}\n  upscale: {scale: 2}": (
             "64x64 to 192x192",
-            "hires scale 1.5, steps 0, denoising_strength 0.7, upscaler Latent  "
-            "upscale model demo-compact, scale 2",
+            "hires {scale: 1.5, steps: 0, denoising_strength: 0.7, upscaler: Latent}  "
+            "upscale {model: demo-compact, scale: 2}",
         ),
         "prompt: a\n  image: i.png\n  mask: m.png\n  cutout: true": (
             "128x128",
@@ -99,9 +99,12 @@ def test_check_shows_what_a_recipe_does_beyond_its_text(tmp_path: Path) -> None:
         ),
         "prompt: a\n  image: i.png\n  mask: {find: hat, grow: 0}": (
             "128x128",
-            "mask find hat, grow 0, model demo-find",
+            "mask {find: hat, grow: 0, model: demo-find}",
         ),
-        "image: i.png\n  detail: hat": ("64x64", "image i.png  detail find hat, model demo-find"),
+        "image: i.png\n  detail: hat": (
+            "64x64",
+            "image i.png  detail [{find: hat, model: demo-find, size: 128x128}]",
+        ),
         "image: i.png\n  upscale: {scale: 2}": ("64x64 to 128x128", ""),
         "prompt: a": ("128x128", ""),
     }
