@@ -4,10 +4,8 @@ With a name, it tells what became of that, from the ledger.
 """
 
 import json
-import shutil
 import signal
 import sys
-import textwrap
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
@@ -77,13 +75,12 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
 
 
 def _told(running: bool, found: Status, outbox: Path) -> Iterator[str]:
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in rows_of(running, found):
-        yield _line(row, columns)
+        yield _line(row)
     with suppress(OSError, IndexError):
         if running:
             text = read_regular(outbox / SETTINGS_ERROR).decode("utf-8", "replace")
-            yield _line(Row("error", harmless(f"settings: {text.splitlines()[0]}")), columns)
+            yield _line(Row("error", harmless(f"settings: {text.splitlines()[0]}")))
     if words := unused(outbox):
         yield harmless(f"{words} For another one: --outbox DIR")
 
@@ -196,11 +193,5 @@ def _silence(status: Status) -> str:
     return f"has reported nothing {f'since {at}' if status.updated else 'yet'}"
 
 
-def _line(row: Row, columns: int | None) -> str:
-    """The row; on a terminal of so many columns in as many lines as it needs, nothing cut off."""
-    line = f"{row.label:{LABEL}}{row.text}" if row.label else row.text
-    if columns is None or len(line) <= columns:
-        return line
-    indent = " " * (LABEL if row.label else 0)
-    wrapped = textwrap.wrap(row.text, max(1, columns - len(indent)), break_on_hyphens=False)
-    return f"{row.label:{len(indent)}}" + f"\n{indent}".join(wrapped)
+def _line(row: Row) -> str:
+    return f"{row.label:{LABEL}}{row.text}" if row.label else row.text
