@@ -27,11 +27,10 @@ GAP = 8
 LINES = 3  # of a label
 LARGEST_FONT = 28  # pixels
 SHORTEST_LABEL = 8  # characters of an axis beside a long value
-# Fonts of Linux and macOS, for letters that Pillow's own font lacks, which has only English ones.
-FONTS = (
-    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial Unicode.ttf"),
-    *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "Hiragino Sans GB.ttc"),
-)
+# Fonts of Linux and macOS, for letters that Pillow's own font lacks, which has only English ones;
+# those of the second line for Chinese, Japanese and Korean.
+FONTS = "DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial Unicode.ttf"
+WIDE = "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "Hiragino Sans GB.ttc"
 PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
 SQUARE, SHADE = 8, (217, 217, 217)  # of the chequered ground behind transparent pictures
 
@@ -61,23 +60,17 @@ def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Ima
     return _Sheet(cells, axes, side).drawn()
 
 
-def _font_with(letters: set[str]) -> str:
-    """Return the file of the installed font that lacks the fewest letters; "" is Pillow's own."""
-    best, fewest = "", _count_missing(ImageFont.load_default(12), letters)
-    for name in FONTS:
-        if not fewest:
-            break
+def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the first installed font that should have the letters."""
+    names = (*WIDE, *FONTS) if _is_wide(text) else (*FONTS, *WIDE)
+    for name in () if text.isascii() else names:
         with suppress(OSError):
-            missing = _count_missing(ImageFont.truetype(name, 12), letters)
-            if missing < fewest:
-                best, fewest = name, missing
-    return best
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)
 
 
-def _count_missing(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: set[str]) -> int:
-    """Count the letters that a font lacks: they look like U+10FFFF, which no font has."""
-    box, *masks = (font.getmask(letter) for letter in ("\U0010ffff", *letters))
-    return sum(mask.size == box.size and bytes(mask) == bytes(box) for mask in masks)
+def _is_wide(text: str) -> bool:
+    return any(east_asian_width(letter) in "WF" for letter in text)
 
 
 class _Sheet:
@@ -102,12 +95,9 @@ class _Sheet:
             raise SheetTooLarge(f"{len(cells)} pictures")
         texts = (text for line in (*rows, *columns) for value in line for text in value)
         words = "".join((*texts, *(cell.label for cell in cells)))
-        letters = set(filter(str.isprintable, words))
         size = max(11, min(LARGEST_FONT, side // 12))
-        font = _font_with(letters)
-        self._font = ImageFont.truetype(font, size) if font else ImageFont.load_default(size)
-        is_wide = any(east_asian_width(letter) in "WF" for letter in letters)
-        self._characters = max(6, int(side / (size * (1.0 if is_wide else 0.55))))
+        self._font = _font_for(words, size)
+        self._characters = max(6, int(side / (size * (1.0 if _is_wide(words) else 0.55))))
         label = LINES * (size + 4)
         self._left = GAP + (side + GAP) * any(rows)
         self._top = GAP + label * has_names
