@@ -1,38 +1,22 @@
 "use strict";
 // Search, such as `corgi "red hat" -blurry steps:<20`.
 
-const textsOf = (() => {
-  const texts = new WeakMap(); // by entry: its settings in lower case, and all of them in one text
+const textsByEntry = new WeakMap(); // its settings in lower case, and all of them in one text
 
-  return entry => {
-    let found = texts.get(entry);
-    if (!found) {
-      found = readTexts(entry);
-      if (Pictures.loaded || !entry.sheet) texts.set(entry, found); // a sheet may be loaded before its pictures
-    }
-    return found;
-  };
-})();
+function textsOf(entry) {
+  if (!textsByEntry.has(entry)) textsByEntry.set(entry, readTexts(entry));
+  return textsByEntry.get(entry);
+}
 
 // In lower case, with an accented letter as one character.
 const folded = text => text.normalize("NFC").toLowerCase();
 
 function readTexts(entry) {
   const settings = settingsOf(entry).map(([name, text]) => [name, folded(text)]);
-  if (entry.sheet) asDrawn(settings, entry);
   // The alternatives of a prompt with wildcards are found only by name: unexpanded:cat.
   const drawn = settings.filter(([name]) => !name.startsWith("unexpanded_"));
   settings.push(["width", `${entry.width}`], ["height", `${entry.height}`]);
   return { settings, whole: drawn.map(([name, text]) => `${name} ${text}`).join("\n") };
-}
-
-// A contact sheet is found by its pictures' prompts, not by its recipe's wildcards.
-function asDrawn(settings, entry) {
-  const prompts = entry.cells.map(file => folded(Pictures.byFile.get(file)?.prompt ?? "")).filter(Boolean);
-  if (!prompts.length) return;
-  const prompt = settings.find(([name]) => name === "prompt");
-  if (prompt) prompt[0] = "unexpanded_prompt";
-  settings.push(["prompt", [...new Set(prompts)].join("\n")]);
 }
 
 // Read all pictures' texts while the page is idle, so that the first letter finds them at once.
