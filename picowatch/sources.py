@@ -51,12 +51,12 @@ def folders(
             raise
     found = {name: _in_file(path, value) for name in names if (value := values.get(name))}
     found |= {name: value for name, (value, _) in outside.items()}
-    if not isinstance(found.get("inbox"), str | Path):
+    if not isinstance(found.get("inbox"), str | Path):  # the daemon refuses a wrong one
         found["inbox"] = "inbox"
     try:
         return Folders(*(folder_value(Path(found.get(name, name))) for name in names))
     except (TypeError, ValueError) as error:
-        raise SettingsInvalid(f"{path}: the outbox cannot be used: {error}.") from error
+        raise SettingsInvalid(f"{path}: inbox or outbox cannot be used: {error}.") from error
 
 
 def _in_file(path: Path, value: Any) -> Any:
