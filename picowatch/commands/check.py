@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -83,6 +84,7 @@ class _Checking:
         self.problems: dict[FoundProblem, None] = {}
         self.failed: set[Path] = set()
         self._right_templates: set[str] = set()
+        self._pictures_of = cache(lambda template: {*pictures_under(self._inbox, template)})
 
     def check(self, file: Path) -> None:
         """Check a file or folder; for a text or mask beside a dropped picture, the picture."""
@@ -222,7 +224,10 @@ class _Checking:
         if not real.is_relative_to(root):
             return ""
         path = real.relative_to(root).as_posix()
-        is_other = is_dropped(path) or file.name in TEMPLATE_NAMES or inbox.template_above(path)
+        template = inbox.template_above(path)
+        if template and is_dropped(path) and path not in self._pictures_of(template):
+            return f"its template {template} names it"
+        is_other = is_dropped(path) or file.name in TEMPLATE_NAMES or template
         usual = "recipes and their folders have other names"
         why = "" if is_other or is_recipe_path(path) else usual
         return why_not(outbox, self._there, path) or why

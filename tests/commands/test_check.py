@@ -216,6 +216,13 @@ def test_check_of_what_lies_beside_a_picture_checks_the_picture(tmp_path: Path) 
         assert found == ["inbox/d/a.png", "a star", 5, "d/a.mask.png"]
 
 
+def test_a_picture_that_its_template_names_is_no_request(tmp_path: Path) -> None:
+    save(tmp_path, {TEMPLATE: "prompt: a\nmask: m.png\n", "inbox/d/m.png": "", "inbox/d/a.png": ""})
+    problems = as_json(tmp_path, "inbox/d/m.png", "inbox/d/a.png")["problems"]
+    told = [row["file"] for row in problems if row["code"] == "never_run"]
+    assert told == ["inbox/d/m.png"]
+
+
 @pytest.mark.parametrize("template", ["upscale: 2\n", "cutout: true\n"])
 def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     tmp_path: Path, template: str
