@@ -132,8 +132,9 @@ class PictureCommands:
                 # One that is not listed yet will be, at its new place.
                 if image["listed"] and (line := line_of_moved(outbox, file, placed[file], *known)):
                     lines[placed[file]] = line
-            if lines:
-                outbox.listing.append(*lines.values())
+            told = outbox.listing.recent_moves()  # before a crash
+            if new := [line for file, line in lines.items() if (line["moved"], file) not in told]:
+                outbox.listing.append(*new)
             contact_sheets.follow_moved(self._ledger, [*images.values()], placed)
             outbox.leave(placed)
         outbox.gallery.keep(placed, lines, copies=copies)

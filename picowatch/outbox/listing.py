@@ -107,6 +107,14 @@ class Listing:
                 files[line["file"]] = line["file"]
         return [*files.values()]
 
+    def recent_moves(self) -> set[tuple[str, str]]:
+        """Return former and present paths of moved pictures of which no later line tells."""
+        last: dict[str, tuple[str, str]] = {}  # of what is told of a path
+        for line in filter(is_picture, self.recent()):
+            pair = line.get("moved", ""), line["file"]
+            last |= dict.fromkeys(pair, pair)
+        return {pair for pair in last.values() if last[pair[0]] == last[pair[1]]}
+
     def recent_digests(self) -> dict[str, object]:
         """Return the digests of the pictures in the last lines; a later one replaces another."""
         return {line["file"]: line.get("digest") for line in self.recent() if is_picture(line)}
