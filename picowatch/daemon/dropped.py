@@ -83,9 +83,6 @@ class DroppedPictures:
 
 
 def _pictures_of(batch: Sequence[QueuedImage]) -> set[str]:
-    return {
-        digest
-        for image in batch
-        for path, digest in image.request.pictures.items()
-        if is_picture_name(image.recipe) and path in with_mask(image.recipe)
-    }
+    """Return the pictures of dropped ones; a request that was put back may have former names."""
+    dropped = [image for image in batch if is_picture_name(image.recipe)]
+    return {digest for image in dropped for digest in image.request.pictures.values()}

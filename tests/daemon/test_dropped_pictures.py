@@ -4,17 +4,23 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 
+from picowatch.daemon.dropped import DroppedPictures
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import read as read_module
+from picowatch.inbox.folder import InboxFolder
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import QueuedImage
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
 from tests.house import House, wait_for
@@ -609,3 +615,20 @@ def test_warnings_that_name_a_picture_go_with_it(house: House) -> None:
     assert house.once() and warnings.read_text() == left.replace("h2", "h3"), house.log()
     (house.inbox / "small/h3.jpg").unlink()
     assert house.once() and not warnings.exists()
+
+
+def test_a_copy_stays_while_an_image_that_was_renamed_and_put_back_uses_it(house: House) -> None:
+    """Its request has the former name; another engine is done with the same bytes."""
+    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
+    assert house.once()
+    copies = house.outbox / ".picowatch/start-images"
+    with closing(Ledger(house.outbox / ".picowatch/ledger.sqlite")) as ledger:
+        dropped = DroppedPictures(InboxFolder(house.inbox), copies, ledger)
+        image = QueuedImage.of(ledger.select("SELECT * FROM images")[0])
+        renamed = replace(image, recipe="frames/2.png")
+        other = threading.Thread(target=dropped.bring, args=[[renamed]])
+        other.start()
+        other.join()
+        assert dropped.bring([image]) == [image]
+        dropped.clear([image])
+        assert [*copies.iterdir()]
