@@ -35,6 +35,8 @@ _ONLY_SDXL = re.compile(
 )
 # Prefixes of the names of text encoders' layers.
 _TEXTS = ("lora_te", "text_encoder", "base_model.model.text_model.")
+# With what takes texts in: T5's for FLUX.1 are as wide as the layers of FLUX.2 klein 9B.
+_OF_TEXTS = re.compile(f"^({'|'.join(map(re.escape, _TEXTS))})|txt_in|context_embedder")
 OR_CHROMA = "or Chroma"  # the variant of a LoRA for FLUX.1 whose layers Chroma has, too
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
@@ -158,8 +160,7 @@ def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
 
 def _transformer_family(shapes: Shapes, layers: set[str]) -> str:
     """Return the first family of a LoRA's size that has the most of its layers; "" for none."""
-    own = (shape for name, shape in shapes.items() if not name.startswith(_TEXTS))
-    sides = {side for shape in own for side in shape}
+    sides = {side for name in shapes if not _OF_TEXTS.search(name) for side in shapes[name]}
     rows = [row.key for row in FAMILIES.values() if sides & {*row.lora_sides}]
     unknown = {key: len(_unknown_to(key, layers)) for key in rows}
     family = min(unknown, key=unknown.__getitem__, default="")

@@ -45,6 +45,7 @@ FLOWS: list[tuple[str, Shapes]] = [
     ("sd3", peft(f"{T}.attn.to_q", 1536, 1536)),
     ("flux", kohya("lora_transformer_single_transformer_blocks_0_attn_to_q", 3072, 3072) | TE1),
     ("flux", FLUX_QKV),
+    ("flux", FLUX_QKV | kohya(f"{U}txt_in", 4096, 3072)),  # T5 is as wide as FLUX.2 klein 9B
     ("flux", peft(f"{T}.attn.to_q", 3072, 3072) | peft(f"{T}.ff.net.0.proj", 3072, 12288)),
     ("flux", {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)}),  # XLabs'
     ("chroma", kohya(f"{U}distilled_guidance_layer_in_proj", 64, 5120) | FLUX_QKV),
