@@ -35,12 +35,12 @@ def decode(name: str, content: bytes) -> Source:
             "several files.",
         )
     text, encoding = _decoded(name, content)
-    if text.count("\n") > MAX_LINES:
-        what = f"the file has more than {MAX_LINES:,} lines. Split it into several files."
-        refuse(Position(Source(name, ""), 1, 1), what)
     # Some programs end a text with NUL or with DOS' end-of-file character; joined files have
     # byte order marks inside; editors leave tabs on otherwise empty lines.
     text = unix_line_ends(text.rstrip("\0\x1a")).replace("\n\ufeff", "\n")
+    if text.count("\n") > MAX_LINES:
+        what = f"the file has more than {MAX_LINES:,} lines. Split it into several files."
+        refuse(Position(Source(name, ""), 1, 1), what)
     guessed = _GUESSED.get(encoding, "")
     source = Source(name, _BLANK.sub("", text), guessed and _READ_AS.format(shown(name), guessed))
     _refuse_invisible(source)

@@ -94,9 +94,8 @@ def test_characters_that_nobody_sees_are_refused() -> None:
 def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
     too_long = "the file is too long: a recipe may have up to 1,048,576 bytes. Split it …"
     check_refused(b"#" * (1024 * 1024 + 1), too_long)
-    check_refused(
-        b"\n" * 40_001, "the file has more than 40,000 lines. Split it into several files."
-    )
+    for end in (b"\n", b"\r", b"\r\n"):
+        check_refused(end * 40_001, "the file has more than 40,000 lines. Split it into several …")
     assert read(b"#" * (1024 * 1024)) == []
 
 
