@@ -209,7 +209,7 @@ def _delete_oldest(cache: Path) -> None:
         for stat, folder in sorted(files, key=lambda file: file[0].st_mtime, reverse=True):
             total += stat.st_size
             if total > _CACHE_BYTES:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder.rename(temporary_beside(folder)))  # no half stays
 
 
 def _import_openvino() -> Any:
