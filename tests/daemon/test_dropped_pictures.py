@@ -592,7 +592,7 @@ def test_a1111s_whole_text_beside_a_picture_is_told(house: House) -> None:
     assert house.prompts() == [text.strip()]
     told = (house.outbox / "frames/_pictures.yaml.warning.txt").read_text()
     assert told.count("is drawn as plain text. Write fields, in YAML. (in frames/h.txt)") == 2
-    assert "'Seed: 7' is drawn as plain text. Write it as a field, in YAML. (in" in told
+    assert "'Seed: 7' is drawn as plain text. Write it as a field in YAML, or in a .txt" in told
 
 
 def test_warnings_that_name_a_picture_go_with_it(house: House) -> None:

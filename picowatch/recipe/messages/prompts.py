@@ -80,7 +80,7 @@ _UNLIKELY = {
         "'{0}' is drawn as plain text. Write fields, in YAML."
     ),
     r"(?i)(?:(?<=[ ,])/?|\A/)(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
-        "'{0}' is drawn as plain text. Write it as a field, in YAML."
+        "'{0}' is drawn as plain text. Write it as a field in YAML, or in a .txt recipe as a flag."
     ),
     r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (
         "'{0}' is drawn as plain text. To draw one of them at random, write {{a|b}}; for a "
