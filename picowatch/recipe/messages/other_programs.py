@@ -31,6 +31,7 @@ _WORDS = {
     f"resolution {SHAPE} aspect ar dimensions": "Write size: SIZES.",
     "find mask.find mask:_find confidence grow": "It is a part of mask, detail or cutout: write "
     "mask: {find: the sky}.",
+    "sep=": "Delete this line: the first row names fields.",
     "prompts": "A recipe has one prompt. Write a recipe for each, or "
     "sweep: {prompt: [a corgi, a cat]}.",
     "images photos pictures": "A recipe has one image. Write a recipe for each, or put them into a "

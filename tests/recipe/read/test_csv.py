@@ -69,7 +69,7 @@ def test_a_table_of_one_column_needs_no_quotes() -> None:
         ("id,prompt\n1,a\n", (1, 1), "unknown field 'id'. To keep it … call the column _id. …"),
         ("_id,_id,prompt\n1,2,a\n", (2, 3), "'_id' is given twice: already on line 2…"),
         (f"_id,prompt\n{'1' * 2001},a\n", (2, 1), "_id: the notes of an entry have more …"),
-        ("sep=,\nprompt\na\n", (1, 1), "unknown field 'sep='. …"),
+        ("sep=,\nprompt\na\n", (1, 1), "unknown field 'sep='. Delete this line: …"),
         ("prompt;exact\na;WAHR\n", (2, 3), "exact must be true or false. Write true. (row 2)"),
         ("prompt,detail\na,{find: hat}\n", (2, 3), "detail is text here, not a mapping. …"),
         ("prompt,loras\na,{ink: 1}\n", (2, 3), "loras is text … Write name:0.8, other:0.5, or …"),
