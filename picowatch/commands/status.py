@@ -16,7 +16,6 @@ from pathlib import Path
 
 from picowatch.commands.control import below
 from picowatch.errors import FAILED, PAUSED, CommandFailed
-from picowatch.files.safe_paths import read_regular
 from picowatch.observers.console import LABEL, LiveView, Row, can_draw, rows
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import (
@@ -34,7 +33,6 @@ from picowatch.streams import harmless
 
 UNSEEN_SECONDS = 150.0  # an inbox that takes long to read is looked at once a minute
 WATCH_SECONDS = 0.5  # between looks
-SETTINGS_ERROR = "settings.error.txt"  # outbox/problems.py takes long to import
 STARTING = "picowatch is starting or ending; if that takes long, picowatch.log says why"
 NO_STATUS = Status(updated=0.0, started=0.0, pid=0, host="", ended=True)
 
@@ -77,10 +75,6 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
 def _told(running: bool, found: Status, outbox: Path) -> Iterator[str]:
     for row in rows_of(running, found):
         yield _line(row)
-    with suppress(OSError, IndexError):
-        if running:
-            text = read_regular(outbox / SETTINGS_ERROR).decode("utf-8", "replace")
-            yield _line(Row("error", harmless(f"settings: {text.splitlines()[0]}")))
     if words := unused(outbox):
         yield harmless(f"{words} For another one: --outbox DIR")
 

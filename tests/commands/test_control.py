@@ -207,8 +207,6 @@ def test_commands_that_need_only_the_folders_work_while_the_settings_have_a_mist
             answer = picowatch_here(house.folder, *words)
             assert (answer.returncode, answer.stderr) == (0, ""), words
         assert house.pictures() == []
-        (house.outbox / "settings.error.txt").write_text("picowatch.yaml: what is wrong\n\nMore.\n")
-        assert "error   settings: picowatch.yaml: what is wrong\n" in control(house, "status")
     for strict in (["run", "--once"], ["check", "inbox/a.txt"]):
         refused = control(house, *strict, code=2)
         assert refused == f"{MISTAKE} docs/settings.md lists every setting.\n"

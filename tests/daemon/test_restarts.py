@@ -142,6 +142,7 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
             assert said.startswith(f"{file.path}, line 2, column 23: max_images_per_save 'many': ")
             assert said.endswith("stay as they were. Fix the file and save it again.\n")
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
+            assert picowatch_here(house.folder, "status").stdout.count("line 2, column 23") == 1
             started = house.status()["started"]
             save(file.path, f"{OWN}max_images_per_save: {number}\n")
             wait_for(lambda: house.status()["errors"] == [], "the end of the problem")
