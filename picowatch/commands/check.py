@@ -225,7 +225,8 @@ class _Checking:
             return ""
         path = real.relative_to(root).as_posix()
         template = inbox.template_above(path)
-        if template and is_dropped(path) and path not in self._pictures_of(template):
+        is_found = path in self._there.found and is_dropped(path)
+        if template and is_found and path not in self._pictures_of(template):
             return f"its template {template} names it"
         is_other = is_dropped(path) or file.name in TEMPLATE_NAMES or template
         usual = "recipes and their folders have other names"

@@ -217,8 +217,10 @@ def test_check_of_what_lies_beside_a_picture_checks_the_picture(tmp_path: Path) 
 
 
 def test_a_picture_that_its_template_names_is_no_request(tmp_path: Path) -> None:
-    save(tmp_path, {TEMPLATE: "prompt: a\nmask: m.png\n", "inbox/d/m.png": "", "inbox/d/a.png": ""})
-    problems = as_json(tmp_path, "inbox/d/m.png", "inbox/d/a.png")["problems"]
+    names = ["m.png", "a.png", "a.mask.png", ".hidden.png"]
+    save(tmp_path, {TEMPLATE: "prompt: a\nmask: m.png\n"})
+    save(tmp_path / "inbox/d", dict.fromkeys(names, ""))
+    problems = as_json(tmp_path, *(f"inbox/d/{name}" for name in names))["problems"]
     told = [row["file"] for row in problems if row["code"] == "never_run"]
     assert told == ["inbox/d/m.png"]
 
