@@ -92,8 +92,12 @@ class PictureCommands:
         """Return the pictures that a command names, and which names have none.
 
         These are told with the nearest name, which is not that of a picture that is meant. None if
-        the gallery lacks pictures, which could not be shown yet, and may lack these.
+        the gallery lacks pictures, which could not be shown yet, and may lack these, or if an
+        earlier command has taken the time: it may still move or delete them.
         """
+        if time.monotonic() >= self._ends_at:
+            self._run.wake.set()
+            return None
         gallery = self._run.outbox.gallery
         shown = {name: gallery.shown(name) for name in sorted({*command.files})}
         wanted = dict.fromkeys(file for found in shown.values() for file in found)

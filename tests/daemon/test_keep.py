@@ -94,12 +94,14 @@ def test_pictures_are_kept_in_slices(house: House, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("picowatch.daemon.picture_commands.SLICE_SECONDS", 0.001)
     monkeypatch.setattr("picowatch.daemon.picture_commands.AT_ONCE", 1)
     rendered(house)
+    keep = Command("keep", "a/best", files=("a", *FILES))
+    later = Command("delete", files=(FILES[1],))
+    sent = [send(house.outbox, command) for command in (keep, later)]
     with house.running():
-        answer = wait_for_answer(
-            send(house.outbox, Command("keep", "a/best", files=("a", *FILES))), PATIENCE
-        )
-    assert answer and answer.text == "3 pictures moved to a/best."
+        moved, deleted = (wait_for_answer(path, PATIENCE) for path in sent)
+    assert moved and moved.text == "3 pictures moved to a/best."
     assert house.pictures() == [file.replace("a/", "a/best/") for file in FILES]
+    assert deleted and deleted.text.startswith("0 pictures deleted."), deleted
 
 
 def test_a_picture_is_kept_after_its_batch_is_recorded(
