@@ -128,6 +128,7 @@ class PictureCommands:
         outbox = self._run.outbox
         taken = queries.files_in(self._ledger, folder)
         placed, stay = put_into(outbox, folder, files, taken, copies=copies)
+        outbox.gallery.copy_thumbnails(placed)
         lines = {}
         if not copies:
             images = queries.done_images(self._ledger, placed)

@@ -103,6 +103,14 @@ class Gallery:
         self._remove_thumbnails(files)
         self._change(files)
 
+    def copy_thumbnails(self, placed: Mapping[str, str]) -> None:
+        """Give pictures theirs at the new places; `tend` deletes those of former ones."""
+        with self._writing.optional(f"{DATA}/thumbs"):
+            for file, target in placed.items():
+                with suppress(FileNotFoundError):
+                    small = read_regular(self._thumbnail(file))
+                    write_atomically(self._thumbnail(target), small, durable=False)
+
     def keep(
         self, placed: Mapping[str, str], lines: Mapping[str, dict[str, Any]], *, copies: bool
     ) -> None:
@@ -110,11 +118,6 @@ class Gallery:
 
         Of a listed picture, `lines` has its new line.
         """
-        with self._writing.optional(f"{DATA}/thumbs"):
-            for file, target in placed.items():
-                with suppress(FileNotFoundError):
-                    small = read_regular(self._thumbnail(file))
-                    write_atomically(self._thumbnail(target), small, durable=False)
         if not copies:
             self.remove(placed)
         for target in placed.values():

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,22 @@ from tests.house import PATIENCE, House, wait_for
 from tests.outcome import shown
 
 
-def test_kept_pictures_are_moved_with_all_their_files(house: House) -> None:
+def test_kept_pictures_are_moved_with_all_their_files(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sidecar, control maps and thumbnail go along; the gallery shows them there; latest stays."""
     rendered(house, sidecar="txt")
     (house.outbox / "a/0002-2.control.png").write_bytes(b"a map")
     (house.outbox / "a/0003-3.txt").write_text("a note of mine")
     thumbnails = sorted(path.read_bytes() for path in house.outbox.rglob("*.webp"))
     latest = (house.outbox / "latest.png").read_bytes()
+    leave = Outbox.leave
+
+    def leave_and_look(outbox: Outbox, files: Iterable[str]) -> None:
+        leave(outbox, files)
+        outbox.gallery._compared()  # as its thread may at any time
+
+    monkeypatch.setattr(Outbox, "leave", leave_and_look)
     with house.running(sidecar="txt"):
         answer = picowatch_here(house.folder, "keep", "best", f"outbox/{FILES[1]}", FILES[2])
         assert (answer.returncode, answer.stdout) == (0, "2 pictures moved to best.\n")
