@@ -170,20 +170,32 @@ class Gallery:
                 self.is_behind = False
 
     def tend(self, rest: Callable[[float], bool]) -> None:
-        """Make missing thumbnails, and then show what users do by hand, until `rest` says to end.
+        """Make missing thumbnails and show what users do by hand, until `rest` says to end.
 
         After each picture it rests as long as that took.
         """
-        if self.make_missing_thumbnails(rest):
-            return
-        took = 0.0
-        while not rest(max(LOOK_SECONDS, LOOKING_REST * took)):
+        unseen = [*self.files()]  # their thumbnails may be missing; the newest are the first
+        look_at, pause = time.monotonic() + LOOK_SECONDS, 0.0
+        while not rest(pause):
             began = time.monotonic()
-            if not self.is_behind:
-                with self._changing():
-                    found = self._compared()
-                    took = time.monotonic() - began
-                    self._show_new(found, rest)
+            if began >= look_at:
+                took = 0.0 if self.is_behind else self._look(rest)
+                look_at = time.monotonic() + max(LOOK_SECONDS, LOOKING_REST * took)
+                pause = 0.0
+            elif unseen:
+                self._make_if_missing(unseen.pop())
+                pause = time.monotonic() - began
+            else:
+                pause = look_at - began
+
+    def _look(self, rest: Callable[[float], bool]) -> float:
+        """Show what users have done by hand; return the seconds that the search for it took."""
+        began, took = time.monotonic(), 0.0
+        with self._changing():
+            found = self._compared()
+            took = time.monotonic() - began
+            self._show_new(found, rest)
+        return took
 
     def _compared(self) -> set[str]:
         """Show no more what is gone; return the pictures that are there and not shown."""
@@ -217,9 +229,7 @@ class Gallery:
             if (entry := entry_from_picture(self._root, file)) and not _is_original(entry):
                 self._append(entry)
                 del self._others[file]
-                with suppress(OSError):
-                    if not self._thumbnail(file).exists():
-                        self._make_thumbnail(file)
+                self._make_if_missing(file)
             if rest(time.monotonic() - began):
                 return
 
@@ -237,17 +247,11 @@ class Gallery:
                 return True
         return False
 
-    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> bool:
-        """Make missing thumbnails, newest first; return whether `rest` said to end."""
-        for file in reversed(self.files()):
-            began = time.monotonic()
-            with suppress(OSError):
-                # A power cut may have left an empty file.
-                if not (path := self._thumbnail(file)).is_file() or not path.stat().st_size:
-                    self._make_thumbnail(file)
-            if rest(time.monotonic() - began):
-                return True
-        return False
+    def _make_if_missing(self, file: str) -> None:
+        with suppress(OSError):
+            # A power cut may have left an empty file.
+            if not (path := self._thumbnail(file)).is_file() or not path.stat().st_size:
+                self._make_thumbnail(file)
 
     def _make_thumbnail(self, file: str) -> None:
         """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
