@@ -53,7 +53,6 @@ IPTC = {
 
 
 def tags_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return what exiftool reads in files below a folder, by their names."""
     told = subprocess.run(
         ["exiftool", "-q", "-json", "-G1", "-n", "-a", "-@", "-"],
         input="\n".join(names).encode(),

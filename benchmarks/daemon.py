@@ -42,13 +42,11 @@ class Home(Folders):
         (folder / "models/checkpoints").mkdir()
 
     def write(self, name: str, text: str) -> None:
-        """Save a recipe."""
         path = self.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
     def hold(self) -> None:
-        """Let the engine wait, so that everything stays queued."""
         (self.folder / "hold").touch()
 
     def release(self) -> None:
@@ -60,7 +58,6 @@ class Home(Folders):
         return found
 
     def waiting(self) -> int:
-        """Return how many images are queued or in progress."""
         return sum(self.images().get(state, 0) for state in ("queued", "running"))
 
     def accepted(self) -> int:
@@ -127,7 +124,6 @@ def accepted(home: Home, count: int, text: Callable[[int], str], is_busy: bool) 
 
 
 def recipes(home: Home, scale: float) -> Found:
-    """Ten thousand recipes at once."""
     return accepted(home, round(10_000 * scale), text_of, False)
 
 
@@ -137,7 +133,6 @@ def recipes_beside_an_engine(home: Home, scale: float) -> Found:
 
 
 def equal_recipes(home: Home, scale: float) -> Found:
-    """Two thousand files with the same bytes."""
     return accepted(home, round(2_000 * scale), lambda seed: text_of(1), False)
 
 
@@ -254,8 +249,7 @@ def measure(
     for turn in range(rounds):
         each = list(zip(checkouts, found, strict=True))
         for checkout, taken in each if turn % 2 == 0 else reversed(each):
-            home = Home(checkout, Path(tempfile.mkdtemp(dir=folder)))
-            taken.append(MEASURED[name](home, scale))
+            taken.append(MEASURED[name](Home(checkout, Path(tempfile.mkdtemp(dir=folder))), scale))
     for row in found[0][0]:
         own, *others = ([result[row] for result in taken] for taken in found)
         if others:

@@ -61,16 +61,13 @@ class Folders:
             )
 
     def said(self) -> str:
-        """The last words of what commands printed."""
         return (self.folder / "said.txt").read_text()[-500:]
 
     def save(self, job: Job, *pictures: Picture) -> None:
-        """Save a recipe for each picture."""
         for picture in pictures:
             (self.inbox / f"r{picture.seed:05}.yaml").write_text(job.recipe(picture))
 
     def made(self) -> int:
-        """Number of published pictures."""
         listing = self.outbox / "images.jsonl"
         return listing.read_bytes().count(b'{"file": ') if listing.exists() else 0
 
@@ -79,7 +76,6 @@ class Folders:
         return next(self.outbox.glob(f"*/*-{seed}.png"))
 
     def published_at(self) -> list[float]:
-        """When each picture was written, in Unix seconds, in order."""
         return sorted(path.stat().st_mtime for path in self.outbox.glob("*/*.png"))
 
     def seconds_of_phases(self, pictures: Sequence[Picture]) -> dict[str, float]:
@@ -150,12 +146,10 @@ class Daemon:
         return sum(map(peak_of, self.processes()))
 
     def kill(self) -> None:
-        """End it at once, as a crash would; its engine notices."""
         self._process.kill()
         self._process.wait()
 
     def processes(self) -> list[int]:
-        """The numbers of the daemon's process and of its engine's."""
         return [self._process.pid, *self._children()]
 
     def _children(self) -> Iterator[int]:
@@ -180,7 +174,6 @@ def memory_of(process: int, what: str) -> int:
 
 
 def processor_seconds(process: int) -> float:
-    """The processor time that a process took (proc(5))."""
     values = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 

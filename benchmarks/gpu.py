@@ -456,7 +456,6 @@ FIRST = ("versions", "graphs", "sd15", "sdxl", "edit", "folder", "compile", "mem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts, or one of them in this process."""
     parser = argparse.ArgumentParser(description="What works on a card and how fast, as JSON.")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))

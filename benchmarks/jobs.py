@@ -48,8 +48,6 @@ _BACKGROUNDS = ("white", "blue", "green", "black")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture to make."""
-
     prompt: str
     seed: int
     steps: int
@@ -57,10 +55,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint: its name in recipes, its path, and words for tables.
-
-    `configs` are those of a single file, `pipeline` is its class in diffusers.
-    """
+    """A checkpoint as recipes and tables name it; `configs` are those of a single file."""
 
     name: str
     path: Path
@@ -93,7 +88,6 @@ class Job:
         file.write_text(json.dumps(self.asked() | {"out": str(pictures)}))
 
     def asked(self) -> dict[str, Any]:
-        """The job as plain values, for other programs."""
         return {
             "checkpoint": str(self.checkpoint.path),
             "configs": str(self.checkpoint.configs),
@@ -129,7 +123,6 @@ class Job:
         ]
 
     def recipe(self, picture: Picture) -> str:
-        """One picture as a recipe."""
         return (
             f"prompt: {picture.prompt}\nnegative_prompt: {NEGATIVE_PROMPT}\n"
             f"checkpoint: {self.checkpoint.name}\nsampler: DPM++ 2M Karras\n"
@@ -139,7 +132,6 @@ class Job:
 
 
 def pictures(count: int, steps: int) -> tuple[Picture, ...]:
-    """So many different pictures, with the seeds 1, 2, 3, …"""
     texts = islice(_prompts(), count)
     return tuple(Picture(text, seed, steps) for seed, text in enumerate(texts, start=1))
 
@@ -159,10 +151,8 @@ def full_size(seed: int = 1) -> Checkpoint:
 
 
 def full_size_xl() -> Checkpoint:
-    """Stable Diffusion XL with random weights, written once."""
     path = _kept("randomxl.safetensors", lambda file: write_checkpoint(file, sdxl_shapes()))
-    configs = _kept("configs-xl", _xl_configs)
-    return Checkpoint("randomxl", path, configs, XL_WORDS, XL_PIPELINE)
+    return Checkpoint("randomxl", path, _kept("configs-xl", _xl_configs), XL_WORDS, XL_PIPELINE)
 
 
 def full_size_klein() -> Path:
@@ -195,10 +185,7 @@ def _write_klein(folder: Path) -> None:
 
 
 def write_finders(folder: Path, *, tiny: bool) -> None:
-    """Write folders of CLIPSeg, Grounding DINO with SAM, and SAM 3, with random weights.
-
-    Their sizes are those of clipseg-rd64-refined, grounding-dino-tiny, sam-vit-base and sam3.
-    """
+    """Write random weights as clipseg-rd64-refined, grounding-dino-tiny, sam-vit-base and sam3."""
     import transformers
     from torch import manual_seed
 
@@ -236,7 +223,6 @@ def write_finders(folder: Path, *, tiny: bool) -> None:
 
 
 def tiny_xl(folder: Path) -> Checkpoint:
-    """A tiny model with the parts of Stable Diffusion XL, written to the folder once."""
     if not folder.exists():
         from tests.engine.tiny_flows import tiny_unet  # imports torch and diffusers
 
@@ -267,5 +253,4 @@ def _xl_configs(folder: Path) -> None:
     (second / "tokenizer.json").symlink_to(tokenizer / "tokenizer.json")
     config = json.loads((tokenizer / "tokenizer_config.json").read_text())
     (second / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "!"}))
-    index = {"_class_name": XL_PIPELINE} | _XL_PARTS
-    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": XL_PIPELINE} | _XL_PARTS))

@@ -11,10 +11,7 @@ from pathlib import Path
 
 
 def compared(what: str, ours: Sequence[float], others: Sequence[float], unit: str = "s") -> str:
-    """A row of a table: medians, and how many times as much the other's is.
-
-    That ratio is taken round by round, for what slowed both in a round says nothing.
-    """
+    """A row: medians, and their ratio by rounds, since what slows a round slows both."""
     ratios = [other / own for own, other in zip(ours, others, strict=True) if own]
     medians = (f"{number(statistics.median(values))} {unit}" for values in (ours, others))
     return " | ".join((f"| {what}", *medians, f"{spread(ratios) if ratios else '–'} |"))
@@ -34,7 +31,6 @@ def number(value: float) -> str:
 
 
 def machine() -> str:
-    """Processor, cores, memory, load and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     libraries = [f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers")]
     parts = [f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, load {load()}"]
@@ -54,7 +50,6 @@ def _processor() -> str:
 
 
 def load() -> str:
-    """The load of the last minute."""
     return f"{os.getloadavg()[0]:.1f}"
 
 

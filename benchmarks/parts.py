@@ -35,11 +35,9 @@ class Findings:
         temporary.replace(self._path)
 
     def skip(self, name: str, reason: str) -> None:
-        """Say what is left out."""
         self.add("skipped", self._found["skipped"] | {name: reason})
 
     def left(self) -> float:
-        """Seconds that are left."""
         return self._began + self._allowed - time.monotonic()
 
     def measure(self, ways: Mapping[str, Callable[[], Found]], growth: float = 1) -> None:
@@ -81,7 +79,6 @@ class Part(Findings):
         return jobs.Job(checkpoint, side, jobs.pictures(images, steps), self.device)
 
     def batch(self, family: str, images: int, steps: int, **values: Any) -> list[Any]:
-        """The same as requests to an engine."""
         return self.job(family, images, steps).requests(self.work / "models", **values)
 
     def engine(self, kind: Callable[[EngineOptions], Any] | None = None, **options: Any) -> Any:

@@ -36,7 +36,6 @@ def drawn(size: tuple[int, int] = SIZE, seed: int = 3) -> Image.Image:
 
 
 def make_photos(folder: Path, count: int) -> None:
-    """Write the photos."""
     photo = np.asarray(drawn())
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Canon", "EOS R5"
@@ -46,12 +45,10 @@ def make_photos(folder: Path, count: int) -> None:
 
 
 def megabytes(folder: Path) -> float:
-    """What the photos below a folder take, in MB."""
     return sum(path.stat().st_size for path in folder.rglob("*.jpg")) / MB
 
 
 def main() -> None:
-    """Make photos, wait for the results, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--template", default="upscale: {model: demo-compact, scale: 1}")

@@ -57,7 +57,6 @@ def _option(text: str) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Encode each picture by turns, and print a row for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--others", nargs="+", type=_option, default=[("compress_level", 4)])

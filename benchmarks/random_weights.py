@@ -32,10 +32,7 @@ def write_checkpoint(path: Path, shapes: Shapes, seed: int = 1) -> None:
 
 
 def _weights(name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float16]:
-    """Weights of a tensor: ones for norms, zeros for biases, else small random numbers.
-
-    Large tensors repeat their numbers, in no row at the same place: that takes a tenth of the time.
-    """
+    """Ones for norms, zeros for biases, else random numbers, repeated (never aligned) for speed."""
     if name.endswith("bias"):
         return np.zeros(shape, np.float16)
     if len(shape) == 1:

@@ -112,7 +112,6 @@ def kill_three_times(folders: Folders, count: int) -> Iterator[float]:
 
 
 def account(folders: Folders) -> dict[str, Any]:
-    """Return what `picowatch status wedding` says."""
     said = subprocess.run(
         [sys.executable, "-m", "picowatch", "status", "wedding", "--all", "--json"],
         cwd=folders.folder,
@@ -129,7 +128,6 @@ def is_finished(folders: Folders) -> bool:
 
 
 def main() -> None:
-    """Make the photos, wait for the results, print what became of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=600)
     arguments = parser.parse_args()
