@@ -48,8 +48,7 @@ class Canvas:
         self, points: list[Point], fill: Colour, edge: Colour | None = None, width: float = 2.0
     ) -> None:
         """A filled polygon, its edge drawn on the border with round joints."""
-        scaled = [(x * self.unit, y * self.unit) for x, y in points]
-        self.pen.polygon(scaled, fill=fill)
+        self.pen.polygon([(x * self.unit, y * self.unit) for x, y in points], fill=fill)
         if edge is not None and width > 0 and self.outlined:
             self.line([*points, *points[:2]], edge, width)
 
@@ -77,7 +76,6 @@ class Frame:
     outline: float = 2.2
 
     def at(self, x: float, y: float) -> Point:
-        """A point on the canvas."""
         cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
         return (
             self.centre[0] + self.reach * (x * cosine - y * sine),
@@ -119,13 +117,11 @@ class Frame:
 
 
 def ellipse_point(centre: Point, radii: Point, turn: float) -> Point:
-    """A point of an ellipse's border."""
     angle = 2 * math.pi * turn
     return centre[0] + radii[0] * math.cos(angle), centre[1] + radii[1] * math.sin(angle)
 
 
 def ellipse_points(centre: Point, radii: Point) -> list[Point]:
-    """An ellipse's border."""
     count = CORNERS_OF_AN_ELLIPSE
     return [ellipse_point(centre, radii, i / count) for i in range(count)]
 
@@ -154,7 +150,6 @@ def rounded(corners: list[Point], share: float) -> list[Point]:
 
 
 def between(first: Point, second: Point, share: float) -> Point:
-    """The point at a share of the way."""
     return (first[0] + (second[0] - first[0]) * share, first[1] + (second[1] - first[1]) * share)
 
 
@@ -169,7 +164,6 @@ def jittered(rng: random.Random, colour: Colour, reach: float = 5) -> Colour:
 
 
 def mixed(first: Colour, second: Colour, share: float) -> Colour:
-    """The first colour with a share of the second."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 

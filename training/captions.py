@@ -143,8 +143,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
 def shape_caption(scene: ShapeScene, rng: random.Random) -> str:
     """Size, colour, shape, place and background, in one of the usual orders."""
     size = pick(SIZE_WORDS[scene.size], rng)
-    subject = Subject(scene.shape, scene.colour)
-    name = subject_words(subject, rng, UNSAID_COLOUR_SHARE)
+    name = subject_words(Subject(scene.shape, scene.colour), rng, UNSAID_COLOUR_SHARE)
     name = f"{size} {name}" if size else name
     where = position_words(scene.position, rng)
     text = pick(SHAPE_FORMS, rng).format(
@@ -235,7 +234,6 @@ def colour_word(colour: str, rng: random.Random) -> str:
 
 
 def with_article(name: str) -> str:
-    """The name after "a" or "an"."""
     return ("an " if name[0] in "aeiou" else "a ") + name
 
 

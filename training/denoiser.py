@@ -41,8 +41,7 @@ def train_denoiser(
         nonlocal pictures
         if step % STEPS_BETWEEN_LOOKS == 0:
             pictures = encoded_pictures(run_folder)
-        examples = examples_of(step, pictures, tokenizer)
-        return denoiser_step(denoiser, optimizer, examples.to(device))
+        return denoiser_step(denoiser, optimizer, examples_of(step, pictures, tokenizer).to(device))
 
     rate = RateOfStage(SCHEDULE.with_steps(steps), progress)
     run_stage(denoiser, optimizer, progress, rate, AVERAGE_DECAY, one_step)

@@ -59,8 +59,7 @@ def draw_shape_scene(canvas: Canvas, scene: ShapeScene, rng: random.Random) -> N
     if scene.position not in ("", "middle"):
         radius = min(radius, 30)
     centre = place_of(canvas, scene.position, radius, rng)
-    subject = Subject(scene.shape, scene.colour)
-    draw_subject(canvas, subject, centre, radius, rng)
+    draw_subject(canvas, Subject(scene.shape, scene.colour), centre, radius, rng)
 
 
 def place_of(canvas: Canvas, position: str, radius: float, rng: random.Random) -> Point:
@@ -82,7 +81,6 @@ def place_of(canvas: Canvas, position: str, radius: float, rng: random.Random) -
 def draw_subject(
     canvas: Canvas, subject: Subject, centre: Point, radius: float, rng: random.Random
 ) -> None:
-    """One thing or animal of about the given radius."""
     outline = rng.uniform(1.7, 3.0) if rng.random() < 0.85 else 0.0
     if subject.kind in ANIMALS:
         scene = AnimalScene("", subject.kind)
@@ -112,7 +110,6 @@ def draw_animal_scene(canvas: Canvas, scene: AnimalScene, rng: random.Random) ->
 
 
 def draw_animal(frame: Frame, scene: AnimalScene, rng: random.Random) -> None:
-    """A head and what the scene puts on it."""
     look = random_look(scene.animal, rng)
     frame.canvas.layer = f"{scene.animal} face"
     draw_head(frame, look)
@@ -174,5 +171,4 @@ def limited(value: float, most: float) -> float:
 
 
 def limited_between(value: float, least: float, most: float) -> float:
-    """The value within both ends."""
     return min(most, max(least, value))

@@ -64,11 +64,9 @@ class Examples:
 
     @property
     def weights(self) -> Tensor:
-        """The weight of each example's error."""
         return loss_weights().to(self.timesteps.device)[self.timesteps]
 
     def to(self, device: torch.device) -> Examples:
-        """The same on a device."""
         return Examples(
             self.noisy.to(device),
             self.target.to(device),

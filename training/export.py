@@ -75,8 +75,7 @@ def load_weights(network: Any, file: Path) -> None:
 
 def write_known_words(target: Path) -> None:
     """`known_words.json`: what the model was taught, for a warning about other words."""
-    text = json.dumps(known_words(), indent=2)
-    (target / "known_words.json").write_text(text + "\n", "utf-8")
+    (target / "known_words.json").write_text(json.dumps(known_words(), indent=2) + "\n", "utf-8")
 
 
 def edit_json(file: Path, **changes: object) -> None:

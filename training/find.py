@@ -67,7 +67,6 @@ TEXT: dict[str, Any] = {
 
 
 def main() -> None:
-    """Draw, train, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--run-dir", type=Path, default=RUN_FOLDER)
@@ -99,7 +98,6 @@ def main() -> None:
 
 
 def new_network(tokenizer: Any) -> Any:
-    """An untrained CLIPSeg, whose words are the demo model's."""
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text = TEXT | ends | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     transformers.AttentionInterface.register("plain", plain_attention)
@@ -125,9 +123,7 @@ def new_network(tokenizer: Any) -> Any:
 
 
 class Probed(torch.nn.Module):
-    """The network, and a probe that has to say what each pixel is: it teaches the network to see
-    long before its phrases do.
-    """
+    """The network, and a probe of each pixel that teaches it to see long before phrases do."""
 
     def __init__(self, finder: Any) -> None:
         super().__init__()
@@ -160,7 +156,6 @@ def begin_with_patches(network: Any, drawings: list[Drawing]) -> None:
 
 
 def waves(side: int, width: int) -> Tensor:
-    """Sines and cosines of each place's row and column."""
     rates = 10 ** (-2 * torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * rates
     line = torch.cat([angles.sin(), angles.cos()], 1)
@@ -264,7 +259,6 @@ def examples_of(
 
 
 def disturbed(pixels: Tensor) -> Tensor:
-    """Pictures a little lighter or darker, warmer or colder, with some noise."""
     gain = 1 + 0.08 * torch.randn(len(pixels), 3, 1, 1)
     shift = 0.06 * torch.randn(len(pixels), 3, 1, 1)
     noise = 0.04 * torch.rand(len(pixels), 1, 1, 1) * torch.randn_like(pixels)

@@ -70,7 +70,6 @@ def encode_pictures(run_folder: Path, device: torch.device, parts: int = PARTS) 
 
 
 def encoded_pictures(run_folder: Path) -> dict[Size, EncodedPictures]:
-    """The parts that there are, as one."""
     parts = sorted((run_folder / "latents").glob("*.pt"), key=lambda file: int(file.stem))
     stored = [torch.load(part, weights_only=True) for part in parts]
     names = dict.fromkeys(name for part in stored for name in part)
@@ -100,7 +99,6 @@ def encoded(vae: Any, device: torch.device, part: int, count: int, size: Size) -
 
 
 def as_size(name: str) -> Size:
-    """The inverse of "192x128"."""
     width, height = name.split("x")
     return int(width), int(height)
 
@@ -115,7 +113,6 @@ def as_encoded_pictures(records: list[Mapping[str, Any]]) -> EncodedPictures:
 
 
 def as_scene(fields: Mapping[str, Any]) -> Scene:
-    """The inverse of `asdict`."""
     if "shape" in fields:
         return ShapeScene(**fields)
     if "animal" in fields:

@@ -83,20 +83,17 @@ class Layered(Canvas):
     def polygon(
         self, points: list[Point], fill: Colour, edge: Colour | None = None, width: float = 2.0
     ) -> None:
-        """A filled polygon, here and in the labels."""
         scaled = [(x * self.unit, y * self.unit) for x, y in points]
         self.label_pen.polygon(scaled, fill=LAYERS.index(self.layer))
         super().polygon(points, fill, edge, width)
 
     def line(self, points: list[Point], colour: Colour, width: float) -> None:
-        """An open line, here and in the labels."""
         scaled = [(x * self.unit, y * self.unit) for x, y in points]
         thick = max(1, round(width * self.unit))
         self.label_pen.line(scaled, LAYERS.index(self.layer), thick, joint="curve")
         super().line(points, colour, width)
 
     def drawn(self, colours: dict[str, str]) -> Drawing:
-        """The picture with its labels."""
         side = (LABELS_SIDE, LABELS_SIDE)
         labels = np.asarray(self.labels.resize(side, Image.Resampling.NEAREST))
         return Drawing(self.reduced(), labels, colours)
@@ -179,7 +176,6 @@ def mask_of(concept: str, labels: np.ndarray) -> np.ndarray:
 
 
 def concepts_in(labels: np.ndarray, least: float = 0.001) -> list[str]:
-    """All that a phrase may name in the picture."""
     shares = np.bincount(labels.ravel(), minlength=len(LAYERS)) / labels.size
     return [concept for concept in WORDS if shares[MEANT[concept]].sum() > least]
 

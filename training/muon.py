@@ -31,7 +31,6 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -80,18 +79,15 @@ class Optimizers:
         ]
 
     def set_rate(self, rate: float) -> None:
-        """Give every parameter the same learning rate."""
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """One step of all parameters."""
         for part in self.parts:
             part.step()
 

@@ -50,7 +50,6 @@ class Denoiser(nn.Module):
 
 
 def new_unet() -> Any:
-    """An untrained UNet."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -79,7 +78,6 @@ def start_branches_at_zero(unet: Any) -> None:
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained CLIP text encoder for the tokenizer."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

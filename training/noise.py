@@ -40,10 +40,7 @@ def signal_shares() -> Tensor:
 
 @cache
 def loss_weights() -> Tensor:
-    """Min-SNR weighting (Hang et al. 2023), not lowered where noise is strong.
-
-    There the caption alone decides.
-    """
+    """Min-SNR weighting (Hang et al. 2023), not lowered where noise is strong: captions decide."""
     share = signal_shares()
     snr = share / (1 - share)
     return (LARGEST_SNR_WEIGHT / snr).clamp(max=1)

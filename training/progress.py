@@ -28,14 +28,12 @@ class Progress:
         self.saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The last saved state, or None when the stage starts from nothing."""
         if not self.state_file.exists():
             return None
         state: dict[str, Any] = torch.load(self.state_file, map_location="cpu", weights_only=True)
         return state
 
     def save_is_due(self) -> bool:
-        """Return true if the last save is some minutes old."""
         return time.monotonic() - self.saved_at > SECONDS_BETWEEN_SAVES
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -65,7 +63,6 @@ class Schedule:
     fall: int
 
     def with_steps(self, steps: int | None) -> Schedule:
-        """The schedule with another number of steps, if one is given."""
         return self if steps is None else replace(self, steps=steps)
 
 
@@ -81,7 +78,6 @@ class RateOfStage:
         self.file = progress.state_file.with_name(f"{progress.stage}.finish")
 
     def end(self, step: int) -> int:
-        """The number of steps."""
         if not self.file.exists():
             return self.schedule.steps
         if not (said := self.file.read_text("utf-8").strip()):
@@ -90,7 +86,6 @@ class RateOfStage:
         return int(said)
 
     def of(self, step: int) -> float:
-        """The learning rate of a step."""
         schedule, end = self.schedule, self.end(step)
         return schedule.rate * rise_and_fall(step, end, rise=schedule.rise, fall=schedule.fall)
 
@@ -103,7 +98,6 @@ class MovingAverage:
         self.values = {name: value.clone() for name, value in network.state_dict().items()}
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from saved values."""
         for name, value in self.values.items():
             value.copy_(values[name])
 
@@ -124,7 +118,6 @@ class Averages:
         self.count = 0
 
     def add(self, **figures: torch.Tensor) -> None:
-        """Count one step's figures."""
         self.count += 1
         for name, figure in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(figure)

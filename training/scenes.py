@@ -82,7 +82,6 @@ Scene = ShapeScene | AnimalScene | PairScene
 
 
 def random_scene(rng: random.Random) -> Scene:
-    """One scene of the training mixture."""
     kind = rng.random()
     scene: Scene
     if kind < SHAPE_SHARE:

@@ -54,7 +54,6 @@ def draw_shape(frame: Frame, shape: str, colour: Colour, rng: random.Random) -> 
 
 
 def draw_circle(frame: Frame, colour: Colour, rng: random.Random) -> None:
-    """A disc."""
     frame.ellipse((0, 0), (1, 1), colour, edge_of(colour))
 
 
@@ -75,12 +74,10 @@ def draw_ring(frame: Frame, colour: Colour, rng: random.Random) -> None:
 
 
 def pairs_around(points: list[Point]) -> list[tuple[Point, Point]]:
-    """Each point with the next one."""
     return list(zip(points, points[1:] + points[:1], strict=True))
 
 
 def corners_of(shape: str) -> list[Point]:
-    """The outline of a shape as a polygon."""
     if shape == "square":
         return [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)]
     if shape == "triangle":
@@ -142,7 +139,6 @@ def draw_sun(frame: Frame, colour: Colour, rng: random.Random) -> None:
 
 
 def draw_little_face(frame: Frame, rng: random.Random, x: float, ink: Colour) -> None:
-    """Two eyes and a smile."""
     asleep = rng.random() < 0.3
     for side in (-1, 1):
         if asleep:

@@ -43,7 +43,6 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def caption_words() -> Counter[str]:
-    """The number of times that each word occurs in the captions."""
     rng = random.Random(SEED)
     counts: Counter[str] = Counter(known_words()["words"])
     for _ in range(CAPTIONS_READ):

@@ -41,7 +41,6 @@ def main() -> None:
 
 
 def tokenizer_of(run_folder: Path) -> CLIPTokenizer:
-    """The run's tokenizer, built the first time."""
     folder = run_folder / "tokenizer"
     if folder.exists():
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
@@ -57,7 +56,6 @@ def chosen_device(name: str) -> torch.device:
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=STAGES, help="one stage only")
     parser.add_argument("--run-dir", type=Path, default=Path("training/runs/demo"))

@@ -38,7 +38,6 @@ PICTURES_HELD_OUT = 128
 
 
 def new_vae() -> Any:
-    """An untrained autoencoder."""
     vae = AutoencoderKL(
         block_out_channels=(32, 48, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -94,10 +93,7 @@ def train_vae(run_folder: Path, device: torch.device, steps: int | None = None) 
 
 
 def refine_decoder(run_folder: Path, device: torch.device, steps: int | None = None) -> None:
-    """Train the decoder alone, on whole pictures, and puts it into `vae/`.
-
-    The latents stay what they are, and with them all that was learnt from them.
-    """
+    """Train the decoder alone on whole pictures, into `vae/`: the latents stay what they are."""
     progress = Progress(run_folder, "decoder")
     vae = AutoencoderKL.from_pretrained(run_folder / "vae")
     vae.to(device, memory_format=torch.channels_last)
@@ -116,10 +112,7 @@ def train(
     *,
     all_whole: bool = False,
 ) -> int:
-    """Train what wants gradients, goes on from a saved state, and leaves the average's weights.
-
-    Gives the number of steps.
-    """
+    """Train from the saved state on, leave the average's weights, and return how many steps."""
     optimizer = Optimizers(vae, rate.schedule.rate, WEIGHT_DECAY)
 
     def one_step(step: int) -> dict[str, Tensor]:
@@ -149,7 +142,6 @@ def pictures_of_step(step: int, *, whole: bool) -> Tensor:
 
 
 def vae_step(vae: Any, optimizer: Optimizers, pictures: Tensor) -> dict[str, Tensor]:
-    """One step; gives the parts of its loss."""
     with autocast(pictures.device):
         posterior = vae.encode(pictures).latent_dist
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
