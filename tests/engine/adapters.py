@@ -100,7 +100,6 @@ def union_of(unet: Any) -> Any:
 
 
 def save_original(model: Any, path: Path, prefix: str = "control_model.") -> None:
-    """Write a file in lllyasviel's names."""
     write(path, unet_names(dict(model.state_dict()), model.config, *_PARTS), prefix=prefix)
 
 

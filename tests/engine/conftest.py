@@ -14,7 +14,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> "Models":
-    """Return the models of the stored pictures, and requests for them."""
     from tests.engine.reference.models import Models
 
     return Models(tmp_path_factory.mktemp("reference") / "models")

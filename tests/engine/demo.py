@@ -15,23 +15,19 @@ CPU = choose_target("cpu", "float32")
 
 
 def read_part(model: Model, name: str, target: Target = CPU, quantize: str = "") -> Any:
-    """Load one part of a checkpoint."""
     return load_part(model, target, target.device, name, quantize)
 
 
 def load(model: Model, target: Target = CPU) -> dict[str, Any]:
-    """Load all parts of a checkpoint."""
     return {part.name: read_part(model, part.name, target) for part in parts_of(model)}
 
 
 @cache
 def demo() -> dict[str, Any]:
-    """The demo model's parts, from its folder."""
     return load(Catalog(Path("nowhere")).demo)
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:
-    """Assert that two models have the same weights in the same types."""
     expected = theirs.state_dict()
     assert ours.state_dict().keys() == expected.keys()
     for name, tensor in ours.state_dict().items():

@@ -47,7 +47,6 @@ def edits_only(name: str) -> bool:
 
 
 def square() -> Image.Image:
-    """A mask with a white square in the middle."""
     mask = Image.new("L", (SIDE, SIDE))
     ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
     return mask
@@ -90,7 +89,6 @@ def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
 
 
 def hash_of(models: Path, kind: Any, name: str) -> str:
-    """The hash of a model, or of a picture in the models folder."""
     if kind in ("image", "mask"):
         return keep_file(models, (models / Path(name).name).read_bytes())
     catalog = _catalog_of(models)

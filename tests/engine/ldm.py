@@ -44,6 +44,5 @@ def write_single_file(
 
 
 def weights(part: Path) -> Tensors:
-    """The tensors of one part of a diffusers folder."""
     (file,) = part.glob("*.safetensors")
     return load_file(file)

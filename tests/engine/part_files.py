@@ -83,7 +83,6 @@ PREFIX = "model.diffusion_model."
 
 
 def weights_of(name: str, part: str = "transformer") -> Tensors:
-    """A part of a tiny folder, in its library's names."""
     library, kind = read_index(tiny_flow(name))[part]
     made = getattr(importlib.import_module(library), kind)
     return dict(made.from_pretrained(tiny_flow(name), subfolder=part).state_dict())

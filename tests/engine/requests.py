@@ -63,7 +63,6 @@ def ignore_progress(progress: Progress) -> None:
 
 
 def make(engine: Engine, *requests: ImageRequest) -> list[RenderedImage]:
-    """The pictures of one batch."""
     return engine.render(requests, ignore_progress)
 
 
@@ -73,7 +72,6 @@ def begin(
     on_progress: OnProgress = ignore_progress,
     look: Look = go_on,
 ) -> Future[list[RenderedImage]]:
-    """Render a batch of one in a thread."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(engine.render, [requested], on_progress, look=look)
     pool.shutdown(wait=False)
@@ -81,7 +79,6 @@ def begin(
 
 
 def draw(renderer: "Renderer", *requests: ImageRequest) -> list[RenderedImage]:
-    """The pictures of one batch, in this process."""
     return [*renderer.render(requests, ignore_progress)]
 
 
@@ -106,7 +103,6 @@ def pixels(image: RenderedImage | RgbPicture) -> Pixels:
 
 
 def numbers_of(image: RenderedImage) -> NDArray[np.int32]:
-    """Return the pixels of a picture with 16 bits."""
     low = np.frombuffer(image.low, np.uint8).reshape(image.height, image.width, 3)
     return pixels(image).astype(np.int32) << 8 | low
 
@@ -120,14 +116,12 @@ BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
 
 
 def keep(folder: Path, picture: Image.Image) -> str:
-    """Store a picture as the daemon does, and return its hash."""
     written = BytesIO()
     picture.save(written, "PNG")
     return keep_file(folder, written.getvalue())
 
 
 def keep_file(folder: Path, content: bytes) -> str:
-    """Store a picture's file, and return its hash."""
     digest = hashlib.sha256(content).hexdigest()
     (folder / digest).write_bytes(content)
     return digest
@@ -142,7 +136,6 @@ def circle(width: int = 128, height: int = 0) -> Image.Image:
 
 
 def half() -> Image.Image:
-    """A mask whose right half is white."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (64, 0, 128, 128))
     return mask

@@ -26,8 +26,6 @@ from tests.engine.tiny_flows import FOLDERS
 
 
 def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
-    """Return the renderer with a ladder of only this rung."""
-
     class Only(MemoryLadder):
         def rungs(self, *_: Any) -> Iterator[Rung]:
             yield rung
@@ -45,17 +43,13 @@ def interrupt(renderer: Renderer, batch: Sequence[ImageRequest]) -> None:
 
 
 def two_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
-    """Images of different prompts."""
     texts = "a red cube", "two blue balls on grass"
     recipes = (f"prompt: {text}\nexact: false{more}" for text in texts)
     return [request for recipe in recipes for request in requests_of(models, name, recipe)]
 
 
 def lora_of(models: Path, name: str, *more: str) -> LoraUse:
-    """Write a LoRA for all attention of a tiny folder's transformer, in diffusers' names.
-
-    `more` are further parts with attention. Its numbers have 16 bits, as those of most LoRAs.
-    """
+    """Write a 16-bit LoRA in diffusers' names for all attention of the transformer and `more`."""
     tensors: dict[str, torch.Tensor] = {}
     for part in ("transformer", *more):
         for key, weight in weights_of(name, part).items():
@@ -70,7 +64,6 @@ def lora_of(models: Path, name: str, *more: str) -> LoraUse:
 
 
 def plain_and_styled(models: Path, name: str, lora: LoraUse) -> list[Pixels]:
-    """Draw the same with a checkpoint alone, and with a LoRA."""
     (plain,) = requests_of(models, name, "prompt: a red cube")
     renderer = flow_renderer(models)
     both = plain, replace(plain, loras=(lora,))

@@ -34,7 +34,6 @@ _PLACES = {
 
 
 def packed_numbers(numbers: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return numbers from 0 on in so many bits."""
     places = _PLACES[bits]
     numbers = numbers.reshape(-1, len(places)).to(torch.uint8)
     count = 1 + max(byte for bits_of_one in places for byte, _ in bits_of_one)

@@ -35,8 +35,7 @@ def models(tmp_path: Path) -> Path:
     shutil.copytree(DEMO / "vae", tmp_path / "vae/other")
     unet = demo.read_part(Catalog(tmp_path).demo, "unet")
     for seed, name in enumerate(("one", "two"), 1):
-        made = controlnet_of(unet, seed).state_dict()
-        write(tmp_path / f"controlnet/{name}.safetensors", made)
+        write(tmp_path / f"controlnet/{name}.safetensors", controlnet_of(unet, seed).state_dict())
     return tmp_path
 
 
@@ -46,10 +45,7 @@ def wanted(models: Path, *lines: str) -> ImageRequest:
 
 
 def test_only_what_is_missing_is_read(models: Path) -> None:
-    """Checkpoints that fit are all kept; one keeps the last VAE and the last batch's ControlNets.
-
-    What a failed batch needed is read again. Released are others' ControlNets, too.
-    """
+    """Checkpoints that fit are kept, one with its last VAE. A failed batch's are read again."""
     renderer = Renderer(plain_options(models))
     ours, mine = request(steps=1, width=64, height=64), wanted(models)
     circle().save(models / "it.png")

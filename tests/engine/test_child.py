@@ -211,10 +211,7 @@ def test_ending_a_batch_takes_less_than_two_seconds(tmp_path: Path, begins: bool
 def test_a_process_that_stops_within_a_message_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: bool, end_seconds: float
 ) -> None:
-    """It takes no more of a batch that is larger than the pipe, or sends no more of a picture.
-
-    Its end may take longer than anybody waits for it, as that of one that hangs in a driver.
-    """
+    """It may stop within a large batch or a picture, and its end may hang, as in a driver."""
     raised: list[object] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
     monkeypatch.setattr(child, "_END_SECONDS", end_seconds)

@@ -38,10 +38,7 @@ def draw(renderer: Renderer, **values: Any) -> RenderedImage:
 def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each shape is converted once, for all engines, which draw the same bits.
-
-    The module itself draws exact pictures, and those with changed layers.
-    """
+    """Each shape is converted once for all engines; exact pictures and changed layers are not."""
     convert = Mock(wraps=compiling._convert)
     monkeypatch.setattr(compiling, "_convert", convert)
     plain = renderer(precision="bfloat16")
@@ -60,7 +57,6 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
 
 @pytest.fixture(scope="module")
 def plain() -> RenderedImage:
-    """The picture without a compiler."""
     return draw(renderer())
 
 
@@ -186,7 +182,6 @@ def test_what_a_card_s_compiler_made_is_kept_with_picowatch_s_caches(
 
 
 def test_a_compiler_that_fails_is_left(unet: Any, backend: list[Any]) -> None:
-    """There is one warning."""
     plain = predicted(unet)
     backend.append(FileNotFoundError("nvcc"))
     compiled = Compiled(unet, "tiny", CARD)

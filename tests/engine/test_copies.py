@@ -62,7 +62,6 @@ def test_copies_are_made_without_torch(options: EngineOptions) -> None:
 
 
 def test_a_batch_ends_between_two_pictures(options: EngineOptions, tmp_path: Path) -> None:
-    """Once nobody wants it any more."""
     stops = [False, True]
     batch = [copy_of(PHOTO, tmp_path, ResizeTo(longest_side=50))] * 2
     made = CopyRenderer(options, unseen).render(batch, ignore_progress, lambda: stops.pop(0))
@@ -83,8 +82,7 @@ def test_light_is_added_up_not_numbers() -> None:
 
 def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large photo is resampled in parts, which see the rows around them."""
-    rng = np.random.default_rng(1)
-    noise = Image.fromarray(rng.integers(0, 256, (333, 222, 3), np.uint8))
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (333, 222, 3), np.uint8))
     sizes = (
         ResizeTo(shortest_side=100),
         ResizeTo(longest_side=700, enlarge=True),
@@ -119,10 +117,7 @@ def test_transparent_pixels_lend_no_colour() -> None:
 def test_a_picture_is_padded_or_cut(
     wanted: ResizeTo, corner: tuple[int, ...], middle: tuple[int, ...]
 ) -> None:
-    """On white, on a colour, or on nothing; a small one is not enlarged, and stands in the middle.
-
-    A cut one shows its middle.
-    """
+    """On white, a colour, or nothing; a small one is not enlarged. A cut one shows its middle."""
     picture = Image.new("RGB", (60, 40), (255, 0, 0))
     picture.paste((0, 0, 255), (20, 0, 40, 40))
     made = resized(picture, wanted)

@@ -44,10 +44,7 @@ PUBLISHED = {"u2netp": ((16, 64),) * 11, "u2net": _LARGE, "isnet": _LARGE}
 def published_shapes(
     name: str, widths: tuple[tuple[int, int], ...] = ()
 ) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of the published file of this name, without counts of batches.
-
-    With other `widths` they are of a smaller network of its kind.
-    """
+    """Return the published file's shapes but counts of batches, or with `widths` smaller ones."""
     stem = 64 if name == "isnet" else 0
     stages: dict[str, Widths] = {}
     takes = stem or 3
@@ -138,5 +135,4 @@ def test_a_figure_is_cut_out_as_rembg_does(name: str) -> None:
     levels = ((made - made.min()) / (made.max() - made.min()) * 255).astype(np.uint8)
     expected = Image.fromarray(levels).resize(picture.size, Image.Resampling.LANCZOS)
     cut, _ = cut_out(network, picture)
-    difference = ImageChops.difference(cut.getchannel("A"), expected)
-    assert np.asarray(difference).max() <= 1
+    assert np.asarray(ImageChops.difference(cut.getchannel("A"), expected)).max() <= 1

@@ -75,10 +75,7 @@ SMALL, LARGE = (4, 6, 12, 14), (40, 30, 60, 54)
 def test_each_thing_is_drawn_again_in_its_own_part(
     checkpoint: str, more: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by hand with a painted mask, the largest first, with the seed and its number.
-
-    All things of the pictures of a batch are drawn in one call, or as many as a card has room for.
-    """
+    """As by hand with a painted mask, the largest first, in calls as large as the card has room."""
     plain = "image: none\nexact: false\nsteps: 2\nseed: {}" + more
     before = drawn(checkpoint, *(plain.format(seed) for seed in (7, 9)))
     told: list[Progress] = []
@@ -107,10 +104,7 @@ def test_each_thing_is_drawn_again_in_its_own_part(
 
 
 def test_passes_follow_each_other_and_draw_what_they_say() -> None:
-    """At most count things, the largest; prompts of their own; nothing found changes nothing.
-
-    A LoRA acts on its pass alone.
-    """
+    """At most `count` things, the largest, with prompts of their own and LoRAs of their own."""
     checkpoint, words = "demo", "a star <lora:ink:1>"
     lora = kohya_lora(demo()["unet"], demo()["text_encoder"])
     write(models_of(checkpoint) / "loras/ink.safetensors", lora)
@@ -149,7 +143,6 @@ def test_an_existing_picture_is_repaired(checkpoint: str) -> None:
 
 
 def repaired(checkpoint: str, text: str) -> list[RenderedImage]:
-    """Return the picture of a recipe without a prompt."""
     return draw(renderer(checkpoint), *requests_of(models_of(checkpoint), checkpoint, text))
 
 

@@ -55,10 +55,7 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize(("card", "flow"), [(RTX, BF16), (RTX_20, F32), (GTX_10, F32)])
 def test_a_card_takes_the_types_that_it_computes(cards: Any, card: str, flow: torch.dtype) -> None:
-    """Flow families take bfloat16 where the card computes it: torch would emulate it on older ones.
-
-    The engine's card is asked, not the first one.
-    """
+    """torch emulates bfloat16 on older cards; the engine's own card is asked, not the first one."""
     cards(RTX_20, card)
     target = choose_target("cuda:1", "auto")
     assert (target.dtype, target.large_unet_dtype, target.flow_dtype) == (F16, F16, flow)
@@ -112,7 +109,6 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reports it in /proc")
 def test_the_system_reports_a_process_on_the_cpu() -> None:
-    """Memory now and at most."""
     code = (
         "from picowatch.engine.model.measures import held_memory as held; kept = bytearray(10**8);"
         "del kept; found = held(); assert 10**6 < found.now < found.peak - 5 * 10**7"
@@ -163,7 +159,6 @@ def test_an_end_by_a_signal_without_a_name_is_told_by_its_number() -> None:
     ],
 )
 def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
-    """It also says what to do."""
     failure = explain_error(error, "trace")
     assert isinstance(failure, RenderFailed)
     assert said in failure.message

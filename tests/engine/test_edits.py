@@ -90,7 +90,6 @@ def request_of(
     prompt: str = "make it red",
     photos: Sequence[int] = (0,),
 ) -> ImageRequest:
-    """The request for an edit of photos in this size, with `more` lines."""
     lines = [f"prompt: {prompt}", f"size: {size}", *more]
     if photos:
         names = (f"photo-{number}.png" for number in photos)
@@ -180,10 +179,7 @@ def edits_of(models: Path, name: str, *more: str) -> list[ImageRequest]:
 
 
 def two_photos(name: str) -> tuple[Path, list[Image.Image]]:
-    """Return a models folder with two photos, and what a script reads of them.
-
-    The second is partly transparent, which only Qwen-Image 2.1 sees; others see it on white.
-    """
+    """Return two photos in a folder, and as a script reads them: Qwen-Image 2.1 with alpha."""
     first, second = photo(0, (128, 128)), photo(1, (160, 96))
     second.putalpha(photo(2, (160, 96)).convert("L").point(lambda value: max(0, value - 99)))
     models = models_with(name, first, second)
@@ -286,10 +282,7 @@ def test_longcat_reads_the_beginning_of_a_long_instruction() -> None:
 
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, (KONTEXT, QWEN21)))
 def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
-    """Whatever the size is rendered in, also with the usual soft edge, which lies inside.
-
-    Beyond it is what is drawn without a mask.
-    """
+    """Whatever the size is rendered in, also with the usual soft edge, which lies inside."""
     original, size = photo(0, (90, 75)), (90, 75)
     if name == QWEN21:  # the only one that sees transparency
         original.putalpha(photo(2, size).convert("L").point(lambda value: max(0, value - 99)))

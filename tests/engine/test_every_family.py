@@ -59,8 +59,7 @@ def lacking(row: Family) -> list[str]:
 
 def test_a_row_has_all_that_its_family_needs() -> None:
     """A new family fails here with the names of what it lacks."""
-    missing = {row.key: found for row in FAMILIES.values() if (found := lacking(row))}
-    assert missing == {}
+    assert {row.key: found for row in FAMILIES.values() if (found := lacking(row))} == {}
 
 
 def test_vaes_of_one_class_are_the_same_for_all_families() -> None:

@@ -56,7 +56,6 @@ class Plain(NamedTuple):
         return mask
 
     def pixels(self, picture: Image.Image) -> tuple[int, ...]:
-        """The box in whole pixels, at least one."""
         limits = np.array(picture.size)
         first = np.clip(self.box[:2].round(), 0, limits - 1).astype(int)
         last = np.clip(self.box[2:].round(), first + 1, limits).astype(int)
@@ -74,7 +73,6 @@ class Plain(NamedTuple):
         return bool(common / (own + theirs - common) >= 0.8)
 
     def joined(self, other: "Plain") -> "Plain":
-        """Itself with what the other adds to its area."""
         if self.by_box or self.shares is None or other.shares is None:
             return self
         shares = np.maximum(self.shares / self.cut, other.shares / other.cut)
@@ -157,7 +155,6 @@ def by_clipseg(picture: Image.Image) -> Iterator[Plain]:
 
 
 def areas(inside: NDArray[np.bool_]) -> Iterator[set[tuple[int, int]]]:
-    """Yield what hangs together, one pixel after the other."""
     left = set(zip(*(indices.tolist() for indices in np.nonzero(inside)), strict=True))
     while left:
         area, edge = set(), {left.pop()}
@@ -227,7 +224,6 @@ def test_areas_in_the_same_box_are_all_found() -> None:
 
 
 def test_what_cannot_be_found_is_told(tmp_path: Path) -> None:
-    """A phrase that a network cannot read."""
     finder = finder_of(tmp_path, "grounding-dino")
     for phrase, words in (
         ("🎩", "Grounding DINO cannot read '🎩': it knows none of these signs."),
@@ -258,8 +254,7 @@ def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
         digest = catalog.sha256(catalog.find("segmentation", "clipseg"))
         target = choose_target("cpu", "float32")
         with pytest.raises(RenderFailed) as failed:
-            opened = partial(verified, catalog)
-            read_network(opened, target, "segmentation", "clipseg", digest)
+            read_network(partial(verified, catalog), target, "segmentation", "clipseg", digest)
         return failed.value.message
 
     (root / "tokenizer.json").write_text('{"model": 7}')

@@ -115,10 +115,7 @@ def alpha_of(image: RenderedImage) -> np.ndarray:
 
 
 def test_a_given_picture_is_enlarged_without_a_checkpoint(engine: Renderer, folder: Path) -> None:
-    """Any scale works, and the contents stay: here a gradient, whose colours are kept.
-
-    What was transparent stays so.
-    """
+    """Any scale works; a gradient keeps its colours, and what was transparent stays so."""
     for scale in (2.5, 1, 8):
         (image,) = draw(engine, request(folder, gradient(), scale))
         assert (image.width, image.height) == (round(37 * scale), round(22 * scale))
@@ -252,10 +249,7 @@ def test_it_ends_between_two_tiles(
 
 
 def test_a_given_picture_loses_its_background(engine: Renderer, folder: Path) -> None:
-    """The size stays; soft edges lose the background's colour.
-
-    What was transparent stays so, whatever colours it has; without a figure there is a warning.
-    """
+    """Size and transparency stay; soft edges lose the background's colour. No figure: a warning."""
     (image,) = draw(engine, request(folder, square(), cutout="red"))
     alpha, shown = alpha_of(image), pixels(image)
     assert (image.width, image.height, image.warnings) == (301, 200, ())
@@ -325,10 +319,7 @@ def test_only_what_words_find_is_kept(engine: Renderer, folder: Path) -> None:
 def test_the_embedded_models_cut_out_what_the_demo_model_draws(
     engine: Renderer, folder: Path
 ) -> None:
-    """A corgi is opaque in the middle, and transparent at the edges.
-
-    Of two side by side words keep what one of them wears, in its half of the picture alone.
-    """
+    """A corgi is opaque in the middle. Of two, words keep what one wears, in its half alone."""
     scene = Image.new("RGB", (256, 128))
     for left, worn in ((0, "a red hat"), (128, "sunglasses")):
         prompt = f"a corgi wearing {worn} on a green background"

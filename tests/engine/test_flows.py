@@ -114,10 +114,7 @@ CASES = {
 
 
 def kind_of(name: str, kind: str) -> Any:
-    """The pipeline of a folder's family for "text", "image" or "mask", None without one.
-
-    FLUX.1 Fill cannot draw from text alone.
-    """
+    """The pipeline for "text", "image" or "mask", or None: FLUX.1 Fill cannot draw from text."""
     row = FAMILIES[FOLDERS[name].family]
     variant = row.variant(FOLDERS[name].variant)
     return None if variant.fills and kind != "mask" else pipeline_class(row, variant, kind)
@@ -152,7 +149,6 @@ CUBE = "prompt: a red cube"
 
 
 def drawn(ours: Ours, name: str, *texts: str) -> list[Pixels]:
-    """The pictures of a batch of recipes."""
     wanted = [request for text in texts for request in requests_of(flow_models(name), name, text)]
     return [pixels(image) for image in draw(ours(name), *wanted)]
 
@@ -169,7 +165,6 @@ def expected(kind: Any, name: str, **values: Any) -> Any:
 
 
 def scripted_here(kind: Any, name: str) -> Any:
-    """diffusers' pipeline for the same folder."""
     if name == "FLUX.2-klein-kv":  # the engine draws from text by klein's
         kind = _D.Flux2KleinKVPipeline
     pipeline = scripted(kind, name, dtype=torch.float32, **dict.fromkeys(FOLDERS[name].without))
@@ -432,10 +427,7 @@ SEEN_IN_EACH_RUN = {*UNPACKED} | ({*FAMILIES_IN_EACH_RUN} & WITH_COLOURS)
 
 @pytest.mark.parametrize("name", one_of_each_kind(sorted(WITH_COLOURS), SEEN_IN_EACH_RUN))
 def test_previews_are_the_picture_in_the_latents_colours(name: str) -> None:
-    """With a pixel for each latent, whatever a scheduler knows of noise levels.
-
-    They do not change the picture.
-    """
+    """Each latent is a pixel, whatever a scheduler knows of noise levels; the picture stays."""
     models, previews = flow_models(name), list[RgbPicture]()
     (wanted,) = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{2 * SIDE}")
     watched = flow_renderer(models, on_preview=previews.append, preview_seconds=1e-9)
@@ -457,8 +449,7 @@ def test_ideogram_reads_an_object_as_it_is_written(ours: Ours) -> None:
     """Brackets and braces of JSON are no weights and no alternatives."""
     name, text = "Ideogram-4", '{"high_level_description": "a (red) cube", "elements": ["{a|b}"]}'
     (picture,) = drawn(ours, name, f"prompt: '{text}'")
-    theirs = expected(kind_of(name, "text"), name, **CASES[name].plain, prompt=text)
-    assert same(picture, theirs)
+    assert same(picture, expected(kind_of(name, "text"), name, **CASES[name].plain, prompt=text))
 
 
 def test_a_pipeline_that_draws_another_size_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,6 @@ FLUX3 = "FLUX.3-klein"
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A models folder without a model."""
     (tmp_path / "models/checkpoints").mkdir(parents=True)
     return tmp_path / "models"
 
@@ -105,7 +104,6 @@ def read(model: Model, part: str = "transformer") -> Any:
 
 
 def changed(folder: str, copy: Path, *parts: str) -> None:
-    """A copy of a folder, in which these parts have other weights."""
     shutil.copytree(tiny_flow(folder), copy)
     for part in parts:
         for file in (copy / part).glob("*.safetensors"):
@@ -125,11 +123,7 @@ AUTHORS: dict[str, Callable[[Tensors], Tensors]] = {
 
 @pytest.mark.parametrize("folder", [*AUTHORS, "Krea-2-Turbo", "ERNIE-Image-Turbo"])
 def test_a_folder_completes_a_transformers_file(models: Path, folder: str) -> None:
-    """Of the folder's own transformer only the config counts.
-
-    Layers that stay in float32 do so, whatever they are called in the file. Those of other families
-    are read from whole checkpoints.
-    """
+    """Only the folder's config counts; layers that stay in float32 do, whatever they are called."""
     parts = ("transformer", "text_conditioner")[: 1 + (folder == ANIMA)]
     changed(folder, models / "checkpoints" / folder, *parts)
     tensors = AUTHORS.get(folder, dict)(weights_of(folder))
@@ -322,10 +316,7 @@ def test_narrow_weights_stay_narrow_and_draw_the_same(
 
 @pytest.mark.parametrize("name", ["fp8-dev", "Q8_0-dev.gguf", "packed"])
 def test_what_stays_narrow_is_compiled_wide(models: Path, name: str) -> None:
-    """On a CPU that computes in bfloat16, too: OpenVINO's graph is in float32.
-
-    The module itself, which draws exact pictures, stays as it is.
-    """
+    """OpenVINO's graph is in float32 on any CPU; the module, which draws exact pictures, stays."""
     lend(models, FLUX)
     write(models / "checkpoints/fp8-dev.safetensors", fp8(weights_of(FLUX)))
     write_gguf(models / "checkpoints/Q8_0-dev.gguf", weights_of(FLUX), "Q8_0")
@@ -366,7 +357,6 @@ def test_a_gguf_file_holds_the_same_numbers(models: Path, folder: str, kind: str
 
 
 def whole_file(folder: str) -> Tensors:
-    """A checkpoint with all parts of the folder."""
     made = {f"{PREFIX}{name}": weight for name, weight in weights_of(folder).items()}
     vae = "first_stage_model." if folder in (SD3, SD35) else "vae."
     prefixes = {"vae": vae} | {

@@ -41,7 +41,6 @@ _T: Any = transformers
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A models folder without a model."""
     for name in ("checkpoints", "vae", "controlnet"):
         (tmp_path / name).mkdir()
     return tmp_path
@@ -63,10 +62,7 @@ IN_EACH_RUN = (
 
 @pytest.mark.parametrize("name", one_of_each_kind(FOLDERS, IN_EACH_RUN))
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
-    """In float16, in which some of them keep layers in float32.
-
-    Of text encoders without what nobody reads, for which no memory is reckoned.
-    """
+    """In float16, with the layers that some of them keep in float32, without what nobody reads."""
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
     model = found(models, name)
     parts = load(model, HALF)
@@ -216,10 +212,7 @@ def test_the_scheduler_says_what_the_file_says_of_the_training(
     spread: float,
     predicts: str,
 ) -> None:
-    """The header of a v-prediction checkpoint such as NoobAI's, or one weight, by ComfyUI's rule.
-
-    The rest is the config's. What it leaves out stays open for the samplers that are made from it.
-    """
+    """The header of a v-prediction checkpoint (NoobAI's), or one weight, by ComfyUI's rule."""
     folder, path = tiny_unet(name), models / "checkpoints/it.safetensors"
     of_its_own(monkeypatch, folder)
     write_single_file(folder, path, torch.float32, {mark: torch.zeros(1) for mark in marks})
@@ -247,8 +240,7 @@ def test_what_a_stranger_adds_to_a_config_is_not_read(models: Path, part: str) -
     """Such a key once caused the advice to install a package, or changed how the libraries work."""
     path = shutil.copytree(DEMO.path, models / "checkpoints/mine") / part / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | STRANGE))
-    mine = read_part(found(models, "mine"), part)
-    assert_equal(mine, read_part(DEMO, part))
+    assert_equal(read_part(found(models, "mine"), part), read_part(DEMO, part))
 
 
 def test_weights_in_several_files_are_found_under_all_their_names(models: Path) -> None:

@@ -114,7 +114,6 @@ def used(tensors: Tensors, folder: Path, pipeline: Any, family: str) -> dict[str
 def test_all_layers_in_diffusers_names_are_used(
     tmp_path: Path, family: str, naming: tuple[str, str, str]
 ) -> None:
-    """Whatever stands before them, and with "_" for the dots."""
     pipeline = denoiser_of(family)
     weights = weights_of(pipeline, family)
     tensors = lora_of({name: tensor.shape for name, tensor in weights.items()}, naming)

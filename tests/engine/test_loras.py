@@ -35,14 +35,12 @@ FLAT_TO_K = f"lora_unet_{TO_K.replace('.', '_')}"
 
 
 def assembled(kind: Any, **parts: Any) -> Any:
-    """Return a pipeline with only these parts."""
     made = kind.__new__(kind)
     made.__dict__ |= parts
     return made
 
 
 def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tensors:
-    """Return the modules by name, with the change of their weights."""
     path = write(folder / "it.safetensors", tensors, metadata or None)
     with files_in(folder)("lora", "it", "it"):
         given, unused, *_ = read_lora("it", path, found, "sd1")
@@ -58,7 +56,6 @@ def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tens
 
 # From here on, single layers: what their weights would get.
 def change(tensors: Tensors, tmp_path: Path, layer: nn.Module, **metadata: str) -> torch.Tensor:
-    """Return what a file adds to the weight of a UNet's `to_q`."""
     unet: Any = nn.Module()
     unet.dtype, parent = torch.float32, unet
     *levels, last = TO_Q.split(".")
@@ -147,7 +144,6 @@ def lyco(layer: Any, kind: str) -> tuple[Tensors, torch.Tensor]:
     [(layer, kind) for layer in (LINEAR, KERNEL) for kind in ("LoHa", "LoKr", "whole LoKr")],
 )
 def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, kind: str) -> None:
-    """The resulting LoRA makes the same change."""
     factors, expected = lyco(layer, kind)
     stem = f"unet.{TO_Q}" if layer is LINEAR else f"lora_unet_{TO_Q.replace('.', '_')}"
     tensors = {f"{stem}.{role}": factor for role, factor in factors.items()}
@@ -185,10 +181,7 @@ def drawn(models: Path) -> Drawn:
 
 
 def test_loras_change_the_picture_each_its_own_way(drawn: Drawn) -> None:
-    """Weights may be negative; a LoRA that is named twice has the sum of both.
-
-    Without them the checkpoint draws its own pictures again, bit by bit.
-    """
+    """Weights may be negative; those of a LoRA named twice add up. Without LoRAs no bit differs."""
     both = ("a", 0.6), ("b", 0.6)
     pictures = [drawn(*uses) for uses in ((), both[:1], both[1:], both, [("a", -0.6)])]
     pictures.append(drawn(("a", 0.3)))
@@ -283,7 +276,6 @@ ON_EVERY_RUNG = ("Anima", "FLUX.3-klein-base")
 
 @torch.no_grad()
 def merge(pipeline: Any, lora: Path, weight: float) -> None:
-    """Add a LoRA's changes to the weights."""
     tensors = load_file(lora)
     for name in (name for name in tensors if "lora_A" in name):
         part, _, layer = name.removesuffix(".lora_A.weight").partition(".")

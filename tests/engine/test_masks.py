@@ -62,7 +62,6 @@ def renderer(checkpoint: str) -> Renderer:
 
 
 def requested(mask: str, others: str = "", checkpoint: str = "demo") -> ImageRequest:
-    """Return the request of a circle, or the picture that `others` name, with a mask."""
     start = "references: start.png" if checkpoint == EDITS else "image: start.png"
     text = f"prompt: a cube\nmask: {mask}\n{others}"
     text += f"\n{start}" if start.split(":")[0] not in others else ""
@@ -244,7 +243,6 @@ def test_a_picture_in_which_nothing_is_found_stays_as_it_is(checkpoint: str) -> 
 
 
 def test_a_picture_is_searched_once_for_each_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For any seed, grow, blur and prompt."""
     asked: list[tuple[str, float]] = []
     search: Callable[..., Any] = ClipSeg.find
 

@@ -61,7 +61,6 @@ CARD = [*COMPUTER, "text encoders by layers", "model offload", "group offload"]
 
 
 def names(ladder: MemoryLadder, image: ImageRequest, parts: Sizes = SMALL_ONE) -> list[str]:
-    """The rungs that an image may try."""
     return [rung.name for rung in ladder.rungs(image, parts)]
 
 
@@ -127,7 +126,6 @@ FLUX = weights(9.4, 22.2, takes_turns=True)
 
 @pytest.mark.parametrize("ladder", [cuda(9, main=19), computer(14)])
 def test_weights_that_fit_nowhere_are_refused(ladder: MemoryLadder) -> None:
-    """Before anything is loaded."""
     with pytest.raises(RenderFailed, match=r"weights of demo take 34.1 GB, and .* used"):
         names(ladder, request(**LARGE), FLUX)
 
@@ -144,10 +142,7 @@ def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
 
 
 def test_after_some_batches_the_rung_above_is_tried_again() -> None:
-    """Another program may have freed memory; until then it is retried once in a while.
-
-    Nobody climbs above the setting, or tries a computer's memory.
-    """
+    """Another program may have freed memory; nobody climbs above the setting."""
     ladder, image = cuda(), request()
 
     def batches_until_it_climbs() -> int:
@@ -223,7 +218,6 @@ def card(renderer: Renderer, setting: Any = "auto") -> Renderer:
 
 @contextmanager
 def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
-    """Let a function fail so many times, and count its calls."""
     calls: list[int] = []
     owner: Any
     owner, name = {
@@ -292,10 +286,7 @@ def test_a_drawn_picture_is_decoded_in_tiles_when_memory_runs_out(models: Models
 
 
 def test_what_was_drawn_stays_when_a_later_pass_runs_out_of_memory(models: Models) -> None:
-    """It is tried again by itself: in smaller tiles, then alone on the device.
-
-    Without any way left, its model is named: a smaller size or batch would not help.
-    """
+    """It is tried again in smaller tiles, then alone on the device; else its model is named."""
     later = {"upscale": {"model": DEMO_UPSCALER, "scale": 2}, "cutout": EMBEDDED["cutout"][0]}
     wanted = models.request({**SMALL, "steps": 3, **later})
     renderer = card(Renderer(models.options))
@@ -404,10 +395,7 @@ def test_a_network_that_helps_to_draw_leaves_the_checkpoint_where_it_is(models: 
 
 
 def test_what_is_used_by_turns_is_read_once(models: Models) -> None:
-    """Sets of LoRAs that share some, and more networks than one, while memory has room.
-
-    Texts are encoded once for each checkpoint and set of LoRAs.
-    """
+    """Sets of LoRAs, networks and encoded texts are kept while memory has room."""
     renderer, folder = Renderer(models.options), models.options.models
     kinds: tuple[Kind, ...] = ("upscaler", "cutout", "segmentation")
     with (
@@ -429,7 +417,6 @@ def test_what_is_used_by_turns_is_read_once(models: Models) -> None:
 
 
 def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:
-    """The same rung is tried again without them."""
     renderer = card(Renderer(models.options))
     other, wanted = models.request({"checkpoint": "tiny-sdxl", **SMALL}), request(**SMALL)
     draw(renderer, other)
@@ -445,5 +432,4 @@ def test_a_finder_is_on_a_card_only_beside_what_a_batch_takes_there() -> None:
     taken = weights(encoder=1, denoiser=5)
     for card, beside, has_room in ((None, 99, True), (10, 2, True), (10, 4, False), (7, 2, False)):
         ladder = MemoryLadder("auto", partial(Room, GIGABYTE, card and card * GIGABYTE))
-        found = ladder.leaves_room(FULL, request(), taken, 1, beside * GIGABYTE)
-        assert found == has_room, card
+        assert ladder.leaves_room(FULL, request(), taken, 1, beside * GIGABYTE) == has_room, card

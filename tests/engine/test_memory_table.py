@@ -37,8 +37,7 @@ CLASSES = {
     "Qwen3 4B": "Qwen3Model",
 }
 CLIPS, T5 = ("CLIP L", "CLIP G"), "T5 XXL"
-# Read from folders only, so the package has no config of it: the numbers of its model card, without
-# its head.
+# Read from folders only, so the package has no config of it: its model card's, without its head.
 NUMBERS = {"Qwen2.5-VL 7B": 8_292_166_656 - 152_064 * 3_584}
 SDNQ = "uint4"  # the form of its folders
 Row = tuple[str, str, str, tuple[str, ...]]
@@ -138,7 +137,6 @@ def weights(model: Row, form: str) -> Sizes:
 
 
 def level(parts: Sizes, card: float, main: float, side: int) -> str:
-    """The number of the first rung, or a dash for what is refused."""
     room = Room(int((main - MAIN_TAKEN) * 2**30), int((card - CARD_TAKEN) * 2**30))
     ladder = MemoryLadder("auto", lambda: room)
     try:
@@ -179,8 +177,7 @@ def test_the_page_shows_where_real_models_begin() -> None:
         assert f"\n{number}. `{rung.name}`" in PAGE.read_text()
 
 
-# A call of each denoiser for a picture of the table, with both prompts where its pipeline joins
-# them.
+# A call of each denoiser for a picture of the table; both prompts where its pipeline joins them.
 SD3 = {
     "hidden_states": (2, 16, 128, 128),
     "encoder_hidden_states": (2, 333, 4096),

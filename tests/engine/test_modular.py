@@ -21,9 +21,7 @@ NAME = ANIMA
 
 
 def test_guidance_has_a_beginning_an_end_and_a_rescale() -> None:
-    """As for Stable Diffusion: a step after exactly `cfg_end` is still guided, one after exactly
-    `cfg_start` not yet.
-    """
+    """As in Stable Diffusion, a step at exactly `cfg_end` is guided, one at `cfg_start` not yet."""
     cases: dict[str, tuple[dict[str, float], int]] = {
         "cfg_rescale: 0.7": ({"rescale": 0.7}, 8),
         "cfg_start: 0.25": ({"start": 0.5}, 6),
@@ -48,8 +46,7 @@ def test_what_is_missing_or_unknown_is_named() -> None:
     row = FAMILIES["anima"]
     with pytest.raises(TypeError, match="AnimaModularPipeline needs a scheduler"):
         built(row, row.variant(""), "text", {"text_encoder": None})
-    parts = scripted(None, NAME).components
-    pipeline = built(row, row.variant(""), "text", parts)
+    pipeline = built(row, row.variant(""), "text", scripted(None, NAME).components)
     with pytest.raises(TypeError, match="AnimaModularPipeline takes no stength"):
         pipeline(prompt=["a red cube"], stength=0.5)
 
@@ -62,7 +59,6 @@ def test_an_interrupted_batch_logs_nothing(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_every_part_of_a_folder_is_in_its_hash(tmp_path: Path) -> None:
-    """Also parts that only modular pipelines have, and the index."""
     copy = shutil.copytree(tiny_flow(NAME), tmp_path / "checkpoints/it")
     paths = (path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())
     assert {*folder_files(copy)} == {*paths}

@@ -71,10 +71,7 @@ def two_cores(renderer: Renderer) -> Iterator[Renderer]:
 def test_the_position_in_a_batch_changes_no_pixel(
     two_cores: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one batch size, neighbours do not matter, since all parts are equally large.
-
-    The last part is filled up: fifteen pictures take no longer than sixteen.
-    """
+    """All parts of a batch are equally large, the last is filled up: neighbours do not matter."""
     rows: list[int] = []
     unet: Any = diffusers.UNet2DConditionModel
     forward = unet.forward
@@ -145,10 +142,7 @@ def test_a_picture_says_how_it_was_rendered(two_cores: Renderer) -> None:
 def test_progress_counts_every_step_once(
     two_cores: Renderer, kept: Path, batch: list[ImageRequest], total: int
 ) -> None:
-    """Up to the total, also when a batch falls into groups or parts.
-
-    As in diffusers and A1111, a start image takes its share of the steps, at least one.
-    """
+    """Groups and parts included; a start image takes its share, at least one (diffusers, A1111)."""
     if batch[0].image:
         batch = [replace(batch[0], image_hash=keep(kept, circle()))]
     steps = [(now.done, now.total) for now in progress_of(two_cores, batch)]
@@ -212,8 +206,7 @@ def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Rendere
     varied = request(**values, variation_strength=0.5)
     noise, _ = noise_of([varied], 512, 512, torch.device("cpu"))
     assert abs(float(noise.std()) - 1) < 0.01
-    same = alone(renderer, seed=8, variation_seed=8, variation_strength=0.5)
-    assert same.pixels == ends[0]
+    assert alone(renderer, seed=8, variation_seed=8, variation_strength=0.5).pixels == ends[0]
 
 
 def seam(picture: Pixels) -> float:

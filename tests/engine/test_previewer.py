@@ -23,7 +23,6 @@ small = partial(request, steps=3, width=64, height=64)
 
 
 def test_previews_change_no_pixel() -> None:
-    """There is one of the first picture at each evaluation, or none."""
     in_parts = [small(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)]
     high = [small(sampler="DPM2", width=32, height=96)]
     album: list[RgbPicture] = []
@@ -42,7 +41,6 @@ def test_previews_change_no_pixel() -> None:
 
 
 def assert_shows(preview: RgbPicture, latents: torch.Tensor, matrix: torch.Tensor) -> None:
-    """The latents in these colours."""
     expected = torch.einsum("chw,cr->hwr", latents.detach().float(), matrix[:-1]) + matrix[-1]
     bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy()
     assert bytes_.std() > 1
@@ -64,8 +62,7 @@ def test_the_picture_without_its_noise_is_found(sampler: str, prediction: str) -
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
     predicted = noise if prediction == "epsilon" else velocity
     album: list[RgbPicture] = []
-    latents = without_noise(scheduler, seen, predicted, torch.tensor(400))
-    Previewer(album.append).show(latents)
+    Previewer(album.append).show(without_noise(scheduler, seen, predicted, torch.tensor(400)))
     assert_shows(album[0], clean, COLOURS["sd1"])
 
 

@@ -22,7 +22,6 @@ _D: Any = diffusers
 
 
 def test_the_cpu_tells_of_bfloat16() -> None:
-    """As Linux does."""
     assert isinstance(torch.cpu._is_avx512_bf16_supported(), bool)
     if platform.machine() == "x86_64" and (linux := Path("/proc/cpuinfo")).exists():
         assert private.computes_bfloat16() == ("avx512_bf16" in linux.read_text())

@@ -44,7 +44,6 @@ def uses(*names: str) -> tuple[EmbeddingUse, ...]:
 
 
 def words_of(chunk: Chunk) -> list[int]:
-    """A chunk's tokens between the begin token and the padding."""
     tokens = list(chunk.tokens)
     assert (tokens[0], len(tokens)) == (BEGIN, CHUNK_TOKENS + 2)
     return tokens[1 : tokens.index(END)]
@@ -72,7 +71,6 @@ def words_of(chunk: Chunk) -> list[int]:
     ids=lambda value: value[:12] if isinstance(value, str) else "",
 )
 def test_a_prompt_is_cut_into_chunks_of_75_tokens(text: str, expected: list[list[int]]) -> None:
-    """All tokens arrive."""
     assert [words_of(chunk) for chunk in encoder().chunks(text)] == expected
 
 
@@ -148,10 +146,7 @@ def vectors_of(tokenizer: Any, model: Any, words: str) -> torch.Tensor:
 
 
 def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None:
-    """With those of "corgi" it means a corgi, also after one that fits the first encoder alone.
-
-    A wildcard may name one of another family: it is refused, and shifts no other.
-    """
+    """Also after one that fits the first alone. One of another family is refused, shifting none."""
     catalog = Catalog(checkpoints_of(tmp_path / "models", sdxl=tiny_unet("sdxl")))
     sdxl = load(catalog.find("checkpoint", "sdxl"))
     vectors = {

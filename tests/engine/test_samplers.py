@@ -37,7 +37,6 @@ ALIGNED = np.log([14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399
 
 
 def at(steps: Any) -> Any:
-    """Return the noise of training steps."""
     return np.exp(np.interp(steps, np.arange(1000), np.log(TRAINED)))
 
 
@@ -60,10 +59,7 @@ OWN_STEPS = {"LCM": EVEN, "TCD": EVEN, "DDIM": ("uniform",), "DDPM": ("uniform",
 
 @every_sampler
 def test_noise_levels_are_those_of_k_diffusion_and_a1111(sampler: KnownSampler) -> None:
-    """The UNet gets times between training steps, or the nearest training step.
-
-    Each sampler takes a third of the schedules, and Euler all.
-    """
+    """Each sampler takes a third of the schedules, Euler all; the UNet may get times in between."""
     name, every = sampler.name, sampler.evaluations
     some = [*LEVELS] if name == "Euler" else [*LEVELS][SAMPLERS.index(sampler) % 3 :: 3]
     taken = [schedule for schedule in some if schedule not in OWN_STEPS.get(name, ())]
@@ -71,8 +67,7 @@ def test_noise_levels_are_those_of_k_diffusion_and_a1111(sampler: KnownSampler) 
         levels = LEVELS[schedule_type](steps)
         times = np.interp(np.log(levels), np.log(TRAINED), np.arange(1000))
         scheduler = build(name, schedule_type, steps)
-        given = scheduler.timesteps[::every].numpy()
-        assert np.abs(given - times).max() <= 1, schedule_type
+        assert np.abs(scheduler.timesteps[::every].numpy() - times).max() <= 1, schedule_type
         if name not in OWN_STEPS:
             assert np.allclose(scheduler.sigmas[: every * steps : every], levels, rtol=0.01)
             assert scheduler.sigmas[-1] < LOW * 1.01
@@ -168,10 +163,7 @@ def test_steps_draw_from_the_generators_of_their_images_alone(
 
 @every_sampler
 def test_zero_terminal_snr_begins_with_pure_noise(sampler: KnownSampler) -> None:
-    """Section 3.3 of https://arxiv.org/abs/2305.08891; grey or noisy pictures otherwise.
-
-    Recipes know which samplers can without importing diffusers, and refuse the others.
-    """
+    """Section 3.3 of https://arxiv.org/abs/2305.08891; pictures are grey or noisy otherwise."""
     parameters = signature(class_of(sampler).__init__).parameters
     assert sampler.zero_snr == ("rescale_betas_zero_snr" in parameters)
     if sampler.zero_snr:

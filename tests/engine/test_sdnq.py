@@ -41,8 +41,7 @@ def test_weights_are_those_that_sdnq_computes_with() -> None:
         if "hadamard" in name:
             packed = packed._replace(rotated=int(group[1]) if group else 256)
         ours = multiplied_out(packed, {end: tensors[part] for end, part in packed.parts.items()})
-        expected = tensors[name.removesuffix("weight") + "expected"]
-        assert (ours - expected).abs().max() < 1e-6, name
+        assert (ours - tensors[name.removesuffix("weight") + "expected"]).abs().max() < 1e-6, name
 
 
 @given(

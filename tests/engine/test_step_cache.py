@@ -69,7 +69,6 @@ def test_three_of_eight_steps_reuse_blocks_and_the_next_picture_is_as_before(fam
 
 @pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
 def test_every_rung_caches_but_that_which_moves_layers(rung: Rung) -> None:
-    """That one has a warning."""
     models = flow_models("FLUX.1-dev-deep", deep_flow("FLUX.1-dev"))
     renderer = on_rung(flow_renderer(models), rung)
     plain, quick = (requests_of(models, "FLUX.1-dev-deep", text)[0] for text in (CUBE, CACHED))

@@ -41,8 +41,7 @@ def test_the_halves_of_a_tiny_vae_become_a_file_that_draws(
     encoder, decoder = _halves()
     torch.save(encoder, files[0])
     assert main(["convert", str(files[0])]) == 1
-    error = capsys.readouterr().err
-    assert "is half of a tiny VAE. Put taef2_decoder.pth beside it." in error
+    assert "is half of a tiny VAE. Put taef2_decoder.pth beside it." in capsys.readouterr().err
     torch.save(decoder, files[1])
     assert main(["convert", *map(str, reversed(files))]) == 0
     (line,) = capsys.readouterr().out.splitlines()

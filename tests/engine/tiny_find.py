@@ -76,8 +76,7 @@ def clipseg(folder: Path) -> None:
     model = _T.CLIPSegForImageSegmentation(config)
     model.decoder.transposed_convolution.weight.data.mul_(0.02)  # else each score is 1
     _save(model, folder)
-    size = {"height": 64, "width": 64}
-    _T.ViTImageProcessorPil(size=size, **_IMAGENET).save_pretrained(folder)
+    _T.ViTImageProcessorPil(size={"height": 64, "width": 64}, **_IMAGENET).save_pretrained(folder)
 
 
 def grounding_dino(folder: Path) -> None:
@@ -136,7 +135,6 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 
 
 def make(folder: Path, name: str) -> Path:
-    """Make the folder of a kind, the same each time."""
     torch.manual_seed(1)
     MAKERS[name](folder)
     write_words(folder, name)

@@ -44,7 +44,6 @@ FIRST, SECOND = 32, 48  # widths of the text encoders
 
 
 def checkpoints_of(models: Path, **folders: Path) -> Path:
-    """A models folder with these checkpoints, by their names."""
     (models / "checkpoints").mkdir(parents=True)
     for name, folder in folders.items():
         (models / "checkpoints" / name).symlink_to(folder)
@@ -195,7 +194,6 @@ def _part(part: str, kind: str, row: Family, tiny: Tiny) -> Any:
 
 
 def _taken(kind: Any) -> Set[str]:
-    """The names of what a class of diffusers is made from."""
     return signature(kind.__init__).parameters.keys()
 
 
@@ -358,7 +356,6 @@ def _text(depth: int, words: int = _QWEN_WORDS, **more: Any) -> dict[str, Any]:
 
 
 def _qwen_vl(depth: int, sections: list[int], **eyes: Any) -> Numbers:
-    """A text encoder that also sees pictures."""
     ids = qwen_tokenizer().convert_tokens_to_ids
     rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}
     return {
@@ -536,7 +533,6 @@ _QWEN_IMAGE = Tiny("qwen_image", {"in_channels": 16, "out_channels": 4}, _MOVING
 
 
 def _with(tiny: Tiny, without: tuple[str, ...] = (), **numbers: Any) -> Tiny:
-    """Return a folder with other settings of the transformer."""
     return replace(tiny, without=without, transformer={**tiny.transformer, **numbers})
 
 

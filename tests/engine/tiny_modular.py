@@ -39,7 +39,6 @@ def write_modular(folder: Path, pipeline: str, hub: str, parts: Mapping[str, Any
 
 
 def scripted_modular(folder: Path) -> Any:
-    """Return diffusers' own pipeline for a folder."""
     pad_without_torchvision()
     index = json.loads((folder / INDEX).read_text())
     own = getattr(_D, index["_class_name"])

@@ -52,7 +52,6 @@ MORE = {
 
 @pytest.fixture(autouse=True)
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave a card as large as before."""
     monkeypatch.setattr(memory, "_CARD_SLACK", SLACK)
     yield
     MEMORY.size = BYTES
@@ -108,10 +107,7 @@ WITH_MORE = ("demo", "FLUX.2-klein", "Qwen-Image")  # a UNet, a family that edit
     ],
 )
 def test_no_pass_is_run_twice(name: str, form: str, with_more: bool) -> None:
-    """A card that has just room for a rung renders on it, or above, at the first attempt.
-
-    What has room there stays there.
-    """
+    """A card that has just room for a rung renders on it, or above, at the first attempt."""
     is_said = ":" in form
     more = [form * is_said, *(MORE.values() if with_more else ())]
     if name == "FLUX.2-klein" and with_more:  # it draws no larger run, but edits

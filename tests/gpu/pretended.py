@@ -59,10 +59,7 @@ C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 
 
 class Memory:
-    """The card's memory: `used` counts the bytes of all tensors, `most` those at once.
-
-    `refused` counts the tensors that had no room.
-    """
+    """`used` counts the bytes of all tensors, `most` those at once, `refused` what had no room."""
 
     def __init__(self) -> None:
         self.size, self.used, self.most, self.refused = BYTES, 0, 0, 0

@@ -24,8 +24,6 @@ _TYPE = torch.bfloat16
 
 
 class _Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations of a `with` block."""
-
     count = 0
 
     def __torch_dispatch__(self, function: Any, _: Any, given: Any = (), named: Any = None) -> Any:
@@ -34,12 +32,10 @@ class _Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def unet_call(side: int, width: int) -> dict[str, Any]:
-    """Shapes of a call with guidance."""
     return {"sample": (2, 4, side, side), "encoder_hidden_states": (2, 77, width), "timestep": ()}
 
 
 def flow_call(channels: int, width: int, *batch: int) -> dict[str, Any]:
-    """Shapes of a call for 1024x1024."""
     places = {"img_ids": (*batch, 4096, 3 + len(batch)), "txt_ids": (*batch, 512, 3 + len(batch))}
     tokens = {"hidden_states": (1, 4096, channels), "encoder_hidden_states": (1, 512, width)}
     return tokens | places | {"timestep": (1,)}
@@ -56,7 +52,6 @@ _CALLS = {
 
 
 def tensors_of(shapes: Any) -> Any:
-    """Tensors of these shapes on the meta device."""
     if isinstance(shapes, dict):
         return {name: tensors_of(shape) for name, shape in shapes.items()}
     if isinstance(shapes, list):
@@ -79,7 +74,6 @@ def attention(query: Any = None, *_: Any, **named: Any) -> Any:
 
 @pytest.mark.parametrize("name", _CALLS)
 def test_a_call_starts_no_more_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention is one of them."""
     most, shapes = _CALLS[name]
     denoiser = real(name)
     monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)

@@ -25,8 +25,7 @@ def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
     options = EngineOptions(models=models, device="cuda", precision="float32", start_images=models)
     batch, renderer = two_of(models, name), Renderer(options)
     if name == "FLUX.1-dev":
-        lora = lora_of(models, name)
-        batch = [*batch[:1], *batch, replace(batch[0], loras=(lora,))]
+        batch = [*batch[:1], *batch, replace(batch[0], loras=(lora_of(models, name),))]
     plain = [draw(on_rung(renderer, FULL), image)[0] for image in batch]
     for rung in RUNGS:
         for image, picture in zip(batch, plain, strict=True):

@@ -65,7 +65,6 @@ class Nodes:
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
     def engines(self, name: str) -> list[Any]:
-        """The processes of the engines on a node."""
         raylet = psutil.Process(self._nodes[name].all_processes["raylet"][0].process.pid)
         workers = raylet.children()
         return [
@@ -78,7 +77,6 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """Two nodes."""
     os.environ.update(ENVIRONMENT)  # before Ray is imported
     pytest.importorskip("ray", reason="Ray is not installed (make test installs it)")
     nodes = Nodes()
@@ -100,7 +98,6 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
-    """Executors, closed at the end."""
     with ExitStack() as stack:
 
         def make(**settings: Any) -> RayEngines:
@@ -135,7 +132,6 @@ def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) ->
 
 
 def on(executor: RayEngines, node: str) -> Engine:
-    """The engine on that node."""
     return next(engine for engine in executor.engines() if node_of(engine) == node)
 
 

@@ -21,7 +21,6 @@ from tests.machine import within
 
 
 def of_daemon(house: House, address: str) -> dict[str, str]:
-    """Return the environment of `picowatch run` on a cluster."""
     settings = {
         "INBOX": house.inbox,
         "OUTBOX": house.outbox,
@@ -35,13 +34,11 @@ def of_daemon(house: House, address: str) -> dict[str, str]:
 
 
 def nodes_of(house: House) -> list[str]:
-    """The nodes that rendered the pictures so far."""
     return [str(house.chunk(picture).rendered["node"]) for picture in house.pictures()]
 
 
 @pytest.mark.heavy
 def test_an_actor_and_a_node_die_in_the_middle(nodes: Nodes, house: House) -> None:
-    """Each recipe has its picture, and just one."""
     for number in range(20):
         house.save(f"{number:02}.yaml", f"prompt: a red circle\nseed: {number}\nsteps: 8\n")
     with subprocess.Popen(
@@ -86,7 +83,6 @@ def start_head(folder: Path, port: int) -> None:
 
 
 def kill_head(folder: Path) -> None:
-    """Kill all processes that `start_head` started."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("RAY_TMPDIR") == str(folder):

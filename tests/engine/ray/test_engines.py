@@ -38,10 +38,7 @@ def executor(make_executor: MakeExecutor, nodes: Nodes) -> MakeExecutor:
 
 
 def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_path: Path) -> None:
-    """Each picture names its node; steps and previews arrive in order, before the pictures.
-
-    Start images travel with their batch, and are gone with the next one.
-    """
+    """Steps and previews come in order. Start images travel with their batch, and then are gone."""
     digest = sha256(b"a picture").hexdigest()
     (tmp_path / "start-images").mkdir()
     (tmp_path / "start-images" / digest).write_bytes(b"a picture")
@@ -63,8 +60,7 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
     assert not engines.trouble
     engines.close()
     join_threads()
-    found = cluster_parts(RaySettings(address=nodes.address))
-    assert found == "nodes: 2, with 0 GPU and 2 CPU"
+    assert cluster_parts(RaySettings(address=nodes.address)) == "nodes: 2, with 0 GPU and 2 CPU"
 
 
 def test_a_batch_fails_or_is_interrupted_and_the_engine_goes_on(executor: MakeExecutor) -> None:

@@ -49,7 +49,6 @@ class Models:
         return plain_options(self._folder)
 
     def request(self, values: Values) -> ImageRequest:
-        """What a recipe with these values requests."""
         given = {**_USUAL, **values}
         given["size"] = f"{given.pop('width')}x{given.pop('height')}"
         checkpoint = given.pop("checkpoint")

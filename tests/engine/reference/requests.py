@@ -34,7 +34,6 @@ NOISY = "Euler a"
 
 
 def values(prompt: str = CORGI, **given: Any) -> Values:
-    """Return a request's values, with only names for models and pictures."""
     return {"prompt": prompt, "steps": 8, "width": 104, "height": 104, **given}
 
 
@@ -45,12 +44,10 @@ def sampled(sampler: str, schedule_type: str, **given: Any) -> Values:
 def changed(
     strength: float, prompt: str = CORGI, image: str = "circle.png", **given: Any
 ) -> Values:
-    """A picture that begins with a start image."""
     return values(prompt, image=image, denoising_strength=strength, **given)
 
 
 def redrawn(strength: float, mask: str = "half.png", **given: Any) -> Values:
-    """A picture of whose start image a part is redrawn."""
     return changed(strength, **{"image": "corgi.png", "mask": mask, "mask_blur": 0, **given})
 
 
@@ -66,7 +63,6 @@ def random_control(**given: Any) -> Values:
 
 
 def larger(upscaler: str, strength: float = 0.6, **given: Any) -> Values:
-    """A picture with a second pass."""
     hires = {"scale": 1.25, "denoising_strength": strength, "upscaler": upscaler}
     return {**values(steps=6, height=96), "hires": hires, **given}
 
@@ -257,13 +253,11 @@ def drawn(renderer: Renderer, models: Models, name: str) -> Pixels:
 
 
 def stored(name: str) -> Pixels:
-    """Return the stored pictures of a case, side by side."""
     with Image.open(PICTURES / f"{name}.png") as picture:
         return np.asarray(picture).astype(np.int16)
 
 
 def main(names: Sequence[str]) -> None:
-    """Write the pictures of these cases, or of all, and delete those of removed cases."""
     PICTURES.mkdir(exist_ok=True)
     for path in PICTURES.glob("*.png"):
         if path.stem not in CASES:

@@ -34,5 +34,4 @@ def test_the_pictures_are_the_stored_ones(name: str, models: Models, renderer: R
 
 
 def test_each_stored_picture_belongs_to_a_case() -> None:
-    """Renamed cases leave none behind."""
     assert {path.stem for path in PICTURES.glob("*.png")} == set(CASES)
