@@ -32,7 +32,6 @@ def picowatch(
 def ran(
     folder: Path, *words: str | Path, typed: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run any program, which gets what is `typed` as its input."""
     return subprocess.run(
         words,
         cwd=folder,
@@ -69,10 +68,7 @@ def started(
     stderr: Any = subprocess.STDOUT,
     **environment: str,
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Start a command that is killed at the end of the block, if it still runs.
-
-    `before` is put in front of it.
-    """
+    """Start a command, with `before` in front of it, and kill it at the end if it still runs."""
     with subprocess.Popen(
         [*before, *command(*arguments, program=program)],
         cwd=folder,
@@ -93,7 +89,6 @@ def command(*arguments: str | Path, program: str = "picowatch") -> list[str]:
 
 
 def clean_environment(**values: str) -> dict[str, str]:
-    """The environment without settings of the person who runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PICOWATCH_")}
     return {**kept, "PYTHONPATH": str(PROJECT), **values}
 

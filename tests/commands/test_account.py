@@ -83,7 +83,6 @@ def test_a_recipe_a_folder_or_everything_has_an_account(morning: House) -> None:
 
 
 def test_failures_that_the_error_file_only_counts_are_listed(house: House) -> None:
-    """By the command that it names."""
     house.engine.before_batch = fail_on_bad
     house.save("my bad.yaml", "prompt: bad\ncount: 22\n")
     assert not house.once(batch_size=1)
@@ -237,7 +236,6 @@ def test_times_are_short_for_last_night_and_have_dates_before(
         assert account.line(now) == f"1 of 1 done {words}"
     assert moment(now, now) == "08:33"
     assert Account().line(now) == "nothing is requested"
-    refused = Failure("a.txt", "no", now)
-    assert refused.line(now) == "refused 08:33  a.txt: no"
+    assert Failure("a.txt", "no", now).line(now) == "refused 08:33  a.txt: no"
     monkeypatch.delenv("TZ")
     time.tzset()

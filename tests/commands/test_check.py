@@ -206,7 +206,6 @@ def test_check_and_make_agree_about_a_picture_beside_a_recipe_from_elsewhere(
 
 
 def test_check_of_what_lies_beside_a_picture_checks_the_picture(tmp_path: Path) -> None:
-    """It is no recipe there."""
     texts: dict[str, str | bytes] = {"a.txt": "a star", "a.yaml": "steps: 5\n", "a.mask.png": ""}
     save(tmp_path, {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "", "inbox/d/b.png": ""})
     save(tmp_path / "inbox/d", texts)
@@ -229,10 +228,7 @@ def test_a_picture_that_its_template_names_is_no_request(tmp_path: Path) -> None
 def test_what_says_nothing_to_a_picture_that_is_only_finished_is_named(
     tmp_path: Path, template: str
 ) -> None:
-    """A note beside it, which a field about drawing makes a prompt, and such fields themselves.
-
-    In a recipe these are errors.
-    """
+    """A note beside it and fields about drawing are warned of; in a recipe they are errors."""
     save(tmp_path, {TEMPLATE: template, "inbox/d/1.png": "", "inbox/d/1.txt": "for the client"})
     save(tmp_path, {"inbox/_defaults.yaml": "prompt: a star\nsteps: 9\nsize: 512x512\n"})
     found = as_json(tmp_path, TEMPLATE)

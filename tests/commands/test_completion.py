@@ -48,7 +48,6 @@ def shell(name: str) -> str:
 
 
 def documented(name: str) -> str:
-    """The lines of the page for a shell."""
     page = (PROJECT / "docs/install.md").read_text().split("## The Tab key\n")[1]
     lines = [line.partition("# ") for line in page.splitlines() if f"# {name}" in line]
     assert lines

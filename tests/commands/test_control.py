@@ -30,7 +30,6 @@ CHECK = ("status", "--check")
 
 
 def control(house: House, *words: str, code: int = 0) -> str:
-    """The answer to a command that ends with this exit code."""
     answer = picowatch_here(house.folder, *words)
     assert answer.returncode == code, answer
     assert (answer.stderr if code == 0 else answer.stdout) == ""
@@ -71,10 +70,7 @@ def test_retry_brings_back_what_failed(house: House) -> None:
 
 
 def test_what_is_no_command_is_answered_and_deleted(house: House) -> None:
-    """Whoever may write to the outbox may write anything there. Old answers go at a start.
-
-    Pipes are not opened, and folders are not read.
-    """
+    """Anything may lie there: pipes are not opened, folders not read. Old answers go at a start."""
     house.save("a.txt", "one\n")
     assert house.once()
     folder = house.outbox / ".picowatch/commands"
@@ -92,8 +88,7 @@ def test_what_is_no_command_is_answered_and_deleted(house: House) -> None:
     assert all('"done": false' in path.read_text() for path in answers)
     os.utime(answers[0], (1_000_000_000, 1_000_000_000))
     assert house.once()
-    left = sorted(folder.glob("*.answer"))
-    assert left == answers[1:], "somebody may still come and read these"
+    assert sorted(folder.glob("*.answer")) == answers[1:], "somebody may still come and read these"
 
 
 def test_an_outbox_that_cannot_be_read_is_no_running_picowatch(house: House) -> None:
@@ -138,10 +133,7 @@ def test_a_healthy_daemon_looks_at_its_inbox(house: House, monkeypatch: pytest.M
 def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looked_at(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is what has to be seen to. An inbox that was seen is not called missing later.
-
-    JSON has no infinity: the time of no scan is null.
-    """
+    """The disk is what has to be seen to. No scan's time is null, as JSON has no infinity."""
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patched:
         patched.setattr("picowatch.outbox.outbox.Outbox.repair", Mock(side_effect=full))
@@ -327,10 +319,7 @@ def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(house: House
 def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names are looked up, and files that match are looked at: many others are not.
-
-    The exit code is 1 if one of several could not be done.
-    """
+    """Only files that match are looked at. The exit code is 1 if one could not be cancelled."""
     scans = []
 
     def counted(*arguments: Any) -> object:

@@ -17,7 +17,6 @@ from tests.house import House
 
 
 def schema_without_complaints(file: Path) -> Path:
-    """The schema that a file names, which finds nothing wrong in it."""
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", file.read_text())
     assert named, file
     validator = Draft7Validator(json.loads((file.parent / named[1]).read_text()))
@@ -53,7 +52,6 @@ def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path)
 
 
 def test_init_makes_no_inbox_in_an_inbox(tmp_path: Path) -> None:
-    """Whether `init` made that one or not."""
     (tmp_path / "own/inbox").mkdir(parents=True)
     (tmp_path / "own/outbox/.picowatch").mkdir(parents=True)
     picowatch_here(tmp_path, "init")
@@ -72,8 +70,7 @@ def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
     current = schema.read_text()
     schema.write_text("{}")
     recipe.unlink()
-    again = picowatch_here(tmp_path, "init").stdout
-    assert "created inbox/.schema/recipe.json" in again
+    assert "created inbox/.schema/recipe.json" in picowatch_here(tmp_path, "init").stdout
     assert schema.read_text() == current
     assert not recipe.exists(), "a daemon would render what the user deleted"
     assert (tmp_path / "picowatch.yaml").read_text() == "settle_seconds: 1\n"

@@ -28,7 +28,6 @@ from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 
 def elsewhere(house: House, name: str, text: str) -> Path:
-    """A recipe that does not lie in the inbox."""
     path = house.folder / name
     path.write_text(text)
     return path
@@ -45,7 +44,6 @@ def made(house: House, *files: Path, code: int = 0, **flags: Any) -> tuple[list[
 
 
 def commands(house: House) -> list[Path]:
-    """Commands and answers that lie about."""
     return list((house.outbox / ".picowatch/commands").iterdir())
 
 
@@ -67,10 +65,7 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
 
 
 def test_make_without_a_daemon_prints_only_these_recipes(house: House) -> None:
-    """Others are not waited for. Whoever could read the file may read the recipe; nobody else.
-
-    A folder that is made for a recipe can be entered by them.
-    """
+    """Whoever could read the file may read the recipe and enter its folder; nobody else."""
     for number in range(10):
         house.save(f"mine{number}.txt", "not now\n")
     recipes = elsewhere(house, "a.txt", "red --seed 5\n"), elsewhere(house, "b.txt", "blue\n")
@@ -85,8 +80,7 @@ def test_make_without_a_daemon_prints_only_these_recipes(house: House) -> None:
     names = ("a.txt", "b.txt", "ads", "ads/may.txt")
     modes = [(house.inbox / name).stat().st_mode & 0o777 for name in names]
     assert modes == [0o644, 0o600, 0o755, 0o644]
-    folders = [Path(line).parent for line in printed]
-    assert folders == [house.outbox / "a", house.outbox / "b"]
+    assert [Path(line).parent for line in printed] == [house.outbox / "a", house.outbox / "b"]
     assert (errors, commands(house)) == ("", [])
     accepted = re.findall(r" (\S+): saved, ", house.log())
     assert accepted[:2] == ["a.txt", "b.txt"], "before what waited in the inbox"
@@ -288,7 +282,6 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_make_rm_leaves_nothing_but_pictures(house: House, as_json: bool) -> None:
-    """Whether they were rendered, failed, or the recipe was wrong."""
     house.engine.before_batch = fail_on_bad
     files = good, _, _ = [
         elsewhere(
@@ -329,8 +322,7 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, as_json: bool) -> Non
 def test_make_rm_keeps_what_was_there_or_was_changed(house: House) -> None:
     """Only its own recipe is removed, and only as it was put there, in a folder that it names."""
     house.save("a.txt", "one --seed 5\n")
-    a = elsewhere(house, "a.txt", "one --seed 5\n")
-    made(house, a, remove=True)
+    made(house, elsewhere(house, "a.txt", "one --seed 5\n"), remove=True)
     assert (house.inbox / "a.txt").exists()
     b = elsewhere(house, "b.txt", "two --seed 5\n")
 
@@ -367,8 +359,7 @@ def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(house: House)
     shown = [made(house, fixed, drawn)[0] for _ in range(2)]
     assert shown[0][0] == shown[1][0] == str(house.outbox / "a-2/0001-5.png")
     assert len(house.pictures("pets/b")) == 2 and shown[1][1] != shown[0][1]
-    there = sorted(path.name for path in house.inbox.rglob("*.txt"))
-    assert there == ["a-2.txt", "a.txt", "b.txt"]
+    assert sorted(path.name for path in house.inbox.rglob("*.txt")) == ["a-2.txt", "a.txt", "b.txt"]
     assert (house.inbox / "a.txt").read_text() == "other\n"
 
 

@@ -189,7 +189,6 @@ def test_images_that_wait_or_were_requested_again(house: House) -> None:
 
 
 def test_wrong_use_is_answered(house: House) -> None:
-    """And stops no other."""
     assert f"No picowatch has ever used the outbox {house.outbox}. " in asked(house, "a.yaml")
     house.save("a.yaml", f"{CAT}sweep: {{steps: [2, 3]}}\n")
     house.save("b.yaml", "stesp: 3\n")
@@ -197,8 +196,7 @@ def test_wrong_use_is_answered(house: House) -> None:
     for name in ("c.yaml", "b.yaml", str(house.draw("photo.png"))):
         shown = asked(house, name)
         assert f"The ledger knows no picture and no recipe '{name}'. Name a picture of" in shown
-    said = "is a contact sheet. Name one of its pictures."
-    assert said in asked(house, "a/0003-sheet.png")
+    assert "is a contact sheet. Name one of its pictures." in asked(house, "a/0003-sheet.png")
     assert "argument --all: not allowed with argument --why" in asked(house, "--all", "a.yaml")
     with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as sql:
         sql.execute("PRAGMA user_version = 8")

@@ -18,7 +18,6 @@ KILLS = int(os.environ.get("KILLS", "4"))  # `make storm` asks for 200
 @pytest.mark.heavy
 @pytest.mark.timeout(600 + 20 * KILLS)
 def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
-    """Each image is there once, complete and once in every list, with its contact sheets."""
     daemon_of = partial(process, house, PICOWATCH_MAX_ATTEMPTS="100")
     dice, wanted = random.Random(4), 0
 

@@ -88,7 +88,6 @@ def disk(folder: Path) -> Iterator[None]:
 
 
 def remount(folder: Path, how: str) -> None:
-    """Make a disk read-only ("ro"), or writable again ("rw")."""
     subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
 
 

@@ -62,10 +62,7 @@ def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_ma
 
 
 def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None:
-    """The engine reads these fields for each image, and all others once for the batch.
-
-    A new one is added here when the engine does so: it needs no batch of its own.
-    """
+    """A field that the engine reads for each image is added here: it needs no batch of its own."""
     assert {name for name in PIXELS if not ROWS[name].same_in_batch} == {
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
@@ -225,8 +222,7 @@ def test_edits_are_read_together_where_text_encoders_come_and_go(
     ledger: Ledger, rung: str, then: int, side: int
 ) -> None:
     """Edits of any size share batches after the first one; elsewhere they go one by one."""
-    uses = (ReferenceUse("photo.png", "1" * 64),)
-    edit = request(width=side, height=side, references=uses)
+    edit = request(width=side, height=side, references=(ReferenceUse("photo.png", "1" * 64),))
     sizes = BatchSizes("auto", ledger)
     for size in (1, then, then):
         assert sizes.size(edit) == size

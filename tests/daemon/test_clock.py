@@ -47,7 +47,6 @@ class Law:
         return seconds * self.noise.uniform(0.92, 1.08) / self.speed
 
     def evaluation(self, pixels: int, images: int) -> float:
-        """One call of the model for a batch."""
         return self.about(0.04 + 0.5 * (pixels / 512**2) ** 1.08 * images**0.9)
 
     def decoding(self, pixels: int) -> float:
@@ -104,7 +103,6 @@ class Play:
         self.reported: set[str] = set()
 
     def run(self, requests: Sequence[ImageRequest], look_seconds: float) -> list[Sample]:
-        """Render all; return what the clock told each time."""
         self.queue, self.asked = [(image, work_of(image)) for image in requests], len(requests)
         self.samples: list[Sample] = []
         events = [(self.time, at, self._engine(at, law)) for at, law in enumerate(self.laws)]
@@ -226,7 +224,6 @@ def drawn(count: int, steps: int, **values: Any) -> list[ImageRequest]:
 
 
 def enlarged(sizes: Sequence[tuple[int, int]], model: str, **values: Any) -> list[ImageRequest]:
-    """Photos that are only enlarged to twice their size."""
     photo = request(image="a.png", checkpoint="", checkpoint_hash="")
     upscale = Upscale(model, 2.0)
     return [
@@ -305,8 +302,7 @@ def test_rates_are_kept_from_one_start_to_the_next(ledger: Ledger) -> None:
 
 def test_nothing_is_told_before_anything_was_measured(ledger: Ledger) -> None:
     """From the second report on it is "about" so much, also for what lies behind the first pass."""
-    clock = Clock(ledger)
-    first, *samples = Play(clock).run(drawn(2, 10, **CUT), 0.2)
+    first, *samples = Play(Clock(ledger)).run(drawn(2, 10, **CUT), 0.2)
     assert first.left is None
     told = next(sample for sample in samples if sample.left)
     assert told.left and not told.left.is_measured

@@ -89,7 +89,6 @@ def test_a_folder_is_made_smaller_without_any_model(house: House) -> None:
 
 
 def test_bits_that_are_lost_are_told_though_nothing_else_is_kept(house: House) -> None:
-    """Not even the mark."""
     house.save("web/_pictures.yaml", f"{WEB}keep_exif: none\n")
     Image.new("I;16", (120, 80), 40_000).save(house.inbox / "web/deep.png")
     assert house.once(ai_mark=False)
@@ -158,7 +157,6 @@ def test_a_pause_holds_copies_and_a_deleted_picture_is_not_copied(house: House) 
 def test_a_picture_that_kills_its_process_fails_alone(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon and the other copies go on."""
     monkeypatch.setattr("picowatch.engine.process.child.ChildEngine", ChildEngine)
     monkeypatch.setattr("picowatch.engine.process.child_main.new_copy_renderer", DyingRenderer)
     house.save("web/_pictures.yaml", WEB)
@@ -170,7 +168,6 @@ def test_a_picture_that_kills_its_process_fails_alone(
 
 
 def test_there_is_a_process_a_core_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many copies wait."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     copying = CopyEngines(EngineOptions(models=tmp_path))
     copying.wanted = 9

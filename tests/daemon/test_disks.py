@@ -32,7 +32,6 @@ SEEDS = [*range(1, 6), *range(11, 41)]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let picowatch retry sooner."""
     monkeypatch.setattr("picowatch.files.essential.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.accept.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
@@ -53,7 +52,6 @@ def full(house: House, room: int) -> Iterator[None]:
 
 @contextmanager
 def locked(house: House) -> Iterator[None]:
-    """Let another program hold the ledger, as a backup or a shell may."""
     path = house.outbox / ".picowatch/ledger.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN EXCLUSIVE")

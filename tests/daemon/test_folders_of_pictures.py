@@ -24,7 +24,6 @@ STAR = "prompt: a star\nseed: 7\nsize: 64x64\n"
 
 
 def drop(house: House, *names: str) -> None:
-    """Save pictures, each in a colour of its own."""
     for name in names:
         house.draw(name, f"rgb({sum(name.encode()) % 256},{len(name)},0)")
 
@@ -184,8 +183,7 @@ def test_make_of_a_folder_says_which_pictures_were_deleted(house: House) -> None
     one = f"1 of its 2 pictures was deleted. {said.format(1)}"
     both = f"Its pictures were deleted. {said.format('sub/3')}"
     out, err = made(house, house.inbox / "photos")
-    gone = {f"{house.outbox}/photos/{name}.png" for name in ("1-2", "sub/3")}
-    assert {*every} - {*out} == gone
+    assert {*every} - {*out} == {f"{house.outbox}/photos/{name}.png" for name in ("1-2", "sub/3")}
     assert [line.partition(": ")[2] for line in err.splitlines()] == [one, both]
     recipes = as_json(house, "photos")["recipes"].values()
     assert [recipe["warnings"] for recipe in recipes] == [[one], [], [both]]

@@ -22,7 +22,6 @@ def published(house: House) -> list[str]:
 
 
 def test_a_folder_says_what_was_found_in_each_picture(house: House) -> None:
-    """That there was nothing is no failure."""
     assert house.once(batch_size=4), house.error("sky/_pictures.yaml")
     found = {name: house.chunk(name).rendered for name in published(house)}
     place = {"field": "mask", "score": 0.9, "box": [1, 2, 3, 4]}

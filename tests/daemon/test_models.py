@@ -35,7 +35,6 @@ def new(house: House) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count how often each save is read."""
     counter = Counter[str]()
 
     def counted(name: str, *arguments: Any) -> Any:
@@ -163,7 +162,6 @@ def test_all_that_wait_for_a_model_get_it_though_it_changes_while_it_is_read(
     ],
 )
 def test_a_missing_model_that_comes_is_noticed(house: House, folder: str, recipe: str) -> None:
-    """The recipe need not be saved again."""
     house.save("new.yaml", recipe)
     with house.running():
         wait_for(lambda: "'new" in (house.error("new.yaml") or ""), "the refusal")
@@ -239,7 +237,6 @@ def linked_folder_away(house: House) -> None:
 def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     house: House, prepare: Callable[[House], Callable[[], object] | None], said: str
 ) -> None:
-    """Only a recipe that names the demo model uses it."""
     install = prepare(house)
     path = house.save("a.yaml", SMALL)
     house.save("b.yaml", f"{SMALL}checkpoint: demo\n")
@@ -248,8 +245,7 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     assert "no checkpoint is named, and none that is installed can be used" in error
     assert said in error
     assert "write 'checkpoint: demo'" in error
-    checked = picowatch_here(house.folder, "check", "--models", house.models, path)
-    assert said in checked.stderr
+    assert said in picowatch_here(house.folder, "check", "--models", house.models, path).stderr
     assert [house.chunk(file).request.checkpoint for file in house.pictures()] == ["demo"]
     if install:
         install()

@@ -29,7 +29,6 @@ def template(house: House) -> None:
 
 
 def save(house: House, kind: str, names: str = "abcd") -> None:
-    """Save files that differ, with random seeds; photos differ in their colours."""
     for number, name in enumerate(names):
         if kind.startswith("photos"):
             house.draw(kind.format(name), f"rgb({50 * number},0,0)")

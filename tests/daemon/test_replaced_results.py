@@ -24,7 +24,6 @@ USUAL = "prompt: a corgi\nsize: 64x64\nseed: 7\nreplace: true\n"
 
 
 def render(house: House, template: str, **values: str) -> None:
-    """Save a template, and render all photos with it."""
     house.save("in/_pictures.yaml", template)
     assert house.once(**values)
     send(house.outbox, Command("retry all", "in"))
@@ -107,8 +106,7 @@ def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
         assert text == read_texts(house.outbox / "in/mug.png")[PARAMETERS] + "\n"
         assert house.listed()[-1]["steps"] == count
     data = (house.outbox / ".picowatch/gallery").rglob("*.js*")
-    shown = "".join(path.read_text() for path in data)
-    assert shown.count('"in/mug.png"') == 1
+    assert "".join(path.read_text() for path in data).count('"in/mug.png"') == 1
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
     assert house.once()
     assert steps(house) == {"in/mug.png": 3}, "a ledger that is rebuilt makes nothing anew"
@@ -183,7 +181,6 @@ def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(house: Ho
 
 
 def test_a_failed_result_leaves_the_earlier_one_and_its_name(house: House) -> None:
-    """The next one that works is written over it."""
     house.draw("in/mug.jpg")
     render(house, f"{USUAL}steps: 3\n")
     house.engine.before_batch = fail_on_bad

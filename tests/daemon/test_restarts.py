@@ -297,8 +297,7 @@ def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
             hold.unlink()
             assert [future.result().returncode for future in made] == [0, 0]
         ends(process)
-    formats = Counter(Path(line["file"]).suffix for line in house.listed())
-    assert formats == {".png": 1, ".webp": 7}
+    assert Counter(Path(line["file"]).suffix for line in house.listed()) == {".png": 1, ".webp": 7}
 
 
 def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: SettingsFile) -> None:

@@ -45,7 +45,6 @@ class Engines:
         over.set()
 
     def in_progress(self) -> list[int]:
-        """Return how many images each engine with a batch has begun."""
         return sorted(sum(map(len, engine.batches)) for engine in self.all if engine.batches)
 
 
@@ -121,7 +120,6 @@ def test_engines_join_and_leave_in_the_middle(
 def test_the_pictures_of_a_batch_are_compressed_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each waits for the other."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     both = threading.Barrier(2, timeout=PATIENCE)
 

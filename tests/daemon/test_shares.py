@@ -21,7 +21,6 @@ def count(prompt: str, images: int, **fields: object) -> str:
 
 
 def turns(house: House) -> list[str]:
-    """Return the first prompt of each batch, in the order in which the engine started them."""
     return [batch[0].prompt for batch in house.engine.batches]
 
 
@@ -87,7 +86,6 @@ def test_the_place_in_the_queue_follows_the_turns(house: House) -> None:
 
 
 def test_a_priority_is_lowered_to_that_of_its_folder(house: House) -> None:
-    """A warning says so."""
     house.save("ada/a.yaml", count("ada", 1, priority=9))
     house.save("ben/b.yaml", count("ben", 1, priority=3))
     assert house.once(max_priority={"ada": 2})
@@ -152,10 +150,7 @@ def test_what_waits_for_room_can_be_cancelled(house: House, runs: bool) -> None:
 
 
 def test_a_single_run_renders_what_had_to_wait_for_room(house: House) -> None:
-    """Each save is refused once at most, and read again when the queue is empty.
-
-    One that never fits says so.
-    """
+    """A save is read again when the queue is empty; one that never fits says so."""
     for number in range(4):
         house.save(f"ada/{number}.yaml", count(f"ada {number}", 2))
     house.save("ada/five.yaml", count("five", 5))
@@ -176,7 +171,6 @@ def test_a_single_run_renders_what_had_to_wait_for_room(house: House) -> None:
 
 @pytest.mark.parametrize("runs", [False, True])
 def test_make_waits_for_room(house: House, runs: bool) -> None:
-    """For a folder, and for recipes."""
     most = {"ada": 2, ".": 2}
     settings = house.settings(max_queued=most)
     house.save("ada/_pictures.yaml", "resize_to: 32\n")
@@ -217,8 +211,7 @@ def test_what_lacked_room_is_read_as_the_command_wanted(house: House) -> None:
         house.draw(f"ada/photos/{number}.png", f"rgb({number},0,0)")
     assert not house.once()
     house.engine.before_batch = lambda batch: None
-    settings = house.settings(max_queued=most)
-    assert make(settings, [house.inbox / "ada"], house.make_engine) == 0
+    assert make(house.settings(max_queued=most), [house.inbox / "ada"], house.make_engine) == 0
     assert sorted(house.prompts()) == ["aa"] * 4 + ["bad"] * 4 + ["photo"] * 4
     for picture in house.pictures("ada/photos"):
         (house.outbox / picture).unlink()

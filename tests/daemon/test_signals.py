@@ -27,7 +27,6 @@ from tests.house import PATIENCE, House, wait_for
 
 
 def holds_open(process: int, file: Path) -> bool:
-    """Whether a process has the file open or mapped into its memory."""
     its = psutil.Process(process)
     return str(file) in {entry.path for entry in (*its.open_files(), *its.memory_maps())}
 

@@ -233,7 +233,6 @@ def test_the_comment_of_a_jpeg_is_read(tmp_path: Path, before: bytes, encoding: 
     for prompt in ("a star", "日本の城、夜\u3000星", "Дом у реки", "🐕 runs", "“a star”", "Ünder"):
         text = f"{prompt}\nSteps: 8, Sampler: Euler a, CFG scale: 5, Seed: 3, Size: 128x128"
         exif = Image.Exif()
-        comment = before + text.encode(encoding)
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = before + text.encode(encoding)
         Image.new("RGB", (16, 16)).save(tmp_path / "a.jpg", exif=exif)
         assert read_texts(tmp_path / "a.jpg")["parameters"] == text

@@ -19,7 +19,6 @@ def sheets(house: House) -> list[str]:
 
 
 def told_by_its_sheet(house: House, text: str) -> dict[str, Any]:
-    """Return the description of a recipe's only sheet."""
     house.save("a.yaml", text)
     assert house.once(), house.error("a.yaml")
     (sheet,) = sheets(house)

@@ -11,7 +11,6 @@ from tests.house import HeldEngine, House, wait_for
 
 
 def totals(house: House) -> dict[str, str]:
-    """Return what is told of each folder, without times."""
     text = (house.outbox / ".picowatch/gallery/totals.js").read_text()
     found: dict[str, str] = json.loads(text.removeprefix("totals(").removesuffix(");\n"))
     return {name: re.sub(r" \d\d:\d\d(–\d\d:\d\d)?", "", line) for name, line in found.items()}

@@ -26,10 +26,7 @@ from tests.outcome import error_files
 
 
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
-    """That includes a picture that a crash left out of the list; a recipe is not delayed by it.
-
-    Another program may have written the picture since.
-    """
+    """A picture that a crash left out is listed, though another program may have written it."""
     house.save("corgi.yaml", "prompt: a corgi\nseed: 1\nsize: 64x128\nhires: {scale: 2}")
     before = int(time.time())
     assert house.once()
@@ -446,7 +443,6 @@ def test_done_recipes_are_archived_if_set(house: House) -> None:
 
 
 def test_warnings_of_an_archived_recipe_stay_after_a_restart(house: House) -> None:
-    """They are about its pictures, which stay."""
     house.save("a.txt", "a zebra\n")
     for _ in range(2):
         assert house.once(when_done="archive")

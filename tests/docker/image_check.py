@@ -69,14 +69,12 @@ class Checkout:
         output_of("make", "-C", self.path, target)
 
     def inside(self, *arguments: str) -> str:
-        """Run a program beside picowatch; return what it printed."""
         return output_of("docker", "exec", NAME, *arguments)
 
     def fact(self, name: str) -> str:
         return output_of("docker", "inspect", f"--format={{{{.{name}}}}}", NAME)
 
     def seeds(self) -> list[int]:
-        """The seeds of the batch's pictures, as the outbox lists them."""
         rows = map(json.loads, (self.path / "outbox/images.jsonl").read_text().splitlines())
         return sorted(
             row["seed"] for row in rows if "file" in row and row["recipe"] == "batch.yaml"
@@ -104,7 +102,6 @@ def expect(what: str, found: object, wanted: object) -> None:
 
 
 def wait(happened: Callable[[], object], what: str) -> None:
-    """Wait until it happened; say how long it took."""
     began = time.monotonic()
     while not happened():
         if time.monotonic() - began > PATIENCE_SECONDS:
@@ -157,8 +154,7 @@ def check_batch(checkout: Checkout) -> None:
     started = time.monotonic()
     checkout.make("down")
     expect("make down in time", time.monotonic() - started < STOP_SECONDS, True)
-    left = output_of("docker", "ps", "-aq", f"--filter=name={NAME}")
-    expect("containers left", left, "")
+    expect("containers left", output_of("docker", "ps", "-aq", f"--filter=name={NAME}"), "")
     expect("pictures once each", checkout.seeds() == list(range(SEED, SEED + BATCH)), True)
     expect("their files", len(list((checkout.path / "outbox/batch").glob("*.png"))), BATCH)
 

@@ -43,7 +43,6 @@ def the(name: str) -> str:
 
 
 def pairs(name: str) -> dict[str, str]:
-    """NAME=VALUE of all ARG or ENV instructions."""
     words = [word for text in texts(name) for word in text.split()]
     return {key: value for key, _, value in (word.partition("=") for word in words)}
 
@@ -185,7 +184,6 @@ def test_what_a_service_sets_is_known(name: str) -> None:
 
 
 def section(heading: str) -> str:
-    """What stands under a heading of docs/docker.md."""
     return PAGE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
 
 
@@ -229,7 +227,6 @@ class Machine:
         give_commands(self.folder / "bin", **{"nvidia-smi": call})
 
     def make(self, target: str, **environment: str) -> list[str]:
-        """What docker was told."""
         script = self.folder / "contrib/docker.sh"
         env = self.environment | environment
         done = subprocess.run([script, target], check=True, capture_output=True, env=env, text=True)

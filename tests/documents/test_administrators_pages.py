@@ -145,11 +145,7 @@ def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Mach
 
 
 def test_old_pictures_alone_are_deleted(house: House) -> None:
-    """docs/administration.md; they are not rendered again.
-
-    No new one goes, no archived original or recipe, no error that holds, and none of picowatch's
-    own files.
-    """
+    """No new one goes, nor an original, a recipe, an error that holds or picowatch's own files."""
     for kind in FORMATS:
         house.save(f"made/{kind}.yaml", f"prompt: a star\nseed: 7\nsize: 64x64\nformat: {kind}\n")
     house.save("scans/_pictures.yaml", "prompt: a star\nsize: 64x64\nseed: 7\n")

@@ -44,7 +44,6 @@ def crontab_lines(page: Path) -> list[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home folder with a clone in it, and the recipe that docs/cron.md begins with."""
     clone = tmp_path / "picowatch"
     (clone / "inbox").mkdir(parents=True)
     shutil.copytree(PROJECT / "examples", clone / "examples")
@@ -225,8 +224,7 @@ def test_the_shown_script_lets_a_language_model_write_the_caption(tmp_path: Path
     (tmp_path / "inbox").mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), Repeats) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        there = f"http://127.0.0.1:{server.server_port}/"
-        script = script.replace("http://localhost:8080/", there)
+        script = script.replace("http://localhost:8080/", f"http://127.0.0.1:{server.server_port}/")
         subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=240)
         server.shutdown()
     written = json.loads((tmp_path / "inbox/lighthouse.json").read_text())

@@ -70,10 +70,8 @@ class Desk:
         assert ": renamed to " not in log, log
 
     def expect_only_what_was_made(self) -> None:
-        """Check that there are no pictures and errors but the expected ones."""
         made = [path for path in self.house.pictures() if not path.startswith(f"{SENTINELS}/")]
-        expected = sorted(path for name in self._expected for path in self._pictures(name))
-        assert made == expected
+        assert made == sorted(path for name in self._expected for path in self._pictures(name))
         counts = {name: len(self._pictures(name)) for name in self._expected}
         assert counts == {name: len(prompts) for name, prompts in self._expected.items()}
         assert " error " not in self.house.log(), self.house.log()

@@ -124,10 +124,7 @@ def _nano(flags: tuple[str, ...], place: Place) -> Iterator[Save]:
 
 @contextmanager
 def _emacs(place: Place) -> Iterator[Save]:
-    """Save by Emacs, with its lock `.#x`, its auto-save `#x#` and its backup `x~`.
-
-    It would make no backups of files below /tmp.
-    """
+    """Save by Emacs, with `.#x`, `#x#` and `x~`; it would make no backups of files below /tmp."""
     folder, name = place.recipe.parent, place.recipe.name
     had_been_there = place.recipe.exists()
     options = "(progn (electric-indent-mode -1) (setq backup-enable-predicate (lambda (name) t)))"

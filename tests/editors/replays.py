@@ -114,7 +114,6 @@ STEPS: dict[str, Callable[..., object]] = {
 
 
 def main(name: str, path: Path) -> None:
-    """Save what standard input brings as a program does; rest where it may."""
     saving = Saving(path, json.loads(sys.stdin.readline()).encode())
     for steps in REPLAYS[name].split(";"):
         for step in steps.split("&"):

@@ -60,7 +60,6 @@ class HoldingEngine:
         on_progress: OnProgress,
         interrupted: Callable[[], bool],
     ) -> list[RenderedImage]:
-        """Return the pictures as soon as they may be returned."""
         pictures = [*self._engine.render(batch, on_progress, interrupted)]
         while batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)

@@ -50,7 +50,6 @@ class FaultyRenderer:
         on_progress: OnProgress,
         interrupted: Callable[[], bool],
     ) -> list[RenderedImage]:
-        """Return the pictures, or do what the prompts ask for."""
         faults = [fault for request in batch if (fault := self._due(request.prompt))]
         steps = batch[0].steps
         for done in range(1, steps + 1):
@@ -126,7 +125,6 @@ def _traceback_and_exit() -> None:
 
 
 def _socket() -> int:
-    """Return this process's end of the pipe to the daemon."""
     for number in range(3, 100):
         with suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
