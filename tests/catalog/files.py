@@ -38,13 +38,11 @@ def write_model(
 
 
 def found_in(models: Path) -> Model:
-    """The only model of a folder."""
     (found,) = Catalog(models).scan().models
     return found
 
 
 def refused_in(models: Path) -> str:
-    """Why the only refused file of a folder is refused."""
     (refused,) = Catalog(models).scan().refused
     return refused.reason
 

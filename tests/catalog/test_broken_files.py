@@ -131,8 +131,6 @@ def test_a_tensor_of_an_odd_shape_is_a_model_or_refused(shapes: Shapes) -> None:
 def test_a_file_that_nobody_foresaw_is_refused_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All other models are found."""
-
     def recognised(header: Header) -> Recognised:
         if "odd" in header.shapes:
             raise ZeroDivisionError("division by zero")

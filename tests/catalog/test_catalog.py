@@ -26,7 +26,6 @@ def checkpoint(models: Path, name: str) -> Path:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files whose headers were read."""
     paths: list[Path] = []
 
     def counted(path: Path) -> Header:
@@ -328,10 +327,7 @@ def write(models: Path, name: str, content: bytes) -> None:
 
 
 def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> None:
-    """One choice a line; comments, empty lines and a byte order mark do not count.
-
-    Large lists cost nothing at the next save: only a changed file is read again.
-    """
+    """Only a changed file is read again; comments, empty lines and BOMs do not count."""
     catalog = Catalog(tmp_path)
     write(tmp_path, "animal.txt", b"\xef\xbb\xbfcorgi\n\n  cat  \r\n# a comment\nshiba inu")
     write(tmp_path, "places/v1.5 city.TXT", "Zürich\n".encode())
@@ -348,10 +344,7 @@ def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> No
 def test_a_large_pack_refuses_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever its name: only its own files are refused, those too large or that nothing reads.
-
-    What was refused is read once there is room for it.
-    """
+    """Only its own files that are too large or unread are refused, and read once there is room."""
     for limit, most in (("MAX_FILE_BYTES", 1000), ("MAX_BYTES", 1020), ("MAX_LINES", 6)):
         monkeypatch.setattr(wildcards, limit, most)
     for name in ("all.txt", "all.yaml"):

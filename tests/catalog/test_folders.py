@@ -77,7 +77,6 @@ FLOWS: list[tuple[str, Config, Config, tuple[str, str, int]]] = [
 def test_a_folder_with_a_transformer_is_recognised(
     tmp_path: Path, name: str, index: Config, transformer: Config, expected: tuple[str, str, int]
 ) -> None:
-    """By its index, the transformer's config, or its name."""
     write_folder(tmp_path, name, index, transformer=transformer, scheduler=INFINITE)
     model = found_in(tmp_path)
     assert (model.family, model.variant, model.native_size) == expected

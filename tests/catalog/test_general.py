@@ -87,7 +87,6 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, changes: Config, words: str
 
 
 def test_an_index_alone_says_how_to_get_the_rest(tmp_path: Path) -> None:
-    """By the name that the index has, if it has one."""
     folder = tmp_path / "checkpoints/Sana"
     folder.mkdir(parents=True)
     for named, hub in (({}, "OWNER/NAME"), ({"_name_or_path": "org/Sana"}, "org/Sana")):

@@ -33,7 +33,6 @@ def gguf(
     version: int = 3,
     number: int | None = None,
 ) -> tuple[bytes, int]:
-    """Return the header of a file, and the length that the file needs."""
     head = b"GGUF" + struct.pack("<IQQ", version, len(shapes), len(metadata)) + b"".join(metadata)
     offset = 0
     for name, shape in shapes.items():

@@ -20,7 +20,6 @@ DEMO = Catalog(Path("nowhere")).demo.path
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files whose bytes were read for a hash."""
     names: list[str] = []
     real = safe_paths.open_regular
 
@@ -38,7 +37,6 @@ def file_with(folder: Path, content: str, name: str = "a") -> Path:
 
 
 def stored(cache: Path) -> list[str]:
-    """The names of the files whose hashes are kept."""
     with closing(sqlite3.connect(cache)) as database:
         return sorted(
             Path(name.decode()).name for (name,) in database.execute("SELECT name FROM known")

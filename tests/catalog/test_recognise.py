@@ -121,8 +121,7 @@ ANIMA: Shapes = {
     "llm_adapter.blocks.0.cross_attn.q_proj.weight": (1024, 1024),
     "blocks.0.mlp.layer1.weight": (8192, 2048),
 }
-# The file's name, family, variant, whether its name alone says that, and shapes; beside those of
-# tests/engine/test_downloads.py.
+# A file's name, family, variant, whether its name alone says that, and shapes.
 TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("flux1-dev", "flux", "dev", True, flux()),
     ("flux1-dev-kontext_fp8", "flux", "Kontext", True, flux()),
@@ -284,8 +283,7 @@ REFINER = (
 )
 OMNI = Z_IMAGE | named("siglip_embedder.0.weight")
 HIDREAM = named("model.t_embedder1.mlp.0.weight", "model.final_layer2.linear.weight")
-# Names of tensors as in the files that their authors and ComfyUI publish; beside those of
-# tests/engine/test_downloads.py.
+# Tensors named as in published files; tests/engine/test_downloads.py has more of them.
 KNOWN: list[tuple[Shapes, str]] = [
     (HIDREAM, "is HiDream-O1, which diffusers"),
     (CHROMA | named("nerf_blocks.0.norm.scale"), "is Chroma1-Radiance, which diffusers"),
@@ -326,7 +324,6 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
 def test_what_cannot_be_used_here_says_why(
     tmp_path: Path, kind: Kind, shapes: Shapes, words: str
 ) -> None:
-    """The message also says what to get, or where to put it."""
     found = look_at(tmp_path, shapes, kind)
     assert isinstance(found, Refused)
     assert words in found.reason

@@ -119,7 +119,6 @@ SIDES = st.integers(8, 256).map(lambda eighths: eighths * 8)
 
 @st.composite
 def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
-    """A ControlNet and what it follows."""
     known: tuple[Preprocessor, ...] = get_args(Preprocessor)
     preprocess = draw(st.sampled_from(known if has_mask else known[:-1]))
     start, end = sorted(draw(st.tuples(STRENGTHS, STRENGTHS)))
@@ -142,7 +141,6 @@ def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
 
 @st.composite
 def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -> ImageRequest:
-    """Any request that a recipe can make."""
     sampler = draw(st.sampled_from(SAMPLERS))
     vae = draw(st.sampled_from(["baked", "mse"]))
     pictures = draw(NO_PICTURES | START_IMAGES)
@@ -192,6 +190,5 @@ def image_requests(draw: st.DrawFn, prompts: st.SearchStrategy[str] = PROMPTS) -
 
 
 def inventory_for(request: ImageRequest) -> Inventory:
-    """What has to be installed for the request's recipe."""
     checkpoints = (Checkpoint(request.checkpoint, 512),)
     return replace(RICH, checkpoints=checkpoints, default_checkpoint=None, loras=LORA_NAMES)

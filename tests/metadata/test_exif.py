@@ -60,7 +60,6 @@ def read(main: Tags, exif: Tags) -> Exif:
 
 
 def test_values_are_converted_to_what_their_tags_have() -> None:
-    """Whole numbers to rational ones, and bytes to texts."""
     main: Tags = {TAGS.XResolution: (3, struct.pack(">H", 300)), TAGS.Make: (7, b"Canon\0")}
     third = struct.pack(">LL", 1, 3)
     exif: Tags = {
@@ -101,8 +100,7 @@ def test_a_value_of_any_type_gives_a_picture_without_a_warning(kind: int, count:
         with Image.open(file) as picture:
             tags = picture.getexif()
             said = {**tags, **tags.get_ifd(ExifTags.IFD.Exif)}
-        again = read_exif(BytesIO(exif.removeprefix(b"Exif\0\0")))
-        assert not again.lost
+        assert not read_exif(BytesIO(exif.removeprefix(b"Exif\0\0"))).lost
         assert {tag for tags in found.directories.values() for tag in tags} <= said.keys()
 
 
@@ -144,6 +142,5 @@ def test_places_on_the_ground_are_places() -> None:
 
 @pytest.mark.parametrize("kind", [5, 12, 3])
 def test_millions_of_numbers_are_no_settings(kind: int) -> None:
-    """They are not decoded."""
     exif = tiff({TAGS.Model: (kind, bytes(2_000_000))}, {TAGS.UserComment: (kind, bytes(800_000))})
     assert texts_in_exif(b"Exif\0\0" + exif) == {}

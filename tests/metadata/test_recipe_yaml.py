@@ -60,16 +60,12 @@ def test_a_short_recipe_has_only_what_differs() -> None:
         "sampler: Euler\nschedule_type: simple\nsteps: 9\ncfg_scale: 7.5\nguidance: 0\n"
         "size: 512x768\nseed: 42\nimage: a.png\ndenoising_strength: 0.3\n"
     )
-    demo = replace(CORGI, negative_prompt="", checkpoint="demo")
-    assert "\ncfg_scale: 7.5\n" in _short(demo)
+    assert "\ncfg_scale: 7.5\n" in _short(replace(CORGI, negative_prompt="", checkpoint="demo"))
 
 
 @given(image_requests())
 def test_any_request_reads_back_as_the_same_request(request: ImageRequest) -> None:
-    """By what `show` prints, in a folder with any defaults; in short; and by `from:`.
-
-    Of A1111's text alone, `show` prints what `from:` makes of it, and the inbox accepts it.
-    """
+    """By what `show` prints, whatever the defaults, and by `from:`, also of A1111's text alone."""
     inventory, chunk = inventory_for(request), chunk_of(request)
     for recipe in (
         read_one(recipe_yaml(request), inventory=inventory, defaults=DEFAULTS),

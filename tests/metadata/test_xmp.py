@@ -218,7 +218,6 @@ def test_faces_that_cannot_be_turned_are_left_out(
 
 
 def test_keywords_are_joined_and_other_properties_stay() -> None:
-    """As the newer ones that they are."""
     xmp = Xmp(
         packet(
             "<dc:subject><rdf:Bag><rdf:li>a</rdf:li></rdf:Bag></dc:subject>"

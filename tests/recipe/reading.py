@@ -37,7 +37,6 @@ INVENTORY = Inventory(demo=DEMO)
 
 
 def of_family(name: str, key: str, variant: str = "", size: int = 1024) -> Checkpoint:
-    """Return a checkpoint of a family, with its rules."""
     return Checkpoint(name, size, family=FAMILIES[key].name, rules=rules_of(key, variant))
 
 
@@ -109,7 +108,6 @@ def read(
 
 
 def read_one(text: str | bytes, *more: Any, **options: Any) -> Recipe:
-    """Return the only recipe of a file with this text."""
     (recipe,) = read(text, *more, **options)
     return recipe
 
@@ -138,7 +136,6 @@ def dropped(
 
 
 def refused(text: str | bytes, *more: Any, **options: Any) -> RecipeInvalid:
-    """Return the problems of a file with this text."""
     try:
         recipes = read(text, *more, **options)
     except RecipeInvalid as invalid:
@@ -147,7 +144,6 @@ def refused(text: str | bytes, *more: Any, **options: Any) -> RecipeInvalid:
 
 
 def messages(text: str | bytes, *more: Any, **options: Any) -> list[str]:
-    """Return only the messages of the problems, in order."""
     return [problem.message for problem in refused(text, *more, **options).problems]
 
 

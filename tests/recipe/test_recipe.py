@@ -78,8 +78,6 @@ def test_what_an_entry_is() -> None:
 
 
 def test_a_part_that_is_new_changes_no_digest_and_no_batch_key() -> None:
-    """Where it has its default."""
-
     @dataclass(frozen=True)
     class Newer(Hires):
         glow: float = 0.5
@@ -125,7 +123,6 @@ def test_defaults_apply_field_by_field(defaults: str, text: str, fields: dict[st
 
 
 def test_the_nearest_folder_wins() -> None:
-    """Layers go from the inbox's root down to the recipe, the nearest one."""
     defaults = {
         "_defaults.yaml": "steps: 10\ncfg_scale: 1\nclip_skip: 2\n",
         "pets/_defaults.yaml": "steps: 20\nguidance_scale: 2\npriority: 10\n",

@@ -159,8 +159,7 @@ def test_a_name_that_says_v_prediction_is_not_believed_but_not_passed_over() -> 
     """Files that do not tell their prediction are the usual cause of noise."""
     named = Checkpoint("cat/noob_V-Pred_05", 1024, says_prediction=False)
     plain = Checkpoint("plain", 1024, says_prediction=False)
-    checkpoints = (named, Checkpoint("marked-vpred", 1024), plain)
-    inventory = Inventory(demo=DEMO, checkpoints=checkpoints)
+    inventory = Inventory(demo=DEMO, checkpoints=(named, Checkpoint("marked-vpred", 1024), plain))
     text = "prompt: a\ncheckpoint: {}\nprediction: {}"
     what = "only the name of the checkpoint 'cat/noob_V-Pred_05' says v-prediction. …"
     check_warned(read_one(text.format("noob", "automatic"), inventory=inventory), what)

@@ -112,7 +112,6 @@ def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
 
 
 def test_several_values_in_a_field_are_told_to_be_a_sweep() -> None:
-    """The proposed sweep is a valid one."""
     for text in ("cfg_scale: [5, 7]", "steps: 10..12"):
         (message,) = messages(f"prompt: a\n{text}")
         sweep = message.partition("For an image with each value, write ")[2]

@@ -22,7 +22,6 @@ WILDCARDS = {
 
 
 def results(text: str) -> set[str]:
-    """Return all results of 200 seeds."""
     template = Template(text, WILDCARDS)
     return {template.expand(seed, "prompt") for seed in range(200)}
 
@@ -58,7 +57,6 @@ def results(text: str) -> set[str]:
     ],
 )
 def test_wildcards_mean_what_dynamicprompts_means(text: str, possible: set[str]) -> None:
-    """All possible results occur, and no others."""
     assert results(text) == possible
 
 

@@ -228,8 +228,7 @@ def test_a_pasted_text_means_what_it_means_in_a_picture(
     assert pasted.digest(no_hash) == by_from.digest(no_hash)
     assert {name: getattr(pasted, name) for name in fields} == fields
     check_warned(pasted, *warnings)
-    in_picture = (f"{warning} (in a.png)" for warning in warnings if warning != WORDS)
-    check_warned(by_from, *in_picture)
+    check_warned(by_from, *(f"{warning} (in a.png)" for warning in warnings if warning != WORDS))
 
 
 def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:

@@ -136,7 +136,6 @@ def encode(text: object) -> dict[str, Any]:
 def test_prompts_are_found_behind_other_nodes(
     nodes: Nodes, expected: tuple[str, str], warning: str
 ) -> None:
-    """The positive prompt is never taken for the negative one."""
     recipe = read(nodes)
     assert (recipe.prompt, recipe.negative_prompt) == expected
     check_warned(recipe, *([warning] if warning else []))

@@ -138,8 +138,7 @@ def test_loras_of_the_recipe_replace_all_of_the_pictures(
     written: str, uses: list[tuple[str, float]], texts: dict[str, str]
 ) -> None:
     """This includes those in its prompt, where A1111 always has them."""
-    recipe = read(f"from: corgi.png\nloras: {written}", texts)
-    (request,) = recipe.image_requests(hash_of)
+    (request,) = read(f"from: corgi.png\nloras: {written}", texts).image_requests(hash_of)
     assert [(lora.name, lora.weight) for lora in request.loras] == uses
     assert request.prompt.split() == ["a", "corgi"]
     assert request.negative_prompt == "dim"

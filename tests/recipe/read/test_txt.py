@@ -11,8 +11,7 @@ def test_each_line_is_a_prompt() -> None:
     """Blank lines and comments are none; white space around a line does not count."""
     recipes = read("# dogs\n\na corgi\n   a poodle  \n  # cats\na cat # with a hat\n", TXT)
     assert [recipe.prompt for recipe in recipes] == ["a corgi", "a poodle", "a cat # with a hat"]
-    places = [recipe.context.position.line for recipe in recipes]
-    assert places == [3, 4, 6]
+    assert [recipe.context.position.line for recipe in recipes] == [3, 4, 6]
 
 
 def test_a_backslash_goes_on_in_the_next_line() -> None:
@@ -193,7 +192,6 @@ SCRIPT = "this is RTF, a web page or a script, not plain text…"
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str) -> None:
-    """Its lines are not rendered one by one."""
     check_refused(text, message, name=TXT)
 
 

@@ -139,9 +139,7 @@ def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
 
 
 def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
-    """Each detail is its own."""
-    it = of_family("it", "flux", "Fill")
-    inventory = replace(INSTALLED, checkpoints=(it,))
+    inventory = replace(INSTALLED, checkpoints=(of_family("it", "flux", "Fill"),))
     text = "image: a.jpg\ncheckpoint: it\ndetail: face"
     assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
 

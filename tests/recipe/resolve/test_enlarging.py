@@ -126,8 +126,7 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
         check_refused(text, f"{what} Write 'upscale: {{model: …}}'.", inventory=INSTALLED)
         what = "no upscaler is named, and none that is installed can be used: 4x-Old.pth is a …"
         remedy = "For the embedded one, write 'upscale: {model: demo-compact}'."
-        old = replace(NONE, refused={"upscaler": OLD})
-        check_refused(text, f"{what} {remedy}", inventory=old)
+        check_refused(text, f"{what} {remedy}", inventory=replace(NONE, refused={"upscaler": OLD}))
     for inventory, name in ((NONE, "demo-cutout"), (ONE, "isnet-general-use")):
         assert only("prompt: a\ncutout: true", inventory).cutout == Cutout(name)
 

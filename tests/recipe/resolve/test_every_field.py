@@ -53,8 +53,7 @@ SAMPLES = {
     "checkpoint": "",
     "variation_seed": "variation_strength: 0.5\nvariation_seed: 3",
 }
-# What the engine reads of a request for a flow family; the pictures that come of it are compared
-# with diffusers' in tests/engine/test_flows.py.
+# What the engine reads for a flow family; tests/engine/test_flows.py compares the pictures.
 HONOURED = {
     *("prompt", "negative_prompt", "sampler", "cfg_scale", "guidance", "steps", "noise", "seed"),
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),

@@ -49,7 +49,6 @@ INVENTORY = Inventory(
 
 
 def test_what_a_recipe_leaves_out_is_the_familys() -> None:
-    """Values in the recipe win."""
     usual = {"turbo": (8, 1, 0), "krea": (28, 1, 4.5), "xl": (24, 7.5, 0), "tiny": (24, 4, 0)}
     for checkpoint, values in usual.items():
         recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)

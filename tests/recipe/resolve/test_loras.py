@@ -99,8 +99,7 @@ def test_a_file_of_lines_finds_the_trainers_names_among_thousands() -> None:
     trained = {name: f"trained {name[-4:]}" for name in names}
     inventory = Inventory(demo=DEMO, loras=tuple(names), lora_names=trained)
     lines = [f"a corgi {number} <lora:trained {number:04}:1>" for number in range(1000)]
-    found = read_recipes("a.txt", "\n".join(lines).encode(), inventory)
-    assert len(found) == 1000
+    assert len(read_recipes("a.txt", "\n".join(lines).encode(), inventory)) == 1000
 
 
 TWICE = "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
@@ -230,5 +229,4 @@ def test_a_picture_of_picowatchs_own_says_which_embeddings_are_gone() -> None:
     request = replace(CORGI, prompt="a cat", negative_prompt="easyneg, negativeXL")
     chunk = chunk_of(replace(request, checkpoint="demo", embeddings=uses))
     for own, warnings in (("", missing("neg/easyneg")), ("negative_prompt: easyneg", [])):
-        recipe = read_one(f"from: a.png\n{own}", inventory=SOME, texts=chunk)
-        check_warned(recipe, *warnings)
+        check_warned(read_one(f"from: a.png\n{own}", inventory=SOME, texts=chunk), *warnings)

@@ -64,8 +64,7 @@ def test_a_size_is_a_number_two_sides_or_a_mapping(
 @pytest.mark.parametrize("off", ["false", "none", "0"])
 def test_what_is_off_changes_no_digest(off: str) -> None:
     """Nor does a folder's format, which asks for no copy."""
-    usual = request_of("prompt: a")
-    assert request_of(f"prompt: a\nresize_to: {off}").digest == usual.digest
+    assert request_of(f"prompt: a\nresize_to: {off}").digest == request_of("prompt: a").digest
     folder = request_of("prompt: a\nresize_to: off", defaults="resize_to: 100\nformat: jpeg")
     assert folder.resize_to is None
 
@@ -74,8 +73,7 @@ def test_it_is_the_last_step_after_others() -> None:
     """The picture is first drawn, enlarged or cut out."""
     large = photo("upscale: {model: 4x-ultra, scale: 2}\nresize_to: {megapixels: 50}")
     assert (large.published_size, large.is_copy) == ((8660, 5773), False)
-    kinds = [part.kind for part in passes_of(large)]
-    assert kinds == ["upscale", "resize", "write"]
+    assert [part.kind for part in passes_of(large)] == ["upscale", "resize", "write"]
     cut = photo("cutout: {model: isnet, size: 900}\nresize_to: 300")
     assert [(part.size, part.gives) for part in passes_of(cut)][-2:] == [
         ((900, 900), (300, 300)),

@@ -30,8 +30,7 @@ INVENTORY = Inventory(
     lora_families={"pixel": (XL,)},
 )
 
-# Checkpoint, a field's value as a recipe and as A1111's text have it, the value instead, and what
-# is said of it.
+# Checkpoint, a field's value in a recipe and in A1111's text, the value instead, what is said.
 IMPOSSIBLE: list[tuple[str, str, str, str, Any, str]] = [
     ("dream", "vae: ae", "VAE: ae", "vae", "baked", "the VAE 'ae' is for FLUX.1"),
     ("dream", "loras: pixel", "", "loras", (), "the LoRA 'pixel' is for Stable Diffusion XL"),
@@ -106,8 +105,7 @@ def test_what_no_checkpoint_could_have(
 def test_a_pictures_prompt_loses_editing_that_cannot_be_done() -> None:
     """The words of the last step stay."""
     drawn = request_of("prompt: a [cat|dog] b\ncheckpoint: dream", inventory=INVENTORY)
-    text = "from: a.png\ncheckpoint: dev"
-    recipe = read_one(text, inventory=INVENTORY, texts=chunk_of(drawn))
+    recipe = read_one("from: a.png\ncheckpoint: dev", inventory=INVENTORY, texts=chunk_of(drawn))
     assert recipe.prompt == "a dog b"
     assert any("cannot change words between the steps" in warning for warning in recipe.warnings)
 
@@ -115,5 +113,4 @@ def test_a_pictures_prompt_loses_editing_that_cannot_be_done() -> None:
 def test_what_is_swept_is_the_recipes_own() -> None:
     """A folder's defaults for the field do not matter."""
     text = "prompt: a\ncheckpoint: dev\nsweep: {clip_skip: [1, 2]}"
-    said = "FLUX.1 has no clip_skip…"
-    check_refused(text, said, inventory=INVENTORY, defaults="clip_skip: 2")
+    check_refused(text, "FLUX.1 has no clip_skip…", inventory=INVENTORY, defaults="clip_skip: 2")

@@ -24,8 +24,7 @@ OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C
 def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: str) -> None:
     """A recipe may come from anywhere."""
     others = {"mask": "image: a.png\nmask_blur: 3", "image": "denoising_strength: 0.5"}
-    text = f"prompt: a\n{others.get(field, '')}\n{field}: {path}"
-    check_refused(text, f"{field} {message}")
+    check_refused(f"prompt: a\n{others.get(field, '')}\n{field}: {path}", f"{field} {message}")
 
 
 def test_a_wrong_path_hides_no_other_mistake() -> None:

@@ -32,7 +32,6 @@ def requests(written: str, above: str = ABOVE) -> list[ImageRequest]:
 
 
 def test_a_sweep_makes_every_combination_with_the_last_axis_fastest() -> None:
-    """All with the same seed."""
     swept = requests("steps: [10, 20], cfg_scale: 4..8 step 2")
     assert [(r.steps, r.cfg_scale) for r in swept] == [*product((10, 20), (4, 6, 8))]
     assert {request.seed for request in swept} == {1}
@@ -48,7 +47,6 @@ def test_seeds_and_count_multiply_in_front() -> None:
 
 
 def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
-    """Labels as people write them."""
     recipe = sweep("cfg: 4..5 step 0.5, 'prompt: red': [red, blue], lora: [detail, none]")
     assert recipe.sweep == (
         Axis("cfg_scale", ("4", "4.5", "5")),
@@ -75,7 +73,6 @@ def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
     ],
 )  # fmt: skip
 def test_what_changes_an_image_can_be_swept(written: str, field: str, values: list[object]) -> None:
-    """Values mean what they mean in the field itself."""
     assert [getattr(request, field) for request in requests(written)] == values
 
 
