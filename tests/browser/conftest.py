@@ -82,12 +82,10 @@ class Page:
         self.js(f"search.focus(); {put}", query)
 
     def shown(self) -> list[str]:
-        """Return the files of all pictures that pass the filters, newest first."""
         files: list[str] = self.js("return shownList.map(entry => entry.file)")
         return files
 
     def tile(self, file: str, part: str = ".open") -> WebElement:
-        """Return a picture's tile, scrolled into the window."""
         self.js("Grid.goTo(arguments[0], { focus: false })", file)
         found: WebElement = self.js(
             "return [...document.querySelectorAll('.tile')]"
@@ -106,10 +104,7 @@ class Page:
         return None if found is None else str(found)
 
     def leave_large(self, *, by: str = "") -> None:
-        """Close the large view, by Escape or a button, and wait until the grid has the focus.
-
-        Browsers report the closing of a dialog with the next frame.
-        """
+        """Close the large view; wait until the grid has the focus, which it gets a frame later."""
         if by:
             self.find(by).click()
         else:
@@ -129,7 +124,6 @@ class Page:
         self.next_frame()  # with which the page is told
 
     def next_frame(self) -> None:
-        """Wait until the browser has drawn a frame and sent its events."""
         self.driver.execute_async_script(
             "const done = arguments[0];"
             "requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)))"

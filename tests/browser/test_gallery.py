@@ -155,8 +155,6 @@ def test_a_search_finds_what_was_drawn_and_accents_in_any_form(house: House, pag
 
 
 def test_folders_are_filters(gallery: Page) -> None:
-    """Folders below the chosen one appear; a search is limited to it."""
-
     def folders() -> list[str]:
         return [button.text.replace("\n", " ") for button in gallery.all("nav button")]
 

@@ -112,7 +112,6 @@ def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None
 
 
 def test_the_gallery_names_no_other_machine(gallery: Page, outbox: Path) -> None:
-    """No script, style, font or picture comes from another machine, and none is requested."""
     own = [outbox / INDEX, *(outbox / ".picowatch/gallery").glob("*.[jc]s*")]
     assert len(own) > 8
     for file in own:

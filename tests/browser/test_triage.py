@@ -22,10 +22,7 @@ FILES = [f"many/000{number}-1{number}.png" for number in range(1, 9)]
 
 
 def paste(house: House, command: str, shell: str = "sh", call: str = "-m picowatch") -> str:
-    """Paste a command into a shell, as lines of its input; return what it printed.
-
-    `picowatch` calls Python there.
-    """
+    """Paste a command into a shell, line by line; return what it printed."""
     picowatch = f'exec "{sys.executable}" {call} "$@"'
     path = f"{give_commands(house.folder / 'bin', picowatch=picowatch)}:{os.environ['PATH']}"
     done = ran(house.folder, shell, typed=command, PATH=path)
@@ -42,7 +39,6 @@ def show_by_name(page: Page, outbox: Path) -> None:
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make eight pictures that no test changes."""
     house = House(tmp_path_factory.mktemp("eight"))
     house.save("many.yaml", MANY)
     assert house.once()
@@ -51,7 +47,6 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def many(house: House, page: Page) -> Iterator[House]:
-    """Start a daemon with eight pictures, and a browser that shows them."""
     house.save("many.yaml", MANY)
     assert house.once()
     page.is_live = True
@@ -61,7 +56,6 @@ def many(house: House, page: Page) -> Iterator[House]:
 
 
 def click(page: Page, file: str, key: str = "", part: str = ".open") -> None:
-    """Click a picture while a key is held."""
     actions = ActionChains(page.driver)
     tile = page.tile(file, part)
     if key:
@@ -180,8 +174,7 @@ def test_rejected_pictures_are_deleted_and_kept_ones_moved(many: House, page: Pa
         page.search(query)
         assert len(page.shown()) == count, query
     page.search("")
-    delete = copied(page, "rejected", "delete")
-    assert paste(many, delete) == "4 pictures deleted.\n"
+    assert paste(many, copied(page, "rejected", "delete")) == "4 pictures deleted.\n"
     move = copied(page, "kept", "move", " the best/of May ")
     assert paste(many, move, "bash") == "1 picture moved to the best/of May.\n"
     moved = "the best/of May/0001-11.png"
@@ -246,11 +239,9 @@ def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
     wait_for(lambda: len(page.shown()) == 9, "the cat")
     for file in (FILES[0], "pets/cat/0001-7.png"):
         click(page, file, Keys.CONTROL)
-    copies = paste(many, copied(page, "selected", "copy", "-mine"))
-    assert copies == "2 pictures copied to -mine.\n"
+    assert paste(many, copied(page, "selected", "copy", "-mine")) == "2 pictures copied to -mine.\n"
     wait_for(lambda: len(page.shown()) == 11, "the copies")
-    reseed = copied(page, "selected", "reseed")
-    made = paste(many, reseed).splitlines()
+    made = paste(many, copied(page, "selected", "reseed")).splitlines()
     assert [Path(file).parent.name.partition("-")[0] for file in made] == ["again"] * 2
     new = [many.request(str(Path(file).relative_to(many.outbox))) for file in made]
     assert [request.prompt for request in new] == ["a tree", 'it\'s a "cat"!']

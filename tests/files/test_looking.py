@@ -67,7 +67,6 @@ def test_damage_and_too_many_pixels_are_told_in_the_same_words(
 def test_a_process_without_memory_is_an_answer(
     tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends alone."""
     monkeypatch.setattr(looking, "_BYTES_BESIDE", 1000)
     path = tmp_path / "a.png"
     Image.new("RGB", (900, 900)).save(path)

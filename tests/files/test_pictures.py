@@ -23,7 +23,6 @@ QUARTERS = {(8, 8): RED, (24, 8): GREEN, (8, 24): BLUE, (24, 24): WHITE}  # by t
 
 
 def quarters(mode: str = "RGB") -> Image.Image:
-    """Return a square of 32 pixels: red and green above blue and white."""
     picture = Image.new("RGB", (32, 32))
     for (x, y), colour in QUARTERS.items():
         picture.paste(colour, (x - 8, y - 8, x + 8, y + 8))
@@ -145,7 +144,6 @@ def test_what_cannot_be_used_is_refused_in_words(words: str) -> None:
 
 
 def test_a_huge_file_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message has the limit."""
     monkeypatch.setattr(pictures, "MAX_BYTES", 2_000_000)
     with pytest.raises(PictureUnreadable, match=r"It has 3 MB; the limit is 2 MB\."):
         decode_picture(bytes(3_000_000))
@@ -214,7 +212,6 @@ def test_adobe_rgb_by_exif_becomes_srgb(
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_grey_with_transparency_is_read_with_its_profile(kind: str) -> None:
-    """As grey without it."""
     grey = Image.new("L", (8, 8), 10)
     clear = Image.merge("LA", [grey, Image.new("L", (8, 8), 99)])
     opaque, found, by_number = (
@@ -232,8 +229,7 @@ def test_grey_with_transparency_is_read_with_its_profile(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "HEIF"])
 def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
     """It may end anywhere; a half-copied file is never a half-grey start image."""
-    rng = np.random.default_rng(1)
-    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
     whole = encoded(noise, kind)
     for share in (0.2, 0.5, 0.9):
         with pytest.raises(PictureUnreadable):

@@ -50,8 +50,7 @@ def test_saves_are_accepted_in_the_order_of_their_times(house: House) -> None:
     for name, seconds in (("a10.txt", 5), ("a9.txt", 5), ("b.txt", 3), ("c.txt", 9)):
         os.utime(house.save(name, "one\n"), (seconds, seconds))
     assert house.once()
-    order = re.findall(r" (\w+\.txt): saved", house.log())
-    assert order == ["b.txt", "a9.txt", "a10.txt", "c.txt"]
+    assert re.findall(r" (\w+\.txt): saved", house.log()) == ["b.txt", "a9.txt", "a10.txt", "c.txt"]
 
 
 # -- writers
@@ -63,7 +62,6 @@ def test_saves_are_accepted_in_the_order_of_their_times(house: House) -> None:
 def test_a_recipe_is_put_whole_or_not_at_all(
     house: House, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str, number: int
 ) -> None:
-    """Even on a full disk."""
     monkeypatch.setattr(owner, call, refusing(number))
     with pytest.raises(OSError, match=os.strerror(number)):
         put(InboxFolder(house.inbox), "a.txt", b"a dog\n")

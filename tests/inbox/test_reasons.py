@@ -90,10 +90,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_file_that_is_not_taken_is_told_once(
     house: House, monkeypatch: pytest.MonkeyPatch, behind: float
 ) -> None:
-    """When it comes, not at each scan; hidden files, pipes and links out are not even opened.
-
-    The clock may have been set back, or the disk may be on a server whose clock is ahead.
-    """
+    """Hidden files, pipes and links out are not even opened. A server's clock may be ahead."""
     make_junk(house)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - behind)

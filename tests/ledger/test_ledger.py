@@ -24,7 +24,6 @@ from tests.house import House
 
 
 def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
-    """Return an entry with one image; without a seed, one is drawn."""
     return RequestedEntry(
         digest=f"{prompt} {seed}",
         priority=0,

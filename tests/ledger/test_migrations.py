@@ -113,8 +113,7 @@ def shape(path: Path) -> list[tuple[object, ...]]:
         assert sql.execute("PRAGMA user_version").fetchone() == (VERSION,)
         assert sql.execute("PRAGMA foreign_key_check").fetchall() == []
         counted = sql.execute("SELECT state, count(*) FROM images GROUP BY state")
-        tallies = dict(sql.execute("SELECT state, images FROM tallies WHERE images"))
-        assert dict(counted) == tallies
+        assert dict(counted) == dict(sql.execute("SELECT state, images FROM tallies WHERE images"))
         return sql.execute(tables).fetchall()
 
 

@@ -58,8 +58,6 @@ class Screen:
 
 
 class Terminal:
-    """A program in a terminal."""
-
     def __init__(self, process: "subprocess.Popen[bytes]", handle: int, columns: int) -> None:
         self.process = process
         self._handle = handle

@@ -114,8 +114,7 @@ class Seen:
         self._lock.callback(OutboxLock(self.outbox).release)
         self.end = self._lock.close  # ends the picowatch that has the outbox
         writing = Writing(Event(), self.outbox)
-        names = OutboxNames(self.outbox)
-        problems = ProblemFiles(self.outbox, names, writing)
+        problems = ProblemFiles(self.outbox, OutboxNames(self.outbox), writing)
         self._files = StatusFiles(self.outbox, problems, writing)
 
     def write(self, **values: Any) -> None:

@@ -146,7 +146,6 @@ def hooks_of(folder: Path, command: list[str], seconds: float = 60) -> Iterator[
 def test_a_hook_that_fails_is_one_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, command: list[str], said: str
 ) -> None:
-    """Nothing else is affected."""
     limit = re.search(r"after ([\d.]+) s", said)
     seconds = float(limit[1]) if limit else 30.0  # on a busy machine a shell takes its time
     with caplog.at_level(logging.INFO), hooks_of(tmp_path, command, seconds) as hooks:
@@ -184,8 +183,7 @@ def test_a_hook_that_cannot_be_killed_is_not_waited_for(
     stuck.wait.side_effect = subprocess.TimeoutExpired("", 0.5)
     started: Iterator[Any] = iter([lambda *_, **__: stuck, run])
     monkeypatch.setattr(subprocess, "Popen", lambda *given, **how: next(started)(*given, **how))
-    refused = Mock(side_effect=PermissionError)
-    monkeypatch.setattr("picowatch.observers.hooks.os.killpg", refused)
+    monkeypatch.setattr("picowatch.observers.hooks.os.killpg", Mock(side_effect=PermissionError))
     done = tmp_path / "done"
     with hooks_of(tmp_path, ["touch", str(done)], 0.5) as hooks:
         hooks.picture({"file": "a.png"})

@@ -155,7 +155,6 @@ def test_the_address_may_move_to_all_interfaces_at_the_same_port(
 
 @pytest.fixture
 def served(address: str) -> Iterator[str]:
-    """Serve metrics without a daemon, and return their address."""
     serving = metrics.Metrics(address)
     yield address
     serving.close()

@@ -45,9 +45,7 @@ def test_a_process_writes_the_same_file(name: str, low: bytes, alpha: bytes) -> 
 
 
 def test_what_it_leaves_out_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """As if it had been encoded here."""
-    texts = {PARAMETERS: "a" * 70_000}
-    how = How(file="a.jpg", texts=texts, encoding=Encoding("jpeg", "auto"))
+    how = How(file="a.jpg", texts={PARAMETERS: "a" * 70_000}, encoding=Encoding("jpeg", "auto"))
     with caplog.at_level(logging.WARNING, "picowatch"):
         encode_apart(raw(), how)
     assert "its texts are left out" in caplog.text
@@ -56,7 +54,6 @@ def test_what_it_leaves_out_is_in_the_log(caplog: pytest.LogCaptureFixture) -> N
 def test_a_process_that_ends_fails_its_picture_alone(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon goes on with the next one."""
     monkeypatch.setattr(encoding_apart, "LARGE_PIXELS", 5000)
     monkeypatch.setattr(encoding_apart, "program", lambda *_: ["false"])
     house.save("a.yaml", "prompt: a star\nsize: 128x128\nseed: 7\n")
@@ -69,7 +66,6 @@ def test_a_process_that_ends_fails_its_picture_alone(
 def test_a_large_picture_is_published_as_any_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has its thumbnail, and its texts."""
     monkeypatch.setattr(encoding_apart, "LARGE_PIXELS", 5000)
     house.save("a.yaml", "prompt: a star\nsize: 128x128\nseed: 7\n")
     assert house.once()

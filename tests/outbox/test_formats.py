@@ -60,8 +60,7 @@ def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
     assert texts_in(BytesIO(content)) == texts
     with Image.open(BytesIO(content)) as picture:
         tags = picture.getexif().get_ifd(ExifTags.IFD.Exif)
-    comment = tags[ExifTags.Base.UserComment]
-    assert comment == b"UNICODE\0" + parameters.encode("utf-16-be")
+    assert tags[ExifTags.Base.UserComment] == b"UNICODE\0" + parameters.encode("utf-16-be")
     assert tags[ExifTags.Base.MakerNote] == f"picowatch:{chunk}".encode()
     assert tags[ExifTags.Base.ColorSpace] == 1
 
@@ -97,8 +96,7 @@ def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
     star = "prompt: a star\nseed: 7\nsize: 64x64\nsweep: {steps: [2, 3]}\n"
     house.save("a.yaml", f"{star}format: {name}\n")
     assert house.once()
-    sheet = f"a/0003-sheet{ENDING[name]}"
-    assert sheet in house.pictures()
+    assert f"a/0003-sheet{ENDING[name]}" in house.pictures()
     for file in house.pictures() if name == "png" else ():
         with Image.open(house.outbox / file) as made:
             assert made.info["icc_profile"] == SRGB

@@ -32,7 +32,6 @@ def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gallery_of(root: Path, *names: str) -> Gallery:
-    """Return a gallery to which pictures of these names are added."""
     listing = Listing(root / "images.jsonl")
     gallery = Gallery(root, listing, Writing(Event(), root))
     gallery.catch_up()
@@ -43,7 +42,6 @@ def gallery_of(root: Path, *names: str) -> Gallery:
 
 
 def picture(root: Path, name: str) -> dict[str, Any]:
-    """Write a picture file, and return its line."""
     file = f"a/{name}.png"
     (root / file).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 48), "red").save(root / file)

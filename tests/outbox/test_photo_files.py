@@ -44,7 +44,6 @@ def of(content: bytes, keep: str = KEPT, **options: Any) -> PhotoMetadata:
 
 
 def made(suffix: str, photo: PhotoMetadata, **texts: str) -> bytes:
-    """Return a picture with a photo's metadata."""
     how = How(f"a.{suffix}", texts, Encoding("png", 90), photo=photo)
     return how.encode(Pixels(Image.new("RGB", (8, 8))))
 
@@ -63,7 +62,6 @@ def jpeg(*segments: bytes) -> bytes:
 
 
 def png(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
-    """Return a PNG with more chunks before its pixels, or behind them."""
     usual = picture("PNG")
     place = usual.index(b"IEND" if behind else b"IDAT") - 4  # its size comes first
     return usual[:place] + b"".join(starmap(chunk, chunks)) + usual[place:]
@@ -199,7 +197,6 @@ def test_a_photos_long_exif_does_not_hide_our_own(suffix: str) -> None:
 
 
 def test_xmp_that_grows_beyond_the_limit_is_lost_and_the_picture_is_not() -> None:
-    """The mark stays."""
     long = packet(f"<dc:a>{'>' * 400_000}</dc:a>")
     found = of(picture("WEBP", xmp=long.encode()), mark="algorithmicallyEnhanced")
     assert found.mark == "algorithmicallyEnhanced" and found.mark in found.xmp

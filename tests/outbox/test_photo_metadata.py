@@ -205,8 +205,7 @@ def test_a_picture_says_how_it_was_made(house: House) -> None:
     for number, (recipe, mark) in enumerate(MADE):
         (made,), (unmarked,) = map(house.pictures, (f"marked{number}", f"unmarked{number}"))
         assert mark_of(house.outbox / made) == mark, recipe
-        shown = picowatch_here(house.folder, "show", made).stdout
-        assert (f"# {mark}: " in shown) is bool(mark)
+        assert (f"# {mark}: " in picowatch_here(house.folder, "show", made).stdout) is bool(mark)
         is_kept = "drawn" in recipe and "none" not in recipe
         assert mark_of(house.outbox / unmarked) == ("trainedAlgorithmicMedia" if is_kept else "")
 

@@ -15,7 +15,6 @@ COLOURS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 200, 0), (0, 200, 200), 
 
 
 def cells(folder: Path, count: int, label: str = "") -> list[Cell]:
-    """Return cells with pictures of one colour each."""
     made = []
     for number in range(count):
         path = folder / f"{number}.png"
@@ -25,7 +24,6 @@ def cells(folder: Path, count: int, label: str = "") -> list[Cell]:
 
 
 def boxes(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
-    """Return left, top, right and bottom of each colour that is on a sheet."""
     found = []
     for colour in COLOURS:
         rows, columns = np.nonzero((np.asarray(sheet) == colour).all(axis=2))
@@ -47,15 +45,13 @@ def test_the_last_axis_gives_the_columns_and_the_others_the_rows(
     tmp_path: Path, axes: list[Axis]
 ) -> None:
     """Without axes, pictures form a square, each with its own label."""
-    sheet = contact_sheet(cells(tmp_path, 6, "" if axes else "seed 1"), axes, 64)
-    found = boxes(sheet)
+    found = boxes(contact_sheet(cells(tmp_path, 6, "" if axes else "seed 1"), axes, 64))
     assert found == sorted(found, key=lambda box: (box[1], box[0])), "row by row"
     assert {(right - left, bottom - top) for left, top, right, bottom in found} == {(64, 64)}
     assert len({left for left, *_ in found}) == (len(axes[-1].values) if axes else 3)
 
 
 def test_small_pictures_have_a_sheet(tmp_path: Path) -> None:
-    """They stay as small as they are, and their labels have room."""
     sheet = contact_sheet(cells(tmp_path, 2), [Axis("format", ("png", "jpeg"))], 32)
     assert sheet.width >= 2 * sheets.SMALLEST_PICTURE and len(boxes(sheet)) == 2
 
@@ -92,8 +88,7 @@ def test_a_sheet_is_never_larger_than_its_limit(
     )
     assert narrow.size == wide.size
     monkeypatch.setattr(sheets, "MAX_SIDE", 500)
-    sheet = contact_sheet(cells(tmp_path, 6), [Axis("steps", tuple("123456"))], 256)
-    assert max(sheet.size) <= 500
+    assert max(contact_sheet(cells(tmp_path, 6), [Axis("steps", tuple("123456"))], 256).size) <= 500
     with pytest.raises(SheetTooLarge):
         contact_sheet(cells(tmp_path, 20), [Axis("steps", tuple(map(str, range(20))))], 256)
 

@@ -43,7 +43,6 @@ WRONG: list[dict[str, Any]] = [
 
 
 def read(outbox: Path, text: str) -> Status | None:
-    """Return the status that a file with this text tells."""
     (outbox / STATUS).parent.mkdir(exist_ok=True)
     (outbox / STATUS).write_text(text)
     return read_status(outbox)
