@@ -18,8 +18,7 @@ Files = dict[str, bytes]
 MEGABYTE = 1_000_000
 
 
-# Files that are made when they are needed, and a piece of the error file; None where the recipe may
-# be a good one.
+# Files, made when they are needed, and a piece of the error file; None if the recipe may be good.
 Hostile = tuple[Callable[[], Files], str | None]
 Photo = tuple[Callable[[], bytes], str]
 
@@ -80,7 +79,6 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(*chunks: bytes, width: int = 1, height: int = 1, depth: int = 8) -> bytes:
-    """A PNG in RGB of these chunks between header and end."""
     head = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
     whole = [chunk(b"IHDR", head), *chunks, chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
@@ -182,8 +180,7 @@ _LAUGHS = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
 
 def _xmp(inside: str, head: str = "") -> bytes:
     inner = f'<rdf:Description rdf:about="" xmlns:dc="d">{inside}</rdf:Description>'
-    packet = f'{head}<x:x xmlns:x="x"><rdf:RDF xmlns:rdf="{_RDF}">{inner}</rdf:RDF></x:x>'
-    return packet.encode()
+    return f'{head}<x:x xmlns:x="x"><rdf:RDF xmlns:rdf="{_RDF}">{inner}</rdf:RDF></x:x>'.encode()
 
 
 def _profile(size: int) -> bytes:
@@ -201,7 +198,6 @@ def _numbers(tag: int, count: int) -> bytes:
 
 
 def _tags(count: int) -> bytes:
-    """EXIF with so many tags."""
     entries = (struct.pack(">HHLL", 30_000 + number, 4, 1, number) for number in range(count))
     head = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", count)
     return head + b"".join(entries) + bytes(4)
@@ -224,7 +220,6 @@ def _profile_text(kind: bytes, text: bytes) -> bytes:
 
 
 def _photos(name: str, says: str, *kinds: str, **options: object) -> dict[str, Photo]:
-    """A small photo of each kind with these metadata."""
     return {
         f"{name}, {kind}": (partial(_photo, 64, kind, "RGB", **options), says) for kind in kinds
     }
@@ -297,7 +292,6 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def _beside(recipe: str, file: str, content: Callable[[], bytes], says: str | None) -> Hostile:
-    """A recipe and a file that it names."""
     return lambda: {file: content(), "inbox/a.yaml": recipe.encode()}, says
 
 

@@ -19,7 +19,6 @@ LIMITS = ("-timeout=10", "-rss_limit_mb=1024", "-max_len=4096")
 
 
 def main(minutes: str = "10") -> int:
-    """Run all targets; return 1 if something was found."""
     from tests.fuzz.targets import TARGETS
 
     found = [_run(name, int(60 * float(minutes) / len(TARGETS)) or 1) for name in TARGETS]

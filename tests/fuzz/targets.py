@@ -87,7 +87,6 @@ def assert_shown(text: str) -> None:
 
 
 def defaults_file(data: bytes) -> None:
-    """A `_defaults.yaml` above a recipe."""
     check_recipe("a.yaml", b"prompt: a", defaults=(DefaultsFile("_defaults.yaml", data),))
 
 
@@ -223,7 +222,6 @@ def _check_catalog(models: Path) -> None:
 
 
 def wildcard_file(data: bytes) -> None:
-    """A file in models/wildcards, and a prompt that draws from it."""
     with _models() as models:
         (models / "wildcards" / "x.txt").write_bytes(data)
         inventory = Catalog(models).inventory()

@@ -74,7 +74,6 @@ FIELDS = [
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_no_field_takes_a_number_that_is_none(field: str) -> None:
-    """Each is refused at its place, in a short message."""
     for name, number in NUMBERS.items():
         for written in (number, f"'{number}'"):
             line = field.format(written) if "'" not in field else field.format(number)

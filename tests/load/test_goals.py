@@ -98,7 +98,6 @@ def write_frames(folder: Path) -> None:
 
 
 def test_frames_are_rendered_beside_recipes_in_little_memory(house: House) -> None:
-    """Every frame is rendered once, under its name, with few copies."""
     home = Home(PROJECT, house.folder)
     write_frames(house.folder / "frames")
     home.write("live/_defaults.yaml", "priority: 10\n")

@@ -28,10 +28,7 @@ def text_of(seed: int) -> str:
 
 
 class Crowd:
-    """Many recipes in progress, of which some are edited and some deleted, each once.
-
-    Seeds say which version of which recipe a picture shows.
-    """
+    """Many recipes in progress, some edited or deleted once; seeds tell their versions apart."""
 
     def __init__(self, house: House, count: int) -> None:
         self._house = house
@@ -72,10 +69,7 @@ class Crowd:
 def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
     house: House, count: int
 ) -> None:
-    """Each has the picture of its last bytes, none is extra, and memory stays small.
-
-    Nothing is warned of, and another run has no work.
-    """
+    """Each has the picture of its last bytes; memory stays small, and another run has no work."""
     home, crowd = Home(PROJECT, house.folder), Crowd(house, count)
     write_recipes(house.folder / "source", count, text_of)
     home.hold()
@@ -95,7 +89,6 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
         assert seeds[recipe] in ([seed], [seed % EDITED, seed]), recipe
     assert all(len(seeds.get(recipe, ())) <= 1 for recipe in crowd.gone)
     assert list(faults(house.outbox)) == []
-    loud = [line for line in house.log().splitlines() if LOUD.match(line[20:])]
-    assert loud == []
+    assert [line for line in house.log().splitlines() if LOUD.match(line[20:])] == []
     assert house.once()
     assert house.engine.batches == []

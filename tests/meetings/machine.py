@@ -547,7 +547,6 @@ class Machine:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file, or make a pipe like it."""
     if stat.S_ISFIFO(os.lstat(source).st_mode):
         os.mkfifo(target)
     else:

@@ -54,7 +54,6 @@ class Script:
 
 
 def play(script: Script, counts: Counter[str] | None = None) -> list[str]:
-    """Play a script, and return what is wrong at its end."""
     place = FAST_DISK if FAST_DISK.is_dir() else None
     base = Path(tempfile.mkdtemp(prefix="meetings-", dir=place))
     world = World(base, script.seed, script.habits)
@@ -79,8 +78,7 @@ def shorter(script: Script) -> Script:
     while size:
         start, before = 0, script
         while start < len(script.actions):
-            left = script.actions[:start] + script.actions[start + size :]
-            fewer = replace(script, actions=left)
+            fewer = replace(script, actions=script.actions[:start] + script.actions[start + size :])
             if play(fewer):
                 script = fewer
             else:
@@ -91,10 +89,7 @@ def shorter(script: Script) -> Script:
 
 
 def random_script(seed: int, *, varies: bool = False) -> Script:
-    """Return the script of a random user; it is the same each time.
-
-    One who `varies` asks for other counts and sweeps, too.
-    """
+    """Return a random user's script, the same each time; with other counts if it `varies`."""
     writer = _Writer(random.Random(seed))
     dice = writer.dice
     habits = Habits(

@@ -84,10 +84,7 @@ def drawn(request: ImageRequest) -> tuple[str, int, str, str, str]:
 
 @dataclass(frozen=True)
 class Text:
-    """A file's entries, and a `note` that tells versions apart without a meaning.
-
-    `broken`: it has a mistake. Without entries it is empty.
-    """
+    """A file's entries, none if it is empty; `note` tells versions apart, `broken` is a mistake."""
 
     entries: tuple[Entry, ...] = ()
     note: int = 0

@@ -36,7 +36,6 @@ class Witness:
         self.forget()
 
     def forget(self) -> None:
-        """Forget everything, because the process died."""
         self._pending: list[tuple[int, str, Any, Any, Any]] = []  # with the transaction's depth
         self.opened: list[Ledger] = []
         self._changes = 0

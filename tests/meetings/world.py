@@ -47,10 +47,7 @@ ENDS: tuple[Action, ...] = (
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a file in the inbox: its sha256 and time, and the time of its mask.
-
-    No two files are written at the same time, but a rename keeps it.
-    """
+    """A version of a file: its sha256, its time (unique; a rename keeps it), its mask's time."""
 
     digest: str
     mtime: int
@@ -77,7 +74,6 @@ class World(Machine):
         self.again: dict[str, str] = {}  # what is to be read again, and how ("read", "saved")
 
     def do(self, action: Action) -> None:
-        """Do an action, unless it is impossible now."""
         name, *given = action
         self.counts[name] += 1
         self._look_into_the_inbox()
@@ -90,7 +86,6 @@ class World(Machine):
 
     @property
     def there(self) -> Path:
-        """Return where the user's recipes are now."""
         return self.away or self.inbox
 
     def text_at(self, path: str) -> Text:
@@ -176,7 +171,6 @@ class World(Machine):
             self._tell(FileMovedEvent, written, target)
 
     def _note(self, path: str) -> None:
-        """Note what is at a path now."""
         target = self.there / path
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
         self.files[path] = Version(digest, target.stat().st_mtime_ns, self._mask_time(path))
@@ -196,7 +190,6 @@ class World(Machine):
         self._note(path)
 
     def do_again(self, path: str, how: str) -> None:
-        """Save the same bytes, or touch the file."""
         if path in self.files and how == "touch":
             self.stamp(self.there / path)
             self._tell(FileAttribEvent, self.there / path)
@@ -250,7 +243,6 @@ class World(Machine):
             self.do_save(new, text)
 
     def do_move(self, old: str, new: str) -> None:
-        """Move a file, perhaps over another one, or a folder."""
         moved = [path for path in self.files if f"{path}/".startswith(f"{old}/")]
         is_in_the_way = old not in self.files and (self.there / new).exists()
         if not moved or old == new or is_in_the_way or self.unseen & {*moved}:
@@ -369,7 +361,6 @@ class World(Machine):
         self.model.copies |= {*files}
 
     def _note_deleted(self) -> None:
-        """Tell the model which pictures commands have deleted."""
         gone = {file for file in self.to_delete if not (self.outbox / file).exists()}
         if not self.outbox_away:
             self.model.deleted |= gone

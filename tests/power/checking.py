@@ -38,7 +38,6 @@ class Promises:
     files: frozenset[str] = frozenset()
 
     def and_of(self, line: str) -> "Promises":
-        """Add what a line of the log says."""
         if ACCEPTED.match(line):
             return replace(self, accepted=self.accepted + 1)
         if found := REJECTED.match(line):

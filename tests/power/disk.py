@@ -43,8 +43,6 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Bytes written into a file."""
-
     file: int
     offset: int
     content: bytes
@@ -90,7 +88,6 @@ class Recording:
         return Recording(self.folder, operations, self.folders, self.names, self.settled)
 
     def is_named(self, inode: int, *endings: str) -> bool:
-        """Whether the file ever had a name with one of these suffixes."""
         return any(name.endswith(endings) for name in self.names[inode])
 
 
@@ -113,8 +110,7 @@ class Disk:
             write(root / path, content)
 
     def key(self) -> object:
-        files = {**self.files, f"outbox/{LOG}": b""}
-        return self.folders, frozenset(files.items())
+        return self.folders, frozenset({**self.files, f"outbox/{LOG}": b""}.items())
 
 
 class PowerCuts:
@@ -129,7 +125,6 @@ class PowerCuts:
         self._contents: dict[tuple[int, tuple[Operation, ...]], bytes] = {}
 
     def whole(self) -> Disk:
-        """Return the disk after the run without a power cut."""
         return self._disk(len(self._operations), "all", list(self._operations))
 
     def disks(self, every: int = 1, moments: Sequence[int] = ()) -> Iterator[Disk]:

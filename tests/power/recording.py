@@ -168,7 +168,6 @@ class _Reader:
                 assert not is_recorded, f"a call that nothing here understands: {call.name}"
 
     def _use(self, file: _Open, call: _Call) -> None:
-        """Take a call that is about an open file."""
         match call.name:
             case "close":
                 del self._open[call.descriptor]
@@ -204,11 +203,9 @@ class _Reader:
     def _is_below(self, path: str) -> bool:
         """Whether a path is the recorded folder, its inbox or outbox, or below these."""
         folder = str(self._recording.folder)
-        places = (f"{folder}/inbox/", f"{folder}/outbox/")
-        return path == folder or f"{path}/".startswith(places)
+        return path == folder or f"{path}/".startswith((f"{folder}/inbox/", f"{folder}/outbox/"))
 
     def _find(self, path: str) -> tuple[int, str, int | None]:
-        """Return the folder of a path, its name there, and its file."""
         *parents, name = Path(path).relative_to(self._recording.folder).parts or ("",)
         folder = ROOT
         for parent in parents:

@@ -111,10 +111,7 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
 def test_a_program_that_forgets_a_sync_is_found_out(
     recording: Recording, story: Story, checker: Checker, what: str
 ) -> None:
-    """The same run without some syncs fails, so these tests can fail.
-
-    The last moments, at which most is promised, come first.
-    """
+    """The same run without some syncs fails; the last moments, which promise most, come first."""
     endings, lost = FORGOTTEN[what]
     careless = recording.without_syncs_of(*endings)
     disks = PowerCuts(careless).disks(moments=story.moments_of_promises()[::-1])

@@ -201,7 +201,6 @@ def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
 
 
 def test_a_recipe_that_is_a_link_out_is_never_opened(house: House) -> None:
-    """Whatever its name is."""
     (house.inbox / "a.txt").symlink_to("/proc/self/environ")
     (house.inbox / "_defaults.yaml").symlink_to("/dev/zero")
     house.save("b.txt", "a corgi\n")

@@ -148,10 +148,7 @@ def test_no_tag_of_yaml_makes_an_object(house: House) -> None:
 
 
 def test_nothing_of_ours_unpickles_but_the_wire() -> None:
-    """Daemon and engine talk over a private pipe, and an encoder reads what the daemon sends.
-
-    Ray itself pickles what nodes exchange.
-    """
+    """Daemon, engine and encoder talk over private pipes. Ray itself pickles what it exchanges."""
     package = Path(__file__).parents[2] / "picowatch"
     ways = re.compile(
         r"(import|from) (\w*pickle|dill|joblib|multiprocessing)|(np|torch)\.load\(path"

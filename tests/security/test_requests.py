@@ -128,10 +128,7 @@ def server() -> Iterator[Server]:
 
 
 def test_users_make_pictures_of_their_own_and_control_nothing(server: Server) -> None:
-    """Their results have their group. Without a picowatch, nothing is put into the inbox.
-
-    What a request that is a link leads to would be read by picowatch's user.
-    """
+    """Results have their group. What a link leads to would be read by picowatch's user."""
     ((code, _, said),) = server.by(ADA, ["make", "circle.yaml"])
     assert (code, [*server.inbox.rglob("*.yaml")]) == (1, []), said
     assert "Ask an administrator to start it." in said
