@@ -64,10 +64,7 @@ COMPUTING = ("tests/engine/", "tests/training/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with long tests, then mix files that compute with files that wait.
-
-    In the order of their names, processors would be idle at first and overloaded at the end.
-    """
+    """Begin with long tests, then mix computing files with waiting ones, to keep cores busy."""
     files = dict.fromkeys(item.nodeid.partition("::")[0] for item in items)
     turn: dict[str, float] = {}
     for computes in (False, True):
@@ -114,7 +111,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    """A user's empty folders."""
     return House(tmp_path)
 
 
@@ -127,7 +123,6 @@ def copies_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scan the inbox more often."""
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
     for name in ("SCAN_REST", "LATER_REST"):
         monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 1)
@@ -136,7 +131,6 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """An empty ledger without a daemon."""
     ledger = Ledger(tmp_path / "ledger.sqlite")
     yield ledger
     ledger.close()

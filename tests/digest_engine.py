@@ -59,10 +59,7 @@ class DigestEngine:
         on_preview: OnPreview = unseen,
         look: Look = go_on,
     ) -> list[RenderedImage]:
-        """Implement `Engine.render`; `on_preview` is kept for tests.
-
-        A thread draws, so that this one can look while a test's hook waits.
-        """
+        """Draw in a thread, so that this one can look while a test's hook waits."""
         self.starts += not self._started
         self._started = True
         self.batches.append(tuple(batch))
@@ -111,8 +108,6 @@ class DigestEngine:
 
 
 class EngineHere:
-    """An engine whose renderer works in this process."""
-
     def __init__(self, renderer: Any) -> None:
         self._renderer = renderer
 

@@ -46,10 +46,7 @@ def wait_for(
 
 
 class SilentConsole:
-    """Shows nothing, but keeps every status, of which each round of the daemon shows one.
-
-    A test that holds `gate` keeps the daemon there, which then `waits`.
-    """
+    """Keeps every round's status; a test that holds `gate` keeps the daemon there: it `waits`."""
 
     def __init__(self) -> None:
         self.handler: logging.Handler = logging.NullHandler()
@@ -98,7 +95,6 @@ class House:
         return path
 
     def draw(self, name: str, colour: str = "red", size: tuple[int, int] = (64, 64)) -> Path:
-        """Save a picture of one colour."""
         path = self.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, colour).save(path)
@@ -157,10 +153,7 @@ class House:
 
     @contextmanager
     def seen_at_once(self) -> Iterator[None]:
-        """Keep the daemon from scanning within the block, so that it sees all changes at once.
-
-        Otherwise it may scan between two steps, however quickly they follow each other.
-        """
+        """Keep the daemon from scanning within the block, or it may scan between any two steps."""
         with self.console.gate:
             wait_for(self.console.waits.is_set, "the end of the daemon's look")
             yield
@@ -195,23 +188,18 @@ class House:
         return read_chunk(read_texts(self.outbox / picture)[PICOWATCH])
 
     def request(self, picture: str) -> ImageRequest:
-        """Return what a picture was rendered for."""
         return self.chunk(picture).request
 
     def requests(self, folder: str = "") -> list[ImageRequest]:
-        """Return what all pictures below a folder were rendered for, in the pictures' order."""
         return [self.request(picture) for picture in self.pictures(folder)]
 
     def prompts(self, folder: str = "") -> list[str]:
-        """Return the prompts of all pictures below a folder, in the pictures' order."""
         return [request.prompt for request in self.requests(folder)]
 
     def seeds(self, folder: str = "") -> list[int]:
-        """Return the seeds of all pictures below a folder, in the pictures' order."""
         return [request.seed for request in self.requests(folder)]
 
     def started(self) -> list[str]:
-        """Return prompts in the order in which the engine started them."""
         return [request.prompt for batch in self.engine.batches for request in batch]
 
     def error(self, recipe: str) -> str | None:

@@ -35,7 +35,6 @@ def entries(outbox: Path) -> Iterator[dict[str, Any]]:
 
 
 def shown(outbox: Path) -> Iterator[str]:
-    """Return what the gallery shows."""
     return (entry["file"] for entry in entries(outbox))
 
 

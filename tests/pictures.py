@@ -8,14 +8,12 @@ from PIL import Image, PngImagePlugin
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """Return the picture as a file of this kind, by Pillow."""
     file = BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
 
 
 def picture_with(path: Path, keyword: str, text: str, colour: str = "black") -> Path:
-    """Save a PNG with a text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt(keyword, text)

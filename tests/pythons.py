@@ -68,7 +68,6 @@ def call(*command: str | Path) -> None:
 
 
 def main() -> int:
-    """Run the tests with each; return the exit code, 0 if they pass on all of them."""
     found, named = pythons(), os.environ.get("PYTHONS", "").split()
     if missing := set(named) - found.keys():
         print(f"not installed: {', '.join(sorted(missing))}; there are {', '.join(found)}")

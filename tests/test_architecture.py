@@ -51,7 +51,6 @@ def imports_of(path: Path) -> set[str]:
 
 
 def test_imports_point_down() -> None:
-    """No part imports from its own level or above."""
     upward = [
         f"{path.relative_to(PACKAGE)} imports {name}"
         for path in MODULES
@@ -94,10 +93,7 @@ def _is_private(name: str) -> bool:
 
 
 def _private_names(path: Path) -> tuple[set[str], set[str]]:
-    """Return the private names that a module defines, and those that it uses.
-
-    A name of another object than `self` is none of its own.
-    """
+    """Return a module's private names and those it uses, not as another object's attribute."""
     own, used = set[str](), {part for name in imports_of(path) for part in name.split(".")}
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
@@ -131,7 +127,6 @@ def test_private_names_of_libraries_stand_in_one_module() -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Neither directly nor through others."""
     modules = {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in MODULES
     }

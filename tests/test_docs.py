@@ -86,7 +86,6 @@ def test_the_tables_are_those_of_the_code(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_shown_command_exists(page: Path) -> None:
-    """Its flags and its number of files are right."""
     for line in "\n".join(blocks(page, "sh")).splitlines():
         for call in re.findall(r"(?:^|\| |\.venv/bin/)picowatch ([a-z][^#|>]*)", line):
             name, *arguments = shlex.split(call)
@@ -130,8 +129,7 @@ def check_installed(word: str, path: Path) -> None:
 
 def test_a_remedy_installs_an_extra_where_picowatch_runs() -> None:
     """It uses the name of the installed package."""
-    command = f"{sys.executable} -m pip install '{NAME}[metrics]'"
-    assert errors.install_command("metrics") == command
+    assert errors.install_command("metrics") == f"{sys.executable} -m pip install '{NAME}[metrics]'"
 
 
 def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
@@ -251,7 +249,6 @@ def test_pages_name_only_what_exists(page: Path) -> None:
 
 
 def test_every_page_is_found_from_the_readme() -> None:
-    """One link is enough."""
     assert {page.name for page in pages()} <= set(re.findall(r"\(docs/([\w-]+\.md)", README))
 
 
@@ -278,7 +275,6 @@ def test_developers_pages_name_files_that_exist() -> None:
 
 
 def test_make_alone_lists_the_targets() -> None:
-    """Each has one line."""
     make = ["make", "-s"]
     listed = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     for target in ("demo", "run", "test", "lint", "format", "types", "docs", "strips", "train"):

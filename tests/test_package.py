@@ -88,8 +88,7 @@ def test_the_documented_upgrade_installs_the_new_build(clone: Path) -> None:
         command = f"{environment}{line}"
         call("sh", "-c", command, cwd=wheel.parent, PIP_NO_DEPS="1", PIP_NO_INDEX="1")
         shown = "from picowatch import __version__ as it; print(it)"
-        said = call(environment / "bin/python", "-c", shown, cwd=environment)
-        assert said == f"{version}\n"
+        assert call(environment / "bin/python", "-c", shown, cwd=environment) == f"{version}\n"
 
 
 @pytest.mark.heavy

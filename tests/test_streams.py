@@ -22,10 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def in_a_shell(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
-    """Run `words` in bash, where `$P` is picowatch, and `$E` the same with an engine process.
-
-    Its output is buffered, as it is for users.
-    """
+    """Run `words` in bash with buffered output; `$P` is picowatch, `$E` has an engine process."""
     programs = {"P": DIGESTS_HERE, "E": DIGESTS}
     calls = {name: f"{sys.executable} -m {program}" for name, program in programs.items()}
     bash = ("env", "-u", "PYTHONUNBUFFERED", "bash", "-c")

@@ -35,7 +35,6 @@ def benchmark(name: str, *arguments: str | Path) -> str:
 @pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
 def test_picowatch_is_measured_beside_a_diffusers_script() -> None:
-    """Every row; and both programs make the same pictures."""
     shown = benchmark("cpu", "--small", "--rounds", "1")
     for row in (
         "3 demo pictures, 2 steps, through the folder, each, warm",
@@ -52,7 +51,6 @@ def test_picowatch_is_measured_beside_a_diffusers_script() -> None:
 @pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
 def test_pngs_are_measured_beside_other_options() -> None:
-    """A row for each picture."""
     shown = benchmark("pngs", "--rounds", "1", "--others", "compress_level=1")
     rows = [line for line in shown.splitlines() if re.search(r"\| [\d.]+ % \|$", line)]
     assert len(rows) == len(pngs.pictures())
@@ -70,8 +68,7 @@ def test_the_daemon_is_measured_beside_another_checkout_s() -> None:
 
 def test_a_row_has_the_ratio_of_each_round() -> None:
     """Not of the medians: what slowed both in a round says nothing."""
-    row = compared("a", [1.0, 10.0, 2.0], [2.0, 40.0, 3.0])
-    assert row == "| a | 2 s | 3 s | 2 (1.5 to 4) |"
+    assert compared("a", [1.0, 10.0, 2.0], [2.0, 40.0, 3.0]) == "| a | 2 s | 3 s | 2 (1.5 to 4) |"
     assert compared("a", [1000.0], [1500.0], unit="MiB") == "| a | 1,000 MiB | 1,500 MiB | 1.5 |"
 
 

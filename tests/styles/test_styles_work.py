@@ -42,10 +42,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 
 
 def blockiness(picture: Image.Image) -> float:
-    """The share of the clear steps between neighbouring pixels that lie on the cells' borders.
-
-    An eighth where cells mean nothing.
-    """
+    """The share of clear steps on the cells' borders: an eighth where cells mean nothing."""
     pixels = np.asarray(picture).astype(np.float64)
     on_borders = total = 0.0
     for axis in (0, 1):

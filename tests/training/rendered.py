@@ -107,7 +107,6 @@ def ground(pixels: np.ndarray) -> Mask:
 
 
 def figure(pixels: np.ndarray) -> Mask:
-    """All that is not background."""
     whole: Mask = ~ground(pixels)
     return whole
 

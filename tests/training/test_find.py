@@ -24,7 +24,6 @@ CONFIDENCE = 0.3
 
 
 def drawn_by_the_demo_model(cases: list[Asked]) -> list[Image.Image]:
-    """A picture of each prompt."""
     import diffusers
 
     library: Any = diffusers

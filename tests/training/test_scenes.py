@@ -53,18 +53,13 @@ def sharp_captions(count: int) -> list[tuple[Scene, str]]:
 
 
 def colours_in(text: str) -> set[str]:
-    """The colours that the text names."""
     return {
         word for word in re.findall("[a-z]+", text.replace("violet", "purple")) if word in COLOURS
     }
 
 
 def test_captions_name_exactly_what_is_drawn() -> None:
-    """No colour is invented: what is worn has its colour said, and what is not of its own.
-
-    What is worn, where it stands and blur are said when and only when they are drawn; articles fit
-    the word that follows. "A tree under a sun" is not "a sun under a tree".
-    """
+    """What is worn, places and blur are said only when drawn, and always; no colour is invented."""
     for scene, text in sharp_captions(1000):
         may = {scene.background}
         if isinstance(scene, AnimalScene):

@@ -121,8 +121,7 @@ def test_a_run_begins_with_a_model_and_goes_on_from_there(tmp_path: Path) -> Non
     vae = AutoencoderKL.from_pretrained(run / "vae").eval()
     (run / "latents").mkdir()
     width, height = NATIVE
-    pictures = {f"{width}x{height}": encoded(vae, device, 0, 16, NATIVE)}
-    save_whole(pictures, run / "latents/0.pt")
+    save_whole({f"{width}x{height}": encoded(vae, device, 0, 16, NATIVE)}, run / "latents/0.pt")
     network = torch.load(run / "denoiser.state.pt", weights_only=True)["network"]
     train_denoiser(run, device, tokenizer_of(run), steps=1)
     state = torch.load(run / "denoiser.state.pt", weights_only=True)
