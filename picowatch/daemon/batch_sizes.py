@@ -77,10 +77,7 @@ class _Measured:
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def next_size(self, evaluations: int) -> int:
-        """Return the size of the next batch of images with this many evaluations.
-
-        It is the best one so far, or twice that to try it; less where that would take long.
-        """
+        """Return the size of the next batch: the best or twice that, less where that takes long."""
         double = self.size * 2
         size = double if double <= self.largest and self._known(self.size) else self.size
         known = self.seconds.get(self.size) or [max(map(min, self.seconds.values()), default=0.0)]

@@ -89,10 +89,7 @@ def accepted(result: Acceptance, newest: str) -> str:
 
 
 def refused(path: str, why: Exception | str, *, waits: bool = False) -> Refused:
-    """Return why a save is refused, with the code that `check` has for it.
-
-    Errors that are handled elsewhere are raised again, as by `unexpected`.
-    """
+    """Return why a save is refused, with the code of `check`; raise what is handled elsewhere."""
     if isinstance(why, LedgerCorrupt) or not isinstance(why, PicowatchError | str):
         why = unexpected(why)
     # Users may fix a picture's sidecar or template rather than the picture.

@@ -67,10 +67,7 @@ def _list_lines(ledger: Ledger, table: str, listing: Listing) -> None:
 
 
 def follow_up(run: Run, recipe: str) -> bool:
-    """Follow up on a recipe; False if some of it is to be done later.
-
-    Its folder may stay unwritable for good, which holds up this recipe alone.
-    """
+    """Follow up on a recipe; False if some is left. An unwritable folder holds up no other one."""
     try:
         return run.writing.alone("follow-up", recipe, partial(_finish, run, recipe))
     except Exception as error:  # no recipe, picture or hook may end the daemon

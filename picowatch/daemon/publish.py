@@ -78,10 +78,7 @@ class Publisher:
         self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
-        """Publish a batch; the future is done when all of it is published or given up.
-
-        The start images are not needed any more once this returns.
-        """
+        """Begin to publish a batch; once this returns, its start images are not needed any more."""
         parts = list(map(self._begun, batch, pictures))
         return self._executor.submit(self._try_to_publish, parts)
 

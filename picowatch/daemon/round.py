@@ -46,10 +46,7 @@ TAKES_AWAY = (
 
 
 class Daemon:
-    """Takes saves from the inbox to the engines until `stop` is set.
-
-    Set `wake` after `stop` to end the wait between two rounds.
-    """
+    """Takes saves to the engines until `stop` is set; then `wake` ends the wait between rounds."""
 
     def __init__(self, run: Run, pool: WorkerPool, accepting: Accepting) -> None:
         self._shared, self.mode = run, run.mode
@@ -70,10 +67,7 @@ class Daemon:
         self._waits_since = float("inf")  # a single run, for nothing but a disk or a file
 
     def run(self) -> RunResult:
-        """Run until `stop` is set, or as the mode says.
-
-        If the result says `restart`, another daemon can be started at once.
-        """
+        """Run until `stop` is set or the mode ends it; the result may ask to `restart` a daemon."""
         words, root = "picowatch %s is watching %s", self.inbox.files.root
         log.info(words, __version__, root, extra={"event": "started"})
         if (when_done := self._shared.when_done) != "keep" and not self.mode.once:

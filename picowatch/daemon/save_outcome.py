@@ -44,10 +44,7 @@ _NO_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a save asks for. `copies` are the hashes of pictures that were copied for it.
-
-    A template asks for nothing itself.
-    """
+    """What a save asks for; a template asks for nothing. `copies` are hashes of copied pictures."""
 
     entries: Sequence[RequestedEntry]
     warnings: Sequence[str] = ()
@@ -141,10 +138,7 @@ class SaveReader:
     max_priority: Mapping[str, int]  # by folder
 
     def outcome(self, seen: Saved) -> SaveOutcome:
-        """Return what a save asks for, or why it is refused.
-
-        Raises NotHashed, FileChanged, FileUnreadable, or an error that may pass.
-        """
+        """Return the outcome. Raises NotHashed, FileChanged, FileUnreadable or what may pass."""
         self.hashes.look_again()
         if seen.unreadable:
             what = "picture" if is_dropped(seen.path) else "recipe"

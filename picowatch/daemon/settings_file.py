@@ -18,10 +18,7 @@ _SizeAndTime = tuple[int, int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """The settings file, and how to read it again, with flags and environment.
-
-    `load` raises SettingsInvalid for what picowatch could not start with.
-    """
+    """The settings file; `load` reads it with flags and environment, or raises SettingsInvalid."""
 
     path: Path
     load: Callable[[], Settings]

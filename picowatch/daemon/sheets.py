@@ -35,10 +35,7 @@ def sheet_of(recipe: Recipe) -> str | None:
 
 
 def make_due_sheets(run: Run, recipe: str) -> None:
-    """Draw the contact sheets of a recipe's entries whose images have all ended.
-
-    None is drawn if all of its pictures were deleted, or if they are too many.
-    """
+    """Draw the due contact sheets, unless their pictures were all deleted or are too many."""
     for due in contact_sheets.sheets_due(run.ledger, recipe):
         if any(run.outbox.exists(picture) for _, picture in due.images if picture):
             file = contact_sheets.reserve_sheet(run.ledger, due, run.outbox.names)

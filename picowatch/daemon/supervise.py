@@ -167,10 +167,7 @@ class Supervisor:
         self._lock = lock
 
     def _lock_of(self, outbox: Path) -> OutboxLock:
-        """Return the lock that is held, or another's for another outbox.
-
-        Raises FolderAway if the outbox is away, which must not be made anew.
-        """
+        """Return the lock that is held, or another outbox's. Raises FolderAway if it is away."""
         if self._lock and self._lock.is_of(outbox):
             self._lock.outbox = outbox  # perhaps a new name
             return self._lock

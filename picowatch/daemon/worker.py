@@ -188,10 +188,7 @@ class Worker:
         self._essential(lambda: self.shared.dropped.clear(batch))
 
     def _look(self, now: Rendering) -> bool:
-        """Return whether nobody requests the batch in progress any more.
-
-        Raises EngineStopped if picowatch ends, and EngineDied if the engine hangs.
-        """
+        """Whether nobody requests the batch. Raises EngineStopped, or EngineDied if it hangs."""
         if self.run.stop.is_set():
             raise EngineStopped("picowatch ends.")
         before, now.looked_at = now.looked_at, time.monotonic()
@@ -295,10 +292,7 @@ class Worker:
         return any(requested)
 
     def _try_again_after(self, error: EngineDied, batch: list[QueuedImage]) -> None:
-        """Try each image again alone, until the engine died on it `max_attempts` times.
-
-        Which image of a larger batch was at fault is not known, so none of them fails.
-        """
+        """Try each image alone, as any may be at fault, until it killed `max_attempts` engines."""
         first = batch[0]
         if len(batch) == 1 and first.attempts + 1 >= self.shared.max_attempts:
             self._fail(first, f"{error} That was attempt {first.attempts + 1}.")
