@@ -222,10 +222,7 @@ class InboxFolder:
         return found
 
     def read_dropped(self, path: str) -> Dropped | None:
-        """Return what a picture requests together with its template; None if none applies to it.
-
-        Raises FileUnreadable, FileChanged or FileNotFoundError.
-        """
+        """Return a picture with its template; None without one. Raises as `read_file` does."""
         template = self.template_above(path)
         if template is None:
             return None

@@ -142,10 +142,7 @@ class Inbox:
         return True
 
     def digest_at(self, path: str) -> str | None:
-        """Return the sha256 of the file at a path, which `read` looked at, or None without one.
-
-        Raises FileChanged if another file is there by now.
-        """
+        """Return the sha256 of a file that `read` looked at. Raises FileChanged for another one."""
         version = self.files.size_and_time(path)
         if version is None:
             return None

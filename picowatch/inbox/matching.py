@@ -36,10 +36,7 @@ def no_such(written: str, paths: Collection[str], where: str) -> str:
 
 
 def nearest(written: str, paths: Collection[str]) -> str:
-    """Return " Did you mean 'corgi.yaml'?", or "".
-
-    The same name in another folder is nearer than any other.
-    """
+    """Return " Did you mean 'corgi.yaml'?", or ""; the same name in another folder is nearest."""
     names = dict.fromkeys(paths)
     for path in paths:
         names |= dict.fromkeys(folders_above(path))

@@ -64,11 +64,7 @@ def _version(status: os.stat_result) -> _Version:
 
 
 class NamedPictures(Pictures):
-    """The pictures that one recipe names, while it is being read.
-
-    Methods that read one raise PictureUnreadable if it is missing, lies elsewhere, or cannot be
-    used.
-    """
+    """The pictures that one recipe names; methods that read one raise PictureUnreadable."""
 
     def __init__(
         self,
@@ -273,10 +269,7 @@ class NamedPictures(Pictures):
         return _WHERE
 
     def _open_at(self, path: str, root: Path, place: str) -> IO[bytes]:
-        """Open one of a picture's places, but no file that picowatch itself writes all the time.
-
-        A process that closes SQLite's file even gives up its locks on it.
-        """
+        """Open a picture's place, but no file in use: closing SQLite's would give up its locks."""
         if root == self._outbox:
             target = place
             if os.path.lexists(root / place):  # perhaps a link
@@ -301,10 +294,7 @@ def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
 
 
 def kept_parameters(outbox: Path, request: ImageRequest, *, is_jpeg: bool) -> tuple[str, list[str]]:
-    """Return A1111's text of a picture that is only finished, and a warning if it is lost.
-
-    The text is "" if the picture has none, or is gone.
-    """
+    """Return A1111's text of a picture that is only finished, or "", and a warning if lost."""
     text = why = ""
     try:
         if not request.draws:

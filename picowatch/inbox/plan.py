@@ -152,10 +152,7 @@ def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[st
 
 
 def _by_time(differing: Collection[str], found: Found, pending: Mapping[str, Pending]) -> list[str]:
-    """Return the paths in the order of their times, also of those from before the first scan.
-
-    Those that are pending already come first.
-    """
+    """Return the paths by their times, also from before the first scan; what is pending first."""
 
     def time_of(path: str) -> int:
         return found.files[path].mtime_ns

@@ -98,10 +98,7 @@ class Waiting:
             self._versions.clear()
 
     def quiet(self, now: float) -> list[Pending]:
-        """Return what has become quiet since the last call, in the order of the first notes.
-
-        These are files to be read, and what may be gone.
-        """
+        """Return what has become quiet since the last call, in the order of the first notes."""
         quiet = []
         while self.next_quiet_at() <= now:
             _, path = heappop(self._times)

@@ -71,10 +71,7 @@ _AHEAD = """
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed image, or a file that was refused, whose `entry` and `image` are 0.
-
-    `at` is a Unix time; None if it is not known.
-    """
+    """A failed image, or a refused file (`entry` and `image` 0); `at` is a Unix time, if known."""
 
     recipe: str
     reason: str
@@ -182,10 +179,7 @@ def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
 
 
 def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[str, Account]:
-    """Return the account of each of these recipes and dropped pictures that is known, or of all.
-
-    They name no failures and nothing slowest.
-    """
+    """Return accounts of all recipes and dropped pictures, or of these, without single images."""
     values = {"recipes": json.dumps([*(recipes or ())])}
     which = _ALL_REQUESTED if recipes is None else _REQUESTED
     found: dict[str, Account] = {}
@@ -257,10 +251,7 @@ def rows_to_estimate(
 
 
 def finished_folders(ledger: "Ledger") -> list[str]:
-    """Return the folders with images that ended and that no folder's account has told of.
-
-    Each has a slash at its end; the inbox itself is "".
-    """
+    """Return folders ("corgis/", or "" for the inbox) with ended images that no account told of."""
     folder = "rtrim(recipe, replace(recipe, '/', ''))"
     query = f"SELECT DISTINCT {folder} AS folder FROM ({_UNTOLD})"
     return [row["folder"] for row in ledger.select(query, {"folder": "", "told": 1})]

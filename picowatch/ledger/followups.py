@@ -52,10 +52,7 @@ def done_with(ledger: Ledger, todo: Iterable[tuple[str, int]]) -> None:
 
 
 def note_problem(ledger: Ledger, recipe: str, problem: str | None) -> bool:
-    """Record what is wrong with the recipe, in a line; None if nothing is. False if known.
-
-    What failed again, for the same reason, has a new time.
-    """
+    """Record a recipe's problem in a line, or None; False if it was known and is not newer."""
     failed_at = "(SELECT max(ended) FROM images WHERE recipe = path AND state = 'failed')"
     query = f"""UPDATE recipes SET problem = ?, problem_at = ?, told = 0
                 WHERE path = ? AND (problem IS NOT ? OR problem_at < {failed_at})"""

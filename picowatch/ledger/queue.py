@@ -100,10 +100,7 @@ def finish(
     listed: Collection[int],
     seconds: Mapping[int, float] = MappingProxyType({}),
 ) -> None:
-    """Record that pictures are published, and the `seconds` that rendering them took, by id.
-
-    Those in `listed` are in images.jsonl, too.
-    """
+    """Record that pictures are published, those `listed` in images.jsonl, with `seconds` by id."""
     now = time.time()
     ledger.change_each(
         """UPDATE images SET state = 'done', being_written = 0, deaths = 0, alone = 0,

@@ -27,10 +27,7 @@ _ALIKE = "SELECT recipe, finished FROM restored WHERE digest = ? ORDER BY finish
 
 
 def open_ledger(path: Path, listing: Listing) -> Ledger:
-    """Return the ledger, ready for use; a new one has the pictures of `listing`.
-
-    Raises sqlite3.OperationalError while it is locked or the disk is full.
-    """
+    """Return the ledger; a new one has `listing`'s pictures. Raises sqlite3's OperationalError."""
     try:
         ledger = Ledger(path)
     except LedgerCorrupt as error:
