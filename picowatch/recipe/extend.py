@@ -34,10 +34,7 @@ class Margins(NamedTuple):
 
 
 def extend_in(written: SourceValue) -> str:
-    """Return margins or a shape in one text: `16:9`, or `left 256, bottom 25 %`.
-
-    Raises ValueInvalid.
-    """
+    """Return margins or a shape as text: `16:9`, `left 256, bottom 25 %`. Raises ValueInvalid."""
     if written.says_off:
         return ""
     parts = [f"{name.strip().casefold()} {part.text.strip()}" for name, part in written.pairs]
@@ -66,10 +63,7 @@ def extend_in(written: SourceValue) -> str:
 
 
 def margins_of(extend: str, size: tuple[int, int]) -> Margins:
-    """Return the pixels around a picture of this size; a shape adds the same on both sides.
-
-    Raises ValueInvalid if that is nothing, or much more than the picture.
-    """
+    """Return the pixels around a picture, alike on both sides for a shape. Raises ValueInvalid."""
     if shape := _SHAPE.fullmatch(extend):
         ratio = float(shape[1]) / float(shape[2])
         wide = max(0, round(size[1] * ratio) - size[0])

@@ -175,10 +175,7 @@ def _find(kind: str, written: str | None, inventory: Inventory) -> str:
 
 
 def _trained_as(written: str, inventory: Inventory) -> str:
-    """Return the one LoRA to which its trainer gave a name that no file has; "" for none.
-
-    A1111 writes that name, whatever the file's is.
-    """
+    """Return the one LoRA with this trainer's name, which A1111 writes and no file has, or ""."""
     folded = _folded(written)
     trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
     files = (*inventory.loras, *inventory.refused_as("lora"))

@@ -81,10 +81,7 @@ def is_called(variant: str, text: str) -> bool:
 
 
 def family_called(text: str) -> str:
-    """Return the family with a row of its own and this key or name; "" if none has.
-
-    Case, spaces and marks make no difference.
-    """
+    """Return the family with a row that has this key or name, however it is written, or ""."""
     rows = FAMILIES.values()
     return next(
         (row.key for row in rows if squeezed(text) in map(squeezed, (row.key, row.name))), ""
@@ -138,10 +135,7 @@ class ControlNet:
     kinds: int = 0
 
     def fits(self, checkpoint: Checkpoint) -> bool:
-        """Return whether it works with a checkpoint.
-
-        The widths of text embeddings tell families apart; the smallest ControlNets read no text.
-        """
+        """Whether it fits a checkpoint, by text embeddings' width; the smallest read no text."""
         if checkpoint is NO_CHECKPOINT:
             return True
         if self.text_width and checkpoint.text_width:

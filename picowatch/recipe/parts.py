@@ -107,10 +107,7 @@ class Hires:
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Upscale:
-    """Enlarging finished pictures: what the mapping `upscale` can say.
-
-    A resolved recipe has a model's name, and a scale.
-    """
+    """Enlarging finished pictures: what `upscale` says, resolved to a model's name and a scale."""
 
     model: str = row(
         "",
@@ -228,10 +225,7 @@ class Find(Finder):
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Detail(Finder):
-    """What is drawn again, each thing in its own part: what each entry of `detail` can say.
-
-    A resolved recipe has a model's name and a size.
-    """
+    """What is drawn again, each thing apart: an entry of `detail`, resolved to model and size."""
 
     count: Annotated[int, Field(strict=True, ge=1, le=64)] = row(
         8, "At most so many, the largest.", aliases=("mask_k",)

@@ -200,10 +200,7 @@ def dropped_recipes(
     max_images: int,
     pictures: Pictures,
 ) -> list[Recipe]:
-    """Return what the picture requests: a recipe for each one in its template.
-
-    The parameters are those of `read_recipes`. Raises RecipeInvalid or NothingSaid.
-    """
+    """Return a recipe for each one in a picture's template. Raises RecipeInvalid or NothingSaid."""
     problems = Problems()
     folder = defaults_layer(defaults, problems)
     entries = _dropped_entries(dropped, folder, problems)

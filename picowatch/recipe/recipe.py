@@ -386,10 +386,7 @@ _IDENTITY = [name for name in ROWS if name not in ("priority", "replace", "name"
 
 
 def variation_seed_of(drawn_seed: int) -> int:
-    """Return the random variation seed for a drawn seed: half of all seeds away from it.
-
-    The function is its own inverse.
-    """
+    """Return a drawn seed's random variation seed, or the reverse: half of all seeds away."""
     return (drawn_seed + SEEDS // 2) % SEEDS
 
 

@@ -35,10 +35,7 @@ _TOLD_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class LoraUse:
-    """A LoRA and how strongly it acts; `hash` is the whole sha256 of its file.
-
-    `family` is the one that the recipe gives, "" where the file tells it.
-    """
+    """A LoRA, its strength, its file's whole sha256, and the `family` that the recipe gives."""
 
     name: str
     hash: str
@@ -275,10 +272,7 @@ def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
 
 
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
-    """Return the values of a recipe that makes the same request again, by field.
-
-    What is off is written so where a folder's default could replace it.
-    """
+    """Return the values of a recipe, by field, that makes the same request in any folder."""
     idle, values = request.idle, dict[str, Any]()
     for name, row in ROWS.items():
         if row.changes_pixels and name not in idle:

@@ -1,7 +1,4 @@
-"""Samplers, schedule types and predictions: A1111's names, with a lenient look-up.
-
-To add a sampler, add its row to `SAMPLERS`.
-"""
+"""Samplers, schedule types and predictions: A1111's names, read leniently; a sampler is a row."""
 
 import re
 from collections.abc import Iterable, Mapping

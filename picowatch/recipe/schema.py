@@ -81,10 +81,7 @@ def _recipe() -> Schema:
 
 
 def _mapping(fields: Schema, aliases: Mapping[str, str], more: Schema | None = None) -> Schema:
-    """Return a schema of fields by all their names, which may have capitals and spaces.
-
-    Editors understand aliases, and do not propose them.
-    """
+    """Return a schema of fields by all names, in any case; editors propose no aliases."""
     hidden = {
         alias: {"allOf": [fields[first]], "doNotSuggest": True} for alias, first in aliases.items()
     }
@@ -123,10 +120,7 @@ def _definitions(inventory: Inventory | None) -> Schema:
 
 
 def _field(name: str, schemas: Mapping[str, Schema]) -> Schema:
-    """Return a field's limits, its default and examples of its values.
-
-    In JSON, null is the default.
-    """
+    """Return a field's limits, its default, which is null in JSON, and examples of its values."""
     schema = schemas.get(name, {})
     default = {"default": schema["default"]} if schema.get("default") else {}
     found = _form(name, schema.get("anyOf", [schema])[0])

@@ -224,10 +224,7 @@ _SWITCH = TypeAdapter(bool)
 
 
 def number(text: str) -> int | float | None:
-    """Return the number that a text is: 42, -1, 7.5; None for anything else.
-
-    8.0 is the whole number 8, as in JSON Schema.
-    """
+    """Return a text's number: 42, 7.5, and 8 for 8.0, as in JSON Schema; None for others."""
     if len(text) > _MOST_DIGITS:
         return None
     try:

@@ -207,10 +207,7 @@ def _read_block(block: Block, found: ForeignSettings) -> int:
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
-    """Yield the `key: value` pairs of a line; values with commas are JSON.
-
-    Text that is not a pair extends to the next comma, and has the key "".
-    """
+    """Yield a line's `key: value` pairs, values with commas as JSON; other text has the key ""."""
     at = 0
     while at < len(line):
         found = _KEY.match(line, at)
@@ -295,10 +292,7 @@ def _read_hires_steps(hires: dict[str, str], said: Mapping[str, str]) -> None:
 
 
 def _scale(resized: str, size: str) -> float | None:
-    """Return the scale from one size to another; None if no scale fits.
-
-    A1111 writes 0 for a side that follows from the other one.
-    """
+    """Return the scale between two sizes, if any; A1111 writes 0 for a side that follows."""
     before, after = _SIDES.fullmatch(size), _SIDES.fullmatch(resized)
     if not before or not after:
         return None

@@ -1,7 +1,4 @@
-"""A1111's `parameters` text, which every reader of A1111 pictures understands.
-
-reader.py reads it again, from pictures and from TXT recipes.
-"""
+"""A1111's `parameters` text, which readers of its pictures understand; reader.py reads it again."""
 
 import json
 import re

@@ -99,10 +99,7 @@ OFF_WORDS = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
 
 def words_for(name: str, fields: Iterable[str], value: str = "", before: str = "") -> str:
-    """Return the remedy for an unknown name, or the field that may be meant.
-
-    `before` are a flag's hyphens.
-    """
+    """Return an unknown name's remedy, or the field that is meant; `before`: a flag's hyphens."""
     if name.isdigit() and not (before or value):
         return DECIMAL_POINT
     hint = _HINTS.get(before + _plain(name)) if before else ""

@@ -36,10 +36,7 @@ class Problem:
 
 
 class RecipeInvalid(PicowatchError):
-    """A save that cannot be run; `problems` are all its mistakes, in the file's order.
-
-    Its text has them in one line, for the log.
-    """
+    """A save that cannot be run; `problems` are all its mistakes in order, its text in one line."""
 
     usual_remedy = "Fix the file and save it again."
 
@@ -58,10 +55,7 @@ class Problems:
         return bool(self._found)
 
     def add(self, position: Position, message: str) -> None:
-        """Add a mistake at this position.
-
-        Raises RecipeInvalid with the MAX_KEPT-th: a file may be hostile.
-        """
+        """Add a mistake. Raises RecipeInvalid with the MAX_KEPT-th: a file may be hostile."""
         line = position.source.line(position.line)
         message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
         message += position.note
@@ -155,10 +149,7 @@ def _briefly(problems: Sequence[Problem]) -> Iterator[str]:
 
 
 def _different(problems: Sequence[Problem]) -> tuple[list[Problem], str]:
-    """Return the problems to show, and how many more there are, in words.
-
-    Each message is shown once per file, with the other lines that it is about.
-    """
+    """Return each message once, with its other lines, and in words how many more there are."""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         alike.setdefault((problem.file, problem.message), []).append(problem)

@@ -60,10 +60,7 @@ class Prompts:
         return sorted(found)
 
     def refused_embeddings(self) -> list[str]:
-        """Return sentences about unusable embeddings that the prompts seem to name.
-
-        Names after ComfyUI's `embedding:` are reported if they are missing, too.
-        """
+        """Return sentences on embeddings that are unusable, or missing after `embedding:`."""
         refused = self.inventory.refused_embeddings
         every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
         found, missing = set[str](), set[str]()
@@ -82,10 +79,7 @@ class Prompts:
         return [*cannot, *map(embedding_missing, sorted(missing))]
 
     def drawn(self, seed: int) -> tuple[dict[str, str], dict[str, float], list[str]]:
-        """Return the prompts of the image with this seed, and the LoRAs and embeddings in them.
-
-        Raises the error of `problem_at`.
-        """
+        """Return a seed's prompts, LoRAs and embeddings. Raises the error of `problem_at`."""
         texts = {field: self._text(seed, field) for field in PROMPTS}
         embeddings = {
             name

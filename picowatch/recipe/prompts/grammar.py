@@ -232,10 +232,7 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 
 @lru_cache(maxsize=8)
 def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return a pattern for the names of embeddings, and the embedding that each name means.
-
-    If several have one name in different folders, the first counts.
-    """
+    """Return a pattern for embeddings' names, and what each means: the first in any folder."""
     last = {name.rpartition("/")[2]: name for name in sorted(names, reverse=True)}
     longest_first = sorted({*names, *last}, key=lambda text: (-len(text), text))
     pattern = re.compile(
@@ -266,10 +263,7 @@ _UNSUPPORTED = {
 
 
 def unsupported(text: str) -> Iterator[Mistake]:
-    """Yield what picowatch does not support.
-
-    A backslash before a bracket or brace makes it plain text, which is never refused.
-    """
+    """Yield what picowatch does not support; a bracket or brace after a backslash is plain text."""
     if is_json(text):
         return
     # Each escaped character is replaced by a letter, so that offsets stay.

@@ -46,10 +46,7 @@ class ForeignSettings:
         self.warnings: list[str] = []
 
     def put(self, field: str, value: object, name: str = "") -> None:
-        """Set a field's value, as text; None changes nothing.
-
-        Of two different values the first one counts, and a warning names the other by its `name`.
-        """
+        """Set a field's value, unless it is None; another value stays, with a warning."""
         if value is None:
             return
         if not isinstance(value, str | int | float):

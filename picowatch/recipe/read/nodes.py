@@ -52,11 +52,7 @@ _SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")
 
 
 def compose(source: Source, problems: Problems) -> list[SourceValue]:
-    """Return the documents of a YAML file.
-
-    Tags, anchors and references are added to `problems`. Raises RecipeInvalid if it is not YAML or
-    beyond the limits.
-    """
+    """Return a YAML file's documents; report tags, anchors and references. Raises RecipeInvalid."""
     try:
         events = yaml.parse(_OTHER_SPACES.sub(" ", source.text), _LOADER)
         return list(_Composer(source, events, problems).documents())

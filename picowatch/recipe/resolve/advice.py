@@ -166,10 +166,7 @@ def _told(recipe: Recipe) -> tuple[str, bool, dict[str, str]]:
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
-    """Add a warning about words that each of the demo's models was not taught.
-
-    LoRAs teach words of their own.
-    """
+    """Warn of words that each of the demo's models was not taught, unless LoRAs may teach them."""
     variants = [variant for recipe in recipes for variant in recipe.variants]
     demo, taught = inventory.demo, inventory.demo.known_words
     drawn = {

@@ -116,10 +116,7 @@ def with_swept(layer: Layer) -> Layer:
 
 
 def with_part(layer: Layer, field: str, part: SourceValue) -> Layer:
-    """Return the layer with another value of a part like `hires.scale`, or of a ControlNet.
-
-    What is off stays off.
-    """
+    """Return the layer with another `hires.scale`, ControlNet etc.; what is off stays off."""
     name, _, own_name = field.partition(".")
     if not (mappings := mappings_in(layer, name)):
         return layer
@@ -208,10 +205,7 @@ def only_finishes(layer: Layer) -> bool:
 
 
 def only_writes(layer: Layer) -> bool:
-    """Return whether a layer has a start image and says only how it is written again.
-
-    A format that a folder says of all its pictures asks for none.
-    """
+    """Whether a layer only writes a start image again, which a folder's format does not ask for."""
     own = {name: said for name, said in layer.items() if said.origin is not Origin.FOLDER}
     is_said = any(is_on(own, field) for field in fields.WRITING)
     return _keeps_image(layer) and is_said and not says_drawing(layer)

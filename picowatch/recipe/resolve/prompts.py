@@ -57,10 +57,7 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
 
 
 def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
-    """Yield mistakes in wildcards as written; their lines are checked when they are drawn.
-
-    Each file is reported once, however often it is named.
-    """
+    """Yield mistakes in wildcards as written, once for each file; drawing checks their lines."""
     seen = set[str]()
     for node in found_in(nodes):
         if isinstance(node, Choice):

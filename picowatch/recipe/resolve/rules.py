@@ -47,10 +47,7 @@ Rule = Callable[[Recipe], Iterator[Finding]]
 
 
 class Rules:
-    """Applies the rules to the recipes of one file.
-
-    Sweeps and defaults repeat prompts, so the findings of each prompt are cached.
-    """
+    """Applies the rules to one file's recipes; findings are cached, as sweeps repeat prompts."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory

@@ -86,10 +86,7 @@ class Limits(NamedTuple):
 def fit(
     size: tuple[int, int], given: tuple[int | None, int | None], limits: Limits
 ) -> tuple[tuple[int, int], bool]:
-    """Return a picture's size as a recipe can have it, and whether it had to be reduced for that.
-
-    Next to a given side the other one is in proportion.
-    """
+    """Return a picture's size within limits, in proportion to a given side; True if reduced."""
     for side, of_picture in zip(given, size, strict=True):
         if side:
             scale = side / of_picture

@@ -138,10 +138,7 @@ class AxisReader:
         return axes
 
     def _axis(self, key: str, written: SourceValue, keeps_type: bool) -> tuple[str, list[Value]]:
-        """Return label and values of one axis; wrong values are added to the problems.
-
-        Raises ValueInvalid for a wrong name.
-        """
+        """Return an axis' label and values, and add mistakes. Raises ValueInvalid for its name."""
         name, detail = _field(key), key.partition(":")[2].strip()
         if name is None:
             what = _meant(key, written, self.layer)
