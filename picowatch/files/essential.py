@@ -107,10 +107,7 @@ class Writing:
         self._refusals: dict[_Key, _Refusal] = {}
 
     def essential(self, action: Callable[[], T]) -> T:
-        """Do it until it works, in a thread that can do nothing else meanwhile.
-
-        Raises Ended at the end of picowatch, and errors that do not pass, or not soon enough.
-        """
+        """Do it until it works; this thread waits. Raises Ended, and errors that do not pass."""
         key = "thread", threading.current_thread().name
         while True:
             try:

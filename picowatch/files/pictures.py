@@ -188,10 +188,7 @@ def may_be_transparent(file: IO[bytes]) -> bool:
 
 
 def is_photo(file: IO[bytes]) -> bool:
-    """Whether a picture was taken by a camera: its EXIF names one, or it has the noise of a photo.
-
-    Raises PictureUnreadable.
-    """
+    """Whether EXIF names a camera, or a picture has a photo's noise. Raises PictureUnreadable."""
     image = opened(file)
     with suppress(Exception):  # as in `upright`
         from PIL import ImageFilter, ImageStat  # half a megabyte, for cutouts alone

@@ -149,20 +149,14 @@ def exif_of(
 
 
 def fits_jpeg(request: ImageRequest, kept: str = "") -> bool:
-    """Return whether the texts of this request fit into a JPEG, which has 64 kB for EXIF.
-
-    `kept` is A1111's text of a picture that is only finished.
-    """
+    """Return whether a request's texts, or A1111's `kept` one, fit into a JPEG's 64 kB of EXIF."""
     values = json.dumps(request.as_dict(), ensure_ascii=False)
     most = len((values + kept).encode("utf-16-be")) + 2 * len(values.encode()) + _ROOM
     return most <= MAX_JPEG_EXIF_BYTES
 
 
 def texts_in_exif(exif: object) -> dict[str, str]:
-    """Return the texts by keyword; damaged EXIF has none.
-
-    The user comment belongs in the Exif IFD. Fooocus writes it outside of that, as text.
-    """
+    """Return the texts by keyword, none if damaged; that of Fooocus is outside of the Exif IFD."""
     if not isinstance(exif, bytes) or not exif or len(exif) > _MAX_EXIF_BYTES:
         return {}
     try:

@@ -165,10 +165,7 @@ def _read(file: IO[bytes]) -> dict[int, Any]:
 
 
 def bytes_in(exif: bytes, tags: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-    """Return the values of these tags, each after its directory, that are texts or bytes.
-
-    Raises whatever Pillow's reader stumbles over.
-    """
+    """Return texts and bytes by directory and tag. Raises what Pillow's reader stumbles over."""
     directories = _read(BytesIO(exif.removeprefix(_EXIF)))
     found = {}
     for directory, tag in tags:

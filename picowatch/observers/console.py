@@ -1,7 +1,4 @@
-"""What `run` shows: log lines, and on a terminal a live view of the status below them.
-
-`picowatch status` shows the same rows.
-"""
+"""What `run` shows: log lines, and on a terminal a live view of the status, as `status` does."""
 
 import logging
 import os
@@ -99,10 +96,7 @@ class PlainConsole:
 
 
 class LiveView(logging.Handler):
-    """Lines at the end of a terminal that are redrawn; those of the log are printed above them.
-
-    `is_gone`: the terminal was closed, so nobody sees the view any more.
-    """
+    """Redrawn lines at a terminal's end, below the log; `is_gone`: nobody sees them any more."""
 
     def __init__(self, stream: TextIO) -> None:
         # rich takes a tenth of a second to import; pipes and services do without it.

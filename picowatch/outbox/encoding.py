@@ -37,10 +37,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How a picture's `file` is written: with which texts, by keyword, and a photo's metadata.
-
-    `quality` is the recipe's, "" for the setting.
-    """
+    """How a picture's `file` is written: its texts by keyword, photo metadata and `quality`."""
 
     file: str
     texts: Mapping[str, str]

@@ -76,11 +76,7 @@ class Gallery:
         self._change({file}, lambda: entry)
 
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
-        """Write a picture's thumbnail, which changes `picture`.
-
-        If it cannot be written now, the next start writes it, and until then the page shows the
-        picture itself.
-        """
+        """Write a thumbnail, which changes `picture`; if that fails, the next start does it."""
         small = BytesIO()
         shrink(picture).save(small, "WEBP", quality=QUALITY, method=METHOD)
         with self._writing.optional(f"{DATA}/thumbs"):

@@ -23,10 +23,7 @@ class OutboxLock:
     """
 
     def __init__(self, outbox: Path, *, by_make: bool = False) -> None:
-        """Take the lock; `by_make`: until the recipes of a `picowatch make` are done.
-
-        Raises OutboxInUse, which names the process that has the lock, or OSError.
-        """
+        """Take the lock, `by_make` until its recipes are done. Raises OutboxInUse or OSError."""
         self.outbox = outbox
         path = _path(outbox)
         make_folder(path.parent)

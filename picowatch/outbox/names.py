@@ -230,10 +230,7 @@ class OutboxNames:
         return f"{folder}/{self._fitting(_portable(stem), room)}{ending}"
 
     def folder_to_keep(self, name: str) -> str:
-        """Return the folder for pictures that users keep.
-
-        Raises CommandFailed with a usable name if a recipe cannot have this one.
-        """
+        """Return the folder for kept pictures. Raises CommandFailed with a usable name."""
         parts = PurePosixPath(name).parts
         is_shown = parts and not parts[0].startswith(".")
         if is_shown and self._folders(parts) == [*parts]:

@@ -91,10 +91,7 @@ class Outbox:
         self.status = StatusFiles(root, self.problems, writing)
 
     def hand_group_on(self, recipe: str, inbox: Path) -> None:
-        """Give a new folder of results the group of its folder in the inbox, if that is allowed.
-
-        Only where both hand their groups on.
-        """
+        """Give a new folder of results the group of its inbox folder, if both hand groups on."""
         folder = self.root / self.names.folder(recipe).partition("/")[0]
         with suppress(OSError):
             theirs, own = (inbox / first_folder(recipe)).stat(), self.root.stat()
