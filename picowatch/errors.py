@@ -160,10 +160,7 @@ class ControlFlow(Exception):
 
 
 class ValueInvalid(ControlFlow, ValueError):
-    """A value in a recipe cannot be used; the text says why, and which values can.
-
-    If it does not, `remedy` says what to do.
-    """
+    """A value in a recipe cannot be used; the text says why, and it or `remedy` says what to do."""
 
     remedy = ""
 

@@ -27,10 +27,7 @@ END_SECONDS = 1.0
 
 
 def heed_early_signals(arguments: Sequence[str]) -> None:
-    """Let signals end `run` and `make` properly even while their modules are being imported.
-
-    Every signal that ends picowatch ends `make` as Ctrl-C does.
-    """
+    """Let signals end `run` and `make` (as Ctrl-C does) properly even during imports."""
     for number in ENDING if arguments[:1] == ["make"] else ():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)

@@ -16,10 +16,7 @@ LAST_SECONDS = 1.0  # for writing them at the end
 
 
 def open_closed() -> None:
-    """Open standard streams that were closed (`>&-`) when picowatch was started.
-
-    Otherwise files that are opened later get their numbers, and messages would go into them.
-    """
+    """Open closed standard streams (`>&-`): files would get their numbers, and then messages."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
@@ -31,10 +28,7 @@ def open_closed() -> None:
 
 
 def finish(stream: TextIO) -> None:
-    """Write out what was printed; discard what cannot be written.
-
-    Otherwise Python would try again at its end, and complain.
-    """
+    """Write out what was printed, or discard it: Python would try again at its end and complain."""
     try:
         stream.flush()
     except OSError:

@@ -88,10 +88,7 @@ def pictures_in(options: Namespace) -> list[Path]:
 
 
 def names_in(file: Path | None) -> list[str]:
-    """Return the names in a list, one a line; one in double quotes is a JSON string.
-
-    A byte order mark may begin it, as on Windows. Raises CommandFailed.
-    """
+    """Return a list's names, one a line; quoted ones are JSON strings. Raises CommandFailed."""
     if file is None:
         return []
     try:

@@ -48,10 +48,7 @@ def run(
     verbose: bool = False,
     settings_file: SettingsFile | None = None,
 ) -> int:
-    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code.
-
-    `settings_file` is read again when it is saved.
-    """
+    """Watch until SIGTERM or Ctrl-C, or render once; return the exit code."""
     check_folders(settings, waits=not once)
     code = INTERRUPTED if once else SUCCEEDED
     with ExitStack() as shown:

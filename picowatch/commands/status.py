@@ -38,10 +38,7 @@ NO_STATUS = Status(updated=0.0, started=0.0, pid=0, host="", ended=True)
 
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:
-    """Print the status, or the account of a recipe, photo, folder or glob.
-
-    Exit code 1 if no picowatch is running on this outbox.
-    """
+    """Print the status, or the account of a recipe or folder; return 1 if no picowatch runs."""
     folders = load()
     check_readable(folders.outbox)
     if options.name and (options.check or options.watch):
@@ -130,10 +127,7 @@ def current_status(outbox: Path) -> tuple[bool, Status]:
 
 
 def check(outbox: Path) -> int:
-    """Whether a picowatch runs on this outbox, reports, looks at its inbox, and is in no trouble.
-
-    Exit code 1 if not, PAUSED if it is only paused.
-    """
+    """Return 0 if a picowatch runs on this outbox without trouble, PAUSED if paused, else 1."""
     if not is_held(outbox):
         return _unhealthy("picowatch is not running")
     found = current_status(outbox)[1]
@@ -161,10 +155,7 @@ def _unhealthy(words: str, code: int = FAILED) -> int:
 
 
 def rows_of(running: bool, status: Status) -> list[Row]:
-    """The rows of a status.
-
-    What is queued and what failed is still of interest once picowatch has ended.
-    """
+    """Return a status' rows; what is queued and failed still matters once picowatch has ended."""
     if not running or status.ended:
         left = replace(status, engines=(), all_seconds_left=None)
         known = [row for row in rows(left) if row.label != "now"]

@@ -51,10 +51,7 @@ _AROUND = 30  # characters of a long text that are shown around what differs
 
 
 def why(sql: Connection, folders: Folders, path: Path, *, as_json: bool) -> str:
-    """Return why a picture was drawn, or each image of a recipe.
-
-    Raises CommandFailed or PictureUnreadable.
-    """
+    """Return why pictures were drawn. Raises CommandFailed or PictureUnreadable."""
     names = dict.fromkeys(("its_recipe", "digest"), "")
     with suppress(PictureUnreadable):
         texts = read_texts(path)

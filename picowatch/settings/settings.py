@@ -53,10 +53,7 @@ ByFolder = Annotated[dict[str, _Limit], BeforeValidator(folders_value)]
 
 
 class Settings(BaseModel):
-    """Everything a user can set, with its default. Descriptions go into `init` and the docs.
-
-    The DAILY ones come first.
-    """
+    """Everything a user can set, DAILY settings first; descriptions go into `init` and the docs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
