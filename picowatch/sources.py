@@ -138,8 +138,7 @@ def _parsed(
             raise SettingsInvalid(
                 f"{path} must contain `name: value` lines, with a space after the colon."
             )
-        written = [*node.value]
-        return written, loader.construct_document(node)
+        return [*node.value], loader.construct_document(node)
     except OSError as error:
         raise SettingsInvalid(f"Cannot read the settings {path}: {error.strerror}.") from error
     except yaml.MarkedYAMLError as error:

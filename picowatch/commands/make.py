@@ -64,8 +64,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     except PicowatchError as error:
         if not options.json:
             raise
-        found = {"done": False, "errors": [error.with_remedy], "recipes": []}
-        print(json.dumps(found, indent=1))
+        print(json.dumps({"done": False, "errors": [error.with_remedy], "recipes": []}, indent=1))
         return error.exit_code
     return make(settings, options.files, name=options.name, remove=options.rm, as_json=options.json)
 
@@ -233,8 +232,7 @@ def _render_here(
     Returns why any of them has no answer then, None if another picowatch was quicker, and will
     answer.
     """
-    drawn = can_draw(sys.stderr)
-    console = LiveConsole(sys.stderr) if drawn else PlainConsole(sys.stderr)
+    console = LiveConsole(sys.stderr) if can_draw(sys.stderr) else PlainConsole(sys.stderr)
     console.handler.addFilter(lambda record: False)  # the answers say what matters
     with ExitStack() as stack:
         stack.callback(console.close)

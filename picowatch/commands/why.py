@@ -178,5 +178,4 @@ def _shown(*values: Any) -> list[str]:
 
 
 def _words(value: Any) -> str:
-    is_text = isinstance(value, str)
-    return json.dumps(value, ensure_ascii=False) if is_text else value_yaml(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else value_yaml(value)

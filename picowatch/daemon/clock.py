@@ -82,8 +82,7 @@ def work_of(request: ImageRequest) -> Work:
                 part = part._replace(finder=finder)
         parts.append(part)
         if each.kind in ("draw", "hires"):
-            pixels = each.gives[0] * each.gives[1]
-            parts.append(part._replace(kind="decode", units=pixels))
+            parts.append(part._replace(kind="decode", units=each.gives[0] * each.gives[1]))
     return tuple(parts)
 
 

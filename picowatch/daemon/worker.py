@@ -169,8 +169,7 @@ class Worker:
             recipe = self._recipe_of(batch)
             log.info("%s: loading %s", recipe, loads, extra={"event": "loading", "recipe": recipe})
         requests = [image.request for image in batch]
-        device = device_name(self.device, self.precision)
-        now = self.rendering = Rendering(batch, loads, device)
+        now = self.rendering = Rendering(batch, loads, device_name(self.device, self.precision))
         preview, look = self.run.observers.preview, partial(self._look, now)
         try:
             pictures = self.engine.render(requests, now.report, preview, look)
@@ -300,8 +299,7 @@ class Worker:
         again = self._put_back(batch, PutBack.ENGINE_DIED)
         rest = " It will be tried again." if again else ""
         recipe = self._recipe_of(batch)
-        extra = {"event": "engine", "recipe": recipe}
-        log.warning("%s: %s%s", recipe, error, rest, extra=extra)
+        log.warning("%s: %s%s", recipe, error, rest, extra={"event": "engine", "recipe": recipe})
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
         if self._essential(partial(queue.fail, self.ledger, image, reason)):

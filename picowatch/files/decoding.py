@@ -114,15 +114,13 @@ def on_white(picture: Image.Image) -> Image.Image:
     """Put an RGBA picture on white; an RGB picture is returned as it is."""
     if picture.mode == "RGB":
         return picture
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def decode_mask(content: bytes) -> Image.Image:
     """Return an upright mask in 8-bit grey, transparency as black. Raises like `decode_picture`."""
     mask = upright(BytesIO(content)).convert("RGBA")
-    black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
-    return Image.alpha_composite(black, mask).convert("L")
+    return Image.alpha_composite(Image.new("RGBA", mask.size, (0, 0, 0, 255)), mask).convert("L")
 
 
 def decode_alpha(content: bytes) -> Image.Image:

@@ -133,8 +133,7 @@ class NamedPictures(Pictures):
         """Return why a mask has no effect, or not the one that was meant."""
         with self._opened(path) as file:
             greys = self._look("greys_of_alpha" if is_alpha else "greys_of_mask", file)
-        name = f"{ALPHA} of {path}" if is_alpha else path
-        return [*mask_warnings(name, greys, inverted)]
+        return [*mask_warnings(f"{ALPHA} of {path}" if is_alpha else path, greys, inverted)]
 
     def texts(self, path: str) -> dict[str, str]:
         """Return the texts in a picture's metadata. Each picture is read once."""

@@ -72,8 +72,7 @@ class Waiting:
         if before is pending:
             return
         self.drop(path)
-        place = before.place if before else next(self._places)
-        self.all[path] = replace(pending, place=place)
+        self.all[path] = replace(pending, place=before.place if before else next(self._places))
         self._count(pending, 1)
         patience = self.settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
         self._quiet_at[path] = pending.since + patience if quiet_at is None else quiet_at

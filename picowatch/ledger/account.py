@@ -124,8 +124,7 @@ class Account:
         counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
         began = min(filter(None, (self.began, other.began)), default=None)
         ended = max(filter(None, (self.ended, other.ended)), default=None)
-        seconds = self.seconds + other.seconds
-        return Account(began=began, ended=ended, seconds=seconds, **counts)
+        return Account(began=began, ended=ended, seconds=self.seconds + other.seconds, **counts)
 
     def line(self, now: float) -> str:
         """Return "299 of 300 done 22:04–06:12, 1 failed, 2 files refused"."""
@@ -270,8 +269,7 @@ def untold(ledger: "Ledger", folder: str, *, told: int) -> Account:
     values = {"folder": folder, "told": told}
     with ledger.transaction() as sql:
         found = _of_images(sql, _UNTOLD, values)
-        rows = sql.execute(_UNTOLD_REFUSED, values).fetchall()
-        return _with_files(sql, found, rows)
+        return _with_files(sql, found, sql.execute(_UNTOLD_REFUSED, values).fetchall())
 
 
 def tell(ledger: "Ledger", folder: str, *, told: int) -> None:

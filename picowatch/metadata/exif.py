@@ -262,6 +262,5 @@ def _written(tags: Directory, offset: int) -> bytes:
     for tag, (kind, value) in tags.items():
         directory.tagtype[tag] = kind  # Pillow would choose another one for some
         # Pillow reads texts as Latin-1 and writes them as ASCII; cameras write UTF-8, too.
-        is_text = isinstance(value, str)
-        directory[tag] = value.encode("latin-1", "replace") if is_text else value
+        directory[tag] = value.encode("latin-1", "replace") if isinstance(value, str) else value
     return directory.tobytes(offset)

@@ -181,8 +181,7 @@ class Xmp:
         for tree in _trees(self._document):
             for description in tree.childNodes:
                 if description.localName == "Description":
-                    nodes = [*description.attributes.values(), *description.childNodes]
-                    for node in nodes:
+                    for node in [*description.attributes.values(), *description.childNodes]:
                         if node.namespaceURI not in (None, *_NO_PROPERTIES):  # text, rdf:about
                             yield node, (node.namespaceURI, node.localName)
 

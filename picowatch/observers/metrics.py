@@ -103,8 +103,7 @@ class Metrics(Collector):
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             problem = f"metrics_address {address}: cannot serve there: {reason}."
-            remedy = "Choose another port, or leave it out."
-            raise SettingsInvalid(problem, remedy) from error
+            raise SettingsInvalid(problem, "Choose another port, or leave it out.") from error
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         log.info("metrics at http://%s:%s/metrics", host, self._server.server_port)

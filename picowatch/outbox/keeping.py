@@ -117,8 +117,7 @@ def line_of_moved(
     """Return the line of a listed picture that is at `target` now; None if none can be made."""
     path = outbox.root / target
     try:
-        chunk = chunk_of(path)
-        line = line_of(target, chunk, ended or path.stat().st_mtime, entry_digest)
+        line = line_of(target, chunk_of(path), ended or path.stat().st_mtime, entry_digest)
     except (PictureUnreadable, KeyError, TypeError, AttributeError):
         # Another program wrote it again, without metadata.
         lines = [line for line in outbox.listing.all() if line.get("file") == file]

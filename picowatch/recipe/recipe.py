@@ -398,8 +398,7 @@ def _drawn(seed: int | None) -> int:
 
 def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, object]:
     """Return a variant's values that differ from the first's; None where only the first has one."""
-    names = {*first, *other}
-    return {n: other.get(n) for n in sorted(names) if first.get(n) != other.get(n)}
+    return {n: other.get(n) for n in sorted({*first, *other}) if first.get(n) != other.get(n)}
 
 
 def no_hash(kind: str, name: str) -> str:

@@ -35,8 +35,7 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     entries: list[Entry] = []
     for row in rows:
         first = next(row)
-        cells = chain((first,), row)
-        if layer := _layer(columns, cells, problems, has_comma=separator == ";"):
+        if layer := _layer(columns, chain((first,), row), problems, has_comma=separator == ";"):
             entries.append(Entry(layer, first.position))
     return entries
 
@@ -108,8 +107,7 @@ def _separator(source: Source) -> str:
 
 def _rows(source: Source, separator: str) -> Iterator[Iterator[SourceValue]]:
     """Yield the cells, with their positions, of each row that is not empty."""
-    lines = (f"{line}\n" for line in source.lines)
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    reader = csv.reader((f"{line}\n" for line in source.lines), delimiter=separator, strict=True)
     begins = 1
     for number in range(1, len(source.lines) + 1):
         try:

@@ -32,8 +32,7 @@ def _entries_of(document: SourceValue, problems: Problems) -> list[Entry]:
     entries = []
     for element in document.parts if isinstance(document.value, tuple) else (document,):
         if isinstance(element.value, dict):
-            layer = _layer_of(element, problems)
-            entries.append(Entry(layer, _start_of(element)))
+            entries.append(Entry(_layer_of(element, problems), _start_of(element)))
         elif element.value is not None or element is not document:
             _refuse(element, problems)
     return entries

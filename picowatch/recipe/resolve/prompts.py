@@ -44,8 +44,7 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
     Checked are the text with all its alternatives, the wildcard files that it names, and LoRAs.
     """
     if len(text) > MAX_LENGTH:
-        message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
-        return [Mistake(message)]
+        return [Mistake(f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}.")]
     nodes = parse(text, inventory.wildcards)
     found = [*islice(unsupported(text), MAX_FOUND), *_wildcard_mistakes(nodes, inventory)]
     tags = lora_tags(text)

@@ -154,8 +154,7 @@ def _embeddings(recipe: Recipe) -> Iterator[Finding]:
     for field, prompt in recipe.texts:
         text = without_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
-            without = prompt.replace(text[start:end], "", 1)
-            named = Finding(field, name, remedy, without)
+            named = Finding(field, name, remedy, prompt.replace(text[start:end], "", 1))
             families = inventory.embedding_families.get(name, usual)
             yield from _misfit(recipe, "embedding", named, families)
 
