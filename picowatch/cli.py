@@ -1,7 +1,6 @@
 """The command line: finds the command, turns errors into texts and exit codes.
 
-Only the command's own module is imported, so `--help`, `status` and errors about flags come at
-once.
+Only the command's module is imported: `--help`, `status` and errors about flags come at once.
 """
 
 import argparse

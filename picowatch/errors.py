@@ -171,7 +171,6 @@ DISTRIBUTION = "picowatch-diffusion"  # `picowatch` in the package index is anot
 def install_command(extra: str) -> str:
     """Return the command that adds an extra of pyproject.toml to the installed package.
 
-    It also works for a checkout: pip finds the package installed, and fetches only what the extra
-    adds.
+    It also works for a checkout: pip finds the package, and fetches only what the extra adds.
     """
     return f"{quote(sys.executable)} -m pip install '{DISTRIBUTION}[{extra}]'"

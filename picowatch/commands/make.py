@@ -80,8 +80,7 @@ def make(
 ) -> int:
     """Print the pictures of all recipes; exit code 1 if any of them was not rendered.
 
-    With a `name` the recipe gets it in the inbox. `remove` deletes in the end, however that comes,
-    what was put there.
+    `name` is the recipe's in the inbox. `remove` deletes it in the end, however that comes.
     """
     sent: list[Sent] = []
     answers: list[Answer] = []
@@ -229,8 +228,7 @@ def _render_here(
 ) -> str | None:
     """Run a daemon for these recipes until they are answered; it renders nothing else.
 
-    Returns why any of them has no answer then, None if another picowatch was quicker, and will
-    answer.
+    Returns why any has no answer then, None if another picowatch was quicker and will answer.
     """
     console = LiveConsole(sys.stderr) if can_draw(sys.stderr) else PlainConsole(sys.stderr)
     console.handler.addFilter(lambda record: False)  # the answers say what matters

@@ -289,8 +289,7 @@ class _Piece:
 class Shares:
     """The share of each recipe's or folder's work that is done. It never goes back.
 
-    Only where more images are asked for than before, or finished ones again, the share is that of
-    the whole again.
+    Where more images are asked for, or finished ones again, it is that of the whole again.
     """
 
     def __init__(self) -> None:

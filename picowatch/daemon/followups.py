@@ -113,8 +113,7 @@ def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:
 def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
     """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
 
-    A dropped picture's sidecars go with it: they would be the prompt or the mask of the next
-    picture of that name.
+    A dropped picture's sidecars go with it: they would belong to the next picture of that name.
     """
     inbox = run.inbox
     found = inbox.files.size_and_time(path)

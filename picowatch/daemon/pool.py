@@ -88,8 +88,7 @@ class WorkerPool:
     def _give_up(self, queued: int) -> None:
         """End a single run if no engine can start, or if none has come for long.
 
-        The time counts from the first call that finds none: thousands of saves may have been
-        accepted before it.
+        The time counts from the first call that finds none: accepting many saves takes long.
         """
         now = time.monotonic()
         for workers in (self.workers, self.copiers):

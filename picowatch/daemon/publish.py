@@ -1,8 +1,7 @@
 """Turns a rendered image into a picture in the outbox: metadata, file, lists, ledger.
 
 The order makes a crash harmless: the picture is durable under its reserved name before it is
-listed, and the ledger says done after that. The next start looks at what is there and repeats or
-skips each step.
+listed, and the ledger says done after that. The next start repeats or skips each step.
 """
 
 import logging
@@ -276,8 +275,7 @@ class Publisher:
     def _source(self, image: QueuedImage, picture: RenderedImage) -> tuple[str, PhotoMetadata]:
         """Return what the picture has from its start image, or its first reference, and its mark.
 
-        These are A1111's parameters, which one that is only enlarged keeps, as in A1111's Extras,
-        and EXIF and XMP.
+        These are EXIF, XMP and, if it is only enlarged, A1111's parameters, as in A1111's Extras.
         """
         request, is_jpeg = image.request, format_of(image.file).name == "jpeg"
         parameters, lost = kept_parameters(self.outbox.root, request, is_jpeg=is_jpeg)

@@ -31,8 +31,7 @@ WAKE_SECONDS = 0.3
 class Reading:
     """What reading a file gave: a save and what it asks for, or the error that it ended with.
 
-    All are None for an empty file and for a deletion; `outcome` is None if the bytes are the
-    ledger's.
+    All are None for an empty file or a deletion; `outcome` is, if the bytes are the ledger's.
     """
 
     pending: Pending

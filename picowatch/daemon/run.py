@@ -30,8 +30,7 @@ class Mode:
     """How a daemon runs.
 
     With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
-    no full disk. `only`: a `picowatch make` runs it, and these recipes and folders alone are
-    rendered.
+    no full disk. `only`: a `picowatch make` runs it for these recipes and folders.
     """
 
     once: bool = False

@@ -94,8 +94,7 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
 def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
     """Return the words in which each prompt differs from others of its combination.
 
-    They tell apart images whose seeds drew different words from wildcards. Each round has `size`
-    combinations.
+    They tell apart images with words from wildcards. Each round has `size` combinations.
     """
     words = [request.prompt.split() for request in requests]
     return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]

@@ -1,7 +1,6 @@
 """One engine: claim → render → publish, one batch after the other, in its own thread.
 
-While a batch is compressed and written, the next one is denoised. The pool decides which worker
-gets which batch.
+The next batch is denoised while one is written. The pool decides which worker gets which batch.
 """
 
 import logging

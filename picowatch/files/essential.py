@@ -1,9 +1,8 @@
 """The two policies for files that cannot be written.
 
 `essential`: pictures, images.jsonl and the ledger. What cannot be written ends the round, or holds
-up its thread, and is tried again every two seconds. `optional`: all that no picture needs. It is
-never raised. What one folder refuses, such as an error file, holds up its recipe `alone`. Each is
-said once.
+up its thread, and is tried again every two seconds. `optional`: what no picture needs, never
+raised. What one folder refuses, as an error file, holds up its recipe `alone`. Each is said once.
 """
 
 import errno
@@ -62,8 +61,7 @@ def passes(error: BaseException) -> bool:
 def unexpected(error: Exception) -> str:
     """Return a sentence about an unforeseen error; with --debug the log has its traceback.
 
-    Errors that are handled elsewhere are raised again: an end, a damaged ledger, and errors that
-    are worth waiting for.
+    Errors that are handled elsewhere are raised again: an end, a damaged ledger, what `passes`.
     """
     if isinstance(error, Ended | LedgerCorrupt) or passes(error):
         raise error
@@ -129,8 +127,7 @@ class Writing:
     def alone(self, step: str, file: str, action: Callable[[], object]) -> bool:
         """Do a step with a file, unless it was refused a moment ago; return whether it is done.
 
-        It is not if the action returns False. Raises errors that do not pass, and those that
-        concern all files.
+        It is not if the action returns False. Raises errors that do not pass or concern all files.
         """
         return self._try((step, file), action, "alone")
 

@@ -83,8 +83,7 @@ class FewReads(io.BufferedIOBase):
     """A file that limits how often it is read, and how much of it as long as `in_header`.
 
     Pictures may have millions of tiny parts, and metadata as large as the file. WebPs, AVIFs and
-    HEICs are read at once. It has no `fileno`, because Pillow's TIFF reader would use that to read
-    past the limits.
+    HEICs are read at once. It has no `fileno`, by which Pillow's TIFF reader would pass the limits.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -176,8 +175,7 @@ def is_large(file: IO[bytes], most_pixels: int) -> bool:
 def check_picture(file: IO[bytes]) -> None:
     """Check that a picture can be decoded completely, as a picture and as a mask.
 
-    That takes less memory than decoding it: JPEGs and PNGs are read in blocks. Raises
-    PictureUnreadable.
+    That takes less memory: JPEGs and PNGs are read in blocks. Raises PictureUnreadable.
     """
     upright(file, checks_only=True)
 

@@ -159,8 +159,7 @@ class InboxFolder:
     def sidecars_of(self, path: str) -> list[str]:
         """Return a picture's sidecars, unless they belong to another picture, too.
 
-        Pictures are looked up by their names, as folders may be large; a name in other letters may
-        be that of the same file.
+        Pictures are looked up by name, as folders may be large; other letters may mean one file.
         """
         of = partial(size_and_time_of, self.root)
         stem = stem_of(path)

@@ -8,8 +8,7 @@ A file is read if:
    when it was read, or it is in another inbox now. Then it is a save only if its bytes are others;
 4. it was refused for something outside its bytes, or its template is another now.
 
-Dropped pictures are left alone until their template can be used, also those of which one may be
-the new name.
+Dropped pictures, also those that may be renamed, are left alone until their template can be used.
 """
 
 from collections.abc import Collection, Mapping

@@ -24,9 +24,8 @@ def put(
     `readers`: as for `write_atomically`; they may enter new folders. An empty file, which nobody
     reads, takes the name first.
 
-    Returns the recipe's path, and the folders that were made for it, the inner ones first. They are
-    None if a recipe with the same bytes already exists there, which is saved again instead. Raises
-    OSError.
+    Returns the recipe's path and the folders made for it, the inner ones first, or None if a recipe
+    with the same bytes exists there, which is saved again instead. Raises OSError.
     """
     assert is_recipe_path(path)
     folder = inbox.shown(path).parent

@@ -29,8 +29,7 @@ class Saved(Save):
     """A save, with everything that is read together with it.
 
     `defaults` are the `_defaults.yaml` that apply to it. `unreadable` says why it, or one of these,
-    cannot be read. For a `dropped` picture `content` is empty; `damage` says why it cannot be
-    decoded.
+    cannot be read. A `dropped` picture has no `content`; `damage`: why it cannot be decoded.
     """
 
     content: bytes = b""

@@ -61,8 +61,7 @@ class Scan:
 
     `found` has recipes and dropped pictures, and `texts` those of pictures that were requests.
     `others` are files and folders that are not taken, with reasons, "." the root. `pictures` are
-    those without a template; `templates` are all but one in the inbox itself, where none is
-    allowed.
+    those without a template; `templates` are all but one in the inbox itself.
     """
 
     root: str

@@ -25,8 +25,7 @@ class Pending:
 
     `why` says what differs. `is_new`: it may be a renamed file, as the ledger knows another by this
     path, or none. `digest` is that of the ledger's bytes, if only others make this a save. `first`
-    is when it began to differ, `since` when it last changed; `place` is higher for what began to
-    differ later.
+    is when it began to differ, `since` when it last changed, and `place` the order of beginning.
     """
 
     path: str

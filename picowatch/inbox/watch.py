@@ -34,8 +34,7 @@ class Watch(events.FileSystemEventHandler):
     """A watch on a folder and all folders below it.
 
     It keeps the paths of files of which events came. `has_news` is set by what they do not tell: by
-    folders, and by very many files at once. New files in the folder of `commands` only wake the
-    daemon.
+    folders, and by very many files at once. New `commands` only wake the daemon.
     """
 
     def __init__(self, wake: threading.Event, commands: Path) -> None:

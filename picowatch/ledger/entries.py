@@ -264,8 +264,7 @@ class SaveWriter:
     def _drawn_as_former(self, entry: RequestedEntry) -> Draw | None:
         """Return the draw with the seed of the entry that this was, if it shares images with it.
 
-        The nearest are tried, from the file's beginning or its end. Equal entries have seeds of
-        their own.
+        The nearest, from the file's beginning or end, are tried; equal ones have their own seeds.
         """
 
         def distance(place: int) -> int:

@@ -1,8 +1,7 @@
 """The queue: which images are next, and how claimed images end.
 
 Each change is guarded by the old state: an engine's result for an image that was cancelled changes
-nothing, nor does it if the image was requested again and claimed by another engine: then it has
-another file.
+nothing, nor if it was requested again and claimed by another engine: then its file is another.
 """
 
 import json

@@ -30,8 +30,7 @@ _BEFORE = f"""{_IMAGES} WHERE images.id = coalesce(:before, (
 def find(sql: sqlite3.Connection, **names: str) -> list[Row]:
     """Return the images that a `recipe` requests, or that of a picture.
 
-    A picture is known by the recipe and the digest in its metadata, or by its `file`, which may be
-    gone.
+    A picture is known by its metadata's recipe and digest, or by its `file`, which may be gone.
     """
     return next(filter(None, (_rows(sql, query, names) for query in _FOUND)), [])
 

@@ -124,8 +124,7 @@ def take_save(
     """Return whether a save was rendered before as a whole, or in part; None if it is new.
 
     Its own path decides first. If that is new, it is a file that was renamed unnoticed, if a save
-    of the same bytes is in the inbox no more: it takes over that one's pictures, which no other
-    file can then.
+    of the same bytes is in the inbox no more: it alone takes over that one's pictures.
     """
     if not sql.execute("SELECT 1 FROM restored LIMIT 1").fetchone():
         return None  # as nearly always

@@ -21,9 +21,8 @@ BESIDE = "a file beside it"  # why a picture is read
 class SizeAndTime(NamedTuple):
     """Identifies one version of a file without reading it.
 
-    Compared for inequality only: clocks jump. `sidecars` identifies the versions of the files
-    that belong to a dropped picture (prompt, fields, mask); 0 if it has none. `ctime_ns` is 0 where
-    it is not known.
+    Compared for inequality only: clocks jump. `sidecars` identifies the versions of a dropped
+    picture's prompt, fields and mask, 0 without any. `ctime_ns` is 0 where it is not known.
     """
 
     size: int
@@ -35,8 +34,7 @@ class SizeAndTime(NamedTuple):
     def what_differs(self, other: "SizeAndTime") -> str:
         """Return what makes this another version; "" for the same one.
 
-        Inodes and ctimes do not count: see `moved_since`. A picture whose sidecars were removed is
-        still the same version.
+        Inodes and ctimes do not count (see `moved_since`), nor do sidecars that were removed.
         """
         if self.size != other.size:
             return "its size"
@@ -297,8 +295,7 @@ class DueSheet:
     """A contact sheet to be drawn: all images of its entry have ended.
 
     `images` are in the entry's order, each with the file of its picture, or None if it failed.
-    `shows` is a hash of these and of the sheet's JSON. `file` is its path, if one was reserved
-    before a crash.
+    `shows` is a hash of these and of the sheet's JSON. `file` is the path, if one was reserved.
     """
 
     recipe: str

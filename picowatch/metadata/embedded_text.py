@@ -75,8 +75,7 @@ def chunk_of(picture: Path) -> Chunk:
 def texts_in(file: IO[bytes]) -> dict[str, str]:
     """Return the texts in a picture by keyword; those of a PNG come before its pixels.
 
-    An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, is under "parameters".
-    Raises PictureUnreadable.
+    "parameters" may be an EXIF user comment, as in A1111's JPEGs. Raises PictureUnreadable.
     """
     size = file.seek(0, SEEK_END)
     file.seek(0)

@@ -38,8 +38,7 @@ def recipe_yaml(request: ImageRequest, only: Collection[str] | None = None) -> s
     """Return a recipe that gives the same request again.
 
     Every field is written, so that no `_defaults.yaml` changes the picture, or those in `only`.
-    Start images are named as the recipe named them: those that lay beside it are found in its
-    folder only.
+    Start images are named as in the recipe: those beside it are found in its folder only.
     """
     values = _fields(request)
     return _written({name: values[name] for name in values if only is None or name in only})
@@ -83,8 +82,7 @@ def _fields(request: ImageRequest) -> dict[str, Any]:
 def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
     """Return the recipe that `from:` makes of another program's picture, warnings as comments.
 
-    Only what the picture says is written. A checkpoint that is not installed is named all the same.
-    Raises PictureUnreadable.
+    Only what it says is written, also a missing checkpoint's name. Raises PictureUnreadable.
     """
     said = settings_in(texts)
     name, comments = said.get("checkpoint"), []

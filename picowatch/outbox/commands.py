@@ -42,8 +42,7 @@ class Command:
 
     `digest` is the sha256 of the recipe's bytes, if a certain save is meant. `files` are pictures,
     as paths below the outbox, or several recipes. `keep` puts pictures into the folder `recipe`.
-    Once it has a `file`, that is its name, and `sent_at_ns` its time. Of a request, `sender` is the
-    user's id.
+    Once it has a `file`, `sent_at_ns` is its time. Of a request, `sender` is the user's id.
     """
 
     name: str

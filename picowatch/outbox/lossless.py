@@ -30,8 +30,7 @@ _INCH = 2
 _RESOLUTION = {
     282: (_TAGS.RATIONAL, 72.0), 283: (_TAGS.RATIONAL, 72.0), 296: (_TAGS.SHORT, _INCH),
 }  # fmt: skip
-# Pillow writes other offsets of strips than it is given. So they are written as a tag that no file
-# has, and renamed.
+# Pillow changes the offsets of strips, so they are written as a tag that no file has, and renamed.
 _STRIPS, _INSTEAD = 273, 275
 _AT = 8  # of the first directory
 

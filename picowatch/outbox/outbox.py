@@ -170,8 +170,7 @@ class Outbox:
         """Delete pictures that the gallery shows, durably, with their sidecars and control maps.
 
         Returns those that stay, each with why and what to do. May be repeated: the gallery forgets
-        the pictures last. Their lines stay in images.jsonl, so that a rebuilt ledger knows that
-        they were rendered.
+        the pictures last. Their lines stay in images.jsonl, for a ledger that is rebuilt.
         """
         self._replace_latest(files)
         kept: dict[str, tuple[str, str]] = {}

@@ -86,15 +86,14 @@ class Status:
     `folder` are counted, and for a recipe of a folder that `make` was given those of that. `share`
     (0 to 1) of its work is done. `seconds_left` is for the recipe or folder, `all_seconds_left` for
     everything queued; they are `about` so many as long as some passes are of a kind that was not
-    measured yet. `waiting` names the next
-    recipes and folders, each with its number of images, of `waiting_recipes` in all. `folders` are
-    the first ones with images to render. `pictures` and `errors` are the last ones, the newest at
-    the end; `error_count` and `refused` are the numbers of all errors and refused files.
-    `ignored` are the first of `ignored_count` files that are not taken, in the inbox or dropped
-    into the outbox, with reasons. `scanned` is the time of the last scan of the inbox, None
-    before the first. `troubles` are the TROUBLES that there are, with reasons; `last` are the
-    totals of the last summary. `shares` are those of folders that take turns, the inbox itself is
-    "".
+    measured yet. `waiting` names the next recipes and folders, each with its number of images, of
+    `waiting_recipes` in all. `folders` are the first ones with images to render. `pictures` and
+    `errors` are the last ones, the newest at the end; `error_count` and `refused` are the numbers
+    of all errors and refused files. `ignored` are the first of `ignored_count` files that are not
+    taken, in the inbox or dropped into the outbox, with reasons. `scanned` is the time of the last
+    scan of the inbox, None before the first. `troubles` are the TROUBLES that there are, with
+    reasons; `last` are the totals of the last summary. `shares` are those of folders that take
+    turns, the inbox itself is "".
     """
 
     updated: float

@@ -59,10 +59,9 @@ def read_recipes(
 ) -> list[Recipe]:
     """Return a file's recipes, all resolved but random seeds; none if it holds only comments.
 
-    `name` is relative to the inbox; its ending decides how the file is read. `defaults` are
-    the `_defaults.yaml` from the inbox's root down to the file's folder. `pictures` are those that
-    the recipes may name.
-    Raises RecipeInvalid with all problems of the file.
+    `name` is relative to the inbox; its ending decides how the file is read. `defaults` are the
+    `_defaults.yaml` from the inbox's root down to the file's folder. `pictures` are those that the
+    recipes may name. Raises RecipeInvalid with all problems of the file.
     """
     problems = Problems()
     folder = defaults_layer(defaults, problems)

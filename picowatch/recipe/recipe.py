@@ -219,8 +219,7 @@ class Recipe(BaseModel, RecipeFields):
 
         The sha256 of all resolved values, of count and seed as written ("random" stays "random"),
         and of the hashes of the files they name. LoRAs and embeddings count if the prompts name
-        them as written. Priority, the position in the file and the lines of wildcard files do not
-        count.
+        them as written. Priority, position and the lines of wildcard files do not.
         """
         first, *others = [variant._values() for variant in self.variants]
         files = [[*files_of(variant)] for variant in self.variants]

@@ -137,8 +137,7 @@ class ImageRequest(ImageFields):
     def digest(self) -> str:
         """The sha256 of the canonical JSON of the fields that make the picture.
 
-        Versions of libraries are not part of it, nor are notes, prompts before wildcards and what
-        follows from a picture.
+        It leaves out libraries' versions, notes, prompts before wildcards and what a picture tells.
         """
         values = self.as_dict().items()
         return digest_of({name: value for name, value in values if name not in _TOLD_ONLY})

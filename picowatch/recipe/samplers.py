@@ -54,9 +54,8 @@ class KnownSampler:
     `_spellings` does not derive; all are compared without case, spaces, dots and underscores.
     `evaluations` of the model are made in each step but the last, which has one. `noisy`: its steps
     draw noise. `zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need,
-    since its class takes `rescale_betas_zero_snr`.
-    `with_levels` is the sampler that takes the same steps from one noise level to the next, if the
-    class only knows training steps.
+    since its class takes `rescale_betas_zero_snr`. `with_levels` is the sampler that takes the same
+    steps from one noise level to the next, if the class only knows training steps.
     """
 
     name: str

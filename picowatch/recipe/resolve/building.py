@@ -263,8 +263,7 @@ def _picture_size(
 ) -> tuple[dict[str, int], str, tuple[int, int] | None]:
     """Return the sides to take from a picture, and a warning if it had to be reduced.
 
-    Next to a given side the other one is in proportion. A masked picture keeps its size: the third
-    value is that.
+    A given side decides the other. A masked picture keeps its size, which is the third value.
     """
     native = checkpoint.native_size
     references = values["references"]

@@ -60,8 +60,7 @@ def normalised(layer: Layer, reporter: Reporter) -> Layer:
 
     A size is two sides. A mapping has the first names of its parts, and what is off is OFF. A
     sampler without schedule type brings "automatic", so that a nearer layer's sampler is not paired
-    with a farther layer's schedule type. Forms that a field does not have are reported to the
-    `reporter` and left out.
+    with a farther layer's schedule type. Other forms are reported, and left out.
     """
     result = dict(layer)
     if not result:

@@ -31,8 +31,7 @@ _WRONG_PATHS = (
 def read_path(field: str, written: SourceValue | None, pictures: Pictures) -> str:
     """Return the picture's path as the recipe names it, or "" for none. Raises ValueInvalid.
 
-    An absolute path inside the folders becomes `inbox/…` or `outbox/…`, which means the same
-    wherever the folders are.
+    An absolute path in the folders becomes `inbox/…` or `outbox/…`, as the folders may move.
     """
     if written is None or written.is_none:
         return ""
