@@ -92,7 +92,6 @@ class Summaries:
 
 
 def _block(name: str, account: Account) -> Iterator[str]:
-    """Yield the lines of a block."""
     now = account.ended or max((failure.at or 0.0 for failure in account.failures), default=0.0)
     yield harmless(f"{moment(now, float('inf'))}  {name}: {account.line(now)}")
     for failure in account.failures[:FAILURES]:

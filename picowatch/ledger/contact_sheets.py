@@ -132,7 +132,6 @@ def _file_of(image: sqlite3.Row) -> str | None:
 
 
 def _is_sheet(path: Path, recipe: str) -> bool:
-    """Whether a file is a contact sheet of this recipe."""
     with suppress(PictureUnreadable, KeyError, TypeError, ValueError, RecursionError):
         return bool(json.loads(read_texts(path)[SHEET_KEYWORD])["recipe"] == recipe)
     return False
