@@ -140,6 +140,8 @@ def test_what_is_not_read_yet_is_told_beside_what_is(house: House) -> None:
     after = {"d": "ignored d/more/b.png", "e": "ignored e/b.yaml"}
     for folder, line in after.items():
         assert {*shown(house, folder)} - {*before[folder]} == {f"{line}: it is not read yet"}
+    for written in ("e/b", "inbox/e/b.yaml", "e/b*"):
+        assert shown(house, written)[-1] == "ignored e/b.yaml: it is not read yet"
     house.draw("set/1.png")
     why = "a picture here is used only if a recipe names it"
     assert f"ignored set/1.png: {why}" in shown(house, "set/1.png")[-1]

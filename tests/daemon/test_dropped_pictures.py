@@ -76,16 +76,16 @@ DROPPED: dict[str, tuple[Files, Results]] = {
     ),
     "a text is the prompt, a YAML the fields, and a mask no request": (
         {"frames/_pictures.yaml": f"{CORGI}mask_blur: 2\n",
-         **each(1, "frames/1.png", "frames/2.png", "frames/3.png", "frames/1.mask.png"),
+         **each(1, "frames/1.png", "frames/2.png", "frames/_3.png", "frames/1.mask.png"),
          "frames/1.txt": "a star --steps 3\nat night\n",
          "frames/2.yaml": "steps: 5\nseed: 9\n",
-         "frames/3.txt": "a tree", "frames/3.yml": "steps: 4\n",
+         "frames/_3.txt": "a tree", "frames/_3.yml": "steps: 4\n",
          "frames/alone.txt": "a hat\na boat\n", "frames/deep/alone.yaml": "prompt: a boat\n",
          "frames/alone.mask.png": 1},
         {"frames/1.png": {"prompt": "a star --steps 3\nat night", "steps": 24,
                           "mask": "frames/1.mask.png", "mask_blur": 2},
          "frames/2.png": {"prompt": "a corgi", "steps": 5, "seed": 9, "mask_hash": ""},
-         "frames/3.png": {"prompt": "a tree", "steps": 4}},
+         "frames/_3.png": {"prompt": "a tree", "steps": 4}},
     ),
     "a text is a note where pictures are only finished": (
         {"up/_pictures.yaml": "upscale: {model: demo-compact, scale: 2}\nsteps: 9\n---\n"
