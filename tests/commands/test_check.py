@@ -210,7 +210,9 @@ def test_check_of_what_lies_beside_a_picture_checks_the_picture(tmp_path: Path) 
     save(tmp_path, {TEMPLATE: "prompt: a\n", "inbox/d/a.png": "", "inbox/d/b.png": ""})
     save(tmp_path / "inbox/d", texts)
     for beside in texts:
-        (image,) = as_json(tmp_path, f"inbox/d/{beside}")["images"]
+        told = as_json(tmp_path, f"inbox/d/{beside}")
+        (image,), said = told["images"], [problem["text"] for problem in told["problems"]]
+        assert "The mask 'd/a.mask.png' has no white, so nothing is redrawn." in said, told
         found = [image[name] for name in ("recipe", "prompt", "steps", "mask")]
         assert found == ["inbox/d/a.png", "a star", 5, "d/a.mask.png"]
 

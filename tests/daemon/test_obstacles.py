@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from picowatch.errors import CommandFailed
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.commands.picowatch import DIGESTS_HERE, command, picowatch_here, ran
+from tests.commands.test_make import made
 from tests.daemon.processes import ends, process, without_privileges
 from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import PATIENCE, House, wait_for
@@ -183,6 +186,8 @@ def test_commands_say_of_a_folder_that_the_daemon_may_not_read_that_it_is_ignore
     refuse = refusing(errno.EACCES, lambda path: "/ben" in str(path))
     wrap("os:scandir", preceded_by(refuse), monkeypatch.setattr)
     (house.inbox / "ben").mkdir()
+    with pytest.raises(CommandFailed, match=re.escape(IGNORED.format(""))):
+        made(house, house.inbox / "ben")
     house.save("notes.md", "not for picowatch\n")
     said = {
         Command("retry all", "ben/"): IGNORED.format(""),
