@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,24 @@ def test_pictures_that_are_being_copied_for_an_engine_are_not_done(
         (folder,) = house.status()["folders"]
         go_on.set()
         assert (folder["done"], folder["of"], folder["share"]) == (0, 3, 0)
+
+
+def test_a_copy_stays_while_another_engine_uses_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have taken over the image before the one that died with it has cleared up."""
+    clear, there = DroppedPictures.clear, list[bool]()
+
+    def clear_late(dropped: DroppedPictures, batch: Sequence[QueuedImage]) -> None:
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(dropped.bring, batch).result()
+            clear(dropped, batch)
+            there.append((dropped.copies / batch[0].request.image_hash).is_file())
+            other.submit(clear, dropped, batch).result()
+
+    monkeypatch.setattr(DroppedPictures, "clear", clear_late)
+    photos(house, CORGI, 1)
+    assert house.once() and there == [True]
 
 
 # -- make
@@ -272,6 +291,18 @@ def test_a_folder_is_rendered_again_with_its_new_template(house: House) -> None:
     assert house.answer("retry all", "photos/1.png").done
     assert len(house.pictures()) == 7, "one that was deleted is rendered again"
     assert not house.answer("retry all", "nothing").done
+
+
+def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House) -> None:
+    photos(house, "prompt: a corgi\n", 2)
+    assert house.once()
+    drop(house, "photos/3.png")
+    house.answer("pause")
+    for _ in range(2):
+        assert house.answer("retry all", "photos").done
+        assert house.status()["images"]["queued"] == 3
+    house.answer("resume")
+    assert len({*house.seeds()}) == len(house.seeds()) == 5
 
 
 # -- failures
