@@ -77,12 +77,11 @@ def mark_sheet_done(ledger: Ledger, due: DueSheet) -> None:
 def forget_deleted_sheets(
     sql: sqlite3.Connection, recipe: str, picture_exists: Callable[[str], bool]
 ) -> None:
-    """Forget a recipe's sheets whose files are gone, so that they are drawn again."""
-    rows = sql.execute("SELECT file FROM sheets WHERE recipe = ? AND done", (recipe,)).fetchall()
-    gone = [row["file"] for row in rows if row["file"] and not picture_exists(row["file"])]
-    sql.executemany(
-        "DELETE FROM sheets WHERE recipe = ? AND file = ?", [(recipe, file) for file in gone]
-    )
+    """Forget a recipe's sheets that are gone or were given up, so that they are drawn again."""
+    query = "SELECT recipe, shows, file FROM sheets WHERE recipe = ? AND done"
+    for row in sql.execute(query, (recipe,)).fetchall():
+        if not (row["file"] and picture_exists(row["file"])):
+            sql.execute("DELETE FROM sheets WHERE recipe = ? AND shows = ?", row[:2])
 
 
 def follow_moved(ledger: Ledger, images: Collection[sqlite3.Row], moved: Mapping[str, str]) -> None:

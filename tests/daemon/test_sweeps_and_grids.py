@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from picowatch.errors import RenderFailed
+from picowatch.ledger import contact_sheets
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.sheets import GAP, LINES
 from tests.house import House
@@ -155,3 +156,24 @@ def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House
              if not file.endswith("-sheet.png")}  # fmt: skip
     assert len(house.pictures("a")) == 3 + 1 + 2 + 1
     assert len(drawn) == 3, "None, and two draws"
+
+
+def test_a_sheet_shows_new_pictures_with_the_names_of_deleted_ones(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former sheet was given up, as its pictures were deleted before it was drawn."""
+    due = contact_sheets.sheets_due
+
+    def deleted_before(*given: Any) -> Any:
+        if found := due(*given):
+            (house.outbox / "frames/1.png").unlink()
+        return found
+
+    house.save("frames/_pictures.yaml", "prompt: a star\ngrid: true\n")
+    for colour, shown in (("red", []), ("blue", ["frames/1-sheet.png"])):
+        house.draw("frames/1.png", colour)
+        with monkeypatch.context() as patch:
+            if not shown:
+                patch.setattr(contact_sheets, "sheets_due", deleted_before)
+            assert house.once()
+        assert sheets(house) == shown
