@@ -228,8 +228,8 @@ def _too_large(request: ImageRequest, sizes: Sizes, room: Room) -> RenderFailed:
     return RenderFailed(
         f"The weights of {request.checkpoint} take {_gigabytes(sizes.total)}, and {free} can be "
         "used.",
-        "Write quantize: fp8, get its transformer as a GGUF file (Q4_K_S), or use a smaller "
-        "checkpoint or a computer with more memory.",
+        f"{'Get' if request.quantize else 'Write quantize: fp8, get'} its transformer as a GGUF "
+        "file (Q4_K_S), or use a smaller checkpoint or a computer with more memory.",
     )
 
 
