@@ -341,7 +341,7 @@ def picture_files(outbox: Path) -> Iterator[str]:
         if folder == str(outbox):  # all files here are picowatch's own
             folders[:] = (name for name in folders if not name.startswith("."))
         else:
-            below = Path(folder).relative_to(outbox).as_posix()
+            below = folder.removeprefix(f"{outbox}/")
             yield from (f"{below}/{name}" for name in names if name.endswith(ENDINGS))
 
 
