@@ -228,8 +228,7 @@ class Catalog:
         with a line for each file.
         """
         hashes = partial(self._hashes.sha256, on_block=on_block)
-        found = {relative: hashes(path) for relative, path in _files(model).items()}
-        return _hash_of(model, found)
+        return _hash_of(model, {relative: hashes(path) for relative, path in _files(model).items()})
 
     def weights_hash(self, model: Model) -> str:
         """Return A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
@@ -290,8 +289,7 @@ class Catalog:
                     name = printable(path.name)
                     where = f"models/{right}/, or to the folder of its kind"
                     reason = f"{name} is in models/ itself: move it to {where}."
-                    entry = Refused(name=name, kind="checkpoint", path=path, reason=reason)
-                    refused.append(entry)
+                    refused.append(Refused(name=name, kind="checkpoint", path=path, reason=reason))
         return refused
 
     def _entry(self, candidate: Candidate) -> Model | Refused:

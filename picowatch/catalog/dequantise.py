@@ -64,8 +64,7 @@ def _check_layer(header: Header, layer: str, kind: str, beside: set[str]) -> Non
             raise _refusal(f"{name} ({layer})")
     scales = [layer + ending for ending in SCALES if ending in beside]
     if kind == "U8" and scales and SECOND_SCALE in beside:
-        # ComfyUI writes fp8 as bytes, too.
-        fits = header.types[scales[0]] in ("F8_E4M3", "U8")
+        fits = header.types[scales[0]] in ("F8_E4M3", "U8")  # ComfyUI writes fp8 as bytes, too
     else:
         rows = (*header.shapes[f"{layer}.weight"], 1)[0] if scales else 1
         shapes = ((), (1,), (1, 1), (rows,), (rows, 1))

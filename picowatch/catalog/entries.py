@@ -14,8 +14,7 @@ from picowatch.recipe.fields import ZERO_SNR
 from picowatch.recipe.inventory import Checkpoint, ControlNet, rules_of
 from picowatch.recipe.prompts.known_words import KnownWords
 
-# Families whose files need not say what they predict. For 2.x the weights tell
-# (engine/model/load.py).
+# Families whose files need not say what they predict: 2.x's weights tell (engine/model/load.py).
 _SILENT = ("sd1", "sdxl")
 
 

@@ -60,8 +60,7 @@ _SAM3 = FinderRow(
     ("sam3", "clip_text_model"),
     narrow=True,
 )
-# By the `model_type` of a folder's config.
-FINDERS = {
+FINDERS = {  # by the `model_type` of a folder's config
     "sam3": _SAM3,
     "sam3_video": replace(_SAM3, within="detector_config", prefix="detector_model."),
     "grounding-dino": _DINO,
@@ -80,8 +79,7 @@ FINDERS = {
 }
 DOES = {row.name: row.does for row in FINDERS.values()}
 _NAMES = ("SAM 3", "Grounding DINO with SAM", "CLIPSeg", "Grounding DINO")  # the best first
-# ADetailer's detectors, and the first files of Grounding DINO and SAM.
-IS_PICKLE = (
+IS_PICKLE = (  # ADetailer's detectors, and the first files of Grounding DINO and SAM
     "is a pickle file, which can run code when it is opened (YOLO's detectors are code, too): get "
     "the folder of Grounding DINO, which finds by words (hf download IDEA-Research/"
     "grounding-dino-tiny --local-dir models/segmentation/grounding-dino-tiny), and for outlines "
@@ -138,8 +136,7 @@ def recognise_finder(folder: Path) -> Recognised:
 
 def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
     """Return the entries, with each Grounding DINO completed by the largest SAM."""
-    models = [entry for entry in entries if isinstance(entry, Model)]
-    sams = [model for model in models if model.variant == SAM]
+    sams = [entry for entry in entries if isinstance(entry, Model) and entry.variant == SAM]
     if not sams:
         return [*entries]
     largest = max(sams, key=lambda sam: sam.bytes)

@@ -20,8 +20,7 @@ from picowatch.recipe.messages.problems import shown
 
 INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
-# A file beside one that aria2 has not finished, which has its whole size and header at once.
-ARIA2 = ".aria2"
+ARIA2 = ".aria2"  # beside an unfinished file of aria2, which has its whole size and header at once
 WEIGHTS_ENDINGS = {".safetensors"} | PICKLE_ENDINGS
 # The parts of a checkpoint, of any family with a row of its own.
 _PARTS = {part for row in FAMILIES.values() for part in row.parts}
@@ -71,8 +70,7 @@ _VELOCITY = re.compile(
 def index_of(folder: Path) -> Path:
     """Return the index of a whole diffusers folder; of two, that of a classic pipeline."""
     modular = folder / MODULAR_INDEX
-    is_modular = is_file(modular) and not is_file(folder / INDEX)
-    return modular if is_modular else folder / INDEX
+    return modular if is_file(modular) and not is_file(folder / INDEX) else folder / INDEX
 
 
 def has_index(folder: Path) -> bool:
@@ -106,8 +104,7 @@ def weight_files(part: Path) -> list[Path]:
     """
     files = _safetensors(part)
     for pattern in _WEIGHT_NAMES:
-        found = [path for path in files if pattern.fullmatch(path.name)]
-        if found:
+        if found := [path for path in files if pattern.fullmatch(path.name)]:
             return found
     return []
 
@@ -203,8 +200,7 @@ def check_vocabulary(folder: Path) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """Return a config. Raises ModelRefused if it is missing, damaged or beyond the limits."""
     config = read_json(path)
-    told = config.get("quantization_config")
-    if told:
+    if told := config.get("quantization_config"):
         check_quantisation(told)
         packed_weights(map(read_header, weight_files(path.parent)))
     others = {key: value for key, value in config.items() if key != "quantization_config"}

@@ -139,10 +139,9 @@ def _flow_folder(row: Family, folder: Path, transformer: dict[str, Any]) -> Reco
     index = read_index(folder)
     for setting, value in row.settings.items():
         if index.get(setting) not in (value, None):
-            said = shown(str(index[setting]))
             raise ModelRefused(
-                f"cannot be used: {index_of(folder).name} says {setting}: {said}; "
-                f"only {json.dumps(value)} is supported."
+                f"cannot be used: {index_of(folder).name} says {setting}: "
+                f"{shown(str(index[setting]))}; only {json.dumps(value)} is supported."
             )
     variant = _variant(row, index, transformer)
     takes = row.variant(variant).references
@@ -276,8 +275,7 @@ def _vae_folder(folder: Path) -> Recognised:
 
 
 def _controlnet_folder(folder: Path) -> Recognised:
-    kind = read_json(folder / "config.json").get("_class_name")
-    if kind not in _CONTROLNETS:
+    if read_json(folder / "config.json").get("_class_name") not in _CONTROLNETS:
         raise ModelRefused("is a diffusers folder, but not of a ControlNet (ControlNetModel).")
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder):

@@ -28,8 +28,7 @@ _MAX_NUMBER = 2**53
 # The types of metadata: formats of struct, text and lists.
 _NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
-# The supported types of tensors by their numbers in the format: name, values in a block, and bytes
-# of a block.
+# The supported types of tensors by their numbers: name, values in a block, and bytes of a block.
 TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2),
     2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
@@ -157,8 +156,7 @@ class _Reader:
         return int(self._number("I"))
 
     def _number(self, code: str) -> int | float:
-        (value,) = struct.unpack(f"<{code}", self._bytes(struct.calcsize(f"<{code}")))
-        number: int | float = value
+        number: int | float = struct.unpack(f"<{code}", self._bytes(struct.calcsize(f"<{code}")))[0]
         return number
 
     def _text(self, most: int) -> str:

@@ -23,8 +23,7 @@ _MOST_ENTRIES = 50_000
 _WAIT_SECONDS = 1.0  # for another process that writes
 _BLOCK_BYTES = 1 << 20
 
-# A file's path, which may have a mark, its size and its mtime.
-_Key = tuple[bytes, int, int]
+_Key = tuple[bytes, int, int]  # a file's path, which may have a mark, its size and its mtime
 # Called with the size of each block that was read; an exception from it ends the reading.
 OnBlock = Callable[[int], None]
 

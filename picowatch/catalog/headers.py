@@ -2,8 +2,7 @@
 
 The format: 8 bytes of little-endian length, that many bytes of JSON, then the tensors' bytes
 (https://github.com/huggingface/safetensors#format). The safetensors library maps the file and needs
-numpy for this, so a light command would take twice as long; it checks the rest when the engine
-loads weights.
+numpy for this, so a light command would take twice as long; it checks the rest in the engine.
 """
 
 import json

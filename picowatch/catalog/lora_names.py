@@ -50,8 +50,7 @@ def places(family: str, layer: str) -> tuple[str, ...]:
         return (layer,) if kind == "general" else _unet_place(layer)
     found = _IN_A_BLOCK.fullmatch(layer)
     block, number, inner = found.groups() if found else ("", "", layer)
-    ours = _table(family).get((block, inner), ())
-    return tuple(name.replace("#", number) for name in ours)
+    return tuple(name.replace("#", number) for name in _table(family).get((block, inner), ()))
 
 
 @cache

@@ -28,8 +28,7 @@ _UNET_BLOCKS = (
 )
 _UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers outside the blocks
 _OF_DIFFUSERS = "transformer."  # what the names of a transformer's layers begin with
-# Deeper stacks of transformer blocks than other UNets have, and SGM's names, which kohya's scripts
-# use for SDXL.
+# Deeper stacks of transformer blocks than other UNets have, and SGM's names: kohya's for SDXL.
 _ONLY_SDXL = re.compile(
     r"(?:down|mid|up)_blocks?_\d?.*_transformer_blocks_[1-9]|(?:in|out)put_blocks_|middle_block_"
 )
@@ -112,8 +111,7 @@ def _family(header: Header, said: str, layers: set[str]) -> str:
     """Return the family by the layers' names and widths, or by the trainer's metadata, or "".
 
     Raises ModelRefused for a transformer's LoRA of an unknown family, unless it has the names with
-    which diffusers draws any. `lora_te1_` tells nothing: diffusers' export to kohya's names has it
-    for every family.
+    which diffusers draws any. `lora_te1_` tells nothing: diffusers exports it for every family.
     """
     header = Header(header.shapes | _halves(header.shapes), header.metadata)
     names = {PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()}
@@ -131,10 +129,9 @@ def _family(header: Header, said: str, layers: set[str]) -> str:
                 f"{header.beginning()}."
             )
     for name in header.shapes:
-        if "attn2" in name and "to_k" in name and any(mark in name for mark in _INPUTS):
-            family = FAMILY_OF_WIDTH.get(header.inputs(name), "")
-            if family:
-                return family
+        is_input = "attn2" in name and "to_k" in name and any(mark in name for mark in _INPUTS)
+        if is_input and (family := FAMILY_OF_WIDTH.get(header.inputs(name), "")):
+            return family
     if header.has("lora_te2_") or any("text_encoder_2." in name for name in header.shapes):
         return "sdxl"
     return "sdxl" if any(map(_ONLY_SDXL.search, names)) else said
@@ -197,8 +194,7 @@ def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
             counts.update({str(tag): min(int(count), _MOST_COUNTED) for tag, count in tags.items()})
     except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
         return ()
-    words = (_line(tag) for tag, _ in counts.most_common(_MOST_WORDS))
-    return tuple(word for word in words if word)
+    return tuple(filter(None, (_line(tag) for tag, _ in counts.most_common(_MOST_WORDS))))
 
 
 def _noted(metadata: Mapping[str, str], key: str) -> str:

@@ -87,8 +87,7 @@ def holds(class_name: str) -> Literal["pixels", "words", "settings", "weights"]:
 class Part:
     """A part of a pipeline: its name and class, and the folder of its config or vocabulary.
 
-    Its weights are in that folder, or in the file `weights`, where the names of its tensors begin
-    with `prefix`.
+    Its weights are in that folder, or in the file `weights`, under names that begin with `prefix`.
     """
 
     name: str

@@ -36,8 +36,7 @@ _PARTS_OF_TRANSFORMER = {"transformer": "", "text_conditioner": "llm_adapter."}
 # The parts for which variants of a family may have configs of their own.
 _OF_A_VARIANT = ("scheduler", "transformer")
 
-# The weights of each text encoder and of the VAE: a folder, or a file and the prefix of the names
-# of their tensors in it.
+# The weights of each text encoder and of the VAE: a folder, or a file and their tensors' prefix.
 _Sources = Mapping[str, tuple[Path, str] | None]
 
 
@@ -101,14 +100,12 @@ def completed(model: Model, installed: FoundModels) -> Model:
     inside = _sources(model, FoundModels())
     lender = _lender(model, installed.of_kind("checkpoint"))
     if lender and not _suffice(model, inside):
-        parts = _lent(model, lender, inside)
-        return replace(model, parts=parts, native_size=lender.native_size)
+        return replace(model, parts=_lent(model, lender, inside), native_size=lender.native_size)
     sources = _sources(model, installed)
     if _suffice(model, sources):
         return replace(model, parts=_of_the_package(model, sources))
     missing = _missing(model, sources)
-    able = (variant.name for variant in model.others if not variant.missing)
-    if other := next(able, ""):
+    if other := next((variant.name for variant in model.others if not variant.missing), ""):
         missing += f" Or, if it is another variant, write 'checkpoint: {other}'."
     return replace(model, missing=missing)
 

@@ -45,11 +45,9 @@ _FIRST = "input_blocks.0.0.weight"
 _HINT, _DIFFUSERS_HINT = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"
 _LATENTS, _COLOURS = 4, 3  # inputs of a ControlNet, and channels of its map
 _UNION = "task_embedding"
-# The width of published UNets. Narrower ones, with any width of text, are home-made.
-_CHANNELS = 320
+_CHANNELS = 320  # of published UNets; narrower ones, with any width of text, are home-made
 _DEMO_CONTROLNET_CHANNELS = 64
-# The transformer blocks in each attention of the first half of SDXL's UNet.
-_SDXL_DEPTHS = [2, 2, 10, 10]
+_SDXL_DEPTHS = [2, 2, 10, 10]  # transformer blocks in each attention of its UNet's first half
 _BLOCK = re.compile(r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\.")
 # Parts of names in UNets with a noise schedule of their own, or for videos.
 _OTHER_UNETS = ("edm_", ".time_stack.")
@@ -135,8 +133,7 @@ def alike(found: Recognised, layout: Layout) -> dict[str, Variant]:
 
 def _part(header: Header) -> Recognised | None:
     """Recognise a VAE, a text encoder, an upscaler or a cutout model."""
-    vae = vae_of_header(header)
-    if vae is not None:
+    if (vae := vae_of_header(header)) is not None:
         return Recognised("vae", "", variant=vae)
     encoder = text_encoder(header)
     if encoder and not ENCODERS[encoder].file:
@@ -146,8 +143,7 @@ def _part(header: Header) -> Recognised | None:
         )
     if encoder:
         return Recognised("text_encoder", "", variant=encoder, stored=stored(header))
-    layout = layout_of(header.shapes)
-    if layout:
+    if layout := layout_of(header.shapes):
         return Recognised("upscaler", "", variant=layout.architecture, scale=layout.scale)
     cutout = cutouts.layout_of(header.shapes)
     return Recognised("cutout", "", variant=cutout.architecture) if cutout else None
@@ -204,11 +200,8 @@ def _unet_family(header: Header, prefix: str) -> str:
     if any(mark in name for name in header.shapes for mark in _OTHER_UNETS):
         return ""
     width, pooled = text_width(header, prefix), header.inputs(f"{prefix}label_emb.0.0.weight")
-    family = FAMILY_OF_WIDTH.get(width, "sdxl" if pooled else "sd1")
-    for key in ("sdxl", "sd2"):
-        if header.has(FAMILIES[key].text_prefixes):
-            family = key
-            break
+    told = (key for key in ("sdxl", "sd2") if header.has(FAMILIES[key].text_prefixes))
+    family = next(told, FAMILY_OF_WIDTH.get(width, "sdxl" if pooled else "sd1"))
     if family == DEMO:  # a Stable Diffusion 1.x of another width
         family = "sd1"
     if first[0] < _CHANNELS:

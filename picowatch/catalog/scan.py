@@ -54,8 +54,7 @@ EMBEDDED_NAMES = frozenset(name for name, *_ in EMBEDDED.values())
 SAFETENSORS = (".safetensors", ".sft")  # Black Forest Labs first used the second
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 _ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
-# rembg's models are such files: they are refused with a remedy, not ignored.
-_ONNX = ".onnx"
+_ONNX = ".onnx"  # rembg's models are such files: they are refused with a remedy, not ignored
 _ENDINGS_OF: dict[Kind, set[str]] = {"cutout": {*_ENDINGS, _ONNX}}
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -120,8 +119,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:  # the folder itself is refused, since its models cannot be listed
-            own = _below(root, folder) or root.name
-            yield Candidate(root, own, kind, folder, "folder", ())
+            yield Candidate(root, _below(root, folder) or root.name, kind, folder, "folder", ())
             continue
         if real in entered:
             continue
@@ -195,8 +193,7 @@ def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
     except OSError as error:  # it may be gone since the scan found it
         reason = f"{candidate.place} cannot be read: {error.strerror or error}."
         return candidate.refused(reason, may_pass=True)
-    # One odd file must not end every command.
-    except Exception as error:
+    except Exception as error:  # one odd file must not end every command
         log.debug("%s cannot be recognised", candidate.path, exc_info=True)
         reason = f"{candidate.place} is damaged, or of a kind that picowatch does not know"
         return candidate.refused(f"{reason} ({type(error).__name__}: {error}). Get it again.")
@@ -212,8 +209,7 @@ def _check_name(candidate: Candidate) -> None:
     ending = candidate.path.suffix.lower()
     if not candidate.signature:
         raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
-    hidden = NEVER_IN_NAMES.search(candidate.name)
-    if hidden:
+    if hidden := NEVER_IN_NAMES.search(candidate.name):
         not_utf8 = "\udc80" <= hidden[0] <= "\udcff"
         what = "that is not UTF-8" if not_utf8 else f"with {invisible(hidden[0])}"
         raise ModelRefused(f"has a name {what}: rename it.")
@@ -247,8 +243,7 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
         found = recognise_part_folder(path, kind)
     else:
         found = recognise_checkpoint_folder(path)
-    right = folders_of(candidate.root.parent, found.kind)[0]
-    expect_kind(found, kind, right.name)
+    expect_kind(found, kind, folders_of(candidate.root.parent, found.kind)[0].name)
     return _model(candidate.name, path, found)
 
 

@@ -14,8 +14,7 @@ from picowatch.recipe.messages.problems import shown
 
 # The types of numbers that the engine reads, and the least for some layers.
 _TYPES = re.compile("u?int[4-8]|minimum_[4-8]bit")
-# The bits of a number, by the last side of the rows of bytes that hold it.
-_BITS = {5: 5, 3: 6, 7: 7}
+_BITS = {5: 5, 3: 6, 7: 7}  # of a number, by the last side of the rows of bytes that hold it
 _PARTS = ("weight", "scale", "zero_point", "svd_up", "svd_down")
 # Settings that begin so change what is stored, except for these.
 _CHANGING = ("use_", "quant_", "modules_quant_config")

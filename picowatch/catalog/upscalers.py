@@ -103,11 +103,10 @@ def _old_names(shapes: Shapes) -> dict[str, str]:
     trunk = (re.match(r"model\.1\.sub\.(\d{1,5})\.weight", name) for name in shapes)
     (inner,) = (int(found[1]) for found in trunk if found)
     last = max(numbers)
-    ups = {f"model.{3 * number}": f"conv_up{number}" for number in range(1, (last - 4) // 3 + 1)}
     return {
         "model.0": "conv_first",
         f"model.1.sub.{inner}": "conv_body",
-        **ups,
+        **{f"model.{3 * up}": f"conv_up{up}" for up in range(1, (last - 4) // 3 + 1)},
         f"model.{last - 2}": "conv_hr",
         f"model.{last}": "conv_last",
     }
