@@ -107,8 +107,7 @@ FLUX = row.Family(
         ),
     },
     hub="black-forest-labs/FLUX.1-schnell",
-    # CLIP gives only the pooled output, from the first 77 tokens.
-    texts=row.Reading(
+    texts=row.Reading(  # CLIP gives only the pooled output, from the first 77 tokens
         options={"max_sequence_length": 512},
         results=("prompt_embeds", "pooled_prompt_embeds"),
         reads={"tokenizer_2": 512},

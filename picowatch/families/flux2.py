@@ -105,8 +105,7 @@ FLUX2 = row.Family(
         "klein base": _klein("", 50, "base", cfg_scale=4),
     },
     hub="black-forest-labs/FLUX.2-klein-4B",
-    # The chat template begins with three tokens.
-    texts=row.Reading(reads={"tokenizer": 512 - 3}),
+    texts=row.Reading(reads={"tokenizer": 512 - 3}),  # the chat template begins with three tokens
     encoder_layers=28,  # of 36
     more_folders=(_KV,),
     parts=row.parts_of(

@@ -23,8 +23,7 @@ IDEOGRAM4 = row.Family(
     pipelines=row.Pipelines(text="Ideogram4Pipeline"),
     native_size=2048,
     lacks=row.FROM_TEXT | row.NO_NEGATIVE | row.NO_CACHE,
-    # Its schedule of guidance is for 48 steps alone.
-    inputs={"guidance_schedule": None},
+    inputs={"guidance_schedule": None},  # its own is for 48 steps alone
     variants={"": row.flow_variant(48, 7)},
     hub="CalamitousFelicitousness/Ideogram-4-bf16-Diffusers",
     channels_last=True,

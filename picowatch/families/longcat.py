@@ -10,8 +10,7 @@ LONGCAT_IMAGE = row.Family(
     name="LongCat-Image",
     pipelines=row.Pipelines(text="LongCatImagePipeline"),
     lacks=row.LACKS,
-    # Otherwise Qwen2.5-VL would write another prompt first.
-    inputs={"enable_prompt_rewrite": False},
+    inputs={"enable_prompt_rewrite": False},  # or Qwen2.5-VL would write another prompt first
     variants={
         "Edit": row.flow_variant(
             50,

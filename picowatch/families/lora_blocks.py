@@ -6,9 +6,8 @@ lora_conversion_utils.py). All names here have "_" for the dots.
 
 from collections.abc import Mapping
 
-# By the names of blocks, the authors' and diffusers', "" for layers outside of blocks: "a=b" for an
-# author's layer and diffusers', "a=b,c" if it holds the rows of several one after the other, "a" if
-# both have one name.
+# By the names of blocks, the authors' and diffusers', "" for layers outside: "a=b" for an author's
+# layer and diffusers', "a=b,c" if it holds the rows of several in turn, "a" if both have one name.
 Blocks = Mapping[tuple[str, str], str]
 
 OUTSIDE = ("", "")

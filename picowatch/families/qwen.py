@@ -137,7 +137,6 @@ QWEN_IMAGE = row.Family(
 
 _KREA2_READS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
 
-
 # Qwen3-VL reads the prompt, and the transformer takes twelve of its layers.
 KREA2 = row.Family(
     key="krea2",
@@ -155,8 +154,7 @@ KREA2 = row.Family(
             like="Raw",
             word="turbo",
         ),
-        # Its authors' guidance of 3.5, which counts from 0, plus 1.
-        "Raw": row.flow_variant(52, 4.5),
+        "Raw": row.flow_variant(52, 4.5),  # its authors' guidance of 3.5 counts from 0
     },
     hub="krea/Krea-2-Raw",
     parts=row.parts_of("Krea2Transformer2DModel", row.KL_QWEN, ("Qwen3VLModel", row.QWEN_WORDS)),

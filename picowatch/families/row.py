@@ -131,8 +131,7 @@ class Reading:
     halves: bool = False
 
 
-# Encodes one prompt: the negative one is encoded by itself.
-ALONE = {"do_classifier_free_guidance": False}
+ALONE = {"do_classifier_free_guidance": False}  # a negative prompt is encoded by itself
 
 NO_GUIDANCE = {"guidance": "guidance is an input of FLUX.1 dev; use cfg_scale"}
 FLOW_LACKS = {
@@ -189,8 +188,7 @@ class Family:
     variant's sign must match, too. Its transformer may be a file of its own, which is completed by
     `encoders` (by part), and a VAE of one of the variants in `vaes`. With `vae_assets` no folder is
     needed, because the package has the other configs, and those of that family's VAE; `vae_file`
-    says which VAE to get.
-    Variants that are `alike` may use one another's parts.
+    says which VAE to get. Variants that are `alike` may use one another's parts.
 
     UNets: `text_width` is the width of the text embeddings that they read, `text_layers` the number
     of layers of the text encoder that clip_skip chooses from, and `text_prefixes` are prefixes of a
@@ -273,16 +271,13 @@ def flow_variant(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: 
     return Variant(defaults={"steps": steps, **guided, **start}, **more)
 
 
-# For models that begin with pure noise even beside a start image.
-NOISE = {"denoising_strength": 1.0}
+NOISE = {"denoising_strength": 1.0}  # for models that begin with noise beside a start image, too
 LOOKS_AT_TEN = References(most=10)
-
 
 ONLY_EDITS = {
     "image": "this checkpoint edits pictures that are named in references",
     "hires": "its pipeline has no second pass",
 }
-
 
 KL, KL_FLUX2, KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
 KL_QWEN21 = "AutoencoderKLQwenImage21"

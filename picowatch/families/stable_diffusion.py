@@ -26,8 +26,7 @@ DEMO_MODEL = replace(
     key=row.DEMO,
     name="the demo model",
     native_size=512,
-    # With a higher one, samplers that use earlier steps or add noise overshoot
-    # (assets/demo/README.md).
+    # With more, samplers that use earlier steps or add noise overshoot (assets/demo/README.md).
     variants={"": row.Variant(defaults={"cfg_scale": 4.0}, options=row.NO_CHECKER)},
     text_width=96,
 )
@@ -77,8 +76,7 @@ SD2 = replace(
     # the last layer out, so that this is the last one of 23. OpenCLIP pads with the token 0, "!".
     texts=row.Reading(towers={"text_encoder": {"padding": 0}}),
     text_width=1024,
-    # Those of OpenCLIP H without the last, which training did not use.
-    text_layers=23,
+    text_layers=23,  # those of OpenCLIP H without the last, which training did not use
     text_prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
     lora_marks=("sd_v2", "stable-diffusion-v2"),
 )
@@ -134,8 +132,7 @@ SD3 = row.Family(
     },
     hub="stabilityai/stable-diffusion-3.5-medium",
     parts=row.parts_of("SD3Transformer2DModel", row.KL, row.PROJECTED, row.PROJECTED, row.T5),
-    # T5 reads further than CLIP; many omit it, since it is the largest part.
-    texts=row.Reading(
+    texts=row.Reading(  # T5 reads further than CLIP; many omit it, since it is the largest part
         options={"prompt_2": None, "prompt_3": None, **row.ALONE},
         results=("prompt_embeds", "", "pooled_prompt_embeds"),
         reads={"tokenizer_3": 256, "tokenizer": 77},

@@ -40,8 +40,7 @@ Z_IMAGE = row.Family(
     lacks=row.LACKS,
     variants={
         "Turbo": row.flow_variant(8, guided=False, like="Base", word="turbo"),
-        # Its card's guidance of 4, which counts from 0, plus 1.
-        "Base": row.flow_variant(50, 5),
+        "Base": row.flow_variant(50, 5),  # its card's guidance of 4 counts from 0
     },
     hub="Tongyi-MAI/Z-Image-Turbo",
     # The chat template has eight tokens.
@@ -75,8 +74,7 @@ LUMINA2 = row.Family(
         encode="lumina2",
         reads={"tokenizer": 256},
     ),
-    # diffusers' first name for it.
-    more_folders=("Lumina2Text2ImgPipeline",),
+    more_folders=("Lumina2Text2ImgPipeline",),  # diffusers' first name for it
     parts=row.parts_of("Lumina2Transformer2DModel", row.KL, row.GEMMA2),
     signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
     encoders={"text_encoder": "Gemma 2 2B"},
