@@ -109,8 +109,7 @@ def _resized(picture: Image.Image, mask: Image.Image, request: ImageRequest, siz
     opacity = soft.crop(_inner(picture.size, size)).resize(picture.size, Image.Resampling.BILINEAR)
     if request.painted_mask and not (request.image and request.mask_blur):
         opacity = ImageChops.darker(opacity, redrawn_area(mask, request, picture.size))
-    box = 0, 0, *picture.size
-    return Canvas(fit(picture, size, "fit"), redrawn, opacity, picture, box)
+    return Canvas(fit(picture, size, "fit"), redrawn, opacity, picture, (0, 0, *picture.size))
 
 
 def part_of(whole: Canvas, padding: int, size: Size) -> Canvas:

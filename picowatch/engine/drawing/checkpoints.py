@@ -66,11 +66,9 @@ class Checkpoints:
         if loaded is None:
             return None
         parts = loaded.parts
-        if (parts.place, parts.vae_file) != (place, _vae(request)):
-            return None
-        if _controlnets(request).keys() - parts.controlnets.keys():
-            return None
-        return loaded
+        is_here = (parts.place, parts.vae_file) == (place, _vae(request))
+        has_all = _controlnets(request).keys() <= parts.controlnets.keys()
+        return loaded if is_here and has_all else None
 
     def load(self, request: ImageRequest, place: WeightLocation) -> Loaded:
         """Load the image's checkpoint, after releasing others to make room.

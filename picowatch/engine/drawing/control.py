@@ -5,8 +5,7 @@ Weights, modes, and when each begins and ends are those of A1111's extension
 (https://github.com/Mikubill/sd-webui-controlnet, scripts/hook.py).
 
 A ControlNet copies one half of a UNet, so most of its config is the UNet's; the rest (fewer layers,
-a union's tasks, how its map is read) follows from its own tensors, in a file of any layout or a
-diffusers folder.
+a union's tasks, how its map is read) follows from its own tensors, in a file or a folder.
 """
 
 import re
@@ -42,11 +41,9 @@ Residuals = tuple[torch.Tensor, ...]
 # A UNet's further conditions by diffusers' names (SDXL); None for others.
 Added = Mapping[str, torch.Tensor] | None
 
-# Soft weights: layers that see the whole picture count most.
-_SOFTENED = 0.825
+_SOFTENED = 0.825  # soft weights: layers that see the whole picture count most
 _LAST = 12  # the index of the middle's residual in Stable Diffusion 1.x
-# A map's value where an inpainting ControlNet fills in.
-_UNKNOWN = -1.0
+_UNKNOWN = -1.0  # a map's value where an inpainting ControlNet fills in
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +112,7 @@ def hints_of(
 ) -> tuple[list[Hint], list[tuple[RgbPicture, ...]]]:
     """Return the maps of a pass: as ControlNets take them, and those that each image shows.
 
-    In the second pass canny is weakened, as in A1111: at the larger size its edges would show as
-    lines.
+    In the larger second pass canny is weakened, as in A1111: its edges would show as lines.
     """
     hints = []
     shown: list[list[RgbPicture]] = [[] for _ in group.requests]
@@ -184,8 +180,7 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
     config |= {"in_channels": LATENT_CHANNELS, **_layers(tensors, unet.config), **own}
     if _TASKS in tensors:
         config |= _union(tensors)
-    what = f"ControlNet {model.name!r}"
-    return diffusers_model(kind, config, tensors, what, target.dtype)
+    return diffusers_model(kind, config, tensors, f"ControlNet {model.name!r}", target.dtype)
 
 
 def _modern_names(tensors: Tensors, unet: Any) -> Tensors:

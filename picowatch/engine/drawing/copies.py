@@ -56,8 +56,7 @@ class CopyRenderer:
 
 def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
     """Return a start image as if it had been drawn."""
-    is_kept = request.colour == SAME and not request.draws
-    read = decode_original if is_kept else _in_srgb
+    read = decode_original if request.colour == SAME and not request.draws else _in_srgb
     return Drawn(decoded(read, start_images, request.image_hash, request.image))
 
 

@@ -1,7 +1,6 @@
 """Draws the images of a batch: encode, group, run a sampler once or twice, decode, paste.
 
-The two kinds of families differ in the result of a run: latents (`unet.py`), or pictures
-(`flow.py`).
+The two kinds of families differ in the result of a run: latents (unet.py) or pictures (flow.py).
 """
 
 from abc import ABC, abstractmethod
@@ -37,8 +36,7 @@ class Job:
     `start_images` has the start images and masks under their hashes, `canvas_of` returns those of
     an image in another size, with what words found. `guess_depth` returns the depth of an RGB
     picture in grey. `work` is told of steps and timings. `alone`: each image by itself.
-    `accelerated` is called in the denoiser's place, unless it is None. `cached`: steps reuse what
-    others computed.
+    `accelerated`, unless None, is called for the denoiser. `cached`: steps reuse others' results.
     """
 
     device: torch.device

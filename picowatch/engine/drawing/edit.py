@@ -71,9 +71,8 @@ def read_references(
 ) -> tuple[Frame, list[Image.Image], list[str]]:
     """Return the frame of a request, its references as its family's pipeline takes them, warnings.
 
-    They are read from `folder`, where they have their hashes as names: as RGB, or as RGBA if the
-    family reads transparency. If there is a `part`, it replaces the first one.
-    RenderFailed if one is missing or damaged.
+    They have their hashes as names in `folder`, and are read as RGB, or as RGBA if the family reads
+    transparency. A `part` replaces the first one. RenderFailed if one is missing or damaged.
     """
     size = request.drawn_size
     frame = frame_for(size, references)
@@ -121,11 +120,10 @@ class EditDenoising(FlowDenoising):
         """Implement `Denoising.encode`; no images share a call."""
         rules = self.loaded.variant.references
         assert rules
-        folder, part = self.job.start_images, None
-        if request.mask_padding is not None:
-            part = self.job.canvas_of(request, request.drawn_size)
+        is_part = request.mask_padding is not None
+        part = self.job.canvas_of(request, request.drawn_size) if is_part else None
         seen = part and part.picture
-        frame, pictures, small = read_references(folder, request, rules, seen)
+        frame, pictures, small = read_references(self.job.start_images, request, rules, seen)
         hashes = tuple(use.hash for use in request.references)
         if part:
             hashes = (sha256(pictures[0].tobytes()).hexdigest(), *hashes[1:])

@@ -27,8 +27,7 @@ def enlarged_for_hires(
         picture, size = pictures[at], request.drawn_size
         tiles = tile_count(network, picture.size, size, halvings)
         work.begin("enlarge", tiles * len(pictures), tiles * at)
-        given = Original(picture)
-        return enlarged(network, given, size, work.look, work.step, halvings).picture
+        return enlarged(network, Original(picture), size, work.look, work.step, halvings).picture
 
     with timed(work.timings, "enlarge"):
         return [
@@ -80,8 +79,7 @@ def cut_out(networks: Networks, work: Work) -> Iterator[int]:
         given = work.picture(at), request.cutout
         with timed(work.own[at], "cutout"):
             cut = networks.use(*request.cutout.file, request.cutout_hash, partial(_cut, *given))
-            framed = cutout.framed(cut.original, request.cutout)
-            work.pictures[at] = cut._replace(original=framed)
+            work.pictures[at] = cut._replace(original=cutout.framed(cut.original, request.cutout))
         work.step()
         yield at
 

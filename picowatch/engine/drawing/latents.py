@@ -2,8 +2,7 @@
 
 Every image has noise of its own, so a picture does not depend on its neighbours. Its random numbers
 are used as in A1111 (modules/rng.py, ImageRNG): a pass begins with the first numbers of its seed,
-mixed with those of the variation seed, and its steps take those that follow, or with `ensd` those
-of another seed.
+mixed with the variation seed's, and its steps take those that follow, or with `ensd` another's.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,8 +18,7 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.request import ImageRequest
 
-# Above this cosine A1111 takes two noises as equal, and does not divide by the angle between them.
-_PARALLEL = 0.9995
+_PARALLEL = 0.9995  # above this cosine of their angle, A1111 takes two noises as equal
 
 
 def noise_of(

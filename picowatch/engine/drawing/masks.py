@@ -78,9 +78,8 @@ class Masks:
         """Return the start image, or the first reference, in the size of the request."""
         canvas = self.canvas_of(request, request.size_before_upscale)
         assert canvas and request.found_mask
-        warnings = (nothing_found(request.found_mask),)
-        picture = canvas.under(canvas.picture.convert("RGB"))
-        return Drawn(Original(picture), batch_size=0, warnings=warnings)
+        picture = Original(canvas.under(canvas.picture.convert("RGB")))
+        return Drawn(picture, batch_size=0).warned(nothing_found(request.found_mask))
 
     def told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Add what was found to a picture, and the mask if the request wants to see it."""

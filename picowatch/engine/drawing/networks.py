@@ -36,18 +36,14 @@ _HALVINGS = 2  # of a tile's or picture's sides, when memory runs out
 
 
 def read_network(verified: Verified, target: Target, kind: Kind, name: str, sha256: str) -> Any:
-    """Read a network that does not draw.
-
-    Upscalers and cutouts use float32: 16-bit rounding shows.
-    """
+    """Read a network; upscalers and cutouts compute in float32, because 16-bit rounding shows."""
     with verified(kind, name, sha256) as model:
         if kind in _LOADERS:
             return _LOADERS[kind](model, target)
         create, renamed = _NETWORKS[kind]
         network = create(read_header(model.path))
         tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
-        weights = renamed(network, tensors)
-        return filled(network, weights, f"{kind} {name!r}").to(target.device)
+        return filled(network, renamed(network, tensors), f"{kind} {name!r}").to(target.device)
 
 
 class Networks:
@@ -80,8 +76,7 @@ class Networks:
         for target, halvings in self._ways(kind, name, sha256):
             try:
                 return compute(self._network(target, kind, name, sha256), halvings)
-            # The classes of out-of-memory errors differ by device and version of torch.
-            except Exception as error:
+            except Exception as error:  # out-of-memory errors differ by device and torch's version
                 failure = out_of_memory(error)
                 if not failure:
                     raise

@@ -107,8 +107,7 @@ def without_noise(
 ) -> torch.Tensor:
     """Return latents without noise by a prediction, equation 15 of https://arxiv.org/abs/2006.11239.
 
-    ("Denoising Diffusion Probabilistic Models".) Every scheduler scales the UNet's input to signal
-    and noise as in that equation.
+    Every scheduler scales the UNet's input to signal and noise as in that equation.
     """
     kept = float(scheduler.alphas_cumprod[int(timestep)])
     signal, noise = sqrt(kept), sqrt(1 - kept)
@@ -145,8 +144,7 @@ class FlowPreview:
     def _unpacked(self, latents: torch.Tensor) -> torch.Tensor:
         """Return channels x height x width, from rows of 2x2 patches or from frames, too.
 
-        FLUX.2's patches are normalised by the statistics in its VAE; in Ideogram's, the channels of
-        a place are together.
+        FLUX.2's patches are normalised by its VAE's statistics; Ideogram's have the channels last.
         """
         if latents.ndim == 4:
             return latents[:, 0]

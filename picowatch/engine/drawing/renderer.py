@@ -51,8 +51,7 @@ class Renderer:
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
         target = self._target = choose_target(options.device, options.precision, options.ordinal)
-        all_bits = options.precision == "float32"
-        self._algorithms = partial(compute_exactly, all_bits=all_bits)
+        self._algorithms = partial(compute_exactly, all_bits=options.precision == "float32")
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         opened = partial(verified, catalog)
@@ -122,8 +121,7 @@ class Renderer:
         if size and first.draws:
             sizes, images = self._checkpoints.sizes(first), len(work.requests)
             rung = next(self._ladder.rungs(first, sizes, images))
-            fits = self._ladder.leaves_room(rung, first, sizes, images, size)
-            self._networks.place_finders(fits)
+            self._networks.place_finders(self._ladder.leaves_room(rung, first, sizes, images, size))
 
     def _find(self, work: _Batch) -> None:
         """Find masks before the pictures are drawn, details afterwards."""
@@ -166,8 +164,7 @@ class Renderer:
             drawing.shrink(before, number, rung.shrunk - shrunk)
             try:
                 return self._drawn_on(rung, drawing, number, work)
-            # The classes of out-of-memory errors differ by device and version of torch.
-            except Exception as error:
+            except Exception as error:  # out-of-memory errors differ by device and torch's version
                 failure = out_of_memory(error)
                 if not failure:
                     raise
@@ -262,8 +259,7 @@ def _denoising_with(loaded: Loaded, job: Job, first: ImageRequest) -> Iterator[D
     compiled = isinstance(job.accelerated, Compiled)
     eager = loaded.compiled.eager() if loaded.compiled and not compiled else nullcontext()
     # Compiled code cannot be watched.
-    look = job.work.raise_if_interrupted
-    watched = nullcontext() if compiled else loaded.parts.watched(look)
+    watched = nullcontext() if compiled else loaded.parts.watched(job.work.raise_if_interrupted)
     repeating = seamless(loaded.parts.modules if first.tiling else [])
     try:
         with eager, watched, repeating:

@@ -1,8 +1,7 @@
 """`step_cache: true`: blocks of a transformer that change little between steps are not computed.
 
 cache-dit computes the first block of each step, and reuses what the others did to the picture in an
-earlier step if the first changed little since. Its numbers here are those of SGLang, whose figures
-docs/speed.md quotes.
+earlier step if the first changed little since. The numbers are those of SGLang (docs/speed.md).
 """
 
 import os
@@ -48,8 +47,7 @@ def restored(denoiser: Any) -> Iterator[None]:
 class CachedSteps(FlowSteps):
     """A transformer that caches once it is known how often the pipeline calls it in a step.
 
-    With guidance some pipelines call it twice, each time with half of the prompts. It draws one
-    image.
+    With guidance some pipelines call it twice, each time with half of the one image's prompts.
     """
 
     _calls = 0  # in the first step

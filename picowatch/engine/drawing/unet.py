@@ -28,8 +28,7 @@ from picowatch.files.decoding import Original
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ImageRequest
 
-# Latents, mask, and the latents of the unmasked part.
-INPAINTING_CHANNELS = 9
+INPAINTING_CHANNELS = 9  # latents, mask, and the latents of the unmasked part
 
 
 class Denoised(NamedTuple):
@@ -103,8 +102,7 @@ class UnetDenoising(Denoising):
         return _rows(result, maps)
 
     def decode(self, results: list[Denoised]) -> list[Drawn]:
-        latents = torch.cat([denoised.latents for denoised in results])
-        pictures = decode(self.loaded.vae, latents)
+        pictures = decode(self.loaded.vae, torch.cat([denoised.latents for denoised in results]))
         return [
             Drawn(Original(picture), denoised.control_maps)
             for picture, denoised in zip(pictures, results, strict=True)

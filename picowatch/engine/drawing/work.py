@@ -72,8 +72,7 @@ class Drawn(NamedTuple):
 class Work:
     """The requests of a batch, and the `pictures` that its passes gave, None before the first.
 
-    `timings` are seconds by phase of what is done for all images, `own` those of
-    each image.
+    `timings` are seconds by phase of what is done for all images, `own` those of each image.
     """
 
     def __init__(
@@ -122,10 +121,7 @@ class Work:
 
     @contextmanager
     def timed_as(self, phase: str) -> Iterator[None]:
-        """Add all seconds of drawing inside to one phase: batch sizes are learnt from the others.
-
-        Loading stays a phase of its own.
-        """
+        """Add all seconds but loading's to one phase: batch sizes are learnt from the others."""
         before, self.timings = self.timings, {}
         try:
             yield
