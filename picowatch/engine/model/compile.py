@@ -42,8 +42,7 @@ class Compiled:
     """A denoiser compiled for the shapes of its inputs; after a failure it runs uncompiled.
 
     It is called as the module is, with `return_dict=False`. `key` is the checkpoint's hash, `cache`
-    the folder of what was compiled. `failure` says in a sentence why the module runs
-    uncompiled, "" if nothing went wrong.
+    the folder of what was compiled. `failure` is a sentence on why it runs uncompiled, "" for none.
     """
 
     def __init__(

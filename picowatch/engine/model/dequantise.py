@@ -30,10 +30,7 @@ def dequantised(
 
 
 def rotation(size: int) -> torch.Tensor:
-    """Return ConvRot's matrix, which is its own inverse: a regular Hadamard matrix.
-
-    https://arxiv.org/abs/2512.03673
-    """
+    """Return ConvRot's regular Hadamard matrix, its own inverse: https://arxiv.org/abs/2512.03673."""
     four = torch.ones(4, 4) - 2 * torch.eye(4).flip(0)
     matrix = torch.ones(1, 1)
     while len(matrix) < size:

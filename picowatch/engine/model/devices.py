@@ -65,12 +65,9 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         flow = torch.bfloat16 if able else torch.float32
     else:
         dtype = torch.float32
-        narrow = chosen.type == "cpu" and computes_bfloat16()
-        large = torch.bfloat16 if narrow else dtype
+        large = torch.bfloat16 if chosen.type == "cpu" and computes_bfloat16() else dtype
         flow = torch.bfloat16 if chosen.type == "mps" else large
-    name = chosen.type
-    if card:
-        name = f"{chosen} ({card.get_device_name(chosen)})"
+    name = f"{chosen} ({card.get_device_name(chosen)})" if card else chosen.type
     return Target(chosen, dtype, large, flow, name)
 
 

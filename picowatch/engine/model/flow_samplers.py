@@ -13,8 +13,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from picowatch.engine.model.samplers import scheduler_of
 from picowatch.engine.private import begin_steps, count_step
 
-# At pure noise, the logarithms in the solvers would be infinite.
-_ALMOST_ONE = 1 - 1e-6
+_ALMOST_ONE = 1 - 1e-6  # at pure noise, the logarithms in the solvers would be infinite
 
 
 class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]

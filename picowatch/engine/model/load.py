@@ -198,8 +198,7 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
 def _narrow(model: Model, part: Part, target: Target, quantize: str) -> Narrow:
     """Return what a part keeps narrow in memory: fp8, which Apple's GPUs do not know.
 
-    Where a flow family computes in float32, because a device only emulates bfloat16, it keeps the
-    16 bits of its files.
+    A flow family that computes in float32, as bfloat16 is only emulated, keeps its files' 16 bits.
     """
     if quantize and target.device.type == "mps":
         raise RenderFailed("Apple's GPUs do not know fp8.", "Remove quantize from the recipe.")
@@ -256,8 +255,7 @@ def reads_of(part: str, layers: int) -> Reads:
 def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
     """Return what a checkpoint's parts take in memory; `quantize` is the recipe's."""
     row, encoders, denoisers = FAMILIES[model.family], [], 0
-    takes_turns = row.kind == "flow"
-    found = Sizes(takes_turns=takes_turns, references=row.variant(model.variant).references)
+    found = Sizes(takes_turns=row.kind == "flow", references=row.variant(model.variant).references)
     for part in parts_of(model):
         if holds(part.class_name) != "weights":
             continue

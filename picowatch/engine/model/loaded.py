@@ -113,8 +113,7 @@ class Loaded:
         parts = self.parts
         turns = parts.denoiser_names, parts.encoder_names
         dropped, brought = turns if texts else reversed(turns)
-        missing = any(parts.by_name[name] is None for name in brought)
-        if parts.place == "turns" and missing:
+        if parts.place == "turns" and any(parts.by_name[name] is None for name in brought):
             self._loras = None
             parts.drop(dropped)
             gc.collect()  # frees modules that refer to each other

@@ -35,8 +35,7 @@ class _Layer(NamedTuple):
     keys: Mapping[str, str]
 
 
-# A part of a pipeline by diffusers' name, and a module in it.
-_Target = tuple[str, str]
+_Target = tuple[str, str]  # a part of a pipeline by diffusers' name, and a module in it
 
 
 class File(NamedTuple):
@@ -89,8 +88,7 @@ def read_lora(name: str, path: Path, pipeline: Any, family: str) -> File:
 
 _ALPHA = re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha$")
 _DIFFERENCE = re.compile(r"\.diff(_b)?$")
-# The limit for a LoHa or LoKr as a LoRA: 2 GiB in 16 bits.
-_MOST_NUMBERS = 2**30
+_MOST_NUMBERS = 2**30  # of a LoHa or LoKr as a LoRA: 2 GiB in 16 bits
 
 
 def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
@@ -216,15 +214,13 @@ def _rows(
     renamed = not stem.replace(".", "_").endswith(names[0])
     if renamed and "norm" in names[0] and sizes[0].outputs == 2 * sizes[0].inputs:
         return [rows.roll(len(rows) // 2)]
-    ends = [*accumulate(size.outputs for size in sizes[:-1])]
-    return [*rows.tensor_split(ends)]
+    return [*rows.tensor_split([*accumulate(size.outputs for size in sizes[:-1])])]
 
 
 def _adaptable(model: nn.Module) -> dict[str, str]:
     """Return the modules that LoRAs may be for, by their names with "_" for the dots."""
-    # peft's name for a layer that another LoRA wraps
     names = (
-        name.removesuffix(".base_layer")
+        name.removesuffix(".base_layer")  # peft's name for a layer that another LoRA wraps
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     )

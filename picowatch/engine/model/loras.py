@@ -121,9 +121,8 @@ class Loras:
         pipeline.unload_lora_weights()
         for name, part in pipeline.components.items():
             if name.startswith("text_encoder") and part is not None:
-                # Otherwise group offloading still has the layers of the unloaded LoRA: diffusers
-                # renews the groups of its own models, but those of text encoders only when a LoRA
-                # is loaded.
+                # Otherwise group offloading still has the layers of the unloaded LoRA: for text
+                # encoders, diffusers renews the groups only when a LoRA is loaded.
                 renew_group_offloading(part)
 
 

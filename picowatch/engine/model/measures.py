@@ -48,8 +48,7 @@ def broken_gpu() -> str:
         return ""
     try:
         torch.cuda.synchronize()
-    # Its class differs by version of torch.
-    except Exception as error:
+    except Exception as error:  # its class differs by version of torch
         return str(error) or type(error).__name__
     return ""
 

@@ -18,8 +18,7 @@ from picowatch.recipe.request import ImageRequest
 
 SMALLEST_SIDE = 384
 _SHRINK = 0.75
-# Sides of smaller pictures are multiples of this, which every family of models takes.
-_SIDE_MULTIPLE = 32
+_SIDE_MULTIPLE = 32  # of the sides of smaller pictures: every family of models takes it
 
 # Where weights are: all on the device; text encoders in main memory; all there, from where models
 # or layers come to the device (diffusers' enable_model_cpu_offload and enable_group_offload).
@@ -47,13 +46,11 @@ CARD_LADDER: tuple[Rung, ...] = (FULL, TILED, ENCODERS, MODELS, TURNS, LAYERS)
 # A device that computes in main memory cannot offload weights to it.
 SHARED_LADDER: tuple[Rung, ...] = (FULL, TILED, TURNS)
 
-# What libraries need on a card besides tensors, and what is lost between these.
-_CARD_SLACK = 2**29
+_CARD_SLACK = 2**29  # what libraries need besides tensors, and what is lost between these
 # The main memory that a batch needs besides its numbers. There is no error when it runs out: the
 # kernel kills the process.
 WORKING_BYTES = 2 * 2**30
-# The side of a VAE's tile: in the configs of many it is that of a whole picture.
-TILE_SIDE = 512
+TILE_SIDE = 512  # of a VAE's tile: in the configs of many it is that of a whole picture
 NATIVE_PIXELS = 512 * 512  # of Stable Diffusion
 _MOST_AT_ONCE = 64
 
@@ -74,8 +71,7 @@ class Sizes:
     """The bytes of a checkpoint's parts in memory, and of what computing takes for each pixel.
 
     `takes_turns`: its text encoders may make room for the denoiser. A UNet's are small, and a
-    pipeline without a row encodes prompts itself. `references` say in how many pixels its pictures
-    are edited.
+    pipeline without a row encodes prompts itself. `references` say in how many pixels it edits.
     """
 
     encoders: tuple[int, ...] = ()
@@ -113,9 +109,7 @@ class Sizes:
         return moved.get(rung.place, 0)
 
 
-# After so many batches on a rung the one above it is tried again: another program may have freed
-# memory.
-_CLIMB_AFTER = 32
+_CLIMB_AFTER = 32  # batches on a rung before the one above is tried again: memory may be free
 
 
 class MemoryLadder:
@@ -166,8 +160,7 @@ class MemoryLadder:
 
     def peak(self, rung: Rung, request: ImageRequest, sizes: Sizes, images: int) -> int:
         """Return the most bytes that a batch takes at once on the device."""
-        pixels = _drawn_pixels(request, sizes.references)
-        return sizes.on_device(rung, pixels, images) + _CARD_SLACK
+        return sizes.on_device(rung, _drawn_pixels(request, sizes.references), images) + _CARD_SLACK
 
     def at_once(self, rung: Rung, request: ImageRequest, sizes: Sizes) -> int:
         """Return how many images like this one may share a call."""
@@ -186,8 +179,7 @@ class MemoryLadder:
         self._worked[_key(request)] = rung, batches + 1 if again else 0
 
 
-# The places of a denoiser that stays on the device.
-_NEAR = ("device", "encoders")
+_NEAR = ("device", "encoders")  # the places of a denoiser that stays on the device
 
 
 def _possible(sizes: Sizes, room: Room) -> list[Rung]:
@@ -271,8 +263,7 @@ def _key(request: ImageRequest) -> tuple[object, ...]:
 
 def shrunken(request: ImageRequest, times: int) -> ImageRequest:
     """Return the request with smaller sides: a quarter less each time, but at least 384."""
-    shorter = min(request.width, request.height)
-    scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / shorter))
+    scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / min(request.width, request.height)))
     if scale == 1:
         return request
     width, height = (

@@ -38,7 +38,6 @@ class _Packed(_Narrow):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weight as it is computed with."""
         beside = {name: getattr(self, name) for name in self.of.parts if name != "weight"}
         return multiplied_out(self.of, {"weight": self.narrow, **beside}).to(self.wide)
 
@@ -101,10 +100,8 @@ def narrowed(model: Any) -> Any:
     found = False
     for layer in [module for module in model.modules() if isinstance(module, _KINDS)]:
         weight = layer.weight
-        held = next(
-            (held for held in map(weight.to, FP8) if held.to(weight.dtype).equal(weight)), None
-        )
-        if held is not None:
+        fitting = (held for held in map(weight.to, FP8) if held.to(weight.dtype).equal(weight))
+        if (held := next(fitting, None)) is not None:
             found = True
             _keep(layer, nn.Parameter(held, requires_grad=False), weight.dtype)
     return _computing(model, model.dtype) if found else model

@@ -35,10 +35,8 @@ from picowatch.errors import RenderFailed
 
 Config = Mapping[str, Any]
 Tensors = dict[str, torch.Tensor]
-# Returns the type for a tensor of this name.
-TypeOf = Callable[[str], torch.dtype]
-# From this share of diffusers' names on, a file needs no conversion: authors' names share about
-# half.
+TypeOf = Callable[[str], torch.dtype]  # returns the type for a tensor of this name
+# From this share of diffusers' names on, a file needs no conversion: authors' share about half.
 _NEARLY_ALL = 0.9
 _FILLED = 16  # the sides of nvfp4's matrices are multiples of it
 _WIDE = "Get it in bfloat16."
@@ -47,7 +45,6 @@ _GET_ANOTHER = "Get the file again, or another one."
 
 def type_of(class_name: str, dtype: torch.dtype) -> TypeOf:
     """Return the type for each tensor of a class: some layers of some classes stay float32."""
-    # The libraries' own lists, which their from_pretrained follows.
     kept = kept_in_float32(own_class(class_name, torch.nn.Module))
     if not kept:
         return lambda name: dtype
@@ -150,8 +147,7 @@ def text_encoder(
     return widening(narrowed(model) if types & {*FP8} else model, dtype)
 
 
-# Classes with a head that would predict the next word.
-_HEADED = ("ForCausalLM", "ForConditionalGeneration")
+_HEADED = ("ForCausalLM", "ForConditionalGeneration")  # the head would predict the next word
 
 
 def _shorten(config: Any, layers: int) -> None:
@@ -307,7 +303,6 @@ _CONVERTERS: dict[str, Callable[..., Tensors]] = {
     "AutoencoderTiny": lambda checkpoint, config: checkpoint,
 }
 
-
 _PROJECTION = "text_projection.weight"
 _TOKENS = "text_model.embeddings.token_embedding.weight"
 
@@ -316,8 +311,7 @@ def _text_encoder_names(part: Part, config: Any, tensors: Tensors) -> Tensors:
     """Return the weights of a text encoder's file with names that transformers knows."""
     own = tensors.get(_PROJECTION)
     if "positional_embedding" in tensors:
-        # The converter uses only the model's config.
-        model = SimpleNamespace(config=config)
+        model = SimpleNamespace(config=config)  # all of it that the converter uses
         tensors = convert_open_clip_checkpoint(model, tensors, "")
     if not part.class_name.endswith("WithProjection"):
         return tensors

@@ -184,8 +184,7 @@ class PromptEncoder:
     def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:
         """Return the number of chunks of an image's prompts, and its conditions.
 
-        There is a tuple for each pass, with conditions for each evaluation. All have the length of
-        the longest prompt.
+        Each pass has a tuple of conditions by evaluation. All have the longest prompt's length.
         """
         embeddings = {use.name: self._embedding(use) for use in request.embeddings}
         texts = [
@@ -274,10 +273,7 @@ class PromptEncoder:
         yield from ((token,) for token in self._tokens(text[end:]))
 
     def _kept(self, chunk: list[tuple[int, float]], following: tuple[int, ...]) -> int:
-        """Return the number of tokens that stay in a chunk when `following` no longer fits.
-
-        A full chunk is cut after its last comma, if that is near the end.
-        """
+        """Return the number of tokens that stay in a chunk when `following` no longer fits."""
         if len(chunk) < CHUNK_TOKENS or list(following) == self._comma:
             return len(chunk)
         for kept in range(CHUNK_TOKENS, CHUNK_TOKENS - _COMMA_REACH, -1):

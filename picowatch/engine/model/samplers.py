@@ -32,8 +32,7 @@ from picowatch.recipe.samplers import EVEN, KnownSampler, sampler_named
 # "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
 _BETA_SHAPE = 0.6
 _QUADRATURE = 2**16  # steps of the integral of its density
-# "Align Your Steps", https://arxiv.org/abs/2404.14507. Its table ends with this step; diffusers'
-# table has 0 instead.
+# "Align Your Steps", https://arxiv.org/abs/2404.14507. Its table ends with this; diffusers' with 0.
 _LEAST_ALIGNED = 0.029
 
 Levels = NDArray[np.float64]
@@ -139,16 +138,13 @@ def _scheduler(
         use_noise_levels(scheduler, schedule_type, family)
     if kind is LMSDiscreteScheduler:
         scheduler.get_lms_coefficient = partial(_lms_coefficient, scheduler)
-    if spacing == "trailing":
-        scheduler.set_timesteps(_counted_back(steps, scheduler.config.num_train_timesteps))
-    else:
-        scheduler.set_timesteps(steps)
+    training = scheduler.config.num_train_timesteps
+    scheduler.set_timesteps(_counted_back(steps, training) if spacing == "trailing" else steps)
     needed = "timestep_spacing" if schedule_type in EVEN else "use_karras_sigmas"
     lacks = needed not in signature(kind.__init__).parameters and schedule_type != "uniform"
     stops_early = schedule_type == "uniform" and sampler.scheduler in _STOP_EARLY
     if lacks or (stops_early and spacing == "linspace"):
-        euler = _scheduler(sampler_named("Euler"), schedule_type, steps, config, family)
-        _follow(scheduler, euler)
+        _follow(scheduler, _scheduler(sampler_named("Euler"), schedule_type, steps, config, family))
     if hasattr(scheduler, "sigmas") and scheduler.sigmas[-1]:
         # Formulas with the logarithm of the last noise level end at the least of the model.
         kept = scheduler.alphas_cumprod[0]
@@ -198,14 +194,9 @@ def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str
     """
     if schedule_type == "leading" or (schedule_type == "linspace" and steps > 1):
         return schedule_type
-    from_the_last = zero_snr and schedule_type == "uniform"
-    if (
-        from_the_last
-        or schedule_type == "sgm_uniform"
-        or (steps == 1 and "linspace" in (own, schedule_type))
-    ):
-        return "trailing"
-    return own
+    from_the_last = schedule_type == "sgm_uniform" or (zero_snr and schedule_type == "uniform")
+    single = steps == 1 and "linspace" in (own, schedule_type)
+    return "trailing" if from_the_last or single else own
 
 
 class _Steps(int):

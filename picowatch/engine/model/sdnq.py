@@ -14,8 +14,7 @@ import torch
 from picowatch.catalog.sdnq import Packed
 from picowatch.engine.model.dequantise import rotation
 
-# SDNQ rotates no fewer columns together than four.
-_LEAST_ROTATED = 4
+_LEAST_ROTATED = 4  # SDNQ rotates no fewer columns together
 # Some numbers are in the lower bits of as many bytes; each further number is in these bits of the
 # same bytes: byte, first bit, how many, from the number's lowest bits on.
 _FURTHER = {

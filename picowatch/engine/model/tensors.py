@@ -38,8 +38,7 @@ class Narrow(NamedTuple):
         kind = header.types[name]
         if self.fp8 and _IN_BLOCKS.search(name) and kind not in FP8:
             return torch.float8_e4m3fn
-        kept = kind in self.types and not _scales(header, name)
-        own = _TYPES[kind] if kept else dtype
+        own = _TYPES[kind] if kind in self.types and not _scales(header, name) else dtype
         return own if own.itemsize < dtype.itemsize else dtype
 
 
@@ -51,8 +50,7 @@ _TYPES = {
 }
 _IN_BLOCKS = re.compile(r"(?:block|layer|refiner)s?\.\d+\.")
 WIDE = Narrow()
-# Whether a tensor of this name is read; no name is empty.
-Reads = Callable[[str], bool]
+Reads = Callable[[str], bool]  # whether a tensor of this name is read; no name is empty
 EVERY: Reads = bool
 _MOST = torch.finfo(torch.float8_e4m3fn).max
 _NOT_WEIGHTS = (*BESIDE, SMOOTHING, "scaled_fp8")
@@ -70,11 +68,10 @@ def read_tensors(
 ) -> Tensors:
     """Read the tensors whose names begin with `prefix`, which is removed, to the device.
 
-    Of these, `reads` selects by the names without it.
-
-    They are copies, because files are memory-mapped: overwriting one in place would change the
-    model, and truncating it would end the process (SIGBUS). Without `copy`, some are not copied:
-    the caller must copy them soon. GGUF's matrices stay quantised, and some others `narrow`.
+    Of these, `reads` selects by the names without it. They are copies, because files are
+    memory-mapped: overwriting one in place would change the model, and truncating it would end the
+    process (SIGBUS). Without `copy`, some are not copied: the caller must copy them soon. GGUF's
+    matrices stay quantised, and some others `narrow`.
     """
     found: Tensors = {}
     headers, packed = _headers(path)
@@ -193,5 +190,4 @@ def _read_gguf(
             data = torch.from_numpy(tensor.data.copy()).to(device)
             yield name, GGUFParameter(data, quant_type=kind)
         else:
-            wide = torch.tensor(dequantize(tensor.data, kind))
-            yield name, wide.to(device, type_of(name))
+            yield name, torch.tensor(dequantize(tensor.data, kind)).to(device, type_of(name))

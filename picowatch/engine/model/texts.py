@@ -20,11 +20,9 @@ from picowatch.engine.private import (
 )
 from picowatch.families.row import Family, Reading, Variant
 
-# A pipeline's arguments in place of prompts: tensors with a row, or lists with an entry, for each
-# image.
+# A pipeline's arguments in place of prompts: tensors or lists, a row or an entry for each image.
 Encoded = Mapping[str, Any]
-# A checkpoint's parts by diffusers' names.
-Parts = Mapping[str, Any]
+Parts = Mapping[str, Any]  # a checkpoint's, by diffusers' names
 
 
 def _by_pipeline(reading: Reading, pipeline: Any, prompt: str) -> Encoded:
@@ -100,8 +98,7 @@ def answer(reading: Reading, pipeline: Any, inputs: dict[str, Any]) -> dict[str,
         found = next(given)
         if reading.encode == "ideogram4":
             return ideogram4_inputs(pipeline, found, grid_h, grid_w)
-        results = own([""] * len(found), prompt_embeds=found)
-        return [result.to(found.device) for result in results]
+        return [result.to(found.device) for result in own([""] * len(found), prompt_embeds=found)]
 
     pipeline.encode_prompt = encode
     others = {name: value for name, value in inputs.items() if name not in names}

@@ -15,9 +15,7 @@ from torch import nn
 from picowatch.engine.failures import out_of_memory
 from picowatch.engine.model.memory import TILE_SIDE
 
-# Those of Stable Diffusion.
-LATENT_CHANNELS = 4
-LATENT_FACTOR = 8
+LATENT_CHANNELS, LATENT_FACTOR = 4, 8  # of Stable Diffusion
 
 
 def begin_again_in_tiles(vae: Any) -> Any:
