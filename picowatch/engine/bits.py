@@ -40,8 +40,7 @@ def resampled(
 ) -> Colours:
     """Return a part of a picture in another size, by Lanczos' filter."""
     if colours.dtype == np.uint8:
-        picture = Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS, box)
-        return np.asarray(picture)
+        return np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS, box))
     planes = [
         Image.fromarray(colours[..., at].astype(np.float32)).resize(
             size, Image.Resampling.LANCZOS, box
@@ -54,10 +53,7 @@ def resampled(
 
 
 def over(top: Original, ground: Image.Image) -> Original:
-    """Return a picture on a ground of the same size, both RGBA.
-
-    Colours of 16 bits keep them; each of the ground has 8. It is computed band by band.
-    """
+    """Return a picture with its 8 or 16 bits on a ground of the same size with 8, both RGBA."""
     result = top._replace(picture=Image.alpha_composite(ground, top.picture))
     if not top.low:
         return result

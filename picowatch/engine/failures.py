@@ -79,8 +79,7 @@ def _breaks_the_process(error: Exception) -> bool:
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
-# Messages of torch and its libraries about full GPU memory. It may be torch's allocator, a driver's
-# call, or a library that needs work space.
+# Messages about full GPU memory, of torch's allocator, drivers and libraries:
 # c10/cuda/CUDACachingAllocator.cpp, c10/cuda/CUDAException.cpp, aten/src/ATen/cuda/Exceptions.h
 # and aten/src/ATen/mps/MPSAllocator.mm of https://github.com/pytorch/pytorch.
 _GPU_MEMORY = re.compile(

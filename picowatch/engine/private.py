@@ -14,8 +14,7 @@ from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_off
 from diffusers.models.transformers import transformer_cosmos
 from torch.utils import _pytree
 
-# The arguments of diffusers' models are nested, and torch has no public functions for that
-# (torch 2.13).
+# Arguments of diffusers' models are nested; torch has no public functions for that (torch 2.13).
 TreeSpec = _pytree.TreeSpec
 tree_flatten = _pytree.tree_flatten
 tree_map_only = _pytree.tree_map_only
@@ -43,8 +42,7 @@ def allow_recompiling(limit: int) -> None:
 def kept_in_float32(kind: Any) -> Collection[str]:
     """Return the layers that `from_pretrained` keeps in float32.
 
-    Where weights come from other files, nothing else applies this list (diffusers 0.42,
-    transformers 5.23).
+    For weights from other files, nothing else does (diffusers 0.42, transformers 5.23).
     """
     return kind._keep_in_fp32_modules or ()
 
@@ -115,10 +113,9 @@ def pad_without_torchvision() -> None:
     Nearest neighbours are torch's own; it has no other way without the library (diffusers 0.42).
     """
     if not hasattr(transformer_cosmos, "transforms"):
-        functional = SimpleNamespace(resize=_resized)
-        modes = SimpleNamespace(NEAREST="nearest")
         vars(transformer_cosmos)["transforms"] = SimpleNamespace(
-            functional=functional, InterpolationMode=modes
+            functional=SimpleNamespace(resize=_resized),
+            InterpolationMode=SimpleNamespace(NEAREST="nearest"),
         )
 
 

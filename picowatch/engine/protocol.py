@@ -215,8 +215,7 @@ MakeRenderer = Callable[[EngineOptions, OnPreview], BatchRenderer]
 class EngineCannotStart(EngineDied):
     """The engine ended before it rendered anything: no image is at fault.
 
-    Its libraries cannot be imported, the device was not found, or memory ran out: every image would
-    fail in the same way.
+    Its libraries cannot be imported, the device was not found, or memory ran out.
     """
 
 
@@ -254,8 +253,7 @@ class Executor(ABC):
 
     The caller sets `wanted` to the number of engines that would have work now, those that are
     working included: a cluster grows to it, and releases idle engines. `trouble` says why there are
-    no or too few engines, "" if there are enough; `is_final`: none will join until somebody fixes
-    the cause.
+    no or too few engines, "" if there are enough; `is_final`: none will join until that is fixed.
     """
 
     wanted = 0
@@ -266,8 +264,7 @@ class Executor(ABC):
     def engines(self) -> Sequence[Engine]:
         """Return the engines that take batches now; the same objects for as long as they exist.
 
-        New ones may join and lost ones leave. One that leaves with a batch in progress ends it
-        with EngineLost.
+        New ones may join. One that leaves with a batch in progress ends it with EngineLost.
         """
 
     @abstractmethod

@@ -66,8 +66,7 @@ def _by_light(given: Original, size: Size, box: Box) -> Original:
     """Return a part of a picture in another size, each pixel by its light and its opacity."""
 
     def filtered(values: Floats) -> Floats:
-        plane = Image.fromarray(values).resize(size, Image.Resampling.LANCZOS, box)
-        return np.asarray(plane)
+        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.LANCZOS, box))
 
     colours, profile, is_deep = joined(given), given.profile, given.low is not None
     is_usual = not is_deep and not profile
@@ -75,8 +74,7 @@ def _by_light(given: Original, size: Size, box: Box) -> Original:
     light = [curve.take(colours[..., at], mode="clip") for at in range(3)]
     opaque: Floats | None = None
     if given.picture.mode == "RGBA":
-        alpha = np.asarray(given.picture.getchannel("A"))
-        opaque = np.asarray(alpha / 255, np.float32)
+        opaque = np.asarray(np.asarray(given.picture.getchannel("A")) / 255, np.float32)
         planes = [filtered(plane * opaque) for plane in light]
         opaque = filtered(opaque).clip(0, 1)
         divisor = opaque.clip(1 / 1024)

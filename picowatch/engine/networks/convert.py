@@ -24,16 +24,14 @@ from picowatch.files.safe_paths import open_regular
 ENDING = ".safetensors"
 _ZIP = b"PK\x03\x04"
 # The keys under which trainers save weights beside other things, the better ones first: BasicSR's
-# average over the training (Real-ESRGAN) and its last state, Lightning's, others', A1111's
-# embeddings.
+# mean over the training (Real-ESRGAN) and its last state, Lightning's, others', A1111's embeddings.
 _WITHIN = (
     *("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net"),
     "string_to_param",
 )
 _MOST_WITHIN = 4
 _PARALLEL = "module."  # before every name where a model was trained on several GPUs
-# The limit for copies of tensors that share memory: some weights have two names, but not many.
-_MOST_COPIES = 4
+_MOST_COPIES = 4  # of tensors that share memory: some weights have two names, but not many
 # The two files of a tiny VAE, as its author publishes them, and a layer of both.
 _HALF = re.compile(r"(.+)_(?:encoder|decoder)(\.\w+)")
 _LAYER_OF_HALVES = "3.conv.0.weight"
@@ -52,8 +50,7 @@ class _Ignored:
         pass
 
 
-# Lightning's callbacks, and the numbers that they keep.
-_IGNORED = (
+_IGNORED = (  # Lightning's callbacks, and the numbers that they keep
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
     "numpy.core.multiarray.scalar",
@@ -135,8 +132,7 @@ def _loaded(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except ModelRefused:
         raise
-    # Both may raise anything for untrusted bytes.
-    except Exception as error:
+    except Exception as error:  # both may raise anything for untrusted bytes
         raise _refusal(str(error)) from error
 
 

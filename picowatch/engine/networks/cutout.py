@@ -40,8 +40,7 @@ _SIDES = {U2NET: 320, ISNET: 1024}
 _MEANS = {U2NET: (0.485, 0.456, 0.406), ISNET: (0.5, 0.5, 0.5)}
 _SPREADS = {U2NET: (0.229, 0.224, 0.225), ISNET: (1.0, 1.0, 1.0)}
 _NUMBERS = 544  # in memory at once for each pixel of the first stage
-# From the second level on, a pixel keeps its colour; below the first, it takes that of the nearby
-# figure.
+# From the second level on, a pixel keeps its colour; below the first, it takes the nearby figure's.
 _UNSURE, _SURE = 192, 250
 _FINDERS_SIDE = 256  # of the masks of most of them
 _EDGE = 2  # the width of soft edges, in pixels that the network sees
@@ -211,9 +210,8 @@ def _shadow(cut: Image.Image) -> Image.Image:
 
 def _centred(cut: Original, size: tuple[int, int], margin: float) -> Original:
     """Return what is visible in the middle of a picture, as large as the margins allow."""
-    alpha = cut.picture.getchannel("A")
-    seen = alpha.point(lambda level: 255 if level >= _SEEN else 0).getbbox()
-    figure = cut.crop(seen or (0, 0, *cut.picture.size))
+    visible = cut.picture.getchannel("A").point(lambda level: 255 if level >= _SEEN else 0)
+    figure = cut.crop(visible.getbbox() or (0, 0, *cut.picture.size))
     whole = figure.picture.size
     room = 1 - 2 * margin / 100
     scale = min(room * side / own for side, own in zip(size, whole, strict=True))

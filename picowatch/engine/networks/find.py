@@ -26,16 +26,12 @@ from picowatch.errors import RenderFailed
 from picowatch.files.decoding import on_white
 from picowatch.recipe.messages.problems import shown
 
-# Two boxes or areas have nearly all in common with this share of what they cover.
-_SAME = 0.8
-# Areas of a smaller share of the picture are specks.
-_SPECK = 0.001
-# A mask rises from 0 to 1 around the cut, from 60 to 140 % of it.
-_SOFT = 0.4
+_SAME = 0.8  # the share of what two boxes or areas cover that makes them nearly the same
+_SPECK = 0.001  # areas of a smaller share of the picture are specks
+_SOFT = 0.4  # a mask rises from 0 to 1 around the cut, from 60 to 140 % of it
 _CUT = 0.5
 _LONGEST = 2048  # side of a picture that is searched; networks see fewer pixels
 _MOST_NUMBERS = 2**28  # in all masks of a picture
-
 
 Box = tuple[int, int, int, int]
 
@@ -240,8 +236,7 @@ def load_finder(model: Model, target: Target) -> Finder:
 def bytes_of(model: Model, target: Target) -> int:
     """Return what the weights of a finder and its SAM take in memory."""
     folders = [model.path, *(part.folder for part in model.parts)]
-    sizes = (bytes_in(path, _type(finder_in(path)[0], target)) for path in folders)
-    return sum(sizes)
+    return sum(bytes_in(path, _type(finder_in(path)[0], target)) for path in folders)
 
 
 def _type(row: FinderRow, target: Target) -> torch.dtype:
@@ -299,8 +294,7 @@ def _sides(picture: Image.Image, device: torch.device) -> torch.Tensor:
 
 def _mask(shares: torch.Tensor) -> NDArray[Any]:
     """Return a mask with soft edges: 0.5 where the share is 1."""
-    mask = ((shares - 1) / (2 * _SOFT) + 0.5).clamp(0, 1)
-    return mask.float().cpu().numpy()
+    return ((shares - 1) / (2 * _SOFT) + 0.5).clamp(0, 1).float().cpu().numpy()
 
 
 def _whole_pixels(box: torch.Tensor, size: tuple[int, int]) -> Box:

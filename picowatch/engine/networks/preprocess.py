@@ -78,7 +78,6 @@ def canny(picture: Pixels, low: float, high: float) -> Pixels:
     """Return the edges of an RGB picture as OpenCV computes them: 255 on edges, 0 elsewhere.
 
     An edge is at least as strong as `low`, and connected to a part that is stronger than `high`.
-
     J. Canny, "A Computational Approach to Edge Detection", 1986; the arithmetic is that of
     `cv2.Canny` (modules/imgproc/src/canny.cpp) with its defaults: a Sobel kernel of 3 and the sum
     of both derivatives' sizes as the strength of an edge. ControlNets are trained on its maps.

@@ -216,8 +216,7 @@ def weights_of(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[st
         weight = weight + functional.pad(beside[0], (1, 1, 1, 1))
         inner = torch.einsum("mnhw,n->m", second[0], first[1]) + second[1]
         found[f"{name}.weight"] = weight.to(torch.float32)
-        bias = wide @ inner + third[1] + beside[1]
-        found[f"{name}.bias"] = bias.to(torch.float32)
+        found[f"{name}.bias"] = (wide @ inner + third[1] + beside[1]).to(torch.float32)
     return found
 
 
@@ -314,8 +313,7 @@ def computing_bytes(network: Network, device: str) -> int:
 
 
 def _tile(network: Network, halvings: int) -> int:
-    kind = next(network.parameters()).device.type
-    return int(_TILE.get(kind, _USUAL_TILE)) >> halvings
+    return int(_TILE.get(next(network.parameters()).device.type, _USUAL_TILE)) >> halvings
 
 
 def _bands(
@@ -329,8 +327,7 @@ def _bands(
     height, width = picture.shape[:2]
     scale, overlap = network.scale, -(-min(network.reach, MOST_OVERLAP) // 4) * 4
     for top, bottom in spans(height, tile):
-        shape = (bottom - top) * scale, width * scale, 3
-        larger: Colours = np.empty(shape, picture.dtype)
+        larger: Colours = np.empty(((bottom - top) * scale, width * scale, 3), picture.dtype)
         for left, right in spans(width, tile):
             before_tile()
             above, before = max(0, top - overlap), max(0, left - overlap)

@@ -64,11 +64,9 @@ _ENVIRONMENT = {
     # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
 }
-# Users may set these differently.
-_DEFAULTS = {
+_DEFAULTS = {  # users may set these differently
     # How long threads spin before they sleep, in libgomp's rounds. With 10,000 a demo picture takes
-    # 0.35 instead of 0.4 s on idle cores, but next to another program with spinning threads none
-    # was finished in 20 s.
+    # 0.35 instead of 0.4 s on idle cores, but beside another program that spins none ended in 20 s.
     "GOMP_SPINCOUNT": "1000",
     # glibc returns blocks above a threshold to the system at once, and requests pages again for the
     # next layer's result: a fifth of a step's time for a part of a batch of the demo model.
