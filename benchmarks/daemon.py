@@ -220,7 +220,8 @@ def idle(home: Home, scale: float) -> Found:
             cpu = daemon.cpu_seconds()
             time.sleep(seconds)
             shares.append((daemon.cpu_seconds() - cpu) / seconds)
-        return {"% of a core": 100 * min(shares), "memory, MiB": daemon.mebibytes("VmRSS")}
+        share = round(100 * min(shares), 3)  # of ticks of 10 ms
+        return {"% of a core": share, "memory, MiB": daemon.mebibytes("VmRSS")}
 
 
 MEASURED: dict[str, Callable[[Home, float], Found]] = {
