@@ -36,7 +36,6 @@ from tests.engine.requests import (
 )
 
 DEMO = Catalog(Path("nowhere")).demo.path
-ROUNDING = 2  # of 255: what float32 sums in another order may change
 
 
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:

@@ -53,6 +53,11 @@ RENDERED: tuple[Action, ...] = (("set", "held", False), A_WHILE)
 CRASHES = COMMIT, "in the middle of a claim", "before a dropped picture's copy is deleted"
 
 MEETINGS: dict[str, tuple[Action, ...]] = {
+    "a failed image x rename x deletion: it does not count as failed any more": (
+        ("bad", ("one",), False), ("save", "a.yaml", ONE), A_WHILE,
+        ("move", "a.yaml", "pets/a.yaml"), A_WHILE, ("bad", (), False),
+        ("delete", "pets/a.yaml"), A_WHILE,
+    ),
     "shared images x other priorities x an engine that dies: the highest priority counts": (
         HOLD, ("save", "a.yaml", Text((Entry("a", seed=1, priority=3),))), ("wait", 3.0),
         ("save", "b.yaml", Text((Entry("b", seed=5, count=2),))),

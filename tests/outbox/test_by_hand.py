@@ -47,6 +47,22 @@ def test_what_users_do_by_hand_is_seen_while_picowatch_runs(house: House) -> Non
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_picture_that_is_copied_slowly_is_shown_once_it_is_whole(house: House) -> None:
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    with house.running():
+        wait_for(lambda: house.listed(), "the picture")
+        content = (house.outbox / "a/0001-1.png").read_bytes()
+        slow, whole = (house.outbox / f"mine/{name}.png" for name in ("slow", "whole"))
+        slow.parent.mkdir()
+        slow.write_bytes(content[:100])
+        whole.write_bytes(content)  # it is looked at after the other
+        wait_for(lambda: "mine/whole.png" in shown(house.outbox), "what is whole")
+        assert "mine/slow.png" not in shown(house.outbox)
+        slow.write_bytes(content)
+        wait_for(lambda: "mine/slow.png" in shown(house.outbox), "the other")
+
+
+@pytest.mark.usefixtures("quick")
 def test_an_outbox_that_is_away_loses_no_picture(house: House) -> None:
     """An empty mount point is in its place for a while."""
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")

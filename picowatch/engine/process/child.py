@@ -303,7 +303,7 @@ class LocalEngines(Executor):
 
 
 class CopyEngines(LocalEngines):
-    """As many processes for copies, without torch, as wanted; what harms one harms no other."""
+    """Processes for copies, as many as wanted, without torch; what harms one harms no other."""
 
     def __init__(self, options: EngineOptions) -> None:
         super().__init__(options, 0)
