@@ -124,8 +124,8 @@ def copies_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
-    for name in ("SCAN_REST", "LATER_REST"):
-        monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 1)
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_REST", 1)
+    monkeypatch.setattr("picowatch.inbox.inbox.FILE_REST", 0.0)
     monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
 
 

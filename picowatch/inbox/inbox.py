@@ -40,11 +40,11 @@ from picowatch.recipe.reading import priority_of
 
 log = logging.getLogger("picowatch")
 
-# Without events the next scan comes after this many seconds. With a thousand files it comes later,
-# so that scans take a 600th of a core: LATER_REST times the last one's seconds. From three thousand
-# on they take more of it rather than that saves are noticed late: SCAN_REST times.
+# Without events the next scan comes after this many seconds. With more than 500 files it comes
+# later, by FILE_REST seconds for each, so that scans take a 1000th of a core. From 1,250 on they
+# take more of it rather than that saves are noticed late: SCAN_REST times the last one's seconds.
 SCAN_SECONDS, LATER_SECONDS, MOST_SCAN_SECONDS = 2.0, 5.0, 60.0
-LATER_REST, SCAN_REST = 600, 100
+FILE_REST, SCAN_REST = 0.004, 100
 EVENT_REST = 5  # the same, where events came
 # How long what was refused for something outside its bytes rests, for each of these files.
 REREAD_REST = 0.02
@@ -102,7 +102,7 @@ class Inbox:
         self._is_new = rebuild.is_to_be_compared(ledger)
         self._digests: dict[str, tuple[SizeAndTime, str]] = {}  # of files that it asks for then
         self.scanned_at = float("-inf")
-        self._scan_took = 0.0
+        self._scan_took, self._count = 0.0, 0  # seconds and files of the last scan
 
     @property
     def inbox_id(self) -> str:
@@ -230,7 +230,7 @@ class Inbox:
         there = scan(self.files.root, known)
         self._texts = there.texts
         self._young = {path: at for path, at in self._young.items() if path in there.found}
-        self._scan_took = time.perf_counter() - began
+        self._scan_took, self._count = time.perf_counter() - began, len(there.found)
         self._plan(there.found, known, now)
         named = {path for _, paths in self._named.values() for path in paths}
         is_settled = all(pending.why == LACKED for pending in self.waiting.all.values())
@@ -298,10 +298,10 @@ class Inbox:
         """Return the time from which on a scan is due."""
         if self._wanted:
             return float("-inf")
-        took = self._scan_took
-        rest = max(SCAN_SECONDS, SCAN_REST * took, min(LATER_SECONDS, LATER_REST * took))
+        later = min(LATER_SECONDS, FILE_REST * self._count)
+        rest = max(SCAN_SECONDS, later, SCAN_REST * self._scan_took)
         if self._watch.has_news.is_set():
-            rest = EVENT_REST * took
+            rest = EVENT_REST * self._scan_took
         return self.scanned_at + min(MOST_SCAN_SECONDS, rest)
 
     def _note(self, looked_at: AbstractSet[str], planned: Plan) -> None:
