@@ -91,9 +91,22 @@ class Catalog:
         """Write the hash cache, if this process may."""
         self._hashes.write()
 
-    def is_there(self) -> bool:
-        """Whether the models folder exists."""
-        return is_folder(self._models)
+    def away(self, *, must_exist: bool) -> str:
+        """Return that the models folder seems unmounted, and why; else "".
+
+        It is a link to nothing, or it is missing or empty and had models, as the stored hashes
+        tell. `must_exist`: somebody has named it, so it must not be missing.
+        """
+        folder, is_there = f"the folder {self._models}", is_folder(self._models)
+        if os.path.islink(self._models) and not is_there:  # noqa: PTH114  (never raises)
+            return f"{folder} is a link that leads nowhere"
+        if not is_there:
+            is_missed = must_exist or self._hashes.has_below(self._models)
+            return f"{folder} does not exist" if is_missed else ""
+        with suppress(OSError):
+            if not any(self._models.iterdir()) and self._hashes.has_below(self._models):
+                return f"{folder} is empty, and had models before"
+        return ""
 
     def has_lost(self, kind: Kind) -> bool:
         """Whether models of a kind were there, and were deleted, so far as is known.
@@ -117,7 +130,7 @@ class Catalog:
     ) -> Inventory:
         """Return what recipes may name, and why other files cannot be used.
 
-        `must_exist`: a missing models folder is the reason why no checkpoint can be used.
+        `must_exist`: see `away`.
         """
         found, wildcards = self.scan(), self._wildcards.scan()
         vaes, loras = found.of_kind("vae"), found.of_kind("lora")
@@ -167,13 +180,10 @@ class Catalog:
 
     def _unusable_checkpoint(self, found: FoundModels, must_exist: bool) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
-        reasons = [
-            f"the folder {folder} is a link that leads nowhere."
-            for folder in (self._models, self._models / FOLDERS["checkpoint"])
-            if os.path.islink(folder) and not is_folder(folder)  # noqa: PTH114  (never raises)
-        ]
-        if must_exist and not is_folder(self._models):
-            reasons.append(f"the folder {self._models} does not exist.")
+        away, folder = self.away(must_exist=must_exist), self._models / FOLDERS["checkpoint"]
+        reasons = [f"{away}."] if away else []
+        if os.path.islink(folder) and not is_folder(folder):  # noqa: PTH114  (never raises)
+            reasons.append(f"the folder {folder} is a link that leads nowhere.")
         reasons += [entry.reason for entry in found.refused if entry.kind == "checkpoint"]
         reasons += [model.missing for model in found.of_kind("checkpoint") if model.missing]
         return next(iter(reasons), "")

@@ -65,6 +65,12 @@ class HashCache:
         path, size, mtime = _stat(path)
         return self._text((os.fsencode(path), size, mtime))
 
+    def has_below(self, folder: Path) -> bool:
+        """Whether files of this folder are known, which may be gone."""
+        self._text((b"", 0, 0))  # reads what others wrote
+        start = os.fsencode(os.path.realpath(folder)) + b"/"
+        return any(name.startswith(start) for name, *_ in [*self._known])
+
     def sha256(
         self, path: Path, *, weights_only: bool = False, on_block: OnBlock = ignore_block
     ) -> str:

@@ -67,7 +67,6 @@ class ModelHashes:
         with self._looking:
             now = time.monotonic()
             if now - self._looked_at > self._fresh_seconds:
-                self._must_exist |= self._catalog.is_there()
                 self.inventory = self._catalog.inventory(self._default, must_exist=self._must_exist)
                 with self._lock:
                     self._found.clear()
@@ -91,10 +90,8 @@ class ModelHashes:
         return self._catalog.has_lost(kind)
 
     def away(self) -> str:
-        """Return that the models folder is away, if it was there before or has to be; else ""."""
-        is_there = self._catalog.is_there()
-        self._must_exist |= is_there
-        return "" if is_there or not self._must_exist else "the folder is not there"
+        """Return that the models folder seems unmounted, and why; else ""."""
+        return self._catalog.away(must_exist=self._must_exist)
 
     def being_read(self) -> Collection[_Key]:
         """Return the models that are being read: saves that need them are not read meanwhile."""

@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from picowatch.recipe.reading import read_recipes
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, controlnet, flux
 from tests.commands.picowatch import picowatch_here
-from tests.daemon.processes import process
+from tests.daemon.processes import ends, process
 from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
@@ -255,16 +256,36 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
         assert house.chunk(picture).request.checkpoint == "mine"
 
 
-def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(house: House) -> None:
+@pytest.mark.parametrize(
+    ("restarts", "left", "said"),
+    [
+        (False, lambda models: None, "models does not exist"),
+        (True, lambda models: None, "models does not exist"),
+        (True, Path.mkdir, "models is empty, and had models before"),
+        (True, lambda models: models.symlink_to("disk"), "models is a link that leads nowhere"),
+    ],
+)
+def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(
+    house: House, restarts: bool, left: Callable[[Path], object], said: str
+) -> None:
     """As one that picowatch.yaml names: saves without a checkpoint wait until it is back."""
     write_model(house.models / "checkpoints/mine.safetensors", checkpoint_shapes())
-    with process(house):
-        house.save("a.yaml", SMALL)
+    house.save("a.yaml", SMALL)
+    with ExitStack() as stack:
+        first = stack.enter_context(process(house))
         wait_for(lambda: house.pictures("a"), "a picture before")
+        if restarts:
+            ends(first)
         away = house.models.rename(house.folder / "away")
+        left(house.models)
+        if restarts:
+            stack.enter_context(process(house))
         house.save("b.yaml", SMALL)
         wait_for(lambda: house.error("b.yaml") or house.pictures("b"), "the answer")
-        assert "models does not exist" in (house.error("b.yaml") or "")
+        assert said in (house.error("b.yaml") or "")
+        wait_for(lambda: said in house.status()["troubles"].get("models", ""), "its trouble")
+        if house.models.is_symlink():
+            house.models.unlink()
         away.rename(house.models)
         wait_for(lambda: house.pictures("b"), "its picture")
     assert {request.checkpoint for request in house.requests()} == {"mine"}

@@ -84,7 +84,7 @@ TROUBLE = "picowatch is running, but in trouble: "
     ("what", "code", "said"),
     [
         ("full", 1, f"{TROUBLE}outbox: the disk is full ("),
-        ("models", 1, f"{TROUBLE}models: the folder is not there"),
+        ("models", 1, f"{TROUBLE}models: the folder /"),
         ("stuck", 1, f"{TROUBLE}engine: no step for 45 s"),
         ("paused", 4, "picowatch is paused until `picowatch resume`"),
     ],
