@@ -89,6 +89,9 @@ class Accepting:
         for path, old, saved in self._taken:
             self._inbox.taken(path, saved)
             self._run.to_count.update((path, old))
+            self._run.new_names.pop(path, "")  # so no names lead in a circle
+            if old:
+                self._run.new_names[old] = path
             self._changed += filter(None, (path, old))
         self._clear_all()
         for event in said_once(self._events):

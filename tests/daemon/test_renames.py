@@ -5,11 +5,12 @@ They are told by their bytes and times, so a set of renames may come in any orde
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
-from tests.house import PATIENCE, House
+from tests.house import PATIENCE, House, wait_for
 
 Moves = Sequence[tuple[str, str]]
 MOVES: dict[str, Moves] = {
@@ -72,6 +73,26 @@ def test_make_tells_what_became_of_a_recipe_whose_name_another_got(house: House)
     assert not house.once()
     answer = wait_for_answer(path, PATIENCE)
     assert answer and (answer.text, answer.parts) == ("1 image cancelled.", {})
+
+
+def test_make_follows_a_recipe_that_is_renamed(house: House) -> None:
+    """Before it was answered, and several times; once to a name that it had before."""
+    save(house, "{}.txt", "a")
+    digest = hashlib.sha256((house.inbox / "a.txt").read_bytes()).hexdigest()
+
+    def waits(recipe: str) -> bool:
+        return dict(house.status()["waiting"]) == {recipe: 1}
+
+    house.answer("pause")
+    with house.running():
+        path = send(house.outbox, Command("make", "a.txt", digest))
+        for old, new in ("aa", "ab", "ba", "ac"):
+            move(house, "{}.txt", [(old, new)])
+            wait_for(partial(waits, f"{new}.txt"), "its queue")
+        send(house.outbox, Command("resume"))
+        answer = wait_for_answer(path, PATIENCE)
+    assert answer and answer.done
+    assert [*answer.pictures] == house.pictures("c") != []
 
 
 @pytest.mark.parametrize(
