@@ -94,18 +94,19 @@ class Catalog:
     def away(self, *, must_exist: bool) -> str:
         """Return that the models folder seems unmounted, and why; else "".
 
-        It is a link to nothing, or it is missing or empty and had models, as the stored hashes
-        tell. `must_exist`: somebody has named it, so it must not be missing.
+        It, or that of checkpoints, is a link to nothing, or it is missing or empty and had models,
+        as the stored hashes tell. `must_exist`: somebody has named it, so it must not be missing.
         """
-        folder, is_there = f"the folder {self._models}", is_folder(self._models)
-        if os.path.islink(self._models) and not is_there:  # noqa: PTH114  (never raises)
-            return f"{folder} is a link that leads nowhere"
-        if not is_there:
-            is_missed = must_exist or self._hashes.has_below(self._models)
-            return f"{folder} does not exist" if is_missed else ""
+        for folder in (self._models, self._models / FOLDERS["checkpoint"]):
+            if os.path.islink(folder) and not is_folder(folder):  # noqa: PTH114  (never raises)
+                return f"the folder {folder} is a link that leads nowhere"
+        had_models = partial(self._hashes.has_below, self._models)
+        if not is_folder(self._models):
+            is_missed = must_exist or had_models()
+            return f"the folder {self._models} does not exist" if is_missed else ""
         with suppress(OSError):
-            if not any(self._models.iterdir()) and self._hashes.has_below(self._models):
-                return f"{folder} is empty, and had models before"
+            if not any(self._models.iterdir()) and had_models():
+                return f"the folder {self._models} is empty, and had models before"
         return ""
 
     def has_lost(self, kind: Kind) -> bool:
@@ -180,10 +181,8 @@ class Catalog:
 
     def _unusable_checkpoint(self, found: FoundModels, must_exist: bool) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
-        away, folder = self.away(must_exist=must_exist), self._models / FOLDERS["checkpoint"]
+        away = self.away(must_exist=must_exist)
         reasons = [f"{away}."] if away else []
-        if os.path.islink(folder) and not is_folder(folder):  # noqa: PTH114  (never raises)
-            reasons.append(f"the folder {folder} is a link that leads nowhere.")
         reasons += [entry.reason for entry in found.refused if entry.kind == "checkpoint"]
         reasons += [model.missing for model in found.of_kind("checkpoint") if model.missing]
         return next(iter(reasons), "")

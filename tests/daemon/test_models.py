@@ -221,6 +221,10 @@ def models_away(house: House) -> None:
     house.models.symlink_to(house.folder / "disk")
 
 
+def checkpoints_away(house: House) -> None:
+    (house.models / "checkpoints").symlink_to(house.folder / "disk")
+
+
 def linked_folder_away(house: House) -> None:
     (house.models / "checkpoints").mkdir()
     (house.models / "checkpoints/disk").symlink_to(house.folder / "disk")
@@ -232,6 +236,7 @@ def linked_folder_away(house: House) -> None:
         (half_copied, "mine.safetensors is cut off"),
         (models_away, "models is a link that leads nowhere"),
         (lambda house: house.models.rmdir(), "models does not exist"),
+        (checkpoints_away, "models/checkpoints is a link that leads nowhere"),
         (linked_folder_away, "disk cannot be read: its link leads nowhere"),
     ],
 )
@@ -246,6 +251,8 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     assert "no checkpoint is named, and none that is installed can be used" in error
     assert said in error
     assert "write 'checkpoint: demo'" in error
+    is_trouble = said in house.status()["troubles"].get("models", "")
+    assert is_trouble is said.startswith("models"), "others may be drawn with what is there"
     assert said in picowatch_here(house.folder, "check", "--models", house.models, path).stderr
     assert [house.chunk(file).request.checkpoint for file in house.pictures()] == ["demo"]
     if install:
