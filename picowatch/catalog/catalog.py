@@ -59,8 +59,9 @@ class Catalog:
 
     A scan looks at the names, sizes and times of all files, and reads only the headers of those
     that are new or changed. `hash_cache` is a file that stores hashes and recognised headers
-    between runs; it is written only with `keep_hashes`. A scan of a share may take minutes: once
-    `has_ended` returns True, it stops at the next file with `Ended`.
+    between runs; it is written only with `keep_hashes`. `must_exist`: somebody has named the
+    folder. A scan of a share may take minutes: once `has_ended` returns True, it stops at the next
+    file with `Ended`.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Catalog:
         hash_cache: Path | None = None,
         *,
         keep_hashes: bool = True,
+        must_exist: bool = False,
         has_ended: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._models = models
+        self._models, self._must_exist = models, must_exist
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
         self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
@@ -91,18 +93,18 @@ class Catalog:
         """Write the hash cache, if this process may."""
         self._hashes.write()
 
-    def away(self, *, must_exist: bool) -> str:
+    def away(self) -> str:
         """Return that the models folder seems unmounted, and why; else "".
 
         It, or that of checkpoints, is a link to nothing, or it is missing or empty and had models,
-        as the stored hashes tell. `must_exist`: somebody has named it, so it must not be missing.
+        as the stored hashes tell. One that has to exist must not be missing.
         """
         for folder in (self._models, self._models / FOLDERS["checkpoint"]):
             if os.path.islink(folder) and not is_folder(folder):  # noqa: PTH114  (never raises)
                 return f"the folder {folder} is a link that leads nowhere"
         had_models = partial(self._hashes.has_below, self._models)
         if not is_folder(self._models):
-            is_missed = must_exist or had_models()
+            is_missed = self._must_exist or had_models()
             return f"the folder {self._models} does not exist" if is_missed else ""
         with suppress(OSError):
             if not any(self._models.iterdir()) and had_models():
@@ -126,13 +128,8 @@ class Catalog:
             return path.stat().st_dev == device
         return False
 
-    def inventory(
-        self, default_checkpoint: str | None = None, *, must_exist: bool = False
-    ) -> Inventory:
-        """Return what recipes may name, and why other files cannot be used.
-
-        `must_exist`: see `away`.
-        """
+    def inventory(self, default_checkpoint: str | None = None) -> Inventory:
+        """Return what recipes may name, and why other files cannot be used."""
         found, wildcards = self.scan(), self._wildcards.scan()
         vaes, loras = found.of_kind("vae"), found.of_kind("lora")
         embeddings = found.of_kind("embedding")
@@ -176,13 +173,12 @@ class Catalog:
                 if entry.kind == "embedding"
             },
             default_checkpoint=default_checkpoint,
-            unusable_checkpoint=self._unusable_checkpoint(found, must_exist),
+            unusable_checkpoint=self._unusable_checkpoint(found),
         )
 
-    def _unusable_checkpoint(self, found: FoundModels, must_exist: bool) -> str:
+    def _unusable_checkpoint(self, found: FoundModels) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
-        away = self.away(must_exist=must_exist)
-        reasons = [f"{away}."] if away else []
+        reasons = [f"{away}."] if (away := self.away()) else []
         reasons += [entry.reason for entry in found.refused if entry.kind == "checkpoint"]
         reasons += [model.missing for model in found.of_kind("checkpoint") if model.missing]
         return next(iter(reasons), "")

@@ -74,8 +74,9 @@ class _Checking:
     def __init__(self, settings: Settings, *, as_json: bool) -> None:
         self._settings, self._as_json = settings, as_json
         self._inbox = InboxFolder(settings.inbox, settings.most_photo_pixels)
-        models = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
-        known = models.inventory(settings.checkpoint, must_exist=settings.names_models)
+        models, named = settings.models, settings.names_models
+        catalog = Catalog(models, settings.hash_cache, keep_hashes=False, must_exist=named)
+        known = catalog.inventory(settings.checkpoint)
         self._reader = RecipeReader(self._inbox, known, settings.max_images_per_save)
         self._there = scan(settings.inbox.resolve(), ())
         self._opened: set[str] = set()  # pictures that recipes name

@@ -254,13 +254,14 @@ def _outbox(settings: Settings) -> Check:
 
 
 def _models(settings: Settings) -> Check:
-    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+    named = settings.names_models
+    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False, must_exist=named)
     found = catalog.scan()
     counts = ", ".join(f"{len(found.of_kind(kind))} {kind}" for kind in KINDS)
     text = f"{_described(settings.models)}: {counts}"
     if found.refused:
         text += f"; {len(found.refused)} refused (see `picowatch models`)"
-    inventory = catalog.inventory(settings.checkpoint, must_exist=settings.names_models)
+    inventory = catalog.inventory(settings.checkpoint)
     if settings.checkpoint is not None:
         try:
             find_checkpoint(settings.checkpoint, inventory)

@@ -102,9 +102,9 @@ def _inbox(settings: Settings, lasting: Lasting, outbox: Outbox, ledger: Ledger)
 
 
 def _hashes(settings: Settings, lasting: Lasting, writing: Writing) -> ModelHashes:
-    catalog = Catalog(settings.models, settings.hash_cache, has_ended=writing.has_ended)
-    default, quiet, named = settings.checkpoint, settings.settle_seconds, settings.names_models
-    return ModelHashes(catalog, default, quiet, lasting.wake, must_exist=named)
+    models, cache, named = settings.models, settings.hash_cache, settings.names_models
+    catalog = Catalog(models, cache, must_exist=named, has_ended=writing.has_ended)
+    return ModelHashes(catalog, settings.checkpoint, settings.settle_seconds, lasting.wake)
 
 
 def _shared(settings: Settings, run: Run) -> Shared:

@@ -43,12 +43,8 @@ class ModelHashes:
         default_checkpoint: str | None,
         settle_seconds: float,
         wake: threading.Event,
-        *,
-        must_exist: bool,
     ) -> None:
-        """Read models of the catalog. `must_exist`: somebody has named the models folder."""
-        self._must_exist = must_exist
-        self._catalog, self._default, self._wake = catalog, default_checkpoint, wake
+        self.catalog, self._default, self._wake = catalog, default_checkpoint, wake
         self._fresh_seconds = min(FRESH_SECONDS, settle_seconds)
         self._looking = threading.Lock()
         self._lock = threading.Lock()  # not while looking, which may take long
@@ -67,7 +63,7 @@ class ModelHashes:
         with self._looking:
             now = time.monotonic()
             if now - self._looked_at > self._fresh_seconds:
-                self.inventory = self._catalog.inventory(self._default, must_exist=self._must_exist)
+                self.inventory = self.catalog.inventory(self._default)
                 with self._lock:
                     self._found.clear()
                 self._looked_at = now
@@ -78,20 +74,12 @@ class ModelHashes:
             if refused := self._refused.pop((kind, name), None):
                 raise refused
             if (found := self._found.get((kind, name))) is None:
-                model = self._catalog.find(kind, name)
-                found = "" if (kind, name) in self._threads else self._catalog.known_hash(model)
+                model = self.catalog.find(kind, name)
+                found = "" if (kind, name) in self._threads else self.catalog.known_hash(model)
                 if not found:
                     raise NotHashed(kind, name)
                 self._found[kind, name] = found
             return found
-
-    def has_lost(self, kind: Kind) -> bool:
-        """Whether models of a kind were deleted, so far as is known: not unmounted."""
-        return self._catalog.has_lost(kind)
-
-    def away(self) -> str:
-        """Return that the models folder seems unmounted, and why; else ""."""
-        return self._catalog.away(must_exist=self._must_exist)
 
     def being_read(self) -> Collection[_Key]:
         """Return the models that are being read: saves that need them are not read meanwhile."""
@@ -101,8 +89,8 @@ class ModelHashes:
         """Read the model in a thread, unless that has begun or ended; return it."""
         key = needed.kind, needed.name
         with suppress(ModelRefused):  # it is gone, which the save's next reading tells
-            model = self._catalog.find(*key)
-            if key not in self._threads and not self._catalog.known_hash(model):
+            model = self.catalog.find(*key)
+            if key not in self._threads and not self.catalog.known_hash(model):
                 given = key, model
                 thread = threading.Thread(target=self._read, args=given, name="hash", daemon=True)
                 self._threads[key] = thread
@@ -112,7 +100,7 @@ class ModelHashes:
     def _read(self, key: _Key, model: Model) -> None:
         try:
             with self._turns:
-                self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
+                self.catalog.sha256(model, _progress_of(model, self.catalog.size(model)))
         except (Ended, ModelChanged):  # a later reading of the save takes it as it is then
             pass
         except ModelRefused as error:

@@ -126,7 +126,7 @@ class Reporting:
         found = {
             "outbox": self.run.writing.trouble or no_room(self.run.outbox.root),
             "inbox": inbox.trouble and f"{inbox.files.root} {inbox.trouble}",
-            "models": self.run.hashes.away(),
+            "models": self.run.hashes.catalog.away(),
             "engine": self.pool.trouble or stuck,
             "paused": "until `picowatch resume`" if self._known.paused else "",
         }

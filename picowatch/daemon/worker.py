@@ -323,8 +323,8 @@ class Worker:
             return ""
         found = Catalog(self.shared.models).scan().models
         needed.difference_update(model.kind for model in found if not model.missing)
-        incomplete = {model.kind for model in found}
-        away = [kind for kind in needed if kind in incomplete or not self.run.hashes.has_lost(kind)]
+        incomplete, has_lost = {model.kind for model in found}, self.run.hashes.catalog.has_lost
+        away = [kind for kind in needed if kind in incomplete or not has_lost(kind)]
         return ARTICLES[min(away)].partition(" ")[2] if away else ""
 
     def _wait_to_start(self, trouble: str) -> None:
