@@ -178,7 +178,7 @@ class Catalog:
 
     def _unusable_checkpoint(self, found: FoundModels) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
-        reasons = [f"{away}."] if (away := self.away()) else []
+        reasons = [f"{away}: is it mounted?"] if (away := self.away()) else []
         reasons += [entry.reason for entry in found.refused if entry.kind == "checkpoint"]
         reasons += [model.missing for model in found.of_kind("checkpoint") if model.missing]
         return next(iter(reasons), "")

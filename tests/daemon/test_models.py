@@ -289,7 +289,7 @@ def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(
             stack.enter_context(process(house))
         house.save("b.yaml", SMALL)
         wait_for(lambda: house.error("b.yaml") or house.pictures("b"), "the answer")
-        assert said in (house.error("b.yaml") or "")
+        assert f"{said}: is it mounted? For the" in (house.error("b.yaml") or "")
         wait_for(lambda: said in house.status()["troubles"].get("models", ""), "its trouble")
         if house.models.is_symlink():
             house.models.unlink()
