@@ -43,19 +43,25 @@ class Summaries:
         if self._seen == self._ledger.changes and busy == self._busy:
             return
         counts = queries.counts(self._ledger)
-        waiting = self._run.inbox.waiting.all.values()
-        is_settled = all(pending.why == LACKED for pending in waiting)
-        if is_settled and not (counts["queued"] or counts["running"]):
+        if self._is_read("") and not (counts["queued"] or counts["running"]):
             if files := finished_files(self._ledger):
                 self._tell("", _name_of(*files), told=2)
         elif busy != self._busy:
             self._busy = busy
             for folder in self._left(busy):
-                if queries.is_unfinished_below(self._ledger, folder):
-                    self._busy = None  # its last picture is being published: look again
+                is_read = self._is_read(f"{folder}/")
+                if not is_read or queries.is_unfinished_below(self._ledger, folder):
+                    self._busy = None  # its last picture is being published, say: look again
                 else:
                     self._tell(folder, folder, told=1)
         self._seen = self._ledger.changes
+
+    def _is_read(self, folder: str) -> bool:
+        """Whether all files whose paths begin so are read, but those that lack something."""
+        waiting = self._run.inbox.waiting.all.values()
+        return all(
+            pending.why == LACKED or not pending.path.startswith(folder) for pending in waiting
+        )
 
     def _left(self, busy: Collection[str]) -> Collection[str]:
         """Return the highest folders that are not busy, with images that no block has told of."""

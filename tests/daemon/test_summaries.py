@@ -121,6 +121,20 @@ def test_a_folder_is_summed_up_when_it_is_finished(house: House) -> None:
         assert names(house) == ["everything: 4 of 4 done*", "first: 2 of 2 done*"]
 
 
+def test_a_folder_is_not_finished_while_files_are_still_to_be_read(house: House) -> None:
+    """An export goes on, though all that was read is rendered."""
+    house.save("web/_pictures.yaml", "prompt: a fox\n")
+    house.draw("web/1.png")
+    whole = house.draw("elsewhere.png").read_bytes()
+    house.save("web/2.png", whole[:60])
+    with house.running():
+        wait_for(lambda: len(house.listed()) == 1, "the first picture")
+        house.wait_for_rounds()
+        assert names(house) == [""]
+        house.save("web/2.png", whole)
+        wait_for(lambda: names(house) == ["web: 2 of 2 done*"], "its block")
+
+
 def test_a_night_in_two_halves_is_one(house: House) -> None:
     """The ledger knows what was not told of."""
     house.save("night/a.txt", "one\ntwo\nthree\n")
