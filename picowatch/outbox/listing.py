@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -56,7 +57,7 @@ class Listing:
 
     def __init__(self, path: Path, *, follows_links: bool = False) -> None:
         self._path, self._follows_links = path, follows_links
-        self._lock, self._is_whole = Lock(), False
+        self._lock, self._end = Lock(), -1  # where the last line ended that was added
 
     def append(self, *lines: dict[str, Any]) -> None:
         """Add lines, durably; an error leaves the file as it was."""
@@ -64,16 +65,26 @@ class Listing:
         written = (escaped_json(json.dumps(line, ensure_ascii=False)) for line in lines)
         text = "".join(f"{line}\n" for line in written)
         with self._lock:
-            if not self._is_whole:
-                self._cut_off_damage()
-                self._is_whole = True
+            if self._end != self._size():
+                self._mend_end()
             append(self._path, text.encode(), follows_links=self._follows_links)
+            self._end = self._size()
 
-    def _cut_off_damage(self) -> None:
-        """Cut off a last line that a crash or power cut damaged: all before it are durable."""
+    def _size(self) -> int:
+        with suppress(FileNotFoundError):
+            return self._path.stat().st_size
+        return 0
+
+    def _mend_end(self) -> None:
+        """End a last line that an editor left without an end, or cut off a damaged one.
+
+        A crash or power cut may damage it; all lines before it are durable.
+        """
         with self._opened() as file:
             start, tail = _tail(file)
         whole = tail[: tail.rfind(b"\n") + 1]
+        if _object(tail[len(whole) :]) is not None:
+            return append(self._path, b"\n", follows_links=self._follows_links)
         last = whole.rfind(b"\n", 0, -1) + 1
         end = len(whole) if _object(whole[last:]) is not None else last
         if end < len(tail):

@@ -172,6 +172,17 @@ def test_a_long_line_of_the_list_stays_whole_at_a_start(tmp_path: Path, torn: by
     assert len(path.read_bytes().splitlines()) == 3
 
 
+def test_a_list_whose_last_line_was_left_without_its_end_loses_no_line(tmp_path: Path) -> None:
+    """Editors and scripts write it so, also while picowatch runs."""
+    path = tmp_path / "images.jsonl"
+    listing = Listing(path)
+    listing.append({"file": "a.png"})
+    for later in (listing, Listing(path)):
+        path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+        later.append({"file": "b.png"})
+    assert [line["file"] for line in Listing(path).all()] == ["a.png", "b.png", "b.png"]
+
+
 def test_names_can_be_read_and_searched_for_in_both_lists(house: House) -> None:
     house.save("Möbel.txt", "ein Stuhl 日本 --seed 1\n")
     house.save("Stühle.yaml", "promt: a typo\n")
