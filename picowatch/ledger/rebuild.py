@@ -17,6 +17,7 @@ from picowatch.ledger.entries import move_images
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import columns_of, insert_image
 from picowatch.outbox.listing import Listing, is_picture, request_in
+from picowatch.outbox.status import number_of
 from picowatch.service import ALIVE, notify
 
 log = logging.getLogger("picowatch")
@@ -40,7 +41,8 @@ def open_ledger(path: Path, listing: Listing) -> Ledger:
             ledger.close()
             raise
         if entered:
-            log.warning("%s pictures of images.jsonl are in the new ledger", entered)
+            pictures = number_of(entered, "picture")
+            log.warning("the new ledger has %s of images.jsonl", pictures)
     return ledger
 
 
@@ -55,19 +57,19 @@ def set_aside(path: Path, damage: str) -> None:
 
 def _rebuild(ledger: Ledger, listing: Listing) -> int:
     """Enter the pictures of images.jsonl as done; all else is requested anew. Return how many."""
-    number = entered = 0
+    number = 0
     with ledger.transaction() as sql:
         for number, line in enumerate(listing.all(), 1):
             if number % LINES_ALIVE == 1:
                 notify(*ALIVE)
             with suppress(KeyError, TypeError, ValueError):  # not a line of ours
                 _enter(sql, line, number)
-                entered += is_picture(line)
         # A deleted picture's name may have gone to a later one.
         sql.execute("DELETE FROM images WHERE id NOT IN (SELECT max(id) FROM images GROUP BY file)")
         # Later saves get higher numbers than these lines.
         sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (number,))
-    return entered
+        (entered,) = sql.execute("SELECT count(*) FROM images").fetchone()
+    return int(entered)
 
 
 def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:

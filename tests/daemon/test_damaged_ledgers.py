@@ -68,6 +68,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) ->
     assert sorted(line["file"] for line in house.listed()) == pictures
     assert len(kept(house)) == (damage not in ("empty", "gone"))
     assert ("a new one is built from images.jsonl" in house.log()) == bool(kept(house))
+    assert "the new ledger has 22 pictures of images.jsonl" in house.log()
 
 
 PAIR = "- {prompt: one, seed: 1}\n- {prompt: two}\n"
