@@ -228,6 +228,7 @@ def test_times_are_short_for_last_night_and_have_dates_before(
         "00:33": (now - 8 * hour, now - 8 * hour),
         "2026-11-28 08:33–00:33": (now - 24 * hour, now - 8 * hour),
         "2026-11-28 08:33–2026-11-29 08:33": (now - 24 * hour, now),
+        "2026-11-28 09:03–2026-11-29 08:33": (now - 23.5 * hour, now),  # 09:03–09:33 in spring
         "2026-11-26 08:33–2026-11-29 05:33": (now - 72 * hour, now - 3 * hour),
         "2026-11-24 08:33–2026-11-27 10:33": (now - 120 * hour, now - 46 * hour),
         "2026-11-27 08:33": (now - 48 * hour, now - 48 * hour),
