@@ -126,17 +126,18 @@ class Control:
             words = self._unknown(patterns[0]) or words
             return Answer(False, f"{words}{named('Failed', wrong)}")
         retried = control.retry(self.ledger, chosen)
-        if retried:
-            queued = images(sum(retried.values()))
-            log.info("%s: %s queued again, as requested", listed([*retried]), queued, extra=COMMAND)
         self.pool.wake()
         again = [recipe for recipe in chosen if recipe in refused]
-        parts = [f"{queued} queued again"] if retried else []
+        parts = [f"{images(sum(retried.values()))} queued again"] if retried else []
         if again:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
             parts.append(f"{number_of(len(again), 'file')} read again")
-        return Answer(True, f"{'; '.join(parts) or 'Nothing has failed'}.")
+        if not parts:
+            return Answer(True, "Nothing has failed.")
+        done = "; ".join(parts)
+        log.info("%s: %s, as requested", listed([*retried, *again]), done, extra=COMMAND)
+        return Answer(True, f"{done}.")
 
     def _retry_all(self, patterns: Sequence[str]) -> Answer:
         """Have recipes read again as if they had been saved; equal pictures are kept."""

@@ -46,7 +46,7 @@ def make_due_sheets(run: Run, recipe: str) -> None:
                 words = (
                     f"No contact sheet: {error} are too many for one page. Request fewer at once."
                 )
-                log.warning("%s: %s", recipe, words)
+                log.warning("%s: %s", recipe, words, extra={"event": "warning", "recipe": recipe})
                 run.outbox.problems.add_warning(recipe, words)
         else:
             check_in_place(run.outbox.root / ".picowatch")  # are they deleted, or only away?

@@ -215,7 +215,7 @@ class Worker:
         if not now.loading:
             return EngineDied(words)
         if not self._failed_starts:  # the second one in a row is reported as trouble
-            log.warning("%s: %s It will be tried again.", self._recipe_of(now.batch), words)
+            self._tell_of_engine(now.batch, f"{words} It will be tried again.")
         return EngineCannotStart(words)
 
     def _holds_nothing(self) -> None:
@@ -254,7 +254,7 @@ class Worker:
                 self._put_back(batch)
                 self._wait_to_start(str(error))
             case EngineLost():
-                log.warning("%s: %s It is rendered elsewhere.", self._recipe_of(batch), error)
+                self._tell_of_engine(batch, f"{error} It is rendered elsewhere.")
                 self._put_back(batch)
                 self.run.stop.wait(RESTART_SECONDS)  # the executor reports that it is gone
             case EngineDied():
@@ -296,9 +296,11 @@ class Worker:
             self._fail(first, f"{error} That was attempt {first.attempts + 1}.")
             return
         again = self._put_back(batch, PutBack.ENGINE_DIED)
-        rest = " It will be tried again." if again else ""
+        self._tell_of_engine(batch, f"{error}{' It will be tried again.' if again else ''}")
+
+    def _tell_of_engine(self, batch: list[QueuedImage], words: str) -> None:
         recipe = self._recipe_of(batch)
-        log.warning("%s: %s%s", recipe, error, rest, extra={"event": "engine", "recipe": recipe})
+        log.warning("%s: %s", recipe, words, extra={"event": "engine", "recipe": recipe})
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
         if self._essential(partial(queue.fail, self.ledger, image, reason)):

@@ -67,6 +67,7 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         wait_for(lambda: house.status()["refused"] == 0, "the good save")
         assert control(house, "retry") == "Nothing has failed.\n"
     assert "a.txt: 1 image queued again, as requested" in house.log()
+    assert "pets/b.yaml and 1 more: 1 image queued again; 1 file read again, as" in house.log()
 
 
 def test_what_is_no_command_is_answered_and_deleted(house: House) -> None:

@@ -177,9 +177,10 @@ def test_an_engine_that_hangs_before_its_first_step_fails_no_image(
     monkeypatch.setattr("picowatch.daemon.worker.LOADING_STALLS", 2)
     faulty.at_start.write_text("hangs")
     faulty.save("a.yaml", recipe("good"))
-    assert not faulty.once(stall_seconds=1, max_attempts=1)
+    assert not faulty.once(stall_seconds=1, max_attempts=1, log_format="json")
     assert faulty.error("a.yaml") is None
     assert faulty.log().count("a.yaml: The engine made no step for 2 s and was ended as hung.") == 1
+    assert '"event": "engine", "recipe": "a.yaml"' in faulty.log()
     assert "picowatch exits: The engine made no step for 2 s" in faulty.log()
     faulty.at_start.unlink()
     assert faulty.once()
