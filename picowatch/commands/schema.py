@@ -20,9 +20,11 @@ FOLDER = ".schema"  # the inbox looks into no folder of such a name
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     """Print a schema, or write it to a file, perhaps with the names of the models there are."""
-    settings = load()
-    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
-    inventory = catalog.inventory(settings.checkpoint) if options.installed else None
+    inventory = None
+    if options.installed:
+        settings = load()
+        catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+        inventory = catalog.inventory(settings.checkpoint)
     text = schema_text(options.kind, inventory)
     output: Path | None = options.output
     if output is None:
