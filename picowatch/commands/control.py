@@ -139,11 +139,14 @@ def control(outbox: Path, commands: Sequence[Command]) -> int:
     return code
 
 
+ONLY_THEY = "Only users who may write there can control picowatch."
+
+
 def _send(outbox: Path, command: Command) -> Path:
     try:
         return send(outbox, command)
     except OSError as error:
-        remedy = "Only users who may write there can control picowatch."
+        remedy = ONLY_THEY
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "Free some space, and try again."
         raise CommandFailed(

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from picowatch.commands.control import ONLY_THEY
 from picowatch.commands.make_files import (
     check_name,
     check_place,
@@ -122,9 +124,12 @@ def _made(
     remove: bool,
 ) -> list[Answer]:
     """Put the recipes into the inbox, note them in `sent`, and wait for what becomes of them."""
-    requests = only_requests(settings.outbox)
+    requests, running = only_requests(settings.outbox), is_running(settings.outbox)
+    if running and not (requests or os.access(settings.outbox, os.W_OK | os.X_OK)):
+        words = f"The outbox {settings.outbox.absolute()} cannot be written: Permission denied."
+        raise CommandFailed(words, ONLY_THEY)
     check_folders(settings, writes=not requests)
-    if requests and not is_running(settings.outbox):
+    if requests and not running:
         raise CommandFailed("picowatch is not running.", "Ask an administrator to start it.")
     inbox = InboxFolder(settings.inbox)
     folders = {file: folder_and_template(inbox, file) for file in files if is_folder(file)}

@@ -83,11 +83,11 @@ class Listing:
         with self._opened() as file:
             start, tail = _tail(file)
         whole = tail[: tail.rfind(b"\n") + 1]
-        if _object(tail[len(whole) :]) is not None:
-            return append(self._path, b"\n", follows_links=self._follows_links)
         last = whole.rfind(b"\n", 0, -1) + 1
         end = len(whole) if _object(whole[last:]) is not None else last
-        if end < len(tail):
+        if _object(tail[len(whole) :]) is not None:
+            append(self._path, b"\n", follows_links=self._follows_links)
+        elif end < len(tail):
             os.truncate(self._path, start + end)
 
     def recent(self) -> list[dict[str, Any]]:

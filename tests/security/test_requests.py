@@ -157,4 +157,8 @@ def test_users_make_pictures_of_their_own_and_control_nothing(server: Server) ->
         assert server.request(BEN, command="make folder", recipe="ada", files=[], x=1) == no
         assert not json.loads((server.outbox / ".picowatch/status.json").read_text())["paused"]
         assert picture.exists()
+        (server.outbox / REQUESTS).rename(server.outbox / ".picowatch/none")
+        ((code, _, said),) = server.by(BEN, ["make", "circle.yaml"])
+        assert (code, [*(server.inbox / "ben").iterdir()]) == (1, []), said
+        assert "Only users who may write there can control picowatch." in said
         assert not link.with_suffix(".answer").exists()
