@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.sdnq import Packed, packed_weights
+from picowatch.engine.model.dequantise import multiplied_out
 from picowatch.engine.model.load import bytes_of_parts
-from picowatch.engine.model.sdnq import multiplied_out
 from picowatch.errors import ModelRefused, RenderFailed
 from tests.engine.demo import CPU, read_part
 from tests.engine.part_files import KLEIN, QWEN, Z_IMAGE

@@ -14,7 +14,7 @@ from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter, dequantiz
 from torch import nn
 
 from picowatch.catalog.sdnq import Packed
-from picowatch.engine.model.sdnq import PackedWeight, multiplied_out
+from picowatch.engine.model.dequantise import PackedWeight, multiplied_out
 from picowatch.errors import RenderFailed
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)

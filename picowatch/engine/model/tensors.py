@@ -17,9 +17,8 @@ from picowatch.catalog.folder_files import read_json, weight_files
 from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.sdnq import Packed, check_quantisation, packed_weights, rotated_columns
-from picowatch.engine.model.dequantise import dequantised
+from picowatch.engine.model.dequantise import PackedWeight, dequantised, stand_in
 from picowatch.engine.model.part_files import Tensors, TypeOf
-from picowatch.engine.model.sdnq import PackedWeight, stand_in
 
 
 class Narrow(NamedTuple):
