@@ -16,7 +16,7 @@ import torch
 
 from picowatch.engine.drawing.control import Hint, residuals_of
 from picowatch.engine.drawing.draw import Denoising
-from picowatch.engine.drawing.preview import FlowPreview, without_noise
+from picowatch.engine.drawing.preview import final_latents, unpacked, without_noise
 from picowatch.engine.model.prompts import Conditions, joined
 from picowatch.engine.model.samplers import PreparedSampler
 from picowatch.engine.private import set_guidance_scale
@@ -63,9 +63,9 @@ class FlowSteps(Steps):
     process, so that another one among them would stay (diffusers 0.42).
     """
 
-    def __init__(self, denoising: Denoising, *, preview: FlowPreview) -> None:
+    def __init__(self, denoising: Denoising, *, size: tuple[int, int]) -> None:
         super().__init__(denoising)
-        self._preview = preview
+        self._loaded, self._size = denoising.loaded, size
 
     def watched(self, scheduler: Any) -> Any:
         """Return the scheduler of this call."""
@@ -77,7 +77,10 @@ class FlowSteps(Steps):
         def step(*given: Any, **named: Any) -> Any:
             before = arguments.bind(*given, **named).arguments["sample"]
             made = own(*given, **named)
-            self._preview.after_step(found, before, made[0])
+            if self._job.previewer.is_due():
+                final = final_latents(found, before, made[0])
+                last, vae = self._loaded.row.channels_last, self._loaded.vae
+                self._job.previewer.show(unpacked(final, self._size, vae, channels_last=last))
             self.tell_step()
             return made
 

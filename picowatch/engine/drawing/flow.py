@@ -11,7 +11,6 @@ from PIL import Image
 from picowatch.engine.drawing.callbacks import FlowSteps
 from picowatch.engine.drawing.draw import Denoising, Group, Prompted
 from picowatch.engine.drawing.latents import as_picture, generators_for, resized
-from picowatch.engine.drawing.preview import FlowPreview
 from picowatch.engine.drawing.step_cache import CachedSteps, restored
 from picowatch.engine.drawing.work import Drawn
 from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
@@ -88,8 +87,7 @@ class FlowDenoising(Denoising):
         """Call a pipeline for this size; texts that were `read` before are not encoded again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
         call = pipeline_class(row, variant, kind).__call__
-        preview = FlowPreview(self.job.previewer, *size, self.loaded.vae, row.channels_last)
-        steps = (CachedSteps if self.job.cached else FlowSteps)(self, preview=preview)
+        steps = (CachedSteps if self.job.cached else FlowSteps)(self, size=size)
         guidance = guidance_inputs(row, first, self.steps(sampling))
         inputs |= {name: value for name, value in guidance.items() if takes(call, name)}
         if sampling.steps != variant.defaults["steps"] and takes(call, "intermediate_timesteps"):

@@ -117,45 +117,35 @@ def without_noise(
     return (noisy - noise * predicted) / signal
 
 
-class FlowPreview:
-    """Previews one pass of a flow model; it only reads, so it changes no pixel.
+def final_latents(scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Return the final latents of the first picture, as a step of a flow leads to them.
 
     A flow leads in a straight line from noise to picture, so the latents before and after a step,
     and their noise levels, give the final ones ("Flow Matching for Generative Modeling",
     https://arxiv.org/abs/2210.02747, section 4.1).
     """
+    step = scheduler.step_index
+    noisier, sigma = scheduler.sigmas[step - 1 : step + 1].tolist()  # a card waits
+    earlier, now = before[0].float(), after[0].float()
+    return now - sigma * ((now - earlier) / (sigma - noisier))
 
-    def __init__(
-        self, previewer: Previewer, width: int, height: int, vae: Any, channels_last: bool
-    ) -> None:
-        self._previewer, self._normaliser = previewer, getattr(vae, "bn", None)
-        self._channels_last = channels_last
-        self._side = (height // LATENT_FACTOR, width // LATENT_FACTOR)
 
-    def after_step(self, scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> None:
-        """Show the estimated final latents of the first picture, if it is time."""
-        if self._previewer.is_due():
-            step = scheduler.step_index
-            noisier, sigma = scheduler.sigmas[step - 1 : step + 1].tolist()  # a card waits
-            earlier, now = before[0].float(), after[0].float()
-            velocity = (now - earlier) / (sigma - noisier)
-            self._previewer.show(self._unpacked(now - sigma * velocity))
+def unpacked(
+    latents: torch.Tensor, size: tuple[int, int], vae: Any, *, channels_last: bool
+) -> torch.Tensor:
+    """Return channels x height x width, from rows of 2x2 patches or from frames, too.
 
-    def _unpacked(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return channels x height x width, from rows of 2x2 patches or from frames, too.
-
-        FLUX.2's patches are normalised by its VAE's statistics; Ideogram's have the channels last.
-        """
-        if latents.ndim == 4:
-            return latents[:, 0]
-        bn, are_rows = self._normaliser, latents.ndim == 2
-        if are_rows:
-            latents = latents.T.reshape(-1, *(side // 2 for side in self._side))
-        if bn is not None:
-            mean, variance = (
-                each.float().view(-1, 1, 1) for each in (bn.running_mean, bn.running_var)
-            )
-            latents = latents * (variance + bn.eps).sqrt() + mean
-        if self._channels_last:
-            latents = latents.view(4, -1, *latents.shape[1:]).transpose(0, 1).flatten(0, 1)
-        return pixel_shuffle(latents, 2) if are_rows or bn is not None else latents
+    FLUX.2's patches are normalised by its VAE's statistics; Ideogram's have the channels last.
+    """
+    if latents.ndim == 4:
+        return latents[:, 0]
+    bn, are_rows = getattr(vae, "bn", None), latents.ndim == 2
+    if are_rows:
+        sides = (side // LATENT_FACTOR // 2 for side in reversed(size))
+        latents = latents.T.reshape(-1, *sides)
+    if bn is not None:
+        mean, variance = (each.float().view(-1, 1, 1) for each in (bn.running_mean, bn.running_var))
+        latents = latents * (variance + bn.eps).sqrt() + mean
+    if channels_last:
+        latents = latents.view(4, -1, *latents.shape[1:]).transpose(0, 1).flatten(0, 1)
+    return pixel_shuffle(latents, 2) if are_rows or bn is not None else latents
