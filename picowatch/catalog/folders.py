@@ -117,22 +117,18 @@ def _unet_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
                 f"{shown(str(unet.get(key)))}."
             )
     texts = (config for part, config in configs.items() if part.startswith("text_encoder"))
+    counts = [config.get("num_hidden_layers") for config in texts]
     prediction = schedule.get("prediction_type")
     return Recognised(
         "checkpoint",
         family,
         size * _VAE_FACTOR if isinstance(size, int) else 0,
         unet["in_channels"],
-        min(map(_text_layers, texts)),
+        min(count if isinstance(count, int) else FAMILIES["sd1"].text_layers for count in counts),
         prediction if prediction in ("epsilon", "v_prediction") else "",
         schedule.get("rescale_betas_zero_snr") is True,
         text_width=width if isinstance(width, int) else 0,
     )
-
-
-def _text_layers(config: dict[str, Any]) -> int:
-    layers = config.get("num_hidden_layers")
-    return layers if isinstance(layers, int) else FAMILIES["sd1"].text_layers
 
 
 def _flow_folder(row: Family, folder: Path, transformer: dict[str, Any]) -> Recognised:

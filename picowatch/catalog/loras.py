@@ -37,6 +37,8 @@ _TEXTS = ("lora_te", "text_encoder", "base_model.model.text_model.")
 # With what takes texts in: T5's for FLUX.1 are as wide as the layers of FLUX.2 klein 9B.
 _OF_TEXTS = re.compile(f"^({'|'.join(map(re.escape, _TEXTS))})|txt_in|context_embedder")
 OR_CHROMA = "or Chroma"  # the variant of a LoRA for FLUX.1 whose layers Chroma has, too
+# The metadata with the checkpoint that a LoRA was trained on, or at least its kind.
+_BASES = ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture")
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
 _MOST_COUNTED = 1_000_000
@@ -59,7 +61,7 @@ def lora(header: Header) -> Recognised | None:
         "lora",
         family,
         variant=OR_CHROMA if is_either else "",
-        base_model=_base_model(header.metadata),
+        base_model=next(filter(None, (_noted(header.metadata, key) for key in _BASES)), ""),
         trained_as=_noted(header.metadata, "ss_output_name"),
         trigger_words=_trigger_words(header.metadata),
     )
@@ -176,12 +178,6 @@ def _said(metadata: Mapping[str, str]) -> str:
         if found := [mark for mark in marks if mark in base]:
             return marks[max(found, key=len)]
     return ""
-
-
-def _base_model(metadata: Mapping[str, str]) -> str:
-    """Return the checkpoint a LoRA was trained on by its metadata; "" if that does not tell."""
-    keys = ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture")
-    return next(filter(None, (_noted(metadata, key) for key in keys)), "")
 
 
 def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -53,7 +53,9 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
     text = str(error)
     if not broken and (short_of_memory := out_of_memory(error)):
         return RenderFailed(short_of_memory, SMALLER, trace)
-    if broken or _breaks_the_process(error):
+    # All GPU errors but out-of-memory ones make the context unusable:
+    # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
+    if broken or type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
         return EngineDied(
             f"The GPU reported an error and the engine was ended: {_first_line(broken or text)}.",
             "If it happens again, restart the computer, and update the GPU's driver and torch.",
@@ -69,14 +71,6 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
         "`picowatch run --debug` logs where.",
         trace,
     )
-
-
-def _breaks_the_process(error: Exception) -> bool:
-    """Return whether a GPU error makes the context unusable, as all but out-of-memory errors do.
-
-    https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
-    """
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
 # Messages about full GPU memory, of torch's allocator, drivers and libraries:

@@ -62,9 +62,9 @@ def deep_in_srgb(original: Original) -> Image.Image | None:
     picture, _, profile = original
     try:
         tags = _tags(profile)
-        primaries = [_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
+        found = [struct.unpack_from(">3i", tags[name], 8) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
         ours = np.array(wide_gamut.SRGB_PRIMARIES).T
-        matrix = (np.linalg.inv(ours) @ np.array(primaries).T).astype(np.float32)
+        matrix = (np.linalg.inv(ours) @ np.array(found).T / 65536).astype(np.float32)
     except _DAMAGED:
         return None
     if b"A2B0" in tags:
@@ -81,10 +81,6 @@ def deep_in_srgb(original: Original) -> Image.Image | None:
             band.putalpha(picture.crop(box).getchannel("A"))
         result.paste(band, box[:2])
     return result
-
-
-def _xyz(tag: bytes) -> tuple[float, ...]:
-    return tuple(number / 65536 for number in struct.unpack_from(">3i", tag, 8))
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:

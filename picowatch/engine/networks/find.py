@@ -112,7 +112,8 @@ class Finder(ABC):
         small = picture.copy()
         small.thumbnail((_LONGEST >> halvings, _LONGEST >> halvings))
         small, scale = on_white(small), picture.width / small.width
-        places = (box for box in self._places(small, things_in(phrase)) if box.score >= confidence)
+        things = [words for part in phrase.split(",") if (words := " ".join(part.split()))]
+        places = (box for box in self._places(small, things) if box.score >= confidence)
         apart = _apart(sorted(places, key=lambda box: -box.score))
         kept = apart[: max(1, _MOST_NUMBERS // (small.width * small.height))]
         found = [
@@ -241,11 +242,6 @@ def bytes_of(model: Model, target: Target) -> int:
 
 def _type(row: FinderRow, target: Target) -> torch.dtype:
     return target.flow_dtype if row.narrow else torch.float32
-
-
-def things_in(phrase: str) -> list[str]:
-    """Return the things that a phrase names, with commas between them."""
-    return [words for part in phrase.split(",") if (words := " ".join(part.split()))]
 
 
 def _apart(places: Sequence[FoundBox]) -> list[FoundBox]:
