@@ -127,7 +127,9 @@ def final_latents(scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> 
     step = scheduler.step_index
     noisier, sigma = scheduler.sigmas[step - 1 : step + 1].tolist()  # a card waits
     earlier, now = before[0].float(), after[0].float()
-    return now - sigma * ((now - earlier) / (sigma - noisier))
+    velocity = (now - earlier) / (sigma - noisier)
+    final: torch.Tensor = now - sigma * velocity
+    return final
 
 
 def unpacked(
