@@ -1,4 +1,8 @@
-"""DPM-Solver++(3M) SDE as a scheduler of diffusers, which has none of third order with noise."""
+"""DPM-Solver++(3M) SDE as a scheduler of diffusers.
+
+Its own of third order with noise differs: the factor of the last term does not vanish with the
+length of the step (diffusers 0.42, `multistep_dpm_solver_third_order_update`).
+"""
 
 import math
 from typing import Any
