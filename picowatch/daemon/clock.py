@@ -41,7 +41,7 @@ _USUAL: dict[str, float] = {
 }
 # Kinds that no model has a part in: of a small picture they are a fixed cost, and tell no speed.
 _PLAIN = ("resize", "write")
-_LOAD, _FOUND = "load", "found"  # rates: seconds of a checkpoint, and things in a picture
+_LOAD = "load"  # a rate: the seconds of a checkpoint
 _USUAL_LOADING = 6.0  # seconds of a checkpoint, before any was loaded
 _MOST_SHARE = 0.99  # that is told while something is left
 
@@ -50,15 +50,13 @@ class Part(NamedTuple):
     """A part of a picture's work: a pass, or what drawing has before and after it.
 
     `step` are the pixels that it computes on, in steps of two. For details, `units` are those of
-    each thing, of which up to `most` are found by the model `finder`.
+    one thing: their rate says how many are usually found.
     """
 
     kind: PartKind
     model: str
     step: int
     units: float
-    most: int = 1
-    finder: str = ""
 
 
 Work = tuple[Part, ...]
@@ -67,19 +65,13 @@ Work = tuple[Part, ...]
 def work_of(request: ImageRequest) -> Work:
     """Return the parts of a picture's work in their order."""
     parts: list[Part] = []
-    finder = ""
     for each in passes_of(request):
         step, units = round(math.log2(max(1, each.pixels))), each.units / each.most
-        part = Part(each.kind, each.model_hash, step, units, each.most)
-        match each.kind:
-            case "draw":
-                parts.append(part._replace(kind="encode", units=1))
-            case "hires":  # the pictures are decoded at the end
-                parts = [before for before in parts if before.kind != "decode"]
-            case "find":
-                finder = each.model_hash
-            case "detail":
-                part = part._replace(finder=finder)
+        part = Part(each.kind, each.model_hash, step, units)
+        if each.kind == "draw":
+            parts.append(part._replace(kind="encode", units=1))
+        elif each.kind == "hires":  # the pictures are decoded at the end
+            parts = [before for before in parts if before.kind != "decode"]
         parts.append(part)
         if each.kind in ("draw", "hires"):
             parts.append(part._replace(kind="decode", units=each.gives[0] * each.gives[1]))
@@ -97,7 +89,7 @@ class Rates:
     """The rates at one time: the learnt ones, and those that batches in progress show.
 
     They are those of the engines on these devices, which share the work; "" is a device that is
-    not known yet. What a batch shows of details holds for all things in a picture together.
+    not known yet.
     """
 
     def __init__(
@@ -106,7 +98,7 @@ class Rates:
         shown: Mapping[PassRate, float],
         devices: Sequence[str],
     ) -> None:
-        self._rates, self._shown = {**learnt, **shown}, shown
+        self._rates = {**learnt, **shown}
         self._devices = devices or [""]
         self._by_part: dict[PassRate, Estimate] = {}
         self._by_work: dict[Work, Estimate] = {}
@@ -139,8 +131,6 @@ class Rates:
         if key not in self._by_part:
             self._by_part[key] = self._rate(key)
         rate, is_measured = self._by_part[key]
-        if part.finder and key not in self._shown:
-            rate *= min(part.most, self._rates.get(_found(part), 1.0))
         return Estimate(rate * part.units, is_measured)
 
     def loading(self, checkpoints: Iterable[str]) -> float:
@@ -151,7 +141,7 @@ class Rates:
 
     def _rate(self, wanted: PassRate) -> Estimate:
         """Return the rate, or the nearest: of the same device, then model, kind and pixels."""
-        alike = DRAWING if wanted.kind in DRAWING else (wanted.kind,)
+        alike = {"draw", "hires", wanted.kind} if wanted.kind in DRAWING else {wanted.kind}
         found = [key for key in self._rates if key.kind in alike]
         if not found:
             rate = _USUAL[wanted.kind] * self._scale(wanted.device)
@@ -211,17 +201,12 @@ class Clock:
             new[loading] = spent.get("load", 0.0)
         else:
             spent["write"] = max(0.0, seconds - sum(spent.values()))
+        spent.setdefault("detail", 0.0)  # nothing may be found
         works = [*zip(map(work_of, requests), pictures, strict=True)]
         drawing = ("draw",) if "hires" in spent else ("draw", "hires")
         for phase, its in spent.items():
             kinds = drawing if phase == "denoise" else (phase,)
             new |= _measured(works, kinds, device, its)
-        things: dict[PassRate, list[float]] = {}
-        for work, picture in works:
-            for part in work:
-                if part.finder:
-                    things.setdefault(_found(part), []).append(_things(work, picture))
-        new |= {key: sum(counts) / len(counts) for key, counts in things.items()}
         self._add(new)
 
     def _add(self, new: Mapping[PassRate, float]) -> None:
@@ -250,21 +235,9 @@ def _measured(
     for work, picture in works:
         for part in work:
             if part.kind in kinds and (picture.batch_size or part.kind not in _ONLY_DRAWN):
-                units += part.units * (_things(work, picture) if part.finder else 1)
+                units += part.units
                 keys.add(PassRate(device, *part[:3]))
     return dict.fromkeys(keys, seconds / units) if units else {}
-
-
-def _things(work: Work, picture: RenderedImage) -> float:
-    """Return how many things each detail of a picture drew, in the mean."""
-    details = [part for part in work if part.finder]
-    found = sum(place.field == "detail" for place in picture.places or ())
-    return min(found, sum(part.most for part in details)) / len(details)
-
-
-def _found(part: Part) -> PassRate:
-    """Return the key of the number of things that a detail's finder finds."""
-    return PassRate("", _FOUND, part.finder, 0)
 
 
 def device_name(device: str, precision: str) -> str:

@@ -203,10 +203,10 @@ CREATE TABLE batch_sizes (          -- how many images a batch may have, as meas
 ) STRICT;
 
 CREATE TABLE pass_rates (           -- how long passes take, as measured; the newest row is the last
-    device  TEXT NOT NULL,          -- with its precision; '' for what depends on none
-    kind    TEXT NOT NULL,          -- a pass, or 'encode', 'decode', 'load', 'found'
+    device  TEXT NOT NULL,          -- with its precision
+    kind    TEXT NOT NULL,          -- a pass, or 'encode', 'decode', 'load'
     model   TEXT NOT NULL,          -- hash of the model
     step    INTEGER NOT NULL,       -- logarithm of the pixels to base 2
-    seconds REAL NOT NULL,          -- a unit (recipe/passes.py); of 'found': things in a picture
+    seconds REAL NOT NULL,          -- a unit (recipe/passes.py)
     PRIMARY KEY (device, kind, model, step)
 ) STRICT;

@@ -17,7 +17,7 @@ import pytest
 
 from picowatch.daemon.clock import Clock, Estimate, Shares, work_of
 from picowatch.daemon.rendering import LATE_STEPS, Rendering, time_left
-from picowatch.engine.protocol import Place, Progress, RenderedImage
+from picowatch.engine.protocol import Progress, RenderedImage
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import PassRate, QueuedImage
 from picowatch.outbox.status import duration
@@ -163,7 +163,7 @@ class Play:
             self.loaded[number].add(checkpoint)
             del self.renderings[number]
             seconds = {phase: sum_ / len(batch) for phase, sum_ in timings.items()}
-            pictures = [picture(image, seconds, law.things, len(batch)) for image in batch]
+            pictures = [picture(seconds, len(batch)) for _ in batch]
             self.clock.learn(batch, pictures, self.time - now.began, loaded=loads)
             self.finished |= {key for image in batch for key in kinds_of(image)}
             self.finished |= {str(part[:3]) for image in batch for part in work_of(image)}
@@ -205,17 +205,9 @@ def queued(image: ImageRequest, recipe: str = "a.yaml") -> QueuedImage:
     return QueuedImage(1, recipe, image.digest, image, 1, "", 0, 0, "", "", 0, 0, False)
 
 
-def picture(
-    image: ImageRequest, timings: dict[str, float], things: int, batch_size: int
-) -> RenderedImage:
-    places = tuple(Place("detail", 0.9, (0, 0, 9, 9)) for _ in range(things))
-    return replace(
-        digest_picture(request(), batch_size),
-        device=DEVICE,
-        precision=PRECISION,
-        timings=timings,
-        places=places if image.detail else None,
-    )
+def picture(timings: dict[str, float], batch_size: int) -> RenderedImage:
+    drawn = digest_picture(request(), batch_size)
+    return replace(drawn, device=DEVICE, precision=PRECISION, timings=timings)
 
 
 def drawn(count: int, steps: int, **values: Any) -> list[ImageRequest]:
