@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from benchmarks import photos
 from benchmarks.folders import PROJECT
 from benchmarks.measuring import compared, machine, number
+from picowatch.files.decoding import Original
 from picowatch.outbox.encoding import encode_png
 
 SIDE = 1024
@@ -43,7 +44,7 @@ def timed(picture: Image.Image, other: Mapping[str, int] | None = None) -> tuple
     """Seconds of processor time, and bytes; in picowatch's way or with other options."""
     began = time.process_time()
     if other is None:
-        size = len(encode_png(picture, {}))
+        size = len(encode_png(Original(picture), {}))
     else:
         file = BytesIO()
         picture.save(file, "PNG", **other)

@@ -12,13 +12,13 @@ from PIL import ExifTags, Image, TiffTags
 from picowatch.cli import called_with, parsers
 from picowatch.commands import COMMANDS
 from picowatch.errors import EXIT_CODES
+from picowatch.files.decoding import Original
 from picowatch.metadata.exif import EXIF_TYPES, NOT_KEPT, Directory, exif_bytes, name_of
 from picowatch.metadata.iptc import FIELDS
 from picowatch.metadata.xmp import PREFIXES
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.listing import OF_FAILURES, OF_RECIPES, OWN
 from picowatch.outbox.log import EVENTS
-from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, photo_metadata
 from picowatch.recipe.fields import DEFAULTS, ROWS, json_schemas
@@ -180,7 +180,7 @@ def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, in
     metadata = photo_metadata(photo, keep)
     file = f"a{FORMATS[kind].ending}"
     how = How(file, {}, Encoding(kind, "auto"), photo=metadata)
-    result.write(how.encode(Pixels(pixels)))
+    result.write(how.encode(Original(pixels)))
     with Image.open(result) as picture:
         main = picture.getexif()
         found = {(0, tag) for tag in main}

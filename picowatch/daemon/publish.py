@@ -24,6 +24,7 @@ from picowatch.daemon.run import Run
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
+from picowatch.files.decoding import Original
 from picowatch.files.essential import Ended, passes, unexpected
 from picowatch.files.pictures import KEEPABLE_BITS
 from picowatch.inbox.named_pictures import kept_metadata, kept_parameters
@@ -34,7 +35,6 @@ from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, chunk_of
 from picowatch.outbox.encoding import How
 from picowatch.outbox.encoding_apart import Raw, encode_apart
 from picowatch.outbox.listing import line_of
-from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import PNG, TIFF, format_of
 from picowatch.outbox.outbox import FOLDER_REMEDY
 from picowatch.outbox.photo_metadata import NONE, NOTHING_KEPT, PhotoMetadata, mark_of, only_marked
@@ -206,7 +206,7 @@ class Publisher:
         picture: RenderedImage,
         parameters: str,
         metadata: PhotoMetadata,
-        given: "list[Raw] | Future[Pixels]",
+        given: "list[Raw] | Future[Original]",
     ) -> tuple[Image.Image, dict[str, str], bytes]:
         how = How(
             file=image.file,
@@ -219,8 +219,7 @@ class Publisher:
             small, content = encode_apart(given[0], how)
             given.clear()
             return small, dict(how.texts), content
-        pixels = given.result()
-        return pixels.picture, dict(how.texts), how.encode(pixels, picture.profile)
+        return given.result().picture, dict(how.texts), how.encode(given.result())
 
     def _write(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> None:
         """Write a picture. One whose folder alone may not be written fails: memory is limited."""

@@ -39,7 +39,7 @@ def without_full_alpha(picture: Image.Image) -> Image.Image:
 
 
 class Original(NamedTuple):
-    """A picture, RGB or RGBA, in its own colours.
+    """A picture, RGB or RGBA, with its own bits and colours.
 
     `low` has the lower bytes of colours with 16 bits, of which `picture` has the higher ones;
     transparency has 8. `profile` is the ICC profile, b"" for sRGB.
@@ -48,6 +48,10 @@ class Original(NamedTuple):
     picture: Image.Image
     low: Image.Image | None = None
     profile: bytes = b""
+
+    @property
+    def channels(self) -> int:
+        return len(self.picture.getbands())
 
     def colour(self, name: str) -> Colour:
         """Return a colour, named in sRGB, in the picture's own colours."""

@@ -13,6 +13,7 @@ from PIL import Image
 from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
+from picowatch.files.decoding import Original
 from picowatch.files.essential import Writing
 from picowatch.observers.hooks import Hooks, Programs
 from picowatch.outbox.encoding import encode_png
@@ -114,7 +115,7 @@ class Observers:
             image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
             size = (preview.width * SCALE, preview.height * SCALE)
             large = image.resize(size, Image.Resampling.BICUBIC)
-            content = encode_png(large, {}, self._outbox.mark)
+            content = encode_png(Original(large), {}, self._outbox.mark)
         # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
         except (OSError, ValueError, SystemError) as error:
             log.debug("no preview: %s", error)

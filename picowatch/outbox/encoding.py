@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from picowatch.files.decoding import in_srgb, on_white
+from picowatch.files.decoding import Original, in_srgb, on_white
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, shortened
 from picowatch.metadata.xmp import Xmp
-from picowatch.outbox.lossless import Pixels, deep_png, tiff
+from picowatch.outbox.lossless import deep_png, tiff
 from picowatch.outbox.names import PNG, TIFF, Format, format_of
 from picowatch.outbox.photo_metadata import MAX_JPEG_XMP_BYTES, NONE, PhotoMetadata
 from picowatch.settings.settings import WITH_LOSSLESS
@@ -45,17 +45,18 @@ class How:
     quality: str | int = ""
     photo: PhotoMetadata = NONE
 
-    def encode(self, pixels: Pixels, profile: bytes = b"") -> bytes:
+    def encode(self, original: Original) -> bytes:
         """Encode a picture in the format of the file's suffix.
 
-        No larger picture than the format allows has such a suffix. `profile` says which colours
-        these are, b"" for sRGB; an ICC profile is embedded in any case. PNG and TIFF hold 16 bits.
+        No larger picture than the format allows has such a suffix. An ICC profile is embedded in
+        any case. PNG and TIFF hold 16 bits.
         """
-        kind, photo, picture = format_of(self.file), self.photo, pixels.picture
+        kind, photo = format_of(self.file), self.photo
+        picture, profile = original.picture, original.profile
         if kind is PNG:
-            return encode_png(picture, self.texts, photo, low=pixels.low, profile=profile)
+            return encode_png(original, self.texts, photo)
         if kind is TIFF:
-            return tiff(pixels, self.texts, photo.exif, photo.xmp.encode(), profile)
+            return tiff(original, self.texts, photo.exif, photo.xmp.encode())
         exif = exif_of(self.texts, photo.exif, profile=profile)
         if kind.name == "jpeg":
             exif, photo = _in_jpeg(self.file, exif, self.texts, photo, profile)
@@ -75,14 +76,7 @@ class How:
         return content.getvalue()
 
 
-def encode_png(
-    picture: Image.Image,
-    texts: Mapping[str, str],
-    photo: PhotoMetadata = NONE,
-    *,
-    low: Image.Image | None = None,
-    profile: bytes = b"",
-) -> bytes:
+def encode_png(original: Original, texts: Mapping[str, str], photo: PhotoMetadata = NONE) -> bytes:
     """Return a PNG file's bytes; the texts, by keyword, precede the image data.
 
     Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8). zlib looks for runs of bytes
@@ -97,12 +91,12 @@ def encode_png(
         (chunks.add_text if is_plain else chunks.add_itxt)(keyword, text)
     more = _resolution(photo)
     if photo.exif:
-        more["exif"] = exif_of({}, photo.exif, profile=profile)
-    more["icc_profile"] = profile or SRGB
-    if low:
-        return deep_png(Pixels(picture, low), chunks, **more)
+        more["exif"] = exif_of({}, photo.exif, profile=original.profile)
+    more["icc_profile"] = original.profile or SRGB
+    if original.low:
+        return deep_png(original, chunks, **more)
     file = BytesIO()
-    picture.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE, **more)
+    original.picture.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE, **more)
     return file.getvalue()
 
 

@@ -15,8 +15,8 @@ from logging.handlers import BufferingHandler
 from PIL import Image
 
 from picowatch.files.apart import program
+from picowatch.files.decoding import Original
 from picowatch.outbox.encoding import How, shrink
-from picowatch.outbox.lossless import Pixels
 
 log = logging.getLogger("picowatch")
 LARGE_PIXELS = 16_000_000
@@ -37,15 +37,16 @@ class Raw:
     def is_large(self) -> bool:
         return self.width * self.height > LARGE_PIXELS
 
-    def decoded(self) -> Pixels:
-        """Return its pixels; the picture has its profile."""
+    def decoded(self) -> Original:
+        """Return the picture, which has its profile, too."""
         size = self.width, self.height
         picture = Image.frombytes("RGB", size, self.pixels)
         if self.alpha:
             picture.putalpha(Image.frombytes("L", size, self.alpha))
         if self.profile:
             picture.info["icc_profile"] = self.profile
-        return Pixels(picture, Image.frombytes("RGB", size, self.low) if self.low else None)
+        low = Image.frombytes("RGB", size, self.low) if self.low else None
+        return Original(picture, low, self.profile)
 
 
 def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:
@@ -78,7 +79,7 @@ def main() -> None:
     log.propagate = False
     raw, how = pickle.load(sys.stdin.buffer)
     decoded = raw.decoded()
-    content = how.encode(decoded, raw.profile)
+    content = how.encode(decoded)
     small = shrink(decoded.picture)
     thumbnail = small.tobytes()
     words = [record.getMessage() for record in kept.buffer]

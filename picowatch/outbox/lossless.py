@@ -9,10 +9,11 @@ edition), 7.1 and 9.2.
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image, ImageChops, PngImagePlugin, TiffTags
 
+from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import exif_of
 from picowatch.metadata.exif import Directory
@@ -35,63 +36,44 @@ _STRIPS, _INSTEAD = 273, 275
 _AT = 8  # of the first directory
 
 
-class Pixels(NamedTuple):
-    """An RGB or RGBA picture; `low` are the lower bytes of colours with 16 bits, if it has them."""
-
-    picture: Image.Image
-    low: Image.Image | None = None
-
-    @property
-    def bits(self) -> int:
-        return 16 if self.low else 8
-
-    @property
-    def channels(self) -> int:
-        return len(self.picture.getbands())
-
-    def bands(self) -> Iterator[tuple[Image.Image, Image.Image | None]]:
-        """Yield some rows at a time, as grey pictures in which channels stand side by side."""
-        picture, low = self.picture, self.low
-        rows = max(1, _BAND_PIXELS // picture.width)
-        wide = picture.width * self.channels
-        for top in range(0, picture.height, rows):
-            box = 0, top, picture.width, min(top + rows, picture.height)
-            high, size = picture.crop(box), (wide, box[3] - top)
-            lower = low.crop(box) if low else None
-            if lower and high.mode == "RGBA":  # transparency has 8 bits, and white is 65,535
-                lower.putalpha(high.getchannel("A"))
-            yield (
-                Image.frombytes("L", size, high.tobytes()),
-                Image.frombytes("L", size, lower.tobytes()) if lower else None,
-            )
+def _bands(original: Original) -> Iterator[tuple[Image.Image, Image.Image | None]]:
+    """Yield some rows at a time, as grey pictures in which channels stand side by side."""
+    picture, low = original.picture, original.low
+    rows = max(1, _BAND_PIXELS // picture.width)
+    wide = picture.width * original.channels
+    for top in range(0, picture.height, rows):
+        box = 0, top, picture.width, min(top + rows, picture.height)
+        high, size = picture.crop(box), (wide, box[3] - top)
+        lower = low.crop(box) if low else None
+        if lower and high.mode == "RGBA":  # transparency has 8 bits, and white is 65,535
+            lower.putalpha(high.getchannel("A"))
+        yield (
+            Image.frombytes("L", size, high.tobytes()),
+            Image.frombytes("L", size, lower.tobytes()) if lower else None,
+        )
 
 
 def tiff(
-    pixels: Pixels,
-    texts: Mapping[str, str],
-    exif: Mapping[int, Directory],
-    xmp: bytes,
-    profile: bytes,
+    original: Original, texts: Mapping[str, str], exif: Mapping[int, Directory], xmp: bytes
 ) -> bytes:
     """Return a TIFF's bytes, compressed without loss; its directories stand before its pixels."""
-    width, height = pixels.picture.size
-    strips = [
-        zlib.compress(_differences(*band, pixels.channels), _LEVEL) for band in pixels.bands()
-    ]
+    width, height = original.picture.size
+    channels, profile = original.channels, original.profile
+    strips = [zlib.compress(_differences(*band, channels), _LEVEL) for band in _bands(original)]
     sizes = tuple(map(len, strips))
     tags: dict[int, tuple[int, Any]] = {
         256: (_TAGS.LONG, width),
         257: (_TAGS.LONG, height),
-        258: (_TAGS.SHORT, (pixels.bits,) * pixels.channels),
+        258: (_TAGS.SHORT, (16 if original.low else 8,) * channels),
         259: (_TAGS.SHORT, _DEFLATE),
         262: (_TAGS.SHORT, _RGB),
-        277: (_TAGS.SHORT, pixels.channels),
+        277: (_TAGS.SHORT, channels),
         278: (_TAGS.LONG, max(1, _BAND_PIXELS // width)),
         279: (_TAGS.LONG, sizes),
         317: (_TAGS.SHORT, _DIFFERENCES),
         _ICC: (_TAGS.UNDEFINED, profile or SRGB),
     }
-    if pixels.channels == 4:
+    if channels == 4:
         tags[338] = _TAGS.SHORT, _UNASSOCIATED
     if xmp:
         tags[_XMP] = _TAGS.BYTE, xmp
@@ -136,7 +118,7 @@ def _moved(rows: Image.Image, by: int) -> Image.Image:
 
 
 def deep_png(
-    pixels: Pixels,
+    original: Original,
     chunks: PngImagePlugin.PngInfo,
     *,
     icc_profile: bytes,
@@ -144,8 +126,8 @@ def deep_png(
     dpi: tuple[float, float] | None = None,
 ) -> bytes:
     """Return the bytes of a PNG with 16 bits; the chunks precede its pixels."""
-    width, height = pixels.picture.size
-    kind = _COLOUR_TYPES[pixels.picture.mode]
+    width, height = original.picture.size
+    kind = _COLOUR_TYPES[original.picture.mode]
     written = [
         b"\x89PNG\r\n\x1a\n",
         _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
@@ -155,8 +137,8 @@ def deep_png(
         *([_chunk(b"eXIf", exif.removeprefix(_EXIF))] if exif else []),
     ]
     packer = zlib.compressobj(strategy=zlib.Z_RLE)
-    by = 2 * pixels.channels
-    for high, low in pixels.bands():
+    by = 2 * original.channels
+    for high, low in _bands(original):
         assert low
         size = 2 * high.width, high.height
         rows = Image.frombytes("L", size, Image.merge("LA", (high, low)).tobytes())

@@ -23,6 +23,7 @@ from picowatch.files.atomic import (
     sync_folder,
     write_atomically,
 )
+from picowatch.files.decoding import Original
 from picowatch.files.essential import Writing
 from picowatch.files.names import first_folder, stem_of
 from picowatch.files.safe_paths import read_regular, sha256_of, to_write
@@ -31,7 +32,6 @@ from picowatch.outbox.commands import COMMANDS
 from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, How, encode_png
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import ENDINGS, LATEST, OutboxNames, format_of, map_of, sidecar_of
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.outbox.problems import ProblemFiles
@@ -117,7 +117,7 @@ class Outbox:
         for index, picture in enumerate(maps):
             name = map_of(file, index)
             with self._writing.optional(name):
-                write_atomically(self.root / name, encode_png(picture, {}), durable=False)
+                write_atomically(self.root / name, encode_png(Original(picture), {}), durable=False)
 
     def publish_sheet(
         self,
@@ -131,7 +131,7 @@ class Outbox:
         sheet = contact_sheet(cells, axes, side)
         text = json.dumps(about, ensure_ascii=False)
         how = How(file, {SHEET_KEYWORD: text}, self.encoding, photo=self.mark)
-        write_atomically(self.root / file, how.encode(Pixels(sheet)))
+        write_atomically(self.root / file, how.encode(Original(sheet)))
         self.gallery.add_sheet(file, sheet, text)
 
     def complete(self, file: str) -> None:

@@ -14,10 +14,10 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from picowatch.files.decoding import decode_original, decode_picture
+from picowatch.files.decoding import Original, decode_original, decode_picture
 from picowatch.files.wide_gamut import SRGB, profile_of
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
-from picowatch.outbox.lossless import Pixels, tiff
+from picowatch.outbox.lossless import tiff
 from tests.house import House
 from tests.pictures import encoded
 
@@ -45,7 +45,7 @@ ADOBE = profile((0.60974, 0.31111, 0.01947), 2.2)  # the red of Adobe RGB (1998)
 
 def deep_photo(numbers: Numbers, icc: bytes = ADOBE) -> bytes:
     high, low = (Image.fromarray(part.astype(np.uint8)) for part in (numbers >> 8, numbers & 255))
-    return tiff(Pixels(high, low), {}, {}, b"", icc)
+    return tiff(Original(high, low, icc), {}, {}, b"")
 
 
 def numbers_in(content: bytes) -> Numbers:
@@ -233,7 +233,7 @@ def test_a_turned_photo_is_upright_with_all_bits(turned: int, tmp_path: Path) ->
     """Both halves of its numbers are turned."""
     photo = RNG.integers(0, 65_536, (4, 6, 3)).astype(np.uint16)
     high, low = (Image.fromarray(part.astype(np.uint8)) for part in (photo >> 8, photo & 255))
-    content = tiff(Pixels(high, low), {}, {0: {274: (3, turned)}}, b"", b"")
+    content = tiff(Original(high, low), {}, {0: {274: (3, turned)}}, b"")
     made = decode_original(content)
     assert made.low
     for part, given in ((made.picture, high), (made.low, low)):

@@ -18,13 +18,12 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
-from picowatch.files.decoding import decode_mask, decode_picture
+from picowatch.files.decoding import Original, decode_mask, decode_picture
 from picowatch.files.pictures import check_picture
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.metadata.recipe_yaml import others_yaml, recipe_yaml
 from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.encoding import Encoding, How
-from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, photo_metadata
 from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -142,7 +141,7 @@ def photo(data: bytes) -> None:
     assert Xmp(said.xmp).source_type == DRAWN and ExifTags.IFD.GPSInfo not in said.exif
     for kind in ("png", "jpg"):
         how = How(f"a.{kind}", {}, Encoding("png", "auto"), photo=said)
-        with Image.open(BytesIO(how.encode(Pixels(Image.new("RGB", (8, 8)))))) as made:
+        with Image.open(BytesIO(how.encode(Original(Image.new("RGB", (8, 8)))))) as made:
             made.getexif().get_ifd(ExifTags.IFD.Exif)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from PIL import Image
 from sd_parsers import ParserManager
 
+from picowatch.files.decoding import Original
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe.a1111.writer import parameters_text
@@ -153,7 +154,7 @@ def test_a_whole_picture_is_read_by_sd_parsers(prompt: str) -> None:
     """The reader that other programs use; with both chunks, in Latin-1 and in UTF-8."""
     request = replace(CORGI, prompt=prompt, vae="mse", vae_hash="d" * 64, clip_skip=2)
     texts = {PARAMETERS: parameters_text(request, "0.1.0"), PICOWATCH: '{"a": "🐶"}'}
-    picture = BytesIO(encode_png(Image.new("RGB", (8, 8)), texts))
+    picture = BytesIO(encode_png(Original(Image.new("RGB", (8, 8))), texts))
     parsers: Any = ParserManager()
     found = parsers.parse(picture)
     assert found.generator.value == "AUTOMATIC1111"

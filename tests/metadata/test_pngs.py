@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
+from picowatch.files.decoding import Original
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe.chunk import Chunk, picowatch_json, read_chunk
@@ -80,7 +81,7 @@ def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: s
 def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones() -> None:
     """tEXt is Latin-1 without NUL, and no text that would be taken for UTF-8; iTXt is UTF-8."""
     for text, kind in (("für\n", b"tEXt"), ("猫", b"iTXt"), ("a\0b", b"iTXt"), ("cafÃ©", b"iTXt")):
-        content = encode_png(Image.new("RGB", (1, 1)), {"parameters": text})
+        content = encode_png(Original(Image.new("RGB", (1, 1))), {"parameters": text})
         assert kind + b"parameters" in content
         assert texts_in(BytesIO(content)) == {"parameters": text}
 

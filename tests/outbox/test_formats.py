@@ -12,10 +12,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from picowatch.engine.protocol import RenderedImage
+from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox.encoding import Encoding, How
-from picowatch.outbox.lossless import Pixels
 from picowatch.outbox.names import FORMATS
 from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
@@ -68,7 +68,7 @@ def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
 def encoded(name: str, texts: dict[str, str], quality: str | int = "auto") -> bytes:
     """Noise in this format: an enlarged grainy photo, or a picture of one step, comes close."""
     picture = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
-    return How(f"a{ENDING[name]}", texts, Encoding(name, quality)).encode(Pixels(picture))
+    return How(f"a{ENDING[name]}", texts, Encoding(name, quality)).encode(Original(picture))
 
 
 def test_what_is_a_jpeg_has_room_for_its_settings(house: House) -> None:
