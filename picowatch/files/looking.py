@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.apart import program
 from picowatch.files.decoding import decode_alpha, decode_mask, greys_of, is_transparent
 from picowatch.files.pictures import check_picture, is_large, picture_size
 
@@ -34,6 +34,13 @@ _one_at_a_time = threading.Lock()
 _checked: deque[tuple[int, ...]] = deque(maxlen=64)
 _BYTES_A_PIXEL, _BYTES_BESIDE = 24, 1 << 30  # of the process; WebP takes 15 for each
 _SECONDS = 600
+_ROOT = str(Path(__file__).parents[2])
+
+
+def program(module: str, *arguments: str) -> list[str]:
+    """Return the command that calls a module's `main`; nothing is imported from the work folder."""
+    code = f"import sys; sys.path.append(sys.argv.pop(1)); from {module} import main; main()"
+    return [sys.executable, "-P", "-c", code, _ROOT, *arguments]
 
 
 def look(question: Question, file: IO[bytes], most_pixels: int) -> Any:

@@ -14,8 +14,8 @@ from logging.handlers import BufferingHandler
 
 from PIL import Image
 
-from picowatch.files.apart import program
 from picowatch.files.decoding import Original
+from picowatch.files.looking import program
 from picowatch.outbox.encoding import How, shrink
 
 log = logging.getLogger("picowatch")
