@@ -264,7 +264,8 @@ class SaveWriter:
     def _drawn_as_former(self, entry: RequestedEntry) -> Draw | None:
         """Return the draw with the seed of the entry that this was, if it shares images with it.
 
-        The nearest, from the file's beginning or end, are tried; equal ones have their own seeds.
+        Or if its first image is only written otherwise than the former one. The nearest, from the
+        file's beginning or end, are tried; equal ones have their own seeds.
         """
 
         def distance(place: int) -> int:
@@ -275,10 +276,17 @@ class SaveWriter:
         for place in nsmallest(MOST_TRIED, seeded, distance):
             seed, images = self.former[place]
             drawn = entry.requests(seed)
-            if self._has_any(drawn):
+            why = "more" if self._has_any(drawn) else "changed"
+            if why == "more" or self._has_any(self._written_as(images, drawn[0])):
                 del self.former[place]
-                return Draw(drawn, seed, why="more", before=images)
+                return Draw(drawn, seed, why=why, before=images)
         return None
+
+    def _written_as(self, images: Sequence[int], request: ImageRequest) -> list[ImageRequest]:
+        """Return a request as the first of these images is written; [] if there is none."""
+        query = "SELECT request FROM images WHERE id = ?"
+        rows = [row for image in images[:1] for row in self.sql.execute(query, (image,))]
+        return [request.written_as(request_of(row)) for row in rows]
 
     def _drawn_before(self, entry: RequestedEntry) -> Draw | None:
         """Return the entry's newest draw of which an image was rendered, or None.

@@ -747,6 +747,8 @@ FINISHED = tuple(name for name in ON_FINISHED if ROWS[name].changes_pixels)
 FINISHING = tuple(name for name in FINISHED if name in SAYING_WHAT)
 # How a given picture is written again, which is a request where nothing else is said.
 WRITING = ("format", "quality")
+# What changes a picture's file, and not what is drawn.
+AS_FILE = (*WRITING, "colour", "keep_exif")
 
 # The first name of each field, by all of its names.
 FIRST_NAME_OF = {name: name for name in _ALL} | {

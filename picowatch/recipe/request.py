@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from picowatch.recipe.control import Control
 from picowatch.recipe.fields import (
     ALPHA,
+    AS_FILE,
     DEFAULTS,
     FINISHED,
     FRACTIONS,
@@ -229,6 +230,10 @@ class ImageRequest(ImageFields):
     def pictures(self) -> dict[str, str]:
         """The hashes of all pictures that it names, by their paths as in the recipe."""
         return self.files_of(*PICTURE_KINDS)
+
+    def written_as(self, other: Self) -> Self:
+        """Return the request for this picture, written like another one."""
+        return replace(self, **{name: getattr(other, name) for name in AS_FILE})
 
     def with_names(self, names: Mapping[str, str]) -> Self:
         """Return the request with its pictures renamed; `names` maps old names to new ones."""

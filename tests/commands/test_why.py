@@ -72,6 +72,7 @@ DRAWN: dict[str, tuple[list[Step], str, list[str]]] = {
     "another prompt without a seed": (
         [CAT, "prompt: a dog\n"], "reseeded", ['prompt: "a cat" → "a dog"', "seed: N → N"]
     ),
+    "another format": ([CAT, f"{CAT}format: webp\n"], "changed", ['format: none → "webp"']),
     "an entry more": (["- {prompt: a cat}\n", "- {prompt: a cat}\n- {prompt: b}\n"], "new", []),
     "a higher count": ([CAT, f"{CAT}count: 2\n"], "more", ["seed: N → N"]),
     "touched": ([CAT, touch, ""], "redrawn", ["seed: N → N"]),

@@ -182,6 +182,10 @@ GROWN = {
         [("- {prompt: a dog}\n" * 9 + "- {prompt: a cat}\n" * 2, 11),
          ("- {prompt: a cat, count: 2}\n" * 2, 13)], 11
     ),
+    "another format, and a count more": (
+        [(f"{CAT}count: 2\n", 2), (f"{CAT}count: 2\nformat: webp\n", 4),
+         (f"{CAT}count: 3\nformat: webp\nquality: 50\n", 7), (CAT, 7)], 1
+    ),
     "each of equal entries": (
         [("- {prompt: a cat}\n" * 2, 2), ("- {prompt: a cat, count: 2}\n" * 2, 4)], 2
     ),
