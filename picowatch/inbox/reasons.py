@@ -13,7 +13,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files import names
 from picowatch.files.names import RAW_ENDINGS, is_mask_name, is_other_picture_name
 from picowatch.files.pictures import refuse_other_name
-from picowatch.inbox.names import ARCHIVE_ENDINGS, ENDINGS, PICTURES_NAME, folders_above
+from picowatch.inbox.names import ARCHIVE_ENDINGS, ENDINGS, PICTURES_NAME, folders_above, is_dropped
 from picowatch.inbox.scan import Scan
 from picowatch.ledger import queries
 from picowatch.ledger.ledger import Ledger
@@ -34,7 +34,7 @@ class Reasons:
     """Keeps what is said of files, and of `folders` that settings name, each with a setting.
 
     `opened` are the pictures that recipes named. `waits`: nothing is said of some pictures yet,
-    because recipes that may name them are not read.
+    because recipes or templates that may name them are not read.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Reasons:
                 self.opened |= queries.named_pictures(self._ledger)
                 self._ledger = None  # later ones are opened
             wanted = {*self.opened, *named}
-        pictures = why_no_request(there, wanted)
-        self.waits = not (is_settled or pictures.keys() <= self._told.keys())
+        found = why_not_run(there, wanted) | why_no_request(there, wanted)
+        unsure = set(filter(is_dropped, found)) - self._told.keys()
+        self.waits = bool(unsure) and not is_settled
         if self.waits:
-            pictures = {path: why for path, why in pictures.items() if path in self._told}
-        found = why_not_run(there, wanted) | pictures
+            found = {path: why for path, why in found.items() if path not in unsure}
         self._told = {path: why for path, why in found.items() if self._is_due(there.root, path)}
         missing = without_folder(there.root, self._folders)
         return {**self._told, **dict(dropped_into(self._outbox, there)), **dict(missing)}

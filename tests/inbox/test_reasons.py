@@ -136,6 +136,8 @@ def test_nothing_is_said_of_pictures_that_recipes_name(house: House) -> None:
     house.save("set/other.yaml", f"{CORGI}image: inbox/style.png\nmask: m.png\n")
     house.draw("set/m.png", "white")
     house.draw("set/stray.png", "green")
+    house.save("frames/_pictures.yaml", f"{CORGI}mask: all.mask.png\n")
+    house.draw("frames/all.mask.png")
     for starts in (1, 2):
         house.once()
         assert house.log().count("is not run") == starts
