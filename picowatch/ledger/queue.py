@@ -387,7 +387,8 @@ def next_file(
         free = next(file for file in files if not _is_used(sql, recipe, file, replaces))
         forgotten = "file = :file"
         if replaces:  # and results that users keep elsewhere: they are not that of the photo
-            forgotten += f" OR (substr(file, 1, length(:folder)) != :folder AND NOT {REQUESTED})"
+            folder_of = "rtrim(file, replace(file, '/', ''))"
+            forgotten += f" OR ({folder_of} != :folder AND NOT {REQUESTED})"
         sql.execute(
             f"DELETE FROM images WHERE recipe = :recipe AND state = 'done' AND ({forgotten})",
             {"recipe": recipe, "file": free, "folder": f"{names.folder(recipe)}/"},

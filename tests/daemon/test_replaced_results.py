@@ -165,7 +165,10 @@ def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
     assert house.listed()[-1]["image_hash"] == house.request("in/mug.png").image_hash
 
 
-def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(house: House) -> None:
+@pytest.mark.parametrize("folder", ["best", "in/best"])
+def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(
+    house: House, folder: str
+) -> None:
     """Its photo has a result of its own when it comes back; the kept one stays."""
     house.save("in/_pictures.yaml", USUAL)
     versions = []
@@ -174,10 +177,10 @@ def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(house: Ho
         assert house.once()
         versions.append(house.request("in/mug.png").image_hash)
         if len(versions) == 1:
-            assert house.answer("keep", "best", "in/mug.png").done
+            assert house.answer("keep", folder, "in/mug.png").done
     assert versions[0] == versions[2] != versions[1]
-    assert house.pictures() == ["best/mug.png", "in/mug.png"]
-    assert house.answer("delete", None, "best/mug.png").text == "1 picture deleted."
+    assert house.pictures() == [f"{folder}/mug.png", "in/mug.png"]
+    assert house.answer("delete", None, f"{folder}/mug.png").text == "1 picture deleted."
 
 
 def test_a_failed_result_leaves_the_earlier_one_and_its_name(house: House) -> None:
