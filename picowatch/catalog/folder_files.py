@@ -30,6 +30,7 @@ _WEIGHT_NAMES = tuple(
     for variant in ("", r"\.fp16", r"\.bf16")
     for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
+_SHARD = re.compile(r"-of-(\d{5})")
 _WEIGHTS_INDEX = ".safetensors.index.json"
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
@@ -170,10 +171,15 @@ def check_weights(part: Path, remedy: str = "Download the rest.") -> None:
                 f"cannot be used: its file {part.name}/{path.name} {refused.message}"
             ) from refused
     if weights:
-        shards = re.search(r"-of-(\d{5})\.", weights[0].name)
-        if shards and len(weights) != int(shards[1]):
+        counts = sorted({found[1] for path in weights if (found := _SHARD.search(path.name))})
+        if len(counts) > 1:
             raise ModelRefused(
-                f"is incomplete: {part.name}/ has {len(weights)} of {int(shards[1])} files of "
+                f"cannot be used: {part.name}/ has files of two downloads, …-of-{counts[0]} and "
+                f"…-of-{counts[1]}. Remove the older ones."
+            )
+        if counts and len(weights) != int(counts[0]):
+            raise ModelRefused(
+                f"is incomplete: {part.name}/ has {len(weights)} of {int(counts[0])} files of "
                 f"weights. {remedy[0].upper()}{remedy[1:]}"
             )
         return

@@ -152,6 +152,9 @@ ONE_OF_TWO = {
     "text_encoder_2/model.safetensors": None,
     "text_encoder_2/model-00001-of-00002.safetensors": header({}),
 }
+OF_TWO_DOWNLOADS = ONE_OF_TWO | {
+    f"text_encoder_2/model-0000{n}-of-00003.safetensors": header({}) for n in (1, 2, 3)
+}
 REFINER = SDXL_UNET | {"projection_class_embeddings_input_dim": 2560}
 ONLY_INDEX: Changes = {"vae/model.safetensors": None, "vae/model.safetensors.index.json": {}}
 PICKLED = {"transformer/model.safetensors": None, "transformer/model.bin": b""}
@@ -173,6 +176,7 @@ REFUSED: list[tuple[Config, Changes, str]] = [
     packed_as((8, 5), (8, 1)),
     packed_as((32,), (8, 0)),
     (FLUX, ONE_OF_TWO, "text_encoder_2/ has 1 of 2 files of weights. Type `hf download black-"),
+    (FLUX, OF_TWO_DOWNLOADS, "text_encoder_2/ has files of two downloads, …-of-00002 and …"),
     (FLUX, ONLY_INDEX, f"has only the index of the weights in vae/: {DOWNLOAD}"),
     (FLUX, dict.fromkeys(FLUX.keys() - {"_class_name"}), f"model_index.json: {DOWNLOAD}"),
     (FLUX, PICKLED, "weights in transformer/ only as pickle files"),
