@@ -86,7 +86,7 @@ def decode_original(content: bytes) -> Original:
     image = opened(BytesIO(content))
     profile = _usable(_profile_of(image))
     is_rgb = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA") and profile[16:20] in (b"RGB ", b"")
-    is_grey = image.mode in ("1", "L", "LA", *sixteen_bits.GREY) and not profile
+    is_grey = image.mode in ("1", "L", "LA", sixteen_bits.GREY) and not profile
     if not (is_rgb or is_grey):
         return Original(decode_with_alpha(content))
     picture = upright(BytesIO(content), byte="high")

@@ -7,16 +7,19 @@ import sys
 from contextlib import suppress
 from typing import Any, Literal
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
-GREY = ("I;16", "I;16B")  # Pillow's modes
+GREY = "I;16"  # Pillow's mode
 _TOGETHER, _SIXTEEN = 1, 16  # TIFF's PlanarConfiguration, and BitsPerSample
-_WHITE_IS_ZERO = 0  # as PhotometricInterpretation
+_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1  # as PhotometricInterpretation
+# Pillow 13 reads big-endian grey in a mode that it cannot scale, and refuses it if 0 is white.
+for _photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+    TiffImagePlugin.OPEN_INFO[b"MM", _photometric, (1,), 1, (16,), ()] = GREY, "I;16B"
 
 
 def has_both_bytes(image: Image.Image) -> bool:
     """Whether grey or colours have 16 bits, all of which can be read."""
-    return image.mode in GREY or has_deep_colours(image)
+    return image.mode == GREY or has_deep_colours(image)
 
 
 def has_deep_colours(image: Image.Image) -> bool:
@@ -67,16 +70,16 @@ def read_low_bytes(image: Image.Image) -> None:
 
 def byte_of(image: Image.Image, byte: Literal["high", "low"]) -> Image.Image:
     """Return the higher or lower bytes of grey with 16 bits; other pictures as they are."""
-    if image.mode not in GREY:
+    if image.mode != GREY:
         return image
-    first, second = Image.frombytes("LA", image.size, image.tobytes()).split()
-    return first if (image.mode == "I;16B") == (byte == "high") else second
+    low, high = Image.frombytes("LA", image.size, image.tobytes()).split()
+    return high if byte == "high" else low
 
 
 def is_negative(image: Image.Image) -> bool:
     """Whether 0 is white in a TIFF with 16 bits of grey: Pillow heeds that in 8 bits alone."""
     tag = ExifTags.Base.PhotometricInterpretation
-    return image.mode in GREY and _tags(image).get(tag) == _WHITE_IS_ZERO
+    return image.mode == GREY and _tags(image).get(tag) == _WHITE_IS_ZERO
 
 
 def _is_apart(image: Image.Image) -> bool:

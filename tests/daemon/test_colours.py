@@ -64,17 +64,22 @@ def smooth(size: tuple[int, int] = (160, 120)) -> Numbers:
     return np.stack(planes, axis=-1).clip(0, 65_535).astype(np.uint16)
 
 
-def planar(numbers: Numbers, compression: int) -> bytes:
+def planar(numbers: Numbers, compression: int, order: str = "MM", photometric: int = 2) -> bytes:
     """Return a TIFF with 16 bits whose channels lie apart, compressed (8) or not (1)."""
-    planes = [numbers[..., at].astype(">u2").tobytes() for at in range(3)]
+    begins = order.encode() + (b"\0*\0\0\0\x08" if order == "MM" else b"*\0\x08\0\0\0")
+    high, wide, count = numbers.shape
+    kind = ">u2" if order == "MM" else "<u2"
+    planes = [numbers[..., at].astype(kind).tobytes() for at in range(count)]
     planes = [zlib.compress(plane) for plane in planes] if compression == 8 else planes
-    tags = ImageFileDirectory_v2(b"MM\0*\0\0\0\x08")
-    sizes, (high, wide, _) = tuple(map(len, planes)), numbers.shape
-    written = {256: wide, 257: high, 258: (16,) * 3, 259: compression, 262: 2, 277: 3, 278: high}
-    for tag, value in (written | {279: sizes, 284: 2, 339: (1,) * 3}).items():
+    tags = ImageFileDirectory_v2(begins)
+    sizes = tuple(map(len, planes))
+    written = {256: wide, 257: high, 258: (16,) * count, 259: compression, 262: photometric}
+    written |= {277: count, 278: high, 279: sizes, 284: 2 if count > 1 else 1, 339: (1,) * count}
+    for tag, value in written.items():
         tags[tag] = value
-    tags[273] = (0, sizes[0], sizes[0] + sizes[1])  # from the end of the directory, for Pillow
-    return b"MM\0*\0\0\0\x08" + tags.tobytes(8) + b"".join(planes)
+    # From the end of the directory, for Pillow.
+    tags[273] = tuple(sum(sizes[:at]) for at in range(count))
+    return begins + tags.tobytes(8) + b"".join(planes)
 
 
 NOISE = RNG.integers(0, 65_536, (50, 70, 3)).astype(np.uint16)
@@ -220,10 +225,15 @@ def test_what_is_drawn_says_that_it_has_no_colours_to_keep(house: House) -> None
     assert "colour: same has no effect here" in (house.outbox / "b.yaml.warning.txt").read_text()
 
 
-def test_grey_in_which_0_is_white_is_no_negative() -> None:
-    """Scanners write it so."""
-    content = encoded(Image.fromarray(SMOOTH[..., 0]), "TIFF", tiffinfo={262: 0})
-    grey = 65_535 - SMOOTH[..., :1]
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("order", ["II", "MM"])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_grey_with_16_bits_has_either_byte_order_and_0_is_white_or_black(
+    order: str, photometric: int, compression: int
+) -> None:
+    """Scanners and microscopes write it so."""
+    content = planar(SMOOTH[..., :1], compression, order, photometric)
+    grey = SMOOTH[..., :1] if photometric else 65_535 - SMOOTH[..., :1]
     assert (numbers_in(content) == grey).all()
     assert np.abs(np.asarray(decode_picture(content)).astype(int) - grey / 257).max() <= 1
 
