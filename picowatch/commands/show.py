@@ -4,7 +4,7 @@ import json
 import os
 import re
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from picowatch.catalog import Catalog
 from picowatch.commands.control import pictures_in
 from picowatch.commands.why import why
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
+from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.ledger.reading import reading
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.photo_metadata import MARKS, NOTHING_KEPT, photo_metadata
-from picowatch.recipe.chunk import escaped_json, read_chunk
+from picowatch.recipe.chunk import Chunk, escaped_json, read_chunk
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest
@@ -42,16 +43,25 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         with reading(folders.outbox / ".picowatch/ledger.sqlite") as sql:
             text_of = partial(why, sql, folders, as_json=as_json)
             return _print_each(pictures, text_of, "" if as_json else "\n")
-    inventory = cache(lambda: _inventory(load()))
-    text_of = partial(_text, inventory=inventory, as_json=as_json, whole=options.all)
+    text_of = partial(_text, load=load, as_json=as_json, whole=options.all)
     if options.new_seed:
         return _print_each(pictures, lambda path: _SEED.sub("seed: random", text_of(path)), "---\n")
     return _print_each(pictures, text_of, "" if as_json else "---\n")
 
 
-def _inventory(settings: Settings) -> Inventory:
+@cache
+def _inventory(load: Callable[[], Settings]) -> Inventory:
+    settings = load()
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     return catalog.inventory(settings.checkpoint)
+
+
+@cache
+def _named_pictures(load: Callable[[], Settings]) -> NamedPictures:
+    """Return the pictures as a recipe in the inbox itself names them."""
+    settings = load()
+    pixels = settings.most_picture_pixels, settings.most_photo_pixels
+    return NamedPictures(settings.inbox, settings.outbox, *pixels, "")
 
 
 def _print_each(pictures: Sequence[Path], text_of: Callable[[Path], str], separator: str) -> int:
@@ -66,7 +76,7 @@ def _print_each(pictures: Sequence[Path], text_of: Callable[[Path], str], separa
     return code
 
 
-def _text(path: Path, inventory: Callable[[], Inventory], as_json: bool, whole: bool) -> str:
+def _text(path: Path, load: Callable[[], Settings], as_json: bool, whole: bool) -> str:
     texts = read_texts(path)
     if as_json:
         return (
@@ -76,8 +86,9 @@ def _text(path: Path, inventory: Callable[[], Inventory], as_json: bool, whole: 
     if SHEET_KEYWORD in texts:
         raise PictureUnreadable(f"{path}: It is a contact sheet.", "Show one of its pictures.")
     try:
-        made = _recipe(texts, whole) if PICOWATCH in texts else others_yaml(texts, inventory())
-        return _mark(path) + made
+        if PICOWATCH in texts:
+            return _mark(path) + _recipe(read_chunk(texts[PICOWATCH]), load, whole)
+        return _mark(path) + others_yaml(texts, _inventory(load))
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
 
@@ -90,8 +101,10 @@ def _found(path: Path, load: Callable[[], Settings]) -> Path:
     return inside if os.path.exists(inside) else path  # noqa: PTH110
 
 
-def _recipe(texts: Mapping[str, str], whole: bool) -> str:
-    request = read_chunk(texts[PICOWATCH]).request
+def _recipe(chunk: Chunk, load: Callable[[], Settings], whole: bool) -> str:
+    request = chunk.request
+    if request.pictures:
+        request = chunk.request_for(_named_pictures(load))
     named = None if whole else differing_fields(request)
     return _notes(request) + _embeddings(request) + recipe_yaml(request, named)
 

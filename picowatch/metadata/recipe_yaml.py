@@ -13,7 +13,7 @@ from picowatch.recipe.fields import DEFAULTS, FINISHED, FINISHING, ROWS, SIZE, W
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
-from picowatch.recipe.pictures import Pictures, as_written
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.reading import read_recipes
 from picowatch.recipe.recipe import no_hash
@@ -38,7 +38,7 @@ def recipe_yaml(request: ImageRequest, only: Collection[str] | None = None) -> s
     """Return a recipe that gives the same request again.
 
     Every field is written, so that no `_defaults.yaml` changes the picture, or those in `only`.
-    Start images are named as in the recipe: those beside it are found in its folder only.
+    Start images are named as in the request.
     """
     values = _fields(request)
     return _written({name: values[name] for name in values if only is None or name in only})
@@ -69,7 +69,6 @@ def differing_fields(request: ImageRequest) -> list[str]:
 
 def _fields(request: ImageRequest) -> dict[str, Any]:
     """Return every field of a recipe for the request, in the table's order."""
-    request = request.with_names({path: as_written(path) for path in request.pictures})
     if not request.draws:
         values = recipe_values(request)
         return {name: values[name] for name in FINISHED} | {"sweep": False}

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest, why_invalid
 
 FORMAT = 1
@@ -30,6 +31,14 @@ class Chunk:
     entry_index: int
     image_index: int
     rendered: Mapping[str, Any] = field(default_factory=dict)
+
+    def request_for(self, pictures: Pictures) -> ImageRequest:
+        """Return the request, its pictures named as `pictures` find them."""
+        folder = self.recipe.rpartition("/")[0]
+        called = self.request.pictures.items()
+        return self.request.with_names(
+            {path: pictures.called_here(path, digest, folder) for path, digest in called}
+        )
 
 
 _adapter = cache(lambda: TypeAdapter(Chunk))  # built at its first use, as that of a request

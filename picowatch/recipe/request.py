@@ -25,6 +25,7 @@ from picowatch.recipe.files import PICTURE_KINDS, NamedFile, files_of, with_pict
 from picowatch.recipe.identity import DIGEST_OMITS, digest_of, plain
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Detail
+from picowatch.recipe.pictures import as_written
 from picowatch.recipe.prompts.grammar import lora_tags
 
 # In the metadata, but no part of the identity: they change no pixel, or follow from hashes.
@@ -277,6 +278,7 @@ def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
 
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
     """Return the values of a recipe, by field, that makes the same request in any folder."""
+    request = request.with_names({path: as_written(path) for path in request.pictures})
     idle, values = request.idle, dict[str, Any]()
     for name, row in ROWS.items():
         if row.changes_pixels and name not in idle:

@@ -94,6 +94,19 @@ def test_show_gives_a_recipe_whatever_a_template_says_alone(house: House) -> Non
     assert again == {house.request(picture).digest for picture in first}
 
 
+@pytest.mark.parametrize("place", ["set/s.png", "s.png"])
+def test_show_names_a_start_image_as_a_recipe_in_the_inbox_itself_does(
+    house: House, place: str
+) -> None:
+    """It lies beside its recipe, or has been moved since."""
+    house.draw("set/s.png")
+    house.save("set/a.yaml", "prompt: a cat\nseed: 1\nimage: s.png\n")
+    assert house.once()
+    (house.inbox / "set/s.png").rename(house.inbox / place)
+    house.save("b.yaml", picowatch_here(house.folder, "show", *house.pictures()).stdout)
+    assert house.once(), house.error("b.yaml")
+
+
 def test_show_goes_on_after_a_picture_without_a_recipe(house: House) -> None:
     """Whatever it is; `picowatch show outbox/a/*.png` names contact sheets, too."""
     plain, none = house.folder / "plain.png", house.folder / "none.png"

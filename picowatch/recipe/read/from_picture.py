@@ -13,7 +13,7 @@ from picowatch.recipe.a1111.reader import holds_parameters, read_parameters
 from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.fields import CHECKPOINT_HASH, DETAIL, EMBEDDINGS, FINISHED, PROMPTS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
+from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.grammar import without_loras
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, MAX_LINES
@@ -126,13 +126,8 @@ def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:
 
 def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
     """Return the request's fields as a recipe writes them."""
-    chunk = read_chunk(text)
-    request, folder = chunk.request, chunk.recipe.rpartition("/")[0]
-    names = {
-        path: as_written(pictures.called_here(path, digest, folder))
-        for path, digest in request.pictures.items()
-    }
-    fields = recipe_values(request.with_names(names))
+    request = read_chunk(text).request_for(pictures)
+    fields = recipe_values(request)
     if not request.draws:
         return {name: fields[name] for name in FINISHED}
     for detail in fields[DETAIL] if request.detail else ():
