@@ -56,14 +56,6 @@ def _inventory(load: Callable[[], Settings]) -> Inventory:
     return catalog.inventory(settings.checkpoint)
 
 
-@cache
-def _named_pictures(load: Callable[[], Settings]) -> NamedPictures:
-    """Return the pictures as a recipe in the inbox itself names them."""
-    settings = load()
-    pixels = settings.most_picture_pixels, settings.most_photo_pixels
-    return NamedPictures(settings.inbox, settings.outbox, *pixels, "")
-
-
 def _print_each(pictures: Sequence[Path], text_of: Callable[[Path], str], separator: str) -> int:
     code, before = SUCCEEDED, ""
     for path in pictures:
@@ -103,10 +95,13 @@ def _found(path: Path, load: Callable[[], Settings]) -> Path:
 
 def _recipe(chunk: Chunk, load: Callable[[], Settings], whole: bool) -> str:
     request = chunk.request
-    if request.pictures:
-        request = chunk.request_for(_named_pictures(load))
-    named = None if whole else differing_fields(request)
-    return _notes(request) + _embeddings(request) + recipe_yaml(request, named)
+    if request.pictures:  # a recipe in the inbox itself names them otherwise
+        settings = load()
+        pixels = settings.most_picture_pixels, settings.most_photo_pixels
+        named = NamedPictures(settings.inbox, settings.outbox, *pixels, "")
+        request = chunk.request_for(named)
+    fields = None if whole else differing_fields(request)
+    return _notes(request) + _embeddings(request) + recipe_yaml(request, fields)
 
 
 def _mark(path: Path) -> str:
@@ -123,11 +118,6 @@ def _notes(request: ImageRequest) -> str:
 
 def _embeddings(request: ImageRequest) -> str:
     """Return a comment that names the embeddings, because no field of a recipe does."""
-    if not request.embeddings:
-        return ""
     names = ", ".join(f"'{shown(use.name)}'" for use in request.embeddings)
-    several = len(request.embeddings) > 1
-    return (
-        f"# The prompts use the embedding{'s' * several} {names}. If {'one' if several else 'it'} "
-        "is not in models/embeddings, its name is plain words.\n"
-    )
+    rest = "Any that is not in models/embeddings is plain words."
+    return f"# The prompts use the embeddings {names}. {rest}\n" if names else ""

@@ -308,11 +308,13 @@ def _in_turn(sql: sqlite3.Connection, first: sqlite3.Row, turns: Turns) -> Itera
 def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage | None:
     """Start an image; None if it replaces one that nobody requests, but that is still running."""
     recipe, request = image.recipe, image.request
-    replaces = is_picture_name(recipe) and request.replace
+    is_photo = is_picture_name(recipe)
+    replaces = is_photo and request.replace
     if replaces and _former_runs(sql, recipe):
         return None
-    numbered = not is_picture_name(recipe) or has_number(request.name)
-    if is_picture_name(recipe):
+    numbered = not is_photo or has_number(request.name)
+    file_for = partial(names.file, recipe, request=request)
+    if is_photo:
         named = partial(names.of_dropped, recipe, request=request)
         keeps_ending = _differs_in_its_ending(sql, recipe)
         if replaces and not numbered:
@@ -320,8 +322,6 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> Q
         file_for = partial(named, keeps_ending=keeps_ending)
         if replaces:
             file_for = partial(_replaced, sql, names, recipe, file_for)
-    else:
-        file_for = partial(names.file, recipe, request=request)
     file = next_file(sql, names, recipe, file_for, numbered=numbered, replaces=replaces)
     row = sql.execute(
         """UPDATE images SET state = 'running', being_written = 0, file = ?

@@ -69,12 +69,11 @@ def differing_fields(request: ImageRequest) -> list[str]:
 
 def _fields(request: ImageRequest) -> dict[str, Any]:
     """Return every field of a recipe for the request, in the table's order."""
+    values = recipe_values(request)
     if not request.draws:
-        values = recipe_values(request)
         return {name: values[name] for name in FINISHED} | {"sweep": False}
-    values = recipe_values(request) | {"width": f"{request.width}x{request.height}"}
     del values["height"]
-    values |= {"count": 1, "sweep": False}
+    values |= {"width": f"{request.width}x{request.height}", "count": 1, "sweep": False}
     return {SIZE if name == "width" else name: value for name, value in values.items()}
 
 

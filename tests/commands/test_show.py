@@ -22,7 +22,7 @@ def test_show_names_embeddings(house: House) -> None:
     assert house.once()
     shown = picowatch_here(house.folder, "show", *house.pictures()).stdout
     recipe, other = shown.split("---\n")
-    assert "\n# The prompts use the embedding 'mascot'. If it" in recipe
+    assert "\n# The prompts use the embeddings 'mascot'. Any that" in recipe
     assert "embedding" not in other
     house.save("b.yaml", recipe)
     assert house.once()
