@@ -90,11 +90,11 @@ class Reporting:
 
     def _count(self, made_from: tuple[object, ...]) -> None:
         """Ask the ledger; if it cannot be read, what it said last stays."""
-        began = time.monotonic()
+        began = time.thread_time()  # without waiting for the ledger's lock
         with suppress(*PASSING, LedgerCorrupt):
             self._known, self._counted = self._by_ledger(), made_from
-        now = time.monotonic()
-        self._count_at = now + COUNTING_REST * (now - began)
+        took = time.thread_time() - began
+        self._count_at = time.monotonic() + COUNTING_REST * took
 
     def _status(self) -> Status:
         """Return the status now, with what the ledger said last."""

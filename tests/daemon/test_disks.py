@@ -35,7 +35,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picowatch.files.essential.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.accept.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.ledger.ledger.LOCK_SECONDS", 0.01)
 
 
 # -- troubles that come while picowatch runs, and go
@@ -121,6 +120,8 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
             wait_for(lambda: len(house.listed()) == len(SEEDS), "the pictures")
             wait_for(lambda: house.error("wrong.yaml"), "the error file")
             wait_for(lambda: not house.console.shown[-1].trouble, "the end of the trouble")
+            house.wait_for_rounds(5)
+            assert house.status()["images"]["done"] == len(SEEDS), "however long a lock was held"
         assert sorted(house.seeds()) == SEEDS
         assert list(faults(house.outbox)) == []
         for words in ("; waiting", "; continuing"):

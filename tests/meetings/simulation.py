@@ -318,9 +318,8 @@ def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Watch, "stop", lambda watch: None)
     patch.setattr(secrets, "randbelow", dice.randrange)
     patch.setattr(secrets, "token_hex", lambda count: dice.randbytes(count).hex())
-    clocks = {"time": simulation.wall, "sleep": simulation.sleep} | dict.fromkeys(
-        ("monotonic", "perf_counter"), simulation.monotonic
-    )
+    clocks = {"time": simulation.wall, "sleep": simulation.sleep, "thread_time": lambda: 0.0}
+    clocks |= dict.fromkeys(("monotonic", "perf_counter"), simulation.monotonic)
     stand_ins: list[tuple[object, object]] = [
         (threading, _stand(threading, Thread=Thread, Event=Event, Lock=Lock, RLock=Lock)),
         (threading.Lock, Lock),
