@@ -241,7 +241,8 @@ class Machine:
     @property
     def is_read_before(self) -> bool:
         """Whether the user may act between the reading and the acceptance of a save."""
-        return bool(self.habits.halting or self.habits.slices) or self.sim.now < self.slow_until
+        waits = self.sim.now < self.slow_until or (self.process and not self.is_up(READ_SECONDS))
+        return bool(self.habits.halting or self.habits.slices or waits)
 
     def do_stop(self) -> None:
         if self.process is None:
