@@ -42,6 +42,7 @@ class Image:
     file: str = ""
     deaths: int = 0
     is_drawn: bool = False  # its picture is being written: it is not cancelled any more
+    photo: str = ""  # its recipe, unless its request names a photo as it was called before
 
     @property
     def seed(self) -> int | None:
@@ -57,6 +58,13 @@ class Image:
     @property
     def may_be_cancelled(self) -> bool:
         return self.state == "queued" or (self.state == "running" and not self.is_drawn)
+
+    def rename(self, recipe: str) -> None:
+        """Follow a renamed recipe; the request of what runs names a photo as before."""
+        runs = self.state == "running" and is_picture_name(recipe)
+        if self.photo == self.recipe and not runs:
+            self.photo = recipe
+        self.recipe = recipe
 
     def queue(self, order: Order) -> None:
         self.state, self.order, self.file, self.deaths = "queued", order, "", 0
@@ -163,7 +171,7 @@ class Model:
         fewer: int,
     ) -> Draw | None:
         """Return the draw of the nearest former entry that shares images with a new one."""
-        there = {image.request for image in self.images if image.recipe == path}
+        there = {image.request for image in self._images(path)}
         nearest = sorted(
             former, key=lambda pair: min(abs(pair[0] - place), abs(pair[0] - place - fewer))
         )
@@ -181,9 +189,9 @@ class Model:
         draws: dict[int | None, Draw] = {None: former} if former else {}
         for position, (seed, plus, steps) in enumerate(entry.requested.images()):
             draw = draws.setdefault(seed, Draw(seed, seed is None))
-            new = Image(path, entry.requested, steps, draw, plus, position)
-            same = (picture for picture in self.images if picture.recipe == path)
-            image = next((picture for picture in same if picture.request == new.request), new)
+            new = Image(path, entry.requested, steps, draw, plus, position, photo=path)
+            same = (had for had in self._images(path) if had.request == new.request)
+            image = next(same, new)
             entry.images.append(image)
             if image is new:
                 self.images.append(new)
@@ -207,17 +215,17 @@ class Model:
             names = {old: new, new: old}
             self.recipes = {names.get(path, path): row for path, row in self.recipes.items()}
             for image in self.images:
-                image.recipe = names.get(image.recipe, image.recipe)
+                image.rename(names.get(image.recipe, image.recipe))
             if not exchanges:
                 self.forget(old)
                 self._give_back(old, new)
             return
         if old in self.recipes:
             self.recipes[new] = self.recipes.pop(old)
-        there = {picture.request: picture for picture in self.images if picture.recipe == new}
+        there = {picture.request: picture for picture in self._images(new)}
         for mine in [image for image in self.images if image.recipe == old]:
-            mine.recipe = new
-            if other := there.get(mine.request):
+            mine.rename(new)
+            if mine.photo == new and (other := there.get(mine.request)):
                 self._merge(mine, other)
 
     def _give_back(self, old: str, new: str) -> None:
@@ -225,7 +233,7 @@ class Model:
         there = {image.request for image in self.images if image.recipe == new}
         for image in self.images:
             if image.recipe == old and image.request not in there and not is_picture_name(new):
-                image.recipe = new
+                image.rename(new)
 
     def _merge(self, mine: Image, other: Image) -> None:
         """Merge equal requests: the renamed recipe's counts, unless the other is in progress."""
@@ -257,6 +265,10 @@ class Model:
             may_be = image.may_be_cancelled or image.state == "failed"
             if image.recipe == path and may_be and image not in wanted:
                 image.state = "cancelled"
+
+    def _images(self, path: str) -> list[Image]:
+        """Return a recipe's images; the request of none names a photo's former name."""
+        return [image for image in self.images if image.recipe == path == image.photo]
 
     def wanted(self) -> set[Image]:
         return {image for path in self.recipes for image in self.of(path)}
