@@ -518,6 +518,7 @@ class World(Machine):
 
     def finish(self) -> None:
         """Remove all obstacles, let everything be rendered, and check the result."""
+        self._look_into_the_inbox()
         for name, *given in ENDS:
             getattr(self, f"do_{name}")(*given)
         self.do_wait(SETTLED_SECONDS)
@@ -527,7 +528,6 @@ class World(Machine):
         self.do_save("probe.yaml", Text((Entry("a probe", seed=1),)))
         quiet = self.sim.run(self._is_done, PATIENCE)
         self.notice_death()
-        self._look_into_the_inbox()
         if self.process is None:
             return
         made = (image.file for image in self.model.images if image.recipe == "probe.yaml")
