@@ -494,7 +494,7 @@ class World(Machine):
             there = self.files.get(path)
             made_of = image.request.image_hash, image.request.mask_hash
             was_there = there and (there.digest, self.mask_beside(path)) == made_of
-            is_away = self.away or path in self.left
+            is_away = self.away or {path, image.recipe} & self.left.keys()
             self.expect(is_away or not was_there, f"{path} was put off although it is there")
         self.model.ended(image, "cancelled")
 
