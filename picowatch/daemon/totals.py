@@ -36,11 +36,11 @@ class Totals:
 
     def look(self) -> None:
         """Count what has changed, if that is due."""
-        began = time.monotonic()
-        if began >= self._next_at:
+        if time.monotonic() >= self._next_at:
+            began = time.thread_time()  # without waiting for the ledger's lock
             self._count()
-            ended = time.monotonic()
-            self._next_at = ended + max(REST_SECONDS, COUNTING_REST * (ended - began))
+            took = time.thread_time() - began
+            self._next_at = time.monotonic() + max(REST_SECONDS, COUNTING_REST * took)
 
     def look_last(self) -> None:
         """Count once more at the end; if the ledger cannot be read, what it said last stays."""
