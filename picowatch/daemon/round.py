@@ -38,7 +38,7 @@ WORKING_SECONDS = 0.25  # … while something is rendered
 LONGEST_FIRST_LOOK = 5.0  # that queued images are held back at the start
 TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
-CLOSING = "The settings stay as they were. Fix the file and save it again."
+CLOSING = "The settings stay as they were. Fix this and save the file again."
 TAKES_AWAY = (
     "when_done: %s removes finished recipes from the inbox. No other picowatch may watch it: it "
     "would take them for deleted"

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from picowatch.errors import PicowatchError
-from picowatch.files.essential import in_words
+from picowatch.files.essential import RETRY_SECONDS, in_words
 from picowatch.settings.settings import Settings
 
 log = logging.getLogger("picowatch")
@@ -28,7 +29,8 @@ class SettingsWatch:
     """The settings, and those that a later save of the `file` brings.
 
     However an editor saves (in place, by a temporary file, by moving the old one away first), the
-    file is read once its size, time and inode have been the same for `settle_seconds`. Without a
+    file is read once its size, time and inode have been the same for `settle_seconds`. What cannot
+    be taken is tried again: a folder that it names may be away or closed for a moment. Without a
     `file` nothing changes, as in a single run.
     """
 
@@ -42,6 +44,7 @@ class SettingsWatch:
         self._seen: _SizeAndTime = None
         self._seen_at = time.monotonic()
         self._read: _SizeAndTime = None  # the first look reads it: it may have been saved since
+        self._retry_at = inf
 
     @property
     def line(self) -> str:
@@ -54,7 +57,9 @@ class SettingsWatch:
         found, now = _size_and_time(self._file.path), time.monotonic()
         if found != self._seen:
             self._seen, self._seen_at = found, now
-        if found != self._read and now - self._seen_at >= self.settings.settle_seconds:
+        is_settled = now - self._seen_at >= self.settings.settle_seconds
+        if is_settled and (found != self._read or now >= self._retry_at):
+            self._retry_at = inf
             self._take(self._file, found)
             self._read = found
 
@@ -85,7 +90,7 @@ class SettingsWatch:
             try:
                 new = file.load()
             except Exception as error:  # whatever a setting breaks, those from before work
-                self.problem = explained(error)
+                self.problem, self._retry_at = explained(error), time.monotonic() + RETRY_SECONDS
                 return
             if new != self.settings:
                 self.new = new

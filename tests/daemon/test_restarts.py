@@ -25,7 +25,7 @@ from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.settings.loading import load_settings
 from picowatch.sources import FOLDERS
 from tests.commands.picowatch import DIGESTS, picowatch, picowatch_here, started
-from tests.daemon.processes import ends, process
+from tests.daemon.processes import ends, process, without_privileges
 from tests.house import SETTLE_SECONDS, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
@@ -140,14 +140,15 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
             wait_for(error.exists, "the error file")
             said = error.read_text()
             assert said.startswith(f"{file.path}, line 2, column 23: max_images_per_save 'many': ")
-            assert said.endswith("stay as they were. Fix the file and save it again.\n")
+            assert said.endswith("stay as they were. Fix this and save the file again.\n")
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
             assert picowatch_here(house.folder, "status").stdout.count("line 2, column 23") == 1
             started = house.status()["started"]
             save(file.path, f"{OWN}max_images_per_save: {number}\n")
             wait_for(lambda: house.status()["errors"] == [], "the end of the problem")
             wait_for(lambda: not error.exists(), "the end of its file")
-            assert house.log().count("picowatch.yaml was saved; picowatch starts over") == number
+            said = "picowatch.yaml was saved; picowatch starts over"
+            wait_for(lambda: house.log().count(said) == number, "a start")  # noqa: B023
             assert house.status()["started"] == started, "the same process goes on"
         house.save("b.yaml", f"prompt: a\nseed: 1..{len(ways) + 1}\n")
         wait_for(lambda: f"may request {len(ways)} " in (house.error("b.yaml") or ""))
@@ -241,7 +242,7 @@ def test_settings_that_cannot_work_keep_the_old_ones(
             name, _, value = setting.format(folder=folder, taken=port).partition(": ")
             whole_file.path.write_text(written(house, **{name: value}))
             wait_for(lambda: error.exists() and why in error.read_text(), setting)  # noqa: B023
-            assert "Fix the file and save it again" in error.read_text()
+            assert "Fix this and save the file again" in error.read_text()
             wait_for(lambda: why in str(house.status()["errors"]), "the status")  # noqa: B023
             wait_for(lambda: why in house.log(), "the log")  # noqa: B023
             house.save(f"{count}.txt", "one --seed 3\n")
@@ -344,6 +345,27 @@ def test_other_settings_wait_with_a_batch_for_its_disk(
     assert house.pictures() == ["a/0001-1.png", "b/0001-2.webp"]
     assert house.started() == ["a star", "a star"]
     assert "was killed" not in house.log()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("inbox", 0), ("outbox", 0o555)])
+def test_settings_apply_that_were_saved_while_a_folder_was_closed(
+    house: House, name: str, mode: int
+) -> None:
+    """Nothing is wrong in the file, so nobody has to save it again."""
+    file, folder = house.folder / "picowatch.yaml", house.folder / name
+    with process(house, *without_privileges()) as daemon:
+        wait_for(lambda: house.status().get("scanned"), "the start")
+        folder.chmod(mode)
+        file.write_text("format: webp\n")
+        said = f"The {name} "
+        wait_for(lambda: said in str(house.status().get("errors")), "the problem")
+        folder.chmod(0o755)
+        wait_for(lambda: "picowatch.yaml was saved; picowatch starts over" in house.log(), "it")
+        house.save("a.txt", "a star --seed 1\n")
+        wait_for(lambda: house.pictures() == ["a/0001-1.webp"], "the picture")
+        wait_for(lambda: said not in str(house.status()["errors"]), "the end of the problem")
+        assert not (house.outbox / "settings.error.txt").exists()
+        ends(daemon)
 
 
 def test_settings_apply_while_a_start_waits(house: House) -> None:
