@@ -61,10 +61,9 @@ class Totals:
                 self._accounts.pop(path, None)
             self._accounts |= accounts(self._ledger, changed)
         self._run.to_count.clear()
-        self._counted = of_now
-        self._write(self._accounts, now)
+        self._write(self._accounts, now, of_now)
 
-    def _write(self, found: dict[str, Account], now: float) -> None:
+    def _write(self, found: dict[str, Account], now: float, of_now: tuple[int, int]) -> None:
         told = {
             folder: harmless(its.line(now))
             for folder, its in self._by_folder(found).items()
@@ -75,7 +74,7 @@ class Totals:
             if text != self._text:
                 path = gallery_file(self._run.outbox.root, SCRIPT)
                 write_atomically(path, text.encode(), durable=False)
-            self._text = text
+            self._text, self._counted = text, of_now
 
     def _by_folder(self, found: dict[str, Account]) -> dict[str, Account]:
         """Return the accounts of the outbox's folders, each with those below it."""

@@ -58,6 +58,7 @@ class Observers:
         self._outbox, self._writing = outbox, writing
         self._preview = outbox.root / "preview.png"
         self._newest_preview: RgbPicture | None = None
+        self._shown_preview: RgbPicture | None = None
         self.remove_preview()  # from before a crash
 
     def published(self, line: dict[str, Any]) -> None:
@@ -87,9 +88,11 @@ class Observers:
         self._hooks.status(status)
         if self._metrics:
             self._metrics.status = status
-        if preview := self._newest_preview:
-            self._newest_preview = None
-            self._write_preview(preview)
+        preview = self._newest_preview
+        if preview and preview is not self._shown_preview:
+            with self._writing.optional(self._preview.name):
+                self._write_preview(preview)
+                self._shown_preview = preview
 
     def ignored(self, files: Mapping[str, str]) -> None:
         """Log why files are not taken, once for each as long as it is there."""
@@ -120,8 +123,7 @@ class Observers:
         except (OSError, ValueError, SystemError) as error:
             log.debug("no preview: %s", error)
             return
-        with self._writing.optional(self._preview.name):
-            write_atomically(self._preview, content, durable=False)
+        write_atomically(self._preview, content, durable=False)
 
     def remove_preview(self) -> None:
         """Delete the preview, which nobody updates any more."""

@@ -248,17 +248,18 @@ class StatusFiles:
         self._write(STATUS, json.dumps(asdict(status), ensure_ascii=True, indent=1) + "\n")
         line = "picowatch is not running" if status.ended else status.line()
         is_there = os.path.exists(self._outbox / NOW)  # noqa: PTH110  (never raises)
-        if line != self._line or not is_there:
-            self._write(NOW, f"{line}\n")
+        if (line != self._line or not is_there) and self._write(NOW, f"{line}\n"):
             self._line = line
         self._write(SCRIPT, f"now({json.dumps(self._news(status), ensure_ascii=True)});\n")
 
-    def _write(self, file: str, text: str) -> None:
+    def _write(self, file: str, text: str) -> bool:
         with self._writing.optional(file):
             path = self._outbox / file
             if file == SCRIPT:
                 path = to_write(self._outbox / ".picowatch", "gallery/now.js")
             write_atomically(path, text.encode("utf-8", "backslashreplace"), durable=False)
+            return True
+        return False
 
     def _news(self, status: Status) -> dict[str, Any]:
         problems, more_problems = self._problems.shown()

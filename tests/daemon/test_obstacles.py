@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import CommandFailed
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.encoding import SHEET_KEYWORD
@@ -282,6 +284,30 @@ def test_what_no_picture_needs_stops_nothing_at_a_start_and_later(
         assert caplog.text.count(line) <= 2, "once in each run"
     assert house.once(), "nothing is left to do"
     assert list(faults(house.outbox)) == [], "the gallery shows all"
+
+
+def test_what_was_refused_for_a_moment_is_written_once_it_can_be(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nothing happens any more; then nothing is reported that is no longer true."""
+    names, is_closed = ("now.txt", "preview.png", "totals.js"), threading.Event()
+    monkeypatch.setattr("picowatch.daemon.totals.REST_SECONDS", 0.0)
+    refuse = refusing(errno.EACCES, lambda _, to: is_closed.is_set() and to.name in names)
+    wrap("picowatch.files.atomic:rename", preceded_by(refuse), monkeypatch.setattr)
+    preview = RgbPicture(1, 1, b"red")
+    house.engine.after_step = lambda done: house.engine.on_preview(preview)
+    with house.running():
+        is_closed.set()
+        house.save("a.yaml", f"{ONE}count: 2\n")
+        wait_for(lambda: len(house.listed()) == 2, "the pictures")
+        for name in names:
+            said = f"{name}: Permission denied"
+            wait_for(lambda: said in str(house.status()["errors"]), said)  # noqa: B023
+        is_closed.clear()
+        wait_for(lambda: not house.status()["errors"], "the end of the trouble")
+        assert "last: " in (house.outbox / "now.txt").read_text()
+        assert "2 of 2 done" in (house.outbox / ".picowatch/gallery/totals.js").read_text()
+        assert (house.outbox / "preview.png").exists()
 
 
 @pytest.mark.parametrize("obstacle", IN_THE_WAY)
