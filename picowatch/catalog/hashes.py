@@ -102,7 +102,7 @@ class HashCache:
         """Write new entries to the file; its folder is not made, as the outbox may be away."""
         if not (self._keep and self._file):
             return
-        is_there = self._file.exists()
+        is_there = bool(_signature(self._file))
         if is_there and not self._unwritten:
             return
         new, self._unwritten = self._unwritten, {}

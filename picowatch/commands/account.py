@@ -34,7 +34,7 @@ class Named:
 
 def named(folders: Folders, name: str, status: Status) -> Named:
     """Return what is known of a recipe, photo, folder or glob. Raises CommandFailed."""
-    with reading(folders.outbox / ".picowatch/ledger.sqlite") as sql:
+    with reading(folders.outbox) as sql:
         known = known_paths(sql)
         recipes = matching(name, known)
         ignored = dict(status.ignored)

@@ -57,8 +57,7 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
 def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -> None:
     """Raise CommandFailed for a name that nothing has, where no daemon is there to say so."""
     strange = [name for name in names if not lexists(folder / name)]
-    ledger = outbox / ".picowatch/ledger.sqlite"
-    if not strange or not ledger.is_file() or is_running(outbox):
+    if not strange or is_running(outbox):
         return
     # These take as long to import as all else.
     from picowatch.inbox.matching import matching, no_such
@@ -67,9 +66,9 @@ def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -
     from picowatch.ledger.reading import reading
 
     try:
-        with reading(ledger) as sql:
+        with reading(outbox) as sql:
             known = known_pictures(sql) if folder == outbox else known_paths(sql)
-    except CommandFailed:  # picowatch will repair it
+    except CommandFailed:  # picowatch will make or repair it
         return
     if folder != outbox:  # what was saved since picowatch ended is not known yet
         known += scan(folder, ()).paths

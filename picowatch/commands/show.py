@@ -40,7 +40,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     as_json: bool = options.json
     if options.why:
         folders = Folders(load().inbox, load().outbox)
-        with reading(folders.outbox / ".picowatch/ledger.sqlite") as sql:
+        with reading(folders.outbox) as sql:
             text_of = partial(why, sql, folders, as_json=as_json)
             return _print_each(pictures, text_of, "" if as_json else "\n")
     text_of = partial(_text, load=load, as_json=as_json, whole=options.all)

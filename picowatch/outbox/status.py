@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from picowatch.outbox.problems import ProblemFiles
 
 STATUS, NOW, SCRIPT = ".picowatch/status.json", "now.txt", ".picowatch/gallery/now.js"
+ASK_PERMISSION = "Ask the user that runs picowatch for permission, or give another --outbox."
 # A status is written every five seconds; a share's cache and differing clocks may delay it.
 FRESH_SECONDS = 30.0
 FULL_BYTES = 1_000_000  # with less free space, a disk is full
@@ -311,10 +312,8 @@ def check_readable(outbox: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise CommandFailed(
-            f"The outbox {outbox.absolute()} cannot be read: {error.strerror}.",
-            "Ask the user that runs picowatch for permission, or give another --outbox.",
-        ) from error
+        words = f"The outbox {outbox.absolute()} cannot be read: {error.strerror}."
+        raise CommandFailed(words, ASK_PERMISSION) from error
 
 
 def unused(outbox: Path) -> str:

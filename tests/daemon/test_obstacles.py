@@ -415,3 +415,19 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
         assert ended.returncode == 2
         assert "cannot be written" in ended.stderr
         assert str(closed.relative_to(house.folder)) in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["", ".picowatch", ".picowatch/ledger.sqlite"])
+def test_who_may_not_read_the_outbox_is_told_whom_to_ask(house: House, closed: str) -> None:
+    """By commands that ask what picowatch knows; others need nothing of it."""
+    house.save("a.yaml", ONE)
+    assert house.once()
+    path = house.outbox / closed
+    path.chmod(0)
+    asked = ("status", "a.yaml"), ("show", "--why", "inbox/a.yaml"), ("models",)
+    *refused, allowed = (ran(house.folder, *without_privileges(), *command(*it)) for it in asked)
+    path.chmod(0o755)
+    for ended in refused:
+        assert ended.returncode == 1
+        assert "Ask the user that runs picowatch for permission" in ended.stderr
+    assert allowed.returncode == 0, allowed.stderr
