@@ -150,19 +150,25 @@ class Hooks:
                 env=self._environment,
                 start_new_session=True,
             )
-            outcome = self._outcome(process, seconds)
-            stderr.seek(0)
-            lines = stderr.read(_KEPT_BYTES).decode(errors="replace").splitlines()
+            outcome = self._outcome(process, seconds, stderr.fileno())
+            kept = os.pread(stderr.fileno(), _KEPT_BYTES, 0)
+        lines = kept.decode(errors="replace").splitlines()
         words = next((f": {line}" for line in lines if line.strip()), "")
         return outcome and outcome + words
 
-    def _outcome(self, process: "subprocess.Popen[bytes]", seconds: float) -> str:
-        """Wait for the program, and kill its group if it takes too long; return what was wrong."""
+    def _outcome(self, process: "subprocess.Popen[bytes]", seconds: float, stderr: int) -> str:
+        """Wait for the program, and kill its group if it takes too long; return what was wrong.
+
+        A program may write without end: what is not kept of its `stderr` is discarded meanwhile. A
+        pipe would end programs in the background that go on to write after it is closed.
+        """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._closed.is_set():
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(min(POLL_SECONDS, left))
                 return f"failed with exit code {code}" if code else ""
+            if os.fstat(stderr).st_size > _KEPT_BYTES:
+                os.ftruncate(stderr, _KEPT_BYTES)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         late = f"after {seconds:g} s (hook_seconds)"

@@ -130,6 +130,10 @@ def hooks_of(folder: Path, command: list[str], seconds: float = 60) -> Iterator[
         hooks.close(lambda: True)
 
 
+# Of what a program writes to its standard error, no more is kept than is read.
+UNTIL_DISCARDED = "until [ $(wc -c < /dev/stderr) -lt 9999 ]; do sleep 0.05; done"
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -141,6 +145,10 @@ def hooks_of(folder: Path, command: list[str], seconds: float = 60) -> Iterator[
             "was stopped after 3 s (hook_seconds): y",
         ),
         (["sh", "-c", "kill -9 $$"], "failed with exit code -9"),
+        (
+            ["sh", "-c", f"echo all >&2; yes | head -c 99999 >&2; {UNTIL_DISCARDED}; exit 4"],
+            "failed with exit code 4: all",
+        ),
     ],
 )
 def test_a_hook_that_fails_is_one_line_in_the_log(
