@@ -94,14 +94,16 @@ class Catalog:
         self._hashes.write()
 
     def away(self) -> str:
-        """Return that the models folder seems unmounted, and why; else "".
+        """Return that the models folder seems unmounted or may not be read, and why; else "".
 
-        It, or that of checkpoints, is a link to nothing, or it is missing or empty and had models,
-        as the stored hashes tell. One that has to exist must not be missing.
+        It, or that of checkpoints, is closed or a link to nothing, or it is missing or empty and
+        had models, as the stored hashes tell. One that has to exist must not be missing.
         """
         for folder in (self._models, self._models / FOLDERS["checkpoint"]):
             if os.path.islink(folder) and not is_folder(folder):  # noqa: PTH114  (never raises)
                 return f"the folder {folder} is a link that leads nowhere"
+            if is_folder(folder) and not os.access(folder, os.R_OK | os.X_OK):
+                return f"the folder {folder} cannot be read"
         had_models = partial(self._hashes.has_below, self._models)
         if not is_folder(self._models):
             is_missed = self._must_exist or had_models()
@@ -178,7 +180,8 @@ class Catalog:
 
     def _unusable_checkpoint(self, found: FoundModels) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
-        reasons = [f"{away}: is it mounted?"] if (away := self.away()) else []
+        asked = "is it mounted, and may picowatch read it?"
+        reasons = [f"{away}: {asked}"] if (away := self.away()) else []
         reasons += [entry.reason for entry in found.refused if entry.kind == "checkpoint"]
         reasons += [model.missing for model in found.of_kind("checkpoint") if model.missing]
         return next(iter(reasons), "")

@@ -21,7 +21,7 @@ from picowatch.recipe.reading import read_recipes
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, controlnet, flux
 from tests.commands.picowatch import picowatch_here
-from tests.daemon.processes import ends, process
+from tests.daemon.processes import ends, process, without_privileges
 from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
@@ -270,6 +270,7 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
         (True, lambda models: None, "models does not exist"),
         (True, Path.mkdir, "models is empty, and had models before"),
         (True, lambda models: models.symlink_to("disk"), "models is a link that leads nowhere"),
+        (False, lambda models: models.mkdir(0), "models cannot be read"),
     ],
 )
 def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(
@@ -279,7 +280,7 @@ def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(
     write_model(house.models / "checkpoints/mine.safetensors", checkpoint_shapes())
     house.save("a.yaml", SMALL)
     with ExitStack() as stack:
-        first = stack.enter_context(process(house))
+        first = stack.enter_context(process(house, *without_privileges()))
         wait_for(lambda: house.pictures("a"), "a picture before")
         if restarts:
             ends(first)
@@ -289,7 +290,8 @@ def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(
             stack.enter_context(process(house))
         house.save("b.yaml", SMALL)
         wait_for(lambda: house.error("b.yaml") or house.pictures("b"), "the answer")
-        assert f"{said}: is it mounted? For the" in (house.error("b.yaml") or "")
+        asked = "is it mounted, and may picowatch read it? For the"
+        assert f"{said}: {asked}" in (house.error("b.yaml") or "")
         wait_for(lambda: said in house.status()["troubles"].get("models", ""), "its trouble")
         if house.models.is_symlink():
             house.models.unlink()
