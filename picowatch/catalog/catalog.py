@@ -16,7 +16,6 @@ from picowatch.catalog.entries import (
     checkpoint_of,
     controlnet_of,
     known_words,
-    names_of,
     reasons_of,
     trained_for,
 )
@@ -132,9 +131,9 @@ class Catalog:
 
     def inventory(self, default_checkpoint: str | None = None) -> Inventory:
         """Return what recipes may name, and why other files cannot be used."""
-        found, wildcards = self.scan(), self._wildcards.scan()
+        found, (wildcards, refused_wildcards) = self.scan(), self._wildcards.scan()
         vaes, loras = found.of_kind("vae"), found.of_kind("lora")
-        embeddings = found.of_kind("embedding")
+        names = {kind: tuple(model.name for model in found.of_kind(kind)) for kind in FOLDERS}
         controlnets = (*found.of_kind("controlnet"), embedded("controlnet"))
         words = known_words(self.demo)
         return Inventory(
@@ -152,28 +151,23 @@ class Catalog:
                 for model in found.of_kind("checkpoint")
                 if model.others
             },
-            vaes=names_of(vaes),
-            loras=names_of(loras),
-            embeddings=names_of(embeddings),
+            vaes=names["vae"],
+            loras=names["lora"],
+            embeddings=names["embedding"],
             upscalers=tuple(
                 Upscaler(model.name, model.scale) for model in found.of_kind("upscaler")
             ),
-            cutouts=names_of(found.of_kind("cutout")),
+            cutouts=names["cutout"],
             vae_families={vae.name: families_of(vae.variant) for vae in vaes},
             controlnets=tuple(map(controlnet_of, controlnets)),
-            depths=names_of(found.of_kind("depth")),
+            depths=names["depth"],
             segmentations=finders_in(found.of_kind("segmentation")),
             lora_families=trained_for(loras),
             lora_names={lora.name: lora.trained_as for lora in loras if lora.trained_as},
-            embedding_families=trained_for(embeddings),
+            embedding_families=trained_for(found.of_kind("embedding")),
             findable=known_words(embedded("segmentation")),
-            wildcards=wildcards.lines,
-            refused={"wildcard": wildcards.refused, **reasons_of(found)},
-            refused_embeddings={
-                without_ending(entry.name): entry.reason
-                for entry in found.refused
-                if entry.kind == "embedding"
-            },
+            wildcards=wildcards,
+            refused={"wildcard": refused_wildcards, **reasons_of(found)},
             default_checkpoint=default_checkpoint,
             unusable_checkpoint=self._unusable_checkpoint(found),
         )

@@ -18,10 +18,6 @@ from picowatch.recipe.prompts.known_words import KnownWords
 _SILENT = ("sd1", "sdxl")
 
 
-def names_of(models: Sequence[Model]) -> tuple[str, ...]:
-    return tuple(model.name for model in models)
-
-
 def reasons_of(found: FoundModels) -> dict[str, dict[str, str]]:
     """Return the reasons of refused files by kind and name, with and without ending."""
     reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}

@@ -5,7 +5,6 @@ import re
 import stat
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.recipe.written import FORBIDDEN, NEVER_IN_NAMES, invisible
@@ -20,32 +19,25 @@ _NUMBER = r"(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
 _WEIGHT = re.compile(rf"(?m)(?:^[^\S\n]*|\{{(?:[^{{}}\n]*\|)?\s*)({_NUMBER}::)")
 
 
-@dataclass(frozen=True, slots=True)
-class FoundWildcards:
-    """The wildcards that recipes may draw from.
-
-    `lines` maps their names to their lines, `refused` the names of files that cannot be used to
-    the reason. A name is the path below the folder with "/", without ending.
-    """
-
-    lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-
-
 class WildcardFiles:
-    """The files in models/wildcards, each read again only when its size or time changed."""
+    """The files in models/wildcards, each read again only when its size or time changed.
+
+    A wildcard's name is the path below the folder with "/", without ending.
+    """
 
     def __init__(self, models: Path) -> None:
         self._root = models / FOLDER
         # Size and time, the number of lines, and these, unless they are too many.
         self._read: dict[Path, tuple[tuple[int, int], int, tuple[str, ...] | None]] = {}
 
-    def scan(self) -> FoundWildcards:
-        """Read the files, those of the largest pack last: beyond the limits, they are refused.
+    def scan(self) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+        """Return the lines by name, and why files cannot be used by theirs.
 
-        A pack is a folder in models/wildcards with all that is below it, or a file there.
+        Those of the largest pack are read last: beyond the limits, they are refused. A pack is a
+        folder in models/wildcards with all that is below it, or a file there.
         """
-        found = FoundWildcards()
+        found: dict[str, tuple[str, ...]] = {}
+        refused: dict[str, str] = {}
         size = count = 0
         for path in self._files():
             name = path.relative_to(self._root).as_posix()
@@ -66,11 +58,11 @@ class WildcardFiles:
                     raise ValueError(f"exceeds the limit of {MAX_LINES:,} lines of wildcards.")
                 self._read[path] = signature, number, lines
                 size, count = size + status.st_size, count + number
-                found.lines[name] = lines
+                found[name] = lines
             except (OSError, ValueError) as error:
                 why = f"cannot be read: {error.strerror}." if isinstance(error, OSError) else error
-                found.refused[name] = f"{path.name} {why}"
-        return found
+                refused[name] = f"{path.name} {why}"
+        return found, refused
 
     def _files(self) -> list[Path]:
         """Return the files by the sizes of their packs, without names that no recipe can contain.

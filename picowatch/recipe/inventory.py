@@ -165,8 +165,7 @@ class Inventory:
     are models that estimate depth. `vae_families`, `lora_families` and `embedding_families` have
     the names of the families that each VAE, LoRA and embedding is for, where its file tells them.
     `lora_names` has the names that trainers gave LoRAs. `refused` maps, for each kind, the names of
-    unusable files to the reason, which errors quote; `refused_embeddings` has those among them
-    whose names are looked for in prompts. `wildcards` maps a wildcard file's name (below
+    unusable files to the reason, which errors quote. `wildcards` maps a wildcard file's name (below
     models/wildcards, without ending) to its lines. `variants` has the checkpoints whose files do
     not tell the variant of their family: for each variant the checkpoint, or why it cannot be used
     so: {"my-merge": {"FLUX.1 dev": …}}. `unusable_checkpoint` says why one of the installed
@@ -191,7 +190,6 @@ class Inventory:
     lora_names: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
     unusable_checkpoint: str = ""
     findable: KnownWords | None = None

@@ -271,7 +271,7 @@ class Recipe(BaseModel, RecipeFields):
     def refused_embeddings(self) -> list[str]:
         """Return sentences about unusable embeddings that the prompts seem to name."""
         named = any("embedding:" in text for _, text in self.texts)
-        if not named and not self.context.inventory.refused_embeddings:
+        if not named and not self.context.inventory.refused_as("embedding"):
             return []
         return [words for prompts in self._prompts_of_all for words in prompts.refused_embeddings()]
 

@@ -61,7 +61,7 @@ class Prompts:
 
     def refused_embeddings(self) -> list[str]:
         """Return sentences on embeddings that are unusable, or missing after `embedding:`."""
-        refused = self.inventory.refused_embeddings
+        refused = self.inventory.refused_as("embedding")
         every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
         found, missing = set[str](), set[str]()
         for text in self.texts.values():

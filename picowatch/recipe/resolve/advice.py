@@ -128,7 +128,7 @@ def _another_checkpoint(begins: str, written: SourceValue, checkpoint: Checkpoin
 def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> Iterator[str]:
     entries = embeddings.split(",")[:_MOST_EMBEDDINGS]
     names = [entry.partition(":")[0].strip() for entry in entries]
-    here = (*inventory.embeddings, *inventory.refused_embeddings)
+    here = (*inventory.embeddings, *inventory.refused_as("embedding"))
     words = {name.rpartition("/")[2].casefold() for name in here}
     away = tuple(name for name in names if name.rpartition("/")[2].casefold() not in {"", *words})
     for prompt in [layer[field] for field in fields.PROMPTS if field in layer]:

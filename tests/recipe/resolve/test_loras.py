@@ -192,7 +192,7 @@ def test_a_tag_replaces_the_weight_that_a_folder_gives() -> None:
 SOME = Inventory(
     demo=DEMO,
     embeddings=("xl/negativeXL", "bad hands 5", "style(v2)"),
-    refused_embeddings={"old": "old.pt is a pickle file."},
+    refused={"embedding": {"old": "old.pt is a pickle file."}},
 )
 
 
