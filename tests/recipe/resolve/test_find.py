@@ -13,7 +13,6 @@ from tests.recipe.reading import (
     check_refused,
     check_warned,
     chunk_of,
-    hash_of,
     read,
     read_one,
     request_of,
@@ -37,18 +36,6 @@ def test_a_mask_is_what_words_find_with_a_model() -> None:
     said = "{Find: face, Threshold: 50%, grow: -3, model: clip, preview: yes}"
     said = said.replace("50%", "0.5").replace("face", "'face, hands'")
     assert found(said).mask == Find("face, hands", 0.5, -3, "clipseg", True)
-
-
-def test_words_and_settings_and_the_model_are_part_of_the_identity() -> None:
-    """What is a default is not, so that later options change no digest."""
-    masks = ("{find: sky}", "{find: sea}", "{find: sky, confidence: 0.4}", "{find: sky, grow: 0}")
-    requests = [found(mask) for mask in masks]
-    requests.append(replace(requests[0], mask_finder_hash="6" * 64))
-    assert len({request.digest for request in requests}) == len(requests)
-    assert len({request.batch_key for request in (*requests, found("b.png"))}) == 1
-    assert requests[0].as_dict()["mask"] == {"find": "sky", "model": "clipseg"}
-    digests = {read_one(SKY + mask, inventory=INSTALLED).digest(hash_of) for mask in masks}
-    assert len(digests) == len(masks)
 
 
 WORDS = "mask find must be words like the sky, or face, hands: letters, at most 300 characters, not"
