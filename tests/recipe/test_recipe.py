@@ -122,15 +122,6 @@ def test_defaults_apply_field_by_field(defaults: str, text: str, fields: dict[st
     assert {name: getattr(recipe, name) for name in fields} == fields
 
 
-def test_the_nearest_folder_wins() -> None:
-    defaults = {
-        "_defaults.yaml": "steps: 10\ncfg_scale: 1\nclip_skip: 2\n",
-        "pets/_defaults.yaml": "steps: 20\nguidance_scale: 2\npriority: 10\n",
-    }
-    recipe = read_one("prompt: a\ncfg: 3\n", defaults=defaults)
-    assert (recipe.steps, recipe.cfg_scale, recipe.clip_skip, recipe.priority) == (20, 3.0, 2, 10)
-
-
 def test_defaults_may_be_empty_and_hold_one_mapping_with_a_prompt() -> None:
     """Any field may stand there."""
     defaults = {"_defaults.yaml": "# nothing\n", "a/_defaults.yaml": "prompt: a corgi\n"}
