@@ -161,10 +161,6 @@ CAT, CATS = "prompt: a cat\n", "prompt: __animals__ in {red|blue}\n"
 STEPS = f"{CAT}sweep: {{steps: [2, 3, 4]}}\n"
 VARIED = "prompt: a cat\nseed: 7\nsweep: {variation_strength: [0, 0.2]}\n"
 GROWN = {
-    "a higher count": ([(f"{CAT}count: 2\n", 2), (f"{CAT}count: 4\n", 4)], 1),
-    "a lower count and back": (
-        [(f"{CAT}count: 3\n", 3), (CAT, 3), (f"{CAT}count: 4\n", 4)], 1
-    ),
     "with wildcards": ([(f"{CATS}count: 3\n", 3), (f"{CATS}count: 5\n", 5)], 1),
     "a value more at the beginning": ([(STEPS, 3), (STEPS.replace("[2", "[1, 2"), 4)], 1),
     "a value and a count more": (
