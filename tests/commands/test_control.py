@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from picowatch.commands import status as status_command
-from picowatch.commands.control import LATE, NOT_RUNNING
+from picowatch.commands.control import NOT_RUNNING
 from picowatch.commands.control import control as send_commands
 from picowatch.commands.make import make
 from picowatch.errors import CommandFailed, RenderFailed
@@ -284,17 +284,6 @@ def test_a_pause_outlives_the_daemon(house: House, capsys: pytest.CaptureFixture
         control(house, "resume")
         wait_for(lambda: house.prompts() == ["one", "two", "three"], "the pictures")
     assert not house.status()["paused"]
-
-
-def test_a_command_that_takes_long_is_carried_out_later(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The daemon may wait for a disk meanwhile."""
-    monkeypatch.setattr("picowatch.commands.control.ANSWER_SECONDS", 0.0)
-    with house.running(), house.seen_at_once():
-        assert send_commands(house.outbox, [Command("pause")] * 2) == 1
-    assert capsys.readouterr().err == f"{LATE}\n" * 2
-    assert house.answer("resume").text.startswith("Resumed")
 
 
 def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(house: House) -> None:
