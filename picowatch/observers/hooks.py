@@ -151,22 +151,18 @@ class Hooks:
                 start_new_session=True,
             )
             outcome = self._outcome(process, seconds, stderr.fileno())
-            kept = os.pread(stderr.fileno(), _KEPT_BYTES, 0)
-        lines = kept.decode(errors="replace").splitlines()
+            lines = os.pread(stderr.fileno(), _KEPT_BYTES, 0).decode(errors="replace").splitlines()
         words = next((f": {line}" for line in lines if line.strip()), "")
         return outcome and outcome + words
 
     def _outcome(self, process: "subprocess.Popen[bytes]", seconds: float, stderr: int) -> str:
-        """Wait for the program, and kill its group if it takes too long; return what was wrong.
-
-        A program may write without end: what is not kept of its `stderr` is discarded meanwhile. A
-        pipe would end programs in the background that go on to write after it is closed.
-        """
+        """Wait for the program, and kill its group if it takes too long; return what was wrong."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._closed.is_set():
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(min(POLL_SECONDS, left))
                 return f"failed with exit code {code}" if code else ""
+            # The end of a pipe instead would kill what the program leaves in the background.
             if os.fstat(stderr).st_size > _KEPT_BYTES:
                 os.ftruncate(stderr, _KEPT_BYTES)
         with suppress(ProcessLookupError, PermissionError):

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -409,8 +407,7 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
     for closed, mode in ((path, 0o555), (path.parent, 0)):
         before = closed.stat().st_mode
         closed.chmod(mode)
-        command = [*without_privileges(), sys.executable, "-m", "picowatch", "run"]
-        ended = subprocess.run(command, cwd=house.folder, capture_output=True, text=True)
+        ended = ran(house.folder, *without_privileges(), *command("run"))
         closed.chmod(before)
         assert ended.returncode == 2
         assert "cannot be written" in ended.stderr
