@@ -83,21 +83,20 @@ class SettingsWatch:
         return True
 
     def _take(self, file: SettingsFile, found: _SizeAndTime) -> None:
-        self.new = None
+        self.new, self.problem = None, ""
         if found is None:
             log.warning("%s is gone; its settings stay in effect", file.path)
-        else:
-            try:
-                new = file.load()
-            except Exception as error:  # whatever a setting breaks, those from before work
-                self.problem, self._retry_at = explained(error), time.monotonic() + RETRY_SECONDS
-                return
-            if new != self.settings:
-                self.new = new
-                log.info("%s: saved, takes effect after the batch in progress", file.path.name)
-            elif self._read is not None:
-                log.info("%s: saved, nothing changed", file.path.name)
-        self.problem = ""
+            return
+        try:
+            new = file.load()
+        except Exception as error:  # whatever a setting breaks, those from before work
+            self.problem, self._retry_at = explained(error), time.monotonic() + RETRY_SECONDS
+            return
+        if new != self.settings:
+            self.new = new
+            log.info("%s: saved, takes effect after the batch in progress", file.path.name)
+        elif self._read is not None:
+            log.info("%s: saved, nothing changed", file.path.name)
 
 
 def explained(error: Exception) -> str:
