@@ -57,7 +57,8 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
 def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -> None:
     """Raise CommandFailed for a name that nothing has, where no daemon is there to say so."""
     strange = [name for name in names if not lexists(folder / name)]
-    if not strange or is_running(outbox):
+    has_ledger = lexists(outbox / ".picowatch/ledger.sqlite")  # which never raises
+    if not (strange and has_ledger) or is_running(outbox):
         return
     # These take as long to import as all else.
     from picowatch.inbox.matching import matching, no_such
@@ -68,7 +69,7 @@ def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -
     try:
         with reading(outbox) as sql:
             known = known_pictures(sql) if folder == outbox else known_paths(sql)
-    except CommandFailed:  # picowatch will make or repair it
+    except CommandFailed:  # picowatch will repair it
         return
     if folder != outbox:  # what was saved since picowatch ended is not known yet
         known += scan(folder, ()).paths
