@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from picowatch.recipe.chunk import Chunk, escaped_json
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
+_DAMAGED = re.compile(rb"(?m)^[^\n]*\0[^\n]*\n")
 # What a line has besides the request, described as in docs/metadata.md.
 OWN = {
     "file": "the picture, below the outbox",
@@ -78,7 +80,8 @@ class Listing:
     def _mend_end(self) -> None:
         """End a last line that an editor left without an end, or cut off a damaged one.
 
-        A crash or power cut may damage it; all lines before it are durable.
+        A crash or power cut may damage it, and leave zeros in lines that were added with it.
+        Spaces instead of these belong to the next line. All lines before them are durable.
         """
         with self._opened() as file:
             start, tail = _tail(file)
@@ -89,6 +92,11 @@ class Listing:
             append(self._path, b"\n", follows_links=self._follows_links)
         elif end < len(tail):
             os.truncate(self._path, start + end)
+        if damaged := [*_DAMAGED.finditer(tail, 0, end)]:
+            with self._path.open("r+b") as file:
+                for line in damaged:
+                    file.seek(start + line.start())
+                    file.write(b" " * len(line[0]))
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the last lines, some hundreds, oldest first."""

@@ -183,6 +183,18 @@ def test_a_list_whose_last_line_was_left_without_its_end_loses_no_line(tmp_path:
     assert [line["file"] for line in Listing(path).all()] == ["a.png", "b.png", "b.png"]
 
 
+def test_lines_that_were_added_at_once_are_whole_after_a_power_cut(tmp_path: Path) -> None:
+    """The sector of the first may be lost, and that of the second kept."""
+    path = tmp_path / "images.jsonl"
+    Listing(path).append({"file": "a.png"})
+    whole = path.read_bytes()
+    Listing(path).append({"file": "b.png"}, {"file": "c.png"})
+    path.write_bytes(whole.ljust(len(whole) + 8, b"\0") + path.read_bytes()[len(whole) + 8 :])
+    Listing(path).append({"file": "b.png"})
+    files = [json.loads(line)["file"] for line in path.read_text().splitlines()]
+    assert files == ["a.png", "c.png", "b.png"]
+
+
 def test_names_can_be_read_and_searched_for_in_both_lists(house: House) -> None:
     house.save("Möbel.txt", "ein Stuhl 日本 --seed 1\n")
     house.save("Stühle.yaml", "promt: a typo\n")
