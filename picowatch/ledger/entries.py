@@ -27,6 +27,9 @@ MOST_TRIED = 3  # former entries, or pictures, whose seeds are tried for an entr
 
 REQUESTED = "EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"
 FAILED = f"state = 'failed' AND {REQUESTED}"
+ATTACHED = "instr(digest, '-') = 0"  # see `detach`
+# A path's folder is what is left of it once all characters but "/" are cut off its end.
+ELSEWHERE = "rtrim(file, replace(file, '/', '')) != :folder || '/'"
 # Of an image that ended, but is requested again.
 QUEUED_ANEW = """state = 'queued', file = NULL, being_written = 0, attempts = 0, deaths = 0,
                  alone = 0, passed = 0, reason = NULL, ended = NULL, seconds = NULL,
@@ -61,8 +64,7 @@ def last_draw(sql: sqlite3.Connection, entry: sqlite3.Row) -> list[int]:
 
 def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") -> None:
     """Give images to a recipe's new name; `of_save`: those of this save that nobody requests."""
-    which = """recipe = :old AND (:save = '' OR (save_digest = :save AND NOT EXISTS (
-               SELECT 1 FROM entry_images WHERE image = images.id)))"""
+    which = f"recipe = :old AND (:save = '' OR (save_digest = :save AND NOT {REQUESTED}))"
     names = {"old": old, "new": new, "save": of_save}
     if is_picture_name(old):
         _rename_dropped(sql, which, names)
@@ -76,17 +78,33 @@ def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") 
 
 def _rename_dropped(sql: sqlite3.Connection, which: str, names: dict[str, str]) -> None:
     """Rename a dropped picture in its requests; running ones are published as they are."""
-    files = dict(zip(with_mask(names["old"]), with_mask(names["new"]), strict=True))
     rows = sql.execute(
         f"SELECT id, request FROM images WHERE {which} AND state != 'running'", names
     ).fetchall()
     for row in rows:
-        request = request_of(row).with_names(files)
+        request = renamed(request_of(row), names["old"], names["new"])
         sql.execute(
-            """UPDATE OR IGNORE images SET digest = :digest, request = :request,
-               batch_key = :batch_key, pixels = :pixels WHERE id = :id""",
+            """UPDATE OR IGNORE images SET digest = :digest || substr(digest, 65),
+               request = :request, batch_key = :batch_key, pixels = :pixels WHERE id = :id""",
             columns_of(request) | {"id": row["id"]},
         )
+
+
+def renamed(request: ImageRequest, old: str, new: str) -> ImageRequest:
+    """Return a dropped picture's request under its new name."""
+    return request.with_names(dict(zip(with_mask(old), with_mask(new), strict=True)))
+
+
+def detach(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> None:
+    """Detach pictures from their requests: they stay known, but stand for none.
+
+    One that has the same `file` now is not listed in their place.
+    """
+    sql.execute(
+        f"""UPDATE images SET digest = digest || '-' || id, listed = listed OR file = :file
+            WHERE state = 'done' AND {ATTACHED} AND {which}""",
+        values,
+    )
 
 
 class Former(NamedTuple):
@@ -299,7 +317,7 @@ class SaveWriter:
         rows = self.sql.execute(
             f"""SELECT id, state, file, ended, digest, save_digest, {_SEEDS},
                       entry_digest IN (:entry, '') OR save_digest = :save AS is_own
-               FROM images WHERE recipe = :recipe
+               FROM images WHERE recipe = :recipe AND {ATTACHED}
                AND (entry_digest = :entry OR entry_index = :place)
                ORDER BY variation_seed IS NULL, id DESC""",
             {
@@ -338,7 +356,7 @@ class SaveWriter:
         found = defaultdict(list)
         for row in self.sql.execute(
             f"""SELECT entry_index, entry_digest, {_SEEDS} FROM images
-               WHERE recipe = ? AND save_digest != ?
+               WHERE recipe = ? AND save_digest != ? AND {ATTACHED}
                ORDER BY variation_seed IS NULL, image_index, id DESC""",
             (self.save.path, self.save.digest),
         ):

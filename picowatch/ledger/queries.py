@@ -9,7 +9,7 @@ from sys import intern
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.account import REFUSED
-from picowatch.ledger.entries import FAILED
+from picowatch.ledger.entries import ATTACHED, FAILED
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queue import OF_ONLY
 from picowatch.ledger.rows import (
@@ -38,8 +38,9 @@ def known_paths(ledger: Ledger) -> set[str]:
 def done_images(ledger: Ledger, files: Iterable[str]) -> dict[str, sqlite3.Row]:
     """Return the images whose pictures these are, by file. All images are read for it."""
     rows = ledger.select(
-        """SELECT id, recipe, file, entry_digest, ended, listed FROM images
-           WHERE state = 'done' AND file IN (SELECT value FROM json_each(?))""",
+        f"""SELECT id, recipe, file, entry_digest, ended, listed FROM images
+            WHERE state = 'done' AND file IN (SELECT value FROM json_each(?))
+            ORDER BY {ATTACHED}, ended""",  # the last one has replaced the others
         (json.dumps([*files]),),
     )
     return {row["file"]: row for row in rows}

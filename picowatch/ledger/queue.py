@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, stem_of
-from picowatch.ledger.entries import FAILED, REQUESTED
+from picowatch.ledger.entries import ELSEWHERE, FAILED, REQUESTED, detach
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import PutBack, QueuedImage, folded, note_failure
 from picowatch.ledger.turns import Turns
@@ -356,7 +356,7 @@ def _replaced(
     file = file_for(number)
     if file is None or not names.exists(file):
         return file
-    query = "SELECT digest FROM images WHERE recipe = ? AND file = ?"
+    query = "SELECT substr(digest, 1, 64) AS digest FROM images WHERE recipe = ? AND file = ?"
     digests = {row["digest"] for row in sql.execute(query, (recipe, file))}
     with suppress(PictureUnreadable):
         chunk = chunk_of(names.path(file))
@@ -378,21 +378,17 @@ def next_file(
 
     `file_for` gives the file for a number, or None if its name is taken. A dropped picture's result
     that has no number gets the lowest free one after its name, unless it is the first. Results that
-    were deleted, or are to be replaced, and are not requested any more leave their names to it, and
-    are forgotten.
+    were deleted, or are to be replaced, and are not requested any more leave their names to it.
     """
     if not numbered:
         former = _former_results(sql, names, recipe, file_for) if replaces else ()
         files = chain(former, filter(None, map(file_for, count(1))))
         free = next(file for file in files if not _is_used(sql, recipe, file, replaces))
-        forgotten = "file = :file"
+        which = "file = :file"
         if replaces:  # and results that users keep elsewhere: they are not that of the photo
-            folder_of = "rtrim(file, replace(file, '/', ''))"
-            forgotten += f" OR ({folder_of} != :folder AND NOT {REQUESTED})"
-        sql.execute(
-            f"DELETE FROM images WHERE recipe = :recipe AND state = 'done' AND ({forgotten})",
-            {"recipe": recipe, "file": free, "folder": f"{names.folder(recipe)}/"},
-        )
+            which += f" OR ({ELSEWHERE} AND NOT {REQUESTED})"
+        values = {"recipe": recipe, "file": free, "folder": names.folder(recipe)}
+        detach(sql, f"recipe = :recipe AND ({which})", values)
         return free
     folder = names.folder(recipe)
     key = folded(folder)

@@ -17,8 +17,9 @@ _IMAGES = """
 _FOUND = (
     f"""{_IMAGES} JOIN entry_images ON image = images.id JOIN entries ON entry = entries.id
         WHERE entries.recipe = :recipe ORDER BY place, position""",
-    f"{_IMAGES} WHERE images.recipe = :its_recipe AND images.digest = :digest",
-    f"{_IMAGES} WHERE file = :file",
+    f"""{_IMAGES} WHERE images.recipe = :its_recipe AND substr(images.digest, 1, 64) = :digest
+        ORDER BY file = :file DESC, ended DESC LIMIT 1""",
+    f"{_IMAGES} WHERE file = :file ORDER BY state = 'done' DESC, ended DESC LIMIT 1",
 )
 # What nobody noted is the newest image that was requested in this place before.
 _BEFORE = f"""{_IMAGES} WHERE images.id = coalesce(:before, (

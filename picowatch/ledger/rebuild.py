@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.entries import move_images
+from picowatch.files.names import is_picture_name
+from picowatch.ledger.entries import ELSEWHERE, detach, move_images
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import columns_of, insert_image
 from picowatch.outbox.listing import Listing, is_picture, request_in
@@ -65,10 +66,11 @@ def _rebuild(ledger: Ledger, listing: Listing) -> int:
             with suppress(KeyError, TypeError, ValueError):  # not a line of ours
                 _enter(sql, line, number)
         # A deleted picture's name may have gone to a later one.
-        sql.execute("DELETE FROM images WHERE id NOT IN (SELECT max(id) FROM images GROUP BY file)")
+        newest = "(SELECT max(id) FROM images GROUP BY file)"
+        detach(sql, f"id NOT IN {newest}", {"file": None})
         # Later saves get higher numbers than these lines.
         sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (number,))
-        (entered,) = sql.execute("SELECT count(*) FROM images").fetchone()
+        (entered,) = sql.execute("SELECT count(DISTINCT file) FROM images").fetchone()
     return int(entered)
 
 
@@ -95,8 +97,9 @@ def _enter_picture(sql: sqlite3.Connection, line: dict[str, Any], save: int) -> 
 
     That of a moved picture names its recipe as it was called when the picture was made.
     """
-    places = str(line["file"]), line.get("moved")
-    if sql.execute("UPDATE images SET file = ? WHERE file = ?", places).rowcount:
+    file = str(line["file"])
+    moved = "UPDATE images SET file = ? WHERE id = (SELECT max(id) FROM images WHERE file = ?)"
+    if "moved" in line and sql.execute(moved, (file, str(line["moved"]))).rowcount:
         return
     request = request_in(line)
     columns = columns_of(request) | {
@@ -108,11 +111,16 @@ def _enter_picture(sql: sqlite3.Connection, line: dict[str, Any], save: int) -> 
         "entry_index": int(line["entry_index"]),
         "image_index": int(line["image_index"]),
         "entry_digest": str(line.get("entry_digest", "")),
-        "file": str(line["file"]),
+        "file": file,
         "ended": datetime.fromisoformat(line["finished"]).timestamp(),
         "seconds": float(line["seconds"]),
         "listed": 1,
     }
+    if request.replace and is_picture_name(str(line["recipe"])):  # as when its rendering began
+        which = f"""recipe = :recipe AND {ELSEWHERE} AND (save_digest != :save_digest
+            OR (entry_index, image_index) = (:entry_index, :image_index))"""
+        detach(sql, which, columns | {"folder": file.rpartition("/")[0]})
+        sql.execute("DELETE FROM restored WHERE recipe = :recipe", columns)  # none of them is done
     sql.execute("DELETE FROM images WHERE recipe = :recipe AND digest = :digest", columns)
     insert_image(sql, columns, request)
 

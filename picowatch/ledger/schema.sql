@@ -67,7 +67,8 @@ CREATE TABLE sheets (               -- contact sheets, by what they show
 CREATE TABLE images (
     id        INTEGER PRIMARY KEY,
     recipe    TEXT NOT NULL,
-    digest    TEXT NOT NULL,        -- of the request
+    digest    TEXT NOT NULL,        -- of the request; with "-" and the id if its picture was
+                                    -- replaced, or is kept elsewhere, and stands for none
     request   TEXT NOT NULL,        -- JSON
     batch_key TEXT NOT NULL,        -- images with equal keys can be rendered together
     checkpoint TEXT NOT NULL,       -- hash of the checkpoint it needs

@@ -167,6 +167,20 @@ def test_a_dropped_picture_s_template_is_named(house: House) -> None:
     assert "but a file beside it, or a _defaults.yaml, changed" in shown
 
 
+def test_a_replaced_result_is_the_one_before(house: House) -> None:
+    house.save("photos/_pictures.yaml", "resize_to: 32\nformat: jpeg\nreplace: true\n")
+    for colour in ("red", "blue"):
+        house.draw("photos/1.png", colour)
+        assert house.once()
+    for name in ("photos/1.jpg", str(house.inbox / "photos/1.png")) * 2:
+        shown = asked(house, name)
+        assert "photos/1.jpg: entry 1, image 1 of inbox/photos/1.png\n" in shown
+        assert shown.count("\n  before   photos/1.jpg\n           image: another file") == 1
+        if name != "photos/1.jpg":
+            lose_the_ledger(house)
+            assert house.once()
+
+
 def test_images_that_wait_or_were_requested_again(house: House) -> None:
     """Also while picowatch is running."""
     house.engine.before_batch = fail_on_bad

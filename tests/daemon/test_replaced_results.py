@@ -14,6 +14,7 @@ from PIL import Image
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.outbox import Outbox
+from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, House, wait_for
 from tests.outcome import error_files
@@ -165,22 +166,59 @@ def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
     assert house.listed()[-1]["image_hash"] == house.request("in/mug.png").image_hash
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["", "the ledger is lost"])
 @pytest.mark.parametrize("folder", ["best", "in/best"])
 def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(
-    house: House, folder: str
+    house: House, folder: str, is_lost: bool
 ) -> None:
-    """Its photo has a result of its own when it comes back; the kept one stays."""
+    """Its photo has a result of its own when it comes back; the kept one stays known."""
     house.save("in/_pictures.yaml", USUAL)
     versions = []
     for colour in ("red", "blue", "red"):
         house.draw("in/mug.jpg", colour)
         assert house.once()
-        versions.append(house.request("in/mug.png").image_hash)
+        versions.append(house.request(MUG).image_hash)
         if len(versions) == 1:
-            assert house.answer("keep", folder, "in/mug.png").done
+            assert house.answer("keep", folder, MUG).done
+        if is_lost:
+            (house.outbox / ".picowatch/ledger.sqlite").unlink()
     assert versions[0] == versions[2] != versions[1]
-    assert house.pictures() == [f"{folder}/mug.png", "in/mug.png"]
-    assert house.answer("delete", None, f"{folder}/mug.png").text == "1 picture deleted."
+    assert house.answer("keep", "good", f"{folder}/mug.png").done
+    assert house.listed()[-1]["moved"] == f"{folder}/mug.png"
+    assert house.pictures() == ["good/mug.png", MUG]
+    for file in house.pictures():
+        shown = picowatch_here(house.folder, "show", "--why", file).stdout
+        assert shown.startswith(f"{file}: entry 1, image 1 of inbox/in/mug.jpg\n")
+    assert house.answer("delete", None, "good/mug.png").text == "1 picture deleted."
+
+
+def test_a_result_whose_request_is_older_than_that_of_the_one_before_is_kept(house: House) -> None:
+    """It had been cancelled for the one that it replaces now."""
+    house.save("in/_pictures.yaml", USUAL)
+    house.draw("in/mug.jpg", "red")
+    with house.held() as held:
+        house.draw("in/mug.jpg", "blue")
+        wait_for(lambda: house.log().count("mug.jpg: saved, 1 image queued") == 2, "the save")
+        held.release()
+        wait_for(lambda: len(house.listed()) == 1, "the blue one's result")
+    house.draw("in/mug.jpg", "red")
+    assert house.once()
+    assert house.answer("keep", "best", MUG).done
+    shown = picowatch_here(house.folder, "show", "--why", "best/mug.png").stdout
+    assert shown.startswith("best/mug.png: entry 1, image 1 of inbox/in/mug.jpg\n")
+
+
+def test_results_of_a_renamed_folder_stay_known(house: House) -> None:
+    house.save("in/_pictures.yaml", USUAL)
+    house.draw("in/mug.jpg", "red")
+    assert house.once()
+    (house.inbox / "in").rename(house.inbox / "to")
+    assert house.once()
+    house.draw("to/mug.jpg", "blue")
+    assert house.once()
+    assert house.pictures() == [MUG, "to/mug.png"]
+    shown = picowatch_here(house.folder, "show", "--why", MUG).stdout
+    assert shown.startswith(f"{MUG}: entry 1, image 1 of inbox/to/mug.jpg\n")
 
 
 def test_a_failed_result_leaves_the_earlier_one_and_its_name(house: House) -> None:

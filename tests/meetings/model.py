@@ -110,6 +110,7 @@ class Model:
         self.former: dict[str, str] = {}  # what pictures were called before they were moved
         self.left: set[str] = set()  # names from which pictures were moved
         self.copies: set[str] = set()
+        self.detached = 0  # former results of photos, which stand for nothing
         self.replaced: list[Image] = []  # by those of a recipe that was renamed over theirs
         self.numbers: dict[str, int] = {}
         self.findings: list[str] = []
@@ -338,7 +339,7 @@ class Model:
             image.state, image.file = "running", row.file
             self.by_id[row.id] = image
             if is_picture_name(row.recipe):
-                self._forget_former(row.recipe, row.file, replaces=row.request.replace)
+                self._detach_former(row.recipe, row.file, replaces=row.request.replace)
             else:
                 self._number(row.file)
 
@@ -354,16 +355,17 @@ class Model:
         ]
         return min(found, key=lambda image: (image.seed is None, image.order), default=None)
 
-    def _forget_former(self, recipe: str, file: str, *, replaces: bool) -> None:
-        """Forget a dropped picture's result whose name another one gets: it was deleted.
+    def _detach_former(self, recipe: str, file: str, *, replaces: bool) -> None:
+        """Detach a dropped picture's result whose name another one gets: it was deleted.
 
-        If that `replaces` it, those that were moved elsewhere are forgotten, too.
+        If that `replaces` it, those that were moved elsewhere are detached, too.
         """
-        wanted, folder = self.wanted(), f"{recipe.rpartition('/')[0]}/"
+        wanted, folder = self.wanted(), recipe.rpartition("/")[0]
         for image in [picture for picture in self.images if picture.state == "done"]:
-            is_elsewhere = not image.file.startswith(folder) and image not in wanted
+            is_elsewhere = image.file.rpartition("/")[0] != folder and image not in wanted
             if image.recipe == recipe and (image.file == file or (replaces and is_elsewhere)):
                 self.images.remove(image)
+                self.detached += 1
                 if replaces:
                     self.copies.add(image.file)
                 if image in wanted or not (replaces or file in self.deleted):
@@ -422,7 +424,7 @@ class Model:
         return {i.file: i for i in (*self.replaced, *self.images) if i.state == "done"}
 
     def counts(self) -> Counter[str]:
-        return Counter(image.state for image in self.images)
+        return Counter(image.state for image in self.images) + Counter(done=self.detached)
 
 
 def _numbered(entries: Iterable[recipes.Entry]) -> dict[tuple[recipes.Entry, int], recipes.Entry]:
