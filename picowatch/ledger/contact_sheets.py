@@ -49,8 +49,9 @@ def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
 
     def file_for(number: int) -> str | None:
         file = names.sheet(due.recipe, number, first, replaces=replaces)
-        is_other = file and names.exists(file) and not _is_sheet(names.path(file), due.recipe)
-        return None if is_other else file
+        if file and names.exists(file) and not _is_sheet(names.path(file), due.recipe, first):
+            return None
+        return file
 
     with ledger.transaction() as sql:
         if replaces:  # former sheets leave their names
@@ -130,7 +131,9 @@ def _file_of(image: sqlite3.Row) -> str | None:
     return image["file"] if image["state"] == "done" else None
 
 
-def _is_sheet(path: Path, recipe: str) -> bool:
+def _is_sheet(path: Path, recipe: str, first: str) -> bool:
+    """Whether a file is a sheet of a photo, or of its first picture before it was renamed."""
     with suppress(PictureUnreadable, KeyError, TypeError, ValueError, RecursionError):
-        return bool(json.loads(read_texts(path)[SHEET_KEYWORD])["recipe"] == recipe)
+        told = json.loads(read_texts(path)[SHEET_KEYWORD])
+        return bool(told["recipe"] == recipe or first in told["files"])
     return False

@@ -5,28 +5,26 @@ nothing, nor if it was requested again and claimed by another engine: then its f
 """
 
 import json
-import re
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain, count, takewhile
+from itertools import chain, count
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, stem_of
-from picowatch.ledger.entries import ELSEWHERE, FAILED, REQUESTED, detach
+from picowatch.ledger.entries import ATTACHED, ELSEWHERE, FAILED, REQUESTED, detach, renamed
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import PutBack, QueuedImage, folded, note_failure
 from picowatch.ledger.turns import Turns
 from picowatch.metadata.embedded_text import chunk_of
-from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.names import OutboxNames, format_of
 from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.request import ImageRequest
 
-_NUMBER = re.compile(r"-(\d+)$")  # of a photo's second result and later ones
 MOST_FOLDERS = 500  # that take turns; if more wait at once, the oldest image comes first
 FOLDERS_PATIENCE = 4  # batches of the loaded checkpoint before the next folder's
 IN_ORDER = "priority DESC, save, entry_index, image_index"
@@ -313,16 +311,18 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> Q
     if replaces and _former_runs(sql, recipe):
         return None
     numbered = not is_photo or has_number(request.name)
-    file_for = partial(names.file, recipe, request=request)
+    file_for: Callable[[int], str | None] = partial(names.file, recipe, request=request)
     if is_photo:
-        named = partial(names.of_dropped, recipe, request=request)
         keeps_ending = _differs_in_its_ending(sql, recipe)
         if replaces and not numbered:
-            keeps_ending = _kept_before(sql, names, recipe, named, keeps_ending)
-        file_for = partial(named, keeps_ending=keeps_ending)
-        if replaces:
-            file_for = partial(_replaced, sql, names, recipe, file_for)
-    file = next_file(sql, names, recipe, file_for, numbered=numbered, replaces=replaces)
+            keeps_ending = _kept_before(sql, names, recipe, keeps_ending)
+        named = partial(names.of_dropped, recipe, request=request, keeps_ending=keeps_ending)
+        own = partial(_unless_foreign, sql, names, recipe)
+        file_for = (lambda number: own(named(number))) if replaces else named
+    former = _former_results(sql, names, image, file_for) if replaces and not numbered else ()
+    file = next_file(
+        sql, names, recipe, file_for, numbered=numbered, replaces=replaces, former=former
+    )
     row = sql.execute(
         """UPDATE images SET state = 'running', being_written = 0, file = ?
            WHERE id = ? AND state = 'queued' RETURNING *""",
@@ -334,34 +334,32 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> Q
 def _former_runs(sql: sqlite3.Connection, recipe: str) -> bool:
     """Whether an image of a recipe is running that its last save does not request."""
     found = sql.execute(
-        """SELECT 1 FROM images INDEXED BY images_running
-           WHERE state = 'running' AND recipe = ? AND NOT EXISTS (
-               SELECT 1 FROM entry_images WHERE image = images.id)""",
+        f"""SELECT 1 FROM images INDEXED BY images_running
+            WHERE state = 'running' AND recipe = ? AND NOT {REQUESTED}""",
         (recipe,),
     )
     return found.fetchone() is not None
 
 
-def _replaced(
-    sql: sqlite3.Connection,
-    names: OutboxNames,
-    recipe: str,
-    file_for: Callable[[int], str | None],
-    number: int,
+def _unless_foreign(
+    sql: sqlite3.Connection, names: OutboxNames, recipe: str, file: str | None
 ) -> str | None:
-    """Return the file for a number, unless something else than an earlier result has its name.
+    """Return a file if it is a photo's result, or none yet: users may have put another one there.
 
-    Users may have put another file there. Whether the result is still requested is asked later.
+    One of before the photo was renamed is, too, unless the photo of that name has one there now.
     """
-    file = file_for(number)
     if file is None or not names.exists(file):
         return file
-    query = "SELECT substr(digest, 1, 64) AS digest FROM images WHERE recipe = ? AND file = ?"
-    digests = {row["digest"] for row in sql.execute(query, (recipe, file))}
     with suppress(PictureUnreadable):
         chunk = chunk_of(names.path(file))
-        is_its_own = chunk.recipe == recipe or chunk.request.digest in digests
-        return file if digests and is_its_own else None
+        rows = sql.execute(
+            """SELECT recipe, substr(digest, 1, 64) AS digest FROM images
+               WHERE recipe IN (?, ?) AND file = ?""",
+            (recipe, chunk.recipe, file),
+        ).fetchall()
+        asked = chunk.request.digest, renamed(chunk.request, chunk.recipe, recipe).digest
+        is_its_own = chunk.recipe == recipe or any(row["digest"] in asked for row in rows)
+        return file if is_its_own and {row["recipe"] for row in rows} == {recipe} else None
     return None
 
 
@@ -373,15 +371,16 @@ def next_file(
     *,
     numbered: bool,
     replaces: bool = False,
+    former: Iterable[str] = (),
 ) -> str:
     """Return the next free file of a recipe's folder; `numbered`: no number is used again.
 
     `file_for` gives the file for a number, or None if its name is taken. A dropped picture's result
     that has no number gets the lowest free one after its name, unless it is the first. Results that
-    were deleted, or are to be replaced, and are not requested any more leave their names to it.
+    were deleted, or are the `former` ones that it replaces, and are not requested any more leave
+    their names to it.
     """
     if not numbered:
-        former = _former_results(sql, names, recipe, file_for) if replaces else ()
         files = chain(former, filter(None, map(file_for, count(1))))
         free = next(file for file in files if not _is_used(sql, recipe, file, replaces))
         which = "file = :file"
@@ -407,17 +406,26 @@ def next_file(
 
 
 def _former_results(
-    sql: sqlite3.Connection, names: OutboxNames, recipe: str, file_for: Callable[[int], str | None]
-) -> list[str]:
-    """Return a photo's results that exist, are requested no more, and have names of `file_for`."""
+    sql: sqlite3.Connection,
+    names: OutboxNames,
+    image: QueuedImage,
+    file_for: Callable[[int], str | None],
+) -> Iterator[str]:
+    """Yield a photo's results that are there, requested no more, and named and encoded alike.
+
+    Each is of the image in its place; the photo may have had another name.
+    """
     rows = sql.execute(
-        f"SELECT file FROM images WHERE recipe = ? AND state = 'done' AND NOT {REQUESTED}",
-        (recipe,),
-    )
-    former = {row["file"] for row in rows if names.exists(row["file"])}
-    numbers = {int(found[1]) for file in former if (found := _NUMBER.search(stem_of(file)))}
-    files = filter(None, map(file_for, sorted({1, *numbers})))
-    return [file for file in files if file in former]
+        f"""SELECT file FROM images WHERE recipe = :recipe AND state = 'done' AND NOT {REQUESTED}
+            AND NOT {ELSEWHERE} AND coalesce(json_extract(request, '$.name'), '') = :name
+            ORDER BY {ATTACHED} DESC, entry_index, image_index""",
+        {"recipe": image.recipe, "folder": names.folder(image.recipe), "name": image.request.name},
+    ).fetchall()
+    kind = format_of(next(filter(None, map(file_for, count(1)))))
+    for file in dict.fromkeys(row["file"] for row in rows):
+        is_alike = names.exists(file) and format_of(file) == kind
+        if is_alike and _unless_foreign(sql, names, image.recipe, file):
+            yield file
 
 
 def _is_reserved(sql: sqlite3.Connection, file: str, *, with_suffix: bool = False) -> bool:
@@ -454,21 +462,12 @@ def _differs_in_its_ending(sql: sqlite3.Connection, recipe: str) -> bool:
     return any(is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike)
 
 
-def _kept_before(
-    sql: sqlite3.Connection,
-    names: OutboxNames,
-    recipe: str,
-    named: Callable[..., str | None],
-    otherwise: bool,
-) -> bool:
+def _kept_before(sql: sqlite3.Connection, names: OutboxNames, recipe: str, otherwise: bool) -> bool:
     """Whether the photo's newest result kept its ending: another photo may have come or gone."""
-    kept: dict[str, bool] = {}
-    for keeps_ending in (False, True):
-        files = filter(None, map(partial(named, keeps_ending=keeps_ending), count(1)))
-        kept |= dict.fromkeys(takewhile(names.exists, files), keeps_ending)
-    row = sql.execute(
+    rows = sql.execute(
         """SELECT file FROM images WHERE recipe = ? AND state IN ('running', 'done')
-           AND file IN (SELECT value FROM json_each(?)) ORDER BY state DESC, ended DESC""",
-        (recipe, json.dumps([*kept])),
-    ).fetchone()
-    return kept[row["file"]] if row else otherwise
+           ORDER BY state DESC, ended DESC""",
+        (recipe,),
+    )
+    newest = next((row["file"] for row in rows if names.exists(row["file"])), None)
+    return PurePosixPath(recipe).name in stem_of(newest) if newest else otherwise

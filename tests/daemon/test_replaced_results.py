@@ -265,6 +265,44 @@ def test_a_contact_sheet_is_written_over_the_last_one(house: House) -> None:
     assert (house.outbox / "in/a-sheet.jpg").stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["", "the ledger is lost"])
+def test_results_of_renamed_photos_are_written_over(house: House, is_lost: bool) -> None:
+    """Each photo keeps its results and their sheet, also if two exchange their names."""
+    house.save("in/_pictures.yaml", SWEEP)
+    for name, colour in (("a", "red"), ("b", "lime")):
+        house.draw(f"in/{name}.jpg", colour)
+    assert house.once()
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (house.inbox / f"in/{old}.jpg").rename(house.inbox / f"in/{new}.jpg")
+    assert house.once()
+    for colours_now in (("blue", "red"), ("lime", "blue")):
+        if is_lost:
+            (house.outbox / ".picowatch/ledger.sqlite").unlink()
+        for name, colour in zip("ab", colours_now, strict=True):
+            house.draw(f"in/{name}.jpg", colour)
+        assert house.once()
+        assert colours(house) == {
+            f"in/{name}{end}.jpg": colour
+            for name, colour in zip("ba", colours_now, strict=True)
+            for end in ("", "-2", "-sheet")
+        }
+
+
+def test_a_renamed_photo_leaves_the_result_of_one_with_its_former_name(house: House) -> None:
+    """Even if the two were equal, and its own result was deleted."""
+    house.save("in/_pictures.yaml", USUAL)
+    house.draw("in/mug.jpg")
+    assert house.once()
+    (house.outbox / MUG).unlink()
+    (house.inbox / "in/mug.jpg").rename(house.inbox / "in/cup.jpg")
+    assert house.once()
+    house.draw("in/mug.jpg")
+    assert house.once()
+    house.draw("in/cup.jpg", "blue")
+    assert house.once()
+    assert house.pictures() == ["in/cup.png", MUG]
+
+
 def test_sheets_requested_together_have_names_of_their_own(house: House) -> None:
     """What a user put in the place of one stays."""
     house.save("in/_pictures.yaml", f"{SWEEP}---\n{SWEEP.replace('30', '20')}")
