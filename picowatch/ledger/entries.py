@@ -68,11 +68,9 @@ def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") 
     names = {"old": old, "new": new, "save": of_save}
     if is_picture_name(old):
         _rename_dropped(sql, which, names)
-    sql.execute(
-        f"""DELETE FROM images WHERE recipe = :new AND state != 'running'
-            AND digest IN (SELECT digest FROM images WHERE {which})""",
-        names,
-    )
+    equal = f"recipe = :new AND digest IN (SELECT digest FROM images WHERE {which})"
+    detach(sql, equal, {**names, "file": None})
+    sql.execute(f"DELETE FROM images WHERE {equal} AND state != 'running'", names)
     sql.execute(f"UPDATE OR IGNORE images SET recipe = :new WHERE {which}", names)
 
 
@@ -101,7 +99,7 @@ def detach(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) ->
     One that has the same `file` now is not listed in their place.
     """
     sql.execute(
-        f"""UPDATE images SET digest = digest || '-' || id, listed = listed OR file = :file
+        f"""UPDATE images SET digest = digest || '-' || id, listed = listed OR file IS :file
             WHERE state = 'done' AND {ATTACHED} AND {which}""",
         values,
     )

@@ -252,3 +252,17 @@ def test_a_picture_takes_no_name_of_one_that_is_being_rendered(house: House) -> 
     assert answer and answer.done
     assert house.pictures() == ["a/0001-1-2.png", "a/0001-1.png"]
     assert sorted(house.prompts("a")) == ["a cat", "a corgi"]
+
+
+def test_a_picture_of_a_deleted_recipe_is_kept_with_its_line(house: House) -> None:
+    """Another recipe has its name now, and made the same picture."""
+    house.save("a.txt", "one --seed 1\n")
+    assert house.once()
+    (house.inbox / "a.txt").unlink()
+    house.save("b.txt", "one --seed 1\n")
+    assert house.once()
+    (house.inbox / "b.txt").rename(house.inbox / "a.txt")
+    assert house.once()
+    assert house.answer("keep", "best", "a", "b").done
+    moved = {line.get("moved") for line in house.listed()}
+    assert moved == {None, "a/0001-1.png", "b/0001-1.png"}

@@ -246,6 +246,7 @@ class Model:
         if other.state != "running":
             self.images.remove(other)
             self.replaced.append(other)
+            self.detached += other.state == "done"
 
     def prioritise(self, path: str, priorities: list[int], *, result: object = None) -> None:
         """Give a moved recipe's entries the priorities that they have there, in their order."""
