@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -32,6 +32,7 @@ from picowatch.inbox.reasons import reason_of, why_no_request, why_not, why_not_
 from picowatch.inbox.scan import pictures_under, scan
 from picowatch.ledger.rows import NEVER_READ
 from picowatch.metadata.recipe_yaml import value_yaml
+from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.status import number_of
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import PROMPTS, ROWS
@@ -79,6 +80,7 @@ class _Checking:
         known = catalog.inventory(settings.checkpoint)
         self._reader = RecipeReader(self._inbox, known, settings.max_images_per_save)
         self._there = scan(settings.inbox.resolve(), ())
+        self._names = OutboxNames(settings.outbox, picture_format=settings.format)
         self._opened: set[str] = set()  # pictures that recipes name
         self.images: list[dict[str, Any]] = []
         # Each once: a template's are those of its pictures.
@@ -135,7 +137,7 @@ class _Checking:
         """Check what is at `path` in the inbox, or a file elsewhere; perhaps list its images."""
         try:
             found = [*self._recipes(file, path)]
-            images = _images(found)
+            images = _images(found, self._names)
         except _REFUSALS as error:
             self._fail(file, path or _name_in_inbox(file), error)
             return
@@ -291,15 +293,18 @@ def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
     return recipe.warned([*recipe.warnings, *found])
 
 
-def _images(found: Sequence[tuple[Path, int, Recipe]]) -> list[dict[str, Any]]:
+def _images(found: Sequence[tuple[Path, int, Recipe]], names: OutboxNames) -> list[dict[str, Any]]:
     """Return an object for each image; only what depends on a seed drawn later is unresolved.
 
-    What entries of a file ask for twice is made once.
+    What entries of a file ask for twice is made once. Recipes are given the warnings that a run
+    gives to their pictures.
     """
     images: dict[tuple[object, ...], dict[str, Any]] = {}
     for place, (file, entry_index, recipe) in enumerate(found):
         common = {"recipe": str(file), "entry_index": entry_index, "priority": recipe.priority}
         requests = recipe.image_requests(no_hash, 0)
+        later = ((each.size_warning, names.why_png(str(file), each)) for each in requests)
+        recipe.warned([*recipe.warnings, *filter(None, chain.from_iterable(later))])
         for request, variant in zip(requests, cycle(recipe.variants), strict=False):
             key = file, request.digest, place if recipe.wants_random_seed else None
             image = _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})

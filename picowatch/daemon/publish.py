@@ -300,7 +300,7 @@ class Publisher:
         if picture.alpha and not kind.transparent:
             more = (*more, ON_WHITE)
         elif kind is PNG and (why := self.outbox.names.why_png(image.recipe, request)):
-            more = (*more, f"{why}, so it is a PNG.")
+            more = (*more, why)
         if picture.low and kind in (PNG, TIFF):
             more = tuple(warning for warning in more if warning != KEEPABLE_BITS)
         return replace(picture, warnings=(*picture.warnings, *more)) if more else picture

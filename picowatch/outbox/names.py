@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
@@ -107,9 +107,12 @@ class OutboxNames:
     ) -> None:
         """Name new pictures by the settings `file_name` and `format`; other names need neither."""
         self._outbox, self._file_name, self._format = outbox, file_name, picture_format
+
+    @cached_property
+    def _max_name_bytes(self) -> int:
         # Some shares report nothing or 0; hardly any program works with shorter names than 100.
-        limit = os.pathconf(outbox, "PC_NAME_MAX")
-        self._max_name_bytes = limit if 100 <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
+        limit = os.pathconf(self._outbox, "PC_NAME_MAX")
+        return limit if 100 <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
 
     def folder(self, recipe: str) -> str:
         """Return the folder for a recipe's pictures: its path without suffix.
@@ -268,14 +271,15 @@ class OutboxNames:
         return PNG if self.why_png(recipe, request) else self._kind_wanted(recipe, request)
 
     def why_png(self, recipe: str, request: ImageRequest) -> str:
-        """Return why a picture, or its settings, do not fit into the format wanted, or ""."""
-        kind = self._kind_wanted(recipe, request)
+        """Return a warning if a picture, or its settings, do not fit into the format wanted."""
+        kind, why = self._kind_wanted(recipe, request), ""
         if max(request.published_size) > kind.longest_side:
-            return f"A side has more than the {kind.longest_side:,} pixels of {kind.name}"
-        if kind.name == "jpeg" and request.may_be_transparent:
-            return "It may be transparent, which JPEG cannot store"
-        is_too_long = kind.name == "jpeg" and not fits_jpeg(request)
-        return "Its prompts are too long for JPEG's 64 kB of metadata" if is_too_long else ""
+            why = f"A side has more than the {kind.longest_side:,} pixels of {kind.name}"
+        elif kind.name == "jpeg" and request.may_be_transparent:
+            why = "It may be transparent, which JPEG cannot store"
+        elif kind.name == "jpeg" and not fits_jpeg(request):
+            why = "Its prompts are too long for JPEG's 64 kB of metadata"
+        return why and f"{why}, so it is a PNG."
 
     def _kind_wanted(self, recipe: str, request: ImageRequest) -> Format:
         """Return the format that a recipe or the setting asks for."""

@@ -411,6 +411,22 @@ def test_check_says_of_files_that_are_not_taken_what_the_daemon_says(tmp_path: P
         assert any(why in line for line in lines), (file, checked)
 
 
+def test_check_warns_once_for_a_file_of_what_a_run_tells_of_each_picture(tmp_path: Path) -> None:
+    """Another format than the setting or a template says, and a smaller size than the picture's."""
+    settings = "format: jpeg\nmax_picture_megapixels: 1\n"
+    save(tmp_path, {"picowatch.yaml": settings, TEMPLATE: "cutout: true\nformat: same\n"})
+    save(tmp_path, {"inbox/a.txt": "a --cutout true\nb --cutout true\nc --format png\n"})
+    save(tmp_path, {"inbox/b.yaml": "prompt: a\nimage: big.png\nsize: picture\ncount: 2\n"})
+    Image.new("RGB", (64, 64)).save(tmp_path / "inbox/d/1.jpg")
+    Image.new("RGB", (1200, 1200)).save(tmp_path / "inbox/big.png")
+    is_png = "It may be transparent, which JPEG cannot store, so it is a PNG."
+    for file, text in {"inbox/a.txt": is_png, TEMPLATE: is_png, "inbox/b.yaml": "becomes"}.items():
+        found = as_json(tmp_path, file)
+        said = [row for row in found["problems"] if text in row["text"]]
+        assert [(row["file"], row["code"]) for row in said] == [(file, "warning")]
+        assert found["ok"]
+
+
 def test_an_empty_photo_is_only_said_to_be_empty(tmp_path: Path) -> None:
     """As an empty recipe is: the daemon waits for its content."""
     save(tmp_path, {TEMPLATE: "upscale: 2\n", "inbox/d/1.png": "", "inbox/d/zero.jpg": ""})
