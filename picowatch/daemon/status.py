@@ -111,6 +111,8 @@ class Reporting:
             ignored=tuple(islice(sorted(self.inbox.skipped.items()), IGNORED)),
             ignored_count=len(self.inbox.skipped),
             inbox=str(self.inbox.files.root),
+            models=str(self.run.watch.settings.models),
+            settings=self.run.watch.settings.file,
             scanned=now - ago if ago < inf else None,
             trouble=self.run.writing.trouble or self.pool.trouble,
             troubles=self._troubles(),

@@ -127,6 +127,8 @@ class Status:
     ignored_count: int = 0
     engines: tuple[EngineStatus, ...] = ()
     inbox: str = ""
+    models: str = ""
+    settings: str = ""
     scanned: float | None = None
     trouble: str = ""
     troubles: dict[str, str] = field(default_factory=dict)
@@ -269,6 +271,12 @@ class StatusFiles:
             "ignored": status.ignored[:IGNORED_IN_GALLERY],
             "line": status.line(),
             "inbox": str(Path(status.inbox).absolute()),
+            # Flags of a command: what is not there would be an error.
+            **{
+                name: str(Path(place).absolute())
+                for name in ("models", "settings")
+                if os.path.exists(place := getattr(status, name))  # noqa: PTH110  (never raises)
+            },
             "preview": os.path.isfile(self._outbox / "preview.png"),  # noqa: PTH113  (never raises)
             "problems": problems,
             "more_problems": more_problems,

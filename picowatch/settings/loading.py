@@ -31,7 +31,10 @@ def load_settings(
     path = file or Path(FILE_NAME)
     if file or os.path.lexists(path):
         given, problems = from_file(path, Settings.model_fields)
-    return _validated(given | from_outside(flags, environment, Settings.model_fields), problems)
+    given |= from_outside(flags, environment, Settings.model_fields)
+    settings = _validated(given, problems)
+    settings._file = str(path)
+    return settings
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -57,6 +58,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    _file: str = PrivateAttr("")
     inbox: Folder = Field(Path("inbox"), description="Where recipes are saved.")
     outbox: Folder = Field(
         Path("outbox"),
@@ -224,6 +226,11 @@ class Settings(BaseModel):
                 f"{form} has no lossless. Use format: webp or png, or a quality from 1 to 100"
             )
         return quality
+
+    @property
+    def file(self) -> str:
+        """Where the settings file is, if there is one."""
+        return self._file
 
     @property
     def most_picture_pixels(self) -> int:

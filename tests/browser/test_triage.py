@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from tests.browser.conftest import INDEX, Page, made_at, wait_for
-from tests.commands.picowatch import give_commands, ran
+from tests.commands.picowatch import DIGESTS, PROJECT, give_commands, picowatch, ran
 from tests.house import House
 
 MANY = "prompt: a tree\nseed: 11..18\n"
@@ -251,6 +252,28 @@ def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
     said = paste(many, copied(page, "selected", "retry"))
     assert said.startswith("many.yaml and 1 more read again")
     wait_for(lambda: len(many.pictures("many")) == 8, "what was deleted is drawn again")
+
+
+def test_other_seeds_are_drawn_with_the_same_models_and_settings(
+    house: House, page: Page, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Wherever the command is pasted, though no picowatch runs, and as often as that is done."""
+    (house.folder / "picowatch.yaml").write_text("format: webp\n")
+    (house.folder / "shared/loras").mkdir(parents=True)
+    shutil.copy(PROJECT / "tests/styles/pixel-art.safetensors", house.folder / "shared/loras")
+    house.draw("pets/of/start.png")
+    house.save("pets/cat.txt", "a cat <lora:pixel-art:0.5> --image of/start.png --steps 2 --seed 7\n")
+    done = picowatch(house.folder, "run", "--once", "--models", "shared", program=DIGESTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (house.inbox / "pets/of/start.png").rename(house.inbox / "start.png")  # `show` looks for it
+    page.is_live = True
+    elsewhere = House(tmp_path_factory.mktemp("elsewhere"))
+    for count in (2, 3):
+        page.open(house.outbox / INDEX)
+        click(page, "pets/cat/0001-7.webp", Keys.CONTROL)
+        page.js("navigator.clipboard.writeText = async text => { globalThis.written = text; }")
+        paste(elsewhere, copied(page, "selected", "reseed"), call=f"-m {DIGESTS}")
+        assert len([*house.outbox.glob("pets/*/*.webp")]) == count
 
 
 NAMES = [

@@ -4,7 +4,7 @@
 const News = (() => {
   const POLL = 2000, SILENT = 15000; // milliseconds
   const TOTALS = 5; // polls to one of the totals
-  const self = { runs: false, inbox: "inbox" };
+  const self = { runs: false, inbox: "inbox", flags: [] };
   let updated = null, heardAt = 0;
 
   // Called by now.js.
@@ -13,6 +13,7 @@ const News = (() => {
     // Two machines' clocks may differ, so a status is old if it does not change.
     const isOld = Date.now() - heardAt > SILENT || Date.now() / 1000 - news.updated > 3600;
     self.runs = news.runs && !isOld;
+    self.flags = ["inbox", "models", "settings"].filter(name => isFromDisk && news[name]).flatMap(name => [`--${name}`, news[name]]);
     if (self.inbox !== news.inbox) {
       self.inbox = news.inbox;
       Large.findBefore(); // if the large view was opened before the news came

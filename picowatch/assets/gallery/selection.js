@@ -119,6 +119,7 @@ const Decisions = (() => {
   const filesOf = entries => entries.map(({ file }) => file);
 
   // A recipe of all pictures, with new seeds, in the folder in which their start images are found.
+  // `make` may render it itself: with the models and settings of the picowatch that was here last.
   function reseedCommand(entries) {
     const folders = new Map();
     for (const entry of entries.filter(({ yaml }) => yaml)) {
@@ -126,11 +127,10 @@ const Decisions = (() => {
       folders.set(folder, [...folders.get(folder) ?? [], entry]);
     }
     const time = new Date().toISOString().replace(/\D/g, "").slice(0, 14);
-    const inbox = isFromDisk ? ["--inbox", News.inbox] : [];
     return [...folders].map(([folder, its]) => {
       const name = `${folder && `${folder}/`}again-${time}`;
-      const make = ["picowatch", "make", ...outboxFlag(), ...inbox, `--name=${name}`, "-"].map(quoted).join(" ");
-      return listCommand(["show", "--new-seed"], filesOf(its), [], ` | ${make}`);
+      const make = ["picowatch", "make", ...outboxFlag(), ...News.flags, `--name=${name}`, "-"].map(quoted).join(" ");
+      return listCommand(["show", "--new-seed", ...News.flags], filesOf(its), [], ` | ${make}`);
     }).join("\n");
   }
 
