@@ -296,6 +296,26 @@ def test_a_copied_list_has_the_names_as_they_are(gallery: Page, house: House, pr
     assert paste(house, text, program, f'-c "{script}"') == f"{names} {flags}\n"
 
 
+def test_marks_of_deleted_pictures_stay_while_there_is_room(house: House, page: Page) -> None:
+    """They may be restored. Without room, those of others count more."""
+    house.save("many.yaml", MANY)
+    assert house.once()
+    kept = house.outbox / FILES[0]
+    for gone, badge in ((0, "★★★"), (30_000, "")):
+        show_by_name(page, house.outbox)
+        page.js(f"Marks.set([Pictures.byFile.get('{FILES[0]}')], {{ stars: 3 }})")
+        kept = kept.rename(house.folder / "away.png")
+        assert house.once()
+        show_by_name(page, house.outbox)
+        some = f"[...Array({gone}).keys()].map(n => ({{ file: `gone/${{n}}`.padEnd(200) }}))"
+        page.js(f"Marks.set([Pictures.byFile.get('{FILES[1]}'), ...{some}], {{ flag: 'keep' }})")
+        kept = kept.rename(house.outbox / FILES[0])
+        assert house.once()
+        show_by_name(page, house.outbox)
+        assert [tile.text for tile in page.all(".tile .badge")][:2] == [badge, "✓"]
+        page.js("Marks.set(Pictures.all, { stars: 0 }); Marks.set(Pictures.all, { flag: '' })")
+
+
 def test_a_browser_that_keeps_nothing_shows_everything(page: Page, outbox: Path) -> None:
     """Decisions last as long as the page, and it says so."""
     refused = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no'); } })"

@@ -4,18 +4,13 @@
 
 const isStored = key => kept(() => JSON.parse(localStorage.getItem(key)));
 
-function store(key, value) {
-  const isKept = kept(() => { localStorage.setItem(key, JSON.stringify(value)); return true; });
-  if (!isKept && !store.isTold) notice("This browser keeps no more marks. What you decide now is forgotten with this page.");
-  store.isTold ||= !isKept;
-}
-
 const Marks = (() => {
   const KEY = `picowatch marks ${outboxFolder()}`;
   const NONE = { flag: "", stars: 0 };
   const self = { onchange: () => {} };
   const read = () => new Map(Object.entries(isStored(KEY) ?? {}));
   let marks = read(); // by file: flag, stars, and the digest of the picture that had this name
+  let isTold = false;
 
   self.of = entry => {
     const [flag, stars, digest] = marks.get(entry.file) ?? [];
@@ -27,13 +22,23 @@ const Marks = (() => {
     const [[name, value]] = Object.entries(change);
     const isSet = entries.every(entry => self.of(entry)[name] === value);
     for (const entry of entries) put(entry, { ...self.of(entry), [name]: isSet ? NONE[name] : value });
-    store(KEY, Object.fromEntries(marks));
+    store();
     self.onchange();
     return { ...change, [name]: isSet ? NONE[name] : value };
   };
 
   function put(entry, { flag, stars }) {
     if (flag || stars) marks.set(entry.file, [flag, stars, entry.digest ?? ""]); else marks.delete(entry.file);
+  }
+
+  // Marks of deleted pictures stay, as these may be restored, until there is no more room for others.
+  function store() {
+    const isKept = () => kept(() => { localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(marks))); return true; });
+    if (isKept()) return;
+    if (Pictures.loaded) marks = new Map([...marks].filter(([file]) => Pictures.byFile.has(file)));
+    if (isKept() || isTold) return;
+    notice("This browser keeps no more marks. What you decide now is forgotten with this page.");
+    isTold = true;
   }
 
   // The stars of a picture that `picowatch keep` moved go with it; what was decided is done.
@@ -44,7 +49,7 @@ const Marks = (() => {
     if (!moved.length) return;
     for (const [{ moved: was }] of moved) marks.delete(was);
     for (const [entry, stars] of moved) put(entry, { flag: "", stars });
-    store(KEY, Object.fromEntries(marks));
+    store();
   };
 
   addEventListener("storage", event => {
