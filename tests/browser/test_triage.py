@@ -203,11 +203,15 @@ def test_a_command_is_copied_for_the_pictures_that_were_shown(many: House, page:
     assert len(copy_command(page).splitlines()[1:-1]) == 16
 
 
-def test_a_picture_that_was_moved_twice_still_has_its_contact_sheet(
+def test_a_picture_that_was_moved_twice_still_has_its_contact_sheet_and_stars(
     house: House, page: Page
 ) -> None:
     house.save("study.yaml", "prompt: a tree\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n")
     assert house.once()
+    page.open(house.outbox / INDEX)
+    page.tile("study/0001-5.png").click()
+    page.press("4", "k")
+    page.driver.get("about:blank")
     assert house.answer("keep", "best/of", "study/0001-5.png").done
     assert house.answer("keep", "best", "best/of").done
     page.open(house.outbox / INDEX)
@@ -215,6 +219,7 @@ def test_a_picture_that_was_moved_twice_still_has_its_contact_sheet(
     for wanted in ("best/0001-5.png", "study/0003-sheet.png"):
         page.all("#cells button")[0].click()
         assert page.large() == wanted
+    assert page.js("return badgeOf(Pictures.byFile.get('best/0001-5.png'))") == "★★★★"
 
 
 def test_stars_follow_each_picture_that_was_moved(eight: Path, page: Page) -> None:

@@ -41,15 +41,19 @@ const Marks = (() => {
     isTold = true;
   }
 
-  // The stars of a picture that `picowatch keep` moved go with it; what was decided is done.
+  // The stars of a picture that `picowatch keep` moved go with it; what was decided is done. Only its
+  // last place is known, and equal digests are equal pictures.
   self.follow = () => {
-    const isMarked = ({ moved: was, digest = "" }) =>
-      marks.get(was)?.[2] === digest && (Pictures.byFile.get(was)?.digest !== digest || !Pictures.byFile.has(was));
-    const moved = Pictures.all.filter(isMarked).map(entry => [entry, marks.get(entry.moved)[1]]);
-    if (!moved.length) return;
-    for (const [{ moved: was }] of moved) marks.delete(was);
-    for (const [entry, stars] of moved) put(entry, { flag: "", stars });
-    store();
+    const left = new Map(); // files and stars of marks without their pictures
+    for (const [file, [, stars, digest]] of marks) {
+      if (Pictures.byFile.get(file)?.digest === digest) continue;
+      for (const key of [digest, `${digest} ${file}`]) left.set(key, [file, stars]);
+    }
+    const found = Pictures.all.filter(({ moved }) => moved)
+      .map(entry => [entry, left.get(`${entry.digest} ${entry.moved}`) ?? left.get(entry.digest)]).filter(([, mark]) => mark);
+    for (const [, [was]] of found) marks.delete(was);
+    for (const [entry, [, stars]] of found) if (self.of(entry) === NONE) put(entry, { flag: "", stars });
+    if (found.length) store();
   };
 
   addEventListener("storage", event => {
