@@ -26,14 +26,12 @@ def load_settings(
     named file must exist. Folders in the file are relative to the file's own folder, others to the
     working directory.
     """
-    given: Given = {}
-    problems: list[str] = []
-    path = file or Path(FILE_NAME)
-    if file or os.path.lexists(path):
-        given, problems = from_file(path, Settings.model_fields)
-    given |= from_outside(flags, environment, Settings.model_fields)
+    path, names = file or Path(FILE_NAME), Settings.model_fields
+    is_there = file or os.path.lexists(path)
+    given, problems = from_file(path, names) if is_there else ({}, [])
+    given |= from_outside(flags, environment, names)
     settings = _validated(given, problems)
-    settings._file = str(path)
+    vars(settings)["file"] = str(path)
     return settings
 
 

@@ -1,5 +1,6 @@
 """Settings: flags beat environment (PICOWATCH_…) beats picowatch.yaml beats the defaults here."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -11,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    PrivateAttr,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -58,7 +58,6 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    _file: str = PrivateAttr("")
     inbox: Folder = Field(Path("inbox"), description="Where recipes are saved.")
     outbox: Folder = Field(
         Path("outbox"),
@@ -227,10 +226,10 @@ class Settings(BaseModel):
             )
         return quality
 
-    @property
+    @cached_property
     def file(self) -> str:
-        """Where the settings file is, if there is one."""
-        return self._file
+        """Where the settings file is, if there is one. What is set elsewhere may be equal."""
+        return ""
 
     @property
     def most_picture_pixels(self) -> int:

@@ -49,7 +49,7 @@ const Selection = (() => {
   const canCompare = () => selected.size >= 2 && selected.size <= SHOWN;
 
   self.show = () => {
-    const count = selected.size, decided = Decisions.count();
+    const count = selected.size, decided = Decisions.words();
     part("tray").hidden = !count && !decided;
     part("picked").replaceChildren(...[...selected.values()].slice(0, SHOWN).map(entry => {
       const image = element("img");
@@ -57,7 +57,7 @@ const Selection = (() => {
       image.alt = titleOf(entry);
       return image;
     }));
-    part("tray-words").textContent = count ? `${count.toLocaleString()} selected` : Decisions.words();
+    part("tray-words").textContent = count ? `${count.toLocaleString()} selected` : decided;
     for (const id of ["compare", "unpick", "keep", "reject"]) part(id).hidden = !count;
     part("compare").disabled = !canCompare();
     Grid.markTiles();
@@ -74,10 +74,7 @@ const Decisions = (() => {
   const self = {};
   const are = flag => Pictures.all.filter(entry => Marks.of(entry).flag === flag);
 
-  self.kept = () => are("keep");
-  self.rejected = () => are("reject");
-  self.count = () => Pictures.all.filter(entry => Marks.of(entry).flag).length;
-  self.words = () => [[self.kept(), "kept"], [self.rejected(), "rejected"]]
+  self.words = () => [[are("keep"), "kept"], [are("reject"), "rejected"]]
     .filter(([some]) => some.length).map(([some, word]) => `${some.length.toLocaleString()} ${word}`).join(", ");
 
   const KEYS = { k: { flag: "keep" }, r: { flag: "reject" }, u: { flag: "" }, 0: { stars: 0 } };
@@ -104,8 +101,8 @@ const Decisions = (() => {
   const dialog = part("commands"), which = part("which"), what = part("what"), into = part("into");
   const WHICH = {
     selected: { find: Selection.all, what: "move" },
-    rejected: { find: self.rejected, what: "delete" },
-    kept: { find: self.kept, what: "move" },
+    rejected: { find: () => are("reject"), what: "delete" },
+    kept: { find: () => are("keep"), what: "move" },
     shown: { find: () => shownList, what: "move" },
   };
   let found = {}, command = ""; // the pictures of each, as they were counted; what is shown and copied
