@@ -1,5 +1,6 @@
 """Follow-up work, and pruning."""
 
+import json
 import time
 from collections.abc import Iterable
 
@@ -13,13 +14,27 @@ _LIST_AS_DONE = """
         SELECT min(state = 'done') FROM entries JOIN entry_images ON entry = entries.id
         JOIN images ON images.id = image WHERE entries.recipe = path
     ) RETURNING digest"""
+_TO_LIST = """
+    SELECT recipe FROM images WHERE state = 'running'
+    UNION SELECT recipe FROM images WHERE state = 'done' AND listed = 0"""
 LINES_AT_ONCE = 500  # so few that after a crash all of them are found at the file's end
 
 
 def unlisted_lines(ledger: Ledger, table: str) -> dict[int, str]:
-    """Return the first lines that failures.jsonl or ("history") images.jsonl lacks, by id."""
+    """Return the first lines that failures.jsonl or ("history") images.jsonl lacks, by id.
+
+    A renaming is listed after the pictures whose rendering began under the former name.
+    """
     rows = ledger.select(f"SELECT id, line FROM {table} ORDER BY id LIMIT ?", (LINES_AT_ONCE,))
-    return {row["id"]: row["line"] for row in rows}
+    lines = {row["id"]: row["line"] for row in rows}
+    if table == "history" and '"renamed"' in "".join(lines.values()):
+        busy = {row["recipe"] for row in ledger.select(_TO_LIST)}
+        for number, text in reversed([*lines.items()]):
+            line = json.loads(text)
+            if line["recipe"] in busy and "renamed" in line:
+                busy.add(line["renamed"])
+                lines = {other: lines[other] for other in lines if other < number}
+    return lines
 
 
 def mark_lines_listed(ledger: Ledger, table: str, lines: Iterable[int]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from picowatch.errors import RenderFailed
 from picowatch.outbox.commands import Command, send
 from tests.digest_engine import Batch, fail_on_bad
-from tests.house import House
+from tests.house import House, wait_for
 
 RECIPES = {
     "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 4\n",
@@ -246,6 +246,23 @@ def test_a_save_that_was_drawn_in_part_goes_on_with_its_newest_seeds(house: Hous
     assert house.once()
     last = [(line["seed"], line["prompt"]) for line in house.listed()][6:]
     assert last == [(newest[0] + 2, "a cat"), (newest[0] + 3, "a cat")]
+
+
+def test_a_picture_that_was_rendered_while_its_recipe_was_renamed_stays_its_own(
+    house: House,
+) -> None:
+    """Twice, and its recipe is edited later. The list has the former name before the later ones."""
+    with house.held("a.yaml", "prompt: one\nseed: 1\n") as held:
+        for old, new in (("a.yaml", "b.yaml"), ("b.yaml", "c.yaml")):
+            (house.inbox / old).rename(house.inbox / new)
+            wait_for(lambda: f"renamed to {new}" in house.log(), new)  # noqa: B023
+        held.release()
+        wait_for(lambda: len(house.listed()) == 1, "its picture")
+    ledger(house).unlink()
+    house.save("c.yaml", "- {prompt: one, seed: 1}\n- {prompt: two, seed: 2}\n")
+    house.engine.batches.clear()
+    assert house.once()
+    assert house.started() == ["two"]
 
 
 def test_any_picture_of_a_sweep_tells_the_seed_that_was_drawn(house: House) -> None:
