@@ -132,39 +132,34 @@ class Catalog:
     def inventory(self, default_checkpoint: str | None = None) -> Inventory:
         """Return what recipes may name, and why other files cannot be used."""
         found, (wildcards, refused_wildcards) = self.scan(), self._wildcards.scan()
-        vaes, loras = found.of_kind("vae"), found.of_kind("lora")
-        names = {kind: tuple(model.name for model in found.of_kind(kind)) for kind in FOLDERS}
-        controlnets = (*found.of_kind("controlnet"), embedded("controlnet"))
+        models = {kind: found.of_kind(kind) for kind in FOLDERS}
+        names = {kind: tuple(model.name for model in models[kind]) for kind in FOLDERS}
+        checkpoints, loras = models["checkpoint"], models["lora"]
+        controlnets = (*models["controlnet"], embedded("controlnet"))
         words = known_words(self.demo)
         return Inventory(
             demo=replace(checkpoint_of(self.demo), rules=DEMO_RULES, known_words=words),
-            checkpoints=tuple(
-                self._checkpoint(model)
-                for model in found.of_kind("checkpoint")
-                if not model.missing
-            ),
+            checkpoints=tuple(self._checkpoint(own) for own in checkpoints if not own.missing),
             variants={
                 model.name: {
                     called_of(each): each.missing or self._checkpoint(each)
                     for each in (model, *model.others)
                 }
-                for model in found.of_kind("checkpoint")
+                for model in checkpoints
                 if model.others
             },
             vaes=names["vae"],
             loras=names["lora"],
             embeddings=names["embedding"],
-            upscalers=tuple(
-                Upscaler(model.name, model.scale) for model in found.of_kind("upscaler")
-            ),
+            upscalers=tuple(Upscaler(model.name, model.scale) for model in models["upscaler"]),
             cutouts=names["cutout"],
-            vae_families={vae.name: families_of(vae.variant) for vae in vaes},
+            vae_families={vae.name: families_of(vae.variant) for vae in models["vae"]},
             controlnets=tuple(map(controlnet_of, controlnets)),
             depths=names["depth"],
-            segmentations=finders_in(found.of_kind("segmentation")),
+            segmentations=finders_in(models["segmentation"]),
             lora_families=trained_for(loras),
             lora_names={lora.name: lora.trained_as for lora in loras if lora.trained_as},
-            embedding_families=trained_for(found.of_kind("embedding")),
+            embedding_families=trained_for(models["embedding"]),
             findable=known_words(embedded("segmentation")),
             wildcards=wildcards,
             refused={"wildcard": refused_wildcards, **reasons_of(found)},
@@ -174,11 +169,10 @@ class Catalog:
 
     def _unusable_checkpoint(self, found: FoundModels) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
-        asked = "is it mounted, and may picowatch read it?"
-        reasons = [f"{away}: {asked}"] if (away := self.away()) else []
-        reasons += [entry.reason for entry in found.refused if entry.kind == "checkpoint"]
-        reasons += [model.missing for model in found.of_kind("checkpoint") if model.missing]
-        return next(iter(reasons), "")
+        if away := self.away():
+            asked = "Is it mounted, and may picowatch read it?"
+            return f"{away}. {asked} If it is no more, make an empty models/checkpoints."
+        return next(iter(reasons_of(found)["checkpoint"].values()), "")
 
     def find(self, kind: Kind, name: str) -> Model:
         """Return the model of that name, ending optional. Raises ModelRefused with the reason."""

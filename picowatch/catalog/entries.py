@@ -24,6 +24,8 @@ def reasons_of(found: FoundModels) -> dict[str, dict[str, str]]:
     for entry in found.refused:
         reasons[entry.kind][entry.name] = entry.reason
         reasons[entry.kind].setdefault(without_ending(entry.name), entry.reason)
+    # In prompts endings are no part of their names: another file may have the name without it.
+    reasons["embedding"] = {without_ending(name): why for name, why in reasons["embedding"].items()}
     checkpoints = found.of_kind("checkpoint")
     reasons["checkpoint"] |= {model.name: model.missing for model in checkpoints if model.missing}
     return reasons

@@ -10,7 +10,7 @@ from itertools import chain, cycle
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from picowatch.catalog import Catalog
+from picowatch.commands.schema import inventory_of
 from picowatch.daemon.save_outcome import RecipeReader
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
 from picowatch.files.names import natural_key
@@ -75,10 +75,8 @@ class _Checking:
     def __init__(self, settings: Settings, *, as_json: bool) -> None:
         self._settings, self._as_json = settings, as_json
         self._inbox = InboxFolder(settings.inbox, settings.most_photo_pixels)
-        models, named = settings.models, settings.names_models
-        catalog = Catalog(models, settings.hash_cache, keep_hashes=False, must_exist=named)
-        known = catalog.inventory(settings.checkpoint)
-        self._reader = RecipeReader(self._inbox, known, settings.max_images_per_save)
+        known, most = inventory_of(settings), settings.max_images_per_save
+        self._reader = RecipeReader(self._inbox, known, most)
         self._there = scan(settings.inbox.resolve(), ())
         self._names = OutboxNames(settings.outbox, picture_format=settings.format)
         self._opened: set[str] = set()  # pictures that recipes name
@@ -241,11 +239,8 @@ class _Checking:
         self.failed.add(file)
         if isinstance(error, RecipeInvalid):
             problems = [
-                replace(
-                    problem,
-                    file=str(file if problem.file == own else self._inbox.shown(problem.file)),
-                )
-                for problem in error.problems
+                replace(p, file=str(file if p.file == own else self._inbox.shown(p.file)))
+                for p in error.problems
             ]
             found = [FoundProblem(p.file, p.line, p.column, "mistake", p.message) for p in problems]
             text = error_text(RecipeInvalid(problems), "")
@@ -276,10 +271,8 @@ class _Checking:
 
 def _name_in_inbox(file: Path) -> str:
     """Return the path that a file from elsewhere has once `make` puts it into the inbox."""
-    # A template is for a folder.
-    return (
-        f"{file.absolute().parent.name}/{file.name}" if file.name in TEMPLATE_NAMES else file.name
-    )
+    folder = f"{file.absolute().parent.name}/" if file.name in TEMPLATE_NAMES else ""
+    return folder + file.name  # a template is for a folder
 
 
 def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:

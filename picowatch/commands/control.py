@@ -146,12 +146,10 @@ def _send(outbox: Path, command: Command) -> Path:
     try:
         return send(outbox, command)
     except OSError as error:
-        remedy = ONLY_THEY
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "Free some space, and try again."
-        raise CommandFailed(
-            f"The outbox {outbox.absolute()} cannot be written: {error.strerror}.", remedy
-        ) from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        words = f"The outbox {outbox.absolute()} cannot be written: {error.strerror}."
+        remedy = "Free some space, and try again." if is_full else ONLY_THEY
+        raise CommandFailed(words, remedy) from error
 
 
 def below(folder: Path, written: str | Path) -> str:

@@ -145,7 +145,7 @@ def _made(
     """Put the recipes into the inbox, note them in `sent`, and wait for what becomes of them."""
     requests, running = only_requests(settings.outbox), is_running(settings.outbox)
     if running and not (requests or os.access(settings.outbox, os.W_OK | os.X_OK)):
-        words = f"The outbox {settings.outbox.absolute()} cannot be written: Permission denied."
+        words = f"The outbox {settings.outbox.absolute()} cannot be written."
         raise CommandFailed(words, ONLY_THEY)
     check_folders(settings, writes=not requests)
     if requests and not running:
@@ -256,21 +256,15 @@ def _render_here(
     """
     console = LiveConsole(sys.stderr) if can_draw(sys.stderr) else PlainConsole(sys.stderr)
     console.handler.addFilter(lambda record: False)  # the answers say what matters
+    only = tuple(entry.request.recipe or "" for entry in missing)
+    left = [entry.command for entry in missing]
+    mode = Mode(once=True, only=only, until=lambda: not any(map(Path.exists, left)))
     with ExitStack() as stack:
         stack.callback(console.close)
         for number in ENDING:  # the daemon takes them
             stack.callback(signal.signal, number, signal.getsignal(number))
         try:
-            result, interrupted = run_daemon(
-                settings,
-                make_engine,
-                console,
-                Mode(
-                    once=True,
-                    only=tuple(entry.request.recipe or "" for entry in missing),
-                    until=lambda: not any(entry.command.exists() for entry in missing),
-                ),
-            )
+            result, interrupted = run_daemon(settings, make_engine, console, mode)
         except OutboxInUse:
             return None
     if interrupted:
@@ -336,9 +330,8 @@ def as_object(
 
 def _picture(path: Path) -> dict[str, Any]:
     """Return what a script needs first; `picowatch show --json` has the rest."""
-    found: dict[str, Any] = dict.fromkeys(
-        ("seed", "width", "height", "checkpoint", "prompt", "negative_prompt")
-    )
+    names = "seed", "width", "height", "checkpoint", "prompt", "negative_prompt"
+    found: dict[str, Any] = dict.fromkeys(names)
     with suppress(PictureUnreadable, OSError, KeyError, ValueError):
         chunk = chunk_of(path)
         size = map(int, str(chunk.rendered["size"]).split("x"))

@@ -20,12 +20,7 @@ FOLDER = ".schema"  # the inbox looks into no folder of such a name
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     """Print a schema, or write it to a file, perhaps with the names of the models there are."""
-    inventory = None
-    if options.installed:
-        settings = load()
-        catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
-        inventory = catalog.inventory(settings.checkpoint)
-    text = schema_text(options.kind, inventory)
+    text = schema_text(options.kind, inventory_of(load()) if options.installed else None)
     output: Path | None = options.output
     if output is None:
         print(text, end="")
@@ -38,6 +33,13 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         ) from error
     print(f"created {output}")
     return 0
+
+
+def inventory_of(settings: Settings) -> Inventory:
+    """Return what recipes may name; no hashes are written."""
+    models, named = settings.models, settings.names_models
+    catalog = Catalog(models, settings.hash_cache, keep_hashes=False, must_exist=named)
+    return catalog.inventory(settings.checkpoint)
 
 
 def schema_text(kind: str, inventory: Inventory | None = None) -> str:

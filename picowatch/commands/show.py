@@ -5,13 +5,14 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
-from picowatch.catalog import Catalog
 from picowatch.commands.control import pictures_in
+from picowatch.commands.schema import inventory_of
 from picowatch.commands.why import why
-from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
+from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable, SettingsInvalid
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.ledger.reading import reading
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
@@ -19,13 +20,13 @@ from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.photo_metadata import MARKS, NOTHING_KEPT, photo_metadata
 from picowatch.recipe.chunk import Chunk, escaped_json, read_chunk
-from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings.settings import Settings
 from picowatch.sources import Folders
 from picowatch.streams import harmless, print_error
 
+_inventory = cache(lambda load: inventory_of(load()))
 _SEED = re.compile(r"^seed: .*$", re.MULTILINE)  # within a text no line begins so
 
 
@@ -49,13 +50,6 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     return _print_each(pictures, text_of, "" if as_json else "---\n")
 
 
-@cache
-def _inventory(load: Callable[[], Settings]) -> Inventory:
-    settings = load()
-    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
-    return catalog.inventory(settings.checkpoint)
-
-
 def _print_each(pictures: Sequence[Path], text_of: Callable[[Path], str], separator: str) -> int:
     code, before = SUCCEEDED, ""
     for path in pictures:
@@ -71,10 +65,8 @@ def _print_each(pictures: Sequence[Path], text_of: Callable[[Path], str], separa
 def _text(path: Path, load: Callable[[], Settings], as_json: bool, whole: bool) -> str:
     texts = read_texts(path)
     if as_json:
-        return (
-            escaped_json(texts.get(PICOWATCH) or json.dumps(texts, ensure_ascii=False, indent=1))
-            + "\n"
-        )
+        found = texts.get(PICOWATCH) or json.dumps(texts, ensure_ascii=False, indent=1)
+        return f"{escaped_json(found)}\n"
     if SHEET_KEYWORD in texts:
         raise PictureUnreadable(f"{path}: It is a contact sheet.", "Show one of its pictures.")
     try:
@@ -95,11 +87,11 @@ def _found(path: Path, load: Callable[[], Settings]) -> Path:
 
 def _recipe(chunk: Chunk, load: Callable[[], Settings], whole: bool) -> str:
     request = chunk.request
-    if request.pictures:  # a recipe in the inbox itself names them otherwise
-        settings = load()
-        pixels = settings.most_picture_pixels, settings.most_photo_pixels
-        named = NamedPictures(settings.inbox, settings.outbox, *pixels, "")
-        request = chunk.request_for(named)
+    with suppress(SettingsInvalid):  # its pictures keep their names then
+        if request.pictures:  # a recipe in the inbox itself names them otherwise
+            settings = load()
+            named = NamedPictures(settings.inbox, settings.outbox, 0, 0, "")
+            request = chunk.request_for(named)
     fields = None if whole else differing_fields(request)
     return _notes(request) + _embeddings(request) + recipe_yaml(request, fields)
 

@@ -34,11 +34,9 @@ class Chunk:
 
     def request_for(self, pictures: Pictures) -> ImageRequest:
         """Return the request, its pictures named as `pictures` find them."""
-        folder = self.recipe.rpartition("/")[0]
-        called = self.request.pictures.items()
-        return self.request.with_names(
-            {path: pictures.called_here(path, digest, folder) for path, digest in called}
-        )
+        folder, named = self.recipe.rpartition("/")[0], self.request.pictures.items()
+        names = {path: pictures.called_here(path, digest, folder) for path, digest in named}
+        return self.request.with_names(names)
 
 
 _adapter = cache(lambda: TypeAdapter(Chunk))  # built at its first use, as that of a request

@@ -31,7 +31,7 @@ class Steps:
     """
 
     def __init__(self, denoising: Denoising) -> None:
-        self._module = denoising.loaded.denoiser
+        self._loaded, self._module = denoising.loaded, denoising.loaded.denoiser
         self._job = denoising.job
         self._computing = denoising.job.accelerated or self._module
         self._queued: Any = None  # the end of a GPU's last step
@@ -63,12 +63,8 @@ class FlowSteps(Steps):
     process, so that another one among them would stay (diffusers 0.42).
     """
 
-    def __init__(self, denoising: Denoising, *, size: tuple[int, int]) -> None:
-        super().__init__(denoising)
-        self._loaded, self._size = denoising.loaded, size
-
-    def watched(self, scheduler: Any) -> Any:
-        """Return the scheduler of this call."""
+    def watched(self, scheduler: Any, size: tuple[int, int]) -> Any:
+        """Return the scheduler of this call, for a picture of this size."""
         found = copy(scheduler)
         own = found.step
         arguments = signature(own)
@@ -80,7 +76,7 @@ class FlowSteps(Steps):
             if self._job.previewer.is_due():
                 final = final_latents(found, before, made[0])
                 last, vae = self._loaded.row.channels_last, self._loaded.vae
-                self._job.previewer.show(unpacked(final, self._size, vae, channels_last=last))
+                self._job.previewer.show(unpacked(final, size, vae, channels_last=last))
             self.tell_step()
             return made
 

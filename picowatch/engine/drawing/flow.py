@@ -87,14 +87,14 @@ class FlowDenoising(Denoising):
         """Call a pipeline for this size; texts that were `read` before are not encoded again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
         call = pipeline_class(row, variant, kind).__call__
-        steps = (CachedSteps if self.job.cached else FlowSteps)(self, size=size)
+        steps = (CachedSteps if self.job.cached else FlowSteps)(self)
         guidance = guidance_inputs(row, first, self.steps(sampling))
         inputs |= {name: value for name, value in guidance.items() if takes(call, name)}
         if sampling.steps != variant.defaults["steps"] and takes(call, "intermediate_timesteps"):
             # Sana-Sprint's noise level between two steps; with more or fewer it is refused.
             inputs["intermediate_timesteps"] = None
         pipeline = self.loaded.parts.pipeline(
-            kind, transformer=steps, scheduler=steps.watched(self._scheduler(first))
+            kind, transformer=steps, scheduler=steps.watched(self._scheduler(first), size)
         )
         if read:
             # Called for the prompt, then for the negative one: text encoders need not be in memory,
