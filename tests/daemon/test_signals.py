@@ -52,7 +52,7 @@ def test_a_signal_while_a_checkpoint_is_hashed(house: House) -> None:
         health = picowatch_here(house.folder, "status", "--check")
         assert health.stdout == "picowatch is running and looks at its inbox\n"
         assert health.returncode == 0
-        assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
+        wait_for(lambda: holds_open(process.pid, checkpoint), "the middle of hashing")
         ends(process)
     assert not any(house.status()["images"].values())
 
