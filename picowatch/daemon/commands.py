@@ -133,10 +133,9 @@ class Control:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()
             parts.append(f"{number_of(len(again), 'file')} read again")
-        if not parts:
-            return Answer(True, "Nothing has failed.")
-        done = "; ".join(parts)
-        log.info("%s: %s, as requested", listed([*retried, *again]), done, extra=COMMAND)
+        done = "; ".join(parts) or "Nothing has failed"
+        if parts:
+            log.info("%s: %s, as requested", listed(chosen), done, extra=COMMAND)
         return Answer(True, f"{done}.")
 
     def _retry_all(self, patterns: Sequence[str]) -> Answer:

@@ -92,7 +92,7 @@ class Publisher:
         listed = self.outbox.listing.recent_digests() if unlisted else {}
         for image in unlisted:
             try:
-                self._list_as_published(image, listed.get(image.file) == image.digest)
+                self._list_as_published(image, listed.get(image.file) == image.request.digest)
             except OSError:
                 raise
             except Exception as error:  # no single picture may end the daemon

@@ -30,7 +30,7 @@ class SettingsWatch:
 
     However an editor saves (in place, by a temporary file, by moving the old one away first), the
     file is read once its size, time and inode have been the same for `settle_seconds`. What cannot
-    be taken is tried again: a folder that it names may be away or closed for a moment. Without a
+    be read is tried again: a folder that it names may be away or closed for a moment. Without a
     `file` nothing changes, as in a single run.
     """
 
@@ -59,7 +59,6 @@ class SettingsWatch:
             self._seen, self._seen_at = found, now
         is_settled = now - self._seen_at >= self.settings.settle_seconds
         if is_settled and (found != self._read or now >= self._retry_at):
-            self._retry_at = inf
             self._take(self._file, found)
             self._read = found
 
@@ -83,7 +82,7 @@ class SettingsWatch:
         return True
 
     def _take(self, file: SettingsFile, found: _SizeAndTime) -> None:
-        self.new, self.problem = None, ""
+        self.new, self.problem, self._retry_at = None, "", inf
         if found is None:
             log.warning("%s is gone; its settings stay in effect", file.path)
             return
@@ -95,7 +94,7 @@ class SettingsWatch:
         if new != self.settings:
             self.new = new
             log.info("%s: saved, takes effect after the batch in progress", file.path.name)
-        elif self._read is not None:
+        elif self._read not in (None, found):
             log.info("%s: saved, nothing changed", file.path.name)
 
 

@@ -90,7 +90,7 @@ class Reporting:
 
     def _count(self, made_from: tuple[object, ...]) -> None:
         """Ask the ledger; if it cannot be read, what it said last stays."""
-        began = time.thread_time()  # without waiting for the ledger's lock
+        began = time.thread_time()  # without waiting for the ledger's lock or disk
         with suppress(*PASSING, LedgerCorrupt):
             self._known, self._counted = self._by_ledger(), made_from
         took = time.thread_time() - began

@@ -37,7 +37,7 @@ class Totals:
     def look(self) -> None:
         """Count what has changed, if that is due."""
         if time.monotonic() >= self._next_at:
-            began = time.thread_time()  # without waiting for the ledger's lock
+            began = time.thread_time()  # without waiting for the ledger's lock or disk
             self._count()
             took = time.thread_time() - began
             self._next_at = time.monotonic() + max(REST_SECONDS, COUNTING_REST * took)

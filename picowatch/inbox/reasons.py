@@ -56,10 +56,9 @@ class Reasons:
                 self._ledger = None  # later ones are opened
             wanted = {*self.opened, *named}
         found = why_not_run(there, wanted) | why_no_request(there, wanted)
-        unsure = set(filter(is_dropped, found)) - self._told.keys()
-        self.waits = bool(unsure) and not is_settled
-        if self.waits:
-            found = {path: why for path, why in found.items() if path not in unsure}
+        unsure = set[str]() if is_settled else set(filter(is_dropped, found)) - self._told.keys()
+        self.waits = bool(unsure)
+        found = {path: why for path, why in found.items() if path not in unsure}
         self._told = {path: why for path, why in found.items() if self._is_due(there.root, path)}
         missing = without_folder(there.root, self._folders)
         return {**self._told, **dict(dropped_into(self._outbox, there)), **dict(missing)}

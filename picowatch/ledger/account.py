@@ -151,7 +151,7 @@ class Account:
 
 
 def moment(at: float, now: float) -> str:
-    """Return a time for people: "22:04", with its date if it is a day ago or more."""
+    """Return a time for people: "22:04", with its date from 23 hours on."""
     return time.strftime("%H:%M" if now - at < DAY else "%Y-%m-%d %H:%M", time.localtime(at))
 
 

@@ -59,20 +59,16 @@ def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
             which = "recipe = ? AND shows NOT IN (SELECT value FROM json_each(?))"
             sql.execute(f"DELETE FROM sheets WHERE {which}", (due.recipe, shown))
         file = next_file(sql, names, due.recipe, file_for, numbered=numbered, replaces=replaces)
-        sql.execute(
-            "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)",
-            (due.recipe, due.shows, file),
-        )
+        query = "INSERT INTO sheets (recipe, shows, file, done) VALUES (?, ?, ?, 0)"
+        sql.execute(query, (due.recipe, due.shows, file))
         return file
 
 
 def mark_sheet_done(ledger: Ledger, due: DueSheet) -> None:
     """Record that the contact sheet is written, or was given up."""
-    ledger.change(
-        """INSERT INTO sheets (recipe, shows, done) VALUES (?, ?, 1)
-           ON CONFLICT DO UPDATE SET done = 1""",
-        (due.recipe, due.shows),
-    )
+    change = """INSERT INTO sheets (recipe, shows, done) VALUES (?, ?, 1)
+                ON CONFLICT DO UPDATE SET done = 1"""
+    ledger.change(change, (due.recipe, due.shows))
 
 
 def forget_deleted_sheets(
@@ -110,10 +106,8 @@ def _sheets_of(
     sql: sqlite3.Connection, recipe: str
 ) -> Iterator[tuple[str, list[sqlite3.Row], str, sqlite3.Row | None]]:
     """Yield each sheet that entries request: its JSON, images and key, and its row of `sheets`."""
-    for entry in sql.execute(
-        "SELECT id, sheet FROM entries WHERE recipe = ? AND sheet IS NOT NULL ORDER BY id",
-        (recipe,),
-    ).fetchall():
+    query = "SELECT id, sheet FROM entries WHERE recipe = ? AND sheet IS NOT NULL ORDER BY id"
+    for entry in sql.execute(query, (recipe,)).fetchall():
         images = images_of(sql, entry["id"])
         shown = {"sheet": entry["sheet"], "files": [_file_of(image) for image in images]}
         # Pictures that were written over earlier ones have the names of these.

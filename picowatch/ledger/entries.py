@@ -49,11 +49,9 @@ def placed(entries: Iterable[RequestedEntry]) -> dict[Key, RequestedEntry]:
 
 def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
     """Return the images that an entry requests, in its order, over all draws of its seed."""
-    return sql.execute(
-        """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
-           WHERE entry_images.entry = ? ORDER BY entry_images.position""",
-        (entry_id,),
-    ).fetchall()
+    query = """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
+               WHERE entry_images.entry = ? ORDER BY entry_images.position"""
+    return sql.execute(query, (entry_id,)).fetchall()
 
 
 def last_draw(sql: sqlite3.Connection, entry: sqlite3.Row) -> list[int]:
@@ -76,10 +74,8 @@ def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") 
 
 def _rename_dropped(sql: sqlite3.Connection, which: str, names: dict[str, str]) -> None:
     """Rename a dropped picture in its requests; running ones are published as they are."""
-    rows = sql.execute(
-        f"SELECT id, request FROM images WHERE {which} AND state != 'running'", names
-    ).fetchall()
-    for row in rows:
+    query = f"SELECT id, request FROM images WHERE {which} AND state != 'running'"
+    for row in sql.execute(query, names).fetchall():
         request = renamed(request_of(row), names["old"], names["new"])
         sql.execute(
             """UPDATE OR IGNORE images SET digest = :digest || substr(digest, 65),
@@ -179,10 +175,8 @@ class SaveWriter:
     def _keep(self, row: sqlite3.Row, entry: RequestedEntry, *, redraw: bool) -> None:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
         entry_id = row["id"]
-        self.sql.execute(
-            "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
-            (entry.place, entry.priority, entry_id),
-        )
+        change = "UPDATE entries SET place = ?, priority = ? WHERE id = ?"
+        self.sql.execute(change, (entry.place, entry.priority, entry_id))
         for image in images_of(self.sql, entry_id):
             if redraw and image["state"] == "cancelled":
                 continue  # the new draw replaces it
@@ -366,10 +360,8 @@ class SaveWriter:
         return any(self._find(request.digest) for request in drawn)
 
     def _find(self, digest: str) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self.sql.execute(
-            "SELECT id, state, file, ended FROM images WHERE recipe = ? AND digest = ?",
-            (self.save.path, digest),
-        ).fetchone()
+        query = "SELECT id, state, file, ended FROM images WHERE recipe = ? AND digest = ?"
+        row: sqlite3.Row | None = self.sql.execute(query, (self.save.path, digest)).fetchone()
         return row
 
     def _queue(

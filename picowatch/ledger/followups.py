@@ -76,27 +76,22 @@ def note_problem(ledger: Ledger, recipe: str, problem: str | None) -> bool:
 
 def look_again(ledger: Ledger, recipe: str) -> None:
     """Have a recipe with a problem followed up on again."""
-    ledger.change(
-        "UPDATE recipes SET todo = todo + 1 WHERE path = ? AND problem IS NOT NULL", (recipe,)
-    )
+    change = "UPDATE recipes SET todo = todo + 1 WHERE path = ? AND problem IS NOT NULL"
+    ledger.change(change, (recipe,))
 
 
 def archive(ledger: Ledger, recipe: str) -> None:
     """Record that the recipe is done and was taken out of the inbox."""
     with ledger.transaction() as sql:
-        sql.execute(
-            """UPDATE recipes SET outcome = 'archived', problem = NULL, listed = 0, todo = 0
-               WHERE path = ?""",
-            (recipe,),
-        )
+        change = "outcome = 'archived', problem = NULL, listed = 0, todo = 0"
+        sql.execute(f"UPDATE recipes SET {change} WHERE path = ?", (recipe,))
         note_history(sql, recipe, gone=True)
 
 
 def leave_to_make(ledger: Ledger, recipe: str) -> None:
     """Record that `make --rm` removes the recipe: an equal file is not a renaming of it."""
-    ledger.change(
-        "UPDATE recipes SET digest = '', problem = NULL, todo = 0 WHERE path = ?", (recipe,)
-    )
+    change = "UPDATE recipes SET digest = '', problem = NULL, todo = 0 WHERE path = ?"
+    ledger.change(change, (recipe,))
 
 
 def prune(ledger: Ledger, now: float) -> None:

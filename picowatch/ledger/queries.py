@@ -48,21 +48,16 @@ def done_images(ledger: Ledger, files: Iterable[str]) -> dict[str, sqlite3.Row]:
 
 def files_in(ledger: Ledger, folder: str) -> set[str]:
     """Return the files in a folder of the outbox that images and contact sheets have, or had."""
-    rows = ledger.select(
-        """SELECT file FROM (SELECT file FROM images UNION SELECT file FROM sheets)
-           WHERE file > ? AND file < ?""",
-        _below(folder),
-    )
-    return {row["file"] for row in rows}
+    query = """SELECT file FROM (SELECT file FROM images UNION SELECT file FROM sheets)
+               WHERE file > ? AND file < ?"""
+    return {row["file"] for row in ledger.select(query, _below(folder))}
 
 
 def being_written(ledger: Ledger) -> set[str]:
     """Return the pictures of images that are being published."""
-    rows = ledger.select(
-        """SELECT file FROM images INDEXED BY images_running
-           WHERE state = 'running' AND being_written"""
-    )
-    return {row["file"] for row in rows}
+    query = """SELECT file FROM images INDEXED BY images_running
+               WHERE state = 'running' AND being_written"""
+    return {row["file"] for row in ledger.select(query)}
 
 
 def known_recipe(ledger: Ledger, recipe: str) -> KnownRecipe | None:
@@ -111,24 +106,17 @@ def seen(ledger: Ledger, inbox_id: str, versions: Iterable[tuple[str, SizeAndTim
 
 def lacks_prompts(ledger: Ledger, template: str, digest: str) -> bool:
     """Whether pictures below a template with this digest were refused for want of a prompt."""
-    rows = ledger.select(
-        """SELECT 1 FROM recipes WHERE path > ? AND path < ? AND template = ?
-           AND outcome = 'refused' AND problem IS NULL LIMIT 1""",
-        (*_below(template.rpartition("/")[0]), digest),
-    )
-    return bool(rows)
+    query = """SELECT 1 FROM recipes WHERE path > ? AND path < ? AND template = ?
+               AND outcome = 'refused' AND problem IS NULL LIMIT 1"""
+    return bool(ledger.select(query, (*_below(template.rpartition("/")[0]), digest)))
 
 
 def problems(ledger: Ledger, most: int) -> tuple[list[str], int, int]:
     """Return the newest problems, oldest first, their number, and that of refused files."""
-    rows = ledger.select(
-        """SELECT problem FROM recipes WHERE problem IS NOT NULL
-           ORDER BY problem_at DESC LIMIT ?""",
-        (most,),
-    )
-    ((count, refused),) = ledger.select(
-        f"SELECT count(problem), count(*) FILTER (WHERE {REFUSED}) FROM recipes"
-    )
+    query = "SELECT problem FROM recipes WHERE problem IS NOT NULL ORDER BY problem_at DESC LIMIT ?"
+    rows = ledger.select(query, (most,))
+    query = f"SELECT count(problem), count(*) FILTER (WHERE {REFUSED}) FROM recipes"
+    ((count, refused),) = ledger.select(query)
     return [row["problem"] for row in reversed(rows)], count, refused
 
 
@@ -194,21 +182,17 @@ def queued_recipes(ledger: Ledger, shares: Mapping[str, float]) -> list[sqlite3.
 
 def requests(ledger: Ledger, ids: Iterable[int]) -> dict[int, ImageRequest]:
     """Return the requests of these images that are there, by id."""
-    rows = ledger.select(
-        "SELECT id, request FROM images WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps([*ids]),),
-    )
+    query = "SELECT id, request FROM images WHERE id IN (SELECT value FROM json_each(?))"
+    rows = ledger.select(query, (json.dumps([*ids]),))
     return {row["id"]: request_of(row) for row in rows}
 
 
 def outcome(ledger: Ledger, recipe: str, digest: str) -> Outcome | None:
     """Return the outcome of the newest save with these bytes; None if there was none."""
     with ledger.transaction():
-        saves = ledger.select(
-            """SELECT id, outcome FROM saves WHERE recipe = ? AND digest = ?
-               ORDER BY id DESC LIMIT 1""",
-            (recipe, digest),
-        )
+        query = """SELECT id, outcome FROM saves WHERE recipe = ? AND digest = ?
+                   ORDER BY id DESC LIMIT 1"""
+        saves = ledger.select(query, (recipe, digest))
         if not saves:
             return None
         save = saves[0]["id"]
@@ -236,12 +220,9 @@ def last_save(ledger: Ledger) -> int:
 
 def is_unfinished_below(ledger: Ledger, folder: str) -> bool:
     """Whether images of recipes in this folder or below are queued or running."""
-    rows = ledger.select(
-        """SELECT 1 FROM images WHERE recipe > ? AND recipe < ?
-           AND state IN ('queued', 'running') LIMIT 1""",
-        _below(folder),
-    )
-    return bool(rows)
+    query = """SELECT 1 FROM images WHERE recipe > ? AND recipe < ?
+               AND state IN ('queued', 'running') LIMIT 1"""
+    return bool(ledger.select(query, _below(folder)))
 
 
 def outcomes_below(ledger: Ledger, folder: str, since: int) -> dict[str, Outcome]:
@@ -298,12 +279,8 @@ def requested(ledger: Ledger, name: str) -> Counter[str]:
 
 def failures(ledger: Ledger, recipe: str) -> list[tuple[QueuedImage, str]]:
     """Return the failed images that the last valid save requests, with their reasons."""
-    rows = ledger.select(
-        f"""SELECT * FROM images WHERE recipe = ? AND {FAILED}
-            ORDER BY entry_index, image_index""",
-        (recipe,),
-    )
-    return [(QueuedImage.of(row), row["reason"]) for row in rows]
+    query = f"SELECT * FROM images WHERE recipe = ? AND {FAILED} ORDER BY entry_index, image_index"
+    return [(QueuedImage.of(row), row["reason"]) for row in ledger.select(query, (recipe,))]
 
 
 def _below(folder: str) -> tuple[str, str]:

@@ -116,12 +116,9 @@ def fail(ledger: Ledger, image: QueuedImage, reason: str) -> bool:
     with ledger.transaction() as sql:
         if not _change(sql, image, change, reason, time.time()):
             return False
-        row = sql.execute(
-            """SELECT recipe, save_digest, entry_index, image_index, digest,
-               json_extract(request, '$.seed') AS seed FROM images WHERE id = ?""",
-            (image.id,),
-        ).fetchone()
-        note_failure(sql, **row, reason=reason)
+        query = """SELECT recipe, save_digest, entry_index, image_index, digest,
+                   json_extract(request, '$.seed') AS seed FROM images WHERE id = ?"""
+        note_failure(sql, **sql.execute(query, (image.id,)).fetchone(), reason=reason)
         return True
 
 
@@ -146,22 +143,17 @@ def picture_missing(ledger: Ledger, image: QueuedImage) -> None:
 def running_recipes(ledger: Ledger, images: Sequence[QueuedImage]) -> dict[int, str]:
     """Return the recipes of those images that are still requested and not being written, by id."""
     files = {image.id: image.file for image in images}
-    rows = ledger.select(
-        f"""SELECT id, file, recipe FROM images WHERE id IN (SELECT value FROM json_each(?))
-            AND state = 'running' AND being_written = 0 ORDER BY {IN_ORDER}""",
-        (json.dumps([*files]),),
-    )
+    query = f"""SELECT id, file, recipe FROM images WHERE id IN (SELECT value FROM json_each(?))
+                AND state = 'running' AND being_written = 0 ORDER BY {IN_ORDER}"""
+    rows = ledger.select(query, (json.dumps([*files]),))
     return {row["id"]: row["recipe"] for row in rows if row["file"] == files[row["id"]]}
 
 
 def is_start_image_needed(ledger: Ledger, digest: str) -> bool:
     """Whether any image needs the copy of a picture from its acceptance on."""
-    rows = ledger.select(
-        f"""SELECT 1 FROM start_images CROSS JOIN images ON images.id = image
-            WHERE picture = ? AND (state IN ('queued', 'running') OR {FAILED}) LIMIT 1""",
-        (digest,),
-    )
-    return bool(rows)
+    query = f"""SELECT 1 FROM start_images CROSS JOIN images ON images.id = image
+                WHERE picture = ? AND (state IN ('queued', 'running') OR {FAILED}) LIMIT 1"""
+    return bool(ledger.select(query, (digest,)))
 
 
 def running(ledger: Ledger) -> list[QueuedImage]:
@@ -187,10 +179,8 @@ def start_images_needed(ledger: Ledger) -> set[str]:
     A new save copies the pictures of failed images again; `picowatch retry` does not.
     """
     with ledger.transaction() as sql:
-        rows = sql.execute(
-            f"SELECT DISTINCT picture FROM start_images WHERE image IN {_TO_RENDER}"
-        ).fetchall()
-        needed = {row["picture"] for row in rows}
+        query = f"SELECT DISTINCT picture FROM start_images WHERE image IN {_TO_RENDER}"
+        needed = {row["picture"] for row in sql.execute(query)}
         return needed.union(*(image.request.pictures.values() for image in running(ledger)))
 
 
@@ -323,22 +313,16 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> Q
     file = next_file(
         sql, names, recipe, file_for, numbered=numbered, replaces=replaces, former=former
     )
-    row = sql.execute(
-        """UPDATE images SET state = 'running', being_written = 0, file = ?
-           WHERE id = ? AND state = 'queued' RETURNING *""",
-        (file, image.id),
-    ).fetchone()
-    return QueuedImage.of(row)
+    change = """UPDATE images SET state = 'running', being_written = 0, file = ?
+                WHERE id = ? AND state = 'queued' RETURNING *"""
+    return QueuedImage.of(sql.execute(change, (file, image.id)).fetchone())
 
 
 def _former_runs(sql: sqlite3.Connection, recipe: str) -> bool:
     """Whether an image of a recipe is running that its last save does not request."""
-    found = sql.execute(
-        f"""SELECT 1 FROM images INDEXED BY images_running
-            WHERE state = 'running' AND recipe = ? AND NOT {REQUESTED}""",
-        (recipe,),
-    )
-    return found.fetchone() is not None
+    query = f"""SELECT 1 FROM images INDEXED BY images_running
+                WHERE state = 'running' AND recipe = ? AND NOT {REQUESTED}"""
+    return sql.execute(query, (recipe,)).fetchone() is not None
 
 
 def _unless_foreign(
@@ -352,11 +336,9 @@ def _unless_foreign(
         return file
     with suppress(PictureUnreadable):
         chunk = chunk_of(names.path(file))
-        rows = sql.execute(
-            """SELECT recipe, substr(digest, 1, 64) AS digest FROM images
-               WHERE recipe IN (?, ?) AND file = ?""",
-            (recipe, chunk.recipe, file),
-        ).fetchall()
+        query = """SELECT recipe, substr(digest, 1, 64) AS digest FROM images
+                   WHERE recipe IN (?, ?) AND file = ?"""
+        rows = sql.execute(query, (recipe, chunk.recipe, file)).fetchall()
         asked = chunk.request.digest, renamed(chunk.request, chunk.recipe, recipe).digest
         is_its_own = chunk.recipe == recipe or any(row["digest"] in asked for row in rows)
         return file if is_its_own and {row["recipe"] for row in rows} == {recipe} else None
@@ -418,7 +400,7 @@ def _former_results(
     rows = sql.execute(
         f"""SELECT file FROM images WHERE recipe = :recipe AND state = 'done' AND NOT {REQUESTED}
             AND NOT {ELSEWHERE} AND coalesce(json_extract(request, '$.name'), '') = :name
-            ORDER BY {ATTACHED} DESC, entry_index, image_index""",
+            ORDER BY {ATTACHED} DESC, entry_index, image_index, length(file), file""",
         {"recipe": image.recipe, "folder": names.folder(image.recipe), "name": image.request.name},
     ).fetchall()
     kind = format_of(next(filter(None, map(file_for, count(1)))))
@@ -431,10 +413,8 @@ def _former_results(
 def _is_reserved(sql: sqlite3.Connection, file: str, *, with_suffix: bool = False) -> bool:
     """Whether a running image has this name, whatever its suffix, case and Unicode form."""
     stem = folded(file if with_suffix else f"{PurePosixPath(file).with_suffix('')}.")
-    running = sql.execute(
-        "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
-    )
-    return any(folded(row["file"]).startswith(stem) for row in running)
+    query = "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
+    return any(folded(row["file"]).startswith(stem) for row in sql.execute(query))
 
 
 def _is_used(sql: sqlite3.Connection, recipe: str, file: str, replaces: bool) -> bool:
@@ -442,32 +422,26 @@ def _is_used(sql: sqlite3.Connection, recipe: str, file: str, replaces: bool) ->
 
     If it `replaces` a result, another format is not in its way.
     """
-    used = sql.execute(
-        f"""SELECT 1 FROM images
-           WHERE recipe = :recipe AND state = 'done' AND file = :file AND {REQUESTED}
-           UNION ALL SELECT 1 FROM sheets WHERE recipe = :recipe AND file = :file""",
-        {"recipe": recipe, "file": file},
-    )
-    return used.fetchone() is not None or _is_reserved(sql, file, with_suffix=replaces)
+    query = f"""SELECT 1 FROM images
+                WHERE recipe = :recipe AND state = 'done' AND file = :file AND {REQUESTED}
+                UNION ALL SELECT 1 FROM sheets WHERE recipe = :recipe AND file = :file"""
+    used = sql.execute(query, {"recipe": recipe, "file": file}).fetchone()
+    return used is not None or _is_reserved(sql, file, with_suffix=replaces)
 
 
 def _differs_in_its_ending(sql: sqlite3.Connection, recipe: str) -> bool:
     """Whether several dropped pictures differ only in their suffix, so that results keep it."""
     stem = stem_of(recipe)
     # All paths that begin with the stem and a dot: "/" follows "." in ASCII.
-    alike = sql.execute(
-        "SELECT path FROM recipes WHERE path > ? AND path < ? AND path != ?",
-        (f"{stem}.", f"{stem}/", recipe),
-    )
+    query = "SELECT path FROM recipes WHERE path > ? AND path < ? AND path != ?"
+    alike = sql.execute(query, (f"{stem}.", f"{stem}/", recipe))
     return any(is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike)
 
 
 def _kept_before(sql: sqlite3.Connection, names: OutboxNames, recipe: str, otherwise: bool) -> bool:
     """Whether the photo's newest result kept its ending: another photo may have come or gone."""
-    rows = sql.execute(
-        """SELECT file FROM images WHERE recipe = ? AND state IN ('running', 'done')
-           ORDER BY state DESC, ended DESC""",
-        (recipe,),
-    )
-    newest = next((row["file"] for row in rows if names.exists(row["file"])), None)
+    query = """SELECT file FROM images WHERE recipe = ? AND state IN ('running', 'done')
+               ORDER BY state DESC, ended DESC"""
+    files = (row["file"] for row in sql.execute(query, (recipe,)))
+    newest = next(filter(names.exists, files), None)
     return PurePosixPath(recipe).name in stem_of(newest) if newest else otherwise

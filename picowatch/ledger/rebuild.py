@@ -42,8 +42,7 @@ def open_ledger(path: Path, listing: Listing) -> Ledger:
             ledger.close()
             raise
         if entered:
-            pictures = number_of(entered, "picture")
-            log.warning("the new ledger has %s of images.jsonl", pictures)
+            log.warning("the new ledger has %s of images.jsonl", number_of(entered, "picture"))
     return ledger
 
 
@@ -84,12 +83,12 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:
             sql.execute(note_save, (recipe, str(line["save_digest"]), 0))
     elif "done" in line:
         sql.execute(note_save, (recipe, str(line["done"]), 1))
-    elif "gone" in line or "renamed" in line:
-        # Another recipe of this name is a new one.
+    elif old := line.get("renamed"):  # perhaps some of its pictures were listed before
+        query = "UPDATE OR REPLACE restored SET recipe = ? WHERE recipe = ?"
+        sql.execute(query, (recipe, str(old)))
+        move_images(sql, str(old), recipe)
+    elif "gone" in line:  # another recipe of this name is a new one
         sql.execute("DELETE FROM restored WHERE recipe = ?", (recipe,))
-        if old := line.get("renamed"):
-            sql.execute("UPDATE restored SET recipe = ? WHERE recipe = ?", (recipe, str(old)))
-            move_images(sql, str(old), recipe)
 
 
 def _enter_picture(sql: sqlite3.Connection, line: dict[str, Any], save: int) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from PIL import Image
 from picowatch.errors import RenderFailed
 from picowatch.outbox.commands import Command, send
 from tests.digest_engine import Batch, fail_on_bad
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 
 RECIPES = {
     "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 4\n",
@@ -248,21 +249,35 @@ def test_a_save_that_was_drawn_in_part_goes_on_with_its_newest_seeds(house: Hous
     assert last == [(newest[0] + 2, "a cat"), (newest[0] + 3, "a cat")]
 
 
-def test_a_picture_that_was_rendered_while_its_recipe_was_renamed_stays_its_own(
-    house: House,
+@pytest.mark.parametrize("text", ["1\n2\n3\nbad\n", "bad\n1\n2\n3\n"])
+def test_pictures_that_were_rendered_while_their_recipe_was_renamed_stay_its_own(
+    house: House, text: str
 ) -> None:
-    """Twice, and its recipe is edited later. The list has the former name before the later ones."""
-    with house.held("a.yaml", "prompt: one\nseed: 1\n") as held:
-        for old, new in (("a.yaml", "b.yaml"), ("b.yaml", "c.yaml")):
+    """Twice, and one image fails; the recipe is edited later."""
+    begun, go = Event(), Event()
+
+    def hold(batch: Batch) -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+        fail_on_bad(batch)
+
+    house.engine.before_batch = hold
+    house.save("a.txt", text)
+    with house.running(batch_size=1):
+        wait_for(begun.is_set, "the first image")
+        for old, new in (("a.txt", "b.txt"), ("b.txt", "c.txt")):
             (house.inbox / old).rename(house.inbox / new)
             wait_for(lambda: f"renamed to {new}" in house.log(), new)  # noqa: B023
-        held.release()
-        wait_for(lambda: len(house.listed()) == 1, "its picture")
-    ledger(house).unlink()
-    house.save("c.yaml", "- {prompt: one, seed: 1}\n- {prompt: two, seed: 2}\n")
-    house.engine.batches.clear()
-    assert house.once()
-    assert house.started() == ["two"]
+        go.set()
+        told = house.outbox / "images.jsonl"
+        wait_for(lambda: told.exists() and told.read_text().count('"renamed"') == 2, "its names")
+        wait_for(lambda: len(house.listed()) == 3, "its pictures")
+    for saved, rendered in ((text, {"bad"}), (f"{text}4\n", {"bad", "4"})):
+        ledger(house).unlink()
+        house.save("c.txt", saved)
+        house.engine.batches.clear()
+        house.once(batch_size=1)
+        assert {*house.started()} == rendered
 
 
 def test_any_picture_of_a_sweep_tells_the_seed_that_was_drawn(house: House) -> None:

@@ -60,6 +60,11 @@ RESULTS: dict[str, Given] = {
         (f"{USUAL}count: 2\nsteps: 4\n", {MUG: 4, SECOND: 4}),
         (f"{USUAL}steps: 5\n", {MUG: 5, SECOND: 4}),
     ],
+    "of several in one place the first is written over, and no other": [
+        (f"{PLAIN}steps: 3\n", {MUG: 3}), (f"{PLAIN}steps: 4\n", {MUG: 3, SECOND: 4}),
+        (f"{PLAIN}steps: 5\n", {MUG: 3, SECOND: 4, THIRD: 5}),
+        *((f"{USUAL}steps: {count}\n", {MUG: count, SECOND: 4, THIRD: 5}) for count in (6, 7, 8)),
+    ],
     "another format is not in the way, and two of one photo have no numbers": [
         (f"{USUAL}format: webp\n", {"in/mug.webp": 24}),
         (f"{USUAL}format: png\n", {MUG: 24, "in/mug.webp": 24}),
