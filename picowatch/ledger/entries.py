@@ -274,8 +274,8 @@ class SaveWriter:
     def _drawn_as_former(self, entry: RequestedEntry) -> Draw | None:
         """Return the draw with the seed of the entry that this was, if it shares images with it.
 
-        Or if its first image is only written otherwise than the former one. The nearest, from the
-        file's beginning or end, are tried; equal ones have their own seeds.
+        It does so, too, if only the file's format and the like differ. The nearest entries, from
+        the file's beginning or end, are tried; equal ones have their own seeds.
         """
 
         def distance(place: int) -> int:
@@ -287,16 +287,16 @@ class SaveWriter:
             seed, images = self.former[place]
             drawn = entry.requests(seed)
             why = "more" if self._has_any(drawn) else "changed"
-            if why == "more" or self._has_any(self._written_as(images, drawn[0])):
+            if why == "more" or self._has_any(self._in_former_format(images, drawn[0])):
                 del self.former[place]
                 return Draw(drawn, seed, why=why, before=images)
         return None
 
-    def _written_as(self, images: Sequence[int], request: ImageRequest) -> list[ImageRequest]:
-        """Return a request as the first of these images is written; [] if there is none."""
+    def _in_former_format(self, images: Sequence[int], request: ImageRequest) -> list[ImageRequest]:
+        """Return the request in the file format of the first of these images; [] without one."""
         query = "SELECT request FROM images WHERE id = ?"
         rows = [row for image in images[:1] for row in self.sql.execute(query, (image,))]
-        return [request.written_as(request_of(row)) for row in rows]
+        return [request.in_format_of(request_of(row)) for row in rows]
 
     def _drawn_before(self, entry: RequestedEntry) -> Draw | None:
         """Return the entry's newest draw of which an image was rendered, or None.

@@ -232,8 +232,8 @@ class ImageRequest(ImageFields):
         """The hashes of all pictures that it names, by their paths as in the recipe."""
         return self.files_of(*PICTURE_KINDS)
 
-    def written_as(self, other: Self) -> Self:
-        """Return the request for this picture, written like another one."""
+    def in_format_of(self, other: Self) -> Self:
+        """Return the request for this picture in another one's file format and quality."""
         return replace(self, **{name: getattr(other, name) for name in AS_FILE})
 
     def with_names(self, names: Mapping[str, str]) -> Self:

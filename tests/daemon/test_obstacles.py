@@ -416,7 +416,7 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
 
 @pytest.mark.parametrize("closed", ["", ".picowatch", ".picowatch/ledger.sqlite"])
 def test_who_may_not_read_the_outbox_is_told_whom_to_ask(house: House, closed: str) -> None:
-    """By commands that ask what picowatch knows; others need nothing of it."""
+    """Only commands that read the ledger need its permissions."""
     house.save("a.yaml", ONE)
     assert house.once()
     path = house.outbox / closed
