@@ -58,15 +58,17 @@ run: $(INSTALLED) $(VERSION)  ## Start the daemon: save recipes in inbox/, find 
 test: lint  ## Lint, format check, types and all tests but the heavy ones.
 	@$(MAKE) --no-print-directory -j 2 tests types  # mypy needs one core, and a minute of it
 
+# A worker that a test ends is not replaced: xdist would then wait for ever, instead of naming the test.
+WORKERS := --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
 # Tests call make, too. ORDER=random runs them in a random order and prints its seed, ORDER=SEED runs
 # them in that one again.
 tests: $(READY)
-	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 5 --dist loadfile --no-loadscope-reorder \
+	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 5 $(WORKERS) \
 		$(if $(ORDER),-p randomly --randomly-seed=$(ORDER:random=default))
 
 test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler, the wheel, 10,000 recipes and others.
-	MAKEFLAGS= $(BIN)/pytest -m heavy -n 2 --dist loadfile --no-loadscope-reorder \
-		--ignore tests/load --ignore tests/benchmarks
+	MAKEFLAGS= $(BIN)/pytest -m heavy -n 2 $(WORKERS) --ignore tests/load --ignore tests/benchmarks
 	MAKEFLAGS= $(BIN)/pytest -m heavy tests/load tests/benchmarks  # they measure: one at a time
 
 test-field: $(READY)  ## The tests that name what a new field of recipes lacks (two minutes).

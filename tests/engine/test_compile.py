@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from picowatch.engine.model import compile as compiling
 from picowatch.engine.model.compile import Compiled
 from picowatch.engine.protocol import EngineOptions, RenderedImage
 from tests.engine import requests
-from tests.engine.requests import difference
+from tests.engine.requests import PATIENCE, difference
 from tests.engine.tiny_flows import FIRST, tiny_unet
 
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
@@ -53,6 +54,32 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     assert (exact.compiled, exact.pixels) == (False, draw(plain, exact=True).pixels)
     # OpenVINO's telemetry would send an event as soon as OpenVINO is imported.
     assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+
+
+# In a process of its own, which a failure ends.
+SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+from tests.engine.test_compile import draw, renderer
+
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+engine = renderer(cache=Path(sys.argv[1]))
+assert draw(engine).compiled and draw(engine, width=128).compiled
+del engine
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_compiled_models_are_gone_is_heard(tmp_path: Path) -> None:
+    """OpenVINO left the thread a stack for signals that it had freed."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,8 @@ class Compiled:
 
     def _model(self, call: str, convert: Callable[[], Any]) -> Any:
         """Return the compiled model for a shape, from the cache or converted now."""
-        openvino, dtype = _import_openvino(), self._dtype
-        versions = openvino.__version__, torch.__version__, diffusers.__version__
+        dtype = self._dtype
+        versions = _import_openvino().__version__, torch.__version__, diffusers.__version__
         described = repr((versions, type(self._denoiser).__name__, dtype, self._key, call))
         name = hashlib.sha256(described.encode()).hexdigest()[:32]
         assert self._cache
@@ -121,7 +121,7 @@ class Compiled:
             _keep(convert(), folder, narrow=narrow)
             gc.collect()  # the traced copy is in cycles
         os.utime(folder / "model.bin")  # the last used is deleted last
-        core = openvino.Core()
+        core = _core()
         narrow = narrow and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -209,6 +209,16 @@ def _delete_oldest(cache: Path) -> None:
             total += stat.st_size
             if total > _CACHE_BYTES:
                 shutil.rmtree(folder.rename(temporary_beside(folder)))  # no half stays
+
+
+@cache
+def _core() -> Any:
+    """Return OpenVINO's core, one for as long as the process lives.
+
+    Its CPU plugin gives the thread that loads it a stack for signals of its own, and frees that
+    with the core, in whichever thread: the next signal to the first would end the process.
+    """
+    return _import_openvino().Core()
 
 
 def _import_openvino() -> Any:
