@@ -39,6 +39,7 @@ from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.reading import DefaultsFile, NothingSaid
 from picowatch.recipe.recipe import Recipe, no_hash
+from picowatch.recipe.resolve.prompts import mistaken_lines
 from picowatch.settings.settings import Settings
 from picowatch.streams import harmless
 
@@ -76,6 +77,7 @@ class _Checking:
         self._settings, self._as_json = settings, as_json
         self._inbox = InboxFolder(settings.inbox, settings.most_photo_pixels)
         known, most = inventory_of(settings), settings.max_images_per_save
+        self._of_lines = cache(lambda field, text: [*mistaken_lines(field, text, known)])
         self._reader = RecipeReader(self._inbox, known, most)
         self._there = scan(settings.inbox.resolve(), ())
         self._names = OutboxNames(settings.outbox, picture_format=settings.format)
@@ -139,7 +141,8 @@ class _Checking:
         except _REFUSALS as error:
             self._fail(file, path or _name_in_inbox(file), error)
             return
-        for warning in dict.fromkeys(text for *_, recipe in found for text in recipe.warnings):
+        told = (text for *_, recipe in found for text in (*recipe.warnings, *self._later(recipe)))
+        for warning in dict.fromkeys(told):
             self._tell(file, "warning", warning)
         if file.name == DEFAULTS_NAME:
             self._print(harmless(f"{file}: defaults of the recipes in this folder and below"))
@@ -148,6 +151,12 @@ class _Checking:
         self._print(harmless(f"{file}: {number_of(len(images), 'image')}"))
         for line in _lines(images) if lists else ():
             self._print(harmless(line))
+
+    def _later(self, recipe: Recipe) -> Iterator[str]:
+        """Yield warnings on what random seeds may draw."""
+        for variant in recipe.variants if recipe.seed == RANDOM else ():
+            for field, text in variant.texts:
+                yield from self._of_lines(field.rpartition(".")[2], text)
 
     def _recipes(self, file: Path, path: str) -> Iterator[tuple[Path, int, Recipe]]:
         """Yield recipes with their places: a file, and the number of an entry."""

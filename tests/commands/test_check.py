@@ -67,6 +67,23 @@ def test_check_draws_no_wildcard_without_its_seed(tmp_path: Path) -> None:
     assert shown[1].endswith("seed random  negative_prompt none  a {cat|dog}")
 
 
+def test_check_warns_of_lines_that_a_random_seed_may_draw(tmp_path: Path) -> None:
+    """Such a recipe would be refused at random, unseen."""
+    fine = "oil\n" * 50
+    lines = {"style": f"{fine}<lora:gone:1> ink\n__sub__\n", "sub": f"{fine}a AND b\nc AND d\n"}
+    save(tmp_path, {f"models/wildcards/{name}.txt": text for name, text in lines.items()})
+    save(tmp_path, {"a.yaml": "prompt: a __style__\n", "b.yaml": "prompt: a __sub__\nseed: 1\n"})
+    found = picowatch_here(tmp_path, "check", "a.yaml", "b.yaml")
+    assert found.returncode == 0
+    lora, composed = found.stderr.splitlines()
+    start = "a.yaml: warning: if a seed draws "
+    assert lora.startswith(
+        f"{start}'<lora:gone:1> ink' from models/wildcards/style.txt, this recipe"
+    )
+    assert lora.endswith("Put its file there, or write the prompt without the tag.")
+    assert composed.startswith(f"{start}'a AND b' from models/wildcards/sub.txt, this recipe is")
+
+
 def test_check_tells_images_apart(tmp_path: Path) -> None:
     """Each line has what is not the same in all: of a sweep, or several recipes."""
     sweep = "{image: [fr/f1.png, fr/f2.png], denoising_strength: [0.25, 1]}"

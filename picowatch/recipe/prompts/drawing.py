@@ -4,13 +4,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import translate
 from functools import cached_property
+from itertools import islice
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PROMPTS, Loras
 from picowatch.recipe.installed import NoneOfThisName, NotInstalled, find
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import embedding_missing
 from picowatch.recipe.prompts.grammar import (
     LoraTag,
@@ -21,7 +24,7 @@ from picowatch.recipe.prompts.grammar import (
     unsupported,
     without_loras,
 )
-from picowatch.recipe.prompts.wildcards import Template
+from picowatch.recipe.prompts.wildcards import NoLines, Template, file_called
 
 MAX_LORAS = 100
 PROMPT, NEGATIVE = PROMPTS
@@ -94,6 +97,8 @@ class Prompts:
         template = self._templates[field]
         try:
             text = template.expand(seed, self.streams[field])
+        except NoLines as error:
+            raise self.problem_at(field, file_mistake(error.name, self.inventory)) from None
         except ValueInvalid as error:
             raise self.problem_at(field, f"this cannot be drawn: {error}.") from None
         if field == PROMPT:
@@ -152,3 +157,31 @@ def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
 def named_twice(name: str) -> str:
     """Return the message about a LoRA that is listed twice: its weights are not added up."""
     return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
+
+
+def file_mistake(name: str, inventory: Inventory) -> str:
+    """Return why no line of this wildcard can be drawn; "" if one can."""
+    wildcards, refused = inventory.wildcards, inventory.refused_as("wildcard")
+    file = file_called(name, wildcards)
+    if file is not None:
+        empty = f"the wildcard file models/wildcards/{shown(file)}.txt has no lines."
+        return "" if wildcards[file] else empty
+    inventory.missed.add(("wildcard", name))
+    if name in refused:
+        return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
+    names = sorted(wildcards)
+    if "*" in name:
+        meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
+        each = "|".join(f"__{file}__" for file in islice(meant, 4)) or "__dogs__|__cats__"
+        return (
+            f"'*' in '{shown(name)}' is not supported. Name one file, or several in braces: "
+            f"{{{shown(each)}}}."
+        )
+    there = (
+        f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
+    )
+    packs = [f" {why}" for name, why in refused.items() if name.endswith((".yaml", ".yml"))]
+    return (
+        f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
+        f"{did_you_mean(name, names)}{there}{''.join(packs[:1])}"
+    )

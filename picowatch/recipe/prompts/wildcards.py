@@ -60,6 +60,14 @@ class Choice:
         return next((weight[0].strip() for weight in found if weight), "")
 
 
+class NoLines(ValueInvalid):
+    """No line of a wildcard can be drawn, because its file is missing, refused or empty."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"models/wildcards has no lines for __{name}__")
+        self.name = name
+
+
 Nodes = tuple[str | FromFile | Choice, ...]
 
 
@@ -248,7 +256,7 @@ class _Draws:
     def _lines(self, node: FromFile) -> Sequence[str]:
         lines = self._wildcards.get(file_called(node.name, self._wildcards) or "")
         if not lines:
-            raise ValueInvalid(f"models/wildcards has no lines for __{node.name}__")
+            raise NoLines(node.name)
         return lines
 
     def _fraction(self) -> float:

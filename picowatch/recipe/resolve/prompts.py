@@ -1,21 +1,20 @@
 """Mistakes in the prompts of an entry, and what searching the prompts costs."""
 
-import re
 from collections.abc import Iterator
-from fnmatch import translate
 from itertools import islice
 
 from picowatch.recipe.fields import Loras
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.suggestions import did_you_mean, listed
-from picowatch.recipe.prompts.drawing import MAX_LORAS, lora_mistakes
+from picowatch.recipe.prompts.drawing import MAX_LORAS, file_mistake, lora_mistakes
 from picowatch.recipe.prompts.grammar import MAX_FOUND, Mistake, lora_tags, unsupported
 from picowatch.recipe.prompts.wildcards import (
     MAX_CHOSEN,
     MAX_LENGTH,
     Choice,
+    FromFile,
     Nodes,
+    Wildcards,
     file_called,
     found_in,
     parse,
@@ -55,6 +54,28 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
     return found[:MAX_FOUND]
 
 
+def mistaken_lines(field: str, text: str, inventory: Inventory) -> Iterator[str]:
+    """Yield a warning on the first mistaken line of each wildcard file that a prompt draws from."""
+    wildcards = inventory.wildcards
+    files = [*dict.fromkeys(_files_in(text, wildcards))]
+    for file in files:
+        told = False
+        for line in wildcards[file]:
+            files += [name for name in _files_in(line, wildcards) if name not in files]
+            if not told and (found := mistakes_in(field, line, (), inventory)):
+                told = True
+                yield (
+                    f"if a seed draws '{shown(line)}' from models/wildcards/{shown(file)}.txt, "
+                    f"this recipe is refused: {found[0].message}"
+                )
+
+
+def _files_in(text: str, wildcards: Wildcards) -> Iterator[str]:
+    for node in found_in(parse(text, wildcards)):
+        if isinstance(node, FromFile) and (file := file_called(node.name, wildcards)):
+            yield file
+
+
 def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
     """Yield mistakes in wildcards as written, once for each file; drawing checks their lines."""
     seen = set[str]()
@@ -63,7 +84,7 @@ def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
             yield from _choice_mistakes(node)
         elif node.name not in seen:
             seen.add(node.name)
-            if message := _file_mistake(node.name, inventory):
+            if message := file_mistake(node.name, inventory):
                 yield Mistake(message)
 
 
@@ -78,31 +99,3 @@ def _choice_mistakes(choice: Choice) -> Iterator[Mistake]:
             f"{{{choice.low}-{choice.high}$$…}} cannot be drawn: the first number must not be "
             f"above the second, and the limit is {MAX_CHOSEN}."
         )
-
-
-def _file_mistake(name: str, inventory: Inventory) -> str:
-    """Return why no line of this wildcard can be drawn; "" if one can."""
-    wildcards, refused = inventory.wildcards, inventory.refused_as("wildcard")
-    file = file_called(name, wildcards)
-    if file is not None:
-        empty = f"the wildcard file models/wildcards/{shown(file)}.txt has no lines."
-        return "" if wildcards[file] else empty
-    inventory.missed.add(("wildcard", name))
-    if name in refused:
-        return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
-    names = sorted(wildcards)
-    if "*" in name:
-        meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
-        each = "|".join(f"__{file}__" for file in islice(meant, 4)) or "__dogs__|__cats__"
-        return (
-            f"'*' in '{shown(name)}' is not supported. Name one file, or several in braces: "
-            f"{{{shown(each)}}}."
-        )
-    there = (
-        f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
-    )
-    packs = [f" {why}" for name, why in refused.items() if name.endswith((".yaml", ".yml"))]
-    return (
-        f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
-        f"{did_you_mean(name, names)}{there}{''.join(packs[:1])}"
-    )

@@ -130,7 +130,11 @@ ENDLESS = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"
     ("prompt", "wildcards", "message"),
     [
         ("a (x{:0.5|:0.6}.1)", {}, r"column 9: with seed 1 this becomes: a \(x:0\.\d\.1"),
-        ("{a|a} __b__", {"b": ("__c__",)}, "models/wildcards has no lines for __c__"),
+        (
+            "{a|a} __b__",
+            {"b": ("__c__",)},
+            r"column 9: no wildcard file 'c\.txt' in .* Available: b",
+        ),
         ("__a__", {"a": ("{2::x|y}",)}, "a weight in braces, '2::', is not supported"),
         ("__a__", {"a": ("one AND two",)}, r"this becomes: one AND two AND \(composing"),
         ("__a__", {"a": ("<lora:y:1>",)}, r"this becomes: <lora:y:1> no LoRA 'y' in models/loras"),
