@@ -336,12 +336,12 @@ def _unless_foreign(
         return file
     with suppress(PictureUnreadable):
         chunk = chunk_of(names.path(file))
-        query = """SELECT recipe, substr(digest, 1, 64) AS digest FROM images
-                   WHERE recipe IN (?, ?) AND file = ?"""
-        rows = sql.execute(query, (recipe, chunk.recipe, file)).fetchall()
+        query = """SELECT recipe, max(substr(digest, 1, 64) IN (?, ?)) FROM images
+                   WHERE recipe IN (?, ?) AND file = ? GROUP BY recipe"""
         asked = chunk.request.digest, renamed(chunk.request, chunk.recipe, recipe).digest
-        is_its_own = chunk.recipe == recipe or any(row["digest"] in asked for row in rows)
-        return file if is_its_own and {row["recipe"] for row in rows} == {recipe} else None
+        found = dict(sql.execute(query, (*asked, recipe, chunk.recipe, file)).fetchall())
+        is_its_own = chunk.recipe == recipe or any(found.values())
+        return file if is_its_own and found.keys() == {recipe} else None
     return None
 
 
@@ -398,13 +398,14 @@ def _former_results(
     Each is of the image in its place; the photo may have had another name.
     """
     rows = sql.execute(
-        f"""SELECT file FROM images WHERE recipe = :recipe AND state = 'done' AND NOT {REQUESTED}
-            AND NOT {ELSEWHERE} AND coalesce(json_extract(request, '$.name'), '') = :name
-            ORDER BY {ATTACHED} DESC, entry_index, image_index, length(file), file""",
+        f"""SELECT file, max({ATTACHED}) AS is_attached, entry_index, image_index FROM images
+            WHERE recipe = :recipe AND state = 'done' AND NOT {REQUESTED} AND NOT {ELSEWHERE}
+            AND coalesce(json_extract(request, '$.name'), '') = :name GROUP BY file
+            ORDER BY is_attached DESC, entry_index, image_index, length(file), file""",
         {"recipe": image.recipe, "folder": names.folder(image.recipe), "name": image.request.name},
     ).fetchall()
     kind = format_of(next(filter(None, map(file_for, count(1)))))
-    for file in dict.fromkeys(row["file"] for row in rows):
+    for file, *_ in rows:
         is_alike = names.exists(file) and format_of(file) == kind
         if is_alike and _unless_foreign(sql, names, image.recipe, file):
             yield file
