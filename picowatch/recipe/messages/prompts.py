@@ -66,7 +66,7 @@ _UNLIKELY = {
         "'{0}' is drawn as plain text: picowatch downloads nothing. Save the picture beside "
         "the recipe, and name it in image."
     ),
-    r"\$\([^()]{0,200}\)|(?<!\w)\$[A-Z_]{2,}": (
+    r"\$\([^()]{0,200}\)|(?<![\w$])\$[A-Z_]{2,}": (
         "'{0}' is drawn as plain text: no shell reads this file. Use double quotes in the "
         "command that writes it."
     ),

@@ -281,6 +281,7 @@ def test_references_of_yaml_are_told_once() -> None:
         *("a (corgi:1.2), (b)", "((a))", r"a \(b", "“a” and “b”", "”", "(a, b:1.2)"),
         *("at 1,2 (or 3)", "a)", "{a", r"\{a|b", "a|b}", "{a|{b|c}}", "a -blurry", "a -steps"),
         *("[a::10]", "a [dog::0.5] b", "std::vector", "a C++ book", "DPM++ 2M", "$100"),
+        *("{2$$RED|BLUE}", "{1-2$$ $$RED|BLUE}"),
         *("a dog and/or steps", "a [cat:dog:0.5]", "a {red|blue} hat, {x"),
         *("a [dog:10]", "a [cat::10]", "(at 10:30:1.2)", "(dim:2), (c:4.5)", "a //b", "{{a}|{b}}"),
     ],
