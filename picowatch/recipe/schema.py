@@ -25,6 +25,7 @@ from picowatch.recipe.fields import (
     SAYING_WHAT,
     SHORTHANDS,
     SWITCH_OR_MORE,
+    WRITING,
     json_schemas,
 )
 from picowatch.recipe.files import NO_FILES, PICTURE_KINDS, PLACES
@@ -52,6 +53,7 @@ def recipe_schema(inventory: Inventory | None = None) -> Schema:
     # Only a few spellings: editors report a missing property clearly, but not a missing pattern.
     named = ("Prompt", "PROMPT", *SAYING_WHAT)
     needed = [{"required": [name]} for name in named]
+    needed += [{"required": ["image", name]} for name in WRITING]
     definitions = _definitions(inventory) | {"recipe": _recipe() | {"anyOf": needed}}
     return _document(
         "recipe", [_ref("recipe"), {"type": "array", "items": _ref("recipe")}], definitions

@@ -48,6 +48,8 @@ MORE_RECIPES = [
     *("_id: 17\nnegative_prompt: 1984\nquality: auto", "format: TIF\nquality: Lossless"),
     "negative_prompt: true\ndetail: [hat, {find: tie}]",
 ]
+WHOLE_RECIPES = [f"prompt: a\n{text}" for text in MORE_RECIPES]
+WHOLE_RECIPES += ["image: a.png\nformat: webp", "image: a.png\nquality: 80"]
 
 
 def texts_in_tests() -> Iterator[str]:
@@ -59,7 +61,7 @@ def texts_in_tests() -> Iterator[str]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
                 yield node.value
                 yield f"prompt: a\n{node.value}"
-    yield from (f"prompt: a\n{text}" for text in MORE_RECIPES)
+    yield from WHOLE_RECIPES
     for page in [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]:
         yield from re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
@@ -126,7 +128,7 @@ def test_what_reading_accepts_the_schema_accepts() -> None:
     """No good recipe is underlined, except for other programs' switches that are off."""
     texts = [text for text in dict.fromkeys(texts_in_tests()) if names_fields(text)]
     good = [text for text in texts if is_good(text)]
-    assert len(good) > 100 and {f"prompt: a\n{text}" for text in MORE_RECIPES} <= {*good}
+    assert len(good) > 100 and {*WHOLE_RECIPES} <= {*good}
     for schema in SCHEMAS.values():
         assert [(text, found) for text in good if (found := complaints(schema, text))] == []
 
