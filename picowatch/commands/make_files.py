@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,9 +26,8 @@ from picowatch.inbox.names import (
 from picowatch.inbox.putting import put, save_again
 from picowatch.inbox.reasons import reason_of
 from picowatch.inbox.scan import scan
-from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.read.decoding import is_empty
-from picowatch.recipe.written import plain_name
+from picowatch.recipe.read.names import field_called
 
 READ_BITS = 0o444  # of a file's mode
 STANDARD_INPUT = Path("-")
@@ -178,11 +178,20 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _ending(content: bytes) -> str:
-    """JSON; YAML if a text begins with a recipe's field; anything else is lines of prompts."""
+    """JSON; YAML if a text begins with a field or a note; anything else is lines of prompts.
+
+    Fields without a prompt between two lines --- are settings of prompts, if these follow.
+    """
     with suppress(ValueError, RecursionError):
         if isinstance(json.loads(content), dict | list):
             return ".json"
-    text = re.sub(rb"\A(?:\s|#.*\n|---\s*\n|- )*", b"", content)
-    field = re.match(rb"([A-Za-z_ -]+):", text)
-    is_yaml = field is not None and plain_name(field[1].decode()) in FIRST_NAME_OF
-    return ".yaml" if is_yaml else ".txt"
+    parts = re.split(rb"(?m)^---\s*$", content.removeprefix(BOM_UTF8))
+    texts = [re.sub(rb"\A(?:\s|#.*\n|- )*", b"", part) for part in parts]
+    first, *others = [*filter(None, texts)] or [b""]
+    follows = () if re.search(rb"(?mi)^[ -]*prompt\s*:", first) else others[:1]
+    return ".yaml" if all(map(_begins_with_field, (first, *follows))) else ".txt"
+
+
+def _begins_with_field(text: bytes) -> bool:
+    name = re.match(rb"([A-Za-z_ -]+):", text)
+    return name is not None and field_called(name[1].decode()) is not None

@@ -9,7 +9,7 @@ from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.prompts import why_no_prompt
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
-from picowatch.recipe.read.names import field_named
+from picowatch.recipe.read.names import field_called, field_named
 from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
@@ -60,9 +60,9 @@ def _is_skipped(text: str) -> bool:
 
 
 def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
-    """Return whether the first line is `prompt: …`, or another field with a prompt below."""
+    """Return whether the first line is `prompt: …`, or a field or note with a prompt below."""
     found = re.match(r"\s*(?:- +)?(\w+)\s*(?::(?:\s|$)|= )", source.lines[first])
-    field = field_named(found[1]) if found else None
+    field = field_called(found[1]) if found else None
     if not found or not field or (field != "prompt" and not _PROMPT_FIELD.search(source.text)):
         return False
     position = Position(source, first + 1, found.start(1) + 1, len(found[1]))

@@ -130,6 +130,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a corgi\nsteps 30,", 2, 1, f"{SETTING} Write --steps 30 after a prompt, or …"),
         ("Prompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
+        ("_id: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
         ("a corgi\nstesp: 10", 2, 1, f"{SETTING} Did you mean 'steps'? Write --steps 10 after a …"),
         ("from: pets/1.png", 1, 1, f"{SETTING} Write --from pets/1.png after a prompt, or …"),
