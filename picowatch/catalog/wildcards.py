@@ -6,6 +6,7 @@ import stat
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
+from unicodedata import normalize
 
 from picowatch.recipe.written import FORBIDDEN, NEVER_IN_NAMES, invisible
 
@@ -22,7 +23,8 @@ _WEIGHT = re.compile(rf"(?m)(?:^[^\S\n]*|\{{(?:[^{{}}\n]*\|)?\s*)({_NUMBER}::)")
 class WildcardFiles:
     """The files in models/wildcards, each read again only when its size or time changed.
 
-    A wildcard's name is the path below the folder with "/", without ending.
+    A wildcard's name is the path below the folder with "/", without ending, and composed, as macOS
+    decomposes accents and syllables.
     """
 
     def __init__(self, models: Path) -> None:
@@ -40,7 +42,7 @@ class WildcardFiles:
         refused: dict[str, str] = {}
         size = count = 0
         for path in self._files():
-            name = path.relative_to(self._root).as_posix()
+            name = normalize("NFC", path.relative_to(self._root).as_posix())
             if not _is_yaml(path):
                 name = name.removesuffix(path.suffix)
             try:

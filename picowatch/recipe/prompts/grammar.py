@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
+from unicodedata import normalize
 
 from picowatch.recipe.messages.problems import shown
 
@@ -233,14 +234,16 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """Return a pattern for embeddings' names, and what each means: the first in any folder."""
-    last = {name.rpartition("/")[2]: name for name in sorted(names, reverse=True)}
-    longest_first = sorted({*names, *last}, key=lambda text: (-len(text), text))
+    called = {name.rpartition("/")[2]: name for name in sorted(names, reverse=True)}
+    called |= {name: name for name in names}
+    # macOS decomposes accents and syllables, keyboards compose them.
+    called |= {normalize(form, text): called[text] for text in [*called] for form in ("NFC", "NFD")}
+    longest_first = sorted(called, key=lambda text: (-len(text), text))
     pattern = re.compile(
         rf"(?<![\w-])(?P<comfyui>embedding:)?(?P<name>{'|'.join(map(re.escape, longest_first))})"
         r"(?(comfyui)(?:\.safetensors|\.pt|\.bin)?)(?![\w-])",
         re.IGNORECASE,
     )
-    called = last | {name: name for name in names}
     return pattern, {text.casefold(): name for text, name in called.items()}
 
 

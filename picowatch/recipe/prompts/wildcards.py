@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from unicodedata import normalize
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined
@@ -25,9 +26,11 @@ MAX_ROUNDS = 20
 
 Wildcards = Mapping[str, tuple[str, ...]]
 
+# What `[\w/.*-]` matches, and the signs of other scripts' letters.
+_SIGN = r"[^\s\x00-)+,:-@\[-^`{-\x7f]"
 # A name has spaces only inside, and no `__`: so only its longest match can be right, and a name
 # without end is read once.
-_NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))+"
+_NAME = rf"(?:(?!__){_SIGN}| (?!__)(?={_SIGN}))+"
 _FROM_FILE = rf"__(?! ){_NAME}__"
 _TOKEN = re.compile(rf"\\.|[{{}}\[\]|]|{_FROM_FILE}|[^\\{{}}\[\]|_]+|.", re.DOTALL)
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
@@ -160,7 +163,8 @@ def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
 
 
 def file_called(name: str, wildcards: Wildcards) -> str | None:
-    """Return the name of the wildcard file that has this name in any case; None if none has."""
+    """Return the wildcard file that has this name, composed, in any case; None if none has."""
+    name = normalize("NFC", name)
     if name in wildcards:
         return name
     folded = name.casefold()

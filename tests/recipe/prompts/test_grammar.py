@@ -1,5 +1,7 @@
 """A1111's prompt grammar, and what prompts must not contain."""
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,4 +158,6 @@ def test_embeddings_are_called_by_their_names_as_whole_words() -> None:
         found = embedding_words(text, EMBEDDINGS)
         assert {text[start:end]: name for start, end, name in found} == words
     assert embedding_words("k\u0131z, K\u0130Z, KIZ", ("kiz",)) == [(10, 13, "kiz")]  # Turkish
+    for text, name in product(("\u00e9t\u00e9", "e\u0301te\u0301"), repeat=2):  # composed or not
+        assert embedding_words(text, (name,)) == [(0, len(text), name)]
     assert [name for *_, name in embedding_words("x, b/x", ("a/x", "b/x"))] == ["a/x", "b/x"]

@@ -18,6 +18,7 @@ WILDCARDS = {
     "animals/dogs": ("corgi", "__colour__ poodle"),
     "animals/cats": ("tabby",),
     "my hats": ("cap", "fez"),
+    "\u00e9/\u092a\u0936\u0941": ("cow",),  # composed; with a sign for a vowel
 }
 
 
@@ -53,6 +54,7 @@ def results(text: str) -> set[str]:
         ("snake__case__name", {"snake__case__name"}),
         ("__my hats__ __my hats__", {f"{a} {b}" for a in ("cap", "fez") for b in ("cap", "fez")}),
         ("a__my hats__", {"acap", "afez"}),
+        ("__\u00e9/\u092a\u0936\u0941__ __e\u0301/\u092a\u0936\u0941__", {"cow cow"}),
         ("for ${5|6} $ each", {"for $5 $ each", "for $6 $ each"}),
     ],
 )
