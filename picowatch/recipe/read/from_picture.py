@@ -44,8 +44,10 @@ def read_from(
         problems.add(written.error_position, words)
         return None
     if "loras" in given:
-        for name in found.values.keys() & PROMPTS:
-            found.values[name] = without_loras(found.values[name]).strip()
+        details = found.values.get(DETAIL)
+        for values in (found.values, *(details if isinstance(details, list) else ())):
+            for name in values.keys() & PROMPTS:
+                values[name] = without_loras(values[name]).strip()
     position = replace(written.position, note=f" (in {shown(path)})")
     entry = found.entry(position, given)
     digits, checkpoint = entry.checkpoint_hash[:_HASH_DIGITS], entry.layer.get("checkpoint")

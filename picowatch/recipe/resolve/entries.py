@@ -126,7 +126,9 @@ class EntryResolver:
             self._layer(said, origin, warnings) for said in (entry.layer, *entry.nearer)
         )
         given = settings | own
-        picture = self._picture(given.get(FROM, self.defaults.get(FROM)), given, entry)
+        swept = layers.with_swept(given)
+        replaced = {name: swept[name] for name in {*given, "loras"} & swept.keys()}
+        picture = self._picture(given.get(FROM, self.defaults.get(FROM)), replaced, entry)
         if picture is None:
             return None
         warnings += picture.warnings

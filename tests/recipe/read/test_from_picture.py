@@ -7,7 +7,7 @@ import pytest
 
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.request import LoraUse
+from picowatch.recipe.request import DetailUse, LoraUse
 from tests.metadata.requests import CORGI
 from tests.recipe.reading import DEMO, check_said, chunk_of, hash_of, read_one, refused
 
@@ -23,6 +23,7 @@ REQUEST = replace(
     image_hash="1" * 64,
     denoising_strength=0.3,
 )
+FACE = DetailUse("face", model="clipseg", prompt="a face <lora:x:1>", size="512x768")
 CHUNK = chunk_of(REQUEST)
 A1111 = {
     "parameters": "a corgi\nNegative prompt: dim\nSteps: 30, Sampler: DPM++ 2M, Schedule type: "
@@ -129,16 +130,22 @@ def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], messa
 @pytest.mark.parametrize(
     "texts",
     [
-        CHUNK,
+        chunk_of(replace(REQUEST, detail=(FACE,))),
         {"parameters": "a <lora:x:.5:1> corgi <lora:pixel:-1>\nNegative prompt: dim <lora:x:1>\n"
-                       "Steps: 3, Seed: 4, Model: dreamshaper_8"},
+                       "Steps: 3, Seed: 4, Model: dreamshaper_8, ADetailer model: face_yolov8n.pt, "
+                       "ADetailer prompt: a face <lora:x:1>"},
     ],
 )  # fmt: skip
 def test_loras_of_the_recipe_replace_all_of_the_pictures(
     written: str, uses: list[tuple[str, float]], texts: dict[str, str]
 ) -> None:
-    """This includes those in its prompt, where A1111 always has them."""
-    (request,) = read(f"from: corgi.png\nloras: {written}", texts).image_requests(hash_of)
-    assert [(lora.name, lora.weight) for lora in request.loras] == uses
-    assert request.prompt.split() == ["a", "corgi"]
-    assert request.negative_prompt == "dim"
+    """This includes those in its prompt, where A1111 always has them, and in those of details."""
+    inventory = replace(INVENTORY, segmentations=("clipseg",))
+    for loras in (f"loras: {written}", f"sweep: {{loras: [{written}]}}"):
+        recipe = read(f"from: corgi.png\n{loras}", texts, inventory)
+        (request,) = (image for each in recipe.variants for image in each.image_requests(hash_of))
+        for use in (request, *request.detail):
+            assert [(lora.name, lora.weight) for lora in use.loras] == uses
+        assert request.prompt.split() == ["a", "corgi"]
+        assert request.negative_prompt == "dim"
+        assert [detail.prompt for detail in request.detail] == ["a face"]
