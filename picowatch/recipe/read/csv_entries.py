@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice, repeat
 
-from picowatch.recipe.fields import FRACTIONS
+from picowatch.recipe.fields import FRACTIONS, MAPPINGS
 from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.read.names import add, check_notes, excuse_prompt, field_called, unknown
 from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, SourceValue
@@ -17,6 +17,7 @@ _NO_DELIMITER = "\x1f"  # no file has it
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d\d")  # as Excel writes 1234567890
 # As spreadsheets write it in most of Europe.
 _DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,9}")
+_NUMBERS = {*FRACTIONS, *MAPPINGS}  # a number in hires is its scale
 # A column's name as written, and the field or note that it means, if any.
 _Column = tuple[str, str | None]
 
@@ -81,7 +82,7 @@ def _layer(
             problems.add(cell.position, message)
         elif column and cell.text:
             field = field_called(name, cell.text) or column
-            if has_comma and field in FRACTIONS and _DECIMAL_COMMA.fullmatch(cell.text):
+            if has_comma and field in _NUMBERS and _DECIMAL_COMMA.fullmatch(cell.text):
                 cell = cell.with_value(cell.text.replace(",", "."))
             first = filled.setdefault(field, name)
             add(layer, field, name, replace(cell, key=cell.position), problems, first)

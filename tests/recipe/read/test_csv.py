@@ -38,8 +38,9 @@ def test_cells_are_read_as_flags_are() -> None:
 
 def test_a_decimal_comma_is_read_where_semicolons_separate() -> None:
     """Seeds and texts with commas stay as they are."""
-    recipe = read_one("prompt;cfg;seed\na 7,5;7,5;1,2\n", CSV)
+    recipe = read_one("prompt;cfg;seed;hires\na 7,5;7,5;1,2;1,5\n", CSV)
     assert (recipe.prompt, recipe.cfg_scale, recipe.seed) == ("a 7,5", 7.5, (1, 2))
+    assert recipe.hires and recipe.hires.scale == 1.5
 
 
 def test_a_table_of_one_column_needs_no_quotes() -> None:
