@@ -24,7 +24,7 @@ _FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")
 # What is almost a flag: with more hyphens, with the dashes of word processors, with `:3` or
 # `.scale` after the name. With one hyphen, without a space before it or with one after it, a number
 # must follow: people also write -blurry, as in search engines.
-_DASH = "[-\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}]"
+_DASH = "[-\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}]"
 _NUMBER_FOLLOWS = r"(?=[\w-]{1,40}[ =]{1,9}\d)"
 _NO_FLAG = re.compile(
     rf"(?P<dashes>(?<!\S){_DASH}{{2,9}}|(?<!\S)[\N{{EN DASH}}\N{{EM DASH}}]"

@@ -115,6 +115,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
         ("a –steps 30", 1, 3, f"'–steps' {NO_FLAG}steps."),
         ("a −−steps 30", 1, 3, f"'−−steps' {NO_FLAG}steps."),
+        ("a \uff0d\uff0dsteps 30", 1, 3, f"'\uff0d\uff0dsteps' {NO_FLAG}steps."),
         ("a -- steps 30", 1, 3, f"'-- steps' {NO_FLAG}steps."),
         ("a --steps:3", 1, 3, f"'--steps:3' {NO_FLAG}steps 3."),
         ("a --seed.", 1, 3, f"'--seed.' {NO_FLAG}seed."),
