@@ -23,8 +23,7 @@ _WEIGHT = re.compile(rf"(?m)(?:^[^\S\n]*|\{{(?:[^{{}}\n]*\|)?\s*)({_NUMBER}::)")
 class WildcardFiles:
     """The files in models/wildcards, each read again only when its size or time changed.
 
-    A wildcard's name is the path below the folder with "/", without ending, and composed, as macOS
-    decomposes accents and syllables.
+    A wildcard's name is the path below the folder with "/", composed and without ending.
     """
 
     def __init__(self, models: Path) -> None:

@@ -63,7 +63,8 @@ def settings_in(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
-    given, texts = texts, {name: text for name, text in texts.items() if not _is_long(text)}
+    given = texts
+    texts = {n: t for n, t in texts.items() if len(t) <= MAX_BYTES and t.count("\n") <= MAX_LINES}
     if "picowatch-sheet" in texts:
         raise PictureUnreadable(
             "it is a contact sheet. The settings are in its pictures.", "Name one of those."
@@ -99,10 +100,6 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
     for name in found.values.keys() & PROMPTS:
         found.values[name] = final(found.values[name])
     return found
-
-
-def _is_long(text: str) -> bool:
-    return len(text) > MAX_BYTES or text.count("\n") > MAX_LINES
 
 
 def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:

@@ -144,8 +144,8 @@ def test_loras_of_the_recipe_replace_all_of_the_pictures(
     for loras in (f"loras: {written}", f"sweep: {{loras: [{written}]}}"):
         recipe = read(f"from: corgi.png\n{loras}", texts, inventory)
         (request,) = (image for each in recipe.variants for image in each.image_requests(hash_of))
-        for use in (request, *request.detail):
-            assert [(lora.name, lora.weight) for lora in use.loras] == uses
+        for used in (request.loras, *(detail.loras for detail in request.detail)):
+            assert [(lora.name, lora.weight) for lora in used] == uses
         assert request.prompt.split() == ["a", "corgi"]
         assert request.negative_prompt == "dim"
         assert [detail.prompt for detail in request.detail] == ["a face"]
