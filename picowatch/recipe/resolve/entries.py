@@ -154,6 +154,12 @@ class EntryResolver:
         sweep = layer.pop("sweep", None)
         reader = AxisReader(layer, given, self.max_images, self.known.inventory, self.problems)
         axes = reader.read(sweep) if sweep else {}
+        if "sweep" not in own:
+            where = "above the prompts" if "sweep" in settings else "of the folder"
+            idle = [name for name in entry.layer if name in axes]
+            warnings += [
+                f"{name} has no effect: the sweep {where} varies it. Keep one." for name in idle
+            ]
         count, position = _count(layer, entry.position)
         position = sweep.name_position if axes and sweep else position
         return _Merged(entry, layer, given, axes, tuple(warnings), count, position)

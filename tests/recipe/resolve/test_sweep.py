@@ -7,7 +7,7 @@ from picowatch.recipe.inventory import DEMO_FIND, Checkpoint, Inventory
 from picowatch.recipe.parts import Find, Hires
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, check_refused, hash_of, read_one
+from tests.recipe.reading import DEMO, check_refused, check_warned, hash_of, read_one
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -150,6 +150,16 @@ def test_a_sweep_of_another_kind_is_refused() -> None:
     defaults = "sweep: {steps: [1, 2]}"
     assert read_one("prompt: a", defaults=defaults).image_count == 2
     assert read_one("prompt: a\nsweep: off", defaults=defaults).image_count == 1
+
+
+def test_a_value_that_a_farther_sweep_varies_is_said_to_do_nothing() -> None:
+    """A recipe's own sweep says so itself."""
+    swept = "sweep: {steps: [1, 2], size: [64x64, 128x64]}"
+    folder = read_one("prompt: a\nsteps: 3\ncfg: 4", defaults=swept)
+    check_warned(folder, "steps has no effect: the sweep of the folder varies it. Keep one.")
+    above = read_one(f"---\n{swept}\n---\na --size 64x64", "a.txt")
+    check_warned(above, "size has no effect: the sweep above the prompts varies it. Keep one.")
+    check_warned(read_one(f"prompt: a\nsteps: 3\n{swept}", defaults=swept))
 
 
 def test_a_long_prompt_is_swept_over_few_values_only() -> None:
