@@ -36,6 +36,7 @@ ControlFlow
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
     ├── NotInstalled         no model of this name (recipe/installed.py)
     │   └── NoneOfThisName       not even one that is refused (recipe/installed.py)
+    ├── NoLines              no line of a wildcard can be drawn (recipe/prompts/wildcards.py)
     └── SamplerUnknown       no sampler of this name (recipe/samplers.py)
 """
 
