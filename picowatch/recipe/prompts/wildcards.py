@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined
@@ -88,12 +88,16 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
 
 
 def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
-    """Return whether `__name__` is a wildcard; inside a word only if there is such a file."""
+    """Return whether `__name__` is a wildcard; if it is doubtful, whether there is such a file.
+
+    Doubtful are names inside a word, and those with quotes and the like.
+    """
     if not any(character.isalnum() for character in token[0]):
         return False
     around = token.string[: token.start()][-1:], token.string[token.end() :][:1]
-    within = any(re.match(r"\w", character) for character in around)
-    return not within or file_called(token[0][2:-2], wildcards) is not None
+    is_odd = any(re.match(r"\w", character) for character in around)
+    is_odd |= any(not sign.isascii() and category(sign)[0] in "PS" for sign in token[0])
+    return not is_odd or file_called(token[0][2:-2], wildcards) is not None
 
 
 def _take(sign: str, opened: list[Bracket]) -> None:

@@ -51,7 +51,7 @@ def results(text: str) -> set[str]:
         ("{[a|b} [c|d]", {"[a [c|d]", "b [c|d]"}),
         ("[{cat|dog}:{a|b}:5]", {f"[{x}:{y}:5]" for x in ("cat", "dog") for y in "ab"}),
         (r"{\[a|b]}", {r"\[a", "b]"}),
-        ("snake__case__name", {"snake__case__name"}),
+        ("snake__case__name __\u201ccase\u201d__", {"snake__case__name __\u201ccase\u201d__"}),
         ("__my hats__ __my hats__", {f"{a} {b}" for a in ("cap", "fez") for b in ("cap", "fez")}),
         ("a__my hats__", {"acap", "afez"}),
         ("__\u00e9/\u092a\u0936\u0941__ __e\u0301/\u092a\u0936\u0941__", {"cow cow"}),
