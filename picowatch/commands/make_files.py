@@ -180,18 +180,13 @@ def _reading(file: Path) -> Iterator[None]:
 def _ending(content: bytes) -> str:
     """JSON; YAML if a text begins with a field or a note; anything else is lines of prompts.
 
-    Fields without a prompt between two lines --- are settings of prompts, if these follow.
+    Fields between two lines --- are settings of prompts if no further field follows.
     """
     with suppress(ValueError, RecursionError):
         if isinstance(json.loads(content), dict | list):
             return ".json"
     parts = re.split(rb"(?m)^---\s*$", content.removeprefix(BOM_UTF8))
-    texts = [re.sub(rb"\A(?:\s|#.*\n|- )*", b"", part) for part in parts]
-    first, *others = [*filter(None, texts)] or [b""]
-    follows = () if re.search(rb"(?mi)^[ -]*prompt\s*:", first) else others[:1]
-    return ".yaml" if all(map(_begins_with_field, (first, *follows))) else ".txt"
-
-
-def _begins_with_field(text: bytes) -> bool:
-    name = re.match(rb"([A-Za-z_ -]+):", text)
-    return name is not None and field_called(name[1].decode()) is not None
+    texts = (re.sub(rb"\A(?:\s|#.*\n|- )*", b"", part) for part in parts)
+    begins = [re.match(rb"[{\"']?([A-Za-z_ -]+)[\"']?:", text) for text in texts if text][:2]
+    named = [name and field_called(name[1].decode()) for name in begins]
+    return ".yaml" if named and all(named) else ".txt"

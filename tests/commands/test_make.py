@@ -105,6 +105,7 @@ def test_make_reads_standard_input(house: House, monkeypatch: pytest.MonkeyPatch
             ("portrait: one --seed 5\n", ".txt"),
             ("\ufeffprompt: one\nseed: 5\n", ".yaml"),
             ("_id: 17\nprompt: one\nseed: 5\n", ".yaml"),
+            ("{prompt: one, seed: 5}\n", ".yaml"),
             ("---\nsteps: 3\nseed: 5\n---\n# tonight\none\n", ".txt"),
         )
     ):
