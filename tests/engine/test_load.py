@@ -16,20 +16,24 @@ from safetensors.torch import load_file, save_file
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.folder_files import read_index
 from picowatch.catalog.parts import CONFIGS, parts_of
+from picowatch.cli import main
 from picowatch.engine.model import load as loading
 from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.load import bytes_of_parts, load_part, load_vae
 from picowatch.engine.model.part_files import own_class
 from picowatch.engine.model.tensors import read_tensors
+from picowatch.engine.model.vae import TinyFlux2
+from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from tests.catalog.files import sd2_shapes, sd15_shapes, sdxl_shapes, write_model
 from tests.engine.adapters import write
 from tests.engine.demo import CPU, assert_equal, load, read_part
-from tests.engine.flow_requests import flow_models
+from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.original_names import Tensors, z_image_names
 from tests.engine.part_files import weights_of
+from tests.engine.requests import ignore_progress
 from tests.engine.tiny_flows import FOLDERS, tiny_flow, tiny_unet
 from tests.kinds import one_of_each_kind
 
@@ -373,3 +377,57 @@ def test_only_models_of_the_libraries_are_loaded(name: str) -> None:
     """Whatever a folder says."""
     with pytest.raises(RenderFailed, match=f"has a PreTrainedModel called '{name}'"):
         own_class(name, _T.PreTrainedModel)
+
+
+def _halves() -> tuple[Tensors, Tensors]:
+    """TAEF2's files as its author publishes them, with random weights."""
+    torch.manual_seed(5)
+    halves: tuple[Tensors, Tensors] = ({}, {})
+    for name, tensor in TinyFlux2().state_dict().items():
+        coder, _, rest = name.partition(".layers.")
+        number, _, layer = rest.partition(".")
+        if coder == "encoder":
+            halves[0][rest] = tensor.half()
+        elif coder == "decoder":  # its first layer, a clamp, has no weights
+            halves[1][f"{int(number) + 1}.{layer}"] = tensor.half()
+    return halves
+
+
+def test_the_halves_of_a_tiny_vae_become_a_file_that_draws(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """For the families of FLUX.2's VAE, whose statistics of latents it takes; never in tiles."""
+    name = "FLUX.2-klein"
+    models = flow_models(name, tiny_flow(name))
+    folder = models / "vae"
+    folder.mkdir()
+    files = [folder / f"taef2_{coder}.pth" for coder in ("encoder", "decoder")]
+    encoder, decoder = _halves()
+    torch.save(encoder, files[0])
+    assert main(["convert", str(files[0])]) == 1
+    assert "is half of a tiny VAE. Put taef2_decoder.pth beside it." in capsys.readouterr().err
+    torch.save(decoder, files[1])
+    assert main(["convert", *map(str, reversed(files))]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("taef2.safetensors: 5.4 MB. It is a VAE: it belongs in models/vae/.")
+    catalog = Catalog(models)
+    vae, checkpoint = catalog.find("vae", "taef2"), catalog.find("checkpoint", name)
+    assert vae.variant == "tiny, FLUX.2"
+    made = load_vae(checkpoint, vae, CPU, CPU.device)
+    full = read_part(checkpoint, "vae")
+    assert made.bn.running_var.equal(full.bn.running_var)
+    assert made.config.batch_norm_eps == full.config.batch_norm_eps
+    assert made.encoder.layers[0].weight.half().equal(encoder["0.weight"])
+    made.enable_tiling()
+    assert not made.use_tiling
+    encoded = made.encode(torch.zeros(1, 3, 64, 64)).latent_dist
+    assert encoded.mode().shape == (1, 32, 8, 8)
+    assert encoded.mode().equal(encoded.sample())
+    text = "prompt: a red cube\nreferences: start.png"
+    requests = requests_of(models, name, f"{text}\nvae: taef2")
+    previews: list[RgbPicture] = []
+    ours = flow_renderer(models, on_preview=previews.append, preview_seconds=1e-9)
+    (drawn,) = ours.render(requests, ignore_progress)
+    plain = flow_renderer(models).render(requests_of(models, name, text), ignore_progress)
+    assert drawn.pixels != next(iter(plain)).pixels
+    assert [(each.width, each.height) for each in previews] == [(8, 8)] * 2

@@ -1,9 +1,11 @@
 """Users' pictures: decoded alike everywhere, or refused with a message."""
 
+import os
 import struct
 import sys
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pillow_heif
@@ -11,9 +13,10 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files import pictures
+from picowatch.files import looking, pictures
 from picowatch.files.decoding import decode_mask, decode_original, decode_picture, decode_with_alpha
-from picowatch.files.pictures import check_picture, picture_size
+from picowatch.files.looking import look
+from picowatch.files.pictures import USUAL_PIXELS, check_picture, picture_size
 from picowatch.files.wide_gamut import ADOBE
 from tests.pictures import encoded
 
@@ -285,3 +288,66 @@ def test_without_its_package_a_heic_is_told_the_command(monkeypatch: pytest.Monk
     check_picture(BytesIO(encoded(quarters(), "AVIF")))
     with pytest.raises(PictureUnreadable, match="not a picture"):
         check_picture(BytesIO(b"\0\0\0\x20ftypisom" + bytes(99)))
+
+
+# -- photos of cameras' sizes are checked without the daemon's memory
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the questions that processes are asked; all pictures are large."""
+    monkeypatch.setattr(pictures, "SMALL_PIXELS", dict.fromkeys(pictures.SMALL_PIXELS, 0))
+    found: list[str] = []
+    ask = looking._asked
+
+    def noted(question: looking.Question, file: IO[bytes]) -> object:
+        found.append(question)
+        return ask(question, file)
+
+    monkeypatch.setattr(looking, "_asked", noted)
+    return found
+
+
+def test_a_process_answers_as_the_daemon_does(tmp_path: Path, asked: list[str]) -> None:
+    """A photo that was checked is not checked again until it is saved again."""
+    path = tmp_path / "a.png"
+    picture = Image.new("RGBA", (20, 10), (255, 255, 255, 128))
+    picture.paste((0, 0, 0, 255), (0, 0, 5, 10))
+    picture.save(path)
+    for _ in range(2):
+        with path.open("rb") as file:
+            assert look("check", file, USUAL_PIXELS) is None
+            assert look("is_transparent", file, USUAL_PIXELS) is True
+            assert look("greys_of_alpha", file, USUAL_PIXELS)[0] == 50
+            assert sum(look("greys_of_mask", file, USUAL_PIXELS)) == 200
+    others = ["is_transparent", "greys_of_alpha", "greys_of_mask"]
+    assert asked == ["check", *others, *others]
+    os.utime(path, (1, 1))
+    with path.open("rb") as file:
+        look("check", file, USUAL_PIXELS)
+    assert asked[-1] == "check"
+
+
+def test_damage_and_too_many_pixels_are_told_in_the_same_words(
+    tmp_path: Path, asked: list[str]
+) -> None:
+    """The limit is the setting's; a picture beyond it is not decoded."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-900])
+    with path.open("rb") as file, pytest.raises(PictureUnreadable, match="It is damaged: "):
+        look("check", file, USUAL_PIXELS)
+    words = r"It has 1 million pixels; the limit is 0.004 million\. .*, or raise max_photo_megap"
+    with path.open("rb") as file, pytest.raises(PictureUnreadable, match=words):
+        look("check", file, 4000)
+    assert asked == ["check"]
+
+
+def test_a_process_without_memory_is_an_answer(
+    tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "_BYTES_BESIDE", 1000)
+    path = tmp_path / "a.png"
+    Image.new("RGB", (900, 900)).save(path)
+    with path.open("rb") as file, pytest.raises(PictureUnreadable, match="too much memory"):
+        look("check", file, USUAL_PIXELS)

@@ -1,12 +1,14 @@
 """The settings `format`, `quality` and `sidecar`; pictures of any format are found."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from hashlib import shake_256
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pillow_heif
 import pytest
 from PIL import ExifTags, Image
@@ -15,8 +17,11 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
-from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox import encoding_apart
+from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, shrink
+from picowatch.outbox.encoding_apart import Raw, encode_apart
 from picowatch.outbox.names import FORMATS
+from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
 from tests.commands.picowatch import picowatch_here
@@ -290,3 +295,66 @@ def test_a_picture_too_large_for_its_format_says_so(house: House, name: str, mos
     said = f"A side has more than the {most:,} pixels of {name}, so it is a PNG."
     assert (house.outbox / "large/_pictures.yaml.warning.txt").read_text().count(said) == 1
     assert house.log().count("so it is a PNG") == 1
+
+
+# -- large pictures are encoded in a process of their own, to the same bytes
+
+
+RNG = np.random.default_rng(5)
+
+
+def raw(**more: bytes) -> Raw:
+    return Raw(width=500, height=40, pixels=RNG.bytes(500 * 40 * 3), **more)
+
+
+LOW, ALPHA = RNG.bytes(500 * 40 * 3), RNG.bytes(500 * 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "alpha"),
+    [("png", LOW, ALPHA), ("tiff", LOW, b""), ("jpeg", b"", ALPHA), ("webp", b"", b"")],
+)
+def test_a_process_writes_the_same_file(name: str, low: bytes, alpha: bytes) -> None:
+    """It gives what the gallery shows, too."""
+    picture = raw(low=low, alpha=alpha, profile=SRGB)
+    how = How(
+        file=f"a{FORMATS[name].ending}",
+        texts={PARAMETERS: "a star"},
+        encoding=Encoding("png", "auto"),
+        photo=only_marked(DRAWN),
+    )
+    small, content = encode_apart(picture, how)
+    assert content == how.encode(picture.decoded())
+    assert small.tobytes() == shrink(picture.decoded().picture).tobytes()
+    assert small.size == (THUMBNAIL_SIDE, round(40 * THUMBNAIL_SIDE / 500))
+
+
+def test_what_it_leaves_out_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    how = How(file="a.jpg", texts={PARAMETERS: "a" * 70_000}, encoding=Encoding("jpeg", "auto"))
+    with caplog.at_level(logging.WARNING, "picowatch"):
+        encode_apart(raw(), how)
+    assert "its texts are left out" in caplog.text
+
+
+def test_a_process_that_ends_fails_its_picture_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding_apart, "LARGE_PIXELS", 5000)
+    monkeypatch.setattr(encoding_apart, "program", lambda *_: ["false"])
+    house.save("a.yaml", "prompt: a star\nsize: 128x128\nseed: 7\n")
+    house.save("b.yaml", "prompt: a star\nsize: 64x64\nseed: 7\n")
+    assert not house.once()
+    assert house.pictures() == ["b/0001-7.png"]
+    assert "the process that encodes it has ended" in house.log()
+
+
+def test_a_large_picture_is_published_as_any_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding_apart, "LARGE_PIXELS", 5000)
+    house.save("a.yaml", "prompt: a star\nsize: 128x128\nseed: 7\n")
+    assert house.once()
+    with Image.open(house.outbox / "a/0001-7.png") as made:
+        assert made.size == (128, 128)
+    assert house.chunk("a/0001-7.png").request.prompt == "a star"
+    assert len([*(house.outbox / ".picowatch/gallery/thumbs").iterdir()]) == 1

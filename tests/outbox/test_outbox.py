@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -17,8 +19,10 @@ from picowatch.files.essential import Writing
 from picowatch.outbox.encoding import Encoding
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
-from picowatch.outbox.log import LOG_FILES, LogFile, logging_to, set_log_format
+from picowatch.outbox.log import EVENTS, FIELDS, LOG_FILES, LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.status import STATUS, EngineStatus, FolderStatus, Status, read_status
+from tests.digest_engine import fail_on_bad
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -209,3 +213,101 @@ def test_a_name_that_is_no_unicode_is_listed_as_unicode(tmp_path: Path) -> None:
     Listing(tmp_path / "list").append({"file": "ü\udce9\ud83d.png"})
     assert "\\udce9\\ud83d" in (tmp_path / "list").read_text("utf-8")
     assert Listing(tmp_path / "list").recent_files() == ["ü\udce9\ud83d.png"]
+
+
+EXPECTED: list[dict[str, Any]] = [
+    {"event": "started"},
+    {"event": "refused", "recipe": "wrong.yaml", "code": "mistake"},
+    {"event": "refused", "recipe": "photos/no.png", "code": "unusable"},
+    {"event": "ignored", "recipe": "notes.md", "code": "never_run"},
+    {"event": "warning", "recipe": "a.txt"},
+    {"event": "saved", "recipe": "a.txt"},
+    {"event": "loading", "recipe": "a.txt"},
+    {"event": "picture", "recipe": "a.txt", "picture": "a/0002-6.png", "seconds": 0.0},
+    {"event": "failed", "recipe": "a.txt"},
+    {"event": "finished", "seconds": 0.0},
+    {"event": "ended"},
+]
+
+
+def about(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: line[name] for name in FIELDS if name in line}
+
+
+def test_a_line_of_json_says_what_it_is_about(house: House) -> None:
+    house.engine.before_batch = fail_on_bad
+    house.save("a.txt", "bad --seed 5\none --seed 6\n")
+    house.save("wrong.yaml", "promt: a corgi\n")
+    house.save("photos/_pictures.yaml", "prompt: a corgi\n")
+    house.save("photos/no.png", "no picture")
+    house.save("notes.md", "mine")
+    assert not house.once(batch_size=1, log_format="json")
+    lines = [json.loads(line) for line in house.log().splitlines()]
+    told = [*map(about, lines)]
+    assert [expected for expected in EXPECTED if expected not in told] == []
+    assert all(line["event"] in EVENTS and line["message"] for line in lines)
+
+
+# -- status.json, as `picowatch status` reads it
+
+
+WHOLE = Status(
+    updated=2.5,
+    started=1.0,
+    images={"queued": 3},
+    recipe="a.yaml",
+    seconds_left=40.0,
+    paused=True,
+    waiting=(("b.yaml", 2), ("c", 4)),
+    folders=(
+        FolderStatus(folder="c", done=1, of=4, seconds_left=9.0),
+        FolderStatus(folder="d", done=0, of=1),
+    ),
+    pictures=("a/0001-1.png",),
+    ignored=(("a.tmp", "it is no recipe"),),
+    engines=(EngineStatus(number=0, device="cpu", memory_bytes=7), EngineStatus(number=1)),
+    pid=7,
+    host="lab",
+)
+WRONG: list[dict[str, Any]] = [
+    {"updated": "soon"},
+    {"updated": None},
+    {"images": []},
+    {"images": {"queued": "3"}},
+    {"recipe": 1},
+    {"image": True},
+    {"waiting": [["b.yaml"]]},
+    {"waiting": {"b.yaml": 2}},
+    {"pictures": "a.png"},
+    {"folders": [{"done": 1}]},
+    {"engines": [7]},
+]
+
+
+def read(outbox: Path, text: str) -> Status | None:
+    (outbox / STATUS).parent.mkdir(exist_ok=True)
+    (outbox / STATUS).write_text(text)
+    return read_status(outbox)
+
+
+def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Whole seconds, too; a later version's fields are ignored, an earlier one's are defaults."""
+    values = json.loads(json.dumps(asdict(WHOLE)))
+    assert read(tmp_path, json.dumps(values)) == WHOLE
+    whole_seconds = {**values, "updated": 2, "new": [1], "engines": [{"number": 0, "new": 1}]}
+    found = replace(WHOLE, updated=2.0, engines=(EngineStatus(number=0),))
+    assert read(tmp_path, json.dumps(whole_seconds)) == found
+    few: dict[str, Any] = {"updated": 1.0, "started": 1.0, "images": {}, "pid": 7, "host": "lab"}
+    assert read(tmp_path, json.dumps(few)) == Status(**few)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", "7", "[" * 90_000, "\x00"),
+        *(json.dumps(asdict(WHOLE) | changes) for changes in WRONG),
+    ],
+)
+def test_what_is_no_status_is_none(tmp_path: Path, text: str) -> None:
+    """Damaged, or with a value of another type, which nothing that is shown later may have."""
+    assert read(tmp_path, text) is None
