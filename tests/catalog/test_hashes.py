@@ -1,19 +1,27 @@
-"""sha256 of models: what it covers, and that it is computed once."""
+"""sha256 of models, computed once; files that are not what they should be are refused."""
 
+import errno
+import json
 import os
+import re
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
-from picowatch.catalog import Catalog, hashes
+from picowatch.catalog import Catalog, catalog, hashes
 from picowatch.catalog.hashes import HashCache
+from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.models import Recognised
+from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
 from picowatch.files import safe_paths
+from tests.catalog.files import Shapes, kohya_lora_shapes, refused_in, safetensors, write_model
+from tests.catalog.shapes import diffusers_controlnet, esrgan_shapes, flux
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -129,3 +137,131 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str
     path.unlink()
     with pytest.raises(ModelRefused, match="a cannot be read"):
         cache.sha256(path)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
+
+
+def test_what_is_still_being_copied_or_downloaded_is_refused_until_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    """Without a restart. aria2's files have their whole size and header at once."""
+    path, catalog = tmp_path / "loras/it.safetensors", Catalog(tmp_path)
+    write_model(path, kohya_lora_shapes(), missing_bytes=1000)
+    (refused,) = catalog.scan().refused
+    assert refused.reason == (
+        "it.safetensors is cut off: 16,410 of 17,410 bytes of weights are there; it is still "
+        "being copied, or its download was interrupted."
+    )
+    write_model(path, kohya_lora_shapes())
+    control = path.with_name("it.safetensors.aria2")
+    control.write_bytes(b"abc")
+    assert catalog.scan().models == ()
+    with pytest.raises(ModelRefused, match="unfinished download"):
+        catalog.find("lora", "it")
+    control.unlink()
+    assert [model.name for model in catalog.scan().models] == ["it"]
+
+
+def test_what_could_not_be_read_is_a_model_once_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A permission or a disk that comes back changes neither size nor time."""
+    folder = shutil.copytree(Catalog(tmp_path).demo.path / "vae", tmp_path / "vae/folder")
+    (weights,) = folder.glob("*.safetensors")
+    unreadable = {weights, Path(shutil.copy(weights, tmp_path / "vae/file.safetensors"))}
+    real = os.open
+
+    def refusing(file: Any, *more: Any, **named: Any) -> int:
+        if file in unreadable:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(file, *more, **named)
+
+    catalog = Catalog(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        assert ["cannot be read" in item.reason for item in catalog.scan().refused] == [True, True]
+    assert [model.name for model in catalog.scan().models] == ["file", "folder"]
+
+
+UNREADABLE = "is damaged: its header cannot be read."
+TENSOR = {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}
+ONE_TENSOR = json.dumps({"a": TENSOR}).encode()
+
+PICKLE = "is a pickle file (.ckpt) under the name"
+IT = "it.safetensors"
+# A file's name, its content (None: a link that leads nowhere), and the reason that is told.
+BROKEN: list[tuple[str, bytes | None, str]] = [
+    (IT, b"", "is empty"),
+    (IT, LFS, "is a Git LFS pointer"),
+    (IT, b"<!DOCTYPE html><html>login</html>", "is a web page, not a model"),
+    (IT, b"PK\x03\x04" + bytes(60), PICKLE),
+    (IT, b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
+    (IT, safetensors(b"{}", 5000), "is cut off inside its header"),
+    (IT, safetensors(b"{}", 1 << 62), "is not a safetensors file"),
+    (IT, safetensors(b"{ not json }"), UNREADABLE),
+    (IT, safetensors(b'{"a":' + b"[" * 100_000), UNREADABLE),
+    (IT, safetensors(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
+    (IT, safetensors(ONE_TENSOR, weights=9), "is damaged: 7 bytes more than"),
+    (IT, safetensors(json.dumps({"a." * 501: TENSOR}).encode(), weights=2), UNREADABLE),
+    # By their names: a pickle can run code; browsers and download tools name unfinished files so.
+    ("old.ckpt", b"\x80\x02", "is a pickle file, which can run"),
+    ("it.safetensors.part", b"\x80\x02", "is an unfinished download."),
+    # It could not be written into a picture's metadata.
+    ("caf\udce9.safetensors", b"", "has a name that is not UTF-8"),
+    ("away.safetensors", None, "cannot be read: its link leads nowhere"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), BROKEN)
+def test_a_broken_file_is_refused_in_words(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "checkpoints" / name
+    path.parent.mkdir()
+    try:
+        path.symlink_to("gone") if content is None else path.write_bytes(content)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    shown = name.replace(chr(0xDCE9), chr(92) + "xe9")
+    assert refused_in(tmp_path).startswith(f"{shown} {words}")
+    assert not Catalog(tmp_path).scan().models
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    """640 bytes are 80 02 in a file; padded with spaces, as safetensors pads."""
+    path = tmp_path / "it.safetensors"
+    path.write_bytes(safetensors(ONE_TENSOR.ljust(0x280), weights=2))
+    assert read_header(path).shapes == {"a": (1,)}
+
+
+ODD = [diffusers_controlnet(768, kinds=6), esrgan_shapes(), flux(), kohya_lora_shapes()]
+
+
+@pytest.mark.parametrize("shapes", ODD)
+def test_a_tensor_of_an_odd_shape_is_a_model_or_refused(shapes: Shapes) -> None:
+    """One odd file would end every command. One block of each kind stands for its repetitions."""
+    kinds = {re.sub(r"\d+", "", name): name for name in shapes}
+    for name in kinds.values():
+        for odd in ((), (3,)):
+            with suppress(ModelRefused):
+                recognise(Header({**shapes, name: odd}, {}))
+
+
+def test_a_file_that_nobody_foresaw_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recognised(header: Header) -> Recognised:
+        if "odd" in header.shapes:
+            raise ZeroDivisionError("division by zero")
+        return recognise(header)
+
+    monkeypatch.setattr(catalog, "recognise", recognised)
+    write_model(tmp_path / "loras/it.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "loras/odd.safetensors", {"odd": (1,)})
+    found = Catalog(tmp_path).scan()
+    assert [model.name for model in found.models] == ["it"]
+    assert [entry.reason for entry in found.refused] == [
+        "odd.safetensors is damaged, or of a kind that picowatch does not know "
+        "(ZeroDivisionError: division by zero). Get it again."
+    ]

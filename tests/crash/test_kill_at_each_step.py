@@ -17,7 +17,7 @@ from tests.crash.dying_daemon import run_daemon
 from tests.fault_points import POINTS
 from tests.house import House
 from tests.kinds import one_of_each_kind
-from tests.ledger.test_migrations import put
+from tests.ledger.test_ledger import put
 from tests.outcome import faults, is_sheet, rendered, shown
 
 RECIPES = {
