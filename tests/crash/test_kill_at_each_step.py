@@ -15,10 +15,9 @@ from picowatch.metadata.embedded_text import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
 from tests.crash.dying_daemon import run_daemon
 from tests.fault_points import POINTS
-from tests.house import House
+from tests.house import House, faults, is_sheet, rendered, shown
 from tests.kinds import one_of_each_kind
 from tests.ledger.test_ledger import put
-from tests.outcome import faults, is_sheet, rendered, shown
 
 RECIPES = {
     "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 5\n",

@@ -9,8 +9,7 @@ from functools import partial
 import pytest
 
 from tests.daemon.processes import engines_of, process
-from tests.house import House, wait_for
-from tests.outcome import faults
+from tests.house import House, faults, wait_for
 
 KILLS = int(os.environ.get("KILLS", "4"))  # `make storm` asks for 200
 

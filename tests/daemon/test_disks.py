@@ -21,8 +21,7 @@ from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS_HERE, picowatch, picowatch_here
 from tests.daemon.processes import disk, ends, fill, process, remount, stopped, without_privileges
 from tests.fault_points import preceded_by, refusing, wrap
-from tests.house import House, wait_for
-from tests.outcome import faults
+from tests.house import House, faults, wait_for
 
 FULL = "(0 MB are free on the outbox's disk)"
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"

@@ -23,8 +23,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
-from tests.house import House, wait_for
-from tests.outcome import error_files
+from tests.house import House, error_files, wait_for
 from tests.pictures import picture_with
 
 pillow_heif.register_heif_opener()  # to write the photos of tests

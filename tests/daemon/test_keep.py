@@ -13,8 +13,7 @@ from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
 from tests.daemon.test_commands import FILES, rendered
 from tests.fault_points import refusing
-from tests.house import PATIENCE, House, wait_for
-from tests.outcome import shown
+from tests.house import PATIENCE, House, shown, wait_for
 
 
 def test_kept_pictures_are_moved_with_all_their_files(

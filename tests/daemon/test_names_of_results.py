@@ -6,8 +6,7 @@ from datetime import datetime
 import pytest
 from PIL import ExifTags, Image
 
-from tests.house import House
-from tests.outcome import error_files
+from tests.house import House, error_files
 
 pytestmark = pytest.mark.usefixtures("copies_here")
 

@@ -21,8 +21,7 @@ from tests.commands.picowatch import DIGESTS_HERE, command, picowatch_here, ran
 from tests.commands.test_make import made
 from tests.daemon.processes import ends, process, without_privileges
 from tests.fault_points import preceded_by, refusing, wrap
-from tests.house import PATIENCE, House, wait_for
-from tests.outcome import faults
+from tests.house import PATIENCE, House, faults, wait_for
 
 ONE = "prompt: a star\nseed: 7\nsize: 64x64\n"
 TYPO = "promt: a typo\n"

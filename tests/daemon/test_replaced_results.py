@@ -16,8 +16,7 @@ from picowatch.outbox.commands import Command, send
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
-from tests.house import PATIENCE, House, wait_for
-from tests.outcome import error_files
+from tests.house import PATIENCE, House, error_files, wait_for
 
 pytestmark = pytest.mark.usefixtures("copies_here")
 

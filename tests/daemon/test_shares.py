@@ -11,8 +11,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.status import read_status
 from picowatch.sources import Folders
 from tests.digest_engine import fail_on_bad
-from tests.house import PATIENCE, House, wait_for
-from tests.outcome import error_files
+from tests.house import PATIENCE, House, error_files, wait_for
 
 
 def count(prompt: str, images: int, **fields: object) -> str:

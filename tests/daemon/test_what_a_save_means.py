@@ -21,8 +21,7 @@ from picowatch.ledger.rows import SizeAndTime
 from picowatch.outbox.listing import request_in
 from picowatch.outbox.outbox import Outbox
 from tests.fault_points import preceded_by, refusing, wrap
-from tests.house import HeldEngine, House, wait_for
-from tests.outcome import error_files
+from tests.house import HeldEngine, House, error_files, wait_for
 
 
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:

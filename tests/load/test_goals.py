@@ -20,9 +20,8 @@ from PIL import Image
 from benchmarks.daemon import MEASURED, Home, at_work
 from picowatch.inbox.watch import Watch
 from tests.commands.picowatch import PROJECT
-from tests.house import House, wait_for
+from tests.house import House, error_files, faults, wait_for
 from tests.machine import Slowness, within
-from tests.outcome import error_files, faults
 from tests.pictures import encoded
 
 pytestmark = pytest.mark.timeout(1800)

@@ -13,8 +13,7 @@ import pytest
 
 from benchmarks.daemon import Home, at_work, name_of, write_recipes
 from tests.commands.picowatch import PROJECT
-from tests.house import House
-from tests.outcome import faults
+from tests.house import House, faults
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.recipe.chunk import read_chunk
+from tests.house import error_files, faults, is_sheet, rendered
 from tests.meetings.machine import REASONS
 from tests.meetings.recipes import drawn
-from tests.outcome import error_files, faults, is_sheet, rendered
 
 if TYPE_CHECKING:
     from tests.meetings.world import World

@@ -22,11 +22,11 @@ from watchdog.events import (
 )
 
 from picowatch.files.names import is_picture_name, with_mask
+from tests.house import is_sheet, listed, rendered
 from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits, Machine
 from tests.meetings.model import Model
 from tests.meetings.recipes import STYLE, TEMPLATE, Entry, Picture, Text, png
-from tests.outcome import is_sheet, listed, rendered
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 SLOWLY_SECONDS = 0.3  # between the halves of a file that is written slowly: the inbox waits 0.5

@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 
-from tests.house import House, wait_for
-from tests.outcome import shown
+from tests.house import House, shown, wait_for
 
 
 @pytest.fixture

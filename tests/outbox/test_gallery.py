@@ -20,8 +20,7 @@ from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.pages import picture_entry, thumbnail_of
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
-from tests.house import House, wait_for
-from tests.outcome import entries, shown
+from tests.house import House, entries, shown, wait_for
 
 DATA = ".picowatch/gallery"
 

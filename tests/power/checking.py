@@ -17,8 +17,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.metadata.embedded_text import PICOWATCH, texts_in
 from picowatch.recipe.chunk import read_chunk
 from tests.digest_engine import Batch, DigestEngine, digest_pixels
-from tests.house import House
-from tests.outcome import error_files, faults, is_sheet, is_whole
+from tests.house import House, error_files, faults, is_sheet, is_whole
 from tests.power.disk import LOG, Disk, Recording, Write
 from tests.power.scenario import ASKED, BATCH_SIZE, SAVES
 
