@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, FoundModels, Kind, catalog, wildcards
-from picowatch.catalog.gguf import read_any_header
-from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
 from picowatch.files.essential import Ended
 from picowatch.recipe.installed import NotInstalled, find, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import Z_IMAGE, compact_shapes, tiny_vae
+from tests.fault_points import preceded_by, wrap
 from tests.recipe.reading import messages
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -27,12 +26,9 @@ def checkpoint(models: Path, name: str) -> Path:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     paths: list[Path] = []
-
-    def counted(path: Path) -> Header:
-        paths.append(path)
-        return read_any_header(path)
-
-    monkeypatch.setattr(catalog, "read_any_header", counted)
+    wrap(
+        "picowatch.catalog.catalog:read_any_header", preceded_by(paths.append), monkeypatch.setattr
+    )
     return paths
 
 

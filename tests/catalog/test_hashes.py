@@ -9,7 +9,6 @@ import sqlite3
 from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
@@ -19,9 +18,9 @@ from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
-from picowatch.files import safe_paths
 from tests.catalog.files import Shapes, kohya_lora_shapes, refused_in, safetensors, write_model
 from tests.catalog.shapes import diffusers_controlnet, esrgan_shapes, flux
+from tests.fault_points import preceded_by, refusing, wrap
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -29,13 +28,8 @@ DEMO = Catalog(Path("nowhere")).demo.path
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    real = safe_paths.open_regular
-
-    def opened(path: Path) -> IO[bytes]:
-        names.append(path.name)
-        return real(path)
-
-    monkeypatch.setattr(hashes, "open_regular", opened)
+    note = preceded_by(lambda path: names.append(path.name))
+    wrap("picowatch.catalog.hashes:open_regular", note, monkeypatch.setattr)
     return names
 
 
@@ -170,16 +164,10 @@ def test_what_could_not_be_read_is_a_model_once_it_can(
     folder = shutil.copytree(Catalog(tmp_path).demo.path / "vae", tmp_path / "vae/folder")
     (weights,) = folder.glob("*.safetensors")
     unreadable = {weights, Path(shutil.copy(weights, tmp_path / "vae/file.safetensors"))}
-    real = os.open
-
-    def refusing(file: Any, *more: Any, **named: Any) -> int:
-        if file in unreadable:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real(file, *more, **named)
-
+    refuse = refusing(errno.EACCES, lambda file, *_, **__: file in unreadable)
     catalog = Catalog(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refusing)
+        wrap("os:open", preceded_by(refuse), patch.setattr)
         assert ["cannot be read" in item.reason for item in catalog.scan().refused] == [True, True]
     assert [model.name for model in catalog.scan().models] == ["file", "folder"]
 

@@ -17,13 +17,13 @@ from picowatch.commands.control import NOT_RUNNING
 from picowatch.commands.control import control as send_commands
 from picowatch.commands.make import make
 from picowatch.errors import CommandFailed, RenderFailed
-from picowatch.inbox.scan import scan
 from picowatch.outbox.commands import Command
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.status import STATUS
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
+from tests.fault_points import preceded_by, wrap
 from tests.house import House, wait_for
 
 CHECK = ("status", "--check")
@@ -310,13 +310,9 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only files that match are looked at. The exit code is 1 if one could not be cancelled."""
-    scans = []
-
-    def counted(*arguments: Any) -> object:
-        scans.append(arguments)
-        return scan(*arguments)
-
-    monkeypatch.setattr("picowatch.inbox.inbox.scan", counted)
+    scans: list[object] = []
+    note = preceded_by(lambda *given: scans.append(given))
+    wrap("picowatch.inbox.inbox:scan", note, monkeypatch.setattr)
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 3600.0)
     for name in ("0first", "night/a", "night/deep/b", "day1", "day2", "a", "night"):
         house.save(f"{name}.txt", "one\n")

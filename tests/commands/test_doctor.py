@@ -5,10 +5,11 @@ import os
 import re
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,6 @@ from picowatch.commands import doctor as doctor_module
 from picowatch.commands.doctor import main
 from picowatch.errors import EngineDied
 from picowatch.outbox.lock import OutboxLock
-from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
 from tests.catalog.files import checkpoint_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
@@ -90,11 +90,8 @@ def test_a_picture_that_fails_says_why(
 ) -> None:
     """By the error file's text, with its remedy; the one for a full disk comes before that."""
     monkeypatch.setattr("picowatch.commands.doctor.LITTLE_SPACE", 1e18)
-
-    def die(batch: Sequence[ImageRequest]) -> None:
-        raise EngineDied("The engine crashed (SIGILL).", "Update torch.")
-
-    house.engine.before_batch = die
+    died = EngineDied("The engine crashed (SIGILL).", "Update torch.")
+    house.engine.before_batch = Mock(side_effect=died)
     monkeypatch.setattr(doctor_module, "versions", lambda: {"torch": "2.13.0", "diffusers": "0.4"})
     found = checks()
     assert found["libraries"]["text"] == "torch 2.13.0, diffusers 0.4"

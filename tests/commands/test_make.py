@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -166,11 +167,7 @@ def test_make_refuses_before_anything_is_put_into_the_inbox(house: House) -> Non
 
 def test_make_says_what_a_daemon_is_waiting_for_and_a_signal_ends_it(house: House) -> None:
     """In a pipe, too: an engine that cannot start, and a pause meanwhile. The recipe stays."""
-
-    def fail(_: object) -> None:
-        raise EngineCannotStart("There is no CUDA device.")
-
-    house.engine.before_batch = fail
+    house.engine.before_batch = Mock(side_effect=EngineCannotStart("There is no CUDA device."))
     recipe = elsewhere(house, "a.txt", "one --seed 5\n")
     with (
         house.running(),
@@ -270,12 +267,9 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
     house: House, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """The system names no file for what fails on one that is open."""
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     module = "make_files" if call == "put" else "make"
-    monkeypatch.setattr(f"picowatch.commands.{module}.{call}", fail)
+    monkeypatch.setattr(f"picowatch.commands.{module}.{call}", full)
     recipe = elsewhere(house, "a.txt", "a corgi\n")
     where = house.inbox if call == "put" else house.outbox
     with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left") as said:

@@ -1,6 +1,8 @@
 """Failures while rendering are reported, and the queue continues."""
 
 from dataclasses import replace
+from itertools import chain, repeat
+from unittest.mock import Mock
 
 import pytest
 
@@ -65,13 +67,10 @@ def test_trouble_with_the_engine_ends_once_no_image_waits_for_it(
     monkeypatch.setattr("picowatch.daemon.worker.RESTART_SECONDS", 0.01)
     monkeypatch.setattr("picowatch.daemon.worker.START_AGAIN_SECONDS", 0.1)
 
-    def fail(batch: Batch) -> None:
-        raise EngineCannotStart("It is broken.")
-
     def health() -> int:
         return picowatch_here(house.folder, "status", "--check").returncode
 
-    house.engine.before_batch = fail
+    house.engine.before_batch = Mock(side_effect=EngineCannotStart("It is broken."))
     path = house.save("a.yaml", "prompt: a corgi\n")
     with house.running():
         wait_for(lambda: house.status().get("troubles") == {"engine": "It is broken."})
@@ -92,13 +91,8 @@ def test_the_status_waits_for_no_engine_that_has_begun_to_draw(
     """The first step shows that it could start."""
     for name in ("RESTART_SECONDS", "START_AGAIN_SECONDS"):
         monkeypatch.setattr(f"picowatch.daemon.worker.{name}", 0.01)
-    left = [EngineCannotStart("The engine was killed.")] * 2
-
-    def fail(batch: Batch) -> None:
-        if left:
-            raise left.pop()
-
-    house.engine.before_batch = fail
+    failures = [EngineCannotStart("The engine was killed.")] * 2
+    house.engine.before_batch = Mock(side_effect=chain(failures, repeat(None)))
     with house.held("a.txt", "one\ntwo\n", after=2, batch_size=1) as hold:
         wait_for(lambda: house.status()["images"]["running"], "the report")
         wait_for(lambda: not house.status()["troubles"], "the end of the trouble")

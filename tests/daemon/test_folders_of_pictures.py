@@ -18,6 +18,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.picowatch import picowatch_here
 from tests.commands.test_make import made
 from tests.digest_engine import fail_on_bad
+from tests.fault_points import preceded_by, wrap
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 CORGI = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
@@ -98,13 +99,9 @@ def test_pictures_that_are_being_copied_for_an_engine_are_not_done(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow share takes long for it, and the share that is done never goes back."""
-    bring, go_on = DroppedPictures.bring, threading.Event()
-
-    def wait(dropped: DroppedPictures, batch: Sequence[QueuedImage]) -> list[QueuedImage] | None:
-        go_on.wait()
-        return bring(dropped, batch)
-
-    monkeypatch.setattr(DroppedPictures, "bring", wait)
+    go_on = threading.Event()
+    late = preceded_by(lambda *_: go_on.wait())
+    wrap("picowatch.daemon.dropped:DroppedPictures.bring", late, monkeypatch.setattr)
     photos(house, CORGI, 3)
     with house.running(batch_size=2):
         wait_for(lambda: house.status()["images"]["running"] == 2, "a batch that waits")

@@ -12,7 +12,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
 from tests.daemon.test_commands import FILES, rendered
-from tests.fault_points import refusing
+from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import PATIENCE, House, shown, wait_for
 
 
@@ -119,13 +119,12 @@ def test_a_picture_is_kept_after_its_batch_is_recorded(
     """The ledger learns of a batch at once, later than the gallery; else it was drawn again."""
     house.save("b.txt", "one --seed 4\n")
     assert house.once()
-    publish, may_end = Outbox.publish, threading.Event()
+    may_end = threading.Event()
 
-    def held(outbox: Outbox, file: str, content: bytes) -> None:
+    def hold(_: object, file: str, __: bytes) -> None:
         assert file != FILES[2] or may_end.wait(PATIENCE)
-        publish(outbox, file, content)
 
-    monkeypatch.setattr(Outbox, "publish", held)
+    wrap("picowatch.outbox.outbox:Outbox.publish", preceded_by(hold), monkeypatch.setattr)
     monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     with house.running(batch_size=3):
         house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")

@@ -9,23 +9,25 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from picowatch.catalog import hashes
 from picowatch.catalog.encoders import ENCODERS
-from picowatch.daemon import accept, save_outcome, worker
+from picowatch.daemon import accept, worker
 from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.families import DEMO_WIDTH
-from picowatch.recipe.reading import read_recipes
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, controlnet, flux
 from tests.commands.picowatch import picowatch_here
 from tests.daemon.processes import ends, process, without_privileges
 from tests.digest_engine import Batch
+from tests.fault_points import preceded_by, wrap
 from tests.house import PATIENCE, House, wait_for
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
+DIGEST = "picowatch.catalog.hashes:_digest"
 WITH_NEW = f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n"
 
 
@@ -37,12 +39,8 @@ def new(house: House) -> Path:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counter = Counter[str]()
-
-    def counted(name: str, *arguments: Any) -> Any:
-        counter[name] += 1
-        return read_recipes(name, *arguments)
-
-    monkeypatch.setattr(save_outcome, "read_recipes", counted)
+    count = preceded_by(lambda name, *_: counter.update([name]))
+    wrap("picowatch.daemon.save_outcome:read_recipes", count, monkeypatch.setattr)
     return counter
 
 
@@ -53,17 +51,16 @@ def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
     """The ledger is free meanwhile, and other models are hashed. A deleted model has no hash."""
     write_model(house.models / "loras/small.safetensors", kohya_lora_shapes())
     its = new.stat()
-    reading, go_on, real = threading.Event(), threading.Event(), hashes._digest
+    reading, go_on = threading.Event(), threading.Event()
 
-    def slow(file: Any, on_block: Any) -> str:
+    def slow(file: Any, _: object) -> None:
         if os.path.samestat(os.fstat(file.fileno()), its):
             reading.set()
             assert go_on.wait(PATIENCE)
             if end == "broken":
                 raise RuntimeError("out of luck")
-        return real(file, on_block)
 
-    monkeypatch.setattr(hashes, "_digest", slow)
+    wrap(DIGEST, preceded_by(slow), monkeypatch.setattr)
     monkeypatch.setattr("picowatch.daemon.model_hashes.PROGRESS_SECONDS", 0.0)
     with house.running(batch_size=1):
         house.save("new.yaml", WITH_NEW)
@@ -87,15 +84,14 @@ def test_saves_are_read_again_whose_model_could_not_be_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a disk may fail, or the file go away, while its hash is computed."""
-    real, first = hashes._digest, threading.Event()
+    first = threading.Event()
 
-    def fails_once(file: Any, on_block: Any) -> str:
+    def fail_once(*_: object) -> None:
         if not first.is_set():
             first.set()
             raise ModelRefused("cannot be read (Input/output error)")
-        return real(file, on_block)
 
-    monkeypatch.setattr(hashes, "_digest", fails_once)
+    wrap(DIGEST, preceded_by(fail_once), monkeypatch.setattr)
     house.save("a.yaml", WITH_NEW)
     with house.running():
         wait_for(lambda: "Input/output" in house.log(), "the refusal")
@@ -107,13 +103,8 @@ def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
     house: House, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else forty of them would take all the time that there is for others."""
-    go_on, real = threading.Event(), hashes._digest
-
-    def slow(file: Any, on_block: Any) -> str:
-        assert go_on.wait(PATIENCE)
-        return real(file, on_block)
-
-    monkeypatch.setattr(hashes, "_digest", slow)
+    go_on = threading.Event()
+    wrap(DIGEST, preceded_by(lambda *_: wait_for(go_on.is_set)), monkeypatch.setattr)
     for number in range(40):
         house.save(f"{number}.yaml", WITH_NEW)
     with house.running():
@@ -191,15 +182,14 @@ def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
     """Many were saved at once, with one save into live/, and another one after it."""
     read: list[str] = []
 
-    def slow(name: str, *arguments: Any) -> Any:
+    def slow(name: str, *_: object) -> None:
         if not read:
             house.save("live/later.yaml", SMALL)
         read.append(name)
         threading.Event().wait(0.02)
-        return read_recipes(name, *arguments)
 
     monkeypatch.setattr(accept, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(save_outcome, "read_recipes", slow)
+    wrap("picowatch.daemon.save_outcome:read_recipes", preceded_by(slow), monkeypatch.setattr)
     house.save("live/_defaults.yaml", "priority: 10\n")
     for number in range(40):
         os.utime(house.save(f"crowd/{number:03}.yaml", SMALL), (1e9, 1e9))
@@ -378,11 +368,7 @@ def test_an_image_fails_whose_last_model_of_a_kind_was_deleted(house: House) -> 
 
 def test_a_picture_that_needs_no_installed_model_fails_as_ever(house: House) -> None:
     """Enlarging with the embedded upscaler waits for no models folder, which may be empty."""
-
-    def fail(batch: Batch) -> None:
-        raise RenderFailed("Out of luck.")
-
-    house.engine.before_batch = fail
+    house.engine.before_batch = Mock(side_effect=RenderFailed("Out of luck."))
     house.draw("photo.png")
     house.save("a.yaml", "image: photo.png\nupscale: true\ncutout: true\n")
     assert not house.once()

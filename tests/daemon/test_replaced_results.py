@@ -13,9 +13,9 @@ from PIL import Image
 
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send
-from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
+from tests.fault_points import preceded_by, wrap
 from tests.house import PATIENCE, House, error_files, wait_for
 
 pytestmark = pytest.mark.usefixtures("copies_here")
@@ -148,14 +148,13 @@ def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The later one waits, or it would get another name, and the earlier one would stay."""
-    publish, is_held, may_end = Outbox.publish, threading.Event(), threading.Event()
+    is_held, may_end = threading.Event(), threading.Event()
 
-    def held(outbox: Outbox, file: str, content: bytes) -> None:
+    def hold(*_: object) -> None:
         is_held.set()
         assert may_end.wait(PATIENCE)
-        publish(outbox, file, content)
 
-    monkeypatch.setattr(Outbox, "publish", held)
+    wrap("picowatch.outbox.outbox:Outbox.publish", preceded_by(hold), monkeypatch.setattr)
     monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     house.save("in/_pictures.yaml", USUAL)
     house.draw("in/mug.jpg")

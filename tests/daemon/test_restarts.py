@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -20,7 +21,6 @@ from picowatch.daemon.build import check_folders
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger import followups
-from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.settings.loading import load_settings
 from picowatch.sources import FOLDERS
@@ -91,12 +91,9 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise it would write to a broken disk forever; the first time, a new ledger is built."""
-
-    def unreadable(ledger: Ledger) -> int:
-        raise LedgerCorrupt("The ledger is damaged.")
-
+    damaged = LedgerCorrupt("The ledger is damaged.")
     with monkeypatch.context() as patched:
-        patched.setattr(followups, "todo", unreadable)
+        patched.setattr(followups, "todo", Mock(side_effect=damaged))
         assert run(house.settings(), False, house.make_engine) == FAILED
     assert house.log().count("The ledger is damaged. It is kept as ledger.sqlite.damaged-") == 2
     assert house.once()

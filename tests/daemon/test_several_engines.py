@@ -3,15 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from picowatch.engine.process.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied
-from picowatch.outbox.encoding import How
 from tests.digest_engine import Batch, DigestEngine, fail_on_bad
+from tests.fault_points import preceded_by, wrap
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -122,14 +121,8 @@ def test_the_pictures_of_a_batch_are_compressed_at_once(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     both = threading.Barrier(2, timeout=PATIENCE)
-
-    encode = How.encode
-
-    def encode_together(how: How, *given: Any) -> bytes:
-        both.wait()
-        return encode(how, *given)
-
-    monkeypatch.setattr(How, "encode", encode_together)
+    together = preceded_by(lambda *_: both.wait())
+    wrap("picowatch.outbox.encoding:How.encode", together, monkeypatch.setattr)
     house.save("corgi.yaml", "prompt: a corgi\ncount: 2\n")
     assert house.once(batch_size=2)
     assert len(house.pictures()) == 2

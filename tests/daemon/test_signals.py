@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, started
 from tests.daemon.processes import SETTINGS, ends, engines_of, stopped
 from tests.digest_engine import Batch, DigestEngine
-from tests.fault_points import wrap
+from tests.fault_points import preceded_by, wrap
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -233,23 +233,17 @@ def test_a_signal_while_picowatch_starts_over_ends_it_well(
     house: House, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """`rm -r outbox/.picowatch; systemctl stop picowatch` may send one at any moment."""
-    calls = count(1)
+    calls, is_lost = count(1), threading.Event()
 
-    def signalling(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            if is_lost.is_set() and next(calls) == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(*arguments, **named)
-
-        return call
-
-    is_lost = threading.Event()
+    def end_once(*_: Any, **__: Any) -> None:
+        if is_lost.is_set() and next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def lose(batch: Batch) -> None:
         (house.outbox / ".picowatch/lock").unlink()
         is_lost.set()
 
-    wrap(step, signalling, monkeypatch.setattr)
+    wrap(step, preceded_by(end_once), monkeypatch.setattr)
     house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
     engine = DigestEngine(before_batch=lose)
     assert run(house.settings(), False, lambda options: engine, quiet=True) == 0

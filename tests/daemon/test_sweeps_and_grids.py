@@ -1,7 +1,9 @@
 """Sweeps and grids: every combination, and one contact sheet when all pictures are there."""
 
 import json
+from itertools import chain, repeat
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -128,12 +130,7 @@ def test_a_sweep_that_is_too_large_for_a_sheet_has_a_warning(house: House) -> No
 def test_a_sheet_is_drawn_when_the_failed_image_succeeds(house: House) -> None:
     """Not earlier, with one picture alone; a new draw of seeds has its own sheet."""
     failures = [RenderFailed("Sick.")] * 3  # of the batch, and of each image alone
-
-    def fail(batch: object) -> None:
-        if failures:
-            raise failures.pop()
-
-    house.engine.before_batch = fail
+    house.engine.before_batch = Mock(side_effect=chain(failures, repeat(None)))
     path = house.save("a.yaml", "prompt: a corgi\ncount: 2\ngrid: true\n")
     for count in (0, 1, 2):
         assert house.once() == bool(count)

@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -371,9 +372,6 @@ def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
 ) -> None:
     """In the status, where its images in progress are not done yet, and in the log."""
 
-    def die(done: int) -> None:
-        raise EngineDied("It was killed.")
-
     def shown() -> list[object]:
         status = house.status()
         engines = [engine["recipe"] for engine in status["engines"]]
@@ -389,7 +387,7 @@ def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
         if end == "deleted":
             path.unlink()
         elif end == "dies":
-            house.engine.after_step = die
+            house.engine.after_step = Mock(side_effect=EngineDied("It was killed."))
             hold.release()
         else:
             monkeypatch.setattr(Outbox, "publish", refusing(errno.EINVAL))

@@ -5,15 +5,12 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from picowatch.catalog import Catalog
-from picowatch.engine.drawing import checkpoints as module
 from picowatch.engine.drawing.checkpoints import Checkpoints
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model import load as loading
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.verify import verified
 from picowatch.errors import RenderFailed
@@ -23,6 +20,7 @@ from tests.engine.adapters import controlnet_of, write
 from tests.engine.flow_requests import requests_of
 from tests.engine.requests import circle, draw, plain_options, request
 from tests.engine.rungs import reads
+from tests.fault_points import preceded_by, wrap
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -82,13 +80,9 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     """The other's memory is free before the next one is read."""
     kept, other = Cache(lambda: (0, 0), lambda: None), wanted(models)
     loads = Checkpoints(partial(verified, Catalog(models)), demo.CPU, kept)
-    unet, seen = weakref.ref(loads.load(request(), "device").denoiser), []
-
-    def load_part(*given: Any, **named: Any) -> Any:
-        seen.append(unet() is None)
-        return loading.load_part(*given, **named)
-
-    monkeypatch.setattr(module, "load_part", load_part)
+    unet, seen = weakref.ref(loads.load(request(), "device").denoiser), list[bool]()
+    note = preceded_by(lambda *_, **__: seen.append(unet() is None))
+    wrap("picowatch.engine.drawing.checkpoints:load_part", note, monkeypatch.setattr)
     loads.load(other, "device")
     assert seen[0]
     assert loads.held(other, "device") is not None

@@ -1,6 +1,5 @@
 """Masks that words find, with a tiny CLIPSeg: it says how sure it is of anything in a picture."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from picowatch.engine import bits
 from picowatch.engine.bits import joined
 from picowatch.engine.drawing.canvas import read_canvas, redrawn_area
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.networks.find import ClipSeg
 from picowatch.files.decoding import Original, decode_original, in_profile
 from picowatch.recipe.parts import Find
 from picowatch.recipe.request import ImageRequest, ReferenceUse
@@ -32,6 +30,7 @@ from tests.engine.requests import (
 )
 from tests.engine.tiny_find import make
 from tests.engine.tiny_flows import UNETS, folder_until_exit, tiny_unet
+from tests.fault_points import preceded_by, wrap
 
 FLOW, EDITS = "Z-Image-Turbo", "FLUX.2-klein"
 # Between what it is sure of in a circle, and in a plain picture.
@@ -245,15 +244,8 @@ def test_a_picture_in_which_nothing_is_found_stays_as_it_is(checkpoint: str) -> 
 
 def test_a_picture_is_searched_once_for_each_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, float]] = []
-    search: Callable[..., Any] = ClipSeg.find
-
-    def find(
-        self: ClipSeg, picture: Image.Image, phrase: str, confidence: float, halvings: int = 0
-    ) -> Any:
-        asked.append((phrase, confidence))
-        return search(self, picture, phrase, confidence)
-
-    monkeypatch.setattr(ClipSeg, "find", find)
+    note = preceded_by(lambda _, __, *words: asked.append(words[:2]))
+    wrap("picowatch.engine.networks.find:ClipSeg.find", note, monkeypatch.setattr)
     ours = flow_renderer(models_of("demo"))
     draw(ours, requested("{find: hat}"))
     others = (f"seed: {number}\nmask_blur: {number}\nexact: false" for number in range(2))

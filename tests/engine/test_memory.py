@@ -1,6 +1,6 @@
 """The memory ladder: the rungs that a batch tries, and behaviour when memory runs out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,6 @@ from picowatch.engine.model.memory import (
     shrunken,
 )
 from picowatch.engine.model.prompts import TextTower
-from picowatch.engine.networks import cutout, upscale
 from picowatch.engine.protocol import Progress
 from picowatch.errors import RenderFailed
 from picowatch.families.row import References
@@ -38,6 +37,7 @@ from tests.engine.flow_requests import flow_models, flow_renderer, hash_of, requ
 from tests.engine.reference.models import Models
 from tests.engine.requests import DEMO_UPSCALER, difference, draw, request
 from tests.engine.rungs import on_rung, reads
+from tests.fault_points import preceded_by, wrap
 
 GIGABYTE = 2**30
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
@@ -213,23 +213,20 @@ def card(renderer: Renderer, setting: Any = "auto") -> Renderer:
 @contextmanager
 def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
     calls: list[int] = []
-    owner: Any
-    owner, name = {
-        "denoiser": (diffusers.UNet2DConditionModel, "forward"),
-        "VAE": (diffusers.AutoencoderKL, "decode"),
-        "upscaler": (upscale.Compact, "forward"),
-        "cutout": (cutout.Network, "forward"),
+    point = {
+        "denoiser": "diffusers:UNet2DConditionModel.forward",
+        "VAE": "diffusers:AutoencoderKL.decode",
+        "upscaler": "picowatch.engine.networks.upscale:Compact.forward",
+        "cutout": "picowatch.engine.networks.cutout:Network.forward",
     }[where]
-    real: Callable[..., Any] = getattr(owner, name)
 
-    def fails(*given: Any, **named: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> None:
         calls.append(1)
         if len(calls) <= times:
             raise error
-        return real(*given, **named)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(owner, name, fails)
+        wrap(point, preceded_by(fail), patched.setattr)
         yield calls
 
 
@@ -305,16 +302,16 @@ def test_the_first_run_stays_when_the_second_runs_out_of_memory(
     told: list[Progress] = []
     renderer, sides = card(Renderer(models.options)), list[int]()
     (plain,) = draw(renderer, wanted)
-    real, failures = diffusers.UNet2DConditionModel.forward, iter([FULL_CARD] * times)
+    failures = iter([FULL_CARD] * times)
 
-    def forward(self: Any, latents: torch.Tensor, *given: Any, **named: Any) -> Any:
+    def fail_if_large(_: object, latents: torch.Tensor, *__: Any, **___: Any) -> None:
         sides.append(latents.shape[-1] * 8)
         if sides[-1] == 128 and (failure := next(failures, None)):
             raise failure
-        return real(self, latents, *given, **named)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(diffusers.UNet2DConditionModel, "forward", forward)
+        forward = "diffusers:UNet2DConditionModel.forward"
+        wrap(forward, preceded_by(fail_if_large), patched.setattr)
         (image,) = renderer.render([wanted], told.append)
     assert sides.count(64) == 3
     assert told.count(Progress("enlarge", 1, 1)) == is_model
@@ -363,15 +360,14 @@ def test_an_edit_that_is_too_large_is_seen_and_drawn_smaller(
     Image.effect_noise((512, 512), 50).convert("RGB").save(models / "large.png")
     text = "prompt: red\nreferences: large.png\nsize: 512x512\nsteps: 1\nshrink_to_fit: true"
     (wanted,) = requests_of(models, "FLUX.2-klein", text)
-    real = diffusers.Flux2Transformer2DModel.forward
 
-    def forward(self: Any, *given: Any, hidden_states: torch.Tensor, **named: Any) -> Any:
+    def fail_if_large(*_: Any, hidden_states: torch.Tensor, **__: Any) -> None:
         tokens.append(hidden_states.shape[1])
         if tokens[-1] > 1500:  # two pictures of 512x512 have 2048
             raise FULL_CARD
-        return real(self, *given, hidden_states=hidden_states, **named)
 
-    monkeypatch.setattr(diffusers.Flux2Transformer2DModel, "forward", forward)
+    forward = "diffusers:Flux2Transformer2DModel.forward"
+    wrap(forward, preceded_by(fail_if_large), monkeypatch.setattr)
     (image,) = draw(card(flow_renderer(models), "low"), wanted)
     assert (image.width, image.height) == (384, 384) and tokens[-1] == 2 * 576
 

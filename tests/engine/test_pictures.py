@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -34,6 +34,7 @@ from tests.engine.requests import (
     plain_options,
     progress_of,
 )
+from tests.fault_points import preceded_by, wrap
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -72,14 +73,8 @@ def test_the_position_in_a_batch_changes_no_pixel(
 ) -> None:
     """All parts of a batch are equally large, the last is filled up: neighbours do not matter."""
     rows: list[int] = []
-    unet: Any = diffusers.UNet2DConditionModel
-    forward = unet.forward
-
-    def counted(self: Any, latents: torch.Tensor, *given: Any, **named: Any) -> Any:
-        rows.append(len(latents))
-        return forward(self, latents, *given, **named)
-
-    monkeypatch.setattr(unet, "forward", counted)
+    note = preceded_by(lambda _, latents, *__, **___: rows.append(len(latents)))
+    wrap("diffusers:UNet2DConditionModel.forward", note, monkeypatch.setattr)
     prompts = ("a red circle", "a green star", "a corgi")
     wanted = [request(prompt, seed=7, steps=2) for prompt in prompts]
     forward, backward = draw(two_cores, *wanted), draw(two_cores, *reversed(wanted))
@@ -225,12 +220,8 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
     repeating, other = (pixels(alone(renderer, **corgi, tiling=tiling)) for tiling in (True, False))
     assert seam(repeating) < 2 < 5 < seam(other)
     assert alone(renderer).pixels == before.pixels
-
-    def broken(_: object) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        list(renderer.render([request(tiling=True)], broken))
+        list(renderer.render([request(tiling=True)], Mock(side_effect=KeyboardInterrupt)))
     assert alone(renderer).pixels == before.pixels
 
 

@@ -7,6 +7,7 @@ from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import diffusers
 import numpy as np
@@ -151,12 +152,8 @@ def test_steps_draw_from_the_generators_of_their_images_alone(
     sampler: KnownSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a picture would depend on its neighbours and on earlier ones."""
-
-    def forbidden(*_: Any, **__: Any) -> None:
-        raise AssertionError("drawn without the images' generators")
-
     for name in ("randn_like", "normal", "rand"):
-        monkeypatch.setattr(torch, name, forbidden)
+        monkeypatch.setattr(torch, name, Mock(side_effect=AssertionError("without a generator")))
     before = torch.get_rng_state()
 
     def made(seeds: list[int]) -> torch.Tensor:

@@ -5,7 +5,7 @@ import struct
 import sys
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -18,6 +18,7 @@ from picowatch.files.decoding import decode_mask, decode_original, decode_pictur
 from picowatch.files.looking import look
 from picowatch.files.pictures import USUAL_PIXELS, check_picture, picture_size
 from picowatch.files.wide_gamut import ADOBE
+from tests.fault_points import preceded_by, wrap
 from tests.pictures import encoded
 
 pillow_heif.register_heif_opener()
@@ -298,13 +299,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the questions that processes are asked; all pictures are large."""
     monkeypatch.setattr(pictures, "SMALL_PIXELS", dict.fromkeys(pictures.SMALL_PIXELS, 0))
     found: list[str] = []
-    ask = looking._asked
-
-    def noted(question: looking.Question, file: IO[bytes]) -> object:
-        found.append(question)
-        return ask(question, file)
-
-    monkeypatch.setattr(looking, "_asked", noted)
+    note = preceded_by(lambda question, _: found.append(question))
+    wrap("picowatch.files.looking:_asked", note, monkeypatch.setattr)
     return found
 
 

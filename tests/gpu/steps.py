@@ -23,6 +23,7 @@ from tests.engine.reference.models import Models
 from tests.engine.requests import draw, request
 from tests.engine.test_edits import small
 from tests.engine.tiny_flows import FOLDERS, GENERAL
+from tests.fault_points import preceded_by, wrap
 from tests.gpu.pretended import COUNTS
 
 __all__ = ["small"]  # a fixture
@@ -123,13 +124,8 @@ def test_graphs_draw_the_same_pixels(models: Models, both: list[Renderer], name:
 def test_all_recordings_share_a_stream(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries keep memory for each stream that they ever computed on."""
     made: list[object] = []
-    stream: Any = torch.cuda.Stream
-
-    def counted_stream(*given: Any) -> Any:
-        made.append(given)
-        return stream(*given)
-
-    monkeypatch.setattr(torch.cuda, "Stream", counted_stream)
+    note = preceded_by(lambda *given: made.append(given))
+    wrap("torch:cuda.Stream", note, monkeypatch.setattr)
     for _ in range(2):
         renderer = Renderer(replace(models.options, graphs=True))
         for side in (64, 72):

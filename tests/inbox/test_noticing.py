@@ -6,8 +6,7 @@ import re
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,8 +19,7 @@ from picowatch.inbox.putting import put
 from picowatch.inbox.read import Saved, read
 from picowatch.inbox.scan import Scan, scan
 from picowatch.inbox.watch import Watch
-from picowatch.ledger import queries
-from tests.fault_points import refusing
+from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import House, wait_for
 
 RECIPES = ("a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml")
@@ -119,13 +117,12 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """While it is set, the ledger is locked; no scan is due by itself."""
     is_locked = threading.Event()
 
-    def known(ask: Callable[..., Any], *of: Any) -> Any:
+    def refuse(*_: object) -> None:
         if is_locked.is_set():
             raise sqlite3.OperationalError("database is locked")
-        return ask(*of)
 
-    for ask in (queries.known_recipe, queries.known_recipes):
-        monkeypatch.setattr(queries, ask.__name__, partial(known, ask))
+    for name in ("known_recipe", "known_recipes"):
+        wrap(f"picowatch.ledger.queries:{name}", preceded_by(refuse), monkeypatch.setattr)
     for name in ("SCAN_SECONDS", "MOST_SCAN_SECONDS"):
         monkeypatch.setattr(f"picowatch.inbox.inbox.{name}", 3600.0)
     return is_locked
@@ -198,14 +195,11 @@ def test_single_recipes_are_noticed_without_a_scan(
     """A scan of very many takes long, and the next one rests. Only a deletion asks for one."""
     scans: list[Path] = []
 
-    def counted(root: Path, known: Collection[str]) -> Scan:
-        scans.append(root)
-        return scan(root, known)
-
     def has(line: str) -> None:
         wait_for(lambda: line in house.log(), line)
 
-    monkeypatch.setattr("picowatch.inbox.inbox.scan", counted)
+    note = preceded_by(lambda root, _: scans.append(root))
+    wrap("picowatch.inbox.inbox:scan", note, monkeypatch.setattr)
     for rest in ("SCAN_SECONDS", "MOST_SCAN_SECONDS", "EVENT_REST"):
         monkeypatch.setattr(f"picowatch.inbox.inbox.{rest}", 1e9)
     house.save("frames/_pictures.yaml", "prompt: a star\n")
@@ -292,16 +286,13 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
     """Unreadable is not deleted. (Root may read everything, so the refusal is simulated.)"""
     refused = threading.Event()
 
-    def refusing(look: Callable[..., Any], end: str) -> Callable[..., Any]:
-        def call(path: object, **options: int) -> Any:
-            if refused.is_set() and "/pets/" in f"{path}{end}":
-                raise PermissionError(errno.EACCES, "Permission denied")
-            return look(path, **options)
+    for look, end in (("scandir", "/"), ("lstat", "")):
 
-        return call
+        def is_in_pets(path: object, end: str = end, **_: int) -> bool:
+            return refused.is_set() and "/pets/" in f"{path}{end}"
 
-    monkeypatch.setattr(os, "scandir", refusing(os.scandir, "/"))
-    monkeypatch.setattr(os, "lstat", refusing(os.lstat, ""))
+        refuse = refusing(errno.EACCES, is_in_pets)
+        wrap(f"os:{look}", preceded_by(refuse), monkeypatch.setattr)
     with house.held("pets/a.txt", "first\nsecond\n", batch_size=1) as hold:
         gone = house.save("b.txt", "third\n")
         wait_for(lambda: house.log().count(": saved") == 2, "both recipes")

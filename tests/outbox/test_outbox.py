@@ -1,5 +1,6 @@
 """The outbox' files, which nothing in a recipe can divert."""
 
+import errno
 import fcntl
 import json
 import logging
@@ -23,6 +24,7 @@ from picowatch.outbox.log import EVENTS, FIELDS, LOG_FILES, LogFile, logging_to,
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import STATUS, EngineStatus, FolderStatus, Status, read_status
 from tests.digest_engine import fail_on_bad
+from tests.fault_points import refusing
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -32,13 +34,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     """Readers see old or new bytes; a failed write leaves the old ones and no temporary file."""
     target = tmp_path / "deep/a.txt"
     write_atomically(target, b"old")
-
-    def fail(handle: int) -> None:
-        raise OSError("no space")
-
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
     for write in (write_atomically, append):
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OSError, match="No space"):
             write(target, b"new")
         assert target.read_bytes() == b"old"
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]

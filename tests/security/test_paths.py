@@ -15,6 +15,7 @@ from picowatch.errors import PicowatchError
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch
+from tests.fault_points import preceded_by, wrap
 from tests.house import House, wait_for
 from tests.security.attacks import plain_picture
 
@@ -57,19 +58,18 @@ def swap_before_opening(
     holds what was opened at the strike: empty if it never came to that.
     """
     struck: list[str] = []
-    seen, really_open = count(), os.open
+    seen = count()
     inside = {folder.name, *(path.name for path in folder.rglob("*"))}
 
-    def watched(path: str | Path, flags: int, mode: int = 0o777, **options: int) -> int:
+    def strike(path: str | Path, *_: int, **options: int) -> None:
         whole = Path(path).is_absolute() and Path(path).is_relative_to(folder.parent)
         is_part = whole or ("dir_fd" in options and Path(path).name in inside)
         if is_part and not struck and next(seen) == opening:
             struck.append(str(path))
             place.rename(place.with_name(f".{place.name}.aside"))
             place.symlink_to(target)
-        return really_open(path, flags, mode, **options)
 
-    monkeypatch.setattr(os, "open", watched)
+    wrap("os:open", preceded_by(strike), monkeypatch.setattr)
     return struck
 
 
