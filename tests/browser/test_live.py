@@ -83,9 +83,7 @@ def test_a_day_of_many_pictures_comes_in_blocks(gallery: Page) -> None:
     assert gallery.focused() != "1049"
 
 
-def test_a_page_that_is_read_in_the_middle_of_a_write_is_read_again(
-    house: House, page: Page
-) -> None:
+def test_a_page_that_is_read_while_it_is_written_is_read_again(house: House, page: Page) -> None:
     """The others are shown meanwhile. A page of another version asks to be reloaded."""
     house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
     assert house.once()

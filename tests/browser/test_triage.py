@@ -237,9 +237,7 @@ def test_stars_follow_each_picture_that_was_moved(eight: Path, page: Page) -> No
     assert page.js("return Pictures.all.map(entry => Marks.of(entry).stars)") == [0, 0, 3, 0]
 
 
-def test_pictures_are_copied_tried_again_and_drawn_with_other_seeds(
-    many: House, page: Page
-) -> None:
+def test_pictures_are_copied_retried_and_drawn_with_other_seeds(many: House, page: Page) -> None:
     """Of a folder's recipe the new one is beside it."""
     many.save("pets/cat.yaml", 'prompt: it\'s a "cat"!\nseed: 7\n')
     wait_for(lambda: len(page.shown()) == 9, "the cat")

@@ -174,9 +174,7 @@ def test_a_look_for_one_model_reads_no_header_of_another(tmp_path: Path, read: l
 
 
 @pytest.mark.parametrize("last", ["checkpoints", "vae"])
-def test_a_scan_of_any_kind_ends_with_picowatch(
-    tmp_path: Path, read: list[Path], last: str
-) -> None:
+def test_scans_of_any_kind_end_with_picowatch(tmp_path: Path, read: list[Path], last: str) -> None:
     """Stopping does not wait for the files of a slow share, nor for those that complete others."""
     write_model(tmp_path / "checkpoints/flow.safetensors", Z_IMAGE)
     for name in ("text_encoders/a", "text_encoders/b", "vae/a", "vae/b"):

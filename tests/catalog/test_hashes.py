@@ -136,9 +136,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
 
 
-def test_what_is_still_being_copied_or_downloaded_is_refused_until_it_is_whole(
-    tmp_path: Path,
-) -> None:
+def test_what_is_being_copied_or_downloaded_is_refused_until_it_is_whole(tmp_path: Path) -> None:
     """Without a restart. aria2's files have their whole size and header at once."""
     path, catalog = tmp_path / "loras/it.safetensors", Catalog(tmp_path)
     write_model(path, kohya_lora_shapes(), missing_bytes=1000)

@@ -210,9 +210,7 @@ def test_check_reads_as_the_daemon_would(tmp_path: Path) -> None:
     assert (good.returncode, good.stdout, good.stderr) == (0, said, "")
 
 
-def test_check_and_make_agree_about_a_picture_beside_a_recipe_from_elsewhere(
-    tmp_path: Path,
-) -> None:
+def test_check_and_make_agree_on_a_picture_beside_a_recipe_from_elsewhere(tmp_path: Path) -> None:
     """Only the recipe is put into the inbox."""
     save(tmp_path, {"new/a.yaml": "prompt: a\nimage: start.png\n", "new/start.png": ""})
     save(tmp_path, {"inbox/b.txt": "", "outbox/b.txt": ""})

@@ -154,9 +154,7 @@ def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looke
         assert control(house, *CHECK, code=1) == said
 
 
-def test_a_daemon_that_reports_nothing_is_not_healthy(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_daemon_is_not_healthy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody learns then what it notices: on a full disk it does, but cannot say so."""
     lock = OutboxLock(house.outbox)
     for free, inodes, flag, said in (
@@ -186,9 +184,7 @@ MISTAKE = (
 )
 
 
-def test_commands_that_need_only_the_folders_work_while_the_settings_have_a_mistake(
-    house: House,
-) -> None:
+def test_commands_that_need_only_folders_work_while_settings_have_a_mistake(house: House) -> None:
     """The daemon runs on with the settings it has; Docker's health check must not call it ill."""
     house.outbox = house.folder / "pictures"
     house.save("a.txt", "a --seed 1\n")

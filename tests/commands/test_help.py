@@ -68,9 +68,7 @@ def test_help_has_examples_and_fits_the_terminal(command: str, columns: int) -> 
         (["cancel", ""], "it is empty"),  # a script's unset variable; `cancel .` means all
     ],
 )
-def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(
-    words: list[str], said: str
-) -> None:
+def test_a_mistyped_word_is_answered_with_the_one_meant(words: list[str], said: str) -> None:
     """With the exit code of wrong flags, and how to get help."""
     answer = picowatch_here(PROJECT, *words)
     assert answer.returncode == 2

@@ -95,9 +95,7 @@ def test_show_gives_a_recipe_whatever_a_template_says_alone(house: House) -> Non
 
 
 @pytest.mark.parametrize("place", ["set/s.png", "s.png"])
-def test_show_names_a_start_image_as_a_recipe_in_the_inbox_itself_does(
-    house: House, place: str
-) -> None:
+def test_show_names_a_start_image_as_seen_from_the_inbox_itself(house: House, place: str) -> None:
     """It lies beside its recipe, or has been moved since."""
     house.draw("set/s.png")
     house.save("set/a.yaml", "prompt: a cat\nseed: 1\nimage: s.png\n")

@@ -115,9 +115,7 @@ REPLACING = (
 @pytest.mark.parametrize(
     "points", [REPLACING[2::3], pytest.param(REPLACING, marks=pytest.mark.heavy)], ids=len
 )
-def test_a_result_is_written_over_its_last_one_exactly_once(
-    house: House, points: tuple[str, ...]
-) -> None:
+def test_a_result_replaces_its_last_one_exactly_once(house: House, points: tuple[str, ...]) -> None:
     """Back and forth: a photo has one whole picture all the time, which is listed last."""
     house.draw("frames/1.png")
     template = "prompt: a frame\nseed: 7\nsteps: {}\nreplace: true\n"

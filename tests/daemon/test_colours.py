@@ -191,9 +191,7 @@ def test_grey_with_16_bits_keeps_them(made: House) -> None:
 
 
 @pytest.mark.parametrize("compression", [1, 8])
-def test_16_bits_whose_channels_lie_apart_become_8_with_a_word(
-    made: House, compression: int
-) -> None:
+def test_16_bits_with_channels_apart_become_8_with_a_word(made: House, compression: int) -> None:
     """Pillow reads no lower bytes of such a TIFF, and takes uncompressed numbers for 8 bits."""
     result = decode_original(copy(made, f"same/planar{compression}/a.tif"))
     assert result.low is None

@@ -130,9 +130,7 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
         assert "replaced" not in house.log()
 
 
-def test_trouble_of_two_engines_is_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_engines_trouble_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A successful write of one does not end the other's trouble."""
     caplog.set_level("INFO", "picowatch")
     writing = Writing(threading.Event(), tmp_path)

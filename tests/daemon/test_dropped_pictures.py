@@ -477,9 +477,7 @@ def test_check_lists_pictures_in_natural_order(house: House) -> None:
 
 
 @pytest.mark.parametrize("by_command", [False, True])
-def test_a_result_has_its_pictures_name_whenever_that_is_free(
-    house: House, by_command: bool
-) -> None:
+def test_a_result_has_its_pictures_name_if_that_is_free(house: House, by_command: bool) -> None:
     """The gallery shows the new ones in their place. A rebuilt ledger knows whose file it is."""
 
     def saved(seed: int, kind: str = "png") -> list[str]:
@@ -505,9 +503,7 @@ def test_a_result_has_its_pictures_name_whenever_that_is_free(
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
-    house: House, when_done: str
-) -> None:
+def test_what_lies_beside_a_picture_leaves_the_inbox_with_it(house: House, when_done: str) -> None:
     """Sidecars go with it unless another picture has them; the next picture is not affected.
 
     A template and defaults are no sidecars of a picture of their name. All that goes keeps its

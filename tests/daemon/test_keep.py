@@ -16,9 +16,7 @@ from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import PATIENCE, House, shown, wait_for
 
 
-def test_kept_pictures_are_moved_with_all_their_files(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_pictures_move_with_their_files(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sidecar, control maps and thumbnail go along; the gallery shows them there; latest stays."""
     rendered(house, sidecar="txt")
     (house.outbox / "a/0002-2.control.png").write_bytes(b"a map")

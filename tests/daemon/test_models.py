@@ -163,9 +163,7 @@ def test_a_missing_model_that_comes_is_noticed(house: House, folder: str, recipe
     assert house.error("new.yaml") is None
 
 
-def test_another_checkpoint_than_a_pictures_is_told_though_its_hash_was_just_read(
-    house: House,
-) -> None:
+def test_another_checkpoint_than_a_pictures_is_told_though_just_hashed(house: House) -> None:
     """A file that was replaced has a hash that nobody has read yet."""
     path = write_model(house.models / "checkpoints/a.safetensors", checkpoint_shapes())
     house.save("old.yaml", f"{SMALL}checkpoint: a\n")

@@ -308,9 +308,7 @@ def test_what_was_refused_for_a_moment_is_written_once_it_can_be(
 
 
 @pytest.mark.parametrize("obstacle", IN_THE_WAY)
-def test_what_replaces_the_list_of_pictures_later_is_waited_for(
-    house: House, obstacle: str
-) -> None:
+def test_what_replaces_the_list_of_pictures_is_waited_for(house: House, obstacle: str) -> None:
     """As on a full disk, no picture is lost, and the log says so once."""
     with house.running():
         with in_the_way(house, obstacle, ["images.jsonl"]):

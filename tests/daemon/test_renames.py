@@ -44,9 +44,7 @@ def move(house: House, kind: str, moves: Moves) -> None:
 
 @pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_what_waits_is_rendered_once_under_the_new_names(
-    house: House, kind: str, moves: Moves
-) -> None:
+def test_what_waits_is_rendered_once_under_new_names(house: House, kind: str, moves: Moves) -> None:
     house.answer("pause")
     save(house, kind)
     assert not house.once(), "it is paused"

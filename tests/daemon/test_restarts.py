@@ -125,9 +125,7 @@ def line_by_line(path: Path, text: str) -> None:
             file.flush()
 
 
-def test_an_invalid_file_changes_nothing_until_it_is_fixed(
-    house: House, file: SettingsFile
-) -> None:
+def test_an_invalid_file_changes_nothing_until_fixed(house: House, file: SettingsFile) -> None:
     """However an editor saves, the problem is shown until it is fixed or the file is deleted."""
     error = house.outbox / "settings.error.txt"
     ways = [moved_away_first, line_by_line]
@@ -309,9 +307,7 @@ def test_settings_apply_while_a_disk_is_waited_for(house: House, whole_file: Set
         wait_for((other / "a/0001-1.png").exists, "the picture")
 
 
-def test_an_outbox_that_is_renamed_is_used_under_its_new_name(
-    house: House, whole_file: SettingsFile
-) -> None:
+def test_a_renamed_outbox_is_used_by_its_new_name(house: House, whole_file: SettingsFile) -> None:
     """It is the same outbox, with its pictures and its lock."""
     with house.running(settings_file=whole_file):
         house.save("a.txt", "a star --seed 1\n")
@@ -345,9 +341,7 @@ def test_other_settings_wait_with_a_batch_for_its_disk(
 
 
 @pytest.mark.parametrize(("name", "mode"), [("inbox", 0), ("outbox", 0o555)])
-def test_settings_apply_that_were_saved_while_a_folder_was_closed(
-    house: House, name: str, mode: int
-) -> None:
+def test_settings_saved_while_a_folder_was_closed_apply(house: House, name: str, mode: int) -> None:
     """Nothing is wrong in the file, so nobody has to save it again."""
     file, folder = house.folder / "picowatch.yaml", house.folder / name
     with process(house, *without_privileges()) as daemon:

@@ -116,9 +116,7 @@ def test_the_time_that_picowatch_itself_was_stopped_is_not_the_engines(house: Ho
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_any_signal_that_ends_programs_ends_picowatch_well(
-    house: House, number: signal.Signals
-) -> None:
+def test_any_signal_that_ends_programs_ends_it_well(house: House, number: signal.Signals) -> None:
     """A closed terminal and a stray signal work like SIGTERM: nothing is left over."""
     with started(house.folder, "run", program=DIGESTS) as process:
         wait_for((house.outbox / ".picowatch/status.json").exists, "the start")

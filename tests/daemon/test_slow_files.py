@@ -87,9 +87,7 @@ def test_many_slow_files_hold_up_no_other(house: House, slow: SlowFile) -> None:
         wait_for(lambda: len(house.pictures()) == 3, "the first")
 
 
-def test_a_new_ledger_waits_for_no_file_that_may_have_been_renamed(
-    house: House, slow: SlowFile
-) -> None:
+def test_a_new_ledger_waits_for_no_file_that_may_be_renamed(house: House, slow: SlowFile) -> None:
     """A file with the bytes of a finished save is a copy if that is still there."""
     house.save("slow.txt", "a corgi\n")
     assert house.once()

@@ -594,9 +594,7 @@ def test_the_inbox_is_never_written(house: House) -> None:
 
 
 @pytest.mark.usefixtures("often")
-def test_a_file_that_was_young_is_read_once_more(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_young_file_is_read_once_more(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAT's times have steps of two seconds, which Windows rounds up."""
     step = 2_000_000_000
 

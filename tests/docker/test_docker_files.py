@@ -104,9 +104,7 @@ def test_every_variable_of_picowatch_is_a_setting(file: Path) -> None:
     assert set(re.findall(rf"{PREFIX}\w+", file.read_text())) <= known
 
 
-def test_what_is_compiled_goes_into_a_cache_that_any_user_may_write(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_compiled_goes_into_a_cache_for_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """Below it picowatch makes its own folder, for itself alone. Nothing uses the network."""
     given = pairs("ENV")
     assert f"mkdir --mode 1777 {given['XDG_CACHE_HOME']}" in RUNS

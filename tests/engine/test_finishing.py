@@ -316,9 +316,7 @@ def test_only_what_words_find_is_kept(engine: Renderer, folder: Path) -> None:
         draw(engine, request(folder, picture, cutout=replace(wanted, confidence=1.0)))
 
 
-def test_the_embedded_models_cut_out_what_the_demo_model_draws(
-    engine: Renderer, folder: Path
-) -> None:
+def test_embedded_models_cut_out_what_the_demo_model_draws(engine: Renderer, folder: Path) -> None:
     """A corgi is opaque in the middle. Of two, words keep what one wears, in its half alone."""
     scene = Image.new("RGB", (256, 128))
     for left, worn in ((0, "a red hat"), (128, "sunglasses")):

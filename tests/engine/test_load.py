@@ -393,9 +393,7 @@ def _halves() -> tuple[Tensors, Tensors]:
     return halves
 
 
-def test_the_halves_of_a_tiny_vae_become_a_file_that_draws(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_halves_of_a_tiny_vae_become_a_file_that_draws(capsys: pytest.CaptureFixture[str]) -> None:
     """For the families of FLUX.2's VAE, whose statistics of latents it takes; never in tiles."""
     name = "FLUX.2-klein"
     models = flow_models(name, tiny_flow(name))

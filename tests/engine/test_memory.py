@@ -352,9 +352,7 @@ def test_shrink_to_fit_renders_it_smaller_and_says_so(
     assert f"at {drawn[0]}x{drawn[1]} instead of" in image.warnings[0]
 
 
-def test_an_edit_that_is_too_large_is_seen_and_drawn_smaller(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_edit_that_is_too_large_is_drawn_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reference is read again in the smaller size."""
     models, tokens = flow_models("FLUX.2-klein"), list[int]()
     Image.effect_noise((512, 512), 50).convert("RGB").save(models / "large.png")

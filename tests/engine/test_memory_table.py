@@ -200,9 +200,7 @@ CALLS: dict[str, dict[str, Any]] = {
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CALLS)
-def test_real_models_compute_in_what_is_estimated(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_real_models_take_what_is_estimated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors that are alive at once on the meta device, a step's and a VAE's that decodes."""
     monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
     (kind, config, vae, _), _ = MODELS[name]

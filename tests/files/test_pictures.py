@@ -324,9 +324,7 @@ def test_a_process_answers_as_the_daemon_does(tmp_path: Path, asked: list[str]) 
     assert asked[-1] == "check"
 
 
-def test_damage_and_too_many_pixels_are_told_in_the_same_words(
-    tmp_path: Path, asked: list[str]
-) -> None:
+def test_damage_and_too_many_pixels_are_told_alike(tmp_path: Path, asked: list[str]) -> None:
     """The limit is the setting's; a picture beyond it is not decoded."""
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)).save(path)

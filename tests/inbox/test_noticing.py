@@ -189,9 +189,7 @@ def test_an_inbox_that_vanishes_while_a_copy_is_read_makes_no_rename_of_it(
 
 
 @pytest.mark.usefixtures("often")
-def test_single_recipes_are_noticed_without_a_scan(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recipe_is_noticed_without_a_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan of very many takes long, and the next one rests. Only a deletion asks for one."""
     scans: list[Path] = []
 

@@ -58,9 +58,7 @@ def test_what_is_no_date_is_none(date: bytes) -> None:
     ],
     ids=[*("marked", "UTF-8", "Windows", "Latin-1", "marked wrongly", "Mac", "NUL")],
 )
-def test_texts_are_read_in_the_encoding_that_wrote_them(
-    value: bytes, text: str, mark: bytes
-) -> None:
+def test_texts_are_read_in_their_encoding(value: bytes, text: str, mark: bytes) -> None:
     """UTF-8 tells itself; the bytes that Windows does not use are a Mac's."""
     assert texts({(1, 90): [mark], (2, 5): [value]}) == {"title": [text]}
 

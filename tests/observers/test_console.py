@@ -251,9 +251,7 @@ def test_status_shows_what_is_running_queued_and_failed(
     assert (seen.outbox / "now.txt").read_text() == f"{now}; 112 images wait\n"
 
 
-def test_status_is_json_for_programs_and_has_what_is_left_when_picowatch_has_ended(
-    seen: Seen,
-) -> None:
+def test_status_is_json_for_programs_and_has_what_is_left_once_picowatch_ended(seen: Seen) -> None:
     """Nobody knows then when the queue will be done."""
     seen.write(**FULL)
     values = seen.json()

@@ -229,9 +229,7 @@ def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
     assert "metrics" not in once.stdout + once.stderr
 
 
-def test_without_prometheus_client_the_error_names_the_command_to_install_it(
-    tmp_path: Path,
-) -> None:
+def test_without_prometheus_client_an_error_names_the_command_to_install_it(tmp_path: Path) -> None:
     """It is not needed if metrics are off. The docs and the example name the same port."""
     for file in ("contrib/prometheus.yml", "docs/monitoring.md"):
         assert "127.0.0.1:9464" in (PROJECT / file).read_text()

@@ -41,9 +41,7 @@ def boxes(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
         [],
     ],
 )
-def test_the_last_axis_gives_the_columns_and_the_others_the_rows(
-    tmp_path: Path, axes: list[Axis]
-) -> None:
+def test_the_last_axis_makes_columns_and_the_others_rows(tmp_path: Path, axes: list[Axis]) -> None:
     """Without axes, pictures form a square, each with its own label."""
     found = boxes(contact_sheet(cells(tmp_path, 6, "" if axes else "seed 1"), axes, 64))
     assert found == sorted(found, key=lambda box: (box[1], box[0])), "row by row"
@@ -77,9 +75,7 @@ def test_a_picture_with_a_profile_has_its_colours_on_the_sheet(tmp_path: Path) -
     assert np.abs(seen - (255, 0, 0)).max() <= 3, seen
 
 
-def test_a_sheet_is_never_larger_than_its_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sheet_never_exceeds_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures shrink first, then it is refused. Labels never overlap the next column's."""
     long = "a very long text that says much more than fits above a picture " * 5
     narrow, wide = (

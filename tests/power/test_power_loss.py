@@ -97,9 +97,7 @@ def test_nothing_is_lost_and_nothing_twice(
 
 
 @pytest.mark.heavy
-def test_an_archived_recipe_is_in_one_place_and_was_made_once(
-    checker: Checker, tmp_path: Path
-) -> None:
+def test_an_archived_recipe_is_in_one_place_and_made_once(checker: Checker, tmp_path: Path) -> None:
     """The ledger knows a recipe that a power cut brings back into the inbox."""
     cuts = PowerCuts(recorded(tmp_path / "run", ARCHIVE))
     story = Story(cuts.recording, cuts.whole())

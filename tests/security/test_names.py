@@ -159,9 +159,7 @@ def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
 @example(recipes=[("a", "aux"), ("a", "aux_")])
 @example(recipes=[("a", "b\nc"), ("a", "b-c")])
 @given(recipes=st.lists(st.tuples(PARTS, PARTS), min_size=2, max_size=2, unique=True))
-def test_two_recipes_never_share_an_error_file(
-    tmp_path: Path, recipes: list[tuple[str, str]]
-) -> None:
+def test_recipes_never_share_an_error_file(tmp_path: Path, recipes: list[tuple[str, str]]) -> None:
     """Not even if their names had to be changed."""
     recipe, other = (f"{folder}/{name}"[:250] + ".yaml" for folder, name in recipes)
     assume(recipe != other and is_recipe_path(recipe) and is_recipe_path(other))

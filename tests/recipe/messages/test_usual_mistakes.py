@@ -173,9 +173,7 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         ("[a:b:9]", "image: a.png\ndenoising_strength: 0", False),
     ],
 )
-def test_words_that_change_in_some_pass_have_no_warning(
-    prompt: str, more: str, is_late: bool
-) -> None:
+def test_words_that_change_in_a_pass_have_no_warning(prompt: str, more: str, is_late: bool) -> None:
     """A start image takes the first of the steps that are planned, as in A1111."""
     recipe = read_one(f"prompt: '{prompt}'\n{more}", texts={})
     check_warned(recipe, *["the words of … never change: …"] * is_late)
