@@ -13,16 +13,8 @@ from importlib import import_module
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from picowatch import __version__, streams
+from picowatch import __version__, errors, streams
 from picowatch.commands import COMMANDS, home_path
-from picowatch.errors import (
-    FAILED,
-    INTERRUPTED,
-    INVALID,
-    SUCCEEDED,
-    PicowatchError,
-    SettingsInvalid,
-)
 
 if TYPE_CHECKING:
     from picowatch.settings.settings import Settings
@@ -61,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             argcomplete.autocomplete(parser)
         if not words:
             parser.print_help()
-            return SUCCEEDED
+            return errors.SUCCEEDED
         return _run(_parsed(parser, commands, words))
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return errors.INTERRUPTED
     finally:
         streams.finish(sys.stdout)
         streams.finish(sys.stderr)
@@ -117,12 +109,12 @@ def _check_encoding() -> None:
     """Raise SettingsInvalid unless names of files are read as UTF-8, as the lists write them."""
     if (encoding := sys.getfilesystemencoding()) != "utf-8":
         words = f"This environment reads the names of files as {encoding}; picowatch, as UTF-8."
-        raise SettingsInvalid(words, "Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
+        raise errors.SettingsInvalid(words, "Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
 
 
 def _run(options: argparse.Namespace) -> int:
     """Run the command; an error becomes a text and an exit code."""
-    code: int = SUCCEEDED
+    code: int = errors.SUCCEEDED
     _warn_of_variables()
     try:
         _check_encoding()
@@ -137,17 +129,17 @@ def _run(options: argparse.Namespace) -> int:
     except Exception as error:  # or a bug: a text for people, the traceback with --debug
         if options.debug:
             raise
-        if isinstance(error, PicowatchError):
+        if isinstance(error, errors.PicowatchError):
             streams.print_error(f"picowatch: {error.with_remedy}")
             return error.exit_code
         if isinstance(error, OSError) and error.errno in _FULL:
             streams.print_error(f"picowatch: cannot write: {error.strerror}. Free some space.")
-            return FAILED
+            return errors.FAILED
         streams.print_error(
             f"picowatch: unexpected error: {type(error).__name__}: {error}. "
             "Run it again with --debug and report the output."
         )
-        return FAILED
+        return errors.FAILED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -169,7 +161,7 @@ class _Parser(argparse.ArgumentParser):
         streams.print_error(f"{self.prog}: {words}\n")
         self.print_usage(sys.stderr)
         streams.print_error(f"\n`{self.prog} --help` explains it, with examples.")
-        sys.exit(INVALID)
+        sys.exit(errors.INVALID)
 
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -11,23 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from picowatch.catalog import folder_files
 from picowatch.catalog.encoders import vae_of_config
 from picowatch.catalog.finders import recognise_finder
-from picowatch.catalog.folder_files import (
-    INDEX,
-    WEIGHTS_ENDINGS,
-    check_files,
-    check_vocabulary,
-    check_weights,
-    depth_config,
-    has_index,
-    index_of,
-    read_config,
-    read_index,
-    read_json,
-    read_schedule,
-    weight_files,
-)
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Kind, Recognised, holds
 from picowatch.catalog.not_drawn import REFINER
@@ -52,22 +38,22 @@ _CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """Recognise a whole diffusers folder. ModelRefused says what is missing or not supported."""
-    index = read_index(folder)
+    index = folder_files.read_index(folder)
     row = _row_of(index)
-    check_files(folder)
+    folder_files.check_files(folder)
     configs = {}
     for part, class_name in classes_of(folder).items():
         match holds(class_name):
             case "words" if class_name not in _WITHOUT_WORDS:
-                check_vocabulary(folder / part)
+                folder_files.check_vocabulary(folder / part)
             case "pixels":
-                read_json(folder / part / "preprocessor_config.json")
+                folder_files.read_json(folder / part / "preprocessor_config.json")
             case "settings" if part == "scheduler":
-                configs[part] = read_schedule(folder / part)
+                configs[part] = folder_files.read_schedule(folder / part)
             case "weights":
                 if part != "transformer" or row.kind == "general" or not only_lends(folder):
-                    check_weights(folder / part, _get(folder, row, index))
-                configs[part] = read_config(folder / part / "config.json")
+                    folder_files.check_weights(folder / part, _get(folder, row, index))
+                configs[part] = folder_files.read_config(folder / part / "config.json")
     if row.kind == "unet":
         return _unet_folder(row, configs)
     if row.kind == "general":
@@ -86,7 +72,7 @@ def _row_of(index: dict[str, Any]) -> Family:
 
 def settings_of(folder: Path) -> dict[str, Any]:
     """Return the settings of a pipeline without a row in its index, besides its parts."""
-    index = read_json(folder / INDEX)
+    index = folder_files.read_json(folder / folder_files.INDEX)
     takes = signature(from_text(str(index["_class_name"])), "__init__") or {}
     return {name: entry for name, entry in index.items() if name in takes and not _is_part(entry)}
 
@@ -132,11 +118,11 @@ def _unet_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
 
 
 def _flow_folder(row: Family, folder: Path, transformer: dict[str, Any]) -> Recognised:
-    index = read_index(folder)
+    index = folder_files.read_index(folder)
     for setting, value in row.settings.items():
         if index.get(setting) not in (value, None):
             raise ModelRefused(
-                f"cannot be used: {index_of(folder).name} says {setting}: "
+                f"cannot be used: {folder_files.index_of(folder).name} says {setting}: "
                 f"{shown(str(index[setting]))}; only {json.dumps(value)} is supported."
             )
     variant = _variant(row, index, transformer)
@@ -185,17 +171,19 @@ def _get(folder: Path, row: Family, index: dict[str, Any]) -> str:
 
 def only_lends(folder: Path) -> bool:
     """Return whether a folder has no weights in transformer/ and only completes other files."""
-    return not any(path.suffix in WEIGHTS_ENDINGS for path in (folder / "transformer").iterdir())
+    return not any(
+        path.suffix in folder_files.WEIGHTS_ENDINGS for path in (folder / "transformer").iterdir()
+    )
 
 
 def classes_of(folder: Path) -> dict[str, str]:
     """Return the class of each part that is loaded. ModelRefused if the family lacks the class."""
-    index = read_index(folder)
+    index = folder_files.read_index(folder)
     row = _row_of(index)
     found: dict[str, str] = {}
     if not any(is_folder(folder / part) for part in row.parts):
         raise ModelRefused(
-            f"has only an index, {index_of(folder).name}: {_get(folder, row, index)}"
+            f"has only an index, {folder_files.index_of(folder).name}: {_get(folder, row, index)}"
         )
     for part, allowed in row.parts.items():
         encoder = encoder_of(part)
@@ -211,7 +199,11 @@ def classes_of(folder: Path) -> dict[str, str]:
             _check_own(part, index.get(part))
         if not is_folder(folder / part):
             may_lack = part in row.optional and part == encoder
-            null = f", or write [null, null] for it in {index_of(folder).name}" if may_lack else ""
+            null = (
+                f", or write [null, null] for it in {folder_files.index_of(folder).name}"
+                if may_lack
+                else ""
+            )
             raise ModelRefused(
                 f"is a diffusers folder without {part}/: copy the whole folder{null}."
                 f"{_elsewhere(folder, part)}"
@@ -222,7 +214,7 @@ def classes_of(folder: Path) -> dict[str, str]:
 
 def _elsewhere(folder: Path, part: str) -> str:
     """Return a sentence that says from where a modular pipeline takes a part, or ""."""
-    match read_json(index_of(folder)).get(part):
+    match folder_files.read_json(folder_files.index_of(folder)).get(part):
         case [_, _, {"pretrained_model_name_or_path": str(repository)}]:
             return f" Its index takes this part from {shown(repository)}."
     return ""
@@ -257,11 +249,11 @@ def _is_part(entry: Any) -> TypeGuard[list[Any]]:
 
 def is_part_folder(folder: Path) -> bool:
     """Return whether a folder is a single part, like a VAE: it has a config.json itself."""
-    return is_file(folder / "config.json") and not has_index(folder)
+    return is_file(folder / "config.json") and not folder_files.has_index(folder)
 
 
 def _vae_folder(folder: Path) -> Recognised:
-    config = read_config(folder / "config.json")
+    config = folder_files.read_config(folder / "config.json")
     variant = vae_of_config(config)
     if variant is None:
         told = ("_class_name", "latent_channels", "scaling_factor")
@@ -271,10 +263,10 @@ def _vae_folder(folder: Path) -> Recognised:
 
 
 def _controlnet_folder(folder: Path) -> Recognised:
-    if read_json(folder / "config.json").get("_class_name") not in _CONTROLNETS:
+    if folder_files.read_json(folder / "config.json").get("_class_name") not in _CONTROLNETS:
         raise ModelRefused("is a diffusers folder, but not of a ControlNet (ControlNetModel).")
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in weight_files(folder):
+    for file in folder_files.weight_files(folder):
         shapes |= read_header(file).shapes
     header = Header(shapes, {})
     found = controlnet(header)
@@ -287,7 +279,7 @@ def _controlnet_folder(folder: Path) -> Recognised:
 
 
 def _depth_folder(folder: Path) -> Recognised:
-    depth_config(folder)
+    folder_files.depth_config(folder)
     return Recognised("depth", "")
 
 
@@ -302,7 +294,7 @@ PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
 
 def recognise_part_folder(folder: Path, kind: Kind) -> Recognised:
     """Recognise the folder of a single part, in diffusers' or transformers' layout."""
-    check_files(folder)
+    folder_files.check_files(folder)
     found = PART_FOLDERS[kind](folder)
-    check_weights(folder)
+    folder_files.check_weights(folder)
     return found

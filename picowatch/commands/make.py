@@ -14,28 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from picowatch import errors
+from picowatch.commands import make_files
 from picowatch.commands.control import ONLY_THEY
-from picowatch.commands.make_files import (
-    check_name,
-    check_place,
-    content_of,
-    folder_and_template,
-    put_recipe,
-)
 from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import started_engine
-from picowatch.errors import (
-    FAILED,
-    INTERRUPTED,
-    SUCCEEDED,
-    CommandFailed,
-    OutboxInUse,
-    PicowatchError,
-    PictureUnreadable,
-)
 from picowatch.files.safe_paths import is_folder
 from picowatch.inbox.folder import InboxFolder
 from picowatch.metadata.embedded_text import chunk_of
@@ -82,7 +68,7 @@ class Sent:
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     try:
         settings = load()
-    except PicowatchError as error:
+    except errors.PicowatchError as error:
         if not options.json:
             raise
         print(json.dumps({"done": False, "errors": [error.with_remedy], "recipes": []}, indent=1))
@@ -105,12 +91,12 @@ def make(
     """
     sent: list[Sent] = []
     answers: list[Answer] = []
-    error, code = "", SUCCEEDED
+    error, code = "", errors.SUCCEEDED
     try:
         answers = _made(settings, files, make_engine, sent, name=name, remove=remove)
     except KeyboardInterrupt:
-        error, code = (_GONE if remove else _STAYS) if sent else _NOT_THERE, INTERRUPTED
-    except PicowatchError as failure:
+        error, code = (_GONE if remove else _STAYS) if sent else _NOT_THERE, errors.INTERRUPTED
+    except errors.PicowatchError as failure:
         if not as_json:
             raise
         error, code = failure.with_remedy, failure.exit_code
@@ -123,11 +109,13 @@ def make(
     parts = [*by_picture(InboxFolder(settings.inbox), sent, [*answers, *missing])]
     if as_json:
         print(json.dumps(as_object(settings, parts, error), indent=1))
-        return code or (SUCCEEDED if all(answer.done for answer in answers) else FAILED)
+        return code or (
+            errors.SUCCEEDED if all(answer.done for answer in answers) else errors.FAILED
+        )
     if error:
         print_error(error)
         return code
-    return max((print_answer(settings, *part, remove) for part in parts), default=SUCCEEDED)
+    return max((print_answer(settings, *part, remove) for part in parts), default=errors.SUCCEEDED)
 
 
 # -- into the inbox
@@ -146,20 +134,22 @@ def _made(
     requests, running = only_requests(settings.outbox), is_running(settings.outbox)
     if running and not (requests or os.access(settings.outbox, os.W_OK | os.X_OK)):
         words = f"The outbox {settings.outbox.absolute()} cannot be written."
-        raise CommandFailed(words, ONLY_THEY)
+        raise errors.CommandFailed(words, ONLY_THEY)
     check_folders(settings, writes=not requests)
     if requests and not running:
-        raise CommandFailed("picowatch is not running.", "Ask an administrator to start it.")
+        raise errors.CommandFailed("picowatch is not running.", "Ask an administrator to start it.")
     inbox = InboxFolder(settings.inbox)
-    folders = {file: folder_and_template(inbox, file) for file in files if is_folder(file)}
-    read = {file: b"" if file in folders else content_of(inbox, file) for file in files}
+    folders = {
+        file: make_files.folder_and_template(inbox, file) for file in files if is_folder(file)
+    }
+    read = {file: b"" if file in folders else make_files.content_of(inbox, file) for file in files}
     if name:
-        check_name(inbox, name, files)
+        make_files.check_name(inbox, name, files)
     for file in read:  # before any of them is there
         if file not in folders:
-            check_place(inbox, file, read[file], name, remove=remove)
+            make_files.check_place(inbox, file, read[file], name, remove=remove)
         elif name or remove:
-            raise CommandFailed(f"{file} is a folder.", "Leave out --name and --rm.")
+            raise errors.CommandFailed(f"{file} is a folder.", "Leave out --name and --rm.")
     where = settings.inbox
     try:
         for file in files:
@@ -168,7 +158,7 @@ def _made(
                 folder, template = folders[file]
                 recipe, made, request = template or folder, None, Command("make folder", folder)
             else:
-                recipe, made = put_recipe(inbox, file, read[file], name)
+                recipe, made = make_files.put_recipe(inbox, file, read[file], name)
                 digest = hashlib.sha256(read[file]).hexdigest()
                 kind = "make once" if remove and made is not None else "make"
                 request = Command(kind, recipe, digest)
@@ -182,14 +172,14 @@ def _made(
         raise _not_written(error, where, stays=bool(sent and not remove)) from error
 
 
-def _not_written(error: OSError, where: Path, *, stays: bool) -> CommandFailed:
+def _not_written(error: OSError, where: Path, *, stays: bool) -> errors.CommandFailed:
     """Return why nothing can be written; `stays`: recipes that are in the inbox stay there."""
     # What fails on an open file, as a full disk does, names none.
     words = f"{error.filename or where} cannot be written: {error.strerror or error}."
     remedy = "Free some space or allow writing."
     if error.errno == errno.ENAMETOOLONG:
         remedy = "Use a shorter name."
-    return CommandFailed(words, f"{remedy} {_STAYS}" if stays else remedy)
+    return errors.CommandFailed(words, f"{remedy} {_STAYS}" if stays else remedy)
 
 
 def _remove(inbox: InboxFolder, sent: Sequence[Sent]) -> None:
@@ -265,7 +255,7 @@ def _render_here(
             stack.callback(signal.signal, number, signal.getsignal(number))
         try:
             result, interrupted = run_daemon(settings, make_engine, console, mode)
-        except OutboxInUse:
+        except errors.OutboxInUse:
             return None
     if interrupted:
         raise KeyboardInterrupt
@@ -297,11 +287,11 @@ def print_answer(settings: Settings, sent: Sent, answer: Answer, removed: bool) 
     if answer.note:
         print_error(f"{sent.file}: {answer.note}")
     if answer.done:
-        return SUCCEEDED
+        return errors.SUCCEEDED
     # A removed recipe's error file is gone, too.
     text = (answer.error if removed and answer.error else answer.text).strip()
     print_error(text if text.startswith(f"inbox/{sent.recipe}") else f"{sent.recipe}: {text}")
-    return FAILED
+    return errors.FAILED
 
 
 def as_object(
@@ -332,7 +322,7 @@ def _picture(path: Path) -> dict[str, Any]:
     """Return what a script needs first; `picowatch show --json` has the rest."""
     names = "seed", "width", "height", "checkpoint", "prompt", "negative_prompt"
     found: dict[str, Any] = dict.fromkeys(names)
-    with suppress(PictureUnreadable, OSError, KeyError, ValueError):
+    with suppress(errors.PictureUnreadable, OSError, KeyError, ValueError):
         chunk = chunk_of(path)
         size = map(int, str(chunk.rendered["size"]).split("x"))
         found = {name: getattr(chunk.request, name) for name in found}

@@ -17,25 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from picowatch.settings.values import (
-    EXECUTOR_SCHEMA,
-    HOOKS_SCHEMA,
-    LOSSLESS,
-    Executor,
-    Float,
-    Hook,
-    Int,
-    LocalSettings,
-    Program,
-    device_value,
-    executor_value,
-    file_name_value,
-    folders_value,
-    format_value,
-    hooks_value,
-    metrics_address_value,
-    written_executor,
-)
+from picowatch.settings import values
 from picowatch.sources import PREFIX, folder_value
 
 WITH_LOSSLESS = ("png", "webp")
@@ -50,7 +32,7 @@ DAILY = (
 
 Folder = Annotated[Path, AfterValidator(folder_value)]
 _Limit = TypeVar("_Limit")
-ByFolder = Annotated[dict[str, _Limit], BeforeValidator(folders_value)]
+ByFolder = Annotated[dict[str, _Limit], BeforeValidator(values.folders_value)]
 
 
 class Settings(BaseModel):
@@ -73,16 +55,16 @@ class Settings(BaseModel):
         description="For recipes that name none. Empty: the only one installed, or the embedded "
         "demo model if there are none.",
     )
-    device: Annotated[str, AfterValidator(device_value)] = Field(
+    device: Annotated[str, AfterValidator(values.device_value)] = Field(
         "auto", description="auto, cuda, cuda:N, xpu, mps or cpu."
     )
     executor: Annotated[
-        Executor,
-        BeforeValidator(executor_value),
-        PlainSerializer(written_executor),
-        WithJsonSchema(EXECUTOR_SCHEMA),
+        values.Executor,
+        BeforeValidator(values.executor_value),
+        PlainSerializer(values.written_executor),
+        WithJsonSchema(values.EXECUTOR_SCHEMA),
     ] = Field(
-        LocalSettings(),
+        values.LocalSettings(),
         description="Where engines run. local: one on this machine; local:N: N of them (one "
         "for each GPU); ray: on a Ray cluster. See docs/scale.md.",
     )
@@ -92,21 +74,21 @@ class Settings(BaseModel):
         "to its folder in the outbox. With archive or delete, no other picowatch may watch the "
         "same inbox.",
     )
-    file_name: Annotated[str, AfterValidator(file_name_value)] = Field(
+    file_name: Annotated[str, AfterValidator(values.file_name_value)] = Field(
         "{number:04}-{seed}",
         description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
         "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
         "is required. Variations have their variation seed added.",
     )
     format: Annotated[
-        Literal["png", "jpeg", "webp", "avif", "tiff"], BeforeValidator(format_value)
+        Literal["png", "jpeg", "webp", "avif", "tiff"], BeforeValidator(values.format_value)
     ] = Field("png", description="Format of pictures and contact sheets.")
-    quality: Literal["auto", "lossless"] | Annotated[Int, Field(ge=1, le=100)] = Field(
+    quality: Literal["auto", "lossless"] | Annotated[values.Int, Field(ge=1, le=100)] = Field(
         "auto",
         description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
         "for webp, 80 for avif. png and tiff are always lossless.",
     )
-    preview_seconds: Float = Field(
+    preview_seconds: values.Float = Field(
         1,
         ge=0,
         le=3600,
@@ -114,13 +96,15 @@ class Settings(BaseModel):
         "0: no preview.",
     )
     hooks: Annotated[
-        dict[Hook, Program], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA)
+        dict[values.Hook, values.Program],
+        BeforeValidator(values.hooks_value),
+        WithJsonSchema(values.HOOKS_SCHEMA),
     ] = Field(
         {},
         description="Programs to run: {picture: …, failed: …, idle: …, on_finished: …}. See "
         "docs/hooks.md.",
     )
-    settle_seconds: Float = Field(
+    settle_seconds: values.Float = Field(
         0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
     )
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
@@ -134,7 +118,7 @@ class Settings(BaseModel):
         "first that may be enough; full: everything is on the device; low: weights are in main "
         "memory until they are needed.",
     )
-    batch_size: Literal["auto"] | Annotated[Int, Field(ge=1, le=256)] = Field(
+    batch_size: Literal["auto"] | Annotated[values.Int, Field(ge=1, le=256)] = Field(
         "auto", description="Images rendered together. auto: measured for each checkpoint and size."
     )
     compile: bool = Field(
@@ -147,38 +131,38 @@ class Settings(BaseModel):
         description="A card records a step of each size and batch, and starts it as one: the same "
         "pixels, faster where the card waits for the processor.",
     )
-    unload_after_minutes: Float = Field(
+    unload_after_minutes: values.Float = Field(
         15,
         ge=0,
         le=_YEAR_MINUTES,
         description="The engine frees its memory after this long without work. "
         f"{_YEAR_MINUTES} (a year) is the limit.",
     )
-    stall_seconds: Float = Field(
+    stall_seconds: values.Float = Field(
         600,
         ge=1,
         le=_WEEK_SECONDS,
         description="An engine that finishes no step for this long is ended as hung; while it "
         "loads a checkpoint, for ten times as long.",
     )
-    max_attempts: Int = Field(
+    max_attempts: values.Int = Field(
         2,
         ge=1,
         le=1000,
         description="An image fails when the engine has died on it this many times.",
     )
-    max_images_per_save: Int = Field(
+    max_images_per_save: values.Int = Field(
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
-    shares: ByFolder[Annotated[Float, Field(gt=0, le=1000)]] = Field(
+    shares: ByFolder[Annotated[values.Float, Field(gt=0, le=1000)]] = Field(
         {},
         description="Folders in the inbox itself take turns, a batch each. {ada: 2}: ada has two "
         "turns where others have one. `.`: recipes in the inbox itself.",
     )
-    max_priority: ByFolder[Annotated[Int, Field(ge=-1_000_000, le=1_000_000)]] = Field(
+    max_priority: ByFolder[Annotated[values.Int, Field(ge=-1_000_000, le=1_000_000)]] = Field(
         {}, description="{ada: 0}: a higher priority in the folder ada is lowered to this."
     )
-    max_queued: ByFolder[Annotated[Int, Field(ge=1)]] = Field(
+    max_queued: ByFolder[Annotated[values.Int, Field(ge=1)]] = Field(
         {},
         description="{ada: 1000}: a save in the folder ada is refused while it would have more "
         "images waiting.",
@@ -193,10 +177,10 @@ class Settings(BaseModel):
         description="true: pictures say in their XMP that a model drew, changed or enlarged them. "
         "See docs/metadata.md.",
     )
-    max_picture_megapixels: Float = Field(
+    max_picture_megapixels: values.Float = Field(
         2, gt=0, le=16, description="With size: picture, larger pictures are reduced to this."
     )
-    max_photo_megapixels: Float = Field(
+    max_photo_megapixels: values.Float = Field(
         250,
         gt=0,
         le=1000,
@@ -209,10 +193,10 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of picowatch.log and of console lines."
     )
-    hook_seconds: Float = Field(
+    hook_seconds: values.Float = Field(
         30, gt=0, le=3600, description="A hook's program is ended after this long."
     )
-    metrics_address: Annotated[str, BeforeValidator(metrics_address_value)] | None = Field(
+    metrics_address: Annotated[str, BeforeValidator(values.metrics_address_value)] | None = Field(
         None, description="Address that serves Prometheus metrics, like 127.0.0.1:9464, or off."
     )
 
@@ -220,7 +204,7 @@ class Settings(BaseModel):
     @classmethod
     def _is_lossless_where_that_exists(cls, quality: Any, field: ValidationInfo) -> Any:
         form = field.data.get("format", "png")
-        if quality == LOSSLESS and form not in WITH_LOSSLESS:
+        if quality == values.LOSSLESS and form not in WITH_LOSSLESS:
             raise ValueError(
                 f"{form} has no lossless. Use format: webp or png, or a quality from 1 to 100"
             )
@@ -279,7 +263,7 @@ def settings_text() -> str:
     for name in DAILY:
         field = Settings.model_fields[name]
         default = field.default
-        if isinstance(default, Path | LocalSettings):
+        if isinstance(default, Path | values.LocalSettings):
             default = str(default)
         shown = yaml.safe_dump({name: default}, allow_unicode=True).strip().replace(": null", ":")
         lines += ["", f"# {field.description}", f"# {shown}"]

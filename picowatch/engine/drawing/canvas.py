@@ -12,16 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from picowatch.errors import PictureUnreadable, RenderFailed
-from picowatch.files.decoding import (
-    WHITE,
-    decode_alpha,
-    decode_mask,
-    decode_picture,
-    decode_with_alpha,
-    mask_warnings,
-    on_white,
-    without_full_alpha,
-)
+from picowatch.files import decoding
 from picowatch.files.pictures import picture_size
 from picowatch.recipe.extend import margins_of
 from picowatch.recipe.fields import ALPHA
@@ -57,7 +48,7 @@ class Canvas(NamedTuple):
             kept = whole.copy()
             shown.putalpha(self.opacity)
             kept.alpha_composite(shown, self.box[:2])
-            return without_full_alpha(kept)
+            return decoding.without_full_alpha(kept)
         kept = whole.convert(drawn.mode)
         kept.paste(shown, self.box[:2], self.opacity)
         return kept
@@ -78,15 +69,17 @@ def read_canvas(
     if not request.image and not request.mask:
         return None
     if request.extend:
-        return _extended(decoded(decode_picture, folder, kept, path), request, size)
-    picture = decoded(decode_with_alpha if request.mask else decode_picture, folder, kept, path)
+        return _extended(decoded(decoding.decode_picture, folder, kept, path), request, size)
+    picture = decoded(
+        decoding.decode_with_alpha if request.mask else decoding.decode_picture, folder, kept, path
+    )
     if not request.mask:
         return Canvas(fit(picture, size, request.resize))
     canvas = _masked(picture, found or _read_mask(folder, request), request, size)
     if request.mask_is_alpha and not request.mask_invert:  # what is transparent is filled
-        canvas = canvas._replace(whole=on_white(canvas.whole or picture))
+        canvas = canvas._replace(whole=decoding.on_white(canvas.whole or picture))
     # Only a reference is seen with its transparency.
-    return canvas._replace(picture=on_white(canvas.picture)) if request.image else canvas
+    return canvas._replace(picture=decoding.on_white(canvas.picture)) if request.image else canvas
 
 
 def _masked(picture: Image.Image, mask: Image.Image, request: ImageRequest, size: Size) -> Canvas:
@@ -147,7 +140,7 @@ def redrawn_area(mask: Image.Image, request: ImageRequest, size: Size) -> Image.
     It is inverted before it grows, so no rim of the old background is left around what stays. Where
     nothing was found, nothing is redrawn, inverted or not.
     """
-    area = fit(mask, size, request.resize).point(lambda grey: 255 if grey >= WHITE else 0)
+    area = fit(mask, size, request.resize).point(lambda grey: 255 if grey >= decoding.WHITE else 0)
     if request.found_mask and not area.getbbox():
         return area
     area = ImageOps.invert(area) if request.mask_invert else area
@@ -207,7 +200,7 @@ def _with_soft_edge(area: Image.Image, request: ImageRequest) -> Image.Image:
 
 
 def _read_mask(folder: Path | None, request: ImageRequest) -> Image.Image:
-    decode = decode_alpha if request.mask_is_alpha else decode_mask
+    decode = decoding.decode_alpha if request.mask_is_alpha else decoding.decode_mask
     return decoded(decode, folder, request.mask_hash, request.painted_mask)
 
 
@@ -298,17 +291,17 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     found: list[str] = []
     if path := request.painted_mask:
         name = f"{ALPHA} of {path}" if request.mask_is_alpha else path
-        decode = decode_alpha if request.mask_is_alpha else decode_mask
+        decode = decoding.decode_alpha if request.mask_is_alpha else decoding.decode_mask
         counts = _greys(decode, folder, request.mask_hash, path)
-        found += mask_warnings(name, counts, request.mask_invert)
+        found += decoding.mask_warnings(name, counts, request.mask_invert)
         if request.masked[1]:
             found += _shape_warnings(folder, request)
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
         if use.preprocess != "none" or not use.image_hash or not follows_lines:
             continue
-        counts = _greys(decode_picture, folder, use.image_hash, use.image)
-        if sum(counts[WHITE:]) >= _LIGHT_GROUND * sum(counts):
+        counts = _greys(decoding.decode_picture, folder, use.image_hash, use.image)
+        if sum(counts[decoding.WHITE :]) >= _LIGHT_GROUND * sum(counts):
             found.append(
                 f"'{use.image}' has dark lines on a light ground, and '{use.model}' follows light "
                 "lines on black. Write preprocess: invert."

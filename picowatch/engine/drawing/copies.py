@@ -12,14 +12,7 @@ from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.light import deep_in_srgb
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
 from picowatch.engine.resize import resized
-from picowatch.files.decoding import (
-    Original,
-    decode_original,
-    decode_picture,
-    decode_with_alpha,
-    has_deep_colours,
-    in_profile,
-)
+from picowatch.files import decoding
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest
@@ -56,16 +49,16 @@ class CopyRenderer:
 
 def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
     """Return a start image as if it had been drawn."""
-    read = decode_original if request.colour == SAME and not request.draws else _in_srgb
+    read = decoding.decode_original if request.colour == SAME and not request.draws else _in_srgb
     return Drawn(decoded(read, start_images, request.image_hash, request.image))
 
 
-def _in_srgb(content: bytes) -> Original:
-    if has_deep_colours(content):
-        original = decode_original(content)
+def _in_srgb(content: bytes) -> decoding.Original:
+    if decoding.has_deep_colours(content):
+        original = decoding.decode_original(content)
         if original.low and original.profile and (picture := deep_in_srgb(original)):
-            return Original(picture)
-    return Original(decode_with_alpha(content))
+            return decoding.Original(picture)
+    return decoding.Original(decoding.decode_with_alpha(content))
 
 
 def resize(work: Work) -> Iterator[int]:
@@ -97,7 +90,7 @@ def keep_colours(work: Work, start_images: Path | None) -> None:
 
 def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Drawn:
     named = start_images, request.image_hash, request.image
-    photo = decoded(decode_original, *named)
+    photo = decoded(decoding.decode_original, *named)
     picture, low, profile = photo
     if picture.mode == "RGBA":
         return drawn.warned(_TRANSPARENT)
@@ -108,14 +101,14 @@ def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Dra
     if request.only_details:
         before = given_picture(request, start_images).picture
     else:
-        before = decoded(decode_picture, *named)
+        before = decoded(decoding.decode_picture, *named)
     for top, bottom in bands(*picture.size):
         box = 0, top, picture.width, bottom
         shown = drawn.picture.crop(box).convert("RGB")
-        if not (new := in_profile(shown, profile)):
+        if not (new := decoding.in_profile(shown, profile)):
             return drawn.warned(_ONE_WAY)
         changed = _where(ImageChops.difference(before.crop(box), shown))
-        photo.paste(Original(new, new), (0, top), changed)  # of 257 * n both bytes are n
+        photo.paste(decoding.Original(new, new), (0, top), changed)  # of 257 * n both bytes are n
     return drawn._replace(original=photo)
 
 

@@ -8,16 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from picowatch.engine.protocol import (
-    CompileState,
-    MemoryUse,
-    OnProgress,
-    Place,
-    Progress,
-    RenderedImage,
-    RgbPicture,
-    versions,
-)
+from picowatch.engine import protocol
 from picowatch.errors import EngineStopped
 from picowatch.files.decoding import Original
 from picowatch.recipe.passes import PassKind
@@ -30,12 +21,12 @@ class Drawn(NamedTuple):
     """A picture, and how it was drawn, by RenderedImage's names; by default, no model drew it."""
 
     original: Original
-    control_maps: tuple[RgbPicture, ...] = ()
-    places: tuple[Place, ...] | None = None
+    control_maps: tuple[protocol.RgbPicture, ...] = ()
+    places: tuple[protocol.Place, ...] | None = None
     chunks: int = 0
     batch_size: int = 1
     precision: str = "float32"
-    compiled: CompileState = False
+    compiled: protocol.CompileState = False
     memory_rung: str = "full"
     warnings: tuple[str, ...] = ()
 
@@ -49,12 +40,12 @@ class Drawn(NamedTuple):
         return self._replace(warnings=(*self.warnings, *warnings))
 
     def as_rendered(
-        self, device: str, timings: dict[str, float], memory: MemoryUse | None
-    ) -> RenderedImage:
+        self, device: str, timings: dict[str, float], memory: protocol.MemoryUse | None
+    ) -> protocol.RenderedImage:
         """Return the picture as the daemon gets it; alpha is empty if all of it is opaque."""
         told = self._asdict()
         picture, low, profile = told.pop("original")
-        return RenderedImage(
+        return protocol.RenderedImage(
             width=picture.width,
             height=picture.height,
             pixels=(picture if picture.mode == "RGB" else picture.convert("RGB")).tobytes(),
@@ -63,7 +54,7 @@ class Drawn(NamedTuple):
             profile=profile,
             device=device,
             timings=timings,
-            versions=versions(),
+            versions=protocol.versions(),
             memory=memory,
             **told,
         )
@@ -76,7 +67,10 @@ class Work:
     """
 
     def __init__(
-        self, requests: Sequence[ImageRequest], on_progress: OnProgress, interrupted: Interrupted
+        self,
+        requests: Sequence[ImageRequest],
+        on_progress: protocol.OnProgress,
+        interrupted: Interrupted,
     ) -> None:
         self.requests = list(requests)
         self.pictures: list[Drawn | None] = [None] * len(requests)
@@ -85,7 +79,7 @@ class Work:
         self.own: list[dict[str, float]] = [{} for _ in requests]
         self.interrupted = interrupted
         self._on_progress = on_progress
-        self._now = Progress("draw", 0, 0)
+        self._now = protocol.Progress("draw", 0, 0)
 
     def picture(self, at: int) -> Drawn:
         """Return what the last pass gave of an image."""
@@ -96,7 +90,7 @@ class Work:
     def begin(self, kind: PassKind, total: int, done: int = 0) -> None:
         """Begin a pass of so many steps, over all images; some may be done."""
         if (kind, total) != (self._now.kind, self._now.total) or done < self._now.done:
-            self._now = Progress(kind, done, total)
+            self._now = protocol.Progress(kind, done, total)
         self.look()
 
     def step(self) -> None:

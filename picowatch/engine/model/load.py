@@ -21,16 +21,9 @@ from picowatch.catalog.folder_files import read_json, read_schedule
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part, holds
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
+from picowatch.engine.model import part_files
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.memory import Sizes
-from picowatch.engine.model.part_files import (
-    Config,
-    diffusers_model,
-    filled,
-    own_class,
-    text_encoder,
-    type_of,
-)
 from picowatch.engine.model.processors import number_pictures, read_image_processor, read_processor
 from picowatch.engine.model.samplers import scheduler_of
 from picowatch.engine.model.tensors import EVERY, WIDE, Narrow, Reads, bytes_in, read_tensors
@@ -77,7 +70,7 @@ def _words(part: Part) -> Any:
     # OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both.
     second = part.name == "tokenizer_2" and class_name.startswith("CLIP")
     padding = {"pad_token": "!"} if second else {}
-    kind = own_class(class_name, transformers.PreTrainedTokenizerBase)
+    kind = part_files.own_class(class_name, transformers.PreTrainedTokenizerBase)
     return kind.from_pretrained(part.folder, local_files_only=True, **padding)
 
 
@@ -110,7 +103,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
 def _tiny_flux2(checkpoint: Model, full: Part, vae: Model, target: Target, device: Any) -> Any:
     """Load TAEF2 with the statistics of the latents that the checkpoint's full VAE has."""
     what, config = f"VAE {vae.name!r}", _config(checkpoint, full)
-    types = type_of(TINY_CLASS, _dtype(checkpoint, full, config, target))
+    types = part_files.type_of(TINY_CLASS, _dtype(checkpoint, full, config, target))
     statistics = read_tensors(
         full.weights or full.folder,
         *(types, device, full.prefix),
@@ -118,7 +111,7 @@ def _tiny_flux2(checkpoint: Model, full: Part, vae: Model, target: Target, devic
     )
     with torch.device("meta"):
         made = TinyFlux2(**{key: config[key] for key in ("batch_norm_eps",) if key in config})
-    return filled(made, statistics | read_tensors(vae.path, types, device), what)
+    return part_files.filled(made, statistics | read_tensors(vae.path, types, device), what)
 
 
 def _ready(model: Model, vae: Any) -> Any:
@@ -135,7 +128,7 @@ _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
 _NAMES |= {UNCONDITIONAL: "second transformer"}
 
 
-def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
+def _dtype(model: Model, part: Part, config: part_files.Config, target: Target) -> torch.dtype:
     if not is_unet(model):
         return target.flow_dtype
     if part.name == "unet":
@@ -149,7 +142,7 @@ def _scheduler(model: Model, part: Part) -> Any:
 
     For UNets its class does not matter: the samplers of recipes use only its config.
     """
-    kind = own_class(part.class_name, diffusers.ConfigMixin)
+    kind = part_files.own_class(part.class_name, diffusers.ConfigMixin)
     if not is_unet(model):
         return scheduler_of(kind, read_json(part.folder / kind.config_name))
     config = read_schedule(part.folder)
@@ -211,7 +204,7 @@ def _narrow(model: Model, part: Part, target: Target, quantize: str) -> Narrow:
 
 def _read(
     part: Part,
-    config: Config,
+    config: part_files.Config,
     what: str,
     dtype: torch.dtype,
     device: torch.device,
@@ -222,12 +215,12 @@ def _read(
     encoder = not hasattr(diffusers, part.class_name)
     # transformers builds models in main memory; for a GPU, mapped files need not be copied first.
     place, copy = (_CPU, device.type == "cpu") if encoder else (device, True)
-    types, path = type_of(part.class_name, dtype), part.weights or part.folder
+    types, path = part_files.type_of(part.class_name, dtype), part.weights or part.folder
     reads = reads_of(part.name, layers)
     tensors = read_tensors(path, types, place, part.prefix, copy=copy, narrow=narrow, reads=reads)
     if encoder:
-        return text_encoder(part, config, tensors, what, dtype, layers).to(device)
-    return diffusers_model(part.class_name, config, tensors, what, dtype)
+        return part_files.text_encoder(part, config, tensors, what, dtype, layers).to(device)
+    return part_files.diffusers_model(part.class_name, config, tensors, what, dtype)
 
 
 _LAYER = re.compile(r"(?:^|model\.)layers\.(\d+)\.")

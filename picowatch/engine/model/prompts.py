@@ -22,13 +22,8 @@ from safetensors import safe_open
 from picowatch.engine.model.verify import Verified
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import Sampling, samplings
+from picowatch.recipe.prompts import grammar
 from picowatch.recipe.prompts.editing import parse_edits, text_at
-from picowatch.recipe.prompts.grammar import (
-    embedding_words,
-    parse_attention,
-    plain_prompt,
-    without_loras,
-)
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 
 CHUNK_TOKENS = 75
@@ -204,7 +199,7 @@ class PromptEncoder:
         self, negatives: list[str], prompts: list[str], encoded: Mapping[str, Encoded]
     ) -> tuple[Conditions, ...]:
         """Return conditions by evaluation; a negative prompt that is always empty may be zeros."""
-        zeros = self._zeros and not any(map(plain_prompt, set(negatives)))
+        zeros = self._zeros and not any(map(grammar.plain_prompt, set(negatives)))
         pairs = list(zip(negatives, prompts, strict=True))
         found = {}
         for negative, prompt in dict.fromkeys(pairs):
@@ -233,7 +228,7 @@ class PromptEncoder:
         """
         full: list[list[tuple[int, float]]] = []
         chunk: list[tuple[int, float]] = []
-        for words, weight in parse_attention(plain_prompt(text)):
+        for words, weight in grammar.parse_attention(grammar.plain_prompt(text)):
             if words == "BREAK" and weight < 0:
                 full.append(chunk)
                 chunk = []
@@ -266,7 +261,7 @@ class PromptEncoder:
     ) -> Iterator[tuple[int, ...]]:
         """Yield the text's tokens one by one, and each embedding's tokens together."""
         end = 0
-        for start, stop, name in embedding_words(text, list(embeddings)):
+        for start, stop, name in grammar.embedding_words(text, list(embeddings)):
             yield from ((token,) for token in self._tokens(text[end:start]))
             yield embeddings[name]
             end = stop
@@ -309,7 +304,7 @@ class PromptEncoder:
 
 def _texts(prompt: str, sampling: Sampling) -> list[str]:
     """Return the prompt's text at each evaluation of a pass, at least one."""
-    nodes = parse_edits(without_loras(prompt))
+    nodes = parse_edits(grammar.without_loras(prompt))
     return [
         text_at(nodes, evaluation, sampling) for evaluation in range(max(1, sampling.evaluations))
     ]

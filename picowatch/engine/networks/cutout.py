@@ -12,17 +12,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageStat
 from torch import nn
 from torch.nn import functional
 
-from picowatch.catalog.cutouts import (
-    DEPTHS,
-    IS_FLAT,
-    ISNET,
-    LEVELS,
-    U2NET,
-    WRAPPED,
-    Layout,
-    layers_of,
-    layout_of,
-)
+from picowatch.catalog import cutouts
 from picowatch.catalog.headers import Header
 from picowatch.engine.bits import on_ground, over
 from picowatch.engine.model.part_files import Tensors
@@ -36,9 +26,9 @@ from picowatch.recipe.parts import Cutout
 
 _MOST_DIGITS = 4
 # Their authors' settings for training: sides, and the mean and spread of colours.
-_SIDES = {U2NET: 320, ISNET: 1024}
-_MEANS = {U2NET: (0.485, 0.456, 0.406), ISNET: (0.5, 0.5, 0.5)}
-_SPREADS = {U2NET: (0.229, 0.224, 0.225), ISNET: (1.0, 1.0, 1.0)}
+_SIDES = {cutouts.U2NET: 320, cutouts.ISNET: 1024}
+_MEANS = {cutouts.U2NET: (0.485, 0.456, 0.406), cutouts.ISNET: (0.5, 0.5, 0.5)}
+_SPREADS = {cutouts.U2NET: (0.229, 0.224, 0.225), cutouts.ISNET: (1.0, 1.0, 1.0)}
 _NUMBERS = 544  # in memory at once for each pixel of the first stage
 # From the second level on, a pixel keeps its colour; below the first, it takes the nearby figure's.
 _UNSURE, _SURE = 192, 250
@@ -53,18 +43,18 @@ NOTHING_FOUND = "No figure stood out from the background, so hardly anything of 
 class Network(nn.Module):
     """A U²-Net or an IS-Net for squares of `side` pixels: from colours to the logits of a mask."""
 
-    def __init__(self, layout: Layout, side: int) -> None:
+    def __init__(self, layout: cutouts.Layout, side: int) -> None:
         super().__init__()
         self.layout, self.side = layout, side
         if layout.stem:
             self.conv_in = nn.Conv2d(3, layout.stem, 3, stride=2, padding=1)
         for name, widths in layout.stages.items():
-            self.add_module(name, _Stage(name, layers_of(name, widths)))
+            self.add_module(name, _Stage(name, cutouts.layers_of(name, widths)))
         self._sides = layout.sides[:1] if layout.stem else layout.sides  # the rest is for training
         for number, name in enumerate(self._sides, 1):
             self.add_module(f"side{number}", nn.Conv2d(layout.stages[name].gives, 1, 3, padding=1))
         if not layout.stem:
-            self.outconv = nn.Conv2d(LEVELS, 1, 1)
+            self.outconv = nn.Conv2d(cutouts.LEVELS, 1, 1)
 
     def computing_bytes(self) -> int:
         """Return what computing takes (tests count it on torch's meta device)."""
@@ -80,11 +70,11 @@ class Network(nn.Module):
         """Return the mask of each stage up, the finest first."""
         down: list[torch.Tensor] = []
         features = self.conv_in(pixels) if self.layout.stem else pixels
-        for number in range(1, LEVELS + 1):
+        for number in range(1, cutouts.LEVELS + 1):
             features = self.get_submodule(f"stage{number}")(_halved(features) if down else features)
             down.append(features)
         up = [features]
-        for number in range(LEVELS - 1, 0, -1):
+        for number in range(cutouts.LEVELS - 1, 0, -1):
             beside = down[number - 1]
             both = torch.cat([_as_large(up[0], beside), beside], 1)
             up.insert(0, self.get_submodule(f"stage{number}d")(both))
@@ -99,7 +89,7 @@ class _Stage(nn.Module):
         super().__init__()
         for layer, *kind in layers:
             self.add_module(layer, _Layer(*kind))
-        self._depth, self._flat = DEPTHS[name], name in IS_FLAT
+        self._depth, self._flat = cutouts.DEPTHS[name], name in cutouts.IS_FLAT
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         first = features = self.get_submodule("rebnconvin")(features)
@@ -227,7 +217,7 @@ def _centred(cut: Original, size: tuple[int, int], margin: float) -> Original:
 
 def weights_of(_: Network, tensors: Tensors) -> Tensors:
     """Return a file's tensors by the names of the network here."""
-    return {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
+    return {name.removeprefix(cutouts.WRAPPED): tensor for name, tensor in tensors.items()}
 
 
 def network_in(header: Header) -> Network:
@@ -235,7 +225,7 @@ def network_in(header: Header) -> Network:
 
     Its side is the one in the file's metadata (Stability's ModelSpec), or the published one's.
     """
-    layout = layout_of(header.shapes)
+    layout = cutouts.layout_of(header.shapes)
     assert layout  # the catalog has checked it
     said = header.metadata.get("modelspec.resolution", "").partition("x")[0]
     side = int(said) if said.isdecimal() and len(said) <= _MOST_DIGITS else 0

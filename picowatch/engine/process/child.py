@@ -21,28 +21,9 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 
+from picowatch.engine import protocol
 from picowatch.engine.failures import explain_exit
 from picowatch.engine.process import child_main
-from picowatch.engine.protocol import (
-    Batch,
-    Engine,
-    EngineCannotStart,
-    EngineOptions,
-    Executor,
-    Finished,
-    FromEngine,
-    Look,
-    MakeRenderer,
-    Note,
-    OnPreview,
-    OnProgress,
-    Progress,
-    Ready,
-    RenderedImage,
-    RgbPicture,
-    go_on,
-    unseen,
-)
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
@@ -60,23 +41,23 @@ class RemoteEngine(ABC):
     def render(
         self,
         batch: Sequence[ImageRequest],
-        on_progress: OnProgress,
-        on_preview: OnPreview = unseen,
-        look: Look = go_on,
-    ) -> list[RenderedImage]:
-        images: list[RenderedImage] = []
+        on_progress: protocol.OnProgress,
+        on_preview: protocol.OnPreview = protocol.unseen,
+        look: protocol.Look = protocol.go_on,
+    ) -> list[protocol.RenderedImage]:
+        images: list[protocol.RenderedImage] = []
         with closing(self.reports(tuple(batch))) as reports:
             for report in reports:
                 match report:
-                    case Progress():
+                    case protocol.Progress():
                         on_progress(report)
-                    case Note(text=text):
+                    case protocol.Note(text=text):
                         log.debug("%s", text)
-                    case RgbPicture():
+                    case protocol.RgbPicture():
                         on_preview(report)
-                    case RenderedImage():
+                    case protocol.RenderedImage():
                         images.append(report)
-                    case Finished():
+                    case protocol.Finished():
                         return images
                     case PicowatchError():
                         raise report
@@ -93,7 +74,7 @@ class RemoteEngine(ABC):
         """Implement `Engine.close`."""
 
     @abstractmethod
-    def reports(self, batch: Batch) -> Generator[FromEngine | None, None, None]:
+    def reports(self, batch: protocol.Batch) -> Generator[protocol.FromEngine | None, None, None]:
         """Have a batch rendered, and yield the engine's reports, its outcome last.
 
         None comes after each CHECK_SECONDS without a report. Without an outcome, the engine is
@@ -105,7 +86,9 @@ class ChildEngine(RemoteEngine):
     """An Engine in a process of its own, started at the first render and after each death."""
 
     def __init__(
-        self, options: EngineOptions, make_renderer: MakeRenderer = child_main.new_renderer
+        self,
+        options: protocol.EngineOptions,
+        make_renderer: protocol.MakeRenderer = child_main.new_renderer,
     ) -> None:
         """`make_renderer` is called in the process."""
         self._options, self._make_renderer = options, make_renderer
@@ -134,20 +117,20 @@ class ChildEngine(RemoteEngine):
             self._process = _Process(self._options, self._make_renderer)
         return self._process
 
-    def reports(self, batch: Batch) -> Generator[FromEngine | None, None, None]:
+    def reports(self, batch: protocol.Batch) -> Generator[protocol.FromEngine | None, None, None]:
         """Implement `RemoteEngine.reports`; after EngineDied, too, the process is ended."""
         report = None
         try:
             for report in self.start().reports(batch):
                 yield report
         except OSError as error:
-            yield EngineCannotStart(f"The engine could not be started: {error}.")
+            yield protocol.EngineCannotStart(f"The engine could not be started: {error}.")
         finally:
-            if not isinstance(report, Finished | RenderFailed | EngineStopped):
+            if not isinstance(report, protocol.Finished | RenderFailed | EngineStopped):
                 self.close()
 
 
-def started_engine(options: EngineOptions) -> ChildEngine:
+def started_engine(options: protocol.EngineOptions) -> ChildEngine:
     """Return an engine; the first of several imports its libraries while the first save settles."""
     engine = ChildEngine(options)
     if options.ordinal == 0:
@@ -164,7 +147,9 @@ class _Process:
 
     _one_at_a_time = threading.Lock()  # all threads of the daemon share the environment
 
-    def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
+    def __init__(
+        self, options: protocol.EngineOptions, make_renderer: protocol.MakeRenderer
+    ) -> None:
         """Start the process. Raises OSError."""
         context = multiprocessing.get_context("spawn")
         self.interrupted = context.RawValue(ctypes.c_bool)
@@ -185,13 +170,13 @@ class _Process:
         assert self._process.pid is not None
         self.id = self._process.pid
         self._is_ready = False
-        self._messages = SimpleQueue[FromEngine | None]()  # None: there was an error
+        self._messages = SimpleQueue[protocol.FromEngine | None]()  # None: there was an error
         self._error: Exception = EOFError()
         self._threads = [_begun(self._receive)]
         # Before multiprocessing's own, which sends SIGTERM and waits.
         atexit.register(self.kill)
 
-    def reports(self, batch: Batch) -> Iterator[FromEngine | None]:
+    def reports(self, batch: protocol.Batch) -> Iterator[protocol.FromEngine | None]:
         """Have a batch rendered, and yield the process' reports, or at its end the EngineDied."""
         try:
             while not self._is_ready:  # what it says until then may explain its end
@@ -229,7 +214,7 @@ class _Process:
             thread.join(_END_SECONDS)
         self._files.close()
 
-    def _message(self) -> FromEngine | None:
+    def _message(self) -> protocol.FromEngine | None:
         """Return the next message, None if none came. Raises EOFError once the process is gone.
 
         The pipe may not close then, since a process that it started may still have it open.
@@ -243,10 +228,10 @@ class _Process:
             return None
         if message is None:
             raise self._error
-        self._is_ready |= isinstance(message, Ready)
+        self._is_ready |= isinstance(message, protocol.Ready)
         return message
 
-    def _send(self, batch: Batch) -> None:
+    def _send(self, batch: protocol.Batch) -> None:
         # It has ended, as the messages will say; TypeError: after the pipe was closed.
         with suppress(OSError, TypeError):
             self._connection.send(batch)
@@ -254,8 +239,8 @@ class _Process:
     def _receive(self) -> None:
         try:
             while True:
-                message: FromEngine = self._connection.recv()
-                if isinstance(message, RenderedImage):
+                message: protocol.FromEngine = self._connection.recv()
+                if isinstance(message, protocol.RenderedImage):
                     pixels, alpha, low = (self._connection.recv_bytes() for _ in range(3))
                     message = replace(message, pixels=pixels, alpha=alpha, low=low)
                 self._messages.put(message)
@@ -269,7 +254,7 @@ class _Process:
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - _KEPT_BYTES))
         said = self._words.read().decode(errors="replace").splitlines()
-        kind = EngineDied if self._is_ready else EngineCannotStart
+        kind = EngineDied if self._is_ready else protocol.EngineCannotStart
         return kind(*explain_exit(self.exit_code(), said))
 
 
@@ -279,21 +264,21 @@ def _begun(work: Callable[..., None], *given: object) -> threading.Thread:
     return thread
 
 
-class LocalEngines(Executor):
+class LocalEngines(protocol.Executor):
     """The Executor of this machine: a fixed number of engines."""
 
     def __init__(
         self,
-        options: EngineOptions,
+        options: protocol.EngineOptions,
         engines: int = 1,
-        make_engine: Callable[[EngineOptions], Engine] = ChildEngine,
+        make_engine: Callable[[protocol.EngineOptions], protocol.Engine] = ChildEngine,
     ) -> None:
         self._engines = [
             make_engine(replace(options, ordinal=ordinal, engines=engines))
             for ordinal in range(engines)
         ]
 
-    def engines(self) -> Sequence[Engine]:
+    def engines(self) -> Sequence[protocol.Engine]:
         return tuple(self._engines)
 
     def close(self) -> None:
@@ -305,11 +290,11 @@ class LocalEngines(Executor):
 class CopyEngines(LocalEngines):
     """Processes for copies, as many as wanted, without torch; what harms one harms no other."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: protocol.EngineOptions) -> None:
         super().__init__(options, 0)
         self._options = options
 
-    def engines(self) -> Sequence[Engine]:
+    def engines(self) -> Sequence[protocol.Engine]:
         most = min(MOST_COPY_ENGINES, os.cpu_count() or 1)
         while len(self._engines) < min(self.wanted, most):
             self._engines.append(ChildEngine(self._options, child_main.new_copy_renderer))

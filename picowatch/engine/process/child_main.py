@@ -21,22 +21,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from picowatch.engine import protocol
 from picowatch.engine.failures import explain_error
 from picowatch.engine.model.measures import broken_gpu
-from picowatch.engine.protocol import (
-    Batch,
-    BatchRenderer,
-    EngineCannotStart,
-    EngineOptions,
-    Finished,
-    FromEngine,
-    MakeRenderer,
-    Note,
-    OnPreview,
-    Outcome,
-    Ready,
-    RenderedImage,
-)
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.signals import ignore_signals
 
@@ -97,7 +84,9 @@ def surroundings() -> Iterator[None]:
         os.environ.update(before)
 
 
-def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
+def new_renderer(
+    options: protocol.EngineOptions, on_preview: protocol.OnPreview
+) -> protocol.BatchRenderer:
     """Import torch and the libraries around it, and create the renderer."""
     gc.disable()  # hundreds of searches for garbage take a second of four
     from picowatch.engine.drawing.renderer import Renderer
@@ -107,7 +96,9 @@ def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer
     return Renderer(options, on_preview)
 
 
-def new_copy_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
+def new_copy_renderer(
+    options: protocol.EngineOptions, on_preview: protocol.OnPreview
+) -> protocol.BatchRenderer:
     """Import numpy, which the daemon does without, and create the renderer of copies."""
     from picowatch.engine.drawing.copies import CopyRenderer
 
@@ -118,8 +109,8 @@ def main(
     connection: Connection,
     interrupted: ctypes.c_bool,
     stderr: Connection,
-    options: EngineOptions,
-    make_renderer: MakeRenderer,
+    options: protocol.EngineOptions,
+    make_renderer: protocol.MakeRenderer,
 ) -> None:
     """Serve the daemon at the other end of the pipe.
 
@@ -178,14 +169,14 @@ def _end_with_daemon() -> None:
 def serve(
     connection: Connection,
     interrupted: Callable[[], bool],
-    make_renderer: Callable[[OnPreview], BatchRenderer],
+    make_renderer: Callable[[protocol.OnPreview], protocol.BatchRenderer],
 ) -> None:
     """Render one batch after the other until EngineDied; exceptions are sent to the daemon."""
     sending = threading.Lock()
 
-    def send(message: FromEngine) -> None:
+    def send(message: protocol.FromEngine) -> None:
         with sending:  # a part of a batch may be rendered in a thread of its own
-            if isinstance(message, RenderedImage):  # pickling would copy its pixels
+            if isinstance(message, protocol.RenderedImage):  # pickling would copy its pixels
                 connection.send(replace(message, pixels=b"", alpha=b"", low=b""))
                 for channels in (message.pixels, message.alpha, message.low):
                     connection.send_bytes(channels)
@@ -198,26 +189,26 @@ def serve(
         renderer = make_renderer(send)
     except Exception as error:
         failed = _explained(error)
-        send(EngineCannotStart(failed.message, failed.remedy, failed.trace))
+        send(protocol.EngineCannotStart(failed.message, failed.remedy, failed.trace))
         return
-    send(Ready())
-    outcome: RenderedImage | Outcome | None = None
+    send(protocol.Ready())
+    outcome: protocol.RenderedImage | protocol.Outcome | None = None
     while not isinstance(outcome, EngineDied):
-        batch: Batch = connection.recv()
+        batch: protocol.Batch = connection.recv()
         for outcome in _rendered(renderer, batch, send, interrupted):
             send(outcome)  # an error here ends the process: nobody would hear of it
 
 
 def _rendered(
-    renderer: BatchRenderer,
-    batch: Batch,
-    send: Callable[[FromEngine], None],
+    renderer: protocol.BatchRenderer,
+    batch: protocol.Batch,
+    send: Callable[[protocol.FromEngine], None],
     interrupted: Callable[[], bool],
-) -> Iterator[RenderedImage | Outcome]:
+) -> Iterator[protocol.RenderedImage | protocol.Outcome]:
     """Yield the pictures of a batch, then how it ended."""
     try:
         yield from renderer.render(batch, send, interrupted)
-        yield Finished()
+        yield protocol.Finished()
     except Exception as error:
         yield _explained(error)
 
@@ -225,12 +216,12 @@ def _rendered(
 class _Notes(logging.Handler):
     """Sends what the engine logs to the daemon."""
 
-    def __init__(self, send: Callable[[FromEngine], None]) -> None:
+    def __init__(self, send: Callable[[protocol.FromEngine], None]) -> None:
         super().__init__()
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._send(Note(record.getMessage()))
+        self._send(protocol.Note(record.getMessage()))
 
 
 def _explained(error: Exception) -> PicowatchError:

@@ -15,15 +15,7 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import embedding_missing
-from picowatch.recipe.prompts.grammar import (
-    LoraTag,
-    Mistake,
-    embedding_words,
-    embeddings_in,
-    lora_tags,
-    unsupported,
-    without_loras,
-)
+from picowatch.recipe.prompts import grammar
 from picowatch.recipe.prompts.wildcards import NoLines, Template, file_called
 
 MAX_LORAS = 100
@@ -58,7 +50,7 @@ class Prompts:
         found = {("lora", name) for name, _ in self.loras}
         found |= {("lora", name) for _, name in installed_tags(self.texts[PROMPT], self.inventory)}
         for text in self.texts.values():
-            words = embedding_words(without_loras(text), self.inventory.embeddings)
+            words = grammar.embedding_words(grammar.without_loras(text), self.inventory.embeddings)
             found |= {("embedding", name) for *_, name in words}
         return sorted(found)
 
@@ -68,7 +60,7 @@ class Prompts:
         every = tuple(dict.fromkeys((*self.inventory.embeddings, *refused)))
         found, missing = set[str](), set[str]()
         for text in self.texts.values():
-            words = embedding_words(text, every)
+            words = grammar.embedding_words(text, every)
             found |= {name for *_, name in words if name not in self.inventory.embeddings}
             starts = {start for start, *_ in words}
             missing |= {
@@ -87,7 +79,7 @@ class Prompts:
         embeddings = {
             name
             for text in texts.values()
-            for name in embeddings_in(text, self.inventory.embeddings)
+            for name in grammar.embeddings_in(text, self.inventory.embeddings)
         }
         tags = installed_tags(texts[PROMPT], self.inventory)
         loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
@@ -105,7 +97,7 @@ class Prompts:
             text = without_tags(text, self.swept, self.inventory)
         if template.is_drawn:  # otherwise it was checked as written
             of_loras = lora_mistakes(field, text, self.loras, self.inventory)
-            for mistake in (*unsupported(text), *of_loras):
+            for mistake in (*grammar.unsupported(text), *of_loras):
                 what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
                 raise self.problem_at(field, what)
         return text
@@ -113,34 +105,34 @@ class Prompts:
 
 def lora_mistakes(
     field: str, text: str, loras: Loras, inventory: Inventory, is_drawn: bool = False
-) -> Iterator[Mistake]:
+) -> Iterator[grammar.Mistake]:
     """Yield mistakes in the LoRAs of a text; with wildcards, one may be named in two choices."""
     seen = {name for name, _ in loras}
-    for tag in lora_tags(text):
+    for tag in grammar.lora_tags(text):
         if field == NEGATIVE:
             message = (
                 "a LoRA acts on the whole picture and cannot be used in negative_prompt. Put it "
                 "into prompt, with a negative weight if it should have the opposite effect."
             )
-            yield Mistake(message, tag.written)
+            yield grammar.Mistake(message, tag.written)
             continue
         try:
             name = find("lora", tag.name, inventory)
         except NoneOfThisName as error:
             remedy = "Put its file there, or write the prompt without the tag."
-            yield Mistake(f"{error} {remedy}", tag.written)
+            yield grammar.Mistake(f"{error} {remedy}", tag.written)
         except NotInstalled as error:
-            yield Mistake(str(error), tag.written)
+            yield grammar.Mistake(str(error), tag.written)
         else:
             if name in seen and not is_drawn:
-                yield Mistake(named_twice(name), tag.written)
+                yield grammar.Mistake(named_twice(name), tag.written)
             seen.add(name)
 
 
-def installed_tags(text: str, inventory: Inventory) -> list[tuple[LoraTag, str]]:
+def installed_tags(text: str, inventory: Inventory) -> list[tuple[grammar.LoraTag, str]]:
     """Return the tags of a prompt that name installed LoRAs, with the LoRAs' names."""
     found = []
-    for tag in lora_tags(text):
+    for tag in grammar.lora_tags(text):
         with suppress(NotInstalled):  # reported with the prompt's mistakes
             found.append((tag, find("lora", tag.name, inventory)))
     return found

@@ -9,14 +9,7 @@ from picowatch.recipe.fields import MAPPINGS, SWITCHES
 from picowatch.recipe.messages.other_programs import OFF_WORDS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.read.names import (
-    add,
-    check_notes,
-    excuse_prompt,
-    field_called,
-    field_named,
-    unknown,
-)
+from picowatch.recipe.read import names
 from picowatch.recipe.written import NOTE, Layer, Position, Source, SourceValue, number, plain_name
 
 _NAME = r"(?P<name>_?[A-Za-z][\w-]{0,100})"
@@ -108,8 +101,8 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
         _put_flag(layer, name, written, problems, warnings)
     if factors := [layer.pop(name) for name in _FACTORS if name in layer]:
         count = _product(factors)
-        add(layer, "count", count.name_position.text, count, problems)
-    check_notes(layer, problems)
+        names.add(layer, "count", count.name_position.text, count, problems)
+    names.check_notes(layer, problems)
     return layer
 
 
@@ -148,18 +141,18 @@ def _put_flag(
 ) -> None:
     plain = flag if flag.startswith(NOTE) else plain_name(flag)
     name = ALIASES.get(flag) or ALIASES.get(plain, plain)
-    field = name if name in _FACTORS else field_called(name, written.text)
+    field = name if name in _FACTORS else names.field_called(name, written.text)
     key = written.name_position
     if field is None and name in THEIRS_ALONE:
         if written.text.casefold() not in OFF_WORDS and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None:
-        problems.add(key, unknown(flag, written.text, "--"))
-        excuse_prompt(layer, flag, written)
+        problems.add(key, names.unknown(flag, written.text, "--"))
+        names.excuse_prompt(layer, flag, written)
     elif written.raw:
-        add(layer, field, field, written, problems)
+        names.add(layer, field, field, written, problems)
     elif field in (*SWITCHES, *MAPPINGS):
-        add(layer, field, field, SourceValue("true", key, "true", key), problems)
+        names.add(layer, field, field, SourceValue("true", key, "true", key), problems)
     else:
         problems.add(key, f"--{flag} has no value. Write one after it.")
 
@@ -203,7 +196,7 @@ def _why_no_flag(found: re.Match[str]) -> str:
         value = found.string[found.end() : found.end() + 60].lstrip(" =").partition(" ")[0]
         whole = f"{name}: {{{after[1:]}: {shown(value) or '…'}}}"
         return f"A flag has no parts. Write {whole} between two lines --- above the prompts."
-    if field_named(name):
+    if names.field_named(name):
         flag = f"--{name} {after.strip('.:')}".rstrip()
         return f"For a flag, write a space and two hyphens: {flag}."
     return 'For text, write --prompt "…" around all of it.' if dashes == "--" else ""

@@ -19,15 +19,10 @@ from picowatch.errors import ValueInvalid
 from picowatch.recipe import fields
 from picowatch.recipe.converters import several_seeds
 from picowatch.recipe.files import PLACES
+from picowatch.recipe.messages import wording
 from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
-from picowatch.recipe.messages.wording import (
-    DECIMAL_POINT,
-    given_twice,
-    limits_in_words,
-    wrong_value,
-)
 from picowatch.recipe.resolve.loras import LORAS, loras_form
 from picowatch.recipe.resolve.severity import NOTHING, Reporter
 from picowatch.recipe.samplers import (
@@ -70,7 +65,7 @@ def normalised(layer: Layer, reporter: Reporter) -> Layer:
     for side in ("width", "height"):
         # A recipe without a side has None there, too.
         if side in result and result[side].value is None:
-            reporter.wrong(side, wrong_value(side, result.pop(side)))
+            reporter.wrong(side, wording.wrong_value(side, result.pop(side)))
     if fields.SIZE in result:
         _split_size(result, reporter)
     said = result.get("schedule_type")
@@ -186,13 +181,13 @@ def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
         elements = sorted({at for at in indexes if isinstance(at, int)})
         for at in elements:  # of a list, of which each is right or wrong
             part = written.parts[at] if written.parts else written.with_value(value[at])
-            what = wrong_value(name, part, limits_in_words(name))
+            what = wording.wrong_value(name, part, wording.limits_in_words(name))
             reporter.wrong(place, what, position=part.position)
         if elements:
             return NOTHING
         limits = {} if first["loc"] else first.get("ctx", {})  # of one of several types
         nearest = limits.get("ge", limits.get("le"))
-        is_replaced = reporter.wrong(place, wrong_value(name, written), nearest)
+        is_replaced = reporter.wrong(place, wording.wrong_value(name, written), nearest)
         return nearest if is_replaced and nearest is not None else NOTHING
     return NOTHING
 
@@ -234,7 +229,7 @@ def _keeps_image(layer: Layer) -> bool:
 def text_of(field: str, written: SourceValue) -> str:
     """Return the field's text. Raises ValueInvalid if it is something else."""
     if not isinstance(written.value, str):
-        raise ValueInvalid(wrong_value(re.sub(r"\.\d+", "", field), written))
+        raise ValueInvalid(wording.wrong_value(re.sub(r"\.\d+", "", field), written))
     return written.value
 
 
@@ -245,7 +240,7 @@ def _json_prompt(field: str, written: SourceValue, reporter: Reporter) -> Source
     if not (written.pairs and is_meant) or names & _TWO_PROMPTS:
         return written
     for name, first, again in repeated(written):
-        reporter.wrong(field, given_twice(name, first), position=again.name_position)
+        reporter.wrong(field, wording.given_twice(name, first), position=again.name_position)
     text = json.dumps(_as_json(written), ensure_ascii=False)
     return replace(written.with_value(text), pairs=())
 
@@ -275,7 +270,7 @@ def _split_size(layer: Layer, reporter: Reporter) -> None:
         what = "size is width and height in pixels, like 512x768."
         reporter.wrong(fields.SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
     else:
-        reporter.wrong(fields.SIZE, wrong_value(fields.SIZE, written), None)
+        reporter.wrong(fields.SIZE, wording.wrong_value(fields.SIZE, written), None)
 
 
 def _split_sampler(layer: Layer, reporter: Reporter) -> None:
@@ -327,7 +322,7 @@ def _mapping(field: str, named: str, written: SourceValue, reporter: Reporter) -
     if isinstance(written.value, dict):
         return _with_first_names(field, written, reporter)
     if isinstance(written.value, tuple):  # an empty one, too
-        raise ValueInvalid(wrong_value(field, written))
+        raise ValueInvalid(wording.wrong_value(field, written))
     if number(written.text) == 0:
         return written.with_value(OFF)
     if number(written.text) is not None and "scale" in fields.PARTS[field]:
@@ -336,7 +331,7 @@ def _mapping(field: str, named: str, written: SourceValue, reporter: Reporter) -
         return written.with_pairs(())
     if named and isinstance(written.value, str):
         return written.with_pairs(((named, written),))
-    raise ValueInvalid(wrong_value(field, written))
+    raise ValueInvalid(wording.wrong_value(field, written))
 
 
 def _resize_to(written: SourceValue, reporter: Reporter) -> SourceValue:
@@ -375,11 +370,11 @@ def _list(field: str, named: str, written: SourceValue, reporter: Reporter) -> S
         elif field in fields.PARTS and isinstance(entry.value, dict):
             entries.append(_with_first_names(field, entry, reporter))
         elif field in fields.PARTS or not isinstance(entry.value, str):
-            raise ValueInvalid(wrong_value(field, entry))
+            raise ValueInvalid(wording.wrong_value(field, entry))
         else:
             entries.append(entry)
     if len(entries) > fields.json_schemas()[field]["maxItems"]:
-        raise ValueInvalid(wrong_value(field, written))
+        raise ValueInvalid(wording.wrong_value(field, written))
     return written.with_parts(tuple(entries))
 
 
@@ -394,7 +389,7 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
             is_cut = name.isdigit() and part.value is None
-            hint = f"{DECIMAL_POINT} " if is_cut else did_you_mean(name, known)
+            hint = f"{wording.DECIMAL_POINT} " if is_cut else did_you_mean(name, known)
             if FIELDS_MEANT.get(plain) in known:
                 hint = f"Write {FIELDS_MEANT[plain]}. "
             before, colon, after = name.partition(":")
@@ -411,7 +406,7 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
             if similar := closest(name, known):
                 meant[similar] = part
         elif first in parts:
-            reporter.wrong(field, given_twice(name, parts[first]), position=position)
+            reporter.wrong(field, wording.given_twice(name, parts[first]), position=position)
         else:
             parts[first] = part
     return mapping.with_pairs(tuple((meant | parts).items()))
