@@ -9,7 +9,7 @@ import yaml
 from picowatch.errors import PictureUnreadable
 from picowatch.families.row import DEMO
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import DEFAULTS, FINISHED, FINISHING, ROWS, SIZE, WRITING, ZERO_SNR
+from picowatch.recipe.fields import DEFAULTS, FINISHED, FINISHING, ROWS, WRITING, ZERO_SNR
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
@@ -51,7 +51,7 @@ def differing_fields(request: ImageRequest) -> list[str]:
     fields whose defaults depend on the checkpoint: the demo model's, and those of flow families,
     which the schedule type may belong to.
     """
-    named = {"prompt", "checkpoint", SIZE, "seed"}
+    named = {"prompt", "checkpoint", "size", "seed"}
     named |= {n for n in ROWS if getattr(request, n, DEFAULTS[n]) != DEFAULTS[n]} - _SAMPLING
     is_usual = (request.sampler, request.schedule_type) == (USUAL_SAMPLER, USUAL_SCHEDULE)
     if not is_usual or request.prediction == ZERO_SNR:
@@ -74,7 +74,7 @@ def _fields(request: ImageRequest) -> dict[str, Any]:
         return {name: values[name] for name in FINISHED} | {"sweep": False}
     del values["height"]
     values |= {"width": f"{request.width}x{request.height}", "count": 1, "sweep": False}
-    return {SIZE if name == "width" else name: value for name, value in values.items()}
+    return {"size" if name == "width" else name: value for name, value in values.items()}
 
 
 def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
@@ -98,7 +98,7 @@ def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
         raise PictureUnreadable(invalid.problems[0].message.removesuffix(_NOTE)) from None
     if comments and said.get("schedule_type", "").casefold() == SIMPLE:  # for a flow family
         request = replace(request, schedule_type="simple")
-    named = {SIZE if field in ("width", "height") else field for field in said}
+    named = {"size" if field in ("width", "height") else field for field in said}
     drawn = {"seed": recipe.seed == RANDOM, "variation_seed": recipe.variation_seed is None}
     named -= {field for field, is_drawn in drawn.items() if is_drawn}
     if not named.isdisjoint(_SAMPLING):

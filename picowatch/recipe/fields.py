@@ -47,21 +47,15 @@ from picowatch.recipe.resize_to import ResizeTo
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 BAKED = "baked"
-SIZE = "size"
 PICTURE = "picture"  # as a size: the start image's
 ALPHA = "alpha"  # as a mask: the transparent parts of the picture itself
 MAX_PHOTO_PIXELS = 250_000_000  # where no setting says another limit
-FROM = "from"
 # What a picture's settings hold besides the fields: the beginning of the hash of its checkpoint's
 # file, and the names of its embeddings, separated by commas; A1111 adds their hashes.
 CHECKPOINT_HASH = "checkpoint hash"
 EMBEDDINGS = "embeddings"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
-CUTOUT = "cutout"
-RESIZE_TO = "resize_to"
-DETAIL = "detail"
-CONTROL = "control"
 
 SWITCH_OR_MORE = "boolean number string object"
 LORA_WEIGHT = form("number string object", minimum=-MAX_LORA_WEIGHT, maximum=MAX_LORA_WEIGHT)
@@ -695,10 +689,10 @@ def _reader(hint: Any) -> converters.Converter:
 MAPPINGS: dict[str, type] = {
     "hires": Hires,
     "upscale": Upscale,
-    CUTOUT: Cutout,
-    RESIZE_TO: ResizeTo,
+    "cutout": Cutout,
+    "resize_to": ResizeTo,
 }
-LISTS: dict[str, type] = {DETAIL: Detail, CONTROL: Control}
+LISTS: dict[str, type] = {"detail": Detail, "control": Control}
 KINDS = MAPPINGS | {"mask": Find, **LISTS}
 PARTS = {field: dict(_rows(kind)) for field, kind in KINDS.items()}
 # The parts of all by their full names: `hires.scale`.
@@ -716,7 +710,7 @@ ROWS = dict(_rows(RecipeFields))
 # Fields of a recipe that a resolved one no longer has: `size` stands for width and height,
 # `from` for all that a picture's metadata holds.
 SHORTHANDS = {
-    SIZE: Row(
+    "size": Row(
         f"Width and height at once: 512x768; {PICTURE}: those of the start image.",
         wanted="text like 512x768",
         form=form(
@@ -725,7 +719,7 @@ SHORTHANDS = {
             patternErrorMessage=f"A size is like 512x768, or {PICTURE}.",
         ),
     ),
-    FROM: Row(
+    "from": Row(
         "A picture whose settings this recipe starts from; other fields override them.",
         changes_pixels=False,
         says_what=True,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from picowatch.recipe.fields import BAKED, CUTOUT, ImageFields
+from picowatch.recipe.fields import BAKED, ImageFields
 from picowatch.recipe.parts import UPSCALERS
 
 # Place, kind, and the field of a request (of a list: of its entry) that has the file's sha256.
@@ -59,7 +59,7 @@ def files_of(holder: ImageFields, *, has_hashes: bool = False) -> Iterator[Named
             is_other = (part and not is_list) if is_name else not part
             name = "" if is_other else entry if is_name else getattr(entry, part)
             if name and name not in NO_FILES.get(place, ()):
-                kind = entry.file[0] if field == CUTOUT else kind
+                kind = entry.file[0] if field == "cutout" else kind
                 sha256 = getattr(entry if is_list else holder, hash_) if has_hashes else ""
                 where = f"{at}.{hash_}" if is_list else hash_
                 yield NamedFile(at if is_name else f"{at}.{part}", kind, name, where, sha256)

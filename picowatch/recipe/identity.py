@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from picowatch.recipe.fields import CONTROL, CUTOUT, DEFAULTS, DETAIL
+from picowatch.recipe.fields import DEFAULTS
 
 _FIELDS = (
     *("prompt", "vae", "sampler", "schedule_type", "steps", "cfg_scale", "seed", "clip_skip"),
@@ -24,11 +24,11 @@ OF_IMAGES: Parts = {
 }
 OF_ENTRIES: Parts = {
     **OF_IMAGES,
-    CONTROL: (
+    "control": (
         *("image", "model", "preprocess", "weight", "start", "end", "mode", "kind"),
         *("low", "high", "threshold", "radius", "depth", "preview"),
     ),
-    DETAIL: (
+    "detail": (
         *("find", "confidence", "grow", "model", "count", "denoising_strength", "prompt"),
         *("negative_prompt", "steps", "mask_padding", "mask_blur", "size"),
     ),
@@ -53,7 +53,7 @@ def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
         for name, part in asdict(value).items()
         if name in always or getattr(value, name) != rows[name].default
     }
-    return parts["model"] if field == CUTOUT and [*parts] == ["model"] else parts
+    return parts["model"] if field == "cutout" and [*parts] == ["model"] else parts
 
 
 def digest_of(values: Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, stem_of, with_mask
 from picowatch.recipe.a1111.reader import begins_parameters
 from picowatch.recipe.converters import number_in
-from picowatch.recipe.fields import CONTROL, FROM, PICTURE, SAYING_WHAT
+from picowatch.recipe.fields import PICTURE, SAYING_WHAT
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse, shown
 from picowatch.recipe.photo_names import has_number
@@ -313,7 +313,7 @@ def _only_finishes(fields: Layer, folder: Layer) -> bool:
     layer["image"] = SourceValue(PICTURE, NOWHERE)
     if only_writes(layer):
         layer = folder | layer
-    return only_finishes(layer) and FROM not in layer and not says_drawing(layer)
+    return only_finishes(layer) and "from" not in layer and not says_drawing(layer)
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
@@ -337,9 +337,9 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     position = Position(Source(dropped.path, ""), 0, 0)
     picture = SourceValue(as_written(dropped.path), position)
     layer: Layer = {}
-    if CONTROL in own:
-        control = _with_picture(own[CONTROL], picture)
-        layer = {CONTROL: control} if control != own[CONTROL] else {}
+    if "control" in own:
+        control = _with_picture(own["control"], picture)
+        layer = {"control": control} if control != own["control"] else {}
     if "references" in own:
         said = own["references"]  # as a list, whose position stays that of the word
         layer["references"] = _with_picture(
@@ -350,8 +350,8 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     if dropped.mask:
         place = Position(Source(dropped.mask, ""), 0, 0)
         layer["mask"] = SourceValue(as_written(dropped.mask), place)
-    if FROM in own and _is_picture(own[FROM]):
-        layer[FROM] = picture
+    if "from" in own and _is_picture(own["from"]):
+        layer["from"] = picture
     return layer
 
 

@@ -12,8 +12,6 @@ from pydantic_core.core_schema import any_schema
 
 from picowatch.recipe.converters import RANDOM, SEEDS
 from picowatch.recipe.fields import (
-    CONTROL,
-    DETAIL,
     LISTS,
     MAX_PHOTO_PIXELS,
     PICTURE,
@@ -131,7 +129,7 @@ class Recipe(BaseModel, RecipeFields):
         """The prompts, and those of details, each with its field."""
         found = [(field, getattr(self, field)) for field in PROMPTS]
         for index, detail in enumerate(self.detail):
-            found += [(f"{DETAIL}.{index}.{field}", getattr(detail, field)) for field in PROMPTS]
+            found += [(f"detail.{index}.{field}", getattr(detail, field)) for field in PROMPTS]
         return found
 
     @property
@@ -202,7 +200,7 @@ class Recipe(BaseModel, RecipeFields):
     def _pictures(self) -> Iterator[tuple[str, str]]:
         for file in files_of(self):
             is_twice = (file.field == "mask" and self.mask_is_alpha) or (
-                file.field.startswith(CONTROL) and file.name == self.image
+                file.field.startswith("control") and file.name == self.image
             )
             if file.kind in PICTURE_KINDS and not is_twice:
                 yield file.field, file.name
@@ -283,7 +281,7 @@ class Recipe(BaseModel, RecipeFields):
     def _prompts(self, of_detail: int | None = None) -> Prompts:
         """Return the prompts, or those of a detail, which may have its own."""
         own = {} if of_detail is None else asdict(self.detail[of_detail])
-        at = "" if of_detail is None else f"{DETAIL}.{of_detail}."
+        at = "" if of_detail is None else f"detail.{of_detail}."
         return Prompts(
             {name: own.get(name) or getattr(self, name) for name in PROMPTS},
             self.loras,
@@ -355,8 +353,8 @@ class Recipe(BaseModel, RecipeFields):
         values |= {name: getattr(self.context, name) for name in ("is_transparent", "size_warning")}
         if taken := self.context.taken:
             values["name"] = dated(self.name, taken)
-        values[DETAIL] = tuple(
-            self._detail(at, seed, DetailUse(**asdict(part), **hashes[f"{DETAIL}.{at}"]), hash_of)
+        values["detail"] = tuple(
+            self._detail(at, seed, DetailUse(**asdict(part), **hashes[f"detail.{at}"]), hash_of)
             for at, part in enumerate(self.detail)
         )
         return ImageRequest(
@@ -367,7 +365,7 @@ class Recipe(BaseModel, RecipeFields):
                 for at, path in enumerate(self.references)
             ),
             control=tuple(
-                ControlUse(**asdict(control), **hashes[f"{CONTROL}.{at}"])
+                ControlUse(**asdict(control), **hashes[f"control.{at}"])
                 for at, control in enumerate(self.control)
             ),
             notes=self.notes,

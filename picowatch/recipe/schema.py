@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from picowatch.recipe.fields import (
-    CUTOUT,
     FIRST_NAME_OF,
     LISTS,
     LORA_WEIGHT,
@@ -152,7 +151,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
     for place, field, part, _, kind, _ in PLACES:
         if kind not in PICTURE_KINDS:
             installed = [*inventory.named(kind)]
-            if field == CUTOUT:  # what is found by words can be cut out, too
+            if field == "cutout":  # what is found by words can be cut out, too
                 installed += inventory.named("segmentation")
             schema = fields[field]["properties"][part] if part else fields[field]
             schema["examples"] = [*NO_FILES.get(place, ()), *installed]

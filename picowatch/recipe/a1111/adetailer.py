@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from picowatch.recipe.a1111.keys import DETAIL_KEYS
-from picowatch.recipe.fields import DETAIL, PROMPTS, SIZE
+from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.read.foreign_settings import ForeignSettings, final
 from picowatch.recipe.written import switch
@@ -29,7 +29,7 @@ def read_details(said: Mapping[str, str], found: ForeignSettings) -> None:
             passes.setdefault(int(match["number"] or 1), {})[match["name"]] = text
     for _, values in sorted(passes.items()):
         if detail := _detail(values, said, found):
-            found.values.setdefault(DETAIL, []).append(detail)
+            found.values.setdefault("detail", []).append(detail)
 
 
 def _detail(
@@ -47,7 +47,7 @@ def _detail(
         f"'{shown(words)}' is found by a model of models/segmentation, not by {shown(model)}: "
         "other places may be redrawn."
     )
-    detail = {"find": words, "size": said.get(SIZE, "")}
+    detail = {"find": words, "size": said.get("size", "")}
     if _is_on(values, "use inpaint width height"):
         detail["size"] = f"{values.get('inpaint width')}x{values.get('inpaint height')}"
     for part, key in DETAIL_KEYS.items():

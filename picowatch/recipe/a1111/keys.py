@@ -7,7 +7,7 @@ same name, and https://github.com/vladmandic/sdnext, modules/processing_info.py.
 
 from collections.abc import Mapping
 
-from picowatch.recipe.fields import PARTS, ROWS, SIZE
+from picowatch.recipe.fields import PARTS, ROWS
 from picowatch.recipe.parts import Row
 
 AREA = "Inpaint area"
@@ -54,7 +54,7 @@ def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
 # The fields by their keys, in lower case: A1111 writes "CFG scale", ComfyUI's nodes and Forge
 # "CFG Scale". Fooocus writes "Lora weights".
 FIELDS = _by_key(ROWS) | {
-    "size": SIZE,
+    "size": "size",
     "lora weights": "loras",
     "scheduler": "schedule_type",
     "guidance scale": "cfg_scale",

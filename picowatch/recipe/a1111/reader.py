@@ -18,7 +18,7 @@ from typing import NamedTuple
 from picowatch.recipe.a1111 import keys
 from picowatch.recipe.a1111.adetailer import NAME as ADETAILER
 from picowatch.recipe.a1111.adetailer import read_details
-from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS, SIZE
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.parts import Hires
@@ -256,7 +256,7 @@ def _read_values(
     if said.get(keys.AREA.casefold(), "").casefold() == keys.ONLY_MASKED.casefold():
         values.setdefault("mask_padding", "32")
     if resized := said.get(keys.HIRES_SIZE):  # if no scale gives this size, hires is left out
-        scale, hires = _scale(resized, values.get(SIZE, "")), values.pop("hires", {})
+        scale, hires = _scale(resized, values.get("size", "")), values.pop("hires", {})
         found.leave_out("Hires resize", None if scale else resized)
         values |= {"hires": hires | {"scale": str(scale)}} if scale else {}
     if "hires" in values:

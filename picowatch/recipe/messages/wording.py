@@ -73,7 +73,7 @@ def _remedy(field: str, written: SourceValue) -> str:
     value = number(text)
     if field == "cfg_scale" and value is not None and value < 1:
         return "1 switches guidance off."
-    if field.startswith(f"{fields.RESIZE_TO}.") and "megapixels" not in field:
+    if field.startswith("resize_to.") and "megapixels" not in field:
         if "%" in text:
             return "For photos of many sizes, write longest_side or megapixels."
         if re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
@@ -101,7 +101,7 @@ def _instead_of_several(field: str, written: SourceValue) -> str:
         return f"A recipe has one {field}. For several pictures, write a recipe for each{sweep}."
     if field in fields.PROMPTS and text.startswith(("[", "{")):
         return f"For text, put it in quotes: {field}: {shown(quoted(text), 200)}"
-    if field in (*fields.PICTURE_FIELDS, *fields.PROMPTS, fields.FROM):
+    if field in (*fields.PICTURE_FIELDS, *fields.PROMPTS, "from"):
         return "For several pictures, write a recipe for each."
     if field in fields.ROWS and field not in fields.NO_SWEEP and text.startswith("["):
         return _as_sweep(field, written)

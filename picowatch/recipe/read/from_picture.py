@@ -11,7 +11,7 @@ from typing import Any
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111.reader import holds_parameters, read_parameters
 from picowatch.recipe.chunk import read_chunk
-from picowatch.recipe.fields import CHECKPOINT_HASH, DETAIL, EMBEDDINGS, FINISHED, PROMPTS, SIZE
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHED, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.grammar import without_loras
@@ -23,7 +23,7 @@ from picowatch.recipe.request import recipe_values
 from picowatch.recipe.written import Entry, Layer, SourceValue
 
 _HASH_DIGITS = 10
-_SIZES = {SIZE, "width", "height"}
+_SIZES = {"size", "width", "height"}
 
 
 def read_from(
@@ -44,7 +44,7 @@ def read_from(
         problems.add(written.error_position, words)
         return None
     if "loras" in given:
-        details = found.values.get(DETAIL)
+        details = found.values.get("detail")
         for values in (found.values, *(details if isinstance(details, list) else ())):
             for name in values.keys() & PROMPTS:
                 values[name] = without_loras(values[name]).strip()
@@ -129,7 +129,7 @@ def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
     fields = recipe_values(request)
     if not request.draws:
         return {name: fields[name] for name in FINISHED}
-    for detail in fields[DETAIL] if request.detail else ():
+    for detail in fields["detail"] if request.detail else ():
         detail |= {name: final(detail[name]) for name in detail.keys() & PROMPTS}
     embeddings = ",".join(use.name for use in request.embeddings)
     return fields | {CHECKPOINT_HASH: request.checkpoint_hash, EMBEDDINGS: embeddings}

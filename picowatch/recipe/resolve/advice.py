@@ -259,8 +259,8 @@ def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
 
 def _without(field: str, needs: Sequence[str], layer: Layer) -> Finding:
     places = [layer[side].position for side in ("width", "height") if side in layer]
-    name = fields.SIZE if field in ("width", "height") and len(places) > len({*places}) else field
+    name = "size" if field in ("width", "height") and len(places) > len({*places}) else field
     what = f"{name} has no effect without {' or '.join(needs)}."
-    inside = "prompt" in needs and name in fields.PARTS[fields.DETAIL] and fields.DETAIL in layer
+    inside = "prompt" in needs and name in fields.PARTS["detail"] and "detail" in layer
     remedy = f"Add it, or {f'write {name} inside detail' if inside else f'remove {name}'}."
     return Finding(field, what, remedy, "", position=layer[field].name_position)

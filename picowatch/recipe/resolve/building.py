@@ -11,23 +11,9 @@ from itertools import chain
 from typing import Any
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
-from picowatch.recipe import samplers
+from picowatch.recipe import fields, samplers
 from picowatch.recipe.converters import RANDOM, SAME
 from picowatch.recipe.extend import margins_of
-from picowatch.recipe.fields import (
-    CONTROL,
-    CUTOUT,
-    DEFAULTS,
-    DETAIL,
-    MAX_SIDE,
-    ON_FINISHED,
-    PICTURE,
-    RESIZE_TO,
-    WHOLE,
-    WRITING,
-    ZERO_SNR,
-    idle_fields,
-)
 from picowatch.recipe.inventory import DEMO_CUTOUT, NO_CHECKPOINT, Checkpoint
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.parts import Hires
@@ -70,7 +56,7 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     that others chose. The `entry` says which files were used before, and what was dropped.
     """
     if layers.only_details(reporter.layer):
-        layer = {name: said for name, said in reporter.layer.items() if name not in WHOLE}
+        layer = {name: said for name, said in reporter.layer.items() if name not in fields.WHOLE}
         reporter = reporter.about(layer)
     is_finished = layers.only_finishes(reporter.layer)
     recipe = _finished(reporter, known) if is_finished else _drawn(reporter, known, entry)
@@ -86,7 +72,9 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
 def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     """Return a recipe that draws, with all that depends on its checkpoint and its files."""
     if "prompt" not in reporter.layer and not layers.only_details(reporter.layer):
-        is_copy = is_on(reporter.layer, "image") and {*_SIDES, *WRITING} & reporter.layer.keys()
+        is_copy = (
+            is_on(reporter.layer, "image") and {*_SIDES, *fields.WRITING} & reporter.layer.keys()
+        )
         instead = " For a copy of the picture, write resize_to: 1600." if is_copy else ""
         name = reporter.position.source.name.lower().rpartition("/")[2]
         where = _WHERE_PROMPT.get(name) or _WHERE_PROMPT.get(name.rpartition(".")[2], _USUALLY)
@@ -110,26 +98,26 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     # The rules are checked without wrong values, so that all mistakes are told at once. Those that
     # switch something on are needed by other fields, which would be blamed.
     if any(
-        "." in place or not (defaults.get(place) or DEFAULTS[place])
+        "." in place or not (defaults.get(place) or fields.DEFAULTS[place])
         for place in _own(wrong, reporter)
     ):
         return None
-    values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
+    values |= {name: fields.DEFAULTS[name] for name in fields.idle_fields(values.get)}
     size = _size_kept(values, known) or whole
     told = {"lora_families": families, "given_size": size, "size_warning": size_warning}
     recipe = _recipe(values, reporter, known, checkpoint, **told)
     recipe = known.rules.applied(recipe, reporter)
-    off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
+    off = {name: fields.DEFAULTS[name] for name in fields.idle_fields(partial(getattr, recipe))}
     return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
 
 def _finished(reporter: Reporter, known: Known) -> Recipe | None:
     """Return a recipe that only finishes its start image, without a checkpoint."""
-    layer = {name: said for name, said in reporter.layer.items() if name in ON_FINISHED}
+    layer = {name: said for name, said in reporter.layer.items() if name in fields.ON_FINISHED}
     said, wrong = layers.read_layer(layer, reporter)
     lookup = Lookup(reporter, known, said)
     image, upscale, cutout = lookup.path("image"), lookup.upscale(), lookup.cutout()
-    resize_to = said.get(RESIZE_TO)
+    resize_to = said.get("resize_to")
     if not image or not (upscale or cutout or resize_to is not None or layers.only_writes(layer)):
         return None
     try:
@@ -138,11 +126,11 @@ def _finished(reporter: Reporter, known: Known) -> Recipe | None:
         reporter.wrong("image", named(image, str(error)))
         return None
     cuts_a_photo = cutout and cutout["model"] == DEMO_CUTOUT and known.pictures.is_photo(image)
-    if cuts_a_photo and not find_in(reporter.layer, f"{CUTOUT}.model"):
-        reporter.wrong(CUTOUT, _NEEDS_MODEL)
+    if cuts_a_photo and not find_in(reporter.layer, "cutout.model"):
+        reporter.wrong("cutout", _NEEDS_MODEL)
     if any("." in place for place in _own(wrong, reporter)):
         return None
-    values = said | {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
+    values = said | {"prompt": "", "seed": 0, "image": image, "upscale": upscale, "cutout": cutout}
     recipe = _recipe(values, reporter, known, NO_CHECKPOINT, given_size=size, draws=False)
     for finding in mistakes_in_finishing(recipe):
         reporter.replaces(finding)
@@ -151,8 +139,8 @@ def _finished(reporter: Reporter, known: Known) -> Recipe | None:
 
 def _too_narrow(recipe: Recipe, known: Known) -> Iterator[Finding]:
     """Find what looks for words in a picture of which networks see hardly a row of pixels."""
-    looking = [f"{DETAIL}.{index}" for index in range(len(recipe.detail))]
-    looking += [CUTOUT] if recipe.cutout and recipe.cutout.find else []
+    looking = [f"detail.{index}" for index in range(len(recipe.detail))]
+    looking += ["cutout"] if recipe.cutout and recipe.cutout.find else []
     searched = dict.fromkeys(looking, recipe.size_before_upscale)
     if recipe.found_mask and recipe.image:
         with suppress(PictureUnreadable):  # reported where pictures are kept
@@ -225,7 +213,11 @@ def _defaults(
     if rules.lightning:
         found |= steps_of_lightning(loras)
     if not rules.flow:
-        usual = samplers.SAMPLER_OF_ZERO_SNR if prediction == ZERO_SNR else samplers.DEFAULT_SAMPLER
+        usual = (
+            samplers.SAMPLER_OF_ZERO_SNR
+            if prediction == fields.ZERO_SNR
+            else samplers.DEFAULT_SAMPLER
+        )
         sampler, schedule_type = samplers.find_sampler(usual)
         found |= {"sampler": sampler.name, "schedule_type": schedule_type}
     return found
@@ -241,7 +233,7 @@ def _seeds(seed: object, reporter: Reporter) -> object:
 
 def _format(values: Values, reporter: Reporter) -> str:
     found: str = values.get("format", "")
-    picture = values["image"] or values["references"] or values[CONTROL]
+    picture = values["image"] or values["references"] or values["control"]
     return "" if found == SAME and _is_for_pictures("format", picture, reporter) else found
 
 
@@ -269,8 +261,8 @@ def _picture_size(
     references = values["references"]
     extend = values.get("extend", "") if values["image"] else ""
     given = reporter.layer if references or extend else _SIDES  # others are native
-    sides = [side for side in _SIDES if values[side] == PICTURE or side not in given]
-    followed = (control["image"] for control in values[CONTROL])
+    sides = [side for side in _SIDES if values[side] == fields.PICTURE or side not in given]
+    followed = (control["image"] for control in values["control"])
     path = values["image"] or next(chain(references, followed), "")
     is_for_others = all(_is_for_pictures(side, path, reporter) for side in sides)
     if _keeps_size(values) or (sides and is_for_others):
@@ -281,7 +273,7 @@ def _picture_size(
             size = known.pictures.size(path)
             size = margins_of(extend, size).around(size) if extend else size
         except PictureUnreadable as error:
-            field = "image" if values["image"] else "references.0" if references else CONTROL
+            field = "image" if values["image"] else "references.0" if references else "control"
             reporter.wrong(field, named(path, str(error)))
         except ValueInvalid as error:
             reporter.wrong("extend", named(path, str(error)))
@@ -311,7 +303,7 @@ def _limits(values: Values, checkpoint: Checkpoint, most_pixels: int) -> Limits:
     """Return the limits of a picture's size; a reference is edited in another size."""
     rules = checkpoint.rules
     scale = values["hires"].get("scale", Hires.scale) if values["hires"] else 1
-    most_side = min(MAX_SIDE, int(rules.max_side / scale))
+    most_side = min(fields.MAX_SIDE, int(rules.max_side / scale))
     if values["references"]:
         return Limits(1, most_side, most_pixels)
     most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
@@ -332,4 +324,4 @@ def _keeps_size(values: Values) -> bool:
     """Return whether only parts of a picture are drawn, as `keeps_size` does."""
     stays = values["image"] and values.get("denoising_strength") == 0 and not values["hires"]
     only_masked = values["mask"] and values.get("mask_padding") is not None
-    return bool(only_masked or (stays and values[DETAIL]))
+    return bool(only_masked or (stays and values["detail"]))

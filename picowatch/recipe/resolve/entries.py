@@ -8,7 +8,7 @@ from math import prod
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.converters import number_in, several_seeds
-from picowatch.recipe.fields import DETAIL, FROM, PROMPTS, Axis
+from picowatch.recipe.fields import PROMPTS, Axis
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
@@ -128,13 +128,13 @@ class EntryResolver:
         given = settings | own
         swept = layers.with_swept(given)
         replaced = {name: swept[name] for name in {*given, "loras"} & swept.keys()}
-        picture = self._picture(given.get(FROM, self.defaults.get(FROM)), replaced, entry)
+        picture = self._picture(given.get("from", self.defaults.get("from")), replaced, entry)
         if picture is None:
             return None
         warnings += picture.warnings
         theirs = self._layer(picture.layer, Origin.FOREIGN, warnings)
         layer = layers.merged([self.defaults, theirs, settings, own])
-        layer.pop(FROM, None)
+        layer.pop("from", None)
         sources = (written.position.source for written in layer.values())
         warnings += dict.fromkeys(source.warning for source in sources if source.warning)
         # A folder's prompt and details are for recipes that draw.
@@ -143,7 +143,7 @@ class EntryResolver:
             layers.says_drawing(said) or layers.only_writes(said)
         )
         if not theirs and (layers.only_details(own) or finishes):
-            for field in {"prompt", DETAIL} - own.keys():
+            for field in {"prompt", "detail"} - own.keys():
                 layer.pop(field, None)
         if picture.checkpoint_hash or picture.embeddings:
             entry = replace(
@@ -207,7 +207,7 @@ class EntryResolver:
         if written is None or written.is_none:
             return Entry({}, entry.position)
         try:
-            where = written.with_value(read_path(FROM, written, self.known.pictures))
+            where = written.with_value(read_path("from", written, self.known.pictures))
         except ValueInvalid as error:
             self.problems.add(written.error_position, str(error))
             return None
@@ -233,6 +233,6 @@ _TOO_LONG = (
 
 def _cost(layer: Layer, axes: Axes) -> int:
     is_swept = any(label.partition(": ")[0] in PROMPTS for label in axes if ": " in label)
-    details = [dict(part.pairs) for part in layer[DETAIL].parts] if DETAIL in layer else []
+    details = [dict(part.pairs) for part in layer["detail"].parts] if "detail" in layer else []
     prompts = [parts[field] for parts in (layer, *details) for field in PROMPTS if field in parts]
     return sum(cost_of(prompt.text, is_swept) for prompt in prompts)

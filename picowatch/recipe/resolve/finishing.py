@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from picowatch.recipe.converters import SAME
-from picowatch.recipe.fields import RESIZE_TO
 from picowatch.recipe.parts import Cutout
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.severity import NOTHING, Finding
@@ -36,7 +35,7 @@ def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
 
 def _resized(recipe: Recipe) -> Iterator[Finding]:
     """Check that a size is said, in words that fit together, and is not too large."""
-    wanted, place = recipe.resize_to, RESIZE_TO
+    wanted, place = recipe.resize_to, "resize_to"
     if not wanted:
         return
     beside = [name for name in _FOR_INSIDE if getattr(wanted, name)]
@@ -44,10 +43,10 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
         what = "says no size."
         remedy = "Write longest_side, shortest_side, width, height or megapixels there."
     elif wanted.fit != "inside" and not (wanted.width and wanted.height):
-        place, what = f"{RESIZE_TO}.fit", f"with fit: {wanted.fit} needs width and height."
+        place, what = "resize_to.fit", f"with fit: {wanted.fit} needs width and height."
         remedy = "Add both, or remove fit."
     elif wanted.fit != "inside" and beside:
-        place = f"{RESIZE_TO}.{beside[0]}"
+        place = f"resize_to.{beside[0]}"
         what = f"{beside[0]} is for fit: inside; {wanted.fit} has width and height."
         remedy = f"Remove {beside[0]}, or fit."
     else:
@@ -56,7 +55,7 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
             return
         limit = f"the limit is {most / 1e6:g} million pixels (max_photo_megapixels)."
         what, remedy = f"makes {width}x{height}; {limit}", "Use a smaller size."
-    yield Finding(place, f"{RESIZE_TO} {what}", remedy, of_checkpoint=False)
+    yield Finding(place, f"resize_to {what}", remedy, of_checkpoint=False)
 
 
 _FOR_INSIDE = ("longest_side", "shortest_side", "megapixels")

@@ -23,7 +23,7 @@ from picowatch.recipe.messages import wording
 from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
-from picowatch.recipe.resolve.loras import LORAS, loras_form
+from picowatch.recipe.resolve.loras import loras_form
 from picowatch.recipe.resolve.severity import NOTHING, Reporter
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -66,7 +66,7 @@ def normalised(layer: Layer, reporter: Reporter) -> Layer:
         # A recipe without a side has None there, too.
         if side in result and result[side].value is None:
             reporter.wrong(side, wording.wrong_value(side, result.pop(side)))
-    if fields.SIZE in result:
+    if "size" in result:
         _split_size(result, reporter)
     said = result.get("schedule_type")
     if said and said.origin is Origin.FOREIGN and meaning_of_scheduler(said.text) == "sampler":
@@ -195,7 +195,7 @@ def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
 def only_finishes(layer: Layer) -> bool:
     """Return whether a layer has a start image, something to finish it with, and no prompt."""
     finishes = any(is_on(layer, field) for field in fields.FINISHING) or only_writes(layer)
-    return _keeps_image(layer) and finishes and not is_on(layer, fields.DETAIL)
+    return _keeps_image(layer) and finishes and not is_on(layer, "detail")
 
 
 def only_writes(layer: Layer) -> bool:
@@ -219,7 +219,7 @@ def is_about_drawing(field: str, written: SourceValue) -> bool:
 
 def only_details(layer: Layer) -> bool:
     """Return whether a layer has a start image, details to draw again, and no prompt."""
-    return _keeps_image(layer) and is_on(layer, fields.DETAIL)
+    return _keeps_image(layer) and is_on(layer, "detail")
 
 
 def _keeps_image(layer: Layer) -> bool:
@@ -258,19 +258,19 @@ def _as_json(written: SourceValue) -> Any:
 
 
 def _split_size(layer: Layer, reporter: Reporter) -> None:
-    written = layer.pop(fields.SIZE)
-    text, sides = written.text.strip(), dict(_two_sides(fields.SIZE, written))
+    written = layer.pop("size")
+    text, sides = written.text.strip(), dict(_two_sides("size", written))
     if not layer.keys().isdisjoint(("width", "height")):
-        reporter.wrong(fields.SIZE, SIZE_AND_SIDE)
+        reporter.wrong("size", SIZE_AND_SIDE)
     elif text.casefold() == fields.PICTURE:
         layer["width"] = layer["height"] = written.with_value(fields.PICTURE)
-    elif fields.SIZE not in sides:
+    elif "size" not in sides:
         layer |= sides
     elif re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
         what = "size is width and height in pixels, like 512x768."
-        reporter.wrong(fields.SIZE, f"{what} {words_for(SHAPE, (), text)}", None)
+        reporter.wrong("size", f"{what} {words_for(SHAPE, (), text)}", None)
     else:
-        reporter.wrong(fields.SIZE, wording.wrong_value(fields.SIZE, written), None)
+        reporter.wrong("size", wording.wrong_value("size", written), None)
 
 
 def _split_sampler(layer: Layer, reporter: Reporter) -> None:
@@ -340,16 +340,16 @@ def _resize_to(written: SourceValue, reporter: Reporter) -> SourceValue:
         pairs = [own for pair in written.pairs for own in _two_sides(*pair)]
         written = written.with_pairs(tuple(pairs))
     if isinstance(written.value, dict | tuple) or number(written.text) == 0:
-        return _mapping(fields.RESIZE_TO, "", written, reporter)
-    ((name, _), *_) = pairs = _two_sides(fields.SIZE, written)
+        return _mapping("resize_to", "", written, reporter)
+    ((name, _), *_) = pairs = _two_sides("size", written)
     return written.with_pairs(
-        ((fields.ROWS[fields.RESIZE_TO].part, written),) if name == fields.SIZE else tuple(pairs)
+        ((fields.ROWS["resize_to"].part, written),) if name == "size" else tuple(pairs)
     )
 
 
 def _two_sides(name: str, written: SourceValue) -> list[tuple[str, SourceValue]]:
     """Return width and height of a part that is a size like 800x600, any other part as it is."""
-    sides = _SIDES.fullmatch(written.text.strip()) if plain_name(name) == fields.SIZE else None
+    sides = _SIDES.fullmatch(written.text.strip()) if plain_name(name) == "size" else None
     if not sides:
         return [(name, written)]
     return [(side, written.with_value(sides[side])) for side in ("width", "height")]
@@ -397,7 +397,7 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
                 hint = f"A space is missing after the colon: write {shown(f'{before}: {after}')}. "
             if field == "upscale" and first in ("size", "width", "height"):
                 hint = "Write scale, or resize_to beside upscale. "
-            elif field == fields.RESIZE_TO and first == fields.SIZE:
+            elif field == "resize_to" and first == "size":
                 hint = "Write width and height. "
             elif fields.FIRST_NAME_OF.get(first) == first:
                 words = f"Write {first} beside {field}, not in it."
@@ -413,7 +413,7 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
 
 
 # The fields whose values name files.
-LOOKED_UP = {field for _, field, *_ in PLACES} | {LORAS}
+LOOKED_UP = {field for _, field, *_ in PLACES} | {"loras"}
 # The fields that need others; first those that others need.
 _NEEDING = sorted(
     fields.NEEDS.keys() - LOOKED_UP,
@@ -422,10 +422,10 @@ _NEEDING = sorted(
 # The fields that can be written in several forms. These raise ValueInvalid for any other form.
 _FORMS: dict[str, Callable[[SourceValue, Reporter], SourceValue]] = {
     **{field: partial(_mapping, field, fields.ROWS[field].part) for field in fields.MAPPINGS},
-    fields.RESIZE_TO: _resize_to,
+    "resize_to": _resize_to,
     **{field: partial(_list, field, fields.ROWS[field].part) for field in fields.LISTS},
     **dict.fromkeys(("image", "extend", "sweep"), lambda written, _: written),
     "mask": _mask,
     "references": partial(_list, "references", ""),
-    LORAS: loras_form,
+    "loras": loras_form,
 }

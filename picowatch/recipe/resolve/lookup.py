@@ -7,7 +7,7 @@ from typing import Any
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.control import KIND_OF
-from picowatch.recipe.fields import ALPHA, BAKED, CONTROL, CUTOUT, DETAIL
+from picowatch.recipe.fields import ALPHA, BAKED
 from picowatch.recipe.installed import NoneOfThisName, find, find_checkpoint
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
@@ -73,9 +73,9 @@ class Lookup:
             "mask": self._mask(image, references),
             "hires": self._hires(is_flow=checkpoint.rules.flow),
             "upscale": self.upscale(),
-            CUTOUT: self.cutout(),
-            DETAIL: self._details(checkpoint.native_size),
-            CONTROL: self._controls(image),
+            "cutout": self.cutout(),
+            "detail": self._details(checkpoint.native_size),
+            "control": self._controls(image),
         }
 
     def path(self, name: str) -> str:
@@ -109,12 +109,12 @@ class Lookup:
 
     def cutout(self) -> Parts | None:
         """Return what cuts out and how, with the usual margin where only a size is given."""
-        if CUTOUT not in self.said:
+        if "cutout" not in self.said:
             return None
-        is_found = find_in(self.reporter.layer, f"{CUTOUT}.find")
-        model = self.model(f"{CUTOUT}.model", "segmentation" if is_found else "cutout")
-        usual = {"margin": USUAL_MARGIN} if "size" in self.said[CUTOUT] else {}
-        return usual | self.said[CUTOUT] | {"model": model} if model else None
+        is_found = find_in(self.reporter.layer, "cutout.find")
+        model = self.model("cutout.model", "segmentation" if is_found else "cutout")
+        usual = {"margin": USUAL_MARGIN} if "size" in self.said["cutout"] else {}
+        return usual | self.said["cutout"] | {"model": model} if model else None
 
     def _references(self) -> tuple[str, ...]:
         written = self.reporter.layer.get("references")
@@ -163,15 +163,15 @@ class Lookup:
 
     def _details(self, native: int) -> tuple[Parts, ...]:
         """Return what is drawn again, with a model's name and a size."""
-        each = enumerate(self.said.get(DETAIL, ()))
-        found = (self._finder(f"{DETAIL}.{index}", parts) for index, parts in each)
+        each = enumerate(self.said.get("detail", ()))
+        found = (self._finder(f"detail.{index}", parts) for index, parts in each)
         return tuple({"size": f"{native}x{native}"} | parts for parts in found if parts)
 
     def _controls(self, image: str) -> tuple[Parts, ...]:
         """Return the ControlNets; those whose model or picture is missing are left out."""
         found = []
-        for index, parts in enumerate(self.said.get(CONTROL, ())):
-            place = f"{CONTROL}.{index}"
+        for index, parts in enumerate(self.said.get("control", ())):
+            place = f"control.{index}"
             model = self.model(f"{place}.model", "controlnet") if "model" in parts else None
             if model == "":
                 continue

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from typing import Any
 
 from picowatch.families import FAMILIES
-from picowatch.recipe.fields import DETAIL, Loras
+from picowatch.recipe.fields import Loras
 from picowatch.recipe.installed import NotInstalled, find
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
@@ -17,7 +17,6 @@ from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.written import OFF, Layer, Origin, SourceValue, mapping_at, number, repeated
 
-LORAS = "loras"
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
 _NEARER = (Origin.OWN, Origin.FOLDER)  # of the prompt and the LoRAs: the prompt is nearer
 
@@ -28,7 +27,7 @@ def read_loras(
     """Return the LoRAs in an entry's field `loras`, and the families that it gives for some."""
     weights: dict[str, float] = {}
     families: dict[str, str] = {}
-    for called, use in layer[LORAS].pairs if LORAS in layer else ():
+    for called, use in layer["loras"].pairs if "loras" in layer else ():
         weight, family = _weight_and_family(called, dict(use.pairs), reporter)
         try:
             name = find("lora", called, inventory)
@@ -36,15 +35,15 @@ def read_loras(
             at, is_alone = use.position, not any(part.text for _, part in use.pairs)
             is_cut = called.isdigit() and is_alone and "," in at.source.line(at.line)
             remedy = DECIMAL_POINT if is_cut else error.remedy
-            reporter.wrong(LORAS, str(error), "", position=at, remedy=remedy)
+            reporter.wrong("loras", str(error), "", position=at, remedy=remedy)
             continue
         if name in weights:
-            reporter.wrong(LORAS, named_twice(name), "", position=use.position)
+            reporter.wrong("loras", named_twice(name), "", position=use.position)
         if weight is not None:
             weights[name] = weight
         if family:
             families[name] = family
-    prompt, loras = layer.get("prompt"), layer.get(LORAS)
+    prompt, loras = layer.get("prompt"), layer.get("loras")
     if prompt and loras and (prompt.origin, loras.origin) == _NEARER:
         for _, name in installed_tags(prompt.text, inventory):  # the prompt is nearer
             weights.pop(name, None)
@@ -56,12 +55,12 @@ def _weight_and_family(called: str, parts: Layer, reporter: Reporter) -> tuple[f
 
     def wrong(part: str, wanted: str) -> None:
         message = wrong_value(f"the {part} of '{shown(called)}'", parts[part], wanted)
-        reporter.wrong(LORAS, message, "", position=parts[part].error_position)
+        reporter.wrong("loras", message, "", position=parts[part].error_position)
 
     for part in parts.keys() - {"weight", "family"}:
         what = f"a LoRA has no '{shown(part)}'."
         remedy = f"Write {{name: {shown(called)}, weight: 0.8}}."
-        reporter.wrong(LORAS, what, "", position=parts[part].name_position, remedy=remedy)
+        reporter.wrong("loras", what, "", position=parts[part].name_position, remedy=remedy)
     weight, family = _number(parts["weight"]) if "weight" in parts else 1.0, ""
     if weight is None:
         wrong("weight", f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}")
@@ -88,7 +87,7 @@ def lora_named(name: str, inventory: Inventory) -> str:
 def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory) -> Layer:
     """Return the layer with another weight of one LoRA, whose tags leave the prompt."""
     meant = lora_named(name, inventory)
-    loras = layer.get(LORAS, SourceValue(None, weight.position))
+    loras = layer.get("loras", SourceValue(None, weight.position))
     prompt = layer.get("prompt", loras)
     text = without_tags(prompt.text, {meant}, inventory)
     # A tag in the recipe's own prompt already replaced the folder's weight.
@@ -101,12 +100,14 @@ def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory
     swept = mapping_at(weight.position, None, parts.items())
     pairs = [(lora, swept if _is(lora, meant, inventory) else use) for lora, use in pairs]
     pairs += [(name, swept)] if before is None else []
-    changed = {**layer, LORAS: loras.with_pairs(tuple(pairs))}
+    changed = {**layer, "loras": loras.with_pairs(tuple(pairs))}
     if "prompt" in layer:
         changed["prompt"] = prompt.with_value(text)
-    if DETAIL in layer:
-        details = [_without_tags(detail, {meant}, inventory) for detail in layer[DETAIL].parts]
-        changed[DETAIL] = layer[DETAIL].with_parts(tuple(details)) if details else layer[DETAIL]
+    if "detail" in layer:
+        details = [_without_tags(detail, {meant}, inventory) for detail in layer["detail"].parts]
+        changed["detail"] = (
+            layer["detail"].with_parts(tuple(details)) if details else layer["detail"]
+        )
     return changed
 
 
@@ -141,7 +142,7 @@ def loras_form(written: SourceValue, reporter: Reporter) -> SourceValue:
     pairs = list(islice(_pairs(written, reporter), MAX_LORAS + 1))
     if len(pairs) > MAX_LORAS:
         at = pairs.pop()[1].position
-        reporter.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)
+        reporter.wrong("loras", f"more than {MAX_LORAS} LoRAs here.", "", position=at)
     return written.with_pairs(tuple(pairs))
 
 
@@ -150,11 +151,11 @@ def _pairs(written: SourceValue, reporter: Reporter) -> Iterator[tuple[str, Sour
         pairs = dict(part.pairs)
         uses = (part,) if "name" in pairs else pairs.values()
         for said, first, again in chain.from_iterable(map(repeated, uses)):
-            reporter.wrong(LORAS, given_twice(said, first), "", position=again.name_position)
+            reporter.wrong("loras", given_twice(said, first), "", position=again.name_position)
         if isinstance(part.value, str):
             yield from _in_text(part)
         elif not isinstance(part.value, dict):
-            reporter.wrong(LORAS, wrong_value(LORAS, part), "", position=part.error_position)
+            reporter.wrong("loras", wrong_value("loras", part), "", position=part.error_position)
         elif "name" in pairs and _number(pairs["name"]) is None:  # a LoRA may be called so
             name = pairs.pop("name")
             yield name.text, mapping_at(name.position, None, pairs.items())

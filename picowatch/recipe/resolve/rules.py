@@ -11,16 +11,7 @@ from typing import Any
 from picowatch.families import FAMILIES
 from picowatch.families.row import EULER
 from picowatch.recipe.control import KINDS, OPTIONS
-from picowatch.recipe.fields import (
-    BAKED,
-    CONTROL,
-    DETAIL,
-    MAX_SIDE,
-    MIN_SIDE,
-    PICTURE_FIELDS,
-    ZERO_SNR,
-    Loras,
-)
+from picowatch.recipe.fields import BAKED, MAX_SIDE, MIN_SIDE, PICTURE_FIELDS, ZERO_SNR, Loras
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
@@ -133,7 +124,7 @@ def _loras(recipe: Recipe) -> Iterator[Finding]:
     ]
     for index, detail in enumerate(recipe.detail):
         tags = installed_tags(detail.prompt, recipe.context.inventory)
-        loras += [(f"{DETAIL}.{index}.prompt", name, "") for _, name in tags]
+        loras += [(f"detail.{index}.prompt", name, "") for _, name in tags]
     if not loras:
         return
     said = {name: (FAMILIES[key].name,) for name, key in recipe.context.lora_families.items()}
@@ -164,7 +155,7 @@ def _controls(recipe: Recipe) -> Iterator[Finding]:
     for index, control in enumerate(recipe.control):
         for name, message in _mistakes_in_control(recipe, index):
             is_misfit = name == "model" and control.model != ""
-            field = f"{CONTROL}.{index}.{name}"
+            field = f"control.{index}.{name}"
             yield Finding(field, message, instead="", of_checkpoint=is_misfit)
 
 
@@ -175,7 +166,7 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
     model = installed.get(control.model)
     if not control.image and not recipe.image:
         yield "image", "control has no picture to follow. Write 'image: …' there."
-    if not recipe.says(f"{CONTROL}.{index}.model"):
+    if not recipe.says(f"control.{index}.model"):
         names = [name for name, controlnet in installed.items() if controlnet.fits(checkpoint)]
         there = f"Installed: {listed(names)}." if names else "None is installed for it."
         yield "model", f"control names no model from models/controlnet. {there}"
@@ -195,7 +186,7 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
             "and mask.",
         )
     for name, needed in OPTIONS.items():
-        if recipe.says(f"{CONTROL}.{index}.{name}") and needed != control.preprocess:
+        if recipe.says(f"control.{index}.{name}") and needed != control.preprocess:
             yield name, f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
     if control.start > control.end:
         yield "start", f"control begins at {control.start:g}, after its end at {control.end:g}."
@@ -219,7 +210,7 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
     if "mask" in lacks:  # margins are redrawn as what a mask selects
         lacks = {**lacks, "extend": lacks["mask"]}
     if "image" in lacks:
-        lacks = {**lacks, DETAIL: lacks["image"]}
+        lacks = {**lacks, "detail": lacks["image"]}
     for field, why in lacks.items():
         usual = checkpoint.rules.default(field)
         if getattr(recipe, field) != usual:
@@ -310,7 +301,7 @@ def _detail(recipe: Recipe) -> Iterator[Finding]:
             if side % rules.multiple or not MIN_SIDE <= side <= most:
                 what = f"detail size is {detail.size}, but {family} draws sides from {MIN_SIDE} to "
                 what += f"{most} pixels that are multiples of {rules.multiple}."
-                yield Finding(f"{DETAIL}.{index}.size", what, "Leave it out for the usual one.", "")
+                yield Finding(f"detail.{index}.size", what, "Leave it out for the usual one.", "")
                 break
 
 

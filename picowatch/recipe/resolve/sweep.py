@@ -30,7 +30,7 @@ from picowatch.recipe.resolve.layers import (
     text_of,
     with_part,
 )
-from picowatch.recipe.resolve.loras import LORAS, lora_named, with_lora
+from picowatch.recipe.resolve.loras import lora_named, with_lora
 from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, SourceValue, plain_name
@@ -133,7 +133,7 @@ class AxisReader:
                 problems.add(values.name_position, f"'{shown(key)}' is swept twice. Keep one.")
             elif found:
                 axes[label] = found
-        if fields.SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
+        if "size" in axes and not axes.keys().isdisjoint(("width", "height")):
             problems.add(written.name_position, SIZE_AND_SIDE)
         return axes
 
@@ -151,7 +151,7 @@ class AxisReader:
         over: Callable[[SourceValue], Over]
         if not detail:
             label, over = name, partial(self._over_field, name, keeps_type)
-        elif name == LORAS:
+        elif name == "loras":
             label = f"{_ONE_LORA}{detail}"
             over = partial(self._over_lora, detail)
         elif name in fields.PROMPTS:
