@@ -25,62 +25,60 @@ _HEADER = b"MM\0*\0\0\0\x08"
 _EMPTY_BYTES = 6  # of a directory without tags
 _EXIF = b"Exif\0\0"
 _POINTER = (TiffTags.LONG, 0)
-_TAGS = ExifTags.Base
+
+
+def _tags(names: str) -> set[int]:
+    """Return the tags of these names."""
+    return {ExifTags.Base[name] for name in names.split()}
+
+
 # What a picture made of a photo does not have from it: what is true of the photo's pixels or file
 # only, where other directories are, and the tags of our texts.
-NOT_KEPT = {
-    _TAGS.Orientation, _TAGS.ImageWidth, _TAGS.ImageLength, _TAGS.ExifImageWidth,
-    _TAGS.ExifImageHeight, _TAGS.ColorSpace, _TAGS.ExifVersion, _TAGS.MakerNote, _TAGS.UserComment,
-    _TAGS.DNGPrivateData, _TAGS.ExifInteroperabilityOffset, _TAGS.JpegIFOffset,
-    _TAGS.JpegIFByteCount, _TAGS.JPEGTables, _TAGS.NewSubfileType, _TAGS.SubfileType,
-    _TAGS.SubIFDs, _TAGS.BitsPerSample, _TAGS.Compression, _TAGS.PhotometricInterpretation,
-    _TAGS.StripOffsets, _TAGS.StripByteCounts, _TAGS.RowsPerStrip, _TAGS.SamplesPerPixel,
-    _TAGS.PlanarConfiguration, _TAGS.TransferFunction, _TAGS.Predictor, _TAGS.WhitePoint,
-    _TAGS.PrimaryChromaticities, _TAGS.ColorMap, _TAGS.TileWidth, _TAGS.TileLength,
-    _TAGS.TileOffsets, _TAGS.TileByteCounts, _TAGS.ExtraSamples, _TAGS.SampleFormat,
-    _TAGS.YCbCrCoefficients, _TAGS.YCbCrSubSampling, _TAGS.ReferenceBlackWhite, _TAGS.XMLPacket,
-    _TAGS.IPTCNAA, _TAGS.ImageResources, _TAGS.InterColorProfile, _TAGS.SubjectLocation,
+NOT_KEPT = _tags("""
+    Orientation ImageWidth ImageLength ExifImageWidth ExifImageHeight ColorSpace ExifVersion
+    MakerNote UserComment DNGPrivateData ExifInteroperabilityOffset JpegIFOffset JpegIFByteCount
+    JPEGTables NewSubfileType SubfileType SubIFDs BitsPerSample Compression
+    PhotometricInterpretation StripOffsets StripByteCounts RowsPerStrip SamplesPerPixel
+    PlanarConfiguration TransferFunction Predictor WhitePoint PrimaryChromaticities ColorMap
+    TileWidth TileLength TileOffsets TileByteCounts ExtraSamples SampleFormat YCbCrCoefficients
+    YCbCrSubSampling ReferenceBlackWhite XMLPacket IPTCNAA ImageResources InterColorProfile
+    SubjectLocation
+""") | {
     0x9214,  # SubjectArea, in pixels as SubjectLocation; Pillow has no name for it
     0x935C,  # Photoshop's layers
     *DIRECTORIES,
-}  # fmt: skip
+}
 # GeoTIFF (OGC 19-008, 7.1): pixels' size on the ground, tie points, and what these are counted in.
 PLACES = {33550, 33922, 34264, 34735, 34736, 34737, ExifTags.IFD.GPSInfo}
 # What kind of value a tag of the Exif directory has; Pillow knows those of the others.
-_RATIONALS = {
-    _TAGS.ExposureTime, _TAGS.FNumber, _TAGS.CompressedBitsPerPixel, _TAGS.ShutterSpeedValue,
-    _TAGS.ApertureValue, _TAGS.BrightnessValue, _TAGS.ExposureBiasValue, _TAGS.MaxApertureValue,
-    _TAGS.SubjectDistance, _TAGS.FocalLength, _TAGS.AmbientTemperature, _TAGS.Humidity,
-    _TAGS.Pressure, _TAGS.WaterDepth, _TAGS.Acceleration, _TAGS.CameraElevationAngle,
-    _TAGS.FlashEnergy, _TAGS.FocalPlaneXResolution, _TAGS.FocalPlaneYResolution,
-    _TAGS.ExposureIndex, _TAGS.DigitalZoomRatio, _TAGS.LensSpecification, _TAGS.Gamma,
-}  # fmt: skip
-_TEXTS = {
-    _TAGS.SpectralSensitivity, _TAGS.DateTimeOriginal, _TAGS.DateTimeDigitized, _TAGS.OffsetTime,
-    _TAGS.OffsetTimeOriginal, _TAGS.OffsetTimeDigitized, _TAGS.SubsecTime,
-    _TAGS.SubsecTimeOriginal, _TAGS.SubsecTimeDigitized, _TAGS.RelatedSoundFile,
-    _TAGS.ImageUniqueID, _TAGS.CameraOwnerName, _TAGS.BodySerialNumber, _TAGS.LensMake,
-    _TAGS.LensModel, _TAGS.LensSerialNumber,
-}  # fmt: skip
-_NUMBERS = {
-    _TAGS.ExposureProgram, _TAGS.ISOSpeedRatings, _TAGS.SensitivityType,
-    _TAGS.StandardOutputSensitivity, _TAGS.RecommendedExposureIndex, _TAGS.ISOSpeed,
-    _TAGS.ISOSpeedLatitudeyyy, _TAGS.ISOSpeedLatitudezzz, _TAGS.MeteringMode, _TAGS.LightSource,
-    _TAGS.Flash, _TAGS.FocalPlaneResolutionUnit, _TAGS.SensingMethod, _TAGS.CustomRendered,
-    _TAGS.ExposureMode, _TAGS.WhiteBalance, _TAGS.FocalLengthIn35mmFilm, _TAGS.SceneCaptureType,
-    _TAGS.GainControl, _TAGS.Contrast, _TAGS.Saturation, _TAGS.Sharpness,
-    _TAGS.SubjectDistanceRange, _TAGS.CompositeImage, _TAGS.CompositeImageCount,
-}  # fmt: skip
-_BYTES = {
-    _TAGS.OECF, _TAGS.ComponentsConfiguration, _TAGS.FlashPixVersion, _TAGS.FileSource,
-    _TAGS.SpatialFrequencyResponse, _TAGS.SceneType, _TAGS.CFAPattern,
-    _TAGS.DeviceSettingDescription, _TAGS.CompositeImageExposureTimes,
-}  # fmt: skip
 EXIF_TYPES: dict[int, int] = {
-    **dict.fromkeys(_RATIONALS, TiffTags.RATIONAL),
-    **dict.fromkeys(_TEXTS, TiffTags.ASCII),
-    **dict.fromkeys(_NUMBERS, TiffTags.SHORT),
-    **dict.fromkeys(_BYTES, TiffTags.UNDEFINED),
+    tag: kind
+    for kind, names in {
+        TiffTags.RATIONAL: """
+            ExposureTime FNumber CompressedBitsPerPixel ShutterSpeedValue ApertureValue
+            BrightnessValue ExposureBiasValue MaxApertureValue SubjectDistance FocalLength
+            AmbientTemperature Humidity Pressure WaterDepth Acceleration CameraElevationAngle
+            FlashEnergy FocalPlaneXResolution FocalPlaneYResolution ExposureIndex DigitalZoomRatio
+            LensSpecification Gamma
+        """,
+        TiffTags.ASCII: """
+            SpectralSensitivity DateTimeOriginal DateTimeDigitized OffsetTime OffsetTimeOriginal
+            OffsetTimeDigitized SubsecTime SubsecTimeOriginal SubsecTimeDigitized RelatedSoundFile
+            ImageUniqueID CameraOwnerName BodySerialNumber LensMake LensModel LensSerialNumber
+        """,
+        TiffTags.SHORT: """
+            ExposureProgram ISOSpeedRatings SensitivityType StandardOutputSensitivity
+            RecommendedExposureIndex ISOSpeed ISOSpeedLatitudeyyy ISOSpeedLatitudezzz MeteringMode
+            LightSource Flash FocalPlaneResolutionUnit SensingMethod CustomRendered ExposureMode
+            WhiteBalance FocalLengthIn35mmFilm SceneCaptureType GainControl Contrast Saturation
+            Sharpness SubjectDistanceRange CompositeImage CompositeImageCount
+        """,
+        TiffTags.UNDEFINED: """
+            OECF ComponentsConfiguration FlashPixVersion FileSource SpatialFrequencyResponse
+            SceneType CFAPattern DeviceSettingDescription CompositeImageExposureTimes
+        """,
+    }.items()
+    for tag in _tags(names)
 }
 # Types that programs write for each other.
 _ALIKE = (

@@ -12,31 +12,25 @@ from picowatch.metadata.xmp import DC, IPTC_CORE, PHOTOSHOP, XMP, Property
 
 Datasets = dict[tuple[int, int], list[bytes]]
 
+# Properties of Photoshop that are one text.
+_TEXTS = {
+    10: "Urgency", 15: "Category", 40: "Instructions", 55: "DateCreated", 85: "AuthorsPosition",
+    90: "City", 95: "State", 101: "Country", 103: "TransmissionReference", 105: "Headline",
+    110: "Credit", 115: "Source", 122: "CaptionWriter",
+}  # fmt: skip
 # Datasets of record 2 with their XMP properties, and what these are arrays of.
-FIELDS = {
+_PROPERTIES = {number: (PHOTOSHOP, name, "") for number, name in _TEXTS.items()} | {
     5: (DC, "title", "Alt"),
-    10: (PHOTOSHOP, "Urgency", ""),
-    15: (PHOTOSHOP, "Category", ""),
     20: (PHOTOSHOP, "SupplementalCategories", "Bag"),
     25: (DC, "subject", "Bag"),
-    40: (PHOTOSHOP, "Instructions", ""),
-    55: (PHOTOSHOP, "DateCreated", ""),
     62: (XMP, "CreateDate", ""),
     80: (DC, "creator", "Seq"),
-    85: (PHOTOSHOP, "AuthorsPosition", ""),
-    90: (PHOTOSHOP, "City", ""),
     92: (IPTC_CORE, "Location", ""),
-    95: (PHOTOSHOP, "State", ""),
     100: (IPTC_CORE, "CountryCode", ""),
-    101: (PHOTOSHOP, "Country", ""),
-    103: (PHOTOSHOP, "TransmissionReference", ""),
-    105: (PHOTOSHOP, "Headline", ""),
-    110: (PHOTOSHOP, "Credit", ""),
-    115: (PHOTOSHOP, "Source", ""),
     116: (DC, "rights", "Alt"),
     120: (DC, "description", "Alt"),
-    122: (PHOTOSHOP, "CaptionWriter", ""),
 }
+FIELDS = dict(sorted(_PROPERTIES.items()))
 _TIMES = {55: 60, 62: 63}  # of dates
 _RESOURCE, IPTC_RESOURCE = b"8BIM", 0x0404  # Adobe Photoshop File Formats, image resources
 _LARGE = 0x8000  # the size of a size follows
