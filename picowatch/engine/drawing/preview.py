@@ -3,6 +3,7 @@
 The final latents are estimated from a UNet's prediction, or from a step of a flow.
 """
 
+import json
 from math import sqrt
 from time import monotonic
 from typing import Any
@@ -10,65 +11,19 @@ from typing import Any
 import torch
 from torch.nn.functional import pixel_shuffle
 
+from picowatch.catalog.parts import ASSETS
 from picowatch.engine.model.vae import LATENT_FACTOR
 from picowatch.engine.protocol import OnPreview, RgbPicture
 from picowatch.families import DEMO_WIDTH, row
 
-# The factors of each latent channel for red, green and blue, from -1 to 1, and three constants.
-# From ComfyUI at a125cd8, comfy/latent_formats.py, `latent_rgb_factors` of the classes SD15, SDXL,
-# SD3, Flux and Wan21; comfy/supported_models.py has the families of each. The keys are `preview` of
-# families' rows. The demo model's VAE has its own latents: its factors were fitted to drawings by
-# ridge regression, and explain 73 % of the colours of 8x8 pixels. FLUX.2's are for latents that are
-# not normalised; fitted to photos, they explain 57 % of the colours of others.
-COLOURS = {
-    family: torch.tensor([float(number) for number in numbers.split()]).view(-1, 3)
-    for family, numbers in {
-        "sd1": """
-             .3512  .2297  .3227   .3250  .4974  .2350  -.2829  .1762  .2721  -.2120 -.2616 -.7177
-             .0000  .0000  .0000
-        """,
-        "sdxl": """
-             .3651  .4232  .4341  -.2533 -.0042  .1068   .1076  .1111 -.0362  -.3165 -.2492 -.2188
-             .1084 -.0175 -.0011
-        """,
-        row.SD3_VAE: """
-            -.0922 -.0175  .0749   .0311  .0633  .0954   .1994  .0927  .0458   .0856  .0339  .0902
-             .0587  .0272 -.0496  -.0006  .1104  .0309   .0978  .0306  .0427  -.0042  .1038  .1358
-            -.0194  .0020  .0669  -.0488  .0130 -.0268   .0922  .0988  .0951  -.0278  .0524 -.0542
-             .0332  .0456  .0895  -.0069 -.0030 -.0810  -.0596 -.0465 -.0293  -.1448 -.1463 -.1189
-             .2394  .2135  .1925
-        """,
-        row.FLUX_VAE: """
-            -.0346  .0244  .0681   .0034  .0210  .0687   .0275 -.0668 -.0433  -.0174  .0160  .0617
-             .0859  .0721  .0329   .0004  .0383  .0115   .0405  .0861  .0915  -.0236 -.0185 -.0259
-            -.0245  .0250  .1180   .1008  .0755 -.0421  -.0515  .0201  .0011   .0428 -.0012 -.0036
-             .0817  .0765  .0749  -.1264 -.0522 -.1103  -.0280 -.0881 -.0499  -.1262 -.0982 -.0778
-            -.0329 -.0718 -.0851
-        """,
-        row.QWEN_VAE: """
-            -.1299 -.1692  .2932   .0671  .0406  .0442   .3568  .2548  .1747   .0372  .2344  .1420
-             .0313  .0189 -.0328   .0296 -.0956 -.0665  -.3477 -.4059 -.2925   .0166  .1902  .1975
-            -.0412  .0267 -.1364  -.1293  .0740  .1636   .0680  .3019  .1128   .0032  .0581  .0639
-            -.1251  .0927  .1699   .0060 -.0633  .0005   .3477  .2275  .2950   .1984  .0913  .1861
-            -.1835 -.0868 -.3360
-        """,
-        row.FLUX2_VAE: """
-            -.0409 -.0176 -.0182  -.0096 -.0260  .0186  -.0237  .0071  .0650   .2120  .2636  .3129
-            -.0062 -.0453 -.0478  -.0171 -.0105 -.0411  -.0706  .1246 -.0479   .0054  .0035  .0060
-            -.2939 -.2517 -.1832  -.0023 -.0428 -.0606   .0022 -.0104 -.0270   .0767 -.0043 -.1288
-             .0284  .0276  .0361  -.0163 -.0362 -.0355   .0140  .0395  .0384  -.0434  .0087  .0143
-             .0173  .0120  .0034   .0428  .0035 -.0351  -.0065 -.0220 -.0121   .0594 -.0372 -.0003
-            -.0288 -.0076  .0088   .0314  .0248  .0155   .0021  .0137 -.0281   .0176  .0158  .0248
-            -.0156  .0287  .0200   .0155 -.0186 -.0589  -.0105 -.0285  .0009  -.0255 -.0022  .0062
-            -.0279 -.0362 -.0191  -.0674 -.0085  .0217   .0042 -.0028 -.0152   .0240 -.0009 -.0008
-             .0126 -.0653 -.1628
-        """,
-        row.DEMO: """
-             .2486  .1663  .2076  -.4898 -.2013  .2605  -.1255  .1265 -.1159  -.1343  .2653  .2863
-             .2458 -.0410 -.0489
-        """,
-    }.items()
-}
+# The factors of each latent channel for red, green and blue, from -1 to 1, and three constants, by
+# `preview` of families' rows. From ComfyUI at a125cd8, comfy/latent_formats.py,
+# `latent_rgb_factors` of the classes SD15, SDXL, SD3, Flux and Wan21; comfy/supported_models.py has
+# the families of each. The demo model's VAE has its own latents: its factors were fitted to
+# drawings by ridge regression, and explain 73 % of the colours of 8x8 pixels. FLUX.2's are for
+# latents that are not normalised; fitted to photos, they explain 57 % of the colours of others.
+_FACTORS = json.loads((ASSETS / "previews.json").read_text("utf-8"))
+COLOURS = {family: torch.tensor(factors) for family, factors in _FACTORS.items()}
 COLOURS["sd2"] = COLOURS["sd1"]
 
 
