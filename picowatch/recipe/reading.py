@@ -22,15 +22,8 @@ from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.entries import EntryResolver, folder_layer, too_many
-from picowatch.recipe.resolve.layers import (
-    merged,
-    normalised,
-    only_finishes,
-    only_writes,
-    says_drawing,
-    with_swept,
-)
 from picowatch.recipe.resolve.lookup import Known
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import NOWHERE, Reporter
@@ -103,12 +96,12 @@ def defaults_layer(defaults: Sequence[DefaultsFile], problems: Problems) -> Laye
 def _read_defaults(defaults: tuple[DefaultsFile, ...]) -> tuple[Layer, Sequence[Problem]]:
     """Read the `_defaults.yaml` files, once for all the recipes of a folder."""
     problems = Problems()
-    layers = []
+    found = []
     for file in defaults:
         with problems.gathered(goes_on=True):
             layer = yaml_layer(decode(file.name, file.content), problems)
-            layers.append(folder_layer(layer, problems))
-    return merged(layers), problems.found
+            found.append(folder_layer(layer, problems))
+    return layers.merged(found), problems.found
 
 
 def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry], Layer]:
@@ -251,14 +244,14 @@ def check_template(
     """
     folder = template.name.rpartition("/")[0]
     # The prompt may be in a file beside each picture.
-    layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
+    files = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
     masks = "", f"{folder}/any.mask.png"  # some checkpoints need one
     for size, mask in product(_ANY_SIZES, masks):
         dropped = Dropped(f"{folder}/any.png", template, mask=mask)
         any_picture = _AnyPicture(dropped.path, size, pictures)
         try:
-            recipes = dropped_recipes(dropped, inventory, layers, max_images, any_picture)
+            recipes = dropped_recipes(dropped, inventory, files, max_images, any_picture)
         except RecipeInvalid as invalid:
             if any_picture.gave_settings:  # with a picture's own settings it may be right
                 return
@@ -280,13 +273,15 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
         f"{shown(text)} is no prompt: {shown(source.name)} only finishes pictures. To have this "
         f"one drawn, write 'prompt: …' into {shown(stem_of(text))}.yaml."
     )
-    notes = [bool(text) and _only_finishes(merged([e.layer, *fields]), folder) for e in entries]
+    notes = [
+        bool(text) and _only_finishes(layers.merged([e.layer, *fields]), folder) for e in entries
+    ]
     told = (what,) if all(notes) else ()  # it may be the prompt of another entry
     found = []
     for entry, is_note in zip(entries, notes, strict=True):
         sidecars = fields if is_note else [*beside.values()]
-        own = merged([entry.layer, *sidecars])
-        said = with_swept(folder | own)
+        own = layers.merged([entry.layer, *sidecars])
+        said = layers.with_swept(folder | own)
         if said.keys().isdisjoint(SAYING_WHAT) and not _only_finishes(own, folder):
             problems.raise_if_any()
             raise NothingSaid
@@ -309,11 +304,11 @@ def _only_finishes(fields: Layer, folder: Layer) -> bool:
 
     Where they say only how pictures are written, what their folder says decides.
     """
-    layer = normalised(with_swept(fields), Reporter(fields, Problems()))
+    layer = layers.normalised(layers.with_swept(fields), Reporter(fields, Problems()))
     layer["image"] = SourceValue(PICTURE, NOWHERE)
-    if only_writes(layer):
+    if layers.only_writes(layer):
         layer = folder | layer
-    return only_finishes(layer) and "from" not in layer and not says_drawing(layer)
+    return layers.only_finishes(layer) and "from" not in layer and not layers.says_drawing(layer)
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from typing import Annotated, Any, Self
@@ -10,17 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema
 from pydantic_core.core_schema import any_schema
 
+from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SEEDS
-from picowatch.recipe.fields import (
-    LISTS,
-    MAX_PHOTO_PIXELS,
-    PICTURE,
-    PICTURE_FIELDS,
-    PROMPTS,
-    ROWS,
-    ImageFields,
-    RecipeFields,
-)
 from picowatch.recipe.files import PICTURE_KINDS, files_of, with_pictures
 from picowatch.recipe.identity import DIGEST_OMITS, OF_ENTRIES, digest_of, plain
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -69,7 +60,7 @@ class Context:
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     given_size: tuple[int, int] | None = None
-    most_photo_pixels: int = MAX_PHOTO_PIXELS
+    most_photo_pixels: int = fields.MAX_PHOTO_PIXELS
     is_transparent: bool = False
     size_warning: str = ""
     draws: bool = True
@@ -77,7 +68,7 @@ class Context:
     taken: datetime | None = None
 
 
-class Recipe(BaseModel, RecipeFields):
+class Recipe(BaseModel, fields.RecipeFields):
     """One entry: what it requests, and where it stands in its file.
 
     As `read_recipes` gives it everything is resolved: `checkpoint` and `vae` are names that are
@@ -103,7 +94,7 @@ class Recipe(BaseModel, RecipeFields):
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
-        if part and field in LISTS:  # another program's are used completely, or not at all
+        if part and field in fields.LISTS:  # another program's are used completely, or not at all
             index, whole = int(part.partition(".")[0]), getattr(self, field)
             value = whole[:index] + whole[index + 1 :]
         elif part:
@@ -127,9 +118,11 @@ class Recipe(BaseModel, RecipeFields):
     @property
     def texts(self) -> list[tuple[str, str]]:
         """The prompts, and those of details, each with its field."""
-        found = [(field, getattr(self, field)) for field in PROMPTS]
+        found = [(field, getattr(self, field)) for field in fields.PROMPTS]
         for index, detail in enumerate(self.detail):
-            found += [(f"detail.{index}.{field}", getattr(detail, field)) for field in PROMPTS]
+            found += [
+                (f"detail.{index}.{field}", getattr(detail, field)) for field in fields.PROMPTS
+            ]
         return found
 
     @property
@@ -241,8 +234,8 @@ class Recipe(BaseModel, RecipeFields):
         """Return the identity's values without those that are off: new fields change no digest."""
         values: dict[str, object] = {name: getattr(self, name) for name in _IDENTITY}
         if dropped := self.context.dropped:
-            values |= with_pictures(self, lambda path: PICTURE if path in dropped else path)
-            values |= {name: "" for name in PICTURE_FIELDS if values[name] == PICTURE}
+            values |= with_pictures(self, lambda path: fields.PICTURE if path in dropped else path)
+            values |= {name: "" for name in fields.PICTURE_FIELDS if values[name] == fields.PICTURE}
         return {
             name: plain(name, value, OF_ENTRIES)
             for name, value in values.items()
@@ -283,11 +276,11 @@ class Recipe(BaseModel, RecipeFields):
         own = {} if of_detail is None else asdict(self.detail[of_detail])
         at = "" if of_detail is None else f"detail.{of_detail}."
         return Prompts(
-            {name: own.get(name) or getattr(self, name) for name in PROMPTS},
+            {name: own.get(name) or getattr(self, name) for name in fields.PROMPTS},
             self.loras,
             self.context.inventory,
             self.context.swept_loras,
-            {name: f"{at}{name}" if own.get(name) else name for name in PROMPTS},
+            {name: f"{at}{name}" if own.get(name) else name for name in fields.PROMPTS},
             lambda field, message: self.problem_at(f"{at}{field}", message),
         )
 
@@ -336,7 +329,7 @@ class Recipe(BaseModel, RecipeFields):
         seed, variation_seed = seeds
         texts, loras, embeddings = prompts.drawn(seed)
         checkpoint = self.context.checkpoint
-        for name in PROMPTS if checkpoint.rules.flow else ():
+        for name in fields.PROMPTS if checkpoint.rules.flow else ():
             for words, _ in edits_in(texts[name]):
                 raise self.problem_at(name, f"{cannot_edit(checkpoint.family, words)} {EDITED}")
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS} | texts
@@ -378,8 +371,8 @@ class Recipe(BaseModel, RecipeFields):
 
 
 _MODELS = ("checkpoint", "vae")  # whose hashes are in every digest
-_IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
-_IDENTITY = [name for name in ROWS if name not in ("priority", "replace", "name", "sweep")]
+_IMAGE_FIELDS = tuple(fields.ImageFields.__dataclass_fields__)
+_IDENTITY = [name for name in fields.ROWS if name not in ("priority", "replace", "name", "sweep")]
 
 
 def variation_seed_of(drawn_seed: int) -> int:

@@ -1,26 +1,15 @@
 """A request for one picture: every value fixed, nothing left to draw or to look up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from picowatch.recipe import fields
 from picowatch.recipe.control import Control
-from picowatch.recipe.fields import (
-    ALPHA,
-    AS_FILE,
-    DEFAULTS,
-    FINISHED,
-    FRACTIONS,
-    LISTS,
-    PARTS,
-    ROWS,
-    ImageFields,
-    idle_fields,
-)
 from picowatch.recipe.files import PICTURE_KINDS, NamedFile, files_of, with_pictures
 from picowatch.recipe.identity import DIGEST_OMITS, digest_of, plain
 from picowatch.recipe.messages.problems import shown
@@ -92,7 +81,7 @@ class DetailUse(Detail):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRequest(ImageFields):
+class ImageRequest(fields.ImageFields):
     """One picture to make. Its digest is its identity.
 
     It has every field of the table that changes pixels, under its name. Names are as the catalog
@@ -132,7 +121,7 @@ class ImageRequest(ImageFields):
 
     def __post_init__(self) -> None:
         # 7 and 7.0 are the same request, but not the same JSON.
-        for name in FRACTIONS:
+        for name in fields.FRACTIONS:
             object.__setattr__(self, name, float(getattr(self, name)))
 
     @cached_property
@@ -183,8 +172,8 @@ class ImageRequest(ImageFields):
     def idle(self) -> set[str]:
         """The fields that change nothing, because none of the fields that they need is set."""
         if not self.draws:
-            return ROWS.keys() - {*WITHOUT_DRAWING}
-        return idle_fields(partial(getattr, self))
+            return fields.ROWS.keys() - {*WITHOUT_DRAWING}
+        return fields.idle_fields(partial(getattr, self))
 
     @property
     def draws(self) -> bool:
@@ -234,7 +223,7 @@ class ImageRequest(ImageFields):
 
     def in_format_of(self, other: Self) -> Self:
         """Return the request for this picture in another one's file format and quality."""
-        return replace(self, **{name: getattr(other, name) for name in AS_FILE})
+        return replace(self, **{name: getattr(other, name) for name in fields.AS_FILE})
 
     def with_names(self, names: Mapping[str, str]) -> Self:
         """Return the request with its pictures renamed; `names` maps old names to new ones."""
@@ -280,12 +269,12 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     """Return the values of a recipe, by field, that makes the same request in any folder."""
     request = request.with_names({path: as_written(path) for path in request.pictures})
     idle, values = request.idle, dict[str, Any]()
-    for name, row in ROWS.items():
+    for name, row in fields.ROWS.items():
         if row.changes_pixels and name not in idle:
             value = getattr(request, name)
-            is_off = row.off is not None and value == DEFAULTS[name]
+            is_off = row.off is not None and value == fields.DEFAULTS[name]
             values[name] = row.off if is_off else plain(name, value)
-    values |= {"mask": ALPHA} if request.mask_is_alpha else {}
+    values |= {"mask": fields.ALPHA} if request.mask_is_alpha else {}
     if request.draws:
         values["loras"] = {
             use.name: {"weight": use.weight, "family": use.family} if use.family else use.weight
@@ -293,24 +282,25 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         }
     if request.references:
         values["references"] = [use.image for use in request.references]
-    for name in filter(partial(getattr, request), LISTS):
+    for name in filter(partial(getattr, request), fields.LISTS):
         values[name] = [
-            {part: item[part] for part in item if part in PARTS[name]} for item in values[name]
+            {part: item[part] for part in item if part in fields.PARTS[name]}
+            for item in values[name]
         ]
     return values
 
 
 # The fields of an image that is not drawn, only enlarged or cut out; its seed is 0, and its size is
 # the picture's.
-WITHOUT_DRAWING = ("prompt", *FINISHED, "replace", "name", "width", "height", "seed")
+WITHOUT_DRAWING = ("prompt", *fields.FINISHED, "replace", "name", "width", "height", "seed")
 COPIES = "copies"  # the batch key of requests without a model
 _NEVER = object()
 _OFF = {
-    field.name: DIGEST_OMITS.get(field.name, _NEVER) if field.name in ROWS else field.default
-    for field in fields(ImageRequest)
+    name: DIGEST_OMITS.get(name, _NEVER) if name in fields.ROWS else own.default
+    for name, own in ImageRequest.__dataclass_fields__.items()
 } | {"notes": {}}
 _SAME_IN_BATCH = [
     name
-    for name, row in ROWS.items()
+    for name, row in fields.ROWS.items()
     if row.changes_pixels and row.same_in_batch and name != "control"
 ]

@@ -10,23 +10,7 @@ YAML language server of VS Code and Neovim knows no later one
 from collections.abc import Mapping
 from typing import Any
 
-from picowatch.recipe.fields import (
-    FIRST_NAME_OF,
-    LISTS,
-    LORA_WEIGHT,
-    MAPPINGS,
-    NO_SWEEP,
-    PART_ALIASES,
-    PART_FIELDS,
-    PARTS,
-    PROMPTS,
-    ROWS,
-    SAYING_WHAT,
-    SHORTHANDS,
-    SWITCH_OR_MORE,
-    WRITING,
-    json_schemas,
-)
+from picowatch.recipe import fields
 from picowatch.recipe.files import NO_FILES, PICTURE_KINDS, PLACES
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.patterns import NUMBER, OFF, SWITCH, any_of, form, in_any_case
@@ -50,9 +34,9 @@ _SWEPT = form("array string null", minItems=1)
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """Return the schema of a recipe file: one recipe or a list. `inventory` adds the names."""
     # Only a few spellings: editors report a missing property clearly, but not a missing pattern.
-    named = ("Prompt", "PROMPT", *SAYING_WHAT)
+    named = ("Prompt", "PROMPT", *fields.SAYING_WHAT)
     needed = [{"required": [name]} for name in named]
-    needed += [{"required": ["image", name]} for name in WRITING]
+    needed += [{"required": ["image", name]} for name in fields.WRITING]
     definitions = _definitions(inventory) | {"recipe": _recipe() | {"anyOf": needed}}
     return _document(
         "recipe", [_ref("recipe"), {"type": "array", "items": _ref("recipe")}], definitions
@@ -74,50 +58,50 @@ def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
 
 
 def _recipe() -> Schema:
-    fields = {name: _ref(name) for name in SHORTHANDS | ROWS}
-    aliases = {name: first for name, first in FIRST_NAME_OF.items() if name != first}
+    known = {name: _ref(name) for name in fields.SHORTHANDS | fields.ROWS}
+    aliases = {name: first for name, first in fields.FIRST_NAME_OF.items() if name != first}
     note = form("string number boolean null")
     more: Schema = {r"^\s*[sS]cheduler\s*$": {}, r"^\$schema$": {}, r"^_": note}
-    return _mapping(fields, aliases, more)
+    return _mapping(known, aliases, more)
 
 
-def _mapping(fields: Schema, aliases: Mapping[str, str], more: Schema | None = None) -> Schema:
+def _mapping(known: Schema, aliases: Mapping[str, str], more: Schema | None = None) -> Schema:
     """Return a schema of fields by all names, in any case; editors propose no aliases."""
     hidden = {
-        alias: {"allOf": [fields[first]], "doNotSuggest": True} for alias, first in aliases.items()
+        alias: {"allOf": [known[first]], "doNotSuggest": True} for alias, first in aliases.items()
     }
     return {
         "type": "object",
-        "properties": fields | hidden,
-        "patternProperties": {in_any_case(fields | hidden): {}} | (more or {}),
+        "properties": known | hidden,
+        "patternProperties": {in_any_case(known | hidden): {}} | (more or {}),
         "additionalProperties": False,
     }
 
 
 def _definitions(inventory: Inventory | None) -> Schema:
     """Return the schema of each field, by its first name."""
-    described = {name: row.does for name, row in (SHORTHANDS | ROWS).items()}
-    schemas = json_schemas()
-    fields = {name: _field(name, schemas) for name in described}
+    described = {name: row.does for name, row in (fields.SHORTHANDS | fields.ROWS).items()}
+    schemas = fields.json_schemas()
+    known = {name: _field(name, schemas) for name in described}
     for name, text in described.items():
-        default = ROWS[name].default_text if name in ROWS else ""
-        fields[name]["description"] = f"{text} Default: {default}." if default else text
+        default = fields.ROWS[name].default_text if name in fields.ROWS else ""
+        known[name]["description"] = f"{text} Default: {default}." if default else text
         if default:
-            fields[name].pop("default", None)
-    for name, kind in PARTS.items():
+            known[name].pop("default", None)
+    for name, kind in fields.PARTS.items():
         parts = {
             part: _field(f"{name}.{part}", schemas) | {"description": row.does}
             for part, row in kind.items()
         }
-        fields[name] = _mapping(parts, PART_ALIASES[name]) | fields[name]
-    names = [name for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP]
+        known[name] = _mapping(parts, fields.PART_ALIASES[name]) | known[name]
+    names = [name for name, first in fields.FIRST_NAME_OF.items() if first not in fields.NO_SWEEP]
     # The pattern matches a piece of a prompt, the weight of a LoRA, or a part of a mapping.
-    axes = {name: _SWEPT for name in names if name in fields}
-    aliases = {name: FIRST_NAME_OF[name] for name in names if name not in axes}
+    axes = {name: _SWEPT for name in names if name in known}
+    aliases = {name: fields.FIRST_NAME_OF[name] for name in names if name not in axes}
     pieces = {in_any_case(names, ":.*"): _SWEPT}
-    fields["sweep"] = _mapping(axes, aliases, pieces) | fields["sweep"]
-    _propose(fields, inventory or Inventory(demo=Checkpoint("demo", 0)))
-    return fields
+    known["sweep"] = _mapping(axes, aliases, pieces) | known["sweep"]
+    _propose(known, inventory or Inventory(demo=Checkpoint("demo", 0)))
+    return known
 
 
 def _field(name: str, schemas: Mapping[str, Schema]) -> Schema:
@@ -129,12 +113,12 @@ def _field(name: str, schemas: Mapping[str, Schema]) -> Schema:
 
 
 def _form(name: str, schema: Schema) -> Schema:
-    row = (ROWS | SHORTHANDS | PART_FIELDS)[name]
-    if name in LISTS:
+    row = (fields.ROWS | fields.SHORTHANDS | fields.PART_FIELDS)[name]
+    if name in fields.LISTS:
         kinds, text = ("number string", "") if row.part else ("string", OFF)
         return form(f"{kinds} object array false", text, items=_ref(name))
-    if name in MAPPINGS or "type" in row.form:
-        return {**form(SWITCH_OR_MORE), **row.form}
+    if name in fields.MAPPINGS or "type" in row.form:
+        return {**form(fields.SWITCH_OR_MORE), **row.form}
     limits = {key: value for key, value in schema.items() if key not in ("title", "enum")}
     words = [word for word in schema.get("enum", ()) if word]
     if not words:
@@ -146,23 +130,23 @@ def _form(name: str, schema: Schema) -> Schema:
     return limits | form("string", rf"\.?{pattern}", examples=words)
 
 
-def _propose(fields: Schema, inventory: Inventory) -> None:
+def _propose(known: Schema, inventory: Inventory) -> None:
     """Add the names of samplers and of what is installed as examples."""
     for place, field, part, _, kind, _ in PLACES:
         if kind not in PICTURE_KINDS:
             installed = [*inventory.named(kind)]
             if field == "cutout":  # what is found by words can be cut out, too
                 installed += inventory.named("segmentation")
-            schema = fields[field]["properties"][part] if part else fields[field]
+            schema = known[field]["properties"][part] if part else known[field]
             schema["examples"] = [*NO_FILES.get(place, ()), *installed]
-    fields["sampler"]["examples"] = [DEFAULT_SAMPLER, *(sampler.name for sampler in SAMPLERS)]
-    fields["loras"] |= {"examples": [*inventory.loras]}
-    fields["loras"]["properties"] = dict.fromkeys(inventory.loras, LORA_WEIGHT)
+    known["sampler"]["examples"] = [DEFAULT_SAMPLER, *(sampler.name for sampler in SAMPLERS)]
+    known["loras"] |= {"examples": [*inventory.loras]}
+    known["loras"]["properties"] = dict.fromkeys(inventory.loras, fields.LORA_WEIGHT)
     # Editors complete no words inside a text, so the description lists them.
     wildcards = [f"__{name}__" for name in inventory.wildcards]
     for words, named in (("Embeddings", inventory.embeddings), ("Wildcards", wildcards)):
-        for field in PROMPTS if named else ():
-            fields[field]["description"] += f" {words} here: {', '.join(named)}."
+        for field in fields.PROMPTS if named else ():
+            known[field]["description"] += f" {words} here: {', '.join(named)}."
 
 
 def _ref(name: str) -> Schema:

@@ -12,26 +12,12 @@ from picowatch.recipe.fields import PROMPTS, Axis
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve import layers
-from picowatch.recipe.resolve.advice import (
-    advice,
-    idle_findings,
-    with_equal_images,
-    with_unknown_words,
-)
+from picowatch.recipe.resolve import advice, layers, sweep
 from picowatch.recipe.resolve.building import resolve
 from picowatch.recipe.resolve.lookup import Known
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.resolve.start_image import named, read_path
-from picowatch.recipe.resolve.sweep import (
-    Axes,
-    AxisReader,
-    combinations,
-    first_layer,
-    refuse_same_images,
-    swept_loras,
-)
 from picowatch.recipe.written import Entry, Layer, Origin, Position, SourceValue
 
 # Takes the picture that `from` names, the recipe's pictures, its own fields, and the problems.
@@ -63,7 +49,7 @@ class _Merged:
     entry: Entry
     layer: Layer
     own: Layer
-    axes: Axes
+    axes: sweep.Axes
     warnings: tuple[str, ...]
     count: int
     position: Position
@@ -103,7 +89,7 @@ class EntryResolver:
         if self.problems:
             self._add_unusable_pictures()
             raise RecipeInvalid(self.problems.found)
-        return with_unknown_words(with_equal_images(recipes), self.known.inventory)
+        return advice.with_unknown_words(advice.with_equal_images(recipes), self.known.inventory)
 
     def _add_unusable_pictures(self) -> None:
         """Report unusable pictures; in a file without mistakes, copying them reports them."""
@@ -126,8 +112,8 @@ class EntryResolver:
             self._layer(said, origin, warnings) for said in (entry.layer, *entry.nearer)
         )
         given = settings | own
-        swept = layers.with_swept(given)
-        replaced = {name: swept[name] for name in {*given, "loras"} & swept.keys()}
+        varied = layers.with_swept(given)
+        replaced = {name: varied[name] for name in {*given, "loras"} & varied.keys()}
         picture = self._picture(given.get("from", self.defaults.get("from")), replaced, entry)
         if picture is None:
             return None
@@ -151,9 +137,11 @@ class EntryResolver:
                 checkpoint_hash=picture.checkpoint_hash or entry.checkpoint_hash,
                 embeddings=picture.embeddings or entry.embeddings,
             )
-        sweep = layer.pop("sweep", None)
-        reader = AxisReader(layer, given, self.max_images, self.known.inventory, self.problems)
-        axes = reader.read(sweep) if sweep else {}
+        swept = layer.pop("sweep", None)
+        reader = sweep.AxisReader(
+            layer, given, self.max_images, self.known.inventory, self.problems
+        )
+        axes = reader.read(swept) if swept else {}
         if "sweep" not in own:
             where = "above the prompts" if "sweep" in settings else "of the folder"
             idle = [name for name in entry.layer if name in axes]
@@ -161,7 +149,7 @@ class EntryResolver:
                 f"{name} has no effect: the sweep {where} varies it. Keep one." for name in idle
             ]
         count, position = _count(layer, entry.position)
-        position = sweep.name_position if axes and sweep else position
+        position = swept.name_position if axes and swept else position
         return _Merged(entry, layer, given, axes, tuple(warnings), count, position)
 
     def _images_of(self, whole: _Merged, cost: int) -> tuple[list[Recipe], int]:
@@ -169,8 +157,8 @@ class EntryResolver:
 
         The `cost` of the file's prompts is that of entries before, and then with this one.
         """
-        found, loras = [], swept_loras(whole.axes, self.known.inventory)
-        for layer in combinations(whole.axes, whole.layer):
+        found, loras = [], sweep.swept_loras(whole.axes, self.known.inventory)
+        for layer in sweep.combinations(whole.axes, whole.layer):
             cost += whole.count * _cost(layer, whole.axes)
             if cost > MAX_COST:
                 refuse(whole.entry.position, _TOO_LONG)
@@ -182,9 +170,9 @@ class EntryResolver:
     def _recipe(self, whole: _Merged, images: list[Recipe]) -> Recipe:
         """Return the entry's recipe, whose variants are the images of a sweep."""
         entry, axes, warnings = whole.entry, whole.axes, [*whole.warnings]
-        layer = first_layer(axes, whole.layer)
+        layer = sweep.first_layer(axes, whole.layer)
         reporter = Reporter(layer, self.problems, entry.position, warnings)
-        for finding in idle_findings(layer, images):
+        for finding in advice.idle_findings(layer, images):
             # A template's fields may be for other pictures.
             if not entry.nearer or reporter.origin_of(finding.field) is Origin.FOREIGN:
                 reporter.replaces(finding)
@@ -194,8 +182,8 @@ class EntryResolver:
                 where = f"{shown(file)}, line {line}" if line else shown(file)
                 warnings.append(f"{finding.warning} (in {where})")
         if axes and not self.problems:
-            refuse_same_images(axes, images, self.problems)
-        warnings += advice(images, whole.own)
+            sweep.refuse_same_images(axes, images, self.problems)
+        warnings += advice.advice(images, whole.own)
         recipe = images[0]
         if axes:
             swept = tuple(Axis(name, tuple(v.text for v in axes[name])) for name in axes)
@@ -231,7 +219,7 @@ _TOO_LONG = (
 )
 
 
-def _cost(layer: Layer, axes: Axes) -> int:
+def _cost(layer: Layer, axes: sweep.Axes) -> int:
     is_swept = any(label.partition(": ")[0] in PROMPTS for label in axes if ": " in label)
     details = [dict(part.pairs) for part in layer["detail"].parts] if "detail" in layer else []
     prompts = [parts[field] for parts in (layer, *details) for field in PROMPTS if field in parts]

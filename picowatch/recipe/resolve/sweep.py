@@ -21,15 +21,8 @@ from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import acting
-from picowatch.recipe.resolve.layers import (
-    SIZE_AND_SIDE,
-    mappings_in,
-    merged,
-    normalised,
-    text_of,
-    with_part,
-)
 from picowatch.recipe.resolve.loras import lora_named, with_lora
 from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.samplers import AUTOMATIC
@@ -134,7 +127,7 @@ class AxisReader:
             elif found:
                 axes[label] = found
         if "size" in axes and not axes.keys().isdisjoint(("width", "height")):
-            problems.add(written.name_position, SIZE_AND_SIDE)
+            problems.add(written.name_position, layers.SIZE_AND_SIDE)
         return axes
 
     def _axis(self, key: str, written: SourceValue, keeps_type: bool) -> tuple[str, list[Value]]:
@@ -169,11 +162,11 @@ class AxisReader:
 
     def _over_field(self, name: str, keeps_type: bool, value: SourceValue) -> Over:
         """Set the fields of a value: a size has two, a sampler may have a schedule type."""
-        overlay = normalised({name: value}, Reporter({name: value}, self.problems))
+        overlay = layers.normalised({name: value}, Reporter({name: value}, self.problems))
         kind = overlay.get("schedule_type")
         if name == "sampler" and kind and kind.value == AUTOMATIC and keeps_type:
             del overlay["schedule_type"]
-        return lambda layer: merged([layer, overlay])
+        return lambda layer: layers.merged([layer, overlay])
 
     def _over_lora(self, name: str, weight: SourceValue) -> Over:
         return partial(with_lora, name=name, weight=weight, inventory=self.inventory)
@@ -181,8 +174,8 @@ class AxisReader:
     def _check_mapping(self, name: str, part: str) -> None:
         """Raise ValueInvalid if there is no mapping of which a part could vary."""
         first = first_layer(self.axes, self.layer)
-        layers = [value.over(first) for value in self.axes.get(name, ())] or [first]
-        number = max(len(mappings_in(layer, name)) for layer in layers)
+        found = [value.over(first) for value in self.axes.get(name, ())] or [first]
+        number = max(len(layers.mappings_in(layer, name)) for layer in found)
         if not number:
             axis = f'"{name}: {part}"'
             raise ValueInvalid(f"{axis} has no effect without {name}. Add it, or remove {axis}.")
@@ -219,12 +212,12 @@ class AxisReader:
 
 def _over_piece(field: str, piece: str, new: SourceValue) -> Over:
     """Put another text in place of a piece of a prompt."""
-    text = text_of(field, new)
+    text = layers.text_of(field, new)
     return lambda layer: {**layer, field: new.with_value(layer[field].text.replace(piece, text))}
 
 
 def _over_part(name: str, value: SourceValue) -> Over:
-    return partial(with_part, field=name, part=value)
+    return partial(layers.with_part, field=name, part=value)
 
 
 def _check_piece(field: str, piece: str, layer: Layer) -> None:
