@@ -13,13 +13,8 @@ ALWAYS_ENDING = (signal.SIGTERM, signal.SIGINT)
 # Every signal that somebody may send and that ends a process by default: picowatch then ends the
 # engine, and queues images in progress again.
 ENDING = (
-    *ALWAYS_ENDING,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-)
+    *ALWAYS_ENDING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+)  # fmt: skip
 
 
 # Whoever ends picowatch may wait two seconds; whatever takes longer is left as a crash leaves it.

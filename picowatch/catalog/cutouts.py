@@ -13,18 +13,9 @@ U2NET, ISNET = "U²-Net", "IS-Net"
 # The number of layers on the way down in each stage; those with FLAT keep one size.
 FLAT = 4
 DEPTHS = {
-    "stage1": 7,
-    "stage2": 6,
-    "stage3": 5,
-    "stage4": 4,
-    "stage5": FLAT,
-    "stage6": FLAT,
-    "stage5d": FLAT,
-    "stage4d": 4,
-    "stage3d": 5,
-    "stage2d": 6,
-    "stage1d": 7,
-}
+    "stage1": 7, "stage2": 6, "stage3": 5, "stage4": 4, "stage5": FLAT, "stage6": FLAT,
+    "stage5d": FLAT, "stage4d": 4, "stage3d": 5, "stage2d": 6, "stage1d": 7,
+}  # fmt: skip
 IS_FLAT = {"stage5", "stage6", "stage5d"}
 LEVELS = 6
 _COLOURS = 3

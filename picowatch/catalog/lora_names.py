@@ -14,15 +14,10 @@ from picowatch.families.lora_blocks import Blocks
 
 # What trainers write before the names of a denoiser's layers, and who they are.
 TRAINERS = {
-    "base_model.model.": "peft",
-    "lora_unet_": "kohya's scripts",
-    "lora_transformer_": "OneTrainer",
-    "lycoris_": "LyCORIS",
-    "model.diffusion_model.": "ComfyUI",
-    "diffusion_model.": "ComfyUI",
-    "transformer.": "diffusers",
-    "unet.": "diffusers",
-}
+    "base_model.model.": "peft", "lora_unet_": "kohya's scripts", "lora_transformer_": "OneTrainer",
+    "lycoris_": "LyCORIS", "model.diffusion_model.": "ComfyUI", "diffusion_model.": "ComfyUI",
+    "transformer.": "diffusers", "unet.": "diffusers",
+}  # fmt: skip
 PREFIX = re.compile(f"^(?:{'|'.join(map(re.escape, TRAINERS))})+")
 # The end of a key, which tells the tensor's role in its layer: in kohya's or peft's form, that of
 # diffusers before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), that of XLabs

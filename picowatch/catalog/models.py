@@ -11,17 +11,9 @@ from typing import Literal, Self, get_args
 from picowatch.recipe.inventory import MODEL_FOLDERS
 
 Kind = Literal[
-    "checkpoint",
-    "vae",
-    "text_encoder",
-    "lora",
-    "embedding",
-    "upscaler",
-    "cutout",
-    "controlnet",
-    "depth",
-    "segmentation",
-]
+    "checkpoint", "vae", "text_encoder", "lora", "embedding", "upscaler", "cutout", "controlnet",
+    "depth", "segmentation",
+]  # fmt: skip
 Layout = Literal["file", "folder"]
 
 FOLDERS: dict[Kind, str] = {kind: MODEL_FOLDERS[kind][0] for kind in get_args(Kind)}

@@ -23,17 +23,11 @@ from picowatch.families import DEMO_WIDTH, FAMILIES, FAMILY_OF_WIDTH
 from picowatch.families.row import DEMO, SD3_VAE, SIXTEEN, Variant
 
 ARTICLES: dict[Kind, str] = {
-    "checkpoint": "a checkpoint",
-    "vae": "a VAE",
-    "text_encoder": "a text encoder",
-    "lora": "a LoRA",
-    "embedding": "an embedding",
-    "upscaler": "an upscaler",
-    "cutout": "a cutout model",
-    "controlnet": "a ControlNet",
-    "depth": "a depth model",
+    "checkpoint": "a checkpoint", "vae": "a VAE", "text_encoder": "a text encoder",
+    "lora": "a LoRA", "embedding": "an embedding", "upscaler": "an upscaler",
+    "cutout": "a cutout model", "controlnet": "a ControlNet", "depth": "a depth model",
     "segmentation": "a segmentation model",
-}
+}  # fmt: skip
 
 UNET = "model.diffusion_model."
 ORIGINAL = "control_model."  # the prefix in the first files of ControlNet's authors

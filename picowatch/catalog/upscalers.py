@@ -42,14 +42,9 @@ _BLOCK = re.compile(
     r"(?:model\.1\.sub|RRDB_trunk|body)\.(\d+)\.(?:RDB|rdb)(\d)\.conv(\d)(?:\.0)?\.(weight|bias)"
 )
 _TRUNK_NAMES = {
-    "conv_first": "conv_first",
-    "trunk_conv": "conv_body",
-    "upconv1": "conv_up1",
-    "upconv2": "conv_up2",
-    "upconv3": "conv_up3",
-    "HRconv": "conv_hr",
-    "conv_last": "conv_last",
-}
+    "conv_first": "conv_first", "trunk_conv": "conv_body", "upconv1": "conv_up1",
+    "upconv2": "conv_up2", "upconv3": "conv_up3", "HRconv": "conv_hr", "conv_last": "conv_last",
+}  # fmt: skip
 _NAMES = _TRUNK_NAMES | {name: name for name in _TRUNK_NAMES.values()}
 
 

@@ -28,27 +28,11 @@ from picowatch.families.row import DEMO, KL, Family
 # A LoRA that several families may have is the first one's: Qwen-Image comes before FLUX.1, Krea 2
 # before FLUX.2 dev, FLUX.1 before FLUX.3, Lumina 2 before Z-Image.
 _ROWS = (
-    stable_diffusion.DEMO_MODEL,
-    stable_diffusion.SDXL,
-    stable_diffusion.SD1,
-    stable_diffusion.SD2,
-    stable_diffusion.SD3,
-    qwen.QWEN_IMAGE_21,
-    qwen.QWEN_IMAGE,
-    qwen.KREA2,
-    flux1.CHROMA,
-    flux2.FLUX2_DEV,
-    flux2.FLUX2,
-    flux1.FLUX,
-    flux3.FLUX3,
-    z_image.LUMINA2,
-    z_image.Z_IMAGE,
-    ovis.OVIS_IMAGE,
-    longcat.LONGCAT_IMAGE,
-    ideogram.IDEOGRAM4,
-    anima.ANIMA,
-    qwen.ERNIE_IMAGE,
-)
+    stable_diffusion.DEMO_MODEL, stable_diffusion.SDXL, stable_diffusion.SD1, stable_diffusion.SD2,
+    stable_diffusion.SD3, qwen.QWEN_IMAGE_21, qwen.QWEN_IMAGE, qwen.KREA2, flux1.CHROMA,
+    flux2.FLUX2_DEV, flux2.FLUX2, flux1.FLUX, flux3.FLUX3, z_image.LUMINA2, z_image.Z_IMAGE,
+    ovis.OVIS_IMAGE, longcat.LONGCAT_IMAGE, ideogram.IDEOGRAM4, anima.ANIMA, qwen.ERNIE_IMAGE,
+)  # fmt: skip
 _FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
 
 

@@ -68,14 +68,10 @@ _MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
 KEEPABLE_BITS = f"{_MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _TURNED = (5, 6, 7, 8)  # orientations that stand a picture on its side
 
 

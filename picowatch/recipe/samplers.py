@@ -18,17 +18,10 @@ SIMPLE = "simple"
 # "Linspace" is in no other program.
 # "Simple" is "SGM Uniform" for Stable Diffusion, and the one schedule of families with a flow.
 SCHEDULE_TYPES = {
-    "karras": "Karras",
-    "exponential": "Exponential",
-    "beta": "Beta",
-    "uniform": "Uniform",
-    "sgm_uniform": "SGM Uniform",
-    "leading": "DDIM",
-    "linspace": "Linspace",
-    SIMPLE: "Simple",
-    "kl_optimal": "KL Optimal",
-    "align_your_steps": "Align Your Steps",
-}
+    "karras": "Karras", "exponential": "Exponential", "beta": "Beta", "uniform": "Uniform",
+    "sgm_uniform": "SGM Uniform", "leading": "DDIM", "linspace": "Linspace", SIMPLE: "Simple",
+    "kl_optimal": "KL Optimal", "align_your_steps": "Align Your Steps",
+}  # fmt: skip
 _SCHEDULE_ALIASES = {
     "ddim": "leading", "ddimuniform": "leading", "auto": AUTOMATIC, "normal": "uniform",
     "sgm": "sgm_uniform", "turbo": SIMPLE, "ays": "align_your_steps",

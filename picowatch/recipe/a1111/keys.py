@@ -27,16 +27,10 @@ LAST = ("Lora hashes", "TI hashes", *FINISHED, "Version")
 # The extension ADetailer's, after its name, by the parts of `detail`
 # (https://github.com/Bing-su/adetailer, adetailer/args.py).
 DETAIL_KEYS = {
-    "prompt": "prompt",
-    "negative_prompt": "negative prompt",
-    "confidence": "confidence",
-    "count": "mask only top k",
-    "grow": "dilate erode",
-    "mask_blur": "mask blur",
-    "denoising_strength": "denoising strength",
-    "mask_padding": "inpaint padding",
-    "steps": "steps",
-}
+    "prompt": "prompt", "negative_prompt": "negative prompt", "confidence": "confidence",
+    "count": "mask only top k", "grow": "dilate erode", "mask_blur": "mask blur",
+    "denoising_strength": "denoising strength", "mask_padding": "inpaint padding", "steps": "steps",
+}  # fmt: skip
 # What its models find; the last one finds any words, its "classes".
 FINDERS = {"face": "face_yolov8n.pt", "hand": "hand_yolov8n.pt", "person": "person_yolov8n-seg.pt"}
 ANY_WORDS = "yolov8x-worldv2.pt"
