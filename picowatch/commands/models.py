@@ -22,6 +22,13 @@ _BY_ITSELF = (
     "drawn by diffusers' {}, without a row of its own: sizes, previews and memory are guesses"
 )
 ADAPTERS = ("lora", "embedding", "controlnet")  # of use with some checkpoints only
+# What is told of a model besides its name, kind, path and size, where its file does not say it.
+_UNKNOWN: dict[str, Any] = {
+    "hash": None, "native_size": None, "base_model": "", "trigger_words": [], "family": "",
+    "variant": "", "pipeline": "", "by_name": False, "stored": "", "prediction": "",
+    "zero_snr": False, "scale": None, "inpainting": False, "inside": [], "completed_by": [],
+    "missing": None, "refused": None,
+}  # fmt: skip
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -98,29 +105,9 @@ def _family(row: dict[str, Any]) -> str:
 
 def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
     """A model as JSON; a refused file has the reason, and nothing that is read from inside it."""
-    row: dict[str, Any] = {
-        "name": model.name,
-        "kind": model.kind,
-        "path": str(model.path),
-        "bytes": model.path.lstat().st_size if is_file(model.path) else None,
-        "hash": None,
-        "native_size": None,
-        "base_model": "",
-        "trigger_words": [],
-        "family": "",
-        "variant": "",
-        "pipeline": "",
-        "by_name": False,
-        "stored": "",
-        "prediction": "",
-        "zero_snr": False,
-        "scale": None,
-        "inpainting": False,
-        "inside": [],
-        "completed_by": [],
-        "missing": None,
-        "refused": None,
-    }
+    size = model.path.lstat().st_size if is_file(model.path) else None
+    row = {"name": model.name, "kind": model.kind, "path": str(model.path), "bytes": size}
+    row |= _UNKNOWN
     if isinstance(model, Refused):
         return row | {"refused": model.reason}
     try:
