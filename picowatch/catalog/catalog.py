@@ -22,7 +22,7 @@ from picowatch.catalog.entries import (
 from picowatch.catalog.finders import finders_in, outlined
 from picowatch.catalog.folder_files import folder_files, has_index
 from picowatch.catalog.gguf import GGUF, read_any_header
-from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block, unreadable
+from picowatch.catalog.hashes import HashCache, OnBlock, unreadable
 from picowatch.catalog.models import (
     FOLDERS,
     FoundModels,
@@ -215,7 +215,7 @@ class Catalog:
         except OSError as error:
             raise unreadable(model.path, error) from error
 
-    def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
+    def sha256(self, model: Model, on_block: OnBlock = lambda _: None) -> str:
         """Return the model's hash; `on_block` is called for each block that is read.
 
         For a single file it is its sha256. For a folder it is the sha256 of a text with a line

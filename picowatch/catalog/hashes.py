@@ -28,10 +28,6 @@ _Key = tuple[bytes, int, int]  # a file's path, which may have a mark, its size 
 OnBlock = Callable[[int], None]
 
 
-def ignore_block(size: int) -> None:
-    """Do nothing: the default OnBlock."""
-
-
 class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
@@ -72,7 +68,7 @@ class HashCache:
         return any(name.startswith(start) for name, *_ in [*self._known])
 
     def sha256(
-        self, path: Path, *, weights_only: bool = False, on_block: OnBlock = ignore_block
+        self, path: Path, *, weights_only: bool = False, on_block: OnBlock = lambda _: None
     ) -> str:
         """Return the hex digest of the file's bytes. Raises ModelRefused if it changes meanwhile.
 

@@ -15,18 +15,11 @@ from picowatch.daemon.save_outcome import RecipeReader
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
 from picowatch.files.names import natural_key
 from picowatch.files.safe_paths import is_folder
+from picowatch.inbox import names
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.matching import nearest
 from picowatch.inbox.named_pictures import NamedPictures
-from picowatch.inbox.names import (
-    DEFAULTS_NAME,
-    ENDINGS,
-    TEMPLATE_NAMES,
-    is_dropped,
-    is_recipe_path,
-    is_template,
-)
 from picowatch.inbox.read import Saved, read
 from picowatch.inbox.reasons import reason_of, why_no_request, why_not, why_not_run
 from picowatch.inbox.scan import pictures_under, scan
@@ -116,8 +109,8 @@ class _Checking:
         root = f"{below}/" if below not in ("", ".") else ""
         found = sorted((path for path in there.found if path.startswith(root)), key=natural_key)
         if not below:  # `make` takes only recipes from elsewhere
-            found = [path for path in found if is_recipe_path(path)]
-        templates = {*filter(is_template, found)}
+            found = [path for path in found if names.is_recipe_path(path)]
+        templates = {*filter(names.is_template, found)}
         for path in found:
             if not below:
                 self._check(folder / path, "", lists=False)
@@ -144,7 +137,7 @@ class _Checking:
         told = (text for *_, recipe in found for text in (*recipe.warnings, *self._later(recipe)))
         for warning in dict.fromkeys(told):
             self._tell(file, "warning", warning)
-        if file.name == DEFAULTS_NAME:
+        if file.name == names.DEFAULTS_NAME:
             self._print(harmless(f"{file}: defaults of the recipes in this folder and below"))
             return
         self.images += images
@@ -160,7 +153,7 @@ class _Checking:
 
     def _recipes(self, file: Path, path: str) -> Iterator[tuple[Path, int, Recipe]]:
         """Yield recipes with their places: a file, and the number of an entry."""
-        if is_template(path):
+        if names.is_template(path):
             self._read(self._saved(path))
             for picture in pictures_under(self._inbox, path):
                 shown = self._inbox.shown(picture)
@@ -172,7 +165,7 @@ class _Checking:
                     wrong = path if isinstance(error, NothingSaid) else picture
                     self._fail(self._inbox.shown(wrong), wrong, error)
             return
-        if is_dropped(path):
+        if names.is_dropped(path):
             template = self._inbox.template_above(path)
             if template is None:
                 raise PictureUnreadable(
@@ -198,7 +191,7 @@ class _Checking:
         with file.open("rb") as opened:
             content = opened.read(MAX_BYTES + 1)
         name = _name_in_inbox(file)
-        defaults = [] if file.name in TEMPLATE_NAMES else self._inbox.defaults_for(name)
+        defaults = [] if file.name in names.TEMPLATE_NAMES else self._inbox.defaults_for(name)
         return Saved(name, "", NEVER_READ, content=content, defaults=defaults)
 
     def _read(self, saved: Saved | None) -> list[Recipe]:
@@ -210,14 +203,14 @@ class _Checking:
         folders = self._inbox.root, settings.outbox
         pixels = settings.most_picture_pixels, settings.most_photo_pixels
         pictures = NamedPictures(*folders, *pixels, saved.path, self._opened)
-        if name == DEFAULTS_NAME:
+        if name == names.DEFAULTS_NAME:
             # They need no prompt: what they say is read as in a recipe that says nothing else.
             files = dict.fromkeys([*saved.defaults, DefaultsFile(saved.path, saved.content)])
             defaults = [DefaultsFile("", b"prompt: a picture"), *files]
-            path = f"{saved.path.removesuffix(DEFAULTS_NAME)}any.yaml"
+            path = f"{saved.path.removesuffix(names.DEFAULTS_NAME)}any.yaml"
             saved = replace(saved, path=path, content=b"{}", defaults=defaults)
-        elif saved.dropped is None and not name.lower().endswith(ENDINGS):
-            raise CommandFailed(f"names of recipes end in {', '.join(ENDINGS)}.")
+        elif saved.dropped is None and not name.lower().endswith(names.ENDINGS):
+            raise CommandFailed(f"names of recipes end in {', '.join(names.ENDINGS)}.")
         recipes = self._reader.recipes(saved, pictures, pictures.check)
         for recipe in recipes if saved.dropped else ():
             for _, path in recipe.pictures:
@@ -235,12 +228,12 @@ class _Checking:
             return ""
         path = real.relative_to(root).as_posix()
         template = inbox.template_above(path)
-        is_found = path in self._there.found and is_dropped(path)
+        is_found = path in self._there.found and names.is_dropped(path)
         if template and is_found and path not in self._pictures_of(template):
             return f"its template {template} names it"
-        is_other = is_dropped(path) or file.name in TEMPLATE_NAMES or template
+        is_other = names.is_dropped(path) or file.name in names.TEMPLATE_NAMES or template
         usual = "recipes and their folders have other names"
-        why = "" if is_other or is_recipe_path(path) else usual
+        why = "" if is_other or names.is_recipe_path(path) else usual
         return why_not(outbox, self._there, path) or why
 
     def _fail(self, file: Path, own: str, error: Exception) -> None:
@@ -280,7 +273,7 @@ class _Checking:
 
 def _name_in_inbox(file: Path) -> str:
     """Return the path that a file from elsewhere has once `make` puts it into the inbox."""
-    folder = f"{file.absolute().parent.name}/" if file.name in TEMPLATE_NAMES else ""
+    folder = f"{file.absolute().parent.name}/" if file.name in names.TEMPLATE_NAMES else ""
     return folder + file.name  # a template is for a folder
 
 
@@ -295,7 +288,7 @@ def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
     return recipe.warned([*recipe.warnings, *found])
 
 
-def _images(found: Sequence[tuple[Path, int, Recipe]], names: OutboxNames) -> list[dict[str, Any]]:
+def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> list[dict[str, Any]]:
     """Return an object for each image; only what depends on a seed drawn later is unresolved.
 
     What entries of a file ask for twice is made once. Recipes are given the warnings that a run
@@ -305,7 +298,7 @@ def _images(found: Sequence[tuple[Path, int, Recipe]], names: OutboxNames) -> li
     for place, (file, entry_index, recipe) in enumerate(found):
         common = {"recipe": str(file), "entry_index": entry_index, "priority": recipe.priority}
         requests = recipe.image_requests(no_hash, 0)
-        later = ((each.size_warning, names.why_png(str(file), each)) for each in requests)
+        later = ((each.size_warning, outbox.why_png(str(file), each)) for each in requests)
         recipe.warned([*recipe.warnings, *filter(None, chain.from_iterable(later))])
         for request, variant in zip(requests, cycle(recipe.variants), strict=False):
             key = file, request.digest, place if recipe.wants_random_seed else None

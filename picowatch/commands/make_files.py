@@ -12,17 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from picowatch.errors import CommandFailed
+from picowatch.inbox import names
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
 from picowatch.inbox.folder import InboxFolder
-from picowatch.inbox.names import (
-    ENDINGS,
-    PICTURES_NAME,
-    TEMPLATE_NAMES,
-    is_dropped,
-    is_recipe_name,
-    is_recipe_path,
-    why_not_taken,
-)
 from picowatch.inbox.putting import put, save_again
 from picowatch.inbox.reasons import reason_of
 from picowatch.inbox.scan import scan
@@ -41,16 +33,18 @@ def folder_and_template(inbox: InboxFolder, file: Path) -> tuple[str, str]:
     with _reading(file):
         folder = inbox.path_of(file)
     if folder not in ("", "."):
-        template = inbox.template_above(f"{folder}/{PICTURES_NAME}") or ""
-        names = (name for _, _, names in os.walk(file) for name in names)
-        if template or any(is_recipe_name(name) or name == PICTURES_NAME for name in names):
+        template = inbox.template_above(f"{folder}/{names.PICTURES_NAME}") or ""
+        inside = (name for _, _, files in os.walk(file) for name in files)
+        if template or any(
+            names.is_recipe_name(name) or name == names.PICTURES_NAME for name in inside
+        ):
             return folder, template
     if folder == ".":
         raise CommandFailed(
             f"{file} is the inbox itself.",
             "Name recipes and folders in it; `picowatch run --once` renders all.",
         )
-    words = f"is a folder, but not one of the inbox that has recipes or a {PICTURES_NAME}"
+    words = f"is a folder, but not one of the inbox that has recipes or a {names.PICTURES_NAME}"
     if why := reason_of(scan(inbox.root, ()).others, folder):
         words = f"is ignored: {why}"
     raise CommandFailed(f"{file} {words}.", "Name recipes, or a folder with some.")
@@ -64,7 +58,7 @@ def content_of(inbox: InboxFolder, file: Path) -> bytes:
         else:
             below = inbox.path_of(file)
             content = inbox.read(below) if below else file.read_bytes()
-    if file != STANDARD_INPUT and not is_recipe_name(file.name):
+    if file != STANDARD_INPUT and not names.is_recipe_name(file.name):
         raise _no_recipe(inbox, file, below)
     if len(content) > MAX_BYTES:
         raise CommandFailed(
@@ -79,12 +73,14 @@ def content_of(inbox: InboxFolder, file: Path) -> bytes:
 
 def _no_recipe(inbox: InboxFolder, file: Path, below: str) -> CommandFailed:
     """Return why a file whose name is no recipe's is not made, and how else it may be."""
-    is_template = file.name in TEMPLATE_NAMES
-    why = why_not_taken(file.name)
-    if why is not None or not (is_template or is_dropped(file.name)):
-        why = why or f"names of recipes end in {', '.join(ENDINGS)}"
+    is_template = file.name in names.TEMPLATE_NAMES
+    why = names.why_not_taken(file.name)
+    if why is not None or not (is_template or names.is_dropped(file.name)):
+        why = why or f"names of recipes end in {', '.join(names.ENDINGS)}"
         return CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
-    remedy = f"Name it in a recipe, or drop it into a folder of the inbox with a {PICTURES_NAME}."
+    remedy = (
+        f"Name it in a recipe, or drop it into a folder of the inbox with a {names.PICTURES_NAME}."
+    )
     if inbox.template_above(below):
         folder = shlex.quote(str(inbox.shown(below).parent))
         remedy = f"It is made with its folder: `picowatch make {folder}`."
@@ -103,8 +99,8 @@ def check_name(inbox: InboxFolder, name: str, files: Sequence[Path]) -> None:
             f"{files[0]} is in the inbox already, and keeps its name there.",
             "Leave out --name, or rename the file.",
         )
-    plain = name if name.lower().endswith(ENDINGS) else f"{name}.yaml"
-    if not is_recipe_path(plain) or {"", ".", ".."} & {*plain.split("/")}:
+    plain = name if name.lower().endswith(names.ENDINGS) else f"{name}.yaml"
+    if not names.is_recipe_path(plain) or {"", ".", ".."} & {*plain.split("/")}:
         raise CommandFailed(
             f"--name {name} is not a recipe's name.",
             "It may be like `corgi` or `pets/corgi.yaml`; no part of it begins with '.', '_', '~' "
@@ -145,7 +141,7 @@ def put_recipe(
 def _wanted(inbox: InboxFolder, file: Path, content: bytes, name: str) -> str:
     """The path below the inbox that a recipe from elsewhere gets, if it is free."""
     wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
-    if not wanted.lower().endswith(ENDINGS):
+    if not wanted.lower().endswith(names.ENDINGS):
         wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
     return wanted if "/" in wanted else f"{_own_folder(inbox)}{wanted}"
 
@@ -162,7 +158,7 @@ def _own_folder(inbox: InboxFolder) -> str:
 def _below(inbox: InboxFolder, file: Path) -> str:
     """The path below the inbox of a recipe that lies there; "" for others."""
     below = "" if file == STANDARD_INPUT else inbox.path_of(file)
-    return below if is_recipe_path(below) else ""
+    return below if names.is_recipe_path(below) else ""
 
 
 @contextmanager
