@@ -31,9 +31,9 @@ ControlFlow
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
 ├── OtherBytes               a file holds other bytes than those expected (files/safe_paths.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
-├── NotDrawn                 no row can be made for a pipeline (families/general.py)
 ├── NotHashed                a save needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
+    ├── NoLines              a wildcard without lines (recipe/prompts/wildcards.py)
     ├── NotInstalled         no model of this name (recipe/installed.py)
     │   └── NoneOfThisName       not even one that is refused (recipe/installed.py)
     ├── NoLines              no line of a wildcard can be drawn (recipe/prompts/wildcards.py)

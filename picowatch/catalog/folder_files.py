@@ -14,7 +14,6 @@ from picowatch.catalog.headers import read_header, small_json
 from picowatch.catalog.sdnq import check_quantisation, packed_weights
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, from_text, row_of_pipeline
-from picowatch.families.general import NotDrawn
 from picowatch.files.safe_paths import is_file, is_folder, open_regular
 from picowatch.recipe.messages.problems import shown
 
@@ -138,7 +137,7 @@ def folder_files(folder: Path) -> dict[str, Path]:
 
 def _parts_in(folder: Path) -> Iterable[str]:
     """Return the names of the parts that a checkpoint's folder may have."""
-    with suppress(ModelRefused, NotDrawn):
+    with suppress(ModelRefused):
         pipeline = str(read_json(folder / INDEX).get("_class_name"))
         if row_of_pipeline(pipeline) is None:
             return FAMILIES[from_text(pipeline)].parts

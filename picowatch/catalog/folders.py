@@ -20,7 +20,7 @@ from picowatch.catalog.not_drawn import REFINER
 from picowatch.catalog.recognise import POOLED, USABLE_INPUTS, controlnet
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, from_text, hub_folder, row_of_pipeline
-from picowatch.families.general import NotDrawn, signature
+from picowatch.families.general import signature
 from picowatch.families.row import Family
 from picowatch.files.safe_paths import is_file, is_folder
 from picowatch.recipe.fields import MAX_SIDE
@@ -66,7 +66,7 @@ def _row_of(index: dict[str, Any]) -> Family:
     pipeline = str(index.get("_class_name"))
     try:
         return row_of_pipeline(pipeline) or FAMILIES[from_text(pipeline)]
-    except NotDrawn as refused:
+    except ModelRefused as refused:
         raise ModelRefused(f"is a diffusers folder of a {shown(pipeline)}: {refused}") from refused
 
 

@@ -14,7 +14,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-from picowatch.errors import ControlFlow
+from picowatch.errors import ModelRefused
 from picowatch.families import row
 
 _NEEDED = ("prompt", "num_inference_steps", "generator", "height", "width")
@@ -38,22 +38,18 @@ _CLASS = re.compile(r"\nclass (\w+)\(")
 _Parameters = Mapping[str, Parameter]
 
 
-class NotDrawn(ControlFlow):
-    """A pipeline that no row can be made for; the text goes on after "a XPipeline: "."""
-
-
 @cache
 def general_row(pipeline: str) -> row.Family:
-    """Return the row of a pipeline by its signature. Raises NotDrawn."""
+    """Return the row of a pipeline by its signature. ModelRefused goes on after its name."""
     call, parts = signature(pipeline, "__call__"), signature(pipeline, "__init__")
     if call is None or parts is None:
-        raise NotDrawn(f"{diffusers_here()} does not have this pipeline.")
+        raise ModelRefused(f"{diffusers_here()} does not have this pipeline.")
     for need, has in ((_NEEDED, call), (_NEEDED_PARTS, parts)):
         if missing := [name for name in need if name not in has]:
-            raise NotDrawn(f"it has no {missing[0]}.")
+            raise ModelRefused(f"it has no {missing[0]}.")
     required = {name for name, parameter in call.items() if parameter.default is parameter.empty}
     if others := sorted((required - {"prompt", "image"}) | (call.keys() & {*_OTHERS})):
-        raise NotDrawn(f"it takes {others[0]}, which recipes do not have.")
+        raise ModelRefused(f"it takes {others[0]}, which recipes do not have.")
     lacks, references = row.NO_PICTURES, None
     if "image" in call:
         reference = row.References(most=1, required="image" in required)

@@ -11,6 +11,7 @@ from picowatch.catalog.encoders import ENCODERS, families_of
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.drawing.preview import COLOURS
 from picowatch.engine.model import texts
+from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, general
 from picowatch.families.row import DEMO, Family
 from tests.engine.tiny_flows import FOLDERS, GENERAL, UNETS
@@ -75,7 +76,7 @@ def test_signatures_in_the_source_are_those_of_the_classes() -> None:
     """Names, and defaults where they are literals, of all pipelines that get a row from them."""
     drawn = set()
     for name in general._sources():
-        with suppress(general.NotDrawn):
+        with suppress(ModelRefused):
             drawn |= {general.general_row(name).key} & {*dir(diffusers)}
     assert drawn >= {tiny.family for tiny in GENERAL.values()}
     for name in drawn:
