@@ -2,7 +2,7 @@
 
 Trainers write the names of diffusers' modules or of the models' authors, with their own prefixes
 and often "_" for the dots, as all names here have. The rows of families have the tables of their
-layers (families/lora_blocks.py).
+layers (families/row.py).
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from picowatch.families import FAMILIES
-from picowatch.families.lora_blocks import Blocks
+from picowatch.families.row import Blocks
 
 # What trainers write before the names of a denoiser's layers, and who they are.
 TRAINERS = {

@@ -1,9 +1,8 @@
 """Anima, by CircleStone Labs and Comfy Org: NVIDIA's Cosmos Predict2 for drawings."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import OUTSIDE, Blocks
 
-_BLOCKS: Blocks = {
+_BLOCKS: row.Blocks = {
     ("blocks", "transformer_blocks"): """
         self_attn_q_proj=attn1_to_q self_attn_k_proj=attn1_to_k self_attn_v_proj=attn1_to_v
         self_attn_output_proj=attn1_to_out_0 cross_attn_q_proj=attn2_to_q
@@ -17,7 +16,7 @@ _BLOCKS: Blocks = {
         self_attn_q_proj self_attn_k_proj self_attn_v_proj self_attn_o_proj cross_attn_q_proj
         cross_attn_k_proj cross_attn_v_proj cross_attn_o_proj mlp_0 mlp_2
     """,
-    OUTSIDE: """
+    row.OUTSIDE: """
         x_embedder_proj_1=patch_embed_proj final_layer_linear=proj_out
         final_layer_adaln_modulation_1=norm_out_linear_1
         final_layer_adaln_modulation_2=norm_out_linear_2

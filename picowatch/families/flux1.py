@@ -1,22 +1,21 @@
 """FLUX.1, and Chroma, which was made from it."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, QKV, Blocks
 
 _DOUBLE = f"""
-    {DOUBLE} img_mlp_0=ff_net_0_proj img_mlp_2=ff_net_2
+    {row.DOUBLE} img_mlp_0=ff_net_0_proj img_mlp_2=ff_net_2
     txt_mlp_0=ff_context_net_0_proj txt_mlp_2=ff_context_net_2
 """
 _SINGLE = f"""
-    linear1={QKV},proj_mlp processor_qkv={QKV} linear2=proj_out processor_proj=proj_out
+    linear1={row.QKV},proj_mlp processor_qkv={row.QKV} linear2=proj_out processor_proj=proj_out
 """
-_FLUX_BLOCKS: Blocks = {
+_FLUX_BLOCKS: row.Blocks = {
     ("double_blocks", "transformer_blocks"): f"""
         {_DOUBLE} img_mod_lin=norm1_linear txt_mod_lin=norm1_context_linear
     """,
     ("single_blocks", "single_transformer_blocks"): f"{_SINGLE} modulation_lin=norm_linear",
-    OUTSIDE: f"""
-        {AROUND_BLOCKS} final_layer_adaLN_modulation_1=norm_out_linear
+    row.OUTSIDE: f"""
+        {row.AROUND_BLOCKS} final_layer_adaLN_modulation_1=norm_out_linear
         time_in_in_layer=time_text_embed_timestep_embedder_linear_1
         time_in_out_layer=time_text_embed_timestep_embedder_linear_2
         guidance_in_in_layer=time_text_embed_guidance_embedder_linear_1
@@ -26,12 +25,12 @@ _FLUX_BLOCKS: Blocks = {
     """,
 }
 # One network computes what FLUX.1's modulations do.
-_CHROMA_BLOCKS: Blocks = {
+_CHROMA_BLOCKS: row.Blocks = {
     ("double_blocks", "transformer_blocks"): _DOUBLE,
     ("single_blocks", "single_transformer_blocks"): _SINGLE,
     ("distilled_guidance_layer_layers",) * 2: "in_layer=linear_1 out_layer=linear_2",
-    OUTSIDE: f"""
-        {AROUND_BLOCKS} distilled_guidance_layer_in_proj distilled_guidance_layer_out_proj
+    row.OUTSIDE: f"""
+        {row.AROUND_BLOCKS} distilled_guidance_layer_in_proj distilled_guidance_layer_out_proj
     """,
 }
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import AROUND_BLOCKS, DOUBLE, OUTSIDE, Blocks
 
 _KV = "Flux2KleinKVPipeline"
 
@@ -30,16 +29,16 @@ def _klein(size: str, steps: int, base: str = "", **more: Any) -> row.Variant:
     return row.flow_variant(steps, starts=row.NOISE, config=config, **more)
 
 
-_BLOCKS: Blocks = {
+_BLOCKS: row.Blocks = {
     ("double_blocks", "transformer_blocks"): f"""
-        {DOUBLE} img_mlp_0=ff_linear_in img_mlp_2=ff_linear_out
+        {row.DOUBLE} img_mlp_0=ff_linear_in img_mlp_2=ff_linear_out
         txt_mlp_0=ff_context_linear_in txt_mlp_2=ff_context_linear_out
     """,
     ("single_blocks", "single_transformer_blocks"): """
         linear1=attn_to_qkv_mlp_proj linear2=attn_to_out
     """,
-    OUTSIDE: f"""
-        {AROUND_BLOCKS} final_layer_adaLN_modulation_1=norm_out_linear
+    row.OUTSIDE: f"""
+        {row.AROUND_BLOCKS} final_layer_adaLN_modulation_1=norm_out_linear
         single_stream_modulation_lin=single_stream_modulation_linear
         double_stream_modulation_img_lin=double_stream_modulation_img_linear
         double_stream_modulation_txt_lin=double_stream_modulation_txt_linear

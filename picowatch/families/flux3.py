@@ -1,21 +1,20 @@
 """FLUX.3 klein and its base."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks
 
 _GUIDANCE = "cfg_rescale", "cfg_start", "cfg_end"
 _DISTILLED = "Flux3DistilledModularPipeline"
 
 _LAYERS = f"""
-    qkv={QKV} q_proj=attn_to_q k_proj=attn_to_k v_proj=attn_to_v attn_out=attn_to_out_0
+    qkv={row.QKV} q_proj=attn_to_q k_proj=attn_to_k v_proj=attn_to_v attn_out=attn_to_out_0
     mlp_in=ff_linear_in mlp_out=ff_linear_out
 """
-_BLOCKS: Blocks = {
+_BLOCKS: row.Blocks = {
     ("content_mode_blocks_image", "mode_blocks_image"): _LAYERS,
     ("content_mode_blocks_image_cond", "mode_blocks_image_cond"): _LAYERS,
     ("txt_mode_blocks", "txt_mode_blocks"): _LAYERS,
     ("single_blocks", "single_transformer_blocks"): _LAYERS,
-    OUTSIDE: """
+    row.OUTSIDE: """
         emb_in_image=x_embedders_image emb_in_image_cond=x_embedders_image_cond
         txt_in=context_embedder final_layer_image_linear=proj_out
         final_layer_image_adaLN_modulation_1=norm_out_linear

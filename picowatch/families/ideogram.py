@@ -1,15 +1,14 @@
 """Ideogram 4, by Ideogram."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import OUTSIDE, Blocks
 
 _TRANSFORMER = "Ideogram4Transformer2DModel"
-_BLOCKS: Blocks = {
+_BLOCKS: row.Blocks = {
     ("layers", "layers"): """
         attention_qkv=attention_to_q,attention_to_k,attention_to_v attention_o=attention_to_out_0
         feed_forward_w1 feed_forward_w2 feed_forward_w3 adaln_modulation
     """,
-    OUTSIDE: """
+    row.OUTSIDE: """
         input_proj llm_cond_proj adaln_proj final_layer_linear final_layer_adaln_modulation
         t_embedding_mlp_in t_embedding_mlp_out
     """,

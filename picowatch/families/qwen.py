@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import ADDED, ATTENTION, OUTSIDE, Blocks
 
 
 def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> row.Variant:
@@ -24,38 +23,38 @@ def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> row.V
 
 _TIME = "time_text_embed_timestep_embedder_linear_1 time_text_embed_timestep_embedder_linear_2"
 _MM_BLOCKS = "transformer_blocks", "transformer_blocks"
-_QWEN21_BLOCKS: Blocks = {
-    _MM_BLOCKS: f"{ATTENTION} img_mlp_gate_up=img_mlp_gate_layer,img_mlp_proj img_mlp_out",
-    OUTSIDE: f"""
+_QWEN21_BLOCKS: row.Blocks = {
+    _MM_BLOCKS: f"{row.ATTENTION} img_mlp_gate_up=img_mlp_gate_layer,img_mlp_proj img_mlp_out",
+    row.OUTSIDE: f"""
         {_TIME} txt_in_in_layer txt_in_out_layer img_in modulation_1 norm_out_linear proj_out
     """,
 }
-_QWEN_BLOCKS: Blocks = {
+_QWEN_BLOCKS: row.Blocks = {
     _MM_BLOCKS: f"""
-        {ATTENTION} {ADDED} img_mlp_net_0_proj img_mlp_net_2 txt_mlp_net_0_proj txt_mlp_net_2
-        img_mod_1 txt_mod_1
+        {row.ATTENTION} {row.ADDED} img_mlp_net_0_proj img_mlp_net_2 txt_mlp_net_0_proj
+        txt_mlp_net_2 img_mod_1 txt_mod_1
     """,
-    OUTSIDE: f"{_TIME} img_in txt_in norm_out_linear proj_out",
+    row.OUTSIDE: f"{_TIME} img_in txt_in norm_out_linear proj_out",
 }
 _KREA2_LAYERS = """
     attn_wq=attn_to_q attn_wk=attn_to_k attn_wv=attn_to_v attn_wo=attn_to_out_0
     attn_gate=attn_to_gate mlp_gate=ff_gate mlp_up=ff_up mlp_down=ff_down
 """
-_KREA2_BLOCKS: Blocks = {
+_KREA2_BLOCKS: row.Blocks = {
     ("blocks", "transformer_blocks"): _KREA2_LAYERS,
     ("txtfusion_layerwise_blocks", "text_fusion_layerwise_blocks"): _KREA2_LAYERS,
     ("txtfusion_refiner_blocks", "text_fusion_refiner_blocks"): _KREA2_LAYERS,
-    OUTSIDE: """
+    row.OUTSIDE: """
         first=img_in last_linear=final_layer_linear tproj_1=time_mod_proj
         tmlp_0=time_embed_linear_1 tmlp_2=time_embed_linear_2 txtmlp_1=txt_in_linear_1
         txtmlp_3=txt_in_linear_2 txtfusion_projector=text_fusion_projector
     """,
 }
-_ERNIE_BLOCKS: Blocks = {
+_ERNIE_BLOCKS: row.Blocks = {
     ("layers", "layers"): f"""
-        {ATTENTION.replace("attn", "self_attention")} mlp_gate_proj mlp_up_proj mlp_linear_fc2
+        {row.ATTENTION.replace("attn", "self_attention")} mlp_gate_proj mlp_up_proj mlp_linear_fc2
     """,
-    OUTSIDE: """
+    row.OUTSIDE: """
         x_embedder_proj text_proj time_embedding_linear_1 time_embedding_linear_2
         adaLN_modulation_1 final_norm_linear final_linear
     """,

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import ADDED_QKV, OUTSIDE, QKV, Blocks
 
 # A Stable Diffusion with a UNet; the values are those of 1.x.
 _UNET = row.Family(
@@ -81,17 +80,17 @@ SD2 = replace(
     lora_marks=("sd_v2", "stable-diffusion-v2"),
 )
 
-_SD3_BLOCKS: Blocks = {
+_SD3_BLOCKS: row.Blocks = {
     ("joint_blocks", "transformer_blocks"): f"""
-        x_block_attn_qkv={QKV} x_block_attn2_qkv={QKV.replace("attn", "attn2")}
-        context_block_attn_qkv={ADDED_QKV} x_block_attn_proj=attn_to_out_0
+        x_block_attn_qkv={row.QKV} x_block_attn2_qkv={row.QKV.replace("attn", "attn2")}
+        context_block_attn_qkv={row.ADDED_QKV} x_block_attn_proj=attn_to_out_0
         x_block_attn2_proj=attn2_to_out_0 context_block_attn_proj=attn_to_add_out
         x_block_adaLN_modulation_1=norm1_linear
         context_block_adaLN_modulation_1=norm1_context_linear
         x_block_mlp_fc1=ff_net_0_proj x_block_mlp_fc2=ff_net_2
         context_block_mlp_fc1=ff_context_net_0_proj context_block_mlp_fc2=ff_context_net_2
     """,
-    OUTSIDE: """
+    row.OUTSIDE: """
         context_embedder x_embedder_proj=pos_embed_proj final_layer_linear=proj_out
         final_layer_adaLN_modulation_1=norm_out_linear
         t_embedder_mlp_0=time_text_embed_timestep_embedder_linear_1

@@ -1,29 +1,28 @@
 """Z-Image, and Lumina 2, whose architecture it has."""
 
 from picowatch.families import row
-from picowatch.families.lora_blocks import OUTSIDE, QKV, Blocks
 
 _REFINED = [(blocks, blocks) for blocks in ("layers", "noise_refiner", "context_refiner")]
 _Z_IMAGE_LAYERS = """
     attention_qkv=attention_to_q,attention_to_k,attention_to_v attention_out=attention_to_out_0
     feed_forward_w1 feed_forward_w2 feed_forward_w3 adaLN_modulation_0
 """
-_Z_IMAGE_BLOCKS: Blocks = {
+_Z_IMAGE_BLOCKS: row.Blocks = {
     **dict.fromkeys(_REFINED, _Z_IMAGE_LAYERS),
-    OUTSIDE: """
+    row.OUTSIDE: """
         t_embedder_mlp_0 t_embedder_mlp_2 cap_embedder_1 x_embedder=all_x_embedder_2-1
         final_layer_linear=all_final_layer_2-1_linear
         final_layer_adaLN_modulation_1=all_final_layer_2-1_adaLN_modulation_1
     """,
 }
 _LUMINA2_LAYERS = f"""
-    attention_qkv={QKV} attention_out=attn_to_out_0 feed_forward_w1=feed_forward_linear_1
+    attention_qkv={row.QKV} attention_out=attn_to_out_0 feed_forward_w1=feed_forward_linear_1
     feed_forward_w2=feed_forward_linear_2 feed_forward_w3=feed_forward_linear_3
     adaLN_modulation_1=norm1_linear
 """
-_LUMINA2_BLOCKS: Blocks = {
+_LUMINA2_BLOCKS: row.Blocks = {
     **dict.fromkeys(_REFINED, _LUMINA2_LAYERS),
-    OUTSIDE: """
+    row.OUTSIDE: """
         x_embedder cap_embedder_1=time_caption_embed_caption_embedder_1
         t_embedder_mlp_0=time_caption_embed_timestep_embedder_linear_1
         t_embedder_mlp_2=time_caption_embed_timestep_embedder_linear_2
