@@ -17,30 +17,21 @@ from pathlib import Path
 from picowatch.commands.control import below
 from picowatch.errors import FAILED, PAUSED, CommandFailed
 from picowatch.observers.console import LABEL, LiveView, Row, can_draw, rows
+from picowatch.outbox import status
 from picowatch.outbox.lock import is_held
-from picowatch.outbox.status import (
-    Status,
-    check_readable,
-    disk_trouble,
-    duration,
-    is_fresh,
-    is_running,
-    read_status,
-    unused,
-)
 from picowatch.sources import Folders
 from picowatch.streams import harmless
 
 UNSEEN_SECONDS = 150.0  # an inbox that takes long to read is looked at once a minute
 WATCH_SECONDS = 0.5  # between looks
 STARTING = "picowatch is starting or ending; if that takes long, picowatch.log says why"
-NO_STATUS = Status(updated=0.0, started=0.0, pid=0, host="", ended=True)
+NO_STATUS = status.Status(updated=0.0, started=0.0, pid=0, host="", ended=True)
 
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:
     """Print the status, or the account of a recipe or folder; return 1 if no picowatch runs."""
     folders = load()
-    check_readable(folders.outbox)
+    status.check_readable(folders.outbox)
     if options.name and (options.check or options.watch):
         raise CommandFailed("--check and --watch take no NAME.", "Leave it out.")
     if options.check:
@@ -69,10 +60,10 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
     return 0 if running else FAILED
 
 
-def _told(running: bool, found: Status, outbox: Path) -> Iterator[str]:
+def _told(running: bool, found: status.Status, outbox: Path) -> Iterator[str]:
     for row in rows_of(running, found):
         yield _line(row)
-    if words := unused(outbox):
+    if words := status.unused(outbox):
         yield harmless(f"{words} For another one: --outbox DIR")
 
 
@@ -115,13 +106,13 @@ def _each_status(outbox: Path) -> Iterator[list[Row]]:
         time.sleep(WATCH_SECONDS)
 
 
-def current_status(outbox: Path) -> tuple[bool, Status]:
+def current_status(outbox: Path) -> tuple[bool, status.Status]:
     """Whether a picowatch is running, and its status or the last one there was.
 
     A disk that refuses what it writes may refuse the status that says so, too.
     """
-    running, found = is_running(outbox), read_status(outbox) or NO_STATUS
-    if running and (why := disk_trouble(outbox)):
+    running, found = status.is_running(outbox), status.read_status(outbox) or NO_STATUS
+    if running and (why := status.disk_trouble(outbox)):
         found = replace(found, troubles={"outbox": why, **found.troubles})
     return running, found
 
@@ -154,28 +145,28 @@ def _unhealthy(words: str, code: int = FAILED) -> int:
     return code
 
 
-def rows_of(running: bool, status: Status) -> list[Row]:
+def rows_of(running: bool, last: status.Status) -> list[Row]:
     """Return a status' rows; what is queued and failed still matters once picowatch has ended."""
-    if not running or status.ended:
-        left = replace(status, engines=(), all_seconds_left=None)
+    if not running or last.ended:
+        left = replace(last, engines=(), all_seconds_left=None)
         known = [row for row in rows(left) if row.label != "now"]
-        others = [row for row in known if status.host or row.label == "trouble"]
+        others = [row for row in known if last.host or row.label == "trouble"]
         if running:
             return [Row("", STARTING), *others]
         return [Row("", "picowatch is not running", "bad"), *others]
-    age = duration(max(0.0, status.updated - status.started))
-    who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {age}")
-    silence = _silence(status)  # it hangs or is stopped, or the disk is full
+    age = status.duration(max(0.0, last.updated - last.started))
+    who = harmless(f"picowatch is running on {last.host}, process {last.pid}, for {age}")
+    silence = _silence(last)  # it hangs or is stopped, or the disk is full
     told = [Row("", f"it {silence}", "bad")] if silence else []
-    return [Row("", who, "quiet"), *told, *rows(status)]
+    return [Row("", who, "quiet"), *told, *rows(last)]
 
 
-def _silence(status: Status) -> str:
+def _silence(last: status.Status) -> str:
     """Say when the last report was, if that is too long ago; else ""."""
-    if is_fresh(status):
+    if status.is_fresh(last):
         return ""
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
-    return f"has reported nothing {f'since {at}' if status.updated else 'yet'}"
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last.updated))
+    return f"has reported nothing {f'since {at}' if last.updated else 'yet'}"
 
 
 def _line(row: Row) -> str:

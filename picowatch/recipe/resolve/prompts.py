@@ -6,19 +6,9 @@ from itertools import islice
 from picowatch.recipe.fields import Loras
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.prompts import wildcards
 from picowatch.recipe.prompts.drawing import MAX_LORAS, file_mistake, lora_mistakes
 from picowatch.recipe.prompts.grammar import MAX_FOUND, Mistake, lora_tags, unsupported
-from picowatch.recipe.prompts.wildcards import (
-    MAX_CHOSEN,
-    MAX_LENGTH,
-    Choice,
-    FromFile,
-    Nodes,
-    Wildcards,
-    file_called,
-    found_in,
-    parse,
-)
 
 # The limit for the cost of all prompts of a save: each one is searched.
 MAX_COST = 20_000_000
@@ -31,7 +21,7 @@ def cost_of(text: str, is_swept: bool) -> int:
     If a sweep changes it or wildcards are drawn, each bracket and sign of wildcards adds 80. A
     prompt that is too long is another mistake, and costs 0.
     """
-    if len(text) > MAX_LENGTH:
+    if len(text) > wildcards.MAX_LENGTH:
         return 0
     is_drawn = is_swept or "{" in text or "__" in text
     return len(text) * (10 if is_swept else 1) + 80 * is_drawn * sum(map(text.count, _SIGNS))
@@ -42,9 +32,11 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
 
     Checked are the text with all its alternatives, the wildcard files that it names, and LoRAs.
     """
-    if len(text) > MAX_LENGTH:
-        return [Mistake(f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}.")]
-    nodes = parse(text, inventory.wildcards)
+    if len(text) > wildcards.MAX_LENGTH:
+        return [
+            Mistake(f"a prompt of {len(text):,} characters; the limit is {wildcards.MAX_LENGTH:,}.")
+        ]
+    nodes = wildcards.parse(text, inventory.wildcards)
     found = [*islice(unsupported(text), MAX_FOUND), *_wildcard_mistakes(nodes, inventory)]
     tags = lora_tags(text)
     if len(tags) > MAX_LORAS:
@@ -56,12 +48,12 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
 
 def mistaken_lines(field: str, text: str, inventory: Inventory) -> Iterator[str]:
     """Yield a warning on the first mistaken line of each wildcard file that a prompt draws from."""
-    wildcards = inventory.wildcards
-    files = [*dict.fromkeys(_files_in(text, wildcards))]
+    known = inventory.wildcards
+    files = [*dict.fromkeys(_files_in(text, known))]
     for file in files:
         told = False
-        for line in wildcards[file]:
-            files += [name for name in _files_in(line, wildcards) if name not in files]
+        for line in known[file]:
+            files += [name for name in _files_in(line, known) if name not in files]
             if not told and (found := mistakes_in(field, line, (), inventory)):
                 told = True
                 yield (
@@ -70,17 +62,19 @@ def mistaken_lines(field: str, text: str, inventory: Inventory) -> Iterator[str]
                 )
 
 
-def _files_in(text: str, wildcards: Wildcards) -> Iterator[str]:
-    for node in found_in(parse(text, wildcards)):
-        if isinstance(node, FromFile) and (file := file_called(node.name, wildcards)):
+def _files_in(text: str, known: wildcards.Wildcards) -> Iterator[str]:
+    for node in wildcards.found_in(wildcards.parse(text, known)):
+        if isinstance(node, wildcards.FromFile) and (
+            file := wildcards.file_called(node.name, known)
+        ):
             yield file
 
 
-def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
+def _wildcard_mistakes(nodes: wildcards.Nodes, inventory: Inventory) -> Iterator[Mistake]:
     """Yield mistakes in wildcards as written, once for each file; drawing checks their lines."""
     seen = set[str]()
-    for node in found_in(nodes):
-        if isinstance(node, Choice):
+    for node in wildcards.found_in(nodes):
+        if isinstance(node, wildcards.Choice):
             yield from _choice_mistakes(node)
         elif node.name not in seen:
             seen.add(node.name)
@@ -88,14 +82,14 @@ def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
                 yield Mistake(message)
 
 
-def _choice_mistakes(choice: Choice) -> Iterator[Mistake]:
+def _choice_mistakes(choice: wildcards.Choice) -> Iterator[Mistake]:
     if choice.weight:
         yield Mistake(
             f"the weight '{shown(choice.weight)}' is not supported. To have a drawn more often, "
             "repeat it: {a|a|b}."
         )
-    if not choice.low <= choice.high <= MAX_CHOSEN:
+    if not choice.low <= choice.high <= wildcards.MAX_CHOSEN:
         yield Mistake(
             f"{{{choice.low}-{choice.high}$$…}} cannot be drawn: the first number must not be "
-            f"above the second, and the limit is {MAX_CHOSEN}."
+            f"above the second, and the limit is {wildcards.MAX_CHOSEN}."
         )
