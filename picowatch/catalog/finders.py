@@ -44,38 +44,27 @@ class FinderRow:
 
 
 _DINO = FinderRow(
-    DINO,
-    "finds things in boxes",
-    "GroundingDinoForObjectDetection",
-    "BertTokenizer",
-    "GroundingDinoImageProcessorPil",
-    ("bert", "swin"),
-)
+    DINO, "finds things in boxes", "GroundingDinoForObjectDetection", "BertTokenizer",
+    "GroundingDinoImageProcessorPil", ("bert", "swin"),
+)  # fmt: skip
 _SAM3 = FinderRow(
-    "SAM 3",
-    "finds things with their outlines",
-    "Sam3Model",
-    "CLIPTokenizer",
-    "ViTImageProcessorPil",
-    ("sam3", "clip_text_model"),
-    narrow=True,
+    "SAM 3", "finds things with their outlines", "Sam3Model", "CLIPTokenizer",
+    "ViTImageProcessorPil", ("sam3", "clip_text_model"), narrow=True,
+)  # fmt: skip
+_CLIPSEG = FinderRow(
+    "CLIPSeg", "finds areas", "CLIPSegForImageSegmentation", "CLIPTokenizer",
+    "ViTImageProcessorPil", ("clipseg",),
+)  # fmt: skip
+_SAM = FinderRow(
+    SAM, f"outlines what {DINO} finds", "SamModel", "", "SamImageProcessorPil", ("sam_",)
 )
 FINDERS = {  # by the `model_type` of a folder's config
     "sam3": _SAM3,
     "sam3_video": replace(_SAM3, within="detector_config", prefix="detector_model."),
     "grounding-dino": _DINO,
     "mm-grounding-dino": replace(_DINO, class_name="MMGroundingDinoForObjectDetection"),
-    "clipseg": FinderRow(
-        "CLIPSeg",
-        "finds areas",
-        "CLIPSegForImageSegmentation",
-        "CLIPTokenizer",
-        "ViTImageProcessorPil",
-        ("clipseg",),
-    ),
-    "sam": FinderRow(
-        SAM, f"outlines what {DINO} finds", "SamModel", "", "SamImageProcessorPil", ("sam_",)
-    ),
+    "clipseg": _CLIPSEG,
+    "sam": _SAM,
 }
 DOES = {row.name: row.does for row in FINDERS.values()}
 _NAMES = ("SAM 3", "Grounding DINO with SAM", "CLIPSeg", "Grounding DINO")  # the best first

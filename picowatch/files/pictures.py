@@ -35,15 +35,10 @@ warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\.")
 # WebP, 8 for HEIC, and for TIFF up to 12 if one strip holds the whole picture. A JPEG is checked at
 # an eighth of its size, but reading a progressive one takes 6 to 8 bytes for each of its pixels.
 SMALL_PIXELS = {
-    "JPEG": 64_000_000,
-    "PNG": 20_000_000,
-    "BMP": 20_000_000,
-    "GIF": 20_000_000,
-    "WEBP": 8_000_000,
-    "AVIF": 8_000_000,
-    "TIFF": 10_000_000,
+    "JPEG": 64_000_000, "PNG": 20_000_000, "BMP": 20_000_000, "GIF": 20_000_000,
+    "WEBP": 8_000_000, "AVIF": 8_000_000, "TIFF": 10_000_000,
     HEIF: 25_000_000,  # phones' largest have 24.5 million
-}
+}  # fmt: skip
 _SMALL_PROGRESSIVE_PIXELS = 20_000_000
 _SMALL_16_BIT_PIXELS = 10_000_000
 # With transparency, or a colour for each pixel: 20 bytes for each; phones' have 4:2:0 and need 8.

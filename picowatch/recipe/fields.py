@@ -687,11 +687,8 @@ def _reader(hint: Any) -> converters.Converter:
 
 # The fields that are mappings; with those that may be one, or have some; the parts of each.
 MAPPINGS: dict[str, type] = {
-    "hires": Hires,
-    "upscale": Upscale,
-    "cutout": Cutout,
-    "resize_to": ResizeTo,
-}
+    "hires": Hires, "upscale": Upscale, "cutout": Cutout, "resize_to": ResizeTo,
+}  # fmt: skip
 LISTS: dict[str, type] = {"detail": Detail, "control": Control}
 KINDS = MAPPINGS | {"mask": Find, **LISTS}
 PARTS = {field: dict(_rows(kind)) for field, kind in KINDS.items()}

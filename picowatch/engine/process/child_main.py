@@ -34,15 +34,10 @@ _ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",
     "PYTHONWARNINGS": "ignore",
     "PYTHON_COLORS": "0",  # of tracebacks, which are read here
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DO_NOT_TRACK": "1",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "DO_NOT_TRACK": "1",
+    "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "TOKENIZERS_PARALLELISM": "false",
     # What Apple's GPUs cannot compute, the CPU does:
     # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
     "PYTORCH_ENABLE_MPS_FALLBACK": "1",
@@ -50,7 +45,7 @@ _ENVIRONMENT = {
     # Guide, "Specifying Code Branches"). Without it, a picture depends on its position in a batch
     # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
-}
+}  # fmt: skip
 _DEFAULTS = {  # users may set these differently
     # How long threads spin before they sleep, in libgomp's rounds. With 10,000 a demo picture takes
     # 0.35 instead of 0.4 s on idle cores, but beside another program that spins none ended in 20 s.
