@@ -14,18 +14,14 @@ from picowatch.recipe.written import FORBIDDEN, SourceValue, invisible
 
 MAX_PATH = 500
 # Patterns that no path may match, and why; the first match is reported.
-_WRONG_PATHS = (
-    (
-        r"(?i)[a-z][a-z0-9+.-]+://",
-        "is an address, and picowatch never downloads. Save the picture beside the recipe.",
-    ),
-    (
-        r".*\\|(.*/)?\.\.(/|$)|/|~|[A-Za-z]:",
-        "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{path}'. Put "
-        "the picture beside the recipe, or name one there, like photos/corgi.png.",
-    ),
-    (f".{{{MAX_PATH + 1}}}", f"is longer than {MAX_PATH} characters."),
-)
+_WRONG_PATHS = {
+    r"(?i)[a-z][a-z0-9+.-]+://": "is an address, and picowatch never downloads. Save the picture "
+    "beside the recipe.",
+    r".*\\|(.*/)?\.\.(/|$)|/|~|[A-Za-z]:": "must stay within inbox/ or outbox/, and have no '..' "
+    "and no backslash, not '{path}'. Put the picture beside the recipe, or name one there, like "
+    "photos/corgi.png.",
+    f".{{{MAX_PATH + 1}}}": f"is longer than {MAX_PATH} characters.",
+}
 
 
 def read_path(field: str, written: SourceValue | None, pictures: Pictures) -> str:
@@ -48,7 +44,7 @@ def why_no_path(path: str) -> str | None:
     """Return why a recipe may not have this path of a picture; None if it may."""
     if hidden := FORBIDDEN.search(path) or re.search(r"[\t\n]", path):
         return f"contains {invisible(hidden[0])}. Remove it."
-    for pattern, why in _WRONG_PATHS:
+    for pattern, why in _WRONG_PATHS.items():
         if re.match(pattern, path):
             return why.format(path=shown(path))
     return None
