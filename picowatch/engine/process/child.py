@@ -35,7 +35,7 @@ MOST_COPY_ENGINES = 8  # one a core; each may hold a picture of hundreds of mega
 _KEPT_BYTES = 16_384  # the end of what it wrote to its standard error
 
 
-class RemoteEngine(ABC):
+class RemoteEngine(protocol.Engine, ABC):
     """An Engine in another process: a child of the daemon, or an actor on a Ray cluster."""
 
     def render(
@@ -68,10 +68,6 @@ class RemoteEngine(ABC):
     @abstractmethod
     def interrupt(self) -> None:
         """End the batch in progress, if there is one, at its next step."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Implement `Engine.close`."""
 
     @abstractmethod
     def reports(self, batch: protocol.Batch) -> Generator[protocol.FromEngine | None, None, None]:
