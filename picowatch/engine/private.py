@@ -129,6 +129,16 @@ def lumina2_embeds(pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
+def forget_hooked_forward(module: Any) -> None:
+    """Remove accelerate's `forward` for cache-dit, which calls the hook itself.
+
+    It would take the `forward` below the hook, and not what it has put in its place for Chroma
+    (accelerate 1.15, cache-dit 1.5). tests/engine/test_step_cache.py fails without this.
+    """
+    for name in ("forward", "_old_forward"):
+        vars(module).pop(name, None)
+
+
 def set_guidance_scale(pipeline: Any, scale: float) -> None:
     """Change the guidance between steps, as diffusers documents it with this name (0.42).
 

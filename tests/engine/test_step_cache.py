@@ -67,11 +67,16 @@ def test_three_of_eight_steps_reuse_blocks_and_the_next_picture_is_as_before(fam
     assert len(reused) * 8 == len(usual) * 5
 
 
-@pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
-def test_every_rung_caches_but_that_which_moves_layers(rung: Rung) -> None:
-    models = flow_models("FLUX.1-dev-deep", deep_flow("FLUX.1-dev"))
+RUNGS = [("FLUX.1-dev", rung) for rung in (MODELS, LAYERS, TURNS)]
+RUNGS.append((ABLE["chroma"], MODELS))  # cache-dit patches what accelerate hooks
+
+
+@pytest.mark.parametrize(("folder", "rung"), RUNGS, ids=str)
+def test_every_rung_caches_but_that_which_moves_layers(folder: str, rung: Rung) -> None:
+    name = f"{folder}-deep"
+    models = flow_models(name, deep_flow(folder))
     renderer = on_rung(flow_renderer(models), rung)
-    plain, quick = (requests_of(models, "FLUX.1-dev-deep", text)[0] for text in (CUBE, CACHED))
+    plain, quick = (requests_of(models, name, text)[0] for text in (CUBE, CACHED))
     before, cached, after = (draw(renderer, request)[0] for request in (plain, quick, plain))
     assert before.pixels == after.pixels
     assert (before.pixels == cached.pixels) == (rung.place == "layers")

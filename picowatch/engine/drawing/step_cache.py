@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from picowatch.engine.drawing.callbacks import FlowSteps
+from picowatch.engine.private import forget_hooked_forward
 from picowatch.errors import RenderFailed, install_command
 
 _ALWAYS = 4  # steps at the beginning of a picture
@@ -69,6 +70,7 @@ def _enable(denoiser: Any, *, twice: bool) -> None:
     """Let cache-dit compute the denoiser's blocks from its second step on."""
     os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # it would print on standard output
     cache_dit, cached = import_module("cache_dit"), denoiser
+    forget_hooked_forward(denoiser)
     if type(denoiser).__name__ == "SD3Transformer2DModel":  # it knows the pipeline's name only
         blocks, pattern = denoiser.transformer_blocks, cache_dit.ForwardPattern.Pattern_1
         cached = cache_dit.BlockAdapter(
