@@ -56,6 +56,16 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 
 
+def test_what_is_damaged_in_the_cache_is_converted_again(tmp_path: Path) -> None:
+    """Programs that clean caches delete one file of two, or disks lose its end."""
+    first = draw(renderer(cache=tmp_path))
+    for name in ("model.xml", "model.bin"):
+        (file,) = tmp_path.glob(f"*/{name}")
+        file.unlink() if name == "model.xml" else os.truncate(file, 1000)
+        again = draw(renderer(cache=tmp_path))
+        assert (again.compiled, again.pixels, again.warnings) == (True, first.pixels, ())
+
+
 # In a process of its own, which a failure ends.
 SIGNALLED = """
 import gc, os, signal, sys

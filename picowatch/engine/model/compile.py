@@ -109,19 +109,16 @@ class Compiled:
 
     def _model(self, call: str, convert: Callable[[], Any]) -> Any:
         """Return the compiled model for a shape, from the cache or converted now."""
-        dtype = self._dtype
         versions = _import_openvino().__version__, torch.__version__, diffusers.__version__
-        described = repr((versions, type(self._denoiser).__name__, dtype, self._key, call))
+        described = repr((versions, type(self._denoiser).__name__, self._dtype, self._key, call))
         name = hashlib.sha256(described.encode()).hexdigest()[:32]
         assert self._cache
-        folder, narrow = self._cache / name, dtype != torch.float32
-        cached = folder.is_dir()
-        self._make_room(_BYTES_TO_OPEN if cached else _BYTES_TO_CONVERT)
-        if not cached:
+        folder, narrow = self._cache / name, self._dtype != torch.float32
+        kept, core = _kept(folder), _core()
+        self._make_room(_BYTES_TO_OPEN if kept else _BYTES_TO_CONVERT)
+        if not kept:
             _keep(convert(), folder, narrow=narrow)
             gc.collect()  # the traced copy is in cycles
-        os.utime(folder / "model.bin")  # the last used is deleted last
-        core = _core()
         narrow = narrow and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -129,8 +126,7 @@ class Compiled:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # other engines may have the first cores
         }
-        # The file is mapped, so it takes no memory of its own.
-        return core.compile_model(folder / "model.xml", "CPU", properties)
+        return core.compile_model(kept or _kept(folder), "CPU", properties)
 
     def _make_room(self, bytes_each: int) -> None:
         """Drop the least recently used models until there is room for one more."""
@@ -198,6 +194,17 @@ def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _kept(folder: Path) -> Any:
+    """Return a model of the cache, None if there is none; a damaged one is deleted."""
+    try:
+        os.utime(folder / "model.bin")  # the last used is deleted last
+        # The file is mapped, so it takes no memory of its own.
+        return _core().read_model(folder / "model.xml")
+    except (FileNotFoundError, RuntimeError):  # who cleans caches may delete one file of two
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 def _delete_oldest(cache: Path) -> None:
