@@ -174,7 +174,7 @@ def _found(path: Path) -> tuple[Path, int, int]:
     """Return the path without links, size and mtime. Unlike `resolve`, it raises only OSError."""
     path = Path(os.path.realpath(path))
     status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
+    return path, status.st_size, status.st_mtime_ns % 2**63  # shares have files of 1601
 
 
 def _signature(file: Path) -> tuple[int, ...]:

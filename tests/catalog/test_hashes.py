@@ -66,7 +66,10 @@ def test_a_folders_hash_is_that_of_its_sha256sum_listing(tmp_path: Path) -> None
 
 
 def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[str]) -> None:
-    """A restart, an engine and `picowatch models` do not read again what another has read."""
+    """A restart, an engine and `picowatch models` do not read again what another has read.
+
+    The files are of 2286, and SQLite counts nanoseconds until 2262.
+    """
     file = tmp_path / "state/hashes.sqlite"
     file.parent.mkdir()
     engine = HashCache(file, keep=False)
@@ -74,7 +77,8 @@ def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[s
     assert not file.exists(), "it only reads"
     daemon, command = HashCache(file), HashCache(file)
     for name, cache in (("a", command), ("b", daemon), ("c", command)):
-        cache.sha256(file_with(tmp_path, name, name))
+        os.utime(path := file_with(tmp_path, name, name), (1e10, 1e10))
+        cache.sha256(path)
     for cache in (HashCache(file), daemon, engine):
         for name in "abc":
             assert cache.sha256(tmp_path / name) == sha256(name.encode()).hexdigest()
