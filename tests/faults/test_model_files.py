@@ -75,7 +75,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "overwritten": overwrite,
 }
 AGAIN = "ave the recipe again"
-ANOTHER = "The {word} '{name}' is a different file now than when this image was requested"
+ANOTHER = "The {word} '{name}', or what completes it, is no longer the one that was requested."
 SAID = {
     "deleted": ("There is no '{name}' in models/{folder}/.", AGAIN),
     "replaced": (ANOTHER, AGAIN),

@@ -38,7 +38,7 @@ def _found(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model
     except ModelRefused as refused:
         raise RenderFailed(refused.message, refused.remedy or _WHEN_COMPLETE) from refused
     raise RenderFailed(
-        f"{_called(kind, name)} is a different file now than when this image was requested.",
+        f"{_called(kind, name)}, or what completes it, is no longer the one that was requested.",
         "Save the recipe again to use it as it is now.",
     )
 
