@@ -117,8 +117,9 @@ def test_an_embedding_stays_in_one_chunk(tmp_path: Path) -> None:
     (only,) = encoder().chunks("red " * 65 + "phrase", tokens)
     assert words_of(only) == [RED] * 65 + ten
     write(tmp_path / "it.safetensors", {"emb_params": torch.ones(76, DEMO_WIDTH)})
-    with pytest.raises(RenderFailed, match="'it' has 76 vectors; it must have 1 to 75"):
+    with pytest.raises(RenderFailed, match="'it' has 76 vectors; it must have 1 to 75") as failed:
         guiding(encoder(tmp_path), request("an it", embeddings=uses("it")))
+    assert failed.value.remedy == "Remove its name from the prompt."
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ class TextTower:
             )
         if count > CHUNK_TOKENS:
             raise RenderFailed(
-                f"The embedding {name!r} has {count} vectors; it must have 1 to {CHUNK_TOKENS}."
+                f"The embedding {name!r} has {count} vectors; it must have 1 to {CHUNK_TOKENS}.",
+                "Remove its name from the prompt.",
             )
         return vectors
 
