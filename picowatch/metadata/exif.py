@@ -42,8 +42,9 @@ NOT_KEPT = _tags("""
     PlanarConfiguration TransferFunction Predictor WhitePoint PrimaryChromaticities ColorMap
     TileWidth TileLength TileOffsets TileByteCounts ExtraSamples SampleFormat YCbCrCoefficients
     YCbCrSubSampling ReferenceBlackWhite XMLPacket IPTCNAA ImageResources InterColorProfile
-    SubjectLocation
+    SubjectLocation FillOrder MinSampleValue MaxSampleValue SMinSampleValue SMaxSampleValue
 """) | {
+    0x80E4, 0x80E6,  # SGI's DataType and TileDepth: by these, too, readers look for pixels
     0x9214,  # SubjectArea, in pixels as SubjectLocation; Pillow has no name for it
     0x935C,  # Photoshop's layers
     *DIRECTORIES,

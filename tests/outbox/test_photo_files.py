@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from picowatch.files.decoding import Original
 from picowatch.metadata.embedded_text import PARAMETERS, texts_in
+from picowatch.metadata.exif import exif_bytes
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, PhotoMetadata, photo_metadata
 from tests.fuzz.hostile import chunk
@@ -247,3 +248,18 @@ def test_a_photo_with_long_texts_is_used(house: House) -> None:
         assert house.once() is is_read
     assert house.prompts()[-1] == "a star"
     assert "its texts are too long to be settings" in str(house.error("many.yaml"))
+
+
+HOW_STORED = {  # with the types and values of such tags
+    TAGS.FillOrder: (3, 2), TAGS.MinSampleValue: (7, b"12345678"), 0x80E4: (3, 8), 0x80E6: (3, 0),
+    TAGS.MaxSampleValue: (7, b"12345678"), TAGS.SMinSampleValue: (12, 0.5),
+    TAGS.SMaxSampleValue: (12, 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tag", HOW_STORED)
+def test_how_a_photo_stores_its_pixels_is_not_said_of_a_tiff(tag: int) -> None:
+    """A fax begins its bytes with the last bit; with such a tag nobody could open the result."""
+    photo = of(picture("JPEG", exif=exif_bytes({0: {tag: HOW_STORED[tag]}})))
+    with Image.open(BytesIO(made("tif", photo))) as result:
+        assert result.getpixel((0, 0)) == (0, 0, 0)
