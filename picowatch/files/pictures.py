@@ -5,6 +5,7 @@ The daemon checks them when it accepts a save, and the engine reads them when it
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,6 +62,11 @@ JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: i
 _TOO_LARGE = "it has too many parts, or too large ones"
 _MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
 KEEPABLE_BITS = f"{_MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
+_TAGS = ExifTags.Base
+# EXIF's, also as phones and scanners write it; their hours may be 24.
+_DATE = re.compile(
+    r"(\d{4})[:/.-](\d\d)[:/.-](\d\d)(?:[ T]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?)?"
+)
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -198,9 +204,12 @@ def taken(file: IO[bytes]) -> datetime:
     """Return when a photo was taken, by its EXIF, or else when its file was changed last."""
     with suppress(Exception):  # as in `upright`
         exif = opened(file).getexif()
-        of_camera = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
-        text = str(of_camera or exif[ExifTags.Base.DateTime])
-        return datetime.strptime(text[:19], "%Y:%m:%d %H:%M:%S")
+        of_camera = exif.get_ifd(ExifTags.IFD.Exif)
+        texts = [of_camera.get(_TAGS.DateTimeOriginal), of_camera.get(_TAGS.DateTimeDigitized)]
+        for found in filter(None, map(_DATE.match, map(str, [*texts, exif.get(_TAGS.DateTime)]))):
+            with suppress(ValueError):  # the 0th of a month
+                year, month, day, hour, minute, second = (int(n or 0) for n in found.groups())
+                return datetime(year, month, day, hour, minute, second)
     return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime)
 
 

@@ -10,6 +10,7 @@ from tests.house import House, error_files
 
 pytestmark = pytest.mark.usefixtures("copies_here")
 
+TAGS = ExifTags.Base
 TAKEN = datetime(2026, 5, 2, 14, 30)
 NAMES = {
     "{stem}-web": ["_DSC1-web", "b-web", "c2-web"],
@@ -43,8 +44,9 @@ def wedding(house: House, folder: str, pattern: str) -> None:
 
 def shoot(house: House, name: str, exif: str = "") -> None:
     metadata = Image.Exif()
-    if exif:
-        metadata.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = exif
+    dates = TAGS.DateTimeOriginal, TAGS.DateTimeDigitized, TAGS.DateTime
+    for tag, text in zip(dates, exif.split("|"), strict=False):
+        (metadata if tag == TAGS.DateTime else metadata.get_ifd(ExifTags.IFD.Exif))[tag] = text
     path = house.draw(name, size=(64, 64 + len(name)))
     with Image.open(path) as photo:
         photo.load()
@@ -69,6 +71,24 @@ def test_a_result_has_the_name_that_its_template_says(house: House) -> None:
         shoot(house, f"{folder}/church/c2.jpg")
     assert house.once()
     assert house.pictures() == expected(3)
+
+
+@pytest.mark.parametrize(
+    ("exif", "name"),
+    [
+        ("2024-05-01 10:11:12", "240501-1011"), ("2024/05/01T10:11", "240501-1011"),
+        ("2024:05:01", "240501-0000"), ("2024:05:01 24:00:10", "240501-0000"),
+        ("0000:00:00 00:00:00|2024:05:01 10:11:12|2026:01:01 00:00:00", "240501-1011"),
+        ("    :  :     :  :  ||2024:05:01 10:11:12", "240501-1011"),
+        ("2024:13:01 10:11:12|never", "260502-1430"),
+    ],
+)  # fmt: skip
+def test_the_day_is_read_however_exif_says_it(house: House, exif: str, name: str) -> None:
+    """As phones and scanners write it; without any, the file's counts."""
+    house.save("a/_pictures.yaml", "resize_to: 32\nname: '{date:%y%m%d-%H%M}{stem}'\n")
+    shoot(house, "a/b.jpg", exif)
+    assert house.once()
+    assert house.pictures() == [f"a/{name}b.png"]
 
 
 def test_a_name_that_cannot_be_is_refused(house: House) -> None:
