@@ -22,6 +22,7 @@ from picowatch.files.safe_paths import MAX_BYTES as MAX_BYTES
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 HEIF, HEIF_BEGINS = "HEIF", 32  # what phones write as .heic; bytes that tell it
+_TIFF_BEGINS = b"II*\0", b"MM\0*"
 _READABLE = f"Readable formats: {', '.join(FORMATS)}, HEIC. Convert it to one of them"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What a picture may have at most, whatever the setting `max_photo_megapixels` says.
@@ -62,16 +63,15 @@ JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: i
 _TOO_LARGE = "it has too many parts, or too large ones"
 _MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
 KEEPABLE_BITS = f"{_MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
-_TAGS = ExifTags.Base
+_TAGS, _TURN = ExifTags.Base, Image.Transpose
 # EXIF's, also as phones and scanners write it; their hours may be 24.
 _DATE = re.compile(
     r"(\d{4})[:/.-](\d\d)[:/.-](\d\d)(?:[ T]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?)?"
 )
 # What makes a picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90,
 }  # fmt: skip
 _TURNED = (5, 6, 7, 8)  # orientations that stand a picture on its side
 
@@ -276,9 +276,16 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     except Exception as error:
         if not isinstance(error, UnidentifiedImageError):
             raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+        what, remedy = "It is not a picture that can be read.", f"{_READABLE}."
+        file.seek(0)
         if HEIF in formats:  # pillow-heif says no more
-            raise PictureUnreadable("It is damaged.") from error
-        raise PictureUnreadable("It is not a picture that can be read.", f"{_READABLE}.") from error
+            what, remedy = "It is damaged.", ""
+        elif file.read(4) in _TIFF_BEGINS:
+            what = (
+                "It is a TIFF that is not whole, or not read, such as one with 32 bits a channel."
+            )
+            remedy = "Export it again, with 8 or 16 bits a channel."
+        raise PictureUnreadable(what, remedy) from error
     if image.format == "AVIF":  # Pillow does not tell them
         image.info["nclx_profile"] = wide_gamut.code_points(file)
     if (pixels := image.width * image.height) > most_pixels:

@@ -132,7 +132,12 @@ def huge(side: int) -> bytes:
 
 KINDS_WITH_FRAMES = ("GIF", "WEBP", "AVIF", "PNG", "TIFF")
 NO_PICTURES = [b"", b"not a picture", b"<svg></svg>", b"%PDF-1.4", bytes(100)]
+OF_FLOATS = {ExifTags.Base.SampleFormat: (3, 3, 3)}  # for colours, which Pillow does not read
 REFUSED: dict[str, list[bytes]] = {
+    r"a TIFF that is not whole, or not read, .* 32 bits a channel\. Export it again, with 8": [
+        encoded(quarters(), "TIFF", tiffinfo=OF_FLOATS),
+        encoded(quarters(), "TIFF", compression="tiff_lzw")[:-20],
+    ],
     r"It has [\w ,]+ million pixels; the limit is 1000 m": [*map(huge, (32_000, 90_000))],
     r"not a picture that can be read\. Readable formats: PNG": NO_PICTURES,
     r"animated or has several pages\. Save the frame": [*map(animated, KINDS_WITH_FRAMES)],
