@@ -34,9 +34,11 @@ _UNTRUE: set[Name] = {
     *((_TIFF, name) for name in ("Orientation", "ImageWidth", "ImageLength")),
     *((_EXIF, name) for name in ("PixelXDimension", "PixelYDimension", "ColorSpace")),
     *((_EXIF, name) for name in ("SubjectArea", "SubjectLocation")),
+    *((_TIFF, name) for name in ("BitsPerSample", "Compression", "PhotometricInterpretation")),
+    (DC, "format"),
+    *((PHOTOSHOP, name) for name in ("ColorMode", "ICCProfile")),
     (XMP, "Thumbnails"),
     (_NOTE, "HasExtendedXMP"),  # which is part of the tree by then
-    (PHOTOSHOP, "ICCProfile"),
 }
 # What phones put into and behind their photos: other pictures, with places of their own, gain maps
 # and films (https://developer.android.com/media/platform/motion-photo-format). They are not copied.

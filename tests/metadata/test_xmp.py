@@ -16,6 +16,7 @@ NAMESPACES = {prefix: space for space, prefix in PREFIXES.items()} | {
     "xmpMM": "http://ns.adobe.com/xap/1.0/mm/",
     "xmpRights": "http://ns.adobe.com/xap/1.0/rights/",
     "stRef": "http://ns.adobe.com/xap/1.0/sType/ResourceRef#",
+    "tiff": "http://ns.adobe.com/tiff/1.0/",
     "crs": "http://ns.adobe.com/camera-raw-settings/1.0/",
     "geo": "http://www.w3.org/2003/01/geo/wgs84_pos#",
     "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
@@ -105,10 +106,17 @@ def test_what_phones_put_behind_their_photos_is_not_named() -> None:
     assert "77" not in xmp.packet() and 'camera:a="5"' in xmp.packet()
 
 
+def test_how_the_photo_was_stored_is_dropped() -> None:
+    attributes = 'dc:format="77" photoshop:ColorMode="77" tiff:Compression="77" tiff:Make="5"'
+    xmp = Xmp(packet("<tiff:BitsPerSample>77</tiff:BitsPerSample>", attributes))
+    xmp.drop(places=False, shown=None)
+    assert "77" not in xmp.packet() and 'tiff:Make="5"' in xmp.packet()
+
+
 def test_what_only_sounds_like_a_place_stays() -> None:
     """As do prefixes, whatever they are called."""
     attributes = (
-        'crs:Opacity="1" crs:Velocity="2" xmpRights:WebStatement="3" photoshop:ColorMode="4" '
+        'crs:Opacity="1" crs:Velocity="2" xmpRights:WebStatement="3" photoshop:Urgency="4" '
         'location:a="5"'
     )
     kept = without_places(packet(attributes=attributes))
@@ -116,9 +124,10 @@ def test_what_only_sounds_like_a_place_stays() -> None:
 
 
 def test_a_packet_does_not_grow_however_often_it_is_written() -> None:
-    """Without the padding and the packet around it."""
-    text = packet("<dc:a>5 &gt; 4 &#x9; \"b\" 'c'</dc:a>")
+    """Without the padding and the packet around it; line breaks of attributes stay."""
+    text = packet("<dc:a>5 &gt; 4 &#x9; \"b\" 'c'</dc:a>", "dc:b='1&#xA;2&#013;3&#9;4'")
     once = Xmp(text).packet()
+    assert 'dc:b="1&#10;2&#13;3&#9;4"' in once
     xmp = Xmp(once)
     xmp.set_source_type("trainedAlgorithmicMedia")
     marked = xmp.packet()
