@@ -68,6 +68,10 @@ _REGIONS: set[Name] = {
 _REGION_NAMESPACES = (_MWG, _MICROSOFT, _ACDSEE)
 _AREA = "http://ns.adobe.com/xmp/sType/Area#"
 _DIMENSIONS = "http://ns.adobe.com/xap/1.0/sType/Dimensions#"
+# Until Python 3.13, minidom writes an attribute's line breaks so that readers take them for spaces.
+# Characters that no text has stand for them meanwhile.
+_BREAK = re.compile(r"&#(?:0*(9|10|13)|x0*([9ADad]));")
+_BREAKS = {0xFDD0 + number: f"&#{number};" for number in (9, 10, 13)}
 _DECLARATION = re.compile(r"\A<\?xml\s.*?\?>", re.DOTALL)  # it may name another encoding
 _EMPTY = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description '
@@ -174,7 +178,7 @@ class Xmp:
 
     def packet(self) -> str:
         """Return the tree as a packet without padding. Raises ValueError if it is too large."""
-        packet = _PACKET.format(self._root.toxml())
+        packet = _PACKET.format(self._root.toxml().translate(_BREAKS))
         _refuse_long(packet)
         return packet
 
@@ -232,6 +236,7 @@ def _parsed(packet: bytes | str) -> minidom.Document:
         raise ValueError(f"it has more than {MAX_XMP_PARTS:,} tags and attributes")
     if "<!" in text.replace("<!--", ""):
         raise ValueError("it defines entities")
+    text = _BREAK.sub(lambda found: chr(0xFDD0 + int(found[1] or f"0x{found[2]}", 0)), text)
     document = minidom.parseString(text.encode())
     if not _trees(document) or not document.getElementsByTagNameNS(_RDF, "Description"):
         raise ValueError("it describes nothing")
