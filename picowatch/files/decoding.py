@@ -103,7 +103,9 @@ def _usable(profile: bytes | None) -> bytes:
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
         return b""
     try:
-        ImageCms.ImageCmsProfile(BytesIO(profile))
+        theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if profile[16:20] == b"RGB ":  # else it may be of a head alone
+            ImageCms.buildTransform(theirs, ImageCms.createProfile("sRGB"), "RGB", "RGB")
     except (OSError, ImageCms.PyCMSError):
         return b""
     return profile

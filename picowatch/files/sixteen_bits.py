@@ -26,7 +26,7 @@ def has_deep_colours(image: Image.Image) -> bool:
     """Whether colours have 16 bits, all of which can be read."""
     # Of a TIFF whose channels lie apart Pillow reads the higher bytes, whatever it is told.
     return not _is_apart(image) and any(
-        ";16" in mode and mode.startswith("RGB") for mode in _raw_modes(image)
+        ";16" in mode and mode.startswith(("RGB;", "RGBA", "RGBX")) for mode in _raw_modes(image)
     )
 
 

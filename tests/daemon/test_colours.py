@@ -43,9 +43,16 @@ def profile(red: tuple[float, float, float], gamma: float) -> bytes:
 ADOBE = profile((0.60974, 0.31111, 0.01947), 2.2)  # the red of Adobe RGB (1998)
 
 
-def deep_photo(numbers: Numbers, icc: bytes = ADOBE) -> bytes:
+def deep_photo(numbers: Numbers, icc: bytes = ADOBE, mode: str = "RGB") -> bytes:
     high, low = (Image.fromarray(part.astype(np.uint8)) for part in (numbers >> 8, numbers & 255))
-    return tiff(Original(high, low, icc), {}, {}, b"")
+    return tiff(Original(high.convert(mode), low, icc), {}, {}, b"")
+
+
+def premultiplied(numbers: Numbers) -> bytes:
+    """Return a TIFF with 16 bits whose opaque colours are multiplied by alpha."""
+    extra_samples = struct.pack(">HHL", 338, 3, 1)
+    content = deep_photo(numbers, mode="RGBA")
+    return content.replace(extra_samples + b"\0\2", extra_samples + b"\0\1")
 
 
 def numbers_in(content: bytes) -> Numbers:
@@ -88,7 +95,8 @@ LINES = np.zeros((64, 64, 3), np.uint16)
 LINES[:, ::2] = 65_535
 PLAIN = 1234, 30_000, 65_534
 GRADIENT = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
-GARBAGE = {"short": ADOBE[:200], "text": b"garbage" * 40, "large": ADOBE + bytes(5_000_000)}
+GARBAGE = {"short": ADOBE[:200], "cut": ADOBE[:300], "text": b"garbage" * 40}
+GARBAGE["large"] = ADOBE + bytes(5_000_000)
 PROFILES = {
     "Adobe RGB": ADOBE,
     "ProPhoto RGB": profile((0.7977, 0.2880, 0.0), 1.8),
@@ -112,6 +120,7 @@ PHOTOS = {
     "small/plain": deep_photo(np.full((64, 64, 3), PLAIN, np.uint16)),
     **{f"same/{mode}/a": encoded(GRADIENT.convert(mode), "TIFF") for mode in ("CMYK", "L", "P")},
     **{f"same/planar{way}/a": planar(SMOOTH, way) for way in (1, 8)},
+    "same/premultiplied/a": premultiplied(SMOOTH),
     **{f"same/{name}": deep_photo(SMOOTH, icc) for name, icc in GARBAGE.items()},
 }
 for _name, _icc in PROFILES.items():
@@ -128,7 +137,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     for name, text in TEMPLATES.items():
         house.save(f"{name}/_pictures.yaml", text)
     for name in PHOTOS:  # warnings are told once for each template
-        if name.startswith(("same/CMYK", "same/L", "same/P", "same/planar")):
+        if name.startswith(("same/CMYK", "same/L", "same/P", "same/p")):
             house.save(f"{name.rpartition('/')[0]}/_pictures.yaml", TEMPLATES["same"])
     for name, content in PHOTOS.items():
         house.save(f"{name}.tif", content)
@@ -190,13 +199,15 @@ def test_grey_with_16_bits_keeps_them(made: House) -> None:
     assert (numbers_in(copy(made, "png/grey.png")) == SMOOTH[..., :1]).all()
 
 
-@pytest.mark.parametrize("compression", [1, 8])
-def test_16_bits_with_channels_apart_become_8_with_a_word(made: House, compression: int) -> None:
-    """Pillow reads no lower bytes of such a TIFF, and takes uncompressed numbers for 8 bits."""
-    result = decode_original(copy(made, f"same/planar{compression}/a.tif"))
+@pytest.mark.parametrize("kind", ["planar1", "planar8", "premultiplied"])
+def test_16_bits_of_which_pillow_reads_the_higher_ones_become_8_with_a_word(
+    made: House, kind: str
+) -> None:
+    """If channels lie apart, or colours are divided by alpha; it takes uncompressed ones for 8."""
+    result = decode_original(copy(made, f"same/{kind}/a.tif"))
     assert result.low is None
     assert np.abs(np.asarray(result.picture).astype(int) - (SMOOTH >> 8)).max() <= 1
-    assert "8 bits" in warning(made, f"same/planar{compression}")
+    assert "8 bits" in warning(made, f"same/{kind}")
 
 
 @pytest.mark.parametrize("name", GARBAGE)
