@@ -148,6 +148,16 @@ def test_ctrl_c_and_sigterm_do_not_end_the_engine(digests: ChildEngine) -> None:
     assert digests.process_id == process
 
 
+def test_signals_while_it_starts_do_not_end_it() -> None:
+    """Ctrl-C as soon as picowatch runs would print a traceback of its imports."""
+    with closing(engine_of(DigestRenderer)) as engine:
+        process = engine.start().id
+        os.kill(process, signal.SIGINT)
+        os.kill(process, signal.SIGTERM)
+        assert make(engine, request(steps=1))
+        assert engine.process_id == process
+
+
 DAEMON = """
 import sys
 import threading

@@ -18,6 +18,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from picowatch.engine import protocol
 from picowatch.engine.failures import explain_error
 from picowatch.engine.model.measures import broken_gpu
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
-from picowatch.signals import ignore_signals
+from picowatch.signals import ENDING, ignore_signals
 
 log = logging.getLogger("picowatch.engine")
 
@@ -65,15 +66,19 @@ def surroundings() -> Iterator[None]:
     multiprocessing has no argument for it, and some of it is read before any of our code runs:
     malloc's thresholds, and the import path. Meanwhile other processes must not be started with
     os.environ as it is: see `Hooks`. The console is hidden, too, because multiprocessing flushes
-    it, which fails if it is a file on a full disk or a pipe without a reader.
+    it, which fails if it is a file on a full disk or a pipe without a reader. Signals wait until
+    the process ignores them: Ctrl-C during its imports would print a traceback.
     """
     before = dict(os.environ)
     ours = _DEFAULTS | before | _ENVIRONMENT
+    resource_tracker.ensure_running()  # whose start lets signals through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     os.environ.update(ours)
     try:
         with redirect_stdout(None), redirect_stderr(None):
             yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name in ours.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
