@@ -12,6 +12,7 @@ ENDINGS = (
 )
 RAW_ENDINGS = (
     *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+    *(".3fr", ".fff", ".iiq", ".x3f", ".rwl", ".gpr", ".mrw", ".crw", ".kdc", ".dcr", ".mef"),
 )
 # Suffixes of pictures and films that people drop, but that are not read.
 OTHER_ENDINGS = (

@@ -27,7 +27,7 @@ SILENT = {
         r".*\.(part|partial|filepart|crdownload|download|opdownload|tmp|temp)"
     ),
     "a system's own": r"(eh)?thumbs\.db|desktop\.ini|icon\r",
-    "a camera's or photo program's, beside photos": r".*\.(xmp|aae|thm|pp3|dop|ctg|lrv)",
+    "a camera's or photo program's": r".*\.(xmp|aae|thm|pp3|dop|ctg|lrv|cos|\w+_original)",
     "private": r"[_~#].*",  # but recipes and pictures are not silent
 }
 _SILENT = re.compile("|".join(SILENT.values()), re.IGNORECASE | re.DOTALL)

@@ -223,10 +223,12 @@ SCENARIOS: dict[str, Steps] = {
     "a raw photo is refused by its name, though its thumbnail, a TIFF, can be read": [
         {"frames/1.tif": 1, "frames/phone.jpg": 1}, moved("frames/1.tif", "frames/DSC1.NEF"),
         moved("frames/phone.jpg", "frames/phone.jxl"),
-        {TEMPLATE: CORGI, "a.yaml": f"{CORGI}image: frames/DSC1.NEF\n", "frames/a/b.TGA": "other"},
+        {TEMPLATE: CORGI, "a.yaml": f"{CORGI}image: frames/DSC1.NEF\n", "frames/a/b.TGA": "other",
+         "frames/c.3FR": "other"},
         Run(errors={"a.yaml": NEF, "frames/DSC1.NEF": NEF, "frames/a/b.TGA": "Readable formats: P",
-                    "frames/phone.jxl": "or give it its own ending"}),
+                    "frames/phone.jxl": "or give it its own ending", "frames/c.3FR": "Develop it"}),
         removed("a.yaml"), removed("frames/DSC1.NEF"), removed("frames/a/b.TGA"),
+        removed("frames/c.3FR"),
         Run(errors={"frames/phone.jxl": "or give it its own ending"}),
     ],
     "a single run refuses what stays incomplete": [  # else it would say so each time

@@ -61,7 +61,7 @@ LINKS = {"out.yaml": "../models", "dangling.txt": "nothing.txt"}
 SILENT_NAMES = (
     *(".vscode/settings.json", "node_modules/a.json", "_draft.tmp", "folder.yaml/a.jpg.tmp"),
     *("photos/2.jpg", "a.yaml~", ".a.yaml.swp", "4913", "IMG_1.jpg.crdownload", "frames/1.xmp"),
-    *("a.mask.png", "frames/1.mask.png", "frames/1.txt", "_notes.md"),
+    *("frames/1.JPG_original", "a.mask.png", "frames/1.mask.png", "frames/1.txt", "_notes.md"),
 )
 
 
