@@ -44,7 +44,8 @@ NOT_KEPT = _tags("""
     YCbCrSubSampling ReferenceBlackWhite XMLPacket IPTCNAA ImageResources InterColorProfile
     SubjectLocation FillOrder MinSampleValue MaxSampleValue SMinSampleValue SMaxSampleValue
 """) | {
-    0x80E4, 0x80E6,  # SGI's DataType and TileDepth: by these, too, readers look for pixels
+    0x80E4,  # SGI's DataType and TileDepth: readers look for pixels by these, too
+    0x80E6,
     0x9214,  # SubjectArea, in pixels as SubjectLocation; Pillow has no name for it
     0x935C,  # Photoshop's layers
     *DIRECTORIES,
