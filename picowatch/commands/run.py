@@ -17,7 +17,7 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, SUCCEEDED
 from picowatch.observers.console import Console, open_console
 from picowatch.settings.settings import Settings
-from picowatch.sources import FILE_NAME
+from picowatch.sources import FILE_NAME, FOLDERS
 from picowatch.streams import finish
 
 log = logging.getLogger("picowatch")
@@ -28,8 +28,17 @@ LAST_SECONDS = 0.5  # to leave things in order, where the end is overdue
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if options.debug or options.verbose:
         logging.getLogger("picowatch").setLevel(logging.DEBUG)
-    path = options.settings or Path(FILE_NAME)
-    file = SettingsFile(path, lambda: check_folders(load(), waits=True))
+    here = Path.cwd()  # asked once: it may be moved, or replaced by a backup
+    path = here / (options.settings or FILE_NAME)
+
+    def with_full_paths() -> Settings:
+        settings = load()
+        if os.path.lexists(path):
+            options.settings = path
+        vars(settings).update({name: here / getattr(settings, name) for name in FOLDERS})
+        return check_folders(settings, waits=True)
+
+    file = SettingsFile(path, with_full_paths)
     return run(
         file.load(),
         once=options.once,

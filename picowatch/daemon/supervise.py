@@ -6,11 +6,12 @@ settings stay as they were. Signals, hooks and metrics outlast each daemon.
 """
 
 import logging
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, build_daemon
@@ -83,6 +84,7 @@ class Supervisor:
         self._used: Path | None = None  # the last daemon's outbox
         self._damaged_at = float("-inf")  # the ledger
         self._said = ""  # about a `picowatch make`
+        self._working_folder = Path.cwd()
 
     def run(self) -> RunResult:
         """Return the last daemon's result, or an empty one if a signal came before it was built.
@@ -101,6 +103,8 @@ class Supervisor:
         return result
 
     def _run_one(self) -> RunResult:
+        with suppress(OSError):  # a backup may be in its place, and engines start there
+            os.chdir(self._working_folder)
         with ExitStack() as parts:
             try:
                 daemon = self._built(parts)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -268,6 +269,28 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
             wait_for(lambda: house.pictures("c") and house.pictures("d"), "the pictures")
             ends(daemon)
         assert house.error("c.yaml") is None
+
+
+def test_the_folder_in_which_it_was_started_may_be_moved_and_replaced(house: House) -> None:
+    """It writes nothing where the folder was moved to, and goes on in a backup at its place."""
+    elsewhere, file = house.folder.with_name("elsewhere"), house.folder / "picowatch.yaml"
+    file.write_text("format: webp\n")
+    with process(house) as picowatch:
+        house.save("a.txt", "one --seed 1\n")
+        wait_for(lambda: house.pictures() == ["a/0001-1.webp"], "the first picture")
+        house.folder.rename(elsewhere)
+        away = f"{house.outbox} is not there, or another folder is in its place; waiting"
+        wait_for(lambda: away in (elsewhere / "console").read_text(), "the trouble")
+        (elsewhere / "inbox/b.txt").write_text("two --seed 2\n")
+        shutil.copytree(elsewhere, house.folder)
+        shutil.rmtree(elsewhere)
+        wait_for(lambda: house.pictures("b") == ["b/0001-2.webp"], "the second picture")
+        file.write_text("format: png\n")
+        wait_for(lambda: house.log().count("is watching") == 3, "the new settings")
+        house.save("c.txt", "three --seed 3\n")
+        wait_for(lambda: house.pictures("c") == ["c/0001-3.png"], "the third picture")
+        ends(picowatch)
+    assert house.prompts() == ["one", "two", "three"]
 
 
 def test_recipes_that_wait_for_a_folder_do_not_use_up_a_round(
