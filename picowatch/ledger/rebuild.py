@@ -17,7 +17,7 @@ from picowatch.files.names import is_picture_name
 from picowatch.ledger.entries import ELSEWHERE, detach, move_images
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import columns_of, insert_image
-from picowatch.outbox.listing import Listing, is_picture, request_in
+from picowatch.outbox.listing import Listing, request_in
 from picowatch.outbox.status import number_of
 from picowatch.service import ALIVE, notify
 
@@ -62,7 +62,7 @@ def _rebuild(ledger: Ledger, listing: Listing) -> int:
         for number, line in enumerate(listing.all(), 1):
             if number % LINES_ALIVE == 1:
                 notify(*ALIVE)
-            with suppress(KeyError, TypeError, ValueError):  # not a line of ours
+            with suppress(KeyError, TypeError, ValueError, OverflowError):  # not a line of ours
                 _enter(sql, line, number)
         # A deleted picture's name may have gone to a later one.
         newest = "(SELECT max(id) FROM images GROUP BY file)"
@@ -77,7 +77,7 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:
     """Enter what a line says of a picture, or of its recipe."""
     recipe = str(line["recipe"])
     note_save = "INSERT OR REPLACE INTO restored (recipe, digest, finished) VALUES (?, ?, ?)"
-    if is_picture(line):
+    if "file" in line:
         _enter_picture(sql, line, number)
         if "moved" not in line:  # later, by `picowatch keep`
             sql.execute(note_save, (recipe, str(line["save_digest"]), 0))

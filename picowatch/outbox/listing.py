@@ -117,7 +117,7 @@ class Listing:
     def recent_files(self) -> list[str]:
         """Return the pictures in the last lines, oldest first; moving one makes it no younger."""
         files: dict[str, str] = {}  # as they were called at first
-        for line in filter(is_picture, self.recent()):
+        for line in self._recent_pictures():
             was = next((key for key, file in files.items() if file == line.get("moved")), None)
             if was is not None:
                 files[was] = line["file"]
@@ -129,24 +129,25 @@ class Listing:
     def recent_moves(self) -> set[tuple[str, str]]:
         """Return former and present paths of moved pictures of which no later line tells."""
         last: dict[str, tuple[str, str]] = {}  # of what is told of a path
-        for line in filter(is_picture, self.recent()):
+        for line in self._recent_pictures():
             pair = line.get("moved", ""), line["file"]
             last |= dict.fromkeys(pair, pair)
         return {pair for pair in last.values() if last[pair[0]] == last[pair[1]]}
 
     def recent_digests(self) -> dict[str, object]:
         """Return the digests of the pictures in the last lines; a later one replaces another."""
-        return {line["file"]: line.get("digest") for line in self.recent() if is_picture(line)}
+        return {line["file"]: line.get("digest") for line in self._recent_pictures()}
+
+    def _recent_pictures(self) -> list[dict[str, Any]]:
+        """Return the last lines without those about recipes."""
+        return [line for line in self.recent() if "file" in line]
 
 
 def _lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Yield valid lines: the first may be cut off, and users may have edited the file."""
-    return filter(None, map(_object, texts))
-
-
-def is_picture(line: dict[str, Any]) -> bool:
-    """Whether a line of images.jsonl is that of a picture, not of a recipe."""
-    return isinstance(line.get("file"), str)
+    for line in filter(None, map(_object, texts)):
+        if isinstance(line.get("file", ""), str) and isinstance(line.get("moved", ""), str):
+            yield line
 
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:

@@ -296,6 +296,21 @@ def test_any_picture_of_a_sweep_tells_the_seed_that_was_drawn(house: House) -> N
     assert seeds == [seeds[0]] * 2 + [seeds[0] - 1] * 2
 
 
+def test_lines_with_values_of_another_kind_are_passed_over(house: House) -> None:
+    """A user may have edited the list, or a program of theirs may have written it."""
+    house.save("a.txt", "one --seed 1\n")
+    assert house.once()
+    listed, (line, *_) = house.outbox / "images.jsonl", house.listed()
+    edits = ("width", 10**30), ("entry_index", float("inf")), ("file", ["a"]), ("moved", ["b"])
+    with listed.open("a") as lines:
+        lines.writelines(f"{json.dumps(line | {name: value})}\n" for name, value in edits)
+    ledger(house).unlink()
+    (house.outbox / ".picowatch/gallery/pages.js").unlink()
+    assert house.run_once() == 0
+    assert len(house.engine.batches) == 1
+    assert "the new ledger has 1 picture of images.jsonl" in house.log()
+
+
 def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> None:
     """Tables and indexes are damaged in turn: pictures stay, and the next save is rendered."""
     for name in ("random.txt", "pets/sweep.yaml"):
