@@ -129,17 +129,19 @@ def _run(options: argparse.Namespace) -> int:
     except Exception as error:  # or a bug: a text for people, the traceback with --debug
         if options.debug:
             raise
-        if isinstance(error, errors.PicowatchError):
-            streams.print_error(f"picowatch: {error.with_remedy}")
-            return error.exit_code
-        if isinstance(error, OSError) and error.errno in _FULL:
-            streams.print_error(f"picowatch: cannot write: {error.strerror}. Free some space.")
-            return errors.FAILED
-        streams.print_error(
-            f"picowatch: unexpected error: {type(error).__name__}: {error}. "
-            "Run it again with --debug and report the output."
-        )
-        return errors.FAILED
+        streams.print_error(f"picowatch: {_in_words(error)}")
+        return error.exit_code if isinstance(error, errors.PicowatchError) else errors.FAILED
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, errors.PicowatchError):
+        return error.with_remedy
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"cannot write: {error.strerror}. Free some space."
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
+        return "The working directory was deleted or replaced. Change to your folder again."
+    unexpected = f"unexpected error: {type(error).__name__}: {error}"
+    return f"{unexpected}. Run it again with --debug and report the output."
 
 
 class _Parser(argparse.ArgumentParser):

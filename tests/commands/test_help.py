@@ -4,13 +4,14 @@ import json
 import re
 import shlex
 import sys
+from contextlib import chdir
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from picowatch.cli import parsers
+from picowatch.cli import main, parsers
 from picowatch.commands import COMMANDS
 from picowatch.commands.status import NO_STATUS
 from tests.commands.picowatch import PROJECT, picowatch, picowatch_here, ran
@@ -22,6 +23,19 @@ def test_names_of_files_are_read_as_utf8(tmp_path: Path) -> None:
     words = "This environment reads the names of files as ascii; picowatch, as UTF-8."
     told = f"picowatch: {words} Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.\n"
     assert (found.returncode, found.stderr) == (2, told)
+
+
+@pytest.mark.parametrize("words", [("run",), ("status",), ("make", "a.txt"), ("init", "b")])
+def test_a_working_directory_that_is_gone_is_named(
+    tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A restored backup leaves shells in the folder that it replaced."""
+    (folder := tmp_path / "gone").mkdir()
+    with chdir(folder):
+        folder.rmdir()
+        assert main(words) == 1
+    said = "The working directory was deleted or replaced. Change to your folder again."
+    assert capsys.readouterr().err == f"picowatch: {said}\n"
 
 
 @pytest.mark.parametrize("columns", [60, 100])
