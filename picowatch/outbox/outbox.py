@@ -211,7 +211,7 @@ class Outbox:
         found = list(takewhile(lambda path: lexists(self.root / path), maps))
         with suppress(PictureUnreadable, OSError):
             texts, sidecar = read_texts(self.root / file), sidecar_of(file)
-            if read_regular(self.root / sidecar) == f"{texts.get(PARAMETERS)}\n".encode():
+            if read_regular(self.root / sidecar) == f"{texts.get(PARAMETERS, '')}\n".encode():
                 found.append(sidecar)
         return found
 

@@ -88,6 +88,17 @@ def test_a_folder_is_made_smaller_without_any_model(house: House) -> None:
     assert len(house.listed()) == 4
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_the_empty_text_beside_a_copy_goes_with_it(house: House, kind: str) -> None:
+    house.save("web/_pictures.yaml", f"resize_to: 60\nformat: {kind}\n")
+    shoot(house, "web/wide.jpg")
+    assert house.once(sidecar="txt")
+    assert house.answer("keep", "best", "web").done
+    assert [path.parent.name for path in house.outbox.rglob("wide.txt")] == ["best"]
+    assert house.answer("delete", None, "best").done
+    assert not [*house.outbox.rglob("wide.*")]
+
+
 def test_bits_that_are_lost_are_told_though_nothing_else_is_kept(house: House) -> None:
     house.save("web/_pictures.yaml", f"{WEB}keep_exif: none\n")
     Image.new("I;16", (120, 80), 40_000).save(house.inbox / "web/deep.png")
