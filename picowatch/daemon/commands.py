@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain, filterfalse
 
 from picowatch.daemon.followups import follow_up, follow_up_all
-from picowatch.daemon.picture_commands import COMMAND, PictureCommands, counted, listed, named
+from picowatch.daemon.picture_commands import COMMAND, PictureCommands, counted, listed, named, told
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.files.atomic import make_folder
@@ -120,11 +120,11 @@ class Control:
         """Queue failed images again, and have refused files read again, as they are now."""
         refused = queries.recipes_that_are(self.ledger, "refused")
         wrong = sorted({*control.recipes_with_failures(self.ledger), *refused})
-        chosen = _matching_any(patterns, wrong) if patterns else wrong
+        chosen, missing = _matching_any(patterns, wrong) if patterns else (wrong, [])
+        unknown = self._unknown(missing)
         if patterns and not chosen:
-            words = f"No failed image or refused file matches {listed(patterns)}."
-            words = self._unknown(patterns[0]) or words
-            return Answer(False, f"{words}{named('Failed', wrong)}")
+            none = f"No failed image or refused file matches {listed(patterns)}."
+            return Answer(False, f"{unknown.lstrip() or none}{named('Failed', wrong)}")
         retried = control.retry(self.ledger, chosen)
         self.pool.wake()
         again = [recipe for recipe in chosen if recipe in refused]
@@ -136,28 +136,32 @@ class Control:
         done = "; ".join(parts) or "Nothing has failed"
         if parts:
             log.info("%s: %s, as requested", listed(chosen), done, extra=COMMAND)
-        return Answer(True, f"{done}.")
+        return Answer(not unknown, f"{done}.{unknown}")
 
     def _retry_all(self, patterns: Sequence[str]) -> Answer:
         """Have recipes read again as if they had been saved; equal pictures are kept."""
         known = [*filterfalse(is_template, queries.known_recipes(self.ledger))]
-        if not (recipes := _matching_any(patterns, known)):
+        recipes, missing = _matching_any(patterns, known)
+        unknown = self._unknown(missing)
+        if not recipes:
             words = f"No recipe or picture {listed(patterns)} is in the inbox."
-            return Answer(False, self._unknown(patterns[0]) or words)
+            return Answer(False, unknown.lstrip() or words)
         control.want_again(self.ledger, recipes, as_saved=True)
         self.inbox.want_scan()
         has_pictures = any(map(is_dropped, recipes))
         many = number_of(len(recipes), "picture") if has_pictures else listed(recipes)
         log.info("%s: %s read again, as requested", listed(patterns), many, extra=COMMAND)
         words = f"{many} read again, with files and templates as they are now."
-        return Answer(True, f"{words} Pictures that would be the same are kept.")
+        return Answer(not unknown, f"{words} Pictures that would be the same are kept.{unknown}")
 
-    def _unknown(self, pattern: str) -> str:
-        """Return that no recipe is called so, and why or the nearest name; "" if any is."""
-        known = [*queries.known_recipes(self.ledger)]
-        if matching(pattern, known):
-            return ""
-        return self._ignored(pattern.rstrip("/")) or no_such(pattern, known, "the inbox")
+    def _unknown(self, patterns: Sequence[str]) -> str:
+        """Return that no recipes are called so, and why or the nearest names; "" if all are."""
+        known = [*queries.known_recipes(self.ledger)] if patterns else []
+
+        def why(name: str) -> str:
+            return self._ignored(name.rstrip("/")) or no_such(name, known, "the inbox")
+
+        return told(_matching_any(patterns, known)[1], why)
 
     def _ignored(self, path: str) -> str:
         """Return that a file or folder is ignored and why, as the status does; "" if it is not."""
@@ -197,7 +201,7 @@ class Control:
             return None
         if not waiting.cancelled:
             others = named("Recipes with queued images", [*unfinished])
-            words = self._unknown(pattern) or f"No image of {pattern} is queued."
+            words = self._unknown([pattern]).lstrip() or f"No image of {pattern} is queued."
             return Answer(False, f"{words}{others}")
         rest = " Images in progress are stopped." if waiting.running else ""
         return Answer(True, f"{images(waiting.cancelled)} cancelled.{rest}")
@@ -292,11 +296,12 @@ class Control:
         return Answer(done, words, pictures, error, warning, sheets, note)
 
 
-def _matching_any(patterns: Sequence[str], paths: Collection[str]) -> list[str]:
-    """Return what matches any of these; those that name one are not compared with all."""
+def _matching_any(patterns: Sequence[str], paths: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return what matches any of these, and which match nothing; whole names are looked up."""
     every = {*paths}
     found = {path: [path] if path in every else matching(path, paths) for path in patterns}
-    return [*dict.fromkeys(chain.from_iterable(found.values()))]
+    missing = [path for path, its in found.items() if not its]
+    return [*dict.fromkeys(chain.from_iterable(found.values()))], missing
 
 
 def _came_before(sent_at_ns: int, version: SizeAndTime | None) -> bool:

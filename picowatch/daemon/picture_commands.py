@@ -106,14 +106,13 @@ class PictureCommands:
             return None
         there = [*filterfalse(wanted.__contains__, gallery.files() * bool(names))]
         known = queries.known_paths(self._ledger) if names else ()
-        words = [
-            f"'{name}' has no picture in the gallery."
-            if matching(name, known)
-            else no_such(name, there, "the gallery")
-            for name in names[:NAMED]
-        ]
-        more = f" And {len(names) - NAMED} more." if len(names) > NAMED else ""
-        return _Left([*wanted], "".join(f" {line}" for line in words) + more)
+
+        def why(name: str) -> str:
+            if matching(name, known):
+                return f"'{name}' has no picture in the gallery."
+            return no_such(name, there, "the gallery")
+
+        return _Left([*wanted], told(names, why))
 
     def _deleted(self, command: Command, files: Sequence[str]) -> Stay:
         """Delete pictures, and note how many; return those that stay, with reasons and remedies."""
@@ -165,6 +164,12 @@ def counted(ledger: Ledger, command: Command, more: int = 0, running: int = 0) -
 def listed(files: Sequence[str]) -> str:
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     return harmless(f"{files[0]}{more}")
+
+
+def told(names: Sequence[str], words_of: Callable[[str], str]) -> str:
+    """Return a sentence of each of the first names, and how many more there are."""
+    more = f" And {len(names) - NAMED} more." if len(names) > NAMED else ""
+    return "".join(f" {words_of(name)}" for name in names[:NAMED]) + more
 
 
 def named(words: str, recipes: list[str]) -> str:

@@ -57,7 +57,9 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         said = "There is no 'c.txt' in the inbox. Did you mean 'a.txt'? Failed: "
         said += "a.txt, pets/b.yaml, wrong.yaml.\n"
         assert control(house, "retry", "c.txt", code=1) == said
-        assert control(house, "retry", "inbox/a.txt") == "1 image queued again.\n"
+        (house.folder / "names.txt").write_text("a.txt\nc.txt\n")
+        said = "1 image queued again. There is no 'c.txt' in the inbox. Did you mean 'a.txt'?\n"
+        assert control(house, "retry", "--from", "names.txt", code=1) == said
         wait_for(lambda: 5 in house.seeds("a") and house.error("a.txt") is None, "the picture")
         assert house.error("pets/b.yaml")
         said = "1 image queued again; 1 file read again.\n"

@@ -226,6 +226,11 @@ def test_names_come_from_a_list(house: House) -> None:
             answer = picowatch_here(house.folder, "retry", "--all", "--from", "names.txt")
             assert answer.returncode == 0, answer.stderr
         wait_for(lambda: len(house.pictures("a")) == 3, "the pictures again")
+        names.write_text("old.yaml\na.yaml\nnotes\n")  # of recipes that are gone, say
+        answer = picowatch_here(house.folder, "retry", "--all", "--from", "names.txt")
+        assert answer.returncode == 1 and answer.stderr.startswith("a.yaml read again")
+        said = "There is no 'old.yaml' in the inbox. Did you mean 'a.yaml'?"
+        assert answer.stderr.endswith(f" are kept. {said} There is no 'notes' in the inbox.\n")
         for text, said in (
             ('"a', "no list of names"), ('""', "no list of names"), ("", "given no pictures"),
             (r'"\ud800"', "no list of names"),
