@@ -32,7 +32,7 @@ class Named:
     ignored: dict[str, str]
 
 
-def named(folders: Folders, name: str, status: Status) -> Named:
+def named(folders: Folders, name: str, status: Status, *, running: bool) -> Named:
     """Return what is known of a recipe, photo, folder or glob. Raises CommandFailed."""
     with reading(folders.outbox) as sql:
         known = known_paths(sql)
@@ -46,6 +46,8 @@ def named(folders: Folders, name: str, status: Status) -> Named:
             told |= _why_not(folders, sql, name, noticed, unread)
         behind, seconds = _place(sql, recipes, status)
         account = account_of(sql, recipes)
+    if account.running and not running:  # it was killed; the next start renders these
+        behind, account = 0, replace(account, waiting=account.waiting + account.running, running=0)
     name = name.rstrip("/")
     return Named(name=name, account=account, behind=behind, seconds_until=seconds, ignored=told)
 

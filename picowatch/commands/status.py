@@ -50,7 +50,7 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
         # It reads the ledger; sqlite3 takes a tenth of the time of all else to import.
         from picowatch.commands.account import in_json, lines, named
 
-        account = named(folders, name, found)
+        account = named(folders, name, found, running=running)
         whole |= in_json(account)
         told = map(harmless, lines(account, found, running=running, all_of_them=options.all))
     if options.json:
@@ -148,7 +148,10 @@ def _unhealthy(words: str, code: int = FAILED) -> int:
 def rows_of(running: bool, last: status.Status) -> list[Row]:
     """Return a status' rows; what is queued and failed still matters once picowatch has ended."""
     if not running or last.ended:
-        left = replace(last, engines=(), all_seconds_left=None)
+        # If it was killed, the next start renders what was in progress.
+        waiting = last.images["queued"] + last.images.get("running", 0)
+        images = last.images | {"queued": waiting}
+        left = replace(last, images=images, engines=(), all_seconds_left=None)
         known = [row for row in rows(left) if row.label != "now"]
         others = [row for row in known if last.host or row.label == "trouble"]
         if running:

@@ -4,6 +4,7 @@ import json
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -185,6 +186,18 @@ def test_a_name_that_nothing_has_is_told_the_nearest(morning: House, runs: bool)
             assert f"There is no {expected}" in answer.stderr
         whole = picowatch_here(morning.folder, "delete", "outbox")
     assert "That is the whole outbox." in whole.stderr
+
+
+def test_what_was_in_progress_waits_once_picowatch_is_killed(house: House) -> None:
+    with house.held("a.txt", "one\ntwo\nthree\n", batch_size=2) as held:
+        wait_for(lambda: house.status()["images"]["running"] == 2, "the status")
+        copytree(house.outbox, house.folder / "left")  # what a power cut leaves, say
+        held.release()
+    left = "--outbox", "left"
+    assert shown(house, "a", *left)[1] == "a: 0 of 3 done, 3 wait, first in the queue"
+    assert shown(house, *left)[:2] == ["picowatch is not running", "queued  3 images: a.txt 1"]
+    account = told(house, "a", *left)["account"]
+    assert (account["running"], account["waiting"]) == (0, 3)
 
 
 def test_what_waits_has_a_place_and_a_time(house: House) -> None:

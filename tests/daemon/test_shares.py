@@ -74,7 +74,7 @@ def test_the_place_in_the_queue_follows_the_turns(house: House) -> None:
         status = read_status(house.outbox)
         assert status
         behind = {
-            name: account.named(folders, name, status).behind
+            name: account.named(folders, name, status, running=True).behind
             for name in ("ben/b.yaml", "ben/c.yaml", "carl/c.yaml", "ada/a.yaml")
         }
         held.release()
