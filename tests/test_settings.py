@@ -142,6 +142,7 @@ REFUSED = [
     ("executor: {ray: {adress: x}}", "adress: Extra inputs are not permitted."),
     ("executor: {ray: {gpus_per_engine: true}}", "gpus_per_engine: Input should be a number, not"),
     ("hooks: {done: x}", "{'done': 'x'}: Input should be 'picture', 'failed', 'idle' or 'on"),
+    ("hooks: {idle: [sleep, 5]}", "the argument 5 is no text: write it in quotes"),
     ("hooks: {idle: []}", "hooks {'idle': []}: List should have at least 1 item"),
     ("- a", "F must contain `name: value` lines"),
     ("shares: 2", "it must be a mapping of folders like {ada: 2}"),

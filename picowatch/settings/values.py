@@ -68,7 +68,10 @@ def metrics_address_value(value: Any) -> str:
 
 
 def _program_value(value: Any) -> Any:
-    """Split a text as a shell would."""
+    """Split a text as a shell would; numbers among arguments are no texts."""
+    for part in value if isinstance(value, list) else ():
+        if not isinstance(part, str):
+            raise ValueError(f"the argument {part} is no text: write it in quotes")
     return shlex.split(value) if isinstance(value, str) else value
 
 
