@@ -149,6 +149,8 @@ def lines(found: Named, status: Status, *, running: bool, all_of_them: bool) -> 
     yield from shown
     if len(told) > len(shown):
         yield f"and {len(told) - len(shown)} more: --all shows them"
+    if (more := status.ignored_count - len(status.ignored)) > 0:
+        yield f"{more:,} more in the whole inbox are ignored: picowatch.log names them"
 
 
 def _behind(found: Named, status: Status, *, running: bool) -> str:

@@ -33,6 +33,8 @@ COUNTS = {
     "everything": {"requested": 5, "done": 4, "failed": 1, "refused": 1},
 }
 
+NO_RECIPE = "recipes are .yaml, .yml, .json, .csv and .txt"
+
 
 def shown(house: House, *words: str) -> list[str]:
     return picowatch_here(house.folder, "status", *words).stdout.splitlines()
@@ -79,7 +81,7 @@ def test_a_recipe_a_folder_or_everything_has_an_account(morning: House) -> None:
     )
     assert shown(morning, "night/notes.md")[1:] == [
         "night/notes.md: nothing is requested",
-        "ignored night/notes.md: recipes are .yaml, .yml, .json, .csv and .txt",
+        f"ignored night/notes.md: {NO_RECIPE}",
     ]
 
 
@@ -186,6 +188,18 @@ def test_a_name_that_nothing_has_is_told_the_nearest(morning: House, runs: bool)
             assert f"There is no {expected}" in answer.stderr
         whole = picowatch_here(morning.folder, "delete", "outbox")
     assert "That is the whole outbox." in whole.stderr
+
+
+def test_it_is_told_that_the_status_lacks_some_ignored_files(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picowatch.daemon.status.IGNORED", 1)
+    for name in ("a.md", "b.md", "night/c.md"):
+        house.save(name, "mine")
+    assert house.once()
+    said = "2 more in the whole inbox are ignored: picowatch.log names them"
+    assert shown(house, "--all")[2:] == [f"ignored a.md: {NO_RECIPE}", said]
+    assert shown(house, "b.md")[2:] == [f"ignored b.md: {NO_RECIPE}", said]
 
 
 def test_what_was_in_progress_waits_once_picowatch_is_killed(house: House) -> None:
