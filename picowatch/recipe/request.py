@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as fields_of
 from functools import cache, cached_property, partial
 from typing import Any, ClassVar, Self
 
@@ -296,8 +297,8 @@ WITHOUT_DRAWING = ("prompt", *fields.FINISHED, "replace", "name", "width", "heig
 COPIES = "copies"  # the batch key of requests without a model
 _NEVER = object()
 _OFF = {
-    name: DIGEST_OMITS.get(name, _NEVER) if name in fields.ROWS else own.default
-    for name, own in ImageRequest.__dataclass_fields__.items()
+    own.name: DIGEST_OMITS.get(own.name, _NEVER) if own.name in fields.ROWS else own.default
+    for own in fields_of(ImageRequest)
 } | {"notes": {}}
 _SAME_IN_BATCH = [
     name

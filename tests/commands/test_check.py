@@ -54,6 +54,7 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
     assert images[0] | expected == images[0]
     shown = {field.name for field in fields(ImageFields) if not ROWS[field.name].needs}
     assert shown <= set(images[0])
+    assert not [name for name in images[0] if name.startswith("_")]
 
 
 def test_check_draws_no_wildcard_without_its_seed(tmp_path: Path) -> None:
