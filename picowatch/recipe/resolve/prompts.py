@@ -1,6 +1,6 @@
 """Mistakes in the prompts of an entry, and what searching the prompts costs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from picowatch.recipe.fields import Loras
@@ -46,14 +46,13 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
     return found[:MAX_FOUND]
 
 
-def mistaken_lines(field: str, text: str, inventory: Inventory) -> Iterator[str]:
-    """Yield a warning on the first mistaken line of each wildcard file that a prompt draws from."""
-    known = inventory.wildcards
-    files = [*dict.fromkeys(_files_in(text, known))]
-    for file in files:
+def mistaken_lines(field: str, files: Iterable[str], inventory: Inventory) -> Iterator[str]:
+    """Yield a warning on the first mistaken line of each wildcard file, and of those it names."""
+    waiting = sorted(files)
+    for file in waiting:
         told = False
-        for line in known[file]:
-            files += [name for name in _files_in(line, known) if name not in files]
+        for line in inventory.wildcards[file]:
+            waiting += sorted(files_in(line, inventory).difference(waiting))
             if not told and (found := mistakes_in(field, line, (), inventory)):
                 told = True
                 yield (
@@ -62,12 +61,12 @@ def mistaken_lines(field: str, text: str, inventory: Inventory) -> Iterator[str]
                 )
 
 
-def _files_in(text: str, known: wildcards.Wildcards) -> Iterator[str]:
-    for node in wildcards.found_in(wildcards.parse(text, known)):
-        if isinstance(node, wildcards.FromFile) and (
-            file := wildcards.file_called(node.name, known)
-        ):
-            yield file
+def files_in(text: str, inventory: Inventory) -> frozenset[str]:
+    """Return the wildcard files that a prompt draws from."""
+    known = inventory.wildcards
+    nodes = wildcards.found_in(wildcards.parse(text, known)) if "__" in text else ()
+    named = [node.name for node in nodes if isinstance(node, wildcards.FromFile)]
+    return frozenset(filter(None, (wildcards.file_called(name, known) for name in named)))
 
 
 def _wildcard_mistakes(nodes: wildcards.Nodes, inventory: Inventory) -> Iterator[Mistake]:
