@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.engine.process import child
+from picowatch.engine.process import child, child_main
 from picowatch.engine.process.child import ChildEngine, started_engine
 from picowatch.engine.protocol import EngineOptions, MakeRenderer, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
@@ -131,6 +131,19 @@ def test_the_process_begins_with_its_own_environment(
     assert found["GOMP_SPINCOUNT"] == "1000"
     assert found["MALLOC_MMAP_THRESHOLD_"] == "4096"
     assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
+
+
+def test_multiprocessings_own_process_imports_nothing_from_the_users_folder(tmp_path: Path) -> None:
+    """It begins with the first engine, and is `python -c`, too."""
+    (tmp_path / "multiprocessing.py").write_text("open('ran', 'w')")
+    script = tmp_path / "elsewhere/start.py"
+    script.parent.mkdir()
+    script.write_text(f"from {child_main.__name__} import surroundings\nwith surroundings(): pass")
+    ours = {"PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=os.environ | ours, check=True, stderr=PIPE
+    )
+    assert not (tmp_path / "ran").exists()
 
 
 # -- its end by others

@@ -71,11 +71,12 @@ def surroundings() -> Iterator[None]:
     """
     before = dict(os.environ)
     ours = _DEFAULTS | before | _ENVIRONMENT
-    resource_tracker.ensure_running()  # whose start lets signals through again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     os.environ.update(ours)
     try:
         with redirect_stdout(None), redirect_stderr(None):
+            resource_tracker.ensure_running()  # whose start lets signals through again
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
