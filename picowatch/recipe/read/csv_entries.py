@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice, repeat
 
-from picowatch.recipe.fields import FRACTIONS, MAPPINGS
+from picowatch.recipe.fields import FRACTIONS
 from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.read.names import add, check_notes, excuse_prompt, field_called, unknown
 from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, SourceValue
@@ -17,7 +17,7 @@ _NO_DELIMITER = "\x1f"  # no file has it
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d\d")  # as Excel writes 1234567890
 # As spreadsheets write it in most of Europe.
 _DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,9}")
-_NUMBERS = {*FRACTIONS, *MAPPINGS}  # a number in hires is its scale
+_NUMBERS = {*FRACTIONS, "hires", "upscale"}  # of which a number is the scale
 # A column's name as written, and the field or note that it means, if any.
 _Column = tuple[str, str | None]
 

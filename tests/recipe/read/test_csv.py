@@ -58,6 +58,7 @@ def test_a_table_of_one_column_needs_no_quotes() -> None:
         ("prompt,prompt\na,b\n", (2, 3), "'prompt' is given twice: already on line 2. Keep one. …"),
         ("CFG,cfg_scale,prompt\n,4,a\n3,,b\n3,4,c", (4, 3), "'cfg_scale' … line 4 as 'CFG'. …"),
         ('prompt;steps\n"a\nb";3\nc;300\n', (4, 3), "steps must be … not 300. (row 3)"),
+        ("prompt;resize_to\na;1,600\n", (2, 3), "resize_to … Write 1600, without a comma. …"),
         ('prompt,cfg\na,"7,5"\n', (2, 4), "cfg_scale must be … Write 7.5, with a point. (row 2)"),
         ("prompt;steps\na;1,000\n", (2, 3), "steps must be … Write 1000, without a comma. (row 2)"),
         ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Fill the column prompt, or … (row 2)"),
