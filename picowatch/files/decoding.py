@@ -104,7 +104,7 @@ def _usable(profile: bytes | None) -> bytes:
         return b""
     try:
         theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if profile[16:20] == b"RGB ":  # else it may be of a head alone
+        if profile[16:20] == b"RGB ":  # a head without tables passes so far
             ImageCms.buildTransform(theirs, ImageCms.createProfile("sRGB"), "RGB", "RGB")
     except (OSError, ImageCms.PyCMSError):
         return b""
