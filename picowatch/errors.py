@@ -33,7 +33,6 @@ ControlFlow
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
 ├── NotHashed                a save needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
-    ├── NoLines              a wildcard without lines (recipe/prompts/wildcards.py)
     ├── NotInstalled         no model of this name (recipe/installed.py)
     │   └── NoneOfThisName       not even one that is refused (recipe/installed.py)
     ├── NoLines              no line of a wildcard can be drawn (recipe/prompts/wildcards.py)

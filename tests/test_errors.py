@@ -50,6 +50,7 @@ def test_the_trees_are_shown_as_they_are() -> None:
             depth = (len(line) - len(line.lstrip("│├└─ "))) // 4
             path[depth:] = [name]
             module = line.rpartition("(")[2].removesuffix(")") if line.endswith(".py)") else ""
+            assert name not in shown
             shown[name] = (path[depth - 1] if depth else "", module or "errors.py")
     assert shown == defined
     assert {name for name, (above, _) in defined.items() if not above} == ROOTS
