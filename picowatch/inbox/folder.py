@@ -123,7 +123,8 @@ class InboxFolder:
     def check_readable(self) -> None:
         """Raise SettingsInvalid if the inbox may not be searched."""
         if not os.access(self.root, os.R_OK | os.X_OK):
-            raise SettingsInvalid(f"The inbox {self.root} cannot be read.", GIVE_PERMISSION)
+            words = f"The inbox {self.root.absolute()} cannot be read."
+            raise SettingsInvalid(words, GIVE_PERMISSION)
 
     def is_away(self) -> bool:
         """Whether the inbox seems unmounted: it is missing or empty."""
