@@ -32,7 +32,7 @@ from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.reading import DefaultsFile, NothingSaid
 from picowatch.recipe.recipe import Recipe, no_hash
-from picowatch.recipe.resolve.prompts import files_in, mistaken_lines
+from picowatch.recipe.resolve.prompts import files_in, mistaken_line
 from picowatch.settings.settings import Settings
 from picowatch.streams import harmless
 
@@ -70,7 +70,7 @@ class _Checking:
         self._settings, self._as_json = settings, as_json
         self._inbox = InboxFolder(settings.inbox, settings.most_photo_pixels)
         known, most = inventory_of(settings), settings.max_images_per_save
-        self._of_lines = cache(lambda field, files: [*mistaken_lines(field, files, known)])
+        self._line_in = cache(lambda field, file: mistaken_line(field, file, known))
         self._reader = RecipeReader(self._inbox, known, most)
         self._there = scan(settings.inbox.resolve(), ())
         self._names = OutboxNames(settings.outbox, picture_format=settings.format)
@@ -149,8 +149,11 @@ class _Checking:
         """Yield warnings on what random seeds may draw."""
         for variant in recipe.variants if recipe.seed == RANDOM else ():
             for field, text in variant.texts:
-                files = files_in(text, variant.context.inventory)
-                yield from self._of_lines(field.rpartition(".")[2], files)
+                files = sorted(files_in(text, variant.context.inventory))
+                for file in files:
+                    warning, others = self._line_in(field.rpartition(".")[2], file)
+                    files += sorted(others.difference(files))
+                    yield from filter(None, [warning])
 
     def _recipes(self, file: Path, path: str) -> Iterator[tuple[Path, int, Recipe]]:
         """Yield recipes with their places: a file, and the number of an entry."""

@@ -14,6 +14,7 @@ from picowatch.commands.check import Code, FoundProblem
 from picowatch.recipe.fields import ROWS, ImageFields
 from tests.commands.picowatch import PROJECT, picowatch_here, ran
 from tests.daemon.processes import without_privileges
+from tests.fault_points import preceded_by, wrap
 
 PUT = "To have it enlarged or edited, put it into a folder"
 
@@ -83,6 +84,20 @@ def test_check_warns_of_lines_that_a_random_seed_may_draw(tmp_path: Path) -> Non
     )
     assert lora.endswith("Put its file there, or write the prompt without the tag.")
     assert composed.startswith(f"{start}'a AND b' from models/wildcards/sub.txt, this recipe is")
+
+
+def test_check_reads_the_lines_of_a_wildcard_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever prompts combine it with: else a file of prompts would take minutes."""
+    lines: list[str] = []
+    note = preceded_by(lambda text, _: lines.append(text))
+    wrap("picowatch.recipe.resolve.prompts:files_in", note, monkeypatch.setattr)
+    for name in "abc":
+        save(tmp_path, {f"models/wildcards/{name}.txt": f"{name} line"})
+    save(tmp_path, {"a.txt": "__a__ __b__\n__b__ __c__\n__a__\n__c__\n"})
+    assert picowatch_here(tmp_path, "check", "a.txt").returncode == 0
+    assert sorted(lines) == ["a line", "b line", "c line"]
 
 
 def test_check_tells_images_apart(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Mistakes in the prompts of an entry, and what searching the prompts costs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
 from picowatch.recipe.fields import Loras
@@ -46,19 +46,17 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
     return found[:MAX_FOUND]
 
 
-def mistaken_lines(field: str, files: Iterable[str], inventory: Inventory) -> Iterator[str]:
-    """Yield a warning on the first mistaken line of each wildcard file, and of those it names."""
-    waiting = sorted(files)
-    for file in waiting:
-        told = False
-        for line in inventory.wildcards[file]:
-            waiting += sorted(files_in(line, inventory).difference(waiting))
-            if not told and (found := mistakes_in(field, line, (), inventory)):
-                told = True
-                yield (
-                    f"if a seed draws '{shown(line)}' from models/wildcards/{shown(file)}.txt, "
-                    f"this recipe is refused: {found[0].message}"
-                )
+def mistaken_line(field: str, file: str, inventory: Inventory) -> tuple[str, set[str]]:
+    """Return a warning on a wildcard file's first mistaken line, or "", and the files it names."""
+    warning, files = "", set[str]()
+    for line in inventory.wildcards[file]:
+        files |= files_in(line, inventory)
+        if not warning and (found := mistakes_in(field, line, (), inventory)):
+            warning = (
+                f"if a seed draws '{shown(line)}' from models/wildcards/{shown(file)}.txt, "
+                f"this recipe is refused: {found[0].message}"
+            )
+    return warning, files
 
 
 def files_in(text: str, inventory: Inventory) -> frozenset[str]:
