@@ -234,7 +234,8 @@ class Inbox:
         self._plan(there.found, known, now)
         named = {path for _, paths in self._named.values() for path in paths}
         is_settled = all(pending.why == LACKED for pending in self.waiting.all.values())
-        self.skipped = self.reasons.of(there, named, is_settled=is_settled)
+        reasons = self.reasons.of(there, named, is_settled=is_settled)
+        self.skipped = {**reasons, **self.waiting.still_written(time.monotonic())}
         if self._is_new and there.found:
             self._end_comparison(there.found.keys() - known.keys() - named)
         self.scanned_at = now

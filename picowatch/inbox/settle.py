@@ -1,5 +1,6 @@
 """Paths of the inbox that differ from the ledger, until they are quiet."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
@@ -13,6 +14,9 @@ HELD_OPEN_LIMIT = 30.0
 PICTURE_PATIENCE = 6
 # … and in a single run, which waits ten times `settle_seconds` at most, one that is incomplete.
 SINGLE_RUN_PATIENCE = 8
+# How long files may be written until it is told: a webcam may never rest.
+LONG = 60.0
+STILL_WRITTEN = "it is still being written, and is read once it has been the same for {:g} s"
 # What makes a file a save, besides its size or its time.
 NEW, WANTED, TEMPLATE = "new", "a command", "its template"
 LACKED = "what it lacked"  # a refused file is read again: another one may have come
@@ -73,9 +77,23 @@ class Waiting:
         self.drop(path)
         self.all[path] = replace(pending, place=before.place if before else next(self._places))
         self._count(pending, 1)
-        patience = self.settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
-        self._quiet_at[path] = pending.since + patience if quiet_at is None else quiet_at
+        own = pending.since + self.patience(path)
+        self._quiet_at[path] = own if quiet_at is None else quiet_at
         heappush(self._times, (self._quiet_at[path], path))
+
+    def patience(self, path: str) -> float:
+        """Return the seconds for which a path has to be the same."""
+        return self.settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
+
+    def still_written(self, now: float) -> dict[str, str]:
+        """Return a reason for each file that has been written for long, by its time."""
+        told, at = {}, time.time_ns()
+        for path, pending in self.all.items():
+            if now - pending.first > LONG and (version := pending.size_and_time):
+                patience = self.patience(path)
+                if 0 <= at - version.mtime_ns < patience * 1e9:
+                    told[path] = STILL_WRITTEN.format(patience)
+        return told
 
     def settle_again(self, pending: Pending, now: float) -> None:
         """Let a path be quiet once more, as a file that was not complete."""

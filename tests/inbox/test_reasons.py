@@ -127,6 +127,24 @@ def test_nothing_is_said_of_a_file_that_has_just_come(
         wait_for(lambda: house.status()["ignored_count"] == immediate, "the status")
 
 
+@pytest.mark.usefixtures("often")
+def test_a_file_that_never_rests_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a webcam's; it is read as soon as it is let alone."""
+    monkeypatch.setattr("picowatch.inbox.settle.LONG", 0.3)
+    house.save("frames/_pictures.yaml", f"{CORGI}image: picture\n")
+    why = "it is still being written, and is read once it has been the same for 3 s"
+
+    def told() -> bool:
+        house.draw("frames/1.png", size=(64, 64 + time.time_ns() // 10**7 % 100))
+        return house.status().get("ignored") == [["frames/1.png", why]]
+
+    with house.running(settle_seconds=0.5):
+        wait_for(told, "the status")
+        wait_for(lambda: house.pictures("frames"))
+        wait_for(lambda: not house.status()["ignored"], "the status")
+    assert f"frames/1.png is not run: {why}" in house.log()
+
+
 def test_nothing_is_said_of_pictures_that_recipes_name(house: House) -> None:
     """Whether they are start images, masks, references or those of `from`, and after a restart."""
     for number in range(20):
