@@ -164,7 +164,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
     ),
     "TIFF of many tags": (
         lambda: _tiff(*((tag, 1, 40 << 20, 8) for tag in range(60_000)), behind=41 << 20),
-        *(_NONE, ""),
+        *("It is a TIFF that is not whole", ""),
     ),
     "GIF of three million frames": (lambda: _GIF + _FRAME * 3 * MEGABYTE, "animated", ""),
     "64 MB of zeros": (lambda: bytes(64 << 20), _NONE, _NONE),
