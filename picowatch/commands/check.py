@@ -4,6 +4,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import chain, cycle
@@ -32,6 +33,7 @@ from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
 from picowatch.recipe.reading import DefaultsFile, NothingSaid
 from picowatch.recipe.recipe import Recipe, no_hash
+from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.prompts import files_in, mistaken_line
 from picowatch.settings.settings import Settings
 from picowatch.streams import harmless
@@ -39,6 +41,7 @@ from picowatch.streams import harmless
 # A picture may be rendered otherwise than written (a warning); a file is refused, or is never run.
 Code = Literal["mistake", "unusable", "being_written", "warning", "never_run"]
 _REFUSALS = (PicowatchError, FileChanged, OSError)
+_SEEDS_TRIED = 20  # of a recipe with a random one, whose wildcards may draw a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +304,7 @@ def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> l
     images: dict[tuple[object, ...], dict[str, Any]] = {}
     for place, (file, entry_index, recipe) in enumerate(found):
         common = {"recipe": str(file), "entry_index": entry_index, "priority": recipe.priority}
-        requests = recipe.image_requests(no_hash, 0)
+        requests = _requests(recipe)
         later = ((each.size_warning, outbox.why_png(str(file), each)) for each in requests)
         recipe.warned([*recipe.warnings, *filter(None, chain.from_iterable(later))])
         for request, variant in zip(requests, cycle(recipe.variants), strict=False):
@@ -310,6 +313,17 @@ def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> l
             size = "{}x{}".format(*request.published_size)
             images.setdefault(key, image | {"published_size": size})
     return [*images.values()]
+
+
+def _requests(recipe: Recipe) -> list[ImageRequest]:
+    """Return the requests with the first seed whose words can be drawn, of those for a random one.
+
+    Raises RecipeInvalid if none can: a run will hardly draw one, either.
+    """
+    for seed in range(_SEEDS_TRIED if recipe.seed == RANDOM else 0):
+        with suppress(RecipeInvalid):
+            return recipe.image_requests(no_hash, seed)
+    return recipe.image_requests(no_hash, 0)
 
 
 def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:

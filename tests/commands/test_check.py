@@ -86,6 +86,18 @@ def test_check_warns_of_lines_that_a_random_seed_may_draw(tmp_path: Path) -> Non
     assert composed.startswith(f"{start}'a AND b' from models/wildcards/sub.txt, this recipe is")
 
 
+@pytest.mark.parametrize(("lines", "code"), [("oil\na AND b\n", 0), ("a AND b\n", 1)])
+def test_check_refuses_for_a_line_only_what_no_seed_can_draw(
+    tmp_path: Path, lines: str, code: int
+) -> None:
+    """Of two lines, the first seed that is tried draws the wrong one."""
+    save(tmp_path, {"models/wildcards/w.txt": lines, "a.yaml": "prompt: __w__\n"})
+    found = picowatch_here(tmp_path, "check", "a.yaml")
+    assert (found.returncode, found.stdout.startswith("a.yaml: 1 image\n")) == (code, not code)
+    seen = "this becomes: a AND b" if code else "a.yaml: warning: if a seed draws 'a AND b'"
+    assert seen in found.stderr
+
+
 def test_check_reads_the_lines_of_a_wildcard_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
