@@ -197,7 +197,9 @@ def _keep(model: Any, folder: Path, *, narrow: bool) -> None:
 
 
 def _kept(folder: Path) -> Any:
-    """Return a model of the cache, None if there is none; a damaged one is deleted."""
+    """Read a model from the cache. Returns None if it is not there; deletes it if it is damaged."""
+    if not folder.is_dir():
+        return None  # another engine may be about to write it
     try:
         os.utime(folder / "model.bin")  # the last used is deleted last
         # The file is mapped, so it takes no memory of its own.
