@@ -174,7 +174,8 @@ def _found(path: Path) -> tuple[Path, int, int]:
     """Return the path without links, size and mtime. Unlike `resolve`, it raises only OSError."""
     path = Path(os.path.realpath(path))
     status = path.stat()
-    return path, status.st_size, status.st_mtime_ns % 2**63  # shares have files of 1601
+    # Shares may have files of 1601, which is before SQLite's first nanosecond.
+    return path, status.st_size, status.st_mtime_ns % 2**63
 
 
 def _signature(file: Path) -> tuple[int, ...]:

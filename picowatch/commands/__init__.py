@@ -24,7 +24,7 @@ class Command(NamedTuple):
 
 
 def path(text: str) -> Path:
-    """Return a path; refuse the text of an unset variable, which would be the working folder."""
+    """Return a path; refuse the text of an unset variable, which would be the working directory."""
     if not text:
         raise ArgumentTypeError("it is empty")
     return Path(text)

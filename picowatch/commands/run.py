@@ -35,6 +35,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         settings = load()
         if os.path.lexists(path):
             options.settings = path
+        # `model_copy` would have somebody name the models folder, which then must be there.
         vars(settings).update({name: here / getattr(settings, name) for name in FOLDERS})
         return check_folders(settings, waits=True)
 

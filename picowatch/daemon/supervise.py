@@ -84,7 +84,7 @@ class Supervisor:
         self._used: Path | None = None  # the last daemon's outbox
         self._damaged_at = float("-inf")  # the ledger
         self._said = ""  # about a `picowatch make`
-        self._working_folder = Path.cwd()
+        self._working_directory = Path.cwd()
 
     def run(self) -> RunResult:
         """Return the last daemon's result, or an empty one if a signal came before it was built.
@@ -104,7 +104,7 @@ class Supervisor:
 
     def _run_one(self) -> RunResult:
         with suppress(OSError):  # a backup may be in its place, and engines start there
-            os.chdir(self._working_folder)
+            os.chdir(self._working_directory)
         with ExitStack() as parts:
             try:
                 daemon = self._built(parts)

@@ -14,8 +14,8 @@ HELD_OPEN_LIMIT = 30.0
 PICTURE_PATIENCE = 6
 # … and in a single run, which waits ten times `settle_seconds` at most, one that is incomplete.
 SINGLE_RUN_PATIENCE = 8
-# How long files may be written until it is told: a webcam may never rest.
-LONG = 60.0
+# A webcam may write its picture so often that it is never read. This many seconds later it is told.
+STILL_WRITTEN_SECONDS = 60.0
 STILL_WRITTEN = "it is still being written, and is read once it has been the same for {:g} s"
 # What makes a file a save, besides its size or its time.
 NEW, WANTED, TEMPLATE = "new", "a command", "its template"
@@ -86,13 +86,14 @@ class Waiting:
         return self.settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
 
     def still_written(self, now: float) -> dict[str, str]:
-        """Return a reason for each file that has been written for long, by its time."""
+        """Return the files that change again and again, each with why it is not read yet."""
         told, at = {}, time.time_ns()
         for path, pending in self.all.items():
-            if now - pending.first > LONG and (version := pending.size_and_time):
-                patience = self.patience(path)
-                if 0 <= at - version.mtime_ns < patience * 1e9:
-                    told[path] = STILL_WRITTEN.format(patience)
+            version, patience = pending.size_and_time, self.patience(path)
+            if version is None or now - pending.first < STILL_WRITTEN_SECONDS:
+                continue
+            if 0 <= at - version.mtime_ns < patience * 1e9:  # else it waits for something else
+                told[path] = STILL_WRITTEN.format(patience)
         return told
 
     def settle_again(self, pending: Pending, now: float) -> None:

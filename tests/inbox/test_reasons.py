@@ -130,7 +130,7 @@ def test_nothing_is_said_of_a_file_that_has_just_come(
 @pytest.mark.usefixtures("often")
 def test_a_file_that_never_rests_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a webcam's; it is read as soon as it is let alone."""
-    monkeypatch.setattr("picowatch.inbox.settle.LONG", 0.3)
+    monkeypatch.setattr("picowatch.inbox.settle.STILL_WRITTEN_SECONDS", 0.3)
     house.save("frames/_pictures.yaml", f"{CORGI}image: picture\n")
     why = "it is still being written, and is read once it has been the same for 3 s"
 

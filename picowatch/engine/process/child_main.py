@@ -129,9 +129,9 @@ def _stand_alone(stderr: Connection) -> None:
     """Leave the daemon's terminal, signals, standard streams and import path.
 
     The session of its own keeps Ctrl-C for the daemon, and lets the processes that this one starts
-    be ended with it. The working folder is removed from the import path: a torch.py beside the
-    recipes is not torch. `python -m picowatch` puts that folder on the path, and multiprocessing
-    passes the path on. picowatch itself may be there, so its parent folder is added at the end.
+    be ended with it. The working directory is removed from the import path: a torch.py beside
+    the recipes is not torch. `python -m picowatch` puts it on the path, and multiprocessing passes
+    the path on. picowatch itself may be there, so its parent folder is added at the end.
     """
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
     os.setsid()

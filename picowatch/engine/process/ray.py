@@ -68,7 +68,7 @@ class RayEngines(Executor):
         make_renderer: MakeRenderer = new_renderer,
     ) -> None:
         """`make_renderer` is called in the engines' processes."""
-        # Nodes use the same path, and have other working folders.
+        # Nodes use the same path, and have other working directories.
         self._options = replace(options, models=options.models.absolute())
         self._settings = settings
         self._make_renderer = make_renderer
