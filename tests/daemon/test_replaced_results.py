@@ -164,7 +164,7 @@ def test_a_photo_that_is_saved_again_while_its_result_is_written_has_one_result(
         wait_for(lambda: house.log().count("mug.jpg: saved, 1 image queued") == 2, "the save")
         house.wait_for_rounds()
         may_end.set()
-        wait_for(lambda: house.status()["images"]["done"] == 1 and len(house.listed()) == 2)
+        wait_for(lambda: house.status()["images"]["done"] == 2 and len(house.listed()) == 2)
     assert house.pictures() == ["in/mug.png"]
     assert house.listed()[-1]["image_hash"] == house.request("in/mug.png").image_hash
 
