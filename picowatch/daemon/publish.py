@@ -33,7 +33,7 @@ from picowatch.ledger import followups, queue
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, chunk_of
 from picowatch.outbox.encoding import How
-from picowatch.outbox.encoding_apart import Raw, encode_apart
+from picowatch.outbox.encoding_apart import encode_apart
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import PNG, TIFF, format_of
 from picowatch.outbox.outbox import FOLDER_REMEDY
@@ -50,6 +50,7 @@ log_picture = logging.getLogger("picowatch.pictures")
 RENDERED = (
     "device", "precision", "batch_size", "compiled", "memory_rung", "chunks", "timings",
 )  # fmt: skip
+LARGE_PIXELS = 16_000_000  # of a picture that is encoded apart
 NEWEST = 5  # pictures in the status
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
 ON_WHITE = (
@@ -185,16 +186,9 @@ class Publisher:
         """
         parameters, metadata = self._source(image, picture)
         told = self._told(image, picture, metadata)
-        raw = Raw(
-            width=picture.width,
-            height=picture.height,
-            pixels=picture.pixels,
-            alpha=picture.alpha,
-            low=picture.low,
-            profile=picture.profile,
-        )
+        is_large = picture.width * picture.height > LARGE_PIXELS
+        given = [told.decoded] if is_large else self._encoders.submit(told.decoded)
         picture = replace(told, pixels=b"", alpha=b"", low=b"")
-        given = [raw] if raw.is_large else self._encoders.submit(raw.decoded)
         encode = partial(self._encoded, image, picture, parameters, metadata, given)
         begun = self._encoders.submit(encode)
         # What a disk refused then, it may allow now.
@@ -206,7 +200,7 @@ class Publisher:
         picture: RenderedImage,
         parameters: str,
         metadata: PhotoMetadata,
-        given: "list[Raw] | Future[Original]",
+        given: "list[Callable[[], Original]] | Future[Original]",
     ) -> tuple[Image.Image, dict[str, str], bytes]:
         how = How(
             file=image.file,

@@ -10,8 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol
 
+from PIL import Image
+
 from picowatch import __version__
 from picowatch.errors import EngineDied, PicowatchError
+from picowatch.files.decoding import Original
 from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest
 
@@ -138,6 +141,17 @@ class RenderedImage:
     control_maps: tuple["RgbPicture", ...] = ()
     places: tuple["Place", ...] | None = None
     memory: MemoryUse | None = None
+
+    def decoded(self) -> Original:
+        """Return the picture, which has its profile, too."""
+        size = self.width, self.height
+        picture = Image.frombytes("RGB", size, self.pixels)
+        if self.alpha:
+            picture.putalpha(Image.frombytes("L", size, self.alpha))
+        if self.profile:
+            picture.info["icc_profile"] = self.profile
+        low = Image.frombytes("RGB", size, self.low) if self.low else None
+        return Original(picture, low, self.profile)
 
 
 @dataclass(frozen=True, slots=True)

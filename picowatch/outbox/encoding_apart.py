@@ -9,7 +9,7 @@ import logging
 import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from logging.handlers import BufferingHandler
 
 from PIL import Image
@@ -19,38 +19,13 @@ from picowatch.files.looking import program
 from picowatch.outbox.encoding import How, shrink
 
 log = logging.getLogger("picowatch")
-LARGE_PIXELS = 16_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raw:
-    """A picture as engines send it; see RenderedImage."""
+def encode_apart(decode: Callable[[], Original], how: How) -> tuple[Image.Image, bytes]:
+    """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed.
 
-    width: int
-    height: int
-    pixels: bytes = field(repr=False)
-    alpha: bytes = field(default=b"", repr=False)
-    low: bytes = field(default=b"", repr=False)
-    profile: bytes = b""
-
-    @property
-    def is_large(self) -> bool:
-        return self.width * self.height > LARGE_PIXELS
-
-    def decoded(self) -> Original:
-        """Return the picture, which has its profile, too."""
-        size = self.width, self.height
-        picture = Image.frombytes("RGB", size, self.pixels)
-        if self.alpha:
-            picture.putalpha(Image.frombytes("L", size, self.alpha))
-        if self.profile:
-            picture.info["icc_profile"] = self.profile
-        low = Image.frombytes("RGB", size, self.low) if self.low else None
-        return Original(picture, low, self.profile)
-
-
-def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:
-    """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed."""
+    `decode` is pickled, with the bytes that it makes a picture of.
+    """
     process = subprocess.Popen(
         program(__name__),
         stdin=subprocess.PIPE,
@@ -61,7 +36,7 @@ def encode_apart(raw: Raw, how: How) -> tuple[Image.Image, bytes]:
     assert process.stdin and process.stdout
     try:
         with process:  # its end writes what is buffered
-            pickle.dump((raw, how), process.stdin)  # which copies no large bytes
+            pickle.dump((decode, how), process.stdin)  # which copies no large bytes
             process.stdin.close()
             mode, size, length, words = json.loads(process.stdout.readline())
             small, content = process.stdout.read(length), process.stdout.read()
@@ -77,8 +52,8 @@ def main() -> None:
     kept = BufferingHandler(1000)  # lines; a picture has one or two
     log.addHandler(kept)
     log.propagate = False
-    raw, how = pickle.load(sys.stdin.buffer)
-    decoded = raw.decoded()
+    decode, how = pickle.load(sys.stdin.buffer)
+    decoded = decode()
     content = how.encode(decoded)
     small = shrink(decoded.picture)
     thumbnail = small.tobytes()

@@ -13,13 +13,14 @@ import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 
+from picowatch.daemon import publish
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox import encoding_apart
 from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, shrink
-from picowatch.outbox.encoding_apart import Raw, encode_apart
+from picowatch.outbox.encoding_apart import encode_apart
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.recipe.request import ImageRequest
@@ -303,8 +304,11 @@ def test_a_picture_too_large_for_its_format_says_so(house: House, name: str, mos
 RNG = np.random.default_rng(5)
 
 
-def raw(**more: bytes) -> Raw:
-    return Raw(width=500, height=40, pixels=RNG.bytes(500 * 40 * 3), **more)
+def rendered(low: bytes = b"", alpha: bytes = b"", profile: bytes = b"") -> RenderedImage:
+    return RenderedImage(
+        width=500, height=40, pixels=RNG.bytes(500 * 40 * 3), low=low, alpha=alpha, profile=profile,
+        device="cpu", precision="", batch_size=1, compiled=False, memory_rung="", chunks=1,
+    )  # fmt: skip
 
 
 LOW, ALPHA = RNG.bytes(500 * 40 * 3), RNG.bytes(500 * 40)
@@ -316,14 +320,14 @@ LOW, ALPHA = RNG.bytes(500 * 40 * 3), RNG.bytes(500 * 40)
 )
 def test_a_process_writes_the_same_file(name: str, low: bytes, alpha: bytes) -> None:
     """It gives what the gallery shows, too."""
-    picture = raw(low=low, alpha=alpha, profile=SRGB)
+    picture = rendered(low, alpha, SRGB)
     how = How(
         file=f"a{FORMATS[name].ending}",
         texts={PARAMETERS: "a star"},
         encoding=Encoding("png", "auto"),
         photo=only_marked(DRAWN),
     )
-    small, content = encode_apart(picture, how)
+    small, content = encode_apart(picture.decoded, how)
     assert content == how.encode(picture.decoded())
     assert small.tobytes() == shrink(picture.decoded().picture).tobytes()
     assert small.size == (THUMBNAIL_SIDE, round(40 * THUMBNAIL_SIDE / 500))
@@ -332,14 +336,14 @@ def test_a_process_writes_the_same_file(name: str, low: bytes, alpha: bytes) -> 
 def test_what_it_leaves_out_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     how = How(file="a.jpg", texts={PARAMETERS: "a" * 70_000}, encoding=Encoding("jpeg", "auto"))
     with caplog.at_level(logging.WARNING, "picowatch"):
-        encode_apart(raw(), how)
+        encode_apart(rendered().decoded, how)
     assert "its texts are left out" in caplog.text
 
 
 def test_a_process_that_ends_fails_its_picture_alone(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding_apart, "LARGE_PIXELS", 5000)
+    monkeypatch.setattr(publish, "LARGE_PIXELS", 5000)
     monkeypatch.setattr(encoding_apart, "program", lambda *_: ["false"])
     house.save("a.yaml", "prompt: a star\nsize: 128x128\nseed: 7\n")
     house.save("b.yaml", "prompt: a star\nsize: 64x64\nseed: 7\n")
@@ -351,7 +355,7 @@ def test_a_process_that_ends_fails_its_picture_alone(
 def test_a_large_picture_is_published_as_any_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding_apart, "LARGE_PIXELS", 5000)
+    monkeypatch.setattr(publish, "LARGE_PIXELS", 5000)
     house.save("a.yaml", "prompt: a star\nsize: 128x128\nseed: 7\n")
     assert house.once()
     with Image.open(house.outbox / "a/0001-7.png") as made:
