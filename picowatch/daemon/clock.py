@@ -247,16 +247,13 @@ def device_name(device: str, precision: str) -> str:
 
 @dataclass
 class _Piece:
-    """A piece of work: the images `asked` for, how many `ended`, those seen, the share told last.
+    """A piece of work."""
 
-    `loading` are the seconds of loading before its first step.
-    """
-
-    asked: int
-    ended: int = 0
-    works: Counter[Work] = field(default_factory=Counter)
-    share: float = 0.0
-    loading: float = 0.0
+    asked: int  # images
+    ended: int = 0  # … of them
+    works: Counter[Work] = field(default_factory=Counter)  # of those seen
+    share: float = 0.0  # told last
+    loading: float = 0.0  # seconds, before its first step
 
 
 class Shares:

@@ -25,13 +25,10 @@ log = logging.getLogger("picowatch")
 
 @dataclass(frozen=True, eq=False)
 class DroppedPictures:
-    """The pictures in the inbox that queued images start from; all workers share it.
-
-    `copies` is the folder in which the engine finds start images under their hashes.
-    """
+    """The pictures in the inbox that queued images start from; all workers share it."""
 
     inbox: InboxFolder
-    copies: Path
+    copies: Path  # the folder in which the engine finds start images under their hashes
     ledger: Ledger
     # By worker's thread: an image that was put back may be in the batch of another already.
     _in_use: dict[int, set[str]] = field(default_factory=dict)

@@ -35,19 +35,16 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a save is refused: the text of the error file, its line for the log, and its code.
+    """Why a save is refused."""
 
-    `template` is that of a dropped picture, if the template is refused instead: with one error for
-    all its pictures, which wait until it is right. `lacks_prompt`: because it says nothing, nor
-    does anything beside the picture. `waits`: for something outside its bytes, which may change.
-    """
-
-    text: str
-    line: str
+    text: str  # of the error file
+    line: str  # for the log
     code: str
-    waits: bool = False
+    waits: bool = False  # for something outside its bytes, which may change
+    # That of a dropped picture, if it is refused instead: with one error for all its pictures,
+    # which wait until it is right.
     template: str = ""
-    lacks_prompt: bool = False
+    lacks_prompt: bool = False  # nothing says what to do, nor does anything beside the picture
 
 
 def said(path: str, words: str, event: str = "saved") -> Event:

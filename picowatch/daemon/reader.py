@@ -29,14 +29,11 @@ WAKE_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What reading a file gave: a save and what it asks for, or the error that it ended with.
-
-    All are None for an empty file or a deletion; `outcome` is, if the bytes are the ledger's.
-    """
+    """What reading a file gave: a save and what it asks for, or the error that it ended with."""
 
     pending: Pending
-    saved: Saved | None = None
-    outcome: SaveOutcome | None = None
+    saved: Saved | None = None  # None: an empty file, or a deletion
+    outcome: SaveOutcome | None = None  # … or the ledger's bytes
     error: Exception | None = None
 
     @property

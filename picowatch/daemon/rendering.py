@@ -17,13 +17,10 @@ _UNREPORTED = ("encode", "decode", "write")  # parts in which engines report not
 
 
 class Reported(NamedTuple):
-    """What an engine has reported: the pass, and its steps with the times of two of them.
-
-    `place` is that of the pass in the batch's work, -1 before the first one.
-    """
+    """What an engine has reported: the pass, and its steps with the times of two of them."""
 
     phase: str
-    place: int
+    place: int  # of the pass in the batch's work, -1 before the first one
     step: int
     steps: int
     first: tuple[int, float]
@@ -38,23 +35,17 @@ class Reported(NamedTuple):
 
 @dataclass(eq=False)
 class Rendering:
-    """A batch in progress, as its worker sees it and other threads read it.
-
-    `loads` names the checkpoint that the engine has to load first, "" if none; `device` is the
-    engine's with its precision, "" if that is not known yet. `rates` are those of passes that this
-    batch has shown. `recipes` are those of the images that are still requested, by id, as the
-    status has read them last: a recipe may be renamed meanwhile.
-    """
+    """A batch in progress, as its worker sees it and other threads read it."""
 
     batch: list[QueuedImage]
-    loads: str = ""
-    device: str = ""
+    loads: str = ""  # the checkpoint that the engine has to load first, if any
+    device: str = ""  # with its precision, "" if that is not known yet
     now: Callable[[], float] = time.monotonic
     silent: float = 0.0  # seconds since the engine's last sign
     is_interrupted: bool = False
-    rates: dict[PassRate, float] = field(default_factory=dict)
+    rates: dict[PassRate, float] = field(default_factory=dict)  # that it has shown
     works: list[Work] = field(init=False)
-    recipes: dict[int, str] = field(init=False)
+    recipes: dict[int, str] = field(init=False)  # of what is still requested: the status reads them
 
     def __post_init__(self) -> None:
         self.recipes = {image.id: image.recipe for image in self.batch}

@@ -27,15 +27,11 @@ SLICE_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """How a daemon runs.
+    """How a daemon runs."""
 
-    With `once`, it runs until what is in the inbox is done, or `until` returns true, and waits for
-    no full disk. `only`: a `picowatch make` runs it for these recipes and folders.
-    """
-
-    once: bool = False
-    only: tuple[str, ...] = ()
-    until: Callable[[], bool] = lambda: False
+    once: bool = False  # until what is in the inbox is done; it waits for no full disk
+    only: tuple[str, ...] = ()  # the recipes and folders that a `picowatch make` runs it for
+    until: Callable[[], bool] = lambda: False  # … or this returns true
 
 
 class RunResult:
@@ -80,18 +76,14 @@ def uptime() -> float:
 
 @dataclass(frozen=True, eq=False)
 class Lasting:
-    """What outlasts a daemon and is handed to the next one.
-
-    `stop` ends every wait for a disk; `wake`, which is set after it, the wait between two rounds.
-    `began` is a time of `uptime`.
-    """
+    """What outlasts a daemon and is handed to the next one."""
 
     mode: Mode
     console: Console
     observers: Observers
     watch: SettingsWatch
-    stop: threading.Event
-    wake: threading.Event
+    stop: threading.Event  # ends every wait for a disk
+    wake: threading.Event  # set after `stop`; ends the wait between two rounds
     began: float = field(default_factory=uptime)
 
 

@@ -39,15 +39,11 @@ def without_full_alpha(picture: Image.Image) -> Image.Image:
 
 
 class Original(NamedTuple):
-    """A picture, RGB or RGBA, with its own bits and colours.
-
-    `low` has the lower bytes of colours with 16 bits, of which `picture` has the higher ones;
-    transparency has 8. `profile` is the ICC profile, b"" for sRGB.
-    """
+    """A picture, RGB or RGBA, with its own bits and colours; transparency has 8 bits."""
 
     picture: Image.Image
-    low: Image.Image | None = None
-    profile: bytes = b""
+    low: Image.Image | None = None  # the lower bytes of 16 bits, of which `picture` has the higher
+    profile: bytes = b""  # ICC's, b"" for sRGB
 
     @property
     def channels(self) -> int:

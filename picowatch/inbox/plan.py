@@ -23,36 +23,25 @@ from picowatch.ledger.rows import BESIDE, KnownRecipe, SizeAndTime
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look at the inbox found.
+    """What a look at the inbox found."""
 
-    `files` are recipes, templates and dropped pictures; `present` known files that are there, but
-    no requests any more. `inbox_id` identifies the inbox. `named` has the digest of each template
-    that was read, by its path, and the pictures that it names, which it does not edit. `young`
-    files may have been written since they were read. If only some files were looked at,
-    `templates` are those of the last look at everything. `rereads`: what was refused for something
-    outside its bytes is read again; what is pending for that is, in any case.
-    """
-
-    files: Mapping[str, SizeAndTime]
+    files: Mapping[str, SizeAndTime]  # recipes, templates and dropped pictures
     inbox_id: str
-    present: Collection[str] = ()
+    present: Collection[str] = ()  # known files that are there, but no requests any more
+    # The digest of each template that was read, and the pictures that it names and does not edit.
     named: Mapping[str, tuple[str, Collection[str]]] = field(default_factory=dict)
-    young: Collection[str] = ()
-    templates: Mapping[str, str] | None = None
-    rereads: bool = False
+    young: Collection[str] = ()  # that may have been written since they were read
+    templates: Mapping[str, str] | None = None  # of the last look at all, if this is at some files
+    rereads: bool = False  # what was refused for something outside its bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What differs from the ledger, in the order of the files' times, deletions last.
-
-    `templates` are folders, with the digests of their templates; "" for one that cannot be used.
-    `seen` are files with the ledger's size and time in an inbox that is another folder now.
-    """
+    """What differs from the ledger, in the order of the files' times, deletions last."""
 
     pending: Mapping[str, Pending]
-    templates: Mapping[str, str]
-    seen: Collection[str]
+    templates: Mapping[str, str]  # digests, by folder; "" for one that cannot be used
+    seen: Collection[str]  # with the ledger's size and time in an inbox that is another folder now
 
 
 def plan(

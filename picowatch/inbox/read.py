@@ -26,17 +26,13 @@ def names_in(template: str, content: bytes) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Saved(Save):
-    """A save, with everything that is read together with it.
-
-    `defaults` are the `_defaults.yaml` that apply to it. `unreadable` says why it, or one of these,
-    cannot be read. A `dropped` picture has no `content`; `damage`: why it cannot be decoded.
-    """
+    """A save, with everything that is read together with it."""
 
     content: bytes = b""
-    defaults: Sequence[DefaultsFile] = ()
-    unreadable: str = ""
-    dropped: Dropped | None = None
-    damage: str = ""
+    defaults: Sequence[DefaultsFile] = ()  # the `_defaults.yaml` that apply to it
+    unreadable: str = ""  # why it, or one of these, cannot be read
+    dropped: Dropped | None = None  # a picture, which has no `content`
+    damage: str = ""  # why that cannot be decoded
 
 
 def read(

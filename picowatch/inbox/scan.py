@@ -57,20 +57,15 @@ def pictures_under(inbox: InboxFolder, template: str) -> list[str]:
 
 @dataclass(slots=True)
 class Scan:
-    """The result of `scan`.
-
-    `found` has recipes and dropped pictures, and `texts` those of pictures that were requests.
-    `others` are files and folders that are not taken, with reasons, "." the root. `pictures` are
-    those without a template; `templates` are all but one in the inbox itself.
-    """
+    """The result of `scan`."""
 
     root: str
     known: Collection[str]
-    found: dict[str, SizeAndTime] = field(default_factory=dict)
-    texts: set[str] = field(default_factory=set)
-    others: dict[str, str] = field(default_factory=dict)
-    pictures: list[str] = field(default_factory=list)
-    templates: list[str] = field(default_factory=list)
+    found: dict[str, SizeAndTime] = field(default_factory=dict)  # recipes and dropped pictures
+    texts: set[str] = field(default_factory=set)  # of pictures that were requests
+    others: dict[str, str] = field(default_factory=dict)  # not taken, with reasons; "." is the root
+    pictures: list[str] = field(default_factory=list)  # without a template
+    templates: list[str] = field(default_factory=list)  # all but one in the inbox itself
 
     @property
     def paths(self) -> list[str]:

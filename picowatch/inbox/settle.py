@@ -25,21 +25,16 @@ BYTES = "its bytes"  # at the same size and time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """A path that differs from what the ledger knows. `size_and_time` None: no such file.
-
-    `why` says what differs. `is_new`: it may be a renamed file, as the ledger knows another by this
-    path, or none. `digest` is that of the ledger's bytes, if only others make this a save. `first`
-    is when it began to differ, `since` when it last changed, and `place` the order of beginning.
-    """
+    """A path that differs from what the ledger knows."""
 
     path: str
-    size_and_time: SizeAndTime | None
-    why: str
-    is_new: bool
-    first: float
-    since: float
-    digest: str = ""
-    place: int = 0
+    size_and_time: SizeAndTime | None  # None: no such file
+    why: str  # what differs
+    is_new: bool  # the ledger knows another file by this path, or none: it may be renamed
+    first: float  # when it began to differ
+    since: float  # when it last changed
+    digest: str = ""  # that of the ledger's bytes, if only others make this a save
+    place: int = 0  # in the order of beginning
 
     def after(self, before: "Pending | None") -> "Pending":
         """Return what was noted before if that is the same, else this with its first time."""

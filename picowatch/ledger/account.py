@@ -100,24 +100,20 @@ class Slowest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What became of some images and files. Times are Unix seconds.
+    """What became of some images and files. Times are Unix seconds."""
 
-    `requested` does not count cancelled images; `refused` are files. The pictures took `seconds` to
-    render, from `began` to `ended`. `failures` are the newest first.
-    """
-
-    requested: int = 0
+    requested: int = 0  # without cancelled images
     done: int = 0
     failed: int = 0
     running: int = 0
     waiting: int = 0
     cancelled: int = 0
-    refused: int = 0
+    refused: int = 0  # files
     began: float | None = None
     ended: float | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # of rendering
     slowest: Slowest | None = None
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[Failure, ...] = ()  # the newest first
 
     def plus(self, other: "Account") -> "Account":
         """Return the account of both, without failures and what was slowest."""

@@ -110,36 +110,27 @@ class Former(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The requests of an entry.
-
-    `seed` is the one that was drawn, None for fixed ones; `there` are images that stand for some of
-    the requests, by `image_index`. `why` is for those that are queued, with the images that the
-    entry had `before` in their places.
-    """
+    """The requests of an entry."""
 
     requests: Sequence[ImageRequest]
-    seed: int | None = None
-    there: Mapping[int, sqlite3.Row] = field(default_factory=dict)
-    why: str = "lost"
-    before: Sequence[int] = ()
+    seed: int | None = None  # that was drawn, None for fixed ones
+    there: Mapping[int, sqlite3.Row] = field(default_factory=dict)  # images for them, by index
+    why: str = "lost"  # those that are queued are
+    before: Sequence[int] = ()  # the images that the entry had in their places
 
 
 @dataclass
 class SaveWriter:
-    """Writes the entries of one save into the ledger.
-
-    `former` are the entries that the save requests no more, by their places in the save before;
-    `fewer` says by how many entries it is shorter than that. `is_first`: that had none.
-    """
+    """Writes the entries of one save into the ledger."""
 
     sql: sqlite3.Connection
     save: Save
     save_id: int
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
-    former: dict[int, Former]
-    fewer: int
-    is_first: bool
+    former: dict[int, Former]  # that it requests no more, by their places in the save before
+    fewer: int  # entries than in the save before
+    is_first: bool  # the save before had none
     is_restored: bool = False  # the ledger is new: seeds are taken from the pictures there are
     is_finished: bool = False  # … and all of the save was rendered, whatever it requests now
     names: Collection[str] = ()  # of the entries that the save requests

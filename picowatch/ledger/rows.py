@@ -65,21 +65,15 @@ class SizeAndTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """One saved version of a recipe.
+    """One saved version of a recipe."""
 
-    `path` is below the inbox, with forward slashes; `digest` the sha256 of the bytes, "" if they
-    cannot be read; `saved_at` when it was noticed, in Unix seconds; `inbox_id` identifies the inbox
-    that it was seen in; `template` is the sha256 of a dropped picture's template; `why` says what
-    makes it a save.
-    """
-
-    path: str
-    digest: str
+    path: str  # below the inbox, with forward slashes
+    digest: str  # sha256 of the bytes, "" if they cannot be read
     size_and_time: SizeAndTime
-    inbox_id: str = ""
-    template: str = ""
-    saved_at: float = field(default_factory=lambda: time.time())
-    why: str = ""
+    inbox_id: str = ""  # of the inbox that it was seen in
+    template: str = ""  # sha256 of a dropped picture's template
+    saved_at: float = field(default_factory=lambda: time.time())  # when it was noticed
+    why: str = ""  # what makes it a save
 
 
 NEVER_READ = SizeAndTime(0, 0, 0)  # differs from every file, so that the recipe is read again
@@ -144,22 +138,16 @@ class PassRate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RequestedEntry:
-    """One entry of a save, as the ledger needs it.
-
-    `requests` returns the entry's images; it takes the drawn seed, or None for fixed seeds. `sheet`
-    is JSON of what its contact sheet shows, if it requests one; the ledger only stores it.
-    `may_differ`: with the same digest and seeds it may give other images than before. `place` is
-    that in its file, and `occurrence` that among equal ones, both from 0.
-    """
+    """One entry of a save, as the ledger needs it."""
 
     digest: str
     priority: int
     random: bool
-    requests: Callable[[int | None], Sequence[ImageRequest]]
-    sheet: str | None = None
-    may_differ: bool = False
-    place: int = 0
-    occurrence: int = 0
+    requests: Callable[[int | None], Sequence[ImageRequest]]  # by the drawn seed, None if fixed
+    sheet: str | None = None  # JSON of what its contact sheet shows; the ledger only stores it
+    may_differ: bool = False  # with the same digest and seeds it may give other images than before
+    place: int = 0  # in its file, from 0
+    occurrence: int = 0  # among equal ones, from 0
 
     @property
     def name(self) -> str:
@@ -169,18 +157,14 @@ class RequestedEntry:
 
 @dataclass(slots=True)
 class Acceptance:
-    """What accepting a save changed, in numbers of images.
-
-    Among those queued, `redrawn` come from random seeds that were drawn again, and `gone` had
-    pictures that do not exist any more. `existing` are the pictures that existed, with their times.
-    """
+    """What accepting a save changed, in numbers of images."""
 
     queued: int = 0
-    redrawn: int = 0
-    gone: int = 0
+    redrawn: int = 0  # of those queued: from random seeds that were drawn again
+    gone: int = 0  # … whose pictures do not exist any more
     cancelled: int = 0
     kept: int = 0
-    existing: list[tuple[float, str]] = field(default_factory=list)
+    existing: list[tuple[float, str]] = field(default_factory=list)  # pictures, with times
 
 
 def note_failure(
@@ -268,17 +252,12 @@ class QueuedImage:
 
 
 class WaitingCommand(NamedTuple):
-    """A command that has no answer yet.
+    """A command that has no answer yet."""
 
-    `since` is the time at which it was seen. Of those that `cancel` has cancelled so far, `running`
-    images were in progress; for `delete` and `keep`, `cancelled` are pictures. `last_save` is the
-    newest save before `make` had a folder read again.
-    """
-
-    since: float
-    cancelled: int = 0
-    running: int = 0
-    last_save: int | None = None
+    since: float  # when it was seen
+    cancelled: int = 0  # images so far, or pictures of `delete` and `keep`
+    running: int = 0  # … that were in progress
+    last_save: int | None = None  # the newest before `make` had a folder read again
 
 
 class PutBack(Enum):
@@ -292,17 +271,13 @@ class PutBack(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DueSheet:
-    """A contact sheet to be drawn: all images of its entry have ended.
-
-    `images` are in the entry's order, each with the file of its picture, or None if it failed.
-    `shows` is a hash of these and of the sheet's JSON. `file` is the path, if one was reserved.
-    """
+    """A contact sheet to be drawn: all images of its entry have ended."""
 
     recipe: str
-    shows: str
-    sheet: str
-    images: tuple[tuple[ImageRequest, str | None], ...]
-    file: str | None
+    shows: str  # a hash of the sheet's JSON and of the images' files
+    sheet: str  # JSON
+    images: tuple[tuple[ImageRequest, str | None], ...]  # with their files, None if failed
+    file: str | None  # if one was reserved
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,15 +182,12 @@ class LiveConsole(LiveView):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: its label, its text, and its style ("", "good", "bad" or "quiet").
-
-    `done`: the share of its progress bar, which takes the place of the label where there is room.
-    """
+    """One line: its label, its text, and its style ("", "good", "bad" or "quiet")."""
 
     label: str
     text: str
     style: str = ""
-    done: float | None = None
+    done: float | None = None  # share of its bar, which replaces the label if there is room
 
 
 def rows(status: Status) -> list[Row]:

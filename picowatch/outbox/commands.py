@@ -38,20 +38,15 @@ READING_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request to the daemon; without `recipe` it concerns all recipes.
-
-    `digest` is the sha256 of the recipe's bytes, if a certain save is meant. `files` are pictures,
-    as paths below the outbox, or several recipes. `keep` puts pictures into the folder `recipe`.
-    Once it has a `file`, `sent_at_ns` is its time. Of a request, `sender` is the user's id.
-    """
+    """A request to the daemon."""
 
     name: str
-    recipe: str | None = None
-    digest: str | None = None
-    files: tuple[str, ...] = ()
-    sent_at_ns: int = 0
+    recipe: str | None = None  # None: all recipes; of `keep`, the folder that pictures are put into
+    digest: str | None = None  # sha256 of the recipe's bytes, if a certain save is meant
+    files: tuple[str, ...] = ()  # pictures, as paths below the outbox, or several recipes
+    sent_at_ns: int = 0  # the time of its `file`
     file: str = ""
-    sender: int | None = None
+    sender: int | None = None  # of a request: the user's id
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -61,21 +56,16 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether a command was done, a sentence for the user, and pictures, as paths in the outbox.
-
-    `sheets` are the paths of contact sheets. `error` and `warning` are the texts of the recipe's
-    error and warning files, "" without one; `note` says why there are fewer pictures than it names,
-    or none. For a folder, `parts` has an answer for each picture.
-    """
+    """Whether a command was done, and a sentence for the user."""
 
     done: bool
     text: str
-    pictures: tuple[str, ...] = ()
-    error: str = ""
-    warning: str = ""
-    sheets: tuple[str, ...] = ()
-    note: str = ""
-    parts: dict[str, "Answer"] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()  # as paths in the outbox
+    error: str = ""  # the text of the recipe's error file, if there is one
+    warning: str = ""  # … of its warning file
+    sheets: tuple[str, ...] = ()  # as paths in the outbox
+    note: str = ""  # why there are fewer pictures than it names, or none
+    parts: dict[str, "Answer"] = field(default_factory=dict)  # of a folder, by picture
 
 
 def tidy_up(outbox: Path) -> None:

@@ -28,17 +28,13 @@ SIDECAR_ENDING = ".txt"
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of published pictures.
-
-    `longest_side` is the limit of the format or its library, in pixels. `quality` is the meaning of
-    "auto"; None for a format without one. `transparent`: it can store transparency.
-    """
+    """A format of published pictures."""
 
     name: str
     ending: str
-    longest_side: int
-    quality: int | None = None
-    transparent: bool = True
+    longest_side: int  # in pixels: the limit of the format or its library
+    quality: int | None = None  # the meaning of "auto"; None for a format without a quality
+    transparent: bool = True  # it can store transparency
 
     @property
     def pillow_name(self) -> str:

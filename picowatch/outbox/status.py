@@ -37,25 +37,20 @@ IGNORED_IN_GALLERY = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
-    """One engine. `node` is "" on the daemon's own machine.
-
-    `checkpoint` is the name of the one that it used last, "" if it holds none; `images` is how many
-    it has rendered, `trouble` says why it renders none, or that it makes no step. Memory is in
-    bytes, on its device.
-    """
+    """One engine."""
 
     number: int
-    node: str = ""
+    node: str = ""  # "" on the daemon's own machine
     device: str = ""
     precision: str = ""
-    checkpoint: str = ""
+    checkpoint: str = ""  # that it used last, "" if it holds none
     recipe: str = ""
-    images: int = 0
+    images: int = 0  # that it has rendered
     batch: int = 0
     steps_per_second: float = 0.0
-    memory_bytes: int | None = None
+    memory_bytes: int | None = None  # on its device
     memory_peak_bytes: int | None = None
-    trouble: str = ""
+    trouble: str = ""  # why it renders none, or that it makes no step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,20 +76,8 @@ class FolderStatus:
 class Status:
     """The daemon's state at one time. Times are Unix seconds, durations seconds.
 
-    `recipe` to `about` describe what is being rendered: the images from `image` to `last_image` of
-    `of` in the recipe, the pass in progress (`phase`) with its steps, and the checkpoint that is
-    `loading`, "" once something was drawn. For a dropped picture, the images of its template's
-    `folder` are counted, and for a recipe of a folder that `make` was given those of that. `share`
-    (0 to 1) of its work is done. `seconds_left` is for the recipe or folder, `all_seconds_left` for
-    everything queued; they are `about` so many as long as some passes are of a kind that was not
-    measured yet. `waiting` names the next recipes and folders, each with its number of images, of
-    `waiting_recipes` in all. `folders` are the first ones with images to render. `pictures` and
-    `errors` are the last ones, the newest at the end; `error_count` and `refused` are the numbers
-    of all errors and refused files. `ignored` are the first of `ignored_count` files that are not
-    taken, in the inbox or dropped into the outbox, with reasons. `scanned` is the time of the last
-    scan of the inbox, None before the first. `troubles` are the TROUBLES that there are, with
-    reasons; `last` are the totals of the last summary. `shares` are those of folders that take
-    turns, the inbox itself is "".
+    `recipe` to `about` describe what is being rendered. For a dropped picture, the images of its
+    template's `folder` are counted, and those of a folder that `make` was given.
     """
 
     updated: float
@@ -102,38 +85,38 @@ class Status:
     images: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     recipe: str = ""
     folder: str = ""
-    image: int = 0
+    image: int = 0  # the images from here to `last_image` of `of` are in progress
     last_image: int = 0
     of: int = 0
-    phase: str = ""
+    phase: str = ""  # the pass in progress, with its steps
     step: int = 0
     steps: int = 0
     steps_per_second: float = 0.0
-    loading: str = ""
-    share: float | None = None
+    loading: str = ""  # a checkpoint, "" once something was drawn
+    share: float | None = None  # of its work that is done, 0 to 1
     seconds_left: float | None = None
-    about: bool = False
-    all_seconds_left: float | None = None
+    about: bool = False  # some passes are of a kind that was not measured yet
+    all_seconds_left: float | None = None  # of everything queued
     all_about: bool = False
     paused: bool = False
-    waiting: tuple[tuple[str, int], ...] = ()
-    waiting_recipes: int = 0
-    folders: tuple[FolderStatus, ...] = ()
-    pictures: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
-    error_count: int = 0
-    refused: int = 0
-    ignored: tuple[tuple[str, str], ...] = ()
-    ignored_count: int = 0
+    waiting: tuple[tuple[str, int], ...] = ()  # the next recipes and folders, with their images
+    waiting_recipes: int = 0  # … of so many in all
+    folders: tuple[FolderStatus, ...] = ()  # the first ones with images to render
+    pictures: tuple[str, ...] = ()  # the last ones, the newest at the end
+    errors: tuple[str, ...] = ()  # … as well
+    error_count: int = 0  # of all
+    refused: int = 0  # files
+    ignored: tuple[tuple[str, str], ...] = ()  # the first files that are not taken, with reasons
+    ignored_count: int = 0  # all, in the inbox or dropped into the outbox
     engines: tuple[EngineStatus, ...] = ()
     inbox: str = ""
     models: str = ""
     settings: str = ""
-    scanned: float | None = None
+    scanned: float | None = None  # when the inbox was scanned last
     trouble: str = ""
-    troubles: dict[str, str] = field(default_factory=dict)
-    last: str = ""
-    shares: dict[str, float] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)  # those of TROUBLES, with reasons
+    last: str = ""  # the totals of the last summary
+    shares: dict[str, float] = field(default_factory=dict)  # of folders that take turns
     ended: bool = False
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
