@@ -121,10 +121,7 @@ def from_file(path: Path, names: Iterable[str]) -> tuple[Given, list[str]]:
 def _parsed(
     path: Path, only: Sequence[str] = ()
 ) -> tuple[Sequence[tuple["yaml.Node", "yaml.Node"]], dict[str, Any]]:
-    """Return the mapping in a settings file, as pairs of YAML's nodes and as values.
-
-    `only`: nothing but lines that begin with these names is read.
-    """
+    """Return a settings file's mapping, or lines of the names `only`: as nodes, and as values."""
     import yaml  # which most commands do without: there is no such file, or none is read
 
     try:

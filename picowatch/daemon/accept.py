@@ -109,16 +109,13 @@ class Accepting:
         return bool(self._taken)
 
     def tries_again(self) -> bool:
-        """Read again what lacked room, as the queue is empty; return whether any may have it.
-
-        What lacked it then, too, is a failure of a single run.
-        """
+        """Read again what lacked room, as the queue is empty; return whether any may have it."""
         lacking = self._run.lacking_room
         if lacking and lacking != self._tried:
             self._tried = {*lacking}
             self._inbox.want_reread()
             return True
-        self._run.result.count_failure(len(lacking))
+        self._run.result.count_failure(len(lacking))  # what lacked it then, too
         lacking.clear()
         return False
 

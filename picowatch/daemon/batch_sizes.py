@@ -41,12 +41,7 @@ _IN_TURN = (MODELS.name, TURNS.name)
 
 
 def _first_size(request: ImageRequest) -> int:
-    """Return how many images like this one the first batch has.
-
-    They are as many as together have the pixels of 512x512, at most sixteen: sixteen of 128x128,
-    four of 256x256. That is safe everywhere; larger batches are measured. The larger
-    run of hires counts. Images with references go one by one.
-    """
+    """Return how many images like this one the first batch has; larger batches are measured."""
     if request.references:
         return 1
     return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // _drawn(request)))
@@ -124,9 +119,8 @@ _AS_JSON = TypeAdapter(_Measured)
 class BatchSizes:
     """The size of the next batch, which grows while that renders images faster.
 
-    It doubles as long as that is WORTH it, and halves where memory runs out. Decisions are kept in
-    the ledger, by device, checkpoint and size. A number in the settings is used as it is. Safe to
-    use from several threads.
+    It doubles as long as that is WORTH it, and halves where memory runs out. A number in the
+    settings is used as it is. Safe to use from several threads.
     """
 
     def __init__(self, setting: int | Literal["auto"], ledger: Ledger) -> None:
@@ -139,10 +133,7 @@ class BatchSizes:
         }
 
     def size(self, request: ImageRequest, device: str = "") -> int:
-        """Return how many images like this one the next batch may have.
-
-        `device` is the engine's, with its precision; "" means that of the last batch.
-        """
+        """Return how many such images the next batch may have; without a `device`, of the last."""
         if request.exact:
             return 1
         most = max(1, _MOST_PIXELS // _given(request))
@@ -200,8 +191,7 @@ def _fitting(request: ImageRequest, free: int) -> int:
 def _key(request: ImageRequest, device: str) -> str:
     """Return a key that is equal for images whose evaluations take equally long.
 
-    Guidance doubles an evaluation. A second pass has evaluations at another size, and where there
-    are few of them, what is done once for each image counts.
+    Guidance doubles an evaluation, and a second pass has evaluations at another size.
     """
     size = "editing" if request.references else f"{request.width}x{request.height}"
     words = [device, request.checkpoint_hash[:16], size]

@@ -257,10 +257,7 @@ class _Piece:
 
 
 class Shares:
-    """The share of each recipe's or folder's work that is done. It never goes back.
-
-    Where more images are asked for, or finished ones again, it is that of the whole again.
-    """
+    """The shares of recipes' and folders' work that are done; none goes back by itself."""
 
     def __init__(self) -> None:
         self._pieces: dict[str, _Piece] = {}
@@ -281,7 +278,7 @@ class Shares:
         begin. Images that were finished before the first look took as long as the others.
         """
         piece = self._pieces.get(name)
-        if not piece or (asked, -ended) > (piece.asked, -piece.ended):
+        if not piece or (asked, -ended) > (piece.asked, -piece.ended):  # more, or ended ones again
             piece = self._pieces[name] = _Piece(asked)
         elif asked < piece.asked:
             piece = self._pieces[name] = _Piece(asked, share=piece.share)

@@ -77,14 +77,10 @@ class Control:
         return Answer(False, f"Unknown command '{command.name}', or its arguments are wrong.")
 
     def _may_be_requested(self, command: Command) -> bool:
-        """Whether the sender of a request may make it.
-
-        To wait for a recipe is for all. The owner of a recipe may take it back, and that of a
-        folder have its recipes read again.
-        """
+        """Whether the sender of a request may make it: all may wait for a recipe."""
         if command.name not in ("make once", "make folder") or not command.recipe:
             return command.name == "make"
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # owners take recipes back, or have folders read again
             return (self.files.root / command.recipe).lstat().st_uid == command.sender
         return True  # it is gone
 
@@ -169,11 +165,7 @@ class Control:
         return why and f"{path} is ignored: {why}{'' if why.endswith('?') else '.'}"
 
     def _cancel(self, command: Command, pattern: str) -> Answer | None:
-        """Cancel what was saved before the command, accepted or not; running images stop.
-
-        Each recipe is cancelled as soon as it is accepted, before any of its images is rendered.
-        What waits for room is accepted for that.
-        """
+        """Cancel what was saved before the command, accepted or not; running images stop."""
         if not self.inbox.has_noticed(pattern.rstrip("/"), partial(matching, pattern)):
             self._waiting(command)
             if not self.inbox.has_looked():
@@ -195,10 +187,10 @@ class Control:
                 "%s: %s cancelled, as requested", listed(recipes), images(cancelled), extra=COMMAND
             )
         if still := matching(pattern, pending):
-            self.run.to_cancel.update(lacking.intersection(still))
+            self.run.to_cancel.update(lacking.intersection(still))  # which are accepted for that
             if not self.run.to_cancel.issubset(read):
                 self.inbox.want_reread()
-            return None
+            return None  # each is cancelled once it is accepted, before any of it is rendered
         if not waiting.cancelled:
             others = named("Recipes with queued images", [*unfinished])
             words = self._unknown([pattern]).lstrip() or f"No image of {pattern} is queued."

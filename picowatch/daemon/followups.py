@@ -79,12 +79,10 @@ def follow_up(run: Run, recipe: str) -> bool:
 
 
 def _finish(run: Run, recipe: str) -> bool:
-    """Look at what is there and do what is missing, which may be repeated; False if some is left.
-
-    An invalid save's error file stays: the next valid one tries the failed images again anyway.
-    """
+    """Do what is missing, which may be repeated; return False if some is left."""
     known = queries.known_recipe(run.ledger, recipe)
     if known is None or known.outcome != "accepted":
+        # The error file stays: the next valid save tries failed images again anyway.
         make_due_sheets(run, recipe)
         return True
     _report_failures(run, recipe, known)
@@ -111,10 +109,7 @@ def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:
 
 
 def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
-    """Archive or delete a recipe whose images all succeeded; False if it is to be tried again.
-
-    A dropped picture's sidecars go with it: they would belong to the next picture of that name.
-    """
+    """Archive or delete a recipe whose images all succeeded; False if it is to be tried again."""
     inbox = run.inbox
     found = inbox.files.size_and_time(path)
     # A newer save waits to be accepted: even the same bytes may request new seeds.
@@ -123,6 +118,7 @@ def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
         return True
     if not inbox.inbox_id:
         return False
+    # Sidecars go with a dropped picture: they would belong to the next one of its name.
     files = _with_sidecars(inbox.files, path, known.digest) if found else {}
     # All are archived before the first is removed: a full disk interrupts this.
     kept = _kept(run, files, path)
@@ -136,20 +132,17 @@ def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
 
 
 def _with_sidecars(inbox: InboxFolder, path: str, digest: str) -> dict[str, str]:
-    """Return a recipe, or a dropped picture with its sidecars, each with its sha256.
-
-    None of them if one is changing. A mask that the template names is for all its pictures.
-    """
+    """Return a recipe, or a dropped picture with its sidecars, each with its sha256."""
     digests = {path: digest}
     sidecars = inbox.sidecars_of(path) if is_picture_name(path) else ()
     template = inbox.template_above(path) if sidecars else None
     try:
         named = names_in(template, inbox.read(template)) if template else ()
         for sidecar in sidecars:
-            if sidecar not in named:
+            if sidecar not in named:  # a mask that the template names is for all its pictures
                 digests[sidecar] = inbox.digest(sidecar)
     except (FileUnreadable, FileChanged, FileNotFoundError):
-        return {}
+        return {}  # one is changing
     return digests
 
 

@@ -45,6 +45,7 @@ class ModelHashes:
         wake: threading.Event,
     ) -> None:
         self.catalog, self._default, self._wake = catalog, default_checkpoint, wake
+        # A recipe that has been quiet may name a model that came just before.
         self._fresh_seconds = min(FRESH_SECONDS, settle_seconds)
         self._looking = threading.Lock()
         self._lock = threading.Lock()  # not while looking, which may take long
@@ -56,10 +57,7 @@ class ModelHashes:
         self._turns = threading.Semaphore(MOST_AT_ONCE)
 
     def look_again(self) -> None:
-        """Look at the models folder, unless that was just done: models may have come and gone.
-
-        A recipe that has been quiet for `settle_seconds` may name one that came just before.
-        """
+        """Look at the models folder, unless that was just done: models may have come and gone."""
         with self._looking:
             now = time.monotonic()
             if now - self._looked_at > self._fresh_seconds:

@@ -86,10 +86,7 @@ class WorkerPool:
         return (*staying, *joining)
 
     def _give_up(self, queued: int) -> None:
-        """End a single run if no engine can start, or if none has come for long.
-
-        The time counts from the first call that finds none: accepting many saves takes long.
-        """
+        """End a single run if no engine can start, or if none has come for long."""
         now = time.monotonic()
         for workers in (self.workers, self.copiers):
             if workers and all(worker.gave_up for worker in workers):
@@ -99,7 +96,7 @@ class WorkerPool:
         elif self.executor.is_final:
             self.run.result.cannot_go_on(self.executor.trouble)
         elif self._no_engine_since is None:
-            self._no_engine_since = now
+            self._no_engine_since = now  # not the start: accepting many saves takes long
         elif now - self._no_engine_since > self._shared.stall_seconds:
             self.run.result.cannot_go_on(self.executor.trouble or "No engine became available.")
 

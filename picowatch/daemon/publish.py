@@ -133,13 +133,10 @@ class Publisher:
         self.run.wake.set()
 
     def _publish(self, parts: list[_Part]) -> None:
-        """Publish the pictures one by one; one commit, which costs four syncs, records them all.
-
-        Those cancelled before `hand_over` are dropped; after it none can be cancelled.
-        """
+        """Publish the pictures one by one; one commit, which costs four syncs, records them all."""
         batch = [image for image, _, _ in parts]
         requested = self.writing.essential(partial(queue.hand_over, self.ledger, batch))
-        left = [part for part in parts if part[0].id in requested]
+        left = [part for part in parts if part[0].id in requested]  # and cannot be cancelled now
         written: list[QueuedImage] = []
         seconds: dict[int, float] = {}
         listed: list[int] = []  # their ids
@@ -180,15 +177,12 @@ class Publisher:
         return False
 
     def _begun(self, image: QueuedImage, picture: RenderedImage) -> _Part:
-        """Begin to encode a picture in a thread; return it with what waits for that.
-
-        Its bytes are let go once they are pixels: a large picture takes hundreds of megabytes.
-        """
+        """Begin to encode a picture in a thread; return it with what waits for that."""
         parameters, metadata = self._source(image, picture)
         told = self._told(image, picture, metadata)
         is_large = picture.width * picture.height > LARGE_PIXELS
         given = [told.decoded] if is_large else self._encoders.submit(told.decoded)
-        picture = replace(told, pixels=b"", alpha=b"", low=b"")
+        picture = replace(told, pixels=b"", alpha=b"", low=b"")  # which take hundreds of megabytes
         encode = partial(self._encoded, image, picture, parameters, metadata, given)
         begun = self._encoders.submit(encode)
         # What a disk refused then, it may allow now.
@@ -228,10 +222,7 @@ class Publisher:
             raise
 
     def _show(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> bool:
-        """Write what belongs to a written picture, and list it; return whether that worked.
-
-        If not, the picture exists all the same, and the daemon's next round does what is left.
-        """
+        """Write what belongs to a written picture, and list it; return whether that worked."""
         line = line_of(image.file, _chunk_of(image, picture), time.time(), image.entry_digest)
         self.newest.append(image.file)
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
@@ -247,14 +238,11 @@ class Publisher:
         except Exception as error:
             if not passes(error):
                 log.error("%s", unexpected(error))
-            return False
+            return False  # the picture is there, and the next round does what is left
         return True
 
     def _warn(self, image: QueuedImage, warning: str) -> None:
-        """Add a warning to the recipe's file, unless its last save does not request the image.
-
-        A dropped picture's warning goes to its template's file: thousands may share it.
-        """
+        """Add a warning to the recipe's file, or its template's, if the image is requested."""
         with self.ledger.transaction():  # no save is accepted meanwhile
             recipe = queue.recipe_of(self.ledger, image)
             template = self.run.inbox.files.template_above(recipe) if is_dropped(recipe) else ""

@@ -114,10 +114,7 @@ class Rendering:
         return f"no step for {self.silent:.0f} s" if is_stuck else ""
 
     def left(self, rates: Rates) -> Estimate:
-        """Return the seconds of drawing and all else until the batch is done.
-
-        Time passes between two reports, but never more than the next report should take.
-        """
+        """Return the seconds of drawing and all else until the batch is done."""
         report = self.reported
         rest = [*self._rest(rates, report.place)]
         each, steps_left = report.seconds_a_step, max(0, report.steps - report.step)
@@ -130,6 +127,7 @@ class Rendering:
             rest[0] = rest[0]._replace(seconds=rest[0].seconds * share)
         unreported = step if steps_left else self._unreported(rest[1:], report.place)
         seconds = sum(part.seconds for part in rest)
+        # Time passes between two reports, but never more than the next one should take.
         passed = 0.0 if self.loading else min(self.now() - report.last, unreported)
         return Estimate(seconds - passed, all(part.is_measured for part in rest))
 
@@ -171,17 +169,13 @@ def time_left(
     engines: int,
     loaded: Collection[str],
 ) -> Estimate | None:
-    """Return what so many queued images of each work, and these batches in progress, take.
-
-    None if these are none, or if nothing was ever measured.
-
-    The `engines` at work share them. Each checkpoint that is not `loaded` is loaded once.
-    """
+    """Return what queued images of each work and these batches take, shared by `engines`."""
     if rates.is_empty or not (works or batches):
-        return None
+        return None  # nothing was ever measured, or is left
     queued = rates.images(works)
     checkpoints = {part.model for work in works for part in work if part.kind == "encode"}
     in_use = {now.batch[0].request.checkpoint_hash for now in batches}
+    # Each of them is loaded once.
     loads = rates.loading(checkpoints.difference(loaded, in_use))
     in_progress = [now.left(rates) for now in batches]
     pairs = zip(in_progress, batches, strict=True)

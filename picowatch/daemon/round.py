@@ -99,13 +99,11 @@ class Daemon:
             self.wake.clear()
 
     def _try_round(self) -> bool:
-        """Run a round; a full or missing disk ends it, and a later round tries again.
-
-        New settings may name another disk: then a batch that cannot be published is not waited for.
-        """
+        """Run a round; a full or missing disk ends it, and a later round tries again."""
         self._more = False
         self.settings_watch.look()
         new = self.settings_watch.new
+        # On another disk: a batch that cannot be published is not waited for.
         if new and new.outbox != self.outbox.root and self.writing.trouble:
             self._start_over(f"{self.settings_watch.name} was saved")
         self.writing.ends_round(self._round)

@@ -107,10 +107,7 @@ class Run(Lasting):
 
     @contextmanager
     def ended_by_errors(self, *, unexpected: bool = True) -> Iterator[None]:
-        """End the run on an error that stops its work; the next start resumes the work.
-
-        `unexpected`: on any other error, too, as nobody else sees what a thread raises.
-        """
+        """End the run on an error that stops its work; the next start resumes the work."""
         try:
             yield
         except CommitUnknown as error:
@@ -122,7 +119,7 @@ class Run(Lasting):
         except PASSING as error:
             self.result.cannot_go_on(f"cannot write: {error}")
         except Exception as error:
-            if not unexpected:
+            if not unexpected:  # somebody else sees it, unlike what a thread raises
                 raise
             log.debug("unexpected", exc_info=True)
             self.result.unexpected = True

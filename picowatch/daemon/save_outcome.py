@@ -193,8 +193,6 @@ class SaveReader:
     ) -> Asked:
         """Return the entries; `own` are the hashes of a dropped picture and its mask.
 
-        Their priorities are at most that of the `folder` at the inbox's first level.
-
         Raises NotHashed, ModelRefused or PictureUnreadable.
         """
 

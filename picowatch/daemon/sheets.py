@@ -92,10 +92,7 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
 
 
 def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
-    """Return the words in which each prompt differs from others of its combination.
-
-    They tell apart images with words from wildcards. Each round has `size` combinations.
-    """
+    """Return the words, as of wildcards, in which prompts of a combination differ."""
     words = [request.prompt.split() for request in requests]
     return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]
 

@@ -247,10 +247,7 @@ class Reporting:
         return self._shares.share(name, asked, ended, works, left, loading, counted.rates)
 
     def _with_progress(self, status: Status, counted: "_Counted", running: Sequence[str]) -> Status:
-        """Add what is being rendered, and the folders with images to render.
-
-        Pictures being published count as neither rendered nor queued.
-        """
+        """Add what is being rendered, and the folders with images to render."""
         names = list(filter(None, counted.works))
         folders = [name for name in names if not name.lower().endswith(ENDINGS)][:NAMED]
         shown = (self._progress_of(folder, counted)[0] for folder in folders)
@@ -262,7 +259,7 @@ class Reporting:
         if not its.of:
             return status
         in_progress = sum(self._is_of(now, name) for now in counted.renderings)
-        last = max(1, its.of - queued)
+        last = max(1, its.of - queued)  # those being published are not queued
         return replace(
             status,
             recipe=running[0],

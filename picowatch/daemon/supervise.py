@@ -48,10 +48,7 @@ def run_daemon(
     file: SettingsFile | None = None,
     overdue: Callable[[], None] = lambda: None,
 ) -> tuple[RunResult, bool]:
-    """Run daemons until one ends for good; return its result, and whether a signal ended it.
-
-    `overdue` is called if it has not ended soon after a signal.
-    """
+    """Run daemons until one ends for good; return its result, and whether a signal ended it."""
     supervisor = Supervisor(settings, make_engine, console, mode, file)
     with ended_by_signals(supervisor.stop, supervisor.wake, overdue) as supervisor.signals:
         result = supervisor.run()
@@ -180,12 +177,10 @@ class Supervisor:
         return OutboxLock(outbox, by_make=bool(self._mode.only))
 
     def _pause_after(self, error: Exception, writing: Writing) -> float:
-        """Return the seconds until another attempt, or raise the error if none would help.
-
-        Another outbox has to work at once: the one from before does, and says what is wrong.
-        """
+        """Return the seconds until another attempt, or raise the error if none would help."""
         outbox = self._watch.settings.outbox
         if isinstance(error, PASSING):
+            # Another outbox has to work at once: the one from before does, and says what is wrong.
             if passes(error) and writing.keeps_trying and not self._is_another(outbox):
                 writing.refused(START, error)
                 return RETRY_SECONDS

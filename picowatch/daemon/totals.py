@@ -21,10 +21,7 @@ HOUR = 3600.0  # after which a time may need its date
 
 
 class Totals:
-    """Writes the totals of the outbox's folders when they may have changed.
-
-    All images are counted once; after that, those of recipes that are in progress or have changed.
-    """
+    """Writes the totals of the outbox's folders when they may have changed."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._ledger = run, run.ledger
@@ -53,7 +50,7 @@ class Totals:
         if of_now == self._counted:
             return
         if self._accounts is None:
-            self._accounts = accounts(self._ledger)
+            self._accounts = accounts(self._ledger)  # once; later only what has changed
         else:
             running = {image.recipe for image in queue.running(self._ledger)}
             changed = self._run.to_count | running

@@ -149,15 +149,12 @@ class Worker:
         self.trouble, self._failed_starts = "", 0
 
     def _rest(self) -> float | None:
-        """Return how long to wait for images; close an engine that is paused or was idle for long.
-
-        A pause frees the machine, above all its memory, for something else.
-        """
+        """Return how long to wait for images; close an engine that is paused or was idle long."""
         unload_at = self._idle_since + self.shared.unload_after_minutes * 60
         left = unload_at - time.monotonic()
         if left > 0 and not self._essential(partial(control.is_paused, self.ledger)):
             return left
-        self.engine.close()
+        self.engine.close()  # which frees the machine, above all its memory
         self._holds_nothing()
         return None
 
@@ -311,10 +308,7 @@ class Worker:
             self.run.wake.set()
 
     def _kind_away(self, batch: list[QueuedImage]) -> str:
-        """Return the kind of which the batch needs a model, but none can be used; "" for none.
-
-        Its share may be unmounted, unless the last ones were deleted.
-        """
+        """Return the kind of which the batch needs a model, but none can be used; "" for none."""
         kinds = set[str]()
         for request in (image.request for image in batch):
             kinds |= {file.kind for file in request.files if file.name not in EMBEDDED_NAMES}
@@ -326,16 +320,14 @@ class Worker:
         found = Catalog(self.shared.models).scan().models
         needed.difference_update(model.kind for model in found if not model.missing)
         incomplete, has_lost = {model.kind for model in found}, self.run.hashes.catalog.has_lost
+        # Its share may be unmounted, unless the last ones were deleted.
         away = [kind for kind in needed if kind in incomplete or not has_lost(kind)]
         return ARTICLES[min(away)].partition(" ")[2] if away else ""
 
     def _wait_to_start(self, trouble: str) -> None:
-        """Wait before the next attempt: no image is at fault, and the cause may go away.
-
-        The first failure is only retried. The second in a row is logged, later ones are not.
-        """
+        """Wait before the next attempt: no image is at fault, and the cause may go away."""
         self._failed_starts += 1
-        if self._failed_starts > 1:
+        if self._failed_starts > 1:  # the first failure is only retried
             is_news, self.trouble = not self.trouble, trouble
             if self.gave_up:
                 return

@@ -140,10 +140,8 @@ def create(path: Path) -> None:
 
 
 def open_to_append(path: str, flags: int, *, follows_links: bool = False) -> int:
-    """Open a regular file for writing; raise OSError for a pipe, without waiting, or a device.
-
-    Through a link somebody else's file would be written, so it is refused unless it is followed.
-    """
+    """Open a regular file for writing; raise OSError for a pipe, without waiting, or a device."""
+    # Through a link, somebody else's file would be written.
     flags |= os.O_NONBLOCK | (0 if follows_links else os.O_NOFOLLOW)
     handle = os.open(path, flags, 0o666)
     if stat.S_ISREG(os.fstat(handle).st_mode):

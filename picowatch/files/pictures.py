@@ -111,13 +111,10 @@ class FewReads(io.BufferedIOBase):
 
 
 def refuse_other_name(path: str) -> None:
-    """Raise PictureUnreadable if the name is that of a format that is not read, as RAW.
-
-    Pillow takes most cameras' RAW files for TIFFs, of which it reads the thumbnail.
-    """
+    """Raise PictureUnreadable if the name is that of a format that is not read, as RAW."""
     if is_other_picture_name(path):
         remedy = f"{_READABLE}, or give it its own ending if it is one."
-        if path.lower().endswith(RAW_ENDINGS):
+        if path.lower().endswith(RAW_ENDINGS):  # of most, Pillow would read the thumbnail
             name, stem = path.rpartition("/")[2], path.rpartition("/")[2].rpartition(".")[0]
             remedy = (
                 f"Develop it: darktable-cli '{name}' '{stem}.jpg'. Or take the camera's own JPEG "
@@ -314,11 +311,8 @@ def _small_pixels(image: Image.Image) -> int:
 
 
 def _has_several_frames(image: Image.Image) -> bool:
-    """Whether there are more frames or pages; damage is found when the first one is decoded.
-
-    In Pillow's MPO, a JPEG with a camera's previews and gain maps behind it, only the first counts;
-    in a HEIC, its primary picture.
-    """
+    """Whether there are more frames or pages; damage is found when the first one is decoded."""
+    # Of a JPEG with a camera's previews and gain maps behind it, and of a HEIC, the first counts.
     if image.format in ("MPO", HEIF):
         return False
     try:
@@ -343,13 +337,10 @@ def _reason(error: Exception) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 or 32 bits to 8; Pillow's own conversion clips instead of scaling.
-
-    A file does not say which number is white: the brightest pixel decides between 1, 255 and 65535.
-    """
+    """Scale grey of 16 or 32 bits to 8; Pillow's own conversion clips instead of scaling."""
     if image.mode[0] not in "FI":
         return image
-    white = 65535
+    white = 65535  # a file does not say which number is white: the brightest pixel tells
     if image.mode == "F":
         _, brightest = cast(tuple[float, float], image.getextrema())
         white = next((white for white in (1, 255) if brightest <= white), 65535)

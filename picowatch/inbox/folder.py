@@ -142,15 +142,12 @@ class InboxFolder:
     def with_sidecars(
         self, size_and_time: SizeAndTime, path: str, names: Collection[str] | None = None
     ) -> SizeAndTime:
-        """Add the sidecars' to a picture's size and time.
-
-        `names` are the files in its folder, in small letters: 1.TXT may be opened as 1.txt.
-        """
+        """Add a picture's sidecars; `names` are the files in its folder, in small letters."""
         found = []
         stem = stem_of(path)
         for file in sidecar_paths(path):
             if names is not None and file.rpartition("/")[2].lower() not in names:
-                continue
+                continue  # 1.TXT may be opened as 1.txt
             sidecar = size_and_time_of(self.root, file)
             if sidecar and sidecar.size:
                 found.append(f"{file.removeprefix(stem)} {sidecar.size} {sidecar.mtime_ns}")
@@ -158,14 +155,11 @@ class InboxFolder:
         return size_and_time._replace(sidecars=sidecars)
 
     def sidecars_of(self, path: str) -> list[str]:
-        """Return a picture's sidecars, unless they belong to another picture, too.
-
-        Pictures are looked up by name, as folders may be large; other letters may mean one file.
-        """
-        of = partial(size_and_time_of, self.root)
+        """Return a picture's sidecars, unless they belong to another picture, too."""
+        of = partial(size_and_time_of, self.root)  # by name, as folders may be large
         stem = stem_of(path)
         names = (stem + name for ending in PICTURES for name in (ending, ending.upper()))
-        if {*map(of, names)} - {None, of(path)}:
+        if {*map(of, names)} - {None, of(path)}:  # other letters may mean one file
             return []
         return [*filter(of, sidecar_paths(path))]
 

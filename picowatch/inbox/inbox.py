@@ -55,10 +55,7 @@ WHOLE_SECOND = 1_000_000_000
 
 
 class Inbox:
-    """Compares the inbox with the ledger; `wake` is set by events.
-
-    The methods `read` and `priority` read files, which may take long: other threads call them.
-    """
+    """Compares the inbox with the ledger; `wake` is set by events."""
 
     def __init__(
         self,
@@ -192,13 +189,10 @@ class Inbox:
             raise
 
     def has_noticed(self, name: str, chosen: Callable[[Iterable[str]], Collection[str]]) -> bool:
-        """Whether the ledger has all that is saved in a folder, or as recipes that are `chosen`.
-
-        Only these files are looked at: a scan of thousands of others takes seconds.
-        """
+        """Whether the ledger has all that is saved in a folder, or as recipes that are `chosen`."""
         if not self.inbox_id:
             return False
-        known = queries.known_in(self._ledger, name)
+        known = queries.known_in(self._ledger, name)  # no others: thousands would take seconds
         if not known or name in known:
             paths = [name] if known else chosen(requests_in(self.files.root))
             return not self._planned(paths, {}).pending
@@ -243,12 +237,10 @@ class Inbox:
     def _plan(
         self, files: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
-        """Note which of all files differ; what was refused for others is read again now and then.
-
-        A file may have been written shortly before the scan came to it.
-        """
+        """Note which of all files differ; what was refused for others is read again at times."""
         rereads = now >= self._reread_at
         found = replace(self._found(files, known), templates=None, rereads=rereads)
+        # Not `now`: a file may have been written shortly before the scan came to it.
         planned = plan(found, known, self.waiting.all, time.monotonic())
         if planned.seen:
             versions = ((path, files[path]) for path in planned.seen)
@@ -415,7 +407,7 @@ class Inbox:
             return True
         return False
 
-    # -- for other threads
+    # -- for other threads, as reading files may take long
 
     def read(self, pending: Pending) -> Saved | None:
         """Read a quiet file; None if it is empty. Raises FileNotFoundError or FileChanged."""

@@ -172,12 +172,10 @@ class NamedPictures(Pictures):
         return found
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """Return this recipe's path for a picture that a recipe in another folder names `path`.
-
-        If it was moved, it is looked for beside this recipe, in the inbox and in the outbox.
-        """
+        """Return this recipe's path for a picture that a recipe in another folder names `path`."""
         beside = [f"inbox/{folder}/{path}"] if folder else []
         own = path.rpartition("/")[2]
+        # If it was moved, it is looked for here, in the inbox and in the outbox.
         everywhere = (f"{root}{name}" for name in (path, own) for root in ("inbox/", "outbox/"))
         for name in (path, *beside, own, *everywhere):
             with suppress(PictureUnreadable, OSError):

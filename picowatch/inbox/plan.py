@@ -120,10 +120,7 @@ def _why_read(
 
 
 def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[str, str]:
-    """Return the digests of templates by their folders; "" for one that cannot be used now.
-
-    One that was read in an earlier run is read once more, for the pictures that it names.
-    """
+    """Return the digests of templates by their folders; "" for one that cannot be used now."""
     there = {}
     alike = [path for path in (*found.files, *known) if path.endswith(PICTURES_NAME)]
     for path in filter(is_template, alike):
@@ -133,7 +130,7 @@ def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[st
             and version is not None
             and row.outcome == "accepted"
             and not version.written_since(row.size_and_time)
-            and found.named.get(path, ("",))[0] == row.digest
+            and found.named.get(path, ("",))[0] == row.digest  # else it is read, for what it names
         )
         there[path.removesuffix(f"/{PICTURES_NAME}")] = row.digest if row and is_usable else ""
     return there

@@ -64,14 +64,11 @@ class Reasons:
         return {**self._told, **dict(dropped_into(self._outbox, there)), **dict(missing)}
 
     def _is_due(self, root: str, path: str) -> bool:
-        """Whether a file has been there for long enough, before which its program may rename it.
-
-        Times of writing may be copied.
-        """
+        """Whether a file has been there for long enough, before which its program may rename it."""
         if path in self._told or not self._patience:
             return True
         try:
-            status = os.lstat(f"{root}/{path}")
+            status = os.lstat(f"{root}/{path}")  # its time of writing may be copied
             is_file = stat.S_ISREG(status.st_mode)
             return not is_file or abs(time.time() - status.st_ctime) >= self._patience
         except OSError:

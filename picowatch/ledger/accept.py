@@ -260,13 +260,9 @@ def forget_recipe(sql: sqlite3.Connection, recipe: str) -> int:
 
 
 def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
-    """Cancel the recipe's images that no entry requests any more; return how many were unfinished.
-
-    Running ones stop at their next step, unless their pictures are being written. Those that failed
-    do not count as failed any more.
-    """
+    """Cancel a recipe's images that no entry requests; return how many were unfinished."""
     cancel = f"UPDATE images SET state = 'cancelled' WHERE recipe = ? AND NOT {REQUESTED} AND "
-    sql.execute(f"{cancel} state = 'failed'", (recipe,))
+    sql.execute(f"{cancel} state = 'failed'", (recipe,))  # which do not count as failed any more
     return sql.execute(f"{cancel} {UNFINISHED}", (recipe,)).rowcount
 
 

@@ -194,8 +194,7 @@ class SaveWriter:
     ) -> None:
         """Keep an image of an earlier save, or queue it again.
 
-        It is queued again if it failed, was cancelled, or its picture is gone. An unfinished one
-        keeps its place in the queue, because pictures are named in the order of the recipe.
+        An unfinished one keeps its place, because pictures are named in the order of the recipe.
         """
         state = image["state"]
         is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
@@ -378,15 +377,12 @@ class SaveWriter:
 def _first_draw(
     rows: Iterable[sqlite3.Row], entry: RequestedEntry, fits: Callable[[ImageRequest, Any], bool]
 ) -> Draw | None:
-    """Return the draw of an entry that has the first image which fits at its place.
-
-    The seed and the variation seed are fixed, or grow with the drawn seed: either tells it.
-    """
+    """Return the draw of an entry that has the first image which fits at its place."""
     for row in rows:
         at, guess = row["image_index"], row["seed"]
         if at >= len(drawn := entry.requests(guess)):
             continue
-        for name in ("variation_seed", "seed"):
+        for name in ("variation_seed", "seed"):  # fixed, or growing with the drawn seed
             if None not in (had := getattr(drawn[at], name), row[name]):
                 seed = (guess + row[name] - had) % SEEDS
                 if fits((wanted := entry.requests(seed))[at], row):

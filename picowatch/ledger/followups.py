@@ -21,12 +21,10 @@ LINES_AT_ONCE = 500  # so few that after a crash all of them are found at the fi
 
 
 def unlisted_lines(ledger: Ledger, table: str) -> dict[int, str]:
-    """Return the first lines that failures.jsonl or ("history") images.jsonl lacks, by id.
-
-    A renaming is listed after the pictures whose rendering began under the former name.
-    """
+    """Return the first lines that failures.jsonl or ("history") images.jsonl lacks, by id."""
     rows = ledger.select(f"SELECT id, line FROM {table} ORDER BY id LIMIT ?", (LINES_AT_ONCE,))
     lines = {row["id"]: row["line"] for row in rows}
+    # A renaming is listed after the pictures whose rendering began under the former name.
     if table == "history" and '"renamed"' in "".join(lines.values()):
         busy = {row["recipe"] for row in ledger.select(_TO_LIST)}
         for number, text in reversed([*lines.items()]):

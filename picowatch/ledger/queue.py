@@ -174,10 +174,7 @@ def is_requested(ledger: Ledger, image: int) -> bool:
 
 
 def start_images_needed(ledger: Ledger) -> set[str]:
-    """Return the hashes of copies that unfinished images need, and failed ones if retried.
-
-    A new save copies the pictures of failed images again; `picowatch retry` does not.
-    """
+    """Return the hashes of copies that unfinished images need, and failed ones for `retry`."""
     with ledger.transaction() as sql:
         query = f"SELECT DISTINCT picture FROM start_images WHERE image IN {_TO_RENDER}"
         needed = {row["picture"] for row in sql.execute(query)}

@@ -93,10 +93,7 @@ class KnownRecipe(NamedTuple):
     accepted: str = ""
 
     def repeats(self, save: Save, *, is_picture: bool) -> bool:
-        """Whether a save is the last accepted one, and not to be taken as if it were saved again.
-
-        A dropped picture is the same at another time, too.
-        """
+        """Whether a save is the last accepted one, and not to be taken as if saved again."""
         digest, version = self.digest, self.size_and_time
         if self.outcome == "refused":
             digest, _, text = self.accepted.partition(" ")
@@ -104,7 +101,7 @@ class KnownRecipe(NamedTuple):
         if digest != save.digest or self.reread == "saved":
             return False
         if is_picture:
-            return version.sidecars == save.size_and_time.sidecars
+            return version.sidecars == save.size_and_time.sidecars  # at another time, too
         return not save.size_and_time.written_since(version)
 
     def is_of(self, save: Save) -> bool:

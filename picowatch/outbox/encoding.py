@@ -132,10 +132,8 @@ def _resolution(photo: PhotoMetadata) -> dict[str, Any]:
 
 
 def _quality(kind: Format, wanted: str | int, encoding: Encoding) -> dict[str, Any]:
-    """Return the options for `quality`: the recipe's, or the setting for the setting's format.
-
-    The setting `format` may have changed since the file's name was reserved.
-    """
+    """Return the options for `quality`: the recipe's, or the setting for the setting's format."""
+    # The setting `format` may have changed since the file's name was reserved.
     quality = wanted or (encoding.quality if kind.name == encoding.format else AUTO)
     if quality == LOSSLESS and kind.name in WITH_LOSSLESS:
         return {"lossless": True}

@@ -110,10 +110,7 @@ class Gallery:
     def keep(
         self, placed: Mapping[str, str], lines: Mapping[str, dict[str, Any]], *, copies: bool
     ) -> None:
-        """Show pictures at their new places, and no more at the former ones unless `copies`.
-
-        Of a listed picture, `lines` has its new line.
-        """
+        """Show pictures at new places, unless `copies` no more at former ones; `lines` by place."""
         if not copies:
             self.remove(placed)
         for target in placed.values():
@@ -149,10 +146,7 @@ class Gallery:
                 raise
 
     def catch_up(self) -> None:
-        """Show all existing pictures and no others, at the start and if one could not be shown.
-
-        Users delete and restore pictures by hand, and clean-up programs the gallery's own files.
-        """
+        """Show all existing pictures and no others, at the start and if one could not be shown."""
         if self.is_behind and time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + essential.RETRY_SECONDS
             with self._changing():
@@ -166,14 +160,11 @@ class Gallery:
                 self.is_behind = False
 
     def tend(self, rest: Callable[[float], bool]) -> None:
-        """Make missing thumbnails and show what users do by hand, until `rest` says to end.
-
-        After each picture it rests as long as that took.
-        """
+        """Make missing thumbnails and show what users do by hand, until `rest` says to end."""
         unseen = [*self.files()]  # their thumbnails may be missing; the newest are the first
         look_at, pause = time.monotonic() + LOOK_SECONDS, 0.0
         while not rest(pause):
-            began = time.monotonic()
+            began = time.monotonic()  # after each picture it rests as long as that took
             if began >= look_at:
                 took = 0.0 if self.is_behind else self._look(rest)
                 look_at = time.monotonic() + max(LOOK_SECONDS, LOOKING_REST * took)
@@ -230,13 +221,11 @@ class Gallery:
                 return
 
     def _has_changed(self, file: str) -> bool:
-        """Whether a picture that is not shown was saved since it was read, and not just now.
-
-        What was published a moment ago is about to be listed and shown.
-        """
+        """Whether a picture that is not shown was saved since it was read, and not just now."""
         with suppress(OSError):
             status = (self._root / file).lstat()
             saved = status.st_size, status.st_mtime_ns
+            # What was published a moment ago is about to be listed and shown.
             is_settled = abs(time.time() - status.st_ctime) > SETTLED_SECONDS
             if is_settled and self._others.get(file) != saved:
                 self._others[file] = saved

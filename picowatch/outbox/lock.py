@@ -53,10 +53,8 @@ class OutboxLock:
         return self.is_of(self.outbox)
 
     def is_replaced(self) -> bool:
-        """Whether another outbox is at the path, or the lock was deleted: it can be made again.
-
-        Otherwise the outbox is away, and a folder that is there now may be anybody's.
-        """
+        """Whether another outbox is at the path, or the lock was deleted: it can be made again."""
+        # Otherwise it is away, and a folder that is there now may be anybody's.
         return _id(_path(self.outbox)) is not None or _id(self.outbox) == self._outbox_id
 
     def release(self) -> None:

@@ -154,12 +154,9 @@ class OutboxNames:
         return "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
 
     def highest_number(self, folder: str) -> int:
-        """Return the highest number at the start of a picture's name there; 0 without one.
-
-        If `file_name` begins otherwise, 0, too: names that are taken are passed over anyway.
-        """
+        """Return the highest number at the start of a picture's name there; 0 without one."""
         if not self._file_name.startswith("{number"):
-            return 0
+            return 0  # names that are taken are passed over anyway
         try:
             names = [child.name for child in (self._outbox / folder).iterdir()]
         except OSError:
@@ -193,16 +190,14 @@ class OutboxNames:
     def of_dropped(
         self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool
     ) -> str | None:
-        """Return the path of a dropped picture's result, or None if anything exists there.
-
-        If the request replaces an earlier result, what exists is for the ledger to judge.
-        """
+        """Return the path of a dropped picture's result, or None if anything exists there."""
         path = PurePosixPath(recipe)
         stem = path.name if keeps_ending else path.stem
         pattern = request.name or "{stem}"
         name = filled(pattern, stem=stem, folder=path.parent.name or "inbox", number=number)
         later = f"-{number}" if number > 1 and not has_number(pattern) else ""
         name = f"{self._fitting(_portable(name), len(later) + ROOM)}{later}"
+        # What a result may replace is for the ledger to judge.
         return self._free(recipe, name, self._kind(recipe, request), replaces=request.replace)
 
     def sheet(self, recipe: str, number: int, first: str, *, replaces: bool = False) -> str | None:
@@ -214,12 +209,10 @@ class OutboxNames:
         return self._free(recipe, name, format_of(first), replaces=replaces)
 
     def archived(self, file: str, number: int, recipe: str) -> str:
-        """Return the numbered path for a recipe, or a dropped picture's sidecar, in its folder.
-
-        The number follows the picture's name, so that the sidecar stays one: 1-2.mask.png.
-        """
+        """Return the numbered path for a recipe, or a dropped picture's sidecar, in its folder."""
         name, stem = PurePosixPath(file).name, PurePosixPath(recipe).stem
         folder = self.folder(recipe)
+        # The number follows the picture's name, so that the sidecar stays one: 1-2.mask.png.
         ending = (f"-{number}" if number > 1 else "") + _portable(name[len(stem) :])
         room = len(ending)
         if is_picture_name(recipe):  # its result has its name

@@ -190,15 +190,13 @@ class Outbox:
                 sync_folder(folder)
 
     def _unlink(self, file: str) -> None:
-        """Delete the picture last, as it tells its sidecar from another text of that name.
-
-        What also lies beside the same picture in another format stays for that.
-        """
+        """Delete the picture last, as it tells its sidecar from another text of that name."""
         check_in_place(self.root / file)
         path = to_write(self.root, file)
         if not path.parent.is_dir():
             return
         formats = {f"{stem_of(file)}{ending}" for ending in ENDINGS} - {file}
+        # What also lies beside the same picture in another format stays for that.
         shared = {*chain.from_iterable(map(self.beside, filter(self.exists, formats)))}
         for beside in reversed(self.beside(file)):  # the last map first: a crash leaves no gap
             if beside not in shared:
@@ -241,16 +239,13 @@ class Outbox:
         return False
 
     def repair(self, recipes: Collection[str], wrong: Collection[str]) -> None:
-        """Repair what a crash or a power cut left.
-
-        `recipes` are all in the ledger, `wrong` those with an error. latest.png is not durable.
-        """
+        """Repair what a crash left; `recipes` are all in the ledger, `wrong` have an error."""
         for folder, _, _ in os.walk(self.root):
             if not folder.endswith(f"/{COMMANDS}"):  # where other processes write
                 for leftover in leftovers(Path(folder)):
                     with self._writing.optional(leftover.name):
                         leftover.unlink(missing_ok=True)
-        self._replace_latest(())
+        self._replace_latest(())  # which is not durable
         self.problems.list_existing(recipes, wrong)
         check_in_place(self.root)  # else all of that was for nothing
 

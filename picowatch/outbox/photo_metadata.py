@@ -155,11 +155,8 @@ def only_marked(mark: str) -> PhotoMetadata:
 
 
 def mark_of(request: ImageRequest, *, is_drawn: bool) -> str:
-    """Return the mark of a picture: drawn, changed or enlarged by a model; "" for neither.
-
-    It is not drawn where words found nothing to change.
-    """
-    if request.draws and is_drawn:
+    """Return the mark of a picture: drawn, changed or enlarged by a model; "" for neither."""
+    if request.draws and is_drawn:  # it is not where words found nothing to change
         return CHANGED if request.image or request.references else DRAWN
     return ENLARGED if request.upscale else ""
 
@@ -239,12 +236,9 @@ def _xmp(photo: _Photo) -> bytes | str:
 
 
 def _extended_xmp(photo: _Photo) -> bytes:
-    """Return the segments that the packet names, in their order.
-
-    Each begins with the name, the length of all, and its offset, of four bytes each.
-    """
+    """Return the segments that the packet names, in their order."""
     guid = extended_guid(photo.info.get("xmp") or b"") if photo.extended else b""
-    parts = {
+    parts = {  # each begins with the name, the length of all, and its offset, of four bytes each
         segment[len(guid) + 4 : len(guid) + 8]: segment[len(guid) + 8 :]
         for segment in photo.extended
         if guid and segment.startswith(guid)

@@ -137,10 +137,7 @@ class Status:
         return harmless(f"{self.progress()}; {waiting}")
 
     def progress(self, name: str = "") -> str:
-        """Return "corgi.yaml: 1–8 of 20, 62 %, 40 s left", while a recipe is being rendered.
-
-        An engine that makes no step is named instead of the time left.
-        """
+        """Return "corgi.yaml: 1–8 of 20, 62 %, 40 s left"; instead of the time, what is wrong."""
         working = (engine for engine in self.engines if engine.recipe == self.recipe)
         trouble = next((f", {engine.trouble}" for engine in working if engine.trouble), "")
         left = trouble or time_left(self.seconds_left, self.about)
