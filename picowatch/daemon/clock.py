@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from threading import Lock
 from typing import Literal, NamedTuple
 
@@ -100,24 +101,20 @@ class Rates:
     ) -> None:
         self._rates = {**learnt, **shown}
         self._devices = devices or [""]
-        self._by_part: dict[PassRate, Estimate] = {}
-        self._by_work: dict[Work, Estimate] = {}
-        self._scales: dict[str, float] = {}
+        self.image = cache(self._image)
+        self._rate, self._scale = cache(self._nearest_rate), cache(self._slowness)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was ever measured."""
         return not any(key.kind in _USUAL for key in self._rates)
 
-    def image(self, work: Work) -> Estimate:
+    def _image(self, work: Work) -> Estimate:
         """Return the seconds of an image on an engine; several are as fast as their mean."""
-        if work not in self._by_work:
-            each = [[self.part(part, device) for part in work] for device in self._devices]
-            sums = [sum(part.seconds for part in parts) for parts in each]
-            seconds = len(sums) / sum(1 / max(total, 1e-9) for total in sums)
-            is_measured = all(part.is_measured for parts in each for part in parts)
-            self._by_work[work] = Estimate(seconds, is_measured)
-        return self._by_work[work]
+        each = [[self.part(part, device) for part in work] for device in self._devices]
+        sums = [sum(part.seconds for part in parts) for parts in each]
+        seconds = len(sums) / sum(1 / max(total, 1e-9) for total in sums)
+        return Estimate(seconds, all(part.is_measured for parts in each for part in parts))
 
     def images(self, works: Mapping[Work, int]) -> Estimate:
         """Return the seconds of so many images of each work, one after the other."""
@@ -127,10 +124,7 @@ class Rates:
 
     def part(self, part: Part, device: str) -> Estimate:
         """Return the seconds of a part of an image."""
-        key = PassRate(device, *part[:3])
-        if key not in self._by_part:
-            self._by_part[key] = self._rate(key)
-        rate, is_measured = self._by_part[key]
+        rate, is_measured = self._rate(PassRate(device, *part[:3]))
         return Estimate(rate * part.units, is_measured)
 
     def loading(self, checkpoints: Iterable[str]) -> float:
@@ -139,7 +133,7 @@ class Rates:
         usual = next(reversed(known.values()), _USUAL_LOADING)
         return sum(known.get(checkpoint, usual) for checkpoint in checkpoints)
 
-    def _rate(self, wanted: PassRate) -> Estimate:
+    def _nearest_rate(self, wanted: PassRate) -> Estimate:
         """Return the rate, or the nearest: of the same device, then model, kind and pixels."""
         alike = {"draw", "hires", wanted.kind} if wanted.kind in DRAWING else {wanted.kind}
         found = [key for key in self._rates if key.kind in alike]
@@ -155,15 +149,13 @@ class Rates:
         nearest = min(reversed(found), key=distance)  # the newest of several
         return Estimate(self._rates[nearest], not any(distance(nearest)))
 
-    def _scale(self, device: str) -> float:
+    def _slowness(self, device: str) -> float:
         """Return how slow a device is beside the usual one, in the geometric mean of all kinds."""
-        if device not in self._scales:
-            kinds = _USUAL.keys() - {*_PLAIN}
-            usual = [(key, rate) for key, rate in self._rates.items() if key.kind in kinds and rate]
-            own = [pair for pair in usual if pair[0].device == device] or usual
-            logs = [math.log(rate / _USUAL[key.kind]) for key, rate in own]
-            self._scales[device] = math.exp(sum(logs) / len(logs)) if logs else 1.0
-        return self._scales[device]
+        kinds = _USUAL.keys() - {*_PLAIN}
+        usual = [(key, rate) for key, rate in self._rates.items() if key.kind in kinds and rate]
+        own = [pair for pair in usual if pair[0].device == device] or usual
+        logs = [math.log(rate / _USUAL[key.kind]) for key, rate in own]
+        return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
 
 class Clock:
