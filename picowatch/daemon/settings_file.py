@@ -10,11 +10,10 @@ from pathlib import Path
 
 from picowatch.errors import PicowatchError
 from picowatch.files.essential import RETRY_SECONDS, in_words
+from picowatch.files.safe_paths import Version, version_of
 from picowatch.settings.settings import Settings
 
 log = logging.getLogger("picowatch")
-
-_SizeAndTime = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,9 @@ class SettingsWatch:
         self.name = file.path.name if file else ""
         self._file = file
         self._before: Settings | None = None  # until a daemon works with the newest ones
-        self._seen: _SizeAndTime = None
+        self._seen: Version | None = None
         self._seen_at = time.monotonic()
-        self._read: _SizeAndTime = None  # the first look reads it: it may have been saved since
+        self._read: Version | None = None  # the first look reads it: it may have been saved since
         self._retry_at = inf
 
     @property
@@ -54,7 +53,7 @@ class SettingsWatch:
     def look(self) -> None:
         if self._file is None:
             return
-        found, now = _size_and_time(self._file.path), time.monotonic()
+        found, now = _version(self._file.path), time.monotonic()
         if found != self._seen:
             self._seen, self._seen_at = found, now
         is_settled = now - self._seen_at >= self.settings.settle_seconds
@@ -81,7 +80,7 @@ class SettingsWatch:
         self.problem = explained(error)
         return True
 
-    def _take(self, file: SettingsFile, found: _SizeAndTime) -> None:
+    def _take(self, file: SettingsFile, found: Version | None) -> None:
         self.new, self.problem, self._retry_at = None, "", inf
         if found is None:
             log.warning("%s is gone; its settings stay in effect", file.path)
@@ -106,9 +105,8 @@ def explained(error: Exception) -> str:
     return in_words(error)
 
 
-def _size_and_time(path: Path) -> _SizeAndTime:
+def _version(path: Path) -> Version | None:
     for follows in (True, False):  # a link to nothing is there, and cannot be read
         with suppress(OSError):
-            status = path.stat(follow_symlinks=follows)
-            return status.st_size, status.st_mtime_ns, status.st_ino
+            return version_of(path.stat(follow_symlinks=follows))
     return None

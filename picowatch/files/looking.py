@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 from picowatch.errors import PictureUnreadable
 from picowatch.files.decoding import decode_alpha, decode_mask, greys_of, is_transparent
 from picowatch.files.pictures import check_picture, is_large, picture_size
+from picowatch.files.safe_paths import Version, version_of
 
 Question = Literal["check", "is_transparent", "greys_of_mask", "greys_of_alpha"]
 _ANSWERS: dict[str, Callable[[IO[bytes]], Any]] = {
@@ -31,7 +32,7 @@ _ANSWERS: dict[str, Callable[[IO[bytes]], Any]] = {
 # Each may take gigabytes, so one comes after the other.
 _one_at_a_time = threading.Lock()
 # A dropped photo is checked where it lies, and before it is copied.
-_checked: deque[tuple[int, ...]] = deque(maxlen=64)
+_checked: deque[Version] = deque(maxlen=64)
 _BYTES_A_PIXEL, _BYTES_BESIDE = 24, 1 << 30  # of the process; WebP takes 15 for each
 _SECONDS = 600
 _ROOT = str(Path(__file__).parents[2])
@@ -47,8 +48,7 @@ def look(question: Question, file: IO[bytes], most_pixels: int) -> Any:
     """Return what a picture's pixels say. Raises PictureUnreadable like `decode_picture`."""
     if not is_large(file, most_pixels):
         return _ANSWERS[question](file)
-    status = os.fstat(file.fileno())
-    version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    version = version_of(os.fstat(file.fileno()))
     with _one_at_a_time:
         if question == "check" and version in _checked:
             return None

@@ -88,7 +88,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
             if is_open_for_writing(file.fileno()) or not is_meant(file):
                 return False
         now = os.stat(target.name, dir_fd=within, follow_symlinks=False)
-        if _version(now) != _version(before):
+        if version_of(now) != version_of(before):
             return False
         os.unlink(target.name, dir_fd=within)
         sync_folder(".", within)  # else a power cut may bring it back, as a new save
@@ -126,9 +126,12 @@ def is_open_for_writing(handle: int) -> bool:
     return False
 
 
-def _version(status: os.stat_result) -> tuple[int, int, int]:
+Version = tuple[int, int, int, int]
+
+
+def version_of(status: os.stat_result) -> Version:
     """Return numbers that differ between two saves."""
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def leads_out(root: Path, path: str) -> bool:

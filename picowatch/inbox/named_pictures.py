@@ -25,7 +25,14 @@ from picowatch.files.pictures import (
     refuse_other_name,
     taken,
 )
-from picowatch.files.safe_paths import blocks_of, is_folder, open_below, sha256_of
+from picowatch.files.safe_paths import (
+    Version,
+    blocks_of,
+    is_folder,
+    open_below,
+    sha256_of,
+    version_of,
+)
 from picowatch.metadata.embedded_text import PARAMETERS, fits_jpeg, texts_in
 from picowatch.outbox.names import is_own_file
 from picowatch.outbox.photo_metadata import PhotoMetadata, only_marked, photo_metadata
@@ -45,8 +52,7 @@ OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # The sha256 of pictures and the versions of their copies, by the pictures' versions: thousands of
 # photos may have a template that names the same one.
-_Version = tuple[int, int, int, int]  # device, inode, size and time
-_copied: dict[_Version, tuple[str, _Version]] = {}
+_copied: dict[Version, tuple[str, Version]] = {}
 MOST_KNOWN = 64
 
 T = TypeVar("T")
@@ -57,10 +63,6 @@ _TEMPLATE = (
 _TEXT_LOST = "The picture lacks the A1111 text of {}: {}"
 _USUAL_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG")
 _WHERE = "Put it into the inbox beside the recipe, or write its path below inbox/ or outbox/."
-
-
-def _version(status: os.stat_result) -> _Version:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class NamedPictures(Pictures):
@@ -95,10 +97,10 @@ class NamedPictures(Pictures):
     def _keep(self, path: str) -> str:
         folder = _folder(self._outbox)
         with self._opened(path) as file:
-            version = _version(os.fstat(file.fileno()))
+            version = version_of(os.fstat(file.fileno()))
             if known := _copied.get(version):
                 with suppress(FileNotFoundError):
-                    if _version((folder / known[0]).stat()) == known[1]:  # else it may be damaged
+                    if version_of((folder / known[0]).stat()) == known[1]:  # else it may be damaged
                         return known[0]
             digest = sha256_of(file)
             target = folder / digest
@@ -108,7 +110,7 @@ class NamedPictures(Pictures):
             write_atomically(target, self._blocks(path, digest))
         if len(_copied) == MOST_KNOWN:
             del _copied[next(iter(_copied))]
-        _copied[version] = digest, _version(target.stat())
+        _copied[version] = digest, version_of(target.stat())
         return digest
 
     def _blocks(self, path: str, digest: str) -> Iterator[bytes]:
