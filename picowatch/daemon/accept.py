@@ -219,8 +219,9 @@ class Accepting:
             if known and (known.size_and_time, known.inbox_id) != (version, saved.inbox_id):
                 queries.seen(run.ledger, saved.inbox_id, [(path, version)])
             return []
-        if folder := first_folder(path):
-            self._hand_group_on(folder, path)
+        if (folder := first_folder(path)) and folder not in self._folders:
+            run.outbox.hand_group_on(path, self._inbox.files.root)
+            self._folders.add(folder)
         self._look_at_template(path)
         run.lacking_room.difference_update((path, old))
         try:
@@ -243,11 +244,6 @@ class Accepting:
         # A LoRA that was drawn may be refused, and no single recipe may take the daemon down.
         except Exception as error:
             return self._refuse(saved, refused(path, error))
-
-    def _hand_group_on(self, folder: str, path: str) -> None:
-        if folder not in self._folders:
-            self._run.outbox.hand_group_on(path, self._inbox.files.root)
-            self._folders.add(folder)
 
     def _look_at_template(self, path: str) -> None:
         """Have the template of a changed picture looked at: perhaps none waits for a prompt now."""

@@ -128,11 +128,12 @@ def deep_png(
     """Return the bytes of a PNG with 16 bits; the chunks precede its pixels."""
     width, height = original.picture.size
     kind = _COLOUR_TYPES[original.picture.mode]
+    per_metre = [round(dots / 0.0254) for dots in dpi or ()]
     written = [
         b"\x89PNG\r\n\x1a\n",
         _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
         _chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile)),
-        *([_chunk(b"pHYs", struct.pack(">IIB", *_per_metre(dpi), _METRE))] if dpi else []),
+        *([_chunk(b"pHYs", struct.pack(">IIB", *per_metre, _METRE))] if dpi else []),
         *(_chunk(chunk[0], chunk[1]) for chunk in chunks.chunks),
         *([_chunk(b"eXIf", exif.removeprefix(_EXIF))] if exif else []),
     ]
@@ -148,10 +149,6 @@ def deep_png(
             written.append(_chunk(b"IDAT", packed))
     written += [_chunk(b"IDAT", packer.flush()), _chunk(b"IEND", b"")]
     return b"".join(written)
-
-
-def _per_metre(dpi: tuple[float, float]) -> tuple[int, int]:
-    return round(dpi[0] / 0.0254), round(dpi[1] / 0.0254)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -169,17 +169,11 @@ class OutboxNames:
         return self._free(recipe, self._name(recipe, number, request), self._kind(recipe, request))
 
     def _name(self, recipe: str, number: int, request: ImageRequest) -> str:
-        fields = {
+        own = ("checkpoint", "sampler", "seed", "steps", "cfg_scale", "width", "height")
+        fields = {name: getattr(request, name) for name in own} | {
             "number": number,
             "recipe": PurePosixPath(recipe).stem,
             "picture": PurePosixPath(request.image).stem,
-            "checkpoint": request.checkpoint,
-            "sampler": request.sampler,
-            "seed": request.seed,
-            "steps": request.steps,
-            "cfg_scale": request.cfg_scale,
-            "width": request.width,
-            "height": request.height,
         }
         name = self._file_name.format_map(fields)
         if request.variation_strength:  # all variations have one seed
