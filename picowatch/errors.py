@@ -60,9 +60,8 @@ EXIT_CODES = {
 class PicowatchError(Exception):
     """A failure that users see: what happened, and what to do about it.
 
-    `message` says what and why in one or more sentences; `remedy`, if there is one, says what to
-    do. Together they read as one text. `trace` holds an engine's traceback for `--debug` and the
-    log file; it is shown nowhere else.
+    `message` says what and why, `remedy` what to do; together they read as one text. `trace` is an
+    engine's traceback, for `--debug` and the log file alone.
     """
 
     exit_code = FAILED

@@ -226,8 +226,7 @@ def _check_own_files(outbox: Path, *, waits: bool) -> None:
     """Refuse what a daemon would wait for forever.
 
     Opening a pipe blocks until its other end is opened; for SQLite, a folder in place of its file
-    is a disk that may come back. A file of another user, as after a start with sudo, would be
-    waited for like a full disk.
+    is a disk that may come back; a file of another user, as after sudo, is like a full disk.
     """
     for path in (outbox / name for name in (*_FILES, *_FOLDERS)):
         if not os.path.exists(path):  # noqa: PTH110  (never raises)

@@ -87,11 +87,7 @@ class Estimate(NamedTuple):
 
 
 class Rates:
-    """The rates at one time: the learnt ones, and those that batches in progress show.
-
-    They are those of the engines on these devices, which share the work; "" is a device that is
-    not known yet.
-    """
+    """The rates at one time: the learnt ones, and those that batches in progress show."""
 
     def __init__(
         self,
@@ -100,7 +96,7 @@ class Rates:
         devices: Sequence[str],
     ) -> None:
         self._rates = {**learnt, **shown}
-        self._devices = devices or [""]
+        self._devices = devices or [""]  # whose engines share the work; "" is not known yet
         self.image = cache(self._image)
         self._rate, self._scale = cache(self._nearest_rate), cache(self._slowness)
 

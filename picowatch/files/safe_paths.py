@@ -111,8 +111,7 @@ def link_below(root: Path, path: str, target: str) -> None:
 def is_open_for_writing(handle: int) -> bool:
     """Whether anybody has the file open for writing: then a read lease is refused, fcntl(2).
 
-    Only a file's owner and root get leases. Network file systems and systems other than Linux have
-    none, so nothing is detected there.
+    Only its owner and root get leases, on Linux alone, and on no network file system.
     """
     try:
         # If the file is opened meanwhile, the kernel sends a signal: use one that does nothing.

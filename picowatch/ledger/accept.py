@@ -68,11 +68,9 @@ def accept(
 ) -> Acceptance:
     """Accept a valid save with all its images, or not at all.
 
-    Raises QueueFull if its folder would have more than `max_queued` images waiting.
-
-    `repeats_last_save`: a save that requests the same as before asks only for what failed or was
-    cancelled, not for more. So does one that changes priorities alone. `digest_at` says what is at
-    the `rebuild.former_paths` of the save.
+    `repeats_last_save`: if it requests the same as before, it asks only for what failed or was
+    cancelled; so does one that changes priorities alone. `digest_at` says what is at the
+    `rebuild.former_paths` of the save. Raises QueueFull beyond `max_queued` waiting images.
     """
     requested = placed(entries)
     with ledger.transaction() as sql:

@@ -238,8 +238,7 @@ class SaveWriter:
     def _drawn(self, entry: RequestedEntry) -> Draw:
         """Return what an entry requests that was not in the save before, or is drawn again.
 
-        Seeds are drawn again if this recipe already has their images; images that do not depend on
-        the seed are the same in each draw.
+        Seeds are drawn again if this recipe already has images that depend on them.
         """
         why: str = "first" if self.is_first else "new"
         before: Sequence[int] = ()

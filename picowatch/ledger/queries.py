@@ -161,8 +161,7 @@ def queued_recipes(ledger: Ledger, shares: Mapping[str, float]) -> list[sqlite3.
     """Return the recipes of queued images that are alike, in the order of the first ones.
 
     With each come the `batch_key`, the number of images, their mean pixels, and the id of one of
-    them. Priorities, turns of folders and saves decide the order, not the order within a file. The
-    index has everything; no image is read.
+    them. The order within a file does not count. The index has everything; no image is read.
     """
     rows = ledger.select(
         """SELECT recipe, batch_key, count(*) AS images, avg(pixels), max(id), priority, folder

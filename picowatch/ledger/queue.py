@@ -355,9 +355,8 @@ def next_file(
     """Return the next free file of a recipe's folder; `numbered`: no number is used again.
 
     `file_for` gives the file for a number, or None if its name is taken. A dropped picture's result
-    that has no number gets the lowest free one after its name, unless it is the first. Results that
-    were deleted, or are the `former` ones that it replaces, and are not requested any more leave
-    their names to it.
+    without a number gets the lowest free one after its name, unless it is the first. Results that
+    were deleted, or are `former` ones, and are not requested any more leave their names to it.
     """
     if not numbered:
         files = chain(former, filter(None, map(file_for, count(1))))

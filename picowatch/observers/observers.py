@@ -31,15 +31,14 @@ log = logging.getLogger("picowatch")
 class Observers:
     """Gets each picture, failure, preview and status; never makes the work fail.
 
-    Hooks and metrics go on when another daemon starts over, with its settings: see `use`. What is
-    ignored is not logged again then.
+    Hooks and metrics go on when another daemon starts over, with its settings: see `use`.
     """
 
     def __init__(self) -> None:
         self._hooks = Hooks()
         self._metrics: Metrics | None = None
         self._address: str | None = None
-        self._ignored: Mapping[str, str] = {}
+        self._ignored: Mapping[str, str] = {}  # which was logged, also for a daemon before
 
     def serve_metrics(self, address: str | None) -> None:
         """Serve metrics there, or none. Raises SettingsInvalid; then none are served."""

@@ -46,10 +46,9 @@ class How:
     photo: PhotoMetadata = NONE
 
     def encode(self, original: Original) -> bytes:
-        """Encode a picture in the format of the file's suffix.
+        """Encode a picture in the format of the file's suffix, with an ICC profile in any case.
 
-        No larger picture than the format allows has such a suffix. An ICC profile is embedded in
-        any case. PNG and TIFF hold 16 bits.
+        No larger picture than the format allows has such a suffix. PNG and TIFF hold 16 bits.
         """
         kind, photo = format_of(self.file), self.photo
         picture, profile = original.picture, original.profile

@@ -92,16 +92,12 @@ def thumbnail_of(file: str) -> str:
 
 
 class Pages:
-    """The entries of the gallery on disk; in memory are the files that they show, by page.
-
-    The index has each page's version, which is its size and time. Only that of the newest page
-    changes, unless pictures are deleted.
-    """
+    """The entries of the gallery on disk; in memory are the files that they show, by page."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._page_of: dict[str, int] = {}  # oldest first
-        self._versions: list[str] = []
+        self._versions: list[str] = []  # of pages: their sizes and times
         self._is_loaded = False
 
     def load(self) -> None:

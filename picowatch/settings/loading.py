@@ -23,8 +23,7 @@ def load_settings(
     """Merge flags, environment and the settings file; raises SettingsInvalid.
 
     `flags` has only flags that were given. `file` None means ./picowatch.yaml, if it exists; a
-    named file must exist. Folders in the file are relative to the file's own folder, others to the
-    working directory.
+    named file must exist. Its folders are relative to its own folder, others to the work folder.
     """
     path, names = file or Path(FILE_NAME), Settings.model_fields
     is_there = file or os.path.lexists(path)
