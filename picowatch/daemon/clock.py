@@ -48,16 +48,12 @@ _MOST_SHARE = 0.99  # that is told while something is left
 
 
 class Part(NamedTuple):
-    """A part of a picture's work: a pass, or what drawing has before and after it.
-
-    `step` are the pixels that it computes on, in steps of two. For details, `units` are those of
-    one thing: their rate says how many are usually found.
-    """
+    """A part of a picture's work: a pass, or what drawing has before and after it."""
 
     kind: PartKind
     model: str
-    step: int
-    units: float
+    step: int  # the pixels that it computes on, in steps of two
+    units: float  # of details, those of one thing: their rate says how many are usually found
 
 
 Work = tuple[Part, ...]

@@ -31,11 +31,7 @@ class NotHashed(ControlFlow):
 
 
 class ModelHashes:
-    """Looks up each hash once, until `look_again`; computes each missing one in a thread.
-
-    `inventory` are the models that recipes may name, with the `default_checkpoint`; `wake` is set
-    when a thread ends. Several readers may use it.
-    """
+    """Looks up each hash once, until `look_again`; computes each missing one in a thread."""
 
     def __init__(
         self,
@@ -49,7 +45,7 @@ class ModelHashes:
         self._fresh_seconds = min(FRESH_SECONDS, settle_seconds)
         self._looking = threading.Lock()
         self._lock = threading.Lock()  # not while looking, which may take long
-        self.inventory: Inventory  # from the first look on
+        self.inventory: Inventory  # of models that recipes may name; from the first look on
         self._looked_at = float("-inf")
         self._found: dict[_Key, str] = {}
         self._refused: dict[_Key, ModelRefused] = {}

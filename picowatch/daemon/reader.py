@@ -46,11 +46,7 @@ _Item = tuple[tuple[bool, int, int, int], Pending]
 
 
 class Reader:
-    """Threads that read what is offered: folders of high priority first, then in its order.
-
-    They begin with no file while the round is at work: two threads that compute would only take
-    Python's lock from each other, at each call of SQLite and of the system.
-    """
+    """Threads that read what is offered: folders of high priority first, then in its order."""
 
     def __init__(
         self,
@@ -68,6 +64,8 @@ class Reader:
         self._results: deque[Reading] = deque()
         self._ahead = 0  # entries in them
         self._first_at = 0.0  # when the round began to wait for them
+        # Set while the round rests: two threads that compute would only take Python's lock from
+        # each other, at each call of SQLite and of the system.
         self._turn = threading.Event()
         self._priorities: dict[str, int] = {}  # of folders, while there is something to be read
         self._count = count()  # of threads, and of files in the queue

@@ -56,10 +56,7 @@ def run_daemon(
 
 
 class Supervisor:
-    """Runs daemons until one ends for good, or there are `signals`, after which `stop` is set.
-
-    Set `wake` after `stop`. A `file` with settings is read again when it is saved.
-    """
+    """Runs daemons until one ends for good, or there are `signals`, after which `stop` is set."""
 
     def __init__(
         self,

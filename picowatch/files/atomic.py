@@ -111,10 +111,7 @@ def temporary_beside(target: Path) -> Path:
 def append(
     target: Path, content: bytes, *, durable: bool = True, follows_links: bool = False
 ) -> None:
-    """Add bytes to the end of a file, created if it is missing; an error leaves it as it was.
-
-    `durable`: after this returns, a power cut does not undo it. A link is refused, or followed.
-    """
+    """Add bytes to the end of a file, created if it is missing; an error leaves it as it was."""
     check_in_place(target)
     opener = partial(open_to_append, follows_links=follows_links)
     with open(target, "ab", buffering=0, opener=opener) as file:

@@ -183,16 +183,13 @@ def in_srgb(picture: Image.Image) -> Image.Image:
 
 
 def in_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
-    """Return an RGB picture in sRGB in the colours of an ICC profile, b"" for sRGB.
-
-    None: the profile only tells what colours numbers are, as a scanner's may.
-    """
+    """Return an RGB picture in sRGB in the colours of an ICC profile, b"" for sRGB."""
     if not profile:
         return picture
     srgb, theirs = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(BytesIO(profile))
     with suppress(ImageCms.PyCMSError):
         return ImageCms.profileToProfile(picture, srgb, theirs)
-    return None
+    return None  # it only tells what colours numbers are, as a scanner's may
 
 
 def _profile_of(image: Image.Image) -> bytes | None:

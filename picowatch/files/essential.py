@@ -45,26 +45,20 @@ class Ended(ControlFlow):
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error is worth waiting for: a full disk, a lost share, a locked ledger.
-
-    An OSError without a number is not the system's; Pillow raises such ones for damaged pictures.
-    Whatever is in the place of images.jsonl may go away, and no picture can do without the list.
-    """
+    """Whether an error is worth waiting for: a full disk, a lost share, a locked ledger."""
     if isinstance(error, sqlite3.OperationalError):
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
         return bool(code != sqlite3.SQLITE_ERROR)
-    if not isinstance(error, OSError) or error.errno is None:
+    if not isinstance(error, OSError) or error.errno is None:  # as Pillow's, of damaged pictures
         return False
+    # Whatever is in the place of images.jsonl may go away, and no picture can do without the list.
     return error.errno not in _LASTING or str(error.filename).endswith("/images.jsonl")
 
 
 def unexpected(error: Exception) -> str:
-    """Return a sentence about an unforeseen error; with --debug the log has its traceback.
-
-    Errors that are handled elsewhere are raised again: an end, a damaged ledger, what `passes`.
-    """
+    """Return a sentence about an unforeseen error; with --debug the log has its traceback."""
     if isinstance(error, Ended | LedgerCorrupt) or passes(error):
-        raise error
+        raise error  # it is handled elsewhere
     log.debug("unexpected", exc_info=error)
     return in_words(error)
 
@@ -133,15 +127,12 @@ class Writing:
 
     @contextmanager
     def optional(self, file: str, *, waits: bool = False) -> Iterator[None]:
-        """Report why a file that no picture needs cannot be written or deleted, and go on.
-
-        If the file `waits`, an error that may pass is raised: the caller tries again.
-        """
+        """Report why a file that no picture needs cannot be written or deleted, and go on."""
         try:
             yield
         except OSError as error:
             if waits and passes(error):
-                raise
+                raise  # the caller tries again
             if not isinstance(error, FolderAway):  # reported where it is waited for
                 self.refused(("", file), error, "optional")
         else:

@@ -57,11 +57,8 @@ def open_regular(path: Path, *, follows_links: bool = True) -> BinaryIO:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder, or a link to one; False if it cannot be examined.
-
-    pathlib's method raises for a folder without permission or a link with an overlong target.
-    """
-    return os.path.isdir(path)  # noqa: PTH112
+    """Return whether a path is a folder, or a link to one; False if it cannot be examined."""
+    return os.path.isdir(path)  # noqa: PTH112  (pathlib's raises without permission)
 
 
 def is_file(path: Path) -> bool:

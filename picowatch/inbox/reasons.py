@@ -31,11 +31,7 @@ _USUAL = "upscale"  # what photos are dropped for most, in a folder that `init -
 
 
 class Reasons:
-    """Keeps what is said of files, and of `folders` that settings name, each with a setting.
-
-    `opened` are the pictures that recipes named. `waits`: nothing is said of some pictures yet,
-    because recipes or templates that may name them are not read.
-    """
+    """Keeps what is said of files, and of `folders` that settings name, each with a setting."""
 
     def __init__(
         self, outbox: Path, ledger: Ledger, folders: Mapping[str, str], *, once: bool
@@ -44,8 +40,8 @@ class Reasons:
         self._ledger: Ledger | None = ledger
         self._patience = 0.0 if once else PATIENCE
         self._told: Mapping[str, str] = {}
-        self.opened: set[str] = set()
-        self.waits = False
+        self.opened: set[str] = set()  # pictures that recipes named
+        self.waits = False  # to speak of some pictures until what may name them is read
 
     def of(self, there: Scan, named: Collection[str], *, is_settled: bool) -> Mapping[str, str]:
         """Return why files are not taken, by their paths; templates name the pictures `named`."""

@@ -31,19 +31,15 @@ MOST_PATHS = 1000
 
 
 class Watch(events.FileSystemEventHandler):
-    """A watch on a folder and all folders below it.
-
-    It keeps the paths of files of which events came. `has_news` is set by what they do not tell: by
-    folders, and by very many files at once. New `commands` only wake the daemon.
-    """
+    """A watch on a folder and all folders below it; new `commands` only wake the daemon."""
 
     def __init__(self, wake: threading.Event, commands: Path) -> None:
         self._wake, self._commands = wake, commands
         self._observer: threading.Thread | None = None
         self.root = ""
-        self._paths: dict[str, None] = {}
+        self._paths: dict[str, None] = {}  # of files of which events came
         self._lock = threading.Lock()
-        self.has_news = threading.Event()
+        self.has_news = threading.Event()  # of folders, or of very many files at once
 
     def start(self, root: Path) -> None:
         """Watch a folder, which must be resolved: a watch on a link gives no events."""

@@ -19,17 +19,13 @@ BESIDE = "a file beside it"  # why a picture is read
 
 
 class SizeAndTime(NamedTuple):
-    """Identifies one version of a file without reading it.
-
-    Compared for inequality only: clocks jump. `sidecars` identifies the versions of a dropped
-    picture's prompt, fields and mask, 0 without any. `ctime_ns` is 0 where it is not known.
-    """
+    """Identifies a version of a file without reading it, for inequality only: clocks jump."""
 
     size: int
     mtime_ns: int
     inode: int
-    sidecars: int = 0
-    ctime_ns: int = 0
+    sidecars: int = 0  # versions of a dropped picture's prompt, fields and mask, 0 without any
+    ctime_ns: int = 0  # 0 where it is not known
 
     def what_differs(self, other: "SizeAndTime") -> str:
         """Return what makes this another version; "" for the same one.

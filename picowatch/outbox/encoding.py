@@ -76,16 +76,12 @@ class How:
 
 
 def encode_png(original: Original, texts: Mapping[str, str], photo: PhotoMetadata = NONE) -> bytes:
-    """Return a PNG file's bytes; the texts, by keyword, precede the image data.
-
-    Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8). zlib looks for runs of bytes
-    only: in filtered rows it finds hardly anything else (benchmarks/RESULTS.md).
-    """
+    """Return a PNG file's bytes; the texts, by keyword, precede the image data."""
     chunks = PngImagePlugin.PngInfo()
     if photo.xmp:
         chunks.add_itxt(XMP_KEYWORD, photo.xmp)
     for keyword, text in texts.items():
-        # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
+        # What is Latin-1. Pillow would put a NUL into a tEXt chunk, where it is not allowed.
         is_plain = "\0" not in text and as_utf8(text) == text
         (chunks.add_text if is_plain else chunks.add_itxt)(keyword, text)
     more = _resolution(photo)
@@ -95,6 +91,7 @@ def encode_png(original: Original, texts: Mapping[str, str], photo: PhotoMetadat
     if original.low:
         return deep_png(original, chunks, **more)
     file = BytesIO()
+    # Runs of bytes only: in filtered rows zlib finds hardly anything else (benchmarks/RESULTS.md).
     original.picture.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE, **more)
     return file.getvalue()
 

@@ -16,11 +16,7 @@ _TRIES, _RETRY_SECONDS = 50, 0.01
 
 
 class OutboxLock:
-    """Keeps the outbox for this process until it is released.
-
-    `ended_well`: the picowatch before ended by itself. The lock's file says it, since on a full
-    disk its bytes can be overwritten when nothing else can be written.
-    """
+    """Keeps the outbox for this process until it is released."""
 
     def __init__(self, outbox: Path, *, by_make: bool = False) -> None:
         """Take the lock, `by_make` until its recipes are done. Raises OutboxInUse or OSError."""
@@ -37,6 +33,8 @@ class OutboxLock:
         self._lock_id, self._outbox_id = _id(path), _id(outbox)
         self._holder = f"{os.getpid()}{_MAKE if by_make else ''}"
         try:
+            # Whether the picowatch before ended by itself. The lock's file says it: on a full disk
+            # its bytes can be overwritten when nothing else can be written.
             self.ended_well = not self._file.read().strip()
             self._write(self._holder)
         except OSError:
