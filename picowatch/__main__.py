@@ -17,7 +17,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
-        ignore_signals()  # a second one might come while Python ends
+        ignore_signals()  # a second signal might come while Python ends
         gc.freeze()  # else Python searches everything for garbage before it ends: 50 ms
 
 

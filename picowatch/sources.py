@@ -37,7 +37,7 @@ def folders(
     """Return the folders, whatever else is wrong in the settings.
 
     If the file cannot be parsed, lines that name folders count. Raises SettingsInvalid if the
-    outbox is not known then: the default one may be another daemon's.
+    outbox is not known then: the default outbox may be another daemon's.
     """
     path, names, values = file or Path(FILE_NAME), Folders._fields, dict[str, Any]()
     outside = from_outside(flags, environment, names)
@@ -51,7 +51,7 @@ def folders(
             raise
     found = {name: _in_file(path, value) for name in names if (value := values.get(name))}
     found |= {name: value for name, (value, _) in outside.items()}
-    if not isinstance(found.get("inbox"), str | Path):  # the daemon refuses a wrong one
+    if not isinstance(found.get("inbox"), str | Path):  # the daemon refuses a wrong folder
         found["inbox"] = "inbox"
     try:
         return Folders(*(folder_value(Path(found.get(name, name))) for name in names))

@@ -291,7 +291,7 @@ class Accepting:
         return said(saved.path, words)
 
     def _warn(self, saved: Saved, warnings: Sequence[str]) -> list[Event]:
-        """Write warnings; a picture's are added to its template's file: thousands may share one."""
+        """Write warnings; a picture's are added to its template's file: thousands may share it."""
         problems = self._run.outbox.problems
         if saved.dropped is None:
             path, new = saved.path, list(warnings)
@@ -339,7 +339,7 @@ class Accepting:
     def _renamed(
         self, old: str, saved: Saved, outcome: SaveOutcome, known: KnownRecipe | None
     ) -> list[Event]:
-        """Keep the queue of a valid recipe; one that was invalid, or reads differently, is new.
+        """Keep the queue of a valid recipe; what was invalid, or reads differently, is new.
 
         So is a photo that got another text or mask beside it. If the file that was `known` by the
         new name may have another one, too, the two exchange theirs: so any permutation of names is

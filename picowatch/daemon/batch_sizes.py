@@ -29,7 +29,7 @@ _MOST_PIXELS = 64_000_000  # of a batch's pictures, which are in memory together
 LARGEST = 32
 # A batch twice as large is kept if it renders an image in this fraction of the time.
 WORTH = 0.95
-MEASUREMENTS = 2  # of each size; the better one counts
+MEASUREMENTS = 2  # of each size; the better measurement counts
 LONGEST_SECONDS = 20.0  # of a batch, so that urgent images need not wait long
 SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
 # With fewer evaluations of the UNet, what is done once for each image takes as long as they do.

@@ -132,7 +132,7 @@ def _accepting(settings: Settings, run: Run) -> Accepting:
 
 
 def _set_aside_if_damaged(lock: OutboxLock, result: RunResult, ledger: Path) -> None:
-    """Set a damaged ledger, which is closed by now, aside: the next start makes a new one."""
+    """Set a damaged ledger, which is closed by now, aside: the next start makes a new ledger."""
     if result.ledger_corrupt and lock.is_in_place():
         with suppress(OSError):
             set_aside(ledger, result.reason)
@@ -200,7 +200,7 @@ def check_folders(settings: Settings, *, waits: bool = False, writes: bool = Tru
     return settings
 
 
-# What the daemon needs in the outbox and writes in place, and folders; missing ones are created.
+# What the daemon needs in the outbox and writes in place, and folders; missing folders are created.
 _FILES = (
     "images.jsonl", ".picowatch/lock", f".picowatch/{LEDGER}", f".picowatch/{LEDGER}-journal",
 )  # fmt: skip

@@ -262,7 +262,7 @@ class Shares:
         begin. Images that were finished before the first look took as long as the others.
         """
         piece = self._pieces.get(name)
-        if not piece or (asked, -ended) > (piece.asked, -piece.ended):  # more, or ended ones again
+        if not piece or (asked, -ended) > (piece.asked, -piece.ended):  # more, or some again
             piece = self._pieces[name] = _Piece(asked)
         elif asked < piece.asked:
             piece = self._pieces[name] = _Piece(asked, share=piece.share)

@@ -41,7 +41,7 @@ class Control:
         make_folder(self._commands, durable=False)
 
     def run_all(self) -> bool:
-        """Run the commands that are there; return whether one was answered."""
+        """Run the commands that are there; return whether any was answered."""
         self.folders = []
         self.run.to_cancel.clear()
         self.pictures.begin_round()

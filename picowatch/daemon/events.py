@@ -1,4 +1,4 @@
-"""What the log says about saves, and what an error file says about a refused one."""
+"""What the log says about saves, and what an error file says about a refused save."""
 
 import logging
 from collections import Counter

@@ -142,7 +142,7 @@ def _with_sidecars(inbox: InboxFolder, path: str, digest: str) -> dict[str, str]
             if sidecar not in named:  # a mask that the template names is for all its pictures
                 digests[sidecar] = inbox.digest(sidecar)
     except (FileUnreadable, FileChanged, FileNotFoundError):
-        return {}  # one is changing
+        return {}  # a sidecar is changing
     return digests
 
 

@@ -46,7 +46,7 @@ class WorkerPool:
         self.copiers: tuple[Worker, ...] = ()
 
     def update(self) -> None:
-        """Give new engines workers, end those of lost ones, and request as many as have work."""
+        """Give new engines workers, end those of lost engines, and request as many as have work."""
         self.workers = self._joined(self.executor, self.workers, self._claim)
         self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         queued = copies = 0
@@ -66,7 +66,7 @@ class WorkerPool:
     def _joined(
         self, executor: Executor, workers: tuple[Worker, ...], claim: Claim
     ) -> tuple[Worker, ...]:
-        """Return the workers of an executor's engines now; new ones are started."""
+        """Return the workers of an executor's engines now; new workers are started."""
         engines = executor.engines()
         for worker in workers:
             if worker.engine not in engines:
@@ -131,7 +131,7 @@ class WorkerPool:
 
     @property
     def trouble(self) -> str:
-        """Why nothing is rendered; "" while one engine can work."""
+        """Why nothing is rendered; "" while an engine can work."""
         if self.copiers and all(worker.trouble for worker in self.copiers):
             return self.copiers[0].trouble
         if not self.workers:

@@ -43,7 +43,7 @@ from picowatch.recipe.chunk import Chunk, picowatch_json
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
-# Pictures have a logger of their own: a console that shows the newest ones filters it out.
+# Pictures have a logger of their own: a console that shows the newest pictures filters it out.
 log_picture = logging.getLogger("picowatch.pictures")
 
 # What a picture's metadata say of how it was rendered, besides its request.

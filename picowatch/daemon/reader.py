@@ -73,7 +73,7 @@ class Reader:
         self._is_closed = False
 
     def offer(self, changes: Iterable[Pending]) -> None:
-        """Have files read, and let another thread take over from slow ones."""
+        """Have files read, and let another thread take over from slow files."""
         with self._lock:
             for pending in changes:
                 if pending.size_and_time is None:
@@ -126,7 +126,7 @@ class Reader:
         self._turn.clear()
 
     def close(self) -> None:
-        """Begin with no other file; one that is being read is not waited for."""
+        """Begin with no other file; what is being read is not waited for."""
         self._is_closed = True
         self._turn.set()
 

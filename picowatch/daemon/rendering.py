@@ -12,7 +12,7 @@ from picowatch.recipe.passes import DRAWING
 
 # An engine is late once it was silent for so many of its steps, and so many seconds.
 LATE_STEPS, LATE_SECONDS = 5, 3.0
-TROUBLE_SECONDS = 10.0  # a late one is in trouble
+TROUBLE_SECONDS = 10.0  # a late engine is in trouble
 _UNREPORTED = ("encode", "decode", "write")  # parts in which engines report nothing
 
 
@@ -20,7 +20,7 @@ class Reported(NamedTuple):
     """What an engine has reported: the pass, and its steps with the times of two of them."""
 
     phase: str
-    place: int  # of the pass in the batch's work, -1 before the first one
+    place: int  # of the pass in the batch's work, -1 before the first pass
     step: int
     steps: int
     first: tuple[int, float]
@@ -87,7 +87,7 @@ class Rendering:
 
     @property
     def recipe(self) -> str:
-        """The recipe of its first image, or of the first one that is still requested."""
+        """The recipe of its first image, or of the first image still requested."""
         return next(iter(self.recipes.values()), self.batch[0].recipe)
 
     @property
@@ -127,7 +127,7 @@ class Rendering:
             rest[0] = rest[0]._replace(seconds=rest[0].seconds * share)
         unreported = step if steps_left else self._unreported(rest[1:], report.place)
         seconds = sum(part.seconds for part in rest)
-        # Time passes between two reports, but never more than the next one should take.
+        # Time passes between two reports, but never more than the next report should take.
         passed = 0.0 if self.loading else min(self.now() - report.last, unreported)
         return Estimate(seconds - passed, all(part.is_measured for part in rest))
 

@@ -85,7 +85,7 @@ class Daemon:
         once, is_idle = self.mode.once, False
         while not (self.stop.is_set() or self.result.reason):
             was_idle, more = is_idle, self._try_round()
-            # The next round reports to `make` what ended in the middle of this one.
+            # The next round reports to `make` what ended in the middle of this round.
             is_idle = once and not more and self._has_nothing_left()
             is_idle = is_idle and not self.accepting.tries_again()
             if once and (self.mode.until() or (is_idle and was_idle)):

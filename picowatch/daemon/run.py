@@ -57,7 +57,7 @@ class RunResult:
     def cannot_go_on(
         self, reason: str, *, restart: bool = False, pause: float = 0, ledger_corrupt: bool = False
     ) -> None:
-        """End the run. The first reason counts, or the first one that a restart solves."""
+        """End the run. The first reason counts, or the first reason that a restart solves."""
         with self._lock:
             if self.restart or (self.reason and not restart):
                 return
@@ -76,7 +76,7 @@ def uptime() -> float:
 
 @dataclass(frozen=True, eq=False)
 class Lasting:
-    """What outlasts a daemon and is handed to the next one."""
+    """What outlasts a daemon and is handed to the next daemon."""
 
     mode: Mode
     console: Console

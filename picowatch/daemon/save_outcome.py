@@ -119,7 +119,7 @@ class RecipeReader:
             )
 
     def _made_with(self, pictures: NamedPictures, path: str) -> str | None:
-        """Return the template that a picture was rendered with, if there is one."""
+        """Return the template that a picture was rendered with, if there is any."""
         with suppress(PictureUnreadable, KeyError):
             recipe = read_chunk(pictures.texts(path)[PICOWATCH]).recipe
             if is_dropped(recipe) and is_reached(recipe):

@@ -39,7 +39,7 @@ class SettingsWatch:
         self.problem = ""  # what is wrong with the file
         self.name = file.path.name if file else ""
         self._file = file
-        self._before: Settings | None = None  # until a daemon works with the newest ones
+        self._before: Settings | None = None  # until a daemon works with the newest settings
         self._seen: Version | None = None
         self._seen_at = time.monotonic()
         self._read: Version | None = None  # the first look reads it: it may have been saved since
@@ -73,7 +73,7 @@ class SettingsWatch:
         self._before = None
 
     def refuse(self, error: Exception) -> bool:
-        """Return to the settings from before the newest ones; False if there are none."""
+        """Return to the settings from before the newest; False if there are none."""
         if self._before is None:
             return False
         self.settings, self._before = self._before, None

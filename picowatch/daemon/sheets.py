@@ -26,7 +26,7 @@ LARGEST_PICTURE = 512  # pixels; the full-size pictures are beside the sheet
 
 
 def sheet_of(recipe: Recipe) -> str | None:
-    """Return what the entry's contact sheet shows, as JSON for the ledger; None without one."""
+    """Return what the entry's contact sheet shows, as JSON for the ledger; None without a sheet."""
     if not recipe.wants_sheet:
         return None
     axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.sweep]
@@ -83,7 +83,7 @@ def _cell(picture: Path | None, label: str) -> Cell:
 
 
 def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
-    """Return in what a combination's images differ; each round has one of each combination."""
+    """Return in what a combination's images differ; each round has an image of each combination."""
     for label, field in (("seed", "seed"), ("variation", "variation_seed")):
         seeds = [{getattr(request, field) for request in requests} for requests in rounds]
         if all(len(same) == 1 for same in seeds) and len(set().union(*seeds)) == len(rounds):

@@ -319,7 +319,7 @@ def _folders_of(names: Iterable[str]) -> Iterator[str]:
 
 
 def _is_in(folder: str, name: str) -> bool:
-    """Whether a recipe or folder is this one, or lies in it."""
+    """Whether a recipe or folder is this folder, or lies in it."""
     return name == folder or name.startswith(f"{folder}/")
 
 

@@ -35,7 +35,7 @@ log = logging.getLogger("picowatch")
 START = ("start", "")  # the step, for `Writing`
 SINGLE_RUN = 10  # settle times that `run --once` waits for anything
 LOCK_SECONDS = 0.5  # between attempts while a `picowatch make` holds the outbox
-# A new ledger that is damaged so soon means a broken disk: a third one would not help. A single
+# A new ledger that is damaged so soon means a broken disk: a third ledger would not help. A single
 # run does not start over for another commit that may be written or not, either.
 HOPELESS_SECONDS = 60.0
 
@@ -81,7 +81,7 @@ class Supervisor:
         self._working_directory = Path.cwd()
 
     def run(self) -> RunResult:
-        """Return the last daemon's result, or an empty one if a signal came before it was built.
+        """Return the last daemon's result, or an empty result if a signal came before it was built.
 
         Raises OutboxInUse, SettingsInvalid or CommandFailed if a daemon cannot be built.
         """

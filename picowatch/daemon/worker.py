@@ -72,7 +72,7 @@ class Worker:
         self.shared, self._claim, self.engine, self.number = shared, claim, engine, number
         self._essential = run.writing.essential
         self.idle = False  # it has no batch
-        self.checkpoint = ""  # hash of the one that the engine used last, "" if it holds none
+        self.checkpoint = ""  # hash of what the engine used last, "" if it holds none
         self.checkpoint_name = ""
         self.node = self.device = self.precision = ""  # as its first batch shows
         self.memory: MemoryUse | None = None  # after its last batch
@@ -211,7 +211,7 @@ class Worker:
         )
         if not now.loading:
             return EngineDied(words)
-        if not self._failed_starts:  # the second one in a row is reported as trouble
+        if not self._failed_starts:  # the second failure in a row is reported as trouble
             self._tell_of_engine(now.batch, f"{words} It will be tried again.")
         return EngineCannotStart(words)
 
@@ -222,7 +222,7 @@ class Worker:
         self.loaded.clear()
 
     def _learn(self, now: Rendering, pictures: list[RenderedImage]) -> None:
-        """Record what a batch shows about its engine, once the last one is published."""
+        """Record what a batch shows about its engine, once the last batch is published."""
         self._end_trouble()
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory

@@ -58,7 +58,7 @@ def write_atomically(
     readers: int = 0,
     mtime_ns: int | None = None,
 ) -> None:
-    """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
+    """Replace `target` by `content`: readers see the old bytes or the new bytes, never a part.
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are created.

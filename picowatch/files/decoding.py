@@ -66,7 +66,7 @@ class Original(NamedTuple):
     def paste(
         self, part: "Original", place: tuple[int, int], mask: Image.Image | None = None
     ) -> None:
-        """Put a picture of as many bits into this one."""
+        """Put a picture of as many bits into this picture."""
         self.picture.paste(part.picture, place, mask)
         if self.low and part.low:
             self.low.paste(part.low, place, mask)
@@ -95,7 +95,7 @@ def decode_original(content: bytes) -> Original:
 
 
 def _usable(profile: bytes | None) -> bytes:
-    """Return a profile that may stand in a result, b"" for another one and for none."""
+    """Return a profile that may stand in a result, b"" for any other and for none."""
     if not profile or len(profile) > _MAX_PROFILE_BYTES:
         return b""
     try:

@@ -115,7 +115,7 @@ class Writing:
                 raise Ended
 
     def ends_round(self, action: Callable[[], object]) -> None:
-        """Do a round, unless the last one was refused a moment ago. Raises what does not pass."""
+        """Do a round, unless the last round was refused a moment ago. Raises what does not pass."""
         self._try(("round", ""), action, "essential")
 
     def alone(self, step: str, file: str, action: Callable[[], object]) -> bool:

@@ -1,4 +1,4 @@
-"""Looks at pictures that users provide; at large ones in a process of their own.
+"""Looks at pictures that users provide; at large pictures in a process of their own.
 
 A photo of 250 megapixels takes gigabytes to decode, and a hostile one whatever it likes: the
 process ends with its memory, and the daemon goes on.

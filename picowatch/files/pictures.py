@@ -54,7 +54,7 @@ _MOST_OF_DRAWINGS = 4_000_000  # pixels
 MAX_READS = 200_000
 _BYTES_A_READ = 2048  # on average, in files of hundreds of megabytes
 # What is read before the pixels: metadata, and a TIFF's directory, of which each number becomes a
-# Python object. Pillow joins a JPEG's pieces of EXIF data by copying all earlier ones each time.
+# Python object. Pillow joins a JPEG's pieces of EXIF data by copying all earlier pieces each time.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 # Of files that are read at once, metadata included, of which Pillow holds up to six copies.
 MAX_BYTES_AT_ONCE = 24 * 1024 * 1024
@@ -250,7 +250,7 @@ def upright(
 
 
 def _orientation(image: Image.Image) -> object:
-    """Return EXIF's orientation; None without one, or if EXIF is damaged."""
+    """Return EXIF's orientation; None without any, or if EXIF is damaged."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # as above

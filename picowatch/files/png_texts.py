@@ -1,4 +1,4 @@
-"""Limits for the texts of PNGs, and for their colour profiles: too long ones are left out.
+"""Limits for the texts of PNGs, and for their colour profiles: what is too long is left out.
 
 Pillow refuses the whole picture, also for one compressed text of more than a megabyte, and counts
 none that it drops because it has no name, is damaged, or is no UTF-8.

@@ -41,7 +41,7 @@ def size_and_time_of(root: Path | str, path: str) -> SizeAndTime | None:
 
 
 def is_gone(root: Path, path: str) -> bool:
-    """Whether the recipe file does not exist (any more). An unreadable one may exist."""
+    """Whether the recipe file does not exist (any more). An unreadable file may exist."""
     try:
         return _status(root, path) is None
     except OSError as error:

@@ -1,7 +1,7 @@
 """The inbox as a place: what all other parts of picowatch do with its files.
 
 Files are named by their paths below the inbox. Nothing is opened or deleted through a link that
-leads out of it, not even through one that is swapped in at the last moment.
+leads out of it, not even through a link that is swapped in at the last moment.
 """
 
 import errno
@@ -70,7 +70,7 @@ def place_of(root: Path) -> Place:
     place of another may get its device number. Ids of file systems differ then: those of ext4,
     Btrfs, ZFS, tmpfs and overlays come from a UUID, that of SMB from the volume's number. NFS and
     FUSE have none, so 0 stands here, and only inodes tell their folders. XFS, FAT and macOS give
-    the device's number, which may change with a reboot: then the folder is taken for another one,
+    the device's number, which may change with a reboot: then the folder is taken for another,
     and deletions from before are not noticed.
     """
     status = root.stat()
@@ -117,7 +117,7 @@ class InboxFolder:
         return self.root / path
 
     def is_through_link(self, folder: str) -> bool:
-        """Whether a folder, which need not exist, is a link or lies behind one."""
+        """Whether a folder, which need not exist, is a link or lies behind a link."""
         return real(self.shown(folder)) != real(self.root) / folder
 
     def check_readable(self) -> None:
@@ -216,7 +216,7 @@ class InboxFolder:
         return found
 
     def read_dropped(self, path: str) -> Dropped | None:
-        """Return a picture with its template; None without one. Raises as `read_file` does."""
+        """Return a picture with its template; None without any. Raises as `read_file` does."""
         template = self.template_above(path)
         if template is None:
             return None

@@ -165,11 +165,11 @@ class Inbox:
         return self._reread_at == float("-inf") or path in self.waiting.all
 
     def has_looked(self) -> bool:
-        """Whether a scan has begun since one was wanted, or none can, as the inbox is not there."""
+        """Whether a scan has begun since it was wanted, or none can, as the inbox is not there."""
         return not (self.inbox_id and self._wanted)
 
     def template_folder(self, path: str) -> str:
-        """Return the folder of a dropped picture's template, or the picture's own without one."""
+        """Return the folder of a dropped picture's template, or else the picture's own."""
         return template_folder(path, self._templates) or path.rpartition("/")[0]
 
     def template_of(self, path: str) -> str:

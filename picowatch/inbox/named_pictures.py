@@ -66,7 +66,7 @@ _WHERE = "Put it into the inbox beside the recipe, or write its path below inbox
 
 
 class NamedPictures(Pictures):
-    """The pictures that one recipe names; methods that read one raise PictureUnreadable."""
+    """The pictures that one recipe names; methods that read a picture raise PictureUnreadable."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class NamedPictures(Pictures):
             self._look("check", file)
 
     def mask_warnings(self, path: str, inverted: bool, is_alpha: bool) -> list[str]:
-        """Return why a mask has no effect, or not the one that was meant."""
+        """Return why a mask has no effect, or not the effect that was meant."""
         with self._opened(path) as file:
             greys = self._look("greys_of_alpha" if is_alpha else "greys_of_mask", file)
         return [*mask_warnings(f"{ALPHA} of {path}" if is_alpha else path, greys, inverted)]
@@ -149,7 +149,7 @@ class NamedPictures(Pictures):
         return picture_size(file, self.most_photo_pixels)
 
     def is_photo(self, path: str) -> bool:
-        """Return whether a picture was taken by a camera, as far as one can tell."""
+        """Return whether a picture was taken by a camera, as far as can be told."""
         return self._once(is_photo, path)
 
     def taken(self, path: str) -> datetime:
@@ -192,7 +192,7 @@ class NamedPictures(Pictures):
         folder, own = file.rpartition("/")[0], self._recipe.rpartition("/")[0]
         place = f"{folder}/{path}" if folder else path
         if folder != own and why_no_path(path) is None and self._is_in_inbox(place):
-            # Only the inbox's own pictures have two names: the short one may be beside the recipe.
+            # Only the inbox's own pictures have two names: the short name may be beside the recipe.
             is_hidden = not folder and self._is_in_inbox(f"{own}/{path}")
             return f"inbox/{place}" if is_hidden else place
         return path

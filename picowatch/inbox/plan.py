@@ -40,7 +40,7 @@ class Plan:
     """What differs from the ledger, in the order of the files' times, deletions last."""
 
     pending: Mapping[str, Pending]
-    templates: Mapping[str, str]  # digests, by folder; "" for one that cannot be used
+    templates: Mapping[str, str]  # digests, by folder; "" for what cannot be used
     seen: Collection[str]  # with the ledger's size and time in an inbox that is another folder now
 
 
@@ -109,7 +109,7 @@ def _why_read(
     if why := version.what_differs(row.size_and_time):
         return why if row.inbox_id == found.inbox_id or row.outcome != "accepted" else BYTES
     if row.outcome == "refused" and version.sidecars != row.size_and_time.sidecars:
-        return BESIDE  # one that was wrong may be gone
+        return BESIDE  # what was wrong may be gone
     if row.outcome == "refused" and row.template != template:
         return TEMPLATE
     if row.outcome == "refused" and row.waits and rereads:
@@ -120,7 +120,7 @@ def _why_read(
 
 
 def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[str, str]:
-    """Return the digests of templates by their folders; "" for one that cannot be used now."""
+    """Return the digests of templates by their folders; "" for what cannot be used now."""
     there = {}
     alike = [path for path in (*found.files, *known) if path.endswith(PICTURES_NAME)]
     for path in filter(is_template, alike):

@@ -69,7 +69,7 @@ def _picture(
         raise FileChanged  # its template, or the inbox, is away for a moment
     with complete_file(inbox.root, path, heeds_writers=heeds_writers) as (file, found):
         size_and_time = inbox.with_sidecars(found, path)
-        _check_quiet(noted, size_and_time)  # before reading, which takes long for a large one
+        _check_quiet(noted, size_and_time)  # before reading, which takes long for a large picture
         return Saved(
             path,
             sha256_of(file),

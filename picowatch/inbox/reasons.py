@@ -49,7 +49,7 @@ class Reasons:
         if there.pictures or any(map(is_mask_name, there.others)):
             if self._ledger:
                 self.opened |= queries.named_pictures(self._ledger)
-                self._ledger = None  # later ones are opened
+                self._ledger = None  # later pictures are opened
             wanted = {*self.opened, *named}
         found = why_not_run(there, wanted) | why_no_request(there, wanted)
         unsure = set[str]() if is_settled else set(filter(is_dropped, found)) - self._told.keys()
@@ -118,7 +118,7 @@ def _why_no_request(there: Scan, path: str, more: int) -> str:
 
 
 def _where(templates: Collection[str], folder: str) -> str:
-    """Say which folder takes pictures; one with a similar name may be meant."""
+    """Say which folder takes pictures; a folder with a similar name may be meant."""
     folders = [path.removesuffix(f"/{PICTURES_NAME}") for path in sorted(templates)]
     if not folders:
         return "`picowatch init --with photos` makes folders that resize, enlarge and edit pictures"

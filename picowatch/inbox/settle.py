@@ -12,14 +12,14 @@ from picowatch.ledger.rows import SizeAndTime
 HELD_OPEN_LIMIT = 30.0
 # Pictures, which are large and may come over slow connections, have to be quiet this much longer.
 PICTURE_PATIENCE = 6
-# … and in a single run, which waits ten times `settle_seconds` at most, one that is incomplete.
+# … and in a single run, which waits ten times `settle_seconds` at most, an incomplete picture.
 SINGLE_RUN_PATIENCE = 8
 # A webcam may write its picture so often that it is never read. This many seconds later it is told.
 STILL_WRITTEN_SECONDS = 60.0
 STILL_WRITTEN = "it is still being written, and is read once it has been the same for {:g} s"
 # What makes a file a save, besides its size or its time.
 NEW, WANTED, TEMPLATE = "new", "a command", "its template"
-LACKED = "what it lacked"  # a refused file is read again: another one may have come
+LACKED = "what it lacked"  # a refused file is read again: another file may have come
 BYTES = "its bytes"  # at the same size and time
 
 

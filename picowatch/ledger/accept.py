@@ -51,7 +51,7 @@ class QueueFull(PicowatchError):
         )
 
 
-# An image that may still be cancelled, unlike one whose picture is being written.
+# An image that may still be cancelled, unlike an image whose picture is being written.
 UNFINISHED = "(state = 'queued' OR (state = 'running' AND being_written = 0))"
 
 
@@ -285,7 +285,7 @@ def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, sqlite3.Ro
 
 
 def _forget(sql: sqlite3.Connection, gone: Sequence[sqlite3.Row]) -> dict[int, Former]:
-    """Forget entries that are requested no more; return what new ones may take from them."""
+    """Forget entries that are requested no more; return what new entries may take from them."""
     former = {entry["place"]: Former(entry["seed"], last_draw(sql, entry)) for entry in gone}
     sql.executemany("DELETE FROM entries WHERE id = ?", [(entry["id"],) for entry in gone])
     return former

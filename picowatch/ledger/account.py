@@ -22,7 +22,7 @@ DAY = 23 * 3600.0  # the shortest: in one night an hour is left out
 _COLUMNS = """images.id, images.recipe, state, file, ended, seconds, reason,
               images.entry_index, images.image_index"""
 _COUNTS = ("requested", "done", "failed", "running", "waiting", "cancelled", "refused")
-# The last draw of each entry, and what is left of earlier ones.
+# The last draw of each entry, and what is left of earlier draws.
 _ALL_REQUESTED = f"""
     SELECT DISTINCT {_COLUMNS}
     FROM entries JOIN entry_images ON entry_images.entry = entries.id
@@ -304,7 +304,7 @@ def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]
 def _with_files(sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]) -> Account:
     """Return the account of images with refused files; the newest failures come first."""
     refused = {row["path"]: row for row in rows if row["problem"]}
-    # Pictures that wait for a prompt are none: their template is one, told once.
+    # Pictures that wait for a prompt are none: their template is, and is told once.
     for folder in sorted({row["path"].rpartition("/")[0] for row in rows if not row["problem"]}):
         refused |= _template_of(sql, folder)
     files = (_of_file(path, row) for path, row in refused.items())

@@ -40,7 +40,7 @@ def drawn_sheets(ledger: Ledger, recipe: str) -> list[str]:
 
 
 def reserve_sheet(ledger: Ledger, due: DueSheet, names: OutboxNames) -> str:
-    """Return the path for a contact sheet; after a crash, the same one again."""
+    """Return the path for a contact sheet; after a crash, the same path again."""
     if due.file is not None:
         return due.file
     first = next(file for _, file in due.images if file)
@@ -110,7 +110,7 @@ def _sheets_of(
     for entry in sql.execute(query, (recipe,)).fetchall():
         images = images_of(sql, entry["id"])
         shown = {"sheet": entry["sheet"], "files": [_file_of(image) for image in images]}
-        # Pictures that were written over earlier ones have the names of these.
+        # Pictures that were written over earlier pictures have the names of these.
         if is_picture_name(recipe) and any(request_of(image).replace for image in images):
             shown["ended"] = [image["ended"] for image in images if _file_of(image)]
         shows = digest_of(shown)

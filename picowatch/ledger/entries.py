@@ -73,7 +73,7 @@ def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") 
 
 
 def _rename_dropped(sql: sqlite3.Connection, which: str, names: dict[str, str]) -> None:
-    """Rename a dropped picture in its requests; running ones are published as they are."""
+    """Rename a dropped picture in its requests; running images are published as they are."""
     query = f"SELECT id, request FROM images WHERE {which} AND state != 'running'"
     for row in sql.execute(query, names).fetchall():
         request = renamed(request_of(row), names["old"], names["new"])
@@ -113,7 +113,7 @@ class Draw:
     """The requests of an entry."""
 
     requests: Sequence[ImageRequest]
-    seed: int | None = None  # that was drawn, None for fixed ones
+    seed: int | None = None  # that was drawn, None for fixed seeds
     there: Mapping[int, sqlite3.Row] = field(default_factory=dict)  # images for them, by index
     why: str = "lost"  # those that are queued are
     before: Sequence[int] = ()  # the images that the entry had in their places
@@ -194,7 +194,7 @@ class SaveWriter:
     ) -> None:
         """Keep an image of an earlier save, or queue it again.
 
-        An unfinished one keeps its place, because pictures are named in the order of the recipe.
+        An unfinished image keeps its place, because pictures are named in the order of the recipe.
         """
         state = image["state"]
         is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
@@ -216,7 +216,7 @@ class SaveWriter:
     def _request_images(
         self, entry_id: int, entry: RequestedEntry, first: int = 0, earlier: Sequence[int] = ()
     ) -> None:
-        """Request an entry's images from position `first` on, in place of the `earlier` ones."""
+        """Request an entry's images from position `first` on, in place of the `earlier` images."""
         draw = self._drawn(entry)
         if earlier:
             draw = replace(draw, why="redrawn", before=earlier)

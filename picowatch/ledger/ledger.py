@@ -78,7 +78,7 @@ class Ledger:
             except sqlite3.IntegrityError as error:
                 raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
         sql.execute("PRAGMA foreign_keys = ON")
-        # This includes one that a crash left empty: a save or a rebuild enters the first number.
+        # This includes a file that a crash left empty: a save or a rebuild enters the first number.
         self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
 
     def _refuse_damage(self, error: BaseException) -> None:
@@ -147,7 +147,7 @@ class Ledger:
         return self._connection.total_changes
 
     def is_in_place(self) -> bool:
-        """Whether the ledger's file is the opened one, to which alone SQLite writes."""
+        """Whether the ledger's file is the opened file, to which alone SQLite writes."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
         except (FileNotFoundError, NotADirectoryError):

@@ -31,7 +31,7 @@ def known_recipes(ledger: Ledger) -> dict[str, KnownRecipe]:
 
 
 def known_paths(ledger: Ledger) -> set[str]:
-    """Return every recipe and dropped picture that was saved, archived ones, too."""
+    """Return every recipe and dropped picture that was saved, archived recipes, too."""
     return {row["path"] for row in ledger.select("SELECT path FROM recipes")}
 
 

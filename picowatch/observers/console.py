@@ -191,7 +191,7 @@ class Row:
 
 
 def rows(status: Status) -> list[Row]:
-    """Return the rows that are not empty, the most important ones first."""
+    """Return the rows that are not empty, the most important rows first."""
     found = [_now(status)]
     if status.images["queued"]:
         found.append(Row("queued", _queued(status)))
@@ -234,7 +234,7 @@ def _now(status: Status) -> Row:
         return Row("now", f"waiting: {status.trouble}", "bad")
     if status.recipe:
         last = "; then paused" if status.paused else ""
-        name = status.name  # a long one is cut off at its beginning
+        name = status.name  # a long name is cut off at its beginning
         if len(name) > LONGEST_NAME:
             name = "…" + name[1 - LONGEST_NAME :]
         return Row("now", _work(status, name) + last, "good", status.share or 0.0)
@@ -285,7 +285,7 @@ def _memory(engine: EngineStatus) -> str:
 
 
 def _engines(status: Status) -> list[Row]:
-    """Return a row for each engine, or only for the first ones of many."""
+    """Return a row for each engine, or only for the first of many."""
     shown = [
         Row("engines" if engine is status.engines[0] else " ", *_engine(engine))
         for engine in status.engines[:ENGINES]

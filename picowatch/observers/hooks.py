@@ -113,7 +113,7 @@ class Hooks:
             return
         command, given = [*self._programs[event], *arguments], {"event": event, **values}
         with self._lock:
-            is_full = self._waiting > MAX_QUEUED  # besides the one that runs
+            is_full = self._waiting > MAX_QUEUED  # besides the call that runs
             self._waiting += not is_full
         if is_full:
             words = f"is too slow: {MAX_QUEUED} calls are queued, and another one was dropped"

@@ -81,7 +81,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class Metrics(Collector):
-    """Serves a `status`, the newest one, as metrics, in threads of its own."""
+    """Serves a `status`, the newest, as metrics, in threads of its own."""
 
     def __init__(self, address: str) -> None:
         """Serve at `address`, which is host:port. Raises SettingsInvalid if that is impossible."""

@@ -75,7 +75,7 @@ class Observers:
         self._hooks.finished(values)
 
     def preview(self, preview: RgbPicture) -> None:
-        """Take roughly how a picture in progress will look; the next round shows the newest one.
+        """Take roughly how a picture in progress will look; the next round shows the newest.
 
         An engine's thread must not wait for the disk: meanwhile nobody would read from its pipe,
         which is full after four previews of 1024x1024, and the engine would wait, too.
@@ -112,7 +112,7 @@ class Observers:
             self._metrics = None
 
     def _write_preview(self, preview: RgbPicture) -> None:
-        """Write a preview; it stays until the next one: viewers lose a file that vanishes."""
+        """Write a preview; it stays until the next preview: viewers lose a file that vanishes."""
         try:
             image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
             size = (preview.width * SCALE, preview.height * SCALE)

@@ -61,7 +61,7 @@ class Answer:
     done: bool
     text: str
     pictures: tuple[str, ...] = ()  # as paths in the outbox
-    error: str = ""  # the text of the recipe's error file, if there is one
+    error: str = ""  # the text of the recipe's error file, if there is any
     warning: str = ""  # … of its warning file
     sheets: tuple[str, ...] = ()  # as paths in the outbox
     note: str = ""  # why there are fewer pictures than it names, or none
@@ -121,7 +121,7 @@ def _answered(path: Path, do: Callable[[Command], Answer | None]) -> Answer | No
 
 
 def new_file(outbox: Path, folder: str = COMMANDS) -> Path:
-    """Return a new command's file, whose name comes after earlier ones."""
+    """Return a new command's file, whose name comes after earlier names."""
     return outbox / folder / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
 
 
@@ -177,7 +177,7 @@ def withdraw(path: Path) -> None:
 
 
 def _read(path: Path) -> Command:
-    """Read a command. Raises ValueError, KeyError, TypeError or RecursionError if it is not one."""
+    """Read a command. Raises ValueError, KeyError, TypeError or RecursionError if it is none."""
     is_request = _is_request(path)
     with open_regular(path, follows_links=not is_request) as file:
         found = json.loads(file.read(MAX_BYTES))

@@ -24,7 +24,7 @@ log = logging.getLogger("picowatch")
 
 SHEET_KEYWORD = "picowatch-sheet"  # of the text that says what a contact sheet shows
 AUTO = "auto"
-THUMBNAIL_SIDE = 384  # the longer one in pixels: sharp in rows of 190 on a dense display
+THUMBNAIL_SIDE = 384  # the longer side in pixels: sharp in rows of 190 on a dense display
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,11 +66,11 @@ class Gallery:
         self._others: dict[str, tuple[int, int]] = {}  # pictures that are not ours, as saved
 
     def add(self, line: dict[str, Any]) -> None:
-        """Show a listed picture, in the place of one that had its name and was deleted."""
+        """Show a listed picture, in the place of a deleted picture of its name."""
         self._change({line["file"]}, lambda: picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
-        """Show a contact sheet, possibly instead of an earlier one; `text` is its description."""
+        """Show a contact sheet, possibly instead of an earlier sheet; `text` is its description."""
         entry = sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
         self._change({file}, lambda: entry)
@@ -100,7 +100,7 @@ class Gallery:
         self._change(files)
 
     def copy_thumbnails(self, placed: Mapping[str, str]) -> None:
-        """Give pictures theirs at the new places; `tend` deletes those of former ones."""
+        """Give pictures theirs at the new places; `tend` deletes those at former places."""
         with self._writing.optional(f"{DATA}/thumbs"):
             for file, target in placed.items():
                 with suppress(FileNotFoundError):
@@ -127,7 +127,7 @@ class Gallery:
     def _change(
         self, gone: Collection[str], entry: Callable[[], dict[str, Any] | None] = lambda: None
     ) -> None:
-        """Remove pictures, and show one."""
+        """Remove pictures, and show a picture."""
         with self._changing(), self._lock:
             self._pages.load()
             if any(file in self._pages for file in gone):

@@ -34,7 +34,7 @@ def put_into(
 ) -> tuple[dict[str, str], Stay]:
     """Put pictures into a folder, durably; return their new paths, and those that stay.
 
-    `taken` are names of images that are not written yet, or were deleted: no picture gets one.
+    `taken` are names of images that are not written yet, or were deleted: no picture gets them.
     """
     placed: dict[str, str] = {}
     stay: Stay = {}

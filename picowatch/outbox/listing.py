@@ -78,7 +78,7 @@ class Listing:
         return 0
 
     def _mend_end(self) -> None:
-        """End a last line that an editor left without an end, or cut off a damaged one.
+        """End a last line that an editor left without an end, or cut off a damaged line.
 
         A crash or power cut may damage it, and leave zeros in lines that were added with it.
         Spaces instead of these belong to the next line. All lines before them are durable.
@@ -108,7 +108,7 @@ class Listing:
             yield from _lines(file)
 
     def _opened(self) -> IO[bytes]:
-        """Open the list, as an empty one if it is missing; never a pipe, which might block."""
+        """Open the list, as an empty list if it is missing; never a pipe, which might block."""
         try:
             return open_regular(self._path, follows_links=self._follows_links)
         except FileNotFoundError:
@@ -135,7 +135,7 @@ class Listing:
         return {pair for pair in last.values() if last[pair[0]] == last[pair[1]]}
 
     def recent_digests(self) -> dict[str, object]:
-        """Return the digests of the pictures in the last lines; a later one replaces another."""
+        """Return the digests of the pictures in the last lines; a later line replaces another."""
         return {line["file"]: line.get("digest") for line in self._recent_pictures()}
 
     def _recent_pictures(self) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ class OutboxLock:
             raise
 
     def is_of(self, outbox: Path) -> bool:
-        """Whether the folder at this path is the one that is locked."""
+        """Whether the folder at this path is the locked folder."""
         return _id(_path(outbox)) == self._lock_id
 
     def is_in_place(self) -> bool:

@@ -154,7 +154,7 @@ class OutboxNames:
         return "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
 
     def highest_number(self, folder: str) -> int:
-        """Return the highest number at the start of a picture's name there; 0 without one."""
+        """Return the highest number at the start of a picture's name there; 0 without any."""
         if not self._file_name.startswith("{number"):
             return 0  # names that are taken are passed over anyway
         try:
@@ -211,7 +211,7 @@ class OutboxNames:
         room = len(ending)
         if is_picture_name(recipe):  # its result has its name
             folder, room = f"{folder}/{ORIGINALS}", ROOM
-        if name.endswith((ERROR_ENDING, WARNING_ENDING)):  # else it would be taken for one
+        if name.endswith((ERROR_ENDING, WARNING_ENDING)):  # else it would be taken for such a file
             ending = f"_{ending}"
         return f"{folder}/{self._fitting(_portable(stem), room)}{ending}"
 
@@ -232,7 +232,7 @@ class OutboxNames:
         raise CommandFailed(words, f"Write '{'/'.join(self._folders(usable))}', for example.")
 
     def kept(self, file: str, folder: str, number: int) -> str:
-        """Return a picture's path in another folder, from the second one on with a number."""
+        """Return a picture's path in another folder, from the second name on with a number."""
         kind = format_of(file)
         name = PurePosixPath(file).name.removesuffix(kind.ending)
         later = f"-{number}" if number > 1 else ""
@@ -303,7 +303,7 @@ def sidecar_of(file: str) -> str:
 
 
 def map_of(file: str, index: int) -> str:
-    """Return the path of a picture's control map; from the second one on with a number."""
+    """Return the path of a picture's control map; from the second map on with a number."""
     number = f"-{index + 1}" if index else ""
     return f"{PurePosixPath(file).with_suffix('')}{MAP_ENDING.format(number)}"
 

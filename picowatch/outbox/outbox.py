@@ -154,7 +154,7 @@ class Outbox:
                 log.warning("%s exists already; it was not overwritten", sidecar)
 
     def show_as_latest(self, file: str) -> None:
-        """Make this picture the latest one, if it still exists."""
+        """Make this picture the latest, if it still exists."""
         with suppress(OSError):
             self._write_latest(file, read_regular(self.root / file))
 
@@ -163,7 +163,7 @@ class Outbox:
         latest = f"latest{format_of(file).ending}"
         with self._writing.optional(latest):
             write_atomically(self.root / latest, content, durable=False)
-            for other in set(LATEST) - {latest}:  # the former one, in another format
+            for other in set(LATEST) - {latest}:  # the former picture, in another format
                 (self.root / other).unlink(missing_ok=True)
 
     def delete(self, files: Collection[str]) -> dict[str, tuple[str, str]]:
@@ -276,7 +276,7 @@ class Outbox:
 
 
 def _replaces(texts: Mapping[str, str]) -> bool:
-    """Return whether a picture with these texts was written over an earlier one."""
+    """Return whether a picture with these texts was written over an earlier picture."""
     with suppress(PictureUnreadable, KeyError):
         return read_chunk(texts[PICOWATCH]).request.replace
     return False

@@ -51,7 +51,7 @@ class SheetTooLarge(ControlFlow):
 
 
 def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Image.Image:
-    """Draw a sheet of `cells`, which are in the order of the axes, the last one fastest.
+    """Draw a sheet of `cells`, which are in the order of the axes, the last axis fastest.
 
     The last axis gives the columns, the combinations of the others the rows. Without axes the cells
     form a square, each with its own label. `side` is a picture's longer side in pixels; pictures
@@ -89,7 +89,7 @@ class _Sheet:
         label = LINES * (LARGEST_FONT + 4)
         most_wide = (MAX_SIDE - 2 * GAP) // (len(columns) + any(rows)) - GAP
         most_high = (MAX_SIDE - 2 * GAP - label * has_names) // max(1, len(rows)) - GAP
-        side = max(side, SMALLEST_PICTURE)  # smaller ones stay as they are
+        side = max(side, SMALLEST_PICTURE)  # smaller pictures stay as they are
         self._side = side = min(side, most_wide, most_high - label * has_labels)
         if side < SMALLEST_PICTURE:
             raise SheetTooLarge(f"{len(cells)} pictures")
@@ -140,7 +140,7 @@ class _Sheet:
         return ", ".join(words)
 
     def _text(self, draw: ImageDraw.ImageDraw, left: int, top: int, text: str) -> None:
-        """Draw a label of at most three lines; a longer one is shortened."""
+        """Draw a label of at most three lines; a longer label is shortened."""
         lines = wrap(text, self._characters, max_lines=LINES, placeholder="…")
         draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)
 
@@ -155,7 +155,7 @@ def chequered(size: tuple[int, int]) -> Image.Image:
 
 
 def _small_picture(path: Path, side: int) -> Image.Image | str:
-    """Return a picture at its size on the sheet, or words for one that cannot be read."""
+    """Return a picture at its size on the sheet, or words for what cannot be read."""
     try:
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as picture:
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)

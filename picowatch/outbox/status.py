@@ -101,8 +101,8 @@ class Status:
     paused: bool = False
     waiting: tuple[tuple[str, int], ...] = ()  # the next recipes and folders, with their images
     waiting_recipes: int = 0  # … of so many in all
-    folders: tuple[FolderStatus, ...] = ()  # the first ones with images to render
-    pictures: tuple[str, ...] = ()  # the last ones, the newest at the end
+    folders: tuple[FolderStatus, ...] = ()  # the first folders with images to render
+    pictures: tuple[str, ...] = ()  # the last pictures, the newest at the end
     errors: tuple[str, ...] = ()  # … as well
     error_count: int = 0  # of all
     refused: int = 0  # files

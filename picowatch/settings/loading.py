@@ -35,7 +35,7 @@ def load_settings(
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
-    """Return a sentence for each variable that looks like a setting but is not one."""
+    """Return a sentence for each variable that looks like a setting but is none."""
     known = [name.upper() for name in Settings.model_fields]
     said = []
     for variable in other_variables(environment):
@@ -66,6 +66,6 @@ def _validated(given: Given, problems: list[str]) -> Settings:
 
 
 def _line(problem: str) -> int:
-    """Return the line number in a message; messages without one come last."""
+    """Return the line number in a message; messages without a number come last."""
     found = re.match(r".*?, line (\d+), column ", problem)
     return int(found[1]) if found else sys.maxsize

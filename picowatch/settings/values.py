@@ -1,4 +1,4 @@
-"""Parses the values of settings; a ValueError says what is wrong with one."""
+"""Parses the values of settings; a ValueError says what is wrong with a value."""
 
 import re
 import shlex
@@ -122,7 +122,7 @@ def words_of(message: str) -> str:
 
 
 MAX_SEED = 2**32 - 1
-# The placeholders of templates, with values to try one with.
+# The placeholders of templates, with values to try a template with.
 _SAMPLE: dict[str, Any] = {
     **dict.fromkeys(("recipe", "picture", "checkpoint", "sampler"), "x"),
     **dict.fromkeys(("number", "seed", "steps", "width", "height"), MAX_SEED),
