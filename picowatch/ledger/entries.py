@@ -192,10 +192,7 @@ class SaveWriter:
     def _keep_image(
         self, image: sqlite3.Row, entry: RequestedEntry, image_index: int, *, even_if_deleted: bool
     ) -> None:
-        """Keep an image of an earlier save, or queue it again.
-
-        An unfinished image keeps its place, because pictures are named in the order of the recipe.
-        """
+        """Keep an image of an earlier save, or queue it again."""
         state = image["state"]
         is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
         if is_gone or state in ("failed", "cancelled"):
@@ -209,6 +206,7 @@ class SaveWriter:
             self.result.queued += 1
             self.result.gone += is_gone
             return
+        # An unfinished image keeps its place: pictures are named in the order of the recipe.
         self.result.kept += 1
         if state == "done":
             self.result.existing.append((image["ended"] or 0.0, image["file"]))
@@ -236,10 +234,7 @@ class SaveWriter:
             )
 
     def _drawn(self, entry: RequestedEntry) -> Draw:
-        """Return what an entry requests that was not in the save before, or is drawn again.
-
-        Seeds are drawn again if this recipe already has images that depend on them.
-        """
+        """Return what an entry requests that was not in the save before, or is drawn again."""
         why: str = "first" if self.is_first else "new"
         before: Sequence[int] = ()
         if self.is_restored:
@@ -253,7 +248,7 @@ class SaveWriter:
         if not entry.random:
             return Draw(entry.requests(None), why=why, before=before)
         known: set[str] = set()
-        while True:
+        while True:  # seeds are drawn again if this recipe has images that depend on them
             seed = self.draw_seed()
             drawn, had = entry.requests(seed), known
             known = {request.digest for request in drawn if self._find(request.digest)}

@@ -22,10 +22,7 @@ log = logging.getLogger("picowatch")
 
 
 def encode_apart(decode: Callable[[], Original], how: How) -> tuple[Image.Image, bytes]:
-    """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed.
-
-    `decode` is pickled, with the bytes that it makes a picture of.
-    """
+    """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed."""
     process = subprocess.Popen(
         program(__name__),
         stdin=subprocess.PIPE,
@@ -36,7 +33,7 @@ def encode_apart(decode: Callable[[], Original], how: How) -> tuple[Image.Image,
     assert process.stdin and process.stdout
     try:
         with process:  # its end writes what is buffered
-            pickle.dump((decode, how), process.stdin)  # which copies no large bytes
+            pickle.dump((decode, how), process.stdin)  # pixels, too, which it does not copy
             process.stdin.close()
             mode, size, length, words = json.loads(process.stdout.readline())
             small, content = process.stdout.read(length), process.stdout.read()
