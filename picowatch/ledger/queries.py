@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from sys import intern
+from typing import Any
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.account import REFUSED
@@ -82,11 +83,12 @@ def with_version(ledger: Ledger, digest: str, size_and_time: SizeAndTime) -> dic
 
 
 def _recipes(ledger: Ledger, which: str, *values: object) -> dict[str, KnownRecipe]:
-    query = f"SELECT * FROM recipes WHERE outcome != 'archived' {which}"
+    columns = ", ".join(KnownRecipe._fields)
+    query = f"SELECT path, {columns} FROM recipes WHERE outcome != 'archived' {which}"
     rows, known = deque(ledger.select(query, values)), dict[str, KnownRecipe]()
     while rows:  # each is freed as it is read: there may be thousands
-        row = rows.popleft()
-        known[row["path"]] = _known(row)
+        path, version, *others = rows.popleft()
+        known[path] = _known(version, others)
     return known
 
 
@@ -295,20 +297,12 @@ def _outcome(images: Sequence[sqlite3.Row], *, valid: bool) -> Outcome:
     )
 
 
-def _known(row: sqlite3.Row) -> KnownRecipe:
+def _known(version: str, others: Sequence[Any]) -> KnownRecipe:
     try:
-        size_and_time = SizeAndTime.from_text(row["size_and_time"])
+        size_and_time = SizeAndTime.from_text(version)
     except (TypeError, ValueError) as error:
         words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
         raise LedgerCorrupt(words) from error
-    return KnownRecipe(
-        size_and_time,
-        row["digest"],
-        intern(row["outcome"]),  # thousands of rows share these values
-        intern(row["inbox_id"]),
-        intern(row["template"]),
-        bool(row["waits"]),
-        row["problem"],
-        row["reread"],
-        row["accepted"],
-    )
+    # Thousands of rows share outcomes, inboxes and templates.
+    shared: list[Any] = [intern(it) if isinstance(it, str) else it for it in others]
+    return KnownRecipe(size_and_time, *shared)
