@@ -303,8 +303,8 @@ class _Counted(NamedTuple):
 
     def works_of(self, name: str) -> Counter[Work]:
         """Return the queued works of a recipe or folder, or of all of them."""
-        found: Counter[Work] = Counter() if name else self.works[""].copy()
-        for recipe, works in self.works.items() if name else ():
+        found: Counter[Work] = Counter()
+        for recipe, works in self.works.items():
             if _is_in(name, recipe):
                 found.update(works)
         return found
