@@ -42,7 +42,7 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.start_image import why_no_path
 
-FOLDER = "start-images"
+COPIES = ".picowatch/start-images"  # below the outbox
 # Errors that mean that there is no such picture, or that it is not a regular file.
 NOT_THERE = {
     errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.EINVAL,
@@ -95,7 +95,7 @@ class NamedPictures(Pictures):
         return self._kept[path]
 
     def _keep(self, path: str) -> str:
-        folder = _folder(self._outbox)
+        folder = self._outbox / COPIES
         with self._opened(path) as file:
             version = version_of(os.fstat(file.fileno()))
             if known := _copied.get(version):
@@ -283,7 +283,7 @@ class NamedPictures(Pictures):
 
 def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
     """Delete copies that no queued image needs, but not those that are being written."""
-    folder = _folder(outbox)
+    folder = outbox / COPIES
     if not folder.is_dir():
         return
     for copy in folder.iterdir():
@@ -297,7 +297,7 @@ def kept_parameters(outbox: Path, request: ImageRequest, *, is_jpeg: bool) -> tu
     text = why = ""
     try:
         if not request.draws:
-            with (_folder(outbox) / request.image_hash).open("rb") as file:
+            with (outbox / COPIES / request.image_hash).open("rb") as file:
                 text = texts_in(file).get(PARAMETERS, "")
     except OSError:
         return "", []
@@ -314,7 +314,7 @@ def kept_metadata(
 ) -> PhotoMetadata:
     """Return `photo_metadata` of a picture's copy; nothing but the mark if that is gone."""
     try:
-        with (_folder(outbox) / digest).open("rb") as file:
+        with (outbox / COPIES / digest).open("rb") as file:
             return photo_metadata(file, keep, mark=mark, size=size, name=name)
     except (OSError, PictureUnreadable):
         return only_marked(mark)
@@ -323,7 +323,3 @@ def kept_metadata(
 def _holds(copy: Path, digest: str) -> bool:
     with copy.open("rb") as file:
         return sha256_of(file) == digest
-
-
-def _folder(outbox: Path) -> Path:
-    return outbox / ".picowatch" / FOLDER
