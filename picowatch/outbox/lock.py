@@ -11,6 +11,7 @@ from picowatch.errors import OutboxInUse, OutboxInUseByMake
 from picowatch.files.atomic import create, make_folder
 from picowatch.files.safe_paths import open_regular
 
+LOCK = ".picowatch/lock"  # below the outbox
 _MAKE = " make"  # follows the process id if the holder is a `picowatch make`
 _TRIES, _RETRY_SECONDS = 50, 0.01
 
@@ -21,7 +22,7 @@ class OutboxLock:
     def __init__(self, outbox: Path, *, by_make: bool = False) -> None:
         """Take the lock, `by_make` until its recipes are done. Raises OutboxInUse or OSError."""
         self.outbox = outbox
-        path = _path(outbox)
+        path = outbox / LOCK
         make_folder(path.parent)
         create(path)
         self._file: IO[str] = path.open("r+")
@@ -44,7 +45,7 @@ class OutboxLock:
 
     def is_of(self, outbox: Path) -> bool:
         """Whether the folder at this path is the locked folder."""
-        return _id(_path(outbox)) == self._lock_id
+        return _id(outbox / LOCK) == self._lock_id
 
     def is_in_place(self) -> bool:
         """Whether the outbox is there: no event reports that it was moved or unmounted."""
@@ -53,7 +54,7 @@ class OutboxLock:
     def is_replaced(self) -> bool:
         """Whether another outbox is at the path, or the lock was deleted: it can be made again."""
         # Otherwise it is away, and a folder that is there now may be anybody's.
-        return _id(_path(self.outbox)) is not None or _id(self.outbox) == self._outbox_id
+        return _id(self.outbox / LOCK) is not None or _id(self.outbox) == self._outbox_id
 
     def release(self) -> None:
         with suppress(OSError):
@@ -100,7 +101,7 @@ def _in_use(outbox: Path, holder: str) -> OutboxInUse:
 def is_held(outbox: Path) -> bool:
     """Whether a running picowatch has the outbox locked; changes nothing."""
     try:
-        file = open_regular(_path(outbox))
+        file = open_regular(outbox / LOCK)
     except PermissionError:
         return True
     except OSError:  # it is not there, or no file, which no picowatch can have locked
@@ -111,7 +112,3 @@ def is_held(outbox: Path) -> bool:
         except OSError:
             return True
     return False
-
-
-def _path(outbox: Path) -> Path:
-    return outbox / ".picowatch" / "lock"
