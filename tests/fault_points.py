@@ -41,7 +41,7 @@ POINTS = {
     "before a picture is in the gallery": f"{_GALLERY}:Gallery.add",
     "before the ledger says done": "picowatch.ledger.queue:finish",
     "before a failure is noted": "picowatch.ledger.queue:fail",
-    "before a failure or a recipe is listed": "picowatch.daemon.followups:_list_lines",
+    "before a failure or a recipe is listed": "picowatch.daemon.round:list_lines",
     "before the ledger says that this is listed": f"{_OUTSTANDING}:mark_lines_listed",
     "before a recipe is finished": "picowatch.daemon.followups:follow_up",
     "before a recipe is marked finished": f"{_OUTSTANDING}:done_with",

@@ -46,17 +46,7 @@ def follow_up_all(run: Run) -> bool:
     return is_all
 
 
-def list_failures(run: Run) -> None:
-    with run.writing.optional("failures.jsonl"):
-        _list_lines(run.ledger, "failures", run.outbox.failures)
-
-
-def list_history(run: Run) -> None:
-    """Add what became of recipes to images.jsonl."""
-    _list_lines(run.ledger, "history", run.outbox.listing)
-
-
-def _list_lines(ledger: Ledger, table: str, listing: Listing) -> None:
+def list_lines(ledger: Ledger, table: str, listing: Listing) -> None:
     """Add what the ledger has for a list, not twice even after a crash."""
     while unlisted := followups.unlisted_lines(ledger, table):
         recent = listing.recent()

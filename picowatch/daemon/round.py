@@ -13,7 +13,7 @@ from typing import NoReturn
 from picowatch import __version__
 from picowatch.daemon.accept import Accepting
 from picowatch.daemon.commands import Control
-from picowatch.daemon.followups import follow_up_all, list_failures, list_history
+from picowatch.daemon.followups import follow_up_all, list_lines
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.reader import WAKE_SECONDS
 from picowatch.daemon.run import Run, RunResult
@@ -131,10 +131,11 @@ class Daemon:
                 self.reporting.hurry()
         self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
         self._more |= not follow_up_all(self._shared)
-        list_failures(self._shared)
+        with self.writing.optional("failures.jsonl"):
+            list_lines(self.ledger, "failures", self.outbox.failures)
         self.outbox.gallery.catch_up()
         self.pool.publisher.list_published()
-        list_history(self._shared)
+        list_lines(self.ledger, "history", self.outbox.listing)
         self.summaries.look(self.reporting.busy)
         self.totals.look()
         self._tidy_up(now)

@@ -26,7 +26,8 @@ def has_deep_colours(image: Image.Image) -> bool:
     """Whether colours have 16 bits, all of which can be read."""
     # Of a TIFF whose channels lie apart Pillow reads the higher bytes, whatever it is told.
     return not _is_apart(image) and any(
-        ";16" in mode and mode.startswith(("RGB;", "RGBA", "RGBX")) for mode in _raw_modes(image)
+        ";16" in mode and mode.startswith(("RGB;", "RGBA", "RGBX"))
+        for mode in map(_raw_mode, _tiles(image))
     )
 
 
@@ -36,7 +37,7 @@ def has_more_than_8_bits(image: Image.Image) -> bool:
         image.mode[0] in "FI"
         or image.info.get("bit_depth", 8) > 8
         or _bits_in_tags(image) > 8
-        or any(";16" in mode for mode in _raw_modes(image))
+        or any(";16" in _raw_mode(tile) for tile in _tiles(image))
     )
 
 
@@ -100,10 +101,6 @@ def _tags(image: Image.Image) -> Any:
 
 def _tiles(image: Image.Image) -> list[Any]:
     return getattr(image, "tile", [])
-
-
-def _raw_modes(image: Image.Image) -> list[str]:
-    return [_raw_mode(tile) for tile in _tiles(image)]
 
 
 def _raw_mode(tile: Any) -> str:
