@@ -45,7 +45,7 @@ class Rendering:
     is_interrupted: bool = False
     rates: dict[PassRate, float] = field(default_factory=dict)  # that it has shown
     works: list[Work] = field(init=False)
-    recipes: dict[int, str] = field(init=False)  # of what is still requested: the status reads them
+    recipes: dict[int, str] = field(init=False)  # of images still requested, as read last
 
     def __post_init__(self) -> None:
         self.recipes = {image.id: image.recipe for image in self.batch}

@@ -41,7 +41,7 @@ class Reasons:
         self._patience = 0.0 if once else PATIENCE
         self._told: Mapping[str, str] = {}
         self.opened: set[str] = set()  # pictures that recipes named
-        self.waits = False  # to speak of some pictures until what may name them is read
+        self.waits = False  # with some pictures, until what may name them is read
 
     def of(self, there: Scan, named: Collection[str], *, is_settled: bool) -> Mapping[str, str]:
         """Return why files are not taken, by their paths; templates name the pictures `named`."""

@@ -114,8 +114,8 @@ class Draw:
 
     requests: Sequence[ImageRequest]
     seed: int | None = None  # that was drawn, None for fixed seeds
-    there: Mapping[int, sqlite3.Row] = field(default_factory=dict)  # images for them, by index
-    why: str = "lost"  # those that are queued are
+    there: Mapping[int, sqlite3.Row] = field(default_factory=dict)  # images for some, by index
+    why: str = "lost"  # of those that are queued
     before: Sequence[int] = ()  # the images that the entry had in their places
 
 

@@ -136,7 +136,7 @@ class RequestedEntry:
     digest: str
     priority: int
     random: bool
-    requests: Callable[[int | None], Sequence[ImageRequest]]  # by the drawn seed, None if fixed
+    requests: Callable[[int | None], Sequence[ImageRequest]]  # takes the drawn seed, None if fixed
     sheet: str | None = None  # JSON of what its contact sheet shows; the ledger only stores it
     may_differ: bool = False  # with the same digest and seeds it may give other images than before
     place: int = 0  # in its file, from 0

@@ -65,7 +65,7 @@ class Answer:
     warning: str = ""  # … of its warning file
     sheets: tuple[str, ...] = ()  # as paths in the outbox
     note: str = ""  # why there are fewer pictures than it names, or none
-    parts: dict[str, "Answer"] = field(default_factory=dict)  # of a folder, by picture
+    parts: dict[str, "Answer"] = field(default_factory=dict)  # of a folder, by recipe or picture
 
 
 def tidy_up(outbox: Path) -> None:
