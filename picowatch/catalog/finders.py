@@ -1,4 +1,4 @@
-"""Recognises folders of models that find places in a picture by words.
+"""Recognises folders of models that find places in a picture by words, or tell its depth.
 
 They are in transformers' layout. The table is an allowlist: the engine loads no other classes,
 whatever a config names. Processors of pictures get only the keys of their configs that are known.
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.folder_files import check_vocabulary, known_values, read_config, read_json
-from picowatch.catalog.models import Model, Part, Recognised, Refused
+from picowatch.catalog.models import Kind, Model, Part, Recognised, Refused
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 
@@ -23,10 +23,10 @@ _OTHER_BACKBONES = ("backbone", "backbone_kwargs", "use_timm_backbone", "use_pre
 
 
 @dataclass(frozen=True, slots=True)
-class FinderRow:
+class FolderRow:
     """A kind of folder: its name, what it does, and its classes of transformers.
 
-    `words` is the class of its tokenizer, "" for none, `pixels` that of its processor of pictures.
+    `words` is the class of its tokenizer, `pixels` that of its processor of pictures, "" for none.
     Configs inside its own are of types that begin with one of `inside`. A folder that is more than
     the finder has its config in `within`, and its tensors' names begin with `prefix`. `narrow`: it
     computes in 16 bits where flow families do, as its authors compute.
@@ -41,32 +41,38 @@ class FinderRow:
     within: str = ""
     prefix: str = ""
     narrow: bool = False
+    kind: Kind = "segmentation"
 
 
-_DINO = FinderRow(
+_DINO = FolderRow(
     DINO, "finds things in boxes", "GroundingDinoForObjectDetection", "BertTokenizer",
     "GroundingDinoImageProcessorPil", ("bert", "swin"),
 )  # fmt: skip
-_SAM3 = FinderRow(
+_SAM3 = FolderRow(
     "SAM 3", "finds things with their outlines", "Sam3Model", "CLIPTokenizer",
     "ViTImageProcessorPil", ("sam3", "clip_text_model"), narrow=True,
 )  # fmt: skip
-_CLIPSEG = FinderRow(
+_CLIPSEG = FolderRow(
     "CLIPSeg", "finds areas", "CLIPSegForImageSegmentation", "CLIPTokenizer",
     "ViTImageProcessorPil", ("clipseg",),
 )  # fmt: skip
-_SAM = FinderRow(
+_SAM = FolderRow(
     SAM, f"outlines what {DINO} finds", "SamModel", "", "SamImageProcessorPil", ("sam_",)
 )
-FINDERS = {  # by the `model_type` of a folder's config
+_DEPTH = FolderRow(
+    "Depth Anything", "tells depths", "DepthAnythingForDepthEstimation", "", "", ("dinov2",),
+    kind="depth",
+)  # fmt: skip
+NETWORKS = {  # by the `model_type` of a folder's config
     "sam3": _SAM3,
     "sam3_video": replace(_SAM3, within="detector_config", prefix="detector_model."),
     "grounding-dino": _DINO,
     "mm-grounding-dino": replace(_DINO, class_name="MMGroundingDinoForObjectDetection"),
     "clipseg": _CLIPSEG,
     "sam": _SAM,
+    "depth_anything": _DEPTH,
 }
-DOES = {row.name: row.does for row in FINDERS.values()}
+DOES = {row.name: row.does for row in NETWORKS.values()}
 _NAMES = ("SAM 3", "Grounding DINO with SAM", "CLIPSeg", "Grounding DINO")  # the best first
 IS_PICKLE = (  # ADetailer's detectors, and the first files of Grounding DINO and SAM
     "is a pickle file, which can run code when it is opened (YOLO's detectors are code, too): get "
@@ -76,15 +82,16 @@ IS_PICKLE = (  # ADetailer's detectors, and the first files of Grounding DINO an
 )
 
 
-def finder_in(folder: Path) -> tuple[FinderRow, dict[str, Any]]:
+def network_in(folder: Path) -> tuple[FolderRow, dict[str, Any]]:
     """Return a folder's kind and its config. Raises ModelRefused for any other model."""
     config = read_config(folder / "config.json")
-    row = FINDERS.get(str(config.get("model_type")))
+    row = NETWORKS.get(str(config.get("model_type")))
     values = config.get(row.within) if row and row.within else config
     if row is None or not isinstance(values, dict):
         raise ModelRefused(
             f"is the folder of another model ({shown(str(config.get('model_type')))}): "
-            "picowatch finds by SAM 3, Grounding DINO and CLIPSeg, and outlines by SAM."
+            "picowatch finds by SAM 3, Grounding DINO and CLIPSeg, outlines by SAM, and tells "
+            "depths by Depth Anything."
         )
     for kind in _types_within(values):
         if not kind.startswith(row.inside):
@@ -114,13 +121,14 @@ def pixels_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def recognise_finder(folder: Path) -> Recognised:
-    """Recognise the folder of a finder, or of SAM. Raises ModelRefused."""
-    row, _ = finder_in(folder)
-    pixels_config(folder)
+def recognise_network(folder: Path) -> Recognised:
+    """Recognise the folder of a network in the table. Raises ModelRefused."""
+    row, _ = network_in(folder)
+    if row.pixels:
+        pixels_config(folder)
     if row.words:
         check_vocabulary(folder)
-    return Recognised("segmentation", "", variant=row.name)
+    return Recognised(row.kind, "", variant=row.name)
 
 
 def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
@@ -129,7 +137,7 @@ def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
     if not sams:
         return [*entries]
     largest = max(sams, key=lambda sam: sam.bytes)
-    parts = (Part("outlines", FINDERS["sam"].class_name, largest.path),)
+    parts = (Part("outlines", _SAM.class_name, largest.path),)
     return [
         replace(entry, parts=parts) if isinstance(entry, Model) and entry.variant == DINO else entry
         for entry in entries

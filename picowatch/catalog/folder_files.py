@@ -1,7 +1,7 @@
 """The files of diffusers folders: which ones count, whether all are there, and their configs.
 
-Schedulers and depth models get only the known keys of their configs: nobody has checked what the
-libraries do with others.
+Schedulers get only the known keys of their configs: nobody has checked what diffusers does with
+others.
 """
 
 import re
@@ -50,16 +50,6 @@ _OF_THE_MODEL = """
     num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type
     clip_sample clip_sample_range set_alpha_to_one skip_prk_steps steps_offset timestep_spacing
     rescale_betas_zero_snr thresholding dynamic_thresholding_ratio sample_max_value
-"""
-# Depth Anything's config in transformers' layout, and its backbone's.
-_DEPTH_ANYTHING = """
-    patch_size reassemble_hidden_size reassemble_factors neck_hidden_sizes fusion_hidden_size
-    head_in_index head_hidden_size depth_estimation_type max_depth
-"""
-_DINO_V2 = """
-    hidden_size num_hidden_layers num_attention_heads mlp_ratio hidden_act layer_norm_eps
-    image_size patch_size num_channels qkv_bias layerscale_value use_swiglu_ffn out_features
-    out_indices apply_layernorm reshape_hidden_states use_mask_token
 """
 # In Stability's configs, such as v2-inference-v.yaml.
 _VELOCITY = re.compile(
@@ -224,21 +214,6 @@ def known_values(name: str, values: dict[str, Any], keys: str) -> dict[str, Any]
     known = {key: values[key] for key in keys.split() if key in values}
     _check_numbers(name, known)
     return known
-
-
-def depth_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the known values of Depth Anything's config and of its backbone's."""
-    values = read_json(folder / "config.json")
-    backbone = values.get("backbone_config")
-    kinds = values.get("model_type"), isinstance(backbone, dict) and backbone.get("model_type")
-    if not isinstance(backbone, dict) or kinds != ("depth_anything", "dinov2"):
-        raise ModelRefused(
-            "is not a folder of Depth Anything with the backbone DINOv2, the only supported one."
-        )
-    return (
-        known_values("config.json", values, _DEPTH_ANYTHING),
-        known_values("its backbone_config", backbone, _DINO_V2),
-    )
 
 
 def config_beside(checkpoint: Path) -> Path:

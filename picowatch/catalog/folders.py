@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from picowatch.catalog import folder_files
 from picowatch.catalog.encoders import vae_of_config
-from picowatch.catalog.finders import recognise_finder
+from picowatch.catalog.finders import recognise_network
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Kind, Recognised, holds
 from picowatch.catalog.not_drawn import REFINER
@@ -278,17 +278,12 @@ def _controlnet_folder(folder: Path) -> Recognised:
     return found or Recognised("controlnet", "")
 
 
-def _depth_folder(folder: Path) -> Recognised:
-    folder_files.depth_config(folder)
-    return Recognised("depth", "")
-
-
 # The kinds of models that may be folders of a single part.
 PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
     "vae": _vae_folder,
     "controlnet": _controlnet_folder,
-    "depth": _depth_folder,
-    "segmentation": recognise_finder,
+    "depth": recognise_network,
+    "segmentation": recognise_network,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.finders import finder_in
+from picowatch.catalog.finders import network_in
 from tests.catalog.files import refused_in, write_model
 
 BACKBONE = {"model_type": "swin", "depths": [2, 2]}
@@ -122,5 +122,5 @@ def test_no_backbone_comes_from_another_library(tmp_path: Path) -> None:
         "backbone": "x/y",
         "use_pretrained_backbone": True,
     }
-    _, config = finder_in(write(tmp_path, "dino", **given))
+    _, config = network_in(write(tmp_path, "dino", **given))
     assert config == CONFIGS["dino"]

@@ -230,7 +230,7 @@ UNION = diffusers_controlnet(2048, sdxl=True, kinds=6)
 KNOWN_PARTS: list[tuple[str, Config, Shapes, str]] = [
     *(("vae", config, tiny_vae(4), variant) for variant, config in VAES.items()),
     ("controlnet", {"_class_name": "ControlNetUnionModel"}, UNION, "union"),
-    ("depth", DEPTH, {"x": (8,)}, ""),
+    ("depth", DEPTH, {"x": (8,)}, "Depth Anything"),
 ]
 
 
@@ -253,7 +253,8 @@ PARTS: list[tuple[str, Config, Shapes, str]] = [
     ("vae", QWEN_VAE | {"base_dim": 10**9}, tiny_vae(4), "config.json says base_dim: 1000000000"),
     ("controlnet", {"_class_name": "Flux"}, diffusers_controlnet(768), "but not of a ControlNet"),
     ("controlnet", CONTROLNET, controlnet(4096), "is not a ControlNet that picowatch knows: "),
-    ("depth", {"model_type": "dpt"}, {"x": (8,)}, "is not a folder of Depth Anything"),
+    ("depth", {"model_type": "dpt"}, {"x": (8,)}, "is the folder of another model (dpt)"),
+    ("depth", DEPTH | {"backbone_config": {"model_type": "swin"}}, {"x": (8,)}, "inside (swin)"),
     ("depth", DEPTH | {"backbone_config": BACKBONE}, {"x": (8,)}, "says num_hidden_layers: 1000"),
 ]
 

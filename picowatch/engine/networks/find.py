@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.catalog.finders import FinderRow, finder_in, pixels_config
+from picowatch.catalog.finders import FolderRow, network_in, pixels_config
 from picowatch.catalog.models import Model
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import about_weights, transformers_model
@@ -59,7 +59,7 @@ class _Folder:
         import transformers
 
         library: Any = transformers
-        row, config = finder_in(folder)
+        row, config = network_in(folder)
         kind, device = getattr(library, row.class_name), target.device
         dtype = _type(row, target)
         tensors = read_tensors(folder, lambda _: dtype, device, row.prefix)
@@ -237,10 +237,10 @@ def load_finder(model: Model, target: Target) -> Finder:
 def bytes_of(model: Model, target: Target) -> int:
     """Return what the weights of a finder and its SAM take in memory."""
     folders = [model.path, *(part.folder for part in model.parts)]
-    return sum(bytes_in(path, _type(finder_in(path)[0], target)) for path in folders)
+    return sum(bytes_in(path, _type(network_in(path)[0], target)) for path in folders)
 
 
-def _type(row: FinderRow, target: Target) -> torch.dtype:
+def _type(row: FolderRow, target: Target) -> torch.dtype:
     return target.flow_dtype if row.narrow else torch.float32
 
 

@@ -15,10 +15,10 @@ from PIL import Image, ImageFilter
 from torch.nn import functional
 
 from picowatch.catalog import Model
-from picowatch.catalog.folder_files import depth_config
+from picowatch.catalog.finders import network_in
 from picowatch.engine.light import light_of
 from picowatch.engine.model.devices import Target
-from picowatch.engine.model.part_files import transformers_model
+from picowatch.engine.model.part_files import about_weights, transformers_model
 from picowatch.engine.model.tensors import read_tensors
 from picowatch.recipe.request import ControlUse
 
@@ -144,13 +144,13 @@ _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def load_depth(model: Model, target: Target) -> Any:
     # Imported here: every engine's start would wait for what few recipes need.
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
 
-    values, backbone = depth_config(model.path)
-    config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
+    _, config = network_in(model.path)
+    made = DepthAnythingConfig.from_dict(about_weights(config))
     tensors = read_tensors(model.path, lambda _: target.dtype, target.device)
     kind, what = DepthAnythingForDepthEstimation, f"depth model {model.name!r}"
-    return transformers_model(kind, config, tensors, what, target.dtype).to(target.device)
+    return transformers_model(kind, made, tensors, what, target.dtype).to(target.device)
 
 
 def guess_depth(model: Any, picture: Pixels) -> Pixels:
