@@ -74,18 +74,10 @@ _KNOWN = {
         "ACE-Step": "genre_embedder.",
     },
 }
-_FIRST_SIGNS = [
-    text.split()[0]
-    for models in _KNOWN.values()
-    for signs in models.values()
-    for text in signs.split("|")
-]
 
 
 def known_name(header: Header, prefixes: tuple[str, ...]) -> str:
     """Return why a model is not drawn, as a sentence's end, or ""; names may have `prefixes`."""
-    if not header.has(tuple(prefix + sign for prefix in prefixes for sign in _FIRST_SIGNS)):
-        return ""  # as of nearly all files: one look is enough
     for says, models in _KNOWN.items():
         for name, signs in models.items():
             if any(header.shows(signs, prefix) for prefix in prefixes):
