@@ -1,14 +1,15 @@
 """The models in models/: kinds, names and sizes from headers, and hashes."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache, partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from picowatch.catalog.encoders import families_of
 from picowatch.catalog.entries import (
@@ -51,6 +52,8 @@ from picowatch.files.essential import Ended
 from picowatch.files.safe_paths import is_file, is_folder
 from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory, Upscaler
 from picowatch.recipe.messages.suggestions import listed
+
+_RECOGNISED = TypeAdapter(Recognised)
 
 
 class Catalog:
@@ -230,13 +233,6 @@ class Catalog:
         """Return A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
-    def _candidates(self, roots: list[Path], kind: Kind, name: str) -> Iterator[Candidate]:
-        """Yield files and folders that may be models of this kind, or that `name` may mean."""
-        for root in roots:
-            for candidate in candidates(root, kind, name):
-                self._end_if_asked()
-                yield candidate
-
     def _end_if_asked(self) -> None:
         if self._has_ended():
             raise Ended
@@ -246,8 +242,12 @@ class Catalog:
         entries: list[Model | Refused] = []
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         roots = folders_of(self._models, kind)
-        found = self._candidates(roots, kind, name)
-        for candidate in sorted(found, key=lambda file: file.order):  # stable: ours first
+        found = []
+        for candidate in chain.from_iterable(candidates(root, kind, name) for root in roots):
+            self._end_if_asked()
+            found.append(candidate)
+        # Files come before folders of the same name; stable: ours first.
+        for candidate in sorted(found, key=lambda file: (file.name, file.layout == "folder")):
             entry = self._entry(candidate)
             if isinstance(entry, Model) and entry.name in taken:
                 own, other = candidate.place, taken[entry.name]
@@ -263,15 +263,12 @@ class Catalog:
 
     def _completed(self, entries: list[Model | Refused]) -> list[Model | Refused]:
         """Return the entries, with the transformers among them completed by other files."""
-        if not any(isinstance(entry, Model) and is_transformer(entry) for entry in entries):
+        if not any(map(is_transformer, entries)):
             return entries
         others = [*self._scan_kind("text_encoder"), *self._scan_kind("vae")]
         installed = FoundModels.of([*entries, *others])
         return [
-            completed(entry, installed)
-            if isinstance(entry, Model) and is_transformer(entry)
-            else entry
-            for entry in entries
+            completed(entry, installed) if is_transformer(entry) else entry for entry in entries
         ]
 
     def _misplaced(self) -> list[Refused]:
@@ -310,12 +307,9 @@ class Catalog:
         """Recognise a single file; results are cached, since thousands of headers take minutes."""
 
         def read() -> str:
-            return json.dumps(asdict(recognise(read_any_header(path))))
+            return _RECOGNISED.dump_json(recognise(read_any_header(path))).decode()
 
-        known = json.loads(self._hashes.noted(path, _code(), read))
-        known["contents"] = tuple(map(tuple, known["contents"]))
-        known["trigger_words"] = tuple(known["trigger_words"])
-        return Recognised(**known)
+        return _RECOGNISED.validate_json(self._hashes.noted(path, _code(), read))
 
 
 @cache

@@ -8,12 +8,13 @@ from files in models/text_encoders/ and models/vae/, whose configs and vocabular
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 from picowatch.catalog.encoders import ENCODERS, TRANSFORMER, VAE, is_tiny, serves
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.folders import classes_of, encoder_of
 from picowatch.catalog.gguf import read_any_header
-from picowatch.catalog.models import FoundModels, Model, Part
+from picowatch.catalog.models import FoundModels, Model, Part, Refused
 from picowatch.catalog.recognise import UNET
 from picowatch.families import FAMILIES, FLOWS, hub_folder
 from picowatch.families.row import SD3_VAE, SIXTEEN
@@ -45,9 +46,13 @@ def is_unet(model: Model) -> bool:
     return FAMILIES[model.family].kind == "unet"
 
 
-def is_transformer(model: Model) -> bool:
-    """Return whether a model is a transformer in a file, which needs other parts."""
-    return model.kind == "checkpoint" and model.layout == "file" and model.family in FLOWS
+def is_transformer(entry: Model | Refused) -> TypeGuard[Model]:
+    """Return whether an entry is a transformer in a file, which needs other parts."""
+    return (
+        isinstance(entry, Model)
+        and (entry.kind, entry.layout) == ("checkpoint", "file")
+        and entry.family in FLOWS
+    )
 
 
 def parts_of(model: Model) -> tuple[Part, ...]:

@@ -74,11 +74,6 @@ class Candidate:
     signature: Signature
 
     @property
-    def order(self) -> tuple[str, bool]:
-        """The key for sorting: files come before folders of the same name."""
-        return self.name, self.layout == "folder"
-
-    @property
     def place(self) -> str:
         """The name in messages: the file's, in other programs' folders with the folder's."""
         if self.root.name == FOLDERS[self.kind]:
