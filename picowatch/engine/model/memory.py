@@ -21,7 +21,7 @@ _SHRINK = 0.75
 _SIDE_MULTIPLE = 32  # of the sides of smaller pictures: every family of models takes it
 
 # Where weights are: all on the device; text encoders in main memory; all there, from where models
-# or layers come to the device (diffusers' enable_model_cpu_offload and enable_group_offload).
+# or layers come to the device (as by diffusers' enable_model_cpu_offload, enable_group_offload).
 # "turns": text encoders and denoiser in turn, read from their files.
 WeightLocation = Literal["device", "encoders", "models", "turns", "layers"]
 

@@ -11,8 +11,6 @@ from functools import cache, cached_property
 from typing import Any
 
 import diffusers
-import torch
-from accelerate import cpu_offload_with_hook  # type: ignore[import-untyped]
 
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
@@ -22,8 +20,6 @@ logging.getLogger("diffusers.modular_pipelines.modular_pipeline").setLevel(loggi
 
 _READS = "text_encoder"  # the block that reads prompts
 _REWRITES = ("prompt_upsampler",)  # blocks with a language model that rewrites them
-# In which order parts compute.
-_TURNS = (_READS, "text_conditioner", "transformer", "vae")
 _D: Any = diffusers
 
 
@@ -50,7 +46,6 @@ class Modular:
         self._parts = parts
         self._names = {parameter.name for parameter in blocks.inputs}
         self._names |= {output.name for output in self._reading_blocks.intermediate_outputs}
-        self._hooks: list[Any] = []
         _give(self, parts)
 
     @cached_property
@@ -89,25 +84,6 @@ class Modular:
             self.guider = guider
         drawn: Any = super()
         return (drawn.__call__(output="images", **named),)
-
-    def enable_model_cpu_offload(self, device: torch.device) -> None:
-        """Let parts come to the device in turn, as classic pipelines do."""
-        hook = None
-        for name in _TURNS:
-            if (part := self._parts.get(name)) is not None:
-                _, hook = cpu_offload_with_hook(part, device, prev_module_hook=hook)
-                self._hooks.append(hook)
-
-    def maybe_free_model_hooks(self) -> None:
-        """Take the last part off the device."""
-        for hook in self._hooks:
-            hook.offload()
-
-    def remove_all_hooks(self) -> None:
-        """Leave parts where they are."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
 
 
 def _loops(block: Any) -> Iterator[Any]:

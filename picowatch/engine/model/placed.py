@@ -39,8 +39,8 @@ class Placed:
         self.vae_file = ("", "")
         self.read: Callable[[Iterable[str]], dict[str, Any]]
         self._device = device
-        self._base: Any = None  # the pipeline that moves weights
-        self._moved: WeakSet[torch.nn.Module] = WeakSet()  # by hooks of their own
+        self._hooks: list[Any] = []  # that move whole parts
+        self._by_layers: WeakSet[torch.nn.Module] = WeakSet()  # parts whose layers are moved
         self._look: Callable[[], None] | None = None
         self._handles: list[Any] = []
 
@@ -103,22 +103,33 @@ class Placed:
                     self._handles.append(block.register_forward_pre_hook(lambda *_: look()))
 
     def set_up(self) -> None:
-        """Set up diffusers' offloading, unless all weights are on the device."""
+        """Set up offloading, unless all weights are on the device."""
         if self.place == "models":
-            if self._base is not None:
-                self._base.remove_all_hooks()
-            self._base = self.pipeline()
-            self._base.enable_model_cpu_offload(device=self._device)
-            for net in self.controlnets.values():
-                if net not in self._moved:
-                    cpu_offload_with_hook(net, self._device)
-                    self._moved.add(net)
+            self._unhook()
+            hook = None
+            for part in self._in_turn():
+                _, hook = cpu_offload_with_hook(part, self._device, prev_module_hook=hook)
+                self._hooks.append(hook)
+            for net in self.controlnets.values():  # they compute by turns with the denoiser
+                self._hooks.append(cpu_offload_with_hook(net, self._device)[1])
         elif self.place in ("layers", "encoders"):
             encoders = [self.by_name[name] for name in self.encoder_names]
             for part in self.modules if self.place == "layers" else filter(None, encoders):
-                if part not in self._moved:
+                if part not in self._by_layers:
                     self._move_by_layers(part)
-                    self._moved.add(part)
+                    self._by_layers.add(part)
+
+    def _in_turn(self) -> list[torch.nn.Module]:
+        """Return the parts in the order in which pipelines let them compute."""
+        last = [*self.denoiser_names, "vae"]
+        names = [*(name for name in self.by_name if name not in last), *last]
+        parts = (self.by_name[name] for name in names)
+        return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def _move_by_layers(self, part: torch.nn.Module) -> None:
         if part is self.by_name.get("siglip"):
@@ -137,17 +148,14 @@ class Placed:
     @contextmanager
     def unhooked(self) -> Iterator[None]:
         """Let layers change meanwhile: diffusers would put its hooks back for another device."""
-        if self._base is not None:
-            self._base.remove_all_hooks()
+        self._unhook()
         try:
             yield
         finally:
-            if self._base is not None:
+            if self.place == "models":
                 self.set_up()
 
     def send_back(self) -> None:
         """Take the weights off the device after a batch, with model offloading."""
-        if self._base is not None:
-            self._base.maybe_free_model_hooks()
-            for net in self.controlnets.values():  # they compute by turns with the denoiser
-                net.to("cpu")
+        for hook in self._hooks:
+            hook.offload()
