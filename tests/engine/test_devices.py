@@ -14,7 +14,6 @@ from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.failures import explain_error, explain_exit
 from picowatch.engine.model import measures
 from picowatch.engine.model.devices import choose_target, compute_exactly
-from picowatch.engine.model.measures import broken_gpu
 from picowatch.engine.process import child_main
 from picowatch.engine.protocol import EngineOptions
 from picowatch.errors import EngineDied, RenderFailed
@@ -100,11 +99,11 @@ def test_only_inexact_pictures_take_ten_bits_for_convolutions(exact: bool, all_b
 
 def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error appears at the next call that waits for it."""
-    assert broken_gpu() == ""
+    assert child_main.broken_gpu() == ""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     monkeypatch.setattr(torch.cuda, "synchronize", Mock(side_effect=error))
-    assert "illegal memory access" in broken_gpu()
+    assert "illegal memory access" in child_main.broken_gpu()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reports it in /proc")

@@ -1,18 +1,15 @@
-"""Measurements of memory, and of whether a GPU still works. Does not import torch itself."""
+"""Measurements of memory."""
 
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+import torch
 
 from picowatch.engine.model.memory import Room
 from picowatch.engine.protocol import MemoryUse
-
-if TYPE_CHECKING:
-    import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -20,12 +17,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 def held_memory() -> MemoryUse | None:
     """Return the GPU memory that torch holds in this process, else its main memory (Linux).
 
-    The counters are torch's own, so reading them does not wait for kernels. torch is not imported
-    here: an engine that computes on a GPU has imported it.
+    The counters are torch's own, so reading them does not wait for kernels.
     """
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        cuda = torch.cuda
+    cuda = torch.cuda
+    if cuda.is_initialized():
         free = cuda.mem_get_info()[0] + cuda.memory_reserved() - cuda.memory_allocated()
         return MemoryUse(cuda.memory_reserved(), cuda.max_memory_reserved(), int(free))
     try:
@@ -37,26 +32,10 @@ def held_memory() -> MemoryUse | None:
     return MemoryUse(now, max(now, peak))  # the kernel updates the peak a little later
 
 
-def broken_gpu() -> str:
-    """Return the error of a GPU that this process can no longer use, "" for one that works.
-
-    It waits until all queued kernels are done, because an error of one appears at some later call.
-    Like `held_memory`, it does not import torch.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return ""
-    try:
-        torch.cuda.synchronize()
-    except Exception as error:  # its class differs by version of torch
-        return str(error) or type(error).__name__
-    return ""
-
-
 CARDS = ("cuda", "xpu")  # devices with memory of their own
 
 
-def room_on(device: "torch.device") -> Room:
+def room_on(device: torch.device) -> Room:
     """Return the memory that this process could use with a device."""
     memory = psutil.virtual_memory()
     free = min(int(memory.available), _left_to_container())
@@ -67,7 +46,7 @@ def room_on(device: "torch.device") -> Room:
     return Room(main, card.mem_get_info(device)[0] + card.memory_reserved(device))
 
 
-def free_bytes(device: "torch.device") -> tuple[int, int]:
+def free_bytes(device: torch.device) -> tuple[int, int]:
     """Return the free bytes of a device and of main memory; a CPU's are the same."""
     card, main = _card(device), min(int(psutil.virtual_memory().available), _left_to_container())
     if card is None:
@@ -76,18 +55,14 @@ def free_bytes(device: "torch.device") -> tuple[int, int]:
     return int(card.mem_get_info(device)[0] + cached), main
 
 
-def empty_cache(device: "torch.device") -> None:
+def empty_cache(device: torch.device) -> None:
     """Return the memory that torch keeps for later tensors to the device."""
-    import torch
-
     if device.type in (*CARDS, "mps"):
         getattr(torch, device.type).empty_cache()
 
 
-def _card(device: "torch.device") -> Any:
+def _card(device: torch.device) -> Any:
     """Return torch's module for a card, None for other devices."""
-    import torch
-
     return getattr(torch, device.type) if device.type in CARDS else None
 
 

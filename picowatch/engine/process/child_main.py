@@ -24,7 +24,6 @@ from pathlib import Path
 
 from picowatch.engine import protocol
 from picowatch.engine.failures import explain_error
-from picowatch.engine.model.measures import broken_gpu
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.signals import ENDING, ignore_signals
 
@@ -234,3 +233,19 @@ def _explained(error: Exception) -> PicowatchError:
         failed.trace = traceback.format_exc()
         return failed
     return explain_error(error, traceback.format_exc(), broken_gpu())
+
+
+def broken_gpu() -> str:
+    """Return the error of a GPU that this process can no longer use, "" for one that works.
+
+    It waits until all queued kernels are done, because an error of one appears at some later call.
+    An engine that computes on a GPU has imported torch.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.synchronize()
+    except Exception as error:  # its class differs by version of torch
+        return str(error) or type(error).__name__
+    return ""
