@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
@@ -56,19 +57,18 @@ class _Folder:
     """A network of transformers with its tokenizer and its processor of pictures."""
 
     def __init__(self, folder: Path, target: Target, what: str) -> None:
-        import transformers
-
-        library: Any = transformers
         row, config = network_in(folder)
-        kind, device = getattr(library, row.class_name), target.device
+        kind, device = getattr(transformers, row.class_name), target.device
         dtype = _type(row, target)
         tensors = read_tensors(folder, lambda _: dtype, device, row.prefix)
         made = kind.config_class.from_dict(about_weights(config))
         self.name, self.device, self.dtype = row.name, device, dtype
         self.model = transformers_model(kind, made, tensors, what, dtype).to(device)
-        self.processor = getattr(library, row.pixels)(**pixels_config(folder))
+        self.processor = getattr(transformers, row.pixels)(**pixels_config(folder))
         if row.words:
-            self._words = getattr(library, row.words).from_pretrained(folder, local_files_only=True)
+            self._words = getattr(transformers, row.words).from_pretrained(
+                folder, local_files_only=True
+            )
 
     def seen(self, picture: Image.Image) -> dict[str, torch.Tensor]:
         """Return the picture as the network sees it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch.nn import functional
@@ -143,13 +144,10 @@ _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_depth(model: Model, target: Target) -> Any:
-    # Imported here: every engine's start would wait for what few recipes need.
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
-
-    _, config = network_in(model.path)
-    made = DepthAnythingConfig.from_dict(about_weights(config))
+    row, config = network_in(model.path)
+    kind, what = getattr(transformers, row.class_name), f"depth model {model.name!r}"
+    made = kind.config_class.from_dict(about_weights(config))
     tensors = read_tensors(model.path, lambda _: target.dtype, target.device)
-    kind, what = DepthAnythingForDepthEstimation, f"depth model {model.name!r}"
     return transformers_model(kind, made, tensors, what, target.dtype).to(target.device)
 
 
