@@ -59,7 +59,7 @@ def load_part(
     read = _read(part, config, what, dtype, device, narrow, layers)
     if part.class_name == "Qwen2_5_VLForConditionalGeneration":
         number_pictures(read)
-    return _ready(model, read) if name == "vae" else read
+    return begin_again_in_tiles(read) if name == "vae" else read
 
 
 def _words(part: Part) -> Any:
@@ -97,7 +97,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         if is_tiny(vae.variant):
             config = {"latent_channels": tiny_channels(vae.variant)}
     dtype = _dtype(checkpoint, part, config, target)
-    return _ready(checkpoint, _read(part, config, f"VAE {vae.name!r}", dtype, device))
+    return begin_again_in_tiles(_read(part, config, f"VAE {vae.name!r}", dtype, device))
 
 
 def _tiny_flux2(checkpoint: Model, full: Part, vae: Model, target: Target, device: Any) -> Any:
@@ -112,14 +112,6 @@ def _tiny_flux2(checkpoint: Model, full: Part, vae: Model, target: Target, devic
     with torch.device("meta"):
         made = TinyFlux2(**{key: config[key] for key in ("batch_norm_eps",) if key in config})
     return part_files.filled(made, statistics | read_tensors(vae.path, types, device), what)
-
-
-def _ready(model: Model, vae: Any) -> Any:
-    """Let the VAE of a pipeline without a row accept the type of pictures that it passes."""
-    if FAMILIES[model.family].kind == "general":
-        encode = vae.encode
-        vae.encode = lambda pixels: encode(pixels.to(vae.dtype))
-    return begin_again_in_tiles(vae)
 
 
 _FIXED = re.compile("fp16.?fix", re.IGNORECASE)

@@ -32,8 +32,9 @@ def begin_again_in_tiles(vae: Any) -> Any:
 @cache
 def _beginning_again(kind: Any) -> Any:
     def again(name: str) -> Callable[..., Any]:
-        def computed(vae: Any, *given: Any, **named: Any) -> Any:
-            compute = getattr(kind, name)
+        def computed(vae: Any, numbers: torch.Tensor, *given: Any, **named: Any) -> Any:
+            # Some pipelines without a row pass pictures in another type.
+            given, compute = (numbers.to(vae.dtype), *given), getattr(kind, name)
             try:
                 return compute(vae, *given, **named)
             except Exception as error:
