@@ -1,4 +1,4 @@
-"""The files of diffusers folders: which ones count, whether all are there, and their configs.
+"""The files of diffusers folders: which of them count, whether all are there, and their configs.
 
 Schedulers get only the known keys of their configs: nobody has checked what diffusers does with
 others.
@@ -90,23 +90,14 @@ def weight_files(part: Path) -> list[Path]:
     """Return the safetensors files with a part's weights; [] if there are none.
 
     The plain file is preferred, then plain shards, then float16 and bfloat16; other variants
-    ("non_ema") are for training.
+    ("non_ema") are for training. Those that aria2 is still downloading do not count.
     """
-    files = _safetensors(part)
+    paths = {path.name: path for path in part.iterdir()}
+    names = [name for name in sorted(paths) if name + ARIA2 not in paths]
     for pattern in _WEIGHT_NAMES:
-        if found := [path for path in files if pattern.fullmatch(path.name)]:
+        if found := [paths[name] for name in names if pattern.fullmatch(name)]:
             return found
     return []
-
-
-def _safetensors(part: Path) -> list[Path]:
-    """Return the safetensors files, sorted, without those that aria2 is still downloading."""
-    paths = {path.name: path for path in part.iterdir()}
-    return [
-        path
-        for name, path in sorted(paths.items())
-        if path.suffix == ".safetensors" and name + ARIA2 not in paths
-    ]
 
 
 def folder_files(folder: Path) -> dict[str, Path]:
@@ -184,7 +175,7 @@ def check_weights(part: Path, remedy: str = "Download the rest.") -> None:
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Raise ModelRefused without a vocabulary: transformers would silently make one up."""
+    """Raise ModelRefused without a vocabulary: transformers would silently make a vocabulary."""
     if not any(is_file(folder / name) for name in _VOCABULARIES):
         raise ModelRefused(
             f"is a folder without a vocabulary in {folder.name}/ "
