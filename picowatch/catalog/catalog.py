@@ -99,7 +99,7 @@ class Catalog:
         """Return that the models folder seems unmounted or may not be read, and why; else "".
 
         It, or that of checkpoints, is closed or a link to nothing, or it is missing or empty and
-        had models, as the stored hashes tell. One that has to exist must not be missing.
+        had models, as the stored hashes tell. If it has to exist, it must not be missing.
         """
         for folder in (self._models, self._models / FOLDERS["checkpoint"]):
             if os.path.islink(folder) and not is_folder(folder):  # noqa: PTH114  (never raises)
@@ -238,7 +238,7 @@ class Catalog:
             raise Ended
 
     def _scan_kind(self, kind: Kind, name: str = "") -> list[Model | Refused]:
-        """Return one kind's entries sorted by name; the second of two with one name is refused."""
+        """Return a kind's entries by name; of two with the same name the second is refused."""
         entries: list[Model | Refused] = []
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         roots = folders_of(self._models, kind)

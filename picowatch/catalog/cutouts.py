@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 U2NET, ISNET = "U²-Net", "IS-Net"
-# The number of layers on the way down in each stage; those with FLAT keep one size.
+# The number of layers on the way down in each stage; those with FLAT keep the size.
 FLAT = 4
 DEPTHS = {
     "stage1": 7, "stage2": 6, "stage3": 5, "stage4": 4, "stage5": FLAT, "stage6": FLAT,

@@ -16,7 +16,7 @@ from picowatch.recipe.messages.problems import shown
 
 _WORDS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 FP8 = ("F8_E4M3", "F8_E5M2")
-# The endings, after a layer's name, of the factors of its weights, of nvfp4's second one, and of
+# The endings, after a layer's name, of the factors of its weights, of nvfp4's second factor, and of
 # those by which nvfp4 multiplies a layer's inputs before it rounds them.
 SCALES, SECOND_SCALE = (".scale_weight", ".weight_scale"), ".weight_scale_2"
 SMOOTHING = ".pre_quant_scale"
@@ -34,7 +34,7 @@ _GROUP = 256  # the columns that ConvRot rotates together, if a description has 
 
 
 def stored(header: Header) -> str:
-    """Return the type of most weights, in words. ModelRefused if the engine cannot read one."""
+    """Return the type of most weights, in words. ModelRefused if the engine cannot read a type."""
     sizes: Counter[str] = Counter()
     beside: dict[str, set[str]] = {}
     for name, kind in header.types.items():

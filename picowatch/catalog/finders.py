@@ -27,7 +27,7 @@ class FolderRow:
     """A kind of folder: its name, what it does, and its classes of transformers.
 
     `words` is the class of its tokenizer, `pixels` that of its processor of pictures, "" for none.
-    Configs inside its own are of types that begin with one of `inside`. A folder that is more than
+    Configs inside its own are of types that begin as `inside` says. A folder that is more than
     the finder has its config in `within`, and its tensors' names begin with `prefix`. `narrow`: it
     computes in 16 bits where flow families do, as its authors compute.
     """

@@ -221,7 +221,7 @@ def _elsewhere(folder: Path, part: str) -> str:
 
 
 def _check_own(part: str, entry: Any) -> None:
-    """Raise ModelRefused unless a part's class is one of diffusers' or transformers' own."""
+    """Raise ModelRefused unless a part's class is diffusers' or transformers' own."""
     library, name = entry if _is_part(entry) else (None, None)
     is_name = isinstance(name, str) and name.isidentifier()
     if library not in ("diffusers", "transformers") or not is_name:

@@ -122,7 +122,7 @@ class _Reader:
         return name, shape, kind, self._count(_MAX_NUMBER, "bytes") + values // block * size
 
     def _value(self, kind: int) -> str:
-        """Return one value as text; for a list its length."""
+        """Return a value as text; for a list its length."""
         if kind == _TEXT:
             return self._text(_MAX_TEXT)
         if kind == _LIST:

@@ -129,7 +129,7 @@ class HashCache:
 
 
 def _write(file: Path, entries: Mapping[_Key, str]) -> None:
-    file.touch()  # with the mode of the umask; SQLite would set a stricter one
+    file.touch()  # with the mode of the umask; SQLite would set a stricter mode
     rows = [(*key, text) for key, text in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
         database.execute(_TABLE)

@@ -16,12 +16,12 @@ from typing import Any, BinaryIO, NoReturn
 from picowatch.errors import ModelRefused
 from picowatch.files.safe_paths import open_regular
 
-# Real headers have up to some thousand tensors and a megabyte or two; larger ones would make
+# Real headers have up to some thousand tensors and a megabyte or two; larger headers make
 # gigabytes of Python objects.
 _MAX_HEADER_BYTES = 16_000_000
 _MAX_VALUES = 500_000
 _MAX_SIDES = 16
-_MAX_NAME = 1000  # real ones have up to some hundred characters
+_MAX_NAME = 1000  # real names have up to some hundred characters
 _MAX_NUMBER = 2**53
 _SHOWN_TENSORS = 3
 # The ending of a tensor of JSON that says how ComfyUI has quantised a layer.
@@ -46,7 +46,7 @@ class Header:
         return (*self.shapes.get(name, ()), 0, 0)[1]
 
     def shows(self, signs: str, prefix: str = "") -> bool:
-        """Return whether the tensors show all signs of one of the alternatives around "|".
+        """Return whether the tensors show all signs of an alternative around "|".
 
         "a." means that a name begins with it, "!a." that none does, "a:9" that a tensor has 9
         inputs, and "a@9" that a table has 9 positions. All names follow `prefix`.

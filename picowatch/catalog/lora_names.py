@@ -29,14 +29,14 @@ ROLE = re.compile(
     rf"|\.({FACTOR})(?:\.weight)?$"
 )
 
-# Anima's LoRAs also change what maps its texts, whose layers have one name.
+# Anima's LoRAs also change what maps its texts, whose layers have the same name everywhere.
 CONDITIONER = "text_conditioner_"
 
 _IN_A_BLOCK = re.compile(r"(.*?(?:blocks(?:_image(?:_cond)?)?|layers|refiner))_(\d+)_(.+)")
 
 
 def places(family: str, layer: str) -> tuple[str, ...]:
-    """Return the layers that one of a LoRA for this family stands for; () if it is not known.
+    """Return the layers that a layer of a LoRA for this family stands for; () if it is unknown.
 
     Without a row of its own, a transformer's layers have diffusers' names.
     """

@@ -152,7 +152,7 @@ def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
-    """Return the rows and columns of a factor, which is one matrix or the product of two."""
+    """Return the rows and columns of a factor, which is a matrix or the product of two."""
     left, right = (shapes.get(factor) or shapes.get(f"{factor}_{half}", ()) for half in "ab")
     return (*left, 1)[0], (*right, 1, 1)[1]
 
@@ -200,6 +200,6 @@ def _noted(metadata: Mapping[str, str], key: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Return an untrusted text as one short printable line."""
+    """Return an untrusted text as a short printable line."""
     words = "".join(c if c.isprintable() else " " for c in text[:1000]).split()
     return " ".join(words)[:_MOST_LETTERS]

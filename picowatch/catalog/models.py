@@ -22,7 +22,7 @@ FOLDERS: dict[Kind, str] = {kind: MODEL_FOLDERS[kind][0] for kind in get_args(Ki
 def folders_of(models: Path, kind: Kind) -> list[Path]:
     """Return the folders of a kind that exist, ours first; only ours if none does.
 
-    Several names of one folder count once: links, and names in another case on a Mac.
+    Several names of a folder count once: links, and names in another case on a Mac.
     """
     found: dict[tuple[int, int], Path] = {}
     for name in MODEL_FOLDERS[kind]:
@@ -42,7 +42,7 @@ class Recognised:
     of its UNet, `text_layers` the number of layers of its text encoder that clip_skip chooses from,
     `prediction` what its UNet predicts ("v_prediction", "epsilon", or "" if unknown), `zero_snr`
     whether it was trained down to noise without any signal. `text_width` is the width of the text
-    embeddings that a UNet or a ControlNet reads, 0 for none. `variant` tells models of one family
+    embeddings that a UNet or a ControlNet reads, 0 for none. `variant` tells models of a family
     apart ("dev", "union"), and text encoders, VAEs and others. `base_model`, `trained_as` (its
     name) and `trigger_words` are what a LoRA's trainer wrote. `scale` is the factor of an upscaler.
     `stored` is how weights are stored ("fp8", "Q4_K_S"). `contents` are the parts in a
@@ -144,5 +144,5 @@ class FoundModels:
         )
 
     def of_kind(self, kind: Kind) -> tuple[Model, ...]:
-        """Return the usable models of one kind."""
+        """Return the usable models of a kind."""
         return tuple(model for model in self.models if model.kind == kind)

@@ -241,7 +241,7 @@ def completed_by(model: Model) -> list[str]:
 
 
 def _lender(model: Model, checkpoints: Sequence[Model]) -> Model | None:
-    """Return the folder that lends its parts: one of the same variant, or of a similar one."""
+    """Return the folder that lends its parts: of the same variant, or of a similar variant."""
     folders = [
         folder
         for folder in checkpoints

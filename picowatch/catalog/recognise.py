@@ -31,7 +31,7 @@ ARTICLES: dict[Kind, str] = {
 
 UNET = "model.diffusion_model."
 ORIGINAL = "control_model."  # the prefix in the first files of ControlNet's authors
-# The kinds of maps that a union takes: xinsir's first one, and its ProMax with tile and inpaint.
+# The kinds of maps that a union takes: xinsir's first, and its ProMax with tile and inpaint.
 UNIONS = {"union": 6, "union ProMax": 8}
 USABLE_INPUTS = (4, 9)  # 9 for inpainting checkpoints
 POOLED = {"sdxl": 2816}  # the width of the UNet's added conditions: pooled text and sizes
@@ -39,7 +39,7 @@ _FIRST = "input_blocks.0.0.weight"
 _HINT, _DIFFUSERS_HINT = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"
 _LATENTS, _COLOURS = 4, 3  # inputs of a ControlNet, and channels of its map
 _UNION = "task_embedding"
-_CHANNELS = 320  # of published UNets; narrower ones, with any width of text, are home-made
+_CHANNELS = 320  # of published UNets; narrower UNets, with any width of text, are home-made
 _DEMO_CONTROLNET_CHANNELS = 64
 _SDXL_DEPTHS = [2, 2, 10, 10]  # transformer blocks in each attention of its UNet's first half
 _BLOCK = re.compile(r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\.")
@@ -144,9 +144,9 @@ def _part(header: Header) -> Recognised | None:
 
 
 def _embedding(header: Header) -> Recognised | None:
-    """Recognise a textual inversion: `emb_params`, `clip_l`, SDXL's pair, diffusers' one tensor."""
+    """Recognise a textual inversion: `emb_params`, `clip_l`, SDXL's pair, diffusers' tensor."""
     shapes = header.shapes
-    if "clip_g" in shapes:  # SDXL's: as many vectors for one encoder as for the other
+    if "clip_g" in shapes:  # SDXL's: as many vectors for either encoder
         pair = shapes.get("clip_l", ()), shapes["clip_g"]
         fits = pair[0][:1] == pair[1][:1] and (pair[0][1:] + pair[1][1:]) == _SDXL_WIDTHS
         return Recognised("embedding", "sdxl") if fits else None
@@ -209,7 +209,7 @@ def _lacks(header: Header, family: str) -> str:
     """Return the first part that the file lacks for a whole checkpoint; "" if it is complete."""
     starts = FAMILIES[family].text_prefixes
     absent = [start for start in starts if not header.has(start)]
-    if absent and (family == "sdxl" or len(absent) == len(starts)):  # 2.x has one of two names
+    if absent and (family == "sdxl" or len(absent) == len(starts)):  # 2.x has either name
         return f"text encoder ({absent[0]}…)"
     return "" if header.has("first_stage_model.decoder.") else "VAE"
 

@@ -188,7 +188,7 @@ def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
     except OSError as error:  # it may be gone since the scan found it
         reason = f"{candidate.place} cannot be read: {error.strerror or error}."
         return candidate.refused(reason, may_pass=True)
-    except Exception as error:  # one odd file must not end every command
+    except Exception as error:  # an odd file must not end every command
         log.debug("%s cannot be recognised", candidate.path, exc_info=True)
         reason = f"{candidate.place} is damaged, or of a kind that picowatch does not know"
         return candidate.refused(f"{reason} ({type(error).__name__}: {error}). Get it again.")

@@ -37,7 +37,7 @@ class Layout:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-# ESRGAN's blocks in all sets of names, and BasicSR's names of other layers, by the older ones.
+# ESRGAN's blocks in all sets of names, and BasicSR's names of other layers, by the older names.
 _BLOCK = re.compile(
     r"(?:model\.1\.sub|RRDB_trunk|body)\.(\d+)\.(?:RDB|rdb)(\d)\.conv(\d)(?:\.0)?\.(weight|bias)"
 )
@@ -108,7 +108,7 @@ def _old_names(shapes: Shapes) -> dict[str, str]:
 
 
 def _compact(shapes: Shapes) -> Layout | None:
-    """Recognise convolutions with PReLUs between them; the last one's channels become pixels."""
+    """Recognise convolutions with PReLUs between them; the last channels become pixels."""
     names = {name: name for name in shapes if re.match(r"body\.\d{1,5}\.", name)}
     numbers = {int(name.split(".")[1]) for name in names}
     last = max(numbers)

@@ -1,4 +1,4 @@
-"""Wildcard files below models/wildcards: .txt with one choice per line."""
+"""Wildcard files below models/wildcards: .txt with a choice in each line."""
 
 import os
 import re
@@ -101,9 +101,9 @@ def _check(path: Path, status: os.stat_result) -> None:
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    """Return the lines of a file. ValueError says, after the file's name, what is wrong.
+    """Return the stripped lines of a file that are not empty, nor comments, which begin with "#".
 
-    Lines are stripped; empty ones and those that begin with "#" do not count.
+    ValueError says, after the file's name, what is wrong.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # line breaks become "\n" alone

@@ -1,8 +1,8 @@
-"""The families of models: one row each, read by the recipe, the catalog and the engine.
+"""The families of models: a row each, read by the recipe, the catalog and the engine.
 
-A module has the rows of a maker, or of makers who build on one another. To add a family that
+A module has the rows of a maker, or of makers who build on each other. To add a family that
 diffusers draws: a row, a tiny folder in tests/engine/tiny_flows.py, and a paragraph in
-docs/models.md. Pipelines without a row have one made from their signature.
+docs/models.md. Pipelines without a row get theirs from their signature.
 """
 
 import re
@@ -25,7 +25,7 @@ from picowatch.families.row import DEMO, KL, Family
 
 # Headers are compared with `signs`, `lora_blocks` and `lora_sides` in this order. A family comes
 # before those whose signs it has, too: Chroma and FLUX.2 before FLUX.1, FLUX.2 dev before klein.
-# A LoRA that several families may have is the first one's: Qwen-Image comes before FLUX.1, Krea 2
+# A LoRA that several families may have is the first's: Qwen-Image comes before FLUX.1, Krea 2
 # before FLUX.2 dev, FLUX.1 before FLUX.3, Lumina 2 before Z-Image.
 _ROWS = (
     stable_diffusion.DEMO_MODEL, stable_diffusion.SDXL, stable_diffusion.SD1, stable_diffusion.SD2,

@@ -24,7 +24,7 @@ _FLUX_BLOCKS: row.Blocks = {
         vector_in_out_layer=time_text_embed_text_embedder_linear_2
     """,
 }
-# One network computes what FLUX.1's modulations do.
+# A network computes what FLUX.1's modulations do.
 _CHROMA_BLOCKS: row.Blocks = {
     ("double_blocks", "transformer_blocks"): _DOUBLE,
     ("single_blocks", "single_transformer_blocks"): _SINGLE,

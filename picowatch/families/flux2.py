@@ -14,7 +14,7 @@ def _reads(width: int) -> str:
 
 
 def _klein(size: str, steps: int, base: str = "", **more: Any) -> row.Variant:
-    """Return FLUX.2 klein of a size, "" for unpublished ones, or the `base` it was made from."""
+    """Return FLUX.2 klein of a size, "" for unpublished sizes, or the `base` it was made from."""
     width = {"4B": 7680, "9B": 12288}.get(size, 0)  # of the texts
     config: dict[str, Any] = {"transformer/joint_attention_dim": width} if size else {}
     if size:

@@ -66,7 +66,7 @@ FLUX3 = row.Family(
         row.KL_FLUX2,
         ("Qwen3VLForConditionalGeneration", ("Qwen3VLProcessor", *row.QWEN_WORDS)),
     ),
-    optional=("scheduler",),  # its folders have none, because its pipeline has one of its own
+    optional=("scheduler",),  # its folders have none, because its pipeline has its own
     signs=("early_stream_modulations.image.",),
     vaes=(row.FLUX2_VAE,),
     lora_blocks=_BLOCKS,

@@ -8,7 +8,7 @@ OVIS_IMAGE = row.Family(
     name="Ovis-Image",
     pipelines=row.Pipelines(text="OvisImagePipeline"),
     lacks=row.FROM_TEXT,
-    # Its default, "", would be a second negative prompt beside the one that was read.
+    # Its default, "", would be a second negative prompt beside the prompt that was read.
     inputs={"negative_prompt": None},
     variants={"": row.flow_variant(50, 5)},
     hub="AIDC-AI/Ovis-Image-7B",

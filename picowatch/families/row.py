@@ -14,7 +14,7 @@ Classes = tuple[str, ...]
 # Layers in LoRA files, as in diffusers' converters (loaders/single_file_utils.py and
 # lora_conversion_utils.py), with "_" for the dots.
 # By the names of blocks, the authors' and diffusers', "" for layers outside: "a=b" for an author's
-# layer and diffusers', "a=b,c" if it holds the rows of several in turn, "a" if both have one name.
+# layer and diffusers', "a=b,c" if it holds the rows of several in turn, "a" for both.
 Blocks = Mapping[tuple[str, str], str]
 
 OUTSIDE = ("", "")
@@ -63,7 +63,7 @@ class References:
 
     `most`: how many at once; `required`: it only edits. Pictures are rendered with sides that are
     multiples of `multiple` and with at most `area` pixels; `stretched`: with exactly that area.
-    `alone`: its pipeline takes no size, but the first one's proportions, and rounds sides up.
+    `alone`: its pipeline takes no size, but the first picture's proportions, and rounds sides up.
     `alpha`: it reads and writes transparency.
     """
 
@@ -84,7 +84,7 @@ class Variant:
     must stay off, with the reason. `guided`: it was trained for a cfg_scale above 1. `fills`: it
     only redraws the part of a picture that a mask selects. `references`: how it uses those of a
     recipe, None if it takes none. Sides are at most `largest`; start images have at most
-    `most_start_pixels`, if the pipeline would reduce larger ones. `hub` is a folder to download.
+    `most_start_pixels`, if the pipeline would reduce larger images. `hub` is a folder to download.
     `pipelines`, `samplers` and `tokens`, the limit of texts, override the family's; `options` are
     for creating them. `encoders` are as in `Family`. `configs` is the variant whose configs in the
     package it shares.
@@ -126,9 +126,9 @@ class Reading:
     pipeline's `encode_prompt`, which takes `options`, and whose results have the names in
     `results`, "" to skip; or by a way of the engine's texts.py. With `answers` its pipelines take
     no embeddings: their own `encode_prompt` has to return them. `reads` are tokenizers, of which
-    the first that a checkpoint has counts the tokens by `count`, and their limits: 0 is the one in
+    the first that a checkpoint has counts the tokens by `count`, and their limits: 0 is that in
     the tokenizer's configuration; without tokenizers there is no limit. `preamble` is put before
-    prompts, but not before negative ones; `empty` replaces an empty prompt.
+    prompts, but not before negative prompts; `empty` replaces an empty prompt.
 
     With references, the encoder `sees` them; with half their sides if it `halves` them.
     """
@@ -178,7 +178,7 @@ NO_NEGATIVE = {"negative_prompt": "its pipeline reads none"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A family of checkpoints; the defaults are those of one with a transformer.
+    """A family of checkpoints; the defaults are those of families with a transformer.
 
     `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
     "flow" is drawn by a pipeline of diffusers with a transformer. "general" rows are made from the
@@ -193,18 +193,18 @@ class Family:
     read, because transformers normalises what the last one gives. `drawing` counts the numbers that
     its transformer or UNet has in memory at once for each pixel, at most, as `DECODING` does.
 
-    Of `variants`, the first one that matches a header, a folder or a name counts.
+    Of `variants`, the first that matches a header, a folder or a name counts.
 
     Folders: `more_folders` are classes in model_index.json besides the pipelines' own. `parts` are
     the classes that each part may have, () for all of diffusers' and transformers': the engine
     loads no others. A folder may lack the `optional` parts. `settings` of the index, if present,
     must have these values.
 
-    Files: `signs` are prefixes of tensors' names, one of which the family's transformer has; a
+    Files: `signs` are prefixes of tensors' names, any of which the family's transformer has; a
     variant's sign must match, too. Its transformer may be a file of its own, which is completed by
-    `encoders` (by part), and a VAE of one of the variants in `vaes`. With `vae_assets` no folder is
+    `encoders` (by part), and a VAE of a variant in `vaes`. With `vae_assets` no folder is
     needed, because the package has the other configs, and those of that family's VAE; `vae_file`
-    says which VAE to get. Variants that are `alike` may use one another's parts.
+    says which VAE to get. Variants that are `alike` may use each other's parts.
 
     UNets: `text_width` is the width of the text embeddings that they read, `text_layers` the number
     of layers of the text encoder that clip_skip chooses from, and `text_prefixes` are prefixes of a
@@ -258,12 +258,12 @@ class Family:
         return self.pipelines.text.endswith("ModularPipeline")
 
     def variant(self, name: str) -> Variant:
-        """Return the variant of this name, or the one for all others."""
+        """Return the variant of this name, or that for all others."""
         return self.variants.get(name) or self.variants.get("") or Variant()
 
     @property
     def preview(self) -> str:
-        """The name of its latents' colours: its VAE's kind, where files tell one from others."""
+        """The name of its latents' colours: its VAE's kind, where files tell the kinds apart."""
         return self.vaes[-1] if self.kind == "flow" else self.key
 
     @property

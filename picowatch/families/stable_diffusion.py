@@ -37,7 +37,7 @@ SDXL = replace(
     pipelines=row.Pipelines(text="StableDiffusionXLPipeline"),
     native_size=1024,
     # https://arxiv.org/abs/2307.01952: both are read at their last layer but one, without its norm.
-    # Empty negative prompts are zeros, as in A1111 and in diffusers without one.
+    # Empty negative prompts are zeros, as in A1111 and in diffusers without a negative prompt.
     texts=row.Reading(
         towers={
             "text_encoder": {"least_skip": 2, "normed": False},

@@ -65,7 +65,7 @@ LUMINA2 = row.Family(
     variants={"": row.flow_variant(50, 4, sign="!cap_pad_token")},
     hub="Alpha-VLLM/Lumina-Image-2.0",
     texts=row.Reading(
-        # diffusers' default, which it writes before prompts, but not before negative ones.
+        # diffusers' default, which it writes before prompts, but not before negative prompts.
         preamble=(
             "You are an assistant designed to generate superior images with the superior degree of "
             "image-text alignment based on textual prompts or user prompts. <Prompt Start> "
