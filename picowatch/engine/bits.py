@@ -74,6 +74,6 @@ def over(top: Original, ground: Image.Image) -> Original:
 
 
 def on_ground(top: Original, colour: str) -> Original:
-    """Return an RGBA picture on a ground of one colour of sRGB, as an opaque RGB picture."""
+    """Return an RGBA picture on a ground in a colour of sRGB, as an opaque RGB picture."""
     made = over(top, Image.new("RGBA", top.picture.size, top.colour(colour)))
     return made._replace(picture=made.picture.convert("RGB"))

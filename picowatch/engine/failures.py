@@ -53,7 +53,7 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
     text = str(error)
     if not broken and (short_of_memory := out_of_memory(error)):
         return RenderFailed(short_of_memory, SMALLER, trace)
-    # All GPU errors but out-of-memory ones make the context unusable:
+    # All GPU errors but out-of-memory errors make the context unusable:
     # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
     if broken or type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
         return EngineDied(

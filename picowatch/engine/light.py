@@ -21,7 +21,7 @@ MOST = 65_535  # of numbers of 16 bits
 # IEC 61966-2-1.
 _LOW, _SLOPE = 0.04045, 12.92
 _AT, _ROW_BYTES, _MOST_TAGS = 128, 12, 100  # of the list of tags
-# The parameters of a curve of each type, as in the general one: (aX + b)^g + e, below d cX + f.
+# The parameters of a curve of each type, as in the general formula: (aX + b)^g + e, below d cX + f.
 _PARAMETERS = {0: "g", 1: "gab", 2: "gabe", 3: "gabcd", 4: "gabcdef"}
 _DAMAGED = (struct.error, ValueError, IndexError, KeyError, ZeroDivisionError, OverflowError)
 

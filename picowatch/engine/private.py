@@ -1,4 +1,4 @@
-"""Private names of torch and diffusers, each with the reason why no public one does the same.
+"""Private names of torch and diffusers, each with the reason why no public name does the same.
 
 Each was checked with the version in brackets. tests/engine/test_private.py, or a test that it
 names, fails where a library changes a name or its meaning, and tests/test_architecture.py where a
@@ -20,7 +20,7 @@ tree_flatten = _pytree.tree_flatten
 tree_map_only = _pytree.tree_map_only
 tree_unflatten = _pytree.tree_unflatten
 
-# FLUX.1 Kontext's argument for whether references get one of its own sizes; the pipeline documents
+# FLUX.1 Kontext's argument for whether references get a size of its own; the pipeline documents
 # it under this name (diffusers 0.42).
 AUTO_RESIZE = "_auto_resize"
 
@@ -28,7 +28,7 @@ AUTO_RESIZE = "_auto_resize"
 def computes_bfloat16() -> bool:
     """Return whether the CPU has instructions for bfloat16; otherwise it is slower than float32.
 
-    torch has no public function that tells; older ones lack this one, too (torch 2.13).
+    torch has no public function that tells; older torch lacks this, too (torch 2.13).
     """
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return probe is not None and bool(probe())
@@ -40,18 +40,12 @@ def allow_recompiling(limit: int) -> None:
 
 
 def kept_in_float32(kind: Any) -> Collection[str]:
-    """Return the layers that `from_pretrained` keeps in float32.
-
-    For weights from other files, nothing else does (diffusers 0.42, transformers 5.23).
-    """
+    """Return the layers that only `from_pretrained` keeps in float32 (0.42, transformers 5.23)."""
     return kind._keep_in_fp32_modules or ()
 
 
 def rename_old_keys(model: Any, tensors: dict[str, torch.Tensor]) -> None:
-    """Rename keys in place that diffusers wrote before 0.15: those of the VAE's attention.
-
-    Only `from_pretrained` calls it, for files in a folder (diffusers 0.42).
-    """
+    """Rename old keys of a VAE's attention, as only `from_pretrained` does (diffusers 0.42)."""
     model._fix_state_dict_keys_on_load(tensors)
 
 
@@ -62,7 +56,7 @@ def parts_for_loras(pipeline: Any) -> Collection[str]:
 
 
 def renewing_offloading(pipeline: Any) -> dict[str, Any]:
-    """Return the argument for which the loaders of LoRAs for one part renew its offloading.
+    """Return the argument for which the loaders of LoRAs for a part renew its offloading.
 
     The public `load_lora_weights` passes it, but reads the file for all parts (diffusers 0.42).
     """
@@ -169,7 +163,7 @@ def ideogram4_embeds(pipeline: Any, prompt: str) -> torch.Tensor:
 def ideogram4_inputs(
     pipeline: Any, texts: torch.Tensor, rows: int, columns: int
 ) -> list[torch.Tensor]:
-    """Return what Ideogram 4's `encode_prompt` returns for encoded texts of one length.
+    """Return what Ideogram 4's `encode_prompt` returns for encoded texts of the same length.
 
     It takes no embeddings, and places are counted by this method only (diffusers 0.42).
     """

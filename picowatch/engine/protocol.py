@@ -29,12 +29,12 @@ class EngineOptions:
 
     `models` is the folder with checkpoints/, vae/, loras/ and embeddings/. `device` is "auto",
     "cuda", "cuda:N", "mps" or "cpu". `hash_cache` is the daemon's file of model hashes; the
-    engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
+    engine reads it and never writes it. `threads` bounds the CPU threads of a batch; None
     means this engine's share of the cores. `start_images` is the folder of start images and
     masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
     denoisers are compiled (compile.py), and stored in the folder `cache`, if it is set; `graphs`:
     on a card they are recorded (graphs.py). `debug`: the engine sends notes. A preview
-    comes at least `preview_seconds` after the last one; 0 means never. The engine has the number
+    comes at least `preview_seconds` after the last; 0 means never. The engine has the number
     `ordinal` of the machine's `engines`, which share its GPUs or cores.
     """
 
@@ -107,11 +107,11 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedImage:
-    """One finished picture and how it was rendered.
+    """A finished picture and how it was rendered.
 
     `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top; `alpha` is a
     byte for each, or empty where nothing is transparent. If colours have 16 bits, `pixels` are
-    their higher bytes and `low` their lower ones. `profile` is their ICC profile, empty for sRGB.
+    their higher bytes and `low` their lower bytes. `profile` is their ICC profile, empty for sRGB.
     `batch_size` is 0 if it was not drawn, because nothing was found where it should change.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase ("encode",
     "denoise", "decode", and where a batch has them "load", "find", "enlarge", "hires", "detail",
@@ -278,7 +278,7 @@ class Executor(ABC):
     def engines(self) -> Sequence[Engine]:
         """Return the engines that take batches now; the same objects for as long as they exist.
 
-        New ones may join. One that leaves with a batch in progress ends it with EngineLost.
+        New engines may join. An engine that leaves ends its batch with EngineLost.
         """
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Progress, interruption, previews and prompt editing during a pipeline's call.
 
 A pipeline calls its denoiser once or twice per step, and its scheduler or its callback after that.
-Here a wrapper replaces the checkpoint's denoiser, and a copy its scheduler, so that one call
+Here a wrapper replaces the checkpoint's denoiser, and a copy its scheduler, so that a call
 changes nothing that others share.
 """
 
@@ -44,9 +44,8 @@ class Steps:
         return self._computing(*given, **named)
 
     def tell_step(self) -> None:
-        """Tell that another step is done."""
         if self._job.device.type == "cuda":
-            # A GPU accepts work faster than it does it. With only one step queued it never idles,
+            # A GPU accepts work faster than it does it. With a single step queued it never idles,
             # yet progress is true and an interruption takes effect.
             event: Any = torch.cuda.Event
             before, self._queued = self._queued, event(blocking=True)  # the others spin
@@ -59,8 +58,8 @@ class Steps:
 class FlowSteps(Steps):
     """The transformer; the scheduler tells the steps.
 
-    Not all pipelines have a callback; the blocks of modular ones are shared by all pipelines of a
-    process, so that another one among them would stay (diffusers 0.42).
+    Not all pipelines have a callback; the blocks of modular pipelines are shared by all of a
+    process, so that another block among them would stay (diffusers 0.42).
     """
 
     def watched(self, scheduler: Any, size: tuple[int, int]) -> Any:

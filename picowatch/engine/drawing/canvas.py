@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Canvas(NamedTuple):
-    """The start image and mask of one image, at the size of its pass.
+    """The start image and mask of an image, at the size of its pass.
 
     `redrawn` is white in the area to redraw and black elsewhere. `opacity` is the same with a soft
     edge: how much the new picture covers the start image. Both are None without a mask. If only a
@@ -128,7 +128,7 @@ def part_around(area: Box, padding: int, whole: Size, size: Size) -> Box:
 
 
 def _widened(begin: int, end: int, length: int, most: int) -> tuple[int, int]:
-    """Return a stretch of at least this length around another one, from 0 to at most `most`."""
+    """Return a stretch of at least this length around another, from 0 to at most `most`."""
     length = min(max(length, end - begin), most)
     begin = max(0, min(begin - (length - (end - begin)) // 2, most - length))
     return begin, begin + length
@@ -178,7 +178,7 @@ def _extended(picture: Image.Image, request: ImageRequest, size: Size) -> Canvas
 
 
 def padded(picture: Image.Image, size: Size, left: int, top: int) -> Image.Image:
-    """Return a picture of this size, with the outermost pixels of the one in it around that."""
+    """Return a picture of this size, with the outermost pixels of the given picture around that."""
     pixels = np.asarray(picture)
     margins = [
         (top, size[1] - picture.height - top),
@@ -227,7 +227,7 @@ def fit(
 
 
 def _inner(shown: Size, size: Size) -> Box:
-    """Return where a picture lies in one of another size that shows all of it."""
+    """Return where a picture lies in another size that shows all of it."""
     scale = min(size[0] / shown[0], size[1] / shown[1])
     width, height = (max(1, round(side * scale)) for side in shown)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
@@ -286,7 +286,7 @@ def _shape_warnings(folder: Path | None, request: ImageRequest) -> Iterator[str]
 def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     """Return warnings about masks and sketches that probably have no or an unexpected effect.
 
-    `folder` has the pictures under their hashes. RenderFailed if one is missing or damaged.
+    `folder` has the pictures under their hashes. RenderFailed if a picture is missing or damaged.
     """
     found: list[str] = []
     if path := request.painted_mask:

@@ -168,5 +168,5 @@ def _vae(request: ImageRequest) -> tuple[str, str]:
 
 
 def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:
-    """Return the ControlNets by their hashes: several entries may use one."""
+    """Return the ControlNets by their hashes: several entries may use the same."""
     return {use.model_hash: use for use in request.control}

@@ -4,7 +4,7 @@
 Weights, modes, and when each begins and ends are those of A1111's extension
 (https://github.com/Mikubill/sd-webui-controlnet, scripts/hook.py).
 
-A ControlNet copies one half of a UNet, so most of its config is the UNet's; the rest (fewer layers,
+A ControlNet copies half of a UNet, so most of its config is the UNet's; the rest (fewer layers,
 a union's tasks, how its map is read) follows from its own tensors, in a file or a folder.
 """
 
@@ -36,7 +36,7 @@ from picowatch.recipe.control import KINDS
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ControlUse, ImageRequest
 
-# One for each block of the UNet's first half in their order, the middle's last.
+# For each block of the UNet's first half in order, and for the middle.
 Residuals = tuple[torch.Tensor, ...]
 # A UNet's further conditions by diffusers' names (SDXL); None for others.
 Added = Mapping[str, torch.Tensor] | None

@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 class Details:
-    """The details of a batch that one entry of `detail` names: found, then drawn again."""
+    """The details of a batch that an entry of `detail` names: found, then drawn again."""
 
     def __init__(self, number: int) -> None:
         self._number = number

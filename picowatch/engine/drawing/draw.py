@@ -51,7 +51,7 @@ class Job:
 
 
 class Prompted(NamedTuple):
-    """The encoded prompts of one image.
+    """The encoded prompts of an image.
 
     Images with equal keys can go through the denoiser together without changing each other.
     `warnings` say which parts of the prompts could not be used.
@@ -85,7 +85,7 @@ class Denoising(ABC):
 
     @abstractmethod
     def encode(self, request: ImageRequest) -> Prompted:
-        """Return the encoded prompts of an image."""
+        """Return an image's encoded prompts."""
 
     @abstractmethod
     def steps(self, sampling: Sampling) -> int:
@@ -104,7 +104,7 @@ class Drawing:
     """Images on their way to pictures; what they have stays when memory runs out and rungs change.
 
     `canvas_of` returns the parts of details, which are drawn as many at once as have room.
-    `requests` are the `requested` ones, smaller where memory is short, and `rung` is the one on
+    `requests` are the `requested` ones, smaller where memory is short, and `rung` is that on
     which the last run worked. Images whose prompts have different shapes are drawn in different
     groups: padding a prompt to its neighbour's length would change its picture.
     """
@@ -145,7 +145,7 @@ class Drawing:
                     self._prompted[at] = denoising.encode(request)
 
     def run(self, denoising: Denoising, number: int, most: int) -> None:
-        """Run the sampler for the images that it has not run for, one group after the other.
+        """Run the sampler for the images that it has not run for, group after group.
 
         A group has at most so many images, any number with 0.
         """
@@ -173,14 +173,13 @@ class Drawing:
         self._results |= found
 
     def enlarge(self, enlarge: Callable[[list[Image.Image]], list[Image.Image]]) -> None:
-        """Replace the pictures of the first run by larger ones."""
+        """Replace the pictures of the first run by larger pictures."""
         keys = sorted(key for key in self._results if not key[1])
         larger = enlarge([self._results[key][0] for key in keys])
         for key, picture in zip(keys, larger, strict=True):
             self._results[key] = picture, self._results[key][1]
 
     def decoded(self, denoising: Denoising) -> list[Drawn]:
-        """Return the pictures."""
         with timed(denoising.job.work.timings, "decode"):
             for group in self._groups(denoising.job.alone, 0):
                 if left := [at for at in group if at not in self._pictures]:
@@ -236,7 +235,7 @@ class Drawing:
         images: list[int],
         compute: Callable[[Denoising, list[int]], list[R]],
     ) -> list[R]:
-        """Compute a part of the images on each core, but on all a large one that is not exact."""
+        """Compute a part of the images on each core, but on all a large image that is not exact."""
         width, height = samplings(self.requests[images[0]])[-1].size
         is_large = width * height >= _SPLIT_PIXELS and not self.requests[0].exact
         if denoising.parts == 1 or (is_large and len(images) == 1):
@@ -254,10 +253,10 @@ _SPLIT_PIXELS = 384 * 384
 def _by_each_core(
     denoising: Denoising, images: list[int], compute: Callable[[Denoising, list[int]], list[R]]
 ) -> list[R]:
-    """Compute equal parts of the images at once, at most one per core, each in a thread.
+    """Compute equal parts of the images at once, at most a part per core, each in a thread.
 
     The parts are equal because a picture's last bit may depend on the number of pictures in its
-    part, and must not depend on its position: the last one is filled up with images that are drawn
+    part, and must not depend on its position: the last part is filled up with images that are drawn
     for nothing. Only the first part reports steps, previews and timings.
     """
     size = -(-len(images) // denoising.parts)
@@ -274,5 +273,5 @@ def _by_each_core(
                 for begin in range(0, len(filled), size)
             ]
     finally:
-        torch.set_num_threads(threads)  # MKL has one number for all threads
+        torch.set_num_threads(threads)  # MKL has the same number for all threads
     return [found for future in computed for found in future.result()][: len(images)]

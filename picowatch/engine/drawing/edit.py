@@ -72,7 +72,7 @@ def read_references(
     """Return the frame of a request, its references as its family's pipeline takes them, warnings.
 
     They have their hashes as names in `folder`, and are read as RGB, or as RGBA if the family reads
-    transparency. A `part` replaces the first one. RenderFailed if one is missing or damaged.
+    transparency. A `part` replaces the first. RenderFailed if a picture is missing or damaged.
     """
     size = request.drawn_size
     frame = frame_for(size, references)
@@ -105,7 +105,7 @@ def read_references(
 
 
 class Edit(NamedTuple):
-    """The references of one image in their frame, its texts, and the encoded texts."""
+    """The references of an image in their frame, its texts, and the encoded texts."""
 
     frame: Frame
     pictures: list[Image.Image]

@@ -96,7 +96,7 @@ def _cut(drawn: Drawn, wanted: Cutout, network: Any, halvings: int) -> Drawn:
 
 
 def _low_of(before: Original, cut: Image.Image) -> Image.Image | None:
-    """Return the lower bytes of what was cut out; a colour that changed repeats its higher one."""
+    """Return the lower bytes of what was cut out; a colour that changed repeats its higher byte."""
     if not before.low:
         return None
     own = cut.convert("RGB")

@@ -97,7 +97,7 @@ class FlowDenoising(Denoising):
             kind, transformer=steps, scheduler=steps.watched(self._scheduler(first), size)
         )
         if read:
-            # Called for the prompt, then for the negative one: text encoders need not be in memory,
+            # Called for the prompt, then for the negative: text encoders need not be in memory,
             # and encode each text with its pictures once.
             answers = iter(read)
             pipeline.encode_prompt = lambda *_, **__: next(answers)
@@ -109,7 +109,7 @@ class FlowDenoising(Denoising):
             found: torch.Tensor = pipeline(
                 **inputs,
                 num_inference_steps=sampling.steps,
-                # New ones in each pass, as in A1111.
+                # New generators in each pass, as in A1111.
                 generator=generators_for(group.requests, self.job.device),
                 output_type="pt",
                 return_dict=False,
@@ -135,7 +135,7 @@ class FlowDenoising(Denoising):
     ) -> tuple[str, dict[str, Any]]:
         """Return the kind of pipeline for a pass, and its arguments for start images and masks.
 
-        A family without a pipeline for start images redraws all of one with a white mask; one
+        A family without a pipeline for start images redraws all of them with a white mask; a family
         without a pipeline for masks draws all of a detail's part.
         """
         if not start:
@@ -170,7 +170,7 @@ def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:
 
 
 def _check_size(drawn: tuple[int, int], size: tuple[int, int], checkpoint: str) -> None:
-    """Raise RenderFailed if a pipeline without a row drew one of its own few sizes instead."""
+    """Raise RenderFailed if a pipeline without a row drew another of its few sizes instead."""
     if drawn != size:
         made, asked = (f"{width}x{height}" for width, height in (drawn, size))
         raise RenderFailed(

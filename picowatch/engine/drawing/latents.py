@@ -72,7 +72,7 @@ def slerp(start: torch.Tensor, goal: torch.Tensor, share: float) -> torch.Tensor
     """Interpolate channels x height x width on a sphere, so that noise stays noise.
 
     "Animating rotation with quaternion curves", K. Shoemake, https://doi.org/10.1145/325334.325242,
-    for the vectors along the second axis, as A1111 has it: one for each channel and column.
+    for the vectors along the second axis, as A1111 has it: a vector for each channel and column.
     """
     lengths = (noise / noise.norm(dim=1, keepdim=True) for noise in (start, goal))
     cosine = torch.linalg.vecdot(*lengths, dim=1)
@@ -130,7 +130,7 @@ def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
 def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
     """Compute with the VAE, again in float32 if it overflowed; return float32.
 
-    The VAE's type is restored, so that the next picture does not depend on this one.
+    The VAE's type is restored, so that the next picture does not depend on this picture.
     """
     result: torch.Tensor = compute().float()
     narrow = vae.dtype

@@ -1,4 +1,4 @@
-"""Previews of a picture in progress: latents turned into colours by one small matrix.
+"""Previews of a picture in progress: latents turned into colours by a small matrix.
 
 The final latents are estimated from a UNet's prediction, or from a step of a flow.
 """
@@ -76,7 +76,7 @@ def final_latents(scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> 
     """Return the final latents of the first picture, as a step of a flow leads to them.
 
     A flow leads in a straight line from noise to picture, so the latents before and after a step,
-    and their noise levels, give the final ones ("Flow Matching for Generative Modeling",
+    and their noise levels, give the final latents ("Flow Matching for Generative Modeling",
     https://arxiv.org/abs/2210.02747, section 4.1).
     """
     step = scheduler.step_index

@@ -46,7 +46,7 @@ class _Batch(Work):
 
 
 class Renderer:
-    """Renders batches one after the other; what was read stays in memory while it has room."""
+    """Renders batches in turn; what was read stays in memory while it has room."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
@@ -66,7 +66,7 @@ class Renderer:
         self._previewer = Previewer(on_preview, options.preview_seconds)
         self._accelerator = Accelerator(options, target.device)
         self._ladder = MemoryLadder(options.memory, partial(room_on, target.device))
-        # Those that give one picture after the other return their indices.
+        # Those that give pictures one by one return their indices.
         self._passes: dict[PassKind, Callable[[_Batch], Iterable[int] | None]] = {
             "find": self._find,
             "draw": partial(self._sample, number=0),
@@ -85,10 +85,10 @@ class Renderer:
         on_progress: OnProgress,
         interrupted: Interrupted = lambda: False,
     ) -> Iterator[RenderedImage]:
-        """Yield the pictures of a batch in its order; its images have one `batch_key`.
+        """Yield the pictures of a batch in its order; its images have the same `batch_key`.
 
         Each pass is tried again by itself when memory runs out: nothing that a pass gave is made
-        again because a later one failed. Raises EngineStopped once `interrupted` returns True,
+        again because a later pass failed. Raises EngineStopped once `interrupted` returns True,
         RenderFailed, or any other error.
         """
         work = _Batch(batch, on_progress, interrupted)
@@ -190,7 +190,7 @@ class Renderer:
             self._kept.give_back()
 
     def _drawn_on(self, rung: Rung, drawing: Drawing, number: int, work: Work) -> list[Drawn]:
-        """Run the sampler on one rung; after the last run return the pictures."""
+        """Run the sampler on a rung; after the last run return the pictures."""
         first = drawing.requests[0]
         if first.step_cache:
             need_cache_dit()

@@ -48,7 +48,7 @@ def restored(denoiser: Any) -> Iterator[None]:
 class CachedSteps(FlowSteps):
     """A transformer that caches once it is known how often the pipeline calls it in a step.
 
-    With guidance some pipelines call it twice, each time with half of the one image's prompts.
+    With guidance some pipelines call it twice, each time with half of the image's prompts.
     """
 
     _calls = 0  # in the first step
@@ -59,7 +59,7 @@ class CachedSteps(FlowSteps):
         return super().__call__(*given, **named)
 
     def tell_step(self) -> None:
-        """Tell the step; after the first one, begin to cache."""
+        """Tell the step; after the first, begin to cache."""
         super().tell_step()
         if self._is_first:
             _enable(self._module, twice=self._calls == 2)

@@ -1,8 +1,8 @@
 """Draws with a UNet of Stable Diffusion 1.x, 2.x or XL.
 
 Pipelines are given latents and encoded prompts: noise from each image's own seed, start images and
-the second pass of hires are all latents at some step of a schedule, so one kind of pipeline draws
-all of them. `UnetSteps` adds ControlNets, masks and the inputs of inpainting UNets.
+the second pass of hires are all latents at some step of a schedule, so a single kind of
+pipeline draws all of them. `UnetSteps` adds ControlNets, masks and the inputs of inpainting UNets.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +47,7 @@ class UnetDenoising(Denoising):
         return Prompted(chunks, conditions, chunks)
 
     def steps(self, sampling: Sampling) -> int:
-        """Implement `Denoising.steps`: each evaluation is one."""
+        """Implement `Denoising.steps`: an evaluation is a step."""
         return sampling.evaluations
 
     @property
@@ -109,7 +109,7 @@ class UnetDenoising(Denoising):
         ]
 
     def _start_latents(self, group: Group) -> torch.Tensor | None:
-        """Return the start images' latents; either all images of a batch have one or none has."""
+        """Return the start images' latents; all images of a batch have one, or none has."""
         starts = [each.picture for each in group.canvases if each]
         encoded = [encode(self.loaded.vae, each, self.job.device) for each in starts]
         return torch.cat(encoded) if encoded else None

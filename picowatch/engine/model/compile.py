@@ -29,10 +29,10 @@ from picowatch.engine.private import TreeSpec, allow_recompiling, tree_flatten, 
 from picowatch.errors import install_command
 from picowatch.files.atomic import sync_file, sync_folder, temporary_beside
 
-# Each width of a denoiser's blocks and each kind of shape needs one: torch's 8 are too few for
+# Each width of a denoiser's blocks and each kind of shape needs a form: torch's 8 are too few for
 # Stable Diffusion at three sizes.
 _RECOMPILE_LIMIT = 64
-# Bytes per weight at the peak, besides the module: to convert it, and to open a converted one.
+# Bytes per weight at the peak, besides the module: to convert it, and to open what was converted.
 _BYTES_TO_CONVERT = 10
 _BYTES_TO_OPEN = 6
 _CACHE_BYTES = 30 * 10**9
@@ -129,7 +129,7 @@ class Compiled:
         return core.compile_model(kept or _kept(folder), "CPU", properties)
 
     def _make_room(self, bytes_each: int) -> None:
-        """Drop the least recently used models until there is room for one more."""
+        """Drop the least recently used models until there is room for another."""
         needed = bytes_each * sum(weight.numel() for weight in self._denoiser.parameters())
         while free_bytes(self._device)[0] < needed:
             if not self._models:
@@ -142,7 +142,7 @@ def _in_numpys_types(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Call(torch.nn.Module):
-    """A denoiser that takes a call's tensors as flat arguments, and returns one tensor."""
+    """A denoiser that takes a call's tensors as flat arguments, and returns a tensor."""
 
     def __init__(self, denoiser: Any, leaves: Sequence[Any], tree: TreeSpec) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def _delete_oldest(cache: Path) -> None:
 
 @cache
 def _core() -> Any:
-    """Return OpenVINO's core, one for as long as the process lives.
+    """Return OpenVINO's core, the same for as long as the process lives.
 
     Its CPU plugin gives the thread that loads it a stack for signals of its own, and frees that
     with the core, in whichever thread: the next signal to the first would end the process.

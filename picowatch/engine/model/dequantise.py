@@ -126,7 +126,7 @@ def multiplied_out(packed: Packed, parts: Mapping[str, torch.Tensor]) -> torch.T
 
 
 def _numbers(stored: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return packed numbers, one in a byte."""
+    """Return packed numbers, a byte for each."""
     if bits not in _FURTHER:
         return stored
     stored = stored.reshape(-1, _BYTES[bits])

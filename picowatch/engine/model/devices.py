@@ -42,8 +42,8 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     """Return the target for the settings. Device "auto" is CUDA, XPU, MPS, or the CPU.
 
     If the settings give a card no number, engine number `ordinal` of this machine takes the
-    device of that number; more engines than devices share them. The card becomes the current
-    one of this thread, for which torch reports events and memory.
+    device of that number; more engines than devices share them. The card becomes this thread's
+    current card, for which torch reports events and memory.
 
     Precision "auto" is float16 on cards. Elsewhere it is float32 (with some checkpoints float16
     gives black pictures on MPS), except for the UNet of a full-size checkpoint on a CPU that
@@ -99,7 +99,7 @@ def _best() -> str:
 
 
 def _use(device: torch.device) -> None:
-    """Make a device the current one of this thread. RenderFailed if it cannot compute.
+    """Make a device this thread's current device. RenderFailed if it cannot compute.
 
     A driver or device may be missing, and a build of torch supports only some GPUs: it warns about
     others, and fails at the first picture.
@@ -126,7 +126,7 @@ def _let_cublas_be_exact(device: torch.device) -> None:
     """Let torch take cuBLAS for deterministic, as it is with the workspaces that torch gives it.
 
     torch reads the variable for that once, at the first product of matrices. Until 2.11 it also
-    parsed it anew at each one, for 75 microseconds: with it an H200 took 37 ms instead of 23 for a
+    parsed it at each, for 75 microseconds: with it an H200 took 37 ms instead of 23 for a
     step of Stable Diffusion 1.5 (aten/src/ATen/cuda/CublasHandlePool.cpp).
     https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
     """

@@ -36,7 +36,7 @@ class DPMSolver3MSDEScheduler(EulerDiscreteScheduler):  # type: ignore[misc]
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> EulerDiscreteSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
-        """Return the latents of the next noise level, and the denoised ones."""
+        """Return the latents of the next noise level, and the denoised latents."""
         _, denoised = super().step(model_output, timestep, sample, return_dict=False)
         here, there = (float(sigma) for sigma in self.sigmas[self.step_index - 1 :][:2])
         latents = denoised if there == 0 else self._stepped(sample, denoised, here, there)

@@ -67,7 +67,7 @@ _SOLVERS: dict[str, Any] = {
 
 
 def scheduler_for(sampler: str, own: Any) -> Any:
-    """Return the scheduler of one pass; `own` is the folder's, which stays if it is no flow's."""
+    """Return the scheduler of a pass; `own` is the folder's, which stays if it is no flow's."""
     if sampler not in _SOLVERS or not isinstance(own, FlowMatchEulerDiscreteScheduler):
         return own
     scheduler = scheduler_of(_Solved, own.config)

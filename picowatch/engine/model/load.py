@@ -63,11 +63,11 @@ def load_part(
 
 
 def _words(part: Part) -> Any:
-    """Return a tokenizer, or a processor with one."""
+    """Return a tokenizer, or a processor with its tokenizer."""
     class_name = _TOKENIZERS.get(part.class_name, part.class_name)
     if class_name.endswith("Processor"):
         return read_processor(part.folder, class_name)
-    # OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both.
+    # OpenCLIP's G pads with "!", unlike CLIP's L; the package has the same vocabulary for both.
     second = part.name == "tokenizer_2" and class_name.startswith("CLIP")
     padding = {"pad_token": "!"} if second else {}
     kind = part_files.own_class(class_name, transformers.PreTrainedTokenizerBase)
@@ -155,7 +155,7 @@ _SPREAD_OF_V = 0.09
 def _prediction(model: Model) -> str:
     """Return what a single file of 2.x predicts: its header does not tell, and a wrong guess fails.
 
-    The spread of one bias tells, as in ComfyUI (comfy/supported_models.py, class SD20). Inpainting
+    The spread of a bias tells, as in ComfyUI (comfy/supported_models.py, class SD20). Inpainting
     checkpoints predict noise.
     """
     if model.in_channels != LATENT_CHANNELS:

@@ -1,6 +1,6 @@
 """Reads LoRAs: a file's tensors for the parts of a pipeline, in diffusers' names.
 
-A LoHa or LoKr equals a LoRA of a higher rank, and becomes one. Names and shapes are those of
+A LoHa or LoKr equals a LoRA of a higher rank, and becomes that. Names and shapes are those of
 https://github.com/KohakuBlueleaf/LyCORIS, described in https://arxiv.org/abs/2309.14859.
 """
 
@@ -135,7 +135,7 @@ def _halves(own: Tensors) -> tuple[torch.Tensor, torch.Tensor, int]:
 
     A LoHa is the elementwise product (a1 b1) * (a2 b2): all products of rows of a1 and a2, and of
     columns of b1 and b2, make the two matrices. A LoKr is kron(w, a b) = kron(w, a) kron(1, b).
-    Alpha has no effect if the larger factor is one matrix: then the rank is 0 here.
+    Alpha has no effect if the larger factor is a whole matrix: then the rank is 0 here.
     """
     if "down" in own and "up" in own:
         return own["down"], own["up"], len(own["down"])
@@ -164,14 +164,14 @@ def _scale(stem: str, rank: int, own: Tensors, settings: Mapping[str, Any]) -> t
     return alpha, math.sqrt(rank) if f"{part}.use_rslora" in settings else rank
 
 
-# What the names of text encoders' layers begin with; kohya's "te" and "te1" are the first one.
+# What the names of text encoders' layers begin with; kohya's "te" and "te1" are the first.
 _OF_TEXTS = re.compile(r"(?:base_model\.model\.)?(?:lora_te|text_encoder_?)(\d?)[._](.+)")
 
 
 def _modules(
     layers: Mapping[str, _Layer], parts: Mapping[str, Any], family: str
 ) -> dict[_Target, tuple[str, torch.Tensor]]:
-    """Return the modules of parts that layers are for, with each one's rows of `up`."""
+    """Return the modules of parts that layers are for, with the rows of `up` for each."""
     known = {part: _adaptable(model) for part, model in parts.items() if model is not None}
     found: dict[_Target, tuple[str, torch.Tensor]] = {}
     for stem, layer in layers.items():
@@ -206,7 +206,7 @@ class _Size(NamedTuple):
 def _rows(
     stem: str, layer: _Layer, sizes: Sequence[_Size], names: Sequence[str]
 ) -> list[torch.Tensor]:
-    """Return the rows of `up` for each of a layer's modules: they follow one another.
+    """Return the rows of `up` for each of a layer's modules: they follow each other.
 
     Before the last layer the models' authors have the shift first, diffusers the scale.
     """

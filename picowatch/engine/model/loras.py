@@ -1,6 +1,6 @@
 """LoRAs, loaded by the loaders of diffusers' pipelines and added to layers by peft.
 
-No weight of the checkpoint changes: peft wraps each layer in one that adds the LoRA's share to the
+No weight of the checkpoint changes: peft wraps layers in others that add the LoRA's share to the
 output. When no LoRA is in use, all layers are unwrapped again.
 """
 
@@ -28,7 +28,7 @@ _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(eq=False)
 class Loras:
-    """The LoRAs of one checkpoint, whose parts in memory are those of `_pipeline`.
+    """The LoRAs of a checkpoint, whose parts in memory are those of `_pipeline`.
 
     `applied` are those in use, `warnings` say which parts of their files have no effect.
     `of_texts` are hashes and weights of those that change what text encoders make of a prompt.
@@ -45,7 +45,7 @@ class Loras:
     of_texts: tuple[tuple[str, float], ...] = ()
 
     def apply(self, uses: Sequence[LoraUse]) -> None:
-        """Use exactly these LoRAs. If one cannot be used, RenderFailed is raised, and none is."""
+        """Use exactly these LoRAs. RenderFailed if a LoRA cannot be used: then none is."""
         wanted = tuple(uses)
         if wanted == self.applied:
             return
@@ -104,7 +104,7 @@ class Loras:
             by_part.setdefault(key.partition(".")[0], {})[key] = tensor
         options = {"adapter_name": _adapter(use.hash), **renewing_offloading(pipeline)}
         with warnings.catch_warnings():
-            # Several LoRAs in one model are intended.
+            # Several LoRAs in a model are intended.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
             for part, tensors in by_part.items():
                 model = getattr(pipeline, part)
@@ -155,7 +155,7 @@ def _described(use: LoraUse, file: File, pipeline: Any) -> str:
 
 
 def _range(numbers: Collection[float]) -> str:
-    """Return the least and the largest number, or the only one."""
+    """Return the least and the largest number, or the only number."""
     ends = sorted({min(numbers), max(numbers)}) if numbers else ()
     return " to ".join(f"{number:g}" for number in ends) or "none"
 

@@ -109,14 +109,14 @@ class Sizes:
         return moved.get(rung.place, 0)
 
 
-_CLIMB_AFTER = 32  # batches on a rung before the one above is tried again: memory may be free
+_CLIMB_AFTER = 32  # batches on a rung before that above is tried again: memory may be free
 
 
 class MemoryLadder:
     """The rungs that a batch may try, and those that worked for similar batches.
 
     It begins with the rung that worked last for the checkpoint and size, and on a card now and then
-    with the one above it. Otherwise the setting decides: "full" begins at the top, "low" where
+    with that above it. Otherwise the setting decides: "full" begins at the top, "low" where
     weights leave the device, "auto" with the first rung for which `room` has enough.
     """
 
@@ -163,9 +163,9 @@ class MemoryLadder:
         return sizes.on_device(rung, _drawn_pixels(request, sizes.references), images) + _CARD_SLACK
 
     def at_once(self, rung: Rung, request: ImageRequest, sizes: Sizes) -> int:
-        """Return how many images like this one may share a call."""
+        """Return how many images like this may share a call."""
         room, pixels = self._room(), request.width * request.height
-        if room.card is None:  # one picture of Stable Diffusion's native size fills a CPU
+        if room.card is None:  # a picture of Stable Diffusion's native size fills a CPU
             return max(1, NATIVE_PIXELS // pixels)
         most = _MOST_AT_ONCE
         while most > 1 and not self.leaves_room(rung, request, sizes, most, 0):
@@ -242,7 +242,7 @@ def _shrinking(request: ImageRequest, last: Rung, references: References | None)
 
 
 def _drawn_pixels(request: ImageRequest, references: References | None) -> int:
-    """Return the pixels of the largest run of the sampler; each reference is one more picture.
+    """Return the pixels of the largest run of the sampler; each reference counts as a picture.
 
     What is edited is drawn in a size of its own.
     """

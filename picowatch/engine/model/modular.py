@@ -1,4 +1,4 @@
-"""Modular pipelines of diffusers behind the call of the classic ones.
+"""Modular pipelines of diffusers behind the call of the classic pipelines.
 
 diffusers composes them of blocks. Here the block that reads prompts is a pipeline of its own, so
 that texts are encoded before the first step, and the other blocks are the pipeline that draws. Both
@@ -15,7 +15,7 @@ import diffusers
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
 
-# It logs the traceback of each block around the one that raised, also where a batch is to end.
+# It logs the traceback of each block around that which raised, also where a batch is to end.
 logging.getLogger("diffusers.modular_pipelines.modular_pipeline").setLevel(logging.CRITICAL)
 
 _READS = "text_encoder"  # the block that reads prompts
@@ -24,7 +24,7 @@ _D: Any = diffusers
 
 
 class Modular:
-    """A modular pipeline that is called as a classic one, the base of `adapted` classes.
+    """A modular pipeline that is called as a classic pipeline, the base of `adapted` classes.
 
     It is created from all `parts` of its blocks, of which text encoders may be None while they are
     not in memory. TypeError names a part that is missing or an argument that no block takes:
@@ -104,7 +104,7 @@ def _give(pipeline: Any, parts: Mapping[str, Any]) -> None:
 
 @cache
 def adapted(kind: Any) -> Any:
-    """Return the class that is called as a classic pipeline, for a class of modular ones."""
+    """Return the class that is called as a classic pipeline, for a class of modular pipelines."""
     return type(kind.__name__, (Modular, kind), {"_drawn": kind})
 
 

@@ -1,7 +1,7 @@
 """Layers whose weights are kept in fewer bits than they compute in.
 
 A layer's weight is widened each time it is read. Widening is exact, so pictures are those of wide
-weights, to the bit. The type of `weight` is the one that the layer computes in.
+weights, to the bit. The type of `weight` is that in which the layer computes.
 """
 
 import copy
@@ -115,7 +115,7 @@ def _keep(layer: Any, narrow: nn.Parameter, wide: torch.dtype, how: Any = _Narro
 
 
 def _unpack(layer: Any, dtype: torch.dtype) -> None:
-    """Make a packed layer the plain one that it was."""
+    """Make a packed layer plain again."""
     wide = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
     for name in {"narrow", *layer.of.parts} - {"weight"}:
         delattr(layer, name)

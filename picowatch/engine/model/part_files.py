@@ -52,7 +52,7 @@ def type_of(class_name: str, dtype: torch.dtype) -> TypeOf:
 
 
 def own_class(class_name: str, parent: type) -> Any:
-    """Return a class of diffusers or transformers. RenderFailed unless it is one of this kind."""
+    """Return a class of diffusers or transformers. RenderFailed unless it is of this kind."""
     kind = getattr(diffusers, class_name, None) or getattr(transformers, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, parent)):
         raise RenderFailed(
@@ -65,7 +65,7 @@ def own_class(class_name: str, parent: type) -> Any:
 def diffusers_model(
     class_name: str, config: Config, tensors: Tensors, what: str, dtype: torch.dtype
 ) -> Any:
-    """Return a diffusers model with these weights. RenderFailed names the first wrong one."""
+    """Return a diffusers model with these weights. RenderFailed names the first wrong weight."""
     kind = getattr(diffusers, class_name)
     config = {key: value for key, value in config.items() if key != "quantization_config"}
     with init_empty_weights(include_buffers=False):
@@ -85,7 +85,7 @@ def diffusers_model(
 
 
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
-    """Load these weights into a model. RenderFailed names the first missing or wrong one."""
+    """Load weights into a model. RenderFailed names the first missing or wrong weight."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tensors = _with_counts(tensors, shapes)
     _check(what, missing=shapes.keys() - tensors.keys())
@@ -229,7 +229,7 @@ def _quantised(kind: Any, config: Config, tensors: Tensors, dtype: torch.dtype) 
 def _in_shape(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """Return a tensor with the sides that it should have, where its format changes them.
 
-    Sides of length 1 may be missing: llama.cpp omits the first ones, and 1x1 convolutions are
+    Sides of length 1 may be missing: llama.cpp omits the first, and 1x1 convolutions are
     matrices. nvfp4's sides are filled with zeros to multiples of 16.
     """
     if tensor.shape == shape or isinstance(tensor, GGUFParameter) or stands_for(tensor):
@@ -282,7 +282,7 @@ _FUSED = re.compile(r"qkv(?:_proj)?\.weight$")
 
 
 def _flux3(checkpoint: Tensors, config: Config) -> Tensors:
-    """Convert FLUX.3, of which quantised files have queries, keys and values in one matrix."""
+    """Convert FLUX.3, of which quantised files have queries, keys and values in a single matrix."""
     split: Tensors = {}
     for name, tensor in checkpoint.items():
         if _FUSED.search(name):

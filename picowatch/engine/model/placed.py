@@ -51,7 +51,7 @@ class Placed:
 
     @property
     def denoiser_names(self) -> list[str]:
-        """The names of the UNet or transformer, and of a second one that knows no prompt."""
+        """The names of the UNet or transformer, and of a second that knows no prompt."""
         return [name for name in (self.denoiser_name, UNCONDITIONAL) if name in self.by_name]
 
     @property

@@ -19,7 +19,7 @@ _MARKS |= {"vision_end": "<|vision_end|>"}
 
 
 def read_processor(folder: Path, class_name: str) -> Any:
-    """Return the processor of a diffusers folder, without videos if it is one of Qwen's."""
+    """Return the processor of a diffusers folder, without videos if it is Qwen's."""
     kind = own_class(class_name, _T.ProcessorMixin)
     if not class_name.startswith("Qwen"):
         return kind.from_pretrained(folder, local_files_only=True)

@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
     """Encoded texts for the UNet, a row for each image.
 
     `states` are rows x tokens x width. `pooled`, rows x width, is a summary of each text, for
-    families whose UNet takes one (SDXL).
+    families whose UNet takes it (SDXL).
     """
 
     states: torch.Tensor
@@ -69,7 +69,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """One text encoder, and how its family reads it.
+    """A text encoder, and how its family reads it.
 
     `key` names its tensor in embedding files for several encoders. `padding` is the token that
     fills a chunk after its end token, None for the end token itself. `least_skip` is the least
@@ -85,7 +85,7 @@ class TextTower:
     vectors: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def encoded(self, chunk: Chunk, end: int, clip_skip: int, device: torch.device) -> Encoded:
-        """Return one chunk's hidden states, 1 x 77 x width, and its summary, if there is one."""
+        """Return a chunk's hidden states, 1 x 77 x width, and its summary, if any."""
         skip = max(clip_skip, self.least_skip)
         tokens = chunk.tokens
         if self.padding is not None:
@@ -159,7 +159,7 @@ def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
 class PromptEncoder:
     """A checkpoint's tokenizer and text encoders.
 
-    The towers' hidden states are joined along the width; the last one gives the summary.
+    The towers' hidden states are joined along the width; the last gives the summary.
     `_verified` opens embeddings, `_encoded_once` returns what a key was encoded to, or encodes it.
     The towers compute on `_device`; their weights may be elsewhere until then. With `_zeros`, an
     empty negative prompt is zeros, not the encoded "".
@@ -223,9 +223,9 @@ class PromptEncoder:
     def chunks(
         self, text: str, embeddings: Mapping[str, tuple[int, ...]] | None = None
     ) -> list[Chunk]:
-        """Return the text without its LoRA tags in chunks; an empty text is one empty chunk.
+        """Return the text without its LoRA tags in chunks; an empty text is an empty chunk.
 
-        `embeddings` has the tokens of embeddings by name. The tokens of one stay in one chunk.
+        `embeddings` has the tokens of embeddings by name. The tokens of an embedding stay together.
         """
         full: list[list[tuple[int, float]]] = []
         chunk: list[tuple[int, float]] = []
@@ -287,13 +287,13 @@ class PromptEncoder:
         )
 
     def _encoded(self, chunk: Chunk, clip_skip: int) -> Encoded:
-        """Return one chunk's hidden states; tokens of embeddings are numbered in their order."""
+        """Return a chunk's hidden states; tokens of embeddings are numbered in their order."""
         embeddings = tuple(self._embeddings) if min(chunk.tokens) < 0 else ()
         key = chunk, clip_skip, embeddings
         return self._encoded_once(key, lambda: self._encoded_chunk(chunk, clip_skip))
 
     def _encoded_chunk(self, chunk: Chunk, clip_skip: int) -> Encoded:
-        """Return one chunk's weighted hidden states, 1 x 77 x width, and its summary.
+        """Return a chunk's weighted hidden states, 1 x 77 x width, and its summary.
 
         Each call encodes one chunk, so that the numbers do not depend on the rest of the batch.
         """

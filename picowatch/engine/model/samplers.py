@@ -45,7 +45,7 @@ _PREDICTIONS: dict[str, dict[str, Any]] = {
     "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
     "v_zero_snr": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
 }
-# Classes whose "linspace" leaves out the last of one step more: ten steps end at the training step
+# Classes whose "linspace" leaves out the last of a step more: ten steps end at the training step
 # 100. They follow Euler's steps for "uniform".
 _STOP_EARLY = (
     *("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep"),
@@ -53,7 +53,7 @@ _STOP_EARLY = (
 )
 # Those that diffusers does not offer under their names.
 _CLASSES = {"LMSDiscrete": LMSDiscreteScheduler, "DPMSolver3MSDE": DPMSolver3MSDEScheduler}
-# Few-step models are distilled on a schedule of 50 steps; more steps need a finer one.
+# Few-step models are distilled on a schedule of 50 steps; more steps need a finer schedule.
 _DISTILLED = ("LCM", "TCD")
 _DISTILLED_STEPS = 50
 _TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
@@ -155,7 +155,7 @@ def _scheduler(
 def _follow(scheduler: Any, euler: Any) -> None:
     """Let a scheduler without options for a schedule step through Euler's noise levels.
 
-    If it knows only training steps, it takes the nearest ones, as A1111's LCM does.
+    If it knows only training steps, it takes the nearest, as A1111's LCM does.
     """
     whole = not scheduler.timesteps.is_floating_point()
     scheduler.timesteps = euler.timesteps.round().long() if whole else euler.timesteps
@@ -176,9 +176,9 @@ def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor
 
 
 def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
-    """Return PNDM's timesteps without the skipped ones; its second one occurs twice.
+    """Return PNDM's timesteps without the skipped ones; its second occurs twice.
 
-    diffusers' img2img pipeline just cuts the list, and is one step off from there on.
+    diffusers' img2img pipeline just cuts the list, and is a step off from there on.
     """
     if skipped == 0:
         return timesteps
@@ -187,10 +187,10 @@ def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
 
 
 def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str:
-    """Return diffusers' timestep_spacing. A single "linspace" step would be the noiseless last one.
+    """Return diffusers' timestep_spacing. A single "linspace" step would be the noiseless last.
 
     With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
-    "trailing": its first step is the one of pure noise.
+    "trailing": its first step is that of pure noise.
     """
     if schedule_type == "leading" or (schedule_type == "linspace" and steps > 1):
         return schedule_type
@@ -209,8 +209,8 @@ class _Steps(int):
 def _counted_back(steps: int, training_steps: int) -> int:
     """Return the number of steps as a type with which "trailing" spacing has no step too many.
 
-    diffusers' np.arange(1000, 0, -1000 / 61) has 62 entries: rounding leaves the last one above 0.
-    It would be the timestep -1, for which some schedulers look up the noise of the last one.
+    diffusers' np.arange(1000, 0, -1000 / 61) has 62 entries: rounding leaves the last above 0.
+    It would be the timestep -1, for which some schedulers look up the noise of the last timestep.
     """
     found = len(np.arange(training_steps, 0, -training_steps / steps))
     return steps if found == steps else _Steps(steps)

@@ -68,7 +68,7 @@ def read_tensors(
     """Read the tensors whose names begin with `prefix`, which is removed, to the device.
 
     Of these, `reads` selects by the names without it. They are copies, because files are
-    memory-mapped: overwriting one in place would change the model, and truncating it would end the
+    memory-mapped: overwriting them would change the model, and truncating them would end the
     process (SIGBUS). Without `copy`, some are not copied: the caller must copy them soon. GGUF's
     matrices stay quantised, and some others `narrow`.
     """
@@ -173,7 +173,7 @@ def _on_device(
 
 
 def _scales(header: Header, name: str) -> list[str]:
-    """Return the names of the scales of a layer's weights: one, nvfp4's two or three, or none."""
+    """Return the names of the scales of a layer's weights: also nvfp4's two or three."""
     layer = name.removesuffix(".weight")
     endings = (*SCALES, SECOND_SCALE, SMOOTHING) if name != layer else ()
     return [layer + ending for ending in endings if layer + ending in header.shapes]

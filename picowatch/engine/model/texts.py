@@ -88,7 +88,7 @@ def _scaled(pipeline: Any, pictures: Sequence[Image.Image], reading: Reading) ->
 def answer(reading: Reading, pipeline: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """Let a pipeline's own `encode_prompt` return the embeddings in `inputs`; return the others.
 
-    It is called for the prompt, then for the negative one.
+    It is called for the prompt, then for the negative.
     """
     names = ("prompt_embeds", "negative_prompt_embeds")
     embeds, own = [inputs[name] for name in names if name in inputs], pipeline.encode_prompt
@@ -119,7 +119,7 @@ def reading_of(row: Family, variant: Variant) -> Reading:
 class Texts:
     """What a checkpoint's text encoders made of texts.
 
-    `_parts` are those in memory, `_pipeline` makes one of them, and `_bring` restores the encoders.
+    `_parts` are those in memory, `_pipeline` joins them, and `_bring` restores the encoders.
     `_verified` opens embeddings, and `_cache` keeps the results of this `_checkpoint`.
     """
 
@@ -162,7 +162,7 @@ class Texts:
         return tokens, reads[name] or parts[name].model_max_length
 
     def _cut(self, text: str) -> str:
-        """Return what is read of a text: some of these pipelines fail for a longer one."""
+        """Return what is read of a text: some of these pipelines fail for a longer text."""
         while self.reading.answers and (over := int.__sub__(*self.length(text))) > 0:
             text = text[: -max(1, over // 4)]  # a character has four tokens at most
         return text

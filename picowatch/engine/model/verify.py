@@ -47,7 +47,7 @@ def _found(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model
 def verified(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Iterator[Model]:
     """Yield the model that an image requests; after the reading inside, verify it again.
 
-    Raises RenderFailed for a file that is missing, incomplete, damaged or another one.
+    Raises RenderFailed for a file that is missing, incomplete, damaged or replaced.
     """
     model = _found(catalog, kind, name, expected_hash)
     try:

@@ -23,7 +23,7 @@ from picowatch.files.safe_paths import open_regular
 
 ENDING = ".safetensors"
 _ZIP = b"PK\x03\x04"
-# The keys under which trainers save weights beside other things, the better ones first: BasicSR's
+# The keys under which trainers save weights beside other things, the better first: BasicSR's
 # mean over the training (Real-ESRGAN) and its last state, Lightning's, others', A1111's embeddings.
 _WITHIN = (
     *("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net"),
@@ -206,7 +206,7 @@ def _write(new: Path, tensors: Tensors) -> None:
     """Write the file atomically."""
     temporary = temporary_beside(new)
     try:
-        temporary.touch()  # with the mode of the umask; safetensors sets a stricter one
+        temporary.touch()  # with the mode of the umask; safetensors sets a stricter mode
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, {"format": "pt"})
         with suppress(OSError):  # on FAT and others without permissions all may read

@@ -223,7 +223,7 @@ def weights_of(_: Network, tensors: Tensors) -> Tensors:
 def network_in(header: Header) -> Network:
     """Return the network that a file's header describes, without weights.
 
-    Its side is the one in the file's metadata (Stability's ModelSpec), or the published one's.
+    Its side is that in the file's metadata (Stability's ModelSpec), or the published network's.
     """
     layout = cutouts.layout_of(header.shapes)
     assert layout  # the catalog has checked it

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.catalog.finders import FolderRow, network_in, pixels_config
+from picowatch.catalog.finders import DINO, FolderRow, network_in, pixels_config
 from picowatch.catalog.models import Model
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import about_weights, transformers_model
@@ -125,7 +125,7 @@ class Finder(ABC):
     def search(
         self, picture: Image.Image, phrase: str, confidence: float, halvings: int = 0
     ) -> tuple[list[tuple[float, Box]], NDArray[np.float32]]:
-        """Return scores and boxes of what `find` finds, and one mask of all."""
+        """Return scores and boxes of what `find` finds, and a mask of all."""
         found = self.find(picture, phrase, confidence, halvings)
         masks = [thing.mask for thing in found] or [np.zeros((1, 1), np.float32)]
         return [(thing.score, thing.box) for thing in found], np.maximum.reduce(masks)
@@ -160,7 +160,7 @@ class Sam3(Finder):
 
 
 class GroundingDino(Finder):
-    """Finds each thing in a box, which SAM outlines if there is one."""
+    """Finds each thing in a box, which SAM outlines if it is there."""
 
     def _places(self, picture: Image.Image, things: Sequence[str]) -> Iterator[FoundBox]:
         network = self._network
@@ -220,11 +220,7 @@ class ClipSeg(Finder):
                 yield FoundBox(float(shares[area].max()), box * scale, shares * near / cut)
 
 
-_KINDS: dict[str, type[Finder]] = {
-    "SAM 3": Sam3,
-    "Grounding DINO": GroundingDino,
-    "CLIPSeg": ClipSeg,
-}
+_KINDS: dict[str, type[Finder]] = {"SAM 3": Sam3, DINO: GroundingDino, "CLIPSeg": ClipSeg}
 
 
 def load_finder(model: Model, target: Target) -> Finder:
@@ -245,7 +241,7 @@ def _type(row: FolderRow, target: Target) -> torch.dtype:
 
 
 def _apart(places: Sequence[FoundBox]) -> list[FoundBox]:
-    """Return the places in order, each joined with a surer one that is nearly the same."""
+    """Return the places in order, each joined with a surer place that is nearly the same."""
     if not places:
         return []
     boxes = torch.stack([place.box for place in places]).cpu()

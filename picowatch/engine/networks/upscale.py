@@ -24,7 +24,7 @@ from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layo
 from picowatch.engine.bits import LANCZOS_REACH, Colours, joined, parted, resampled
 from picowatch.files.decoding import Original
 
-# Sides of a tile: A1111's on a CPU, larger ones to fill a GPU. ESRGAN needs 1.5 GB for 256.
+# Sides of a tile: A1111's on a CPU, larger to fill a GPU. ESRGAN needs 1.5 GB for 256.
 _TILE = {"cuda": 256}
 _USUAL_TILE = 192
 MOST_OVERLAP = 36
@@ -56,7 +56,7 @@ class Network(nn.Module):
 
 
 class Esrgan(Network):
-    """RRDBNet: dense blocks within residual ones (https://arxiv.org/abs/1809.00219, 3.1)."""
+    """RRDBNet: dense blocks within residual blocks (https://arxiv.org/abs/1809.00219, 3.1)."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
@@ -178,7 +178,7 @@ class Span(Network):
 
 
 class _Attentive(nn.Module):
-    """Three convolutions; the last one's result weights itself."""
+    """Three convolutions; the last result weights itself."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ def _leaky(features: torch.Tensor) -> torch.Tensor:
 def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:
     """Return the sizes of the pictures that go through an upscaler of this scale in turn.
 
-    Each but the first is the result of the one before, reduced where its own would be far too
+    Each but the first is the result before, reduced where its own would be far too
     large. The given picture is never reduced: its details would be lost.
     """
     passes = [before]

@@ -31,7 +31,7 @@ log = logging.getLogger("picowatch")
 
 _END_SECONDS = 1.5
 CHECK_SECONDS = 0.25  # between checks that a silent engine still runs and is still needed
-MOST_COPY_ENGINES = 8  # one a core; each may hold a picture of hundreds of megabytes
+MOST_COPY_ENGINES = 8  # an engine per core; each may hold a picture of hundreds of megabytes
 _KEPT_BYTES = 16_384  # the end of what it wrote to its standard error
 
 
@@ -67,7 +67,7 @@ class RemoteEngine(protocol.Engine, ABC):
 
     @abstractmethod
     def interrupt(self) -> None:
-        """End the batch in progress, if there is one, at its next step."""
+        """End the batch in progress, if any, at its next step."""
 
     @abstractmethod
     def reports(self, batch: protocol.Batch) -> Generator[protocol.FromEngine | None, None, None]:

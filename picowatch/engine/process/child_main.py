@@ -127,7 +127,7 @@ def main(
 def _stand_alone(stderr: Connection) -> None:
     """Leave the daemon's terminal, signals, standard streams and import path.
 
-    The session of its own keeps Ctrl-C for the daemon, and lets the processes that this one starts
+    The session of its own keeps Ctrl-C for the daemon, and lets the processes that it starts
     be ended with it. The working directory is removed from the import path: a torch.py beside
     the recipes is not torch. `python -m picowatch` puts it on the path, and multiprocessing passes
     the path on. picowatch itself may be there, so its parent folder is added at the end.
@@ -171,7 +171,7 @@ def serve(
     interrupted: Callable[[], bool],
     make_renderer: Callable[[protocol.OnPreview], protocol.BatchRenderer],
 ) -> None:
-    """Render one batch after the other until EngineDied; exceptions are sent to the daemon."""
+    """Render batch after batch until EngineDied; exceptions are sent to the daemon."""
     sending = threading.Lock()
 
     def send(message: protocol.FromEngine) -> None:
@@ -236,9 +236,9 @@ def _explained(error: Exception) -> PicowatchError:
 
 
 def broken_gpu() -> str:
-    """Return the error of a GPU that this process can no longer use, "" for one that works.
+    """Return the error of a GPU that this process can no longer use, "" if it works.
 
-    It waits until all queued kernels are done, because an error of one appears at some later call.
+    It waits until all queued kernels are done, because their errors appear at some later call.
     An engine that computes on a GPU has imported torch.
     """
     torch = sys.modules.get("torch")

@@ -48,7 +48,7 @@ _MOST_PENDING = 8  # engines for which there is no room: Ray's autoscaler sees t
 _REACH_SECONDS = 5.0
 _REST_SECONDS = 0.5  # for batches to notice that their engine is gone, before Ray is shut down
 _CLOSE_SECONDS = 1.6
-_CONNECTED = threading.Lock()  # one connection a process; an earlier one may be ending still
+_CONNECTED = threading.Lock()  # a process has one connection; an earlier may still be ending
 _LOST = "The connection to the Ray cluster was lost."
 _CLOSED = "The engine was closed."
 _START = (
@@ -143,7 +143,7 @@ class RayEngines(Executor):
         self._engines = tuple(living)
 
     def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
-        """Request missing engines, and cancel requests for unwanted ones."""
+        """Request missing engines, and cancel requests for unwanted engines."""
         pending = [engine for engine in self._engines if not engine.is_placed]
         placed = len(self._engines) - len(pending)
         lacking = min(max(0, self._most - placed), _MOST_PENDING)
@@ -198,7 +198,7 @@ def connected(address: str) -> Iterator[Address]:
             words = f"Cannot connect to the Ray cluster ({address}): {reason}."
             raise EngineLost(words, _START) from error
         # The node ends when its head does. This is not checked through Ray, whose calls wait for a
-        # lost head, and abort this process if another one has taken its place (`ray.nodes()`:
+        # lost head, and abort this process if another has taken its place (`ray.nodes()`:
         # GlobalStateAccessor, "WrongClusterID").
         yield node["NodeManagerAddress"], node["NodeManagerPort"]
     finally:

@@ -1,4 +1,4 @@
-"""One engine on a Ray cluster, as the daemon sees it and on its node. Imports no torch."""
+"""An engine on a Ray cluster, as the daemon sees it and on its node. Imports no torch."""
 
 import shutil
 import tempfile
@@ -167,7 +167,7 @@ class RayEngine(RemoteEngine):
                 return report
 
     def _start_images(self, batch: Batch) -> dict[str, bytes]:
-        """Return the start images and masks of a batch by hash; the engine reports missing ones."""
+        """Return the start images and masks by hash; the engine reports what is missing."""
         found: dict[str, bytes] = {}
         if (folder := self._options.start_images) is not None:
             for digest in {digest for request in batch for digest in request.pictures.values()}:
