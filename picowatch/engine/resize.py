@@ -71,16 +71,14 @@ def _by_light(given: Original, size: Size, box: Box) -> Original:
     colours, profile, is_deep = joined(given), given.profile, given.low is not None
     is_usual = not is_deep and not profile
     curve = _LIGHT if is_usual else curve_of(profile) if is_deep else curve_of(profile)[::257]
-    light = [curve.take(colours[..., at], mode="clip") for at in range(3)]
+    planes = [curve.take(colours[..., at], mode="clip") for at in range(3)]
     opaque: Floats | None = None
     if given.picture.mode == "RGBA":
-        opaque = np.asarray(np.asarray(given.picture.getchannel("A")) / 255, np.float32)
-        planes = [filtered(plane * opaque) for plane in light]
-        opaque = filtered(opaque).clip(0, 1)
-        divisor = opaque.clip(1 / 1024)
-        planes = [plane / divisor for plane in planes]
+        alpha: Floats = np.asarray(np.asarray(given.picture.getchannel("A")) / 255, np.float32)
+        opaque = filtered(alpha).clip(0, 1)
+        planes = [filtered(plane * alpha) / opaque.clip(1 / 1024) for plane in planes]
     else:
-        planes = [filtered(plane) for plane in light]
+        planes = [filtered(plane) for plane in planes]
     numbers: list[Any]
     if is_usual:
         steps = [np.rint(plane.clip(0, 1) * _STEPS).astype(np.uint16) for plane in planes]

@@ -12,7 +12,6 @@ negative numbers as tokens. The text encoder's own table is never changed.
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,10 +172,6 @@ class PromptEncoder:
     _zeros: bool
     _embeddings: dict[str, tuple[int, ...]] = field(default_factory=dict)  # their tokens, by hash
 
-    @cached_property
-    def _comma(self) -> list[int]:
-        return self._tokens(",")
-
     def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:
         """Return the number of chunks of an image's prompts, and its conditions.
 
@@ -200,13 +195,11 @@ class PromptEncoder:
         self, negatives: list[str], prompts: list[str], encoded: Mapping[str, Encoded]
     ) -> tuple[Conditions, ...]:
         """Return conditions by evaluation; a negative prompt that is always empty may be zeros."""
-        zeros = self._zeros and not any(map(grammar.plain_prompt, set(negatives)))
-        pairs = list(zip(negatives, prompts, strict=True))
-        found = {}
-        for negative, prompt in dict.fromkeys(pairs):
-            away = encoded[negative]
-            found[negative, prompt] = Conditions(away.zeros() if zeros else away, encoded[prompt])
-        return tuple(found[pair] for pair in pairs)
+        away = {negative: encoded[negative] for negative in negatives}
+        if self._zeros and not any(map(grammar.plain_prompt, away)):
+            away = {negative: states.zeros() for negative, states in away.items()}
+        pairs = zip(negatives, prompts, strict=True)
+        return tuple(Conditions(away[negative], encoded[prompt]) for negative, prompt in pairs)
 
     def _embedding(self, use: EmbeddingUse) -> tuple[int, ...]:
         """Return an embedding's tokens, for which each tower has vectors; its file is read once."""
@@ -270,10 +263,11 @@ class PromptEncoder:
 
     def _kept(self, chunk: list[tuple[int, float]], following: tuple[int, ...]) -> int:
         """Return the number of tokens that stay in a chunk when `following` no longer fits."""
-        if len(chunk) < CHUNK_TOKENS or list(following) == self._comma:
+        comma = self._tokens(",")
+        if len(chunk) < CHUNK_TOKENS or list(following) == comma:
             return len(chunk)
         for kept in range(CHUNK_TOKENS, CHUNK_TOKENS - _COMMA_REACH, -1):
-            if [chunk[kept - 1][0]] == self._comma:
+            if [chunk[kept - 1][0]] == comma:
                 return kept if len(following) <= kept else len(chunk)
         return len(chunk)
 
