@@ -15,7 +15,7 @@ from picowatch.catalog.dequantise import stored
 from picowatch.catalog.encoders import ENCODERS, contents, text_encoder, vae_of_header
 from picowatch.catalog.headers import Header
 from picowatch.catalog.loras import lora
-from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
+from picowatch.catalog.models import Kind, Layout, Recognised
 from picowatch.catalog.not_drawn import known_name
 from picowatch.catalog.upscalers import layout_of
 from picowatch.errors import ModelRefused
@@ -70,12 +70,11 @@ def recognise(header: Header) -> Recognised:
     return found
 
 
-def expect_kind(found: Recognised, kind: Kind, right: str = "") -> None:
+def expect_kind(found: Recognised, kind: Kind, right: str) -> None:
     """Raise ModelRefused unless a model is of this kind; `right` is the folder of its own kind."""
     if found.kind != kind:
-        folder = right or FOLDERS[found.kind]
         raise ModelRefused(
-            f"is {ARTICLES[found.kind]}, not {ARTICLES[kind]}: move it to models/{folder}/."
+            f"is {ARTICLES[found.kind]}, not {ARTICLES[kind]}: move it to models/{right}/."
         )
 
 

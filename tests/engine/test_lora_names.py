@@ -16,7 +16,7 @@ from torch import nn
 
 from picowatch.catalog.headers import Header
 from picowatch.catalog.parts import ASSETS
-from picowatch.catalog.recognise import expect_kind, recognise
+from picowatch.catalog.recognise import recognise
 from picowatch.engine.model.lora_files import read_lora
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
@@ -86,8 +86,7 @@ def used(tensors: Tensors, folder: Path, pipeline: Any, family: str) -> dict[str
     """Return the rows of each module; every layer must be used, and `check` say the family."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     found = recognise(Header(shapes, {"modelspec.architecture": FAMILIES[family].lora_marks[0]}))
-    assert found.family == family
-    expect_kind(found, "lora")
+    assert (found.kind, found.family) == ("lora", family)
     path = write(folder / "it.safetensors", tensors)
     given, unused, *_ = read_lora("it", path, pipeline, family)
     assert unused == []
