@@ -19,7 +19,7 @@ def held_memory() -> MemoryUse | None:
 
     The counters are torch's own, so reading them does not wait for kernels.
     """
-    cuda = torch.cuda
+    cuda: Any = torch.cuda
     if cuda.is_initialized():
         free = cuda.mem_get_info()[0] + cuda.memory_reserved() - cuda.memory_allocated()
         return MemoryUse(cuda.memory_reserved(), cuda.max_memory_reserved(), int(free))

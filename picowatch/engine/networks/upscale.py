@@ -90,7 +90,7 @@ class Esrgan(Network):
         return found
 
 
-class _ResidualDense(nn.Sequential):
+class _ResidualDense(nn.Module):
     """Three dense blocks in a row, a fifth of whose result is added."""
 
     def __init__(self, channels: int, growth: int) -> None:
@@ -99,7 +99,9 @@ class _ResidualDense(nn.Sequential):
             self.add_module(f"rdb{number + 1}", _Dense(channels, growth))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        changed: torch.Tensor = super().forward(features)
+        changed = features
+        for part in self.children():
+            changed = part(changed)
         return features + changed * _RESIDUAL
 
 
