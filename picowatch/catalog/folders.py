@@ -134,12 +134,10 @@ def _flow_folder(row: Family, folder: Path, transformer: dict[str, Any]) -> Reco
 
 
 def _general_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
-    """Return a folder with the side that its pipeline draws by default, or that the configs tell.
-
-    Each level of a VAE but the first halves the sides.
-    """
+    """Return a folder with the side that its pipeline draws by default, or that configs tell."""
     vae, size = configs["vae"], configs["transformer"].get("sample_size")
     levels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    # Each level of a VAE but the first halves the sides.
     factor = 2 ** (len(levels) - 1) if isinstance(levels, list) else _VAE_FACTOR
     side = size * factor if isinstance(size, int) else 0
     side = row.native_size or (side if side in _SIDES else _USUAL_SIDE)

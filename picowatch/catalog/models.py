@@ -20,10 +20,8 @@ FOLDERS: dict[Kind, str] = {kind: MODEL_FOLDERS[kind][0] for kind in get_args(Ki
 
 
 def folders_of(models: Path, kind: Kind) -> list[Path]:
-    """Return the folders of a kind that exist, ours first; only ours if none does.
-
-    Several names of a folder count once: links, and names in another case on a Mac.
-    """
+    """Return the folders of a kind that exist, ours first; only ours if none does."""
+    # Several names of a folder count once: links, and names in another case on a Mac.
     found: dict[tuple[int, int], Path] = {}
     for name in MODEL_FOLDERS[kind]:
         with suppress(OSError):

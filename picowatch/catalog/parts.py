@@ -210,10 +210,7 @@ def _package_folder(model: Model, part: str) -> Path:
 
 
 def files_of(parts: Sequence[Part]) -> dict[str, Path]:
-    """Return the files that these parts are read from by name, sorted, without the package's own.
-
-    A file with several parts counts once, as the transformer.
-    """
+    """Return the files these parts are read from by name, sorted, without the package's own."""
     found = {}
     whole = next((part.weights for part in parts if part.name == "transformer"), None)
     for part in parts:
@@ -221,6 +218,7 @@ def files_of(parts: Sequence[Part]) -> dict[str, Path]:
             is_other_weight = part.weights and path.suffix == ".safetensors"
             if ASSETS not in path.parents and not is_other_weight:
                 found[f"{part.name}/{relative}"] = path
+        # A file with several parts counts once, as the transformer.
         if part.weights and (part.weights != whole or part.name == "transformer"):
             found[part.name] = part.weights
     return dict(sorted(found.items()))

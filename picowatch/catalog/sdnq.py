@@ -66,12 +66,9 @@ def rotated_columns(told: Mapping[str, Any]) -> int:
 
 
 def packed_weights(headers: Iterable[Header]) -> dict[str, Packed]:
-    """Return the packed matrices of a part by name. ModelRefused names an unknown form.
-
-    A layer's tensors may be in several files.
-    """
+    """Return the packed matrices of a part by name. ModelRefused names an unknown form."""
     whole = Header({}, {}, {})
-    for header in headers:
+    for header in headers:  # a layer's tensors may be in several files
         whole = Header(whole.shapes | header.shapes, {}, {**whole.types, **header.types})
     found = {}
     for name in whole.shapes:

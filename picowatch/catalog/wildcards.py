@@ -66,12 +66,9 @@ class WildcardFiles:
         return found, refused
 
     def _files(self) -> list[Path]:
-        """Return the files by the sizes of their packs, without names that no recipe can contain.
-
-        Links to folders are not followed: circles of them would never end.
-        """
+        """Return the files by the sizes of their packs, but those that no recipe can name."""
         packs = defaultdict[str, list[tuple[int, Path]]](list)
-        for folder, _, names in os.walk(self._root):
+        for folder, _, names in os.walk(self._root):  # not through links: circles never end
             for path in (Path(folder) / name for name in names if not name.startswith(".")):
                 inner = path.relative_to(self._root)
                 is_meant = path.name.lower().endswith((".txt", *_YAML))

@@ -79,15 +79,12 @@ def general_row(pipeline: str) -> row.Family:
 
 
 def _guided(call: _Parameters) -> tuple[row.Guidance, float, float]:
-    """Return how a pipeline is guided, and the defaults of cfg_scale and guidance, 0 for none.
-
-    A guidance_scale without a negative prompt is an input of the model.
-    """
+    """Return how a pipeline is guided, and the defaults of cfg_scale and guidance, 0 for none."""
     scale, true = _number(call, "guidance_scale"), _number(call, "true_cfg_scale")
     if true:
         return {**row.TRUE_CFG_SCALE, **(row.GUIDANCE if scale else {})}, true, scale
     if scale:
-        is_cfg = "negative_prompt" in call
+        is_cfg = "negative_prompt" in call  # otherwise it is an input of the model
         return (row.CFG_SCALE, scale, 0.0) if is_cfg else (row.GUIDANCE, 0.0, scale)
     distilled = _number(call, "distilled_guidance_scale")
     return {"distilled_guidance_scale": "guidance"} if distilled else {}, 0.0, distilled

@@ -25,10 +25,7 @@ from picowatch.recipe.request import ImageRequest
 
 
 class Steps:
-    """A pipeline's denoiser in one call, and what follows each step of the call.
-
-    Each evaluation first checks whether the batch is to end. All other attributes are the module's.
-    """
+    """A pipeline's denoiser in one call; attributes that are not here are the module's."""
 
     def __init__(self, denoising: Denoising) -> None:
         self._loaded, self._module = denoising.loaded, denoising.loaded.denoiser
@@ -99,10 +96,7 @@ class Guide:
 
 
 class UnetSteps(Steps):
-    """The UNet, guided by `conditions`, those of all images at each evaluation.
-
-    Between the steps latents stay float32, whatever type the UNet computes in.
-    """
+    """The UNet, guided by `conditions`, those of all images at each evaluation."""
 
     def __init__(
         self,
@@ -179,7 +173,7 @@ class UnetSteps(Steps):
             timestep_cond=None if timestep_cond is None else timestep_cond.to(dtype),
             **named,
         )
-        predicted = predicted.to(latents.dtype)
+        predicted = predicted.to(latents.dtype)  # float32 between the steps
         if self._job.previewer.is_due():
             self._show(latents, predicted, timestep)
         return (predicted,)

@@ -284,10 +284,7 @@ def _shape_warnings(folder: Path | None, request: ImageRequest) -> Iterator[str]
 
 
 def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
-    """Return warnings about masks and sketches that probably have no or an unexpected effect.
-
-    `folder` has the pictures under their hashes. RenderFailed if a picture is missing or damaged.
-    """
+    """Return warnings about masks and sketches whose effect is probably none or unexpected."""
     found: list[str] = []
     if path := request.painted_mask:
         name = f"{ALPHA} of {path}" if request.mask_is_alpha else path

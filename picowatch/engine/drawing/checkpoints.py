@@ -71,13 +71,10 @@ class Checkpoints:
         return loaded if is_here and has_all else None
 
     def load(self, request: ImageRequest, place: WeightLocation) -> Loaded:
-        """Load the image's checkpoint, after releasing others to make room.
-
-        If not all weights are to be on the device, memory is short and nothing else is kept.
-        """
+        """Load the image's checkpoint, after releasing others to make room."""
         loaded: Loaded | None = self._kept.drop(_key(request))
         needed = {"vae"}
-        if place != "device":
+        if place != "device":  # memory is short
             self._kept.keep_only(())
         if loaded is None or loaded.parts.place != place:
             loaded = None  # its memory is free before the next is read

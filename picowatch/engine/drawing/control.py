@@ -110,10 +110,7 @@ def residuals_of(
 def hints_of(
     group: Group, sampling: Sampling, controlnets: Mapping[str, Any], job: Job
 ) -> tuple[list[Hint], list[tuple[RgbPicture, ...]]]:
-    """Return the maps of a pass: as ControlNets take them, and those that each image shows.
-
-    In the larger second pass canny is weakened, as in A1111: its edges would show as lines.
-    """
+    """Return the maps of a pass: as ControlNets take them, and those that each image shows."""
     hints = []
     shown: list[list[RgbPicture]] = [[] for _ in group.requests]
     for index, first in enumerate(group.requests[0].control):
@@ -127,6 +124,7 @@ def hints_of(
                 own.append(RgbPicture(*sampling.size, pixels))
         model = controlnets[first.model_hash]
         stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
+        # As in A1111: in a larger second pass its edges would show as lines.
         soft = sampling.before is not None and first.preprocess == "canny"
         hints.append(Hint(model, first, stacked, soft))
     return hints, list(map(tuple, shown))

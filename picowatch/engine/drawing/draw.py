@@ -124,10 +124,7 @@ class Drawing:
         return 0 if self.requests[0].hires is None else 1
 
     def shrink(self, before: Sequence[ImageRequest], number: int, times: int) -> None:
-        """Let a run draw so many times smaller than the requests before it said.
-
-        The run before stays. Edits are encoded again, since they are seen in the size of drawing.
-        """
+        """Let a run draw so many times smaller than the requests before it said."""
         smaller = shrunken_hires if number else shrunken
         requests = [smaller(request, times) for request in before]
         if requests == self.requests:
@@ -135,7 +132,7 @@ class Drawing:
         self.requests = requests
         self._results = {key: found for key, found in self._results.items() if key[1] < number}
         if not number:
-            self._prompted.clear()
+            self._prompted.clear()  # edits are seen in the size of drawing
 
     def encode(self, denoising: Denoising) -> None:
         """Encode the prompts that are not encoded yet."""
@@ -145,10 +142,7 @@ class Drawing:
                     self._prompted[at] = denoising.encode(request)
 
     def run(self, denoising: Denoising, number: int, most: int) -> None:
-        """Run the sampler for the images that it has not run for, group after group.
-
-        A group has at most so many images, any number with 0.
-        """
+        """Run the sampler for images without a result, in groups of at most so many, 0 for any."""
         work = denoising.job.work
         groups = self._groups(denoising.job.alone, most)
         rests = ([at for at in group if (at, number) not in self._results] for group in groups)

@@ -111,15 +111,12 @@ def _check_finite(numbers: torch.Tensor) -> None:
 
 
 def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
-    """Return the latents of a picture or its pixels, 1 x 4 x height/8 x width/8, in float32.
-
-    They are the mode of the encoder's distribution: a sample would use random numbers.
-    """
+    """Return the latents of a picture or its pixels, 1 x 4 x height/8 x width/8, in float32."""
     image = torch.from_numpy(np.array(pixels)).to(device)
     image = (image.permute(2, 0, 1)[None].float() / 127.5) - 1
 
     def compute() -> Any:
-        found = vae.encode(image.to(vae.dtype))
+        found = vae.encode(image.to(vae.dtype))  # a sample would use random numbers
         return found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
 
     found = _widened(vae, compute)
@@ -128,10 +125,7 @@ def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
 
 
 def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
-    """Compute with the VAE, again in float32 if it overflowed; return float32.
-
-    The VAE's type is restored, so that the next picture does not depend on this picture.
-    """
+    """Compute with the VAE, again in float32 if it overflowed; return float32."""
     result: torch.Tensor = compute().float()
     narrow = vae.dtype
     if narrow != torch.float32 and not bool(torch.isfinite(result).all()):
@@ -139,7 +133,7 @@ def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
             _change_type(vae, torch.float32)
             result = compute().float()
         finally:
-            _change_type(vae, narrow)
+            _change_type(vae, narrow)  # the next picture must not depend on this
     return result
 
 

@@ -47,16 +47,13 @@ def read_network(verified: Verified, target: Target, kind: Kind, name: str, sha2
 
 
 class Networks:
-    """The networks that do not draw, kept while memory has room.
-
-    `finders_beside`: finders are on the device beside a checkpoint, otherwise in main memory.
-    """
+    """The networks that do not draw, kept while memory has room."""
 
     def __init__(self, verified: Verified, target: Target, kept: Cache) -> None:
         self._verified, self._target, self._kept = verified, target, kept
         self._host = replace(target, device=torch.device("cpu"), flow_dtype=torch.float32)
         self.bytes_of = cache(self._bytes_of)
-        self.finders_beside = True
+        self.finders_beside = True  # a checkpoint on the device, otherwise in main memory
 
     def place_finders(self, beside: bool) -> None:
         """Keep finders on the device from now on, or in main memory."""

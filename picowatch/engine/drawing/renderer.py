@@ -172,10 +172,7 @@ class Renderer:
         raise RenderFailed(f"{failure} No memory-saving level was enough.", remedy)
 
     def _rungs(self, drawing: Drawing, number: int) -> Iterator[Rung]:
-        """Yield the ladder's rungs, each again if releasing other models made room.
-
-        Memory is released here, not where it ran out: the traceback keeps the tensors alive.
-        """
+        """Yield the ladder's rungs, each again if releasing other models made room."""
         request, images = drawing.requested[0], 1 if drawing.are_details else len(drawing.requests)
         sizes = self._checkpoints.sizes(request)
         rungs = [*self._ladder.rungs(request, sizes, images)]
@@ -184,6 +181,7 @@ class Renderer:
         for rung in rungs:
             self._checkpoints.make_room(request, self._ladder.peak(rung, request, sizes, images))
             yield rung
+            # Where memory ran out, the traceback kept the tensors alive.
             if self._checkpoints.forget_others(request):
                 self._kept.give_back()
                 yield rung

@@ -220,11 +220,8 @@ _HEAD = re.compile(r"(?:^|\.)lm_head\.")
 
 
 def reads_of(part: str, layers: int) -> Reads:
-    """Return which tensors of a part are read: of a text encoder no head, and so many layers.
-
-    Anima's transformer shares its file with the part that maps its texts.
-    """
-    if part == "transformer":
+    """Return which tensors of a part are read: of a text encoder no head, and so many layers."""
+    if part == "transformer":  # Anima's shares its file with the part that maps its texts
         return lambda name: not name.startswith("llm_adapter.")
     if not part.startswith("text_encoder"):
         return EVERY

@@ -15,12 +15,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def held_memory() -> MemoryUse | None:
-    """Return the GPU memory that torch holds in this process, else its main memory (Linux).
-
-    The counters are torch's own, so reading them does not wait for kernels.
-    """
+    """Return the GPU memory that torch holds in this process, else its main memory (Linux)."""
     cuda: Any = torch.cuda
-    if cuda.is_initialized():
+    if cuda.is_initialized():  # torch's own counters do not wait for kernels
         free = cuda.mem_get_info()[0] + cuda.memory_reserved() - cuda.memory_allocated()
         return MemoryUse(cuda.memory_reserved(), cuda.max_memory_reserved(), int(free))
     try:

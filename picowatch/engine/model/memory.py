@@ -242,13 +242,11 @@ def _shrinking(request: ImageRequest, last: Rung, references: References | None)
 
 
 def _drawn_pixels(request: ImageRequest, references: References | None) -> int:
-    """Return the pixels of the largest run of the sampler; each reference counts as a picture.
-
-    What is edited is drawn in a size of its own.
-    """
+    """Return the pixels of the largest run of the sampler; each reference counts as a picture."""
     width, height = samplings(request)[-1].size
     if not request.references or references is None:
         return width * height
+    # What is edited is drawn in a size of its own.
     area = references.area if references.stretched else min(references.area, width * height)
     return area * (1 + len(request.references))
 

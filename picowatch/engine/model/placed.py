@@ -82,10 +82,7 @@ class Placed:
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:
-        """Let every block of layers call `look` first, also in parts that are restored meanwhile.
-
-        Hooks on all modules would cost small models some percent of their time.
-        """
+        """Let every block of layers call `look` first, also in parts restored meanwhile."""
         self._look = look
         try:
             self._watch(*self.modules)  # a variable here would keep them in memory
@@ -97,7 +94,7 @@ class Placed:
             self._handles.clear()
 
     def _watch(self, *modules: torch.nn.Module) -> None:
-        if look := self._look:
+        if look := self._look:  # on all modules it would cost small models some percent
             for blocks in chain.from_iterable(module.modules() for module in modules):
                 for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
                     self._handles.append(block.register_forward_pre_hook(lambda *_: look()))

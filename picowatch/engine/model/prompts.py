@@ -238,10 +238,7 @@ class PromptEncoder:
         return [self._framed(chunk) for chunk in full]
 
     def encode(self, chunks: Sequence[Chunk], length: int, clip_skip: int) -> Encoded:
-        """Return the chunks' hidden states joined, padded with empty chunks to `length` chunks.
-
-        The summary is the first chunk's, as in A1111.
-        """
+        """Return the chunks' states, padded to `length` chunks; A1111's summary is the first's."""
         padded = [*chunks, *[self._framed([])] * (length - len(chunks))]
         encoded = [self._encoded(chunk, clip_skip) for chunk in padded]
         return Encoded(torch.cat([chunk.states for chunk in encoded], dim=1), encoded[0].pooled)
@@ -287,11 +284,9 @@ class PromptEncoder:
         return self._encoded_once(key, lambda: self._encoded_chunk(chunk, clip_skip))
 
     def _encoded_chunk(self, chunk: Chunk, clip_skip: int) -> Encoded:
-        """Return a chunk's weighted hidden states, 1 x 77 x width, and its summary.
-
-        Each call encodes one chunk, so that the numbers do not depend on the rest of the batch.
-        """
+        """Return a chunk's weighted hidden states, 1 x 77 x width, and its summary."""
         end = self._tokenizer.eos_token_id
+        # One chunk by itself: its numbers must not depend on the rest of the batch.
         found = [tower.encoded(chunk, end, clip_skip, self._device) for tower in self._towers]
         states = [weighted(tower.states, chunk.weights) for tower in found]
         return Encoded(torch.cat(states, dim=-1), found[-1].pooled)

@@ -153,10 +153,8 @@ def _scheduler(
 
 
 def _follow(scheduler: Any, euler: Any) -> None:
-    """Let a scheduler without options for a schedule step through Euler's noise levels.
-
-    If it knows only training steps, it takes the nearest, as A1111's LCM does.
-    """
+    """Let a scheduler without options for a schedule step through Euler's noise levels."""
+    # Of training steps it takes the nearest, as A1111's LCM does.
     whole = not scheduler.timesteps.is_floating_point()
     scheduler.timesteps = euler.timesteps.round().long() if whole else euler.timesteps
     if hasattr(scheduler, "sigmas"):

@@ -22,13 +22,10 @@ from picowatch.engine.model.part_files import Tensors, TypeOf
 
 
 class Narrow(NamedTuple):
-    """The types of matrices that stay as they are in memory, whatever type computes.
-
-    `fp8`: those in the blocks of a denoiser are rounded to it.
-    """
+    """The types of matrices that stay as they are in memory, whatever type computes."""
 
     types: frozenset[str] = frozenset()
-    fp8: bool = False
+    fp8: bool = False  # those in the blocks of a denoiser are rounded to it
 
     def type_of(self, header: Header, name: str, dtype: torch.dtype) -> torch.dtype:
         """Return the type of a tensor in memory, where `dtype` computes."""

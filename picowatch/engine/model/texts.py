@@ -86,13 +86,10 @@ def _scaled(pipeline: Any, pictures: Sequence[Image.Image], reading: Reading) ->
 
 
 def answer(reading: Reading, pipeline: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Let a pipeline's own `encode_prompt` return the embeddings in `inputs`; return the others.
-
-    It is called for the prompt, then for the negative.
-    """
+    """Let a pipeline's own `encode_prompt` return the embeddings in `inputs`; return the others."""
     names = ("prompt_embeds", "negative_prompt_embeds")
     embeds, own = [inputs[name] for name in names if name in inputs], pipeline.encode_prompt
-    given = iter(embeds)
+    given = iter(embeds)  # it is called for the prompt, then for the negative prompt
 
     def encode(*_: Any, grid_h: int = 0, grid_w: int = 0, **__: Any) -> list[torch.Tensor]:
         found = next(given)

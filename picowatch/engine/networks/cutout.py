@@ -233,10 +233,7 @@ def network_in(header: Header) -> Network:
 
 
 def _with_own_colours(picture: Image.Image, alpha: Image.Image, side: int) -> Image.Image:
-    """Return the picture with edges in the figure's colours instead of the background's.
-
-    Invisible pixels become black: nobody can uncover them, and they take no space in a file.
-    """
+    """Return the picture with edges in the figure's colours instead of the background's."""
     sure = picture.copy()
     sure.putalpha(alpha.point(lambda level: 255 if level >= _SURE else 0))
     radius = -(-_EDGE * max(picture.size) // side)
@@ -246,5 +243,6 @@ def _with_own_colours(picture: Image.Image, alpha: Image.Image, side: int) -> Im
     scale = 255 / (_SURE - _UNSURE)
     own = alpha.point(lambda level: min(255, max(0, round((level - _UNSURE) * scale))))
     coloured = Image.composite(picture, near, own)
+    # Nobody can uncover invisible pixels that are black, and they take no space in a file.
     black = Image.new("RGB", picture.size)
     return Image.composite(coloured, black, alpha.point(lambda level: 255 if level else 0))

@@ -200,13 +200,10 @@ def network_in(header: Header) -> Network:
 
 
 def weights_of(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a file's tensors by the names of the network here.
-
-    SPAN's rows of convolutions (1x1, 3x3, 1x1, beside another 1x1) become single ones of 3x3.
-    """
+    """Return a file's tensors by the names of the network here."""
     found = {ours: tensors[theirs] for ours, theirs in network.layout.names.items()}
     rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]
-    for name in rows:
+    for name in rows:  # of 1x1, 3x3 and 1x1, beside another 1x1: they become one of 3x3
         first, second, third, beside = (
             tuple(found.pop(f"{name}.{part}.{kind}").double() for kind in ("weight", "bias"))
             for part in ("conv.0", "conv.1", "conv.2", "sk")

@@ -1,8 +1,4 @@
-"""The Executor of a Ray cluster, with as many engines as are wanted. See docs/design.md.
-
-ray.py          RayEngines, the Executor, and the connection of this process
-ray_engine.py   RayEngine, an Engine, and its actor on a node
-"""
+"""The Executor of a Ray cluster, with as many engines as are wanted. See docs/design.md."""
 
 import atexit
 import logging
