@@ -135,14 +135,11 @@ def _widened(begin: int, end: int, length: int, most: int) -> tuple[int, int]:
 
 
 def redrawn_area(mask: Image.Image, request: ImageRequest, size: Size) -> Image.Image:
-    """Return what a mask selects, white on black, in another size.
-
-    It is inverted before it grows, so no rim of the old background is left around what stays. Where
-    nothing was found, nothing is redrawn, inverted or not.
-    """
+    """Return what a mask selects, white on black, in another size."""
     area = fit(mask, size, request.resize).point(lambda grey: 255 if grey >= decoding.WHITE else 0)
-    if request.found_mask and not area.getbbox():
+    if request.found_mask and not area.getbbox():  # nothing is redrawn, inverted or not
         return area
+    # Before it grows: otherwise a rim of the old background is left around what stays.
     area = ImageOps.invert(area) if request.mask_invert else area
     return grown(area, request.found_mask.grow if request.found_mask else 0)
 

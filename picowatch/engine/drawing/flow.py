@@ -133,21 +133,17 @@ class FlowDenoising(Denoising):
     def _inputs(
         self, start: list[Image.Image], group: Group, sampling: Sampling
     ) -> tuple[str, dict[str, Any]]:
-        """Return the kind of pipeline for a pass, and its arguments for start images and masks.
-
-        A family without a pipeline for start images redraws all of them with a white mask; a family
-        without a pipeline for masks draws all of a detail's part.
-        """
+        """Return the kind of pipeline for a pass, and its arguments for start images and masks."""
         if not start:
             return "text", {}
         masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
         able = partial(pipeline_class, self.loaded.row, self.loaded.variant)
-        if not masks and able("image") is None:
+        if not masks and able("image") is None:  # all of the start images is redrawn
             masks = [Image.new("L", sampling.size, "white")] * len(start)
         inputs: dict[str, Any] = {"image": start, "strength": sampling.strength}
         if masks and able("mask"):
             return "mask", inputs | {"mask_image": masks}
-        return "image", inputs
+        return "image", inputs  # without a pipeline for masks, all of a detail's part
 
 
 def _listed(value: Any) -> object:

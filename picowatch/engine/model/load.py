@@ -147,18 +147,14 @@ def _scheduler(model: Model, part: Part) -> Any:
     return kind.from_config(config)
 
 
-# diffusers calls it up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias.
+# The spread of a bias tells, as in ComfyUI (comfy/supported_models.py, class SD20).
 _TELLING = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _SPREAD_OF_V = 0.09
 
 
 def _prediction(model: Model) -> str:
-    """Return what a single file of 2.x predicts: its header does not tell, and a wrong guess fails.
-
-    The spread of a bias tells, as in ComfyUI (comfy/supported_models.py, class SD20). Inpainting
-    checkpoints predict noise.
-    """
-    if model.in_channels != LATENT_CHANNELS:
+    """Return what a file of 2.x predicts: its header does not tell, and a wrong guess fails."""
+    if model.in_channels != LATENT_CHANNELS:  # for inpainting
         return "epsilon"
     with safe_open(model.path, framework="pt") as file:
         spread = file.get_tensor(_TELLING).float().std(correction=0)

@@ -38,7 +38,7 @@ Tensors = dict[str, torch.Tensor]
 TypeOf = Callable[[str], torch.dtype]  # returns the type for a tensor of this name
 # From this share of diffusers' names on, a file needs no conversion: authors' share about half.
 _NEARLY_ALL = 0.9
-_FILLED = 16  # the sides of nvfp4's matrices are multiples of it
+_FILLED = 16  # the sides of nvfp4's matrices are filled with zeros to multiples of it
 _WIDE = "Get it in bfloat16."
 _GET_ANOTHER = "Get the file again, or another one."
 
@@ -225,13 +225,10 @@ def _quantised(kind: Any, config: Config, tensors: Tensors, dtype: torch.dtype) 
 
 
 def _in_shape(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Return a tensor with the sides that it should have, where its format changes them.
-
-    Sides of length 1 may be missing: llama.cpp omits the first, and 1x1 convolutions are
-    matrices. nvfp4's sides are filled with zeros to multiples of 16.
-    """
+    """Return a tensor with the sides that it should have, where its format changes them."""
     if tensor.shape == shape or isinstance(tensor, GGUFParameter) or stands_for(tensor):
         return tensor
+    # llama.cpp omits the first sides of length 1, and 1x1 convolutions are matrices.
     if [side for side in tensor.shape if side > 1] == [side for side in shape if side > 1]:
         return tensor.reshape(shape)
     if len(shape) != 2 or tensor.shape != tuple(side + -side % _FILLED for side in shape):

@@ -185,13 +185,10 @@ def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
 
 
 def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str:
-    """Return diffusers' timestep_spacing. A single "linspace" step would be the noiseless last.
-
-    With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
-    "trailing": its first step is that of pure noise.
-    """
+    """Return diffusers' timestep_spacing. A single "linspace" step would be the noiseless last."""
     if schedule_type == "leading" or (schedule_type == "linspace" and steps > 1):
         return schedule_type
+    # With zero terminal SNR the first step is of pure noise: https://arxiv.org/abs/2305.08891, 3.3.
     from_the_last = schedule_type == "sgm_uniform" or (zero_snr and schedule_type == "uniform")
     single = steps == 1 and "linspace" in (own, schedule_type)
     return "trailing" if from_the_last or single else own

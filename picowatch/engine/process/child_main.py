@@ -236,16 +236,12 @@ def _explained(error: Exception) -> PicowatchError:
 
 
 def broken_gpu() -> str:
-    """Return the error of a GPU that this process can no longer use, "" if it works.
-
-    It waits until all queued kernels are done, because their errors appear at some later call.
-    An engine that computes on a GPU has imported torch.
-    """
-    torch = sys.modules.get("torch")
+    """Return the error of a GPU that this process can no longer use, "" if it works."""
+    torch = sys.modules.get("torch")  # what computes on a GPU has imported it
     if torch is None or not torch.cuda.is_initialized():
         return ""
     try:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize()  # errors of queued kernels appear at some later call
     except Exception as error:  # its class differs by version of torch
         return str(error) or type(error).__name__
     return ""
