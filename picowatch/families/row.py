@@ -46,12 +46,9 @@ DEMO = "demo"  # the name of the embedded model, and its family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipelines:
-    """The classes of diffusers' pipelines that draw from text, a start image, a mask, references.
+    """The classes of diffusers' pipelines for each kind of drawing, "" for none."""
 
-    "" stands for none. A UNet's pipeline from text draws everything, from the engine's latents.
-    """
-
-    text: str = ""
+    text: str = ""  # a UNet's draws everything, from the engine's latents
     image: str = ""
     mask: str = ""
     edit: str = ""
@@ -59,92 +56,65 @@ class Pipelines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """How a variant uses reference pictures: to edit them, or to take something from them.
+    """How a variant uses reference pictures: to edit them, or to take something from them."""
 
-    `most`: how many at once; `required`: it only edits. Pictures are rendered with sides that are
-    multiples of `multiple` and with at most `area` pixels; `stretched`: with exactly that area.
-    `alone`: its pipeline takes no size, but the first picture's proportions, and rounds sides up.
-    `alpha`: it reads and writes transparency.
-    """
-
-    most: int
-    required: bool = False
-    multiple: int = 16
-    area: int = 1024 * 1024
-    stretched: bool = False
-    alone: bool = False
-    alpha: bool = False
+    most: int  # at once
+    required: bool = False  # it only edits
+    multiple: int = 16  # of the sides in which pictures are rendered
+    area: int = 1024 * 1024  # the most pixels in which they are
+    stretched: bool = False  # they have exactly that area
+    alone: bool = False  # its pipeline takes no size, but the first's proportions; rounds sides up
+    alpha: bool = False  # it reads and writes transparency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A variant of a family.
+    """A variant of a family."""
 
-    `defaults` are the values of fields that a recipe does not set, `lacks` the further fields that
-    must stay off, with the reason. `guided`: it was trained for a cfg_scale above 1. `fills`: it
-    only redraws the part of a picture that a mask selects. `references`: how it uses those of a
-    recipe, None if it takes none. Sides are at most `largest`; start images have at most
-    `most_start_pixels`, if the pipeline would reduce larger images. `hub` is a folder to download.
-    `pipelines`, `samplers` and `tokens`, the limit of texts, override the family's; `options` are
-    for creating them. `encoders` are as in `Family`. `configs` is the variant whose configs in the
-    package it shares.
-
-    `sign` recognises it by a file's header, as `Header.shows` says; "" shows in all. `config`
-    recognises it in a folder: by settings of the index, or "transformer/" and a setting of that
-    config. With `like`, a file's header looks like that variant's, and only the `word` in its name
-    tells them apart; the same holds for folders, unless there is a `config`.
-    """
-
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    lacks: Mapping[str, str] = field(default_factory=dict)
-    guided: bool = True
-    fills: bool = False
-    references: References | None = None
-    largest: int = 0
-    most_start_pixels: int = 0
-    hub: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of fields that a recipe lacks
+    lacks: Mapping[str, str] = field(default_factory=dict)  # further fields that must stay off: why
+    guided: bool = True  # it was trained for a cfg_scale above 1
+    fills: bool = False  # it only redraws the part of a picture that a mask selects
+    references: References | None = None  # None if it takes none
+    largest: int = 0  # side
+    most_start_pixels: int = 0  # if the pipeline would reduce larger start images
+    hub: str = ""  # a folder to download
+    # These override the family's; `tokens` is the limit of texts.
     pipelines: Pipelines | None = None
     samplers: tuple[str, ...] = ()
     tokens: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
-    configs: str = ""
-    sign: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)  # for creating its pipelines
+    configs: str = ""  # the variant whose configs in the package it shares
+    sign: str = ""  # a file's header shows it, besides the family's signs: `Header.shows`
+    # Of it in a folder: settings of the index, or "transformer/" and a setting of that config.
     config: Mapping[str, Any] | None = None
+    # A file's header looks like this variant's, and only the `word` in its name tells them apart;
+    # the same holds for folders, unless there is a `config`.
     like: str | None = None
     word: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a family's texts are read.
+    """How a family's texts are read: of a UNet the first two, the others are for transformers."""
 
-    `towers` are a UNet's text encoders, with what differs of each (the engine's TextTower); with
-    `zeros` an empty negative prompt is zeros, not the encoded "".
-
-    The others are for transformers. `encode` is the way to the embeddings of a prompt: by the
-    pipeline's `encode_prompt`, which takes `options`, and whose results have the names in
-    `results`, "" to skip; or by a way of the engine's texts.py. With `answers` its pipelines take
-    no embeddings: their own `encode_prompt` has to return them. `reads` are tokenizers, of which
-    the first that a checkpoint has counts the tokens by `count`, and their limits: 0 is that in
-    the tokenizer's configuration; without tokenizers there is no limit. `preamble` is put before
-    prompts, but not before negative prompts; `empty` replaces an empty prompt.
-
-    With references, the encoder `sees` them; with half their sides if it `halves` them.
-    """
-
-    towers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    zeros: bool = False
+    towers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the engine's TextTower
+    zeros: bool = False  # an empty negative prompt is zeros, not the encoded ""
+    # The way to the embeddings of a prompt: by the pipeline's `encode_prompt`, which takes
+    # `options`, and whose results have these names, "" to skip; or by a way of texts.py.
     encode: Literal["pipeline", "blocks", "ernie", "lumina2", "ideogram4", "later"] = "pipeline"
     options: Mapping[str, Any] = field(default_factory=dict)
     results: tuple[str, ...] = ("prompt_embeds",)
+    answers: bool = False  # its pipelines take no embeddings: their `encode_prompt` returns them
+    # Tokenizers and their limits, 0 for that in their configuration: the first that a checkpoint
+    # has counts the tokens by `count`. Without tokenizers there is no limit.
     reads: Mapping[str, int] = field(default_factory=lambda: {"tokenizer": 512})
-    answers: bool = False
     count: Literal["tokenizer", "processor", "flux2_dev", "longcat"] = "tokenizer"
-    preamble: str = ""
-    empty: str = ""
-    sees: bool = False
-    halves: bool = False
+    preamble: str = ""  # before prompts, but not before negative prompts
+    empty: str = ""  # in the place of an empty prompt
+    sees: bool = False  # the encoder sees references
+    halves: bool = False  # … with half their sides
 
 
 ALONE = {"do_classifier_free_guidance": False}  # a negative prompt is encoded by itself
@@ -178,78 +148,64 @@ NO_NEGATIVE = {"negative_prompt": "its pipeline reads none"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A family of checkpoints; the defaults are those of families with a transformer.
-
-    `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
-    "flow" is drawn by a pipeline of diffusers with a transformer. "general" rows are made from the
-    signatures of such pipelines (general.py), which encode prompts themselves.
-
-    Drawing: `inputs` are further arguments of each call of a pipeline. Recipes may name the
-    `samplers`: the first is the folder's own scheduler. Sides must be multiples of `size_multiple`.
-    `native_size` is the side of the square that it was trained for, 0 where the configs tell it.
-    `lacks` maps the fields that must stay off to the reason. `channels_last`: in a patch of
-    latents, the channels of a place are together. Its pipeline reads what some layers of the text
-    encoder give, so only `encoder_layers` are loaded, 0 for all: one more than the last that is
-    read, because transformers normalises what the last one gives. `drawing` counts the numbers that
-    its transformer or UNet has in memory at once for each pixel, at most, as `DECODING` does.
-
-    Of `variants`, the first that matches a header, a folder or a name counts.
-
-    Folders: `more_folders` are classes in model_index.json besides the pipelines' own. `parts` are
-    the classes that each part may have, () for all of diffusers' and transformers': the engine
-    loads no others. A folder may lack the `optional` parts. `settings` of the index, if present,
-    must have these values.
-
-    Files: `signs` are prefixes of tensors' names, any of which the family's transformer has; a
-    variant's sign must match, too. Its transformer may be a file of its own, which is completed by
-    `encoders` (by part), and a VAE of a variant in `vaes`. With `vae_assets` no folder is
-    needed, because the package has the other configs, and those of that family's VAE; `vae_file`
-    says which VAE to get. Variants that are `alike` may use each other's parts.
-
-    UNets: `text_width` is the width of the text embeddings that they read, `text_layers` the number
-    of layers of the text encoder that clip_skip chooses from, and `text_prefixes` are prefixes of a
-    text encoder's tensors in single files.
-
-    LoRAs: with `loras`, its pipelines load them. `lora_blocks` say which layers of diffusers'
-    transformer their layers stand for. Other families may have the same names: a layer has one of
-    `lora_sides`, as inputs or as outputs. `lora_marks` are parts of trainers' metadata. `lightning`
-    are changes of the scheduler's config for LoRAs with that word in their names, which were
-    distilled for a few steps of such a schedule.
-    """
+    """A family of checkpoints; the defaults are those of families with a transformer."""
 
     key: str
     name: str
+    # "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints; "flow" is
+    # drawn by a pipeline of diffusers with a transformer. "general" rows are made from the
+    # signatures of such pipelines (general.py), which encode prompts themselves.
     kind: Literal["unet", "flow", "general"] = "flow"
+    hub: str = ""
+    variants: Mapping[str, Variant] = field(default_factory=dict)  # the first that matches counts
+
+    # Drawing.
     pipelines: Pipelines = Pipelines()
     guidance: Guidance = field(default_factory=lambda: CFG_SCALE)
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    size_multiple: int = 16
-    native_size: int = 1024
-    samplers: tuple[str, ...] = FLOW_SAMPLERS
-    lacks: Mapping[str, str] = field(default_factory=lambda: FROM_TEXT)
-    variants: Mapping[str, Variant] = field(default_factory=dict)
-    hub: str = ""
-    channels_last: bool = False
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # of each call of a pipeline
+    size_multiple: int = 16  # of sides
+    native_size: int = 1024  # the side of the square of its training, 0 where configs tell it
+    samplers: tuple[str, ...] = FLOW_SAMPLERS  # the first is the folder's own scheduler
+    lacks: Mapping[str, str] = field(default_factory=lambda: FROM_TEXT)  # fields to stay off: why
+    channels_last: bool = False  # in a patch of latents, the channels of a place are together
     texts: Reading = Reading()
+    # How many layers of the text encoder are loaded, 0 for all: one more than its pipeline reads,
+    # because transformers normalises what the last one gives.
     encoder_layers: int = 0
+    # Numbers that its transformer or UNet has in memory at once for each pixel, as in `DECODING`.
     drawing: int = 300
-    more_folders: Classes = ()
+
+    # Folders.
+    more_folders: Classes = ()  # classes in model_index.json besides the pipelines' own
+    # The classes that each part may have, () for all of diffusers' and transformers': the engine
+    # loads no others.
     parts: Mapping[str, Classes] = field(default_factory=dict)
-    optional: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    signs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()  # parts that a folder may lack
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the index, where it has them
+
+    # Files.
+    signs: tuple[str, ...] = ()  # prefixes of tensors' names: its transformer has one of them
+    # What completes a transformer's file, by part, and the kinds of VAEs that do.
     encoders: Mapping[str, str] = field(default_factory=dict)
     vaes: tuple[str, ...] = ()
+    # No folder is needed: the package has the other configs, and those of this family's VAE.
     vae_assets: str = ""
-    vae_file: str = ""
-    alike: bool = False
-    text_width: int = 0
-    text_layers: int = 0
-    text_prefixes: tuple[str, ...] = ()
-    loras: bool = True
-    lora_blocks: Blocks = field(default_factory=dict)
+    vae_file: str = ""  # which VAE to get
+    alike: bool = False  # variants may use each other's parts
+
+    # UNets.
+    text_width: int = 0  # of the embeddings that they read
+    text_layers: int = 0  # of the text encoder, from which clip_skip chooses
+    text_prefixes: tuple[str, ...] = ()  # of a text encoder's tensors in single files
+
+    # LoRAs.
+    loras: bool = True  # its pipelines load them
+    lora_blocks: Blocks = field(default_factory=dict)  # for which of diffusers' layers theirs stand
+    # Other families may have the same names: a layer has one of these, as inputs or as outputs.
     lora_sides: tuple[int, ...] = ()
-    lora_marks: tuple[str, ...] = ()
+    lora_marks: tuple[str, ...] = ()  # parts of trainers' metadata
+    # Changes of the scheduler's config for LoRAs with that word in their names, which were
+    # distilled for a few steps of such a schedule.
     lightning: Mapping[str, Any] = field(default_factory=dict)
 
     @property
