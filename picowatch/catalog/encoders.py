@@ -86,16 +86,12 @@ def vae_of_config(config: Mapping[str, Any]) -> str | None:
 
 
 class Encoder(NamedTuple):
-    """A text encoder: a tensor that it has, that tensor's shape, and its file, without ending.
-
-    Without a file it is read only from whole checkpoints and diffusers folders. `config` and
-    `words` are the package's folders of its config and vocabulary, "" if it has none.
-    """
+    """A text encoder, known by a tensor."""
 
     tensor: str
     shape: tuple[int, ...]
-    file: str = ""
-    config: str = ""
+    file: str = ""  # without ending; "" if it is read only from whole checkpoints and folders
+    config: str = ""  # the package's folders of its config and vocabulary, "" if it has none
     words: str = ""
 
 

@@ -24,23 +24,17 @@ _OTHER_BACKBONES = ("backbone", "backbone_kwargs", "use_timm_backbone", "use_pre
 
 @dataclass(frozen=True, slots=True)
 class FolderRow:
-    """A kind of folder: its name, what it does, and its classes of transformers.
-
-    `words` is the class of its tokenizer, `pixels` that of its processor of pictures, "" for none.
-    Configs inside its own are of types that begin as `inside` says. A folder that is more than
-    the finder has its config in `within`, and its tensors' names begin with `prefix`. `narrow`: it
-    computes in 16 bits where flow families do, as its authors compute.
-    """
+    """A kind of folder, with the names of transformers' classes."""
 
     name: str
     does: str
     class_name: str
-    words: str
-    pixels: str
-    inside: tuple[str, ...]
-    within: str = ""
-    prefix: str = ""
-    narrow: bool = False
+    words: str  # the class of its tokenizer, "" for none
+    pixels: str  # the class of its processor of pictures, "" for none
+    inside: tuple[str, ...]  # how the types of configs inside its own begin
+    within: str = ""  # where its config is in that of a folder which is more than the finder
+    prefix: str = ""  # … and how its tensors' names begin there
+    narrow: bool = False  # it computes in 16 bits where flow families do, as its authors compute
     kind: Kind = "segmentation"
 
 

@@ -33,35 +33,25 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """A file or folder as recognised by its headers and configs.
-
-    `family` is the key of its row in families/, "" where the header does not tell. For a
-    checkpoint, `native_size` is the side of the square it was trained for, `in_channels` the inputs
-    of its UNet, `text_layers` the number of layers of its text encoder that clip_skip chooses from,
-    `prediction` what its UNet predicts ("v_prediction", "epsilon", or "" if unknown), `zero_snr`
-    whether it was trained down to noise without any signal. `text_width` is the width of the text
-    embeddings that a UNet or a ControlNet reads, 0 for none. `variant` tells models of a family
-    apart ("dev", "union"), and text encoders, VAEs and others. `base_model`, `trained_as` (its
-    name) and `trigger_words` are what a LoRA's trainer wrote. `scale` is the factor of an upscaler.
-    `stored` is how weights are stored ("fp8", "Q4_K_S"). `contents` are the parts in a
-    transformer's file with the prefixes of their tensors' names: ("T5 XXL", "text_encoders…").
-    """
+    """A file or folder as recognised by its headers and configs."""
 
     kind: Kind
-    family: str
-    native_size: int = 0
-    in_channels: int = 0
-    text_layers: int = 0
-    prediction: str = ""
-    zero_snr: bool = False
-    variant: str = ""
-    base_model: str = ""
+    family: str  # the key of its row in families/, "" where the header does not tell
+    native_size: int = 0  # the side of the square that a checkpoint was trained for
+    in_channels: int = 0  # the inputs of its UNet
+    text_layers: int = 0  # of its text encoder, from which clip_skip chooses
+    prediction: str = ""  # of its UNet: "v_prediction", "epsilon", or "" if unknown
+    zero_snr: bool = False  # it was trained down to noise without any signal
+    variant: str = ""  # of a family ("dev", "union"), or which text encoder, VAE or other it is
+    base_model: str = ""  # what a LoRA's trainer wrote: this, its name, and trigger words
     trained_as: str = ""
     trigger_words: tuple[str, ...] = ()
-    scale: int = 0
-    stored: str = ""
+    scale: int = 0  # the factor of an upscaler
+    stored: str = ""  # how weights are stored ("fp8", "Q4_K_S")
+    # The parts in a transformer's file with the prefixes of their tensors' names: ("T5 XXL",
+    # "text_encoders…").
     contents: tuple[tuple[str, str], ...] = ()
-    text_width: int = 0
+    text_width: int = 0  # of the text embeddings that a UNet or a ControlNet reads, 0 for none
 
 
 def holds(class_name: str) -> Literal["pixels", "words", "settings", "weights"]:
@@ -75,54 +65,42 @@ def holds(class_name: str) -> Literal["pixels", "words", "settings", "weights"]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a pipeline: its name and class, and the folder of its config or vocabulary.
-
-    Its weights are in that folder, or in the file `weights`, under names that begin with `prefix`.
-    """
+    """A part of a pipeline: its name and class, and the folder of its config or vocabulary."""
 
     name: str
     class_name: str
     folder: Path
-    weights: Path | None = None
-    prefix: str = ""
+    weights: Path | None = None  # the file of its weights, if they are not in the folder
+    prefix: str = ""  # … and of their names there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model(Recognised):
-    """A model file or folder that can be used.
+    """A model file or folder that can be used."""
 
-    `name` is its name in recipes: the path below its kind's folder, with "/" and without ending.
-    `bytes` is the size of its own files. A transformer in a file of its own needs other files:
-    `parts` says where each part of the pipeline is, or `missing`, in one sentence, what is not
-    installed. `by_name` is true if only its name tells its variant, `velocity_beside` if its file
-    does not tell what it predicts, but the config beside it says velocity. `others` are the same
-    file as the other variants that it may be: recipes name them "my-merge as Kontext".
-    """
-
-    name: str
+    name: str  # in recipes: the path below its kind's folder, with "/" and without ending
     layout: Layout
     path: Path
-    bytes: int
-    by_name: bool = False
-    velocity_beside: bool = False
+    bytes: int  # of its own files
+    by_name: bool = False  # only its name tells its variant
+    velocity_beside: bool = False  # its file does not tell a prediction; the config beside it does
+    # A transformer in a file of its own needs other files: where each part of its pipeline is, or
+    # what is not installed, in a sentence.
     parts: tuple[Part, ...] = ()
     missing: str = ""
+    # The same file as other variants that it may be: recipes name them "my-merge as Kontext".
     others: tuple["Model", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A file in models/ that cannot be used; `reason` is one sentence that says what it is.
+    """A file in models/ that cannot be used."""
 
-    `name` keeps the file's ending: "old.ckpt" may be beside a usable "old.safetensors". `may_pass`:
-    a permission or a disk is the cause, and may change while the file's size and time do not.
-    """
-
-    name: str
+    name: str  # with its ending: "old.ckpt" may be beside a usable "old.safetensors"
     kind: Kind
     path: Path
-    reason: str
-    may_pass: bool = False
+    reason: str  # a sentence that says what it is
+    may_pass: bool = False  # a permission or a disk is the cause; size and time may not change
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,17 +61,14 @@ Signature = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file or folder that may be a model, below `root`, the folder of its kind.
+    """A file or folder that may be a model."""
 
-    `signature` has the names, sizes and mtimes of its files; () for a dangling link.
-    """
-
-    root: Path
+    root: Path  # the folder of its kind
     name: str
     kind: Kind
     path: Path
     layout: Layout
-    signature: Signature
+    signature: Signature  # names, sizes and mtimes of its files; () for a dangling link
 
     @property
     def place(self) -> str:

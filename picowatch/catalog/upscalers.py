@@ -19,22 +19,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A network as its shapes tell it; `names` maps picowatch's names to the file's.
-
-    `scale` is the factor of a side. ESRGAN has `blocks` of dense layers that add `growth` channels
-    each, doubles the size `doublings` times, and begins by folding squares of `unshuffle` pixels
-    into channels. Compact has `blocks` convolutions. `normalised`: SPAN takes values around 0.
-    """
+    """A network as its shapes tell it."""
 
     architecture: str
-    scale: int
+    scale: int  # the factor of a side
     channels: int
-    blocks: int
-    growth: int = 0
-    doublings: int = 0
-    unshuffle: int = 1
-    normalised: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
+    blocks: int  # Compact's convolutions, or ESRGAN's blocks of dense layers, …
+    growth: int = 0  # … each of which adds so many channels
+    doublings: int = 0  # of the size in ESRGAN, …
+    unshuffle: int = 1  # … which begins by folding squares of so many pixels into channels
+    normalised: bool = False  # SPAN takes values around 0
+    names: Mapping[str, str] = field(default_factory=dict)  # the file's by picowatch's
 
 
 # ESRGAN's blocks in all sets of names, and BasicSR's names of other layers, by the older names.

@@ -25,33 +25,22 @@ CompileState = bool | Literal["graph"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The settings an engine needs.
+    """The settings an engine needs."""
 
-    `models` is the folder with checkpoints/, vae/, loras/ and embeddings/. `device` is "auto",
-    "cuda", "cuda:N", "mps" or "cpu". `hash_cache` is the daemon's file of model hashes; the
-    engine reads it and never writes it. `threads` bounds the CPU threads of a batch; None
-    means this engine's share of the cores. `start_images` is the folder of start images and
-    masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
-    denoisers are compiled (compile.py), and stored in the folder `cache`, if it is set; `graphs`:
-    on a card they are recorded (graphs.py). `debug`: the engine sends notes. A preview
-    comes at least `preview_seconds` after the last; 0 means never. The engine has the number
-    `ordinal` of the machine's `engines`, which share its GPUs or cores.
-    """
-
-    models: Path
-    device: str = "auto"
+    models: Path  # the folder with checkpoints/, vae/, loras/ and embeddings/
+    device: str = "auto"  # or "cuda", "cuda:N", "mps", "cpu"
     precision: Precision = "auto"
-    hash_cache: Path | None = None
-    threads: int | None = None
-    start_images: Path | None = None
-    memory: Memory = "auto"
-    compile: bool = False
-    graphs: bool = False
+    hash_cache: Path | None = None  # the daemon's file of model hashes, which is only read
+    threads: int | None = None  # of the CPU for a batch; None is this engine's share of the cores
+    start_images: Path | None = None  # the folder of start images and masks by sha256
+    memory: Memory = "auto"  # where the memory ladder begins
+    compile: bool = False  # denoisers are compiled (compile.py), and stored in `cache`, if set
+    graphs: bool = False  # on a card denoisers are recorded (graphs.py)
     cache: Path | None = None
-    preview_seconds: float = 0
-    ordinal: int = 0
+    preview_seconds: float = 0  # at least, from preview to preview; 0 means never
+    ordinal: int = 0  # this engine's number of the machine's, which share its GPUs or cores
     engines: int = 1
-    debug: bool = False
+    debug: bool = False  # the engine sends notes
 
 
 def cache_folder() -> Path | None:
@@ -107,40 +96,31 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedImage:
-    """A finished picture and how it was rendered.
-
-    `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top; `alpha` is a
-    byte for each, or empty where nothing is transparent. If colours have 16 bits, `pixels` are
-    their higher bytes and `low` their lower bytes. `profile` is their ICC profile, empty for sRGB.
-    `batch_size` is 0 if it was not drawn, because nothing was found where it should change.
-    `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase ("encode",
-    "denoise", "decode", and where a batch has them "load", "find", "enlarge", "hires", "detail",
-    "upscale", "cutout" and "resize"): what is done for a batch together is divided by its size.
-    `memory_rung` names the rung of the memory ladder. `node` names the machine, if it is not the
-    daemon's. `control_maps` are the pictures that its ControlNets followed, and its mask, where the
-    request wants to see them. `places` are those that words found, None if nothing was looked for.
-    `memory` is the engine's, if it is known.
-    """
+    """A finished picture and how it was rendered."""
 
     width: int
     height: int
-    pixels: bytes
+    pixels: bytes  # RGB triples, 8 bits a channel, row by row from the top
     device: str
     precision: str
-    batch_size: int
+    batch_size: int  # 0 if it was not drawn: nothing was found where it should change
     compiled: CompileState
-    memory_rung: str
-    chunks: int
+    memory_rung: str  # the name of the rung of the memory ladder
+    chunks: int  # of 75 tokens in the prompt
+    # Seconds by phase ("encode", "denoise", "decode", and where a batch has them "load", "find",
+    # "enlarge", "hires", "detail", "upscale", "cutout" and "resize"): what is done for a batch
+    # together is divided by its size.
     timings: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    node: str = ""
-    alpha: bytes = b""
-    low: bytes = b""
-    profile: bytes = b""
+    node: str = ""  # the machine, if it is not the daemon's
+    alpha: bytes = b""  # a byte for each pixel, or empty where nothing is transparent
+    low: bytes = b""  # the lower bytes of colours of 16 bits, of which `pixels` are the higher
+    profile: bytes = b""  # the ICC profile, empty for sRGB
+    # What its ControlNets followed, and its mask, where the request wants to see them.
     control_maps: tuple["RgbPicture", ...] = ()
-    places: tuple["Place", ...] | None = None
-    memory: MemoryUse | None = None
+    places: tuple["Place", ...] | None = None  # that words found, None if nothing was looked for
+    memory: MemoryUse | None = None  # the engine's, if it is known
 
     def decoded(self) -> Original:
         """Return the picture, which has its profile, too."""

@@ -82,16 +82,14 @@ class FlowSteps(Steps):
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """Tensors that guide the steps besides the prompt, with a row for each image.
+    """Tensors that guide the steps besides the prompt, with a row for each image."""
 
-    Where `redrawn` is 0, `start` with the step's remaining noise replaces the latents after each
-    step, as in diffusers' inpainting pipeline with ordinary checkpoints. `seen` are the channels
-    that an inpainting UNet takes besides the latents: the mask and what it leaves of the picture.
-    """
-
+    # Where `redrawn` is 0, the start with the step's remaining noise replaces the latents after
+    # each step, as in diffusers' inpainting pipeline with ordinary checkpoints.
     start: torch.Tensor | None = None
     noise: torch.Tensor | None = None
     redrawn: torch.Tensor | None = None
+    # An inpainting UNet's further channels: the mask and what it leaves of the picture.
     seen: torch.Tensor | None = None
 
 

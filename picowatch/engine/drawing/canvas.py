@@ -24,17 +24,13 @@ T = TypeVar("T")
 
 
 class Canvas(NamedTuple):
-    """The start image and mask of an image, at the size of its pass.
-
-    `redrawn` is white in the area to redraw and black elsewhere. `opacity` is the same with a soft
-    edge: how much the new picture covers the start image. Both are None without a mask. If only a
-    part is drawn, `picture` and `redrawn` are what is in the `box` of the `whole` start image, and
-    `opacity` has the box's own size.
-    """
+    """The start image and mask of an image, at the size of its pass."""
 
     picture: Image.Image
-    redrawn: Image.Image | None = None
-    opacity: Image.Image | None = None
+    redrawn: Image.Image | None = None  # white in the area to redraw, black elsewhere
+    opacity: Image.Image | None = None  # of the new picture over the start image: a soft edge
+    # If only a part is drawn, the whole start image, and the box with `picture` and `redrawn`;
+    # `opacity` has the box's own size.
     whole: Image.Image | None = None
     box: Box = (0, 0, 0, 0)
 

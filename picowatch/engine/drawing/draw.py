@@ -31,23 +31,17 @@ CanvasOf = Callable[[ImageRequest, tuple[int, int]], Canvas | None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """How images are drawn: the device, the files and the callbacks.
-
-    `start_images` has the start images and masks under their hashes, `canvas_of` returns those of
-    an image in another size, with what words found. `guess_depth` returns the depth of an RGB
-    picture in grey. `work` is told of steps and timings. `alone`: each image by itself.
-    `accelerated`, unless None, is called for the denoiser. `cached`: steps reuse others' results.
-    """
+    """How images are drawn: the device, the files and the callbacks."""
 
     device: torch.device
-    start_images: Path | None
-    work: Work
+    start_images: Path | None  # start images and masks under their hashes
+    work: Work  # is told of steps and timings
     previewer: Previewer
-    guess_depth: Callable[[Any, ControlUse], Any]
-    canvas_of: CanvasOf
-    alone: bool
-    accelerated: Callable[..., tuple[torch.Tensor, ...]] | None = None
-    cached: bool = False
+    guess_depth: Callable[[Any, ControlUse], Any]  # returns an RGB picture's depth in grey
+    canvas_of: CanvasOf  # with what words found
+    alone: bool  # each image by itself
+    accelerated: Callable[..., tuple[torch.Tensor, ...]] | None = None  # called for the denoiser
+    cached: bool = False  # steps reuse others' results
 
 
 class Prompted(NamedTuple):

@@ -20,16 +20,12 @@ _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A device, the type its models compute in, and the device's name for people.
-
-    `large_unet_dtype` is the type for the UNet of a full-size checkpoint, `flow_dtype` for all
-    parts of a flow family.
-    """
+    """A device, the type its models compute in, and the device's name for people."""
 
     device: torch.device
     dtype: torch.dtype
-    large_unet_dtype: torch.dtype
-    flow_dtype: torch.dtype
+    large_unet_dtype: torch.dtype  # for the UNet of a full-size checkpoint
+    flow_dtype: torch.dtype  # for all parts of a flow family
     name: str
 
     def for_unet(self, native_size: int) -> "Target":

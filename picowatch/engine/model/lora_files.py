@@ -24,31 +24,24 @@ from picowatch.errors import RenderFailed
 
 
 class _Layer(NamedTuple):
-    """Two matrices that add up(down(x)) to a layer; `keys` are those in the file, by role.
-
-    `up` has the scale of `alpha`, which is None where it has no effect.
-    """
+    """Two matrices that add up(down(x)) to a layer."""
 
     down: torch.Tensor
-    up: torch.Tensor
-    alpha: float | None
-    keys: Mapping[str, str]
+    up: torch.Tensor  # with the scale of `alpha`
+    alpha: float | None  # None where it has no effect
+    keys: Mapping[str, str]  # in the file, by role
 
 
 _Target = tuple[str, str]  # a part of a pipeline by diffusers' name, and a module in it
 
 
 class File(NamedTuple):
-    """A file's tensors for the parts of a pipeline that are in memory, in diffusers' names.
-
-    `unused` are the keys of those that are for no part. `of_texts`: some are for text encoders.
-    `alphas` are those of the layers.
-    """
+    """A file's tensors for the parts of a pipeline that are in memory, in diffusers' names."""
 
     tensors: Tensors
-    unused: list[str]
-    of_texts: bool
-    alphas: set[float]
+    unused: list[str]  # the keys of those that are for no part
+    of_texts: bool  # some are for text encoders
+    alphas: set[float]  # of the layers
 
 
 def read_lora(name: str, path: Path, pipeline: Any, family: str) -> File:

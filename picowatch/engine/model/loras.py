@@ -28,11 +28,7 @@ _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(eq=False)
 class Loras:
-    """The LoRAs of a checkpoint, whose parts in memory are those of `_pipeline`.
-
-    `applied` are those in use, `warnings` say which parts of their files have no effect.
-    `of_texts` are hashes and weights of those that change what text encoders make of a prompt.
-    """
+    """The LoRAs of a checkpoint, whose parts in memory are those of `_pipeline`."""
 
     _pipeline: Callable[[], Any]
     _family: str
@@ -41,7 +37,8 @@ class Loras:
     _checkpoint: Path
     _files: dict[str, File] = field(default_factory=dict)  # by hash
     applied: tuple[LoraUse, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # about parts of their files that have no effect
+    # Hashes and weights of those that change what text encoders make of a prompt.
     of_texts: tuple[tuple[str, float], ...] = ()
 
     def apply(self, uses: Sequence[LoraUse]) -> None:

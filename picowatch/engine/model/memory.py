@@ -56,31 +56,26 @@ _MOST_AT_ONCE = 64
 
 
 class Room(NamedTuple):
-    """Bytes of main memory and of a card that this process could use, with those that it holds.
-
-    `card` is None where the device computes in main memory; `physical` is all that there is of it.
-    """
+    """Bytes of memory that this process could use, with those that it holds."""
 
     main: int
-    card: int | None = None
-    physical: int = 0
+    card: int | None = None  # None where the device computes in main memory, …
+    physical: int = 0  # … of which this is all
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The bytes of a checkpoint's parts in memory, and of what computing takes for each pixel.
-
-    `takes_turns`: its text encoders may make room for the denoiser. A UNet's are small, and a
-    pipeline without a row encodes prompts itself. `references` say in how many pixels it edits.
-    """
+    """The bytes of a checkpoint's parts in memory, and of what computing takes for each pixel."""
 
     encoders: tuple[int, ...] = ()
     denoiser: int = 0
     vae: int = 0
     drawing: int = 0
     decoding: int = 0
+    # Text encoders may make room for the denoiser. A UNet's are small, and a pipeline without a row
+    # encodes prompts itself.
     takes_turns: bool = False
-    references: References | None = None
+    references: References | None = None  # in how many pixels it edits
 
     @property
     def total(self) -> int:

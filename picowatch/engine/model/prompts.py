@@ -68,20 +68,14 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """A text encoder, and how its family reads it.
-
-    `key` names its tensor in embedding files for several encoders. `padding` is the token that
-    fills a chunk after its end token, None for the end token itself. `least_skip` is the least
-    `clip_skip`, for families that were trained on an earlier layer than the last; `normed`: the
-    final norm is also applied to an earlier layer. `vectors` are those of embeddings by token.
-    """
+    """A text encoder, and how its family reads it."""
 
     encoder: Any
-    key: str = "clip_l"
-    padding: int | None = None
-    least_skip: int = 1
-    normed: bool = True
-    vectors: dict[int, torch.Tensor] = field(default_factory=dict)
+    key: str = "clip_l"  # its tensor in embedding files for several encoders
+    padding: int | None = None  # the token that fills a chunk, None for the end token
+    least_skip: int = 1  # of `clip_skip`, for families that were trained on an earlier layer
+    normed: bool = True  # the final norm is also applied to an earlier layer
+    vectors: dict[int, torch.Tensor] = field(default_factory=dict)  # of embeddings by token
 
     def encoded(self, chunk: Chunk, end: int, clip_skip: int, device: torch.device) -> Encoded:
         """Return a chunk's hidden states, 1 x 77 x width, and its summary, if any."""
