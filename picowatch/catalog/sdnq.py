@@ -27,16 +27,13 @@ _FLOATS = ("BF16", "F16", "F32")
 
 
 class Packed(NamedTuple):
-    """A matrix: its sides, the bits of a number, and the names of its layer's tensors.
-
-    `rotated` is how many columns were rotated together at most; 1 without rotation.
-    """
+    """A matrix: its sides, the bits of a number, and the names of its layer's tensors."""
 
     rows: int
     columns: int
     bits: int
     parts: dict[str, str]
-    rotated: int = 1
+    rotated: int = 1  # so many columns were rotated together at most
 
 
 def check_quantisation(told: Any) -> None:

@@ -243,16 +243,13 @@ class Engine(Protocol):
 
 
 class Executor(ABC):
-    """Gives the worker pool its engines. Every call returns at once.
+    """Gives the worker pool its engines. Every call returns at once."""
 
-    The caller sets `wanted` to the number of engines that would have work now, those that are
-    working included: a cluster grows to it, and releases idle engines. `trouble` says why there are
-    no or too few engines, "" if there are enough; `is_final`: none will join until that is fixed.
-    """
-
+    # Set by the caller: how many engines would have work now, those that are working included. A
+    # cluster grows to it, and releases idle engines.
     wanted = 0
-    trouble = ""
-    is_final = False
+    trouble = ""  # why there are no or too few engines, "" if there are enough
+    is_final = False  # none will join until that is fixed
 
     @abstractmethod
     def engines(self) -> Sequence[Engine]:

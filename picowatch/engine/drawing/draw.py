@@ -45,16 +45,12 @@ class Job:
 
 
 class Prompted(NamedTuple):
-    """The encoded prompts of an image.
+    """The encoded prompts of an image."""
 
-    Images with equal keys can go through the denoiser together without changing each other.
-    `warnings` say which parts of the prompts could not be used.
-    """
-
-    key: object
+    key: object  # images with equal keys can share a call without changing each other
     conditions: Any
     chunks: int = 1
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # about parts of the prompts that could not be used
 
 
 class Group(NamedTuple):
@@ -97,16 +93,15 @@ class Denoising(ABC):
 class Drawing:
     """Images on their way to pictures; what they have stays when memory runs out and rungs change.
 
-    `canvas_of` returns the parts of details, which are drawn as many at once as have room.
-    `requests` are the `requested` ones, smaller where memory is short, and `rung` is that on
-    which the last run worked. Images whose prompts have different shapes are drawn in different
-    groups: padding a prompt to its neighbour's length would change its picture.
+    Images whose prompts have different shapes are drawn in different groups: padding a prompt to
+    its neighbour's length would change its picture.
     """
 
     def __init__(self, requests: Sequence[ImageRequest], canvas_of: CanvasOf | None = None) -> None:
+        # Of the parts of details, which are drawn as many at once as have room.
         self.canvas_of, self.are_details = canvas_of, canvas_of is not None
-        self.requested = self.requests = list(requests)
-        self.rung: Rung | None = None
+        self.requested = self.requests = list(requests)  # the second smaller where memory is short
+        self.rung: Rung | None = None  # on which the last run worked
         self._prompted: dict[int, Prompted] = {}
         self._results: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}  # by image and run
         self._sizes: dict[int, int] = {}  # of groups, by image

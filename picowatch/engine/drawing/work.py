@@ -61,10 +61,7 @@ class Drawn(NamedTuple):
 
 
 class Work:
-    """The requests of a batch, and the `pictures` that its passes gave, None before the first.
-
-    `timings` are seconds by phase of what is done for all images, `own` those of each image.
-    """
+    """The requests of a batch, and the `pictures` that its passes gave, None before the first."""
 
     def __init__(
         self,
@@ -75,8 +72,8 @@ class Work:
         self.requests = list(requests)
         self.pictures: list[Drawn | None] = [None] * len(requests)
         self.has_masks = False  # those that words find
-        self.timings: dict[str, float] = {}
-        self.own: list[dict[str, float]] = [{} for _ in requests]
+        self.timings: dict[str, float] = {}  # seconds by phase of what is done for all images
+        self.own: list[dict[str, float]] = [{} for _ in requests]  # … for each image
         self.interrupted = interrupted
         self._on_progress = on_progress
         self._now = protocol.Progress("draw", 0, 0)

@@ -16,12 +16,7 @@ from picowatch.families.row import UNCONDITIONAL, Family, Variant
 
 
 class Placed:
-    """The parts of a checkpoint, and its ControlNets by their hashes.
-
-    `by_name` has the parts by diffusers' names. A part is None until `restore` has read it by
-    `read`, and after it was dropped to make room for another. `place` says where the weights are.
-    `vae_file` is the name and the hash of the VAE.
-    """
+    """The parts of a checkpoint, and its ControlNets."""
 
     def __init__(
         self,
@@ -33,10 +28,11 @@ class Placed:
     ) -> None:
         self.row = row
         self.variant = variant
+        # By diffusers' names. A part is None until `restore` has read it, and when it was dropped.
         self.by_name: dict[str, Any] = dict.fromkeys(names)
-        self.controlnets: dict[str, Any] = {}
+        self.controlnets: dict[str, Any] = {}  # by their hashes
         self.place = place
-        self.vae_file = ("", "")
+        self.vae_file = ("", "")  # its name and hash
         self.read: Callable[[Iterable[str]], dict[str, Any]]
         self._device = device
         self._hooks: list[Any] = []  # that move whole parts

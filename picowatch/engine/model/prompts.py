@@ -30,14 +30,10 @@ _COMMA_REACH = 20
 
 
 class Encoded(NamedTuple):
-    """Encoded texts for the UNet, a row for each image.
+    """Encoded texts for the UNet, a row for each image."""
 
-    `states` are rows x tokens x width. `pooled`, rows x width, is a summary of each text, for
-    families whose UNet takes it (SDXL).
-    """
-
-    states: torch.Tensor
-    pooled: torch.Tensor | None = None
+    states: torch.Tensor  # rows x tokens x width
+    pooled: torch.Tensor | None = None  # rows x width, a summary, if the UNet takes it (SDXL)
 
     def zeros(self) -> "Encoded":
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
@@ -150,20 +146,15 @@ def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
 
 @dataclass(eq=False)
 class PromptEncoder:
-    """A checkpoint's tokenizer and text encoders.
-
-    The towers' hidden states are joined along the width; the last gives the summary.
-    `_verified` opens embeddings, `_encoded_once` returns what a key was encoded to, or encodes it.
-    The towers compute on `_device`; their weights may be elsewhere until then. With `_zeros`, an
-    empty negative prompt is zeros, not the encoded "".
-    """
+    """A checkpoint's tokenizer and text encoders."""
 
     _tokenizer: Any
-    _towers: Sequence[TextTower]
-    _verified: Verified
-    _device: torch.device
+    _towers: Sequence[TextTower]  # their states are joined; the last gives the summary
+    _verified: Verified  # opens embeddings
+    _device: torch.device  # where the towers compute; their weights may be elsewhere until then
+    # Returns what a key was encoded to, or encodes it.
     _encoded_once: Callable[[Hashable, Callable[[], Encoded]], Encoded]
-    _zeros: bool
+    _zeros: bool  # an empty negative prompt is zeros, not the encoded ""
     _embeddings: dict[str, tuple[int, ...]] = field(default_factory=dict)  # their tokens, by hash
 
     def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:

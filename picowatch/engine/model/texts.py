@@ -114,19 +114,15 @@ def reading_of(row: Family, variant: Variant) -> Reading:
 
 @dataclass(eq=False)
 class Texts:
-    """What a checkpoint's text encoders made of texts.
-
-    `_parts` are those in memory, `_pipeline` joins them, and `_bring` restores the encoders.
-    `_verified` opens embeddings, and `_cache` keeps the results of this `_checkpoint`.
-    """
+    """What a checkpoint's text encoders made of texts."""
 
     reading: Reading
-    _parts: Parts
-    _pipeline: Callable[[str], Any]
-    _bring: Callable[[], None]
-    _verified: Verified
+    _parts: Parts  # those in memory
+    _pipeline: Callable[[str], Any]  # of them
+    _bring: Callable[[], None]  # restores the encoders
+    _verified: Verified  # opens embeddings
     _device: torch.device
-    _cache: Cache
+    _cache: Cache  # keeps the results of this checkpoint
     _checkpoint: Hashable
     loras: Hashable = ()  # those that change what the encoders make of a text
 

@@ -40,15 +40,12 @@ _SLOPE, _RESIDUAL = 0.2, 0.2
 
 
 class Network(nn.Module):
-    """An upscaler; the sides of its input must be multiples of `multiple`.
-
-    `numbers` are in memory at once for each pixel of the input (tests/engine/test_upscale.py counts
-    them on torch's meta device).
-    """
+    """An upscaler."""
 
     reach: int
+    # In memory at once for each pixel of the input (tests/engine/test_upscale.py counts them).
     numbers: int
-    multiple = 1
+    multiple = 1  # the sides of its input must be multiples of it
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
