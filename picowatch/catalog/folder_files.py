@@ -74,10 +74,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     Modular pipelines have a third value: where to load the part from. Its type hint is the class
     even where the first two are null. Raises ModelRefused if the index is missing or damaged.
     """
-    path = index_of(folder)
-    index = read_json(path)
-    if path.name == INDEX:
-        return index
+    index = read_json(index_of(folder))
     return {part: _type_hint(entry) or entry for part, entry in index.items()}
 
 
