@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 import torch
 from accelerate import cpu_offload_with_hook  # type: ignore[import-untyped]
+from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
 from diffusers.hooks import apply_group_offloading
 
 from picowatch.engine.model.families import built
@@ -35,7 +36,6 @@ class Placed:
         self.vae_file = ("", "")  # its name and hash
         self.read: Callable[[Iterable[str]], dict[str, Any]]
         self._device = device
-        self._hooks: list[Any] = []  # that move whole parts
         self._by_layers: WeakSet[torch.nn.Module] = WeakSet()  # parts whose layers are moved
         self._look: Callable[[], None] | None = None
         self._handles: list[Any] = []
@@ -102,9 +102,8 @@ class Placed:
             hook = None
             for part in self._in_turn():
                 _, hook = cpu_offload_with_hook(part, self._device, prev_module_hook=hook)
-                self._hooks.append(hook)
             for net in self.controlnets.values():  # they compute by turns with the denoiser
-                self._hooks.append(cpu_offload_with_hook(net, self._device)[1])
+                cpu_offload_with_hook(net, self._device)
         elif self.place in ("layers", "encoders"):
             encoders = [self.by_name[name] for name in self.encoder_names]
             for part in self.modules if self.place == "layers" else filter(None, encoders):
@@ -120,9 +119,8 @@ class Placed:
         return [part for part in parts if isinstance(part, torch.nn.Module)]
 
     def _unhook(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        for module in self.modules:
+            remove_hook_from_module(module)
 
     def _move_by_layers(self, part: torch.nn.Module) -> None:
         if part is self.by_name.get("siglip"):
@@ -150,5 +148,6 @@ class Placed:
 
     def send_back(self) -> None:
         """Take the weights off the device after a batch, with model offloading."""
-        for hook in self._hooks:
-            hook.offload()
+        if self.place == "models":
+            for module in self.modules:
+                module.to("cpu")
