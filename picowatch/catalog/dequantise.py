@@ -81,10 +81,8 @@ def _check_layer(header: Header, layer: str, kind: str, beside: set[str]) -> Non
 
 
 def rotated_together(told: Mapping[str, Any]) -> int | None:
-    """Return how many columns ConvRot rotated together, None without it, 0 for an unknown number.
-
-    ComfyUI reads what is told beside the format or among `params`, and rounds numbers down.
-    """
+    """Return how many columns ConvRot rotated together, None without it, 0 for an unknown."""
+    # ComfyUI reads what is told beside the format or among `params`, and rounds numbers down.
     params = told.get("params")
     values = (params if isinstance(params, dict) else {}) | {**told}
     if not values.get("convrot"):

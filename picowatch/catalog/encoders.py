@@ -129,10 +129,8 @@ def text_encoder(header: Header) -> str:
 
 
 def _encoders_inside(header: Header) -> dict[str, str]:
-    """Return the text encoders of a whole checkpoint, and the prefixes of their tensors' names.
-
-    ComfyUI and Stability have names like "text_encoders.t5xxl.transformer.shared.weight".
-    """
+    """Return the text encoders of a whole checkpoint, and the prefixes of their tensors' names."""
+    # ComfyUI and Stability have names like "text_encoders.t5xxl.transformer.shared.weight".
     inside = [name for name in header.shapes if name.startswith(_INSIDE)]
     return {
         encoder: name.removesuffix(known.tensor)

@@ -36,12 +36,9 @@ _IN_A_BLOCK = re.compile(r"(.*?(?:blocks(?:_image(?:_cond)?)?|layers|refiner))_(
 
 
 def places(family: str, layer: str) -> tuple[str, ...]:
-    """Return the layers that a layer of a LoRA for this family stands for; () if it is unknown.
-
-    Without a row of its own, a transformer's layers have diffusers' names.
-    """
+    """Return the layers that a layer of a LoRA for this family stands for; () if it is unknown."""
     kind = FAMILIES[family].kind if family else "unet"
-    if kind != "flow":
+    if kind != "flow":  # without a row of its own, a transformer's layers have diffusers' names
         return (layer,) if kind == "general" else _unet_place(layer)
     found = _IN_A_BLOCK.fullmatch(layer)
     block, number, inner = found.groups() if found else ("", "", layer)

@@ -26,10 +26,8 @@ AUTO_RESIZE = "_auto_resize"
 
 
 def computes_bfloat16() -> bool:
-    """Return whether the CPU has instructions for bfloat16; otherwise it is slower than float32.
-
-    torch has no public function that tells; older torch lacks this, too (torch 2.13).
-    """
+    """Return whether the CPU has instructions for bfloat16; otherwise it is slower than float32."""
+    # No public function tells; older torch lacks this, too (torch 2.13).
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return probe is not None and bool(probe())
 
@@ -56,18 +54,14 @@ def parts_for_loras(pipeline: Any) -> Collection[str]:
 
 
 def renewing_offloading(pipeline: Any) -> dict[str, Any]:
-    """Return the argument for which the loaders of LoRAs for a part renew its offloading.
-
-    The public `load_lora_weights` passes it, but reads the file for all parts (diffusers 0.42).
-    """
+    """Return the argument for which the loaders of LoRAs for a part renew its offloading."""
+    # The public `load_lora_weights` passes it, but reads the file for all parts (diffusers 0.42).
     return {"_pipeline": pipeline}
 
 
 def renew_group_offloading(module: Any) -> None:
-    """Let group offloading take a changed module's weights, of which it has copies.
-
-    diffusers does this only after changes of its own (diffusers 0.42).
-    """
+    """Let group offloading take a changed module's weights, of which it has copies."""
+    # diffusers does this only after changes of its own (diffusers 0.42).
     _maybe_remove_and_reapply_group_offloading(module)
 
 
@@ -78,10 +72,8 @@ def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def replace_beta_levels(scheduler: Any, levels: Callable[..., Any]) -> None:
-    """Let a scheduler with `use_beta_sigmas` call `levels` with `in_sigmas, num_inference_steps`.
-
-    diffusers has no place for levels of others, and its own need scipy (diffusers 0.42).
-    """
+    """Let a scheduler with `use_beta_sigmas` call `levels(in_sigmas, num_inference_steps)`."""
+    # diffusers has no place for levels of others, and its own need scipy (diffusers 0.42).
     scheduler._convert_to_beta = levels
 
 
@@ -134,10 +126,8 @@ def forget_hooked_forward(module: Any) -> None:
 
 
 def set_guidance_scale(pipeline: Any, scale: float) -> None:
-    """Change the guidance between steps, as diffusers documents it with this name (0.42).
-
-    https://huggingface.co/docs/diffusers/using-diffusers/callback
-    """
+    """Change the guidance between steps, as diffusers documents it with this name (0.42)."""
+    # https://huggingface.co/docs/diffusers/using-diffusers/callback
     pipeline._guidance_scale = scale
 
 

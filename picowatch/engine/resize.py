@@ -44,13 +44,11 @@ def resized(given: Original, wanted: ResizeTo) -> Original:
 
 
 def resampled(given: Original, size: Size, box: Box) -> Original:
-    """Return a part of a picture in another size by its light, made band by band.
-
-    The filter of each band sees the rows around it, so the bands join without a seam.
-    """
+    """Return a part of a picture in another size by its light, made band by band."""
     width, height = given.picture.size
     left, upper, right, lower = box
     scale = (lower - upper) / size[1]
+    # The filter of each band sees the rows around it, so the bands join without a seam.
     around = ceil(LANCZOS_REACH * max(1, scale)) + 1
     result = given.blank(given.picture.mode, size)
     for top, bottom in bands(max(width * scale, size[0]), size[1]):

@@ -19,13 +19,10 @@ from picowatch.recipe.request import DetailUse, ImageRequest
 
 
 class Part(NamedTuple):
-    """A thing to draw again: the index of its picture, and what is drawn where.
-
-    The request's start image and mask are the canvas, and its `image_hash` is the part's own.
-    """
+    """A thing to draw again: the index of its picture, and what is drawn where."""
 
     at: int
-    request: ImageRequest
+    request: ImageRequest  # its start image and mask are the canvas, and its `image_hash` is own
     canvas: Canvas
 
 

@@ -62,12 +62,9 @@ class Group(NamedTuple):
 
 
 class Denoising(ABC):
-    """How a kind of family encodes prompts, runs a sampler and decodes.
+    """How a kind of family encodes prompts, runs a sampler and decodes."""
 
-    `parts` is the most parts of a group that are drawn at once, each by a core of its own.
-    """
-
-    parts = 1
+    parts = 1  # the most of a group that are drawn at once, each by a core of its own
 
     def __init__(self, loaded: Loaded, job: Job) -> None:
         self.loaded = loaded

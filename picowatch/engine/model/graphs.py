@@ -80,14 +80,11 @@ class Graphed:
         return _Graph(graph, own, output)
 
     def _waits_for_processor(self, call: partial[Any]) -> bool:
-        """Measure a call. Raises RuntimeError if it needs a number from the card.
-
-        The call before it sets up what libraries need once. Both are on the recording's stream.
-        """
+        """Measure a call. Raises RuntimeError if it needs a number from the card."""
         side = _side(self._device)
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
-            call()
+            call()  # sets up what libraries need once
             side.synchronize()
             with _refusing_waits():
                 began = perf_counter()

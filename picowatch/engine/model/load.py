@@ -130,14 +130,11 @@ def _dtype(model: Model, part: Part, config: part_files.Config, target: Target) 
 
 
 def _scheduler(model: Model, part: Part) -> Any:
-    """Return the scheduler of a folder's config, or what else has only settings: a guider.
-
-    For UNets its class does not matter: the samplers of recipes use only its config.
-    """
+    """Return the scheduler of a folder's config, or what else has only settings: a guider."""
     kind = part_files.own_class(part.class_name, diffusers.ConfigMixin)
     if not is_unet(model):
         return scheduler_of(kind, read_json(part.folder / kind.config_name))
-    config = read_schedule(part.folder)
+    config = read_schedule(part.folder)  # all that the samplers of recipes use
     if model.prediction:  # from the checkpoint's own header
         config["prediction_type"] = model.prediction
     elif (model.family, model.layout) == ("sd2", "file"):
@@ -177,14 +174,12 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
 
 
 def _narrow(model: Model, part: Part, target: Target, quantize: str) -> Narrow:
-    """Return what a part keeps narrow in memory: fp8, which Apple's GPUs do not know.
-
-    A flow family that computes in float32, as bfloat16 is only emulated, keeps its files' 16 bits.
-    """
+    """Return what a part keeps narrow in memory: fp8, which Apple's GPUs do not know."""
     if quantize and target.device.type == "mps":
         raise RenderFailed("Apple's GPUs do not know fp8.", "Remove quantize from the recipe.")
     if part.name == "vae" or target.device.type == "mps":
         return WIDE
+    # A flow family that computes in float32, as bfloat16 is only emulated, keeps 16 bits.
     halves = not is_unet(model) and target.flow_dtype == torch.float32
     types = frozenset((*FP8, "BF16", "F16") if halves else FP8)
     return Narrow(types, quantize == "fp8" and part.name in _DENOISERS)

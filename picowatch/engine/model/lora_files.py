@@ -199,12 +199,10 @@ class _Size(NamedTuple):
 def _rows(
     stem: str, layer: _Layer, sizes: Sequence[_Size], names: Sequence[str]
 ) -> list[torch.Tensor]:
-    """Return the rows of `up` for each of a layer's modules: they follow each other.
-
-    Before the last layer the models' authors have the shift first, diffusers the scale.
-    """
+    """Return the rows of `up` for each of a layer's modules: they follow each other."""
     rows = torch.arange(len(layer.up))
     renamed = not stem.replace(".", "_").endswith(names[0])
+    # Before the last layer the models' authors have the shift first, diffusers the scale.
     if renamed and "norm" in names[0] and sizes[0].outputs == 2 * sizes[0].inputs:
         return [rows.roll(len(rows) // 2)]
     return [*rows.tensor_split([*accumulate(size.outputs for size in sizes[:-1])])]

@@ -109,14 +109,11 @@ def adapted(kind: Any) -> Any:
 
 
 def guider_for(request: ImageRequest, steps: int) -> Any:
-    """Return the guidance of a run of so many steps.
-
-    Guidance begins and ends as everywhere in picowatch, while diffusers rounds shares of the steps
-    down: they are given in the middle of a step.
-    """
+    """Return the guidance of a run of so many steps."""
     guided = [step for step in range(steps) if is_guided(request, step / steps)]
     if not guided:
         return _D.ClassifierFreeGuidance(guidance_scale=1.0)
+    # In the middle of a step, because diffusers rounds shares of the steps down.
     return _D.ClassifierFreeGuidance(
         guidance_scale=request.cfg_scale,
         guidance_rescale=request.cfg_rescale,

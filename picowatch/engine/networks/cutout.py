@@ -221,12 +221,10 @@ def weights_of(_: Network, tensors: Tensors) -> Tensors:
 
 
 def network_in(header: Header) -> Network:
-    """Return the network that a file's header describes, without weights.
-
-    Its side is that in the file's metadata (Stability's ModelSpec), or the published network's.
-    """
+    """Return the network that a file's header describes, without weights."""
     layout = cutouts.layout_of(header.shapes)
     assert layout  # the catalog has checked it
+    # The side in Stability's ModelSpec, or the published network's.
     said = header.metadata.get("modelspec.resolution", "").partition("x")[0]
     side = int(said) if said.isdecimal() and len(said) <= _MOST_DIGITS else 0
     return Network(layout, side or _SIDES[layout.architecture])

@@ -136,10 +136,7 @@ def started_engine(options: protocol.EngineOptions) -> ChildEngine:
 
 
 class _Process:
-    """A multiprocessing process, its pipe, and the file of its standard error.
-
-    Threads send and receive, since the process may be stopped in the middle of a message.
-    """
+    """A multiprocessing process, its pipe, and the file of its standard error."""
 
     _one_at_a_time = threading.Lock()  # all threads of the daemon share the environment
 
@@ -168,6 +165,7 @@ class _Process:
         self._is_ready = False
         self._messages = SimpleQueue[protocol.FromEngine | None]()  # None: there was an error
         self._error: Exception = EOFError()
+        # They send and receive, since the process may be stopped in the middle of a message.
         self._threads = [_begun(self._receive)]
         # Before multiprocessing's own, which sends SIGTERM and waits.
         atexit.register(self.kill)
@@ -211,10 +209,8 @@ class _Process:
         self._files.close()
 
     def _message(self) -> protocol.FromEngine | None:
-        """Return the next message, None if none came. Raises EOFError once the process is gone.
-
-        The pipe may not close then, since a process that it started may still have it open.
-        """
+        """Return the next message, None if none came. Raises EOFError once the process is gone."""
+        # The pipe may not close then: a process that it started may still have it open.
         has_ended = self.exit_code() is not None
         try:
             message = self._messages.get(timeout=CHECK_SECONDS)
