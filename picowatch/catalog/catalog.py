@@ -60,20 +60,17 @@ class Catalog:
     """The models folder as recipes see it.
 
     A scan looks at the names, sizes and times of all files, and reads only the headers of those
-    that are new or changed. `hash_cache` is a file that stores hashes and recognised headers
-    between runs; it is written only with `keep_hashes`. `must_exist`: somebody has named the
-    folder. A scan of a share may take minutes: once `has_ended` returns True, it stops at the next
-    file with `Ended`.
+    that are new or changed. On a share it may take minutes.
     """
 
     def __init__(
         self,
         models: Path,
-        hash_cache: Path | None = None,
+        hash_cache: Path | None = None,  # stores hashes and recognised headers between runs
         *,
-        keep_hashes: bool = True,
-        must_exist: bool = False,
-        has_ended: Callable[[], bool] = lambda: False,
+        keep_hashes: bool = True,  # the file is written
+        must_exist: bool = False,  # somebody has named the folder
+        has_ended: Callable[[], bool] = lambda: False,  # then a scan ends with `Ended`
     ) -> None:
         self._models, self._must_exist = models, must_exist
         self._hashes = HashCache(hash_cache, keep=keep_hashes)

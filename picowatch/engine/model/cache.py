@@ -24,18 +24,14 @@ class Entry(NamedTuple):
 
 
 class Cache:
-    """Values by key. What was used longest ago leaves first when something needs its memory.
-
-    `free` returns the bytes that are free on the device and in main memory, `give_back` returns
-    what was released to the device. `is_shared`: the device computes in main memory.
-    """
+    """Values by key. What was used longest ago leaves first when something needs its memory."""
 
     def __init__(
         self,
-        free: Callable[[], tuple[int, int]],
-        give_back: Callable[[], None],
+        free: Callable[[], tuple[int, int]],  # bytes on the device and in main memory
+        give_back: Callable[[], None],  # returns what was released to the device
         *,
-        is_shared: bool = False,
+        is_shared: bool = False,  # the device computes in main memory
     ) -> None:
         self._free, self._give_back, self._is_shared = free, give_back, is_shared
         self._entries: OrderedDict[Key, Entry] = OrderedDict()  # the last used last

@@ -97,17 +97,12 @@ def build_sampler(
     name: str,
     schedule_type: str,
     steps: int,
-    config: dict[str, Any],
-    strength: float = 1.0,
-    prediction: str = "",
+    config: dict[str, Any],  # the checkpoint's own: betas, prediction type, steps offset
+    strength: float = 1.0,  # the share of the steps that is taken, from the end: none for 0
+    prediction: str = "",  # the recipe's, which overrides the config's
     family: str = "",
 ) -> PreparedSampler:
-    """Return a new scheduler, ready for its first step; schedulers keep state between steps.
-
-    `config` is the checkpoint's own: betas, prediction type, steps offset; a recipe's `prediction`
-    overrides it. `family` is the checkpoint's. With a `strength` below 1 only that share of the
-    steps is taken, from the end: at least one, but none for strength 0.
-    """
+    """Return a new scheduler, ready for its first step; schedulers keep state between steps."""
     sampler = sampler_named(name)
     if schedule_type not in EVEN and sampler.with_levels:
         sampler = sampler_named(sampler.with_levels)

@@ -58,16 +58,14 @@ def read_tensors(
     device: torch.device,
     prefix: str = "",
     *,
-    copy: bool = True,
+    copy: bool = True,  # otherwise the caller must copy what is not soon
     narrow: Narrow = WIDE,
-    reads: Reads = EVERY,
+    reads: Reads = EVERY,  # selects by names without the prefix
 ) -> Tensors:
     """Read the tensors whose names begin with `prefix`, which is removed, to the device.
 
-    Of these, `reads` selects by the names without it. They are copies, because files are
-    memory-mapped: overwriting them would change the model, and truncating them would end the
-    process (SIGBUS). Without `copy`, some are not copied: the caller must copy them soon. GGUF's
-    matrices stay quantised, and some others `narrow`.
+    They are copies, because files are memory-mapped: overwriting them would change the model, and
+    truncating them would end the process (SIGBUS). GGUF's matrices stay quantised.
     """
     found: Tensors = {}
     headers, packed = _headers(path)

@@ -107,16 +107,12 @@ def new_copy_renderer(
 
 def main(
     connection: Connection,
-    interrupted: ctypes.c_bool,
-    stderr: Connection,
+    interrupted: ctypes.c_bool,  # memory shared with the daemon: the batch ends at its next step
+    stderr: Connection,  # the file of the standard error
     options: protocol.EngineOptions,
     make_renderer: protocol.MakeRenderer,
 ) -> None:
-    """Serve the daemon at the other end of the pipe.
-
-    `stderr` holds the file of the standard error. `interrupted` is memory shared with the daemon:
-    if it is set, the batch ends at its next step.
-    """
+    """Serve the daemon at the other end of the pipe."""
     _stand_alone(stderr)
     _end_with_daemon()
     if options.debug:
@@ -125,20 +121,16 @@ def main(
 
 
 def _stand_alone(stderr: Connection) -> None:
-    """Leave the daemon's terminal, signals, standard streams and import path.
-
-    The session of its own keeps Ctrl-C for the daemon, and lets the processes that it starts
-    be ended with it. The working directory is removed from the import path: a torch.py beside
-    the recipes is not torch. `python -m picowatch` puts it on the path, and multiprocessing passes
-    the path on. picowatch itself may be there, so its parent folder is added at the end.
-    """
+    """Leave the daemon's terminal, signals, standard streams and import path."""
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
-    os.setsid()
+    os.setsid()  # keeps Ctrl-C for the daemon, and lets what this starts be ended with it
     nothing = os.open(os.devnull, os.O_RDWR)
     for source, target in ((nothing, 0), (nothing, 1), (stderr.fileno(), 2)):
         os.dup2(source, target)
     os.close(nothing)
     stderr.close()
+    # A torch.py beside the recipes is not torch. `python -m picowatch` puts the working directory
+    # on the path, and multiprocessing passes the path on. picowatch itself may be there, too.
     here = os.path.realpath(os.curdir)
     kept = [entry for entry in sys.path if os.path.realpath(entry) != here]
     sys.path[:] = [*kept, str(Path(__file__).parents[2])]
