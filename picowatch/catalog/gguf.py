@@ -45,7 +45,6 @@ MIXTURES = {
 
 
 def is_gguf(path: Path) -> bool:
-    """Return whether a file has the ending .gguf."""
     return path.suffix.lower() == GGUF
 
 

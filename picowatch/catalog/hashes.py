@@ -32,12 +32,11 @@ class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
     With a SQLite file, hashes outlive the process: it is read when a hash is missing and another
-    process may have written it. With `keep`, it is written after each new hash. A file that cannot
-    be read or written, or is deleted, costs only time.
+    process may have written it. If it cannot be read or written, or is deleted, only time is lost.
     """
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
-        self._file, self._keep = file, keep
+        self._file, self._keep = file, keep  # it is written after each new hash
         self._known: dict[_Key, str] = {}
         self._unwritten: dict[_Key, str] = {}  # those of them that are not in the file yet
         self._read_at: tuple[int, ...] = ()

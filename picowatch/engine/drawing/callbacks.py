@@ -208,7 +208,6 @@ class UnetSteps(Steps):
         return guide.redrawn * latents + (1 - guide.redrawn) * start
 
     def _share(self) -> float:
-        """Return the share of the pass that is done."""
         return self._evaluation / len(self._conditions)
 
     def _is_guided(self) -> bool:

@@ -71,7 +71,6 @@ def resize(work: Work) -> Iterator[int]:
 
 
 def resize_picture(work: Work, at: int) -> None:
-    """Resize a picture, if its request says so."""
     if wanted := work.requests[at].resize_to:
         with timed(work.own[at], _PHASE):
             drawn = work.picture(at)

@@ -36,7 +36,6 @@ class Drawn(NamedTuple):
         return self.original.picture
 
     def warned(self, *warnings: str) -> "Drawn":
-        """Return the picture with further warnings."""
         return self._replace(warnings=(*self.warnings, *warnings))
 
     def as_rendered(

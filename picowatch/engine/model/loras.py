@@ -85,7 +85,6 @@ class Loras:
         return "lora", sha256, self._checkpoint, parts
 
     def _read(self, name: str, path: Path, size: int, key: Key, pipeline: Any) -> File:
-        """Return a file, read unless it is kept."""
         file: File | None = self._kept.get(key)
         if file is None:
             self._kept.make_room(main=size)

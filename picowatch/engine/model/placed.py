@@ -42,7 +42,6 @@ class Placed:
 
     @property
     def denoiser_name(self) -> str:
-        """The name of the UNet or transformer."""
         return "unet" if "unet" in self.by_name else "transformer"
 
     @property
@@ -56,7 +55,6 @@ class Placed:
 
     @property
     def modules(self) -> list[Any]:
-        """All modules in memory."""
         parts = (part for part in self.by_name.values() if isinstance(part, torch.nn.Module))
         return [*parts, *self.controlnets.values()]
 

@@ -119,7 +119,6 @@ def class_of(sampler: KnownSampler) -> Any:
 def _scheduler(
     sampler: KnownSampler, schedule_type: str, steps: int, config: dict[str, Any], family: str
 ) -> Any:
-    """Return the sampler's scheduler with all its steps."""
     kind = class_of(sampler)
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
     spacing = _spacing(sampler.spacing, schedule_type, steps, zero_snr=zero_snr)

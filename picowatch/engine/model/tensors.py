@@ -157,7 +157,6 @@ def _read_safetensors(
 def _on_device(
     tensor: torch.Tensor, dtype: torch.dtype, device: torch.device, copy: bool
 ) -> torch.Tensor:
-    """Return a tensor in this type."""
     if not tensor.is_floating_point():
         return tensor.to(device, copy=copy)
     if dtype.itemsize == 1 < tensor.dtype.itemsize:  # what is larger would not be a number

@@ -128,7 +128,6 @@ class Texts:
 
     @cached_property
     def prompts(self) -> PromptEncoder:
-        """The encoder of a UNet's prompts."""
         towers = [TextTower(self._parts[part], **own) for part, own in self.reading.towers.items()]
         return PromptEncoder(
             self._parts["tokenizer"],

@@ -203,7 +203,6 @@ def _separate(tensors: Tensors, size: int) -> Tensors:
 
 
 def _write(new: Path, tensors: Tensors) -> None:
-    """Write the file atomically."""
     temporary = temporary_beside(new)
     try:
         temporary.touch()  # with the mode of the umask; safetensors sets a stricter mode

@@ -135,7 +135,6 @@ class Finder(ABC):
         """Yield everything that the network proposes."""
 
     def _masks(self, picture: Image.Image, places: Sequence[FoundBox]) -> Iterator[NDArray[Any]]:
-        """Yield the masks of places, in the picture's size."""
         for place in places:
             assert place.shares is not None
             size = (picture.height, picture.width)
@@ -224,7 +223,6 @@ _KINDS: dict[str, type[Finder]] = {"SAM 3": Sam3, DINO: GroundingDino, "CLIPSeg"
 
 
 def load_finder(model: Model, target: Target) -> Finder:
-    """Load a finder, with the SAM that completes it."""
     what = f"segmentation model {model.name!r}"
     sams = [_Folder(part.folder, target, f"SAM of the {what}") for part in model.parts]
     return _KINDS[model.variant](_Folder(model.path, target, what), *sams)

@@ -7,8 +7,7 @@ equals that of the whole picture. ESRGAN sees some hundred pixels, so its seams 
 (benchmarks/RESULTS.md).
 
 The networks are for their authors' weights; catalog/upscalers.py has the names. Each takes RGB from
-0 to 1 and returns it `scale` times as large. `reach` is the distance, in pixels of the input, that
-influences a pixel of the output: tiles that overlap by so much have no seams.
+0 to 1 and returns it `scale` times as large.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +41,7 @@ _SLOPE, _RESIDUAL = 0.2, 0.2
 class Network(nn.Module):
     """An upscaler."""
 
-    reach: int
+    reach: int  # how many pixels around it influence a pixel: the overlap without seams
     # In memory at once for each pixel of the input (tests/engine/test_upscale.py counts them).
     numbers: int
     multiple = 1  # the sides of its input must be multiples of it

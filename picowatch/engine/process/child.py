@@ -86,7 +86,6 @@ class ChildEngine(RemoteEngine):
         options: protocol.EngineOptions,
         make_renderer: protocol.MakeRenderer = child_main.new_renderer,
     ) -> None:
-        """`make_renderer` is called in the process."""
         self._options, self._make_renderer = options, make_renderer
         self._process: _Process | None = None
 

@@ -63,7 +63,6 @@ class RayEngines(Executor):
         settings: RaySettings,
         make_renderer: MakeRenderer = new_renderer,
     ) -> None:
-        """`make_renderer` is called in the engines' processes."""
         # Nodes use the same path, and have other working directories.
         self._options = replace(options, models=options.models.absolute())
         self._settings = settings
