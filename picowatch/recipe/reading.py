@@ -26,7 +26,7 @@ from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.entries import EntryResolver, folder_layer, too_many
 from picowatch.recipe.resolve.lookup import Known
 from picowatch.recipe.resolve.rules import Rules
-from picowatch.recipe.resolve.severity import NOWHERE, Reporter
+from picowatch.recipe.resolve.severity import NOWHERE
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.recipe.written import Entry, Layer, Position, Source, SourceValue
 
@@ -304,7 +304,7 @@ def _only_finishes(fields: Layer, folder: Layer) -> bool:
 
     Where they say only how pictures are written, what their folder says decides.
     """
-    layer = layers.normalised(layers.with_swept(fields), Reporter(fields, Problems()))
+    layer = layers.normalised(layers.with_swept(fields), Problems())
     layer["image"] = SourceValue(PICTURE, NOWHERE)
     if layers.only_writes(layer):
         layer = folder | layer

@@ -35,7 +35,7 @@ def too_many(images: int, max_images: int) -> str:
 def folder_layer(layer: Layer, problems: Problems) -> Layer:
     """Return the layer of a `_defaults.yaml`, ready to be merged."""
     layer = {name: replace(value, origin=Origin.FOLDER) for name, value in layer.items()}
-    return layers.normalised(layer, Reporter(layer, problems))
+    return layers.normalised(layer, problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class EntryResolver:
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
         """Return the recipes. Raises RecipeInvalid with all mistakes of the file."""
-        settings = layers.normalised(self.settings, Reporter(self.settings, self.problems))
+        settings = layers.normalised(self.settings, self.problems)
         whole = list(filter(None, (self._merged(entry, settings) for entry in entries)))
         totals = list(accumulate(entry.images for entry in whole))
         within = bisect_right(totals, self.max_images)
@@ -102,7 +102,7 @@ class EntryResolver:
     def _layer(self, layer: Layer, origin: Origin, warnings: list[str]) -> Layer:
         if origin is not Origin.OWN:
             layer = {name: replace(value, origin=origin) for name, value in layer.items()}
-        return layers.normalised(layer, Reporter(layer, self.problems, warnings=warnings))
+        return layers.normalised(layer, self.problems, warnings)
 
     def _merged(self, entry: Entry, settings: Layer) -> _Merged | None:
         """Return an entry with all its layers; None if the picture it starts from is unusable."""
@@ -153,10 +153,7 @@ class EntryResolver:
         return _Merged(entry, layer, given, axes, tuple(warnings), count, position)
 
     def _images_of(self, whole: _Merged, cost: int) -> tuple[list[Recipe], int]:
-        """Return the recipe, or those of all combinations of a sweep's values.
-
-        The `cost` of the file's prompts is that of entries before, and then with this one.
-        """
+        """Return the recipes of a sweep's combinations, and the `cost` of all prompts so far."""
         found, loras = [], sweep.swept_loras(whole.axes, self.known.inventory)
         for layer in sweep.combinations(whole.axes, whole.layer):
             cost += whole.count * _cost(layer, whole.axes)
@@ -170,7 +167,7 @@ class EntryResolver:
     def _recipe(self, whole: _Merged, images: list[Recipe]) -> Recipe:
         """Return the entry's recipe, whose variants are the images of a sweep."""
         entry, axes, warnings = whole.entry, whole.axes, [*whole.warnings]
-        layer = sweep.first_layer(axes, whole.layer)
+        layer = next(sweep.combinations(axes, whole.layer))
         reporter = Reporter(layer, self.problems, entry.position, warnings)
         for finding in advice.idle_findings(layer, images):
             # A template's fields may be for other pictures.

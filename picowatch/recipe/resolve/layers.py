@@ -21,7 +21,7 @@ from picowatch.recipe.converters import several_seeds
 from picowatch.recipe.files import PLACES
 from picowatch.recipe.messages import wording
 from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
-from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
 from picowatch.recipe.resolve.loras import loras_form
 from picowatch.recipe.resolve.severity import NOTHING, Reporter
@@ -50,7 +50,7 @@ SIZE_AND_SIDE = "size together with width or height: keep one of them."
 _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
 
 
-def normalised(layer: Layer, reporter: Reporter) -> Layer:
+def normalised(layer: Layer, problems: Problems, warnings: list[str] | None = None) -> Layer:
     """Return the layer with every shorthand written out: a form for each field.
 
     A size is two sides. A mapping has the first names of its parts, and what is off is OFF. A
@@ -58,8 +58,7 @@ def normalised(layer: Layer, reporter: Reporter) -> Layer:
     with a farther layer's schedule type. Other forms are reported, and left out.
     """
     result = dict(layer)
-    if not result:
-        return result
+    reporter = Reporter(layer, problems, warnings=[] if warnings is None else warnings)
     for field in filter(result.__contains__, fields.PROMPTS):
         result[field] = _json_prompt(field, result[field], reporter)
     for side in ("width", "height"):

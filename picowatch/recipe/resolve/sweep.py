@@ -24,7 +24,6 @@ from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import acting
 from picowatch.recipe.resolve.loras import lora_named, with_lora
-from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, SourceValue, plain_name
 
@@ -51,11 +50,6 @@ class Value(NamedTuple):
 Axes = dict[str, list[Value]]  # by the labels that the contact sheet shows
 
 
-def first_layer(axes: Axes, layer: Layer) -> Layer:
-    """Return the entry's layer with the first value of each axis."""
-    return reduce(lambda under, values: values[0].over(under), axes.values(), layer)
-
-
 def swept_loras(axes: Axes, inventory: Inventory) -> frozenset[str]:
     """Return the LoRAs whose weights a sweep varies."""
     named = (label.removeprefix(_ONE_LORA) for label in axes if label.startswith(_ONE_LORA))
@@ -63,7 +57,10 @@ def swept_loras(axes: Axes, inventory: Inventory) -> frozenset[str]:
 
 
 def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
-    """Yield the entry's layer with every combination of values, the last axis fastest."""
+    """Yield the entry's layer with every combination of values, the last axis fastest.
+
+    The first has the first value of each axis.
+    """
     for values in product(*axes.values()):
         yield reduce(lambda under, value: value.over(under), values, dict(layer))
 
@@ -162,7 +159,7 @@ class AxisReader:
 
     def _over_field(self, name: str, keeps_type: bool, value: SourceValue) -> Over:
         """Set the fields of a value: a size has two, a sampler may have a schedule type."""
-        overlay = layers.normalised({name: value}, Reporter({name: value}, self.problems))
+        overlay = layers.normalised({name: value}, self.problems)
         kind = overlay.get("schedule_type")
         if name == "sampler" and kind and kind.value == AUTOMATIC and keeps_type:
             del overlay["schedule_type"]
@@ -173,7 +170,7 @@ class AxisReader:
 
     def _check_mapping(self, name: str, part: str) -> None:
         """Raise ValueInvalid if there is no mapping of which a part could vary."""
-        first = first_layer(self.axes, self.layer)
+        first = next(combinations(self.axes, self.layer))
         found = [value.over(first) for value in self.axes.get(name, ())] or [first]
         number = max(len(layers.mappings_in(layer, name)) for layer in found)
         if not number:
