@@ -9,7 +9,7 @@ import yaml
 from picowatch.errors import PictureUnreadable
 from picowatch.families.row import DEMO
 from picowatch.recipe.converters import RANDOM
-from picowatch.recipe.fields import DEFAULTS, FINISHED, FINISHING, ROWS, WRITING, ZERO_SNR
+from picowatch.recipe.fields import DEFAULTS, FINISHING, ROWS, WRITING, ZERO_SNR
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
@@ -71,7 +71,7 @@ def _fields(request: ImageRequest) -> dict[str, Any]:
     """Return every field of a recipe for the request, in the table's order."""
     values = recipe_values(request)
     if not request.draws:
-        return {name: values[name] for name in FINISHED} | {"sweep": False}
+        return values | {"sweep": False}
     del values["height"]
     values |= {"width": f"{request.width}x{request.height}", "count": 1, "sweep": False}
     return {"size" if name == "width" else name: value for name, value in values.items()}

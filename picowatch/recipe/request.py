@@ -71,10 +71,7 @@ class ControlUse(Control):
 
 @pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class DetailUse(Detail):
-    """What is drawn again, and the hash of its finder.
-
-    With a prompt of its own it has all its LoRAs and embeddings.
-    """
+    """What is drawn again, the hash of its finder, and what a prompt of its own names."""
 
     finder_hash: str = ""
     loras: tuple[LoraUse, ...] = ()
@@ -267,7 +264,10 @@ def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
 
 
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
-    """Return the values of a recipe, by field, that makes the same request in any folder."""
+    """Return the values of a recipe, by field, that makes the same request in any folder.
+
+    Where nothing is drawn, they are those that finish a picture.
+    """
     request = request.with_names({path: as_written(path) for path in request.pictures})
     idle, values = request.idle, dict[str, Any]()
     for name, row in fields.ROWS.items():
@@ -288,7 +288,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
             {part: item[part] for part in item if part in fields.PARTS[name]}
             for item in values[name]
         ]
-    return values
+    return values if request.draws else {name: values[name] for name in fields.FINISHED}
 
 
 # The fields of an image that is not drawn, only enlarged or cut out; its seed is 0, and its size is

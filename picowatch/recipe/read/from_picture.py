@@ -11,7 +11,7 @@ from typing import Any
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111.reader import holds_parameters, read_parameters
 from picowatch.recipe.chunk import read_chunk
-from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHED, PROMPTS
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.grammar import without_loras
@@ -128,7 +128,7 @@ def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
     request = read_chunk(text).request_for(pictures)
     fields = recipe_values(request)
     if not request.draws:
-        return {name: fields[name] for name in FINISHED}
+        return fields
     for detail in fields["detail"] if request.detail else ():
         detail |= {name: final(detail[name]) for name in detail.keys() & PROMPTS}
     embeddings = ",".join(use.name for use in request.embeddings)
