@@ -95,11 +95,6 @@ class Hires:
         writes=upscaler_name,
     )
 
-    @property
-    def model(self) -> str:
-        """The installed model that enlarges; "" for none."""
-        return "" if self.upscaler in UPSCALERS else self.upscaler
-
     def size_of(self, width: int, height: int) -> tuple[int, int]:
         """Return the size after the second pass: multiples of 8, rounded down as in A1111."""
         return int(width * self.scale) // 8 * 8, int(height * self.scale) // 8 * 8

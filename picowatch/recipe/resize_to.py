@@ -50,11 +50,6 @@ class ResizeTo:
     )
     enlarge: bool = row(False, "true: smaller pictures become larger, too.")
 
-    @property
-    def says_no_size(self) -> bool:
-        sides = self.longest_side, self.shortest_side, self.width, self.height
-        return not any((*sides, self.megapixels))
-
     def size_of(self, width: int, height: int) -> Size:
         """Return the size that a picture of this size becomes."""
         return self.placed(width, height).size

@@ -39,7 +39,7 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
     if not wanted:
         return
     beside = [name for name in _FOR_INSIDE if getattr(wanted, name)]
-    if wanted.says_no_size:
+    if not (beside or wanted.width or wanted.height):
         what = "says no size."
         remedy = "Write longest_side, shortest_side, width, height or megapixels there."
     elif wanted.fit != "inside" and not (wanted.width and wanted.height):
