@@ -67,11 +67,8 @@ def unix_line_ends(text: str) -> str:
 
 
 def _encoding(content: bytes) -> str:
-    """Return the encoding by the byte order mark, or by half of the bytes, which are 0 in UTF-16.
-
-    UTF-32's mark begins like UTF-16's.
-    """
-    if content.startswith(codecs.BOM_UTF32_LE):
+    """Return the encoding by the byte order mark, or by the zeros, half of the bytes in UTF-16."""
+    if content.startswith(codecs.BOM_UTF32_LE):  # which begins as UTF-16's does
         return "utf-8-sig"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
