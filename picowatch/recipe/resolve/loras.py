@@ -103,11 +103,9 @@ def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory
     changed = {**layer, "loras": loras.with_pairs(tuple(pairs))}
     if "prompt" in layer:
         changed["prompt"] = prompt.with_value(text)
-    if "detail" in layer:
+    if "detail" in layer and layer["detail"].parts:  # otherwise it is off
         details = [_without_tags(detail, {meant}, inventory) for detail in layer["detail"].parts]
-        changed["detail"] = (
-            layer["detail"].with_parts(tuple(details)) if details else layer["detail"]
-        )
+        changed["detail"] = layer["detail"].with_parts(tuple(details))
     return changed
 
 
