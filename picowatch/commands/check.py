@@ -327,10 +327,7 @@ def _requests(recipe: Recipe) -> list[ImageRequest]:
 
 
 def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
-    """Return the request with the seeds and wildcards that are still to be drawn.
-
-    Without hashes, which cost gigabytes of reading and say nothing to people.
-    """
+    """Return the request before seeds and wildcards are drawn, without hashes that people skip."""
     if variant.seed == RANDOM:
         written = {field: image[f"unexpanded_{field}"] or image[field] for field in PROMPTS}
         image |= {"seed": RANDOM, **written}

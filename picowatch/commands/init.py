@@ -29,10 +29,7 @@ priority: 10
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    """Make what is missing, examples only at first and without other folders to begin with.
-
-    Nothing is overwritten but the schemas.
-    """
+    """Make what is missing, and examples at first; only schemas are overwritten."""
     folder: Path = options.folder
     _refuse_an_inbox(Path(realpath(folder)))
     try:

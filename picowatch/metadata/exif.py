@@ -100,10 +100,7 @@ class Exif:
 
 
 def read_exif(file: IO[bytes]) -> Exif:
-    """Return what EXIF or a TIFF's own tags say. The file is a whole TIFF, as EXIF is, or empty.
-
-    Raises whatever Pillow's reader stumbles over.
-    """
+    """Return what a TIFF's tags say, as EXIF is one. Raises what Pillow's reader stumbles over."""
     if not file.seek(0, SEEK_END):
         return Exif()
     found: dict[int, Directory] = {}

@@ -129,10 +129,7 @@ class Xmp:
         self._add(Property(_MARK, [_MARK_ADDRESS + word]))
 
     def extend(self, packet: bytes) -> None:
-        """Add the descriptions that did not fit into a JPEG's first segment of XMP.
-
-        XMP specification, part 3, 1.1.3.1. Raises as the class does.
-        """
+        """Add a JPEG's further segments (XMP specification, part 3, 1.1.3.1). Raises ValueError."""
         (own, *_) = _trees(self._document)
         for tree in _trees(_parsed(packet)) if packet else ():
             declared = [*tree.attributes.items(), *(tree.parentNode.attributes or {}).items()]

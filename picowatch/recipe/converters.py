@@ -175,10 +175,7 @@ def seed_in(written: SourceValue) -> int | Literal["random"] | None:
 
 
 def range_in(value: object) -> Sequence[int | float] | None:
-    """Return the numbers of a text like `4..10 step 2`, ends included, upwards or downwards.
-
-    Returns None for other values. Raises ValueInvalid for a step of 0, and for too many fractions.
-    """
+    """Return the numbers of a text like `4..10 step 2`; None for others. Raises ValueInvalid."""
     found = _RANGE.fullmatch(value) if isinstance(value, str) else None
     if not found:
         return None

@@ -59,8 +59,6 @@ _AROUND = re.compile(rf"^(?:\./)?(?:models/)?(?:{'|'.join(_FOLDERS)})/|\s*\[[0-9
 _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
 # A checkpoint, and the variant that its file does not tell: "my-merge as Kontext".
 _VARIANT = re.compile(r"(.+)\s+as\s+(.+)", re.IGNORECASE)
-
-
 _MOST_KNOWN = 1000
 
 
@@ -73,10 +71,7 @@ class NoneOfThisName(NotInstalled):
 
 
 def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
-    """Return the checkpoint that a recipe or the setting `checkpoint` names. Raises NotInstalled.
-
-    If its file does not tell its variant, the recipe can: "my-merge as Kontext".
-    """
+    """Return the checkpoint that a recipe, or else the setting, names. Raises NotInstalled."""
     if written is None and inventory.default_checkpoint is not None:
         try:
             return find_checkpoint(inventory.default_checkpoint, inventory)

@@ -124,10 +124,7 @@ NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=FamilyRules())
 
 @dataclass(frozen=True, slots=True)
 class ControlNet:
-    """An installed ControlNet: its name, and the name of its family.
-
-    A union ControlNet knows the first `kinds` values of a recipe's `kind`; 0 means no union.
-    """
+    """An installed ControlNet; a union of several knows the first `kinds` values of `kind`."""
 
     name: str
     family: str

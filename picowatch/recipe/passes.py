@@ -125,10 +125,7 @@ def _model_calls(image: ImageFields, evaluations: int) -> int:
 
 
 def samplings(image: ImageFields) -> list[Sampling]:
-    """Return the first run of the sampler and, with hires, the second.
-
-    A start image, and the second run, take their strength's share of the steps.
-    """
+    """Return the first run of the sampler and, with hires, the second."""
     each = _EACH_STEP.get(image.sampler, 1)  # a picture that is only enlarged has no sampler
     strength = image.denoising_strength if image.image else 1.0
     count = _evaluations(image.sampler, steps_taken(image.steps, strength))

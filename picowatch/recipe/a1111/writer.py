@@ -89,22 +89,18 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
         strength = request.denoising_strength if request.image else hires.denoising_strength
         # A1111 takes all these steps; a recipe takes the strength's share of its own.
         values["Hires steps"] = str(steps_taken(hires.steps or request.steps, strength))
-    return (
-        values
-        | {
-            keys.AREA: "" if request.mask_padding is None else keys.ONLY_MASKED,
-            "RNG": "NV" if request.noise == NVIDIA else "CPU",  # without it, A1111 takes its GPU's
-            "Size": f"{request.width}x{request.height}",
-            "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
-            "VAE hash": request.vae_hash[:_HASH_DIGITS],
-            "Module 1": values.get("VAE", "").removesuffix(VAE_ENDING),
-            "Lora hashes": _hashes(
-                [(use.name, lora_hashes.get(use.name)) for use in request.loras]
-            ),
-            "TI hashes": _hashes([(use.name, use.hash) for use in request.embeddings]),
-            "Version": f"picowatch {version}",
-        }
-    )
+    values |= {
+        keys.AREA: "" if request.mask_padding is None else keys.ONLY_MASKED,
+        "RNG": "NV" if request.noise == NVIDIA else "CPU",  # without it, A1111 takes its GPU's
+        "Size": f"{request.width}x{request.height}",
+        "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
+        "VAE hash": request.vae_hash[:_HASH_DIGITS],
+        "Module 1": values.get("VAE", "").removesuffix(VAE_ENDING),
+        "Lora hashes": _hashes([(use.name, lora_hashes.get(use.name)) for use in request.loras]),
+        "TI hashes": _hashes([(use.name, use.hash) for use in request.embeddings]),
+        "Version": f"picowatch {version}",
+    }
+    return values
 
 
 def _detail(detail: DetailUse, size: str) -> dict[str, str]:
@@ -143,10 +139,7 @@ def _hashes(named: Sequence[tuple[str, str | None]]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Return a value as A1111 quotes it: a JSON string if it has a comma, colon or line break.
-
-    Values that begin like JSON are quoted, too, or they would be read as JSON.
-    """
+    """Quote a value as A1111 does, and one that begins like JSON, or it would be read as JSON."""
     if any(character in value for character in ",:\n") or value.startswith(('"', "[", "{")):
         return json.dumps(value, ensure_ascii=False)
     return value

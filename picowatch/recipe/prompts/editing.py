@@ -26,10 +26,7 @@ _SEPARATORS = {"": "", "(": ":", "[": ":|"}
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """`[…]` whose words change: to the second option at `when`, or without `when` at each step.
-
-    `start` and `end` are its position in the prompt.
-    """
+    """`[…]` whose words change: to the second option at `when`, or without `when` at each step."""
 
     options: tuple["Nodes", ...]
     when: str

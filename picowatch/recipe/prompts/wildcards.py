@@ -88,10 +88,7 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
 
 
 def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
-    """Return whether `__name__` is a wildcard; if it is doubtful, whether there is such a file.
-
-    Doubtful are names inside a word, and those with quotes and the like.
-    """
+    """Return whether `__name__` is a wildcard: inside a word, or with quotes, only if a file is."""
     if not any(character.isalnum() for character in token[0]):
         return False
     around = token.string[: token.start()][-1:], token.string[token.end() :][:1]

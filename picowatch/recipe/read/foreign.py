@@ -36,10 +36,7 @@ def _of_fooocus(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_swarmui(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings, with the sampler where the picture does not name it.
-
-    See SwarmUI's ComfyUIBackendExtension.cs.
-    """
+    """Return the settings with a sampler, as SwarmUI's ComfyUIBackendExtension.cs chooses it."""
     settings = settings["sui_image_params"]
     usual = {"sampler": settings.get("comfyuisampler") or "euler"}
     return {**usual, "scheduler": settings.get("comfyuischeduler"), **settings}

@@ -23,10 +23,7 @@ DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, Ov
 
 
 def visible(text: str) -> str:
-    """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible.
-
-    Other programs' line ends are spaces.
-    """
+    """Return the text as a recipe can hold it: with "\\n" as line ends, and nothing invisible."""
     text = unix_line_ends(text)
     return FORBIDDEN.sub(lambda sign: " " if sign[0].isspace() else "", text).rstrip("\n")
 
@@ -78,10 +75,7 @@ class ForeignSettings:
             self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
 
     def put_prompt(self, field: str, text: str, embedding: re.Pattern[str]) -> None:
-        """Set a prompt of a program that gives square brackets no meaning.
-
-        The group of the pattern `embedding` matches the bare names of embeddings.
-        """
+        """Set a prompt in which brackets mean nothing; `embedding` has a group for bare names."""
         names = [found[1] or "" for found in embedding.finditer(text)]
         if names:
             self.values[EMBEDDINGS] = ",".join([self.values.get(EMBEDDINGS, ""), *names])

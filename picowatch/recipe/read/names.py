@@ -32,10 +32,7 @@ def field_called(name: str, value: str = "") -> str | None:
 
 
 def unknown(name: str, value: str = "", before: str = "", otherwise: str = ALL_FIELDS) -> str:
-    """Return the message about a name that is not a field; `before` are a flag's hyphens.
-
-    `otherwise` is said where nothing is known about the name.
-    """
+    """Return the message about a name that is not a field; `before` are a flag's hyphens."""
     what = f"unknown flag '{before}{shown(name)}'." if before else f"unknown field '{shown(name)}'."
     return f"{what} {words_for(name, FIRST_NAME_OF, value, before) or otherwise}".rstrip()
 
@@ -71,10 +68,7 @@ def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> No
 def add(
     layer: Layer, field: str, name: str, written: SourceValue, problems: Problems, column: str = ""
 ) -> None:
-    """Add the value of a field that the file calls `name`, unless it has one.
-
-    In a CSV that one is from a `column`.
-    """
+    """Add the value of a field that the file calls `name`, unless it has one (from a `column`)."""
     if field in layer and layer[field].raw:
         problems.add(written.name_position, given_twice(name, layer[field], column))
     else:
