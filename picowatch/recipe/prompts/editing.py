@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from picowatch.recipe.passes import Sampling
-from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined, without_loras
-
-# Deeper brackets are text.
-MAX_DEPTH = 100
+from picowatch.recipe.prompts import grammar
 
 _TOKEN = re.compile(r"\\.|[()\[\]:|]|[^\\()\[\]:|]+|\\", re.DOTALL)
 _WHEN = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
@@ -60,7 +57,7 @@ class Edit:
 Nodes = tuple[str | Edit, ...]
 
 
-class _Open(Bracket):
+class _Open(grammar.Bracket):
     """An open bracket; it is text itself unless `whole`: no bracket inside it is text."""
 
     whole = True
@@ -69,7 +66,7 @@ class _Open(Bracket):
         """Return the edit that ends here; None for brackets that are text."""
         if self.sign != "[" or not self.whole:
             return None
-        parts = list(map(joined, self.parts))
+        parts = list(map(grammar.joined, self.parts))
         if set(self.separators) == {"|"}:
             return Edit(tuple(parts), "", self.offset, end)
         when = _WHEN.fullmatch("".join(map(str, parts[-1])))
@@ -86,13 +83,13 @@ class _Open(Bracket):
 
 @lru_cache(maxsize=64)
 def parse_edits(prompt: str) -> Nodes:
-    """Parse a prompt without wildcards and LoRA tags. Never fails."""
-    if "[" not in prompt or is_json(prompt):
+    """Parse a prompt without wildcards and LoRA tags; deeper brackets than MAX_NESTING are text."""
+    if "[" not in prompt or grammar.is_json(prompt):
         return (prompt,)
     opened = [_Open()]
     for token in _TOKEN.finditer(prompt):
         sign, top = token[0], opened[-1]
-        if sign in ("(", "[") and len(opened) <= MAX_DEPTH:
+        if sign in ("(", "[") and len(opened) <= grammar.MAX_NESTING:
             opened.append(_Open(sign, token.start()))
         elif sign in (")", "]") and top.sign == _CLOSED_BY[sign]:
             opened.pop()
@@ -104,7 +101,7 @@ def parse_edits(prompt: str) -> Nodes:
         else:
             top.add(sign)
             top.whole &= sign not in ("(", ")", "[", "]")
-    return ended(opened)
+    return grammar.ended(opened)
 
 
 def text_at(nodes: Nodes, evaluation: int, sampling: Sampling) -> str:
@@ -119,7 +116,7 @@ def text_at(nodes: Nodes, evaluation: int, sampling: Sampling) -> str:
 
 def edits_in(prompt: str) -> Iterator[tuple[str, Edit]]:
     """Yield the edits of a prompt, each as written and as parsed."""
-    text = without_loras(prompt)
+    text = grammar.without_loras(prompt)
     for node in parse_edits(text) if "[" in text else ():
         if isinstance(node, Edit):
             yield text[node.start : node.end], node

@@ -15,12 +15,11 @@ from hashlib import sha256
 from unicodedata import category, normalize
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.prompts.grammar import Bracket, ended, is_json, joined
+from picowatch.recipe.prompts.grammar import MAX_NESTING, Bracket, ended, is_json, joined
 
 MAX_CHOSEN = 100
 # The limit for any prompt, drawn or not: far below the megabyte of text that PNG readers accept.
 MAX_LENGTH = 20_000
-MAX_DEPTH = 100
 # How deep wildcards may be nested in the results of other wildcards.
 MAX_ROUNDS = 20
 
@@ -98,9 +97,9 @@ def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
 
 
 def _take(sign: str, opened: list[Bracket]) -> None:
-    """Add a sign; brackets deeper than MAX_DEPTH are text."""
+    """Add a sign; brackets deeper than MAX_NESTING are text."""
     top = opened[-1]
-    if sign in ("{", "[") and len(opened) <= MAX_DEPTH:
+    if sign in ("{", "[") and len(opened) <= MAX_NESTING:
         opened.append(Bracket(sign))
     elif sign == "]" and top.sign == "[":
         opened.pop()
