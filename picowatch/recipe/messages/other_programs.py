@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from picowatch.recipe.fields import MIN_SIDE
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import DECIMAL_POINT
+from picowatch.recipe.written import plain_name
 
 SHAPE = "aspect_ratio"  # as other programs call it
 _COUNT = "Write count for the number of images."
@@ -102,7 +103,7 @@ def words_for(name: str, fields: Iterable[str], value: str = "", before: str = "
     """Return an unknown name's remedy, or the field that is meant; `before`: a flag's hyphens."""
     if name.isdigit() and not (before or value):
         return DECIMAL_POINT
-    hint = _HINTS.get(before + _plain(name)) if before else ""
+    hint = _HINTS.get(before + plain_name(name)) if before else ""
     hint = hint or words_of_others(name)
     if not hint and len(name) > 2:  # everything is like two letters
         hint = did_you_mean(name, fields, before).rstrip()
@@ -122,8 +123,4 @@ def _sizes(shape: str) -> str:
 
 def words_of_others(name: str) -> str:
     """Return the remedy for another program's name; "" for any other."""
-    return _HINTS.get(_plain(name), "")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s-]", "_", name.casefold())
+    return _HINTS.get(plain_name(name), "")
