@@ -5,6 +5,7 @@ The modules' own imports take up to a second, so nothing here imports them.
 
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,11 +54,10 @@ def _value(name: str, words: str, **how: Any) -> _Argument:
 
 
 def _paths(name: str, shown: str, words: str, nargs: str | None = "+", **how: Any) -> _Argument:
-    return _value(name, words, metavar=shown, nargs=nargs, type=path, **how)
+    return _value(name, words, **{"metavar": shown, "nargs": nargs, "type": path, **how})
 
 
-def _names(name: str, shown: str, words: str, nargs: str = "+") -> _Argument:
-    return _value(name, words, metavar=shown, nargs=nargs, type=_name)
+_names = partial(_paths, type=_name)
 
 
 _FROM = _value(

@@ -40,7 +40,8 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     pictures = [_found(path, load) for path in pictures_in(options)]
     as_json: bool = options.json
     if options.why:
-        folders = Folders(load().inbox, load().outbox)
+        settings = load()
+        folders = Folders(settings.inbox, settings.outbox)
         with reading(folders.outbox) as sql:
             text_of = partial(why, sql, folders, as_json=as_json)
             return _print_each(pictures, text_of, "" if as_json else "\n")
@@ -93,7 +94,7 @@ def _recipe(chunk: Chunk, load: Callable[[], Settings], whole: bool) -> str:
             named = NamedPictures(settings.inbox, settings.outbox, 0, 0, "")
             request = chunk.request_for(named)
     fields = None if whole else differing_fields(request)
-    return _notes(request) + _embeddings(request) + recipe_yaml(request, fields)
+    return _comments(request) + recipe_yaml(request, fields)
 
 
 def _mark(path: Path) -> str:
@@ -103,13 +104,10 @@ def _mark(path: Path) -> str:
     return f"# {mark}: {MARKS[mark]} (IPTC DigitalSourceType).\n" if mark else ""
 
 
-def _notes(request: ImageRequest) -> str:
-    """Return the notes of a table's row as a comment, because no field of a recipe has them."""
-    return "".join(f"# {harmless(f'{name}: {text}')}\n" for name, text in request.notes.items())
-
-
-def _embeddings(request: ImageRequest) -> str:
-    """Return a comment that names the embeddings, because no field of a recipe does."""
-    names = ", ".join(f"'{shown(use.name)}'" for use in request.embeddings)
-    rest = "Any that is not in models/embeddings is plain words."
-    return f"# The prompts use the embeddings {names}. {rest}\n" if names else ""
+def _comments(request: ImageRequest) -> str:
+    """Return what no field of a recipe has: the notes of a table's row, and the embeddings."""
+    told = [f"{name}: {text}" for name, text in request.notes.items()]
+    if names := ", ".join(f"'{shown(use.name)}'" for use in request.embeddings):
+        rest = "Any that is not in models/embeddings is plain words."
+        told.append(f"The prompts use the embeddings {names}. {rest}")
+    return "".join(f"# {harmless(comment)}\n" for comment in told)
