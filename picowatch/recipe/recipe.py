@@ -40,15 +40,12 @@ HashOf = Callable[[str, str], str]
 class Context:
     """What is known about a recipe besides its values: where and how it was read.
 
-    `inventory` are the models that were installed then, `checkpoint` is the one that it names, and
-    `layer` has its fields as written. `lora_families` are the families that it gives for its LoRAs,
-    and `swept_loras` are the names of those whose weights a sweep varies. `variants` are a sweep's
-    combinations, `warnings` say what cannot be honoured, `given_size` is the size of a picture of
-    which nothing (not `draws`) or only a part is drawn, `most_photo_pixels` the limit of what is
-    enlarged, `is_transparent` whether it is so and stays so, `size_warning` that a picture's size
-    was reduced, and `dropped` are the paths of a dropped picture and its mask: their names are not
-    part of the identity, so a renamed picture is still the same request. `taken` is when that
-    picture was taken, if its result's name tells it.
+    `layer` has its fields as written, `lora_families` the families that it gives for its LoRAs.
+    `swept_loras` are those whose weights a sweep varies, `variants` a sweep's combinations.
+    `given_size` is the size of a picture of which nothing (not `draws`) or only a part is drawn,
+    `is_transparent` whether it is so and stays so, `most_photo_pixels` the limit of what is
+    enlarged. `dropped` are the paths of a dropped picture and its mask: their names are not part of
+    the identity, so a renamed picture is still the same request.
     """
 
     inventory: Inventory
@@ -118,12 +115,8 @@ class Recipe(BaseModel, fields.RecipeFields):
     @property
     def texts(self) -> list[tuple[str, str]]:
         """The prompts, and those of details, each with its field."""
-        found = [(field, getattr(self, field)) for field in fields.PROMPTS]
-        for index, detail in enumerate(self.detail):
-            found += [
-                (f"detail.{index}.{field}", getattr(detail, field)) for field in fields.PROMPTS
-            ]
-        return found
+        of = {"": self, **{f"detail.{at}.": detail for at, detail in enumerate(self.detail)}}
+        return [(at + name, getattr(of[at], name)) for at in of for name in fields.PROMPTS]
 
     @property
     def draws_from_files(self) -> bool:

@@ -17,7 +17,7 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit, not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
-from picowatch.recipe.prompts.drawing import installed_tags
+from picowatch.recipe.prompts.drawing import NEGATIVE, installed_tags
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import embedding_words, without_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
@@ -118,13 +118,10 @@ def _loras(recipe: Recipe) -> Iterator[Finding]:
         ("loras", name, tuple(pair for pair in recipe.loras if pair[0] != name))
         for name, _ in recipe.loras
     ]
-    loras += [
-        ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
-        for tag, name in installed_tags(recipe.prompt, recipe.context.inventory)
-    ]
-    for index, detail in enumerate(recipe.detail):
-        tags = installed_tags(detail.prompt, recipe.context.inventory)
-        loras += [(f"detail.{index}.prompt", name, "") for _, name in tags]
+    for field, text in recipe.texts:
+        if not field.endswith(NEGATIVE):
+            tags = installed_tags(text, recipe.context.inventory)
+            loras += [(field, name, text.replace(tag.written, "", 1).strip()) for tag, name in tags]
     if not loras:
         return
     said = {name: (FAMILIES[key].name,) for name, key in recipe.context.lora_families.items()}
@@ -173,18 +170,12 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
     elif model and not checkpoint.rules.flow and not model.fits(checkpoint):
         is_size = model.family == checkpoint.family
         other = "is of another size" if is_size else f"belongs to {checkpoint.family}"
-        yield (
-            "model",
-            f"the ControlNet '{shown(model.name)}' is for {model.family}, but the checkpoint "
-            f"'{shown(checkpoint.name)}' {other}. Use a ControlNet of its family, or another "
-            "checkpoint.",
-        )
+        what = f"the ControlNet '{shown(model.name)}' is for {model.family}, but the checkpoint "
+        what += f"'{shown(checkpoint.name)}' {other}."
+        yield "model", f"{what} Use a ControlNet of its family, or another checkpoint."
     if control.preprocess == "inpaint" and not recipe.mask:
-        yield (
-            "preprocess",
-            "'preprocess: inpaint' shows a ControlNet the start image outside the mask. Add image "
-            "and mask.",
-        )
+        what = "'preprocess: inpaint' shows a ControlNet the start image outside the mask."
+        yield "preprocess", f"{what} Add image and mask."
     for name, needed in OPTIONS.items():
         if recipe.says(f"control.{index}.{name}") and needed != control.preprocess:
             yield name, f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
@@ -196,11 +187,8 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
         yield "kind", f"{what} Remove kind."
     elif kinds and control.kind not in kinds:
         said = f"not '{control.kind}'" if control.kind else "which 'preprocess: none' does not tell"
-        yield (
-            "kind",
-            f"the union ControlNet '{shown(control.model)}' must be told what the map shows, "
-            f"{said}. Write 'kind: …' with {listed(kinds, 'or')}.",
-        )
+        what = f"the union ControlNet '{shown(control.model)}' must be told what the map shows"
+        yield "kind", f"{what}, {said}. Write 'kind: …' with {listed(kinds, 'or')}."
 
 
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
