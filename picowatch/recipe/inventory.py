@@ -156,18 +156,14 @@ DEMO_CUTOUT, DEMO_FIND = "demo-cutout", "demo-find"
 class Inventory:
     """Everything that a recipe may name: installed models, wildcards, the setting `checkpoint`.
 
-    `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers, `cutouts`
-    those of models/cutout, `segmentations` those that find things by words, the best first; the
-    embedded ones are always there, as `demo`, DEMO_UPSCALER, DEMO_CUTOUT and DEMO_FIND. `depths`
-    are models that estimate depth. `vae_families`, `lora_families` and `embedding_families` have
-    the names of the families that each VAE, LoRA and embedding is for, where its file tells them.
-    `lora_names` has the names that trainers gave LoRAs. `refused` maps, for each kind, the names of
-    unusable files to the reason, which errors quote. `wildcards` maps a wildcard file's name (below
-    models/wildcards, without ending) to its lines. `variants` has the checkpoints whose files do
-    not tell the variant of their family: for each variant the checkpoint, or why it cannot be used
-    so: {"my-merge": {"FLUX.1 dev": …}}. `unusable_checkpoint` says why one of the installed
-    checkpoints cannot be used. `found` has the names that were looked up, `missed` those that could
-    not be found, and `findable` the words that DEMO_FIND knows.
+    The embedded models are always there: `demo`, DEMO_UPSCALER, DEMO_CUTOUT and DEMO_FIND, which
+    finds the words of `findable`. The best of the `segmentations` is the first. A VAE, LoRA or
+    embedding has families where its file tells them; `lora_names` are those that trainers gave.
+    `refused` has the reason for each unusable file, by kind and name, `wildcards` the lines of each
+    file. `variants` has the checkpoints whose files do not tell the variant of their family: for
+    each variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
+    `unusable_checkpoint` says why one of the installed checkpoints cannot be used. `found` has the
+    names that were looked up, `missed` those that could not be found.
     """
 
     demo: Checkpoint

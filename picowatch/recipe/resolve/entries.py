@@ -131,12 +131,11 @@ class EntryResolver:
         if not theirs and (layers.only_details(own) or finishes):
             for field in {"prompt", "detail"} - own.keys():
                 layer.pop(field, None)
-        if picture.checkpoint_hash or picture.embeddings:
-            entry = replace(
-                entry,
-                checkpoint_hash=picture.checkpoint_hash or entry.checkpoint_hash,
-                embeddings=picture.embeddings or entry.embeddings,
-            )
+        entry = replace(
+            entry,
+            checkpoint_hash=picture.checkpoint_hash or entry.checkpoint_hash,
+            embeddings=picture.embeddings or entry.embeddings,
+        )
         swept = layer.pop("sweep", None)
         reader = sweep.AxisReader(
             layer, given, self.max_images, self.known.inventory, self.problems
