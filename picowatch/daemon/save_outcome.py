@@ -34,7 +34,7 @@ from picowatch.recipe.reading import (
     read_recipes,
 )
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
+from picowatch.recipe.resolve.lookup import refuse_unusable, why_no_path
 
 _NO_TEMPLATE = (
     "Pictures beside this file are not requests, because its name lacks an underscore. Rename it "

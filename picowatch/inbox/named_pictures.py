@@ -40,7 +40,7 @@ from picowatch.recipe.a1111.reader import holds_parameters
 from picowatch.recipe.fields import ALPHA
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resolve.start_image import why_no_path
+from picowatch.recipe.resolve.lookup import why_no_path
 
 COPIES = ".picowatch/start-images"  # below the outbox
 # Errors that mean that there is no such picture, or that it is not a regular file.

@@ -24,10 +24,9 @@ from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.entries import EntryResolver, folder_layer, too_many
-from picowatch.recipe.resolve.lookup import Known
+from picowatch.recipe.resolve.lookup import Known, refuse_unusable
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import NOWHERE
-from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.recipe.written import Entry, Layer, Position, Source, SourceValue
 
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.

@@ -14,10 +14,9 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import advice, layers, sweep
 from picowatch.recipe.resolve.building import resolve
-from picowatch.recipe.resolve.lookup import Known
+from picowatch.recipe.resolve.lookup import Known, named, read_path
 from picowatch.recipe.resolve.prompts import MAX_COST, cost_of
 from picowatch.recipe.resolve.severity import Reporter
-from picowatch.recipe.resolve.start_image import named, read_path
 from picowatch.recipe.written import Entry, Layer, Origin, Position, SourceValue
 
 # Takes the picture that `from` names, the recipe's pictures, its own fields, and the problems.
