@@ -16,10 +16,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from picowatch.recipe import converters, samplers
 from picowatch.recipe.a1111.values import VAE_ENDING, file_name
-from picowatch.recipe.control import Control
 from picowatch.recipe.extend import MARGIN, SIDES, WANTED, extend_in
 from picowatch.recipe.parts import (
     Blur,
+    Control,
     Cutout,
     Detail,
     Find,

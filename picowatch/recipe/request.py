@@ -10,11 +10,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe import fields
-from picowatch.recipe.control import Control
 from picowatch.recipe.files import PICTURE_KINDS, NamedFile, files_of, with_pictures
 from picowatch.recipe.identity import DIGEST_OMITS, digest_of, plain
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.parts import Detail
+from picowatch.recipe.parts import Control, Detail
 from picowatch.recipe.pictures import as_written
 from picowatch.recipe.prompts.grammar import lora_tags
 

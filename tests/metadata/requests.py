@@ -5,10 +5,9 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from picowatch.recipe.control import ControlKind, Preprocessor
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.parts import UPSCALERS, Find, Hires, Upscale
+from picowatch.recipe.parts import UPSCALERS, ControlKind, Find, Hires, Preprocessor, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.request import ControlUse, DetailUse, ImageRequest, LoraUse

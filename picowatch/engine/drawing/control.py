@@ -32,7 +32,7 @@ from picowatch.engine.model.vae import LATENT_CHANNELS
 from picowatch.engine.networks.preprocess import preprocess
 from picowatch.engine.protocol import RgbPicture
 from picowatch.files.decoding import decode_picture
-from picowatch.recipe.control import KINDS
+from picowatch.recipe.parts import KINDS
 from picowatch.recipe.passes import Sampling
 from picowatch.recipe.request import ControlUse, ImageRequest
 

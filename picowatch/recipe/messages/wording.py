@@ -4,9 +4,9 @@ import re
 from typing import get_args
 
 from picowatch.recipe import fields
-from picowatch.recipe.control import Preprocessor
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.parts import Preprocessor
 from picowatch.recipe.written import SourceValue, number
 
 TEXT = "text"

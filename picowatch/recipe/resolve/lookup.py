@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
-from picowatch.recipe.control import KIND_OF
 from picowatch.recipe.fields import ALPHA, BAKED, MIN_SIDE
 from picowatch.recipe.installed import NoneOfThisName, find, find_checkpoint
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.parts import MOST_UPSCALED, PIXEL_UPSCALERS, USUAL_MARGIN
+from picowatch.recipe.parts import KIND_OF, MOST_UPSCALED, PIXEL_UPSCALERS, USUAL_MARGIN
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import text_of

@@ -10,13 +10,12 @@ from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.families.row import EULER
-from picowatch.recipe.control import KINDS, OPTIONS
 from picowatch.recipe.fields import BAKED, MAX_SIDE, MIN_SIDE, PICTURE_FIELDS, ZERO_SNR, Loras
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit, not_multiple_of
-from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
+from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.drawing import NEGATIVE, installed_tags
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import embedding_words, without_loras

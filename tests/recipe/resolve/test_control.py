@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe.control import Control
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
+from picowatch.recipe.parts import Control
 from tests.recipe.reading import DEMO, check_refused, of_family, read_one
 
 SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
