@@ -23,11 +23,11 @@ from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
-from picowatch.recipe.resolve.entries import EntryResolver, folder_layer, too_many
+from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.lookup import Known, refuse_unusable
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import NOWHERE
-from picowatch.recipe.written import Entry, Layer, Position, Source, SourceValue
+from picowatch.recipe.written import Entry, Layer, Origin, Position, Source, SourceValue
 
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.
 _PROMPT = re.compile(r"\s*(?:- +)?prompt\s*:", re.IGNORECASE)
@@ -99,7 +99,7 @@ def _read_defaults(defaults: tuple[DefaultsFile, ...]) -> tuple[Layer, Sequence[
     for file in defaults:
         with problems.gathered(goes_on=True):
             layer = yaml_layer(decode(file.name, file.content), problems)
-            found.append(folder_layer(layer, problems))
+            found.append(layers.normalised(layer, problems, origin=Origin.FOLDER))
     return layers.merged(found), problems.found
 
 

@@ -31,12 +31,6 @@ def too_many(images: int, max_images: int) -> str:
     )
 
 
-def folder_layer(layer: Layer, problems: Problems) -> Layer:
-    """Return the layer of a `_defaults.yaml`, ready to be merged."""
-    layer = {name: replace(value, origin=Origin.FOLDER) for name, value in layer.items()}
-    return layers.normalised(layer, problems)
-
-
 @dataclass(frozen=True, slots=True)
 class _Merged:
     """An entry with its whole `layer`, from which the `axes` of its sweep are apart.
@@ -98,17 +92,13 @@ class EntryResolver:
             except PictureUnreadable as error:
                 self.problems.add(position, named(path, str(error)))
 
-    def _layer(self, layer: Layer, origin: Origin, warnings: list[str]) -> Layer:
-        if origin is not Origin.OWN:
-            layer = {name: replace(value, origin=origin) for name, value in layer.items()}
-        return layers.normalised(layer, self.problems, warnings)
-
     def _merged(self, entry: Entry, settings: Layer) -> _Merged | None:
         """Return an entry with all its layers; None if the picture it starts from is unusable."""
         warnings = list(entry.warnings)
         origin = Origin.FOREIGN if entry.by_another_program else Origin.OWN
         own = layers.merged(
-            self._layer(said, origin, warnings) for said in (entry.layer, *entry.nearer)
+            layers.normalised(said, self.problems, warnings, origin)
+            for said in (entry.layer, *entry.nearer)
         )
         given = settings | own
         varied = layers.with_swept(given)
@@ -117,7 +107,7 @@ class EntryResolver:
         if picture is None:
             return None
         warnings += picture.warnings
-        theirs = self._layer(picture.layer, Origin.FOREIGN, warnings)
+        theirs = layers.normalised(picture.layer, self.problems, warnings, Origin.FOREIGN)
         layer = layers.merged([self.defaults, theirs, settings, own])
         layer.pop("from", None)
         sources = (written.position.source for written in layer.values())

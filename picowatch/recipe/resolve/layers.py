@@ -50,13 +50,18 @@ SIZE_AND_SIDE = "size together with width or height: keep one of them."
 _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
 
 
-def normalised(layer: Layer, problems: Problems, warnings: list[str] | None = None) -> Layer:
+def normalised(
+    layer: Layer, problems: Problems, warnings: list[str] | None = None, origin: Origin = Origin.OWN
+) -> Layer:
     """Return the layer with every shorthand written out: a form for each field.
 
     A size is two sides. A mapping has the first names of its parts, and what is off is OFF. A
     sampler without schedule type brings "automatic", so that a nearer layer's sampler is not paired
-    with a farther layer's schedule type. Other forms are reported, and left out.
+    with a farther layer's schedule type. Other forms are reported, and left out. `origin` is the
+    author of all values, if it is not the recipe itself.
     """
+    if origin is not Origin.OWN:
+        layer = {name: replace(value, origin=origin) for name, value in layer.items()}
     result = dict(layer)
     reporter = Reporter(layer, problems, warnings=[] if warnings is None else warnings)
     for field in filter(result.__contains__, fields.PROMPTS):
