@@ -41,7 +41,7 @@ from picowatch.streams import harmless
 # A picture may be rendered otherwise than written (a warning); a file is refused, or is never run.
 Code = Literal["mistake", "unusable", "being_written", "warning", "never_run"]
 _REFUSALS = (PicowatchError, FileChanged, OSError)
-_SEEDS_TRIED = 20  # of a recipe with a random one, whose wildcards may draw a mistake
+_SEEDS_TRIED = 20  # of a recipe with a random seed, whose wildcards may draw a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +316,7 @@ def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> l
 
 
 def _requests(recipe: Recipe) -> list[ImageRequest]:
-    """Return the requests with the first seed whose words can be drawn, of those for a random one.
+    """Return the requests with the first seed whose words can be drawn, of those for a random seed.
 
     Raises RecipeInvalid if none can: a run will hardly draw one, either.
     """

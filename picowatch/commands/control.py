@@ -88,7 +88,7 @@ def pictures_in(options: Namespace) -> list[Path]:
 
 
 def names_in(file: Path | None) -> list[str]:
-    """Return a list's names, one a line; quoted ones are JSON strings. Raises CommandFailed."""
+    """Return a list's names, one a line; quoted names are JSON strings. Raises CommandFailed."""
     if file is None:
         return []
     try:

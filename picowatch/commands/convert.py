@@ -15,7 +15,7 @@ from picowatch.streams import harmless
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    """Convert each file; one that cannot be converted does not stop the others."""
+    """Convert each file; a file that cannot be converted does not stop the others."""
     # Imports torch, which takes seconds: other commands do without.
     from picowatch.engine.networks.convert import convert, files_with
 

@@ -281,7 +281,7 @@ def _described(folder: Path) -> str:
     path = folder.resolve()
     every = psutil.disk_partitions(all=True)
     mounts = [mount for mount in every if path.is_relative_to(mount.mountpoint)]
-    # If several mounts are on one point, the last one is visible.
+    # If several mounts are on one point, the last mount is visible.
     kind = max(reversed(mounts), key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
     there = "" if folder.exists() else ", not created yet"
     return f"{folder}{f' ({kind})' if kind else ''}{there}"

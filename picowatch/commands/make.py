@@ -54,7 +54,7 @@ class Sent:
     """A recipe in the inbox, and the command whose answer says what became of it.
 
     `file` is what the user called it. If it was not in the inbox before, `made` are the folders
-    that were made for it. `recipe` is a folder's template, or the folder itself without one.
+    that were made for it. `recipe` is a folder's template, or the folder itself without a template.
     `command` is the file of the `request`.
     """
 

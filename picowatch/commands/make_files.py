@@ -51,7 +51,7 @@ def folder_and_template(inbox: InboxFolder, file: Path) -> tuple[str, str]:
 
 
 def content_of(inbox: InboxFolder, file: Path) -> bytes:
-    """Return the bytes of a recipe. Raises CommandFailed if they cannot be one."""
+    """Return the bytes of a recipe. Raises CommandFailed if they cannot be a recipe."""
     with _reading(file):
         if file == STANDARD_INPUT:
             content = sys.stdin.buffer.read()

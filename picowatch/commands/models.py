@@ -55,7 +55,7 @@ def _print(rows: Iterable[dict[str, Any]], as_json: bool) -> None:
         return
     for row in rows:
         for line in _lines(row):
-            print(harmless(line), flush=True)  # the next one may be read for minutes
+            print(harmless(line), flush=True)  # the next model may be read for minutes
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:

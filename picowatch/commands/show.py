@@ -79,7 +79,7 @@ def _text(path: Path, load: Callable[[], Settings], as_json: bool, whole: bool) 
 
 
 def _found(path: Path, load: Callable[[], Settings]) -> Path:
-    """Return the picture of that name, or the one below the outbox, as log and gallery name it."""
+    """Return the picture of that name, or else below the outbox, as log and gallery name it."""
     if path.is_absolute() or os.path.exists(path):  # noqa: PTH110  (never raises)
         return path
     inside = load().outbox / path

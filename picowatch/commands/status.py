@@ -107,7 +107,7 @@ def _each_status(outbox: Path) -> Iterator[list[Row]]:
 
 
 def current_status(outbox: Path) -> tuple[bool, status.Status]:
-    """Whether a picowatch is running, and its status or the last one there was.
+    """Whether a picowatch is running, and its status or the last status there was.
 
     A disk that refuses what it writes may refuse the status that says so, too.
     """
@@ -125,7 +125,7 @@ def check(outbox: Path) -> int:
     if silence := _silence(found):
         why = found.troubles.get("outbox") or "it starts or hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but {silence}: {why}")
-    if found.ended:  # the report is that of the last one
+    if found.ended:  # the report is that of the last picowatch
         return _unhealthy(STARTING)
     told = [pair for pair in found.troubles.items() if pair[0] not in ("inbox", "paused")]
     if words := "; ".join(map(": ".join, told)):

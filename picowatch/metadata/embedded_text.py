@@ -148,7 +148,7 @@ def exif_of(
 
 
 def fits_jpeg(request: ImageRequest, kept: str = "") -> bool:
-    """Return whether a request's texts, or A1111's `kept` one, fit into a JPEG's 64 kB of EXIF."""
+    """Return whether a request's texts, or A1111's `kept` text, fit into a JPEG's 64 kB of EXIF."""
     values = json.dumps(request.as_dict(), ensure_ascii=False)
     most = len((values + kept).encode("utf-16-be")) + 2 * len(values.encode()) + _ROOM
     return most <= MAX_JPEG_EXIF_BYTES

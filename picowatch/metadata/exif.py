@@ -180,7 +180,7 @@ def name_of(directory: int, tag: int) -> str:
 
 
 def _kept(directory: int, tag: int, tags: Any) -> tuple[int, Any] | None:
-    """Return type and value, in the type of its tag if it has another one; None if it cannot be."""
+    """Return type and value, in its tag's type if it has another type; None if it cannot be."""
     known, kind = TiffTags.lookup(tag, directory or None), tags.tagtype[tag]
     typical = EXIF_TYPES.get(tag) if directory == ExifTags.IFD.Exif else known.type
     wanted = typical or (TiffTags.LONG if kind > TiffTags.DOUBLE else kind)  # BigTIFF has more
@@ -257,7 +257,7 @@ def _written(tags: Directory, offset: int) -> bytes:
 
     directory = ImageFileDirectory_v2(_HEADER)
     for tag, (kind, value) in tags.items():
-        directory.tagtype[tag] = kind  # Pillow would choose another one for some
+        directory.tagtype[tag] = kind  # Pillow would choose another type for some
         # Pillow reads texts as Latin-1 and writes them as ASCII; cameras write UTF-8, too.
         directory[tag] = value.encode("latin-1", "replace") if isinstance(value, str) else value
     return directory.tobytes(offset)

@@ -22,7 +22,7 @@ def is_png(file: IO[bytes]) -> bool:
 def without_pixels(file: IO[bytes]) -> BytesIO:
     """Return a PNG with all but its pixels, so that what stood behind them is before their place.
 
-    Raises OSError if it has too many parts, or too large ones.
+    Raises OSError if it has too many parts, or too large parts.
     """
     few = FewReads(file)
     few.seek(len(_SIGNATURE))
@@ -45,6 +45,6 @@ def _empty(kind: bytes) -> bytes:
 def raw_profile(info: Mapping[Any, Any], kind: str) -> bytes:
     """Return a profile that ImageMagick or digiKam wrote as text; empty if there is none.
 
-    The lines are an empty one, the kind, the size, and hexadecimal digits. Raises ValueError.
+    The lines are an empty line, the kind, the size, and hexadecimal digits. Raises ValueError.
     """
     return bytes.fromhex("".join(str(info.get(f"Raw profile type {kind}", "")).split("\n")[3:]))

@@ -101,7 +101,7 @@ class Shown:
 
 
 class Xmp:
-    """A photo's tree, or an empty one. Raises ValueError for what is too large, or no XMP."""
+    """A photo's tree, or an empty tree. Raises ValueError for what is too large, or no XMP."""
 
     def __init__(self, packet: bytes | str = "") -> None:
         self._document = _parsed(packet or _EMPTY)
@@ -246,7 +246,7 @@ def _refuse_long(text: str) -> None:
 
 
 def _nodes(root: Any) -> Iterator[Any]:
-    """Yield all elements below one and their attributes, not what is below a removed element."""
+    """Yield all elements below the root and their attributes, but none below a removed element."""
     waiting = [root]
     while waiting:
         element = waiting.pop()
@@ -333,7 +333,7 @@ def _turn(area: Any, orientation: int) -> None:
 
 
 def _part(element: Any, space: str, local: str) -> Any:
-    """Return a part of a structure, an attribute or an element; None without one."""
+    """Return a part of a structure, an attribute or an element; None without the part."""
     elements = element.getElementsByTagNameNS(space, local)
     return element.getAttributeNodeNS(space, local) or next(iter(elements), None)
 

@@ -530,7 +530,7 @@ class ImageFields:
 
     @property
     def painted_mask(self) -> str:
-        """The mask's path; "" without one, or if it is found."""
+        """The mask's path; "" without a mask, or if it is found."""
         return self.mask if isinstance(self.mask, str) else ""
 
     @property
@@ -556,12 +556,12 @@ class ImageFields:
 
     @property
     def leaves_a_part(self) -> bool:
-        """Return whether only a part of the start image is drawn: the masked one, or details."""
+        """Return whether only a part of the start image is drawn: the masked part, or details."""
         return bool(self.image and self.mask) or self.only_details
 
     @property
     def drawn_size(self) -> tuple[int, int]:
-        """Width and height of what is drawn, after `hires`: a picture, or a part of one."""
+        """Width and height of what is drawn, after `hires`: a picture, or a part of it."""
         size = self.width or 0, self.height or 0
         return self.hires.size_of(*size) if self.hires else size
 
@@ -572,7 +572,7 @@ class ImageFields:
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of the drawn picture, after `hires`, or of the given one."""
+        """Width and height of the drawn picture, after `hires`, or of the given picture."""
         return self.given_size or self.drawn_size
 
     @property
@@ -704,7 +704,7 @@ PART_ALIASES = {
 
 ROWS = dict(_rows(RecipeFields))
 
-# Fields of a recipe that a resolved one no longer has: `size` stands for width and height,
+# Fields of a recipe that a resolved recipe no longer has: `size` stands for width and height,
 # `from` for all that a picture's metadata holds.
 SHORTHANDS = {
     "size": Row(
@@ -729,12 +729,12 @@ _ALL = ROWS | SHORTHANDS
 
 # Those that say alone what to do with a picture.
 SAYING_WHAT = tuple(name for name, row in _ALL.items() if row.says_what)
-# Those of the whole picture: they change nothing where only details of a given one are drawn.
+# Those of the whole picture: they do nothing where only details of a given picture are drawn.
 WHOLE = tuple(name for name, row in ROWS.items() if row.acts_in == "whole")
 # Those of a picture that is only finished, and of its image.
 ON_FINISHED = tuple(name for name, row in ROWS.items() if row.acts_in == "any")
 FINISHED = tuple(name for name in ON_FINISHED if ROWS[name].changes_pixels)
-# What is done to a finished picture, or to a given one.
+# What is done to a finished picture, or to a given picture.
 FINISHING = tuple(name for name in FINISHED if name in SAYING_WHAT)
 # How a given picture is written again, which is a request where nothing else is said.
 WRITING = ("format", "quality")

@@ -1,4 +1,4 @@
-"""The files that a recipe and its requests name: THE table of the places that name one."""
+"""The files that a recipe and its requests name: THE table of the places that name files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,7 +35,7 @@ PLACES = [
 
 
 class NamedFile(NamedTuple):
-    """A file: the `field` that names it (`control.0.model`), and the one that has its hash.
+    """A file: the `field` that names it (`control.0.model`), and the field that has its hash.
 
     The `sha256` is "" where only a recipe names it.
     """

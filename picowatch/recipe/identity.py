@@ -40,7 +40,7 @@ DIGEST_OMITS = {name: value for name, value in DEFAULTS.items() if name not in _
 def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
     """Return a field's value, ready for JSON, without the parts that are defaults.
 
-    A cutout is its model's name if nothing else is said, as it was when that was all one could say.
+    A cutout is its model's name if nothing else is said, as it was when nothing else could be said.
     """
     if isinstance(value, tuple):
         return [plain(field, element, written) for element in value]

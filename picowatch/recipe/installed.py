@@ -14,7 +14,7 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
 
-# The smallest one has the Apache licence; the larger ones exclude commercial use.
+# The smallest model has the Apache licence; the larger models exclude commercial use.
 DEPTH = "Depth-Anything-V2-Small-hf"
 _NO_DEPTH = (
     "'preprocess: depth' needs a depth model, and none is installed. Fetch one once: "
@@ -24,9 +24,9 @@ _NO_DEPTH = (
 
 
 class _Kind(NamedTuple):
-    """A kind of models: its name in messages, and the field that names one.
+    """A kind of models: its name in messages, and the field that names a model.
 
-    `none` says what to do if a recipe needs one and none is installed; `also` are further values.
+    `none` says what to do if a recipe needs it and none is installed; `also` are further values.
     `ranked`: of several, the first is used.
     """
 
@@ -67,7 +67,7 @@ class NotInstalled(ValueInvalid):
 
 
 class NoneOfThisName(NotInstalled):
-    """No file has this name, not even a refused one."""
+    """No file has this name, not even a refused file."""
 
 
 def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:

@@ -118,7 +118,7 @@ class Checkpoint:
 
 
 # Used where a recipe draws nothing, or names a checkpoint that is not installed. The latter is
-# reported; what else would suit that checkpoint is unknown, so this one accepts everything.
+# reported; what else would suit that checkpoint is unknown, so NO_CHECKPOINT accepts all.
 NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=FamilyRules())
 
 
@@ -194,7 +194,7 @@ class Inventory:
     )
 
     def embedded(self, kind: str) -> Any:
-        """The model of a kind that is always there; None for kinds without one."""
+        """The model of a kind that is always there; None for kinds without such a model."""
         if kind == "checkpoint":
             return self.demo
         return {"upscaler": DEMO_UPSCALER, "cutout": DEMO_CUTOUT, "segmentation": DEMO_FIND}.get(
@@ -202,7 +202,7 @@ class Inventory:
         )
 
     def named(self, kind: str) -> dict[str, Any]:
-        """The models of a kind by their names, the embedded one last."""
+        """The models of a kind by their names, the embedded model last."""
         models = [*getattr(self, f"{kind}s"), *filter(None, [self.embedded(kind)])]
         return {getattr(model, "name", model): model for model in models}
 

@@ -29,7 +29,7 @@ class Sampling:
 
     `planned` are the evaluations by which prompt editing counts, as A1111's modules/processing.py
     does: a start image skips the first of them and counts the rest from 0. `before` are those
-    planned for the earlier runs, None in the first one.
+    planned for the earlier runs, None in the first run.
     """
 
     evaluations: int
@@ -98,7 +98,7 @@ def passes_of(request: "ImageRequest") -> tuple[Pass, ...]:
 
 
 def _drawing(request: "ImageRequest") -> list[Pass]:
-    """Return the passes that draw the whole picture, or the masked part of one."""
+    """Return the passes that draw the whole picture, or its masked part."""
     if request.only_details:
         return []
     kinds: tuple[PassKind, ...] = ("draw", "hires")

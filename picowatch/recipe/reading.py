@@ -148,7 +148,7 @@ _ANY_SETTINGS = {"parameters": "a picture\nSteps: 20, Sampler: Euler"}
 
 
 # The first is not quite square: a photo that has the shape of `extend` already is refused. What
-# makes one too large, or is too much around it, may be right for another.
+# makes a photo too large, or is too much around it, may be right for another.
 _ANY_SIZES = ((1024, 1000), (640, 32), (32, 640), (15_000, 14_000))
 
 
@@ -191,7 +191,7 @@ def dropped_recipes(
     max_images: int,
     pictures: Pictures,
 ) -> list[Recipe]:
-    """Return a recipe for each one in a picture's template. Raises RecipeInvalid or NothingSaid."""
+    """Return a recipe for each entry in a template. Raises RecipeInvalid or NothingSaid."""
     problems = Problems()
     folder = defaults_layer(defaults, problems)
     entries = _dropped_entries(dropped, folder, problems)
@@ -245,7 +245,7 @@ def check_template(
     # The prompt may be in a file beside each picture.
     files = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
-    masks = "", f"{folder}/any.mask.png"  # some checkpoints need one
+    masks = "", f"{folder}/any.mask.png"  # some checkpoints need a mask
     for size, mask in product(_ANY_SIZES, masks):
         dropped = Dropped(f"{folder}/any.png", template, mask=mask)
         any_picture = _AnyPicture(dropped.path, size, pictures)

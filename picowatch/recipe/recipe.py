@@ -155,7 +155,7 @@ class Recipe(BaseModel, fields.RecipeFields):
 
     @property
     def variants(self) -> tuple[Self, ...]:
-        """The combinations of a sweep, the last axis fastest; without one the recipe itself."""
+        """The combinations of a sweep, the last axis fastest; without a sweep the recipe itself."""
         return self.context.variants or (self,)
 
     @property

@@ -136,7 +136,7 @@ class ImageRequest(fields.ImageFields):
 
         It holds every field that changes pixels and is not off, unless the table lets it differ
         within a batch, and the hashes of checkpoint, VAE and LoRAs. Start images and masks may
-        differ, but all images have one or none has. The pictures that ControlNets follow may
+        differ, but all images have a start image or none. The pictures that ControlNets follow may
         differ, too, and so may the sizes of images with references, which are drawn one by one. An
         image with `exact` gets a batch of its own. All copies have one key.
         """
@@ -219,7 +219,7 @@ class ImageRequest(fields.ImageFields):
         return self.files_of(*PICTURE_KINDS)
 
     def in_format_of(self, other: Self) -> Self:
-        """Return the request for this picture in another one's file format and quality."""
+        """Return the request for this picture in another picture's file format and quality."""
         return replace(self, **{name: getattr(other, name) for name in fields.AS_FILE})
 
     def with_names(self, names: Mapping[str, str]) -> Self:
@@ -242,7 +242,7 @@ class ImageRequest(fields.ImageFields):
 
 
 def why_invalid(error: ValidationError) -> str:
-    """Return the first value that is wrong in stored ones, and why."""
+    """Return the first wrong one of stored values, and why."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     is_unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")

@@ -153,7 +153,7 @@ class SamplerUnknown(ValueInvalid):
 
 
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
-    """Return the sampler that a name means, and the schedule type if the name includes one.
+    """Return the sampler that a name means, and the schedule type if the name includes it.
 
     "DPM++ 2M Karras", "dpmpp_2m_karras" and "DPMSolverMultistepScheduler" all mean DPM++ 2M;
     the first two include Karras. Raises SamplerUnknown.

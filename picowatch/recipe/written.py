@@ -182,7 +182,7 @@ def find_in(layer: Layer, field: str) -> SourceValue | None:
 
 
 def repeated(written: SourceValue) -> Iterator[tuple[str, SourceValue, SourceValue]]:
-    """Yield the names that a mapping or one inside has twice, with both values."""
+    """Yield the names that a mapping or a mapping inside has twice, with both values."""
     found: Layer = {}
     for name, value in written.pairs:
         if name in found:

@@ -16,7 +16,7 @@ _FINDS = {
     "face": "face", "hand": "hand", "person": "person", "people": "person", "body": "person",
     "eye": "eyes", "hair": "hair", "cloth": "clothes",
 }  # fmt: skip
-# Keys that are read with another one.
+# Keys that are read with another key.
 _WITH_OTHERS = ("tab enable", "steps")
 _SEVERAL = "[SEP]"  # between prompts for one thing each
 

@@ -31,7 +31,7 @@ DETAIL_KEYS = {
     "count": "mask only top k", "grow": "dilate erode", "mask_blur": "mask blur",
     "denoising_strength": "denoising strength", "mask_padding": "inpaint padding", "steps": "steps",
 }  # fmt: skip
-# What its models find; the last one finds any words, its "classes".
+# What its models find; the last model finds any words, its "classes".
 FINDERS = {"face": "face_yolov8n.pt", "hand": "hand_yolov8n.pt", "person": "person_yolov8n-seg.pt"}
 ANY_WORDS = "yolov8x-worldv2.pt"
 

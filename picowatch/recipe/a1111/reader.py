@@ -1,7 +1,7 @@
 """A1111's "generation parameters": text to fields. writer.py writes such text.
 
 A block is the prompt, a line `Negative prompt: …`, and a line of values, `Steps: 24, Sampler: …`.
-Case does not count: people write the lines by hand. A line of values may continue in the next one.
+Case does not count: people write the lines by hand. A line of values may continue in the next line.
 Remarks of A1111's page and of extensions may follow, which are not prompts: `Template:`
 (https://github.com/adieyal/sd-dynamic-prompts), `Time taken:`, `Used embeddings:`.
 """
@@ -264,7 +264,7 @@ def _read_values(
 
 
 def _says_nothing(key: str, text: str, said: Mapping[str, str]) -> bool:
-    """Return whether a key changes no picture, or repeats another one, as in the second pass."""
+    """Return whether a key changes no picture, or repeats another key, as in the second pass."""
     if key in keys.INFORMATION or key == keys.HIRES_SIZE or text in keys.SAYS_NOTHING.get(key, ()):
         return True
     if _MODULE.fullmatch(key):

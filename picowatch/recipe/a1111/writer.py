@@ -27,7 +27,7 @@ _POSTPROCESSING = re.compile(
 def parameters_text(
     request: ImageRequest, version: str, lora_hashes: Mapping[str, str] | None = None
 ) -> str:
-    """Return the prompt, a `Negative prompt:` line if there is one, and the line of values.
+    """Return the prompt, a `Negative prompt:` line if it says anything, and the line of values.
 
     An empty prompt keeps its empty line: sd-prompt-reader looks for a line above `Steps:`.
     LoRAs that the prompt does not name are added after it, as A1111 needs them. `version`
@@ -55,7 +55,7 @@ def postprocessing_text(request: ImageRequest) -> str:
 
 
 def without_postprocessing(parameters: str) -> str:
-    """Return the text without its finishing values, so that new ones can be added."""
+    """Return the text without its finishing values, so that new values can be added."""
     before, line_break, values = parameters.rpartition("\n")
     return before + line_break + _POSTPROCESSING.sub("", values)
 
@@ -73,7 +73,7 @@ def _with_tags(of: ImageRequest | DetailUse) -> str:
 
 
 def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str) -> dict[str, str]:
-    """Return the values by their keys; empty ones are not to be written."""
+    """Return the values by their keys; empty values are not to be written."""
     values: dict[str, str] = {}
     for field in MAPPINGS:
         if mapping := getattr(request, field):

@@ -106,7 +106,7 @@ class Prompts:
 def lora_mistakes(
     field: str, text: str, loras: Loras, inventory: Inventory, is_drawn: bool = False
 ) -> Iterator[grammar.Mistake]:
-    """Yield mistakes in the LoRAs of a text; with wildcards, one may be named in two choices."""
+    """Yield mistakes in the LoRAs of a text; with wildcards, a LoRA may be named in two choices."""
     seen = {name for name, _ in loras}
     for tag in grammar.lora_tags(text):
         if field == NEGATIVE:

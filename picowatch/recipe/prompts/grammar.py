@@ -211,8 +211,8 @@ def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str
     """Return the installed embeddings in a text: start, end and name, in order.
 
     An embedding is called by its file's name as a whole word, in any case, with or without its
-    folder; of two that match, the longer one counts. ComfyUI's `embedding:` before the name is part
-    of it, and then the file's ending, too.
+    folder; of two that match, the longer name counts. ComfyUI's `embedding:` before the name is a
+    part of it, and then the file's ending, too.
     """
     if not names:
         return []

@@ -128,7 +128,7 @@ class _Workflow:
         return next(filter(self._empty, samplers), samplers[0])
 
     def _empty(self, sampler: Node) -> Node | None:
-        """Return the node of the empty picture that a sampler starts from; None for another one."""
+        """Return the node of the empty picture that a sampler starts from; None for another."""
         *_, last = sampler, *self._upstream(self._behind([sampler], *_LATENT)[:1], *_LATENT)
         return None if _is_sampler(last) or {"pixels", "image"} & last["inputs"].keys() else last
 
@@ -193,7 +193,7 @@ class _Workflow:
         return (max(texts, key=bool) if texts else None), _kind(hiding[0])
 
     def _warn_of_unread(self, sampler: Node) -> None:
-        """Warn about other nodes between files and picture than standard ones.
+        """Warn about other nodes between files and picture than standard nodes.
 
         Nodes without a link only provide values, which are read or not needed.
         """

@@ -12,7 +12,7 @@ from picowatch.recipe.read.names import add, check_notes, excuse_prompt, field_c
 from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, SourceValue
 
 _DELIMITERS = ",;\t"
-_MOST_FIELDS = 200  # cells among which one names a field, in any table that has names
+_MOST_FIELDS = 200  # cells among which a cell names a field, in any table that has names
 _NO_DELIMITER = "\x1f"  # no file has it
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d\d")  # as Excel writes 1234567890
 # As spreadsheets write it in most of Europe.

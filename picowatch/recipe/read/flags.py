@@ -34,7 +34,7 @@ _LONG_ONES = (
     "--seed, --width, --height, --cfg_scale, --sampler, --image, --denoising_strength, --count."
 )
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-# A1111 reads its lines as a shell does; a single quote without a closing one is an apostrophe.
+# A1111 reads its lines as a shell does; a single quote without a closing quote is an apostrophe.
 _SINGLE_QUOTED = re.compile(r"'([^']*)'(?=\s+--[A-Za-z]|\s*$)")
 
 # Flags of A1111, CompVis and stable-diffusion.cpp whose names are not our fields'.
@@ -85,7 +85,7 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
     """Return the fields of one prompt line.
 
     A flag's value, after a space or =, extends to the next ` --`, or, if it begins with a double
-    quote, to the closing one. Flags that only other programs know are added to `warnings`.
+    quote, to the closing quote. Flags that only other programs know are added to `warnings`.
     """
     layer: Layer = {}
     first = _FLAG.search(line.text)

@@ -18,7 +18,7 @@ from picowatch.recipe.written import FORBIDDEN, Entry, Position, plain_number, w
 _LONG_SEED = re.compile(r"[0-9]{10,20}")
 _WILDCARD = re.compile(r"\\.|\{|__", re.DOTALL)
 _BRACKET = re.compile(r"(?<!\\)[\[\]]")
-# The exceptions that a damaged or hostile file may cause in code that expects a good one.
+# The exceptions that a damaged or hostile file may cause in code that expects a good file.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 
 

@@ -12,7 +12,7 @@ from picowatch.recipe.written import FORBIDDEN, NOTE, Layer, SourceValue, invisi
 
 MAX_NOTES = 2_000  # characters of an entry, which may request many images
 ALL_FIELDS = "docs/recipes.md lists all fields; a note's name begins with _, like _title."
-_OF_PROMPTS = ("prompt", "recipe", "recipes", "defaults")  # names of what has one
+_OF_PROMPTS = ("prompt", "recipe", "recipes", "defaults")  # names of what has a prompt
 
 
 def field_named(name: str) -> str | None:
@@ -56,7 +56,7 @@ def check_notes(layer: Layer, problems: Problems) -> None:
 
 
 def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> None:
-    """Add the value of the field with that name. Unknown fields and repeated ones are problems."""
+    """Add the value of the field with that name. Unknown and repeated fields are problems."""
     field = field_called(name, written.text)
     if field:
         add(layer, field, name, written, problems)

@@ -1,6 +1,6 @@
 """YAML and JSON text to values that know their positions, within limits.
 
-Scalars stay text: the field that reads one decides what it means. Values are built from PyYAML's
+Scalars stay text: the field that reads them decides what they mean. Values are built from PyYAML's
 events, so that reading a hostile file can be stopped. Errors are PyYAML's own sentences, with hints
 for the most frequent causes.
 """
@@ -29,7 +29,7 @@ _GENERAL = (
     "A recipe has lines like 'steps: 30', without commas and all indented alike; put text with "
     "special characters in quotes."
 )
-# Web pages and keyboards produce no-break and wide spaces, which look like ordinary ones.
+# Web pages and keyboards produce no-break and wide spaces, which look like ordinary spaces.
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
 _NULLS = ("", "~", "null", "Null", "NULL")
 # Of valid JSON: texts, brackets, numbers and words, and line breaks; commas and colons say no more.
@@ -165,7 +165,7 @@ class _Composer:
         return found, event
 
     def pairs(self, depth: int) -> tuple[list[tuple[str, SourceValue]], Any]:
-        """Return the names and values of a mapping, repeated ones too, and the event of its end."""
+        """Return names and values of a mapping, repeated names too, and the event of its end."""
         found = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             name = self.node(event, depth)

@@ -39,7 +39,7 @@ def _entries_of(document: SourceValue, problems: Problems) -> list[Entry]:
 
 
 def yaml_layer(source: Source, problems: Problems) -> Layer:
-    """Return the one mapping of a `_defaults.yaml` or of a TXT's settings; {} without one."""
+    """Return the one mapping of a `_defaults.yaml` or of a TXT's settings; {} without a mapping."""
     documents = [node for node in compose(source, problems) if node.value is not None]
     for node in documents[1:]:
         problems.add(node.position, "settings are one mapping; this is a second document.")

@@ -32,7 +32,7 @@ from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, is_on
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 _MOST_CHARACTERS = 100_000  # of texts searched for unknown words
 _HASH_DIGITS = 10  # of those that pictures have
-# In a picture; searching for all that a hostile one could name would take minutes.
+# In a picture; searching for all that a hostile picture could name would take minutes.
 _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
 _NEEDS = fields.NEEDS | {"denoising_strength": ("image", "hires")}
@@ -91,7 +91,7 @@ def _why_idle(recipe: Recipe, field: str) -> str:
 
 
 def _about_prompts(own: Layer, recipe_file: str) -> Iterator[str]:
-    """Yield what is hardly meant in prompts, naming the file beside a picture that one is in."""
+    """Yield what is hardly meant in prompts, naming the file beside a picture that has a prompt."""
     for prompt in (own[field] for field in fields.PROMPTS if field in own):
         file = prompt.position.source.name
         where = f" (in {shown(file)})" if file != recipe_file else ""
@@ -110,7 +110,7 @@ def unlike_the_picture(
 
 
 def _another_checkpoint(begins: str, written: SourceValue, checkpoint: Checkpoint) -> Iterator[str]:
-    # Shorter ones are from A1111 before 2023, which hashed in another way.
+    # Shorter hashes are from A1111 before 2023, which hashed in another way.
     if checkpoint.hash and len(begins) >= _HASH_DIGITS:
         if not checkpoint.hash.startswith(begins):
             yield (

@@ -1,7 +1,7 @@
 """A recipe from one layer: its values, what they name looked up, and the rest decided.
 
 layer → values (`layers.read_layer`) → looked up (`lookup.Lookup`) → decided → `Recipe`, which
-gives requests. No step changes what an earlier one gave; mistakes go into the reporter's problems.
+gives requests. No step changes what an earlier step gave; mistakes go into the reporter's problems.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -310,7 +310,7 @@ def _limits(values: Values, checkpoint: Checkpoint, most_pixels: int) -> Limits:
 
 
 def _decided(recipe: Recipe) -> str:
-    """Return the schedule type, "automatic" resolved; an impossible one is refused already."""
+    """Return the schedule type, "automatic" resolved; an impossible type is refused already."""
     if recipe.context.checkpoint.rules.flow:
         return samplers.SIMPLE
     decided = samplers.decide_schedule_type(

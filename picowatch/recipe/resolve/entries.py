@@ -161,7 +161,7 @@ class EntryResolver:
             # A template's fields may be for other pictures.
             if not entry.nearer or reporter.origin_of(finding.field) is Origin.FOREIGN:
                 reporter.replaces(finding)
-            # A file beside a picture is for this one.
+            # A file beside a picture is for this picture.
             elif finding.position and not (images[0].draws and finding.position.line):
                 file, line = finding.position.source.name, finding.position.line
                 where = f"{shown(file)}, line {line}" if line else shown(file)

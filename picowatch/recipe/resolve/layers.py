@@ -134,7 +134,7 @@ def mappings_in(layer: Layer, field: str) -> tuple[SourceValue, ...]:
 
 
 def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Return a layer's values, and the places of wrong ones, which are reported.
+    """Return a layer's values, and the places of wrong values, which are reported.
 
     Those of mappings are values by part. Fields that need others are left out where these are off.
     """
@@ -162,13 +162,13 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
 def _values_of(
     names: Iterable[str], layer: Layer, reporter: Reporter, place: str = ""
 ) -> dict[str, Any]:
-    """Return the values of these fields, or of parts at a place, without wrong ones."""
+    """Return the values of these fields, or of parts at a place, without wrong values."""
     read = {name: _read_value(f"{place}{name}", layer[name], reporter) for name in names}
     return {name: value for name, value in read.items() if value is not NOTHING}
 
 
 def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
-    """Return what a text means to a field or part, within its limits; NOTHING for a wrong one."""
+    """Return what a text means to a field or part, within its limits; NOTHING for a wrong text."""
     name = place if place in fields.ROWS else re.sub(r"\.\d+", "", place)
     try:
         value = (fields.ROWS.get(name) or fields.PART_FIELDS[name]).reads(written)
@@ -299,7 +299,7 @@ def _split_sampler(layer: Layer, reporter: Reporter) -> None:
 
 
 def _schedule_type(layer: Layer, reporter: Reporter) -> str:
-    """Return the schedule type that a layer says; a wrong one is reported and removed."""
+    """Return the schedule type that a layer says; a wrong type is reported and removed."""
     if "schedule_type" in layer:
         try:
             return find_schedule_type(text_of("schedule_type", layer["schedule_type"]))
@@ -325,7 +325,7 @@ def _mapping(field: str, named: str, written: SourceValue, reporter: Reporter) -
     """Write out a number as its scale, a text as its part `named`, on, or off."""
     if isinstance(written.value, dict):
         return _with_first_names(field, written, reporter)
-    if isinstance(written.value, tuple):  # an empty one, too
+    if isinstance(written.value, tuple):  # an empty tuple, too
         raise ValueInvalid(wording.wrong_value(field, written))
     if number(written.text) == 0:
         return written.with_value(OFF)

@@ -101,7 +101,7 @@ class Lookup:
         return path
 
     def model(self, field: str, kind: str, instead: Any = "") -> str | None:
-        """Return the installed model that a field names, or the one instead; None for an error."""
+        """Return the installed model that a field names, or that instead; None for an error."""
         written = find_in(self.reporter.layer, field)
         try:
             return find(kind, text_of(field, written) if written else None, self.known.inventory)
@@ -151,7 +151,7 @@ class Lookup:
     def _finder(self, place: str, parts: Parts) -> Parts | None:
         """Return what is to be found, and by which model; None if nothing says what.
 
-        Without the model that another picture was made with, the best one is used.
+        Without the model that another picture was made with, the best model is used.
         """
         if "find" not in parts:
             if not find_in(self.reporter.layer, f"{place}.find"):

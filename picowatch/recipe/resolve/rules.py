@@ -147,7 +147,7 @@ def _embeddings(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _controls(recipe: Recipe) -> Iterator[Finding]:
-    """Check each ControlNet; a wrong one that somebody else chose is left out."""
+    """Check each ControlNet; a wrong ControlNet that somebody else chose is left out."""
     for index, control in enumerate(recipe.control):
         for name, message in _mistakes_in_control(recipe, index):
             is_misfit = name == "model" and control.model != ""
@@ -256,7 +256,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
     rules, family = recipe.context.checkpoint.rules, recipe.context.checkpoint.family
     most, multiple = rules.max_side, rules.multiple
     if recipe.references and rules.references:
-        multiple = 1  # it is rendered in another size, and resized to this one
+        multiple = 1  # it is rendered in another size, and resized to this size
     width, height = recipe.width or 0, recipe.height or 0
     for field, side in (("width", width), ("height", height)):
         if side > most and recipe.says(field):
@@ -315,7 +315,7 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _references(recipe: Recipe) -> Iterator[Finding]:
-    """Find too many reference pictures, any for a checkpoint that takes none, or missing ones."""
+    """Find too many references, any for a checkpoint that takes none, or missing references."""
     checkpoint, found = recipe.context.checkpoint, recipe.references
     takes = checkpoint.rules.references
     if found and not takes and checkpoint is not NO_CHECKPOINT:
