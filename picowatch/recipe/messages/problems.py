@@ -1,10 +1,11 @@
 """Mistakes in a save, their positions, and the text of its error file."""
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NoReturn
+
+from rich.cells import cell_len
 
 from picowatch.errors import PicowatchError
 from picowatch.recipe.messages.suggestions import listed
@@ -192,12 +193,4 @@ def _excerpt(problem: Problem) -> tuple[str, str]:
     wrong = harmless(line[start : min(start + problem.width, right)])
     after = harmless(line[start:right][len(line[start : start + problem.width]) :])
     end = "…" if right < len(line) else ""
-    return before + wrong + after + end, " " * _columns(before) + "^" * max(1, _columns(wrong))
-
-
-def _columns(text: str) -> int:
-    """Count the terminal columns of a text: wide characters take two, combining ones none."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+    return before + wrong + after + end, " " * cell_len(before) + "^" * max(1, cell_len(wrong))
