@@ -80,18 +80,15 @@ def _mapping(known: Schema, aliases: Mapping[str, str], more: Schema | None = No
 
 def _definitions(inventory: Inventory | None) -> Schema:
     """Return the schema of each field, by its first name."""
-    described = {name: row.does for name, row in (fields.SHORTHANDS | fields.ROWS).items()}
-    schemas = fields.json_schemas()
-    known = {name: _field(name, schemas) for name in described}
-    for name, text in described.items():
-        default = fields.ROWS[name].default_text if name in fields.ROWS else ""
-        known[name]["description"] = f"{text} Default: {default}." if default else text
-        if default:
+    rows = fields.SHORTHANDS | fields.ROWS
+    known = {name: _field(name) | {"description": row.does} for name, row in rows.items()}
+    for name, row in rows.items():
+        if row.default_text:
+            known[name]["description"] += f" Default: {row.default_text}."
             known[name].pop("default", None)
     for name, kind in fields.PARTS.items():
         parts = {
-            part: _field(f"{name}.{part}", schemas) | {"description": row.does}
-            for part, row in kind.items()
+            part: _field(f"{name}.{part}") | {"description": row.does} for part, row in kind.items()
         }
         known[name] = _mapping(parts, fields.PART_ALIASES[name]) | known[name]
     names = [name for name, first in fields.FIRST_NAME_OF.items() if first not in fields.NO_SWEEP]
@@ -104,9 +101,9 @@ def _definitions(inventory: Inventory | None) -> Schema:
     return known
 
 
-def _field(name: str, schemas: Mapping[str, Schema]) -> Schema:
+def _field(name: str) -> Schema:
     """Return a field's limits, its default, which is null in JSON, and examples of its values."""
-    schema = schemas.get(name, {})
+    schema = fields.json_schemas().get(name, {})
     default = {"default": schema["default"]} if schema.get("default") else {}
     found = _form(name, schema.get("anyOf", [schema])[0])
     return found | {"type": [*found["type"], "null"]} | default
