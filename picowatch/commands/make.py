@@ -9,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -218,10 +218,8 @@ def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) 
 
 def _wait(settings: Settings, missing: Sequence[Path]) -> None:
     """Wait until a command is answered or no picowatch is running; show that on a terminal."""
-    with ExitStack() as stack:
-        view = LiveView(sys.stderr) if can_draw(sys.stderr) else None
-        if view is not None:
-            stack.callback(view.close)
+    view = LiveView(sys.stderr) if can_draw(sys.stderr) else None
+    with closing(view) if view else nullcontext():
         said = ""
         while not any(command.with_suffix(".answer").exists() for command in missing):
             running, status = current_status(settings.outbox)
@@ -229,7 +227,7 @@ def _wait(settings: Settings, missing: Sequence[Path]) -> None:
                 return
             why = f"picowatch is waiting: {status.trouble}" if status.trouble else ""
             why = _PAUSED if status.paused else why
-            if view is not None:
+            if view:
                 view.draw(rows_of(running, status))
             elif why not in ("", said):
                 print_error(why)

@@ -6,7 +6,7 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, check_folders
@@ -61,9 +61,7 @@ def run(
     """Watch until SIGTERM or Ctrl-C, or render once; return the exit code."""
     check_folders(settings, waits=not once)
     code = INTERRUPTED if once else SUCCEEDED
-    with ExitStack() as shown:
-        console = open_console(settings.log_format, quiet=quiet, verbose=verbose)
-        shown.callback(console.close)
+    with closing(open_console(settings.log_format, quiet=quiet, verbose=verbose)) as console:
         result, interrupted = run_daemon(
             settings,
             make_engine,

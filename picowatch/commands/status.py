@@ -9,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from os.path import lexists
 from pathlib import Path
@@ -77,14 +77,11 @@ def watch(outbox: Path) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if can_draw(sys.stdout):
-            view = LiveView(sys.stdout)
-            try:
+            with closing(LiveView(sys.stdout)) as view:
                 for shown in _each_status(outbox):
                     view.draw(shown)
                     if view.is_gone:
                         break
-            finally:
-                view.close()
         else:
             last = ""
             for shown in _each_status(outbox):
