@@ -126,10 +126,8 @@ def exif_of(
 ) -> bytes:
     """Return EXIF data of a photo's directories, the colour space, and the texts.
 
-    A picture without a `profile` of its own is in sRGB.
-
     These are "parameters" and one other, in the bytes that A1111 writes with piexif, which reads
-    comments of no other type.
+    comments of no other type. A picture without a `profile` of its own is in sRGB.
     """
     main = dict(photo.get(0, {}))
     exif = dict(photo.get(ExifTags.IFD.Exif, {})) | {

@@ -28,7 +28,6 @@ _POINTER = (TiffTags.LONG, 0)
 
 
 def _tags(names: str) -> set[int]:
-    """Return the tags of these names."""
     return {ExifTags.Base[name] for name in names.split()}
 
 

@@ -14,7 +14,6 @@ _CRC_BYTES = 4
 
 
 def is_png(file: IO[bytes]) -> bool:
-    """Return whether a file begins as PNGs do."""
     file.seek(0)
     return file.read(len(_SIGNATURE)) == _SIGNATURE
 

@@ -117,7 +117,6 @@ class Xmp:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the tree says nothing."""
         nodes = (node for tree in _trees(self._document) for node in _nodes(tree))
         return all(node.namespaceURI in _NO_PROPERTIES for node in nodes)
 

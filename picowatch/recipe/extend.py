@@ -29,7 +29,6 @@ class Margins(NamedTuple):
     bottom: int
 
     def around(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size of a picture with its margins."""
         return size[0] + self.left + self.right, size[1] + self.top + self.bottom
 
 

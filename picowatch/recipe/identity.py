@@ -57,6 +57,5 @@ def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
 
 
 def digest_of(values: Mapping[str, object]) -> str:
-    """Return the sha256 of the canonical JSON of values."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

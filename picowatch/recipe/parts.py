@@ -118,7 +118,6 @@ class Upscale:
     )
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size that a picture of this size becomes."""
         scale = self.scale or 1
         return round(width * scale), round(height * scale)
 
@@ -244,7 +243,6 @@ class Detail(Finder):
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Width and height of what is drawn."""
         width, _, height = self.size.partition("x")
         return int(width), int(height)
 

@@ -239,10 +239,8 @@ class Recipe(BaseModel, fields.RecipeFields):
         """Return one request per image: image i has seed+i (wrapping), or the list's i-th seed.
 
         With a variation strength it has variation_seed+i and the same seed, as in A1111. A sweep
-        makes all its combinations with the first seed, then with the next.
-
-        `drawn_seed` is the seed drawn for random seeds; without those it is ignored. Raises
-        RecipeInvalid if the wildcards drawn make a prompt that cannot be used.
+        makes all its combinations with the first seed, then with the next. `drawn_seed` is the seed
+        drawn for random seeds. Raises RecipeInvalid if wildcards make a prompt that is unusable.
         """
         variants = [(variant, variant._prompts()) for variant in self.variants]
         requests = []

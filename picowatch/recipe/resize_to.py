@@ -51,7 +51,6 @@ class ResizeTo:
     enlarge: bool = row(False, "true: smaller pictures become larger, too.")
 
     def size_of(self, width: int, height: int) -> Size:
-        """Return the size that a picture of this size becomes."""
         return self.placed(width, height).size
 
     def is_transparent(self, before: bool) -> bool:

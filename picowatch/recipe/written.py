@@ -111,12 +111,10 @@ class SourceValue:
         )
 
     def with_pairs(self, pairs: tuple[tuple[str, "SourceValue"], ...]) -> "SourceValue":
-        """Return the mapping with these names and values instead."""
         value = {name: written.value for name, written in pairs}
         return SourceValue(value, self.position, self.raw, self.key, (), pairs, self.origin)
 
     def with_parts(self, parts: tuple["SourceValue", ...]) -> "SourceValue":
-        """Return the list of these elements instead."""
         return replace(self, value=tuple(part.value for part in parts), parts=parts, pairs=())
 
     @property
@@ -133,12 +131,10 @@ class SourceValue:
 def mapping_at(
     position: Position, key: Position | None, pairs: Iterable[tuple[str, SourceValue]]
 ) -> SourceValue:
-    """Return a mapping of these names and values, repeated ones included."""
     return SourceValue({}, position, position.text, key).with_pairs(tuple(pairs))
 
 
 def list_at(position: Position, key: Position | None, parts: Iterable[SourceValue]) -> SourceValue:
-    """Return a list of these elements."""
     return SourceValue((), position, position.text, key).with_parts(tuple(parts))
 
 

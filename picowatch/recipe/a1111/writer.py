@@ -61,7 +61,6 @@ def without_postprocessing(parameters: str) -> str:
 
 
 def _line(values: Mapping[str, str], order: Sequence[str]) -> str:
-    """Return the line of the values that are not empty, in this order."""
     return ", ".join(f"{key}: {_quoted(values[key])}" for key in order if values.get(key))
 
 

@@ -90,7 +90,6 @@ class Problems:
         return sorted(self._found, key=_place)
 
     def raise_if_any(self) -> None:
-        """Raise RecipeInvalid with everything found so far."""
         if self._found:
             raise RecipeInvalid(self.found)
 

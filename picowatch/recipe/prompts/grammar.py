@@ -1,10 +1,8 @@
 """A1111's prompt grammar: attention weights, LoRA tags, embeddings, and mistakes.
 
-A prompt that is a JSON object has none of it: it is taken as it is.
-
-editing.py has words that change between the steps. A backslash makes a bracket or brace literal,
-and a `|`, `<` or `_` that would otherwise have a meaning.
-`parse_attention` follows A1111's parser (modules/prompt_parser.py, parse_prompt_attention).
+A prompt that is a JSON object has none of it: it is taken as it is. editing.py has words that
+change between the steps. A backslash makes a bracket or brace literal, and a `|`, `<` or `_` that
+would otherwise have a meaning. `parse_attention` follows A1111's parser (modules/prompt_parser.py).
 """
 
 import json
@@ -179,7 +177,6 @@ def without_weights(text: str) -> str:
 
 
 def lora_tags(text: str) -> list[LoraTag]:
-    """Return every LoRA tag of a text, in order."""
     if "<" not in text or is_json(text):  # most have none, and every rule asks
         return []
     return list(filter(None, map(_lora, _LORA_TAG.finditer(text))))

@@ -264,7 +264,6 @@ class _Draws:
         return lines
 
     def _fraction(self) -> float:
-        """Return the next number from 0 to 1."""
         self._count += 1
         digest = sha256(f"{self._start}:{self._count}".encode()).digest()
         return (int.from_bytes(digest[:8]) >> 11) / 2**53

@@ -100,7 +100,6 @@ def _layer(
 
 
 def _separator(source: Source) -> str:
-    """Return what separates the cells of the first row."""
     first = next(filter(str.strip, source.lines), "")
     found = max(_DELIMITERS, key=first.count)
     return found if found in first else _NO_DELIMITER

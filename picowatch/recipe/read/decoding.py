@@ -62,7 +62,6 @@ def _decoded(name: str, content: bytes) -> tuple[str, str]:
 
 
 def unix_line_ends(text: str) -> str:
-    """Return the text with "\\n" for every line break."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -77,7 +77,6 @@ class PromptLine:
 
 
 def _in_one_line(text: str) -> str:
-    """Return the text's lines joined by spaces."""
     return " ".join(filter(None, map(str.strip, text.split("\n")))) if "\n" in text else text
 
 

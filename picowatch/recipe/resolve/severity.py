@@ -86,7 +86,6 @@ class Reporter:
         return self.replaces(Finding(name, message, remedy, instead, False, position))
 
     def origin_of(self, name: str) -> Origin:
-        """Return the author of a field."""
         written = self.layer.get(name) or self.layer.get(name.partition(".")[0])
         return written.origin if written else Origin.OWN
 
