@@ -1,7 +1,7 @@
 """Samplers, schedule types and predictions: A1111's names, read leniently; a sampler is a row."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,12 +29,13 @@ _SCHEDULE_ALIASES = {
 # The schedule types that choose among the training steps. The others choose noise levels.
 EVEN = ("uniform", "sgm_uniform", "leading", "linspace")
 
-# What a UNet was trained to predict: our names and other programs'. "Zero Terminal SNR" is A1111's
-# name. No model is trained for epsilon with it: finding the noise in pure noise teaches nothing.
+# What a UNet was trained to predict: our names and other programs'; "default" and "Zero Terminal
+# SNR" are A1111's. No model is trained for epsilon with that: in pure noise, all of it is noise.
 PREDICTIONS = {
-    "epsilon": ("eps",),
-    "v": ("v_prediction", "v_pred", "velocity"),
-    "v_zero_snr": ("zero_snr", "zsnr", "ztsnr", "zero_terminal_snr"),
+    "": (AUTOMATIC, "auto", "default"),
+    "epsilon": ("epsilon", "eps"),
+    "v": ("v", "v_prediction", "v_pred", "velocity"),
+    "v_zero_snr": ("v_zero_snr", "zero_snr", "zsnr", "ztsnr", "zero_terminal_snr"),
 }
 
 
@@ -173,7 +174,7 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
 
 def find_schedule_type(written: str) -> str:
     """Return the schedule type that a name means, or "automatic". Raises ValueInvalid."""
-    return _find("schedule type", written, _BY_SCHEDULE_TYPE, SCHEDULE_TYPES)
+    return _find("schedule type", written, _BY_SCHEDULE_TYPE, [AUTOMATIC, *SCHEDULE_TYPES])
 
 
 def meaning_of_scheduler(written: str) -> str:
@@ -197,13 +198,14 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str | Non
 
 def find_prediction(written: str) -> str:
     """Return the prediction that a name means, "" for automatic. Raises ValueInvalid."""
-    return _find("prediction", written, _BY_PREDICTION, PREDICTIONS)
+    return _find(
+        "prediction", written, _BY_PREDICTION, [names[0] for names in PREDICTIONS.values()]
+    )
 
 
-def _find(what: str, written: str, known: Mapping[str, str], first_names: Iterable[str]) -> str:
+def _find(what: str, written: str, known: Mapping[str, str], names: Sequence[str]) -> str:
     found = known.get(_squeezed(written))
     if found is None:
-        names = [AUTOMATIC, *first_names]
         meant = did_you_mean(written, names)
         raise ValueInvalid(
             f"unknown {what} '{shown(written)}'. {meant}The {what}s are {listed(names)}."
@@ -259,10 +261,5 @@ _BY_MISSING_NAME = {
 # All names, for editors: those of samplers with the schedule types that may follow.
 SAMPLER_NAMES = [spelling for sampler in SAMPLERS for spelling in sampler.spellings]
 SCHEDULE_TYPE_NAMES = [AUTOMATIC, *SCHEDULE_TYPES, *_SCHEDULE_ALIASES]
-PREDICTION_NAMES = [AUTOMATIC, "auto", "default", *PREDICTIONS]
-PREDICTION_NAMES += [alias for aliases in PREDICTIONS.values() for alias in aliases]
-_BY_PREDICTION = {AUTOMATIC: "", "auto": "", "default": ""} | {  # the last is A1111's
-    _squeezed(spelling): name
-    for name, aliases in PREDICTIONS.items()
-    for spelling in (name, *aliases)
-}
+PREDICTION_NAMES = [name for names in PREDICTIONS.values() for name in names]
+_BY_PREDICTION = {_squeezed(name): kind for kind, names in PREDICTIONS.items() for name in names}
