@@ -58,8 +58,6 @@ def _paths(name: str, shown: str, words: str, nargs: str | None = "+", **how: An
 
 
 _names = partial(_paths, type=_name)
-
-
 _FROM = _value(
     "--from",
     "also take names from FILE (- is standard input): one a line, any as a JSON string",

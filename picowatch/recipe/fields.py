@@ -61,7 +61,6 @@ SWITCH_OR_MORE = "boolean number string object"
 LORA_WEIGHT = form("number string object", minimum=-MAX_LORA_WEIGHT, maximum=MAX_LORA_WEIGHT)
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
-
 Seed = Annotated[int, Field(ge=0, le=converters.MAX_SEED)]
 Pixels = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 MAX_REFERENCES = 10

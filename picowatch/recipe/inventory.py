@@ -96,13 +96,11 @@ DEMO_RULES = rules_of(DEMO)
 class Checkpoint:
     """A checkpoint that is installed: its name and the side of its native square, in pixels.
 
-    `text_layers` counts the layers of its text encoder: clip_skip cannot skip more. `family` is
-    the name of its family: LoRAs and embeddings of another family do not fit. `rules` say what else
-    it can and cannot do.
-    `prediction` is used for recipes that set none, "" means what its file says. `says_prediction`
-    tells whether its file, its weights or its family say what it predicts. `text_width` is the
-    width of the text embeddings that its UNet reads, 0 if unknown. `known_words` are all the words
-    it was taught, and `hash` is its file's sha256, where they are known.
+    `text_layers` counts the layers of its text encoder: clip_skip cannot skip more. LoRAs and
+    embeddings of another `family` than this name do not fit. `prediction` is used for recipes that
+    set none, "" means what its file says. `says_prediction` tells whether its file, its weights or
+    its family say what it predicts. `text_width` is the width of the text embeddings that its UNet
+    reads, 0 if unknown. `known_words` are all that it was taught, where that is known.
     """
 
     name: str

@@ -145,8 +145,6 @@ class NothingSaid(PictureUnreadable):
 
 
 _ANY_SETTINGS = {"parameters": "a picture\nSteps: 20, Sampler: Euler"}
-
-
 # The first is not quite square: a photo that has the shape of `extend` already is refused. What
 # makes a photo too large, or is too much around it, may be right for another.
 _ANY_SIZES = ((1024, 1000), (640, 32), (32, 640), (15_000, 14_000))

@@ -30,7 +30,7 @@ _SCHEDULE_ALIASES = {
 EVEN = ("uniform", "sgm_uniform", "leading", "linspace")
 
 # What a UNet was trained to predict: our names and other programs'; "default" and "Zero Terminal
-# SNR" are A1111's. No model is trained for epsilon with that: in pure noise, all of it is noise.
+# SNR" are A1111's. No epsilon with that: finding the noise in pure noise teaches a model nothing.
 PREDICTIONS = {
     "": (AUTOMATIC, "auto", "default"),
     "epsilon": ("epsilon", "eps"),

@@ -19,8 +19,6 @@ from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
-
-
 # The schema of each type, since fields read numbers and switches from text, too.
 _KINDS = {
     "integer": form("integer string", NUMBER),

@@ -29,8 +29,6 @@ from picowatch.recipe.written import Layer, SourceValue, plain_name
 
 # The label of the axis of one LoRA's weight.
 _ONE_LORA = "lora: "
-
-
 Over = Callable[[Layer], Layer]
 
 
