@@ -88,17 +88,16 @@ def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory
     """Return the layer with another weight of one LoRA, whose tags leave the prompt."""
     meant = lora_named(name, inventory)
     loras = layer.get("loras", SourceValue(None, weight.position))
+    own = {lora for lora, _ in loras.pairs if meant and lora_named(lora, inventory) == meant}
     prompt = layer.get("prompt", loras)
     text = without_tags(prompt.text, {meant}, inventory)
     # A tag in the recipe's own prompt already replaced the folder's weight.
     is_tagged = text != prompt.text and (prompt.origin, loras.origin) == _NEARER
-    pairs = [
-        (lora, use) for lora, use in loras.pairs if not (is_tagged and _is(lora, meant, inventory))
-    ]
-    before = next((use.pairs for lora, use in pairs if _is(lora, meant, inventory)), None)
+    pairs = [(lora, use) for lora, use in loras.pairs if not (is_tagged and lora in own)]
+    before = next((use.pairs for lora, use in pairs if lora in own), None)
     parts = dict(before or ()) | {"weight": replace(weight, key=None)}
     swept = mapping_at(weight.position, None, parts.items())
-    pairs = [(lora, swept if _is(lora, meant, inventory) else use) for lora, use in pairs]
+    pairs = [(lora, swept if lora in own else use) for lora, use in pairs]
     pairs += [(name, swept)] if before is None else []
     changed = {**layer, "loras": loras.with_pairs(tuple(pairs))}
     if "prompt" in layer:
@@ -116,10 +115,6 @@ def _without_tags(detail: SourceValue, names: Set[str], inventory: Inventory) ->
         text = without_tags(parts["prompt"].text, names, inventory)
         parts["prompt"] = parts["prompt"].with_value(text)
     return detail.with_pairs(tuple(parts.items()))
-
-
-def _is(name: str, meant: str, inventory: Inventory) -> bool:
-    return bool(meant) and lora_named(name, inventory) == meant
 
 
 def _number(written: SourceValue) -> float | None:
