@@ -8,15 +8,10 @@ APART = "[^a-zA-Z0-9+]*"
 NUMBER = r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 
 
-def whole(pattern: str) -> str:
-    """Return a pattern for a whole text, with white space around it."""
-    return rf"^\s*(?:{pattern})\s*$"
-
-
 def form(kinds: str, pattern: str = "", **more: Any) -> dict[str, Any]:
-    """Return the schema of these types, "false" among them where true is not meant."""
+    """Return the schema of these types, "false" where true is not meant; a text matches wholly."""
     found = {"type": kinds.replace("false", "boolean").split(), **more}
-    found |= {"pattern": whole(pattern)} if pattern else {}
+    found |= {"pattern": rf"^\s*(?:{pattern})\s*$"} if pattern else {}
     return found | ({"not": {"const": True}} if "false" in kinds else {})
 
 

@@ -310,8 +310,8 @@ class Recipe(BaseModel, fields.RecipeFields):
         if not varies:
             return seed, None
         variation = self.variation_seed
-        if variation is None:
-            variation = variation_seed_of(_drawn(drawn_seed))
+        if variation is None:  # half of all seeds away
+            variation = _drawn(drawn_seed) + SEEDS // 2
         return seed, (variation + index) % SEEDS
 
     def _request(
@@ -364,11 +364,6 @@ class Recipe(BaseModel, fields.RecipeFields):
 _MODELS = ("checkpoint", "vae")  # whose hashes are in every digest
 _IMAGE_FIELDS = tuple(fields.ImageFields.__dataclass_fields__)
 _IDENTITY = [name for name in fields.ROWS if name not in ("priority", "replace", "name", "sweep")]
-
-
-def variation_seed_of(drawn_seed: int) -> int:
-    """Return a drawn seed's random variation seed, or the reverse: half of all seeds away."""
-    return (drawn_seed + SEEDS // 2) % SEEDS
 
 
 def _drawn(seed: int | None) -> int:
