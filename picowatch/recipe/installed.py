@@ -49,8 +49,8 @@ _KINDS = {
     "segmentation": _Kind("segmentation model", "'model: {}'", ranked=True),
 }
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
-# What A1111 and Fooocus write when the checkpoint's own VAE is used.
-BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
+# What A1111, Fooocus and ComfyUI's nodes write when the checkpoint's own VAE is used.
+BAKED_WORDS = {"baked", "none", "automatic", "default (model)", "baked vae"}
 # The folders of models that a name may begin with.
 _FOLDERS = [name for kind in _KINDS for name in MODEL_FOLDERS.get(kind, ())]
 # A folder before a name, and the beginning of the hash, which A1111 writes after it.

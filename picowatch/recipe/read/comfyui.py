@@ -37,7 +37,7 @@ _STANDARD = re.compile(
     "KSampler|KSamplerAdvanced|SamplerCustom|SamplerCustomAdvanced|BasicScheduler|.*TextEncode.*|"
     "(Basic|CFG|DualCFG)Guider|FluxGuidance|ConditioningZeroOut|CLIPSetLastLayer|Empty.*|"
     "LoraLoader(ModelOnly)?|VAE(En|De)code|VAEDecodeTiled|Reroute|(Save|Preview)Image|"
-    "ModelSamplingFlux|TorchCompileModel"
+    "ModelSamplingFlux|TorchCompileModel|Flux2Scheduler"
 )
 # Schedules that share only their names with A1111's: comfy/samplers.py, beta_scheduler, and
 # comfy/k_diffusion/sampling.py, get_sigmas_kl_optimal, against A1111's modules/sd_schedulers.py.
@@ -67,6 +67,10 @@ def _kind(node: Node) -> str:
     return shown(str(node["class_type"]))
 
 
+def _is_unread(node: Node) -> bool:
+    return _STANDARD.fullmatch(_kind(node)) is None
+
+
 def _is_sampler(node: Node) -> bool:
     """Return whether a node is a sampler: it has prompts, and steps or noise levels."""
     inputs = node["inputs"]
@@ -88,29 +92,39 @@ class _Workflow:
         positive, negative = (self._behind(parts, *names)[:1] for names in (_POSITIVE, _NEGATIVE))
         way = list(self._upstream(positive, "positive", *_CONDITIONING, "clip"))
         layer = self._first(way, "stop_at_clip_layer")
-        schedule_type = self._first(parts, "scheduler")
+        decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
+        self._put_prompt("prompt", positive, "positive")
+        self._put_prompt("negative_prompt", negative, "negative")
+        self._found.put("clip_skip", layer if layer is None else abs(int(layer)))
+        self._found.put("vae", _file(self._first(self._behind(decoders, "vae"), "vae_name")))
+        self._put_sampling(parts, way)
+        denoise, start = self._first(parts, "denoise"), self._first([sampler], "start_at_step")
+        if start is not None and (steps := self._first([sampler], "steps")):
+            denoise = max(0.0, (float(steps) - float(start)) / float(steps))
+        self._put_size(sampler, denoise)
+        self._put_models(self._behind(parts, "model")[:1])
+        self._warn_of_unread(sampler)
+
+    def _put_sampling(self, parts: list[Node], way: list[Node]) -> None:
+        """Read the values of the sampler's parts, or note the nodes that hide them."""
+        for field, (nodes, behind, *names) in {
+            "steps": (parts, "sigmas", "steps"),
+            "cfg_scale": (parts, "", "cfg", "cfg_conds"),
+            "guidance": (way, "", "guidance"),
+            "sampler": (parts, "sampler", "sampler_name"),
+            "schedule_type": (parts, "sigmas", "scheduler"),
+            "seed": (parts, "noise", "noise_seed", "seed"),
+        }.items():
+            if (value := self._first(nodes, *names)) is not None:
+                self._found.put(field, value)
+            elif hiding := [*filter(_is_unread, self._behind(nodes, *names, behind))]:
+                self._miss(field, hiding[0])
+        schedule_type = self._found.values.get("schedule_type")
         if schedule_type in _OTHER_SCHEDULES:
             self._found.warn(
                 f"ComfyUI's schedule {schedule_type} has other noise levels than A1111's, which "
                 "picowatch takes: the picture will differ."
             )
-        decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
-        self._put_prompt("prompt", positive, "positive")
-        self._put_prompt("negative_prompt", negative, "negative")
-        for field, value in {
-            "steps": self._first(parts, "steps"),
-            "cfg_scale": self._first(parts, "cfg", "cfg_conds"),
-            "guidance": self._first(way, "guidance"),
-            "clip_skip": layer if layer is None else abs(int(layer)),
-            "vae": _file(self._first(self._behind(decoders, "vae"), "vae_name")),
-            "sampler": self._first(parts, "sampler_name"),
-            "schedule_type": schedule_type,
-            "seed": self._first(parts, "noise_seed", "seed"),
-        }.items():
-            self._found.put(field, value)
-        self._put_size(sampler, self._first(parts, "denoise"))
-        self._put_models(self._behind(parts, "model")[:1])
-        self._warn_of_unread(sampler)
 
     def _first_sampler(self) -> Node:
         """Return the sampler that starts from an empty picture; others continue its work."""
@@ -152,58 +166,67 @@ class _Workflow:
         for side in ("width", "height"):
             self._found.put(side, self._first([empty], side))
         if not {"width", "height"} <= self._found.values.keys():
-            self._found.warn(
-                f"The size was not found in the workflow's node {_kind(empty)}; 'size: …' in the "
-                "recipe sets one."
-            )
+            self._miss("size", [*self._behind([empty], "width", "height"), empty][0])
 
     def _put_models(self, start: list[Node]) -> None:
         """Read the checkpoint's file, and the LoRAs on the way to it."""
         for node in self._upstream(start, "model"):
-            weight, of_text = (self._first([node], f"strength_{of}") for of in ("model", "clip"))
+            weight = self._first([node], "strength_model", "lora_model_strength", "lora_strength")
+            of_text = self._first([node], "strength_clip", "lora_clip_strength")
             self._found.put_lora(_file(self._first([node], "lora_name")), weight)
             if of_text not in (None, weight):
                 self._found.warn(left_out(f"strength_clip: {of_text}"))
             if checkpoint := self._first([node], "ckpt_name", "unet_name"):
                 self._found.put("checkpoint", _file(checkpoint))
                 return
+        if start:
+            self._miss("checkpoint", node)
 
     def _put_prompt(self, field: str, start: list[Node], sign: str) -> None:
         """Read the text that a prompt was encoded from, or warn about the node that hides it."""
-        text, hiding = None if start else "", ""
+        text = None if start else ""
         for node in self._upstream(start, sign, *_CONDITIONING):
             text, hiding = self._text(node)
             if text is not None:
                 break
         if text is None:
-            self._found.warn(
-                f"The {sign} prompt was not found: the workflow's node {hiding} was not read."
-            )
+            self._miss(field, hiding)
         self._found.put_prompt(field, text or "", _EMBEDDING)
 
-    def _text(self, node: Node) -> tuple[str | None, str]:
-        """Return the text that a node encodes; without any, the class of the node that hides it."""
+    def _text(self, node: Node) -> tuple[str | None, Node]:
+        """Return the text that a node encodes; without any, the node that hides it."""
         if _kind(node) == "ConditioningZeroOut":
-            return "", ""
+            return "", node
         names = [name for name in _ENCODED if name in node["inputs"]]
         if "TextEncode" not in _kind(node) or not names:
-            return None, _kind(node)
-        texts = [str(text) for name in names if (text := self._first([node], name)) is not None]
-        hiding = [*self._behind([node], *names), node]
-        return (max(texts, key=bool) if texts else None), _kind(hiding[0])
+            return None, node
+        texts = {name: str(self._first([node], name) or "") for name in names}
+        text = next(filter(None, texts.values()), "")
+        for name, other in texts.items():
+            if other not in ("", text):  # each text encoder may have another one
+                self._found.leave_out(name, other)
+        hiding = self._behind([node], *names)
+        return None if hiding and not text else text, (hiding or [node])[0]
+
+    def _miss(self, field: str, node: Node) -> None:
+        """Note that a field's value was not found, and the node that hides it."""
+        self._found.missed[field] = (
+            f"{field} was not found: the workflow's node {_kind(node)} was not read. "
+            f"Write '{field}: …' in the recipe."
+        )
 
     def _warn_of_unread(self, sampler: Node) -> None:
         """Warn about other nodes between files and picture than standard nodes.
 
-        Nodes without a link only provide values, which are read or not needed.
+        Nodes without a link only provide values, which are read, missed or not needed.
         """
         savers = [node for node in self._nodes.values() if "filename_prefix" in node["inputs"]]
         between = [*self._upstream(savers), *self._upstream(self._behind([sampler]))]
-        kinds = {_kind(node) for node in between if self._behind([node])}
-        if unread := sorted(kind for kind in kinds if not _STANDARD.fullmatch(kind)):
+        unread = {_kind(node) for node in between if self._behind([node]) and _is_unread(node)}
+        if unread:
             self._found.warn(
                 "These nodes of the workflow were not read and may change the picture: "
-                f"{listed(unread)}."
+                f"{listed(sorted(unread))}."
             )
 
     def _upstream(self, start: list[Node], *names: str) -> Iterator[Node]:

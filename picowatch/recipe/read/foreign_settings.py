@@ -36,10 +36,14 @@ def final(prompt: str) -> str:
 
 
 class ForeignSettings:
-    """The fields of a recipe that another program's settings give, with warnings."""
+    """The fields of a recipe that another program's settings give, with warnings.
+
+    `missed` are warnings about fields that were not found, unless another source gives them.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
+        self.missed: dict[str, str] = {}
         self.warnings: list[str] = []
 
     def put(self, field: str, value: object, name: str = "") -> None:
@@ -98,7 +102,9 @@ class ForeignSettings:
     def entry(self, position: Position, given: Collection[str] = ()) -> Entry:
         """Return the fields as an entry, all at one position, without the `given` ones."""
         hidden = {name: self.values.get(name, "") for name in (CHECKPOINT_HASH, EMBEDDINGS)}
-        if hidden[CHECKPOINT_HASH] and "checkpoint" not in {*self.values, *given}:
+        said = {*filter(self.values.get, self.values), *given}
+        said |= {"size"} if "width" in said else set()
+        if hidden[CHECKPOINT_HASH] and "checkpoint" not in said:
             self.warn(
                 f"The model with the hash {shown(hidden[CHECKPOINT_HASH])} has no name; the "
                 "default checkpoint is used. Write its name in models/checkpoints as 'Model: …' "
@@ -111,7 +117,7 @@ class ForeignSettings:
                 if field not in {*hidden, *given}
             },
             position,
-            tuple(self.warnings),
+            (*(w for field, w in self.missed.items() if field not in said), *self.warnings),
             by_another_program=True,
             checkpoint_hash=hidden[CHECKPOINT_HASH],
             embeddings=hidden[EMBEDDINGS],

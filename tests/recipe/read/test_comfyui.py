@@ -103,7 +103,7 @@ def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
 
 
 UNREAD = "These nodes of the workflow were not read and may change the picture: {}."
-NO_PROMPT = "The positive prompt was not found: the workflow's node {} was not read."
+MISSED = "{0} was not found: the workflow's node {1} was not read. Write '{0}: …' in the recipe."
 LINK = ["70", 0]
 
 
@@ -122,12 +122,15 @@ def encode(text: object) -> dict[str, Any]:
          ("a cat", "blurry, bad"), ""),
         (one_pass() | {"6": node("CLIPTextEncodeFlux", clip_l="", t5xxl="a dog", clip=["4", 1])},
          ("a dog", "blurry, bad"), ""),
+        # Each text encoder of SDXL has its own.
+        (one_pass() | {"6": node("CLIPTextEncodeSDXL", text_l="ink", text_g="a dog")},
+         ("a dog", "blurry, bad"), "Recipes have no 'text_l: ink' setting; it was ignored."),
         (one_pass(node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0],
                        image=["72", 0]), positive=LINK, negative=["70", 1]),
          ("a cat", "blurry, bad"), UNREAD.format("ControlNetApplyAdvanced")),
         # Nodes that ComfyUI does not have itself are named.
         (one_pass(node("SDXLPromptStyler", text_positive="a dog")) | {"6": encode(LINK)},
-         ("", "blurry, bad"), NO_PROMPT.format("SDXLPromptStyler")),
+         ("", "blurry, bad"), MISSED.format("prompt", "SDXLPromptStyler")),
         # Brackets are words there; here they would change words between the steps.
         (one_pass() | {"6": encode(r"a [cat|dog] (b:1.2) \[c\]")},
          (r"a \[cat|dog\] (b:1.2) \[c\]", "blurry, bad"), ""),
@@ -169,7 +172,15 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
         # None of these nodes is a start image.
         (one_pass(node("SDXL Empty Latent (rgthree)", dimensions="832 x 1216 (portrait)"),
                   latent_image=LINK), {"size": "1024x1024"},
-         ["The size was not found in the workflow's node SDXL Empty Latent (rgthree); 'size: …"]),
+         [MISSED.format("size", "SDXL Empty Latent (rgthree)")]),
+        # Nodes that provide a value in a way of their own are named, also without a link.
+        (one_pass(node("Int Literal", int=50), steps=LINK), {"steps": 24},
+         [MISSED.format("steps", "Int Literal")]),
+        (one_pass() | {"4": node("NunchakuFluxDiTLoader", model_path="pony.safetensors")},
+         {"checkpoint": "xl/pony"}, [MISSED.format("checkpoint", "NunchakuFluxDiTLoader")]),
+        (FLUX | {"16": node("SamplerEulerAncestral"), "25": node("RandomNoise", noise_seed=1),
+                 "17": node("Flux2Scheduler", steps=9)}, {"steps": 9},
+         [MISSED.format("sampler", "SamplerEulerAncestral")]),
         # Only their names are A1111's.
         (one_pass(scheduler="beta"), {"schedule_type": "beta"},
          ["ComfyUI's schedule beta has other noise levels than A1111's, which picowatch takes…"]),
@@ -188,6 +199,9 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
         # A recipe has one weight for model and text encoders.
         (one_pass(node("LoraLoader", model=["4", 0], **LORA), model=LINK),
          {"loras": (("style/film", 0.8),)}, CLIP),
+        (one_pass() | {"4": node("Efficient Loader", ckpt_name="pony", vae_name="Baked VAE",
+                                 lora_name="film", lora_model_strength=0.4)},
+         {"loras": (("style/film", 0.4),), "vae": "baked"}, []),
         # Nodes between model and file are named; those that only provide values are not.
         (one_pass(node("FreeU_V2", model=["4", 0], b1=1.3), node("Reroute", image=["8", 0]),
                   node("ImageUpscaleWithModel", image=["71", 0], upscale_model=["73", 0]),
@@ -209,6 +223,10 @@ def test_a_start_image_is_not_in_the_picture() -> None:
     recipe = read(nodes, "from: a.png\nimage: x.png\nsize: 832x1216")
     assert (recipe.image, recipe.denoising_strength) == ("x.png", 0.5)
     check_warned(recipe, "the start image is not inside the picture; 'image: …' in the recipe …")
+    sampler = one_pass(latent_image=LINK, steps=20, start_at_step=14)["30"]
+    del sampler["inputs"]["denoise"]
+    advanced = nodes | {"30": sampler | {"class_type": "KSamplerAdvanced"}}
+    assert read(advanced, "from: a.png\nimage: x.png").denoising_strength == 0.3
 
 
 def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
@@ -220,6 +238,10 @@ def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
     recipe = read(one_pass(), parameters=f"{text}, Size: 1664x2432")
     assert (recipe.prompt, recipe.steps, recipe.seed, recipe.clip_skip) == ("a cat", 30, 42, 2)
     assert recipe.size == "832x1216"
+    hidden = one_pass(node("X"), steps=LINK) | {"6": node("CLIPTextEncode", text=LINK)}
+    recipe = read(hidden, parameters=f"{text}, Size: 1664x2432")
+    assert (recipe.prompt, recipe.steps, recipe.warnings) == ("unknown", 20, ())
+    check_warned(read(hidden, "from: a.png\nsteps: 9"), MISSED.format("prompt", "X"))
     unreadable = read({"1": node("LoadImage", image="x.png")}, parameters=text)
     assert (unreadable.prompt, unreadable.steps) == ("unknown", 20)
 
