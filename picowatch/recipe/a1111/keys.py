@@ -36,8 +36,8 @@ FINDERS = {"face": "face_yolov8n.pt", "hand": "hand_yolov8n.pt", "person": "pers
 ANY_WORDS = "yolov8x-worldv2.pt"
 
 HIRES_SIZE = "hires resize"
-# A1111's key and SD.Next's; the names in them are the embeddings of the prompts.
-EMBEDDINGS = ("ti hashes", "embeddings")
+# A1111's key, Forge Neo's and SD.Next's; the names in them are the embeddings of the prompts.
+EMBEDDINGS = ("ti hashes", "ti", "embeddings")
 MODEL_HASH = "model hash"
 
 

@@ -91,7 +91,8 @@ def _begins_values(line: str) -> bool:
 
 
 def _is_known(found: re.Match[str]) -> bool:
-    return found["key"].rstrip().casefold() in keys.KNOWN
+    key = found["key"].rstrip().casefold()
+    return key in keys.KNOWN or key.startswith(ADETAILER)
 
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:

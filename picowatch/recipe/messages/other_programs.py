@@ -77,7 +77,7 @@ _WORDS = {
 _FIELDS = {
     "denoising_strength": "denoise denoising",
     "negative_prompt": "neg",
-    "prompt": "positive text",
+    "prompt": "positive positive_prompt text",
     "checkpoint": "ckpt_name model_name base_model unet_name",
     "vae": "vae_name",
     "steps": "num_inference_steps sampling_steps performance",

@@ -31,6 +31,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("exact: maybe", "exact must be true or false, not 'maybe'."),
         ("steps: 3\nsteps: 4", "'steps' is given twice: already on line 2. Keep one."),
         ("Negative-Promt: x", "unknown field 'Negative-Promt'. Did you mean 'negative_prompt'?"),
+        ("positive_prompt: x", "unknown field 'positive_prompt'. Write prompt."),
         ("brush: red", "unknown field 'brush'. docs/recipes.md lists all fields; …"),
         ("sampler: DPM++ 2M Karras\nschedule_type: beta",
          "the sampler's name says karras, schedule_type says beta. Keep one."),

@@ -120,10 +120,10 @@ def test_settings_within_a_line_of_a_list_are_refused(line: str, message: str) -
 
 def test_values_go_on_in_lines_below() -> None:
     """After a comma, or where a known key begins them."""
-    text = "a\nSteps: 3, Sampler: Euler,\nCFG scale: 4, Foo: 1,\nBar: 2\nSeed: 7, Size: 64x64\nb"
-    recipe, after = read(text, TXT)
+    text = "a\nSteps: 3, Sampler: Euler,\nCFG scale: 4, Foo: 1,\nBar: 2\nSeed: 7, Size: 64x64"
+    recipe, after = read(f"{text}\nADetailer model: x.pt\nADetailer confidence: 0.3\nb", TXT)
     assert (recipe.cfg_scale, recipe.seed, recipe.size) == (4.0, 7, "64x64")
-    check_warned(recipe, *ignored("Foo: 1", "Bar: 2"))
+    check_warned(recipe, *ignored("Foo: 1", "Bar: 2", "ADetailer model: x.pt"))
     assert after.prompt == "b"
 
 

@@ -214,7 +214,7 @@ def test_a1111s_text_names_embeddings_that_may_be_missing() -> None:
     """SD.Next has another key. What the prompt does not name was another image's."""
     text = "{}\nSteps: 3, Sampler: Euler, CFG scale: 1, {}: {}"
     names = '"easyneg: c74b4e810b03, negativeXL: 0123456789ab, old: 00, other: 11"'
-    for key in ("TI hashes", "Embeddings"):
+    for key in ("TI hashes", "TI", "Embeddings"):
         pasted = text.format("(EasyNeg:1.2), negativeXL", key, names)
         check_warned(read_one(pasted, "corgi.txt", SOME), *missing("easyneg"))
     flow = of_family("dev", "flux", "dev")  # it has none
