@@ -85,7 +85,7 @@ def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
     said = settings_in(texts)
     name, comments = said.get("checkpoint"), []
     try:
-        find_checkpoint(name, inventory)
+        find_checkpoint(name, inventory, foreign=True)
     except NotInstalled as error:
         comments.append(str(error))
         unknown = replace(NO_CHECKPOINT, name=name or "unknown")

@@ -70,8 +70,13 @@ class NoneOfThisName(NotInstalled):
     """No file has this name, not even a refused file."""
 
 
-def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
-    """Return the checkpoint that a recipe, or else the setting, names. Raises NotInstalled."""
+def find_checkpoint(
+    written: str | None, inventory: Inventory, *, foreign: bool = False
+) -> Checkpoint:
+    """Return the checkpoint that a recipe, or else the setting, names. Raises NotInstalled.
+
+    `foreign`: see `find`.
+    """
     if written is None and inventory.default_checkpoint is not None:
         try:
             return find_checkpoint(inventory.default_checkpoint, inventory)
@@ -81,7 +86,7 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     installed: dict[str, Checkpoint] = inventory.named("checkpoint")
     said = _VARIANT.fullmatch(written or "")
     if not said or matching(said[0], [*installed]):
-        return installed[find("checkpoint", written, inventory)]
+        return installed[find("checkpoint", written, inventory, foreign=foreign)]
     names = matching(said[1], [*{**installed, **inventory.variants}])
     name = names[0] if len(names) == 1 else find("checkpoint", said[1], inventory)
     variants = inventory.variants.get(name)
@@ -102,14 +107,20 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     return found[0]
 
 
-def find(kind: str, written: str | None, inventory: Inventory) -> str:
+def find(kind: str, written: str | None, inventory: Inventory, *, foreign: bool = False) -> str:
     """Return the name of the model of a kind that a recipe names. Raises NotInstalled.
+
+    `foreign`: another program wrote the name, whose folder may be another one there.
 
     `written` is the name as `matching` knows it. None means the only usable one, or the embedded
     one if none is installed. The error says why a file is refused; one in another kind's folder may
     have been misplaced. A refused file may have the name of a usable one, with another ending.
     """
     known, asked = inventory.found, (kind, written)
+    folder, _, name = _stem(written or "").rpartition("/")
+    here = inventory.named(kind.removeprefix("hires "))
+    if foreign and folder and not matching(f"{folder}/{name}", [*here]):
+        return find(kind, name, inventory)
     if asked not in known:
         if len(known) >= _MOST_KNOWN:  # a hostile file may name a million
             known.clear()
@@ -213,8 +224,8 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
 
 
 def is_whole_name(written: str, name: str) -> bool:
-    """Return whether a whole name is written, not only its beginning."""
-    return _folded(written) in (_folded(name), _last(name))
+    """Return whether a whole name is written, in any folder, not only its beginning."""
+    return _last(written) in (_folded(name), _last(name))
 
 
 @lru_cache(maxsize=16)

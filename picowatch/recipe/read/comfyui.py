@@ -96,7 +96,7 @@ class _Workflow:
         self._put_prompt("prompt", positive, "positive")
         self._put_prompt("negative_prompt", negative, "negative")
         self._found.put("clip_skip", layer if layer is None else abs(int(layer)))
-        self._found.put("vae", _file(self._first(self._behind(decoders, "vae"), "vae_name")))
+        self._found.put("vae", self._first(self._behind(decoders, "vae"), "vae_name"))
         self._put_sampling(parts, way)
         denoise, start = self._first(parts, "denoise"), self._first([sampler], "start_at_step")
         if start is not None and (steps := self._first([sampler], "steps")):
@@ -107,14 +107,14 @@ class _Workflow:
 
     def _put_sampling(self, parts: list[Node], way: list[Node]) -> None:
         """Read the values of the sampler's parts, or note the nodes that hide them."""
-        for field, (nodes, behind, *names) in {
-            "steps": (parts, "sigmas", "steps"),
-            "cfg_scale": (parts, "", "cfg", "cfg_conds"),
-            "guidance": (way, "", "guidance"),
-            "sampler": (parts, "sampler", "sampler_name"),
-            "schedule_type": (parts, "sigmas", "scheduler"),
-            "seed": (parts, "noise", "noise_seed", "seed"),
-        }.items():
+        for field, nodes, names, behind in (
+            ("steps", parts, ("steps",), "sigmas"),
+            ("cfg_scale", parts, ("cfg", "cfg_conds"), ""),
+            ("guidance", way, ("guidance",), ""),
+            ("sampler", parts, ("sampler_name",), "sampler"),
+            ("schedule_type", parts, ("scheduler",), "sigmas"),
+            ("seed", parts, ("noise_seed", "seed"), "noise"),
+        ):
             if (value := self._first(nodes, *names)) is not None:
                 self._found.put(field, value)
             elif hiding := [*filter(_is_unread, self._behind(nodes, *names, behind))]:
@@ -173,11 +173,11 @@ class _Workflow:
         for node in self._upstream(start, "model"):
             weight = self._first([node], "strength_model", "lora_model_strength", "lora_strength")
             of_text = self._first([node], "strength_clip", "lora_clip_strength")
-            self._found.put_lora(_file(self._first([node], "lora_name")), weight)
+            self._found.put_lora(self._first([node], "lora_name"), weight)
             if of_text not in (None, weight):
                 self._found.warn(left_out(f"strength_clip: {of_text}"))
             if checkpoint := self._first([node], "ckpt_name", "unet_name"):
-                self._found.put("checkpoint", _file(checkpoint))
+                self._found.put("checkpoint", checkpoint)
                 return
         if start:
             self._miss("checkpoint", node)
@@ -255,8 +255,3 @@ class _Workflow:
                 if isinstance(value, str | int | float):
                     return value
         return None
-
-
-def _file(name: object) -> str | None:
-    """Return a file's name without its folder, also for Windows' paths."""
-    return None if name is None else re.split(r"[/\\]", str(name))[-1]

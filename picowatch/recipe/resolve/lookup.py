@@ -50,10 +50,11 @@ def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> C
     """
     written = reporter.layer.get("checkpoint")
     try:
-        return find_checkpoint(text_of("checkpoint", written) if written else None, inventory)
+        named = text_of("checkpoint", written) if written else None
+        return find_checkpoint(named, inventory, foreign=_is_foreign(written))
     except ValueInvalid as error:
         remedy = error.remedy
-        if isinstance(error, NoneOfThisName) and written and written.origin is Origin.FOREIGN:
+        if isinstance(error, NoneOfThisName) and written and _is_foreign(written):
             named = f"remove 'Model: {shown(written.text)}'"
             instead, who = (
                 (named, "this text") if is_text else ("write 'checkpoint: …'", "the picture")
@@ -61,6 +62,10 @@ def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> C
             remedy = f"Put its file there, or {instead}: only {who} asks for it."
         reporter.wrong("checkpoint", str(error), remedy=remedy)
         return NO_CHECKPOINT
+
+
+def _is_foreign(written: SourceValue | None) -> bool:
+    return written is not None and written.origin is Origin.FOREIGN
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ class Lookup:
         """Return the installed model that a field names, or that instead; None for an error."""
         written = find_in(self.reporter.layer, field)
         try:
-            return find(kind, text_of(field, written) if written else None, self.known.inventory)
+            named = text_of(field, written) if written else None
+            return find(kind, named, self.known.inventory, foreign=_is_foreign(written))
         except ValueInvalid as error:
             is_replaced = self.reporter.wrong(field, str(error), instead, remedy=error.remedy)
             return instead if is_replaced else None

@@ -27,10 +27,11 @@ def read_loras(
     """Return the LoRAs in an entry's field `loras`, and the families that it gives for some."""
     weights: dict[str, float] = {}
     families: dict[str, str] = {}
+    is_foreign = "loras" in layer and layer["loras"].origin is Origin.FOREIGN
     for called, use in layer["loras"].pairs if "loras" in layer else ():
         weight, family = _weight_and_family(called, dict(use.pairs), reporter)
         try:
-            name = find("lora", called, inventory)
+            name = find("lora", called, inventory, foreign=is_foreign)
         except NotInstalled as error:
             at, is_alone = use.position, not any(part.text for _, part in use.pairs)
             is_cut = called.isdigit() and is_alone and "," in at.source.line(at.line)

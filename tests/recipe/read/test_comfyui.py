@@ -25,7 +25,7 @@ INVENTORY = Inventory(
         ),
     ),
     vaes=("mpaffl", "VAEFix", "ae"),
-    loras=("maid", "style/film"),
+    loras=("maid", "style/film", "xl/lcm", "sd15/lcm"),
     embeddings=("bad",),
     default_checkpoint="xl/pony",
 )
@@ -199,6 +199,11 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
         # A recipe has one weight for model and text encoders.
         (one_pass(node("LoraLoader", model=["4", 0], **LORA), model=LINK),
          {"loras": (("style/film", 0.8),)}, CLIP),
+        # A name may be in several folders, and in another one than there.
+        (one_pass(node("LoraLoaderModelOnly", model=["71", 0], lora_name="sd15\\lcm.safetensors"),
+                  node("LoraLoaderModelOnly", model=["72", 0], lora_name="xl/lcm.safetensors"),
+                  node("LoraLoaderModelOnly", model=["4", 0], lora_name="new/maid"), model=LINK),
+         {"loras": (("sd15/lcm", 1), ("xl/lcm", 1), ("maid", 1))}, []),
         (one_pass() | {"4": node("Efficient Loader", ckpt_name="pony", vae_name="Baked VAE",
                                  lora_name="film", lora_model_strength=0.4)},
          {"loras": (("style/film", 0.4),), "vae": "baked"}, []),
