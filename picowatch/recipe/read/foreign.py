@@ -43,7 +43,16 @@ def _of_swarmui(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_invokeai(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with their sampler, and the schedule type that it implies."""
+    """Return the settings with their sampler, and the schedule type that it implies.
+
+    Those of what is off (`hidiffusion: false`) and style prompts that repeat a prompt are left out.
+    """
+    is_off = {key: value is False or value in ("off", "auto") for key, value in settings.items()}
+    off = tuple(key.removesuffix("_enabled") for key in settings if is_off[key])
+    settings = {key: value for key, value in settings.items() if not key.startswith(off)}
+    for sign in ("positive", "negative"):
+        if settings.get(f"{sign}_style_prompt") == settings.get(f"{sign}_prompt"):
+            settings.pop(f"{sign}_style_prompt", None)
     sampler, mode = str(settings.pop("scheduler", None) or ""), settings.get("generation_mode")
     if sampler.endswith("_k"):
         sampler = f"{sampler.removesuffix('_k')}_karras"
@@ -165,6 +174,5 @@ _INFORMATION = {
     *("personalnote", "used_embeddings", "unused_parameters", "loratencweights", "colordepth"),
     *("colorcorrectionbehavior", "presets", "outpathoverride", "vaetilesize", "vaetileoverlap"),
     *("comfyuisampler", "comfyuischeduler", "initimage", "app_version", "canvas_v2_metadata"),
-    *("generation_mode", "hrf_method", "hrf_strength", "negative_style_prompt"),
-    *("positive_style_prompt", "z_image_seed_variance_enabled", "lora_weight"),
+    *("generation_mode", "lora_weight"),
 }

@@ -82,7 +82,8 @@ INVOKEAI_6 = {
     "steps": 20, "scheduler": "euler", "seamless_x": True, "seamless_y": True,
     "model": {"key": "b1", "hash": "blake3:c7f4", "name": "noobai", "base": "sdxl", "type": "main"},
     "loras": [{"model": {"key": "a", "name": "maid", "base": "sdxl"}, "weight": 0.75}],
-    "hrf_enabled": True,
+    "hrf_enabled": True, "negative_style_prompt": "dim", "hidiffusion": False,
+    "hidiffusion_t1_ratio": 0.4, "z_image_shift": "auto",
 }  # fmt: skip
 # sd-parsers, tests/test_fooocus.py.
 FOOOCUS = {
@@ -182,7 +183,7 @@ PICTURES = {
             "seed": 2443106208, "noise": "nvidia", "tiling": True, "size": "1024x1344",
             "loras": (("maid", 0.75),),
         },
-        ("'hrf_enabled: True'",),
+        ("'hrf_enabled: True'", "'negative_style_prompt: dim'"),
     ),
     "fooocus png": Picture(
         png({"parameters": json.dumps(FOOOCUS), "fooocus_scheme": "fooocus"}),
