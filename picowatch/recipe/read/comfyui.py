@@ -205,6 +205,8 @@ class _Workflow:
         for name, other in texts.items():
             if other not in ("", text):  # each text encoder may have another one
                 self._found.leave_out(name, other)
+        if _kind(node) == "CLIPTextEncode" and text == node["inputs"].get("text"):
+            text = text.replace("<lora:", "\\<lora:")  # words there, unless another node reads them
         hiding = self._behind([node], *names)
         return None if hiding and not text else text, (hiding or [node])[0]
 

@@ -128,6 +128,11 @@ def encode(text: object) -> dict[str, Any]:
         (one_pass(node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0],
                        image=["72", 0]), positive=LINK, negative=["70", 1]),
          ("a cat", "blurry, bad"), UNREAD.format("ControlNetApplyAdvanced")),
+        # A tag is words, unless another node wrote it.
+        (one_pass() | {"6": encode("a dog <lora:film:1>")},
+         (r"a dog \<lora:film:1>", "blurry, bad"), ""),
+        (one_pass(node("LoraTagLoader", text="a dog <lora:film:1>")) | {"6": encode(LINK)},
+         ("a dog <lora:film:1>", "blurry, bad"), ""),
         # Nodes that ComfyUI does not have itself are named.
         (one_pass(node("SDXLPromptStyler", text_positive="a dog")) | {"6": encode(LINK)},
          ("", "blurry, bad"), MISSED.format("prompt", "SDXLPromptStyler")),
