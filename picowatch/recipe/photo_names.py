@@ -31,7 +31,7 @@ def name_in(written: SourceValue) -> Any:
     if pattern and not has_number(pattern) and "{stem}" not in pattern:
         raise ValueInvalid(
             "several photos would have the same name: add {stem}, the photo's own, or {number:04}. "
-            "Recipes' pictures have no name of their own; the setting file_name names them."
+            "Recipes' pictures have none: write _name for a note, or the setting file_name."
         )
     return pattern
 

@@ -34,7 +34,7 @@ _NEXT_KEY = re.compile(rf",{_KEY.pattern}")
 _WITHIN = re.compile(rf"\bSteps:\s*\d+\s*,{_KEY.pattern}")
 _REMARK = re.compile(
     r"\s*(?:(?:Negative )?Template:|Time taken:|Used embeddings:|Torch active/reserved:|Sys VRAM:"
-    r"|A: [\d.]+ GB, R: )"
+    r"|Saved: \S+\.\w+|A: [\d.]+ GB, R: )"
 )
 # Values are separated by a comma and a space: 7,5 is one number, which the field then refuses.
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,9},[0-9]{1,9}(?=\s*(?:,|$))")

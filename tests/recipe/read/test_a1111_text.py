@@ -68,6 +68,8 @@ Negative Template: dim, __bad__
 Version: v1.10.1
 
 Used embeddings: Camilla-FE [e687]
+
+Saved: 00013-42.png
 Time taken: 12.3 sec.
 A: 3.21 GB, R: 3.59 GB, Sys: 4.2/8 GB (52.1%)
 """
