@@ -116,31 +116,29 @@ def find(kind: str, written: str | None, inventory: Inventory, *, foreign: bool 
     one if none is installed. The error says why a file is refused; one in another kind's folder may
     have been misplaced. A refused file may have the name of a usable one, with another ending.
     """
-    known, asked = inventory.found, (kind, written)
-    folder, _, name = _stem(written or "").rpartition("/")
-    here = inventory.named(kind.removeprefix("hires "))
-    if foreign and folder and not matching(f"{folder}/{name}", [*here]):
-        return find(kind, name, inventory)
+    known, asked = inventory.found, (f"foreign {kind}" if foreign else kind, written)
     if asked not in known:
         if len(known) >= _MOST_KNOWN:  # a hostile file may name a million
             known.clear()
         inventory.missed.add(asked)
-        known[asked] = _find(kind, written, inventory)
+        known[asked] = _find(kind, written, inventory, foreign)
         inventory.missed.discard(asked)
     return known[asked]
 
 
-def _find(kind: str, written: str | None, inventory: Inventory) -> str:
+def _find(kind: str, written: str | None, inventory: Inventory, foreign: bool) -> str:
     if written is None:
         return _only(kind, inventory)
+    row, models = _KINDS[kind], kind.removeprefix("hires ")
+    names = inventory.named(models)
+    if foreign and "/" in _stem(written) and not matching(written, [*names]):
+        written = _stem(written).rpartition("/")[2]
     if kind == "vae" and written.strip().casefold() in BAKED_WORDS:
         return BAKED
     if kind == "lora" and (trained := _trained_as(written, inventory)):
         return trained
     if kind == "hires upscaler" and (usual := usual_upscaler(written)):
         return usual
-    row, models = _KINDS[kind], kind.removeprefix("hires ")
-    names = inventory.named(models)
     own, anywhere = inventory.refused_as(models), inventory.refused_anywhere()
     theirs = values.UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
     meant = written if written.strip() in names else theirs or written
