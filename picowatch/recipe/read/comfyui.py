@@ -186,34 +186,37 @@ class _Workflow:
         """Read the text that a prompt was encoded from, or warn about the node that hides it."""
         text = None if start else ""
         for node in self._upstream(start, sign, *_CONDITIONING):
-            text, hiding = self._text(node)
+            text, hiding = self._text(node, field)
             if text is not None:
                 break
         if text is None:
             self._miss(field, hiding)
         self._found.put_prompt(field, text or "", _EMBEDDING)
 
-    def _text(self, node: Node) -> tuple[str | None, Node]:
+    def _text(self, node: Node, field: str) -> tuple[str | None, Node]:
         """Return the text that a node encodes; without any, the node that hides it."""
         if _kind(node) == "ConditioningZeroOut":
             return "", node
         names = [name for name in _ENCODED if name in node["inputs"]]
         if "TextEncode" not in _kind(node) or not names:
             return None, node
-        texts = {name: str(self._first([node], name) or "") for name in names}
-        text = next(filter(None, texts.values()), "")
-        for name, other in texts.items():
-            if other not in ("", text):  # each text encoder may have another one
+        texts = {name: self._first([node], name) for name in names}
+        text = next((str(text) for text in texts.values() if text), "")
+        for name, other in texts.items():  # each text encoder may have another one
+            hiding = self._behind([node], name)
+            if text and other is None and hiding:
+                self._miss(field, hiding[0], name)
+            elif other and str(other) != text:
                 self._found.leave_out(name, other)
         if _kind(node) == "CLIPTextEncode" and text == node["inputs"].get("text"):
             text = text.replace("<lora:", "\\<lora:")  # words there, unless another node reads them
-        hiding = self._behind([node], *names)
-        return None if hiding and not text else text, (hiding or [node])[0]
+        is_hidden = all(other is None for other in texts.values())
+        return None if is_hidden else text, [*self._behind([node], *names), node][0]
 
-    def _miss(self, field: str, node: Node) -> None:
-        """Note that a field's value was not found, and the node that hides it."""
-        self._found.missed[field] = (
-            f"{field} was not found: the workflow's node {_kind(node)} was not read. "
+    def _miss(self, field: str, node: Node, name: str = "") -> None:
+        """Note that a field's value was not found, or one of its texts, and the hiding node."""
+        self._found.missed[f"{field} {name}".rstrip()] = (
+            f"{name or field} was not found: the workflow's node {_kind(node)} was not read. "
             f"Write '{field}: …' in the recipe."
         )
 

@@ -128,6 +128,10 @@ def encode(text: object) -> dict[str, Any]:
         (one_pass(node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0],
                        image=["72", 0]), positive=LINK, negative=["70", 1]),
          ("a cat", "blurry, bad"), UNREAD.format("ControlNetApplyAdvanced")),
+        (one_pass(node("SDXLPromptStyler", text_positive="a dog"))
+         | {"6": node("CLIPTextEncodeSDXL", text_l="ink", text_g=LINK)},
+         ("ink", "blurry, bad"), "text_g was not found: … SDXLPromptStyler … Write 'prompt: …"),
+        (one_pass(node("Text", text="")) | {"6": encode(LINK)}, ("", "blurry, bad"), ""),
         # A tag is words, unless another node wrote it.
         (one_pass() | {"6": encode("a dog <lora:film:1>")},
          (r"a dog \<lora:film:1>", "blurry, bad"), ""),
