@@ -27,7 +27,7 @@ _POSITIVE, _NEGATIVE = ("positive", "conditioning", "cond1"), ("negative",)
 _CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
 _LATENT = ("latent_image", "samples", "latent")
 # The inputs of CLIPTextEncode and its like, the likeliest first.
-_ENCODED = ("text", "t5xxl", "text_g", "prompt", "user_prompt", "clip_l", "text_l")
+_ENCODED = ("text", "t5xxl", "text_g", "prompt", "user_prompt", "clip_l", "text_l", "clip_g")
 _EMBEDDING = re.compile(
     r"embedding:(?:[^\s,()\[\]:]*[/\\](?![()\[\]]))?"
     r"(?:(?P<name>[^\s,()\[\]:/\\]+?)(?:\.safetensors|\.pt|\.bin)?(?=[\s,()\[\]:]|$))?"

@@ -128,6 +128,8 @@ def encode(text: object) -> dict[str, Any]:
         (one_pass(node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0],
                        image=["72", 0]), positive=LINK, negative=["70", 1]),
          ("a cat", "blurry, bad"), UNREAD.format("ControlNetApplyAdvanced")),
+        (one_pass() | {"6": node("CLIPTextEncodeSD3", clip_l="a dog", clip_g="ink", t5xxl="a dog")},
+         ("a dog", "blurry, bad"), "Recipes have no 'clip_g: ink' setting; it was ignored."),
         (one_pass(node("SDXLPromptStyler", text_positive="a dog"))
          | {"6": node("CLIPTextEncodeSDXL", text_l="ink", text_g=LINK)},
          ("ink", "blurry, bad"), "text_g was not found: … SDXLPromptStyler … Write 'prompt: …"),
