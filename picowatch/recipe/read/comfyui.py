@@ -21,8 +21,6 @@ from picowatch.recipe.read.foreign_settings import ForeignSettings
 
 Node = Mapping[str, Any]
 
-# The inputs of samplers and guiders for each prompt; DualCFGGuider has conds.
-_POSITIVE, _NEGATIVE = ("positive", "conditioning", "cond1"), ("negative",)
 # Inputs to follow through nodes that change a prompt, a latent, or nothing.
 _CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
 _LATENT = ("latent_image", "samples", "latent")
@@ -89,7 +87,8 @@ class _Workflow:
         """Read the values of a recipe's fields."""
         sampler = self._first_sampler()
         parts = [sampler, *self._behind([sampler], "guider", "sigmas", "sampler", "noise")]
-        positive, negative = (self._behind(parts, *names)[:1] for names in (_POSITIVE, _NEGATIVE))
+        positive = self._behind(parts, "positive", "conditioning", "cond1")[:1]  # DualCFGGuider's
+        negative = self._behind(parts, "negative")[:1]
         way = list(self._upstream(positive, "positive", *_CONDITIONING, "clip"))
         layer = self._first(way, "stop_at_clip_layer")
         decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]

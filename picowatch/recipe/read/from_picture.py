@@ -86,6 +86,11 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
             read_parameters(text, found)
         elif text:
             raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
+        elif '"links"' in texts.get("workflow", ""):
+            raise PictureUnreadable(
+                "it has a workflow of ComfyUI's editor, without the values of a run.",
+                "Run it there, and name the picture that it saves.",
+            )
         elif len(texts) < len(given):  # others may have pictures in them
             raise PictureUnreadable("its texts are too long to be settings.")
         else:

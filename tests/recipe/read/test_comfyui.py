@@ -275,6 +275,14 @@ def test_what_cannot_be_read_is_said(nodes: object, message: str) -> None:
     check_refused("from: a.png", message, texts=texts_of(nodes))
 
 
+def test_a_workflow_that_never_ran_is_not_a_picture_without_settings() -> None:
+    """ComfyUI's editor saves it with nodes and links alone."""
+    texts = {"workflow": json.dumps({"nodes": [], "links": []})}
+    check_refused(
+        "from: a.png", "a.png: it has a workflow …, without … a run. Run it there, …", texts=texts
+    )
+
+
 def test_a_workflow_in_a_circle_ends() -> None:
     nodes = Z_IMAGE | {
         "1": node("A", model=["3", 0]),
