@@ -131,7 +131,7 @@ def _find(kind: str, written: str | None, inventory: Inventory, foreign: bool) -
         return _only(kind, inventory)
     row, models = _KINDS[kind], kind.removeprefix("hires ")
     names = inventory.named(models)
-    if foreign and "/" in _stem(written) and not matching(written, [*names]):
+    if foreign and _folded(written) not in _by_name((*names,)):
         written = _stem(written).rpartition("/")[2]
     if kind == "vae" and written.strip().casefold() in BAKED_WORDS:
         return BAKED

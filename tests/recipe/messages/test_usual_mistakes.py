@@ -106,7 +106,7 @@ BOTH_SIZES = "size together with width or height: keep one of them."
         ("recipes: [a]", "… Write the list alone: a line '- prompt: …' for each recipe."),
         ("_defaults: {steps: 3}", "… Write its fields here, or into the file _defaults.yaml."),
         ("title: x", "unknown field 'title'. … a note's name begins with _, like _title."),
-        ("name: foo", "… add {stem}, … pictures have no …; the setting file_name names them."),
+        ("name: foo", "… add {stem}, … pictures have none: write _name for a note, or …"),
         ("count: 3 images", "count must be a whole number … Write 3, without a unit."),
         ("image: a.png\nextend: 16x9", "extend takes …, or a shape like 16:9. Write 16:9."),
     ],

@@ -25,7 +25,7 @@ INVENTORY = Inventory(
         ),
     ),
     vaes=("mpaffl", "VAEFix", "ae"),
-    loras=("maid", "style/film", "xl/lcm", "sd15/lcm"),
+    loras=("maid", "style/film", "xl/lcm", "sd15/lcm", "new/maiden"),
     embeddings=("bad",),
     default_checkpoint="xl/pony",
 )
