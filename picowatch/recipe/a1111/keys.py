@@ -49,6 +49,8 @@ def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
 # "CFG Scale". Fooocus writes "Lora weights".
 FIELDS = _by_key(ROWS) | {
     "size": "size",
+    "width": "width",
+    "height": "height",
     "lora weights": "loras",
     "scheduler": "schedule_type",
     "guidance scale": "cfg_scale",
@@ -67,13 +69,16 @@ INFORMATION = {
     *("civitai metadata", "template", "negative template", "app", "pipeline"),
     *("operations", "lora networks", "hires size", "wildcard prompt", "raw prompt"),
     *("raw negative prompt", "batch size", "batch pos", "old prompt editing timelines"),
-    AREA.casefold(),
+    *("process", "workflow", "quantity", "basemodel", "disablepoi", "aspectratio", "priority"),
+    *("nsfw", "extra", AREA.casefold()),
 }
 KNOWN = frozenset({*FIELDS, *PARTS_BY_KEY, *INFORMATION, *EMBEDDINGS, MODEL_HASH, HIRES_SIZE})
 # Values that say nothing: Civitai's placeholders for the sampler, and what holds without the key.
 SAYS_NOTHING = {
     "sampler": ("undefined", "default"),
     "clip skip": ("0",),
+    "draft": ("false",),
+    "experimental": ("false",),
     "rng": ("gpu", "std_default"),  # any maker's, and stable-diffusion.cpp's
     "diffusion in low bits": ("automatic", "automatic (fp16 lora)"),
     "beta schedule alpha": ("0.6",),

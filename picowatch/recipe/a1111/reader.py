@@ -36,6 +36,8 @@ _REMARK = re.compile(
     r"\s*(?:(?:Negative )?Template:|Time taken:|Used embeddings:|Torch active/reserved:|Sys VRAM:"
     r"|Saved: \S+\.\w+|A: [\d.]+ GB, R: )"
 )
+# Civitai's list of LoRAs and embeddings, above the values or below them.
+_NETWORKS = re.compile(r"\s*Additional networks: *urn:")
 # Values are separated by a comma and a space: 7,5 is one number, which the field then refuses.
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,9},[0-9]{1,9}(?=\s*(?:,|$))")
 _SIDES = re.compile(r"([1-9][0-9]{0,4})x([0-9]{1,5})")
@@ -142,6 +144,8 @@ def _blocks(text: Sequence[str]) -> Iterator[Block]:
 
 def _goes_on(before: str, line: str) -> bool:
     """Return whether values continue: the line begins with a known key, or any after a comma."""
+    if _NETWORKS.match(line):
+        return True
     key = _KEY.match(line)
     if not key or _STEPS.match(line) or _NEGATIVE.match(line) or _REMARK.match(line):
         return False
@@ -193,6 +197,9 @@ def _entry(source: Source, block: Block) -> Entry:
 
 def _read_block(block: Block, found: ForeignSettings) -> int:
     """Read prompts and values; return the number of the negative prompt's line, 0 for none."""
+    for line in filter(_NETWORKS.match, (text for lines in block for _, text in lines)):
+        found.warn(left_out(line))
+    block = Block(*([line for line in lines if not _NETWORKS.match(line[1])] for lines in block))
     pairs = list(islice((pair for _, line in block.values for pair in _pairs(line)), MAX_PAIRS))
     said = {key.casefold(): text for key, text in pairs}
     _read_values(pairs, said, found)
@@ -268,6 +275,8 @@ def _says_nothing(key: str, text: str, said: Mapping[str, str]) -> bool:
     """Return whether a key changes no picture, or repeats another key, as in the second pass."""
     if key in keys.INFORMATION or key == keys.HIRES_SIZE or text in keys.SAYS_NOTHING.get(key, ()):
         return True
+    if key in ("width", "height"):
+        return "size" in said
     if _MODULE.fullmatch(key):
         return text == said.get("vae", "").casefold().removesuffix(".safetensors")
     first = said.get(key.removeprefix("hires "), "") if key.startswith("hires ") else ""

@@ -120,6 +120,20 @@ def test_settings_within_a_line_of_a_list_are_refused(line: str, message: str) -
     assert found.startswith(message)
 
 
+def test_civitais_networks_are_no_prompts() -> None:
+    """Its list stands above the values or below them, and names no files."""
+    networks = "Additional networks: urn:air:sdxl:lora:civitai:1@2*0.8, urn:air:sdxl:lora:civitai:3"
+    text = "a\nNegative prompt: b\n{}Steps: 3, Seed: 1\n{}"
+    for recipes in (
+        read(text.format(f"{networks}\n", ""), TXT),
+        read(text.format("", networks), TXT),
+    ):
+        assert prompts(recipes) == [("a", "b", 3)]
+        check_warned(
+            recipes[0], "Recipes have no 'Additional networks: urn:…' setting; it was ignored."
+        )
+
+
 def test_values_go_on_in_lines_below() -> None:
     """After a comma, or where a known key begins them."""
     text = "a\nSteps: 3, Sampler: Euler,\nCFG scale: 4, Foo: 1,\nBar: 2\nSeed: 7, Size: 64x64"
@@ -156,6 +170,9 @@ def test_values_go_on_in_lines_below() -> None:
         ("Parser: a1111, App: SD.Next, Pipeline: StableDiffusionPipeline, Operations: txt2img; "
          "hires, Hires scale: 1.5, Hires strength: 0.3, Hires size: 96x96, LoRA networks: maid",
          {"hires": Hires(1.5, 10, denoising_strength=0.3)}),
+        ("process: txt2img, draft: false, width: 128, height: 192, baseModel: Illustrious",
+         {"size": "128x192"}),
+        ("Size: 64x96, width: 128, height: 192", {"size": "64x96"}),
         ("Civitai metadata: {}, Created Date: 2025-01-01T10:00:00Z, Hashes: {\"model\": \"0\"}",
          {"steps": 3}),
     ],
