@@ -55,10 +55,8 @@ def read_comfyui(workflow: str, found: ForeignSettings) -> None:
     if len(nodes) > _MOST_NODES:
         raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
     # Civitai puts other things beside the nodes.
-    nodes = {
-        n: node for n, node in nodes.items() if isinstance(node, dict) and "class_type" in node
-    }
-    _Workflow(nodes, found).read()
+    is_node = {n: isinstance(node, dict) and "class_type" in node for n, node in nodes.items()}
+    _Workflow({n: node for n, node in nodes.items() if is_node[n]}, found).read()
 
 
 def _kind(node: Node) -> str:
@@ -80,7 +78,7 @@ class _Workflow:
     """The nodes of a workflow, read from its sampler back."""
 
     def __init__(self, nodes: Mapping[str, Node], found: ForeignSettings) -> None:
-        self._nodes = {str(number): node for number, node in nodes.items()}
+        self._nodes = nodes
         self._found = found
 
     def read(self) -> None:
