@@ -18,11 +18,9 @@ from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.reading import read_recipes
 from picowatch.recipe.recipe import no_hash
 from picowatch.recipe.request import ImageRequest, recipe_values
-from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
+from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE, find_sampler
 from picowatch.streams import harmless
 
-USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
-USUAL_SCHEDULE = "karras"
 _NAME = "picture.png"
 _NOTE = f" (in {_NAME})"
 _SAMPLING = {"sampler", "schedule_type"}  # one may say both
@@ -53,7 +51,8 @@ def differing_fields(request: ImageRequest) -> list[str]:
     """
     named = {"prompt", "checkpoint", "size", "seed"}
     named |= {n for n in ROWS if getattr(request, n, DEFAULTS[n]) != DEFAULTS[n]} - _SAMPLING
-    is_usual = (request.sampler, request.schedule_type) == (USUAL_SAMPLER, USUAL_SCHEDULE)
+    usual, schedule_type = find_sampler(DEFAULT_SAMPLER)
+    is_usual = (request.sampler, request.schedule_type) == (usual.name, schedule_type)
     if not is_usual or request.prediction == ZERO_SNR:
         named |= _SAMPLING  # a sampler resets the schedule type
     if request.checkpoint == DEMO:

@@ -38,7 +38,8 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
     wanted, place = recipe.resize_to, "resize_to"
     if not wanted:
         return
-    beside = [name for name in _FOR_INSIDE if getattr(wanted, name)]
+    for_inside = "longest_side", "shortest_side", "megapixels"
+    beside = [name for name in for_inside if getattr(wanted, name)]
     if not (beside or wanted.width or wanted.height):
         what = "says no size."
         remedy = "Write longest_side, shortest_side, width, height or megapixels there."
@@ -56,9 +57,6 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
         limit = f"the limit is {most / 1e6:g} million pixels (max_photo_megapixels)."
         what, remedy = f"makes {width}x{height}; {limit}", "Use a smaller size."
     yield Finding(place, f"resize_to {what}", remedy, of_checkpoint=False)
-
-
-_FOR_INSIDE = ("longest_side", "shortest_side", "megapixels")
 
 
 def _file_format(recipe: Recipe) -> Iterator[Finding]:
