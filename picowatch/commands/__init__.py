@@ -13,14 +13,12 @@ _Argument = tuple[str, dict[str, Any]]  # what argparse's `add_argument` takes
 
 
 class Command(NamedTuple):
-    """A command: its module, its line in the help, and lines to copy with what they do.
-
-    Only one of the arguments in a list of their own may be given.
-    """
+    """A command of picowatch."""
 
     module: str
-    summary: str
-    examples: dict[str, str]
+    summary: str  # its line in the help
+    examples: dict[str, str]  # lines to copy, with what they do
+    # Only one of those in a list of their own may be given.
     arguments: Sequence[_Argument | list[_Argument]] = ()
 
 

@@ -51,18 +51,13 @@ _NOT_THERE = "Nothing was put into the inbox."
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A recipe in the inbox, and the command whose answer says what became of it.
+    """A recipe in the inbox, and the command whose answer says what became of it."""
 
-    `file` is what the user called it. If it was not in the inbox before, `made` are the folders
-    that were made for it. `recipe` is a folder's template, or the folder itself without a template.
-    `command` is the file of the `request`.
-    """
-
-    file: Path
-    recipe: str
+    file: Path  # what the user called it
+    recipe: str  # a folder's template, or the folder itself without a template
     request: Command
-    command: Path
-    made: list[Path] | None
+    command: Path  # the file of the `request`
+    made: list[Path] | None  # the folders that were made for it; None if it was in the inbox before
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:

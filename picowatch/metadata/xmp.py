@@ -82,14 +82,11 @@ _PACKET = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{}<?xpacket e
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """Texts for a property; `array` is Alt, Bag or Seq, or "" for one text.
-
-    A Bag that the tree has already gets the texts that it lacks; another property stays.
-    """
+    """Texts for a property."""
 
     name: Name
-    values: Sequence[str]
-    array: str = ""
+    values: Sequence[str]  # a Bag gets those that it lacks; another property that is there stays
+    array: str = ""  # Alt, Bag or Seq; "" for one text
 
 
 @dataclass(frozen=True, slots=True)

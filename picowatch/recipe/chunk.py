@@ -18,18 +18,14 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """The contents of a picture's chunk.
-
-    `entry_index` numbers the entry in its file and `image_index` the image in its entry, both from
-    0. `rendered` tells how it was rendered: device, precision, batch size, compile state, rung of
-    the memory ladder, timings, versions.
-    """
+    """The contents of a picture's chunk."""
 
     request: ImageRequest
     recipe: str
     save_digest: str
-    entry_index: int
-    image_index: int
+    entry_index: int  # of the file, from 0
+    image_index: int  # of the entry, from 0
+    # How: device, precision, batch size, compile state, rung of the memory ladder, timings etc.
     rendered: Mapping[str, Any] = field(default_factory=dict)
 
     def request_for(self, pictures: Pictures) -> ImageRequest:

@@ -35,16 +35,13 @@ PLACES = [
 
 
 class NamedFile(NamedTuple):
-    """A file: the `field` that names it (`control.0.model`), and the field that has its hash.
+    """A file that a recipe or a request names."""
 
-    The `sha256` is "" where only a recipe names it.
-    """
-
-    field: str
+    field: str  # that names it, like `control.0.model`
     kind: str
     name: str
-    hash_field: str
-    sha256: str
+    hash_field: str  # that has its hash in a request
+    sha256: str  # "" where only a recipe names it
 
 
 def files_of(holder: ImageFields, *, has_hashes: bool = False) -> Iterator[NamedFile]:

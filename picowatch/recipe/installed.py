@@ -24,17 +24,13 @@ _NO_DEPTH = (
 
 
 class _Kind(NamedTuple):
-    """A kind of models: its name in messages, and the field that names a model.
+    """A kind of models."""
 
-    `none` says what to do if a recipe needs it and none is installed; `also` are further values.
-    `ranked`: of several, the first is used.
-    """
-
-    called: str
-    field: str = ""
-    none: str = ""
-    also: tuple[str, ...] = ()
-    ranked: bool = False
+    called: str  # in messages
+    field: str = ""  # that names a model, in messages
+    none: str = ""  # what to do if a recipe needs a model and none is installed
+    also: tuple[str, ...] = ()  # further values
+    ranked: bool = False  # of several, the first is used
 
 
 _KINDS = {

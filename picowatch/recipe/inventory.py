@@ -35,18 +35,15 @@ MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRules(Variant):
-    """The rules of one variant of a family, with what the family's row says of all.
+    """The rules of one variant of a family, with what the family's row says of all."""
 
-    Sides are multiples of `multiple`, and `max_side` at most. `flow`: one of diffusers' pipelines
-    renders it, with no other samplers than `samplers`, and encodes the prompt's text itself, so
-    weights, BREAK and prompt editing are for other families; nearly all are flow-matching models.
-    `lightning`: LoRAs of that name bring their own noise levels.
-    """
-
-    multiple: int = 8
-    max_side: int = MAX_SIDE
+    multiple: int = 8  # sides are multiples of it
+    max_side: int = MAX_SIDE  # sides are at most so long
+    # One of diffusers' pipelines renders it, with no other samplers than `samplers`, and encodes
+    # the prompt's text itself, so weights, BREAK and prompt editing are for other families; nearly
+    # all are flow-matching models.
     flow: bool = False
-    lightning: bool = False
+    lightning: bool = False  # LoRAs of that name bring their own noise levels
 
     def default(self, name: str) -> Any:
         """Return the value of a field that a recipe does not set."""
@@ -94,25 +91,18 @@ DEMO_RULES = rules_of(DEMO)
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that is installed: its name and the side of its native square, in pixels.
-
-    `text_layers` counts the layers of its text encoder: clip_skip cannot skip more. LoRAs and
-    embeddings of another `family` than this name do not fit. `prediction` is used for recipes that
-    set none, "" means what its file says. `says_prediction` tells whether its file, its weights or
-    its family say what it predicts. `text_width` is the width of the text embeddings that its UNet
-    reads, 0 if unknown. `known_words` are all that it was taught, where that is known.
-    """
+    """A checkpoint that is installed."""
 
     name: str
-    native_size: int
-    text_layers: int = 12
-    family: str = ""
+    native_size: int  # the side of its square, in pixels
+    text_layers: int = 12  # of its text encoder: clip_skip cannot skip more
+    family: str = ""  # its name: LoRAs and embeddings of another family do not fit
     rules: FamilyRules = UNET
-    prediction: str = ""
-    says_prediction: bool = True
-    text_width: int = 0
-    known_words: KnownWords | None = None
-    hash: str = ""
+    prediction: str = ""  # for recipes that set none; "" means what its file says
+    says_prediction: bool = True  # its file, its weights or its family say what it predicts
+    text_width: int = 0  # of the text embeddings that its UNet reads, 0 if unknown
+    known_words: KnownWords | None = None  # all that it was taught, where that is known
+    hash: str = ""  # the sha256 of its file, where that is known
 
 
 # Used where a recipe draws nothing, or names a checkpoint that is not installed. The latter is
@@ -152,41 +142,37 @@ DEMO_CUTOUT, DEMO_FIND = "demo-cutout", "demo-find"
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything that a recipe may name: installed models, wildcards, the setting `checkpoint`.
-
-    The embedded models are always there: `demo`, DEMO_UPSCALER, DEMO_CUTOUT and DEMO_FIND, which
-    finds the words of `findable`. The best of the `segmentations` is the first. A VAE, LoRA or
-    embedding has families where its file tells them; `lora_names` are those that trainers gave.
-    `refused` has the reason for each unusable file, by kind and name, `wildcards` the lines of each
-    file. `variants` has the checkpoints whose files do not tell the variant of their family: for
-    each variant the checkpoint, or why it cannot be used so: {"my-merge": {"FLUX.1 dev": …}}.
-    `unusable_checkpoint` says why one of the installed checkpoints cannot be used. `found` has the
-    names that were looked up, `missed` those that could not be found.
-    """
+    """Everything that a recipe may name. The embedded models are always there."""
 
     demo: Checkpoint
     checkpoints: tuple[Checkpoint, ...] = ()
+    # Of checkpoints whose files do not tell theirs: for each the checkpoint, or why it cannot be
+    # used so, as in {"my-merge": {"FLUX.1 dev": …}}.
     variants: Mapping[str, Mapping[str, Checkpoint | str]] = field(default_factory=dict)
     vaes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     upscalers: tuple[Upscaler, ...] = ()
     cutouts: tuple[str, ...] = ()
+    # What each file is for, where it tells that, as for LoRAs and embeddings.
     vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controlnets: tuple[ControlNet, ...] = ()
     depths: tuple[str, ...] = ()
-    segmentations: tuple[str, ...] = ()
+    segmentations: tuple[str, ...] = ()  # the best first
     lora_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     embedding_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    lora_names: Mapping[str, str] = field(default_factory=dict)
-    wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lora_names: Mapping[str, str] = field(default_factory=dict)  # that trainers gave LoRAs
+    wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the lines of each file
+    # Why each file is unusable, by kind and name.
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    default_checkpoint: str | None = None
-    unusable_checkpoint: str = ""
-    findable: KnownWords | None = None
+    default_checkpoint: str | None = None  # the setting `checkpoint`
+    unusable_checkpoint: str = ""  # why one of the installed checkpoints cannot be used
+    findable: KnownWords | None = None  # that DEMO_FIND knows
+    # The names of what was looked up, by kind and name.
     found: dict[tuple[str, str | None], str] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    # The kinds and names that could not be found.
     missed: set[tuple[str, str | None]] = field(
         default_factory=set, init=False, repr=False, compare=False
     )

@@ -16,43 +16,34 @@ from picowatch.recipe.patterns import NUMBER, form
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A field in the table, beside its name, type, limits and default; `does` describes it.
+    """A field in the table, beside its name, type, limits and default."""
 
-    `acts_in`: it changes something where the whole picture is drawn, where only details of a given
-    one are drawn, too, or in any case: where a given one is only finished. `says_what`: it says
-    alone what to do with a picture. `changes_pixels`: the field is part of an image's identity.
-    `same_in_batch`: images in a batch must agree on this field. `needs`: the
-    field changes nothing unless one of these is set. `part` is the part of a mapping that a text
-    alone stands for. `samplers` are those that use it, if not all do. `off` is what switches it off
-    in a recipe, where that is not its default. `reads` gives the value that a text means, if the
-    type does not say it, and `form` is the JSON Schema of that text. `no_sweep` says why no sweep
-    can vary it. `a1111` is its key in A1111's text, and `writes` gives its value there. `wanted`
-    are the values in words, `as_text` is how a mapping can be one text, and `default_text` is the
-    default, where the type does not say it. `check` lists it in the line of an image: always, where
-    it is set, or where images differ in it; `daily` fields stand in the first table of the docs.
-    """
-
-    does: str = ""
+    does: str = ""  # describes it
     _: KW_ONLY
     aliases: tuple[str, ...] = ()
+    # It changes something where the whole picture is drawn, where only details of a given picture
+    # are drawn, too, or in any case: where a given picture is only finished.
     acts_in: Literal["whole", "details", "any"] = "details"
-    says_what: bool = False
-    changes_pixels: bool = True
-    same_in_batch: bool = True
-    needs: tuple[str, ...] = ()
-    part: str = ""
-    samplers: tuple[str, ...] = ()
-    off: str | bool | None = None
+    says_what: bool = False  # it says alone what to do with a picture
+    changes_pixels: bool = True  # it is part of an image's identity
+    same_in_batch: bool = True  # images in a batch must agree on it
+    needs: tuple[str, ...] = ()  # it changes nothing unless one of these is set
+    part: str = ""  # the part of a mapping that a text alone stands for
+    samplers: tuple[str, ...] = ()  # those that use it, if not all do
+    off: str | bool | None = None  # what switches it off in a recipe, where that is not its default
+    # Gives the value that a text means, if the type does not say it.
     reads: converters.Converter = converters.raw
+    # The JSON Schema of that text.
     form: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    no_sweep: str = ""
-    a1111: str = ""
-    writes: Callable[[Any], str] = plain_text
-    wanted: str = ""
-    as_text: str = ""
-    default_text: str = ""
+    no_sweep: str = ""  # why no sweep can vary it
+    a1111: str = ""  # its key in A1111's text
+    writes: Callable[[Any], str] = plain_text  # gives its value there
+    wanted: str = ""  # the values in words
+    as_text: str = ""  # how a mapping can be one text
+    default_text: str = ""  # the default, where the type does not say it
+    # It is in the line of an image: always, where it is set, or where images differ in it.
     check: Literal["always", "set", "differs"] = "differs"
-    daily: bool = False
+    daily: bool = False  # it stands in the first table of the docs
 
 
 def row(default: Any, does: str, **more: Any) -> Any:

@@ -28,13 +28,12 @@ class Sampling:
     """One run of a sampler for a picture of `size`: the last share `strength` of its `steps`.
 
     `planned` are the evaluations by which prompt editing counts, as A1111's modules/processing.py
-    does: a start image skips the first of them and counts the rest from 0. `before` are those
-    planned for the earlier runs, None in the first run.
+    does: a start image skips the first of them and counts the rest from 0.
     """
 
     evaluations: int
     planned: int
-    before: int | None = None
+    before: int | None = None  # planned for the earlier runs, None in the first run
     size: tuple[int, int] = (0, 0)
     steps: int = 0
     strength: float = 1.0
@@ -42,21 +41,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A part of a picture's way: a model that computes on pictures of `size`, and gives `gives`.
-
-    `model` and `model_hash` name it; there is none in "resize" and "write". `evaluations` count
-    those of the model for each image, twice with guidance. A detail is drawn up to `most` times,
-    once for each thing that is found. `shared`: several images can go through one call.
-    """
+    """A part of a picture's way: a model that computes on pictures of `size`, and gives `gives`."""
 
     kind: PassKind
-    model: str
+    model: str  # "" in "resize" and "write"
     model_hash: str
     size: tuple[int, int]
     gives: tuple[int, int]
-    evaluations: int = 1
-    most: int = 1
-    shared: bool = False
+    evaluations: int = 1  # of the model for each image, twice with guidance
+    most: int = 1  # times that a detail is drawn, once for each thing that is found
+    shared: bool = False  # several images can go through one call
 
     @property
     def pixels(self) -> int:

@@ -122,13 +122,11 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A dropped picture, as paths below the inbox, with the files that say what it requests.
-
-    `sidecars` are the fields and the prompt beside it, which override the template.
-    """
+    """A dropped picture, as paths below the inbox, with the files that say what it requests."""
 
     path: str
     template: DefaultsFile
+    # The fields and the prompt beside it, which override the template.
     sidecars: tuple[DefaultsFile, ...] = ()
     mask: str = ""
 

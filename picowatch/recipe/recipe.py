@@ -38,29 +38,24 @@ HashOf = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is known about a recipe besides its values: where and how it was read.
-
-    `layer` has its fields as written, `lora_families` the families that it gives for its LoRAs.
-    `swept_loras` are those whose weights a sweep varies, `variants` a sweep's combinations.
-    `given_size` is the size of a picture of which nothing (not `draws`) or only a part is drawn,
-    `is_transparent` whether it is so and stays so, `most_photo_pixels` the limit of what is
-    enlarged. `dropped` are the paths of a dropped picture and its mask: their names are not part of
-    the identity, so a renamed picture is still the same request.
-    """
+    """What is known about a recipe besides its values: where and how it was read."""
 
     inventory: Inventory
     checkpoint: Checkpoint
-    layer: Layer
+    layer: Layer  # its fields as written
     position: Position
-    lora_families: Mapping[str, str] = field(default_factory=dict)
-    swept_loras: frozenset[str] = frozenset()
-    variants: tuple[Any, ...] = ()
+    lora_families: Mapping[str, str] = field(default_factory=dict)  # that it gives for its LoRAs
+    swept_loras: frozenset[str] = frozenset()  # those whose weights a sweep varies
+    variants: tuple[Any, ...] = ()  # a sweep's combinations
     warnings: tuple[str, ...] = ()
+    # Of a picture of which nothing (not `draws`) or only a part is drawn.
     given_size: tuple[int, int] | None = None
-    most_photo_pixels: int = fields.MAX_PHOTO_PIXELS
-    is_transparent: bool = False
+    most_photo_pixels: int = fields.MAX_PHOTO_PIXELS  # the limit of what is enlarged
+    is_transparent: bool = False  # that picture is, and stays so
     size_warning: str = ""
     draws: bool = True
+    # The paths of a dropped picture and its mask: their names are not part of the identity, so a
+    # renamed picture is still the same request.
     dropped: frozenset[str] = frozenset()
     taken: datetime | None = None
 

@@ -84,11 +84,7 @@ class ImageRequest(fields.ImageFields):
     It has every field of the table that changes pixels, under its name. Names are as the catalog
     gives them; hashes are whole sha256 hex digests of files, so that another file under the same
     name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M");
-    `schedule_type` is never "automatic", and `upscale` has a scale. `given_size` is the size of the
-    picture of which only parts are drawn, and the result `is_transparent` where that picture is.
-    `size_warning` says that the size is less than the picture's. `loras` are those of the
-    recipe's field, then those of the tags in the prompt, in its order. `notes` are the columns of a
-    table that begin with an underscore.
+    `schedule_type` is never "automatic", and `upscale` has a scale.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -98,7 +94,7 @@ class ImageRequest(fields.ImageFields):
     seed: int = field()
     checkpoint_hash: str
     vae_hash: str = ""
-    loras: tuple[LoraUse, ...] = ()
+    loras: tuple[LoraUse, ...] = ()  # of the recipe's field, then of the prompt's tags, in order
     embeddings: tuple[EmbeddingUse, ...] = ()
     control: tuple[ControlUse, ...] = ()
     detail: tuple[DetailUse, ...] = ()
@@ -109,12 +105,12 @@ class ImageRequest(fields.ImageFields):
     hires_upscaler_hash: str = ""
     upscaler_hash: str = ""
     cutout_hash: str = ""
-    given_size: tuple[int, int] | None = None
-    is_transparent: bool = False
-    size_warning: str = ""
+    given_size: tuple[int, int] | None = None  # of the picture of which only parts are drawn
+    is_transparent: bool = False  # that picture
+    size_warning: str = ""  # that the size is less than the picture's
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""
-    notes: dict[str, str] = field(default_factory=dict, hash=False)
+    notes: dict[str, str] = field(default_factory=dict, hash=False)  # columns that begin with _
 
     def __post_init__(self) -> None:
         # 7 and 7.0 are the same request, but not the same JSON.

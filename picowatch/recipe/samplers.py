@@ -41,26 +41,21 @@ PREDICTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class KnownSampler:
-    """A sampler: A1111's name, its class of diffusers, and what "automatic" means for it.
+    """A sampler; its names are compared without case, spaces, dots and underscores."""
 
-    `scheduler` is the class without "Scheduler" (DPMSolver3MSDE is ours), `options` what it is
-    created with, and `spacing` its timestep_spacing for "uniform". `aliases` are names that
-    `_spellings` does not derive; all are compared without case, spaces, dots and underscores.
-    `evaluations` of the model are made in each step but the last, which has one. `noisy`: its steps
-    draw noise. `zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need,
-    since its class takes `rescale_betas_zero_snr`. `with_levels` is the sampler that takes the same
-    steps from one noise level to the next, if the class only knows training steps.
-    """
-
-    name: str
-    scheduler: str
-    automatic: str = "uniform"
-    aliases: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    spacing: str = "linspace"
-    evaluations: int = 1
-    noisy: bool = False
+    name: str  # A1111's
+    scheduler: str  # the class of diffusers without "Scheduler"; DPMSolver3MSDE is ours
+    automatic: str = "uniform"  # what that means for it
+    aliases: tuple[str, ...] = ()  # names that `_spellings` does not derive
+    options: Mapping[str, Any] = field(default_factory=dict)  # what the class is created with
+    spacing: str = "linspace"  # its timestep_spacing for "uniform"
+    evaluations: int = 1  # of the model in each step but the last, which has one
+    noisy: bool = False  # its steps draw noise
+    # It can begin with pure noise, as checkpoints of zero terminal SNR need: its class takes
+    # `rescale_betas_zero_snr`.
     zero_snr: bool = True
+    # The sampler that takes the same steps from one noise level to the next, if the class only
+    # knows training steps.
     with_levels: str = ""
     schedule_types: tuple[str, ...] = tuple(name for name in SCHEDULE_TYPES if name != SIMPLE)
 

@@ -13,14 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A file as it was read. `name` is relative to the inbox; lines end without line breaks.
+    """A file as it was read."""
 
-    `warning` says how it was decoded, if that is a guess.
-    """
-
-    name: str
-    text: str
-    warning: str = ""
+    name: str  # relative to the inbox
+    text: str  # with "\n" between lines
+    warning: str = ""  # how it was decoded, if that is a guess
     lines: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,16 +33,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A stretch of one line: 1-based line and column, counted in characters; 0 is the whole file.
-
-    `note` ends every message about it: it says where a value comes from if not from this file.
-    """
+    """A stretch of one line."""
 
     source: Source
-    line: int
-    column: int
+    line: int  # from 1; 0 is the whole file
+    column: int  # from 1, in characters
     width: int = 1
-    note: str = ""
+    note: str = ""  # ends every message about it: where a value comes from if not from this file
 
     @property
     def text(self) -> str:
@@ -68,21 +62,15 @@ OFF = "none"
 
 @dataclass(frozen=True, slots=True)
 class SourceValue:
-    """A value that somebody wrote, and its position.
+    """A value that somebody wrote, and its position."""
 
-    `value` stays text, a list or a mapping: the field's converter gives the value that it means.
-    `raw` is a text as it stands in the file, with its quotes. `key` is the position of the field's
-    name. `parts` are the elements of a list, `pairs` the names and values of a mapping, repeated
-    ones included. `origin` is set in the layers of an entry.
-    """
-
-    value: Raw
+    value: Raw  # stays as written: the field's converter gives the value that it means
     position: Position
-    raw: str = ""
-    key: Position | None = None
-    parts: tuple["SourceValue", ...] = ()
-    pairs: tuple[tuple[str, "SourceValue"], ...] = ()
-    origin: Origin = Origin.OWN
+    raw: str = ""  # a text as it stands in the file, with its quotes
+    key: Position | None = None  # the position of the field's name
+    parts: tuple["SourceValue", ...] = ()  # the elements of a list
+    pairs: tuple[tuple[str, "SourceValue"], ...] = ()  # of a mapping, repeated names included
+    origin: Origin = Origin.OWN  # set in the layers of an entry
 
     @property
     def text(self) -> str:
@@ -195,23 +183,18 @@ def is_on(layer: Layer, field: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recipe of a file as written: its own settings, and where it begins.
-
-    `warnings` say what cannot be honoured. `by_another_program`: another program wrote it, so
-    settings that change nothing or that the checkpoint cannot do are warnings, not mistakes.
-    `nearer` override the entry's own settings: a template's entry for one dropped picture has them,
-    and `dropped`, the picture itself, if the checkpoint decides what it is for. `checkpoint_hash`
-    and `embeddings`, names with commas between, tell which files another program used.
-    """
+    """One recipe of a file as written: its own settings, and where it begins."""
 
     layer: Layer
     position: Position
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # of what cannot be honoured
+    # Settings that change nothing or that the checkpoint cannot do are warnings, not mistakes.
     by_another_program: bool = False
+    # Override its own settings: a template's entry for one dropped picture has them.
     nearer: tuple[Layer, ...] = ()
-    dropped: SourceValue | None = None
-    checkpoint_hash: str = ""
-    embeddings: str = ""
+    dropped: SourceValue | None = None  # that picture, if the checkpoint decides what it is for
+    checkpoint_hash: str = ""  # of the file that another program used
+    embeddings: str = ""  # that another program used, with commas between
 
 
 _MOST_DIGITS = 30

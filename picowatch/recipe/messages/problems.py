@@ -22,17 +22,13 @@ EXCERPT_WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake: the file (relative to the inbox), 1-based line and column, and what to do.
+    """One mistake, and what to do."""
 
-    `source_line` is the line's text and `width` the number of its characters that are wrong. Line 0
-    is the whole file, for instance a picture, which has no lines.
-    """
-
-    file: str
-    line: int
-    column: int
-    source_line: str
-    width: int
+    file: str  # relative to the inbox
+    line: int  # from 1; 0 is the whole file, for instance a picture, which has no lines
+    column: int  # from 1
+    source_line: str  # the line's text
+    width: int  # the number of its characters that are wrong
     message: str
 
 

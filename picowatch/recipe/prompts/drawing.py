@@ -26,19 +26,15 @@ _OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
 
 @dataclass(frozen=True)
 class Prompts:
-    """The two prompts of an entry and its field `loras`, ready to be drawn for every seed.
-
-    The tags of `swept` LoRAs are removed, also from what wildcards draw: the sweep has the weights.
-    `streams` are those that each of the two prompts draws from. `problem_at` gives the error about
-    one of them.
-    """
+    """The two prompts of an entry and its field `loras`, ready to be drawn for every seed."""
 
     texts: Mapping[str, str]
     loras: Loras
     inventory: Inventory
+    # LoRAs whose tags are removed, also from what wildcards draw: the sweep has the weights.
     swept: Set[str]
-    streams: Mapping[str, str]
-    problem_at: Callable[[str, str], Exception]
+    streams: Mapping[str, str]  # that each of the two prompts draws from
+    problem_at: Callable[[str, str], Exception]  # gives the error about one of them
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

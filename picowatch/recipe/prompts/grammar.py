@@ -39,13 +39,11 @@ _BRACKET = re.compile(r"[()\[\]{}]")
 
 @dataclass(slots=True)
 class Bracket:
-    """An open bracket of wildcards or prompt editing: its sign, offset, and parts so far.
-
-    The whole text is a bracket without a sign. Nodes are texts and what closed brackets became.
-    """
+    """An open bracket of wildcards or prompt editing; the whole text has no sign."""
 
     sign: str = ""
     offset: int = 0
+    # Of nodes: texts, and what closed brackets became.
     parts: list[list[Any]] = field(default_factory=lambda: [[]])
     separators: list[str] = field(default_factory=list)
 
@@ -82,15 +80,12 @@ def ended(opened: Iterable[Bracket]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong in a prompt, and what to do; `instead` in place of `tag`, if any, would do.
-
-    `used` is the part of it that a warning names.
-    """
+    """What is wrong in a prompt, and what to do."""
 
     message: str
     tag: str = ""
-    instead: str = ""
-    used: str = ""
+    instead: str = ""  # what would do in place of `tag`, if anything
+    used: str = ""  # the part of it that a warning names
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,19 +33,15 @@ def too_many(images: int, max_images: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
-    """An entry with its whole `layer`, from which the `axes` of its sweep are apart.
-
-    `own` is what the file says, and `count` the number of images that each combination of the axes
-    has, because of what stands at `position`.
-    """
+    """An entry with its whole layer, and the axes of its sweep apart."""
 
     entry: Entry
     layer: Layer
-    own: Layer
+    own: Layer  # what the file says
     axes: sweep.Axes
     warnings: tuple[str, ...]
-    count: int
-    position: Position
+    count: int  # of images that each combination of the axes has
+    position: Position  # of what says the count
 
     @property
     def images(self) -> int:
@@ -54,18 +50,14 @@ class _Merged:
 
 @dataclass(frozen=True, slots=True)
 class EntryResolver:
-    """Turns the entries of a file into recipes; mistakes are added to `problems`.
-
-    All entries start from the folder's `defaults`, normalised and merged, and from the file's own
-    `settings`. `read_from` reads the settings of a picture.
-    """
+    """Turns the entries of a file into recipes."""
 
     known: Known
     max_images: int
-    problems: Problems
-    read_from: ReadFrom
-    defaults: Layer
-    settings: Layer
+    problems: Problems  # gets the mistakes
+    read_from: ReadFrom  # reads the settings of a picture
+    defaults: Layer  # of the folder, normalised and merged: all entries start from them
+    settings: Layer  # the file's own, from which all entries start, too
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
         """Return the recipes. Raises RecipeInvalid with all mistakes of the file."""

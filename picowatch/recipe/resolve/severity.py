@@ -18,20 +18,16 @@ NOWHERE = Position(Source("", ""), 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A value that cannot be used, why, and what to do about it.
-
-    `instead` is used if somebody else chose the value; with NOTHING the recipe is refused in any
-    case. `of_checkpoint`: another checkpoint could use the value. `position` is where to point, if
-    not at the field's value. `used` is the part of a prompt instead that a warning names.
-    """
+    """A value that cannot be used, why, and what to do about it."""
 
     field: str
     message: str
     remedy: str = ""
+    # Used if somebody else chose the value; with NOTHING the recipe is refused in any case.
     instead: Any = NOTHING
-    of_checkpoint: bool = True
-    position: Position | None = None
-    used: str = ""
+    of_checkpoint: bool = True  # another checkpoint could use the value
+    position: Position | None = None  # where to point, if not at the field's value
+    used: str = ""  # the part of a prompt instead that a warning names
 
     @property
     def error(self) -> str:
