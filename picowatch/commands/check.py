@@ -316,14 +316,11 @@ def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> l
 
 
 def _requests(recipe: Recipe) -> list[ImageRequest]:
-    """Return the requests with the first seed whose words can be drawn, of those for a random seed.
-
-    Raises RecipeInvalid if none can: a run will hardly draw one, either.
-    """
+    """Return the requests with the first seed whose words can be drawn, if it is random."""
     for seed in range(_SEEDS_TRIED if recipe.seed == RANDOM else 0):
         with suppress(RecipeInvalid):
             return recipe.image_requests(no_hash, seed)
-    return recipe.image_requests(no_hash, 0)
+    return recipe.image_requests(no_hash, 0)  # a run will hardly draw a right seed, either
 
 
 def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:

@@ -82,15 +82,13 @@ def run(
 
 
 def _leave(console: Console, code: int) -> None:
-    """End in the middle of something that cannot be interrupted: the next start goes on with it.
-
-    The disk and the terminal may be what is waited for: neither keeps it alive.
-    """
+    """End in the middle of something that cannot be interrupted: the next start goes on with it."""
 
     def finish() -> None:
         log.info("interrupted in the middle of something; the next start continues it")
         console.close()
 
+    # The disk and the terminal may be what is waited for: neither keeps it alive.
     try:
         last = threading.Thread(target=finish, daemon=True)
         last.start()

@@ -68,10 +68,7 @@ def _told(running: bool, found: status.Status, outbox: Path) -> Iterator[str]:
 
 
 def watch(outbox: Path) -> int:
-    """Show the status until Ctrl-C: drawn over and over on a terminal, else a line at each change.
-
-    Whether a picowatch runs may change meanwhile. Ending it is what the user wants: exit code 0.
-    """
+    """Show the status until Ctrl-C: drawn again and again on a terminal, else a line a change."""
 
     # `timeout` and others end it so; the terminal gets its cursor back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -89,7 +86,7 @@ def watch(outbox: Path) -> int:
                 if line != last:
                     print(line, flush=True)
                 last = line
-    return 0
+    return 0  # ending it is what the user wants
 
 
 def _is_news(row: Row) -> bool:
@@ -104,11 +101,9 @@ def _each_status(outbox: Path) -> Iterator[list[Row]]:
 
 
 def current_status(outbox: Path) -> tuple[bool, status.Status]:
-    """Whether a picowatch is running, and its status or the last status there was.
-
-    A disk that refuses what it writes may refuse the status that says so, too.
-    """
+    """Whether a picowatch is running, and its status or the last status there was."""
     running, found = status.is_running(outbox), status.read_status(outbox) or NO_STATUS
+    # A disk that refuses what it writes may refuse the status that says so, too.
     if running and (why := status.disk_trouble(outbox)):
         found = replace(found, troubles={"outbox": why, **found.troubles})
     return running, found

@@ -85,10 +85,8 @@ def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[P
 
 
 def _encodings(values: Iterable[bytes]) -> tuple[str, str]:
-    """Return the encodings to try: what is no UTF-8 is of Windows, or with its gaps of a Mac.
-
-    The mark of an encoding (1:90) says no more than the bytes do.
-    """
+    """Return the encodings to try: what is no UTF-8 is of Windows, or with its gaps of a Mac."""
+    # The mark of an encoding (1:90) says no more than the bytes do.
     for value in values:
         if not _decodes(value, "utf-8") and not _decodes(value, "cp1252"):
             return "utf-8", "mac_roman"

@@ -218,10 +218,8 @@ def _trees(document: minidom.Document) -> list[Any]:
 
 
 def _parsed(packet: bytes | str) -> minidom.Document:
-    """Return the document of a packet. Raises ValueError if it may expand, or is too large.
-
-    In all formats that picowatch reads, packets are UTF-8 (XMP specification, part 3).
-    """
+    """Return the document of a packet. Raises ValueError if it may expand, or is too large."""
+    # In all formats that picowatch reads, packets are UTF-8 (XMP specification, part 3).
     text = packet if isinstance(packet, str) else packet.decode()
     text = _DECLARATION.sub("", text.strip("\ufeff\0 \r\n\t"))
     _refuse_long(text)

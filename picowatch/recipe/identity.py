@@ -38,10 +38,7 @@ DIGEST_OMITS = {name: value for name, value in DEFAULTS.items() if name not in _
 
 
 def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
-    """Return a field's value, ready for JSON, without the parts that are defaults.
-
-    A cutout is its model's name if nothing else is said, as it was when nothing else could be said.
-    """
+    """Return a field's value, ready for JSON, without the parts that are defaults."""
     if isinstance(value, tuple):
         return [plain(field, element, written) for element in value]
     rows = getattr(value, "__dataclass_fields__", None)
@@ -53,6 +50,7 @@ def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
         for name, part in asdict(value).items()
         if name in always or getattr(value, name) != rows[name].default
     }
+    # As it was when a cutout said nothing else.
     return parts["model"] if field == "cutout" and [*parts] == ["model"] else parts
 
 

@@ -234,10 +234,8 @@ def _by_name(names: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def _stem(name: str) -> str:
-    """Return the name without white space around it, the models' folder, ending and hash.
-
-    Characters are composed, as macOS decomposes accents; Windows separates by backslashes.
-    """
+    """Return the name without white space around it, the models' folder, ending and hash."""
+    # Characters are composed, as macOS decomposes accents; Windows separates by backslashes.
     name = _AROUND.sub("", unicodedata.normalize("NFC", name.strip()).replace("\\", "/"))
     ending = next((e for e in ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)]

@@ -295,13 +295,10 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
 
 
 def _only_finishes(fields: Layer, folder: Layer) -> bool:
-    """Return whether fields finish pictures, and say nothing about drawing.
-
-    Where they say only how pictures are written, what their folder says decides.
-    """
+    """Return whether fields finish pictures, and say nothing about drawing."""
     layer = layers.normalised(layers.with_swept(fields), Problems())
     layer["image"] = SourceValue(PICTURE, NOWHERE)
-    if layers.only_writes(layer):
+    if layers.only_writes(layer):  # then its folder decides
         layer = folder | layer
     return layers.only_finishes(layer) and "from" not in layer and not layers.says_drawing(layer)
 

@@ -60,10 +60,8 @@ class ControlUse(Control):
 
     @property
     def shared(self) -> tuple[object, ...]:
-        """The values that must be equal in a batch; pictures and maps may differ.
-
-        Canny gets batches of its own, since it weakens the ControlNet in the second pass of hires.
-        """
+        """The values that must be equal in a batch; pictures and maps may differ."""
+        # Canny gets batches of its own: it weakens the ControlNet in the second pass of hires.
         how = self.weight, self.start, self.end, self.mode, self.kind, self.preprocess == "canny"
         return self.model_hash, self.model, *how
 

@@ -224,12 +224,10 @@ def switch(text: str) -> bool | None:
 
 
 def plain_number(value: float) -> str:
-    """Return the text of a number: 7.0 as "7", 7.5 as "7.5", 1e-07 as "1.0e-07".
-
-    Without its point, the last one would be text to other readers of YAML 1.1.
-    """
+    """Return the text of a number: 7.0 as "7", 7.5 as "7.5", 1e-07 as "1.0e-07"."""
     text = repr(float(value)).removesuffix(".0")
     mantissa, exponent, power = text.partition("e")
+    # Without its point, the last would be text to other readers of YAML 1.1.
     return text if not exponent or "." in mantissa else f"{mantissa}.0e{power}"
 
 

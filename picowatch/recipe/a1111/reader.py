@@ -153,16 +153,14 @@ def _goes_on(before: str, line: str) -> bool:
 
 
 def _end_of_remarks(lines: Sequence[Line], number: int) -> int:
-    """Return the index after the remarks below the values.
-
-    A remark ends at the next blank line; if values come before that, it is a single line.
-    """
+    """Return the index after the remarks below the values."""
     while True:
         first = number
         while first < len(lines) and not lines[first][1].strip():
             first += 1
         if first == len(lines) or not _REMARK.match(lines[first][1]):
             return number
+        # A remark ends at the next blank line; if values come before that, it is a single line.
         number = first + 1
         while number < len(lines) and lines[number][1].strip():
             if _begins_values(lines[number][1]):

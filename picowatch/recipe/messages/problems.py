@@ -65,15 +65,12 @@ class Problems:
 
     @contextmanager
     def gathered(self, goes_on: bool = False) -> Iterator[None]:
-        """Add all mistakes found so far to a RecipeInvalid that is raised inside.
-
-        With `goes_on` they are only collected: other files may have mistakes, too.
-        """
+        """Add all mistakes found so far to a RecipeInvalid that is raised inside."""
         try:
             yield
         except RecipeInvalid as invalid:
             self.take(invalid.problems)
-            if not goes_on:
+            if not goes_on:  # other files may have mistakes, too
                 raise RecipeInvalid(self.found) from None
 
     def take(self, found: Iterable[Problem]) -> None:
@@ -98,15 +95,13 @@ def refuse(position: Position, message: str) -> NoReturn:
 
 
 def closing_of(invalid: RecipeInvalid, recipe: str) -> str:
-    """Return the last line of an error file; mistakes may be in another file: `_defaults.yaml`.
-
-    One below a template concerns only the pictures of its folder.
-    """
+    """Return the last line of an error file; mistakes may be in another file: `_defaults.yaml`."""
     found = {problem.file for problem in invalid.problems}
     others = sorted(found - {recipe})
     if not others:
         return CLOSING
     folders = sorted({file.rpartition("/")[0] for file in found})
+    # Mistakes below a template concern only the pictures of its folder.
     is_below = not any(map(recipe.startswith, folders))
     files = " and ".join(map(harmless, others))
     own = harmless(recipe)

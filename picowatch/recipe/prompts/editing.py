@@ -31,11 +31,9 @@ class Edit:
     end: int
 
     def option(self, evaluation: int, sampling: Sampling) -> int:
-        """Return the index of the option at an evaluation, counted from 0 in each pass.
-
-        The first option of a pass holds for one evaluation more than any other: A1111 changes
-        after the step `when`, and its steps count from 1. In a second pass, 1.5 is the middle.
-        """
+        """Return the index of the option at an evaluation, counted from 0 in each pass."""
+        # The first option of a pass holds for one evaluation more than any other: A1111 changes
+        # after the step `when`, and its steps count from 1. In a second pass, 1.5 is the middle.
         step = max(evaluation, 1)
         if not self.when:
             return (step - 1) % len(self.options)

@@ -218,12 +218,10 @@ class _Workflow:
         )
 
     def _warn_of_unread(self, sampler: Node) -> None:
-        """Warn about other nodes between files and picture than standard nodes.
-
-        Nodes without a link only provide values, which are read, missed or not needed.
-        """
+        """Warn about other nodes between files and picture than standard nodes."""
         savers = [node for node in self._nodes.values() if "filename_prefix" in node["inputs"]]
         between = [*self._upstream(savers), *self._upstream(self._behind([sampler]))]
+        # Nodes without a link only provide values, which are read, missed or not needed.
         unread = {_kind(node) for node in between if self._behind([node]) and _is_unread(node)}
         if unread:
             self._found.warn(

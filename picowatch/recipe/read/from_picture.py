@@ -108,10 +108,7 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
 
 
 def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:
-    """Read the workflow, and from the A1111 text beside it only what the workflow lacks.
-
-    People fill in the nodes that write such a text by hand, so it may know less than the workflow.
-    """
+    """Read the workflow, and from the A1111 text beside it only what the workflow lacks."""
     beside = ForeignSettings()
     if holds_parameters(text):
         read_parameters(text, beside)
@@ -122,6 +119,7 @@ def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:
             raise
         found.values, found.warnings = beside.values, beside.warnings
     else:
+        # People fill in the nodes that write such a text by hand: it may know less than the rest.
         said = {name: value for name, value in found.values.items() if value}
         if not _SIZES.isdisjoint(said):  # one source gives all of a size
             beside.values = {n: setting for n, setting in beside.values.items() if n not in _SIZES}

@@ -21,12 +21,10 @@ def field_named(name: str) -> str | None:
 
 
 def field_called(name: str, value: str = "") -> str | None:
-    """Return the field that a name means with that value, a note's name as it is, or None.
-
-    What other programs call scheduler is a schedule type, or a sampler.
-    """
+    """Return the field that a name means with that value, a note's name as it is, or None."""
     if name.startswith(NOTE):
         return name
+    # What other programs call scheduler is a schedule type, or a sampler.
     is_scheduler = plain_name(name) in ("scheduler", "schedule")
     return field_named(meaning_of_scheduler(value) if is_scheduler else name)
 

@@ -61,10 +61,8 @@ def compose(source: Source, problems: Problems) -> list[SourceValue]:
 
 
 def compose_json(source: Source) -> SourceValue:
-    """Return the value of a JSON file. Raises RecipeInvalid if it is not JSON or beyond the limits.
-
-    `json.loads` has the words for what is wrong; it knows no positions of values.
-    """
+    """Return the value of a JSON file. Raises RecipeInvalid for any other, or beyond the limits."""
+    # `json.loads` has the words for what is wrong; it knows no positions of values.
     try:
         json.loads(source.text, parse_int=str)
     except json.JSONDecodeError as error:
@@ -184,10 +182,7 @@ class _Composer:
         return found, event
 
     def whole(self, event: Any, name: str, value: SourceValue) -> SourceValue:
-        """Return a prompt; "" if YAML silently drops a part of it, which is reported.
-
-        What follows ` #` is a comment, and a block of text that is not indented is empty.
-        """
+        """Return a prompt; "" if YAML silently drops a part of it, which is reported."""
         if event.style in ("|", ">") and not value.text.strip():
             what = f"{name} is empty: the lines of the text below {event.style} must be indented."
             self.problems.add(value.position, what)

@@ -84,12 +84,10 @@ def _refuse(node: SourceValue, problems: Problems) -> None:
 
 
 def _is_comfyui_workflow(value: object) -> bool:
-    """Return whether JSON is a workflow of ComfyUI, or a node of it.
-
-    The API's file maps numbers to nodes, perhaps below "prompt"; the editor's has a list.
-    """
+    """Return whether JSON is a workflow of ComfyUI, or a node of it."""
     if not isinstance(value, dict):
         return False
+    # The API's file maps numbers to nodes, perhaps below "prompt"; the editor's has a list.
     prompt = value.get("prompt")
     nodes = prompt if isinstance(prompt, dict) else value
     return isinstance(value.get("nodes"), tuple) or any(

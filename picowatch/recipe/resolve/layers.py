@@ -92,12 +92,10 @@ def normalised(
 
 
 def merged(layers: Iterable[Layer]) -> Layer:
-    """Return the fields of all layers, farthest first: the nearest layer wins, field by field.
-
-    A count and several seeds say the same thing, so the nearer one of them wins, too.
-    """
+    """Return the fields of all layers, farthest first: the nearest layer wins, field by field."""
     result: Layer = {}
     for layer in layers:
+        # A count and several seeds say the same thing, so the nearer of them wins, too.
         if several_seeds(layer.get("seed")):
             result.pop("count", None)
         elif "count" in layer and several_seeds(result.get("seed")):

@@ -155,17 +155,16 @@ class Lookup:
         return image or next(iter(references), "")
 
     def _finder(self, place: str, parts: Parts) -> Parts | None:
-        """Return what is to be found, and by which model; None if nothing says what.
-
-        Without the model that another picture was made with, the best model is used.
-        """
+        """Return what is to be found, and by which model; None if nothing says what."""
         if "find" not in parts:
             if not find_in(self.reporter.layer, f"{place}.find"):
                 name = place.partition(".")[0]
                 what = f"{name} does not say what to find. Write 'find: …' there."
                 self.reporter.wrong(place, what)
             return None
-        best = next(iter(self.known.inventory.named("segmentation")))
+        best = next(
+            iter(self.known.inventory.named("segmentation"))
+        )  # where another picture's is away
         return parts | {"model": self.model(f"{place}.model", "segmentation", best) or ""}
 
     def _hires(self, *, is_flow: bool) -> Parts | None:
@@ -206,15 +205,12 @@ class Lookup:
 
 
 def read_path(field: str, written: SourceValue | None, pictures: Pictures) -> str:
-    """Return the picture's path as the recipe names it, or "" for none. Raises ValueInvalid.
-
-    An absolute path in the folders becomes `inbox/…` or `outbox/…`, as the folders may move.
-    """
+    """Return the picture's path as the recipe names it, or "" for none. Raises ValueInvalid."""
     if written is None or written.is_none:
         return ""
     path = text_of(field, written).strip().removeprefix("./")
     if path.startswith("/") and ".." not in path.split("/"):
-        path = pictures.inside(path) or path
+        path = pictures.inside(path) or path  # inbox/… or outbox/…, as the folders may move
     path = pictures.beside(written.position.source.name, path)
     if why := why_no_path(path):
         raise ValueInvalid(f"{field.replace('.', ' ')} {why}")

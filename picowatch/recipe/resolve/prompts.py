@@ -28,10 +28,7 @@ def cost_of(text: str, is_swept: bool) -> int:
 
 
 def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:
-    """Return the first mistakes in a prompt as written, whatever wildcards draw.
-
-    Checked are the text with all its alternatives, the wildcard files that it names, and LoRAs.
-    """
+    """Return the first mistakes in a prompt as written, whatever wildcards draw."""
     if len(text) > wildcards.MAX_LENGTH:
         return [
             Mistake(f"a prompt of {len(text):,} characters; the limit is {wildcards.MAX_LENGTH:,}.")

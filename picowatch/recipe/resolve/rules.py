@@ -73,13 +73,11 @@ class Rules:
 
 
 def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
-    """Apply a rule, again after each replaced value: the other values may be fine without it.
-
-    A hostile picture may have thousands of values to replace: beyond a limit they are errors.
-    """
+    """Apply a rule, again after each replaced value: the other values may be fine without it."""
     errors, left = set(), MAX_WARNINGS
     while True:
         for finding in rule(recipe):
+            # A hostile picture may have thousands of values to replace: these are errors then.
             finding = finding if left else replace(finding, instead=NOTHING)
             if finding.error not in errors and reporter.replaces(finding):
                 recipe, left = recipe.with_value(finding.field, finding.instead), left - 1
