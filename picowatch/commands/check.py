@@ -296,16 +296,13 @@ def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
 
 
 def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> list[dict[str, Any]]:
-    """Return an object for each image; only what depends on a seed drawn later is unresolved.
-
-    What entries of a file ask for twice is made once. Recipes are given the warnings that a run
-    gives to their pictures.
-    """
+    """Return an object for each image; only what depends on a seed drawn later is unresolved."""
     images: dict[tuple[object, ...], dict[str, Any]] = {}
     for place, (file, entry_index, recipe) in enumerate(found):
         common = {"recipe": str(file), "entry_index": entry_index, "priority": recipe.priority}
         requests = _requests(recipe)
         later = ((each.size_warning, outbox.why_png(str(file), each)) for each in requests)
+        # Recipes get the warnings that a run gives to their pictures.
         recipe.warned([*recipe.warnings, *filter(None, chain.from_iterable(later))])
         for request, variant in zip(requests, cycle(recipe.variants), strict=False):
             key = file, request.digest, place if recipe.wants_random_seed else None

@@ -153,11 +153,9 @@ def _send(outbox: Path, command: Command) -> Path:
 
 
 def below(folder: Path, written: str | Path) -> str:
-    """Return what the daemon calls a file: users give its path, or its name below inbox or outbox.
-
-    `inbox/a.txt`, as messages name it, is understood in every working directory. A slash at the
-    end stays: it is a folder's, though a recipe beside that has its name.
-    """
+    """Return what the daemon calls a file: users give its path, or its name below a folder."""
+    # `inbox/a.txt`, as messages name it, is understood in every working directory. A slash at the
+    # end stays: it is a folder's, though a recipe beside that has its name.
     root, named = folder.resolve(), Path(written)
     path = named.parent.resolve() / named.name
     if path.is_relative_to(root) and (lexists(path) or not lexists(root / named)):

@@ -174,13 +174,11 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _ending(content: bytes) -> str:
-    """JSON; YAML if a text begins with a field or a note; anything else is lines of prompts.
-
-    Fields between two lines --- are settings of prompts if no further field follows.
-    """
+    """JSON; YAML if a text begins with a field or a note; anything else is lines of prompts."""
     with suppress(ValueError, RecursionError):
         if isinstance(json.loads(content), dict | list):
             return ".json"
+    # Fields between two lines --- are settings of prompts if no further field follows.
     parts = re.split(rb"(?m)^---\s*$", content.removeprefix(BOM_UTF8))
     texts = (re.sub(rb"\A(?:\s|#.*\n|- )*", b"", part) for part in parts)
     begins = [re.match(rb"[{\"']?([A-Za-z_ -]+)[\"']?:", text) for text in texts if text][:2]

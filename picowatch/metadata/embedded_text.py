@@ -124,11 +124,7 @@ def exif_of(
     *,
     profile: bytes = b"",
 ) -> bytes:
-    """Return EXIF data of a photo's directories, the colour space, and the texts.
-
-    These are "parameters" and one other, in the bytes that A1111 writes with piexif, which reads
-    comments of no other type. A picture without a `profile` of its own is in sRGB.
-    """
+    """Return EXIF data of a photo's directories, the colour space, and the texts."""
     main = dict(photo.get(0, {}))
     exif = dict(photo.get(ExifTags.IFD.Exif, {})) | {
         ExifTags.Base.ExifVersion: (TiffTags.UNDEFINED, b"0232"),
@@ -136,6 +132,7 @@ def exif_of(
     }
     for keyword, text in texts.items():
         if keyword == PARAMETERS:
+            # As A1111 writes it with piexif, which reads comments of no other type.
             content = _UNICODE + text.encode("utf-16-be")
             exif[ExifTags.Base.UserComment] = (TiffTags.UNDEFINED, content)
         elif ExifTags.Base.Make not in main:
@@ -175,14 +172,12 @@ def _keyed(values: Iterable[bytes], keywords: Iterable[str]) -> dict[str, str]:
 
 
 def _decoded(comment: bytes) -> str:
-    """Return the text of an EXIF user comment; undecodable bytes become U+FFFD.
-
-    EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
-    "UNICODE" means: UTF-16 in either byte order, with or without a byte order mark, or UTF-8; and
-    Fooocus writes no such bytes at all (https://github.com/lllyasviel/Fooocus,
-    modules/meta_parser.py). The names of settings are ASCII whatever language the prompt is in, so
-    the decoding with the most ASCII is right: in the wrong byte order, they look Chinese.
-    """
+    """Return the text of an EXIF user comment; undecodable bytes become U+FFFD."""
+    # EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
+    # "UNICODE" means: UTF-16 in either byte order, with or without a byte order mark, or UTF-8; and
+    # Fooocus writes no such bytes at all (https://github.com/lllyasviel/Fooocus,
+    # modules/meta_parser.py). The names of settings are ASCII whatever language the prompt is in,
+    # so the decoding with the most ASCII is right: in the wrong byte order, they look Chinese.
     prefix = next((p for p in _PREFIXES if comment.startswith(p)), b"")
     text = comment[len(prefix) :].rstrip(b"\0")
     text += b"\0" * (len(text) % 2 if b"\0" in text else 0)

@@ -43,12 +43,10 @@ def recipe_yaml(request: ImageRequest, only: Collection[str] | None = None) -> s
 
 
 def differing_fields(request: ImageRequest) -> list[str]:
-    """Return the fields that a recipe needs in a folder without `_defaults.yaml`.
-
-    The default checkpoint and size depend on what is installed, so these are always named. So are
-    fields whose defaults depend on the checkpoint: the demo model's, and those of flow families,
-    which the schedule type may belong to.
-    """
+    """Return the fields that a recipe needs in a folder without `_defaults.yaml`."""
+    # The default checkpoint and size depend on what is installed, so these are always named. So are
+    # fields whose defaults depend on the checkpoint: the demo model's, and those of flow families,
+    # which the schedule type may belong to.
     named = {"prompt", "checkpoint", "size", "seed"}
     named |= {n for n in ROWS if getattr(request, n, DEFAULTS[n]) != DEFAULTS[n]} - _SAMPLING
     usual, schedule_type = find_sampler(DEFAULT_SAMPLER)

@@ -140,11 +140,9 @@ def evaluations(image: ImageFields) -> int:
 
 
 def is_guided(image: ImageFields, share: float) -> bool:
-    """Return whether an evaluation after this share of its run's evaluations follows `cfg_scale`.
-
-    "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion
-    Models", https://arxiv.org/abs/2404.07724.
-    """
+    """Return whether an evaluation after this share of those of its run follows `cfg_scale`."""
+    # "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion
+    # Models", https://arxiv.org/abs/2404.07724.
     begun = not image.cfg_start or share > image.cfg_start
     return image.cfg_scale != 1 and begun and share <= image.cfg_end
 

@@ -15,13 +15,11 @@ def as_written(path: str) -> str:
 class Pictures:
     """The pictures of one recipe, by the paths that it gives. This class knows no files.
 
-    Subclasses that read files raise PictureUnreadable where they cannot. `most_pixels` is the limit
-    of `size: picture`: larger pictures are reduced. No picture and no result has more than
-    `most_photo_pixels`.
+    Subclasses that read files raise PictureUnreadable where they cannot.
     """
 
-    most_pixels = 2_000_000
-    most_photo_pixels = MAX_PHOTO_PIXELS
+    most_pixels = 2_000_000  # of `size: picture`: larger pictures are reduced
+    most_photo_pixels = MAX_PHOTO_PIXELS  # of any picture or result
 
     def check(self, path: str) -> None:
         """Raise PictureUnreadable if a picture cannot be used."""

@@ -315,14 +315,12 @@ def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
 
 
 def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
-    """Return the picture's own layer, in which it is the start image, perhaps with a mask.
-
-    A picture that a ControlNet follows, or that is a reference, is a start image only if the
-    template says so, too. If the template says nothing, the checkpoint decides whether the picture
-    is its start image or its reference.
-    """
+    """Return the picture's own layer, in which it is the start image, perhaps with a mask."""
     position = Position(Source(dropped.path, ""), 0, 0)
     picture = SourceValue(as_written(dropped.path), position)
+    # A picture that a ControlNet follows, or that is a reference, is a start image only if the
+    # template says so, too. If the template says nothing, the checkpoint decides whether the
+    # picture is its start image or its reference.
     layer: Layer = {}
     if "control" in own:
         control = _with_picture(own["control"], picture)

@@ -117,10 +117,8 @@ class ImageRequest(fields.ImageFields):
 
     @cached_property
     def digest(self) -> str:
-        """The sha256 of the canonical JSON of the fields that make the picture.
-
-        It leaves out libraries' versions, notes, prompts before wildcards and what a picture tells.
-        """
+        """The sha256 of the canonical JSON of the fields that make the picture."""
+        # Without libraries' versions, notes, prompts before wildcards and what a picture tells.
         values = self.as_dict().items()
         return digest_of({name: value for name, value in values if name not in _TOLD_ONLY})
 
@@ -257,10 +255,7 @@ def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:
 
 
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
-    """Return the values of a recipe, by field, that makes the same request in any folder.
-
-    Where nothing is drawn, they are those that finish a picture.
-    """
+    """Return the values of a recipe, by field, that makes the same request in any folder."""
     request = request.with_names({path: as_written(path) for path in request.pictures})
     idle, values = request.idle, dict[str, Any]()
     for name, row in fields.ROWS.items():

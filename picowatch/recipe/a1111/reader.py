@@ -283,11 +283,9 @@ def _says_nothing(key: str, text: str, said: Mapping[str, str]) -> bool:
 
 
 def _read_hires_steps(hires: dict[str, str], said: Mapping[str, str]) -> None:
-    """Set the steps of which the strength's share are A1111's: it takes all of its own.
-
-    In A1111 they are by default as many as in the first pass. In a text of picowatch, steps that
-    the first pass would lead to are the default of `hires`.
-    """
+    """Set the steps of which the strength's share are A1111's: it takes all of its own."""
+    # In A1111 they are by default as many as in the first pass. In a text of picowatch, steps that
+    # the first pass would lead to are the default of `hires`.
     usual = number(said.get("steps", ""))
     taken = number(hires.pop("steps", "0")) or usual
     strength = number(said.get("denoising strength") or hires.get("denoising_strength", ""))

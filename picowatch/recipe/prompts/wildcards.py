@@ -200,10 +200,7 @@ class Template:
 
 
 class _Draws:
-    """Random numbers that depend only on seed and stream: the sha256 of a counter.
-
-    Python's own generators promise the same numbers in the next version only for some methods.
-    """
+    """Random numbers that depend only on seed and stream: the sha256 of a counter."""
 
     def __init__(self, start: str, wildcards: Wildcards) -> None:
         self._start = start
@@ -264,6 +261,7 @@ class _Draws:
         return lines
 
     def _fraction(self) -> float:
+        # Python's own generators promise the same numbers in the next version for few methods only.
         self._count += 1
         digest = sha256(f"{self._start}:{self._count}".encode()).digest()
         return (int.from_bytes(digest[:8]) >> 11) / 2**53

@@ -82,10 +82,8 @@ def compose_json(source: Source) -> SourceValue:
 
 
 def _json_events(text: str) -> Iterator[Any]:
-    """Yield the events that YAML would have for valid JSON.
-
-    YAML itself allows no line break before a colon, and no names of over 1,024 characters.
-    """
+    """Yield the events that YAML would have for valid JSON."""
+    # YAML itself allows no line break before a colon, and no names of over 1,024 characters.
     line = start = 0
     for token in _JSON_TOKEN.finditer(text):
         sign = token[0]

@@ -182,13 +182,11 @@ def _with_dropped(layer: Layer, dropped: SourceValue | None, checkpoint: Checkpo
 
 
 def _with_hires_strength(layer: Layer, reporter: Reporter) -> Layer:
-    """Give the second pass the denoising strength that is for it without a start image.
-
-    One in the mapping is for it, too: the recipe's own is nearer, and its file says it once.
-    """
+    """Give the second pass the denoising strength that is for it without a start image."""
     strength, own = layer.get("denoising_strength"), find_in(layer, "hires.denoising_strength")
     if not strength or not is_on(layer, "hires") or is_on(layer, "image"):
         return layer
+    # A strength in the mapping is for it, too: the own is nearer, and its file says it once.
     is_own = strength.origin is Origin.OWN
     if own and is_own and own.position.source is strength.position.source:
         pair = sorted((own, strength), key=lambda each: each.name_position.line)

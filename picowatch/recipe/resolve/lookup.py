@@ -44,10 +44,7 @@ class Known:
 
 
 def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> Checkpoint:
-    """Return the checkpoint of the reporter's layer; NO_CHECKPOINT if it cannot be used.
-
-    `is_text`: another program's text may ask for it, not a picture.
-    """
+    """Return the checkpoint of the reporter's layer; NO_CHECKPOINT if it cannot be used."""
     written = reporter.layer.get("checkpoint")
     try:
         named = text_of("checkpoint", written) if written else None
@@ -55,6 +52,7 @@ def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> C
     except ValueInvalid as error:
         remedy = error.remedy
         if isinstance(error, NoneOfThisName) and written and _is_foreign(written):
+            # Another program's text (`is_text`) may ask for it, or a picture.
             named = f"remove 'Model: {shown(written.text)}'"
             instead, who = (
                 (named, "this text") if is_text else ("write 'checkpoint: …'", "the picture")

@@ -55,10 +55,7 @@ def swept_loras(axes: Axes, inventory: Inventory) -> frozenset[str]:
 
 
 def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
-    """Yield the entry's layer with every combination of values, the last axis fastest.
-
-    The first has the first value of each axis.
-    """
+    """Yield the entry's layer with every combination of values, the last axis fastest."""
     for values in product(*axes.values()):
         yield reduce(lambda under, value: value.over(under), values, dict(layer))
 
@@ -87,17 +84,13 @@ def _field(key: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class AxisReader:
-    """Reads the axes of a sweep over the entry `layer`, each with at most `most` values.
-
-    Mistakes are added to `problems`. Every sampler keeps a schedule type that is swept, too, or
-    that the entry's `own` layer sets other than by its sampler's name.
-    """
+    """Reads the axes of a sweep over the entry `layer`, each with at most `most` values."""
 
     layer: Layer
     own: Layer
     most: int
     inventory: Inventory
-    problems: Problems
+    problems: Problems  # gets the mistakes
     axes: Axes = field(default_factory=dict)
 
     def read(self, written: SourceValue) -> Axes:
@@ -108,6 +101,8 @@ class AxisReader:
         if not isinstance(written.value, dict):
             problems.add(written.error_position, wrong_value("sweep", written))
             return axes
+        # Every sampler keeps a schedule type that is swept, too, or that the entry's own layer sets
+        # other than by its sampler's name.
         sampler, said = self.own.get("sampler"), self.own.get("schedule_type")
         keeps_type = said is not None and (sampler is None or sampler.position != said.position)
         keeps_type |= any(_field(key) == "schedule_type" for key, _ in written.pairs)
