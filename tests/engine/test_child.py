@@ -238,6 +238,7 @@ def test_a_process_that_stops_within_a_message_holds_up_nobody(
     raised: list[object] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
     monkeypatch.setattr(child, "_END_SECONDS", end_seconds)
+    monkeypatch.setattr(child, "CHECK_SECONDS", 0.1)
     threads, looks = threading.active_count(), count(1)
     with closing(ChildEngine(EngineOptions(models=tmp_path), FaultyRenderer)) as engine:
         make(engine, request(steps=1))

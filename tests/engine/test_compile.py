@@ -56,9 +56,19 @@ def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(
     assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 
 
-def test_what_is_damaged_in_the_cache_is_converted_again(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RenderedImage]:
+    """A cache with the model of a picture, and the picture."""
+    cache = tmp_path_factory.mktemp("converted")
+    return cache, draw(renderer(cache=cache))
+
+
+def test_what_is_damaged_in_the_cache_is_converted_again(
+    converted: tuple[Path, RenderedImage], tmp_path: Path
+) -> None:
     """Programs that clean caches delete one file of two, or disks lose its end."""
-    first = draw(renderer(cache=tmp_path))
+    cache, first = converted
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
     for name in ("model.xml", "model.bin"):
         (file,) = tmp_path.glob(f"*/{name}")
         file.unlink() if name == "model.xml" else os.truncate(file, 1000)
@@ -81,10 +91,12 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
-def test_a_signal_after_compiled_models_are_gone_is_heard(tmp_path: Path) -> None:
+def test_a_signal_after_compiled_models_are_gone_is_heard(
+    converted: tuple[Path, RenderedImage],
+) -> None:
     """OpenVINO left the thread a stack for signals that it had freed."""
     ended = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, tmp_path],
+        [sys.executable, "-c", SIGNALLED, converted[0]],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
