@@ -43,6 +43,8 @@ def lacking(row: Family) -> list[str]:
         "lora_sides": row.lora_sides or not row.loras,
         "lora_blocks": row.lora_blocks or not row.loras,
         "lora_marks": row.lora_marks,
+        "loras": not row.loras
+        or hasattr(getattr(diffusers, row.pipelines.text), "load_lora_weights"),
     }
     for name, variant in row.variants.items():
         of, kinds = f"variants[{name!r}]", variant.pipelines or row.pipelines

@@ -255,12 +255,6 @@ def test_each_flow_family_is_compared_with_diffusers(tmp_path: Path) -> None:
         assert {part.name for part in parts_of(model)} >= row.parts.keys() - {*row.optional}
 
 
-@pytest.mark.parametrize("family", [row.key for row in FAMILIES.values() if row.loras])
-def test_diffusers_loads_loras_for_each_family(family: str) -> None:
-    """Into the pipeline that draws from text, which holds all parts."""
-    assert hasattr(getattr(diffusers, FAMILIES[family].pipelines.text), "load_lora_weights")
-
-
 @pytest.mark.parametrize(("name", "way"), one_of_each_kind(ALL, IN_EACH_RUN))
 def test_a_picture_is_diffusers_picture(ours: Ours, name: str, way: str) -> None:
     """With guidance, whatever a pipeline calls it; outside a mask the start image's own bytes."""

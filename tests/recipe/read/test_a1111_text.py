@@ -41,25 +41,6 @@ def prompts(recipes: list[Recipe]) -> list[tuple[str, str, int]]:
     return [(r.prompt, r.negative_prompt, r.steps) for r in recipes]
 
 
-def test_a_block_is_a_recipe_with_its_settings() -> None:
-    """Line breaks in the prompts are kept, and # is no comment here."""
-    recipe = read_one(BLOCK, TXT, INVENTORY)
-    assert recipe.prompt == "a corgi,\n# at the beach"
-    assert recipe.negative_prompt == "blurry,\ndim"
-    assert recipe.model_dump(exclude={"prompt", "negative_prompt"}, exclude_defaults=True) == {
-        "checkpoint": "dreamshaper_8",
-        "vae": "mse",
-        "sampler": "DPM++ 2M SDE",
-        "schedule_type": "exponential",
-        "steps": 30,
-        "cfg_scale": 6.5,
-        "width": 512,
-        "height": 768,
-        "seed": 42,
-        "clip_skip": 2,
-    }
-
-
 # sd-dynamic-prompts' pnginfo_saver, A1111's sd_hijack ("Used embeddings"), A1111's page.
 REMARKS = """
 Template: a __animal__,

@@ -16,7 +16,6 @@ from tests.recipe.reading import (
     check_warned,
     chunk_of,
     hash_of,
-    of_family,
     read,
     read_one,
     request_of,
@@ -139,12 +138,6 @@ def test_what_is_for_the_whole_picture_is_refused_where_it_stays() -> None:
         what = f"{name} has no effect without prompt. Add it, or {remedy}."
         check_refused(text + said, what, inventory=INSTALLED)
     assert asked(text, defaults="prompt: a\nhires: true\nsize: 64x64") == asked(text)
-
-
-def test_a_checkpoint_that_fills_repairs_without_a_mask() -> None:
-    inventory = replace(INSTALLED, checkpoints=(of_family("it", "flux", "Fill"),))
-    text = "image: a.jpg\ncheckpoint: it\ndetail: face"
-    assert read_one(text, inventory=inventory, pictures=PHOTO).only_details
 
 
 def test_a_swept_lora_may_stand_in_the_prompt_of_a_detail() -> None:
