@@ -175,10 +175,10 @@ def tiny_depth() -> Any:
     return made.eval()
 
 
-def test_a_picture_follows_its_depth(tmp_path: Path) -> None:
+def test_a_picture_follows_its_depth(models: Models) -> None:
     """As transformers gives it, nearest white, farthest black; it is shown."""
-    models, model = Models(tmp_path / "models"), tiny_depth()
-    model.save_pretrained(tmp_path / "models/depth" / "tiny")
+    model = tiny_depth()
+    model.save_pretrained(models.options.models / "depth/tiny")
     follows = {"image": "circle.png", "model": "random", "preprocess": "depth", "preview": True}
     control = [follows | {"depth": "tiny"}]
     (image,) = draw(Renderer(models.options), models.request({"steps": 1, "control": control}))

@@ -156,19 +156,20 @@ def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, k
 
 
 # From here on, LoRAs in use: pictures of the demo model.
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With "a" and "b", each for the UNet and the text encoder."""
+    folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate("ab"):
         tensors = kohya_lora(demo()["unet"], demo()["text_encoder"], seed=seed)
-        write(tmp_path / f"loras/{name}.safetensors", tensors)
-    return tmp_path
+        write(folder / f"loras/{name}.safetensors", tensors)
+    return folder
 
 
 Drawn = Callable[..., RenderedImage]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def drawn(models: Path) -> Drawn:
     """Draws with LoRAs, which are names with weights."""
     renderer = Renderer(plain_options(models))

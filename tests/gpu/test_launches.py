@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from picowatch.catalog.parts import ASSETS
+from tests.kinds import one_of_each_kind
 
 _VIEWS = (
     *("view", "reshape", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice"),
@@ -72,7 +73,7 @@ def attention(query: Any = None, *_: Any, **named: Any) -> Any:
     return torch.mul(query, query)
 
 
-@pytest.mark.parametrize("name", _CALLS)
+@pytest.mark.parametrize("name", one_of_each_kind(_CALLS, ("sd15/unet", "flux2/transformer")))
 def test_a_call_starts_no_more_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     most, shapes = _CALLS[name]
     denoiser = real(name)
