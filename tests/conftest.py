@@ -56,7 +56,6 @@ LONG = (
     "tests/load/",
     "tests/meetings/",
     "tests/power/",
-    "tests/styles/",
 )
 
 # These compute nearly all the time. Most others wait: for a daemon, a browser, a quiet time.
