@@ -283,7 +283,8 @@ REFINER = (
 )
 OMNI = Z_IMAGE | named("siglip_embedder.0.weight")
 HIDREAM = named("model.t_embedder1.mlp.0.weight", "model.final_layer2.linear.weight")
-# Tensors named as in published files; tests/engine/test_downloads.py has more of them.
+# Models that are not drawn, with tensors named as in published files, and the folder to get if that
+# is drawn; tests/engine/test_downloads.py has more of them.
 KNOWN: list[tuple[Shapes, str]] = [
     (HIDREAM, "is HiDream-O1, which diffusers"),
     (CHROMA | named("nerf_blocks.0.norm.scale"), "is Chroma1-Radiance, which diffusers"),
@@ -296,16 +297,6 @@ KNOWN: list[tuple[Shapes, str]] = [
     (flux(128), "is FLUX.1 Depth or Canny, of which picowatch draws no pictures."),
     (OMNI, f"Z-Image Omni (Tongyi-MAI/Z-Image-Omni-Base): {GET}"),
 ]
-
-
-@pytest.mark.parametrize(("shapes", "words"), KNOWN)
-def test_a_known_model_that_is_not_drawn_is_refused_by_its_name(shapes: Shapes, words: str) -> None:
-    """With the folder to get, if picowatch draws that."""
-    with pytest.raises(ModelRefused) as refused:
-        recognise(Header(shapes, {}))
-    assert words in refused.value.message
-
-
 GEMMA: Shapes = {"model.embed_tokens.weight": (256000, 2304)}
 NO_VAE = without(SD2, VAE)
 OTHER_ENCODER = SD1 | {UNET_CROSS: (320, 1024)}
@@ -317,6 +308,7 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", NO_VAE, "without its VAE: a complete checkpoint is needed."),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
+    *(("checkpoint", *known) for known in KNOWN),
 ]
 
 
