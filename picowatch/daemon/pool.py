@@ -47,16 +47,16 @@ class WorkerPool:
 
     def update(self) -> None:
         """Give new engines workers, end those of lost engines, and request as many as have work."""
-        self.workers = self._joined(self.executor, self.workers, self._claim)
-        self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         queued = copies = 0
         if not control.is_paused(self.ledger):
             copies = queries.queued(self.ledger, self._only, copies=True)
             queued = max(0, queries.queued(self.ledger, self._only) - copies)
+        self.copying.wanted = copies  # there is none yet for the first one
+        self.workers = self._joined(self.executor, self.workers, self._claim)
+        self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         # One for each batch, if batches are as large as those in progress.
         working = [len(now.batch) for now in _renderings(self.workers)]
         self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
-        self.copying.wanted = copies
         self._give_up(queued)
         # Some may have been left to an engine that is slow or gone.
         for worker in (*(self.workers if queued else ()), *(self.copiers if copies else ())):
