@@ -26,7 +26,7 @@ def live(house: House, page: Page) -> Iterator[House]:
     """
     house.save("first.txt", "a moon --seed 1\n")
     house.once()
-    page.is_live = True
+    page.go_live()
     with house.running():
         now = house.outbox / ".picowatch/gallery/now.js"
         wait_for(lambda: '"runs": true' in now.read_text(), "the first news of this run")
@@ -93,7 +93,7 @@ def test_a_page_that_is_read_while_it_is_written_is_read_again(house: House, pag
     (data / "page-00002.js").write_text(newer)
     index = data / "pages.js"
     index.write_text(re.sub('"pages": .*?]', '"pages": ["1", "1"]', index.read_text()))
-    page.is_live = True  # what is read in part is no fault
+    page.go_live()  # what is read in part is no fault
     page.driver.get((house.outbox / INDEX).as_uri())
     wait_for(lambda: page.shown() == ["two/0002-2.png"], "the whole one")
     (data / "page-00001.js").write_text(older)
@@ -162,7 +162,7 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
     house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
     house.save("a.yaml", "prompt: a corgi\ncount: 4\n")
     house.save("z.txt", "a cat\na dog\n")
-    page.is_live = True
+    page.go_live()
     with house.running(batch_size=1):
         try:
             page.open(house.outbox / INDEX)

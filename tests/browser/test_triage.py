@@ -50,7 +50,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def many(house: House, page: Page) -> Iterator[House]:
     house.save("many.yaml", MANY)
     assert house.once()
-    page.is_live = True
+    page.go_live()
     with house.running():
         show_by_name(page, house.outbox)
         yield house
@@ -269,7 +269,7 @@ def test_other_seeds_are_drawn_with_the_same_models_and_settings(
     done = picowatch(house.folder, "run", "--once", "--models", "shared", program=DIGESTS)
     assert done.returncode == 0, done.stdout + done.stderr
     (house.inbox / "pets/of/start.png").rename(house.inbox / "start.png")  # `show` looks for it
-    page.is_live = True
+    page.go_live()
     elsewhere = House(tmp_path_factory.mktemp("elsewhere"))
     for count in (2, 3):
         show_by_name(page, house.outbox)
