@@ -188,24 +188,6 @@ def test_make_says_what_a_daemon_is_waiting_for_and_a_signal_ends_it(house: Hous
     assert "The recipes stay in the inbox" in found["errors"][0]
 
 
-@pytest.mark.parametrize("text", [None, "three\n"], ids=["deleted", "saved again"])
-def test_make_stops_when_nobody_requests_its_images(house: House, text: str | None) -> None:
-    """As the daemon does, also the one in progress."""
-
-    def change_once(batch: Sequence[ImageRequest]) -> None:
-        house.engine.before_batch = lambda batch: None
-        if text:
-            house.save("a.txt", text)
-        else:
-            (house.inbox / "a.txt").unlink()
-        wait_for(lambda: re.search("2 (images )?cancelled", house.log()), "the change is noticed")
-
-    house.engine.before_batch = change_once
-    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
-    assert "2 images cancelled." in made(house, a, code=1)[1]
-    assert {"one", "two"}.isdisjoint(house.prompts())
-
-
 @pytest.mark.parametrize("beside_a_daemon", [True, False])
 def test_what_an_ended_make_rm_requested_is_not_rendered_later(
     house: House, beside_a_daemon: bool

@@ -70,7 +70,8 @@ def test_make_tells_what_became_of_a_recipe_whose_name_another_got(house: House)
     move(house, "{}.txt", MOVES["to a name in use"])
     assert not house.once()
     answer = wait_for_answer(path, PATIENCE)
-    assert answer and (answer.text, answer.parts) == ("1 image cancelled.", {})
+    assert answer
+    assert (answer.done, answer.text, answer.parts) == (False, "1 image cancelled.", {})
 
 
 def test_make_follows_a_recipe_that_is_renamed(house: House) -> None:

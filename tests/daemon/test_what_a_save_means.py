@@ -397,25 +397,6 @@ def test_a_recipe_that_is_renamed_while_it_renders_has_its_new_name_everywhere(
     assert f"a.yaml: {said}" not in house.log()
 
 
-def test_another_folder_in_the_place_of_the_inbox_cancels_nothing(house: House) -> None:
-    """Unmounting deletes nothing; nor do the next start and its return."""
-    with house.held("a.txt", "first\nsecond\n", batch_size=1) as hold:
-        house.inbox.rename(house.folder / "unmounted")
-        house.inbox.mkdir()
-        wait_for(lambda: "is another folder now" in house.log(), "the new folder")
-        save(house, "b.txt", "third\n")
-    hold.release()
-    (house.inbox / "b.txt").unlink()
-    assert house.once()
-    assert house.prompts() == ["first", "second"]
-    assert "b.txt: deleted, 1 image cancelled" in house.log()
-    house.inbox.rmdir()
-    (house.folder / "unmounted").rename(house.inbox)
-    assert house.once()
-    assert len(house.pictures()) == 2
-    assert "a.txt: deleted" not in house.log()
-
-
 # -- `when_done`
 
 

@@ -19,7 +19,7 @@ from picowatch.outbox.gallery import ASSETS, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.pages import picture_entry, thumbnail_of
-from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
+from picowatch.outbox.problems import ProblemFiles
 from tests.house import House, entries, shown, wait_for
 
 DATA = ".picowatch/gallery"
@@ -232,15 +232,3 @@ def test_problems_have_their_recipes_names(tmp_path: Path, recipe: str) -> None:
         assert [problem["recipe"] for problem in problems.shown()[0]] == [recipe] * 2
     problems.write_error("\x03rm -rf .yaml", "wrong")
     assert problems.shown()[0][0]["recipe"].startswith("-rm -rf .yaml-"), "a terminal obeys it"
-
-
-def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
-    """The list has a limit, and the number of others."""
-    problems = ProblemFiles(tmp_path, OutboxNames(tmp_path), Writing(Event(), tmp_path))
-    for number, others in ((2, 0), (MOST_SHOWN + 1, 2)):
-        for name in range(number):
-            problems.write_error(f"{name}.yaml", "wrong")
-        problems.write_warnings("w.yaml", ["not quite"])
-        names = [*(f"{name}.yaml" for name in reversed(range(number))), "w.yaml"][:MOST_SHOWN]
-        found, more = problems.shown()
-        assert ([problem["recipe"] for problem in found], more) == (names, others)
