@@ -19,7 +19,7 @@ from picowatch.files.atomic import write_atomically
 from picowatch.files.essential import Writing
 from picowatch.inbox import named_pictures
 from picowatch.outbox.outbox import Outbox
-from tests.commands.picowatch import DIGESTS_HERE, picowatch, picowatch_here
+from tests.commands.picowatch import picowatch_here
 from tests.daemon.processes import disk, ends, fill, process, remount, stopped, without_privileges
 from tests.fault_points import preceded_by, refusing, wrap
 from tests.house import House, faults, wait_for
@@ -32,9 +32,7 @@ SEEDS = [*range(1, 6), *range(11, 41)]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picowatch.files.essential.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.daemon.accept.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.ledger.ledger.LOCK_SECONDS", 0.03)
 
 
 # -- troubles that come while picowatch runs, and go
@@ -64,7 +62,7 @@ def moved(house: House) -> Iterator[None]:
     yield
     assert not house.outbox.exists()
     house.outbox.mkdir()
-    house.wait_for_rounds()
+    house.wait_for_rounds(3)
     assert list(house.outbox.iterdir()) == []
     house.outbox.rmdir()
     away.rename(house.outbox)
@@ -115,12 +113,12 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
             if said:
                 wait_for(lambda: f"{said}; waiting" in caplog.text, said)
                 wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
-            house.wait_for_rounds()
+            house.wait_for_rounds(3)
             going_on.__exit__(None, None, None)
             wait_for(lambda: len(house.listed()) == len(SEEDS), "the pictures")
             wait_for(lambda: house.error("wrong.yaml"), "the error file")
             wait_for(lambda: not house.console.shown[-1].trouble, "the end of the trouble")
-            house.wait_for_rounds(5)
+            house.wait_for_rounds(3)
             assert house.status()["images"]["done"] == len(SEEDS), "however long a lock was held"
         assert sorted(house.seeds()) == SEEDS
         assert list(faults(house.outbox)) == []
@@ -176,7 +174,8 @@ def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str
         assert house.once()
         house.save("a.yaml", SMALL)
         with full(house, 0) if how == "full" else locked(house):
-            ended = picowatch(house.folder, "run", "--once", program=DIGESTS_HERE)
+            quick = {"PICOWATCH_SETTLE_SECONDS": "0.05"}
+            ended = picowatch_here(house.folder, "run", "--once", **quick)
         assert ended.returncode == 1
         assert said in ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr

@@ -18,10 +18,10 @@ from picowatch.catalog.encoders import ENCODERS
 from picowatch.daemon import accept, worker
 from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.families import DEMO_WIDTH
+from picowatch.settings.settings import Settings
 from tests.catalog.files import Shapes, checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, controlnet, flux
 from tests.commands.picowatch import picowatch_here
-from tests.daemon.processes import ends, process, without_privileges
 from tests.digest_engine import Batch
 from tests.fault_points import preceded_by, wrap
 from tests.house import PATIENCE, House, wait_for
@@ -262,20 +262,31 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     ],
 )
 def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(
-    house: House, restarts: bool, left: Callable[[Path], object], said: str
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    restarts: bool,
+    left: Callable[[Path], object],
+    said: str,
 ) -> None:
     """As one that picowatch.yaml names: saves without a checkpoint wait until it is back."""
+    monkeypatch.setattr(Settings, "names_models", False)
+    allows = os.access
+
+    def may(path: str | Path, how: int) -> bool:  # root may read everything
+        return allows(path, how) and bool(Path(path).stat().st_mode & 0o700)
+
+    monkeypatch.setattr(os, "access", may)
     write_model(house.models / "checkpoints/mine.safetensors", checkpoint_shapes())
     house.save("a.yaml", SMALL)
-    with ExitStack() as stack:
-        first = stack.enter_context(process(house, *without_privileges()))
+    with ExitStack() as daemon:
+        daemon.enter_context(house.running())
         wait_for(lambda: house.pictures("a"), "a picture before")
         if restarts:
-            ends(first)
+            daemon.close()
         away = house.models.rename(house.folder / "away")
         left(house.models)
         if restarts:
-            stack.enter_context(process(house))
+            daemon.enter_context(house.running())
         house.save("b.yaml", SMALL)
         wait_for(lambda: house.error("b.yaml") or house.pictures("b"), "the answer")
         asked = "Is it mounted, and may picowatch read it? If it is no more, make an empty"
@@ -313,7 +324,6 @@ def test_images_wait_while_models_that_they_need_are_not_mounted(
     kind: str,
 ) -> None:
     """A link to a folder or file leads nowhere then. Failures of the embedded models count."""
-    monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(hashes, "_digest", lambda file, _: f"{os.fstat(file.fileno()).st_ino:064}")
     mounted, away, calls = house.folder / "nas", house.folder / "away", count(1)
