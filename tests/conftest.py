@@ -17,6 +17,7 @@ from picowatch.engine.protocol import unseen
 from picowatch.ledger.ledger import Ledger
 from tests.digest_engine import EngineHere
 from tests.house import House
+from tests.pace import set_pace
 
 # Time limits of single examples fail on busy machines and find nothing. The examples are the same
 # each time, so that a failure is the change's: EXPLORE=1 draws others, and more.
@@ -108,6 +109,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         faulthandler.cancel_dump_traceback_later()
 
 
+# They measure how long users wait, or simulate the clock, where each round takes time of its own.
+AT_USERS_PACE = ("tests/load/", "tests/meetings/")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pace(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.nodeid.startswith(AT_USERS_PACE):
+            set_pace(patch.setattr)
+        yield
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
@@ -125,7 +138,6 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
     monkeypatch.setattr("picowatch.inbox.inbox.SCAN_REST", 1)
     monkeypatch.setattr("picowatch.inbox.inbox.FILE_REST", 0.0)
-    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -140,7 +140,6 @@ def test_a_start_that_waits_for_a_disk_says_nothing_of_an_inbox_it_has_not_looke
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patched:
         patched.setattr("picowatch.outbox.outbox.Outbox.repair", Mock(side_effect=full))
-        patched.setattr("picowatch.files.essential.RETRY_SECONDS", 0.05)
         with house.running():
             wait_for(lambda: house.status()["troubles"], "the trouble")
             assert house.status()["troubles"] == {"outbox": "No space left on device"}

@@ -14,6 +14,7 @@ from tests.commands.picowatch import SERVER
 from tests.digest_engine import digest_picture, fail_on_bad
 from tests.fault_points import arm, preceded_by, wrap
 from tests.house import House
+from tests.pace import set_pace
 
 
 def run_daemon(house: House, fault: str = "", **settings: str) -> int:
@@ -45,6 +46,7 @@ def _refuse_once(*_: object) -> None:
 
 def _run_and_end(folder: Path, fault: str, values: dict[str, str]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    set_pace()
     digest_engine.digest_picture = _warn_of_cats
     wrap("picowatch.outbox.outbox:Outbox.publish_sheet", preceded_by(_refuse_once))
     if fault:

@@ -18,7 +18,7 @@ from tests.commands.picowatch import DIGESTS, started
 from tests.house import PATIENCE, House, wait_for
 from tests.machine import within
 
-SETTINGS = {"PICOWATCH_SETTLE_SECONDS": "0.1", "PICOWATCH_BATCH_SIZE": "3"}
+SETTINGS = {"PICOWATCH_BATCH_SIZE": "3"}
 
 
 @contextmanager

@@ -64,7 +64,6 @@ def test_trouble_with_the_engine_ends_once_no_image_waits_for_it(
     house: House, monkeypatch: pytest.MonkeyPatch, paused: bool
 ) -> None:
     """Whatever the cause was, such as models on a share, it may be gone by the next recipe."""
-    monkeypatch.setattr("picowatch.daemon.worker.RESTART_SECONDS", 0.01)
     monkeypatch.setattr("picowatch.daemon.worker.START_AGAIN_SECONDS", 0.1)
 
     def health() -> int:
@@ -89,8 +88,7 @@ def test_the_status_waits_for_no_engine_that_has_begun_to_draw(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first step shows that it could start."""
-    for name in ("RESTART_SECONDS", "START_AGAIN_SECONDS"):
-        monkeypatch.setattr(f"picowatch.daemon.worker.{name}", 0.01)
+    monkeypatch.setattr("picowatch.daemon.worker.START_AGAIN_SECONDS", 0.01)
     failures = [EngineCannotStart("The engine was killed.")] * 2
     house.engine.before_batch = Mock(side_effect=chain(failures, repeat(None)))
     with house.held("a.txt", "one\ntwo\n", after=2, batch_size=1) as hold:

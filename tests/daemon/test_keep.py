@@ -123,7 +123,6 @@ def test_a_picture_is_kept_after_its_batch_is_recorded(
         assert file != FILES[2] or may_end.wait(PATIENCE)
 
     wrap("picowatch.outbox.outbox:Outbox.publish", preceded_by(hold), monkeypatch.setattr)
-    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     with house.running(batch_size=3):
         house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
         wait_for(lambda: len(house.listed()) == 3, "the second picture")

@@ -142,7 +142,7 @@ def test_a_single_run_ends_although_one_folder_may_not_be_written(
     house.save("s.yaml", ONE)
     assert house.once()
     (house.outbox / "s").chmod(0o555)
-    (house.folder / "picowatch.yaml").write_text(f"settle_seconds: 0.1\nwhen_done: {when_done}\n")
+    (house.folder / "picowatch.yaml").write_text(f"when_done: {when_done}\n")
     house.save(name, text)
     for letter in "abc":
         house.save(f"{letter}.yaml", ONE)
@@ -160,7 +160,7 @@ def test_a_single_run_ends_although_one_folder_may_not_be_written(
 
 def test_what_cannot_be_taken_out_of_the_inbox_stays_there(house: House) -> None:
     """It is archived once, and the log says what helps."""
-    (house.folder / "picowatch.yaml").write_text("settle_seconds: 0.1\nwhen_done: archive\n")
+    (house.folder / "picowatch.yaml").write_text("when_done: archive\n")
     once = [*without_privileges(), *command("run", "--once", program=DIGESTS_HERE)]
     path = house.save("open/own.yaml", ONE)
     said = "open/own.yaml: done, but it stays in the inbox: Permission denied. Let "

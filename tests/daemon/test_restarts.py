@@ -47,7 +47,7 @@ def test_it_starts_over_in_the_same_process(house: House) -> None:
         lambda: state.rename(house.folder / "deleted"),
         save_settings,
     ]
-    with started(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05") as process:
+    with started(house.folder, "run", program=DIGESTS) as process:
         for count, change in enumerate(changes, 1):
             change()
             wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")  # noqa: B023
@@ -71,7 +71,7 @@ def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> N
     log, error = house.outbox / "picowatch.log", house.outbox / "settings.error.txt"
     file = house.folder / "picowatch.yaml"
     file.write_text("format: webp\nexecutor: local:2\n")
-    with started(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05") as process:
+    with started(house.folder, "run", program=DIGESTS) as process:
         wait_for(lambda: log.exists() and "is watching" in house.log(), "a start")
         house.models.rmdir()
         file.write_text("format: webq\n")
@@ -103,8 +103,7 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
 
 
 @pytest.fixture
-def file(house: House, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
-    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
+def file(house: House) -> SettingsFile:
     path = house.folder / "picowatch.yaml"
     path.write_text(OWN)
     flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
@@ -276,7 +275,7 @@ def test_hooks_go_on_when_it_starts_over(house: House, file: SettingsFile) -> No
 def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
     """All pictures after the save of settings have the new format."""
     file, hold = house.folder / "picowatch.yaml", house.folder / "hold"
-    file.write_text("batch_size: 1\nsettle_seconds: 0.05\n")
+    file.write_text("batch_size: 1\n")
     for name in ("a", "b"):
         (house.folder / f"{name}.yaml").write_text(f"prompt: {name}\nseed: 1\ncount: 4\n")
     hold.touch()
@@ -288,7 +287,7 @@ def test_no_make_takes_the_outbox_while_it_starts_over(house: House) -> None:
                 for name in ("a", "b")
             ]
             wait_for(lambda: house.status()["images"]["queued"] == 7, "both recipes")
-            file.write_text("batch_size: 1\nsettle_seconds: 0.05\nformat: webp\n")
+            file.write_text("batch_size: 1\nformat: webp\n")
             wait_for(lambda: "takes effect after the batch" in house.log(), "the save")
             hold.unlink()
             assert [future.result().returncode for future in made] == [0, 0]
@@ -362,7 +361,6 @@ def test_settings_saved_while_a_folder_was_closed_apply(house: House, name: str,
 def test_settings_apply_while_a_start_waits(house: House) -> None:
     """Here another program has the ledger. Until then no other picowatch takes the outbox."""
     assert house.once()
-    (house.folder / "picowatch.yaml").write_text("settle_seconds: 0.05\n")
     ledger = house.outbox / ".picowatch/ledger.sqlite"
     with closing(sqlite3.connect(ledger, isolation_level=None)) as another:
         another.execute("BEGIN EXCLUSIVE")

@@ -101,14 +101,14 @@ def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step
 def test_the_time_that_picowatch_itself_was_stopped_is_not_the_engines(house: House) -> None:
     """`docker pause` and a suspended laptop stop both for longer than an engine may be silent."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1..4\nsteps: 150\nsize: 64x64\nexact: true\n")
-    limits = {"PICOWATCH_STALL_SECONDS": "5", "PICOWATCH_MAX_ATTEMPTS": "1"}
+    limits = {"PICOWATCH_STALL_SECONDS": "3", "PICOWATCH_MAX_ATTEMPTS": "1"}
     with started(house.folder, "run", program=DIGESTS, **SETTINGS, **limits) as process:
         wait_for(lambda: house.status().get("step"), "the first step")
         engine = psutil.Process(engines_of(process.pid)[0])
         engine.suspend()
         with stopped(process):
             frozen_at = time.monotonic()
-            wait_for(lambda: time.monotonic() - frozen_at > 6, "longer than the engine may rest")
+            wait_for(lambda: time.monotonic() - frozen_at > 4, "longer than the engine may rest")
         engine.resume()
         wait_for(lambda: len(house.listed()) == 4, "the last image")
         ends(process)

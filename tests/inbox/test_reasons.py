@@ -132,13 +132,13 @@ def test_a_file_that_never_rests_is_told(house: House, monkeypatch: pytest.Monke
     """As a webcam's; it is read as soon as it is let alone."""
     monkeypatch.setattr("picowatch.inbox.settle.STILL_WRITTEN_SECONDS", 0.3)
     house.save("frames/_pictures.yaml", f"{CORGI}image: picture\n")
-    why = "it is still being written, and is read once it has been the same for 3 s"
+    why = "it is still being written, and is read once it has been the same for 0.4 s"
 
     def told() -> bool:
         house.draw("frames/1.png", size=(64, 64 + time.time_ns() // 10**7 % 100))
         return house.status().get("ignored") == [["frames/1.png", why]]
 
-    with house.running(settle_seconds=0.5):
+    with house.running(settle_seconds=0.2):
         wait_for(told, "the status")
         wait_for(lambda: house.pictures("frames"))
         wait_for(lambda: not house.status()["ignored"], "the status")

@@ -236,7 +236,6 @@ def test_the_daemon_starts_over_after_such_a_commit_but_a_single_run_only_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is drawn twice; a disk on which each commit fails ends the run in words."""
-    monkeypatch.setattr("picowatch.daemon.run.RETRY_SECONDS", 0.01)
     monkeypatch.setattr(Ledger, "_commit", failing(number == 8 for number in count(1)))
     house.save("a.yaml", "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 3\n")
     assert house.once(batch_size=1)

@@ -93,7 +93,6 @@ def test_trouble_has_words_an_exit_code_and_a_metric(
     house: House, monkeypatch: pytest.MonkeyPatch, address: str, what: str, code: int, said: str
 ) -> None:
     """Though nothing waits for it, as on a full disk while nothing is to be written."""
-    monkeypatch.setattr("picowatch.daemon.status.HEARTBEAT_SECONDS", 0.0)
     reason = {"full": "outbox", "stuck": "engine"}.get(what, what)
     with house.held("a.txt", "one\n", metrics_address=address) as held:
         assert picowatch_here(house.folder, "status", "--check").returncode == 0
@@ -131,10 +130,9 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
 
 
 def test_the_address_may_move_to_all_interfaces_at_the_same_port(
-    house: House, address: str, monkeypatch: pytest.MonkeyPatch
+    house: House, address: str
 ) -> None:
     """The old socket is part of the new one. After one that cannot be served the old one is."""
-    monkeypatch.setattr("picowatch.daemon.round.IDLE_SECONDS", 0.05)
     path, port = house.folder / "picowatch.yaml", address.rpartition(":")[2]
     flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
     file = SettingsFile(path, lambda: load_settings(flags, {}, path))

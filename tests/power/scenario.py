@@ -16,6 +16,7 @@ from picowatch.outbox import pages
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
 from tests.meetings.recipes import png
+from tests.pace import set_pace
 
 BATCH_SIZE = 2
 PICTURES_PER_PAGE = 4  # of the gallery, so that pages are turned
@@ -84,6 +85,7 @@ def _is_idle(house: House) -> bool:
 
 def main(folder: Path, when_done: str, days: int) -> None:
     pages.PICTURES_PER_PAGE = PICTURES_PER_PAGE
+    set_pace()
     house = House(folder)
     house.once(batch_size=BATCH_SIZE, when_done=when_done)
     if days == 2:
