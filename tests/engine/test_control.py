@@ -17,6 +17,7 @@ from picowatch.catalog.models import Model
 from picowatch.engine.drawing.control import load_controlnet
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks.preprocess import Pixels, canny, preprocess
+from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ControlUse
 from tests.engine.adapters import ControlNet, acting, controlnet_of, save_original, write
 from tests.engine.demo import CPU, assert_equal
@@ -80,6 +81,19 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> No
     (found,) = draw(renderer, models.request({**values, **part, "control": [follows]}))
     shown = pixels(found.control_maps[0])
     assert (shown == np.asarray(circle())[:, 64:]).all(), "only the masked part"
+
+
+def test_a_file_under_another_name_is_read_again(models: Models) -> None:
+    """Only the name tells that it was trained with pooled conditions, so `mv` is the remedy."""
+    renderer = Renderer(models.options)
+
+    def drawn(renderer: Renderer, name: str) -> RenderedImage:
+        control = [{"image": "sketch.png", "model": name}]
+        return draw(renderer, models.request({"steps": 2, "control": control}))[0]
+
+    before, after = (drawn(renderer, name) for name in ("random", "random-shuffle"))
+    assert difference(before, after)
+    assert not difference(after, drawn(Renderer(models.options), "random-shuffle"))
 
 
 def use(name: Any, **values: Any) -> ControlUse:

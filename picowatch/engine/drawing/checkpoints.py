@@ -18,7 +18,7 @@ from picowatch.engine.model.memory import WORKING_BYTES, Rung, Sizes, WeightLoca
 from picowatch.engine.model.tensors import bytes_in
 from picowatch.engine.model.verify import Verified
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.recipe.request import ImageRequest
 
 
 class Checkpoints:
@@ -34,8 +34,7 @@ class Checkpoints:
     def sizes(self, request: ImageRequest) -> Sizes:
         """Return the size of this image's checkpoint in memory; ControlNets count as denoiser."""
         sizes = self._sizes(*_key(request)[1:])
-        controlnets = _controlnets(request).items()
-        size = sum(self._controlnet_bytes(use.model, hash_) for hash_, use in controlnets)
+        size = sum(self._controlnet_bytes(*file) for file in _controlnets(request))
         return replace(sizes, denoiser=sizes.denoiser + size)
 
     def _sizes_of(self, name: str, sha256: str, quantize: str) -> Sizes:
@@ -67,7 +66,7 @@ class Checkpoints:
             return None
         parts = loaded.parts
         is_here = (parts.place, parts.vae_file) == (place, _vae(request))
-        has_all = _controlnets(request).keys() <= parts.controlnets.keys()
+        has_all = _controlnets(request) <= parts.controlnets.keys()
         return loaded if is_here and has_all else None
 
     def load(self, request: ImageRequest, place: WeightLocation) -> Loaded:
@@ -113,9 +112,9 @@ class Checkpoints:
         others = self._kept.keep_only({_key(request)})
         kept: Loaded | None = self._kept.get(_key(request))
         held = kept.parts.controlnets if kept else {}
-        unused = held.keys() - _controlnets(request).keys()
-        for name in unused:
-            del held[name]
+        unused = held.keys() - _controlnets(request)
+        for file in unused:
+            del held[file]
         return bool(others or unused)
 
     def _read_to(self, place: WeightLocation, name: str) -> torch.device:
@@ -143,17 +142,17 @@ class Checkpoints:
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
         """Read an image's missing ControlNets, after releasing those it does not use."""
         wanted, held = _controlnets(request), loaded.parts.controlnets
-        missing = wanted.keys() - held.keys()
+        missing = wanted - held.keys()
         if not missing:
             return
-        for name in held.keys() - wanted.keys():
-            del held[name]
+        for file in held.keys() - wanted:
+            del held[file]
         self._kept.give_back()
         target = self._target.for_unet(loaded.native_size)
         device = self._read_to(loaded.parts.place, "controlnet")
-        for name in missing:
-            with self._verified("controlnet", wanted[name].model, name) as model:
-                held[name] = load_controlnet(model, loaded.denoiser, target, device)
+        for file in missing:
+            with self._verified("controlnet", *file) as model:
+                held[file] = load_controlnet(model, loaded.denoiser, target, device)
 
 
 def _key(request: ImageRequest) -> tuple[str, str, str, str]:
@@ -164,6 +163,6 @@ def _vae(request: ImageRequest) -> tuple[str, str]:
     return request.vae, request.vae_hash
 
 
-def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:
-    """Return the ControlNets by their hashes: several entries may use the same."""
-    return {use.model_hash: use for use in request.control}
+def _controlnets(request: ImageRequest) -> set[tuple[str, str]]:
+    """Return the ControlNets by names and hashes: the name can tell how a map is read."""
+    return {(use.model, use.model_hash) for use in request.control}

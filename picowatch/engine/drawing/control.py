@@ -108,7 +108,7 @@ def residuals_of(
 
 
 def hints_of(
-    group: Group, sampling: Sampling, controlnets: Mapping[str, Any], job: Job
+    group: Group, sampling: Sampling, controlnets: Mapping[tuple[str, str], Any], job: Job
 ) -> tuple[list[Hint], list[tuple[RgbPicture, ...]]]:
     """Return the maps of a pass: as ControlNets take them, and those that each image shows."""
     hints = []
@@ -122,7 +122,7 @@ def hints_of(
             if use.preview:
                 pixels = (found.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
                 own.append(RgbPicture(*sampling.size, pixels))
-        model = controlnets[first.model_hash]
+        model = controlnets[first.model, first.model_hash]
         stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
         # As in A1111: in a larger second pass its edges would show as lines.
         soft = sampling.before is not None and first.preprocess == "canny"

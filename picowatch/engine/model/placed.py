@@ -31,7 +31,7 @@ class Placed:
         self.variant = variant
         # By diffusers' names. A part is None until `restore` has read it, and when it was dropped.
         self.by_name: dict[str, Any] = dict.fromkeys(names)
-        self.controlnets: dict[str, Any] = {}  # by their hashes
+        self.controlnets: dict[tuple[str, str], Any] = {}  # by names and hashes
         self.place = place
         self.vae_file = ("", "")  # its name and hash
         self.read: Callable[[Iterable[str]], dict[str, Any]]
