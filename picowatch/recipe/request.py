@@ -128,9 +128,10 @@ class ImageRequest(fields.ImageFields):
 
         It holds every field that changes pixels and is not off, unless the table lets it differ
         within a batch, and the hashes of checkpoint, VAE and LoRAs. Start images and masks may
-        differ, but all images have a start image or none. The pictures that ControlNets follow may
-        differ, too, and so may the sizes of images with references, which are drawn one by one. An
-        image with `exact` gets a batch of its own. All copies have one key.
+        differ, but all images have a start image or none, and words find all masks or none. The
+        pictures that ControlNets follow may differ, too, and so may the sizes of images with
+        references, which are drawn one by one. An image with `exact` gets a batch of its own. All
+        copies have one key.
         """
         if self.is_copy:
             return COPIES
@@ -154,6 +155,7 @@ class ImageRequest(fields.ImageFields):
                 self.redraws_a_part,
                 self.digest if self.exact else None,
                 *(["cutout"] if self.cutout else []),
+                *(["find"] if self.found_mask else []),
             )
         )
 

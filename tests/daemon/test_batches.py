@@ -9,7 +9,7 @@ from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.engine.protocol import MemoryUse
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.fields import ROWS
-from picowatch.recipe.parts import Cutout, Hires, Upscale
+from picowatch.recipe.parts import Cutout, Find, Hires, Upscale
 from picowatch.recipe.request import ControlUse, DetailUse, ImageRequest, LoraUse, ReferenceUse
 from picowatch.recipe.resize_to import ResizeTo
 from tests.digest_engine import digest_picture
@@ -74,7 +74,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
 
 def test_so_must_be_what_is_no_field() -> None:
     """Hashes and a start image count, but not which picture that is. Exact images run alone."""
-    start = {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5, "resize": "crop"}
+    start: dict[str, Any] = {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5}
     hashes: tuple[dict[str, Any], ...] = ({"checkpoint_hash": "1"}, {"vae_hash": "1"})
     for other in (*hashes, start, {"shrink_to_fit": True}, {"exact": True}):
         key = request(**other).batch_key
@@ -82,6 +82,9 @@ def test_so_must_be_what_is_no_field() -> None:
         assert (key == request(**other, seed=2).batch_key) is ("exact" not in other)
     # All images of a batch have the same passes.
     assert request(cutout=Cutout("isnet")).batch_key != request().batch_key
+    found = request(**start, mask=Find("hat")).batch_key
+    assert found != request(**start, mask="b.png").batch_key
+    assert found == request(**start, mask=Find("sky"), seed=2).batch_key
     one, two = (request(control=(ControlUse(name, "canny"),), image=name) for name in "ab")
     assert one.batch_key == two.batch_key
 
