@@ -352,6 +352,22 @@ def test_shrink_to_fit_renders_it_smaller_and_says_so(
     assert f"at {drawn[0]}x{drawn[1]} instead of" in image.warnings[0]
 
 
+def test_hires_becomes_smaller_in_sides_that_the_family_takes() -> None:
+    """FLUX.1 would draw 464x672 instead of 464x680, and the picture would fail."""
+    models, left = flow_models("FLUX.1-dev"), 2  # with model and group offload
+    text = "prompt: red\nsize: 416x608\nsteps: 1\nhires: {scale: 1.5, denoising_strength: 0.5}"
+    (wanted,) = requests_of(models, "FLUX.1-dev", f"{text}\nshrink_to_fit: true")
+
+    def fail_on_every_rung(now: Progress) -> None:
+        nonlocal left
+        if now.kind == "hires" and left:
+            left -= 1
+            raise FULL_CARD
+
+    (image,) = card(flow_renderer(models), "low").render([wanted], fail_on_every_rung)
+    assert (image.memory_rung, image.width, image.height) == ("smaller picture", 464, 672)
+
+
 def test_an_edit_that_is_too_large_is_drawn_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reference is read again in the smaller size."""
     models, tokens = flow_models("FLUX.2-klein"), list[int]()

@@ -109,10 +109,10 @@ class Drawing:
         """The number of the sampler's last run."""
         return 0 if self.requests[0].hires is None else 1
 
-    def shrink(self, before: Sequence[ImageRequest], number: int, times: int) -> None:
-        """Let a run draw so many times smaller than the requests before it said."""
+    def shrink(self, given: Sequence[ImageRequest], number: int, times: int, multiple: int) -> None:
+        """Let a run draw so many times smaller than the requests given to it said."""
         smaller = shrunken_hires if number else shrunken
-        requests = [smaller(request, times) for request in before]
+        requests = [smaller(request, times, multiple) for request in given]
         if requests == self.requests:
             return
         self.requests = requests

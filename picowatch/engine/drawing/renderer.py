@@ -160,8 +160,9 @@ class Renderer:
         """Run the sampler on the first rung that is enough; after the last run return pictures."""
         before, failure = drawing.requests, ""
         shrunk = drawing.rung.shrunk if drawing.rung else 0
+        multiple = self._checkpoints.sizes(before[0]).multiple
         for rung in self._rungs(drawing, number):
-            drawing.shrink(before, number, rung.shrunk - shrunk)
+            drawing.shrink(before, number, rung.shrunk - shrunk, multiple)
             try:
                 return self._drawn_on(rung, drawing, number, work)
             except Exception as error:  # out-of-memory errors differ by device and torch's version

@@ -228,7 +228,8 @@ def reads_of(part: str, layers: int) -> Reads:
 def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
     """Return what a checkpoint's parts take in memory; `quantize` is the recipe's."""
     row, encoders, denoisers = FAMILIES[model.family], [], 0
-    found = Sizes(takes_turns=row.kind == "flow", references=row.variant(model.variant).references)
+    references, multiple = row.variant(model.variant).references, row.size_multiple
+    found = Sizes(takes_turns=row.kind == "flow", references=references, multiple=multiple)
     for part in parts_of(model):
         if holds(part.class_name) != "weights":
             continue

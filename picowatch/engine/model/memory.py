@@ -76,6 +76,7 @@ class Sizes:
     # encodes prompts itself.
     takes_turns: bool = False
     references: References | None = None  # in how many pixels it edits
+    multiple: int = 8  # of the sides of pictures
 
     @property
     def total(self) -> int:
@@ -254,7 +255,7 @@ def _key(request: ImageRequest) -> tuple[object, ...]:
     return (request.checkpoint_hash, request.quantize, *size, request.shrink_to_fit, *controls)
 
 
-def shrunken(request: ImageRequest, times: int) -> ImageRequest:
+def shrunken(request: ImageRequest, times: int, multiple: int = 8) -> ImageRequest:
     """Return the request with smaller sides: a quarter less each time, but at least 384."""
     scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / min(request.width, request.height)))
     if scale == 1:
@@ -263,15 +264,23 @@ def shrunken(request: ImageRequest, times: int) -> ImageRequest:
         int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
         for side in (request.width, request.height)
     )
-    return replace(request, width=width, height=height)
+    return _with_hires(replace(request, width=width, height=height), multiple)
 
 
-def shrunken_hires(request: ImageRequest, times: int) -> ImageRequest:
+def shrunken_hires(request: ImageRequest, times: int, multiple: int) -> ImageRequest:
     """Return the request with a second run that enlarges less: a quarter less each time."""
-    if request.hires is None or not times:
+    return _with_hires(request, multiple, _SHRINK**times)
+
+
+def _with_hires(request: ImageRequest, multiple: int, share: float = 1.0) -> ImageRequest:
+    """Return the request with the largest second run up to a share that its family takes."""
+    if (hires := request.hires) is None:
         return request
-    hires = replace(request.hires, scale=max(1.0, request.hires.scale * _SHRINK**times))
-    return replace(request, hires=hires)
+    sides, most = (request.width, request.height), max(1.0, hires.scale * share)
+    smaller = (wide / sides[0] for wide in range(int(sides[0] * most), sides[0] - 1, -1))
+    tried = (replace(hires, scale=scale) for scale in (most, *smaller))
+    fits = (each for each in tried if not any(side % multiple for side in each.size_of(*sides)))
+    return replace(request, hires=next(fits))
 
 
 def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
