@@ -41,13 +41,13 @@ SAID = {
     "leaves a process": ("was killed (SIGKILL)", MEMORY),
     "cannot be sent": ("The engine ended by itself (exit status 1).", LIBRARIES),
     # Native code can do that: no thread of the engine runs any more.
-    "hangs with the lock": ("made no step for 3 s and was ended as hung",),
-    "sends half": ("made no step for 3 s and was ended as hung",),
+    "hangs with the lock": ("made no step for 5 s and was ended as hung",),
+    "sends half": ("made no step for 5 s and was ended as hung",),
 }
 # One of each kind that the daemon tells apart; CI runs the others, too.
 USUAL = ("is killed", "floods and exits", "CUDA error", "cannot be sent", "hangs with the lock")
 RARE = tuple(fault for fault in SAID if fault not in USUAL)
-STALL_SECONDS = 3  # between two steps; a start may take longer
+STALL_SECONDS = 5  # between two steps; a start may take longer
 
 
 def recipe(prompt: str) -> str:
