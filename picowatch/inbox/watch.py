@@ -1,7 +1,7 @@
 """File events, which wake the daemon and name paths to look at.
 
-Events are missing on network file systems, when the kernel's queue overflows, and beyond the limit
-of inotify watches. Nothing relies on them: without any, the next scan comes a little later.
+Events are missing on network file systems, when the kernel's queue overflows, and beyond the limits
+of inotify. Nothing relies on them: without any, the next scan comes a little later.
 """
 
 import logging
@@ -48,8 +48,8 @@ class Watch(events.FileSystemEventHandler):
         # watchdog 7.1.0 adds a folder twice if its parent was made at the same moment, and prints
         # a screenful of warning; both are the same watch.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
-        observer = Observer()
         try:
+            observer = Observer()
             observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
             with suppress(OSError):
                 observer.schedule(self, str(self._commands), event_filter=[events.FileMovedEvent])

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -234,6 +235,19 @@ def test_a_flood_of_events_is_a_scan(house: House, monkeypatch: pytest.MonkeyPat
             for number in range(20):
                 house.save(f"{number}.txt", "one of many\n")
         wait_for(lambda: len(house.listed()) == 21, "all")
+
+
+@pytest.mark.parametrize("refused", ["", ".schedule"])
+def test_saves_are_noticed_where_inotify_has_no_room(
+    house: House, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """For one more program (fs.inotify.max_user_instances), or for one more folder."""
+    full = OSError(errno.EMFILE, "inotify instance limit reached")
+    monkeypatch.setattr(f"picowatch.inbox.watch.Observer{refused}", Mock(side_effect=full))
+    with house.running():
+        house.save("a.txt", "a star\n")
+        wait_for(lambda: house.prompts() == ["a star"], "its picture")
+    assert "no file events for" in house.log()
 
 
 # -- what cannot be read
