@@ -17,7 +17,7 @@ from picowatch.inbox.names import ARCHIVE_ENDINGS, ENDINGS, PICTURES_NAME, folde
 from picowatch.inbox.scan import Scan
 from picowatch.ledger import queries
 from picowatch.ledger.ledger import Ledger
-from picowatch.outbox.names import OWN_NAMES
+from picowatch.outbox.names import OWN_NAMES, ROTATED_LOG
 from picowatch.outbox.problems import PROBLEM_ENDINGS
 from picowatch.recipe.messages.suggestions import closest, did_you_mean
 
@@ -154,8 +154,8 @@ def dropped_into(outbox: Path, there: Scan) -> Iterator[tuple[str, str]]:
         ending = f".{name.rpartition('.')[2].lower()}"
         if ending not in _DROPPED or name.endswith(PROBLEM_ENDINGS):
             continue
-        is_own = name in OWN_NAMES or name.startswith((".", "~", "#"))
-        if not is_own and (outbox / name).is_file():
+        is_own = name in OWN_NAMES or ROTATED_LOG.fullmatch(name)
+        if not (is_own or name.startswith((".", "~", "#"))) and (outbox / name).is_file():
             is_recipe = ending in ENDINGS
             where = "Put it into inbox/" if is_recipe else _where(there.templates, "")
             yield f"outbox/{name}", f"this is where results appear. {where}"

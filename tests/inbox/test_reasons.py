@@ -163,12 +163,13 @@ def test_nothing_is_said_of_pictures_that_recipes_name(house: House) -> None:
 
 
 def test_what_is_dropped_into_the_outbox_is_told(house: House) -> None:
-    """Results appear there; picowatch's own files and the results are not told."""
+    """Results appear there; picowatch's own files, logrotate's and the results are not told."""
     house.save("bad.yaml", "stesp: 1\n")
     house.save("up/_pictures.yaml", CORGI)
     house.draw("up/1.png")
     assert not house.once()
-    for name in ("a.yaml", "beach.jpg", "_pictures.yaml", "b.zip", "my.doc", ".hidden.txt"):
+    rotated = "picowatch.log.1.gz picowatch.log-20261201.gz"
+    for name in f"a.yaml beach.jpg _pictures.yaml b.zip my.doc .hidden.txt {rotated}".split():
         (house.outbox / name).write_text("{}")
     house.once()
     told = dict(house.status()["ignored"])
