@@ -42,11 +42,9 @@ REPORT_IT = (
     "If that does not help, start `picowatch run --debug`, and report what it shows with these "
     "lines."
 )
+FREE_SPACE = "Free some space, or set TMPDIR to a folder that you can write to."
 # The settings that the test image is rendered with, as they may be what fails.
-OF_THE_ENGINE = (
-    *("device", "precision", "memory", "batch_size"),
-    *("executor", "stall_seconds", "graphs"),
-)
+FOR_ENGINES = ("device", "precision", "memory", "batch_size", "executor", "stall_seconds", "graphs")
 LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CARDS = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))  # NVIDIA's, and those of Windows
@@ -116,7 +114,12 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
         yield (cluster := _cluster(settings.executor))
         if not cluster.ok:
             return
-    yield from _picture(settings, make_engine)
+    try:
+        yield from _picture(settings, make_engine)
+    except (PicowatchError, OSError) as error:
+        yield _libraries(versions())
+        remedy = REPORT_IT if isinstance(error, PicowatchError) else FREE_SPACE
+        yield Check("picture", str(error), remedy)
 
 
 def _cluster(executor: RaySettings) -> Check:
@@ -138,19 +141,11 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         (folder / "inbox").mkdir()
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
         own: dict[str, Any] = {name: folder / name for name in FOLDERS} | {"file_name": "{number}"}
-        engine = {name: getattr(settings, name) for name in OF_THE_ENGINE}
+        engine = {name: getattr(settings, name) for name in FOR_ENGINES}
         began = time.monotonic()
-        try:
-            why = _render(Settings(**own, **engine), make_engine)
-        except (PicowatchError, OSError) as error:
-            why = str(error)
+        _render(Settings(**own, **engine), make_engine)
         seconds = time.monotonic() - began
-        picture = folder / "outbox/doctor/1.png"
-        if why or not picture.exists():
-            yield _libraries(versions())
-            yield Check("picture", why or "no picture was rendered", REPORT_IT)
-            return
-        rendered = chunk_of(picture).rendered
+        rendered = chunk_of(folder / "outbox/doctor/1.png").rendered
     yield _libraries(rendered["versions"])
     yield _device(settings, rendered)
     if settings.graphs and rendered["device"].startswith("cuda"):
@@ -186,15 +181,18 @@ def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
     return Check("device", text)
 
 
-def _render(settings: Settings, make_engine: MakeEngine) -> str:
-    """Run the daemon once; return why it failed, "" if it did not."""
+def _render(settings: Settings, make_engine: MakeEngine) -> None:
+    """Run the daemon once. Raises PicowatchError with the reason if no picture was rendered."""
     console = PlainConsole(StringIO())  # the check says what matters
     result, interrupted = run_daemon(settings, make_engine, console, Mode(once=True))
     if interrupted:
         raise KeyboardInterrupt
     if result.succeeded:
-        return ""
-    return result.reason or (settings.outbox / "doctor.yaml.error.txt").read_text()
+        return
+    if not (why := result.reason):
+        *_, last = (settings.outbox / "failures.jsonl").read_text().splitlines()
+        why = json.loads(last)["reason"]
+    raise PicowatchError(why)
 
 
 def _machine_checks() -> Iterator[Check]:

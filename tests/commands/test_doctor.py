@@ -1,5 +1,6 @@
 """`doctor`: each line OK, or not with its remedy."""
 
+import errno
 import json
 import os
 import re
@@ -88,7 +89,7 @@ def test_a_broken_torch_and_bad_settings_are_lines_with_remedies(tmp_path: Path)
 def test_a_picture_that_fails_says_why(
     house: House, checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the error file's text, with its remedy; the one for a full disk comes before that."""
+    """By its reason, with its remedy, in a line; the one for a full disk comes before that."""
     monkeypatch.setattr("picowatch.commands.doctor.LITTLE_SPACE", 1e18)
     died = EngineDied("The engine crashed (SIGILL).", "Update torch.")
     house.engine.before_batch = Mock(side_effect=died)
@@ -96,8 +97,13 @@ def test_a_picture_that_fails_says_why(
     found = checks()
     assert found["libraries"]["text"] == "torch 2.13.0, diffusers 0.4"
     assert "Free some space" in found["outbox"]["remedy"]
-    assert "The engine crashed (SIGILL). Update torch." in found["picture"]["text"]
+    text = "The engine crashed (SIGILL). Update torch. That was attempt 2."
+    assert found["picture"]["text"] == text
     assert found["picture"]["remedy"].startswith("If that does not help, start `picowatch run")
+    full = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=full))
+    picture = checks()["picture"]
+    assert "No usable temporary directory" in picture["text"] and "TMPDIR" in picture["remedy"]
 
 
 def test_what_is_missing_has_a_remedy(house: House, checks: Checks) -> None:
