@@ -142,6 +142,9 @@ def _parsed(
         mark = error.problem_mark or error.context_mark
         where = f"{path}, {_position(mark)}" if mark else str(path)
         raise SettingsInvalid(f"{where}: not valid YAML: {error.problem or error}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsInvalid(f"{path}, line {line}: not UTF-8.", "Save it as UTF-8.") from error
     except RecursionError as error:
         raise SettingsInvalid(f"{path} is not valid YAML: its brackets nest too deep.") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -84,10 +84,12 @@ def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str) -> None
         (Path.mkdir, r"Cannot read .*: it is not a regular file\."),
         (lambda file: file.write_bytes(bytes(100_001)), "too large; the limit is 100,000 bytes"),
         (lambda file: file.write_bytes(b"a: " + b"[" * 1000), "its brackets nest too deep"),
+        (lambda file: file.write_bytes(b"a: 1\n# f\xfcr"), r"line 2: not UTF-8\. Save it as UTF-8"),
+        (lambda file: file.write_text("a: 1", "utf-16"), r"line 1: not UTF-8\. Save it as UTF-8"),
     ],
-    ids=["pipe", "device", "folder", "huge", "deep"],
+    ids=["pipe", "device", "folder", "huge", "deep", "Windows-1252", "UTF-16"],
 )
-def test_only_a_regular_file_is_read(
+def test_only_a_regular_text_is_read(
     tmp_path: Path, make: Callable[[Path], object], said: str
 ) -> None:
     """A pipe would block, /dev/zero has no end, and YAML follows each bracket by a call."""
@@ -139,7 +141,7 @@ REFUSED = [
     ("outbox: ~nobody-of-this-name/x", "outbox '~nobody-of-this-name/x': this user has no home"),
     ("executor: local:2000", "engines: Input should be less than or equal to 1024."),
     ("executor: slurm", "it must be local, local:N"),
-    ("executor: {ray: {adress: x}}", "adress: Extra inputs are not permitted."),
+    ("executor: {ray: {adress: x}}", "there is no adress. Ray takes address, gpus_per_engine, "),
     ("executor: {ray: {gpus_per_engine: true}}", "gpus_per_engine: Input should be a number, not"),
     ("hooks: {done: x}", "{'done': 'x'}: Input should be 'picture', 'failed', 'idle' or 'on"),
     ("hooks: {idle: [sleep, 5]}", "the argument 5 is no text: write it in quotes"),

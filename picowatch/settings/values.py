@@ -109,9 +109,11 @@ def yaml_value(text: str) -> Any:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem within a value, with the name of its part."""
+    """Return the first problem within an executor, with the name of its part."""
     problems = error.errors()
     name = problems[0]["loc"][0]
+    if problems[0]["type"] == "extra_forbidden":
+        return f"there is no {name}. Ray takes {', '.join(RaySettings.model_fields)}"
     words = [words_of(problem["msg"]) for problem in problems if problem["loc"][0] == name]
     return f"{name}: {', or '.join(words)}"
 
