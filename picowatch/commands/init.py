@@ -9,15 +9,16 @@ from itertools import takewhile
 from os.path import lexists, realpath
 from pathlib import Path
 
-from picowatch.catalog.models import FOLDERS
+from picowatch.catalog.models import FOLDERS as KINDS_OF_MODELS
 from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed
 from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.inbox.names import PICTURES_NAME
 from picowatch.outbox.status import is_running
+from picowatch.settings.loading import load_settings
 from picowatch.settings.settings import Settings, settings_text
-from picowatch.sources import FILE_NAME
+from picowatch.sources import FILE_NAME, FOLDERS
 
 # Editors look a schema up from the file that names it.
 _NAMES_SCHEMA = "# yaml-language-server: $schema="
@@ -29,13 +30,22 @@ priority: 10
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    """Make what is missing, and examples at first; only schemas are overwritten."""
+    """Make what is missing, and examples at first; only schemas are overwritten.
+
+    Folders that a picowatch.yaml there names count.
+    """
     folder: Path = options.folder
     _refuse_an_inbox(Path(realpath(folder)))
+    file = folder / FILE_NAME
     try:
-        made = [*_make_all(folder, with_examples=not options.ready)]
+        named = load_settings({}, {}, file).model_dump(exclude_unset=True) if file.exists() else {}
+        inbox, outbox, models = (named.get(name, folder / name) for name in FOLDERS)
+        make_folder(outbox)
+        for kind in () if "models" in named else (*KINDS_OF_MODELS.values(), "wildcards"):
+            make_folder(models / kind)
+        made = [*_make_all(file, inbox, with_examples=not options.ready)]
         if options.ready:
-            made += _make_templates(folder / "inbox", options.ready)
+            made += _make_templates(inbox, options.ready)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise CommandFailed(
@@ -45,8 +55,8 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     for line in made:  # after all is made, for a reader that ends early
         print(line)
     there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-    print("Recipes are saved in inbox/, and their pictures appear in outbox/.")
-    if is_running(folder / "outbox"):
+    print(f"Recipes are saved in {inbox}/, and their pictures appear in {outbox}/.")
+    if is_running(outbox):
         print("picowatch is running here, and takes what you save.")
     else:
         print(f"Next: {there}picowatch run")
@@ -64,19 +74,17 @@ def _refuse_an_inbox(folder: Path) -> None:
             )
 
 
-def _make_all(folder: Path, *, with_examples: bool) -> Iterator[str]:
-    """Make what every home has, and yield what to print of it."""
-    for name in ("inbox", "inbox/live", f"inbox/{SCHEMAS}", "outbox", "models"):
-        make_folder(folder / name)
-    for kind in (*FOLDERS.values(), "wildcards"):
-        make_folder(folder / "models" / kind)
+def _make_all(file: Path, inbox: Path, *, with_examples: bool) -> Iterator[str]:
+    """Make settings, inbox, examples and schemas, and yield what to print of them."""
+    schemas = inbox / SCHEMAS
+    for made in (inbox, inbox / "live", schemas):
+        make_folder(made)
     schema = f"{_NAMES_SCHEMA}inbox/{SCHEMAS}/{KINDS['settings']}\n"
-    yield _write(folder / FILE_NAME, schema + settings_text())
-    yield _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
-    schemas = folder / "inbox" / SCHEMAS
+    yield _write(file, schema + settings_text())
+    yield _write(inbox / "live/_defaults.yaml", LIVE_DEFAULTS)
     # Examples that are gone from a later `init` were deleted; nobody's photos wait for them.
     if with_examples and not any(schemas.iterdir()):
-        yield from _make_examples(folder / "inbox")
+        yield from _make_examples(inbox)
     for kind, name in KINDS.items():
         yield from _renew(schemas / name, schema_text(kind))
 

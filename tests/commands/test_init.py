@@ -77,6 +77,21 @@ def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
     assert ".schema" not in picowatch_here(tmp_path, "init").stdout
 
 
+def test_init_makes_the_folders_that_settings_name(tmp_path: Path) -> None:
+    """None beside them, and none among another program's models."""
+    for name in ("own", "ComfyUI"):
+        (tmp_path / name).mkdir()
+    settings = tmp_path / "own/picowatch.yaml"
+    settings.write_text("inbox: recipes\noutbox: pictures\nmodels: ../ComfyUI\n")
+    made = picowatch_here(tmp_path, "init", "own", "--with", "photos").stdout
+    assert "saved in own/recipes/, and their pictures appear in own/pictures/." in made
+    assert (tmp_path / "own/recipes/web/_pictures.yaml").is_file()
+    assert picowatch_here(tmp_path / "own", "run", "--once").returncode == 0
+    assert {path.name for path in tmp_path.glob("*/*")} == {"picowatch.yaml", "pictures", "recipes"}
+    settings.write_text("inbx: recipes\n")
+    assert "Did you mean 'inbox'?" in picowatch_here(tmp_path / "own", "init").stderr
+
+
 def test_init_beside_a_running_picowatch_starts_no_second_one(house: House) -> None:
     """It says what becomes of what is saved now."""
     with house.running():
