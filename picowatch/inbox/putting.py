@@ -25,7 +25,7 @@ def put(
     reads, takes the name first.
 
     Returns the recipe's path and the folders made for it, the inner ones first, or None if a recipe
-    with the same bytes exists there, which is saved again instead. Raises OSError.
+    with the same bytes exists there that we may save again instead. Raises OSError.
     """
     assert is_recipe_path(path)
     folder = inbox.shown(path).parent
@@ -40,8 +40,9 @@ def put(
             target.open("xb").close()
         except FileExistsError:
             if _holds(inbox, own, content):
-                save_again(inbox, own)
-                return own, None
+                with suppress(PermissionError):  # it is another user's
+                    save_again(inbox, own)
+                    return own, None
             continue
         try:
             write_atomically(target, content, readers=readers)

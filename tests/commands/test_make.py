@@ -332,8 +332,13 @@ def test_make_prints_no_picture_that_was_deleted(house: House) -> None:
     assert "/a.txt: 1 of its 3 pictures was deleted. " in said
 
 
-def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(house: House) -> None:
-    """The same bytes are the same recipe, saved again: fixed seeds give the pictures there are."""
+def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes are the same recipe, saved again: fixed seeds give the pictures there are.
+
+    Another user's recipe cannot be saved again.
+    """
     house.save("a.txt", "other\n")
     fixed, drawn = elsewhere(house, "a.txt", "one --seed 5\n"), house.save("pets/b.txt", "two\n")
     shown = [made(house, fixed, drawn)[0] for _ in range(2)]
@@ -341,6 +346,9 @@ def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(house: House)
     assert len(house.pictures("pets/b")) == 2 and shown[1][1] != shown[0][1]
     assert sorted(path.name for path in house.inbox.rglob("*.txt")) == ["a-2.txt", "a.txt", "b.txt"]
     assert (house.inbox / "a.txt").read_text() == "other\n"
+    others = Mock(side_effect=[PermissionError(errno.EACCES, "Permission denied")])
+    monkeypatch.setattr("picowatch.inbox.putting.save_again", others)
+    assert made(house, fixed)[0] == [str(house.outbox / "a-3/0001-5.png")]
 
 
 @pytest.mark.parametrize(("when_done", "remove"), [("keep", False), ("delete", True)])
