@@ -246,7 +246,7 @@ def upright(
         return upright
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
-        raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+        raise PictureUnreadable(f"It is damaged: {_reason(error)}.", "Copy it again.") from error
 
 
 def _orientation(image: Image.Image) -> object:
@@ -272,7 +272,9 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
         raise _too_large("more than 1,000", most_pixels) from error
     except Exception as error:
         if not isinstance(error, UnidentifiedImageError):
-            raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+            raise PictureUnreadable(
+                f"It is damaged: {_reason(error)}.", "Copy it again."
+            ) from error
         what, remedy = "It is not a picture that can be read.", f"{_READABLE}."
         file.seek(0)
         if HEIF in formats:  # pillow-heif says no more
