@@ -336,7 +336,7 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
     with house.held(batch_size=1) as hold:
         put(house, {"frames/2.png": 7, "frames/2.mask.png": 7})
-        wait_for(lambda: house.status()["images"]["queued"] == 1)
+        wait_for(lambda: "frames/2.png: saved" in house.log(), "the save")
         with house.seen_at_once():
             for name in ("2.png", "2.mask.png"):
                 (house.inbox / "frames" / name).rename(house.inbox / "frames" / f"new-{name}")
