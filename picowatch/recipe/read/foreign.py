@@ -47,8 +47,9 @@ def _of_invokeai(settings: dict[str, Any]) -> dict[str, Any]:
 
     Those of what is off (`hidiffusion: false`) and style prompts that repeat a prompt are left out.
     """
-    is_off = {key: value is False or value in ("off", "auto") for key, value in settings.items()}
-    off = tuple(key.removesuffix("_enabled") for key in settings if is_off[key])
+    values = [(key, value) for key, value in settings.items() if not key.endswith("_prompt")]
+    is_off = [key for key, value in values if value is False or value in ("off", "auto")]
+    off = tuple(key.removesuffix("_enabled") for key in is_off)
     settings = {key: value for key, value in settings.items() if not key.startswith(off)}
     for sign in ("positive", "negative"):
         if settings.get(f"{sign}_style_prompt") == settings.get(f"{sign}_prompt"):

@@ -259,9 +259,9 @@ def test_show_does_not_need_the_checkpoint(values: str) -> None:
 
 
 def test_invokeais_weights_are_words_with_a_warning() -> None:
-    """They are another grammar than A1111's."""
+    """They are another grammar than A1111's. A word that switches settings off is a prompt, too."""
     weighed = ("sky--, b", "a word+", "a (b c)1.5", '("a", "b").and()')
-    for text in (*weighed, "a well-known (b), c-"):
+    for text in (*weighed, "a well-known (b), c-", "auto"):
         metadata = {"positive_prompt": text, "model": {"name": "Journey"}, "steps": 3}
         recipe = read(png({"invokeai_metadata": json.dumps(metadata)}))
         assert recipe.prompt == text
