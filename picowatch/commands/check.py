@@ -321,7 +321,7 @@ def _requests(recipe: Recipe) -> list[ImageRequest]:
 
 
 def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
-    """Return the request before seeds and wildcards are drawn, without hashes that people skip."""
+    """Return the request before seeds are drawn, without hashes: they need gigabytes of reading."""
     if variant.seed == RANDOM:
         written = {field: image[f"unexpanded_{field}"] or image[field] for field in PROMPTS}
         image |= {"seed": RANDOM, **written}

@@ -50,7 +50,7 @@ def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
         for name, part in asdict(value).items()
         if name in always or getattr(value, name) != rows[name].default
     }
-    # As it was when a cutout said nothing else.
+    # Digests stay those of the time when a cutout could only name its model.
     return parts["model"] if field == "cutout" and [*parts] == ["model"] else parts
 
 

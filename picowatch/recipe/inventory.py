@@ -154,7 +154,7 @@ class Inventory:
     embeddings: tuple[str, ...] = ()
     upscalers: tuple[Upscaler, ...] = ()
     cutouts: tuple[str, ...] = ()
-    # What each file is for, where it tells that, as for LoRAs and embeddings.
+    # The families that each file is for, where it tells them; so for LoRAs and embeddings.
     vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controlnets: tuple[ControlNet, ...] = ()
     depths: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ def load_settings(
     """Merge flags, environment and the settings file; raises SettingsInvalid.
 
     `flags` has only flags that were given. `file` None means ./picowatch.yaml, if it exists; a
-    named file must exist. Its folders are relative to its own folder, others to the work folder.
+    named file must exist. Its folders are relative to its own, others to the working directory.
     """
     path, names = file or Path(FILE_NAME), Settings.model_fields
     is_there = file or os.path.lexists(path)

@@ -87,7 +87,7 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
 
 
 def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
-    """Return whether `__name__` is a wildcard: inside a word, or with quotes, only if a file is."""
+    """Return whether `__name__` is a wildcard: in a word or with quotes only if it is a file."""
     if not any(character.isalnum() for character in token[0]):
         return False
     around = token.string[: token.start()][-1:], token.string[token.end() :][:1]

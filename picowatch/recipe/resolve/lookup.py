@@ -160,9 +160,8 @@ class Lookup:
                 what = f"{name} does not say what to find. Write 'find: …' there."
                 self.reporter.wrong(place, what)
             return None
-        best = next(
-            iter(self.known.inventory.named("segmentation"))
-        )  # where another picture's is away
+        # The best stands in for the model that another picture was made with, if it is missing.
+        best = next(iter(self.known.inventory.named("segmentation")))
         return parts | {"model": self.model(f"{place}.model", "segmentation", best) or ""}
 
     def _hires(self, *, is_flow: bool) -> Parts | None:

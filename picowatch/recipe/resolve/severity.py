@@ -27,7 +27,7 @@ class Finding:
     instead: Any = NOTHING
     of_checkpoint: bool = True  # another checkpoint could use the value
     position: Position | None = None  # where to point, if not at the field's value
-    used: str = ""  # the part of a prompt instead that a warning names
+    used: str = ""  # the part of a prompt that a warning names instead of the value
 
     @property
     def error(self) -> str:
