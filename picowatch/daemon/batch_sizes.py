@@ -41,7 +41,10 @@ _IN_TURN = (MODELS.name, TURNS.name)
 
 
 def _first_size(request: ImageRequest) -> int:
-    """Return how many images like this one the first batch has; larger batches are measured."""
+    """Return how many images like this one the first batch has.
+
+    They have the pixels of 512x512 together, which is safe everywhere; larger batches are measured.
+    """
     if request.references:
         return 1
     return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // _drawn(request)))

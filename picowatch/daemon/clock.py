@@ -234,7 +234,7 @@ class _Piece:
     """A piece of work."""
 
     asked: int  # images
-    ended: int = 0  # … of them
+    ended: int = 0  # images
     works: Counter[Work] = field(default_factory=Counter)  # of those seen
     share: float = 0.0  # told last
     loading: float = 0.0  # seconds, before its first step

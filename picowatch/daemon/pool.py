@@ -51,7 +51,7 @@ class WorkerPool:
         if not control.is_paused(self.ledger):
             copies = queries.queued(self.ledger, self._only, copies=True)
             queued = max(0, queries.queued(self.ledger, self._only) - copies)
-        self.copying.wanted = copies  # there is none yet for the first one
+        self.copying.wanted = copies  # before engines are asked for, or the first copy waits
         self.workers = self._joined(self.executor, self.workers, self._claim)
         self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         # One for each batch, if batches are as large as those in progress.

@@ -58,7 +58,7 @@ def write_atomically(
     readers: int = 0,
     mtime_ns: int | None = None,
 ) -> None:
-    """Replace `target` by `content`: readers see the old bytes or the new bytes, never a part.
+    """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are created.
@@ -111,7 +111,10 @@ def temporary_beside(target: Path) -> Path:
 def append(
     target: Path, content: bytes, *, durable: bool = True, follows_links: bool = False
 ) -> None:
-    """Add bytes to the end of a file, created if it is missing; an error leaves it as it was."""
+    """Add bytes to the end of a file, created if it is missing; an error leaves it as it was.
+
+    `durable`: after this returns, a power cut does not undo it. A link is refused, or followed.
+    """
     check_in_place(target)
     opener = partial(open_to_append, follows_links=follows_links)
     with open(target, "ab", buffering=0, opener=opener) as file:
@@ -137,8 +140,10 @@ def create(path: Path) -> None:
 
 
 def open_to_append(path: str, flags: int, *, follows_links: bool = False) -> int:
-    """Open a regular file for writing; raise OSError for a pipe, without waiting, or a device."""
-    # Through a link, somebody else's file would be written.
+    """Open a regular file for writing; raise OSError for a pipe, without waiting, or a device.
+
+    Through a link somebody else's file would be written, so it is refused unless it is followed.
+    """
     flags |= os.O_NONBLOCK | (0 if follows_links else os.O_NOFOLLOW)
     handle = os.open(path, flags, 0o666)
     if stat.S_ISREG(os.fstat(handle).st_mode):

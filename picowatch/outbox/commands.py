@@ -62,7 +62,7 @@ class Answer:
     text: str
     pictures: tuple[str, ...] = ()  # as paths in the outbox
     error: str = ""  # the text of the recipe's error file, if there is any
-    warning: str = ""  # … of its warning file
+    warning: str = ""  # the text of its warning file
     sheets: tuple[str, ...] = ()  # as paths in the outbox
     note: str = ""  # why there are fewer pictures than it names, or none
     parts: dict[str, "Answer"] = field(default_factory=dict)  # of a folder, by recipe or picture

@@ -110,7 +110,10 @@ class Gallery:
     def keep(
         self, placed: Mapping[str, str], lines: Mapping[str, dict[str, Any]], *, copies: bool
     ) -> None:
-        """Show pictures at new places, unless `copies` no more at former ones; `lines` by place."""
+        """Show pictures at their new places, and no more at the former ones unless `copies`.
+
+        Of a listed picture, `lines` has its new line.
+        """
         if not copies:
             self.remove(placed)
         for target in placed.values():
@@ -127,7 +130,7 @@ class Gallery:
     def _change(
         self, gone: Collection[str], entry: Callable[[], dict[str, Any] | None] = lambda: None
     ) -> None:
-        """Remove pictures, and show a picture."""
+        """Remove pictures, and show one."""
         with self._changing(), self._lock:
             self._pages.load()
             if any(file in self._pages for file in gone):
@@ -146,7 +149,10 @@ class Gallery:
                 raise
 
     def catch_up(self) -> None:
-        """Show all existing pictures and no others, at the start and if one could not be shown."""
+        """Show all existing pictures and no others, at the start and if one could not be shown.
+
+        Users delete and restore pictures by hand, and clean-up programs the gallery's own files.
+        """
         if self.is_behind and time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + essential.RETRY_SECONDS
             with self._changing():
