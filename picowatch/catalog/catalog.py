@@ -170,8 +170,8 @@ class Catalog:
     def _unusable_checkpoint(self, found: FoundModels) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
         if away := self.away():
-            asked = "Is it mounted, and may picowatch read it?"
-            return f"{away}. {asked} If it is no more, make an empty models/checkpoints."
+            asked, folder = "Is it mounted, and may picowatch read it?", FOLDERS["checkpoint"]
+            return f"{away}. {asked} If it is no more, make an empty {self._models / folder}."
         return next(iter(reasons_of(found)["checkpoint"].values()), "")
 
     def find(self, kind: Kind, name: str) -> Model:

@@ -290,7 +290,7 @@ def test_a_models_folder_that_was_there_is_missed_though_nobody_named_it(
         house.save("b.yaml", SMALL)
         wait_for(lambda: house.error("b.yaml") or house.pictures("b"), "the answer")
         asked = "Is it mounted, and may picowatch read it? If it is no more, make an empty"
-        assert f"{said}. {asked}" in (house.error("b.yaml") or "")
+        assert f"{said}. {asked} {house.models}/checkpoints." in (house.error("b.yaml") or "")
         wait_for(lambda: said in house.status()["troubles"].get("models", ""), "its trouble")
         if house.models.is_symlink():
             house.models.unlink()

@@ -66,7 +66,10 @@ def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> No
 def add(
     layer: Layer, field: str, name: str, written: SourceValue, problems: Problems, column: str = ""
 ) -> None:
-    """Add the value of a field that the file calls `name`, unless it has one (from a `column`)."""
+    """Add the value of a field that the file calls `name`, unless it has a value.
+
+    `column`: of a CSV, that of the value before.
+    """
     if field in layer and layer[field].raw:
         problems.add(written.name_position, given_twice(name, layer[field], column))
     else:
