@@ -27,7 +27,14 @@ from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineLost, versions
-from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
+from picowatch.errors import (
+    FAILED,
+    SUCCEEDED,
+    PicowatchError,
+    RenderFailed,
+    SettingsInvalid,
+    install_command,
+)
 from picowatch.metadata.embedded_text import chunk_of
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
@@ -182,7 +189,7 @@ def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
 
 
 def _render(settings: Settings, make_engine: MakeEngine) -> None:
-    """Run the daemon once. Raises PicowatchError with the reason if no picture was rendered."""
+    """Run the daemon once. Raises RenderFailed with the reason if no picture was rendered."""
     console = PlainConsole(StringIO())  # the check says what matters
     result, interrupted = run_daemon(settings, make_engine, console, Mode(once=True))
     if interrupted:
@@ -192,7 +199,7 @@ def _render(settings: Settings, make_engine: MakeEngine) -> None:
     if not (why := result.reason):
         *_, last = (settings.outbox / "failures.jsonl").read_text().splitlines()
         why = json.loads(last)["reason"]
-    raise PicowatchError(why)
+    raise RenderFailed(why)
 
 
 def _machine_checks() -> Iterator[Check]:
