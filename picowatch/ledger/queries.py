@@ -303,6 +303,6 @@ def _known(version: str, others: Sequence[Any]) -> KnownRecipe:
     except (TypeError, ValueError) as error:
         words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
         raise LedgerCorrupt(words) from error
-    # Thousands of rows share outcomes, inboxes and templates.
-    shared: list[Any] = [intern(it) if isinstance(it, str) else it for it in others]
-    return KnownRecipe(size_and_time, *shared)
+    digest, outcome, inbox_id, template, *rest = others
+    shared = intern(outcome), intern(inbox_id), intern(template)  # by thousands of rows
+    return KnownRecipe(size_and_time, digest, *shared, *rest)
