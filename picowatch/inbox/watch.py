@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from watchdog import events
 from watchdog.observers import Observer
@@ -48,6 +49,7 @@ class Watch(events.FileSystemEventHandler):
         # watchdog 7.1.0 adds a folder twice if its parent was made at the same moment, and prints
         # a screenful of warning; both are the same watch.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        observer: Any = None
         try:
             observer = Observer()
             observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
@@ -57,6 +59,8 @@ class Watch(events.FileSystemEventHandler):
         # RecursionError: watchdog cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:
             log.info("no file events for %s (%s): it is scanned every few seconds", root, error)
+            if observer is not None:
+                observer.stop()  # it has had an inotify instance and a thread since it was made
             return
         self._observer = observer
 

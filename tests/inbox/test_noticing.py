@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 from unittest.mock import Mock
@@ -237,6 +238,14 @@ def test_a_flood_of_events_is_a_scan(house: House, monkeypatch: pytest.MonkeyPat
         wait_for(lambda: len(house.listed()) == 21, "all")
 
 
+def _inotify_instances() -> int:
+    found = 0
+    for handle in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # it may be closed meanwhile
+            found += "inotify" in os.readlink(handle)  # noqa: PTH115
+    return found
+
+
 @pytest.mark.parametrize("refused", ["", ".schedule"])
 def test_saves_are_noticed_where_inotify_has_no_room(
     house: House, monkeypatch: pytest.MonkeyPatch, refused: str
@@ -244,9 +253,11 @@ def test_saves_are_noticed_where_inotify_has_no_room(
     """For one more program (fs.inotify.max_user_instances), or for one more folder."""
     full = OSError(errno.EMFILE, "inotify instance limit reached")
     monkeypatch.setattr(f"picowatch.inbox.watch.Observer{refused}", Mock(side_effect=full))
+    before = _inotify_instances()
     with house.running():
         house.save("a.txt", "a star\n")
         wait_for(lambda: house.prompts() == ["a star"], "its picture")
+        wait_for(lambda: _inotify_instances() <= before, "the end of the one that was refused")
     assert "no file events for" in house.log()
 
 
