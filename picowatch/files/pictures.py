@@ -278,7 +278,7 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
         what, remedy = "It is not a picture that can be read.", f"{_READABLE}."
         file.seek(0)
         if HEIF in formats:  # pillow-heif says no more
-            what, remedy = "It is damaged.", ""
+            what, remedy = "It is damaged.", "Copy it again."
         elif file.read(4) in _TIFF_BEGINS:
             what = (
                 "It is a TIFF that is not whole, or not read, such as one with 32 bits a channel."
@@ -314,7 +314,8 @@ def _small_pixels(image: Image.Image) -> int:
 
 def _has_several_frames(image: Image.Image) -> bool:
     """Whether there are more frames or pages; damage is found when the first one is decoded."""
-    # Of a JPEG with a camera's previews and gain maps behind it, and of a HEIC, the first counts.
+    # Of a JPEG with a camera's previews and gain maps behind it the first counts, of a HEIC the
+    # primary picture.
     if image.format in ("MPO", HEIF):
         return False
     try:

@@ -108,7 +108,7 @@ def link_below(root: Path, path: str, target: str) -> None:
 def is_open_for_writing(handle: int) -> bool:
     """Whether anybody has the file open for writing: then a read lease is refused, fcntl(2).
 
-    Only its owner and root get leases, on Linux alone, and on no network file system.
+    Only its owner and root get leases, on Linux alone, and on no network file system: False else.
     """
     try:
         # If the file is opened meanwhile, the kernel sends a signal: use one that does nothing.

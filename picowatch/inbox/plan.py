@@ -32,7 +32,8 @@ class Found:
     named: Mapping[str, tuple[str, Collection[str]]] = field(default_factory=dict)
     young: Collection[str] = ()  # that may have been written since they were read
     templates: Mapping[str, str] | None = None  # of the last look at all, if this is at some files
-    rereads: bool = False  # what was refused for something outside its bytes
+    # What was refused for something outside its bytes is read again, not only what is pending so.
+    rereads: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def accept(
 
     `repeats_last_save`: if it requests the same as before, it asks only for what failed or was
     cancelled; so does one that changes priorities alone. `digest_at` says what is at the
-    `rebuild.former_paths` of the save. Raises QueueFull beyond `max_queued` waiting images.
+    `rebuild.former_paths` of the save. Raises QueueFull beyond `max_queued` images of its folder.
     """
     requested = placed(entries)
     with ledger.transaction() as sql:

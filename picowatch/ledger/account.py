@@ -304,7 +304,7 @@ def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]
 def _with_files(sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]) -> Account:
     """Return the account of images with refused files; the newest failures come first."""
     refused = {row["path"]: row for row in rows if row["problem"]}
-    # Pictures that wait for a prompt are none: their template is, and is told once.
+    # Pictures that wait for a prompt are no refused files: their template is one, told once.
     for folder in sorted({row["path"].rpartition("/")[0] for row in rows if not row["problem"]}):
         refused |= _template_of(sql, folder)
     files = (_of_file(path, row) for path, row in refused.items())

@@ -253,7 +253,10 @@ def counts(ledger: Ledger) -> Counter[str]:
 
 
 def queued(ledger: Ledger, only: Sequence[str], *, copies: bool = False) -> int:
-    """Return how many images, or `copies` of them, are queued, in all or of the recipes `only`."""
+    """Return how many images are queued; with `only`, of these recipes and folders.
+
+    `copies`: those alone that need no model.
+    """
     if not (only or copies):
         return counts(ledger)["queued"]
     which = [f"batch_key = '{COPIES}'"] * copies + [OF_ONLY] * bool(only)

@@ -267,9 +267,9 @@ class DueSheet:
     """A contact sheet to be drawn: all images of its entry have ended."""
 
     recipe: str
-    shows: str  # a hash of the sheet's JSON and of the images' files
+    shows: str  # a hash of the sheet's JSON and of the images' files, or times
     sheet: str  # JSON
-    images: tuple[tuple[ImageRequest, str | None], ...]  # with their files, None if failed
+    images: tuple[tuple[ImageRequest, str | None], ...]  # in order, with files or None
     file: str | None  # if one was reserved
 
 

@@ -23,7 +23,8 @@ def load_settings(
     """Merge flags, environment and the settings file; raises SettingsInvalid.
 
     `flags` has only flags that were given. `file` None means ./picowatch.yaml, if it exists; a
-    named file must exist. Its folders are relative to its own, others to the working directory.
+    named file must exist. Folders in either are relative to the file's, flags' and the
+    environment's to the working directory.
     """
     path, names = file or Path(FILE_NAME), Settings.model_fields
     is_there = file or os.path.lexists(path)
