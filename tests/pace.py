@@ -6,6 +6,7 @@ A test of such a wait sets its own.
 from collections.abc import Callable
 from importlib import import_module
 
+AT_TESTS_PACE = "AT_TESTS_PACE"  # the variable for processes: benchmarks keep users' pace
 _RETRYING = ("files.essential", "daemon.accept", "daemon.run", "daemon.settings_file")
 PACE = {
     "daemon.round.IDLE_SECONDS": 0.05,

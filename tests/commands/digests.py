@@ -2,8 +2,8 @@
 
     python -m tests.commands.digests COMMAND …
 
-Everything else is the real command, but for shorter waits. To import torch would take longer than
-such a test.
+Everything else is the real command, but for shorter waits AT_TESTS_PACE. To import torch would
+take longer than such a test.
 """
 
 import os
@@ -20,11 +20,12 @@ def run_with(replace_engine: Callable[[Any], None]) -> int:
     heed_early_signals(sys.argv[1:])
     if {"make", "run"} & {*sys.argv}:  # other commands begin sooner without it
         from picowatch.engine.process import child
-        from tests.pace import set_pace
+        from tests.pace import AT_TESTS_PACE, set_pace
 
         replace_engine(child)
-        set_pace()
-        os.environ.setdefault("PICOWATCH_SETTLE_SECONDS", "0.05")
+        if AT_TESTS_PACE in os.environ:
+            set_pace()
+            os.environ.setdefault("PICOWATCH_SETTLE_SECONDS", "0.05")
     from picowatch.cli import main
 
     return main()

@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from picowatch.cli import main
+from tests.pace import AT_TESTS_PACE
 
 PROJECT = Path(__file__).parents[2]
 # Programs that need no torch: with an engine process, and without.
@@ -90,7 +91,7 @@ def command(*arguments: str | Path, program: str = "picowatch") -> list[str]:
 
 def clean_environment(**values: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PICOWATCH_")}
-    return {**kept, "PYTHONPATH": str(PROJECT), **values}
+    return {**kept, "PYTHONPATH": str(PROJECT), AT_TESTS_PACE: "1", **values}
 
 
 def give_commands(programs: Path, **calls: str) -> Path:
