@@ -12,6 +12,7 @@ from accelerate.hooks import remove_hook_from_module  # type: ignore[import-unty
 from diffusers.hooks import apply_group_offloading
 
 from picowatch.engine.model.families import built
+from picowatch.engine.model.measures import empty_cache
 from picowatch.engine.model.memory import WeightLocation
 from picowatch.families.row import UNCONDITIONAL, Family, Variant
 
@@ -97,11 +98,14 @@ class Placed:
         """Set up offloading, unless all weights are on the device."""
         if self.place == "models":
             self._unhook()
-            hook = None
-            for part in self._in_turn():
+            hook, turns = None, self._in_turn()
+            for part in turns:
                 _, hook = cpu_offload_with_hook(part, self._device, prev_module_hook=hook)
-            for net in self.controlnets.values():  # they compute by turns with the denoiser
-                cpu_offload_with_hook(net, self._device)
+            # A hook takes only the part before it off the device. ControlNets compute by turns with
+            # the denoiser, and others, such as siglip, not for every picture.
+            for part in self.modules:
+                if part not in turns:
+                    cpu_offload_with_hook(part, self._device)
         elif self.place in ("layers", "encoders"):
             encoders = [self.by_name[name] for name in self.encoder_names]
             for part in self.modules if self.place == "layers" else filter(None, encoders):
@@ -110,10 +114,9 @@ class Placed:
                     self._by_layers.add(part)
 
     def _in_turn(self) -> list[torch.nn.Module]:
-        """Return the parts in the order in which pipelines let them compute."""
-        last = [*self.denoiser_names, "vae"]
-        names = [*(name for name in self.by_name if name not in last), *last]
-        parts = (self.by_name[name] for name in names)
+        """Return the parts that each picture needs, in the order in which they compute."""
+        texts = [name for name in self.by_name if name.startswith("text")]
+        parts = (self.by_name.get(name) for name in (*texts, *self.denoiser_names, "vae"))
         return [part for part in parts if isinstance(part, torch.nn.Module)]
 
     def _unhook(self) -> None:
@@ -149,3 +152,4 @@ class Placed:
         if self.place == "models":
             for module in self.modules:
                 module.to("cpu")
+            empty_cache(self._device)  # others may need the memory meanwhile
