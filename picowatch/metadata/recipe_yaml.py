@@ -85,7 +85,8 @@ def others_yaml(texts: Mapping[str, str], inventory: Inventory) -> str:
         find_checkpoint(name, inventory, foreign=True)
     except NotInstalled as error:
         comments.append(str(error))
-        unknown = replace(NO_CHECKPOINT, name=name or "unknown")
+        own = (name or "unknown").replace("\\", "/").rpartition("/")[2]  # not its folder there
+        unknown = replace(NO_CHECKPOINT, name=own)
         inventory = replace(inventory, checkpoints=(unknown,), default_checkpoint=unknown.name)
     try:
         source = f"from: {_NAME}".encode()
