@@ -43,7 +43,8 @@ _IN_TURN = (MODELS.name, TURNS.name)
 def _first_size(request: ImageRequest) -> int:
     """Return how many images like this one the first batch has.
 
-    They have the pixels of 512x512 together, which is safe everywhere; larger batches are measured.
+    Several have at most the pixels of 512x512 together, which is safe everywhere; larger batches
+    are measured.
     """
     if request.references:
         return 1

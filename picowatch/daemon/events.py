@@ -44,7 +44,7 @@ class Refused:
     # That of a dropped picture, if it is refused instead: with one error for all its pictures,
     # which wait until it is right.
     template: str = ""
-    lacks_prompt: bool = False  # nothing says what to do, nor does anything beside the picture
+    lacks_prompt: bool = False  # neither it nor anything beside the picture says what to do
 
 
 def said(path: str, words: str, event: str = "saved") -> Event:

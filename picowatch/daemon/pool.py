@@ -47,12 +47,12 @@ class WorkerPool:
 
     def update(self) -> None:
         """Give new engines workers, end those of lost engines, and request as many as have work."""
+        self.workers = self._joined(self.executor, self.workers, self._claim)
         queued = copies = 0
         if not control.is_paused(self.ledger):
             copies = queries.queued(self.ledger, self._only, copies=True)
             queued = max(0, queries.queued(self.ledger, self._only) - copies)
         self.copying.wanted = copies  # before engines are asked for, or the first copy waits
-        self.workers = self._joined(self.executor, self.workers, self._claim)
         self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         # One for each batch, if batches are as large as those in progress.
         working = [len(now.batch) for now in _renderings(self.workers)]

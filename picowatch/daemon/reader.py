@@ -33,7 +33,7 @@ class Reading:
 
     pending: Pending
     saved: Saved | None = None  # None: an empty file, or a deletion
-    outcome: SaveOutcome | None = None  # … or the ledger's bytes
+    outcome: SaveOutcome | None = None  # None then, too, and for bytes that the ledger has
     error: Exception | None = None
 
     @property

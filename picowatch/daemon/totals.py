@@ -50,7 +50,7 @@ class Totals:
         if of_now == self._counted:
             return
         if self._accounts is None:
-            self._accounts = accounts(self._ledger)  # once; later only what has changed
+            self._accounts = accounts(self._ledger)  # once; later what changed or is at work
         else:
             running = {image.recipe for image in queue.running(self._ledger)}
             changed = self._run.to_count | running

@@ -222,7 +222,7 @@ class Worker:
         self.loaded.clear()
 
     def _learn(self, now: Rendering, pictures: list[RenderedImage]) -> None:
-        """Record what a batch shows about its engine, once the last batch is published."""
+        """Record what a batch shows about its engine, once the batch before it is published."""
         self._end_trouble()
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory
@@ -320,7 +320,7 @@ class Worker:
         found = Catalog(self.shared.models).scan().models
         needed.difference_update(model.kind for model in found if not model.missing)
         incomplete, has_lost = {model.kind for model in found}, self.run.hashes.catalog.has_lost
-        # Its share may be unmounted, unless the last ones were deleted.
+        # A kind's share may be unmounted, unless its last models were deleted.
         away = [kind for kind in needed if kind in incomplete or not has_lost(kind)]
         return ARTICLES[min(away)].partition(" ")[2] if away else ""
 

@@ -70,7 +70,7 @@ OWN_NAMES = {
     SUMMARY,
     STATE,
 }
-ROTATED_LOG = re.compile(r"picowatch\.log[.-][\d-]+(\.(gz|bz2|xz|zst))?")  # logrotate's, too
+ROTATED_LOG = re.compile(r"picowatch\.log[.-]\d[\d-]*(\.(gz|bz2|xz|zst))?")  # logrotate's, too
 MAP_ENDING = ".control{}.png"
 ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
