@@ -93,7 +93,7 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
 
 def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
     """Return the words, as of wildcards, in which prompts of a combination differ."""
-    words = [request.prompt.split() for request in requests]
+    words = [request.prompt.split() for request in requests]  # `size` combinations in each round
     return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]
 
 

@@ -38,8 +38,8 @@ class EngineOptions:
     graphs: bool = False  # on a card denoisers are recorded (graphs.py)
     cache: Path | None = None
     preview_seconds: float = 0  # at least, from preview to preview; 0 means never
-    ordinal: int = 0  # this engine's number of the machine's, which share its GPUs or cores
-    engines: int = 1
+    ordinal: int = 0  # this engine's number
+    engines: int = 1  # of this machine, which share its GPUs or cores
     debug: bool = False  # the engine sends notes
 
 

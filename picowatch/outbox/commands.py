@@ -44,7 +44,7 @@ class Command:
     recipe: str | None = None  # None: all recipes; of `keep`, the folder that pictures are put into
     digest: str | None = None  # sha256 of the recipe's bytes, if a certain save is meant
     files: tuple[str, ...] = ()  # pictures, as paths below the outbox, or several recipes
-    sent_at_ns: int = 0  # the time of its `file`
+    sent_at_ns: int = 0  # the time of its `file`, once it has one
     file: str = ""
     sender: int | None = None  # of a request: the user's id
 

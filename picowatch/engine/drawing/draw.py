@@ -38,7 +38,7 @@ class Job:
     work: Work  # is told of steps and timings
     previewer: Previewer
     guess_depth: Callable[[Any, ControlUse], Any]  # returns an RGB picture's depth in grey
-    canvas_of: CanvasOf  # with what words found
+    canvas_of: CanvasOf  # start image and mask in a size, with what words found
     alone: bool  # each image by itself
     accelerated: Callable[..., tuple[torch.Tensor, ...]] | None = None  # called for the denoiser
     cached: bool = False  # steps reuse others' results
@@ -95,7 +95,7 @@ class Drawing:
     """
 
     def __init__(self, requests: Sequence[ImageRequest], canvas_of: CanvasOf | None = None) -> None:
-        # Of the parts of details, which are drawn as many at once as have room.
+        # Returns the parts of details, which are drawn as many at once as have room.
         self.canvas_of, self.are_details = canvas_of, canvas_of is not None
         self.requested = self.requests = list(requests)  # the second smaller where memory is short
         self.rung: Rung | None = None  # on which the last run worked

@@ -53,7 +53,7 @@ class Networks:
         self._verified, self._target, self._kept = verified, target, kept
         self._host = replace(target, device=torch.device("cpu"), flow_dtype=torch.float32)
         self.bytes_of = cache(self._bytes_of)
-        self.finders_beside = True  # a checkpoint on the device, otherwise in main memory
+        self.finders_beside = True  # on the device, beside a checkpoint; otherwise in main memory
 
     def place_finders(self, beside: bool) -> None:
         """Keep finders on the device from now on, or in main memory."""

@@ -122,7 +122,7 @@ def _let_cublas_be_exact(device: torch.device) -> None:
     """Let torch take cuBLAS for deterministic, as it is with the workspaces that torch gives it.
 
     torch reads the variable for that once, at the first product of matrices. Until 2.11 it also
-    parsed it at each, for 75 microseconds: with it an H200 took 37 ms instead of 23 for a
+    parsed it at each product, for 75 microseconds: with it an H200 took 37 ms instead of 23 for a
     step of Stable Diffusion 1.5 (aten/src/ATen/cuda/CublasHandlePool.cpp).
     https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
     """

@@ -58,7 +58,7 @@ def read_tensors(
     device: torch.device,
     prefix: str = "",
     *,
-    copy: bool = True,  # otherwise the caller must copy what is not soon
+    copy: bool = True,  # otherwise some are not copied: the caller must do it soon
     narrow: Narrow = WIDE,
     reads: Reads = EVERY,  # selects by names without the prefix
 ) -> Tensors:

@@ -118,7 +118,7 @@ class Texts:
 
     reading: Reading
     _parts: Parts  # those in memory
-    _pipeline: Callable[[str], Any]  # of them
+    _pipeline: Callable[[str], Any]  # makes a pipeline of them
     _bring: Callable[[], None]  # restores the encoders
     _verified: Verified  # opens embeddings
     _device: torch.device

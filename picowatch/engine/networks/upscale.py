@@ -224,7 +224,7 @@ def _leaky(features: torch.Tensor) -> torch.Tensor:
 def input_sizes(scale: int, before: Size, size: Size) -> list[Size]:
     """Return the sizes of the pictures that go through an upscaler of this scale in turn.
 
-    Each but the first is the result before, reduced where its own would be far too
+    Each but the first is the result of the pass before, reduced where its own would be far too
     large. The given picture is never reduced: its details would be lost.
     """
     passes = [before]
