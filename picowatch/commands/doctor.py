@@ -197,8 +197,8 @@ def _render(settings: Settings, make_engine: MakeEngine) -> None:
     if result.succeeded:
         return
     if not (why := result.reason):
-        *_, last = (settings.outbox / "failures.jsonl").read_text().splitlines()
-        why = json.loads(last)["reason"]
+        lines = (settings.outbox / "failures.jsonl").read_text().splitlines()
+        why = json.loads(lines[-1])["reason"] if lines else "no picture was rendered"
     raise RenderFailed(why)
 
 

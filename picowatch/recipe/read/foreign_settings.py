@@ -103,7 +103,7 @@ class ForeignSettings:
         """Return the fields as an entry, all at one position, without the `given` ones."""
         hidden = {name: self.values.get(name, "") for name in (CHECKPOINT_HASH, EMBEDDINGS)}
         said = {*filter(self.values.get, self.values), *given}
-        said |= {"size"} if "width" in said else set()
+        said |= {"size"} if {"width", "height"} <= said else set()
         if hidden[CHECKPOINT_HASH] and "checkpoint" not in said:
             self.warn(
                 f"The model with the hash {shown(hidden[CHECKPOINT_HASH])} has no name; the "

@@ -184,6 +184,9 @@ CLIP = ["Recipes have no 'strength_clip: 0.5' setting; it was ignored."]
         (one_pass(node("SDXL Empty Latent (rgthree)", dimensions="832 x 1216 (portrait)"),
                   latent_image=LINK), {"size": "1024x1024"},
          [MISSED.format("size", "SDXL Empty Latent (rgthree)")]),
+        (one_pass(node("Int Literal", int=50)) | {"5": node("EmptyLatentImage", width=832,
+                                                            height=LINK)},
+         {"steps": 30}, [MISSED.format("size", "Int Literal")]),
         # Nodes that provide a value in a way of their own are named, also without a link.
         (one_pass(node("Int Literal", int=50), steps=LINK), {"steps": 24},
          [MISSED.format("steps", "Int Literal")]),
