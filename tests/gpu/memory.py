@@ -7,20 +7,23 @@ import gc
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from diffusers import ZImageTransformer2DModel
 
 from picowatch.catalog import Kind
 from picowatch.catalog.scan import EMBEDDED
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model import memory
-from picowatch.engine.model.memory import CARD_LADDER, TURNS, MemoryLadder, Room, Rung
+from picowatch.engine.model.memory import CARD_LADDER, MODELS, TURNS, MemoryLadder, Room, Rung
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import flow_models, flow_renderer, requests_of
 from tests.engine.part_files import weights_of, write_gguf
 from tests.engine.requests import DEMO_UPSCALER, ignore_progress
+from tests.engine.rungs import on_rung
 from tests.engine.sdnq_packer import pack_folder
 from tests.engine.tiny_flows import UNETS, folder_until_exit, tiny_flow, tiny_unet
 from tests.gpu.pretended import BYTES, MEMORY
@@ -129,6 +132,25 @@ def test_no_pass_is_run_twice(name: str, form: str, with_more: bool) -> None:
         assert (image.memory_rung in above, MEMORY.refused) == (True, 0)
         if image.memory_rung in STAYS and not with_more:
             assert MEMORY.used - before > 0.9 * weights.denoiser
+
+
+def test_a_text_encoder_makes_room_though_what_follows_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without references nothing is seen by siglip, which stands before the transformer."""
+    renderer, wanted = model("Z-Image-Omni")
+    renderer = on_rung(renderer, MODELS)
+    draw, beside = ZImageTransformer2DModel.forward, list[str]()
+
+    def look(self: ZImageTransformer2DModel, *given: Any, **named: Any) -> Any:
+        loaded = renderer._checkpoints.held(wanted, MODELS.place)
+        assert loaded
+        beside.append(next(loaded.parts.by_name["text_encoder"].parameters()).device.type)
+        return draw(self, *given, **named)
+
+    monkeypatch.setattr(ZImageTransformer2DModel, "forward", look)
+    (image,) = renderer.render([wanted], ignore_progress)
+    assert (image.memory_rung, {*beside}) == (MODELS.name, {"cpu"})
 
 
 def test_weights_without_room_are_refused_and_none_is_loaded() -> None:
