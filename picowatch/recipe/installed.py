@@ -106,11 +106,11 @@ def find_checkpoint(
 def find(kind: str, written: str | None, inventory: Inventory, *, foreign: bool = False) -> str:
     """Return the name of the model of a kind that a recipe names. Raises NotInstalled.
 
-    `foreign`: another program wrote the name, where the file may be in another folder.
-
     `written` is the name as `matching` knows it. None means the only usable one, or the embedded
     one if none is installed. The error says why a file is refused; one in another kind's folder may
     have been misplaced. A refused file may have the name of a usable one, with another ending.
+
+    `foreign`: another program wrote it; its folder counts only if a model has the whole name.
     """
     known, asked = inventory.found, (f"foreign {kind}" if foreign else kind, written)
     if asked not in known:

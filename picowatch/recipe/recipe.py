@@ -57,7 +57,7 @@ class Context:
     # The paths of a dropped picture and its mask: their names are not part of the identity, so a
     # renamed picture is still the same request.
     dropped: frozenset[str] = frozenset()
-    taken: datetime | None = None
+    taken: datetime | None = None  # the dropped picture was, if its result's name tells it
 
 
 class Recipe(BaseModel, fields.RecipeFields):

@@ -104,7 +104,7 @@ class ImageRequest(fields.ImageFields):
     upscaler_hash: str = ""
     cutout_hash: str = ""
     given_size: tuple[int, int] | None = None  # of the picture of which only parts are drawn
-    is_transparent: bool = False  # that picture
+    is_transparent: bool = False  # that picture is, and so is the result
     size_warning: str = ""  # that the size is less than the picture's
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""

@@ -135,6 +135,9 @@ def _blocks(text: Sequence[str]) -> Iterator[Block]:
         end = number + 1
         while end < len(lines) and _goes_on(lines[end - 1][1], lines[end][1]):
             end += 1
+        filled = (at for at in range(end, len(lines)) if lines[at][1].strip())
+        if (after := next(filled, None)) is not None and _NETWORKS.match(lines[after][1]):
+            end = after + 1  # Civitai's list may stand below a blank line
         yield Block(lines[start:number], lines[number:end])
         start = number = _end_of_remarks(lines, end)
     for is_filled, paragraph in groupby(lines[start:], lambda line: bool(line[1].strip())):

@@ -206,7 +206,8 @@ class _Workflow:
             elif other and str(other) != text:
                 self._found.leave_out(name, other)
         if _kind(node) == "CLIPTextEncode" and text == node["inputs"].get("text"):
-            text = text.replace("<lora:", "\\<lora:")  # words there, unless another node reads them
+            # Words there, unless another node reads them.
+            text = re.sub(r"(?<!\\)<lora:", r"\\<lora:", text)
         is_hidden = all(other is None for other in texts.values())
         return None if is_hidden else text, [*self._behind([node], *names), node][0]
 

@@ -1,7 +1,7 @@
 """Another program's settings as fields of a recipe, with warnings about the rest."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from picowatch.recipe.converters import MAX_SEED
@@ -99,6 +99,12 @@ class ForeignSettings:
         if message and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(message)
 
+    def _missed(self, said: Collection[str], given: Collection[str]) -> Iterator[str]:
+        """Yield the warnings about what nothing gives; a given prompt has all of its texts."""
+        for missed, warning in self.missed.items():
+            if missed not in said and missed.partition(" ")[0] not in given:
+                yield warning
+
     def entry(self, position: Position, given: Collection[str] = ()) -> Entry:
         """Return the fields as an entry, all at one position, without the `given` ones."""
         hidden = {name: self.values.get(name, "") for name in (CHECKPOINT_HASH, EMBEDDINGS)}
@@ -117,7 +123,7 @@ class ForeignSettings:
                 if field not in {*hidden, *given}
             },
             position,
-            (*(w for field, w in self.missed.items() if field not in said), *self.warnings),
+            (*self._missed(said, given), *self.warnings),
             by_another_program=True,
             checkpoint_hash=hidden[CHECKPOINT_HASH],
             embeddings=hidden[EMBEDDINGS],

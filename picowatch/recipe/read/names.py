@@ -68,7 +68,7 @@ def add(
 ) -> None:
     """Add the value of a field that the file calls `name`, unless it has a value.
 
-    `column`: of a CSV, that of the value before.
+    `column`: in a CSV, the column that the value before is from.
     """
     if field in layer and layer[field].raw:
         problems.add(written.name_position, given_twice(name, layer[field], column))

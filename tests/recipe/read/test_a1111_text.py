@@ -108,6 +108,7 @@ def test_civitais_networks_are_no_prompts() -> None:
     for recipes in (
         read(text.format(f"{networks}\n", ""), TXT),
         read(text.format("", networks), TXT),
+        read(text.format("", f"\n{networks}"), TXT),
     ):
         assert prompts(recipes) == [("a", "b", 3)]
         check_warned(

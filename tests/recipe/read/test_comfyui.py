@@ -135,8 +135,8 @@ def encode(text: object) -> dict[str, Any]:
          ("ink", "blurry, bad"), "text_g was not found: … SDXLPromptStyler … Write 'prompt: …"),
         (one_pass(node("Text", text="")) | {"6": encode(LINK)}, ("", "blurry, bad"), ""),
         # A tag is words, unless another node wrote it.
-        (one_pass() | {"6": encode("a dog <lora:film:1>")},
-         (r"a dog \<lora:film:1>", "blurry, bad"), ""),
+        *((one_pass() | {"6": encode(f"a dog {sign}<lora:film:1>")},
+           (r"a dog \<lora:film:1>", "blurry, bad"), "") for sign in ("", "\\")),
         (one_pass(node("LoraTagLoader", text="a dog <lora:film:1>")) | {"6": encode(LINK)},
          ("a dog <lora:film:1>", "blurry, bad"), ""),
         # Nodes that ComfyUI does not have itself are named.
@@ -257,6 +257,10 @@ def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
     recipe = read(one_pass(), parameters=f"{text}, Size: 1664x2432")
     assert (recipe.prompt, recipe.steps, recipe.seed, recipe.clip_skip) == ("a cat", 30, 42, 2)
     assert recipe.size == "832x1216"
+    hidden = one_pass() | {"6": node("CLIPTextEncodeFlux", t5xxl="a", clip_l=LINK), "70": node("X")}
+    (said,) = read(hidden).warnings
+    assert said.startswith("clip_l was not found")
+    assert not read(hidden, "from: a.png\nprompt: mine").warnings
     hidden = one_pass(node("X"), steps=LINK) | {"6": node("CLIPTextEncode", text=LINK)}
     recipe = read(hidden, parameters=f"{text}, Size: 1664x2432")
     assert (recipe.prompt, recipe.steps, recipe.warnings) == ("unknown", 20, ())
