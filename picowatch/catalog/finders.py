@@ -87,6 +87,9 @@ def network_in(folder: Path) -> tuple[FolderRow, dict[str, Any]]:
             "picowatch finds by SAM 3, Grounding DINO and CLIPSeg, outlines by SAM, and tells "
             "depths by Depth Anything."
         )
+    backbone = values.get("backbone_config")
+    if row is _DEPTH and not (isinstance(backbone, dict) and backbone.get("model_type")):
+        raise ModelRefused(f"is a {row.name} without a known network inside.")
     for kind in _types_within(values):
         if not kind.startswith(row.inside):
             raise ModelRefused(f"is a {row.name} with another network inside ({shown(kind)}).")

@@ -255,6 +255,7 @@ PARTS: list[tuple[str, Config, Shapes, str]] = [
     ("controlnet", CONTROLNET, controlnet(4096), "is not a ControlNet that picowatch knows: "),
     ("depth", {"model_type": "dpt"}, {"x": (8,)}, "is the folder of another model (dpt)"),
     ("depth", DEPTH | {"backbone_config": {"model_type": "swin"}}, {"x": (8,)}, "inside (swin)"),
+    ("depth", DEPTH | {"backbone_config": {"hidden_size": 384}}, {"x": (8,)}, "without a known"),
     ("depth", DEPTH | {"backbone_config": BACKBONE}, {"x": (8,)}, "says num_hidden_layers: 1000"),
 ]
 
