@@ -41,7 +41,9 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         named = load_settings({}, {}, file).model_dump(exclude_unset=True) if file.exists() else {}
         inbox, outbox, models = (named.get(name, folder / name) for name in FOLDERS)
         make_folder(outbox)
-        for kind in () if "models" in named else (*KINDS_OF_MODELS.values(), "wildcards"):
+        # Another folder is somebody's, or a share that may not be mounted.
+        is_own = Path(realpath(models)) == Path(realpath(folder / "models"))
+        for kind in (*KINDS_OF_MODELS.values(), "wildcards") if is_own else ():
             make_folder(models / kind)
         made = [*_make_all(file, inbox, with_examples=not options.ready)]
         if options.ready:

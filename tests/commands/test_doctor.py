@@ -100,6 +100,10 @@ def test_a_picture_that_fails_says_why(
     text = "The engine crashed (SIGILL). Update torch. That was attempt 2."
     assert found["picture"]["text"] == text
     assert found["picture"]["remedy"].startswith("If that does not help, start `picowatch run")
+    with monkeypatch.context() as patch:
+        empty = "picowatch.daemon.round.list_lines"  # as on a full disk
+        patch.setattr(empty, lambda *given: given[2]._path.touch())
+        assert checks()["picture"]["text"] == "no picture was rendered"
     full = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
     monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=full))
     picture = checks()["picture"]

@@ -88,6 +88,9 @@ def test_init_makes_the_folders_that_settings_name(tmp_path: Path) -> None:
     assert (tmp_path / "own/recipes/web/_pictures.yaml").is_file()
     assert picowatch_here(tmp_path / "own", "run", "--once").returncode == 0
     assert {path.name for path in tmp_path.glob("*/*")} == {"picowatch.yaml", "pictures", "recipes"}
+    settings.write_text("models: models\n")
+    picowatch_here(tmp_path, "init", "own")
+    assert (tmp_path / "own/models/checkpoints").is_dir()
     settings.write_text("inbx: recipes\n")
     assert "Did you mean 'inbox'?" in picowatch_here(tmp_path / "own", "init").stderr
 
