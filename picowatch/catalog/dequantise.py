@@ -81,7 +81,7 @@ def _check_layer(header: Header, layer: str, kind: str, beside: set[str]) -> Non
 
 
 def rotated_together(told: Mapping[str, Any]) -> int | None:
-    """Return how many columns ConvRot rotated together, None without it, 0 for an unknown."""
+    """Return how many columns ConvRot rotated together, None without it, 0 if unknown."""
     # ComfyUI reads what is told beside the format or among `params`, and rounds numbers down.
     params = told.get("params")
     values = (params if isinstance(params, dict) else {}) | {**told}

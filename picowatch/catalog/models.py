@@ -71,7 +71,7 @@ class Part:
     class_name: str
     folder: Path
     weights: Path | None = None  # the file of its weights, if they are not in the folder
-    prefix: str = ""  # … and of their names there
+    prefix: str = ""  # with which their names begin there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,9 @@ class Model(Recognised):
     path: Path
     bytes: int  # of its own files
     by_name: bool = False  # only its name tells its variant
-    velocity_beside: bool = False  # its file does not tell a prediction; the config beside it does
+    velocity_beside: bool = (
+        False  # its file does not tell a prediction; the config beside says velocity
+    )
     # A transformer in a file of its own needs other files: where each part of its pipeline is, or
     # what is not installed, in a sentence.
     parts: tuple[Part, ...] = ()
@@ -100,7 +102,7 @@ class Refused:
     kind: Kind
     path: Path
     reason: str  # a sentence that says what it is
-    may_pass: bool = False  # a permission or a disk is the cause; size and time may not change
+    may_pass: bool = False  # by a permission or a disk: it may pass while size and time stay
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,7 +313,7 @@ def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> l
 
 
 def _requests(recipe: Recipe) -> list[ImageRequest]:
-    """Return the requests with the first seed whose words can be drawn, if it is random."""
+    """Return the requests, if random with a seed whose words are drawn. Raises RecipeInvalid."""
     for seed in range(_SEEDS_TRIED if recipe.seed == RANDOM else 0):
         with suppress(RecipeInvalid):
             return recipe.image_requests(no_hash, seed)

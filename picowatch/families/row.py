@@ -51,7 +51,7 @@ class Pipelines:
     text: str = ""  # a UNet's draws everything, from the engine's latents
     image: str = ""
     mask: str = ""
-    edit: str = ""
+    edit: str = ""  # from references
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)  # for creating its pipelines
     configs: str = ""  # the variant whose configs in the package it shares
     sign: str = ""  # a file's header shows it, besides the family's signs: `Header.shows`
-    # Of it in a folder: settings of the index, or "transformer/" and a setting of that config.
+    # In a folder: settings of the index, or "transformer/" and a setting of that config.
     config: Mapping[str, Any] | None = None
     # A file's header looks like this variant's, and only the `word` in its name tells them apart;
     # the same holds for folders, unless there is a `config`.
@@ -172,7 +172,7 @@ class Family:
     # How many layers of the text encoder are loaded, 0 for all: one more than its pipeline reads,
     # because transformers normalises what the last one gives.
     encoder_layers: int = 0
-    # Numbers that its transformer or UNet has in memory at once for each pixel, as in `DECODING`.
+    # At most so many numbers are in memory at once for each pixel of a step; see `DECODING`.
     drawing: int = 300
 
     # Folders.
@@ -181,7 +181,7 @@ class Family:
     # loads no others.
     parts: Mapping[str, Classes] = field(default_factory=dict)
     optional: tuple[str, ...] = ()  # parts that a folder may lack
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of the index, where it has them
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the index, if it has any
 
     # Files.
     signs: tuple[str, ...] = ()  # prefixes of tensors' names: its transformer has one of them
