@@ -132,7 +132,7 @@ class BatchSizes:
         self._ledger = ledger
         self._lock = Lock()
         self._device = ""  # of the last batch
-        self._measured = {
+        self._measured = {  # by earlier runs, too
             key: _AS_JSON.validate_json(text) for key, text in queries.batch_sizes(ledger).items()
         }
 

@@ -181,7 +181,8 @@ class Publisher:
         parameters, metadata = self._source(image, picture)
         told = self._told(image, picture, metadata)
         is_large = picture.width * picture.height > LARGE_PIXELS
-        given = [told.decoded] if is_large else self._encoders.submit(told.decoded)
+        decode = replace(told, control_maps=()).decoded
+        given = [decode] if is_large else self._encoders.submit(decode)
         picture = replace(told, pixels=b"", alpha=b"", low=b"")  # which take hundreds of megabytes
         encode = partial(self._encoded, image, picture, parameters, metadata, given)
         begun = self._encoders.submit(encode)

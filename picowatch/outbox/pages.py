@@ -97,7 +97,8 @@ class Pages:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._page_of: dict[str, int] = {}  # oldest first
-        self._versions: list[str] = []  # of pages: their sizes and times
+        # Sizes and times of pages: only that of the newest changes, unless pictures are deleted.
+        self._versions: list[str] = []
         self._is_loaded = False
 
     def load(self) -> None:

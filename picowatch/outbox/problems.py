@@ -97,7 +97,7 @@ class ProblemFiles:
                     self._write(template, file, "\n\n".join([head, *kept]) + "\n" if kept else "")
 
     def list_existing(self, recipes: Collection[str], wrong: Collection[str]) -> None:
-        """List the files of earlier runs; delete those of others, and errors that are none now."""
+        """List files of earlier runs; delete those of other recipes and of mended errors."""
         kept = {self._names.warning_file(recipe): recipe for recipe in recipes}
         kept |= {self._names.error_file(recipe): recipe for recipe in wrong}
         found: list[tuple[float, str]] = []

@@ -112,7 +112,7 @@ class Status:
     inbox: str = ""
     models: str = ""
     settings: str = ""
-    scanned: float | None = None  # when the inbox was scanned last
+    scanned: float | None = None  # when the inbox was scanned last, None before that
     trouble: str = ""
     troubles: dict[str, str] = field(default_factory=dict)  # those of TROUBLES, with reasons
     last: str = ""  # the totals of the last summary
