@@ -8,18 +8,7 @@ docs/models.md. Pipelines without a row get theirs from their signature.
 import re
 from collections.abc import Mapping
 
-from picowatch.families import (
-    anima,
-    flux1,
-    flux2,
-    flux3,
-    ideogram,
-    longcat,
-    ovis,
-    qwen,
-    stable_diffusion,
-    z_image,
-)
+from picowatch.families import flux, others, qwen, stable_diffusion, z_image
 from picowatch.families.general import general_row
 from picowatch.families.row import DEMO, KL, Family
 
@@ -29,9 +18,9 @@ from picowatch.families.row import DEMO, KL, Family
 # before FLUX.2 dev, FLUX.1 before FLUX.3, Lumina 2 before Z-Image.
 _ROWS = (
     stable_diffusion.DEMO_MODEL, stable_diffusion.SDXL, stable_diffusion.SD1, stable_diffusion.SD2,
-    stable_diffusion.SD3, qwen.QWEN_IMAGE_21, qwen.QWEN_IMAGE, qwen.KREA2, flux1.CHROMA,
-    flux2.FLUX2_DEV, flux2.FLUX2, flux1.FLUX, flux3.FLUX3, z_image.LUMINA2, z_image.Z_IMAGE,
-    ovis.OVIS_IMAGE, longcat.LONGCAT_IMAGE, ideogram.IDEOGRAM4, anima.ANIMA, qwen.ERNIE_IMAGE,
+    stable_diffusion.SD3, qwen.QWEN_IMAGE_21, qwen.QWEN_IMAGE, qwen.KREA2, flux.CHROMA,
+    flux.FLUX2_DEV, flux.FLUX2, flux.FLUX, flux.FLUX3, z_image.LUMINA2, z_image.Z_IMAGE,
+    others.OVIS_IMAGE, others.LONGCAT_IMAGE, others.IDEOGRAM4, others.ANIMA, qwen.ERNIE_IMAGE,
 )  # fmt: skip
 _FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
 
