@@ -14,7 +14,7 @@ from picowatch.engine.drawing.latents import as_picture, generators_for, resized
 from picowatch.engine.drawing.step_cache import CachedSteps, restored
 from picowatch.engine.drawing.work import Drawn
 from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
-from picowatch.engine.model.flow_samplers import scheduler_for
+from picowatch.engine.model.samplers import flow_scheduler
 from picowatch.engine.model.texts import Encoded, answer
 from picowatch.errors import RenderFailed
 from picowatch.files.decoding import Original
@@ -124,7 +124,7 @@ class FlowDenoising(Denoising):
         used = (lora.name.casefold() for lora in request.loras if lora.weight)
         if lightning and any("lightning" in name for name in used):
             own = own.from_config(own.config, **lightning)
-        return scheduler_for(request.sampler, own)
+        return flow_scheduler(request.sampler, own)
 
     def decode(self, results: list[Image.Image]) -> list[Drawn]:
         """Implement `Denoising.decode`; the pipelines have decoded already."""

@@ -17,14 +17,14 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import PNDMScheduler, TCDScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, PNDMScheduler, TCDScheduler
 from diffusers.schedulers import AysSchedules
 
 # diffusers hides this name where scipy is not installed.
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from numpy.typing import NDArray
 
-from picowatch.engine.model.dpmpp_3m_sde import DPMSolver3MSDEScheduler
+from picowatch.engine.model.solvers import DPMSolver3MSDEScheduler, SolvedFlow
 from picowatch.engine.private import replace_beta_levels
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.samplers import EVEN, KnownSampler, sampler_named
@@ -279,4 +279,19 @@ def scheduler_of(kind: Any, config: Mapping[str, Any]) -> Any:
         return kind.from_config(config)
     scheduler = kind.from_config(config, use_beta_sigmas=False)
     use_noise_levels(scheduler, "beta")
+    return scheduler
+
+
+_FLOW_SOLVERS = {
+    "DPM++ 2M": diffusers.DPMSolverMultistepScheduler,
+    "UniPC": diffusers.UniPCMultistepScheduler,
+}
+
+
+def flow_scheduler(sampler: str, own: Any) -> Any:
+    """Return the scheduler of a pass; `own` is the folder's, which stays if it is no flow's."""
+    if sampler not in _FLOW_SOLVERS or not isinstance(own, FlowMatchEulerDiscreteScheduler):
+        return own
+    scheduler = scheduler_of(SolvedFlow, own.config)
+    scheduler.solver = _FLOW_SOLVERS[sampler]
     return scheduler

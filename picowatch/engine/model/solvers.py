@@ -1,21 +1,24 @@
-"""DPM-Solver++(3M) SDE as a scheduler of diffusers.
-
-Its own of third order with noise differs: the factor of the last term does not vanish with the
-length of the step (diffusers 0.42, `multistep_dpm_solver_third_order_update`).
-"""
+"""Schedulers that diffusers lacks: DPM-Solver++(3M) SDE, and steps of other solvers for flows."""
 
 import math
 from typing import Any
 
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
+
+from picowatch.engine.private import begin_steps, count_step
+
+_ALMOST_ONE = 1 - 1e-6  # at pure noise, the logarithms in the solvers would be infinite
 
 
 class DPMSolver3MSDEScheduler(EulerDiscreteScheduler):  # type: ignore[misc]
     """Euler's noise levels and predictions, with the steps of k-diffusion's sample_dpmpp_3m_sde.
 
+    diffusers' own of third order with noise differs: the factor of the last term does not vanish
+    with the length of the step (diffusers 0.42, `multistep_dpm_solver_third_order_update`).
     The formulas are those of https://github.com/crowsonkb/k-diffusion (sampling.py), with eta 1.
     The noise comes from the images' generators, not from a Brownian tree.
     """
@@ -71,3 +74,47 @@ class DPMSolver3MSDEScheduler(EulerDiscreteScheduler):  # type: ignore[misc]
             latents = latents + phi_2 * slopes[0]
         self._earlier = ((denoised, length), *self._earlier[:1])
         return latents
+
+
+class SolvedFlow(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """A scheduler with the model's own noise levels and shifts, and the steps of `solver`."""
+
+    solver: Any
+    _running: Any = None
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: torch.Tensor,
+        sample: torch.Tensor,
+        *_: Any,
+        return_dict: bool = True,
+        **__: Any,
+    ) -> Any:
+        """Return the sample after this step, in the form of the parent class."""
+        if self.step_index is None:  # a pass begins
+            begin_steps(self, timestep)
+            self._running = self._begun()
+        (after,) = self._running.step(
+            model_output.float(), timestep, sample.float(), return_dict=False
+        )
+        count_step(self)
+        after = after.to(model_output.dtype)
+        return SchedulerOutput(after) if return_dict else (after,)
+
+    def scale_model_input(self, sample: torch.Tensor, _: Any = None) -> torch.Tensor:
+        """Return the sample as it is; BRIA's pipeline asks all but the parent class."""
+        return sample
+
+    def _begun(self) -> Any:
+        """Return a solver at the step where this pass begins."""
+        solver = self.solver(
+            num_train_timesteps=self.config.num_train_timesteps,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+        )
+        solver.sigmas = self.sigmas.cpu().clamp(max=_ALMOST_ONE)
+        solver.timesteps = self.timesteps
+        solver.num_inference_steps = len(self.timesteps)
+        solver.set_begin_index(self.step_index)
+        return solver
