@@ -12,7 +12,7 @@ import torch
 
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.failures import explain_error, explain_exit
-from picowatch.engine.model import measures
+from picowatch.engine.model import devices
 from picowatch.engine.model.devices import choose_target, compute_exactly
 from picowatch.engine.process import child_main
 from picowatch.engine.protocol import EngineOptions
@@ -109,7 +109,7 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reports it in /proc")
 def test_the_system_reports_a_process_on_the_cpu() -> None:
     code = (
-        "from picowatch.engine.model.measures import held_memory as held; kept = bytearray(10**8);"
+        "from picowatch.engine.model.devices import held_memory as held; kept = bytearray(10**8);"
         "del kept; found = held(); assert 10**6 < found.now < found.peak - 5 * 10**7"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -124,7 +124,7 @@ def test_a_containers_limit_counts(tmp_path: Path, limit: str | None, left: int)
         (tmp_path / "memory.max").write_text(limit + "\n")
         (tmp_path / "memory.current").write_text(f"{2**30}\n")
         (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\nactive_file 7\n")
-    assert measures._left_to_container(tmp_path) == left
+    assert devices._left_to_container(tmp_path) == left
 
 
 COMPUTER = "The computer does not have enough memory for this image."

@@ -25,9 +25,17 @@ from picowatch.engine.drawing.work import Drawn, Interrupted, Work
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.compile import Compiled
-from picowatch.engine.model.devices import choose_target, compute_exactly, precision_name
+from picowatch.engine.model.devices import (
+    CARDS,
+    choose_target,
+    compute_exactly,
+    empty_cache,
+    free_bytes,
+    held_memory,
+    precision_name,
+    room_on,
+)
 from picowatch.engine.model.loaded import Accelerator, Loaded
-from picowatch.engine.model.measures import CARDS, empty_cache, free_bytes, held_memory, room_on
 from picowatch.engine.model.memory import TILED, MemoryLadder, Rung, shrink_warning
 from picowatch.engine.model.verify import verified
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage, unseen

@@ -23,7 +23,7 @@ import diffusers
 import torch
 
 from picowatch.engine.failures import as_clause
-from picowatch.engine.model.measures import free_bytes
+from picowatch.engine.model.devices import free_bytes
 from picowatch.engine.model.narrow import widened
 from picowatch.engine.private import TreeSpec, allow_recompiling, tree_flatten, tree_unflatten
 from picowatch.errors import install_command
