@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from picowatch.catalog.dequantise import check_quantisation, packed_weights
 from picowatch.catalog.headers import read_header, small_json
-from picowatch.catalog.sdnq import check_quantisation, packed_weights
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, from_text, row_of_pipeline
 from picowatch.files.safe_paths import is_file, is_folder, open_regular

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from picowatch.catalog import Catalog
+from picowatch.catalog.dequantise import Packed, packed_weights
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.sdnq import Packed, packed_weights
 from picowatch.engine.model.dequantise import multiplied_out
 from picowatch.engine.model.load import bytes_of_parts
 from picowatch.errors import ModelRefused, RenderFailed

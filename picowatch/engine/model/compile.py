@@ -23,8 +23,8 @@ import diffusers
 import torch
 
 from picowatch.engine.failures import as_clause
+from picowatch.engine.model.dequantise import widened
 from picowatch.engine.model.devices import free_bytes
-from picowatch.engine.model.narrow import widened
 from picowatch.engine.private import TreeSpec, allow_recompiling, tree_flatten, tree_unflatten
 from picowatch.errors import install_command
 from picowatch.files.atomic import sync_file, sync_folder, temporary_beside

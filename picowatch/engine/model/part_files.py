@@ -28,8 +28,7 @@ from diffusers.quantizers.gguf.utils import GGUFParameter
 from picowatch.catalog.cutouts import COUNTED
 from picowatch.catalog.models import Part
 from picowatch.catalog.recognise import UNET
-from picowatch.engine.model.dequantise import stands_for
-from picowatch.engine.model.narrow import FP8, narrowed, packed, widening
+from picowatch.engine.model.dequantise import FP8, narrowed, packed, stands_for, widening
 from picowatch.engine.private import kept_in_float32, rename_old_keys
 from picowatch.errors import RenderFailed
 

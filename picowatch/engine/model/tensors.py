@@ -12,11 +12,20 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 from safetensors import safe_open
 
-from picowatch.catalog.dequantise import BESIDE, FP8, SCALES, SECOND_SCALE, SMOOTHING
+from picowatch.catalog.dequantise import (
+    BESIDE,
+    FP8,
+    SCALES,
+    SECOND_SCALE,
+    SMOOTHING,
+    Packed,
+    check_quantisation,
+    packed_weights,
+    rotated_columns,
+)
 from picowatch.catalog.folder_files import read_json, weight_files
 from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header, read_header
-from picowatch.catalog.sdnq import Packed, check_quantisation, packed_weights, rotated_columns
 from picowatch.engine.model.dequantise import PackedWeight, dequantised, stand_in
 from picowatch.engine.model.part_files import Tensors, TypeOf
 
