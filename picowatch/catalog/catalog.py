@@ -1,7 +1,8 @@
 """The models in models/: kinds, names and sizes from headers, and hashes."""
 
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -12,18 +13,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from picowatch.catalog.encoders import families_of
-from picowatch.catalog.entries import (
-    called_of,
-    checkpoint_of,
-    controlnet_of,
-    known_words,
-    reasons_of,
-    trained_for,
-)
 from picowatch.catalog.finders import finders_in, outlined
 from picowatch.catalog.folder_files import folder_files, has_index
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, unreadable
+from picowatch.catalog.loras import OR_CHROMA
 from picowatch.catalog.models import (
     FOLDERS,
     FoundModels,
@@ -34,7 +28,7 @@ from picowatch.catalog.models import (
     folders_of,
 )
 from picowatch.catalog.parts import completed, files_of, is_transformer
-from picowatch.catalog.recognise import recognise
+from picowatch.catalog.recognise import UNIONS, recognise
 from picowatch.catalog.scan import (
     EMBEDDED,
     SAFETENSORS,
@@ -48,12 +42,25 @@ from picowatch.catalog.scan import (
 )
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES
+from picowatch.families.row import DEMO
 from picowatch.files.essential import Ended
 from picowatch.files.safe_paths import is_file, is_folder
-from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory, Upscaler
+from picowatch.recipe.fields import ZERO_SNR
+from picowatch.recipe.inventory import (
+    DEMO_RULES,
+    Checkpoint,
+    ControlNet,
+    Inventory,
+    Upscaler,
+    rules_of,
+)
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.prompts.known_words import KnownWords
 
 _RECOGNISED = TypeAdapter(Recognised)
+# Families whose files need not say what they predict: 2.x's weights tell (engine/model/load.py).
+_SILENT = ("sd1", "sdxl")
 
 
 class Catalog:
@@ -135,15 +142,17 @@ class Catalog:
         models = {kind: found.of_kind(kind) for kind in FOLDERS}
         names = {kind: tuple(model.name for model in models[kind]) for kind in FOLDERS}
         checkpoints, loras = models["checkpoint"], models["lora"]
-        controlnets = (*models["controlnet"], embedded("controlnet"))
-        words = known_words(self.demo)
+        demo, words = self._checkpoint(self.demo), _known_words(self.demo)
+        reasons = _reasons_of(found)
         return Inventory(
-            demo=replace(checkpoint_of(self.demo), rules=DEMO_RULES, known_words=words),
+            demo=replace(demo, rules=DEMO_RULES, known_words=words, hash=""),
             checkpoints=tuple(self._checkpoint(own) for own in checkpoints if not own.missing),
             variants={
                 model.name: {
-                    called_of(each): each.missing or self._checkpoint(each)
-                    for each in (model, *model.others)
+                    f"{FAMILIES[model.family].name} {own.variant}".strip(): (
+                        own.missing or self._checkpoint(own)
+                    )
+                    for own in (model, *model.others)
                 }
                 for model in checkpoints
                 if model.others
@@ -154,25 +163,31 @@ class Catalog:
             upscalers=tuple(Upscaler(model.name, model.scale) for model in models["upscaler"]),
             cutouts=names["cutout"],
             vae_families={vae.name: families_of(vae.variant) for vae in models["vae"]},
-            controlnets=tuple(map(controlnet_of, controlnets)),
+            controlnets=tuple(
+                ControlNet(
+                    *(own.name, FAMILIES[own.family].name, own.text_width),
+                    UNIONS.get(own.variant, 0),
+                )
+                for own in (*models["controlnet"], embedded("controlnet"))
+            ),
             depths=names["depth"],
             segmentations=finders_in(models["segmentation"]),
-            lora_families=trained_for(loras),
+            lora_families=_trained_for(loras),
             lora_names={lora.name: lora.trained_as for lora in loras if lora.trained_as},
-            embedding_families=trained_for(models["embedding"]),
-            findable=known_words(embedded("segmentation")),
+            embedding_families=_trained_for(models["embedding"]),
+            findable=_known_words(embedded("segmentation")),
             wildcards=wildcards,
-            refused={"wildcard": refused_wildcards, **reasons_of(found)},
+            refused={"wildcard": refused_wildcards, **reasons},
             default_checkpoint=default_checkpoint,
-            unusable_checkpoint=self._unusable_checkpoint(found),
+            unusable_checkpoint=self._unusable_checkpoint(reasons),
         )
 
-    def _unusable_checkpoint(self, found: FoundModels) -> str:
+    def _unusable_checkpoint(self, reasons: Mapping[str, Mapping[str, str]]) -> str:
         """Return the first reason why no checkpoint can be used, or ""."""
         if away := self.away():
             asked, folder = "Is it mounted, and may picowatch read it?", FOLDERS["checkpoint"]
             return f"{away}. {asked} If it is no more, make an empty {self._models / folder}."
-        return next(iter(reasons_of(found)["checkpoint"].values()), "")
+        return next(iter(reasons["checkpoint"].values()), "")
 
     def find(self, kind: Kind, name: str) -> Model:
         """Return the model of that name, ending optional. Raises ModelRefused with the reason."""
@@ -203,10 +218,22 @@ class Catalog:
 
     def _checkpoint(self, model: Model) -> Checkpoint:
         """Return a checkpoint with its hash, "" if files would have to be read for it."""
-        known = ""
+        known, prediction = "", "v" if model.velocity_beside else ""
         with suppress(ModelRefused):
             known = self.known_hash(model)
-        return replace(checkpoint_of(model), hash=known)
+        if model.zero_snr and model.prediction != "epsilon":
+            prediction = ZERO_SNR
+        return Checkpoint(
+            model.name,
+            model.native_size,
+            model.text_layers,
+            FAMILIES[model.family].name,
+            rules_of(model.family, model.variant),
+            prediction,
+            bool(model.prediction) or model.family not in _SILENT,
+            model.text_width,
+            hash=known,
+        )
 
     def size(self, model: Model) -> int:
         """Return the size of all files of the model. Raises ModelRefused if they are gone."""
@@ -333,3 +360,34 @@ def _files(model: Model) -> dict[str, Path]:
         return folder_files(model.path) | files_of(model.parts)
     except OSError as error:
         raise unreadable(model.path, error) from error
+
+
+def _reasons_of(found: FoundModels) -> dict[str, dict[str, str]]:
+    """Return the reasons of refused files by kind and name, with and without ending."""
+    reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
+    for entry in found.refused:
+        reasons[entry.kind][entry.name] = entry.reason
+        reasons[entry.kind].setdefault(without_ending(entry.name), entry.reason)
+    # In prompts endings are no part of their names: another file may have the name without it.
+    reasons["embedding"] = {without_ending(name): why for name, why in reasons["embedding"].items()}
+    checkpoints = found.of_kind("checkpoint")
+    reasons["checkpoint"] |= {model.name: model.missing for model in checkpoints if model.missing}
+    return reasons
+
+
+@cache
+def _known_words(demo: Model) -> KnownWords:
+    """Return the words that an embedded model knows; training/ writes the file."""
+    found = json.loads((demo.path / "known_words.json").read_text("utf-8"))
+    subjects = [word for kind in ("subjects", "extras", "colours") for word in found.get(kind, ())]
+    return KnownWords(tuple(subjects), frozenset(found["words"]))
+
+
+def _trained_for(adapters: Sequence[Model]) -> dict[str, tuple[str, ...]]:
+    """Return the families' names by adapter; the demo model's width does not tell a family."""
+    chroma = FAMILIES["chroma"].name
+    return {
+        adapter.name: (FAMILIES[adapter.family].name, *[chroma] * (adapter.variant == OR_CHROMA))
+        for adapter in adapters
+        if adapter.family not in ("", DEMO)
+    }

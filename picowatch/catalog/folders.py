@@ -16,8 +16,7 @@ from picowatch.catalog.encoders import vae_of_config
 from picowatch.catalog.finders import recognise_network
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Kind, Recognised, holds
-from picowatch.catalog.not_drawn import REFINER
-from picowatch.catalog.recognise import POOLED, USABLE_INPUTS, controlnet
+from picowatch.catalog.recognise import POOLED, REFINER, USABLE_INPUTS, controlnet
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, from_text, hub_folder, row_of_pipeline
 from picowatch.families.general import signature

@@ -17,7 +17,7 @@ from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
 
-from picowatch.catalog.lora_names import CONDITIONER, FACTOR, PREFIX, ROLE, places
+from picowatch.catalog.loras import CONDITIONER, FACTOR, PREFIX, ROLE, places
 from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.private import parts_for_loras
 from picowatch.errors import RenderFailed
