@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 from picowatch.catalog.encoders import families_of
 from picowatch.catalog.finders import finders_in, outlined
 from picowatch.catalog.folder_files import folder_files, has_index
-from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, unreadable
+from picowatch.catalog.headers import GGUF, read_any_header
 from picowatch.catalog.loras import OR_CHROMA
 from picowatch.catalog.models import (
     FOLDERS,

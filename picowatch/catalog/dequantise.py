@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from math import log, prod
 from typing import Any, NamedTuple
 
-from picowatch.catalog.gguf import BLOCKS, MIXTURES
-from picowatch.catalog.headers import Header
+from picowatch.catalog.headers import BLOCKS, MIXTURES, Header
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 

@@ -13,7 +13,7 @@ from typing import TypeGuard
 from picowatch.catalog.encoders import ENCODERS, TRANSFORMER, VAE, is_tiny, serves
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.folders import classes_of, encoder_of
-from picowatch.catalog.gguf import read_any_header
+from picowatch.catalog.headers import read_any_header
 from picowatch.catalog.models import FoundModels, Model, Part, Refused
 from picowatch.catalog.recognise import UNET
 from picowatch.families import FAMILIES, FLOWS, hub_folder

@@ -25,7 +25,7 @@ from picowatch.catalog.folders import (
     recognise_checkpoint_folder,
     recognise_part_folder,
 )
-from picowatch.catalog.gguf import GGUF, read_any_header
+from picowatch.catalog.headers import GGUF, read_any_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
 from picowatch.catalog.recognise import alike, expect_kind, named, recognise

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog.gguf import BLOCKS, TYPES
+from picowatch.catalog.headers import BLOCKS, TYPES
 from tests.catalog.files import Shapes, found_in, refused_in
 from tests.catalog.shapes import Z_IMAGE, flux
 

@@ -14,7 +14,7 @@ import transformers
 from torch.nn import functional
 
 from picowatch.catalog.encoders import ENCODERS
-from picowatch.catalog.gguf import BLOCKS, stays_quantised
+from picowatch.catalog.headers import BLOCKS, stays_quantised
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.model.load import reads_of
 from picowatch.engine.model.memory import CARD_LADDER, MemoryLadder, Room, Sizes

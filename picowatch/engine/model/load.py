@@ -18,7 +18,7 @@ from picowatch.catalog import Model
 from picowatch.catalog.dequantise import FP8
 from picowatch.catalog.encoders import TINY_CLASS, TINY_FLUX2, is_tiny, tiny_channels
 from picowatch.catalog.folder_files import read_json, read_schedule
-from picowatch.catalog.gguf import read_any_header
+from picowatch.catalog.headers import read_any_header
 from picowatch.catalog.models import Part, holds
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
 from picowatch.engine.model import part_files

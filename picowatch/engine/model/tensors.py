@@ -24,8 +24,14 @@ from picowatch.catalog.dequantise import (
     rotated_columns,
 )
 from picowatch.catalog.folder_files import read_json, weight_files
-from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
-from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.headers import (
+    BLOCKS,
+    Header,
+    is_gguf,
+    read_any_header,
+    read_header,
+    stays_quantised,
+)
 from picowatch.engine.model.dequantise import PackedWeight, dequantised, stand_in
 from picowatch.engine.model.part_files import Tensors, TypeOf
 
