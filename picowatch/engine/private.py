@@ -15,10 +15,7 @@ from diffusers.models.transformers import transformer_cosmos
 from torch.utils import _pytree
 
 # Arguments of diffusers' models are nested; torch has no public functions for that (torch 2.13).
-TreeSpec = _pytree.TreeSpec
-tree_flatten = _pytree.tree_flatten
-tree_map_only = _pytree.tree_map_only
-tree_unflatten = _pytree.tree_unflatten
+pytree = _pytree
 
 # FLUX.1 Kontext's argument for whether references get a size of its own; the pipeline documents
 # it under this name (diffusers 0.42).
@@ -100,13 +97,13 @@ def pad_without_torchvision() -> None:
     """
     if not hasattr(transformer_cosmos, "transforms"):
         vars(transformer_cosmos)["transforms"] = SimpleNamespace(
-            functional=SimpleNamespace(resize=_resized),
+            functional=SimpleNamespace(
+                resize=lambda mask, size, interpolation: torch.nn.functional.interpolate(
+                    mask, size, mode=interpolation
+                )
+            ),
             InterpolationMode=SimpleNamespace(NEAREST="nearest"),
         )
-
-
-def _resized(mask: torch.Tensor, size: list[int], interpolation: str) -> torch.Tensor:
-    return torch.nn.functional.interpolate(mask, size, mode=interpolation)
 
 
 def lumina2_embeds(pipeline: Any, prompt: str) -> dict[str, torch.Tensor]:

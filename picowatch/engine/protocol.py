@@ -35,7 +35,7 @@ class EngineOptions:
     start_images: Path | None = None  # the folder of start images and masks by sha256
     memory: Memory = "auto"  # where the memory ladder begins
     compile: bool = False  # denoisers are compiled (compile.py), and stored in `cache`, if set
-    graphs: bool = False  # on a card denoisers are recorded (graphs.py)
+    graphs: bool = False  # on a card denoisers are recorded (compile.py)
     cache: Path | None = None
     preview_seconds: float = 0  # at least, from preview to preview; 0 means never
     ordinal: int = 0  # this engine's number

@@ -1,9 +1,13 @@
-"""Denoisers compiled for the machine that they run on: `compile: true`.
+"""Denoisers compiled for the machine that they run on: `compile: true`, and `graphs: true`.
 
 On a GPU, torch compiles a transformer at its first use: its repeated blocks, or all of it if it
-names none. A UNet is faster as a graph (graphs.py). On a CPU, OpenVINO computes the denoiser, which
+names none. A UNet is faster as a graph. On a CPU, OpenVINO computes the denoiser, which
 is converted once for each shape of its inputs. Both keep on disk what they made. The module is
 unchanged and can run uncompiled: on a CPU by calling it, on a GPU inside `Compiled.eager`.
+
+A card that computes faster than the processor starts kernels waits for it. A graph has recorded the
+kernels for a shape, and starts them together; they are the same, and compute the same bits.
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
 import gc
@@ -17,7 +21,8 @@ from contextlib import nullcontext, suppress
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
@@ -25,7 +30,7 @@ import torch
 from picowatch.engine.failures import as_clause
 from picowatch.engine.model.dequantise import widened
 from picowatch.engine.model.devices import free_bytes
-from picowatch.engine.private import TreeSpec, allow_recompiling, tree_flatten, tree_unflatten
+from picowatch.engine.private import allow_recompiling, pytree
 from picowatch.errors import install_command
 from picowatch.files.atomic import sync_file, sync_folder, temporary_beside
 
@@ -96,7 +101,7 @@ class Compiled:
         self._models.clear()
 
     def _by_openvino(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor]:
-        leaves, tree = tree_flatten((given, named))
+        leaves, tree = pytree.tree_flatten((given, named))
         # A number may differ from step to step.
         leaves = [torch.tensor(leaf) if isinstance(leaf, float) else leaf for leaf in leaves]
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
@@ -144,7 +149,7 @@ def _in_numpys_types(tensor: torch.Tensor) -> torch.Tensor:
 class _Call(torch.nn.Module):
     """A denoiser that takes a call's tensors as flat arguments, and returns a tensor."""
 
-    def __init__(self, denoiser: Any, leaves: Sequence[Any], tree: TreeSpec) -> None:
+    def __init__(self, denoiser: Any, leaves: Sequence[Any], tree: pytree.TreeSpec) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.leaves = leaves
@@ -153,14 +158,14 @@ class _Call(torch.nn.Module):
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         given = iter(tensors)
         leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
-        arguments, named = tree_unflatten(leaves, self.tree)
+        arguments, named = pytree.tree_unflatten(leaves, self.tree)
         output: torch.Tensor
         (output,) = self.denoiser(*arguments, **named)
         return output
 
 
 def _convert(
-    denoiser: Any, leaves: Sequence[Any], tree: TreeSpec, tensors: Sequence[torch.Tensor]
+    denoiser: Any, leaves: Sequence[Any], tree: pytree.TreeSpec, tensors: Sequence[torch.Tensor]
 ) -> Any:
     """Return the module as OpenVINO's graph for this call's shapes."""
     # OpenVINO's CPU plugin computes NaN from graphs in bfloat16, so the graph is in float32.
@@ -236,3 +241,107 @@ def _import_openvino() -> Any:
     import openvino  # type: ignore[import-untyped]
 
     return openvino
+
+
+# A denoiser that starts its kernels in less than this share of its time does not wait for the
+# processor: a graph would only take memory.
+_START_BOUND = 0.7
+_KEPT = 8  # they share their memory
+
+
+class Graphed:
+    """A denoiser on a card; `replayed`, which others may reset, says whether a graph computed.
+
+    It is called as the module is, with `return_dict=False`. A graph has the addresses of the
+    weights: `forget` it when they change.
+    """
+
+    def __init__(self, denoiser: Any, device: torch.device) -> None:
+        self._denoiser = denoiser
+        self._device = device
+        self._graphs: dict[str, _Graph | None] = {}  # by call, the last used last
+        self._pool: Any = None
+        self._can_be_recorded = True
+        self.replayed = False
+
+    def forget(self) -> None:
+        """Release the memory of all graphs."""
+        self._graphs.clear()
+        self._pool = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Return the output; the module computes what cannot be recorded, or is not worth it."""
+        leaves, tree = pytree.tree_flatten((given, named))
+        shapes = [(leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves]
+        call = repr((tree, shapes))
+        if call not in self._graphs:
+            if len(self._graphs) == _KEPT:
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[call] = self._recorded(leaves, tree)
+        self._graphs[call] = graph = self._graphs.pop(call)
+        if graph is None:
+            return self._denoiser(*given, **named)
+        self.replayed = True
+        return graph.replay(leaves)
+
+    def _recorded(self, leaves: Sequence[Any], tree: pytree.TreeSpec) -> "_Graph | None":
+        if not self._can_be_recorded:
+            return None
+        device = self._device
+        own = [leaf.to(device, copy=True) if torch.is_tensor(leaf) else leaf for leaf in leaves]
+        given, named = pytree.tree_unflatten(own, tree)
+        call = partial(self._denoiser, *given, **named)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            if not self._waits_for_processor(call):
+                return None
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            how: Any = {"stream": _side(self._device), "capture_error_mode": "thread_local"}
+            with torch.cuda.graph(graph, pool=self._pool, **how):
+                output = call()
+        except torch.OutOfMemoryError:  # the module itself needs less
+            return None
+        except RuntimeError:
+            self._can_be_recorded = False
+            return None
+        return _Graph(graph, own, output)
+
+    def _waits_for_processor(self, call: partial[Any]) -> bool:
+        """Measure a call. Raises RuntimeError if it needs a number from the card."""
+        side = _side(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            call()  # sets up what libraries need once
+            side.synchronize()
+            # torch raises RuntimeError where the processor waits for the card, without a warning.
+            with warnings.catch_warnings(action="ignore", category=UserWarning):
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                began = perf_counter()
+                call()
+                started = perf_counter() - began
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            side.synchronize()
+        return started >= _START_BOUND * (perf_counter() - began)
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream for recordings: cuBLAS keeps 32 MB for each stream that it computed on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+class _Graph(NamedTuple):
+    """A graph, the inputs that it reads, and the output that it writes."""
+
+    graph: Any
+    inputs: Sequence[Any]
+    output: Any
+
+    def replay(self, leaves: Sequence[Any]) -> Any:
+        for own, leaf in zip(self.inputs, leaves, strict=True):
+            if torch.is_tensor(own):
+                own.copy_(leaf, non_blocking=True)
+        self.graph.replay()
+        return pytree.tree_map_only(torch.Tensor, torch.clone, self.output)

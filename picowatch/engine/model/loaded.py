@@ -18,10 +18,9 @@ from picowatch.catalog import Model
 from picowatch.catalog.folders import settings_of
 from picowatch.catalog.parts import parts_of
 from picowatch.engine.model.cache import Cache
-from picowatch.engine.model.compile import Compiled
+from picowatch.engine.model.compile import Compiled, Graphed
 from picowatch.engine.model.devices import empty_cache
 from picowatch.engine.model.families import built
-from picowatch.engine.model.graphs import Graphed
 from picowatch.engine.model.memory import FULL, Rung, WeightLocation
 from picowatch.engine.model.texts import Texts, reading_of
 from picowatch.engine.model.verify import Verified
