@@ -266,12 +266,12 @@ class Catalog:
         entries: list[Model | Refused] = []
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         roots = folders_of(self._models, kind)
-        found = []
+        there = []
         for candidate in chain.from_iterable(candidates(root, kind, name) for root in roots):
             self._end_if_asked()
-            found.append(candidate)
+            there.append(candidate)
         # Files come before folders of the same name; stable: ours first.
-        for candidate in sorted(found, key=lambda file: (file.name, file.layout == "folder")):
+        for candidate in sorted(there, key=lambda file: (file.name, file.layout == "folder")):
             entry = self._entry(candidate)
             if isinstance(entry, Model) and entry.name in taken:
                 own, other = candidate.place, taken[entry.name]
@@ -283,17 +283,11 @@ class Catalog:
             entries.append(entry)
         if kind == "segmentation":
             return outlined(entries)
-        return self._completed(entries) if kind == "checkpoint" else entries
-
-    def _completed(self, entries: list[Model | Refused]) -> list[Model | Refused]:
-        """Return the entries, with the transformers among them completed by other files."""
-        if not any(map(is_transformer, entries)):
-            return entries
-        others = [*self._scan_kind("text_encoder"), *self._scan_kind("vae")]
-        installed = FoundModels.of([*entries, *others])
-        return [
-            completed(entry, installed) if is_transformer(entry) else entry for entry in entries
-        ]
+        if kind == "checkpoint" and any(map(is_transformer, entries)):
+            others = [*self._scan_kind("text_encoder"), *self._scan_kind("vae")]
+            found = FoundModels.of([*entries, *others])
+            return [completed(own, found) if is_transformer(own) else own for own in entries]
+        return entries
 
     def _misplaced(self) -> list[Refused]:
         """Refuse, as checkpoints, files and folders in models/ itself that look like models."""

@@ -128,23 +128,19 @@ def text_encoder(header: Header) -> str:
     return ""
 
 
-def _encoders_inside(header: Header) -> dict[str, str]:
-    """Return the text encoders of a whole checkpoint, and the prefixes of their tensors' names."""
+def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
+    """Return a transformer file's parts, and the prefixes of their tensors' names."""
     # ComfyUI and Stability have names like "text_encoders.t5xxl.transformer.shared.weight".
     inside = [name for name in header.shapes if name.startswith(_INSIDE)]
-    return {
+    encoders = {
         encoder: name.removesuffix(known.tensor)
         for encoder, known in ENCODERS.items()
         for name in inside
         if name.endswith(f".{known.tensor}") and header.shapes[name] == known.shape
     }
-
-
-def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
-    """Return a transformer file's parts, and the prefixes of their tensors' names."""
     vaes = (
         (VAE, start)
         for start in _VAES
         if any(start + layer in header.shapes for layer in _VAE_DECODERS)
     )
-    return ((TRANSFORMER, prefix), *_encoders_inside(header).items(), *vaes)
+    return ((TRANSFORMER, prefix), *encoders.items(), *vaes)

@@ -75,12 +75,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     even where the first two are null. Raises ModelRefused if the index is missing or damaged.
     """
     index = read_json(index_of(folder))
-    return {part: _type_hint(entry) or entry for part, entry in index.items()}
-
-
-def _type_hint(entry: Any) -> Any:
-    source = entry[2] if isinstance(entry, list) and len(entry) == 3 else None
-    return source.get("type_hint") if isinstance(source, dict) else None
+    for part, entry in index.items():
+        if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], dict):
+            index[part] = entry[2].get("type_hint") or entry
+    return index
 
 
 def weight_files(part: Path) -> list[Path]:
@@ -186,8 +184,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if told := config.get("quantization_config"):
         check_quantisation(told)
         packed_weights(map(read_header, weight_files(path.parent)))
-    others = {key: value for key, value in config.items() if key != "quantization_config"}
-    _check_numbers(f"{path.parent.name}/{path.name}", others)
+    _check_numbers(f"{path.parent.name}/{path.name}", config | {"quantization_config": None})
     return config
 
 

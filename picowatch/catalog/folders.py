@@ -195,12 +195,9 @@ def classes_of(folder: Path) -> dict[str, str]:
         if not allowed:
             _check_own(part, index.get(part))
         if not is_folder(folder / part):
-            may_lack = part in row.optional and part == encoder
-            null = (
-                f", or write [null, null] for it in {folder_files.index_of(folder).name}"
-                if may_lack
-                else ""
-            )
+            null = ""
+            if part in row.optional and part == encoder:
+                null = f", or write [null, null] for it in {folder_files.index_of(folder).name}"
             raise ModelRefused(
                 f"is a diffusers folder without {part}/: copy the whole folder{null}."
                 f"{_elsewhere(folder, part)}"

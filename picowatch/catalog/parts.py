@@ -240,20 +240,14 @@ def completed_by(model: Model) -> list[str]:
 
 def _lender(model: Model, checkpoints: Sequence[Model]) -> Model | None:
     """Return the folder that lends its parts: of the same variant, or of a similar variant."""
-    folders = [
-        folder
-        for folder in checkpoints
-        if folder.layout == "folder" and folder.family == model.family
-    ]
-    same = [folder for folder in folders if folder.variant == model.variant]
-    return next(iter((*same, *(folder for folder in folders if _alike(folder, model)))), None)
-
-
-def _alike(lender: Model, other: Model) -> bool:
-    """Return whether two variants of a family share parts, as FLUX.2 klein and its base do."""
-    if lender.family == "flux2":
-        return lender.variant.replace(" base", "") == other.variant.replace(" base", "")
-    return FAMILIES[lender.family].alike
+    folders = [own for own in checkpoints if (own.layout, own.family) == ("folder", model.family)]
+    lending = [folder for folder in folders if folder.variant == model.variant]
+    if model.family == "flux2":  # klein of a size, and the base that it was made from
+        size = model.variant.replace(" base", "")
+        lending += [folder for folder in folders if folder.variant.replace(" base", "") == size]
+    elif FAMILIES[model.family].alike:
+        lending += folders
+    return next(iter(lending), None)
 
 
 def _missing(model: Model, sources: _Sources) -> str:

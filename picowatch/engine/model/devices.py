@@ -54,7 +54,10 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     families are trained in bfloat16, and many overflow in float16: they compute in bfloat16 unless
     the device only emulates it, then in float32.
     """
-    chosen = torch.device(_best() if device == "auto" else device)
+    if device == "auto":
+        cards = (card for card in CARDS if getattr(torch, card).is_available())
+        device = next(cards, "mps" if torch.backends.mps.is_available() else "cpu")
+    chosen = torch.device(device)
     card = getattr(torch, chosen.type) if chosen.type in CARDS else None
     if card and chosen.index is None:
         chosen = torch.device(chosen.type, ordinal % max(1, card.device_count()))
@@ -93,11 +96,6 @@ def compute_exactly(*, exact: bool, all_bits: bool) -> Iterator[None]:
 def precision_name(dtype: torch.dtype) -> str:
     """Return the type's name as in the settings."""
     return str(dtype).removeprefix("torch.")
-
-
-def _best() -> str:
-    found = (card for card in CARDS if getattr(torch, card).is_available())
-    return next(found, "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _use(device: torch.device) -> None:

@@ -156,20 +156,14 @@ def guidance_inputs(row: Family, request: ImageRequest, steps: int) -> dict[str,
     return {argument: values[field] for argument, field in row.guidance.items()}
 
 
-@cache
-def _required(pipeline: Any) -> frozenset[str]:
-    """Return the required arguments of a pipeline's class."""
-    arguments = signature(pipeline).parameters.values()
-    return frozenset(argument.name for argument in arguments if argument.default is argument.empty)
-
-
 def built(row: Family, variant: Variant, kind: str, parts: Mapping[str, Any]) -> Any:
     """Return a diffusers pipeline of these parts, which is cheap to create."""
     cls = pipeline_class(row, variant, kind)
     if row.modular:
         return cls(**parts)
     # None for safety checkers, and for parts that a folder may lack.
-    given = {**dict.fromkeys(_required(cls) - parts.keys()), **parts}
+    arguments = signature(cls).parameters.items()
+    given = {name: None for name, own in arguments if own.default is own.empty} | dict(parts)
     if row.key == "chroma" and kind == "mask":
         # diffusers 0.42 asks for a setting of FLUX.1 that Chroma's configs do not have.
         given["transformer"].register_to_config(guidance_embeds=False)

@@ -59,7 +59,10 @@ class Loras:
                     key = self._key(sha256, pipeline)
                     with self._verified("lora", name, sha256) as model:
                         size = model.path.stat().st_size
-                        file = self._read(name, model.path, size, key, pipeline)
+                        file: File | None = self._kept.get(key)
+                        if file is None:
+                            self._kept.make_room(main=size)
+                            file = read_lora(name, model.path, pipeline, self._family)
                         use = LoraUse(name, sha256, weights[sha256])
                         self._files[sha256] = self._load(use, file, pipeline)
                     self._kept.put(key, file, main=size)  # it was not swapped while it was read
@@ -83,13 +86,6 @@ class Loras:
             if isinstance(module, torch.nn.Module)
         )
         return "lora", sha256, self._checkpoint, parts
-
-    def _read(self, name: str, path: Path, size: int, key: Key, pipeline: Any) -> File:
-        file: File | None = self._kept.get(key)
-        if file is None:
-            self._kept.make_room(main=size)
-            file = read_lora(name, path, pipeline, self._family)
-        return file
 
     def _load(self, use: LoraUse, file: File, pipeline: Any) -> File:
         """Let diffusers wrap the layers of a file."""

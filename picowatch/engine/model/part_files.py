@@ -129,7 +129,10 @@ def text_encoder(
     else:
         made = kind.config_class.from_dict(given)
     if layers:
-        _shorten(made.get_text_config(), layers)
+        text = made.get_text_config()
+        text.num_hidden_layers = min(layers, text.num_hidden_layers)
+        if kinds := getattr(text, "layer_types", None):
+            text.layer_types = kinds[:layers]
     if is_headed := part.class_name.endswith(_HEADED):
         made.tie_word_embeddings = True  # then the head has no weights of its own
     if part.weights:
@@ -145,13 +148,6 @@ def text_encoder(
 
 
 _HEADED = ("ForCausalLM", "ForConditionalGeneration")  # the head would predict the next word
-
-
-def _shorten(config: Any, layers: int) -> None:
-    """Leave a text model's config only so many layers, if it has more."""
-    config.num_hidden_layers = min(layers, config.num_hidden_layers)
-    if types := getattr(config, "layer_types", None):
-        config.layer_types = types[:layers]
 
 
 def transformers_model(

@@ -263,18 +263,18 @@ class PromptEncoder:
         )
 
     def _encoded(self, chunk: Chunk, clip_skip: int) -> Encoded:
-        """Return a chunk's hidden states; tokens of embeddings are numbered in their order."""
-        embeddings = tuple(self._embeddings) if min(chunk.tokens) < 0 else ()
-        key = chunk, clip_skip, embeddings
-        return self._encoded_once(key, lambda: self._encoded_chunk(chunk, clip_skip))
-
-    def _encoded_chunk(self, chunk: Chunk, clip_skip: int) -> Encoded:
         """Return a chunk's weighted hidden states, 1 x 77 x width, and its summary."""
-        end = self._tokenizer.eos_token_id
-        # One chunk by itself: its numbers must not depend on the rest of the batch.
-        found = [tower.encoded(chunk, end, clip_skip, self._device) for tower in self._towers]
-        states = [weighted(tower.states, chunk.weights) for tower in found]
-        return Encoded(torch.cat(states, dim=-1), found[-1].pooled)
+
+        def encode() -> Encoded:
+            # One chunk by itself: its numbers must not depend on the rest of the batch.
+            how = chunk, self._tokenizer.eos_token_id, clip_skip, self._device
+            found = [tower.encoded(*how) for tower in self._towers]
+            states = [weighted(tower.states, chunk.weights) for tower in found]
+            return Encoded(torch.cat(states, dim=-1), found[-1].pooled)
+
+        # Tokens of embeddings are numbered in their order.
+        embeddings = tuple(self._embeddings) if min(chunk.tokens) < 0 else ()
+        return self._encoded_once((chunk, clip_skip, embeddings), encode)
 
 
 def _texts(prompt: str, sampling: Sampling) -> list[str]:

@@ -83,8 +83,7 @@ def read_tensors(
     truncating them would end the process (SIGBUS). GGUF's matrices stay quantised.
     """
     found: Tensors = {}
-    headers, packed = _headers(path)
-    parts = {part for matrix in packed.values() for part in matrix.parts.values()}
+    headers, packed, parts = _headers(path)
     for file, header in headers.items():
         names = _selected(header, prefix, reads)
         if is_gguf(file):
@@ -99,10 +98,10 @@ def read_tensors(
     return found
 
 
-def _headers(path: Path) -> tuple[dict[Path, Header], dict[str, Packed]]:
-    """Return the headers of a part's files, and the matrices that SDNQ has packed in a folder."""
+def _headers(path: Path) -> tuple[dict[Path, Header], dict[str, Packed], set[str]]:
+    """Return the headers of a part's files, and what SDNQ has packed: matrices, and all tensors."""
     if not path.is_dir():
-        return {path: read_any_header(path)}, {}
+        return {path: read_any_header(path)}, {}, set()
     headers = {file: read_header(file) for file in weight_files(path)}
     packed = packed_weights(headers.values())
     if packed:
@@ -110,7 +109,7 @@ def _headers(path: Path) -> tuple[dict[Path, Header], dict[str, Packed]]:
         check_quantisation(told)
         rotated = rotated_columns(told)
         packed = {name: matrix._replace(rotated=rotated) for name, matrix in packed.items()}
-    return headers, packed
+    return headers, packed, {part for matrix in packed.values() for part in matrix.parts.values()}
 
 
 def bytes_in(
@@ -118,8 +117,7 @@ def bytes_in(
 ) -> int:
     """Return the bytes of the tensors that `read_tensors` would read in this type."""
     size = 0
-    headers, packed = _headers(path)
-    parts = {part for matrix in packed.values() for part in matrix.parts.values()}
+    headers, packed, parts = _headers(path)
     for file, header in headers.items():
         for name in _selected(header, prefix, reads):
             shape, kind, numbers, taken = header.shapes[name], header.types[name], 1, dtype.itemsize
