@@ -12,10 +12,7 @@ from picowatch.errors import ModelChanged, ModelRefused
 from picowatch.files.atomic import check_in_place
 from picowatch.files.safe_paths import open_regular
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS known (
-    name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT
-)"""
+_COLUMNS = "name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT"
 _INSERT = "INSERT OR REPLACE INTO known (name, size, mtime, text) VALUES (?, ?, ?, ?)"
 # The oldest of more entries are deleted. A file has up to three, of some hundred bytes.
 _PRUNE = "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?"
@@ -131,7 +128,7 @@ def _write(file: Path, entries: Mapping[_Key, str]) -> None:
     file.touch()  # with the mode of the umask; SQLite would set a stricter mode
     rows = [(*key, text) for key, text in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
-        database.execute(_TABLE)
+        database.execute(f"CREATE TABLE IF NOT EXISTS known ({_COLUMNS})")
         database.executemany(_INSERT, rows)
         database.execute(_PRUNE, (_MOST_ENTRIES,))
 

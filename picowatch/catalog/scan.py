@@ -9,15 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from picowatch.catalog import folder_files
 from picowatch.catalog.finders import IS_PICKLE
-from picowatch.catalog.folder_files import (
-    ARIA2,
-    PICKLE_ENDINGS,
-    config_beside,
-    folder_files,
-    has_index,
-    says_velocity,
-)
+from picowatch.catalog.folder_files import ARIA2, PICKLE_ENDINGS, has_index
 from picowatch.catalog.folders import (
     PART_FOLDERS,
     is_part_folder,
@@ -152,13 +146,13 @@ def _may_be(path: str, name: str) -> bool:
 
 def _signature(path: Path, kind: Kind, layout: Layout) -> Signature:
     try:
-        files = folder_files(path) if layout == "folder" else {"": path}
+        files = folder_files.folder_files(path) if layout == "folder" else {"": path}
         stats = [(name, file.stat()) for name, file in files.items()]
     except OSError:
         return ()
     if layout == "file" and kind == "checkpoint":
         with suppress(OSError):
-            stats.append(("config", config_beside(path).stat()))
+            stats.append(("config", folder_files.config_beside(path).stat()))
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
@@ -253,7 +247,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     folder, is_checkpoint = is_folder(path), found.kind == "checkpoint"
     layout: Layout = "folder" if folder else "file"
     told = named(found, name, layout)
-    files = folder_files(path).values() if folder else [path]
+    files = folder_files.folder_files(path).values() if folder else [path]
     silent = is_checkpoint and found.family in UNETS and not (folder or found.prediction)
     missing = ""
     if folder and is_checkpoint and found.family in FLOWS and only_lends(path):
@@ -267,7 +261,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         path=path,
         bytes=sum(file.stat().st_size for file in files),
         by_name=told != found or bool(alike(found, layout)),
-        velocity_beside=silent and says_velocity(path),
+        velocity_beside=silent and folder_files.says_velocity(path),
         missing=missing,
         **asdict(told),
     )

@@ -80,9 +80,8 @@ def _esrgan(shapes: Shapes, named: Mapping[str, str]) -> Layout | None:
     found = len(names), colours, inputs, rest
     if found != (len(shapes), _COLOURS, _COLOURS * unshuffle**2, 0) or not widths <= {channels}:
         return None
-    if not scale or unshuffle not in (1, 2, 4):
-        return None
-    if f"body.{blocks - 1}.rdb1.conv1.weight" not in names:
+    last = f"body.{blocks - 1}.rdb1.conv1.weight"
+    if not scale or unshuffle not in (1, 2, 4) or last not in names:
         return None
     return Layout(ESRGAN, scale, channels, blocks, growth, doublings, unshuffle, names=names)
 

@@ -3,7 +3,8 @@
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused, embedded
@@ -39,23 +40,19 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     inventory = catalog.scan()
     ours = (catalog.demo, *map(embedded, ("upscaler", "cutout", "controlnet", "segmentation")))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
+    rows = (_row(catalog, model) for model in found)
     try:
-        _print((_row(catalog, model) for model in found), options.json)
+        if options.json:
+            print(json.dumps(list(rows), indent=1))
+        else:
+            for line in chain.from_iterable(map(_lines, rows)):
+                print(harmless(line), flush=True)  # the next model may be read for minutes
     finally:
         catalog.keep_hashes()
     if not is_folder(settings.models) and not inventory.refused:
         missing = f"There is no models folder {settings.models.absolute()}."
         print(harmless(f"picowatch: {missing}"), file=sys.stderr)
     return 0
-
-
-def _print(rows: Iterable[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(list(rows), indent=1))
-        return
-    for row in rows:
-        for line in _lines(row):
-            print(harmless(line), flush=True)  # the next model may be read for minutes
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:
@@ -114,9 +111,7 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         digest = None if model.missing else catalog.sha256(model)
     except ModelRefused as refused:  # it is being copied, or is gone
         return row | {"refused": refused.message}
-    row |= {
-        name: getattr(model, name) or usual for name, usual in row.items() if hasattr(model, name)
-    }
+    row |= {name: getattr(model, name) or row[name] for name in row if hasattr(model, name)}
     general = bool(model.family) and FAMILIES[model.family].kind == "general"
     return row | {
         "path": str(model.path),

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model.processors import read_processor
+from picowatch.engine.model.load import read_processor
 from picowatch.engine.protocol import OnPreview, unseen
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest

@@ -18,8 +18,8 @@ from PIL import Image
 
 from picowatch.engine.drawing.canvas import fit
 from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.load import number_pictures
 from picowatch.engine.model.memory import LAYERS, MODELS, TURNS, Rung
-from picowatch.engine.model.processors import number_pictures
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import write

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from picowatch.engine.model.families import built
-from picowatch.engine.model.processors import without_videos
+from picowatch.engine.model.load import without_videos
 from picowatch.families import FAMILIES
 from picowatch.families.row import (
     ANY_WORDS,

@@ -10,7 +10,7 @@ import diffusers
 import torch
 import transformers
 
-from picowatch.engine.model.processors import read_processor
+from picowatch.engine.model.load import read_processor
 from picowatch.engine.private import pad_without_torchvision
 
 _D: Any = diffusers

@@ -44,8 +44,6 @@ class Loras:
     def apply(self, uses: Sequence[LoraUse]) -> None:
         """Use exactly these LoRAs. RenderFailed if a LoRA cannot be used: then none is."""
         wanted = tuple(uses)
-        if wanted == self.applied:
-            return
         weights: dict[str, float] = {}
         for use in wanted:
             weights[use.hash] = weights.get(use.hash, 0) + use.weight
