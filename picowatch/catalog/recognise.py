@@ -162,25 +162,19 @@ def _transformer(header: Header) -> Recognised | None:
     if header.has(_GUIDES):
         return None
     for prefix in _PREFIXES:
-        names = [name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix)]
         for row in FAMILIES.values():
-            if not row.signs or not any(name.startswith(row.signs) for name in names):
+            if not (row.signs and header.has(tuple(prefix + sign for sign in row.signs))):
                 continue
-            signs = {
-                name: candidate.sign
-                for name, candidate in row.variants.items()
-                if candidate.sign or candidate.like is None
-            }
-            variant = next((name for name in signs if header.shows(signs[name], prefix)), None)
-            if variant is not None:
-                return Recognised(
-                    "checkpoint",
-                    row.key,
-                    row.native_size,
-                    variant=variant,
-                    stored=stored(header),
-                    contents=contents(header, prefix),
-                )
+            for variant, own in row.variants.items():
+                if (own.sign or own.like is None) and header.shows(own.sign, prefix):
+                    return Recognised(
+                        "checkpoint",
+                        row.key,
+                        row.native_size,
+                        variant=variant,
+                        stored=stored(header),
+                        contents=contents(header, prefix),
+                    )
     return None
 
 

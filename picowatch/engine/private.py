@@ -17,6 +17,10 @@ from torch.utils import _pytree
 # Arguments of diffusers' models are nested; torch has no public functions for that (torch 2.13).
 pytree = _pytree
 
+# Lets group offloading take a changed module's weights, of which it has copies. diffusers does this
+# only after changes of its own (diffusers 0.42).
+renew_group_offloading = _maybe_remove_and_reapply_group_offloading
+
 # FLUX.1 Kontext's argument for whether references get a size of its own; the pipeline documents
 # it under this name (diffusers 0.42).
 AUTO_RESIZE = "_auto_resize"
@@ -54,12 +58,6 @@ def renewing_offloading(pipeline: Any) -> dict[str, Any]:
     """Return the argument for which the loaders of LoRAs for a part renew its offloading."""
     # The public `load_lora_weights` passes it, but reads the file for all parts (diffusers 0.42).
     return {"_pipeline": pipeline}
-
-
-def renew_group_offloading(module: Any) -> None:
-    """Let group offloading take a changed module's weights, of which it has copies."""
-    # diffusers does this only after changes of its own (diffusers 0.42).
-    _maybe_remove_and_reapply_group_offloading(module)
 
 
 def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,10 +44,8 @@ _GET_ANOTHER = "Get the file again, or another one."
 
 def type_of(class_name: str, dtype: torch.dtype) -> TypeOf:
     """Return the type for each tensor of a class: some layers of some classes stay float32."""
-    kept = kept_in_float32(own_class(class_name, torch.nn.Module))
-    if not kept:
-        return lambda name: dtype
-    return lambda name: torch.float32 if set(name.split(".")) & set(kept) else dtype
+    kept = {*kept_in_float32(own_class(class_name, torch.nn.Module))}
+    return lambda name: torch.float32 if kept & {*name.split(".")} else dtype
 
 
 def own_class(class_name: str, parent: type) -> Any:
@@ -71,14 +69,15 @@ def diffusers_model(
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     rename_old_keys(model, tensors)
-    tensors = _with_counts(_in_diffusers_names(class_name, tensors, shapes, config), shapes)
+    tensors = _in_diffusers_names(class_name, tensors, shapes, config)
     types = type_of(class_name, dtype)  # by names that the file may not have had
     for name, tensor in tensors.items():
         if types(name) != dtype and tensor.dtype == dtype:
             tensors[name] = tensor.to(types(name))
-    _check(what, missing=shapes.keys() - tensors.keys())
-    tensors = {name: _in_shape(tensors[name], shape) for name, shape in shapes.items()}
+    there = ((name, shape) for name, shape in shapes.items() if name in tensors)
+    tensors = {name: _in_shape(tensors[name], shape) for name, shape in there}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
+        _check(what, missing=shapes.keys() - tensors.keys())
         return _quantised(kind, config, tensors, dtype)
     return widening(_laid_out(filled(model, tensors, what)), dtype)
 
@@ -86,7 +85,9 @@ def diffusers_model(
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
     """Load weights into a model. RenderFailed names the first missing or wrong weight."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    tensors = _with_counts(tensors, shapes)
+    # Counts of batches have no effect, and are not in all files.
+    counts = (name for name in shapes.keys() - tensors.keys() if name.endswith(COUNTED))
+    tensors = tensors | dict.fromkeys(counts, torch.tensor(0))
     _check(what, missing=shapes.keys() - tensors.keys())
     pairs = ((name, tensors[name].shape, shape) for name, shape in shapes.items())
     _check(what, others=[pair for pair in pairs if pair[1] != pair[2]])
@@ -94,12 +95,6 @@ def filled(model: Any, tensors: Tensors, what: str) -> Any:
     model.load_state_dict({name: tensors[name] for name in shapes}, assign=True)
     model.to(next(iter(tensors.values())).device)  # buffers that are in no file
     return packed(model, weights, what).eval().requires_grad_(False)
-
-
-def _with_counts(tensors: Tensors, names: Iterable[str]) -> Tensors:
-    """Add a model's counts of batches, which have no effect and are not in all files."""
-    counts = (name for name in names if name.endswith(COUNTED) and name not in tensors)
-    return tensors | dict.fromkeys(counts, torch.tensor(0))
 
 
 def _laid_out(model: Any) -> Any:
