@@ -38,33 +38,32 @@ class FolderRow:
     kind: Kind = "segmentation"
 
 
-_DINO = FolderRow(
-    DINO, "finds things in boxes", "GroundingDinoForObjectDetection", "BertTokenizer",
-    "GroundingDinoImageProcessorPil", ("bert", "swin"),
-)  # fmt: skip
-_SAM3 = FolderRow(
-    "SAM 3", "finds things with their outlines", "Sam3Model", "CLIPTokenizer",
-    "ViTImageProcessorPil", ("sam3", "clip_text_model"), narrow=True,
-)  # fmt: skip
-_CLIPSEG = FolderRow(
-    "CLIPSeg", "finds areas", "CLIPSegForImageSegmentation", "CLIPTokenizer",
-    "ViTImageProcessorPil", ("clipseg",),
-)  # fmt: skip
-_SAM = FolderRow(
-    SAM, f"outlines what {DINO} finds", "SamModel", "", "SamImageProcessorPil", ("sam_",)
-)
-_DEPTH = FolderRow(
-    "Depth Anything", "tells depths", "DepthAnythingForDepthEstimation", "", "", ("dinov2",),
-    kind="depth",
-)  # fmt: skip
 NETWORKS = {  # by the `model_type` of a folder's config
-    "sam3": _SAM3,
-    "sam3_video": replace(_SAM3, within="detector_config", prefix="detector_model."),
-    "grounding-dino": _DINO,
-    "mm-grounding-dino": replace(_DINO, class_name="MMGroundingDinoForObjectDetection"),
-    "clipseg": _CLIPSEG,
-    "sam": _SAM,
-    "depth_anything": _DEPTH,
+    "sam3": FolderRow(
+        "SAM 3", "finds things with their outlines", "Sam3Model", "CLIPTokenizer",
+        "ViTImageProcessorPil", ("sam3", "clip_text_model"), narrow=True,
+    ),
+    "grounding-dino": FolderRow(
+        DINO, "finds things in boxes", "GroundingDinoForObjectDetection", "BertTokenizer",
+        "GroundingDinoImageProcessorPil", ("bert", "swin"),
+    ),
+    "clipseg": FolderRow(
+        "CLIPSeg", "finds areas", "CLIPSegForImageSegmentation", "CLIPTokenizer",
+        "ViTImageProcessorPil", ("clipseg",),
+    ),
+    "sam": FolderRow(
+        SAM, f"outlines what {DINO} finds", "SamModel", "", "SamImageProcessorPil", ("sam_",),
+    ),
+    "depth_anything": FolderRow(
+        "Depth Anything", "tells depths", "DepthAnythingForDepthEstimation", "", "", ("dinov2",),
+        kind="depth",
+    ),
+}  # fmt: skip
+NETWORKS |= {
+    "sam3_video": replace(NETWORKS["sam3"], within="detector_config", prefix="detector_model."),
+    "mm-grounding-dino": replace(
+        NETWORKS["grounding-dino"], class_name="MMGroundingDinoForObjectDetection"
+    ),
 }
 DOES = {row.name: row.does for row in NETWORKS.values()}
 _NAMES = ("SAM 3", "Grounding DINO with SAM", "CLIPSeg", "Grounding DINO")  # the best first
@@ -88,7 +87,7 @@ def network_in(folder: Path) -> tuple[FolderRow, dict[str, Any]]:
             "depths by Depth Anything."
         )
     backbone = values.get("backbone_config")
-    if row is _DEPTH and not (isinstance(backbone, dict) and backbone.get("model_type")):
+    if row.kind == "depth" and not (isinstance(backbone, dict) and backbone.get("model_type")):
         raise ModelRefused(f"is a {row.name} without a known network inside.")
     for kind in _types_within(values):
         if not kind.startswith(row.inside):
@@ -134,7 +133,7 @@ def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
     if not sams:
         return [*entries]
     largest = max(sams, key=lambda sam: sam.bytes)
-    parts = (Part("outlines", _SAM.class_name, largest.path),)
+    parts = (Part("outlines", NETWORKS["sam"].class_name, largest.path),)
     return [
         replace(entry, parts=parts) if isinstance(entry, Model) and entry.variant == DINO else entry
         for entry in entries

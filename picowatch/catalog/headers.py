@@ -233,13 +233,13 @@ def stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:
     return name.endswith(".weight") and len(shape) == 2 and kind not in ("F32", "F16", "BF16")
 
 
+@dataclass(eq=False)
 class _Reader:
     """Reads a GGUF file."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
-        self._values = 0
+    _file: BinaryIO
+    _size: int
+    _values: int = 0
 
     def header(self) -> Header:
         refuse_foreign(self._file.read(64), self._size)

@@ -4,6 +4,7 @@ import gc
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -23,19 +24,15 @@ class Entry(NamedTuple):
     main: int
 
 
+@dataclass(eq=False)
 class Cache:
     """Values by key. What was used longest ago leaves first when something needs its memory."""
 
-    def __init__(
-        self,
-        free: Callable[[], tuple[int, int]],  # bytes on the device and in main memory
-        give_back: Callable[[], None],  # returns what was released to the device
-        *,
-        is_shared: bool = False,  # the device computes in main memory
-    ) -> None:
-        self._free, self._give_back, self._is_shared = free, give_back, is_shared
-        self._entries: OrderedDict[Key, Entry] = OrderedDict()  # the last used last
-        self._pinned: set[Key] = set()
+    _free: Callable[[], tuple[int, int]]  # bytes on the device and in main memory
+    _give_back: Callable[[], None]  # returns what was released to the device
+    is_shared: bool = False  # the device computes in main memory
+    _entries: OrderedDict[Key, Entry] = field(default_factory=OrderedDict)  # the last used last
+    _pinned: set[Key] = field(default_factory=set)
 
     def get(self, key: Key) -> Any:
         """Return a value, which is used now, or None."""
@@ -100,7 +97,7 @@ class Cache:
         while True:
             on_device, in_main = self._free()
             short = on_device < device, in_main < main + WORKING_BYTES * bool(main)
-            if self._is_shared:
+            if self.is_shared:
                 short = (any(short),) * 2
             leaving = next(
                 (key for key in self._entries if key not in keep and self._holds(key, short)), None

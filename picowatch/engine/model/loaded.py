@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -34,29 +34,22 @@ if TYPE_CHECKING:
     from picowatch.engine.model.loras import Loras
 
 
+@dataclass(eq=False)
 class Placed:
     """The parts of a checkpoint, and its ControlNets."""
 
-    def __init__(
-        self,
-        row: Family,
-        variant: Variant,
-        names: Iterable[str],
-        place: WeightLocation,
-        device: torch.device,
-    ) -> None:
-        self.row = row
-        self.variant = variant
-        # By diffusers' names. A part is None until `restore` has read it, and when it was dropped.
-        self.by_name: dict[str, Any] = dict.fromkeys(names)
-        self.controlnets: dict[tuple[str, str], Any] = {}  # by names and hashes
-        self.place = place
-        self.vae_file = ("", "")  # its name and hash
-        self.read: Callable[[Iterable[str]], dict[str, Any]]
-        self._device = device
-        self._by_layers: WeakSet[torch.nn.Module] = WeakSet()  # parts whose layers are moved
-        self._look: Callable[[], None] | None = None
-        self._handles: list[Any] = []
+    _row: Family
+    _variant: Variant
+    # By diffusers' names. A part is None until `restore` has read it, and when it was dropped.
+    by_name: dict[str, Any]
+    place: WeightLocation
+    _device: torch.device
+    controlnets: dict[tuple[str, str], Any] = field(default_factory=dict)  # by names and hashes
+    vae_file: tuple[str, str] = ("", "")  # its name and hash
+    read: Callable[[Iterable[str]], dict[str, Any]] = field(init=False)
+    _by_layers: WeakSet[torch.nn.Module] = field(default_factory=WeakSet)  # whose layers are moved
+    _look: Callable[[], None] | None = None
+    _handles: list[Any] = field(default_factory=list)
 
     @property
     def denoiser_name(self) -> str:
@@ -78,7 +71,7 @@ class Placed:
 
     def pipeline(self, kind: str = "text", **parts: Any) -> Any:
         """Return a pipeline of the family with these parts, some replaced by `parts`."""
-        return built(self.row, self.variant, kind, self.by_name | parts)
+        return built(self._row, self._variant, kind, self.by_name | parts)
 
     def drop(self, names: Iterable[str]) -> None:
         """Release the memory of these parts."""
@@ -189,8 +182,8 @@ class Loaded:
         if self.row.kind == "general":
             self.variant = replace(self.variant, options=settings_of(model.path))
         self.native_size = model.native_size
-        names = [part.name for part in parts_of(model)]
-        self.parts = Placed(self.row, self.variant, names, place, device)
+        parts: dict[str, Any] = dict.fromkeys(part.name for part in parts_of(model))
+        self.parts = Placed(self.row, self.variant, parts, place, device)
         self.texts = Texts(
             reading_of(self.row, self.variant),
             self.parts.by_name,

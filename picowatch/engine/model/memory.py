@@ -6,7 +6,7 @@ a picture records how it was drawn, and the noise of its seed is the same on eve
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal, NamedTuple
 
@@ -108,6 +108,7 @@ class Sizes:
 _CLIMB_AFTER = 32  # batches on a rung before that above is tried again: memory may be free
 
 
+@dataclass(eq=False)
 class MemoryLadder:
     """The rungs that a batch may try, and those that worked for similar batches.
 
@@ -116,11 +117,10 @@ class MemoryLadder:
     weights leave the device, "auto" with the first rung for which `room` has enough.
     """
 
-    def __init__(self, setting: Memory, room: Callable[[], Room]) -> None:
-        self._setting = setting
-        self._room = room
-        # The rung that worked last, and the number of batches on it since.
-        self._worked: dict[tuple[object, ...], tuple[Rung, int]] = {}
+    _setting: Memory
+    _room: Callable[[], Room]
+    # The rung that worked last, and the number of batches on it since.
+    _worked: dict[tuple[object, ...], tuple[Rung, int]] = field(default_factory=dict)
 
     def rungs(self, request: ImageRequest, sizes: Sizes, images: int = 1) -> Iterator[Rung]:
         """Yield the rungs to try in turn. RenderFailed if all are too small for the weights."""

@@ -9,6 +9,7 @@ sampler; the first is in the config of a Stable Diffusion 1.x folder.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from types import SimpleNamespace
@@ -59,6 +60,7 @@ _DISTILLED_STEPS = 50
 _TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
 
 
+@dataclass(eq=False)
 class PreparedSampler:
     """A scheduler with its timesteps already set, for a pipeline's call.
 
@@ -67,12 +69,10 @@ class PreparedSampler:
     memory, so that looking them up does not wait for a GPU.
     """
 
+    scheduler: Any
+    timesteps: torch.Tensor
     init_noise_sigma = 1.0
     config = SimpleNamespace()  # empty: pipelines would warn about configs from 2022
-
-    def __init__(self, scheduler: Any, timesteps: torch.Tensor) -> None:
-        self.scheduler = scheduler
-        self.timesteps = timesteps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.scheduler, name)
