@@ -25,6 +25,7 @@ _POOLED = "decoder.layers.2.pool.1.weight"
 _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
 _LAST_WIDTH = 512  # of the last level of FLUX.1's; CogView4's has 1024
 _COLOURS = 3
+VAE_PREFIX = "first_stage_model."  # before a VAE's tensors in whole checkpoints
 _QWEN21_CHANNELS = 64
 
 
@@ -62,7 +63,7 @@ def vae_of_header(header: Header) -> str | None:
         return row.QWEN_VAE if colours == _COLOURS else None
     if header.has("bn.running_mean"):
         return row.FLUX2_VAE
-    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
+    prefix = VAE_PREFIX if header.has(VAE_PREFIX) else ""
     first = header.shapes.get(f"{prefix}decoder.conv_in.weight", ())
     if first[1:2] == (16,):
         return row.SIXTEEN if first[0] <= _LAST_WIDTH else None
@@ -115,7 +116,7 @@ ENCODERS = {
 }
 _INSIDE = "text_encoders."
 TRANSFORMER, VAE = "transformer", "VAE"
-_VAES = ("vae.", "first_stage_model.")
+_VAES = ("vae.", VAE_PREFIX)
 # The first layer of a VAE's decoder: of Stable Diffusion and FLUX, and of Qwen-Image.
 _VAE_DECODERS = ("decoder.conv_in.weight", "decoder.conv1.weight")
 

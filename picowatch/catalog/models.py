@@ -48,8 +48,8 @@ class Recognised:
     trigger_words: tuple[str, ...] = ()
     scale: int = 0  # the factor of an upscaler
     stored: str = ""  # how weights are stored ("fp8", "Q4_K_S")
-    # The parts in a transformer's file with the prefixes of their tensors' names: ("T5 XXL",
-    # "text_encoders…").
+    # The parts in a file with the prefixes of their tensors' names: ("T5 XXL", "text_encoders…"),
+    # for a UNet's by diffusers' names.
     contents: tuple[tuple[str, str], ...] = ()
     text_width: int = 0  # of the text embeddings that a UNet or a ControlNet reads, 0 for none
 

@@ -13,9 +13,7 @@ from typing import TypeGuard
 from picowatch.catalog.encoders import ENCODERS, TRANSFORMER, VAE, is_tiny, serves
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.folders import classes_of, encoder_of
-from picowatch.catalog.headers import read_any_header
 from picowatch.catalog.models import FoundModels, Model, Part, Refused
-from picowatch.catalog.recognise import UNET
 from picowatch.families import FAMILIES, FLOWS, hub_folder
 from picowatch.families.row import SD3_VAE, SIXTEEN
 from picowatch.files.safe_paths import is_folder
@@ -26,7 +24,6 @@ ASSETS = Path(__file__).parent.parent / "assets"
 CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl"}
 # The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
 _VOCABULARY = ASSETS / "sd15" / "tokenizer"
-VAE_PREFIX = "first_stage_model."
 # Only the language model of these is loaded, and files may lack the rest.
 _HEADLESS = {
     "Qwen3ForCausalLM": "Qwen3Model",
@@ -74,29 +71,15 @@ def _built_in(model: Model, given: Iterable[str]) -> list[Part]:
 
 def _parts_of_unet(model: Model) -> tuple[Part, ...]:
     """Return the parts of a single file in the original layout, with the package's configs."""
-    row = FAMILIES[model.family]
-    starts: Mapping[str, tuple[str, ...]] = {
-        "unet": (UNET,),
-        "vae": (VAE_PREFIX,),
-        "text_encoder": row.text_prefixes,
-        "text_encoder_2": row.text_prefixes[-1:],
-    }
-    parts = []
-    for name, kinds in row.parts.items():
+    inside, parts = dict(model.contents), []
+    for name, kinds in FAMILIES[model.family].parts.items():
         folder = CONFIGS[model.family] / name
-        if name in starts:
-            prefix = prefix_in(model.path, *starts[name])
-            parts.append(Part(name, kinds[0], folder, model.path, prefix))
+        if name in inside:
+            parts.append(Part(name, kinds[0], folder, model.path, inside[name]))
         else:
             has_none = name.startswith("tokenizer") and not folder.is_dir()
             parts.append(Part(name, kinds[0], _VOCABULARY if has_none else folder))
     return tuple(parts)
-
-
-def prefix_in(file: Path, *starts: str) -> str:
-    """Return the prefix of the names of a part's tensors in a file; "" in a file of its own."""
-    header = read_any_header(file)
-    return next((start for start in starts if header.has(start)), "")
 
 
 def completed(model: Model, installed: FoundModels) -> Model:

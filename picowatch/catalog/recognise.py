@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from picowatch.catalog import cutouts
 from picowatch.catalog.dequantise import stored
-from picowatch.catalog.encoders import ENCODERS, contents, text_encoder, vae_of_header
+from picowatch.catalog.encoders import ENCODERS, VAE_PREFIX, contents, text_encoder, vae_of_header
 from picowatch.catalog.headers import Header
 from picowatch.catalog.loras import lora
 from picowatch.catalog.models import Kind, Layout, Recognised
@@ -246,6 +246,8 @@ def unet(header: Header) -> Recognised | None:
         )
     inputs, prediction = header.inputs(f"{prefix}{_FIRST}"), _prediction(header)
     small = family == "sd2" and (prediction == "epsilon" or inputs != _LATENTS)
+    texts = (start for start in row.text_prefixes if header.has(start))  # of 2.x either name
+    towers = zip(("text_encoder", "text_encoder_2"), texts, strict=False)
     return Recognised(
         "checkpoint",
         family,
@@ -254,6 +256,7 @@ def unet(header: Header) -> Recognised | None:
         row.text_layers,
         prediction,
         "ztsnr" in header.shapes,
+        contents=(("unet", prefix), ("vae", VAE_PREFIX), *towers),
         text_width=text_width(header, prefix),
     )
 
@@ -283,7 +286,7 @@ def _lacks(header: Header, family: str) -> str:
     absent = [start for start in starts if not header.has(start)]
     if absent and (family == "sdxl" or len(absent) == len(starts)):  # 2.x has either name
         return f"text encoder ({absent[0]}…)"
-    return "" if header.has("first_stage_model.decoder.") else "VAE"
+    return "" if header.has(f"{VAE_PREFIX}decoder.") else "VAE"
 
 
 def text_width(header: Header, prefix: str) -> int:

@@ -112,14 +112,15 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
     except ModelRefused as refused:  # it is being copied, or is gone
         return row | {"refused": refused.message}
     row |= {name: getattr(model, name) or row[name] for name in row if hasattr(model, name)}
-    general = bool(model.family) and FAMILIES[model.family].kind == "general"
+    kind = FAMILIES[model.family].kind if model.family else ""
+    inside = (name for name, _ in model.contents if name != TRANSFORMER)
     return row | {
         "path": str(model.path),
-        "pipeline": model.family if general else "",
+        "pipeline": model.family if kind == "general" else "",
         "hash": digest,
         "trigger_words": list(model.trigger_words),
         "prediction": "v_prediction" if model.velocity_beside else model.prediction,
         "inpainting": model.in_channels == _INPAINTING_INPUTS,
-        "inside": [name for name, _ in model.contents if name != TRANSFORMER],
+        "inside": [*inside] if kind != "unet" else [],
         "completed_by": completed_by(model),
     }

@@ -21,11 +21,11 @@ from safetensors import safe_open
 
 from picowatch.catalog import Model
 from picowatch.catalog.dequantise import FP8
-from picowatch.catalog.encoders import TINY_CLASS, TINY_FLUX2, is_tiny, tiny_channels
+from picowatch.catalog.encoders import TINY_CLASS, TINY_FLUX2, VAE_PREFIX, is_tiny, tiny_channels
 from picowatch.catalog.folder_files import read_json, read_schedule
 from picowatch.catalog.headers import read_any_header
 from picowatch.catalog.models import Part, holds
-from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
+from picowatch.catalog.parts import is_unet, parts_of
 from picowatch.engine.model import part_files
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.memory import Sizes
@@ -95,7 +95,8 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         config = _config(checkpoint, part)
     else:
         config = _config(checkpoint, part)
-        part = replace(part, weights=vae.path, prefix=prefix_in(vae.path, VAE_PREFIX))
+        prefix = VAE_PREFIX if read_any_header(vae.path).has(VAE_PREFIX) else ""
+        part = replace(part, weights=vae.path, prefix=prefix)
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
         if is_tiny(vae.variant):
