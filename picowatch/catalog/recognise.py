@@ -92,8 +92,9 @@ _KNOWN = {
 }
 
 
-def _known_name(header: Header, prefixes: tuple[str, ...]) -> str:
-    """Return why a model is not drawn, as a sentence's end, or ""; names may have `prefixes`."""
+def _known_name(header: Header) -> str:
+    """Return why a model is not drawn, as a sentence's end, or ""."""
+    prefixes = [*filter(header.has, _PREFIXES)]
     for says, models in _KNOWN.items():
         for name, signs in models.items():
             if any(header.shows(signs, prefix) for prefix in prefixes):
@@ -139,7 +140,7 @@ def recognise(header: Header) -> Recognised:
     if not header.shapes:
         raise ModelRefused("is an empty file of weights, without any tensor.")
     found = controlnet(header) or unet(header) or lora(header)
-    if found is None and (why := _known_name(header, _PREFIXES)):
+    if found is None and (why := _known_name(header)):
         raise ModelRefused(why)
     found = found or _transformer(header) or _part(header) or _embedding(header)
     if found is None:
@@ -161,7 +162,7 @@ def _transformer(header: Header) -> Recognised | None:
     """Recognise a transformer with its original names or diffusers', and the parts beside it."""
     if header.has(_GUIDES):
         return None
-    for prefix in _PREFIXES:
+    for prefix in filter(header.has, _PREFIXES):
         for row in FAMILIES.values():
             if not (row.signs and header.has(tuple(prefix + sign for sign in row.signs))):
                 continue
