@@ -148,13 +148,18 @@ def lora(header: Header) -> Recognised | None:
     if not layers:
         return None
     _refuse_other_parts(header, layers)
+    own = {
+        layer: PREFIX.sub("", layer).replace(".", "_")
+        for layer in sorted(layers)
+        if not layer.startswith(_TEXTS)
+    }
     said = _said(header.metadata)
-    family = _family(header, said, layers)
+    family = _family(header, said, own)
     if family and not FAMILIES[family].loras:
         raise ModelRefused(f"is a LoRA for {FAMILIES[family].name}: diffusers loads none for it.")
     if family:
-        _refuse_other_layers(family, layers)
-    is_either = family == "flux" and not (said or _unknown_to("chroma", layers))
+        _refuse_other_layers(family, own)
+    is_either = family == "flux" and not (said or _unknown_to("chroma", own))
     return Recognised(
         "lora",
         family,
@@ -181,33 +186,27 @@ def _refuse_other_parts(header: Header, layers: set[str]) -> None:
             )
 
 
-def _refuse_other_layers(family: str, layers: set[str]) -> None:
+def _refuse_other_layers(family: str, own: Mapping[str, str]) -> None:
     """Raise ModelRefused for layers that the family's denoiser lacks: a part of a LoRA misleads.
 
     Text encoders' layers are not judged: those that have no effect are said with the picture.
     """
-    if unknown := _unknown_to(family, layers):
+    if unknown := _unknown_to(family, own):
         first = unknown[0]
         trainer = next((who for start, who in _TRAINERS.items() if first.startswith(start)), "")
         raise ModelRefused(
             f"is a LoRA for {FAMILIES[family].name} in names{trainer and f' of {trainer}'} that "
-            f"picowatch does not know for {len(unknown)} of its {len(_own(layers))} layers, such "
+            f"picowatch does not know for {len(unknown)} of its {len(own)} layers, such "
             f"as {first[:80]!r}. Convert its names to those of diffusers."
         )
 
 
-def _own(layers: set[str]) -> list[str]:
-    """Return the layers of a denoiser, not of text encoders, in order."""
-    return sorted(layer for layer in layers if not layer.startswith(_TEXTS))
-
-
-def _unknown_to(family: str, layers: set[str]) -> list[str]:
+def _unknown_to(family: str, own: Mapping[str, str]) -> list[str]:
     """Return the layers that a family's denoiser lacks."""
-    flat = {layer: PREFIX.sub("", layer).replace(".", "_") for layer in _own(layers)}
-    return [layer for layer, name in flat.items() if not places(family, name)]
+    return [layer for layer, name in own.items() if not places(family, name)]
 
 
-def _family(header: Header, said: str, layers: set[str]) -> str:
+def _family(header: Header, said: str, own: Mapping[str, str]) -> str:
     """Return the family by the layers' names and widths, or by the trainer's metadata, or "".
 
     Raises ModelRefused for a transformer's LoRA of an unknown family, unless it has the names with
@@ -217,9 +216,9 @@ def _family(header: Header, said: str, layers: set[str]) -> str:
     names = {PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()}
     if not any(name.startswith(_UNET_BLOCKS) for name in names):
         flow = "" if said in UNETS else said
-        if flow and not _unknown_to(flow, layers):
+        if flow and not _unknown_to(flow, own):
             return flow
-        if family := _transformer_family(header.shapes, layers) or flow:
+        if family := _transformer_family(header.shapes, own) or flow:
             return family
         if header.has(_OF_DIFFUSERS):
             return ""
@@ -255,13 +254,13 @@ def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
     return (*left, 1)[0], (*right, 1, 1)[1]
 
 
-def _transformer_family(shapes: Shapes, layers: set[str]) -> str:
+def _transformer_family(shapes: Shapes, own: Mapping[str, str]) -> str:
     """Return the first family of a LoRA's size that has the most of its layers; "" for none."""
     sides = {side for name in shapes if not _OF_TEXTS.search(name) for side in shapes[name]}
     rows = [row.key for row in FAMILIES.values() if sides & {*row.lora_sides}]
-    unknown = {key: len(_unknown_to(key, layers)) for key in rows}
+    unknown = {key: len(_unknown_to(key, own)) for key in rows}
     family = min(unknown, key=unknown.__getitem__, default="")
-    return family if family and unknown[family] < len(_own(layers)) else ""
+    return family if family and unknown[family] < len(own) else ""
 
 
 def _said(metadata: Mapping[str, str]) -> str:
