@@ -224,14 +224,11 @@ class Catalog:
         if model.zero_snr and model.prediction != "epsilon":
             prediction = ZERO_SNR
         return Checkpoint(
-            model.name,
-            model.native_size,
-            model.text_layers,
-            FAMILIES[model.family].name,
+            *(model.name, model.native_size, model.text_layers, FAMILIES[model.family].name),
             rules_of(model.family, model.variant),
             prediction,
-            bool(model.prediction) or model.family not in _SILENT,
-            model.text_width,
+            says_prediction=bool(model.prediction) or model.family not in _SILENT,
+            text_width=model.text_width,
             hash=known,
         )
 

@@ -184,16 +184,8 @@ class Loaded:
         self.native_size = model.native_size
         parts: dict[str, Any] = dict.fromkeys(part.name for part in parts_of(model))
         self.parts = Placed(self.row, self.variant, parts, place, device)
-        self.texts = Texts(
-            reading_of(self.row, self.variant),
-            self.parts.by_name,
-            self.parts.pipeline,
-            partial(self._take_turns, texts=True),
-            verified,
-            device,
-            kept,
-            key,
-        )
+        reading, bring = reading_of(self.row, self.variant), partial(self._take_turns, texts=True)
+        self.texts = Texts(reading, parts, self.parts.pipeline, bring, verified, device, kept, key)
         self._verified, self._kept, self._path = verified, kept, model.path
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()

@@ -129,14 +129,8 @@ class Texts:
     @cached_property
     def prompts(self) -> PromptEncoder:
         towers = [TextTower(self._parts[part], **own) for part, own in self.reading.towers.items()]
-        return PromptEncoder(
-            self._parts["tokenizer"],
-            towers,
-            self._verified,
-            self._device,
-            self._encoded_once,
-            self.reading.zeros,
-        )
+        words, zeros = self._parts["tokenizer"], self.reading.zeros
+        return PromptEncoder(words, towers, self._verified, self._device, self._encoded_once, zeros)
 
     def encoded(self, text: str) -> Encoded:
         """Return the embeddings of a text for a transformer."""
