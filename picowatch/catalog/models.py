@@ -83,9 +83,7 @@ class Model(Recognised):
     path: Path
     bytes: int  # of its own files
     by_name: bool = False  # only its name tells its variant
-    velocity_beside: bool = (
-        False  # its file does not tell a prediction; the config beside says velocity
-    )
+    velocity_beside: bool = False  # a config says it, beside a file that tells no prediction
     # A transformer in a file of its own needs other files: where each part of its pipeline is, or
     # what is not installed, in a sentence.
     parts: tuple[Part, ...] = ()

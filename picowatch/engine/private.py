@@ -93,12 +93,11 @@ def pad_without_torchvision() -> None:
 
     Nearest neighbours are torch's own; it has no other way without the library (diffusers 0.42).
     """
+    scale = torch.nn.functional.interpolate
     if not hasattr(transformer_cosmos, "transforms"):
         vars(transformer_cosmos)["transforms"] = SimpleNamespace(
             functional=SimpleNamespace(
-                resize=lambda mask, size, interpolation: torch.nn.functional.interpolate(
-                    mask, size, mode=interpolation
-                )
+                resize=lambda mask, size, interpolation: scale(mask, size, mode=interpolation)
             ),
             InterpolationMode=SimpleNamespace(NEAREST="nearest"),
         )

@@ -1,8 +1,8 @@
 """Denoisers compiled for the machine that they run on: `compile: true`, and `graphs: true`.
 
 On a GPU, torch compiles a transformer at its first use: its repeated blocks, or all of it if it
-names none. A UNet is faster as a graph. On a CPU, OpenVINO computes the denoiser, which
-is converted once for each shape of its inputs. Both keep on disk what they made. The module is
+names none. A UNet is faster as a graph. On a CPU, OpenVINO computes the denoiser, which is
+converted once for each shape of its inputs. Both keep on disk what they made. The module is
 unchanged and can run uncompiled: on a CPU by calling it, on a GPU inside `Compiled.eager`.
 
 A card that computes faster than the processor starts kernels waits for it. A graph has recorded the
