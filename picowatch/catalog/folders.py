@@ -18,7 +18,7 @@ from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Kind, Recognised, holds
 from picowatch.catalog.recognise import POOLED, REFINER, USABLE_INPUTS, controlnet
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, from_text, hub_folder, row_of_pipeline
+from picowatch.families import FAMILIES, from_text, row_of_pipeline
 from picowatch.families.general import signature
 from picowatch.families.row import Family
 from picowatch.files.safe_paths import is_file, is_folder
@@ -160,7 +160,7 @@ def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) ->
 def _get(folder: Path, row: Family, index: dict[str, Any]) -> str:
     """Return how to get the files that a folder lacks."""
     named = str(index.get("_name_or_path"))
-    hub = hub_folder(row.key, _variant(row, index, {})) or (
+    hub = row.variant(_variant(row, index, {})).hub or (
         named if _HUB.fullmatch(named) else "OWNER/NAME"
     )
     return f"type `hf download {hub} --local-dir models/checkpoints/{shown(folder.name)}`."

@@ -14,7 +14,7 @@ from picowatch.catalog.encoders import ENCODERS, TRANSFORMER, VAE, is_tiny, serv
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.folders import classes_of, encoder_of
 from picowatch.catalog.models import FoundModels, Model, Part, Refused
-from picowatch.families import FAMILIES, FLOWS, hub_folder
+from picowatch.families import FAMILIES, FLOWS
 from picowatch.families.row import SD3_VAE, SIXTEEN
 from picowatch.files.safe_paths import is_folder
 from picowatch.recipe.messages.suggestions import listed
@@ -132,9 +132,7 @@ def _encoders_of(model: Model) -> Mapping[str, str]:
     """Return the text encoders that may be files; those that read pictures must be in folders."""
     row = FAMILIES[model.family]
     variant = row.variant(model.variant)
-    return (
-        {} if variant.references and "processor" in row.parts else variant.encoders or row.encoders
-    )
+    return {} if variant.references and "processor" in row.parts else variant.encoders
 
 
 def _suffice(model: Model, sources: _Sources) -> bool:
@@ -246,7 +244,7 @@ def _missing(model: Model, sources: _Sources) -> str:
         ways.append(listed(needed + ([] if sources["vae"] else [f"{row.vae_file} in models/vae/"])))
     ways.append(
         f"a diffusers folder of {row.name}{'' if row.alike else variant} (such as "
-        f"{hub_folder(model.family, model.variant)}) in models/checkpoints/, which lends its own"
+        f"{row.variant(model.variant).hub}) in models/checkpoints/, which lends its own"
     )
     has = [f"the {name}" if name in (TRANSFORMER, VAE) else name for name, _ in model.contents]
     return (

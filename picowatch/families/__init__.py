@@ -41,12 +41,6 @@ FAMILY_OF_WIDTH = {row.text_width: row.key for row in _ROWS if row.text_width}
 DEMO_WIDTH = FAMILIES[DEMO].text_width
 
 
-def hub_folder(family: str, variant: str) -> str:
-    """Return the name of a folder to download."""
-    row = FAMILIES[family]
-    return row.variant(variant).hub or row.hub
-
-
 def from_text(class_name: str) -> str:
     """Return the pipeline that draws from text with the parts of this one."""
     return _FROM_PICTURES.sub("", class_name)

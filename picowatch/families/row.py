@@ -7,7 +7,7 @@ models' own cards and programs; docs/models.md names them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Classes = tuple[str, ...]
@@ -214,8 +214,11 @@ class Family:
         return self.pipelines.text.endswith("ModularPipeline")
 
     def variant(self, name: str) -> Variant:
-        """Return the variant of this name, or that for all others."""
-        return self.variants.get(name) or self.variants.get("") or Variant()
+        """Return the variant of this name, or that for all others, with what the family says."""
+        own = self.variants.get(name) or self.variants.get("") or Variant()
+        names = ("hub", "pipelines", "samplers", "encoders")
+        said = {each: getattr(own, each) or getattr(self, each) for each in names}
+        return replace(own, lacks={**self.lacks, **own.lacks}, **said)
 
     @property
     def preview(self) -> str:

@@ -55,15 +55,11 @@ def rules_of(family: str, variant: str = "") -> FamilyRules:
     """Return the rules of a family's variant, or of the family if the variant is unknown."""
     row = FAMILIES[family]
     entry = row.variant(variant)
-    samplers = entry.samplers or row.samplers
     own = {field.name: getattr(entry, field.name) for field in fields(entry)}
-    merged = {
-        "defaults": ({"sampler": samplers[0]} if samplers else {}) | dict(entry.defaults),
-        "lacks": {**row.lacks, **entry.lacks},
-        "samplers": samplers,
-    }
+    if entry.samplers:
+        own["defaults"] = {"sampler": entry.samplers[0], **entry.defaults}
     return FamilyRules(
-        **own | merged,
+        **own,
         multiple=row.size_multiple,
         max_side=entry.largest or MAX_SIDE,
         flow=row.kind != "unet",

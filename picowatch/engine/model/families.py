@@ -134,7 +134,7 @@ def words(prompt: str) -> str:
 
 def pipeline_class(row: Family, variant: Variant, kind: str) -> Any:
     """Return diffusers' pipeline class for "text", "image", "mask" or "edit"; or None."""
-    name: str = getattr(variant.pipelines or row.pipelines, kind)
+    name: str = getattr(variant.pipelines, kind)
     if not name:
         return None
     own = getattr(diffusers, name)
