@@ -15,7 +15,6 @@ from picowatch.errors import EXIT_CODES
 from picowatch.files.decoding import Original
 from picowatch.metadata.exif import EXIF_TYPES, NOT_KEPT, Directory, exif_bytes, name_of
 from picowatch.metadata.iptc import FIELDS
-from picowatch.metadata.xmp import PREFIXES
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.listing import OF_FAILURES, OF_RECIPES, OWN
 from picowatch.outbox.log import EVENTS
@@ -191,9 +190,7 @@ def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, in
 
 def iptc_list() -> str:
     """Which property of XMP each field of IPTC-IIM becomes."""
-    pairs = (
-        f"`{PREFIXES[space]}:{name}` 2:{number:02}" for number, (space, name, _) in FIELDS.items()
-    )
+    pairs = (f"`{name}` 2:{number:02}" for number, name in FIELDS.items())
     return f"{', '.join(pairs)}."
 
 

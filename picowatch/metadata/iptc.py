@@ -8,29 +8,22 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 
-from picowatch.metadata.xmp import DC, IPTC_CORE, PHOTOSHOP, XMP, Property
+from picowatch.metadata.xmp import Property
 
 Datasets = dict[tuple[int, int], list[bytes]]
 
-# Properties of Photoshop that are one text.
-_TEXTS = {
-    10: "Urgency", 15: "Category", 40: "Instructions", 55: "DateCreated", 85: "AuthorsPosition",
-    90: "City", 95: "State", 101: "Country", 103: "TransmissionReference", 105: "Headline",
-    110: "Credit", 115: "Source", 122: "CaptionWriter",
+# Datasets of record 2 with their XMP properties, and of those that are no single text, the array.
+FIELDS = {
+    5: "dc:title", 10: "photoshop:Urgency", 15: "photoshop:Category",
+    20: "photoshop:SupplementalCategories", 25: "dc:subject", 40: "photoshop:Instructions",
+    55: "photoshop:DateCreated", 62: "xmp:CreateDate", 80: "dc:creator",
+    85: "photoshop:AuthorsPosition", 90: "photoshop:City", 92: "Iptc4xmpCore:Location",
+    95: "photoshop:State", 100: "Iptc4xmpCore:CountryCode", 101: "photoshop:Country",
+    103: "photoshop:TransmissionReference", 105: "photoshop:Headline", 110: "photoshop:Credit",
+    115: "photoshop:Source", 116: "dc:rights", 120: "dc:description",
+    122: "photoshop:CaptionWriter",
 }  # fmt: skip
-# Datasets of record 2 with their XMP properties, and what these are arrays of.
-_PROPERTIES = {number: (PHOTOSHOP, name, "") for number, name in _TEXTS.items()} | {
-    5: (DC, "title", "Alt"),
-    20: (PHOTOSHOP, "SupplementalCategories", "Bag"),
-    25: (DC, "subject", "Bag"),
-    62: (XMP, "CreateDate", ""),
-    80: (DC, "creator", "Seq"),
-    92: (IPTC_CORE, "Location", ""),
-    100: (IPTC_CORE, "CountryCode", ""),
-    116: (DC, "rights", "Alt"),
-    120: (DC, "description", "Alt"),
-}
-FIELDS = dict(sorted(_PROPERTIES.items()))
+_ARRAYS = {5: "Alt", 20: "Bag", 25: "Bag", 80: "Seq", 116: "Alt", 120: "Alt"}
 _TIMES = {55: 60, 62: 63}  # of dates
 _RESOURCE, IPTC_RESOURCE = b"8BIM", 0x0404  # Adobe Photoshop File Formats, image resources
 _LARGE = 0x8000  # the size of a size follows
@@ -79,9 +72,10 @@ def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[P
     for number, time in _TIMES.items():
         dates = [_iso_date(date, "".join(texts[time][:1])) for date in texts[number][:1]]
         texts[number] = list(filter(None, dates))
-    for number, (space, name, array) in FIELDS.items():
+    for number, name in FIELDS.items():
         if found := texts[number]:
-            yield Property((space, name), found if array else found[:1], array)
+            array = _ARRAYS.get(number, "")
+            yield Property(name, found if array else found[:1], array)
 
 
 def _encodings(values: Iterable[bytes]) -> tuple[str, str]:

@@ -7,44 +7,48 @@ specification, part 2, and of the IPTC Photo Metadata Standard.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from xml.dom import minidom
 
 MAX_XMP_BYTES = 1024 * 1024
 MAX_XMP_PARTS = 20_000  # tags and attributes: a third of a second; Lightroom writes some thousand
 
-# A property's namespace and its name there.
-Name = tuple[str | None, str | None]
-
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-IPTC_CORE = "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/"
-DC = "http://purl.org/dc/elements/1.1/"
-PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
-_EXIF, _TIFF = "http://ns.adobe.com/exif/1.0/", "http://ns.adobe.com/tiff/1.0/"
-XMP, _NOTE = "http://ns.adobe.com/xap/1.0/", "http://ns.adobe.com/xmp/note/"
-PREFIXES = {
-    IPTC_EXT: "Iptc4xmpExt", IPTC_CORE: "Iptc4xmpCore", DC: "dc", PHOTOSHOP: "photoshop",
-    XMP: "xmp",
-}  # fmt: skip
-_MARK: Name = (IPTC_EXT, "DigitalSourceType")
-_MARK_ADDRESS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-_UNTRUE: set[Name] = {
-    *((_TIFF, name) for name in ("Orientation", "ImageWidth", "ImageLength")),
-    *((_EXIF, name) for name in ("PixelXDimension", "PixelYDimension", "ColorSpace")),
-    *((_EXIF, name) for name in ("SubjectArea", "SubjectLocation")),
-    *((_TIFF, name) for name in ("BitsPerSample", "Compression", "PhotometricInterpretation")),
-    (DC, "format"),
-    *((PHOTOSHOP, name) for name in ("ColorMode", "ICCProfile")),
-    (XMP, "Thumbnails"),
-    (_NOTE, "HasExtendedXMP"),  # which is part of the tree by then
+# Namespaces by their usual prefixes. Names here have these, whichever a packet declares; any other
+# namespace stands before its names itself.
+SPACES = {
+    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+    "Iptc4xmpCore": "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/",
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+    "exif": "http://ns.adobe.com/exif/1.0/",
+    "tiff": "http://ns.adobe.com/tiff/1.0/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "xmpNote": "http://ns.adobe.com/xmp/note/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "xmlns": "http://www.w3.org/2000/xmlns/",
+    "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
+    "MP": "http://ns.microsoft.com/photo/1.2/",
+    "acdsee-rs": "http://ns.acdsee.com/regions/",
 }
+_PREFIXES = {space: prefix for prefix, space in SPACES.items()}
+_RDF, _XMLNS = SPACES["rdf"], SPACES["xmlns"]
+_SYNTAX = ("rdf:", "xmlns:")  # names of no properties
+_MARK = "Iptc4xmpExt:DigitalSourceType"
+_MARK_ADDRESS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+_UNTRUE = {
+    "tiff:Orientation", "tiff:ImageWidth", "tiff:ImageLength", "tiff:BitsPerSample",
+    "tiff:Compression", "tiff:PhotometricInterpretation", "exif:PixelXDimension",
+    "exif:PixelYDimension", "exif:ColorSpace", "exif:SubjectArea", "exif:SubjectLocation",
+    "photoshop:ColorMode", "photoshop:ICCProfile", "dc:format", "xmp:Thumbnails",
+    "xmpNote:HasExtendedXMP",  # which is part of the tree by then
+}  # fmt: skip
 # What phones put into and behind their photos: other pictures, with places of their own, gain maps
 # and films (https://developer.android.com/media/platform/motion-photo-format). They are not copied.
-_GOOGLE = "http://ns.google.com/photos/1.0/"
 _NOT_COPIED = (
-    *(_GOOGLE + kind for kind in ("image/", "depthmap/", "audio/", "container/")),
+    *(f"http://ns.google.com/photos/1.0/{kind}/" for kind in ("image", "depthmap", "audio")),
+    "http://ns.google.com/photos/1.0/container/",
+    "http://ns.google.com/photos/1.0/camera/:MicroVideo",
+    "http://ns.google.com/photos/1.0/camera/:MotionPhoto",
     "http://ns.adobe.com/hdr-gain-map/1.0/",
     "http://ns.adobe.com/xap/1.0/g/img/",
 )
@@ -54,18 +58,16 @@ _PLACE = re.compile(
     "gps|latitude|longt?itude|altitude|geotag|location|country|province|"
     "^ciadr|streetaddress|extendedaddress|postalcode"
 )
-_PLACE_WORDS = {"city", "state", "region", "coverage"}
+_PLACE_WORD = re.compile("city.*|state|region|coverage")
 _WORDS = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_PLACE_NAMESPACES = ("http://www.w3.org/2003/01/geo/wgs84_pos#", "http://www.georss.org/georss")
-_XMLNS = "http://www.w3.org/2000/xmlns/"
-_NO_PROPERTIES = (_RDF, _XMLNS)
+_PLACE_SPACES = ("http://www.w3.org/2003/01/geo/wgs84_pos#", "http://www.georss.org/georss")
 # Places in the picture. Only MWG's are turned (Metadata Working Group, guidelines 2.0, 5.9).
-_MWG = "http://www.metadataworkinggroup.com/schemas/regions/"
-_MICROSOFT, _ACDSEE = "http://ns.microsoft.com/photo/1.2/", "http://ns.acdsee.com/regions/"
-_REGIONS: set[Name] = {
-    (_MWG, "Regions"), (_MICROSOFT, "RegionInfo"), (_ACDSEE, "Regions"), (IPTC_EXT, "ImageRegion"),
-}  # fmt: skip
-_REGION_NAMESPACES = (_MWG, _MICROSOFT, _ACDSEE)
+_REGIONS = {"mwg-rs:Regions", "MP:RegionInfo", "acdsee-rs:Regions", "Iptc4xmpExt:ImageRegion"}
+_NO_PLACES = (
+    *_SYNTAX,
+    *("mwg-rs:", "MP:", f"{SPACES['MP']}t/", "acdsee-rs:"),
+    *("Iptc4xmpExt:ImageRegion", "Iptc4xmpExt:RegionBoundary"),
+)
 _AREA = "http://ns.adobe.com/xmp/sType/Area#"
 _DIMENSIONS = "http://ns.adobe.com/xap/1.0/sType/Dimensions#"
 # Until Python 3.13, minidom writes an attribute's line breaks so that readers take them for spaces.
@@ -80,21 +82,12 @@ _EMPTY = (
 _PACKET = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{}<?xpacket end="w"?>'
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(NamedTuple):
     """Texts for a property."""
 
-    name: Name
+    name: str
     values: Sequence[str]  # a Bag gets those that it lacks; another property that is there stays
     array: str = ""  # Alt, Bag or Seq; "" for one text
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A picture's size, if it shows a whole photo, which was turned upright by EXIF's number."""
-
-    size: tuple[int, int]
-    orientation: int = 1
 
 
 class Xmp:
@@ -115,7 +108,7 @@ class Xmp:
     @property
     def is_empty(self) -> bool:
         nodes = (node for tree in _trees(self._document) for node in _nodes(tree))
-        return all(node.namespaceURI in _NO_PROPERTIES for node in nodes)
+        return all(_name(node).startswith(_SYNTAX) for node in nodes)
 
     def set_source_type(self, word: str) -> None:
         """Replace what the tree says of how the picture was made."""
@@ -135,13 +128,19 @@ class Xmp:
                         node.setAttributeNS(_XMLNS, name, value)
                 own.appendChild(node)
 
-    def drop(self, *, places: bool, shown: Shown | None) -> None:
-        """Drop what is untrue, places if wanted, and regions unless they can be turned."""
+    def drop(
+        self, *, places: bool, size: tuple[int, int] | None = None, orientation: int = 1
+    ) -> None:
+        """Drop what is untrue, places if wanted, and regions unless they can be turned.
+
+        `size` is the picture's, if it shows the whole photo, turned upright from an `orientation`.
+        """
         for node in _nodes(self._root):
-            name = (node.namespaceURI, node.localName)
-            is_lost = _is_untrue(*name) or (places and _is_place(*name))
+            name = _name(node)
+            is_lost = name in _UNTRUE or name.startswith(_NOT_COPIED)
+            is_lost |= places and _is_place(name)
             if name in _REGIONS and not is_lost:
-                is_lost = not (shown and _turned(node, name, shown))
+                is_lost = not size or not _turned(node, name, size, orientation)
             if is_lost:
                 _remove(node)
 
@@ -175,21 +174,21 @@ class Xmp:
         _refuse_long(packet)
         return packet
 
-    def _properties(self) -> Iterator[tuple[Any, Name]]:
+    def _properties(self) -> Iterator[tuple[Any, str]]:
         """Yield each property's node and name, of all descriptions that are not in a property."""
         for tree in _trees(self._document):
             for description in tree.childNodes:
                 if description.localName == "Description":
                     for node in [*description.attributes.values(), *description.childNodes]:
-                        if node.namespaceURI not in (None, *_NO_PROPERTIES):  # text, rdf:about
-                            yield node, (node.namespaceURI, node.localName)
+                        name = _name(node)  # of texts, none
+                        if node.namespaceURI and not name.startswith(_SYNTAX):
+                            yield node, name
 
     def _add(self, new: Property) -> None:
         """Add a property to the first description."""
-        space, local = new.name
-        prefix = PREFIXES[str(space)]
-        added = self._document.createElementNS(space, f"{prefix}:{local}")
-        added.setAttribute(f"xmlns:{prefix}", str(space))
+        prefix = new.name.partition(":")[0]
+        added = self._document.createElementNS(SPACES[prefix], new.name)
+        added.setAttribute(f"xmlns:{prefix}", SPACES[prefix])
         if new.array:
             added.setAttribute("xmlns:rdf", _RDF)
             holder = added.appendChild(self._document.createElementNS(_RDF, f"rdf:{new.array}"))
@@ -272,34 +271,32 @@ def _value(node: Any) -> str:
     return _text(node).strip() or node.getAttributeNS(_RDF, "resource")
 
 
-def _is_untrue(space: str | None, local: str | None) -> bool:
-    is_film = space == f"{_GOOGLE}camera/" and str(local).startswith(("MicroVideo", "MotionPhoto"))
-    return (space, local) in _UNTRUE or str(space).startswith(_NOT_COPIED) or is_film
+def _name(node: Any) -> str:
+    return f"{_PREFIXES.get(node.namespaceURI, node.namespaceURI)}:{node.localName}"
 
 
-def _is_place(space: str | None, local: str | None) -> bool:
-    name, words = str(local), {word.lower() for word in _WORDS.findall(str(local))}
-    if space in _NO_PROPERTIES or str(space).startswith(_REGION_NAMESPACES):
+def _is_place(name: str) -> bool:
+    if name.startswith(_NO_PLACES):
         return False
-    if space == IPTC_EXT and name in ("ImageRegion", "RegionBoundary"):
-        return False
-    is_named = bool(_PLACE.search(name.lower())) or not words.isdisjoint(_PLACE_WORDS)
-    return is_named or space in _PLACE_NAMESPACES or any(w.startswith("city") for w in words)
+    local = name.rpartition(":")[2]
+    words = (word.lower() for word in _WORDS.findall(local))
+    is_named = bool(_PLACE.search(local.lower())) or any(map(_PLACE_WORD.fullmatch, words))
+    return is_named or name.startswith(_PLACE_SPACES)
 
 
 # -- regions
 
 
-def _turned(regions: Any, name: Name, shown: Shown) -> bool:
+def _turned(regions: Any, name: str, size: tuple[int, int], orientation: int) -> bool:
     """Turn regions with the photo; return whether they are true of the picture now."""
-    if name[0] != _MWG:
-        return shown.orientation == 1
+    if name != "mwg-rs:Regions":
+        return orientation == 1
     try:
         for node in _nodes(regions):
-            if (node.namespaceURI, node.localName) == (_MWG, "Area"):
-                _turn(node, shown.orientation)
+            if _name(node) == "mwg-rs:Area":
+                _turn(node, orientation)
             elif node.localName == "AppliedToDimensions":
-                for local, pixels in zip("wh", shown.size, strict=True):
+                for local, pixels in zip("wh", size, strict=True):
                     _write(_part(node, _DIMENSIONS, local), str(pixels))
     except (AttributeError, ValueError):  # a number is missing, or none
         return False

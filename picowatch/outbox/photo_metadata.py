@@ -5,7 +5,9 @@ IPTC-IIM becomes XMP. The mark is IPTC's DigitalSourceType
 (https://cv.iptc.org/newscodes/digitalsourcetype).
 """
 
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -18,8 +20,8 @@ from picowatch.files import png_texts
 from picowatch.files.pictures import FewReads, formats_of, losses
 from picowatch.metadata.exif import Directory, Exif, read_exif, stored, without_places
 from picowatch.metadata.iptc import IPTC_RESOURCE, Datasets, iptc_in, properties_of, read_iptc
-from picowatch.metadata.png_chunks import is_png, raw_profile, without_pixels
-from picowatch.metadata.xmp import Shown, Xmp, extended_guid
+from picowatch.metadata.xmp import Xmp, extended_guid
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.request import ImageRequest
 
 KEPT, NO_PLACE, NOTHING_KEPT = "all", "no_place", "none"
@@ -27,7 +29,6 @@ LOST = "The {} of {} cannot be read, so the picture has none: {}."
 DAMAGED = "The IPTC of {} is damaged, so the picture lacks what comes after the damage."
 VALUES_LOST = "The picture lacks values of the EXIF of {} that are damaged or too large: {}."
 TEXTS_LOST = "Texts of {} are left out: with its colour profile, they have more than {} MB."
-_MOST_NAMES = 10
 # Without the segment's length and name (XMP specification part 3, 1.1.3.1).
 MAX_JPEG_XMP_BYTES = 65_502
 
@@ -48,6 +49,8 @@ _PER_INCH, _PER_CM = 2, 3  # in EXIF; JFIF has 1 and 2
 _MOST_DENSITY = 65_536  # JFIF has 16 bits for it
 _FIRST_TURNED = 5  # orientations from here on stand a picture on its side
 _MOST_STRETCHED = 0.02  # sizes are multiples of 8
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIXELS, _END, _CRC_BYTES = (b"IDAT", b"fdAT"), b"IEND", 4  # of chunks
 Kind = TypeVar("Kind")
 
 
@@ -90,68 +93,52 @@ def photo_metadata(
     damaged is lost with a warning that names the photo, and so are bits and colours that no result
     has. Raises PictureUnreadable if it is no picture.
     """
-    photo, parts = _read(file), _Parts(name)
-    xmp = parts.read("XMP", lambda: Xmp(_xmp(photo)), Xmp)
-    parts.read("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), lambda: None)
+    photo, said = _read(file), list[str]()
+
+    def read(what: str, part: Callable[[], Kind], instead: Kind) -> Kind:
+        try:
+            return part()
+        except Exception as error:  # Pillow's readers raise whatever they stumble over
+            why = str(error).rstrip(".") or type(error).__name__
+            said.append(LOST.format(what, name, why))
+            return instead
+
+    xmp = read("XMP", lambda: Xmp(_xmp(photo)), Xmp())
+    read("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), None)
     mark = _stronger(xmp.source_type, mark)
     if keep == NOTHING_KEPT:
         return replace(only_marked(mark), warnings=photo.lost)
-    exif = parts.exif(photo, file)
-    iptc = parts.iptc(photo)
+    exif = read("EXIF", lambda: read_exif(_exif(photo, file)), Exif())
+    if exif.lost:
+        said.append(VALUES_LOST.format(name, listed(exif.lost)))
+    iptc, is_damaged = read("IPTC", lambda: read_iptc(_iptc(photo)), (Datasets(), False))
+    if is_damaged:
+        said.append(DAMAGED.format(name))
     if png_texts.LEFT_OUT in photo.info:
-        parts.said.append(TEXTS_LOST.format(name, png_texts.MAX_BYTES >> 20))
+        said.append(TEXTS_LOST.format(name, png_texts.MAX_BYTES >> 20))
+    is_placeless, directories = keep == NO_PLACE, _with_resolution(exif.directories, photo)
 
     def packet() -> str:
         xmp.merge(properties_of(iptc))
-        xmp.drop(places=keep == NO_PLACE, shown=_shown(photo, size))
-        if mark and mark != xmp.source_type:
-            xmp.set_source_type(mark)
-        return "" if xmp.is_empty else xmp.packet()
+        shown = size if size and _shows_all(photo, size) else None
+        xmp.drop(places=is_placeless, size=shown, orientation=photo.orientation)
+        return _with_mark(xmp, mark)
 
-    written = parts.read("XMP", packet, lambda: only_marked(mark).xmp)
-    exif = without_places(exif) if keep == NO_PLACE else exif
-    return PhotoMetadata(exif, written, mark, (*photo.lost, *parts.said))
-
-
-class _Parts:
-    """Reads the parts of a photo's metadata, and says which of them are damaged."""
-
-    def __init__(self, photo_name: str) -> None:
-        self.said: list[str] = []
-        self._name = photo_name
-
-    def read(self, what: str, read: Callable[[], Kind], instead: Callable[[], Kind]) -> Kind:
-        try:
-            return read()
-        except Exception as error:  # Pillow's readers raise whatever they stumble over
-            why = str(error).rstrip(".") or type(error).__name__
-            self.said.append(LOST.format(what, self._name, why))
-            return instead()
-
-    def exif(self, photo: "_Photo", file: IO[bytes]) -> dict[int, Directory]:
-        exif = self.read("EXIF", lambda: read_exif(_exif(photo, file)), Exif)
-        if lost := exif.lost:
-            more = f" and {len(lost) - _MOST_NAMES} more" if len(lost) > _MOST_NAMES else ""
-            names = ", ".join(lost[:_MOST_NAMES]) + more
-            self.said.append(VALUES_LOST.format(self._name, names))
-        return _with_resolution(exif.directories, photo)
-
-    def iptc(self, photo: "_Photo") -> Datasets:
-        datasets, is_damaged = self.read(
-            "IPTC", lambda: read_iptc(_iptc(photo)), lambda: (Datasets(), False)
-        )
-        if is_damaged:
-            self.said.append(DAMAGED.format(self._name))
-        return datasets
+    written = read("XMP", packet, only_marked(mark).xmp)
+    directories = without_places(directories) if is_placeless else directories
+    return PhotoMetadata(directories, written, mark, (*photo.lost, *said))
 
 
 def only_marked(mark: str) -> PhotoMetadata:
     """Return metadata with nothing but a mark, or with nothing if that is ""."""
-    if not mark:
-        return NONE
-    xmp = Xmp()
-    xmp.set_source_type(mark)
-    return PhotoMetadata(xmp=xmp.packet(), mark=mark)
+    return PhotoMetadata(xmp=_with_mark(Xmp(), mark), mark=mark) if mark else NONE
+
+
+def _with_mark(xmp: Xmp, mark: str) -> str:
+    """Return the packet, in which a mark replaces the photo's; "" if nothing is in it."""
+    if mark and mark != xmp.source_type:
+        xmp.set_source_type(mark)
+    return "" if xmp.is_empty else xmp.packet()
 
 
 def mark_of(request: ImageRequest, *, is_drawn: bool) -> str:
@@ -185,9 +172,10 @@ class _Photo:
 
 def _read(file: IO[bytes]) -> _Photo:
     formats = formats_of(file)
-    if is_png(file):
+    file.seek(0)
+    if file.read(len(_PNG)) == _PNG:
         with suppress(Exception):  # damage behind the pixels hides nothing before them
-            return _opened(without_pixels(file), formats)
+            return _opened(_without_pixels(file), formats)
     try:
         return _opened(file, formats)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
@@ -221,16 +209,44 @@ def _opened(file: IO[bytes], formats: tuple[str, ...]) -> _Photo:
         )
 
 
+def _without_pixels(file: IO[bytes]) -> BytesIO:
+    """Return a PNG with all but its pixels, so that what stood behind them is before their place.
+
+    Raises OSError if it has too many parts, or too large parts.
+    """
+    few = FewReads(file)
+    few.seek(len(_PNG))
+    kept = [_PNG]
+    while len(start := few.read(8)) == 8:
+        size, kind = struct.unpack(">L4s", start)
+        if kind == _END:
+            break
+        if kind in _PIXELS:
+            few.seek(size + _CRC_BYTES, 1)
+        else:
+            kept += [start, few.read(size + _CRC_BYTES)]
+    ends = (struct.pack(">L4sL", 0, kind, zlib.crc32(kind)) for kind in (_PIXELS[0], _END))
+    return BytesIO(b"".join([*kept, *ends]))
+
+
+def _raw_profile(info: Mapping[Any, Any], kind: str) -> bytes:
+    """Return a profile that ImageMagick or digiKam wrote as text into a PNG; empty without one.
+
+    The lines are an empty line, the kind, the size, and hexadecimal digits. Raises ValueError.
+    """
+    return bytes.fromhex("".join(str(info.get(f"Raw profile type {kind}", "")).split("\n")[3:]))
+
+
 def _exif(photo: _Photo, file: IO[bytes]) -> IO[bytes]:
     if photo.kind == "TIFF":
         return file
-    exif = photo.info.get("exif") or raw_profile(photo.info, "exif")
-    return BytesIO((exif or raw_profile(photo.info, "APP1")).removeprefix(_EXIF))
+    exif = photo.info.get("exif") or _raw_profile(photo.info, "exif")
+    return BytesIO((exif or _raw_profile(photo.info, "APP1")).removeprefix(_EXIF))
 
 
 def _xmp(photo: _Photo) -> bytes | str:
-    packet = photo.info.get("xmp") or raw_profile(photo.info, "xmp")
-    if not packet and (profile := raw_profile(photo.info, "APP1")).startswith(_XMP):
+    packet = photo.info.get("xmp") or _raw_profile(photo.info, "xmp")
+    if not packet and (profile := _raw_profile(photo.info, "APP1")).startswith(_XMP):
         packet = profile.removeprefix(_XMP)
     return bytes(packet) if isinstance(packet, tuple) else packet  # numbers in a TIFF
 
@@ -247,18 +263,16 @@ def _extended_xmp(photo: _Photo) -> bytes:
 
 
 def _iptc(photo: _Photo) -> bytes:
-    profile = raw_profile(photo.info, "iptc") or raw_profile(photo.info, "8bim")
+    profile = _raw_profile(photo.info, "iptc") or _raw_profile(photo.info, "8bim")
     return iptc_in(photo.resources or profile)
 
 
-def _shown(photo: _Photo, size: tuple[int, int] | None) -> Shown | None:
-    """Return the picture's size if it shows the whole photo, which its shape tells."""
+def _shows_all(photo: _Photo, size: tuple[int, int]) -> bool:
+    """Return whether a picture of this size shows the whole photo, which its shape tells."""
     width, height = photo.size
     if photo.orientation >= _FIRST_TURNED and photo.kind != "TIFF":  # of that, Pillow tells it
         width, height = height, width
-    if not size or abs(size[0] * height / (size[1] * width) - 1) > _MOST_STRETCHED:
-        return None
-    return Shown(size, photo.orientation)
+    return abs(size[0] * height / (size[1] * width) - 1) <= _MOST_STRETCHED
 
 
 def _with_resolution(directories: dict[int, Directory], photo: _Photo) -> dict[int, Directory]:

@@ -11,8 +11,8 @@ def dataset(number: int, value: bytes, record: int = 2) -> bytes:
     return struct.pack(">BBBH", 0x1C, record, number, len(value)) + value
 
 
-def texts(datasets: Datasets) -> dict[str | None, list[str]]:
-    return {field.name[1]: list(field.values) for field in properties_of(datasets)}
+def texts(datasets: Datasets) -> dict[str, list[str]]:
+    return {field.name.partition(":")[2]: list(field.values) for field in properties_of(datasets)}
 
 
 def test_every_field_becomes_a_property() -> None:
