@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from picowatch.recipe.a1111.keys import DETAIL_KEYS
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.read.foreign_settings import ForeignSettings, final
+from picowatch.recipe.read.foreign import ForeignSettings, final
 from picowatch.recipe.written import switch
 
 NAME = "adetailer "

@@ -23,7 +23,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import steps_taken
-from picowatch.recipe.read.foreign_settings import ForeignSettings, final
+from picowatch.recipe.read.foreign import ForeignSettings, final
 from picowatch.recipe.written import Entry, Position, Source, SourceValue, number
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)

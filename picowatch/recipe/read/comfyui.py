@@ -17,7 +17,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
-from picowatch.recipe.read.foreign_settings import ForeignSettings
+from picowatch.recipe.read.foreign import ForeignSettings
 
 Node = Mapping[str, Any]
 

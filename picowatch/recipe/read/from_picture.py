@@ -17,8 +17,14 @@ from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.grammar import without_loras
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, MAX_LINES
-from picowatch.recipe.read.foreign import read_settings, settings_of
-from picowatch.recipe.read.foreign_settings import DAMAGE, ForeignSettings, final, visible
+from picowatch.recipe.read.foreign import (
+    DAMAGE,
+    ForeignSettings,
+    final,
+    read_settings,
+    settings_of,
+    visible,
+)
 from picowatch.recipe.request import recipe_values
 from picowatch.recipe.written import Entry, Layer, SourceValue
 
