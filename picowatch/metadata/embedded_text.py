@@ -10,7 +10,6 @@ is in DNGPrivateData, which is for any program (DNG 1.7.1).
 
 import json
 from collections.abc import Iterable, Mapping
-from io import SEEK_END
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, cast
@@ -19,7 +18,7 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import png_texts
-from picowatch.files.pictures import HEIF_BEGINS, MAX_BYTES, FewReads, is_heif
+from picowatch.files.pictures import HEIF_BEGINS, FewReads, is_heif
 from picowatch.files.safe_paths import open_regular
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, Directory, bytes_in, exif_bytes
 from picowatch.recipe.chunk import Chunk, read_chunk
@@ -49,8 +48,6 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 # Start images in BMP and GIF: no program writes its settings there.
 _WITHOUT_TEXTS = (b"BM", b"GIF8")
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # which are EXIF themselves, with pixels
-# Pillow reads only the beginning of these; other formats it reads whole.
-_READ_IN_PIECES = (b"\x89PNG", b"\xff\xd8")
 MAX_CHARACTERS = 4 * 1024 * 1024
 
 
@@ -77,7 +74,6 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
 
     "parameters" may be an EXIF user comment, as in A1111's JPEGs. Raises PictureUnreadable.
     """
-    size = file.seek(0, SEEK_END)
     file.seek(0)
     start = file.read(HEIF_BEGINS)
     if start.startswith(_WITHOUT_TEXTS) or is_heif(start):
@@ -85,8 +81,6 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
     if start.startswith(_TIFFS):  # those with texts begin with them
         file.seek(0)
         return texts_in_exif(file.read(_MAX_EXIF_BYTES))
-    if size > MAX_BYTES and not start.startswith(_READ_IN_PIECES):
-        raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
     file.seek(0)
     try:
         with Image.open(cast(IO[bytes], FewReads(file)), formats=_FORMATS) as image:

@@ -118,9 +118,6 @@ def read_exif(file: IO[bytes]) -> Exif:
                 room -= size
             elif stored(tags, tag).strip(b"\0"):  # zeros are no loss
                 lost.append(name_of(directory, tag))
-        for tag in _unwritable(kept):
-            del kept[tag]
-            lost.append(name_of(directory, tag))
         if kept:
             found[directory] = kept
     return Exif(found, tuple(lost))
@@ -179,7 +176,10 @@ def name_of(directory: int, tag: int) -> str:
 
 
 def _kept(directory: int, tag: int, tags: Any) -> tuple[int, Any] | None:
-    """Return type and value, in its tag's type if it has another type; None if it cannot be."""
+    """Return type and value, in its tag's type if it has another type; None if it cannot be.
+
+    Nor are values kept that Pillow cannot write.
+    """
     known, kind = TiffTags.lookup(tag, directory or None), tags.tagtype[tag]
     typical = EXIF_TYPES.get(tag) if directory == ExifTags.IFD.Exif else known.type
     wanted = typical or (TiffTags.LONG if kind > TiffTags.DOUBLE else kind)  # BigTIFF has more
@@ -193,6 +193,7 @@ def _kept(directory: int, tag: int, tags: Any) -> tuple[int, Any] | None:
                 return None
         if isinstance(value, tuple) and known.length == 1:
             value = value[0]
+        _written({tag: (kind, value)}, 0)
         return kind, value
     return None
 
@@ -211,15 +212,6 @@ def _converted(kind: int, value: Any, wanted: int) -> tuple[int, Any]:
         is_short = wanted == TiffTags.SHORT and max(numbers) < 1 << 16
         return TiffTags.SHORT if is_short else TiffTags.LONG, numbers
     raise ValueError("no such value can be of that type")
-
-
-def _unwritable(tags: Directory) -> list[int]:
-    """Return the tags whose values Pillow cannot write."""
-    try:
-        _written(tags, 0)
-    except Exception:  # whatever its writers stumble over
-        return [tag for tag in tags if len(tags) == 1 or _unwritable({tag: tags[tag]})]
-    return []
 
 
 def shortened(directories: Mapping[int, Directory], most_bytes: int) -> dict[int, Directory]:

@@ -64,9 +64,9 @@ def read_iptc(content: bytes) -> tuple[Datasets, bool]:
 def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[Property]:
     """Yield the XMP properties that these datasets are."""
     values = {number: datasets.get((2, number), []) for number in (*FIELDS, *_TIMES.values())}
-    encodings = _encodings(value for of_number in values.values() for value in of_number)
+    other = _other_encoding(value for of_number in values.values() for value in of_number)
     texts = {
-        number: [text for value in of_number if (text := _text(value, encodings))]
+        number: [text for value in of_number if (text := _text(value, other))]
         for number, of_number in values.items()
     }
     for number, time in _TIMES.items():
@@ -78,26 +78,23 @@ def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[P
             yield Property(name, found if array else found[:1], array)
 
 
-def _encodings(values: Iterable[bytes]) -> tuple[str, str]:
-    """Return the encodings to try: what is no UTF-8 is of Windows, or with its gaps of a Mac."""
+def _other_encoding(values: Iterable[bytes]) -> str:
+    """Return the encoding of what is no UTF-8: that of Windows, or with its gaps a Mac's."""
     # The mark of an encoding (1:90) says no more than the bytes do.
-    for value in values:
-        if not _decodes(value, "utf-8") and not _decodes(value, "cp1252"):
-            return "utf-8", "mac_roman"
-    return "utf-8", "cp1252"
-
-
-def _decodes(value: bytes, encoding: str) -> bool:
     try:
-        value.decode(encoding)
+        for value in values:
+            _text(value, "cp1252")
     except UnicodeError:
-        return False
-    return True
+        return "mac_roman"
+    return "cp1252"
 
 
-def _text(value: bytes, encodings: Iterable[str]) -> str:
-    encoding = next(encoding for encoding in encodings if _decodes(value, encoding))
-    return "".join(c for c in value.decode(encoding) if c.isprintable() or c in "\n\t").strip()
+def _text(value: bytes, other: str) -> str:
+    try:
+        text = value.decode()
+    except UnicodeError:
+        text = value.decode(other)
+    return "".join(c for c in text if c.isprintable() or c in "\n\t").strip()
 
 
 def _iso_date(date: str, time: str) -> str:
