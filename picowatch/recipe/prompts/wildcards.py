@@ -194,7 +194,8 @@ class Template:
         for _ in range(MAX_ROUNDS):
             if all(isinstance(node, str) for node in nodes):
                 return text
-            text = draws.whole(nodes)
+            draws.length = 0
+            text = draws.drawn(nodes)
             nodes = parse(text, self._wildcards)
         raise ValueInvalid(f"its wildcards still contain wildcards after {MAX_ROUNDS} draws")
 
@@ -205,15 +206,11 @@ class _Draws:
     def __init__(self, start: str, wildcards: Wildcards) -> None:
         self._start = start
         self._count = 0
-        self._length = 0
+        self.length = 0  # of the text so far
         self._wildcards = wildcards
 
-    def whole(self, nodes: Nodes) -> str:
-        """Return the text of a whole prompt's nodes, with a draw for each wildcard."""
-        self._length = 0
-        return self._drawn(nodes)
-
-    def _drawn(self, nodes: Nodes) -> str:
+    def drawn(self, nodes: Nodes) -> str:
+        """Return the text of nodes, with a draw for each wildcard."""
         return "".join(map(self._text, nodes))
 
     def _text(self, node: str | FromFile | Choice) -> str:
@@ -224,8 +221,8 @@ class _Draws:
         return self._chosen(self._lines(node), 1, 1)
 
     def _within_limit(self, text: str) -> str:
-        self._length += len(text)
-        if self._length > MAX_LENGTH:
+        self.length += len(text)
+        if self.length > MAX_LENGTH:
             raise ValueInvalid(f"its wildcards give a text of more than {MAX_LENGTH:,} characters")
         return text
 
@@ -241,7 +238,7 @@ class _Draws:
                 index += index >= gone
             taken.append(index)
             option = options[index]
-            chosen.append(self._drawn((option,) if isinstance(option, str) else option))
+            chosen.append(self.drawn((option,) if isinstance(option, str) else option))
         if how_many == 1:
             return chosen[0]
         self._within_limit(join * how_many)

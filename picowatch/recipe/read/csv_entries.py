@@ -29,8 +29,9 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     of one column they are text. Where semicolons separate, numbers may have a decimal comma.
     Columns that begin with an underscore are notes.
     """
-    separator = _separator(source)
-    rows = _rows(source, separator)
+    first_line = next(filter(str.strip, source.lines), "")
+    separator = max(_DELIMITERS, key=first_line.count)
+    rows = _rows(source, separator if separator in first_line else _NO_DELIMITER)
     names = _first_row(next(rows, iter(())))
     columns = [(name.text, _meaning(name, problems)) for name in names]
     entries: list[Entry] = []
@@ -97,12 +98,6 @@ def _layer(
             return {}  # its cells may be in the wrong columns
     check_notes(layer, problems)
     return layer
-
-
-def _separator(source: Source) -> str:
-    first = next(filter(str.strip, source.lines), "")
-    found = max(_DELIMITERS, key=first.count)
-    return found if found in first else _NO_DELIMITER
 
 
 def _rows(source: Source, separator: str) -> Iterator[Iterator[SourceValue]]:

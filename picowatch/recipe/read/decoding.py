@@ -43,7 +43,12 @@ def decode(name: str, content: bytes) -> Source:
         refuse(Position(Source(name, ""), 1, 1), what)
     guessed = _GUESSED.get(encoding, "")
     source = Source(name, _BLANK.sub("", text), guessed and _READ_AS.format(shown(name), guessed))
-    _refuse_invisible(source)
+    problems = Problems()
+    for number, line in enumerate(source.lines, 1):
+        if found := FORBIDDEN.search(line):
+            position = Position(source, number, found.start() + 1)
+            problems.add(position, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")
+    problems.raise_if_any()
     return source
 
 
@@ -86,12 +91,3 @@ def _bad_byte(source: Source, encoding: str, error: UnicodeDecodeError) -> tuple
         what, width = f"the byte {error.object[error.start]:#04x} is not UTF-8", 4
     message = f"{what}. Save it as UTF-8 (most editors: Save As, Encoding)."
     return Position(source, line, column, width), message
-
-
-def _refuse_invisible(source: Source) -> None:
-    problems = Problems()
-    for number, line in enumerate(source.lines, 1):
-        if found := FORBIDDEN.search(line):
-            position = Position(source, number, found.start() + 1)
-            problems.add(position, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")
-    problems.raise_if_any()
