@@ -31,10 +31,10 @@ from picowatch.outbox.status import number_of
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
+from picowatch.recipe.prompts.drawing import files_in, mistaken_line
 from picowatch.recipe.reading import DefaultsFile, NothingSaid
 from picowatch.recipe.recipe import Recipe, no_hash
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resolve.prompts import files_in, mistaken_line
 from picowatch.settings.settings import Settings
 from picowatch.streams import harmless
 

@@ -104,7 +104,7 @@ def test_check_reads_the_lines_of_a_wildcard_once(
     """Whatever prompts combine it with: else a file of prompts would take minutes."""
     lines: list[str] = []
     note = preceded_by(lambda text, _: lines.append(text))
-    wrap("picowatch.recipe.resolve.prompts:files_in", note, monkeypatch.setattr)
+    wrap("picowatch.recipe.prompts.drawing:files_in", note, monkeypatch.setattr)
     for name in "abc":
         save(tmp_path, {f"models/wildcards/{name}.txt": f"{name} line"})
     save(tmp_path, {"a.txt": "__a__ __b__\n__b__ __c__\n__a__\n__c__\n"})

@@ -1,4 +1,4 @@
-"""The prompts of one image, as wildcards draw them, and the files that they name."""
+"""The prompts of one image: mistakes in them, what they cost, and as wildcards draw them."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -15,10 +15,14 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import embedding_missing
-from picowatch.recipe.prompts import grammar
-from picowatch.recipe.prompts.wildcards import NoLines, Template, file_called
+from picowatch.recipe.prompts import grammar, wildcards
+from picowatch.recipe.prompts.grammar import Mistake
 
 MAX_LORAS = 100
+MAX_FOUND = 20  # mistakes in a prompt
+# The limit for the cost of all prompts of a save: each one is searched.
+MAX_COST = 20_000_000
+_SIGNS = ("{", "|", "}", "__", *"()[]:<")
 PROMPT, NEGATIVE = PROMPTS
 # ComfyUI's name of an embedding, unless a wildcard follows.
 _OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
@@ -37,9 +41,9 @@ class Prompts:
     problem_at: Callable[[str, str], Exception]  # gives the error about one of them
 
     @cached_property
-    def _templates(self) -> dict[str, Template]:
-        wildcards = self.inventory.wildcards
-        return {field: Template(text, wildcards) for field, text in self.texts.items()}
+    def _templates(self) -> dict[str, wildcards.Template]:
+        known = self.inventory.wildcards
+        return {field: wildcards.Template(text, known) for field, text in self.texts.items()}
 
     def named(self) -> list[tuple[str, str]]:
         """Return kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
@@ -85,7 +89,7 @@ class Prompts:
         template = self._templates[field]
         try:
             text = template.expand(seed, self.streams[field])
-        except NoLines as error:
+        except wildcards.NoLines as error:
             raise self.problem_at(field, file_mistake(error.name, self.inventory)) from None
         except ValueInvalid as error:
             raise self.problem_at(field, f"this cannot be drawn: {error}.") from None
@@ -101,7 +105,7 @@ class Prompts:
 
 def lora_mistakes(
     field: str, text: str, loras: Loras, inventory: Inventory, is_drawn: bool = False
-) -> Iterator[grammar.Mistake]:
+) -> Iterator[Mistake]:
     """Yield mistakes in the LoRAs of a text; with wildcards, a LoRA may be named in two choices."""
     seen = {name for name, _ in loras}
     for tag in grammar.lora_tags(text):
@@ -110,18 +114,18 @@ def lora_mistakes(
                 "a LoRA acts on the whole picture and cannot be used in negative_prompt. Put it "
                 "into prompt, with a negative weight if it should have the opposite effect."
             )
-            yield grammar.Mistake(message, tag.written)
+            yield Mistake(message, tag.written)
             continue
         try:
             name = find("lora", tag.name, inventory)
         except NoneOfThisName as error:
             remedy = "Put its file there, or write the prompt without the tag."
-            yield grammar.Mistake(f"{error} {remedy}", tag.written)
+            yield Mistake(f"{error} {remedy}", tag.written)
         except NotInstalled as error:
-            yield grammar.Mistake(str(error), tag.written)
+            yield Mistake(str(error), tag.written)
         else:
             if name in seen and not is_drawn:
-                yield grammar.Mistake(named_twice(name), tag.written)
+                yield Mistake(named_twice(name), tag.written)
             seen.add(name)
 
 
@@ -149,15 +153,15 @@ def named_twice(name: str) -> str:
 
 def file_mistake(name: str, inventory: Inventory) -> str:
     """Return why no line of this wildcard can be drawn; "" if one can."""
-    wildcards, refused = inventory.wildcards, inventory.refused_as("wildcard")
-    file = file_called(name, wildcards)
+    known, refused = inventory.wildcards, inventory.refused_as("wildcard")
+    file = wildcards.file_called(name, known)
     if file is not None:
         empty = f"the wildcard file models/wildcards/{shown(file)}.txt has no lines."
-        return "" if wildcards[file] else empty
+        return "" if known[file] else empty
     inventory.missed.add(("wildcard", name))
     if name in refused:
         return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
-    names = sorted(wildcards)
+    names = sorted(known)
     if "*" in name:
         meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
         each = "|".join(f"__{file}__" for file in islice(meant, 4)) or "__dogs__|__cats__"
@@ -173,3 +177,76 @@ def file_mistake(name: str, inventory: Inventory) -> str:
         f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
         f"{did_you_mean(name, names)}{there}{''.join(packs[:1])}"
     )
+
+
+def cost_of(text: str, is_swept: bool) -> int:
+    """Return the cost of a prompt: its characters, times ten if a sweep changes it.
+
+    If a sweep changes it or wildcards are drawn, each bracket and sign of wildcards adds 80. A
+    prompt that is too long is another mistake, and costs 0.
+    """
+    if len(text) > wildcards.MAX_LENGTH:
+        return 0
+    is_drawn = is_swept or "{" in text or "__" in text
+    return len(text) * (10 if is_swept else 1) + 80 * is_drawn * sum(map(text.count, _SIGNS))
+
+
+def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:
+    """Return the first mistakes in a prompt as written, whatever wildcards draw."""
+    if len(text) > wildcards.MAX_LENGTH:
+        what = f"a prompt of {len(text):,} characters; the limit is {wildcards.MAX_LENGTH:,}."
+        return [Mistake(what)]
+    nodes = wildcards.parse(text, inventory.wildcards)
+    found = [*islice(grammar.unsupported(text), MAX_FOUND), *_wildcard_mistakes(nodes, inventory)]
+    tags = grammar.lora_tags(text)
+    if len(tags) > MAX_LORAS:
+        found.append(Mistake(f"more than {MAX_LORAS} LoRAs here.", tags[MAX_LORAS].written))
+    else:
+        found += lora_mistakes(field, text, loras, inventory, nodes != (text,))
+    return found[:MAX_FOUND]
+
+
+def mistaken_line(field: str, file: str, inventory: Inventory) -> tuple[str, set[str]]:
+    """Return a warning on a wildcard file's first mistaken line, or "", and the files it names."""
+    warning, files = "", set[str]()
+    for line in inventory.wildcards[file]:
+        files |= files_in(line, inventory)
+        if not warning and (found := mistakes_in(field, line, (), inventory)):
+            warning = (
+                f"if a seed draws '{shown(line)}' from models/wildcards/{shown(file)}.txt, "
+                f"this recipe is refused: {found[0].message}"
+            )
+    return warning, files
+
+
+def files_in(text: str, inventory: Inventory) -> frozenset[str]:
+    """Return the wildcard files that a prompt draws from."""
+    known = inventory.wildcards
+    nodes = wildcards.found_in(wildcards.parse(text, known)) if "__" in text else ()
+    named = [node.name for node in nodes if isinstance(node, wildcards.FromFile)]
+    return frozenset(filter(None, (wildcards.file_called(name, known) for name in named)))
+
+
+def _wildcard_mistakes(nodes: wildcards.Nodes, inventory: Inventory) -> Iterator[Mistake]:
+    """Yield mistakes in wildcards as written, once for each file; drawing checks their lines."""
+    seen = set[str]()
+    for node in wildcards.found_in(nodes):
+        if isinstance(node, wildcards.Choice):
+            yield from _choice_mistakes(node)
+        elif node.name not in seen:
+            seen.add(node.name)
+            if message := file_mistake(node.name, inventory):
+                yield Mistake(message)
+
+
+def _choice_mistakes(choice: wildcards.Choice) -> Iterator[Mistake]:
+    if choice.weight:
+        yield Mistake(
+            f"the weight '{shown(choice.weight)}' is not supported. To have a drawn more often, "
+            "repeat it: {a|a|b}."
+        )
+    if not choice.low <= choice.high <= wildcards.MAX_CHOSEN:
+        yield Mistake(
+            f"{{{choice.low}-{choice.high}$$…}} cannot be drawn: the first number must not be "
+            f"above the second, and the limit is {wildcards.MAX_CHOSEN}."
+        )

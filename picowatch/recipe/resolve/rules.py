@@ -16,13 +16,12 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit, not_multiple_of
 from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
-from picowatch.recipe.prompts.drawing import NEGATIVE, installed_tags
+from picowatch.recipe.prompts.drawing import NEGATIVE, installed_tags, mistakes_in
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import embedding_words, without_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.finishing import mistakes_in_finishing
-from picowatch.recipe.resolve.prompts import mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Reporter
 from picowatch.recipe.samplers import (
     AUTOMATIC,
