@@ -16,15 +16,13 @@ from math import ceil
 from typing import NamedTuple
 
 from picowatch.recipe.a1111 import keys
-from picowatch.recipe.a1111.adetailer import NAME as ADETAILER
-from picowatch.recipe.a1111.adetailer import read_details
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.read.foreign import ForeignSettings, final
-from picowatch.recipe.written import Entry, Position, Source, SourceValue, number
+from picowatch.recipe.written import Entry, Position, Source, SourceValue, number, switch
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
 _STEPS = re.compile(r"\s*Steps:(?P<alone>\s*\d+\s*,?\s*$)?", re.IGNORECASE)
@@ -50,6 +48,16 @@ _WORDS = (
     "Braces and names like __animal__ are words here, as in A1111. For wildcards, save a list of "
     "prompts, with settings like '--steps 30' after each, or YAML."
 )
+# ADetailer's keys: each pass of it becomes an entry of `detail`.
+_DETAIL = re.compile(r"adetailer (?P<name>.+?)(?: (?P<number>\d{1,2})(?:nd|rd|th))?")
+# What the models of its users find, by a part of their names.
+_FINDS = {
+    "face": "face", "hand": "hand", "person": "person", "people": "person", "body": "person",
+    "eye": "eyes", "hair": "hair", "cloth": "clothes",
+}  # fmt: skip
+# Its keys that are read with another key.
+_WITH_OTHERS = ("tab enable", "steps")
+_SEVERAL = "[SEP]"  # between its prompts for one thing each
 MAX_PAIRS = 1000
 # A line's number and text.
 Line = tuple[int, str]
@@ -94,7 +102,7 @@ def _begins_values(line: str) -> bool:
 
 def _is_known(found: re.Match[str]) -> bool:
     key = found["key"].rstrip().casefold()
-    return key in keys.KNOWN or key.startswith(ADETAILER)
+    return key in keys.KNOWN or key.startswith("adetailer ")
 
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
@@ -207,7 +215,7 @@ def _read_block(block: Block, found: ForeignSettings) -> int:
     texts = [text for _, text in block.text]
     negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
     found.values["prompt"] = "\n".join(texts[:negative]).strip()
-    read_details(said, found)
+    _read_details(said, found)
     if negative == len(texts):
         return 0
     below = "\n".join(texts[negative:]).partition(":")[2]
@@ -249,7 +257,7 @@ def _read_values(
     for name, text in pairs:
         key = name.casefold()
         field, part = keys.PARTS_BY_KEY.get(key, ("", ""))
-        if key.startswith(ADETAILER) or _says_nothing(key, text.casefold(), said):
+        if key.startswith("adetailer ") or _says_nothing(key, text.casefold(), said):
             continue
         if not name:
             found.warn(left_out(text))
@@ -312,3 +320,54 @@ def _scale(resized: str, size: str) -> float | None:
         if int(goal) and int(side)
     ]
     return scales[0] if scales and max(scales) - min(scales) < 0.01 else None
+
+
+def _read_details(said: Mapping[str, str], found: ForeignSettings) -> None:
+    """Read the passes that a text names, by its keys in lower case, with their warnings."""
+    passes: dict[int, dict[str, str]] = {}
+    for key, text in said.items():
+        if (match := _DETAIL.fullmatch(key)) and match["name"] != "version":
+            passes.setdefault(int(match["number"] or 1), {})[match["name"]] = text
+    for _, values in sorted(passes.items()):
+        if detail := _detail(values, said, found):
+            found.values.setdefault("detail", []).append(detail)
+
+
+def _detail(
+    values: dict[str, str], said: Mapping[str, str], found: ForeignSettings
+) -> dict[str, str]:
+    """Return a pass; nothing if it is off, or if nobody knows what its model finds."""
+    model, words = values.pop("model", ""), values.pop("model classes", "")
+    if model in ("", "None") or not _is_on(values, "tab enable", "True"):
+        return {}
+    words = words or next((finds for part, finds in _FINDS.items() if part in model.casefold()), "")
+    if not words:
+        found.leave_out("ADetailer model", model)
+        return {}
+    found.warn(
+        f"'{shown(words)}' is found by a model of models/segmentation, not by {shown(model)}: "
+        "other places may be redrawn."
+    )
+    detail = {"find": words, "size": said.get("size", "")}
+    if _is_on(values, "use inpaint width height"):
+        detail["size"] = f"{values.get('inpaint width')}x{values.get('inpaint height')}"
+    for part, key in keys.DETAIL_KEYS.items():
+        is_used = part != "steps" or _is_on(values, "use separate steps")
+        if is_used and (text := values.pop(key, "")):
+            detail[part] = text
+    for field in PROMPTS & detail.keys():
+        first, *others = detail[field].split(_SEVERAL)
+        if others:
+            found.leave_out("ADetailer prompt", _SEVERAL.join(others).strip())
+        detail[field] = final(first.replace("[PROMPT]", found.values.get(field, "")).strip())
+    for key, text in values.items():  # with a switch that is off, a value changes nothing
+        is_told = key in _WITH_OTHERS or key.startswith(("inpaint ", "use "))
+        if key == "inpaint only masked" and switch(text) is False:
+            found.warn("ADetailer's whole picture as surroundings: only the part is drawn.")
+        elif not is_told:
+            found.leave_out(f"ADetailer {key}", text)
+    return {part: text for part, text in detail.items() if text}
+
+
+def _is_on(values: Mapping[str, str], key: str, usual: str = "") -> bool:
+    return switch(values.get(key, usual) or "false") is True
