@@ -131,11 +131,15 @@ def parse_attention(text: str) -> list[tuple[str, float]]:
         elif open_square and word == "]":
             _weigh(pieces, open_square.pop(), _SQUARE)
         else:
-            pieces.extend(_broken(word))
+            # The pattern looks at every space.
+            for index, part in enumerate(_BREAK.split(word) if BREAK in word else [word]):
+                pieces += [(BREAK, -1.0), (part, 1.0)] if index else [(part, 1.0)]
     for starts, weight in ((open_round, _ROUND), (open_square, _SQUARE)):
         for start in starts:
             _weigh(pieces, start, weight)
-    return _joined(pieces) or [("", 1.0)]
+    runs = groupby(pieces, itemgetter(1))
+    found = [("".join(part for part, _ in run), weight) for weight, run in runs]
+    return found or [("", 1.0)]
 
 
 def _number(text: str | None) -> float | None:
@@ -148,21 +152,6 @@ def _number(text: str | None) -> float | None:
 
 def _weigh(pieces: list[tuple[str, float]], start: int, factor: float) -> None:
     pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
-
-
-def _broken(text: str) -> Iterator[tuple[str, float]]:
-    if BREAK not in text:  # the pattern would look at every space
-        yield text, 1.0
-        return
-    for index, part in enumerate(_BREAK.split(text)):
-        if index:
-            yield BREAK, -1.0
-        yield part, 1.0
-
-
-def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    runs = groupby(pieces, itemgetter(1))
-    return [("".join(text for text, _ in run), weight) for weight, run in runs]
 
 
 def without_weights(text: str) -> str:

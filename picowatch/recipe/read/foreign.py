@@ -107,12 +107,6 @@ class ForeignSettings:
         if message and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(message)
 
-    def _missed(self, said: Collection[str], given: Collection[str]) -> Iterator[str]:
-        """Yield the warnings about what nothing gives; a given prompt has all of its texts."""
-        for missed, warning in self.missed.items():
-            if missed not in said and missed.partition(" ")[0] not in given:
-                yield warning
-
     def entry(self, position: Position, given: Collection[str] = ()) -> Entry:
         """Return the fields as an entry, all at one position, without the `given` ones."""
         hidden = {name: self.values.get(name, "") for name in (CHECKPOINT_HASH, EMBEDDINGS)}
@@ -124,6 +118,11 @@ class ForeignSettings:
                 "default checkpoint is used. Write its name in models/checkpoints as 'Model: …' "
                 "(in a recipe, 'checkpoint: …')."
             )
+        missed = (  # that nothing gives; a given prompt has all of its texts
+            warning
+            for field, warning in self.missed.items()
+            if field not in said and field.partition(" ")[0] not in given
+        )
         return Entry(
             {
                 field: written_at(position, value)
@@ -131,7 +130,7 @@ class ForeignSettings:
                 if field not in {*hidden, *given}
             },
             position,
-            (*self._missed(said, given), *self.warnings),
+            (*missed, *self.warnings),
             by_another_program=True,
             checkpoint_hash=hidden[CHECKPOINT_HASH],
             embeddings=hidden[EMBEDDINGS],
