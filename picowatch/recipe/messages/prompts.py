@@ -24,37 +24,35 @@ _NO_PROMPT = {
         "the prompt."
     ),
 }
+# What begins with a sign goes on after _PLAIN.
+_PLAIN = "'{0}' is drawn as plain text"
 _UNLIKELY = {
     r"\A\s*(?:[“„«][^“”„«»]*[”“»]|\"[^\"]*\")\s*\Z": (
         "the quotes around the prompt are part of it. Remove them if they are not meant."
     ),
     r"(\([^()\[\]:]{1,200}:\s*\d{1,2}),(\d{1,3}\s*\))": (
-        "'{0}' is drawn as plain text: a weight has a decimal point. Write {1}.{2}."
+        ": a weight has a decimal point. Write {1}.{2}."
     ),
     # For wildcards, as people write them who know other programs' syntax.
     r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)": (
-        "'{0}' is drawn as plain text, with more weight. To draw one of them at random, write "
-        "{{{1}}}."
+        ", with more weight. To draw one of them at random, write {{{1}}}."
     ),
     r"(?<!\\)\{[^{}|]*\|[^{}]*\Z": (
-        "'{0}' is drawn as plain text: its brace is never closed. To draw one of them at "
-        "random, close it."
+        ": its brace is never closed. To draw one of them at random, close it."
     ),
     r"(?<!\w)(\w+)::(-?\d[\d.]{0,5})(?![\d.\s]*\])": (
-        "'{0}' is drawn as plain text: it is a weight of Midjourney. Write ({1}:1.2)."
+        ": it is a weight of Midjourney. Write ({1}:1.2)."
     ),
     r"(?<!\w)(?=\w*[a-z])\w+\+\+(?=[\s,]|\Z)|\([^()]{1,200}\)(?:\d\.\d+|\++)"
-    r"|\)\.(?:blend|and)\(": (
-        "'{0}' is drawn as plain text: it is a weight of InvokeAI. Write (word:1.2)."
-    ),
+    r"|\)\.(?:blend|and)\(": (": it is a weight of InvokeAI. Write (word:1.2)."),
     r"(?<!\{)\{{2,9}([^{}|]{1,200})\}{2,9}": (
         "'{0}' is drawn without weight: braces are a weight of NovelAI. Write ({1}:1.15)."
     ),
     r"(?<!\\)\[([^\[\](){}|]{0,200}:)(\d\d) ?%\]": (
-        "'{0}' is drawn as plain text: a share of the steps is from 0 to 1. Write [{1}0.{2}]."
+        ": a share of the steps is from 0 to 1. Write [{1}0.{2}]."
     ),
     r"(?<!\\)\[(\w[^\[\](){}|:]{0,99}:(?=[^\]]{0,99}[^\W\d])[^\[\](){}|:]{1,99})\]": (
-        "'{0}' is drawn as plain text: it does not say when to change. Write [{1}:0.5]."
+        ": it does not say when to change. Write [{1}:0.5]."
     ),
     r"(?<!\\)\([^()\[\]:]{1,200}:\s*(?:[5-9]|\d\d)(?:\.\d*)?\s*\)": (
         "the weight of '{0}' distorts the picture: from 0.7 to 1.4 are usual."
@@ -63,32 +61,24 @@ _UNLIKELY = {
         "'{0}' has a second weight after it, and the first is drawn as text. Keep one."
     ),
     r"https?://\S+": (
-        "'{0}' is drawn as plain text: picowatch downloads nothing. Save the picture beside "
-        "the recipe, and name it in image."
+        ": picowatch downloads nothing. Save the picture beside the recipe, and name it in image."
     ),
     r"\$\([^()]{0,200}\)|(?<![\w$])\$[A-Z_]{2,}": (
-        "'{0}' is drawn as plain text: no shell reads this file. Use double quotes in the "
-        "command that writes it."
+        ": no shell reads this file. Use double quotes in the command that writes it."
     ),
-    r"\\n(?=\s|[A-Za-z]+:)": (
-        "'{0}' is drawn as plain text. printf writes line breaks; echo does not."
-    ),
+    r"\\n(?=\s|[A-Za-z]+:)": ". printf writes line breaks; echo does not.",
     r"\A(?:\d{1,3}[.)]|[-*•])\s": (
         "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
     ),
-    r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": (
-        "'{0}' is drawn as plain text. Write fields, in YAML."
-    ),
+    r"(?im)^(?:Negative prompt:|Steps:? \d+,).*": ". Write fields, in YAML.",
     r"(?i)(?:(?<=[ ,])/?|\A/)(?:steps|cfg|cfg[ _]scale|seed)[ :=]{1,3}\d+(?![\w.])": (
-        "'{0}' is drawn as plain text. Write it as a field in YAML, or in a .txt recipe as a flag."
+        ". Write it as a field in YAML, or in a .txt recipe as a flag."
     ),
     r"\A[^{}|\[\]()]*\w \| \w[^{}\[\]()]*\Z": (
-        "'{0}' is drawn as plain text. To draw one of them at random, write {{a|b}}; for a "
-        "picture of each, write a sweep."
+        ". To draw one of them at random, write {{a|b}}; for a picture of each, write a sweep."
     ),
     r"(?<!\S)--([A-Za-z][\w-]*)(?=[ =]|\Z)": (
-        "'{0}' is drawn as plain text: flags are for the lines of .txt files. Write {1} as a "
-        "field of its own."
+        ": flags are for the lines of .txt files. Write {1} as a field of its own."
     ),
 }
 _BRACKETS = re.compile(r"\\.|[()\[\]]", re.DOTALL)
@@ -98,6 +88,7 @@ def _said(text: str, said: Mapping[str, str]) -> Iterator[str]:
     for pattern, words in said.items():
         for found in re.finditer(pattern, text):
             parts = (found[0], *found.groups(""))
+            words = _PLAIN + words if words[0] in ":,." else words
             yield words.format(*(shown(part.strip()) for part in parts))
 
 
