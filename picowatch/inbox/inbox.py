@@ -230,8 +230,11 @@ class Inbox:
         is_settled = all(pending.why == LACKED for pending in self.waiting.all.values())
         reasons = self.reasons.of(there, named, is_settled=is_settled)
         self.skipped = {**reasons, **self.waiting.still_written(time.monotonic())}
-        if self._is_new and there.found:
-            self._end_comparison(there.found.keys() - known.keys() - named)
+        is_unread = self.waiting or there.found.keys() - known.keys() - named
+        if self._is_new and there.found and not is_unread:
+            rebuild.forget_absent(self._ledger)
+            self._is_new = False
+            self._digests.clear()
         self.scanned_at = now
 
     def _plan(
@@ -251,13 +254,6 @@ class Inbox:
             count = sum(pending.why == LACKED for pending in planned.pending.values())
             rest = min(MOST_SCAN_SECONDS, REREAD_REST * count)
             self._reread_at = float("inf") if self._once else now + rest
-
-    def _end_comparison(self, unread: Collection[str]) -> None:
-        """Forget what a new ledger has of recipes that are gone, once all files are read."""
-        if not (self.waiting or unread):
-            rebuild.forget_absent(self._ledger)
-            self._is_new = False
-            self._digests.clear()
 
     def _found(self, files: Mapping[str, SizeAndTime], known: Collection[str]) -> Found:
         """Return what a look at some files found."""
