@@ -348,7 +348,9 @@ class Inbox:
             return ""
         alike = queries.with_version(self._ledger, saved.digest, saved.size_and_time)
         for old, former in alike.items():
-            if not self._asks_the_same(old, former, saved):
+            kinds = ((is_template(path), is_dropped(path)) for path in (old, saved.path))
+            asks_the_same = saved.template in (former.template, self.template_of(old))
+            if len({*kinds}) > 1 or not asks_the_same:  # under another template it is a new request
                 continue
             if known and not self.reads_alike(old, saved.path):
                 continue
@@ -373,12 +375,6 @@ class Inbox:
             return place_of(self.files.root) == self._place
         except OSError:
             return False
-
-    def _asks_the_same(self, old: str, known: KnownRecipe, saved: Saved) -> bool:
-        """Whether a moved file requests the same; under another template it is a new request."""
-        if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
-            return False
-        return saved.template in (known.template, self.template_of(old))
 
     def is_deleted(self, pending: Pending, now: float) -> bool:
         """Whether a file is gone, and has no other name; if that is not certain, ask again."""

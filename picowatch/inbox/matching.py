@@ -43,13 +43,8 @@ def nearest(written: str, paths: Collection[str]) -> str:
     last = written.rstrip("/").rpartition("/")[2]
     others = ((path, path.rpartition("/")[2]) for path in names)
     alike = [path for path, name in others if last in (name, stem_of(name))]
-    meant = alike[0] if alike else _most_alike(written, names)
-    return f" Did you mean '{meant}'?" if meant else ""
-
-
-def _most_alike(written: str, names: Iterable[str]) -> str:
-    """Return the name that is written most alike; case and suffix do not count."""
-    spellings = {"": ""}
+    spellings = {"": ""}  # case and suffix do not count
     for name in names:
         spellings |= dict.fromkeys((name, stem_of(name)), name)
-    return spellings[closest(written, spellings) or ""]
+    meant = alike[0] if alike else spellings[closest(written, spellings) or ""]
+    return f" Did you mean '{meant}'?" if meant else ""

@@ -137,27 +137,24 @@ class NamedPictures(Pictures):
             greys = self._look("greys_of_alpha" if is_alpha else "greys_of_mask", file)
         return [*mask_warnings(f"{ALPHA} of {path}" if is_alpha else path, greys, inverted)]
 
+    # Of each picture, these are read once.
+
     def texts(self, path: str) -> dict[str, str]:
-        """Return the texts in a picture's metadata. Each picture is read once."""
         return self._once(texts_in, path)
 
     def size(self, path: str) -> tuple[int, int]:
-        """Return width and height of an upright picture. Each picture is read once."""
         return self._once(self._size_in, path)
 
     def _size_in(self, file: IO[bytes]) -> tuple[int, int]:
         return picture_size(file, self.most_photo_pixels)
 
     def is_photo(self, path: str) -> bool:
-        """Return whether a picture was taken by a camera, as far as can be told."""
         return self._once(is_photo, path)
 
     def taken(self, path: str) -> datetime:
-        """Return when a picture was taken, or else when its file was changed last."""
         return self._once(taken, path)
 
     def is_transparent(self, path: str) -> bool:
-        """Return whether anything in a picture is transparent. Each picture is read once."""
         return self._once(self._is_transparent, path)
 
     def _is_transparent(self, file: IO[bytes]) -> bool:
@@ -174,7 +171,6 @@ class NamedPictures(Pictures):
         return found
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """Return this recipe's path for a picture that a recipe in another folder names `path`."""
         beside = [f"inbox/{folder}/{path}"] if folder else []
         own = path.rpartition("/")[2]
         # If it was moved, it is looked for here, in the inbox and in the outbox.
@@ -188,7 +184,6 @@ class NamedPictures(Pictures):
         return path
 
     def beside(self, file: str, path: str) -> str:
-        """Return the path of a picture, which lies beside the file that names it, or elsewhere."""
         folder, own = file.rpartition("/")[0], self._recipe.rpartition("/")[0]
         place = f"{folder}/{path}" if folder else path
         if folder != own and why_no_path(path) is None and self._is_in_inbox(place):
@@ -204,7 +199,6 @@ class NamedPictures(Pictures):
         return False
 
     def inside(self, path: str) -> str | None:
-        """Return an absolute path as `inbox/…` or `outbox/…`; None if it leads elsewhere."""
         for name, root in (("inbox", self._inbox), ("outbox", self._outbox)):
             for folder in (root.absolute(), root.resolve()):
                 if path.startswith(f"{folder}/"):

@@ -307,15 +307,13 @@ def _with_files(sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3
     # Pictures that wait for a prompt are no refused files: their template is one, told once.
     for folder in sorted({row["path"].rpartition("/")[0] for row in rows if not row["problem"]}):
         refused |= _template_of(sql, folder)
-    files = (_of_file(path, row) for path, row in refused.items())
-    found = sorted([*images.failures, *files], key=lambda failure: -(failure.at or 0.0))
+    found = [*images.failures]
+    for path, row in refused.items():
+        name = harmless(path)
+        reason = harmless(row["problem"]).removeprefix(f"inbox/{name}").removeprefix(name)
+        found.append(Failure(path, reason.lstrip(":, "), row["problem_at"]))
+    found.sort(key=lambda failure: -(failure.at or 0.0))
     return replace(images, refused=len(refused), failures=tuple(found))
-
-
-def _of_file(path: str, row: sqlite3.Row) -> Failure:
-    name = harmless(path)
-    reason = harmless(row["problem"]).removeprefix(f"inbox/{name}").removeprefix(name)
-    return Failure(path, reason.lstrip(":, "), row["problem_at"])
 
 
 def _template_of(sql: sqlite3.Connection, folder: str) -> dict[str, sqlite3.Row]:

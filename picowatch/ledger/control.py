@@ -25,15 +25,13 @@ def retry(ledger: Ledger, recipes: Iterable[str]) -> dict[str, int]:
 
 def want_again(ledger: Ledger, recipes: Collection[str], *, as_saved: bool) -> None:
     """Have recipes read again; `as_saved`: as if saved, unless they have unfinished images."""
-    with ledger.transaction() as sql:
-        sql.execute(
-            """UPDATE recipes SET reread = CASE WHEN :as_saved AND NOT EXISTS (
-                   SELECT 1 FROM images WHERE recipe = path AND state IN ('queued', 'running')
-               ) THEN 'saved' ELSE max(reread, 'read') END
-               WHERE outcome != 'archived'
-               AND path IN (SELECT value FROM json_each(:recipes))""",
-            {"as_saved": as_saved, "recipes": json.dumps([*recipes])},
-        )
+    ledger.change(
+        """UPDATE recipes SET reread = CASE WHEN :as_saved AND NOT EXISTS (
+               SELECT 1 FROM images WHERE recipe = path AND state IN ('queued', 'running')
+           ) THEN 'saved' ELSE max(reread, 'read') END
+           WHERE outcome != 'archived' AND path IN (SELECT value FROM json_each(:recipes))""",
+        {"as_saved": as_saved, "recipes": json.dumps([*recipes])},
+    )
 
 
 def recipes_with_failures(ledger: Ledger) -> list[str]:
