@@ -13,8 +13,14 @@ from picowatch.files.names import is_mask_name
 from picowatch.files.safe_paths import is_file
 from picowatch.inbox.matching import matching, no_such, requests_in
 from picowatch.inbox.names import DEFAULTS_NAME, folders_above, is_dropped, is_template
-from picowatch.ledger.account import Account, account_of, ahead_of, known_paths, rows_to_estimate
-from picowatch.ledger.reading import reading
+from picowatch.ledger.account import (
+    Account,
+    account_of,
+    ahead_of,
+    known_paths,
+    reading,
+    rows_to_estimate,
+)
 from picowatch.outbox.status import Status, duration
 from picowatch.sources import Folders
 

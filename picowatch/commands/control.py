@@ -63,8 +63,7 @@ def _check_there(outbox: Path, names: Sequence[str], folder: Path, where: str) -
     # These take as long to import as all else.
     from picowatch.inbox.matching import matching, no_such
     from picowatch.inbox.scan import scan
-    from picowatch.ledger.account import known_paths, known_pictures
-    from picowatch.ledger.reading import reading
+    from picowatch.ledger.account import known_paths, known_pictures, reading
 
     try:
         with reading(outbox) as sql:

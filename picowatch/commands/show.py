@@ -14,7 +14,7 @@ from picowatch.commands.schema import inventory_of
 from picowatch.commands.why import why
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable, SettingsInvalid
 from picowatch.inbox.named_pictures import NamedPictures
-from picowatch.ledger.reading import reading
+from picowatch.ledger.account import reading
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD

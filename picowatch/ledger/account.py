@@ -5,19 +5,26 @@ nothing here imports recipes.
 """
 
 import json
+import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picowatch.errors import CommandFailed
+from picowatch.ledger.migrations import VERSION
 from picowatch.ledger.turns import Turns
+from picowatch.outbox.status import ASK_PERMISSION, check_readable, unused
 from picowatch.streams import harmless
 
 if TYPE_CHECKING:
     from picowatch.ledger.ledger import Ledger
 
+WAIT_SECONDS = 5.0  # for a commit
 DAY = 23 * 3600.0  # the shortest: in one night an hour is left out
 _COLUMNS = """images.id, images.recipe, state, file, ended, seconds, reason,
               images.entry_index, images.image_index"""
@@ -149,6 +156,30 @@ class Account:
 def moment(at: float, now: float) -> str:
     """Return a time for people: "22:04", with its date from 23 hours on."""
     return time.strftime("%H:%M" if now - at < DAY else "%Y-%m-%d %H:%M", time.localtime(at))
+
+
+@contextmanager
+def reading(outbox: Path) -> Iterator[sqlite3.Connection]:
+    """Open an outbox's ledger beside a picowatch that may be running. Raises CommandFailed."""
+    check_readable(outbox)
+    path = outbox / ".picowatch/ledger.sqlite"
+    if not path.is_file():
+        words = unused(outbox) or f"There is no ledger {path}."
+        raise CommandFailed(words, "For another one: --outbox DIR")
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)) as sql:
+            sql.row_factory = sqlite3.Row
+            (version,) = sql.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                words = f"The ledger {path} is of version {version}, not {VERSION}."
+                raise CommandFailed(words, "Start picowatch, which brings it to this version.")
+            yield sql
+    except sqlite3.Error as error:
+        words = f"The ledger {path} cannot be read: {error}."
+        may_read = os.access(path, os.R_OK)
+        remedy = "Start picowatch, which repairs it." if may_read else ASK_PERMISSION
+        raise CommandFailed(words, remedy) from error
 
 
 def known_paths(sql: sqlite3.Connection) -> list[str]:
