@@ -11,8 +11,8 @@ from typing import cast
 
 from picowatch.catalog import Kind
 from picowatch.daemon.events import Refused, refused
+from picowatch.daemon.followups import sheet_of
 from picowatch.daemon.model_hashes import ModelHashes
-from picowatch.daemon.sheets import sheet_of
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.names import first_folder
 from picowatch.inbox.files import FileChanged, FileUnreadable
