@@ -62,7 +62,7 @@ POINTS = {
     "before it is deleted at its former place": "picowatch.outbox.outbox:Outbox.leave",
     "before the gallery shows it there": f"{_GALLERY}:Gallery.keep",
     "in the middle of building a new ledger": "picowatch.ledger.rebuild:_enter",
-    "in the middle of an upgrade of the ledger": "picowatch.ledger.migrations:run",
+    "in the middle of an upgrade of the ledger": "picowatch.ledger.ledger:_run",
 }
 
 

@@ -13,16 +13,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from picowatch.errors import CommandFailed
-from picowatch.ledger.migrations import VERSION
+from picowatch.ledger.ledger import VERSION, Ledger
 from picowatch.ledger.turns import Turns
 from picowatch.outbox.status import ASK_PERMISSION, check_readable, unused
 from picowatch.streams import harmless
-
-if TYPE_CHECKING:
-    from picowatch.ledger.ledger import Ledger
 
 WAIT_SECONDS = 5.0  # for a commit
 DAY = 23 * 3600.0  # the shortest: in one night an hour is left out
@@ -204,7 +200,7 @@ def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
     return _with_files(sql, found, rows)
 
 
-def accounts(ledger: "Ledger", recipes: Collection[str] | None = None) -> dict[str, Account]:
+def accounts(ledger: Ledger, recipes: Collection[str] | None = None) -> dict[str, Account]:
     """Return accounts of all recipes and dropped pictures, or of these, without single images."""
     values = {"recipes": json.dumps([*(recipes or ())])}
     which = _ALL_REQUESTED if recipes is None else _REQUESTED
@@ -276,14 +272,14 @@ def rows_to_estimate(
 # -- what summary.txt has not told of
 
 
-def finished_folders(ledger: "Ledger") -> list[str]:
+def finished_folders(ledger: Ledger) -> list[str]:
     """Return folders ("corgis/", or "" for the inbox) with ended images that no account told of."""
     folder = "rtrim(recipe, replace(recipe, '/', ''))"
     query = f"SELECT DISTINCT {folder} AS folder FROM ({_UNTOLD})"
     return [row["folder"] for row in ledger.select(query, {"folder": "", "told": 1})]
 
 
-def finished_files(ledger: "Ledger") -> tuple[str, str] | None:
+def finished_files(ledger: Ledger) -> tuple[str, str] | None:
     """Return the first and the last file that ended or was refused, by name; None: all are told."""
     both = f"SELECT recipe FROM ({_UNTOLD}) UNION ALL SELECT recipe FROM ({_UNTOLD_REFUSED})"
     query = f"SELECT min(recipe) AS first, max(recipe) AS last FROM ({both})"
@@ -291,7 +287,7 @@ def finished_files(ledger: "Ledger") -> tuple[str, str] | None:
     return (first, last) if first is not None else None
 
 
-def untold(ledger: "Ledger", folder: str, *, told: int) -> Account:
+def untold(ledger: Ledger, folder: str, *, told: int) -> Account:
     """Return the account of these images, and of the refused files there that were not told of."""
     values = {"folder": folder, "told": told}
     with ledger.transaction() as sql:
@@ -299,7 +295,7 @@ def untold(ledger: "Ledger", folder: str, *, told: int) -> Account:
         return _with_files(sql, found, sql.execute(_UNTOLD_REFUSED, values).fetchall())
 
 
-def tell(ledger: "Ledger", folder: str, *, told: int) -> None:
+def tell(ledger: Ledger, folder: str, *, told: int) -> None:
     """Record that these images and files were told of."""
     tables = (("images", "recipe", "told < 2"), ("recipes", "path", _REFUSED_OR_WAITING))
     with ledger.transaction() as sql:

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from picowatch.commands.why import WHY
-from picowatch.ledger.migrations import VERSION
+from picowatch.ledger.ledger import VERSION
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.ledger.migrations import VERSION
+from picowatch.ledger.ledger import VERSION
 from picowatch.metadata.embedded_text import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
 from tests.crash.dying_daemon import run_daemon

@@ -14,8 +14,7 @@ import pytest
 
 from picowatch.ledger import accept, control, followups, queries, queue
 from picowatch.ledger.followups import KEPT_SECONDS
-from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.migrations import VERSION
+from picowatch.ledger.ledger import VERSION, Ledger
 from picowatch.ledger.queue import MOST_FOLDERS
 from picowatch.ledger.rows import Acceptance, QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.ledger.turns import Turns

@@ -23,8 +23,7 @@ from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
 from picowatch.errors import EngineDied, RenderFailed, SettingsInvalid
-from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.migrations import VERSION
+from picowatch.ledger.ledger import VERSION, Ledger
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings.settings import Settings
 from picowatch.settings.values import LocalSettings
