@@ -256,7 +256,7 @@ class Accepting:
             return self._refuse(saved, outcome)
         log.debug("%s: a save, because of %s", saved.path, saved.why)
         if is_template(saved.path):
-            return [self._accept_template(saved)]
+            return [self._accept_template(saved, known)]
         result = self._accept(saved, outcome, known)
         words = accepted(result, self._show_newest(result))
         queued = said(
@@ -278,9 +278,8 @@ class Accepting:
             max_queued=None if is_cancelled else self._max_queued.get(first_folder(saved.path)),
         )
 
-    def _accept_template(self, saved: Saved) -> Event:
+    def _accept_template(self, saved: Saved, before: KnownRecipe | None) -> Event:
         """Accept a template, which requests nothing itself; a scan then finds its pictures."""
-        before = queries.known_recipe(self._run.ledger, saved.path)
         self._accept(saved, Asked(()))
         self._run.outbox.problems.write_warnings(saved.path, ())
         words = "saved, it applies to the pictures in its folder"
