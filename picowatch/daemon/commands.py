@@ -124,7 +124,7 @@ class Control:
         retried = control.retry(self.ledger, chosen)
         self.pool.wake()
         again = [recipe for recipe in chosen if recipe in refused]
-        parts = [f"{images(sum(retried.values()))} queued again"] if retried else []
+        parts = [f"{images(retried)} queued again"] if retried else []
         if again:
             control.want_again(self.ledger, again, as_saved=False)
             self.inbox.want_scan()

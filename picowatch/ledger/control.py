@@ -1,8 +1,7 @@
 """What commands ask for: pause, cancel, retry, and those that wait for their answer."""
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.entries import FAILED, QUEUED_ANEW
@@ -12,15 +11,10 @@ from picowatch.ledger.rows import SizeAndTime, WaitingCommand
 _OF_THESE = "recipe IN (SELECT value FROM json_each(:recipes))"
 
 
-def retry(ledger: Ledger, recipes: Iterable[str]) -> dict[str, int]:
-    """Queue failed images that are still requested again; return their number by recipe."""
-    with ledger.transaction() as sql:
-        rows = sql.execute(
-            f"""UPDATE images SET {QUEUED_ANEW}
-                WHERE {FAILED} AND {_OF_THESE} RETURNING recipe""",
-            {"recipes": json.dumps([*recipes])},
-        ).fetchall()
-    return Counter(row["recipe"] for row in rows)
+def retry(ledger: Ledger, recipes: Collection[str]) -> int:
+    """Queue failed images that are still requested again; return how many."""
+    change = f"UPDATE images SET {QUEUED_ANEW} WHERE {FAILED} AND {_OF_THESE}"
+    return ledger.change(change, {"recipes": json.dumps([*recipes])})
 
 
 def want_again(ledger: Ledger, recipes: Collection[str], *, as_saved: bool) -> None:

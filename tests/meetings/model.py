@@ -291,10 +291,10 @@ class Model:
             if image.recipe in recipes and image.may_be_cancelled:
                 image.state = "cancelled"
 
-    def retry(self, *_: object, result: dict[str, int]) -> None:
+    def retry(self, recipes: Iterable[str], *, result: object) -> None:
         wanted = self.wanted()
         for image in self.images:
-            if image.recipe in result and image.state == "failed" and image in wanted:
+            if image.recipe in recipes and image.state == "failed" and image in wanted:
                 image.queue(image.order)
 
     def follow_moved(self, images: Iterable[Any], moved: dict[str, str], *, result: object) -> None:
