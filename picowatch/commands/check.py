@@ -22,7 +22,7 @@ from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.matching import nearest
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.read import Saved, read
-from picowatch.inbox.reasons import reason_of, why_no_request, why_not, why_not_run
+from picowatch.inbox.reasons import reason_of, why_not, why_not_run
 from picowatch.inbox.scan import pictures_under, scan
 from picowatch.ledger.rows import NEVER_READ
 from picowatch.metadata.recipe_yaml import value_yaml
@@ -119,8 +119,7 @@ class _Checking:
                 self._check(folder / path, "", lists=False)
             elif self._inbox.template_above(path) not in templates - {path}:
                 self._check(self._inbox.shown(path), path, lists=False)
-        named = self._there, self._opened  # by recipes that were checked
-        why = why_not_run(*named) | why_no_request(*named) if below else {}
+        why = why_not_run(self._there, self._opened) if below else {}  # by checked recipes
         never_run = [path for path in why if path.startswith(root)]
         for path in never_run:
             self._tell(self._inbox.shown(path), "never_run", why[path])

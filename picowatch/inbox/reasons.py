@@ -51,7 +51,7 @@ class Reasons:
                 self.opened |= queries.named_pictures(self._ledger)
                 self._ledger = None  # later pictures are opened
             wanted = {*self.opened, *named}
-        found = why_not_run(there, wanted) | why_no_request(there, wanted)
+        found = why_not_run(there, wanted)
         unsure = set[str]() if is_settled else set(filter(is_dropped, found)) - self._told.keys()
         self.waits = bool(unsure)
         found = {path: why for path, why in found.items() if path not in unsure}
@@ -78,19 +78,15 @@ def reason_of(reasons: Mapping[str, str], path: str) -> str:
 
 def why_not(outbox: Path, there: Scan, path: str) -> str:
     """Return why one file is not taken, `path` being below the inbox or `outbox/…`; "" if it is."""
-    if why := reason_of(there.others, path):
-        return why
-    if path in there.found:
-        return "" if there.found[path].size else EMPTY
     alone = replace(there, pictures=[path] if path in there.pictures else [])
-    others = {**dict(dropped_into(outbox, there)), **why_no_request(alone, ())}
-    return others.get(path, "")
+    return reason_of({**dict(dropped_into(outbox, there)), **why_not_run(alone, ())}, path)
 
 
 def why_not_run(there: Scan, named: Collection[str]) -> dict[str, str]:
-    """Return why files other than pictures are not taken, unless they are `named`."""
+    """Return why files are not taken, unless they are `named`; of pictures alike, of one."""
     empty = {path: EMPTY for path, version in there.found.items() if not version.size}
-    return empty | {path: why for path, why in there.others.items() if path not in named}
+    others = {path: why for path, why in there.others.items() if path not in named}
+    return empty | others | why_no_request(there, named)
 
 
 def why_no_request(there: Scan, named: Collection[str]) -> dict[str, str]:
