@@ -67,7 +67,6 @@ class Reader:
         # Set while the round rests: two threads that compute would only take Python's lock from
         # each other, at each call of SQLite and of the system.
         self._turn = threading.Event()
-        self._priorities: dict[str, int] = {}  # of folders, while there is something to be read
         self._count = count()  # of threads, and of files in the queue
         self._busy_since: dict[int, float] = {}  # by thread
         self._is_closed = False
@@ -162,15 +161,11 @@ class Reader:
                 is_over = self._is_closed or self._ahead >= MOST_AHEAD
                 if is_over or not (self._offered or self._queue):
                     del self._busy_since[me]
-                    if not self._queue:
-                        self._priorities.clear()
                     return None
                 if not self._offered:
                     return heappop(self._queue)
                 folder, files = self._offered.popitem()
-            if folder not in self._priorities:
-                self._priorities[folder] = self._inbox.priority(folder)
-            priority = self._priorities[folder]
+            priority = self._inbox.priority(folder)
             with self._lock:
                 for pending in files:
                     is_later, place = self._inbox.place(pending)
