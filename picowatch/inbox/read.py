@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import IO
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.looking import look
@@ -70,6 +69,12 @@ def _picture(
     with complete_file(inbox.root, path, heeds_writers=heeds_writers) as (file, found):
         size_and_time = inbox.with_sidecars(found, path)
         _check_quiet(noted, size_and_time)  # before reading, which takes long for a large picture
+        damage = ""
+        try:
+            refuse_other_name(path)
+            look("check", file, inbox.most_pixels)
+        except PictureUnreadable as error:
+            damage = str(error)
         return Saved(
             path,
             sha256_of(file),
@@ -77,18 +82,8 @@ def _picture(
             inbox_id,
             template=hashlib.sha256(dropped.template.content).hexdigest(),
             dropped=dropped,
-            damage=_damage_of(file, path, inbox.most_pixels),
+            damage=damage,
         )
-
-
-def _damage_of(file: IO[bytes], path: str, most_pixels: int) -> str:
-    """Return why a picture cannot be decoded; "" if it can."""
-    try:
-        refuse_other_name(path)
-        look("check", file, most_pixels)
-    except PictureUnreadable as error:
-        return str(error)
-    return ""
 
 
 def _check_quiet(noted: SizeAndTime, found: SizeAndTime) -> None:
