@@ -211,7 +211,7 @@ def _warn_of_variables() -> None:
     from picowatch.sources import other_variables
 
     if other_variables(os.environ):  # else nothing is imported
-        from picowatch.settings.loading import unknown_variables
+        from picowatch.settings.settings import unknown_variables
 
         for words in unknown_variables(os.environ):
             streams.print_error(f"picowatch: {words}")
@@ -224,7 +224,7 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    from picowatch.settings.loading import load_settings
+    from picowatch.settings.settings import load_settings
 
     return load_settings(_flags(options), os.environ, options.settings)
 

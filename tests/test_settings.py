@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import SettingsInvalid
-from picowatch.settings.loading import load_settings
-from picowatch.settings.settings import Settings
+from picowatch.settings.settings import Settings, load_settings
 from picowatch.settings.values import LocalSettings, RaySettings
 from picowatch.sources import folders
 from tests.commands.picowatch import picowatch_here

@@ -16,8 +16,7 @@ from picowatch.errors import CommandFailed
 from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.inbox.names import PICTURES_NAME
 from picowatch.outbox.status import is_running
-from picowatch.settings.loading import load_settings
-from picowatch.settings.settings import Settings, settings_text
+from picowatch.settings.settings import Settings, load_settings, settings_text
 from picowatch.sources import FILE_NAME, FOLDERS
 
 # Editors look a schema up from the file that names it.

@@ -1,27 +1,31 @@
-"""The files that `picowatch make` is given, and their names and places in the inbox."""
+"""The files that `picowatch make` is given, and how they come into the inbox."""
 
 import getpass
 import json
 import os
 import re
 import shlex
+import stat
 import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from itertools import count
+from pathlib import Path, PurePath
 
 from picowatch.errors import CommandFailed
+from picowatch.files.atomic import write_atomically
+from picowatch.files.safe_paths import open_below
 from picowatch.inbox import names
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
 from picowatch.inbox.folder import InboxFolder
-from picowatch.inbox.putting import put, save_again
 from picowatch.inbox.reasons import reason_of
 from picowatch.inbox.scan import scan
 from picowatch.recipe.read.decoding import is_empty
 from picowatch.recipe.read.names import field_called
 
 READ_BITS = 0o444  # of a file's mode
+_SETTLED_NS = 2_000_000_000  # the coarsest file systems have times in steps of two seconds
 STANDARD_INPUT = Path("-")
 
 
@@ -136,6 +140,71 @@ def put_recipe(
     # The daemon may run as another user, and our umask may be 077.
     readers = 0 if file == STANDARD_INPUT else file.stat().st_mode & READ_BITS
     return put(inbox, _wanted(inbox, file, content, name), content, readers)
+
+
+def put(
+    inbox: InboxFolder, path: str, content: bytes, readers: int = 0
+) -> tuple[str, list[Path] | None]:
+    """Save a recipe at this path, or with a number after its name; missing folders are made.
+
+    `readers`: as for `write_atomically`; they may enter new folders. An empty file, which nobody
+    reads, takes the name first.
+
+    Returns the recipe's path and the folders made for it, the inner ones first, or None if a recipe
+    with the same bytes exists there that we may save again instead. Raises OSError.
+    """
+    assert names.is_recipe_path(path)
+    folder = inbox.shown(path).parent
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for new in made:
+        with suppress(OSError):  # as for files
+            new.chmod(stat.S_IMODE(new.stat().st_mode) | readers | readers >> 2)
+    for own in _paths(path):
+        target = inbox.shown(own)
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            if _holds(inbox, own, content):
+                with suppress(PermissionError):  # it is another user's
+                    save_again(inbox, own)
+                    return own, None
+            continue
+        try:
+            write_atomically(target, content, readers=readers)
+        except BaseException:
+            with suppress(OSError):
+                target.unlink()
+            raise
+        return own, made
+    raise AssertionError("names do not end")
+
+
+def save_again(inbox: InboxFolder, path: str) -> None:
+    """Save a recipe again without a change; two saves always have different times."""
+    try:
+        with open_below(inbox.root, path) as file:
+            before = os.fstat(file.fileno()).st_mtime_ns
+            os.utime(file.fileno())
+            if os.fstat(file.fileno()).st_mtime_ns == before:
+                os.utime(file.fileno(), ns=(before + _SETTLED_NS, before + _SETTLED_NS))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(inbox.shown(path))) from error
+
+
+def _paths(path: str) -> Iterator[str]:
+    """Yield `corgi.yaml`, `corgi-2.yaml`, …"""
+    first = PurePath(path)
+    yield path
+    for number in count(2):
+        yield first.with_stem(f"{first.stem}-{number}").as_posix()
+
+
+def _holds(inbox: InboxFolder, path: str, content: bytes) -> bool:
+    try:
+        return inbox.read(path) == content
+    except (FileUnreadable, FileChanged, OSError):
+        return False
 
 
 def _wanted(inbox: InboxFolder, file: Path, content: bytes, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from picowatch.ledger.rows import request_of
 
 # The columns of `images`, with the `request` itself; the `picture`, if it was drawn; the `rule` by
-# which it was queued, of commands/why.py; and what is known of the save.
+# which it was queued, of commands/show.py; and what is known of the save.
 Row = Mapping[str, Any]
 
 _IMAGES = """

@@ -93,7 +93,7 @@ CREATE TABLE images (
     told      INTEGER NOT NULL DEFAULT 2,  -- in summary.txt: 1 with its folder, 2 with everything;
                                     -- 0: in neither
     listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it is in images.jsonl and the gallery
-    why       TEXT NOT NULL DEFAULT '',  -- why it was queued last (commands/why.py); '' if unknown
+    why       TEXT NOT NULL DEFAULT '',  -- why it was queued last (commands/show.py); '' if unknown
     before    INTEGER,              -- the image that its entry requested before in its place
     folder    TEXT NOT NULL         -- of the recipe, at the inbox's first level; '' for none
               GENERATED ALWAYS AS (substr(recipe, 1, max(0, instr(recipe, '/') - 1))) VIRTUAL,

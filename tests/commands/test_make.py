@@ -347,7 +347,7 @@ def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
     assert sorted(path.name for path in house.inbox.rglob("*.txt")) == ["a-2.txt", "a.txt", "b.txt"]
     assert (house.inbox / "a.txt").read_text() == "other\n"
     others = Mock(side_effect=[PermissionError(errno.EACCES, "Permission denied")])
-    monkeypatch.setattr("picowatch.inbox.putting.save_again", others)
+    monkeypatch.setattr("picowatch.commands.make_files.save_again", others)
     assert made(house, fixed)[0] == [str(house.outbox / "a-3/0001-5.png")]
 
 

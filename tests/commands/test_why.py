@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from picowatch.commands.why import WHY
+from picowatch.commands.show import WHY
 from picowatch.ledger.ledger import VERSION
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here

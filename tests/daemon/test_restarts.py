@@ -22,7 +22,7 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger import followups
 from picowatch.outbox.lock import OutboxLock, is_held
-from picowatch.settings.loading import load_settings
+from picowatch.settings.settings import load_settings
 from picowatch.sources import FOLDERS
 from tests.commands.picowatch import DIGESTS, picowatch, picowatch_here, started
 from tests.daemon.processes import ends, process, without_privileges

@@ -17,8 +17,7 @@ import yaml
 from picowatch.cli import parsers
 from picowatch.engine.protocol import cache_folder
 from picowatch.errors import PAUSED
-from picowatch.settings.loading import load_settings
-from picowatch.settings.settings import Settings
+from picowatch.settings.settings import Settings, load_settings
 from picowatch.sources import FILE_NAME, PREFIX
 from tests.commands.picowatch import PROJECT, give_commands
 from tests.test_package import call, commit_all

@@ -14,10 +14,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from picowatch.commands.make_files import put
 from picowatch.files.safe_paths import open_below
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_recipe_path
-from picowatch.inbox.putting import put
 from picowatch.inbox.read import Saved, read
 from picowatch.inbox.scan import Scan, scan
 from picowatch.inbox.watch import Watch

@@ -17,7 +17,7 @@ import pytest
 
 from picowatch.observers.hooks import MAX_QUEUED, Hooks, Programs
 from picowatch.outbox.status import Status
-from picowatch.settings.loading import load_settings
+from picowatch.settings.settings import load_settings
 from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch
 from tests.digest_engine import fail_on_bad
 from tests.faults.test_engine_faults import is_running

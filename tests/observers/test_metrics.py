@@ -20,7 +20,7 @@ from picowatch import __version__
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.observers import metrics
 from picowatch.outbox.status import TROUBLES
-from picowatch.settings.loading import load_settings
+from picowatch.settings.settings import load_settings
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, picowatch_here
 from tests.digest_engine import DigestEngine, fail_on_bad
 from tests.house import House, wait_for
