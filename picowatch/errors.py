@@ -12,12 +12,12 @@ PicowatchError
 ├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
 ├── QueueFull                a folder has as many images queued as it may (ledger/accept.py)
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
-├── ModelRefused             a model file that cannot be used, and why
+├── ModelRefused             a model file that cannot be used; the message says what it is
 │   └── ModelChanged         … because it was written or deleted while it was read
 ├── PictureUnreadable        a picture cannot be used, or has no metadata that can be read
 │   └── NothingSaid          … or lacks a prompt that says what to do with it (recipe/reading.py)
 ├── RenderFailed             the engine could not render these images, but goes on
-├── EngineDied               the engine's process ended in the middle of a batch
+├── EngineDied               the engine's process ended in a batch; the message says how
 │   ├── EngineCannotStart    … before it was ready for one (engine/protocol.py)
 │   └── EngineLost           … because its machine is gone (engine/protocol.py)
 └── EngineStopped            the engine was closed on purpose; the images are queued again
@@ -83,40 +83,28 @@ class PicowatchError(Exception):
 
 
 class CommandFailed(PicowatchError):
-    """A command cannot do what was requested."""
-
     usual_remedy = "With --debug it shows where."
 
 
 class SettingsInvalid(PicowatchError):
-    """picowatch.yaml, an environment variable or a flag has a value that cannot be used."""
-
     exit_code = INVALID
     usual_remedy = "docs/settings.md lists every setting."
 
 
 class OutboxInUse(PicowatchError):
-    """Another picowatch is already using this outbox."""
-
     exit_code = IN_USE
     usual_remedy = "Stop it first, or use another --outbox."
 
 
 class OutboxInUseByMake(OutboxInUse):
-    """A `picowatch make` without a daemon uses this outbox, until its recipes are done."""
-
     usual_remedy = "Wait for it, or use another --outbox."
 
 
 class LedgerCorrupt(PicowatchError):
-    """The ledger's file is damaged or incomplete."""
-
     usual_remedy = "Run `picowatch run`: it builds a new ledger from the pictures in the outbox."
 
 
 class ModelRefused(PicowatchError):
-    """A model file that cannot be used; the message says what it is."""
-
     usual_remedy = "`picowatch models` lists what is installed, and what was refused and why."
 
 
@@ -125,8 +113,6 @@ class ModelChanged(ModelRefused):
 
 
 class PictureUnreadable(PicowatchError):
-    """A picture cannot be used, or has no metadata that can be read."""
-
     usual_remedy = "Use a picture as picowatch wrote it."
 
     @classmethod
@@ -137,20 +123,14 @@ class PictureUnreadable(PicowatchError):
 
 
 class RenderFailed(PicowatchError):
-    """The engine could not render these images, but goes on."""
-
     usual_remedy = "`picowatch doctor` checks the engine."
 
 
 class EngineDied(PicowatchError):
-    """The engine's process ended in the middle of a batch; the message says how."""
-
     usual_remedy = "`picowatch doctor` checks the engine."
 
 
 class EngineStopped(PicowatchError):
-    """The engine was closed on purpose; its images are queued again."""
-
     usual_remedy = "Start picowatch again: the images are still queued."
 
 

@@ -8,12 +8,12 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from os.path import lexists
 from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
-from picowatch.outbox.commands import MAX_BYTES, Answer, Command, send, wait_for_answer
+from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
 from picowatch.outbox.status import check_readable, is_running, unused
 from picowatch.sources import Folders
 from picowatch.streams import harmless
@@ -21,7 +21,6 @@ from picowatch.streams import harmless
 ANSWER_SECONDS = 15.0
 LATE = f"Not finished after {ANSWER_SECONDS:.0f} s; it will be carried out."
 NOT_RUNNING = "picowatch is not running; it will be carried out at the next start."
-LIST_BYTES = MAX_BYTES - 10_000  # of files in a command
 
 
 def main(options: Namespace, load: Callable[[], Folders]) -> int:
@@ -40,7 +39,7 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
 
             folder = OutboxNames(outbox).folder_to_keep(below(outbox, options.folder))
             name = "keep copies" if options.copy else name
-        return control(outbox, [Command(name, folder, files=part) for part in _parts(files)])
+        return control(outbox, [Command(name, folder, files=tuple(files))])
     written = *getattr(options, "recipes", ()), *names_in(getattr(options, "list", None))
     recipes = [below(inbox, recipe) for recipe in written]
     _check_there(outbox, recipes, inbox, "the inbox")
@@ -50,7 +49,7 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
             raise CommandFailed("`retry` was given no recipes.", remedy)
         name = "retry all" if options.all else name
         if options.list:
-            return control(outbox, [Command(name, files=part) for part in _parts(recipes)])
+            return control(outbox, [Command(name, files=tuple(recipes))])
     return control(outbox, [Command(name, recipe) for recipe in recipes] or [Command(name)])
 
 
@@ -106,19 +105,6 @@ def names_in(file: Path | None) -> list[str]:
     except ValueError as error:
         words = f"{file} is no list of names: {error}."
         raise CommandFailed(words, "Write one name a line.") from error
-
-
-def _parts(files: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield as many files at once as fit into a command."""
-    part: list[str] = []
-    room = LIST_BYTES
-    for file in files:
-        room -= len(json.dumps(file)) + 2
-        if part and room < 0:
-            yield tuple(part)
-            part, room = [], LIST_BYTES - len(json.dumps(file)) - 2
-        part.append(file)
-    yield tuple(part)
 
 
 def control(outbox: Path, commands: Sequence[Command]) -> int:

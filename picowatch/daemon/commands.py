@@ -9,7 +9,14 @@ from functools import partial
 from itertools import chain, filterfalse
 
 from picowatch.daemon.followups import follow_up, follow_up_all
-from picowatch.daemon.picture_commands import COMMAND, PictureCommands, counted, listed, named, told
+from picowatch.daemon.picture_commands import (
+    COMMAND,
+    PictureCommands,
+    briefly,
+    counted,
+    named,
+    told,
+)
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.files.atomic import make_folder
@@ -119,7 +126,7 @@ class Control:
         chosen, missing = _matching_any(patterns, wrong) if patterns else (wrong, [])
         unknown = self._unknown(missing)
         if patterns and not chosen:
-            none = f"No failed image or refused file matches {listed(patterns)}."
+            none = f"No failed image or refused file matches {briefly(patterns)}."
             return Answer(False, f"{unknown.lstrip() or none}{named('Failed', wrong)}")
         retried = control.retry(self.ledger, chosen)
         self.pool.wake()
@@ -131,7 +138,7 @@ class Control:
             parts.append(f"{number_of(len(again), 'file')} read again")
         done = "; ".join(parts) or "Nothing has failed"
         if parts:
-            log.info("%s: %s, as requested", listed(chosen), done, extra=COMMAND)
+            log.info("%s: %s, as requested", briefly(chosen), done, extra=COMMAND)
         return Answer(not unknown, f"{done}.{unknown}")
 
     def _retry_all(self, patterns: Sequence[str]) -> Answer:
@@ -140,13 +147,13 @@ class Control:
         recipes, missing = _matching_any(patterns, known)
         unknown = self._unknown(missing)
         if not recipes:
-            words = f"No recipe or picture {listed(patterns)} is in the inbox."
+            words = f"No recipe or picture {briefly(patterns)} is in the inbox."
             return Answer(False, unknown.lstrip() or words)
         control.want_again(self.ledger, recipes, as_saved=True)
         self.inbox.want_scan()
         has_pictures = any(map(is_dropped, recipes))
-        many = number_of(len(recipes), "picture") if has_pictures else listed(recipes)
-        log.info("%s: %s read again, as requested", listed(patterns), many, extra=COMMAND)
+        many = number_of(len(recipes), "picture") if has_pictures else briefly(recipes)
+        log.info("%s: %s read again, as requested", briefly(patterns), many, extra=COMMAND)
         words = f"{many} read again, with files and templates as they are now."
         return Answer(not unknown, f"{words} Pictures that would be the same are kept.{unknown}")
 
@@ -184,7 +191,7 @@ class Control:
             waiting = counted(self.ledger, command, cancelled, running)
         if recipes:
             log.info(
-                "%s: %s cancelled, as requested", listed(recipes), images(cancelled), extra=COMMAND
+                "%s: %s cancelled, as requested", briefly(recipes), images(cancelled), extra=COMMAND
             )
         if still := matching(pattern, pending):
             self.run.to_cancel.update(lacking.intersection(still))  # which are accepted for that

@@ -16,6 +16,7 @@ from picowatch.ledger.rows import WaitingCommand
 from picowatch.outbox.commands import Answer, Command
 from picowatch.outbox.keeping import Stay, is_there, line_of_moved, put_into
 from picowatch.outbox.status import number_of
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.streams import harmless
 
 log = logging.getLogger("picowatch")
@@ -118,7 +119,7 @@ class PictureCommands:
         """Delete pictures, and note how many; return those that stay, with reasons and remedies."""
         kept = self._run.outbox.delete(files)
         if gone := [file for file in files if file not in kept]:
-            log.info("%s: deleted, as requested", listed(gone), extra=COMMAND)
+            log.info("%s: deleted, as requested", briefly(gone), extra=COMMAND)
         counted(self._ledger, command, len(gone))
         return kept
 
@@ -145,7 +146,7 @@ class PictureCommands:
         if placed:
             words = "%s: %s to %s, as requested"
             done = "copied" if copies else "moved"
-            log.info(words, listed([*placed]), done, folder, extra=COMMAND)
+            log.info(words, briefly([*placed]), done, folder, extra=COMMAND)
         counted(self._ledger, command, len(placed))
         return stay
 
@@ -161,9 +162,8 @@ def counted(ledger: Ledger, command: Command, more: int = 0, running: int = 0) -
     return waiting
 
 
-def listed(files: Sequence[str]) -> str:
-    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    return harmless(f"{files[0]}{more}")
+def briefly(files: Sequence[str]) -> str:
+    return harmless(listed(files, most=1))
 
 
 def told(names: Sequence[str], words_of: Callable[[str], str]) -> str:
@@ -173,10 +173,7 @@ def told(names: Sequence[str], words_of: Callable[[str], str]) -> str:
 
 
 def named(words: str, recipes: list[str]) -> str:
-    if not recipes:
-        return ""
-    more = f" and {len(recipes) - NAMED} more" if len(recipes) > NAMED else ""
-    return f" {words}: {', '.join(recipes[:NAMED])}{more}."
+    return f" {words}: {listed(recipes)}." if recipes else ""
 
 
 def _reasons(stay: Stay) -> str:

@@ -30,7 +30,7 @@ log = logging.getLogger("picowatch")
 
 COMMANDS = ".picowatch/commands"
 REQUESTS = ".picowatch/requests"
-MAX_BYTES = 1_000_000
+MAX_REQUEST_BYTES = 1_000_000  # commands may name all pictures of an outbox
 POLL_SECONDS = 0.1
 # How long a sender may take to read its answer: it may be stopped, and picowatch restarted.
 READING_SECONDS = 3600.0
@@ -180,7 +180,7 @@ def _read(path: Path) -> Command:
     """Read a command. Raises ValueError, KeyError, TypeError or RecursionError if it is none."""
     is_request = _is_request(path)
     with open_regular(path, follows_links=not is_request) as file:
-        found = json.loads(file.read(MAX_BYTES))
+        found = json.loads(file.read(MAX_REQUEST_BYTES if is_request else -1))
         about = os.fstat(file.fileno())
     name, recipe, digest = found["command"], found.get("recipe"), found.get("digest")
     files = tuple(found.get("files") or ())

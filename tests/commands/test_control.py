@@ -55,7 +55,7 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         assert (found["refused"], found["images"]["failed"]) == (1, 2)
         house.engine.before_batch = lambda batch: None
         said = "There is no 'c.txt' in the inbox. Did you mean 'a.txt'? Failed: "
-        said += "a.txt, pets/b.yaml, wrong.yaml.\n"
+        said += "a.txt, pets/b.yaml and wrong.yaml.\n"
         assert control(house, "retry", "c.txt", code=1) == said
         (house.folder / "names.txt").write_text("a.txt\nc.txt\n")
         said = "1 image queued again. There is no 'c.txt' in the inbox. Did you mean 'a.txt'?\n"
@@ -69,7 +69,7 @@ def test_retry_brings_back_what_failed(house: House) -> None:
         wait_for(lambda: house.status()["refused"] == 0, "the good save")
         assert control(house, "retry") == "Nothing has failed.\n"
     assert "a.txt: 1 image queued again, as requested" in house.log()
-    assert "pets/b.yaml and 1 more: 1 image queued again; 1 file read again, as" in house.log()
+    assert "pets/b.yaml and wrong.yaml: 1 image queued again; 1 file read again, as" in house.log()
 
 
 def test_what_is_no_command_is_answered_and_deleted(house: House) -> None:
@@ -320,7 +320,7 @@ def test_cancel_takes_folders_and_globs_and_waits_for_no_scan(
         assert control(house, "cancel", "*day?.txt") == "2 images cancelled.\n"
         answer = picowatch_here(house.folder, "cancel", "a.txt", "day*")
         assert (answer.returncode, answer.stdout) == (1, "1 image cancelled.\n"), "one by one"
-        others = "Recipes with queued images: 0first.txt, night.txt."
+        others = "Recipes with queued images: 0first.txt and night.txt."
         assert answer.stderr == f"No image of day* is queued. {others}\n"
         said = "There is no 'day3' in the inbox. Did you mean 'day2.txt'? "
         assert control(house, "cancel", "day3", code=1).startswith(said)
