@@ -11,14 +11,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from picowatch import __version__, errors, streams
 from picowatch.commands import COMMANDS, home_path
-
-if TYPE_CHECKING:
-    from picowatch.settings.settings import Settings
-    from picowatch.sources import Folders
 
 _SHARED = (
     ("--inbox", "DIR", "folder of recipes (inbox)"),
@@ -120,8 +116,8 @@ def _run(options: argparse.Namespace) -> int:
         _check_encoding()
         command = COMMANDS[options.command]
         module = import_module(f"picowatch.commands.{command.module}")
-        load = _folders if command.module in _ONLY_FOLDERS else _settings
-        code = module.main(options, lambda: load(options))
+        only_folders = command.module in _ONLY_FOLDERS
+        code = module.main(options, lambda: _load(options, only_folders=only_folders))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
@@ -223,13 +219,13 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
-def _settings(options: argparse.Namespace) -> "Settings":
+def _load(options: argparse.Namespace, *, only_folders: bool) -> Any:
+    """Return the settings, or the folders, which need no pydantic."""
+    given = _flags(options), os.environ, options.settings
+    if only_folders:
+        from picowatch.sources import folders
+
+        return folders(*given)
     from picowatch.settings.settings import load_settings
 
-    return load_settings(_flags(options), os.environ, options.settings)
-
-
-def _folders(options: argparse.Namespace) -> "Folders":
-    from picowatch.sources import folders
-
-    return folders(_flags(options), os.environ, options.settings)
+    return load_settings(*given)

@@ -20,6 +20,7 @@ from picowatch.streams import harmless
 
 ANSWER_SECONDS = 15.0
 LATE = f"Not finished after {ANSWER_SECONDS:.0f} s; it will be carried out."
+ONLY_THEY = "Only users who may write there can control picowatch."
 NOT_RUNNING = "picowatch is not running; it will be carried out at the next start."
 
 
@@ -110,7 +111,13 @@ def names_in(file: Path | None) -> list[str]:
 def control(outbox: Path, commands: Sequence[Command]) -> int:
     """Send commands and print their answers; return 1 if any is not done."""
     # All are sent before the first answer: the daemon looks for commands once a second.
-    sent = [_send(outbox, command) for command in commands]
+    try:
+        sent = [send(outbox, command) for command in commands]
+    except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        words = f"The outbox {outbox.absolute()} cannot be written: {error.strerror}."
+        remedy = "Free some space, and try again." if is_full else ONLY_THEY
+        raise CommandFailed(words, remedy) from error
     runs = is_running(outbox)
     seconds = ANSWER_SECONDS if runs else 0.0
     code = SUCCEEDED
@@ -122,19 +129,6 @@ def control(outbox: Path, commands: Sequence[Command]) -> int:
         print(harmless(answer.text), file=sys.stdout if answer.done else sys.stderr)
         code = code if answer.done else FAILED
     return code
-
-
-ONLY_THEY = "Only users who may write there can control picowatch."
-
-
-def _send(outbox: Path, command: Command) -> Path:
-    try:
-        return send(outbox, command)
-    except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        words = f"The outbox {outbox.absolute()} cannot be written: {error.strerror}."
-        remedy = "Free some space, and try again." if is_full else ONLY_THEY
-        raise CommandFailed(words, remedy) from error
 
 
 def below(folder: Path, written: str | Path) -> str:

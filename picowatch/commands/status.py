@@ -62,7 +62,7 @@ def main(options: Namespace, load: Callable[[], Folders]) -> int:
 
 def _told(running: bool, found: status.Status, outbox: Path) -> Iterator[str]:
     for row in rows_of(running, found):
-        yield _line(row)
+        yield f"{row.label:{LABEL}}{row.text}" if row.label else row.text
     if words := status.unused(outbox):
         yield harmless(f"{words} For another one: --outbox DIR")
 
@@ -162,7 +162,3 @@ def _silence(last: status.Status) -> str:
         return ""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last.updated))
     return f"has reported nothing {f'since {at}' if last.updated else 'yet'}"
-
-
-def _line(row: Row) -> str:
-    return f"{row.label:{LABEL}}{row.text}" if row.label else row.text

@@ -79,7 +79,7 @@ def build_daemon(
     executor, copying = _executor(settings, options, make_engine), CopyEngines(options)
     stack.callback(executor.close)
     stack.callback(copying.close)
-    pool = WorkerPool(run, executor, copying, _shared(settings, run), settings.shares)
+    pool = WorkerPool(run, executor, copying, _shared(settings, run))
     return Daemon(run, pool, _accepting(settings, run))
 
 
@@ -115,6 +115,7 @@ def _shared(settings: Settings, run: Run) -> Shared:
         batch_sizes=BatchSizes(settings.batch_size, run.ledger),
         clock=Clock(run.ledger),
         dropped=DroppedPictures(run.inbox.files, settings.start_images, run.ledger),
+        shares=settings.shares,
         models=settings.models,
         unload_after_minutes=settings.unload_after_minutes,
         stall_seconds=settings.stall_seconds,

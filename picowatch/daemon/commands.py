@@ -177,9 +177,12 @@ class Control:
             self._waiting(command)
             if not self.inbox.has_looked():
                 return None
-        is_meant, lacking = partial(_came_before, command.sent_at_ns), self.run.lacking_room
-        read = self.inbox.pending()
+        read, lacking = self.inbox.pending(), self.run.lacking_room
         versions = {path: self.files.size_and_time(path) for path in (*read, *lacking)}
+
+        def is_meant(version: SizeAndTime | None) -> bool:  # a time in the future is ignored
+            return version is None or not command.sent_at_ns < version.mtime_ns < time.time() * 1e9
+
         pending = {path for path, version in versions.items() if is_meant(version)}
         unfinished = control.unfinished_recipes(self.ledger, pattern.rstrip("/"))
         if not (chosen := matching(pattern, unfinished)):
@@ -301,8 +304,3 @@ def _matching_any(patterns: Sequence[str], paths: Collection[str]) -> tuple[list
     found = {path: [path] if path in every else matching(path, paths) for path in patterns}
     missing = [path for path, its in found.items() if not its]
     return [*dict.fromkeys(chain.from_iterable(found.values()))], missing
-
-
-def _came_before(sent_at_ns: int, version: SizeAndTime | None) -> bool:
-    """Whether a recipe was saved before a command was sent; a time in the future is ignored."""
-    return version is None or not sent_at_ns < version.mtime_ns < time.time() * 1e9

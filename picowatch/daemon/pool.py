@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from itertools import count
 from math import ceil
@@ -23,21 +23,14 @@ PASSES = 4  # batches of each engine that may come before the oldest image
 class WorkerPool:
     """Renders the ledger's queue until it is stopped."""
 
-    def __init__(
-        self,
-        run: Run,
-        executor: Executor,
-        copying: Executor,
-        shared: Shared,
-        shares: Mapping[str, float],
-    ) -> None:
+    def __init__(self, run: Run, executor: Executor, copying: Executor, shared: Shared) -> None:
         """Have `executor` make what needs a model, and `copying` what needs none."""
         self.run, self.ledger, self._shared = run, run.ledger, shared
         self.executor, self.copying, self._only = executor, copying, run.mode.only
         self.publisher, self.clock = shared.publisher, shared.clock
         self.claiming = threading.Lock()  # whoever holds it keeps all workers from claiming
-        self.shares = shares
-        self._turns, self._turns_of_copies = Turns(shares), Turns(shares)
+        self.shares = shared.shares
+        self._turns, self._turns_of_copies = Turns(self.shares), Turns(self.shares)
         self._finishes = False  # True: batches in progress are finished, none is claimed
         self._numbers = count(1)
         self._threads: list[threading.Thread] = []  # of workers, also those whose engine is gone

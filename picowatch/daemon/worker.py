@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,6 +54,7 @@ class Shared:
     batch_sizes: BatchSizes
     clock: Clock
     dropped: DroppedPictures
+    shares: Mapping[str, float]
     models: Path
     unload_after_minutes: float
     stall_seconds: float

@@ -32,7 +32,6 @@ from picowatch.engine.model.devices import (
     empty_cache,
     free_bytes,
     held_memory,
-    precision_name,
     room_on,
 )
 from picowatch.engine.model.loaded import Accelerator, Loaded
@@ -235,7 +234,7 @@ class Renderer:
             warnings += ("step_cache had no effect, because memory is short.",)
         return [
             picture._replace(
-                precision=precision_name(loaded.denoiser.dtype),
+                precision=str(loaded.denoiser.dtype).removeprefix("torch."),
                 compiled=self._accelerator.state(loaded, accelerated),
                 memory_rung=TILED.name if tiled else rung.name,
                 warnings=(*warnings, *picture.warnings),

@@ -93,11 +93,6 @@ def compute_exactly(*, exact: bool, all_bits: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def precision_name(dtype: torch.dtype) -> str:
-    """Return the type's name as in the settings."""
-    return str(dtype).removeprefix("torch.")
-
-
 def _use(device: torch.device) -> None:
     """Make a device this thread's current device. RenderFailed if it cannot compute.
 
