@@ -32,8 +32,7 @@ from picowatch.inbox.names import is_dropped
 from picowatch.ledger import followups, queue
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, chunk_of
-from picowatch.outbox.encoding import How
-from picowatch.outbox.encoding_apart import encode_apart
+from picowatch.outbox.encoding import How, encode_apart
 from picowatch.outbox.listing import line_of
 from picowatch.outbox.names import PNG, TIFF, format_of
 from picowatch.outbox.outbox import FOLDER_REMEDY

@@ -18,8 +18,7 @@ from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.reader import WAKE_SECONDS
 from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.status import Reporting
-from picowatch.daemon.summary import Summaries
-from picowatch.daemon.totals import Totals
+from picowatch.daemon.summary import Summaries, Totals
 from picowatch.files.atomic import FolderAway
 from picowatch.files.essential import Ended
 from picowatch.inbox.named_pictures import remove_copies_but

@@ -1,15 +1,25 @@
-"""Encodes pictures in the format that their file's suffix names, with their texts inside."""
+"""Encodes pictures in the format that their file's suffix names, with their texts inside.
 
+An encoder takes up to 15 bytes for each pixel, which is a gigabyte for a photo of 61 megapixels.
+So large pictures are encoded in a process of their own, whose memory ends with it.
+"""
+
+import json
 import logging
+import pickle
+import subprocess
+import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
+from logging.handlers import BufferingHandler
 from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from picowatch.files.decoding import Original, in_srgb, on_white
+from picowatch.files.looking import program
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, shortened
@@ -134,3 +144,44 @@ def _quality(kind: Format, wanted: str | int, encoding: Encoding) -> dict[str, A
     if quality == LOSSLESS and kind.name in WITH_LOSSLESS:
         return {"lossless": True}
     return {"quality": quality if isinstance(quality, int) else kind.quality}
+
+
+# -- in a process of its own, which unpickles what the daemon sends; that reads JSON and bytes
+
+
+def encode_apart(decode: Callable[[], Original], how: How) -> tuple[Image.Image, bytes]:
+    """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed."""
+    process = subprocess.Popen(
+        program(__name__),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is the daemon's
+    )
+    assert process.stdin and process.stdout
+    try:
+        with process:  # its end writes what is buffered
+            pickle.dump((decode, how), process.stdin)  # pixels, too, which it does not copy
+            process.stdin.close()
+            mode, size, length, words = json.loads(process.stdout.readline())
+            small, content = process.stdout.read(length), process.stdout.read()
+    except (OSError, ValueError) as error:
+        raise MemoryError("the process that encodes it has ended") from error
+    for said in words:
+        log.warning("%s", said)
+    return Image.frombytes(mode, size, small), content
+
+
+def main() -> None:
+    """Encode what stands in the standard input."""
+    kept = BufferingHandler(1000)  # lines; a picture has one or two
+    log.addHandler(kept)
+    log.propagate = False
+    decode, how = pickle.load(sys.stdin.buffer)
+    decoded = decode()
+    content = how.encode(decoded)
+    small = shrink(decoded.picture)
+    thumbnail = small.tobytes()
+    words = [record.getMessage() for record in kept.buffer]
+    told = json.dumps([small.mode, small.size, len(thumbnail), words])
+    sys.stdout.buffer.writelines((told.encode(), b"\n", thumbnail, content))

@@ -288,7 +288,7 @@ def test_what_was_refused_for_a_moment_is_written_once_it_can_be(
 ) -> None:
     """Though nothing happens any more; then nothing is reported that is no longer true."""
     names, is_closed = ("now.txt", "preview.png", "totals.js"), threading.Event()
-    monkeypatch.setattr("picowatch.daemon.totals.REST_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.daemon.summary.REST_SECONDS", 0.0)
     refuse = refusing(errno.EACCES, lambda _, to: is_closed.is_set() and to.name in names)
     wrap("picowatch.files.atomic:rename", preceded_by(refuse), monkeypatch.setattr)
     preview = RgbPicture(1, 1, b"red")

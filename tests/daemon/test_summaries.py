@@ -178,8 +178,8 @@ def totals(house: House) -> dict[str, str]:
 
 def test_folders_and_those_above_have_totals(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """They follow what is drawn, renamed and deleted; all else is not counted again."""
-    monkeypatch.setattr("picowatch.daemon.totals.REST_SECONDS", 0.0)
-    monkeypatch.setattr("picowatch.daemon.totals.COUNTING_REST", 0)
+    monkeypatch.setattr("picowatch.daemon.summary.REST_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.daemon.summary.COUNTING_REST", 0)
     house.engine.before_batch = fail_on_bad
     house.save("night/a.yaml", "prompt: good\nseed: [1, 2]\n---\nprompt: bad\n")
     house.save("night/one.txt", "alone --seed 1\n")
@@ -207,8 +207,8 @@ def test_folders_and_those_above_have_totals(house: House, monkeypatch: pytest.M
 
 def test_what_waits_has_totals(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also before a new recipe's first picture, or a photo's; a start counts the same."""
-    monkeypatch.setattr("picowatch.daemon.totals.REST_SECONDS", 0.0)
-    monkeypatch.setattr("picowatch.daemon.totals.COUNTING_REST", 0)
+    monkeypatch.setattr("picowatch.daemon.summary.REST_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.daemon.summary.COUNTING_REST", 0)
     house.draw("photos/1.png")
     house.save("photos/_pictures.yaml", "prompt: a frame\n")
     assert house.once()

@@ -18,9 +18,8 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.files.decoding import Original
 from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
-from picowatch.outbox import encoding_apart
-from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, shrink
-from picowatch.outbox.encoding_apart import encode_apart
+from picowatch.outbox import encoding
+from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, encode_apart, shrink
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.recipe.request import ImageRequest
@@ -344,7 +343,7 @@ def test_a_process_that_ends_fails_its_picture_alone(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "LARGE_PIXELS", 5000)
-    monkeypatch.setattr(encoding_apart, "program", lambda *_: ["false"])
+    monkeypatch.setattr(encoding, "program", lambda *_: ["false"])
     house.save("a.yaml", "prompt: a star\nsize: 128x128\nseed: 7\n")
     house.save("b.yaml", "prompt: a star\nsize: 64x64\nseed: 7\n")
     assert not house.once()

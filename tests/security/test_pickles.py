@@ -154,6 +154,6 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
         r"(import|from) (\w*pickle|dill|joblib|multiprocessing)|(np|torch)\.load\(path"
     )
     users = {path.name for path in package.rglob("*.py") if ways.search(path.read_text())}
-    assert users == {"child.py", "child_main.py", "convert.py", "encoding_apart.py"}
+    assert users == {"child.py", "child_main.py", "convert.py", "encoding.py"}
     text = (package / "engine/networks/convert.py").read_text()
     assert text.count("torch.load(path") == text.count("weights_only=True, ") == 1
