@@ -83,8 +83,8 @@ def test_pictures_behind_a_link_stay_and_all_others_are_deleted(
     answer = house.answer("delete", None, *files)
     assert (answer.done, answer.text) == (
         False,
-        "1 picture deleted. A link in its path leads out of the outbox: a/0001-1.png, "
-        "b/0001-1.png. Delete it there, or put a folder in the link's place. It is a folder: "
+        "1 picture deleted. A link in its path leads out of the outbox: a/0001-1.png "
+        "and b/0001-1.png. Delete it there, or put a folder in the link's place. It is a folder: "
         "c/0001-1.png. Move it away.",
     )
     monkeypatch.chdir(house.folder)
