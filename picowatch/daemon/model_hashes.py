@@ -22,12 +22,7 @@ _Key = tuple[Kind, str]
 
 
 class NotHashed(ControlFlow):
-    """Raised when a save needs the hash of a model that was not read yet, which takes long."""
-
-    def __init__(self, kind: Kind, name: str) -> None:
-        super().__init__(kind, name)
-        self.kind = kind
-        self.name = name
+    """A save needs the hash of a model, by its kind and name, that was not read yet."""
 
 
 class ModelHashes:
@@ -81,7 +76,8 @@ class ModelHashes:
 
     def begin(self, needed: NotHashed) -> _Key:
         """Read the model in a thread, unless that has begun or ended; return it."""
-        key = needed.kind, needed.name
+        kind, name = needed.args
+        key: _Key = kind, name
         with suppress(ModelRefused):  # it is gone, which the save's next reading tells
             model = self.catalog.find(*key)
             if key not in self._threads and not self.catalog.known_hash(model):
