@@ -13,14 +13,7 @@ from picowatch.files.names import is_mask_name
 from picowatch.files.safe_paths import is_file
 from picowatch.inbox.matching import matching, no_such, requests_in
 from picowatch.inbox.names import DEFAULTS_NAME, folders_above, is_dropped, is_template
-from picowatch.ledger.account import (
-    Account,
-    account_of,
-    ahead_of,
-    known_paths,
-    reading,
-    rows_to_estimate,
-)
+from picowatch.ledger import account as accounts
 from picowatch.outbox.status import Status, duration
 from picowatch.sources import Folders
 
@@ -32,7 +25,7 @@ class Named:
     """What is known of a name; what waits of it is `behind` so many images."""
 
     name: str
-    account: Account
+    account: accounts.Account
     behind: int
     seconds_until: float | None  # it begins
     ignored: dict[str, str]
@@ -40,8 +33,8 @@ class Named:
 
 def named(folders: Folders, name: str, status: Status, *, running: bool) -> Named:
     """Return what is known of a recipe, photo, folder or glob. Raises CommandFailed."""
-    with reading(folders.outbox) as sql:
-        known = known_paths(sql)
+    with accounts.reading(folders.outbox) as sql:
+        known = accounts.known_paths(sql)
         recipes = matching(name, known)
         ignored = dict(status.ignored)
         told = {path: ignored[path] for path in matching(name, ignored)}
@@ -51,7 +44,7 @@ def named(folders: Folders, name: str, status: Status, *, running: bool) -> Name
         elif unread := _unread(folders.inbox, name, noticed):
             told |= _why_not(folders, sql, name, noticed, unread)
         behind, seconds = _place(sql, recipes, status)
-        account = account_of(sql, recipes)
+        account = accounts.account_of(sql, recipes)
     if account.running and not running:  # it was killed; the next start renders these
         behind, account = 0, replace(account, waiting=account.waiting + account.running, running=0)
     name = name.rstrip("/")
@@ -88,7 +81,7 @@ def _why_not(
             words = no_such(name, [*known, *there.paths], "the inbox")
             raise CommandFailed(words, "`picowatch status .` tells of everything.")
         names = [name] if is_file(inbox.root / name) else []
-    is_refused = cache(lambda template: account_of(sql, [template]).refused)
+    is_refused = cache(lambda template: accounts.account_of(sql, [template]).refused)
     pictures_of = cache(lambda template: {*pictures_under(inbox, template)})
 
     def why_not_read(path: str) -> str:
@@ -114,14 +107,14 @@ def _why_not(
 
 def _place(sql: Connection, recipes: Collection[str], status: Status) -> tuple[int, float | None]:
     """Return how many images are before those of recipes that wait, and the seconds until then."""
-    behind, alike = ahead_of(sql, recipes, status.shares)
+    behind, alike = accounts.ahead_of(sql, recipes, status.shares)
     if not alike or status.all_seconds_left is None or status.paused:
         return behind, None
     # These import recipes: only what waits takes so long.
     from picowatch.daemon.clock import Rates, work_of
     from picowatch.ledger.rows import PassRate, request_of
 
-    measured, requests = rows_to_estimate(sql, alike)
+    measured, requests = accounts.rows_to_estimate(sql, alike)
     rates = Rates({PassRate(*key): seconds for *key, seconds in measured}, {}, ())
     seconds = {row["id"]: rates.image(work_of(request_of(row))).seconds for row in requests}
     each = [(seconds.get(id_, 0.0), *counts) for id_, counts in alike.items()]
