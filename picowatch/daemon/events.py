@@ -12,13 +12,7 @@ from picowatch.inbox.names import is_dropped
 from picowatch.ledger.accept import QueueFull
 from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
-from picowatch.recipe.messages.problems import (
-    CLOSING,
-    PICTURE_CLOSING,
-    RecipeInvalid,
-    closing_of,
-    error_text,
-)
+from picowatch.recipe.messages import problems
 from picowatch.recipe.reading import NothingSaid
 from picowatch.streams import harmless, harmless_lines
 
@@ -90,13 +84,13 @@ def refused(path: str, why: Exception | str, *, waits: bool = False) -> Refused:
     if isinstance(why, LedgerCorrupt) or not isinstance(why, PicowatchError | str):
         why = unexpected(why)
     # Users may fix a picture's sidecar or template rather than the picture.
-    of_picture = PICTURE_CLOSING if is_dropped(path) else ""
-    if isinstance(why, RecipeInvalid):
-        text = error_text(why, closing=of_picture or closing_of(why, path))
+    of_picture = problems.PICTURE_CLOSING if is_dropped(path) else ""
+    if isinstance(why, problems.RecipeInvalid):
+        text = problems.error_text(why, closing=of_picture or problems.closing_of(why, path))
         return Refused(text, str(why), "mistake", waits)
     first_line = str(why).partition("\n")[0]
     # Other pictures are run, and a full queue empties.
     is_open = isinstance(why, NothingSaid | QueueFull)
-    closing = "" if is_open else f"\n{of_picture or CLOSING}\n"
+    closing = "" if is_open else f"\n{of_picture or problems.CLOSING}\n"
     text = f"{harmless(f'inbox/{path}')}\n\n" + harmless_lines(f"{why}\n{closing}")
     return Refused(text, f"{path}: {first_line}", "unusable", waits)

@@ -19,27 +19,12 @@ from picowatch.files.names import ENDINGS as PICTURES
 from picowatch.files.names import MASK_MARK, stem_of
 from picowatch.files.pictures import USUAL_PIXELS
 from picowatch.files.safe_paths import checked_blocks, real, sha256_of, unlink_below
-from picowatch.inbox.files import (
-    LEADS_OUT,
-    FileUnreadable,
-    complete_file,
-    read_file,
-    size_and_time_of,
-)
-from picowatch.inbox.names import (
-    DEFAULTS_NAME,
-    PICTURES_NAME,
-    SIDECAR_ENDINGS,
-    TEMPLATE_NAMES,
-    folders_above,
-    is_dropped,
-    may_be_dropped,
-)
+from picowatch.inbox import files, names
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.recipe.reading import DefaultsFile, Dropped
 
 MASK = f"{MASK_MARK}.png"
-SIDECARS = (*SIDECAR_ENDINGS, MASK)
+SIDECARS = (*names.SIDECAR_ENDINGS, MASK)
 MOST_LINKS = 40  # in a path, as on Linux
 GIVE_PERMISSION = "Give the user that runs picowatch the necessary permission."
 
@@ -47,7 +32,7 @@ GIVE_PERMISSION = "Give the user that runs picowatch the necessary permission."
 def sidecar_paths(picture: str) -> list[str]:
     """Return where a dropped picture's sidecars may be; `_pictures.jpg` has no `_pictures.yaml`."""
     paths = [f"{stem_of(picture)}{ending}" for ending in SIDECARS]
-    return [path for path in paths if path.rpartition("/")[2] not in TEMPLATE_NAMES]
+    return [path for path in paths if path.rpartition("/")[2] not in names.TEMPLATE_NAMES]
 
 
 class Place(NamedTuple):
@@ -109,7 +94,7 @@ class InboxFolder:
         if here.is_relative_to(root):
             return here.relative_to(root).as_posix()
         if is_inside:
-            raise FileUnreadable(LEADS_OUT)
+            raise files.FileUnreadable(files.LEADS_OUT)
         return ""
 
     def shown(self, path: str) -> Path:
@@ -136,19 +121,19 @@ class InboxFolder:
 
     def size_and_time(self, path: str) -> SizeAndTime | None:
         """Return the size and time of a recipe, or of a dropped picture with its sidecars."""
-        found = size_and_time_of(self.root, path)
-        return self.with_sidecars(found, path) if found and is_dropped(path) else found
+        found = files.size_and_time_of(self.root, path)
+        return self.with_sidecars(found, path) if found and names.is_dropped(path) else found
 
     def with_sidecars(
-        self, size_and_time: SizeAndTime, path: str, names: Collection[str] | None = None
+        self, size_and_time: SizeAndTime, path: str, listed: Collection[str] | None = None
     ) -> SizeAndTime:
-        """Add a picture's sidecars; `names` are the files in its folder, in small letters."""
+        """Add a picture's sidecars; `listed` are the files in its folder, in small letters."""
         found = []
         stem = stem_of(path)
         for file in sidecar_paths(path):
-            if names is not None and file.rpartition("/")[2].lower() not in names:
+            if listed is not None and file.rpartition("/")[2].lower() not in listed:
                 continue  # 1.TXT may be opened as 1.txt
-            sidecar = size_and_time_of(self.root, file)
+            sidecar = files.size_and_time_of(self.root, file)
             if sidecar and sidecar.size:
                 found.append(f"{file.removeprefix(stem)} {sidecar.size} {sidecar.mtime_ns}")
         sidecars = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
@@ -156,18 +141,19 @@ class InboxFolder:
 
     def sidecars_of(self, path: str) -> list[str]:
         """Return a picture's sidecars, unless they belong to another picture, too."""
-        of = partial(size_and_time_of, self.root)  # by name, as folders may be large
+        of = partial(files.size_and_time_of, self.root)  # by name, as folders may be large
         stem = stem_of(path)
-        names = (stem + name for ending in PICTURES for name in (ending, ending.upper()))
-        if {*map(of, names)} - {None, of(path)}:  # other letters may mean one file
+        alike = (stem + name for ending in PICTURES for name in (ending, ending.upper()))
+        if {*map(of, alike)} - {None, of(path)}:  # other letters may mean one file
             return []
         return [*filter(of, sidecar_paths(path))]
 
     def template_above(self, path: str) -> str | None:
         """Return the template that applies to a path."""
-        for template in (f"{folder}/{PICTURES_NAME}" for folder in folders_above(path)):
-            if os.path.lexists(f"{self.root}/{template}") and size_and_time_of(self.root, template):
-                return template
+        for folder in names.folders_above(path):
+            file = f"{folder}/{names.PICTURES_NAME}"
+            if os.path.lexists(f"{self.root}/{file}") and files.size_and_time_of(self.root, file):
+                return file
         return None
 
     def why_no_recipe(self, path: str) -> str | None:
@@ -175,24 +161,24 @@ class InboxFolder:
         template = self.template_above(path)
         if template is None:
             return None
-        where = f"Recipes in {template.removesuffix(PICTURES_NAME)} are not read"
+        where = f"Recipes in {template.removesuffix(names.PICTURES_NAME)} are not read"
         return f"{where}: {template} makes it a folder for dropped pictures."
 
     def is_meant_as_template(self, path: str) -> bool:
         """Whether a recipe has a template's name without its underscore, beside pictures."""
         folder, _, name = path.rpartition("/")
-        if not folder or f"_{name.lower().replace('.yml', '.yaml')}" != PICTURES_NAME:
+        if not folder or f"_{name.lower().replace('.yml', '.yaml')}" != names.PICTURES_NAME:
             return False
         with suppress(OSError):
-            return any(may_be_dropped(file.name) for file in self.shown(folder).iterdir())
+            return any(names.may_be_dropped(file.name) for file in self.shown(folder).iterdir())
         return False
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes. Raises like `read_file`."""
-        return read_file(self.root, path)[0]
+        return files.read_file(self.root, path)[0]
 
     def digest(self, path: str) -> str:
-        with complete_file(self.root, path) as (file, _):
+        with files.complete_file(self.root, path) as (file, _):
             return sha256_of(file)
 
     def blocks(self, path: str, digest: str) -> Iterator[bytes]:
@@ -204,15 +190,15 @@ class InboxFolder:
         Raises FileUnreadable, because without one of them other pictures would be rendered.
         """
         found = []
-        folders = reversed([*folders_above(path)])
-        for name in (DEFAULTS_NAME, *(f"{folder}/{DEFAULTS_NAME}" for folder in folders)):
+        folders = [f"{folder}/" for folder in names.folders_above(path)]
+        for name in (f"{folder}{names.DEFAULTS_NAME}" for folder in ("", *reversed(folders))):
             try:
                 os.lstat(f"{self.root}/{name}")  # quick: most folders have none
                 found.append(DefaultsFile(name, self.read(name)))
             except FileNotFoundError:
                 continue
-            except FileUnreadable as error:
-                raise FileUnreadable(f"{name} above it: {error}") from error
+            except files.FileUnreadable as error:
+                raise files.FileUnreadable(f"{name} above it: {error}") from error
         return found
 
     def read_dropped(self, path: str) -> Dropped | None:
@@ -231,14 +217,14 @@ class InboxFolder:
         try:
             if not path.endswith(MASK):
                 return self.read(path)
-            with complete_file(self.root, path):
+            with files.complete_file(self.root, path):
                 return b""
         except FileNotFoundError as error:
             if os.path.lexists(self.shown(path)):
-                raise FileUnreadable(f"{path} is a symbolic link to nothing") from error
+                raise files.FileUnreadable(f"{path} is a symbolic link to nothing") from error
             raise
-        except FileUnreadable as error:
-            raise FileUnreadable(f"{path} beside it: {error}") from error
+        except files.FileUnreadable as error:
+            raise files.FileUnreadable(f"{path} beside it: {error}") from error
 
     def delete(self, path: str, digest: str) -> bool:
         """Delete a file with these bytes, unless it is a link; return whether it was deleted."""

@@ -15,17 +15,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 
+from picowatch.inbox import names
 from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, is_gone
 from picowatch.inbox.folder import InboxFolder, Place, place_of
 from picowatch.inbox.matching import requests_in
-from picowatch.inbox.names import (
-    PICTURES_NAME,
-    is_dropped,
-    is_recipe_path,
-    is_template,
-    may_matter,
-    syntax_of,
-)
 from picowatch.inbox.plan import Found, Plan, plan, template_folder
 from picowatch.inbox.read import Saved, names_in, read
 from picowatch.inbox.reasons import Reasons
@@ -196,20 +189,20 @@ class Inbox:
         if not known or name in known:
             paths = [name] if known else chosen(requests_in(self.files.root))
             return not self._planned(paths, {}).pending
-        is_under_template = self.files.template_above(f"{name}/{PICTURES_NAME}") is not None
+        is_under_template = self.files.template_above(f"{name}/{names.PICTURES_NAME}") is not None
         files = scan(self.files.root, known, name, is_under_template).found
         return not plan(self._found(files, known), known, {}, 0.0).pending
 
     def _look_at(self, paths: Collection[str]) -> None:
         """Note single recipes that differ; what else has changed is found by a scan."""
         recipes = {path for path in paths if self._is_recipe(path)}
-        if any(path not in recipes and may_matter(path) for path in paths):
+        if any(path not in recipes and names.may_matter(path) for path in paths):
             self._watch.has_news.set()
         self._note(recipes, self._planned(recipes, self.waiting.all))
 
     def _is_recipe(self, path: str) -> bool:
         """Whether a scan would take this file for a recipe, if it is there."""
-        if not is_recipe_path(path) or path in self._texts:
+        if not names.is_recipe_path(path) or path in self._texts:
             return False
         is_under_template = template_folder(path, self._templates)
         return not is_under_template and self.files.template_above(path) is None
@@ -324,9 +317,9 @@ class Inbox:
         is_coarse = not version.mtime_ns % WHOLE_SECOND
         if is_coarse and abs(time.time() - version.mtime_ns / WHOLE_SECOND) < YOUNG_SECONDS:
             self._young[path] = time.monotonic() + YOUNG_SECONDS
-        if is_template(path):
+        if names.is_template(path):
             self._named[path] = saved.digest, names_in(path, saved.content)
-        if is_template(path) or (self._is_new and not self.waiting):
+        if names.is_template(path) or (self._is_new and not self.waiting):
             self.want_scan()
 
     def may_be_incomplete(self, pending: Pending, now: float) -> bool:
@@ -344,13 +337,14 @@ class Inbox:
         It had the same bytes and the same time, and is not there any more. `known` has the new name
         in the ledger. Raises FileChanged if the inbox vanishes meanwhile.
         """
-        if not saved.digest or (known and (known.is_of(saved) or is_template(saved.path))):
+        if not saved.digest or (known and (known.is_of(saved) or names.is_template(saved.path))):
             return ""
         alike = queries.with_version(self._ledger, saved.digest, saved.size_and_time)
         for old, former in alike.items():
-            kinds = ((is_template(path), is_dropped(path)) for path in (old, saved.path))
+            paths = (old, saved.path)
+            kinds = {(names.is_template(path), names.is_dropped(path)) for path in paths}
             asks_the_same = saved.template in (former.template, self.template_of(old))
-            if len({*kinds}) > 1 or not asks_the_same:  # under another template it is a new request
+            if len(kinds) > 1 or not asks_the_same:  # under another template it is a new request
                 continue
             if known and not self.reads_alike(old, saved.path):
                 continue
@@ -367,7 +361,8 @@ class Inbox:
     def reads_alike(self, old: str, new: str) -> bool:
         """Whether a file reads the same under both names: there may be a template for each."""
         is_elsewhere = self.template_folder(old) != self.template_folder(new)
-        return syntax_of(old) == syntax_of(new) and not (is_elsewhere and self.template_of(old))
+        is_same_syntax = names.syntax_of(old) == names.syntax_of(new)
+        return is_same_syntax and not (is_elsewhere and self.template_of(old))
 
     def _is_in_place(self) -> bool:
         """Whether the inbox has not vanished since `is_there`, with all its files."""
@@ -390,7 +385,7 @@ class Inbox:
 
     def is_searched(self, pending: Pending, now: float) -> bool:
         """Whether a path's former file may have a name that was not seen yet; then ask again."""
-        if is_dropped(pending.path) and self.waiting.templates:  # pictures come after those
+        if names.is_dropped(pending.path) and self.waiting.templates:  # pictures come after those
             self.waiting.settle_again(pending, now)
             return True
         if self.scanned_at <= pending.since:
@@ -410,7 +405,7 @@ class Inbox:
         if saved and self._is_new:
             for former in rebuild.former_paths(self._ledger, path, saved.digest):
                 self._hash(former)
-        if saved and saved.unreadable and is_dropped(path):
+        if saved and saved.unreadable and names.is_dropped(path):
             return replace(saved, template=self.template_of(path))
         return saved
 

@@ -14,25 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from picowatch.errors import PictureUnreadable
+from picowatch.files import pictures, safe_paths
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
 from picowatch.files.decoding import mask_warnings
 from picowatch.files.looking import Question, look
 from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
-from picowatch.files.pictures import (
-    is_photo,
-    may_be_transparent,
-    picture_size,
-    refuse_other_name,
-    taken,
-)
-from picowatch.files.safe_paths import (
-    Version,
-    blocks_of,
-    is_folder,
-    open_below,
-    sha256_of,
-    version_of,
-)
 from picowatch.metadata.embedded_text import PARAMETERS, fits_jpeg, texts_in
 from picowatch.outbox.names import is_own_file
 from picowatch.outbox.photo_metadata import PhotoMetadata, only_marked, photo_metadata
@@ -52,7 +38,7 @@ OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # The sha256 of pictures and the versions of their copies, by the pictures' versions: thousands of
 # photos may have a template that names the same one.
-_copied: dict[Version, tuple[str, Version]] = {}
+_copied: dict[safe_paths.Version, tuple[str, safe_paths.Version]] = {}
 MOST_KNOWN = 64
 
 T = TypeVar("T")
@@ -97,12 +83,12 @@ class NamedPictures(Pictures):
     def _keep(self, path: str) -> str:
         folder = self._outbox / COPIES
         with self._opened(path) as file:
-            version = version_of(os.fstat(file.fileno()))
+            version = safe_paths.version_of(os.fstat(file.fileno()))
             if known := _copied.get(version):
-                with suppress(FileNotFoundError):
-                    if version_of((folder / known[0]).stat()) == known[1]:  # else it may be damaged
+                with suppress(FileNotFoundError):  # another version may be damaged
+                    if safe_paths.version_of((folder / known[0]).stat()) == known[1]:
                         return known[0]
-            digest = sha256_of(file)
+            digest = safe_paths.sha256_of(file)
             target = folder / digest
             if is_new := not (target.is_file() and _holds(target, digest)):  # it may be damaged
                 self._look("check", file)
@@ -110,14 +96,14 @@ class NamedPictures(Pictures):
             write_atomically(target, self._blocks(path, digest))
         if len(_copied) == MOST_KNOWN:
             del _copied[next(iter(_copied))]
-        _copied[version] = digest, version_of(target.stat())
+        _copied[version] = digest, safe_paths.version_of(target.stat())
         return digest
 
     def _blocks(self, path: str, digest: str) -> Iterator[bytes]:
         """Yield the blocks of a picture. Raises PictureUnreadable at the end if it changed."""
         found = hashlib.sha256()
         with self._opened(path) as file:
-            for block in blocks_of(file):
+            for block in safe_paths.blocks_of(file):
                 found.update(block)
                 yield block
             if found.hexdigest() != digest:
@@ -125,7 +111,7 @@ class NamedPictures(Pictures):
 
     def digest(self, path: str) -> str:
         with self._opened(path) as file:
-            return sha256_of(file)
+            return safe_paths.sha256_of(file)
 
     def check(self, path: str) -> None:
         with self._opened(path) as file:
@@ -146,19 +132,19 @@ class NamedPictures(Pictures):
         return self._once(self._size_in, path)
 
     def _size_in(self, file: IO[bytes]) -> tuple[int, int]:
-        return picture_size(file, self.most_photo_pixels)
+        return pictures.picture_size(file, self.most_photo_pixels)
 
     def is_photo(self, path: str) -> bool:
-        return self._once(is_photo, path)
+        return self._once(pictures.is_photo, path)
 
     def taken(self, path: str) -> datetime:
-        return self._once(taken, path)
+        return self._once(pictures.taken, path)
 
     def is_transparent(self, path: str) -> bool:
         return self._once(self._is_transparent, path)
 
     def _is_transparent(self, file: IO[bytes]) -> bool:
-        return may_be_transparent(file) and bool(self._look("is_transparent", file))
+        return pictures.may_be_transparent(file) and bool(self._look("is_transparent", file))
 
     def _look(self, question: Question, file: IO[bytes]) -> Any:
         return look(question, file, self.most_photo_pixels)
@@ -179,7 +165,7 @@ class NamedPictures(Pictures):
             with suppress(PictureUnreadable, OSError):
                 if why_no_path(name) is None:
                     with self._open(name) as file:
-                        if sha256_of(file) == digest:
+                        if safe_paths.sha256_of(file) == digest:
                             return name
         return path
 
@@ -194,7 +180,7 @@ class NamedPictures(Pictures):
 
     def _is_in_inbox(self, path: str) -> bool:
         with suppress(OSError):
-            open_below(self._inbox, path).close()
+            safe_paths.open_below(self._inbox, path).close()
             return True
         return False
 
@@ -212,7 +198,7 @@ class NamedPictures(Pictures):
     @contextmanager
     def _opened(self, path: str) -> Iterator[IO[bytes]]:
         try:
-            refuse_other_name(path)
+            pictures.refuse_other_name(path)
             with self._open(path) as file:
                 yield file
         except PictureUnreadable:
@@ -253,7 +239,7 @@ class NamedPictures(Pictures):
     def _remedy(self, path: str) -> str:
         """Return what to do about a path of no picture: of a folder, or with another ending."""
         places = [place for root, place in self._places(path) if root == self._inbox]
-        if "*" in path or any(is_folder(self._inbox / place) for place in places):
+        if "*" in path or any(safe_paths.is_folder(self._inbox / place) for place in places):
             return _TEMPLATE
         for like in (stem_of(path), stem_of(path).lower()):
             for name in (f"{like}{ending}" for ending in _USUAL_ENDINGS):
@@ -272,7 +258,7 @@ class NamedPictures(Pictures):
                     f"'{path}' is one of picowatch's own files, not a picture.",
                     "Name a picture in the inbox, or one that was rendered.",
                 )
-        return open_below(root, place)
+        return safe_paths.open_below(root, place)
 
 
 def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
@@ -316,4 +302,4 @@ def kept_metadata(
 
 def _holds(copy: Path, digest: str) -> bool:
     with copy.open("rb") as file:
-        return sha256_of(file) == digest
+        return safe_paths.sha256_of(file) == digest

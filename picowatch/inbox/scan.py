@@ -9,21 +9,9 @@ from pathlib import Path
 
 from picowatch.files.names import is_mask_name, natural_key, stem_of
 from picowatch.files.safe_paths import leads_out
+from picowatch.inbox import names
 from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, size_and_time_of
 from picowatch.inbox.folder import SIDECARS, InboxFolder, sidecar_paths
-from picowatch.inbox.names import (
-    BELONGS_TO_NONE,
-    ENDINGS,
-    MAX_DEPTH,
-    PICTURES_NAME,
-    SIDECAR_ENDINGS,
-    TEMPLATE_NAMES,
-    is_dropped,
-    is_recipe_name,
-    may_be_dropped,
-    why_not_searched,
-    why_not_taken,
-)
 from picowatch.inbox.read import names_in
 from picowatch.ledger.rows import SizeAndTime
 
@@ -48,7 +36,7 @@ def scan(
 def pictures_under(inbox: InboxFolder, template: str) -> list[str]:
     """Return the dropped pictures of a template, without those that it names itself."""
     folder = template.rpartition("/")[0]
-    dropped = filter(is_dropped, scan(inbox.root, (), folder, is_under_template=True).found)
+    dropped = filter(names.is_dropped, scan(inbox.root, (), folder, is_under_template=True).found)
     mine = {path for path in dropped if inbox.template_above(path) == template}
     with suppress(FileChanged, FileUnreadable, OSError):
         mine -= names_in(template, inbox.read(template))
@@ -74,18 +62,19 @@ class Scan:
 
     def owners(self, path: str) -> list[str]:
         """Return the dropped pictures that a text or mask belongs to, as a run takes it."""
-        beside = [name for name in self.found if is_dropped(name) and path in sidecar_paths(name)]
+        dropped = filter(names.is_dropped, self.found)
+        beside = [picture for picture in dropped if path in sidecar_paths(picture)]
         return [] if path in self.found else sorted(beside)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add the contents of a folder and of the folders below it."""
-        names: dict[str, None] = {}  # not the entries, which take four times the memory
+        listed: dict[str, None] = {}  # not the entries, which take four times the memory
         others: dict[str, bool] = {}  # links, devices, and folders, which are True
         try:
             # With the dot it has to be a folder that may be entered, too.
             with os.scandir(f"{self.root}/{below}/.") as entries:
                 for entry in entries:
-                    names[entry.name] = None
+                    listed[entry.name] = None
                     if not entry.is_file(follow_symlinks=False):
                         others[entry.name] = entry.is_dir(follow_symlinks=False)
         except OSError as error:
@@ -94,47 +83,49 @@ class Scan:
                 self.others[below or "."] = reason
             return
         prefix = f"{below}/" if below else ""
-        template = prefix + PICTURES_NAME
-        if PICTURES_NAME in names and (size_and_time := size_and_time_of(self.root, template)):
-            self.found[template] = size_and_time
+        template = prefix + names.PICTURES_NAME
+        if names.PICTURES_NAME in listed and (version := size_and_time_of(self.root, template)):
+            self.found[template] = version
             is_under_template = bool(below)
             self.templates += [template] if below else []
         is_under_template |= template in self.known and bool(below)
         stems: Collection[str] = ()
         if is_under_template:
-            dropped = [prefix + name for name in names if may_be_dropped(name)]
+            dropped = [prefix + name for name in listed if names.may_be_dropped(name)]
             inbox = InboxFolder(Path(self.root))
-            lower = {name.lower() for name in names}
+            lower = {name.lower() for name in listed}
             for path in dropped:
                 if size_and_time := size_and_time_of(self.root, path):
                     self.found[path] = inbox.with_sidecars(size_and_time, path, lower)
             stems = {stem_of(path) for path in dropped if path in self.found}
-        texts = () if is_under_template else self._texts_of_dropped(prefix, names)
-        for name in names:
+        texts = () if is_under_template else self._texts_of_dropped(prefix, listed)
+        for name in listed:
             path = prefix + name
             if name in texts:
                 self.texts.add(path)
-                self.others[below] = f"it had a {PICTURES_NAME}; {TEXTS_STAY}"
+                self.others[below] = f"it had a {names.PICTURES_NAME}; {TEXTS_STAY}"
             elif others.get(name):
                 self._add_folder(name, path, is_under_template)
             elif name in others and (why := _why_no_file(self.root, path)):
-                if why_not_taken(name) != "":
+                if names.why_not_taken(name) != "":
                     self.others[path] = why
             elif is_under_template:
                 self._tell_of_other(name, path, stems)
             else:
                 self._add_file(name, path)
 
-    def _texts_of_dropped(self, prefix: str, names: Collection[str]) -> Collection[str]:
+    def _texts_of_dropped(self, prefix: str, listed: Collection[str]) -> Collection[str]:
         """Return the sidecars of pictures that were requests, if their template has gone."""
-        others = [name for name in names if not name.endswith(ENDINGS)]  # few of thousands
-        dropped = [name for name in others if is_dropped(name) and prefix + name in self.known]
-        return {f"{stem_of(name)}{ending}" for name in dropped for ending in SIDECAR_ENDINGS}
+        others = [name for name in listed if not name.endswith(names.ENDINGS)]  # few of thousands
+        dropped = [
+            name for name in others if names.is_dropped(name) and prefix + name in self.known
+        ]
+        return {f"{stem_of(name)}{ending}" for name in dropped for ending in names.SIDECAR_ENDINGS}
 
     def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
-        reason = why_not_searched(name)
-        if reason is None and path.count("/") >= MAX_DEPTH:
-            reason = f"folders are searched {MAX_DEPTH} levels deep"
+        reason = names.why_not_searched(name)
+        if reason is None and path.count("/") >= names.MAX_DEPTH:
+            reason = f"folders are searched {names.MAX_DEPTH} levels deep"
         if reason is None:
             self.look_into(path, is_under_template)
         elif reason:
@@ -143,14 +134,14 @@ class Scan:
     def _add_file(self, name: str, path: str) -> None:
         """Add a file that no template applies to."""
         is_known = path in self.known  # then its suffix says enough, for thousands in each scan
-        is_recipe = (is_known and name.endswith(ENDINGS)) or is_recipe_name(name)
+        is_recipe = (is_known and name.endswith(names.ENDINGS)) or names.is_recipe_name(name)
         if (is_recipe or is_known) and (found := size_and_time_of(self.root, path)):
             self.found[path] = found
         if is_recipe:
             return
-        if reason := why_not_taken(name):
+        if reason := names.why_not_taken(name):
             self.others[path] = reason
-        elif reason is None and is_dropped(name) and not is_mask_name(name):
+        elif reason is None and names.is_dropped(name) and not is_mask_name(name):
             self.pictures.append(path)
 
     def _tell_of_other(self, name: str, path: str, stems: Collection[str]) -> None:
@@ -159,10 +150,10 @@ class Scan:
         own = {path[: -len(end)] + end for end in ends if path[: -len(end)] in stems}
         if path in self.found or path in own:
             return
-        reason = why_not_taken(name, is_under_template=True)
-        is_text = name.lower().endswith(ENDINGS) and name not in TEMPLATE_NAMES
+        reason = names.why_not_taken(name, is_under_template=True)
+        is_text = name.lower().endswith(names.ENDINGS) and name not in names.TEMPLATE_NAMES
         if reason is None and (is_text or is_mask_name(name)):
-            reason = BELONGS_TO_NONE
+            reason = names.BELONGS_TO_NONE
         for meant in own:
             reason = f"its ending must be in small letters: rename it to {meant[-len(name) :]}"
         if reason:
