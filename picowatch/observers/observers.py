@@ -1,10 +1,26 @@
-"""Everything that only watches the work: hooks, metrics, the preview."""
+"""Everything that only watches the work: hooks, metrics, the preview.
+
+Hooks are the user's own programs, called for pictures, failures and an empty queue. A hook never
+blocks rendering and never makes it fail: one thread runs one program at a time, from a bounded
+queue. Each program has a process group of its own, which is killed when its time is up. Each
+failure is one line in the log.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +31,25 @@ from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
 from picowatch.files.decoding import Original
 from picowatch.files.essential import Writing
-from picowatch.observers.hooks import Hooks, Programs
 from picowatch.outbox.encoding import encode_png
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
-
-SCALE = 8  # a preview has one pixel per latent pixel, which covers 8x8 pixels of the picture
+from picowatch.settings.values import Hook
 
 if TYPE_CHECKING:
     from picowatch.observers.metrics import Metrics
 
 log = logging.getLogger("picowatch")
+
+SCALE = 8  # a preview has one pixel per latent pixel, which covers 8x8 pixels of the picture
+MAX_QUEUED = 100
+PROGRESS = ("share", "seconds_left", "all_seconds_left")  # fields of the status
+POLL_SECONDS = 0.1  # between checks whether a program or picowatch has ended
+KILL_SECONDS = 1.0  # that a killed program may take to end
+UNKILLABLE = "perhaps because it runs as another user; picowatch no longer waits for it"
+_KEPT_BYTES = 1000  # of what a program writes to its standard error
+
+Programs = Mapping[Hook, Sequence[str]]  # with their arguments
 
 
 class Observers:
@@ -141,3 +165,145 @@ def _metrics(address: str | None) -> Metrics | None:
             f"Install it: {install_command('metrics')}",
         ) from error
     return Metrics(address)
+
+
+class Hooks:
+    """Runs the programs of the setting `hooks`, once it is in `use`."""
+
+    def __init__(self) -> None:
+        # Copied now, because os.environ is an engine's for the moment in which that starts.
+        self._environment = dict(os.environ)
+        self._lock = threading.Lock()  # publishers and the daemon's thread count
+        self._inbox = self._outbox = Path()
+        self._has_worked = False
+        self._pictures = 0  # since the queue was last empty
+        self._failed = inf  # images, at the last call of `status`
+        self._waiting = 0  # calls that have not ended
+        self._progress: dict[str, float | None] = dict.fromkeys(PROGRESS)
+        self._closed = threading.Event()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="hooks")
+
+    def use(self, inbox: Path, outbox: Path, programs: Programs, hook_seconds: float) -> None:
+        """Apply these settings to new calls; what is queued stays."""
+        if outbox != self._outbox:  # its queue is empty before the inbox was looked at
+            self._has_worked, self._pictures, self._failed = False, 0, inf
+        self._inbox, self._outbox = inbox, outbox
+        self._programs, self._seconds = programs, hook_seconds
+
+    def picture(self, line: Mapping[str, Any]) -> None:
+        """Call the hook for a published picture; `line` is its line of images.jsonl."""
+        with self._lock:
+            self._has_worked = True
+            self._pictures += 1
+        path = str(self._outbox.resolve() / line["file"])
+        self._call("picture", path, values={**line, "path": path, **self._progress})
+
+    def failed(self, recipe: str, error_file: str) -> None:
+        """Call the hook for a refused save or a failed image; the error file says why."""
+        path = str(self._inbox.resolve() / recipe)
+        error = self._outbox.resolve() / error_file
+        try:
+            text = error.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # fixed, meanwhile
+            text = ""
+        self._call("failed", path, str(error), values={"recipe": recipe, "error": text})
+
+    def status(self, status: Status) -> None:
+        """Take the current status, a few times a second; call `idle` when the queue gets empty."""
+        self._progress = {name: getattr(status, name) for name in PROGRESS}
+        with self._lock:
+            failed = status.images.get("failed", 0)  # an image may fail between two calls
+            self._has_worked |= status.images["running"] > 0 or failed > self._failed
+            self._failed = failed
+            if status.images["queued"] or status.images["running"]:
+                return
+            has_worked, pictures = self._has_worked, self._pictures
+            self._has_worked, self._pictures = False, 0
+        if has_worked:
+            self._call("idle", values={"pictures": pictures})
+
+    def finished(self, values: Mapping[str, Any]) -> None:
+        """Call the hook for a block of summary.txt."""
+        self._call("on_finished", values=values)
+
+    def close(self, hurry: Callable[[], bool]) -> None:
+        """Wait for hooks to end until `hurry` returns true; then kill them and drop the rest."""
+        if self._closed.is_set():
+            return
+        pause = threading.Event()
+        while self._waiting and not hurry():
+            pause.wait(POLL_SECONDS)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._closed.set()
+        self._executor.shutdown()
+        if self._waiting:
+            log.warning("hooks: ended with picowatch; calls that were lost: %d", self._waiting)
+
+    def _call(self, event: Hook, *arguments: str, values: Mapping[str, Any]) -> None:
+        if event not in self._programs:
+            return
+        command, given = [*self._programs[event], *arguments], {"event": event, **values}
+        with self._lock:
+            is_full = self._waiting > MAX_QUEUED  # besides the call that runs
+            self._waiting += not is_full
+        if is_full:
+            words = f"is too slow: {MAX_QUEUED} calls are queued, and another one was dropped"
+            _warn(event, command, words)
+        else:
+            self._executor.submit(partial(self._run, event, command, given, self._seconds))
+
+    def _run(
+        self, event: Hook, command: Sequence[str], values: Mapping[str, Any], seconds: float
+    ) -> None:
+        try:
+            problem = self._problem(command, values, seconds)
+        except Exception as error:  # a hook may fail in any way; rendering continues
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            problem = f"could not be run: {reason or type(error).__name__}"
+        if self._closed.is_set():
+            return  # this call is one of those that were lost
+        with self._lock:
+            self._waiting -= 1
+        if problem:
+            _warn(event, command, problem)
+
+    def _problem(self, command: Sequence[str], values: Mapping[str, Any], seconds: float) -> str:
+        """Run a program with `values` on its standard input; return what was wrong, or ""."""
+        program, *arguments = command
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+            stdin.write(json.dumps(values).encode())
+            stdin.seek(0)
+            process = subprocess.Popen(
+                [os.path.expanduser(program), *arguments],  # noqa: PTH111
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=self._environment,
+                start_new_session=True,
+            )
+            outcome = self._outcome(process, seconds, stderr.fileno())
+            lines = os.pread(stderr.fileno(), _KEPT_BYTES, 0).decode(errors="replace").splitlines()
+        words = next((f": {line}" for line in lines if line.strip()), "")
+        return outcome and outcome + words
+
+    def _outcome(self, process: subprocess.Popen[bytes], seconds: float, stderr: int) -> str:
+        """Wait for the program, and kill its group if it takes too long; return what was wrong."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._closed.is_set():
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(min(POLL_SECONDS, left))
+                return f"failed with exit code {code}" if code else ""
+            # The end of a pipe instead would kill what the program leaves in the background.
+            if os.fstat(stderr).st_size > _KEPT_BYTES:
+                os.ftruncate(stderr, _KEPT_BYTES)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        late = f"after {seconds:g} s (hook_seconds)"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_SECONDS)
+            return f"was stopped {late}"
+        return f"could not be ended {late}, {UNKILLABLE}"
+
+
+def _warn(event: Hook, command: Sequence[str], words: str) -> None:
+    log.warning("hook %s (%s) %s", event, command[0], words)

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from picowatch.observers.hooks import MAX_QUEUED, Hooks, Programs
+from picowatch.observers.observers import MAX_QUEUED, Hooks, Programs
 from picowatch.outbox.status import Status
 from picowatch.settings.settings import load_settings
 from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, picowatch
@@ -193,7 +193,9 @@ def test_a_hook_that_cannot_be_killed_is_not_waited_for(
     stuck.wait.side_effect = subprocess.TimeoutExpired("", 0.5)
     started: Iterator[Any] = iter([lambda *_, **__: stuck, run])
     monkeypatch.setattr(subprocess, "Popen", lambda *given, **how: next(started)(*given, **how))
-    monkeypatch.setattr("picowatch.observers.hooks.os.killpg", Mock(side_effect=PermissionError))
+    monkeypatch.setattr(
+        "picowatch.observers.observers.os.killpg", Mock(side_effect=PermissionError)
+    )
     done = tmp_path / "done"
     with hooks_of(tmp_path, ["touch", str(done)], 0.5) as hooks:
         hooks.picture({"file": "a.png"})
