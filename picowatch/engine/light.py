@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from picowatch.engine.bits import bands, joined
-from picowatch.files import wide_gamut
+from picowatch.files.colours import SRGB_PRIMARIES
 from picowatch.files.decoding import Original
 
 Floats = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ def deep_in_srgb(original: Original) -> Image.Image | None:
     try:
         tags = _tags(profile)
         found = [struct.unpack_from(">3i", tags[name], 8) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
-        ours = np.array(wide_gamut.SRGB_PRIMARIES).T
+        ours = np.array(SRGB_PRIMARIES).T
         matrix = (np.linalg.inv(ours) @ np.array(found).T / 65536).astype(np.float32)
     except _DAMAGED:
         return None

@@ -7,7 +7,7 @@ from typing import IO, NamedTuple, cast
 
 from PIL import Image, ImageChops, ImageCms
 
-from picowatch.files import sixteen_bits, wide_gamut
+from picowatch.files import colours
 from picowatch.files.pictures import may_be_transparent, opened, upright
 
 WHITE = 128  # a mask's grey from here on counts as white
@@ -82,16 +82,16 @@ def decode_original(content: bytes) -> Original:
     image = opened(BytesIO(content))
     profile = _usable(_profile_of(image))
     is_rgb = image.mode in ("RGB", "RGBA", "RGBX", "P", "PA") and profile[16:20] in (b"RGB ", b"")
-    is_grey = image.mode in ("1", "L", "LA", sixteen_bits.GREY) and not profile
+    is_grey = image.mode in ("1", "L", "LA", colours.GREY) and not profile
     if not (is_rgb or is_grey):
         return Original(decode_with_alpha(content))
     picture = upright(BytesIO(content), byte="high")
     mode = "RGBA" if picture.has_transparency_data else "RGB"
     picture = without_full_alpha(picture.convert(mode))
     low = None
-    if sixteen_bits.has_both_bytes(image):
+    if colours.has_both_bytes(image):
         low = upright(BytesIO(content), byte="low").convert("RGB")
-    return Original(picture, low, b"" if profile == wide_gamut.SRGB else profile)
+    return Original(picture, low, b"" if profile == colours.SRGB else profile)
 
 
 def _usable(profile: bytes | None) -> bytes:
@@ -109,7 +109,7 @@ def _usable(profile: bytes | None) -> bytes:
 
 def has_deep_colours(content: bytes) -> bool:
     """Whether colours have 16 bits, by a picture's header. Raises like `decode_picture`."""
-    return sixteen_bits.has_deep_colours(opened(BytesIO(content)))
+    return colours.has_deep_colours(opened(BytesIO(content)))
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -160,7 +160,7 @@ def mask_warnings(path: str, greys: list[int], inverted: bool) -> Iterator[str]:
 
 def in_srgb(picture: Image.Image) -> Image.Image:
     """Convert to RGB or RGBA in sRGB, by the profile of the camera unless that cannot be used."""
-    profile = _profile_of(picture) or wide_gamut.SRGB
+    profile = _profile_of(picture) or colours.SRGB
     if picture.has_transparency_data and picture.mode in ("L", "LA") and profile[16:20] == b"GRAY":
         clear = picture.convert("LA")
         grey = in_srgb(clear.convert("L"))
@@ -171,7 +171,7 @@ def in_srgb(picture: Image.Image) -> Image.Image:
     elif picture.mode not in ("RGB", "L", "CMYK"):  # those with profiles of their own
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    if profile != wide_gamut.SRGB and len(profile) <= _MAX_PROFILE_BYTES:
+    if profile != colours.SRGB and len(profile) <= _MAX_PROFILE_BYTES:
         with suppress(OSError, ImageCms.PyCMSError):
             theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
             srgb = ImageCms.createProfile("sRGB")
@@ -193,4 +193,4 @@ def in_profile(picture: Image.Image, profile: bytes) -> Image.Image | None:
 
 
 def _profile_of(image: Image.Image) -> bytes | None:
-    return image.info.get("icc_profile") or wide_gamut.profile_of(image.info)
+    return image.info.get("icc_profile") or colours.profile_of(image.info)

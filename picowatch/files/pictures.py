@@ -15,8 +15,8 @@ from typing import IO, Literal, cast
 from PIL import ExifTags, Image, ImageChops, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from picowatch.errors import PictureUnreadable, install_command
+from picowatch.files import colours
 from picowatch.files import png_texts as png_texts  # sets limits of Pillow
-from picowatch.files import sixteen_bits, wide_gamut
 from picowatch.files.names import RAW_ENDINGS, is_other_picture_name
 from picowatch.files.safe_paths import MAX_BYTES as MAX_BYTES
 
@@ -212,9 +212,9 @@ def taken(file: IO[bytes]) -> datetime:
 
 def losses(image: Image.Image) -> Iterator[str]:
     """Yield what a picture of this file cannot have: `image` is opened, but need not be loaded."""
-    if sixteen_bits.has_both_bytes(image):
+    if colours.has_both_bytes(image):
         yield KEEPABLE_BITS
-    elif sixteen_bits.has_more_than_8_bits(image):
+    elif colours.has_more_than_8_bits(image):
         yield _MORE_BITS
     if image.mode == "CMYK":
         yield "The photo is in CMYK; the picture's colours are sRGB."
@@ -232,13 +232,13 @@ def upright(
         if checks_only:
             image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         if byte == "low":
-            sixteen_bits.read_low_bytes(image)
+            colours.read_low_bytes(image)
         image.load()
         orientation = _orientation(image)
         if checks_only:
             image = image.crop((0, 0, 1, 1))
-        upright = sixteen_bits.byte_of(image, byte) if byte else _eight_bits(image)
-        if sixteen_bits.is_negative(image):
+        upright = colours.byte_of(image, byte) if byte else _eight_bits(image)
+        if colours.is_negative(image):
             upright = ImageOps.invert(upright)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
@@ -286,17 +286,17 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
             remedy = "Export it again, with 8 or 16 bits a channel."
         raise PictureUnreadable(what, remedy) from error
     if image.format == "AVIF":  # Pillow does not tell them
-        image.info["nclx_profile"] = wide_gamut.code_points(file)
+        image.info["nclx_profile"] = colours.code_points(file)
     if (pixels := image.width * image.height) > most_pixels:
         raise _too_large(f"{-(-pixels // 1_000_000):,}", most_pixels)
-    if wide_gamut.is_hdr(image.info):
+    if colours.is_hdr(image.info):
         raise PictureUnreadable("It is an HDR picture (PQ or HLG).", "Export it as JPEG.")
     if _has_several_frames(image):
         raise PictureUnreadable(
             "It is animated or has several pages.", "Save the frame you want as a picture."
         )
     few.in_header = False
-    sixteen_bits.read_apart(image)
+    colours.read_apart(image)
     return image
 
 
@@ -305,7 +305,7 @@ def _small_pixels(image: Image.Image) -> int:
     kind = image.format if image.format in SMALL_PIXELS else "JPEG"  # MPO is one, too
     if kind == "JPEG" and image.info.get("progressive"):
         return _SMALL_PROGRESSIVE_PIXELS
-    if kind == "PNG" and sixteen_bits.has_more_than_8_bits(image):
+    if kind == "PNG" and colours.has_more_than_8_bits(image):
         return _SMALL_16_BIT_PIXELS
     if kind == HEIF and (image.has_transparency_data or image.info.get("chroma") in (422, 444)):
         return _SMALL_FULL_HEIF_PIXELS

@@ -18,9 +18,9 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original, in_srgb, on_white
 from picowatch.files.looking import program
-from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, shortened
 from picowatch.metadata.xmp import Xmp

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image, ImageChops, PngImagePlugin, TiffTags
 
+from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original
-from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import exif_of
 from picowatch.metadata.exif import Directory
 

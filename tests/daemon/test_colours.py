@@ -14,8 +14,8 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from picowatch.files.colours import SRGB, profile_of
 from picowatch.files.decoding import Original, decode_original, decode_picture
-from picowatch.files.wide_gamut import SRGB, profile_of
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.lossless import tiff
 from tests.house import House

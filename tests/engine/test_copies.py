@@ -12,8 +12,8 @@ from picowatch.engine import bits, resize
 from picowatch.engine.drawing.copies import CopyRenderer
 from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
 from picowatch.errors import EngineStopped
+from picowatch.files.colours import ADOBE
 from picowatch.files.decoding import Original
-from picowatch.files.wide_gamut import ADOBE
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resize_to import ResizeTo
 from tests.engine.requests import ignore_progress, keep, pixels

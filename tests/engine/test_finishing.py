@@ -19,8 +19,8 @@ from picowatch.engine.networks.find import load_finder
 from picowatch.engine.protocol import Place, Progress, RenderedImage
 from picowatch.engine.resize import resized
 from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original
-from picowatch.files.wide_gamut import SRGB
 from picowatch.recipe.parts import Cutout, Upscale
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resize_to import ResizeTo

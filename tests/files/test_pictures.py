@@ -14,10 +14,10 @@ from PIL import ExifTags, Image, ImageCms
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import looking, pictures
+from picowatch.files.colours import ADOBE
 from picowatch.files.decoding import decode_mask, decode_original, decode_picture, decode_with_alpha
 from picowatch.files.looking import look
 from picowatch.files.pictures import USUAL_PIXELS, check_picture, picture_size
-from picowatch.files.wide_gamut import ADOBE
 from tests.fault_points import preceded_by, wrap
 from tests.pictures import encoded
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from picowatch.engine.protocol import RgbPicture
-from picowatch.files.wide_gamut import SRGB
+from picowatch.files.colours import SRGB
 from picowatch.observers import observers
 from tests.house import PATIENCE, House, wait_for
 

@@ -15,8 +15,8 @@ from PIL import ExifTags, Image
 
 from picowatch.daemon import publish
 from picowatch.engine.protocol import RenderedImage
+from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original
-from picowatch.files.wide_gamut import SRGB
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox import encoding
 from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, encode_apart, shrink

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from picowatch.files.wide_gamut import profile_of
+from picowatch.files.colours import profile_of
 from picowatch.outbox import sheets
 from picowatch.outbox.sheets import Cell, SheetTooLarge, contact_sheet
 from picowatch.recipe.fields import Axis
