@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from picowatch.files.colours import SRGB, profile_of
 from picowatch.files.decoding import Original, decode_original, decode_picture
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
-from picowatch.outbox.lossless import tiff
+from picowatch.outbox.encoding import tiff
 from tests.house import House
 from tests.pictures import encoded
 
