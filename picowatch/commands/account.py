@@ -134,20 +134,23 @@ def in_json(found: Named) -> dict[str, object]:
 
 
 def lines(found: Named, status: Status, *, running: bool, all_of_them: bool) -> Iterator[str]:
-    """Yield how far a recipe or folder is, then each failure and each ignored file."""
+    """Yield how far a recipe or folder is, then what is rendered, each failure and ignored file."""
     now = time.time()
     if not running:
         yield "picowatch is not running"
     name = "everything" if found.name == "." else found.name
     yield f"{name}: {found.account.line(now)}{_behind(found, status, running=running)}"
-    if running:
-        yield from _in_progress(found.name, status)
+    shown = {folder.folder: folder.line() for folder in status.folders if running}
+    if running and status.recipe:
+        shown[status.name] = status.progress()
+    for progress, line in shown.items():
+        if found.name == "." or f"{progress}/".startswith(f"{found.name}/"):
+            yield line
     told = [failure.line(now) for failure in found.account.failures]
     told += [f"ignored {path}: {why}" for path, why in found.ignored.items()]
-    shown = told if all_of_them else told[:MOST]
-    yield from shown
-    if len(told) > len(shown):
-        yield f"and {len(told) - len(shown)} more: --all shows them"
+    yield from told if all_of_them else told[:MOST]
+    if (more := len(told) - MOST) > 0 and not all_of_them:
+        yield f"and {more} more: --all shows them"
     if (more := status.ignored_count - len(status.ignored)) > 0:
         yield f"{more:,} more in the whole inbox are ignored: picowatch.log names them"
 
@@ -162,13 +165,3 @@ def _behind(found: Named, status: Status, *, running: bool) -> str:
     if not running or found.seconds_until is None:
         return words
     return f"{words}, about {duration(found.seconds_until)}"
-
-
-def _in_progress(name: str, status: Status) -> Iterator[str]:
-    """Yield the progress of the recipe and folders in it that are being rendered."""
-    shown = {folder.folder: folder.line() for folder in status.folders}
-    if status.recipe:
-        shown[status.name] = status.progress()
-    for progress, line in shown.items():
-        if name == "." or f"{progress}/".startswith(f"{name}/"):
-            yield line

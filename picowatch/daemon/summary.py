@@ -145,7 +145,6 @@ class Totals:
         self._next_at = float("-inf")
         self._accounts: dict[str, Account] | None = None  # by recipe
         self._counted: tuple[int, int] | None = None
-        self._text = ""
 
     def look(self) -> None:
         """Count what has changed, if that is due."""
@@ -184,10 +183,9 @@ class Totals:
         }
         text = f"totals({json.dumps(told)});\n"
         with self._run.writing.optional(SCRIPT):
-            if text != self._text:
-                path = gallery_file(self._run.outbox.root, SCRIPT)
-                write_atomically(path, text.encode(), durable=False)
-            self._text, self._counted = text, of_now
+            path = gallery_file(self._run.outbox.root, SCRIPT)
+            write_atomically(path, text.encode(), durable=False)
+            self._counted = of_now
 
     def _by_folder(self, found: dict[str, Account]) -> dict[str, Account]:
         """Return the accounts of the outbox's folders, each with those below it."""

@@ -90,12 +90,10 @@ class Gallery:
             return [file for file in self._pages.files() if file.startswith(f"{name}/")]
 
     def files(self) -> list[str]:
-        """Return all pictures and contact sheets that are shown."""
         with self._lock:
             return [*self._pages.files()]
 
     def remove(self, files: Collection[str]) -> None:
-        """Remove pictures that were deleted, and their thumbnails."""
         self._remove_thumbnails(files)
         self._change(files)
 

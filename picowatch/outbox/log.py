@@ -24,7 +24,9 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()} "
-        line = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {level}{_message(record)}"
+        line = (
+            f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {level}{harmless(record.getMessage())}"
+        )
         trace = _traceback(record)
         return f"{line}\n{trace}" if trace else line
 
@@ -60,14 +62,10 @@ class JsonFormatter(logging.Formatter):
         line = {"time": time, "level": record.levelname.lower(), "event": "other"}
         given = {name: getattr(record, name, None) for name in FIELDS}
         line |= {name: value for name, value in given.items() if value is not None}
-        line["message"] = _message(record)
+        line["message"] = harmless(record.getMessage())
         if trace := _traceback(record):
             line["traceback"] = trace
         return json.dumps(line, ensure_ascii=True)
-
-
-def _message(record: logging.LogRecord) -> str:
-    return harmless(record.getMessage())
 
 
 def _traceback(record: logging.LogRecord) -> str:

@@ -41,11 +41,10 @@ class ProblemFiles:
         return self._write(recipe, self._names.error_file(recipe), text) and is_new
 
     def error(self, recipe: str) -> str:
-        """Return the text of the recipe's error file; "" if it does not exist."""
+        """Return the text of the recipe's error file, as `warning` does; "" without one."""
         return self._text(self._names.error_file(recipe), -1) or ""
 
     def warning(self, recipe: str) -> str:
-        """Return the text of the recipe's warning file; "" if it does not exist."""
         return self._text(self._names.warning_file(recipe), -1) or ""
 
     def remove_error(self, recipe: str) -> None:
