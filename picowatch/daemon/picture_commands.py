@@ -219,7 +219,7 @@ def put_into(
     stay: Stay = {}
     for file in files:
         try:
-            placed[file] = _put(outbox, file, folder, taken, copies=copies)
+            placed[file] = _put_picture(outbox, file, folder, taken, copies=copies)
         except FileNotFoundError:
             stay[file] = GONE
         except OSError as error:
@@ -236,7 +236,9 @@ def is_there(root: Path, file: str, folder: str) -> bool:
     return False
 
 
-def _put(outbox: Outbox, file: str, folder: str, taken: Container[str], *, copies: bool) -> str:
+def _put_picture(
+    outbox: Outbox, file: str, folder: str, taken: Container[str], *, copies: bool
+) -> str:
     root = outbox.root
     check_in_place(root / file)
     if to_write(root, file).is_symlink():

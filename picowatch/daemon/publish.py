@@ -82,7 +82,6 @@ class Publisher:
         return self._executor.submit(self._try_to_publish, parts)
 
     def close(self) -> None:
-        """Finish what was submitted, then end."""
         self._executor.shutdown(wait=True)
         self._encoders.shutdown(wait=True)
 

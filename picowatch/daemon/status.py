@@ -196,7 +196,6 @@ class Reporting:
             yield recipe, known.get(key, other), count
 
     def _rates(self, renderings: Sequence[Rendering]) -> Rates:
-        """Return the rates of the engines at work."""
         shown = {key: rate for now in renderings for key, rate in now.rates.items()}
         return self.pool.clock.rates(shown, [now.device for now in renderings])
 

@@ -60,7 +60,6 @@ class Original(NamedTuple):
         return Original(Image.new(mode, size, colour), low, self.profile)
 
     def crop(self, box: tuple[int, int, int, int]) -> "Original":
-        """Return a part of the picture."""
         return Original(self.picture.crop(box), self.low and self.low.crop(box), self.profile)
 
     def paste(

@@ -1,10 +1,9 @@
 """Encodes pictures in the format that their file's suffix names, with their texts inside.
 
-Pillow writes them, but no TIFFs with 16 bits and no such PNGs: these are written here, band by
-band. zlib compresses well what stands in both: differences to the pixel on the left. numpy takes
-13 MB, and few pictures need it, so it is imported where it is used.
-TIFF 6.0, section 14, and Adobe's Photoshop TIFF Technical Notes (2002) for Deflate; PNG (third
-edition), 7.1 and 9.2.
+Pillow writes none with 16 bits: TIFFs and such PNGs are written here, band by band, as differences
+to the pixel on the left, which zlib compresses well. numpy takes 13 MB, so it is imported where it
+is used. TIFF 6.0, section 14, and Adobe's Photoshop TIFF Technical Notes (2002) for Deflate; PNG
+(third edition), 7.1 and 9.2.
 
 An encoder takes up to 15 bytes for each pixel, which is a gigabyte for a photo of 61 megapixels.
 So large pictures are encoded in a process of their own, whose memory ends with it.

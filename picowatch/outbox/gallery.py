@@ -128,7 +128,6 @@ class Gallery:
     def _change(
         self, gone: Collection[str], entry: Callable[[], dict[str, Any] | None] = lambda: None
     ) -> None:
-        """Remove pictures, and show one."""
         with self._changing(), self._lock:
             self._pages.load()
             if any(file in self._pages for file in gone):

@@ -163,7 +163,6 @@ def _tail(file: IO[bytes]) -> tuple[int, bytes]:
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
-    """Return a line's object; None if the line is not valid."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):

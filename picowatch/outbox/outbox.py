@@ -159,7 +159,6 @@ class Outbox:
             self._write_latest(file, read_regular(self.root / file))
 
     def _write_latest(self, file: str, content: bytes) -> None:
-        """Write latest.png, latest.jpg and so on."""
         latest = f"latest{format_of(file).ending}"
         with self._writing.optional(latest):
             write_atomically(self.root / latest, content, durable=False)
