@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from picowatch.engine import bits, resize
+from picowatch.engine import colours
 from picowatch.engine.drawing.copies import CopyRenderer
 from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
 from picowatch.errors import EngineStopped
@@ -29,7 +29,7 @@ def options(tmp_path: Path) -> EngineOptions:
 
 
 def resized(picture: Image.Image, wanted: ResizeTo) -> Image.Image:
-    return resize.resized(Original(picture), wanted).picture
+    return colours.resized(Original(picture), wanted).picture
 
 
 def copy_of(picture: Image.Image, folder: Path, wanted: ResizeTo | None = None) -> ImageRequest:
@@ -89,7 +89,7 @@ def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
         ResizeTo(width=90, height=40, fit="cover"),
     )
     whole = [np.asarray(resized(noise, size)).astype(int) for size in sizes]
-    monkeypatch.setattr(bits, "_BAND_PIXELS", 2000)
+    monkeypatch.setattr(colours, "_BAND_PIXELS", 2000)
     bands = [np.asarray(resized(noise, size)).astype(int) for size in sizes]
     assert [np.abs(a - b).max() for a, b in zip(whole, bands, strict=True)] <= [1, 1, 1]
 
@@ -145,7 +145,7 @@ def test_a_ground_is_in_the_photos_colours(mode: str, is_deep: bool) -> None:
     low = Image.new("RGB", (20, 10)) if is_deep else None
     given = Original(Image.new(mode, (20, 10)), low, ADOBE)
     wanted = ResizeTo(width=20, height=20, fit="pad", background="#c84030")
-    made = resize.resized(given, wanted).picture.getpixel((0, 0))
+    made = colours.resized(given, wanted).picture.getpixel((0, 0))
     assert isinstance(made, tuple)
     assert np.abs(np.array(made) - (173, 66, 52)).max() <= 1
 
@@ -158,9 +158,9 @@ def test_a_ground_leaves_16_bits_to_what_is_on_it() -> None:
     alpha.paste(51, (0, 0, 550, 1000))  # a fifth
     picture = Image.merge("RGBA", [high, high, high, alpha])
     given = Original(picture, Image.merge("RGB", [low, low, low]))
-    made = resize.resized(given, ResizeTo(longest_side=1100, background="#102030"))
+    made = colours.resized(given, ResizeTo(longest_side=1100, background="#102030"))
     assert made.picture.mode == "RGB" and made.low
-    result = bits.joined(made)[..., 0].astype(int)
+    result = colours.joined(made)[..., 0].astype(int)
     assert (result[:, 550:] == numbers[:, 550:]).all()
     assert np.abs(result[:, :550] - (numbers[:, :550] / 5 + 0x1010 * 4 / 5)).max() <= 1
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picowatch.engine.bits import joined
+from picowatch.engine.colours import joined
 from picowatch.engine.model.memory import MemoryLadder
 from picowatch.engine.networks.find import ClipSeg, Found
 from picowatch.engine.protocol import OnProgress, Progress, RenderedImage

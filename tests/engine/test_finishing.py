@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.cutouts import DEPTHS, Layout, Widths
+from picowatch.engine.colours import resized
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.networks import upscale
 from picowatch.engine.networks.cutout import NOTHING_FOUND, Network
 from picowatch.engine.networks.find import load_finder
 from picowatch.engine.protocol import Place, Progress, RenderedImage
-from picowatch.engine.resize import resized
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original

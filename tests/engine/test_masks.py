@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from picowatch.engine import bits
-from picowatch.engine.bits import joined
+from picowatch.engine import colours
+from picowatch.engine.colours import joined
 from picowatch.engine.drawing.canvas import read_canvas, redrawn_area
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.files.decoding import Original, decode_original, in_profile
@@ -172,7 +172,7 @@ def test_what_a_mask_leaves_keeps_its_bits_and_colours(
     monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """What is drawn is in the photo's colours, too; without `colour: same` all is in sRGB."""
-    monkeypatch.setattr(bits, "_BAND_PIXELS", 10 * SIDE)
+    monkeypatch.setattr(colours, "_BAND_PIXELS", 10 * SIDE)
     photo, mask = deep_start(), Image.new("L", (SIDE, SIDE))
     mask.paste(255, (16, 16, 32, 32))
     mask.save(models_of("demo") / "mask.png")

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-from picowatch.engine.bits import bands
+from picowatch.engine.colours import bands, deep_in_srgb, resized
 from picowatch.engine.drawing.canvas import decoded
 from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
-from picowatch.engine.light import deep_in_srgb
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
-from picowatch.engine.resize import resized
 from picowatch.files import decoding
 from picowatch.recipe.converters import SAME
 from picowatch.recipe.passes import PassKind

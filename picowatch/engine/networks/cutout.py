@@ -14,11 +14,10 @@ from torch.nn import functional
 
 from picowatch.catalog import cutouts
 from picowatch.catalog.headers import Header
-from picowatch.engine.bits import on_ground, over
+from picowatch.engine.colours import by_light, on_ground, over
 from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.networks.find import Finder
 from picowatch.engine.protocol import Place
-from picowatch.engine.resize import resampled
 from picowatch.errors import RenderFailed
 from picowatch.files.decoding import Original, on_white
 from picowatch.recipe.messages.problems import shown
@@ -207,7 +206,7 @@ def _centred(cut: Original, size: tuple[int, int], margin: float) -> Original:
     scale = min(room * side / own for side, own in zip(size, whole, strict=True))
     width, height = (max(1, round(side * scale)) for side in whole)
     if cut.low:
-        figure = resampled(figure, (width, height), (0, 0, *whole))
+        figure = by_light(figure, (width, height), (0, 0, *whole))
     else:
         figure = Original(figure.picture.resize((width, height), Image.Resampling.LANCZOS))
     canvas = cut.blank("RGBA", size)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from picowatch.catalog import Model
 from picowatch.catalog.finders import network_in
-from picowatch.engine.light import light_of
+from picowatch.engine.colours import light_of
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import about_weights, transformers_model
 from picowatch.engine.model.tensors import read_tensors

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from picowatch.catalog.headers import Header
 from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout, layout_of
-from picowatch.engine.bits import LANCZOS_REACH, Colours, joined, parted, resampled
+from picowatch.engine.colours import LANCZOS_REACH, Colours, joined, parted, resampled
 from picowatch.files.decoding import Original
 
 # Sides of a tile: A1111's on a CPU, larger to fill a GPU. ESRGAN needs 1.5 GB for 256.
