@@ -367,14 +367,14 @@ def cached(part: Part) -> None:
 
     Random weights change from step to step as no model's do: its own measure says nothing.
     """
-    from picowatch.engine.drawing import step_cache
+    from picowatch.engine.drawing import callbacks
 
     steps = (8, 20) if part.on_cuda else (6, 8)
     ways = {"step_cache": _by_klein(part, "prompt: a boat\nstep_cache: true", graphs=True)}
     ways["without"] = _by_klein(part, "prompt: a boat", graphs=True)
 
     def reusing(most: float) -> Found:
-        step_cache._NUMBERS["residual_diff_threshold"] = most
+        callbacks._NUMBERS["residual_diff_threshold"] = most
         return _switched(part, ways, steps)
 
     part.measure({f"{most} apart": partial(reusing, most) for most in (10.0, 0.0)})

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from torch import nn
 
-from picowatch.engine.drawing import step_cache
+from picowatch.engine.drawing import callbacks
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.memory import LAYERS, MODELS, TURNS, Rung
 from picowatch.errors import RenderFailed
@@ -31,7 +31,7 @@ _LAST = ("single_transformer_blocks", "transformer_blocks", "layers")
 @pytest.fixture(autouse=True)
 def _reuse_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights change more from step to step than a model's."""
-    monkeypatch.setitem(step_cache._NUMBERS, "residual_diff_threshold", 10.0)
+    monkeypatch.setitem(callbacks._NUMBERS, "residual_diff_threshold", 10.0)
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def test_without_the_extra_the_command_for_it_is_said(monkeypatch: pytest.Monkey
     """Before anything is loaded."""
     models = flow_models("FLUX.1-dev")
     renderer, requests = flow_renderer(models), requests_of(models, "FLUX.1-dev", CACHED)
-    monkeypatch.setattr(step_cache, "find_spec", lambda _: None)
+    monkeypatch.setattr(callbacks, "find_spec", lambda _: None)
     with pytest.raises(RenderFailed) as failed:
         draw(renderer, *requests)
     assert "cache-dit, which is not installed" in failed.value.message

@@ -5,10 +5,14 @@ Here a wrapper replaces the checkpoint's denoiser, and a copy its scheduler, so 
 changes nothing that others share.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import wraps
+from importlib import import_module
+from importlib.util import find_spec
 from inspect import signature
 from typing import Any
 
@@ -19,7 +23,8 @@ from picowatch.engine.drawing.draw import Denoising
 from picowatch.engine.drawing.preview import final_latents, unpacked, without_noise
 from picowatch.engine.model.prompts import Conditions, joined
 from picowatch.engine.model.samplers import PreparedSampler
-from picowatch.engine.private import set_guidance_scale
+from picowatch.engine.private import forget_hooked_forward, set_guidance_scale
+from picowatch.errors import RenderFailed, install_command
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
 
@@ -78,6 +83,76 @@ class FlowSteps(Steps):
 
         found.step = step
         return found
+
+
+# `step_cache: true`: cache-dit computes the first block of each step, and reuses what the others
+# did to the picture in an earlier step if the first changed little since. The numbers are those
+# of SGLang (docs/speed.md).
+_ALWAYS = 4  # steps at the beginning of a picture
+_NUMBERS = {
+    "Fn_compute_blocks": 1,
+    "Bn_compute_blocks": 0,
+    "residual_diff_threshold": 0.24,
+    "max_continuous_cached_steps": 3,
+}
+
+
+def need_cache_dit() -> None:
+    """Raise RenderFailed if cache-dit is not installed."""
+    if find_spec("cache_dit") is None:
+        raise RenderFailed(
+            "step_cache needs cache-dit, which is not installed.",
+            f"Type: {install_command('cache')}. Or remove step_cache from the recipe.",
+        )
+
+
+@contextmanager
+def restored(denoiser: Any) -> Iterator[None]:
+    """Restore the denoiser at the end: cache-dit itself would leave other methods behind."""
+    before = [(module, dict(vars(module))) for module in denoiser.modules()]
+    try:
+        yield
+    finally:
+        for module, own in before:
+            vars(module).clear()
+            vars(module).update(own)
+
+
+class CachedSteps(FlowSteps):
+    """A transformer that caches once it is known how often the pipeline calls it in a step.
+
+    With guidance some pipelines call it twice, each time with half of the image's prompts.
+    """
+
+    _calls = 0  # in the first step
+    _is_first = True
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self._calls += self._is_first
+        return super().__call__(*given, **named)
+
+    def tell_step(self) -> None:
+        """Tell the step; after the first, begin to cache."""
+        super().tell_step()
+        if self._is_first:
+            _enable(self._module, twice=self._calls == 2)
+        self._is_first = False
+
+
+def _enable(denoiser: Any, *, twice: bool) -> None:
+    """Let cache-dit compute the denoiser's blocks from its second step on."""
+    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # it would print on standard output
+    cache_dit, cached = import_module("cache_dit"), denoiser
+    forget_hooked_forward(denoiser)
+    if type(denoiser).__name__ == "SD3Transformer2DModel":  # it knows the pipeline's name only
+        blocks, pattern = denoiser.transformer_blocks, cache_dit.ForwardPattern.Pattern_1
+        cached = cache_dit.BlockAdapter(
+            transformer=denoiser, blocks=blocks, forward_pattern=pattern
+        )
+    config = cache_dit.DBCacheConfig(
+        max_warmup_steps=_ALWAYS - 1, enable_separate_cfg=twice, **_NUMBERS
+    )
+    cache_dit.enable_cache(cached, cache_config=config)
 
 
 @dataclass(frozen=True, slots=True)

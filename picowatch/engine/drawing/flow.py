@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from picowatch.engine.drawing.callbacks import FlowSteps
+from picowatch.engine.drawing.callbacks import CachedSteps, FlowSteps, restored
 from picowatch.engine.drawing.draw import Denoising, Group, Prompted
 from picowatch.engine.drawing.latents import as_picture, generators_for, resized
-from picowatch.engine.drawing.step_cache import CachedSteps, restored
 from picowatch.engine.drawing.work import Drawn
 from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
 from picowatch.engine.model.samplers import flow_scheduler

@@ -8,18 +8,17 @@ from typing import Any
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.drawing.callbacks import need_cache_dit
 from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
 from picowatch.engine.drawing.copies import given_picture, keep_colours, resize
-from picowatch.engine.drawing.detail import Details
 from picowatch.engine.drawing.draw import Denoising, Drawing, Job
 from picowatch.engine.drawing.edit import EditDenoising
 from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hires
 from picowatch.engine.drawing.flow import FlowDenoising
-from picowatch.engine.drawing.masks import Masks
+from picowatch.engine.drawing.found import Details, Masks
 from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.preview import Previewer
-from picowatch.engine.drawing.step_cache import need_cache_dit
 from picowatch.engine.drawing.unet import UnetDenoising, seamless
 from picowatch.engine.drawing.work import Drawn, Interrupted, Work
 from picowatch.engine.failures import SMALLER, out_of_memory
