@@ -34,15 +34,13 @@ class CopyRenderer:
         """Yield the copies in the batch's order, without keeping any of them."""
         work = Work(batch, on_progress, interrupted)
         for at, request in enumerate(batch):
-            work.begin(_PHASE, len(batch), at)
             # Reading is most of the work. Where nothing is resized, it counts as writing.
             with timed(work.own[at] if request.resize_to else {}, _PHASE):
                 work.pictures[at] = given_picture(request, self._start_images)
-            resize_picture(work, at)
+                resize(work, at)
             copy = work.picture(at).as_rendered("cpu", work.timings_of(at), None)
             yield replace(copy, versions={})  # of libraries that have no part in it
             work.pictures[at] = None
-            work.step()
 
 
 def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
@@ -59,20 +57,13 @@ def _in_srgb(content: bytes) -> decoding.Original:
     return decoding.Original(decoding.decode_with_alpha(content))
 
 
-def resize(work: Work) -> Iterator[int]:
-    """Resize the pictures, and yield the index of each that is done."""
-    for at in range(len(work.requests)):
-        work.begin(_PHASE, len(work.requests), at)
-        resize_picture(work, at)
-        work.step()
-        yield at
-
-
-def resize_picture(work: Work, at: int) -> None:
+def resize(work: Work, at: int) -> None:
+    """Resize a picture, if that is wanted."""
+    work.begin(_PHASE, len(work.requests), at)
     if wanted := work.requests[at].resize_to:
-        with timed(work.own[at], _PHASE):
-            drawn = work.picture(at)
-            work.pictures[at] = drawn._replace(original=resized(drawn.original, wanted))
+        drawn = work.picture(at)
+        work.pictures[at] = drawn._replace(original=resized(drawn.original, wanted))
+    work.step()
 
 
 def keep_colours(work: Work, start_images: Path | None) -> None:

@@ -109,6 +109,10 @@ class Drawing:
         """The number of the sampler's last run."""
         return 0 if self.requests[0].hires is None else 1
 
+    def _phase(self, name: str) -> str:
+        """Details have one phase besides loading: batch sizes are learnt from the others."""
+        return "detail" if self.are_details else name
+
     def shrink(self, given: Sequence[ImageRequest], number: int, times: int, multiple: int) -> None:
         """Let a run draw so many times smaller than the requests given to it said."""
         smaller = shrunken_hires if number else shrunken
@@ -122,7 +126,7 @@ class Drawing:
 
     def encode(self, denoising: Denoising) -> None:
         """Encode the prompts that are not encoded yet."""
-        with timed(denoising.job.work.timings, "encode"):
+        with timed(denoising.job.work.timings, self._phase("encode")):
             for at, request in enumerate(self.requests):
                 if at not in self._prompted:
                     self._prompted[at] = denoising.encode(request)
@@ -136,7 +140,7 @@ class Drawing:
         steps = max(1, denoising.steps(samplings(self.requests[0])[number]))
         kind: PassKind = "detail" if self.are_details else "hires" if number else "draw"
         work.begin(kind, len(groups) * steps, (len(groups) - len(left)) * steps)
-        with timed(work.timings, "hires" if number else "denoise"):
+        with timed(work.timings, self._phase("hires" if number else "denoise")):
             for group in left:
                 results = self._in_parts(denoising, group, partial(self._results_of, number))
                 for at, result in zip(group, results, strict=True):
@@ -160,7 +164,7 @@ class Drawing:
             self._results[key] = picture, self._results[key][1]
 
     def decoded(self, denoising: Denoising) -> list[Drawn]:
-        with timed(denoising.job.work.timings, "decode"):
+        with timed(denoising.job.work.timings, self._phase("decode")):
             for group in self._groups(denoising.job.alone, 0):
                 if left := [at for at in group if at not in self._pictures]:
                     pictures = self._in_parts(denoising, left, self._pictures_of)

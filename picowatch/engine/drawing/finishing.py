@@ -1,6 +1,5 @@
 """Finishes pictures, drawn or given: enlarges them and cuts them out."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -36,15 +35,12 @@ def enlarged_for_hires(
         ]
 
 
-def enlarge(networks: Networks, work: Work) -> Iterator[int]:
-    """Enlarge the pictures, tile by tile, and yield the index of each that is done."""
-    for at, request in enumerate(work.requests):
-        assert request.upscale is not None
-        name, sha256 = request.upscale.model, request.upscaler_hash
-        with timed(work.own[at], "upscale"):
-            large = networks.use("upscaler", name, sha256, partial(_enlarged, work, at))
-        work.pictures[at] = work.picture(at)._replace(original=large)
-        yield at
+def enlarge(networks: Networks, work: Work, at: int) -> None:
+    """Enlarge a picture, tile by tile."""
+    upscale, sha256 = work.requests[at].upscale, work.requests[at].upscaler_hash
+    assert upscale is not None
+    large = networks.use("upscaler", upscale.model, sha256, partial(_enlarged, work, at))
+    work.pictures[at] = work.picture(at)._replace(original=large)
 
 
 def _enlarged(work: Work, at: int, network: Network, halvings: int) -> Original:
@@ -71,17 +67,14 @@ def _enlarged(work: Work, at: int, network: Network, halvings: int) -> Original:
     return large
 
 
-def cut_out(networks: Networks, work: Work) -> Iterator[int]:
-    """Cut the pictures out, and yield the index of each that is done."""
-    for at, request in enumerate(work.requests):
-        work.begin("cutout", len(work.requests), at)
-        assert request.cutout is not None
-        given = work.picture(at), request.cutout
-        with timed(work.own[at], "cutout"):
-            cut = networks.use(*request.cutout.file, request.cutout_hash, partial(_cut, *given))
-            work.pictures[at] = cut._replace(original=cutout.framed(cut.original, request.cutout))
-        work.step()
-        yield at
+def cut_out(networks: Networks, work: Work, at: int) -> None:
+    """Cut a picture out."""
+    work.begin("cutout", len(work.requests), at)
+    wanted, sha256 = work.requests[at].cutout, work.requests[at].cutout_hash
+    assert wanted is not None
+    cut = networks.use(*wanted.file, sha256, partial(_cut, work.picture(at), wanted))
+    work.pictures[at] = cut._replace(original=cutout.framed(cut.original, wanted))
+    work.step()
 
 
 def _cut(drawn: Drawn, wanted: Cutout, network: Any, halvings: int) -> Drawn:

@@ -20,7 +20,7 @@ from picowatch.engine.drawing.found import Details, Masks
 from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.preview import Previewer
 from picowatch.engine.drawing.unet import UnetDenoising, seamless
-from picowatch.engine.drawing.work import Drawn, Interrupted, Work
+from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.compile import Compiled
@@ -79,9 +79,9 @@ class Renderer:
             "enlarge": self._enlarge,
             "hires": partial(self._sample, number=1),
             "detail": self._draw_details,
-            "upscale": partial(enlarge, self._networks),
-            "cutout": partial(cut_out, self._networks),
-            "resize": resize,
+            "upscale": partial(_each, "upscale", partial(enlarge, self._networks)),
+            "cutout": partial(_each, "cutout", partial(cut_out, self._networks)),
+            "resize": partial(_each, "resize", resize),
         }
 
     @torch.inference_mode()
@@ -159,8 +159,7 @@ class Renderer:
         details = work.details[-1]
         if details.parts:
             drawing = Drawing([part.request for part in details.parts], details.canvas_of)
-            with work.timed_as("detail"):
-                details.paste(self._drawn(drawing, 0, work), work)
+            details.paste(self._drawn(drawing, 0, work), work)
 
     def _drawn(self, drawing: Drawing, number: int, work: Work) -> list[Drawn]:
         """Run the sampler on the first rung that is enough; after the last run return pictures."""
@@ -253,6 +252,14 @@ class Renderer:
         for loaded in self._kept.values("checkpoint"):
             loaded.forget_graphs()
         empty_cache(self._target.device)
+
+
+def _each(kind: PassKind, change: Callable[[Work, int], None], work: Work) -> Iterator[int]:
+    """Change the pictures one by one, and yield the index of each that is done."""
+    for at in range(len(work.requests)):
+        with timed(work.own[at], kind):
+            change(work, at)
+        yield at
 
 
 @contextmanager

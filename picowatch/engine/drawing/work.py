@@ -109,18 +109,6 @@ class Work:
         shared = {phase: seconds / len(self.requests) for phase, seconds in self.timings.items()}
         return shared | self.own[at]
 
-    @contextmanager
-    def timed_as(self, phase: str) -> Iterator[None]:
-        """Add all seconds but loading's to one phase: batch sizes are learnt from the others."""
-        before, self.timings = self.timings, {}
-        try:
-            yield
-        finally:
-            inside, self.timings = self.timings, before
-            for name, seconds in inside.items():
-                name = name if name == "load" else phase
-                before[name] = before.get(name, 0.0) + seconds
-
 
 @contextmanager
 def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
