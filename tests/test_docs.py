@@ -19,9 +19,8 @@ from picowatch.cli import parsers
 from picowatch.recipe.fields import FIRST_NAME_OF, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler, rules_of
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
-from picowatch.recipe.parts import Control, Find, Hires, Upscale
+from picowatch.recipe.parts import Control, Find, Hires, ResizeTo, Upscale
 from picowatch.recipe.reading import DefaultsFile, check_template, read_recipes
-from picowatch.recipe.resize_to import ResizeTo
 from picowatch.settings.settings import Settings
 from picowatch.settings.values import LocalSettings, RaySettings
 from tests.commands.picowatch import DIGESTS_HERE, ran

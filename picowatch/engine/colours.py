@@ -17,7 +17,7 @@ from PIL import Image
 
 from picowatch.files.colours import SRGB_PRIMARIES
 from picowatch.files.decoding import Original
-from picowatch.recipe.resize_to import TRANSPARENT, ResizeTo
+from picowatch.recipe.parts import TRANSPARENT, ResizeTo
 
 Colours = npt.NDArray[Any]  # of 8 or 16 bits
 Floats = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from picowatch.ledger.rows import DueSheet, request_of
 from picowatch.metadata.embedded_text import read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.names import OutboxNames
-from picowatch.recipe.identity import digest_of
+from picowatch.recipe.request import digest_of
 
 
 def sheets_due(ledger: Ledger, recipe: str) -> list[DueSheet]:

@@ -1,10 +1,11 @@
 """What a field's text means: a row of the table names one of these converters, or its type does.
 
-A converter returns what it does not understand as it is; the field's limits refuse that.
+A converter returns what it does not understand as it is; the field's limits refuse that. Below are
+the forms: JSON Schemas with patterns for the texts that a field takes.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
@@ -191,3 +192,40 @@ def range_in(value: object) -> Sequence[int | float] | None:
     if len(numbers) > MOST_IMAGES:
         raise ValueInvalid(f"a range has {len(numbers):,} numbers; the limit is {MOST_IMAGES:,}.")
     return [scaled / scale if scaled % scale else scaled // scale for scaled in numbers]
+
+
+APART = "[^a-zA-Z0-9+]*"
+NUMBER = r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+
+
+def form(kinds: str, pattern: str = "", **more: Any) -> dict[str, Any]:
+    """Return the schema of these types, "false" where true is not meant; a text matches wholly."""
+    found = {"type": kinds.replace("false", "boolean").split(), **more}
+    found |= {"pattern": rf"^\s*(?:{pattern})\s*$"} if pattern else {}
+    return found | ({"not": {"const": True}} if "false" in kinds else {})
+
+
+def in_any_case(names: Iterable[str], more: str = "") -> str:
+    """Return a pattern for names in small letters or capitals, with spaces for underscores."""
+    either = "|".join(map(_letters, names)).replace("_", "[_ -]")
+    return rf"^\s*({either})\s*{more}$"
+
+
+def spelt(name: str) -> str:
+    """Return a pattern for a name in any case, with any signs between its words."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|\+\+", name)
+    return APART.join("(?:[pP]{2}|\\+\\+)" if word == "++" else _letters(word) for word in words)
+
+
+def any_of(names: Iterable[str]) -> str:
+    """Return a pattern for one of several names, as `spelt` has them."""
+    return f"(?:{'|'.join(dict.fromkeys(map(spelt, names)))})"
+
+
+def _letters(word: str) -> str:
+    return re.sub("[a-zA-Z]", lambda letter: f"[{letter[0].lower()}{letter[0].upper()}]", word)
+
+
+SWITCH = any_of(("true", "false", "yes", "no", "on", "off", "t", "f", "y", "n", "0", "1"))
+OFF = f"(?:|{any_of(('none', 'false', 'no', 'off', 'f', 'n', '0'))})"
+SEEDS_FORM = rf"(?:{spelt('random')}|\[?[-\u2212+\d\s,._eE]+\]?(?:\s+step\s+[\d.]+)?)"

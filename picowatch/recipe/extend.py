@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.patterns import form
+from picowatch.recipe.converters import form
 from picowatch.recipe.written import SourceValue
 
 SIDES = ("left", "top", "right", "bottom")

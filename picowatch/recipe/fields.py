@@ -16,6 +16,17 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from picowatch.recipe import converters, samplers
 from picowatch.recipe.a1111.values import VAE_ENDING, file_name
+from picowatch.recipe.converters import (
+    APART,
+    NUMBER,
+    OFF,
+    SEEDS_FORM,
+    SWITCH,
+    any_of,
+    form,
+    in_any_case,
+    spelt,
+)
 from picowatch.recipe.extend import MARGIN, SIDES, WANTED, extend_in
 from picowatch.recipe.parts import (
     Blur,
@@ -25,25 +36,14 @@ from picowatch.recipe.parts import (
     Find,
     Hires,
     Padding,
+    ResizeTo,
     Row,
     Share,
     Upscale,
     row,
 )
-from picowatch.recipe.patterns import (
-    APART,
-    NUMBER,
-    OFF,
-    SEEDS,
-    SWITCH,
-    any_of,
-    form,
-    in_any_case,
-    spelt,
-)
 from picowatch.recipe.photo_names import name_in
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.resize_to import ResizeTo
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 BAKED = "baked"
@@ -235,7 +235,7 @@ class ImageFields:
         "or a list like [1, 2, 3]",
         check="always",
         daily=True,
-        form=form("integer string array", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
+        form=form("integer string array", SEEDS_FORM, minimum=-1, maximum=converters.MAX_SEED),
     )
     noise: converters.NoiseSource = row(
         "cpu",
@@ -259,7 +259,7 @@ class ImageFields:
         default_text="random",
         acts_in="whole",
         check="always",
-        form=form("integer string", SEEDS, minimum=-1, maximum=converters.MAX_SEED),
+        form=form("integer string", SEEDS_FORM, minimum=-1, maximum=converters.MAX_SEED),
     )
     variation_strength: Share = row(
         0.0,

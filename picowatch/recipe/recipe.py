@@ -13,7 +13,6 @@ from pydantic_core.core_schema import any_schema
 from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SEEDS
 from picowatch.recipe.files import PICTURE_KINDS, files_of, with_pictures
-from picowatch.recipe.identity import DIGEST_OMITS, OF_ENTRIES, digest_of, plain
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.messages.wording import EDITED, cannot_edit
@@ -21,12 +20,16 @@ from picowatch.recipe.photo_names import dated
 from picowatch.recipe.prompts.drawing import Prompts
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.request import (
+    DIGEST_OMITS,
+    OF_ENTRIES,
     ControlUse,
     DetailUse,
     EmbeddingUse,
     ImageRequest,
     LoraUse,
     ReferenceUse,
+    digest_of,
+    plain,
 )
 from picowatch.recipe.written import NOTE, Layer, Position, find_in
 

@@ -1,7 +1,9 @@
 """A request for one picture: every value fixed, nothing left to draw or to look up."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import cache, cached_property, partial
 from typing import Any, ClassVar, Self
@@ -11,17 +13,64 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe import fields
 from picowatch.recipe.files import PICTURE_KINDS, NamedFile, files_of, with_pictures
-from picowatch.recipe.identity import DIGEST_OMITS, digest_of, plain
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Control, Detail
 from picowatch.recipe.pictures import as_written
 from picowatch.recipe.prompts.grammar import lora_tags
 
+# The values that identify an entry or an image: those that are not off. Ledgers and pictures hold
+# their digests. A field or a part that is left out with its default changes no digest when it is
+# added. Version 1 did not leave out all of them: what it wrote in any case is listed here, as
+# history, and stays written. Nothing is added to these lists.
+_FIELDS = (
+    *("prompt", "vae", "sampler", "schedule_type", "steps", "cfg_scale", "seed", "clip_skip"),
+    *("denoising_strength", "resize", "mask_blur", "count"),
+)
+Parts = Mapping[str, Collection[str]]
+OF_IMAGES: Parts = {
+    "hires": ("scale", "steps", "denoising_strength", "upscaler"),
+    "upscale": ("model", "scale"),
+}
+OF_ENTRIES: Parts = {
+    **OF_IMAGES,
+    "control": (
+        *("image", "model", "preprocess", "weight", "start", "end", "mode", "kind"),
+        *("low", "high", "threshold", "radius", "depth", "preview"),
+    ),
+    "detail": (
+        *("find", "confidence", "grow", "model", "count", "denoising_strength", "prompt"),
+        *("negative_prompt", "steps", "mask_padding", "mask_blur", "size"),
+    ),
+}
+# The values at which fields are left out.
+DIGEST_OMITS = {name: value for name, value in fields.DEFAULTS.items() if name not in _FIELDS}
 # In the metadata, but no part of the identity: they change no pixel, or follow from hashes.
 _TOLD_ONLY = (
     *("unexpanded_prompt", "unexpanded_negative_prompt", "notes"),
     *("given_size", "is_transparent", "size_warning", "replace", "name"),
 )
+
+
+def plain(field: str, value: Any, written: Parts = OF_IMAGES) -> Any:
+    """Return a field's value, ready for JSON, without the parts that are defaults."""
+    if isinstance(value, tuple):
+        return [plain(field, element, written) for element in value]
+    rows = getattr(value, "__dataclass_fields__", None)
+    if rows is None:
+        return value
+    always = written.get(field, ())
+    parts = {
+        name: part
+        for name, part in asdict(value).items()
+        if name in always or getattr(value, name) != rows[name].default
+    }
+    # Digests stay those of the time when a cutout could only name its model.
+    return parts["model"] if field == "cutout" and [*parts] == ["model"] else parts
+
+
+def digest_of(values: Mapping[str, object]) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

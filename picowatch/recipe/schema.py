@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from picowatch.recipe import fields
+from picowatch.recipe.converters import NUMBER, OFF, SWITCH, any_of, form, in_any_case
 from picowatch.recipe.files import NO_FILES, PICTURE_KINDS, PLACES
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.patterns import NUMBER, OFF, SWITCH, any_of, form, in_any_case
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 Schema = dict[str, Any]

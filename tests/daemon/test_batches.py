@@ -9,9 +9,8 @@ from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.engine.protocol import MemoryUse
 from picowatch.ledger.ledger import Ledger
 from picowatch.recipe.fields import ROWS
-from picowatch.recipe.parts import Cutout, Find, Hires, Upscale
+from picowatch.recipe.parts import Cutout, Find, Hires, ResizeTo, Upscale
 from picowatch.recipe.request import ControlUse, DetailUse, ImageRequest, LoraUse, ReferenceUse
-from picowatch.recipe.resize_to import ResizeTo
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 

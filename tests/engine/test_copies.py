@@ -14,8 +14,8 @@ from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
 from picowatch.errors import EngineStopped
 from picowatch.files.colours import ADOBE
 from picowatch.files.decoding import Original
+from picowatch.recipe.parts import ResizeTo
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resize_to import ResizeTo
 from tests.engine.requests import ignore_progress, keep, pixels
 
 GREY_OF_HALF_THE_LIGHT = 188  # IEC 61966-2-1

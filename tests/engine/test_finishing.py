@@ -21,9 +21,8 @@ from picowatch.engine.protocol import Place, Progress, RenderedImage
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original
-from picowatch.recipe.parts import Cutout, Upscale
+from picowatch.recipe.parts import Cutout, ResizeTo, Upscale
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resize_to import ResizeTo
 from tests.daemon.test_colours import deep_photo
 from tests.engine import requests
 from tests.engine.demo import CPU

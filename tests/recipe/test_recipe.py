@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe.identity import OF_ENTRIES, plain
 from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find, Hires
 from picowatch.recipe.reading import DefaultsFile, priority_of
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import OF_ENTRIES, ImageRequest, plain
 from tests.recipe.reading import RICH, check_refused, hash_of, read_one
 
 # Requests in ledgers and pictures of earlier versions, which later ones must recognise.

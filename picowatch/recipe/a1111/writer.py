@@ -9,10 +9,9 @@ from picowatch.recipe.a1111 import keys
 from picowatch.recipe.a1111.values import VAE_ENDING, file_name, plain_text
 from picowatch.recipe.converters import NVIDIA
 from picowatch.recipe.fields import FINISHING, MAPPINGS, PARTS, ROWS
-from picowatch.recipe.identity import DIGEST_OMITS
 from picowatch.recipe.parts import Cutout, Row
 from picowatch.recipe.passes import steps_taken
-from picowatch.recipe.request import DetailUse, ImageRequest, loras_beside_prompt
+from picowatch.recipe.request import DIGEST_OMITS, DetailUse, ImageRequest, loras_beside_prompt
 from picowatch.recipe.written import plain_number
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 for LoRAs and embeddings.

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from picowatch.recipe.a1111.writer import parameters_text
+from picowatch.recipe.parts import ResizeTo
 from picowatch.recipe.passes import passes_of
-from picowatch.recipe.resize_to import ResizeTo
 from picowatch.recipe.resolve.layers import only_writes
 from tests.recipe.reading import PicturesWith, check_refused, request_of
 from tests.recipe.resolve.test_enlarging import INSTALLED
