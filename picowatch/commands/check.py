@@ -291,7 +291,7 @@ def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
         if variant.painted_mask
     }
     found = [why for mask in masks for why in pictures.mask_warnings(*mask)]
-    return recipe.warned([*recipe.warnings, *found])
+    return recipe.warned(*found)
 
 
 def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> list[dict[str, Any]]:
@@ -302,7 +302,7 @@ def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> l
         requests = _requests(recipe)
         later = ((each.size_warning, outbox.why_png(str(file), each)) for each in requests)
         # Recipes get the warnings that a run gives to their pictures.
-        recipe.warned([*recipe.warnings, *filter(None, chain.from_iterable(later))])
+        recipe.warned(*filter(None, chain.from_iterable(later)))
         for request, variant in zip(requests, cycle(recipe.variants), strict=False):
             key = file, request.digest, place if recipe.wants_random_seed else None
             image = _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})

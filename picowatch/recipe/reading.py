@@ -62,10 +62,7 @@ def read_recipes(
         refuse(entries[0].position, too_many(len(entries), max_images))
     known = Known(inventory, pictures, Rules(inventory))
     resolver = EntryResolver(known, max_images, problems, read_from, folder, settings)
-    return [
-        recipe.warned([*recipe.warnings, *_only_for_photos(recipe)])
-        for recipe in resolver.recipes(entries)
-    ]
+    return [recipe.warned(*_only_for_photos(recipe)) for recipe in resolver.recipes(entries)]
 
 
 def _only_for_photos(recipe: Recipe) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """One entry of a recipe file with everything decided but the random seed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import chain
@@ -81,9 +81,9 @@ class Recipe(BaseModel, fields.RecipeFields):
         object.__setattr__(self, "context", replace(self.context, **changes))
         return self
 
-    def warned(self, warnings: Sequence[str]) -> Self:
-        """Set the warnings, without repeating any, and return the recipe."""
-        told = tuple(dict.fromkeys(warnings))
+    def warned(self, *warnings: str) -> Self:
+        """Add warnings, without repeating any, and return the recipe."""
+        told = tuple(dict.fromkeys((*self.warnings, *warnings)))
         return self if told == self.warnings else self.known(warnings=told)
 
     def with_value(self, field: str, value: object) -> Self:
@@ -178,16 +178,15 @@ class Recipe(BaseModel, fields.RecipeFields):
     @property
     def pictures(self) -> list[tuple[str, str]]:
         """Field and path of the pictures that it and a sweep's combinations name."""
-        each = (variant._pictures() for variant in self.variants)
-        return list(dict.fromkeys(chain.from_iterable(each)))
-
-    def _pictures(self) -> Iterator[tuple[str, str]]:
-        for file in files_of(self):
-            is_twice = (file.field == "mask" and self.mask_is_alpha) or (
-                file.field.startswith("control") and file.name == self.image
-            )
-            if file.kind in PICTURE_KINDS and not is_twice:
-                yield file.field, file.name
+        found = dict[tuple[str, str], None]()
+        for variant in self.variants:
+            for file in files_of(variant):
+                is_twice = (file.field == "mask" and variant.mask_is_alpha) or (
+                    file.field.startswith("control") and file.name == variant.image
+                )
+                if file.kind in PICTURE_KINDS and not is_twice:
+                    found[file.field, file.name] = None
+        return [*found]
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """Return an error at a field's position, for problems that only the caller can find."""
@@ -250,9 +249,6 @@ class Recipe(BaseModel, fields.RecipeFields):
 
     def refused_embeddings(self) -> list[str]:
         """Return sentences about unusable embeddings that the prompts seem to name."""
-        named = any("embedding:" in text for _, text in self.texts)
-        if not named and not self.context.inventory.refused_as("embedding"):
-            return []
         return [words for prompts in self._prompts_of_all for words in prompts.refused_embeddings()]
 
     @property

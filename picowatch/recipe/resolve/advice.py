@@ -156,8 +156,7 @@ def with_equal_images(recipes: list[Recipe]) -> list[Recipe]:
             f"{'image, which is' if count == 1 else f'{count:,} images, which are'} made once"
             f"{f', with the name and notes of entry {first + 1}' * differ}."
         )
-        second = recipes[others[0]]
-        recipes[others[0]] = second.warned([*second.warnings, what])
+        recipes[others[0]].warned(what)
     return recipes
 
 
@@ -191,7 +190,7 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
         unknown = [word for text in few for word in known.unknown_in(text)] if known else []
         said += [unknown_words(name, known, unknown)] if known and unknown else []
     if said:
-        recipes[0] = recipes[0].warned([*recipes[0].warnings, *said])
+        recipes[0].warned(*said)
     return recipes
 
 

@@ -65,7 +65,7 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
             recipe.known(is_transparent=known.pictures.is_transparent(recipe.image))
     for finding in _too_narrow(recipe, known) if recipe else ():
         reporter.replaces(finding)
-    return recipe and recipe.warned(reporter.warnings)
+    return recipe and recipe.warned(*reporter.warnings)
 
 
 def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
@@ -92,7 +92,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     values = defaults | said | {"prediction": prediction, "loras": loras}
     values |= Lookup(reporter, known, said).files(checkpoint)
     values |= {"seed": _seeds(values["seed"], reporter), "format": _format(values, reporter)}
-    sides, size_warning, whole = _picture_size(values, checkpoint, known, reporter)
+    sides, size_warning, size = _picture_size(values, checkpoint, known, reporter)
     values |= sides
     # The rules are checked without wrong values, so that all mistakes are told at once. Those that
     # switch something on are needed by other fields, which would be blamed.
@@ -101,8 +101,6 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
         for place in _own(wrong, reporter)
     ):
         return None
-    values |= {name: fields.DEFAULTS[name] for name in fields.idle_fields(values.get)}
-    size = _size_kept(values, known) or whole
     told = {"lora_families": families, "given_size": size, "size_warning": size_warning}
     recipe = _recipe(values, reporter, known, checkpoint, **told)
     recipe = known.rules.applied(recipe, reporter)
@@ -239,20 +237,13 @@ def _is_for_pictures(name: str, picture: object, reporter: Reporter) -> bool:
     return not picture and reporter.origin_of(name) is Origin.FOLDER
 
 
-def _size_kept(values: Values, known: Known) -> tuple[int, int] | None:
-    """Return the size of the picture, if only parts of it are drawn."""
-    if _keeps_size(values):
-        with suppress(PictureUnreadable):  # reported where pictures are kept
-            return known.pictures.size(values["image"] or values["references"][0])
-    return None
-
-
 def _picture_size(
     values: Values, checkpoint: Checkpoint, known: Known, reporter: Reporter
 ) -> tuple[dict[str, int], str, tuple[int, int] | None]:
     """Return the sides to take from a picture, and a warning if it had to be reduced.
 
-    A given side decides the other. A masked picture keeps its size, which is the third value.
+    A given side decides the other. A picture that is masked, or of which only parts are drawn,
+    keeps its size, which is the third value.
     """
     native = checkpoint.native_size
     references = values["references"]
@@ -263,6 +254,8 @@ def _picture_size(
     path = values["image"] or next(chain(references, followed), "")
     is_for_others = all(_is_for_pictures(side, path, reporter) for side in sides)
     if _keeps_size(values) or (sides and is_for_others):
+        with suppress(PictureUnreadable):  # reported where pictures are kept
+            return dict.fromkeys(sides, native), "", known.pictures.size(path) if path else None
         return dict.fromkeys(sides, native), "", None
     size = native, native
     if path and (sides or extend):

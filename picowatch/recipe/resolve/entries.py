@@ -165,7 +165,7 @@ class EntryResolver:
         if axes:
             swept = tuple(Axis(name, tuple(v.text for v in axes[name])) for name in axes)
             recipe = recipe.model_copy(update={"sweep": swept}).known(variants=tuple(images))
-        return recipe.warned(warnings)
+        return recipe.known(warnings=tuple(dict.fromkeys(warnings)))
 
     def _picture(self, written: SourceValue | None, given: Layer, entry: Entry) -> Entry | None:
         """Return the settings of the picture that an entry starts from; None if it is unusable."""

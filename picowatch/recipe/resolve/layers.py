@@ -134,9 +134,9 @@ def mappings_in(layer: Layer, field: str) -> tuple[SourceValue, ...]:
 def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
     """Return a layer's values, and the places of wrong values, which are reported.
 
-    Those of mappings are values by part. Fields that need others are left out where these are off.
+    Those of mappings are values by part.
     """
-    elsewhere = LOOKED_UP | fields.KINDS.keys() | fields.NEEDS.keys()
+    elsewhere = LOOKED_UP | fields.KINDS.keys()
     names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
     found = _values_of(names, layer, reporter)
     wrong = [name for name in names if name not in found]
@@ -149,11 +149,6 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
             wrong += [f"{at}.{name}" for name in parts.keys() - entries[-1].keys()]
         if entries:
             found[field] = entries if field in fields.LISTS else entries[0]
-    for name in filter(layer.__contains__, _NEEDING):
-        on = (is_on(layer, n) if n in LOOKED_UP else found.get(n) for n in fields.NEEDS[name])
-        if any(on):
-            found |= _values_of([name], layer, reporter)
-            wrong += [] if name in found else [name]
     return found, wrong
 
 
@@ -416,11 +411,6 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
 
 # The fields whose values name files.
 LOOKED_UP = {field for _, field, *_ in PLACES} | {"loras"}
-# The fields that need others; first those that others need.
-_NEEDING = sorted(
-    fields.NEEDS.keys() - LOOKED_UP,
-    key=lambda name: not any(name in needs for needs in fields.NEEDS.values()),
-)
 # The fields that can be written in several forms. These raise ValueInvalid for any other form.
 _FORMS: dict[str, Callable[[SourceValue, Reporter], SourceValue]] = {
     **{field: partial(_mapping, field, fields.ROWS[field].part) for field in fields.MAPPINGS},
