@@ -24,7 +24,7 @@ from picowatch.outbox.names import is_own_file
 from picowatch.outbox.photo_metadata import PhotoMetadata, only_marked, photo_metadata
 from picowatch.recipe.a1111.reader import holds_parameters
 from picowatch.recipe.fields import ALPHA
-from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.files import Pictures
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.lookup import why_no_path
 

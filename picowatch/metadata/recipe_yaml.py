@@ -10,10 +10,10 @@ from picowatch.errors import PictureUnreadable
 from picowatch.families.row import DEMO
 from picowatch.recipe.converters import RANDOM
 from picowatch.recipe.fields import DEFAULTS, FINISHING, ROWS, WRITING, ZERO_SNR
+from picowatch.recipe.files import Pictures
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from picowatch.recipe.inventory import DEMO_RULES, NO_CHECKPOINT, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.reading import read_recipes
 from picowatch.recipe.recipe import no_hash

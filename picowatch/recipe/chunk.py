@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.files import Pictures
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest, why_invalid
 
 FORMAT = 1

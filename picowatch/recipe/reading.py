@@ -12,10 +12,17 @@ from picowatch.files.names import is_picture_name, stem_of, with_mask
 from picowatch.recipe.a1111.reader import begins_parameters
 from picowatch.recipe.converters import number_in
 from picowatch.recipe.fields import PICTURE, SAYING_WHAT
+from picowatch.recipe.files import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse, shown
+from picowatch.recipe.messages.problems import (
+    NOWHERE,
+    Problem,
+    Problems,
+    RecipeInvalid,
+    refuse,
+    shown,
+)
 from picowatch.recipe.photo_names import has_number
-from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from
@@ -26,7 +33,6 @@ from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.lookup import Known, refuse_unusable
 from picowatch.recipe.resolve.rules import Rules
-from picowatch.recipe.resolve.severity import NOWHERE
 from picowatch.recipe.written import Entry, Layer, Origin, Position, Source, SourceValue
 
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.

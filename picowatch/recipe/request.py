@@ -12,10 +12,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe import fields
-from picowatch.recipe.files import PICTURE_KINDS, NamedFile, files_of, with_pictures
+from picowatch.recipe.files import PICTURE_KINDS, NamedFile, as_written, files_of, with_pictures
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Control, Detail
-from picowatch.recipe.pictures import as_written
 from picowatch.recipe.prompts.grammar import lora_tags
 
 # The values that identify an entry or an image: those that are not off. Ledgers and pictures hold

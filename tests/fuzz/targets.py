@@ -26,9 +26,9 @@ from picowatch.metadata.xmp import Xmp
 from picowatch.outbox.encoding import Encoding, How
 from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, photo_metadata
 from picowatch.recipe.chunk import read_chunk
+from picowatch.recipe.files import NO_PICTURES, Pictures
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
-from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.reading import DefaultsFile, read_recipes
 from picowatch.recipe.recipe import no_hash
 from tests.catalog.files import safetensors

@@ -7,10 +7,10 @@ from typing import Any
 from picowatch.families import FAMILIES, FLOWS
 from picowatch.metadata.embedded_text import PICOWATCH
 from picowatch.recipe.chunk import Chunk, picowatch_json
+from picowatch.recipe.files import NO_PICTURES, Pictures
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler, rules_of
 from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.parts import KINDS
-from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.reading import DefaultsFile, Dropped, dropped_recipes, read_recipes
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.request import ImageRequest

@@ -2,8 +2,8 @@
 
 import pytest
 
+from picowatch.recipe.files import Pictures
 from picowatch.recipe.messages.problems import RecipeInvalid
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.reading import DefaultsFile, check_template
 from tests.recipe.reading import RICH, check_warned, dropped
 

@@ -12,8 +12,8 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111.reader import holds_parameters, read_parameters
 from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
+from picowatch.recipe.files import NO_PICTURES, Pictures
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.grammar import without_loras
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, MAX_LINES

@@ -10,7 +10,7 @@ from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SAME, seed_in
 from picowatch.recipe.installed import is_whole_name
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, Checkpoint, Inventory
-from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.problems import Finding, shown
 from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
@@ -25,7 +25,6 @@ from picowatch.recipe.prompts.grammar import (
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe, no_hash
 from picowatch.recipe.resolve.layers import is_about_drawing, only_details
-from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, is_on
 

@@ -15,6 +15,7 @@ from picowatch.recipe import fields, samplers
 from picowatch.recipe.converters import RANDOM, SAME
 from picowatch.recipe.extend import margins_of
 from picowatch.recipe.inventory import DEMO_CUTOUT, NO_CHECKPOINT, Checkpoint
+from picowatch.recipe.messages.problems import Finding, Reporter
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import lora_tags
@@ -24,7 +25,6 @@ from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.finishing import mistakes_in_finishing
 from picowatch.recipe.resolve.lookup import Known, Limits, Lookup, find_installed, fit, named
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
-from picowatch.recipe.resolve.severity import Finding, Reporter
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")

@@ -9,14 +9,13 @@ from math import prod
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.converters import number_in, several_seeds
 from picowatch.recipe.fields import PROMPTS, Axis
-from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse, shown
-from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.files import Pictures
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid, Reporter, refuse, shown
 from picowatch.recipe.prompts.drawing import MAX_COST, cost_of
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import advice, layers, sweep
 from picowatch.recipe.resolve.building import resolve
 from picowatch.recipe.resolve.lookup import Known, named, read_path
-from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.written import Entry, Layer, Origin, Position, SourceValue
 
 # Takes the picture that `from` names, the recipe's pictures, its own fields, and the problems.

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from picowatch.recipe.converters import SAME
+from picowatch.recipe.messages.problems import NOTHING, Finding
 from picowatch.recipe.parts import Cutout
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.severity import NOTHING, Finding
 
 
 def mistakes_in_finishing(recipe: Recipe) -> Iterator[Finding]:

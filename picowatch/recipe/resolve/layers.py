@@ -21,10 +21,9 @@ from picowatch.recipe.converters import several_seeds
 from picowatch.recipe.files import PLACES
 from picowatch.recipe.messages import wording
 from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_for
-from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.problems import NOTHING, Problems, Reporter, shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
 from picowatch.recipe.resolve.loras import loras_form
-from picowatch.recipe.resolve.severity import NOTHING, Reporter
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     THE_SAMPLERS,

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import ALPHA, BAKED, MIN_SIDE
+from picowatch.recipe.files import Pictures
 from picowatch.recipe.installed import NoneOfThisName, find, find_checkpoint
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
-from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.problems import Problems, Reporter, shown
 from picowatch.recipe.parts import KIND_OF, MOST_UPSCALED, PIXEL_UPSCALERS, USUAL_MARGIN
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.rules import Rules
-from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.written import FORBIDDEN, Origin, Position, SourceValue, find_in, invisible
 
 _MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)

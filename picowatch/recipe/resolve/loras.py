@@ -10,11 +10,10 @@ from picowatch.families import FAMILIES
 from picowatch.recipe.fields import Loras
 from picowatch.recipe.installed import NotInstalled, find
 from picowatch.recipe.inventory import Inventory, family_called
-from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.problems import Reporter, shown
 from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice, wrong_value
 from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_twice, without_tags
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.resolve.severity import Reporter
 from picowatch.recipe.written import OFF, Layer, Origin, SourceValue, mapping_at, number, repeated
 
 _LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)

@@ -1,6 +1,6 @@
 """Rules that find values which a recipe's checkpoint, prompts or other values rule out.
 
-A rule takes a resolved recipe and yields findings; severity.py decides what they mean.
+A rule takes a resolved recipe and yields findings; a `Reporter` decides what they mean.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from picowatch.families import FAMILIES
 from picowatch.families.row import EULER
 from picowatch.recipe.fields import BAKED, MAX_SIDE, MIN_SIDE, PICTURE_FIELDS, ZERO_SNR, Loras
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
-from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.problems import NOTHING, Finding, Reporter, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit, not_multiple_of
 from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
@@ -22,7 +22,6 @@ from picowatch.recipe.prompts.grammar import embedding_words, without_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.finishing import mistakes_in_finishing
-from picowatch.recipe.resolve.severity import NOTHING, Finding, Reporter
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     SAMPLERS,
