@@ -8,7 +8,6 @@ from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.families.row import DEMO, Variant
-from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.prompts.known_words import KnownWords
 
@@ -44,10 +43,6 @@ class FamilyRules(Variant):
     # all are flow-matching models.
     flow: bool = False
     lightning: bool = False  # LoRAs of that name bring their own noise levels
-
-    def default(self, name: str) -> Any:
-        """Return the value of a field that a recipe does not set."""
-        return self.defaults.get(name, DEFAULTS[name])
 
 
 @cache
@@ -175,11 +170,8 @@ class Inventory:
 
     def embedded(self, kind: str) -> Any:
         """The model of a kind that is always there; None for kinds without such a model."""
-        if kind == "checkpoint":
-            return self.demo
-        return {"upscaler": DEMO_UPSCALER, "cutout": DEMO_CUTOUT, "segmentation": DEMO_FIND}.get(
-            kind
-        )
+        always = {"upscaler": DEMO_UPSCALER, "cutout": DEMO_CUTOUT, "segmentation": DEMO_FIND}
+        return self.demo if kind == "checkpoint" else always.get(kind)
 
     def named(self, kind: str) -> dict[str, Any]:
         """The models of a kind by their names, the embedded model last."""

@@ -9,6 +9,7 @@ import pytest
 from picowatch.catalog.folder_files import folder_files
 from picowatch.families import FAMILIES
 from picowatch.families.row import References
+from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.inventory import rules_of
 from tests.catalog.files import found_in, refused_in
 from tests.catalog.test_folders import Config, write_folder
@@ -56,7 +57,10 @@ def test_the_signature_tells_defaults_and_what_is_missing() -> None:
     }
     for pipeline, (steps, cfg_scale, guidance) in usual.items():
         rules = rules_of(pipeline)
-        found = {name: rules.default(name) for name in ("steps", "cfg_scale", "guidance")}
+        found = {
+            name: rules.defaults.get(name, DEFAULTS[name])
+            for name in ("steps", "cfg_scale", "guidance")
+        }
         assert found == {"steps": steps, "cfg_scale": cfg_scale, "guidance": guidance}
         assert ("guidance" in rules.lacks) == (not guidance)
         assert ("negative_prompt" in rules.lacks) == bool(guidance)

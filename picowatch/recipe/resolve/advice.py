@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice
+from operator import attrgetter
 
 from picowatch.families.row import DEMO
 from picowatch.recipe import fields
@@ -35,6 +36,7 @@ _HASH_DIGITS = 10  # of those that pictures have
 _MOST_EMBEDDINGS = 200
 # Without a start image the denoising strength is that of hires.
 _NEEDS = fields.NEEDS | {"denoising_strength": ("image", "hires")}
+_TOLD = attrgetter("name", "replace", "notes")  # of a recipe, which change no pixel
 _OF_GUIDANCE = ("cfg_rescale", "cfg_start", "cfg_end")
 _FOR_DRAWINGS = (
     "demo-cutout was trained only on the demo model's drawings, and is of little use for other "
@@ -148,7 +150,7 @@ def with_equal_images(recipes: list[Recipe]) -> list[Recipe]:
         if not (again := {seed for seed, times in asked.items() if times > 1}):
             continue
         first, *others = [index for index in entries if not again.isdisjoint(seeds[index])]
-        differ = any(_told(recipes[other]) != _told(recipes[first]) for other in others)
+        differ = any(_TOLD(recipes[other]) != _TOLD(recipes[first]) for other in others)
         count = len(again) * len(recipes[first].variants)
         what = (
             f"entries {listed([str(index + 1) for index in (first, *others)])} ask for the same "
@@ -157,10 +159,6 @@ def with_equal_images(recipes: list[Recipe]) -> list[Recipe]:
         )
         recipes[others[0]].warned(what)
     return recipes
-
-
-def _told(recipe: Recipe) -> tuple[str, bool, dict[str, str]]:
-    return recipe.name, recipe.replace, recipe.notes
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:

@@ -22,9 +22,9 @@ from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
-from picowatch.recipe.resolve.finishing import mistakes_in_finishing
 from picowatch.recipe.resolve.lookup import Known, Limits, Lookup, find_installed, fit, named
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
+from picowatch.recipe.resolve.rules import mistakes_in_finishing
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")
