@@ -6,7 +6,7 @@ schema, the table in the docs and error messages. `ImageFields` are the rows who
 image has, too; `RecipeFields` is the whole table.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from types import UnionType
@@ -549,11 +549,6 @@ class ImageFields:
         return bool(self.detail and self.image and not self.denoising_strength and not self.hires)
 
     @property
-    def keeps_size(self) -> bool:
-        """Return whether the result has the picture's size, of which only parts are drawn."""
-        return self.mask_padding is not None or self.only_details
-
-    @property
     def leaves_a_part(self) -> bool:
         """Return whether only a part of the start image is drawn: the masked part, or details."""
         return bool(self.image and self.mask) or self.only_details
@@ -759,9 +754,9 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Recipe
 NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
 
 
-def idle_fields(value_of: Callable[[str], object]) -> set[str]:
+def idle_fields(of: ImageFields) -> set[str]:
     """The fields that change nothing, because none of the fields that they need has a value."""
-    return {name for name, needed in NEEDS.items() if not any(map(value_of, needed))}
+    return {name for name, needs in NEEDS.items() if not any(getattr(of, need) for need in needs)}
 
 
 @cache

@@ -33,9 +33,8 @@ from picowatch.recipe.request import (
 )
 from picowatch.recipe.written import NOTE, Layer, Position, find_in
 
-# Returns the sha256 of a file that a recipe names, by kind and name. Kinds: "checkpoint", "vae",
-# "lora", "embedding", "controlnet", "depth", "upscaler", "cutout", "segmentation", "image", "mask".
-# Its errors reach the caller.
+# Returns the sha256 of a file that a recipe names, by its kind, as in files.py, or "lora" or
+# "embedding", and its name. Its errors reach the caller.
 HashOf = Callable[[str, str], str]
 
 
@@ -124,7 +123,8 @@ class Recipe(BaseModel, fields.RecipeFields):
     @property
     def given_size(self) -> tuple[int, int] | None:
         """The size of a given picture that its result has, whatever is drawn of it."""
-        is_kept = not self.draws or self.keeps_size or (self.mask and not self.hires)
+        is_kept = not self.draws or self.only_details or (self.mask and not self.hires)
+        is_kept = is_kept or self.mask_padding is not None
         return self.context.given_size if is_kept else None
 
     @property

@@ -174,12 +174,10 @@ class ImageRequest(fields.ImageFields):
     def batch_key(self) -> str:
         """The key of a batch: images with equal keys can be rendered together.
 
-        It holds every field that changes pixels and is not off, unless the table lets it differ
-        within a batch, and the hashes of checkpoint, VAE and LoRAs. Start images and masks may
-        differ, but all images have a start image or none, and words find all masks or none. The
-        pictures that ControlNets follow may differ, too, and so may the sizes of images with
-        references, which are drawn one by one. An image with `exact` gets a batch of its own. All
-        copies have one key.
+        It holds the models' hashes, and every field that changes pixels and is not off, unless the
+        table lets it differ within a batch. Pictures may differ, but all images have a start image
+        or none, and words find all masks or none. Images with references are drawn one by one, so
+        their sizes may differ.
         """
         if self.is_copy:
             return COPIES
@@ -212,7 +210,7 @@ class ImageRequest(fields.ImageFields):
         """The fields that change nothing, because none of the fields that they need is set."""
         if not self.draws:
             return fields.ROWS.keys() - {*WITHOUT_DRAWING}
-        return fields.idle_fields(partial(getattr, self))
+        return fields.idle_fields(self)
 
     @property
     def draws(self) -> bool:

@@ -133,10 +133,6 @@ class Reporter:
     position: Position = NOWHERE
     warnings: list[str] = field(default_factory=list)
 
-    def about(self, layer: Layer) -> "Reporter":
-        """Return what reports to the same problems and warnings about another layer."""
-        return Reporter(layer, self.problems, self.position, self.warnings)
-
     def replaces(self, finding: Finding) -> bool:
         """Return whether the value instead is used, with a warning; otherwise it is an error."""
         position = finding.position or self.position_of(finding.field)

@@ -6,7 +6,7 @@ gives requests. No step changes what an earlier step gave; mistakes go into the 
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -56,7 +56,7 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     """
     if layers.only_details(reporter.layer):
         layer = {name: said for name, said in reporter.layer.items() if name not in fields.WHOLE}
-        reporter = reporter.about(layer)
+        reporter = replace(reporter, layer=layer)
     is_finished = layers.only_finishes(reporter.layer)
     recipe = _finished(reporter, known) if is_finished else _drawn(reporter, known, entry)
     is_filled = recipe and recipe.mask_is_alpha and not recipe.mask_invert
@@ -81,7 +81,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     checkpoint = find_installed(reporter, known.inventory, entry.by_another_program)
     layer = _with_dropped(reporter.layer, entry.dropped, checkpoint)
     layer = _with_hires_strength(layer, reporter)
-    reporter = reporter.about(layer)
+    reporter = replace(reporter, layer=layer)
     reporter.warnings.extend(unlike_the_picture(layer, entry, checkpoint, known.inventory))
     loras, families = read_loras(layer, known.inventory, reporter)
     said, wrong = layers.read_layer(layer, reporter)
@@ -104,7 +104,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     told = {"lora_families": families, "given_size": size, "size_warning": size_warning}
     recipe = _recipe(values, reporter, known, checkpoint, **told)
     recipe = known.rules.applied(recipe, reporter)
-    off = {name: fields.DEFAULTS[name] for name in fields.idle_fields(partial(getattr, recipe))}
+    off = {name: fields.DEFAULTS[name] for name in fields.idle_fields(recipe)}
     return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
 
@@ -311,7 +311,7 @@ def _decided(recipe: Recipe) -> str:
 
 
 def _keeps_size(values: Values) -> bool:
-    """Return whether only parts of a picture are drawn, as `keeps_size` does."""
+    """Return whether only parts of a picture are drawn, which keeps its size."""
     stays = values["image"] and values.get("denoising_strength") == 0 and not values["hires"]
     only_masked = values["mask"] and values.get("mask_padding") is not None
     return bool(only_masked or (stays and values["detail"]))
