@@ -151,7 +151,7 @@ class _Checking:
         """Yield warnings on what random seeds may draw."""
         for variant in recipe.variants if recipe.seed == RANDOM else ():
             for field, text in variant.texts:
-                files = sorted(files_in(text, variant.context.inventory))
+                files = sorted(files_in(text, variant.inventory))
                 for file in files:
                     warning, others = self._line_in(field.rpartition(".")[2], file)
                     files += sorted(others.difference(files))

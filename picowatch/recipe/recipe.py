@@ -5,10 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import chain
-from typing import Annotated, Any, Self
-
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema
-from pydantic_core.core_schema import any_schema
+from typing import Any, Self
 
 from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SEEDS
@@ -38,31 +35,8 @@ from picowatch.recipe.written import NOTE, Layer, Position, find_in
 HashOf = Callable[[str, str], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What is known about a recipe besides its values: where and how it was read."""
-
-    inventory: Inventory
-    checkpoint: Checkpoint
-    layer: Layer  # its fields as written
-    position: Position
-    lora_families: Mapping[str, str] = field(default_factory=dict)  # that it gives for its LoRAs
-    swept_loras: frozenset[str] = frozenset()  # those whose weights a sweep varies
-    variants: tuple[Any, ...] = ()  # a sweep's combinations
-    warnings: tuple[str, ...] = ()
-    # Of a picture of which nothing (not `draws`) or only a part is drawn.
-    given_size: tuple[int, int] | None = None
-    most_photo_pixels: int = fields.MAX_PHOTO_PIXELS  # the limit of what is enlarged
-    is_transparent: bool = False  # that picture is, and stays so
-    size_warning: str = ""
-    draws: bool = True
-    # The paths of a dropped picture and its mask: their names are not part of the identity, so a
-    # renamed picture is still the same request.
-    dropped: frozenset[str] = frozenset()
-    taken: datetime | None = None  # the dropped picture was, if its result's name tells it
-
-
-class Recipe(BaseModel, fields.RecipeFields):
+@dataclass(frozen=True, kw_only=True)
+class Recipe(fields.RecipeFields):
     """One entry: what it requests, and where it stands in its file.
 
     As `read_recipes` gives it everything is resolved: `checkpoint` and `vae` are names that are
@@ -70,14 +44,30 @@ class Recipe(BaseModel, fields.RecipeFields):
     and `height` are set. Only a random seed is still to be drawn.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    # A field that pydantic neither checks nor gives away: it finds private attributes slowly.
-    context: Annotated[Context, GetPydanticSchema(lambda *_: any_schema())] = Field(exclude=True)
+    # What is known about it besides its values: where and how it was read.
+    inventory: Inventory
+    checkpoint_used: Checkpoint
+    layer: Layer  # its fields as written
+    position: Position
+    lora_families: Mapping[str, str] = field(default_factory=dict)  # that it gives for its LoRAs
+    swept_loras: frozenset[str] = frozenset()  # those whose weights a sweep varies
+    combinations: tuple[Any, ...] = ()  # of a sweep
+    warnings: tuple[str, ...] = ()  # on what was requested but cannot be honoured
+    # Of a picture of which nothing (not `draws`) or only a part is drawn.
+    picture_size: tuple[int, int] | None = None
+    most_photo_pixels: int = fields.MAX_PHOTO_PIXELS  # the limit of what is enlarged
+    is_transparent: bool = False  # that picture is, and stays so
+    size_warning: str = ""
+    draws: bool = True  # otherwise the start image is only finished
+    # The paths of a dropped picture and its mask: their names are not part of the identity, so a
+    # renamed picture is still the same request.
+    dropped: frozenset[str] = frozenset()
+    taken: datetime | None = None  # the dropped picture was, if its result's name tells it
 
     def known(self, **changes: Any) -> Self:
-        """Change the context, and return the recipe."""
-        object.__setattr__(self, "context", replace(self.context, **changes))
+        """Change what is known about the recipe, and return it."""
+        for name, value in changes.items():
+            object.__setattr__(self, name, value)
         return self
 
     def warned(self, *warnings: str) -> Self:
@@ -85,7 +75,7 @@ class Recipe(BaseModel, fields.RecipeFields):
         told = tuple(dict.fromkeys((*self.warnings, *warnings)))
         return self if told == self.warnings else self.known(warnings=told)
 
-    def with_value(self, field: str, value: object) -> Self:
+    def with_value(self, field: str, value: Any) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
         if part and field in fields.LISTS:  # another program's are used completely, or not at all
@@ -93,21 +83,16 @@ class Recipe(BaseModel, fields.RecipeFields):
             value = whole[:index] + whole[index + 1 :]
         elif part:
             value = replace(getattr(self, field), **{part: value})
-        return self.model_copy(update={field: value})
+        return replace(self, **{field: value})
 
     def says(self, field: str) -> bool:
         """Return whether its file, or the picture it starts from, sets a field."""
-        return find_in(self.context.layer, field) is not None
+        return find_in(self.layer, field) is not None
 
     @property
     def size(self) -> str:
         """ "512x768"."""
         return f"{self.width}x{self.height}"
-
-    @property
-    def draws(self) -> bool:
-        """Return whether something is drawn. Otherwise the start image is only finished."""
-        return self.context.draws
 
     @property
     def texts(self) -> list[tuple[str, str]]:
@@ -125,7 +110,7 @@ class Recipe(BaseModel, fields.RecipeFields):
         """The size of a given picture that its result has, whatever is drawn of it."""
         is_kept = not self.draws or self.only_details or (self.mask and not self.hires)
         is_kept = is_kept or self.mask_padding is not None
-        return self.context.given_size if is_kept else None
+        return self.picture_size if is_kept else None
 
     @property
     def wants_random_seed(self) -> bool:
@@ -143,8 +128,7 @@ class Recipe(BaseModel, fields.RecipeFields):
     @property
     def without_seeds(self) -> Self:
         """The same recipe, whatever its seeds; those of a sweep stay."""
-        none = {"seed": 0, "count": 1, "variation_seed": None}
-        return self if self.sweep else self.model_copy(update=none)
+        return self if self.sweep else replace(self, seed=0, count=1, variation_seed=None)
 
     @property
     def image_count(self) -> int:
@@ -154,17 +138,12 @@ class Recipe(BaseModel, fields.RecipeFields):
     @property
     def variants(self) -> tuple[Self, ...]:
         """The combinations of a sweep, the last axis fastest; without a sweep the recipe itself."""
-        return self.context.variants or (self,)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences about what was requested but cannot be honoured."""
-        return self.context.warnings
+        return self.combinations or (self,)
 
     @property
     def notes(self) -> dict[str, str]:
         """The columns of a table that only pictures' metadata have."""
-        return {n: w.text for n, w in self.context.layer.items() if n.startswith(NOTE) and w.text}
+        return {n: w.text for n, w in self.layer.items() if n.startswith(NOTE) and w.text}
 
     @property
     def wants_sheet(self) -> bool:
@@ -190,9 +169,9 @@ class Recipe(BaseModel, fields.RecipeFields):
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """Return an error at a field's position, for problems that only the caller can find."""
-        written = find_in(self.context.layer, field)
+        written = find_in(self.layer, field)
         problems = Problems()
-        problems.add(written.error_position if written else self.context.position, message)
+        problems.add(written.error_position if written else self.position, message)
         return RecipeInvalid(problems.found)
 
     def digest(self, hash_of: HashOf) -> str:
@@ -213,7 +192,7 @@ class Recipe(BaseModel, fields.RecipeFields):
         if self.sweep:
             values["sweep"] = [_changes(first, other) for other in others]
         if named := named.difference(own.values()):
-            dropped = self.context.dropped
+            dropped = self.dropped
             values["hashes"] = {
                 kind if name in dropped else f"{kind}/{name}": hash_of(kind, name)
                 for kind, name in sorted(named)
@@ -223,7 +202,7 @@ class Recipe(BaseModel, fields.RecipeFields):
     def _values(self) -> dict[str, object]:
         """Return the identity's values without those that are off: new fields change no digest."""
         values: dict[str, object] = {name: getattr(self, name) for name in _IDENTITY}
-        if dropped := self.context.dropped:
+        if dropped := self.dropped:
             values |= with_pictures(self, lambda path: fields.PICTURE if path in dropped else path)
             values |= {name: "" for name in fields.PICTURE_FIELDS if values[name] == fields.PICTURE}
         return {
@@ -263,8 +242,8 @@ class Recipe(BaseModel, fields.RecipeFields):
         return Prompts(
             {name: own.get(name) or getattr(self, name) for name in fields.PROMPTS},
             self.loras,
-            self.context.inventory,
-            self.context.swept_loras,
+            self.inventory,
+            self.swept_loras,
             {name: f"{at}{name}" if own.get(name) else name for name in fields.PROMPTS},
             lambda field, message: self.problem_at(f"{at}{field}", message),
         )
@@ -282,7 +261,7 @@ class Recipe(BaseModel, fields.RecipeFields):
         self, loras: Mapping[str, float], embeddings: Sequence[str], hash_of: HashOf
     ) -> dict[str, Any]:
         """Return the LoRAs and embeddings of drawn prompts, as a request has them."""
-        families = self.context.lora_families
+        families = self.lora_families
         return {
             "loras": tuple(
                 LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
@@ -313,7 +292,7 @@ class Recipe(BaseModel, fields.RecipeFields):
     ) -> ImageRequest:
         seed, variation_seed = seeds
         texts, loras, embeddings = prompts.drawn(seed)
-        checkpoint = self.context.checkpoint
+        checkpoint = self.checkpoint_used
         for name in fields.PROMPTS if checkpoint.rules.flow else ():
             for words, _ in edits_in(texts[name]):
                 raise self.problem_at(name, f"{cannot_edit(checkpoint.family, words)} {EDITED}")
@@ -328,8 +307,8 @@ class Recipe(BaseModel, fields.RecipeFields):
             values["width"], values["height"] = self.size_before_upscale
         else:
             values["given_size"] = self.given_size
-        values |= {name: getattr(self.context, name) for name in ("is_transparent", "size_warning")}
-        if taken := self.context.taken:
+        values |= {"is_transparent": self.is_transparent, "size_warning": self.size_warning}
+        if taken := self.taken:
             values["name"] = dated(self.name, taken)
         values["detail"] = tuple(
             self._detail(at, seed, DetailUse(**asdict(part), **hashes[f"detail.{at}"]), hash_of)

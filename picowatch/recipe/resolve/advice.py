@@ -47,7 +47,7 @@ _FOR_DRAWINGS = (
 def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     """Yield warnings about an entry's images; `own` is what the file says."""
     yield from images[0].refused_embeddings()
-    yield from islice(_about_prompts(own, images[0].context.position.source.name), MAX_WARNINGS)
+    yield from islice(_about_prompts(own, images[0].position.source.name), MAX_WARNINGS)
     yield from _idle_values(images, own)
     for recipe in images:
         yield from recipe.warnings
@@ -193,7 +193,7 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     """Yield warnings about what its checkpoint ignores in a recipe that it can render."""
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     name = shown(checkpoint.name)
     pieces = (piece for _, text in recipe.texts for piece in parse_attention(without_loras(text)))
     if checkpoint.rules.flow and any(weight != 1 for _, weight in pieces):

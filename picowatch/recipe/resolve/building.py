@@ -19,7 +19,7 @@ from picowatch.recipe.messages.problems import Finding, Reporter
 from picowatch.recipe.messages.wording import given_twice
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import lora_tags
-from picowatch.recipe.recipe import Context, Recipe
+from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.lookup import Known, Limits, Lookup, find_installed, fit, named
@@ -101,11 +101,11 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
         for place in _own(wrong, reporter)
     ):
         return None
-    told = {"lora_families": families, "given_size": size, "size_warning": size_warning}
+    told = {"lora_families": families, "picture_size": size, "size_warning": size_warning}
     recipe = _recipe(values, reporter, known, checkpoint, **told)
     recipe = known.rules.applied(recipe, reporter)
     off = {name: fields.DEFAULTS[name] for name in fields.idle_fields(recipe)}
-    return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
+    return replace(recipe, **{"schedule_type": _decided(recipe)} | off)
 
 
 def _finished(reporter: Reporter, known: Known) -> Recipe | None:
@@ -128,7 +128,7 @@ def _finished(reporter: Reporter, known: Known) -> Recipe | None:
     if any("." in place for place in _own(wrong, reporter)):
         return None
     values = said | {"prompt": "", "seed": 0, "image": image, "upscale": upscale, "cutout": cutout}
-    recipe = _recipe(values, reporter, known, NO_CHECKPOINT, given_size=size, draws=False)
+    recipe = _recipe(values, reporter, known, NO_CHECKPOINT, picture_size=size, draws=False)
     for finding in mistakes_in_finishing(recipe):
         reporter.replaces(finding)
     return recipe
@@ -154,11 +154,20 @@ def _recipe(
     values: Values, reporter: Reporter, known: Known, checkpoint: Checkpoint, **told: Any
 ) -> Recipe:
     """Return the recipe with these values, and with what is known and `told` besides."""
-    where, most = reporter.position, known.pictures.most_photo_pixels
-    context = Context(
-        known.inventory, checkpoint, reporter.layer, where, most_photo_pixels=most, **told
+    parts = dict[str, Any]()
+    for field, kind in fields.KINDS.items():
+        if isinstance(said := values.get(field), dict):
+            parts[field] = kind(**said)
+        elif field in fields.LISTS:
+            parts[field] = tuple(kind(**entry) for entry in said or ())
+    return Recipe(
+        **{**values, **parts, **told},
+        inventory=known.inventory,
+        checkpoint_used=checkpoint,
+        layer=reporter.layer,
+        position=reporter.position,
+        most_photo_pixels=known.pictures.most_photo_pixels,
     )
-    return Recipe.model_validate({**values, "context": context})
 
 
 def _own(wrong: Collection[str], reporter: Reporter) -> Iterator[str]:
@@ -302,7 +311,7 @@ def _limits(values: Values, checkpoint: Checkpoint, most_pixels: int) -> Limits:
 
 def _decided(recipe: Recipe) -> str:
     """Return the schedule type, "automatic" resolved; an impossible type is refused already."""
-    if recipe.context.checkpoint.rules.flow:
+    if recipe.checkpoint_used.rules.flow:
         return samplers.SIMPLE
     decided = samplers.decide_schedule_type(
         samplers.sampler_named(recipe.sampler), recipe.schedule_type

@@ -95,7 +95,7 @@ def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
 
 def _vae(recipe: Recipe) -> Iterator[Finding]:
     """Find a VAE for another family than the checkpoint's."""
-    inventory, family = recipe.context.inventory, recipe.context.checkpoint.family
+    inventory, family = recipe.inventory, recipe.checkpoint_used.family
     able = [name for name, families in inventory.vae_families.items() if family in families]
     remedy = f"Use {listed([*able, BAKED], 'or')}."
     families = inventory.vae_families.get(recipe.vae, ())
@@ -106,7 +106,7 @@ def _misfit(
     recipe: Recipe, kind: str, named: Finding, families: Sequence[str]
 ) -> Iterator[Finding]:
     """Yield the finding, whose message is a file's name, if the file is for other families."""
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     if checkpoint.family and families and checkpoint.family not in families:
         message = (
             f"the {kind} '{shown(named.message)}' is for {listed(families)}, but the checkpoint "
@@ -123,25 +123,25 @@ def _loras(recipe: Recipe) -> Iterator[Finding]:
     ]
     for field, text in recipe.texts:
         if not field.endswith(NEGATIVE):
-            tags = installed_tags(text, recipe.context.inventory)
+            tags = installed_tags(text, recipe.inventory)
             loras += [(field, name, text.replace(tag.written, "", 1).strip()) for tag, name in tags]
     if not loras:
         return
-    said = {name: (FAMILIES[key].name,) for name, key in recipe.context.lora_families.items()}
-    key = family_called(recipe.context.checkpoint.family)
+    said = {name: (FAMILIES[key].name,) for name, key in recipe.lora_families.items()}
+    key = family_called(recipe.checkpoint_used.family)
     for field, name, without in loras:
         remedy = "Remove the LoRA, or use a checkpoint of its family."
         if key:
             remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
-        families = said.get(name) or recipe.context.inventory.lora_families.get(name, ())
+        families = said.get(name) or recipe.inventory.lora_families.get(name, ())
         yield from _misfit(recipe, "LoRA", Finding(field, name, remedy, without), families)
 
 
 def _embeddings(recipe: Recipe) -> Iterator[Finding]:
     """Embeddings are for text encoders of Stable Diffusion, whatever their files say."""
-    inventory = recipe.context.inventory
+    inventory = recipe.inventory
     remedy = "Remove the embedding, or use a checkpoint of its family."
-    usual = ("Stable Diffusion",) if recipe.context.checkpoint.rules.flow else ()
+    usual = ("Stable Diffusion",) if recipe.checkpoint_used.rules.flow else ()
     for field, prompt in recipe.texts:
         text = without_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
@@ -161,8 +161,8 @@ def _controls(recipe: Recipe) -> Iterator[Finding]:
 
 def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
     """Yield the wrong parts of a ControlNet, and the messages about them."""
-    control, checkpoint = recipe.control[index], recipe.context.checkpoint
-    installed = recipe.context.inventory.named("controlnet")
+    control, checkpoint = recipe.control[index], recipe.checkpoint_used
+    installed = recipe.inventory.named("controlnet")
     model = installed.get(control.model)
     if not control.image and not recipe.image:
         yield "image", "control has no picture to follow. Write 'image: …' there."
@@ -196,7 +196,7 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
 
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
     """Find fields that the checkpoint's family has no use for."""
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     lacks = checkpoint.rules.lacks
     if "mask" in lacks:  # margins are redrawn as what a mask selects
         lacks = {**lacks, "extend": lacks["mask"]}
@@ -211,7 +211,7 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
 
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
     """Check the sampler: only some work for flow models, only some can begin with pure noise."""
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
         able = tuple(
@@ -227,7 +227,7 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
-    rules, sampler = recipe.context.checkpoint.rules, sampler_named(recipe.sampler)
+    rules, sampler = recipe.checkpoint_used.rules, sampler_named(recipe.sampler)
     if not rules.flow:
         if decide_schedule_type(sampler, recipe.schedule_type) is None:
             what = (
@@ -238,14 +238,14 @@ def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
     # The schedule type of an impossible sampler came with it.
     elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
         what = (
-            f"{recipe.context.checkpoint.family} does not take the schedule type "
+            f"{recipe.checkpoint_used.family} does not take the schedule type "
             f"'{recipe.schedule_type}': it has a schedule of its own."
         )
         yield Finding("schedule_type", what, f"Remove it, or write {SIMPLE}.", SIMPLE)
 
 
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     most = checkpoint.text_layers
     if not checkpoint.rules.flow and recipe.clip_skip > most:
         what = (
@@ -257,7 +257,7 @@ def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
 
 def _sides(recipe: Recipe) -> Iterator[Finding]:
     """Find sides that the family cannot draw, before and after `hires`."""
-    rules, family = recipe.context.checkpoint.rules, recipe.context.checkpoint.family
+    rules, family = recipe.checkpoint_used.rules, recipe.checkpoint_used.family
     most, multiple = rules.max_side, rules.multiple
     if recipe.references and rules.references:
         multiple = 1  # it is rendered in another size, and resized to this size
@@ -285,7 +285,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
 
 def _detail(recipe: Recipe) -> Iterator[Finding]:
     """Find sizes of details that the family cannot draw."""
-    rules, family = recipe.context.checkpoint.rules, recipe.context.checkpoint.family
+    rules, family = recipe.checkpoint_used.rules, recipe.checkpoint_used.family
     most = min(rules.max_side, MAX_SIDE)
     for index, detail in enumerate(recipe.detail):
         for side in detail.sides:
@@ -297,7 +297,7 @@ def _detail(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _start_image(recipe: Recipe) -> Iterator[Finding]:
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     missing = [field for field in PICTURE_FIELDS if not getattr(recipe, field)]
     if recipe.extend and recipe.mask:
         what = "extend and mask together: extend redraws what is around the picture."
@@ -320,7 +320,7 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
 
 def _references(recipe: Recipe) -> Iterator[Finding]:
     """Find too many references, any for a checkpoint that takes none, or missing references."""
-    checkpoint, found = recipe.context.checkpoint, recipe.references
+    checkpoint, found = recipe.checkpoint_used, recipe.references
     takes = checkpoint.rules.references
     if found and not takes and checkpoint is not NO_CHECKPOINT:
         what = f"{checkpoint.family or 'this checkpoint'} takes no references."
@@ -328,7 +328,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
             "Write image for a picture to start from, or use a checkpoint that edits pictures: "
             "FLUX.2, Qwen-Image-Edit, Qwen-Image 2.1 or FLUX.1 Kontext (docs/models.md)."
         )
-        variants = recipe.context.inventory.variants.get(checkpoint.name, {}).values()
+        variants = recipe.inventory.variants.get(checkpoint.name, {}).values()
         able = [
             variant.name
             for variant in variants
@@ -352,7 +352,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
 
 def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
     """Find a latent upscaler for a flow model, whose latents would be spoilt by enlarging."""
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     name = recipe.hires.upscaler if recipe.hires else ""
     if checkpoint.rules.flow and name in UPSCALERS and name not in PIXEL_UPSCALERS:
         what = f"the upscaler {shown(name)} is for Stable Diffusion's latents."
@@ -362,7 +362,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _edits(recipe: Recipe) -> Iterator[Finding]:
-    checkpoint = recipe.context.checkpoint
+    checkpoint = recipe.checkpoint_used
     for field, prompt in recipe.texts if checkpoint.rules.flow else ():
         for words, edit in edits_in(prompt):
             instead = prompt.replace(words, edit.last_words, 1) if words in prompt else NOTHING
@@ -382,7 +382,7 @@ def mistakes_in_finishing(recipe: Recipe) -> Iterator[Finding]:
 
 def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
     width, height = recipe.size_after_upscale
-    most = recipe.context.most_photo_pixels
+    most = recipe.most_photo_pixels
     if recipe.upscale and width * height > most:
         before = recipe.size_before_upscale
         what = (
@@ -412,7 +412,7 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
         what = f"{beside[0]} is for fit: inside; {wanted.fit} has width and height."
         remedy = f"Remove {beside[0]}, or fit."
     else:
-        (width, height), most = recipe.published_size, recipe.context.most_photo_pixels
+        (width, height), most = recipe.published_size, recipe.most_photo_pixels
         if width * height <= most or (width, height) == recipe.size_before_resize:
             return
         limit = f"the limit is {most / 1e6:g} million pixels (max_photo_megapixels)."

@@ -24,7 +24,7 @@ def test_each_row_is_a_recipe(delimiter: str, mark: bytes, ending: str) -> None:
     assert (first.prompt, first.negative_prompt, first.steps, first.seed) == ("a corgi", "", 30, 7)
     assert second.prompt == 'a cat, "red",\nasleep'
     assert (second.negative_prompt, second.steps, second.seed) == ("dim", 24, (1, 2, 3))
-    assert [recipe.context.position.line for recipe in (first, second)] == [2, 3]
+    assert [recipe.position.line for recipe in (first, second)] == [2, 3]
 
 
 def test_cells_are_read_as_flags_are() -> None:

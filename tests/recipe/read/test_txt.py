@@ -11,7 +11,7 @@ def test_each_line_is_a_prompt() -> None:
     """Blank lines and comments are none; white space around a line does not count."""
     recipes = read("# dogs\n\na corgi\n   a poodle  \n  # cats\na cat # with a hat\n", TXT)
     assert [recipe.prompt for recipe in recipes] == ["a corgi", "a poodle", "a cat # with a hat"]
-    assert [recipe.context.position.line for recipe in recipes] == [3, 4, 6]
+    assert [recipe.position.line for recipe in recipes] == [3, 4, 6]
 
 
 def test_a_backslash_goes_on_in_the_next_line() -> None:

@@ -104,7 +104,7 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
     for text in ("# only a comment\n", "---\n", "[]\n", "~\n"):
         assert read(text) == []
     recipes = read("prompt: a\n---\n- prompt: b\n- prompt: c\n---\n---\n# end\n")
-    assert [(r.prompt, r.context.position.line) for r in recipes] == [("a", 1), ("b", 3), ("c", 4)]
+    assert [(r.prompt, r.position.line) for r in recipes] == [("a", 1), ("b", 3), ("c", 4)]
     # Tabs that editors leave on empty lines are no indentation.
     assert read_one("prompt: a\n\t\n  \t \nsteps: 3\n\t").steps == 3
 
