@@ -17,7 +17,6 @@ from picowatch.recipe.extend import margins_of
 from picowatch.recipe.inventory import DEMO_CUTOUT, NO_CHECKPOINT, Checkpoint
 from picowatch.recipe.messages.problems import Finding, Reporter
 from picowatch.recipe.messages.wording import given_twice
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
@@ -92,8 +91,8 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     values = defaults | said | {"prediction": prediction, "loras": loras}
     values |= Lookup(reporter, known, said).files(checkpoint)
     values |= {"seed": _seeds(values["seed"], reporter), "format": _format(values, reporter)}
-    sides, size_warning, size = _picture_size(values, checkpoint, known, reporter)
-    values |= sides
+    recipe = _recipe(values, reporter, known, checkpoint, lora_families=families)
+    recipe = _with_picture_size(recipe, known, reporter)
     # The rules are checked without wrong values, so that all mistakes are told at once. Those that
     # switch something on are needed by other fields, which would be blamed.
     if any(
@@ -101,8 +100,6 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
         for place in _own(wrong, reporter)
     ):
         return None
-    told = {"lora_families": families, "picture_size": size, "size_warning": size_warning}
-    recipe = _recipe(values, reporter, known, checkpoint, **told)
     recipe = known.rules.applied(recipe, reporter)
     off = {name: fields.DEFAULTS[name] for name in fields.idle_fields(recipe)}
     return replace(recipe, **{"schedule_type": _decided(recipe)} | off)
@@ -246,33 +243,32 @@ def _is_for_pictures(name: str, picture: object, reporter: Reporter) -> bool:
     return not picture and reporter.origin_of(name) is Origin.FOLDER
 
 
-def _picture_size(
-    values: Values, checkpoint: Checkpoint, known: Known, reporter: Reporter
-) -> tuple[dict[str, int], str, tuple[int, int] | None]:
-    """Return the sides to take from a picture, and a warning if it had to be reduced.
+def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Recipe:
+    """Return the recipe with the sides of its picture, and a warning if that had to be reduced.
 
     A given side decides the other. A picture that is masked, or of which only parts are drawn,
-    keeps its size, which is the third value.
+    keeps its size.
     """
-    native = checkpoint.native_size
-    references = values["references"]
-    extend = values.get("extend", "") if values["image"] else ""
+    native, references = recipe.checkpoint_used.native_size, recipe.references
+    extend = recipe.extend if recipe.image else ""
     given = reporter.layer if references or extend else _SIDES  # others are native
-    sides = [side for side in _SIDES if values[side] == fields.PICTURE or side not in given]
-    followed = (control["image"] for control in values["control"])
-    path = values["image"] or next(chain(references, followed), "")
+    own: dict[str, Any] = {"width": recipe.width, "height": recipe.height}
+    sides = [side for side in _SIDES if own[side] == fields.PICTURE or side not in given]
+    path = recipe.image or next(chain(references, (use.image for use in recipe.control)), "")
     is_for_others = all(_is_for_pictures(side, path, reporter) for side in sides)
-    if _keeps_size(values) or (sides and is_for_others):
+    only_masked = recipe.mask and recipe.mask_padding is not None
+    if only_masked or recipe.only_details or (sides and is_for_others):
+        kept: dict[str, Any] = dict.fromkeys(sides, native)
         with suppress(PictureUnreadable):  # reported where pictures are kept
-            return dict.fromkeys(sides, native), "", known.pictures.size(path) if path else None
-        return dict.fromkeys(sides, native), "", None
+            kept["picture_size"] = known.pictures.size(path) if path else None
+        return replace(recipe, **kept)
     size = native, native
     if path and (sides or extend):
         try:
             size = known.pictures.size(path)
             size = margins_of(extend, size).around(size) if extend else size
         except PictureUnreadable as error:
-            field = "image" if values["image"] else "references.0" if references else "control"
+            field = "image" if recipe.image else "references.0" if references else "control"
             reporter.wrong(field, named(path, str(error)))
         except ValueInvalid as error:
             reporter.wrong("extend", named(path, str(error)))
@@ -280,12 +276,12 @@ def _picture_size(
         what = "size: picture is the size of the start image. Add image, or a size."
         reporter.wrong(sides[0], what)
     width, height = (
-        values[side] if len(sides) == 1 and side not in sides else None for side in _SIDES
+        own[side] if len(sides) == 1 and side not in sides else None for side in _SIDES
     )
-    limits = _limits(values, checkpoint, known.pictures.most_pixels)
+    limits = _limits(recipe, known.pictures.most_pixels)
     fitted, is_reduced = fit(size, (width, height), limits)
     warning, whole, becomes = "", None, f"becomes {fitted[0]}x{fitted[1]}"
-    if len(sides) > 1 and fitted != size and values["mask"] and not extend and not values["hires"]:
+    if len(sides) > 1 and fitted != size and recipe.mask and not (extend or recipe.hires):
         whole, becomes = size, f"is drawn in {fitted[0]}x{fitted[1]}, and what is new enlarged"
     if len(sides) > 1 and is_reduced:
         is_setting = limits.most_pixels == known.pictures.most_pixels
@@ -295,15 +291,15 @@ def _picture_size(
             f"{limits.most_pixels / 1e6:.2g} megapixels, with sides of {limits.most_side} at most."
         )
         reporter.warnings.append(warning)
-    return {side: fitted[_SIDES.index(side)] for side in sides}, warning, whole
+    taken: dict[str, Any] = {side: fitted[_SIDES.index(side)] for side in sides}
+    return replace(recipe, **taken, picture_size=whole, size_warning=warning)
 
 
-def _limits(values: Values, checkpoint: Checkpoint, most_pixels: int) -> Limits:
+def _limits(recipe: Recipe, most_pixels: int) -> Limits:
     """Return the limits of a picture's size; a reference is edited in another size."""
-    rules = checkpoint.rules
-    scale = values["hires"].get("scale", Hires.scale) if values["hires"] else 1
+    rules, scale = recipe.checkpoint_used.rules, recipe.hires.scale if recipe.hires else 1
     most_side = min(fields.MAX_SIDE, int(rules.max_side / scale))
-    if values["references"]:
+    if recipe.references:
         return Limits(1, most_side, most_pixels)
     most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
     return Limits(rules.multiple, most_side, most_pixels)
@@ -317,10 +313,3 @@ def _decided(recipe: Recipe) -> str:
         samplers.sampler_named(recipe.sampler), recipe.schedule_type
     )
     return decided or recipe.schedule_type
-
-
-def _keeps_size(values: Values) -> bool:
-    """Return whether only parts of a picture are drawn, which keeps its size."""
-    stays = values["image"] and values.get("denoising_strength") == 0 and not values["hires"]
-    only_masked = values["mask"] and values.get("mask_padding") is not None
-    return bool(only_masked or (stays and values["detail"]))
