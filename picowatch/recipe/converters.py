@@ -79,7 +79,6 @@ prediction_in = partial(named_in, find_prediction)
 
 
 def noise_in(written: SourceValue) -> Any:
-    """Return the source of noise, by any program's name."""
     return NOISE_NAMES.get(written.text.strip().casefold(), written.value)
 
 
@@ -103,7 +102,6 @@ def ground_in(written: SourceValue) -> str | None:
 
 
 def percent_in(written: SourceValue) -> Any:
-    """Return a number with or without a per cent sign."""
     return number_in(written.with_value(written.text.strip().removesuffix("%").rstrip()))
 
 

@@ -21,9 +21,7 @@ _NAMED = re.compile(r"(left|top|right|bottom) (.+)")
 
 
 class Margins(NamedTuple):
-    """Pixels around a picture."""
-
-    left: int
+    left: int  # in pixels, as the others
     top: int
     right: int
     bottom: int

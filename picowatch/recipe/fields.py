@@ -93,8 +93,6 @@ _SIDE: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFields:
-    """The fields whose values a finished image has, too."""
-
     prompt: str = row(
         MISSING,
         "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing "
@@ -589,8 +587,6 @@ class ImageFields:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFields(ImageFields):
-    """The fields that one entry can have."""
-
     # An image request has LoRAs with their hashes, those of its prompt included.
     loras: Loras = row(
         (),

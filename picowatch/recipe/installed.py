@@ -24,8 +24,6 @@ _NO_DEPTH = (
 
 
 class _Kind(NamedTuple):
-    """A kind of models."""
-
     called: str  # in messages
     field: str = ""  # that names a model, in messages
     none: str = ""  # what to do if a recipe needs a model and none is installed

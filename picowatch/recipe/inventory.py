@@ -82,8 +82,6 @@ DEMO_RULES = rules_of(DEMO)
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that is installed."""
-
     name: str
     native_size: int  # the side of its square, in pixels
     text_layers: int = 12  # of its text encoder: clip_skip cannot skip more

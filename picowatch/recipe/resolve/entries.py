@@ -49,8 +49,6 @@ class _Merged:
 
 @dataclass(frozen=True, slots=True)
 class EntryResolver:
-    """Turns the entries of a file into recipes."""
-
     known: Known
     max_images: int
     problems: Problems  # gets the mistakes

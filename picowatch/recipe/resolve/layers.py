@@ -131,10 +131,7 @@ def mappings_in(layer: Layer, field: str) -> tuple[SourceValue, ...]:
 
 
 def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Return a layer's values, and the places of wrong values, which are reported.
-
-    Those of mappings are values by part.
-    """
+    """Return a layer's values, of mappings by part, and the places of wrong ones, now reported."""
     elsewhere = LOOKED_UP | fields.KINDS.keys()
     names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
     found = _values_of(names, layer, reporter)
@@ -202,7 +199,6 @@ def only_writes(layer: Layer) -> bool:
 
 
 def says_drawing(layer: Layer) -> bool:
-    """Return whether an entry says anything about drawing."""
     return any(map(is_about_drawing, layer, layer.values()))
 
 

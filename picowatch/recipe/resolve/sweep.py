@@ -94,7 +94,6 @@ class AxisReader:
     axes: Axes = field(default_factory=dict)
 
     def read(self, written: SourceValue) -> Axes:
-        """Return the axes, by their labels."""
         axes, problems = self.axes, self.problems
         if written.is_off:
             return axes
