@@ -32,7 +32,6 @@ from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.lookup import Known, refuse_unusable
-from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.written import Entry, Layer, Origin, Position, Source, SourceValue
 
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.
@@ -66,7 +65,7 @@ def read_recipes(
     entries, settings = _entries(name, content, problems)
     if len(entries) > max_images:  # before anything is drawn or looked up
         refuse(entries[0].position, too_many(len(entries), max_images))
-    known = Known(inventory, pictures, Rules(inventory))
+    known = Known(inventory, pictures)
     resolver = EntryResolver(known, max_images, problems, read_from, folder, settings)
     return [recipe.warned(*_only_for_photos(recipe)) for recipe in resolver.recipes(entries)]
 
@@ -194,7 +193,7 @@ def dropped_recipes(
     problems = Problems()
     folder = defaults_layer(defaults, problems)
     entries = _dropped_entries(dropped, folder, problems)
-    known = Known(inventory, pictures, Rules(inventory))
+    known = Known(inventory, pictures)
     recipes = EntryResolver(known, max_images, problems, read_from, folder, {}).recipes(entries)
     for recipe in recipes:
         if recipe.replace and has_number(recipe.name):

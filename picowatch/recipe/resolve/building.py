@@ -23,7 +23,7 @@ from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.lookup import Known, Limits, Lookup, find_installed, fit, named
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
-from picowatch.recipe.resolve.rules import mistakes_in_finishing
+from picowatch.recipe.resolve.rules import mistakes_in_finishing, with_rules
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")
@@ -100,7 +100,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
         for place in _own(wrong, reporter)
     ):
         return None
-    recipe = known.rules.applied(recipe, reporter)
+    recipe = with_rules(recipe, reporter, known.found_in_prompts)
     off = {name: fields.DEFAULTS[name] for name in fields.idle_fields(recipe)}
     return replace(recipe, **{"schedule_type": _decided(recipe)} | off)
 

@@ -15,7 +15,7 @@ from picowatch.recipe.messages.problems import Problems, Reporter, shown
 from picowatch.recipe.parts import KIND_OF, MOST_UPSCALED, PIXEL_UPSCALERS, USUAL_MARGIN
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import text_of
-from picowatch.recipe.resolve.rules import Rules
+from picowatch.recipe.resolve.rules import FoundInPrompts
 from picowatch.recipe.written import FORBIDDEN, Origin, Position, SourceValue, find_in, invisible
 
 _MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
@@ -38,8 +38,8 @@ class Known:
 
     inventory: Inventory
     pictures: Pictures
-    rules: Rules
     named: dict[str, Position] = field(default_factory=dict)
+    found_in_prompts: FoundInPrompts = field(default_factory=dict)
 
 
 def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> Checkpoint:

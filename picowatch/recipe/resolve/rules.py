@@ -5,7 +5,8 @@ A rule takes a resolved recipe and yields findings; a `Reporter` decides what th
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from picowatch.families import FAMILIES
@@ -40,42 +41,39 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import FORBIDDEN, invisible
 
 Rule = Callable[[Recipe], Iterator[Finding]]
+# The findings in prompts so far, by field, text and the LoRAs beside it.
+FoundInPrompts = dict[tuple[str, str, Loras], list[Finding]]
 
 
-class Rules:
-    """Applies the rules to one file's recipes; findings are cached, as sweeps repeat prompts."""
+def with_rules(recipe: Recipe, reporter: Reporter, found: FoundInPrompts) -> Recipe:
+    """Return the recipe, with unusable values that somebody else chose replaced."""
+    recipe = _applied(partial(_prompts, found), recipe, reporter)
+    is_long = max(len(text) for _, text in recipe.texts) > MAX_LENGTH
+    for rule in _RULES if not is_long else ():  # too long to read once per image
+        recipe = _applied(rule, recipe, reporter)
+    return recipe
 
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-        self._of_prompt = cache(self._findings_of_prompt)
 
-    def applied(self, recipe: Recipe, reporter: Reporter) -> Recipe:
-        """Return the recipe, with unusable values that somebody else chose replaced."""
-        recipe = _applied(self._prompts, recipe, reporter)
-        is_long = max(len(text) for _, text in recipe.texts) > MAX_LENGTH
-        for rule in _RULES if not is_long else ():  # too long to read once per image
-            recipe = _applied(rule, recipe, reporter)
-        return recipe
+def _prompts(found: FoundInPrompts, recipe: Recipe) -> Iterator[Finding]:
+    for field, text in filter(itemgetter(1), recipe.texts):
+        key = field.rpartition(".")[2], text, recipe.loras
+        if key not in found:  # sweeps repeat prompts
+            found[key] = [*_findings_of_prompt(*key, recipe.inventory)]
+        yield from (replace(finding, field=field) for finding in found[key])
 
-    def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
-        for field, text in recipe.texts:
-            if text:
-                for finding in self._of_prompt(field.rpartition(".")[2], text, recipe.loras):
-                    yield replace(finding, field=field)
 
-    def _findings_of_prompt(self, field: str, text: str, loras: Loras) -> list[Finding]:
-        """Find what no prompt may contain."""
-        found = []
-        for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
-            what = f"{field} contains {invisible(sign[0])}."
-            clean = text.replace(sign[0], " " if sign[0].isspace() else "")
-            found.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
-        for mistake in mistakes_in(field, text, loras, self._inventory):
-            without = text.replace(mistake.tag, mistake.instead, 1).strip()
-            instead = without if mistake.tag else NOTHING
-            words, used = mistake.message, mistake.used
-            found.append(Finding(field, words, "", instead, of_checkpoint=False, used=used))
-        return found
+def _findings_of_prompt(
+    field: str, text: str, loras: Loras, inventory: Inventory
+) -> Iterator[Finding]:
+    """Find what no prompt may contain."""
+    for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
+        what = f"{field} contains {invisible(sign[0])}."
+        clean = text.replace(sign[0], " " if sign[0].isspace() else "")
+        yield Finding(field, what, "Remove it.", clean, of_checkpoint=False)
+    for mistake in mistakes_in(field, text, loras, inventory):
+        without = text.replace(mistake.tag, mistake.instead, 1).strip()
+        instead = without if mistake.tag else NOTHING
+        yield Finding(field, mistake.message, "", instead, of_checkpoint=False, used=mistake.used)
 
 
 def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
