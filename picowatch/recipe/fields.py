@@ -536,12 +536,6 @@ class ImageFields:
         return self.mask if isinstance(self.mask, Find) else None
 
     @property
-    def phrases(self) -> list[tuple[str, str]]:
-        """The words that are looked for, each with the model that looks."""
-        looking = (self.found_mask, *self.detail, self.cutout)
-        return [(part.find, part.model) for part in looking if part and part.find]
-
-    @property
     def only_details(self) -> bool:
         """Return whether the start image stays, but for details that are drawn again."""
         return bool(self.detail and self.image and not self.denoising_strength and not self.hires)

@@ -11,7 +11,7 @@ from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SEEDS
 from picowatch.recipe.files import PICTURE_KINDS, files_of, with_pictures
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid, Reporter
 from picowatch.recipe.messages.wording import EDITED, cannot_edit
 from picowatch.recipe.photo_names import dated
 from picowatch.recipe.prompts.drawing import Prompts
@@ -169,10 +169,9 @@ class Recipe(fields.RecipeFields):
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """Return an error at a field's position, for problems that only the caller can find."""
-        written = find_in(self.layer, field)
-        problems = Problems()
-        problems.add(written.error_position if written else self.position, message)
-        return RecipeInvalid(problems.found)
+        reporter = Reporter(self.layer, Problems(), self.position)
+        reporter.problems.add(reporter.position_of(field), message)
+        return RecipeInvalid(reporter.problems.found)
 
     def digest(self, hash_of: HashOf) -> str:
         """Return the entry's identity: entries of two saves with equal digests are the same.

@@ -175,7 +175,10 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
     }
     prompts = [text for text, of in drawn.items() if not (of.loras or lora_tags(text))]
     looked_for = [
-        phrase for each in variants for phrase, model in each.phrases if model == DEMO_FIND
+        part.find
+        for each in variants
+        for part in (each.found_mask, *each.detail, each.cutout)
+        if part and part.find and part.model == DEMO_FIND
     ]
     said = []
     for name, known, texts in (
