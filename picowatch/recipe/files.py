@@ -89,6 +89,9 @@ def as_written(path: str) -> str:
     return f"./{path}" if path.startswith(" ") else path
 
 
+_NOT_HERE = "pictures cannot be read here."
+
+
 class Pictures:
     """The pictures of one recipe, by the paths that it gives. This class knows no files.
 
@@ -103,11 +106,11 @@ class Pictures:
 
     def size(self, path: str) -> tuple[int, int]:
         """Width and height of a picture, upright."""
-        raise _unreadable()
+        raise PictureUnreadable(_NOT_HERE)
 
     def is_transparent(self, path: str) -> bool:
         """Whether anything in a picture is transparent."""
-        raise _unreadable()
+        raise PictureUnreadable(_NOT_HERE)
 
     def is_photo(self, path: str) -> bool:
         """Whether a picture was taken by a camera, as far as one can tell."""
@@ -115,11 +118,11 @@ class Pictures:
 
     def taken(self, path: str) -> datetime:
         """When a picture was taken, or else when its file was changed last."""
-        raise _unreadable()
+        raise PictureUnreadable(_NOT_HERE)
 
     def texts(self, path: str) -> Mapping[str, str]:
         """The texts in a picture's metadata, by keyword."""
-        raise _unreadable()
+        raise PictureUnreadable(_NOT_HERE)
 
     def inside(self, path: str) -> str | None:
         """Return an absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
@@ -135,10 +138,6 @@ class Pictures:
         The picture is recognised by its sha256; without a match, the path stays as it is.
         """
         return path
-
-
-def _unreadable() -> PictureUnreadable:
-    return PictureUnreadable("pictures cannot be read here.")
 
 
 NO_PICTURES = Pictures()

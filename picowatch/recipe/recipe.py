@@ -126,11 +126,6 @@ class Recipe(fields.RecipeFields):
         return [self._seeds(at, None) for at in range(self.image_count // len(self.variants))]
 
     @property
-    def without_seeds(self) -> Self:
-        """The same recipe, whatever its seeds; those of a sweep stay."""
-        return self if self.sweep else replace(self, seed=0, count=1, variation_seed=None)
-
-    @property
     def image_count(self) -> int:
         each = len(self.seed) if isinstance(self.seed, tuple) else self.count
         return each * len(self.variants)

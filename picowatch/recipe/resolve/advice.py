@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, chain, islice
 from operator import attrgetter
 
@@ -143,7 +144,9 @@ def with_equal_images(recipes: list[Recipe]) -> list[Recipe]:
     alike = defaultdict[str, list[int]](list)
     for index, recipe in enumerate(recipes if len(recipes) > 1 else ()):
         if not recipe.wants_random_seed:
-            alike[recipe.without_seeds.digest(no_hash)].append(index)
+            # Whatever its seeds, but those of a sweep.
+            same = recipe if recipe.sweep else replace(recipe, seed=0, count=1, variation_seed=None)
+            alike[same.digest(no_hash)].append(index)
     for entries in alike.values():
         seeds = {index: set(recipes[index].seeds) for index in entries}
         asked = Counter(chain.from_iterable(seeds.values()))

@@ -138,7 +138,7 @@ class EntryResolver:
                 refuse(whole.entry.position, _TOO_LONG)
             reporter = Reporter(layer, self.problems, whole.entry.position)
             if recipe := resolve(reporter, self.known, whole.entry):
-                found.append(recipe.known(swept_loras=loras) if loras else recipe)
+                found.append(recipe.known(swept_loras=loras))
         return found, cost
 
     def _recipe(self, whole: _Merged, images: list[Recipe]) -> Recipe:
