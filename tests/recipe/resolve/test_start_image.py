@@ -75,6 +75,12 @@ def test_a_masked_picture_of_any_size_keeps_it(
         assert request.given_size is None
 
 
+def test_a_wrong_value_is_told_even_where_nothing_would_use_it() -> None:
+    limits = "mask_blur must be a whole number from 0 to 64, not 900."
+    check_refused("prompt: a\nmask_blur: 900", "mask_blur has no effect without …", limits)
+    check_refused("prompt: a", limits, defaults="mask_blur: 900")
+
+
 def test_a_folders_size_of_the_picture_is_for_its_recipes_with_pictures() -> None:
     """As `format: same`; in the recipe itself it is a mistake."""
     for text in ("prompt: a", "prompt: a\nimage: none", "prompt: a\nwidth: 64"):
