@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from itertools import count
 
 from picowatch.inbox.names import is_dropped, is_template
@@ -45,12 +46,13 @@ class Pending:
 
 
 class Waiting:
-    """What is pending, by path."""
+    """What is pending, by path, in the order in which it becomes quiet."""
 
     def __init__(self, settle_seconds: float) -> None:
         self.settle_seconds = settle_seconds
         self.all: dict[str, Pending] = {}
         self._quiet_at: dict[str, float] = {}  # of those that `quiet` has not returned yet
+        self._times: list[tuple[float, str]] = []  # a heap of these, and of former ones
         self._places = count()
         self._versions: Counter[tuple[int, ...]] = Counter()  # with inodes, of new files
         self.templates = 0  # how many are pending that may be usable at once
@@ -72,6 +74,7 @@ class Waiting:
         self._count(pending, 1)
         own = pending.since + self.patience(path)
         self._quiet_at[path] = own if quiet_at is None else quiet_at
+        heappush(self._times, (self._quiet_at[path], path))
 
     def patience(self, path: str) -> float:
         """Return the seconds for which a path has to be the same."""
@@ -108,13 +111,17 @@ class Waiting:
 
     def quiet(self, now: float) -> list[Pending]:
         """Return what has become quiet since the last call, in the order of the first notes."""
-        quiet = [self.all[path] for path, at in self._quiet_at.items() if at <= now]
-        for pending in quiet:
-            del self._quiet_at[pending.path]
+        quiet = []
+        while self.next_quiet_at() <= now:
+            _, path = heappop(self._times)
+            del self._quiet_at[path]
+            quiet.append(self.all[path])
         return sorted(quiet, key=lambda pending: pending.place)
 
     def next_quiet_at(self) -> float:
-        return min(self._quiet_at.values(), default=float("inf"))
+        while self._times and self._quiet_at.get(self._times[0][1]) != self._times[0][0]:
+            heappop(self._times)  # it was noted again, or dropped
+        return self._times[0][0] if self._times else float("inf")
 
     def may_be(self, version: SizeAndTime) -> bool:
         """Whether a file that the ledger does not have yet has this size and time."""
