@@ -111,23 +111,8 @@ def test_what_lies_beside_a_photo_belongs_to_it(house: House) -> None:
     assert "holds for the recipes of its folder" in shown(house, "d/_defaults.yaml")[-1]
 
 
-def test_a_photo_that_its_template_keeps_from_being_read_says_so(house: House) -> None:
-    """One that the template names, and one beside a template that is refused."""
-    house.save("d/_pictures.yaml", "prompt: a star\nmask: where.png\n")
-    house.draw("d/where.png", "white")
-    assert house.once()
-    why = "its template d/_pictures.yaml names it"
-    assert shown(house, "d/where.png")[-1] == f"ignored d/where.png: {why}"
-    house.draw("d/e/b.png")
-    assert shown(house, "d/e/b.png")[-1] == "ignored d/e/b.png: it is not read yet"
-    house.save("d/_pictures.yaml", "promt: a star\n")
-    assert not house.once()
-    why = "its template d/_pictures.yaml is refused"
-    assert shown(house, "d/e/b.png")[-1] == f"ignored d/e/b.png: {why}"
-
-
 def test_what_is_not_read_yet_is_told_beside_what_is(house: House) -> None:
-    """A photo of a template, too, but nothing that is there for others."""
+    """A photo of a template, too, but nothing that is there for others; and what keeps it so."""
     house.save("d/_pictures.yaml", "prompt: a star\nmask: where.png\n")
     house.draw("d/where.png", "white")
     for name in ("d/a.png", "e/start.png"):
@@ -146,8 +131,14 @@ def test_what_is_not_read_yet_is_told_beside_what_is(house: House) -> None:
     for written in ("e/b", "inbox/e/b.yaml", "e/b*"):
         assert shown(house, written)[-1] == "ignored e/b.yaml: it is not read yet"
     house.draw("set/1.png")
-    why = "a picture here is used only if a recipe names it"
-    assert f"ignored set/1.png: {why}" in shown(house, "set/1.png")[-1]
+    house.save("d/more/_pictures.yaml", "promt: a star\n")
+    assert not house.once()
+    for name, why in {
+        "set/1.png": "a picture here is used only if a recipe names it",
+        "d/where.png": "its template d/_pictures.yaml names it",
+        "d/more/b.png": "its template d/more/_pictures.yaml is refused",
+    }.items():
+        assert f"ignored {name}: {why}" in shown(house, name)[-1]
 
 
 def test_every_key_is_documented(morning: House) -> None:

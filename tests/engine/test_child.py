@@ -149,26 +149,18 @@ def test_multiprocessings_own_process_imports_nothing_from_the_users_folder(tmp_
 # -- its end by others
 
 
-def test_ctrl_c_and_sigterm_do_not_end_the_engine(digests: ChildEngine) -> None:
-    """Signals reach every process of a terminal or service; the daemon decides."""
-    make(digests, request(steps=1))
-    process = digests.process_id
-    assert process is not None
-    assert os.getsid(process) == os.getpgid(process) == process
-    os.kill(process, signal.SIGINT)
-    os.kill(process, signal.SIGTERM)
-    assert make(digests, request(steps=1))
-    assert digests.process_id == process
-
-
-def test_signals_while_it_starts_do_not_end_it() -> None:
-    """Ctrl-C as soon as picowatch runs would print a traceback of its imports."""
+@pytest.mark.parametrize("starts", [False, True])
+def test_ctrl_c_and_sigterm_do_not_end_the_engine(starts: bool) -> None:
+    """They reach every process of a terminal or service, at once, too; the daemon decides."""
     with closing(engine_of(DigestRenderer)) as engine:
-        process = engine.start().id
+        if not starts:
+            make(engine, request(steps=1))
+        process = engine.process_id or engine.start().id
         os.kill(process, signal.SIGINT)
         os.kill(process, signal.SIGTERM)
         assert make(engine, request(steps=1))
         assert engine.process_id == process
+        assert os.getsid(process) == os.getpgid(process) == process
 
 
 DAEMON = """
