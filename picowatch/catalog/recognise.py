@@ -133,6 +133,7 @@ _GUIDES = ("controlnet_", "control_layers.", "control_blocks.", "ip_adapter", "i
 _SD3 = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
 _EMBEDDING_WIDTHS = {row.text_width for row in FAMILIES.values() if row.key != "sdxl"} - {0}
 _SDXL_WIDTHS = (768, 1280)  # of SDXL's two text encoders
+_MAX_VECTORS = 75  # an embedding is within one chunk of a prompt
 
 
 def recognise(header: Header) -> Recognised:
@@ -221,8 +222,9 @@ def _embedding(header: Header) -> Recognised | None:
     shapes = header.shapes
     if "clip_g" in shapes:  # SDXL's: as many vectors for either encoder
         pair = shapes.get("clip_l", ()), shapes["clip_g"]
-        fits = pair[0][:1] == pair[1][:1] and (pair[0][1:] + pair[1][1:]) == _SDXL_WIDTHS
-        return Recognised("embedding", "sdxl") if fits else None
+        if pair[0][:1] != pair[1][:1] or pair[0][1:] + pair[1][1:] != _SDXL_WIDTHS:
+            return None
+        return _of_vectors(pair[1][0], "sdxl")
     named = shapes.keys() & {"emb_params", "clip_l"}
     name = min(named or shapes)
     shape = shapes[name]
@@ -230,7 +232,15 @@ def _embedding(header: Header) -> Recognised | None:
         return None
     if len(shape) not in (1, 2) or 0 in shape or shape[-1] not in _EMBEDDING_WIDTHS:
         return None
-    return Recognised("embedding", FAMILY_OF_WIDTH[shape[-1]])
+    return _of_vectors(shape[0] if len(shape) == 2 else 1, FAMILY_OF_WIDTH[shape[-1]])
+
+
+def _of_vectors(count: int, family: str) -> Recognised:
+    if count > _MAX_VECTORS:
+        raise ModelRefused(
+            f"is an embedding of {count} vectors: prompts take {_MAX_VECTORS} at most."
+        )
+    return Recognised("embedding", family)
 
 
 def unet(header: Header) -> Recognised | None:

@@ -308,6 +308,8 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", NO_VAE, "without its VAE: a complete checkpoint is needed."),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
+    ("embedding", {"emb_params": (76, 768)}, "is an embedding of 76 vectors: prompts take 75"),
+    ("embedding", {"clip_l": (99, 768), "clip_g": (99, 1280)}, "is an embedding of 99 vectors"),
     *(("checkpoint", *known) for known in KNOWN),
 ]
 

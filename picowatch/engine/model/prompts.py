@@ -92,18 +92,12 @@ class TextTower:
     def read(self, path: Path, name: str) -> torch.Tensor:
         """Read an embedding's vectors for this encoder. RenderFailed if they do not fit."""
         vectors = read_vectors(path, self.key)
-        count, width = vectors.shape
-        own = self._table.embedding_dim
+        width, own = vectors.shape[1], self._table.embedding_dim
         if width != own:
             raise RenderFailed(
                 f"The embedding {name!r} is for another kind of model: its vectors have "
                 f"{width} numbers, this checkpoint's {own}.",
                 "Remove its name from the prompt, or use it with a checkpoint that it is made for.",
-            )
-        if count > CHUNK_TOKENS:
-            raise RenderFailed(
-                f"The embedding {name!r} has {count} vectors; it must have 1 to {CHUNK_TOKENS}.",
-                "Remove its name from the prompt.",
             )
         return vectors
 
