@@ -253,7 +253,7 @@ def test_pictures_are_copied_retried_and_drawn_with_other_seeds(many: House, pag
     assert [*(many.inbox / "pets").glob("again-*.yaml")]
     (many.outbox / FILES[0]).unlink()
     said = paste(many, copied(page, "selected", "retry"))
-    assert said.startswith("many.yaml and 1 more read again")
+    assert said.startswith("many.yaml and pets/cat.yaml read again")
     wait_for(lambda: len(many.pictures("many")) == 8, "what was deleted is drawn again")
 
 
