@@ -28,9 +28,11 @@ from picowatch.recipe.request import ImageRequest
 MOST_FOLDERS = 500  # that take turns; if more wait at once, the oldest image comes first
 FOLDERS_PATIENCE = 4  # batches of the loaded checkpoint before the next folder's
 IN_ORDER = "priority DESC, save, entry_index, image_index"
-# Copies that images need from their acceptance on, failed ones for `retry`.
-_NEEDED = f"""FROM start_images CROSS JOIN images ON images.id = image
-              WHERE (state IN ('queued', 'running') OR {FAILED})"""
+# Each part uses an index: of a hundred thousand images, almost all were done long ago.
+_TO_RENDER = f"""(SELECT id FROM images INDEXED BY images_queue WHERE state = 'queued'
+                  UNION ALL
+                  SELECT id FROM images INDEXED BY images_running WHERE state = 'running'
+                  UNION ALL SELECT id FROM images WHERE {FAILED})"""
 # The recipe may have been deleted while the picture was being written.
 _QUEUED, _FAILED = (
     f"state = CASE WHEN {REQUESTED} THEN '{state}' ELSE 'cancelled' END"
@@ -149,7 +151,9 @@ def running_recipes(ledger: Ledger, images: Sequence[QueuedImage]) -> dict[int, 
 
 def is_start_image_needed(ledger: Ledger, digest: str) -> bool:
     """Whether any image needs the copy of a picture from its acceptance on."""
-    return bool(ledger.select(f"SELECT 1 {_NEEDED} AND picture = ? LIMIT 1", (digest,)))
+    query = f"""SELECT 1 FROM start_images CROSS JOIN images ON images.id = image
+                WHERE picture = ? AND (state IN ('queued', 'running') OR {FAILED}) LIMIT 1"""
+    return bool(ledger.select(query, (digest,)))
 
 
 def running(ledger: Ledger) -> list[QueuedImage]:
@@ -172,7 +176,8 @@ def is_requested(ledger: Ledger, image: int) -> bool:
 def start_images_needed(ledger: Ledger) -> set[str]:
     """Return the hashes of copies that unfinished images need, and failed ones for `retry`."""
     with ledger.transaction() as sql:
-        needed = {row["picture"] for row in sql.execute(f"SELECT DISTINCT picture {_NEEDED}")}
+        query = f"SELECT DISTINCT picture FROM start_images WHERE image IN {_TO_RENDER}"
+        needed = {row["picture"] for row in sql.execute(query)}
         return needed.union(*(image.request.pictures.values() for image in running(ledger)))
 
 

@@ -146,7 +146,9 @@ def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
         costs[-1] += 1
 
     for number in (1, 500):
-        desk.save("a", *(entry("a", seed) for seed in range(number)))
+        star = {"image": "star.png", "image_hash": "11" * 32}
+        wanted = [request(seed=seed, **star) for seed in range(number)]
+        desk.save("a", RequestedEntry(str(number), 0, False, partial(_given, wanted)))
         images = desk.claim(500)
         queue.finish(desk.ledger, images, {image.id for image in images})
         costs.append(0)
