@@ -9,11 +9,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from picowatch.daemon.events import Event, Refused, accepted, refused, said, said_once
 from picowatch.daemon.model_hashes import NotHashed
 from picowatch.daemon.reader import Reader, Reading
 from picowatch.daemon.run import SLICE_SECONDS, Run
-from picowatch.daemon.save_outcome import Asked, SaveOutcome, SaveReader
+from picowatch.daemon.save_outcome import (
+    Asked,
+    Event,
+    Refused,
+    SaveOutcome,
+    SaveReader,
+    accepted,
+    refused,
+    said,
+    said_once,
+)
 from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended
 from picowatch.files.names import first_folder, is_picture_name
 from picowatch.inbox.files import FileChanged
