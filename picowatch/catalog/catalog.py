@@ -52,11 +52,11 @@ from picowatch.recipe.inventory import (
     Checkpoint,
     ControlNet,
     Inventory,
+    KnownWords,
     Upscaler,
     rules_of,
 )
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.prompts.known_words import KnownWords
 
 _RECOGNISED = TypeAdapter(Recognised)
 # Families whose files need not say what they predict: 2.x's weights tell (engine/model/load.py).

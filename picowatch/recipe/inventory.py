@@ -1,15 +1,15 @@
 """The installed models, as plain values: recipes never look into models/ themselves."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.families.row import DEMO, Variant
 from picowatch.recipe.messages.suggestions import squeezed
-from picowatch.recipe.prompts.known_words import KnownWords
+from picowatch.recipe.prompts.grammar import BREAK, without_loras
 
 MAX_SIDE = 4096  # pixels, after hires
 # The folders of each kind: ours, and those of A1111, Forge, ComfyUI, SwarmUI and Stability Matrix.
@@ -78,6 +78,40 @@ def family_called(text: str) -> str:
 
 UNET = rules_of("sd1")
 DEMO_RULES = rules_of(DEMO)
+
+
+_WORD = re.compile(r"(?<!\w)[^\W\d_]{2,}(?!\w)")
+# Wildcards, and ComfyUI's way to name an embedding: if none has the name, another warning says so.
+_NO_WORDS = re.compile(
+    r"__[^\s_][\w/.*~@-]*?__|(?<![\w-])(?i:embedding):[^\s,()\[\]:<>{}|]*|" + BREAK
+)
+# Words that show nothing: no picture is worse for them.
+_CONNECTING = {
+    "an", "and", "are", "as", "be", "by", "for", "from", "has", "have", "he", "her", "his", "is",
+    "it", "its", "my", "one", "or", "our", "she", "some", "that", "the", "their", "there",
+    "these", "they", "this", "those", "very", "was", "were", "who", "your",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWords:
+    """All `words` that a model was taught, in lower case, and the `subjects` among them."""
+
+    subjects: tuple[str, ...]
+    words: frozenset[str]
+
+    def and_names(self, names: Sequence[str]) -> "KnownWords":
+        """Return the words together with those in these names of embeddings."""
+        return replace(self, words=self.words.union(*map(_words, names))) if names else self
+
+    def unknown_in(self, prompt: str) -> Iterator[str]:
+        """Yield the prompt's unknown words, in lower case."""
+        known = self.words | _CONNECTING
+        return (w for w in _words(_NO_WORDS.sub(" ", without_loras(prompt))) if w not in known)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from picowatch.recipe.prompts.grammar import (
     parse_attention,
     without_loras,
 )
-from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe, no_hash
 from picowatch.recipe.resolve.layers import is_about_drawing, only_details
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
@@ -191,7 +190,10 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
         before = accumulate(map(len, texts), initial=0)
         few = [text for text, size in zip(texts, before, strict=False) if size < _MOST_CHARACTERS]
         unknown = [word for text in few for word in known.unknown_in(text)] if known else []
-        said += [unknown_words(name, known, unknown)] if known and unknown else []
+        if known and unknown:
+            words = listed([f"'{shown(word, 30)}'" for word in dict.fromkeys(unknown)], most=5)
+            subjects = listed(known.subjects, most=len(known.subjects))
+            said.append(f"the {shown(name)} model does not know {words}; it knows {subjects}.")
     if said:
         recipes[0].warned(*said)
     return recipes

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from picowatch.recipe.inventory import KnownWords
 from picowatch.recipe.parts import Find
-from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.request import ImageRequest, LoraUse, recipe_values
 from tests.recipe.reading import (
     HASHES,
