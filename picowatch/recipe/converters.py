@@ -1,7 +1,8 @@
 """What a field's text means: a row of the table names one of these converters, or its type does.
 
 A converter returns what it does not understand as it is; the field's limits refuse that. Below are
-the forms: JSON Schemas with patterns for the texts that a field takes.
+the values that A1111 writes otherwise than recipes, and the forms: JSON Schemas with patterns for
+the texts that a field takes.
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.samplers import find_prediction, find_schedule_type
-from picowatch.recipe.written import FORBIDDEN, SourceValue, number, switch
+from picowatch.recipe.written import FORBIDDEN, SourceValue, number, plain_number, switch
 
 Converter = Callable[[SourceValue], Any]
 
@@ -191,6 +192,38 @@ def range_in(value: object) -> Sequence[int | float] | None:
         raise ValueInvalid(f"a range has {len(numbers):,} numbers; the limit is {MOST_IMAGES:,}.")
     return [scaled / scale if scaled % scale else scaled // scale for scaled in numbers]
 
+
+# -- A1111's values
+
+# What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
+A1111_UPSCALERS = {
+    "R-ESRGAN 4x+": "RealESRGAN_x4plus",
+    "R-ESRGAN 4x+ Anime6B": "RealESRGAN_x4plus_anime_6B",
+    "R-ESRGAN 2x+": "RealESRGAN_x2plus",
+    "R-ESRGAN General 4xV3": "realesr-general-x4v3",
+    "R-ESRGAN General WDN 4xV3": "realesr-general-wdn-x4v3",
+    "R-ESRGAN AnimeVideo": "realesr-animevideov3",
+}
+_CALLED = {file: name for name, file in A1111_UPSCALERS.items()}
+VAE_ENDING = ".safetensors"  # A1111 finds a VAE by the whole name of its file
+
+
+def plain_text(value: object) -> str:
+    """Return a value as recipes have it, too."""
+    return plain_number(value) if isinstance(value, float) else str(value)
+
+
+def file_name(name: str) -> str:
+    """Return a model's name: the file's, whatever its folder."""
+    return name.rpartition("/")[2]
+
+
+def upscaler_name(name: str) -> str:
+    """Return an upscaler's name, which A1111 chose for some files."""
+    return _CALLED.get(file_name(name), file_name(name))
+
+
+# -- forms
 
 APART = "[^a-zA-Z0-9+]*"
 NUMBER = r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"

@@ -15,14 +15,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from picowatch.recipe import converters, samplers
-from picowatch.recipe.a1111.values import VAE_ENDING, file_name
 from picowatch.recipe.converters import (
     APART,
     NUMBER,
     OFF,
     SEEDS_FORM,
     SWITCH,
+    VAE_ENDING,
     any_of,
+    file_name,
     form,
     in_any_case,
     spelt,

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.a1111 import values
+from picowatch.recipe.converters import A1111_UPSCALERS
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.inventory import MODEL_FOLDERS, Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
@@ -134,7 +134,7 @@ def _find(kind: str, written: str | None, inventory: Inventory, foreign: bool) -
     if kind == "hires upscaler" and (usual := usual_upscaler(written)):
         return usual
     own, anywhere = inventory.refused_as(models), inventory.refused_anywhere()
-    theirs = values.UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
+    theirs = A1111_UPSCALERS.get(written.strip(), "") if models == "upscaler" else ""
     meant = written if written.strip() in names else theirs or written
     found = matching(meant, [*dict.fromkeys([*names, *own])]) or matching(meant, [*anywhere])
     usable = [name for name in found if name in names]

@@ -9,8 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe import converters
-from picowatch.recipe.a1111.values import file_name, plain_text, upscaler_name
-from picowatch.recipe.converters import NUMBER, form
+from picowatch.recipe.converters import NUMBER, file_name, form, plain_text, upscaler_name
 from picowatch.recipe.messages.suggestions import squeezed
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from picowatch.recipe.a1111 import keys
-from picowatch.recipe.a1111.values import VAE_ENDING, file_name, plain_text
-from picowatch.recipe.converters import NVIDIA
+from picowatch.recipe.converters import NVIDIA, VAE_ENDING, file_name, plain_text
 from picowatch.recipe.fields import FINISHING, MAPPINGS, PARTS, ROWS
 from picowatch.recipe.parts import Cutout, Row
 from picowatch.recipe.passes import steps_taken
