@@ -7,16 +7,24 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
-from PIL import ExifTags, Image, ImageChops, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
+from PIL.PngImagePlugin import PngStream
 
 from picowatch.errors import PictureUnreadable, install_command
 from picowatch.files import colours
-from picowatch.files import png_texts as png_texts  # sets limits of Pillow
 from picowatch.files.names import RAW_ENDINGS, is_other_picture_name
 from picowatch.files.safe_paths import MAX_BYTES as MAX_BYTES
 
@@ -60,6 +68,10 @@ MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_BYTES_AT_ONCE = 24 * 1024 * 1024
 # Pillow looks for a JPEG's resolution in its EXIF, where millions of numbers may say it.
 JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: ignore[method-assign]
+# Of all texts of a PNG, decompressed.
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+TEXTS_LEFT_OUT = "texts left out"  # in what Pillow says of a picture
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
 _TOO_LARGE = "it has too many parts, or too large ones"
 _MORE_BITS = "The photo has more than 8 bits a channel; the picture has 8."
 KEEPABLE_BITS = f"{_MORE_BITS} As TIFF or PNG with colour: same, what no model draws keeps them."
@@ -108,6 +120,33 @@ class FewReads(io.BufferedIOBase):
 
     def tell(self) -> int:
         return self._file.tell()
+
+
+def _limited(read: Callable[[PngStream, int, int], bytes]) -> Any:
+    """Return a reader of a PNG's chunks of one kind that leaves out what is too long.
+
+    Pillow refuses the whole picture, also for one compressed text of more than a megabyte, and
+    counts none that it drops because it has no name, is damaged, or is no UTF-8.
+    """
+
+    def chunk(png: PngStream, position: int, length: int) -> bytes:
+        before = png.text_memory
+        with suppress(ValueError):  # beyond the limits
+            if before + length <= MAX_TEXT_BYTES:
+                content = read(png, position, length)
+                if png.text_memory == before:  # of a thousand bytes, zlib makes one at best
+                    png.text_memory += min(MAX_TEXT_BYTES // 8, 1000 * length)
+                return content
+        png.im_info[TEXTS_LEFT_OUT], png.text_memory = True, MAX_TEXT_BYTES
+        assert png.fp is not None
+        png.fp.seek(position)
+        return png.fp.read(length)
+
+    return chunk
+
+
+for _kind in ("chunk_tEXt", "chunk_zTXt", "chunk_iTXt", "chunk_iCCP"):  # texts and profiles
+    setattr(PngStream, _kind, _limited(getattr(PngStream, _kind)))
 
 
 def refuse_other_name(path: str) -> None:

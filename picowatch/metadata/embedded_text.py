@@ -17,8 +17,7 @@ from typing import IO, cast
 from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files import png_texts
-from picowatch.files.pictures import HEIF_BEGINS, FewReads, is_heif
+from picowatch.files.pictures import HEIF_BEGINS, TEXTS_LEFT_OUT, FewReads, is_heif
 from picowatch.files.safe_paths import open_regular
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, Directory, bytes_in, exif_bytes
 from picowatch.recipe.chunk import Chunk, read_chunk
@@ -97,7 +96,7 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
         if isinstance(value, str) and value and keyword != XMP_KEYWORD:
             is_utf8 = isinstance(value, PngImagePlugin.iTXt)
             texts[str(keyword)] = str(value) if is_utf8 else as_utf8(value)
-    if png_texts.LEFT_OUT in info or sum(map(len, texts.values())) > MAX_CHARACTERS:
+    if TEXTS_LEFT_OUT in info or sum(map(len, texts.values())) > MAX_CHARACTERS:
         raise PictureUnreadable("its texts are too long to be settings.")
     return texts
 

@@ -16,8 +16,7 @@ from typing import IO, Any, TypeVar, cast
 from PIL import ExifTags, Image, TiffTags
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files import png_texts
-from picowatch.files.pictures import FewReads, formats_of, losses
+from picowatch.files.pictures import MAX_TEXT_BYTES, TEXTS_LEFT_OUT, FewReads, formats_of, losses
 from picowatch.metadata.exif import Directory, Exif, read_exif, stored, without_places
 from picowatch.metadata.iptc import IPTC_RESOURCE, Datasets, iptc_in, properties_of, read_iptc
 from picowatch.metadata.xmp import Xmp, extended_guid
@@ -114,8 +113,8 @@ def photo_metadata(
     iptc, is_damaged = read("IPTC", lambda: read_iptc(_iptc(photo)), (Datasets(), False))
     if is_damaged:
         said.append(DAMAGED.format(name))
-    if png_texts.LEFT_OUT in photo.info:
-        said.append(TEXTS_LOST.format(name, png_texts.MAX_BYTES >> 20))
+    if TEXTS_LEFT_OUT in photo.info:
+        said.append(TEXTS_LOST.format(name, MAX_TEXT_BYTES >> 20))
     is_placeless, directories = keep == NO_PLACE, _with_resolution(exif.directories, photo)
 
     def packet() -> str:
