@@ -746,8 +746,15 @@ NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
 
 
 def idle_fields(of: ImageFields) -> set[str]:
-    """The fields that change nothing, because none of the fields that they need has a value."""
-    return {name for name, needs in NEEDS.items() if not any(getattr(of, need) for need in needs)}
+    """The fields that change nothing, because none of the fields that they need has a value.
+
+    A value that is idle itself does not count: without image, a mask needs no padding.
+    """
+
+    def acts(name: str) -> bool:
+        return bool(getattr(of, name)) and (name not in NEEDS or any(map(acts, NEEDS[name])))
+
+    return {name for name, needs in NEEDS.items() if not any(map(acts, needs))}
 
 
 @cache

@@ -45,6 +45,7 @@ _WHERE_PROMPT = {
     for name in ("defaults", "pictures")
 }
 Values = Mapping[str, Any]
+_SWITCHES = {name for needs in fields.NEEDS.values() for name in needs}
 
 
 def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
@@ -92,17 +93,21 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     values |= Lookup(reporter, known, said).files(checkpoint)
     values |= {"seed": _seeds(values["seed"], reporter), "format": _format(values, reporter)}
     recipe = _recipe(values, reporter, known, checkpoint, lora_families=families)
-    recipe = _with_picture_size(recipe, known, reporter)
+    # What does nothing decides no size and breaks no rule: a folder's mask is for its pictures.
+    recipe = _with_picture_size(_without_idle(recipe), known, reporter)
     # The rules are checked without wrong values, so that all mistakes are told at once. Those that
     # switch something on are needed by other fields, which would be blamed.
-    if any(
-        "." in place or not (defaults.get(place) or fields.DEFAULTS[place])
-        for place in _own(wrong, reporter)
-    ):
+    blaming = _SWITCHES - fields.idle_fields(recipe)
+    if any("." in place or place in blaming for place in _own(wrong, reporter)):
         return None
-    recipe = with_rules(recipe, reporter, known.found_in_prompts)
-    off = {name: fields.DEFAULTS[name] for name in fields.idle_fields(recipe)}
-    return replace(recipe, **{"schedule_type": _decided(recipe)} | off)
+    recipe = _without_idle(with_rules(recipe, reporter, known.found_in_prompts))
+    return recipe.with_value("schedule_type", _decided(recipe))
+
+
+def _without_idle(recipe: Recipe) -> Recipe:
+    """Return the recipe with the defaults of fields that change nothing in it."""
+    off: dict[str, Any] = {name: fields.DEFAULTS[name] for name in fields.idle_fields(recipe)}
+    return replace(recipe, **off)
 
 
 def _finished(reporter: Reporter, known: Known) -> Recipe | None:

@@ -1,10 +1,21 @@
 """Start images and masks: paths that stay within the folders, what goes with them, and `extend`."""
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, PicturesWith, check_refused, of_family, read_one, request_of
+from tests.recipe.reading import (
+    DEMO,
+    RICH,
+    PicturesWith,
+    check_refused,
+    hash_of,
+    of_family,
+    read_one,
+    request_of,
+)
 
 OUT = "must stay within inbox/ or outbox/, and have no '..' and no backslash, not '{}'. Put …"
 OUTSIDE = ("/etc/passwd", "../photos/a.png", "photos/../../a.png", "~/a.png", "C:/a.png",
@@ -79,6 +90,33 @@ def test_a_wrong_value_is_told_even_where_nothing_would_use_it() -> None:
     limits = "mask_blur must be a whole number from 0 to 64, not 900."
     check_refused("prompt: a\nmask_blur: 900", "mask_blur has no effect without …", limits)
     check_refused("prompt: a", limits, defaults="mask_blur: 900")
+
+
+def test_a_wrong_value_that_nothing_would_use_hides_no_other_mistake() -> None:
+    for unused in ("mask_padding: 999", "keep_exif: x", "extend: x", "mask_invert: maybe"):
+        name = unused.partition(":")[0]
+        said = (f"{name} has no effect without …", f"{name} …", "no LoRA 'gone' …")
+        check_refused(f"{unused}\nprompt: a <lora:gone:1>", *said)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["mask: m.png\nmask_padding: 9\nmask_blur: 9\nmask_invert: true", "extend: 16:9\nmask_blur: 9",
+     "mask: {find: sky}\nextend: 16:9", "denoising_strength: 0.2\ncolour: same\nresize: fit"],
+)  # fmt: skip
+def test_what_a_folder_says_of_pictures_is_no_part_of_recipes_without(folder: str) -> None:
+    """Not even of their identity, their size or their warnings, whatever the checkpoint draws."""
+    upscaled = "prompt: a\nupscale: true"
+    followed = f"{upscaled}\ncontrol: {{image: pose.png, model: canny, preprocess: canny}}"
+    inventory = replace(RICH, checkpoints=(of_family("anima", "anima"), *RICH.checkpoints))
+    for text in (upscaled, followed, f"{upscaled}\ncheckpoint: anima"):
+        if text == followed and "resize" in folder:  # it is for pictures that are followed, too
+            continue
+        plain = read_one(text, inventory=inventory, texts={})
+        found = read_one(text, inventory=inventory, defaults=folder, texts={})
+        assert found.digest(hash_of) == plain.digest(hash_of)
+        assert found.published_size == plain.published_size
+        assert found.warnings == plain.warnings
 
 
 def test_a_folders_size_of_the_picture_is_for_its_recipes_with_pictures() -> None:
