@@ -244,7 +244,7 @@ def _band_by_light(given: Original, size: Size, box: Box) -> Original:
         numbers = [np.rint(np.interp(plane, light, most)).astype(np.uint16) for plane in planes]
     else:
         table = _numbers_by(given.profile)
-        steps = (np.rint(plane.clip(0, 1) * MOST).astype(np.uint16) for plane in planes)
+        steps = (np.rint(np.sqrt(plane.clip(0, 1)) * MOST).astype(np.uint16) for plane in planes)
         numbers = [table.take(plane) for plane in steps]
     made = parted(np.stack(numbers, axis=-1))
     if opaque is not None:
@@ -254,6 +254,9 @@ def _band_by_light(given: Original, size: Size, box: Box) -> Original:
 
 @lru_cache(maxsize=8)
 def _numbers_by(profile: bytes) -> Colours:
-    """Return the number of 8 bits of each light, in steps: sRGB's darkest are 19 apart."""
+    """Return the number of 8 bits of each light, in steps of its root.
+
+    In equal steps of the light itself, the darkest numbers of a power curve would share one.
+    """
     shares = np.arange(MOST + 1) / MOST
-    return np.rint(np.interp(shares, curve_of(profile), 255 * shares)).astype(np.uint8)
+    return np.rint(np.interp(shares**2, curve_of(profile), 255 * shares)).astype(np.uint8)

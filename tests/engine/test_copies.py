@@ -80,6 +80,16 @@ def test_light_is_added_up_not_numbers() -> None:
     assert resized(grey, ResizeTo(width=13)).getcolors() == [(13 * 10, (1, 128, 254))]
 
 
+@pytest.mark.parametrize("profile", [b"", ADOBE], ids=["sRGB", "Adobe RGB"])
+def test_every_grey_keeps_its_number(profile: bytes) -> None:
+    """Also the darkest, of which a power curve leaves much less light than sRGB."""
+    greys = np.arange(256, dtype=np.uint8)
+    rows = Image.fromarray(np.broadcast_to(greys[:, None, None], (256, 40, 3)).copy())
+    wanted = ResizeTo(width=9, height=256, fit="cover")
+    made = np.asarray(colours.resized(Original(rows, None, profile), wanted).picture)
+    assert (made == greys[:, None, None]).all()
+
+
 def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large photo is resampled in parts, which see the rows around them."""
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (333, 222, 3), np.uint8))
