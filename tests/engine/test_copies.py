@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageChops
 
 from picowatch.engine import colours
 from picowatch.engine.drawing.copies import CopyRenderer
-from picowatch.engine.protocol import EngineOptions, RenderedImage, unseen
+from picowatch.engine.protocol import EngineOptions, Progress, RenderedImage, unseen
 from picowatch.errors import EngineStopped
 from picowatch.files.colours import ADOBE
 from picowatch.files.decoding import Original
@@ -68,6 +69,16 @@ def test_a_batch_ends_between_two_pictures(options: EngineOptions, tmp_path: Pat
     assert next(made).width == 50
     with pytest.raises(EngineStopped):
         next(made)
+
+
+def test_a_batch_ends_before_a_photo_is_read(options: EngineOptions, tmp_path: Path) -> None:
+    """A large one takes seconds, and its progress is told from the beginning."""
+    told: list[Progress] = []
+    request = copy_of(PHOTO, tmp_path, ResizeTo(longest_side=50))
+    gone = replace(request, image_hash="0" * 64)
+    with pytest.raises(EngineStopped):
+        next(CopyRenderer(options, unseen).render([gone], told.append, lambda: True))
+    assert told == [Progress("resize", 0, 1)]
 
 
 def test_light_is_added_up_not_numbers() -> None:

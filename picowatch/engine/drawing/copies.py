@@ -34,10 +34,12 @@ class CopyRenderer:
         """Yield the copies in the batch's order, without keeping any of them."""
         work = Work(batch, on_progress, interrupted)
         for at, request in enumerate(batch):
+            work.begin(_PHASE, len(batch), at)
             # Reading is most of the work. Where nothing is resized, it counts as writing.
             with timed(work.own[at] if request.resize_to else {}, _PHASE):
                 work.pictures[at] = given_picture(request, self._start_images)
-                resize(work, at)
+                _resize(work, at)
+            work.step()
             copy = work.picture(at).as_rendered("cpu", work.timings_of(at), None)
             yield replace(copy, versions={})  # of libraries that have no part in it
             work.pictures[at] = None
@@ -58,12 +60,16 @@ def _in_srgb(content: bytes) -> decoding.Original:
 
 
 def resize(work: Work, at: int) -> None:
-    """Resize a picture, if that is wanted."""
+    """Resize a picture as a pass."""
     work.begin(_PHASE, len(work.requests), at)
+    _resize(work, at)
+    work.step()
+
+
+def _resize(work: Work, at: int) -> None:
     if wanted := work.requests[at].resize_to:
         drawn = work.picture(at)
         work.pictures[at] = drawn._replace(original=resized(drawn.original, wanted))
-    work.step()
 
 
 def keep_colours(work: Work, start_images: Path | None) -> None:
