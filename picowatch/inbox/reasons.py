@@ -78,8 +78,12 @@ def reason_of(reasons: Mapping[str, str], path: str) -> str:
 
 def why_not(outbox: Path, there: Scan, path: str) -> str:
     """Return why one file is not taken, `path` being below the inbox or `outbox/…`; "" if it is."""
+    if why := reason_of(there.others, path):
+        return why
+    if path in there.found:  # to look at all others for each of thousands would take minutes
+        return "" if there.found[path].size else EMPTY
     alone = replace(there, pictures=[path] if path in there.pictures else [])
-    return reason_of({**dict(dropped_into(outbox, there)), **why_not_run(alone, ())}, path)
+    return {**dict(dropped_into(outbox, there)), **why_no_request(alone, ())}.get(path, "")
 
 
 def why_not_run(there: Scan, named: Collection[str]) -> dict[str, str]:

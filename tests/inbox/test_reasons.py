@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from picowatch.inbox.folder import SIDECARS
 from picowatch.inbox.names import SILENT, may_be_dropped, why_not_taken
 from picowatch.inbox.reasons import why_not
 from picowatch.inbox.scan import scan
+from picowatch.ledger.rows import SizeAndTime
 from tests.house import House, wait_for
 
 CORGI = "prompt: a corgi\nseed: 7\n"
@@ -213,6 +214,15 @@ def belongs(root: Path, name: str, found: Collection[str]) -> bool:
     return any(name.endswith(end) and name.removesuffix(end) in stems for end in SIDECARS)
 
 
+class NeverRead(dict[str, SizeAndTime]):
+    """Single files may be looked up."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("all files are read")
+
+    items = keys = values = __iter__  # type: ignore[assignment]
+
+
 @given(st.dictionaries(st.builds("{}{}".format, st.sampled_from(FOLDERS), NAMES), KINDS))
 def test_each_file_is_taken_or_told_or_belongs_to_another_or_is_silent_by_a_rule(
     files: dict[str, str],
@@ -236,3 +246,14 @@ def test_each_file_is_taken_or_told_or_belongs_to_another_or_is_silent_by_a_rule
             outcomes = {"taken": is_taken, "told": told, "belongs": beside and not is_taken}
             outcomes["silent"] = is_silent and not beside and not told
             assert sum(map(bool, outcomes.values())) == 1, (path, outcomes)
+
+
+def test_what_is_asked_of_one_file_takes_no_look_at_all_others(tmp_path: Path) -> None:
+    """`check` and `status` ask of thousands of files, one by one."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.txt").write_text("a corgi")
+    (tmp_path / "inbox/empty.txt").touch()
+    there = scan(tmp_path / "inbox", ())
+    there.found = NeverRead(there.found)
+    assert why_not(tmp_path / "outbox", there, "a.txt") == ""
+    assert why_not(tmp_path / "outbox", there, "empty.txt").startswith("it is empty")
