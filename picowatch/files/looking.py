@@ -76,6 +76,8 @@ def _asked(question: Question, file: IO[bytes]) -> Any:
         raise PictureUnreadable(
             "It cannot be read: that takes too much memory or time.", "Make it smaller."
         ) from error
+    finally:
+        file.seek(0, os.SEEK_END)  # drops the buffer: the process moved the position of both
     if "error" in told:
         raise PictureUnreadable(*told["error"])
     return told["answer"]

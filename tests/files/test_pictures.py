@@ -1,5 +1,6 @@
 """Users' pictures: decoded alike everywhere, or refused with a message."""
 
+import hashlib
 import os
 import struct
 import sys
@@ -18,6 +19,7 @@ from picowatch.files.colours import ADOBE
 from picowatch.files.decoding import decode_mask, decode_original, decode_picture, decode_with_alpha
 from picowatch.files.looking import look
 from picowatch.files.pictures import USUAL_PIXELS, check_picture, picture_size
+from picowatch.files.safe_paths import sha256_of
 from tests.fault_points import preceded_by, wrap
 from tests.pictures import encoded
 
@@ -327,6 +329,16 @@ def test_a_process_answers_as_the_daemon_does(tmp_path: Path, asked: list[str]) 
     with path.open("rb") as file:
         look("check", file, USUAL_PIXELS)
     assert asked[-1] == "check"
+
+
+def test_a_file_reads_the_same_after_a_process_has_looked(tmp_path: Path, asked: list[str]) -> None:
+    """The process moves the position that both share, unnoticed by a buffer of the daemon's."""
+    path = tmp_path / "a.bmp"
+    Image.effect_noise((200, 200), 90).convert("RGB").save(path)
+    with path.open("rb") as file:
+        look("check", file, USUAL_PIXELS)
+        assert sha256_of(file) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert asked == ["check"]
 
 
 def test_damage_and_too_many_pixels_are_told_alike(tmp_path: Path, asked: list[str]) -> None:
