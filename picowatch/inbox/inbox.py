@@ -223,8 +223,8 @@ class Inbox:
         is_settled = all(pending.why == LACKED for pending in self.waiting.all.values())
         reasons = self.reasons.of(there, named, is_settled=is_settled)
         self.skipped = {**reasons, **self.waiting.still_written(time.monotonic())}
-        is_unread = self.waiting or there.found.keys() - known.keys() - named
-        if self._is_new and there.found and not is_unread:
+        is_unread = self._is_new and (self.waiting or there.found.keys() - known.keys() - named)
+        if self._is_new and there.found and not is_unread:  # all took theirs from it
             rebuild.forget_absent(self._ledger)
             self._is_new = False
             self._digests.clear()
