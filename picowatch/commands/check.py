@@ -17,8 +17,7 @@ from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, P
 from picowatch.files.names import natural_key
 from picowatch.files.safe_paths import is_folder
 from picowatch.inbox import names
-from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
-from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.folder import MAX_BYTES, FileChanged, FileUnreadable, InboxFolder
 from picowatch.inbox.matching import nearest
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.read import Saved, read

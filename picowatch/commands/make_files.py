@@ -17,8 +17,7 @@ from picowatch.errors import CommandFailed
 from picowatch.files.atomic import write_atomically
 from picowatch.files.safe_paths import open_below
 from picowatch.inbox import names
-from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable
-from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.folder import MAX_BYTES, FileChanged, FileUnreadable, InboxFolder
 from picowatch.inbox.reasons import reason_of
 from picowatch.inbox.scan import scan
 from picowatch.recipe.read.decoding import is_empty

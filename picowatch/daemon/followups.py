@@ -17,8 +17,7 @@ from picowatch.files.atomic import check_in_place
 from picowatch.files.essential import unexpected
 from picowatch.files.names import is_picture_name
 from picowatch.files.safe_paths import OtherBytes
-from picowatch.inbox.files import FileChanged, FileUnreadable
-from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.folder import FileChanged, FileUnreadable, InboxFolder
 from picowatch.inbox.names import is_template
 from picowatch.inbox.read import names_in
 from picowatch.ledger import contact_sheets, followups, queries

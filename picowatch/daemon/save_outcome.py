@@ -17,8 +17,7 @@ from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.errors import LedgerCorrupt, ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.essential import unexpected
 from picowatch.files.names import first_folder
-from picowatch.inbox.files import FileChanged, FileUnreadable
-from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.folder import FileChanged, FileUnreadable, InboxFolder
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.names import is_dropped, is_reached, is_template
 from picowatch.inbox.read import Saved

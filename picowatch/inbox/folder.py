@@ -1,25 +1,35 @@
 """The inbox as a place: what all other parts of picowatch do with its files.
 
-Files are named by their paths below the inbox. Nothing is opened or deleted through a link that
-leads out of it, not even through a link that is swapped in at the last moment.
+Files are named by their paths below the inbox. Only regular files are opened, and nothing is opened
+or deleted through a link that leads out of it, not even one that is swapped in at the last moment.
 """
 
 import errno
 import os
+import stat
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from picowatch.errors import SettingsInvalid
+from picowatch.errors import ControlFlow, PicowatchError, SettingsInvalid
 from picowatch.files.names import ENDINGS as PICTURES
 from picowatch.files.names import MASK_MARK, stem_of
 from picowatch.files.pictures import USUAL_PIXELS
-from picowatch.files.safe_paths import checked_blocks, real, sha256_of, unlink_below
-from picowatch.inbox import files, names
+from picowatch.files.safe_paths import (
+    blocks_of,
+    checked_blocks,
+    is_open_for_writing,
+    leads_out,
+    open_below,
+    real,
+    sha256_of,
+    unlink_below,
+)
+from picowatch.inbox import names
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.recipe.reading import DefaultsFile, Dropped
 
@@ -27,6 +37,55 @@ MASK = f"{MASK_MARK}.png"
 SIDECARS = (*names.SIDECAR_ENDINGS, MASK)
 MOST_LINKS = 40  # in a path, as on Linux
 GIVE_PERMISSION = "Give the user that runs picowatch the necessary permission."
+MAX_BYTES = 1024 * 1024  # of a recipe
+LEADS_OUT = "a symbolic link in its path leads out of the inbox"
+# Errors that mean that a path does not exist; others mean that it cannot be read.
+MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class FileUnreadable(PicowatchError):
+    """A recipe file cannot be read; the text says why and what to do."""
+
+    usual_remedy = "Check the file and its permissions, and save it again."
+
+
+class FileChanged(ControlFlow):
+    """The file was written while it was read: it is not complete yet."""
+
+
+def size_and_time_of(root: Path | str, path: str) -> SizeAndTime | None:
+    """Return the size and time of a recipe file, or None if it cannot be seen."""
+    try:
+        status = _status(root, path)
+    except (OSError, ValueError):
+        return None
+    return _size_and_time(status) if status else None
+
+
+def _status(root: Path | str, path: str) -> os.stat_result | None:
+    """Return the status of a regular file; None for anything else, and a link out of the inbox."""
+    status = os.lstat(f"{root}/{path}")  # enough for nearly all of ten thousand
+    if stat.S_ISLNK(status.st_mode):
+        if leads_out(Path(root), path):
+            return None
+        status = os.stat(f"{root}/{path}")  # noqa: PTH116  (many times cheaper than a Path)
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _size_and_time(status: os.stat_result) -> SizeAndTime:
+    return SizeAndTime(status.st_size, status.st_mtime_ns, status.st_ino, 0, status.st_ctime_ns)
+
+
+def _unreadable(error: OSError) -> FileUnreadable:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        why = "picowatch has no permission to read it; allow it with `chmod a+r`"
+    elif error.errno == errno.EXDEV:
+        why = LEADS_OUT
+    elif error.errno == errno.ELOOP:
+        why = "it is a symbolic link that changed while it was opened"
+    else:
+        why = error.strerror or str(error)
+    return FileUnreadable(why)
 
 
 def sidecar_paths(picture: str) -> list[str]:
@@ -94,7 +153,7 @@ class InboxFolder:
         if here.is_relative_to(root):
             return here.relative_to(root).as_posix()
         if is_inside:
-            raise files.FileUnreadable(files.LEADS_OUT)
+            raise FileUnreadable(LEADS_OUT)
         return ""
 
     def shown(self, path: str) -> Path:
@@ -121,7 +180,7 @@ class InboxFolder:
 
     def size_and_time(self, path: str) -> SizeAndTime | None:
         """Return the size and time of a recipe, or of a dropped picture with its sidecars."""
-        found = files.size_and_time_of(self.root, path)
+        found = size_and_time_of(self.root, path)
         return self.with_sidecars(found, path) if found and names.is_dropped(path) else found
 
     def with_sidecars(
@@ -133,7 +192,7 @@ class InboxFolder:
         for file in sidecar_paths(path):
             if listed is not None and file.rpartition("/")[2].lower() not in listed:
                 continue  # 1.TXT may be opened as 1.txt
-            sidecar = files.size_and_time_of(self.root, file)
+            sidecar = size_and_time_of(self.root, file)
             if sidecar and sidecar.size:
                 found.append(f"{file.removeprefix(stem)} {sidecar.size} {sidecar.mtime_ns}")
         sidecars = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
@@ -141,7 +200,7 @@ class InboxFolder:
 
     def sidecars_of(self, path: str) -> list[str]:
         """Return a picture's sidecars, unless they belong to another picture, too."""
-        of = partial(files.size_and_time_of, self.root)  # by name, as folders may be large
+        of = partial(size_and_time_of, self.root)  # by name, as folders may be large
         stem = stem_of(path)
         alike = (stem + name for ending in PICTURES for name in (ending, ending.upper()))
         if {*map(of, alike)} - {None, of(path)}:  # other letters may mean one file
@@ -152,7 +211,7 @@ class InboxFolder:
         """Return the template that applies to a path."""
         for folder in names.folders_above(path):
             file = f"{folder}/{names.PICTURES_NAME}"
-            if os.path.lexists(f"{self.root}/{file}") and files.size_and_time_of(self.root, file):
+            if os.path.lexists(f"{self.root}/{file}") and size_and_time_of(self.root, file):
                 return file
         return None
 
@@ -173,12 +232,56 @@ class InboxFolder:
             return any(names.may_be_dropped(file.name) for file in self.shown(folder).iterdir())
         return False
 
+    def is_gone(self, path: str) -> bool:
+        """Whether a file does not exist (any more). An unreadable file may exist."""
+        try:
+            return _status(self.root, path) is None
+        except OSError as error:
+            return error.errno in MISSING
+        except ValueError:
+            return True
+
+    @contextmanager
+    def opened(
+        self, path: str, *, heeds_writers: bool = False
+    ) -> Iterator[tuple[IO[bytes], SizeAndTime]]:
+        """Open a file to be read as a whole, with its size and time.
+
+        With `heeds_writers`, a file that another process has open for writing counts as changed.
+        Raises FileUnreadable, FileChanged, or FileNotFoundError.
+        """
+        try:
+            opened = open_below(self.root, path)
+        except FileNotFoundError:
+            raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(error.errno, error.strerror) from error
+        except OSError as error:
+            raise _unreadable(error) from error
+        with opened as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise FileUnreadable("it is not a regular file")
+            if heeds_writers and is_open_for_writing(file.fileno()):
+                raise FileChanged
+            try:
+                yield file, _size_and_time(before)
+            except OSError as error:
+                raise _unreadable(error) from error
+            if _size_and_time(before) != _size_and_time(os.fstat(file.fileno())):
+                raise FileChanged
+
     def read(self, path: str) -> bytes:
-        """Return a file's bytes. Raises like `read_file`."""
-        return files.read_file(self.root, path)[0]
+        """Return a file's bytes. Raises like `opened`."""
+        return self.read_file(path)[0]
+
+    def read_file(self, path: str, *, heeds_writers: bool = False) -> tuple[bytes, SizeAndTime]:
+        """Return a file's bytes, at most MAX_BYTES + 1, and the size and time it had then."""
+        with self.opened(path, heeds_writers=heeds_writers) as (file, size_and_time):
+            return b"".join(blocks_of(file, MAX_BYTES)), size_and_time
 
     def digest(self, path: str) -> str:
-        with files.complete_file(self.root, path) as (file, _):
+        with self.opened(path) as (file, _):
             return sha256_of(file)
 
     def blocks(self, path: str, digest: str) -> Iterator[bytes]:
@@ -197,12 +300,12 @@ class InboxFolder:
                 found.append(DefaultsFile(name, self.read(name)))
             except FileNotFoundError:
                 continue
-            except files.FileUnreadable as error:
-                raise files.FileUnreadable(f"{name} above it: {error}") from error
+            except FileUnreadable as error:
+                raise FileUnreadable(f"{name} above it: {error}") from error
         return found
 
     def read_dropped(self, path: str) -> Dropped | None:
-        """Return a picture with its template; None without any. Raises as `read_file` does."""
+        """Return a picture with its template; None without any. Raises like `opened`."""
         template = self.template_above(path)
         if template is None:
             return None
@@ -217,14 +320,14 @@ class InboxFolder:
         try:
             if not path.endswith(MASK):
                 return self.read(path)
-            with files.complete_file(self.root, path):
+            with self.opened(path):
                 return b""
         except FileNotFoundError as error:
             if os.path.lexists(self.shown(path)):
-                raise files.FileUnreadable(f"{path} is a symbolic link to nothing") from error
+                raise FileUnreadable(f"{path} is a symbolic link to nothing") from error
             raise
-        except files.FileUnreadable as error:
-            raise files.FileUnreadable(f"{path} beside it: {error}") from error
+        except FileUnreadable as error:
+            raise FileUnreadable(f"{path} beside it: {error}") from error
 
     def delete(self, path: str, digest: str) -> bool:
         """Delete a file with these bytes, unless it is a link; return whether it was deleted."""

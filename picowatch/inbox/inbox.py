@@ -16,8 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from picowatch.inbox import names
-from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, is_gone
-from picowatch.inbox.folder import InboxFolder, Place, place_of
+from picowatch.inbox.folder import (
+    MISSING,
+    FileChanged,
+    FileUnreadable,
+    InboxFolder,
+    Place,
+    place_of,
+)
 from picowatch.inbox.matching import requests_in
 from picowatch.inbox.plan import Found, Plan, plan, template_folder
 from picowatch.inbox.read import Saved, names_in, read
@@ -348,7 +354,7 @@ class Inbox:
                 continue
             if known and not self.reads_alike(old, saved.path):
                 continue
-            if is_gone(self.files.root, old):
+            if self.files.is_gone(old):
                 if not self._is_in_place():
                     raise FileChanged
                 return old
@@ -374,7 +380,7 @@ class Inbox:
     def is_deleted(self, pending: Pending, now: float) -> bool:
         """Whether a file is gone, and has no other name; if that is not certain, ask again."""
         known = queries.known_recipe(self._ledger, pending.path)
-        is_gone_now = is_gone(self.files.root, pending.path) and self._is_in_place()
+        is_gone_now = self.files.is_gone(pending.path) and self._is_in_place()
         if known is None or known.inbox_id != self.inbox_id or not is_gone_now:
             self.waiting.drop(pending.path)
             return False

@@ -8,8 +8,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.looking import look
 from picowatch.files.pictures import refuse_other_name
 from picowatch.files.safe_paths import sha256_of
-from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file, read_file
-from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.folder import FileChanged, FileUnreadable, InboxFolder
 from picowatch.inbox.names import PICTURES_NAME, is_dropped
 from picowatch.ledger.rows import Save, SizeAndTime
 from picowatch.recipe.read.decoding import is_empty
@@ -46,7 +45,7 @@ def read(
         if is_dropped(path):
             saved = _picture(inbox, inbox_id, path, noted, heeds_writers=heeds_writers)
         else:
-            content, size_and_time = read_file(inbox.root, path, heeds_writers=heeds_writers)
+            content, size_and_time = inbox.read_file(path, heeds_writers=heeds_writers)
             if is_empty(content):
                 return None
             digest = hashlib.sha256(content).hexdigest()
@@ -66,7 +65,7 @@ def _picture(
 ) -> Saved:
     if (dropped := inbox.read_dropped(path)) is None:
         raise FileChanged  # its template, or the inbox, is away for a moment
-    with complete_file(inbox.root, path, heeds_writers=heeds_writers) as (file, found):
+    with inbox.opened(path, heeds_writers=heeds_writers) as (file, found):
         size_and_time = inbox.with_sidecars(found, path)
         _check_quiet(noted, size_and_time)  # before reading, which takes long for a large picture
         damage = ""

@@ -10,8 +10,15 @@ from pathlib import Path
 from picowatch.files.names import is_mask_name, natural_key, stem_of
 from picowatch.files.safe_paths import leads_out
 from picowatch.inbox import names
-from picowatch.inbox.files import MISSING, FileChanged, FileUnreadable, size_and_time_of
-from picowatch.inbox.folder import SIDECARS, InboxFolder, sidecar_paths
+from picowatch.inbox.folder import (
+    MISSING,
+    SIDECARS,
+    FileChanged,
+    FileUnreadable,
+    InboxFolder,
+    sidecar_paths,
+    size_and_time_of,
+)
 from picowatch.inbox.read import names_in
 from picowatch.ledger.rows import SizeAndTime
 
@@ -163,7 +170,7 @@ class Scan:
 def _why_no_file(root: str, path: str) -> str | None:
     """Return why a link or device is not taken; None for a link to a file of the inbox."""
     try:
-        mode = os.stat(f"{root}/{path}").st_mode  # noqa: PTH116  (as in files.py)
+        mode = os.stat(f"{root}/{path}").st_mode  # noqa: PTH116  (as in folder.py)
     except OSError as error:
         is_away = error.errno in MISSING
         return "it is a link to something that is not there" if is_away else error.strerror

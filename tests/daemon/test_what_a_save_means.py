@@ -525,7 +525,7 @@ def test_what_changes_while_it_is_read_is_read_again(
         if text := meanwhile.pop(name, ""):  # in one step: a single run waits for no empty file
             house.save(f".{name}", text).rename(house.inbox / name)
 
-    monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
+    monkeypatch.setattr("picowatch.inbox.folder.blocks_of", written_meanwhile)
     monkeypatch.setattr("picowatch.inbox.inbox.Inbox.priority", lambda *_: 0)
     assert house.once()
     assert (house.prompts(), house.error("a.txt"), meanwhile) == (["two"], None, {})
@@ -552,7 +552,7 @@ def test_what_is_refused_for_a_while_is_not_drawn_again(
             path.chmod(0o640 if readable else 0o600)
         with monkeypatch.context() as patch:
             if not readable:
-                wrap("picowatch.inbox.files:open_below", preceded_by(denied), patch.setattr)
+                wrap("picowatch.inbox.folder:open_below", preceded_by(denied), patch.setattr)
             assert house.once() is readable
         assert error_files(house.outbox) == (set() if readable else {"r/a.yaml", "p/1.png"})
     assert house.pictures() == before
@@ -582,7 +582,7 @@ def test_a_young_file_is_read_once_more(house: House, monkeypatch: pytest.Monkey
     def coarse(status: os.stat_result) -> SizeAndTime:
         return SizeAndTime(status.st_size, -(-status.st_mtime_ns // step) * step, 1)
 
-    monkeypatch.setattr("picowatch.inbox.files._size_and_time", coarse)
+    monkeypatch.setattr("picowatch.inbox.folder._size_and_time", coarse)
     path = house.save("a.txt", "one\n")
     with house.running():
         wait_for(lambda: house.prompts() == ["one"], "the first")

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-import picowatch.inbox.files
+import picowatch.inbox.folder
 from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
@@ -71,8 +71,8 @@ WRAPPED[TAKE] = "picowatch.daemon.accept:Accepting.take"
 FAULT_POINTS = (*WRAPPED, COMMIT)
 # Where a thread may halt, too.
 HALTING_POINTS = (
-    "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.files:_size_and_time",
-    "inbox.files:open_below", "inbox.files:blocks_of", "files.safe_paths:open_below",
+    "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.folder:_size_and_time",
+    "inbox.folder:open_below", "inbox.folder:blocks_of", "files.safe_paths:open_below",
     "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.folder:InboxFolder.defaults_for",
     "daemon.commands:Control.run_all", "daemon.followups:follow_up_all",
     "daemon.worker:Worker._with_pictures", "daemon.worker:Worker._render_and_publish",
@@ -179,7 +179,7 @@ class Machine:
         if self.habits.disks:
             wrap("picowatch.inbox.inbox:place_of", self._placing, patch.setattr)
         # Other processes on this machine are not part of the simulation.
-        patch.setattr(picowatch.inbox.files, "is_open_for_writing", lambda handle: False)
+        patch.setattr(picowatch.inbox.folder, "is_open_for_writing", lambda handle: False)
 
     def stamp(self, target: Path) -> None:
         """Set a file's time to the simulated clock's; no two are equal."""
