@@ -19,7 +19,7 @@ from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.inbox.names import is_dropped
 from picowatch.ledger.account import reading
-from picowatch.ledger.reasons import Row, before, find
+from picowatch.ledger.queries import Image, image_before, requested_images
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml, value_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
@@ -159,8 +159,8 @@ def why(sql: Connection, folders: Folders, path: Path, *, as_json: bool) -> str:
         chunk = read_chunk(texts.get(PICOWATCH, ""))
         names = {"its_recipe": chunk.recipe, "digest": chunk.request.digest}
     recipe, file = (below(folder, path) for folder in folders)
-    found = find(sql, recipe=recipe, file=file, **names)
-    told = [_told(image, before(sql, image)) for image in found]
+    found = requested_images(sql, recipe=recipe, file=file, **names)
+    told = [_told(image, image_before(sql, image)) for image in found]
     if not told:
         raise CommandFailed(
             f"The ledger knows no picture and no recipe '{path}'.",
@@ -172,7 +172,7 @@ def why(sql: Connection, folders: Folders, path: Path, *, as_json: bool) -> str:
     return "\n".join("".join(f"{harmless(line)}\n" for line in _lines(image)) for image in told)
 
 
-def _told(image: Row, former: Row | None) -> dict[str, Any]:
+def _told(image: Image, former: Image | None) -> dict[str, Any]:
     """Return what is known of an image, ready for JSON."""
     was, now = (row["request"].as_dict(with_off=True) for row in (former or image, image))
     differs = _differences(was, now)
@@ -186,7 +186,9 @@ def _told(image: Row, former: Row | None) -> dict[str, Any]:
     }
 
 
-def _outside(image: Row, former: Row, was: Row, now: Row, differs: Mapping[str, object]) -> str:
+def _outside(
+    image: Image, former: Image, was: Image, now: Image, differs: Mapping[str, object]
+) -> str:
     """Return what has changed outside the recipe's file; "" if nothing is known of that."""
     for name in PROMPTS if was["seed"] == now["seed"] else ():
         text = _BEFORE_WILDCARDS + name
@@ -210,7 +212,7 @@ def _outside(image: Row, former: Row, was: Row, now: Row, differs: Mapping[str, 
     return f"its own bytes are the same, but {what} changed"
 
 
-def _differences(was: Row, now: Row) -> dict[str, list[Any]]:
+def _differences(was: Image, now: Image) -> dict[str, list[Any]]:
     """Return the former and the new value of each field that differs, or of each part."""
     parts = dict(_parts("", was, now))
     values = {name for name in parts if not name.endswith("hash")}

@@ -1,4 +1,4 @@
-"""Queries: recipes and their states, counts, outcomes; and what was measured of batches."""
+"""Queries: recipes, counts, outcomes, reasons; and what was measured of batches."""
 
 import json
 import sqlite3
@@ -309,3 +309,44 @@ def _known(version: str, others: Sequence[Any]) -> KnownRecipe:
     digest, outcome, inbox_id, template, *rest = others
     shared = intern(outcome), intern(inbox_id), intern(template)  # by thousands of rows
     return KnownRecipe(size_and_time, digest, *shared, *rest)
+
+
+# -- why images were requested, for `picowatch show --why`
+
+# The columns of `images`, with the `request` itself; the `picture`, if it was drawn; the `rule` by
+# which it was queued, of commands/show.py; and what is known of the save.
+Image = Mapping[str, Any]
+
+_WITH_SAVES = """
+    SELECT images.*, saved_at, saves.why AS noticed, template,
+        iif(state = 'done', file, NULL) AS picture, images.why AS rule
+    FROM images LEFT JOIN saves ON saves.id = save"""
+_FOUND = (
+    f"""{_WITH_SAVES} JOIN entry_images ON image = images.id JOIN entries ON entry = entries.id
+        WHERE entries.recipe = :recipe ORDER BY place, position""",
+    f"""{_WITH_SAVES} WHERE images.recipe = :its_recipe AND substr(images.digest, 1, 64) = :digest
+        ORDER BY file = :file DESC, ended DESC LIMIT 1""",
+    f"{_WITH_SAVES} WHERE file = :file ORDER BY state = 'done' DESC, ended DESC LIMIT 1",
+)
+# What nobody noted is the newest image that was requested in this place before.
+_BEFORE = f"""{_WITH_SAVES} WHERE images.id = coalesce(:before, (
+    SELECT id FROM images WHERE :why IN ('', 'lost') AND recipe = :recipe
+    AND entry_index = :entry_index AND image_index = :image_index AND (save, id) < (:save, :id)
+    ORDER BY save DESC, id DESC LIMIT 1))"""
+
+
+def requested_images(sql: sqlite3.Connection, **names: str) -> list[Image]:
+    """Return the images that a `recipe` requests, or that of a picture.
+
+    A picture is known by its metadata's recipe and digest, or by its `file`, which may be gone.
+    """
+    return next(filter(None, (_rows(sql, query, names) for query in _FOUND)), [])
+
+
+def image_before(sql: sqlite3.Connection, image: Image) -> Image | None:
+    """Return the image that its entry requested before in its place, if there was one."""
+    return next(iter(_rows(sql, _BEFORE, image)), None)
+
+
+def _rows(sql: sqlite3.Connection, query: str, values: Image) -> list[Image]:
+    return [{**row, "request": request_of(row)} for row in sql.execute(query, values)]
