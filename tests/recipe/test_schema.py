@@ -15,12 +15,12 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
+from picowatch.commands.schema import recipe_schema
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
 from picowatch.recipe.read.names import field_named
 from picowatch.recipe.reading import read_recipes
-from picowatch.recipe.schema import defaults_schema, recipe_schema
 from tests.recipe.reading import DEMO, PicturesWith
 
 PROJECT = Path(__file__).parents[2]
@@ -121,7 +121,10 @@ def complaints(schema: dict[str, Any], text: str) -> list[str]:
     return [error.message for document in documents for error in validator.iter_errors(document)]
 
 
-SCHEMAS = {"any names": recipe_schema(), "installed names": recipe_schema(INVENTORY)}
+SCHEMAS = {
+    "any names": recipe_schema("recipe"),
+    "installed names": recipe_schema("recipe", INVENTORY),
+}
 
 
 def test_what_reading_accepts_the_schema_accepts() -> None:
@@ -184,8 +187,8 @@ def test_names_that_there_are_are_proposed() -> None:
 
 def test_each_field_says_what_the_docs_say() -> None:
     """Description, default and every name, so that hovering and completing help."""
-    recipe = recipe_schema()["definitions"]["recipe"]["properties"]
-    definitions = recipe_schema()["definitions"]
+    recipe = recipe_schema("recipe")["definitions"]["recipe"]["properties"]
+    definitions = recipe_schema("recipe")["definitions"]
     for name, row in ROWS.items():
         assert recipe[name] == {"$ref": f"#/definitions/{name}"}
         assert row.does and definitions[name]["description"].startswith(row.does)
@@ -196,5 +199,5 @@ def test_each_field_says_what_the_docs_say() -> None:
 def test_defaults_need_no_prompt_and_are_no_list() -> None:
     """In all else they are like recipes."""
     for fine, wrong in (("priority: 10\n", "stesp: 10\n"), ("# nothing\n", "- prompt: a\n")):
-        assert not complaints(defaults_schema(), fine)
-        assert complaints(defaults_schema(), wrong)
+        assert not complaints(recipe_schema("defaults"), fine)
+        assert complaints(recipe_schema("defaults"), wrong)
