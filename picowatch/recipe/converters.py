@@ -84,8 +84,12 @@ def noise_in(written: SourceValue) -> Any:
 
 
 def format_in(written: SourceValue) -> Any:
+    return format_called(written.value) if isinstance(written.value, str) else written.value
+
+
+def format_called(text: str) -> str:
     """Return a file format by its name or its ending: jpg is jpeg."""
-    word = str(word_in(written)).removeprefix(".")
+    word = text.strip().casefold().removeprefix(".")
     return {"jpg": "jpeg", "tif": "tiff"}.get(word, word)
 
 

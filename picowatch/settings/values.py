@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from picowatch.files.names import is_picture_name
+from picowatch.recipe.converters import MAX_SEED, format_called
 from picowatch.sources import one_line
 
 LOSSLESS: Literal["lossless"] = "lossless"
@@ -41,11 +42,7 @@ Float = Annotated[float, BeforeValidator(_not_boolean), BeforeValidator(_with_po
 
 
 def format_value(value: Any) -> Any:
-    """Take a format by its name or its ending, as recipes do."""
-    if not isinstance(value, str):
-        return value
-    word = value.strip().casefold().removeprefix(".")
-    return {"jpg": "jpeg", "tif": "tiff"}.get(word, word)
+    return format_called(value) if isinstance(value, str) else value
 
 
 def device_value(value: str) -> str:
@@ -81,23 +78,26 @@ HOOKS_SCHEMA = TypeAdapter(dict[Hook, str | list[str] | None]).json_schema()
 
 
 def hooks_value(value: Any) -> Any:
-    """Read a text, from the environment; leave out hooks without a program."""
-    hooks = yaml_value(value) if isinstance(value, str) else value
-    if not isinstance(hooks, dict):
-        raise ValueError("it must be a mapping like {picture: notify-send}")
+    """Leave out hooks without a program."""
+    hooks = _mapping(value, "like {picture: notify-send}")
     return {hook: program for hook, program in hooks.items() if program is not None}
 
 
 def folders_value(value: Any) -> Any:
-    """Read a text, from the environment; the inbox itself is "" instead of "."."""
-    folders = yaml_value(value) if isinstance(value, str) else value
-    if not isinstance(folders, dict):
-        raise ValueError("it must be a mapping of folders like {ada: 2}")
+    """Name the inbox itself "" instead of "."."""
+    folders = _mapping(value, "of folders like {ada: 2}")
     names = {name: str(name).rstrip("/") for name in folders}
     for name, folder in names.items():
         if not folder or "/" in folder:
             raise ValueError(f"{name} is no folder in the inbox itself")
     return {"" if names[name] == "." else names[name]: number for name, number in folders.items()}
+
+
+def _mapping(value: Any, wanted: str) -> dict[Any, Any]:
+    found = yaml_value(value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
+        raise ValueError(f"it must be a mapping {wanted}")
+    return found
 
 
 def yaml_value(text: str) -> Any:
@@ -123,7 +123,6 @@ def words_of(message: str) -> str:
     return message.removeprefix("Value error, ").rstrip(".")
 
 
-MAX_SEED = 2**32 - 1
 # The placeholders of templates, with values to try a template with.
 _SAMPLE: dict[str, Any] = {
     **dict.fromkeys(("recipe", "picture", "checkpoint", "sampler"), "x"),

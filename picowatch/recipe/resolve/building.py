@@ -219,11 +219,8 @@ def _defaults(
     if rules.lightning:
         found |= steps_of_lightning(loras)
     if not rules.flow:
-        usual = (
-            samplers.SAMPLER_OF_ZERO_SNR
-            if prediction == fields.ZERO_SNR
-            else samplers.DEFAULT_SAMPLER
-        )
+        is_zero = prediction == fields.ZERO_SNR
+        usual = samplers.SAMPLER_OF_ZERO_SNR if is_zero else samplers.DEFAULT_SAMPLER
         sampler, schedule_type = samplers.find_sampler(usual)
         found |= {"sampler": sampler.name, "schedule_type": schedule_type}
     return found
@@ -314,7 +311,5 @@ def _decided(recipe: Recipe) -> str:
     """Return the schedule type, "automatic" resolved; an impossible type is refused already."""
     if recipe.checkpoint_used.rules.flow:
         return samplers.SIMPLE
-    decided = samplers.decide_schedule_type(
-        samplers.sampler_named(recipe.sampler), recipe.schedule_type
-    )
-    return decided or recipe.schedule_type
+    sampler = samplers.sampler_named(recipe.sampler)
+    return samplers.decide_schedule_type(sampler, recipe.schedule_type) or recipe.schedule_type
