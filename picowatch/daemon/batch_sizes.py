@@ -34,7 +34,7 @@ LONGEST_SECONDS = 20.0  # of a batch, so that urgent images need not wait long
 SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
 # With fewer evaluations of the UNet, what is done once for each image takes as long as they do.
 FEW_EVALUATIONS = 8
-# Images with references are drawn one by one (engine/drawing/edit.py), so a batch saves nothing,
+# Images with references are drawn one by one (engine/drawing/flow.py), so a batch saves nothing,
 # unless text encoders and denoiser take turns in memory: then a batch of this size swaps them once.
 READ_TOGETHER = 4
 _IN_TURN = (MODELS.name, TURNS.name)

@@ -13,9 +13,8 @@ from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.checkpoints import Checkpoints
 from picowatch.engine.drawing.copies import given_picture, keep_colours, resize
 from picowatch.engine.drawing.draw import Denoising, Drawing, Job
-from picowatch.engine.drawing.edit import EditDenoising
 from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hires
-from picowatch.engine.drawing.flow import FlowDenoising
+from picowatch.engine.drawing.flow import EditDenoising, FlowDenoising
 from picowatch.engine.drawing.found import Details, Masks
 from picowatch.engine.drawing.networks import Networks
 from picowatch.engine.drawing.preview import Previewer
