@@ -1,14 +1,14 @@
 """The families of models: a row each, read by the recipe, the catalog and the engine.
 
-A module has the rows of a maker, or of makers who build on each other. To add a family that
-diffusers draws: a row, a tiny folder in tests/engine/tiny_flows.py, and a paragraph in
+A module has the rows of a maker, of makers who build on each other, or of the others. To add a
+family that diffusers draws: a row, a tiny folder in tests/engine/tiny_flows.py, and a paragraph in
 docs/models.md. Pipelines without a row get theirs from their signature.
 """
 
 import re
 from collections.abc import Mapping
 
-from picowatch.families import flux, others, qwen, stable_diffusion, z_image
+from picowatch.families import flux, others, qwen, stable_diffusion
 from picowatch.families.general import general_row
 from picowatch.families.row import DEMO, KL, Family
 
@@ -19,7 +19,7 @@ from picowatch.families.row import DEMO, KL, Family
 _ROWS = (
     stable_diffusion.DEMO_MODEL, stable_diffusion.SDXL, stable_diffusion.SD1, stable_diffusion.SD2,
     stable_diffusion.SD3, qwen.QWEN_IMAGE_21, qwen.QWEN_IMAGE, qwen.KREA2, flux.CHROMA,
-    flux.FLUX2_DEV, flux.FLUX2, flux.FLUX, flux.FLUX3, z_image.LUMINA2, z_image.Z_IMAGE,
+    flux.FLUX2_DEV, flux.FLUX2, flux.FLUX, flux.FLUX3, others.LUMINA2, others.Z_IMAGE,
     others.OVIS_IMAGE, others.LONGCAT_IMAGE, others.IDEOGRAM4, others.ANIMA, qwen.ERNIE_IMAGE,
 )  # fmt: skip
 _FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")

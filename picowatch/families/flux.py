@@ -240,7 +240,6 @@ FLUX2 = row.Family(
     lora_marks=("flux2", "flux.2", "flux-2"),
 )
 
-_GUIDANCE = "cfg_rescale", "cfg_start", "cfg_end"
 _DISTILLED = "Flux3DistilledModularPipeline"
 
 _FLUX3_LAYERS = f"""
@@ -273,13 +272,13 @@ FLUX3 = row.Family(
     name="FLUX.3",
     pipelines=row.Pipelines(text="Flux3ModularPipeline", edit="Flux3ModularPipeline"),
     guidance=row.GUIDER,
-    lacks=row.without(row.LACKS, *_GUIDANCE) | row.ONLY_EDITS | row.NO_CACHE,
+    lacks=row.GUIDER_LACKS | row.ONLY_EDITS | row.NO_CACHE,
     variants={
         # It was distilled to jump from one noise level to the next.
         "klein": row.flow_variant(
             16,
             guided=False,
-            lacks=dict.fromkeys(("cfg_scale", *_GUIDANCE), "it draws without guidance"),
+            lacks=dict.fromkeys(("cfg_scale", *row.OF_GUIDER), "it draws without guidance"),
             references=row.LOOKS_AT_TEN,
             samplers=("Euler",),
             pipelines=row.Pipelines(text=_DISTILLED, edit=_DISTILLED),

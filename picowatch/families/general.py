@@ -145,5 +145,4 @@ def _literal(node: ast.expr) -> Any:
 
 
 def diffusers_here() -> str:
-    """Return diffusers' name with its version."""
     return f"diffusers {version('diffusers')}" if _sources() else "diffusers, which is missing,"

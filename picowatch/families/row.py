@@ -69,8 +69,6 @@ class References:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A variant of a family."""
-
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of fields that a recipe lacks
     lacks: Mapping[str, str] = field(default_factory=dict)  # further fields that must stay off: why
     guided: bool = True  # it was trained for a cfg_scale above 1
@@ -132,13 +130,9 @@ FLOW_LACKS = {
     "tiling": "its transformer does not draw with convolutions",
 }
 LACKS = NO_GUIDANCE | FLOW_LACKS
-
-
-def without(lacks: Mapping[str, str], *fields: str) -> dict[str, str]:
-    """Return what a family lacks, except these fields."""
-    return {name: why for name, why in lacks.items() if name not in fields}
-
-
+# Fields that a pipeline with a guider has, and what it lacks.
+OF_GUIDER = ("cfg_rescale", "cfg_start", "cfg_end")
+GUIDER_LACKS = {name: why for name, why in LACKS.items() if name not in OF_GUIDER}
 NO_CACHE = {"step_cache": "cache-dit cannot reuse the steps of its transformer"}
 NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), "it cannot start from a picture")
 FROM_TEXT = LACKS | NO_PICTURES
