@@ -166,8 +166,8 @@ class Machine:
             before(target, partial(self._reach, point))
         for target in HALTING_POINTS if self.habits.halting else ():
             before(f"picowatch.{target}", self._halt)
-        for module in ("files", "named_pictures"):
-            before(f"picowatch.inbox.{module}:open_below", self._open_slowly)
+        for module in ("inbox.folder", "files.safe_paths"):
+            before(f"picowatch.{module}:open_below", self._open_slowly)
         for name in ("_prepare", "_begin", "select"):
             before(f"picowatch.ledger.ledger:Ledger.{name}", self._use_ledger)
         before("picowatch.outbox.outbox:Outbox.leave", self.leaves)
