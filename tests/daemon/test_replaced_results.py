@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts
+from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
@@ -99,24 +99,6 @@ def test_a_photo_has_one_result_of_each_kind(house: House, given: Given) -> None
         assert steps(house) == expected
         new = {path for path, count in expected.items() if count and before.get(path) != count}
         assert len(house.listed()) == listed + len(new)
-
-
-def test_a_later_result_is_written_over_the_earlier_one(house: House) -> None:
-    """After a change of the template, and back again; all lists and texts are of what is there."""
-    house.draw("in/mug.jpg")
-    for count in (3, 4, 3):
-        render(house, f"{USUAL}steps: {count}\n", sidecar="txt")
-        assert steps(house) == {"in/mug.png": count}
-        text = (house.outbox / "in/mug.txt").read_text()
-        assert text == read_texts(house.outbox / "in/mug.png")[PARAMETERS] + "\n"
-        assert house.listed()[-1]["steps"] == count
-    data = (house.outbox / ".picowatch/gallery").rglob("*.js*")
-    assert "".join(path.read_text() for path in data).count('"in/mug.png"') == 1
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    assert house.once()
-    assert steps(house) == {"in/mug.png": 3}, "a ledger that is rebuilt makes nothing anew"
-    render(house, f"{USUAL}steps: 5\n")
-    assert steps(house) == {"in/mug.png": 5}
 
 
 @pytest.mark.parametrize("command", [("delete", None), ("keep", "best")], ids=["delete", "keep"])
