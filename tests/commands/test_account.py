@@ -52,7 +52,7 @@ def morning(house: House) -> House:
     house.engine.before_batch = fail_on_bad
     house.save("night/bad.txt", "bad --seed 5\none\n")
     house.save("night/good.txt", "one\ntwo\n")
-    house.save("night/wrong.yaml", "promt: a corgi\n")
+    house.save("night/wrong.yaml", "promt: a corgi\nstesp: 3\n")
     house.save("night/notes.md", "mine")
     house.save("day.txt", "one\n")
     assert not house.once(batch_size=1)
@@ -77,7 +77,8 @@ def test_a_recipe_a_folder_or_everything_has_an_account(morning: House) -> None:
     assert [line.split()[::2][0] for line in lines[2:]] == ["failed", "refused", "ignored"]
     assert lines[4].startswith("ignored night/notes.md: ")
     assert lines[3].endswith(
-        "night/wrong.yaml: line 1, column 1: unknown field 'promt'. Did you mean 'prompt'?"
+        "night/wrong.yaml: line 1, column 1: unknown field 'promt'. Did you mean 'prompt'?; "
+        "line 2, column 1: unknown field 'stesp'. Did you mean 'steps'?"
     )
     assert shown(morning, "night/notes.md")[1:] == [
         "night/notes.md: nothing is requested",
@@ -93,6 +94,7 @@ def test_failures_that_the_error_file_only_counts_are_listed(house: House) -> No
     assert "\nAnd 2 more: `picowatch status --all 'my bad.yaml'` lists them.\n" in error
     lines = shown(house, "--all", "my bad.yaml")
     assert sum("my bad.yaml: entry 1, image " in line for line in lines) == 22
+    assert shown(house, "my bad.yaml")[2 + 20 :] == ["and 2 more: --all shows them"]
 
 
 def test_what_lies_beside_a_photo_belongs_to_it(house: House) -> None:

@@ -15,7 +15,6 @@ from picowatch.errors import CommandFailed
 from picowatch.inbox import inbox as inbox_module
 from picowatch.ledger.rows import QueuedImage
 from picowatch.outbox.commands import Command, send, wait_for_answer
-from tests.commands.picowatch import picowatch_here
 from tests.commands.test_make import made
 from tests.digest_engine import fail_on_bad
 from tests.fault_points import preceded_by, wrap
@@ -303,24 +302,6 @@ def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House)
 
 
 # -- failures
-
-
-def test_the_status_of_a_folder_names_all_that_failed_in_it(house: House) -> None:
-    """With all problems of a file; tests/commands/test_account.py has the rest."""
-    photos(house, CORGI, 0)
-    for number in range(1, 31):
-        house.save(f"photos/{number}.png", "no picture")
-    house.save("a.yaml", "promt: a corgi\nstesp: 3\n")
-    assert not house.once()
-    whole = picowatch_here(house.folder, "status", "--all", "inbox/photos").stdout.splitlines()
-    refused = {line.split()[2]: line for line in whole if line.startswith("refused")}
-    assert refused.keys() == {f"photos/{number}.png:" for number in range(1, 31)}
-    assert all("This picture cannot be used: It is not" in line for line in refused.values())
-    shown = picowatch_here(house.folder, "status", "photos/").stdout.splitlines()
-    assert (len(shown), shown[-1]) == (23, "and 10 more: --all shows them")
-    reason = "line 1, column 1: unknown field 'promt'. Did you mean 'prompt'?; line 2, column 1: "
-    reason += "unknown field 'stesp'. Did you mean 'steps'?"
-    assert reason in picowatch_here(house.folder, "status", "a").stdout
 
 
 def test_what_a_file_lacked_is_noticed_when_it_comes(
