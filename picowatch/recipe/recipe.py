@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import chain
@@ -75,6 +76,10 @@ class Recipe(fields.RecipeFields):
         told = tuple(dict.fromkeys((*self.warnings, *warnings)))
         return self if told == self.warnings else self.known(warnings=told)
 
+    def with_values(self, **changes: Any) -> Self:
+        """Return the same recipe with other values; `replace` would pass 80 others on."""
+        return copy(self).known(**changes)
+
     def with_value(self, field: str, value: Any) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
@@ -83,7 +88,7 @@ class Recipe(fields.RecipeFields):
             value = whole[:index] + whole[index + 1 :]
         elif part:
             value = replace(getattr(self, field), **{part: value})
-        return replace(self, **{field: value})
+        return self.with_values(**{field: value})
 
     def says(self, field: str) -> bool:
         """Return whether its file, or the picture it starts from, sets a field."""
@@ -222,6 +227,9 @@ class Recipe(fields.RecipeFields):
 
     def refused_embeddings(self) -> list[str]:
         """Return sentences about unusable embeddings that the prompts seem to name."""
+        named = any("embedding:" in text for _, text in self.texts)
+        if not named and not self.inventory.refused_as("embedding"):
+            return []  # without a search for thousands of names
         return [words for prompts in self._prompts_of_all for words in prompts.refused_embeddings()]
 
     @property

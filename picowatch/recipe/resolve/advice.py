@@ -3,7 +3,6 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import accumulate, chain, islice
 from operator import attrgetter
 
@@ -144,8 +143,8 @@ def with_equal_images(recipes: list[Recipe]) -> list[Recipe]:
     for index, recipe in enumerate(recipes if len(recipes) > 1 else ()):
         if not recipe.wants_random_seed:
             # Whatever its seeds, but those of a sweep.
-            same = recipe if recipe.sweep else replace(recipe, seed=0, count=1, variation_seed=None)
-            alike[same.digest(no_hash)].append(index)
+            none = {} if recipe.sweep else {"seed": 0, "count": 1, "variation_seed": None}
+            alike[recipe.with_values(**none).digest(no_hash)].append(index)
     for entries in alike.values():
         seeds = {index: set(recipes[index].seeds) for index in entries}
         asked = Counter(chain.from_iterable(seeds.values()))

@@ -101,13 +101,13 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     if any("." in place or place in blaming for place in _own(wrong, reporter)):
         return None
     recipe = _without_idle(with_rules(recipe, reporter, known.found_in_prompts))
-    return recipe.with_value("schedule_type", _decided(recipe))
+    return recipe.with_values(schedule_type=_decided(recipe))
 
 
 def _without_idle(recipe: Recipe) -> Recipe:
     """Return the recipe with the defaults of fields that change nothing in it."""
     off: dict[str, Any] = {name: fields.DEFAULTS[name] for name in fields.idle_fields(recipe)}
-    return replace(recipe, **off)
+    return recipe.with_values(**off)
 
 
 def _finished(reporter: Reporter, known: Known) -> Recipe | None:
@@ -263,7 +263,7 @@ def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Reci
         kept: dict[str, Any] = dict.fromkeys(sides, native)
         with suppress(PictureUnreadable):  # reported where pictures are kept
             kept["picture_size"] = known.pictures.size(path) if path else None
-        return replace(recipe, **kept)
+        return recipe.with_values(**kept)
     size = native, native
     if path and (sides or extend):
         try:
@@ -294,7 +294,7 @@ def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Reci
         )
         reporter.warnings.append(warning)
     taken: dict[str, Any] = {side: fitted[_SIDES.index(side)] for side in sides}
-    return replace(recipe, **taken, picture_size=whole, size_warning=warning)
+    return recipe.with_values(**taken, picture_size=whole, size_warning=warning)
 
 
 def _limits(recipe: Recipe, most_pixels: int) -> Limits:

@@ -161,7 +161,7 @@ class EntryResolver:
         recipe = images[0]
         if axes:
             swept = tuple(Axis(name, tuple(v.text for v in axes[name])) for name in axes)
-            recipe = replace(recipe, sweep=swept, combinations=tuple(images))
+            recipe = recipe.with_values(sweep=swept, combinations=tuple(images))
         return recipe.known(warnings=tuple(dict.fromkeys(warnings)))
 
     def _picture(self, written: SourceValue | None, given: Layer, entry: Entry) -> Entry | None:
