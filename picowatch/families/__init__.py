@@ -1,8 +1,8 @@
 """The families of models: a row each, read by the recipe, the catalog and the engine.
 
-A module has the rows of a maker, of makers who build on each other, or of the others. To add a
-family that diffusers draws: a row, a tiny folder in tests/engine/tiny_flows.py, and a paragraph in
-docs/models.md. Pipelines without a row get theirs from their signature.
+A module has the rows of a maker, or of makers who build on each other; others.py has those of all
+others. To add a family that diffusers draws: a row, a tiny folder in tests/engine/tiny_flows.py,
+and a paragraph in docs/models.md. Pipelines without a row get theirs from their signature.
 """
 
 import re
