@@ -107,10 +107,7 @@ class Control:
         if paused == control.is_paused(self.ledger):
             return Answer(True, f"It {'is already' if paused else 'was not'} paused; {queued}.")
         words = "Paused" if paused else "Resumed"
-        if paused:
-            control.pause(self.ledger, time.time())
-        else:
-            control.resume(self.ledger)
+        (control.pause if paused else control.resume)(self.ledger)
         log.info("%s, as requested", words.lower(), extra=COMMAND)
         self.pool.wake()
         if paused and queries.counts(self.ledger)["running"]:

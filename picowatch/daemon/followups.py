@@ -238,14 +238,13 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
         labels = [label + _seconds(file) for label, file in zip(labels, pictures, strict=True)]
     words = _differing_words(requests, size)
     told = [", ".join([*label, *drawn]) for label, drawn in zip(labels, words, strict=True)]
-    cells = [_cell(picture, label) for picture, label in zip(pictures, told, strict=True)]
+    cells = [
+        Cell(picture, ", ".join(filter(None, [picture.name if picture else "", label])))
+        for picture, label in zip(pictures, told, strict=True)
+    ]
     side = max(max(request.published_size) for request in requests)
     about = {"recipe": recipe, **shown, "files": files, "labels": told}
     outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about)
-
-
-def _cell(picture: Path | None, label: str) -> Cell:
-    return Cell(picture, ", ".join(filter(None, [picture.name if picture else "", label])))
 
 
 def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
@@ -258,16 +257,14 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
 
 
 def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
-    """Return the words, as of wildcards, in which prompts of a combination differ."""
-    words = [request.prompt.split() for request in requests]  # `size` combinations in each round
-    return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]
-
-
-def _middle(prompt: list[str], others: list[list[str]]) -> list[str]:
-    """Return the prompt without the beginning and end that all share; [] if all are equal."""
-    first = len(commonprefix(others))  # noqa: RUF071  (words, not paths)
-    last = len(commonprefix([words[first:][::-1] for words in others]))  # noqa: RUF071
-    return [text] if (text := " ".join(prompt[first : len(prompt) - last])) else []
+    """Return each prompt without the beginning and end that all of its combination share."""
+    prompts, middles = [request.prompt.split() for request in requests], []
+    for at, prompt in enumerate(prompts):
+        alike = prompts[at % size :: size]  # there are `size` combinations in each round
+        first = len(commonprefix(alike))  # noqa: RUF071  (words, not paths)
+        last = len(commonprefix([words[first:][::-1] for words in alike]))  # noqa: RUF071
+        middles.append([*filter(None, [" ".join(prompt[first : len(prompt) - last])])])
+    return middles
 
 
 def _seconds(picture: Path | None) -> list[str]:

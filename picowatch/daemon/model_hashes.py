@@ -26,7 +26,7 @@ class NotHashed(ControlFlow):
 
 
 class ModelHashes:
-    """Looks up each hash once, until `look_again`; computes each missing one in a thread."""
+    """Looks up the hashes that are known; computes each missing one in a thread."""
 
     def __init__(
         self,
@@ -39,10 +39,8 @@ class ModelHashes:
         # A recipe that has been quiet may name a model that came just before.
         self._fresh_seconds = min(FRESH_SECONDS, settle_seconds)
         self._looking = threading.Lock()
-        self._lock = threading.Lock()  # not while looking, which may take long
         self.inventory: Inventory  # of models that recipes may name; from the first look on
         self._looked_at = float("-inf")
-        self._found: dict[_Key, str] = {}
         self._refused: dict[_Key, ModelRefused] = {}
         self._threads: dict[_Key, threading.Thread] = {}
         self._turns = threading.Semaphore(MOST_AT_ONCE)
@@ -53,22 +51,16 @@ class ModelHashes:
             now = time.monotonic()
             if now - self._looked_at > self._fresh_seconds:
                 self.inventory = self.catalog.inventory(self._default)
-                with self._lock:
-                    self._found.clear()
                 self._looked_at = now
 
     def hash_of(self, kind: Kind, name: str) -> str:
         """Return the hash of a model. Raises NotHashed if it has to be read first."""
-        with self._lock:
-            if refused := self._refused.pop((kind, name), None):
-                raise refused
-            if (found := self._found.get((kind, name))) is None:
-                model = self.catalog.find(kind, name)
-                found = "" if (kind, name) in self._threads else self.catalog.known_hash(model)
-                if not found:
-                    raise NotHashed(kind, name)
-                self._found[kind, name] = found
-            return found
+        if refused := self._refused.pop((kind, name), None):
+            raise refused
+        model = self.catalog.find(kind, name)
+        if (kind, name) in self._threads or not (found := self.catalog.known_hash(model)):
+            raise NotHashed(kind, name)
+        return found
 
     def being_read(self) -> Collection[_Key]:
         """Return the models that are being read: saves that need them are not read meanwhile."""

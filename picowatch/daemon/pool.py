@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterable
 from functools import partial
 from itertools import count
 from math import ceil
@@ -48,7 +47,7 @@ class WorkerPool:
         self.copying.wanted = copies  # before engines are asked for, or the first copy waits
         self.copiers = self._joined(self.copying, self.copiers, partial(self._claim, copies=True))
         # One for each batch, if batches are as large as those in progress.
-        working = [len(now.batch) for now in _renderings(self.workers)]
+        working = [len(now.batch) for worker in self.workers if (now := worker.rendering)]
         self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
         self._give_up(queued)
         # Some may have been left to an engine that is slow or gone.
@@ -117,7 +116,8 @@ class WorkerPool:
     # -- state
 
     def renderings(self) -> list[Rendering]:
-        return _renderings((*self.workers, *self.copiers))
+        workers = (*self.workers, *self.copiers)
+        return [now for worker in workers if (now := worker.rendering)]
 
     def is_busy(self) -> bool:
         return any(worker.is_busy for worker in (*self.workers, *self.copiers))
@@ -175,7 +175,3 @@ class WorkerPool:
         if idle < 2:
             return size
         return min(size, ceil(queries.counts(self.ledger)["queued"] / idle))
-
-
-def _renderings(workers: Iterable[Worker]) -> list[Rendering]:
-    return [now for worker in workers if (now := worker.rendering)]

@@ -179,7 +179,8 @@ class Totals:
         told = {
             folder: harmless(its.line(now))
             for folder, its in self._by_folder(found).items()
-            if not _is_obvious(its)
+            # Of a picture, the gallery shows all there is to tell.
+            if not its.requested == its.done == 1 or its.cancelled or its.refused
         }
         text = f"totals({json.dumps(told)});\n"
         with self._run.writing.optional(SCRIPT):
@@ -196,8 +197,3 @@ class Totals:
                 folders[path] = folders[path].plus(its) if path in folders else its
                 more, path = bool(path), path.rpartition("/")[0]
         return folders
-
-
-def _is_obvious(account: Account) -> bool:
-    """Whether the gallery shows all there is to tell: a picture."""
-    return account.requested == account.done == 1 and not (account.cancelled or account.refused)

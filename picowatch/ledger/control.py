@@ -1,6 +1,7 @@
 """What commands ask for: pause, cancel, retry, and those that wait for their answer."""
 
 import json
+import time
 from collections.abc import Collection
 
 from picowatch.ledger.accept import UNFINISHED
@@ -65,9 +66,10 @@ def unfinished_recipes(ledger: Ledger, name: str = "") -> dict[str, SizeAndTime 
     return {recipe: version and SizeAndTime.from_text(version) for recipe, version in rows}
 
 
-def pause(ledger: Ledger, since: float) -> None:
+def pause(ledger: Ledger) -> None:
     """Start no rendering until `resume`."""
-    ledger.change("INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)", (since,))
+    change = "INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)"
+    ledger.change(change, (time.time(),))
 
 
 def resume(ledger: Ledger) -> None:
