@@ -15,7 +15,7 @@ from itertools import groupby, islice
 from math import ceil
 from typing import NamedTuple
 
-from picowatch.recipe.a1111 import keys
+from picowatch.recipe import a1111
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import left_out
@@ -43,7 +43,7 @@ _SIDES = re.compile(r"([1-9][0-9]{0,4})x([0-9]{1,5})")
 _MODULE = re.compile(r"module \d+")
 _ENCODER = re.compile(r"clip|t5|qwen|gemma|llama|mistral|encoder", re.IGNORECASE)
 # Keys that are not recipe fields.
-_HIDDEN = dict.fromkeys(keys.EMBEDDINGS, EMBEDDINGS) | {keys.MODEL_HASH: CHECKPOINT_HASH}
+_HIDDEN = dict.fromkeys(a1111.EMBEDDINGS, EMBEDDINGS) | {a1111.MODEL_HASH: CHECKPOINT_HASH}
 _WORDS = (
     "Braces and names like __animal__ are words here, as in A1111. For wildcards, save a list of "
     "prompts, with settings like '--steps 30' after each, or YAML."
@@ -102,7 +102,7 @@ def _begins_values(line: str) -> bool:
 
 def _is_known(found: re.Match[str]) -> bool:
     key = found["key"].rstrip().casefold()
-    return key in keys.KNOWN or key.startswith("adetailer ")
+    return key in a1111.KNOWN or key.startswith("adetailer ")
 
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
@@ -256,7 +256,7 @@ def _read_values(
     values = found.values
     for name, text in pairs:
         key = name.casefold()
-        field, part = keys.PARTS_BY_KEY.get(key, ("", ""))
+        field, part = a1111.PARTS_BY_KEY.get(key, ("", ""))
         if key.startswith("adetailer ") or _says_nothing(key, text.casefold(), said):
             continue
         if not name:
@@ -266,13 +266,13 @@ def _read_values(
         elif field:
             if values.setdefault(field, {}).setdefault(part, text) != text:
                 found.leave_out(name, text)
-        elif key in keys.FIELDS or (_MODULE.fullmatch(key) and not _ENCODER.search(text)):
-            found.put(keys.FIELDS.get(key, "vae"), text, name)
+        elif key in a1111.FIELDS or (_MODULE.fullmatch(key) and not _ENCODER.search(text)):
+            found.put(a1111.FIELDS.get(key, "vae"), text, name)
         else:
             found.leave_out(name, text)
-    if said.get(keys.AREA.casefold(), "").casefold() == keys.ONLY_MASKED.casefold():
+    if said.get(a1111.AREA.casefold(), "").casefold() == a1111.ONLY_MASKED.casefold():
         values.setdefault("mask_padding", "32")
-    if resized := said.get(keys.HIRES_SIZE):  # if no scale gives this size, hires is left out
+    if resized := said.get(a1111.HIRES_SIZE):  # if no scale gives this size, hires is left out
         scale, hires = _scale(resized, values.get("size", "")), values.pop("hires", {})
         found.leave_out("Hires resize", None if scale else resized)
         values |= {"hires": hires | {"scale": str(scale)}} if scale else {}
@@ -282,7 +282,7 @@ def _read_values(
 
 def _says_nothing(key: str, text: str, said: Mapping[str, str]) -> bool:
     """Return whether a key changes no picture, or repeats another key, as in the second pass."""
-    if key in keys.INFORMATION or key == keys.HIRES_SIZE or text in keys.SAYS_NOTHING.get(key, ()):
+    if key in a1111.INFORMATION or text in a1111.SAYS_NOTHING.get(key, ()):
         return True
     if key in ("width", "height"):
         return "size" in said
@@ -290,7 +290,7 @@ def _says_nothing(key: str, text: str, said: Mapping[str, str]) -> bool:
         return text == said.get("vae", "").casefold().removesuffix(".safetensors")
     first = said.get(key.removeprefix("hires "), "") if key.startswith("hires ") else ""
     is_equal = number(text) is not None and number(text) == number(first)
-    return text.startswith("use same ") or (is_equal and key not in keys.PARTS_BY_KEY)
+    return text.startswith("use same ") or (is_equal and key not in a1111.PARTS_BY_KEY)
 
 
 def _read_hires_steps(hires: dict[str, str], said: Mapping[str, str]) -> None:
@@ -351,7 +351,7 @@ def _detail(
     detail = {"find": words, "size": said.get("size", "")}
     if _is_on(values, "use inpaint width height"):
         detail["size"] = f"{values.get('inpaint width')}x{values.get('inpaint height')}"
-    for part, key in keys.DETAIL_KEYS.items():
+    for part, key in a1111.DETAIL_KEYS.items():
         is_used = part != "steps" or _is_on(values, "use separate steps")
         if is_used and (text := values.pop(key, "")):
             detail[part] = text

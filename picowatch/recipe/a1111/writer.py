@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from picowatch.recipe.a1111 import keys
+from picowatch.recipe import a1111
 from picowatch.recipe.converters import NVIDIA, VAE_ENDING, file_name, plain_text
 from picowatch.recipe.fields import FINISHING, MAPPINGS, PARTS, ROWS
 from picowatch.recipe.parts import Cutout, Row
@@ -18,7 +18,7 @@ _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
 # Values are as `_quoted` writes them.
 _POSTPROCESSING = re.compile(
-    rf'(?:^|, *)(?:{"|".join(keys.FINISHED)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)'
+    rf'(?:^|, *)(?:{"|".join(a1111.FINISHED)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)'
 )
 
 
@@ -38,8 +38,8 @@ def parameters_text(
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     values = _values(request, lora_hashes or {}, version)
-    between = (key for key in values if key not in (*keys.FIRST, *keys.LAST))
-    lines.append(_line(values, (*keys.FIRST, *between, *keys.LAST)))
+    between = (key for key in values if key not in (*a1111.FIRST, *a1111.LAST))
+    lines.append(_line(values, (*a1111.FIRST, *between, *a1111.LAST)))
     return "\n".join(lines)
 
 
@@ -49,7 +49,7 @@ def postprocessing_text(request: ImageRequest) -> str:
     for field in FINISHING:
         if mapping := getattr(request, field):
             values |= _parts(PARTS[field], mapping)
-    return _line(values, keys.FINISHED)
+    return _line(values, a1111.FINISHED)
 
 
 def without_postprocessing(parameters: str) -> str:
@@ -87,7 +87,7 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
         # A1111 takes all these steps; a recipe takes the strength's share of its own.
         values["Hires steps"] = str(steps_taken(hires.steps or request.steps, strength))
     values |= {
-        keys.AREA: "" if request.mask_padding is None else keys.ONLY_MASKED,
+        a1111.AREA: "" if request.mask_padding is None else a1111.ONLY_MASKED,
         "RNG": "NV" if request.noise == NVIDIA else "CPU",  # without it, A1111 takes its GPU's
         "Size": f"{request.width}x{request.height}",
         "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
@@ -102,9 +102,9 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
 
 def _detail(detail: DetailUse, size: str) -> dict[str, str]:
     """Return ADetailer's values; in it, the picture's `size` is that of the details, too."""
-    known = keys.FINDERS.get(detail.find)
-    values = {"model": known or keys.ANY_WORDS, "model classes": "" if known else detail.find}
-    for name, key in keys.DETAIL_KEYS.items():
+    known = a1111.FINDERS.get(detail.find)
+    values = {"model": known or a1111.ANY_WORDS, "model classes": "" if known else detail.find}
+    for name, key in a1111.DETAIL_KEYS.items():
         value, default = getattr(detail, name), detail.__dataclass_fields__[name].default
         values[key] = "" if name in ("count", "steps") and value == default else plain_text(value)
     values["prompt"] = _with_tags(detail) if detail.prompt else ""
