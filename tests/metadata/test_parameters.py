@@ -19,7 +19,7 @@ from picowatch.outbox.encoding import encode_png
 from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.chunk import Chunk, picowatch_json, read_chunk
 from picowatch.recipe.fields import ZERO_SNR
-from picowatch.recipe.messages.prompts import probable_mistakes
+from picowatch.recipe.messages.other_programs import probable_mistakes
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.passes import samplings
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse

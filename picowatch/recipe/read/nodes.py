@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 
 from picowatch.recipe.fields import PICTURE_FIELDS, PROMPTS
-from picowatch.recipe.messages.other_programs import words_of_others
+from picowatch.recipe.messages.other_programs import FENCE, MERGED, words_of_others
 from picowatch.recipe.messages.problems import Problems, refuse, shown
-from picowatch.recipe.messages.prompts import FENCE, MERGED
 from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import field_named
 from picowatch.recipe.written import Position, Source, SourceValue, list_at, mapping_at

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from picowatch.recipe.a1111 import reader as a1111
 from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.other_programs import why_no_prompt
 from picowatch.recipe.messages.problems import Problems
-from picowatch.recipe.messages.prompts import why_no_prompt
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
 from picowatch.recipe.read.names import field_called, field_named

@@ -11,8 +11,8 @@ from picowatch.recipe import fields
 from picowatch.recipe.converters import RANDOM, SAME, seed_in
 from picowatch.recipe.installed import is_whole_name
 from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_FIND, Checkpoint, Inventory
+from picowatch.recipe.messages.other_programs import probable_mistakes
 from picowatch.recipe.messages.problems import Finding, shown
-from picowatch.recipe.messages.prompts import probable_mistakes
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
 from picowatch.recipe.passes import samplings
