@@ -85,17 +85,15 @@ def _make_all(file: Path, inbox: Path, *, with_examples: bool) -> Iterator[str]:
     yield _write(inbox / "live/_defaults.yaml", LIVE_DEFAULTS)
     # Examples that are gone from a later `init` were deleted; nobody's photos wait for them.
     if with_examples and not any(schemas.iterdir()):
-        yield from _make_examples(inbox)
-    for kind, name in KINDS.items():
-        yield from _renew(schemas / name, schema_text(kind))
-
-
-def _make_examples(inbox: Path) -> Iterator[str]:
-    for example in _assets("examples"):
-        text = example.read_text("utf-8")
-        if example.name.endswith(".yaml"):
-            text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
-        yield _write(inbox / example.name, text)
+        for example in _assets("examples"):
+            is_yaml = example.name.endswith(".yaml")
+            names_it = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n" if is_yaml else ""
+            yield _write(inbox / example.name, names_it + example.read_text("utf-8"))
+    for kind, name in KINDS.items():  # those of another version: nobody edits them by hand
+        path, content = schemas / name, schema_text(kind).encode()
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
+            yield f"created {path}"
 
 
 def _make_templates(inbox: Path, ready: str) -> Iterator[str]:
@@ -123,10 +121,3 @@ def _write(path: Path, text: str) -> str:
         return f"kept {path}"
     write_atomically(path, text.encode())
     return f"created {path}"
-
-
-def _renew(path: Path, text: str) -> Iterator[str]:
-    """Replace a schema of another version; nobody edits schemas by hand."""
-    if not path.exists() or path.read_bytes() != text.encode():
-        write_atomically(path, text.encode())
-        yield f"created {path}"

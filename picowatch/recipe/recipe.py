@@ -189,7 +189,11 @@ class Recipe(fields.RecipeFields):
         hashes = {name: hash_of(*own[name]) if name in own else "" for name in _MODELS}
         values = first | {f"{name}_hash": hash_ for name, hash_ in hashes.items()}
         if self.sweep:
-            values["sweep"] = [_changes(first, other) for other in others]
+            # What differs from the first's values; None where only the first has one.
+            values["sweep"] = [
+                {n: other.get(n) for n in sorted({*first, *other}) if first.get(n) != other.get(n)}
+                for other in others
+            ]
         if named := named.difference(own.values()):
             dropped = self.dropped
             values["hashes"] = {
@@ -345,11 +349,6 @@ def _drawn(seed: int | None) -> int:
     if seed is None:
         raise ValueError("a recipe with a random seed needs the seed that was drawn")
     return seed
-
-
-def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, object]:
-    """Return a variant's values that differ from the first's; None where only the first has one."""
-    return {n: other.get(n) for n in sorted({*first, *other}) if first.get(n) != other.get(n)}
 
 
 def no_hash(kind: str, name: str) -> str:

@@ -291,10 +291,8 @@ def why_invalid(error: ValidationError) -> str:
     )
 
 
-@cache
-def _adapter() -> TypeAdapter[ImageRequest]:
-    """Return the adapter, built at its first use: it takes 10 ms, and few commands need it."""
-    return TypeAdapter(ImageRequest)
+# Built at its first use: it takes 10 ms, and few commands need it.
+_adapter = cache(lambda: TypeAdapter(ImageRequest))
 
 
 def loras_beside_prompt(of: ImageRequest | DetailUse) -> tuple[LoraUse, ...]:

@@ -53,16 +53,6 @@ def check_notes(layer: Layer, problems: Problems) -> None:
         problems.add(note.position, message)
 
 
-def put(layer: Layer, name: str, written: SourceValue, problems: Problems) -> None:
-    """Add the value of the field with that name. Unknown and repeated fields are problems."""
-    field = field_called(name, written.text)
-    if field:
-        add(layer, field, name, written, problems)
-    else:
-        problems.add(written.name_position, unknown(name, written.text))
-        excuse_prompt(layer, name, written)
-
-
 def add(
     layer: Layer, field: str, name: str, written: SourceValue, problems: Problems, column: str = ""
 ) -> None:

@@ -1,12 +1,9 @@
 """The entries of a YAML or JSON recipe, of a `_defaults.yaml`, and of a TXT's settings."""
 
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.read.names import check_notes, put
+from picowatch.recipe.read import names
 from picowatch.recipe.read.nodes import compose, compose_json, nearly_field
 from picowatch.recipe.written import Entry, Layer, Position, Source, SourceValue
-
-# Not a field: editors look there for the schema, above all in JSON.
-NAMES_SCHEMA = "$schema"
 
 
 def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
@@ -54,10 +51,14 @@ def yaml_layer(source: Source, problems: Problems) -> Layer:
 def _layer_of(mapping: SourceValue, problems: Problems) -> Layer:
     layer: Layer = {}
     for name, value in mapping.pairs:
-        if name == NAMES_SCHEMA:
+        if name == "$schema":  # no field: editors look there for the schema, above all in JSON
             continue
-        put(layer, name, value, problems)
-    check_notes(layer, problems)
+        if field := names.field_called(name, value.text):
+            names.add(layer, field, name, value, problems)
+        else:
+            problems.add(value.name_position, names.unknown(name, value.text))
+            names.excuse_prompt(layer, name, value)
+    names.check_notes(layer, problems)
     return layer
 
 
