@@ -322,14 +322,11 @@ def _validated(given: Given, problems: list[str]) -> Settings:
     try:
         settings = Settings.model_validate({name: value for name, (value, _) in given.items()})
     except ValidationError as error:
-        wrong: dict[str, list[str]] = {}
-        for problem in error.errors():
-            wrong.setdefault(str(problem["loc"][0]), []).append(values.words_of(problem["msg"]))
-        for name, words in wrong.items():
+        for name, words in values.problems_of(error).items():
             value, where = given[name]
             # repr would write out everything that aliases repeat.
             shown = reprlib.repr(str(value) if isinstance(value, Path) else value)
-            problems.append(f"{where}: {name} {shown}: {', or '.join(words)}.")
+            problems.append(f"{where}: {name} {shown}: {words}.")
     if problems or settings is None:
         raise SettingsInvalid("\n".join(sorted(dict.fromkeys(problems), key=_line)))
     return settings

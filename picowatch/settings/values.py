@@ -108,19 +108,13 @@ def yaml_value(text: str) -> Any:
         raise ValueError(f"it is not valid YAML: {one_line(error)}") from error
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem within an executor, with the name of its part."""
-    problems = error.errors()
-    name = problems[0]["loc"][0]
-    if problems[0]["type"] == "extra_forbidden":
-        return f"there is no {name}. Ray takes {', '.join(RaySettings.model_fields)}"
-    words = [words_of(problem["msg"]) for problem in problems if problem["loc"][0] == name]
-    return f"{name}: {', or '.join(words)}"
-
-
-def words_of(message: str) -> str:
-    """Return pydantic's message without its prefix for our own validators."""
-    return message.removeprefix("Value error, ").rstrip(".")
+def problems_of(error: ValidationError) -> dict[str, str]:
+    """Return what is wrong by name; a value may be wrong for each of several types."""
+    found: dict[str, list[str]] = {}
+    for problem in error.errors():
+        words = problem["msg"].removeprefix("Value error, ").rstrip(".")  # of our own validators
+        found.setdefault(str(problem["loc"][0]), []).append(words)
+    return {name: ", or ".join(words) for name, words in found.items()}
 
 
 # The placeholders of templates, with values to try a template with.
@@ -228,5 +222,9 @@ def executor_value(value: Any) -> Any:
         ):
             return RaySettings.model_validate(value["ray"] or {})
     except ValidationError as error:
-        raise ValueError(first_problem(error)) from error
+        name, words = next(iter(problems_of(error).items()))
+        if error.errors()[0]["type"] == "extra_forbidden":
+            known = ", ".join(RaySettings.model_fields)
+            raise ValueError(f"there is no {name}. Ray takes {known}") from error
+        raise ValueError(f"{name}: {words}") from error
     raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")

@@ -10,6 +10,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -74,12 +75,12 @@ def _is_sampler(node: Node) -> bool:
     return "guider" in inputs or (has_prompt and not {"steps", "sigmas"}.isdisjoint(inputs))
 
 
+@dataclass(frozen=True, slots=True)
 class _Workflow:
     """The nodes of a workflow, read from its sampler back."""
 
-    def __init__(self, nodes: Mapping[str, Node], found: ForeignSettings) -> None:
-        self._nodes = nodes
-        self._found = found
+    nodes: Mapping[str, Node]
+    found: ForeignSettings
 
     def read(self) -> None:
         """Read the values of a recipe's fields."""
@@ -89,11 +90,11 @@ class _Workflow:
         negative = self._behind(parts, "negative")[:1]
         way = list(self._upstream(positive, "positive", *_CONDITIONING, "clip"))
         layer = self._first(way, "stop_at_clip_layer")
-        decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
+        decoders = [node for node in self.nodes.values() if "samples" in node["inputs"]]
         self._put_prompt("prompt", positive, "positive")
         self._put_prompt("negative_prompt", negative, "negative")
-        self._found.put("clip_skip", layer if layer is None else abs(int(layer)))
-        self._found.put("vae", self._first(self._behind(decoders, "vae"), "vae_name"))
+        self.found.put("clip_skip", layer if layer is None else abs(int(layer)))
+        self.found.put("vae", self._first(self._behind(decoders, "vae"), "vae_name"))
         self._put_sampling(parts, way)
         denoise, start = self._first(parts, "denoise"), self._first([sampler], "start_at_step")
         if start is not None and (steps := self._first([sampler], "steps")):
@@ -113,27 +114,27 @@ class _Workflow:
             ("seed", parts, ("noise_seed", "seed"), "noise"),
         ):
             if (value := self._first(nodes, *names)) is not None:
-                self._found.put(field, value)
+                self.found.put(field, value)
             elif hiding := [*filter(_is_unread, self._behind(nodes, *names, behind))]:
                 self._miss(field, hiding[0])
-        schedule_type = self._found.values.get("schedule_type")
+        schedule_type = self.found.values.get("schedule_type")
         if schedule_type in _OTHER_SCHEDULES:
-            self._found.warn(
+            self.found.warn(
                 f"ComfyUI's schedule {schedule_type} has other noise levels than A1111's, which "
                 "picowatch takes: the picture will differ."
             )
 
     def _first_sampler(self) -> Node:
         """Return the sampler that starts from an empty picture; others continue its work."""
-        samplers = [node for node in self._nodes.values() if _is_sampler(node)]
+        samplers = [node for node in self.nodes.values() if _is_sampler(node)]
         if not samplers:
             raise PictureUnreadable(
                 "its workflow from ComfyUI has no node like KSampler, with 'positive' and 'steps', "
-                f"but {listed(sorted(set(map(_kind, self._nodes.values()))))}.",
+                f"but {listed(sorted(set(map(_kind, self.nodes.values()))))}.",
                 "Write the settings into a recipe.",
             )
         if len(samplers) > 1:
-            self._found.warn(
+            self.found.warn(
                 f"The workflow has {len(samplers)} samplers; only the first one was read."
             )
         return next(filter(self._empty, samplers), samplers[0])
@@ -146,23 +147,23 @@ class _Workflow:
     def _put_size(self, sampler: Node, denoise: Any) -> None:
         empty = self._empty(sampler)
         if empty is None:
-            self._found.miss_start_image()
-            self._found.put("denoising_strength", denoise)
+            self.found.miss_start_image()
+            self.found.put("denoising_strength", denoise)
             return
         if denoise is not None and float(denoise) < 1:
-            self._found.warn(
+            self.found.warn(
                 f"denoise {shown(str(denoise))} of an empty picture was ignored: without a start "
                 "image, recipes draw all steps."
             )
         batch = self._first([empty], "batch_size")
         if isinstance(batch, int) and batch > 1:
-            self._found.warn(
+            self.found.warn(
                 f"The workflow drew {batch} pictures at once, from one seed: only the first of "
                 "them can be drawn again."
             )
         for side in ("width", "height"):
-            self._found.put(side, self._first([empty], side))
-        if not {"width", "height"} <= self._found.values.keys():
+            self.found.put(side, self._first([empty], side))
+        if not {"width", "height"} <= self.found.values.keys():
             self._miss("size", [*self._behind([empty], "width", "height"), empty][0])
 
     def _put_models(self, start: list[Node]) -> None:
@@ -170,11 +171,11 @@ class _Workflow:
         for node in self._upstream(start, "model"):
             weight = self._first([node], "strength_model", "lora_model_strength", "lora_strength")
             of_text = self._first([node], "strength_clip", "lora_clip_strength")
-            self._found.put_lora(self._first([node], "lora_name"), weight)
+            self.found.put_lora(self._first([node], "lora_name"), weight)
             if of_text not in (None, weight):
-                self._found.warn(left_out(f"strength_clip: {of_text}"))
+                self.found.warn(left_out(f"strength_clip: {of_text}"))
             if checkpoint := self._first([node], "ckpt_name", "unet_name"):
-                self._found.put("checkpoint", checkpoint)
+                self.found.put("checkpoint", checkpoint)
                 return
         if start:
             self._miss("checkpoint", node)
@@ -188,7 +189,7 @@ class _Workflow:
                 break
         if text is None:
             self._miss(field, hiding)
-        self._found.put_prompt(field, text or "", _EMBEDDING)
+        self.found.put_prompt(field, text or "", _EMBEDDING)
 
     def _text(self, node: Node, field: str) -> tuple[str | None, Node]:
         """Return the text that a node encodes; without any, the node that hides it."""
@@ -204,7 +205,7 @@ class _Workflow:
             if text and other is None and hiding:
                 self._miss(field, hiding[0], name)
             elif other and str(other) != text:
-                self._found.leave_out(name, other)
+                self.found.leave_out(name, other)
         if _kind(node) == "CLIPTextEncode" and text == node["inputs"].get("text"):
             # Words there, unless another node reads them.
             text = re.sub(r"(?<!\\)<lora:", r"\\<lora:", text)
@@ -213,19 +214,19 @@ class _Workflow:
 
     def _miss(self, field: str, node: Node, name: str = "") -> None:
         """Note that a field's value was not found, or one of its texts, and the hiding node."""
-        self._found.missed[f"{field} {name}".rstrip()] = (
+        self.found.missed[f"{field} {name}".rstrip()] = (
             f"{name or field} was not found: the workflow's node {_kind(node)} was not read. "
             f"Write '{field}: …' in the recipe."
         )
 
     def _warn_of_unread(self, sampler: Node) -> None:
         """Warn about other nodes between files and picture than standard nodes."""
-        savers = [node for node in self._nodes.values() if "filename_prefix" in node["inputs"]]
+        savers = [node for node in self.nodes.values() if "filename_prefix" in node["inputs"]]
         between = [*self._upstream(savers), *self._upstream(self._behind([sampler]))]
         # Nodes without a link only provide values, which are read, missed or not needed.
         unread = {_kind(node) for node in between if self._behind([node]) and _is_unread(node)}
         if unread:
-            self._found.warn(
+            self.found.warn(
                 "These nodes of the workflow were not read and may change the picture: "
                 f"{listed(sorted(unread))}."
             )
@@ -244,7 +245,7 @@ class _Workflow:
         """Return the nodes that provide these inputs, or any input."""
         links = (node["inputs"].get(name) for node in nodes for name in names or node["inputs"])
         numbers = (str(link[0]) for link in links if isinstance(link, list) and link)
-        return [self._nodes[number] for number in numbers if number in self._nodes]
+        return [self.nodes[number] for number in numbers if number in self.nodes]
 
     def _first(self, nodes: list[Node], *names: str) -> str | int | float | None:
         """Return the first value with one of these names, which another node may provide."""

@@ -8,6 +8,7 @@ for the most frequent causes.
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -109,20 +110,15 @@ def nearly_field(line: str) -> tuple[int, str] | None:
     return found.start("sign") + 1, f"a field has a colon and a space: write '{instead}'."
 
 
+@dataclass(slots=True)
 class _Composer:
-    """Builds values from events, whose marks are positions in the source.
+    """Builds values from events, whose marks are positions in the source."""
 
-    Without `keeps_nulls` a null is as good as no field, unless it is inside a prompt.
-    """
-
-    def __init__(
-        self, source: Source, events: Iterator[Any], problems: Problems, *, keeps_nulls: bool = True
-    ) -> None:
-        self.source = source
-        self.problems = problems
-        self.events = events
-        self.keeps_nulls = keeps_nulls
-        self.nodes = 0
+    source: Source
+    events: Iterator[Any]
+    problems: Problems
+    keeps_nulls: bool = True  # without it, a null is as good as no field, unless in a prompt
+    nodes: int = 0
 
     def documents(self) -> Iterator[SourceValue]:
         for event in self.events:
