@@ -104,9 +104,7 @@ def make(
     parts = [*by_picture(InboxFolder(settings.inbox), sent, [*answers, *missing])]
     if as_json:
         print(json.dumps(as_object(settings, parts, error), indent=1))
-        return code or (
-            errors.SUCCEEDED if all(answer.done for answer in answers) else errors.FAILED
-        )
+        return code or (errors.SUCCEEDED if all(a.done for a in answers) else errors.FAILED)
     if error:
         print_error(error)
         return code
@@ -134,9 +132,7 @@ def _made(
     if requests and not running:
         raise errors.CommandFailed("picowatch is not running.", "Ask an administrator to start it.")
     inbox = InboxFolder(settings.inbox)
-    folders = {
-        file: make_files.folder_and_template(inbox, file) for file in files if is_folder(file)
-    }
+    folders = {f: make_files.folder_and_template(inbox, f) for f in files if is_folder(f)}
     read = {file: b"" if file in folders else make_files.content_of(inbox, file) for file in files}
     if name:
         make_files.check_name(inbox, name, files)

@@ -81,10 +81,8 @@ def _settings() -> Schema:
 
 def recipe_schema(kind: str, inventory: Inventory | None = None) -> Schema:
     """Return the schema of recipes, one or a list, or of `defaults`; `inventory` adds the names."""
-    definitions, forms = (
-        _definitions(inventory or Inventory(demo=Checkpoint("demo", 0))),
-        [_recipe()],
-    )
+    definitions = _definitions(inventory or Inventory(demo=Checkpoint("demo", 0)))
+    forms = [_recipe()]
     if kind == "recipe":
         # Few spellings: editors report a missing property clearly, but not a missing pattern.
         needed = [{"required": [name]} for name in ("Prompt", "PROMPT", *fields.SAYING_WHAT)]
@@ -109,9 +107,7 @@ def _recipe() -> Schema:
 
 def _mapping(known: Schema, aliases: Mapping[str, str], more: Schema | None = None) -> Schema:
     """Return a schema of fields by all names, in any case; editors propose no aliases."""
-    hidden = {
-        alias: {"allOf": [known[first]], "doNotSuggest": True} for alias, first in aliases.items()
-    }
+    hidden = {a: {"allOf": [known[first]], "doNotSuggest": True} for a, first in aliases.items()}
     return {
         "type": "object",
         "properties": known | hidden,
@@ -129,9 +125,7 @@ def _definitions(inventory: Inventory) -> Schema:
             known[name]["description"] += f" Default: {row.default_text}."
             known[name].pop("default", None)
     for name, kind in fields.PARTS.items():
-        parts = {
-            part: _field(f"{name}.{part}") | {"description": row.does} for part, row in kind.items()
-        }
+        parts = {p: _field(f"{name}.{p}") | {"description": row.does} for p, row in kind.items()}
         known[name] = _mapping(parts, fields.PART_ALIASES[name]) | known[name]
     names = [name for name, first in fields.FIRST_NAME_OF.items() if first not in fields.NO_SWEEP]
     # The pattern matches a piece of a prompt, the weight of a LoRA, or a part of a mapping.

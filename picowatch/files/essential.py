@@ -231,11 +231,7 @@ class Writing:
             for key, refusal in [*self._refusals.items()]:
                 if refusal.policy != "optional" and refusal.tried_at < before:
                     del self._refusals[key]
-            return [
-                self._words(refusal)
-                for refusal in self._refusals.values()
-                if refusal.policy == policy
-            ]
+            return [self._words(it) for it in self._refusals.values() if it.policy == policy]
 
     def _shown(self, error: Exception) -> str:
         """Return the file that an error names, as its path below the folder; "" elsewhere."""

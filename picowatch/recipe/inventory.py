@@ -70,10 +70,8 @@ def is_called(variant: str, text: str) -> bool:
 
 def family_called(text: str) -> str:
     """Return the family with a row that has this key or name, however it is written, or ""."""
-    rows = FAMILIES.values()
-    return next(
-        (row.key for row in rows if squeezed(text) in map(squeezed, (row.key, row.name))), ""
-    )
+    called, rows = squeezed(text), FAMILIES.values()
+    return next((r.key for r in rows if called in (squeezed(r.key), squeezed(r.name))), "")
 
 
 UNET = rules_of("sd1")

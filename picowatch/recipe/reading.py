@@ -329,9 +329,8 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
         layer = {"control": control} if control != own["control"] else {}
     if "references" in own:
         said = own["references"]  # as a list, whose position stays that of the word
-        layer["references"] = _with_picture(
-            said if said.parts else said.with_parts((said,)), picture
-        )
+        said = said if said.parts else said.with_parts((said,))
+        layer["references"] = _with_picture(said, picture)
     if "image" in own or not layer:
         layer["image"] = picture
     if dropped.mask:
@@ -345,10 +344,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
 def _with_picture(written: SourceValue, picture: SourceValue) -> SourceValue:
     """Replace the word `picture` in a value, its elements, or their `image`."""
     if written.pairs:
-        pairs = [
-            (name, _with_picture(part, picture) if name == "image" else part)
-            for name, part in written.pairs
-        ]
+        pairs = ((n, _with_picture(p, picture) if n == "image" else p) for n, p in written.pairs)
         return written.with_pairs(tuple(pairs))
     if isinstance(written.value, tuple):
         return written.with_parts(tuple(_with_picture(part, picture) for part in written.parts))

@@ -182,11 +182,7 @@ class ImageRequest(fields.ImageFields):
         if self.is_copy:
             return COPIES
         controls = tuple(use.shared for use in self.control)
-        values = {
-            name: plain(name, value)
-            for name in _SAME_IN_BATCH
-            if (value := getattr(self, name)) != _OFF[name]
-        }
+        values = {n: plain(n, v) for n in _SAME_IN_BATCH if (v := getattr(self, n)) != _OFF[n]}
         if self.references:
             del values["width"], values["height"]
         return repr(
@@ -318,10 +314,8 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     if request.references:
         values["references"] = [use.image for use in request.references]
     for name in filter(partial(getattr, request), fields.LISTS):
-        values[name] = [
-            {part: item[part] for part in item if part in fields.PARTS[name]}
-            for item in values[name]
-        ]
+        own = fields.PARTS[name]
+        values[name] = [{part: item[part] for part in item if part in own} for item in values[name]]
     return values if request.draws else {name: values[name] for name in fields.FINISHED}
 
 

@@ -193,9 +193,7 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str | Non
 
 def find_prediction(written: str) -> str:
     """Return the prediction that a name means, "" for automatic. Raises ValueInvalid."""
-    return _find(
-        "prediction", written, _BY_PREDICTION, [names[0] for names in PREDICTIONS.values()]
-    )
+    return _find("prediction", written, _BY_PREDICTION, [n for n, *_ in PREDICTIONS.values()])
 
 
 def _find(what: str, written: str, known: Mapping[str, str], names: Sequence[str]) -> str:
@@ -241,9 +239,7 @@ _ENDINGS = [
     for ending in sorted(_BY_SCHEDULE_TYPE, key=len, reverse=True)
     if ending != AUTOMATIC
 ]
-_BY_NAME = {
-    _squeezed(name): sampler for sampler in reversed(SAMPLERS) for name in sampler.spellings
-}
+_BY_NAME = {_squeezed(name): s for s in reversed(SAMPLERS) for name in s.spellings}
 _BY_MISSING_NAME = {
     _squeezed(f"{name}{more}"): (f"{missing}{more}", closest)
     for more in ("", " CFG++")

@@ -129,9 +129,8 @@ def list_at(position: Position, key: Position | None, parts: Iterable[SourceValu
 def written_at(position: Position, value: object) -> SourceValue:
     """Return a value from another file as if it stood at this position."""
     if isinstance(value, dict):
-        return mapping_at(
-            position, None, ((str(k), written_at(position, v)) for k, v in value.items())
-        )
+        pairs = ((str(k), written_at(position, v)) for k, v in value.items())
+        return mapping_at(position, None, pairs)
     if isinstance(value, list | tuple):
         return list_at(position, None, (written_at(position, part) for part in value))
     if isinstance(value, float):

@@ -137,10 +137,8 @@ class Reporter:
         """Return whether the value instead is used, with a warning; otherwise it is an error."""
         position = finding.position or self.position_of(finding.field)
         origin = self.origin_of(finding.field)
-        may_replace = origin is Origin.FOREIGN or (
-            origin is Origin.FOLDER and finding.of_checkpoint
-        )
-        if finding.instead is not NOTHING and may_replace:
+        is_folders = origin is Origin.FOLDER and finding.of_checkpoint
+        if finding.instead is not NOTHING and (origin is Origin.FOREIGN or is_folders):
             self.warnings.append(finding.warning + position.note)
             return True
         self.problems.add(position, finding.error)

@@ -12,9 +12,7 @@ _MAX_COMPARED = 100
 def closest(written: str, names: Iterable[str]) -> str | None:
     """Return the name most similar to a text, None if none is close; case does not count."""
     spellings = {name.casefold(): name for name in reversed(list(names))}
-    found = difflib.get_close_matches(
-        written[:_MAX_COMPARED].casefold(), list(spellings), 1, _ALIKE
-    )
+    found = difflib.get_close_matches(written[:_MAX_COMPARED].casefold(), spellings, 1, _ALIKE)
     return spellings[found[0]] if found else None
 
 

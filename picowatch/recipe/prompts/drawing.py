@@ -63,9 +63,7 @@ class Prompts:
             words = grammar.embedding_words(text, every)
             found |= {name for *_, name in words if name not in self.inventory.embeddings}
             starts = {start for start, *_ in words}
-            missing |= {
-                word[0] for word in _OF_COMFYUI.finditer(text) if word.start() not in starts
-            }
+            missing |= {w[0] for w in _OF_COMFYUI.finditer(text) if w.start() not in starts}
         cannot = [
             f"The prompt's '{name}' is used as plain words, because the embedding of that name "
             f"cannot be used. {refused[name]}"
@@ -76,11 +74,8 @@ class Prompts:
     def drawn(self, seed: int) -> tuple[dict[str, str], dict[str, float], list[str]]:
         """Return a seed's prompts, LoRAs and embeddings. Raises the error of `problem_at`."""
         texts = {field: self._text(seed, field) for field in PROMPTS}
-        embeddings = {
-            name
-            for text in texts.values()
-            for name in grammar.embeddings_in(text, self.inventory.embeddings)
-        }
+        known = self.inventory.embeddings
+        embeddings = {n for text in texts.values() for n in grammar.embeddings_in(text, known)}
         tags = installed_tags(texts[PROMPT], self.inventory)
         loras = dict(self.loras) | {name: tag.weight for tag, name in tags}
         return texts, loras, sorted(embeddings)

@@ -71,9 +71,8 @@ def resolve(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
 def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     """Return a recipe that draws, with all that depends on its checkpoint and its files."""
     if "prompt" not in reporter.layer and not layers.only_details(reporter.layer):
-        is_copy = (
-            is_on(reporter.layer, "image") and {*_SIDES, *fields.WRITING} & reporter.layer.keys()
-        )
+        says_file = {*_SIDES, *fields.WRITING} & reporter.layer.keys()
+        is_copy = is_on(reporter.layer, "image") and says_file
         instead = " For a copy of the picture, write resize_to: 1600." if is_copy else ""
         name = reporter.position.source.name.lower().rpartition("/")[2]
         where = _WHERE_PROMPT.get(name) or _WHERE_PROMPT.get(name.rpartition(".")[2], _USUALLY)
@@ -277,9 +276,7 @@ def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Reci
     elif sides and not is_on(reporter.layer, "image"):
         what = "size: picture is the size of the start image. Add image, or a size."
         reporter.wrong(sides[0], what)
-    width, height = (
-        own[side] if len(sides) == 1 and side not in sides else None for side in _SIDES
-    )
+    width, height = (own[s] if len(sides) == 1 and s not in sides else None for s in _SIDES)
     limits = _limits(recipe, known.pictures.most_pixels)
     fitted, is_reduced = fit(size, (width, height), limits)
     warning, whole, becomes = "", None, f"becomes {fitted[0]}x{fitted[1]}"

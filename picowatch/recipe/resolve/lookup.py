@@ -52,10 +52,9 @@ def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> C
         remedy = error.remedy
         if isinstance(error, NoneOfThisName) and written and _is_foreign(written):
             # Another program's text (`is_text`) may ask for it, or a picture.
-            named = f"remove 'Model: {shown(written.text)}'"
-            instead, who = (
-                (named, "this text") if is_text else ("write 'checkpoint: …'", "the picture")
-            )
+            instead, who = "write 'checkpoint: …'", "the picture"
+            if is_text:
+                instead, who = f"remove 'Model: {shown(written.text)}'", "this text"
             remedy = f"Put its file there, or {instead}: only {who} asks for it."
         reporter.wrong("checkpoint", str(error), remedy=remedy)
         return NO_CHECKPOINT

@@ -212,11 +212,7 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.checkpoint_used
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
-        able = tuple(
-            sampler.name
-            for sampler in SAMPLERS
-            if sampler.zero_snr or recipe.prediction != ZERO_SNR
-        )
+        able = tuple(s.name for s in SAMPLERS if s.zero_snr or recipe.prediction != ZERO_SNR)
         why = "it cannot begin with pure noise (zero terminal SNR)"
     if recipe.sampler not in able:
         what = f"the sampler {recipe.sampler} cannot be used with '{checkpoint.name}': {why}."
@@ -327,11 +323,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
             "FLUX.2, Qwen-Image-Edit, Qwen-Image 2.1 or FLUX.1 Kontext (docs/models.md)."
         )
         variants = recipe.inventory.variants.get(checkpoint.name, {}).values()
-        able = [
-            variant.name
-            for variant in variants
-            if not isinstance(variant, str) and variant.rules.references
-        ]
+        able = [v.name for v in variants if not isinstance(v, str) and v.rules.references]
         if able:  # its file does not tell its variant
             words = listed([f"'checkpoint: {name}'" for name in able], "or")
             remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"
