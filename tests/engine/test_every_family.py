@@ -9,7 +9,7 @@ import pytest
 
 from picowatch.catalog.encoders import ENCODERS, families_of
 from picowatch.catalog.parts import ASSETS
-from picowatch.engine.drawing.preview import COLOURS
+from picowatch.engine.drawing.latents import COLOURS
 from picowatch.engine.model import texts
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, general

@@ -16,7 +16,7 @@ from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import parts_of
-from picowatch.engine.drawing.preview import COLOURS
+from picowatch.engine.drawing.latents import COLOURS
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.families import pipeline_class
 from picowatch.engine.networks.upscale import enlarged

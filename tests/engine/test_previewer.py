@@ -11,7 +11,7 @@ import torch
 
 from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.drawing.preview import COLOURS, Previewer, without_noise
+from picowatch.engine.drawing.latents import COLOURS, Previewer, without_noise
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.samplers import build_sampler
 from picowatch.engine.protocol import EngineOptions, RgbPicture

@@ -20,7 +20,7 @@ import torch
 
 from picowatch.engine.drawing.control import Hint, residuals_of
 from picowatch.engine.drawing.draw import Denoising
-from picowatch.engine.drawing.preview import final_latents, unpacked, without_noise
+from picowatch.engine.drawing.latents import final_latents, unpacked, without_noise
 from picowatch.engine.model.prompts import Conditions, joined
 from picowatch.engine.model.samplers import PreparedSampler
 from picowatch.engine.private import forget_hooked_forward, set_guidance_scale

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from picowatch.engine.drawing.canvas import Canvas
-from picowatch.engine.drawing.preview import Previewer
+from picowatch.engine.drawing.latents import Previewer
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.model.loaded import Loaded
 from picowatch.engine.model.memory import Rung, shrunken, shrunken_hires

@@ -6,18 +6,18 @@ from functools import partial
 from typing import Any
 
 import torch
+from picowatch.engine.drawing.checkpoints import Checkpoints
+from picowatch.engine.drawing.networks import Networks
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.callbacks import need_cache_dit
 from picowatch.engine.drawing.canvas import picture_warnings
-from picowatch.engine.drawing.checkpoints import Checkpoints
 from picowatch.engine.drawing.copies import given_picture, keep_colours, resize
 from picowatch.engine.drawing.draw import Denoising, Drawing, Job
 from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hires
 from picowatch.engine.drawing.flow import EditDenoising, FlowDenoising
 from picowatch.engine.drawing.found import Details, Masks
-from picowatch.engine.drawing.networks import Networks
-from picowatch.engine.drawing.preview import Previewer
+from picowatch.engine.drawing.latents import Previewer
 from picowatch.engine.drawing.unet import UnetDenoising, seamless
 from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.failures import SMALLER, out_of_memory
