@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.drawing import checkpoints
+from picowatch.engine.drawing import models as kept_models
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.memory import MemoryLadder, Room, Rung
 from picowatch.errors import EngineStopped
@@ -76,7 +76,7 @@ def reads() -> Iterator[list[tuple[str, Any]]]:
     found: list[tuple[str, Any]] = []
 
     def record(reader: str, name_of: Callable[..., str]) -> None:
-        real = getattr(checkpoints, reader)
+        real = getattr(kept_models, reader)
 
         def recorded(*given: Any) -> Any:
             part = real(*given)
@@ -84,7 +84,7 @@ def reads() -> Iterator[list[tuple[str, Any]]]:
                 found.append((name_of(*given), weakref.ref(part)))
             return part
 
-        patch.setattr(checkpoints, reader, recorded)
+        patch.setattr(kept_models, reader, recorded)
 
     with pytest.MonkeyPatch.context() as patch:
         record("load_part", lambda model, target, device, name, *_: name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog
-from picowatch.engine.drawing.checkpoints import Checkpoints
+from picowatch.engine.drawing.models import Checkpoints
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.verify import verified
@@ -82,7 +82,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     loads = Checkpoints(partial(verified, Catalog(models)), demo.CPU, kept)
     unet, seen = weakref.ref(loads.load(request(), "device").denoiser), list[bool]()
     note = preceded_by(lambda *_, **__: seen.append(unet() is None))
-    wrap("picowatch.engine.drawing.checkpoints:load_part", note, monkeypatch.setattr)
+    wrap("picowatch.engine.drawing.models:load_part", note, monkeypatch.setattr)
     loads.load(other, "device")
     assert seen[0]
     assert loads.held(other, "device") is not None

@@ -11,7 +11,7 @@ from picowatch.catalog.cutouts import DEPTHS, Layout, Shapes, Widths, layout_of,
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import recognise
 from picowatch.engine.model.part_files import filled
-from picowatch.engine.networks.cutout import Network, cut_out, network_in, weights_of
+from picowatch.engine.networks.cutout import Network, cut_out, network_in
 from tests.engine.alive import most_bytes
 
 # The names and shapes in the published networks' state_dict, and what these make of a picture with
@@ -92,7 +92,7 @@ def test_networks_compute_as_published(name: str) -> None:
     shapes = published_shapes(name)
     network = network_in(Header(shapes, {}))
     wrapped = {f"net.{tensor}": weight for tensor, weight in weights(shapes).items()}
-    filled(network, weights_of(network, wrapped), "network")
+    filled(network, network.weights_of(wrapped), "network")
     seen = torch.linspace(-2, 2, 3 * 40 * 56).view(1, 3, 40, 56).sin()
     with torch.inference_mode():
         mask = torch.sigmoid(network(seen * torch.linspace(0, 9, 56).cos()))
@@ -109,7 +109,7 @@ def test_memory_is_estimated_as_it_is_taken(name: str, side: int) -> None:
     with torch.device("meta"):
         network = Network(layout, side)
     taken = most_bytes(lambda: network(torch.empty(1, 3, side, side)))
-    assert taken <= network.computing_bytes() <= taken * 1.1
+    assert taken <= network.computing_bytes("cpu") <= taken * 1.1
 
 
 # rembg's means and deviations of colours.

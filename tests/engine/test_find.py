@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 
 from picowatch.catalog import Catalog
-from picowatch.engine.drawing.networks import read_network
+from picowatch.engine.drawing.models import read_network
 from picowatch.engine.model.devices import choose_target
 from picowatch.engine.model.verify import verified
 from picowatch.engine.networks.find import ClipSeg, Finder, load_finder

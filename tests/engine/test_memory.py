@@ -14,7 +14,7 @@ from PIL import Image
 
 from picowatch.catalog import Kind
 from picowatch.catalog.scan import EMBEDDED
-from picowatch.engine.drawing import networks
+from picowatch.engine.drawing import models as kept_models
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model import lora_files, loras
 from picowatch.engine.model.memory import (
@@ -404,7 +404,7 @@ def test_what_is_used_by_turns_is_read_once(models: Models) -> None:
     kinds: tuple[Kind, ...] = ("upscaler", "cutout", "segmentation")
     with (
         patch.object(loras, "read_lora", wraps=lora_files.read_lora) as files,
-        patch.object(networks, "read_network", wraps=networks.read_network) as read,
+        patch.object(kept_models, "read_network", wraps=kept_models.read_network) as read,
         patch.object(TextTower, "encoded", autospec=True, side_effect=TextTower.encoded) as texts,
     ):
         for number in range(4):

@@ -18,7 +18,6 @@ from picowatch.engine.networks.upscale import (
     enlarged,
     input_sizes,
     network_in,
-    weights_of,
 )
 from picowatch.files.decoding import Original
 from tests.catalog.files import Shapes
@@ -50,7 +49,7 @@ def filled(shapes: Shapes) -> dict[str, torch.Tensor]:
 
 def network(shapes: Shapes) -> Network:
     made = network_in(Header(shapes, {})).eval()
-    made.load_state_dict(weights_of(made, filled(shapes)))
+    made.load_state_dict(made.weights_of(filled(shapes)))
     return made
 
 
@@ -73,7 +72,7 @@ def test_the_names_of_other_authors_mean_the_same() -> None:
         other = network(shapes)
         renamed = {theirs: weights[ours] for ours, theirs in other.layout.names.items()}
         assert renamed.keys() == shapes.keys()
-        again = weights_of(other, renamed)
+        again = other.weights_of(renamed)
         assert again.keys() == weights.keys()
         assert all(again[name].equal(weights[name]) for name in weights)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops
 
-from picowatch.engine.drawing.networks import Networks
+from picowatch.engine.drawing.models import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks import cutout
 from picowatch.engine.networks.upscale import MOST_OVERLAP, Network, enlarged, tile_count
@@ -36,7 +36,6 @@ def enlarged_for_hires(
 
 
 def enlarge(networks: Networks, work: Work, at: int) -> None:
-    """Enlarge a picture, tile by tile."""
     upscale, sha256 = work.requests[at].upscale, work.requests[at].upscaler_hash
     assert upscale is not None
     large = networks.use("upscaler", upscale.model, sha256, partial(_enlarged, work, at))
@@ -68,7 +67,6 @@ def _enlarged(work: Work, at: int, network: Network, halvings: int) -> Original:
 
 
 def cut_out(networks: Networks, work: Work, at: int) -> None:
-    """Cut a picture out."""
     work.begin("cutout", len(work.requests), at)
     wanted, sha256 = work.requests[at].cutout, work.requests[at].cutout_hash
     assert wanted is not None

@@ -23,7 +23,7 @@ from picowatch.engine.drawing.canvas import (
     read_canvas,
     redrawn_area,
 )
-from picowatch.engine.drawing.networks import Networks
+from picowatch.engine.drawing.models import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks.find import Finder, Found
 from picowatch.engine.protocol import Place, RgbPicture

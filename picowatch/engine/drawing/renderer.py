@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from picowatch.engine.drawing.checkpoints import Checkpoints
-from picowatch.engine.drawing.networks import Networks
+from picowatch.engine.drawing.models import Checkpoints, Networks
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.callbacks import need_cache_dit

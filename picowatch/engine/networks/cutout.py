@@ -55,8 +55,12 @@ class Network(nn.Module):
         if not layout.stem:
             self.outconv = nn.Conv2d(cutouts.LEVELS, 1, 1)
 
-    def computing_bytes(self) -> int:
-        """Return what computing takes (tests count it on torch's meta device)."""
+    def weights_of(self, tensors: Tensors) -> Tensors:
+        """Return a file's tensors by the names of the network here."""
+        return {name.removeprefix(cutouts.WRAPPED): tensor for name, tensor in tensors.items()}
+
+    def computing_bytes(self, _: str) -> int:
+        """Return what computing takes on any device (tests count it on torch's meta device)."""
         return _NUMBERS // (4 if self.layout.stem else 1) * self.side**2 * 4
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -107,8 +111,6 @@ class _Stage(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A convolution, a batch normalisation and a ReLU."""
-
     def __init__(self, takes: int, gives: int, dilation: int) -> None:
         super().__init__()
         self.conv_s1 = nn.Conv2d(takes, gives, 3, padding=dilation, dilation=dilation)
@@ -212,11 +214,6 @@ def _centred(cut: Original, size: tuple[int, int], margin: float) -> Original:
     canvas = cut.blank("RGBA", size)
     canvas.paste(figure, ((size[0] - width) // 2, (size[1] - height) // 2))
     return canvas
-
-
-def weights_of(_: Network, tensors: Tensors) -> Tensors:
-    """Return a file's tensors by the names of the network here."""
-    return {name.removeprefix(cutouts.WRAPPED): tensor for name, tensor in tensors.items()}
 
 
 def network_in(header: Header) -> Network:

@@ -10,7 +10,7 @@ The networks are for their authors' weights; catalog/upscalers.py has the names.
 0 to 1 and returns it `scale` times as large.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from math import ceil
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.nn import functional
 from picowatch.catalog.headers import Header
 from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout, layout_of
 from picowatch.engine.colours import LANCZOS_REACH, Colours, joined, parted, resampled
+from picowatch.engine.model.part_files import Tensors
 from picowatch.files.decoding import Original
 
 # Sides of a tile: A1111's on a CPU, larger to fill a GPU. ESRGAN needs 1.5 GB for 256.
@@ -39,8 +40,6 @@ _SLOPE, _RESIDUAL = 0.2, 0.2
 
 
 class Network(nn.Module):
-    """An upscaler."""
-
     reach: int  # how many pixels around it influence a pixel: the overlap without seams
     # In memory at once for each pixel of the input (tests/engine/test_upscale.py counts them).
     numbers: int
@@ -49,6 +48,15 @@ class Network(nn.Module):
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self.layout, self.scale = layout, layout.scale
+
+    def weights_of(self, tensors: Tensors) -> Tensors:
+        """Return a file's tensors by the names of the network here."""
+        return {ours: tensors[theirs] for ours, theirs in self.layout.names.items()}
+
+    def computing_bytes(self, device: str) -> int:
+        """Return what a tile takes on a kind of device, with the overlap around it."""
+        side = int(_TILE.get(device, _USUAL_TILE)) + 2 * min(self.reach, MOST_OVERLAP)
+        return self.numbers * side**2 * 4
 
 
 class Esrgan(Network):
@@ -172,6 +180,22 @@ class Span(Network):
         joined = torch.cat([first, self.conv_2(features), firsts[0], inner], 1)
         return functional.pixel_shuffle(self.upsampler(self.conv_cat(joined)), self.scale)
 
+    def weights_of(self, tensors: Tensors) -> Tensors:
+        found = super().weights_of(tensors)
+        rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]
+        for name in rows:  # of 1x1, 3x3 and 1x1, beside another 1x1: they become one of 3x3
+            first, second, third, beside = (
+                tuple(found.pop(f"{name}.{part}.{kind}").double() for kind in ("weight", "bias"))
+                for part in ("conv.0", "conv.1", "conv.2", "sk")
+            )
+            narrow, wide = first[0][:, :, 0, 0], third[0][:, :, 0, 0]
+            weight = torch.einsum("om,mnhw,ni->oihw", wide, second[0], narrow)
+            weight = weight + functional.pad(beside[0], (1, 1, 1, 1))
+            inner = torch.einsum("mnhw,n->m", second[0], first[1]) + second[1]
+            found[f"{name}.weight"] = weight.to(torch.float32)
+            found[f"{name}.bias"] = (wide @ inner + third[1] + beside[1]).to(torch.float32)
+        return found
+
 
 class _Attentive(nn.Module):
     """Three convolutions; the last result weights itself."""
@@ -193,24 +217,6 @@ def network_in(header: Header) -> Network:
     layout = layout_of(header.shapes)
     assert layout  # the catalog has checked it
     return {ESRGAN: Esrgan, COMPACT: Compact, SPAN: Span}[layout.architecture](layout)
-
-
-def weights_of(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a file's tensors by the names of the network here."""
-    found = {ours: tensors[theirs] for ours, theirs in network.layout.names.items()}
-    rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]
-    for name in rows:  # of 1x1, 3x3 and 1x1, beside another 1x1: they become one of 3x3
-        first, second, third, beside = (
-            tuple(found.pop(f"{name}.{part}.{kind}").double() for kind in ("weight", "bias"))
-            for part in ("conv.0", "conv.1", "conv.2", "sk")
-        )
-        narrow, wide = first[0][:, :, 0, 0], third[0][:, :, 0, 0]
-        weight = torch.einsum("om,mnhw,ni->oihw", wide, second[0], narrow)
-        weight = weight + functional.pad(beside[0], (1, 1, 1, 1))
-        inner = torch.einsum("mnhw,n->m", second[0], first[1]) + second[1]
-        found[f"{name}.weight"] = weight.to(torch.float32)
-        found[f"{name}.bias"] = (wide @ inner + third[1] + beside[1]).to(torch.float32)
-    return found
 
 
 def _conv(takes: int, gives: int) -> nn.Conv2d:
@@ -297,12 +303,6 @@ def tile_count(network: Network, before: Size, size: Size, halvings: int) -> int
     tile = _tile(network, halvings)
     sizes = input_sizes(network.scale, before, size)
     return sum(len(spans(high, tile)) * len(spans(wide, tile)) for wide, high in sizes)
-
-
-def computing_bytes(network: Network, device: str) -> int:
-    """Return what a tile takes on a kind of device, with the overlap around it."""
-    side = int(_TILE.get(device, _USUAL_TILE)) + 2 * min(network.reach, MOST_OVERLAP)
-    return network.numbers * side**2 * 4
 
 
 def _tile(network: Network, halvings: int) -> int:
