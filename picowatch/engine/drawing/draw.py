@@ -45,8 +45,6 @@ class Job:
 
 
 class Prompted(NamedTuple):
-    """The encoded prompts of an image."""
-
     key: object  # images with equal keys can share a call without changing each other
     conditions: Any
     chunks: int = 1
@@ -102,7 +100,7 @@ class Drawing:
         self._prompted: dict[int, Prompted] = {}
         self._results: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}  # by image and run
         self._sizes: dict[int, int] = {}  # of groups, by image
-        self._pictures: dict[int, Drawn] = {}
+        self._pictures: dict[tuple[int, int], Drawn] = {}
 
     @property
     def last_run(self) -> int:
@@ -121,11 +119,11 @@ class Drawing:
             return
         self.requests = requests
         self._results = {key: found for key, found in self._results.items() if key[1] < number}
+        self._pictures = {key: made for key, made in self._pictures.items() if key[1] < number}
         if not number:
             self._prompted.clear()  # edits are seen in the size of drawing
 
     def encode(self, denoising: Denoising) -> None:
-        """Encode the prompts that are not encoded yet."""
         with timed(denoising.job.work.timings, self._phase("encode")):
             for at, request in enumerate(self.requests):
                 if at not in self._prompted:
@@ -146,31 +144,23 @@ class Drawing:
                 for at, result in zip(group, results, strict=True):
                     self._results[at, number], self._sizes[at] = result, len(group)
 
-    def decode_between(self, denoising: Denoising) -> None:
-        """Let the results of the first run be pictures, which a model enlarges for the second."""
-        found: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}
-        with timed(denoising.job.work.timings, "hires"):
-            for group in self._groups(denoising.job.alone, 0):
-                pictures = self._in_parts(denoising, group, partial(self._decoded, 0))
-                for at, drawn in zip(group, pictures, strict=True):
-                    found[at, 0] = drawn.picture, self._results[at, 0][1]
-        self._results |= found
-
     def enlarge(self, enlarge: Callable[[list[Image.Image]], list[Image.Image]]) -> None:
-        """Replace the pictures of the first run by larger pictures."""
-        keys = sorted(key for key in self._results if not key[1])
-        larger = enlarge([self._results[key][0] for key in keys])
+        """Replace the results of the first run by larger pictures."""
+        keys = sorted(self._pictures)
+        larger = enlarge([self._pictures.pop(key).picture for key in keys])
         for key, picture in zip(keys, larger, strict=True):
             self._results[key] = picture, self._results[key][1]
 
-    def decoded(self, denoising: Denoising) -> list[Drawn]:
-        with timed(denoising.job.work.timings, self._phase("decode")):
+    def decoded(self, denoising: Denoising, number: int) -> list[Drawn]:
+        is_last = number == self.last_run
+        with timed(denoising.job.work.timings, self._phase("decode" if is_last else "hires")):
             for group in self._groups(denoising.job.alone, 0):
-                if left := [at for at in group if at not in self._pictures]:
-                    pictures = self._in_parts(denoising, left, self._pictures_of)
-                    self._pictures |= zip(left, pictures, strict=True)
+                if left := [at for at in group if (at, number) not in self._pictures]:
+                    pictures = self._in_parts(denoising, left, partial(self._pictures_of, number))
+                    for at, drawn in zip(left, pictures, strict=True):
+                        self._pictures[at, number] = drawn
         return [
-            self._pictures[at]._replace(
+            self._pictures[at, number]._replace(
                 chunks=prompted.chunks, batch_size=self._sizes[at], warnings=prompted.warnings
             )
             for at, prompted in sorted(self._prompted.items())
@@ -200,17 +190,15 @@ class Drawing:
         return [*zip(found, canvases, strict=True)]
 
     @torch.inference_mode()
-    def _decoded(self, number: int, denoising: Denoising, images: list[int]) -> list[Drawn]:
-        """Return what a run gave for a group as pictures."""
-        return denoising.decode([self._results[at, number][0] for at in images])
-
-    def _pictures_of(self, denoising: Denoising, images: list[int]) -> list[Drawn]:
-        """Return the pictures of a group, those of start images pasted over them."""
-        pictures = self._decoded(self.last_run, denoising, images)
-        canvases = (self._results[at, self.last_run][1] for at in images)
+    def _pictures_of(self, number: int, denoising: Denoising, images: list[int]) -> list[Drawn]:
+        """Return a run's pictures of a group; those of the last are over their start images."""
+        found = [self._results[at, number] for at in images]
+        pictures = denoising.decode([result for result, _ in found])
+        if number != self.last_run:
+            return pictures
         return [
             drawn._replace(original=Original(canvas.under(drawn.picture))) if canvas else drawn
-            for drawn, canvas in zip(pictures, canvases, strict=True)
+            for drawn, (_, canvas) in zip(pictures, found, strict=True)
         ]
 
     def _in_parts(

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from picowatch.engine.drawing.models import Checkpoints, Networks
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.callbacks import need_cache_dit
@@ -17,6 +16,7 @@ from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hi
 from picowatch.engine.drawing.flow import EditDenoising, FlowDenoising
 from picowatch.engine.drawing.found import Details, Masks
 from picowatch.engine.drawing.latents import Previewer
+from picowatch.engine.drawing.models import Checkpoints, Networks
 from picowatch.engine.drawing.unet import UnetDenoising, seamless
 from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.failures import SMALLER, out_of_memory
@@ -31,7 +31,7 @@ from picowatch.engine.model.devices import (
     held_memory,
     room_on,
 )
-from picowatch.engine.model.loaded import Accelerator, Loaded
+from picowatch.engine.model.loaded import Accelerator, Loaded, compile_state
 from picowatch.engine.model.memory import TILED, MemoryLadder, Rung, shrink_warning
 from picowatch.engine.model.verify import verified
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage, unseen
@@ -117,9 +117,7 @@ class Renderer:
             for at, request in enumerate(work.requests):
                 given = given_picture(request, self._start_images)
                 work.pictures[at] = given._replace(batch_size=0) if first.draws else given
-        finders: set[tuple[str, str]] = set()
-        for request in work.requests:
-            finders.update(request.files_of("segmentation").items())
+        finders = {file for own in work.requests for file in own.files_of("segmentation").items()}
         taken = (sum(self._networks.bytes_of("segmentation", *finder)) for finder in finders)
         size = max(taken, default=0)
         if size and first.draws:
@@ -218,20 +216,21 @@ class Renderer:
             drawing.encode(denoising)
             drawing.run(denoising, number, most)
             is_last = number == drawing.last_run
-            drawn = drawing.decoded(denoising) if is_last else []
-            if first.hires_upscaler_hash and not is_last:
-                drawing.decode_between(denoising)
+            # A model enlarges the pictures of the first run for the second.
+            is_shown = is_last or first.hires_upscaler_hash
+            drawn = drawing.decoded(denoising, number) if is_shown else []
         drawing.rung = rung
+        if not is_last:
+            return []
         tiled = loaded.vae.use_tiling and not rung.tiled
-        if is_last:
-            self._ladder.worked(drawing.requested[0], TILED if tiled else rung)
-        warnings = (*loaded.lora_warnings, *self._accelerator.warnings(loaded))
+        self._ladder.worked(drawing.requested[0], TILED if tiled else rung)
+        warnings = loaded.warnings
         if first.step_cache and not job.cached:
             warnings += ("step_cache had no effect, because memory is short.",)
         return [
             picture._replace(
                 precision=str(loaded.denoiser.dtype).removeprefix("torch."),
-                compiled=self._accelerator.state(loaded, accelerated),
+                compiled=compile_state(accelerated),
                 memory_rung=TILED.name if tiled else rung.name,
                 warnings=(*warnings, *picture.warnings),
             )

@@ -207,9 +207,11 @@ class Loaded:
         return without_defaults(self.parts.by_name["scheduler"].config)
 
     @property
-    def lora_warnings(self) -> tuple[str, ...]:
-        """Warnings about parts of LoRA files that have no effect."""
-        return self._loras.warnings if self._loras else ()
+    def warnings(self) -> tuple[str, ...]:
+        """What has no effect: parts of LoRA files, and compiling where it failed."""
+        loras = self._loras.warnings if self._loras else ()
+        failure = self.compiled.failure if self.compiled else ""
+        return (*loras, failure) if failure else loras
 
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
         """Use exactly these LoRAs, where parts take turns on each as it comes."""
@@ -284,13 +286,9 @@ class Accelerator:
         loaded.graphed.replayed = False
         return loaded.graphed
 
-    def state(self, loaded: Loaded, used: Accelerated) -> CompileState:
-        """Return what computed in the denoiser's place, for a picture's metadata."""
-        if isinstance(used, Graphed) and used.replayed:
-            return "graph"
-        return isinstance(used, Compiled) and not self.warnings(loaded)
 
-    def warnings(self, loaded: Loaded) -> tuple[str, ...]:
-        """Return why the checkpoint could not be compiled."""
-        failure = loaded.compiled.failure if loaded.compiled else ""
-        return (failure,) if failure else ()
+def compile_state(used: Accelerated) -> CompileState:
+    """Return what computed in the denoiser's place, for a picture's metadata."""
+    if isinstance(used, Graphed) and used.replayed:
+        return "graph"
+    return isinstance(used, Compiled) and not used.failure
