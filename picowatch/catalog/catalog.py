@@ -142,10 +142,10 @@ class Catalog:
         models = {kind: found.of_kind(kind) for kind in FOLDERS}
         names = {kind: tuple(model.name for model in models[kind]) for kind in FOLDERS}
         checkpoints, loras = models["checkpoint"], models["lora"]
-        demo, words = self._checkpoint(self.demo), _known_words(self.demo)
+        demo, words = embedded("checkpoint"), _known_words(embedded("checkpoint"))
         reasons = _reasons_of(found)
         return Inventory(
-            demo=replace(demo, rules=DEMO_RULES, known_words=words, hash=""),
+            demo=replace(self._checkpoint(demo), rules=DEMO_RULES, known_words=words, hash=""),
             checkpoints=tuple(self._checkpoint(own) for own in checkpoints if not own.missing),
             variants={
                 model.name: {
@@ -206,10 +206,6 @@ class Catalog:
                 raise ModelRefused(refused.reason)
         folders = [f"models/{folder.name}/" for folder in folders_of(self._models, kind)]
         raise ModelRefused(f"There is no {name!r} in {listed(folders, 'or')}.")
-
-    @property
-    def demo(self) -> Model:
-        return embedded("checkpoint")
 
     def known_hash(self, model: Model) -> str:
         """Return `sha256`, but "" if it has to read files for it. Raises ModelRefused."""

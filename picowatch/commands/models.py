@@ -38,7 +38,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     keep = is_folder(settings.state_folder)  # a list creates no outbox
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=keep)
     inventory = catalog.scan()
-    ours = (catalog.demo, *map(embedded, ("upscaler", "cutout", "controlnet", "segmentation")))
+    ours = map(embedded, ("checkpoint", "upscaler", "cutout", "controlnet", "segmentation"))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
     rows = (_row(catalog, model) for model in found)
     try:

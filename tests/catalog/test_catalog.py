@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, FoundModels, Kind, catalog, wildcards
+from picowatch.catalog import Catalog, FoundModels, Kind, catalog, embedded, wildcards
 from picowatch.errors import ModelRefused
 from picowatch.files.essential import Ended
 from picowatch.recipe.installed import NotInstalled, find, find_checkpoint
@@ -16,7 +16,7 @@ from tests.catalog.shapes import Z_IMAGE, compact_shapes, tiny_vae
 from tests.fault_points import preceded_by, wrap
 from tests.recipe.reading import messages
 
-DEMO = Catalog(Path("nowhere")).demo.path
+DEMO = embedded("checkpoint").path
 
 
 def checkpoint(models: Path, name: str) -> Path:
@@ -195,7 +195,7 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
         (tmp_path / "checkpoints" / name).write_bytes(b"x")
     for name in ("a", "a.safetensors"):
         assert catalog.find("checkpoint", name).path == path
-    assert catalog.find("checkpoint", "demo") == catalog.demo
+    assert catalog.find("checkpoint", "demo") == embedded("checkpoint")
     with pytest.raises(ModelRefused, match=r"old\.ckpt is a pickle file"):
         catalog.find("checkpoint", "old")
     with pytest.raises(ModelRefused, match=r"There is no 'hard' in models/vae/\."):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, catalog, hashes
+from picowatch.catalog import Catalog, catalog, embedded, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Recognised
@@ -22,7 +22,7 @@ from tests.catalog.files import Shapes, kohya_lora_shapes, refused_in, safetenso
 from tests.catalog.shapes import diffusers_controlnet, esrgan_shapes, flux
 from tests.fault_points import preceded_by, refusing, wrap
 
-DEMO = Catalog(Path("nowhere")).demo.path
+DEMO = embedded("checkpoint").path
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_what_could_not_be_read_is_a_model_once_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A permission or a disk that comes back changes neither size nor time."""
-    folder = shutil.copytree(Catalog(tmp_path).demo.path / "vae", tmp_path / "vae/folder")
+    folder = shutil.copytree(embedded("checkpoint").path / "vae", tmp_path / "vae/folder")
     (weights,) = folder.glob("*.safetensors")
     unreadable = {weights, Path(shutil.copy(weights, tmp_path / "vae/file.safetensors"))}
     refuse = refusing(errno.EACCES, lambda file, *_, **__: file in unreadable)

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from picowatch.catalog import Catalog, Kind
+from picowatch.catalog import Catalog, Kind, embedded
 from picowatch.catalog.models import FOLDERS
 from tests.commands.picowatch import PROJECT, picowatch_here
 from tests.engine.ldm import write_single_file
 from tests.security.attacks import Bomb
 
-DEMO = Catalog(Path("nowhere")).demo.path
+DEMO = embedded("checkpoint").path
 STYLES = PROJECT / "tests/styles"
 SIX = torch.arange(6.0)
 Tensors = dict[str, torch.Tensor]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import embedded
 from tests.catalog.files import VAE, Shapes, kohya_lora_shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, kohya, sd3
 from tests.commands.picowatch import picowatch_here
@@ -35,7 +35,7 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
     notes = {"ss_sd_model_name": "v1-5.safetensors", "modelspec.trigger_phrase": "pxl style"}
     save_file(good, folder / "loras/good.safetensors", notes)
     (folder / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
-    shutil.copytree(Catalog(tmp_path).demo.path, folder / "checkpoints/special")
+    shutil.copytree(embedded("checkpoint").path, folder / "checkpoints/special")
     own = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     changes = {"unet/config.json": {"in_channels": 9}, "scheduler/scheduler_config.json": own}
     for name, values in changes.items():

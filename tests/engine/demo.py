@@ -1,12 +1,11 @@
 """Parts of checkpoints in memory, those of the demo model, and comparisons of models."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from picowatch.catalog import Catalog, Model
+from picowatch.catalog import Model, embedded
 from picowatch.catalog.parts import parts_of
 from picowatch.engine.model.devices import Target, choose_target
 from picowatch.engine.model.load import load_part
@@ -24,7 +23,7 @@ def load(model: Model, target: Target = CPU) -> dict[str, Any]:
 
 @cache
 def demo() -> dict[str, Any]:
-    return load(Catalog(Path("nowhere")).demo)
+    return load(embedded("checkpoint"))
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, embedded
 from picowatch.engine.protocol import (
     Engine,
     EngineOptions,
@@ -28,7 +28,7 @@ from picowatch.recipe.request import ImageRequest
 DEMO_UPSCALER, DEMO_CONTROLNET = "demo-compact", "demo-sketch"
 PATIENCE = 120.0  # seconds a batch may take on a busy machine
 _CATALOG = Catalog(Path("nowhere"))
-_DEMO_HASH = _CATALOG.sha256(_CATALOG.demo)
+_DEMO_HASH = _CATALOG.sha256(embedded("checkpoint"))
 
 if TYPE_CHECKING:
     from picowatch.engine.drawing.renderer import Renderer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, embedded
 from picowatch.engine.drawing.models import Checkpoints
 from picowatch.engine.drawing.renderer import Renderer
 from picowatch.engine.model.cache import Cache
@@ -22,7 +22,7 @@ from tests.engine.requests import circle, draw, plain_options, request
 from tests.engine.rungs import reads
 from tests.fault_points import preceded_by, wrap
 
-DEMO = Catalog(Path("nowhere")).demo.path
+DEMO = embedded("checkpoint").path
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def models(tmp_path: Path) -> Path:
     mine = shutil.copytree(DEMO, tmp_path / "checkpoints/mine")
     (mine / "scheduler/note.json").write_text("{}")  # another hash
     shutil.copytree(DEMO / "vae", tmp_path / "vae/other")
-    unet = demo.read_part(Catalog(tmp_path).demo, "unet")
+    unet = demo.read_part(embedded("checkpoint"), "unet")
     for seed, name in enumerate(("one", "two"), 1):
         write(tmp_path / f"controlnet/{name}.safetensors", controlnet_of(unet, seed).state_dict())
     return tmp_path

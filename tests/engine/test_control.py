@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import embedded
 from picowatch.catalog.models import Model
 from picowatch.engine.drawing.control import load_controlnet
 from picowatch.engine.drawing.renderer import Renderer
@@ -42,7 +42,7 @@ def small(unet: Any) -> Any:
 def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
     kind: Any = diffusers.UNet2DConditionModel
-    demo = Catalog(Path("nowhere")).demo.path
+    demo = embedded("checkpoint").path
     folder = demo if layout in ("whole", "bare") else tiny_unet("sdxl")
     unet = kind.from_pretrained(folder / "unet", local_files_only=True)
     model = small(unet) if layout == "small" else controlnet_of(unet)

@@ -20,7 +20,7 @@ from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tenso
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import pad
 
-from picowatch.catalog import Catalog, Model
+from picowatch.catalog import Catalog, Model, embedded
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.model.devices import choose_target
@@ -206,7 +206,7 @@ def test_fp8_weights_are_multiplied_out(models: Path, kind: str) -> None:
 @pytest.mark.parametrize("folder", [FLUX, "demo"])
 def test_quantize_halves_a_full_file_and_is_part_of_the_picture(models: Path, folder: str) -> None:
     """The request says it, the picture differs a little, and what is not quantised stays loaded."""
-    checkpoint = Catalog(models).demo if folder == "demo" else lend(models, folder)
+    checkpoint = embedded("checkpoint") if folder == "demo" else lend(models, folder)
     text = "prompt: a red cube"
     (plain,) = requests_of(models, folder, text)
     (rounded_,) = requests_of(models, folder, f"{text}\nquantize: fp8")
@@ -445,7 +445,7 @@ VAES: dict[str, tuple[Callable[[Tensors], Tensors], ...]] = {
 @pytest.mark.parametrize("name", VAES)
 def test_a_recipes_vae_is_read_for_each_family(models: Path, name: str) -> None:
     """A folder, or a file in its authors' names or diffusers', with the checkpoint's settings."""
-    checkpoint = Catalog(models).demo if name == "demo" else lend(models, name)
+    checkpoint = embedded("checkpoint") if name == "demo" else lend(models, name)
     config = json.loads((checkpoint.path / "vae/config.json").read_text())
     torch.manual_seed(1)
     theirs = getattr(diffusers, config["_class_name"]).from_config(config)

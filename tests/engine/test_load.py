@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from picowatch.catalog import Catalog, Model
+from picowatch.catalog import Catalog, Model, embedded
 from picowatch.catalog.folder_files import read_index
 from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.cli import main
@@ -37,7 +37,7 @@ from tests.engine.requests import ignore_progress
 from tests.engine.tiny_flows import FOLDERS, tiny_flow, tiny_unet
 from tests.kinds import one_of_each_kind
 
-DEMO = Catalog(Path("nowhere")).demo
+DEMO = embedded("checkpoint")
 HALF = choose_target("cpu", "float16")
 _D: Any = diffusers
 _T: Any = transformers

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import embedded
 from picowatch.engine.drawing.canvas import picture_warnings
 from picowatch.engine.drawing.latents import noise_of
 from picowatch.engine.drawing.renderer import Renderer
@@ -36,7 +36,7 @@ from tests.engine.requests import (
 )
 from tests.fault_points import preceded_by, wrap
 
-DEMO = Catalog(Path("nowhere")).demo.path
+DEMO = embedded("checkpoint").path
 
 
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import embedded
 from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.drawing.renderer import Renderer
@@ -219,7 +219,7 @@ def ours(models: Path) -> Renderer:
 def loaded(name: str, kind: str = "") -> Any:
     """What a script loads as "", "Img2Img" or "Inpaint"; the demo is a Stable Diffusion 1.x."""
     made = getattr(diffusers, f"StableDiffusion{'XL' * name.startswith('sdxl')}{kind}Pipeline")
-    folder = Catalog(Path("nowhere")).demo.path if name == "demo" else tiny_unet(name)
+    folder = embedded("checkpoint").path if name == "demo" else tiny_unet(name)
     found = made.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     found.set_progress_bar_config(disable=True)
     return found

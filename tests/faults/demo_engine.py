@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from picowatch.catalog import Catalog, Model
+from picowatch.catalog import Catalog, Model, embedded
 from picowatch.catalog.hashes import OnBlock
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
 from picowatch.recipe.request import ImageRequest
@@ -49,7 +49,7 @@ class HoldingEngine:
         from picowatch.engine.drawing import renderer
 
         renderer.Catalog = SwappingCatalog  # type: ignore[attr-defined]
-        demo = Catalog(options.models).demo.path
+        demo = embedded("checkpoint").path
         CONFIGS.update(sd1=demo, demo=demo)
         self._go = options.models / GO_FILE
         self._engine = renderer.Renderer(options, on_preview)

@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from picowatch.catalog import Catalog, Kind
+from picowatch.catalog import Kind, embedded
 from picowatch.engine.process.child import ChildEngine
 from tests.engine.ldm import write_single_file
 from tests.faults.demo_engine import GO_FILE, HOLD, SWAPPED, HoldingEngine, another
 from tests.house import House, wait_for
 
-DEMO = Catalog(Path("nowhere")).demo.path
+DEMO = embedded("checkpoint").path
 WORDS = {"checkpoint": "checkpoint", "vae": "VAE", "lora": "LoRA", "embedding": "embedding"}
 STYLES = Path(__file__).parents[1] / "styles"
 FOLDERS: dict[Kind, str] = {

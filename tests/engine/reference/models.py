@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import embedded
 from picowatch.engine.protocol import EngineOptions
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import Tensors, controlnet_of, kohya_lora, random_layer, union_of, write
@@ -129,7 +129,7 @@ def _write_sdxls_parts(folder: Path) -> None:
 
 
 def _demo() -> Path:
-    return Catalog(Path("nowhere")).demo.path
+    return embedded("checkpoint").path
 
 
 def _loaded(folder: Path) -> Any:
