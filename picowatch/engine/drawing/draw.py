@@ -137,7 +137,7 @@ class Drawing:
         left = [rest for rest in rests if rest]
         steps = max(1, denoising.steps(samplings(self.requests[0])[number]))
         kind: PassKind = "detail" if self.are_details else "hires" if number else "draw"
-        work.begin(kind, len(groups) * steps, (len(groups) - len(left)) * steps)
+        work.begin(kind, len(groups), len(groups) - len(left), steps)
         with timed(work.timings, self._phase("hires" if number else "denoise")):
             for group in left:
                 results = self._in_parts(denoising, group, partial(self._results_of, number))

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 from picowatch.engine.drawing.models import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
 from picowatch.engine.networks import cutout
-from picowatch.engine.networks.upscale import MOST_OVERLAP, Network, enlarged, tile_count
+from picowatch.engine.networks.upscale import MOST_OVERLAP, Network, enlarged
 from picowatch.files.decoding import Original
 from picowatch.recipe.parts import Cutout
 from picowatch.recipe.request import ImageRequest
@@ -23,10 +23,9 @@ def enlarged_for_hires(
     name, sha256 = request.hires.upscaler, request.hires_upscaler_hash
 
     def larger(at: int, network: Network, halvings: int) -> Image.Image:
-        picture, size = pictures[at], request.drawn_size
-        tiles = tile_count(network, picture.size, size, halvings)
-        work.begin("enlarge", tiles * len(pictures), tiles * at)
-        return enlarged(network, Original(picture), size, work.look, work.step, halvings).picture
+        given, size = Original(pictures[at]), request.drawn_size
+        begin = partial(work.begin, "enlarge", len(pictures), at)
+        return enlarged(network, given, size, work.look, work.step, begin, halvings).picture
 
     with timed(work.timings, "enlarge"):
         return [
@@ -54,11 +53,9 @@ def _enlarged(work: Work, at: int, network: Network, halvings: int) -> Original:
         pixels = np.asarray(given.picture)
         padded = np.pad(pixels, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap")
         given = Original(Image.fromarray(padded), None, given.profile)
-    before = given.picture.size
-    target, size = upscale.size_of(*before), upscale.size_of(*picture.size)
-    tiles = tile_count(network, before, target, halvings)
-    work.begin("upscale", tiles * len(work.requests), tiles * at)
-    large = enlarged(network, given, target, work.look, work.step, halvings)
+    target, size = upscale.size_of(*given.picture.size), upscale.size_of(*picture.size)
+    begin = partial(work.begin, "upscale", len(work.requests), at)
+    large = enlarged(network, given, target, work.look, work.step, begin, halvings)
     if margin:
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
     if picture.mode == "RGBA":

@@ -83,8 +83,9 @@ class Work:
         assert found
         return found
 
-    def begin(self, kind: PassKind, total: int, done: int = 0) -> None:
-        """Begin a pass of so many steps, over all images; some may be done."""
+    def begin(self, kind: PassKind, parts: int, done: int = 0, steps: int = 1) -> None:
+        """Begin a pass of so many parts, each of so many steps; some parts may be done."""
+        total, done = parts * steps, done * steps
         if (kind, total) != (self._now.kind, self._now.total) or done < self._now.done:
             self._now = protocol.Progress(kind, done, total)
         self.look()

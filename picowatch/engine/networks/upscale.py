@@ -257,15 +257,19 @@ def enlarged(
     size: Size,
     before_tile: OnTile,
     after_tile: OnTile = lambda: None,
+    begin: Callable[[int], None] = lambda _: None,
     halvings: int = 0,
 ) -> Original:
     """Return an RGB picture in another size, by as many passes of an upscaler as needed.
 
-    A result that is too large is reduced by Lanczos, as in A1111. `before_tile` may raise. The
-    sides of tiles are halved so often.
+    A result that is too large is reduced by Lanczos, as in A1111. `begin` is told the number of
+    tiles. It and `before_tile` may raise. The sides of tiles are halved so often.
     """
-    tile, scale = _tile(network, halvings), network.scale
-    for before in input_sizes(scale, given.picture.size, size):
+    device, scale = next(network.parameters()).device.type, network.scale
+    tile = int(_TILE.get(device, _USUAL_TILE)) >> halvings
+    sizes = input_sizes(scale, given.picture.size, size)
+    begin(sum(len(spans(high, tile)) * len(spans(wide, tile)) for wide, high in sizes))
+    for before in sizes:
         given = _in_size(given, before)
         larger = before[0] * scale, before[1] * scale
         is_last = larger[0] >= size[0] and larger[1] >= size[1]
@@ -296,17 +300,6 @@ def _put(bands: Iterator[Colours], larger: Size, result: Original) -> None:
         done = rows
         needed = max(first, int(done * factor) - around)
         held, first = held[needed - first :], needed
-
-
-def tile_count(network: Network, before: Size, size: Size, halvings: int) -> int:
-    """Return how many tiles `enlarged` computes."""
-    tile = _tile(network, halvings)
-    sizes = input_sizes(network.scale, before, size)
-    return sum(len(spans(high, tile)) * len(spans(wide, tile)) for wide, high in sizes)
-
-
-def _tile(network: Network, halvings: int) -> int:
-    return int(_TILE.get(next(network.parameters()).device.type, _USUAL_TILE)) >> halvings
 
 
 def _bands(
