@@ -22,7 +22,7 @@ from picowatch.engine.model.part_files import filled
 from picowatch.engine.model.tensors import bytes_in, read_tensors
 from picowatch.engine.model.verify import Verified
 from picowatch.engine.networks import cutout, find, upscale
-from picowatch.engine.networks.preprocess import Pixels, guess_depth, load_depth
+from picowatch.engine.networks.preprocess import Pixels
 from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -183,7 +183,7 @@ _NETWORKS: dict[Kind, Callable[[Header], upscale.Network | cutout.Network]] = {
     "cutout": cutout.network_in,
 }
 _LOADERS: dict[Kind, Callable[[Model, Target], Any]] = {
-    "depth": load_depth,
+    "depth": find.load_depth,
     "segmentation": find.load_finder,
 }
 _HALVINGS = 2  # of a tile's or picture's sides, when memory runs out
@@ -239,8 +239,8 @@ class Networks:
 
     def depth_of(self, picture: Pixels, use: ControlUse) -> Pixels:
         """Return the depth of an RGB picture, in grey."""
-        sha256 = use.depth_hash
-        return self.use("depth", use.depth, sha256, lambda model, _: guess_depth(model, picture))
+        name, sha256 = use.depth, use.depth_hash
+        return self.use("depth", name, sha256, lambda model, _: find.guess_depth(model, picture))
 
     def _ways(self, kind: Kind, name: str, sha256: str) -> Iterator[tuple[Target, int]]:
         """Yield where to compute, and in how much smaller parts."""
@@ -274,11 +274,9 @@ class Networks:
     def _bytes_of(self, kind: Kind, name: str, sha256: str) -> tuple[int, int]:
         """Return what a network's weights take in memory, and what computing needs besides."""
         with self._verified(kind, name, sha256) as model:
-            if kind == "segmentation":
+            if kind in _LOADERS:
                 return find.bytes_of(model, self._target), WORKING_BYTES
-            weights = bytes_in(model.path, torch.float32)
-            if kind == "depth":
-                return weights, WORKING_BYTES
             with torch.device("meta"):
                 network = _NETWORKS[kind](read_header(model.path))
+            weights = bytes_in(model.path, torch.float32)
             return weights, network.computing_bytes(self._target.device.type)

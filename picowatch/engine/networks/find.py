@@ -1,5 +1,7 @@
 """Finds places in a picture by words: by SAM 3, by Grounding DINO with or without SAM, by CLIPSeg.
 
+Depth Anything, which is read in the same way, tells the depth of a picture.
+
 The networks and what they make of pictures and words are transformers' own. A phrase names several
 things with commas. SAM 3 and Grounding DINO find each thing by itself; CLIPSeg tells how much each
 pixel belongs to a thing, and its areas are the things.
@@ -53,17 +55,21 @@ class FoundBox(NamedTuple):
     shares: torch.Tensor | None = None
 
 
+def _network(folder: Path, target: Target, what: str) -> tuple[FolderRow, Any]:
+    """Read the network of a folder in transformers' layout."""
+    row, config = network_in(folder)
+    kind, dtype = getattr(transformers, row.class_name), _type(row, target)
+    tensors = read_tensors(folder, lambda _: dtype, target.device, row.prefix)
+    made = kind.config_class.from_dict(about_weights(config))
+    return row, transformers_model(kind, made, tensors, what, dtype).to(target.device)
+
+
 class _Folder:
     """A network of transformers with its tokenizer and its processor of pictures."""
 
     def __init__(self, folder: Path, target: Target, what: str) -> None:
-        row, config = network_in(folder)
-        kind, device = getattr(transformers, row.class_name), target.device
-        dtype = _type(row, target)
-        tensors = read_tensors(folder, lambda _: dtype, device, row.prefix)
-        made = kind.config_class.from_dict(about_weights(config))
-        self.name, self.device, self.dtype = row.name, device, dtype
-        self.model = transformers_model(kind, made, tensors, what, dtype).to(device)
+        row, self.model = _network(folder, target, what)
+        self.name, self.device, self.dtype = row.name, target.device, _type(row, target)
         self.processor = getattr(transformers, row.pixels)(**pixels_config(folder))
         if row.words:
             self._words = getattr(transformers, row.words).from_pretrained(
@@ -71,7 +77,6 @@ class _Folder:
             )
 
     def seen(self, picture: Image.Image) -> dict[str, torch.Tensor]:
-        """Return the picture as the network sees it."""
         found = self.processor(picture, return_tensors="pt", input_data_format="channels_last")
         return {name: self.on_device(values) for name, values in found.items()}
 
@@ -94,8 +99,6 @@ class _Folder:
 
 
 class Finder(ABC):
-    """Finds things in pictures by words."""
-
     def __init__(self, network: _Folder, sam: _Folder | None = None) -> None:
         self._network, self._sam = network, sam
 
@@ -229,12 +232,14 @@ def load_finder(model: Model, target: Target) -> Finder:
 
 
 def bytes_of(model: Model, target: Target) -> int:
-    """Return what the weights of a finder and its SAM take in memory."""
+    """Return what the weights of a folder, and of a finder's SAM, take in memory."""
     folders = [model.path, *(part.folder for part in model.parts)]
     return sum(bytes_in(path, _type(network_in(path)[0], target)) for path in folders)
 
 
 def _type(row: FolderRow, target: Target) -> torch.dtype:
+    if row.kind == "depth":
+        return target.dtype
     return target.flow_dtype if row.narrow else torch.float32
 
 
@@ -293,3 +298,29 @@ def _whole_pixels(box: torch.Tensor, size: tuple[int, int]) -> Box:
     left, top = (min(max(at, 0), side - 1) for at, side in zip((left, top), size, strict=True))
     right, bottom = min(max(right, left + 1), size[0]), min(max(bottom, top + 1), size[1])
     return left, top, right, bottom
+
+
+# Pictures are prepared as by the authors of Depth Anything: the shorter side is scaled to 518
+# pixels, both to multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
+_SHORTER_SIDE = 518
+# ImageNet's, with which its backbone was trained.
+_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def load_depth(model: Model, target: Target) -> Any:
+    return _network(model.path, target, f"depth model {model.name!r}")[1]
+
+
+def guess_depth(model: Any, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the depth of an RGB picture in its size: near is white, far is black."""
+    height, width = picture.shape[:2]
+    scale, patch = _SHORTER_SIDE / min(height, width), model.config.patch_size
+    sides = [max(1, round(side * scale / patch)) * patch for side in (width, height)]
+    small = Image.fromarray(picture).resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
+    values = (np.asarray(small, np.float32) / 255 - _MEAN) / _SPREAD
+    pixels = torch.from_numpy(values).permute(2, 0, 1)[None].to(model.device, model.dtype)
+    found = model(pixels).predicted_depth.float()[:, None]
+    found = functional.interpolate(found, (height, width), mode="bilinear", align_corners=False)
+    found = found[0, 0] - found.min()
+    grey = (found / found.max().clamp(min=1e-6) * 255).to(torch.uint8).cpu().numpy()
+    return np.repeat(grey[:, :, None], 3, axis=2)

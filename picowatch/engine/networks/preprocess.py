@@ -2,25 +2,16 @@
 
 The maps are those of A1111's extension (https://github.com/Mikubill/sd-webui-controlnet,
 scripts/preprocessor), computed at the size of the picture that is rendered ("pixel perfect").
-Depth is estimated by a Depth Anything model that the user installed.
+Depth is estimated in find.py.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import torch
-import transformers
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from torch.nn import functional
 
-from picowatch.catalog import Model
-from picowatch.catalog.finders import network_in
 from picowatch.engine.colours import light_of
-from picowatch.engine.model.devices import Target
-from picowatch.engine.model.part_files import about_weights, transformers_model
-from picowatch.engine.model.tensors import read_tensors
 from picowatch.recipe.request import ControlUse
 
 Pixels = NDArray[np.uint8]
@@ -134,33 +125,3 @@ def connected(pixels: NDArray[np.bool_], some: NDArray[np.bool_]) -> NDArray[np.
         front = near[waiting[near]]
         waiting[front], found[front] = False, True
     return found.reshape(-1, width)[1:-1, 1:-1]
-
-
-# Pictures are prepared as by the authors of Depth Anything: the shorter side is scaled to 518
-# pixels, both to multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
-_SHORTER_SIDE = 518
-# ImageNet's, with which its backbone was trained.
-_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def load_depth(model: Model, target: Target) -> Any:
-    row, config = network_in(model.path)
-    kind, what = getattr(transformers, row.class_name), f"depth model {model.name!r}"
-    made = kind.config_class.from_dict(about_weights(config))
-    tensors = read_tensors(model.path, lambda _: target.dtype, target.device)
-    return transformers_model(kind, made, tensors, what, target.dtype).to(target.device)
-
-
-def guess_depth(model: Any, picture: Pixels) -> Pixels:
-    """Return the depth of an RGB picture in its size: near is white, far is black."""
-    height, width = picture.shape[:2]
-    scale, patch = _SHORTER_SIDE / min(height, width), model.config.patch_size
-    sides = [max(1, round(side * scale / patch)) * patch for side in (width, height)]
-    small = Image.fromarray(picture).resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
-    values = (np.asarray(small, np.float32) / 255 - _MEAN) / _SPREAD
-    pixels = torch.from_numpy(values).permute(2, 0, 1)[None].to(model.device, model.dtype)
-    found = model(pixels).predicted_depth.float()[:, None]
-    found = functional.interpolate(found, (height, width), mode="bilinear", align_corners=False)
-    found = found[0, 0] - found.min()
-    grey = (found / found.max().clamp(min=1e-6) * 255).to(torch.uint8).cpu().numpy()
-    return np.repeat(grey[:, :, None], 3, axis=2)
