@@ -45,7 +45,6 @@ def is_tiny(variant: str) -> bool:
 
 
 def tiny_channels(variant: str) -> int:
-    """Return the latent channels of a tiny VAE of this variant."""
     return next(number for number, name in _TINY_OF_CHANNELS.items() if name == variant)
 
 

@@ -161,7 +161,6 @@ def _stat(path: Path) -> tuple[Path, int, int]:
 
 
 def unreadable(path: Path, error: OSError) -> ModelRefused:
-    """Return the refusal of a file that cannot be read."""
     refusal = ModelChanged if isinstance(error, FileNotFoundError) else ModelRefused
     return refusal(f"{path.name} cannot be read: {error.strerror}.")
 

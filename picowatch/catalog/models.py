@@ -94,8 +94,6 @@ class Model(Recognised):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A file in models/ that cannot be used."""
-
     name: str  # with its ending: "old.ckpt" may be beside a usable "old.safetensors"
     kind: Kind
     path: Path
@@ -120,5 +118,4 @@ class FoundModels:
         )
 
     def of_kind(self, kind: Kind) -> tuple[Model, ...]:
-        """Return the usable models of a kind."""
         return tuple(model for model in self.models if model.kind == kind)

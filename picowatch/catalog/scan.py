@@ -235,7 +235,6 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
 
 @cache
 def embedded(kind: Kind) -> Model:
-    """Return the package's model of this kind."""
     name, _, path = EMBEDDED[kind]
     if is_folder(path):
         recognise_it = recognise_checkpoint_folder if kind == "checkpoint" else PART_FOLDERS[kind]

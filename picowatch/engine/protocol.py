@@ -25,8 +25,6 @@ CompileState = bool | Literal["graph"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The settings an engine needs."""
-
     models: Path  # the folder with checkpoints/, vae/, loras/ and embeddings/
     device: str = "auto"  # or "cuda", "cuda:N", "mps", "cpu"
     precision: Precision = "auto"

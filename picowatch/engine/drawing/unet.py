@@ -39,8 +39,6 @@ class Denoised(NamedTuple):
 
 
 class UnetDenoising(Denoising):
-    """Denoising with a UNet."""
-
     def encode(self, request: ImageRequest) -> Prompted:
         """Encode an image's prompts; only rows with equal numbers of chunks can be joined."""
         chunks, conditions = self.loaded.texts.prompts.guiding(request)

@@ -48,7 +48,6 @@ class Conditions(NamedTuple):
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:
-    """Return the rows of all parts."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
     return Encoded(
         torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None

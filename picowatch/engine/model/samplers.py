@@ -112,7 +112,6 @@ def build_sampler(
 
 
 def class_of(sampler: KnownSampler) -> Any:
-    """Return the sampler's class, in diffusers or ours."""
     return _CLASSES.get(sampler.scheduler) or getattr(diffusers, f"{sampler.scheduler}Scheduler")
 
 

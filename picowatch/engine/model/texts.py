@@ -105,7 +105,6 @@ def answer(reading: Reading, pipeline: Any, inputs: dict[str, Any]) -> dict[str,
 
 
 def reading_of(row: Family, variant: Variant) -> Reading:
-    """Return how a checkpoint's texts are read."""
     if most := variant.tokens:
         told = {**row.texts.options, "max_sequence_length": most}
         return replace(row.texts, options=told, reads=dict.fromkeys(row.texts.reads, most))

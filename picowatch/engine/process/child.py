@@ -100,7 +100,6 @@ class ChildEngine(RemoteEngine):
 
     @property
     def process_id(self) -> int | None:
-        """The child's process id while it exists."""
         process = self._process
         return process.id if process is not None else None
 
@@ -197,7 +196,6 @@ class _Process:
             self._process.kill()
 
     def close(self) -> None:
-        """End the process, and release its files."""
         self.kill()
         atexit.unregister(self.kill)
         self._process.join(_END_SECONDS)

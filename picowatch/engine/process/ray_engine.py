@@ -65,7 +65,6 @@ class EngineActor:
         yield report
 
     def interrupt(self) -> None:
-        """End the batch in progress at its next step."""
         self._engine.interrupt()
 
 
