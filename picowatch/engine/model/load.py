@@ -244,14 +244,12 @@ def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
         path = part.weights or part.folder
         size = bytes_in(path, dtype, part.prefix, narrow, reads_of(part.name, row.encoder_layers))
         match part.name:
-            case name if name in _DENOISERS:
+            case name if name in (*_DENOISERS, "text_conditioner"):  # which computes beside them
                 denoisers += size
                 found = replace(found, drawing=row.drawing * dtype.itemsize)
             case "vae":
                 decoding = DECODING.get(part.class_name, DECODING[KL]) * dtype.itemsize
                 found = replace(found, vae=size, decoding=decoding)
-            case "text_conditioner":  # it computes beside the denoiser
-                denoisers += size
             case _:
                 encoders.append(size)
     return replace(found, denoiser=denoisers, encoders=tuple(encoders))
