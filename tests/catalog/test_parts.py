@@ -9,7 +9,9 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
+from picowatch.catalog.folder_files import folder_files
 from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES
 from picowatch.recipe.installed import NotInstalled, find_checkpoint
 from tests.catalog.files import UNET, Shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, QWEN_IMAGE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
@@ -190,3 +192,15 @@ def test_each_file_that_changes_pixels_is_in_the_hash(tmp_path: Path) -> None:
     folder.rename(checkpoints / "another-turbo")
     file.rename(checkpoints / "my-turbo.safetensors")
     assert digest(tmp_path, "my-turbo") == before
+
+
+def test_every_part_of_a_modular_folder_is_in_its_hash(tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_flow("Anima"), tmp_path / "checkpoints/it")
+    paths = (path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())
+    assert {*folder_files(copy)} == {*paths}
+    shutil.rmtree(copy / "vae")
+    (refused,) = Catalog(tmp_path).scan().refused
+    assert refused.reason == (
+        "it is a diffusers folder without vae/: copy the whole folder. Its index takes this part "
+        f"from {FAMILIES['anima'].hub}."
+    )

@@ -18,7 +18,7 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.parts import parts_of
 from picowatch.engine.drawing.latents import COLOURS
 from picowatch.engine.drawing.renderer import Renderer
-from picowatch.engine.model.families import pipeline_class
+from picowatch.engine.model.families import built, pipeline_class
 from picowatch.engine.networks.upscale import enlarged
 from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import EngineStopped, RenderFailed
@@ -34,7 +34,9 @@ from tests.engine.flow_requests import (
     scripted,
     square,
 )
+from tests.engine.part_files import ANIMA
 from tests.engine.requests import Pixels, circle, draw, pixels, progress_of
+from tests.engine.rungs import interrupt
 from tests.engine.test_previewer import assert_shows
 from tests.engine.tiny_flows import FOLDERS, GENERAL, checkpoints_of, tiny_flow
 from tests.engine.tiny_modular import called_modular
@@ -460,3 +462,41 @@ def test_a_pipeline_that_draws_another_size_says_which(monkeypatch: pytest.Monke
     with pytest.raises(RenderFailed, match="drew 32x64 instead of 64x64") as failed:
         draw(flow_renderer(flow_models(name)), *wanted)
     assert failed.value.remedy == "Write 'size: 32x64'."
+
+
+# Modular pipelines: guiders, and what diffusers passes over in silence.
+def test_guidance_has_a_beginning_an_end_and_a_rescale(ours: Ours) -> None:
+    """As in Stable Diffusion, a step at exactly `cfg_end` is guided, one at `cfg_start` not yet."""
+    cases: dict[str, tuple[dict[str, float], int]] = {
+        "cfg_rescale: 0.7": ({"rescale": 0.7}, 8),
+        "cfg_start: 0.25": ({"start": 0.5}, 6),
+        "cfg_end: 0.4": ({"stop": 0.5}, 6),
+        "cfg_start: 0.25\ncfg_end: 0.5": ({"start": 0.5, "stop": 0.75}, 5),
+    }
+    pipeline, calls = scripted(None, ANIMA), list[None]()
+    pipeline.transformer.register_forward_hook(lambda *_: calls.append(None))
+    for lines, (guider, evaluations) in cases.items():
+        recipe = f"{CUBE}\nnegative_prompt: blur\ncfg_scale: 4\nsteps: 4\n{lines}"
+        (picture,) = drawn(ours, ANIMA, recipe)
+        values: dict[str, Any] = {f"guidance_{name}": value for name, value in guider.items()}
+        values |= {"negative_prompt": "blur", "guidance_scale": 4.0, "num_inference_steps": 4}
+        calls.clear()
+        assert same(picture, called(pipeline, values)), lines
+        assert len(calls) == evaluations, lines
+
+
+def test_what_is_missing_or_unknown_is_named() -> None:
+    """diffusers would draw without a word, or with None for a part."""
+    row = FAMILIES["anima"]
+    with pytest.raises(TypeError, match="AnimaModularPipeline needs a scheduler"):
+        built(row, row.variant(""), "text", {"text_encoder": None})
+    pipeline = built(row, row.variant(""), "text", scripted(None, ANIMA).components)
+    with pytest.raises(TypeError, match="AnimaModularPipeline takes no stength"):
+        pipeline(prompt=["a red cube"], stength=0.5)
+
+
+def test_an_interrupted_batch_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers would log the traceback of every block around the step."""
+    models = flow_models(ANIMA)
+    interrupt(flow_renderer(models), requests_of(models, ANIMA, CUBE))
+    assert not [record for record in caplog.records if record.name.startswith("diffusers")]
