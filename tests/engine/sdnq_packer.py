@@ -13,42 +13,12 @@ from picowatch.engine.model.dequantise import rotation
 from tests.engine.ldm import weights
 from tests.engine.original_names import Tensors
 
-# Where SDNQ 0.2.8 puts the bits of the numbers that share bytes: byte and bit, lowest bits first.
-_PLACES = {
-    4: [[(0, bit) for bit in range(4)], [(0, bit) for bit in range(4, 8)]],
-    5: [
-        *([(byte, bit) for bit in range(5)] for byte in range(5)),
-        [(0, 5), (0, 6), (0, 7), (3, 5), (3, 6)],
-        [(1, 5), (1, 6), (1, 7), (4, 5), (4, 6)],
-        [(2, 5), (2, 6), (2, 7), (4, 7), (3, 7)],
-    ],
-    6: [
-        *([(byte, bit) for bit in range(6)] for byte in range(3)),
-        [(2, 6), (2, 7), (1, 6), (1, 7), (0, 6), (0, 7)],
-    ],
-    7: [
-        *([(byte, bit) for bit in range(7)] for byte in range(7)),
-        [(byte, 7) for byte in reversed(range(7))],
-    ],
-}
-
-
-def packed_numbers(numbers: torch.Tensor, bits: int) -> torch.Tensor:
-    places = _PLACES[bits]
-    numbers = numbers.reshape(-1, len(places)).to(torch.uint8)
-    count = 1 + max(byte for bits_of_one in places for byte, _ in bits_of_one)
-    made = torch.zeros(len(numbers), count, dtype=torch.uint8)
-    for number, to in enumerate(places):
-        for bit, (byte, place) in enumerate(to):
-            made[:, byte] |= (numbers[:, number] >> bit & 1) << place
-    return made.flatten() if bits == 4 else made
-
 
 def packed_layer(
     weight: torch.Tensor, kind: str, group: int = 0, rotated: int = 0, rank: int = 0
 ) -> tuple[Tensors, torch.Tensor]:
     """Return a layer's tensors by the ends of their names, and the weights that they stand for."""
-    bits, is_signed = int(kind[-1]), kind.startswith("int")
+    bits, is_signed = int(kind[-1]), kind.startswith("int")  # 4 or 8
     matrix = rotation(rotated) if rotated else None
     wide, made = _turned(weight.float(), matrix), {}
     low_rank = torch.zeros(wide.shape)
@@ -71,7 +41,8 @@ def packed_layer(
         numbers = numbers.to(torch.int8 if is_signed else torch.uint8)
         made["weight"] = numbers if group else numbers.flatten(1)
     else:
-        made["weight"] = packed_numbers(numbers + (1 << bits - 1) * is_signed, bits)
+        pairs = (numbers + 8 * is_signed).to(torch.uint8).reshape(-1, 2)
+        made["weight"] = pairs[:, 0] | pairs[:, 1] << 4
     if not group:
         made = {
             name: tensor.flatten(1) if tensor.ndim == 3 else tensor for name, tensor in made.items()
