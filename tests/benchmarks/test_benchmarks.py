@@ -59,7 +59,6 @@ def test_pngs_are_measured_beside_other_options() -> None:
 @pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
 def test_the_daemon_is_measured_beside_another_checkout_s() -> None:
-    """Every row, beside itself."""
     shown = benchmark("daemon", "--scale", "0.004", "--rounds", "1", "--other", PROJECT)
     rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
     assert {row[0].removeprefix("| ").partition(":")[0] for row in rows} == set(daemon.MEASURED)

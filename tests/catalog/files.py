@@ -67,7 +67,6 @@ def safetensors(header: bytes, length: int | None = None, weights: int = 0) -> b
 
 
 def _checkpoint(name: str) -> Shapes:
-    """A whole checkpoint of Stable Diffusion in the original layout, at full size."""
     listed = json.loads(lzma.decompress(LISTED.read_bytes()))
     return {tensor: tuple(shape) for tensor, shape in listed[name].items()}
 

@@ -131,7 +131,6 @@ SDNQ: Config = {"quant_method": "sdnq", "weights_dtype": "uint4"}
 
 
 def quantised(told: Any, words: str) -> tuple[Config, Changes, str]:
-    """A row of a folder with this quantization_config."""
     start = "is quantised (quantization_config) in a form that picowatch does not know: "
     return FLUX, {ENCODER: {"quantization_config": told}}, start + words
 
@@ -198,7 +197,6 @@ REFUSED: list[tuple[Config, Changes, str]] = [
 def test_what_is_missing_or_not_allowed_is_said(
     tmp_path: Path, index: Config, changes: Changes, words: str
 ) -> None:
-    """Before anything is loaded or built."""
     change(write_folder(tmp_path, "it", index), changes)
     assert words in refused_in(tmp_path)
 
@@ -264,7 +262,6 @@ PARTS: list[tuple[str, Config, Shapes, str]] = [
 def test_a_folder_of_another_part_is_refused(
     tmp_path: Path, kind: str, config: Config, shapes: Shapes, words: str
 ) -> None:
-    """The config is checked before a model is created."""
     write_part(tmp_path / kind / "it", config, shapes)
     assert words in refused_in(tmp_path)
 

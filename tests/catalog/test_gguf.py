@@ -88,7 +88,6 @@ HEAD, SIZE = gguf(flux())
 
 
 def _claiming(at: int, count: int) -> tuple[bytes, int]:
-    """Return a header with another 8-byte number at this place."""
     return HEAD[:at] + struct.pack("<Q", count) + HEAD[at + 8 :], SIZE
 
 

@@ -39,7 +39,6 @@ def _storages(tree: Any) -> list[Any]:
 
 
 def most_bytes(compute: Callable[[], object]) -> int:
-    """Return the most bytes of tensors that computing makes and holds at once."""
     with torch.no_grad(), torch.device("meta"), _Alive() as alive:
         compute()
     return int(alive.most)

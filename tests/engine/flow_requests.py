@@ -40,7 +40,6 @@ def flow_models(name: str, folder: Path | None = None) -> Path:
 
 
 def edits_only(name: str) -> bool:
-    """Whether a checkpoint of `FOLDERS` draws nothing without references."""
     tiny = FOLDERS[name]
     references = FAMILIES[tiny.family].variant(tiny.variant).references
     return references is not None and references.required

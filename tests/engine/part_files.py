@@ -107,7 +107,6 @@ def write_gguf(path: Path, tensors: Tensors, kind: str) -> None:
 
 
 def rounded(tensors: Tensors, kind: str) -> Tensors:
-    """Return the values that such a file holds."""
     made = {}
     for name, tensor in tensors.items():
         chosen = _type_of(name, tensor, kind)

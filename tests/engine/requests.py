@@ -108,7 +108,6 @@ def numbers_of(image: RenderedImage) -> NDArray[np.int32]:
 
 
 def difference(first: RenderedImage, second: RenderedImage) -> int:
-    """The largest difference of any channel of any pixel."""
     return int(np.abs(pixels(first) - pixels(second)).max())
 
 

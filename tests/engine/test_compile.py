@@ -169,7 +169,6 @@ def unet() -> Any:
 
 @torch.inference_mode()
 def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8) -> torch.Tensor:
-    """The first output, called as diffusers' pipelines do."""
     noise = torch.Generator().manual_seed(rows)
     latents = torch.randn(rows, 4, size, size, generator=noise)
     words = torch.randn(rows, 77, FIRST, generator=noise)

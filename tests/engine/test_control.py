@@ -66,7 +66,6 @@ def read(path: Path, unet: Any) -> Any:
 
 
 def test_an_inpainting_unet_is_controlled_by_four_channels(models: Models) -> None:
-    """The masked start image may be what it follows."""
     renderer = Renderer(models.options)
     follows = {"image": "circle.png", "model": "random", "preprocess": "inpaint", "preview": True}
     values: dict[str, Any] = {"image": "circle.png", "mask": "half.png", "mask_blur": 0, "steps": 2}
@@ -123,7 +122,6 @@ def test_edges_are_those_of_opencv() -> None:
 
 
 def test_a_plain_picture_has_no_edges_and_no_lines() -> None:
-    """Nothing is divided by zero."""
     plain = np.full((16, 16, 3), 77, np.uint8)
     assert not canny(plain, 0, 0).any()
     assert not preprocess(plain, use("lineart")).any()

@@ -63,7 +63,6 @@ def test_a_card_takes_the_types_that_it_computes(cards: Any, card: str, flow: to
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_does_not_compute_is_refused(device: str) -> None:
-    """It is refused before the first picture, with torch's reason and the remedy."""
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("it is there")
     with pytest.raises(RenderFailed, match=rf"cannot compute on {device}.*: \w+.*Set device: auto"):

@@ -62,7 +62,6 @@ class Plain(NamedTuple):
         return (*first.tolist(), *last.tolist())
 
     def same(self, other: "Plain") -> bool:
-        """Whether both are of one thing: boxes, and areas if any, share nearly everything."""
         if not self.by_box and self.shares is not None and other.shares is not None:
             inside, others = self.shares > self.cut, other.shares > other.cut
             if (inside & others).sum() < 0.8 * (inside | others).sum():
@@ -175,7 +174,6 @@ SCRIPTS: dict[str, Callable[[Image.Image], Iterator[Plain]]] = {
 
 
 def finder_of(models: Path, kind: str) -> Finder:
-    """The finder of a models folder with only this kind."""
     (models / "segmentation").mkdir(parents=True)
     for name in kind.split(" with "):
         (models / "segmentation" / name).symlink_to(folder(name))
@@ -184,7 +182,6 @@ def finder_of(models: Path, kind: str) -> Finder:
 
 
 def photo(size: tuple[int, int]) -> Image.Image:
-    """Smooth colours, the same for each size."""
     small = np.random.default_rng(sum(size)).integers(0, 255, (9, 9, 3), np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
@@ -245,7 +242,6 @@ def test_pictures_of_any_size_are_searched(tmp_path: Path) -> None:
 
 
 def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
-    """What is damaged, which weights do not fit."""
     root = tmp_path / "segmentation/clipseg"
     shutil.copytree(folder("clipseg"), root)
     catalog = Catalog(tmp_path)

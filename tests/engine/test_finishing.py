@@ -128,7 +128,6 @@ def test_a_given_picture_is_enlarged_without_a_checkpoint(engine: Renderer, fold
 
 
 def deep(folder: Path, numbers: np.ndarray, **values: Any) -> ImageRequest:
-    """A photo of 16 bits that keeps them."""
     kept = keep_file(folder / "pictures", deep_photo(numbers, PROFILE))
     shown = Image.fromarray((numbers >> 8).astype(np.uint8))
     return replace(request(folder, shown, **values), image_hash=kept, colour="same")

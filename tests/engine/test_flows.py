@@ -62,7 +62,6 @@ class Case:
 
 
 def scaled(scale: float, **more: Any) -> Case:
-    """Return a case with this default `guidance_scale`."""
     return Case({"guidance_scale": scale}, **more)
 
 

@@ -79,7 +79,6 @@ def found(models: Path, name: str = "mine-turbo") -> Model:
 
 
 def lend(models: Path, folder: str) -> Model:
-    """A folder that lends its parts to a transformer."""
     (models / "checkpoints" / folder).symlink_to(tiny_flow(folder))
     return found(models, folder)
 
@@ -153,7 +152,6 @@ SCALED_FP8 = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
 
 
 def widened(tensors: Tensors) -> Tensors:
-    """Return the values of quantised weights with their scales."""
     made: Tensors = {}
     for name, tensor in tensors.items():
         if name.endswith(("scale", "scale_weight", "scale_2", "comfy_quant", "scaled_fp8")):
@@ -421,7 +419,6 @@ def test_files_complete_a_transformer(
 
 
 def in_old_names(tensors: Tensors) -> Tensors:
-    """Return the names of before diffusers 0.15: query, key, value, proj_attn."""
     new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     for modern, old in new.items():
         tensors = {name.replace(f".{modern}.", f".{old}."): t for name, t in tensors.items()}
@@ -429,7 +426,6 @@ def in_old_names(tensors: Tensors) -> Tensors:
 
 
 def cut_out(tensors: Tensors) -> Tensors:
-    """Return the names in a whole checkpoint."""
     return {f"first_stage_model.{name}": tensor for name, tensor in ldm_vae_names(tensors).items()}
 
 

@@ -122,7 +122,6 @@ def test_what_no_pipeline_reads_is_not_read(name: str, monkeypatch: pytest.Monke
 
 
 def shortened(encoder: Any, family: str) -> None:
-    """Remove what nobody reads; test_flows.py compares what is made of prompts."""
     if layers := FAMILIES[family].encoder_layers:
         language = getattr(encoder.model, "language_model", encoder.model)
         del language.layers[layers:]
@@ -367,7 +366,6 @@ def test_a_processor_takes_bfloat16_for_what_is_large(
 
 @pytest.mark.parametrize("name", ["NoSuchModel", "pipeline", "CLIPTokenizer"])
 def test_only_models_of_the_libraries_are_loaded(name: str) -> None:
-    """Whatever a folder says."""
     with pytest.raises(RenderFailed, match=f"has a PreTrainedModel called '{name}'"):
         own_class(name, _T.PreTrainedModel)
 

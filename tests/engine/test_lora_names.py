@@ -202,7 +202,6 @@ IN_CHECKPOINTS: dict[str, Callable[[Tensors], Tensors]] = {
 
 
 def authors_layers(family: str) -> dict[str, tuple[int, int]]:
-    """Return all layers of a family's denoiser in its authors' names."""
     if family in AUTHORS:
         return AUTHORS[family]
     tensors = getattr(denoiser_of(family), part_of(family)).state_dict()

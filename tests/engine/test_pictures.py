@@ -50,7 +50,6 @@ def alone(renderer: Renderer, **values: Any) -> RenderedImage:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of start images and masks."""
     return tmp_path_factory.mktemp("start-images")
 
 

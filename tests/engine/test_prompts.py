@@ -79,7 +79,6 @@ HALF = Hires(scale=2.0, denoising_strength=0.5)
 
 @torch.inference_mode()
 def guiding(prompts: PromptEncoder, wanted: ImageRequest) -> list[tuple[Conditions, ...]]:
-    """Return an image's conditions at each evaluation of each pass."""
     return prompts.guiding(wanted)[1]
 
 
@@ -136,7 +135,6 @@ def test_all_forms_of_embedding_files_are_read(
 
 
 def vectors_of(tokenizer: Any, model: Any, words: str) -> torch.Tensor:
-    """Return a text encoder's own vectors for these words."""
     tokens = tokenizer(words, add_special_tokens=False)["input_ids"]
     found: torch.Tensor = model.get_input_embeddings().weight[tokens]
     return found.detach().clone()

@@ -25,7 +25,6 @@ SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
 
 @pytest.fixture(scope="module")
 def renderer(models: Models) -> Renderer:
-    """Return one renderer for all cases and rungs, with the state of those before."""
     return Renderer(models.options)
 
 

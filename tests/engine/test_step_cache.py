@@ -96,7 +96,6 @@ def test_a_family_without_effect_refuses_it(family: str) -> None:
 
 
 def test_without_the_extra_the_command_for_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is loaded."""
     models = flow_models("FLUX.1-dev")
     renderer, requests = flow_renderer(models), requests_of(models, "FLUX.1-dev", CACHED)
     monkeypatch.setattr(callbacks, "find_spec", lambda _: None)

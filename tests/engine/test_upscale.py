@@ -65,7 +65,6 @@ def test_the_numbers_are_those_of_the_authors_networks(name: str) -> None:
 
 
 def test_the_names_of_other_authors_mean_the_same() -> None:
-    """The same weights under the three sets of names."""
     weights = network(OLD).state_dict()
     for form in ("trunk", "new"):
         shapes = esrgan_shapes(form, blocks=2, channels=8)

@@ -109,7 +109,6 @@ def answer(home: Path, pipe: Connection) -> None:
 
 
 def spent(before: resource.struct_rusage) -> dict[str, float]:
-    """Return the processor's time and the memory since then."""
     after = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,

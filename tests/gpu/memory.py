@@ -154,7 +154,6 @@ def test_a_text_encoder_makes_room_though_what_follows_is_not_used(
 
 
 def test_weights_without_room_are_refused_and_none_is_loaded() -> None:
-    """Neither the card nor main memory has room."""
     renderer, wanted = model("FLUX.1-dev")
     before = MEMORY.used
     renderer._ladder = MemoryLadder("auto", lambda: Room(2**10, 2**10))

@@ -35,7 +35,6 @@ Renderer.__init__ = _init_on_card  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what a card or a graph does in another way."""
     left_out = [item for item in items if any(name in item.nodeid for name in LEFT_OUT)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

@@ -91,7 +91,6 @@ def test_the_text_is_a1111s(changes: dict[str, Any], text: str) -> None:
 
 
 def test_values_that_would_be_torn_apart_are_json() -> None:
-    """As A1111 quotes them."""
     for name in ("a, b", "a: b", '"quoted"', "猫: cat"):
         written = json.dumps(name, ensure_ascii=False)
         assert f"Model: {written}," in parameters_text(replace(CORGI, checkpoint=name), "0.1.0")

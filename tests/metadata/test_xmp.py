@@ -78,7 +78,6 @@ PLACES = {
 
 @pytest.mark.parametrize("name", PLACES)
 def test_places_are_dropped_in_every_namespace_and_at_any_depth(name: str) -> None:
-    """So that whoever strips them does not publish them."""
     kept = without_places(PLACES[name])
     assert "77" in PLACES[name] and "77" not in kept
     assert Xmp(kept), "it is XMP still"

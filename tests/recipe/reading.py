@@ -148,12 +148,10 @@ def messages(text: str | bytes, *more: Any, **options: Any) -> list[str]:
 
 
 def check_refused(text: str | bytes, *expected: str, **options: Any) -> None:
-    """Check the messages of the problems; "…" in an expected one stands for any words."""
     check_said(messages(text, **options), *expected)
 
 
 def check_warned(recipe: Recipe, *expected: str) -> None:
-    """Check a recipe's warnings; "…" in an expected one stands for any words."""
     check_said(recipe.warnings, *expected)
 
 

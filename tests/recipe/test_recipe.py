@@ -122,7 +122,6 @@ def test_defaults_apply_field_by_field(defaults: str, text: str, fields: dict[st
 
 
 def test_defaults_may_be_empty_and_hold_one_mapping_with_a_prompt() -> None:
-    """Any field may stand there."""
     defaults = {"_defaults.yaml": "# nothing\n", "a/_defaults.yaml": "prompt: a corgi\n"}
     assert read_one("steps: 3", defaults=defaults).prompt == "a corgi"
     assert read_one("--steps 3", "a/b.txt", defaults=defaults).prompt == "a corgi"

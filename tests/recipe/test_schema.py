@@ -105,7 +105,6 @@ def names_fields(text: str) -> bool:
 
 
 def is_good(text: str) -> bool:
-    """Return whether a text can be read as a recipe."""
     try:
         content = text.encode("utf-8", "backslashreplace")
         read_recipes("a.yaml", content, INVENTORY, pictures=PicturesWith(lambda _: {}))
@@ -115,7 +114,6 @@ def is_good(text: str) -> bool:
 
 
 def complaints(schema: dict[str, Any], text: str) -> list[str]:
-    """Return the errors that an editor with this schema shows."""
     validator = Draft7Validator(schema)
     documents = as_an_editor_sees(text) or []
     return [error.message for document in documents for error in validator.iter_errors(document)]

@@ -120,7 +120,6 @@ def join_threads() -> None:
 
 
 def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) -> list[Engine]:
-    """Wait for so many engines on exactly these nodes, and return them."""
 
     def there() -> bool:
         found = [node_of(engine) for engine in executor.engines()]

@@ -122,7 +122,6 @@ def test_a_daemon_outlives_its_head_and_uses_the_next_one(house: House) -> None:
 
 
 def test_a_head_that_is_not_there_is_reported_at_once(make_executor: MakeExecutor) -> None:
-    """A single run ends then."""
     address = "127.0.0.1:1"
     executor = make_executor(address=address)
     wait_for(lambda: executor.is_final, "it is reported")

@@ -58,7 +58,6 @@ def sketched(prompt: str = "a red circle on a blue background", **given: Any) ->
 
 
 def random_control(**given: Any) -> Values:
-    """Return an untrained ControlNet with a weak effect."""
     return {"image": "lower sketch.png", "model": "random", "weight": 0.8, **given}
 
 
@@ -247,7 +246,6 @@ CASES: dict[str, list[Values]] = {
 
 
 def drawn(renderer: Renderer, models: Models, name: str) -> Pixels:
-    """The pictures of a case, side by side."""
     images = draw(renderer, *(models.request(case) for case in CASES[name]))
     return np.concatenate([pixels(image) for image in images], axis=1)
 

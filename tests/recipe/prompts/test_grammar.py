@@ -96,7 +96,6 @@ DYNAMIC = "is dynamicprompts' syntax, which is not supported. …"
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_by_name_and_position(prompt: str, message: str) -> None:
-    """Never passed through as plain words."""
     for start in ("prompt: ", "prompt: a\nnegative_prompt: "):
         problem = refused(f"{start}'{prompt}'").problems[0]
         check_said([problem.message], message)

@@ -96,7 +96,6 @@ def test_lines_that_only_speak_of_steps_are_prompts() -> None:
     ],
 )  # fmt: skip
 def test_settings_within_a_line_of_a_list_are_refused(line: str, message: str) -> None:
-    """Otherwise they would be drawn."""
     (found,) = messages(f"a dog\n{line}\n", TXT)
     assert found.startswith(message)
 

@@ -36,7 +36,6 @@ def test_marks_of_files_that_were_joined_are_no_text() -> None:
 
 @pytest.mark.parametrize("code", [0xA0, 0x202F, 0x3000])
 def test_spaces_of_web_pages_and_keyboards_are_spaces(code: int) -> None:
-    """They look like ordinary spaces."""
     space = chr(code)
     text = f"-{space}prompt:{space}a{space}cat\n{space}{space}hires:\n{space * 4}scale:{space}3\n"
     recipe = read_one(text)

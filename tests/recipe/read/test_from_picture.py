@@ -90,7 +90,6 @@ def problem(text: str, texts: Mapping[str, str], inventory: Inventory = INVENTOR
 
 
 def test_what_a_picture_gives_can_be_swept() -> None:
-    """Users try other seeds and steps of a picture they like."""
     recipe = read("from: a.png\nsweep: {cfg_scale: [5, 7], 'prompt: corgi': [cat]}", A1111)
     read_so = [(r.prompt, r.cfg_scale, r.steps) for r in recipe.image_requests(hash_of)]
     assert read_so == [("a cat", 5, 30), ("a cat", 7, 30)]

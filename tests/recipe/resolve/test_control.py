@@ -106,7 +106,6 @@ CANNY = "control: {image: a.png, model: canny"
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_full(written: str, message: str) -> None:
-    """One message for one mistake, with what would do."""
     check(written, message)
 
 

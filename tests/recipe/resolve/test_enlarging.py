@@ -151,7 +151,6 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
     ],
 )  # fmt: skip
 def test_what_they_cannot_do_is_refused(written: str, message: str) -> None:
-    """With the name that was probably meant, the limit, and the remedy."""
     check_refused(f"prompt: a\n{written}", message, inventory=INSTALLED)
 
 
@@ -179,7 +178,6 @@ def test_a_picture_without_a_prompt_is_only_finished() -> None:
 
 @pytest.mark.parametrize("what", ["upscale: demo-compact", "cutout: demo-cutout", "resize_to: 80"])
 def test_what_only_drawing_needs_is_refused_without_a_prompt(what: str) -> None:
-    """Such fields would silently do nothing."""
     text = f"image: a.png\n{what}\nsteps: 9\nhires: true\npriority: 3\nsize: {{}}"
     idle = [f"{field} has no effect without prompt. Add it, or remove {field}." for field in
             ("steps", "hires")]  # fmt: skip

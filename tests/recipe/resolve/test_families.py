@@ -121,7 +121,6 @@ OTHER_EMBEDDING = "the embedding '{}' is for {}, but the checkpoint '{}' belongs
     ],
 )  # fmt: skip
 def test_what_a_family_cannot_do_is_refused(text: str, message: str) -> None:
-    """Before anything is loaded; one mistake, one sentence."""
     prompt = "" if text.startswith("prompt") else "prompt: a\n"
     check_refused(prompt + text, message, inventory=INVENTORY)
 

@@ -113,7 +113,6 @@ def test_a_very_narrow_reference_is_refused() -> None:
 
 
 def dropped(template: str, **more: str) -> Recipe:
-    """The recipe of a photo in a folder with this template."""
     (recipe,) = reading.dropped(template, INSTALLED, size=SIZE, **more)
     return recipe
 

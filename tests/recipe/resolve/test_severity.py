@@ -62,7 +62,6 @@ def pasted(setting: str, checkpoint: str) -> str:
 
 
 def check_replaced(recipes: list[Recipe], field: str, instead: Any, words: str) -> None:
-    """Check that each recipe has the value instead, and one warning that says so."""
     for recipe in recipes:
         value = getattr(recipe, field)
         assert (value.upscaler if field == "hires" else value) == instead

@@ -21,7 +21,6 @@ ABOVE = "prompt: a red hat\nmodel: demo\nseed: 1\n"
 
 
 def sweep(written: str, above: str = ABOVE) -> Recipe:
-    """The recipe with this sweep, written in one line."""
     return read_one(f"{above}sweep: {{{written}}}\n", inventory=INVENTORY)
 
 
