@@ -82,6 +82,10 @@ class House:
         self.make_engine: MakeEngine = lambda options: self.engine
         self.console = SilentConsole()
 
+    @property
+    def ledger(self) -> Path:
+        return self.outbox / ".picowatch/ledger.sqlite"
+
     def settings(self, **values: Any) -> Settings:
         return Settings(
             inbox=self.inbox,

@@ -44,7 +44,7 @@ def delete_pictures(house: House) -> None:
 
 
 def lose_the_ledger(house: House) -> None:
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
 
 
 def animals(text: str) -> Callable[[House], object]:
@@ -213,8 +213,8 @@ def test_wrong_use_is_answered(house: House) -> None:
         assert f"The ledger knows no picture and no recipe '{name}'. Name a picture of" in shown
     assert "is a contact sheet. Name one of its pictures." in asked(house, "a/0003-sheet.png")
     assert "argument --all: not allowed with argument --why" in asked(house, "--all", "a.yaml")
-    with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as sql:
+    with closing(sqlite3.connect(house.ledger)) as sql:
         sql.execute("PRAGMA user_version = 8")
     assert f"is of version 8, not {VERSION}. Start picowatch" in asked(house, "a.yaml")
-    (house.outbox / ".picowatch/ledger.sqlite").write_bytes(b"no database" * 100)
+    house.ledger.write_bytes(b"no database" * 100)
     assert "cannot be read: file is not a database. Start picow" in asked(house, "a.yaml")

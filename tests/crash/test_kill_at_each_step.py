@@ -215,7 +215,7 @@ def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:
     save_all(house)
     run_daemon(house)
     made = [line["file"] for line in house.listed()]
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
     die(house, f"{REBUILT}:4")
     run_daemon(house)
     assert [line["file"] for line in house.listed()] == made
@@ -225,10 +225,10 @@ def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:
 @pytest.mark.parametrize("statement", [5, 50])
 def test_an_upgrade_of_the_ledger_is_made_again(house: House, statement: int) -> None:
     """The pause of before is still there."""
-    put(ledger := house.outbox / ".picowatch/ledger.sqlite")
+    put(house.ledger)
     die(house, f"{UPGRADED}:{statement}")
     run_daemon(house)
-    with closing(sqlite3.connect(ledger)) as sql:
+    with closing(sqlite3.connect(house.ledger)) as sql:
         assert sql.execute("PRAGMA user_version").fetchone() == (VERSION,)
         assert len(sql.execute("SELECT * FROM paused").fetchall()) == 1
 

@@ -69,7 +69,7 @@ def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -
         names = sorted(path.name for path in (house.outbox / "a").iterdir())
         assert names == ["0001-1.control-2.png", "0001-1.control.png", "0001-1.jpg"]
         assert [line["file"] for line in house.listed()] == ["a/0001-1.jpg"]
-        (house.outbox / ".picowatch/ledger.sqlite").unlink()
+        house.ledger.unlink()
     with Image.open(house.outbox / "a/0001-1.control.png") as shown:
         assert shown.size == (128, 128)
 

@@ -43,12 +43,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def ledger(house: House) -> Path:
-    return house.outbox / ".picowatch/ledger.sqlite"
-
-
 def kept(house: House) -> list[Path]:
-    return sorted(ledger(house).parent.glob("ledger.sqlite.damaged-????????-??????"))
+    return sorted(house.ledger.parent.glob("ledger.sqlite.damaged-????????-??????"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -59,7 +55,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_list(house: House, damage: str) ->
     assert house.once()
     pictures = [picture for picture in house.pictures() if not picture.endswith("sheet.png")]
     assert len(pictures) == 4 + 3 + 2 + 2 + 2 + 9
-    DAMAGES[damage](ledger(house))
+    DAMAGES[damage](house.ledger)
     house.engine.batches.clear()
     (house.outbox / pictures[0]).unlink()
     Image.new("RGB", (64, 64)).save(house.outbox / pictures[-1])
@@ -203,7 +199,7 @@ def do(house: House, name: str, *given: str) -> None:
         case ("archive",):
             house.once(when_done="archive")
         case ("lose",):
-            ledger(house).unlink()
+            house.ledger.unlink()
             house.engine.batches.clear()
         case ("move", old, new):
             (house.inbox / new).parent.mkdir(exist_ok=True)
@@ -241,7 +237,7 @@ def test_a_save_that_was_drawn_in_part_goes_on_with_its_newest_seeds(house: Hous
     send(house.outbox, Command("retry all", "photos"))
     house.once(batch_size=1)
     newest = [line["seed"] for line in house.listed()][4:]
-    ledger(house).unlink()
+    house.ledger.unlink()
     house.save(TEMPLATE, "prompt: a cat\ncount: 4\n")
     house.engine.before_batch = lambda batch: None
     assert house.once()
@@ -273,7 +269,7 @@ def test_pictures_that_were_rendered_while_their_recipe_was_renamed_stay_its_own
         wait_for(lambda: told.exists() and told.read_text().count('"renamed"') == 2, "its names")
         wait_for(lambda: len(house.listed()) == 3, "its pictures")
     for saved, rendered in ((text, {"bad"}), (f"{text}4\n", {"bad", "4"})):
-        ledger(house).unlink()
+        house.ledger.unlink()
         house.save("c.txt", saved)
         house.engine.batches.clear()
         house.once(batch_size=1)
@@ -290,7 +286,7 @@ def test_any_picture_of_a_sweep_tells_the_seed_that_was_drawn(house: House) -> N
     house.engine.before_batch = fail_at_first
     house.save("a.yaml", "prompt: a cat\ncount: 2\nsweep: {steps: [2, 3]}\n")
     house.once(batch_size=1)
-    ledger(house).unlink()
+    house.ledger.unlink()
     assert house.once(batch_size=1)
     seeds = [line["seed"] for line in house.listed()]
     assert seeds == [seeds[0]] * 2 + [seeds[0] - 1] * 2
@@ -304,7 +300,7 @@ def test_lines_with_values_of_another_kind_are_passed_over(house: House) -> None
     edits = ("width", 10**30), ("entry_index", float("inf")), ("file", ["a"]), ("moved", ["b"])
     with listed.open("a") as lines:
         lines.writelines(f"{json.dumps(line | {name: value})}\n" for name, value in edits)
-    ledger(house).unlink()
+    house.ledger.unlink()
     (house.outbox / ".picowatch/gallery/pages.js").unlink()
     assert house.run_once() == 0
     assert len(house.engine.batches) == 1
@@ -316,16 +312,16 @@ def test_a_damaged_page_of_any_table_heals_at_the_next_start(house: House) -> No
     for name in ("random.txt", "pets/sweep.yaml"):
         house.save(name, RECIPES[name])
     assert house.once()
-    whole = ledger(house).read_bytes()
+    whole = house.ledger.read_bytes()
     listed = (house.outbox / "images.jsonl").read_bytes()
     house.engine.batches.clear()
-    with closing(sqlite3.connect(ledger(house))) as sql:
+    with closing(sqlite3.connect(house.ledger)) as sql:
         pages = {page for (page,) in sql.execute("SELECT rootpage FROM sqlite_master") if page}
     assert len(pages) > 10
     for done, page in enumerate((0, *(root - 1 for root in sorted(pages)))):
         damaged = bytearray(whole)
         damaged[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = b"\xa5" * PAGE_BYTES
-        ledger(house).write_bytes(damaged)
+        house.ledger.write_bytes(damaged)
         (house.outbox / "images.jsonl").write_bytes(listed)
         path = house.save("new.txt", "a heart --seed 5\n")
         assert house.run_once() == 0, page
@@ -339,7 +335,7 @@ def test_a_recipe_whose_time_is_damaged_heals_at_the_next_start(house: House) ->
     """For SQLite these bytes are a text like any other."""
     house.save("random.txt", RECIPES["random.txt"])
     assert house.once()
-    with closing(sqlite3.connect(ledger(house))) as sql, sql:
+    with closing(sqlite3.connect(house.ledger)) as sql, sql:
         sql.execute("UPDATE recipes SET size_and_time = 'x' || substr(size_and_time, 2)")
     house.engine.batches.clear()
     assert house.run_once() == 0
@@ -357,7 +353,7 @@ def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, dam
         nonlocal hurt
         if not hurt and len(house.pictures()) >= 2:  # the fourth batch at the latest
             hurt = True
-            DAMAGES[damage](ledger(house))
+            DAMAGES[damage](house.ledger)
 
     house.engine.before_batch = hurt_once
     assert house.run_once(batch_size=1) == 0
@@ -382,7 +378,7 @@ def test_a_new_ledger_goes_on_with_the_numbers_of_the_pictures_there(
     house.save("a.yaml", "prompt: a\nseed: [77, 78, 99]\n")
     assert house.once(file_name=file_name)
     (house.outbox / house.listed()[-1]["file"]).unlink()
-    ledger(house).unlink()
+    house.ledger.unlink()
     house.save("a.yaml", "prompt: a\nseed: [77, 78, 5]\n")
     assert house.once(file_name=file_name)
     assert house.pictures() == sorted(f"a/{name}.png" for name in names)

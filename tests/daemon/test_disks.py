@@ -49,8 +49,8 @@ def full(house: House, room: int) -> Iterator[None]:
 
 @contextmanager
 def locked(house: House) -> Iterator[None]:
-    path = house.outbox / ".picowatch/ledger.sqlite"
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+    how: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+    with closing(sqlite3.connect(house.ledger, **how)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
 

@@ -498,7 +498,7 @@ def test_a_result_has_its_pictures_name_if_that_is_free(house: House, by_command
         assert house.request(f"p/a.{kind}").seed == seed
         pages = sorted((house.outbox / ".picowatch/gallery").glob("page-*.js"))
         assert f'"seed": {seed}' in pages[-1].read_text().splitlines()[-1]
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
     assert saved(1) == ["p/a.png"]
     assert saved(2) == ["p/a-2.png", "p/a.png"]
     assert house.request("p/a-2.png").seed == 2
@@ -619,7 +619,7 @@ def test_a_copy_stays_while_an_image_that_was_renamed_and_put_back_uses_it(house
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
     assert house.once()
     copies = house.outbox / ".picowatch/start-images"
-    with closing(Ledger(house.outbox / ".picowatch/ledger.sqlite")) as ledger:
+    with closing(Ledger(house.ledger)) as ledger:
         dropped = DroppedPictures(InboxFolder(house.inbox), copies, ledger)
         image = QueuedImage.of(ledger.select("SELECT * FROM images")[0])
         renamed = replace(image, recipe="frames/2.png")

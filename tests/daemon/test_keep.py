@@ -61,7 +61,7 @@ def test_what_was_moved_is_not_drawn_again(house: House, is_lost: bool) -> None:
     assert house.answer("keep", "best", "best/of").text == "3 pictures moved to best."
     moved = [file.replace("a/", "best/") for file in pictures]
     if is_lost:
-        (house.outbox / ".picowatch/ledger.sqlite").unlink()
+        house.ledger.unlink()
     else:  # a new ledger cannot know of sheets
         (house.inbox / "a.yaml").touch()
     assert house.once()

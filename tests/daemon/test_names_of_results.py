@@ -66,7 +66,7 @@ def test_a_result_has_the_name_that_its_template_says(house: House) -> None:
 
     assert house.once()
     assert house.pictures() == expected(2)
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
     for folder in folders:
         shoot(house, f"{folder}/church/c2.jpg")
     assert house.once()

@@ -334,7 +334,7 @@ def test_what_a_crash_left_in_a_folder_without_permission_delays_no_start(
     house.save("pets/a.yaml", TYPO)
     assert not house.once()
     (house.inbox / "pets/a.yaml").unlink()
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
     left = house.outbox / "pets/.picowatch-0123.tmp"
     left.touch()
     kept = "pets/a.yaml.error.txt", left.name

@@ -166,7 +166,7 @@ def test_a_result_that_is_kept_elsewhere_does_not_stand_for_the_photos(
         if len(versions) == 1:
             assert house.answer("keep", folder, MUG).done
         if is_lost:
-            (house.outbox / ".picowatch/ledger.sqlite").unlink()
+            house.ledger.unlink()
     assert versions[0] == versions[2] != versions[1]
     assert house.answer("keep", "good", f"{folder}/mug.png").done
     assert house.listed()[-1]["moved"] == f"{folder}/mug.png"
@@ -242,7 +242,7 @@ def test_a_contact_sheet_is_written_over_the_last_one(house: House) -> None:
         files = ["in/a-2.jpg", "in/a-sheet.jpg", "in/a.jpg"]
         assert colours(house) == dict.fromkeys(files, colour)
         if colour == "blue":
-            (house.outbox / ".picowatch/ledger.sqlite").unlink()
+            house.ledger.unlink()
     written = (house.outbox / "in/a-sheet.jpg").stat().st_mtime_ns
     (house.inbox / "in/a.jpg").rename(house.inbox / "in/b.jpg")
     assert house.once()
@@ -262,7 +262,7 @@ def test_results_of_renamed_photos_are_written_over(house: House, is_lost: bool)
     assert house.once()
     for colours_now in (("blue", "red"), ("lime", "blue")):
         if is_lost:
-            (house.outbox / ".picowatch/ledger.sqlite").unlink()
+            house.ledger.unlink()
         for name, colour in zip("ab", colours_now, strict=True):
             house.draw(f"in/{name}.jpg", colour)
         assert house.once()

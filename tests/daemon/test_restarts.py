@@ -3,12 +3,10 @@
 import json
 import os
 import socket
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -26,6 +24,7 @@ from picowatch.settings.settings import load_settings
 from picowatch.sources import FOLDERS
 from tests.commands.picowatch import DIGESTS, picowatch, picowatch_here, started
 from tests.daemon.processes import ends, process, without_privileges
+from tests.daemon.test_disks import locked
 from tests.house import SETTLE_SECONDS, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
@@ -361,15 +360,12 @@ def test_settings_saved_while_a_folder_was_closed_apply(house: House, name: str,
 def test_settings_apply_while_a_start_waits(house: House) -> None:
     """Here another program has the ledger. Until then no other picowatch takes the outbox."""
     assert house.once()
-    ledger = house.outbox / ".picowatch/ledger.sqlite"
-    with closing(sqlite3.connect(ledger, isolation_level=None)) as another:
-        another.execute("BEGIN EXCLUSIVE")
-        with process(house) as daemon:
-            console = house.folder / "console"
-            wait_for(lambda: "locked; waiting" in console.read_text(), "the trouble")
-            assert picowatch_here(house.folder, "run", "--once").returncode == 3
-            assert picowatch_here(house.folder, "status").returncode == 0
-            (house.folder / "picowatch.yaml").write_text("outbox: other\n")
-            wait_for((house.folder / "other/now.txt").exists, "a start")
-            assert not is_held(house.outbox)
-            ends(daemon)
+    with locked(house), process(house) as daemon:
+        console = house.folder / "console"
+        wait_for(lambda: "locked; waiting" in console.read_text(), "the trouble")
+        assert picowatch_here(house.folder, "run", "--once").returncode == 3
+        assert picowatch_here(house.folder, "status").returncode == 0
+        (house.folder / "picowatch.yaml").write_text("outbox: other\n")
+        wait_for((house.folder / "other/now.txt").exists, "a start")
+        assert not is_held(house.outbox)
+        ends(daemon)

@@ -86,7 +86,7 @@ def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step
     """A long list, a large sheet or a hanging share: the next start continues, as after a crash."""
     house.save("b.txt", "a star --seed 9\n")
     assert house.once()
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
     house.save("a.yaml", "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 7\ngrid: true\n")
     how = {"program": DIGESTS, "STEP": step, **SETTINGS}
     with beginning_with(house.folder, HANGING, "run", **how) as process:

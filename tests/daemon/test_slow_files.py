@@ -91,7 +91,7 @@ def test_a_new_ledger_waits_for_no_file_that_may_be_renamed(house: House, slow: 
     """A file with the bytes of a finished save is a copy if that is still there."""
     house.save("slow.txt", "a corgi\n")
     assert house.once()
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
     slow.path = "slow.txt"
     house.save("copy.txt", "a corgi\n")
     with house.running():

@@ -38,7 +38,7 @@ def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: Hous
 
     def leave_it_out() -> None:
         (house.outbox / "images.jsonl").unlink()
-        with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as ledger, ledger:
+        with closing(sqlite3.connect(house.ledger)) as ledger, ledger:
             ledger.execute("UPDATE images SET listed = 0")
 
     leave_it_out()

@@ -269,10 +269,6 @@ RECIPES = {
 QUEUED = ["a tree", "a fox", "a tree", "a moon", "a house", "a house", "a house"]
 
 
-def ledger(house: House) -> Path:
-    return house.outbox / ".picowatch/ledger.sqlite"
-
-
 def put(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as sql:
@@ -286,8 +282,8 @@ def upgraded(house: House) -> House:
         house.save(name, text)
     for colour in ("red", "blue"):
         house.draw(f"photos/{colour}.bmp", colour)
-    put(ledger(house))
-    with closing(sqlite3.connect(ledger(house))) as sql, sql:
+    put(house.ledger)
+    with closing(sqlite3.connect(house.ledger)) as sql, sql:
         for path in [*RECIPES, "photos/red.bmp", "photos/blue.bmp"]:
             found = (house.inbox / path).stat()
             seen = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
@@ -297,7 +293,7 @@ def upgraded(house: House) -> House:
 
 def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_drawn(upgraded: House) -> None:
     """And the seeds, failures and cancellations; no recipe is read again."""
-    with closing(sqlite3.connect(ledger(upgraded))) as sql:
+    with closing(sqlite3.connect(upgraded.ledger)) as sql:
         drawn = [seed for (seed,) in sql.execute("""SELECT json_extract(request, '$.seed')
             FROM images WHERE state IN ('queued', 'running')
             ORDER BY priority DESC, save, entry_index, image_index""")]  # fmt: skip
@@ -317,7 +313,7 @@ def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_drawn(upgraded: House
 
 def test_an_entry_that_is_saved_again_is_known_by_its_digest(upgraded: House) -> None:
     """The digests of that version are read as they are: nothing is drawn again."""
-    with closing(sqlite3.connect(ledger(upgraded))) as sql:
+    with closing(sqlite3.connect(upgraded.ledger)) as sql:
         files = [file for (file,) in sql.execute("SELECT file FROM images WHERE file != ''")]
     for file in files:
         (upgraded.outbox / file).parent.mkdir(exist_ok=True)
@@ -358,11 +354,11 @@ def test_a_ledger_of_another_version_is_kept_and_built_anew(house: House, versio
     """One line of the log says so."""
     house.save("a.yaml", "prompt: a corgi\n")
     assert house.once()
-    with closing(sqlite3.connect(ledger(house))) as sql:
+    with closing(sqlite3.connect(house.ledger)) as sql:
         sql.execute(f"PRAGMA user_version = {version}")
     for _ in range(2):
         assert house.once()
         assert house.started() == ["a corgi"]
     words = f"is of version {version}; this picowatch reads versions 8 to {VERSION}. It is kept as"
     assert house.log().count(words) == 1
-    assert len([*ledger(house).parent.glob("ledger.sqlite.damaged-*")]) == 1
+    assert len([*house.ledger.parent.glob("ledger.sqlite.damaged-*")]) == 1

@@ -123,7 +123,7 @@ def test_the_format_is_no_part_of_an_image(house: House) -> None:
     expected = [f"a/{n + 1:04}-{n}{ending}" for n, ending in enumerate(ENDING.values())]
     assert house.pictures() == expected
     assert [path.name for path in house.outbox.glob("latest.*")] == ["latest.tif"]
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.ledger.unlink()
     house.save("a.yaml", "prompt: a star\nsize: 64x64\nseed: [0, 1, 2, 3, 4, 5]\n")
     assert house.once(format="jpeg")
     assert house.pictures() == [*expected, "a/0006-5.jpg"]

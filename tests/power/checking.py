@@ -90,7 +90,6 @@ class Checker:
     def __init__(self, story: Story, folder: Path, when_done: str = "keep") -> None:
         self._story, self._when_done = story, when_done
         self._house = House(folder)
-        self._ledger = self._house.outbox / ".picowatch/ledger.sqlite"
         self._promises = Promises()
         self._inbox: dict[str, bytes] = {}  # as it was before the start
 
@@ -111,7 +110,7 @@ class Checker:
         if not succeeded and self._invalid <= self._promises.rejected:
             found.append("the run failed")
         try:
-            with closing(sqlite3.connect(f"file:{self._ledger}?mode=ro", uri=True)) as sql:
+            with closing(sqlite3.connect(f"file:{self._house.ledger}?mode=ro", uri=True)) as sql:
                 sql.row_factory = sqlite3.Row
                 of_recipes = self._of_archive if self._when_done == ARCHIVE else self._of_recipes
                 for check in (self._of_ledger, of_recipes, self._of_pictures, self._of_sheets):
