@@ -121,7 +121,7 @@ class PictureCommands:
             self._run.wake.set()
             return None
         gallery = self._run.outbox.gallery
-        shown = {name: gallery.shown(name) for name in sorted({*command.files})}
+        shown = gallery.shown(sorted({*command.files}))
         wanted = dict.fromkeys(file for found in shown.values() for file in found)
         names = [name for name in shown if not shown[name]]
         if names and gallery.is_behind:

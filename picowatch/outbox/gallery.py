@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import resources
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,16 @@ class Gallery:
         with self._writing.optional(f"{DATA}/thumbs"):
             write_atomically(self._thumbnail(file), small.getvalue(), durable=False)
 
-    def shown(self, name: str) -> list[str]:
-        """Return the picture or contact sheet of this name, or all in the folder of this name."""
+    def shown(self, names: Collection[str]) -> dict[str, list[str]]:
+        """Return the picture or contact sheet of each name, or all in the folder of this name."""
         with self._lock:
-            if name in self._pages:
-                return [name]
-            return [file for file in self._pages.files() if file.startswith(f"{name}/")]
+            found = {name: [name] if name in self._pages else [] for name in names}
+            folders = {name for name, files in found.items() if not files}
+            for file in self._pages.files() if folders else ():
+                above = accumulate(file.split("/")[:-1], "{}/{}".format)
+                for folder in folders.intersection(above):
+                    found[folder].append(file)
+            return found
 
     def files(self) -> list[str]:
         with self._lock:

@@ -18,8 +18,9 @@ from picowatch.outbox.encoding import THUMBNAIL_SIDE
 from picowatch.outbox.gallery import ASSETS, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
-from picowatch.outbox.pages import picture_entry, thumbnail_of
+from picowatch.outbox.pages import Pages, picture_entry, thumbnail_of
 from picowatch.outbox.problems import ProblemFiles
+from tests.fault_points import preceded_by, wrap
 from tests.house import House, entries, shown, wait_for
 
 DATA = ".picowatch/gallery"
@@ -232,3 +233,19 @@ def test_problems_have_their_recipes_names(tmp_path: Path, recipe: str) -> None:
         assert [problem["recipe"] for problem in problems.shown()[0]] == [recipe] * 2
     problems.write_error("\x03rm -rf .yaml", "wrong")
     assert problems.shown()[0][0]["recipe"].startswith("-rm -rf .yaml-"), "a terminal obeys it"
+
+
+def test_names_of_no_picture_are_looked_for_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`delete --from` may name thousands that are gone already, and all else waits meanwhile."""
+    gallery = gallery_of(tmp_path, "b/c/1", "bc/1")
+    deep, beside = "a/b/c/1.png", "a/bc/1.png"
+    passes: list[Pages] = []
+    wrap("picowatch.outbox.pages:Pages.files", preceded_by(passes.append), monkeypatch.setattr)
+    assert gallery.shown([deep]) == {deep: [deep]} and not passes
+    assert gallery.shown(["a", "a/b", "a/b/c", deep, "b", "c", "a/b/d", "a/bc/2.png"]) == {
+        "a": [deep, beside], "a/b": [deep], "a/b/c": [deep], deep: [deep],
+        "b": [], "c": [], "a/b/d": [], "a/bc/2.png": [],
+    }  # fmt: skip
+    assert len(passes) == 1
