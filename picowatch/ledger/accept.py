@@ -14,9 +14,9 @@
 4. Queued images that no entry requests any more are cancelled.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from sqlite3 import Connection, Row
 
 from picowatch.errors import PicowatchError
 from picowatch.files.names import first_folder, is_picture_name
@@ -111,7 +111,7 @@ def accept(
         return writer.result
 
 
-def _check_room(sql: sqlite3.Connection, recipe: str, asked: int, most: int) -> None:
+def _check_room(sql: Connection, recipe: str, asked: int, most: int) -> None:
     """Raise QueueFull if a recipe's folder has too many images queued."""
     folder = first_folder(recipe)
     query = "SELECT count(*) FROM images WHERE state = 'queued' AND folder = ?"
@@ -175,7 +175,7 @@ def rename(ledger: Ledger, old: str, new: str, *, exchanges: bool = False) -> No
                     sql.execute(of_former, (new, old))
 
 
-def _move(sql: sqlite3.Connection, old: str, new: str) -> None:
+def _move(sql: Connection, old: str, new: str) -> None:
     sql.execute("UPDATE recipes SET path = ?, todo = todo + 1 WHERE path = ?", (new, old))
     for table in ("entries", "saves", "sheets"):
         sql.execute(f"UPDATE OR REPLACE {table} SET recipe = ? WHERE recipe = ?", (new, old))
@@ -193,7 +193,7 @@ def prioritise(ledger: Ledger, recipe: str, priorities: Sequence[int]) -> None:
         prioritise_images(sql, recipe)
 
 
-def forget_archived(sql: sqlite3.Connection, recipe: str) -> None:
+def forget_archived(sql: Connection, recipe: str) -> None:
     """Forget what an archived recipe requested, because another file has its name now."""
     sql.execute(
         """DELETE FROM entries WHERE recipe IN
@@ -203,12 +203,7 @@ def forget_archived(sql: sqlite3.Connection, recipe: str) -> None:
 
 
 def record_save(
-    sql: sqlite3.Connection,
-    save: Save,
-    outcome: str,
-    problem: str | None = None,
-    *,
-    waits: bool = False,
+    sql: Connection, save: Save, outcome: str, problem: str | None = None, *, waits: bool = False
 ) -> int:
     """Record what became of this version of a recipe; return the save's id."""
     save_id = sql.execute(
@@ -250,21 +245,21 @@ def record_save(
     return save_id
 
 
-def forget_recipe(sql: sqlite3.Connection, recipe: str) -> int:
+def forget_recipe(sql: Connection, recipe: str) -> int:
     """Forget a recipe's entries and cancel its unfinished images; return how many."""
     sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
     sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
     return cancel_unrequested(sql, recipe)
 
 
-def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
+def cancel_unrequested(sql: Connection, recipe: str) -> int:
     """Cancel a recipe's images that no entry requests; return how many were unfinished."""
     cancel = f"UPDATE images SET state = 'cancelled' WHERE recipe = ? AND NOT {REQUESTED} AND "
     sql.execute(f"{cancel} state = 'failed'", (recipe,))  # which do not count as failed any more
     return sql.execute(f"{cancel} {UNFINISHED}", (recipe,)).rowcount
 
 
-def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
+def prioritise_images(sql: Connection, recipe: str) -> None:
     """Give unfinished and failed images the highest priority of the entries that request them."""
     sql.execute(
         """UPDATE images SET priority = requested.priority FROM (
@@ -278,20 +273,20 @@ def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
     )
 
 
-def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, sqlite3.Row]:
+def entries_before(sql: Connection, recipe: str) -> dict[Key, Row]:
     """Return the entries of the recipe's last valid save, in order."""
     rows = sql.execute("SELECT * FROM entries WHERE recipe = ? ORDER BY place", (recipe,))
     return {(row["digest"], row["occurrence"]): row for row in rows}
 
 
-def _forget(sql: sqlite3.Connection, gone: Sequence[sqlite3.Row]) -> dict[int, Former]:
+def _forget(sql: Connection, gone: Sequence[Row]) -> dict[int, Former]:
     """Forget entries that are requested no more; return what new entries may take from them."""
     former = {entry["place"]: Former(entry["seed"], last_draw(sql, entry)) for entry in gone}
     sql.executemany("DELETE FROM entries WHERE id = ?", [(entry["id"],) for entry in gone])
     return former
 
 
-def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEntry) -> bool:
+def _draws_otherwise(sql: Connection, entry_id: int, entry: RequestedEntry) -> bool:
     """Whether an entry with fixed seeds requests other images than at its last save."""
     if entry.random or not entry.may_differ:
         return False

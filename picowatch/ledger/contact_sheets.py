@@ -1,10 +1,10 @@
 """Contact sheets that entries request, drawn or due."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from sqlite3 import Connection, Row
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name
@@ -72,7 +72,7 @@ def mark_sheet_done(ledger: Ledger, due: DueSheet) -> None:
 
 
 def forget_deleted_sheets(
-    sql: sqlite3.Connection, recipe: str, picture_exists: Callable[[str], bool]
+    sql: Connection, recipe: str, picture_exists: Callable[[str], bool]
 ) -> None:
     """Forget a recipe's sheets that are gone or were given up, so that they are drawn again."""
     query = "SELECT recipe, shows, file FROM sheets WHERE recipe = ? AND done"
@@ -81,7 +81,7 @@ def forget_deleted_sheets(
             sql.execute("DELETE FROM sheets WHERE recipe = ? AND shows = ?", row[:2])
 
 
-def follow_moved(ledger: Ledger, images: Collection[sqlite3.Row], moved: Mapping[str, str]) -> None:
+def follow_moved(ledger: Ledger, images: Collection[Row], moved: Mapping[str, str]) -> None:
     """Record where images and sheets are now: sheets that show them are not drawn again."""
     ids = [(moved[image["file"]], image["id"], image["file"]) for image in images]
     recipes = {image["recipe"] for image in images}
@@ -102,9 +102,7 @@ def follow_moved(ledger: Ledger, images: Collection[sqlite3.Row], moved: Mapping
             )
 
 
-def _sheets_of(
-    sql: sqlite3.Connection, recipe: str
-) -> Iterator[tuple[str, list[sqlite3.Row], str, sqlite3.Row | None]]:
+def _sheets_of(sql: Connection, recipe: str) -> Iterator[tuple[str, list[Row], str, Row | None]]:
     """Yield each sheet that entries request: its JSON, images and key, and its row of `sheets`."""
     query = "SELECT id, sheet FROM entries WHERE recipe = ? AND sheet IS NOT NULL ORDER BY id"
     for entry in sql.execute(query, (recipe,)).fetchall():
@@ -120,7 +118,7 @@ def _sheets_of(
         yield entry["sheet"], images, shows, row
 
 
-def _file_of(image: sqlite3.Row) -> str | None:
+def _file_of(image: Row) -> str | None:
     """Return the picture of an image that is done."""
     return image["file"] if image["state"] == "done" else None
 

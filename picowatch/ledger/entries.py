@@ -1,11 +1,11 @@
 """The entries of a recipe, and the images that each requests."""
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nsmallest
+from sqlite3 import Connection, Row
 from typing import Any, NamedTuple
 
 from picowatch.files.names import is_picture_name, with_mask
@@ -47,20 +47,20 @@ def placed(entries: Iterable[RequestedEntry]) -> dict[Key, RequestedEntry]:
     return found
 
 
-def images_of(sql: sqlite3.Connection, entry_id: int) -> list[sqlite3.Row]:
+def images_of(sql: Connection, entry_id: int) -> list[Row]:
     """Return the images that an entry requests, in its order, over all draws of its seed."""
     query = """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
                WHERE entry_images.entry = ? ORDER BY entry_images.position"""
     return sql.execute(query, (entry_id,)).fetchall()
 
 
-def last_draw(sql: sqlite3.Connection, entry: sqlite3.Row) -> list[int]:
+def last_draw(sql: Connection, entry: Row) -> list[int]:
     """Return the ids of the images that an entry's last draw requests."""
     query = "SELECT image FROM entry_images WHERE entry = ? AND position >= ? ORDER BY position"
     return [row["image"] for row in sql.execute(query, (entry["id"], entry["drawn_from"]))]
 
 
-def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") -> None:
+def move_images(sql: Connection, old: str, new: str, of_save: str = "") -> None:
     """Give images to a recipe's new name; `of_save`: those of this save that nobody requests."""
     which = f"recipe = :old AND (:save = '' OR (save_digest = :save AND NOT {REQUESTED}))"
     names = {"old": old, "new": new, "save": of_save}
@@ -72,7 +72,7 @@ def move_images(sql: sqlite3.Connection, old: str, new: str, of_save: str = "") 
     sql.execute(f"UPDATE OR IGNORE images SET recipe = :new WHERE {which}", names)
 
 
-def _rename_dropped(sql: sqlite3.Connection, which: str, names: dict[str, str]) -> None:
+def _rename_dropped(sql: Connection, which: str, names: dict[str, str]) -> None:
     """Rename a dropped picture in its requests; running images are published as they are."""
     query = f"SELECT id, request FROM images WHERE {which} AND state != 'running'"
     for row in sql.execute(query, names).fetchall():
@@ -89,7 +89,7 @@ def renamed(request: ImageRequest, old: str, new: str) -> ImageRequest:
     return request.with_names(dict(zip(with_mask(old), with_mask(new), strict=True)))
 
 
-def detach(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> None:
+def detach(sql: Connection, which: str, values: Mapping[str, object]) -> None:
     """Detach pictures from their requests: they stay known, but stand for none.
 
     One that has the same `file` now is not listed in their place.
@@ -114,7 +114,7 @@ class Draw:
 
     requests: Sequence[ImageRequest]
     seed: int | None = None  # that was drawn, None for fixed seeds
-    there: Mapping[int, sqlite3.Row] = field(default_factory=dict)  # images for some, by index
+    there: Mapping[int, Row] = field(default_factory=dict)  # images for some, by index
     why: str = "lost"  # of those that are queued
     before: Sequence[int] = ()  # the images that the entry had in their places
 
@@ -123,7 +123,7 @@ class Draw:
 class SaveWriter:
     """Writes the entries of one save into the ledger."""
 
-    sql: sqlite3.Connection
+    sql: Connection
     save: Save
     save_id: int
     draw_seed: Callable[[], int]
@@ -137,11 +137,7 @@ class SaveWriter:
     result: Acceptance = field(default_factory=Acceptance)
 
     def write(
-        self,
-        requested: Mapping[Key, RequestedEntry],
-        kept: Mapping[Key, sqlite3.Row],
-        *,
-        redraws: bool,
+        self, requested: Mapping[Key, RequestedEntry], kept: Mapping[Key, Row], *, redraws: bool
     ) -> None:
         """Write what a save requests; `redraws`: random seeds of kept entries are drawn again."""
         self.names = {entry.name for entry in requested.values()}
@@ -163,7 +159,7 @@ class SaveWriter:
         assert entry_id is not None
         self._request_images(entry_id, entry)
 
-    def _keep(self, row: sqlite3.Row, entry: RequestedEntry, *, redraw: bool) -> None:
+    def _keep(self, row: Row, entry: RequestedEntry, *, redraw: bool) -> None:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
         entry_id = row["id"]
         change = "UPDATE entries SET place = ?, priority = ? WHERE id = ?"
@@ -190,7 +186,7 @@ class SaveWriter:
             self.result.redrawn += self.result.queued - before
 
     def _keep_image(
-        self, image: sqlite3.Row, entry: RequestedEntry, image_index: int, *, even_if_deleted: bool
+        self, image: Row, entry: RequestedEntry, image_index: int, *, even_if_deleted: bool
     ) -> None:
         """Keep an image of an earlier save, or queue it again."""
         state = image["state"]
@@ -327,7 +323,7 @@ class SaveWriter:
         return None
 
     @cached_property
-    def _gone(self) -> dict[int, list[sqlite3.Row]]:
+    def _gone(self) -> dict[int, list[Row]]:
         """The pictures of entries that are not requested, by place; best at telling seeds first."""
         found = defaultdict(list)
         for row in self.sql.execute(
@@ -343,14 +339,12 @@ class SaveWriter:
     def _has_any(self, drawn: Sequence[ImageRequest]) -> bool:
         return any(self._find(request.digest) for request in drawn)
 
-    def _find(self, digest: str) -> sqlite3.Row | None:
+    def _find(self, digest: str) -> Row | None:
         query = "SELECT id, state, file, ended FROM images WHERE recipe = ? AND digest = ?"
-        row: sqlite3.Row | None = self.sql.execute(query, (self.save.path, digest)).fetchone()
+        row: Row | None = self.sql.execute(query, (self.save.path, digest)).fetchone()
         return row
 
-    def _queue(
-        self, request: ImageRequest, entry: RequestedEntry, image_index: int, draw: Draw
-    ) -> int:
+    def _queue(self, request: ImageRequest, entry: RequestedEntry, at: int, draw: Draw) -> int:
         before = draw.before
         columns = columns_of(request) | {
             "recipe": self.save.path,
@@ -359,17 +353,17 @@ class SaveWriter:
             "save": self.save_id,
             "save_digest": self.save.digest,
             "entry_index": entry.place,
-            "image_index": image_index,
+            "image_index": at,
             "entry_digest": entry.name,
             "why": draw.why,
-            "before": before[image_index % len(before)] if before else None,
+            "before": before[at % len(before)] if before else None,
         }
         self.result.queued += 1
         return insert_image(self.sql, columns, request)
 
 
 def _first_draw(
-    rows: Iterable[sqlite3.Row], entry: RequestedEntry, fits: Callable[[ImageRequest, Any], bool]
+    rows: Iterable[Row], entry: RequestedEntry, fits: Callable[[ImageRequest, Any], bool]
 ) -> Draw | None:
     """Return the draw of an entry that has the first image which fits at its place."""
     for row in rows:

@@ -1,10 +1,10 @@
 """Queries: recipes, counts, outcomes, reasons; and what was measured of batches."""
 
 import json
-import sqlite3
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from sqlite3 import Connection, Row
 from sys import intern
 from typing import Any
 
@@ -36,7 +36,7 @@ def known_paths(ledger: Ledger) -> set[str]:
     return {row["path"] for row in ledger.select("SELECT path FROM recipes")}
 
 
-def done_images(ledger: Ledger, files: Iterable[str]) -> dict[str, sqlite3.Row]:
+def done_images(ledger: Ledger, files: Iterable[str]) -> dict[str, Row]:
     """Return the images whose pictures these are, by file. All images are read for it."""
     rows = ledger.select(
         f"""SELECT id, recipe, file, entry_digest, ended, listed FROM images
@@ -159,7 +159,7 @@ def note_pass_rates(ledger: Ledger, rates: Mapping[PassRate, float]) -> None:
     ledger.change_each("INSERT OR REPLACE INTO pass_rates VALUES (?, ?, ?, ?, ?)", rows)
 
 
-def queued_recipes(ledger: Ledger, shares: Mapping[str, float]) -> list[sqlite3.Row]:
+def queued_recipes(ledger: Ledger, shares: Mapping[str, float]) -> list[Row]:
     """Return the recipes of queued images that are alike, in the order of the first ones.
 
     With each come the `batch_key`, the number of images, their mean pixels, and the id of one of
@@ -289,7 +289,7 @@ def _below(folder: str) -> tuple[str, str]:
     return f"{folder}/", f"{folder}0"
 
 
-def _outcome(images: Sequence[sqlite3.Row], *, valid: bool) -> Outcome:
+def _outcome(images: Sequence[Row], *, valid: bool) -> Outcome:
     states = Counter(image["state"] for image in images)
     return Outcome(
         valid=valid,
@@ -335,7 +335,7 @@ _BEFORE = f"""{_WITH_SAVES} WHERE images.id = coalesce(:before, (
     ORDER BY save DESC, id DESC LIMIT 1))"""
 
 
-def requested_images(sql: sqlite3.Connection, **names: str) -> list[Image]:
+def requested_images(sql: Connection, **names: str) -> list[Image]:
     """Return the images that a `recipe` requests, or that of a picture.
 
     A picture is known by its metadata's recipe and digest, or by its `file`, which may be gone.
@@ -343,10 +343,10 @@ def requested_images(sql: sqlite3.Connection, **names: str) -> list[Image]:
     return next(filter(None, (_rows(sql, query, names) for query in _FOUND)), [])
 
 
-def image_before(sql: sqlite3.Connection, image: Image) -> Image | None:
+def image_before(sql: Connection, image: Image) -> Image | None:
     """Return the image that its entry requested before in its place, if there was one."""
     return next(iter(_rows(sql, _BEFORE, image)), None)
 
 
-def _rows(sql: sqlite3.Connection, query: str, values: Image) -> list[Image]:
+def _rows(sql: Connection, query: str, values: Image) -> list[Image]:
     return [{**row, "request": request_of(row)} for row in sql.execute(query, values)]

@@ -5,13 +5,13 @@ nothing, nor if it was requested again and claimed by another engine: then its f
 """
 
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, count
 from pathlib import PurePosixPath
+from sqlite3 import Connection, Row
 from types import MappingProxyType
 
 from picowatch.errors import PictureUnreadable
@@ -181,13 +181,13 @@ def start_images_needed(ledger: Ledger) -> set[str]:
         return needed.union(*(image.request.pictures.values() for image in running(ledger)))
 
 
-def _change(sql: sqlite3.Connection, image: QueuedImage, change: str, *values: object) -> bool:
+def _change(sql: Connection, image: QueuedImage, change: str, *values: object) -> bool:
     """Change a running image: nobody but its worker, and then its publisher, does so."""
     query = f"UPDATE images SET {change} WHERE id = ? AND file = ? AND state = 'running'"
     return bool(sql.execute(query, (*values, image.id, image.file)).rowcount)
 
 
-def _due(sql: sqlite3.Connection, copies: bool, turns: Turns) -> tuple[sqlite3.Row | None, int]:
+def _due(sql: Connection, copies: bool, turns: Turns) -> tuple[Row | None, int]:
     """Return the oldest image of the folder whose turn it is, and how many folders wait."""
     index, kind = "images_turns", f"is_copy = {copies:d}"
     query = f"SELECT max(priority) FROM images INDEXED BY {index} WHERE state = 'queued' AND {kind}"
@@ -210,9 +210,7 @@ def _due(sql: sqlite3.Connection, copies: bool, turns: Turns) -> tuple[sqlite3.R
     return (places[min(places)] if places else None), len(folders)
 
 
-def _folders(
-    sql: sqlite3.Connection, index: str, which: str, values: Mapping[str, object]
-) -> list[str]:
+def _folders(sql: Connection, index: str, which: str, values: Mapping[str, object]) -> list[str]:
     """Return the folders with such images, at most MOST_FOLDERS and one more, by an index."""
     found = f"FROM images INDEXED BY {index} WHERE state = 'queued' AND {which}"
     rows = sql.execute(
@@ -228,13 +226,8 @@ def _folders(
 
 
 def _first(
-    sql: sqlite3.Connection,
-    due: sqlite3.Row | None,
-    held: str,
-    others: Collection[str],
-    patience: int,
-    kind: str,
-) -> sqlite3.Row | None:
+    sql: Connection, due: Row | None, held: str, others: Collection[str], patience: int, kind: str
+) -> Row | None:
     """Return the image of a kind that the next batch has in any case; see `claim`."""
     if due is None or not (held or others) or due["passed"] >= patience:
         return due
@@ -251,11 +244,9 @@ def _first(
     return row
 
 
-def _oldest(
-    sql: sqlite3.Connection, which: str = "", values: Mapping[str, object] | None = None
-) -> sqlite3.Row | None:
-    """Return the first queued image, or the first of these."""
-    row: sqlite3.Row | None = sql.execute(
+def _oldest(sql: Connection, which: str, values: Mapping[str, object] | None = None) -> Row | None:
+    """Return the first queued image of these."""
+    row: Row | None = sql.execute(
         f"SELECT * FROM images WHERE state = 'queued' {which} ORDER BY {IN_ORDER} LIMIT 1",
         values or {},
     ).fetchone()
@@ -263,7 +254,7 @@ def _oldest(
 
 
 def _others_alike(
-    sql: sqlite3.Connection, first: sqlite3.Row, room: int, only: Sequence[str], turns: Turns
+    sql: Connection, first: Row, room: int, only: Sequence[str], turns: Turns
 ) -> list[QueuedImage]:
     """Return images for the batch of the first one, of its folder and then of the next ones."""
     values = {"batch_key": first["batch_key"], "first": first["id"], "only": json.dumps(only)}
@@ -282,7 +273,7 @@ def _others_alike(
     return alike
 
 
-def _in_turn(sql: sqlite3.Connection, first: sqlite3.Row, turns: Turns) -> Iterator[str]:
+def _in_turn(sql: Connection, first: Row, turns: Turns) -> Iterator[str]:
     """Yield the folder of an image, and others with images alike, the next one first."""
     yield first["folder"]
     values = {"batch_key": first["batch_key"]}
@@ -290,7 +281,7 @@ def _in_turn(sql: sqlite3.Connection, first: sqlite3.Row, turns: Turns) -> Itera
     yield from sorted(others - {first["folder"]}, key=lambda folder: (turns.start(folder), folder))
 
 
-def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage | None:
+def _start(sql: Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage | None:
     """Start an image; None if it replaces one that nobody requests, but that is still running."""
     recipe, request = image.recipe, image.request
     is_photo = is_picture_name(recipe)
@@ -315,7 +306,7 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> Q
     return QueuedImage.of(sql.execute(change, (file, image.id)).fetchone())
 
 
-def _former_runs(sql: sqlite3.Connection, recipe: str) -> bool:
+def _former_runs(sql: Connection, recipe: str) -> bool:
     """Whether an image of a recipe is running that its last save does not request."""
     query = f"""SELECT 1 FROM images INDEXED BY images_running
                 WHERE state = 'running' AND recipe = ? AND NOT {REQUESTED}"""
@@ -323,7 +314,7 @@ def _former_runs(sql: sqlite3.Connection, recipe: str) -> bool:
 
 
 def _unless_foreign(
-    sql: sqlite3.Connection, names: OutboxNames, recipe: str, file: str | None
+    sql: Connection, names: OutboxNames, recipe: str, file: str | None
 ) -> str | None:
     """Return a file if it is a photo's result, or none yet: users may have put another one there.
 
@@ -343,7 +334,7 @@ def _unless_foreign(
 
 
 def next_file(
-    sql: sqlite3.Connection,
+    sql: Connection,
     names: OutboxNames,
     recipe: str,
     file_for: Callable[[int], str | None],
@@ -384,10 +375,7 @@ def next_file(
 
 
 def _former_results(
-    sql: sqlite3.Connection,
-    names: OutboxNames,
-    image: QueuedImage,
-    file_for: Callable[[int], str | None],
+    sql: Connection, names: OutboxNames, image: QueuedImage, file_for: Callable[[int], str | None]
 ) -> Iterator[str]:
     """Yield a photo's results that are there, requested no more, and named and encoded alike.
 
@@ -407,14 +395,14 @@ def _former_results(
             yield file
 
 
-def _is_reserved(sql: sqlite3.Connection, file: str, *, with_suffix: bool = False) -> bool:
+def _is_reserved(sql: Connection, file: str, *, with_suffix: bool = False) -> bool:
     """Whether a running image has this name, whatever its suffix, case and Unicode form."""
     stem = folded(file if with_suffix else f"{PurePosixPath(file).with_suffix('')}.")
     query = "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
     return any(folded(row["file"]).startswith(stem) for row in sql.execute(query))
 
 
-def _is_used(sql: sqlite3.Connection, recipe: str, file: str, replaces: bool) -> bool:
+def _is_used(sql: Connection, recipe: str, file: str, replaces: bool) -> bool:
     """Whether a picture or sheet that is requested has this name, or another running image.
 
     If it `replaces` a result, another format is not in its way.
@@ -426,7 +414,7 @@ def _is_used(sql: sqlite3.Connection, recipe: str, file: str, replaces: bool) ->
     return used is not None or _is_reserved(sql, file, with_suffix=replaces)
 
 
-def _differs_in_its_ending(sql: sqlite3.Connection, recipe: str) -> bool:
+def _differs_in_its_ending(sql: Connection, recipe: str) -> bool:
     """Whether several dropped pictures differ only in their suffix, so that results keep it."""
     stem = stem_of(recipe)
     # All paths that begin with the stem and a dot: "/" follows "." in ASCII.
@@ -435,7 +423,7 @@ def _differs_in_its_ending(sql: sqlite3.Connection, recipe: str) -> bool:
     return any(is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike)
 
 
-def _kept_before(sql: sqlite3.Connection, names: OutboxNames, recipe: str, otherwise: bool) -> bool:
+def _kept_before(sql: Connection, names: OutboxNames, recipe: str, otherwise: bool) -> bool:
     """Whether the photo's newest result kept its ending: another photo may have come or gone."""
     query = """SELECT file FROM images WHERE recipe = ? AND state IN ('running', 'done')
                ORDER BY state DESC, ended DESC"""

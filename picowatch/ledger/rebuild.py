@@ -5,11 +5,11 @@ the whole inbox was compared with them: a recipe is rendered again only if it wa
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from sqlite3 import Connection, Row
 from typing import Any
 
 from picowatch.errors import LedgerCorrupt
@@ -73,7 +73,7 @@ def _rebuild(ledger: Ledger, listing: Listing) -> int:
     return int(entered)
 
 
-def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:
+def _enter(sql: Connection, line: dict[str, Any], number: int) -> None:
     """Enter what a line says of a picture, or of its recipe."""
     recipe = str(line["recipe"])
     note_save = "INSERT OR REPLACE INTO restored (recipe, digest, finished) VALUES (?, ?, ?)"
@@ -91,7 +91,7 @@ def _enter(sql: sqlite3.Connection, line: dict[str, Any], number: int) -> None:
         sql.execute("DELETE FROM restored WHERE recipe = ?", (recipe,))
 
 
-def _enter_picture(sql: sqlite3.Connection, line: dict[str, Any], save: int) -> None:
+def _enter_picture(sql: Connection, line: dict[str, Any], save: int) -> None:
     """Enter a picture; of several with the same request, the last counts.
 
     That of a moved picture names its recipe as it was called when the picture was made.
@@ -127,9 +127,7 @@ def _enter_picture(sql: sqlite3.Connection, line: dict[str, Any], save: int) -> 
 # -- until the inbox was compared
 
 
-def take_save(
-    sql: sqlite3.Connection, recipe: str, digest: str, digest_at: DigestAt
-) -> bool | None:
+def take_save(sql: Connection, recipe: str, digest: str, digest_at: DigestAt) -> bool | None:
     """Return whether a save was rendered before as a whole, or in part; None if it is new.
 
     Its own path decides first. If that is new, it is a file that was renamed unnoticed, if a save
@@ -174,9 +172,7 @@ def forget_absent(ledger: Ledger) -> None:
     )
 
 
-def _own_and_others(
-    rows: Iterable[sqlite3.Row], recipe: str
-) -> tuple[bool | None, dict[str, bool]]:
+def _own_and_others(rows: Iterable[Row], recipe: str) -> tuple[bool | None, dict[str, bool]]:
     """Return whether a recipe's own save is finished, and others that it may take over."""
     saves = {row["recipe"]: bool(row["finished"]) for row in rows}
     own = saves.pop(recipe, None)

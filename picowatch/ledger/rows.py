@@ -203,9 +203,7 @@ def insert_image(sql: Connection, columns: dict[str, object], request: ImageRequ
     recipe = str(columns["recipe"])
     own = with_mask(recipe) if is_picture_name(recipe) else ()
     copies = {digest for path, digest in request.pictures.items() if path not in own}
-    sql.executemany(
-        "INSERT INTO start_images VALUES (?, ?)", [(image_id, digest) for digest in copies]
-    )
+    sql.executemany("INSERT INTO start_images VALUES (?, ?)", [(image_id, copy) for copy in copies])
     return image_id
 
 
