@@ -115,7 +115,7 @@ def _place(sql: Connection, recipes: Collection[str], status: Status) -> tuple[i
     from picowatch.ledger.rows import PassRate, request_of
 
     measured, requests = accounts.rows_to_estimate(sql, alike)
-    rates = Rates({PassRate(*key): seconds for *key, seconds in measured}, {}, ())
+    rates = Rates({PassRate(*key): seconds for *key, seconds in measured}, ())
     seconds = {row["id"]: rates.image(work_of(request_of(row))).seconds for row in requests}
     each = [(seconds.get(id_, 0.0), *counts) for id_, counts in alike.items()]
     before = sum(cost * ahead for cost, ahead, _ in each)

@@ -267,10 +267,8 @@ class Accepting:
             return [self._accept_template(saved, known)]
         result = self._accept(saved, outcome, known)
         words = accepted(result, self._show_newest(result))
-        queued = said(
-            saved.path, words if outcome.entries else f"{words}, it says nothing to render"
-        )
-        return [*self._warn(saved, outcome.warnings), queued]
+        words += "" if outcome.entries else ", it says nothing to render"
+        return [*self._warn(saved, outcome.warnings), said(saved.path, words)]
 
     def _accept(self, saved: Saved, asked: Asked, known: KnownRecipe | None = None) -> Acceptance:
         repeats = known is not None and known.repeats(saved, is_picture=saved.dropped is not None)

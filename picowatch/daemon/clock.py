@@ -85,13 +85,8 @@ class Estimate(NamedTuple):
 class Rates:
     """The rates at one time: the learnt ones, and those that batches in progress show."""
 
-    def __init__(
-        self,
-        learnt: Mapping[PassRate, float],
-        shown: Mapping[PassRate, float],
-        devices: Sequence[str],
-    ) -> None:
-        self._rates = {**learnt, **shown}
+    def __init__(self, rates: Mapping[PassRate, float], devices: Sequence[str]) -> None:
+        self._rates = rates
         self._devices = devices or [""]  # whose engines share the work; "" is not known yet
         self.image = cache(self._image)
         self._rate, self._scale = cache(self._nearest_rate), cache(self._slowness)
@@ -162,7 +157,7 @@ class Clock:
 
     def rates(self, shown: Mapping[PassRate, float], devices: Sequence[str]) -> Rates:
         """Return the rates now, with those that batches in progress show."""
-        return Rates(self._rates, shown, devices)
+        return Rates({**self._rates, **shown}, devices)
 
     def learn(
         self,

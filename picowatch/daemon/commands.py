@@ -255,13 +255,11 @@ class Control:
         known = queries.known_recipe(self.ledger, template)
         if known and known.outcome == "refused":
             return self._result(template)
-        outcomes = queries.outcomes_below(self.ledger, folder, waiting.last_save or 0)
-        if not (outcomes or template):
+        ended = queries.outcomes_below(self.ledger, folder, waiting.last_save or 0)
+        if not (ended or template):
             return Answer(False, self._ignored(folder) or f"{folder} has no recipes any more.")
-        paths = (path for path, it in outcomes.items() if not (is_template(path) and it.valid))
-        parts = {
-            path: self._result(path, outcomes[path]) for path in sorted(paths, key=natural_key)
-        }
+        paths = (path for path, it in ended.items() if not (is_template(path) and it.valid))
+        parts = {path: self._result(path, ended[path]) for path in sorted(paths, key=natural_key)}
         done = [part for part in parts.values() if part.done]
         words, note = f"{len(done)} of {len(parts)} rendered.", "" if parts else NOTHING
         warning = self.run.outbox.problems.warning(template) if template else ""

@@ -5,6 +5,7 @@ import logging
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from math import prod
 from os.path import commonprefix
@@ -223,27 +224,24 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
     """Draw and write a sheet. Images of earlier draws of the seeds are not shown."""
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
-    images = due.images[-shown.pop("images", 0) :]
-    requests, files = [request for request, _ in images], [picture for _, picture in images]
+    images, with_seconds = due.images[-shown.pop("images", 0) :], shown.pop("seconds", False)
+    requests = [request for request, _ in images]
     size = prod(len(axis.values) for axis in axes)
     seeds = _seeds([requests[at : at + size] for at in range(0, len(requests), size)])
-    labels = [
-        [] if axes else [f"{seeds.label} {seed}"] for seed in seeds.values for _ in range(size)
-    ]
+    words = _differing_words(requests, size)
+    cells, labels = [], []
+    for at, (_, picture) in enumerate(images):
+        path = outbox.root / picture if picture else None
+        label = [] if axes else [f"{seeds.label} {seeds.values[at // size]}"]
+        label += [_seconds(path)] if path and with_seconds else []
+        labels.append(", ".join(filter(None, [*label, words[at]])))
+        cells.append(Cell(path, ", ".join(filter(None, [path.name if path else "", labels[-1]]))))
     if axes and len(seeds.values) > 1:
         axes.insert(0, seeds)
         shown["axes"] = [{"label": axis.label, "values": list(axis.values)} for axis in axes]
-    pictures = [outbox.root / file if file else None for file in files]
-    if shown.pop("seconds", False):
-        labels = [label + _seconds(file) for label, file in zip(labels, pictures, strict=True)]
-    words = _differing_words(requests, size)
-    told = [", ".join([*label, *drawn]) for label, drawn in zip(labels, words, strict=True)]
-    cells = [
-        Cell(picture, ", ".join(filter(None, [picture.name if picture else "", label])))
-        for picture, label in zip(pictures, told, strict=True)
-    ]
     side = max(max(request.published_size) for request in requests)
-    about = {"recipe": recipe, **shown, "files": files, "labels": told}
+    files = [picture for _, picture in images]
+    about = {"recipe": recipe, **shown, "files": files, "labels": labels}
     outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about)
 
 
@@ -256,23 +254,20 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
     return Axis("image", tuple(str(number) for number, _ in enumerate(rounds, start=1)))
 
 
-def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
+def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[str]:
     """Return each prompt without the beginning and end that all of its combination share."""
     prompts, middles = [request.prompt.split() for request in requests], []
     for at, prompt in enumerate(prompts):
         alike = prompts[at % size :: size]  # there are `size` combinations in each round
         first = len(commonprefix(alike))  # noqa: RUF071  (words, not paths)
         last = len(commonprefix([words[first:][::-1] for words in alike]))  # noqa: RUF071
-        middles.append([*filter(None, [" ".join(prompt[first : len(prompt) - last])])])
+        middles.append(" ".join(prompt[first : len(prompt) - last]))
     return middles
 
 
-def _seconds(picture: Path | None) -> list[str]:
-    """Return the seconds that a picture took without loading, from its metadata."""
-    if picture is None:
-        return []
-    try:
+def _seconds(picture: Path) -> str:
+    """Return the seconds that a picture took without loading, from its metadata; "" without any."""
+    with suppress(PictureUnreadable, KeyError):  # deleted meanwhile, or changed by another program
         timings = chunk_of(picture).rendered["timings"]
-        return [f"{sum(timings.values()) - timings.get('load', 0):.3g} s"]
-    except (PictureUnreadable, KeyError):  # deleted meanwhile, or changed by another program
-        return []
+        return f"{sum(timings.values()) - timings.get('load', 0):.3g} s"
+    return ""

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import Model
@@ -25,32 +26,28 @@ class NotHashed(ControlFlow):
     """A save needs the hash of a model, by its kind and name, that was not read yet."""
 
 
+@dataclass(eq=False)
 class ModelHashes:
     """Looks up the hashes that are known; computes each missing one in a thread."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        default_checkpoint: str | None,
-        settle_seconds: float,
-        wake: threading.Event,
-    ) -> None:
-        self.catalog, self._default, self._wake = catalog, default_checkpoint, wake
-        # A recipe that has been quiet may name a model that came just before.
-        self._fresh_seconds = min(FRESH_SECONDS, settle_seconds)
-        self._looking = threading.Lock()
-        self.inventory: Inventory  # of models that recipes may name; from the first look on
-        self._looked_at = float("-inf")
-        self._refused: dict[_Key, ModelRefused] = {}
-        self._threads: dict[_Key, threading.Thread] = {}
-        self._turns = threading.Semaphore(MOST_AT_ONCE)
+    catalog: Catalog
+    default_checkpoint: str | None
+    settle_seconds: float
+    wake: threading.Event
+    inventory: Inventory = field(init=False)  # of what recipes may name, from the first look on
+    _looking: threading.Lock = field(default_factory=threading.Lock)
+    _looked_at: float = float("-inf")
+    _refused: dict[_Key, ModelRefused] = field(default_factory=dict)
+    _threads: dict[_Key, threading.Thread] = field(default_factory=dict)
+    _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MOST_AT_ONCE))
 
     def look_again(self) -> None:
         """Look at the models folder, unless that was just done: models may have come and gone."""
         with self._looking:
             now = time.monotonic()
-            if now - self._looked_at > self._fresh_seconds:
-                self.inventory = self.catalog.inventory(self._default)
+            # A recipe that has been quiet may name a model that came just before.
+            if now - self._looked_at > min(FRESH_SECONDS, self.settle_seconds):
+                self.inventory = self.catalog.inventory(self.default_checkpoint)
                 self._looked_at = now
 
     def hash_of(self, kind: Kind, name: str) -> str:
@@ -94,7 +91,7 @@ class ModelHashes:
             with self._looking:
                 self._looked_at = float("-inf")  # the inventory lacks this hash
             self._threads.pop(key, None)
-            self._wake.set()
+            self.wake.set()
 
 
 def _progress_of(model: Model, size: int) -> Callable[[int], None]:

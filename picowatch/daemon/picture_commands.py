@@ -174,13 +174,11 @@ class PictureCommands:
 
 def counted(ledger: Ledger, command: Command, more: int = 0, running: int = 0) -> WaitingCommand:
     """Note how many more images or pictures a command has changed; return how many so far."""
-    waiting = control.waiting_command(ledger, command.file) or WaitingCommand(time.time())
-    waiting = waiting._replace(
-        cancelled=waiting.cancelled + more, running=waiting.running + running
-    )
+    known = control.waiting_command(ledger, command.file) or WaitingCommand(time.time())
+    known = known._replace(cancelled=known.cancelled + more, running=known.running + running)
     if more:
-        control.note_command(ledger, command.file, waiting)
-    return waiting
+        control.note_command(ledger, command.file, known)
+    return known
 
 
 def briefly(files: Sequence[str]) -> str:

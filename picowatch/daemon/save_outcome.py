@@ -166,10 +166,7 @@ class SaveReader:
         pictures, reader, dropped = self.pictures_of(seen.path), self._reader(), seen.dropped
         try:
             recipes = reader.recipes(seen, pictures, pictures.keep)
-            own = {seen.path: seen.digest} if dropped else {}
-            if dropped and dropped.mask:
-                own[dropped.mask] = pictures.digest(dropped.mask)
-            return self._asked(recipes, own, pictures, first_folder(seen.path))
+            return self._asked(recipes, seen, pictures)
         except (RecipeInvalid, PictureUnreadable, ModelRefused) as error:
             lacks_model = reader.models.missed or isinstance(error, ModelRefused)
             waits = pictures.has_refused or bool(lacks_model)
@@ -203,17 +200,11 @@ class SaveReader:
             return refused(seen.path, f"This picture cannot be used: {error}", waits=waits)
         return refused(seen.path, error, waits=waits)
 
-    def _asked(
-        self,
-        recipes: Sequence[Recipe],
-        own: Mapping[str, str],
-        pictures: NamedPictures,
-        folder: str,
-    ) -> Asked:
-        """Return the entries; `own` are the hashes of a dropped picture and its mask.
-
-        Raises NotHashed, ModelRefused or PictureUnreadable.
-        """
+    def _asked(self, recipes: Sequence[Recipe], seen: Saved, pictures: NamedPictures) -> Asked:
+        """Return the entries. Raises NotHashed, ModelRefused or PictureUnreadable."""
+        own = {seen.path: seen.digest} if seen.dropped else {}  # hashes of what is not copied now
+        if seen.dropped and seen.dropped.mask:
+            own[seen.dropped.mask] = pictures.digest(seen.dropped.mask)
 
         @cache  # for the seeds that are drawn in the ledger's transaction, which waits for none
         def hash_of(kind: str, name: str) -> str:
@@ -222,6 +213,7 @@ class SaveReader:
             return self.hashes.hash_of(cast(Kind, kind), name)
 
         highest = max((recipe.priority for recipe in recipes), default=0)
+        folder = first_folder(seen.path)
         most = self.max_priority.get(folder, highest)
         entries = [
             RequestedEntry(

@@ -77,9 +77,7 @@ class Summaries:
     def _is_read(self, folder: str) -> bool:
         """Whether all files whose paths begin so are read, but those that lack something."""
         waiting = self._run.inbox.waiting.all.values()
-        return all(
-            pending.why == LACKED or not pending.path.startswith(folder) for pending in waiting
-        )
+        return all(it.why == LACKED or not it.path.startswith(folder) for it in waiting)
 
     def _left(self, busy: Collection[str]) -> Collection[str]:
         """Return the highest folders that are not busy, with images that no block has told of."""

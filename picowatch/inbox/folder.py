@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Self
 
 from picowatch.errors import ControlFlow, PicowatchError, SettingsInvalid
 from picowatch.files.names import ENDINGS as PICTURES
@@ -41,12 +41,22 @@ MAX_BYTES = 1024 * 1024  # of a recipe
 LEADS_OUT = "a symbolic link in its path leads out of the inbox"
 # Errors that mean that a path does not exist; others mean that it cannot be read.
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_FORBIDDEN = "picowatch has no permission to read it; allow it with `chmod a+r`"
+_WHY_UNREADABLE = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), _FORBIDDEN),
+    errno.EXDEV: LEADS_OUT,
+    errno.ELOOP: "it is a symbolic link that changed while it was opened",
+}
 
 
 class FileUnreadable(PicowatchError):
     """A recipe file cannot be read; the text says why and what to do."""
 
     usual_remedy = "Check the file and its permissions, and save it again."
+
+    @classmethod
+    def by_system(cls, error: OSError) -> Self:
+        return cls(_WHY_UNREADABLE.get(error.errno or 0) or error.strerror or str(error))
 
 
 class FileChanged(ControlFlow):
@@ -76,39 +86,19 @@ def _size_and_time(status: os.stat_result) -> SizeAndTime:
     return SizeAndTime(status.st_size, status.st_mtime_ns, status.st_ino, 0, status.st_ctime_ns)
 
 
-def _unreadable(error: OSError) -> FileUnreadable:
-    if error.errno in (errno.EACCES, errno.EPERM):
-        why = "picowatch has no permission to read it; allow it with `chmod a+r`"
-    elif error.errno == errno.EXDEV:
-        why = LEADS_OUT
-    elif error.errno == errno.ELOOP:
-        why = "it is a symbolic link that changed while it was opened"
-    else:
-        why = error.strerror or str(error)
-    return FileUnreadable(why)
-
-
 def sidecar_paths(picture: str) -> list[str]:
     """Return where a dropped picture's sidecars may be; `_pictures.jpg` has no `_pictures.yaml`."""
     paths = [f"{stem_of(picture)}{ending}" for ending in SIDECARS]
     return [path for path in paths if path.rpartition("/")[2] not in names.TEMPLATE_NAMES]
 
 
-class Place(NamedTuple):
-    """A folder, told from others that were at the same path."""
-
-    device: int
-    file_system: int
-    inode: int
-
-    @property
-    def inbox_id(self) -> str:
-        """The text for the ledger, in which the folder is the same after a reboot."""
-        return f"{self.file_system:x}:{self.inode}"
+Place = tuple[int, str]  # a folder's device, and its id for the ledger
 
 
 def place_of(root: Path) -> Place:
-    """Return which folder this is. Raises OSError.
+    """Return which folder this is, of those that were at its path. Raises OSError.
+
+    Its id, of file system and inode, stays the same after a reboot.
 
     The root of each ext4 disk has inode 2, that of each tmpfs 1, and a disk that is mounted in the
     place of another may get its device number. Ids of file systems differ then: those of ext4,
@@ -122,7 +112,7 @@ def place_of(root: Path) -> Place:
         file_system = os.statvfs(root).f_fsid
     except OSError:  # some FUSE file systems do not answer
         file_system = 0
-    return Place(status.st_dev, file_system, status.st_ino)
+    return status.st_dev, f"{file_system:x}:{status.st_ino}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +247,7 @@ class InboxFolder:
         except NotADirectoryError as error:
             raise FileNotFoundError(error.errno, error.strerror) from error
         except OSError as error:
-            raise _unreadable(error) from error
+            raise FileUnreadable.by_system(error) from error
         with opened as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
@@ -267,7 +257,7 @@ class InboxFolder:
             try:
                 yield file, _size_and_time(before)
             except OSError as error:
-                raise _unreadable(error) from error
+                raise FileUnreadable.by_system(error) from error
             if _size_and_time(before) != _size_and_time(os.fstat(file.fileno())):
                 raise FileChanged
 

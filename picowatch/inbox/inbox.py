@@ -103,7 +103,7 @@ class Inbox:
     @property
     def inbox_id(self) -> str:
         """Identifies the folder that is the inbox now; "" while it is missing."""
-        return self._place.inbox_id if self._place else ""
+        return self._place[1] if self._place else ""
 
     def close(self) -> None:
         self._watch.stop()

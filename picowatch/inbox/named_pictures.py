@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
@@ -51,28 +52,19 @@ _USUAL_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG")
 _WHERE = "Put it into the inbox beside the recipe, or write its path below inbox/ or outbox/."
 
 
+@dataclass(eq=False)
 class NamedPictures(Pictures):
     """The pictures that one recipe names; methods that read a picture raise PictureUnreadable."""
 
-    def __init__(
-        self,
-        inbox: Path,
-        outbox: Path,
-        most_pixels: int,
-        most_photo_pixels: int,
-        recipe: str,
-        opened: set[str] | None = None,
-    ) -> None:
-        """Find a recipe's pictures; those of the inbox that are found are added to `opened`."""
-        self._inbox, self._outbox = inbox, outbox  # they may be links: resolved at each use
-        self._recipe = recipe
-        self._places_opened = set() if opened is None else opened
-        self.most_pixels, self.most_photo_pixels = most_pixels, most_photo_pixels
-        stem = stem_of(recipe)
-        self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
-        self._read: dict[tuple[object, str], Any] = {}
-        self.has_refused = False  # whether any could not be used
-        self._kept: dict[str, str] = {}
+    inbox: Path  # it and the outbox may be links: resolved at each use
+    outbox: Path
+    most_pixels: int
+    most_photo_pixels: int
+    recipe: str = ""
+    opened: set[str] = field(default_factory=set)  # those of the inbox that were found
+    has_refused: bool = False  # whether any could not be used
+    _read: dict[tuple[object, str], Any] = field(default_factory=dict)
+    _kept: dict[str, str] = field(default_factory=dict)
 
     def keep(self, path: str) -> str:
         """Keep a copy of the picture; return its sha256. Each picture is read once."""
@@ -81,7 +73,7 @@ class NamedPictures(Pictures):
         return self._kept[path]
 
     def _keep(self, path: str) -> str:
-        folder = self._outbox / COPIES
+        folder = self.outbox / COPIES
         with self._opened(path) as file:
             version = safe_paths.version_of(os.fstat(file.fileno()))
             if known := _copied.get(version):
@@ -170,7 +162,7 @@ class NamedPictures(Pictures):
         return path
 
     def beside(self, file: str, path: str) -> str:
-        folder, own = file.rpartition("/")[0], self._recipe.rpartition("/")[0]
+        folder, own = file.rpartition("/")[0], self.recipe.rpartition("/")[0]
         place = f"{folder}/{path}" if folder else path
         if folder != own and why_no_path(path) is None and self._is_in_inbox(place):
             # Only the inbox's own pictures have two names: the short name may be beside the recipe.
@@ -180,12 +172,12 @@ class NamedPictures(Pictures):
 
     def _is_in_inbox(self, path: str) -> bool:
         with suppress(OSError):
-            safe_paths.open_below(self._inbox, path).close()
+            safe_paths.open_below(self.inbox, path).close()
             return True
         return False
 
     def inside(self, path: str) -> str | None:
-        for name, root in (("inbox", self._inbox), ("outbox", self._outbox)):
+        for name, root in (("inbox", self.inbox), ("outbox", self.outbox)):
             for folder in (root.absolute(), root.resolve()):
                 if path.startswith(f"{folder}/"):
                     return f"{name}/{path.removeprefix(f'{folder}/')}"
@@ -212,10 +204,12 @@ class NamedPictures(Pictures):
 
     def _places(self, path: str) -> list[tuple[Path, str]]:
         """Return the places of a picture, as paths below a folder, in the order of search."""
-        inbox, outbox = self._inbox, self._outbox
-        if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
-            return [(inbox, path)]
-        folder = PurePosixPath(self._recipe).parent.as_posix()
+        inbox, outbox = self.inbox, self.outbox
+        if is_picture_name(self.recipe):
+            stem = stem_of(self.recipe)
+            if stem_of(path) in (stem, stem + MASK_MARK):
+                return [(inbox, path)]
+        folder = PurePosixPath(self.recipe).parent.as_posix()
         beside = path if folder == "." else f"{folder}/{path}"
         found = [(inbox, beside), (inbox, path), (outbox, path)]
         for name, root in (("inbox/", inbox), ("outbox/", outbox)):
@@ -231,15 +225,15 @@ class NamedPictures(Pictures):
                 if error.errno not in NOT_THERE:
                     raise
                 continue
-            if root == self._inbox and place != self._recipe:
-                self._places_opened.add(place)
+            if root == self.inbox and place != self.recipe:
+                self.opened.add(place)
             return file
         raise PictureUnreadable(f"There is no picture '{path}'.", self._remedy(path))
 
     def _remedy(self, path: str) -> str:
         """Return what to do about a path of no picture: of a folder, or with another ending."""
-        places = [place for root, place in self._places(path) if root == self._inbox]
-        if "*" in path or any(safe_paths.is_folder(self._inbox / place) for place in places):
+        places = [place for root, place in self._places(path) if root == self.inbox]
+        if "*" in path or any(safe_paths.is_folder(self.inbox / place) for place in places):
             return _TEMPLATE
         for like in (stem_of(path), stem_of(path).lower()):
             for name in (f"{like}{ending}" for ending in _USUAL_ENDINGS):
@@ -249,7 +243,7 @@ class NamedPictures(Pictures):
 
     def _open_at(self, path: str, root: Path, place: str) -> IO[bytes]:
         """Open a picture's place, but no file in use: closing SQLite's would give up its locks."""
-        if root == self._outbox:
+        if root == self.outbox:
             target = place
             if os.path.lexists(root / place):  # perhaps a link
                 target = os.path.relpath(os.path.realpath(root / place), os.path.realpath(root))

@@ -66,7 +66,7 @@ def plan(
                 continue
         before = pending.get(path)
         rereads = found.rereads or (before is not None and before.why == LACKED)
-        if why := _why_read(path, version, row, found, template, rereads=rereads):
+        if why := _why_read(path, row, found, template, rereads=rereads):
             differing[path] = why
         elif row and row.inbox_id != found.inbox_id:
             seen.append(path)
@@ -92,15 +92,10 @@ def template_folder(path: str, templates: Mapping[str, str]) -> str:
 
 
 def _why_read(
-    path: str,
-    version: SizeAndTime,
-    row: KnownRecipe | None,
-    found: Found,
-    template: str,
-    *,
-    rereads: bool,
+    path: str, row: KnownRecipe | None, found: Found, template: str, *, rereads: bool
 ) -> str:
     """Return why a file is to be read; "" if it is not."""
+    version = found.files[path]
     if not version.size:
         return ""  # it is not ready yet
     if row is None:

@@ -100,9 +100,7 @@ def why_no_request(there: Scan, named: Collection[str]) -> dict[str, str]:
         if path not in named:
             ending = path.rpartition(".")[2].lower() if is_other_picture_name(path) else ""
             alike[path.rpartition("/")[0], ending].append(path)
-    return {
-        min(paths): _why_no_request(there, min(paths), len(paths) - 1) for paths in alike.values()
-    }
+    return {min(its): _why_no_request(there, min(its), len(its) - 1) for its in alike.values()}
 
 
 def _why_no_request(there: Scan, path: str, more: int) -> str:

@@ -246,7 +246,8 @@ def _now(status: Status) -> Row:
 def _work(status: Status, name: str = "") -> str:
     parts = [status.progress(name)]
     if status.step:
-        parts.append(status.steps_done)
+        phase = "step" if status.phase in ("", "draw") else status.phase
+        parts.append(f"{phase} {status.step}/{status.steps}")
     if status.steps_per_second:
         parts.append(f"{status.steps_per_second:.1f} it/s")
     return ", ".join(parts)

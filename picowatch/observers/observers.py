@@ -71,7 +71,15 @@ class Observers:
         if self._metrics:
             self._metrics.close()  # it may be in the way: 127.0.0.1:9464 is part of :9464
         self._metrics, self._address = None, None
-        self._metrics, self._address = _metrics(address), address
+        if address:
+            try:
+                from picowatch.observers.metrics import Metrics
+            except ImportError as error:
+                words = "metrics need prometheus-client, which is not installed."
+                remedy = f"Install it: {install_command('metrics')}"
+                raise SettingsInvalid(f"metrics_address {address}: {words}", remedy) from error
+            self._metrics = Metrics(address)
+        self._address = address
 
     def use(
         self, inbox: Path, outbox: Outbox, writing: Writing, hooks: Programs, hook_seconds: float
@@ -152,19 +160,6 @@ class Observers:
         """Delete the preview, which nobody updates any more."""
         with suppress(OSError):
             self._preview.unlink(missing_ok=True)
-
-
-def _metrics(address: str | None) -> Metrics | None:
-    if not address:
-        return None
-    try:
-        from picowatch.observers.metrics import Metrics
-    except ImportError as error:
-        raise SettingsInvalid(
-            f"metrics_address {address}: metrics need prometheus-client, which is not installed.",
-            f"Install it: {install_command('metrics')}",
-        ) from error
-    return Metrics(address)
 
 
 class Hooks:

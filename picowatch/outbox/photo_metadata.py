@@ -7,7 +7,7 @@ IPTC-IIM becomes XMP. The mark is IPTC's DigitalSourceType
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -168,6 +168,14 @@ class _Photo:
     resources: bytes
     extended: tuple[bytes, ...]  # a JPEG's segments of extended XMP
 
+    def raw_profile(self, kind: str) -> bytes:
+        """Return a profile that ImageMagick or digiKam wrote as text into a PNG; empty without one.
+
+        The lines are an empty line, the kind, the size, and hexadecimal digits. Raises ValueError.
+        """
+        text = str(self.info.get(f"Raw profile type {kind}", ""))
+        return bytes.fromhex("".join(text.split("\n")[3:]))
+
 
 def _read(file: IO[bytes]) -> _Photo:
     formats = formats_of(file)
@@ -228,24 +236,16 @@ def _without_pixels(file: IO[bytes]) -> BytesIO:
     return BytesIO(b"".join([*kept, *ends]))
 
 
-def _raw_profile(info: Mapping[Any, Any], kind: str) -> bytes:
-    """Return a profile that ImageMagick or digiKam wrote as text into a PNG; empty without one.
-
-    The lines are an empty line, the kind, the size, and hexadecimal digits. Raises ValueError.
-    """
-    return bytes.fromhex("".join(str(info.get(f"Raw profile type {kind}", "")).split("\n")[3:]))
-
-
 def _exif(photo: _Photo, file: IO[bytes]) -> IO[bytes]:
     if photo.kind == "TIFF":
         return file
-    exif = photo.info.get("exif") or _raw_profile(photo.info, "exif")
-    return BytesIO((exif or _raw_profile(photo.info, "APP1")).removeprefix(_EXIF))
+    exif = photo.info.get("exif") or photo.raw_profile("exif") or photo.raw_profile("APP1")
+    return BytesIO(exif.removeprefix(_EXIF))
 
 
 def _xmp(photo: _Photo) -> bytes | str:
-    packet = photo.info.get("xmp") or _raw_profile(photo.info, "xmp")
-    if not packet and (profile := _raw_profile(photo.info, "APP1")).startswith(_XMP):
+    packet = photo.info.get("xmp") or photo.raw_profile("xmp")
+    if not packet and (profile := photo.raw_profile("APP1")).startswith(_XMP):
         packet = profile.removeprefix(_XMP)
     return bytes(packet) if isinstance(packet, tuple) else packet  # numbers in a TIFF
 
@@ -262,8 +262,7 @@ def _extended_xmp(photo: _Photo) -> bytes:
 
 
 def _iptc(photo: _Photo) -> bytes:
-    profile = _raw_profile(photo.info, "iptc") or _raw_profile(photo.info, "8bim")
-    return iptc_in(photo.resources or profile)
+    return iptc_in(photo.resources or photo.raw_profile("iptc") or photo.raw_profile("8bim"))
 
 
 def _shows_all(photo: _Photo, size: tuple[int, int]) -> bool:

@@ -141,27 +141,17 @@ class Status:
         working = (engine for engine in self.engines if engine.recipe == self.recipe)
         trouble = next((f", {engine.trouble}" for engine in working if engine.trouble), "")
         left = trouble or time_left(self.seconds_left, self.about)
-        return f"{name or self.name}: {self.images_in_progress}{share_done(self.share)}{left}"
+        numbers = f"{self.image:,}"
+        if self.last_image > self.image:
+            numbers += f"–{self.last_image:,}"
+        loading = f", loading {self.loading} …" if self.loading else ""
+        done = f"{numbers} of {self.of:,}{loading}{share_done(self.share)}"
+        return f"{name or self.name}: {done}{left}"
 
     @property
     def name(self) -> str:
         """The name of the recipe or folder that is being rendered."""
         return self.folder or self.recipe
-
-    @property
-    def images_in_progress(self) -> str:
-        """Such as "1–8 of 9", with ", loading dreamshaper_8 …" before the first step."""
-        numbers = f"{self.image:,}"
-        if self.last_image > self.image:
-            numbers += f"–{self.last_image:,}"
-        loading = f", loading {self.loading} …" if self.loading else ""
-        return f"{numbers} of {self.of:,}{loading}"
-
-    @property
-    def steps_done(self) -> str:
-        """Such as "step 12/24", or "upscale 3/40" of other passes; "" before the first step."""
-        phase = self.phase if self.phase != "draw" else ""
-        return f"{phase or 'step'} {self.step}/{self.steps}" if self.step else ""
 
 
 def no_room(folder: Path) -> str:
