@@ -396,7 +396,7 @@ class Machine:
             self.sim.sleep(seconds)
 
     def _placing(self, original: Callable[[Path], Any]) -> Callable[[Path], Any]:
-        return lambda root: original(root)._replace(file_system=bool(self.away), inode=2)
+        return lambda root: (original(root)[0], f"{bool(self.away):x}:2")
 
     def _heeds(self) -> bool:
         """Let an engine that is to stop end its step first."""
