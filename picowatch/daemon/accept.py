@@ -279,7 +279,7 @@ class Accepting:
             asked.entries,
             draw_seed=partial(secrets.randbelow, SEEDS),
             picture_exists=self._run.outbox.exists,
-            digest_at=self._inbox.digest_at,
+            formers=saved.formers,
             repeats_last_save=repeats,
             max_queued=None if is_cancelled else self._max_queued.get(first_folder(saved.path)),
         )

@@ -96,7 +96,6 @@ class Inbox:
         self._reread_at = float("-inf")
         # Whether the ledger is: the whole inbox is compared with it first.
         self._is_new = rebuild.is_to_be_compared(ledger)
-        self._digests: dict[str, tuple[SizeAndTime, str]] = {}  # of files that it asks for then
         self.scanned_at = float("-inf")
         self._scan_took, self._count = 0.0, 0  # seconds and files of the last scan
 
@@ -136,16 +135,6 @@ class Inbox:
         self._place = self._last = place
         self.trouble = ""
         return True
-
-    def digest_at(self, path: str) -> str | None:
-        """Return the sha256 of a file that `read` looked at. Raises FileChanged for another one."""
-        version = self.files.size_and_time(path)
-        if version is None:
-            return None
-        read, digest = self._digests.get(path, (None, ""))
-        if read != version:
-            raise FileChanged
-        return digest
 
     # -- looking
 
@@ -233,7 +222,6 @@ class Inbox:
         if self._is_new and there.found and not is_unread:  # all took theirs from it
             rebuild.forget_absent(self._ledger)
             self._is_new = False
-            self._digests.clear()
         self.scanned_at = now
 
     def _plan(
@@ -409,21 +397,20 @@ class Inbox:
         heeds = time.monotonic() - pending.first < HELD_OPEN_LIMIT
         saved = read(self.files, self.inbox_id, path, noted, heeds_writers=heeds)
         if saved and self._is_new:
-            for former in rebuild.former_paths(self._ledger, path, saved.digest):
-                self._hash(former)
+            formers = rebuild.former_paths(self._ledger, path, saved.digest)
+            saved = replace(saved, formers={former: self._digest(former) for former in formers})
         if saved and saved.unreadable and names.is_dropped(path):
             return replace(saved, template=self.template_of(path))
         return saved
 
-    def _hash(self, path: str) -> None:
-        version = self.files.size_and_time(path)
-        if version and self._digests.get(path, (None, ""))[0] != version:
-            try:
-                self._digests[path] = version, self.files.digest(path)
-            except FileUnreadable:
-                self._digests[path] = version, ""
-            except FileNotFoundError:
-                pass
+    def _digest(self, path: str) -> str | None:
+        """Return the sha256 of a file, "" if it cannot be read; None if it is not there."""
+        try:
+            return self.files.digest(path)
+        except FileUnreadable:
+            return ""
+        except FileNotFoundError:
+            return None
 
     def priority(self, folder: str) -> int:
         """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""

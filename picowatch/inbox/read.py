@@ -1,8 +1,8 @@
 """Reads saved files: recipes and dropped pictures, with everything that belongs to them."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.looking import look
@@ -31,6 +31,8 @@ class Saved(Save):
     unreadable: str = ""  # why it, or one of these, cannot be read
     dropped: Dropped | None = None  # a picture, which has no `content`
     damage: str = ""  # why that cannot be decoded
+    # For a new ledger: the sha256 of what is at its `rebuild.former_paths`, None where nothing is.
+    formers: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def read(

@@ -15,7 +15,7 @@
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from sqlite3 import Connection, Row
 
 from picowatch.errors import PicowatchError
@@ -34,7 +34,7 @@ from picowatch.ledger.entries import (
 from picowatch.ledger.followups import note_problem
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queries import known_recipe
-from picowatch.ledger.rebuild import DigestAt, take_save
+from picowatch.ledger.rebuild import take_save
 from picowatch.ledger.rows import Acceptance, RequestedEntry, Save, note_failure, note_history
 
 
@@ -62,15 +62,15 @@ def accept(
     *,
     draw_seed: Callable[[], int],
     picture_exists: Callable[[str], bool],
-    digest_at: DigestAt,
+    formers: Mapping[str, str | None],
     repeats_last_save: bool = False,
     max_queued: int | None = None,
 ) -> Acceptance:
     """Accept a valid save with all its images, or not at all.
 
     `repeats_last_save`: if it requests the same as before, it asks only for what failed or was
-    cancelled; so does one that changes priorities alone. `digest_at` says what is at the
-    `rebuild.former_paths` of the save. Raises QueueFull beyond `max_queued` images of its folder.
+    cancelled; so does one that changes priorities alone. `formers` has the sha256 of what is at
+    the save's `rebuild.former_paths`. Raises QueueFull beyond `max_queued` images of its folder.
     """
     requested = placed(entries)
     with ledger.transaction() as sql:
@@ -95,7 +95,7 @@ def accept(
         of_save = sql, save, save_id, draw_seed, picture_exists
         writer = SaveWriter(*of_save, former, fewer, is_first=not before)
         asks_anew = bool(requested) and not before  # a template asks for nothing
-        restored = take_save(sql, save.path, save.digest, digest_at) if asks_anew else None
+        restored = take_save(sql, save.path, save.digest, formers) if asks_anew else None
         writer.is_restored, writer.is_finished = restored is not None, bool(restored)
         if writer.is_restored or (unchanged and repeats_last_save):
             writer.picture_exists = lambda file: True  # what the user deleted stays deleted

@@ -5,7 +5,7 @@ the whole inbox was compared with them: a recipe is rendered again only if it wa
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,6 @@ from picowatch.service import ALIVE, notify
 log = logging.getLogger("picowatch")
 
 LINES_ALIVE = 1000  # between two watchdog messages: a million lines take minutes
-DigestAt = Callable[[str], str | None]  # the sha256 of the file at a path, or None
 _ALIKE = "SELECT recipe, finished FROM restored WHERE digest = ? ORDER BY finished DESC"
 
 
@@ -127,7 +126,9 @@ def _enter_picture(sql: Connection, line: dict[str, Any], save: int) -> None:
 # -- until the inbox was compared
 
 
-def take_save(sql: Connection, recipe: str, digest: str, digest_at: DigestAt) -> bool | None:
+def take_save(
+    sql: Connection, recipe: str, digest: str, formers: Mapping[str, str | None]
+) -> bool | None:
     """Return whether a save was rendered before as a whole, or in part; None if it is new.
 
     Its own path decides first. If that is new, it is a file that was renamed unnoticed, if a save
@@ -143,7 +144,7 @@ def take_save(sql: Connection, recipe: str, digest: str, digest_at: DigestAt) ->
     for other, finished in alike.items():
         if is_finished:
             break
-        found = digest_at(other)
+        found = formers.get(other)
         if found != digest:
             move_images(sql, other, recipe, "" if found is None else digest)
             taken.append(other)

@@ -51,12 +51,7 @@ class Desk:
         number, there = self.saves, self.there.__contains__
         save = Save(path, str(number), SizeAndTime(number, number, 1), saved_at=float(number))
         return accept.accept(
-            self.ledger,
-            save,
-            entries,
-            draw_seed=self._draw,
-            picture_exists=there,
-            digest_at=lambda path: None,
+            self.ledger, save, entries, draw_seed=self._draw, picture_exists=there, formers={}
         )
 
     def _draw(self) -> int:
