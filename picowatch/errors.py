@@ -11,7 +11,7 @@ PicowatchError
 ├── LedgerCorrupt            the ledger's file is damaged; a new one is built from the pictures
 ├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
 ├── QueueFull                a folder has as many images queued as it may (ledger/accept.py)
-├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
+├── FileUnreadable           a file in the inbox cannot be read (inbox/folder.py)
 ├── ModelRefused             a model file that cannot be used; the message says what it is
 │   └── ModelChanged         … because it was written or deleted while it was read
 ├── PictureUnreadable        a picture cannot be used, or has no metadata that can be read
@@ -28,7 +28,7 @@ ControlFlow
 ├── Ended                    picowatch is ending (files/essential.py)
 │   └── CommitUnknown        … because a commit may be written or not (ledger/ledger.py)
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
-├── FileChanged              a file in the inbox is being written (inbox/files.py)
+├── FileChanged              a file in the inbox is being written (inbox/folder.py)
 ├── OtherBytes               a file holds other bytes than those expected (files/safe_paths.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
 ├── NotHashed                a save needs a model's hash first (daemon/model_hashes.py)

@@ -280,7 +280,7 @@ class Model:
 
     # -- commands
 
-    def pause(self, since: float, *, result: object) -> None:
+    def pause(self, *, result: object) -> None:
         self.paused = True
 
     def resume(self, *, result: object) -> None:
