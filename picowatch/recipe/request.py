@@ -282,9 +282,8 @@ def why_invalid(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     is_unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-    return (
-        f"{shown(where)}: {shown('this version does not know it' if is_unknown else first['msg'])}"
-    )
+    why = "this version does not know it" if is_unknown else first["msg"]
+    return f"{shown(where)}: {shown(why)}"
 
 
 # Built at its first use: it takes 10 ms, and few commands need it.

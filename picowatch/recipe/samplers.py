@@ -223,7 +223,7 @@ def _why_unknown(written: str) -> str:
             f"'{shown(written)}' is a schedule type, not a sampler. Write "
             f"schedule_type: {kind}, or name a sampler before it."
         )
-    known = [spelling for s in SAMPLERS for spelling in s.spellings]
+    known = [*SAMPLER_NAMES]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
     return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}".rstrip()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from picowatch.recipe import a1111
 from picowatch.recipe.converters import NVIDIA, VAE_ENDING, file_name, plain_text
-from picowatch.recipe.fields import FINISHING, MAPPINGS, PARTS, ROWS
+from picowatch.recipe.fields import MAPPINGS, PARTS, ROWS
 from picowatch.recipe.parts import Cutout, Row
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.request import DIGEST_OMITS, DetailUse, ImageRequest, loras_beside_prompt
@@ -45,11 +45,7 @@ def parameters_text(
 
 def postprocessing_text(request: ImageRequest) -> str:
     """Return the text of A1111's tab "Extras", for a picture that was only finished."""
-    values: dict[str, str] = {}
-    for field in FINISHING:
-        if mapping := getattr(request, field):
-            values |= _parts(PARTS[field], mapping)
-    return _line(values, a1111.FINISHED)
+    return _line(_of_mappings(request), a1111.FINISHED)
 
 
 def without_postprocessing(parameters: str) -> str:
@@ -71,10 +67,7 @@ def _with_tags(of: ImageRequest | DetailUse) -> str:
 
 def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str) -> dict[str, str]:
     """Return the values by their keys; empty values are not to be written."""
-    values: dict[str, str] = {}
-    for field in MAPPINGS:
-        if mapping := getattr(request, field):
-            values |= _parts(PARTS[field], mapping)
+    values = _of_mappings(request)
     for number, detail in enumerate(request.detail, 1):
         suffix = {1: "", 2: " 2nd", 3: " 3rd"}.get(number, f" {number}th")
         found = _detail(detail, f"{request.width}x{request.height}")
@@ -114,6 +107,14 @@ def _detail(detail: DetailUse, size: str) -> dict[str, str]:
         width, height = map(str, detail.sides)
         sides = {"inpaint width": width, "inpaint height": height}
         values |= {"use inpaint width height": "True", **sides}
+    return values
+
+
+def _of_mappings(request: ImageRequest) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for field in MAPPINGS:
+        if mapping := getattr(request, field):
+            values |= _parts(PARTS[field], mapping)
     return values
 
 

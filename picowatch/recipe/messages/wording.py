@@ -1,12 +1,11 @@
 """Messages about wrong values: field, value, limit, remedy."""
 
 import re
-from typing import get_args
 
 from picowatch.recipe import fields
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.parts import Preprocessor
+from picowatch.recipe.parts import PREPROCESSORS
 from picowatch.recipe.written import SourceValue, number
 
 TEXT = "text"
@@ -87,7 +86,7 @@ def _remedy(field: str, written: SourceValue) -> str:
             "For a larger picture, write a smaller size, and hires: {scale: 2} to redraw it "
             "larger, or upscale: {scale: 4} to enlarge it."
         )
-    if field == "control" and text in get_args(Preprocessor):
+    if field == "control" and text in PREPROCESSORS:
         return f"Write control: {{image: photo.png, model: …, preprocess: {text}}}."
     return ""
 

@@ -96,7 +96,6 @@ class LoraTag:
     written: str
 
 
-@lru_cache(maxsize=64)
 def is_json(text: str) -> bool:
     """Return whether a prompt is a JSON object: models that were trained on such read it whole."""
     if not text.lstrip().startswith("{"):
