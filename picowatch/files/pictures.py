@@ -285,7 +285,7 @@ def upright(
         return upright
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
-        raise PictureUnreadable(f"It is damaged: {_reason(error)}.", "Copy it again.") from error
+        raise _damaged(error) from error
 
 
 def _orientation(image: Image.Image) -> object:
@@ -311,9 +311,7 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
         raise _too_large("more than 1,000", most_pixels) from error
     except Exception as error:
         if not isinstance(error, UnidentifiedImageError):
-            raise PictureUnreadable(
-                f"It is damaged: {_reason(error)}.", "Copy it again."
-            ) from error
+            raise _damaged(error) from error
         what, remedy = "It is not a picture that can be read.", f"{_READABLE}."
         file.seek(0)
         if HEIF in formats:  # pillow-heif says no more
@@ -372,10 +370,11 @@ def _too_large(millions: str, most_pixels: int) -> PictureUnreadable:
     )
 
 
-def _reason(error: Exception) -> str:
-    """Return Pillow's message in one short line."""
+def _damaged(error: Exception) -> PictureUnreadable:
+    """Return what people are told of damage, with Pillow's message in one short line."""
     words = "".join(c if c.isprintable() else " " for c in str(error)).split()
-    return " ".join(words)[:200].rstrip(".") or type(error).__name__
+    why = " ".join(words)[:200].rstrip(".") or type(error).__name__
+    return PictureUnreadable(f"It is damaged: {why}.", "Copy it again.")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

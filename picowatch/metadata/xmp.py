@@ -100,10 +100,8 @@ class Xmp:
     @property
     def source_type(self) -> str:
         """IPTC's word for how the picture was made; "" for none."""
-        for node, name in self._properties():
-            if name == _MARK:
-                return _value(node).rstrip("/").rpartition("/")[2]
-        return ""
+        words = (_value(mark).rstrip("/").rpartition("/")[2] for mark in self._marks())
+        return next(words, "")
 
     @property
     def is_empty(self) -> bool:
@@ -112,9 +110,8 @@ class Xmp:
 
     def set_source_type(self, word: str) -> None:
         """Replace what the tree says of how the picture was made."""
-        for node, name in list(self._properties()):
-            if name == _MARK:
-                _remove(node)
+        for mark in self._marks():
+            _remove(mark)
         self._add(Property(_MARK, [_MARK_ADDRESS + word]))
 
     def extend(self, packet: bytes) -> None:
@@ -173,6 +170,9 @@ class Xmp:
         packet = _PACKET.format(self._root.toxml().translate(_BREAKS))
         _refuse_long(packet)
         return packet
+
+    def _marks(self) -> list[Any]:
+        return [node for node, name in self._properties() if name == _MARK]
 
     def _properties(self) -> Iterator[tuple[Any, str]]:
         """Yield each property's node and name, of all descriptions that are not in a property."""

@@ -213,14 +213,9 @@ def executor_value(value: Any) -> Any:
     try:
         if isinstance(value, str) and (found := re.fullmatch(r"local(?::(\d{1,5}))?", value)):
             return LocalSettings(engines=int(found[1] or 1))
-        if value == "ray":
-            return RaySettings()
-        if (
-            isinstance(value, dict)
-            and [*value] == ["ray"]
-            and isinstance(value["ray"], dict | None)
-        ):
-            return RaySettings.model_validate(value["ray"] or {})
+        match {"ray": None} if value == "ray" else value:
+            case {"ray": dict() | None as parts, **others} if not others:
+                return RaySettings.model_validate(parts or {})
     except ValidationError as error:
         name, words = next(iter(problems_of(error).items()))
         if error.errors()[0]["type"] == "extra_forbidden":
