@@ -173,10 +173,9 @@ class _Checking:
         if names.is_dropped(path):
             template = self._inbox.template_above(path)
             if template is None:
-                raise PictureUnreadable(
-                    "There is no _pictures.yaml in its folder or above it.",
-                    "docs/pictures.md explains how pictures are requests.",
-                )
+                words = "There is no _pictures.yaml in its folder or above it."
+                remedy = "docs/pictures.md explains how pictures are requests."
+                raise PictureUnreadable(words, remedy)
             if template not in self._right_templates:
                 self._read(self._saved(template))
                 self._right_templates.add(template)

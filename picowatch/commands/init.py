@@ -69,10 +69,8 @@ def _refuse_an_inbox(folder: Path) -> None:
     for path in (folder, *folder.parents):
         is_used = path.name == "inbox" and lexists(path.parent / "outbox/.picowatch")
         if is_used or lexists(path / SCHEMAS / KINDS["recipe"]):
-            raise CommandFailed(
-                f"{path} is an inbox: recipes are saved there.",
-                "Name a folder outside of it: picowatch init DIR.",
-            )
+            words = f"{path} is an inbox: recipes are saved there."
+            raise CommandFailed(words, "Name a folder outside of it: picowatch init DIR.")
 
 
 def _make_all(file: Path, inbox: Path, *, with_examples: bool) -> Iterator[str]:

@@ -43,10 +43,8 @@ def folder_and_template(inbox: InboxFolder, file: Path) -> tuple[str, str]:
         ):
             return folder, template
     if folder == ".":
-        raise CommandFailed(
-            f"{file} is the inbox itself.",
-            "Name recipes and folders in it; `picowatch run --once` renders all.",
-        )
+        remedy = "Name recipes and folders in it; `picowatch run --once` renders all."
+        raise CommandFailed(f"{file} is the inbox itself.", remedy)
     words = f"is a folder, but not one of the inbox that has recipes or a {names.PICTURES_NAME}"
     if why := reason_of(scan(inbox.root, ()).others, folder):
         words = f"is ignored: {why}"
@@ -64,10 +62,8 @@ def content_of(inbox: InboxFolder, file: Path) -> bytes:
     if file != STANDARD_INPUT and not names.is_recipe_name(file.name):
         raise _no_recipe(inbox, file, below)
     if len(content) > MAX_BYTES:
-        raise CommandFailed(
-            f"{file} is too long: a recipe may have up to {MAX_BYTES:,} bytes.",
-            "Split it into several files.",
-        )
+        words = f"{file} is too long: a recipe may have up to {MAX_BYTES:,} bytes."
+        raise CommandFailed(words, "Split it into several files.")
     if is_empty(content):
         what = "Standard input" if file == STANDARD_INPUT else file
         raise CommandFailed(f"{what} is empty.", "Write at least a prompt.")
@@ -98,10 +94,8 @@ def check_name(inbox: InboxFolder, name: str, files: Sequence[Path]) -> None:
     if len(files) > 1:
         raise CommandFailed("--name is for one recipe.", "Give one FILE, or leave out --name.")
     if _below(inbox, files[0]):
-        raise CommandFailed(
-            f"{files[0]} is in the inbox already, and keeps its name there.",
-            "Leave out --name, or rename the file.",
-        )
+        words = f"{files[0]} is in the inbox already, and keeps its name there."
+        raise CommandFailed(words, "Leave out --name, or rename the file.")
     plain = name if name.lower().endswith(names.ENDINGS) else f"{name}.yaml"
     if not names.is_recipe_path(plain) or {"", ".", ".."} & {*plain.split("/")}:
         raise CommandFailed(
@@ -111,10 +105,8 @@ def check_name(inbox: InboxFolder, name: str, files: Sequence[Path]) -> None:
         )
     folder = plain.rpartition("/")[0]
     if folder and inbox.is_through_link(folder):
-        raise CommandFailed(
-            f"--name {name} leads through a link to a folder; linked folders are not searched.",
-            "Name the folder itself.",
-        )
+        words = f"--name {name} leads through a link to a folder; linked folders are not searched."
+        raise CommandFailed(words, "Name the folder itself.")
 
 
 def check_place(inbox: InboxFolder, file: Path, content: bytes, name: str, *, remove: bool) -> None:
@@ -123,10 +115,8 @@ def check_place(inbox: InboxFolder, file: Path, content: bytes, name: str, *, re
     if why := inbox.why_no_recipe(below or _wanted(inbox, file, content, name)):
         raise CommandFailed(why, "Put it into another folder.")
     if remove and below:
-        raise CommandFailed(
-            f"{file} is in the inbox already, and --rm removes only what it puts there.",
-            "Leave out --rm, or give a file from elsewhere.",
-        )
+        words = f"{file} is in the inbox already, and --rm removes only what it puts there."
+        raise CommandFailed(words, "Leave out --rm, or give a file from elsewhere.")
 
 
 def put_recipe(
@@ -236,9 +226,8 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except (FileUnreadable, FileChanged, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else f"{error}" or "it is being written"
-        raise CommandFailed(
-            f"Cannot read {file}: {why}.", "Give a recipe that you can read."
-        ) from error
+        words = f"Cannot read {file}: {why}."
+        raise CommandFailed(words, "Give a recipe that you can read.") from error
 
 
 def _ending(content: bytes) -> str:

@@ -49,9 +49,8 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     try:
         write_atomically(output, text.encode())
     except OSError as error:
-        raise CommandFailed(
-            f"Cannot write {output}: {error.strerror}.", "Give another file: --output FILE."
-        ) from error
+        words = f"Cannot write {output}: {error.strerror}."
+        raise CommandFailed(words, "Give another file: --output FILE.") from error
     print(f"created {output}")
     return 0
 

@@ -179,10 +179,9 @@ def formats_of(file: IO[bytes]) -> tuple[str, ...]:
     try:
         import pillow_heif  # the extra heic
     except ImportError as error:
-        raise PictureUnreadable(
-            "Reading HEIC needs pillow-heif, which is not installed.",
-            f"Type: {install_command('heic')}. Or save the photo as JPEG.",
-        ) from error
+        remedy = f"Type: {install_command('heic')}. Or save the photo as JPEG."
+        words = "Reading HEIC needs pillow-heif, which is not installed."
+        raise PictureUnreadable(words, remedy) from error
     pillow_heif.register_heif_opener(thumbnails=False)
     return (HEIF,)
 
@@ -300,10 +299,8 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Open a picture if its kind and size are within the limits; no pixel is decoded."""
     size = file.seek(0, io.SEEK_END)
     if size > MAX_BYTES:
-        raise PictureUnreadable(
-            f"It has {size / 1e6:,.0f} MB; the limit is {MAX_BYTES / 1e6:,.0f} MB.",
-            "Make it smaller.",
-        )
+        words = f"It has {size / 1e6:,.0f} MB; the limit is {MAX_BYTES / 1e6:,.0f} MB."
+        raise PictureUnreadable(words, "Make it smaller.")
     formats, few = formats_of(file), FewReads(file)
     try:
         image = Image.open(cast(IO[bytes], few), formats=formats)
@@ -329,9 +326,8 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     if colours.is_hdr(image.info):
         raise PictureUnreadable("It is an HDR picture (PQ or HLG).", "Export it as JPEG.")
     if _has_several_frames(image):
-        raise PictureUnreadable(
-            "It is animated or has several pages.", "Save the frame you want as a picture."
-        )
+        words = "It is animated or has several pages."
+        raise PictureUnreadable(words, "Save the frame you want as a picture.")
     few.in_header = False
     colours.read_apart(image)
     return image
@@ -362,12 +358,9 @@ def _has_several_frames(image: Image.Image) -> bool:
 
 
 def _too_large(millions: str, most_pixels: int) -> PictureUnreadable:
-    return PictureUnreadable(
-        f"It has {millions} million pixels; the limit is {most_pixels / 1e6:g} million.",
-        "Make it smaller, or raise max_photo_megapixels."
-        if most_pixels < MOST_PIXELS
-        else "Make it smaller.",
-    )
+    words = f"It has {millions} million pixels; the limit is {most_pixels / 1e6:g} million."
+    more = ", or raise max_photo_megapixels" if most_pixels < MOST_PIXELS else ""
+    return PictureUnreadable(words, f"Make it smaller{more}.")
 
 
 def _damaged(error: Exception) -> PictureUnreadable:

@@ -88,9 +88,8 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
         raise PictureUnreadable("it has too many pixels.") from error
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
-        raise PictureUnreadable(
-            "it is not a picture that can be read.", "PNG, JPEG, WebP and AVIF can."
-        ) from error
+        words = "it is not a picture that can be read."
+        raise PictureUnreadable(words, "PNG, JPEG, WebP and AVIF can.") from error
     texts = texts_in_exif(info.get("exif"))
     for keyword, value in info.items() if is_png else ():
         if isinstance(value, str) and value and keyword != XMP_KEYWORD:

@@ -85,16 +85,13 @@ def find_checkpoint(
     name = names[0] if len(names) == 1 else find("checkpoint", said[1], inventory)
     variants = inventory.variants.get(name)
     if not variants:
-        raise NotInstalled(
-            f"the checkpoint '{name}' tells what it is: {installed[name].family}. Write "
-            f"'checkpoint: {name}'."
-        )
+        what = f"the checkpoint '{name}' tells what it is: {installed[name].family}."
+        raise NotInstalled(f"{what} Write 'checkpoint: {name}'.")
     found = [variant for called, variant in variants.items() if is_called(called, said[2])]
     if len(found) != 1:
-        raise NotInstalled(
-            f"the checkpoint '{name}' cannot be used as '{shown(said[2])}'. Write one of these "
-            f"after 'as': {listed([*variants], 'or')}."
-        )
+        what = f"the checkpoint '{name}' cannot be used as '{shown(said[2])}'."
+        able = listed([*variants], "or")
+        raise NotInstalled(f"{what} Write one of these after 'as': {able}.")
     if isinstance(found[0], str):
         what = f"the checkpoint '{name}' cannot be used as {shown(said[2])}: {found[0]}"
         raise NotInstalled(what)

@@ -284,10 +284,9 @@ def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> lis
             raise NothingSaid
         image = own.get("image")
         if image and not _is_picture(image):
-            what = (
-                "image is the dropped picture itself. Remove it here, or save a recipe elsewhere."
-            )
-            problems.add(image.error_position, what)
+            what = "image is the dropped picture itself."
+            remedy = "Remove it here, or save a recipe elsewhere."
+            problems.add(image.error_position, f"{what} {remedy}")
         layer = _picture_layer(dropped, own)
         is_undecided = "image" in layer and "image" not in own
         undecided = layer["image"] if is_undecided else None

@@ -219,10 +219,8 @@ def _squeezed(name: str) -> str:
 
 def _why_unknown(written: str) -> str:
     if kind := _BY_SCHEDULE_TYPE.get(_squeezed(written)):
-        return (
-            f"'{shown(written)}' is a schedule type, not a sampler. Write "
-            f"schedule_type: {kind}, or name a sampler before it."
-        )
+        what = f"'{shown(written)}' is a schedule type, not a sampler."
+        return f"{what} Write schedule_type: {kind}, or name a sampler before it."
     known = [*SAMPLER_NAMES]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
     return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}".rstrip()

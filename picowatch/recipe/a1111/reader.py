@@ -344,10 +344,8 @@ def _detail(
     if not words:
         found.leave_out("ADetailer model", model)
         return {}
-    found.warn(
-        f"'{shown(words)}' is found by a model of models/segmentation, not by {shown(model)}: "
-        "other places may be redrawn."
-    )
+    what = f"'{shown(words)}' is found by a model of models/segmentation, not by {shown(model)}"
+    found.warn(f"{what}: other places may be redrawn.")
     detail = {"find": words, "size": said.get("size", "")}
     if _is_on(values, "use inpaint width height"):
         detail["size"] = f"{values.get('inpaint width')}x{values.get('inpaint height')}"

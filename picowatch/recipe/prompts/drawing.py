@@ -160,18 +160,14 @@ def file_mistake(name: str, inventory: Inventory) -> str:
     if "*" in name:
         meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
         each = "|".join(f"__{file}__" for file in islice(meant, 4)) or "__dogs__|__cats__"
-        return (
-            f"'*' in '{shown(name)}' is not supported. Name one file, or several in braces: "
-            f"{{{shown(each)}}}."
-        )
+        what = f"'*' in '{shown(name)}' is not supported."
+        return f"{what} Name one file, or several in braces: {{{shown(each)}}}."
     there = (
         f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )
     packs = [f" {why}" for name, why in refused.items() if name.endswith((".yaml", ".yml"))]
-    return (
-        f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
-        f"{did_you_mean(name, names)}{there}{''.join(packs[:1])}"
-    )
+    what = f"no wildcard file '{shown(name)}.txt' in models/wildcards."
+    return f"{what} {did_you_mean(name, names)}{there}{''.join(packs[:1])}"
 
 
 def cost_of(text: str, is_swept: bool) -> int:
@@ -236,12 +232,9 @@ def _wildcard_mistakes(nodes: wildcards.Nodes, inventory: Inventory) -> Iterator
 
 def _choice_mistakes(choice: wildcards.Choice) -> Iterator[Mistake]:
     if choice.weight:
-        yield Mistake(
-            f"the weight '{shown(choice.weight)}' is not supported. To have a drawn more often, "
-            "repeat it: {a|a|b}."
-        )
+        what = f"the weight '{shown(choice.weight)}' is not supported."
+        yield Mistake(f"{what} To have a drawn more often, repeat it: {{a|a|b}}.")
     if not choice.low <= choice.high <= wildcards.MAX_CHOSEN:
-        yield Mistake(
-            f"{{{choice.low}-{choice.high}$$…}} cannot be drawn: the first number must not be "
-            f"above the second, and the limit is {wildcards.MAX_CHOSEN}."
-        )
+        what = f"{{{choice.low}-{choice.high}$$…}} cannot be drawn"
+        why = f"must not be above the second, and the limit is {wildcards.MAX_CHOSEN}."
+        yield Mistake(f"{what}: the first number {why}")

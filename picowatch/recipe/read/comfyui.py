@@ -119,10 +119,8 @@ class _Workflow:
                 self._miss(field, hiding[0])
         schedule_type = self.found.values.get("schedule_type")
         if schedule_type in _OTHER_SCHEDULES:
-            self.found.warn(
-                f"ComfyUI's schedule {schedule_type} has other noise levels than A1111's, which "
-                "picowatch takes: the picture will differ."
-            )
+            what = f"ComfyUI's schedule {schedule_type} has other noise levels than A1111's"
+            self.found.warn(f"{what}, which picowatch takes: the picture will differ.")
 
     def _first_sampler(self) -> Node:
         """Return the sampler that starts from an empty picture; others continue its work."""
@@ -134,9 +132,8 @@ class _Workflow:
                 "Write the settings into a recipe.",
             )
         if len(samplers) > 1:
-            self.found.warn(
-                f"The workflow has {len(samplers)} samplers; only the first one was read."
-            )
+            what = f"The workflow has {len(samplers)} samplers"
+            self.found.warn(f"{what}; only the first one was read.")
         return next(filter(self._empty, samplers), samplers[0])
 
     def _empty(self, sampler: Node) -> Node | None:
@@ -151,16 +148,12 @@ class _Workflow:
             self.found.put("denoising_strength", denoise)
             return
         if denoise is not None and float(denoise) < 1:
-            self.found.warn(
-                f"denoise {shown(str(denoise))} of an empty picture was ignored: without a start "
-                "image, recipes draw all steps."
-            )
+            what = f"denoise {shown(str(denoise))} of an empty picture was ignored"
+            self.found.warn(f"{what}: without a start image, recipes draw all steps.")
         batch = self._first([empty], "batch_size")
         if isinstance(batch, int) and batch > 1:
-            self.found.warn(
-                f"The workflow drew {batch} pictures at once, from one seed: only the first of "
-                "them can be drawn again."
-            )
+            what = f"The workflow drew {batch} pictures at once, from one seed"
+            self.found.warn(f"{what}: only the first of them can be drawn again.")
         for side in ("width", "height"):
             self.found.put(side, self._first([empty], side))
         if not {"width", "height"} <= self.found.values.keys():
@@ -226,10 +219,8 @@ class _Workflow:
         # Nodes without a link only provide values, which are read, missed or not needed.
         unread = {_kind(node) for node in between if self._behind([node]) and _is_unread(node)}
         if unread:
-            self.found.warn(
-                "These nodes of the workflow were not read and may change the picture: "
-                f"{listed(sorted(unread))}."
-            )
+            what = "These nodes of the workflow were not read and may change the picture"
+            self.found.warn(f"{what}: {listed(sorted(unread))}.")
 
     def _upstream(self, start: list[Node], *names: str) -> Iterator[Node]:
         """Yield these nodes and those behind their inputs, nearest first, as far as samplers."""

@@ -48,11 +48,8 @@ def _first_row(row: Iterator[SourceValue]) -> Iterator[SourceValue]:
     named = [cell for cell in cells if cell.text]
     is_text = any(" " in cell.text or cell.text[0].isdigit() for cell in named)
     if is_text and not any(field_called(cell.text) for cell in named):
-        message = (
-            f"'{shown(named[0].text)}' is no field: the first row names the columns. Put a row "
-            "above it, like prompt,steps,seed."
-        )
-        refuse(named[0].position, message)
+        what = f"'{shown(named[0].text)}' is no field: the first row names the columns."
+        refuse(named[0].position, f"{what} Put a row above it, like prompt,steps,seed.")
     return chain(cells, row)
 
 
@@ -77,10 +74,8 @@ def _layer(
     filled: dict[str, str] = {}  # the first column of each field
     for (name, column), cell in zip(chain(columns, repeat(("", None))), row, strict=False):
         if column and _SHORTENED.fullmatch(cell.text):
-            message = (
-                "a spreadsheet has shortened this number. Format the cell as text, and retype it."
-            )
-            problems.add(cell.position, message)
+            what = "a spreadsheet has shortened this number."
+            problems.add(cell.position, f"{what} Format the cell as text, and retype it.")
         elif column and cell.text:
             field = field_called(name, cell.text) or column
             if has_comma and field in _NUMBERS and _DECIMAL_COMMA.fullmatch(cell.text):
@@ -90,11 +85,9 @@ def _layer(
         elif name and not column:
             excuse_prompt(layer, name, cell)
         elif cell.text:
-            message = (
-                f"'{shown(cell.text)}' has no column in the first row. Put double quotes around a "
-                "text that contains the separator."
-            )
-            problems.add(cell.position, message)
+            what = f"'{shown(cell.text)}' has no column in the first row."
+            remedy = "Put double quotes around a text that contains the separator."
+            problems.add(cell.position, f"{what} {remedy}")
             return {}  # its cells may be in the wrong columns
     check_notes(layer, problems)
     return layer

@@ -75,10 +75,8 @@ class ForeignSettings:
         if not _LONG_SEED.fullmatch(text) or not MAX_SEED < int(text) < 2**64:
             return text
         seed = int(text) % (MAX_SEED + 1)
-        self.warn(
-            f"the seed {text} has more than 32 bits; {seed} is used instead, which gives the same "
-            "noise on a CPU."
-        )
+        what = f"the seed {text} has more than 32 bits; {seed} is used instead"
+        self.warn(f"{what}, which gives the same noise on a CPU.")
         return str(seed)
 
     def put_lora(self, name: object, weight: object) -> None:

@@ -72,9 +72,8 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
     given = texts
     texts = {n: t for n, t in texts.items() if len(t) <= MAX_BYTES and t.count("\n") <= MAX_LINES}
     if "picowatch-sheet" in texts:
-        raise PictureUnreadable(
-            "it is a contact sheet. The settings are in its pictures.", "Name one of those."
-        )
+        words = "it is a contact sheet. The settings are in its pictures."
+        raise PictureUnreadable(words, "Name one of those.")
     found, what = ForeignSettings(), "text"
     try:
         if "picowatch" in texts:
@@ -93,10 +92,8 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
         elif text:
             raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
         elif '"links"' in texts.get("workflow", ""):
-            raise PictureUnreadable(
-                "it has a workflow of ComfyUI's editor, without the values of a run.",
-                "Run it there, and name the picture that it saves.",
-            )
+            words = "it has a workflow of ComfyUI's editor, without the values of a run."
+            raise PictureUnreadable(words, "Run it there, and name the picture that it saves.")
         elif len(texts) < len(given):  # others may have pictures in them
             raise PictureUnreadable("its texts are too long to be settings.")
         else:

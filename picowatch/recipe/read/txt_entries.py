@@ -83,15 +83,11 @@ def _why_no_page(source: Source, first: str) -> str:
     names = [name.strip('" ') for name in re.split("[,;\t]", first)]
     # A1111's styles.csv has a name for each style.
     if len(names) > 1 and "prompt" in names and {*names} <= {"name", *FIRST_NAME_OF}:
-        return (
-            "this is a table, not prompts. Save it with the ending .csv: its first line names "
-            "fields, and each further line is a recipe."
-        )
+        what = "this is a table, not prompts. Save it with the ending .csv"
+        return f"{what}: its first line names fields, and each further line is a recipe."
     if _NO_TEXT.match(source.text.strip()):
-        return (
-            "this is RTF, a web page or a script, not plain text with a prompt in each line. Save "
-            "only the prompts (in TextEdit: Format, Make Plain Text)."
-        )
+        what = "this is RTF, a web page or a script, not plain text with a prompt in each line."
+        return f"{what} Save only the prompts (in TextEdit: Format, Make Plain Text)."
     return rename_to(source, "json", "JSON") if _JSON.match(source.text.strip()) else ""
 
 

@@ -113,16 +113,12 @@ def _another_checkpoint(begins: str, written: SourceValue, checkpoint: Checkpoin
     # Shorter hashes are from A1111 before 2023, which hashed in another way.
     if checkpoint.hash and len(begins) >= _HASH_DIGITS:
         if not checkpoint.hash.startswith(begins):
-            yield (
-                f"the checkpoint '{shown(checkpoint.name)}' is another file than the picture's: "
-                f"its hash begins {checkpoint.hash[:_HASH_DIGITS]}, the picture's "
-                f"{shown(begins[:_HASH_DIGITS])}."
-            )
+            what = f"the checkpoint '{shown(checkpoint.name)}' is another file than the picture's"
+            own, other = checkpoint.hash[:_HASH_DIGITS], shown(begins[:_HASH_DIGITS])
+            yield f"{what}: its hash begins {own}, the picture's {other}."
     elif checkpoint.name and not is_whole_name(written.text, checkpoint.name):
-        yield (
-            f"the picture's checkpoint '{shown(written.text)}' is taken for "
-            f"'{shown(checkpoint.name)}', which may be another one."
-        )
+        what = f"the picture's checkpoint '{shown(written.text)}' is taken for"
+        yield f"{what} '{shown(checkpoint.name)}', which may be another one."
 
 
 def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> Iterator[str]:
@@ -208,28 +204,21 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     texts = () if recipe.detail else recipe.texts  # details have steps of their own
     late = (edit for _, text in texts for edit in edits_too_late(text, samplings(recipe)))
     for edit in islice(late, MAX_WARNINGS):
-        yield (
-            f"the words of '{shown(edit)}' never change: the picture is finished before. Write an "
-            "earlier step, or a smaller share of the steps."
-        )
+        what = f"the words of '{shown(edit)}' never change: the picture is finished before."
+        yield f"{what} Write an earlier step, or a smaller share of the steps."
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
     if not checkpoint.rules.guided and recipe.cfg_scale > 1:
-        yield (
-            f"The checkpoint '{name}' was trained for cfg_scale 1: a higher one takes longer, and "
-            "may change nothing or make pictures worse."
-        )
+        what = f"The checkpoint '{name}' was trained for cfg_scale 1: a higher one takes longer"
+        yield f"{what}, and may change nothing or make pictures worse."
     if recipe.prediction == fields.ZERO_SNR and recipe.schedule_type in WASTED_ON_PURE_NOISE:
-        yield (
-            f"The schedule type '{recipe.schedule_type}' spends most steps near pure noise, where "
-            f"'{name}' draws little: sgm_uniform suits it."
-        )
+        what = f"The schedule type '{recipe.schedule_type}' spends most steps near pure noise"
+        yield f"{what}, where '{name}' draws little: sgm_uniform suits it."
     is_said = recipe.prediction or checkpoint.says_prediction
     if not is_said and _V_PREDICTION.search(checkpoint.name):
-        yield (
-            f"only the name of the checkpoint '{name}' says v-prediction. If its pictures are "
-            "noise, write 'prediction: v_zero_snr' or 'prediction: v'."
-        )
+        what = f"only the name of the checkpoint '{name}' says v-prediction."
+        remedy = "write 'prediction: v_zero_snr' or 'prediction: v'."
+        yield f"{what} If its pictures are noise, {remedy}"
 
 
 def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:

@@ -24,10 +24,8 @@ ReadFrom = Callable[[SourceValue, Pictures, Layer, Problems], Entry | None]
 
 def too_many(images: int, max_images: int) -> str:
     """Return the message about a file that requests too many images."""
-    return (
-        f"this file requests {images:,} images; one save may request {max_images:,} (the setting "
-        "max_images_per_save)."
-    )
+    limit = f"one save may request {max_images:,} (the setting max_images_per_save)."
+    return f"this file requests {images:,} images; {limit}"
 
 
 @dataclass(frozen=True, slots=True)

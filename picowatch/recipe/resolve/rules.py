@@ -106,11 +106,9 @@ def _misfit(
     """Yield the finding, whose message is a file's name, if the file is for other families."""
     checkpoint = recipe.checkpoint_used
     if checkpoint.family and families and checkpoint.family not in families:
-        message = (
-            f"the {kind} '{shown(named.message)}' is for {listed(families)}, but the checkpoint "
-            f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
-        )
-        yield replace(named, message=message)
+        what = f"the {kind} '{shown(named.message)}' is for {listed(families)}"
+        other = f"the checkpoint '{shown(checkpoint.name)}' belongs to {checkpoint.family}."
+        yield replace(named, message=f"{what}, but {other}")
 
 
 def _loras(recipe: Recipe) -> Iterator[Finding]:
@@ -222,31 +220,25 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
 
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
     rules, sampler = recipe.checkpoint_used.rules, sampler_named(recipe.sampler)
+    what = f"does not take the schedule type '{recipe.schedule_type}'"
     if not rules.flow:
         if decide_schedule_type(sampler, recipe.schedule_type) is None:
-            what = (
-                f"{sampler.name} does not take the schedule type '{recipe.schedule_type}': it "
-                f"takes {listed([AUTOMATIC, *sampler.schedule_types])}."
-            )
-            yield Finding("schedule_type", what, instead=sampler.automatic)
+            able = listed([AUTOMATIC, *sampler.schedule_types])
+            message = f"{sampler.name} {what}: it takes {able}."
+            yield Finding("schedule_type", message, instead=sampler.automatic)
     # The schedule type of an impossible sampler came with it.
     elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
-        what = (
-            f"{recipe.checkpoint_used.family} does not take the schedule type "
-            f"'{recipe.schedule_type}': it has a schedule of its own."
-        )
-        yield Finding("schedule_type", what, f"Remove it, or write {SIMPLE}.", SIMPLE)
+        message = f"{recipe.checkpoint_used.family} {what}: it has a schedule of its own."
+        yield Finding("schedule_type", message, f"Remove it, or write {SIMPLE}.", SIMPLE)
 
 
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.checkpoint_used
     most = checkpoint.text_layers
     if not checkpoint.rules.flow and recipe.clip_skip > most:
-        what = (
-            f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
-            f"text encoder has {most} layers."
-        )
-        yield Finding("clip_skip", what, f"The limit is {most}.", most)
+        what = f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}'"
+        why = f"its text encoder has {most} layers."
+        yield Finding("clip_skip", f"{what}: {why}", f"The limit is {most}.", most)
 
 
 def _sides(recipe: Recipe) -> Iterator[Finding]:
@@ -305,11 +297,9 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("checkpoint", what, f"Add {listed(missing, 'and')}.")
     most = checkpoint.rules.most_start_pixels
     if recipe.image and 0 < most < (recipe.width or 0) * (recipe.height or 0):
-        what = (
-            f"{checkpoint.family} takes start images of at most {most:,} pixels (1024x1024), but "
-            f"the size is {recipe.size}."
-        )
-        yield Finding("width" if recipe.says("width") else "image", what, "Use a smaller size.")
+        what = f"{checkpoint.family} takes start images of at most {most:,} pixels (1024x1024)"
+        field = "width" if recipe.says("width") else "image"
+        yield Finding(field, f"{what}, but the size is {recipe.size}.", "Use a smaller size.")
 
 
 def _references(recipe: Recipe) -> Iterator[Finding]:
@@ -375,10 +365,8 @@ def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
     most = recipe.most_photo_pixels
     if recipe.upscale and width * height > most:
         before = recipe.size_before_upscale
-        what = (
-            f"upscale makes {width}x{height} from {before[0]}x{before[1]}; the limit is "
-            f"{most / 1e6:g} million pixels (max_photo_megapixels)."
-        )
+        limit = f"the limit is {most / 1e6:g} million pixels (max_photo_megapixels)."
+        what = f"upscale makes {width}x{height} from {before[0]}x{before[1]}; {limit}"
         scale = int((most / (before[0] * before[1])) ** 0.5 * 4) / 4
         instead = scale if scale >= 1 else NOTHING
         yield Finding("upscale.scale", what, "Use a smaller scale.", instead, of_checkpoint=False)

@@ -71,11 +71,9 @@ def refuse_same_images(axes: Axes, images: Sequence[Recipe], problems: Problems)
         for index, value in enumerate(values):
             first = values[images_of.index(images_of[index])]
             if first is not value:
-                what = (
-                    f"'{shown(value.text)}' means the same as '{shown(first.text)}' in the "
-                    f"'{shown(label)}' sweep. Keep one."
-                )
-                problems.add(value.written.position, what)
+                what = f"'{shown(value.text)}' means the same as '{shown(first.text)}'"
+                where = f"in the '{shown(label)}' sweep."
+                problems.add(value.written.position, f"{what} {where} Keep one.")
 
 
 def _field(key: str) -> str | None:
@@ -169,10 +167,8 @@ class AxisReader:
             axis = f'"{name}: {part}"'
             raise ValueInvalid(f"{axis} has no effect without {name}. Add it, or remove {axis}.")
         if number > 1:
-            raise ValueInvalid(
-                f"'{name}: {part}' could vary any of the {number} entries of {name}. "
-                f"Sweep '{name}' itself, with whole lists as values."
-            )
+            what = f"'{name}: {part}' could vary any of the {number} entries of {name}."
+            raise ValueInvalid(f"{what} Sweep '{name}' itself, with whole lists as values.")
 
     def _values(self, key: str, written: SourceValue) -> list[SourceValue]:
         """Return the values as written, or those of a range like `4..10 step 2`."""
@@ -187,10 +183,8 @@ class AxisReader:
             if not count:
                 raise ValueInvalid(f"{what} has no values.")
             if count > self.most:
-                raise ValueInvalid(
-                    f"{what} has {count:,} values; one save may request {self.most:,} images (the "
-                    "setting max_images_per_save)."
-                )
+                limit = f"{self.most:,} images (the setting max_images_per_save)."
+                raise ValueInvalid(f"{what} has {count:,} values; one save may request {limit}")
         except ValueInvalid as error:
             self.problems.add(written.error_position, str(error))
             return []
