@@ -58,7 +58,9 @@ def parts_of(model: Model) -> tuple[Part, ...]:
         classes = classes_of(model.path)
         parts = [Part(name, kind, model.path / name) for name, kind in classes.items()]
         return (*parts, *_built_in(model, classes))
-    return _parts_of_unet(model) if is_unet(model) else model.parts
+    if is_unet(model):
+        return _of_the_package(model, {name: (model.path, own) for name, own in model.contents})
+    return model.parts
 
 
 def _built_in(model: Model, given: Iterable[str]) -> list[Part]:
@@ -67,19 +69,6 @@ def _built_in(model: Model, given: Iterable[str]) -> list[Part]:
     lacking = [name for name in row.optional if name in row.parts and name not in given]
     folders = {name: ASSETS / model.family / name for name in lacking}
     return [Part(part, row.parts[part][0], at) for part, at in folders.items() if at.is_dir()]
-
-
-def _parts_of_unet(model: Model) -> tuple[Part, ...]:
-    """Return the parts of a single file in the original layout, with the package's configs."""
-    inside, parts = dict(model.contents), []
-    for name, kinds in FAMILIES[model.family].parts.items():
-        folder = CONFIGS[model.family] / name
-        if name in inside:
-            parts.append(Part(name, kinds[0], folder, model.path, inside[name]))
-        else:
-            has_none = name.startswith("tokenizer") and not folder.is_dir()
-            parts.append(Part(name, kinds[0], _VOCABULARY if has_none else folder))
-    return tuple(parts)
 
 
 def completed(model: Model, installed: FoundModels) -> Model:
@@ -177,6 +166,9 @@ def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sour
 def _package_folder(model: Model, part: str) -> Path:
     """Return the package's config, vocabulary or noise schedule of a part."""
     row = FAMILIES[model.family]
+    if is_unet(model):
+        own = CONFIGS[model.family] / part
+        return _VOCABULARY if part.startswith("tokenizer") and not own.is_dir() else own
     encoder = _encoders_of(model).get(encoder_of(part))
     if encoder:
         known = ENCODERS[encoder]
