@@ -58,8 +58,8 @@ def parted(colours: Colours, profile: bytes = b"") -> Original:
     return Original(Image.fromarray(high), Image.fromarray(low), profile)
 
 
-def resampled(colours: Colours, size: Size, box: Box) -> Colours:
-    """Return a part of a picture in another size, by Lanczos' filter."""
+def resampled(colours: Colours, size: Size, box: Box | None = None) -> Colours:
+    """Return a picture or a part of it in another size, by Lanczos' filter."""
     if colours.dtype == np.uint8:
         return np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS, box))
     planes = [_filtered(colours[..., at].astype(np.float32), size, box) for at in range(3)]
@@ -67,7 +67,7 @@ def resampled(colours: Colours, size: Size, box: Box) -> Colours:
     return deep
 
 
-def _filtered(values: Floats, size: Size, box: Box) -> Floats:
+def _filtered(values: Floats, size: Size, box: Box | None) -> Floats:
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.LANCZOS, box))
 
 

@@ -291,7 +291,7 @@ def _put(bands: Iterator[Colours], larger: Size, result: Original) -> None:
     held: Colours = np.empty((0, size[0], 3), np.uint16 if result.low else np.uint8)
     first = done = 0
     for band in bands:
-        held = np.concatenate([held, _resized(band, (size[0], len(band)))])
+        held = np.concatenate([held, resampled(band, (size[0], len(band)))])
         end = first + len(held)
         rows = size[1] if end == larger[1] else max(done, int((end - around) / factor))
         if rows > done:
@@ -343,9 +343,4 @@ def _through(network: Network, seen: Colours) -> Colours:
 def _in_size(given: Original, size: Size) -> Original:
     if given.picture.size == size:
         return given
-    return parted(_resized(joined(given), size), given.profile)
-
-
-def _resized(pixels: Colours, size: Size) -> Colours:
-    high, wide = pixels.shape[:2]
-    return pixels if (wide, high) == size else resampled(pixels, size, (0, 0, wide, high))
+    return parted(resampled(joined(given), size), given.profile)
