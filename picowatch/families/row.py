@@ -40,6 +40,7 @@ GUIDER: Guidance = {"guider": ""}  # an object with cfg_scale, cfg_rescale, cfg_
 EULER = "Euler"
 DPM = "DPM++ 2M"
 UNCONDITIONAL = "unconditional_transformer"  # the part that draws without a prompt
+DENOISERS = ("unet", "transformer", UNCONDITIONAL)
 FLOW_SAMPLERS = (EULER, DPM, "UniPC")
 DEMO = "demo"  # the name of the embedded model, and its family
 

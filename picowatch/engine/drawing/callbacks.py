@@ -273,7 +273,9 @@ class UnetSteps(Steps):
     def _with_start(self, latents: torch.Tensor) -> torch.Tensor:
         """Return latents that outside the mask are the start image's, noisy as the next step."""
         guide, done = self._guide, self._evaluation
-        if guide.redrawn is None or not self._sampler.at_full_step():
+        # False between the two evaluations of a step of second-order samplers.
+        at_full_step = getattr(self._sampler, "state_in_first_order", True)
+        if guide.redrawn is None or not at_full_step:
             return latents
         assert guide.start is not None and guide.noise is not None
         following = self._sampler.timesteps[done : done + 1]

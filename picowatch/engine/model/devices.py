@@ -17,7 +17,6 @@ from picowatch.engine.private import computes_bfloat16
 from picowatch.engine.protocol import MemoryUse, Precision
 from picowatch.errors import RenderFailed
 
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 CARDS = ("cuda", "xpu")  # devices with memory of their own
 LARGE_NATIVE_SIZE = 512
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -63,7 +62,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         chosen = torch.device(chosen.type, ordinal % max(1, card.device_count()))
     _use(chosen)
     if precision != "auto":
-        dtype = large = flow = _DTYPES[precision]
+        dtype = large = flow = getattr(torch, precision)
     elif card:
         dtype = large = torch.float16
         able = card.is_bf16_supported(including_emulation=False)

@@ -141,7 +141,6 @@ def pipeline_class(row: Family, variant: Variant, kind: str) -> Any:
     return adapted(own) if row.modular else own
 
 
-@cache
 def takes(function: Callable[..., Any], argument: str) -> bool:
     """Return whether a function can be called with an argument of this name."""
     return argument in signature(function).parameters

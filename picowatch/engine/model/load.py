@@ -35,7 +35,7 @@ from picowatch.engine.model.vae import LATENT_CHANNELS, TinyFlux2, begin_again_i
 from picowatch.engine.private import pad_without_torchvision
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
-from picowatch.families.row import DECODING, KL, UNCONDITIONAL
+from picowatch.families.row import DECODING, DENOISERS, KL, UNCONDITIONAL
 
 _CPU = torch.device("cpu")
 # This image processor needs torchvision; only its tokenizer is used.
@@ -120,7 +120,6 @@ def _tiny_flux2(checkpoint: Model, full: Part, vae: Model, target: Target, devic
 
 
 _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
-_DENOISERS = ("unet", "transformer", UNCONDITIONAL)
 _NAMES = {
     "unet": "UNet", "vae": "VAE", "transformer": "transformer", UNCONDITIONAL: "second transformer",
 }  # fmt: skip
@@ -188,7 +187,7 @@ def _narrow(model: Model, part: Part, target: Target, quantize: str) -> Narrow:
     # A flow family that computes in float32, as bfloat16 is only emulated, keeps 16 bits.
     halves = not is_unet(model) and target.flow_dtype == torch.float32
     types = frozenset((*FP8, "BF16", "F16") if halves else FP8)
-    return Narrow(types, quantize == "fp8" and part.name in _DENOISERS)
+    return Narrow(types, quantize == "fp8" and part.name in DENOISERS)
 
 
 def _read(
@@ -244,7 +243,7 @@ def bytes_of_parts(model: Model, target: Target, quantize: str = "") -> Sizes:
         path = part.weights or part.folder
         size = bytes_in(path, dtype, part.prefix, narrow, reads_of(part.name, row.encoder_layers))
         match part.name:
-            case name if name in (*_DENOISERS, "text_conditioner"):  # which computes beside them
+            case name if name in (*DENOISERS, "text_conditioner"):  # which computes beside them
                 denoisers += size
                 found = replace(found, drawing=row.drawing * dtype.itemsize)
             case "vae":

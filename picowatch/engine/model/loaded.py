@@ -27,7 +27,7 @@ from picowatch.engine.model.verify import Verified
 from picowatch.engine.private import without_defaults
 from picowatch.engine.protocol import CompileState, EngineOptions
 from picowatch.families import FAMILIES
-from picowatch.families.row import UNCONDITIONAL, Family, Variant
+from picowatch.families.row import DENOISERS, Family, Variant
 from picowatch.recipe.request import ImageRequest, LoraUse
 
 if TYPE_CHECKING:
@@ -52,13 +52,9 @@ class Placed:
     _handles: list[Any] = field(default_factory=list)
 
     @property
-    def denoiser_name(self) -> str:
-        return "unet" if "unet" in self.by_name else "transformer"
-
-    @property
     def denoiser_names(self) -> list[str]:
         """The names of the UNet or transformer, and of a second that knows no prompt."""
-        return [name for name in (self.denoiser_name, UNCONDITIONAL) if name in self.by_name]
+        return [name for name in DENOISERS if name in self.by_name]
 
     @property
     def encoder_names(self) -> list[str]:
@@ -195,7 +191,7 @@ class Loaded:
     @property
     def denoiser(self) -> Any:
         """The UNet or transformer."""
-        return self.parts.by_name[self.parts.denoiser_name]
+        return self.parts.by_name[self.parts.denoiser_names[0]]
 
     @property
     def vae(self) -> Any:

@@ -88,10 +88,6 @@ class PreparedSampler:
         """The noise that a step of TCD adds, its authors' value; 0 for all other samplers."""
         return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
 
-    def at_full_step(self) -> bool:
-        """Return False between the two evaluations of a step of second-order samplers."""
-        return bool(getattr(self.scheduler, "state_in_first_order", True))
-
 
 def build_sampler(
     name: str,
