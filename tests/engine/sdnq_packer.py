@@ -19,7 +19,7 @@ def packed_layer(
 ) -> tuple[Tensors, torch.Tensor]:
     """Return a layer's tensors by the ends of their names, and the weights that they stand for."""
     bits, is_signed = int(kind[-1]), kind.startswith("int")  # 4 or 8
-    matrix = rotation(rotated) if rotated else None
+    matrix = rotation(rotated, torch.device("cpu")) if rotated else None
     wide, made = _turned(weight.float(), matrix), {}
     low_rank = torch.zeros(wide.shape)
     if rank:

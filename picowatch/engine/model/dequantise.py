@@ -37,17 +37,23 @@ def dequantised(
     wide = weight.float() * scale.float().reshape(-1, *[1] * (weight.ndim - 1))
     if (group := rotated_together(told)) is None:
         return wide
-    matrix = rotation(group)
+    matrix = rotation(group, wide.device)
     return (wide.reshape(len(wide), -1, len(matrix)) @ matrix).reshape(wide.shape)
 
 
-def rotation(size: int) -> torch.Tensor:
-    """Return ConvRot's regular Hadamard matrix, its own inverse: https://arxiv.org/abs/2512.03673."""
-    four = torch.ones(4, 4) - 2 * torch.eye(4).flip(0)
-    matrix = torch.ones(1, 1)
+@cache
+def rotation(size: int, device: torch.device) -> torch.Tensor:
+    """Return a symmetric Hadamard matrix, its own inverse.
+
+    A power of 4 has ConvRot's, which is regular (https://arxiv.org/abs/2512.03673), the others
+    Sylvester's.
+    """
+    is_regular, matrix = log(size, 4).is_integer(), torch.ones(1, 1)
+    regular = torch.ones(4, 4) - 2 * torch.eye(4).flip(0)
+    part = regular if is_regular else torch.tensor([[1.0, 1.0], [1.0, -1.0]])
     while len(matrix) < size:
-        matrix = torch.kron(matrix, four) / 2
-    return matrix
+        matrix = torch.kron(matrix, part)
+    return matrix.div(size**0.5).to(device)
 
 
 def _nvfp4(
@@ -84,7 +90,6 @@ _FURTHER = {
     6: (((2, 6, 2), (1, 6, 2), (0, 6, 2)),),
     7: (tuple((byte, 7, 1) for byte in reversed(range(7))),),
 }
-_BYTES = {4: 1, 5: 5, 6: 3, 7: 7}
 
 
 class PackedWeight(NamedTuple):
@@ -124,7 +129,7 @@ def multiplied_out(packed: Packed, parts: Mapping[str, torch.Tensor]) -> torch.T
     if "svd_up" in parts:
         weights += parts["svd_up"].float() @ parts["svd_down"].float()
     if (group := gcd(packed.rotated, packed.columns)) >= _LEAST_ROTATED:
-        matrix = _hadamard(group, weights.device)
+        matrix = rotation(group, weights.device)
         weights = (weights.reshape(len(scale), -1, group) @ matrix).flatten(1)
     return weights
 
@@ -133,7 +138,7 @@ def _numbers(stored: torch.Tensor, bits: int) -> torch.Tensor:
     """Return packed numbers, a byte for each."""
     if bits not in _FURTHER:
         return stored
-    stored = stored.reshape(-1, _BYTES[bits])
+    stored = stored.reshape(-1, bits // gcd(bits, 8))
     found = [stored & (1 << bits) - 1]
     for pieces in _FURTHER[bits]:
         number, at = torch.zeros_like(stored[:, 0]), 0
@@ -142,17 +147,6 @@ def _numbers(stored: torch.Tensor, bits: int) -> torch.Tensor:
             at += count
         found.append(number[:, None])
     return torch.cat(found, 1)
-
-
-@cache
-def _hadamard(size: int, device: torch.device) -> torch.Tensor:
-    """Return the symmetric Hadamard matrix of this size: ConvRot's, or Sylvester's."""
-    if log(size, 4).is_integer():
-        return rotation(size).to(device)
-    two, matrix = torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.ones(1, 1)
-    while len(matrix) < size:
-        matrix = torch.kron(matrix, two)
-    return matrix.div(size**0.5).to(device)
 
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
