@@ -1,12 +1,17 @@
 """The recipe's fields: what they take, their defaults, aliases and limits."""
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.recipe.converters import MOST_IMAGES
 from picowatch.recipe.fields import DEFAULTS
-from picowatch.recipe.parts import Hires
+from picowatch.recipe.inventory import DEMO_FIND
+from picowatch.recipe.parts import Detail, Hires
 from picowatch.settings.settings import Settings
 from tests.recipe.reading import check_refused, read, read_one
+
+A_DETAIL = Detail("a", model=DEMO_FIND, size="128x128")
 
 
 def test_everything_but_the_prompt_has_a_default() -> None:
@@ -44,6 +49,13 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("control: []", "control", ()),
         ("loras: false", "loras", ()),
         ("quantize: false", "quantize", ""),
+        ("detail: off", "detail", ()),
+        ("detail: {Find: a, dilate_erode: -3}", "detail", (replace(A_DETAIL, grow=-3),)),
+        (
+            "detail: [a, {find: b, strength: 0.25}]",
+            "detail",
+            (A_DETAIL, replace(A_DETAIL, find="b", denoising_strength=0.25)),
+        ),
         ("exact: yes", "exact", True),
         ("exact: 'Off'", "exact", False),
         # Tables with gaps give such numbers, and JSON Schema takes them for whole ones.

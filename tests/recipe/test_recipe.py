@@ -1,7 +1,6 @@
 """A resolved recipe: its identity, its images and their seeds, and the defaults it starts from."""
 
 import json
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from picowatch.recipe.inventory import DEMO_FIND
 from picowatch.recipe.parts import Find, Hires
 from picowatch.recipe.reading import DefaultsFile, priority_of
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.request import OF_ENTRIES, ImageRequest, plain
+from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import RICH, check_refused, hash_of, read_one
 
 # Requests in ledgers and pictures of earlier versions, which later ones must recognise.
@@ -74,18 +73,6 @@ def test_what_an_entry_is() -> None:
     assert digest("prompt: a\ncfg: 7") == digest("prompt: a\ncfg_scale: 7.0")
     for change in ("steps: 25", "count: 2", "seed: 0", "exact: true", "cfg: 7"):
         assert digest(f"prompt: a\n{change}") != original, change
-
-
-def test_a_part_that_is_new_changes_no_digest_and_no_batch_key() -> None:
-    @dataclass(frozen=True)
-    class Newer(Hires):
-        glow: float = 0.5
-
-    assert plain("hires", Newer()) == plain("hires", Hires(), OF_ENTRIES)
-    assert plain("hires", Newer(glow=1)) == {**plain("hires", Hires()), "glow": 1}
-    (plainly,) = read_one("prompt: a\nhires: true").image_requests(hash_of, 5)
-    newer, glowing = (replace(plainly, hires=Newer(glow=glow)) for glow in (0.5, 1))
-    assert newer.batch_key == plainly.batch_key != glowing.batch_key
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,3 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
     assert "inbox/pets/_defaults.yaml, line 1, column 8" in error_text(invalid)
     assert closing_of(invalid, "pets/corgi.yaml").startswith("Nothing in pets/corgi.yaml was run.")
     assert closing_of(invalid, "_pictures.yaml").startswith("Nothing in pets was run. Fix pets/")
-
-
-def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:
-    """Each is a mistake of one value, not of the file."""
-    invalid = refused("prompt: !a b\nnegative: *c\nvae: &d baked\nstesp: 3\n")
-    assert [problem.line for problem in invalid.problems] == [1, 2, 3, 4]

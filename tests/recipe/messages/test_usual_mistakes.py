@@ -6,7 +6,7 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.read.flags import THEIRS_ALONE
-from tests.recipe.reading import check_refused, check_warned, messages, read_one, refused
+from tests.recipe.reading import check_refused, check_warned, messages, read_one
 
 SEED = "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list …"
 STRENGTH = "denoising_strength has no effect without image or hires. Add it, or remove …"
@@ -257,7 +257,6 @@ def test_settings_in_the_prompt_of_another_kind_of_file_are_a_warning() -> None:
         ("\n- a corgi\n- a cat", "one prompt. For several pictures, write a recipe for each."),
         ("{positive: a, negative: b}", "… Write prompt: and negative_prompt: as two fields."),
         ("\n  positive: a", "… Write prompt: and negative_prompt: as two fields."),
-        ("[corgi]", "… For text, put it in quotes: prompt: '[corgi]'"),
         ("{red|blue}", "… For text, put it in quotes: prompt: '{red|blue}'"),
     ],
 )  # fmt: skip
@@ -285,17 +284,6 @@ def test_references_of_yaml_are_told_once() -> None:
 )
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
     assert read_one(prompt, "corgi.txt").warnings == ()
-
-
-def test_a_number_beyond_its_limits_hides_no_other_mistake() -> None:
-    """The rest is checked without it. What needs a field that is wrong is not blamed."""
-    text = "prompt: a AND b\nsteps: 300\nwidth: 500\nclip_skip: 9\nmask_blur: 2"
-    assert [(p.line, p.column) for p in refused(text).problems] == [
-        (1, 9), (2, 8), (3, 8), (4, 12), (5, 1),
-    ]  # fmt: skip
-    assert messages("prompt: a\nhires: {scale: 9}\ndenoising_strength: 0.4") == [
-        "hires scale must be a number from 1 to 4, not 9."
-    ]
 
 
 def test_no_field_is_told_as_another_programs() -> None:

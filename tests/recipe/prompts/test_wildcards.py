@@ -84,16 +84,6 @@ def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) 
         assert not Template(drawn, {}).is_drawn
 
 
-def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None:
-    """The expanded prompt makes the picture; the unexpanded one is recorded."""
-    recipe = read_one("prompt: a {red|blue} hat\nnegative: dim\nseed: 0\ncount: 20")
-    requests = recipe.image_requests(hash_of)
-    assert {request.prompt for request in requests} == {"a red hat", "a blue hat"}
-    assert {request.unexpanded_prompt for request in requests} == {"a {red|blue} hat"}
-    assert {request.unexpanded_negative_prompt for request in requests} == {""}
-    assert requests == recipe.image_requests(hash_of)
-
-
 def test_details_draw_apart_from_the_picture_and_from_each_other() -> None:
     """All combinations occur; a prompt that a detail takes from the picture is drawn as there."""
     detail = "{find: face, prompt: '{a|b}'}"

@@ -25,13 +25,6 @@ def test_a_backslash_goes_on_in_the_next_line() -> None:
         assert (recipe.prompt, recipe.negative_prompt) == ("a corgi", "dim, dark")
 
 
-def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
-    """As YAML between two lines of three hyphens; a prompt's own flags are nearer."""
-    recipes = read("# c\n---\nsteps: 3 # few\nCFG: 5\n---\na corgi\na cat --steps 4\n", TXT)
-    read_so = [(r.prompt, r.steps, r.cfg_scale) for r in recipes]
-    assert read_so == [("a corgi", 3, 5.0), ("a cat", 4, 5.0)]
-
-
 @pytest.mark.parametrize(
     ("line", "values"),
     [

@@ -25,35 +25,10 @@ INSTALLED = replace(
     INVENTORY, segmentations=("clipseg",), loras=("ink", "film"), wildcards={"eye": ("red",)}
 )
 PHOTO = PicturesWith(lambda _: {}, size=(4001, 3000))
-ONE = {"find": "face", "model": "clipseg", "size": "128x128"}
 
 
 def asked(text: str, **options: Any) -> ImageRequest:
     return request_of(text, inventory=INSTALLED, pictures=PHOTO, **options)
-
-
-def details(text: str) -> list[dict[str, Any]]:
-    found = asked(f"prompt: a man\ndetail: {text}").as_dict().get("detail", [])
-    return [{n: v for n, v in detail.items() if n != "finder_hash"} for detail in found]
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        ("face", [ONE]),
-        ("{find: face}", [ONE]),
-        ("[face, {Find: hands, strength: 0.25}]",
-         [ONE, {**ONE, "find": "hands", "denoising_strength": 0.25}]),
-        ("{find: face, dilate_erode: -3, mask_blur: 0, mask_padding: 0, count: 2, steps: 9}",
-         [{**ONE, "grow": -3, "mask_blur": 0, "mask_padding": 0, "count": 2, "steps": 9}]),
-        ("{find: face, size: 256x64, confidence: 1, model: clip}",
-         [{**ONE, "size": "256x64", "confidence": 1.0}]),
-        ("off", []), ("[]", []), ("false", []),
-    ],
-)  # fmt: skip
-def test_what_is_drawn_again(written: str, meant: list[dict[str, Any]]) -> None:
-    """Words, a mapping, or a list; defaults are left out of the identity."""
-    assert details(written) == meant
 
 
 @pytest.mark.parametrize(
@@ -75,15 +50,6 @@ def test_what_is_drawn_again(written: str, meant: list[dict[str, Any]]) -> None:
 )
 def test_a_wrong_detail_says_what_is_possible(written: str, said: str) -> None:
     check_refused(f"prompt: a\ndetail: {written}\n", said, inventory=INSTALLED)
-
-
-def test_a_size_that_is_none_in_another_programs_text_is_ignored() -> None:
-    """ADetailer draws in the picture's size."""
-    text = "a\nSteps: 3, Size: abc, ADetailer model: face_yolov8n.pt"
-    recipe = read_one(text, "a.txt", inventory=INSTALLED)
-    assert recipe.detail[0].size and any(
-        "detail size must be" in warning for warning in recipe.warnings
-    )
 
 
 def test_a_detail_has_prompts_of_its_own_or_the_pictures() -> None:

@@ -42,18 +42,16 @@ def only(text: str, inventory: Inventory = INSTALLED, **more: Any) -> ImageReque
 @pytest.mark.parametrize(
     ("written", "hires"),
     [
-        ("hires: true", USUAL),
-        ("hires: 1.5", Hires(1.5, 0, 0.7, "Latent")),
         ("hires: {strength: 0.5, upscaler: latent nearest exact}",
          Hires(2.0, 0, 0.5, "Latent (nearest-exact)")),
         ("hires: on\nstrength: 0.4", Hires(2.0, 0, 0.4, "Latent")),
         ("hires: {strength: 0.5}\nstrength: 0.4\nimage: a.png", Hires(2.0, 0, 0.5, "Latent")),
         ("image: a.png\nstrength: 0.4\nhires: on", USUAL),
-        ("hires: false", None),
     ],
 )  # fmt: skip
-def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None) -> None:
-    """Without a start image, denoising_strength belongs to the second pass."""
+def test_a_strength_is_the_second_passs_unless_there_is_a_start_image(
+    written: str, hires: Hires
+) -> None:
     assert only(f"prompt: a\n{written}").hires == hires
 
 
@@ -66,13 +64,10 @@ def test_a_folders_confidence_does_nothing_where_nothing_is_looked_for() -> None
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("upscale: 4x-ultra", Upscale("4x-UltraSharp", 4)),
         ("upscale: 2x-lines.pth", Upscale("anime/2x-Lines", 2)),
         ("upscale: {model: 2x-Lines, scale: 1.5}", Upscale("anime/2x-Lines", 1.5)),
-        ("cutout: isnet", Cutout("isnet-general-use")),
         ("rembg: U2NETP.pth", Cutout("people/u2netp")),
-        ("remove_background: demo-cutout", Cutout("demo-cutout")),
-        ("cutout: false", None),
+        ("remove_background: false", None),
         ("cutout: none", None),
     ],
 )

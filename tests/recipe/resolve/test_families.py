@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.families import FAMILIES
-from picowatch.recipe.inventory import DEMO_RULES, Checkpoint, Inventory
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
 from tests.recipe.reading import (
     DEMO,
@@ -34,10 +34,7 @@ INSTALLED = (
 )
 INVENTORY = Inventory(
     demo=DEMO,
-    checkpoints=(
-        *(of_family(*which) for which in INSTALLED),
-        Checkpoint("tiny", 128, family="the demo model", rules=DEMO_RULES),
-    ),
+    checkpoints=tuple(of_family(*which) for which in INSTALLED),
     vaes=("mse", "ae", "qwen"),
     vae_families={"mse": (SD1, XL), "ae": ("FLUX.1", "Z-Image"), "qwen": ("Qwen-Image",)},
     loras=("pixel", "styles/line", "unsaid"),
@@ -46,15 +43,6 @@ INVENTORY = Inventory(
     embedding_families={"bad hands": (SD1,), "glow": (XL,)},
     wildcards={"both": ("[red|blue]",)},
 )
-
-
-def test_what_a_recipe_leaves_out_is_the_familys() -> None:
-    usual = {"turbo": (8, 1, 0), "krea": (28, 1, 4.5), "xl": (24, 7.5, 0), "tiny": (24, 4, 0)}
-    for checkpoint, values in usual.items():
-        recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)
-        assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == values
-        own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
-        assert own.steps == 3
 
 
 def test_the_docs_list_the_defaults_of_each_flow_family() -> None:

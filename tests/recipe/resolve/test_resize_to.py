@@ -69,21 +69,6 @@ def test_what_is_off_changes_no_digest(off: str) -> None:
     assert folder.resize_to is None
 
 
-def test_it_is_the_last_step_after_others() -> None:
-    """The picture is first drawn, enlarged or cut out."""
-    large = photo("upscale: {model: 4x-ultra, scale: 2}\nresize_to: {megapixels: 50}")
-    assert (large.published_size, large.is_copy) == ((8660, 5773), False)
-    assert [part.kind for part in passes_of(large)] == ["upscale", "resize", "write"]
-    cut = photo("cutout: {model: isnet, size: 900}\nresize_to: 300")
-    assert [(part.size, part.gives) for part in passes_of(cut)][-2:] == [
-        ((900, 900), (300, 300)),
-        ((300, 300), (300, 300)),
-    ]
-    drawn = request_of("prompt: a\nresize_to: {width: 64, height: 32, fit: cover}")
-    assert (drawn.published_size, drawn.draws) == ((64, 32), True)
-    assert "resize_to" not in drawn.idle
-
-
 @pytest.mark.parametrize("written", ["format: webp", "quality: 70", "format: jpg\nquality: 85"])
 def test_a_format_alone_is_a_request(written: str) -> None:
     """No model is named, and nothing about drawing is said."""

@@ -52,13 +52,10 @@ def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
 @pytest.mark.parametrize(
     ("written", "field", "values"),
     [
-        ("sampler: [Euler a, DPM++ 2M SDE Karras]", "sampler", ["Euler a", "DPM++ 2M SDE"]),
-        ("schedule_type: [karras, beta]", "schedule_type", ["karras", "beta"]),
         ("checkpoint: [dream, real]", "width", [512, 768]),
         ("size: [64x128, 128x64]", "height", [128, 64]),
         ("clip_skip: 1..4", "clip_skip", [1, 2, 3, 4]),
         ("cfg_scale: 1..1.3 step .1", "cfg_scale", [1.0, 1.1, 1.2, 1.3]),
-        ("'prompt: red': [green, 'blue']", "prompt", ["a green hat", "a blue hat"]),
         ("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]", "prompt",
          ["a green hat", "a green cap", "a blue hat", "a blue cap"]),
     ],
@@ -79,14 +76,7 @@ def test_swept_samplers_keep_the_schedule_type_that_the_recipe_gives() -> None:
         assert [request.schedule_type for request in swept] == schedule_types
 
 
-def test_weights_of_loras_and_parts_of_mappings_can_be_swept() -> None:
-    """Also of a LoRA that is not named otherwise."""
-    swept = requests("'lora: detail': 0..1 step 0.5", ABOVE + "lora: pixel\n")
-    assert [[(u.name, u.weight) for u in request.loras] for request in swept] == [
-        [("pixel", 1.0), ("detail", weight)] for weight in (0, 0.5, 1)
-    ]
-    swept = requests("'hires: scale': [1.5, 2]", ABOVE + "hires: {steps: 3}\n")
-    assert [image.hires for image in swept] == [Hires(each, 3, 0.7, "Latent") for each in (1.5, 2)]
+def test_parts_of_mappings_can_be_swept() -> None:
     swept = requests("'hires: Upscale by': [1, 2], 'hires: strength': [0.2]", ABOVE + "hires: 2\n")
     assert [image.hires for image in swept] == [Hires(each, 0, 0.2, "Latent") for each in (1, 2)]
     swept = requests("'mask: find': [hat, tie]", ABOVE + "image: a.png\nmask: {find: x, grow: 9}\n")
