@@ -13,10 +13,6 @@ from tests.recipe.reading import read_one, refused
 
 WITH_A_MASK = "prompt: a\nimage: good.png\nmask: a.png\n"
 SAVED: dict[str, tuple[str, str | bytes, str]] = {
-    "YAML that ends too soon": ("a.yaml", "prompt: a\nsteps: [1, 2\n", "a.yaml, line 2, column"),
-    "an unknown flag": ("a.txt", "a\na dog --stesp 3\n", "a.txt, line 2, column 7"),
-    "bytes that are no UTF-8": ("a.txt", b"a corgi\ncaf\x81\n", "a.txt, line 2, column 4"),
-    "nesting": ("a.yaml", b"prompt: a\nsteps: " + b"[" * 100_000, "a.yaml, line 2, column"),
     "a bad start image": ("a.yaml", "prompt: a\nimage: a.png\n", "a.yaml, line 2, column 8"),
     "a bad mask": ("a.yaml", WITH_A_MASK, "a.yaml, line 3, column 7"),
     "settings of no picture": ("a.yaml", "prompt: a\nfrom: a.png\n", "a.yaml, line 2, column 7"),
