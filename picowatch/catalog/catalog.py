@@ -142,10 +142,10 @@ class Catalog:
         models = {kind: found.of_kind(kind) for kind in FOLDERS}
         names = {kind: tuple(model.name for model in models[kind]) for kind in FOLDERS}
         checkpoints, loras = models["checkpoint"], models["lora"]
-        demo, words = embedded("checkpoint"), _known_words(embedded("checkpoint"))
+        demo = embedded("checkpoint")
         reasons = _reasons_of(found)
         return Inventory(
-            demo=replace(self._checkpoint(demo), rules=DEMO_RULES, known_words=words, hash=""),
+            demo=replace(_checkpoint_of(demo), rules=DEMO_RULES, known_words=_known_words(demo)),
             checkpoints=tuple(self._checkpoint(own) for own in checkpoints if not own.missing),
             variants={
                 model.name: {
@@ -214,19 +214,10 @@ class Catalog:
 
     def _checkpoint(self, model: Model) -> Checkpoint:
         """Return a checkpoint with its hash, "" if files would have to be read for it."""
-        known, prediction = "", "v" if model.velocity_beside else ""
+        known = ""
         with suppress(ModelRefused):
             known = self.known_hash(model)
-        if model.zero_snr and model.prediction != "epsilon":
-            prediction = ZERO_SNR
-        return Checkpoint(
-            *(model.name, model.native_size, model.text_layers, FAMILIES[model.family].name),
-            rules_of(model.family, model.variant),
-            prediction,
-            says_prediction=bool(model.prediction) or model.family not in _SILENT,
-            text_width=model.text_width,
-            hash=known,
-        )
+        return _checkpoint_of(model, known)
 
     def size(self, model: Model) -> int:
         """Return the size of all files of the model. Raises ModelRefused if they are gone."""
@@ -337,6 +328,20 @@ def _hash_of(model: Model, hashes: Mapping[str, str]) -> str:
         return next(iter(hashes.values()))
     lines = "".join(f"{digest}  {relative}\n" for relative, digest in hashes.items())
     return sha256(lines.encode()).hexdigest()
+
+
+def _checkpoint_of(model: Model, known: str = "") -> Checkpoint:
+    prediction = "v" if model.velocity_beside else ""
+    if model.zero_snr and model.prediction != "epsilon":
+        prediction = ZERO_SNR
+    return Checkpoint(
+        *(model.name, model.native_size, model.text_layers, FAMILIES[model.family].name),
+        rules_of(model.family, model.variant),
+        prediction,
+        says_prediction=bool(model.prediction) or model.family not in _SILENT,
+        text_width=model.text_width,
+        hash=known,
+    )
 
 
 def _files(model: Model) -> dict[str, Path]:

@@ -173,6 +173,21 @@ def test_a_look_for_one_model_reads_no_header_of_another(tmp_path: Path, read: l
     assert read == [wanted]
 
 
+def test_a_look_at_the_models_asks_for_hashes_of_the_installed_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded ones are found without; each look would examine their dozen files."""
+    asked: list[Path] = []
+    wrap(
+        "picowatch.catalog.hashes:HashCache.known",
+        preceded_by(lambda _, path: asked.append(path)),
+        monkeypatch.setattr,
+    )
+    path = checkpoint(tmp_path, "a")
+    Catalog(tmp_path).inventory()
+    assert asked == [path]
+
+
 @pytest.mark.parametrize("last", ["checkpoints", "vae"])
 def test_scans_of_any_kind_end_with_picowatch(tmp_path: Path, read: list[Path], last: str) -> None:
     """Stopping does not wait for the files of a slow share, nor for those that complete others."""
