@@ -15,6 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from picowatch.daemon.dropped import DroppedPictures
+from picowatch.files import pictures
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import read as read_module
@@ -629,3 +630,16 @@ def test_a_copy_stays_while_an_image_that_was_renamed_and_put_back_uses_it(house
         assert dropped.bring([image]) == [image]
         dropped.clear([image])
         assert [*copies.iterdir()]
+
+
+def test_a_picture_that_a_process_checks_is_taken_like_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As photos of cameras' sizes are: the process and the daemon read one open file."""
+    monkeypatch.setattr(pictures, "SMALL_PIXELS", dict.fromkeys(pictures.SMALL_PIXELS, 0))
+    house.save("frames/_pictures.yaml", "resize_to: 16\n")
+    photo = house.inbox / "frames/a.bmp"
+    Image.effect_noise((200, 200), 90).convert("RGB").save(photo)
+    assert house.once()
+    (request,) = house.requests()
+    assert request.image_hash == hashlib.sha256(photo.read_bytes()).hexdigest()
