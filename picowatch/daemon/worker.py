@@ -23,13 +23,7 @@ from picowatch.daemon.dropped import DroppedPictures
 from picowatch.daemon.publish import Publisher
 from picowatch.daemon.rendering import Rendering
 from picowatch.daemon.run import Run
-from picowatch.engine.protocol import (
-    Engine,
-    EngineCannotStart,
-    EngineLost,
-    MemoryUse,
-    RenderedImage,
-)
+from picowatch.engine import protocol
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, PicowatchError, RenderFailed
 from picowatch.files.essential import Ended, in_words
 from picowatch.ledger import control, queries, queue
@@ -68,7 +62,9 @@ Claim = Callable[["Worker"], list[QueuedImage]]
 class Worker:
     """An engine with its `number`, and the thread that feeds it."""
 
-    def __init__(self, run: Run, shared: Shared, claim: Claim, engine: Engine, number: int) -> None:
+    def __init__(
+        self, run: Run, shared: Shared, claim: Claim, engine: protocol.Engine, number: int
+    ) -> None:
         self.run, self.ledger = run, run.ledger
         self.shared, self._claim, self.engine, self.number = shared, claim, engine, number
         self._essential = run.writing.essential
@@ -76,7 +72,7 @@ class Worker:
         self.checkpoint = ""  # hash of what the engine used last, "" if it holds none
         self.checkpoint_name = ""
         self.node = self.device = self.precision = ""  # as its first batch shows
-        self.memory: MemoryUse | None = None  # after its last batch
+        self.memory: protocol.MemoryUse | None = None  # after its last batch
         self.rendered = 0  # images
         self.trouble = ""  # why it is waiting, or gave up
         self._failed_starts = 0  # in a row
@@ -214,7 +210,7 @@ class Worker:
             return EngineDied(words)
         if not self._failed_starts:  # the second failure in a row is reported as trouble
             self._tell_of_engine(now.batch, f"{words} It will be tried again.")
-        return EngineCannotStart(words)
+        return protocol.EngineCannotStart(words)
 
     def _holds_nothing(self) -> None:
         """Note that the engine was closed, or died, and holds no checkpoint."""
@@ -222,7 +218,7 @@ class Worker:
         self.memory = None
         self.loaded.clear()
 
-    def _learn(self, now: Rendering, pictures: list[RenderedImage]) -> None:
+    def _learn(self, now: Rendering, pictures: list[protocol.RenderedImage]) -> None:
         """Record what a batch shows about its engine, once the batch before it is published."""
         self._end_trouble()
         self.rendered += len(pictures)
@@ -248,10 +244,10 @@ class Worker:
         match error:
             case EngineStopped():
                 self._put_back(batch)
-            case EngineCannotStart():
+            case protocol.EngineCannotStart():
                 self._put_back(batch)
                 self._wait_to_start(str(error))
-            case EngineLost():
+            case protocol.EngineLost():
                 self._tell_of_engine(batch, f"{error} It is rendered elsewhere.")
                 self._put_back(batch)
                 self.run.stop.wait(RESTART_SECONDS)  # the executor reports that it is gone

@@ -9,15 +9,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    Metric,
-    PlatformCollector,
-    ProcessCollector,
-    make_wsgi_app,
-)
+import prometheus_client as prometheus
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.core import InfoMetricFamily as Info
@@ -59,12 +51,12 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+    def __init__(self, host: str, port: int, registry: prometheus.CollectorRegistry) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, where = found[0]
         self._clients: set[object] = set()
         super().__init__((str(where[0]), port), _Handler)
-        self.set_app(make_wsgi_app(registry))
+        self.set_app(prometheus.make_wsgi_app(registry))
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for a client; if not, the connection is closed."""
@@ -85,15 +77,17 @@ class Metrics(Collector):
 
     def __init__(self, address: str) -> None:
         """Serve at `address`, which is host:port. Raises SettingsInvalid if that is impossible."""
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
+        registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=registry)
+        prometheus.PlatformCollector(registry=registry)
         words = "Seconds to render an image, from its prompt to its pixels."
-        self.image_seconds = Histogram(
+        self.image_seconds = prometheus.Histogram(
             "picowatch_image_seconds", words, buckets=SECONDS, registry=registry
         )
         words = "Restarts of the engine after it died or could not start."
-        self.engine_restarts = Counter("picowatch_engine_restarts", words, registry=registry)
+        self.engine_restarts = prometheus.Counter(
+            "picowatch_engine_restarts", words, registry=registry
+        )
         self.status: Status | None = None
         registry.register(self)
         host, _, port = address.rpartition(":")
@@ -113,7 +107,7 @@ class Metrics(Collector):
         self._server.server_close()
         self._thread.join()
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterable[prometheus.Metric]:
         yield Info("picowatch", "The running picowatch.", value={"version": __version__})
         if (status := self.status) is None:
             return

@@ -31,16 +31,10 @@ from picowatch.files.atomic import check_in_place, write_atomically
 from picowatch.files.essential import Writing
 from picowatch.files.names import stem_of
 from picowatch.files.safe_paths import open_regular, read_regular
+from picowatch.outbox import pages
 from picowatch.outbox.encoding import shrink
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import MAP, ORIGINALS, PILLOW_NAMES, gallery_file, picture_files
-from picowatch.outbox.pages import (
-    Pages,
-    entry_from_picture,
-    picture_entry,
-    sheet_entry,
-    thumbnail_of,
-)
 
 PAGE, DATA = "index.html", ".picowatch/gallery"
 ASSETS = resources.files("picowatch").joinpath("assets/gallery")
@@ -61,18 +55,18 @@ class Gallery:
         self._root, self._listing, self._writing = root, listing, writing
         self._lock = threading.Lock()
         self._write_page()
-        self._pages = Pages(root)
+        self._pages = pages.Pages(root)
         self.is_behind = True  # whether existing pictures may be missing
         self._next_at = float("-inf")
         self._others: dict[str, tuple[int, int]] = {}  # pictures that are not ours, as saved
 
     def add(self, line: dict[str, Any]) -> None:
         """Show a listed picture, in the place of a deleted picture of its name."""
-        self._change({line["file"]}, lambda: picture_entry(self._root, line))
+        self._change({line["file"]}, lambda: pages.picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
         """Show a contact sheet, possibly instead of an earlier sheet; `text` is its description."""
-        entry = sheet_entry(self._root, file, page.size, text)
+        entry = pages.sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
         self._change({file}, lambda: entry)
 
@@ -123,7 +117,7 @@ class Gallery:
             if line := lines.get(target):
                 self.add(line)
             elif target not in self._pages:
-                self._change((), partial(entry_from_picture, self._root, target))
+                self._change((), partial(pages.entry_from_picture, self._root, target))
 
     def _remove_thumbnails(self, files: Collection[str]) -> None:
         with self._writing.optional(f"{DATA}/thumbs"):
@@ -221,7 +215,7 @@ class Gallery:
             began = time.monotonic()
             if not self._has_changed(file):
                 continue
-            if (entry := entry_from_picture(self._root, file)) and not _is_original(entry):
+            if (entry := pages.entry_from_picture(self._root, file)) and not _is_original(entry):
                 self._append(entry)
                 del self._others[file]
                 self._make_if_missing(file)
@@ -258,7 +252,7 @@ class Gallery:
                 self.add_thumbnail(file, picture.convert(mode))
 
     def _thumbnail(self, file: str) -> Path:
-        return gallery_file(self._root, f"thumbs/{thumbnail_of(file)}")
+        return gallery_file(self._root, f"thumbs/{pages.thumbnail_of(file)}")
 
     def _entries_of(self, files: Collection[str]) -> Iterator[dict[str, Any]]:
         """Yield the entries of pictures: of listed ones from their lines, then of the others."""
@@ -266,9 +260,9 @@ class Gallery:
         for line in self._listing.all() if files else ():
             if line.get("file") in others:
                 others.remove(line["file"])
-                yield picture_entry(self._root, line)
+                yield pages.picture_entry(self._root, line)
         for file in sorted(others):
-            if (entry := entry_from_picture(self._root, file)) and not _is_original(entry):
+            if (entry := pages.entry_from_picture(self._root, file)) and not _is_original(entry):
                 yield entry
 
     def _write_page(self) -> None:

@@ -16,13 +16,7 @@ from typing import Any
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.atomic import (
-    check_in_place,
-    leftovers,
-    make_folder,
-    sync_folder,
-    write_atomically,
-)
+from picowatch.files import atomic
 from picowatch.files.decoding import Original
 from picowatch.files.essential import Writing
 from picowatch.files.names import first_folder, stem_of
@@ -97,12 +91,12 @@ class Outbox:
             theirs, own = (inbox / first_folder(recipe)).stat(), self.root.stat()
             hand_on = theirs.st_mode & own.st_mode & stat.S_ISGID
             if hand_on and theirs.st_gid != own.st_gid and not folder.exists():
-                make_folder(folder)
+                atomic.make_folder(folder)
                 os.chown(folder, -1, theirs.st_gid)
 
     def publish(self, file: str, content: bytes) -> None:
         """Write an encoded picture durably. `show` comes next, or `complete` after a crash."""
-        write_atomically(self.root / file, content)
+        atomic.write_atomically(self.root / file, content)
 
     def show(
         self, file: str, picture: Image.Image, texts: Mapping[str, str], content: bytes
@@ -117,7 +111,9 @@ class Outbox:
         for index, picture in enumerate(maps):
             name = map_of(file, index)
             with self._writing.optional(name):
-                write_atomically(self.root / name, encode_png(Original(picture), {}), durable=False)
+                atomic.write_atomically(
+                    self.root / name, encode_png(Original(picture), {}), durable=False
+                )
 
     def publish_sheet(
         self,
@@ -131,7 +127,7 @@ class Outbox:
         sheet = contact_sheet(cells, axes, side)
         text = json.dumps(about, ensure_ascii=False)
         how = How(file, {SHEET_KEYWORD: text}, self.encoding, photo=self.mark)
-        write_atomically(self.root / file, how.encode(Original(sheet)))
+        atomic.write_atomically(self.root / file, how.encode(Original(sheet)))
         self.gallery.add_sheet(file, sheet, text)
 
     def complete(self, file: str) -> None:
@@ -149,7 +145,7 @@ class Outbox:
         with self._writing.optional(sidecar):
             is_replaced = path.is_file() and _replaces(texts)
             if is_replaced or not lexists(path):
-                write_atomically(path, content)
+                atomic.write_atomically(path, content)
             elif not path.is_file() or path.read_bytes() != content:
                 log.warning("%s exists already; it was not overwritten", sidecar)
 
@@ -161,7 +157,7 @@ class Outbox:
     def _write_latest(self, file: str, content: bytes) -> None:
         latest = f"latest{format_of(file).ending}"
         with self._writing.optional(latest):
-            write_atomically(self.root / latest, content, durable=False)
+            atomic.write_atomically(self.root / latest, content, durable=False)
             for other in set(LATEST) - {latest}:  # the former picture, in another format
                 (self.root / other).unlink(missing_ok=True)
 
@@ -186,11 +182,11 @@ class Outbox:
     def _sync_folders(self, files: Iterable[str]) -> None:
         for folder in {(self.root / file).parent for file in files}:
             if folder.is_dir():
-                sync_folder(folder)
+                atomic.sync_folder(folder)
 
     def _unlink(self, file: str) -> None:
         """Delete the picture last, as it tells its sidecar from another text of that name."""
-        check_in_place(self.root / file)
+        atomic.check_in_place(self.root / file)
         path = to_write(self.root, file)
         if not path.parent.is_dir():
             return
@@ -241,12 +237,12 @@ class Outbox:
         """Repair what a crash left; `recipes` are all in the ledger, `wrong` have an error."""
         for folder, _, _ in os.walk(self.root):
             if not folder.endswith(f"/{COMMANDS}"):  # where other processes write
-                for leftover in leftovers(Path(folder)):
+                for leftover in atomic.leftovers(Path(folder)):
                     with self._writing.optional(leftover.name):
                         leftover.unlink(missing_ok=True)
         self._replace_latest(())  # which is not durable
         self.problems.list_existing(recipes, wrong)
-        check_in_place(self.root)  # else all of that was for nothing
+        atomic.check_in_place(self.root)  # else all of that was for nothing
 
     def archived_as(self, files: Mapping[str, str], recipe: str) -> dict[str, str]:
         """Return where a recipe, or a dropped picture with its sidecars, is kept, by path.
@@ -271,7 +267,7 @@ class Outbox:
     def archive(self, name: str, blocks: Iterator[bytes], mtime_ns: int | None) -> None:
         """Write a file of the inbox where `archived_as` says, with its time, unless it is there."""
         if not lexists(self.root / name):
-            write_atomically(self.root / name, blocks, mtime_ns=mtime_ns)
+            atomic.write_atomically(self.root / name, blocks, mtime_ns=mtime_ns)
 
 
 def _replaces(texts: Mapping[str, str]) -> bool:
