@@ -124,22 +124,19 @@ class Publisher:
         batch = [image for image, _, _ in parts]
         requested = self.writing.essential(partial(queue.hand_over, self.ledger, batch))
         left = [part for part in parts if part[0].id in requested]  # and cannot be cancelled now
-        written: list[QueuedImage] = []
-        seconds: dict[int, float] = {}
-        listed: list[int] = []  # their ids
+        done: list[tuple[QueuedImage, float, bool]] = []  # with seconds, and if it is listed
         try:
             while left and not self.writing.has_ended():
                 image, picture, _ = left[0]
                 if self._is_written(*left[0]):
-                    written.append(image)
-                    seconds[image.id] = sum(picture.timings.values())
-                    listed += [image.id] if self._show(*left[0]) else []
+                    done.append((image, sum(picture.timings.values()), False))
+                    done[-1] = (*done[-1][:2], self._show(*left[0]))
                 del left[0]
         except Ended:
             pass
         except OSError as error:
             self.result.cannot_go_on(f"cannot write: {error}")
-        self.writing.essential(partial(queue.finish, self.ledger, written, listed, seconds))
+        self.writing.essential(partial(queue.finish, self.ledger, done))
         for image, _, _ in left:
             # The next start completes an image whose picture is there.
             if not self.outbox.holds(image.file, image.digest):

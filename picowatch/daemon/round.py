@@ -194,7 +194,7 @@ class Daemon:
         """Finish, fail or requeue an image that was in progress when the last daemon ended."""
         if self.outbox.holds(image.file, image.digest):
             self.outbox.complete(image.file)
-            queue.finish(self.ledger, [image], ())
+            queue.finish(self.ledger, [(image, None, False)])
         elif self.lock.ended_well:  # but could not write what it put back
             queue.put_back(self.ledger, image)
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:

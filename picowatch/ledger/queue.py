@@ -12,7 +12,6 @@ from functools import partial
 from itertools import chain, count
 from pathlib import PurePosixPath
 from sqlite3 import Connection, Row
-from types import MappingProxyType
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, stem_of
@@ -91,22 +90,14 @@ def hand_over(ledger: Ledger, images: Sequence[QueuedImage]) -> set[int]:
         return {image.id for image in images if _change(sql, image, "being_written = 1")}
 
 
-def finish(
-    ledger: Ledger,
-    images: Sequence[QueuedImage],
-    listed: Collection[int],
-    seconds: Mapping[int, float] = MappingProxyType({}),
-) -> None:
-    """Record that pictures are published, those `listed` in images.jsonl, with `seconds` by id."""
+def finish(ledger: Ledger, done: Iterable[tuple[QueuedImage, float | None, bool]]) -> None:
+    """Record that pictures are published, each with its seconds, and if images.jsonl has it."""
     now = time.time()
     ledger.change_each(
         """UPDATE images SET state = 'done', being_written = 0, deaths = 0, alone = 0,
            reason = NULL, ended = ?, seconds = ?, told = 0, listed = ?
            WHERE id = ? AND file = ? AND state = 'running'""",
-        (
-            (now, seconds.get(image.id), image.id in listed, image.id, image.file)
-            for image in images
-        ),
+        ((now, seconds, is_listed, image.id, image.file) for image, seconds, is_listed in done),
     )
 
 

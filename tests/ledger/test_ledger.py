@@ -66,7 +66,7 @@ class Desk:
         (image,) = self.claim(1)
         self.there.add(image.file)
         queue.hand_over(self.ledger, [image])
-        queue.finish(self.ledger, [image], {image.id})
+        queue.finish(self.ledger, [(image, None, True)])
         return image.request.prompt
 
 
@@ -145,7 +145,7 @@ def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
         wanted = [request(seed=seed, **star) for seed in range(number)]
         desk.save("a", RequestedEntry(str(number), 0, False, partial(_given, wanted)))
         images = desk.claim(500)
-        queue.finish(desk.ledger, images, {image.id for image in images})
+        queue.finish(desk.ledger, [(image, None, True) for image in images])
         costs.append(0)
         with desk.ledger.transaction() as sql:
             sql.set_progress_handler(count, 10)

@@ -383,10 +383,8 @@ class Model:
         for image_id in result:
             self.by_id[image_id].is_drawn = True
 
-    def finish(
-        self, batch: list[QueuedImage], listed: object, seconds: object = None, *, result: object
-    ) -> None:
-        for row in batch:
+    def finish(self, done: list[tuple[QueuedImage, object, object]], *, result: object) -> None:
+        for row, _, _ in done:
             self.ended(row, "done")
 
     def put_back(
