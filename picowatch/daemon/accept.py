@@ -25,8 +25,8 @@ from picowatch.daemon.save_outcome import (
 )
 from picowatch.files.essential import PASSING, RETRY_SECONDS, Ended
 from picowatch.files.names import first_folder, is_picture_name
-from picowatch.inbox.folder import FileChanged, sidecar_paths
-from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_template
+from picowatch.inbox.folder import FileChanged
+from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_template, sidecar_paths
 from picowatch.inbox.read import Saved
 from picowatch.inbox.settle import LACKED, TEMPLATE, Pending
 from picowatch.ledger import accept, followups, queries

@@ -17,7 +17,7 @@ from typing import IO, Self
 
 from picowatch.errors import ControlFlow, PicowatchError, SettingsInvalid
 from picowatch.files.names import ENDINGS as PICTURES
-from picowatch.files.names import MASK_MARK, stem_of
+from picowatch.files.names import stem_of
 from picowatch.files.pictures import USUAL_PIXELS
 from picowatch.files.safe_paths import (
     blocks_of,
@@ -33,8 +33,6 @@ from picowatch.inbox import names
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.recipe.reading import DefaultsFile, Dropped
 
-MASK = f"{MASK_MARK}.png"
-SIDECARS = (*names.SIDECAR_ENDINGS, MASK)
 MOST_LINKS = 40  # in a path, as on Linux
 GIVE_PERMISSION = "Give the user that runs picowatch the necessary permission."
 MAX_BYTES = 1024 * 1024  # of a recipe
@@ -86,19 +84,10 @@ def _size_and_time(status: os.stat_result) -> SizeAndTime:
     return SizeAndTime(status.st_size, status.st_mtime_ns, status.st_ino, 0, status.st_ctime_ns)
 
 
-def sidecar_paths(picture: str) -> list[str]:
-    """Return where a dropped picture's sidecars may be; `_pictures.jpg` has no `_pictures.yaml`."""
-    paths = [f"{stem_of(picture)}{ending}" for ending in SIDECARS]
-    return [path for path in paths if path.rpartition("/")[2] not in names.TEMPLATE_NAMES]
+def place_of(root: Path) -> tuple[int, str]:
+    """Return a folder's device, and its id for the ledger, which tell it from others at its path.
 
-
-Place = tuple[int, str]  # a folder's device, and its id for the ledger
-
-
-def place_of(root: Path) -> Place:
-    """Return which folder this is, of those that were at its path. Raises OSError.
-
-    Its id, of file system and inode, stays the same after a reboot.
+    The id, of file system and inode, stays the same after a reboot. Raises OSError.
 
     The root of each ext4 disk has inode 2, that of each tmpfs 1, and a disk that is mounted in the
     place of another may get its device number. Ids of file systems differ then: those of ext4,
@@ -179,7 +168,7 @@ class InboxFolder:
         """Add a picture's sidecars; `listed` are the files in its folder, in small letters."""
         found = []
         stem = stem_of(path)
-        for file in sidecar_paths(path):
+        for file in names.sidecar_paths(path):
             if listed is not None and file.rpartition("/")[2].lower() not in listed:
                 continue  # 1.TXT may be opened as 1.txt
             sidecar = size_and_time_of(self.root, file)
@@ -195,7 +184,7 @@ class InboxFolder:
         alike = (stem + name for ending in PICTURES for name in (ending, ending.upper()))
         if {*map(of, alike)} - {None, of(path)}:  # other letters may mean one file
             return []
-        return [*filter(of, sidecar_paths(path))]
+        return [*filter(of, names.sidecar_paths(path))]
 
     def template_above(self, path: str) -> str | None:
         """Return the template that applies to a path."""
@@ -300,15 +289,17 @@ class InboxFolder:
         if template is None:
             return None
         content = self.read(template)
-        beside = [file for file in sidecar_paths(path) if os.path.lexists(self.shown(file))]
+        beside = [file for file in names.sidecar_paths(path) if os.path.lexists(self.shown(file))]
         texts = [DefaultsFile(sidecar, self._read_sidecar(sidecar)) for sidecar in beside]
-        mask = texts.pop().name if f"{stem_of(path)}{MASK}" in beside else ""  # the last of them
+        mask = (
+            texts.pop().name if f"{stem_of(path)}{names.MASK}" in beside else ""
+        )  # the last of them
         return Dropped(path, DefaultsFile(template, content), tuple(texts), mask)
 
     def _read_sidecar(self, path: str) -> bytes:
         """Return the text beside a picture; a mask is only opened. Raises FileUnreadable."""
         try:
-            if not path.endswith(MASK):
+            if not path.endswith(names.MASK):
                 return self.read(path)
             with self.opened(path):
                 return b""

@@ -16,14 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from picowatch.inbox import names
-from picowatch.inbox.folder import (
-    MISSING,
-    FileChanged,
-    FileUnreadable,
-    InboxFolder,
-    Place,
-    place_of,
-)
+from picowatch.inbox.folder import MISSING, FileChanged, FileUnreadable, InboxFolder, place_of
 from picowatch.inbox.matching import requests_in
 from picowatch.inbox.plan import Found, Plan, plan, template_folder
 from picowatch.inbox.read import Saved, names_in, read
@@ -78,8 +71,9 @@ class Inbox:
         self._first = tuple(f"{recipe}/" for recipe in first)
         self.files = InboxFolder(path, most_pixels)  # it may be a link
         self._ledger = ledger
-        self._place: Place | None = None  # None: the inbox is missing, or was not looked at yet
-        self._last: Place | None = None  # where the inbox was when it was last there
+        # None: the inbox is missing, or was not looked at yet.
+        self._place: tuple[int, str] | None = None
+        self._last: tuple[int, str] | None = None  # where the inbox was when it was last there
         self.trouble = ""  # "is not there" or "cannot be read (…)"
         self.waiting = Waiting(settle_seconds)  # what differs from the ledger
         self._wake = wake

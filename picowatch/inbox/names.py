@@ -3,17 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from picowatch.files.names import (
-    SKIPPED_FOLDERS,
-    is_mask_name,
-    is_other_picture_name,
-    is_picture_name,
-    stem_of,
-)
+from picowatch.files import names
 from picowatch.recipe.messages.suggestions import closest
 
 ENDINGS = (".yaml", ".yml", ".json", ".csv", ".txt")
 SIDECAR_ENDINGS = (".yaml", ".yml", ".txt")  # of a dropped picture's prompt and fields
+MASK = f"{names.MASK_MARK}.png"
+SIDECARS = (*SIDECAR_ENDINGS, MASK)
 DEFAULTS_NAME = "_defaults.yaml"
 # In a folder with this template every picture is a request, there and below (dropped.py).
 PICTURES_NAME = "_pictures.yaml"
@@ -61,7 +57,7 @@ def syntax_of(path: str) -> str:
 
 def is_dropped(path: str) -> bool:
     """Whether a path that the inbox reports is a dropped picture's, not a recipe's."""
-    return is_picture_name(path) or is_other_picture_name(path)
+    return names.is_picture_name(path) or names.is_other_picture_name(path)
 
 
 def is_template(path: str) -> bool:
@@ -69,9 +65,15 @@ def is_template(path: str) -> bool:
     return path.endswith(PICTURES_NAME) and path.rpartition("/")[2] == PICTURES_NAME
 
 
+def sidecar_paths(picture: str) -> list[str]:
+    """Return where a dropped picture's sidecars may be; `_pictures.jpg` has no `_pictures.yaml`."""
+    paths = [f"{names.stem_of(picture)}{ending}" for ending in SIDECARS]
+    return [path for path in paths if path.rpartition("/")[2] not in TEMPLATE_NAMES]
+
+
 def may_be_dropped(name: str) -> bool:
     """Whether a file of this name is a request under a template."""
-    return is_dropped(name) and not is_mask_name(name) and why_not_taken(name) is None
+    return is_dropped(name) and not names.is_mask_name(name) and why_not_taken(name) is None
 
 
 def may_matter(path: str) -> bool:
@@ -126,7 +128,7 @@ def _why_private(name: str) -> str:
     stem = name
     while stem.endswith(ENDINGS):  # Windows hides .txt, also in _pictures.yaml.txt
         stem = stem.rpartition(".")[0]
-    if similar := closest(stem, map(stem_of, TEMPLATE_NAMES)):
+    if similar := closest(stem, map(names.stem_of, TEMPLATE_NAMES)):
         meant = f"{similar}.yaml"
         if name.endswith(".json"):
             return f"to use it as {meant}, rename it; JSON is valid there, too"
@@ -145,7 +147,7 @@ def _why_unusual(name: str) -> str | None:
 def why_not_searched(folder: str) -> str | None:
     """Return why a folder of this name is skipped, "" if nobody wonders; None if it is not."""
     name = folder.lower()
-    if name.startswith((".", SAVING_FOLDER)) or name in SKIPPED_FOLDERS:
+    if name.startswith((".", SAVING_FOLDER)) or name in names.SKIPPED_FOLDERS:
         return ""
     return None if _is_utf8(folder) else "the folder's name is not valid UTF-8; rename it"
 

@@ -12,11 +12,9 @@ from picowatch.files.safe_paths import leads_out
 from picowatch.inbox import names
 from picowatch.inbox.folder import (
     MISSING,
-    SIDECARS,
     FileChanged,
     FileUnreadable,
     InboxFolder,
-    sidecar_paths,
     size_and_time_of,
 )
 from picowatch.inbox.read import names_in
@@ -70,7 +68,7 @@ class Scan:
     def owners(self, path: str) -> list[str]:
         """Return the dropped pictures that a text or mask belongs to, as a run takes it."""
         dropped = filter(names.is_dropped, self.found)
-        beside = [picture for picture in dropped if path in sidecar_paths(picture)]
+        beside = [picture for picture in dropped if path in names.sidecar_paths(picture)]
         return [] if path in self.found else sorted(beside)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
@@ -153,7 +151,7 @@ class Scan:
 
     def _tell_of_other(self, name: str, path: str, stems: Collection[str]) -> None:
         """Say why a file is not taken under a template, whose pictures have these stems."""
-        ends = (ending for ending in SIDECARS if name.lower().endswith(ending))
+        ends = (ending for ending in names.SIDECARS if name.lower().endswith(ending))
         own = {path[: -len(end)] + end for end in ends if path[: -len(end)] in stems}
         if path in self.found or path in own:
             return

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picowatch.files.names import is_mask_name, stem_of
-from picowatch.inbox.folder import SIDECARS, size_and_time_of
-from picowatch.inbox.names import SILENT, may_be_dropped, why_not_taken
+from picowatch.inbox.folder import size_and_time_of
+from picowatch.inbox.names import SIDECARS, SILENT, may_be_dropped, why_not_taken
 from picowatch.inbox.reasons import why_not
 from picowatch.inbox.scan import scan
 from picowatch.ledger.rows import SizeAndTime
