@@ -290,13 +290,11 @@ def accepted(result: Acceptance, newest: str) -> str:
         if newest:
             return f"saved, nothing new to render; its newest picture is {newest}"
         return "saved, nothing new to render; its pictures were deleted"
-    parts = [f"saved, {images(result.queued)} queued"]
-    if result.redrawn:
-        parts.append("random seeds drawn again because no request changed")
-    if result.gone:
-        parts.append(f"{result.gone} whose picture is gone")
-    if result.cancelled:
-        parts.append(f"{result.cancelled} cancelled")
-    if result.kept:
-        parts.append(f"{result.kept} kept")
-    return ", ".join(parts)
+    parts = (
+        (result.redrawn, "random seeds drawn again because no request changed"),
+        (result.gone, f"{result.gone} whose picture is gone"),
+        (result.cancelled, f"{result.cancelled} cancelled"),
+        (result.kept, f"{result.kept} kept"),
+    )
+    queued = f"saved, {images(result.queued)} queued"
+    return ", ".join([queued, *(words for count, words in parts if count)])

@@ -154,8 +154,7 @@ def pass_rates(ledger: Ledger) -> dict[PassRate, float]:
 
 
 def note_pass_rates(ledger: Ledger, rates: Mapping[PassRate, float]) -> None:
-    """Record how long passes take."""
-    rows = [(*key, seconds) for key, seconds in rates.items()]
+    rows = ((*key, seconds) for key, seconds in rates.items())
     ledger.change_each("INSERT OR REPLACE INTO pass_rates VALUES (?, ?, ?, ?, ?)", rows)
 
 

@@ -24,10 +24,8 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()} "
-        line = (
-            f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {level}{harmless(record.getMessage())}"
-        )
-        trace = _traceback(record)
+        time, trace = self.formatTime(record, "%Y-%m-%d %H:%M:%S"), _traceback(record)
+        line = f"{time} {level}{harmless(record.getMessage())}"
         return f"{line}\n{trace}" if trace else line
 
 
