@@ -54,11 +54,8 @@ def named(folders: Folders, name: str, status: Status, *, running: bool) -> Name
 def _unread(inbox: Path, name: str, noticed: list[str]) -> list[str]:
     """Return what seems to be a request that nobody has noticed; only names are looked at."""
     folders = {path.rpartition("/")[0] for path in filter(is_template, noticed)}
-    new = {
-        path
-        for path in {*requests_in(inbox)}.difference(noticed)
-        if is_dropped(path) == any(folder in folders for folder in folders_above(path))
-    }
+    unknown = {*requests_in(inbox)}.difference(noticed)
+    new = {p for p in unknown if is_dropped(p) != folders.isdisjoint(folders_above(p))}
     found = matching(name, [*noticed, *new]) if new else ()
     return [path for path in found if path in new and not is_mask_name(path)]
 

@@ -283,11 +283,8 @@ def _name_in_inbox(file: Path) -> str:
 
 def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
     """Warn about masks that have no black or no white, which the engine does later."""
-    masks = {
-        (variant.painted_mask, variant.mask_invert, variant.mask_is_alpha): None
-        for variant in recipe.variants
-        if variant.painted_mask
-    }
+    masked = (variant for variant in recipe.variants if variant.painted_mask)
+    masks = dict.fromkeys((v.painted_mask, v.mask_invert, v.mask_is_alpha) for v in masked)
     found = [why for mask in masks for why in pictures.mask_warnings(*mask)]
     return recipe.warned(*found)
 
@@ -331,12 +328,9 @@ def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
 def _lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each image, with what is not the same in all."""
     drawn = [image for image in images if "checkpoint" in image]
-    differing = {
-        name
-        for name, row in ROWS.items()
-        if row.check == "differs"
-        and len({repr(image[name]) for image in drawn if name in image}) > 1
-    }
+    may_differ = [name for name, row in ROWS.items() if row.check == "differs"]
+    values = {name: {repr(i[name]) for i in drawn if name in i} for name in may_differ}
+    differing = {name for name, found in values.items() if len(found) > 1}
     for image in images:
         sides = image.get("given_size") or (image["width"], image["height"])
         before, size = "{}x{}".format(*sides), image["published_size"]

@@ -162,11 +162,8 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         remedy = f"Install it: {install_command('openvino')}; or set compile: false."
         yield Check("compile", "OpenVINO is not installed, so nothing is compiled", remedy)
     each = sum(rendered["timings"].values())
-    yield Check(
-        "picture",
-        f"{rendered['size']} with the demo model in {each:.1f} s, {seconds:.1f} s including the "
-        "start",
-    )
+    speed = f"in {each:.1f} s, {seconds:.1f} s including the start"
+    yield Check("picture", f"{rendered['size']} with the demo model {speed}")
 
 
 def _libraries(found: Mapping[str, str]) -> Check:
@@ -179,12 +176,9 @@ def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
     text = f"{device}, {precision} (device: {settings.device}, precision: {settings.precision})"
     unused = settings.device == "auto" and device == "cpu" and "node" not in rendered
     if unused and any(path.exists() for path in CARDS):
-        return Check(
-            "device",
-            f"{text}, though there is an NVIDIA card",
-            "Update its driver, or choose a build of torch for it at "
-            "https://pytorch.org/get-started/locally/.",
-        )
+        page = "https://pytorch.org/get-started/locally/"
+        remedy = f"Update its driver, or choose a build of torch for it at {page}."
+        return Check("device", f"{text}, though there is an NVIDIA card", remedy)
     return Check("device", text)
 
 
@@ -273,11 +267,9 @@ def _models(settings: Settings) -> Check:
         except NotInstalled as error:
             return Check("models", f"{text}: {error}", "Change the setting checkpoint.")
     if inventory.unusable_checkpoint and not inventory.checkpoints:
-        return Check(
-            "models",
-            f"{text}. No checkpoint can be used: {inventory.unusable_checkpoint}",
-            "Fix that, or write checkpoint: demo into picowatch.yaml or the recipes.",
-        )
+        why = f"No checkpoint can be used: {inventory.unusable_checkpoint}"
+        remedy = "Fix that, or write checkpoint: demo into picowatch.yaml or the recipes."
+        return Check("models", f"{text}. {why}", remedy)
     return Check("models", text)
 
 

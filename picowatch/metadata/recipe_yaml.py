@@ -124,14 +124,8 @@ def _written(value: object, *, in_a_line: bool = False) -> str:
     """Return YAML that reads back exactly, with control characters escaped."""
     if not value:
         return ""
-    text = yaml.dump(
-        value,
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        default_flow_style=in_a_line,
-        width=_NEVER,
-    )
+    how: dict[str, Any] = {"default_flow_style": in_a_line, "sort_keys": False}
+    text = yaml.dump(value, Dumper=_Dumper, width=_NEVER, allow_unicode=True, **how)
     return "".join(c if c.isprintable() or c == "\n" else f"\\U{ord(c):08x}" for c in text)
 
 

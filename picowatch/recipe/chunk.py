@@ -70,11 +70,9 @@ def read_chunk(text: str) -> Chunk:
     if not isinstance(values, dict) or "format" not in values:
         raise PictureUnreadable("the picture's 'picowatch' text contains no request.")
     if values["format"] != FORMAT:
-        raise PictureUnreadable(
-            f"the picture's 'picowatch' text has format {shown(repr(values['format']))}; "
-            f"this version reads format {FORMAT}.",
-            "A newer picowatch can read it.",
-        )
+        what = f"the picture's 'picowatch' text has format {shown(repr(values['format']))}"
+        ours = f"this version reads format {FORMAT}."
+        raise PictureUnreadable(f"{what}; {ours}", "A newer picowatch can read it.")
     known = {name: value for name, value in values.items() if name in Chunk.__dataclass_fields__}
     try:
         return _adapter().validate_python(known)

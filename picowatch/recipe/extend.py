@@ -73,10 +73,9 @@ def margins_of(extend: str, size: tuple[int, int]) -> Margins:
         why = ", which has that shape" if shape else ""
         raise ValueInvalid(f"extend: {extend} adds nothing to {size[0]}x{size[1]}{why}.")
     if any(margin > MOST * size[i % 2] for i, margin in enumerate(found)):
-        raise ValueInvalid(
-            f"extend: {extend} adds more than {MOST} times the side of {size[0]}x{size[1]}. Crop "
-            f"it, or write {'a shape nearer to its own' if shape else 'less'}."
-        )
+        what = f"extend: {extend} adds more than {MOST} times the side of {size[0]}x{size[1]}."
+        less = "a shape nearer to its own" if shape else "less"
+        raise ValueInvalid(f"{what} Crop it, or write {less}.")
     return found
 
 

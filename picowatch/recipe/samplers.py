@@ -241,10 +241,7 @@ _BY_NAME = {_squeezed(name): s for s in reversed(SAMPLERS) for name in s.spellin
 _BY_MISSING_NAME = {
     _squeezed(f"{name}{more}"): (f"{missing}{more}", closest)
     for more in ("", " CFG++")
-    for missing, closest in [
-        *_MISSING.items(),
-        *((sampler.name, sampler.name) for sampler in SAMPLERS),
-    ]
+    for missing, closest in (_MISSING | {s.name: s.name for s in SAMPLERS}).items()
     for name in _spellings(missing)
 }
 # All names, for editors: those of samplers with the schedule types that may follow.

@@ -114,10 +114,8 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
             is_negative = _NEGATIVE.match(line) is not None
             why = why_no_prompt(line)
             if is_negative and has_negative:
-                why = (
-                    "a second 'Negative prompt:' without a line like 'Steps: 24' before it. End "
-                    "each picture's text with such a line."
-                )
+                what = "a second 'Negative prompt:' without a line like 'Steps: 24' before it."
+                why = f"{what} End each picture's text with such a line."
             has_negative |= is_negative
             if why:
                 problems.add(source.whole_line(at), why)

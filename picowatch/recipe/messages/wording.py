@@ -82,10 +82,8 @@ def _remedy(field: str, written: SourceValue) -> str:
     if field == "upscale.scale" and value is not None and value < 1:
         return "It only enlarges. To keep the size, remove upscale."
     if field in ("width", "height") and value is not None and value > fields.MAX_SIDE:
-        return (
-            "For a larger picture, write a smaller size, and hires: {scale: 2} to redraw it "
-            "larger, or upscale: {scale: 4} to enlarge it."
-        )
+        how = "hires: {scale: 2} to redraw it larger, or upscale: {scale: 4} to enlarge it."
+        return f"For a larger picture, write a smaller size, and {how}"
     if field == "control" and text in PREPROCESSORS:
         return f"Write control: {{image: photo.png, model: …, preprocess: {text}}}."
     return ""

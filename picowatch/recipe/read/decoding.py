@@ -29,11 +29,8 @@ def decode(name: str, content: bytes) -> Source:
     byte's line and column), and for characters that nobody can see.
     """
     if len(content) > MAX_BYTES:
-        refuse(
-            Position(Source(name, ""), 1, 1),
-            f"the file is too long: a recipe may have up to {MAX_BYTES:,} bytes. Split it into "
-            "several files.",
-        )
+        what = f"the file is too long: a recipe may have up to {MAX_BYTES:,} bytes."
+        refuse(Position(Source(name, ""), 1, 1), f"{what} Split it into several files.")
     text, encoding = _decoded(name, content)
     # Some programs end a text with NUL or with DOS' end-of-file character; joined files have
     # byte order marks inside; editors leave tabs on otherwise empty lines.

@@ -119,11 +119,9 @@ def _flags(
         if quoted:
             after = line.written(quoted.end(), end)
             if after.text:
-                problems.add(
-                    after.position,
-                    f"'{shown(after.text)}' comes after the closing quote. Put the quotes around "
-                    'the whole value; write \\" for a quote inside.',
-                )
+                what = f"'{shown(after.text)}' comes after the closing quote."
+                remedy = 'Put the quotes around the whole value; write \\" for a quote inside.'
+                problems.add(after.position, f"{what} {remedy}")
             is_double = quoted[0].startswith('"')
             text = re.sub(r'\\(["\\])', r"\1", quoted[1]) if is_double else quoted[1]
             written = written.with_value(_in_one_line(text))

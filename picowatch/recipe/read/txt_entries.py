@@ -148,11 +148,9 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[Prompt
         if (len(line) - len(line.rstrip("\\"))) % 2 == 0:
             return PromptLine(source, number + 1, "\n".join([*pieces, line])), index + 1
         pieces.append(line[:-1])
-    problems.add(
-        Position(source, len(source.lines), len(line)),
-        "a backslash at the end of a line continues it on the next line, but there is no next "
-        "line.",
-    )
+    what = "a backslash at the end of a line continues it on the next line"
+    end = Position(source, len(source.lines), len(line))
+    problems.add(end, f"{what}, but there is no next line.")
     return PromptLine(source, number + 1, "\n".join(pieces)), len(source.lines)
 
 

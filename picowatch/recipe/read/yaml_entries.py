@@ -16,11 +16,9 @@ def json_entries(source: Source, problems: Problems) -> list[Entry]:
     """Return a JSON file's recipes. RecipeInvalid if it is not JSON or beyond the limits."""
     document = compose_json(source)
     if _is_comfyui_workflow(document.value):
-        problems.add(
-            _start_of(document),
-            "this is a workflow of ComfyUI, which picowatch cannot run. To start from a picture "
-            'that it made, save the picture beside a recipe {"from": "picture.png"}.',
-        )
+        what = "this is a workflow of ComfyUI, which picowatch cannot run. To start from a picture"
+        remedy = 'that it made, save the picture beside a recipe {"from": "picture.png"}.'
+        problems.add(_start_of(document), f"{what} {remedy}")
         return []
     return _entries_of(document, problems)
 

@@ -16,6 +16,7 @@ from picowatch.recipe.messages.problems import Finding, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
 from picowatch.recipe.passes import samplings
+from picowatch.recipe.prompts.drawing import NEGATIVE
 from picowatch.recipe.prompts.editing import edits_too_late
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
@@ -162,21 +163,11 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
     """Warn of words that each of the demo's models was not taught, unless LoRAs may teach them."""
     variants = [variant for recipe in recipes for variant in recipe.variants]
     demo, taught = inventory.demo, inventory.demo.known_words
-    drawn = {
-        prompt: variant
-        for variant in variants
-        for field, prompt in variant.texts
-        if variant.draws
-        and variant.checkpoint == demo.name
-        and not field.endswith("negative_prompt")
-    }
-    prompts = [text for text, of in drawn.items() if not (of.loras or lora_tags(text))]
-    looked_for = [
-        part.find
-        for each in variants
-        for part in (each.found_mask, *each.detail, each.cutout)
-        if part and part.find and part.model == DEMO_FIND
-    ]
+    drawn = [v for v in variants if v.draws and v.checkpoint == demo.name]
+    texts_of = {text: v for v in drawn for field, text in v.texts if not field.endswith(NEGATIVE)}
+    prompts = [text for text, of in texts_of.items() if not (of.loras or lora_tags(text))]
+    finders = (part for v in variants for part in (v.found_mask, *v.detail, v.cutout))
+    looked_for = [part.find for part in finders if part and part.find and part.model == DEMO_FIND]
     said = []
     for name, known, texts in (
         (demo.name, taught and taught.and_names(inventory.embeddings), prompts),

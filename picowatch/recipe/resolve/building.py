@@ -284,11 +284,9 @@ def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Reci
         whole, becomes = size, f"is drawn in {fitted[0]}x{fitted[1]}, and what is new enlarged"
     if len(sides) > 1 and is_reduced:
         is_setting = limits.most_pixels == known.pictures.most_pixels
-        warning = (
-            f"A picture of {size[0]}x{size[1]} pixels {becomes}: "
-            f"{'max_picture_megapixels' if is_setting else 'this checkpoint'} allows "
-            f"{limits.most_pixels / 1e6:.2g} megapixels, with sides of {limits.most_side} at most."
-        )
+        who = "max_picture_megapixels" if is_setting else "this checkpoint"
+        most = f"{limits.most_pixels / 1e6:.2g} megapixels, with sides of {limits.most_side}"
+        warning = f"A picture of {size[0]}x{size[1]} pixels {becomes}: {who} allows {most} at most."
         reporter.warnings.append(warning)
     taken: dict[str, Any] = {side: fitted[_SIDES.index(side)] for side in sides}
     return recipe.with_values(**taken, picture_size=whole, size_warning=warning)

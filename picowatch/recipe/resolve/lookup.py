@@ -260,10 +260,7 @@ def fit(
             size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     by_pixels = (limits.most_pixels / (size[0] * size[1])) ** 0.5
     shrink = min(1, limits.most_side / max(size), by_pixels)
-    least = -(-MIN_SIDE // limits.multiple)
-    most = limits.most_side // limits.multiple
-    width, height = (
-        max(least, min(most, round(side * shrink / limits.multiple))) * limits.multiple
-        for side in size
-    )
+    unit = limits.multiple
+    least, most = -(-MIN_SIDE // unit), limits.most_side // unit
+    width, height = (max(least, min(most, round(s * shrink / unit))) * unit for s in size)
     return (width, height), shrink < 1
