@@ -49,10 +49,9 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
             made += _make_templates(inbox, options.ready)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        raise CommandFailed(
-            f"Cannot create picowatch's folders in {folder}{where}: {error.strerror or error}.",
-            "Name a folder that you can write to: picowatch init DIR.",
-        ) from error
+        what = f"Cannot create picowatch's folders in {folder}{where}: {error.strerror or error}."
+        remedy = "Name a folder that you can write to: picowatch init DIR."
+        raise CommandFailed(what, remedy) from error
     for line in made:  # after all is made, for a reader that ends early
         print(line)
     there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "

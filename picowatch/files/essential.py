@@ -217,12 +217,9 @@ class Writing:
 
     def _is_told(self, refusal: _Refusal) -> bool:
         """Whether a message about another file says the same; what waits has its own."""
-        return any(
-            other is not refusal
-            and other.about == refusal.about
-            and (refusal.policy == "optional" or other.policy != "optional")
-            for other in self._refusals.values()
-        )
+        alike = [it for it in self._refusals.values() if it.about == refusal.about]
+        others = [it for it in alike if it is not refusal]
+        return any(refusal.policy == "optional" or it.policy != "optional" for it in others)
 
     def _current(self, policy: _Policy) -> list[str]:
         """Return refusals in words; forget what nobody tries again, as nobody wants it any more."""

@@ -120,10 +120,8 @@ class Recipe(fields.RecipeFields):
     @property
     def wants_random_seed(self) -> bool:
         """Return whether a seed has to be drawn before its images can be rendered."""
-        return self.seed == RANDOM or any(
-            variant.variation_strength and variant.variation_seed is None
-            for variant in self.variants
-        )
+        varied = (v for v in self.variants if v.variation_strength)
+        return self.seed == RANDOM or any(v.variation_seed is None for v in varied)
 
     @property
     def seeds(self) -> list[tuple[int, int | None]]:
@@ -267,16 +265,10 @@ class Recipe(fields.RecipeFields):
         self, loras: Mapping[str, float], embeddings: Sequence[str], hash_of: HashOf
     ) -> dict[str, Any]:
         """Return the LoRAs and embeddings of drawn prompts, as a request has them."""
-        families = self.lora_families
-        return {
-            "loras": tuple(
-                LoraUse(name, hash_of("lora", name), weight, families.get(name, ""))
-                for name, weight in loras.items()
-            ),
-            "embeddings": tuple(
-                EmbeddingUse(name, hash_of("embedding", name)) for name in embeddings
-            ),
-        }
+        of = self.lora_families
+        uses = (LoraUse(n, hash_of("lora", n), w, of.get(n, "")) for n, w in loras.items())
+        words = (EmbeddingUse(n, hash_of("embedding", n)) for n in embeddings)
+        return {"loras": tuple(uses), "embeddings": tuple(words)}
 
     def _seeds(self, index: int, drawn_seed: int | None) -> tuple[int, int | None]:
         """Return the seed and the variation seed of image `index` of this combination."""
