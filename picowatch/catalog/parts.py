@@ -5,7 +5,7 @@ encoders and the VAE. What it lacks comes from an installed diffusers folder of 
 from files in models/text_encoders/ and models/vae/, whose configs and vocabularies the package has.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
@@ -55,20 +55,10 @@ def is_transformer(entry: Model | Refused) -> TypeGuard[Model]:
 def parts_of(model: Model) -> tuple[Part, ...]:
     """Return all parts of a checkpoint, with the names that its pipeline has for them."""
     if model.layout == "folder":
-        classes = classes_of(model.path)
-        parts = [Part(name, kind, model.path / name) for name, kind in classes.items()]
-        return (*parts, *_built_in(model, classes))
+        return _lent(model, model, {})
     if is_unet(model):
         return _of_the_package(model, {name: (model.path, own) for name, own in model.contents})
     return model.parts
-
-
-def _built_in(model: Model, given: Iterable[str]) -> list[Part]:
-    """Return the parts that a folder may lack because the package has them."""
-    row = FAMILIES[model.family]
-    lacking = [name for name in row.optional if name in row.parts and name not in given]
-    folders = {name: ASSETS / model.family / name for name in lacking}
-    return [Part(part, row.parts[part][0], at) for part, at in folders.items() if at.is_dir()]
 
 
 def completed(model: Model, installed: FoundModels) -> Model:
@@ -132,15 +122,21 @@ def _suffice(model: Model, sources: _Sources) -> bool:
 
 
 def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
-    """Return the parts of a folder, with those that the file itself has replaced."""
-    parts = []
-    for name, class_name in classes_of(lender.path).items():
+    """Return the parts of a folder, replaced by those that the file itself has.
+
+    The package has some parts that a folder may lack.
+    """
+    parts, classes = [], classes_of(lender.path)
+    for name, class_name in classes.items():
         folder = lender.path / name
         if name in _OF_A_VARIANT and lender.variant != model.variant:
             own = _package_folder(model, name)
             folder = own if own.is_dir() else folder
         parts.append(_part(model, name, class_name, folder, inside))
-    return (*parts, *_built_in(model, [part.name for part in parts]))
+    row = FAMILIES[model.family]
+    lacking = {name: ASSETS / row.key / name for name in row.optional if name not in classes}
+    built_in = ((name, at) for name, at in lacking.items() if name in row.parts and at.is_dir())
+    return (*parts, *(Part(name, row.parts[name][0], at) for name, at in built_in))
 
 
 def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
