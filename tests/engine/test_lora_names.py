@@ -90,12 +90,9 @@ def used(tensors: Tensors, folder: Path, pipeline: Any, family: str) -> dict[str
     path = write(folder / "it.safetensors", tensors)
     given, unused, *_ = read_lora("it", path, pipeline, family)
     assert unused == []
-    mark = ".lora_B.weight"
     start = f"{part_of(family)}."
     return {
-        key.removeprefix(start).removesuffix(mark): rows[:, 0]
-        for key, rows in given.items()
-        if key.endswith(mark)
+        f"{part}.{name}".removeprefix(start): up[:, 0] for (part, name), (_, up) in given.items()
     }
 
 

@@ -46,11 +46,8 @@ def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tens
         given, unused, *_ = read_lora("it", path, found, "sd1")
     assert not unused
     return {
-        key.removesuffix(".lora_A.weight"): torch.einsum(
-            "or,r...->o...", given[key.replace("lora_A", "lora_B")].float().flatten(1), down.float()
-        )
-        for key, down in given.items()
-        if "lora_A" in key
+        f"{part}.{name}": torch.einsum("or,r...->o...", up.float().flatten(1), down.float())
+        for (part, name), (down, up) in given.items()
     }
 
 

@@ -36,9 +36,9 @@ _Target = tuple[str, str]  # a part of a pipeline by diffusers' name, and a modu
 
 
 class File(NamedTuple):
-    """A file's tensors for the parts of a pipeline that are in memory, in diffusers' names."""
+    """What a file has for the parts of a pipeline that are in memory."""
 
-    tensors: Tensors
+    halves: dict[_Target, tuple[torch.Tensor, ...]]  # `down` and `up` by module
     unused: list[str]  # the keys of those that are for no part
     of_texts: bool  # some are for text encoders
     alphas: set[float]  # of the layers
@@ -63,20 +63,19 @@ def read_lora(name: str, path: Path, pipeline: Any, family: str) -> File:
             "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
             "those of diffusers.",
         )
-    tensors: Tensors = {}
+    targets: dict[_Target, tuple[torch.Tensor, ...]] = {}
     # Asking a large model for its type takes some milliseconds.
     types = {part: parts[part].dtype for part in {part for part, _ in found}}
     for (part, module), (stem, rows) in found.items():
         layer = layers[stem]
         halves = _fitting(name, parts[part], module, layer.down, layer.up[rows])
-        for half, tensor in zip("AB", halves, strict=True):
-            # peft converts them, too, but not for quantised weights.
-            tensors[f"{part}.{module}.lora_{half}.weight"] = tensor.to(types[part])
+        # peft converts them, too, but not for quantised weights.
+        targets[part, module] = tuple(half.to(types[part]) for half in halves)
     for stem in layers.keys() - {stem for stem, _ in found.values()} - absent:
         unused += layers[stem].keys.values()
     alphas = {layers[stem].alpha for stem, _ in found.values()}
     of_texts = any(map(_OF_TEXTS.match, layers))
-    return File(tensors, sorted(unused), of_texts, {alpha for alpha in alphas if alpha is not None})
+    return File(targets, sorted(unused), of_texts, {alpha for alpha in alphas if alpha is not None})
 
 
 _ALPHA = re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha$")

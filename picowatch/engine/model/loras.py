@@ -23,7 +23,6 @@ from picowatch.recipe.request import LoraUse
 log = logging.getLogger("picowatch.engine")
 
 _NAMED_KEYS = 3
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(eq=False)
@@ -68,7 +67,7 @@ class Loras:
                 self._unload(pipeline)
                 raise
         # Parts that are not in memory have no layers of a LoRA.
-        here = {sha256: weight for sha256, weight in weights.items() if self._files[sha256].tensors}
+        here = {sha256: weight for sha256, weight in weights.items() if self._files[sha256].halves}
         if here:
             pipeline.set_adapters([*map(_adapter, here)], [*here.values()])
         self.applied = wanted
@@ -90,8 +89,9 @@ class Loras:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s", _described(use, file, pipeline))
         by_part: dict[str, Tensors] = {}
-        for key, tensor in file.tensors.items():
-            by_part.setdefault(key.partition(".")[0], {})[key] = tensor
+        for (part, module), halves in file.halves.items():
+            names = (f"{part}.{module}.lora_{half}.weight" for half in "AB")
+            by_part.setdefault(part, {}).update(zip(names, halves, strict=True))
         options = {"adapter_name": _adapter(use.hash), **renewing_offloading(pipeline)}
         with warnings.catch_warnings():
             # Several LoRAs in a model are intended.
@@ -102,7 +102,7 @@ class Loras:
                     pipeline.load_lora_into_text_encoder(tensors, None, model, part, **options)
                 else:
                     model.load_lora_adapter(tensors, prefix=part, **options)
-        return file._replace(tensors=dict.fromkeys(file.tensors, torch.empty(0)))
+        return file._replace(halves=dict.fromkeys(file.halves, ()))
 
     def _unload(self, pipeline: Any) -> None:
         """Unwrap every layer."""
@@ -128,18 +128,16 @@ def _described(use: LoraUse, file: File, pipeline: Any) -> str:
     The change is ||up down|| * weight / ||W|| with Frobenius norms. ||up down||^2 is the sum of
     (up^T up) * (down down^T), which are as small as the rank. Quantised weights have no norm here.
     """
-    stems = [key.removesuffix(_DOWN) for key in file.tensors if key.endswith(_DOWN)]
     ranks, changes = set[int](), list[float]()
-    for stem in stems:
-        down, up = (file.tensors[stem + half].flatten(1).float() for half in (_DOWN, _UP))
+    for (part, module), halves in file.halves.items():
+        down, up = (half.flatten(1).float() for half in halves)
         ranks.add(len(down))
-        part, _, name = stem.partition(".")
-        layer = getattr(pipeline, part).get_submodule(name)
+        layer = getattr(pipeline, part).get_submodule(module)
         weight = getattr(layer, "base_layer", layer).weight
         if weight.is_floating_point() and (norm := torch.linalg.vector_norm(weight.float())):
             square = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
             changes.append(abs(use.weight) * square.sqrt().item() / norm.item())
-    words = f"LoRA {use.name!r} at {use.weight:g}: {len(stems)} layers, rank {_range(ranks)}"
+    words = f"LoRA {use.name!r} at {use.weight:g}: {len(file.halves)} layers, rank {_range(ranks)}"
     change = f", largest change {max(changes):.1%} of a layer's weights" if changes else ""
     return f"{words}, alpha {_range(file.alphas)}{change}"
 
