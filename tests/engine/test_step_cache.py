@@ -55,11 +55,11 @@ def test_three_of_eight_steps_reuse_blocks_and_the_next_picture_is_as_before(fam
     both = requests_of(models, f"{name}-deep", f"{CACHED}\nseed: [7, 8]")
     assert both[0].as_dict()["step_cache"] and both[0].digest != plain.digest
     before = draw(renderer, plain)[0]
-    renderer._accelerator.uses_graphs = True
+    renderer.uses_graphs = True
     first, second = draw(renderer, *both)
     with counted(renderer) as reused:
         assert draw(renderer, both[1])[0].pixels == second.pixels
-    renderer._accelerator.uses_graphs = False
+    renderer.uses_graphs = False
     assert difference(first, before) > 0 and first.pixels != second.pixels
     assert (first.batch_size, first.compiled, first.warnings) == (1, False, ())
     with counted(renderer) as usual:

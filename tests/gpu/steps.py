@@ -91,7 +91,7 @@ def test_no_step_of_a_family_waits_and_its_graph_draws_the_same(name: str) -> No
     waits, is_recorded = TOLD.get(name, (0, True))
     assert last == waits or name in GENERAL
     plain = draw(renderer, images[1])[0]
-    renderer._accelerator.uses_graphs = True
+    renderer.uses_graphs = True
     quick = [draw(renderer, image)[0] for image in images]
     assert quick[1].pixels == plain.pixels
     recorded = [picture.compiled for picture in quick]

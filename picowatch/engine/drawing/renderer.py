@@ -31,7 +31,7 @@ from picowatch.engine.model.devices import (
     held_memory,
     room_on,
 )
-from picowatch.engine.model.loaded import Accelerator, Loaded, compile_state
+from picowatch.engine.model.loaded import Loaded, compile_state
 from picowatch.engine.model.memory import TILED, MemoryLadder, Rung, shrink_warning
 from picowatch.engine.model.verify import verified
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage, unseen
@@ -68,7 +68,8 @@ class Renderer:
         self._networks = Networks(opened, target, self._kept)
         self._masks = Masks(self._networks, self._start_images)
         self._previewer = Previewer(on_preview, options.preview_seconds)
-        self._accelerator = Accelerator(options, target.device)
+        self._options = options
+        self.uses_graphs = options.graphs and target.device.type == "cuda"
         self._ladder = MemoryLadder(options.memory, partial(room_on, target.device))
         # Those that give pictures one by one return their indices.
         self._passes: dict[PassKind, Callable[[_Batch], Iterable[int] | None]] = {
@@ -196,7 +197,7 @@ class Renderer:
             need_cache_dit()
         loaded = self._checkpoints.ready(first, rung, work.timings)
         self._previewer.follow(loaded.row, loaded.denoiser)
-        accelerated = self._accelerator.of(loaded, first, rung)
+        accelerated = loaded.accelerated(first, rung, self._options, graphs=self.uses_graphs)
         job = Job(
             self._target.device,
             self._start_images,

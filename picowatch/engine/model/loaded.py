@@ -33,6 +33,8 @@ from picowatch.recipe.request import ImageRequest, LoraUse
 if TYPE_CHECKING:
     from picowatch.engine.model.loras import Loras
 
+Accelerated = Compiled | Graphed | None  # compiled code, or a card's graphs
+
 
 @dataclass(eq=False)
 class Placed:
@@ -182,7 +184,7 @@ class Loaded:
         self.parts = Placed(self.row, self.variant, parts, place, device)
         reading, bring = reading_of(self.row, self.variant), partial(self._take_turns, texts=True)
         self.texts = Texts(reading, parts, self.parts.pipeline, bring, verified, device, kept, key)
-        self._verified, self._kept, self._path = verified, kept, model.path
+        self._verified, self._kept, self._path, self._device = verified, kept, model.path, device
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
         self.compiled: Compiled | None = None  # the denoiser
@@ -232,6 +234,32 @@ class Loaded:
         if self.graphed:
             self.graphed.forget()
 
+    def accelerated(
+        self, request: ImageRequest, rung: Rung, options: EngineOptions, *, graphs: bool
+    ) -> Accelerated:
+        """Return what computes in the denoiser's place, None if nothing can.
+
+        The settings decide, and what a batch changes in the denoiser.
+        """
+        if rung != FULL:
+            self.forget_graphs()
+        if rung != FULL or request.exact or request.tiling or request.step_cache:
+            return None
+        changed = request.loras or request.control or request.quantize
+        # On a card, diffusers compiles a third of a UNet, which becomes slower.
+        slower = self._device.type == "cuda" and self.row.kind == "unet"
+        if options.compile and not changed and not slower:
+            if self.compiled is None:
+                given = self.denoiser, request.checkpoint_hash, self._device, options.cache
+                self.compiled = Compiled(*given)
+            if not self.compiled.failure:
+                return self.compiled
+        if not graphs:
+            return None
+        self.graphed = self.graphed or Graphed(self.denoiser, self._device)
+        self.graphed.replayed = False
+        return self.graphed
+
     def bring_denoiser(self) -> None:
         """Restore the denoiser and its LoRAs before the first step, where parts take turns."""
         self._take_turns(texts=False)
@@ -247,40 +275,6 @@ class Loaded:
             gc.collect()  # frees modules that refer to each other
             parts.restore(brought)
             self.use_loras(self._uses)
-
-
-# Compiled code, or a card's graphs.
-Accelerated = Compiled | Graphed | None
-
-
-class Accelerator:
-    """Decides for each batch by the settings, and by what the batch changes in the denoiser."""
-
-    def __init__(self, options: EngineOptions, device: torch.device) -> None:
-        self._device = device
-        self._on_card = device.type == "cuda"
-        self._compiles, self._cache = options.compile, options.cache
-        self.uses_graphs = options.graphs and self._on_card
-
-    def of(self, loaded: Loaded, request: ImageRequest, rung: Rung) -> Accelerated:
-        """Return what computes in the denoiser's place, None if nothing can."""
-        if rung != FULL:
-            loaded.forget_graphs()
-        if rung != FULL or request.exact or request.tiling or request.step_cache:
-            return None
-        changed = request.loras or request.control or request.quantize
-        # On a card, diffusers compiles a third of a UNet, which becomes slower.
-        if self._compiles and not changed and not (self._on_card and loaded.row.kind == "unet"):
-            if loaded.compiled is None:
-                key = request.checkpoint_hash
-                loaded.compiled = Compiled(loaded.denoiser, key, self._device, self._cache)
-            if not loaded.compiled.failure:
-                return loaded.compiled
-        if not self.uses_graphs:
-            return None
-        loaded.graphed = loaded.graphed or Graphed(loaded.denoiser, self._device)
-        loaded.graphed.replayed = False
-        return loaded.graphed
 
 
 def compile_state(used: Accelerated) -> CompileState:
