@@ -37,12 +37,9 @@ HAND, PERSON = replace(FACE, find="hand"), replace(FACE, find="person")
 TEXTS: dict[str, list[Detail]] = {
     keys(): [FACE],
     keys(model="mediapipe_face_full"): [FACE],
-    keys(model="hand_yolov8n.pt"): [HAND],
-    keys(model="person_yolov8n-seg.pt"): [PERSON],
-    keys(confidence=0.55): [replace(FACE, confidence=0.55)],
-    keys(dilate_erode=-12): [replace(FACE, grow=-12)],
-    keys(denoising_strength=0): [replace(FACE, denoising_strength=0.0)],
-    keys(inpaint_padding=0): [replace(FACE, mask_padding=0)],
+    keys(confidence=0.55, dilate_erode=-12, denoising_strength=0, inpaint_padding=0): [
+        replace(FACE, confidence=0.55, grow=-12, denoising_strength=0.0, mask_padding=0)
+    ],
     keys(prompt='"blue eyes, <lora:ink:0.8>"', negative_prompt='"blur, dim"'): [
         replace(FACE, prompt="blue eyes, <lora:ink:0.8>", negative_prompt="blur, dim")
     ],

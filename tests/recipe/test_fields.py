@@ -26,7 +26,6 @@ def test_everything_but_the_prompt_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("written", "field", "value"),
     [
-        ("negative: dim", "negative_prompt", "dim"),
         ("Negative Prompt: dim", "negative_prompt", "dim"),
         ("CFG-SCALE: 3", "cfg_scale", 3.0),
         ("Hires: {Denoising Strength: 0.5}", "hires", Hires(denoising_strength=0.5)),
@@ -34,10 +33,8 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         ("width: 512", "height", 128),
         ("size: 512×768", "height", 768),
         ('size: "512X768"', "width", 512),
-        ("seed: '-1'", "seed", "random"),
         ("seed: −1", "seed", "random"),
         ("seed: [3, 1, 2, '1']", "seed", (3, 1, 2)),
-        ("seed: 5..8", "seed", (5, 6, 7, 8)),
         ("seed: 8 .. 2 step 3", "seed", (8, 5, 2)),
         ("variation_strength: .5\nsubseed: '7'", "variation_seed", 7),
         ("skip_early_cfg: '.1'", "cfg_start", 0.1),
@@ -56,7 +53,6 @@ def test_everything_but_the_prompt_has_a_default() -> None:
             "detail",
             (A_DETAIL, replace(A_DETAIL, find="b", denoising_strength=0.25)),
         ),
-        ("exact: yes", "exact", True),
         ("exact: 'Off'", "exact", False),
         # Tables with gaps give such numbers, and JSON Schema takes them for whole ones.
         ("steps: 8.0", "steps", 8),

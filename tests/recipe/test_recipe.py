@@ -40,7 +40,6 @@ SEEDS: list[tuple[str, int | None, list[tuple[int, int | None]]]] = [
     ("seed: [9, 2]\nvariation_seed: 5\nvariation_strength: 1", None, [(9, 5), (2, 6)]),
     # A random variation seed is drawn with the seed, and never is the same.
     (f"{VARIED}count: 2", 5, [(7, 5 + 2**31), (7, 6 + 2**31)]),
-    (f"{VARIED}variation_seed: random", 5, [(7, 5 + 2**31)]),
     ("variation_strength: 0.2", 2**31 + 3, [(2**31 + 3, 3)]),
     # In a sweep, 0 has no variation seed, and counts its seed as any other recipe.
     ("seed: 7\nvariation_seed: 1\ncount: 2\nsweep: {variation_strength: 0..1 step 0.5}", None,
@@ -92,7 +91,6 @@ def test_what_an_entry_is() -> None:
         ("mask: {find: hat}", "image: b.png\nmask: no", {"mask": ""}),
         # A mapping is a single value, so layers do not mix its parts.
         ("hires: {scale: 3, steps: 5}", "hires: {steps: 7}", {"hires": Hires(steps=7)}),
-        ("hires: {scale: 3, steps: 5}", "", {"hires": Hires(scale=3.0, steps=5)}),
         ("hires: {scale: 3, steps: 5}", "hires: off", {"hires": None}),
         ("hires: {strength: 0.3}", "strength: 0.9", {"hires": Hires(denoising_strength=0.9)}),
         ("strength: 0.9", "hires: {strength: 0.3}", {"hires": Hires(denoising_strength=0.3)}),

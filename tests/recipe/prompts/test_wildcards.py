@@ -41,7 +41,6 @@ def results(text: str) -> set[str]:
         ("a {__colour__} hat", {"a red hat", "a green hat", "a blue hat"}),
         ("{ __animals/cats__ } {cat} {a __animals/cats__}", {"tabby {cat} {a tabby}"}),
         ("{a|{b|c}}", {"a", "b", "c"}),
-        ("__colour__", {"red", "green", "blue"}),
         ("{2$$__colour__}", {f"{a}, {b}" for a, b in permutations(["red", "green", "blue"], 2)}),
         ("__Animals/dogs__", {"corgi", "red poodle", "green poodle", "blue poodle"}),
         ("a__*__b {a|b", {"a__*__b {a|b"}),

@@ -132,7 +132,6 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
         ("hires: 4\nsize: 2048x64", "hires makes 8192x256 from 2048x64; the limit is 4096 …"),
         ("hires: {upscaler: 4x-UltraShrap}", "no upscaler '4x-UltraShrap' in models/upscalers. Did "
          "you mean '4x-UltraSharp'? Available: … demo-compact, Latent, … Lanczos and Nearest."),
-        ("upscale: 4x-Old", "the upscaler '4x-Old' cannot be used: 4x-Old.pth is a pickle file."),
         ("upscale: {model: demo-compact, scale: 8}\nsize: 2048x2048",
          "upscale makes 16384x16384 from 2048x2048; the limit is 250 million pixels (max_photo_…"),
         ("upscale: R-ESRGAN 4x+", "no upscaler … Put RealESRGAN_x4plus.safetensors there; …"),
@@ -142,7 +141,6 @@ def test_without_a_name_it_is_the_only_one_installed() -> None:
         ("cutout: {model: isnet, background: #f4f4f4\n  }", "cutout background has no value. "
          'Write transparent, white, black, or a colour in quotes like "#f4f4f4", or delete …'),
         ("cutout: {model: isnet, size: 9x9}", "cutout size must be a size like 1000x1000, with …"),
-        ("cutout: {find: a, model: isnet}", "no segmentation model 'isnet' in …"),
     ],
 )  # fmt: skip
 def test_what_they_cannot_do_is_refused(written: str, message: str) -> None:

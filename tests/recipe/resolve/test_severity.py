@@ -35,7 +35,6 @@ IMPOSSIBLE: list[tuple[str, str, str, str, Any, str]] = [
     ("dream", "vae: ae", "VAE: ae", "vae", "baked", "the VAE 'ae' is for FLUX.1"),
     ("dream", "loras: pixel", "", "loras", (), "the LoRA 'pixel' is for Stable Diffusion XL"),
     ("zero", "sampler: LMS", "Sampler: LMS", "sampler", "Euler", "the sampler LMS cannot be"),
-    ("dev", "sampler: LMS", "Sampler: LMS", "sampler", "Euler", "the sampler LMS cannot be used"),
     ("dev", "schedule_type: karras", "Schedule type: Karras", "schedule_type", "simple",
      "FLUX.1 does not take the schedule type 'karras'"),
     ("dev", "tiling: true", "Tiling: True", "tiling", False, "FLUX.1 has no tiling"),
@@ -51,7 +50,6 @@ UNKNOWN: list[tuple[str, str, str, Any, str]] = [
     ("sampler: Restart", "Sampler: Restart", "sampler", "Heun", "Restart"),
     ("sampler: Nope", "Sampler: Nope", "sampler", "DPM++ 2M", "Nope"),
     ("hires: {upscaler: x2}", "Hires upscale: 2, Hires upscaler: x2", "hires", "Lanczos", "'x2'"),
-    ("upscale: x2", "Postprocess upscaler: x2", "upscale", None, "no upscaler 'x2'"),
 ]
 
 

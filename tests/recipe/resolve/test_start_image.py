@@ -169,7 +169,6 @@ def test_what_is_drawn_around_a_picture(written: str, meant: str, size: tuple[in
     ("written", "said"),
     [
         ("4:3", "…extend: 4:3 adds nothing to 640x480, which has that shape."),
-        ("4:3\nsize: 256x128", "…extend: 4:3 adds nothing to 640x480, which has that shape."),
         ("{left: 0}", "extend adds nothing. It takes margins like …"),
         ("900 %", "'a.jpg': … adds more than 4 times the side of 640x480. Crop it, or …"),
         ("0:9", "extend takes margins like …"),

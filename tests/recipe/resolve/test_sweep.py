@@ -121,8 +121,6 @@ def test_parts_of_mappings_can_be_swept() -> None:
         ("steps: [10, 10]", "'10' means the same as '10' in the 'steps' sweep. Keep one."),
         ("sampler: [DPM++ 2M, DPM++ 2M Karras]", "'DPM++ 2M Karras' means the same as 'DPM++ …"),
         ("quality: [1, 100], format: [png, tiff]", "'100' means the same as '1' in …"),
-        ("ensd: [0, 1], sampler: [Euler, Heun]", "'1' means the same as '0' in the 'ensd' …"),
-        ("cfg_rescale: [0, 1], cfg_scale: [1]", "'1' means the same as '0' in the 'cfg_rescale' …"),
         ("steps: [3, 4], hires: [off, false]", "'false' means the same as 'off' in the 'hires' …"),
     ],
 )  # fmt: skip
