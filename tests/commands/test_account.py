@@ -15,17 +15,11 @@ from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
 
 # Other names of recipes, and the recipe or folder that each is.
+BAD = ("night/bad", "night/bad.txt", "inbox/night/bad.txt", "outbox/night/bad", "*bad*")
 NAMES = {
-    "night/bad": "night/bad.txt",
-    "night/bad.txt": "night/bad.txt",
-    "inbox/night/bad.txt": "night/bad.txt",
-    "outbox/night/bad": "night/bad.txt",
-    "*bad*": "night/bad.txt",
-    "night": "night",
-    "inbox/night/": "night",
-    "night/*": "night",
-    "inbox": "everything",
-    ".": "everything",
+    **dict.fromkeys(BAD, "night/bad.txt"),
+    **dict.fromkeys(("night", "inbox/night/", "night/*"), "night"),
+    **dict.fromkeys(("inbox", "."), "everything"),
 }
 COUNTS = {
     "night/bad.txt": {"requested": 2, "done": 1, "failed": 1, "refused": 0},

@@ -58,6 +58,10 @@ def test_help_has_examples_and_fits_the_terminal(command: str, columns: int) -> 
         assert parsers()[0].parse_args(words).command == command
 
 
+A_SETTING = """run: It takes no '--devcie'. device is a setting: write 'device: …' into \
+picowatch.yaml, or set PICOWATCH_DEVICE."""
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -66,11 +70,7 @@ def test_help_has_examples_and_fits_the_terminal(command: str, columns: int) -> 
         (["start"], "picowatch: There is no command 'start'. `picowatch run` watches the inbox.\n"),
         (["stop"], "'stop'. Ctrl-C ends `picowatch run`; `picowatch pause` lets it wait.\n"),
         (["help", "mkae"], "There is no command 'mkae'. Did you mean 'make'?"),
-        (
-            ["run", "--devcie", "cpu"],
-            "run: It takes no '--devcie'. device is a setting: write 'device: …' into "
-            "picowatch.yaml, or set PICOWATCH_DEVICE.",
-        ),
+        (["run", "--devcie", "cpu"], A_SETTING),
         (["run", "--once", "--zzz"], "run: It takes no '--zzz'.\n"),
         (["doctor", "--fix"], "doctor: It takes no '--fix'.\n"),
         (["delete", "--yes", "a.png"], "delete: It takes no '--yes'.\n"),

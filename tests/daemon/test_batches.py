@@ -16,23 +16,13 @@ from tests.engine.requests import request
 
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
 OF_OTHER_TYPES: dict[str, Any] = {
-    "cutout": Cutout("isnet"),
-    "detail": (DetailUse("face"),),
-    "hires": Hires(),
-    "control": (ControlUse("a.png", "canny"),),
-    "loras": (LoraUse("a", "1", 0.5),),
-    "mask_padding": 0,
-    "noise": "nvidia",
-    "prediction": "v",
-    "references": (ReferenceUse("b.png", "2"),),
-    "resize": "stretch",
-    "resize_to": ResizeTo(longest_side=9),
-    "schedule_type": "beta",
-    "upscale": Upscale("4x", 2.0),
-    "variation_seed": 5,
-    "width": 64,
-    "height": 64,
-}
+    "cutout": Cutout("isnet"), "detail": (DetailUse("face"),), "hires": Hires(),
+    "control": (ControlUse("a.png", "canny"),), "loras": (LoraUse("a", "1", 0.5),),
+    "mask_padding": 0, "noise": "nvidia", "prediction": "v", "schedule_type": "beta",
+    "references": (ReferenceUse("b.png", "2"),), "resize": "stretch",
+    "resize_to": ResizeTo(longest_side=9), "upscale": Upscale("4x", 2.0), "variation_seed": 5,
+    "width": 64, "height": 64,
+}  # fmt: skip
 
 
 def _another(name: str, value: Any) -> Any:

@@ -229,29 +229,20 @@ MEGAPIXELS = (0.5, 24, 2, 12, 0.8, 6, 24, 1, 3, 12, 0.5, 18)
 PHOTOS = [(int(1225 * m**0.5) // 8 * 8, int(816 * m**0.5) // 8 * 8) for m in MEGAPIXELS]
 CUT: dict[str, Any] = {"cutout": Cutout("isnet"), "cutout_hash": "isnet"}
 HIRES = Hires(scale=2.0, steps=12, denoising_strength=0.5)
+BY_ESRGAN = {"hires": replace(HIRES, upscaler="esrgan"), "hires_upscaler_hash": "esrgan"}
+SMALL = [(800, 600)] * 8
+TWO_LAWS = (Law(), Law(0.6, noise=random.Random(2)))
 # What was rendered before, what is played, and how.
 SEQUENCES: dict[str, tuple[list[ImageRequest], list[ImageRequest], dict[str, Any]]] = {
     "32 of 30 steps after a picture of 2": (drawn(1, 2), drawn(32, 30), {}),
     "300 of 60 steps in batches": ([], drawn(300, 60), {"batch_size": 16}),
     "hires": (drawn(2, 20), drawn(12, 24, hires=HIRES), {"batch_size": 2}),
-    "hires by an upscaler": (
-        drawn(2, 20),
-        drawn(12, 24, hires=replace(HIRES, upscaler="esrgan"), hires_upscaler_hash="esrgan"),
-        {"batch_size": 2},
-    ),
+    "hires by an upscaler": (drawn(2, 20), drawn(12, 24, **BY_ESRGAN), {"batch_size": 2}),
     "larger pictures than before": (drawn(2, 20), drawn(8, 20, width=1024, height=1024), {}),
     "photos": ([], enlarged(PHOTOS, "compact", **CUT), {}),
-    "a slower upscaler": (
-        enlarged([(800, 600)] * 3, "compact"),
-        enlarged([(800, 600)] * 8, "esrgan"),
-        {},
-    ),
+    "a slower upscaler": (enlarged(SMALL[:3], "compact"), enlarged(SMALL, "esrgan"), {}),
     "details": ([], drawn(10, 20, detail=(DETAIL,)), {}),
-    "two engines": (
-        drawn(1, 2),
-        [*drawn(8, 12), *drawn(16, 30, width=768)],
-        {"laws": (Law(), Law(0.6, noise=random.Random(2)))},
-    ),
+    "two engines": (drawn(1, 2), [*drawn(8, 12), *drawn(16, 30, width=768)], {"laws": TWO_LAWS}),
 }
 
 

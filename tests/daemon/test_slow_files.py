@@ -33,20 +33,15 @@ class SlowFile:
         return open_below(root, path)
 
 
+TEMPLATE = "photos/_pictures.yaml"
+
+
 @pytest.mark.parametrize(
     ("path", "files", "answer"),
     [
-        ("photos/1.png", {"photos/_pictures.yaml": "prompt: a corgi\n"}, "photos/1.png"),
-        (
-            "photos/1.txt",
-            {"photos/1.png": "", "photos/_pictures.yaml": "steps: 3\n"},
-            "photos/1.png",
-        ),
-        (
-            "photos/_pictures.yaml",
-            {"photos/1.png": "", "photos/_pictures.yaml": "steps: 3"},
-            "photos/*.error.txt",
-        ),
+        ("photos/1.png", {TEMPLATE: "prompt: a corgi\n"}, "photos/1.png"),
+        ("photos/1.txt", {"photos/1.png": "", TEMPLATE: "steps: 3\n"}, "photos/1.png"),
+        (TEMPLATE, {"photos/1.png": "", TEMPLATE: "steps: 3"}, "photos/*.error.txt"),
         ("slow.txt", {"slow.txt": "a corgi\n"}, "slow/*.png"),
         ("start.png", {"slow.yaml": "prompt: a corgi\nimage: start.png\n"}, "slow/*.png"),
         ("start.png", {"slow.yaml": "prompt: a corgi\nfrom: start.png\n"}, "slow.yaml.error.txt"),

@@ -47,30 +47,25 @@ def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
     assert len(sheets(house)) == 1, "starting again draws none"
 
 
-VARIED = "variation_strength: 0.1\nvariation_seed: 3\nsweep: {steps: [3, 4]}"
+STEPS = "sweep: {steps: [3, 4]}"
+VARIED = f"variation_strength: 0.1\nvariation_seed: 3\n{STEPS}"
+STRENGTHS = "variation_seed: 3\nsweep: {variation_strength: [0, 0.1]}"
 HEARTS = "prompt: a {red|green} heart\nseed: 7"
+TWO_HEARTS = f"prompt: '{{a|one}} {{red|green}} heart'\nseed: 7\ncount: 2\n{STEPS}"
 
 
 @pytest.mark.parametrize(
     ("recipe", "axis", "labels"),
     [
-        ("seed: 7\ncount: 2\nsweep: {steps: [3, 4]}", ["seed", "7", "8"], None),
+        (f"seed: 7\ncount: 2\n{STEPS}", ["seed", "7", "8"], None),
         (f"seed: [5, 1]\n{VARIED}", ["seed", "5", "1"], None),
         (f"seed: 7\ncount: 2\n{VARIED}", ["variation", "3", "4"], None),
-        (
-            "seed: 7\ncount: 2\nvariation_seed: 3\nsweep: {variation_strength: [0, 0.1]}",
-            ["image", "1", "2"],
-            None,
-        ),
+        (f"seed: 7\ncount: 2\n{STRENGTHS}", ["image", "1", "2"], None),
         ("seed: 7\ncount: 2\ngrid: true", None, ["seed 7", "seed 8"]),
         (f"{HEARTS}\ncount: 2\ngrid: true", None, ["seed 7, red", "seed 8, green"]),
-        (
-            "prompt: '{a|one} {red|green} heart'\nseed: 7\ncount: 2\nsweep: {steps: [3, 4]}",
-            ["seed", "7", "8"],
-            ["a red", "a red", "one green", "one green"],
-        ),
-        (f"{HEARTS}\nsweep: {{steps: [3, 4]}}", ["steps", "3", "4"], ["", ""]),
-        ("sweep: {steps: [3, 4]}\nseed: 7\ngrid_seconds: true", None, ["0.5 s", "0.5 s"]),
+        (TWO_HEARTS, ["seed", "7", "8"], ["a red", "a red", "one green", "one green"]),
+        (f"{HEARTS}\n{STEPS}", ["steps", "3", "4"], ["", ""]),
+        (f"{STEPS}\nseed: 7\ngrid_seconds: true", None, ["0.5 s", "0.5 s"]),
         ("seed: 7\ngrid_seconds: true", None, ["seed 7, 0.5 s"]),
     ],
 )

@@ -178,6 +178,9 @@ origin="${NEW%/*/*}/origin"; branch="b$(basename "${NEW%/*}")"
 if [ -e .git ]; then git fetch -q; git checkout -q "$branch"
 else git clone -q -b "$branch" "$origin" .; fi
 """
+INSIDE = 'inside="_$(basename "${NEW%/*}")"'
+LINK = 'ln -f "$RECIPE" "$NEW.link"'
+OWN = '[ -e _own ] || { : > _own; ln -s _own "$RECIPE"; }'
 # Each prefix would be a valid recipe.
 SLOWLY = '{ echo "prompt: $PROMPT"; sleep 0.3; printf "steps: 3"; sleep 0.3; echo 0; } >'
 
@@ -194,10 +197,7 @@ PROGRAMS = [
     _shell("cp", 'cp "$NEW" "$RECIPE"'),
     _shell("cp -p", f'{OLD_TIME}cp -p "$NEW" "$RECIPE"'),
     _shell("ln", 'ln -f "$NEW" "$RECIPE"'),
-    _shell(
-        "ln -s",
-        'inside="_$(basename "${NEW%/*}")"; cp "$NEW" "$inside"; ln -sf "$inside" "$RECIPE"',
-    ),
+    _shell("ln -s", f'{INSIDE}; cp "$NEW" "$inside"; ln -sf "$inside" "$RECIPE"'),
     _shell("install", 'install -m 644 "$NEW" "$RECIPE"'),
     _shell("rsync -a", f'{OLD_TIME}rsync -aI "$NEW" "$RECIPE"'),
     _shell("rsync --inplace", 'rsync -I --inplace "$NEW" "$RECIPE"'),
@@ -209,15 +209,8 @@ PROGRAMS = [
     _shell("perl -i.bak", 'perl -i.bak -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
     _shell("sh >>", 'echo "$PROMPT" >> "$RECIPE"', file="a.txt"),
     _shell("sh line by line", f'{SLOWLY} "$RECIPE"'),
-    _shell(
-        "sh line by line into a hard link",
-        f'ln -f "$RECIPE" "$NEW.link"; {SLOWLY} "$NEW.link"',
-        edits=True,
-    ),
-    _shell(
-        "sh line by line into what a link leads to",
-        f'[ -e _own ] || {{ : > _own; ln -s _own "$RECIPE"; }}; {SLOWLY} _own',
-    ),
+    _shell("sh line by line into a hard link", f'{LINK}; {SLOWLY} "$NEW.link"', edits=True),
+    _shell("sh line by line into what a link leads to", f"{OWN}; {SLOWLY} _own"),
 ]
 
 # They read a recipe, or change no byte and no time of it.

@@ -140,100 +140,71 @@ def seen(tmp_path: Path) -> Iterator[Seen]:
 NOW, QUEUED, SO_FAR = "now     corgi.yaml: ", "queued  112 images", "so far  2 images rendered"
 LEFT = "queued  113 images"  # with the one that was in progress
 DEVICE: dict[str, Any] = {
-    "device": "cuda:0 (A Card)",
-    "memory_bytes": 3_210_000_000,
-    "memory_peak_bytes": 5_060_000_000,
-}
+    "device": "cuda:0 (A Card)", "memory_bytes": 3_210_000_000, "memory_peak_bytes": 5_060_000_000
+}  # fmt: skip
 FULL = work(
-    12,
-    phase="upscale",
-    steps_per_second=3.14,
-    share=0.629,
-    seconds_left=40.2,
-    all_seconds_left=700.0,
-    waiting=(("night/a.yaml", 60), ("b.txt", 40), ("c.txt", 9), ("d.txt", 3)),
-    waiting_recipes=4,
+    12, phase="upscale", steps_per_second=3.14,
+    share=0.629, seconds_left=40.2, all_seconds_left=700.0,
+    waiting=(("night/a.yaml", 60), ("b.txt", 40), ("c.txt", 9), ("d.txt", 3)), waiting_recipes=4,
     pictures=("corgi/0001-7.png", "corgi/0002-8.png"),
     engines=(EngineStatus(number=1, precision="float16", **DEVICE),),
-)
+)  # fmt: skip
 CARD = EngineStatus(
-    number=1,
-    node="lab-3",
-    checkpoint="dreamshaper",
-    images=112,
-    batch=8,
-    steps_per_second=54.13,
-    **DEVICE,
-)
+    number=1, node="lab-3", checkpoint="dreamshaper",
+    images=112, batch=8, steps_per_second=54.13, **DEVICE,
+)  # fmt: skip
 ENGINES = (CARD, *(EngineStatus(number=number, device="auto") for number in range(2, 11)))
 HUNG = EngineStatus(number=1, recipe="corgi.yaml", batch=1, trouble="no step for 45 s")
 ERRORS = tuple(f"{name}.yaml: unknown field 'stesp'" for name in "defg")
+GUESSED = {"seconds_left": 89.0, "about": True, "all_seconds_left": 700.0, "all_about": True}
+IGNORED = (("_a.yaml", "its name"), ("b.md", "recipes are"), ("c", "d"), ("e", "f"))
+GONE = {"models": "the folder is not there", "inbox": "inbox is not there"}
 # What is known, and what `status` shows of it.
 SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "idle": ({}, ["now     nothing is running", QUEUED, SO_FAR]),
-    "all that is known": (
-        FULL,
-        [
-            f"{NOW}3 of 20, 62 %, 40 s left, upscale 12/24, 3.1 it/s",
-            f"{QUEUED}, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
-            SO_FAR,
-            "last    corgi/0002-8.png  corgi/0001-7.png",
-            "device  cuda:0 (A Card), float16, 3.2 GB of memory, 5.1 GB at most",
-        ],
-    ),
-    "what is ignored is counted": (
-        {
-            "ignored": (("_a.yaml", "its name"), ("b.md", "recipes are"), ("c", "d"), ("e", "f")),
-            "ignored_count": 30,
-        },
-        [
-            SO_FAR,
-            "ignored _a.yaml: its name",
-            "ignored b.md: recipes are",
-            "ignored c: d",
-            "ignored and 27 more: see the log",
-        ],
-    ),
-    "nothing like it was rendered": (
-        work(
-            12, phase="draw", seconds_left=89.0, about=True, all_seconds_left=700.0, all_about=True
-        ),
-        [f"{NOW}3 of 20, about 89 s left, step 12/24", f"{QUEUED}, all done in about 12 min"],
-    ),
+    "all that is known": (FULL, [
+        f"{NOW}3 of 20, 62 %, 40 s left, upscale 12/24, 3.1 it/s",
+        f"{QUEUED}, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
+        SO_FAR,
+        "last    corgi/0002-8.png  corgi/0001-7.png",
+        "device  cuda:0 (A Card), float16, 3.2 GB of memory, 5.1 GB at most",
+    ]),
+    "what is ignored is counted": ({"ignored": IGNORED, "ignored_count": 30}, [
+        SO_FAR,
+        "ignored _a.yaml: its name",
+        "ignored b.md: recipes are",
+        "ignored c: d",
+        "ignored and 27 more: see the log",
+    ]),
+    "nothing like it was rendered": (work(12, phase="draw", **GUESSED), [
+        f"{NOW}3 of 20, about 89 s left, step 12/24",
+        f"{QUEUED}, all done in about 12 min",
+    ]),
     "an engine makes no step": (
-        work(12, seconds_left=89.0) | {"engines": (HUNG, *ENGINES[1:])},
+        work(12, seconds_left=89.0, engines=(HUNG, *ENGINES[1:])),
         [f"{NOW}3 of 20, no step for 45 s, step 12/24"],
     ),
     "a batch": (work(12, last_image=10), [f"{NOW}3–10 of 20, step 12/24"]),
     "a model is loaded": (work(0, loading="dream"), [f"{NOW}3 of 20, loading dream …"]),
-    "each of several engines has a row": (
-        {"engines": ENGINES},
-        [
-            SO_FAR,
-            "engines 1: lab-3, cuda:0 (A Card), dreamshaper, 112 images, 54.1 it/s, "
-            "8 at once, 3.2 GB of memory, 5.1 GB at most",
-            *(f"        {number}: 0 images" for number in range(2, 9)),
-            "        … and 2 more",
-        ],
-    ),
-    "what is not there": (
-        {"troubles": {"models": "the folder is not there", "inbox": "inbox is not there"}},
-        [
-            QUEUED,
-            "trouble inbox: inbox is not there",
-            "trouble models: the folder is not there",
-            SO_FAR,
-        ],
-    ),
-    "more errors are counted": (
-        {"errors": ERRORS, "error_count": 7},
-        [
-            SO_FAR,
-            *(f"error   {error}" for error in reversed(ERRORS[1:])),
-            "error   and 4 more: see the .error.txt files in the outbox",
-        ],
-    ),
-}
+    "each of several engines has a row": ({"engines": ENGINES}, [
+        SO_FAR,
+        "engines 1: lab-3, cuda:0 (A Card), dreamshaper, 112 images, 54.1 it/s, "
+        "8 at once, 3.2 GB of memory, 5.1 GB at most",
+        *(f"        {number}: 0 images" for number in range(2, 9)),
+        "        … and 2 more",
+    ]),
+    "what is not there": ({"troubles": GONE}, [
+        QUEUED,
+        "trouble inbox: inbox is not there",
+        "trouble models: the folder is not there",
+        SO_FAR,
+    ]),
+    "more errors are counted": ({"errors": ERRORS, "error_count": 7}, [
+        SO_FAR,
+        *(f"error   {error}" for error in reversed(ERRORS[1:])),
+        "error   and 4 more: see the .error.txt files in the outbox",
+    ]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "lines"), SHOWN.values(), ids=SHOWN)

@@ -142,17 +142,13 @@ UNTIL_DISCARDED = "until [ $(wc -c < /dev/stderr) -lt 9999 ]; do sleep 0.05; don
         (["/nowhere/to/be/found"], "could not be run: No such file or directory"),
         ([__file__], "could not be run: Permission denied"),
         (["sh", "-c", "echo; echo no bell >&2; exit 3"], "failed with exit code 3: no bell"),
-        (
-            ["sh", "-c", "yes | head -c 9000000 >&2 & sleep 60"],
-            "was stopped after 3 s (hook_seconds): y",
-        ),
+        (["sh", "-c", "yes | head -c 9000000 >&2 & sleep 60"],
+         "was stopped after 3 s (hook_seconds): y"),
         (["sh", "-c", "kill -9 $$"], "failed with exit code -9"),
-        (
-            ["sh", "-c", f"echo all >&2; yes | head -c 99999 >&2; {UNTIL_DISCARDED}; exit 4"],
-            "failed with exit code 4: all",
-        ),
+        (["sh", "-c", f"echo all >&2; yes | head -c 99999 >&2; {UNTIL_DISCARDED}; exit 4"],
+         "failed with exit code 4: all"),
     ],
-)
+)  # fmt: skip
 def test_a_hook_that_fails_is_one_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, command: list[str], said: str
 ) -> None:

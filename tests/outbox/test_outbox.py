@@ -56,17 +56,6 @@ def test_a_start_leaves_the_file_that_another_picowatch_is_writing(house: House)
     assert [path for path in (written, old, left) if path.exists()] == [written]
 
 
-def opened(root: Path) -> Outbox:
-    return Outbox(
-        root,
-        Writing(Event(), root),
-        file_name="{number}",
-        encoding=Encoding("png", "auto"),
-        sidecar="none",
-        ai_mark=True,
-    )
-
-
 def test_pictures_behind_a_link_stay_and_all_others_are_deleted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +77,9 @@ def test_pictures_behind_a_link_stay_and_all_others_are_deleted(
         "c/0001-1.png. Move it away.",
     )
     monkeypatch.chdir(house.folder)
-    outbox = opened(Path("outbox"))
+    root, png = Path("outbox"), Encoding("png", "auto")
+    names = {"file_name": "{number}", "sidecar": "none"}
+    outbox = Outbox(root, Writing(Event(), root), encoding=png, ai_mark=True, **names)
     outbox.gallery.catch_up()
     assert outbox.gallery.shown(files) == {path: [path] for path in files[:3]} | {files[3]: []}
     assert [*outbox.delete(files[:2])] == files[:2]
@@ -206,22 +197,13 @@ def test_a_name_that_is_no_unicode_is_listed_as_unicode(tmp_path: Path) -> None:
 
 
 EXPECTED: list[dict[str, Any]] = [
-    {"event": "started"},
+    *({"event": "started"}, {"event": "finished", "seconds": 0.0}, {"event": "ended"}),
     {"event": "refused", "recipe": "wrong.yaml", "code": "mistake"},
     {"event": "refused", "recipe": "photos/no.png", "code": "unusable"},
     {"event": "ignored", "recipe": "notes.md", "code": "never_run"},
-    {"event": "warning", "recipe": "a.txt"},
-    {"event": "saved", "recipe": "a.txt"},
-    {"event": "loading", "recipe": "a.txt"},
+    *({"event": event, "recipe": "a.txt"} for event in ("warning", "saved", "loading", "failed")),
     {"event": "picture", "recipe": "a.txt", "picture": "a/0002-6.png", "seconds": 0.0},
-    {"event": "failed", "recipe": "a.txt"},
-    {"event": "finished", "seconds": 0.0},
-    {"event": "ended"},
 ]
-
-
-def about(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: line[name] for name in FIELDS if name in line}
 
 
 def test_a_line_of_json_says_what_it_is_about(house: House) -> None:
@@ -233,7 +215,7 @@ def test_a_line_of_json_says_what_it_is_about(house: House) -> None:
     house.save("notes.md", "mine")
     assert not house.once(batch_size=1, log_format="json")
     lines = [json.loads(line) for line in house.log().splitlines()]
-    told = [*map(about, lines)]
+    told = [{name: line[name] for name in FIELDS if name in line} for line in lines]
     assert [expected for expected in EXPECTED if expected not in told] == []
     assert all(line["event"] in EVENTS and line["message"] for line in lines)
 
@@ -241,37 +223,22 @@ def test_a_line_of_json_says_what_it_is_about(house: House) -> None:
 # -- status.json, as `picowatch status` reads it
 
 
+FOLDERS = (
+    FolderStatus(folder="c", done=1, of=4, seconds_left=9.0),
+    FolderStatus(folder="d", done=0, of=1),
+)
 WHOLE = Status(
-    updated=2.5,
-    started=1.0,
-    images={"queued": 3},
-    recipe="a.yaml",
-    seconds_left=40.0,
-    paused=True,
-    waiting=(("b.yaml", 2), ("c", 4)),
-    folders=(
-        FolderStatus(folder="c", done=1, of=4, seconds_left=9.0),
-        FolderStatus(folder="d", done=0, of=1),
-    ),
-    pictures=("a/0001-1.png",),
+    updated=2.5, started=1.0, images={"queued": 3}, recipe="a.yaml", seconds_left=40.0, paused=True,
+    waiting=(("b.yaml", 2), ("c", 4)), folders=FOLDERS, pictures=("a/0001-1.png",),
     ignored=(("a.tmp", "it is no recipe"),),
     engines=(EngineStatus(number=0, device="cpu", memory_bytes=7), EngineStatus(number=1)),
-    pid=7,
-    host="lab",
+    pid=7, host="lab",
+)  # fmt: skip
+WRONG: tuple[dict[str, Any], ...] = (
+    *({"updated": "soon"}, {"updated": None}, {"images": []}, {"images": {"queued": "3"}}),
+    *({"recipe": 1}, {"image": True}, {"waiting": [["b.yaml"]]}, {"waiting": {"b.yaml": 2}}),
+    *({"pictures": "a.png"}, {"folders": [{"done": 1}]}, {"engines": [7]}),
 )
-WRONG: list[dict[str, Any]] = [
-    {"updated": "soon"},
-    {"updated": None},
-    {"images": []},
-    {"images": {"queued": "3"}},
-    {"recipe": 1},
-    {"image": True},
-    {"waiting": [["b.yaml"]]},
-    {"waiting": {"b.yaml": 2}},
-    {"pictures": "a.png"},
-    {"folders": [{"done": 1}]},
-    {"engines": [7]},
-]
 
 
 def read(outbox: Path, text: str) -> Status | None:
