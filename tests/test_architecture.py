@@ -1,6 +1,7 @@
 """The import rules of docs/design.md, held by reading the sources."""
 
 import ast
+import re
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -88,10 +89,6 @@ def test_folders_within_a_part_do_not_know_of_each_other(modules: str) -> None:
     assert paths and named.isdisjoint(APART[modules])
 
 
-def _is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__") and name != "_"
-
-
 def _private_names(path: Path) -> tuple[set[str], set[str]]:
     """Return a module's private names and those it uses, not as another object's attribute."""
     own, used = set[str](), {part for name in imports_of(path) for part in name.split(".")}
@@ -109,7 +106,7 @@ def _private_names(path: Path) -> tuple[set[str], set[str]]:
                 used.add(f"{name} of another")
             case ast.Constant(value=str(name)) if name.isidentifier():
                 used.add(name)
-    return own, {name for name in used if _is_private(name)}
+    return own, {name for name in used if re.match("_[^_]", name)}
 
 
 def test_private_names_of_libraries_stand_in_one_module() -> None:

@@ -29,13 +29,9 @@ from tests.recipe.reading import PicturesWith
 PROJECT = Path(__file__).parents[1]
 # Models that the pages name: the sizes of their pictures, or their families and variants.
 SIZES = {
-    "dreamshaper_8": 512,
-    "v1-5-pruned-emaonly": 512,
-    "v2-1_768-ema-pruned": 768,
-    "sd_xl_base_1.0": 1024,
-    "sd_xl_turbo_1.0": 512,
-    "my-merge-vpred": 1024,
-}
+    "dreamshaper_8": 512, "v1-5-pruned-emaonly": 512, "sd_xl_turbo_1.0": 512,
+    "v2-1_768-ema-pruned": 768, "sd_xl_base_1.0": 1024, "my-merge-vpred": 1024,
+}  # fmt: skip
 FLOWS = {
     "FLUX.1-dev": ("flux", "dev"),
     "FLUX.1-Fill-dev": ("flux", "Fill"),
@@ -126,7 +122,6 @@ def check_installed(word: str, path: Path) -> None:
 
 
 def test_a_remedy_installs_an_extra_where_picowatch_runs() -> None:
-    """It uses the name of the installed package."""
     assert errors.install_command("metrics") == f"{sys.executable} -m pip install '{NAME}[metrics]'"
 
 
@@ -170,7 +165,6 @@ def test_the_shown_prompt_lines_are_valid() -> None:
 
 
 def test_the_shown_error_is_what_a_user_gets() -> None:
-    """The README's example is exact."""
     (shown,) = (text for text in blocks(PROJECT / "README.md", "") if "stesp" in text)
     recipe = b"prompt: a corgi\nseed: 1\nstesp: 300\n"
     with pytest.raises(RecipeInvalid) as refused:
@@ -220,14 +214,11 @@ def test_pages_name_every_field_setting_and_command() -> None:
     assert not missing, (
         f"Add {', '.join(missing)} to the table of its field in docs/recipes.md or pictures.md."
     )
-    assert {f"`{name}`" for name in Settings.model_fields} <= words_of("settings.md")
+    listed = (DOCS / "settings.md").read_text().split()
+    assert {f"`{name}`" for name in Settings.model_fields} <= {*listed}
     assert {f"`picowatch {name}" for name in COMMANDS} <= {
         f"`picowatch {code.split()[1]}" for page in PAGES for code in commands_in(page)
     }
-
-
-def words_of(page: str) -> set[str]:
-    return set((DOCS / page).read_text().split())
 
 
 def commands_in(page: Path) -> list[str]:

@@ -157,7 +157,6 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "said"), REFUSED, ids=lambda words: words[:40])
 def test_what_cannot_be_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
-    """The message says what is wrong, and where."""
     answer = refused(tmp_path, f"{text}\n")
     assert answer.startswith(("F, line 1, column ", "F, line 2, column ", "F must contain"))
     assert said in answer

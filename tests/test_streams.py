@@ -67,7 +67,6 @@ def is_rendered(folder: Path, name: str) -> bool:
 def test_what_becomes_of_output_is_told_by_code_and_words(
     folder: Path, words: str, code: int, said: str
 ) -> None:
-    """The picture of a run is rendered."""
     answer = in_a_shell(folder, words)
     assert (answer.returncode, answer.stdout, answer.stderr) == (code, "", said)
     assert is_rendered(folder, "a") == ("run" in words)

@@ -326,7 +326,6 @@ def test_what_a_file_lacked_is_noticed_when_it_comes(
 
 
 def test_everything_that_went_wrong_is_a_line(house: House) -> None:
-    """Each refusal and each failed image has one line."""
     house.engine.before_batch = fail_on_bad
     photos(house, CORGI, 2)
     house.save("photos/broken.jpg", "no picture")

@@ -55,7 +55,6 @@ def test_systemd_accepts_the_unit(tmp_path: Path, manager: str, unit: Path) -> N
 
 
 def test_both_units_end_and_restart_it_in_the_same_way() -> None:
-    """Their settings of the process are equal."""
     names = "Type ExecStart Restart RestartSec RestartPreventExitStatus WatchdogSec TimeoutStopSec"
     for name in (*names.split(), "KillMode", "OOMPolicy", "StartLimitIntervalSec"):
         assert value(name) == value(name, OF_A_USER), name

@@ -146,7 +146,6 @@ def save_each(house: House, name: str, saves: list[tuple[str, int]]) -> None:
 def test_a_save_asks_for_what_is_new_in_it(
     house: House, name: str, saves: list[tuple[str, int]], said: str
 ) -> None:
-    """No picture is rendered twice."""
     save_each(house, name, saves)
     assert said in house.log()
     made = list(zip(house.prompts(), house.seeds(), strict=True))

@@ -126,7 +126,6 @@ def test_a_second_look_at_the_same_changes_nothing(situation: Situation, later: 
 
 @given(situations())
 def test_what_is_taken_is_not_planned_again(situation: Situation) -> None:
-    """Everything that is planned is taken once: then nothing differs."""
     found, known = situation
     for _ in range(3):  # templates come before their pictures
         planned = plan(found, known, {}, 1.0)
