@@ -202,7 +202,8 @@ def _with_hires_strength(layer: Layer, reporter: Reporter) -> Layer:
         reporter.wrong("denoising_strength", what, position=pair[1].name_position)
     if own and (layer["hires"].origin is Origin.OWN or not is_own):
         return layer
-    return layers.with_part(layer, "hires.denoising_strength", strength)
+    layer = layers.with_part(layer, "hires.denoising_strength", strength)
+    return {name: said for name, said in layer.items() if name != "denoising_strength"}
 
 
 def _defaults(

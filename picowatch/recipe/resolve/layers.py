@@ -134,6 +134,7 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
     """Return a layer's values, of mappings by part, and the places of wrong ones, now reported."""
     elsewhere = LOOKED_UP | fields.KINDS.keys()
     names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
+    names = [name for name in names if not _is_told_as_idle(name, layer)]
     found = _values_of(names, layer, reporter)
     wrong = [name for name in names if name not in found]
     for field in fields.KINDS:
@@ -146,6 +147,12 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
         if entries:
             found[field] = entries if field in fields.LISTS else entries[0]
     return found, wrong
+
+
+def _is_told_as_idle(name: str, layer: Layer) -> bool:
+    """Return whether another program's value is ignored with a warning, right or wrong."""
+    needs = fields.NEEDS.get(name, ()) if layer[name].origin is Origin.FOREIGN else ()
+    return bool(needs) and not any(is_on(layer, need) for need in needs)
 
 
 def _values_of(

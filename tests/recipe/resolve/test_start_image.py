@@ -11,6 +11,7 @@ from tests.recipe.reading import (
     RICH,
     PicturesWith,
     check_refused,
+    check_warned,
     hash_of,
     of_family,
     read_one,
@@ -90,6 +91,16 @@ def test_a_wrong_value_is_told_even_where_nothing_would_use_it() -> None:
     limits = "mask_blur must be a whole number from 0 to 64, not 900."
     check_refused("prompt: a\nmask_blur: 900", "mask_blur has no effect without …", limits)
     check_refused("prompt: a", limits, defaults="mask_blur: 900")
+
+
+def test_a_wrong_value_is_told_once() -> None:
+    """By the second pass that has it; of another program, by the warning that it is ignored."""
+    limits = "hires denoising_strength must be a number from 0 to 1, not 3."
+    check_refused("prompt: a\nhires: true\ndenoising_strength: 3", limits)
+    picture = {"parameters": "a\nSteps: 5, Mask blur: 900, Denoising strength: 3"}
+    ignored = ("denoising_strength has no effect …", "mask_blur has no effect …")
+    check_warned(read_one("from: a.png", texts=picture), *ignored)
+    check_warned(read_one(picture["parameters"], name="a.txt"), *ignored)
 
 
 def test_a_wrong_value_that_nothing_would_use_hides_no_other_mistake() -> None:
