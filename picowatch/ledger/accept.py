@@ -21,16 +21,7 @@ from sqlite3 import Connection, Row
 from picowatch.errors import PicowatchError
 from picowatch.files.names import first_folder, is_picture_name
 from picowatch.ledger.contact_sheets import forget_deleted_sheets
-from picowatch.ledger.entries import (
-    REQUESTED,
-    Former,
-    Key,
-    SaveWriter,
-    images_of,
-    last_draw,
-    move_images,
-    placed,
-)
+from picowatch.ledger.entries import REQUESTED, Key, SaveWriter, images_of, move_images, placed
 from picowatch.ledger.followups import note_problem
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queries import known_recipe
@@ -89,11 +80,11 @@ def accept(
         if unchanged and row and row["digest"] != save.digest:
             priorities = [entry.priority for entry in requested.values()]
             repeats_last_save |= priorities != [kept[key]["priority"] for key in requested]
-        former = _forget(sql, [entry for key, entry in before.items() if key not in kept])
+        left_out = [entry for key, entry in before.items() if key not in kept]
         save_id = record_save(sql, save, "accepted")
         fewer = len(before) - len(requested)
         of_save = sql, save, save_id, draw_seed, picture_exists
-        writer = SaveWriter(*of_save, former, fewer, is_first=not before)
+        writer = SaveWriter(*of_save, left_out, fewer, is_first=not before)
         asks_anew = bool(requested) and not before  # a template asks for nothing
         restored = take_save(sql, save.path, save.digest, formers) if asks_anew else None
         writer.is_restored, writer.is_finished = restored is not None, bool(restored)
@@ -277,13 +268,6 @@ def entries_before(sql: Connection, recipe: str) -> dict[Key, Row]:
     """Return the entries of the recipe's last valid save, in order."""
     rows = sql.execute("SELECT * FROM entries WHERE recipe = ? ORDER BY place", (recipe,))
     return {(row["digest"], row["occurrence"]): row for row in rows}
-
-
-def _forget(sql: Connection, gone: Sequence[Row]) -> dict[int, Former]:
-    """Forget entries that are requested no more; return what new entries may take from them."""
-    former = {entry["place"]: Former(entry["seed"], last_draw(sql, entry)) for entry in gone}
-    sql.executemany("DELETE FROM entries WHERE id = ?", [(entry["id"],) for entry in gone])
-    return former
 
 
 def _draws_otherwise(sql: Connection, entry_id: int, entry: RequestedEntry) -> bool:

@@ -128,11 +128,12 @@ class SaveWriter:
     save_id: int
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
-    former: dict[int, Former]  # that it requests no more, by their places in the save before
+    left_out: Sequence[Row]  # entries of the save before that it requests no more
     fewer: int  # entries than in the save before
     is_first: bool  # the save before had none
     is_restored: bool = False  # the ledger is new: seeds are taken from the pictures there are
     is_finished: bool = False  # … and all of the save was rendered, whatever it requests now
+    former: dict[int, Former] = field(default_factory=dict)  # of those, by their places
     names: Collection[str] = ()  # of the entries that the save requests
     result: Acceptance = field(default_factory=Acceptance)
 
@@ -141,6 +142,9 @@ class SaveWriter:
     ) -> None:
         """Write what a save requests; `redraws`: random seeds of kept entries are drawn again."""
         self.names = {entry.name for entry in requested.values()}
+        for row in self.left_out:
+            self.former[row["place"]] = Former(row["seed"], last_draw(self.sql, row))
+            self.sql.execute("DELETE FROM entries WHERE id = ?", (row["id"],))
         for key, entry in requested.items():
             if key in kept:
                 self._keep(kept[key], entry, redraw=redraws and entry.random)
