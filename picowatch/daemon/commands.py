@@ -9,14 +9,7 @@ from functools import partial
 from itertools import chain, filterfalse
 
 from picowatch.daemon.followups import follow_up, follow_up_all
-from picowatch.daemon.picture_commands import (
-    COMMAND,
-    PictureCommands,
-    briefly,
-    counted,
-    named,
-    told,
-)
+from picowatch.daemon.picture_commands import EVENT, PictureCommands, briefly, counted, named, told
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.files.atomic import make_folder
@@ -108,7 +101,7 @@ class Control:
             return Answer(True, f"It {'is already' if paused else 'was not'} paused; {queued}.")
         words = "Paused" if paused else "Resumed"
         (control.pause if paused else control.resume)(self.ledger)
-        log.info("%s, as requested", words.lower(), extra=COMMAND)
+        log.info("%s, as requested", words.lower(), extra=EVENT)
         self.pool.wake()
         if paused and queries.counts(self.ledger)["running"]:
             words += " when the images in progress are finished"
@@ -135,7 +128,7 @@ class Control:
             parts.append(f"{number_of(len(again), 'file')} read again")
         done = "; ".join(parts) or "Nothing has failed"
         if parts:
-            log.info("%s: %s, as requested", briefly(chosen), done, extra=COMMAND)
+            log.info("%s: %s, as requested", briefly(chosen), done, extra=EVENT)
         return Answer(not unknown, f"{done}.{unknown}")
 
     def _retry_all(self, patterns: Sequence[str]) -> Answer:
@@ -150,7 +143,7 @@ class Control:
         self.inbox.want_scan()
         has_pictures = any(map(is_dropped, recipes))
         many = number_of(len(recipes), "picture") if has_pictures else briefly(recipes)
-        log.info("%s: %s read again, as requested", briefly(patterns), many, extra=COMMAND)
+        log.info("%s: %s read again, as requested", briefly(patterns), many, extra=EVENT)
         words = f"{many} read again, with files and templates as they are now."
         return Answer(not unknown, f"{words} Pictures that would be the same are kept.{unknown}")
 
@@ -191,7 +184,7 @@ class Control:
             waiting = counted(self.ledger, command, cancelled, running)
         if recipes:
             log.info(
-                "%s: %s cancelled, as requested", briefly(recipes), images(cancelled), extra=COMMAND
+                "%s: %s cancelled, as requested", briefly(recipes), images(cancelled), extra=EVENT
             )
         if still := matching(pattern, pending):
             self.run.to_cancel.update(lacking.intersection(still))  # which are accepted for that

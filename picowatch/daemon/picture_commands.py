@@ -38,7 +38,7 @@ from picowatch.streams import harmless
 log = logging.getLogger("picowatch")
 
 NAMED = 10  # recipes or pictures in an answer
-COMMAND = {"event": "command"}  # for the log
+EVENT = {"event": "command"}  # for the log
 AT_ONCE = 100  # pictures between two looks at the clock; to find moved ones all images are read
 GONE = "It is not there any more", "The gallery shows what is there within a minute."
 # What a file system without hard links says, or the system of a file that belongs to others.
@@ -140,7 +140,7 @@ class PictureCommands:
         """Delete pictures, and note how many; return those that stay, with reasons and remedies."""
         kept = self._run.outbox.delete(files)
         if gone := [file for file in files if file not in kept]:
-            log.info("%s: deleted, as requested", briefly(gone), extra=COMMAND)
+            log.info("%s: deleted, as requested", briefly(gone), extra=EVENT)
         counted(self._ledger, command, len(gone))
         return kept
 
@@ -167,7 +167,7 @@ class PictureCommands:
         if placed:
             words = "%s: %s to %s, as requested"
             done = "copied" if copies else "moved"
-            log.info(words, briefly([*placed]), done, folder, extra=COMMAND)
+            log.info(words, briefly([*placed]), done, folder, extra=EVENT)
         counted(self._ledger, command, len(placed))
         return stay
 

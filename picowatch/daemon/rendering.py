@@ -1,7 +1,7 @@
 """A batch in progress: the pass that its engine is in, how fast that is, and what is left of it."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -163,11 +163,7 @@ def is_copy(work: Work) -> bool:
 
 
 def time_left(
-    works: Mapping[Work, int],
-    batches: Sequence[Rendering],
-    rates: Rates,
-    engines: int,
-    loaded: Collection[str],
+    works: dict[Work, int], batches: list[Rendering], rates: Rates, engines: int, loaded: set[str]
 ) -> Estimate | None:
     """Return what queued images of each work and these batches take, shared by `engines`."""
     if rates.is_empty or not (works or batches):

@@ -98,9 +98,7 @@ class Outbox:
         """Write an encoded picture durably. `show` comes next, or `complete` after a crash."""
         atomic.write_atomically(self.root / file, content)
 
-    def show(
-        self, file: str, picture: Image.Image, texts: Mapping[str, str], content: bytes
-    ) -> None:
+    def show(self, file: str, picture: Image.Image, texts: dict[str, str], content: bytes) -> None:
         """Write what belongs to a published picture; no picture fails because of it."""
         self._write_sidecar(file, texts)
         self._write_latest(file, content)
@@ -116,12 +114,7 @@ class Outbox:
                 )
 
     def publish_sheet(
-        self,
-        file: str,
-        cells: Sequence[Cell],
-        axes: Sequence[Axis],
-        side: int,
-        about: Mapping[str, Any],
+        self, file: str, cells: list[Cell], axes: Sequence[Axis], side: int, about: dict[str, Any]
     ) -> None:
         """Draw and write a contact sheet; `about` says what it shows. Raises SheetTooLarge."""
         sheet = contact_sheet(cells, axes, side)
