@@ -106,9 +106,11 @@ def _misfit(
     """Yield the finding, whose message is a file's name, if the file is for other families."""
     checkpoint = recipe.checkpoint_used
     if checkpoint.family and families and checkpoint.family not in families:
-        what = f"the {kind} '{shown(named.message)}' is for {listed(families)}"
-        other = f"the checkpoint '{shown(checkpoint.name)}' belongs to {checkpoint.family}."
-        yield replace(named, message=f"{what}, but {other}")
+        message = (
+            f"the {kind} '{shown(named.message)}' is for {listed(families)}, but the checkpoint "
+            f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
+        )
+        yield replace(named, message=message)
 
 
 def _loras(recipe: Recipe) -> Iterator[Finding]:
