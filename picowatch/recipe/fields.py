@@ -41,6 +41,8 @@ from picowatch.recipe.parts import (
     Row,
     Share,
     Upscale,
+    own_of_any,
+    own_of_whole,
     row,
 )
 from picowatch.recipe.photo_names import name_in
@@ -246,28 +248,24 @@ class ImageFields:
         form={"examples": [*converters.NOISE_NAMES]},
     )
     # None is random, too: what is off stays out of digests.
-    variation_seed: Seed | None = row(
+    variation_seed: Seed | None = own_of_whole(
         None,
         "The seed whose noise is mixed in. random (or -1) draws one.",
         aliases=("subseed",),
         reads=converters.variation_seed_in,
-        same_in_batch=False,
         needs=("variation_strength",),
         a1111="Variation seed",
         wanted=f"a whole number from 0 to {converters.MAX_SEED}, or random",
         default_text="random",
-        acts_in="whole",
         check="always",
         form=form("integer string", SEEDS_FORM, minimum=-1, maximum=converters.MAX_SEED),
     )
-    variation_strength: Share = row(
+    variation_strength: Share = own_of_whole(
         0.0,
         "How much of the variation seed's noise is mixed in. Above 0, image i of count uses "
         "variation_seed+i, and all use the same seed.",
         aliases=("subseed_strength",),
-        same_in_batch=False,
         a1111="Variation seed strength",
-        acts_in="whole",
         check="always",
     )
     ensd: Seed = row(
@@ -285,13 +283,11 @@ class ImageFields:
         a1111="Clip skip",
         writes=lambda number: "" if number == 1 else str(number),
     )
-    image: str = row(
+    image: str = own_of_any(
         "",
         "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
         aliases=("init_image",),
-        same_in_batch=False,
         off="none",
-        acts_in="any",
         check="set",
         daily=True,
     )
@@ -306,64 +302,49 @@ class ImageFields:
         check="set",
         daily=True,
     )
-    resize: Literal["crop", "fit", "stretch"] = row(
+    resize: Literal["crop", "fit", "stretch"] = own_of_whole(
         "crop",
         "How the start image and control images are fitted to the size.",
         needs=("image", "control"),
-        same_in_batch=False,
-        acts_in="whole",
     )
-    mask: Annotated[Find | str, BeforeValidator(Find.of)] = row(
+    mask: Annotated[Find | str, BeforeValidator(Find.of)] = own_of_whole(
         "",
         "The part of the start image, or of the first reference, to redraw: white areas. A path "
         "like that of image; alpha: what is transparent in the picture itself; or a mapping that "
         "says what is found there.",
         needs=("image", "references"),
-        same_in_batch=False,
         wanted="a path, alpha, or a mapping like {find: the sky}",
         off="none",
-        acts_in="whole",
         check="set",
         daily=True,
         form=form("string object false"),
     )
-    mask_blur: Blur = row(
-        4,
-        "Width of the mask's soft edge, in pixels.",
-        needs=("mask", "extend"),
-        same_in_batch=False,
-        a1111="Mask blur",
-        acts_in="whole",
+    mask_blur: Blur = own_of_whole(
+        4, "Width of the mask's soft edge, in pixels.", needs=("mask", "extend"), a1111="Mask blur"
     )
-    mask_invert: bool = row(
-        False, "true: black is redrawn.", needs=("mask",), same_in_batch=False, acts_in="whole"
-    )
-    mask_padding: Padding | None = row(
+    mask_invert: bool = own_of_whole(False, "true: black is redrawn.", needs=("mask",))
+    mask_padding: Padding | None = own_of_whole(
         None,
         "Only the masked part, and so many pixels around it, is drawn, in this size; the picture "
         "keeps its own.",
         aliases=("inpaint_full_res_padding",),
         reads=converters.padding_in,
         needs=("mask",),
-        same_in_batch=False,
         a1111="Masked area padding",
         wanted="a whole number from 0 to 256, or false",
         off="none",
-        acts_in="whole",
         form=form("integer string false", f"{NUMBER}|{OFF}", minimum=0, maximum=256),
     )
-    extend: str = row(
+    extend: str = own_of_whole(
         "",
         "What is drawn around the start image: pixels or per cent of each side, or the shape of "
         "the whole, like 16:9.",
         aliases=("outpaint", "outpainting"),
         reads=extend_in,
         needs=("image",),
-        same_in_batch=False,
         wanted=WANTED,
         as_text="left 256, bottom 25 %",
         default_text="nothing",
-        acts_in="whole",
         form=form(
             "string number object false",
             properties=dict.fromkeys(SIDES, MARGIN),
@@ -414,16 +395,14 @@ class ImageFields:
         check="set",
         daily=True,
     )
-    cutout: Annotated[Cutout | None, BeforeValidator(Cutout.of)] = row(
+    cutout: Annotated[Cutout | None, BeforeValidator(Cutout.of)] = own_of_any(
         None,
         "Removes the background of the finished picture. With image and no prompt, nothing is "
         "drawn; upscale may be added.",
         aliases=("rembg", "remove_background"),
-        same_in_batch=False,
         wanted="true, false, a model's name, or a mapping like {background: white, size: "
         "1000x1000}",
         off=False,
-        acts_in="any",
         says_what=True,
         part="model",
         check="set",
@@ -442,46 +421,38 @@ class ImageFields:
         check="set",
         form=form("number string object false", rf"{NUMBER}|\d+\s*[xX×*]\s*\d+|{OFF}"),
     )
-    format: Literal["", "png", "jpeg", "webp", "avif", "tiff", "same"] = row(
+    format: Literal["", "png", "jpeg", "webp", "avif", "tiff", "same"] = own_of_any(
         "",
         "The picture's file format: png, jpeg, webp, avif, tiff, or same: the start image's.",
         aliases=("output_format",),
         reads=converters.format_in,
-        same_in_batch=False,
         default_text="the setting format",
-        acts_in="any",
         form={"examples": ["jpg", "tif"]},
     )
-    quality: Annotated[int, Field(ge=1, le=100)] | Literal["", "lossless"] = row(
+    quality: Annotated[int, Field(ge=1, le=100)] | Literal["", "lossless"] = own_of_any(
         "",
         "1 to 100 for jpeg, webp and avif; lossless for webp.",
         reads=converters.quality_in,
-        same_in_batch=False,
         wanted="a whole number from 1 to 100, lossless, or auto",
         default_text="the setting quality",
         off="auto",
-        acts_in="any",
         form=form(
             "integer string", f"{NUMBER}|{any_of(('auto', 'lossless'))}|", minimum=1, maximum=100
         ),
     )
-    colour: Literal["srgb", "same"] = row(
+    colour: Literal["srgb", "same"] = own_of_any(
         "srgb",
         "same: what is not drawn keeps the photo's colour profile, and its 16 bits in PNG and "
         "TIFF. srgb: it is in sRGB, with 8 bits.",
         aliases=("color",),
         needs=("image",),
-        same_in_batch=False,
-        acts_in="any",
     )
-    keep_exif: Literal["", "all", "no_place", "none"] = row(
+    keep_exif: Literal["", "all", "no_place", "none"] = own_of_any(
         "",
         "What the picture keeps of the EXIF, XMP and IPTC of its start image, or of its first "
         "reference: all, no_place or none.",
         needs=("image", "references"),
-        same_in_batch=False,
         default_text="the setting keep_exif",
-        acts_in="any",
     )
     replace: bool = row(
         False,
@@ -592,15 +563,13 @@ class RecipeFields(ImageFields):
         daily=True,
         form=form("string array object false", additionalProperties=LORA_WEIGHT),
     )
-    references: Annotated[tuple[str, ...], Field(max_length=MAX_REFERENCES)] = row(
+    references: Annotated[tuple[str, ...], Field(max_length=MAX_REFERENCES)] = own_of_whole(
         (),
         "Pictures to edit or to take something from, for checkpoints that take references: paths "
         "like that of image, ten at most.",
         aliases=("reference", "reference_images"),
-        same_in_batch=False,
         wanted="a path, or a list of up to ten",
         off="none",
-        acts_in="whole",
         check="set",
         form=form("string array false", items={"type": "string"}, maxItems=MAX_REFERENCES),
     )
