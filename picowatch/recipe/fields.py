@@ -41,6 +41,7 @@ from picowatch.recipe.parts import (
     Row,
     Share,
     Upscale,
+    no_pixels,
     own_of_any,
     own_of_whole,
     row,
@@ -454,23 +455,19 @@ class ImageFields:
         needs=("image", "references"),
         default_text="the setting keep_exif",
     )
-    replace: bool = row(
+    replace: bool = no_pixels(
         False,
         "true, in a _pictures.yaml: a photo's new result is written over its last one, under the "
         "same name.",
-        changes_pixels=False,
-        acts_in="any",
     )
-    name: str = row(
+    name: str = no_pixels(
         "",
         "In a _pictures.yaml: the names of results. {stem} is the photo's own name, {folder} its "
         "folder's, {date} (or {date:%Y%m%d}) the day on which it was taken, {number:04} the "
         "folder's next number.",
         reads=name_in,
-        changes_pixels=False,
         wanted='text in quotes, like "{stem}-web" or "{folder}-{number:04}"',
         default_text="{stem}",
-        acts_in="any",
         form=form("string"),
     )
     quantize: Literal["", "fp8"] = row(
@@ -591,29 +588,22 @@ class RecipeFields(ImageFields):
         changes_pixels=False,
         daily=True,
     )
-    sweep: tuple[Axis, ...] = row(
+    sweep: tuple[Axis, ...] = no_pixels(
         (),
         "Every combination of these values, with the same seed, and a contact sheet. Any field "
         'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '
         '`"lora: name"`, `"hires: scale"`, `"upscale: model"`, `"mask: find"` and '
         '`"control: weight"`.',
-        changes_pixels=False,
         wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
-        acts_in="any",
         daily=True,
         form=form("string object false", OFF),
     )
-    grid: bool = row(
-        False, "true: also one contact sheet of the images.", changes_pixels=False, acts_in="any"
+    grid: bool = no_pixels(False, "true: also one contact sheet of the images.")
+    grid_seconds: bool = no_pixels(
+        False, "true: a contact sheet that also shows each image's seconds."
     )
-    grid_seconds: bool = row(
-        False,
-        "true: a contact sheet that also shows each image's seconds.",
-        changes_pixels=False,
-        acts_in="any",
-    )
-    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = row(
-        0, "Whole number; higher goes first.", changes_pixels=False, acts_in="any"
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = no_pixels(
+        0, "Whole number; higher goes first."
     )
 
 

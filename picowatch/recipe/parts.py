@@ -53,7 +53,8 @@ def row(default: Any, does: str, **more: Any) -> Any:
 # A picture's own, which others of its batch need not have: of a whole picture, or of any.
 own_of_whole = partial(row, same_in_batch=False, acts_in="whole")
 own_of_any = partial(row, same_in_batch=False, acts_in="any")
-
+# What changes no picture.
+no_pixels = partial(row, changes_pixels=False, acts_in="any")
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Steps = Annotated[int, Field(strict=True, ge=0, le=150)]
