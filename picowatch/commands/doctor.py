@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from picowatch import __version__
+from picowatch import __version__, errors
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS as KINDS
 from picowatch.daemon.build import MakeEngine, check_folders
@@ -27,14 +27,6 @@ from picowatch.daemon.run import Mode
 from picowatch.daemon.supervise import run_daemon
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineLost, versions
-from picowatch.errors import (
-    FAILED,
-    SUCCEEDED,
-    PicowatchError,
-    RenderFailed,
-    SettingsInvalid,
-    install_command,
-)
 from picowatch.metadata.embedded_text import chunk_of
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
@@ -84,7 +76,7 @@ def main(
     if options.json:
         shown = [{**asdict(check), "ok": check.ok} for check in checks]
         print(json.dumps({"ok": ok, "checks": shown}, indent=1))
-    return SUCCEEDED if ok else FAILED
+    return errors.SUCCEEDED if ok else errors.FAILED
 
 
 def _print(check: Check) -> None:
@@ -98,7 +90,7 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
     yield from _machine_checks()
     try:
         settings = load()
-    except SettingsInvalid as error:
+    except errors.SettingsInvalid as error:
         yield Check("settings", error.message, error.remedy or "Fix that line.")
         settings = Settings()
     else:
@@ -111,7 +103,7 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
         yield Check("settings", shown or "the defaults")
     try:
         check_folders(settings)
-    except SettingsInvalid as error:
+    except errors.SettingsInvalid as error:
         yield Check("folders", error.message, error.remedy or "Choose other folders.")
     else:
         yield _inbox(settings)
@@ -123,15 +115,15 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
             return
     try:
         yield from _picture(settings, make_engine)
-    except (PicowatchError, OSError) as error:
+    except (errors.PicowatchError, OSError) as error:
         yield _libraries(versions())
-        remedy = REPORT_IT if isinstance(error, PicowatchError) else FREE_SPACE
+        remedy = REPORT_IT if isinstance(error, errors.PicowatchError) else FREE_SPACE
         yield Check("picture", str(error), remedy)
 
 
 def _cluster(executor: RaySettings) -> Check:
     if find_spec("ray") is None:
-        remedy = f"Install it: {install_command('ray')}"
+        remedy = f"Install it: {errors.install_command('ray')}"
         return Check("cluster", "executor: ray needs Ray, which is not installed", remedy)
     from picowatch.engine.process.ray import cluster_parts
 
@@ -159,7 +151,7 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         unused = "" if rendered["compiled"] == "graph" else "not "
         yield Check("graphs", f"CUDA graphs are {unused}used")
     if settings.compile and rendered["device"] == "cpu" and not find_spec("openvino"):
-        remedy = f"Install it: {install_command('openvino')}; or set compile: false."
+        remedy = f"Install it: {errors.install_command('openvino')}; or set compile: false."
         yield Check("compile", "OpenVINO is not installed, so nothing is compiled", remedy)
     each = sum(rendered["timings"].values())
     speed = f"in {each:.1f} s, {seconds:.1f} s including the start"
@@ -193,7 +185,7 @@ def _render(settings: Settings, make_engine: MakeEngine) -> None:
     if not (why := result.reason):
         lines = (settings.outbox / "failures.jsonl").read_text().splitlines()
         why = json.loads(lines[-1])["reason"] if lines else "no picture was rendered"
-    raise RenderFailed(why)
+    raise errors.RenderFailed(why)
 
 
 def _machine_checks() -> Iterator[Check]:

@@ -23,18 +23,11 @@ from pydantic import (
     field_validator,
 )
 
+from picowatch import sources
 from picowatch.errors import SettingsInvalid
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.settings import values
-from picowatch.sources import (
-    FILE_NAME,
-    PREFIX,
-    Given,
-    folder_value,
-    from_file,
-    from_outside,
-    other_variables,
-)
+from picowatch.sources import PREFIX
 
 WITH_LOSSLESS = ("png", "webp")
 _YEAR_MINUTES = 365 * 24 * 60
@@ -46,7 +39,7 @@ DAILY = (
     "format", "quality", "preview_seconds", "hooks",
 )  # fmt: skip
 
-Folder = Annotated[Path, AfterValidator(folder_value)]
+Folder = Annotated[Path, AfterValidator(sources.folder_value)]
 _Limit = TypeVar("_Limit")
 ByFolder = Annotated[dict[str, _Limit], BeforeValidator(values.folders_value)]
 
@@ -295,10 +288,10 @@ def load_settings(
     named file must exist. Folders in either are relative to the file's, flags' and the
     environment's to the working directory.
     """
-    path, names = file or Path(FILE_NAME), Settings.model_fields
+    path, names = file or Path(sources.FILE_NAME), Settings.model_fields
     is_there = file or os.path.lexists(path)
-    given, problems = from_file(path, names) if is_there else ({}, [])
-    given |= from_outside(flags, environment, names)
+    given, problems = sources.from_file(path, names) if is_there else ({}, [])
+    given |= sources.from_outside(flags, environment, names)
     settings = _validated(given, problems)
     vars(settings)["file"] = str(path)
     return settings
@@ -308,7 +301,7 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
     """Return a sentence for each variable that looks like a setting but is none."""
     known = [name.upper() for name in Settings.model_fields]
     said = []
-    for variable in other_variables(environment):
+    for variable in sources.other_variables(environment):
         if (name := variable.removeprefix(PREFIX)) not in known:
             near = closest(name, known)
             meant = f" Did you mean {PREFIX}{near}?" if near else " docs/settings.md lists them."
@@ -316,7 +309,7 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
     return said
 
 
-def _validated(given: Given, problems: list[str]) -> Settings:
+def _validated(given: sources.Given, problems: list[str]) -> Settings:
     """Return the settings, or raise SettingsInvalid with all problems, in the file's order."""
     settings = None
     try:

@@ -15,16 +15,9 @@ from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.files import NO_PICTURES, Pictures
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.prompts.grammar import without_loras
+from picowatch.recipe.read import foreign
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, MAX_LINES
-from picowatch.recipe.read.foreign import (
-    DAMAGE,
-    ForeignSettings,
-    final,
-    read_settings,
-    settings_of,
-    visible,
-)
 from picowatch.recipe.request import recipe_values
 from picowatch.recipe.written import Entry, Layer, SourceValue
 
@@ -68,22 +61,22 @@ def settings_in(texts: Mapping[str, str]) -> dict[str, Any]:
     return _settings(texts, NO_PICTURES).values
 
 
-def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
+def _settings(texts: Mapping[str, str], pictures: Pictures) -> foreign.ForeignSettings:
     given = texts
     texts = {n: t for n, t in texts.items() if len(t) <= MAX_BYTES and t.count("\n") <= MAX_LINES}
     if "picowatch-sheet" in texts:
         words = "it is a contact sheet. The settings are in its pictures."
         raise PictureUnreadable(words, "Name one of those.")
-    found, what = ForeignSettings(), "text"
+    found, what = foreign.ForeignSettings(), "text"
     try:
         if "picowatch" in texts:
             found.values = _of_picowatch(texts["picowatch"], pictures)
             return found
-        texts = {name: visible(text) for name, text in texts.items()}
+        texts = {name: foreign.visible(text) for name, text in texts.items()}
         text = texts.get("parameters", "")
-        if settings := settings_of(texts):
+        if settings := foreign.settings_of(texts):
             what = f"text from {settings[0]}"
-            read_settings(*settings, found)
+            foreign.read_settings(*settings, found)
         elif workflow := comfyui_in(texts):
             what = "workflow from ComfyUI"
             _read_workflow(workflow, text, found)
@@ -103,16 +96,16 @@ def _settings(texts: Mapping[str, str], pictures: Pictures) -> ForeignSettings:
                 "picoDiffusion and SwarmUI do. For the result of a dropped picture, write outbox/ "
                 "before its path.",
             )
-    except DAMAGE:
+    except foreign.DAMAGE:
         raise PictureUnreadable(f"its {what} is damaged.") from None
     for name in found.values.keys() & PROMPTS:
-        found.values[name] = final(found.values[name])
+        found.values[name] = foreign.final(found.values[name])
     return found
 
 
-def _read_workflow(workflow: str, text: str, found: ForeignSettings) -> None:
+def _read_workflow(workflow: str, text: str, found: foreign.ForeignSettings) -> None:
     """Read the workflow, and from the A1111 text beside it only what the workflow lacks."""
-    beside = ForeignSettings()
+    beside = foreign.ForeignSettings()
     if holds_parameters(text):
         read_parameters(text, beside)
     try:
@@ -136,6 +129,6 @@ def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
     if not request.draws:
         return fields
     for detail in fields["detail"] if request.detail else ():
-        detail |= {name: final(detail[name]) for name in detail.keys() & PROMPTS}
+        detail |= {name: foreign.final(detail[name]) for name in detail.keys() & PROMPTS}
     embeddings = ",".join(use.name for use in request.embeddings)
     return fields | {CHECKPOINT_HASH: request.checkpoint_hash, EMBEDDINGS: embeddings}

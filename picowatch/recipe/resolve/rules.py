@@ -11,16 +11,8 @@ from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.families.row import EULER
+from picowatch.recipe import fields
 from picowatch.recipe.converters import SAME
-from picowatch.recipe.fields import (
-    BAKED,
-    DEFAULTS,
-    MAX_SIDE,
-    MIN_SIDE,
-    PICTURE_FIELDS,
-    ZERO_SNR,
-    Loras,
-)
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import NOTHING, Finding, Reporter, shown
 from picowatch.recipe.messages.suggestions import listed
@@ -42,7 +34,7 @@ from picowatch.recipe.written import FORBIDDEN, invisible
 
 Rule = Callable[[Recipe], Iterator[Finding]]
 # The findings in prompts so far, by field, text and the LoRAs beside it.
-FoundInPrompts = dict[tuple[str, str, Loras], list[Finding]]
+FoundInPrompts = dict[tuple[str, str, fields.Loras], list[Finding]]
 
 
 def with_rules(recipe: Recipe, reporter: Reporter, found: FoundInPrompts) -> Recipe:
@@ -63,7 +55,7 @@ def _prompts(found: FoundInPrompts, recipe: Recipe) -> Iterator[Finding]:
 
 
 def _findings_of_prompt(
-    field: str, text: str, loras: Loras, inventory: Inventory
+    field: str, text: str, loras: fields.Loras, inventory: Inventory
 ) -> Iterator[Finding]:
     """Find what no prompt may contain."""
     for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
@@ -95,9 +87,9 @@ def _vae(recipe: Recipe) -> Iterator[Finding]:
     """Find a VAE for another family than the checkpoint's."""
     inventory, family = recipe.inventory, recipe.checkpoint_used.family
     able = [name for name, families in inventory.vae_families.items() if family in families]
-    remedy = f"Use {listed([*able, BAKED], 'or')}."
+    remedy = f"Use {listed([*able, fields.BAKED], 'or')}."
     families = inventory.vae_families.get(recipe.vae, ())
-    yield from _misfit(recipe, "VAE", Finding("vae", recipe.vae, remedy, BAKED), families)
+    yield from _misfit(recipe, "VAE", Finding("vae", recipe.vae, remedy, fields.BAKED), families)
 
 
 def _misfit(
@@ -201,7 +193,7 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
     if "image" in lacks:
         lacks = {**lacks, "detail": lacks["image"]}
     for field, why in lacks.items():
-        usual = checkpoint.rules.defaults.get(field, DEFAULTS[field])
+        usual = checkpoint.rules.defaults.get(field, fields.DEFAULTS[field])
         if getattr(recipe, field) != usual:
             what = f"{checkpoint.family or 'this checkpoint'} has no {field}: {why}."
             yield Finding(field, what, "Remove it.", usual)
@@ -212,7 +204,7 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.checkpoint_used
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
-        able = tuple(s.name for s in SAMPLERS if s.zero_snr or recipe.prediction != ZERO_SNR)
+        able = tuple(s.name for s in SAMPLERS if s.zero_snr or recipe.prediction != fields.ZERO_SNR)
         why = "it cannot begin with pure noise (zero terminal SNR)"
     if recipe.sampler not in able:
         what = f"the sampler {recipe.sampler} cannot be used with '{checkpoint.name}': {why}."
@@ -274,11 +266,11 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
 def _detail(recipe: Recipe) -> Iterator[Finding]:
     """Find sizes of details that the family cannot draw."""
     rules, family = recipe.checkpoint_used.rules, recipe.checkpoint_used.family
-    most = min(rules.max_side, MAX_SIDE)
+    least, most = fields.MIN_SIDE, min(rules.max_side, fields.MAX_SIDE)
     for index, detail in enumerate(recipe.detail):
         for side in detail.sides:
-            if side % rules.multiple or not MIN_SIDE <= side <= most:
-                what = f"detail size is {detail.size}, but {family} draws sides from {MIN_SIDE} to "
+            if side % rules.multiple or not least <= side <= most:
+                what = f"detail size is {detail.size}, but {family} draws sides from {least} to "
                 what += f"{most} pixels that are multiples of {rules.multiple}."
                 yield Finding(f"detail.{index}.size", what, "Leave it out for the usual one.", "")
                 break
@@ -286,7 +278,7 @@ def _detail(recipe: Recipe) -> Iterator[Finding]:
 
 def _start_image(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.checkpoint_used
-    missing = [field for field in PICTURE_FIELDS if not getattr(recipe, field)]
+    missing = [field for field in fields.PICTURE_FIELDS if not getattr(recipe, field)]
     if recipe.extend and recipe.mask:
         what = "extend and mask together: extend redraws what is around the picture."
         yield Finding("mask", what, "Remove one of them.", "", of_checkpoint=False)
