@@ -101,7 +101,7 @@ class Reading:
     towers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the engine's TextTower
     zeros: bool = False  # an empty negative prompt is zeros, not the encoded ""
     # The way to the embeddings of a prompt: by the pipeline's `encode_prompt`, which takes
-    # `options`, and whose results have these names, "" to skip; or by a way of texts.py.
+    # `options`, and whose results have these names, "" to skip; or by a way of the engine.
     encode: Literal["pipeline", "blocks", "ernie", "lumina2", "ideogram4", "later"] = "pipeline"
     options: Mapping[str, Any] = field(default_factory=dict)
     results: tuple[str, ...] = ("prompt_embeds",)

@@ -10,7 +10,7 @@ import pytest
 from picowatch.catalog.encoders import ENCODERS, families_of
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.drawing.latents import COLOURS
-from picowatch.engine.model import texts
+from picowatch.engine.model.families import _COUNT, _ENCODE
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, general
 from picowatch.families.row import DEMO, Family
@@ -38,8 +38,8 @@ def lacking(row: Family) -> list[str]:
         "docs/models.md": f"**{row.name}" in PAGE or f"| {row.name}" in PAGE,
         "hub, with docs/models.md": row.hub and f"`{row.hub}`" in PAGE,
         "texts.reads": row.texts.reads.keys() <= row.parts.keys(),
-        "texts.encode": row.texts.encode in texts._ENCODE,
-        "texts.count": row.texts.count in texts._COUNT,
+        "texts.encode": row.texts.encode in _ENCODE,
+        "texts.count": row.texts.count in _COUNT,
         "lora_sides": row.lora_sides or not row.loras,
         "lora_blocks": row.lora_blocks or not row.loras,
         "lora_marks": row.lora_marks,

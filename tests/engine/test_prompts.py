@@ -9,6 +9,7 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.model.cache import Cache
+from picowatch.engine.model.families import Texts, reading_of
 from picowatch.engine.model.prompts import (
     CHUNK_TOKENS,
     Chunk,
@@ -16,7 +17,6 @@ from picowatch.engine.model.prompts import (
     PromptEncoder,
     read_vectors,
 )
-from picowatch.engine.model.texts import Texts, reading_of
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from picowatch.families.row import Variant

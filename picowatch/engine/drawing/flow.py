@@ -26,9 +26,8 @@ from picowatch.engine.drawing.canvas import Size, decoded, fit, padded
 from picowatch.engine.drawing.draw import Denoising, Group, Prompted
 from picowatch.engine.drawing.latents import as_picture, generators_for, resized
 from picowatch.engine.drawing.work import Drawn
-from picowatch.engine.model.families import guidance_inputs, pipeline_class, takes, words
+from picowatch.engine.model import families
 from picowatch.engine.model.samplers import flow_scheduler
-from picowatch.engine.model.texts import Encoded, answer
 from picowatch.engine.private import AUTO_RESIZE
 from picowatch.errors import RenderFailed
 from picowatch.families.row import References
@@ -53,8 +52,8 @@ class FlowDenoising(Denoising):
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """Return the texts to encode: `prompt`, and with guidance `negative_prompt`."""
         reading = self.loaded.texts.reading
-        texts = {"prompt": reading.preamble + (words(request.prompt) or reading.empty)}
-        negative = words(request.negative_prompt) or reading.empty
+        texts = {"prompt": reading.preamble + (families.words(request.prompt) or reading.empty)}
+        negative = families.words(request.negative_prompt) or reading.empty
         row, able = self.loaded.row, "negative_prompt" not in self.loaded.row.lacks
         # A pipeline without a row has its own default.
         if request.cfg_scale > 1 and able and (negative or row.kind != "general"):
@@ -101,11 +100,12 @@ class FlowDenoising(Denoising):
     ) -> list[Image.Image]:
         """Call a pipeline for this size; texts that were `read` before are not encoded again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
-        call = pipeline_class(row, variant, kind).__call__
+        call = families.pipeline_class(row, variant, kind).__call__
         steps = (CachedSteps if self.job.cached else FlowSteps)(self)
-        guidance = guidance_inputs(row, first, self.steps(sampling))
-        inputs |= {name: value for name, value in guidance.items() if takes(call, name)}
-        if sampling.steps != variant.defaults["steps"] and takes(call, "intermediate_timesteps"):
+        guidance = families.guidance_inputs(row, first, self.steps(sampling))
+        inputs |= {name: value for name, value in guidance.items() if families.takes(call, name)}
+        has_other_steps = sampling.steps != variant.defaults["steps"]
+        if has_other_steps and families.takes(call, "intermediate_timesteps"):
             # Sana-Sprint's noise level between two steps; with more or fewer it is refused.
             inputs["intermediate_timesteps"] = None
         pipeline = self.loaded.parts.pipeline(
@@ -117,7 +117,7 @@ class FlowDenoising(Denoising):
             answers = iter(read)
             pipeline.encode_prompt = lambda *_, **__: next(answers)
         elif self.loaded.texts.reading.answers:
-            inputs = answer(self.loaded.texts.reading, pipeline, inputs)
+            inputs = families.answer(self.loaded.texts.reading, pipeline, inputs)
         if not (variant.references and variant.references.alone):
             inputs |= {"width": size[0], "height": size[1], **row.inputs}
         with restored(self.loaded.denoiser) if self.job.cached else nullcontext():
@@ -152,7 +152,7 @@ class FlowDenoising(Denoising):
         if not start:
             return "text", {}
         masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
-        able = partial(pipeline_class, self.loaded.row, self.loaded.variant)
+        able = partial(families.pipeline_class, self.loaded.row, self.loaded.variant)
         if not masks and able("image") is None:  # all of the start images is redrawn
             masks = [Image.new("L", sampling.size, "white")] * len(start)
         inputs: dict[str, Any] = {"image": start, "strength": sampling.strength}
@@ -168,7 +168,7 @@ def _listed(value: Any) -> object:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else value
 
 
-def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:
+def _joined(conditions: Sequence[families.Encoded]) -> dict[str, Any]:
     """Join the conditions of several images: a row or an entry for each."""
     joined: dict[str, Any] = {}
     for name, first in conditions[0].items():
@@ -301,11 +301,11 @@ class EditDenoising(FlowDenoising):
         (edit,) = group.conditions
         rules, (width, height) = self.loaded.variant.references, edit.frame.size
         many = rules and rules.most > 1
-        call = pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
+        call = families.pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
         # FLUX.1 Kontext takes only proportions from the size; the reference keeps its own.
         given: dict[str, Any] = {name: [text] for name, text in edit.texts.items()}
         given |= {"max_area": width * height, AUTO_RESIZE: False}
-        inputs = {name: value for name, value in given.items() if takes(call, name)}
+        inputs = {name: value for name, value in given.items() if families.takes(call, name)}
         inputs |= {"image": edit.pictures if many else edit.pictures[0]}
         (drawn,) = self._call("edit", group, sampling, edit.frame.size, inputs, edit.read)
         return [edit.frame.release(drawn, sampling.size)]

@@ -163,7 +163,7 @@ class Renderer:
         before, failure = drawing.requests, ""
         shrunk = drawing.rung.shrunk if drawing.rung else 0
         multiple = self._checkpoints.sizes(before[0]).multiple
-        for rung in self._rungs(drawing, number):
+        for rung in self._rungs(drawing):
             drawing.shrink(before, number, rung.shrunk - shrunk, multiple)
             try:
                 return self._drawn_on(rung, drawing, number, work)
@@ -174,7 +174,7 @@ class Renderer:
         remedy = SMALLER if before[0].shrink_to_fit else f"{SMALLER[:-1]}, or shrink_to_fit: true."
         raise RenderFailed(f"{failure} No memory-saving level was enough.", remedy)
 
-    def _rungs(self, drawing: Drawing, number: int) -> Iterator[Rung]:
+    def _rungs(self, drawing: Drawing) -> Iterator[Rung]:
         """Yield the ladder's rungs, each again if releasing other models made room."""
         request, images = drawing.requested[0], 1 if drawing.are_details else len(drawing.requests)
         sizes = self._checkpoints.sizes(request)

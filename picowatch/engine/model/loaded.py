@@ -20,9 +20,8 @@ from picowatch.catalog.parts import parts_of
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.compile import Compiled, Graphed
 from picowatch.engine.model.devices import empty_cache
-from picowatch.engine.model.families import built
+from picowatch.engine.model.families import Texts, built, reading_of
 from picowatch.engine.model.memory import FULL, Rung, WeightLocation
-from picowatch.engine.model.texts import Texts, reading_of
 from picowatch.engine.model.verify import Verified
 from picowatch.engine.private import without_defaults
 from picowatch.engine.protocol import CompileState, EngineOptions
