@@ -168,41 +168,35 @@ class Guide:
     seen: torch.Tensor | None = None
 
 
+@dataclass(eq=False)
 class UnetSteps(Steps):
     """The UNet, guided by `conditions`, those of all images at each evaluation."""
 
-    def __init__(
-        self,
-        denoising: Denoising,
-        *,
-        request: ImageRequest,
-        sampler: PreparedSampler,
-        conditions: Sequence[Sequence[Conditions]],
-        guide: Guide,
-        hints: Sequence[Hint],
-    ) -> None:
-        super().__init__(denoising)
-        self._request = request
-        self._sampler = sampler
-        self._conditions = conditions
-        self._guide = guide
-        self._hints = hints
-        self._evaluation = 0
+    denoising: Denoising
+    request: ImageRequest
+    sampler: PreparedSampler
+    conditions: Sequence[Sequence[Conditions]]
+    guide: Guide
+    hints: Sequence[Hint]
+    _evaluation: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__(self.denoising)
         self._dtype = self.dtype  # diffusers looks at all modules for it, for milliseconds
         # A distilled checkpoint (LCM) is told the guidance to follow.
         self._embeds_guidance = self.config.time_cond_proj_dim is not None
 
     def inputs(self) -> dict[str, Any]:
         """Return the pipeline's arguments, for the first evaluation."""
-        positive = joined([condition.positive for condition in self._conditions[0]])
-        negative = joined([condition.negative for condition in self._conditions[0]])
+        positive = joined([condition.positive for condition in self.conditions[0]])
+        negative = joined([condition.negative for condition in self.conditions[0]])
         given = {
             "prompt_embeds": positive.states,
             "negative_prompt_embeds": negative.states,
             "guidance_scale": self._guidance_scale(),
-            "guidance_rescale": self._request.cfg_rescale,
-            "num_inference_steps": self._request.steps,
-            "eta": self._sampler.eta,
+            "guidance_rescale": self.request.cfg_rescale,
+            "num_inference_steps": self.request.steps,
+            "eta": self.sampler.eta,
             "callback_on_step_end": self.after_step,
             "callback_on_step_end_tensor_inputs": ["latents"],
         }
@@ -230,13 +224,13 @@ class UnetSteps(Steps):
         moved = timestep.float().to(latents.device, non_blocking=True)
         noisy, states = latents.to(dtype), encoder_hidden_states.to(dtype)
         added = added_cond_kwargs and {n: value.to(dtype) for n, value in added_cond_kwargs.items()}
-        if hints := self._hints:
+        if hints := self.hints:
             residuals = residuals_of(hints, self._share(), noisy, moved, states, added)
             if residuals:
                 named["down_block_additional_residuals"] = residuals[:-1]
                 named["mid_block_additional_residual"] = residuals[-1]
-        if self._guide.seen is not None:
-            seen = torch.cat([self._guide.seen] * (len(latents) // len(self._guide.seen)))
+        if self.guide.seen is not None:
+            seen = torch.cat([self.guide.seen] * (len(latents) // len(self.guide.seen)))
             noisy = torch.cat([latents, seen], dim=1).to(dtype)
         (predicted,) = super().__call__(
             noisy,
@@ -258,9 +252,9 @@ class UnetSteps(Steps):
         self.tell_step()
         self._evaluation = step + 1
         changed = {"latents": self._with_start(kept["latents"])}
-        if self._evaluation < len(self._conditions):
+        if self._evaluation < len(self.conditions):
             set_guidance_scale(pipeline, self._guidance_scale())
-            following = self._conditions[self._evaluation]
+            following = self.conditions[self._evaluation]
             guided = self._is_guided() and not self._embeds_guidance
             rows = [condition.negative for condition in following] if guided else []
             encoded = joined([*rows, *(condition.positive for condition in following)])
@@ -272,32 +266,32 @@ class UnetSteps(Steps):
 
     def _with_start(self, latents: torch.Tensor) -> torch.Tensor:
         """Return latents that outside the mask are the start image's, noisy as the next step."""
-        guide, done = self._guide, self._evaluation
+        guide, done = self.guide, self._evaluation
         # False between the two evaluations of a step of second-order samplers.
-        at_full_step = getattr(self._sampler, "state_in_first_order", True)
+        at_full_step = getattr(self.sampler, "state_in_first_order", True)
         if guide.redrawn is None or not at_full_step:
             return latents
         assert guide.start is not None and guide.noise is not None
-        following = self._sampler.timesteps[done : done + 1]
+        following = self.sampler.timesteps[done : done + 1]
         start = guide.start
         if len(following):
-            start = self._sampler.add_noise(start, guide.noise, following)
+            start = self.sampler.add_noise(start, guide.noise, following)
         return guide.redrawn * latents + (1 - guide.redrawn) * start
 
     def _share(self) -> float:
-        return self._evaluation / len(self._conditions)
+        return self._evaluation / len(self.conditions)
 
     def _is_guided(self) -> bool:
-        return is_guided(self._request, self._share())
+        return is_guided(self.request, self._share())
 
     def _guidance_scale(self) -> float:
-        return self._request.cfg_scale if self._is_guided() or self._embeds_guidance else 1.0
+        return self.request.cfg_scale if self._is_guided() or self._embeds_guidance else 1.0
 
     def _show(self, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor) -> None:
         """Show a preview of the first image by the prediction, with the pipeline's guidance."""
         first = predicted[0]
         if self._is_guided() and not self._embeds_guidance:
             towards = predicted[len(predicted) // 2]
-            first = first + self._request.cfg_scale * (towards - first)
-        scheduler = self._sampler.scheduler
+            first = first + self.request.cfg_scale * (towards - first)
+        scheduler = self.sampler.scheduler
         self._job.previewer.show(without_noise(scheduler, scaled[0], first, timestep))
