@@ -85,10 +85,7 @@ def test_the_type_of_most_weights_is_told(
 
 
 HEAD, SIZE = gguf(flux())
-
-
-def _claiming(at: int, count: int) -> tuple[bytes, int]:
-    return HEAD[:at] + struct.pack("<Q", count) + HEAD[at + 8 :], SIZE
+CLAIMING = HEAD[:8] + struct.pack("<Q", 2**62) + HEAD[16:]
 
 
 def _with(kind: int, value: bytes, key: str = "x") -> tuple[bytes, int]:
@@ -103,7 +100,10 @@ DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     ((b"GGML" + HEAD[4:], SIZE), "is not a GGUF file"),
     (gguf(flux(), version=1), "is a GGUF file of version 1"),
     ((HEAD, SIZE - 40), "is cut off: "),
-    (_claiming(8, 2**62), "is damaged: it claims 4,611,686,018,427,387,904 tensors"),
+    (
+        (HEAD[:8] + struct.pack("<Q", 2**62) + HEAD[16:], SIZE),
+        "is damaged: it claims 4,611,686,018,427,387,904 tensors",
+    ),
     (_with(LIST, struct.pack("<IQ", TEXT, 2**33)), "is damaged: it claims 8,589,934,592 values"),
     (_with(99, b""), "is damaged: its metadata has a value of an unknown type"),
     (_with(TEXT, text("²"), "general.alignment"), "is damaged: its alignment"),

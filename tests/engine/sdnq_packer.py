@@ -1,6 +1,7 @@
 """Packs weights as SDNQ does, and says what they are after it."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from safetensors.torch import save_file
 from picowatch.engine.model.dequantise import rotation
 from tests.engine.ldm import weights
 from tests.engine.original_names import Tensors
+
+_IN_BLOCK = re.compile(r"(blocks|layers|refiner)\..*\.weight$").search  # what SDNQ packs
 
 
 def packed_layer(
@@ -70,7 +73,7 @@ def pack_folder(
         kinds = settings["weights_dtype"], *settings.get("modules_dtype_dict", {})
         made: Tensors = {}
         known: Tensors = {}
-        linear = [name for name, weight in held.items() if _is_packed(name, weight)]
+        linear = [name for name, weight in held.items() if weight.ndim == 2 and _IN_BLOCK(name)]
         assert linear
         for name, tensor in held.items():
             if name not in linear:
@@ -90,12 +93,6 @@ def pack_folder(
         )
         _write(packed / part, made)
         _write(wide / part, known)
-
-
-def _is_packed(name: str, tensor: torch.Tensor) -> bool:
-    """Whether SDNQ packs it: the matrices of layers in blocks."""
-    in_blocks = any(word in name for word in ("blocks.", "layers.", "refiner."))
-    return in_blocks and name.endswith(".weight") and tensor.ndim == 2
 
 
 def _write(part: Path, tensors: Tensors) -> None:

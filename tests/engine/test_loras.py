@@ -34,12 +34,6 @@ TO_K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 FLAT_TO_K = f"lora_unet_{TO_K.replace('.', '_')}"
 
 
-def assembled(kind: Any, **parts: Any) -> Any:
-    made = kind.__new__(kind)
-    made.__dict__ |= parts
-    return made
-
-
 def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tensors:
     path = write(folder / "it.safetensors", tensors, metadata or None)
     with files_in(folder)("lora", "it", "it"):
@@ -60,7 +54,8 @@ def change(tensors: Tensors, tmp_path: Path, layer: nn.Module, **metadata: str) 
         parent.add_module(level, nn.Module())
         parent = parent.get_submodule(level)
     parent.add_module(last, layer)
-    found = assembled(_D.StableDiffusionPipeline, unet=unet)
+    found = _D.StableDiffusionPipeline.__new__(_D.StableDiffusionPipeline)
+    found.__dict__["unet"] = unet
     (only,) = modules(tensors, tmp_path, found, **metadata).values()
     return torch.as_tensor(only)
 

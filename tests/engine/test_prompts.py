@@ -134,18 +134,13 @@ def test_all_forms_of_embedding_files_are_read(
     assert read_vectors(write(tmp_path / "it.safetensors", tensors)).shape[1] == 8
 
 
-def vectors_of(tokenizer: Any, model: Any, words: str) -> torch.Tensor:
-    tokens = tokenizer(words, add_special_tokens=False)["input_ids"]
-    found: torch.Tensor = model.get_input_embeddings().weight[tokens]
-    return found.detach().clone()
-
-
 def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None:
     """Also after one that fits the first alone. One of another family is refused, shifting none."""
     catalog = Catalog(checkpoints_of(tmp_path / "models", sdxl=tiny_unet("sdxl")))
     sdxl = load(catalog.find("checkpoint", "sdxl"))
+    tokens = sdxl["tokenizer"]("corgi", add_special_tokens=False)["input_ids"]
     vectors = {
-        key: vectors_of(sdxl["tokenizer"], sdxl[part], "corgi")
+        key: sdxl[part].get_input_embeddings().weight[tokens].detach().clone()
         for key, part in (("clip_l", "text_encoder"), ("clip_g", "text_encoder_2"))
     }
     write(tmp_path / "dog.safetensors", vectors)
