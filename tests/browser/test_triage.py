@@ -203,9 +203,7 @@ def test_a_command_is_copied_for_the_pictures_that_were_shown(many: House, page:
     assert len(copy_command(page).splitlines()[1:-1]) == 16
 
 
-def test_a_picture_that_was_moved_twice_still_has_its_contact_sheet_and_stars(
-    house: House, page: Page
-) -> None:
+def test_a_picture_moved_twice_has_its_contact_sheet_and_stars(house: House, page: Page) -> None:
     house.save("study.yaml", "prompt: a tree\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n")
     assert house.once()
     page.open(house.outbox / INDEX)

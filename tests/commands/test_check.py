@@ -87,9 +87,7 @@ def test_check_warns_of_lines_that_a_random_seed_may_draw(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("lines", "code"), [("oil\na AND b\n", 0), ("a AND b\n", 1)])
-def test_check_refuses_for_a_line_only_what_no_seed_can_draw(
-    tmp_path: Path, lines: str, code: int
-) -> None:
+def test_check_refuses_only_what_no_seed_can_draw(tmp_path: Path, lines: str, code: int) -> None:
     """Of two lines, the first seed that is tried draws the wrong one."""
     save(tmp_path, {"models/wildcards/w.txt": lines, "a.yaml": "prompt: __w__\n"})
     found = picowatch_here(tmp_path, "check", "a.yaml")
@@ -98,9 +96,7 @@ def test_check_refuses_for_a_line_only_what_no_seed_can_draw(
     assert seen in found.stderr
 
 
-def test_check_reads_the_lines_of_a_wildcard_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_reads_a_wildcard_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever prompts combine it with: else a file of prompts would take minutes."""
     lines: list[str] = []
     note = preceded_by(lambda text, _: lines.append(text))

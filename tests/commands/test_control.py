@@ -215,9 +215,7 @@ def test_without_the_folders_no_command_goes_on(house: House) -> None:
         assert (named.returncode, named.stderr) == (1, "")
 
 
-def test_a_command_that_cannot_be_written_says_what_helps(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_sent_says_what_helps(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon of another user can read what is written, whatever the sender's umask says."""
     (house.outbox / ".picowatch/commands").mkdir(parents=True)
     umask = os.umask(0o077)
@@ -351,9 +349,7 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(
     assert len([batch for batch in house.engine.batches if len(batch) == 1]) == 1
 
 
-def test_cancel_holds_for_the_saves_that_came_before_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_holds_for_saves_before_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nobody has answered them yet, or they take several rounds to accept."""
     monkeypatch.setattr("picowatch.daemon.accept.SLICE_SECONDS", 0.0)
     assert house.once()

@@ -189,9 +189,7 @@ def test_make_says_what_a_daemon_is_waiting_for_and_a_signal_ends_it(house: Hous
 
 
 @pytest.mark.parametrize("beside_a_daemon", [True, False])
-def test_what_an_ended_make_rm_requested_is_not_rendered_later(
-    house: House, beside_a_daemon: bool
-) -> None:
+def test_what_an_ended_make_rm_wanted_is_not_rendered(house: House, beside_a_daemon: bool) -> None:
     """It takes over what a daemon leaves; or none has ever looked at the whole inbox."""
     recipe = elsewhere(house, "a.yaml", "prompt: one\nseed: 1\ncount: 2\n")
     elsewhere(house, "hold", "")  # the engine of its own waits

@@ -121,9 +121,7 @@ DRAWN: dict[str, tuple[list[Step], str, list[str]]] = {
 
 
 @pytest.mark.parametrize(("steps", "why", "differs"), DRAWN.values(), ids=DRAWN)
-def test_why_a_picture_was_drawn(
-    house: House, steps: list[Step], why: str, differs: list[str]
-) -> None:
+def test_why_it_was_drawn(house: House, steps: list[Step], why: str, differs: list[str]) -> None:
     """The recipe's lines have the newest image's, and JSON says the same."""
     house.engine.before_batch = fail_on_bad
     for step in steps:

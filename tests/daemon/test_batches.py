@@ -35,9 +35,7 @@ def _another(name: str, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", PIXELS)
-def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_may_differ(
-    name: str,
-) -> None:
+def test_what_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_may_differ(name: str) -> None:
     """Otherwise two pictures would count as one, or images of a batch would get wrong pixels."""
     given: dict[str, Any] = {"image": "a.png"}
     if name == "references":  # never with a start image

@@ -200,9 +200,7 @@ def test_grey_with_16_bits_keeps_them(made: House) -> None:
 
 
 @pytest.mark.parametrize("kind", ["planar1", "planar8", "premultiplied"])
-def test_16_bits_of_which_pillow_reads_the_higher_ones_become_8_with_a_word(
-    made: House, kind: str
-) -> None:
+def test_16_bits_of_which_pillow_reads_8_become_8_with_a_word(made: House, kind: str) -> None:
     """If channels lie apart, or colours are divided by alpha; it takes uncompressed ones for 8."""
     result = decode_original(copy(made, f"same/{kind}/a.tif"))
     assert result.low is None

@@ -126,9 +126,7 @@ def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
     ("length", "why"),
     [(36_000, "it is too long for a JPEG."), (4 << 20, "its texts are too long to be settings.")],
 )
-def test_what_drew_a_picture_goes_alone_where_it_is_too_long(
-    house: House, length: int, why: str
-) -> None:
+def test_what_drew_a_picture_goes_alone_if_too_long(house: House, length: int, why: str) -> None:
     """With a warning; our own text stays."""
     drawn = f"a {'x' * length}\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64"
     picture_with(house.inbox / "p/a.png", "parameters", drawn)

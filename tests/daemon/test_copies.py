@@ -139,9 +139,7 @@ def test_what_a_folder_says_of_formats_asks_for_no_copy(house: House) -> None:
     assert sizes(house)["in/b.jpg"] == (30, 20)
 
 
-def test_the_first_copy_waits_for_no_look_at_the_inbox(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_copy_waits_for_no_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("daemon.round.IDLE", "inbox.inbox.SCAN", "inbox.inbox.MOST_SCAN"):
         monkeypatch.setattr(f"picowatch.{name}_SECONDS", 600.0)
     house.save("web/_pictures.yaml", WEB)

@@ -246,9 +246,7 @@ def test_a_save_that_was_drawn_in_part_goes_on_with_its_newest_seeds(house: Hous
 
 
 @pytest.mark.parametrize("text", ["1\n2\n3\nbad\n", "bad\n1\n2\n3\n"])
-def test_pictures_that_were_rendered_while_their_recipe_was_renamed_stay_its_own(
-    house: House, text: str
-) -> None:
+def test_pictures_rendered_during_a_renaming_stay_the_recipes_own(house: House, text: str) -> None:
     """Twice, and one image fails; the recipe is edited later."""
     begun, go = Event(), Event()
 

@@ -137,9 +137,7 @@ def as_json(house: House, folder: str, code: int = 0) -> dict[str, Any]:
     return {**found, "recipes": {recipe["recipe"]: recipe for recipe in found["recipes"]}}
 
 
-def test_make_prints_what_becomes_of_a_folder(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_make_tells_what_becomes_of_a_folder(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are in natural order, with or without a daemon; bad ones are named."""
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
     photos(house, CORGI, 3)
@@ -207,7 +205,7 @@ def test_make_of_a_folder_says_which_pictures_were_deleted(house: House) -> None
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_make_names_all_pictures_of_a_folder_although_picowatch_restarts(
+def test_make_names_all_pictures_of_a_folder_despite_a_restart(
     house: House, when_done: str
 ) -> None:
     """Also those that were done, and taken out of the inbox, before the restart."""

@@ -211,9 +211,7 @@ MINE = "checkpoints/mine.safetensors"
         ("checkpoints/disk", "disk cannot be read: its link leads nowhere"),
     ],
 )
-def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
-    house: House, link: str, said: str
-) -> None:
+def test_the_demo_never_stands_in_for_a_bad_checkpoint(house: House, link: str, said: str) -> None:
     if not link:
         write_model(house.models / MINE, checkpoint_shapes(), missing_bytes=1000)
     else:

@@ -86,9 +86,7 @@ def test_it_starts_over_while_the_settings_file_has_a_mistake(house: House) -> N
     assert picowatch_here(house.folder, "run").returncode == 2
 
 
-def test_a_ledger_that_is_damaged_again_at_once_ends_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ledger_damaged_twice_ends_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise it would write to a broken disk forever; the first time, a new ledger is built."""
     damaged = LedgerCorrupt("The ledger is damaged.")
     with monkeypatch.context() as patched:

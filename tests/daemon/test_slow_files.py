@@ -100,9 +100,7 @@ def test_a_new_ledger_waits_for_no_file_that_may_be_renamed(house: House, slow: 
     assert len(house.pictures()) == 3
 
 
-def test_the_round_waits_only_for_files_that_are_read(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_round_waits_only_for_what_is_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once enough is read ahead nothing is read until the round has taken some of it."""
     monkeypatch.setattr("picowatch.daemon.round.WAKE_SECONDS", 3600.0)
     monkeypatch.setattr("picowatch.daemon.reader.MOST_AHEAD", 4)

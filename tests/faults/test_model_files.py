@@ -156,7 +156,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHouse]:
 
 
 @pytest.mark.parametrize(("kind", "change"), CASES)
-def test_a_file_that_is_not_what_was_accepted_makes_no_picture(
+def test_a_file_that_was_changed_makes_no_picture(
     house: ModelHouse, kind: Kind, change: str
 ) -> None:
     """Its hash is verified again after reading; the message says what has become of it."""

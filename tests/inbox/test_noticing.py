@@ -89,9 +89,7 @@ def test_a_text_is_looked_for_in_any_letters(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("often")
-def test_a_rename_that_a_scan_misses_is_no_deletion(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missed_rename_is_no_deletion(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file leaves a folder before, and comes into another after that was searched."""
     missed: list[object] = []
 

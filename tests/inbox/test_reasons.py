@@ -113,9 +113,7 @@ def test_each_file_that_is_not_taken_is_told_once(
 
 
 @pytest.mark.usefixtures("often")
-def test_nothing_is_said_of_a_file_that_has_just_come(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_said_of_a_new_file(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs' temporary files have any name, and a photo may come after its text."""
     monkeypatch.setattr("picowatch.inbox.reasons.PATIENCE", 3600.0)
     make_junk(house)

@@ -65,9 +65,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.heavy)])
-def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
-    house: House, count: int
-) -> None:
+def test_a_crowd_edited_and_deleted_meanwhile_ends_exactly_right(house: House, count: int) -> None:
     """Each has the picture of its last bytes; memory stays small, and another run has no work."""
     home, crowd = Home(PROJECT, house.folder), Crowd(house, count)
     write_recipes(house.folder / "source", count, text_of)

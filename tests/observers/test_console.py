@@ -208,9 +208,7 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize(("values", "lines"), SHOWN.values(), ids=SHOWN)
-def test_status_shows_what_is_running_queued_and_failed(
-    seen: Seen, values: dict[str, Any], lines: list[str]
-) -> None:
+def test_status_shows_what_is_known(seen: Seen, values: dict[str, Any], lines: list[str]) -> None:
     """Some errors, engines and pictures, and how many more there are; now.txt ends at the step."""
     seen.write(**values)
     code, (first, *others) = seen.told()

@@ -129,9 +129,7 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
         assert {*re.findall(r'reason!?="(\w+)"', rule["expr"])} <= {*TROUBLES}
 
 
-def test_the_address_may_move_to_all_interfaces_at_the_same_port(
-    house: House, address: str
-) -> None:
+def test_an_address_may_move_to_all_interfaces_at_the_same_port(house: House, address: str) -> None:
     """The old socket is part of the new one. After one that cannot be served the old one is."""
     path, port = house.folder / "picowatch.yaml", address.rpartition(":")[2]
     flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}

@@ -28,9 +28,7 @@ from tests.fault_points import refusing
 from tests.house import PATIENCE, House, wait_for
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_replaced_whole_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers see old or new bytes; a failed write leaves the old ones and no temporary file."""
     target = tmp_path / "deep/a.txt"
     write_atomically(target, b"old")
