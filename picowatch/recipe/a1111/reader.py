@@ -351,7 +351,7 @@ def _detail(
         is_used = part != "steps" or _is_on(values, "use separate steps")
         if is_used and (text := values.pop(key, "")):
             detail[part] = text
-    for field in PROMPTS & detail.keys():
+    for field in [name for name in detail if name in PROMPTS]:
         first, *others = detail[field].split(_SEVERAL)
         if others:
             found.leave_out("ADetailer prompt", _SEVERAL.join(others).strip())
