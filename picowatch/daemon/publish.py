@@ -86,7 +86,8 @@ class Publisher:
     def list_published(self) -> None:
         """Add pictures that a crash or a full disk kept out of the lists."""
         unlisted = followups.unlisted(self.ledger)
-        listed = self.outbox.listing.recent_digests() if unlisted else {}
+        recent = self.outbox.listing.recent_pictures() if unlisted else ()
+        listed = {line["file"]: line.get("digest") for line in recent}  # the last of each counts
         for image in unlisted:
             try:
                 self._list_as_published(image, listed.get(image.file) == image.request.digest)

@@ -171,19 +171,16 @@ class Totals:
                 self._accounts.pop(path, None)
             self._accounts |= accounts(self._ledger, changed)
         self._run.to_count.clear()
-        self._write(self._accounts, now, of_now)
-
-    def _write(self, found: dict[str, Account], now: float, of_now: tuple[int, int]) -> None:
         told = {
             folder: harmless(its.line(now))
-            for folder, its in self._by_folder(found).items()
+            for folder, its in self._by_folder(self._accounts).items()
             # Of a picture, the gallery shows all there is to tell.
             if not its.requested == its.done == 1 or its.cancelled or its.refused
         }
         text = f"totals({json.dumps(told)});\n"
         with self._run.writing.optional(SCRIPT):
-            path = gallery_file(self._run.outbox.root, SCRIPT)
-            write_atomically(path, text.encode(), durable=False)
+            file = gallery_file(self._run.outbox.root, SCRIPT)
+            write_atomically(file, text.encode(), durable=False)
             self._counted = of_now
 
     def _by_folder(self, found: dict[str, Account]) -> dict[str, Account]:

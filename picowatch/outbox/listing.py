@@ -117,7 +117,7 @@ class Listing:
     def recent_files(self) -> list[str]:
         """Return the pictures in the last lines, oldest first; moving one makes it no younger."""
         files: dict[str, str] = {}  # as they were called at first
-        for line in self._recent_pictures():
+        for line in self.recent_pictures():
             was = next((key for key, file in files.items() if file == line.get("moved")), None)
             if was is not None:
                 files[was] = line["file"]
@@ -129,16 +129,12 @@ class Listing:
     def recent_moves(self) -> set[tuple[str, str]]:
         """Return former and present paths of moved pictures of which no later line tells."""
         last: dict[str, tuple[str, str]] = {}  # of what is told of a path
-        for line in self._recent_pictures():
+        for line in self.recent_pictures():
             pair = line.get("moved", ""), line["file"]
             last |= dict.fromkeys(pair, pair)
         return {pair for pair in last.values() if last[pair[0]] == last[pair[1]]}
 
-    def recent_digests(self) -> dict[str, object]:
-        """Return the digests of the pictures in the last lines; a later line replaces another."""
-        return {line["file"]: line.get("digest") for line in self._recent_pictures()}
-
-    def _recent_pictures(self) -> list[dict[str, Any]]:
+    def recent_pictures(self) -> list[dict[str, Any]]:
         """Return the last lines without those about recipes."""
         return [line for line in self.recent() if "file" in line]
 
