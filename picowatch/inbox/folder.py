@@ -16,19 +16,10 @@ from pathlib import Path
 from typing import IO, Self
 
 from picowatch.errors import ControlFlow, PicowatchError, SettingsInvalid
+from picowatch.files import safe_paths
 from picowatch.files.names import ENDINGS as PICTURES
 from picowatch.files.names import stem_of
 from picowatch.files.pictures import USUAL_PIXELS
-from picowatch.files.safe_paths import (
-    blocks_of,
-    checked_blocks,
-    is_open_for_writing,
-    leads_out,
-    open_below,
-    real,
-    sha256_of,
-    unlink_below,
-)
 from picowatch.inbox import names
 from picowatch.ledger.rows import SizeAndTime
 from picowatch.recipe.reading import DefaultsFile, Dropped
@@ -74,7 +65,7 @@ def _status(root: Path | str, path: str) -> os.stat_result | None:
     """Return the status of a regular file; None for anything else, and a link out of the inbox."""
     status = os.lstat(f"{root}/{path}")  # enough for nearly all of ten thousand
     if stat.S_ISLNK(status.st_mode):
-        if leads_out(Path(root), path):
+        if safe_paths.leads_out(Path(root), path):
             return None
         status = os.stat(f"{root}/{path}")  # noqa: PTH116  (many times cheaper than a Path)
     return status if stat.S_ISREG(status.st_mode) else None
@@ -116,7 +107,7 @@ class InboxFolder:
 
         Raises FileUnreadable if a link in the inbox leads out of it, and OSError for a circle.
         """
-        root, here = real(self.root), Path("/")
+        root, here = safe_paths.real(self.root), Path("/")
         rest, links, is_inside = [*reversed(file.absolute().parts)], 0, False
         while rest:
             part = rest.pop()
@@ -141,7 +132,7 @@ class InboxFolder:
 
     def is_through_link(self, folder: str) -> bool:
         """Whether a folder, which need not exist, is a link or lies behind a link."""
-        return real(self.shown(folder)) != real(self.root) / folder
+        return safe_paths.real(self.shown(folder)) != safe_paths.real(self.root) / folder
 
     def check_readable(self) -> None:
         """Raise SettingsInvalid if the inbox may not be searched."""
@@ -230,7 +221,7 @@ class InboxFolder:
         Raises FileUnreadable, FileChanged, or FileNotFoundError.
         """
         try:
-            opened = open_below(self.root, path)
+            opened = safe_paths.open_below(self.root, path)
         except FileNotFoundError:
             raise
         except NotADirectoryError as error:
@@ -241,7 +232,7 @@ class InboxFolder:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise FileUnreadable("it is not a regular file")
-            if heeds_writers and is_open_for_writing(file.fileno()):
+            if heeds_writers and safe_paths.is_open_for_writing(file.fileno()):
                 raise FileChanged
             try:
                 yield file, _size_and_time(before)
@@ -257,14 +248,14 @@ class InboxFolder:
     def read_file(self, path: str, *, heeds_writers: bool = False) -> tuple[bytes, SizeAndTime]:
         """Return a file's bytes, at most MAX_BYTES + 1, and the size and time it had then."""
         with self.opened(path, heeds_writers=heeds_writers) as (file, size_and_time):
-            return b"".join(blocks_of(file, MAX_BYTES)), size_and_time
+            return b"".join(safe_paths.blocks_of(file, MAX_BYTES)), size_and_time
 
     def digest(self, path: str) -> str:
         with self.opened(path) as (file, _):
-            return sha256_of(file)
+            return safe_paths.sha256_of(file)
 
     def blocks(self, path: str, digest: str) -> Iterator[bytes]:
-        return checked_blocks(self.root, path, digest)
+        return safe_paths.checked_blocks(self.root, path, digest)
 
     def defaults_for(self, path: str) -> list[DefaultsFile]:
         """Return the `_defaults.yaml` that apply to a recipe, the inbox's first, its folder's last.
@@ -312,4 +303,6 @@ class InboxFolder:
 
     def delete(self, path: str, digest: str) -> bool:
         """Delete a file with these bytes, unless it is a link; return whether it was deleted."""
-        return unlink_below(self.root, path, lambda found: sha256_of(found) == digest)
+        return safe_paths.unlink_below(
+            self.root, path, lambda found: safe_paths.sha256_of(found) == digest
+        )

@@ -13,8 +13,7 @@ from tests.house import House, wait_for
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> "SlowFile":
     file = SlowFile()
-    for module in ("inbox.folder", "files.safe_paths"):
-        monkeypatch.setattr(f"picowatch.{module}.open_below", file.open_below)
+    monkeypatch.setattr("picowatch.files.safe_paths.open_below", file.open_below)
     return file
 
 

@@ -518,13 +518,13 @@ def test_what_changes_while_it_is_read_is_read_again(
     for name in meanwhile:
         house.save(name, {"a.txt": "one\n"}.get(name, "steps: 5\n"))
 
-    def written_meanwhile(file: IO[bytes], most: int) -> Iterator[bytes]:
-        yield from blocks_of(file, most)
+    def written_meanwhile(file: IO[bytes], *most: int) -> Iterator[bytes]:
+        yield from blocks_of(file, *most)
         name = Path(f"/dev/fd/{file.fileno()}").resolve().name
         if text := meanwhile.pop(name, ""):  # in one step: a single run waits for no empty file
             house.save(f".{name}", text).rename(house.inbox / name)
 
-    monkeypatch.setattr("picowatch.inbox.folder.blocks_of", written_meanwhile)
+    monkeypatch.setattr("picowatch.files.safe_paths.blocks_of", written_meanwhile)
     monkeypatch.setattr("picowatch.inbox.inbox.Inbox.priority", lambda *_: 0)
     assert house.once()
     assert (house.prompts(), house.error("a.txt"), meanwhile) == (["two"], None, {})
@@ -551,7 +551,7 @@ def test_what_is_refused_for_a_while_is_not_drawn_again(
             path.chmod(0o640 if readable else 0o600)
         with monkeypatch.context() as patch:
             if not readable:
-                wrap("picowatch.inbox.folder:open_below", preceded_by(denied), patch.setattr)
+                wrap("picowatch.files.safe_paths:open_below", preceded_by(denied), patch.setattr)
             assert house.once() is readable
         assert error_files(house.outbox) == (set() if readable else {"r/a.yaml", "p/1.png"})
     assert house.pictures() == before

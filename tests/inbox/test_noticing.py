@@ -141,7 +141,7 @@ def test_what_was_read_of_a_former_inbox_is_not_taken(
             go.wait()
         return file
 
-    monkeypatch.setattr("picowatch.inbox.folder.open_below", open_slowly)
+    monkeypatch.setattr("picowatch.files.safe_paths.open_below", open_slowly)
     other = house.inbox.with_name("other")
     other.mkdir()
     (other / "b.txt").write_text("a cat\n")
@@ -283,7 +283,7 @@ def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
             raise OSError(number, os.strerror(number))
         return open_below(root, path)
 
-    monkeypatch.setattr("picowatch.inbox.folder.open_below", refuse)
+    monkeypatch.setattr("picowatch.files.safe_paths.open_below", refuse)
     if wrong == "a.yaml":
         house.save("_defaults.yaml", "steps: 3\n")
         house.save("a.yaml", "prompt: a star\n")

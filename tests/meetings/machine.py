@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-import picowatch.inbox.folder
+import picowatch.files.safe_paths
 from picowatch.daemon.run import Mode
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervise import Supervisor
@@ -72,7 +72,7 @@ FAULT_POINTS = (*WRAPPED, COMMIT)
 # Where a thread may halt, too.
 HALTING_POINTS = (
     "inbox.scan:Scan.look_into", "inbox.scan:Scan._add_file", "inbox.folder:_size_and_time",
-    "inbox.folder:open_below", "inbox.folder:blocks_of", "files.safe_paths:open_below",
+    "files.safe_paths:open_below", "files.safe_paths:blocks_of",
     "inbox.inbox:Inbox.is_there", "inbox.inbox:Inbox.look", "inbox.folder:InboxFolder.defaults_for",
     "daemon.commands:Control.run_all", "daemon.followups:follow_up_all",
     "daemon.worker:Worker._with_pictures", "daemon.worker:Worker._render_and_publish",
@@ -166,8 +166,7 @@ class Machine:
             before(target, partial(self._reach, point))
         for target in HALTING_POINTS if self.habits.halting else ():
             before(f"picowatch.{target}", self._halt)
-        for module in ("inbox.folder", "files.safe_paths"):
-            before(f"picowatch.{module}:open_below", self._open_slowly)
+        before("picowatch.files.safe_paths:open_below", self._open_slowly)
         for name in ("_prepare", "_begin", "select"):
             before(f"picowatch.ledger.ledger:Ledger.{name}", self._use_ledger)
         before("picowatch.outbox.outbox:Outbox.leave", self.leaves)
@@ -179,7 +178,7 @@ class Machine:
         if self.habits.disks:
             wrap("picowatch.inbox.inbox:place_of", self._placing, patch.setattr)
         # Other processes on this machine are not part of the simulation.
-        patch.setattr(picowatch.inbox.folder, "is_open_for_writing", lambda handle: False)
+        patch.setattr(picowatch.files.safe_paths, "is_open_for_writing", lambda handle: False)
 
     def stamp(self, target: Path) -> None:
         """Set a file's time to the simulated clock's; no two are equal."""
