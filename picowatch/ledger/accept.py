@@ -16,12 +16,12 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from sqlite3 import Connection, Row
+from sqlite3 import Connection
 
 from picowatch.errors import PicowatchError
 from picowatch.files.names import first_folder, is_picture_name
 from picowatch.ledger.contact_sheets import forget_deleted_sheets
-from picowatch.ledger.entries import REQUESTED, Key, SaveWriter, images_of, move_images, placed
+from picowatch.ledger.entries import REQUESTED, SaveWriter, images_of, move_images, placed
 from picowatch.ledger.followups import note_problem
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.queries import known_recipe
@@ -65,12 +65,12 @@ def accept(
     """
     requested = placed(entries)
     with ledger.transaction() as sql:
-        row = sql.execute(
-            "SELECT outcome, digest FROM recipes WHERE path = ?", (save.path,)
-        ).fetchone()
+        row = sql.execute("SELECT digest FROM recipes WHERE path = ?", (save.path,)).fetchone()
         if row:  # an unknown recipe has no entries
             forget_archived(sql, save.path)
-        before = entries_before(sql, save.path) if row else {}
+        in_order = "SELECT * FROM entries WHERE recipe = ? ORDER BY place"
+        entries_before = sql.execute(in_order, (save.path,)) if row else ()
+        before = {(entry["digest"], entry["occurrence"]): entry for entry in entries_before}
         kept = {
             key: entry
             for key, entry in before.items()
@@ -262,12 +262,6 @@ def prioritise_images(sql: Connection, recipe: str) -> None:
            AND images.priority != requested.priority""",
         (recipe,),
     )
-
-
-def entries_before(sql: Connection, recipe: str) -> dict[Key, Row]:
-    """Return the entries of the recipe's last valid save, in order."""
-    rows = sql.execute("SELECT * FROM entries WHERE recipe = ? ORDER BY place", (recipe,))
-    return {(row["digest"], row["occurrence"]): row for row in rows}
 
 
 def _draws_otherwise(sql: Connection, entry_id: int, entry: RequestedEntry) -> bool:
