@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.names import is_picture_name, stem_of, with_mask
@@ -212,9 +212,8 @@ def pictures_named(template: DefaultsFile) -> frozenset[str]:
     problems = Problems()
     with problems.gathered(goes_on=True):
         entries = yaml_entries(decode(template.name, template.content), problems)
-        texts = (
-            text for entry in entries for value in entry.layer.values() for text in _texts(value)
-        )
+        said = (value for entry in entries for value in entry.layer.values())
+        texts = chain.from_iterable(map(_texts, said))
         return frozenset(text.removeprefix("./") for text in texts if is_picture_name(text))
     return frozenset()
 

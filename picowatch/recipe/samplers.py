@@ -226,9 +226,7 @@ def _why_unknown(written: str) -> str:
     return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}".rstrip()
 
 
-THE_SAMPLERS = (
-    f"The samplers are {listed([sampler.name for sampler in SAMPLERS], most=len(SAMPLERS))}."
-)
+THE_SAMPLERS = f"The samplers are {listed([s.name for s in SAMPLERS], most=len(SAMPLERS))}."
 _BY_SCHEDULE_TYPE = {_squeezed(name): name for name in (*SCHEDULE_TYPES, AUTOMATIC)}
 _BY_SCHEDULE_TYPE |= _SCHEDULE_ALIASES
 # The longest first: "sgm_uniform" ends in "uniform".

@@ -62,12 +62,11 @@ class Problems:
 
     def add(self, position: Position, message: str) -> None:
         """Add a mistake. Raises RecipeInvalid with the MAX_KEPT-th: a file may be hostile."""
-        line = position.source.line(position.line)
+        source, number, column = position.source, position.line, position.column
         message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
         message += position.note
-        problem = Problem(
-            position.source.name, position.line, position.column, line, position.width, message
-        )
+        line = source.line(number)
+        problem = Problem(source.name, number, column, line, position.width, message)
         self._found[problem] = None
         if len(self._found) >= MAX_KEPT:
             raise RecipeInvalid(self.found)

@@ -145,9 +145,8 @@ def embedding_missing(name: str) -> str:
 
 def cannot_edit(family: str, words: str) -> str:
     """Return the message about prompt editing for a family that reads one prompt for all steps."""
-    return (
-        f"{family} cannot change words between the steps: {shown(words)} is for Stable Diffusion."
-    )
+    why = f"{shown(words)} is for Stable Diffusion."
+    return f"{family} cannot change words between the steps: {why}"
 
 
 def limits_in_words(field: str) -> str:

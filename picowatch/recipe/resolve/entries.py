@@ -101,9 +101,8 @@ class EntryResolver:
         warnings += dict.fromkeys(source.warning for source in sources if source.warning)
         # A folder's prompt and details are for recipes that draw.
         said = layers.with_swept(own)
-        finishes = layers.only_finishes(said) and not (
-            layers.says_drawing(said) or layers.only_writes(said)
-        )
+        does_more = layers.says_drawing(said) or layers.only_writes(said)
+        finishes = layers.only_finishes(said) and not does_more
         if not theirs and (layers.only_details(own) or finishes):
             for field in {"prompt", "detail"} - own.keys():
                 layer.pop(field, None)

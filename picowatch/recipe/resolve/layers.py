@@ -168,9 +168,8 @@ def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
     name = place if place in fields.ROWS else re.sub(r"\.\d+", "", place)
     try:
         value = (fields.ROWS.get(name) or fields.PART_FIELDS[name]).reads(written)
-        is_later = isinstance(value, range) or (
-            value == fields.PICTURE and name in ("width", "height")
-        )
+        is_of_picture = value == fields.PICTURE and name in ("width", "height")
+        is_later = is_of_picture or isinstance(value, range)
         return value if is_later else fields.adapter(name).validate_python(value)
     except ValueInvalid as error:
         reporter.wrong(place, str(error), None)

@@ -176,9 +176,8 @@ class AxisReader:
         try:
             numbers = range_in(written.value)
             if numbers is None and not isinstance(written.value, tuple):
-                raise ValueInvalid(
-                    f"{what} must be a list like [1, 2], or a range like 4..10 step 2."
-                )
+                forms = "a list like [1, 2], or a range like 4..10 step 2."
+                raise ValueInvalid(f"{what} must be {forms}")
             count = len(written.parts) if numbers is None else len(numbers)
             if not count:
                 raise ValueInvalid(f"{what} has no values.")
