@@ -130,11 +130,8 @@ def stored(tags: Any, tag: int) -> bytes:
 
 def without_places(directories: Mapping[int, Directory]) -> dict[int, Directory]:
     """Return the directories without tags that tell a place."""
-    return {
-        directory: {tag: value for tag, value in tags.items() if tag not in PLACES}
-        for directory, tags in directories.items()
-        if directory not in PLACES
-    }
+    kept = {directory: tags for directory, tags in directories.items() if directory not in PLACES}
+    return {d: {t: v for t, v in tags.items() if t not in PLACES} for d, tags in kept.items()}
 
 
 def _read(file: IO[bytes]) -> dict[int, Any]:
@@ -217,11 +214,8 @@ def _converted(kind: int, value: Any, wanted: int) -> tuple[int, Any]:
 def shortened(directories: Mapping[int, Directory], most_bytes: int) -> dict[int, Directory]:
     """Return the directories without their longest values, so that they have no more bytes."""
     kept = {directory: dict(tags) for directory, tags in directories.items()}
-    sizes = [
-        (len(_written({tag: value}, 0)) - _EMPTY_BYTES, directory, tag)
-        for directory, tags in kept.items()
-        for tag, value in tags.items()
-    ]
+    values = ((d, tag, value) for d, tags in kept.items() for tag, value in tags.items())
+    sizes = [(len(_written({tag: v}, 0)) - _EMPTY_BYTES, d, tag) for d, tag, v in values]
     total = len(exif_bytes(kept))
     for size, directory, tag in sorted(sizes, reverse=True):
         if total <= most_bytes:

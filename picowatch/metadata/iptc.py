@@ -65,10 +65,7 @@ def properties_of(datasets: Mapping[tuple[int, int], list[bytes]]) -> Iterator[P
     """Yield the XMP properties that these datasets are."""
     values = {number: datasets.get((2, number), []) for number in (*FIELDS, *_TIMES.values())}
     other = _other_encoding(value for of_number in values.values() for value in of_number)
-    texts = {
-        number: [text for value in of_number if (text := _text(value, other))]
-        for number, of_number in values.items()
-    }
+    texts = {n: [t for v in found if (t := _text(v, other))] for n, found in values.items()}
     for number, time in _TIMES.items():
         dates = [_iso_date(date, "".join(texts[time][:1])) for date in texts[number][:1]]
         texts[number] = list(filter(None, dates))

@@ -49,11 +49,8 @@ def extend_in(written: SourceValue) -> str:
     if len(margins) < len(parts) or not all(margins.values()):
         instead = _SIZE.sub(r" Write \1:\2.", parts[0]) if _SIZE.fullmatch(parts[0]) else ""
         raise ValueInvalid(f"extend takes {WANTED}.{instead}")
-    texts = {
-        side: f"{margin[1]} %" if margin[2] == "%" else margin[1]
-        for side in SIDES
-        if (margin := margins.get(side)) and float(margin[1])
-    }
+    given = {side: found for side in SIDES if (found := margins.get(side)) and float(found[1])}
+    texts = {side: f"{m[1]} %" if m[2] == "%" else m[1] for side, m in given.items()}
     if not texts:
         raise ValueInvalid(f"extend adds nothing. It takes {WANTED}.")
     return ", ".join(f"{side} {text}" for side, text in texts.items())

@@ -69,11 +69,8 @@ def files_of(holder: ImageFields, *, has_hashes: bool = False) -> Iterator[Named
 
 def with_pictures(holder: ImageFields, name_of: Callable[[str], str]) -> dict[str, Any]:
     """Return the fields of a recipe or a request that name pictures, each by another name."""
-    return {
-        field: _renamed(getattr(holder, field), part, name_of)
-        for _, field, part, _, kind, _ in PLACES
-        if kind in PICTURE_KINDS
-    }
+    named = ((field, part) for _, field, part, _, kind, _ in PLACES if kind in PICTURE_KINDS)
+    return {field: _renamed(getattr(holder, field), part, name_of) for field, part in named}
 
 
 def _renamed(value: Any, part: str, name_of: Callable[[str], str]) -> Any:

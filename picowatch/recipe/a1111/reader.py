@@ -312,11 +312,8 @@ def _scale(resized: str, size: str) -> float | None:
     if not before or not after:
         return None
     # Rounded up, because the sides are rounded down.
-    scales = [
-        ceil(int(goal) / int(side) * 10**6) / 10**6
-        for side, goal in zip(before.groups(), after.groups(), strict=True)
-        if int(goal) and int(side)
-    ]
+    sides = zip(map(int, before.groups()), map(int, after.groups()), strict=True)
+    scales = [ceil(goal / side * 10**6) / 10**6 for side, goal in sides if goal and side]
     return scales[0] if scales and max(scales) - min(scales) < 0.01 else None
 
 

@@ -121,12 +121,9 @@ class ForeignSettings:
             for field, warning in self.missed.items()
             if field not in said and field.partition(" ")[0] not in given
         )
+        left = {name: v for name, v in self.values.items() if name not in {*hidden, *given}}
         return Entry(
-            {
-                field: written_at(position, value)
-                for field, value in self.values.items()
-                if field not in {*hidden, *given}
-            },
+            {name: written_at(position, value) for name, value in left.items()},
             position,
             (*missed, *self.warnings),
             by_another_program=True,
