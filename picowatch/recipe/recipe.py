@@ -206,11 +206,8 @@ class Recipe(fields.RecipeFields):
         if dropped := self.dropped:
             values |= with_pictures(self, lambda path: fields.PICTURE if path in dropped else path)
             values |= {name: "" for name in fields.PICTURE_FIELDS if values[name] == fields.PICTURE}
-        return {
-            name: plain(name, value, OF_ENTRIES)
-            for name, value in values.items()
-            if name not in DIGEST_OMITS or value != DIGEST_OMITS[name]
-        }
+        on = {n: v for n, v in values.items() if n not in DIGEST_OMITS or v != DIGEST_OMITS[n]}
+        return {name: plain(name, value, OF_ENTRIES) for name, value in on.items()}
 
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
         """Return one request per image: image i has seed+i (wrapping), or the list's i-th seed.
@@ -308,10 +305,9 @@ class Recipe(fields.RecipeFields):
         values |= {"is_transparent": self.is_transparent, "size_warning": self.size_warning}
         if taken := self.taken:
             values["name"] = dated(self.name, taken)
-        values["detail"] = tuple(
-            self._detail(at, seed, DetailUse(**asdict(part), **hashes[f"detail.{at}"]), hash_of)
-            for at, part in enumerate(self.detail)
-        )
+        uses = [DetailUse(**asdict(d), **hashes[f"detail.{i}"]) for i, d in enumerate(self.detail)]
+        details = (self._detail(index, seed, use, hash_of) for index, use in enumerate(uses))
+        values["detail"] = tuple(details)
         return ImageRequest(
             **values | {"seed": seed, "variation_seed": variation_seed},
             **self._uses(loras, embeddings, hash_of),

@@ -265,11 +265,8 @@ class ImageRequest(fields.ImageFields):
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
         """Return the fields as plain values, ready for JSON, without those that are idle or off."""
         idle = self.idle
-        return {
-            name: plain(name, value)
-            for name, off in _OFF.items()
-            if name not in idle and ((value := getattr(self, name)) != off or with_off)
-        }
+        values = {name: getattr(self, name) for name in _OFF if name not in idle}
+        return {n: plain(n, v) for n, v in values.items() if with_off or v != _OFF[n]}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "ImageRequest":

@@ -64,11 +64,8 @@ class Prompts:
             found |= {name for *_, name in words if name not in self.inventory.embeddings}
             starts = {start for start, *_ in words}
             missing |= {w[0] for w in _OF_COMFYUI.finditer(text) if w.start() not in starts}
-        cannot = [
-            f"The prompt's '{name}' is used as plain words, because the embedding of that name "
-            f"cannot be used. {refused[name]}"
-            for name in sorted(found)
-        ]
+        why = "is used as plain words, because the embedding of that name cannot be used."
+        cannot = [f"The prompt's '{name}' {why} {refused[name]}" for name in sorted(found)]
         return [*cannot, *map(embedding_missing, sorted(missing))]
 
     def drawn(self, seed: int) -> tuple[dict[str, str], dict[str, float], list[str]]:

@@ -258,19 +258,16 @@ def unsupported(text: str) -> Iterator[Mistake]:
         if not _lora(tag):
             each = (f"<lora:{tag['name']}:{part}>" for part in (tag["weight"] or "").split(":"))
             kept = next(filter(lora_tags, each), "")
-            yield Mistake(
-                f"{shown(tag[0], 40)} is not a LoRA with one weight from -{MAX_LORA_WEIGHT:.0f} to "
-                f"{MAX_LORA_WEIGHT:.0f}. Write one like <lora:name:0.8>.",
-                *(text[slice(*tag.span())], kept, kept),
-            )
+            limits = f"from -{MAX_LORA_WEIGHT:.0f} to {MAX_LORA_WEIGHT:.0f}"
+            what = f"{shown(tag[0], 40)} is not a LoRA with one weight {limits}."
+            written = text[slice(*tag.span())]
+            yield Mistake(f"{what} Write one like <lora:name:0.8>.", written, kept, kept)
     for found in _WEIGHT.finditer(plain):
         number = _number(found[1])
         if number is None or abs(number) > MAX_WEIGHT:
-            yield Mistake(
-                f"the weight '{shown(found[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
-                f"{MAX_WEIGHT:.0f}. Write one like (word:1.2).",
-                *(found[0], ")"),
-            )
+            limits = f"from -{MAX_WEIGHT:.0f} to {MAX_WEIGHT:.0f}"
+            what = f"the weight '{shown(found[1], 40)}' is not a number {limits}."
+            yield Mistake(f"{what} Write one like (word:1.2).", found[0], ")")
     depth = 0
     for bracket in _BRACKET.finditer(plain):
         depth = depth + 1 if bracket[0] in "([{" else max(0, depth - 1)

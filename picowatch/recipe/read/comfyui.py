@@ -126,11 +126,10 @@ class _Workflow:
         """Return the sampler that starts from an empty picture; others continue its work."""
         samplers = [node for node in self.nodes.values() if _is_sampler(node)]
         if not samplers:
-            raise PictureUnreadable(
-                "its workflow from ComfyUI has no node like KSampler, with 'positive' and 'steps', "
-                f"but {listed(sorted(set(map(_kind, self.nodes.values()))))}.",
-                "Write the settings into a recipe.",
-            )
+            kinds = listed(sorted(set(map(_kind, self.nodes.values()))))
+            what = f"no node like KSampler, with 'positive' and 'steps', but {kinds}."
+            words = f"its workflow from ComfyUI has {what}"
+            raise PictureUnreadable(words, "Write the settings into a recipe.")
         if len(samplers) > 1:
             what = f"The workflow has {len(samplers)} samplers"
             self.found.warn(f"{what}; only the first one was read.")
@@ -207,10 +206,9 @@ class _Workflow:
 
     def _miss(self, field: str, node: Node, name: str = "") -> None:
         """Note that a field's value was not found, or one of its texts, and the hiding node."""
-        self.found.missed[f"{field} {name}".rstrip()] = (
-            f"{name or field} was not found: the workflow's node {_kind(node)} was not read. "
-            f"Write '{field}: …' in the recipe."
-        )
+        what = f"{name or field} was not found: the workflow's node {_kind(node)} was not read."
+        remedy = f"Write '{field}: …' in the recipe."
+        self.found.missed[f"{field} {name}".rstrip()] = f"{what} {remedy}"
 
     def _warn_of_unread(self, sampler: Node) -> None:
         """Warn about other nodes between files and picture than standard nodes."""

@@ -111,11 +111,10 @@ class ForeignSettings:
         said = {*filter(self.values.get, self.values), *given}
         said |= {"size"} if {"width", "height"} <= said else set()
         if hidden[CHECKPOINT_HASH] and "checkpoint" not in said:
-            self.warn(
-                f"The model with the hash {shown(hidden[CHECKPOINT_HASH])} has no name; the "
-                "default checkpoint is used. Write its name in models/checkpoints as 'Model: …' "
-                "(in a recipe, 'checkpoint: …')."
-            )
+            model = f"The model with the hash {shown(hidden[CHECKPOINT_HASH])}"
+            how = "as 'Model: …' (in a recipe, 'checkpoint: …')."
+            remedy = f"Write its name in models/checkpoints {how}"
+            self.warn(f"{model} has no name; the default checkpoint is used. {remedy}")
         missed = (  # that nothing gives; a given prompt has all of its texts
             warning
             for field, warning in self.missed.items()

@@ -83,10 +83,8 @@ class EntryResolver:
         """Return an entry with all its layers; None if the picture it starts from is unusable."""
         warnings = list(entry.warnings)
         origin = Origin.FOREIGN if entry.by_another_program else Origin.OWN
-        own = layers.merged(
-            layers.normalised(said, self.problems, warnings, origin)
-            for said in (entry.layer, *entry.nearer)
-        )
+        said = (entry.layer, *entry.nearer)
+        own = layers.merged(layers.normalised(s, self.problems, warnings, origin) for s in said)
         given = settings | own
         varied = layers.with_swept(given)
         replaced = {name: varied[name] for name in {*given, "loras"} & varied.keys()}
@@ -100,9 +98,9 @@ class EntryResolver:
         sources = (written.position.source for written in layer.values())
         warnings += dict.fromkeys(source.warning for source in sources if source.warning)
         # A folder's prompt and details are for recipes that draw.
-        said = layers.with_swept(own)
-        does_more = layers.says_drawing(said) or layers.only_writes(said)
-        finishes = layers.only_finishes(said) and not does_more
+        first = layers.with_swept(own)
+        does_more = layers.says_drawing(first) or layers.only_writes(first)
+        finishes = layers.only_finishes(first) and not does_more
         if not theirs and (layers.only_details(own) or finishes):
             for field in {"prompt", "detail"} - own.keys():
                 layer.pop(field, None)
@@ -119,9 +117,8 @@ class EntryResolver:
         if "sweep" not in own:
             where = "above the prompts" if "sweep" in settings else "of the folder"
             idle = [name for name in entry.layer if name in axes]
-            warnings += [
-                f"{name} has no effect: the sweep {where} varies it. Keep one." for name in idle
-            ]
+            why = f"has no effect: the sweep {where} varies it. Keep one."
+            warnings += [f"{name} {why}" for name in idle]
         count, position = _count(layer, entry.position)
         position = swept.name_position if axes and swept else position
         return _Merged(entry, layer, given, axes, tuple(warnings), count, position)
