@@ -13,9 +13,9 @@ def below(prefix: str, shapes: Shapes) -> Shapes:
     return {f"{prefix}{name}": shape for name, shape in shapes.items()}
 
 
-def flux(inputs: int = 64, guided: bool = True) -> Shapes:
-    guidance: Shapes = {"guidance_in.in_layer.weight": (3072, 256)} if guided else {}
-    return guidance | {
+def flux(inputs: int = 64) -> Shapes:
+    return {
+        "guidance_in.in_layer.weight": (3072, 256),
         "img_in.weight": (3072, inputs),
         "txt_in.weight": (3072, 4096),
         "vector_in.in_layer.weight": (3072, 768),

@@ -1,4 +1,4 @@
-"""The most downloaded models of October 2026, as files with all their tensors' names and shapes.
+"""The most downloaded transformers of October 2026, with all their tensors' names and shapes.
 
 The names are those of diffusers' classes, made without memory, or of the models' authors where the
 tests know how they rename them.
@@ -15,9 +15,8 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.parts import ASSETS
-from tests.catalog.files import Shapes, sd2_shapes, sd15_shapes, sdxl_shapes, write_model
-from tests.catalog.shapes import flux, without
-from tests.catalog.test_recognise import V_PRED
+from tests.catalog.files import Shapes, write_model
+from tests.catalog.shapes import without
 from tests.engine.original_names import Tensors, anima_names, flux3_names, z_image_names
 
 Naming = Callable[[Tensors], Tensors]
@@ -62,14 +61,9 @@ def shallow(class_name: str, config: dict[str, Any] | None = None) -> Callable[[
 
 GUIDED = {"guidance_embeds": True}
 DRAWN: dict[str, tuple[Callable[[], Shapes], str, str]] = {
-    "v1-5-pruned-emaonly": (sd15_shapes, "sd1", ""),
-    "v2-1_768-ema-pruned": (sd2_shapes, "sd2", ""),
-    "juggernautXL_ragnarok": (sdxl_shapes, "sdxl", ""),
-    "noobaiXL-vpred-1.0": (lambda: sdxl_shapes() | V_PRED, "sdxl", ""),
     "sd3.5_medium": (made("SD3Transformer2DModel", "sd3/3.5-medium"), "sd3", "3.5 Medium"),
     "sd3.5_large": (made("SD3Transformer2DModel", "sd3/3.5-large"), "sd3", "3.5 Large"),
     "flux1-dev": (made("FluxTransformer2DModel", GUIDED), "flux", "dev"),
-    "flux1-dev-original": (flux, "flux", "dev"),
     "flux1-krea-dev": (made("FluxTransformer2DModel", GUIDED), "flux", "Krea"),
     "flux1-kontext-dev": (made("FluxTransformer2DModel", GUIDED), "flux", "Kontext"),
     "flux1-schnell": (made("FluxTransformer2DModel"), "flux", "schnell"),

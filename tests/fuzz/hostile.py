@@ -78,8 +78,8 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(*chunks: bytes, width: int = 1, height: int = 1, depth: int = 8) -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+def png(*chunks: bytes, width: int = 1, height: int = 1) -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     whole = [chunk(b"IHDR", head), *chunks, chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
 

@@ -7,8 +7,8 @@ import pytest
 from picowatch.metadata.iptc import Datasets, iptc_in, properties_of, read_iptc
 
 
-def dataset(number: int, value: bytes, record: int = 2) -> bytes:
-    return struct.pack(">BBBH", 0x1C, record, number, len(value)) + value
+def dataset(number: int, value: bytes) -> bytes:
+    return struct.pack(">BBBH", 0x1C, 2, number, len(value)) + value
 
 
 def texts(datasets: Datasets) -> dict[str, list[str]]:
