@@ -52,9 +52,6 @@ TEXTS = {
     "whole blocks": "a.Negative prompt: b.Steps: 1, Seed: 1\n" * 25_000,
     "json": "Steps: 1, Sampler: Euler, a: " + "[" * MEGABYTE,
     "base 60": "steps: 1" + ":1" * 500_000,
-    # Anchors that multiply: https://en.wikipedia.org/wiki/Billion_laughs_attack
-    "laughs": "a0: &a0 [lol]\n"
-    + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(400)),
     "aliases": "a: &a [x]\nb: [" + "*a, " * 200_000 + "]",
     "documents": "--- a\n" * 150_000,
     "nested lists": "[" * 100_000,
