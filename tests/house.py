@@ -1,5 +1,6 @@
 """A user's folders with a daemon on the digest engine: files in, files out."""
 
+import hashlib
 import json
 import logging
 import os
@@ -114,12 +115,22 @@ class House:
     def run_once(self, **values: Any) -> int:
         return run(self.settings(**values), True, self.make_engine)
 
-    def answer(self, name: str, recipe: str | None = None, *files: str) -> Answer:
-        path = send(self.outbox, Command(name, recipe, files=files))
-        self.once()
-        answer = wait_for_answer(path, PATIENCE)
+    def tell(self, name: str, recipe: str | None = None, *files: str) -> Path:
+        """Send a command; `make` asks for the recipe as it is now."""
+        digest = None
+        if recipe and name == "make":
+            digest = hashlib.sha256((self.inbox / recipe).read_bytes()).hexdigest()
+        return send(self.outbox, Command(name, recipe, digest, files))
+
+    def answer_to(self, command: Path) -> Answer:
+        answer = wait_for_answer(command, PATIENCE)
         assert answer is not None
         return answer
+
+    def answer(self, name: str, recipe: str | None = None, *files: str) -> Answer:
+        command = self.tell(name, recipe, *files)
+        self.once()
+        return self.answer_to(command)
 
     @contextmanager
     def running(

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from picowatch.outbox.commands import Command, send
 from tests.browser.conftest import INDEX, Page, wait_for
 from tests.digest_engine import fail_on_bad
 from tests.house import House
@@ -141,14 +140,14 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     wait_for(lambda: len(page.shown()) == 3, "all pictures")
     shown = page.shown()
     page.tile(shown[0]).click()
-    send(live.outbox, Command("delete", files=(shown[0],)))
+    live.tell("delete", None, shown[0])
     wait_for(lambda: page.find("#deleted").is_displayed(), "it is said")
     wait_for(lambda: page.shown() == shown[1:], "it is gone")
     page.press(Keys.ARROW_RIGHT)
     assert page.large() == shown[1]
     assert not page.find("#deleted").is_displayed()
     page.leave_large()
-    send(live.outbox, Command("delete", files=(*shown[1:],)))
+    live.tell("delete", None, *shown[1:])
     wait_for(lambda: page.shown() == [], "all are gone")
     assert page.find("#empty").is_displayed()
 

@@ -19,7 +19,7 @@ import pytest
 from picowatch.commands.make import make
 from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import PicowatchError
-from picowatch.outbox.commands import Command, send, wait_for_answer
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch_here, started
@@ -175,7 +175,7 @@ def test_make_says_what_a_daemon_is_waiting_for_and_a_signal_ends_it(house: Hous
     ):
         assert process.stderr
         assert process.stderr.readline() == "picowatch is waiting: There is no CUDA device.\n"
-        send(house.outbox, Command("pause"))
+        house.tell("pause")
         assert process.stderr.readline().startswith("picowatch is paused. Continue with")
         process.send_signal(signal.SIGINT)
         found = json.loads(process.communicate(timeout=PATIENCE)[0])
@@ -236,8 +236,8 @@ def test_commands_for_what_is_never_read_keep_no_single_run_from_ending(house: H
     send(house.outbox, Command("make", "empty.txt", "0" * 64))
     command = send(house.outbox, Command("make", "frames/beside.yaml", "0" * 64))
     assert house.once()
-    answer = wait_for_answer(command, PATIENCE)
-    assert answer and not answer.done
+    answer = house.answer_to(command)
+    assert not answer.done
     assert "Save it in another folder." in answer.text
     assert house.prompts() == ["one"]
 

@@ -10,7 +10,6 @@ import pytest
 
 from picowatch.commands.show import WHY
 from picowatch.ledger.ledger import VERSION
-from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.house import House, wait_for
@@ -185,7 +184,7 @@ def test_images_that_wait_or_were_requested_again(house: House) -> None:
     house.save("a.yaml", "prompt: bad\nseed: 7\n")
     house.once()
     assert "failed: entry 1, image 1 of inbox/a.yaml\n" in asked(house, "a.yaml")
-    send(house.outbox, Command("pause"))
+    house.tell("pause")
     with house.running():
         wait_for(lambda: house.status()["paused"], "the pause")
         touch(house)
@@ -194,7 +193,7 @@ def test_images_that_wait_or_were_requested_again(house: House) -> None:
     assert shown.startswith("queued: entry 1")
     assert f"because  {because('failed')}\n" in shown
     assert house.answer("cancel", "a.yaml").done
-    send(house.outbox, Command("resume"))
+    house.tell("resume")
     house.engine.before_batch = lambda batch: None
     touch(house)
     house.once()

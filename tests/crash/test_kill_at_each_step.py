@@ -12,7 +12,6 @@ import pytest
 
 from picowatch.ledger.ledger import VERSION
 from picowatch.metadata.embedded_text import PARAMETERS, read_texts
-from picowatch.outbox.commands import Command, send
 from tests.crash.dying_daemon import run_daemon
 from tests.fault_points import POINTS
 from tests.house import House, faults, is_sheet, rendered, shown
@@ -124,7 +123,7 @@ def test_a_result_replaces_its_last_one_exactly_once(house: House, points: tuple
     for count, point in enumerate(points):
         steps = 4 - count % 2
         house.save("frames/_pictures.yaml", template.format(steps))
-        send(house.outbox, Command("retry all", "frames"))
+        house.tell("retry all", "frames")
         die(house, f"{point}:1")
         assert house.pictures() == ["frames/1.png"], point
         assert house.request("frames/1.png").steps in (3, 4), "whole"
@@ -142,8 +141,8 @@ def test_a_death_while_changes_and_commands_are_noted(house: House, point: str) 
     """After a deletion, a renaming or `retry --all`, the next start does each of them once."""
     save_all(house)
     run_daemon(house)
-    commands = [send(house.outbox, Command("retry all", "frames"))]
-    commands.append(send(house.outbox, Command("cancel", "fixed.yaml")))  # waits for a scan
+    commands = [house.tell("retry all", "frames")]
+    commands.append(house.tell("cancel", "fixed.yaml"))  # waits for a scan
     (house.inbox / "fixed.yaml").unlink()
     (house.inbox / "random.txt").rename(house.inbox / "renamed.txt")
     die(house, f"{point}:1")
@@ -185,7 +184,7 @@ def test_a_death_while_pictures_are_deleted(house: House, fault: str) -> None:
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
     run_daemon(house)
     deleted, kept = ("a/0001-1.png", "a/0002-2.png"), ["a/0003-3.png"]
-    command = send(house.outbox, Command("delete", files=deleted))
+    command = house.tell("delete", None, *deleted)
     die(house, fault)
     run_daemon(house)
     assert not command.exists()
@@ -199,7 +198,7 @@ def test_a_death_while_pictures_are_moved(house: House, point: str) -> None:
     """Each is at one place after the next start, with its sidecar, and is not drawn again."""
     recipe = house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
     run_daemon(house)
-    command = send(house.outbox, Command("keep", "best", files=("a/0001-1.png",)))
+    command = house.tell("keep", "best", "a/0001-1.png")
     die(house, f"{point}:1")
     recipe.touch()
     run_daemon(house)
@@ -243,7 +242,7 @@ def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(house: House)
     assert house.pictures() == ["b/0001-2.png"]
     assert "a.yaml: seed 1 queued again" in house.log()
     assert "died 5 times in a row" in (house.error("a.yaml") or "")
-    send(house.outbox, Command("retry", None))
+    house.tell("retry")
     assert run_daemon(house) == 0
     assert sorted(house.seeds()) == [1, 2]
     assert house.error("a.yaml") is None

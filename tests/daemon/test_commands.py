@@ -1,12 +1,9 @@
 """Commands from another process: pictures are deleted, and `make` names its pictures."""
 
-import hashlib
-
 import pytest
 
-from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.picowatch import picowatch_here
-from tests.house import PATIENCE, House, wait_for
+from tests.house import House, wait_for
 
 FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
 RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
@@ -104,22 +101,19 @@ def test_make_names_the_pictures_of_one_save(house: House) -> None:
         wait_for(lambda: "x.yaml: saved, 2 images queued" in house.log(), "the first save")
         path.touch()
         wait_for(lambda: "random seeds drawn again" in house.log(), "the second save")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        command = send(house.outbox, Command("make", "x.yaml", digest))
+        command = house.tell("make", "x.yaml")
         hold.release()
-        answer = wait_for_answer(command, PATIENCE)
+        answer = house.answer_to(command)
         wait_for(lambda: len(house.pictures("x")) == 4, "the pictures of both saves")
-    assert answer and answer.text == "2 images rendered."
+    assert answer.text == "2 images rendered."
     assert sorted(answer.pictures) == house.pictures("x")[2:]
 
 
 def test_make_does_not_say_that_a_prompt_is_missing_if_an_error_file_is(house: House) -> None:
     """Another `make --rm` of the same recipe has been answered, which removed it."""
-    recipe = house.save("a.yaml", "promt: a corgi\n")
-    command = Command("make", "a.yaml", hashlib.sha256(recipe.read_bytes()).hexdigest())
+    house.save("a.yaml", "promt: a corgi\n")
     with house.running():
         wait_for(lambda: house.error("a.yaml"), "the error file")
         (house.outbox / "a.yaml.error.txt").unlink()
-        answer = wait_for_answer(send(house.outbox, command), PATIENCE)
-    assert answer is not None
+        answer = house.answer_to(house.tell("make", "a.yaml"))
     assert answer.text.startswith("a.yaml is wrong, and its error file was removed.")

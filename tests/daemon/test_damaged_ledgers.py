@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from picowatch.errors import RenderFailed
-from picowatch.outbox.commands import Command, send
 from tests.digest_engine import Batch, fail_on_bad
 from tests.house import PATIENCE, House, wait_for
 
@@ -234,7 +233,7 @@ def test_a_save_that_was_drawn_in_part_goes_on_with_its_newest_seeds(house: Hous
             raise RenderFailed("Bad.")
 
     house.engine.before_batch = fail_later
-    send(house.outbox, Command("retry all", "photos"))
+    house.tell("retry all", "photos")
     house.once(batch_size=1)
     newest = [line["seed"] for line in house.listed()][4:]
     house.ledger.unlink()

@@ -22,7 +22,6 @@ from picowatch.inbox import read as read_module
 from picowatch.inbox.folder import InboxFolder
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
-from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
 from tests.house import House, error_files, wait_for
 from tests.pictures import picture_with
@@ -577,7 +576,7 @@ def test_a_photo_is_not_cut_out_by_the_demo_models_cutout(house: House) -> None:
     }
     assert "a photo needs a cutout model, and none is installed" in house.log()
     house.save("cut/_pictures.yaml", "cutout: demo-cutout\n")
-    send(house.outbox, Command("retry", "cut"))
+    house.tell("retry", "cut")
     assert house.once()
     assert len(house.pictures()) == 5
 

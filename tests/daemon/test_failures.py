@@ -9,7 +9,6 @@ import pytest
 from picowatch.engine.protocol import EngineCannotStart, RenderedImage
 from picowatch.errors import PAUSED, EngineDied, RenderFailed
 from picowatch.observers.console import rows
-from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import Batch, digest_picture, fail_on_bad
@@ -140,7 +139,7 @@ def test_an_error_is_in_the_status_until_it_is_fixed(house: House) -> None:
         (house.inbox / "three.yaml").rename(house.inbox / "_three.yaml")
         wait_for(lambda: wrong() == {"one.yaml", "four.yaml"}, "the renaming")
         house.engine.before_batch = lambda batch: None
-        send(house.outbox, Command("retry"))
+        house.tell("retry")
         wait_for(lambda: wrong() == {"one.yaml"}, "the retry")
         wait_for(lambda: house.prompts() == ["bad"], "its picture")
         hold = HeldEngine(house, after=len(house.engine.batches))

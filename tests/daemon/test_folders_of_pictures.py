@@ -14,11 +14,10 @@ from picowatch.daemon.dropped import DroppedPictures
 from picowatch.errors import CommandFailed
 from picowatch.inbox import inbox as inbox_module
 from picowatch.ledger.rows import QueuedImage
-from picowatch.outbox.commands import Command, send, wait_for_answer
 from tests.commands.test_make import made
 from tests.digest_engine import fail_on_bad
 from tests.fault_points import preceded_by, wrap
-from tests.house import PATIENCE, HeldEngine, House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 CORGI = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
 STAR = "prompt: a star\nseed: 7\nsize: 64x64\n"
@@ -74,7 +73,7 @@ def test_progress_is_that_of_the_folder_that_make_waits_for(house: House) -> Non
     house.save("rows/a/5.txt", "one --size 128x128\n")
     now = house.outbox / "now.txt"
     with house.running(batch_size=2):
-        send(house.outbox, Command("make folder", "rows"))
+        house.tell("make folder", "rows")
         hold.wait_until_held()
         line = r"rows: 3–4 of 5, \d+ %, about "
         wait_for(lambda: re.match(line, now.read_text()), "the folder")
@@ -213,13 +212,13 @@ def test_make_names_all_pictures_of_a_folder_despite_a_restart(
     photos(house, CORGI, 4)
     settings: dict[str, Any] = {"batch_size": 2, "when_done": when_done}
     with house.running(**settings):
-        command = send(house.outbox, Command("make folder", "photos"))
+        command = house.tell("make folder", "photos")
         hold.wait_until_held()
         wait_for(lambda: not (house.inbox / "photos/2.png").exists(), "the first two")
     hold.release()
     with house.running(**settings):
-        answer = wait_for_answer(command, PATIENCE)
-    assert answer and [*answer.parts] == [f"photos/{number}.png" for number in (1, 2, 3, 4)]
+        answer = house.answer_to(command)
+    assert [*answer.parts] == [f"photos/{number}.png" for number in (1, 2, 3, 4)]
     assert [len(part.pictures) for part in answer.parts.values()] == [1, 1, 1, 1]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.commands.control import LATE, control
-from picowatch.outbox.commands import Command, send, wait_for_answer
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import picowatch_here
 from tests.daemon.test_commands import FILES, rendered
@@ -105,10 +105,10 @@ def test_pictures_are_kept_in_slices(house: House, monkeypatch: pytest.MonkeyPat
     later = Command("delete", files=(FILES[1],))
     sent = [send(house.outbox, command) for command in (keep, later)]
     with house.running():
-        moved, deleted = (wait_for_answer(path, PATIENCE) for path in sent)
-    assert moved and moved.text == "3 pictures moved to a/best."
+        moved, deleted = (house.answer_to(path) for path in sent)
+    assert moved.text == "3 pictures moved to a/best."
     assert house.pictures() == [file.replace("a/", "a/best/") for file in FILES]
-    assert deleted and deleted.text.startswith("0 pictures deleted."), deleted
+    assert deleted.text.startswith("0 pictures deleted."), deleted
 
 
 def test_a_picture_is_kept_after_its_batch_is_recorded(
@@ -137,8 +137,8 @@ def test_a_picture_is_kept_after_its_batch_is_recorded(
         assert control(house.outbox, [Command("keep", "best", files=(FILES[0], "b"))]) == 1
         assert capsys.readouterr().err == f"{LATE}\n"
         may_end.set()
-        answer = wait_for_answer(asked[0], PATIENCE)
-    assert answer and answer.text == "2 pictures moved to best."
+        answer = house.answer_to(asked[0])
+    assert answer.text == "2 pictures moved to best."
     (house.inbox / "a.yaml").touch()
     assert house.once()
     assert house.pictures() == [*FILES[1:], "best/0001-1.png", "best/0001-4.png"]
@@ -245,11 +245,11 @@ def test_a_picture_takes_no_name_of_one_that_is_being_rendered(house: House) -> 
     house.save("b.yaml", "prompt: a cat\nseed: 1\n")
     assert house.once()
     with house.held("a.yaml", "prompt: a corgi\nseed: 1\n", after=1) as held:
-        asked = send(house.outbox, Command("keep", "a", files=("b/0001-1.png",)))
-        answer = wait_for_answer(asked, PATIENCE)
+        asked = house.tell("keep", "a", "b/0001-1.png")
+        answer = house.answer_to(asked)
         held.release()
         wait_for(lambda: len(house.listed()) == 3, "the other picture")
-    assert answer and answer.done
+    assert answer.done
     assert house.pictures() == ["a/0001-1-2.png", "a/0001-1.png"]
     assert sorted(house.prompts("a")) == ["a cat", "a corgi"]
 

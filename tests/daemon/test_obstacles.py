@@ -15,13 +15,13 @@ from PIL import Image
 
 from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import CommandFailed
-from picowatch.outbox.commands import Command, send, wait_for_answer
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.commands.picowatch import DIGESTS_HERE, command, picowatch_here, ran
 from tests.commands.test_make import made
 from tests.daemon.processes import ends, process, without_privileges
 from tests.fault_points import preceded_by, refusing, wrap
-from tests.house import PATIENCE, House, faults, wait_for
+from tests.house import House, faults, wait_for
 
 ONE = "prompt: a star\nseed: 7\nsize: 64x64\n"
 TYPO = "promt: a typo\n"
@@ -200,8 +200,8 @@ def test_commands_say_of_a_folder_that_the_daemon_may_not_read_that_it_is_ignore
     sent = {send(house.outbox, request): words for request, words in said.items()}
     house.once()
     for path, words in sent.items():
-        answer = wait_for_answer(path, PATIENCE)
-        assert answer and not answer.done
+        answer = house.answer_to(path)
+        assert not answer.done
         assert answer.text.startswith(words)
 
 

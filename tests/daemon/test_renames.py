@@ -9,8 +9,7 @@ from functools import partial
 
 import pytest
 
-from picowatch.outbox.commands import Command, send, wait_for_answer
-from tests.house import PATIENCE, House, wait_for
+from tests.house import House, wait_for
 
 Moves = Sequence[tuple[str, str]]
 MOVES: dict[str, Moves] = {
@@ -63,34 +62,31 @@ def test_what_waits_is_rendered_once_under_new_names(house: House, kind: str, mo
 def test_make_tells_what_became_of_a_recipe_whose_name_another_got(house: House) -> None:
     """It is not told of the other name, which that recipe never had."""
     save(house, "{}.txt", "ab")
-    digest = hashlib.sha256((house.inbox / "a.txt").read_bytes()).hexdigest()
     house.answer("pause")
-    path = send(house.outbox, Command("make", "a.txt", digest))
+    path = house.tell("make", "a.txt")
     assert not house.once()
     move(house, "{}.txt", MOVES["to a name in use"])
     assert not house.once()
-    answer = wait_for_answer(path, PATIENCE)
-    assert answer
+    answer = house.answer_to(path)
     assert (answer.done, answer.text, answer.parts) == (False, "1 image cancelled.", {})
 
 
 def test_make_follows_a_recipe_that_is_renamed(house: House) -> None:
     """Before it was answered, and several times; once to a name that it had before."""
     save(house, "{}.txt", "a")
-    digest = hashlib.sha256((house.inbox / "a.txt").read_bytes()).hexdigest()
 
     def waits(recipe: str) -> bool:
         return dict(house.status()["waiting"]) == {recipe: 1}
 
     house.answer("pause")
     with house.running():
-        path = send(house.outbox, Command("make", "a.txt", digest))
+        path = house.tell("make", "a.txt")
         for old, new in ("aa", "ab", "ba", "ac"):
             move(house, "{}.txt", [(old, new)])
             wait_for(partial(waits, f"{new}.txt"), "its queue")
-        send(house.outbox, Command("resume"))
-        answer = wait_for_answer(path, PATIENCE)
-    assert answer and answer.done
+        house.tell("resume")
+        answer = house.answer_to(path)
+    assert answer.done
     assert [*answer.pictures] == house.pictures("c") != []
 
 

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from picowatch.metadata.embedded_text import PICOWATCH, read_texts
-from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import fail_on_bad
 from tests.fault_points import preceded_by, wrap
@@ -26,7 +25,7 @@ USUAL = "prompt: a corgi\nsize: 64x64\nseed: 7\nreplace: true\n"
 def render(house: House, template: str, **values: str) -> None:
     house.save("in/_pictures.yaml", template)
     assert house.once(**values)
-    send(house.outbox, Command("retry all", "in"))
+    house.tell("retry all", "in")
     assert house.once(**values), [*error_files(house.outbox)]
 
 
@@ -211,7 +210,7 @@ def test_a_failed_result_leaves_the_earlier_one_and_its_name(house: House) -> No
     render(house, f"{USUAL}steps: 3\n")
     house.engine.before_batch = fail_on_bad
     house.save("in/_pictures.yaml", USUAL.replace("a corgi", "bad"))
-    send(house.outbox, Command("retry all", "in"))
+    house.tell("retry all", "in")
     assert not house.once()
     assert steps(house) == {"in/mug.png": 3}
     render(house, f"{USUAL}steps: 4\n")

@@ -1,17 +1,15 @@
 """Folders at the inbox's first level take turns; settings say what each may have."""
 
-import hashlib
 from contextlib import nullcontext
 
 import pytest
 
 from picowatch.commands import account
 from picowatch.commands.make import make
-from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.status import read_status
 from picowatch.sources import Folders
 from tests.digest_engine import fail_on_bad
-from tests.house import PATIENCE, House, error_files, wait_for
+from tests.house import House, error_files, wait_for
 
 
 def count(prompt: str, images: int, **fields: object) -> str:
@@ -137,10 +135,10 @@ def test_what_waits_for_room_can_be_cancelled(house: House, runs: bool) -> None:
         house.save(f"ada/b/{number}.yaml", count("two", 2))
     assert not house.once(max_queued=most)
     with house.running(max_queued=most) if runs else nullcontext():
-        path = send(house.outbox, Command("cancel", "ada/b/"))
+        path = house.tell("cancel", "ada/b/")
         assert runs or not house.once(max_queued=most)
-        answer = wait_for_answer(path, PATIENCE)
-    assert answer is not None and (answer.done, answer.text) == (True, "4 images cancelled.")
+        answer = house.answer_to(path)
+    assert (answer.done, answer.text) == (True, "4 images cancelled.")
     assert error_files(house.outbox) == {"ada/c.yaml"}
     assert house.answer("resume").done and house.once(max_queued=most)
     assert sorted(house.prompts()) == ["one", "one", "three", "three"]
@@ -188,15 +186,15 @@ def test_make_waits_for_room_after_a_restart(house: House) -> None:
     """What lacks room is known again only once it was read."""
     most = {"ada": 2}
     assert house.answer("pause").done
-    recipes = [house.save(f"ada/{letter}.yaml", count(letter, 2)) for letter in "ab"]
+    for letter in "ab":
+        house.save(f"ada/{letter}.yaml", count(letter, 2))
     assert not house.once(max_queued=most)
-    digest = hashlib.sha256(recipes[1].read_bytes()).hexdigest()
-    path = send(house.outbox, Command("make", "ada/b.yaml", digest))
+    path = house.tell("make", "ada/b.yaml")
     with house.running(max_queued=most):
         house.wait_for_rounds()
-        send(house.outbox, Command("resume"))
-        answer = wait_for_answer(path, PATIENCE)
-    assert answer is not None and answer.done and len(answer.pictures) == 2
+        house.tell("resume")
+        answer = house.answer_to(path)
+    assert answer.done and len(answer.pictures) == 2
 
 
 def test_what_lacked_room_is_read_as_the_command_wanted(house: House) -> None:
@@ -215,7 +213,7 @@ def test_what_lacked_room_is_read_as_the_command_wanted(house: House) -> None:
     for picture in house.pictures("ada/photos"):
         (house.outbox / picture).unlink()
     with house.running(max_queued={"ada": 1}):
-        send(house.outbox, Command("retry all", "ada/photos"))
+        house.tell("retry all", "ada/photos")
         wait_for(lambda: len(house.pictures("ada/photos")) == 4, "deleted results")
     assert "max_queued" in house.log()
 

@@ -8,7 +8,6 @@ from PIL import ExifTags, Image
 
 from picowatch.errors import RenderFailed
 from picowatch.metadata.embedded_text import read_texts
-from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import command, picowatch_here, ran
 from tests.daemon.processes import without_privileges
 from tests.digest_engine import Batch
@@ -163,7 +162,7 @@ def test_a_retry_after_a_restart_finds_the_picture(house: House) -> None:
     assert not house.once()
     house.draw("start.png", "blue")
     with house.running():
-        send(house.outbox, Command("retry"))
+        house.tell("retry")
         wait_for(house.pictures, "the picture")
     assert copies == [True, True]
 

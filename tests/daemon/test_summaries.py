@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from picowatch.daemon import summary
-from picowatch.outbox.commands import Command, send
 from tests.digest_engine import fail_on_bad
 from tests.house import HeldEngine, House, wait_for
 from tests.observers.test_hooks import Notes
@@ -228,7 +227,7 @@ def test_what_waits_has_totals(house: House, monkeypatch: pytest.MonkeyPatch) ->
         wait_for((house.outbox / ".picowatch/gallery/totals.js").exists, "the first count")
         assert totals(house) == waiting
         held = HeldEngine(house, after=1)
-        send(house.outbox, Command("resume"))
+        house.tell("resume")
         waiting |= {"": "1 of 4 done, 1 in progress, 2 wait"}
         waiting |= {"new": "0 of 2 done, 1 in progress, 1 waits"}
         wait_for(lambda: totals(house) == waiting, "what has begun")

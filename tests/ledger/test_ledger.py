@@ -18,7 +18,6 @@ from picowatch.ledger.ledger import VERSION, Ledger
 from picowatch.ledger.queue import MOST_FOLDERS
 from picowatch.ledger.rows import Acceptance, QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.ledger.turns import Turns
-from picowatch.outbox.commands import Command, send
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import request
@@ -297,7 +296,7 @@ def test_an_upgrade_keeps_the_pause_the_queue_and_what_was_drawn(upgraded: House
     assert (images["queued"], images["cancelled"], images["done"]) == (7, 2, 9)
     assert upgraded.started() == []
     assert "unlisted" in (upgraded.outbox / "failures.jsonl").read_text()
-    send(upgraded.outbox, Command("resume"))
+    upgraded.tell("resume")
     for _ in range(2):
         upgraded.once(batch_size=1)
         assert upgraded.started() == QUEUED
