@@ -9,11 +9,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 from PIL import Image
 
@@ -23,6 +24,7 @@ from picowatch.daemon.run import Run
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
+from picowatch.files.decoding import Original
 from picowatch.files.essential import Ended, passes, unexpected
 from picowatch.files.pictures import KEEPABLE_BITS
 from picowatch.inbox.named_pictures import kept_metadata, kept_parameters
@@ -109,7 +111,16 @@ class Publisher:
             log.warning("%s was damaged before it was listed: %s", image.file, error)
             return
         line = line_of(image.file, chunk, path.stat().st_mtime, image.entry_digest)
-        for warning in chunk.rendered.get("warnings", ()):
+        self._list(image, line, chunk.rendered.get("warnings", ()), is_in_list)
+
+    def _list(
+        self,
+        image: QueuedImage,
+        line: dict[str, Any],
+        warnings: Iterable[str],
+        is_in_list: bool = False,
+    ) -> None:
+        for warning in warnings:
             self._warn(image, warning)
         if not is_in_list:
             self.outbox.listing.append(line)
@@ -165,22 +176,35 @@ class Publisher:
         """Begin to encode a picture in a thread; return it with what waits for that."""
         parameters, metadata = self._source(image, picture)
         told = self._told(image, picture, metadata)
-        encode = partial(self._encoded, image, told, parameters, metadata)
+        is_large = picture.width * picture.height > LARGE_PIXELS
+        decode = replace(told, control_maps=()).decoded
+        given = [decode] if is_large else self._encoders.submit(decode)
+        picture = replace(told, pixels=b"", alpha=b"", low=b"")  # which take hundreds of megabytes
+        encode = partial(self._encoded, image, picture, parameters, metadata, given)
         begun = self._encoders.submit(encode)
         # What a disk refused then, it may allow now.
-        return image, told, lambda: encode() if begun.exception() else begun.result()
+        return image, picture, lambda: encode() if begun.exception() else begun.result()
 
     def _encoded(
-        self, image: QueuedImage, picture: RenderedImage, parameters: str, photo: PhotoMetadata
+        self,
+        image: QueuedImage,
+        picture: RenderedImage,
+        parameters: str,
+        metadata: PhotoMetadata,
+        given: "list[Callable[[], Original]] | Future[Original]",
     ) -> tuple[Image.Image, dict[str, str], bytes]:
-        texts = self._texts(image, picture, parameters)
-        how = How(image.file, texts, self.outbox.encoding, image.request.quality, photo)
-        decode = replace(picture, control_maps=()).decoded  # which another process is sent
-        if picture.width * picture.height > LARGE_PIXELS:
-            small, content = encode_apart(decode, how)
-            return small, texts, content
-        original = decode()
-        return original.picture, texts, how.encode(original)
+        how = How(
+            file=image.file,
+            texts=self._texts(image, picture, parameters),
+            encoding=self.outbox.encoding,
+            quality=image.request.quality,
+            photo=metadata,
+        )
+        if isinstance(given, list):
+            small, content = encode_apart(given[0], how)
+            given.clear()
+            return small, dict(how.texts), content
+        return given.result().picture, dict(how.texts), how.encode(given.result())
 
     def _write(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> None:
         """Write a picture. One whose folder alone may not be written fails: memory is limited."""
@@ -207,10 +231,7 @@ class Publisher:
             self.outbox.show(image.file, *begun())
             # Observers come before the ledger: if the queue is empty, they have seen every picture.
             self.run.observers.published(line)
-            for warning in picture.warnings:
-                self._warn(image, warning)
-            self.outbox.listing.append(line)
-            self.outbox.gallery.add(line)
+            self._list(image, line, picture.warnings)
         except Exception as error:
             if not passes(error):
                 log.error("%s", unexpected(error))
