@@ -80,12 +80,6 @@ def test_any_request_reads_back_as_the_same_request(request: ImageRequest) -> No
     assert shown.digest(no_hash) == by_from.digest(no_hash)
 
 
-def test_a_missing_checkpoint_is_shown_without_another_programs_folder() -> None:
-    """Recipes that name a folder mean one of models/checkpoints."""
-    texts = {PARAMETERS: "a\nSteps: 3, Sampler: Euler, Model: XL\\foo"}
-    assert "\ncheckpoint: foo\n" in others_yaml(texts, inventory_for(CORGI))
-
-
 def test_what_nobody_wrote_is_not_shown() -> None:
     """Beside fields without which others mean nothing."""
     extended = replace(CORGI, image="a.png", image_hash="b" * 64, extend="16:9")
