@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.recipe.parts import Cutout, Find, Hires, Upscale
+from picowatch.recipe.parts import Cutout, Find, Hires, ResizeTo, Upscale
 from picowatch.recipe.passes import passes_of
 from picowatch.recipe.request import DetailUse, ReferenceUse
 from tests.engine.requests import request
@@ -49,12 +49,18 @@ ROWS: dict[str, tuple[dict[str, Any], list[tuple[object, ...]]]] = {
         {"width": 4000, "height": 3000, "steps": 4, "references": (ReferenceUse("a.png", "1"),)},
         [("draw", (1182, 886), (4000, 3000), 8)],
     ),
-    "a photo that is only enlarged and cut out": (
-        {**ONLY_FINISHED, "upscale": Upscale("x", 2.0), "cutout": Cutout("c", size="900x900")},
+    "a photo that is only enlarged, cut out and resized": (
+        {
+            **ONLY_FINISHED,
+            "upscale": Upscale("x", 2.0),
+            "cutout": Cutout("c", size="900x900"),
+            "resize_to": ResizeTo(longest_side=300),
+        },
         [
             ("upscale", (400, 300), (800, 600), 1),
             ("cutout", (800, 600), (900, 900), 1),
-            ("write", (900, 900), (900, 900), 1),
+            ("resize", (900, 900), (300, 300), 1),
+            ("write", (300, 300), (300, 300), 1),
         ],
     ),
 }

@@ -94,6 +94,9 @@ def test_details_draw_apart_from_the_picture_and_from_each_other() -> None:
     requests = recipe.image_requests(hash_of)
     drawn = {(r.prompt, *(d.prompt or d.negative_prompt for d in r.detail)) for r in requests}
     assert drawn == set(product("ab", repeat=4))
+    assert {(r.unexpanded_prompt, r.unexpanded_negative_prompt) for r in requests} == {
+        ("{a|b}", "")
+    }
     alone = read_one("prompt: '{a|b}'\nseed: 0\ncount: 200").image_requests(hash_of)
     assert [r.prompt for r in requests] == [r.prompt for r in alone]
 

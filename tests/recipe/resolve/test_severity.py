@@ -50,6 +50,7 @@ UNKNOWN: list[tuple[str, str, str, Any, str]] = [
     ("sampler: Restart", "Sampler: Restart", "sampler", "Heun", "Restart"),
     ("sampler: Nope", "Sampler: Nope", "sampler", "DPM++ 2M", "Nope"),
     ("hires: {upscaler: x2}", "Hires upscale: 2, Hires upscaler: x2", "hires", "Lanczos", "'x2'"),
+    ("upscale: x2", "Postprocess upscaler: x2", "upscale", None, "no upscaler 'x2'"),
 ]
 
 
