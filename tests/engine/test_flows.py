@@ -100,6 +100,7 @@ CASES = {
     "Anima": scaled(4.0, guided=GUIDED),
     "Anima-Turbo": scaled(1.0),
     "AuraFlow": scaled(3.5, guided=GUIDED, reads=0),
+    "CogView4": scaled(5.0, guided=GUIDED, reads=0),
     "Sana": scaled(4.5, guided=GUIDED, both=WHOLE, reads=0, solved=False),
     "Sana-Sprint": scaled(4.5, both=WHOLE, reads=0, solved=False),
     "PixArt-Sigma": scaled(

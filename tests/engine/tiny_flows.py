@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from picowatch.engine.model.families import built
@@ -214,6 +214,7 @@ _GEMMA_WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *_BYTES]
 _PRINTABLE = [chr(code) for code in range(33, 127)]
 BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_PRINTABLE]
 BERT_WORDS += [f"##{letter}" for letter in _PRINTABLE]
+_GLM_WORDS = ["[gMASK]", "<sop>", "<|endoftext|>", *LETTERS]
 
 
 def _numbered(words: list[str]) -> dict[str, int]:
@@ -283,6 +284,16 @@ def _mistral_tokenizer(_: str) -> Any:
     return made
 
 
+def _glm_tokenizer(_: str) -> Any:
+    raw = _bpe_of(_GLM_WORDS)
+    raw.post_processor = processors.TemplateProcessing(
+        single="[gMASK] <sop> $A", special_tokens=[("[gMASK]", 0), ("<sop>", 1)]
+    )
+    return _T.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<|endoftext|>", padding_side="left"
+    )
+
+
 def _plain_tokenizer() -> Any:
     words = _bpe_of(["<pad>", *LETTERS])
     marks = {"pad_token": "<pad>", "eos_token": "<pad>"}
@@ -303,6 +314,7 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
     "PixtralProcessor": _mistral_tokenizer,
     "sd2": lambda _: clip_tokenizer("!"),
     "ernie_image": _ernie_tokenizer,
+    "CogView4Pipeline": _glm_tokenizer,
     "ByT5Tokenizer": lambda _: _T.ByT5Tokenizer(),
     "PreTrainedTokenizerFast": lambda _: _plain_tokenizer(),
 }
@@ -379,6 +391,7 @@ ENCODERS: dict[str, Callable[[int], Numbers]] = {
     ),
     # The pipeline has the number of Llama's first token.
     "SmolLM3ForCausalLM": lambda depth: _text(depth, 128001, pad_token_id=0),
+    "GlmModel": lambda depth: _text(depth, len(_GLM_WORDS), pad_token_id=2),
     "Qwen2_5_VLForConditionalGeneration": lambda depth: _qwen_vl(depth, [1, 1, 2]),
     "Qwen3VLForConditionalGeneration": lambda depth: _qwen_vl(
         depth, [2, 1, 1], deepstack_visual_indexes=[0], patch_size=16, num_position_embeddings=64
@@ -645,6 +658,19 @@ GENERAL: dict[str, Tiny] = {
         },
         {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
         parts=parts_of("PixArtTransformer2DModel", KL, T5, scheduler=_DPM),
+    ),
+    "CogView4": Tiny(
+        "CogView4Pipeline",
+        {
+            "num_attention_heads": 4, "attention_head_dim": 8, "condition_dim": 4,
+            "rope_axes_dim": (256, 256),
+        },
+        {
+            "shift": 1.0, "use_dynamic_shifting": True, "base_shift": 0.25,
+            "time_shift_type": "linear",
+        },
+        parts=parts_of("CogView4Transformer2DModel", KL, ("GlmModel", ANY_WORDS)),
+        vae={"latent_channels": 16, "scaling_factor": 1.0},
     ),
     "Z-Image-Omni": replace(
         _with(_Z_IMAGE, siglip_feat_dim=16, axes_lens=[1536, 512, 512]),
