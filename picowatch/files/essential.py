@@ -170,7 +170,8 @@ class Writing:
             before = self._refusals.get(key)
             refusal = _Refusal(policy, file, reason, about, before.since if before else now, now)
             self._refusals[key] = refusal
-            is_said = (before and before.reason == refusal.reason) or self._is_told(refusal)
+            is_same = before and (policy == "optional" or before.reason == reason)
+            is_said = is_same or self._is_told(refusal)
             if policy == "optional":
                 known = [key for key, it in self._refusals.items() if it.policy == policy]
                 for old in known[:-MOST_OPTIONAL]:

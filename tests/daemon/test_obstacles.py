@@ -15,6 +15,7 @@ from PIL import Image
 
 from picowatch.engine.protocol import RgbPicture
 from picowatch.errors import CommandFailed
+from picowatch.files.essential import Writing
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.commands.picowatch import DIGESTS_HERE, command, picowatch_here, ran
@@ -425,3 +426,15 @@ def test_who_may_not_read_the_outbox_is_told_whom_to_ask(house: House, closed: s
         assert ended.returncode == 1
         assert "Ask the user that runs picowatch for permission" in ended.stderr
     assert allowed.returncode == 0, allowed.stderr
+
+
+def test_a_file_that_no_picture_needs_is_told_of_once_though_reasons_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe in a folder's place refuses now the file in it, now the folder."""
+    writing = Writing(threading.Event(), tmp_path)
+    for reason in (errno.ENOTDIR, errno.EEXIST, errno.ENOTDIR):
+        with writing.optional("now.txt"):
+            raise OSError(reason, f"reason {reason}", f"{tmp_path}/now.txt")
+    assert caplog.messages == [f"cannot write now.txt: reason {errno.ENOTDIR}"]
+    assert writing.missing == [f"cannot write now.txt: reason {errno.ENOTDIR}"]
