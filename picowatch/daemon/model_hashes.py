@@ -28,7 +28,7 @@ class NotHashed(ControlFlow):
 
 @dataclass(eq=False)
 class ModelHashes:
-    """Looks up the hashes that are known; computes each missing one in a thread."""
+    """Looks up each hash once, until `look_again`; computes each missing one in a thread."""
 
     catalog: Catalog
     default_checkpoint: str | None
@@ -36,7 +36,10 @@ class ModelHashes:
     wake: threading.Event
     inventory: Inventory = field(init=False)  # of what recipes may name, from the first look on
     _looking: threading.Lock = field(default_factory=threading.Lock)
+    # Not held while looking, which may take long.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _looked_at: float = float("-inf")
+    _found: dict[_Key, str] = field(default_factory=dict)
     _refused: dict[_Key, ModelRefused] = field(default_factory=dict)
     _threads: dict[_Key, threading.Thread] = field(default_factory=dict)
     _turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MOST_AT_ONCE))
@@ -48,16 +51,22 @@ class ModelHashes:
             # A recipe that has been quiet may name a model that came just before.
             if now - self._looked_at > min(FRESH_SECONDS, self.settle_seconds):
                 self.inventory = self.catalog.inventory(self.default_checkpoint)
+                with self._lock:
+                    self._found.clear()
                 self._looked_at = now
 
     def hash_of(self, kind: Kind, name: str) -> str:
         """Return the hash of a model. Raises NotHashed if it has to be read first."""
-        if refused := self._refused.pop((kind, name), None):
-            raise refused
-        model = self.catalog.find(kind, name)
-        if (kind, name) in self._threads or not (found := self.catalog.known_hash(model)):
-            raise NotHashed(kind, name)
-        return found
+        key = kind, name
+        with self._lock:
+            if refused := self._refused.pop(key, None):
+                raise refused
+            if key not in self._found:
+                model = self.catalog.find(*key)  # lists all checkpoints, and asks for their times
+                if key in self._threads or not (found := self.catalog.known_hash(model)):
+                    raise NotHashed(*key)
+                self._found[key] = found
+            return self._found[key]
 
     def being_read(self) -> Collection[_Key]:
         """Return the models that are being read: saves that need them are not read meanwhile."""

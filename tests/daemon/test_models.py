@@ -13,9 +13,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from picowatch.catalog import hashes
+from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.daemon import accept, worker
+from picowatch.daemon.model_hashes import ModelHashes
 from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.settings.settings import Settings
@@ -28,6 +29,7 @@ from tests.house import PATIENCE, House, wait_for
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
 DIGEST = "picowatch.catalog.hashes:_digest"
+MINE = "checkpoints/mine.safetensors"
 WITH_NEW = f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n"
 
 
@@ -115,6 +117,20 @@ def test_saves_that_wait_for_a_model_are_not_read_again_and_again(
         wait_for(lambda: len(house.pictures()) == 40, "all pictures")
 
 
+def test_saves_of_one_look_ask_the_folder_of_models_once_for_each_model(tmp_path: Path) -> None:
+    """To find a checkpoint takes a look at all, which thousands of saves would repeat."""
+    write_model(tmp_path / MINE, checkpoint_shapes())
+    catalog = Mock(wraps=Catalog(tmp_path))
+    mine = catalog.find("checkpoint", "mine")
+    known = {catalog.sha256(mine)}
+    looked_up = ModelHashes(catalog, None, 0.0, threading.Event())
+    for looks in (1, 2):
+        looked_up.look_again()
+        catalog.find.reset_mock()
+        assert {looked_up.hash_of("checkpoint", "mine") for _ in range(3)} == known
+        assert catalog.find.call_count == 1, looks
+
+
 @pytest.mark.parametrize("change", [os.utime, Path.unlink])
 def test_all_that_wait_for_a_model_get_it_though_it_changes_while_it_is_read(
     house: House,
@@ -196,9 +212,6 @@ def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
         wait_for(lambda: len(set(read)) == 42, "all saves")
     assert read[0] == "live/now.yaml"
     assert read.index("live/later.yaml") < 39
-
-
-MINE = "checkpoints/mine.safetensors"
 
 
 @pytest.mark.parametrize(
