@@ -89,7 +89,8 @@ class Inbox:
         self._wanted = True  # a scan
         self._reread_at = float("-inf")
         # Whether the ledger is: the whole inbox is compared with it first.
-        self._is_new = rebuild.is_to_be_compared(ledger)
+        self._is_new = self._has_restored = rebuild.is_to_be_compared(ledger)
+        self._digests: dict[tuple[str, SizeAndTime], str] = {}  # of files that it asks for
         self.scanned_at = float("-inf")
         self._scan_took, self._count = 0.0, 0  # seconds and files of the last scan
 
@@ -216,6 +217,9 @@ class Inbox:
         if self._is_new and there.found and not is_unread:  # all took theirs from it
             rebuild.forget_absent(self._ledger)
             self._is_new = False
+            # What is refused keeps its saves, and is read again later.
+            self._has_restored = rebuild.is_to_be_compared(self._ledger)
+            self._digests.clear()
         self.scanned_at = now
 
     def _plan(
@@ -390,21 +394,30 @@ class Inbox:
         assert noted is not None
         heeds = time.monotonic() - pending.first < HELD_OPEN_LIMIT
         saved = read(self.files, self.inbox_id, path, noted, heeds_writers=heeds)
-        if saved and self._is_new:
-            formers = rebuild.former_paths(self._ledger, path, saved.digest)
-            saved = replace(saved, formers={former: self._digest(former) for former in formers})
+        if saved and self._has_restored:
+            paths = rebuild.former_paths(self._ledger, path, saved.digest)
+            saved = replace(saved, formers={former: self._digest(former) for former in paths})
+            if paths and not self._is_in_place():  # or all of them would seem to be gone
+                raise FileChanged
         if saved and saved.unreadable and names.is_dropped(path):
             return replace(saved, template=self.template_of(path))
         return saved
 
     def _digest(self, path: str) -> str | None:
         """Return the sha256 of a file, "" if it cannot be read; None if it is not there."""
+        version = self.files.size_and_time(path)
+        if version is None:
+            return None
+        if (known := self._digests.get((path, version))) is not None:
+            return known  # each of many equal files asks for all others
         try:
-            return self.files.digest(path)
+            digest = self.files.digest(path)
         except FileUnreadable:
-            return ""
+            digest = ""
         except FileNotFoundError:
             return None
+        self._digests[path, version] = digest
+        return digest
 
     def priority(self, folder: str) -> int:
         """Return the priority of recipes in a folder; 0 if its `_defaults.yaml` cannot be read."""

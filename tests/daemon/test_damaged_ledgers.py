@@ -1,7 +1,9 @@
 """A ledger that is damaged or gone: nothing is lost and nothing is rendered twice."""
 
 import json
+import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 
 from picowatch.errors import RenderFailed
 from tests.digest_engine import Batch, fail_on_bad
+from tests.fault_points import preceded_by, wrap
 from tests.house import PATIENCE, House, wait_for
 
 RECIPES = {
@@ -219,6 +222,68 @@ def do(house: House, name: str, *given: str) -> None:
             house.save("_defaults.yaml", f"checkpoint: {model}\n")
         case _:
             house.save(name, given[0])
+
+
+def drawn_in_part(house: House, *names: str) -> None:
+    """Let a new ledger find equal recipes, of which each lacks a picture."""
+    house.engine.before_batch = fail_on_bad
+    for name in names:
+        house.save(name, f"{PAIR}{BAD}")
+    house.once()
+    house.engine.before_batch = lambda batch: None
+    do(house, *LOSE)
+
+
+def test_a_save_that_had_no_room_at_first_takes_no_pictures_of_an_equal_one(house: House) -> None:
+    """It is read again when the new ledger was compared with the inbox long ago."""
+    drawn_in_part(house, "ada/a.yaml", "ada/b.yaml")
+    os.utime(house.save("ada/first.yaml", "prompt: new\n"), (1e9, 1e9))
+    for name in ("a", "b"):
+        (house.inbox / f"ada/{name}.yaml").touch()
+    assert house.once(max_queued={"ada": 1})
+    assert house.log().count("It is read again when fewer wait") == 2
+    assert house.started() == ["new", "bad", "bad"]
+
+
+def test_no_recipe_takes_the_pictures_of_an_equal_one_that_is_away_for_a_moment(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inbox is unmounted after a recipe was read, before the other is looked for."""
+    for step in (*SAVED, LOSE):
+        do(house, *step)
+    os.utime(house.save("b.yaml", PAIR), (1e9, 1e9))  # it is the first that is read
+    away = house.inbox.with_name("away")
+    places = [away]
+
+    def unmount(ledger: object, recipe: str, digest: str) -> None:
+        if recipe == "b.yaml" and places:
+            house.inbox.rename(places.pop())
+
+    wrap("picowatch.ledger.rebuild:former_paths", preceded_by(unmount), monkeypatch.setattr)
+    with house.running():
+        wait_for(lambda: "is not there; nothing is cancelled" in house.log(), "the warning")
+        away.rename(house.inbox)
+        wait_for(lambda: len(house.started()) == 2, "the second recipe's pictures")
+        wait_for(lambda: len(house.pictures()) == 4, "the pictures")
+    assert len(house.pictures("b")) == 2
+
+
+def test_equal_files_are_hashed_once_for_all_that_a_new_ledger_asks(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames of a film may be equal, thousands of them."""
+    for name in ("a", "b", "c"):
+        house.save(f"{name}.yaml", PAIR)
+    assert house.once()
+    do(house, *LOSE)
+    for name in ("d", "e", "f"):
+        house.save(f"{name}.yaml", PAIR)
+    monkeypatch.setattr("picowatch.daemon.reader.SLOW_SECONDS", PATIENCE)  # by a single thread
+    hashed = Counter[str]()
+    count = preceded_by(lambda folder, path: hashed.update([path]))
+    wrap("picowatch.inbox.folder:InboxFolder.digest", count, monkeypatch.setattr)
+    assert house.once()
+    assert hashed == {"a.yaml": 1, "b.yaml": 1, "c.yaml": 1}
 
 
 def test_a_save_that_was_drawn_in_part_goes_on_with_its_newest_seeds(house: House) -> None:
