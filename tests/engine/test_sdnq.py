@@ -25,7 +25,9 @@ from tests.engine.tiny_flows import tiny_flow
 
 WRITTEN = Path(__file__).with_name("sdnq.safetensors")
 Settings = Mapping[str, Any]
-DYNAMIC: Settings = {"weights_dtype": "uint4", "modules_dtype_dict": {"int8": ["a"]}}
+DYNAMIC: Settings = {
+    "weights_dtype": "uint4", "modules_dtype_dict": {"int8": ["a"]}, "group_size": 8,
+}  # fmt: skip
 SVD: Settings = {"weights_dtype": "int4", "use_svd": True, "svd_rank": 4}
 ROTATED: Settings = {"weights_dtype": "uint4", "use_hadamard": True, "hadamard_group_size": 16}
 
