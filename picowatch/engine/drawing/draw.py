@@ -82,7 +82,7 @@ class Denoising(ABC):
 
     @abstractmethod
     def decode(self, results: list[Any]) -> list[Drawn]:
-        """Return the pictures of the last run."""
+        """Return the pictures that a run's results are, or are decoded to."""
 
 
 class Drawing:
