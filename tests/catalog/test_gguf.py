@@ -85,6 +85,7 @@ def test_the_type_of_most_weights_is_told(
 
 
 HEAD, SIZE = gguf(flux())
+CLAIMING = HEAD[:8] + struct.pack("<Q", 2**62) + HEAD[16:]
 
 
 def _with(kind: int, value: bytes, key: str = "x") -> tuple[bytes, int]:
