@@ -104,8 +104,8 @@ class KnownWords:
 
     def unknown_in(self, prompt: str) -> Iterator[str]:
         """Yield the prompt's unknown words, in lower case."""
-        known = self.words | _CONNECTING
-        return (w for w in _words(_NO_WORDS.sub(" ", without_loras(prompt))) if w not in known)
+        words = _words(_NO_WORDS.sub(" ", without_loras(prompt)))
+        return (w for w in words if w not in self.words and w not in _CONNECTING)
 
 
 def _words(text: str) -> list[str]:
