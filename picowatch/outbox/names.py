@@ -270,7 +270,8 @@ class OutboxNames:
         if wanted == SAME:
             dropped = recipe if is_picture_name(recipe) else ""
             photos = [dropped, request.image, *(use.image for use in request.references)]
-            photo = next(filter(None, [*photos, *(use.image for use in request.control)]))
+            # Ledgers of earlier versions have requests for it without a picture.
+            photo = next(filter(None, [*photos, *(use.image for use in request.control)]), "")
             wanted = _SAME_AS.get(PurePosixPath(photo).suffix.lower(), "png")
         return FORMATS[wanted]
 

@@ -20,13 +20,14 @@ from picowatch.files.decoding import Original
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox import encoding
 from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, encode_apart, shrink
-from picowatch.outbox.names import FORMATS
+from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.recipe.request import ImageRequest
 from tests import digest_engine
 from tests.commands.picowatch import picowatch_here
 from tests.digest_engine import digest_picture, digest_pixels
 from tests.house import House
+from tests.metadata import requests
 
 CORGI = "prompt: ein Corgi 🐶, (猫:1.2)\nnegative_prompt: dim\nseed: 7\nsize: 128x64\n"
 ENDING = {name: kind.ending for name, kind in FORMATS.items()}
@@ -259,6 +260,12 @@ def test_a_recipe_a_template_and_a_photo_have_formats_of_their_own(house: House)
     assert "would be rendered again" in (house.outbox / "photos/again.jpg.error.txt").read_text()
     low, high = (house.outbox / f"b/000{number}-7.jpg" for number in (1, 2))
     assert low.stat().st_size < high.stat().st_size
+
+
+def test_a_stored_request_for_the_format_of_no_picture_is_a_png(tmp_path: Path) -> None:
+    """Earlier versions stored such requests where a checkpoint took none of a folder's pictures."""
+    request = replace(requests.CORGI, format="same")
+    assert OutboxNames(tmp_path).why_png("a.yaml", request) == ""
 
 
 def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
