@@ -23,7 +23,11 @@ from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.lookup import Known, Limits, Lookup, find_installed, fit, named
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
-from picowatch.recipe.resolve.rules import mistakes_in_finishing, with_rules
+from picowatch.recipe.resolve.rules import (
+    mistakes_in_finishing,
+    with_rules,
+    without_unwanted_references,
+)
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")
@@ -90,9 +94,10 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     defaults = _defaults(layer, checkpoint, used, prediction)
     values = defaults | said | {"prediction": prediction, "loras": loras}
     values |= Lookup(reporter, known, said).files(checkpoint)
-    values |= {"seed": _seeds(values["seed"], reporter), "format": _format(values, reporter)}
+    values |= {"seed": _seeds(values["seed"], reporter)}
     recipe = _recipe(values, reporter, known, checkpoint, lora_families=families)
     # What does nothing decides no size and breaks no rule: a folder's mask is for its pictures.
+    recipe = without_unwanted_references(recipe, reporter)
     recipe = _with_picture_size(_without_idle(recipe), known, reporter)
     # The rules are checked without wrong values, so that all mistakes are told at once. Those that
     # switch something on are needed by other fields, which would be blamed.
@@ -100,7 +105,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     if any("." in place or place in blaming for place in _own(wrong, reporter)):
         return None
     recipe = _without_idle(with_rules(recipe, reporter, known.found_in_prompts))
-    return recipe.with_values(schedule_type=_decided(recipe))
+    return recipe.with_values(schedule_type=_decided(recipe), format=_format(recipe, reporter))
 
 
 def _without_idle(recipe: Recipe) -> Recipe:
@@ -234,10 +239,16 @@ def _seeds(seed: object, reporter: Reporter) -> object:
     return tuple(seed) if isinstance(seed, range) else seed
 
 
-def _format(values: Values, reporter: Reporter) -> str:
-    found: str = values.get("format", "")
-    picture = values["image"] or values["references"] or values["control"]
-    return "" if found == SAME and _is_for_pictures("format", picture, reporter) else found
+def _format(recipe: Recipe, reporter: Reporter) -> str:
+    """Return the file format; which pictures are used is known after the rules."""
+    picture = recipe.image or recipe.references or recipe.control
+    if recipe.format != SAME or picture:
+        return recipe.format
+    if not _is_for_pictures("format", picture, reporter):
+        what = "format: same is the format of the start image."
+        remedy = "Add image or references, or write png, jpeg, webp, avif or tiff."
+        reporter.wrong("format", what, "", remedy=remedy)
+    return ""
 
 
 def _is_for_pictures(name: str, picture: object, reporter: Reporter) -> bool:
@@ -251,8 +262,8 @@ def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Reci
     A given side decides the other. A picture that is masked, or of which only parts are drawn,
     keeps its size.
     """
-    native, references = recipe.checkpoint_used.native_size, recipe.references
-    extend = recipe.extend if recipe.image else ""
+    native, extend = recipe.checkpoint_used.native_size, recipe.extend
+    references = recipe.references
     given = reporter.layer if references or extend else _SIDES  # others are native
     own: dict[str, Any] = {"width": recipe.width, "height": recipe.height}
     sides = [side for side in _SIDES if own[side] == fields.PICTURE or side not in given]
@@ -297,7 +308,7 @@ def _limits(recipe: Recipe, most_pixels: int) -> Limits:
     """Return the limits of a picture's size; a reference is edited in another size."""
     rules, scale = recipe.checkpoint_used.rules, recipe.hires.scale if recipe.hires else 1
     most_side = min(fields.MAX_SIDE, int(rules.max_side / scale))
-    if recipe.references:
+    if recipe.references and rules.references:
         return Limits(1, most_side, most_pixels)
     most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
     return Limits(rules.multiple, most_side, most_pixels)

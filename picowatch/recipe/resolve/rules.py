@@ -12,7 +12,6 @@ from typing import Any
 from picowatch.families import FAMILIES
 from picowatch.families.row import EULER
 from picowatch.recipe import fields
-from picowatch.recipe.converters import SAME
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import NOTHING, Finding, Reporter, shown
 from picowatch.recipe.messages.suggestions import listed
@@ -296,11 +295,15 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(field, f"{what}, but the size is {recipe.size}.", "Use a smaller size.")
 
 
-def _references(recipe: Recipe) -> Iterator[Finding]:
-    """Find too many references, any for a checkpoint that takes none, or missing references."""
-    checkpoint, found = recipe.checkpoint_used, recipe.references
-    takes = checkpoint.rules.references
-    if found and not takes and checkpoint is not NO_CHECKPOINT:
+def without_unwanted_references(recipe: Recipe, reporter: Reporter) -> Recipe:
+    """Return the recipe without references that a folder has for other checkpoints."""
+    return _applied(_unwanted_references, recipe, reporter)
+
+
+def _unwanted_references(recipe: Recipe) -> Iterator[Finding]:
+    checkpoint = recipe.checkpoint_used
+    takes = checkpoint.rules.references or checkpoint is NO_CHECKPOINT
+    if recipe.references and not takes:
         what = f"{checkpoint.family or 'this checkpoint'} takes no references."
         remedy = (
             "Write image for a picture to start from, or use a checkpoint that edits pictures: "
@@ -312,7 +315,13 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
             words = listed([f"'checkpoint: {name}'" for name in able], "or")
             remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"
         yield Finding("references", what, remedy, ())
-    elif takes and len(found) > takes.most:
+
+
+def _references(recipe: Recipe) -> Iterator[Finding]:
+    """Find too many references, or missing ones."""
+    checkpoint, found = recipe.checkpoint_used, recipe.references
+    takes = checkpoint.rules.references
+    if takes and len(found) > takes.most:
         at_most = "one reference" if takes.most == 1 else f"{takes.most} references"
         what = f"the checkpoint '{checkpoint.name}' takes at most {at_most}, not {len(found)}."
         yield Finding("references", what, "Remove the others.", found[: takes.most])
@@ -393,10 +402,6 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _file_format(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.format == SAME and not (recipe.image or recipe.references or recipe.control):
-        remedy = "Add image or references, or write png, jpeg, webp, avif or tiff."
-        what = "format: same is the format of the start image."
-        yield Finding("format", what, remedy, "", of_checkpoint=False)
     if recipe.quality == "lossless" and recipe.format in ("jpeg", "avif"):
         remedy = "Use webp or png, or a quality from 1 to 100."
         yield Finding("quality", f"{recipe.format} has no lossless.", remedy, "")

@@ -10,8 +10,10 @@ from picowatch.recipe.recipe import Recipe
 from tests.recipe import reading
 from tests.recipe.reading import (
     DEMO,
+    RICH,
     PicturesWith,
     check_refused,
+    check_warned,
     hash_of,
     messages,
     of_family,
@@ -47,6 +49,36 @@ def test_a_size_may_be_no_multiple_of_anything() -> None:
     sizes = {"size: picture": "1003x677", "size: 801x333": "801x333", "width: 501": "501x338"}
     for size, meant in sizes.items():
         assert read_one(text + size, inventory=INSTALLED, pictures=PHOTOS).size == meant
+
+
+@pytest.mark.parametrize("more", ["", "size: picture\n", "format: same\n", "mask: alpha\n"])
+def test_a_folders_references_that_are_ignored_do_nothing(more: str) -> None:
+    """Neither the size nor the format of a picture that nobody sees is taken."""
+    references, warning = "references: photo.jpg\n", "…takes no references. It was ignored."
+    for checkpoint, size in (("demo", "128x128"), ("my-merge", "1024x1024")):
+        text = f"prompt: red\ncheckpoint: {checkpoint}\n"
+        plain = read_one(text, inventory=INSTALLED)
+        found = read_one(text, inventory=INSTALLED, pictures=PHOTOS, defaults=references + more)
+        assert (found.references, found.picture_size, found.size) == ((), None, size)
+        assert found.digest(hash_of) == plain.digest(hash_of)
+        check_warned(found, warning)
+
+
+def test_the_format_of_a_control_image_that_is_ignored_is_not_taken() -> None:
+    text = "prompt: red\ncheckpoint: my-merge\n"
+    options = {"inventory": replace(RICH, checkpoints=INSTALLED.checkpoints), "pictures": PHOTOS}
+    control = "control: {image: a.png, model: canny}\n"
+    found = read_one(text, **options, defaults=control + "format: same\n")
+    assert (found.control, found.format) == ((), "")
+    check_warned(found, "FLUX.1 has no control: … It was ignored.")
+    same = "format: same is the format of the start image. Add image or references, or …"
+    check_refused(text + "format: same\n", same, **options, defaults=control)
+
+
+def test_references_for_no_checkpoint_that_takes_any_are_the_only_mistake() -> None:
+    text = "prompt: red\ncheckpoint: demo\nsize: picture\nreferences: photo.jpg\n"
+    only = "this checkpoint takes no references. Write image for …"
+    check_refused(text, only, inventory=INSTALLED, pictures=PHOTOS)
 
 
 EDITING = [
