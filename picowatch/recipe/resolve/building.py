@@ -23,11 +23,7 @@ from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.lookup import Known, Limits, Lookup, find_installed, fit, named
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
-from picowatch.recipe.resolve.rules import (
-    mistakes_in_finishing,
-    with_rules,
-    without_unwanted_references,
-)
+from picowatch.recipe.resolve.rules import mistakes_in_finishing, with_rules, without_unusable
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")
@@ -97,8 +93,8 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     values |= {"seed": _seeds(values["seed"], reporter)}
     recipe = _recipe(values, reporter, known, checkpoint, lora_families=families)
     # What does nothing decides no size and breaks no rule: a folder's mask is for its pictures.
-    recipe = without_unwanted_references(recipe, reporter)
-    recipe = _with_picture_size(_without_idle(recipe), known, reporter)
+    recipe = _without_idle(without_unusable(_without_idle(recipe), reporter))
+    recipe = _with_picture_size(recipe, known, reporter)
     # The rules are checked without wrong values, so that all mistakes are told at once. Those that
     # switch something on are needed by other fields, which would be blamed.
     blaming = _SWITCHES - fields.idle_fields(recipe)
@@ -217,7 +213,7 @@ def _defaults(
     """Return the values of fields that are not written, where the checkpoint has its own."""
     rules, native = checkpoint.rules, checkpoint.native_size
     found = {"prompt": "", "width": native, "height": native, "seed": RANDOM, **rules.defaults}
-    if is_on(layer, "extend"):  # the margins begin with noise
+    if is_on(layer, "extend") and "mask" not in rules.lacks:  # the margins begin with noise
         found["denoising_strength"] = 1.0
     if layers.only_details(layer):
         found["denoising_strength"] = 0.0

@@ -295,9 +295,12 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(field, f"{what}, but the size is {recipe.size}.", "Use a smaller size.")
 
 
-def without_unwanted_references(recipe: Recipe, reporter: Reporter) -> Recipe:
-    """Return the recipe without references that a folder has for other checkpoints."""
-    return _applied(_unwanted_references, recipe, reporter)
+def without_unusable(recipe: Recipe, reporter: Reporter) -> Recipe:
+    """Return the recipe without what others chose that its checkpoint has no use for.
+
+    Sizes are decided after that: of a picture that is ignored none is taken.
+    """
+    return _applied(_lacks, _applied(_unwanted_references, recipe, reporter), reporter)
 
 
 def _unwanted_references(recipe: Recipe) -> Iterator[Finding]:
@@ -408,6 +411,6 @@ def _file_format(recipe: Recipe) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    mistakes_in_finishing, _clip_skip, _vae, _loras, _embeddings, _controls, _lacks,
+    mistakes_in_finishing, _clip_skip, _vae, _loras, _embeddings, _controls,
     _sampler, _schedule_type, _edits, _references, _start_image, _sides, _detail, _hires_upscaler,
 )  # fmt: skip

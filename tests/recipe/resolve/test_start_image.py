@@ -188,3 +188,15 @@ def test_what_is_drawn_around_a_picture(written: str, meant: str, size: tuple[in
 )
 def test_a_wrong_extension_says_what_is_possible(written: str, said: str) -> None:
     check_refused(f"{USUAL}extend: {written}\n", said, pictures=PHOTO)
+
+
+def test_a_folders_margins_and_mask_do_nothing_where_a_checkpoint_draws_none() -> None:
+    """Neither the size nor the strength is theirs."""
+    inventory = replace(RICH, checkpoints=(of_family("one", "anima"),))
+    text = "prompt: a\ncheckpoint: one\nimage: a.png\nsize: picture\n"
+    for more in ("extend: left 50 %", "mask: m.png\nmask_padding: 8"):
+        field = more.partition(":")[0]
+        recipe = read_one(text, inventory=inventory, texts={}, defaults=more)
+        assert (recipe.size, recipe.denoising_strength) == ("640x480", 0.75)
+        assert recipe.picture_size is None
+        check_warned(recipe, f"Anima has no {field}: … It was ignored.")
