@@ -352,6 +352,29 @@ def test_shrink_to_fit_renders_it_smaller_and_says_so(
     assert f"at {drawn[0]}x{drawn[1]} instead of" in image.warnings[0]
 
 
+def test_a_batch_that_becomes_smaller_is_decoded_anew(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the images that were decoded before memory ran out for those with longer prompts."""
+    sides: list[int] = []
+
+    def forward(_: Any, latents: torch.Tensor, *__: Any, **___: Any) -> tuple[torch.Tensor]:
+        return (latents,)
+
+    def fail_if_large(_: Any, latents: torch.Tensor, *__: Any, **___: Any) -> None:
+        sides.append(latents.shape[-1] * 8)
+        if sides[-1] == 400 and len(sides) > 1:
+            raise FULL_CARD
+
+    monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
+    wrap("diffusers:AutoencoderKL.decode", preceded_by(fail_if_large), monkeypatch.setattr)
+    size: dict[str, Any] = {"width": 400, "height": 400, "steps": 1, "shrink_to_fit": True}
+    batch = [request("red " * words, **size) for words in (1, 90)]
+    made = draw(card(Renderer(models.options), "low"), *batch)
+    assert [(image.width, len(image.warnings)) for image in made] == [(384, 1)] * 2
+    assert sides[-2:] == [384] * 2
+
+
 def test_hires_becomes_smaller_in_sides_that_the_family_takes() -> None:
     """FLUX.1 would draw 464x672 instead of 464x680, and the picture would fail."""
     models, left = flow_models("FLUX.1-dev"), 2  # with model and group offload
