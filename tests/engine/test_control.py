@@ -12,10 +12,12 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from picowatch.catalog import embedded
+from picowatch.catalog import Catalog, embedded
 from picowatch.catalog.models import Model
 from picowatch.engine.drawing.control import load_controlnet
 from picowatch.engine.drawing.renderer import Renderer
+from picowatch.engine.model.devices import choose_target
+from picowatch.engine.networks.find import bytes_of, load_depth
 from picowatch.engine.networks.preprocess import Pixels, canny, preprocess
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ControlUse
@@ -185,6 +187,16 @@ def tiny_depth() -> Any:
             weight.normal_(std=0.3)
         made.head.conv3.weight.abs_()  # or the last ReLU may cut all of it off
     return made.eval()
+
+
+def test_a_depth_model_counts_as_it_is_read(tmp_path: Path) -> None:
+    """On a card with the 16 bits in which Stable Diffusion draws there."""
+    tiny_depth().save_pretrained(tmp_path / "depth/tiny")
+    model, half = Catalog(tmp_path).find("depth", "tiny"), choose_target("cpu", "float16")
+    for target in (CPU, half):
+        weights = load_depth(model, target).state_dict().values()
+        assert {tensor.dtype for tensor in weights} == {target.dtype}
+        assert sum(tensor.nbytes for tensor in weights) == bytes_of(model, target)
 
 
 def test_a_picture_follows_its_depth(models: Models) -> None:
