@@ -120,7 +120,10 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 def decode_mask(content: bytes) -> Image.Image:
     """Return an upright mask in 8-bit grey, transparency as black. Raises like `decode_picture`."""
-    mask = upright(BytesIO(content)).convert("RGBA")
+    mask = upright(BytesIO(content))
+    if not mask.has_transparency_data:  # below, each pixel takes 16 bytes
+        return (mask if mask.mode in ("1", "L", "RGB") else mask.convert("RGB")).convert("L")
+    mask = mask.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", mask.size, (0, 0, 0, 255)), mask).convert("L")
 
 
