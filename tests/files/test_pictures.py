@@ -3,6 +3,7 @@
 import hashlib
 import os
 import struct
+import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -104,6 +105,24 @@ def test_grey_pictures_are_masks(mode: str) -> None:
     grey.putpixel((1, 0), 255)
     mask = decode_mask(encoded(grey.convert(mode)))
     assert [mask.getpixel((x, 0)) for x in range(2)] == [0, 255]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is in /proc")
+def test_a_large_mask_without_transparency_takes_few_bytes_a_pixel(tmp_path: Path) -> None:
+    """A bitonal one of 40 megapixels is a file of kilobytes."""
+    Image.new("1", (8_000, 5_000), 1).save(tmp_path / "mask.png")
+    code = """
+import re, sys
+from pathlib import Path
+from picowatch.files.decoding import decode_mask
+peak = lambda: int(re.search("VmHWM:.*?([0-9]+)", Path("/proc/self/status").read_text())[1])
+before = peak()
+decode_mask(Path(sys.argv[1]).read_bytes())
+print(peak() - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "mask.png")]
+    taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert taken < 8 * 40_000  # KiB
 
 
 @pytest.mark.parametrize(
