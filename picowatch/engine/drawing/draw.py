@@ -108,7 +108,7 @@ class Drawing:
         return 0 if self.requests[0].hires is None else 1
 
     def _phase(self, name: str) -> str:
-        """Details have one phase besides loading: batch sizes are learnt from the others."""
+        """Return where a phase's time goes: that of details counts apart from the batch's."""
         return "detail" if self.are_details else name
 
     def shrink(self, given: Sequence[ImageRequest], number: int, times: int, multiple: int) -> None:
