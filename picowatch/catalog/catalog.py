@@ -16,7 +16,7 @@ from picowatch.catalog.encoders import families_of
 from picowatch.catalog.finders import finders_in, outlined
 from picowatch.catalog.folder_files import folder_files, has_index
 from picowatch.catalog.hashes import HashCache, OnBlock, unreadable
-from picowatch.catalog.headers import GGUF, read_any_header
+from picowatch.catalog.headers import GGUF, read_header
 from picowatch.catalog.loras import OR_CHROMA
 from picowatch.catalog.models import (
     FOLDERS,
@@ -309,7 +309,7 @@ class Catalog:
         """Recognise a single file; results are cached, since thousands of headers take minutes."""
 
         def read() -> str:
-            return _RECOGNISED.dump_json(recognise(read_any_header(path))).decode()
+            return _RECOGNISED.dump_json(recognise(read_header(path))).decode()
 
         return _RECOGNISED.validate_json(self._hashes.noted(path, _code(), read))
 

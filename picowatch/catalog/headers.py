@@ -74,22 +74,31 @@ class Header:
         return ", ".join(f"{name[:80]!r} {list(shape)}" for name, shape in first)
 
 
+def is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == GGUF
+
+
 def read_header(path: Path) -> Header:
-    """Return the header of a complete safetensors file. ModelRefused says what else it is."""
+    """Return the header of a complete safetensors file, or of a GGUF file by its ending.
+
+    ModelRefused says what else it is.
+    """
     try:
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            length = _header_length(file.read(64), size)
-            file.seek(8)
-            return _header(file, file.read(length), size - 8 - length)
+            start, size = file.read(64), os.fstat(file.fileno()).st_size
+            refuse_foreign(start, size)
+            file.seek(0)
+            return _Gguf(file, size).header() if is_gguf(path) else _header(file, start, size)
     except OSError as error:
         raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
         raise ModelRefused("is damaged: its header cannot be read.") from error
 
 
-def _header(file: BinaryIO, raw: bytes, held: int) -> Header:
-    """Return the parsed header of a file with so many bytes of weights."""
+def _header(file: BinaryIO, start: bytes, size: int) -> Header:
+    """Return the parsed header of a safetensors file of so many bytes, which begins with these."""
+    raw = file.read(8 + _header_length(start, size))[8:]
+    held = size - 8 - len(raw)  # bytes of weights
     entries = small_json(raw)
     metadata = entries.pop("__metadata__", {})
     shapes = {name: tuple(map(_number, entry["shape"])) for name, entry in entries.items()}
@@ -156,7 +165,6 @@ def refuse_foreign(start: bytes, size: int) -> None:
 
 def _header_length(start: bytes, size: int) -> int:
     """Return the header's length from the first 8 bytes. ModelRefused if the file is shorter."""
-    refuse_foreign(start, size)
     # The length of a header of 640 bytes, or of 65,536 more, begins as a pickle does.
     pickled = start.startswith(b"\x80\x02") and start[8:9] != b"{"
     if pickled or start.startswith(b"PK\x03\x04"):
@@ -213,28 +221,13 @@ MIXTURES = {
 }  # fmt: skip
 
 
-def is_gguf(path: Path) -> bool:
-    return path.suffix.lower() == GGUF
-
-
-def read_any_header(path: Path) -> Header:
-    """Return the header of a complete GGUF file, by its ending, or as `read_header`."""
-    if not is_gguf(path):
-        return read_header(path)
-    try:
-        with open_regular(path) as file:
-            return _Reader(file, os.fstat(file.fileno()).st_size).header()
-    except OSError as error:
-        raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error
-
-
 def stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:
     """Return whether a tensor stays quantised in memory: the weight of a linear layer."""
     return name.endswith(".weight") and len(shape) == 2 and kind not in ("F32", "F16", "BF16")
 
 
 @dataclass(eq=False)
-class _Reader:
+class _Gguf:
     """Reads a GGUF file."""
 
     _file: BinaryIO
@@ -242,8 +235,6 @@ class _Reader:
     _values: int = 0
 
     def header(self) -> Header:
-        refuse_foreign(self._file.read(64), self._size)
-        self._file.seek(0)
         if self._file.read(4) != MAGIC:
             raise ModelRefused("is not a GGUF file: it does not begin with 'GGUF'.")
         version = self._number("I")
@@ -292,25 +283,20 @@ class _Reader:
         """Return a value as text; for a list its length."""
         if kind == _TEXT:
             return self._text(_MAX_TEXT)
-        if kind == _LIST:
-            return self._list()
         if kind in _NUMBERS:
             return str(self._number(_NUMBERS[kind]))
-        raise ModelRefused("is damaged: its metadata has a value of an unknown type.")
-
-    def _list(self) -> str:
+        if kind != _LIST:
+            raise ModelRefused("is damaged: its metadata has a value of an unknown type.")
         kind = self._kind()
         length = self._count(_MAX_LISTED, "values in a list")
         self._values += length
         if self._values > _MAX_LISTED:
             raise ModelRefused("cannot be used: its metadata has too many values.")
-        if kind == _TEXT:
-            for _ in range(length):
-                self._text(_MAX_TEXT)
-        elif kind in _NUMBERS:
+        if kind in _NUMBERS:
             self._bytes(length * struct.calcsize(f"<{_NUMBERS[kind]}"))
         else:
-            raise ModelRefused("is damaged: its metadata has a list of an unknown type.")
+            for _ in range(length):
+                self._value(kind)
         return f"{length} values"
 
     def _count(self, most: int, what: str, code: str = "Q") -> int:

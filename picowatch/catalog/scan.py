@@ -19,7 +19,7 @@ from picowatch.catalog.folders import (
     recognise_checkpoint_folder,
     recognise_part_folder,
 )
-from picowatch.catalog.headers import GGUF, read_any_header
+from picowatch.catalog.headers import GGUF, read_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
 from picowatch.catalog.recognise import alike, expect_kind, named, recognise
@@ -239,7 +239,7 @@ def embedded(kind: Kind) -> Model:
     if is_folder(path):
         recognise_it = recognise_checkpoint_folder if kind == "checkpoint" else PART_FOLDERS[kind]
         return _model(name, path, recognise_it(path))
-    return _model(name, path, recognise(read_any_header(path)))
+    return _model(name, path, recognise(read_header(path)))
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:

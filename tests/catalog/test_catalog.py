@@ -26,9 +26,7 @@ def checkpoint(models: Path, name: str) -> Path:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     paths: list[Path] = []
-    wrap(
-        "picowatch.catalog.catalog:read_any_header", preceded_by(paths.append), monkeypatch.setattr
-    )
+    wrap("picowatch.catalog.catalog:read_header", preceded_by(paths.append), monkeypatch.setattr)
     return paths
 
 

@@ -23,7 +23,7 @@ from picowatch.catalog import Model
 from picowatch.catalog.dequantise import FP8
 from picowatch.catalog.encoders import TINY_CLASS, TINY_FLUX2, VAE_PREFIX, is_tiny, tiny_channels
 from picowatch.catalog.folder_files import read_json, read_schedule
-from picowatch.catalog.headers import read_any_header
+from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import Part, holds
 from picowatch.catalog.parts import is_unet, parts_of
 from picowatch.engine.model import part_files
@@ -95,7 +95,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         config = _config(checkpoint, part)
     else:
         config = _config(checkpoint, part)
-        prefix = VAE_PREFIX if read_any_header(vae.path).has(VAE_PREFIX) else ""
+        prefix = VAE_PREFIX if read_header(vae.path).has(VAE_PREFIX) else ""
         part = replace(part, weights=vae.path, prefix=prefix)
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
@@ -172,7 +172,7 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
     if part.name == "unet":
         config["in_channels"] = model.in_channels
         if part.weights:  # a distilled UNet (LCM) takes the guidance as an input
-            shapes = read_any_header(part.weights).shapes
+            shapes = read_header(part.weights).shapes
             told = (shape[1] for name, shape in shapes.items() if name.endswith(_GUIDANCE))
             config["time_cond_proj_dim"] = next(told, None)
     return config

@@ -24,14 +24,7 @@ from picowatch.catalog.dequantise import (
     rotated_columns,
 )
 from picowatch.catalog.folder_files import read_json, weight_files
-from picowatch.catalog.headers import (
-    BLOCKS,
-    Header,
-    is_gguf,
-    read_any_header,
-    read_header,
-    stays_quantised,
-)
+from picowatch.catalog.headers import BLOCKS, Header, is_gguf, read_header, stays_quantised
 from picowatch.engine.model.dequantise import PackedWeight, dequantised, stand_in
 from picowatch.engine.model.part_files import Tensors, TypeOf
 
@@ -101,7 +94,7 @@ def read_tensors(
 def _headers(path: Path) -> tuple[dict[Path, Header], dict[str, Packed], set[str]]:
     """Return the headers of a part's files, and what SDNQ has packed: matrices, and all tensors."""
     if not path.is_dir():
-        return {path: read_any_header(path)}, {}, set()
+        return {path: read_header(path)}, {}, set()
     headers = {file: read_header(file) for file in weight_files(path)}
     packed = packed_weights(headers.values())
     if packed:
