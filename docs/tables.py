@@ -1,7 +1,7 @@
 """Writes the tables of docs/ from the code: `make docs`. A test keeps them current."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING
 from functools import partial
 from io import BytesIO
@@ -16,8 +16,6 @@ from picowatch.files.decoding import Original
 from picowatch.metadata.exif import EXIF_TYPES, NOT_KEPT, Directory, exif_bytes, name_of
 from picowatch.metadata.iptc import FIELDS
 from picowatch.outbox.encoding import Encoding, How
-from picowatch.outbox.listing import OF_FAILURES, OF_RECIPES, OWN
-from picowatch.outbox.log import EVENTS
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, photo_metadata
 from picowatch.recipe.fields import DEFAULTS, ROWS, json_schemas
@@ -125,12 +123,6 @@ def exit_code_table() -> str:
     return _table(("exit code", "means"), rows)
 
 
-def listing_table(names: Mapping[str, str]) -> str:
-    """What a line of images.jsonl, failures.jsonl or the log may contain."""
-    rows = ((f"`{name.replace(', ', '`, `')}`", means) for name, means in names.items())
-    return _table(("name", "what it is"), rows)
-
-
 # Of EXIF's main directory; all others that a TIFF may have there are kept, too.
 _MAIN_TAGS = (
     *("ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit"),
@@ -197,12 +189,8 @@ def iptc_list() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_table,
     "exit codes": exit_code_table,
-    "log events": partial(listing_table, EVENTS),
     "EXIF tags": tag_table,
     "IPTC fields": iptc_list,
-    "images.jsonl": partial(listing_table, OWN),
-    "images.jsonl, recipes": partial(listing_table, OF_RECIPES),
-    "failures.jsonl": partial(listing_table, OF_FAILURES),
     "recipe fields": partial(recipe_table, daily=True),
     "more recipe fields": partial(recipe_table, daily=False),
     "samplers": sampler_table,

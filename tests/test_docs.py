@@ -16,6 +16,7 @@ import pytest
 from docs.tables import DOCS, pages, written
 from picowatch import errors
 from picowatch.cli import parsers
+from picowatch.outbox.listing import OWN
 from picowatch.recipe.fields import FIRST_NAME_OF, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler, rules_of
 from picowatch.recipe.messages.problems import RecipeInvalid, error_text
@@ -76,6 +77,12 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_the_tables_are_those_of_the_code(page: Path) -> None:
     """`make docs` writes them."""
     assert written(page.read_text()) == page.read_text()
+
+
+def test_the_table_of_the_list_is_whole() -> None:
+    section = (DOCS / "metadata.md").read_text().partition("\n## images.jsonl\n")[2]
+    table = section.partition("\nA line also has")[0]
+    assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == OWN
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

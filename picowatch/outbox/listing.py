@@ -18,39 +18,10 @@ from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
 _DAMAGED = re.compile(rb"(?m)^[^\n]*\0[^\n]*\n")
-# What a line has besides the request, described as in docs/metadata.md.
+# What a line has besides the request; docs/metadata.md says what each is.
 OWN = {
-    "file": "the picture, below the outbox",
-    "recipe": "the recipe's path below the inbox, when its rendering began",
-    "finished": "when the picture was finished, in UTC: `2026-11-21T09:00:05+00:00`",
-    "seconds": "of rendering; what a batch did together is divided among its pictures",
-    "device": "what rendered it: `cpu`, `cuda:0 (NVIDIA H200)`",
-    "size": "the picture's, after `hires` and `upscale`: `512x768`; `width` and `height` are those "
-    "of the first pass",
-    "found": "how many places words found",
-    "digest": "sha256 of the request: equal digests are equal pictures",
-    "save_digest": "sha256 of the recipe's bytes",
-    "entry_index": "which entry of the recipe it was in the save of `save_digest`, from 0",
-    "image_index": "which image of that entry, from 0",
-    "entry_digest": "sha256 of that entry; the second of equal ones ends in `-1`",
-    "moved": "the path that `picowatch keep` moved it from",
-}
-
-# What a line about a recipe has instead.
-OF_RECIPES = {
-    "done": "sha256 of the recipe's bytes: everything that this save requests is rendered",
-    "renamed": "its former path; where names are exchanged, a hidden one",
-    "gone": "true for a recipe that was deleted, or archived by `when_done`",
-    "recipe": "the recipe's path below the inbox",
-    "time": "when that was noticed, in UTC",
-}
-# What a line of failures.jsonl has.
-OF_FAILURES = {
-    "recipe": "the path of the recipe or dropped picture below the inbox",
-    "reason": "what is wrong, or why the image failed",
-    "time": "when it was refused or failed, in UTC: `2026-11-21T09:00:05.123+00:00`",
-    "save_digest": "sha256 of the recipe's bytes; empty if they cannot be read",
-    "entry_index, image_index, seed, digest": "of an image that failed, as in `images.jsonl`",
+    *("file", "recipe", "finished", "seconds", "device", "size", "found", "digest", "save_digest"),
+    *("entry_index", "image_index", "entry_digest", "moved"),
 }
 
 
@@ -191,4 +162,4 @@ def line_of(file: str, chunk: Chunk, finished_at: float, entry_digest: str = "")
 
 def request_in(line: dict[str, Any]) -> ImageRequest:
     """Return the request of a line's picture. Raises KeyError, TypeError or ValueError."""
-    return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN.keys()})
+    return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN})

@@ -30,25 +30,7 @@ class LineFormatter(logging.Formatter):
 
 
 # What a line of JSON has besides time, level and message; log calls give it as `extra`.
-EVENTS = {
-    "started": "picowatch watches the inbox",
-    "ended": "it ends",
-    "saved": "a save was accepted",
-    "refused": "a save was refused; `code`: `mistake` or `unusable`",
-    "renamed": "a recipe has another name",
-    "gone": "a recipe was deleted, and what waited is cancelled",
-    "warning": "something in a recipe is rendered otherwise than written",
-    "ignored": "a file is not taken; `code`: `never_run`",
-    "loading": "an engine loads a checkpoint",
-    "picture": "a picture is published, which took so many `seconds`",
-    "failed": "an image failed",
-    "engine": "an engine died, or cannot start",
-    "finished": "a folder is finished, or the queue is empty; `seconds` of rendering in all",
-    "command": "a command of a user was carried out",
-    "trouble": "a file cannot be written",
-    "recovered": "it can be written again",
-    "other": "anything else",
-}
+# docs/monitoring.md lists the events.
 FIELDS = ("event", "recipe", "picture", "seconds", "code")
 
 
