@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from picowatch.errors import EngineDied, RenderFailed
 
 SMALLER = "Try a smaller size or batch_size: 1."
-_KILLED = (
-    "The engine was killed (SIGKILL); most often the system ran out of memory.",
-    "Try a smaller size or batch_size: 1, or close other programs.",
-)
+_BY_SIGNAL: dict[int, tuple[str, str]] = {
+    signal.SIGKILL: (
+        "The engine was killed (SIGKILL); most often the system ran out of memory.",
+        "Try a smaller size or batch_size: 1, or close other programs.",
+    ),
+    signal.SIGBUS: (
+        "The engine crashed (SIGBUS); most often a file was cut short while it was read.",
+        "If a model file is being copied, wait until it is complete, then save the recipe again.",
+    ),
+}
 _CRASHED = "Most often a driver or a library of torch is at fault: update or install them again."
-_FILE_CUT_SHORT = (
-    "The engine crashed (SIGBUS); most often a file was cut short while it was read.",
-    "If a model file is being copied, wait until it is complete, then save the recipe again.",
-)
 _LONGEST = 300
 
 
@@ -24,24 +26,15 @@ def explain_exit(status: int | None, stderr: Sequence[str]) -> tuple[str, str]:
 
     `stderr` are the last lines that it wrote. Exit code None means that it did not end by itself.
     """
-    if status == -signal.SIGKILL:
-        return _KILLED
-    if status == -signal.SIGBUS:
-        return _FILE_CUT_SHORT
     if status is not None and status < 0:
         name = next((sig.name for sig in signal.Signals if sig == -status), f"signal {-status}")
-        return f"The engine crashed ({name}).", _CRASHED
-    last = _last_words(stderr)
-    reason = f" It said: {last}." if last else ""
+        return _BY_SIGNAL.get(-status, (f"The engine crashed ({name}).", _CRASHED))
+    ended = f"ended by itself (exit status {status})"
     if status is None:
-        return f"The engine stopped answering and was ended.{reason}", _CRASHED
-    return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
-
-
-def _last_words(stderr: Sequence[str]) -> str:
-    """Return the last line that is not empty, without control characters and final stop."""
+        ended = "stopped answering and was ended"
     lines = ("".join(filter(str.isprintable, line)).strip() for line in reversed(stderr))
-    return next(filter(None, lines), "")[:_LONGEST].rstrip(".")
+    last = next(filter(None, lines), "")[:_LONGEST].rstrip(".")
+    return f"The engine {ended}." + (f" It said: {last}." if last else ""), _CRASHED
 
 
 def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFailed | EngineDied:
@@ -51,26 +44,21 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
     failure may appear only as an error of some library.
     """
     text = str(error)
+    said = as_clause(next(iter((broken or text).strip().splitlines()), "no reason given"))
     if not broken and (short_of_memory := out_of_memory(error)):
         return RenderFailed(short_of_memory, SMALLER, trace)
     # All GPU errors but out-of-memory errors make the context unusable:
     # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
     if broken or type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
         return EngineDied(
-            f"The GPU reported an error and the engine was ended: {_first_line(broken or text)}.",
+            f"The GPU reported an error and the engine was ended: {said}.",
             "If it happens again, restart the computer, and update the GPU's driver and torch.",
         )
     if isinstance(error, ImportError):
-        return RenderFailed(
-            f"The engine's libraries cannot be imported: {_first_line(text)}.",
-            "Install picowatch again.",
-            trace,
-        )
-    return RenderFailed(
-        f"The engine failed: {type(error).__name__}: {_first_line(text)}.",
-        "`picowatch run --debug` logs where.",
-        trace,
-    )
+        what = f"The engine's libraries cannot be imported: {said}."
+        return RenderFailed(what, "Install picowatch again.", trace)
+    what = f"The engine failed: {type(error).__name__}: {said}."
+    return RenderFailed(what, "`picowatch run --debug` logs where.", trace)
 
 
 # Messages about full GPU memory, of torch's allocator, drivers and libraries:
@@ -90,10 +78,6 @@ def out_of_memory(error: Exception) -> str:
     if _GPU_MEMORY.search(text) or type(error).__name__ == "OutOfMemoryError":
         return "The GPU does not have enough memory for this image."
     return ""
-
-
-def _first_line(text: str) -> str:
-    return as_clause(next(iter(text.strip().splitlines()), "no reason given"))
 
 
 def as_clause(said: object) -> str:
