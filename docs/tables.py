@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, TiffTags
 
-from picowatch.cli import called_with, parsers
+from picowatch.cli import parsers
 from picowatch.commands import COMMANDS
 from picowatch.errors import EXIT_CODES
 from picowatch.files.decoding import Original
@@ -112,7 +112,7 @@ def command_table() -> str:
             for action in command._actions
             if action.option_strings and action.option_strings[-1] not in shared
         ]
-        called = f"`picowatch {name}{called_with(command)}`"
+        called = f"`{(command.usage or '').replace(' [FLAG]…', '')}`"
         rows.append((called, COMMANDS[name].summary, "; ".join(flags)))
     return _table(("command", "does", "flags"), rows)
 

@@ -13,7 +13,7 @@ from importlib import import_module
 from textwrap import fill
 from typing import Any, NoReturn
 
-from picowatch import __version__, errors, streams
+from picowatch import __version__, errors, sources, streams
 from picowatch.commands import COMMANDS, home_path
 
 _SHARED = (
@@ -84,14 +84,12 @@ def _setting_meant(flag: str) -> str:
     """Return where to write the setting that a flag names; "" if no setting has such a name."""
     from picowatch.recipe.messages.suggestions import closest
     from picowatch.settings.settings import Settings
-    from picowatch.sources import FILE_NAME, PREFIX
 
     name = closest(flag.strip("-").replace("-", "_"), Settings.model_fields)
     if not (flag.startswith("--") and name):
         return ""
-    return (
-        f" {name} is a setting: write '{name}: …' into {FILE_NAME}, or set {PREFIX}{name.upper()}."
-    )
+    variable = sources.PREFIX + name.upper()
+    return f" {name} is a setting: write '{name}: …' into {sources.FILE_NAME}, or set {variable}."
 
 
 def _near(word: str, known: Iterable[str]) -> str:
@@ -101,19 +99,18 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f" {did_you_mean(word, known)}".rstrip()
 
 
-def _check_encoding() -> None:
-    """Raise SettingsInvalid unless names of files are read as UTF-8, as the lists write them."""
-    if (encoding := sys.getfilesystemencoding()) != "utf-8":
-        words = f"This environment reads the names of files as {encoding}; picowatch, as UTF-8."
-        raise errors.SettingsInvalid(words, "Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
-
-
 def _run(options: argparse.Namespace) -> int:
     """Run the command; an error becomes a text and an exit code."""
     code: int = errors.SUCCEEDED
-    _warn_of_variables()
+    if sources.other_variables(os.environ):  # else nothing is imported
+        from picowatch.settings.settings import unknown_variables
+
+        for words in unknown_variables(os.environ):
+            streams.print_error(f"picowatch: {words}")
     try:
-        _check_encoding()
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":  # as the lists write names
+            words = f"This environment reads the names of files as {encoding}; picowatch, as UTF-8."
+            raise errors.SettingsInvalid(words, "Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
         command = COMMANDS[options.command]
         module = import_module(f"picowatch.commands.{command.module}")
         only_folders = command.module in _ONLY_FOLDERS
@@ -186,46 +183,22 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         for flag, metavar, words in _SHARED if name != "init" else ():
             shared.add_argument(flag, type=home_path, metavar=metavar, help=words)
         shared.add_argument("--debug", action="store_true", help="show tracebacks")
-        own.usage = f"{own.prog} [FLAG]…{called_with(own)}"
+        called = [f"{own.prog} [FLAG]…"]
+        for action in own._actions:
+            if not action.option_strings:
+                word = f"{action.metavar}{'…' if action.nargs in ('+', '*') else ''}"
+                called.append(f"[{word}]" if action.nargs in ("?", "*") else word)
+        own.usage = " ".join(called)
         commands[name] = own
     return parser, commands
 
 
-def called_with(parser: argparse.ArgumentParser) -> str:
-    """Return the words after a command, such as " FILE…" or " [DIR]"."""
-    words = ""
-    for action in parser._actions:
-        if not action.option_strings:
-            many = "…" if action.nargs in ("+", "*") else ""
-            word = f"{action.metavar}{many}"
-            words += f" [{word}]" if action.nargs in ("?", "*") else f" {word}"
-    return words
-
-
-def _warn_of_variables() -> None:
-    """Print which environment variables are misspelt settings."""
-    from picowatch.sources import other_variables
-
-    if other_variables(os.environ):  # else nothing is imported
-        from picowatch.settings.settings import unknown_variables
-
-        for words in unknown_variables(os.environ):
-            streams.print_error(f"picowatch: {words}")
-
-
-def _flags(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags that are settings and were given."""
-    names = ("inbox", "outbox", "models", "log_format")
-    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
-
-
 def _load(options: argparse.Namespace, *, only_folders: bool) -> Any:
     """Return the settings, or the folders, which need no pydantic."""
-    given = _flags(options), os.environ, options.settings
+    flags = {name: getattr(options, name, None) for name in (*sources.FOLDERS, "log_format")}
+    flags = {name: value for name, value in flags.items() if value is not None}
     if only_folders:
-        from picowatch.sources import folders
-
-        return folders(*given)
+        return sources.folders(flags, os.environ, options.settings)
     from picowatch.settings.settings import load_settings
 
-    return load_settings(*given)
+    return load_settings(flags, os.environ, options.settings)

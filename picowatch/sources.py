@@ -125,7 +125,13 @@ def _parsed(
     import yaml  # which most commands do without: there is no such file, or none is read
 
     try:
-        lines = _text_of(path).splitlines(keepends=True)
+        with open_regular(path) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise SettingsInvalid(
+                f"The settings {path} are too large; the limit is {MAX_FILE_BYTES:,} bytes."
+            )
+        lines = content.decode("utf-8-sig").splitlines(keepends=True)
         wanted = (line for line in lines if not only or line.partition(":")[0] in only)
         loader = yaml.SafeLoader("".join(wanted))
         node = loader.get_single_node()
@@ -149,17 +155,6 @@ def _parsed(
         raise SettingsInvalid(f"{path} is not valid YAML: its brackets nest too deep.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise SettingsInvalid(f"{path} is not valid YAML: {one_line(error)}.") from error
-
-
-def _text_of(path: Path) -> str:
-    """Return the text of a settings file. Raises OSError, also for a pipe, or SettingsInvalid."""
-    with open_regular(path) as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise SettingsInvalid(
-            f"The settings {path} are too large; the limit is {MAX_FILE_BYTES:,} bytes."
-        )
-    return content.decode("utf-8-sig")
 
 
 def _unknown(name: str, names: Iterable[str]) -> str:

@@ -119,11 +119,10 @@ IN_RECIPES = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for a
 
 REFUSED = [
     ("format: gif", "column 9: format 'gif': Input should be 'png', 'jpeg', 'webp', 'avif' or "),
-    ("settle_seconds: 0,5", "column 17: settle_seconds '0,5': write 0.5, with a point."),
-    ("settle_seconds: soon", "settle_seconds 'soon': Input should be a valid number"),
+    ("settle_seconds: 0,5", "column 17: settle_seconds '0,5': Input should be a valid number"),
     ("hook_seconds: 0", "column 15: hook_seconds 0: Input should be greater than 0."),
     ("metrics_address: 9464", "column 18: metrics_address 9464: it must be like 127.0.0.1:9464"),
-    ("metrics_address: http://localhost:9464/metrics", "/metrics': write localhost:9464."),
+    ("metrics_address: http://localhost:9464", "9464': it must be like 127.0.0.1:9464"),
     ("checkpoint: [1]", "column 13: checkpoint [1]: Input should be a valid string."),
     ("format: jpeg\nquality: lossless", "line 2, column 10: quality 'lossless': jpeg has no "),
     # Without a space after its colon, a line is text; of two values, YAML takes the last.

@@ -70,7 +70,7 @@ class Settings(BaseModel):
     executor: Annotated[
         values.Executor,
         BeforeValidator(values.executor_value),
-        PlainSerializer(values.written_executor),
+        PlainSerializer(lambda on: str(on) if str(on) != "ray" else {"ray": on.model_dump()}),
         WithJsonSchema(values.EXECUTOR_SCHEMA),
     ] = Field(
         values.LocalSettings(),
@@ -282,7 +282,7 @@ def settings_text() -> str:
 def load_settings(
     flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
 ) -> Settings:
-    """Merge flags, environment and the settings file; raises SettingsInvalid.
+    """Merge flags, environment and the settings file; raises SettingsInvalid with all problems.
 
     `flags` has only flags that were given. `file` None means ./picowatch.yaml, if it exists; a
     named file must exist. Folders in either are relative to the file's, flags' and the
@@ -292,9 +292,24 @@ def load_settings(
     is_there = file or os.path.lexists(path)
     given, problems = sources.from_file(path, names) if is_there else ({}, [])
     given |= sources.from_outside(flags, environment, names)
-    settings = _validated(given, problems)
+    try:
+        settings = Settings.model_validate({name: value for name, (value, _) in given.items()})
+    except ValidationError as error:
+        for name, words in values.problems_of(error).items():
+            value, where = given[name]
+            # repr would write out everything that aliases repeat.
+            shown = reprlib.repr(str(value) if isinstance(value, Path) else value)
+            problems.append(f"{where}: {name} {shown}: {words}.")
+    if problems:
+        raise SettingsInvalid("\n".join(sorted(dict.fromkeys(problems), key=_line)))
     vars(settings)["file"] = str(path)
     return settings
+
+
+def _line(problem: str) -> int:
+    """Return the line number in a message; messages without a number come last."""
+    found = re.match(r".*?, line (\d+), column ", problem)
+    return int(found[1]) if found else sys.maxsize
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
@@ -307,25 +322,3 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
             meant = f" Did you mean {PREFIX}{near}?" if near else " docs/settings.md lists them."
             said.append(f"The environment variable {variable} is not a setting.{meant}")
     return said
-
-
-def _validated(given: sources.Given, problems: list[str]) -> Settings:
-    """Return the settings, or raise SettingsInvalid with all problems, in the file's order."""
-    settings = None
-    try:
-        settings = Settings.model_validate({name: value for name, (value, _) in given.items()})
-    except ValidationError as error:
-        for name, words in values.problems_of(error).items():
-            value, where = given[name]
-            # repr would write out everything that aliases repeat.
-            shown = reprlib.repr(str(value) if isinstance(value, Path) else value)
-            problems.append(f"{where}: {name} {shown}: {words}.")
-    if problems or settings is None:
-        raise SettingsInvalid("\n".join(sorted(dict.fromkeys(problems), key=_line)))
-    return settings
-
-
-def _line(problem: str) -> int:
-    """Return the line number in a message; messages without a number come last."""
-    found = re.match(r".*?, line (\d+), column ", problem)
-    return int(found[1]) if found else sys.maxsize

@@ -31,14 +31,8 @@ def _not_boolean(value: Any) -> Any:
     return value
 
 
-def _with_point(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9},\d{1,9}", value):
-        raise ValueError(f"write {value.replace(',', '.')}, with a point")
-    return value
-
-
 Int = Annotated[int, BeforeValidator(_not_boolean)]
-Float = Annotated[float, BeforeValidator(_not_boolean), BeforeValidator(_with_point)]
+Float = Annotated[float, BeforeValidator(_not_boolean)]
 
 
 def format_value(value: Any) -> Any:
@@ -54,14 +48,11 @@ def device_value(value: str) -> str:
 def metrics_address_value(value: Any) -> str:
     if value is False or value in ("", "off", "none"):  # YAML reads off as false
         return ""
-    text = value if isinstance(value, str) else ""
-    address = text.rpartition("://")[2].partition("/")[0]
+    address = value if isinstance(value, str) else ""
     _, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
+    if "/" in address or not colon or not port.isdecimal() or int(port) > 65535:
         raise ValueError("it must be like 127.0.0.1:9464, or :9464 for every address")
-    if address != text:
-        raise ValueError(f"write {address}")
-    return text
+    return address
 
 
 def _program_value(value: Any) -> Any:
@@ -85,12 +76,13 @@ def hooks_value(value: Any) -> Any:
 
 def folders_value(value: Any) -> Any:
     """Name the inbox itself "" instead of "."."""
-    folders = _mapping(value, "of folders like {ada: 2}")
-    names = {name: str(name).rstrip("/") for name in folders}
-    for name, folder in names.items():
+    found = {}
+    for name, number in _mapping(value, "of folders like {ada: 2}").items():
+        folder = str(name).rstrip("/")
         if not folder or "/" in folder:
             raise ValueError(f"{name} is no folder in the inbox itself")
-    return {"" if names[name] == "." else names[name]: number for name, number in folders.items()}
+        found["" if folder == "." else folder] = number
+    return found
 
 
 def _mapping(value: Any, wanted: str) -> dict[Any, Any]:
@@ -195,13 +187,6 @@ EXECUTOR_SCHEMA: dict[str, Any] = {
         },
     ]
 }
-
-
-def written_executor(executor: Executor) -> Any:
-    """Return an executor as a settings file has it."""
-    if isinstance(executor, LocalSettings):
-        return str(executor)
-    return {"ray": executor.model_dump()}
 
 
 def executor_value(value: Any) -> Any:
