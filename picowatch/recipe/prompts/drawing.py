@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import translate
 from functools import cached_property
 from itertools import islice
 
@@ -154,11 +153,6 @@ def file_mistake(name: str, inventory: Inventory) -> str:
     if name in refused:
         return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
     names = sorted(known)
-    if "*" in name:
-        meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
-        each = "|".join(f"__{file}__" for file in islice(meant, 4)) or "__dogs__|__cats__"
-        what = f"'*' in '{shown(name)}' is not supported."
-        return f"{what} Name one file, or several in braces: {{{shown(each)}}}."
     there = (
         f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )
@@ -219,19 +213,15 @@ def _wildcard_mistakes(nodes: wildcards.Nodes, inventory: Inventory) -> Iterator
     """Yield mistakes in wildcards as written, once for each file; drawing checks their lines."""
     seen = set[str]()
     for node in wildcards.found_in(nodes):
-        if isinstance(node, wildcards.Choice):
-            yield from _choice_mistakes(node)
-        elif node.name not in seen:
-            seen.add(node.name)
-            if message := file_mistake(node.name, inventory):
+        if isinstance(node, wildcards.FromFile):
+            if node.name not in seen and (message := file_mistake(node.name, inventory)):
                 yield Mistake(message)
-
-
-def _choice_mistakes(choice: wildcards.Choice) -> Iterator[Mistake]:
-    if choice.weight:
-        what = f"the weight '{shown(choice.weight)}' is not supported."
-        yield Mistake(f"{what} To have a drawn more often, repeat it: {{a|a|b}}.")
-    if not choice.low <= choice.high <= wildcards.MAX_CHOSEN:
-        what = f"{{{choice.low}-{choice.high}$$…}} cannot be drawn"
-        why = f"must not be above the second, and the limit is {wildcards.MAX_CHOSEN}."
-        yield Mistake(f"{what}: the first number {why}")
+            seen.add(node.name)
+            continue
+        if node.weight:
+            what = f"the weight '{shown(node.weight)}' is not supported."
+            yield Mistake(f"{what} To have a drawn more often, repeat it: {{a|a|b}}.")
+        if not node.low <= node.high <= wildcards.MAX_CHOSEN:
+            what = f"{{{node.low}-{node.high}$$…}} cannot be drawn"
+            why = f"must not be above the second, and the limit is {wildcards.MAX_CHOSEN}."
+            yield Mistake(f"{what}: the first number {why}")

@@ -8,7 +8,7 @@ a `|` is text.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,11 +73,6 @@ class _Open(grammar.Bracket):
         before = parts[0] if len(parts) == 3 else ()
         return Edit((before, parts[-2]), when[1], self.offset, end)
 
-    @property
-    def is_emphasis(self) -> bool:
-        """Return whether it only weights words, which is allowed inside an edit."""
-        return self.whole and self.separators in ([], [":"] if self.sign == "(" else [])
-
 
 @lru_cache(maxsize=64)
 def parse_edits(prompt: str) -> Nodes:
@@ -93,7 +88,9 @@ def parse_edits(prompt: str) -> Nodes:
             opened.pop()
             edit = top.closed(token.end())
             opened[-1].add(*([edit] if edit else top.as_text(sign)))
-            opened[-1].whole &= edit is not None or top.is_emphasis
+            # Inside an edit, brackets may only weight words.
+            weighs = top.whole and top.separators in ([], [":"] if top.sign == "(" else [])
+            opened[-1].whole &= edit is not None or weighs
         elif sign in tuple(_SEPARATORS[top.sign]):
             top.separate(sign)
         else:
@@ -118,11 +115,3 @@ def edits_in(prompt: str) -> Iterator[tuple[str, Edit]]:
     for node in parse_edits(text) if "[" in text else ():
         if isinstance(node, Edit):
             yield text[node.start : node.end], node
-
-
-def edits_too_late(prompt: str, samplings: Sequence[Sampling]) -> Iterator[str]:
-    """Yield the edits of a prompt as written whose words no pass changes."""
-    drawn = [each for each in samplings if each.evaluations]
-    for written, edit in edits_in(prompt) if drawn else ():
-        if edit.when and not any(edit.option(each.evaluations - 1, each) for each in drawn):
-            yield written

@@ -79,10 +79,20 @@ def parse(text: str, wildcards: Wildcards) -> Nodes:
         return (text,)
     opened = [Bracket()]
     for token in _TOKEN.finditer(text):
-        if token[0].startswith("__") and _is_reference(token, wildcards):
-            opened[-1].add(FromFile(token[0][2:-2]))
+        sign, top = token[0], opened[-1]
+        if sign.startswith("__") and _is_reference(token, wildcards):
+            top.add(FromFile(sign[2:-2]))
+        elif sign in ("{", "[") and len(opened) <= MAX_NESTING:  # deeper ones are text
+            opened.append(Bracket(sign))
+        elif sign == "]" and top.sign == "[":
+            opened.pop()
+            opened[-1].add(*top.as_text("]"))
+        elif sign == "}" and any(bracket.sign == "{" for bracket in opened):
+            _close(opened)
+        elif sign == "|" and top.sign:
+            top.separate("|")
         else:
-            _take(token[0], opened)
+            top.add(sign)
     return ended(opened)
 
 
@@ -96,29 +106,12 @@ def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
     return not is_odd or file_called(token[0][2:-2], wildcards) is not None
 
 
-def _take(sign: str, opened: list[Bracket]) -> None:
-    """Add a sign; brackets deeper than MAX_NESTING are text."""
-    top = opened[-1]
-    if sign in ("{", "[") and len(opened) <= MAX_NESTING:
-        opened.append(Bracket(sign))
-    elif sign == "]" and top.sign == "[":
-        opened.pop()
-        opened[-1].add(*top.as_text("]"))
-    elif sign == "}" and (top.sign == "{" or any(bracket.sign == "{" for bracket in opened)):
-        _close(opened)
-    elif sign == "|" and top.sign:
-        top.separate("|")
-    else:
-        top.add(sign)
-
-
 def _close(opened: list[Bracket]) -> None:
     while opened[-1].sign == "[":  # not closed in its option: its bars belong to the brace
         inner = opened.pop()
         opened[-1].add("[", *inner.parts[0])
-        for part in inner.parts[1:]:
-            opened[-1].separate("|")
-            opened[-1].add(*part)
+        opened[-1].separators += inner.separators
+        opened[-1].parts += inner.parts[1:]
     brace = opened.pop()
     choice = _choice(brace)
     opened[-1].add(*([choice] if choice else brace.as_text("}")))
@@ -216,9 +209,14 @@ class _Draws:
     def _text(self, node: str | FromFile | Choice) -> str:
         if isinstance(node, str):
             return self._within_limit(node)
-        if isinstance(node, Choice):
-            return self._chosen(self._options(node), node.low, node.high, node.join)
-        return self._chosen(self._lines(node), 1, 1)
+        if isinstance(node, FromFile):
+            return self._chosen(self._lines(node), 1, 1)
+        if node.weight:
+            raise ValueInvalid(f"a weight in braces, '{node.weight}', is not supported")
+        # `{2$$__name__}` takes two lines of one file.
+        file = _only_file(node.options[0]) if len(node.options) == 1 else None
+        options = self._lines(file) if file else node.options
+        return self._chosen(options, node.low, node.high, node.join)
 
     def _within_limit(self, text: str) -> str:
         self.length += len(text)
@@ -243,13 +241,6 @@ class _Draws:
             return chosen[0]
         self._within_limit(join * how_many)
         return join.join(text.strip() for text in chosen)
-
-    def _options(self, choice: Choice) -> Sequence[str | Nodes]:
-        """Return the options; `{2$$__name__}` takes two lines of one file."""
-        if choice.weight:
-            raise ValueInvalid(f"a weight in braces, '{choice.weight}', is not supported")
-        file = _only_file(choice.options[0]) if len(choice.options) == 1 else None
-        return self._lines(file) if file else choice.options
 
     def _lines(self, node: FromFile) -> Sequence[str]:
         lines = self._wildcards.get(file_called(node.name, self._wildcards) or "")

@@ -17,7 +17,7 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
 from picowatch.recipe.passes import samplings
 from picowatch.recipe.prompts.drawing import NEGATIVE
-from picowatch.recipe.prompts.editing import edits_too_late
+from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
     lora_tags,
@@ -192,10 +192,16 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     pieces = (piece for _, text in recipe.texts for piece in parse_attention(without_loras(text)))
     if checkpoint.rules.flow and any(weight != 1 for _, weight in pieces):
         yield f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored."
-    texts = () if recipe.detail else recipe.texts  # details have steps of their own
-    late = (edit for _, text in texts for edit in edits_too_late(text, samplings(recipe)))
-    for edit in islice(late, MAX_WARNINGS):
-        what = f"the words of '{shown(edit)}' never change: the picture is finished before."
+    drawn = [sampling for sampling in samplings(recipe) if sampling.evaluations]
+    texts = recipe.texts if drawn and not recipe.detail else ()  # details have steps of their own
+    late = (
+        written
+        for _, text in texts
+        for written, edit in edits_in(text)
+        if edit.when and not any(edit.option(each.evaluations - 1, each) for each in drawn)
+    )
+    for written in islice(late, MAX_WARNINGS):
+        what = f"the words of '{shown(written)}' never change: the picture is finished before."
         yield f"{what} Write an earlier step, or a smaller share of the steps."
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
