@@ -49,7 +49,6 @@ SAFETENSORS = (".safetensors", ".sft")  # Black Forest Labs first used the secon
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 _ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
 _ONNX = ".onnx"  # rembg's models are such files: they are refused with a remedy, not ignored
-_ENDINGS_OF: dict[Kind, set[str]] = {"cutout": {*_ENDINGS, _ONNX}}
 Signature = tuple[tuple[str, int, int], ...]
 
 
@@ -90,7 +89,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
     examining them: on a share, each call takes a millisecond.
     """
     entered: set[str] = set()
-    endings = _ENDINGS_OF.get(kind, _ENDINGS)
+    endings = _ENDINGS | ({_ONNX} if kind == "cutout" else set())
     folders, links = deque([root]), deque[Path]()
     while folders or links:
         folder = (folders or links).popleft()
@@ -173,7 +172,10 @@ def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
     """Return the candidate as a model of its folder's kind, or refused with the reason."""
     try:
         _check_name(candidate)
-        return _model_of(candidate, recognised)
+        found = _recognised(candidate.path, candidate.kind, recognised)
+        right = folders_of(candidate.root.parent, found.kind)[0].name
+        expect_kind(found, candidate.kind, right)
+        return _model(candidate.name, candidate.path, found)
     except ModelRefused as error:
         return candidate.refused(f"{candidate.place} {error.message}", may_pass=_is_of_disk(error))
     except OSError as error:  # it may be gone since the scan found it
@@ -221,25 +223,19 @@ def _check_name(candidate: Candidate) -> None:
         )
 
 
-def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model:
-    path, kind = candidate.path, candidate.kind
-    if candidate.layout == "file":
-        found = recognised(path)
-    elif is_part_folder(path):
-        found = recognise_part_folder(path, kind)
-    else:
-        found = recognise_checkpoint_folder(path)
-    expect_kind(found, kind, folders_of(candidate.root.parent, found.kind)[0].name)
-    return _model(candidate.name, path, found)
-
-
 @cache
 def embedded(kind: Kind) -> Model:
+    """Return the model of this kind in the package."""
     name, _, path = EMBEDDED[kind]
-    if is_folder(path):
-        recognise_it = recognise_checkpoint_folder if kind == "checkpoint" else PART_FOLDERS[kind]
-        return _model(name, path, recognise_it(path))
-    return _model(name, path, recognise(read_header(path)))
+    return _model(name, path, _recognised(path, kind, lambda path: recognise(read_header(path))))
+
+
+def _recognised(path: Path, kind: Kind, of_file: Callable[[Path], Recognised]) -> Recognised:
+    if not is_folder(path):
+        return of_file(path)
+    if is_part_folder(path):
+        return recognise_part_folder(path, kind)
+    return recognise_checkpoint_folder(path)
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
@@ -266,12 +262,11 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     )
     if not is_checkpoint:
         return model
-    variants = dict.fromkeys([found.variant, *alike(found, layout)])
     return replace(
-        model, others=tuple(_as(model, variant) for variant in variants if variant != told.variant)
+        model,
+        others=tuple(
+            replace(model, name=f"{name} as {own or FAMILIES[told.family].name}", variant=own)
+            for own in dict.fromkeys([found.variant, *alike(found, layout)])
+            if own != told.variant
+        ),
     )
-
-
-def _as(model: Model, variant: str) -> Model:
-    name = f"{model.name} as {variant or FAMILIES[model.family].name}"
-    return replace(model, name=name, variant=variant)
