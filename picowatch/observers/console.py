@@ -201,7 +201,10 @@ def rows(status: Status) -> list[Row]:
     for what in ("outbox", "inbox", "models"):
         if (why := status.troubles.get(what, "")) and why not in told:
             found.append(Row("trouble", f"{what}: {why}", "bad"))
-    found.append(Row("so far", _so_far(status), "quiet"))
+    counts = status.images
+    ended = [f"{images(counts.get('done', 0))} rendered"]
+    ended += [f"{counts[state]} {state}" for state in ("failed", "cancelled") if counts.get(state)]
+    found.append(Row("so far", ", ".join(ended), "quiet"))
     if status.pictures:
         found.append(Row("last", "  ".join(reversed(status.pictures[-MOST:]))))
     newest, more = status.errors[::-1], "the .error.txt files in the outbox"
@@ -263,13 +266,6 @@ def _queued(status: Status) -> str:
     if named:
         text += f": {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
     return text
-
-
-def _so_far(status: Status) -> str:
-    counts = status.images
-    ended = [f"{images(counts.get('done', 0))} rendered"]
-    ended += [f"{counts[state]} {state}" for state in ("failed", "cancelled") if counts.get(state)]
-    return ", ".join(ended)
 
 
 def _device(engine: EngineStatus) -> str:

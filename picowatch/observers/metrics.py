@@ -88,6 +88,7 @@ class Metrics(Collector):
         self.engine_restarts = prometheus.Counter(
             "picowatch_engine_restarts", words, registry=registry
         )
+        self.address = address
         self.status: Status | None = None
         registry.register(self)
         host, _, port = address.rpartition(":")

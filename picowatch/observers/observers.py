@@ -61,16 +61,15 @@ class Observers:
     def __init__(self) -> None:
         self._hooks = Hooks()
         self._metrics: Metrics | None = None
-        self._address: str | None = None
         self._ignored: Mapping[str, str] = {}  # which was logged, also for a daemon before
 
     def serve_metrics(self, address: str | None) -> None:
         """Serve metrics there, or none. Raises SettingsInvalid; then none are served."""
-        if address == self._address:
+        if address == (self._metrics and self._metrics.address):
             return
         if self._metrics:
             self._metrics.close()  # it may be in the way: 127.0.0.1:9464 is part of :9464
-        self._metrics, self._address = None, None
+            self._metrics = None
         if address:
             try:
                 from picowatch.observers.metrics import Metrics
@@ -79,7 +78,6 @@ class Observers:
                 remedy = f"Install it: {install_command('metrics')}"
                 raise SettingsInvalid(f"metrics_address {address}: {words}", remedy) from error
             self._metrics = Metrics(address)
-        self._address = address
 
     def use(
         self, inbox: Path, outbox: Outbox, writing: Writing, hooks: Programs, hook_seconds: float
@@ -104,7 +102,7 @@ class Observers:
 
     def finished(self, values: Mapping[str, Any]) -> None:
         """Report the account of a finished folder, or of all that was rendered."""
-        self._hooks.finished(values)
+        self._hooks.call("on_finished", values=values)
 
     def preview(self, preview: RgbPicture) -> None:
         """Take roughly how a picture in progress will look; the next round shows the newest.
@@ -122,7 +120,16 @@ class Observers:
         preview = self._newest_preview
         if preview and preview is not self._shown_preview:
             with self._writing.optional(self._preview.name):
-                self._write_preview(preview)
+                try:
+                    image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
+                    size = (preview.width * SCALE, preview.height * SCALE)
+                    large = image.resize(size, Image.Resampling.BICUBIC)
+                    content = encode_png(Original(large), {}, self._outbox.mark)
+                # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
+                except (OSError, ValueError, SystemError) as error:
+                    log.debug("no preview: %s", error)
+                else:  # it stays until the next preview: viewers lose a file that vanishes
+                    write_atomically(self._preview, content, durable=False)
                 self._shown_preview = preview
 
     def ignored(self, files: Mapping[str, str]) -> None:
@@ -142,19 +149,6 @@ class Observers:
         if self._metrics:
             self._metrics.close()
             self._metrics = None
-
-    def _write_preview(self, preview: RgbPicture) -> None:
-        """Write a preview; it stays until the next preview: viewers lose a file that vanishes."""
-        try:
-            image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
-            size = (preview.width * SCALE, preview.height * SCALE)
-            large = image.resize(size, Image.Resampling.BICUBIC)
-            content = encode_png(Original(large), {}, self._outbox.mark)
-        # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
-        except (OSError, ValueError, SystemError) as error:
-            log.debug("no preview: %s", error)
-            return
-        write_atomically(self._preview, content, durable=False)
 
     def remove_preview(self) -> None:
         """Delete the preview, which nobody updates any more."""
@@ -191,7 +185,7 @@ class Hooks:
             self._has_worked = True
             self._pictures += 1
         path = str(self._outbox.resolve() / line["file"])
-        self._call("picture", path, values={**line, "path": path, **self._progress})
+        self.call("picture", path, values={**line, "path": path, **self._progress})
 
     def failed(self, recipe: str, error_file: str) -> None:
         """Call the hook for a refused save or a failed image; the error file says why."""
@@ -201,7 +195,7 @@ class Hooks:
             text = error.read_text(encoding="utf-8", errors="replace")
         except OSError:  # fixed, meanwhile
             text = ""
-        self._call("failed", path, str(error), values={"recipe": recipe, "error": text})
+        self.call("failed", path, str(error), values={"recipe": recipe, "error": text})
 
     def status(self, status: Status) -> None:
         """Take the current status, a few times a second; call `idle` when the queue gets empty."""
@@ -215,11 +209,7 @@ class Hooks:
             has_worked, pictures = self._has_worked, self._pictures
             self._has_worked, self._pictures = False, 0
         if has_worked:
-            self._call("idle", values={"pictures": pictures})
-
-    def finished(self, values: Mapping[str, Any]) -> None:
-        """Call the hook for a block of summary.txt."""
-        self._call("on_finished", values=values)
+            self.call("idle", values={"pictures": pictures})
 
     def close(self, hurry: Callable[[], bool]) -> None:
         """Wait for hooks to end until `hurry` returns true; then kill them and drop the rest."""
@@ -234,7 +224,8 @@ class Hooks:
         if self._waiting:
             log.warning("hooks: ended with picowatch; calls that were lost: %d", self._waiting)
 
-    def _call(self, event: Hook, *arguments: str, values: Mapping[str, Any]) -> None:
+    def call(self, event: Hook, *arguments: str, values: Mapping[str, Any]) -> None:
+        """Run the program of an event, if one is set, after those that are queued."""
         if event not in self._programs:
             return
         command, given = [*self._programs[event], *arguments], {"event": event, **values}
@@ -250,8 +241,23 @@ class Hooks:
     def _run(
         self, event: Hook, command: Sequence[str], values: Mapping[str, Any], seconds: float
     ) -> None:
+        """Run a program with `values` on its standard input; log what was wrong, if anything."""
         try:
-            problem = self._problem(command, values, seconds)
+            with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+                stdin.write(json.dumps(values).encode())
+                stdin.seek(0)
+                process = subprocess.Popen(
+                    [os.path.expanduser(command[0]), *command[1:]],  # noqa: PTH111
+                    stdin=stdin,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+                problem = self._outcome(process, seconds, stderr.fileno())
+                lines = os.pread(stderr.fileno(), _KEPT_BYTES, 0).decode(errors="replace")
+            told = (f": {line}" for line in lines.splitlines() if line.strip())
+            problem = problem and problem + next(told, "")
         except Exception as error:  # a hook may fail in any way; rendering continues
             reason = error.strerror if isinstance(error, OSError) else str(error)
             problem = f"could not be run: {reason or type(error).__name__}"
@@ -261,25 +267,6 @@ class Hooks:
             self._waiting -= 1
         if problem:
             _warn(event, command, problem)
-
-    def _problem(self, command: Sequence[str], values: Mapping[str, Any], seconds: float) -> str:
-        """Run a program with `values` on its standard input; return what was wrong, or ""."""
-        program, *arguments = command
-        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
-            stdin.write(json.dumps(values).encode())
-            stdin.seek(0)
-            process = subprocess.Popen(
-                [os.path.expanduser(program), *arguments],  # noqa: PTH111
-                stdin=stdin,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                env=self._environment,
-                start_new_session=True,
-            )
-            outcome = self._outcome(process, seconds, stderr.fileno())
-            lines = os.pread(stderr.fileno(), _KEPT_BYTES, 0).decode(errors="replace").splitlines()
-        words = next((f": {line}" for line in lines if line.strip()), "")
-        return outcome and outcome + words
 
     def _outcome(self, process: subprocess.Popen[bytes], seconds: float, stderr: int) -> str:
         """Wait for the program, and kill its group if it takes too long; return what was wrong."""
