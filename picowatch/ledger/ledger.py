@@ -91,8 +91,12 @@ class Ledger:
         if found != "ok":
             raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
         if version != VERSION:
-            if version:
-                keep_a_copy(self._path, version)
+            if version:  # an earlier copy of that version is replaced
+                kept = self._path.with_name(f"{self._path.name}.version-{version}")
+                with self._path.open("rb") as file:
+                    write_atomically(kept, iter(lambda: file.read(COPIED_BYTES), b""))
+                words = "The ledger is brought to this version of picowatch; %s is the earlier one."
+                log.info(words, kept.name)
             try:
                 make_tables(sql, version)
             except sqlite3.IntegrityError as error:
@@ -191,7 +195,9 @@ class Ledger:
             else:
                 self._commit()
         except BaseException as error:
-            if not (depth or self._connection.in_transaction) and _is_of_disk(error):
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
+            is_over = not (depth or self._connection.in_transaction)
+            if is_over and code == sqlite3.SQLITE_IOERR:  # it may count
                 self._unknown = f"a change of {self._path} may be written or not: {error}"
                 raise CommitUnknown(self._unknown) from error
             self._undo(depth)
@@ -206,24 +212,9 @@ class Ledger:
             self._file.close()
 
 
-def _is_of_disk(error: BaseException) -> bool:
-    """Whether a commit met an I/O error, and may count; after any other it is rolled back."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF == sqlite3.SQLITE_IOERR
-
-
 # -- a ledger of a version before: the tables are made anew by schema.sql, and each column that both
 # have is copied. So a new table, a new index, a column that goes, or a new one with a default needs
 # nothing here.
-
-
-def keep_a_copy(path: Path, version: int) -> None:
-    """Copy an older ledger before it is changed; an earlier copy of that version is replaced."""
-    kept = path.with_name(f"{path.name}.version-{version}")
-    with path.open("rb") as file:
-        write_atomically(kept, iter(lambda: file.read(COPIED_BYTES), b""))
-    log.info(
-        "The ledger is brought to this version of picowatch; %s is the earlier one.", kept.name
-    )
 
 
 def make_tables(sql: sqlite3.Connection, version: int) -> None:
@@ -231,11 +222,19 @@ def make_tables(sql: sqlite3.Connection, version: int) -> None:
     sql.set_progress_handler(lambda: notify(*ALIVE), STEPS_ALIVE)
     _run(sql, "BEGIN IMMEDIATE")  # after an error the connection is closed, which rolls back
     _run_all(sql, _FROM_8 if version == OLDEST else "")
-    old = _put_aside(sql)
+    for kind in ("trigger", "index"):
+        for name in _names(sql, kind):
+            _run(sql, f"DROP {kind} {name}")
+    old = _names(sql, "table")
+    for table in old:
+        _run(sql, f"ALTER TABLE {table} RENAME TO {OLD}{table}")
     _run_all(sql, resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
     for table in _names(sql, "table"):
         if table in old and table != "tallies":  # triggers count
-            _copy(sql, table)
+            queries = (f"PRAGMA table_info({name})" for name in (table, f"{OLD}{table}"))
+            new, former = ({row["name"] for row in _run(sql, query)} for query in queries)
+            shared = ", ".join(sorted(new & former))
+            _run(sql, f"INSERT INTO {table} ({shared}) SELECT {shared} FROM {OLD}{table}")
     # The first row of `saves` gets a higher number than any before, also if these were deleted.
     _run(sql, "DELETE FROM sqlite_sequence WHERE name = 'saves'")
     _run(sql, f"UPDATE sqlite_sequence SET name = 'saves' WHERE name = '{OLD}saves'")
@@ -261,26 +260,7 @@ def _run_all(sql: sqlite3.Connection, script: str) -> None:
             statement = ""
 
 
-def _put_aside(sql: sqlite3.Connection) -> list[str]:
-    """Rename all tables, which are returned, and drop their indices and triggers."""
-    for kind in ("trigger", "index"):
-        for name in _names(sql, kind):
-            _run(sql, f"DROP {kind} {name}")
-    tables = _names(sql, "table")
-    for table in tables:
-        _run(sql, f"ALTER TABLE {table} RENAME TO {OLD}{table}")
-    return tables
-
-
 def _names(sql: sqlite3.Connection, kind: str) -> list[str]:
     """Return the tables, indices or triggers, without SQLite's own and those put aside."""
     rows = _run(sql, f"SELECT name FROM sqlite_master WHERE type = '{kind}'").fetchall()
     return [row["name"] for row in rows if not row["name"].startswith(("sqlite_", OLD))]
-
-
-def _copy(sql: sqlite3.Connection, table: str) -> None:
-    """Copy each column that both tables have."""
-    both = (table, f"{OLD}{table}")
-    columns = [{row["name"] for row in _run(sql, f"PRAGMA table_info({name})")} for name in both]
-    shared = ", ".join(sorted(columns[0] & columns[1]))
-    _run(sql, f"INSERT INTO {table} ({shared}) SELECT {shared} FROM {OLD}{table}")
