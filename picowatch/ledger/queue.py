@@ -86,8 +86,8 @@ def claim(
 
 def hand_over(ledger: Ledger, images: Sequence[QueuedImage]) -> set[int]:
     """Mark images as being written: none is cancelled any more. Return ids of those requested."""
-    with ledger.transaction() as sql:
-        return {image.id for image in images if _change(sql, image, "being_written = 1")}
+    with ledger.transaction():
+        return {image.id for image in images if _change(ledger, image, "being_written = 1")}
 
 
 def finish(ledger: Ledger, done: Iterable[tuple[QueuedImage, float | None, bool]]) -> None:
@@ -105,7 +105,7 @@ def fail(ledger: Ledger, image: QueuedImage, reason: str) -> bool:
     """Record that the image failed for good. False if it was not running."""
     change = f"{_FAILED}, being_written = 0, reason = ?, ended = ?, told = 0"
     with ledger.transaction() as sql:
-        if not _change(sql, image, change, reason, time.time()):
+        if not _change(ledger, image, change, reason, time.time()):
             return False
         query = """SELECT recipe, save_digest, entry_index, image_index, digest,
                    json_extract(request, '$.seed') AS seed FROM images WHERE id = ?"""
@@ -115,15 +115,13 @@ def fail(ledger: Ledger, image: QueuedImage, reason: str) -> bool:
 
 def put_back(ledger: Ledger, image: QueuedImage, why: PutBack = PutBack.NO_FAULT) -> bool:
     """Put a running image back into its place in the queue. False if it was not running."""
-    change = f"{_QUEUED}, being_written = 0, {why.value}"
-    with ledger.transaction() as sql:
-        return _change(sql, image, change)
+    return _change(ledger, image, f"{_QUEUED}, being_written = 0, {why.value}")
 
 
 def picture_missing(ledger: Ledger, image: QueuedImage) -> None:
     """Cancel an image whose dropped picture changed or is gone, and have that read again."""
     with ledger.transaction() as sql:
-        if _change(sql, image, "state = 'cancelled', file = NULL"):
+        if _change(ledger, image, "state = 'cancelled', file = NULL"):
             sql.execute(
                 """UPDATE recipes SET reread = max(reread, 'read')
                    WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
@@ -172,10 +170,10 @@ def start_images_needed(ledger: Ledger) -> set[str]:
         return needed.union(*(image.request.pictures.values() for image in running(ledger)))
 
 
-def _change(sql: Connection, image: QueuedImage, change: str, *values: object) -> bool:
+def _change(ledger: Ledger, image: QueuedImage, change: str, *values: object) -> bool:
     """Change a running image: nobody but its worker, and then its publisher, does so."""
     query = f"UPDATE images SET {change} WHERE id = ? AND file = ? AND state = 'running'"
-    return bool(sql.execute(query, (*values, image.id, image.file)).rowcount)
+    return bool(ledger.change(query, (*values, image.id, image.file)))
 
 
 def _due(sql: Connection, copies: bool, turns: Turns) -> tuple[Row | None, int]:
@@ -277,14 +275,14 @@ def _start(sql: Connection, image: QueuedImage, names: OutboxNames) -> QueuedIma
     recipe, request = image.recipe, image.request
     is_photo = is_picture_name(recipe)
     replaces = is_photo and request.replace
-    if replaces and _former_runs(sql, recipe):
+    query = f"""SELECT 1 FROM images INDEXED BY images_running
+                WHERE state = 'running' AND recipe = ? AND NOT {REQUESTED}"""
+    if replaces and sql.execute(query, (recipe,)).fetchone():
         return None
     numbered = not is_photo or has_number(request.name)
     file_for: Callable[[int], str | None] = partial(names.file, recipe, request=request)
     if is_photo:
-        keeps_ending = _differs_in_its_ending(sql, recipe)
-        if replaces and not numbered:
-            keeps_ending = _kept_before(sql, names, recipe, keeps_ending)
+        keeps_ending = _keeps_ending(sql, names, recipe, as_before=replaces and not numbered)
         named = partial(names.of_dropped, recipe, request=request, keeps_ending=keeps_ending)
         own = partial(_unless_foreign, sql, names, recipe)
         file_for = (lambda number: own(named(number))) if replaces else named
@@ -295,13 +293,6 @@ def _start(sql: Connection, image: QueuedImage, names: OutboxNames) -> QueuedIma
     change = """UPDATE images SET state = 'running', being_written = 0, file = ?
                 WHERE id = ? AND state = 'queued' RETURNING *"""
     return QueuedImage.of(sql.execute(change, (file, image.id)).fetchone())
-
-
-def _former_runs(sql: Connection, recipe: str) -> bool:
-    """Whether an image of a recipe is running that its last save does not request."""
-    query = f"""SELECT 1 FROM images INDEXED BY images_running
-                WHERE state = 'running' AND recipe = ? AND NOT {REQUESTED}"""
-    return sql.execute(query, (recipe,)).fetchone() is not None
 
 
 def _unless_foreign(
@@ -405,19 +396,19 @@ def _is_used(sql: Connection, recipe: str, file: str, replaces: bool) -> bool:
     return used is not None or _is_reserved(sql, file, with_suffix=replaces)
 
 
-def _differs_in_its_ending(sql: Connection, recipe: str) -> bool:
-    """Whether several dropped pictures differ only in their suffix, so that results keep it."""
+def _keeps_ending(sql: Connection, names: OutboxNames, recipe: str, *, as_before: bool) -> bool:
+    """Whether results keep the photo's ending: several dropped pictures differ only in that.
+
+    `as_before`: as its newest result does, if there is one: another photo may have come or gone.
+    """
+    if as_before:
+        query = """SELECT file FROM images WHERE recipe = ? AND state IN ('running', 'done')
+                   ORDER BY state DESC, ended DESC"""
+        files = (row["file"] for row in sql.execute(query, (recipe,)))
+        if newest := next(filter(names.exists, files), None):
+            return PurePosixPath(recipe).name in stem_of(newest)
     stem = stem_of(recipe)
     # All paths that begin with the stem and a dot: "/" follows "." in ASCII.
     query = "SELECT path FROM recipes WHERE path > ? AND path < ? AND path != ?"
     alike = sql.execute(query, (f"{stem}.", f"{stem}/", recipe))
     return any(is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike)
-
-
-def _kept_before(sql: Connection, names: OutboxNames, recipe: str, otherwise: bool) -> bool:
-    """Whether the photo's newest result kept its ending: another photo may have come or gone."""
-    query = """SELECT file FROM images WHERE recipe = ? AND state IN ('running', 'done')
-               ORDER BY state DESC, ended DESC"""
-    files = (row["file"] for row in sql.execute(query, (recipe,)))
-    newest = next(filter(names.exists, files), None)
-    return PurePosixPath(recipe).name in stem_of(newest) if newest else otherwise
