@@ -30,7 +30,7 @@ from picowatch.files.looking import program
 from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, Directory, shortened
 from picowatch.metadata.xmp import Xmp
-from picowatch.outbox.names import PNG, TIFF, Format, format_of
+from picowatch.outbox.names import PNG, TIFF, format_of
 from picowatch.outbox.photo_metadata import MAX_JPEG_XMP_BYTES, NONE, PhotoMetadata
 from picowatch.settings.settings import WITH_LOSSLESS
 from picowatch.settings.values import LOSSLESS
@@ -92,6 +92,11 @@ class How:
         exif = exif_of(self.texts, photo.exif, profile=profile)
         if kind.name == "jpeg":
             exif, photo = _in_jpeg(self.file, exif, self.texts, photo, profile)
+        # The setting `format` may have changed since the file's name was reserved.
+        setting = self.encoding.quality if kind.name == self.encoding.format else AUTO
+        quality = self.quality or setting
+        is_lossless = quality == LOSSLESS and kind.name in WITH_LOSSLESS
+        number = quality if isinstance(quality, int) else kind.quality
         content = BytesIO()
         # Full colour resolution where there is a choice, because drawings have edges between pure
         # colours. A JPEG without `optimize`: Pillow's buffer is too small for that if it is grainy.
@@ -103,7 +108,7 @@ class How:
             subsampling="4:4:4",
             **({"xmp": photo.xmp.encode()} if photo.xmp else {}),
             **_resolution(photo),
-            **_quality(kind, self.quality, self.encoding),
+            **({"lossless": True} if is_lossless else {"quality": number}),
         )
         return content.getvalue()
 
@@ -158,15 +163,6 @@ def _in_jpeg(
 
 def _resolution(photo: PhotoMetadata) -> dict[str, Any]:
     return {"dpi": photo.dots_per_inch} if photo.dots_per_inch else {}
-
-
-def _quality(kind: Format, wanted: str | int, encoding: Encoding) -> dict[str, Any]:
-    """Return the options for `quality`: the recipe's, or the setting for the setting's format."""
-    # The setting `format` may have changed since the file's name was reserved.
-    quality = wanted or (encoding.quality if kind.name == encoding.format else AUTO)
-    if quality == LOSSLESS and kind.name in WITH_LOSSLESS:
-        return {"lossless": True}
-    return {"quality": quality if isinstance(quality, int) else kind.quality}
 
 
 # -- TIFFs, and PNGs with 16 bits
@@ -228,15 +224,10 @@ def tiff(
             at += size
         main = {**_RESOLUTION, **exif.get(0, {}), **tags, _INSTEAD: (TiffTags.LONG, tuple(places))}
         head = exif_of(texts, {**exif, 0: main}, profile=profile).removeprefix(_EXIF)
-    return b"".join((_with_strips(head), *strips))
-
-
-def _with_strips(head: bytes) -> bytes:
-    """Return a TIFF's beginning, in which the tag that stands for strips has its own number."""
-    (count,) = struct.unpack_from(">H", head, _AT)
-    numbers = {at: head[at : at + 2] for at in range(_AT + 2, _AT + 2 + 12 * count, 12)}
-    at = next(at for at, number in numbers.items() if number == struct.pack(">H", _INSTEAD))
-    return head[:at] + struct.pack(">H", _STRIPS) + head[at + 2 :]
+    wrong, right = struct.pack(">H", _INSTEAD), struct.pack(">H", _STRIPS)
+    # The tags' numbers stand in the directory, each 12 bytes after the one before.
+    at = next(at for at in range(_AT + 2, len(head), 12) if head[at : at + 2] == wrong)
+    return b"".join((head[:at], right, head[at + 2 :], *strips))
 
 
 def deep_png(

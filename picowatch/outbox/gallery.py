@@ -54,7 +54,12 @@ class Gallery:
         """Use the gallery as it is on disk; `catch_up` makes what is missing."""
         self._root, self._listing, self._writing = root, listing, writing
         self._lock = threading.Lock()
-        self._write_page()
+        for source in ASSETS.iterdir():  # index.html and what it loads
+            content, name = LOADED.sub(_address, source.read_bytes()), source.name
+            with writing.optional(name):  # a folder in the place of one of them stays
+                target = root / PAGE if name == PAGE else gallery_file(root, name)
+                if not target.is_file() or target.read_bytes() != content:
+                    write_atomically(target, content)
         self._pages = pages.Pages(root)
         self.is_behind = True  # whether existing pictures may be missing
         self._next_at = float("-inf")
@@ -178,12 +183,26 @@ class Gallery:
                 pause = look_at - began
 
     def _look(self, rest: Callable[[float], bool]) -> float:
-        """Show what users have done by hand; return the seconds that the search for it took."""
+        """Show what users have done by hand; return the seconds that the search for it took.
+
+        Of the pictures found, those with texts of picowatch are shown.
+        """
         began, took = time.monotonic(), 0.0
         with self._changing():
             found = self._compared()
             took = time.monotonic() - began
-            self._show_new(found, rest)
+            for file in sorted(found):
+                began = time.monotonic()
+                if not self._has_changed(file):
+                    continue
+                if (entry := pages.entry_from_picture(self._root, file)) and not _is_original(
+                    entry
+                ):
+                    self._append(entry)
+                    del self._others[file]
+                    self._make_if_missing(file)
+                if rest(time.monotonic() - began):
+                    break
         return took
 
     def _compared(self) -> set[str]:
@@ -209,19 +228,6 @@ class Gallery:
             if entry["file"] not in self._pages:
                 self._pages.append(entry)
 
-    def _show_new(self, found: Collection[str], rest: Callable[[float], bool]) -> None:
-        """Show those of the pictures found that have texts of picowatch, and make thumbnails."""
-        for file in sorted(found):
-            began = time.monotonic()
-            if not self._has_changed(file):
-                continue
-            if (entry := pages.entry_from_picture(self._root, file)) and not _is_original(entry):
-                self._append(entry)
-                del self._others[file]
-                self._make_if_missing(file)
-            if rest(time.monotonic() - began):
-                return
-
     def _has_changed(self, file: str) -> bool:
         """Whether a picture that is not shown was saved since it was read, and not just now."""
         with suppress(OSError):
@@ -235,21 +241,18 @@ class Gallery:
         return False
 
     def _make_if_missing(self, file: str) -> None:
-        with suppress(OSError):
-            # A power cut may have left an empty file.
-            if not (path := self._thumbnail(file)).is_file() or not path.stat().st_size:
-                self._make_thumbnail(file)
-
-    def _make_thumbnail(self, file: str) -> None:
-        """Write the thumbnail of an existing picture, unless it is unreadable or very large."""
-        with (
-            suppress(SyntaxError, ValueError, Image.DecompressionBombError),
-            open_regular(self._root / file) as opened,
-            Image.open(opened, formats=PILLOW_NAMES) as picture,
-        ):
-            if picture.width * picture.height <= MOST_PIXELS:
-                mode = "RGBA" if picture.has_transparency_data else "RGB"
-                self.add_thumbnail(file, picture.convert(mode))
+        """Write a missing thumbnail, unless the picture is gone, unreadable or very large."""
+        with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            path = self._thumbnail(file)
+            if path.is_file() and path.stat().st_size:  # a power cut may have left an empty file
+                return
+            with (
+                open_regular(self._root / file) as opened,
+                Image.open(opened, formats=PILLOW_NAMES) as picture,
+            ):
+                if picture.width * picture.height <= MOST_PIXELS:
+                    mode = "RGBA" if picture.has_transparency_data else "RGB"
+                    self.add_thumbnail(file, picture.convert(mode))
 
     def _thumbnail(self, file: str) -> Path:
         return gallery_file(self._root, f"thumbs/{pages.thumbnail_of(file)}")
@@ -264,15 +267,6 @@ class Gallery:
         for file in sorted(others):
             if (entry := pages.entry_from_picture(self._root, file)) and not _is_original(entry):
                 yield entry
-
-    def _write_page(self) -> None:
-        """Write index.html and what it loads; a folder in the place of one of them stays."""
-        for source in ASSETS.iterdir():
-            content, name = LOADED.sub(_address, source.read_bytes()), source.name
-            with self._writing.optional(name):
-                target = self._root / PAGE if name == PAGE else gallery_file(self._root, name)
-                if not target.is_file() or target.read_bytes() != content:
-                    write_atomically(target, content)
 
 
 def _is_gone(path: Path) -> bool:

@@ -26,11 +26,14 @@ class OutboxLock:
         make_folder(path.parent)
         create(path)
         self._file: IO[str] = path.open("r+")
-        if not _try_lock(self._file):
-            self._file.seek(0)
-            holder = self._file.read().strip()
-            self._file.close()
-            raise _in_use(outbox, holder)
+        for _ in range(_TRIES):  # `is_held` shares it for a moment only
+            with suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(_RETRY_SECONDS)
+        else:
+            with self._file as file:
+                raise _in_use(outbox, file.read().strip())
         self._lock_id, self._outbox_id = _id(path), _id(outbox)
         self._holder = f"{os.getpid()}{_MAKE if by_make else ''}"
         try:
@@ -76,16 +79,6 @@ def _id(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _try_lock(file: IO[str]) -> bool:
-    """Take the lock, unless a picowatch has it; `is_held` shares it for a moment only."""
-    for _ in range(_TRIES):
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(_RETRY_SECONDS)
-    return False
-
-
 def _in_use(outbox: Path, holder: str) -> OutboxInUse:
     if holder.endswith(_MAKE):
         return OutboxInUseByMake(
@@ -102,13 +95,9 @@ def is_held(outbox: Path) -> bool:
     """Whether a running picowatch has the outbox locked; changes nothing."""
     try:
         file = open_regular(outbox / LOCK)
-    except PermissionError:
-        return True
-    except OSError:  # it is not there, or no file, which no picowatch can have locked
+    except OSError as error:  # it is not there, or no file, which no picowatch can have locked
+        return isinstance(error, PermissionError)
+    with file, suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    return True

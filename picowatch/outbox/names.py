@@ -166,9 +166,6 @@ class OutboxNames:
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """Return a picture's path, or None if anything exists there already."""
-        return self._free(recipe, self._name(recipe, number, request), self._kind(recipe, request))
-
-    def _name(self, recipe: str, number: int, request: ImageRequest) -> str:
         own = ("checkpoint", "sampler", "seed", "steps", "cfg_scale", "width", "height")
         fields = {name: getattr(request, name) for name in own} | {
             "number": number,
@@ -179,7 +176,7 @@ class OutboxNames:
         if request.variation_strength:  # all variations have one seed
             name += f"-{request.variation_seed}"
         # If an image has no {picture}, the name might begin with a dot: a hidden file.
-        return _portable(name).lstrip(".")
+        return self._free(recipe, _portable(name).lstrip("."), self._kind(recipe, request))
 
     def of_dropped(
         self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool

@@ -130,14 +130,15 @@ class Outbox:
 
     def _write_sidecar(self, file: str, texts: Mapping[str, str]) -> None:
         """Write A1111's text and a line break, as A1111 does, unless something is at that path."""
-        sidecar = sidecar_of(file)
-        path = self.root / sidecar
         if self._sidecar == "none" or PARAMETERS not in texts:
             return
-        content = f"{texts[PARAMETERS]}\n".encode()
+        sidecar, content = sidecar_of(file), f"{texts[PARAMETERS]}\n".encode()
+        path, replaces = self.root / sidecar, False
         with self._writing.optional(sidecar):
-            is_replaced = path.is_file() and _replaces(texts)
-            if is_replaced or not lexists(path):
+            if path.is_file():
+                with suppress(PictureUnreadable, KeyError):
+                    replaces = read_chunk(texts[PICOWATCH]).request.replace
+            if replaces or not lexists(path):
                 atomic.write_atomically(path, content)
             elif not path.is_file() or path.read_bytes() != content:
                 log.warning("%s exists already; it was not overwritten", sidecar)
@@ -261,10 +262,3 @@ class Outbox:
         """Write a file of the inbox where `archived_as` says, with its time, unless it is there."""
         if not lexists(self.root / name):
             atomic.write_atomically(self.root / name, blocks, mtime_ns=mtime_ns)
-
-
-def _replaces(texts: Mapping[str, str]) -> bool:
-    """Return whether a picture with these texts was written over an earlier picture."""
-    with suppress(PictureUnreadable, KeyError):
-        return read_chunk(texts[PICOWATCH]).request.replace
-    return False

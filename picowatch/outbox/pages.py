@@ -157,7 +157,11 @@ class Pages:
         try:
             is_current = f'"format": {FORMAT},'.encode() in read_regular(self._file(INDEX))
             for page, path in enumerate(paths):
-                self._page_of |= dict.fromkeys(_files_of(read_regular(path)), page)
+                content = read_regular(path).decode("ascii")
+                *calls, rest = content.split("\n")
+                if rest or "\0" in content:  # it is cut off, or a power cut left a hole
+                    return False
+                self._page_of |= dict.fromkeys(map(_shown_in, calls), page)
         except (FileNotFoundError, ValueError, TypeError):
             return False
         if not is_current or paths != [self._path(page) for page in range(len(paths))]:
@@ -182,14 +186,6 @@ class Pages:
 
     def _paths(self) -> list[Path]:
         return sorted(self._file(INDEX).parent.glob("page-*.js"))
-
-
-def _files_of(content: bytes) -> list[str]:
-    """Return a page's files. Raises ValueError or TypeError for a damaged line."""
-    *calls, rest = content.decode("ascii").split("\n")
-    if rest or b"\0" in content:
-        raise ValueError("the last line is cut off, or a power cut left a hole")
-    return list(map(_shown_in, calls))
 
 
 def _shown_in(call: str) -> str:

@@ -223,20 +223,8 @@ class StatusFiles:
         is_there = os.path.exists(self._outbox / NOW)  # noqa: PTH110  (never raises)
         if (line != self._line or not is_there) and self._write(NOW, f"{line}\n"):
             self._line = line
-        self._write(SCRIPT, f"now({json.dumps(self._news(status), ensure_ascii=True)});\n")
-
-    def _write(self, file: str, text: str) -> bool:
-        with self._writing.optional(file):
-            path = self._outbox / file
-            if file == SCRIPT:
-                path = to_write(self._outbox / ".picowatch", "gallery/now.js")
-            write_atomically(path, text.encode("utf-8", "backslashreplace"), durable=False)
-            return True
-        return False
-
-    def _news(self, status: Status) -> dict[str, Any]:
         problems, more_problems = self._problems.shown()
-        return {name: getattr(status, name) for name in IN_GALLERY} | {
+        news = {name: getattr(status, name) for name in IN_GALLERY} | {
             "runs": not status.ended,
             "ignored": status.ignored[:IGNORED_IN_GALLERY],
             "line": status.line(),
@@ -251,6 +239,16 @@ class StatusFiles:
             "problems": problems,
             "more_problems": more_problems,
         }
+        self._write(SCRIPT, f"now({json.dumps(news, ensure_ascii=True)});\n")
+
+    def _write(self, file: str, text: str) -> bool:
+        with self._writing.optional(file):
+            path = self._outbox / file
+            if file == SCRIPT:
+                path = to_write(self._outbox / ".picowatch", "gallery/now.js")
+            write_atomically(path, text.encode("utf-8", "backslashreplace"), durable=False)
+            return True
+        return False
 
 
 def read_status(outbox: Path) -> Status | None:
