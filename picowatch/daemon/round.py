@@ -23,7 +23,7 @@ from picowatch.files.atomic import FolderAway
 from picowatch.files.essential import Ended
 from picowatch.inbox.named_pictures import remove_copies_but
 from picowatch.ledger import control, followups, queries, queue
-from picowatch.ledger.rows import PutBack, QueuedImage
+from picowatch.ledger.rows import PutBack
 from picowatch.outbox.commands import tidy_up
 from picowatch.outbox.problems import SETTINGS_ERROR
 from picowatch.outbox.status import images_wait
@@ -35,7 +35,7 @@ log = logging.getLogger("picowatch")
 IDLE_SECONDS = 1.0  # between rounds
 WORKING_SECONDS = 0.25  # … while something is rendered
 LONGEST_FIRST_LOOK = 5.0  # that queued images are held back at the start
-TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
+TIDY_SECONDS = 3600.0  # between deletions of what nobody needs: copies of start images, old saves
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
 CLOSING = "The settings stay as they were. Fix this and save the file again."
 TAKES_AWAY = (
@@ -83,31 +83,27 @@ class Daemon:
     def _run_rounds(self) -> None:
         once, is_idle = self.mode.once, False
         while not (self.stop.is_set() or self.result.reason):
-            was_idle, more = is_idle, self._try_round()
+            self._more, was_idle = False, is_idle
+            self.settings_watch.look()
+            new = self.settings_watch.new
+            # On another disk: a batch that cannot be published is not waited for.
+            if new and new.outbox != self.outbox.root and self.writing.trouble:
+                self._start_over(f"{self.settings_watch.name} was saved")
+            self.writing.ends_round(self._round)  # a later round tries again
+            self.reporting.report()
             # The next round reports to `make` what ended in the middle of this round.
-            is_idle = once and not more and self._has_nothing_left()
+            is_idle = once and not self._more and self._has_nothing_left()
             is_idle = is_idle and not self.accepting.tries_again()
             if once and (self.mode.until() or (is_idle and was_idle)):
                 break
-            if not (more or is_idle) and once and self._waits_too_long():
+            is_resting = not (self._more or is_idle)
+            if is_resting and once and self._waits_too_long():
                 break
-            if not (more or is_idle):
+            if is_resting:
                 self.accepting.reader.read_for(self._rest())
             elif self.accepting.reader.reads_more():
                 self.accepting.reader.read_for(WAKE_SECONDS)
             self.wake.clear()
-
-    def _try_round(self) -> bool:
-        """Run a round; a full or missing disk ends it, and a later round tries again."""
-        self._more = False
-        self.settings_watch.look()
-        new = self.settings_watch.new
-        # On another disk: a batch that cannot be published is not waited for.
-        if new and new.outbox != self.outbox.root and self.writing.trouble:
-            self._start_over(f"{self.settings_watch.name} was saved")
-        self.writing.ends_round(self._round)
-        self.reporting.report()
-        return self._more
 
     def _round(self) -> None:
         now = time.monotonic()
@@ -128,7 +124,13 @@ class Daemon:
                 self._more = self.accepting.take(now)
             if self.control.run_all():
                 self.reporting.hurry()
-        self._update_pool(self._more)  # so engines have work while the steps below wait for a disk
+        if self._more:
+            self.pool.wake()
+        # Before, saves and deletions since the last run may make queued images obsolete.
+        elif not (len(self.inbox.waiting) or self._shared.hashes.being_read()):
+            self._begins_at = 0.0
+        if time.monotonic() >= self._begins_at:
+            self.pool.update()  # so engines have work while the steps below wait for a disk
         self._more |= not follow_up_all(self._shared)
         with self.writing.optional("failures.jsonl"):
             list_lines(self.ledger, "failures", self.outbox.failures)
@@ -137,7 +139,11 @@ class Daemon:
         list_lines(self.ledger, "history", self.outbox.listing)
         self.summaries.look(self.reporting.busy)
         self.totals.look()
-        self._tidy_up(now)
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
+            tidy_up(self.outbox.root)
+            remove_copies_but(self.outbox.root, queue.start_images_needed(self.ledger))
+            followups.prune(self.ledger, time.time())
 
     def _show_settings_problem(self) -> None:
         problem = self.settings_watch.problem
@@ -160,53 +166,33 @@ class Daemon:
         if not self.ledger.is_in_place():
             self._start_over("the ledger was deleted or replaced")
 
-    def _update_pool(self, more: bool) -> None:
-        if more:
-            self.pool.wake()
-        # Before, saves and deletions since the last run may make queued images obsolete.
-        if not (more or len(self.inbox.waiting) or self._shared.hashes.being_read()):
-            self._begins_at = 0.0
-        if time.monotonic() >= self._begins_at:
-            self.pool.update()
-
-    def _tidy_up(self, now: float) -> None:
-        """Delete what nobody needs any more: copies of start images, old saves."""
-        if now >= self._tidy_at:
-            self._tidy_at = now + TIDY_SECONDS
-            tidy_up(self.outbox.root)
-            remove_copies_but(self.outbox.root, queue.start_images_needed(self.ledger))
-            followups.prune(self.ledger, time.time())
-
     # -- start and end
 
     def _recover(self) -> None:
+        """Finish, fail or requeue what was in progress when the last daemon ended."""
         known = queries.known_recipes(self.ledger)
         wrong = [recipe for recipe, row in known.items() if row.problem]
         self.outbox.repair(known.keys() | queries.recipes_that_are(self.ledger, "archived"), wrong)
         self.outbox.gallery.catch_up()
         for image in queue.running(self.ledger):
-            self._decide(image)
+            if self.outbox.holds(image.file, image.digest):
+                self.outbox.complete(image.file)
+                queue.finish(self.ledger, [(image, None, False)])
+            elif self.lock.ended_well:  # but could not write what it put back
+                queue.put_back(self.ledger, image)
+            elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
+                reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
+                queue.fail(self.ledger, image, reason)
+                extra = {"event": "failed", "recipe": image.recipe}
+                words = "%s: seed %s set aside: %s"
+                log.error(words, image.recipe, image.request.seed, reason, extra=extra)
+            else:
+                queue.put_back(self.ledger, image, PutBack.DAEMON_DIED)
+                words = "%s: seed %s queued again: picowatch was killed while rendering it"
+                log.warning(words, image.recipe, image.request.seed)
         self.lock.ended_well = False
         if control.is_paused(self.ledger):
             log.info("paused: nothing is rendered until `picowatch resume`")
-
-    def _decide(self, image: QueuedImage) -> None:
-        """Finish, fail or requeue an image that was in progress when the last daemon ended."""
-        if self.outbox.holds(image.file, image.digest):
-            self.outbox.complete(image.file)
-            queue.finish(self.ledger, [(image, None, False)])
-        elif self.lock.ended_well:  # but could not write what it put back
-            queue.put_back(self.ledger, image)
-        elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
-            reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
-            queue.fail(self.ledger, image, reason)
-            extra = {"event": "failed", "recipe": image.recipe}
-            words = "%s: seed %s set aside: %s"
-            log.error(words, image.recipe, image.request.seed, reason, extra=extra)
-        else:
-            queue.put_back(self.ledger, image, PutBack.DAEMON_DIED)
-            words = "%s: seed %s queued again: picowatch was killed while rendering it"
-            log.warning(words, image.recipe, image.request.seed)
 
     def _has_nothing_left(self) -> bool:
         """Return whether nothing is left to do except what a pause keeps queued."""
@@ -228,10 +214,17 @@ class Daemon:
         """Whether a single run has done nothing but wait for long; if so, note for what."""
         now = time.monotonic()
         self._waits_since = float("inf") if self._works() else min(self._waits_since, now)
-        is_too_long = now - self._waits_since > (self.writing.limit or 0.0)
-        if is_too_long:
-            self.result.cannot_go_on(self._waited_for())
-        return is_too_long
+        if now - self._waits_since <= (self.writing.limit or 0.0):
+            return False
+        if self.writing.trouble:
+            why = f"cannot write: {self.writing.trouble}"
+        elif not self.inbox.inbox_id:
+            why = f"the inbox {self.inbox.files.root} {self.inbox.trouble}"
+        else:
+            written = f"{', '.join(self.inbox.pending()[:1])} in the inbox is still being written"
+            why = ", ".join(self.writing.waiting) or written
+        self.result.cannot_go_on(why)
+        return True
 
     def _works(self) -> bool:
         """Whether anything is done, or will be without waiting for a disk or a file."""
@@ -250,15 +243,6 @@ class Daemon:
         if not self.inbox.inbox_id or self.writing.trouble or control.is_paused(self.ledger):
             return False
         return bool(queries.queued(self.ledger, self.mode.only))
-
-    def _waited_for(self) -> str:
-        if self.writing.trouble:
-            return f"cannot write: {self.writing.trouble}"
-        if not self.inbox.inbox_id:
-            return f"the inbox {self.inbox.files.root} {self.inbox.trouble}"
-        if self.writing.waiting:
-            return ", ".join(self.writing.waiting)
-        return f"{', '.join(self.inbox.pending()[:1])} in the inbox is still being written"
 
     def _rest(self) -> float:
         rest = WORKING_SECONDS if self.pool.renderings() else IDLE_SECONDS

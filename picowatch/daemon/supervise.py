@@ -85,16 +85,19 @@ class Supervisor:
 
         Raises OutboxInUse, SettingsInvalid or CommandFailed if a daemon cannot be built.
         """
-        with ExitStack() as stack:
-            stack.enter_context(logging_to(self._lasting.console.handler))
+        with logging_to(self._lasting.console.handler):
             set_log_format(self._watch.settings.log_format)
-            stack.callback(self._close)
-            while (result := self._run_one()).restart:
-                self.stop.clear()
-                if self.signals:  # they came before that
-                    self.stop.set()
-                self.stop.wait(result.pause)
-        return result
+            try:
+                while (result := self._run_one()).restart:
+                    self.stop.clear()
+                    if self.signals:  # they came before that
+                        self.stop.set()
+                    self.stop.wait(result.pause)
+                return result
+            finally:
+                self._observers.close(self._hurries)
+                if self._lock:
+                    self._lock.release()
 
     def _run_one(self) -> RunResult:
         with suppress(OSError):  # a backup may be in its place, and engines start there
@@ -138,8 +141,13 @@ class Supervisor:
         raise Ended
 
     def _build(self, writing: Writing, stack: ExitStack) -> Daemon:
-        outbox = self._watch.settings.outbox
-        lock = self._lock_of(outbox)
+        outbox, lock = self._watch.settings.outbox, self._lock
+        if lock and lock.is_of(outbox):
+            lock.outbox = outbox  # perhaps a new name
+        elif lock and lock.outbox == outbox and not lock.is_replaced():
+            raise FolderAway(outbox)
+        else:
+            lock = OutboxLock(outbox, by_make=bool(self._mode.only))
         try:
             daemon = build_daemon(self._make_engine, self._lasting, lock, writing, stack)
         except BaseException as error:
@@ -164,15 +172,6 @@ class Supervisor:
             self._lock.release()
         self._lock = lock
 
-    def _lock_of(self, outbox: Path) -> OutboxLock:
-        """Return the lock that is held, or another outbox's. Raises FolderAway if it is away."""
-        if self._lock and self._lock.is_of(outbox):
-            self._lock.outbox = outbox  # perhaps a new name
-            return self._lock
-        if self._lock and self._lock.outbox == outbox and not self._lock.is_replaced():
-            raise FolderAway(outbox)
-        return OutboxLock(outbox, by_make=bool(self._mode.only))
-
     def _pause_after(self, error: Exception, writing: Writing) -> float:
         """Return the seconds until another attempt, or raise the error if none would help."""
         outbox = self._watch.settings.outbox
@@ -193,11 +192,6 @@ class Supervisor:
                 self._said = error.message
             return LOCK_SECONDS
         raise error
-
-    def _close(self) -> None:
-        self._observers.close(self._hurries)
-        if self._lock:
-            self._lock.release()
 
     def _hurries(self) -> bool:
         """Whether hooks are not waited for."""
