@@ -105,7 +105,7 @@ class ChildEngine(RemoteEngine):
 
     def start(self) -> "_Process":
         """Start the process, unless it runs. Raises OSError."""
-        if self._process is not None and self._process.exit_code() is not None:
+        if self._process is not None and self._process.child.exitcode is not None:
             self.close()
         if self._process is None:
             self._process = _Process(self._options, self._make_renderer)
@@ -149,17 +149,17 @@ class _Process:
             words = Connection(os.dup(self._words.fileno()))  # multiprocessing can pass these on
             self._connection, theirs = context.Pipe()
             files.enter_context(self._connection)
-            self._process = context.Process(
+            self.child = context.Process(
                 target=child_main.main,
                 args=(theirs, self.interrupted, words, options, make_renderer),
                 name="picowatch-engine",
                 daemon=True,
             )
             with theirs, words, self._one_at_a_time, child_main.surroundings():
-                self._process.start()
+                self.child.start()
             self._files = files.pop_all()
-        assert self._process.pid is not None
-        self.id = self._process.pid
+        assert self.child.pid is not None
+        self.id = self.child.pid
         self._is_ready = False
         self._messages = SimpleQueue[protocol.FromEngine | None]()  # None: there was an error
         self._error: Exception = EOFError()
@@ -181,11 +181,12 @@ class _Process:
             while True:
                 yield self._message()
         except (EOFError, OSError):
-            yield self._death()
-
-    def exit_code(self) -> int | None:
-        """Return the exit code (negative: a signal), None while the process runs."""
-        return self._process.exitcode
+            self.child.join(_END_SECONDS)
+            size = self._words.seek(0, os.SEEK_END)
+            self._words.seek(max(0, size - _KEPT_BYTES))
+            said = self._words.read().decode(errors="replace").splitlines()
+            kind = EngineDied if self._is_ready else protocol.EngineCannotStart
+            yield kind(*explain_exit(self.child.exitcode, said))
 
     def kill(self) -> None:
         """End the process and those it started, even if it has ended already."""
@@ -193,14 +194,14 @@ class _Process:
             os.killpg(self.id, signal.SIGKILL)
         # It has no process group yet, or (macOS) only a dead process is left in it.
         except (ProcessLookupError, PermissionError):
-            self._process.kill()
+            self.child.kill()
 
     def close(self) -> None:
         self.kill()
         atexit.unregister(self.kill)
-        self._process.join(_END_SECONDS)
-        if self.exit_code() is not None:
-            self._process.close()
+        self.child.join(_END_SECONDS)
+        if self.child.exitcode is not None:
+            self.child.close()
         for thread in self._threads:
             thread.join(_END_SECONDS)
         self._files.close()
@@ -208,7 +209,7 @@ class _Process:
     def _message(self) -> protocol.FromEngine | None:
         """Return the next message, None if none came. Raises EOFError once the process is gone."""
         # The pipe may not close then: a process that it started may still have it open.
-        has_ended = self.exit_code() is not None
+        has_ended = self.child.exitcode is not None
         try:
             message = self._messages.get(timeout=CHECK_SECONDS)
         except Empty:
@@ -236,15 +237,6 @@ class _Process:
         except Exception as error:  # of unpickling, too
             self._error = error
             self._messages.put(None)
-
-    def _death(self) -> EngineDied:
-        """Return the error that says how the process ended."""
-        self._process.join(_END_SECONDS)
-        size = self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, size - _KEPT_BYTES))
-        said = self._words.read().decode(errors="replace").splitlines()
-        kind = EngineDied if self._is_ready else protocol.EngineCannotStart
-        return kind(*explain_exit(self.exit_code(), said))
 
 
 def _begun(work: Callable[..., None], *given: object) -> threading.Thread:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from picowatch.engine.failures import as_clause
 from picowatch.engine.process.child_main import new_renderer
 from picowatch.engine.protocol import Engine, EngineLost, EngineOptions, Executor, MakeRenderer
-from picowatch.errors import EngineStopped, PicowatchError
+from picowatch.errors import EngineStopped
 from picowatch.settings.values import RaySettings
 
 if TYPE_CHECKING:  # it imports Ray, which only the thread does
@@ -124,7 +124,13 @@ class RayEngines(Executor):
             # In this thread, which then leaves the cluster: where another thread ends actors
             # meanwhile, Ray may hang for good.
             is_closed = self._closing.is_set()
-            self._end_engines(EngineStopped(_CLOSED) if is_closed else EngineLost(_LOST))
+            why = EngineStopped(_CLOSED) if is_closed else EngineLost(_LOST)
+            engines, self._engines = self._engines, ()
+            for engine in engines:
+                engine.end(why)
+            deadline = time.monotonic() + _REST_SECONDS
+            for engine in engines:  # until their batches no longer wait for Ray
+                engine.wait(max(0.0, deadline - time.monotonic()))
 
     def _forget_those_that_are_gone(self) -> None:
         living = []
@@ -160,15 +166,6 @@ class RayEngines(Executor):
             )
         return self._lost
 
-    def _end_engines(self, why: PicowatchError) -> None:
-        """End all engines, and wait for their batches to stop waiting for Ray."""
-        engines, self._engines = self._engines, ()
-        for engine in engines:
-            engine.end(why)
-        deadline = time.monotonic() + _REST_SECONDS
-        for engine in engines:
-            engine.wait(max(0.0, deadline - time.monotonic()))
-
     def _report(self, text: str, *, final: bool = False) -> None:
         if text and text != self.trouble and not self._closing.is_set():
             log.warning("%s", text)
@@ -185,7 +182,14 @@ def connected(address: str) -> Iterator[Address]:
     atexit.unregister(ray.shutdown)  # it would wait for a head that is gone
     try:
         try:
-            ray.init(_reachable(address), log_to_driver=False, configure_logging=False)
+            # Private: `ray.init("auto")` would wait for a head that is gone.
+            from ray._private.services import canonicalize_bootstrap_address
+
+            found = canonicalize_bootstrap_address(address) or address
+            host, _, port = found.rpartition(":")
+            if port.isdecimal():  # where nobody listens, Ray would wait forever
+                _reach((host.strip("[]"), int(port)))
+            ray.init(found, log_to_driver=False, configure_logging=False)
             here = ray.get_runtime_context().get_node_id()
             [node] = [node for node in ray.nodes() if node["NodeID"] == here]
         except Exception as error:  # of many classes, gRPC's included
@@ -199,18 +203,6 @@ def connected(address: str) -> Iterator[Address]:
     finally:
         with suppress(Exception):
             ray.shutdown()
-
-
-def _reachable(address: str) -> str:
-    """Return the head's address. Raises OSError if nobody listens there: Ray would wait forever."""
-    # Private: `ray.init("auto")` would wait for a head that is gone.
-    from ray._private.services import canonicalize_bootstrap_address
-
-    found = canonicalize_bootstrap_address(address) or address
-    host, _, port = found.rpartition(":")
-    if port.isdecimal():
-        _reach((host.strip("[]"), int(port)))
-    return found
 
 
 def _reach(address: Address) -> None:
