@@ -10,7 +10,7 @@ scaled back to the size of the recipe. Two different grids would move and zoom t
 picture (QwenLM/Qwen-Image #229).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
@@ -41,13 +41,13 @@ class FlowDenoising(Denoising):
 
     def encode(self, request: ImageRequest) -> Prompted:
         """Implement `Denoising.encode`; images share a call only if no text has to be padded."""
-        conditions: dict[str, Any] = {}
-        for name, text in self._texts(request).items():
+        texts, conditions = self._texts(request), dict[str, Any]()
+        for name, text in texts.items():
             prefix = name.removesuffix("prompt")
             encoded = self.loaded.texts.encoded(text)
             conditions |= {f"{prefix}{key}": value for key, value in encoded.items()}
         key = tuple(_listed(value) for value in conditions.values())
-        return Prompted(key, conditions, warnings=self._warnings(request))
+        return Prompted(key, conditions, warnings=self._warnings(texts))
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """Return the texts to encode: `prompt`, and with guidance `negative_prompt`."""
@@ -64,19 +64,17 @@ class FlowDenoising(Denoising):
         """Implement `Denoising.steps`: diffusers rounds the strength's share of the steps up."""
         return sampling.steps - int(sampling.steps - sampling.steps * sampling.strength)
 
-    def _warnings(self, request: ImageRequest) -> tuple[str, ...]:
+    def _warnings(self, texts: Mapping[str, str]) -> tuple[str, ...]:
         """Return a warning for each prompt that the text encoder does not read to its end."""
         if not self.loaded.texts.reading.reads:
             return ()
-        found: list[str] = []
-        for name, text in self._texts(request).items():
-            tokens, most = self.loaded.texts.length(text)
-            if tokens > most:
-                found.append(
-                    f"The {name.replace('_', ' ')} has {tokens} tokens: its end was ignored, "
-                    f"because this checkpoint reads {most}."
-                )
-        return tuple(found)
+        lengths = ((name, *self.loaded.texts.length(text)) for name, text in texts.items())
+        return tuple(
+            f"The {name.replace('_', ' ')} has {tokens} tokens: its end was ignored, because this "
+            f"checkpoint reads {most}."
+            for name, tokens, most in lengths
+            if tokens > most
+        )
 
     def run(self, group: Group, sampling: Sampling, before: list[Image.Image]) -> list[Image.Image]:
         self.loaded.bring_denoiser()
@@ -86,8 +84,19 @@ class FlowDenoising(Denoising):
             start = [canvas.picture for canvas in group.canvases if canvas]
         if start and not sampling.strength:
             return start
-        kind, inputs = self._inputs(start, group, sampling)
-        return self._call(kind, group, sampling, sampling.size, _joined(group.conditions) | inputs)
+        conditions = group.conditions
+        inputs = {name: _joined([every[name] for every in conditions]) for name in conditions[0]}
+        kind = "text"
+        if start:
+            masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
+            able = partial(families.pipeline_class, self.loaded.row, self.loaded.variant)
+            if not masks and able("image") is None:  # all of the start images is redrawn
+                masks = [Image.new("L", sampling.size, "white")] * len(start)
+            inputs |= {"image": start, "strength": sampling.strength}
+            kind = "image"  # without a pipeline for masks, all of a detail's part
+            if masks and able("mask"):
+                kind, inputs["mask_image"] = "mask", masks
+        return self._call(kind, group, sampling, sampling.size, inputs)
 
     def _call(
         self,
@@ -130,7 +139,10 @@ class FlowDenoising(Denoising):
                 return_dict=False,
             )[0]
         pictures = list(map(as_picture, found.float()))
-        _check_size(pictures[0].size, size, first.checkpoint)
+        if pictures[0].size != size:  # one of the few sizes of a pipeline without a row
+            made, asked = (f"{width}x{height}" for width, height in (pictures[0].size, size))
+            says = f"{first.checkpoint}'s pipeline drew {made} instead of {asked}."
+            raise RenderFailed(says, f"Write 'size: {made}'.")
         return pictures
 
     def _scheduler(self, request: ImageRequest) -> Any:
@@ -145,21 +157,6 @@ class FlowDenoising(Denoising):
         """Implement `Denoising.decode`; the pipelines have decoded already."""
         return [Drawn(Original(picture)) for picture in results]
 
-    def _inputs(
-        self, start: list[Image.Image], group: Group, sampling: Sampling
-    ) -> tuple[str, dict[str, Any]]:
-        """Return the kind of pipeline for a pass, and its arguments for start images and masks."""
-        if not start:
-            return "text", {}
-        masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
-        able = partial(families.pipeline_class, self.loaded.row, self.loaded.variant)
-        if not masks and able("image") is None:  # all of the start images is redrawn
-            masks = [Image.new("L", sampling.size, "white")] * len(start)
-        inputs: dict[str, Any] = {"image": start, "strength": sampling.strength}
-        if masks and able("mask"):
-            return "mask", inputs | {"mask_image": masks}
-        return "image", inputs  # without a pipeline for masks, all of a detail's part
-
 
 def _listed(value: Any) -> object:
     """Return texts as they are, and the shapes of tensors in lists."""
@@ -168,28 +165,11 @@ def _listed(value: Any) -> object:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else value
 
 
-def _joined(conditions: Sequence[families.Encoded]) -> dict[str, Any]:
-    """Join the conditions of several images: a row or an entry for each."""
-    joined: dict[str, Any] = {}
-    for name, first in conditions[0].items():
-        values: list[Any] = [encoded[name] for encoded in conditions]
-        if isinstance(first, torch.Tensor):
-            joined[name] = torch.cat(values)
-        else:
-            joined[name] = [entry for entries in values for entry in entries]
-    return joined
-
-
-def _check_size(drawn: tuple[int, int], size: tuple[int, int], checkpoint: str) -> None:
-    """Raise RenderFailed if a pipeline without a row drew another of its few sizes instead."""
-    if drawn != size:
-        made, asked = (f"{width}x{height}" for width, height in (drawn, size))
-        raise RenderFailed(
-            f"{checkpoint}'s pipeline drew {made} instead of {asked}.", f"Write 'size: {made}'."
-        )
-
-
-_LEAST = 64  # FLUX.2 refuses smaller pictures (diffusers, flux2/image_processor.py)
+def _joined(values: list[Any]) -> Any:
+    """Join what several images have as one condition: a row or an entry for each."""
+    if isinstance(values[0], torch.Tensor):
+        return torch.cat(values)
+    return [entry for entries in values for entry in entries]
 
 
 class Frame(NamedTuple):
@@ -203,10 +183,6 @@ class Frame(NamedTuple):
         shown = fit(picture, self.shown, "stretch")
         return shown if self.size == self.shown else padded(shown, self.size, 0, 0)
 
-    def release(self, picture: Image.Image, size: Size) -> Image.Image:
-        """Return the shown part of a rendered picture in the size of the recipe."""
-        return fit(picture.crop((0, 0, *self.shown)), size, "stretch")
-
 
 def frame_for(size: Size, references: References) -> Frame:
     """Return the frame in which a family renders a picture of this size."""
@@ -219,22 +195,18 @@ def frame_for(size: Size, references: References) -> Frame:
         sides = [ceil(count) if references.alone else max(1, round(count)) for count in counts]
         shown = sides[0] * multiple, sides[1] * multiple
         return Frame(shown, shown)
-    scale = max(min(1.0, sqrt(references.area / (width * height))), _LEAST / min(size))
+    scale = min(1.0, sqrt(references.area / (width * height)))
     shown = int(width * scale), int(height * scale)
     sides = [-(-side // multiple) * multiple for side in shown]
     return Frame((sides[0], sides[1]), shown)
 
 
-def read_references(
-    folder: Path | None,
-    request: ImageRequest,
-    references: References,
-    part: Image.Image | None = None,
-) -> tuple[Frame, list[Image.Image], list[str]]:
+def _read_references(
+    folder: Path | None, request: ImageRequest, references: References, part: Image.Image | None
+) -> tuple[Frame, list[Image.Image], tuple[str, ...]]:
     """Return the frame of a request, its references as its family's pipeline takes them, warnings.
 
-    They have their hashes as names in `folder`, and are read as RGB, or as RGBA if the family reads
-    transparency. A `part` replaces the first. RenderFailed if a picture is missing or damaged.
+    They are read as RGBA if the family reads transparency. A `part` replaces the first.
     """
     size = request.drawn_size
     frame = frame_for(size, references)
@@ -253,17 +225,12 @@ def read_references(
             pictures[0] = fit(pictures[0], size, "fit")
             named = request.references[0].image
             says = f"The reference '{named}' has other proportions, and its edges are repeated."
-            return frame, pictures, [says]
-        return frame, pictures, []
-    small = [
-        f"The reference '{use.image}' has only {its.width}x{its.height} pixels, and is enlarged."
-        for use, its in zip(request.references, pictures, strict=True)
-        if min(its.size) < _LEAST
-    ]
+            return frame, pictures, (says,)
+        return frame, pictures, ()
     frames = [frame if in_place else frame_for(pictures[0].size, references)]
     frames += [frame_for(other.size, references) for other in pictures[1:]]
     held = [frame.hold(picture) for frame, picture in zip(frames, pictures, strict=True)]
-    return frame, held, small
+    return frame, held, ()
 
 
 class Edit(NamedTuple):
@@ -284,8 +251,8 @@ class EditDenoising(FlowDenoising):
         assert rules
         is_part = request.mask_padding is not None
         part = self.job.canvas_of(request, request.drawn_size) if is_part else None
-        seen = part and part.picture
-        frame, pictures, small = read_references(self.job.start_images, request, rules, seen)
+        folder, seen = self.job.start_images, part and part.picture
+        frame, pictures, told = _read_references(folder, request, rules, seen)
         hashes = tuple(use.hash for use in request.references)
         if part:
             hashes = (sha256(pictures[0].tobytes()).hexdigest(), *hashes[1:])
@@ -294,7 +261,7 @@ class EditDenoising(FlowDenoising):
         if self.loaded.row.kind != "general":
             read = [self.loaded.texts.read_with(text, pictures, hashes) for text in texts.values()]
         edit = Edit(frame, pictures, texts, read)
-        return Prompted(object(), edit, warnings=(*self._warnings(request), *small))
+        return Prompted(object(), edit, warnings=self._warnings(texts) + told)
 
     def run(self, group: Group, sampling: Sampling, before: list[Image.Image]) -> list[Image.Image]:
         self.loaded.bring_denoiser()
@@ -308,4 +275,4 @@ class EditDenoising(FlowDenoising):
         inputs = {name: value for name, value in given.items() if families.takes(call, name)}
         inputs |= {"image": edit.pictures if many else edit.pictures[0]}
         (drawn,) = self._call("edit", group, sampling, edit.frame.size, inputs, edit.read)
-        return [edit.frame.release(drawn, sampling.size)]
+        return [fit(drawn.crop((0, 0, *edit.frame.shown)), sampling.size, "stretch")]
