@@ -1,7 +1,7 @@
 """Start images and masks, fitted to the size of the rendered picture. Imports no torch."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO
@@ -49,10 +49,6 @@ class Canvas(NamedTuple):
         kept.paste(shown, self.box[:2], self.opacity)
         return kept
 
-    def shown_of(self, other: Image.Image) -> Image.Image:
-        """Return the drawn part of another picture of the same size, in the size of drawing."""
-        return fit(other.crop(self.box), self.picture.size, "fit")
-
 
 def read_canvas(
     folder: Path | None, request: ImageRequest, size: Size, found: Image.Image | None = None
@@ -71,23 +67,21 @@ def read_canvas(
     )
     if not request.mask:
         return Canvas(fit(picture, size, request.resize))
-    canvas = _masked(picture, found or _read_mask(folder, request), request, size)
+    decode = decoding.decode_alpha if request.mask_is_alpha else decoding.decode_mask
+    mask = found or decoded(decode, folder, request.mask_hash, request.painted_mask)
+    padding = request.mask_padding
+    if padding is None and picture.size == request.given_size != size:
+        canvas = _resized(picture, mask, request, size)
+    else:
+        if padding is None:
+            picture = fit(picture, size, request.resize)
+        redrawn, box = redrawn_area(mask, request, picture.size), (0, 0, *picture.size)
+        canvas = Canvas(picture, redrawn, _with_soft_edge(redrawn, request), picture, box)
+        canvas = canvas if padding is None else part_of(canvas, padding, size)
     if request.mask_is_alpha and not request.mask_invert:  # what is transparent is filled
         canvas = canvas._replace(whole=decoding.on_white(canvas.whole or picture))
     # Only a reference is seen with its transparency.
     return canvas._replace(picture=decoding.on_white(canvas.picture)) if request.image else canvas
-
-
-def _masked(picture: Image.Image, mask: Image.Image, request: ImageRequest, size: Size) -> Canvas:
-    padding = request.mask_padding
-    if padding is None and picture.size == request.given_size != size:
-        return _resized(picture, mask, request, size)
-    if padding is None:
-        picture = fit(picture, size, request.resize)
-    redrawn = redrawn_area(mask, request, picture.size)
-    box = 0, 0, *picture.size
-    whole = Canvas(picture, redrawn, _with_soft_edge(redrawn, request), picture, box)
-    return whole if padding is None else part_of(whole, padding, size)
 
 
 def _resized(picture: Image.Image, mask: Image.Image, request: ImageRequest, size: Size) -> Canvas:
@@ -102,25 +96,23 @@ def _resized(picture: Image.Image, mask: Image.Image, request: ImageRequest, siz
 
 
 def part_of(whole: Canvas, padding: int, size: Size) -> Canvas:
-    """Return the part of a canvas to draw: the mask with its soft edge, and what is around it."""
+    """Return the part of a canvas to draw: the mask with its soft edge, and pixels around it.
+
+    It has `size`'s proportions where the picture has room for them.
+    """
     picture, redrawn, opacity, *_ = whole
     assert redrawn and opacity
     area = ImageChops.lighter(redrawn, opacity).getbbox() or (0, 0, *picture.size)
-    box = part_around(area, padding, picture.size, size)
+    left, top = max(0, area[0] - padding), max(0, area[1] - padding)
+    right, bottom = min(picture.width, area[2] + padding), min(picture.height, area[3] + padding)
+    wide, high = right - left, bottom - top
+    left, right = _widened(left, right, round(high * size[0] / size[1]), picture.width)
+    top, bottom = _widened(top, bottom, round(wide * size[1] / size[0]), picture.height)
+    box = left, top, right, bottom
     part = Canvas(fit(picture.crop(box), size, "fit"), None, opacity.crop(box), picture, box)
     # Each pixel that has a share of the area is redrawn, so that no thin line is lost.
     shares = fit(redrawn.crop(box), size, "fit", Image.Resampling.BOX)
     return part._replace(redrawn=shares.point(lambda share: 255 if share else 0))
-
-
-def part_around(area: Box, padding: int, whole: Size, size: Size) -> Box:
-    """Return an area with so many pixels around it, in `size`'s proportions if `whole` has room."""
-    left, top = max(0, area[0] - padding), max(0, area[1] - padding)
-    right, bottom = min(whole[0], area[2] + padding), min(whole[1], area[3] + padding)
-    wide, high = right - left, bottom - top
-    left, right = _widened(left, right, round(high * size[0] / size[1]), whole[0])
-    top, bottom = _widened(top, bottom, round(wide * size[1] / size[0]), whole[1])
-    return left, top, right, bottom
 
 
 def _widened(begin: int, end: int, length: int, most: int) -> tuple[int, int]:
@@ -192,11 +184,6 @@ def _with_soft_edge(area: Image.Image, request: ImageRequest) -> Image.Image:
     return ImageChops.darker(area, soft.point(lambda value: max(0, 2 * value - 255)))
 
 
-def _read_mask(folder: Path | None, request: ImageRequest) -> Image.Image:
-    decode = decoding.decode_alpha if request.mask_is_alpha else decoding.decode_mask
-    return decoded(decode, folder, request.mask_hash, request.painted_mask)
-
-
 def fit(
     picture: Image.Image,
     size: Size,
@@ -244,7 +231,7 @@ def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
 
 
-_MOST_STRETCHED = 0.02  # a mask's shape beside the picture's
+_MOST_STRETCHED = 0.02  # a mask's shape beside the picture's or the result's
 # Names of ControlNets that follow light lines on black.
 _FOLLOWS_LINES = re.compile(r"canny|lineart|scribble|sketch|soft_?edge|hed|mlsd|\bedges", re.I)
 _LIGHT_GROUND = 0.8  # the least share of light pixels in a picture of dark lines
@@ -263,19 +250,6 @@ def _size(folder: Path | None, path: str, digest: str) -> Size:
     return decoded(lambda content: picture_size(BytesIO(content)), folder, digest, path)
 
 
-def _shape_warnings(folder: Path | None, request: ImageRequest) -> Iterator[str]:
-    """Yield a warning if the mask has neither the picture's shape nor the result's."""
-    path = request.painted_mask
-    picture, mask = (_size(folder, *of) for of in (request.masked, (path, request.mask_hash)))
-    shapes = picture, request.size_before_upscale
-    if all(abs(w * mask[1] / (h * mask[0]) - 1) > _MOST_STRETCHED for w, h in shapes):
-        yield (
-            f"The mask '{path}' has {mask[0]}x{mask[1]} pixels, and the picture "
-            f"{picture[0]}x{picture[1]}: that is another shape, so the mask is fitted by "
-            f"resize: {request.resize}."
-        )
-
-
 def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     """Return warnings about masks and sketches whose effect is probably none or unexpected."""
     found: list[str] = []
@@ -285,7 +259,16 @@ def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
         counts = _greys(decode, folder, request.mask_hash, path)
         found += decoding.mask_warnings(name, counts, request.mask_invert)
         if request.masked[1]:
-            found += _shape_warnings(folder, request)
+            picture, mask = (
+                _size(folder, *of) for of in (request.masked, (path, request.mask_hash))
+            )
+            shapes = picture, request.size_before_upscale
+            if all(abs(w * mask[1] / (h * mask[0]) - 1) > _MOST_STRETCHED for w, h in shapes):
+                found.append(
+                    f"The mask '{path}' has {mask[0]}x{mask[1]} pixels, and the picture "
+                    f"{picture[0]}x{picture[1]}: that is another shape, so the mask is fitted by "
+                    f"resize: {request.resize}."
+                )
     for use in request.control:
         follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
         if use.preprocess != "none" or not use.image_hash or not follows_lines:

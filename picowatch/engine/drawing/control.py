@@ -17,13 +17,12 @@ import diffusers
 import numpy as np
 import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
-from numpy.typing import NDArray
 
 from picowatch.catalog import Model
 from picowatch.catalog.folder_files import read_json
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.recognise import ORIGINAL
-from picowatch.engine.drawing.canvas import Canvas, decoded, fit
+from picowatch.engine.drawing.canvas import decoded, fit
 from picowatch.engine.drawing.draw import Group, Job
 from picowatch.engine.model.devices import Target
 from picowatch.engine.model.part_files import Tensors, diffusers_model
@@ -34,7 +33,7 @@ from picowatch.engine.protocol import RgbPicture
 from picowatch.files.decoding import decode_picture
 from picowatch.recipe.parts import KINDS
 from picowatch.recipe.passes import Sampling
-from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.recipe.request import ControlUse
 
 # For each block of the UNet's first half in order, and for the middle.
 Residuals = tuple[torch.Tensor, ...]
@@ -114,10 +113,21 @@ def hints_of(
     hints = []
     shown: list[list[RgbPicture]] = [[] for _ in group.requests]
     for index, first in enumerate(group.requests[0].control):
-        maps = []
+        maps = []  # of each image: height x width x RGB, 0 to 1
         for request, canvas, own in zip(group.requests, group.canvases, shown, strict=True):
             use = request.control[index]
-            found = _map(request, use, canvas, sampling.size, job)
+            kept = decoded(decode_picture, job.start_images, use.image_hash, use.image)
+            if canvas and canvas.whole:
+                kept = fit(kept, canvas.whole.size, request.resize).crop(canvas.box)
+                kept = fit(kept, canvas.picture.size, "fit")
+            picture = np.asarray(fit(kept, sampling.size, request.resize))
+            if use.preprocess == "depth":
+                picture = job.guess_depth(picture, use)
+            elif use.preprocess != "inpaint":
+                picture = preprocess(picture, use)
+            found = picture.astype(np.float32) / np.float32(255)
+            if use.preprocess == "inpaint" and canvas and canvas.redrawn:
+                found[np.asarray(canvas.redrawn) > 0] = _UNKNOWN
             maps.append(found)
             if use.preview:
                 pixels = (found.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
@@ -128,24 +138,6 @@ def hints_of(
         soft = sampling.before is not None and first.preprocess == "canny"
         hints.append(Hint(model, first, stacked, soft))
     return hints, list(map(tuple, shown))
-
-
-def _map(
-    request: ImageRequest, use: ControlUse, canvas: Canvas | None, size: tuple[int, int], job: Job
-) -> NDArray[np.float32]:
-    """Return the map of an image: height x width x RGB, 0 to 1."""
-    kept = decoded(decode_picture, job.start_images, use.image_hash, use.image)
-    if canvas and canvas.whole:
-        kept = canvas.shown_of(fit(kept, canvas.whole.size, request.resize))
-    picture = np.asarray(fit(kept, size, request.resize))
-    if use.preprocess == "depth":
-        picture = job.guess_depth(picture, use)
-    elif use.preprocess != "inpaint":
-        picture = preprocess(picture, use)
-    values: NDArray[np.float32] = picture.astype(np.float32) / np.float32(255)
-    if use.preprocess == "inpaint" and canvas and canvas.redrawn:
-        values[np.asarray(canvas.redrawn) > 0] = _UNKNOWN
-    return values
 
 
 # Settings that only a folder's own config has.
@@ -169,27 +161,28 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
         # The first files also contain the checkpoint that they were trained for.
         prefix = ORIGINAL if read_header(model.path).has(ORIGINAL) else ""
     tensors = read_tensors(model.path, lambda _: target.dtype, device, prefix)
-    tensors = _modern_names(tensors, unet.config)
+    if f"{_HINT}conv_in.weight" not in tensors:
+        converted: Tensors = convert_controlnet_checkpoint(tensors, unet.config)
+        for name, tensor in tensors.items():
+            for old, new in _ADDED.items():
+                if name.startswith(old):
+                    converted[new + name.removeprefix(old)] = tensor
+        tensors = converted
     kind = "ControlNetUnionModel" if _TASKS in tensors else "ControlNetModel"
     with torch.device("meta"):
         like: Any = getattr(diffusers, kind).from_unet(unet, load_weights_from_unet=False)
     config = {key: value for key, value in like.config.items() if not key.startswith("_")}
     # The latents of an inpainting UNet have more channels.
     config |= {"in_channels": LATENT_CHANNELS, **_layers(tensors, unet.config), **own}
-    if _TASKS in tensors:
-        config |= _union(tensors)
+    if _TASKS in tensors:  # and a transformer joins the maps of a union's tasks
+        layers = {name.split(".")[1] for name in tensors if name.startswith("transformer_layes.")}
+        config |= {
+            "num_control_type": tensors[_TASKS].shape[0],
+            "num_trans_channel": tensors[_TASKS].shape[1],
+            "num_trans_layer": len(layers),
+            "num_proj_channel": len(tensors["spatial_ch_projs.weight"]),
+        }
     return diffusers_model(kind, config, tensors, f"ControlNet {model.name!r}", target.dtype)
-
-
-def _modern_names(tensors: Tensors, unet: Any) -> Tensors:
-    if f"{_HINT}conv_in.weight" in tensors:
-        return tensors
-    converted: Tensors = convert_controlnet_checkpoint(tensors, unet)
-    for name, tensor in tensors.items():
-        for old, new in _ADDED.items():
-            if name.startswith(old):
-                converted[new + name.removeprefix(old)] = tensor
-    return converted
 
 
 def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
@@ -221,14 +214,3 @@ def _depth(tensors: Tensors, block: str) -> int:
     pattern = re.compile(rf"{re.escape(block)}attentions\.0\.transformer_blocks\.(\d+)\.")
     found = (pattern.match(name) for name in tensors)
     return max((int(match[1]) + 1 for match in found if match), default=0)
-
-
-def _union(tensors: Tensors) -> dict[str, Any]:
-    """Return the config of a union's tasks, and of the transformer that joins their maps."""
-    layers = {name.split(".")[1] for name in tensors if name.startswith("transformer_layes.")}
-    return {
-        "num_control_type": tensors[_TASKS].shape[0],
-        "num_trans_channel": tensors[_TASKS].shape[1],
-        "num_trans_layer": len(layers),
-        "num_proj_channel": len(tensors["spatial_ch_projs.weight"]),
-    }

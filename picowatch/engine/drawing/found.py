@@ -6,7 +6,7 @@ in a picture that was drawn, or given; it is enlarged in its own part.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from picowatch.engine.drawing.canvas import (
 )
 from picowatch.engine.drawing.models import Networks
 from picowatch.engine.drawing.work import Drawn, Work, timed
-from picowatch.engine.networks.find import Finder, Found
+from picowatch.engine.networks.find import Found
 from picowatch.engine.protocol import Place, RgbPicture
 from picowatch.files.decoding import WHITE, Original, decode_picture, on_white
 from picowatch.recipe.converters import SEEDS
@@ -67,8 +67,14 @@ class Masks:
         work.begin("find", len(work.requests))
         with timed(work.timings, "find"):
             for at, request in enumerate(work.requests):
-                if not self._of(request).places:
-                    work.pictures[at] = self._as_it_is(request)
+                wanted = request.found_mask
+                if wanted and not self._of(request).places:
+                    # The start image, or the first reference, in the size of the request.
+                    canvas = self.canvas_of(request, request.size_before_upscale)
+                    assert canvas
+                    picture = Original(canvas.under(canvas.picture.convert("RGB")))
+                    drawn = Drawn(picture, batch_size=0)
+                    work.pictures[at] = drawn.warned(nothing_found(wanted))
                 work.step()
 
     def _of(self, request: ImageRequest) -> Mask:
@@ -90,13 +96,6 @@ class Masks:
         file = BytesIO()
         Image.fromarray(mask >= _HALF).save(file, "PNG")
         return Mask(tuple(Place("mask", *place) for place in places), file.getvalue())
-
-    def _as_it_is(self, request: ImageRequest) -> Drawn:
-        """Return the start image, or the first reference, in the size of the request."""
-        canvas = self.canvas_of(request, request.size_before_upscale)
-        assert canvas and request.found_mask
-        picture = Original(canvas.under(canvas.picture.convert("RGB")))
-        return Drawn(picture, batch_size=0).warned(nothing_found(request.found_mask))
 
     def told(self, request: ImageRequest, drawn: Drawn) -> Drawn:
         """Add what was found to a picture, and the mask if the request wants to see it."""
@@ -138,14 +137,29 @@ class Details:
         """Find the things in the pictures, and plan a part for each."""
         work.begin("find", len(work.requests))
         with timed(work.timings, "find"):
-            for at, request in enumerate(work.requests):
-                use, drawn = request.detail[self._number], work.picture(at)
-                picture = on_white(drawn.picture)
-                find = partial(_things_in, picture, use)
-                things = networks.use("segmentation", use.model, use.finder_hash, find)
-                work.pictures[at] = _told(drawn, use, things)
-                self.parts += _parts(at, request, use, picture, things)
+            for at in range(len(work.requests)):
+                self._find_in(networks, work, at)
                 work.step()
+
+    def _find_in(self, networks: Networks, work: Work, at: int) -> None:
+        """Find the things in a picture, and plan a part for each, the largest first."""
+        request, drawn = work.requests[at], work.picture(at)
+        use, picture = request.detail[self._number], on_white(drawn.picture)
+        things: list[Found] = networks.use(
+            "segmentation",
+            use.model,
+            use.finder_hash,
+            lambda finder, halvings: finder.find(picture, use.find, use.confidence, halvings),
+        )
+        places = (Place("detail", thing.score, thing.box) for thing in things)
+        drawn = drawn._replace(places=(*(drawn.places or ()), *places))
+        work.pictures[at] = drawn if things else drawn.warned(nothing_found(use))
+        areas = sorted((thing.mask >= _HALF for thing in things), key=lambda area: -area.sum())
+        canvases = (_canvas(use, picture, Image.fromarray(area)) for area in areas[: use.count])
+        self.parts += [
+            Part(at, _request(request, use, number, f"{at}.{number}"), canvas)
+            for number, canvas in enumerate(filter(None, canvases))
+        ]
 
     def canvas_of(self, request: ImageRequest, size: Size) -> Canvas:
         """Return a part's canvas, which is pasted later: a picture may have several."""
@@ -159,32 +173,21 @@ class Details:
         )
 
     def paste(self, drawn: Sequence[Drawn], work: Work) -> None:
-        """Put the parts, drawn in their order, into their pictures."""
+        """Put the parts, drawn in their order, into their pictures, which tell how."""
         for part, new in zip(self.parts, drawn, strict=True):
-            work.pictures[part.at] = _pasted(work.picture(part.at), part.canvas, new)
-
-
-def _things_in(picture: Image.Image, use: DetailUse, finder: Finder, halvings: int) -> list[Found]:
-    return finder.find(picture, use.find, use.confidence, halvings)
-
-
-def _told(drawn: Drawn, use: DetailUse, things: Sequence[Found]) -> Drawn:
-    """Add what was found to a picture, or that nothing was."""
-    places = (Place("detail", thing.score, thing.box) for thing in things)
-    found = drawn._replace(places=(*(drawn.places or ()), *places))
-    return found if things else found.warned(nothing_found(use))
-
-
-def _parts(
-    at: int, request: ImageRequest, use: DetailUse, picture: Image.Image, things: Sequence[Found]
-) -> list[Part]:
-    """Return what to draw of a picture, the largest thing first."""
-    areas = sorted((thing.mask >= _HALF for thing in things), key=lambda area: -area.sum())
-    canvases = (_canvas(use, picture, Image.fromarray(area)) for area in areas[: use.count])
-    return [
-        Part(at, _request(request, use, number, f"{at}.{number}"), canvas)
-        for number, canvas in enumerate(filter(None, canvases))
-    ]
+            before = work.picture(part.at)
+            canvas = part.canvas._replace(whole=before.picture.convert("RGB"))
+            picture = canvas.under(new.picture.convert("RGB"))
+            if before.picture.mode == "RGBA":
+                picture.putalpha(before.picture.getchannel("A"))
+            work.pictures[part.at] = new._replace(
+                original=Original(picture),
+                control_maps=before.control_maps,
+                places=before.places,
+                chunks=max(before.chunks, new.chunks),
+                batch_size=before.batch_size or new.batch_size,
+                warnings=tuple(dict.fromkeys((*before.warnings, *new.warnings))),
+            )
 
 
 def _canvas(use: DetailUse, picture: Image.Image, area: Image.Image) -> Canvas | None:
@@ -224,20 +227,4 @@ def _request(request: ImageRequest, use: DetailUse, number: int, key: str) -> Im
         tiling=False,
         variation_seed=None,
         variation_strength=0.0,
-    )
-
-
-def _pasted(before: Drawn, canvas: Canvas, drawn: Drawn) -> Drawn:
-    """Return a picture with a part that was drawn, which tells how."""
-    below, part = before.picture.convert("RGB"), drawn.picture.convert("RGB")
-    picture = canvas._replace(whole=below).under(part)
-    if before.picture.mode == "RGBA":
-        picture.putalpha(before.picture.getchannel("A"))
-    return drawn._replace(
-        original=Original(picture),
-        control_maps=before.control_maps,
-        places=before.places,
-        chunks=max(before.chunks, drawn.chunks),
-        batch_size=before.batch_size or drawn.batch_size,
-        warnings=tuple(dict.fromkeys((*before.warnings, *drawn.warnings))),
     )
