@@ -2,7 +2,7 @@
 
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.engine.model.memory import WORKING_BYTES
+from picowatch.engine.private import pytree
 
 Key = tuple[Hashable, ...]  # begins with a word for the kind of its value
 
@@ -51,7 +52,9 @@ class Cache:
         value = self.get(key)
         if value is None:
             value = encode()
-            self.put(key, value, *_bytes_of(value))
+            tensors = [leaf for leaf in pytree.tree_leaves(value) if torch.is_tensor(leaf)]
+            main = sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cpu")
+            self.put(key, value, sum(tensor.nbytes for tensor in tensors) - main, main)
             room = TEXT_BYTES
             for text in reversed(self.keys("text")):
                 room -= sum(self._entries[text][1:])
@@ -99,29 +102,17 @@ class Cache:
             short = on_device < device, in_main < main + WORKING_BYTES * bool(main)
             if self.is_shared:
                 short = (any(short),) * 2
-            leaving = next(
-                (key for key in self._entries if key not in keep and self._holds(key, short)), None
-            )
-            if not any(short) or leaving is None:
+            leaving = [
+                key
+                for key, entry in self._entries.items()
+                if key not in keep and ((short[0] and entry.device) or (short[1] and entry.main))
+            ]
+            if not leaving:
                 return
-            del self._entries[leaving]
+            del self._entries[leaving[0]]
             self.give_back()
-
-    def _holds(self, key: Key, short: tuple[bool, bool]) -> bool:
-        entry = self._entries[key]
-        return bool((short[0] and entry.device) or (short[1] and entry.main))
 
     def give_back(self) -> None:
         """Return the memory of what was forgotten to the device."""
         gc.collect()  # modules refer to each other
         self._give_back()
-
-
-def _bytes_of(value: Any) -> tuple[int, int]:
-    """Return the bytes of tensors in tuples, lists and mappings, on devices and in main memory."""
-    if isinstance(value, torch.Tensor):
-        return (0, value.nbytes) if value.device.type == "cpu" else (value.nbytes, 0)
-    if isinstance(value, Mapping):
-        value = [*value.values()]
-    found = [_bytes_of(part) for part in value] if isinstance(value, (list, tuple)) else []
-    return sum(device for device, _ in found), sum(main for _, main in found)
