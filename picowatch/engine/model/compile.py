@@ -22,7 +22,7 @@ from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffusers
 import torch
@@ -41,6 +41,7 @@ _RECOMPILE_LIMIT = 64
 _BYTES_TO_CONVERT = 10
 _BYTES_TO_OPEN = 6
 _CACHE_BYTES = 30 * 10**9
+_NUMPYS = {torch.bfloat16: torch.float32, torch.float16: torch.float32}  # its type for torch's
 
 
 class Compiled:
@@ -104,12 +105,10 @@ class Compiled:
         leaves, tree = pytree.tree_flatten((given, named))
         # A number may differ from step to step.
         leaves = [torch.tensor(leaf) if isinstance(leaf, float) else leaf for leaf in leaves]
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        shapes = [(leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves]
-        call = repr((tree, shapes))
-        convert = partial(_convert, self._denoiser, leaves, tree, tensors)
+        call, tensors = _form_of(leaves, tree), _tensors_in(leaves)
+        convert = partial(_convert, self._denoiser, leaves, tree)
         self._models[call] = model = self._models.pop(call, None) or self._model(call, convert)
-        results = model([_in_numpys_types(tensor).contiguous().numpy() for tensor in tensors])
+        results = model([tensor.contiguous().numpy() for tensor in tensors])
         return (torch.from_numpy(results[0]).to(self._dtype),)
 
     def _model(self, call: str, convert: Callable[[], Any]) -> Any:
@@ -120,7 +119,12 @@ class Compiled:
         assert self._cache
         folder, narrow = self._cache / name, self._dtype != torch.float32
         kept, core = _kept(folder), _core()
-        self._make_room(_BYTES_TO_OPEN if kept else _BYTES_TO_CONVERT)
+        each = _BYTES_TO_OPEN if kept else _BYTES_TO_CONVERT
+        needed = each * sum(weight.numel() for weight in self._denoiser.parameters())
+        while free_bytes(self._device)[0] < needed:
+            if not self._models:
+                raise MemoryError(f"{needed / 1e9:.1f} GB of memory have to be free")
+            del self._models[next(iter(self._models))]
         if not kept:
             _keep(convert(), folder, narrow=narrow)
             gc.collect()  # the traced copy is in cycles
@@ -133,17 +137,17 @@ class Compiled:
         }
         return core.compile_model(kept or _kept(folder), "CPU", properties)
 
-    def _make_room(self, bytes_each: int) -> None:
-        """Drop the least recently used models until there is room for another."""
-        needed = bytes_each * sum(weight.numel() for weight in self._denoiser.parameters())
-        while free_bytes(self._device)[0] < needed:
-            if not self._models:
-                raise MemoryError(f"{needed / 1e9:.1f} GB of memory have to be free")
-            del self._models[next(iter(self._models))]
+
+def _form_of(leaves: Sequence[Any], tree: pytree.TreeSpec) -> str:
+    """Return the form of a call: shapes and types of its tensors, and its other arguments."""
+    shapes = [(leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves]
+    return repr((tree, shapes))
 
 
-def _in_numpys_types(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+def _tensors_in(leaves: Sequence[Any]) -> list[torch.Tensor]:
+    """Return a call's tensors in types that numpy has."""
+    found = (leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+    return [each.to(_NUMPYS.get(each.dtype, each.dtype)) for each in found]
 
 
 class _Call(torch.nn.Module):
@@ -164,14 +168,12 @@ class _Call(torch.nn.Module):
         return output
 
 
-def _convert(
-    denoiser: Any, leaves: Sequence[Any], tree: pytree.TreeSpec, tensors: Sequence[torch.Tensor]
-) -> Any:
+def _convert(denoiser: Any, leaves: Sequence[Any], tree: pytree.TreeSpec) -> Any:
     """Return the module as OpenVINO's graph for this call's shapes."""
     # OpenVINO's CPU plugin computes NaN from graphs in bfloat16, so the graph is in float32.
     whole = all(weight.dtype == torch.float32 for weight in denoiser.parameters())
     module = _Call(denoiser if whole else widened(denoiser, torch.float32), leaves, tree)
-    example = tuple(_in_numpys_types(tensor).clone() for tensor in tensors)
+    example = tuple(tensor.clone() for tensor in _tensors_in(leaves))
     trace: Any = torch.jit.trace
     # While tracing, torch warns that shapes become constants, as they should.
     with warnings.catch_warnings(), torch.inference_mode():
@@ -259,7 +261,8 @@ class Graphed:
     def __init__(self, denoiser: Any, device: torch.device) -> None:
         self._denoiser = denoiser
         self._device = device
-        self._graphs: dict[str, _Graph | None] = {}  # by call, the last used last
+        # What replays a graph, if anything does, by call, the last used last.
+        self._graphs: dict[str, Callable[..., Any] | None] = {}
         self._pool: Any = None
         self._can_be_recorded = True
         self.replayed = False
@@ -272,19 +275,19 @@ class Graphed:
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Return the output; the module computes what cannot be recorded, or is not worth it."""
         leaves, tree = pytree.tree_flatten((given, named))
-        shapes = [(leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves]
-        call = repr((tree, shapes))
+        call = _form_of(leaves, tree)
         if call not in self._graphs:
             if len(self._graphs) == _KEPT:
                 del self._graphs[next(iter(self._graphs))]
             self._graphs[call] = self._recorded(leaves, tree)
-        self._graphs[call] = graph = self._graphs.pop(call)
-        if graph is None:
+        self._graphs[call] = replay = self._graphs.pop(call)
+        if replay is None:
             return self._denoiser(*given, **named)
         self.replayed = True
-        return graph.replay(leaves)
+        return replay(leaves)
 
-    def _recorded(self, leaves: Sequence[Any], tree: pytree.TreeSpec) -> "_Graph | None":
+    def _recorded(self, leaves: Sequence[Any], tree: pytree.TreeSpec) -> Callable[..., Any] | None:
+        """Record a graph with inputs of its own; return what copies others there and replays it."""
         if not self._can_be_recorded:
             return None
         device = self._device
@@ -304,7 +307,15 @@ class Graphed:
         except RuntimeError:
             self._can_be_recorded = False
             return None
-        return _Graph(graph, own, output)
+
+        def replay(leaves: Sequence[Any]) -> Any:
+            for mine, leaf in zip(own, leaves, strict=True):
+                if torch.is_tensor(mine):
+                    mine.copy_(leaf, non_blocking=True)
+            graph.replay()
+            return pytree.tree_map_only(torch.Tensor, torch.clone, output)
+
+        return replay
 
     def _waits_for_processor(self, call: partial[Any]) -> bool:
         """Measure a call. Raises RuntimeError if it needs a number from the card."""
@@ -330,18 +341,3 @@ class Graphed:
 def _side(device: torch.device) -> torch.cuda.Stream:
     """Return the stream for recordings: cuBLAS keeps 32 MB for each stream that it computed on."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-class _Graph(NamedTuple):
-    """A graph, the inputs that it reads, and the output that it writes."""
-
-    graph: Any
-    inputs: Sequence[Any]
-    output: Any
-
-    def replay(self, leaves: Sequence[Any]) -> Any:
-        for own, leaf in zip(self.inputs, leaves, strict=True):
-            if torch.is_tensor(own):
-                own.copy_(leaf, non_blocking=True)
-        self.graph.replay()
-        return pytree.tree_map_only(torch.Tensor, torch.clone, self.output)
