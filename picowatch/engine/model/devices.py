@@ -20,7 +20,6 @@ from picowatch.errors import RenderFailed
 CARDS = ("cuda", "xpu")  # devices with memory of their own
 LARGE_NATIVE_SIZE = 512
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         cards = (card for card in CARDS if getattr(torch, card).is_available())
         device = next(cards, "mps" if torch.backends.mps.is_available() else "cpu")
     chosen = torch.device(device)
-    card = getattr(torch, chosen.type) if chosen.type in CARDS else None
+    card = _card(chosen)
     if card and chosen.index is None:
         chosen = torch.device(chosen.type, ordinal % max(1, card.device_count()))
     _use(chosen)
@@ -97,13 +96,22 @@ def _use(device: torch.device) -> None:
 
     A driver or device may be missing, and a build of torch supports only some GPUs: it warns about
     others, and fails at the first picture.
+
+    torch takes cuBLAS for deterministic, as it is with the workspaces that torch gives it, if a
+    variable says so at the first product of matrices. Until 2.11 it also parsed it at each product,
+    for 75 microseconds: with it an H200 took 37 ms instead of 23 for a step of Stable Diffusion 1.5
+    (aten/src/ATen/cuda/CublasHandlePool.cpp).
+    https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
     """
     try:
         torch.ones(1, device=device).add(1).cpu()
-        if device.type in CARDS:
-            getattr(torch, device.type).set_device(device)
+        if card := _card(device):
+            card.set_device(device)
         if device.type == "cuda":
-            _let_cublas_be_exact(device)
+            os.environ[_CUBLAS] = ":4096:8"
+            matrix = torch.ones(1, 1, device=device)
+            matrix.mm(matrix)
+            del os.environ[_CUBLAS]
     except (RuntimeError, AssertionError) as error:
         if out_of_memory(error):
             raise
@@ -114,20 +122,6 @@ def _use(device: torch.device) -> None:
             "https://pytorch.org/get-started/locally/ (for Maxwell, Pascal and Volta the one for "
             "CUDA 12.6, cu126).",
         ) from error
-
-
-def _let_cublas_be_exact(device: torch.device) -> None:
-    """Let torch take cuBLAS for deterministic, as it is with the workspaces that torch gives it.
-
-    torch reads the variable for that once, at the first product of matrices. Until 2.11 it also
-    parsed it at each product, for 75 microseconds: with it an H200 took 37 ms instead of 23 for a
-    step of Stable Diffusion 1.5 (aten/src/ATen/cuda/CublasHandlePool.cpp).
-    https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
-    """
-    os.environ[_CUBLAS] = ":4096:8"
-    matrix = torch.ones(1, 1, device=device)
-    matrix.mm(matrix)
-    del os.environ[_CUBLAS]
 
 
 def held_memory() -> MemoryUse | None:
@@ -175,7 +169,7 @@ def _card(device: torch.device) -> Any:
     return getattr(torch, device.type) if device.type in CARDS else None
 
 
-def _left_to_container(cgroup: Path = _CGROUP) -> int:
+def _left_to_container(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the bytes left to the container's limit (cgroup v2), not counting its page cache."""
     with suppress(OSError, ValueError):  # the limit is "max" if there is none
         limit = int((cgroup / "memory.max").read_text())
