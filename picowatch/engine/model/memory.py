@@ -53,6 +53,7 @@ WORKING_BYTES = 2 * 2**30
 TILE_SIDE = 512  # of a VAE's tile: in the configs of many it is that of a whole picture
 NATIVE_PIXELS = 512 * 512  # of Stable Diffusion
 _MOST_AT_ONCE = 64
+_CLIMB_AFTER = 32  # batches on a rung before that above is tried again: memory may be free
 
 
 class Room(NamedTuple):
@@ -105,9 +106,6 @@ class Sizes:
         return moved.get(rung.place, 0)
 
 
-_CLIMB_AFTER = 32  # batches on a rung before that above is tried again: memory may be free
-
-
 @dataclass(eq=False)
 class MemoryLadder:
     """The rungs that a batch may try, and those that worked for similar batches.
@@ -126,7 +124,7 @@ class MemoryLadder:
         """Yield the rungs to try in turn. RenderFailed if all are too small for the weights."""
         room, pixels = self._room(), _drawn_pixels(request, sizes.references)
         ladder = _possible(sizes, room)
-        fit = _fitting(sizes, room, pixels, images)
+        fit = _fitting(ladder, sizes, room, pixels, images)
         if self._setting == "full":
             ladder = [FULL, *(rung for rung in ladder if rung != FULL)]
         elif not ladder or not (fit or room.card is None or LAYERS in ladder):
@@ -134,7 +132,8 @@ class MemoryLadder:
         rungs = [*ladder, *_shrinking(request, ladder[-1], sizes.references)]
         first = ladder[0]
         if self._setting == "low":
-            first = next((rung for rung in ladder if rung.place not in _NEAR), ladder[-1])
+            far = (rung for rung in ladder if rung.place not in ("device", "encoders"))
+            first = next(far, ladder[-1])
         elif self._setting == "auto":
             least = min(ladder, key=lambda rung: sizes.on_device(rung, pixels, images))
             first = next(iter(fit), least)
@@ -175,9 +174,6 @@ class MemoryLadder:
         self._worked[_key(request)] = rung, batches + 1 if again else 0
 
 
-_NEAR = ("device", "encoders")  # the places of a denoiser that stays on the device
-
-
 def _possible(sizes: Sizes, room: Room) -> list[Rung]:
     """Return the rungs on which the weights have room."""
     if room.card is None:  # what is not free may be swapped out
@@ -195,14 +191,16 @@ def _possible(sizes: Sizes, room: Room) -> list[Rung]:
     return [rung for rung in found if rung is not TURNS or MODELS not in found]
 
 
-def _fitting(sizes: Sizes, room: Room, pixels: int, images: int) -> list[Rung]:
+def _fitting(
+    possible: list[Rung], sizes: Sizes, room: Room, pixels: int, images: int
+) -> list[Rung]:
     """Return the rungs on which there is room for computing, too."""
     if room.card is None and sizes.total <= WORKING_BYTES:  # nothing to save
-        return [FULL] if FULL in _possible(sizes, room) else []
+        return [FULL] if FULL in possible else []
     free = room.main - WORKING_BYTES if room.card is None else room.card - _CARD_SLACK
     return [
         rung
-        for rung in _possible(sizes, room)
+        for rung in possible
         if sizes.on_device(rung, pixels, images) <= free
         and (not sizes.in_main(rung) or sizes.in_main(rung) + WORKING_BYTES <= room.main)
     ]
@@ -210,19 +208,15 @@ def _fitting(sizes: Sizes, room: Room, pixels: int, images: int) -> list[Rung]:
 
 def _too_large(request: ImageRequest, sizes: Sizes, room: Room) -> RenderFailed:
     """Return the error for weights that fit nowhere."""
-    free = f"{_gigabytes(room.main)} of main memory"
+    free = f"{room.main / 1e9:.1f} GB of main memory"
     if room.card is not None:
-        free = f"{_gigabytes(room.card)} of the card and {free}"
+        free = f"{room.card / 1e9:.1f} GB of the card and {free}"
     return RenderFailed(
-        f"The weights of {request.checkpoint} take {_gigabytes(sizes.total)}, and {free} can be "
+        f"The weights of {request.checkpoint} take {sizes.total / 1e9:.1f} GB, and {free} can be "
         "used.",
         f"{'Get' if request.quantize else 'Write quantize: fp8, get'} its transformer as a GGUF "
         "file (Q4_K_S), or use a smaller checkpoint or a computer with more memory.",
     )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def _shrinking(request: ImageRequest, last: Rung, references: References | None) -> Iterator[Rung]:
@@ -264,19 +258,17 @@ def shrunken(request: ImageRequest, times: int, multiple: int = 8) -> ImageReque
         int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
         for side in (request.width, request.height)
     )
-    return _with_hires(replace(request, width=width, height=height), multiple)
+    return shrunken_hires(replace(request, width=width, height=height), 0, multiple)
 
 
 def shrunken_hires(request: ImageRequest, times: int, multiple: int) -> ImageRequest:
-    """Return the request with a second run that enlarges less: a quarter less each time."""
-    return _with_hires(request, multiple, _SHRINK**times)
+    """Return the request with a second run that enlarges less: a quarter less each time.
 
-
-def _with_hires(request: ImageRequest, multiple: int, share: float = 1.0) -> ImageRequest:
-    """Return the request with the largest second run up to a share that its family takes."""
+    It is the largest up to that whose sides its family takes.
+    """
     if (hires := request.hires) is None:
         return request
-    sides, most = (request.width, request.height), max(1.0, hires.scale * share)
+    sides, most = (request.width, request.height), max(1.0, hires.scale * _SHRINK**times)
     smaller = (wide / sides[0] for wide in range(int(sides[0] * most), sides[0] - 1, -1))
     tried = (replace(hires, scale=scale) for scale in (most, *smaller))
     fits = (each for each in tried if not any(side % multiple for side in each.size_of(*sides)))
