@@ -128,7 +128,10 @@ def _scheduler(
     if kind is LMSDiscreteScheduler:
         scheduler.get_lms_coefficient = partial(_lms_coefficient, scheduler)
     training = scheduler.config.num_train_timesteps
-    scheduler.set_timesteps(_counted_back(steps, training) if spacing == "trailing" else steps)
+    # diffusers' np.arange(1000, 0, -1000 / 61) has 62 entries: rounding leaves the last above 0. It
+    # would be the timestep -1, for which some schedulers look up the noise of the last timestep.
+    too_many = spacing == "trailing" and len(np.arange(training, 0, -training / steps)) != steps
+    scheduler.set_timesteps(_Steps(steps) if too_many else steps)
     needed = "timestep_spacing" if schedule_type in EVEN else "use_karras_sigmas"
     lacks = needed not in signature(kind.__init__).parameters and schedule_type != "uniform"
     stops_early = schedule_type == "uniform" and sampler.scheduler in _STOP_EARLY
@@ -155,22 +158,16 @@ def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor
     skipped = steps - steps_taken(steps, strength)
     timesteps: torch.Tensor = scheduler.timesteps
     if isinstance(scheduler, PNDMScheduler):
-        return _pndm_timesteps(timesteps, skipped)
+        if skipped == 0:
+            return timesteps
+        # Its second timestep occurs twice. diffusers' img2img pipeline just cuts the list, and is a
+        # step off from there on.
+        rest = torch.cat([timesteps[:1], timesteps[2:]])[skipped:]
+        return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
     if hasattr(scheduler, "set_begin_index"):
         # Otherwise the first step is looked up by its timestep, which rounding can make ambiguous.
         scheduler.set_begin_index(skipped * scheduler.order)
     return timesteps[skipped * scheduler.order :]
-
-
-def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
-    """Return PNDM's timesteps without the skipped ones; its second occurs twice.
-
-    diffusers' img2img pipeline just cuts the list, and is a step off from there on.
-    """
-    if skipped == 0:
-        return timesteps
-    rest = torch.cat([timesteps[:1], timesteps[2:]])[skipped:]
-    return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
 
 
 def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str:
@@ -188,16 +185,6 @@ class _Steps(int):
 
     def __rtruediv__(self, training_steps: int) -> float:
         return float(np.nextafter(training_steps / int(self), np.inf))
-
-
-def _counted_back(steps: int, training_steps: int) -> int:
-    """Return the number of steps as a type with which "trailing" spacing has no step too many.
-
-    diffusers' np.arange(1000, 0, -1000 / 61) has 62 entries: rounding leaves the last above 0.
-    It would be the timestep -1, for which some schedulers look up the noise of the last timestep.
-    """
-    found = len(np.arange(training_steps, 0, -training_steps / steps))
-    return steps if found == steps else _Steps(steps)
 
 
 def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> float:
