@@ -32,25 +32,20 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     first_line = next(filter(str.strip, source.lines), "")
     separator = max(_DELIMITERS, key=first_line.count)
     rows = _rows(source, separator if separator in first_line else _NO_DELIMITER)
-    names = _first_row(next(rows, iter(())))
-    columns = [(name.text, _meaning(name, problems)) for name in names]
+    first_row = next(rows, iter(()))
+    cells = list(islice(first_row, _MOST_FIELDS))
+    named = [cell for cell in cells if cell.text]
+    is_text = any(" " in cell.text or cell.text[0].isdigit() for cell in named)
+    if is_text and not any(field_called(cell.text) for cell in named):
+        what = f"'{shown(named[0].text)}' is no field: the first row names the columns."
+        refuse(named[0].position, f"{what} Put a row above it, like prompt,steps,seed.")
+    columns = [(name.text, _meaning(name, problems)) for name in chain(cells, first_row)]
     entries: list[Entry] = []
     for row in rows:
         first = next(row)
         if layer := _layer(columns, chain((first,), row), problems, has_comma=separator == ";"):
             entries.append(Entry(layer, first.position))
     return entries
-
-
-def _first_row(row: Iterator[SourceValue]) -> Iterator[SourceValue]:
-    """Return the row's cells. RecipeInvalid if they are prompts and numbers, and name no field."""
-    cells = list(islice(row, _MOST_FIELDS))
-    named = [cell for cell in cells if cell.text]
-    is_text = any(" " in cell.text or cell.text[0].isdigit() for cell in named)
-    if is_text and not any(field_called(cell.text) for cell in named):
-        what = f"'{shown(named[0].text)}' is no field: the first row names the columns."
-        refuse(named[0].position, f"{what} Put a row above it, like prompt,steps,seed.")
-    return chain(cells, row)
 
 
 def _meaning(name: SourceValue, problems: Problems) -> str | None:

@@ -59,8 +59,14 @@ def _decoded(name: str, content: bytes) -> tuple[str, str]:
         if encoding == "utf-8-sig" and not _UTF8_LETTER.search(content):
             with suppress(UnicodeDecodeError):
                 return content.decode("cp1252"), "cp1252"
-        whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
-        refuse(*_bad_byte(Source(name, whole), encoding, error))
+        source = Source(name, unix_line_ends(content.decode(encoding, "backslashreplace")))
+        before = unix_line_ends(error.object[: error.start].decode(encoding))
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        what, width = "this is incomplete UTF-16, although the file begins like it", 1
+        if encoding == "utf-8-sig":
+            what, width = f"the byte {error.object[error.start]:#04x} is not UTF-8", 4
+        message = f"{what}. Save it as UTF-8 (most editors: Save As, Encoding)."
+        refuse(Position(source, line, column, width), message)
 
 
 def unix_line_ends(text: str) -> str:
@@ -78,13 +84,3 @@ def _encoding(content: bytes) -> str:
     return {(True, False): "utf-16-be", (False, True): "utf-16-le"}.get(
         (content[0] == 0, content[1] == 0), "utf-8-sig"
     )
-
-
-def _bad_byte(source: Source, encoding: str, error: UnicodeDecodeError) -> tuple[Position, str]:
-    before = unix_line_ends(error.object[: error.start].decode(encoding))
-    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-    what, width = "this is incomplete UTF-16, although the file begins like it", 1
-    if encoding == "utf-8-sig":
-        what, width = f"the byte {error.object[error.start]:#04x} is not UTF-8", 4
-    message = f"{what}. Save it as UTF-8 (most editors: Save As, Encoding)."
-    return Position(source, line, column, width), message

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from picowatch.recipe.fields import MAPPINGS, SWITCHES
 from picowatch.recipe.messages.other_programs import OFF_WORDS
@@ -167,23 +167,16 @@ def _product(factors: Sequence[SourceValue]) -> SourceValue:
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
     """Report what looks like flags in a text, where they are none; return whether it has any."""
+    short = list(islice(_SHORT.finditer(line.text, start, end), 2))
+    is_last = len(short) == 1 and not line.text[short[0].end() : end].strip()
+    is_command = len(short) > 1 or (is_last and short[0]["value"][0].isdigit())
     found = False
-    for piece, remedy in _no_flags(line.text, start, end):
-        found = True
-        what = f"'{shown(piece[0])}' would be part of the text. {remedy}"
-        problems.add(line.written(piece.start(), piece.end()).position, what)
+    for piece in chain(_NO_FLAG.finditer(line.text, start, end), short[:is_command]):
+        if remedy := _LONG_ONES if piece.re is _SHORT else _why_no_flag(piece):
+            found = True
+            what = f"'{shown(piece[0])}' would be part of the text. {remedy}"
+            problems.add(line.written(piece.start(), piece.end()).position, what)
     return found
-
-
-def _no_flags(text: str, start: int, end: int) -> Iterator[tuple[re.Match[str], str]]:
-    """Yield what looks like flags, each with its remedy."""
-    for found in _NO_FLAG.finditer(text, start, end):
-        if remedy := _why_no_flag(found):
-            yield found, remedy
-    short = list(islice(_SHORT.finditer(text, start, end), 2))
-    is_last = len(short) == 1 and not text[short[0].end() : end].strip()
-    if len(short) > 1 or (is_last and short[0]["value"][0].isdigit()):
-        yield short[0], _LONG_ONES
 
 
 def _why_no_flag(found: re.Match[str]) -> str:

@@ -55,7 +55,8 @@ def compose(source: Source, problems: Problems) -> list[SourceValue]:
     """Return a YAML file's documents; report tags, anchors and references. Raises RecipeInvalid."""
     try:
         events = yaml.parse(_OTHER_SPACES.sub(" ", source.text), _LOADER)
-        return list(_Composer(source, events, problems).documents())
+        composer, starts = _Composer(source, events, problems), yaml.DocumentStartEvent
+        return [composer.node(next(events), 0) for event in events if isinstance(event, starts)]
     except yaml.YAMLError as error:
         refuse(*_explained(source, error))
 
@@ -120,11 +121,6 @@ class _Composer:
     keeps_nulls: bool = True  # without it, a null is as good as no field, unless in a prompt
     nodes: int = 0
 
-    def documents(self) -> Iterator[SourceValue]:
-        for event in self.events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                yield self.node(next(self.events), 0)
-
     def node(self, event: Any, depth: int, key: Position | None = None) -> SourceValue:
         position = self.position(event)
         self.nodes += 1
@@ -139,21 +135,22 @@ class _Composer:
             message = f"{sign} has a meaning of its own in YAML. For text, put it in quotes."
             self.problems.add(position, message)
         if isinstance(event, _SINGLE):
-            is_text = isinstance(event, yaml.ScalarEvent)
-            raw = self.raw(event)
-            return SourceValue(_scalar(event) if is_text else raw, position, raw, key)
+            raw = self.source.text[event.start_mark.index : event.end_mark.index]
+            value: str | None = raw
+            if isinstance(event, yaml.ScalarEvent):
+                value = str(event.value)
+                if event.style in ("|", ">"):  # whose last line break is syntax, not text
+                    value = value.removesuffix("\n")
+                elif not event.style and value in _NULLS:
+                    value = None
+            return SourceValue(value, position, raw, key)
         if isinstance(event, yaml.MappingStartEvent):
             pairs, end = self.pairs(depth + 1)
             return mapping_at(self.position(event, end), key, pairs)
-        parts, end = self.elements(depth + 1)
-        return list_at(self.position(event, end), key, parts)
-
-    def elements(self, depth: int) -> tuple[list[SourceValue], Any]:
-        """Return the elements of a list, and the event of its end."""
-        found = []
-        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            found.append(self.node(event, depth))
-        return found, event
+        parts = []
+        while not isinstance(inner := next(self.events), yaml.SequenceEndEvent):
+            parts.append(self.node(inner, depth + 1))
+        return list_at(self.position(event, inner), key, parts)
 
     def pairs(self, depth: int) -> tuple[list[tuple[str, SourceValue]], Any]:
         """Return names and values of a mapping, repeated names too, and the event of its end."""
@@ -195,9 +192,6 @@ class _Composer:
         )
         return value.with_value("")
 
-    def raw(self, event: Any) -> str:
-        return self.source.text[event.start_mark.index : event.end_mark.index]
-
     def position(self, first: Any, last: Any = None) -> Position:
         """Return the first line of what begins and ends with these events."""
         start, end = first.start_mark, (last or first).end_mark
@@ -205,14 +199,6 @@ class _Composer:
         stop = end.column if end.line == start.line else len(line)
         width = len(line[start.column : stop].rstrip())
         return Position(self.source, start.line + 1, start.column + 1, max(1, width))
-
-
-def _scalar(event: Any) -> str | None:
-    text = str(event.value)
-    if not event.style and text in _NULLS:
-        return None
-    # The last line break of a block is part of the syntax, not of the text.
-    return text.removesuffix("\n") if event.style in ("|", ">") else text
 
 
 def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:

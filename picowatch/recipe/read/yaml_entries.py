@@ -15,7 +15,12 @@ def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
 def json_entries(source: Source, problems: Problems) -> list[Entry]:
     """Return a JSON file's recipes. RecipeInvalid if it is not JSON or beyond the limits."""
     document = compose_json(source)
-    if _is_comfyui_workflow(document.value):
+    value = document.value if isinstance(document.value, dict) else {}
+    # ComfyUI's API maps numbers to nodes, perhaps below "prompt"; its editor has a list of them.
+    prompt = value.get("prompt")
+    nodes = (value, *(prompt if isinstance(prompt, dict) else value).values())
+    is_listed = isinstance(value.get("nodes"), tuple)
+    if is_listed or any(isinstance(node, dict) and "class_type" in node for node in nodes):
         what = "this is a workflow of ComfyUI, which picowatch cannot run. To start from a picture"
         remedy = 'that it made, save the picture beside a recipe {"from": "picture.png"}.'
         problems.add(_start_of(document), f"{what} {remedy}")
@@ -80,15 +85,3 @@ def _refuse(node: SourceValue, problems: Problems) -> None:
     if source.name.lower().endswith(".json"):
         instead, other = f'{{"prompt": {text}}}', ""
     problems.add(node.position, f"this is not a recipe. Write {instead}{other}.")
-
-
-def _is_comfyui_workflow(value: object) -> bool:
-    """Return whether JSON is a workflow of ComfyUI, or a node of it."""
-    if not isinstance(value, dict):
-        return False
-    # The API's file maps numbers to nodes, perhaps below "prompt"; the editor's has a list.
-    prompt = value.get("prompt")
-    nodes = prompt if isinstance(prompt, dict) else value
-    return isinstance(value.get("nodes"), tuple) or any(
-        isinstance(node, dict) and "class_type" in node for node in (value, *nodes.values())
-    )
