@@ -134,8 +134,8 @@ class _Composer:
             sign = shown(position.text.split(maxsplit=1)[0])
             message = f"{sign} has a meaning of its own in YAML. For text, put it in quotes."
             self.problems.add(position, message)
+        raw = self.source.text[event.start_mark.index : event.end_mark.index]
         if isinstance(event, _SINGLE):
-            raw = self.source.text[event.start_mark.index : event.end_mark.index]
             value: str | None = raw
             if isinstance(event, yaml.ScalarEvent):
                 value = str(event.value)
