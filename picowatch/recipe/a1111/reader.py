@@ -8,6 +8,7 @@ Remarks of A1111's page and of extensions may follow, which are not prompts: `Te
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -213,7 +214,14 @@ def _read_block(block: Block, found: ForeignSettings) -> int:
     texts = [text for _, text in block.text]
     negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
     found.values["prompt"] = "\n".join(texts[:negative]).strip()
-    _read_details(said, found)
+    # ADetailer's passes; its version is no value of one.
+    passes = defaultdict[int, dict[str, str]](dict)
+    for key, text in said.items():
+        if (match := _DETAIL.fullmatch(key)) and match["name"] != "version":
+            passes[int(match["number"] or 1)][match["name"]] = text
+    details = (_detail(values, said, found) for _, values in sorted(passes.items()))
+    if told := [*filter(None, details)]:
+        found.values["detail"] = told
     if negative == len(texts):
         return 0
     below = "\n".join(texts[negative:]).partition(":")[2]
@@ -315,17 +323,6 @@ def _scale(resized: str, size: str) -> float | None:
     sides = zip(map(int, before.groups()), map(int, after.groups()), strict=True)
     scales = [ceil(goal / side * 10**6) / 10**6 for side, goal in sides if goal and side]
     return scales[0] if scales and max(scales) - min(scales) < 0.01 else None
-
-
-def _read_details(said: Mapping[str, str], found: ForeignSettings) -> None:
-    """Read the passes that a text names, by its keys in lower case, with their warnings."""
-    passes: dict[int, dict[str, str]] = {}
-    for key, text in said.items():
-        if (match := _DETAIL.fullmatch(key)) and match["name"] != "version":
-            passes.setdefault(int(match["number"] or 1), {})[match["name"]] = text
-    for _, values in sorted(passes.items()):
-        if detail := _detail(values, said, found):
-            found.values.setdefault("detail", []).append(detail)
 
 
 def _detail(

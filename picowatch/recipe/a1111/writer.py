@@ -33,7 +33,7 @@ def parameters_text(
     header; without them no LoRA's hash is written.
     """
     if not request.draws:
-        return postprocessing_text(request)
+        return _line(_of_mappings(request), a1111.FINISHED)  # as A1111's tab "Extras" does
     lines = [_with_tags(request)]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
@@ -41,11 +41,6 @@ def parameters_text(
     between = (key for key in values if key not in (*a1111.FIRST, *a1111.LAST))
     lines.append(_line(values, (*a1111.FIRST, *between, *a1111.LAST)))
     return "\n".join(lines)
-
-
-def postprocessing_text(request: ImageRequest) -> str:
-    """Return the text of A1111's tab "Extras", for a picture that was only finished."""
-    return _line(_of_mappings(request), a1111.FINISHED)
 
 
 def without_postprocessing(parameters: str) -> str:
@@ -121,14 +116,13 @@ def _of_mappings(request: ImageRequest) -> dict[str, str]:
 def _parts(rows: Mapping[str, Row], holder: Any) -> dict[str, str]:
     if isinstance(holder, Cutout) and holder.find:  # rembg finds nothing by words
         return {}
-    return {row.a1111: _text(name, row, holder) for name, row in rows.items() if row.a1111}
-
-
-def _text(name: str, row: Row, holder: Any) -> str:
-    value, default = getattr(holder, name), holder.__dataclass_fields__[name].default
-    if value == default and (not default or name in DIGEST_OMITS):
-        return ""
-    return row.writes(value)
+    found = {}
+    for name, row in rows.items():
+        if row.a1111:
+            value, default = getattr(holder, name), holder.__dataclass_fields__[name].default
+            is_off = value == default and (not default or name in DIGEST_OMITS)
+            found[row.a1111] = "" if is_off else row.writes(value)
+    return found
 
 
 def _hashes(named: Sequence[tuple[str, str | None]]) -> str:

@@ -101,7 +101,14 @@ class _Workflow:
             denoise = max(0.0, (float(steps) - float(start)) / float(steps))
         self._put_size(sampler, denoise)
         self._put_models(self._behind(parts, "model")[:1])
-        self._warn_of_unread(sampler)
+        # Nodes between files and picture, other than standard nodes. Those without a link only
+        # provide values, which are read, missed or not needed.
+        savers = [node for node in self.nodes.values() if "filename_prefix" in node["inputs"]]
+        between = [*self._upstream(savers), *self._upstream(self._behind([sampler]))]
+        unread = {_kind(node) for node in between if self._behind([node]) and _is_unread(node)}
+        if unread:
+            what = "These nodes of the workflow were not read and may change the picture"
+            self.found.warn(f"{what}: {listed(sorted(unread))}.")
 
     def _put_sampling(self, parts: list[Node], way: list[Node]) -> None:
         """Read the values of the sampler's parts, or note the nodes that hide them."""
@@ -209,16 +216,6 @@ class _Workflow:
         what = f"{name or field} was not found: the workflow's node {_kind(node)} was not read."
         remedy = f"Write '{field}: …' in the recipe."
         self.found.missed[f"{field} {name}".rstrip()] = f"{what} {remedy}"
-
-    def _warn_of_unread(self, sampler: Node) -> None:
-        """Warn about other nodes between files and picture than standard nodes."""
-        savers = [node for node in self.nodes.values() if "filename_prefix" in node["inputs"]]
-        between = [*self._upstream(savers), *self._upstream(self._behind([sampler]))]
-        # Nodes without a link only provide values, which are read, missed or not needed.
-        unread = {_kind(node) for node in between if self._behind([node]) and _is_unread(node)}
-        if unread:
-            what = "These nodes of the workflow were not read and may change the picture"
-            self.found.warn(f"{what}: {listed(sorted(unread))}.")
 
     def _upstream(self, start: list[Node], *names: str) -> Iterator[Node]:
         """Yield these nodes and those behind their inputs, nearest first, as far as samplers."""

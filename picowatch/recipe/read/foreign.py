@@ -64,20 +64,15 @@ class ForeignSettings:
             text = plain_number(value)
         else:
             text = str(value).lower() if isinstance(value, bool) else visible(str(value))
-        if field in ("seed", "variation_seed"):
-            text = self._seed_of_32_bits(text)
+        if field in ("seed", "variation_seed") and _LONG_SEED.fullmatch(text):
+            seed = int(text) % (MAX_SEED + 1)
+            if MAX_SEED < int(text) < 2**64:
+                what = f"the seed {text} has more than 32 bits; {seed} is used instead"
+                self.warn(f"{what}, which gives the same noise on a CPU.")
+                text = str(seed)
         first = self.values.setdefault(field, text)
         if first != text and text.casefold() not in OFF_WORDS:
             self.warn(f"{shown(name or field)} is given twice; {shown(first)} is used.")
-
-    def _seed_of_32_bits(self, text: str) -> str:
-        """Return the seed below 2^32 that gives the same noise."""
-        if not _LONG_SEED.fullmatch(text) or not MAX_SEED < int(text) < 2**64:
-            return text
-        seed = int(text) % (MAX_SEED + 1)
-        what = f"the seed {text} has more than 32 bits; {seed} is used instead"
-        self.warn(f"{what}, which gives the same noise on a CPU.")
-        return str(seed)
 
     def put_lora(self, name: object, weight: object) -> None:
         """Add a LoRA with its weight; 1 if it has none."""
