@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.files import Pictures
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.request import ImageRequest, why_invalid
+from picowatch.recipe.request import ImageRequest
 
 FORMAT = 1
 
@@ -77,7 +77,11 @@ def read_chunk(text: str) -> Chunk:
     try:
         return _adapter().validate_python(known)
     except ValidationError as error:
-        what = f"the picture's 'picowatch' text is damaged: {why_invalid(error)}."
+        first = error.errors(include_url=False)[0]
+        where = shown(".".join(map(str, first["loc"])))
+        is_unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+        why = "this version does not know it" if is_unknown else shown(first["msg"])
+        what = f"the picture's 'picowatch' text is damaged: {where}: {why}."
         raise PictureUnreadable(what) from None
 
 

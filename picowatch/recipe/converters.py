@@ -60,37 +60,28 @@ def padding_in(written: SourceValue) -> Any:
     return None if written.says_off and value != 0 else value
 
 
-def word_in(written: SourceValue) -> Any:
-    """Return one of several words, in lower case."""
-    return written.text.strip().casefold() if isinstance(written.value, str) else written.value
-
-
 def word_or_off_in(written: SourceValue) -> Any:
     """Return one of several words; "" for off."""
     return "" if written.says_off else word_in(written)
-
-
-def named_in(find: Callable[[str], str], written: SourceValue) -> Any:
-    """Return what any program's name means. Raises ValueInvalid."""
-    return find(written.text) if isinstance(written.value, str) else written.value
-
-
-schedule_type_in = partial(named_in, find_schedule_type)
-prediction_in = partial(named_in, find_prediction)
-
-
-def noise_in(written: SourceValue) -> Any:
-    return NOISE_NAMES.get(written.text.strip().casefold(), written.value)
-
-
-def format_in(written: SourceValue) -> Any:
-    return format_called(written.value) if isinstance(written.value, str) else written.value
 
 
 def format_called(text: str) -> str:
     """Return a file format by its name or its ending: jpg is jpeg."""
     word = text.strip().casefold().removeprefix(".")
     return {"jpg": "jpeg", "tif": "tiff"}.get(word, word)
+
+
+def named_in(find: Callable[[str], str], written: SourceValue) -> Any:
+    """Return what a name means. Raises ValueInvalid."""
+    return find(written.text) if isinstance(written.value, str) else written.value
+
+
+# One of several words, in lower case; what any program's name means.
+word_in = partial(named_in, lambda text: text.strip().casefold())
+schedule_type_in = partial(named_in, find_schedule_type)
+prediction_in = partial(named_in, find_prediction)
+noise_in = partial(named_in, lambda text: NOISE_NAMES.get(text.strip().casefold(), text))
+format_in = partial(named_in, format_called)
 
 
 def colour_in(written: SourceValue) -> str | None:

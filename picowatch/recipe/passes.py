@@ -72,9 +72,19 @@ def passes_of(request: "ImageRequest") -> tuple[Pass, ...]:
     found = request.found_mask
     size = request.size_before_upscale
     passes = [Pass("find", found.model, request.mask_finder_hash, size, size)] if found else []
-    if request.draws:
-        passes += _drawing(request)
     checkpoint = request.checkpoint, request.checkpoint_hash
+    is_drawn = request.draws and not request.only_details  # the whole picture, or its masked part
+    for kind, sampling in zip(DRAWING, samplings(request) if is_drawn else (), strict=False):
+        drawn = sampling.size
+        if request.references and drawn[0] * drawn[1] > _EDITED_PIXELS:
+            scale = (_EDITED_PIXELS / (drawn[0] * drawn[1])) ** 0.5
+            drawn = int(drawn[0] * scale), int(drawn[1] * scale)
+        if request.hires and kind == "hires" and request.hires_upscaler_hash:
+            upscaler = request.hires.upscaler, request.hires_upscaler_hash
+            passes.append(Pass("enlarge", *upscaler, passes[-1].gives, drawn))
+        count = _model_calls(request, sampling.evaluations)
+        shared = not (request.references or request.exact)
+        passes.append(Pass(kind, *checkpoint, drawn, sampling.size, count, shared=shared))
     for use in request.detail:
         passes.append(Pass("find", use.model, use.finder_hash, size, size))
         taken = steps_taken(use.steps or request.steps, use.denoising_strength)
@@ -89,27 +99,6 @@ def passes_of(request: "ImageRequest") -> tuple[Pass, ...]:
     if request.resize_to:
         passes.append(Pass("resize", "", "", whole, final))
     return (*passes, Pass("write", "", "", final, final))
-
-
-def _drawing(request: "ImageRequest") -> list[Pass]:
-    """Return the passes that draw the whole picture, or its masked part."""
-    if request.only_details:
-        return []
-    kinds: tuple[PassKind, ...] = ("draw", "hires")
-    passes: list[Pass] = []
-    for kind, sampling in zip(kinds, samplings(request), strict=False):
-        size = sampling.size
-        if request.references and size[0] * size[1] > _EDITED_PIXELS:
-            scale = (_EDITED_PIXELS / (size[0] * size[1])) ** 0.5
-            size = int(size[0] * scale), int(size[1] * scale)
-        count = _model_calls(request, sampling.evaluations)
-        if request.hires and kind == "hires" and request.hires_upscaler_hash:
-            upscaler = request.hires.upscaler, request.hires_upscaler_hash
-            passes.append(Pass("enlarge", *upscaler, passes[0].gives, size))
-        model = request.checkpoint, request.checkpoint_hash
-        shared = not (request.references or request.exact)
-        passes.append(Pass(kind, *model, size, sampling.size, count, shared=shared))
-    return passes
 
 
 def _model_calls(image: ImageFields, evaluations: int) -> int:

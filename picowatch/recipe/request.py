@@ -8,12 +8,11 @@ from dataclasses import fields as fields_of
 from functools import cache, cached_property, partial
 from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe import fields
 from picowatch.recipe.files import PICTURE_KINDS, NamedFile, as_written, files_of, with_pictures
-from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Control, Detail
 from picowatch.recipe.prompts.grammar import lora_tags
 
@@ -272,15 +271,6 @@ class ImageRequest(fields.ImageFields):
     def from_dict(values: Mapping[str, Any]) -> "ImageRequest":
         """Return the request that `as_dict` gave; unknown fields and bad values: ValueError."""
         return _adapter().validate_python(values)
-
-
-def why_invalid(error: ValidationError) -> str:
-    """Return the first wrong one of stored values, and why."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    is_unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-    why = "this version does not know it" if is_unknown else first["msg"]
-    return f"{shown(where)}: {shown(why)}"
 
 
 # Built at its first use: it takes 10 ms, and few commands need it.

@@ -164,7 +164,13 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
             why = f"the sampler {missing} is not supported; {closest} comes closest."
             with_type = f"{closest} {SCHEDULE_TYPES.get(schedule_type or '', '')}".rstrip()
             raise SamplerUnknown(why, with_type)
-    raise SamplerUnknown(_why_unknown(written))
+    if kind := _BY_SCHEDULE_TYPE.get(squeezed):
+        what = f"'{shown(written)}' is a schedule type, not a sampler."
+        raise SamplerUnknown(f"{what} Write schedule_type: {kind}, or name a sampler before it.")
+    known = [*SAMPLER_NAMES]
+    known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
+    meant = did_you_mean(written, known)
+    raise SamplerUnknown(f"unknown sampler '{shown(written)}'. {meant}".rstrip())
 
 
 def find_schedule_type(written: str) -> str:
@@ -215,15 +221,6 @@ def _squeezed(name: str) -> str:
     """Return the letters, digits and pluses of a name, in lower case, without "scheduler"."""
     letters = re.sub(r"[^a-z0-9+]", "", name.casefold())
     return letters.removesuffix("scheduler").replace("++", "pp")
-
-
-def _why_unknown(written: str) -> str:
-    if kind := _BY_SCHEDULE_TYPE.get(_squeezed(written)):
-        what = f"'{shown(written)}' is a schedule type, not a sampler."
-        return f"{what} Write schedule_type: {kind}, or name a sampler before it."
-    known = [*SAMPLER_NAMES]
-    known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
-    return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}".rstrip()
 
 
 THE_SAMPLERS = f"The samplers are {listed([s.name for s in SAMPLERS], most=len(SAMPLERS))}."
