@@ -21,7 +21,7 @@ from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
-from picowatch.recipe.resolve.lookup import Known, Limits, Lookup, find_installed, fit, named
+from picowatch.recipe.resolve.lookup import Known, Lookup, find_installed, fit, named
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import mistakes_in_finishing, with_rules, without_unusable
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
@@ -101,7 +101,11 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     if any("." in place or place in blaming for place in _own(wrong, reporter)):
         return None
     recipe = _without_idle(with_rules(recipe, reporter, known.found_in_prompts))
-    return recipe.with_values(schedule_type=_decided(recipe), format=_format(recipe, reporter))
+    kind = samplers.SIMPLE
+    if not checkpoint.rules.flow:  # an impossible type is refused already
+        sampler = samplers.sampler_named(recipe.sampler)
+        kind = samplers.decide_schedule_type(sampler, recipe.schedule_type) or recipe.schedule_type
+    return recipe.with_values(schedule_type=kind, format=_format(recipe, reporter))
 
 
 def _without_idle(recipe: Recipe) -> Recipe:
@@ -285,34 +289,25 @@ def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Reci
         what = "size: picture is the size of the start image. Add image, or a size."
         reporter.wrong(sides[0], what)
     width, height = (own[s] if len(sides) == 1 and s not in sides else None for s in _SIDES)
-    limits = _limits(recipe, known.pictures.most_pixels)
-    fitted, is_reduced = fit(size, (width, height), limits)
+    _, most_side, most_pixels = limits = _limits(recipe, known.pictures.most_pixels)
+    fitted, is_reduced = fit(size, (width, height), *limits)
     warning, whole, becomes = "", None, f"becomes {fitted[0]}x{fitted[1]}"
     if len(sides) > 1 and fitted != size and recipe.mask and not (extend or recipe.hires):
         whole, becomes = size, f"is drawn in {fitted[0]}x{fitted[1]}, and what is new enlarged"
     if len(sides) > 1 and is_reduced:
-        is_setting = limits.most_pixels == known.pictures.most_pixels
+        is_setting = most_pixels == known.pictures.most_pixels
         who = "max_picture_megapixels" if is_setting else "this checkpoint"
-        most = f"{limits.most_pixels / 1e6:.2g} megapixels, with sides of {limits.most_side}"
+        most = f"{most_pixels / 1e6:.2g} megapixels, with sides of {most_side}"
         warning = f"A picture of {size[0]}x{size[1]} pixels {becomes}: {who} allows {most} at most."
         reporter.warnings.append(warning)
     taken: dict[str, Any] = {side: fitted[_SIDES.index(side)] for side in sides}
     return recipe.with_values(**taken, picture_size=whole, size_warning=warning)
 
 
-def _limits(recipe: Recipe, most_pixels: int) -> Limits:
-    """Return the limits of a picture's size; a reference is edited in another size."""
+def _limits(recipe: Recipe, most_pixels: int) -> tuple[int, int, int]:
+    """Return the unit of sides, the longest side and the most pixels of a picture's size."""
     rules, scale = recipe.checkpoint_used.rules, recipe.hires.scale if recipe.hires else 1
     most_side = min(fields.MAX_SIDE, int(rules.max_side / scale))
-    if recipe.references and rules.references:
-        return Limits(1, most_side, most_pixels)
-    most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
-    return Limits(rules.multiple, most_side, most_pixels)
-
-
-def _decided(recipe: Recipe) -> str:
-    """Return the schedule type, "automatic" resolved; an impossible type is refused already."""
-    if recipe.checkpoint_used.rules.flow:
-        return samplers.SIMPLE
-    sampler = samplers.sampler_named(recipe.sampler)
-    return samplers.decide_schedule_type(sampler, recipe.schedule_type) or recipe.schedule_type
+    if recipe.references and rules.references:  # a reference is edited in another size
+        return 1, most_side, most_pixels
+    return rules.multiple, most_side, min(most_pixels, rules.most_start_pixels or most_pixels)

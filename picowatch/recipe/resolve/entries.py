@@ -67,17 +67,14 @@ class EntryResolver:
             images, cost = self._images_of(merged_entry, cost)
             recipes += [self._recipe(merged_entry, images)] if images else []
         if self.problems:
-            self._add_unusable_pictures()
+            # In a file without mistakes, copying the pictures reports unusable ones.
+            for path, position in self.known.named.items():
+                try:
+                    self.known.pictures.check(path)
+                except PictureUnreadable as error:
+                    self.problems.add(position, named(path, str(error)))
             raise RecipeInvalid(self.problems.found)
         return advice.with_unknown_words(advice.with_equal_images(recipes), self.known.inventory)
-
-    def _add_unusable_pictures(self) -> None:
-        """Report unusable pictures; in a file without mistakes, copying them reports them."""
-        for path, position in self.known.named.items():
-            try:
-                self.known.pictures.check(path)
-            except PictureUnreadable as error:
-                self.problems.add(position, named(path, str(error)))
 
     def _merged(self, entry: Entry, settings: Layer) -> _Merged | None:
         """Return an entry with all its layers; None if the picture it starts from is unusable."""
@@ -126,8 +123,13 @@ class EntryResolver:
     def _images_of(self, whole: _Merged, cost: int) -> tuple[list[Recipe], int]:
         """Return the recipes of a sweep's combinations, and the `cost` of all prompts so far."""
         found, loras = [], sweep.swept_loras(whole.axes, self.known.inventory)
+        is_swept = any(
+            label.startswith(tuple(f"{name}: " for name in PROMPTS)) for label in whole.axes
+        )
         for layer in sweep.combinations(whole.axes, whole.layer):
-            cost += whole.count * _cost(layer, whole.axes)
+            details = (dict(part.pairs) for part in layers.mappings_in(layer, "detail"))
+            prompts = [said[name] for said in (layer, *details) for name in PROMPTS if name in said]
+            cost += whole.count * sum(cost_of(prompt.text, is_swept) for prompt in prompts)
             if cost > MAX_COST:
                 refuse(whole.entry.position, _TOO_LONG)
             reporter = Reporter(layer, self.problems, whole.entry.position)
@@ -185,10 +187,3 @@ _TOO_LONG = (
     "wildcards or brackets counts 80 times, one in a sweep 10 times. Request fewer images, or "
     "shorten the prompt."
 )
-
-
-def _cost(layer: Layer, axes: sweep.Axes) -> int:
-    is_swept = any(label.partition(": ")[0] in PROMPTS for label in axes if ": " in label)
-    details = [dict(part.pairs) for part in layer["detail"].parts] if "detail" in layer else []
-    prompts = [parts[field] for parts in (layer, *details) for field in PROMPTS if field in parts]
-    return sum(cost_of(prompt.text, is_swept) for prompt in prompts)

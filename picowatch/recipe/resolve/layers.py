@@ -134,7 +134,9 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
     """Return a layer's values, of mappings by part, and the places of wrong ones, now reported."""
     elsewhere = LOOKED_UP | fields.KINDS.keys()
     names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
-    names = [name for name in names if not _is_told_as_idle(name, layer)]
+    # Another program's value that changes nothing is told as that, right or wrong.
+    idle = {name for name, needs in fields.NEEDS.items() if not any(is_on(layer, n) for n in needs)}
+    names = [n for n in names if n not in idle or layer[n].origin is not Origin.FOREIGN]
     found = _values_of(names, layer, reporter)
     wrong = [name for name in names if name not in found]
     for field in fields.KINDS:
@@ -147,12 +149,6 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
         if entries:
             found[field] = entries if field in fields.LISTS else entries[0]
     return found, wrong
-
-
-def _is_told_as_idle(name: str, layer: Layer) -> bool:
-    """Return whether another program's value is ignored with a warning, right or wrong."""
-    needs = fields.NEEDS.get(name, ()) if layer[name].origin is Origin.FOREIGN else ()
-    return bool(needs) and not any(is_on(layer, need) for need in needs)
 
 
 def _values_of(
@@ -273,7 +269,13 @@ def _split_size(layer: Layer, reporter: Reporter) -> None:
 
 def _split_sampler(layer: Layer, reporter: Reporter) -> None:
     """Give the schedule type in a sampler's name its own field."""
-    written, said = layer.pop("sampler"), _schedule_type(layer, reporter)
+    written, said = layer.pop("sampler"), ""
+    try:
+        if "schedule_type" in layer:
+            said = find_schedule_type(text_of("schedule_type", layer["schedule_type"]))
+    except ValueInvalid as error:
+        reporter.wrong("schedule_type", str(error), None)
+        del layer["schedule_type"]
     try:
         sampler, in_name = find_sampler(text_of("sampler", written))
     except SamplerUnknown as error:
@@ -290,17 +292,6 @@ def _split_sampler(layer: Layer, reporter: Reporter) -> None:
         reporter.wrong("schedule_type", what, in_name, remedy="Keep one.")
     if in_name or not said:
         layer["schedule_type"] = written.with_value(in_name or AUTOMATIC)
-
-
-def _schedule_type(layer: Layer, reporter: Reporter) -> str:
-    """Return the schedule type that a layer says; a wrong type is reported and removed."""
-    if "schedule_type" in layer:
-        try:
-            return find_schedule_type(text_of("schedule_type", layer["schedule_type"]))
-        except ValueInvalid as error:
-            reporter.wrong("schedule_type", str(error), None)
-            del layer["schedule_type"]
-    return ""
 
 
 def _refuse_quoted(field: str, written: SourceValue) -> None:
@@ -351,12 +342,6 @@ def _two_sides(name: str, written: SourceValue) -> list[tuple[str, SourceValue]]
     if not sides:
         return [(name, written)]
     return [(side, written.with_value(sides[side])) for side in ("width", "height")]
-
-
-def _mask(written: SourceValue, reporter: Reporter) -> SourceValue:
-    """Write out what to find; a path stays as it is."""
-    is_mapping = isinstance(written.value, dict | tuple)
-    return _mapping("mask", "", written, reporter) if is_mapping else written
 
 
 def _list(field: str, named: str, written: SourceValue, reporter: Reporter) -> SourceValue:
@@ -418,7 +403,12 @@ _FORMS: dict[str, Callable[[SourceValue, Reporter], SourceValue]] = {
     "resize_to": _resize_to,
     **{field: partial(_list, field, fields.ROWS[field].part) for field in fields.LISTS},
     **dict.fromkeys(("image", "extend", "sweep"), lambda written, _: written),
-    "mask": _mask,
+    # A path stays as it is.
+    "mask": lambda written, reporter: (
+        written
+        if isinstance(written.value, str | None)
+        else _mapping("mask", "", written, reporter)
+    ),
     "references": partial(_list, "references", ""),
     "loras": loras_form,
 }

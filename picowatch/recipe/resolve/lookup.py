@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import ALPHA, BAKED, MIN_SIDE
@@ -74,8 +74,10 @@ class Lookup:
 
     def files(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Return the values of all fields that name files, for a recipe that draws."""
+        native = checkpoint.native_size
         vae = self.model("vae", "vae", BAKED) if "vae" in self.reporter.layer else ""
         image, references = self.path("image"), self._references()
+        details = enumerate(self.said.get("detail", ()))
         return {
             "checkpoint": checkpoint.name,
             "vae": vae or BAKED,
@@ -85,7 +87,11 @@ class Lookup:
             "hires": self._hires(is_flow=checkpoint.rules.flow),
             "upscale": self.upscale(),
             "cutout": self.cutout(),
-            "detail": self._details(checkpoint.native_size),
+            "detail": tuple(
+                {"size": f"{native}x{native}"} | found
+                for index, parts in details
+                if (found := self._finder(f"detail.{index}", parts))
+            ),
             "control": self._controls(image),
         }
 
@@ -171,12 +177,6 @@ class Lookup:
         # Enlarging a flow model's latents spoils them.
         return parts if parts is None or not is_flow else parts | {"upscaler": pixels}
 
-    def _details(self, native: int) -> tuple[Parts, ...]:
-        """Return what is drawn again, with a model's name and a size."""
-        each = enumerate(self.said.get("detail", ()))
-        found = (self._finder(f"detail.{index}", parts) for index, parts in each)
-        return tuple({"size": f"{native}x{native}"} | parts for parts in found if parts)
-
     def _controls(self, image: str) -> tuple[Parts, ...]:
         """Return the ControlNets; those whose model or picture is missing are left out."""
         found = []
@@ -242,25 +242,19 @@ def named(path: str, words: str) -> str:
     return words if path in words else f"'{shown(path)}': {words}"
 
 
-class Limits(NamedTuple):
-    """The limits of a size that is taken from a picture."""
-
-    multiple: int
-    most_side: int
-    most_pixels: int
-
-
 def fit(
-    size: tuple[int, int], given: tuple[int | None, int | None], limits: Limits
+    size: tuple[int, int],
+    given: tuple[int | None, int | None],
+    multiple: int,
+    most_side: int,
+    most_pixels: int,
 ) -> tuple[tuple[int, int], bool]:
     """Return a picture's size within limits, in proportion to a given side; True if reduced."""
     for side, of_picture in zip(given, size, strict=True):
         if side:
             scale = side / of_picture
             size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    by_pixels = (limits.most_pixels / (size[0] * size[1])) ** 0.5
-    shrink = min(1, limits.most_side / max(size), by_pixels)
-    unit = limits.multiple
-    least, most = -(-MIN_SIDE // unit), limits.most_side // unit
-    width, height = (max(least, min(most, round(s * shrink / unit))) * unit for s in size)
+    shrink = min(1, most_side / max(size), (most_pixels / (size[0] * size[1])) ** 0.5)
+    least, most = -(-MIN_SIDE // multiple), most_side // multiple
+    width, height = (max(least, min(most, round(s * shrink / multiple))) * multiple for s in size)
     return (width, height), shrink < 1

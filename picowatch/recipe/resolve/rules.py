@@ -357,25 +357,22 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
 
 def mistakes_in_finishing(recipe: Recipe) -> Iterator[Finding]:
     """Check how a picture is enlarged, resized and written."""
-    yield from _upscaled_size(recipe)
-    yield from _resized(recipe)
-    yield from _file_format(recipe)
-    cutout, usual = recipe.cutout, Cutout.confidence
-    if cutout and not cutout.find and cutout.confidence != usual:
-        what = "cutout confidence has no effect without find."
-        yield Finding("cutout.confidence", what, "Add find, or remove confidence.", usual)
-
-
-def _upscaled_size(recipe: Recipe) -> Iterator[Finding]:
-    width, height = recipe.size_after_upscale
+    (width, height), before = recipe.size_after_upscale, recipe.size_before_upscale
     most = recipe.most_photo_pixels
     if recipe.upscale and width * height > most:
-        before = recipe.size_before_upscale
         limit = f"the limit is {most / 1e6:g} million pixels (max_photo_megapixels)."
         what = f"upscale makes {width}x{height} from {before[0]}x{before[1]}; {limit}"
         scale = int((most / (before[0] * before[1])) ** 0.5 * 4) / 4
         instead = scale if scale >= 1 else NOTHING
         yield Finding("upscale.scale", what, "Use a smaller scale.", instead, of_checkpoint=False)
+    yield from _resized(recipe)
+    if recipe.quality == "lossless" and recipe.format in ("jpeg", "avif"):
+        remedy = "Use webp or png, or a quality from 1 to 100."
+        yield Finding("quality", f"{recipe.format} has no lossless.", remedy, "")
+    cutout, usual = recipe.cutout, Cutout.confidence
+    if cutout and not cutout.find and cutout.confidence != usual:
+        what = "cutout confidence has no effect without find."
+        yield Finding("cutout.confidence", what, "Add find, or remove confidence.", usual)
 
 
 def _resized(recipe: Recipe) -> Iterator[Finding]:
@@ -402,12 +399,6 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
         limit = f"the limit is {most / 1e6:g} million pixels (max_photo_megapixels)."
         what, remedy = f"makes {width}x{height}; {limit}", "Use a smaller size."
     yield Finding(place, f"resize_to {what}", remedy, of_checkpoint=False)
-
-
-def _file_format(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.quality == "lossless" and recipe.format in ("jpeg", "avif"):
-        remedy = "Use webp or png, or a quality from 1 to 100."
-        yield Finding("quality", f"{recipe.format} has no lossless.", remedy, "")
 
 
 _RULES: tuple[Rule, ...] = (

@@ -121,8 +121,12 @@ class AxisReader:
         """Return an axis' label and values, and add mistakes. Raises ValueInvalid for its name."""
         name, detail = _field(key), key.partition(":")[2].strip()
         if name is None:
-            what = _meant(key, written, self.layer)
-            raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {what}")
+            able = fields.FIRST_NAME_OF.keys() - fields.NO_SWEEP
+            meant = did_you_mean(key.partition(":")[0].strip(), able)
+            if key and "prompt" in self.layer and key in self.layer["prompt"].text:  # A1111's S/R
+                meant = f'For a piece of the prompt write "prompt: {shown(key)}".'
+            what = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
+            raise ValueInvalid(what.rstrip())
         if name in fields.NO_SWEEP:
             raise ValueInvalid(f"sweep cannot vary {name}. {fields.NO_SWEEP[name]}")
         if name in fields.PARTS:
@@ -209,18 +213,3 @@ def _check_piece(field: str, piece: str, layer: Layer) -> None:
         raise ValueInvalid(f"'{shown(piece)}' does not occur in {field}: there is nothing to vary.")
     if len(text) > MAX_LENGTH:
         raise ValueInvalid(f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
-
-
-def _meant(key: str, values: SourceValue, layer: Layer) -> str:
-    """Return what an unknown name may mean: a field, or a piece of the prompt (`Prompt S/R`)."""
-    name, _, detail = (part.strip() for part in key.partition(":"))
-    prompt = layer["prompt"].text if "prompt" in layer else ""
-    first = values.parts[0].text if values.parts and "prompt" in name.casefold() else ""
-    for piece in filter(None, (detail, key, first)):
-        if piece in prompt:
-            name = f'"prompt: {shown(piece)}"'
-            return f"there is no such field. For a piece of the prompt write {name}."
-    meant = did_you_mean(
-        name, [field for field in fields.FIRST_NAME_OF if field not in fields.NO_SWEEP]
-    )
-    return f"there is no such field. {meant}".rstrip()
