@@ -16,18 +16,13 @@ from picowatch.recipe.messages.problems import Finding, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
 from picowatch.recipe.passes import samplings
+from picowatch.recipe.prompts import grammar
 from picowatch.recipe.prompts.drawing import NEGATIVE
 from picowatch.recipe.prompts.editing import edits_in
-from picowatch.recipe.prompts.grammar import (
-    embedding_words,
-    lora_tags,
-    parse_attention,
-    without_loras,
-)
 from picowatch.recipe.recipe import Recipe, no_hash
 from picowatch.recipe.resolve.layers import is_about_drawing, only_details
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
-from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, is_on
+from picowatch.recipe.written import Entry, Layer, Origin, is_on
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 _MOST_CHARACTERS = 100_000  # of texts searched for unknown words
@@ -103,34 +98,27 @@ def unlike_the_picture(
     layer: Layer, entry: Entry, checkpoint: Checkpoint, inventory: Inventory
 ) -> Iterator[str]:
     """Yield warnings about files that another picture was made with, and that are not these."""
-    written = layer.get("checkpoint")
-    if written and written.origin is Origin.FOREIGN:
-        yield from _another_checkpoint(entry.checkpoint_hash.casefold(), written, checkpoint)
-    if not checkpoint.rules.flow:
-        yield from _missing_embeddings(layer, entry.embeddings, inventory)
-
-
-def _another_checkpoint(begins: str, written: SourceValue, checkpoint: Checkpoint) -> Iterator[str]:
+    written, begins = layer.get("checkpoint"), entry.checkpoint_hash.casefold()
+    theirs = written if written and written.origin is Origin.FOREIGN else None
     # Shorter hashes are from A1111 before 2023, which hashed in another way.
-    if checkpoint.hash and len(begins) >= _HASH_DIGITS:
+    if theirs and checkpoint.hash and len(begins) >= _HASH_DIGITS:
         if not checkpoint.hash.startswith(begins):
             what = f"the checkpoint '{shown(checkpoint.name)}' is another file than the picture's"
             own, other = checkpoint.hash[:_HASH_DIGITS], shown(begins[:_HASH_DIGITS])
             yield f"{what}: its hash begins {own}, the picture's {other}."
-    elif checkpoint.name and not is_whole_name(written.text, checkpoint.name):
-        what = f"the picture's checkpoint '{shown(written.text)}' is taken for"
+    elif theirs and checkpoint.name and not is_whole_name(theirs.text, checkpoint.name):
+        what = f"the picture's checkpoint '{shown(theirs.text)}' is taken for"
         yield f"{what} '{shown(checkpoint.name)}', which may be another one."
-
-
-def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> Iterator[str]:
-    entries = embeddings.split(",")[:_MOST_EMBEDDINGS]
-    names = [entry.partition(":")[0].strip() for entry in entries]
+    if checkpoint.rules.flow:
+        return
+    entries = entry.embeddings.split(",")[:_MOST_EMBEDDINGS]
+    names = [named.partition(":")[0].strip() for named in entries]
     here = (*inventory.embeddings, *inventory.refused_as("embedding"))
     words = {name.rpartition("/")[2].casefold() for name in here}
     away = tuple(name for name in names if name.rpartition("/")[2].casefold() not in {"", *words})
     for prompt in [layer[field] for field in fields.PROMPTS if field in layer]:
-        text = without_loras(prompt.text) if prompt.origin is Origin.FOREIGN else ""
-        found = {name for *_, name in embedding_words(text, away)}
+        text = grammar.without_loras(prompt.text) if prompt.origin is Origin.FOREIGN else ""
+        found = {name for *_, name in grammar.embedding_words(text, away)}
         yield from map(embedding_missing, sorted(found))
 
 
@@ -165,7 +153,7 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
     demo, taught = inventory.demo, inventory.demo.known_words
     drawn = [v for v in variants if v.draws and v.checkpoint == demo.name]
     texts_of = {text: v for v in drawn for field, text in v.texts if not field.endswith(NEGATIVE)}
-    prompts = [text for text, of in texts_of.items() if not (of.loras or lora_tags(text))]
+    prompts = [text for text, of in texts_of.items() if not (of.loras or grammar.lora_tags(text))]
     finders = (part for v in variants for part in (v.found_mask, *v.detail, v.cutout))
     looked_for = [part.find for part in finders if part and part.find and part.model == DEMO_FIND]
     said = []
@@ -189,14 +177,15 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     """Yield warnings about what its checkpoint ignores in a recipe that it can render."""
     checkpoint = recipe.checkpoint_used
     name = shown(checkpoint.name)
-    pieces = (piece for _, text in recipe.texts for piece in parse_attention(without_loras(text)))
+    texts = (grammar.without_loras(text) for _, text in recipe.texts)
+    pieces = chain.from_iterable(map(grammar.parse_attention, texts))
     if checkpoint.rules.flow and any(weight != 1 for _, weight in pieces):
         yield f"{checkpoint.family} reads prompts as plain text: weights and BREAK were ignored."
     drawn = [sampling for sampling in samplings(recipe) if sampling.evaluations]
-    texts = recipe.texts if drawn and not recipe.detail else ()  # details have steps of their own
     late = (
         written
-        for _, text in texts
+        for _, text in recipe.texts
+        if drawn and not recipe.detail  # details have steps of their own
         for written, edit in edits_in(text)
         if edit.when and not any(edit.option(each.evaluations - 1, each) for each in drawn)
     )

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe import fields
+from picowatch.recipe import fields, samplers
 from picowatch.recipe.converters import several_seeds
 from picowatch.recipe.files import PLACES
 from picowatch.recipe.messages import wording
@@ -24,14 +24,6 @@ from picowatch.recipe.messages.other_programs import FIELDS_MEANT, SHAPE, words_
 from picowatch.recipe.messages.problems import NOTHING, Problems, Reporter, shown
 from picowatch.recipe.messages.suggestions import closest, did_you_mean, listed
 from picowatch.recipe.resolve.loras import loras_form
-from picowatch.recipe.samplers import (
-    AUTOMATIC,
-    THE_SAMPLERS,
-    SamplerUnknown,
-    find_sampler,
-    find_schedule_type,
-    meaning_of_scheduler,
-)
 from picowatch.recipe.written import (
     OFF,
     Layer,
@@ -72,7 +64,8 @@ def normalised(
     if "size" in result:
         _split_size(result, reporter)
     said = result.get("schedule_type")
-    if said and said.origin is Origin.FOREIGN and meaning_of_scheduler(said.text) == "sampler":
+    meant = samplers.meaning_of_scheduler(said.text) if said else ""
+    if said and said.origin is Origin.FOREIGN and meant == "sampler":
         result.setdefault("sampler", result.pop("schedule_type"))
     for field, form in _FORMS.items():
         if field not in result:
@@ -272,26 +265,27 @@ def _split_sampler(layer: Layer, reporter: Reporter) -> None:
     written, said = layer.pop("sampler"), ""
     try:
         if "schedule_type" in layer:
-            said = find_schedule_type(text_of("schedule_type", layer["schedule_type"]))
+            said = samplers.find_schedule_type(text_of("schedule_type", layer["schedule_type"]))
     except ValueInvalid as error:
         reporter.wrong("schedule_type", str(error), None)
         del layer["schedule_type"]
     try:
-        sampler, in_name = find_sampler(text_of("sampler", written))
-    except SamplerUnknown as error:
-        is_replaced = reporter.wrong("sampler", error.message, error.instead, remedy=THE_SAMPLERS)
+        sampler, in_name = samplers.find_sampler(text_of("sampler", written))
+    except samplers.SamplerUnknown as error:
+        the = samplers.THE_SAMPLERS
+        is_replaced = reporter.wrong("sampler", error.message, error.instead, remedy=the)
         if not is_replaced or not error.instead:
             return
-        sampler, in_name = find_sampler(error.instead)
+        sampler, in_name = samplers.find_sampler(error.instead)
     except ValueInvalid as error:
         reporter.wrong("sampler", str(error), None)
         return
     layer["sampler"] = written.with_value(sampler.name)
-    if in_name and said not in ("", AUTOMATIC, in_name):
+    if in_name and said not in ("", samplers.AUTOMATIC, in_name):
         what = f"the sampler's name says {in_name}, schedule_type says {said}."
         reporter.wrong("schedule_type", what, in_name, remedy="Keep one.")
     if in_name or not said:
-        layer["schedule_type"] = written.with_value(in_name or AUTOMATIC)
+        layer["schedule_type"] = written.with_value(in_name or samplers.AUTOMATIC)
 
 
 def _refuse_quoted(field: str, written: SourceValue) -> None:

@@ -1,7 +1,7 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -103,18 +103,15 @@ def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory
     if "prompt" in layer:
         changed["prompt"] = prompt.with_value(text)
     if "detail" in layer and layer["detail"].parts:  # otherwise it is off
-        details = [_without_tags(detail, {meant}, inventory) for detail in layer["detail"].parts]
+        details = []
+        for detail in layer["detail"].parts:
+            parts = dict(detail.pairs)
+            if "prompt" in parts:
+                text = without_tags(parts["prompt"].text, {meant}, inventory)
+                parts["prompt"] = parts["prompt"].with_value(text)
+            details.append(detail.with_pairs(tuple(parts.items())))
         changed["detail"] = layer["detail"].with_parts(tuple(details))
     return changed
-
-
-def _without_tags(detail: SourceValue, names: Set[str], inventory: Inventory) -> SourceValue:
-    """Return a detail whose own prompt has no tags of these LoRAs."""
-    parts = dict(detail.pairs)
-    if "prompt" in parts:
-        text = without_tags(parts["prompt"].text, names, inventory)
-        parts["prompt"] = parts["prompt"].with_value(text)
-    return detail.with_pairs(tuple(parts.items()))
 
 
 def _number(written: SourceValue) -> float | None:

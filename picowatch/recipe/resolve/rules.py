@@ -11,7 +11,7 @@ from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.families.row import EULER
-from picowatch.recipe import fields
+from picowatch.recipe import fields, samplers
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import NOTHING, Finding, Reporter, shown
 from picowatch.recipe.messages.suggestions import listed
@@ -22,13 +22,6 @@ from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.prompts.grammar import embedding_words, without_loras
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.samplers import (
-    AUTOMATIC,
-    SAMPLERS,
-    SIMPLE,
-    decide_schedule_type,
-    sampler_named,
-)
 from picowatch.recipe.written import FORBIDDEN, invisible
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -183,27 +176,13 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
         yield "kind", f"{what}, {said}. Write 'kind: …' with {listed(kinds, 'or')}."
 
 
-def _lacks(recipe: Recipe) -> Iterator[Finding]:
-    """Find fields that the checkpoint's family has no use for."""
-    checkpoint = recipe.checkpoint_used
-    lacks = checkpoint.rules.lacks
-    if "mask" in lacks:  # margins are redrawn as what a mask selects
-        lacks = {**lacks, "extend": lacks["mask"]}
-    if "image" in lacks:
-        lacks = {**lacks, "detail": lacks["image"]}
-    for field, why in lacks.items():
-        usual = checkpoint.rules.defaults.get(field, fields.DEFAULTS[field])
-        if getattr(recipe, field) != usual:
-            what = f"{checkpoint.family or 'this checkpoint'} has no {field}: {why}."
-            yield Finding(field, what, "Remove it.", usual)
-
-
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
     """Check the sampler: only some work for flow models, only some can begin with pure noise."""
     checkpoint = recipe.checkpoint_used
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
-        able = tuple(s.name for s in SAMPLERS if s.zero_snr or recipe.prediction != fields.ZERO_SNR)
+        is_zero = recipe.prediction == fields.ZERO_SNR
+        able = tuple(s.name for s in samplers.SAMPLERS if s.zero_snr or not is_zero)
         why = "it cannot begin with pure noise (zero terminal SNR)"
     if recipe.sampler not in able:
         what = f"the sampler {recipe.sampler} cannot be used with '{checkpoint.name}': {why}."
@@ -212,17 +191,18 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
-    rules, sampler = recipe.checkpoint_used.rules, sampler_named(recipe.sampler)
-    what = f"does not take the schedule type '{recipe.schedule_type}'"
+    rules, sampler = recipe.checkpoint_used.rules, samplers.sampler_named(recipe.sampler)
+    kind, simple = recipe.schedule_type, samplers.SIMPLE
+    what = f"does not take the schedule type '{kind}'"
     if not rules.flow:
-        if decide_schedule_type(sampler, recipe.schedule_type) is None:
-            able = listed([AUTOMATIC, *sampler.schedule_types])
+        if samplers.decide_schedule_type(sampler, kind) is None:
+            able = listed([samplers.AUTOMATIC, *sampler.schedule_types])
             message = f"{sampler.name} {what}: it takes {able}."
             yield Finding("schedule_type", message, instead=sampler.automatic)
     # The schedule type of an impossible sampler came with it.
-    elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
+    elif kind not in (samplers.AUTOMATIC, simple) and recipe.sampler in rules.samplers:
         message = f"{recipe.checkpoint_used.family} {what}: it has a schedule of its own."
-        yield Finding("schedule_type", message, f"Remove it, or write {SIMPLE}.", SIMPLE)
+        yield Finding("schedule_type", message, f"Remove it, or write {simple}.", simple)
 
 
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
@@ -267,12 +247,10 @@ def _detail(recipe: Recipe) -> Iterator[Finding]:
     rules, family = recipe.checkpoint_used.rules, recipe.checkpoint_used.family
     least, most = fields.MIN_SIDE, min(rules.max_side, fields.MAX_SIDE)
     for index, detail in enumerate(recipe.detail):
-        for side in detail.sides:
-            if side % rules.multiple or not least <= side <= most:
-                what = f"detail size is {detail.size}, but {family} draws sides from {least} to "
-                what += f"{most} pixels that are multiples of {rules.multiple}."
-                yield Finding(f"detail.{index}.size", what, "Leave it out for the usual one.", "")
-                break
+        if any(side % rules.multiple or not least <= side <= most for side in detail.sides):
+            what = f"detail size is {detail.size}, but {family} draws sides from {least} to "
+            what += f"{most} pixels that are multiples of {rules.multiple}."
+            yield Finding(f"detail.{index}.size", what, "Leave it out for the usual one.", "")
 
 
 def _start_image(recipe: Recipe) -> Iterator[Finding]:
@@ -300,10 +278,10 @@ def without_unusable(recipe: Recipe, reporter: Reporter) -> Recipe:
 
     Sizes are decided after that: of a picture that is ignored none is taken.
     """
-    return _applied(_lacks, _applied(_unwanted_references, recipe, reporter), reporter)
+    return _applied(_unusable, recipe, reporter)
 
 
-def _unwanted_references(recipe: Recipe) -> Iterator[Finding]:
+def _unusable(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.checkpoint_used
     takes = checkpoint.rules.references or checkpoint is NO_CHECKPOINT
     if recipe.references and not takes:
@@ -318,6 +296,16 @@ def _unwanted_references(recipe: Recipe) -> Iterator[Finding]:
             words = listed([f"'checkpoint: {name}'" for name in able], "or")
             remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"
         yield Finding("references", what, remedy, ())
+    lacks = checkpoint.rules.lacks
+    if "mask" in lacks:  # margins are redrawn as what a mask selects
+        lacks = {**lacks, "extend": lacks["mask"]}
+    if "image" in lacks:
+        lacks = {**lacks, "detail": lacks["image"]}
+    for field, why in lacks.items():
+        usual = checkpoint.rules.defaults.get(field, fields.DEFAULTS[field])
+        if getattr(recipe, field) != usual:
+            what = f"{checkpoint.family or 'this checkpoint'} has no {field}: {why}."
+            yield Finding(field, what, "Remove it.", usual)
 
 
 def _references(recipe: Recipe) -> Iterator[Finding]:
