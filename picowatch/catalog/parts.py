@@ -34,7 +34,7 @@ _PARTS_OF_TRANSFORMER = {"transformer": "", "text_conditioner": "llm_adapter."}
 # The parts for which variants of a family may have configs of their own.
 _OF_A_VARIANT = ("scheduler", "transformer")
 
-# The weights of each text encoder and of the VAE: a folder, or a file and their tensors' prefix.
+# The weights of parts: a folder, or a file and their tensors' prefix.
 _Sources = Mapping[str, tuple[Path, str] | None]
 
 
@@ -78,15 +78,17 @@ def completed(model: Model, installed: FoundModels) -> Model:
 
 
 def _sources(model: Model, installed: FoundModels) -> _Sources:
-    """Find the text encoders and the VAE in the file itself, or among those installed."""
+    """Find transformer, text encoders and VAE in the file itself, or among those installed."""
+
+    inside = {content: (model.path, prefix) for content, prefix in model.contents}
 
     def found(content: str) -> tuple[Path, str] | None:
         fitting = [source for source in installed.models if _is_for(source, content, model.family)]
         # The most precise weights: float16 rather than fp8.
         largest = max(fitting, key=lambda model: model.bytes, default=None)
-        return _inside(model, content) or ((largest.path, "") if largest else None)
+        return inside.get(content) or ((largest.path, "") if largest else None)
 
-    contents = {**_encoders_of(model), "vae": VAE}
+    contents = {**_encoders_of(model), "vae": VAE, "transformer": TRANSFORMER}
     return {part: found(content) for part, content in contents.items()}
 
 
@@ -100,11 +102,6 @@ def _is_for(model: Model, content: str, family: str) -> bool:
         and serves(model.variant, family)
         and not (unsaid or is_tiny(model.variant))
     )
-
-
-def _inside(model: Model, content: str) -> tuple[Path, str] | None:
-    prefix = dict(model.contents).get(content)
-    return None if prefix is None else (model.path, prefix)
 
 
 def _encoders_of(model: Model) -> Mapping[str, str]:
@@ -132,7 +129,7 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
         if name in _OF_A_VARIANT and lender.variant != model.variant:
             own = _package_folder(model, name)
             folder = own if own.is_dir() else folder
-        parts.append(_part(model, name, class_name, folder, inside))
+        parts.append(_part(name, class_name, folder, inside))
     row = FAMILIES[model.family]
     lacking = {name: ASSETS / row.key / name for name in row.optional if name not in classes}
     built_in = ((name, at) for name, at in lacking.items() if name in row.parts and at.is_dir())
@@ -143,15 +140,15 @@ def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
     """Return all parts, with the package's configs, vocabularies and noise schedule."""
     row = FAMILIES[model.family]
     return tuple(
-        _part(model, name, classes[0], _package_folder(model, name), sources)
+        _part(name, classes[0], _package_folder(model, name), sources)
         for name, classes in row.parts.items()
         if (encoder := encoder_of(name)) not in row.optional or sources[encoder]
     )
 
 
-def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
+def _part(name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
     source = sources.get(name)
-    if name in _PARTS_OF_TRANSFORMER and (found := _inside(model, TRANSFORMER)):
+    if name in _PARTS_OF_TRANSFORMER and (found := sources.get("transformer")):
         file, prefix = found
         source = file, prefix + _PARTS_OF_TRANSFORMER[name]
     if source is None or is_folder(source[0]):
