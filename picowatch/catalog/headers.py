@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from picowatch.errors import ModelRefused
 from picowatch.files.safe_paths import open_regular
@@ -135,19 +135,15 @@ def check_size(promised: int, held: int) -> None:
         )
 
 
-def small_json(raw: str | bytes, *, infinite: bool = False) -> Any:
-    """Parse untrusted JSON, unless it has too many values.
+def small_json(raw: str | bytes) -> Any:
+    """Parse untrusted JSON, which may have NaN. Raises ValueError for more values than models have.
 
-    `infinite`: Infinity and NaN are allowed. Raises ValueError or RecursionError.
+    It raises RecursionError, too.
     """
     text = raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")
     if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
         raise ValueError("too many values")
-    return json.loads(raw, parse_constant=float if infinite else _refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    return json.loads(raw)
 
 
 def refuse_foreign(start: bytes, size: int) -> None:
