@@ -21,7 +21,7 @@ INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
 ARIA2 = ".aria2"  # beside an unfinished file of aria2, which has its whole size and header at once
 WEIGHTS_ENDINGS = {".safetensors"} | PICKLE_ENDINGS
-# The parts of a checkpoint, of any family with a row of its own.
+# The names of the parts that the folder of any family with a row may have.
 _PARTS = {part for row in FAMILIES.values() for part in row.parts}
 # diffusers once wrote a variant after the number of a shard.
 _WEIGHT_NAMES = tuple(
@@ -101,23 +101,19 @@ def folder_files(folder: Path) -> dict[str, Path]:
     For a checkpoint these are the index and the files in the parts' folders, for a VAE its own
     files; weights that are not read, previews and safety checkers do not count.
     """
-    parts = [folder]
-    if is_whole := has_index(folder):
-        parts = [folder / part for part in _parts_in(folder) if is_folder(folder / part)]
-    found = [index_of(folder)] if is_whole else []
+    parts, found = [folder], list[Path]()
+    if has_index(folder):
+        names: Iterable[str] = _PARTS
+        with suppress(ModelRefused):
+            pipeline = str(read_json(folder / INDEX).get("_class_name"))
+            if row_of_pipeline(pipeline) is None:
+                names = FAMILIES[from_text(pipeline)].parts
+        parts = [folder / part for part in names if is_folder(folder / part)]
+        found = [index_of(folder)]
     for part in parts:
         found += weight_files(part)
         found += (path for path in part.iterdir() if _is_text(path) and not is_folder(path))
     return dict(sorted((path.relative_to(folder).as_posix(), path) for path in found))
-
-
-def _parts_in(folder: Path) -> Iterable[str]:
-    """Return the names of the parts that a checkpoint's folder may have."""
-    with suppress(ModelRefused):
-        pipeline = str(read_json(folder / INDEX).get("_class_name"))
-        if row_of_pipeline(pipeline) is None:
-            return FAMILIES[from_text(pipeline)].parts
-    return _PARTS
 
 
 def _is_text(path: Path) -> bool:
@@ -201,15 +197,10 @@ def known_values(name: str, values: dict[str, Any], keys: str) -> dict[str, Any]
     return known
 
 
-def config_beside(checkpoint: Path) -> Path:
-    """Return the config of a checkpoint's file as in A1111: model.yaml for model.safetensors."""
-    return checkpoint.with_suffix(".yaml")
-
-
-def says_velocity(checkpoint: Path) -> bool:
+def says_velocity(config: Path) -> bool:
     """Return whether the config beside a checkpoint's file says that its UNet predicts velocity."""
     try:
-        with open_regular(config_beside(checkpoint)) as file:
+        with open_regular(config) as file:
             return bool(_VELOCITY.search(file.read(_MAX_BYTES)))
     except OSError:
         return False
@@ -223,7 +214,7 @@ def read_json(path: Path) -> dict[str, Any]:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ValueError(f"it is too large; the limit is {_MAX_BYTES:,} bytes")
-        values = small_json(content, infinite=True)
+        values = small_json(content)
         if not isinstance(values, dict):
             raise ValueError("it does not contain a JSON object")
     except FileNotFoundError as error:

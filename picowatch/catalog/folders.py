@@ -127,7 +127,7 @@ def _flow_folder(row: Family, folder: Path, transformer: dict[str, Any]) -> Reco
     variant = _variant(row, index, transformer)
     takes = row.variant(variant).references
     edits = takes is not None and takes.required and "processor" in row.parts
-    if edits and _class_name(index, "processor") is None:
+    if edits and _class_of(index, "processor")[1] is None:
         raise ModelRefused("is a diffusers folder without processor/: copy the whole folder.")
     return Recognised("checkpoint", row.key, row.native_size, variant=variant)
 
@@ -175,54 +175,38 @@ def only_lends(folder: Path) -> bool:
 
 def classes_of(folder: Path) -> dict[str, str]:
     """Return the class of each part that is loaded. ModelRefused if the family lacks the class."""
-    index = folder_files.read_index(folder)
+    index, file = folder_files.read_index(folder), folder_files.index_of(folder)
     row = _row_of(index)
     found: dict[str, str] = {}
     if not any(is_folder(folder / part) for part in row.parts):
-        raise ModelRefused(
-            f"has only an index, {folder_files.index_of(folder).name}: {_get(folder, row, index)}"
-        )
+        raise ModelRefused(f"has only an index, {file.name}: {_get(folder, row, index)}")
     for part, allowed in row.parts.items():
-        encoder = encoder_of(part)
-        if encoder in row.optional and _class_name(index, encoder) is None:
+        encoder, (library, name) = encoder_of(part), _class_of(index, part)
+        if encoder in row.optional and _class_of(index, encoder)[1] is None:
             continue
-        name = _class_name(index, part)
         if allowed and name not in allowed:
             raise ModelRefused(
                 f"is a diffusers folder whose {part} is {shown(str(name))}, not {allowed[0]}: "
                 "not supported."
             )
-        if not allowed:
-            _check_own(part, index.get(part))
-        if not is_folder(folder / part):
-            null = ""
-            if part in row.optional and part == encoder:
-                null = f", or write [null, null] for it in {folder_files.index_of(folder).name}"
+        is_own = library in ("diffusers", "transformers") and isinstance(name, str)
+        if not (allowed or (is_own and name.isidentifier())):
             raise ModelRefused(
-                f"is a diffusers folder without {part}/: copy the whole folder{null}."
-                f"{_elsewhere(folder, part)}"
+                f"is a diffusers folder whose {part} is {shown(str(name))} of "
+                f"{shown(str(library))}: only classes of diffusers and transformers are loaded."
+            )
+        if not is_folder(folder / part):
+            null = elsewhere = ""
+            if part in row.optional and part == encoder:
+                null = f", or write [null, null] for it in {file.name}"
+            match folder_files.read_json(file).get(part):
+                case [_, _, {"pretrained_model_name_or_path": str(repository)}]:
+                    elsewhere = f" Its index takes this part from {shown(repository)}."
+            raise ModelRefused(
+                f"is a diffusers folder without {part}/: copy the whole folder{null}.{elsewhere}"
             )
         found[part] = str(name)
     return found
-
-
-def _elsewhere(folder: Path, part: str) -> str:
-    """Return a sentence that says from where a modular pipeline takes a part, or ""."""
-    match folder_files.read_json(folder_files.index_of(folder)).get(part):
-        case [_, _, {"pretrained_model_name_or_path": str(repository)}]:
-            return f" Its index takes this part from {shown(repository)}."
-    return ""
-
-
-def _check_own(part: str, entry: Any) -> None:
-    """Raise ModelRefused unless a part's class is diffusers' or transformers' own."""
-    library, name = entry if _is_part(entry) else (None, None)
-    is_name = isinstance(name, str) and name.isidentifier()
-    if library not in ("diffusers", "transformers") or not is_name:
-        raise ModelRefused(
-            f"is a diffusers folder whose {part} is {shown(str(name))} of {shown(str(library))}: "
-            "only classes of diffusers and transformers are loaded."
-        )
 
 
 def encoder_of(part: str) -> str:
@@ -230,10 +214,10 @@ def encoder_of(part: str) -> str:
     return part.replace("tokenizer", "text_encoder")
 
 
-def _class_name(index: dict[str, Any], part: str) -> str | None:
-    """Return the class of a part in the index: ["library", "class"], or [null, null]."""
+def _class_of(index: dict[str, Any], part: str) -> list[Any]:
+    """Return library and class of a part in the index, of which an optional part has no class."""
     entry = index.get(part)
-    return entry[1] if _is_part(entry) else None
+    return entry if _is_part(entry) else [None, None]
 
 
 def _is_part(entry: Any) -> TypeGuard[list[Any]]:

@@ -149,9 +149,9 @@ def _signature(path: Path, kind: Kind, layout: Layout) -> Signature:
         stats = [(name, file.stat()) for name, file in files.items()]
     except OSError:
         return ()
-    if layout == "file" and kind == "checkpoint":
+    if layout == "file" and kind == "checkpoint":  # A1111 has a config beside it
         with suppress(OSError):
-            stats.append(("config", folder_files.config_beside(path).stat()))
+            stats.append(("config", path.with_suffix(".yaml").stat()))
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
@@ -256,7 +256,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         path=path,
         bytes=sum(file.stat().st_size for file in files),
         by_name=told != found or bool(alike(found, layout)),
-        velocity_beside=silent and folder_files.says_velocity(path),
+        velocity_beside=silent and folder_files.says_velocity(path.with_suffix(".yaml")),
         missing=missing,
         **asdict(told),
     )
