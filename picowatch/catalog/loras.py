@@ -7,7 +7,7 @@ authors, and kohya's, which have "_" for the dots of either.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from math import prod
 
@@ -15,7 +15,6 @@ from picowatch.catalog.headers import Header, small_json
 from picowatch.catalog.models import Recognised
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, UNETS
-from picowatch.families.row import Blocks
 
 # What trainers write before the names of a denoiser's layers, and who they are.
 _TRAINERS = {
@@ -53,17 +52,14 @@ def places(family: str, layer: str) -> tuple[str, ...]:
 @cache
 def _table(family: str) -> dict[tuple[str, str], tuple[str, ...]]:
     """Return diffusers' layers by blocks and layers in either names; "#" is a block's number."""
-    return dict(_pairs(FAMILIES[family].lora_blocks))
-
-
-def _pairs(blocks: Blocks) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
-    for (theirs, ours), layers in blocks.items():
+    found = {}
+    for (theirs, ours), layers in FAMILIES[family].lora_blocks.items():
         start = f"{ours}_#_" if ours else ""
         for layer, named in _each(layers).items():
             names = named.split(",")
-            yield (theirs, layer), tuple(f"{start}{name}" for name in names)
-            for name in names:
-                yield (ours, name), (f"{start}{name}",)
+            found[theirs, layer] = tuple(f"{start}{name}" for name in names)
+            found |= {(ours, name): (f"{start}{name}",) for name in names}
+    return found
 
 
 def _each(layers: str) -> dict[str, str]:
@@ -157,8 +153,15 @@ def lora(header: Header) -> Recognised | None:
     family = _family(header, said, own)
     if family and not FAMILIES[family].loras:
         raise ModelRefused(f"is a LoRA for {FAMILIES[family].name}: diffusers loads none for it.")
-    if family:
-        _refuse_other_layers(family, own)
+    # A part of a LoRA misleads. Text encoders' layers without effect are said with the picture.
+    if family and (unknown := _unknown_to(family, own)):
+        first = unknown[0]
+        trainer = next((who for start, who in _TRAINERS.items() if first.startswith(start)), "")
+        raise ModelRefused(
+            f"is a LoRA for {FAMILIES[family].name} in names{trainer and f' of {trainer}'} that "
+            f"picowatch does not know for {len(unknown)} of its {len(own)} layers, such "
+            f"as {first[:80]!r}. Convert its names to those of diffusers."
+        )
     is_either = family == "flux" and not (said or _unknown_to("chroma", own))
     return Recognised(
         "lora",
@@ -184,21 +187,6 @@ def _refuse_other_parts(header: Header, layers: set[str]) -> None:
                 f"is an adapter whose layers have a {rest[:80]!r}, which picowatch does not know: "
                 "it supports LoRA, LoHa and LoKr."
             )
-
-
-def _refuse_other_layers(family: str, own: Mapping[str, str]) -> None:
-    """Raise ModelRefused for layers that the family's denoiser lacks: a part of a LoRA misleads.
-
-    Text encoders' layers are not judged: those that have no effect are said with the picture.
-    """
-    if unknown := _unknown_to(family, own):
-        first = unknown[0]
-        trainer = next((who for start, who in _TRAINERS.items() if first.startswith(start)), "")
-        raise ModelRefused(
-            f"is a LoRA for {FAMILIES[family].name} in names{trainer and f' of {trainer}'} that "
-            f"picowatch does not know for {len(unknown)} of its {len(own)} layers, such "
-            f"as {first[:80]!r}. Convert its names to those of diffusers."
-        )
 
 
 def _unknown_to(family: str, own: Mapping[str, str]) -> list[str]:
