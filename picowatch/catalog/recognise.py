@@ -92,16 +92,6 @@ _KNOWN = {
 }
 
 
-def _known_name(header: Header) -> str:
-    """Return why a model is not drawn, as a sentence's end, or ""."""
-    prefixes = [*filter(header.has, _PREFIXES)]
-    for says, models in _KNOWN.items():
-        for name, signs in models.items():
-            if any(header.shows(signs, prefix) for prefix in prefixes):
-                return says.format(name, diffusers=diffusers_here())
-    return ""
-
-
 ARTICLES: dict[Kind, str] = {
     "checkpoint": "a checkpoint", "vae": "a VAE", "text_encoder": "a text encoder",
     "lora": "a LoRA", "embedding": "an embedding", "upscaler": "an upscaler",
@@ -140,23 +130,19 @@ def recognise(header: Header) -> Recognised:
     """Return what the file is. ModelRefused shows the first tensors of an unknown file."""
     if not header.shapes:
         raise ModelRefused("is an empty file of weights, without any tensor.")
-    found = controlnet(header) or unet(header) or lora(header)
-    if found is None and (why := _known_name(header)):
-        raise ModelRefused(why)
-    found = found or _transformer(header) or _part(header) or _embedding(header)
+    if found := controlnet(header) or unet(header) or lora(header):
+        return found
+    prefixes = [*filter(header.has, _PREFIXES)]
+    for says, models in _KNOWN.items():
+        for name, signs in models.items():
+            if any(header.shows(signs, prefix) for prefix in prefixes):
+                raise ModelRefused(says.format(name, diffusers=diffusers_here()))
+    found = _transformer(header) or _part(header) or _embedding(header)
     if found is None:
         raise ModelRefused(
             f"is not a model that picowatch knows: its tensors begin with {header.beginning()}."
         )
     return found
-
-
-def expect_kind(found: Recognised, kind: Kind, right: str) -> None:
-    """Raise ModelRefused unless a model is of this kind; `right` is the folder of its own kind."""
-    if found.kind != kind:
-        raise ModelRefused(
-            f"is {ARTICLES[found.kind]}, not {ARTICLES[kind]}: move it to models/{right}/."
-        )
 
 
 def _transformer(header: Header) -> Recognised | None:
@@ -224,18 +210,16 @@ def _embedding(header: Header) -> Recognised | None:
         pair = shapes.get("clip_l", ()), shapes["clip_g"]
         if pair[0][:1] != pair[1][:1] or pair[0][1:] + pair[1][1:] != _SDXL_WIDTHS:
             return None
-        return _of_vectors(pair[1][0], "sdxl")
-    named = shapes.keys() & {"emb_params", "clip_l"}
-    name = min(named or shapes)
-    shape = shapes[name]
-    if not named and (len(shapes) > 1 or "." in name):
-        return None
-    if len(shape) not in (1, 2) or 0 in shape or shape[-1] not in _EMBEDDING_WIDTHS:
-        return None
-    return _of_vectors(shape[0] if len(shape) == 2 else 1, FAMILY_OF_WIDTH[shape[-1]])
-
-
-def _of_vectors(count: int, family: str) -> Recognised:
+        count, family = pair[1][0], "sdxl"
+    else:
+        named = shapes.keys() & {"emb_params", "clip_l"}
+        name = min(named or shapes)
+        shape = shapes[name]
+        if not named and (len(shapes) > 1 or "." in name):
+            return None
+        if len(shape) not in (1, 2) or 0 in shape or shape[-1] not in _EMBEDDING_WIDTHS:
+            return None
+        count, family = shape[0] if len(shape) == 2 else 1, FAMILY_OF_WIDTH[shape[-1]]
     if count > _MAX_VECTORS:
         raise ModelRefused(
             f"is an embedding of {count} vectors: prompts take {_MAX_VECTORS} at most."

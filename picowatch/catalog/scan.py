@@ -22,7 +22,7 @@ from picowatch.catalog.folders import (
 from picowatch.catalog.headers import GGUF, read_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
-from picowatch.catalog.recognise import alike, expect_kind, named, recognise
+from picowatch.catalog.recognise import ARTICLES, alike, named, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, FLOWS, UNETS
 from picowatch.families.row import DEMO
@@ -173,8 +173,12 @@ def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
     try:
         _check_name(candidate)
         found = _recognised(candidate.path, candidate.kind, recognised)
-        right = folders_of(candidate.root.parent, found.kind)[0].name
-        expect_kind(found, candidate.kind, right)
+        if found.kind != candidate.kind:
+            right = folders_of(candidate.root.parent, found.kind)[0].name
+            raise ModelRefused(
+                f"is {ARTICLES[found.kind]}, not {ARTICLES[candidate.kind]}: "
+                f"move it to models/{right}/."
+            )
         return _model(candidate.name, candidate.path, found)
     except ModelRefused as error:
         return candidate.refused(f"{candidate.place} {error.message}", may_pass=_is_of_disk(error))
