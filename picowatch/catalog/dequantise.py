@@ -58,16 +58,17 @@ def stored(header: Header) -> str:
 
 def _check_layer(header: Header, layer: str, kind: str, beside: set[str]) -> None:
     """Raise ModelRefused unless the engine reads this layer's form and has its scales."""
-    told = header.formats.get(layer)
+    told, weight = header.formats.get(layer), f"{layer}.weight"
     if told is not None:
-        name = str(told.get("format"))
-        if name not in _FORMATS or _FORMATS[name][0] != kind or not _turns(header, layer, told):
+        name, group = str(told.get("format")), rotated_together(told)
+        turns = group is None or (group and kind == "I8" and header.inputs(weight) % group == 0)
+        if name not in _FORMATS or _FORMATS[name][0] != kind or not turns:
             raise _refusal(f"{name} ({layer})")
     scales = [layer + ending for ending in SCALES if ending in beside]
     if kind == "U8" and scales and SECOND_SCALE in beside:
         fits = header.types[scales[0]] in ("F8_E4M3", "U8")  # ComfyUI writes fp8 as bytes, too
     else:
-        rows = (*header.shapes[f"{layer}.weight"], 1)[0] if scales else 1
+        rows = (*header.shapes[weight], 1)[0] if scales else 1
         shapes = ((), (1,), (1, 1), (rows,), (rows, 1))
         fits = all(
             header.shapes[name] in shapes and header.types.get(name, "F32") in _WORDS
@@ -75,7 +76,7 @@ def _check_layer(header: Header, layer: str, kind: str, beside: set[str]) -> Non
         )
         fits = fits and (kind in _MATRICES or (kind == "I8" and bool(told and scales)))
     if not fits:
-        raise _refusal(f"{layer}.weight has the type {kind}")
+        raise _refusal(f"{weight} has the type {kind}")
     known = {*BESIDE, ".weight", ".bias", *[SMOOTHING] * (kind == "U8")}
     if scales and (unknown := beside - known):
         raise _refusal(f"it has {layer}{min(unknown)}")
@@ -93,13 +94,6 @@ def rotated_together(told: Mapping[str, Any]) -> int | None:
     except (OverflowError, TypeError, ValueError):
         return 0
     return group if group > 1 and log(group, 4).is_integer() else 0
-
-
-def _turns(header: Header, layer: str, told: Mapping[str, Any]) -> bool:
-    """Return whether a layer's columns can be rotated back, or were not rotated."""
-    group, weight = rotated_together(told), f"{layer}.weight"
-    known = group and header.types[weight] == "I8" and header.inputs(weight) % group == 0
-    return group is None or bool(known)
 
 
 def _refusal(what: str) -> ModelRefused:

@@ -14,11 +14,16 @@ from picowatch.families import FAMILIES, OF_VAE, row
 # Diffusion 3.x; folders tell the scale of latents.
 _SCALED_BY = {0.3611: row.FLUX_VAE, 1.5305: row.SD3_VAE}
 # diffusers' AutoencoderTiny (TAESD and its relatives) decodes scaled latents. It works for the
-# families of the VAE that it replaces: headers tell only the number of channels. FLUX.2's (TAEF2)
-# has group-normed layers that diffusers' class lacks.
+# families of the VAE that it replaces, which it only approximates: it completes no checkpoint.
+# Headers tell only the number of channels. FLUX.2's (TAEF2) has group-normed layers that diffusers'
+# class lacks.
 TINY_CLASS, TINY_FLUX2 = "AutoencoderTiny", "tiny, FLUX.2"
-_TINY = {"tiny": row.SD_VAE, "tiny, 16 latent channels": row.SIXTEEN, TINY_FLUX2: row.FLUX2_VAE}
-_TINY_OF_CHANNELS = dict(zip((4, 16, 32), _TINY, strict=True))
+TINY = {  # the channels, and the VAE that it replaces
+    "tiny": (4, row.SD_VAE),
+    "tiny, 16 latent channels": (16, row.SIXTEEN),
+    TINY_FLUX2: (32, row.FLUX2_VAE),
+}
+_TINY_OF_CHANNELS = {channels: variant for variant, (channels, _) in TINY.items()}
 _TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
 _POOLED = "decoder.layers.2.pool.1.weight"
 # The first layers of Wan's and Qwen-Image's encoders, in their authors' names and diffusers'.
@@ -36,16 +41,7 @@ def families_of(variant: str) -> tuple[str, ...]:
 
 def serves(variant: str, family: str) -> bool:
     """Return whether a VAE of this variant is for that family."""
-    return _TINY.get(variant, variant) in FAMILIES[family].vaes
-
-
-def is_tiny(variant: str) -> bool:
-    """Return whether a VAE of this variant only approximates: then it completes no checkpoint."""
-    return variant in _TINY
-
-
-def tiny_channels(variant: str) -> int:
-    return next(number for number, name in _TINY_OF_CHANNELS.items() if name == variant)
+    return TINY.get(variant, (0, variant))[1] in FAMILIES[family].vaes
 
 
 def vae_of_header(header: Header) -> str | None:

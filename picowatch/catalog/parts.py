@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
-from picowatch.catalog.encoders import ENCODERS, TRANSFORMER, VAE, is_tiny, serves
+from picowatch.catalog.encoders import ENCODERS, TINY, TRANSFORMER, VAE, serves
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.folders import classes_of, encoder_of
 from picowatch.catalog.models import FoundModels, Model, Part, Refused
@@ -100,7 +100,7 @@ def _is_for(model: Model, content: str, family: str) -> bool:
     return (
         model.kind == "vae"
         and serves(model.variant, family)
-        and not (unsaid or is_tiny(model.variant))
+        and not (unsaid or model.variant in TINY)
     )
 
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from picowatch.catalog import Model
 from picowatch.catalog.dequantise import FP8
-from picowatch.catalog.encoders import TINY_CLASS, TINY_FLUX2, VAE_PREFIX, is_tiny, tiny_channels
+from picowatch.catalog.encoders import TINY, TINY_CLASS, TINY_FLUX2, VAE_PREFIX
 from picowatch.catalog.folder_files import read_json, read_schedule
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import Part, holds
@@ -88,7 +88,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
     part = next(part for part in parts_of(checkpoint) if part.name == "vae")
     if vae.variant == TINY_FLUX2:
         return _tiny_flux2(checkpoint, part, vae, target, device)
-    if is_tiny(vae.variant):
+    if vae.variant in TINY:
         part = replace(part, class_name=TINY_CLASS)
     if vae.layout == "folder":
         part = replace(part, folder=vae.path, weights=None, prefix="")
@@ -99,8 +99,8 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         part = replace(part, weights=vae.path, prefix=prefix)
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
-        if is_tiny(vae.variant):
-            config = {"latent_channels": tiny_channels(vae.variant)}
+        if vae.variant in TINY:
+            config = {"latent_channels": TINY[vae.variant][0]}
     dtype = _dtype(checkpoint, part, config, target)
     return begin_again_in_tiles(_read(part, config, f"VAE {vae.name!r}", dtype, device))
 
