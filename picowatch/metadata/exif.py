@@ -5,7 +5,6 @@ A value is kept if it is of a kind that its tag may have: readers refuse some fi
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from io import SEEK_END, BytesIO
 from typing import IO, Any, cast
 
@@ -90,18 +89,13 @@ _ALIKE = (
 _OF_BYTES = {TiffTags.ASCII, TiffTags.UNDEFINED, TiffTags.BYTE}
 
 
-@dataclass(frozen=True, slots=True)
-class Exif:
-    """What is kept, by directory; the main one is 0. `lost` names values that cannot be kept."""
+def read_exif(file: IO[bytes]) -> tuple[dict[int, Directory], list[str]]:
+    """Return what is kept of a TIFF's tags, as EXIF is one, and the names of what cannot be kept.
 
-    directories: dict[int, Directory] = field(default_factory=dict)
-    lost: tuple[str, ...] = ()
-
-
-def read_exif(file: IO[bytes]) -> Exif:
-    """Return what a TIFF's tags say, as EXIF is one. Raises what Pillow's reader stumbles over."""
+    The main directory is 0. Raises what Pillow's reader stumbles over.
+    """
     if not file.seek(0, SEEK_END):
-        return Exif()
+        return {}, []
     found: dict[int, Directory] = {}
     lost: list[str] = []
     room = MAX_KEPT_BYTES
@@ -120,7 +114,7 @@ def read_exif(file: IO[bytes]) -> Exif:
                 lost.append(name_of(directory, tag))
         if kept:
             found[directory] = kept
-    return Exif(found, tuple(lost))
+    return found, lost
 
 
 def stored(tags: Any, tag: int) -> bytes:

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, TiffTags
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.pictures import MAX_TEXT_BYTES, TEXTS_LEFT_OUT, FewReads, formats_of, losses
-from picowatch.metadata.exif import Directory, Exif, read_exif, stored, without_places
+from picowatch.metadata.exif import Directory, read_exif, stored, without_places
 from picowatch.metadata.iptc import IPTC_RESOURCE, Datasets, iptc_in, properties_of, read_iptc
 from picowatch.metadata.xmp import Xmp, extended_guid
 from picowatch.recipe.messages.suggestions import listed
@@ -107,15 +107,15 @@ def photo_metadata(
     mark = _stronger(xmp.source_type, mark)
     if keep == NOTHING_KEPT:
         return replace(only_marked(mark), warnings=photo.lost)
-    exif = read("EXIF", lambda: read_exif(_exif(photo, file)), Exif())
-    if exif.lost:
-        said.append(VALUES_LOST.format(name, listed(exif.lost)))
+    exif, lost = read("EXIF", lambda: read_exif(_exif(photo, file)), (NONE.exif, list[str]()))
+    if lost:
+        said.append(VALUES_LOST.format(name, listed(lost)))
     iptc, is_damaged = read("IPTC", lambda: read_iptc(_iptc(photo)), (Datasets(), False))
     if is_damaged:
         said.append(DAMAGED.format(name))
     if TEXTS_LEFT_OUT in photo.info:
         said.append(TEXTS_LOST.format(name, MAX_TEXT_BYTES >> 20))
-    is_placeless, directories = keep == NO_PLACE, _with_resolution(exif.directories, photo)
+    is_placeless, directories = keep == NO_PLACE, _with_resolution(exif, photo)
 
     def packet() -> str:
         xmp.merge(properties_of(iptc))
