@@ -156,13 +156,14 @@ class Xmp:
     def shorten(self, most_bytes: int) -> None:
         """Drop the largest properties until the packet has no more bytes."""
         size = len(self.packet().encode())
-        for node, text in sorted(
-            ((node, _written(node)) for node, _ in self._properties()),
-            key=lambda pair: -len(pair[1]),
-        ):
+        texts: dict[Any, str] = {
+            node: node.value if node.nodeType == node.ATTRIBUTE_NODE else node.toxml()
+            for node, _ in self._properties()
+        }
+        for node in sorted(texts, key=lambda node: -len(texts[node])):
             if size <= most_bytes:
                 return
-            size -= len(text.encode())
+            size -= len(texts[node].encode())
             _remove(node)
 
     def packet(self) -> str:
@@ -239,15 +240,11 @@ def _refuse_long(text: str) -> None:
 
 
 def _nodes(root: Any) -> Iterator[Any]:
-    """Yield all elements below the root and their attributes, but none below a removed element."""
-    waiting = [root]
-    while waiting:
-        element = waiting.pop()
-        if element is not root:
-            yield element
-        if element is root or element.parentNode:
-            yield from list((element.attributes or {}).values())
-            waiting += [node for node in element.childNodes if node.nodeType == node.ELEMENT_NODE]
+    """Yield the attributes of the root, and all elements below it with their attributes."""
+    yield from [*root.attributes.values()]
+    for element in root.getElementsByTagName("*"):
+        yield element
+        yield from [*element.attributes.values()]
 
 
 def _remove(node: Any) -> None:
@@ -255,10 +252,6 @@ def _remove(node: Any) -> None:
         node.ownerElement.removeAttributeNode(node)
     else:
         node.parentNode.removeChild(node)
-
-
-def _written(node: Any) -> str:
-    return str(node.value if node.nodeType == node.ATTRIBUTE_NODE else node.toxml())
 
 
 def _text(element: Any) -> str:
