@@ -52,11 +52,21 @@ class Layout:
 def layout_of(shapes: Shapes) -> Layout | None:
     """Return the network that has exactly these weights; None for any other."""
     shapes = {name.removeprefix(WRAPPED): shape for name, shape in shapes.items()}
+    stages: dict[str, Widths] = {}
     try:
         stem = shapes["conv_in.weight"][0] if "conv_in.weight" in shapes else 0
-        layout = Layout(stem, dict(_stages(shapes, stem or _COLOURS)))
+        takes = stem or _COLOURS
+        for stage in DEPTHS:
+            if stage.endswith("d"):
+                number = int(stage[5])
+                below = f"stage{number + 1}d" if number + 1 < LEVELS else f"stage{LEVELS}"
+                takes = stages[below].gives + stages[f"stage{number}"].gives
+            first, second = (f"{stage}.rebnconv{own}.conv_s1.weight" for own in ("in", "1"))
+            stages[stage] = Widths(takes, inside=shapes[second][0], gives=shapes[first][0])
+            takes = stages[stage].gives
     except LookupError:
         return None
+    layout = Layout(stem, stages)
     there = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTED)}
     return layout if there == dict(tensors_of(layout)) else None
 
@@ -72,19 +82,6 @@ def layers_of(stage: str, widths: Widths) -> Iterator[tuple[str, int, int, int]]
     for number in range(depth - 1, 0, -1):
         wide = 2 ** (number - 1) if flat else 1
         yield f"rebnconv{number}d", 2 * inside, gives if number == 1 else inside, wide
-
-
-def _stages(shapes: Shapes, takes: int) -> Iterator[tuple[str, Widths]]:
-    """Yield the stages' widths by their first layers; `layout_of` checks that they fit."""
-    gives: dict[str, int] = {}
-    for stage in DEPTHS:
-        if stage.endswith("d"):
-            number = int(stage[5])
-            below = f"stage{number + 1}d" if number + 1 < LEVELS else f"stage{LEVELS}"
-            takes = gives[below] + gives[f"stage{number}"]
-        gives[stage] = shapes[f"{stage}.rebnconvin.conv_s1.weight"][0]
-        yield stage, Widths(takes, shapes[f"{stage}.rebnconv1.conv_s1.weight"][0], gives[stage])
-        takes = gives[stage]
 
 
 def tensors_of(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:

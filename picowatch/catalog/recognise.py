@@ -235,7 +235,13 @@ def unet(header: Header) -> Recognised | None:
         return None
     stored(header)  # the engine can read its weights
     row = FAMILIES[family]
-    if lacks := _lacks(header, family):
+    absent = [start for start in row.text_prefixes if not header.has(start)]
+    lacks = "" if header.has(f"{VAE_PREFIX}decoder.") else "VAE"
+    if absent and (
+        family == "sdxl" or len(absent) == len(row.text_prefixes)
+    ):  # 2.x has either name
+        lacks = f"text encoder ({absent[0]}…)"
+    if lacks:
         raise ModelRefused(
             f"is a checkpoint of {row.name} without its {lacks}: a complete checkpoint is needed."
         )
@@ -273,15 +279,6 @@ def _unet_family(header: Header, prefix: str) -> str:
     if (width, pooled) != (FAMILIES[family].text_width, POOLED.get(family, 0)):
         return ""
     return "" if family == "sdxl" and _depths(header, prefix) != _SDXL_DEPTHS else family
-
-
-def _lacks(header: Header, family: str) -> str:
-    """Return the first part that the file lacks for a whole checkpoint; "" if it is complete."""
-    starts = FAMILIES[family].text_prefixes
-    absent = [start for start in starts if not header.has(start)]
-    if absent and (family == "sdxl" or len(absent) == len(starts)):  # 2.x has either name
-        return f"text encoder ({absent[0]}…)"
-    return "" if header.has(f"{VAE_PREFIX}decoder.") else "VAE"
 
 
 def text_width(header: Header, prefix: str) -> int:
