@@ -14,13 +14,10 @@ from picowatch.files.safe_paths import open_regular
 
 _COLUMNS = "name BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, text TEXT"
 _INSERT = "INSERT OR REPLACE INTO known (name, size, mtime, text) VALUES (?, ?, ?, ?)"
-# The oldest of more entries are deleted. A file has up to three, of some hundred bytes.
-_PRUNE = "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?"
-_MOST_ENTRIES = 50_000
 _WAIT_SECONDS = 1.0  # for another process that writes
 _BLOCK_BYTES = 1 << 20
 
-_Key = tuple[bytes, int, int]  # a file's path, which may have a mark, its size and its mtime
+_Key = tuple[bytes, int, int]  # a file's path with a mark, its size and its mtime
 # Called with the size of each block that was read; an exception from it ends the reading.
 OnBlock = Callable[[int], None]
 
@@ -44,8 +41,7 @@ class HashCache:
         `by` is the version of the reader. The text outlives the process once `write` is called.
         Raises OSError, and whatever `read` raises.
         """
-        path, size, mtime = _found(path)
-        key = os.fsencode(path) + b"#is", size, mtime
+        key = _key(path, b"#is")
         found = self._text(key)
         if not found.startswith(by):
             found = by + read()
@@ -54,8 +50,7 @@ class HashCache:
 
     def known(self, path: Path) -> str:
         """Return the hex digest of the file's bytes, "" if they have to be read for it."""
-        path, size, mtime = _stat(path)
-        return self._text((os.fsencode(path), size, mtime))
+        return self._text(_key_of_readable(path))
 
     def has_below(self, folder: Path) -> bool:
         """Whether files of this folder are known, which may be gone."""
@@ -70,8 +65,8 @@ class HashCache:
 
         `weights_only`: hash the bytes after a safetensors header, as A1111 does for LoRAs.
         """
-        path, size, mtime = _stat(path)
-        key = os.fsencode(path) + (b"#weights" if weights_only else b""), size, mtime
+        mark = b"#weights" if weights_only else b""
+        key = _key_of_readable(path, mark)
         digest = self._text(key)
         if not digest:
             try:
@@ -81,7 +76,7 @@ class HashCache:
                     digest = _digest(file, on_block)
             except OSError as error:
                 raise unreadable(path, error) from error
-            if _stat(path) != (path, size, mtime):
+            if _key_of_readable(path, mark) != key:
                 raise ModelChanged(
                     f"{path.name} changed while it was read.",
                     "Save the recipe again when the file is complete.",
@@ -130,7 +125,6 @@ def _write(file: Path, entries: Mapping[_Key, str]) -> None:
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
         database.execute(f"CREATE TABLE IF NOT EXISTS known ({_COLUMNS})")
         database.executemany(_INSERT, rows)
-        database.execute(_PRUNE, (_MOST_ENTRIES,))
 
 
 def _read(file: Path) -> dict[_Key, str]:
@@ -153,9 +147,9 @@ def _digest(file: IO[bytes], on_block: OnBlock) -> str:
     return digest.hexdigest()
 
 
-def _stat(path: Path) -> tuple[Path, int, int]:
+def _key_of_readable(path: Path, mark: bytes = b"") -> _Key:
     try:
-        return _found(path)
+        return _key(path, mark)
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -165,12 +159,12 @@ def unreadable(path: Path, error: OSError) -> ModelRefused:
     return refusal(f"{path.name} cannot be read: {error.strerror}.")
 
 
-def _found(path: Path) -> tuple[Path, int, int]:
-    """Return the path without links, size and mtime. Unlike `resolve`, it raises only OSError."""
-    path = Path(os.path.realpath(path))
-    status = path.stat()
+def _key(path: Path, mark: bytes = b"") -> _Key:
+    """Return the key of a file, without links. Unlike `resolve`, it raises only OSError."""
+    real = os.path.realpath(path)
+    status = Path(real).stat()
     # Shares may have files of 1601, which is before SQLite's first nanosecond.
-    return path, status.st_size, status.st_mtime_ns % 2**63
+    return os.fsencode(real) + mark, status.st_size, status.st_mtime_ns % 2**63
 
 
 def _signature(file: Path) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, catalog, embedded, hashes
+from picowatch.catalog import Catalog, catalog, embedded
 from picowatch.catalog.hashes import HashCache
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Recognised
@@ -110,15 +110,6 @@ def test_a_hash_file_that_is_damaged_or_cannot_be_written_costs_time_only(
         file.write_bytes(content)
         assert HashCache(file).sha256(path) == sha256(b"one").hexdigest()
         assert stored(file) == ["a"]
-
-
-def test_the_file_of_hashes_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest are forgotten; a disk may be away for months."""
-    file = tmp_path / "hashes.sqlite"
-    monkeypatch.setattr(hashes, "_MOST_ENTRIES", 2)
-    for name in ("c", "b", "a"):
-        HashCache(file).sha256(file_with(tmp_path, name, name))
-    assert stored(file) == ["a", "b"]
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:
