@@ -40,17 +40,6 @@ READ_TOGETHER = 4
 _IN_TURN = (MODELS.name, TURNS.name)
 
 
-def _first_size(request: ImageRequest) -> int:
-    """Return how many images like this one the first batch has.
-
-    Several have at most the pixels of 512x512 together, which is safe everywhere; larger batches
-    are measured.
-    """
-    if request.references:
-        return 1
-    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // _drawn(request)))
-
-
 def _drawn(request: ImageRequest) -> int:
     """Return the pixels of the largest run of the sampler, without one of the largest picture."""
     runs = [each.pixels for each in passes_of(request) if each.kind in ("draw", "hires")]
@@ -177,19 +166,18 @@ class BatchSizes:
             each = seconds / evaluations(first)
             decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
             if image.memory and image.memory.free:
-                measured.begin_with(_fitting(first, image.memory.free))
+                # Half of a card's free memory has room for so many.
+                fitting = image.memory.free // 2 // (_drawn(first) * _BYTES_A_PIXEL)
+                measured.begin_with(min(_AUTO_LIMIT, fitting))
         if decided and measured.is_decided:
             log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
             return _AS_JSON.dump_json(measured).decode()
         return ""
 
     def _of(self, key: str, request: ImageRequest) -> _Measured:
-        return self._measured.setdefault(key, _Measured(_first_size(request)))
-
-
-def _fitting(request: ImageRequest, free: int) -> int:
-    """Return how many images half of a card's free memory has room for, at most sixteen."""
-    return min(_AUTO_LIMIT, free // 2 // (_drawn(request) * _BYTES_A_PIXEL))
+        # The first batch has at most the pixels of 512x512, which is safe everywhere.
+        size = 1 if request.references else min(_AUTO_LIMIT, _AUTO_PIXELS // _drawn(request))
+        return self._measured.setdefault(key, _Measured(max(1, size)))
 
 
 def _key(request: ImageRequest, device: str) -> str:

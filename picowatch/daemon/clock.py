@@ -40,8 +40,6 @@ _USUAL: dict[str, float] = {
     "resize": 5e-8,
     "write": 2e-7,
 }
-# Kinds that no model has a part in: of a small picture they are a fixed cost, and tell no speed.
-_PLAIN = ("resize", "write")
 _LOAD = "load"  # a rate: the seconds of a checkpoint
 _USUAL_LOADING = 6.0  # seconds of a checkpoint, before any was loaded
 _MOST_SHARE = 0.99  # that is told while something is left
@@ -89,7 +87,7 @@ class Rates:
         self._rates = rates
         self._devices = devices or [""]  # whose engines share the work; "" is not known yet
         self.image = cache(self._image)
-        self._rate, self._scale = cache(self._nearest_rate), cache(self._slowness)
+        self._rate = cache(self._nearest_rate)
 
     @property
     def is_empty(self) -> bool:
@@ -125,8 +123,15 @@ class Rates:
         alike = {"draw", "hires", wanted.kind} if wanted.kind in DRAWING else {wanted.kind}
         found = [key for key in self._rates if key.kind in alike]
         if not found:
-            rate = _USUAL[wanted.kind] * self._scale(wanted.device)
-            return Estimate(rate, is_measured=wanted.kind == "write")  # too short to matter
+            # How slow the device is beside the usual one, in the geometric mean of all kinds. Of a
+            # small picture, kinds that no model has a part in are a fixed cost, and tell no speed.
+            kinds = _USUAL.keys() - {"resize", "write"}
+            usual = [(key, rate) for key, rate in self._rates.items() if key.kind in kinds and rate]
+            own = [pair for pair in usual if pair[0].device == wanted.device] or usual
+            logs = [math.log(rate / _USUAL[key.kind]) for key, rate in own]
+            slowness = math.exp(sum(logs) / len(logs)) if logs else 1.0
+            is_short = wanted.kind == "write"  # too short to matter
+            return Estimate(_USUAL[wanted.kind] * slowness, is_measured=is_short)
 
         def distance(key: PassRate) -> tuple[bool, bool, bool, int]:
             is_elsewhere = bool(wanted.device) and key.device != wanted.device
@@ -135,14 +140,6 @@ class Rates:
 
         nearest = min(reversed(found), key=distance)  # the newest of several
         return Estimate(self._rates[nearest], not any(distance(nearest)))
-
-    def _slowness(self, device: str) -> float:
-        """Return how slow a device is beside the usual one, in the geometric mean of all kinds."""
-        kinds = _USUAL.keys() - {*_PLAIN}
-        usual = [(key, rate) for key, rate in self._rates.items() if key.kind in kinds and rate]
-        own = [pair for pair in usual if pair[0].device == device] or usual
-        logs = [math.log(rate / _USUAL[key.kind]) for key, rate in own]
-        return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
 
 class Clock:
@@ -185,7 +182,14 @@ class Clock:
         drawing = ("draw",) if "hires" in spent else ("draw", "hires")
         for phase, its in spent.items():
             kinds = drawing if phase == "denoise" else (phase,)
-            new |= _measured(works, kinds, device, its)
+            parts = [
+                part
+                for work, picture in works
+                for part in work
+                if part.kind in kinds and (picture.batch_size or part.kind not in _ONLY_DRAWN)
+            ]
+            if units := sum(part.units for part in parts):
+                new |= dict.fromkeys((PassRate(device, *part[:3]) for part in parts), its / units)
         self._add(new)
 
     def _add(self, new: Mapping[PassRate, float]) -> None:
@@ -204,19 +208,6 @@ class Clock:
             self._unstored, self._stored_at = set(), self.now()
         with suppress(*PASSING):  # the ledger waits for the lock in the middle of a claim
             queries.note_pass_rates(self._ledger, unstored)
-
-
-def _measured(
-    works: Sequence[tuple[Work, RenderedImage]], kinds: Sequence[str], device: str, seconds: float
-) -> dict[PassRate, float]:
-    """Return the rates of these kinds, which together took some seconds of a batch."""
-    units, keys = 0.0, set()
-    for work, picture in works:
-        for part in work:
-            if part.kind in kinds and (picture.batch_size or part.kind not in _ONLY_DRAWN):
-                units += part.units
-                keys.add(PassRate(device, *part[:3]))
-    return dict.fromkeys(keys, seconds / units) if units else {}
 
 
 def device_name(device: str, precision: str) -> str:

@@ -1,8 +1,9 @@
 """A batch in progress: the pass that its engine is in, how fast that is, and what is left of it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 from picowatch.daemon.clock import Estimate, Part, Rates, Work, work_of
@@ -65,8 +66,12 @@ class Rendering:
             self.reported = Reported(kind, place, done, total, (done, at), at)
         else:
             last = at if done > before.step else before.last
-            self.reported = before._replace(step=done, steps=total, last=last)
-            self._show(self.reported)
+            shown = self.reported = before._replace(step=done, steps=total, last=last)
+            parts = self._parts[shown.place] if shown.place >= 0 else ()
+            units, each = sum(part.units for part in parts), shown.seconds_a_step
+            if each is not None and units and parts[0].kind == kind:
+                keys = (PassRate(self.device, *part[:3]) for part in parts)
+                self.rates = self.rates | dict.fromkeys(keys, each * total / units)
 
     def _place(self, kind: str, before: Reported) -> int:
         """Return the place of a pass that begins. A pass that was not done is tried again."""
@@ -75,15 +80,6 @@ class Rendering:
         kinds = [parts[0].kind for parts in self._parts]
         later = [at for at, its in enumerate(kinds) if its == kind and at > before.place]
         return next(iter(later), kinds.index(kind) if kind in kinds else before.place)
-
-    def _show(self, reported: Reported) -> None:
-        """Keep the rate of the pass."""
-        parts = self._parts[reported.place] if reported.place >= 0 else ()
-        units = sum(part.units for part in parts)
-        each = reported.seconds_a_step
-        if each is not None and units and parts[0].kind == reported.phase:
-            keys = (PassRate(self.device, *part[:3]) for part in parts)
-            self.rates = self.rates | dict.fromkeys(keys, each * reported.steps / units)
 
     @property
     def recipe(self) -> str:
@@ -116,7 +112,12 @@ class Rendering:
     def left(self, rates: Rates) -> Estimate:
         """Return the seconds of drawing and all else until the batch is done."""
         report = self.reported
-        rest = [*self._rest(rates, report.place)]
+        # The whole of the pass in progress, and each part after it.
+        rest = [Estimate(0.0)] if report.place < 0 else []
+        for parts in self._parts[max(0, report.place) :]:
+            found = [rates.part(part, self.device) for part in parts]
+            is_measured = all(part.is_measured for part in found)
+            rest.append(Estimate(sum(part.seconds for part in found), is_measured))
         each, steps_left = report.seconds_a_step, max(0, report.steps - report.step)
         if each is not None:
             rest[0] = Estimate(each * steps_left)
@@ -125,7 +126,9 @@ class Rendering:
             share = steps_left / max(1, report.steps) if report.phase else 0.0
             step = rest[0].seconds / max(1, report.steps)
             rest[0] = rest[0]._replace(seconds=rest[0].seconds * share)
-        unreported = step if steps_left else self._unreported(rest[1:], report.place)
+        later = zip(rest[1:], self._parts[report.place + 1 :], strict=True)
+        silent = takewhile(lambda pair: pair[1][0].kind in _UNREPORTED, later)
+        unreported = step if steps_left else sum(part.seconds for part, _ in silent)
         seconds = sum(part.seconds for part in rest)
         # Time passes between two reports, but never more than the next report should take.
         passed = 0.0 if self.loading else min(self.now() - report.last, unreported)
@@ -137,24 +140,6 @@ class Rendering:
             return 0.0
         seconds = rates.loading([self.batch[0].request.checkpoint_hash])
         return max(0.0, seconds - (self.now() - self.began))
-
-    def _rest(self, rates: Rates, place: int) -> Iterator[Estimate]:
-        """Yield the whole of the pass in progress, and of each part after it."""
-        if place < 0:
-            yield Estimate(0.0)
-        for parts in self._parts[max(0, place) :]:
-            found = [rates.part(part, self.device) for part in parts]
-            is_measured = all(part.is_measured for part in found)
-            yield Estimate(sum(part.seconds for part in found), is_measured)
-
-    def _unreported(self, rest: list[Estimate], place: int) -> float:
-        """Return the seconds of the parts until the next pass that is reported."""
-        seconds = 0.0
-        for part, parts in zip(rest, self._parts[place + 1 :], strict=True):
-            if parts[0].kind not in _UNREPORTED:
-                break
-            seconds += part.seconds
-        return seconds
 
 
 def is_copy(work: Work) -> bool:

@@ -119,7 +119,10 @@ class Worker:
                     self._render_and_publish(batch)
                 self._idle_since = time.monotonic()
             else:
-                self._forget_trouble()
+                if self._failed_starts:  # the cause may be gone once no image waits for the engine
+                    left = self._essential(partial(queries.counts, self.ledger))
+                    if not (left["queued"] or left["running"]):
+                        self.trouble, self._failed_starts = "", 0
                 self._wake.wait(self._rest())
 
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
@@ -134,16 +137,6 @@ class Worker:
             self._wake.clear()
             self.run.stop.wait(RESTART_SECONDS)
         return brought or []
-
-    def _forget_trouble(self) -> None:
-        """Forget that the engine failed, once no image waits for it: the cause may be gone."""
-        if self._failed_starts:
-            left = self._essential(partial(queries.counts, self.ledger))
-            if not (left["queued"] or left["running"]):
-                self._end_trouble()
-
-    def _end_trouble(self) -> None:
-        self.trouble, self._failed_starts = "", 0
 
     def _rest(self) -> float | None:
         """Return how long to wait for images; close an engine that is paused or was idle long."""
@@ -186,9 +179,10 @@ class Worker:
         before, now.looked_at = now.looked_at, time.monotonic()
         now.silent += min(now.looked_at - before, FROZEN_SECONDS)
         if self.trouble and now.has_drawn:
-            self._end_trouble()
-        if now.silent > self._patience(now):
-            raise self._hung(now)
+            self.trouble, self._failed_starts = "", 0
+        patience = self.shared.stall_seconds * (LOADING_STALLS if now.loading else 1)
+        if now.silent > patience:
+            raise self._hung(now, patience)
         with suppress(sqlite3.OperationalError):  # a later look tells
             if not now.is_interrupted and not queue.running_recipes(self.ledger, now.batch):
                 recipe = queue.recipe_of(self.ledger, now.batch[0])
@@ -196,14 +190,11 @@ class Worker:
                 now.is_interrupted = True
         return now.is_interrupted
 
-    def _patience(self, now: Rendering) -> float:
-        return self.shared.stall_seconds * (LOADING_STALLS if now.loading else 1)
-
-    def _hung(self, now: Rendering) -> EngineDied:
+    def _hung(self, now: Rendering, patience: float) -> EngineDied:
         """Return the error of a silent engine; if it was loading, no image is at fault."""
         what = f"loading {now.loading}" if now.loading else "such an image"
         words = (
-            f"The engine made no step for {self._patience(now):.0f} s and was ended as hung. "
+            f"The engine made no step for {patience:.0f} s and was ended as hung. "
             f"If {what} takes that long, set stall_seconds higher."
         )
         if not now.loading:
@@ -220,7 +211,7 @@ class Worker:
 
     def _learn(self, now: Rendering, pictures: list[protocol.RenderedImage]) -> None:
         """Record what a batch shows about its engine, once the batch before it is published."""
-        self._end_trouble()
+        self.trouble, self._failed_starts = "", 0
         self.rendered += len(pictures)
         self.node, self.memory = pictures[0].node, pictures[0].memory
         drawn = max(pictures, key=lambda picture: picture.batch_size)
@@ -241,6 +232,7 @@ class Worker:
         if isinstance(error, EngineDied):
             self.run.observers.engine_died()
             self._holds_nothing()
+        attempts = batch[0].attempts + 1
         match error:
             case EngineStopped():
                 self._put_back(batch)
@@ -251,14 +243,17 @@ class Worker:
                 self._tell_of_engine(batch, f"{error} It is rendered elsewhere.")
                 self._put_back(batch)
                 self.run.stop.wait(RESTART_SECONDS)  # the executor reports that it is gone
-            case EngineDied():
-                self._try_again_after(error, batch)
+            case EngineDied() if len(batch) == 1 and attempts >= self.shared.max_attempts:
+                self._fail(batch[0], f"{error} That was attempt {attempts}.")
+            case EngineDied():  # each is tried alone, as any may be at fault
+                again = self._put_back(batch, PutBack.ENGINE_DIED)
+                self._tell_of_engine(batch, f"{error}{' It will be tried again.' if again else ''}")
             case RenderFailed() if kind := self._kind_away(batch):
                 self._put_back(batch)
                 words = f"No {kind} in {self.shared.models} can be used any more: is it mounted?"
                 self._wait_to_start(words)
             case RenderFailed() if self._failed_starts:  # the models came back after the failure
-                self._end_trouble()
+                self.trouble, self._failed_starts = "", 0
                 self._put_back(batch)
             case _ if len(batch) > 1:  # which go through the queue, where cancellations apply
                 self._put_back(batch, PutBack.ALONE)
@@ -282,15 +277,6 @@ class Worker:
         put = partial(queue.put_back, self.ledger, why=why)
         requested = [self._essential(partial(put, image)) for image in batch]
         return any(requested)
-
-    def _try_again_after(self, error: EngineDied, batch: list[QueuedImage]) -> None:
-        """Try each image alone, as any may be at fault, until it killed `max_attempts` engines."""
-        first = batch[0]
-        if len(batch) == 1 and first.attempts + 1 >= self.shared.max_attempts:
-            self._fail(first, f"{error} That was attempt {first.attempts + 1}.")
-            return
-        again = self._put_back(batch, PutBack.ENGINE_DIED)
-        self._tell_of_engine(batch, f"{error}{' It will be tried again.' if again else ''}")
 
     def _tell_of_engine(self, batch: list[QueuedImage], words: str) -> None:
         recipe = self._recipe_of(batch)
