@@ -148,20 +148,13 @@ class SaveWriter:
         for key, entry in requested.items():
             if key in kept:
                 self._keep(kept[key], entry, redraw=redraws and entry.random)
-            else:
-                self._add(entry)
-
-    def _add(self, entry: RequestedEntry) -> None:
-        entry_id = self.sql.execute(
-            """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
-               VALUES (?, ?, ?, ?, ?, ?)""",
-            (
-                *(self.save.path, entry.digest, entry.occurrence),
-                *(entry.place, entry.priority, entry.sheet),
-            ),
-        ).lastrowid
-        assert entry_id is not None
-        self._request_images(entry_id, entry)
+                continue
+            columns = "recipe, digest, occurrence, place, priority, sheet"
+            values = self.save.path, *key, entry.place, entry.priority, entry.sheet
+            query = f"INSERT INTO entries ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
+            entry_id = self.sql.execute(query, values).lastrowid
+            assert entry_id is not None
+            self._request_images(entry_id, entry)
 
     def _keep(self, row: Row, entry: RequestedEntry, *, redraw: bool) -> None:
         """Keep an entry that is requested again; `redraw` draws its random seed again."""
@@ -271,16 +264,14 @@ class SaveWriter:
             seed, images = self.former[place]
             drawn = entry.requests(seed)
             why = "more" if self._has_any(drawn) else "changed"
-            if why == "more" or self._has_any(self._in_former_format(images, drawn[0])):
+            first = images[0] if images else None
+            query = "SELECT request FROM images WHERE id = ?"
+            rows = self.sql.execute(query, (first,)).fetchall()
+            alike = (drawn[0].in_format_of(request_of(row)) for row in rows)
+            if why == "more" or self._has_any(alike):
                 del self.former[place]
                 return Draw(drawn, seed, why=why, before=images)
         return None
-
-    def _in_former_format(self, images: Sequence[int], request: ImageRequest) -> list[ImageRequest]:
-        """Return the request in the file format of the first of these images; [] without one."""
-        query = "SELECT request FROM images WHERE id = ?"
-        rows = [row for image in images[:1] for row in self.sql.execute(query, (image,))]
-        return [request.in_format_of(request_of(row)) for row in rows]
 
     def _drawn_before(self, entry: RequestedEntry) -> Draw | None:
         """Return the entry's newest draw of which an image was rendered, or None.
@@ -340,7 +331,7 @@ class SaveWriter:
                 found[row["entry_index"]].append(row)
         return found
 
-    def _has_any(self, drawn: Sequence[ImageRequest]) -> bool:
+    def _has_any(self, drawn: Iterable[ImageRequest]) -> bool:
         return any(self._find(request.digest) for request in drawn)
 
     def _find(self, digest: str) -> Row | None:

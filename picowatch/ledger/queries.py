@@ -8,7 +8,6 @@ from sqlite3 import Connection, Row
 from sys import intern
 from typing import Any
 
-from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.account import REFUSED
 from picowatch.ledger.entries import ATTACHED, FAILED
 from picowatch.ledger.ledger import Ledger
@@ -87,8 +86,9 @@ def _recipes(ledger: Ledger, which: str, *values: object) -> dict[str, KnownReci
     query = f"SELECT path, {columns} FROM recipes WHERE outcome != 'archived' {which}"
     rows, known = deque(ledger.select(query, values)), dict[str, KnownRecipe]()
     while rows:  # each is freed as it is read: there may be thousands
-        path, version, *others = rows.popleft()
-        known[path] = _known(version, others)
+        path, version, digest, outcome, inbox_id, template, *rest = rows.popleft()
+        shared = intern(outcome), intern(inbox_id), intern(template)  # by thousands of rows
+        known[path] = KnownRecipe(SizeAndTime.from_text(version), digest, *shared, *rest)
     return known
 
 
@@ -297,17 +297,6 @@ def _outcome(images: Sequence[Row], *, valid: bool) -> Outcome:
         failed=states["failed"],
         cancelled=states["cancelled"],
     )
-
-
-def _known(version: str, others: Sequence[Any]) -> KnownRecipe:
-    try:
-        size_and_time = SizeAndTime.from_text(version)
-    except (TypeError, ValueError) as error:
-        words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
-        raise LedgerCorrupt(words) from error
-    digest, outcome, inbox_id, template, *rest = others
-    shared = intern(outcome), intern(inbox_id), intern(template)  # by thousands of rows
-    return KnownRecipe(size_and_time, digest, *shared, *rest)
 
 
 # -- why images were requested, for `picowatch show --why`

@@ -56,7 +56,12 @@ class SizeAndTime(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> "SizeAndTime":
-        return cls(*map(int, text.split()))
+        """Return what `as_text` wrote. Raises LedgerCorrupt."""
+        try:
+            return cls(*map(int, text.split()))
+        except (TypeError, ValueError) as error:
+            words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
+            raise LedgerCorrupt(words) from error
 
 
 @dataclass(frozen=True, slots=True)
