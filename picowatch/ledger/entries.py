@@ -220,7 +220,21 @@ class SaveWriter:
             elif self.is_finished:
                 continue
             else:
-                image_id = self._queue(request, entry, at, draw)
+                self.result.queued += 1
+                image_id = insert_image(
+                    self.sql,
+                    request,
+                    recipe=self.save.path,
+                    state="queued",
+                    priority=entry.priority,
+                    save=self.save_id,
+                    save_digest=self.save.digest,
+                    entry_index=entry.place,
+                    image_index=at,
+                    entry_digest=entry.name,
+                    why=draw.why,
+                    before=draw.before[at % len(draw.before)] if draw.before else None,
+                )
             self.sql.execute(
                 "INSERT OR IGNORE INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
                 (entry_id, first + at, image_id),
@@ -338,23 +352,6 @@ class SaveWriter:
         query = "SELECT id, state, file, ended FROM images WHERE recipe = ? AND digest = ?"
         row: Row | None = self.sql.execute(query, (self.save.path, digest)).fetchone()
         return row
-
-    def _queue(self, request: ImageRequest, entry: RequestedEntry, at: int, draw: Draw) -> int:
-        before = draw.before
-        columns = columns_of(request) | {
-            "recipe": self.save.path,
-            "state": "queued",
-            "priority": entry.priority,
-            "save": self.save_id,
-            "save_digest": self.save.digest,
-            "entry_index": entry.place,
-            "image_index": at,
-            "entry_digest": entry.name,
-            "why": draw.why,
-            "before": before[at % len(before)] if before else None,
-        }
-        self.result.queued += 1
-        return insert_image(self.sql, columns, request)
 
 
 def _first_draw(

@@ -16,7 +16,7 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.names import is_picture_name
 from picowatch.ledger.entries import ELSEWHERE, detach, move_images
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import columns_of, insert_image
+from picowatch.ledger.rows import insert_image
 from picowatch.outbox.listing import Listing, request_in
 from picowatch.outbox.status import number_of
 from picowatch.service import ALIVE, notify
@@ -100,7 +100,7 @@ def _enter_picture(sql: Connection, line: dict[str, Any], save: int) -> None:
     if "moved" in line and sql.execute(moved, (file, str(line["moved"]))).rowcount:
         return
     request = request_in(line)
-    columns = columns_of(request) | {
+    columns = {
         "recipe": str(line["recipe"]),
         "state": "done",
         "priority": 0,
@@ -119,8 +119,9 @@ def _enter_picture(sql: Connection, line: dict[str, Any], save: int) -> None:
             OR (entry_index, image_index) = (:entry_index, :image_index))"""
         detach(sql, which, columns | {"folder": file.rpartition("/")[0]})
         sql.execute("DELETE FROM restored WHERE recipe = :recipe", columns)  # none of them is done
-    sql.execute("DELETE FROM images WHERE recipe = :recipe AND digest = :digest", columns)
-    insert_image(sql, columns, request)
+    query = "DELETE FROM images WHERE recipe = ? AND digest = ?"
+    sql.execute(query, (columns["recipe"], request.digest))
+    insert_image(sql, request, **columns)
 
 
 # -- until the inbox was compared

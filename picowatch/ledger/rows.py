@@ -199,8 +199,9 @@ def columns_of(request: ImageRequest) -> dict[str, object]:
     }
 
 
-def insert_image(sql: Connection, columns: dict[str, object], request: ImageRequest) -> int:
-    """Add a row to `images`, with the copies that it needs; return its id."""
+def insert_image(sql: Connection, request: ImageRequest, **others: object) -> int:
+    """Add a row to `images`, with its `others`, and the copies that it needs; return its id."""
+    columns = columns_of(request) | others
     values = ", ".join(f":{name}" for name in columns)
     query = f"INSERT INTO images ({', '.join(columns)}) VALUES ({values})"
     image_id = sql.execute(query, columns).lastrowid
