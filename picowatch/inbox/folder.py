@@ -242,13 +242,9 @@ class InboxFolder:
                 raise FileChanged
 
     def read(self, path: str) -> bytes:
-        """Return a file's bytes. Raises like `opened`."""
-        return self.read_file(path)[0]
-
-    def read_file(self, path: str, *, heeds_writers: bool = False) -> tuple[bytes, SizeAndTime]:
-        """Return a file's bytes, at most MAX_BYTES + 1, and the size and time it had then."""
-        with self.opened(path, heeds_writers=heeds_writers) as (file, size_and_time):
-            return b"".join(safe_paths.blocks_of(file, MAX_BYTES)), size_and_time
+        """Return a file's bytes, at most MAX_BYTES + 1. Raises like `opened`."""
+        with self.opened(path) as (file, _):
+            return b"".join(safe_paths.blocks_of(file, MAX_BYTES))
 
     def digest(self, path: str) -> str:
         with self.opened(path) as (file, _):

@@ -84,8 +84,8 @@ class Inbox:
         self._named: dict[str, tuple[str, Collection[str]]] = {}  # what templates name
         self._texts: Collection[str] = ()  # … of pictures whose template has gone
         self._young: dict[str, float] = {}  # files that are read again at this time
-        self._known: Mapping[str, KnownRecipe] = {}
-        self._known_at = -1  # the ledger's changes
+        self._known: Mapping[str, KnownRecipe] = {}  # the ledger's rows
+        self._known_at = -1  # the ledger's changes, without which these stay the same
         self._wanted = True  # a scan
         self._reread_at = float("-inf")
         # Whether the ledger is: the whole inbox is compared with it first.
@@ -185,17 +185,15 @@ class Inbox:
 
     def _look_at(self, paths: Collection[str]) -> None:
         """Note single recipes that differ; what else has changed is found by a scan."""
-        recipes = {path for path in paths if self._is_recipe(path)}
-        if any(path not in recipes and names.may_matter(path) for path in paths):
-            self._watch.has_news.set()
+        recipes = set()
+        for path in paths:
+            is_recipe = names.is_recipe_path(path) and path not in self._texts
+            is_recipe = is_recipe and not template_folder(path, self._templates)
+            if is_recipe and self.files.template_above(path) is None:  # so a scan would take it
+                recipes.add(path)
+            elif names.may_matter(path):
+                self._watch.has_news.set()
         self._note(recipes, self._planned(recipes, self.waiting.all))
-
-    def _is_recipe(self, path: str) -> bool:
-        """Whether a scan would take this file for a recipe, if it is there."""
-        if not names.is_recipe_path(path) or path in self._texts:
-            return False
-        is_under_template = template_folder(path, self._templates)
-        return not is_under_template and self.files.template_above(path) is None
 
     def _scan(self, now: float) -> None:
         """Note everything that differs, and say which files are not taken."""
@@ -203,7 +201,11 @@ class Inbox:
         self._watch.has_news.clear()
         self._watch.taken_paths()
         began = time.perf_counter()
-        known = self._known_recipes()
+        changes = self._ledger.changes
+        if changes != self._known_at:
+            self._known, self._known_at = {}, -1  # free the old rows first: there may be thousands
+            self._known, self._known_at = queries.known_recipes(self._ledger), changes
+        known = self._known
         there = scan(self.files.root, known)
         self._texts = there.texts
         self._young = {path: at for path, at in self._young.items() if path in there.found}
@@ -259,14 +261,6 @@ class Inbox:
         versions = ((path, self.files.size_and_time(path)) for path in paths)
         files = {path: version for path, version in versions if version}
         return plan(self._found(files, known), known, pending, time.monotonic())
-
-    def _known_recipes(self) -> Mapping[str, KnownRecipe]:
-        """Return the ledger's rows, which are read again only if any row has changed."""
-        changes = self._ledger.changes
-        if changes != self._known_at:
-            self._known, self._known_at = {}, -1  # free the old rows first: there may be thousands
-            self._known, self._known_at = queries.known_recipes(self._ledger), changes
-        return self._known
 
     def _next_scan(self) -> float:
         """Return the time from which on a scan is due."""

@@ -82,7 +82,11 @@ class NamedPictures(Pictures):
                         return known[0]
             digest = safe_paths.sha256_of(file)
             target = folder / digest
-            if is_new := not (target.is_file() and _holds(target, digest)):  # it may be damaged
+            is_new = not target.is_file()
+            if not is_new:  # it may be damaged
+                with target.open("rb") as copy:
+                    is_new = safe_paths.sha256_of(copy) != digest
+            if is_new:
                 self._look("check", file)
         if is_new:  # what the outbox's disk refuses is no fault of the picture
             write_atomically(target, self._blocks(path, digest))
@@ -218,9 +222,18 @@ class NamedPictures(Pictures):
         return found
 
     def _open(self, path: str) -> IO[bytes]:
+        """Open a picture, but no file in use: closing SQLite's would give up its locks."""
         for root, place in self._places(path):
             try:
-                file = self._open_at(path, root, place)
+                target = place
+                if root == self.outbox and os.path.lexists(root / place):  # perhaps a link
+                    target = os.path.relpath(os.path.realpath(root / place), os.path.realpath(root))
+                if root == self.outbox and (is_own_file(place) or is_own_file(target)):
+                    raise PictureUnreadable(
+                        f"'{path}' is one of picowatch's own files, not a picture.",
+                        "Name a picture in the inbox, or one that was rendered.",
+                    )
+                file = safe_paths.open_below(root, place)
             except OSError as error:
                 if error.errno not in NOT_THERE:
                     raise
@@ -240,19 +253,6 @@ class NamedPictures(Pictures):
                 if any(map(self._is_in_inbox, (place for _, place in self._places(name)))):
                     return f"Did you mean '{name}'?"
         return _WHERE
-
-    def _open_at(self, path: str, root: Path, place: str) -> IO[bytes]:
-        """Open a picture's place, but no file in use: closing SQLite's would give up its locks."""
-        if root == self.outbox:
-            target = place
-            if os.path.lexists(root / place):  # perhaps a link
-                target = os.path.relpath(os.path.realpath(root / place), os.path.realpath(root))
-            if is_own_file(place) or is_own_file(target):
-                raise PictureUnreadable(
-                    f"'{path}' is one of picowatch's own files, not a picture.",
-                    "Name a picture in the inbox, or one that was rendered.",
-                )
-        return safe_paths.open_below(root, place)
 
 
 def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
@@ -292,8 +292,3 @@ def kept_metadata(
             return photo_metadata(file, keep, mark=mark, size=size, name=name)
     except (OSError, PictureUnreadable):
         return only_marked(mark)
-
-
-def _holds(copy: Path, digest: str) -> bool:
-    with copy.open("rb") as file:
-        return safe_paths.sha256_of(file) == digest

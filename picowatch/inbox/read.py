@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from picowatch.errors import PictureUnreadable
 from picowatch.files.looking import look
 from picowatch.files.pictures import refuse_other_name
-from picowatch.files.safe_paths import sha256_of
-from picowatch.inbox.folder import FileChanged, FileUnreadable, InboxFolder
+from picowatch.files.safe_paths import blocks_of, sha256_of
+from picowatch.inbox.folder import MAX_BYTES, FileChanged, FileUnreadable, InboxFolder
 from picowatch.inbox.names import PICTURES_NAME, is_dropped
 from picowatch.ledger.rows import Save, SizeAndTime
 from picowatch.recipe.read.decoding import is_empty
@@ -47,7 +47,8 @@ def read(
         if is_dropped(path):
             saved = _picture(inbox, inbox_id, path, noted, heeds_writers=heeds_writers)
         else:
-            content, size_and_time = inbox.read_file(path, heeds_writers=heeds_writers)
+            with inbox.opened(path, heeds_writers=heeds_writers) as (file, size_and_time):
+                content = b"".join(blocks_of(file, MAX_BYTES))
             if is_empty(content):
                 return None
             digest = hashlib.sha256(content).hexdigest()

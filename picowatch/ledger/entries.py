@@ -64,24 +64,19 @@ def move_images(sql: Connection, old: str, new: str, of_save: str = "") -> None:
     """Give images to a recipe's new name; `of_save`: those of this save that nobody requests."""
     which = f"recipe = :old AND (:save = '' OR (save_digest = :save AND NOT {REQUESTED}))"
     names = {"old": old, "new": new, "save": of_save}
-    if is_picture_name(old):
-        _rename_dropped(sql, which, names)
+    if is_picture_name(old):  # running images are published as they are
+        query = f"SELECT id, request FROM images WHERE {which} AND state != 'running'"
+        for row in sql.execute(query, names).fetchall():
+            request = renamed(request_of(row), old, new)
+            sql.execute(
+                """UPDATE OR IGNORE images SET digest = :digest || substr(digest, 65),
+                   request = :request, batch_key = :batch_key, pixels = :pixels WHERE id = :id""",
+                columns_of(request) | {"id": row["id"]},
+            )
     equal = f"recipe = :new AND digest IN (SELECT digest FROM images WHERE {which})"
     detach(sql, equal, {**names, "file": None})
     sql.execute(f"DELETE FROM images WHERE {equal} AND state != 'running'", names)
     sql.execute(f"UPDATE OR IGNORE images SET recipe = :new WHERE {which}", names)
-
-
-def _rename_dropped(sql: Connection, which: str, names: dict[str, str]) -> None:
-    """Rename a dropped picture in its requests; running images are published as they are."""
-    query = f"SELECT id, request FROM images WHERE {which} AND state != 'running'"
-    for row in sql.execute(query, names).fetchall():
-        request = renamed(request_of(row), names["old"], names["new"])
-        sql.execute(
-            """UPDATE OR IGNORE images SET digest = :digest || substr(digest, 65),
-               request = :request, batch_key = :batch_key, pixels = :pixels WHERE id = :id""",
-            columns_of(request) | {"id": row["id"]},
-        )
 
 
 def renamed(request: ImageRequest, old: str, new: str) -> ImageRequest:
