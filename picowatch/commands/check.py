@@ -219,7 +219,12 @@ class _Checking:
         for recipe in recipes if saved.dropped else ():
             for _, path in recipe.pictures:
                 pictures.check(path)
-        return [_with_masks(recipe, pictures) for recipe in recipes]
+        # The engine warns later of masks that have no black or no white.
+        for recipe in recipes:
+            masked = (variant for variant in recipe.variants if variant.painted_mask)
+            masks = dict.fromkeys((v.painted_mask, v.mask_invert, v.mask_is_alpha) for v in masked)
+            recipe.warned(*(why for mask in masks for why in pictures.mask_warnings(*mask)))
+        return recipes
 
     def _why_not_taken(self, file: Path) -> str:
         """Return why a file in the inbox or outbox is never run; "" for others."""
@@ -279,14 +284,6 @@ def _name_in_inbox(file: Path) -> str:
     """Return the path that a file from elsewhere has once `make` puts it into the inbox."""
     folder = f"{file.absolute().parent.name}/" if file.name in names.TEMPLATE_NAMES else ""
     return folder + file.name  # a template is for a folder
-
-
-def _with_masks(recipe: Recipe, pictures: NamedPictures) -> Recipe:
-    """Warn about masks that have no black or no white, which the engine does later."""
-    masked = (variant for variant in recipe.variants if variant.painted_mask)
-    masks = dict.fromkeys((v.painted_mask, v.mask_invert, v.mask_is_alpha) for v in masked)
-    found = [why for mask in masks for why in pictures.mask_warnings(*mask)]
-    return recipe.warned(*found)
 
 
 def _images(found: Sequence[tuple[Path, int, Recipe]], outbox: OutboxNames) -> list[dict[str, Any]]:

@@ -71,7 +71,10 @@ def main(
     for check in _checks(load, make_engine):
         checks.append(check)
         if not options.json:
-            _print(check)
+            state = "OK" if check.ok else "NOT OK"
+            print(harmless(f"{state:7} {check.name:11} {check.text}"), flush=not check.remedy)
+            if check.remedy:
+                print(harmless(f"{'':19} -> {check.remedy}"), flush=True)
     ok = all(check.ok for check in checks)
     if options.json:
         shown = [{**asdict(check), "ok": check.ok} for check in checks]
@@ -79,15 +82,13 @@ def main(
     return errors.SUCCEEDED if ok else errors.FAILED
 
 
-def _print(check: Check) -> None:
-    print(harmless(f"{'OK' if check.ok else 'NOT OK':7} {check.name:11} {check.text}"))
-    if check.remedy:
-        print(harmless(f"{'':19} -> {check.remedy}"))
-    sys.stdout.flush()
-
-
 def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[Check]:
-    yield from _machine_checks()
+    """Yield the checks in the order of a bug report."""
+    yield Check("picowatch", f"{__version__}, in {Path(__file__).parents[1]}")
+    yield Check("Python", f"{platform.python_version()}, {sys.executable}")
+    yield Check("system", f"{platform.platform()}, {os.cpu_count()} cores")
+    yield _memory()
+    yield from _cards()
     try:
         settings = load()
     except errors.SettingsInvalid as error:
@@ -188,16 +189,6 @@ def _render(settings: Settings, make_engine: MakeEngine) -> None:
     raise errors.RenderFailed(why)
 
 
-def _machine_checks() -> Iterator[Check]:
-    """Return the checks of the machine, in the order of a bug report."""
-    yield Check("picowatch", f"{__version__}, in {Path(__file__).parents[1]}")
-    yield Check("Python", f"{platform.python_version()}, {sys.executable}")
-    yield Check("system", f"{platform.platform()}, {os.cpu_count()} cores")
-    yield _memory()
-    for card in _cards():
-        yield Check("card", card)
-
-
 def _memory() -> Check:
     memory = psutil.virtual_memory()
     free = memory.available
@@ -210,17 +201,15 @@ def _memory() -> Check:
     return Check("memory", text, remedy if free < LITTLE_MEMORY else "")
 
 
-def _cards() -> list[str]:
-    """NVIDIA's cards, their driver and memory, as far as its own program tells."""
+def _cards() -> Iterator[Check]:
+    """Yield NVIDIA's cards, their driver and memory, as far as its own program tells."""
     query = "--query-gpu=name,driver_version,memory.free,memory.total"
     command = ["nvidia-smi", query, "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return [
-            f"{name}, driver {driver}, {free} of {total} are free"
-            for name, driver, free, total in (row.split(", ") for row in result.stdout.splitlines())
-        ]
-    return []
+        for row in result.stdout.splitlines():
+            name, driver, free, total = row.split(", ")
+            yield Check("card", f"{name}, driver {driver}, {free} of {total} are free")
 
 
 def _inbox(settings: Settings) -> Check:

@@ -34,7 +34,12 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     Folders that a picowatch.yaml there names count.
     """
     folder: Path = options.folder
-    _refuse_an_inbox(Path(realpath(folder)))
+    real = Path(realpath(folder))
+    for path in (real, *real.parents):  # picowatch would read what is made in an inbox
+        is_used = path.name == "inbox" and lexists(path.parent / "outbox/.picowatch")
+        if is_used or lexists(path / SCHEMAS / KINDS["recipe"]):
+            words = f"{path} is an inbox: recipes are saved there."
+            raise CommandFailed(words, "Name a folder outside of it: picowatch init DIR.")
     file = folder / FILE_NAME
     try:
         named = load_settings({}, {}, file).model_dump(exclude_unset=True) if file.exists() else {}
@@ -61,15 +66,6 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     else:
         print(f"Next: {there}picowatch run")
     return 0
-
-
-def _refuse_an_inbox(folder: Path) -> None:
-    """Raise CommandFailed for a folder in an inbox, where picowatch would read what is made."""
-    for path in (folder, *folder.parents):
-        is_used = path.name == "inbox" and lexists(path.parent / "outbox/.picowatch")
-        if is_used or lexists(path / SCHEMAS / KINDS["recipe"]):
-            words = f"{path} is an inbox: recipes are saved there."
-            raise CommandFailed(words, "Name a folder outside of it: picowatch init DIR.")
 
 
 def _make_all(file: Path, inbox: Path, *, with_examples: bool) -> Iterator[str]:

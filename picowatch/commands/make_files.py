@@ -149,7 +149,9 @@ def put(
     for new in made:
         with suppress(OSError):  # as for files
             new.chmod(stat.S_IMODE(new.stat().st_mode) | readers | readers >> 2)
-    for own in _paths(path):
+    first = PurePath(path)
+    for number in count(1):  # corgi.yaml, corgi-2.yaml, …
+        own = first.with_stem(f"{first.stem}-{number}").as_posix() if number > 1 else path
         target = inbox.shown(own)
         try:
             target.open("xb").close()
@@ -181,14 +183,6 @@ def save_again(inbox: InboxFolder, path: str) -> None:
         raise OSError(error.errno, error.strerror, str(inbox.shown(path))) from error
 
 
-def _paths(path: str) -> Iterator[str]:
-    """Yield `corgi.yaml`, `corgi-2.yaml`, …"""
-    first = PurePath(path)
-    yield path
-    for number in count(2):
-        yield first.with_stem(f"{first.stem}-{number}").as_posix()
-
-
 def _holds(inbox: InboxFolder, path: str, content: bytes) -> bool:
     try:
         return inbox.read(path) == content
@@ -201,16 +195,13 @@ def _wanted(inbox: InboxFolder, file: Path, content: bytes, name: str) -> str:
     wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
     if not wanted.lower().endswith(names.ENDINGS):
         wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
-    return wanted if "/" in wanted else f"{_own_folder(inbox)}{wanted}"
-
-
-def _own_folder(inbox: InboxFolder) -> str:
-    """The folder, with a slash, of a user who may only write in one that has the user's name."""
     with suppress(OSError, KeyError):  # a user id without a user
         user = getpass.getuser()
-        if not os.access(inbox.root, os.W_OK) and os.access(inbox.root / user, os.W_OK):
-            return f"{user}/"
-    return ""
+        # A user may be allowed to write only in the folder of that name.
+        is_own = not os.access(inbox.root, os.W_OK) and os.access(inbox.root / user, os.W_OK)
+        if is_own and "/" not in wanted:
+            return f"{user}/{wanted}"
+    return wanted
 
 
 def _below(inbox: InboxFolder, file: Path) -> str:

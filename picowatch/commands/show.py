@@ -27,7 +27,6 @@ from picowatch.outbox.photo_metadata import MARKS, NOTHING_KEPT, photo_metadata
 from picowatch.recipe.chunk import Chunk, escaped_json, read_chunk
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.request import ImageRequest
 from picowatch.settings.settings import Settings
 from picowatch.sources import Folders
 from picowatch.streams import harmless, print_error
@@ -104,9 +103,12 @@ def _text(path: Path, load: Callable[[], Settings], as_json: bool, whole: bool) 
     if SHEET_KEYWORD in texts:
         raise PictureUnreadable(f"{path}: It is a contact sheet.", "Show one of its pictures.")
     try:
+        with path.open("rb") as file:
+            mark = photo_metadata(file, NOTHING_KEPT).mark  # which is no field of a recipe
+        head = f"# {mark}: {MARKS[mark]} (IPTC DigitalSourceType).\n" if mark else ""
         if PICOWATCH in texts:
-            return _mark(path) + _recipe(read_chunk(texts[PICOWATCH]), load, whole)
-        return _mark(path) + others_yaml(texts, _inventory(load))
+            return head + _recipe(read_chunk(texts[PICOWATCH]), load, whole)
+        return head + others_yaml(texts, _inventory(load))
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
 
@@ -126,24 +128,14 @@ def _recipe(chunk: Chunk, load: Callable[[], Settings], whole: bool) -> str:
             settings = load()
             named = NamedPictures(settings.inbox, settings.outbox, 0, 0, "")
             request = chunk.request_for(named)
-    fields = None if whole else differing_fields(request)
-    return _comments(request) + recipe_yaml(request, fields)
-
-
-def _mark(path: Path) -> str:
-    """A comment: how the picture was made is no field of a recipe."""
-    with path.open("rb") as file:
-        mark = photo_metadata(file, NOTHING_KEPT).mark
-    return f"# {mark}: {MARKS[mark]} (IPTC DigitalSourceType).\n" if mark else ""
-
-
-def _comments(request: ImageRequest) -> str:
-    """Return what no field of a recipe has: the notes of a table's row, and the embeddings."""
+    # No field of a recipe has the notes of a table's row, and the embeddings.
     told = [f"{name}: {text}" for name, text in request.notes.items()]
     if names := ", ".join(f"'{shown(use.name)}'" for use in request.embeddings):
         rest = "Any that is not in models/embeddings is plain words."
         told.append(f"The prompts use the embeddings {names}. {rest}")
-    return "".join(f"# {harmless(comment)}\n" for comment in told)
+    fields = None if whole else differing_fields(request)
+    comments = "".join(f"# {harmless(comment)}\n" for comment in told)
+    return comments + recipe_yaml(request, fields)
 
 
 # -- why, from the ledger and the pictures' metadata

@@ -9,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from os.path import lexists
 from pathlib import Path
@@ -24,6 +24,7 @@ from picowatch.streams import harmless
 
 UNSEEN_SECONDS = 150.0  # an inbox that takes long to read is looked at once a minute
 WATCH_SECONDS = 0.5  # between looks
+NEWS = ("now", "queued", "trouble")  # labels of rows whose change is news
 STARTING = "picowatch is starting or ending; if that takes long, picowatch.log says why"
 NO_STATUS = status.Status(updated=0.0, started=0.0, pid=0, host="", ended=True)
 
@@ -69,35 +70,25 @@ def _told(running: bool, found: status.Status, outbox: Path) -> Iterator[str]:
 
 def watch(outbox: Path) -> int:
     """Show the status until Ctrl-C: drawn again and again on a terminal, else a line a change."""
-
     # `timeout` and others end it so; the terminal gets its cursor back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        if can_draw(sys.stdout):
-            with closing(LiveView(sys.stdout)) as view:
-                for shown in _each_status(outbox):
-                    view.draw(shown)
-                    if view.is_gone:
-                        break
-        else:
-            last = ""
-            for shown in _each_status(outbox):
-                line = "; ".join(row.text for row in shown if _is_news(row))
+    last = ""
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        view = stack.enter_context(closing(LiveView(sys.stdout))) if can_draw(sys.stdout) else None
+        while True:
+            shown = rows_of(*current_status(outbox))
+            if view:
+                view.draw(shown)
+                if view.is_gone:
+                    break
+            else:  # the running time changes always, and is no news
+                news = (r for r in shown if r.label in NEWS or (not r.label and r.style != "quiet"))
+                line = "; ".join(row.text for row in news)
                 if line != last:
                     print(line, flush=True)
                 last = line
+            time.sleep(WATCH_SECONDS)
     return 0  # ending it is what the user wants
-
-
-def _is_news(row: Row) -> bool:
-    """Whether a change of the row is news; the running time changes always."""
-    return row.label in ("now", "queued", "trouble") or (not row.label and row.style != "quiet")
-
-
-def _each_status(outbox: Path) -> Iterator[list[Row]]:
-    while True:
-        yield rows_of(*current_status(outbox))
-        time.sleep(WATCH_SECONDS)
 
 
 def current_status(outbox: Path) -> tuple[bool, status.Status]:
