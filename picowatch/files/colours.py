@@ -60,30 +60,22 @@ def has_more_than_8_bits(image: Image.Image) -> bool:
 
 def read_apart(image: Image.Image) -> None:
     """Let uncompressed channels of 16 bits that lie apart be read so: Pillow 13 reads 8 of each."""
-    if not _is_apart(image) or _bits_in_tags(image) != _SIXTEEN:
-        return
-    order = "16B" if _tags(image).prefix == b"MM" else "16L"
-    image.tile = [  # type: ignore[attr-defined]
-        _with_raw_mode(tile, f"{_raw_mode(tile)};{order}")
-        if tile.codec_name == "raw" and ";" not in _raw_mode(tile)
-        else tile
-        for tile in _tiles(image)
-    ]
+    if _is_apart(image) and _bits_in_tags(image) == _SIXTEEN:
+        order = "16B" if _tags(image).prefix == b"MM" else "16L"
+        for at, tile in enumerate(_tiles(image)):
+            mode = _raw_mode(tile)
+            if tile.codec_name == "raw" and ";" not in mode:
+                _set_raw_mode(image, at, f"{mode};{order}")
 
 
 def read_low_bytes(image: Image.Image) -> None:
     """Let a picture with 16 bits be decoded as if its numbers had the other byte order."""
-    native = "16L" if sys.byteorder == "little" else "16B"
     others = {"16L": "16B", "16B": "16L"}
-
-    def swapped(tile: Any) -> Any:
+    others["16N"] = others["16L" if sys.byteorder == "little" else "16B"]
+    for at, tile in enumerate(_tiles(image)):
         kind, _, order = _raw_mode(tile).partition(";")
-        other = others.get(native if order == "16N" else order)
-        if not other or not kind.startswith("RGB"):  # grey has all its bits
-            return tile
-        return _with_raw_mode(tile, f"{kind};{other}")
-
-    image.tile = [swapped(tile) for tile in _tiles(image)]  # type: ignore[attr-defined]
+        if order in others and kind.startswith("RGB"):  # grey has all its bits
+            _set_raw_mode(image, at, f"{kind};{others[order]}")
 
 
 def byte_of(image: Image.Image, byte: Literal["high", "low"]) -> Image.Image:
@@ -124,9 +116,11 @@ def _raw_mode(tile: Any) -> str:
     return str(tile.args[0] if isinstance(tile.args, (tuple, list)) else tile.args)
 
 
-def _with_raw_mode(tile: Any, mode: str) -> Any:
-    many = isinstance(tile.args, (tuple, list))
-    return tile._replace(args=(mode, *tile.args[1:]) if many else mode)
+def _set_raw_mode(image: Image.Image, at: int, mode: str) -> None:
+    tiles = _tiles(image)
+    args = tiles[at].args
+    many = isinstance(args, (tuple, list))
+    tiles[at] = tiles[at]._replace(args=(mode, *args[1:]) if many else mode)
 
 
 # -- colour profiles

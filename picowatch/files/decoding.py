@@ -8,7 +8,7 @@ from typing import IO, NamedTuple, cast
 from PIL import Image, ImageChops, ImageCms
 
 from picowatch.files import colours
-from picowatch.files.pictures import may_be_transparent, opened, upright
+from picowatch.files.pictures import opened, upright
 
 WHITE = 128  # a mask's grey from here on counts as white
 _DARK_GREY, _LIGHT_GREY = 64, 192
@@ -130,13 +130,6 @@ def decode_mask(content: bytes) -> Image.Image:
 def decode_alpha(content: bytes) -> Image.Image:
     """Return a picture as its own mask, what is transparent white. Raises like `decode_picture`."""
     return ImageChops.invert(upright(BytesIO(content)).convert("RGBA").getchannel("A"))
-
-
-def is_transparent(file: IO[bytes]) -> bool:
-    """Whether anything in a picture is transparent. Raises like `decode_picture`."""
-    may_be = may_be_transparent(file)
-    file.seek(0)
-    return may_be and decode_alpha(file.read()).getbbox() is not None
 
 
 def greys_of(decode: Callable[[bytes], Image.Image], file: IO[bytes]) -> list[int]:

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.decoding import decode_alpha, decode_mask, greys_of, is_transparent
+from picowatch.files.decoding import decode_alpha, decode_mask, greys_of
 from picowatch.files.pictures import check_picture, is_large, picture_size
 from picowatch.files.safe_paths import Version, version_of
 
-Question = Literal["check", "is_transparent", "greys_of_mask", "greys_of_alpha"]
+Question = Literal["check", "greys_of_mask", "greys_of_alpha"]
 _ANSWERS: dict[str, Callable[[IO[bytes]], Any]] = {
     "check": check_picture,
-    "is_transparent": is_transparent,
     "greys_of_mask": partial(greys_of, decode_mask),
     "greys_of_alpha": partial(greys_of, decode_alpha),
 }

@@ -200,8 +200,15 @@ def is_large(file: IO[bytes], most_pixels: int) -> bool:
     Raises PictureUnreadable if it has more than `most_pixels`, or cannot be opened.
     """
     image = opened(file, most_pixels)
-    pixels = image.width * image.height
-    return pixels > _small_pixels(image) or file.seek(0, io.SEEK_END) > _SMALL_BYTES
+    kind = image.format if image.format in SMALL_PIXELS else "JPEG"  # MPO is one, too
+    small = SMALL_PIXELS[kind]
+    if kind == "JPEG" and image.info.get("progressive"):
+        small = _SMALL_PROGRESSIVE_PIXELS
+    if kind == "PNG" and colours.has_more_than_8_bits(image):
+        small = _SMALL_16_BIT_PIXELS
+    if kind == HEIF and (image.has_transparency_data or image.info.get("chroma") in (422, 444)):
+        small = _SMALL_FULL_HEIF_PIXELS
+    return image.width * image.height > small or file.seek(0, io.SEEK_END) > _SMALL_BYTES
 
 
 def check_picture(file: IO[bytes]) -> None:
@@ -331,18 +338,6 @@ def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
     few.in_header = False
     colours.read_apart(image)
     return image
-
-
-def _small_pixels(image: Image.Image) -> int:
-    """Return how many pixels of a picture of its kind are read in little time and memory."""
-    kind = image.format if image.format in SMALL_PIXELS else "JPEG"  # MPO is one, too
-    if kind == "JPEG" and image.info.get("progressive"):
-        return _SMALL_PROGRESSIVE_PIXELS
-    if kind == "PNG" and colours.has_more_than_8_bits(image):
-        return _SMALL_16_BIT_PIXELS
-    if kind == HEIF and (image.has_transparency_data or image.info.get("chroma") in (422, 444)):
-        return _SMALL_FULL_HEIF_PIXELS
-    return SMALL_PIXELS[kind]
 
 
 def _has_several_frames(image: Image.Image) -> bool:

@@ -140,7 +140,8 @@ class NamedPictures(Pictures):
         return self._once(self._is_transparent, path)
 
     def _is_transparent(self, file: IO[bytes]) -> bool:
-        return pictures.may_be_transparent(file) and bool(self._look("is_transparent", file))
+        greys = self._look("greys_of_alpha", file) if pictures.may_be_transparent(file) else ()
+        return any(greys[1:])
 
     def _look(self, question: Question, file: IO[bytes]) -> Any:
         return look(question, file, self.most_photo_pixels)

@@ -104,7 +104,8 @@ def photo_metadata(
 
     xmp = read("XMP", lambda: Xmp(_xmp(photo)), Xmp())
     read("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), None)
-    mark = _stronger(xmp.source_type, mark)
+    order = ["", ENLARGED, CHANGED, DRAWN]  # by how much a model did
+    mark = max(xmp.source_type if xmp.source_type in order else "", mark, key=order.index)
     if keep == NOTHING_KEPT:
         return replace(only_marked(mark), warnings=photo.lost)
     exif, lost = read("EXIF", lambda: read_exif(_exif(photo, file)), (NONE.exif, list[str]()))
@@ -145,12 +146,6 @@ def mark_of(request: ImageRequest, *, is_drawn: bool) -> str:
     if request.draws and is_drawn:  # it is not where words found nothing to change
         return CHANGED if request.image or request.references else DRAWN
     return ENLARGED if request.upscale else ""
-
-
-def _stronger(photos: str, pictures: str) -> str:
-    """Return the photo's mark or the picture's: whichever says that more was made by a model."""
-    order = ["", ENLARGED, CHANGED, DRAWN]
-    return max(photos if photos in order else "", pictures, key=order.index)
 
 
 # -- what a photo's file has, by its format
