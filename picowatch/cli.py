@@ -111,10 +111,9 @@ def _run(options: argparse.Namespace) -> int:
         if (encoding := sys.getfilesystemencoding()) != "utf-8":  # as the lists write names
             words = f"This environment reads the names of files as {encoding}; picowatch, as UTF-8."
             raise errors.SettingsInvalid(words, "Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
-        command = COMMANDS[options.command]
-        module = import_module(f"picowatch.commands.{command.module}")
-        only_folders = command.module in _ONLY_FOLDERS
-        code = module.main(options, lambda: _load(options, only_folders=only_folders))
+        name = COMMANDS[options.command].module or options.command
+        module = import_module(f"picowatch.commands.{name}")
+        code = module.main(options, lambda: _load(options, only_folders=name in _ONLY_FOLDERS))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough

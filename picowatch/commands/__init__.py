@@ -1,4 +1,4 @@
-"""Every command with its flags and examples; each is a module here with a function `main`.
+"""Every command with its flags and examples; modules here have a function `main`.
 
 The modules' own imports take up to a second, so nothing here imports them.
 """
@@ -15,11 +15,11 @@ _Argument = tuple[str, dict[str, Any]]  # what argparse's `add_argument` takes
 class Command(NamedTuple):
     """A command of picowatch."""
 
-    module: str
     summary: str  # its line in the help
     examples: dict[str, str]  # lines to copy, with what they do
     # Only one of those in a list of their own may be given.
     arguments: Sequence[_Argument | list[_Argument]] = ()
+    module: str = ""  # if it has another name
 
 
 def path(text: str) -> Path:
@@ -64,9 +64,9 @@ _FROM = _value(
     type=path,
 )
 _JSON = _switch("--json", "print JSON")
+_control = partial(Command, module="control")
 COMMANDS = {
     "init": Command(
-        "init",
         "Create the folders, a commented picowatch.yaml and example recipes.",
         {
             "picowatch init pictures": "then: cd pictures && picowatch run",
@@ -83,7 +83,6 @@ COMMANDS = {
         ],
     ),
     "run": Command(
-        "run",
         "Watch the inbox and render recipes until Ctrl-C or SIGTERM.",
         {
             "picowatch run": "watch ./inbox, show progress",
@@ -100,13 +99,11 @@ COMMANDS = {
         ],
     ),
     "doctor": Command(
-        "doctor",
         "Check the machine and time a test image: OK or a remedy.",
         {"picowatch doctor": "include its output in bug reports"},
         [_JSON],
     ),
     "make": Command(
-        "make",
         "Put recipes into the inbox, wait, and print the paths of their pictures.",
         {
             "picowatch make corgi.yaml": "prints outbox/corgi/0001-….png",
@@ -126,7 +123,6 @@ COMMANDS = {
         ],
     ),
     "check": Command(
-        "check",
         "Validate recipes and list the images they would render.",
         {
             "picowatch check inbox/*.yaml": "mistakes, and what would be rendered",
@@ -139,7 +135,6 @@ COMMANDS = {
         ],
     ),
     "show": Command(
-        "show",
         "Print a picture's recipe as YAML, ready for the inbox, or why it was drawn.",
         {
             "picowatch show outbox/corgi/0001-7.png": "its recipe",
@@ -161,7 +156,6 @@ COMMANDS = {
         ],
     ),
     "status": Command(
-        "status",
         "Show what is rendering and what is queued.",
         {
             "picowatch status": "what is running, the queue, the last errors",
@@ -182,16 +176,12 @@ COMMANDS = {
             ],
         ],
     ),
-    "pause": Command(
-        "control",
+    "pause": _control(
         "Render nothing until `resume`; images in progress are finished.",
         {"picowatch pause": "finish what is in progress, then render nothing"},
     ),
-    "resume": Command(
-        "control", "Continue after `pause`.", {"picowatch resume": "continue after a pause"}
-    ),
-    "cancel": Command(
-        "control",
+    "resume": _control("Continue after `pause`.", {"picowatch resume": "continue after a pause"}),
+    "cancel": _control(
         "Cancel the queued images of a recipe, a folder or a 'glob*'.",
         {
             "picowatch cancel inbox/night/a.yaml": "the queued images of a recipe",
@@ -201,8 +191,7 @@ COMMANDS = {
         },
         [_names("recipes", "RECIPE", "recipes, folders or 'globs*'; . means all")],
     ),
-    "retry": Command(
-        "control",
+    "retry": _control(
         "Try failed images and refused files again, of the given recipes or of all.",
         {
             "picowatch retry": "all that failed",
@@ -215,8 +204,7 @@ COMMANDS = {
             _switch("--all", "also what is done, as if it had been saved again"),
         ],
     ),
-    "delete": Command(
-        "control",
+    "delete": _control(
         "Delete pictures, also from the gallery; they are not rendered again.",
         {
             "picowatch delete outbox/corgi/0002-8.png": "also from the gallery",
@@ -225,8 +213,7 @@ COMMANDS = {
         },
         [_paths("pictures", "PICTURE", "pictures in the outbox, or folders of them", "*"), _FROM],
     ),
-    "keep": Command(
-        "control",
+    "keep": _control(
         "Move or copy pictures into a folder of the outbox, with what lies beside them.",
         {
             "picowatch keep best outbox/corgi/0002-8.png": "moves it into outbox/best",
@@ -240,19 +227,16 @@ COMMANDS = {
         ],
     ),
     "models": Command(
-        "models",
         "List installed models, and refused files with the reason.",
         {"picowatch models": "what is installed, and what was refused"},
         [_JSON],
     ),
     "convert": Command(
-        "convert",
         "Write pickled models (.pth, .ckpt) as .safetensors; runs no code.",
         {"picowatch convert models/upscalers/4x.pth": "writes 4x.safetensors beside it"},
         [_paths("files", "FILE", "pickled models"), _switch("--force", "replace existing files")],
     ),
     "schema": Command(
-        "schema",
         "Print the JSON Schema that editors use to check recipes.",
         {"picowatch schema --installed --output recipe.json": "for an editor's completion"},
         [

@@ -81,7 +81,7 @@ class _Checking:
         # Each once: a template's are those of its pictures.
         self.problems: dict[FoundProblem, None] = {}
         self.failed: set[Path] = set()
-        self._right_templates: set[str] = set()
+        self._check_template = cache(lambda template: self._read(self._saved(template)))
         self._pictures_of = cache(lambda template: {*pictures_under(self._inbox, template)})
 
     def check(self, file: Path) -> None:
@@ -176,9 +176,7 @@ class _Checking:
                 words = "There is no _pictures.yaml in its folder or above it."
                 remedy = "docs/pictures.md explains how pictures are requests."
                 raise PictureUnreadable(words, remedy)
-            if template not in self._right_templates:
-                self._read(self._saved(template))
-                self._right_templates.add(template)
+            self._check_template(template)
         saved = self._saved(path) if path else self._put(file)
         yield from ((file, *place) for place in enumerate(self._read(saved)))
 

@@ -195,9 +195,8 @@ class Gallery:
                 began = time.monotonic()
                 if not self._has_changed(file):
                     continue
-                if (entry := pages.entry_from_picture(self._root, file)) and not _is_original(
-                    entry
-                ):
+                entry = pages.entry_from_picture(self._root, file)
+                if entry and not _is_original(entry):
                     self._append(entry)
                     del self._others[file]
                     self._make_if_missing(file)
