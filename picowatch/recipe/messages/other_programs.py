@@ -173,15 +173,25 @@ _UNLIKELY = {
     r"(?<!\{)\{{2,9}([^{}|]{1,200})\}{2,9}": (
         "'{0}' is drawn without weight: braces are a weight of NovelAI. Write ({1}:1.15)."
     ),
+    r"(?<!\\)\[([^\[\](){}|]{0,200}:)(\d\d) ?%\]": (
+        ": a share of the steps is from 0 to 1. Write [{1}0.{2}]."
+    ),
     r"(?<!\\)\[(\w[^\[\](){}|:]{0,99}:(?=[^\]]{0,99}[^\W\d])[^\[\](){}|:]{1,99})\]": (
         ": it does not say when to change. Write [{1}:0.5]."
     ),
     r"(?<!\\)\([^()\[\]:]{1,200}:\s*(?:[5-9]|\d\d)(?:\.\d*)?\s*\)": (
         "the weight of '{0}' distorts the picture: from 0.7 to 1.4 are usual."
     ),
+    r"(?<!\\)(\([^()\[\]]{1,200}?):(\s*\d?\.\d+)(?=\s*:\s*[\d.]+\s*\))": (
+        "'{0}' has a second weight after it, and the first is drawn as text. Keep one."
+    ),
     r"https?://\S+": (
         ": picowatch downloads nothing. Save the picture beside the recipe, and name it in image."
     ),
+    r"\$\([^()]{0,200}\)|(?<![\w$])\$[A-Z_]{2,}": (
+        ": no shell reads this file. Use double quotes in the command that writes it."
+    ),
+    r"\\n(?=\s|[A-Za-z]+:)": ". printf writes line breaks; echo does not.",
     r"\A(?:\d{1,3}[.)]|[-*•])\s": (
         "'{0}' is drawn as part of the prompt. Remove the numbers and bullets of lists."
     ),

@@ -5,6 +5,7 @@ import re
 from picowatch.recipe import fields
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.parts import PREPROCESSORS
 from picowatch.recipe.written import SourceValue, number
 
 TEXT = "text"
@@ -21,6 +22,11 @@ _INSTEAD = (
     ("range", r"(\d{1,10}) *(?:[-–]|to) *(\d{1,10})", "{1}..{2} for a range"),
     ("512x768", r"(\d{2,4}) *(?:px|pixels?)?", "{1}x{1}"),
     ("512x768", r"\D{0,3}(\d{2,4})\D{1,9}(\d{2,4})\D{0,9}", "{1}x{2}"),
+    # What spreadsheets write in German, French, Italian, Spanish and Dutch.
+    ("true or false", "wahr|vrai|vero|verdadero|waar|ja|oui|sí?|si", "true"),
+    ("true or false", "falsch|faux|falso|onwaar|nein|non|nee", "false"),
+    ("", "(.{1,60}?) *[,;]", "{1}, without a comma at the end"),
+    ("", "[“”„‟‘’‚«»]+(.{1,60}?)[“”„‟‘’‚«»]*", "{1}, without curly quotes"),
 )
 # For digits in place of a name: `{scale: 1,5}` has a scale of 1, and a 5 without a value.
 DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 1.5."
@@ -61,9 +67,16 @@ def _remedy(field: str, written: SourceValue) -> str:
     text = str(written.value).strip()
     if _RANGE.fullmatch(text) and field in fields.ROWS and field not in fields.NO_SWEEP:
         return _as_sweep(field, written)
+    if text.casefold() == "none":
+        return f"Leave out {field} for the default."
     value = number(text)
     if field == "cfg_scale" and value is not None and value < 1:
         return "1 switches guidance off."
+    if field.startswith("resize_to.") and "megapixels" not in field:
+        if "%" in text:
+            return "For photos of many sizes, write longest_side or megapixels."
+        if re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
+            return "For a shape, write {width: 1600, height: 900, fit: cover}."
     if field == "resize" and value:
         return f"For the size of the result, write resize_to: {shown(text)}."
     if field == "upscale.scale" and value is not None and value < 1:
@@ -71,6 +84,8 @@ def _remedy(field: str, written: SourceValue) -> str:
     if field in ("width", "height") and value is not None and value > fields.MAX_SIDE:
         how = "hires: {scale: 2} to redraw it larger, or upscale: {scale: 4} to enlarge it."
         return f"For a larger picture, write a smaller size, and {how}"
+    if field == "control" and text in PREPROCESSORS:
+        return f"Write control: {{image: photo.png, model: …, preprocess: {text}}}."
     return ""
 
 
@@ -107,6 +122,12 @@ def given_twice(name: str, before: SourceValue, column: str = "") -> str:
     other = column or position.text.strip("-'\"")
     called = f" as '{shown(other)}'" if before.key and other != name.strip("-") else ""
     return f"'{shown(name)}' is given twice: already on line {position.line}{called}. Keep one."
+
+
+def not_multiple_of(multiple: int, field: str, value: int) -> str:
+    """Return the message about a size that is not a multiple, with the nearest that are."""
+    below = value - value % multiple
+    return f"{field} must be a multiple of {multiple}: {below} or {below + multiple} would do."
 
 
 def left_out(what: str) -> str:

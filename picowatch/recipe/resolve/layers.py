@@ -374,6 +374,8 @@ def _with_first_names(field: str, mapping: SourceValue, reporter: Reporter) -> S
                 hint = f"A space is missing after the colon: write {shown(f'{before}: {after}')}. "
             if field == "upscale" and first in ("size", "width", "height"):
                 hint = "Write scale, or resize_to beside upscale. "
+            elif field == "resize_to" and first == "size":
+                hint = "Write width and height. "
             elif fields.FIRST_NAME_OF.get(first) == first:
                 words = f"Write {first} beside {field}, not in it."
             message = f"{field} has no '{shown(name)}'. {hint}{words}"

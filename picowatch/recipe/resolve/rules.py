@@ -15,7 +15,7 @@ from picowatch.recipe import fields, samplers
 from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
 from picowatch.recipe.messages.problems import NOTHING, Finding, Reporter, shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit
+from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit, not_multiple_of
 from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS, Cutout
 from picowatch.recipe.prompts.drawing import NEGATIVE, installed_tags, mistakes_in
 from picowatch.recipe.prompts.editing import edits_in
@@ -226,12 +226,10 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
             what = f"{field} is {side}; the limit for {family} is {most} pixels."
             yield Finding(field, what, instead=most)
         elif side % multiple and recipe.says(field):
-            below = side - side % multiple
-            nearest = f"{below} or {below + multiple} would do."
-            what = f"{field} must be a multiple of {multiple}: {nearest}"
+            nearest = max(multiple, side - side % multiple)
             # No checkpoint can draw sides that are not multiples of 8.
-            is_possible = side % 8 == 0
-            yield Finding(field, what, "", max(multiple, below), of_checkpoint=is_possible)
+            what = not_multiple_of(multiple, field, side)
+            yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
     sides = recipe.drawn_size
     what = f"hires makes {sides[0]}x{sides[1]} from {recipe.size}"
     if recipe.hires and max(sides) > most:

@@ -91,7 +91,7 @@ CANNY = "control: {image: a.png, model: canny"
     ("written", "message"),
     [
         *((f"{CANNY}, {more}}}", message) for more, message in OF_CANNY.items()),
-        ("control: canny", "control must be a mapping like … or a list of them, not 'canny'."),
+        ("control: canny", "control must be a mapping like … or a list of them, not 'canny'. …"),
         ("control: {image: a.png}", "control names no model … Installed: canny and sd15/depth."),
         ("control: {model: canny}", "control has no picture to follow. Write 'image: …' there."),
         ("control: {image: a.png, model: union, kind: pose}",

@@ -85,7 +85,8 @@ def test_a_format_alone_is_a_request(written: str) -> None:
     ("written", "said"),
     [
         ("true", "resize_to longest_side must be a … from 8 to 30000, not 'true'."),
-        ("{width: 5 %}", "resize_to width must be …, not '5 %'."),
+        ("{width: 5 %}", "… For photos of many sizes, write longest_side or megapixels."),
+        ("16:9", "… For a shape, write {width: 1600, height: 900, fit: cover}."),
         ("{enlarge: true}", "resize_to says no size. Write longest_side, … or megapixels there."),
         ("{fit: crop, width: 100}", "resize_to fit must be inside, cover or pad, not 'crop'."),
         ("{fit: cover, width: 100}", "resize_to with fit: cover needs width and height. Add both…"),
