@@ -220,6 +220,20 @@ def test_two_references_are_those_of_a_script(name: str) -> None:
     assert difference(found, alone) > 0
 
 
+def test_a_reference_that_is_too_small_for_a_model_is_enlarged() -> None:
+    """FLUX.2's pipelines refuse sides below 64 pixels; a warning says so."""
+    first, second = photo(0, (128, 128)), photo(1, (48, 40))
+    models = models_with(KLEIN, first, second)
+    request = request_of(models, KLEIN, "128x128", prompt="both of them", photos=(0, 1))
+    (found,) = draw(renderer(models), request)
+    said = "The reference 'photo-1.png' has only 48x40 pixels, and is enlarged."
+    assert [warning for warning in found.warnings if "only" in warning] == [said]
+    scaled = np.asarray(second.resize((76, 64), Image.Resampling.LANCZOS))
+    second = Image.fromarray(np.pad(scaled, [(0, 0), (0, 4), (0, 0)], mode="edge"))
+    expected = plain(KLEIN, [first, second], request, width=128, height=128)
+    assert difference(picture_of(found), expected) <= 1
+
+
 # The size in which a photo is edited for a picture of 165x101, and the part of it that is shown.
 PADDED, STRETCHED = ((176, 112), (163, 100)), ((160, 96), (160, 96))
 ROUNDED_UP = (176, 112), (176, 112)

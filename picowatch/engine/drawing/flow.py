@@ -172,6 +172,9 @@ def _joined(values: list[Any]) -> Any:
     return [entry for entries in values for entry in entries]
 
 
+_LEAST = 64  # FLUX.2 refuses smaller pictures (diffusers, flux2/image_processor.py)
+
+
 class Frame(NamedTuple):
     """The size that a pipeline renders, and the part of it, from the top left, that is shown."""
 
@@ -195,7 +198,7 @@ def frame_for(size: Size, references: References) -> Frame:
         sides = [ceil(count) if references.alone else max(1, round(count)) for count in counts]
         shown = sides[0] * multiple, sides[1] * multiple
         return Frame(shown, shown)
-    scale = min(1.0, sqrt(references.area / (width * height)))
+    scale = max(min(1.0, sqrt(references.area / (width * height))), _LEAST / min(size))
     shown = int(width * scale), int(height * scale)
     sides = [-(-side // multiple) * multiple for side in shown]
     return Frame((sides[0], sides[1]), shown)
@@ -227,10 +230,15 @@ def _read_references(
             says = f"The reference '{named}' has other proportions, and its edges are repeated."
             return frame, pictures, (says,)
         return frame, pictures, ()
+    small = tuple(
+        f"The reference '{use.image}' has only {its.width}x{its.height} pixels, and is enlarged."
+        for use, its in zip(request.references, pictures, strict=True)
+        if min(its.size) < _LEAST
+    )
     frames = [frame if in_place else frame_for(pictures[0].size, references)]
     frames += [frame_for(other.size, references) for other in pictures[1:]]
     held = [frame.hold(picture) for frame, picture in zip(frames, pictures, strict=True)]
-    return frame, held, ()
+    return frame, held, small
 
 
 class Edit(NamedTuple):
