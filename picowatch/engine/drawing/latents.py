@@ -36,15 +36,16 @@ def noise_of(
 ) -> tuple[torch.Tensor, list[torch.Generator]]:
     """Draw a pass' noise, a row for each image, and return the generators for that of its steps."""
     shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
-    generators = generators_for(requests, device)
-    start = [
-        _varied(_drawn(generator, shape), request, device)
-        for generator, request in zip(generators, requests, strict=True)
-    ]
-    generators = [
-        _generator(request, request.seed + request.ensd, device) if request.ensd else generator
-        for request, generator in zip(requests, generators, strict=True)
-    ]
+    start, generators = [], generators_for(requests, device)
+    for at, request in enumerate(requests):
+        noise = _drawn(generators[at], shape)
+        if request.variation_strength:
+            assert request.variation_seed is not None
+            goal = _drawn(_generator(request, request.variation_seed, device), shape)
+            noise = slerp(noise[0], goal[0], request.variation_strength)[None]
+        start.append(noise)
+        if request.ensd:
+            generators[at] = _generator(request, request.seed + request.ensd, device)
     return torch.cat(start).to(device), generators
 
 
@@ -69,15 +70,6 @@ def _drawn(generator: torch.Generator, shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(shape, generator=generator, device=generator.device)
 
 
-def _varied(noise: torch.Tensor, request: ImageRequest, device: torch.device) -> torch.Tensor:
-    """Return the noise mixed with that of the variation seed."""
-    if not request.variation_strength:
-        return noise
-    assert request.variation_seed is not None
-    goal = _drawn(_generator(request, request.variation_seed, device), noise.shape)
-    return slerp(noise[0], goal[0], request.variation_strength)[None]
-
-
 def slerp(start: torch.Tensor, goal: torch.Tensor, share: float) -> torch.Tensor:
     """Interpolate channels x height x width on a sphere, so that noise stays noise.
 
@@ -97,12 +89,12 @@ def slerp(start: torch.Tensor, goal: torch.Tensor, share: float) -> torch.Tensor
 
 def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:
     """Decode images one by one: that saves memory, and no picture depends on its neighbours."""
-    return [_decoded(vae, latent) for latent in latents[:, None] / vae.config.scaling_factor]
 
+    def compute(latents: torch.Tensor) -> Any:
+        return vae.decode(latents).sample
 
-def _decoded(vae: Any, latents: torch.Tensor) -> Image.Image:
-    sample = _widened(vae, lambda: vae.decode(latents.to(vae.dtype)).sample)
-    return as_picture((sample[0] + 1) / 2)
+    scaled = latents[:, None] / vae.config.scaling_factor
+    return [as_picture((_widened(vae, latent, compute)[0] + 1) / 2) for latent in scaled]
 
 
 def as_picture(image: torch.Tensor) -> Image.Image:
@@ -125,23 +117,23 @@ def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
     image = torch.from_numpy(np.array(pixels)).to(device)
     image = (image.permute(2, 0, 1)[None].float() / 127.5) - 1
 
-    def compute() -> Any:
-        found = vae.encode(image.to(vae.dtype))  # a sample would use random numbers
+    def compute(image: torch.Tensor) -> Any:
+        found = vae.encode(image)  # a sample would use random numbers
         return found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
 
-    found = _widened(vae, compute)
+    found = _widened(vae, image, compute)
     _check_finite(found)
     return found * float(vae.config.scaling_factor)
 
 
-def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
-    """Compute with the VAE, again in float32 if it overflowed; return float32."""
-    result: torch.Tensor = compute().float()
+def _widened(vae: Any, given: torch.Tensor, compute: Callable[[torch.Tensor], Any]) -> torch.Tensor:
+    """Compute in the VAE's type, again in float32 if it overflowed; return float32."""
     narrow = vae.dtype
+    result: torch.Tensor = compute(given.to(narrow)).float()
     if narrow != torch.float32 and not bool(torch.isfinite(result).all()):
         try:
             _change_type(vae, torch.float32)
-            result = compute().float()
+            result = compute(given.float()).float()
         finally:
             _change_type(vae, narrow)  # the next picture must not depend on this
     return result
