@@ -7,6 +7,7 @@ profile, whose curves tell the light of a number, is ICC.1:2022; its tags `curv`
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -116,12 +117,11 @@ def curve_of(profile: bytes, colour: bytes = b"r") -> Floats:
     The curves of red, green and blue are the same in photos' profiles.
     """
     numbers = np.arange(MOST + 1) / MOST
-    try:
-        found = _curve(_tags(profile)[colour + b"TRC"], numbers)
-    except _DAMAGED:
-        found = None
-    if found is None or not (np.diff(found) >= 0).all() or not found[-1] > 0:
-        found = light_of(numbers)
+    found = light_of(numbers)
+    with suppress(*_DAMAGED):
+        theirs = _curve(_tags(profile)[colour + b"TRC"], numbers)
+        if (np.diff(theirs) >= 0).all() and theirs[-1] > 0:
+            found = theirs
     curve: Floats = (found / found[-1]).astype(np.float32)
     return curve
 
@@ -164,9 +164,8 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
     return {name: profile[at : at + length] for name, at, length in rows}
 
 
-def _curve(tag: bytes, numbers: _Light) -> _Light | None:
-    kind = tag[:4]
-    if kind == b"curv":
+def _curve(tag: bytes, numbers: _Light) -> _Light:
+    if tag[:4] == b"curv":
         (length,) = struct.unpack_from(">I", tag, 8)
         if length == 0:
             return numbers
@@ -174,17 +173,17 @@ def _curve(tag: bytes, numbers: _Light) -> _Light | None:
         if length == 1:
             return np.asarray(numbers ** (table[0] / 256))
         return np.interp(numbers, np.linspace(0, 1, length), table / MOST)
-    if kind == b"para":
-        (form,) = struct.unpack_from(">H", tag, 8)
-        names = _PARAMETERS[form]
-        given = (number / 65536 for number in struct.unpack_from(f">{len(names)}i", tag, 12))
-        of: dict[str, float] = dict.fromkeys("bcdef", 0.0) | {"a": 1.0}
-        of |= zip(names, given, strict=True)
-        if "c" not in names:  # what is below the power curve is its end
-            of |= {"d": -of["b"] / of["a"], "f": of["e"]}
-        power = np.clip(of["a"] * numbers + of["b"], 0, None) ** of["g"] + of["e"]
-        return np.where(numbers >= of["d"], power, of["c"] * numbers + of["f"])
-    return None
+    if tag[:4] != b"para":
+        raise ValueError("no curve")
+    (form,) = struct.unpack_from(">H", tag, 8)
+    names = _PARAMETERS[form]
+    given = (number / 65536 for number in struct.unpack_from(f">{len(names)}i", tag, 12))
+    of: dict[str, float] = dict.fromkeys("bcdef", 0.0) | {"a": 1.0}
+    of |= zip(names, given, strict=True)
+    if "c" not in names:  # what is below the power curve is its end
+        of |= {"d": -of["b"] / of["a"], "f": of["e"]}
+    power = np.clip(of["a"] * numbers + of["b"], 0, None) ** of["g"] + of["e"]
+    return np.where(numbers >= of["d"], power, of["c"] * numbers + of["f"])
 
 
 def resized(given: Original, wanted: ResizeTo) -> Original:
