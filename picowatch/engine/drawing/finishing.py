@@ -80,18 +80,10 @@ def _cut(drawn: Drawn, wanted: Cutout, network: Any, halvings: int) -> Drawn:
     else:
         cut, told = cutout.cut_out(network, drawn.picture)
         drawn = drawn.warned(*told)
-    return drawn._replace(original=original._replace(picture=cut, low=_low_of(original, cut)))
-
-
-def _low_of(before: Original, cut: Image.Image) -> Image.Image | None:
-    """Return the lower bytes of what was cut out; a colour that changed repeats its higher byte."""
-    if not before.low:
-        return None
-    own = cut.convert("RGB")
-    changed = ImageChops.difference(own, before.picture.convert("RGB"))
-    planes = zip(own.split(), before.low.split(), changed.split(), strict=True)
-    low = [
-        Image.composite(new, old, of.point(lambda level: 255 if level else 0))
-        for new, old, of in planes
-    ]
-    return Image.merge("RGB", low)
+    if low := original.low:  # of a colour that changed, it repeats the higher byte
+        own = cut.convert("RGB")
+        change = ImageChops.difference(own, drawn.picture.convert("RGB"))
+        changed = change.point(lambda level: 255 if level else 0)
+        planes = zip(own.split(), low.split(), changed.split(), strict=True)
+        low = Image.merge("RGB", [Image.composite(*plane) for plane in planes])
+    return drawn._replace(original=original._replace(picture=cut, low=low))

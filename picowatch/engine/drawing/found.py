@@ -155,11 +155,17 @@ class Details:
         drawn = drawn._replace(places=(*(drawn.places or ()), *places))
         work.pictures[at] = drawn if things else drawn.warned(nothing_found(use))
         areas = sorted((thing.mask >= _HALF for thing in things), key=lambda area: -area.sum())
-        canvases = (_canvas(use, picture, Image.fromarray(area)) for area in areas[: use.count])
-        self.parts += [
-            Part(at, _request(request, use, number, f"{at}.{number}"), canvas)
-            for number, canvas in enumerate(filter(None, canvases))
-        ]
+        begin = len(self.parts)
+        for area in areas[: use.count]:
+            large = Image.fromarray(area).convert("L").resize(picture.size)
+            redrawn = grown(large.point(lambda grey: 255 if grey >= WHITE else 0), use.grow)
+            if not redrawn.getbbox():  # nothing is left of it
+                continue
+            soft = redrawn.filter(ImageFilter.GaussianBlur(use.mask_blur))
+            canvas = part_of(Canvas(picture, redrawn, soft), use.mask_padding, use.sides)
+            number = len(self.parts) - begin
+            part = _request(request, use, number, f"{at}.{number}")
+            self.parts.append(Part(at, part, canvas))
 
     def canvas_of(self, request: ImageRequest, size: Size) -> Canvas:
         """Return a part's canvas, which is pasted later: a picture may have several."""
@@ -188,16 +194,6 @@ class Details:
                 batch_size=before.batch_size or new.batch_size,
                 warnings=tuple(dict.fromkeys((*before.warnings, *new.warnings))),
             )
-
-
-def _canvas(use: DetailUse, picture: Image.Image, area: Image.Image) -> Canvas | None:
-    """Return the part of a picture with a thing; None if nothing is left of that."""
-    large = area.convert("L").resize(picture.size)
-    redrawn = grown(large.point(lambda grey: 255 if grey >= WHITE else 0), use.grow)
-    if not redrawn.getbbox():
-        return None
-    soft = redrawn.filter(ImageFilter.GaussianBlur(use.mask_blur))
-    return part_of(Canvas(picture, redrawn, soft), use.mask_padding, use.sides)
 
 
 def _request(request: ImageRequest, use: DetailUse, number: int, key: str) -> ImageRequest:
