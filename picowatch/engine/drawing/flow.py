@@ -15,7 +15,6 @@ from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
 from math import ceil, sqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -204,83 +203,63 @@ def frame_for(size: Size, references: References) -> Frame:
     return Frame((sides[0], sides[1]), shown)
 
 
-def _read_references(
-    folder: Path | None, request: ImageRequest, references: References, part: Image.Image | None
-) -> tuple[Frame, list[Image.Image], tuple[str, ...]]:
-    """Return the frame of a request, its references as its family's pipeline takes them, warnings.
+class EditDenoising(FlowDenoising):
+    """Denoising with references: conditions are their frame, the pictures, and texts as read."""
 
-    They are read as RGBA if the family reads transparency. A `part` replaces the first.
-    """
-    size = request.drawn_size
-    frame = frame_for(size, references)
-    read = decode_with_alpha if references.alpha else decode_picture
-    pictures = [decoded(read, folder, use.hash, use.image) for use in request.references]
-    if part:
-        pictures[0] = part if references.alpha else on_white(part)
-    if references.alpha:
-        pictures = [picture.convert("RGBA") for picture in pictures]
-    (wide, high), (width, height) = pictures[0].size, size
-    in_place = abs(wide * height - high * width) <= max(wide, high, width, height)  # but rounding
-    if references.stretched:  # the pipeline scales each in its own proportions
-        if in_place:
+    def encode(self, request: ImageRequest) -> Prompted:
+        """Implement `Denoising.encode`; no images share a call.
+
+        The part that is drawn replaces the first reference, where only a part is.
+        """
+        references, size = self.loaded.variant.references, request.drawn_size
+        assert references
+        part = self.job.canvas_of(request, size) if request.mask_padding is not None else None
+        frame, folder = frame_for(size, references), self.job.start_images
+        decode = decode_with_alpha if references.alpha else decode_picture
+        pictures = [decoded(decode, folder, use.hash, use.image) for use in request.references]
+        if part:
+            pictures[0] = part.picture if references.alpha else on_white(part.picture)
+        if references.alpha:
+            pictures = [picture.convert("RGBA") for picture in pictures]
+        (wide, high), (width, height) = pictures[0].size, size
+        in_place = abs(wide * height - high * width) <= max(wide, high, width, height)  # rounded
+        texts = self._texts(request)
+        warnings = self._warnings(texts)
+        if not references.stretched:
+            warnings += tuple(
+                f"The reference '{use.image}' has only {its.width}x{its.height} pixels, and is "
+                "enlarged."
+                for use, its in zip(request.references, pictures, strict=True)
+                if min(its.size) < _LEAST
+            )
+            frames = [frame if in_place else frame_for(pictures[0].size, references)]
+            frames += [frame_for(other.size, references) for other in pictures[1:]]
+            pictures = [own.hold(picture) for own, picture in zip(frames, pictures, strict=True)]
+        elif in_place:  # the pipeline scales each in its own proportions
             pictures[0] = fit(pictures[0], size, "stretch")
         elif references.alone:
             pictures[0] = fit(pictures[0], size, "fit")
             named = request.references[0].image
             says = f"The reference '{named}' has other proportions, and its edges are repeated."
-            return frame, pictures, (says,)
-        return frame, pictures, ()
-    small = tuple(
-        f"The reference '{use.image}' has only {its.width}x{its.height} pixels, and is enlarged."
-        for use, its in zip(request.references, pictures, strict=True)
-        if min(its.size) < _LEAST
-    )
-    frames = [frame if in_place else frame_for(pictures[0].size, references)]
-    frames += [frame_for(other.size, references) for other in pictures[1:]]
-    held = [frame.hold(picture) for frame, picture in zip(frames, pictures, strict=True)]
-    return frame, held, small
-
-
-class Edit(NamedTuple):
-    """The references of an image in their frame, its texts, and the encoded texts."""
-
-    frame: Frame
-    pictures: list[Image.Image]
-    texts: dict[str, str]
-    read: list[Any]
-
-
-class EditDenoising(FlowDenoising):
-    """Denoising with references: an image's conditions are an `Edit`."""
-
-    def encode(self, request: ImageRequest) -> Prompted:
-        """Implement `Denoising.encode`; no images share a call."""
-        rules = self.loaded.variant.references
-        assert rules
-        is_part = request.mask_padding is not None
-        part = self.job.canvas_of(request, request.drawn_size) if is_part else None
-        folder, seen = self.job.start_images, part and part.picture
-        frame, pictures, told = _read_references(folder, request, rules, seen)
-        hashes = tuple(use.hash for use in request.references)
+            warnings += (says,)
+        hashes = [use.hash for use in request.references]
         if part:
-            hashes = (sha256(pictures[0].tobytes()).hexdigest(), *hashes[1:])
-        texts = self._texts(request)
-        read = []
+            hashes[0] = sha256(pictures[0].tobytes()).hexdigest()
+        read, seen = [], tuple(hashes)
         if self.loaded.row.kind != "general":
-            read = [self.loaded.texts.read_with(text, pictures, hashes) for text in texts.values()]
-        edit = Edit(frame, pictures, texts, read)
-        return Prompted(object(), edit, warnings=self._warnings(texts) + told)
+            read = [self.loaded.texts.read_with(text, pictures, seen) for text in texts.values()]
+        return Prompted(object(), (frame, pictures, texts, read), warnings=warnings)
 
     def run(self, group: Group, sampling: Sampling, before: list[Image.Image]) -> list[Image.Image]:
         self.loaded.bring_denoiser()
-        (edit,) = group.conditions
-        rules, (width, height) = self.loaded.variant.references, edit.frame.size
+        ((frame, pictures, texts, read),) = group.conditions
+        rules, (width, height) = self.loaded.variant.references, frame.size
         many = rules and rules.most > 1
         call = families.pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
         # FLUX.1 Kontext takes only proportions from the size; the reference keeps its own.
-        given: dict[str, Any] = {name: [text] for name, text in edit.texts.items()}
+        given: dict[str, Any] = {name: [text] for name, text in texts.items()}
         given |= {"max_area": width * height, AUTO_RESIZE: False}
         inputs = {name: value for name, value in given.items() if families.takes(call, name)}
-        inputs |= {"image": edit.pictures if many else edit.pictures[0]}
-        (drawn,) = self._call("edit", group, sampling, edit.frame.size, inputs, edit.read)
-        return [fit(drawn.crop((0, 0, *edit.frame.shown)), sampling.size, "stretch")]
+        inputs |= {"image": pictures if many else pictures[0]}
+        (drawn,) = self._call("edit", group, sampling, frame.size, inputs, read)
+        return [fit(drawn.crop((0, 0, *frame.shown)), sampling.size, "stretch")]
