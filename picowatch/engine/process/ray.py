@@ -117,7 +117,6 @@ class RayEngines(Executor):
         try:
             while not self._closing.wait(_TICK_SECONDS):
                 _reach(node)
-                self._forget_those_that_are_gone()
                 self._request(new_engine)
                 self._report(self._too_few(f"{gpus:g} GPU, {cpus:g} CPU"))
         finally:
@@ -132,7 +131,8 @@ class RayEngines(Executor):
             for engine in engines:  # until their batches no longer wait for Ray
                 engine.wait(max(0.0, deadline - time.monotonic()))
 
-    def _forget_those_that_are_gone(self) -> None:
+    def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
+        """Forget engines that are gone, request missing ones, cancel requests for unwanted ones."""
         living = []
         for engine in self._engines:
             engine.update()
@@ -142,11 +142,8 @@ class RayEngines(Executor):
                 self._lost = str(engine.gone)
                 self._not_before = time.monotonic() + _PAUSE_SECONDS
         self._engines = tuple(living)
-
-    def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
-        """Request missing engines, and cancel requests for unwanted engines."""
-        pending = [engine for engine in self._engines if not engine.is_placed]
-        placed = len(self._engines) - len(pending)
+        pending = [engine for engine in living if not engine.is_placed]
+        placed = len(living) - len(pending)
         lacking = min(max(0, self._most - placed), _MOST_PENDING)
         for engine in pending[lacking:]:
             engine.close()
