@@ -51,31 +51,38 @@ def read_lora(name: str, path: Path, pipeline: Any, family: str) -> File:
     The catalog has already refused the kinds that names of tensors tell.
     """
     layers, unused = _layers(name, path)
-    names = parts_for_loras(pipeline)
-    parts: dict[str, Any] = {part: getattr(pipeline, part, None) for part in names}
-    missing = {part for part, model in parts.items() if model is None}
-    absent = {stem for stem in layers if _named(stem, family, parts)[0] in missing}
-    found = _modules(layers, parts, family)
-    if not found and not absent:
+    parts: dict[str, Any] = {
+        part: getattr(pipeline, part, None) for part in parts_for_loras(pipeline)
+    }
+    known = {part: _adaptable(model) for part, model in parts.items() if model is not None}
+    # Asking a large model for its type takes some milliseconds.
+    types = {part: parts[part].dtype for part in known}
+    halves: dict[_Target, tuple[torch.Tensor, ...]] = {}
+    stems: dict[_Target, str] = {}  # the layers that they are from
+    absent = set[str]()  # layers for parts that are not in memory
+    for stem, layer in layers.items():
+        part, names = _named(stem, family, parts)
+        if part in parts and part not in known:
+            absent.add(stem)
+        modules = [known.get(part, {}).get(flat, "") for flat in names]
+        if modules and all(modules):
+            sizes = [_size(parts[part], module) for module in modules]
+            for module, rows in zip(modules, _rows(stem, layer, sizes, names), strict=True):
+                fitting = _fitting(name, parts[part], module, layer.down, layer.up[rows])
+                # peft converts them, too, but not for quantised weights.
+                halves[part, module] = tuple(half.to(types[part]) for half in fitting)
+                stems[part, module] = stem
+    if not halves and not absent:
         raise RenderFailed(
             f"The LoRA {name!r} is for another kind of model: this checkpoint has no layer for "
             f"names like {next(iter(layers), '')[:80]!r}.",
             "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
             "those of diffusers.",
         )
-    targets: dict[_Target, tuple[torch.Tensor, ...]] = {}
-    # Asking a large model for its type takes some milliseconds.
-    types = {part: parts[part].dtype for part in {part for part, _ in found}}
-    for (part, module), (stem, rows) in found.items():
-        layer = layers[stem]
-        halves = _fitting(name, parts[part], module, layer.down, layer.up[rows])
-        # peft converts them, too, but not for quantised weights.
-        targets[part, module] = tuple(half.to(types[part]) for half in halves)
-    for stem in layers.keys() - {stem for stem, _ in found.values()} - absent:
+    for stem in layers.keys() - {*stems.values()} - absent:
         unused += layers[stem].keys.values()
-    alphas = {layers[stem].alpha for stem, _ in found.values()}
-    of_texts = any(map(_OF_TEXTS.match, layers))
-    return File(targets, sorted(unused), of_texts, {alpha for alpha in alphas if alpha is not None})
+    alphas = {alpha for stem in stems.values() if (alpha := layers[stem].alpha) is not None}
+    return File(halves, sorted(unused), any(map(_OF_TEXTS.match, layers)), alphas)
 
 
 _ALPHA = re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha$")
@@ -158,22 +165,6 @@ def _scale(stem: str, rank: int, own: Tensors, settings: Mapping[str, Any]) -> t
 
 # What the names of text encoders' layers begin with; kohya's "te" and "te1" are the first.
 _OF_TEXTS = re.compile(r"(?:base_model\.model\.)?(?:lora_te|text_encoder_?)(\d?)[._](.+)")
-
-
-def _modules(
-    layers: Mapping[str, _Layer], parts: Mapping[str, Any], family: str
-) -> dict[_Target, tuple[str, torch.Tensor]]:
-    """Return the modules of parts that layers are for, with the rows of `up` for each."""
-    known = {part: _adaptable(model) for part, model in parts.items() if model is not None}
-    found: dict[_Target, tuple[str, torch.Tensor]] = {}
-    for stem, layer in layers.items():
-        part, names = _named(stem, family, parts)
-        modules = [known.get(part, {}).get(name, "") for name in names]
-        if modules and all(modules):
-            sizes = [_size(parts[part], module) for module in modules]
-            for module, rows in zip(modules, _rows(stem, layer, sizes, names), strict=True):
-                found[part, module] = stem, rows
-    return found
 
 
 def _named(stem: str, family: str, parts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
