@@ -10,7 +10,7 @@ negative numbers as tokens. The text encoder's own table is never changed.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,18 +80,28 @@ class TextTower:
             # After the first end token, as in A1111's modules/sd_hijack_clip.py.
             length = tokens.index(end) + 1
             tokens = (*tokens[:length], *[self.padding] * (len(tokens) - length))
-        with self._inserted(tokens):
+        inserted = {at: self.vectors[token] for at, token in enumerate(tokens) if token < 0}
+
+        def insert(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            output = output.clone()
+            for position, vector in inserted.items():
+                output[0, position] = vector.to(output)
+            return output
+
+        table = self.encoder.get_input_embeddings()
+        with table.register_forward_hook(insert) if inserted else nullcontext():
             known = torch.tensor([[max(token, 0) for token in tokens]], device=device)
             output = self.encoder(input_ids=known, output_hidden_states=True)
         states = output.last_hidden_state if skip == 1 else output.hidden_states[-skip]
         if skip > 1 and self.normed:
-            states = self._layers.final_layer_norm(states)
+            # The layers of an encoder with a projection are inside it.
+            states = getattr(self.encoder, "text_model", self.encoder).final_layer_norm(states)
         return Encoded(states, getattr(output, "text_embeds", None))
 
     def read(self, path: Path, name: str) -> torch.Tensor:
         """Read an embedding's vectors for this encoder. RenderFailed if they do not fit."""
         vectors = read_vectors(path, self.key)
-        width, own = vectors.shape[1], self._table.embedding_dim
+        width, own = vectors.shape[1], self.encoder.get_input_embeddings().embedding_dim
         if width != own:
             raise RenderFailed(
                 f"The embedding {name!r} is for another kind of model: its vectors have "
@@ -99,33 +109,6 @@ class TextTower:
                 "Remove its name from the prompt, or use it with a checkpoint that it is made for.",
             )
         return vectors
-
-    @property
-    def _layers(self) -> Any:
-        """The module with the layers: inside an encoder with a projection."""
-        return getattr(self.encoder, "text_model", self.encoder)
-
-    @property
-    def _table(self) -> Any:
-        return self._layers.embeddings.token_embedding
-
-    @contextmanager
-    def _inserted(self, tokens: Sequence[int]) -> Iterator[None]:
-        """Let the text encoder use the embeddings' vectors for negative tokens."""
-        positions = {position: token for position, token in enumerate(tokens) if token < 0}
-
-        def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-            output = output.clone()
-            for position, token in positions.items():
-                output[0, position] = self.vectors[token].to(output)
-            return output
-
-        handle = self._table.register_forward_hook(hook) if positions else None
-        try:
-            yield
-        finally:
-            if handle is not None:
-                handle.remove()
 
 
 def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
@@ -167,17 +150,14 @@ class PromptEncoder:
         encoded = {
             text: self.encode(found, length, request.clip_skip) for text, found in chunks.items()
         }
-        return length, [self._of_pass(*both, encoded) for both in texts]
-
-    def _of_pass(
-        self, negatives: list[str], prompts: list[str], encoded: Mapping[str, Encoded]
-    ) -> tuple[Conditions, ...]:
-        """Return conditions by evaluation; a negative prompt that is always empty may be zeros."""
-        away = {negative: encoded[negative] for negative in negatives}
-        if self._zeros and not any(map(grammar.plain_prompt, away)):
-            away = {negative: states.zeros() for negative, states in away.items()}
-        pairs = zip(negatives, prompts, strict=True)
-        return tuple(Conditions(away[negative], encoded[prompt]) for negative, prompt in pairs)
+        passes: list[tuple[Conditions, ...]] = []
+        for negatives, prompts in texts:
+            away = {negative: encoded[negative] for negative in negatives}
+            if self._zeros and not any(map(grammar.plain_prompt, away)):  # it is always empty
+                away = {negative: states.zeros() for negative, states in away.items()}
+            pairs = zip(negatives, prompts, strict=True)
+            passes.append(tuple(Conditions(away[each], encoded[prompt]) for each, prompt in pairs))
+        return length, passes
 
     def _embedding(self, use: EmbeddingUse) -> tuple[int, ...]:
         """Return an embedding's tokens, for which each tower has vectors; its file is read once."""
