@@ -18,7 +18,6 @@ from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter, dequantiz
 from torch import nn
 
 from picowatch.catalog.dequantise import Packed, rotated_together
-from picowatch.errors import RenderFailed
 
 
 def dequantised(
@@ -29,10 +28,22 @@ def dequantised(
     *,
     told: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Return a layer's weights in float32, given its scales and what ComfyUI tells of it."""
+    """Return a layer's weights in float32, given its scales and what ComfyUI tells of it.
+
+    nvfp4 has numbers of four bits, times the scales of their blocks and of the layer. The first of
+    two numbers is in a byte's upper half with ComfyUI, and in the lower half otherwise.
+    """
     if weight.dtype == torch.uint8:
         assert second is not None
-        wide = _nvfp4(weight, scale, second, of_comfyui=bool(told))
+        scale = scale.view(torch.float8_e4m3fn)  # some files have them as bytes
+        if told:
+            # cuBLAS has tiles of 128x4, in which rows interleave:
+            # https://docs.nvidia.com/cuda/cublas/index.html#d-block-scaling-factors-layout
+            rows, columns = len(weight), 2 * weight.shape[1] // NVFP4_BLOCK
+            tiles = scale.float().reshape(-(-rows // 128), -(-columns // 4), 32, 4, 4)
+            scale = tiles.permute(0, 3, 2, 1, 4).reshape(-1, -(-columns // 4) * 4)[:rows, :columns]
+            weight = weight >> 4 | weight << 4
+        wide: torch.Tensor = dequantize_nvfp4(weight, scale, second.float())
         return wide if smoothing is None else wide[:, : len(smoothing)] * smoothing.float()
     wide = weight.float() * scale.float().reshape(-1, *[1] * (weight.ndim - 1))
     if (group := rotated_together(told)) is None:
@@ -56,32 +67,6 @@ def rotation(size: int, device: torch.device) -> torch.Tensor:
     return matrix.div(size**0.5).to(device)
 
 
-def _nvfp4(
-    packed: torch.Tensor, scale: torch.Tensor, second: torch.Tensor, *, of_comfyui: bool
-) -> torch.Tensor:
-    """Return numbers of four bits times the scales of their blocks and of the layer.
-
-    The first of two numbers is in a byte's upper half with ComfyUI, whose scales are in the order
-    of cuBLAS, and in the lower half otherwise.
-    """
-    scale = scale.view(torch.float8_e4m3fn)  # some files have them as bytes
-    if of_comfyui:
-        scale = _in_order(scale.float(), len(packed), 2 * packed.shape[1] // NVFP4_BLOCK)
-        packed = packed >> 4 | packed << 4
-    wide: torch.Tensor = dequantize_nvfp4(packed, scale, second.float())
-    return wide
-
-
-def _in_order(scale: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Return scales by rows and columns from cuBLAS' tiles of 128x4, in which rows interleave.
-
-    https://docs.nvidia.com/cuda/cublas/index.html#d-block-scaling-factors-layout
-    """
-    tiles = scale.reshape(-(-rows // 128), -(-columns // 4), 32, 4, 4).permute(0, 3, 2, 1, 4)
-    return tiles.reshape(-1, -(-columns // 4) * 4)[:rows, :columns]
-
-
-_LEAST_ROTATED = 4  # SDNQ rotates no fewer columns together
 # Some numbers are in the lower bits of as many bytes; each further number is in these bits of the
 # same bytes: byte, first bit, how many, from the number's lowest bits on.
 _FURTHER = {
@@ -128,7 +113,7 @@ def multiplied_out(packed: Packed, parts: Mapping[str, torch.Tensor]) -> torch.T
     weights = weights.flatten(1)
     if "svd_up" in parts:
         weights += parts["svd_up"].float() @ parts["svd_down"].float()
-    if (group := gcd(packed.rotated, packed.columns)) >= _LEAST_ROTATED:
+    if (group := gcd(packed.rotated, packed.columns)) >= 4:  # SDNQ rotates no fewer together
         matrix = rotation(group, weights.device)
         weights = (weights.reshape(len(scale), -1, group) @ matrix).flatten(1)
     return weights
@@ -164,7 +149,7 @@ class _Narrow(nn.Module):
 
 
 class _Packed(_Narrow):
-    """A linear layer that SDNQ has packed; the other tensors of its weight are parameters, too."""
+    """A layer that SDNQ has packed; the other tensors of its weight are parameters, too."""
 
     of: Packed
 
@@ -174,19 +159,13 @@ class _Packed(_Narrow):
         return multiplied_out(self.of, {"weight": self.narrow, **beside}).to(self.wide)
 
 
-def packed(model: Any, weights: Mapping[str, PackedWeight], what: str) -> Any:
-    """Let linear layers keep packed weights, by the weights' names, in the place of stand-ins."""
+def packed(model: Any, weights: Mapping[str, PackedWeight]) -> Any:
+    """Let layers keep packed weights, by the weights' names, in the place of stand-ins."""
     for name, weight in weights.items():
         layer = model.get_submodule(name.rpartition(".")[0])
-        if not isinstance(layer, nn.Linear):
-            raise RenderFailed(
-                f"The {what} has a packed weight that is no linear layer's: {name}.",
-                "Get it in bfloat16.",
-            )
-        dtype, made = layer.weight.dtype, cast(Any, layer)
         parts = {end: nn.Parameter(part, False) for end, part in weight.parts.items()}
-        _keep(layer, parts.pop("weight"), dtype, _Packed)
-        made.of = weight.of
+        _keep(layer, parts.pop("weight"), layer.weight.dtype, _Packed)
+        layer.of = weight.of
         for end, part in parts.items():
             layer.register_parameter(end, part)
     return model
@@ -219,7 +198,11 @@ def widened(model: Any, dtype: torch.dtype) -> Any:
     nn.Module.to(model, dtype)  # diffusers forbids it for what was read from a GGUF file
     for layer in model.modules():
         if isinstance(layer, _Packed):
-            _unpack(layer, dtype)
+            weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+            for name in {"narrow", *layer.of.parts} - {"weight"}:
+                delattr(layer, name)
+            layer.__class__ = type(layer).__bases__[-1]
+            cast(Any, layer).weight = weight
         elif isinstance(layer, _Narrow):
             layer.wide = dtype
         elif isinstance(layer, GGUFLinear):
@@ -244,15 +227,6 @@ def _keep(layer: Any, narrow: nn.Parameter, wide: torch.dtype, how: Any = _Narro
     layer.narrow, layer.wide = narrow, wide
     kind: Any = type(layer)
     layer.__class__ = _kind(how, kind)
-
-
-def _unpack(layer: Any, dtype: torch.dtype) -> None:
-    """Make a packed layer plain again."""
-    wide = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
-    for name in {"narrow", *layer.of.parts} - {"weight"}:
-        delattr(layer, name)
-    layer.__class__ = type(layer).__bases__[-1]
-    layer.weight = wide
 
 
 def _computing(model: Any, dtype: torch.dtype) -> Any:

@@ -38,8 +38,9 @@ from picowatch.families import FAMILIES
 from picowatch.families.row import DECODING, DENOISERS, KL, UNCONDITIONAL
 
 _CPU = torch.device("cpu")
-# This image processor needs torchvision; only its tokenizer is used.
-_TOKENIZERS = {"PixtralProcessor": "PreTrainedTokenizerFast"}
+# The spread of a bias tells, as in ComfyUI (comfy/supported_models.py, class SD20).
+_TELLING = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+_SPREAD_OF_V = 0.09
 
 
 def load_part(
@@ -68,8 +69,10 @@ def load_part(
 
 def _words(part: Part) -> Any:
     """Return a tokenizer, or a processor with its tokenizer."""
-    class_name = _TOKENIZERS.get(part.class_name, part.class_name)
-    if class_name.endswith("Processor"):
+    class_name = part.class_name
+    if class_name == "PixtralProcessor":  # pictures need torchvision; only texts are read
+        class_name = "PreTrainedTokenizerFast"
+    elif class_name.endswith("Processor"):
         return read_processor(part.folder, class_name)
     # OpenCLIP's G pads with "!", unlike CLIP's L; the package has the same vocabulary for both.
     second = part.name == "tokenizer_2" and class_name.startswith("CLIP")
@@ -149,11 +152,6 @@ def _scheduler(model: Model, part: Part) -> Any:
     return kind.from_config(config)
 
 
-# The spread of a bias tells, as in ComfyUI (comfy/supported_models.py, class SD20).
-_TELLING = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
-_SPREAD_OF_V = 0.09
-
-
 def _prediction(model: Model) -> str:
     """Return what a file of 2.x predicts: its header does not tell, and a wrong guess fails."""
     if model.in_channels != LATENT_CHANNELS:  # for inpainting
@@ -163,9 +161,6 @@ def _prediction(model: Model) -> str:
     return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
 
 
-_GUIDANCE = ".cond_proj.weight"
-
-
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """Return the config of a part, corrected by the checkpoint's own tensors."""
     config = read_json(part.folder / "config.json")
@@ -173,8 +168,8 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
         config["in_channels"] = model.in_channels
         if part.weights:  # a distilled UNet (LCM) takes the guidance as an input
             shapes = read_header(part.weights).shapes
-            told = (shape[1] for name, shape in shapes.items() if name.endswith(_GUIDANCE))
-            config["time_cond_proj_dim"] = next(told, None)
+            inputs = (shapes[name][1] for name in shapes if name.endswith(".cond_proj.weight"))
+            config["time_cond_proj_dim"] = next(inputs, None)
     return config
 
 
@@ -211,10 +206,6 @@ def _read(
     return part_files.diffusers_model(part.class_name, config, tensors, what, dtype)
 
 
-_LAYER = re.compile(r"(?:^|model\.)layers\.(\d+)\.")
-_HEAD = re.compile(r"(?:^|\.)lm_head\.")
-
-
 def reads_of(part: str, layers: int) -> Reads:
     """Return which tensors of a part are read: of a text encoder no head, and so many layers."""
     if part == "transformer":  # Anima's shares its file with the part that maps its texts
@@ -223,9 +214,9 @@ def reads_of(part: str, layers: int) -> Reads:
         return EVERY
 
     def reads(name: str) -> bool:
-        layer = _LAYER.search(name)
+        layer = re.search(r"(?:^|model\.)layers\.(\d+)\.", name)
         is_beyond = layer is not None and layers and int(layer[1]) >= layers
-        return not (is_beyond or _HEAD.search(name))
+        return not (is_beyond or re.search(r"(?:^|\.)lm_head\.", name))
 
     return reads
 

@@ -38,7 +38,6 @@ TypeOf = Callable[[str], torch.dtype]  # returns the type for a tensor of this n
 # From this share of diffusers' names on, a file needs no conversion: authors' share about half.
 _NEARLY_ALL = 0.9
 _FILLED = 16  # the sides of nvfp4's matrices are filled with zeros to multiples of it
-_WIDE = "Get it in bfloat16."
 _GET_ANOTHER = "Get the file again, or another one."
 
 
@@ -69,7 +68,11 @@ def diffusers_model(
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     rename_old_keys(model, tensors)
-    tensors = _in_diffusers_names(class_name, tensors, shapes, config)
+    if len(shapes.keys() & tensors.keys()) < _NEARLY_ALL * len(shapes):
+        loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
+        convert = _CONVERTERS.get(class_name) or loadable[class_name]["checkpoint_mapping_fn"]
+        tensors = convert(checkpoint=tensors, config=config)
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     types = type_of(class_name, dtype)  # by names that the file may not have had
     for name, tensor in tensors.items():
         if types(name) != dtype and tensor.dtype == dtype:
@@ -79,7 +82,14 @@ def diffusers_model(
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
         _check(what, missing=shapes.keys() - tensors.keys())
         return _quantised(kind, config, tensors, dtype)
-    return widening(_laid_out(filled(model, tensors, what)), dtype)
+    model = filled(model, tensors, what)
+    weights = [*model.parameters()]
+    # For narrow types this layout is the fastest on a CPU; on an H200 steps of batches took 3 to
+    # 10 % longer in it. Convolutions over frames, which have five sides, support no other layout.
+    narrow = weights[0].dtype != torch.float32 and weights[0].device.type == "cpu"
+    if narrow and not any(weight.ndim == 5 for weight in weights):
+        model.to(memory_format=torch.channels_last)
+    return widening(model, dtype)
 
 
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
@@ -94,18 +104,7 @@ def filled(model: Any, tensors: Tensors, what: str) -> Any:
     weights = {name: held for name in shapes if (held := stands_for(tensors[name]))}
     model.load_state_dict({name: tensors[name] for name in shapes}, assign=True)
     model.to(next(iter(tensors.values())).device)  # buffers that are in no file
-    return packed(model, weights, what).eval().requires_grad_(False)
-
-
-def _laid_out(model: Any) -> Any:
-    """Return the model in the memory layout that is fastest for narrow types on a CPU."""
-    weights = [*model.parameters()]
-    # On an H200 steps of batches took 3 to 10 % longer in it.
-    narrow = weights[0].dtype != torch.float32 and weights[0].device.type == "cpu"
-    # Convolutions over frames, which have five sides, support no other layout.
-    if narrow and not any(weight.ndim == 5 for weight in weights):
-        model.to(memory_format=torch.channels_last)
-    return model
+    return packed(model, weights).eval().requires_grad_(False)
 
 
 def text_encoder(
@@ -128,7 +127,8 @@ def text_encoder(
         text.num_hidden_layers = min(layers, text.num_hidden_layers)
         if kinds := getattr(text, "layer_types", None):
             text.layer_types = kinds[:layers]
-    if is_headed := part.class_name.endswith(_HEADED):
+    # The head would predict the next word.
+    if is_headed := part.class_name.endswith(("ForCausalLM", "ForConditionalGeneration")):
         made.tie_word_embeddings = True  # then the head has no weights of its own
     if part.weights:
         tensors = _text_encoder_names(part, made, tensors)
@@ -140,9 +140,6 @@ def text_encoder(
     if is_headed:
         model.lm_head = torch.nn.Identity()
     return widening(narrowed(model) if types & {*FP8} else model, dtype)
-
-
-_HEADED = ("ForCausalLM", "ForConditionalGeneration")  # the head would predict the next word
 
 
 def transformers_model(
@@ -164,20 +161,18 @@ def transformers_model(
     places = {weight.data_ptr(): name for name, weight in model.named_parameters()}
     weights = {places[at]: left.pop(at) for at in [*left] if at in places}
     if left:
-        raise RenderFailed(f"The {what} has {len(left)} packed weights that no layer reads.", _WIDE)
-    return packed(model, weights, what).eval().requires_grad_(False)
-
-
-# Keys that would select or download other code.
-_NOT_ABOUT_WEIGHTS = ("attn_implementation", "quantization_config", "auto_map", "kernel_config")
+        words = f"The {what} has {len(left)} packed weights that no layer reads."
+        raise RenderFailed(words, "Get it in bfloat16.")
+    return packed(model, weights).eval().requires_grad_(False)
 
 
 def about_weights(config: Config) -> dict[str, Any]:
-    """Remove keys that are not about weights, at any depth."""
+    """Remove keys that are not about weights, at any depth: they would select or download code."""
+    others = ("attn_implementation", "quantization_config", "auto_map", "kernel_config")
     return {
         key: about_weights(value) if isinstance(value, dict) else value
         for key, value in config.items()
-        if not key.startswith("_") and key not in _NOT_ABOUT_WEIGHTS
+        if not key.startswith("_") and key not in others
     }
 
 
@@ -228,35 +223,20 @@ def _in_shape(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return tensor if any(part.float().any() for part in others) else tensor[:rows, :columns].clone()
 
 
-def _in_diffusers_names(
-    class_name: str, tensors: Tensors, shapes: Mapping[str, torch.Size], config: Config
-) -> Tensors:
-    if len(shapes.keys() & tensors.keys()) >= _NEARLY_ALL * len(shapes):
-        return tensors
-    loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
-    convert = _CONVERTERS.get(class_name) or loadable[class_name]["checkpoint_mapping_fn"]
-    found = convert(checkpoint=tensors, config=config)
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-_GUIDANCE = "time_embed.cond_proj.weight"  # of distilled checkpoints (LCM)
-
-
 def _unet(checkpoint: Tensors, config: Config) -> Tensors:
     named = {f"{UNET}{name}": tensor for name, tensor in checkpoint.items()}
     converted: Tensors = convert_ldm_unet_checkpoint(named, config)
-    if _GUIDANCE in checkpoint:  # diffusers leaves it out
-        converted["time_embedding.cond_proj.weight"] = checkpoint[_GUIDANCE]
+    # Of distilled checkpoints (LCM); diffusers leaves it out.
+    if (guidance := checkpoint.get("time_embed.cond_proj.weight")) is not None:
+        converted["time_embedding.cond_proj.weight"] = guidance
     return converted
-
-
-# FLUX.2's authors count these layers among its encoder's and decoder's.
-_INNER = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
 
 
 def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
     """Convert FLUX.2's VAE, whose weights include the statistics of its latents."""
-    for inner, outer in _INNER.items():
+    # Its authors count these layers among the encoder's and decoder's.
+    for outer, coder in (("quant_conv.", "encoder."), ("post_quant_conv.", "decoder.")):
+        inner = coder + outer
         checkpoint = {name.replace(inner, outer): tensor for name, tensor in checkpoint.items()}
     normalising = {name: tensor for name, tensor in checkpoint.items() if name.startswith("bn.")}
     converted: Tensors = convert_ldm_vae_checkpoint(checkpoint, config)
