@@ -18,8 +18,6 @@ from picowatch.errors import ModelRefused, RenderFailed
 # `verified` of a catalog: takes kind, name and hash.
 Verified = Callable[[Kind, str, str], AbstractContextManager[Model]]
 
-_WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
-
 # The errors of readers for files with valid headers: wrong offsets, unexpected names of weights,
 # configs that are not JSON. torch's errors are not among them: memory or the GPU may be at fault.
 _READ_ERRORS = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
@@ -36,7 +34,8 @@ def _found(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model
         if catalog.sha256(model) == expected_hash:
             return model
     except ModelRefused as refused:
-        raise RenderFailed(refused.message, refused.remedy or _WHEN_COMPLETE) from refused
+        remedy = refused.remedy or "When the file is there and complete, save the recipe again."
+        raise RenderFailed(refused.message, remedy) from refused
     raise RenderFailed(
         f"{_called(kind, name)}, or what completes it, is no longer the one that was requested.",
         "Save the recipe again to use it as it is now.",
