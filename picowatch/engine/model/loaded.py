@@ -104,8 +104,11 @@ class Placed:
     def set_up(self) -> None:
         """Set up offloading, unless all weights are on the device."""
         if self.place == "models":
-            self._unhook()
-            hook, turns = None, self._in_turn()
+            self.unhook()
+            texts = [name for name in self.by_name if name.startswith("text")]
+            order = (self.by_name.get(name) for name in (*texts, *self.denoiser_names, "vae"))
+            # The parts that each picture needs, in the order in which they compute.
+            hook, turns = None, [part for part in order if isinstance(part, torch.nn.Module)]
             for part in turns:
                 _, hook = cpu_offload_with_hook(part, self._device, prev_module_hook=hook)
             # A hook takes only the part before it off the device. ControlNets compute by turns with
@@ -115,44 +118,27 @@ class Placed:
                     cpu_offload_with_hook(part, self._device)
         elif self.place in ("layers", "encoders"):
             encoders = [self.by_name[name] for name in self.encoder_names]
+            streams = self._device.type == "cuda"
             for part in self.modules if self.place == "layers" else filter(None, encoders):
-                if part not in self._by_layers:
-                    self._move_by_layers(part)
-                    self._by_layers.add(part)
+                if part in self._by_layers:
+                    continue
+                if part is self.by_name.get("siglip"):
+                    part.to(self._device)  # it reads weights of layers that it does not call
+                else:
+                    apply_group_offloading(
+                        part,
+                        self._device,
+                        offload_type="leaf_level",
+                        use_stream=streams,
+                        record_stream=streams,
+                        low_cpu_mem_usage=True,
+                    )
+                self._by_layers.add(part)
 
-    def _in_turn(self) -> list[torch.nn.Module]:
-        """Return the parts that each picture needs, in the order in which they compute."""
-        texts = [name for name in self.by_name if name.startswith("text")]
-        parts = (self.by_name.get(name) for name in (*texts, *self.denoiser_names, "vae"))
-        return [part for part in parts if isinstance(part, torch.nn.Module)]
-
-    def _unhook(self) -> None:
+    def unhook(self) -> None:
+        """Remove the hooks of model offloading."""
         for module in self.modules:
             remove_hook_from_module(module)
-
-    def _move_by_layers(self, part: torch.nn.Module) -> None:
-        if part is self.by_name.get("siglip"):
-            part.to(self._device)  # it reads weights of layers that it does not call
-            return
-        streams = self._device.type == "cuda"
-        apply_group_offloading(
-            part,
-            self._device,
-            offload_type="leaf_level",
-            use_stream=streams,
-            record_stream=streams,
-            low_cpu_mem_usage=True,
-        )
-
-    @contextmanager
-    def unhooked(self) -> Iterator[None]:
-        """Let layers change meanwhile: diffusers would put its hooks back for another device."""
-        self._unhook()
-        try:
-            yield
-        finally:
-            if self.place == "models":
-                self.set_up()
 
     def send_back(self) -> None:
         """Take the weights off the device after a batch, with model offloading."""
@@ -221,12 +207,14 @@ class Loaded:
             self._loras = Loras(*given)
         if self._loras is None or self._loras.applied == self._uses:
             return
+        self.parts.unhook()  # diffusers would put its hooks back for another device
         try:
-            with self.parts.unhooked():
-                self._loras.apply(self._uses)
+            self._loras.apply(self._uses)
         finally:
             self.forget_graphs()
             self.texts.loras = self._loras.of_texts
+            if self.parts.place == "models":
+                self.parts.set_up()
 
     def forget_graphs(self) -> None:
         """Release the denoiser's graphs, because its layers change or memory is short."""
