@@ -94,7 +94,15 @@ class SolvedFlow(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         """Return the sample after this step, in the form of the parent class."""
         if self.step_index is None:  # a pass begins
             begin_steps(self, timestep)
-            self._running = self._begun()
+            self._running = solver = self.solver(
+                num_train_timesteps=self.config.num_train_timesteps,
+                prediction_type="flow_prediction",
+                use_flow_sigmas=True,
+            )
+            solver.sigmas = self.sigmas.cpu().clamp(max=_ALMOST_ONE)
+            solver.timesteps = self.timesteps
+            solver.num_inference_steps = len(self.timesteps)
+            solver.set_begin_index(self.step_index)
         (after,) = self._running.step(
             model_output.float(), timestep, sample.float(), return_dict=False
         )
@@ -105,16 +113,3 @@ class SolvedFlow(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     def scale_model_input(self, sample: torch.Tensor, _: Any = None) -> torch.Tensor:
         """Return the sample as it is; BRIA's pipeline asks all but the parent class."""
         return sample
-
-    def _begun(self) -> Any:
-        """Return a solver at the step where this pass begins."""
-        solver = self.solver(
-            num_train_timesteps=self.config.num_train_timesteps,
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-        )
-        solver.sigmas = self.sigmas.cpu().clamp(max=_ALMOST_ONE)
-        solver.timesteps = self.timesteps
-        solver.num_inference_steps = len(self.timesteps)
-        solver.set_begin_index(self.step_index)
-        return solver
