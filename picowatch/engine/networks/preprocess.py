@@ -78,10 +78,7 @@ def canny(picture: Pixels, low: float, high: float) -> Pixels:
     across, down = _derivatives(picture)
     strength = np.abs(across) + np.abs(down)
     ridge = _is_ridge(strength, across, down) & (strength > int(low))
-    edges: Pixels = np.where(connected(ridge, ridge & (strength > int(high))), 255, 0).astype(
-        np.uint8
-    )
-    return edges
+    return connected(ridge, ridge & (strength > int(high))).astype(np.uint8) * np.uint8(255)
 
 
 def _derivatives(picture: Pixels) -> tuple[_Numbers, _Numbers]:
