@@ -133,16 +133,12 @@ def _loaded(path: Path) -> Any:
     except ModelRefused:
         raise
     except Exception as error:  # both may raise anything for untrusted bytes
-        raise _refusal(str(error)) from error
-
-
-def _refusal(said: str) -> ModelRefused:
-    """Return why PyTorch did not read a file."""
-    if name := _NAMED.search(said):
-        return ModelRefused(f"contains more than numbers: it names {name[1][:80]!r}.", _NOT_RUN)
-    if "nsupported" in said or "blocked" in said:
-        return ModelRefused("contains more than numbers.", _NOT_RUN)
-    return ModelRefused("is damaged, or not a PyTorch file of weights.", "Get the file again.")
+        said = str(error)
+        if (name := _NAMED.search(said)) or "nsupported" in said or "blocked" in said:
+            what = f": it names {name[1][:80]!r}" if name else ""
+            raise ModelRefused(f"contains more than numbers{what}.", _NOT_RUN) from error
+        words = "is damaged, or not a PyTorch file of weights."
+        raise ModelRefused(words, "Get the file again.") from error
 
 
 def _check_zip(path: Path) -> None:
@@ -160,7 +156,12 @@ def _check_zip(path: Path) -> None:
 def _weights_in(content: Any) -> Tensors:
     """Return the named tensors of a file's content. Raises ModelRefused if it has none."""
     for _ in range(_MOST_WITHIN):
-        content = _within(content)
+        if not isinstance(content, dict):
+            break
+        inner = [content[name] for name in _WITHIN if isinstance(content.get(name), dict)]
+        if len(content) == 1:
+            inner += [value for value in content.values() if isinstance(value, dict)]
+        content = inner[0] if inner else content
     named = content.items() if isinstance(content, dict) else ()
     tensors = {
         name: value.detach()
@@ -176,16 +177,6 @@ def _weights_in(content: Any) -> Tensors:
     if all(name.startswith(_PARALLEL) for name in tensors):
         return {name.removeprefix(_PARALLEL): value for name, value in tensors.items()}
     return tensors
-
-
-def _within(content: Any) -> Any:
-    """Return the inner dictionary with the weights, or the content itself."""
-    if not isinstance(content, dict):
-        return content
-    inner = [content[name] for name in _WITHIN if isinstance(content.get(name), dict)]
-    if len(content) == 1:
-        inner += [value for value in content.values() if isinstance(value, dict)]
-    return inner[0] if inner else content
 
 
 def _separate(tensors: Tensors, size: int) -> Tensors:
