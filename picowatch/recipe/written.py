@@ -122,17 +122,14 @@ def mapping_at(
     return SourceValue({}, position, position.text, key).with_pairs(tuple(pairs))
 
 
-def list_at(position: Position, key: Position | None, parts: Iterable[SourceValue]) -> SourceValue:
-    return SourceValue((), position, position.text, key).with_parts(tuple(parts))
-
-
 def written_at(position: Position, value: object) -> SourceValue:
     """Return a value from another file as if it stood at this position."""
     if isinstance(value, dict):
         pairs = ((str(k), written_at(position, v)) for k, v in value.items())
         return mapping_at(position, None, pairs)
     if isinstance(value, list | tuple):
-        return list_at(position, None, (written_at(position, part) for part in value))
+        parts = tuple(written_at(position, part) for part in value)
+        return SourceValue((), position, position.text).with_parts(parts)
     if isinstance(value, float):
         return SourceValue(plain_number(value), position)
     text = str(value).lower() if isinstance(value, bool) else str(value)

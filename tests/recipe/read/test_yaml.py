@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from picowatch.recipe.messages.problems import error_text
-from picowatch.recipe.read import nodes
+from picowatch.recipe.read import yaml_entries
 from tests.recipe.reading import check_refused, messages, read, read_one, refused
 
 
@@ -113,15 +113,15 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
     ("beginning", "again", "message"),
     [
         ("prompt: ", "[" * 9, "this is nested more than 20 levels deep. A recipe needs three."),
-        ("b: [", "a, ", nodes.TOO_MANY),
+        ("b: [", "a, ", yaml_entries.TOO_MANY),
         ("b: [", "*a, ", "*a has a meaning of its own in YAML. For text, put it in quotes."),
     ],
 )
-@pytest.mark.parametrize("loader", [nodes._LOADER, yaml.SafeLoader])
+@pytest.mark.parametrize("loader", [yaml_entries._LOADER, yaml.SafeLoader])
 def test_hostile_yaml_is_stopped_while_it_is_read(
     beginning: str, again: str, message: str, loader: object
 ) -> None:
     """Nesting, floods of values and references; with and without libyaml, which is faster."""
-    with patch.object(nodes, "_LOADER", loader), patch.object(nodes, "MAX_NODES", 5_000):
+    with patch.multiple(yaml_entries, _LOADER=loader, MAX_NODES=5_000):
         found = refused(beginning + again * 5_009)
     assert message in [problem.message for problem in found.problems]
