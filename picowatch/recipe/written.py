@@ -1,6 +1,5 @@
 """Values as somebody wrote them, with their positions, so that an error can point at them."""
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,7 +193,7 @@ class Entry:
 
 
 _MOST_DIGITS = 30
-_NUMBER = TypeAdapter[int | float](int | float)
+_NUMBER = TypeAdapter[int | float](int | FiniteFloat)
 _SWITCH = TypeAdapter(bool)
 
 
@@ -206,9 +205,7 @@ def number(text: str) -> int | float | None:
         value = _NUMBER.validate_python(text)
     except ValidationError:
         return None
-    if isinstance(value, float) and math.isfinite(value):
-        return int(value) if value.is_integer() else value
-    return value if isinstance(value, int) else None
+    return int(value) if value == int(value) else value
 
 
 def switch(text: str) -> bool | None:

@@ -39,27 +39,23 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     if is_text and not any(field_called(cell.text) for cell in named):
         what = f"'{shown(named[0].text)}' is no field: the first row names the columns."
         refuse(named[0].position, f"{what} Put a row above it, like prompt,steps,seed.")
-    columns = [(name.text, _meaning(name, problems)) for name in chain(cells, first_row)]
+    columns: list[_Column] = []
+    for name in chain(cells, first_row):
+        # A hostile file has half a million cells without text.
+        column = field_called(name.text) if name.text else None
+        columns.append((name.text, column))
+        if name.text and column is None:  # told once, not in each row
+            note = f"{NOTE}{shown(name.text)}"
+            instead = f"To keep it only in the pictures' metadata, call the column {note}."
+            if re.search(r"\w\s*[|\t;]\s*\w", name.text):
+                instead = "Separate cells by commas alone, or by semicolons or tabs."
+            problems.add(name.position, f"{unknown(name.text, otherwise='')} {instead}")
     entries: list[Entry] = []
     for row in rows:
         first = next(row)
         if layer := _layer(columns, chain((first,), row), problems, has_comma=separator == ";"):
             entries.append(Entry(layer, first.position))
     return entries
-
-
-def _meaning(name: SourceValue, problems: Problems) -> str | None:
-    """Return the field or note of a column; unknown names are reported once, not in each row."""
-    if not name.text:  # of which a hostile file has half a million
-        return None
-    column = field_called(name.text)
-    if column is None:
-        note = f"{NOTE}{shown(name.text)}"
-        instead = f"To keep it only in the pictures' metadata, call the column {note}."
-        if re.search(r"\w\s*[|\t;]\s*\w", name.text):
-            instead = "Separate cells by commas alone, or by semicolons or tabs."
-        problems.add(name.position, f"{unknown(name.text, otherwise='')} {instead}")
-    return column
 
 
 def _layer(

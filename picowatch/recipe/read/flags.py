@@ -1,7 +1,7 @@
 """Flags after a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
@@ -99,7 +99,14 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
             break
         _put_flag(layer, name, written, problems, warnings)
     if factors := [layer.pop(name) for name in _FACTORS if name in layer]:
-        count = _product(factors)
+        product = 1
+        for count in factors:
+            value = number(count.text)
+            if not isinstance(value, int) or value < 1:
+                break  # it is no count, and the field refuses it
+            product *= value
+        else:
+            count = count.with_value(str(product))
         names.add(layer, "count", count.name_position.text, count, problems)
     names.check_notes(layer, problems)
     return layer
@@ -152,17 +159,6 @@ def _put_flag(
         names.add(layer, field, field, SourceValue("true", key, "true", key), problems)
     else:
         problems.add(key, f"--{flag} has no value. Write one after it.")
-
-
-def _product(factors: Sequence[SourceValue]) -> SourceValue:
-    """Return the product of counts, or a value that is no count, which the field refuses."""
-    product = 1
-    for factor in factors:
-        value = number(factor.text)
-        if not isinstance(value, int) or value < 1:
-            return factor
-        product *= value
-    return factors[-1].with_value(str(product))
 
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:

@@ -32,13 +32,18 @@ _NO_TEXT = re.compile(
 def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]:
     """Return the entries, and the settings above them that all of them start from.
 
-    1. A first line like `prompt: …` is YAML under a wrong name.
+    1. A first line like `prompt: …`, or a field or note with a prompt below, is YAML under a wrong
+       name.
     2. JSON and tables are not prompts; the error says what to do.
     3. Below the settings, blocks of A1111's generation parameters are recipes.
     4. Otherwise each line is a prompt with flags; comments may come anywhere.
     """
     first = next((i for i, line in enumerate(source.lines) if not _is_skipped(line)), 0)
-    if _looks_like_yaml(source, first, problems):
+    found = re.match(r"\s*(?:- +)?(\w+)\s*(?::(?:\s|$)|= )", source.lines[first])
+    field = field_called(found[1]) if found else None
+    if found and field and (field == "prompt" or _PROMPT_FIELD.search(source.text)):
+        position = Position(source, first + 1, found.start(1) + 1, len(found[1]))
+        problems.add(position, rename_to(source, "yaml", "YAML"))
         return [], {}
     if why := _why_no_page(source, source.lines[first]):
         problems.add(source.whole_line(first + 1), why)
@@ -57,17 +62,6 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
 
 def _is_skipped(text: str) -> bool:
     return not text.strip() or text.lstrip().startswith("#")
-
-
-def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
-    """Return whether the first line is `prompt: …`, or a field or note with a prompt below."""
-    found = re.match(r"\s*(?:- +)?(\w+)\s*(?::(?:\s|$)|= )", source.lines[first])
-    field = field_called(found[1]) if found else None
-    if not found or not field or (field != "prompt" and not _PROMPT_FIELD.search(source.text)):
-        return False
-    position = Position(source, first + 1, found.start(1) + 1, len(found[1]))
-    problems.add(position, rename_to(source, "yaml", "YAML"))
-    return True
 
 
 def rename_to(source: Source, ending: str, what: str) -> str:
