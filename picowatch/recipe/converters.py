@@ -29,7 +29,6 @@ SAME = "same"  # as a format: the photo's
 # "nv" is A1111's name, "cuda" is stable-diffusion.cpp's.
 NOISE_NAMES: dict[str, NoiseSource] = {"cpu": "cpu", NVIDIA: NVIDIA, "nv": NVIDIA, "cuda": NVIDIA}
 
-_RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 _NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
 _RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
 _SEVERAL = re.compile(r"\[?[\d\s,-]+,[\d\s,-]+\]?")
@@ -163,7 +162,7 @@ def variation_seed_in(written: SourceValue) -> Any:
 def seed_in(written: SourceValue) -> int | Literal["random"] | None:
     """Return the seed that a value means; None if it is not a seed."""
     text = written.text.strip().casefold()
-    if text in _RANDOM_WORDS:
+    if text in (RANDOM, "-1", "\N{MINUS SIGN}1"):
         return RANDOM
     value = number(text)
     return value if isinstance(value, int) and 0 <= value <= MAX_SEED else None

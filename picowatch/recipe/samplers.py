@@ -180,12 +180,10 @@ def find_schedule_type(written: str) -> str:
 
 def meaning_of_scheduler(written: str) -> str:
     """Return the field that "scheduler" means: ComfyUI's schedule type, or diffusers' sampler."""
-    with suppress(ValueInvalid):
-        find_schedule_type(written)
-        return "schedule_type"
-    with suppress(ValueInvalid):
-        find_sampler(written)
-        return "sampler"
+    if _squeezed(written) not in _BY_SCHEDULE_TYPE:
+        with suppress(ValueInvalid):
+            find_sampler(written)
+            return "sampler"
     return "schedule_type"
 
 

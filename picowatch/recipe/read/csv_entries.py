@@ -11,7 +11,6 @@ from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.read.names import add, check_notes, excuse_prompt, field_called, unknown
 from picowatch.recipe.written import NOTE, Entry, Layer, Position, Source, SourceValue
 
-_DELIMITERS = ",;\t"
 _MOST_FIELDS = 200  # cells among which a cell names a field, in any table that has names
 _NO_DELIMITER = "\x1f"  # no file has it
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d\d")  # as Excel writes 1234567890
@@ -30,7 +29,7 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     Columns that begin with an underscore are notes.
     """
     first_line = next(filter(str.strip, source.lines), "")
-    separator = max(_DELIMITERS, key=first_line.count)
+    separator = max(",;\t", key=first_line.count)
     rows = _rows(source, separator if separator in first_line else _NO_DELIMITER)
     first_row = next(rows, iter(()))
     cells = list(islice(first_row, _MOST_FIELDS))
