@@ -87,16 +87,18 @@ def test_a_text_gives_details_and_goes_back(written: str, meant: list[Detail]) -
         (keys(use_separate_CFG_scale=True, CFG_scale=5),
          ["'face' is found …", "Recipes have no 'ADetailer cfg scale: 5' setting; …"]),
         (keys(inpaint_only_masked=False), ["'face' is found …", "ADetailer's whole picture …"]),
-        (keys(prompt='"[PROMPT], smiling [SEP] sad"'),
+        (keys(prompt='"[PROMPT], smiling [SEP] sad"', negative_prompt='"[PROMPT], a hat"'),
          ["'face' is found …", "Recipes have no 'ADetailer prompt: sad' setting; …"]),
     ],
 )  # fmt: skip
 def test_what_a_recipe_cannot_say_is_a_warning(written: str, said: list[str]) -> None:
     """A pass that is off, or whose model nobody knows, is left out."""
-    recipe = read_one(f"{BEGIN}, {written}", "a.txt", inventory=INSTALLED)
+    begin = BEGIN.replace("Steps", "Negative prompt: dim\nSteps")
+    recipe = read_one(f"{begin}, {written}", "a.txt", inventory=INSTALLED)
     check_warned(recipe, *said)
-    if "[PROMPT]" in written:
-        assert recipe.detail[0].prompt == "a man, smiling"
+    if "[PROMPT]" in written:  # each is that of the picture
+        (detail,) = recipe.detail
+        assert (detail.prompt, detail.negative_prompt) == ("a man, smiling", "dim, a hat")
     assert bool(recipe.detail) == any("is found" in warning for warning in said)
 
 

@@ -214,6 +214,8 @@ def _read_block(block: Block, found: ForeignSettings) -> int:
     texts = [text for _, text in block.text]
     negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
     found.values["prompt"] = "\n".join(texts[:negative]).strip()
+    if below := texts[negative:]:
+        found.values["negative_prompt"] = "\n".join(below).partition(":")[2].strip()
     # ADetailer's passes; its version is no value of one.
     passes = defaultdict[int, dict[str, str]](dict)
     for key, text in said.items():
@@ -222,11 +224,7 @@ def _read_block(block: Block, found: ForeignSettings) -> int:
     details = (_detail(values, said, found) for _, values in sorted(passes.items()))
     if told := [*filter(None, details)]:
         found.values["detail"] = told
-    if negative == len(texts):
-        return 0
-    below = "\n".join(texts[negative:]).partition(":")[2]
-    found.values["negative_prompt"] = below.strip()
-    return block.text[negative][0]
+    return block.text[negative][0] if below else 0
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
