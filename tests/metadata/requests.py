@@ -9,7 +9,7 @@ from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.parts import UPSCALERS, ControlKind, Find, Hires, Preprocessor, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
-from picowatch.recipe.prompts.wildcards import Template
+from picowatch.recipe.prompts.wildcards import parse
 from picowatch.recipe.request import ControlUse, DetailUse, ImageRequest, LoraUse
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.written import FORBIDDEN
@@ -45,7 +45,7 @@ PROMPTS = (
     .map("".join)
     .filter(lambda text: not FORBIDDEN.search(text.replace("\n", "").replace("\t", "")))
     .filter(lambda text: not any(unsupported(text)))
-    .filter(lambda text: not Template(text, {}).is_drawn)
+    .filter(lambda text: parse(text, {}) == (text,))
 )
 PATHS = (
     st.text("abc/ é.'-", min_size=1, max_size=20)

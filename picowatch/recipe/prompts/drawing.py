@@ -40,9 +40,9 @@ class Prompts:
     problem_at: Callable[[str, str], Exception]  # gives the error about one of them
 
     @cached_property
-    def _templates(self) -> dict[str, wildcards.Template]:
+    def _parsed(self) -> dict[str, wildcards.Nodes]:
         known = self.inventory.wildcards
-        return {field: wildcards.Template(text, known) for field, text in self.texts.items()}
+        return {field: wildcards.parse(text, known) for field, text in self.texts.items()}
 
     def named(self) -> list[tuple[str, str]]:
         """Return kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
@@ -77,16 +77,16 @@ class Prompts:
         return texts, loras, sorted(embeddings)
 
     def _text(self, seed: int, field: str) -> str:
-        template = self._templates[field]
+        nodes, stream = self._parsed[field], f"{self.streams[field]}:{seed}"
         try:
-            text = template.expand(seed, self.streams[field])
+            text = wildcards.expand(nodes, self.inventory.wildcards, stream)
         except wildcards.NoLines as error:
             raise self.problem_at(field, file_mistake(error.name, self.inventory)) from None
         except ValueInvalid as error:
             raise self.problem_at(field, f"this cannot be drawn: {error}.") from None
         if field == PROMPT:
             text = without_tags(text, self.swept, self.inventory)
-        if template.is_drawn:  # otherwise it was checked as written
+        if nodes != (self.texts[field],):  # otherwise it was checked as written
             of_loras = lora_mistakes(field, text, self.loras, self.inventory)
             for mistake in (*grammar.unsupported(text), *of_loras):
                 what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"

@@ -74,7 +74,7 @@ Nodes = tuple[str | FromFile | Choice, ...]
 
 
 def parse(text: str, wildcards: Wildcards) -> Nodes:
-    """Parse a text. Never fails: what is not a wildcard is text."""
+    """Parse a text. Never fails: what is not a wildcard is text, of which all is one node."""
     if ("{" not in text and "__" not in text) or is_json(text):
         return (text,)
     opened = [Bracket()]
@@ -164,43 +164,29 @@ def file_called(name: str, wildcards: Wildcards) -> str | None:
     return min((file for file in wildcards if file.casefold() == folded), default=None)
 
 
-class Template:
-    """A prompt before wildcards, parsed once for all its images."""
+def expand(nodes: Nodes, wildcards: Wildcards, stream: str) -> str:
+    """Return a parsed text with every wildcard drawn, the same for a stream on any machine.
 
-    def __init__(self, text: str, wildcards: Wildcards) -> None:
-        self.text = text
-        self.nodes = parse(text, wildcards)
-        self._wildcards = wildcards
-
-    @property
-    def is_drawn(self) -> bool:
-        return any(not isinstance(node, str) for node in self.nodes)
-
-    def expand(self, seed: int, stream: str) -> str:
-        """Return the text with every wildcard drawn, the same for the same seed on any machine.
-
-        `stream` keeps the draws of several texts of one image apart. Wildcards in what was drawn
-        are drawn, too, until none is left. Raises ValueInvalid.
-        """
-        draws = _Draws(f"{stream}:{seed}", self._wildcards)
-        text, nodes = self.text, self.nodes
-        for _ in range(MAX_ROUNDS):
-            if all(isinstance(node, str) for node in nodes):
-                return text
-            draws.length = 0
-            text = draws.drawn(nodes)
-            nodes = parse(text, self._wildcards)
-        raise ValueInvalid(f"its wildcards still contain wildcards after {MAX_ROUNDS} draws")
+    Wildcards in what was drawn are drawn, too, until none is left. Raises ValueInvalid.
+    """
+    draws = _Draws(stream, wildcards)
+    for _ in range(MAX_ROUNDS):
+        texts = [node for node in nodes if isinstance(node, str)]
+        if len(texts) == len(nodes):
+            return "".join(texts)
+        draws.length = 0
+        nodes = parse(draws.drawn(nodes), wildcards)
+    raise ValueInvalid(f"its wildcards still contain wildcards after {MAX_ROUNDS} draws")
 
 
+@dataclass(slots=True)
 class _Draws:
-    """Random numbers that depend only on seed and stream: the sha256 of a counter."""
+    """Random numbers that depend only on the stream's name: the sha256 of a counter."""
 
-    def __init__(self, start: str, wildcards: Wildcards) -> None:
-        self._start = start
-        self._count = 0
-        self.length = 0  # of the text so far
-        self._wildcards = wildcards
+    stream: str
+    wildcards: Wildcards
+    count: int = 0
+    length: int = 0  # of the text so far
 
     def drawn(self, nodes: Nodes) -> str:
         """Return the text of nodes, with a draw for each wildcard."""
@@ -243,13 +229,13 @@ class _Draws:
         return join.join(text.strip() for text in chosen)
 
     def _lines(self, node: FromFile) -> Sequence[str]:
-        lines = self._wildcards.get(file_called(node.name, self._wildcards) or "")
+        lines = self.wildcards.get(file_called(node.name, self.wildcards) or "")
         if not lines:
             raise NoLines(node.name)
         return lines
 
     def _fraction(self) -> float:
         # Python's own generators promise the same numbers in the next version for few methods only.
-        self._count += 1
-        digest = sha256(f"{self._start}:{self._count}".encode()).digest()
+        self.count += 1
+        digest = sha256(f"{self.stream}:{self.count}".encode()).digest()
         return (int.from_bytes(digest[:8]) >> 11) / 2**53

@@ -18,7 +18,7 @@ from picowatch.recipe.messages.other_programs import OFF_WORDS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.grammar import DYNAMIC, is_json
-from picowatch.recipe.prompts.wildcards import Template
+from picowatch.recipe.prompts.wildcards import parse
 from picowatch.recipe.read.decoding import unix_line_ends
 from picowatch.recipe.written import FORBIDDEN, Entry, Position, plain_number, written_at
 
@@ -38,7 +38,7 @@ def visible(text: str) -> str:
 
 def final(prompt: str) -> str:
     """Escape wildcards in a picture's prompt, and what is like them: they were drawn already."""
-    if is_json(prompt) or not (Template(prompt, {}).is_drawn or DYNAMIC.search(prompt)):
+    if is_json(prompt) or not (parse(prompt, {}) != (prompt,) or DYNAMIC.search(prompt)):
         return prompt
     return _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", prompt)
 

@@ -135,10 +135,9 @@ class Lookup:
         return usual | self.said["cutout"] | {"model": model} if model else None
 
     def _references(self) -> tuple[str, ...]:
-        written = self.reporter.layer.get("references")
-        parts = range(len(written.parts)) if written else ()
-        paths = [self.path(f"references.{index}") for index in parts]
-        for index, path in enumerate(paths):
+        written, paths = self.reporter.layer.get("references"), []
+        for index in range(len(written.parts) if written else 0):
+            paths.append(path := self.path(f"references.{index}"))
             with suppress(PictureUnreadable):  # reported where pictures are kept
                 width, height = self.known.pictures.size(path) if path else (1, 1)
                 if max(width, height) > _MOST_NARROW * min(width, height):

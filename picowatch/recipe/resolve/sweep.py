@@ -139,7 +139,13 @@ class AxisReader:
             label = f"{_ONE_LORA}{detail}"
             over = partial(self._over_lora, detail)
         elif name in fields.PROMPTS:
-            _check_piece(name, detail, self.layer)
+            text = self.layer[name].text if name in self.layer else ""
+            if detail not in text:
+                what = f"'{shown(detail)}' does not occur in {name}: there is nothing to vary."
+                raise ValueInvalid(what)
+            if len(text) > MAX_LENGTH:  # each image's would be searched
+                limit = f"at most {MAX_LENGTH:,} characters."
+                raise ValueInvalid(f"a {name} in a sweep may have {limit}")
             over = partial(_over_piece, name, detail)
         elif part in fields.PART_FIELDS:
             self._check_mapping(name, detail)
@@ -204,12 +210,3 @@ def _over_piece(field: str, piece: str, new: SourceValue) -> Over:
 
 def _over_part(name: str, value: SourceValue) -> Over:
     return partial(layers.with_part, field=name, part=value)
-
-
-def _check_piece(field: str, piece: str, layer: Layer) -> None:
-    """Raise ValueInvalid if a prompt lacks a piece, or is too long to be searched."""
-    text = layer[field].text if field in layer else ""
-    if piece not in text:
-        raise ValueInvalid(f"'{shown(piece)}' does not occur in {field}: there is nothing to vary.")
-    if len(text) > MAX_LENGTH:
-        raise ValueInvalid(f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import RecipeInvalid
-from picowatch.recipe.prompts.wildcards import Template
+from picowatch.recipe.prompts.wildcards import expand, parse
 from tests.recipe.reading import DEMO, INVENTORY, check_refused, hash_of, read_one
 
 WILDCARDS = {
@@ -23,8 +23,8 @@ WILDCARDS = {
 
 
 def results(text: str) -> set[str]:
-    template = Template(text, WILDCARDS)
-    return {template.expand(seed, "prompt") for seed in range(200)}
+    nodes = parse(text, WILDCARDS)
+    return {expand(nodes, WILDCARDS, f"prompt:{seed}") for seed in range(200)}
 
 
 @pytest.mark.parametrize(
@@ -63,24 +63,24 @@ def test_wildcards_mean_what_dynamicprompts_means(text: str, possible: set[str])
 
 def test_the_same_seed_draws_the_same_for_ever() -> None:
     """This holds on any machine and version of Python; a change would change old pictures."""
-    template = Template("{a|b|c} __colour__ {2$$d|e|f} {1-2$$g|h} __animals/dogs__", WILDCARDS)
-    assert [template.expand(seed, "prompt") for seed in (0, 1, 2**32 - 1)] == [
+    nodes = parse("{a|b|c} __colour__ {2$$d|e|f} {1-2$$g|h} __animals/dogs__", WILDCARDS)
+    assert [expand(nodes, WILDCARDS, f"prompt:{seed}") for seed in (0, 1, 2**32 - 1)] == [
         "c blue e, d g red poodle",
         "c blue f, e h red poodle",
         "a green d, f h, g corgi",
     ]
-    assert template.expand(0, "negative_prompt") == "a red f, d h corgi"
+    assert expand(nodes, WILDCARDS, "negative_prompt:0") == "a red f, d h corgi"
 
 
 @given(st.text("{}|$2-:_a~@()[]=\\ "), st.integers(0, 2**32 - 1))
 def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) -> None:
     """A drawn text stays the same when it is expanded again; no file `2` exists for `__2__`."""
     try:
-        drawn = Template(text, {}).expand(seed, "prompt")
+        drawn = expand(parse(text, {}), {}, f"prompt:{seed}")
     except ValueInvalid:
         assert "__" in text
     else:
-        assert not Template(drawn, {}).is_drawn
+        assert parse(drawn, {}) == (drawn,)
 
 
 def test_details_draw_apart_from_the_picture_and_from_each_other() -> None:
