@@ -9,6 +9,7 @@ and those of a folder's defaults that only the checkpoint rules out.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Final, NoReturn
 
 from rich.cells import cell_len
@@ -25,6 +26,7 @@ MAX_KEPT = 1000
 MAX_MESSAGE = 600
 EXCERPT_WIDTH = 100
 
+_PLACE = attrgetter("file", "line", "column")  # of a problem
 NOTHING: Final = object()
 NOWHERE = Position(Source("", ""), 0, 0)
 
@@ -88,7 +90,7 @@ class Problems:
     @property
     def found(self) -> list[Problem]:
         """All mistakes, in the order of the files."""
-        return sorted(self._found, key=_place)
+        return sorted(self._found, key=_PLACE)
 
     def raise_if_any(self) -> None:
         if self._found:
@@ -233,34 +235,25 @@ def _different(problems: Sequence[Problem]) -> tuple[list[Problem], str]:
             first = replace(first, message=f"{first.message}\n{also}")
         different.append(first)
     left = len(different) - MAX_SHOWN
-    return sorted(different, key=_place)[:MAX_SHOWN], f"{at_least}{left} more" if left > 0 else ""
-
-
-def _place(problem: Problem) -> tuple[str, int, int]:
-    return problem.file, problem.line, problem.column
+    return sorted(different, key=_PLACE)[:MAX_SHOWN], f"{at_least}{left} more" if left > 0 else ""
 
 
 def _paragraph(problem: Problem, inbox: str) -> str:
     head, message = _head(problem, inbox), harmless_lines(problem.message)
     if not problem.line:
         return f"{head}\n\n{message}\n"
-    gutter = f"    {problem.line} | "
-    text, carets = _excerpt(problem)
-    return f"{head}\n\n{gutter}{text}".rstrip() + f"\n{' ' * len(gutter)}{carets}\n{message}\n"
+    # The source line is cut around the problem's column, and has carets below it.
+    line, start = problem.source_line, problem.column - 1
+    left = max(0, min(start - EXCERPT_WIDTH // 2, len(line) - EXCERPT_WIDTH))
+    right = left + EXCERPT_WIDTH
+    gutter = f"    {problem.line} | {'…' if left else ''}{harmless(line[left:start])}"
+    wrong = harmless(line[start : min(start + problem.width, right)])
+    after = harmless(line[start:right][len(line[start : start + problem.width]) :])
+    end = "…" if right < len(line) else ""
+    carets = " " * cell_len(gutter) + "^" * max(1, cell_len(wrong))
+    return f"{head}\n\n{gutter}{wrong}{after}{end}".rstrip() + f"\n{carets}\n{message}\n"
 
 
 def _head(problem: Problem, inbox: str) -> str:
     place = f", line {problem.line}, column {problem.column}" if problem.line else ""
     return harmless(f"{inbox}/{problem.file}{place}" if inbox else f"{problem.file}{place}")
-
-
-def _excerpt(problem: Problem) -> tuple[str, str]:
-    """Return the source line, cut around the problem's column, and the carets below it."""
-    line, start = problem.source_line, problem.column - 1
-    left = max(0, min(start - EXCERPT_WIDTH // 2, len(line) - EXCERPT_WIDTH))
-    right = left + EXCERPT_WIDTH
-    before = ("…" if left else "") + harmless(line[left:start])
-    wrong = harmless(line[start : min(start + problem.width, right)])
-    after = harmless(line[start:right][len(line[start : start + problem.width]) :])
-    end = "…" if right < len(line) else ""
-    return before + wrong + after + end, " " * cell_len(before) + "^" * max(1, cell_len(wrong))

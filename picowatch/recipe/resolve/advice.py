@@ -43,19 +43,6 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     """Yield warnings about an entry's images; `own` is what the file says."""
     yield from images[0].refused_embeddings()
     yield from islice(_about_prompts(own, images[0].position.source.name), MAX_WARNINGS)
-    yield from _idle_values(images, own)
-    for recipe in images:
-        yield from recipe.warnings
-        if recipe.draws:
-            yield from checkpoint_advice(recipe)
-            if "colour" in own and recipe.colour == SAME and not recipe.leaves_a_part:
-                yield "colour: same has no effect here: what a model draws has the colours of sRGB."
-        if recipe.cutout and recipe.cutout.model == DEMO_CUTOUT and recipe.checkpoint != DEMO:
-            yield _FOR_DRAWINGS
-
-
-def _idle_values(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
-    """Yield warnings about the recipe's own values that change no image."""
     for field in [name for name, written in own.items() if written.origin is Origin.OWN]:
         whys = [_why_idle(image, field) for image in images]
         if all(whys) and getattr(images[0], field) != fields.DEFAULTS[field]:
@@ -64,6 +51,14 @@ def _idle_values(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     count = (len(seed.parts) or seed.text.count(",") + 1) if seed else 0
     if isinstance(seeds, tuple) and count > len(seeds):
         yield "seed repeats a value: equal seeds make one image."
+    for recipe in images:
+        yield from recipe.warnings
+        if recipe.draws:
+            yield from checkpoint_advice(recipe)
+            if "colour" in own and recipe.colour == SAME and not recipe.leaves_a_part:
+                yield "colour: same has no effect here: what a model draws has the colours of sRGB."
+        if recipe.cutout and recipe.cutout.model == DEMO_CUTOUT and recipe.checkpoint != DEMO:
+            yield _FOR_DRAWINGS
 
 
 def acting(recipe: Recipe, field: str) -> object:

@@ -10,7 +10,7 @@ from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.converters import number_in, several_seeds
 from picowatch.recipe.fields import PROMPTS, Axis
 from picowatch.recipe.files import Pictures
-from picowatch.recipe.messages.problems import Problems, RecipeInvalid, Reporter, refuse, shown
+from picowatch.recipe.messages.problems import Problems, Reporter, refuse, shown
 from picowatch.recipe.prompts.drawing import MAX_COST, cost_of
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import advice, layers, sweep
@@ -73,7 +73,7 @@ class EntryResolver:
                     self.known.pictures.check(path)
                 except PictureUnreadable as error:
                     self.problems.add(position, named(path, str(error)))
-            raise RecipeInvalid(self.problems.found)
+            self.problems.raise_if_any()
         return advice.with_unknown_words(advice.with_equal_images(recipes), self.known.inventory)
 
     def _merged(self, entry: Entry, settings: Layer) -> _Merged | None:
