@@ -131,14 +131,9 @@ class AxisReader:
             raise ValueInvalid(f"sweep cannot vary {name}. {fields.NO_SWEEP[name]}")
         if name in fields.PARTS:
             detail = fields.PART_ALIASES[name].get(plain_name(detail), plain_name(detail))
-        label, part = f"{name}: {detail}", f"{name}.{detail}"
-        over: Callable[[SourceValue], Over]
-        if not detail:
-            label, over = name, partial(self._over_field, name, keeps_type)
-        elif name == "loras":
-            label = f"{_ONE_LORA}{detail}"
-            over = partial(self._over_lora, detail)
-        elif name in fields.PROMPTS:
+        before = _ONE_LORA if name == "loras" else f"{name}: "
+        label = f"{before}{detail}" if detail else name
+        if detail and name in fields.PROMPTS:
             text = self.layer[name].text if name in self.layer else ""
             if detail not in text:
                 what = f"'{shown(detail)}' does not occur in {name}: there is nothing to vary."
@@ -146,27 +141,31 @@ class AxisReader:
             if len(text) > MAX_LENGTH:  # each image's would be searched
                 limit = f"at most {MAX_LENGTH:,} characters."
                 raise ValueInvalid(f"a {name} in a sweep may have {limit}")
-            over = partial(_over_piece, name, detail)
-        elif part in fields.PART_FIELDS:
+        elif f"{name}.{detail}" in fields.PART_FIELDS:
             self._check_mapping(name, detail)
-            over = partial(_over_part, part)
-        else:
+        elif detail and name != "loras":
             parts = [*fields.PARTS.get(name, ())]
             remedy = f"{name} has {listed(parts)}." if parts else "Write a field's name alone."
             what = f"sweep cannot vary '{shown(key)}'. {did_you_mean(detail, parts)}{remedy}"
             raise ValueInvalid(what)
-        return label, [Value(value, over(value)) for value in self._values(key, written)]
+        values = self._values(key, written)
+        return label, [Value(v, self._over(name, detail, v, keeps_type)) for v in values]
 
-    def _over_field(self, name: str, keeps_type: bool, value: SourceValue) -> Over:
-        """Set the fields of a value: a size has two, a sampler may have a schedule type."""
+    def _over(self, name: str, detail: str, value: SourceValue, keeps_type: bool) -> Over:
+        """Return what gives a layer a value of a field, or of a `detail` of it."""
+        if detail and name == "loras":
+            return partial(with_lora, name=detail, weight=value, inventory=self.inventory)
+        if detail and name in fields.PROMPTS:
+            new = layers.text_of(name, value)
+            return lambda of: {**of, name: value.with_value(of[name].text.replace(detail, new))}
+        if detail:
+            return partial(layers.with_part, field=f"{name}.{detail}", part=value)
+        # A size has two fields, a sampler may have a schedule type.
         overlay = layers.normalised({name: value}, self.problems)
         kind = overlay.get("schedule_type")
         if name == "sampler" and kind and kind.value == AUTOMATIC and keeps_type:
             del overlay["schedule_type"]
         return lambda layer: layers.merged([layer, overlay])
-
-    def _over_lora(self, name: str, weight: SourceValue) -> Over:
-        return partial(with_lora, name=name, weight=weight, inventory=self.inventory)
 
     def _check_mapping(self, name: str, part: str) -> None:
         """Raise ValueInvalid if there is no mapping of which a part could vary."""
@@ -200,13 +199,3 @@ class AxisReader:
         if numbers is not None:
             return [replace(written, value=f"{number}", raw=f"{number}") for number in numbers]
         return [replace(part, key=written.key) for part in written.parts]
-
-
-def _over_piece(field: str, piece: str, new: SourceValue) -> Over:
-    """Put another text in place of a piece of a prompt."""
-    text = layers.text_of(field, new)
-    return lambda layer: {**layer, field: new.with_value(layer[field].text.replace(piece, text))}
-
-
-def _over_part(name: str, value: SourceValue) -> Over:
-    return partial(layers.with_part, field=name, part=value)
