@@ -5,6 +5,7 @@ longer to import than all else, and whatever is wrong with other settings.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,8 @@ PREFIX = "PICOWATCH_"
 FOLDERS = ("inbox", "outbox", "models")
 MAX_FILE_BYTES = 100_000
 
-Given = dict[str, tuple[Any, str]]  # by name: the value, and where it is set
+# By name: the value, where it is set, and its line there, of what is in no file after all lines.
+Given = dict[str, tuple[Any, str, int]]
 
 
 class Folders(NamedTuple):
@@ -50,7 +52,7 @@ def folders(
         if "outbox" not in values.keys() | outside.keys():
             raise
     found = {name: _in_file(path, value) for name in names if (value := values.get(name))}
-    found |= {name: value for name, (value, _) in outside.items()}
+    found |= {name: value for name, (value, *_) in outside.items()}
     if not isinstance(found.get("inbox"), str | Path):  # the daemon refuses a wrong folder
         found["inbox"] = "inbox"
     try:
@@ -85,9 +87,9 @@ def from_outside(
     given: Given = {}
     for name in names:
         if text := environment.get(variable := PREFIX + name.upper()):
-            given[name] = text, f"environment variable {variable}"
+            given[name] = text, f"environment variable {variable}", sys.maxsize
         if name in flags:
-            given[name] = flags[name], f"--{name.replace('_', '-')}"
+            given[name] = flags[name], f"--{name.replace('_', '-')}", sys.maxsize
     return given
 
 
@@ -97,24 +99,25 @@ def other_variables(environment: Iterable[str]) -> list[str]:
     return sorted(key for key in environment if key.startswith(PREFIX) and key not in usual)
 
 
-def from_file(path: Path, names: Iterable[str]) -> tuple[Given, list[str]]:
-    """Return these settings in a file, each with its line and column, and the file's problems."""
+def from_file(path: Path, names: Iterable[str]) -> tuple[Given, dict[str, int]]:
+    """Return these settings in a file, and the file's problems with their lines."""
     node, values = _parsed(path)
     given: Given = {}
-    problems = []
+    problems: dict[str, int] = {}
     lines: dict[str, int] = {}
     for key, written in node:
-        name, where = str(key.value), f"{path}, {_position(key.start_mark)}"
+        name, line = str(key.value), key.start_mark.line + 1
+        where = f"{path}, {_position(key.start_mark)}"
         if name not in names:
-            problems.append(f"{where}: {_unknown(name, names)}")
+            problems[f"{where}: {_unknown(name, names)}"] = line
         elif name in lines:
-            problems.append(
-                f"{where}: '{name}' is given twice: already on line {lines[name]}. Keep one."
-            )
+            what = f"'{name}' is given twice: already on line {lines[name]}. Keep one."
+            problems[f"{where}: {what}"] = line
         elif (value := values[name]) is not None:
-            where = f"{path}, {_position(written.start_mark)}"
-            given[name] = _in_file(path, value) if name in FOLDERS else value, where
-        lines.setdefault(name, key.start_mark.line + 1)
+            value = _in_file(path, value) if name in FOLDERS else value
+            mark = written.start_mark
+            given[name] = value, f"{path}, {_position(mark)}", mark.line + 1
+        lines.setdefault(name, line)
     return given, problems
 
 

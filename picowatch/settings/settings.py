@@ -1,9 +1,7 @@
 """Settings: flags beat environment (PICOWATCH_…) beats picowatch.yaml beats the defaults here."""
 
 import os
-import re
 import reprlib
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -290,26 +288,20 @@ def load_settings(
     """
     path, names = file or Path(sources.FILE_NAME), Settings.model_fields
     is_there = file or os.path.lexists(path)
-    given, problems = sources.from_file(path, names) if is_there else ({}, [])
+    given, problems = sources.from_file(path, names) if is_there else ({}, {})
     given |= sources.from_outside(flags, environment, names)
     try:
-        settings = Settings.model_validate({name: value for name, (value, _) in given.items()})
+        settings = Settings.model_validate({name: value for name, (value, *_) in given.items()})
     except ValidationError as error:
         for name, words in values.problems_of(error).items():
-            value, where = given[name]
+            value, where, line = given[name]
             # repr would write out everything that aliases repeat.
             shown = reprlib.repr(str(value) if isinstance(value, Path) else value)
-            problems.append(f"{where}: {name} {shown}: {words}.")
+            problems[f"{where}: {name} {shown}: {words}."] = line
     if problems:
-        raise SettingsInvalid("\n".join(sorted(dict.fromkeys(problems), key=_line)))
+        raise SettingsInvalid("\n".join(sorted(problems, key=problems.__getitem__)))
     vars(settings)["file"] = str(path)
     return settings
-
-
-def _line(problem: str) -> int:
-    """Return the line number in a message; messages without a number come last."""
-    found = re.match(r".*?, line (\d+), column ", problem)
-    return int(found[1]) if found else sys.maxsize
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:

@@ -55,10 +55,8 @@ class Bracket:
 
     def as_text(self, closing: str = "") -> list[Any]:
         """Return the nodes of a bracket that is text."""
-        nodes = [self.sign, *self.parts[0]]
-        for separator, part in zip(self.separators, self.parts[1:], strict=True):
-            nodes += [separator, *part]
-        return [*nodes, closing]
+        parts = zip((self.sign, *self.separators), self.parts, strict=True)
+        return [*(node for before, part in parts for node in (before, *part)), closing]
 
 
 def joined(nodes: Iterable[Any]) -> tuple[Any, ...]:
