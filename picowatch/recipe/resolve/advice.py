@@ -214,15 +214,11 @@ def idle_findings(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
     switched_off = {name for name in layer if layer[name].origin is Origin.OWN}
     for field, needs in _NEEDS.items():
         said = layer.get(field)
-        if not said or said.is_none:
-            continue
         # Other programs write a random seed where they use no variation.
-        if field == "variation_seed" and seed_in(said) == RANDOM:
-            continue
-        if any(getattr(image, need) for need in needs for image in images):
+        if not said or said.is_none or (field == "variation_seed" and seed_in(said) == RANDOM):
             continue
         # If the needed field is set but wrong, or off on purpose, nothing has to be added.
-        if any(is_on(layer, need) for need in needs):
+        if any(is_on(layer, need) or any(getattr(i, need) for i in images) for need in needs):
             continue
         if said.origin is Origin.FOREIGN and not switched_off.isdisjoint(needs):
             switched_off.add(field)  # the recipe itself turned it off

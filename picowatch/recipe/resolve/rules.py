@@ -76,7 +76,6 @@ def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
 
 
 def _vae(recipe: Recipe) -> Iterator[Finding]:
-    """Find a VAE for another family than the checkpoint's."""
     inventory, family = recipe.inventory, recipe.checkpoint_used.family
     able = [name for name, families in inventory.vae_families.items() if family in families]
     remedy = f"Use {listed([*able, fields.BAKED], 'or')}."
@@ -243,7 +242,6 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _detail(recipe: Recipe) -> Iterator[Finding]:
-    """Find sizes of details that the family cannot draw."""
     rules, family = recipe.checkpoint_used.rules, recipe.checkpoint_used.family
     least, most = fields.MIN_SIDE, min(rules.max_side, fields.MAX_SIDE)
     for index, detail in enumerate(recipe.detail):
@@ -309,7 +307,6 @@ def _unusable(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _references(recipe: Recipe) -> Iterator[Finding]:
-    """Find too many references, or missing ones."""
     checkpoint, found = recipe.checkpoint_used, recipe.references
     takes = checkpoint.rules.references
     if takes and len(found) > takes.most:
