@@ -44,7 +44,7 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
     yield from images[0].refused_embeddings()
     yield from islice(_about_prompts(own, images[0].position.source.name), MAX_WARNINGS)
     for field in [name for name, written in own.items() if written.origin is Origin.OWN]:
-        whys = [_why_idle(image, field) for image in images]
+        whys = [why_idle(image, field) for image in images]
         if all(whys) and getattr(images[0], field) != fields.DEFAULTS[field]:
             yield f"{field} {whys[0]}."
     seed, seeds = own.get("seed"), images[0].seed
@@ -61,12 +61,8 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
             yield _FOR_DRAWINGS
 
 
-def acting(recipe: Recipe, field: str) -> object:
-    """Return a field's value; None where it changes nothing beside the recipe's other values."""
-    return None if _why_idle(recipe, field) else getattr(recipe, field)
-
-
-def _why_idle(recipe: Recipe, field: str) -> str:
+def why_idle(recipe: Recipe, field: str) -> str:
+    """Return why a field changes nothing beside the recipe's other values; "" if it does."""
     able = fields.ROWS[field].samplers if field in fields.ROWS else ()
     if able and recipe.sampler not in able:
         return f"has no effect with the sampler {recipe.sampler}: it is for {listed(able)}"

@@ -4,6 +4,7 @@ layer → values (`layers.read_layer`) → looked up (`lookup.Lookup`) → decid
 gives requests. No step changes what an earlier step gave; mistakes go into the reporter's problems.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,12 +23,13 @@ from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import unlike_the_picture
 from picowatch.recipe.resolve.lookup import Known, Lookup, find_installed, fit, named
-from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
+from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.rules import mistakes_in_finishing, with_rules, without_unusable
 from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, find_in, is_on
 
 _SIDES = ("width", "height")
 _MOST_NARROW = 20  # pictures that are searched; of others, networks see hardly a row
+_LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
 _NEEDS_MODEL = (
     "a photo needs a cutout model, and none is installed: put one into models/cutout/ "
     "(docs/models.md, Cutout models), and run picowatch retry. The embedded demo-cutout knows only "
@@ -221,8 +223,10 @@ def _defaults(
         found["denoising_strength"] = 1.0
     if layers.only_details(layer):
         found["denoising_strength"] = 0.0
-    if rules.lightning:
-        found |= steps_of_lightning(loras)
+    # The name of a Lightning LoRA has its steps.
+    named = filter(None, map(_LIGHTNING.search, loras if rules.lightning else ()))
+    if lightning := next(named, None):
+        found |= {"steps": int(lightning[1]), "cfg_scale": 1.0}
     if not rules.flow:
         is_zero = prediction == fields.ZERO_SNR
         usual = samplers.SAMPLER_OF_ZERO_SNR if is_zero else samplers.DEFAULT_SAMPLER

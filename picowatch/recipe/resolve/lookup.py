@@ -45,12 +45,13 @@ class Known:
 def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> Checkpoint:
     """Return the checkpoint of the reporter's layer; NO_CHECKPOINT if it cannot be used."""
     written = reporter.layer.get("checkpoint")
+    is_foreign = reporter.origin_of("checkpoint") is Origin.FOREIGN
     try:
         named = text_of("checkpoint", written) if written else None
-        return find_checkpoint(named, inventory, foreign=_is_foreign(written))
+        return find_checkpoint(named, inventory, foreign=is_foreign)
     except ValueInvalid as error:
         remedy = error.remedy
-        if isinstance(error, NoneOfThisName) and written and _is_foreign(written):
+        if isinstance(error, NoneOfThisName) and written and is_foreign:
             # Another program's text (`is_text`) may ask for it, or a picture.
             instead, who = "write 'checkpoint: …'", "the picture"
             if is_text:
@@ -58,10 +59,6 @@ def find_installed(reporter: Reporter, inventory: Inventory, is_text: bool) -> C
             remedy = f"Put its file there, or {instead}: only {who} asks for it."
         reporter.wrong("checkpoint", str(error), remedy=remedy)
         return NO_CHECKPOINT
-
-
-def _is_foreign(written: SourceValue | None) -> bool:
-    return written is not None and written.origin is Origin.FOREIGN
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,8 @@ class Lookup:
         written = find_in(self.reporter.layer, field)
         try:
             named = text_of(field, written) if written else None
-            return find(kind, named, self.known.inventory, foreign=_is_foreign(written))
+            is_foreign = written is not None and written.origin is Origin.FOREIGN
+            return find(kind, named, self.known.inventory, foreign=is_foreign)
         except ValueInvalid as error:
             is_replaced = self.reporter.wrong(field, str(error), instead, remedy=error.remedy)
             return instead if is_replaced else None

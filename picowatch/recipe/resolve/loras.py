@@ -1,10 +1,8 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import Loras
@@ -16,7 +14,6 @@ from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_tw
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.written import OFF, Layer, Origin, SourceValue, mapping_at, number, repeated
 
-_LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
 _NEARER = (Origin.OWN, Origin.FOLDER)  # of the prompt and the LoRAs: the prompt is nearer
 
 
@@ -68,12 +65,6 @@ def _weight_and_family(called: str, parts: Layer, reporter: Reporter) -> tuple[f
         able = ", ".join(row.key for row in FAMILIES.values())
         wrong("family", f"one of {able}")
     return weight, family
-
-
-def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
-    """Return the defaults for a Lightning LoRA, whose name has the steps; {} for others."""
-    found = filter(None, map(_LIGHTNING.search, names))
-    return next(({"steps": int(name[1]), "cfg_scale": 1.0} for name in found), {})
 
 
 def lora_named(name: str, inventory: Inventory) -> str:

@@ -22,7 +22,7 @@ from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
-from picowatch.recipe.resolve.advice import acting
+from picowatch.recipe.resolve.advice import why_idle
 from picowatch.recipe.resolve.loras import lora_named, with_lora
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, SourceValue, plain_name
@@ -63,7 +63,10 @@ def combinations(axes: Axes, layer: Layer) -> Iterator[Layer]:
 def refuse_same_images(axes: Axes, images: Sequence[Recipe], problems: Problems) -> None:
     """Refuse a value that makes the same images as another one of its axis, like 7 and 7.0."""
     combined = list(product(*(range(len(values)) for values in axes.values())))
-    made = [[acting(image, name) for name in fields.ROWS] for image in images]
+    made = [
+        [None if why_idle(image, name) else getattr(image, name) for name in fields.ROWS]
+        for image in images
+    ]
     for place, (label, values) in enumerate(axes.items()):
         images_of: list[list[object]] = [[] for _ in values]
         for indexes, image in zip(combined, made, strict=True):
