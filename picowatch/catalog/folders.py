@@ -55,8 +55,14 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
                 configs[part] = folder_files.read_config(folder / part / "config.json")
     if row.kind == "unet":
         return _unet_folder(row, configs)
-    if row.kind == "general":
-        return _general_folder(row, configs)
+    if row.kind == "general":  # with the side that its pipeline draws by default, or configs tell
+        vae, size = configs["vae"], configs["transformer"].get("sample_size")
+        levels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+        # Each level of a VAE but the first halves the sides.
+        factor = 2 ** (len(levels) - 1) if isinstance(levels, list) else _VAE_FACTOR
+        side = size * factor if isinstance(size, int) else 0
+        side = row.native_size or (side if side in _SIDES else _USUAL_SIDE)
+        return Recognised("checkpoint", row.key, min(side, MAX_SIDE))
     return _flow_folder(row, folder, configs["transformer"])
 
 
@@ -130,17 +136,6 @@ def _flow_folder(row: Family, folder: Path, transformer: dict[str, Any]) -> Reco
     if edits and _class_of(index, "processor")[1] is None:
         raise ModelRefused("is a diffusers folder without processor/: copy the whole folder.")
     return Recognised("checkpoint", row.key, row.native_size, variant=variant)
-
-
-def _general_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
-    """Return a folder with the side that its pipeline draws by default, or that configs tell."""
-    vae, size = configs["vae"], configs["transformer"].get("sample_size")
-    levels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
-    # Each level of a VAE but the first halves the sides.
-    factor = 2 ** (len(levels) - 1) if isinstance(levels, list) else _VAE_FACTOR
-    side = size * factor if isinstance(size, int) else 0
-    side = row.native_size or (side if side in _SIDES else _USUAL_SIDE)
-    return Recognised("checkpoint", row.key, min(side, MAX_SIDE))
 
 
 def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:

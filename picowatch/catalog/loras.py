@@ -42,11 +42,18 @@ _IN_A_BLOCK = re.compile(r"(.*?(?:blocks(?:_image(?:_cond)?)?|layers|refiner))_(
 def places(family: str, layer: str) -> tuple[str, ...]:
     """Return the layers that a layer of a LoRA for this family stands for; () if it is unknown."""
     kind = FAMILIES[family].kind if family else "unet"
-    if kind != "flow":  # without a row of its own, a transformer's layers have diffusers' names
-        return (layer,) if kind == "general" else _unet_place(layer)
-    found = _IN_A_BLOCK.fullmatch(layer)
-    block, number, inner = found.groups() if found else ("", "", layer)
-    return tuple(name.replace("#", number) for name in _table(family).get((block, inner), ()))
+    if kind == "general":  # without a row of its own, a transformer's layers have diffusers' names
+        return (layer,)
+    if kind == "flow":
+        found = _IN_A_BLOCK.fullmatch(layer)
+        block, number, inner = found.groups() if found else ("", "", layer)
+        return tuple(name.replace("#", number) for name in _table(family).get((block, inner), ()))
+    # Before it used peft, diffusers wrote its attention processors' layers.
+    name = re.sub(r"_processor(_to_[qkvo])", r"\1", layer)
+    name = re.sub(r"(_attn[12]_to_out)$", r"\1_0", _AROUND.get(name, name))
+    if found := _SGM.fullmatch(name):
+        name = _from_sgm(found[1], int(found[2]), found[3])
+    return (name,) if _INNER.fullmatch(name) else ()
 
 
 @cache
@@ -84,15 +91,6 @@ _AROUND = _each("""
     time_embed_2=time_embedding_linear_2 label_emb_0_0=add_embedding_linear_1
     label_emb_0_2=add_embedding_linear_2
 """)
-
-
-def _unet_place(layer: str) -> tuple[str, ...]:
-    # Before it used peft, diffusers wrote its attention processors' layers.
-    name = re.sub(r"_processor(_to_[qkvo])", r"\1", layer)
-    name = re.sub(r"(_attn[12]_to_out)$", r"\1_0", _AROUND.get(name, name))
-    if found := _SGM.fullmatch(name):
-        name = _from_sgm(found[1], int(found[2]), found[3])
-    return (name,) if _INNER.fullmatch(name) else ()
 
 
 def _from_sgm(blocks: str, number: int, inner: str) -> str:
@@ -201,7 +199,7 @@ def _family(header: Header, said: str, own: Mapping[str, str]) -> str:
     which diffusers draws any. `lora_te1_` tells nothing: diffusers exports it for every family.
     """
     header = Header(header.shapes | _halves(header.shapes), header.metadata)
-    names = {PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()}
+    names = {PREFIX.sub("", name).replace(".", "_") for name in header.shapes}
     if not any(name.startswith(_UNET_BLOCKS) for name in names):
         flow = "" if said in UNETS else said
         if flow and not _unknown_to(flow, own):

@@ -131,7 +131,16 @@ def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> Candidate:
     name = _below(root, path)
     if layout == "file" and path.suffix.lower() in SAFETENSORS:
         name = name[: -len(path.suffix)]
-    return Candidate(root, name, kind, path, layout, _signature(path, kind, layout))
+    try:
+        files = folder_files.folder_files(path) if layout == "folder" else {"": path}
+        stats = [(own, file.stat()) for own, file in files.items()]
+        if layout == "file" and kind == "checkpoint":  # A1111 has a config beside it
+            with suppress(OSError):
+                stats.append(("config", path.with_suffix(".yaml").stat()))
+    except OSError:
+        stats = []
+    signature = tuple((own, status.st_size, status.st_mtime_ns) for own, status in stats)
+    return Candidate(root, name, kind, path, layout, signature)
 
 
 def _below(root: Path, path: Path) -> str:
@@ -141,18 +150,6 @@ def _below(root: Path, path: Path) -> str:
 def _may_be(path: str, name: str) -> bool:
     """Return whether a file or folder may have this name, or contain what has it."""
     return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
-
-
-def _signature(path: Path, kind: Kind, layout: Layout) -> Signature:
-    try:
-        files = folder_files.folder_files(path) if layout == "folder" else {"": path}
-        stats = [(name, file.stat()) for name, file in files.items()]
-    except OSError:
-        return ()
-    if layout == "file" and kind == "checkpoint":  # A1111 has a config beside it
-        with suppress(OSError):
-            stats.append(("config", path.with_suffix(".yaml").stat()))
-    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
 def printable(name: str) -> str:
