@@ -9,16 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from picowatch.catalog import folder_files
+from picowatch.catalog import folder_files, folders
 from picowatch.catalog.finders import IS_PICKLE
 from picowatch.catalog.folder_files import ARIA2, PICKLE_ENDINGS, has_index
-from picowatch.catalog.folders import (
-    PART_FOLDERS,
-    is_part_folder,
-    only_lends,
-    recognise_checkpoint_folder,
-    recognise_part_folder,
-)
 from picowatch.catalog.headers import GGUF, read_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
@@ -90,9 +83,9 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
     """
     entered: set[str] = set()
     endings = _ENDINGS | ({_ONNX} if kind == "cutout" else set())
-    folders, links = deque([root]), deque[Path]()
-    while folders or links:
-        folder = (folders or links).popleft()
+    waiting, links = deque([root]), deque[Path]()
+    while waiting or links:
+        folder = (waiting or links).popleft()
         try:
             real = os.path.realpath(folder)
             with os.scandir(folder) as entries:
@@ -117,9 +110,9 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
             inner = inner or (linked and is_folder(path))
             if inner and child.lower() in SKIPPED_FOLDERS:
                 continue
-            is_part = kind in PART_FOLDERS and is_part_folder(path)
+            is_part = kind in folders.PART_FOLDERS and folders.is_part_folder(path)
             if inner and not (is_part or has_index(path)):
-                (links if linked else folders).append(path)
+                (links if linked else waiting).append(path)
             elif inner:
                 yield _candidate(root, kind, path, "folder")
             elif path.suffix.lower() in endings or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
@@ -234,9 +227,9 @@ def embedded(kind: Kind) -> Model:
 def _recognised(path: Path, kind: Kind, of_file: Callable[[Path], Recognised]) -> Recognised:
     if not is_folder(path):
         return of_file(path)
-    if is_part_folder(path):
-        return recognise_part_folder(path, kind)
-    return recognise_checkpoint_folder(path)
+    if folders.is_part_folder(path):
+        return folders.recognise_part_folder(path, kind)
+    return folders.recognise_checkpoint_folder(path)
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
@@ -246,7 +239,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     files = folder_files.folder_files(path).values() if folder else [path]
     silent = is_checkpoint and found.family in UNETS and not (folder or found.prediction)
     missing = ""
-    if folder and is_checkpoint and found.family in FLOWS and only_lends(path):
+    if folder and is_checkpoint and found.family in FLOWS and folders.only_lends(path):
         missing = (
             f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
             "render with it, copy the whole folder."
