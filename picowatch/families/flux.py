@@ -12,30 +12,6 @@ _DOUBLE = f"""
 _SINGLE = f"""
     linear1={row.QKV},proj_mlp processor_qkv={row.QKV} linear2=proj_out processor_proj=proj_out
 """
-_FLUX1_BLOCKS: row.Blocks = {
-    ("double_blocks", "transformer_blocks"): f"""
-        {_DOUBLE} img_mod_lin=norm1_linear txt_mod_lin=norm1_context_linear
-    """,
-    ("single_blocks", "single_transformer_blocks"): f"{_SINGLE} modulation_lin=norm_linear",
-    row.OUTSIDE: f"""
-        {row.AROUND_BLOCKS} final_layer_adaLN_modulation_1=norm_out_linear
-        time_in_in_layer=time_text_embed_timestep_embedder_linear_1
-        time_in_out_layer=time_text_embed_timestep_embedder_linear_2
-        guidance_in_in_layer=time_text_embed_guidance_embedder_linear_1
-        guidance_in_out_layer=time_text_embed_guidance_embedder_linear_2
-        vector_in_in_layer=time_text_embed_text_embedder_linear_1
-        vector_in_out_layer=time_text_embed_text_embedder_linear_2
-    """,
-}
-# A network computes what FLUX.1's modulations do.
-_CHROMA_BLOCKS: row.Blocks = {
-    ("double_blocks", "transformer_blocks"): _DOUBLE,
-    ("single_blocks", "single_transformer_blocks"): _SINGLE,
-    ("distilled_guidance_layer_layers",) * 2: "in_layer=linear_1 out_layer=linear_2",
-    row.OUTSIDE: f"""
-        {row.AROUND_BLOCKS} distilled_guidance_layer_in_proj distilled_guidance_layer_out_proj
-    """,
-}
 
 
 def _sign(theirs: str, ours: str, inputs: int) -> str:
@@ -56,7 +32,15 @@ CHROMA = row.Family(
     signs=("distilled_guidance_layer.",),
     encoders={"text_encoder": "T5 XXL"},
     vaes=row.FLUX_VAES,
-    lora_blocks=_CHROMA_BLOCKS,
+    # A network computes what FLUX.1's modulations do.
+    lora_blocks={
+        ("double_blocks", "transformer_blocks"): _DOUBLE,
+        ("single_blocks", "single_transformer_blocks"): _SINGLE,
+        ("distilled_guidance_layer_layers",) * 2: "in_layer=linear_1 out_layer=linear_2",
+        row.OUTSIDE: f"""
+            {row.AROUND_BLOCKS} distilled_guidance_layer_in_proj distilled_guidance_layer_out_proj
+        """,
+    },
     lora_sides=(5120,),  # of what guides it: other layers are FLUX.1's
     lora_marks=("chroma",),
 )
@@ -121,7 +105,21 @@ FLUX = row.Family(
     vae_assets="flux",
     vae_file=row.FLUX_VAE_FILE,
     alike=True,
-    lora_blocks=_FLUX1_BLOCKS,
+    lora_blocks={
+        ("double_blocks", "transformer_blocks"): f"""
+            {_DOUBLE} img_mod_lin=norm1_linear txt_mod_lin=norm1_context_linear
+        """,
+        ("single_blocks", "single_transformer_blocks"): f"{_SINGLE} modulation_lin=norm_linear",
+        row.OUTSIDE: f"""
+            {row.AROUND_BLOCKS} final_layer_adaLN_modulation_1=norm_out_linear
+            time_in_in_layer=time_text_embed_timestep_embedder_linear_1
+            time_in_out_layer=time_text_embed_timestep_embedder_linear_2
+            guidance_in_in_layer=time_text_embed_guidance_embedder_linear_1
+            guidance_in_out_layer=time_text_embed_guidance_embedder_linear_2
+            vector_in_in_layer=time_text_embed_text_embedder_linear_1
+            vector_in_out_layer=time_text_embed_text_embedder_linear_2
+        """,
+    },
     lora_sides=(3072,),
     lora_marks=("flux",),
 )
@@ -246,26 +244,6 @@ _FLUX3_LAYERS = f"""
     qkv={row.QKV} q_proj=attn_to_q k_proj=attn_to_k v_proj=attn_to_v attn_out=attn_to_out_0
     mlp_in=ff_linear_in mlp_out=ff_linear_out
 """
-_FLUX3_BLOCKS: row.Blocks = {
-    ("content_mode_blocks_image", "mode_blocks_image"): _FLUX3_LAYERS,
-    ("content_mode_blocks_image_cond", "mode_blocks_image_cond"): _FLUX3_LAYERS,
-    ("txt_mode_blocks", "txt_mode_blocks"): _FLUX3_LAYERS,
-    ("single_blocks", "single_transformer_blocks"): _FLUX3_LAYERS,
-    row.OUTSIDE: """
-        emb_in_image=x_embedders_image emb_in_image_cond=x_embedders_image_cond
-        txt_in=context_embedder final_layer_image_linear=proj_out
-        final_layer_image_adaLN_modulation_1=norm_out_linear
-        time_in_in_layer=timestep_embedder_linear_1 time_in_out_layer=timestep_embedder_linear_2
-        ref_time_in_in_layer=target_timestep_embedder_linear_1
-        ref_time_in_out_layer=target_timestep_embedder_linear_2
-    """
-    + " ".join(
-        f"{stream}_stream_modulations_{mode}_lin={stream}_stream_modulations_{mode}_linear"
-        for stream in ("early", "single")
-        for mode in ("image", "image_cond", "txt")
-    ),
-}
-
 # Qwen3-VL reads the prompt, and the transformer takes eight of its layers and the references.
 FLUX3 = row.Family(
     key="flux3",
@@ -282,7 +260,6 @@ FLUX3 = row.Family(
             references=row.LOOKS_AT_TEN,
             samplers=("Euler",),
             pipelines=row.Pipelines(text=_DISTILLED, edit=_DISTILLED),
-            hub="black-forest-labs/flux-3-image-klein",
             sign="ref_time_in. | target_timestep_embedder.",
             config={"transformer/flow_map": True},
         ),
@@ -306,7 +283,25 @@ FLUX3 = row.Family(
     optional=("scheduler",),  # its folders have none, because its pipeline has its own
     signs=("early_stream_modulations.image.",),
     vaes=(row.FLUX2_VAE,),
-    lora_blocks=_FLUX3_BLOCKS,
+    lora_blocks={
+        ("content_mode_blocks_image", "mode_blocks_image"): _FLUX3_LAYERS,
+        ("content_mode_blocks_image_cond", "mode_blocks_image_cond"): _FLUX3_LAYERS,
+        ("txt_mode_blocks", "txt_mode_blocks"): _FLUX3_LAYERS,
+        ("single_blocks", "single_transformer_blocks"): _FLUX3_LAYERS,
+        row.OUTSIDE: """
+            emb_in_image=x_embedders_image emb_in_image_cond=x_embedders_image_cond
+            txt_in=context_embedder final_layer_image_linear=proj_out
+            final_layer_image_adaLN_modulation_1=norm_out_linear
+            time_in_in_layer=timestep_embedder_linear_1 time_in_out_layer=timestep_embedder_linear_2
+            ref_time_in_in_layer=target_timestep_embedder_linear_1
+            ref_time_in_out_layer=target_timestep_embedder_linear_2
+        """
+        + " ".join(
+            f"{stream}_stream_modulations_{mode}_lin={stream}_stream_modulations_{mode}_linear"
+            for stream in ("early", "single")
+            for mode in ("image", "image_cond", "txt")
+        ),
+    },
     lora_sides=(3072,),
     lora_marks=("flux3", "flux.3", "flux-3"),
 )

@@ -2,30 +2,6 @@
 
 from picowatch.families import row
 
-_ANIMA_BLOCKS: row.Blocks = {
-    ("blocks", "transformer_blocks"): """
-        self_attn_q_proj=attn1_to_q self_attn_k_proj=attn1_to_k self_attn_v_proj=attn1_to_v
-        self_attn_output_proj=attn1_to_out_0 cross_attn_q_proj=attn2_to_q
-        cross_attn_k_proj=attn2_to_k cross_attn_v_proj=attn2_to_v
-        cross_attn_output_proj=attn2_to_out_0 mlp_layer1=ff_net_0_proj mlp_layer2=ff_net_2
-        adaln_modulation_self_attn_1=norm1_linear_1 adaln_modulation_self_attn_2=norm1_linear_2
-        adaln_modulation_cross_attn_1=norm2_linear_1 adaln_modulation_cross_attn_2=norm2_linear_2
-        adaln_modulation_mlp_1=norm3_linear_1 adaln_modulation_mlp_2=norm3_linear_2
-    """,
-    ("llm_adapter_blocks", "text_conditioner_blocks"): """
-        self_attn_q_proj self_attn_k_proj self_attn_v_proj self_attn_o_proj cross_attn_q_proj
-        cross_attn_k_proj cross_attn_v_proj cross_attn_o_proj mlp_0 mlp_2
-    """,
-    row.OUTSIDE: """
-        x_embedder_proj_1=patch_embed_proj final_layer_linear=proj_out
-        final_layer_adaln_modulation_1=norm_out_linear_1
-        final_layer_adaln_modulation_2=norm_out_linear_2
-        llm_adapter_out_proj=text_conditioner_out_proj
-        t_embedder_1_linear_1=time_embed_t_embedder_linear_1
-        t_embedder_1_linear_2=time_embed_t_embedder_linear_2
-    """,
-}
-
 # Qwen3 reads the prompt. `text_conditioner` maps what it makes of it, by the ids of T5's
 # vocabulary, to the texts that Cosmos was trained with.
 ANIMA = row.Family(
@@ -54,22 +30,34 @@ ANIMA = row.Family(
     vae_assets="anima",
     vae_file="Qwen-Image's VAE (qwen_image_vae.safetensors)",
     alike=True,
-    lora_blocks=_ANIMA_BLOCKS,
+    lora_blocks={
+        ("blocks", "transformer_blocks"): """
+            self_attn_q_proj=attn1_to_q self_attn_k_proj=attn1_to_k self_attn_v_proj=attn1_to_v
+            self_attn_output_proj=attn1_to_out_0 cross_attn_q_proj=attn2_to_q
+            cross_attn_k_proj=attn2_to_k cross_attn_v_proj=attn2_to_v
+            cross_attn_output_proj=attn2_to_out_0 mlp_layer1=ff_net_0_proj mlp_layer2=ff_net_2
+            adaln_modulation_self_attn_1=norm1_linear_1 adaln_modulation_self_attn_2=norm1_linear_2
+            adaln_modulation_cross_attn_1=norm2_linear_1 adaln_modulation_mlp_1=norm3_linear_1
+            adaln_modulation_cross_attn_2=norm2_linear_2 adaln_modulation_mlp_2=norm3_linear_2
+        """,
+        ("llm_adapter_blocks", "text_conditioner_blocks"): """
+            self_attn_q_proj self_attn_k_proj self_attn_v_proj self_attn_o_proj cross_attn_q_proj
+            cross_attn_k_proj cross_attn_v_proj cross_attn_o_proj mlp_0 mlp_2
+        """,
+        row.OUTSIDE: """
+            x_embedder_proj_1=patch_embed_proj final_layer_linear=proj_out
+            final_layer_adaln_modulation_1=norm_out_linear_1
+            final_layer_adaln_modulation_2=norm_out_linear_2
+            llm_adapter_out_proj=text_conditioner_out_proj
+            t_embedder_1_linear_1=time_embed_t_embedder_linear_1
+            t_embedder_1_linear_2=time_embed_t_embedder_linear_2
+        """,
+    },
     lora_sides=(1024,),  # of its texts: other sides and all names are LTX-Video's, too
     lora_marks=("anima",),
 )
 
 _TRANSFORMER = "Ideogram4Transformer2DModel"
-_IDEOGRAM_BLOCKS: row.Blocks = {
-    ("layers", "layers"): """
-        attention_qkv=attention_to_q,attention_to_k,attention_to_v attention_o=attention_to_out_0
-        feed_forward_w1 feed_forward_w2 feed_forward_w3 adaln_modulation
-    """,
-    row.OUTSIDE: """
-        input_proj llm_cond_proj adaln_proj final_layer_linear final_layer_adaln_modulation
-        t_embedding_mlp_in t_embedding_mlp_out
-    """,
-}
 
 # Qwen3-VL reads the prompt, of which the transformer takes thirteen layers. A second transformer
 # draws without the prompt, and guidance leads away from that.
@@ -93,7 +81,16 @@ IDEOGRAM4 = row.Family(
     },
     vaes=(row.FLUX2_VAE,),
     lora_sides=(4608,),
-    lora_blocks=_IDEOGRAM_BLOCKS,
+    lora_blocks={
+        ("layers", "layers"): """
+            attention_qkv=attention_to_q,attention_to_k,attention_to_v adaln_modulation
+            attention_o=attention_to_out_0 feed_forward_w1 feed_forward_w2 feed_forward_w3
+        """,
+        row.OUTSIDE: """
+            input_proj llm_cond_proj adaln_proj final_layer_linear final_layer_adaln_modulation
+            t_embedding_mlp_in t_embedding_mlp_out
+        """,
+    },
     lora_marks=("ideogram",),
 )
 
@@ -154,28 +151,11 @@ _Z_IMAGE_LAYERS = """
     attention_qkv=attention_to_q,attention_to_k,attention_to_v attention_out=attention_to_out_0
     feed_forward_w1 feed_forward_w2 feed_forward_w3 adaLN_modulation_0
 """
-_Z_IMAGE_BLOCKS: row.Blocks = {
-    **dict.fromkeys(_REFINED, _Z_IMAGE_LAYERS),
-    row.OUTSIDE: """
-        t_embedder_mlp_0 t_embedder_mlp_2 cap_embedder_1 x_embedder=all_x_embedder_2-1
-        final_layer_linear=all_final_layer_2-1_linear
-        final_layer_adaLN_modulation_1=all_final_layer_2-1_adaLN_modulation_1
-    """,
-}
 _LUMINA2_LAYERS = f"""
     attention_qkv={row.QKV} attention_out=attn_to_out_0 feed_forward_w1=feed_forward_linear_1
     feed_forward_w2=feed_forward_linear_2 feed_forward_w3=feed_forward_linear_3
     adaLN_modulation_1=norm1_linear
 """
-_LUMINA2_BLOCKS: row.Blocks = {
-    **dict.fromkeys(_REFINED, _LUMINA2_LAYERS),
-    row.OUTSIDE: """
-        x_embedder cap_embedder_1=time_caption_embed_caption_embedder_1
-        t_embedder_mlp_0=time_caption_embed_timestep_embedder_linear_1
-        t_embedder_mlp_2=time_caption_embed_timestep_embedder_linear_2
-        final_layer_adaLN_modulation_1=norm_out_linear_1 final_layer_linear=norm_out_linear_2
-    """,
-}
 
 # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
 Z_IMAGE = row.Family(
@@ -199,7 +179,14 @@ Z_IMAGE = row.Family(
     vae_assets="flux",
     vae_file=row.FLUX_VAE_FILE,
     alike=True,
-    lora_blocks=_Z_IMAGE_BLOCKS,
+    lora_blocks={
+        **dict.fromkeys(_REFINED, _Z_IMAGE_LAYERS),
+        row.OUTSIDE: """
+            t_embedder_mlp_0 t_embedder_mlp_2 cap_embedder_1 x_embedder=all_x_embedder_2-1
+            final_layer_linear=all_final_layer_2-1_linear
+            final_layer_adaLN_modulation_1=all_final_layer_2-1_adaLN_modulation_1
+        """,
+    },
     lora_sides=(3840,),
     lora_marks=("zimage", "z-image"),
 )
@@ -225,7 +212,15 @@ LUMINA2 = row.Family(
     signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
     encoders={"text_encoder": "Gemma 2 2B"},
     vaes=row.FLUX_VAES,
-    lora_blocks=_LUMINA2_BLOCKS,
+    lora_blocks={
+        **dict.fromkeys(_REFINED, _LUMINA2_LAYERS),
+        row.OUTSIDE: """
+            x_embedder cap_embedder_1=time_caption_embed_caption_embedder_1
+            t_embedder_mlp_0=time_caption_embed_timestep_embedder_linear_1
+            t_embedder_mlp_2=time_caption_embed_timestep_embedder_linear_2
+            final_layer_adaLN_modulation_1=norm_out_linear_1 final_layer_linear=norm_out_linear_2
+        """,
+    },
     lora_sides=(2304,),
     lora_marks=("lumina",),
 )

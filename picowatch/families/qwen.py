@@ -23,42 +23,10 @@ def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> row.V
 
 _TIME = "time_text_embed_timestep_embedder_linear_1 time_text_embed_timestep_embedder_linear_2"
 _MM_BLOCKS = "transformer_blocks", "transformer_blocks"
-_QWEN21_BLOCKS: row.Blocks = {
-    _MM_BLOCKS: f"{row.ATTENTION} img_mlp_gate_up=img_mlp_gate_layer,img_mlp_proj img_mlp_out",
-    row.OUTSIDE: f"""
-        {_TIME} txt_in_in_layer txt_in_out_layer img_in modulation_1 norm_out_linear proj_out
-    """,
-}
-_QWEN_BLOCKS: row.Blocks = {
-    _MM_BLOCKS: f"""
-        {row.ATTENTION} {row.ADDED} img_mlp_net_0_proj img_mlp_net_2 txt_mlp_net_0_proj
-        txt_mlp_net_2 img_mod_1 txt_mod_1
-    """,
-    row.OUTSIDE: f"{_TIME} img_in txt_in norm_out_linear proj_out",
-}
 _KREA2_LAYERS = """
     attn_wq=attn_to_q attn_wk=attn_to_k attn_wv=attn_to_v attn_wo=attn_to_out_0
     attn_gate=attn_to_gate mlp_gate=ff_gate mlp_up=ff_up mlp_down=ff_down
 """
-_KREA2_BLOCKS: row.Blocks = {
-    ("blocks", "transformer_blocks"): _KREA2_LAYERS,
-    ("txtfusion_layerwise_blocks", "text_fusion_layerwise_blocks"): _KREA2_LAYERS,
-    ("txtfusion_refiner_blocks", "text_fusion_refiner_blocks"): _KREA2_LAYERS,
-    row.OUTSIDE: """
-        first=img_in last_linear=final_layer_linear tproj_1=time_mod_proj
-        tmlp_0=time_embed_linear_1 tmlp_2=time_embed_linear_2 txtmlp_1=txt_in_linear_1
-        txtmlp_3=txt_in_linear_2 txtfusion_projector=text_fusion_projector
-    """,
-}
-_ERNIE_BLOCKS: row.Blocks = {
-    ("layers", "layers"): f"""
-        {row.ATTENTION.replace("attn", "self_attention")} mlp_gate_proj mlp_up_proj mlp_linear_fc2
-    """,
-    row.OUTSIDE: """
-        x_embedder_proj text_proj time_embedding_linear_1 time_embedding_linear_2
-        adaLN_modulation_1 final_norm_linear final_linear
-    """,
-}
 
 # Qwen3-VL reads the prompt and sees the references; its VAE has transparency.
 QWEN_IMAGE_21 = row.Family(
@@ -87,7 +55,12 @@ QWEN_IMAGE_21 = row.Family(
     settings={"sample_sigmas": None},
     signs=("txt_in.text_norm.",),
     vaes=(row.QWEN21_VAE,),
-    lora_blocks=_QWEN21_BLOCKS,
+    lora_blocks={
+        _MM_BLOCKS: f"{row.ATTENTION} img_mlp_gate_up=img_mlp_gate_layer,img_mlp_proj img_mlp_out",
+        row.OUTSIDE: f"""
+            {_TIME} txt_in_in_layer txt_in_out_layer img_in modulation_1 norm_out_linear proj_out
+        """,
+    },
     lora_sides=(12288, 24576),  # its attention's are those of FLUX.2 klein 9B
     lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
 )
@@ -122,7 +95,13 @@ QWEN_IMAGE = row.Family(
     signs=("txt_norm.",),
     encoders={"text_encoder": "Qwen2.5-VL 7B"},
     vaes=(row.QWEN_VAE,),
-    lora_blocks=_QWEN_BLOCKS,
+    lora_blocks={
+        _MM_BLOCKS: f"""
+            {row.ATTENTION} {row.ADDED} img_mlp_net_0_proj img_mlp_net_2 txt_mlp_net_0_proj
+            txt_mlp_net_2 img_mod_1 txt_mod_1
+        """,
+        row.OUTSIDE: f"{_TIME} img_in txt_in norm_out_linear proj_out",
+    },
     lora_sides=(3072,),
     lora_marks=("qwen",),
     # https://github.com/ModelTC/Qwen-Image-Lightning (generate_with_diffusers.py)
@@ -133,8 +112,6 @@ QWEN_IMAGE = row.Family(
         "shift_terminal": None,
     },
 )
-
-_KREA2_READS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
 
 # Qwen3-VL reads the prompt, and the transformer takes twelve of its layers.
 KREA2 = row.Family(
@@ -161,10 +138,19 @@ KREA2 = row.Family(
     texts=row.Reading(
         results=("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
     ),
-    settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_READS},
+    settings={"patch_size": 2, "text_encoder_select_layers": [*range(2, 36, 3)]},
     signs=("txtfusion.", "text_fusion."),
     vaes=(row.QWEN_VAE,),
-    lora_blocks=_KREA2_BLOCKS,
+    lora_blocks={
+        ("blocks", "transformer_blocks"): _KREA2_LAYERS,
+        ("txtfusion_layerwise_blocks", "text_fusion_layerwise_blocks"): _KREA2_LAYERS,
+        ("txtfusion_refiner_blocks", "text_fusion_refiner_blocks"): _KREA2_LAYERS,
+        row.OUTSIDE: """
+            first=img_in last_linear=final_layer_linear tproj_1=time_mod_proj
+            tmlp_0=time_embed_linear_1 tmlp_2=time_embed_linear_2 txtmlp_1=txt_in_linear_1
+            txtmlp_3=txt_in_linear_2 txtfusion_projector=text_fusion_projector
+        """,
+    },
     lora_sides=(6144,),
     lora_marks=("krea2", "krea-2"),
 )
@@ -187,7 +173,16 @@ ERNIE_IMAGE = row.Family(
     ),
     signs=("layers.0.adaLN_sa_ln.",),
     vaes=(row.FLUX2_VAE,),
-    lora_blocks=_ERNIE_BLOCKS,
+    lora_blocks={
+        ("layers", "layers"): f"""
+            {row.ATTENTION.replace("attn", "self_attention")} mlp_gate_proj mlp_up_proj
+            mlp_linear_fc2
+        """,
+        row.OUTSIDE: """
+            x_embedder_proj text_proj time_embedding_linear_1 time_embedding_linear_2
+            adaLN_modulation_1 final_norm_linear final_linear
+        """,
+    },
     lora_sides=(3072,),
     lora_marks=("ernie",),
 )

@@ -80,26 +80,6 @@ SD2 = replace(
     lora_marks=("sd_v2", "stable-diffusion-v2"),
 )
 
-_SD3_BLOCKS: row.Blocks = {
-    ("joint_blocks", "transformer_blocks"): f"""
-        x_block_attn_qkv={row.QKV} x_block_attn2_qkv={row.QKV.replace("attn", "attn2")}
-        context_block_attn_qkv={row.ADDED_QKV} x_block_attn_proj=attn_to_out_0
-        x_block_attn2_proj=attn2_to_out_0 context_block_attn_proj=attn_to_add_out
-        x_block_adaLN_modulation_1=norm1_linear
-        context_block_adaLN_modulation_1=norm1_context_linear
-        x_block_mlp_fc1=ff_net_0_proj x_block_mlp_fc2=ff_net_2
-        context_block_mlp_fc1=ff_context_net_0_proj context_block_mlp_fc2=ff_context_net_2
-    """,
-    row.OUTSIDE: """
-        context_embedder x_embedder_proj=pos_embed_proj final_layer_linear=proj_out
-        final_layer_adaLN_modulation_1=norm_out_linear
-        t_embedder_mlp_0=time_text_embed_timestep_embedder_linear_1
-        t_embedder_mlp_2=time_text_embed_timestep_embedder_linear_2
-        y_embedder_mlp_0=time_text_embed_text_embedder_linear_1
-        y_embedder_mlp_2=time_text_embed_text_embedder_linear_2
-    """,
-}
-
 
 def _positions(side: int) -> str:
     """Return the sign of a table of positions: the patches of a square picture's latents."""
@@ -143,7 +123,25 @@ SD3 = row.Family(
     vae_assets="sd3",
     vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
     alike=True,
-    lora_blocks=_SD3_BLOCKS,
+    lora_blocks={
+        ("joint_blocks", "transformer_blocks"): f"""
+            x_block_attn_qkv={row.QKV} x_block_attn2_qkv={row.QKV.replace("attn", "attn2")}
+            context_block_attn_qkv={row.ADDED_QKV} x_block_attn_proj=attn_to_out_0
+            x_block_attn2_proj=attn2_to_out_0 context_block_attn_proj=attn_to_add_out
+            x_block_adaLN_modulation_1=norm1_linear
+            context_block_adaLN_modulation_1=norm1_context_linear
+            x_block_mlp_fc1=ff_net_0_proj x_block_mlp_fc2=ff_net_2
+            context_block_mlp_fc1=ff_context_net_0_proj context_block_mlp_fc2=ff_context_net_2
+        """,
+        row.OUTSIDE: """
+            context_embedder x_embedder_proj=pos_embed_proj final_layer_linear=proj_out
+            final_layer_adaLN_modulation_1=norm_out_linear
+            t_embedder_mlp_0=time_text_embed_timestep_embedder_linear_1
+            t_embedder_mlp_2=time_text_embed_timestep_embedder_linear_2
+            y_embedder_mlp_0=time_text_embed_text_embedder_linear_1
+            y_embedder_mlp_2=time_text_embed_text_embedder_linear_2
+        """,
+    },
     lora_sides=(1536, 2432),
     lora_marks=("sd3", "stable-diffusion-3"),
 )
