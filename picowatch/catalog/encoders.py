@@ -31,7 +31,6 @@ _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
 _LAST_WIDTH = 512  # of the last level of FLUX.1's; CogView4's has 1024
 _COLOURS = 3
 VAE_PREFIX = "first_stage_model."  # before a VAE's tensors in whole checkpoints
-_QWEN21_CHANNELS = 64
 
 
 def families_of(variant: str) -> tuple[str, ...]:
@@ -53,7 +52,7 @@ def vae_of_header(header: Header) -> str | None:
         return tiny if (_POOLED in header.shapes) == (tiny == TINY_FLUX2) else None
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
         colours, latents = max(map(header.inputs, _FRAMES)), header.inputs("decoder.conv_in.weight")
-        if (colours, latents) == (_COLOURS + 1, _QWEN21_CHANNELS):
+        if (colours, latents) == (_COLOURS + 1, 64):
             return row.QWEN21_VAE
         return row.QWEN_VAE if colours == _COLOURS else None
     if header.has("bn.running_mean"):

@@ -30,7 +30,6 @@ _WEIGHT_NAMES = tuple(
     for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
 _SHARD = re.compile(r"-of-(\d{5})")
-_WEIGHTS_INDEX = ".safetensors.index.json"
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
@@ -160,7 +159,7 @@ def check_weights(part: Path, remedy: str = "Download the rest.") -> None:
             "get the folder's .safetensors files instead, or convert them with `picowatch "
             "convert`, which runs none."
         )
-    if any(path.name.endswith(_WEIGHTS_INDEX) for path in part.iterdir()):
+    if any(path.name.endswith(".safetensors.index.json") for path in part.iterdir()):
         raise ModelRefused(f"has only the index of the weights in {part.name}/: {remedy}")
     raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")
 

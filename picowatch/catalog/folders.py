@@ -30,9 +30,6 @@ _VAE_FACTOR = 8
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
 _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
-_WITHOUT_WORDS = ("ByT5Tokenizer",)  # bytes are its words
-_POOLED_OF_REFINER = 2560
-_CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
 
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
@@ -43,7 +40,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     configs = {}
     for part, class_name in classes_of(folder).items():
         match holds(class_name):
-            case "words" if class_name not in _WITHOUT_WORDS:
+            case "words" if class_name != "ByT5Tokenizer":  # bytes are its words
                 folder_files.check_vocabulary(folder / part)
             case "pixels":
                 folder_files.read_json(folder / part / "preprocessor_config.json")
@@ -99,7 +96,7 @@ def _unet_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
         expected["cross_attention_dim"] = width != 1280
         expected["projection_class_embeddings_input_dim"] = narrow or pooled == POOLED["sdxl"]
         expected["transformer_layers_per_block"] = narrow or depths == _SDXL_DEPTHS
-        if pooled == _POOLED_OF_REFINER:
+        if pooled == 2560:
             raise ModelRefused(REFINER)
     for key, fits in expected.items():
         if not fits:
@@ -236,7 +233,8 @@ def _vae_folder(folder: Path) -> Recognised:
 
 
 def _controlnet_folder(folder: Path) -> Recognised:
-    if folder_files.read_json(folder / "config.json").get("_class_name") not in _CONTROLNETS:
+    class_name = folder_files.read_json(folder / "config.json").get("_class_name")
+    if class_name not in ("ControlNetModel", "ControlNetUnionModel"):
         raise ModelRefused("is a diffusers folder, but not of a ControlNet (ControlNetModel).")
     shapes: dict[str, tuple[int, ...]] = {}
     for file in folder_files.weight_files(folder):

@@ -28,7 +28,6 @@ _MAX_VALUES = 500_000
 _MAX_SIDES = 16
 _MAX_NAME = 1000  # real names have up to some hundred characters
 _MAX_NUMBER = 2**53
-_SHOWN_TENSORS = 3
 # The ending of a tensor of JSON that says how ComfyUI has quantised a layer.
 _DESCRIPTION, _MAX_DESCRIPTION = ".comfy_quant", 4096
 
@@ -70,7 +69,7 @@ class Header:
 
     def beginning(self) -> str:
         """Return the first tensors in words, for a message about an unknown file."""
-        first = list(self.shapes.items())[:_SHOWN_TENSORS]
+        first = list(self.shapes.items())[:3]
         return ", ".join(f"{name[:80]!r} {list(shape)}" for name, shape in first)
 
 
@@ -193,7 +192,6 @@ def _number(value: Any) -> int:
 
 GGUF = ".gguf"
 MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
 _MAX_TENSORS = 20_000
 _MAX_ENTRIES = 10_000  # of the metadata
 _MAX_LISTED = 2_000_000  # in all its lists: vocabularies have some hundred thousand words
@@ -234,7 +232,7 @@ class _Gguf:
         if self._file.read(4) != MAGIC:
             raise ModelRefused("is not a GGUF file: it does not begin with 'GGUF'.")
         version = self._number("I")
-        if version not in _VERSIONS:
+        if version not in (2, 3):
             raise ModelRefused(f"is a GGUF file of version {version}: picowatch reads 2 and 3.")
         tensors = self._count(_MAX_TENSORS, "tensors")
         entries = self._count(_MAX_ENTRIES, "entries of metadata")

@@ -119,7 +119,6 @@ _UNET_BLOCKS = (
     *("input_blocks_", "middle_block_", "output_blocks_"),
 )
 _UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers outside the blocks
-_OF_DIFFUSERS = "transformer."  # what the names of a transformer's layers begin with
 # Deeper stacks of transformer blocks than other UNets have, and SGM's names: kohya's for SDXL.
 _ONLY_SDXL = re.compile(
     r"(?:down|mid|up)_blocks?_\d?.*_transformer_blocks_[1-9]|(?:in|out)put_blocks_|middle_block_"
@@ -206,7 +205,7 @@ def _family(header: Header, said: str, own: Mapping[str, str]) -> str:
             return flow
         if family := _transformer_family(header.shapes, own) or flow:
             return family
-        if header.has(_OF_DIFFUSERS):
+        if header.has("transformer."):  # diffusers' names
             return ""
         if any(map(PREFIX.match, header.shapes)) and not any(map(_UNET_END.match, names)):
             raise ModelRefused(

@@ -108,13 +108,9 @@ POOLED = {"sdxl": 2816}  # the width of the UNet's added conditions: pooled text
 _FIRST = "input_blocks.0.0.weight"
 _HINT, _DIFFUSERS_HINT = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"
 _LATENTS, _COLOURS = 4, 3  # inputs of a ControlNet, and channels of its map
-_UNION = "task_embedding"
 _CHANNELS = 320  # of published UNets; narrower UNets, with any width of text, are home-made
-_DEMO_CONTROLNET_CHANNELS = 64
 _SDXL_DEPTHS = [2, 2, 10, 10]  # transformer blocks in each attention of its UNet's first half
 _BLOCK = re.compile(r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\.")
-# Parts of names in UNets with a noise schedule of their own, or for videos.
-_OTHER_UNETS = ("edm_", ".time_stack.")
 # The prefixes of a transformer's tensors: in whole checkpoints, NVIDIA's Cosmos and AuraFlow.
 _PREFIXES = (UNET, f"{UNET}net.", "net.", "model.", "")
 # Prefixes in networks that guide a transformer and have copies of its layers.
@@ -267,7 +263,8 @@ def _unet_family(header: Header, prefix: str) -> str:
     first = header.shapes.get(f"{prefix}{_FIRST}", ())
     if len(first) != 4 or first[1] not in USABLE_INPUTS or _HINT in header.shapes:
         return ""
-    if any(mark in name for name in header.shapes for mark in _OTHER_UNETS):
+    # UNets with a noise schedule of their own, and those for videos.
+    if any("edm_" in name or ".time_stack." in name for name in header.shapes):
         return ""
     width, pooled = text_width(header, prefix), header.inputs(f"{prefix}label_emb.0.0.weight")
     told = (key for key in ("sdxl", "sd2") if header.has(FAMILIES[key].text_prefixes))
@@ -319,9 +316,9 @@ def controlnet(header: Header) -> Recognised | None:
     family = FAMILY_OF_WIDTH.get(width, "")
     if header.has(("add_embedding.", f"{prefix}label_emb.")):
         family = "sdxl"  # only SDXL takes the picture's size
-    elif not width and header.shapes[f"{prefix}{first}"][0] == _DEMO_CONTROLNET_CHANNELS:
+    elif not width and header.shapes[f"{prefix}{first}"][0] == 64:  # the package's
         family, width = DEMO, DEMO_WIDTH
-    kinds = (*header.shapes.get(_UNION, ()), 0)[0]
+    kinds = (*header.shapes.get("task_embedding", ()), 0)[0]
     variant = next((name for name, known in UNIONS.items() if kinds == known), "")
     if not family or (kinds and not variant):  # a union of unknown kinds of maps
         return None

@@ -254,7 +254,6 @@ KL_QWEN21 = "AutoencoderKLQwenImage21"
 # The numbers that VAEs have in memory at once for each pixel when they decode, at most, as counted
 # on torch's meta device (tests/engine/test_memory_table.py). Others are taken for AutoencoderKL.
 DECODING = {KL: 770, KL_FLUX2: 770, KL_QWEN: 1730, KL_QWEN21: 3220}
-_FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 # Schedulers with the same settings for noise; the engine creates its own from any config of these.
 _NOISE_SCHEDULERS = (
     *("EulerDiscreteScheduler", "PNDMScheduler", "DDIMScheduler", "DDPMScheduler"),
@@ -267,21 +266,20 @@ _NOISE_SCHEDULERS = (
 _CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
 QWEN_WORDS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
-_GEMMA_WORDS = ("GemmaTokenizer", "GemmaTokenizerFast")
 ANY_WORDS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 CLIP = ("CLIPTextModel", _CLIP_WORDS)
 PROJECTED = ("CLIPTextModelWithProjection", _CLIP_WORDS)
 T5 = ("T5EncoderModel", T5_WORDS)
 QWEN3_ANY = (("Qwen3Model", "Qwen3ForCausalLM"), QWEN_WORDS)
 QWEN_VL = ("Qwen2_5_VLForConditionalGeneration", QWEN_WORDS)
-GEMMA2 = ("Gemma2Model", _GEMMA_WORDS)
+GEMMA2 = ("Gemma2Model", ("GemmaTokenizer", "GemmaTokenizerFast"))
 
 
 def parts_of(
     transformer: str | Classes,
     vae: str,
     *texts: tuple[str | Classes, Classes],
-    scheduler: str | Classes = _FLOW_EULER,
+    scheduler: str | Classes = "FlowMatchEulerDiscreteScheduler",
     denoiser: str = "transformer",
 ) -> Mapping[str, Classes]:
     """Return the classes of a pipeline's parts; each text encoder is given with its tokenizer."""
