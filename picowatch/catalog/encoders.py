@@ -117,10 +117,8 @@ _VAE_DECODERS = ("decoder.conv_in.weight", "decoder.conv1.weight")
 
 def text_encoder(header: Header) -> str:
     """Return the name of the text encoder in a file; "" for anything else."""
-    for name, encoder in ENCODERS.items():
-        if header.shapes.get(encoder.tensor) == encoder.shape:
-            return name
-    return ""
+    known = ENCODERS.items()
+    return next((name for name, own in known if header.shapes.get(own.tensor) == own.shape), "")
 
 
 def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:

@@ -109,7 +109,6 @@ _FIRST = "input_blocks.0.0.weight"
 _HINT, _DIFFUSERS_HINT = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"
 _LATENTS, _COLOURS = 4, 3  # inputs of a ControlNet, and channels of its map
 _CHANNELS = 320  # of published UNets; narrower UNets, with any width of text, are home-made
-_SDXL_DEPTHS = [2, 2, 10, 10]  # transformer blocks in each attention of its UNet's first half
 _BLOCK = re.compile(r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\.")
 # The prefixes of a transformer's tensors: in whole checkpoints, NVIDIA's Cosmos and AuraFlow.
 _PREFIXES = (UNET, f"{UNET}net.", "net.", "model.", "")
@@ -275,7 +274,11 @@ def _unet_family(header: Header, prefix: str) -> str:
         return family
     if (width, pooled) != (FAMILIES[family].text_width, POOLED.get(family, 0)):
         return ""
-    return "" if family == "sdxl" and _depths(header, prefix) != _SDXL_DEPTHS else family
+    # Transformer blocks in each attention of SDXL's first half.
+    matches = (_BLOCK.match(name, len(prefix)) for name in header.shapes if name.startswith(prefix))
+    blocks = {(int(found[1]), found[2]) for found in matches if found}
+    depths = [count for _, count in sorted(Counter(layer for layer, _ in blocks).items())]
+    return "" if family == "sdxl" and depths != [2, 2, 10, 10] else family
 
 
 def text_width(header: Header, prefix: str) -> int:
@@ -283,13 +286,6 @@ def text_width(header: Header, prefix: str) -> int:
     end = ".attn2.to_k.weight"
     names = (name for name in header.shapes if name.startswith(prefix) and name.endswith(end))
     return max(map(header.inputs, names), default=0)
-
-
-def _depths(header: Header, prefix: str) -> list[int]:
-    """Count the transformer blocks in each attention of a UNet's first half."""
-    names = (name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix))
-    blocks = {(int(found[1]), found[2]) for name in names if (found := _BLOCK.match(name))}
-    return [count for _, count in sorted(Counter(layer for layer, _ in blocks).items())]
 
 
 def _prediction(header: Header) -> str:
