@@ -89,11 +89,14 @@ class Catalog:
     def scan(self) -> FoundModels:
         """Return everything that is in models/ now. A missing folder counts as empty."""
         try:
-            found = [entry for kind in FOLDERS for entry in self._scan_kind(kind)]
-            found += self._misplaced()
+            found = [self._scan_kind(kind) for kind in FOLDERS]
+            misplaced = self._misplaced()
         finally:
             self.keep_hashes()
-        return FoundModels.of(found)
+        return FoundModels(
+            tuple(model for kind in found for model in kind.models),
+            (*(refused for kind in found for refused in kind.refused), *misplaced),
+        )
 
     def keep_hashes(self) -> None:
         """Write the hash cache, if this process may."""
@@ -195,7 +198,7 @@ class Catalog:
             return embedded(kind)
         # Some complete each other, and are few, so all of them are scanned.
         every = kind in ("checkpoint", "segmentation")
-        found = FoundModels.of(self._scan_kind(kind, "" if every else name))
+        found = self._scan_kind(kind, "" if every else name)
         for model in chain(found.models, *(entry.others for entry in found.models)):
             if name in (model.name, f"{model.name}.safetensors"):
                 if model.missing:
@@ -245,9 +248,9 @@ class Catalog:
         if self._has_ended():
             raise Ended
 
-    def _scan_kind(self, kind: Kind, name: str = "") -> list[Model | Refused]:
-        """Return a kind's entries by name; of two with the same name the second is refused."""
-        entries: list[Model | Refused] = []
+    def _scan_kind(self, kind: Kind, name: str = "") -> FoundModels:
+        """Return what is there by name; of two models with the same name the second is refused."""
+        models, all_refused = list[Model](), list[Refused]()
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         roots = folders_of(self._models, kind)
         there = []
@@ -257,21 +260,24 @@ class Catalog:
         # Files come before folders of the same name; stable: ours first.
         for candidate in sorted(there, key=lambda file: (file.name, file.layout == "folder")):
             entry = self._entry(candidate)
-            if isinstance(entry, Model) and entry.name in taken:
+            if isinstance(entry, Refused):
+                all_refused.append(entry)
+            elif entry.name in taken:
                 own, other = candidate.place, taken[entry.name]
-                entry = candidate.refused(f"{own} has the same name as {other}: rename it.")
+                refused = candidate.refused(f"{own} has the same name as {other}: rename it.")
                 if candidate.root != roots[0]:  # the other may have the same ending, too
-                    entry = replace(entry, name=f"{candidate.root.name}/{entry.name}")
-            elif isinstance(entry, Model):
+                    refused = replace(refused, name=f"{candidate.root.name}/{refused.name}")
+                all_refused.append(refused)
+            else:
                 taken[entry.name] = candidate.place
-            entries.append(entry)
+                models.append(entry)
         if kind == "segmentation":
-            return outlined(entries)
-        if kind == "checkpoint" and any(map(is_transformer, entries)):
-            others = [*self._scan_kind("text_encoder"), *self._scan_kind("vae")]
-            found = FoundModels.of([*entries, *others])
-            return [completed(own, found) if is_transformer(own) else own for own in entries]
-        return entries
+            models = outlined(models)
+        if kind == "checkpoint" and any(map(is_transformer, models)):
+            others = self._scan_kind("text_encoder").models, self._scan_kind("vae").models
+            installed = [*models, *chain(*others)]
+            models = [completed(own, installed) if is_transformer(own) else own for own in models]
+        return FoundModels(tuple(models), tuple(all_refused))
 
     def _misplaced(self) -> list[Refused]:
         """Refuse, as checkpoints, files and folders in models/ itself that look like models."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.folder_files import check_vocabulary, known_values, read_config, read_json
-from picowatch.catalog.models import Kind, Model, Part, Recognised, Refused
+from picowatch.catalog.models import Kind, Model, Part, Recognised
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 
@@ -127,17 +127,14 @@ def recognise_network(folder: Path) -> Recognised:
     return Recognised(row.kind, "", variant=row.name)
 
 
-def outlined(entries: Sequence[Model | Refused]) -> list[Model | Refused]:
-    """Return the entries, with each Grounding DINO completed by the largest SAM."""
-    sams = [entry for entry in entries if isinstance(entry, Model) and entry.variant == SAM]
+def outlined(models: Sequence[Model]) -> list[Model]:
+    """Return the models, with each Grounding DINO completed by the largest SAM."""
+    sams = [model for model in models if model.variant == SAM]
     if not sams:
-        return [*entries]
+        return [*models]
     largest = max(sams, key=lambda sam: sam.bytes)
     parts = (Part("outlines", NETWORKS["sam"].class_name, largest.path),)
-    return [
-        replace(entry, parts=parts) if isinstance(entry, Model) and entry.variant == DINO else entry
-        for entry in entries
-    ]
+    return [replace(own, parts=parts) if own.variant == DINO else own for own in models]
 
 
 def finders_in(models: Sequence[Model]) -> tuple[str, ...]:

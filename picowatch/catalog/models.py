@@ -1,12 +1,11 @@
 """The results of a scan: usable models and refused files, as plain values."""
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 from picowatch.recipe.inventory import MODEL_FOLDERS
 
@@ -107,15 +106,6 @@ class FoundModels:
 
     models: tuple[Model, ...] = ()
     refused: tuple[Refused, ...] = ()
-
-    @classmethod
-    def of(cls, entries: Iterable[Model | Refused]) -> Self:
-        """Divide the entries of a scan into models and refused files, in order."""
-        found = [*entries]
-        return cls(
-            models=tuple(entry for entry in found if isinstance(entry, Model)),
-            refused=tuple(entry for entry in found if isinstance(entry, Refused)),
-        )
 
     def of_kind(self, kind: Kind) -> tuple[Model, ...]:
         return tuple(model for model in self.models if model.kind == kind)

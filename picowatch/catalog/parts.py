@@ -8,12 +8,11 @@ from files in models/text_encoders/ and models/vae/, whose configs and vocabular
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeGuard
 
 from picowatch.catalog.encoders import ENCODERS, TINY, TRANSFORMER, VAE, serves
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.folders import classes_of, encoder_of
-from picowatch.catalog.models import FoundModels, Model, Part, Refused
+from picowatch.catalog.models import Model, Part
 from picowatch.families import FAMILIES, FLOWS
 from picowatch.families.row import SD3_VAE, SIXTEEN
 from picowatch.files.safe_paths import is_folder
@@ -43,13 +42,9 @@ def is_unet(model: Model) -> bool:
     return FAMILIES[model.family].kind == "unet"
 
 
-def is_transformer(entry: Model | Refused) -> TypeGuard[Model]:
-    """Return whether an entry is a transformer in a file, which needs other parts."""
-    return (
-        isinstance(entry, Model)
-        and (entry.kind, entry.layout) == ("checkpoint", "file")
-        and entry.family in FLOWS
-    )
+def is_transformer(checkpoint: Model) -> bool:
+    """Return whether a checkpoint is a transformer in a file, which needs other parts."""
+    return checkpoint.layout == "file" and checkpoint.family in FLOWS
 
 
 def parts_of(model: Model) -> tuple[Part, ...]:
@@ -61,11 +56,11 @@ def parts_of(model: Model) -> tuple[Part, ...]:
     return model.parts
 
 
-def completed(model: Model, installed: FoundModels) -> Model:
+def completed(model: Model, installed: Sequence[Model]) -> Model:
     """Return a model and its variants with all parts of their pipeline, or what is missing."""
     model = replace(model, others=tuple(completed(variant, installed) for variant in model.others))
-    inside = _sources(model, FoundModels())
-    lender = _lender(model, installed.of_kind("checkpoint"))
+    inside = _sources(model, ())
+    lender = _lender(model, installed)
     if lender and not _suffice(model, inside):
         return replace(model, parts=_lent(model, lender, inside), native_size=lender.native_size)
     sources = _sources(model, installed)
@@ -77,13 +72,13 @@ def completed(model: Model, installed: FoundModels) -> Model:
     return replace(model, missing=missing)
 
 
-def _sources(model: Model, installed: FoundModels) -> _Sources:
+def _sources(model: Model, installed: Sequence[Model]) -> _Sources:
     """Find transformer, text encoders and VAE in the file itself, or among those installed."""
 
     inside = {content: (model.path, prefix) for content, prefix in model.contents}
 
     def found(content: str) -> tuple[Path, str] | None:
-        fitting = [source for source in installed.models if _is_for(source, content, model.family)]
+        fitting = [source for source in installed if _is_for(source, content, model.family)]
         # The most precise weights: float16 rather than fp8.
         largest = max(fitting, key=lambda model: model.bytes, default=None)
         return inside.get(content) or ((largest.path, "") if largest else None)
@@ -204,9 +199,9 @@ def completed_by(model: Model) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _lender(model: Model, checkpoints: Sequence[Model]) -> Model | None:
+def _lender(model: Model, installed: Sequence[Model]) -> Model | None:
     """Return the folder that lends its parts: of the same variant, or of a similar variant."""
-    folders = [own for own in checkpoints if (own.layout, own.family) == ("folder", model.family)]
+    folders = [own for own in installed if (own.layout, own.family) == ("folder", model.family)]
     lending = [folder for folder in folders if folder.variant == model.variant]
     if model.family == "flux2":  # klein of a size, and the base that it was made from
         size = model.variant.replace(" base", "")
