@@ -263,10 +263,22 @@ class Accepting:
         if isinstance(outcome, Refused):
             return self._refuse(saved, outcome)
         log.debug("%s: a save, because of %s", saved.path, saved.why)
-        if is_template(saved.path):
-            return [self._accept_template(saved, known)]
-        result = self._accept(saved, outcome, known)
-        words = accepted(result, self._show_newest(result))
+        if is_template(saved.path):  # it requests nothing itself; a scan then finds its pictures
+            self._accept(saved, Asked(()))
+            self._run.outbox.problems.write_warnings(saved.path, ())
+            words = "saved, it applies to the pictures in its folder"
+            if known and known.outcome == "accepted":
+                folder = shlex.quote(saved.path.rpartition("/")[0])
+                again = f"`picowatch retry --all {folder}` renders the others again"
+                words = f"saved, it applies to pictures saved from now on; {again}"
+            return [said(saved.path, words)]
+        result, newest = self._accept(saved, outcome, known), ""
+        if not (result.queued or result.cancelled):
+            files = (file for _, file in sorted(result.existing, reverse=True))
+            newest = next(filter(self._run.outbox.exists, files), "")
+            if newest:
+                self._run.outbox.show_as_latest(newest)
+        words = accepted(result, newest)
         words += "" if outcome.entries else ", it says nothing to render"
         return [*self._warn(saved, outcome.warnings), said(saved.path, words)]
 
@@ -284,17 +296,6 @@ class Accepting:
             max_queued=None if is_cancelled else self._max_queued.get(first_folder(saved.path)),
         )
 
-    def _accept_template(self, saved: Saved, before: KnownRecipe | None) -> Event:
-        """Accept a template, which requests nothing itself; a scan then finds its pictures."""
-        self._accept(saved, Asked(()))
-        self._run.outbox.problems.write_warnings(saved.path, ())
-        words = "saved, it applies to the pictures in its folder"
-        if before and before.outcome == "accepted":
-            folder = shlex.quote(saved.path.rpartition("/")[0])
-            again = f"`picowatch retry --all {folder}` renders the others again"
-            words = f"saved, it applies to pictures saved from now on; {again}"
-        return said(saved.path, words)
-
     def _warn(self, saved: Saved, warnings: Sequence[str]) -> list[Event]:
         """Write warnings; a picture's are added to its template's file: thousands may share it."""
         problems = self._run.outbox.problems
@@ -305,16 +306,6 @@ class Accepting:
             path = saved.dropped.template.name
             new = [warning for warning in warnings if problems.add_warning(path, warning)]
         return [Event(logging.WARNING, path, f"{path}: {each}", "warning") for each in new]
-
-    def _show_newest(self, result: Acceptance) -> str:
-        """Point latest.png to the newest picture of a save that requests nothing new; return it."""
-        if result.queued or result.cancelled:
-            return ""
-        files = (file for _, file in sorted(result.existing, reverse=True))
-        newest = next(filter(self._run.outbox.exists, files), "")
-        if newest:
-            self._run.outbox.show_as_latest(newest)
-        return newest
 
     def _refuse(self, save: Save, why: Refused) -> list[Event]:
         """Refuse a save, or its template, which has one error file for all its pictures."""

@@ -140,39 +140,35 @@ class BatchSizes:
         """Learn from a finished batch, unless some of its pictures were not drawn."""
         if not all(image.batch_size for image in images):
             return
-        first, image = batch[0], images[0]
+        first, image, size = batch[0], images[0], len(batch)
         device = f"{image.device} {image.precision}"
         with self._lock:
             self._device = device
             if first.exact or self._setting != "auto":
                 return
             key = _key(first, device)
-            measured = self._learn(key, first, image, len(batch))
-        if measured:  # the ledger waits for the lock in the middle of a claim
-            with suppress(*PASSING):  # what the disk refuses is measured again by the next run
-                queries.note_batch_size(self._ledger, key, measured)
-
-    def _learn(self, key: str, first: ImageRequest, image: RenderedImage, size: int) -> str:
-        """Learn from a batch of this size; return what to keep, if that is decided now."""
-        measured = self._of(key, first)
-        seconds = sum(image.timings.get(run, 0.0) for run in ("denoise", "hires"))
-        if first.references:
-            wanted = READ_TOGETHER if image.memory_rung in _IN_TURN else 1
-            decided = (measured.size, measured.largest) != (wanted, wanted)
-            measured.size = measured.largest = wanted
-        elif image.memory_rung != "full":
-            decided = size > 1 and measured.limit(size // 2)
-        else:
-            each = seconds / evaluations(first)
-            decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
-            if image.memory and image.memory.free:
-                # Half of a card's free memory has room for so many.
-                fitting = image.memory.free // 2 // (_drawn(first) * _BYTES_A_PIXEL)
-                measured.begin_with(min(_AUTO_LIMIT, fitting))
-        if decided and measured.is_decided:
+            measured = self._of(key, first)
+            seconds = sum(image.timings.get(run, 0.0) for run in ("denoise", "hires"))
+            if first.references:
+                wanted = READ_TOGETHER if image.memory_rung in _IN_TURN else 1
+                decided = (measured.size, measured.largest) != (wanted, wanted)
+                measured.size = measured.largest = wanted
+            elif image.memory_rung != "full":
+                decided = size > 1 and measured.limit(size // 2)
+            else:
+                each = seconds / evaluations(first)
+                decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
+                if image.memory and image.memory.free:
+                    # Half of a card's free memory has room for so many.
+                    fitting = image.memory.free // 2 // (_drawn(first) * _BYTES_A_PIXEL)
+                    measured.begin_with(min(_AUTO_LIMIT, fitting))
+            if not (decided and measured.is_decided):
+                return
             log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
-            return _AS_JSON.dump_json(measured).decode()
-        return ""
+            text = _AS_JSON.dump_json(measured).decode()
+        # Without the lock, for which the ledger waits in the middle of a claim.
+        with suppress(*PASSING):  # what the disk refuses is measured again by the next run
+            queries.note_batch_size(self._ledger, key, text)
 
     def _of(self, key: str, request: ImageRequest) -> _Measured:
         # The first batch has at most the pixels of 512x512, which is safe everywhere.

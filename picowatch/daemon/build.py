@@ -196,7 +196,18 @@ def check_folders(settings: Settings, *, waits: bool = False, writes: bool = Tru
                 "Use separate folders.",
             )
     if writes and not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
-        _check_writable(outbox)
+        existing = outbox
+        while not os.path.exists(existing):  # noqa: PTH110  (never raises)
+            existing = existing.parent
+        if not existing.is_dir():
+            raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
+        if os.statvfs(existing).f_flag & os.ST_RDONLY:
+            raise SettingsInvalid(
+                f"The outbox {outbox} cannot be written: Read-only file system.",
+                "Mount it writable, or in a service name it in ReadWritePaths= (docs/service.md).",
+            )
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise SettingsInvalid(f"The outbox {outbox} cannot be written.", GIVE_PERMISSION)
         _check_own_files(settings.outbox, waits=waits)
     return settings
 
@@ -206,21 +217,6 @@ _FILES = (
     "images.jsonl", ".picowatch/lock", f".picowatch/{LEDGER}", f".picowatch/{LEDGER}-journal",
 )  # fmt: skip
 _FOLDERS = (".picowatch", ".picowatch/commands", ".picowatch/start-images")
-
-
-def _check_writable(outbox: Path) -> None:
-    existing = outbox
-    while not os.path.exists(existing):  # noqa: PTH110  (never raises)
-        existing = existing.parent
-    if not existing.is_dir():
-        raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
-    if os.statvfs(existing).f_flag & os.ST_RDONLY:
-        raise SettingsInvalid(
-            f"The outbox {outbox} cannot be written: Read-only file system.",
-            "Mount it writable, or in a service name it in ReadWritePaths= (docs/service.md).",
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", GIVE_PERMISSION)
 
 
 def _check_own_files(outbox: Path, *, waits: bool) -> None:

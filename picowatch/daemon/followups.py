@@ -87,14 +87,6 @@ def _finish(run: Run, recipe: str) -> bool:
         # The error file stays: the next valid save tries failed images again anyway.
         make_due_sheets(run, recipe)
         return True
-    _report_failures(run, recipe, known)
-    # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
-    are_all_done = {*queries.requested(run.ledger, recipe)} == {"done"}
-    make_due_sheets(run, recipe)
-    return not are_all_done or _take_away(run, recipe, known)
-
-
-def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:
     if failures := queries.failures(run.ledger, recipe):
         # Noted before the file is written and until it is removed, for a crash in between.
         followups.note_problem(run.ledger, recipe, f"{recipe}: {failures[-1][1]}")
@@ -105,6 +97,10 @@ def _report_failures(run: Run, recipe: str, known: KnownRecipe) -> None:
     ):
         run.outbox.problems.remove_error(recipe)
         followups.note_problem(run.ledger, recipe, None)
+    # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
+    are_all_done = {*queries.requested(run.ledger, recipe)} == {"done"}
+    make_due_sheets(run, recipe)
+    return not are_all_done or _take_away(run, recipe, known)
 
 
 # -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted

@@ -70,8 +70,7 @@ class PictureCommands:
 
     def delete(self, command: Command) -> Answer | None:
         """Delete pictures and all in folders, as a user would: only a save renders them again."""
-        left = self._left.get(command.file) or self._meant(command)
-        return self._do(command, left, partial(self._deleted, command), "deleted")
+        return self._do(command, partial(self._deleted, command), "deleted")
 
     def keep(self, command: Command, folder: str) -> Answer | None:
         """Move or copy pictures into a folder of the outbox."""
@@ -80,18 +79,19 @@ class PictureCommands:
             target = outbox.names.folder_to_keep(folder)
         except CommandFailed as error:
             return Answer(False, error.with_remedy)
-        left = self._left.get(command.file)
-        if left is None and (left := self._meant(command)):
-            left.files = [file for file in left.files if not is_there(outbox.root, file, target)]
         put = partial(self._put, command, target, copies=copies)
-        return self._do(command, left, put, f"{'copied' if copies else 'moved'} to {target}")
+        return self._do(command, put, f"{'copied' if copies else 'moved'} to {target}", target)
 
     def _do(
-        self, command: Command, left: _Left | None, do: Callable[[Sequence[str]], Stay], done: str
+        self, command: Command, do: Callable[[Sequence[str]], Stay], done: str, target: str = ""
     ) -> Answer | None:
-        """Do something with the pictures that are left, some in each round."""
+        """Do something with the pictures that are left and not in `target`, some in each round."""
+        left = self._left.get(command.file)
         if left is None:
-            return None
+            if (left := self._meant(command)) is None:
+                return None
+            root = self._run.outbox.root
+            left.files = [it for it in left.files if not (target and is_there(root, it, target))]
         self._left[command.file] = left
         # The gallery has these before the ledger knows that they are done: they are the last.
         unfinished = queries.being_written(self._ledger)
@@ -107,7 +107,11 @@ class PictureCommands:
             return None
         del self._left[command.file]
         count = counted(self._ledger, command).cancelled
-        words = f"{number_of(count, 'picture')} {done}.{left.unknown}" + _reasons(left.stay)
+        words = f"{number_of(count, 'picture')} {done}.{left.unknown}"
+        for reason in dict.fromkeys(left.stay.values()):
+            why, remedy = reason
+            files = [file for file, its in left.stay.items() if its == reason]
+            words += f"{named(why, files)} {remedy}"
         return Answer(not (left.unknown or left.stay), words)
 
     def _meant(self, command: Command) -> _Left | None:
@@ -195,14 +199,6 @@ def named(words: str, recipes: list[str]) -> str:
     return f" {words}: {listed(recipes)}." if recipes else ""
 
 
-def _reasons(stay: Stay) -> str:
-    """Return why pictures stay as they are, and what to do."""
-    words = ""
-    for why, remedy in dict.fromkeys(stay.values()):
-        words += f"{named(why, [file for file in stay if stay[file] == (why, remedy)])} {remedy}"
-    return words
-
-
 # -- putting pictures into another folder
 
 
@@ -246,8 +242,21 @@ def _put_picture(
     names = (outbox.names.kept(file, folder, number) for number in count(1))
     target = next(name for name in names if _is_free_for(root, file, name, taken))
     for path in (file, *outbox.beside(file)):
-        ending = path.removeprefix(stem_of(file))
-        _link_or_copy(root, path, stem_of(target) + ending, copies=copies)
+        name = stem_of(target) + path.removeprefix(stem_of(file))
+        place = to_write(root, name)
+        if lexists(place):
+            continue
+        if not copies:
+            try:
+                link_below(root, path, name)
+                continue
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+        with open_below(root, path) as opened:
+            mtime_ns = os.fstat(opened.fileno()).st_mtime_ns  # the gallery sorts by time
+            blocks = iter(partial(opened.read, 1 << 20), b"")
+            write_atomically(place, blocks, mtime_ns=mtime_ns)
     return target
 
 
@@ -272,22 +281,6 @@ def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
         raise
     except OSError:  # a folder, a pipe, a link out of the outbox
         return False
-
-
-def _link_or_copy(root: Path, file: str, target: str, *, copies: bool) -> None:
-    place = to_write(root, target)
-    if lexists(place):
-        return
-    if not copies:
-        try:
-            link_below(root, file, target)
-            return
-        except OSError as error:
-            if error.errno not in _NO_LINK:
-                raise
-    with open_below(root, file) as opened:
-        mtime_ns = os.fstat(opened.fileno()).st_mtime_ns  # the gallery sorts by time
-        write_atomically(place, iter(lambda: opened.read(1 << 20), b""), mtime_ns=mtime_ns)
 
 
 def line_of_moved(

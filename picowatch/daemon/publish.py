@@ -91,27 +91,23 @@ class Publisher:
         recent = self.outbox.listing.recent_pictures() if unlisted else ()
         listed = {line["file"]: line.get("digest") for line in recent}  # the last of each counts
         for image in unlisted:
+            path = self.outbox.root / image.file
             try:
-                self._list_as_published(image, listed.get(image.file) == image.request.digest)
+                if self.outbox.exists(image.file):
+                    chunk = chunk_of(path)
+                    made_at, warnings = path.stat().st_mtime, chunk.rendered.get("warnings", ())
+                    line = line_of(image.file, chunk, made_at, image.entry_digest)
+                    is_in_list = listed.get(image.file) == image.request.digest
+                    self._list(image, line, warnings, is_in_list)
+                else:
+                    check_in_place(path)  # raises if it is not deleted, but away
+            except PictureUnreadable as error:
+                log.warning("%s was damaged before it was listed: %s", image.file, error)
             except OSError:
                 raise
             except Exception as error:  # no single picture may end the daemon
                 log.error("%s is in no list: %s", image.file, unexpected(error))
             followups.mark_listed(self.ledger, image.id)
-
-    def _list_as_published(self, image: QueuedImage, is_in_list: bool) -> None:
-        """Add a published picture to the lists, as its metadata describe it."""
-        path = self.outbox.root / image.file
-        if not self.outbox.exists(image.file):
-            check_in_place(path)  # raises if it is not deleted, but away
-            return
-        try:
-            chunk = chunk_of(path)
-        except PictureUnreadable as error:
-            log.warning("%s was damaged before it was listed: %s", image.file, error)
-            return
-        line = line_of(image.file, chunk, path.stat().st_mtime, image.entry_digest)
-        self._list(image, line, chunk.rendered.get("warnings", ()), is_in_list)
 
     def _list(
         self,
@@ -286,21 +282,15 @@ class Publisher:
 
     def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:
         chunk = picowatch_json(_chunk_of(image, picture))
-        with self._lock:
-            hashes = self._lora_hashes(image.request)
-        parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
-        parameters = ", ".join(filter(None, [without_postprocessing(before), parameters]))
-        return {PARAMETERS: parameters, PICOWATCH: chunk}
-
-    def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
-        """Return A1111's hashes of the image's LoRAs, without those that are gone or changed."""
-        hashes = {}
-        for lora in request.loras:
-            with suppress(ModelRefused):
+        hashes = {}  # as A1111's, without those of LoRAs that are gone or changed
+        for lora in image.request.loras:
+            with self._lock, suppress(ModelRefused):
                 model = self._catalog.find("lora", lora.name)
                 if self._catalog.sha256(model) == lora.hash:
                     hashes[lora.name] = self._catalog.weights_hash(model)
-        return hashes
+        parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
+        parameters = ", ".join(filter(None, [without_postprocessing(before), parameters]))
+        return {PARAMETERS: parameters, PICOWATCH: chunk}
 
 
 def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:

@@ -130,20 +130,16 @@ class RecipeReader:
             )
         for path in filter(None, (seen.path, dropped.mask)):
             pictures.size(path)
-        if dropped.template.name == self._made_with(pictures, seen.path):
+        recipe = ""  # of which it is a result
+        with suppress(PictureUnreadable, KeyError):
+            recipe = read_chunk(pictures.texts(seen.path)[PICOWATCH]).recipe
+        template = dropped.template.name
+        is_result = is_dropped(recipe) and is_reached(recipe)
+        if is_result and self.inbox.template_above(recipe) == template:
             raise PictureUnreadable(
-                f"It was rendered with {dropped.template.name}: each result would be rendered "
-                "again.",
+                f"It was rendered with {template}: each result would be rendered again.",
                 "Drop it into another folder, or remove its metadata.",
             )
-
-    def _made_with(self, pictures: NamedPictures, path: str) -> str | None:
-        """Return the template that a picture was rendered with, if there is any."""
-        with suppress(PictureUnreadable, KeyError):
-            recipe = read_chunk(pictures.texts(path)[PICOWATCH]).recipe
-            if is_dropped(recipe) and is_reached(recipe):
-                return self.inbox.template_above(recipe)
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,10 @@ class SettingsWatch:
     def look(self) -> None:
         if self._file is None:
             return
-        found, now = _version(self._file.path), time.monotonic()
+        found, now = None, time.monotonic()
+        for follows in (False, True):  # a link to nothing is there, and cannot be read
+            with suppress(OSError):
+                found = version_of(self._file.path.stat(follow_symlinks=follows))
         if found != self._seen:
             self._seen, self._seen_at = found, now
         is_settled = now - self._seen_at >= self.settings.settle_seconds
@@ -103,10 +106,3 @@ def explained(error: Exception) -> str:
         return error.with_remedy
     log.debug("unexpected", exc_info=error)
     return in_words(error)
-
-
-def _version(path: Path) -> Version | None:
-    for follows in (True, False):  # a link to nothing is there, and cannot be read
-        with suppress(OSError):
-            return version_of(path.stat(follow_symlinks=follows))
-    return None

@@ -4,11 +4,11 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from math import inf, log2
 from typing import Any, NamedTuple
 
@@ -102,6 +102,11 @@ class Reporting:
         newest = tuple(self.pool.publisher.newest)  # a copy: pictures are added meanwhile
         there = (file for file in newest if os.path.isfile(root / file))  # noqa: PTH113 (never raises)
         now, ago = time.time(), time.monotonic() - self.inbox.scanned_at
+        progress: dict[str, Any] = {}  # of the first batch
+        if self._known.recipe and (renderings := self.pool.renderings()):
+            first, at = renderings[0], renderings[0].reported
+            progress = {"phase": at.phase, "step": at.step, "steps": at.steps}
+            progress |= {"steps_per_second": first.steps_per_second, "loading": first.loading}
         return replace(
             self._known,
             updated=now,
@@ -118,7 +123,7 @@ class Reporting:
             troubles=self._troubles(),
             shares=dict(self.pool.shares),
             last=self.run.result.last.partition("  ")[2],
-            **self._steps(),
+            **progress,
         )
 
     def _troubles(self) -> dict[str, str]:
@@ -134,21 +139,15 @@ class Reporting:
         }
         return {what: why for what, why in found.items() if why}
 
-    def _steps(self) -> dict[str, Any]:
-        """Return how far the first batch in progress is."""
-        renderings = self.pool.renderings()
-        if not (self._known.recipe and renderings):
-            return {}
-        now, at = renderings[0], renderings[0].reported
-        steps = {"phase": at.phase, "step": at.step, "steps": at.steps}
-        return {**steps, "steps_per_second": now.steps_per_second, "loading": now.loading}
-
     def _by_ledger(self) -> Status:
         counts = queries.counts(self.ledger)
         errors, error_count, refused = queries.problems(self.ledger, ERRORS_KEPT)
         others = [*self._refused(), *filter(None, [self.run.watch.line])]
         errors, error_count = [*errors, *others][-ERRORS_KEPT:], error_count + len(others)
-        renderings = self._renderings()
+        renderings = self.pool.renderings()
+        for now in renderings:
+            now.recipes = queue.running_recipes(self.ledger, now.batch)
+        renderings = [now for now in renderings if now.recipes]  # others stop: nobody requests them
         running = [now.recipe for now in renderings]
         names: dict[str, int] = {}
         works: _Works = {name: Counter() for name in ("", *map(self._name_of, running))}
@@ -159,8 +158,12 @@ class Reporting:
             if name != recipe or name in works:
                 works.setdefault(name, Counter())[work] += count
         self._shares.keep({*names, *works})
-        self.busy = frozenset(_folders_of(filter(None, {*names, *works})))
-        counted = _Counted(works, renderings, self._rates(renderings))
+        busy = [name for name in {*names, *works} if name]
+        of_pictures = (name for name in busy if not name.lower().endswith(ENDINGS))
+        self.busy = frozenset(chain(of_pictures, *map(folders_above, busy)))
+        shown = {key: rate for now in renderings for key, rate in now.rates.items()}
+        rates = self.pool.clock.rates(shown, [now.device for now in renderings])
+        counted = _Counted(works, renderings, rates)
         left = self._left(counted)
         status = Status(
             updated=0.0,
@@ -195,10 +198,6 @@ class Reporting:
         for key, (recipe, _, count, *_) in zip(keys, rows, strict=True):
             yield recipe, known.get(key, other), count
 
-    def _rates(self, renderings: Sequence[Rendering]) -> Rates:
-        shown = {key: rate for now in renderings for key, rate in now.rates.items()}
-        return self.pool.clock.rates(shown, [now.device for now in renderings])
-
     def _refused(self) -> list[str]:
         """Return what cannot be written, and holds up nothing else."""
         return [*self.run.writing.waiting, *self.run.writing.missing]
@@ -209,13 +208,6 @@ class Reporting:
             if _is_in(folder, recipe):
                 return folder
         return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
-
-    def _renderings(self) -> list[Rendering]:
-        """Return the batches in progress, but for those that stop as nobody requests them."""
-        renderings = self.pool.renderings()
-        for now in renderings:
-            now.recipes = queue.running_recipes(self.ledger, now.batch)
-        return [now for now in renderings if now.recipes]
 
     def _is_of(self, now: Rendering, name: str) -> int:
         """Count the images of a batch in this recipe or folder."""
@@ -307,14 +299,6 @@ class _Counted(NamedTuple):
             if _is_in(name, recipe):
                 found.update(works)
         return found
-
-
-def _folders_of(names: Iterable[str]) -> Iterator[str]:
-    """Yield the folders of recipes, folders of dropped pictures, and those above them."""
-    for name in names:
-        if not name.lower().endswith(ENDINGS):
-            yield name
-        yield from folders_above(name)
 
 
 def _is_in(folder: str, name: str) -> bool:

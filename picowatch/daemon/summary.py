@@ -8,7 +8,7 @@ are, so a kill in the middle of the night loses none.
 import json
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
@@ -66,7 +66,9 @@ class Summaries:
                 self._tell("", _name_of(*files), told=2)
         elif busy != self._busy:
             self._busy = busy
-            for folder in self._left(busy):
+            found = finished_folders(self._ledger)
+            above = [[path for path in folders_above(name) if path not in busy] for name in found]
+            for folder in {folders[-1]: None for folders in above if folders}:  # the highest
                 is_read = self._is_read(f"{folder}/")
                 if not is_read or queries.is_unfinished_below(self._ledger, folder):
                     self._busy = None  # its last picture is being published, say: look again
@@ -79,18 +81,24 @@ class Summaries:
         waiting = self._run.inbox.waiting.all.values()
         return all(it.why == LACKED or not it.path.startswith(folder) for it in waiting)
 
-    def _left(self, busy: Collection[str]) -> Collection[str]:
-        """Return the highest folders that are not busy, with images that no block has told of."""
-        found = finished_folders(self._ledger)
-        above = [[path for path in folders_above(folder) if path not in busy] for folder in found]
-        return {folders[-1]: None for folders in above if folders}
-
     def _tell(self, folder: str, name: str, *, told: int) -> None:
         account = untold(self._ledger, folder, told=told)
-        first, *rest = _block(name, account)
-        text = "\n".join([first, *rest])
+        now = account.ended or max((failure.at or 0.0 for failure in account.failures), default=0.0)
+        first = harmless(f"{moment(now, float('inf'))}  {name}: {account.line(now)}")
+        lines = [harmless(f"  {failure.line(now)}") for failure in account.failures[:FAILURES]]
+        if (more := len(account.failures) - FAILURES) > 0:
+            lines.append(f"  and {more} more: `picowatch status --all` lists them")
+        if slowest := account.slowest:
+            lines.append(harmless(f"  slowest {slowest.seconds:.1f} s  {slowest.file}"))
+        if account.done:
+            each = account.seconds / account.done
+            lines.append(f"  in all  {account.seconds:,.1f} s of rendering, {each:.1f} s a picture")
+        text = "\n".join([first, *lines])
         with self._run.writing.optional(SUMMARY):
-            self._write(text)
+            blocks = self._blocks()
+            if blocks[:1] != [text]:  # a crash may repeat it
+                whole = "\n\n".join([text, *blocks[: BLOCKS - 1]]) + "\n"
+                write_atomically(self._path, whole.encode("utf-8", "backslashreplace"))
         tell(self._ledger, folder, told=told)
         self._run.result.summary, self._run.result.last = text, first
         extra = {"event": "finished", "seconds": account.seconds}
@@ -98,33 +106,12 @@ class Summaries:
         account = replace(account, failures=account.failures[:FAILURES])
         self._run.observers.finished({"name": name, "text": text, **asdict(account)})
 
-    def _write(self, block: str) -> None:
-        """Put a block before all others, unless it is the newest already: a crash may repeat it."""
-        blocks = self._blocks()
-        if blocks[:1] != [block]:
-            text = "\n\n".join([block, *blocks[: BLOCKS - 1]]) + "\n"
-            write_atomically(self._path, text.encode("utf-8", "backslashreplace"))
-
     def _blocks(self) -> list[str]:
         """Return the blocks of the file; what is no regular file has none, and is replaced."""
         if not self._path.is_file() or self._path.is_symlink():
             return []
         text = read_regular(self._path).decode("utf-8", "replace")
         return [block for block in text.strip("\n").split("\n\n") if block.strip()]
-
-
-def _block(name: str, account: Account) -> Iterator[str]:
-    now = account.ended or max((failure.at or 0.0 for failure in account.failures), default=0.0)
-    yield harmless(f"{moment(now, float('inf'))}  {name}: {account.line(now)}")
-    for failure in account.failures[:FAILURES]:
-        yield harmless(f"  {failure.line(now)}")
-    if (more := len(account.failures) - FAILURES) > 0:
-        yield f"  and {more} more: `picowatch status --all` lists them"
-    if slowest := account.slowest:
-        yield harmless(f"  slowest {slowest.seconds:.1f} s  {slowest.file}")
-    if account.done:
-        each = account.seconds / account.done
-        yield f"  in all  {account.seconds:,.1f} s of rendering, {each:.1f} s a picture"
 
 
 def _name_of(first: str, last: str) -> str:
@@ -171,9 +158,15 @@ class Totals:
                 self._accounts.pop(path, None)
             self._accounts |= accounts(self._ledger, changed)
         self._run.to_count.clear()
+        folders: dict[str, Account] = {}  # of the outbox, each with those below it
+        for recipe, its in self._accounts.items():
+            path, more = self._folder_of(recipe), True
+            while more:  # most folders have one recipe: its account is theirs, and no new one
+                folders[path] = folders[path].plus(its) if path in folders else its
+                more, path = bool(path), path.rpartition("/")[0]
         told = {
             folder: harmless(its.line(now))
-            for folder, its in self._by_folder(self._accounts).items()
+            for folder, its in folders.items()
             # Of a picture, the gallery shows all there is to tell.
             if not its.requested == its.done == 1 or its.cancelled or its.refused
         }
@@ -182,13 +175,3 @@ class Totals:
             file = gallery_file(self._run.outbox.root, SCRIPT)
             write_atomically(file, text.encode(), durable=False)
             self._counted = of_now
-
-    def _by_folder(self, found: dict[str, Account]) -> dict[str, Account]:
-        """Return the accounts of the outbox's folders, each with those below it."""
-        folders: dict[str, Account] = {}
-        for recipe, its in found.items():
-            path, more = self._folder_of(recipe), True
-            while more:  # most folders have one recipe: its account is theirs, and no new one
-                folders[path] = folders[path].plus(its) if path in folders else its
-                more, path = bool(path), path.rpartition("/")[0]
-        return folders
