@@ -25,18 +25,12 @@ from picowatch.ledger.accept import QueueFull
 from picowatch.ledger.rows import Acceptance, RequestedEntry
 from picowatch.metadata.embedded_text import PICOWATCH
 from picowatch.outbox.status import images
+from picowatch.recipe import reading
 from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages import problems
 from picowatch.recipe.messages.problems import RecipeInvalid
-from picowatch.recipe.reading import (
-    DefaultsFile,
-    Dropped,
-    NothingSaid,
-    check_template,
-    dropped_recipes,
-    read_recipes,
-)
+from picowatch.recipe.reading import DefaultsFile, Dropped, NothingSaid
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.lookup import refuse_unusable, why_no_path
 from picowatch.streams import harmless, harmless_lines
@@ -92,13 +86,13 @@ class RecipeReader:
         if is_template(seen.path):
             self.check_template(DefaultsFile(seen.path, seen.content), seen.defaults, pictures)
             return []
-        models, most = self.models, self.max_images
+        given = self.models, seen.defaults, self.max_images, pictures
         if seen.dropped is not None:
             self._refuse_unusable(seen, seen.dropped, pictures)
-            return dropped_recipes(seen.dropped, models, seen.defaults, most, pictures)
+            return reading.dropped_recipes(seen.dropped, *given)
         is_meant = self.inbox.is_meant_as_template(seen.path)
         try:
-            recipes = read_recipes(seen.path, seen.content, models, seen.defaults, most, pictures)
+            recipes = reading.read_recipes(seen.path, seen.content, *given)
             if is_meant and not any(recipe.pictures for recipe in recipes):
                 raise FileUnreadable(_NO_TEMPLATE)
             refuse_unusable(recipes, use)
@@ -117,7 +111,7 @@ class RecipeReader:
                 "Pictures cannot be dropped into the inbox itself, where recipes are saved.",
                 f"Move {template.name} into a folder of its own.",
             )
-        check_template(template, self.models, defaults, self.max_images, pictures)
+        reading.check_template(template, self.models, defaults, self.max_images, pictures)
 
     def _refuse_unusable(self, seen: Saved, dropped: Dropped, pictures: NamedPictures) -> None:
         """Raise PictureUnreadable if the picture or its mask cannot be used."""

@@ -21,16 +21,7 @@ from picowatch.files.essential import PASSING
 from picowatch.files.safe_paths import read_regular
 from picowatch.inbox.names import folders_above
 from picowatch.inbox.settle import LACKED
-from picowatch.ledger import queries, queue
-from picowatch.ledger.account import (
-    Account,
-    accounts,
-    finished_files,
-    finished_folders,
-    moment,
-    tell,
-    untold,
-)
+from picowatch.ledger import account, queries, queue
 from picowatch.outbox.names import SUMMARY, gallery_file
 from picowatch.streams import harmless
 
@@ -62,11 +53,11 @@ class Summaries:
             return
         counts = queries.counts(self._ledger)
         if self._is_read("") and not (counts["queued"] or counts["running"]):
-            if files := finished_files(self._ledger):
+            if files := account.finished_files(self._ledger):
                 self._tell("", _name_of(*files), told=2)
         elif busy != self._busy:
             self._busy = busy
-            found = finished_folders(self._ledger)
+            found = account.finished_folders(self._ledger)
             above = [[path for path in folders_above(name) if path not in busy] for name in found]
             for folder in {folders[-1]: None for folders in above if folders}:  # the highest
                 is_read = self._is_read(f"{folder}/")
@@ -82,29 +73,29 @@ class Summaries:
         return all(it.why == LACKED or not it.path.startswith(folder) for it in waiting)
 
     def _tell(self, folder: str, name: str, *, told: int) -> None:
-        account = untold(self._ledger, folder, told=told)
-        now = account.ended or max((failure.at or 0.0 for failure in account.failures), default=0.0)
-        first = harmless(f"{moment(now, float('inf'))}  {name}: {account.line(now)}")
-        lines = [harmless(f"  {failure.line(now)}") for failure in account.failures[:FAILURES]]
-        if (more := len(account.failures) - FAILURES) > 0:
+        its = account.untold(self._ledger, folder, told=told)
+        now = its.ended or max((failure.at or 0.0 for failure in its.failures), default=0.0)
+        first = harmless(f"{account.moment(now, float('inf'))}  {name}: {its.line(now)}")
+        lines = [harmless(f"  {failure.line(now)}") for failure in its.failures[:FAILURES]]
+        if (more := len(its.failures) - FAILURES) > 0:
             lines.append(f"  and {more} more: `picowatch status --all` lists them")
-        if slowest := account.slowest:
+        if slowest := its.slowest:
             lines.append(harmless(f"  slowest {slowest.seconds:.1f} s  {slowest.file}"))
-        if account.done:
-            each = account.seconds / account.done
-            lines.append(f"  in all  {account.seconds:,.1f} s of rendering, {each:.1f} s a picture")
+        if its.done:
+            each = its.seconds / its.done
+            lines.append(f"  in all  {its.seconds:,.1f} s of rendering, {each:.1f} s a picture")
         text = "\n".join([first, *lines])
         with self._run.writing.optional(SUMMARY):
             blocks = self._blocks()
             if blocks[:1] != [text]:  # a crash may repeat it
                 whole = "\n\n".join([text, *blocks[: BLOCKS - 1]]) + "\n"
                 write_atomically(self._path, whole.encode("utf-8", "backslashreplace"))
-        tell(self._ledger, folder, told=told)
+        account.tell(self._ledger, folder, told=told)
         self._run.result.summary, self._run.result.last = text, first
-        extra = {"event": "finished", "seconds": account.seconds}
+        extra = {"event": "finished", "seconds": its.seconds}
         log.info("finished: %s", first.partition("  ")[2], extra=extra)
-        account = replace(account, failures=account.failures[:FAILURES])
-        self._run.observers.finished({"name": name, "text": text, **asdict(account)})
+        its = replace(its, failures=its.failures[:FAILURES])
+        self._run.observers.finished({"name": name, "text": text, **asdict(its)})
 
     def _blocks(self) -> list[str]:
         """Return the blocks of the file; what is no regular file has none, and is replaced."""
@@ -128,7 +119,7 @@ class Totals:
         self._run, self._ledger = run, run.ledger
         self._folder_of = cache(run.outbox.names.folder)  # it asks the disk
         self._next_at = float("-inf")
-        self._accounts: dict[str, Account] | None = None  # by recipe
+        self._accounts: dict[str, account.Account] | None = None  # by recipe
         self._counted: tuple[int, int] | None = None
 
     def look(self) -> None:
@@ -150,15 +141,15 @@ class Totals:
         if of_now == self._counted:
             return
         if self._accounts is None:
-            self._accounts = accounts(self._ledger)  # once; later what changed or is at work
-        else:
+            self._accounts = account.accounts(self._ledger)
+        else:  # what has changed, or is at work
             running = {image.recipe for image in queue.running(self._ledger)}
             changed = self._run.to_count | running
             for path in changed | (self._accounts.keys() - queries.known_paths(self._ledger)):
                 self._accounts.pop(path, None)
-            self._accounts |= accounts(self._ledger, changed)
+            self._accounts |= account.accounts(self._ledger, changed)
         self._run.to_count.clear()
-        folders: dict[str, Account] = {}  # of the outbox, each with those below it
+        folders: dict[str, account.Account] = {}  # of the outbox, each with those below it
         for recipe, its in self._accounts.items():
             path, more = self._folder_of(recipe), True
             while more:  # most folders have one recipe: its account is theirs, and no new one

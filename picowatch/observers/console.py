@@ -282,23 +282,21 @@ def _memory(engine: EngineStatus) -> str:
 
 
 def _engines(status: Status) -> list[Row]:
-    """Return a row for each engine, or only for the first of many."""
-    shown = [
-        Row("engines" if engine is status.engines[0] else " ", *_engine(engine))
-        for engine in status.engines[:ENGINES]
-    ]
-    more = len(status.engines) - ENGINES
-    return shown + ([Row(" ", f"… and {more} more", "quiet")] if more > 0 else [])
+    """Return a row for each engine, or only for the first of many.
 
-
-def _engine(engine: EngineStatus) -> tuple[str, str]:
-    """Return "2: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images", and its style."""
-    parts = [engine.node, "" if engine.device == "auto" else engine.device, engine.checkpoint]
-    parts.append(images(engine.images))
-    if engine.batch:
-        parts.append(f"{engine.steps_per_second:.1f} it/s")
-    if engine.batch > 1:
-        parts.append(f"{engine.batch} at once")
-    parts.append(engine.trouble or _memory(engine))
-    text = f"{engine.number}: " + ", ".join(filter(None, parts))
-    return text, "bad" if engine.trouble else "quiet"
+    Such as "2: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images".
+    """
+    found: list[Row] = []
+    for engine in status.engines[:ENGINES]:
+        parts = [engine.node, "" if engine.device == "auto" else engine.device, engine.checkpoint]
+        parts.append(images(engine.images))
+        if engine.batch:
+            parts.append(f"{engine.steps_per_second:.1f} it/s")
+        if engine.batch > 1:
+            parts.append(f"{engine.batch} at once")
+        parts.append(engine.trouble or _memory(engine))
+        text = f"{engine.number}: " + ", ".join(filter(None, parts))
+        found.append(Row(" " if found else "engines", text, "bad" if engine.trouble else "quiet"))
+    if (more := len(status.engines) - ENGINES) > 0:
+        found.append(Row(" ", f"… and {more} more", "quiet"))
+    return found

@@ -42,7 +42,7 @@ def new(house: House) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counter = Counter[str]()
     count = preceded_by(lambda name, *_: counter.update([name]))
-    wrap("picowatch.daemon.save_outcome:read_recipes", count, monkeypatch.setattr)
+    wrap("picowatch.recipe.reading:read_recipes", count, monkeypatch.setattr)
     return counter
 
 
@@ -203,7 +203,7 @@ def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
         threading.Event().wait(0.02)
 
     monkeypatch.setattr(accept, "SLICE_SECONDS", 0.0)
-    wrap("picowatch.daemon.save_outcome:read_recipes", preceded_by(slow), monkeypatch.setattr)
+    wrap("picowatch.recipe.reading:read_recipes", preceded_by(slow), monkeypatch.setattr)
     house.save("live/_defaults.yaml", "priority: 10\n")
     for number in range(40):
         os.utime(house.save(f"crowd/{number:03}.yaml", SMALL), (1e9, 1e9))
