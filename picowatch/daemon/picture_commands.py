@@ -272,11 +272,8 @@ def _is_free_for(root: Path, file: str, target: str, taken: Container[str]) -> b
 def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
     try:
         with open_below(root, file) as first, open_below(root, other) as second:
-            sizes = [os.fstat(opened.fileno()) for opened in (first, second)]
-            if os.path.samestat(*sizes):
-                return True
-            same = sizes[0].st_size == sizes[1].st_size
-            return same and sha256_of(first) == sha256_of(second)
+            sizes = {os.fstat(opened.fileno()).st_size for opened in (first, second)}
+            return len(sizes) == 1 and sha256_of(first) == sha256_of(second)
     except FileNotFoundError:
         raise
     except OSError:  # a folder, a pipe, a link out of the outbox

@@ -65,7 +65,7 @@ class WorkerPool:
         # Some may have been left to an engine that is slow or gone.
         for worker in (*(self.workers if queued else ()), *(self.copiers if copies else ())):
             if worker.idle:
-                worker.wake()
+                worker.wake.set()
 
     def _joined(
         self, executor: Executor, workers: tuple[Worker, ...], claim: Claim
@@ -74,7 +74,8 @@ class WorkerPool:
         engines = executor.engines()
         for worker in workers:
             if worker.engine not in engines:
-                worker.leave()
+                worker.leaving = True
+                worker.wake.set()
         staying = [worker for worker in workers if worker.engine in engines]
         known = [worker.engine for worker in staying]
         joining = [
@@ -99,7 +100,7 @@ class WorkerPool:
 
     def wake(self) -> None:
         for worker in (*self.workers, *self.copiers):
-            worker.wake()
+            worker.wake.set()
 
     def stop(self) -> None:
         """End within 2 seconds of `stop`; the batches in progress go back to the queue."""

@@ -150,27 +150,24 @@ class Supervisor:
             lock = OutboxLock(outbox, by_make=bool(self._mode.only))
         try:
             daemon = build_daemon(self._make_engine, self._lasting, lock, writing, stack)
+            self._used = outbox
+            return daemon
         except BaseException as error:
-            if not self._is_another(outbox):  # nobody else begins there while it is waited for
-                self._keep(lock)
-            elif lock is not self._lock:
+            # Else it is kept: nobody else begins there while it is waited for.
+            if self._is_another(outbox) and lock is not self._lock:
                 lock.release()
+                lock = self._lock
             if isinstance(error, CommitUnknown):  # the next attempt reads what counts
                 raise sqlite3.OperationalError(str(error)) from error
             raise
-        self._keep(lock)
-        self._used = outbox
-        return daemon
+        finally:  # it holds this lock from now on, and no other
+            if self._lock and lock is not self._lock:
+                self._lock.release()
+            self._lock = lock
 
     def _is_another(self, outbox: Path) -> bool:
         """Whether there was a daemon before, with another outbox."""
         return self._used not in (None, outbox)
-
-    def _keep(self, lock: OutboxLock) -> None:
-        """Hold this lock from now on, and no other."""
-        if self._lock and lock is not self._lock:
-            self._lock.release()
-        self._lock = lock
 
     def _pause_after(self, error: Exception, writing: Writing) -> float:
         """Return the seconds until another attempt, or raise the error if none would help."""

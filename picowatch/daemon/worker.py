@@ -78,11 +78,11 @@ class Worker:
         self._failed_starts = 0  # in a row
         self.loaded: set[str] = set()  # hashes of the checkpoints used since the engine started
         self.rendering: Rendering | None = None
-        self._wake = threading.Event()
+        self.wake = threading.Event()  # images may be queued, or a pause may have begun or ended
         self.thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = time.monotonic()
-        self._leaving = False  # the engine is gone
+        self.leaving = False  # the engine is gone: the thread ends once its batch is recorded
 
     @property
     def gave_up(self) -> bool:
@@ -93,37 +93,25 @@ class Worker:
     def is_busy(self) -> bool:
         return bool(self.rendering or (self._publishing and not self._publishing.done()))
 
-    def wake(self) -> None:
-        """Wake the thread: images may be queued, or a pause may have begun or ended."""
-        self._wake.set()
-
-    def leave(self) -> None:
-        """End the thread once its batch is recorded, because the engine is gone."""
-        self._leaving = True
-        self._wake.set()
-
     # -- the thread
 
     def _run(self) -> None:
         with self.run.ended_by_errors():
-            self._work()
-            self._wait_for_publisher()
-
-    def _work(self) -> None:
-        while True:
-            self._wake.clear()  # a `wake` from now on ends the next wait
-            if self.run.stop.is_set() or self._leaving or self.gave_up:
-                return
-            if batch := self._essential(lambda: self._claim(self)):
-                if batch := self._with_pictures(batch):
-                    self._render_and_publish(batch)
-                self._idle_since = time.monotonic()
-            else:
+            while True:
+                self.wake.clear()  # set from now on, it ends the next wait
+                if self.run.stop.is_set() or self.leaving or self.gave_up:
+                    break
+                if batch := self._essential(lambda: self._claim(self)):
+                    if batch := self._with_pictures(batch):
+                        self._render_and_publish(batch)
+                    self._idle_since = time.monotonic()
+                    continue
                 if self._failed_starts:  # the cause may be gone once no image waits for the engine
                     left = self._essential(partial(queries.counts, self.ledger))
                     if not (left["queued"] or left["running"]):
                         self.trouble, self._failed_starts = "", 0
-                self._wake.wait(self._rest())
+                self.wake.wait(self._rest())
+            self._wait_for_publisher()
 
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
         """Return the images of the batch whose dropped pictures are there; the others wait."""
@@ -134,7 +122,7 @@ class Worker:
             self.rendering = None
         if brought is None:
             self._put_back(batch)
-            self._wake.clear()
+            self.wake.clear()
             self.run.stop.wait(RESTART_SECONDS)
         return brought or []
 
