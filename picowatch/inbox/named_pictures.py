@@ -43,13 +43,7 @@ _copied: dict[safe_paths.Version, tuple[str, safe_paths.Version]] = {}
 MOST_KNOWN = 64
 
 T = TypeVar("T")
-_TEMPLATE = (
-    "One path names one picture. For all pictures of a folder, save these fields there as "
-    "_pictures.yaml: each picture is a request then."
-)
-_TEXT_LOST = "The picture lacks the A1111 text of {}: {}"
 _USUAL_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG")
-_WHERE = "Put it into the inbox beside the recipe, or write its path below inbox/ or outbox/."
 
 
 @dataclass(eq=False)
@@ -248,12 +242,13 @@ class NamedPictures(Pictures):
         """Return what to do about a path of no picture: of a folder, or with another ending."""
         places = [place for root, place in self._places(path) if root == self.inbox]
         if "*" in path or any(safe_paths.is_folder(self.inbox / place) for place in places):
-            return _TEMPLATE
+            words = "One path names one picture. For all pictures of a folder, save these fields "
+            return f"{words}there as _pictures.yaml: each picture is a request then."
         for like in (stem_of(path), stem_of(path).lower()):
             for name in (f"{like}{ending}" for ending in _USUAL_ENDINGS):
                 if any(map(self._is_in_inbox, (place for _, place in self._places(name)))):
                     return f"Did you mean '{name}'?"
-        return _WHERE
+        return "Put it into the inbox beside the recipe, or write its path below inbox/ or outbox/."
 
 
 def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
@@ -281,7 +276,8 @@ def kept_parameters(outbox: Path, request: ImageRequest, *, is_jpeg: bool) -> tu
     text = text.rstrip() if holds_parameters(text) else ""
     if text and is_jpeg and not fits_jpeg(request, text):
         text, why = "", "it is too long for a JPEG."
-    return text, [_TEXT_LOST.format(request.image, why)] if why else []
+    lost = f"The picture lacks the A1111 text of {request.image}: {why}"
+    return text, [lost] if why else []
 
 
 def kept_metadata(

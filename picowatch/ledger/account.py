@@ -66,10 +66,12 @@ _FIRST_QUEUED = """
     ORDER BY priority DESC, save, entry_index, image_index LIMIT 1"""
 _AHEAD = """
     SELECT max(id) AS id, folder, is_copy, count(*) AS queued, sum(-priority < :lower) AS higher,
-        sum(priority = -:lower) AS equal, min(iif(priority = -:lower, save, NULL)) AS save,
+        sum(priority = -:lower) AS equal, sum(sum(priority = -:lower)) OVER its AS folder_equal,
+        min(min(iif(priority = -:lower, save, NULL))) OVER its AS folder_save,
         sum((-priority, save, entry_index, image_index)
             < (:lower, :save, :entry_index, :image_index)) AS before
-    FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key, folder"""
+    FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key, folder
+    WINDOW its AS (PARTITION BY is_copy, folder)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,22 +239,16 @@ def ahead_of(
             dict(first),
         )
     )
-    own, turns, equal = first["folder"], Turns(shares), Counter[str]()
-    for row in of_kind:
-        equal[row["folder"]] += row["equal"]
+    own, turns = first["folder"], Turns(shares)
     place = sum(row["before"] - row["higher"] for row in of_kind if row["folder"] == own)
     ahead = dict.fromkeys((row["id"] for row in rows), 0.0)
     for row in of_kind:
-        folder = row["folder"]
-        if folder == own:
-            ahead[row["id"]] = row["before"]
-            continue
-        saves = [each["save"] for each in of_kind if each["folder"] == folder and each["equal"]]
-        is_next = not running[folder] and min(saves, default=first["save"]) < first["save"]
-        before = turns.before(own, place, folder, is_next=is_next)
-        ahead[row["id"]] = row["higher"]
-        if equal[folder]:
-            ahead[row["id"]] += row["equal"] * min(1.0, before / equal[folder])
+        folder, equal = row["folder"], row["folder_equal"]
+        ahead[row["id"]] = row["before"] if folder == own else row["higher"]
+        if folder != own and equal:
+            is_next = not running[folder] and row["folder_save"] < first["save"]
+            before = turns.before(own, place, folder, is_next=is_next)
+            ahead[row["id"]] += row["equal"] * min(1.0, before / equal)
     alike = {row["id"]: (ahead[row["id"]], row["queued"]) for row in rows}
     return running.total() + round(sum(ahead.values())), alike
 
