@@ -24,7 +24,6 @@ from picowatch.outbox.names import OutboxNames, format_of
 from picowatch.recipe.photo_names import has_number
 from picowatch.recipe.request import ImageRequest
 
-MOST_FOLDERS = 500  # that take turns; if more wait at once, the oldest image comes first
 FOLDERS_PATIENCE = 4  # batches of the loaded checkpoint before the next folder's
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each part uses an index: of a hundred thousand images, almost all were done long ago.
@@ -183,31 +182,28 @@ def _due(sql: Connection, copies: bool, turns: Turns) -> tuple[Row | None, int]:
     ((top,),) = sql.execute(query)
     which = f"{kind} AND priority = :priority"
     folders = _folders(sql, index, which, {"priority": top})
-    if len(folders) > MOST_FOLDERS:
-        return _oldest(sql, f"AND {kind}"), 1
     soonest = min(map(turns.start, folders), default=0.0)
-    heads = [
-        sql.execute(
-            f"""SELECT * FROM images INDEXED BY {index} WHERE state = 'queued' AND {which}
-                AND folder = :folder ORDER BY save, entry_index, image_index LIMIT 1""",
-            {"priority": top, "folder": folder},
-        ).fetchone()
-        for folder in folders
-        if turns.start(folder) == soonest
-    ]
-    places = {(row["save"], row["entry_index"], row["image_index"]): row for row in heads}
-    return (places[min(places)] if places else None), len(folders)
+    next_ones = [folder for folder in folders if turns.start(folder) == soonest]
+    row: Row | None = sql.execute(
+        f"""SELECT * FROM images WHERE id IN (
+                SELECT (SELECT id FROM images INDEXED BY {index} WHERE state = 'queued' AND {which}
+                        AND folder = value ORDER BY save, entry_index, image_index LIMIT 1)
+                FROM json_each(:folders)
+            ) ORDER BY save, entry_index, image_index LIMIT 1""",
+        {"priority": top, "folders": json.dumps(next_ones)},
+    ).fetchone()
+    return row, len(folders)
 
 
 def _folders(sql: Connection, index: str, which: str, values: Mapping[str, object]) -> list[str]:
-    """Return the folders with such images, at most MOST_FOLDERS and one more, by an index."""
+    """Return the folders with such images, by an index."""
     found = f"FROM images INDEXED BY {index} WHERE state = 'queued' AND {which}"
     rows = sql.execute(
         f"""WITH RECURSIVE folders (folder) AS (
                 SELECT min(folder) {found}
                 UNION ALL
                 SELECT (SELECT min(folder) {found} AND folder > folders.folder)
-                FROM folders WHERE folder IS NOT NULL LIMIT {MOST_FOLDERS + 1}
+                FROM folders WHERE folder IS NOT NULL
             ) SELECT folder FROM folders WHERE folder IS NOT NULL""",
         values,
     )

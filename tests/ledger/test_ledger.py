@@ -15,7 +15,6 @@ import pytest
 from picowatch.ledger import accept, control, followups, queries, queue
 from picowatch.ledger.followups import KEPT_SECONDS
 from picowatch.ledger.ledger import VERSION, Ledger
-from picowatch.ledger.queue import MOST_FOLDERS
 from picowatch.ledger.rows import Acceptance, QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.ledger.turns import Turns
 from picowatch.outbox.names import OutboxNames
@@ -118,18 +117,6 @@ def test_folders_with_other_checkpoints_take_longer_turns(desk: Desk) -> None:
     runs = [len([*run]) for _, run in groupby(started)]
     assert max(runs) <= 12 and len(runs) <= 24
     assert {*started[:16]} == {"0", "1", "2"}, "nobody waits for long"
-
-
-def test_more_folders_than_take_turns_are_one_queue(desk: Desk) -> None:
-    for number in range(MOST_FOLDERS + 1):
-        desk.save(f"{number}/a.txt", entry(f"{number}", 1), entry(f"{number} again", 1))
-    turns = Turns()
-    taken = [
-        image.request.prompt
-        for _ in range(4)
-        for image in queue.claim(desk.ledger, desk.names, lambda _: 1, turns=turns)
-    ]
-    assert taken == ["0", "0 again", "1", "2"], "one folder less waits after the second"
 
 
 def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
