@@ -26,17 +26,8 @@ from picowatch.files.safe_paths import is_folder
 from picowatch.inbox.folder import InboxFolder
 from picowatch.metadata.embedded_text import chunk_of
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
-from picowatch.outbox.commands import (
-    COMMANDS,
-    REQUESTS,
-    Answer,
-    Command,
-    new_file,
-    only_requests,
-    send,
-    wait_for_answer,
-    withdraw,
-)
+from picowatch.outbox import commands
+from picowatch.outbox.commands import COMMANDS, REQUESTS, Answer, Command
 from picowatch.outbox.status import is_running
 from picowatch.settings.settings import Settings
 from picowatch.signals import ENDING
@@ -97,7 +88,7 @@ def make(
         error, code = failure.with_remedy, failure.exit_code
     finally:
         for entry in sent:
-            withdraw(entry.command)
+            commands.withdraw(entry.command)
         if remove:
             _remove(InboxFolder(settings.inbox), sent)
     missing = [Answer(False, error)] * (len(sent) - len(answers))
@@ -124,7 +115,7 @@ def _made(
     remove: bool,
 ) -> list[Answer]:
     """Put the recipes into the inbox, note them in `sent`, and wait for what becomes of them."""
-    requests, running = only_requests(settings.outbox), is_running(settings.outbox)
+    requests, running = commands.only_requests(settings.outbox), is_running(settings.outbox)
     if running and not (requests or os.access(settings.outbox, os.W_OK | os.X_OK)):
         words = f"The outbox {settings.outbox.absolute()} cannot be written."
         raise errors.CommandFailed(words, ONLY_THEY)
@@ -155,9 +146,9 @@ def _made(
                 request = Command(kind, recipe, digest)
             where = settings.outbox
             # Noted before the command is there: a signal or a full disk may come in between.
-            command = new_file(settings.outbox, REQUESTS if requests else COMMANDS)
+            command = commands.new_file(settings.outbox, REQUESTS if requests else COMMANDS)
             sent.append(Sent(file, recipe, request, command, made))
-            send(settings.outbox, request, command)
+            commands.send(settings.outbox, request, command)
         return _answers(settings, sent, make_engine)
     except OSError as error:
         raise _not_written(error, where, stays=bool(sent and not remove)) from error
@@ -189,19 +180,17 @@ def _remove(inbox: InboxFolder, sent: Sequence[Sent]) -> None:
 
 def _answers(settings: Settings, sent: Sequence[Sent], make_engine: MakeEngine) -> list[Answer]:
     """Return what became of each recipe, rendered by the running daemon or by this process."""
-    answers: dict[Path, Answer] = {}
+    answers: dict[Path, Answer | None] = {entry.command: None for entry in sent}
     reason: str | None = None
     while True:
-        for entry in sent:
-            if entry.command not in answers and (answer := wait_for_answer(entry.command, 0.0)):
-                answers[entry.command] = answer
-        missing = [entry for entry in sent if entry.command not in answers]
+        for path, answer in answers.items():
+            answers[path] = answer or commands.wait_for_answer(path, 0.0)
+        missing = [entry for entry in sent if not answers[entry.command]]
         if not missing or reason is not None:
-            rest = Answer(False, reason or "")
-            return [answers.get(entry.command, rest) for entry in sent]
+            return [answer or Answer(False, reason or "") for answer in answers.values()]
         if is_running(settings.outbox):
             _wait(settings, [entry.command for entry in missing])
-        elif only_requests(settings.outbox):
+        elif commands.only_requests(settings.outbox):
             reason = f"picowatch has ended. {_STAYS}"
         else:
             reason = _render_here(settings, missing, make_engine)

@@ -142,23 +142,18 @@ def is_hdr(info: Mapping[Any, Any]) -> bool:
 
 
 def profile_of(info: Mapping[Any, Any]) -> bytes | None:
-    """Return an ICC profile for wide primaries; None for all others."""
+    """Return an ICC profile for wide primaries, or for Adobe RGB (1998) in EXIF; else None."""
     if name := _BY_PRIMARIES.get(_nclx(info, "color_primaries")):
         return _profile(name)
-    return ADOBE if _is_adobe(info.get("exif") or b"") else None
-
-
-def _is_adobe(exif: bytes) -> bool:
-    """Return whether EXIF says that the colours are those of Adobe RGB (1998)."""
-    if len(exif) > _MOST_EXIF_BYTES:
-        return False
+    exif = info.get("exif") or b""
     with suppress(Exception):  # Pillow's reader raises whatever it stumbles over
         tags = Image.Exif()
-        tags.load(exif)
+        tags.load(exif if len(exif) <= _MOST_EXIF_BYTES else b"")
         space = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
         file = tags.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
-        return space == _ADOBE_SPACE or (space == _OTHER_SPACE and file == _ADOBE_FILE)
-    return False
+        if space == _ADOBE_SPACE or (space == _OTHER_SPACE and file == _ADOBE_FILE):
+            return ADOBE
+    return None
 
 
 def _nclx(info: Mapping[Any, Any], name: str) -> int:

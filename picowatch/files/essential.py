@@ -163,7 +163,8 @@ class Writing:
         """Record a file that cannot be written; raise `error` if waiting does not help."""
         if policy != "optional" and not passes(error):
             raise error
-        now, reason = time.monotonic(), _reason(error)
+        of_system = "" if isinstance(error, FolderAway) else getattr(error, "strerror", "")
+        now, reason = time.monotonic(), of_system or str(error)
         file = self._shown(error) or ("" if policy == "essential" else key[1])
         about = reason, _place(error, file)
         with self._lock:
@@ -243,12 +244,6 @@ class Writing:
             free = shutil.disk_usage(self._folder).free
         room = f" ({free / 1e6:.0f} MB are free on the outbox's disk)" if free < LITTLE else ""
         return f"{refusal.file}: {refusal.reason}{room}".removeprefix(": ")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and not isinstance(error, FolderAway) and error.strerror:
-        return error.strerror
-    return str(error)
 
 
 def _place(error: Exception, file: str) -> str:

@@ -12,16 +12,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import IO, Any, Literal, cast
 
-from PIL import (
-    ExifTags,
-    Image,
-    ImageChops,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    UnidentifiedImageError,
-)
-from PIL.PngImagePlugin import PngStream
+from PIL import ExifTags, Image, ImageChops, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from picowatch.errors import PictureUnreadable, install_command
 from picowatch.files import colours
@@ -67,7 +59,7 @@ MAX_HEADER_BYTES = 16 * 1024 * 1024
 # Of files that are read at once, metadata included, of which Pillow holds up to six copies.
 MAX_BYTES_AT_ONCE = 24 * 1024 * 1024
 # Pillow looks for a JPEG's resolution in its EXIF, where millions of numbers may say it.
-JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda self: None  # type: ignore[method-assign]
+JpegImageFile._read_dpi_from_exif = lambda self: None  # type: ignore[method-assign]
 # Of all texts of a PNG, decompressed.
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 TEXTS_LEFT_OUT = "texts left out"  # in what Pillow says of a picture
@@ -122,14 +114,14 @@ class FewReads(io.BufferedIOBase):
         return self._file.tell()
 
 
-def _limited(read: Callable[[PngStream, int, int], bytes]) -> Any:
+def _limited(read: Callable[[PngImagePlugin.PngStream, int, int], bytes]) -> Any:
     """Return a reader of a PNG's chunks of one kind that leaves out what is too long.
 
     Pillow refuses the whole picture, also for one compressed text of more than a megabyte, and
     counts none that it drops because it has no name, is damaged, or is no UTF-8.
     """
 
-    def chunk(png: PngStream, position: int, length: int) -> bytes:
+    def chunk(png: PngImagePlugin.PngStream, position: int, length: int) -> bytes:
         before = png.text_memory
         with suppress(ValueError):  # beyond the limits
             if before + length <= MAX_TEXT_BYTES:
@@ -146,7 +138,7 @@ def _limited(read: Callable[[PngStream, int, int], bytes]) -> Any:
 
 
 for _kind in ("chunk_tEXt", "chunk_zTXt", "chunk_iTXt", "chunk_iCCP"):  # texts and profiles
-    setattr(PngStream, _kind, _limited(getattr(PngStream, _kind)))
+    setattr(PngImagePlugin.PngStream, _kind, _limited(getattr(PngImagePlugin.PngStream, _kind)))
 
 
 def refuse_other_name(path: str) -> None:

@@ -242,20 +242,19 @@ def test_commands_for_what_is_never_read_keep_no_single_run_from_ending(house: H
     assert house.prompts() == ["one"]
 
 
-@pytest.mark.parametrize("call", ["put", "send"])
+@pytest.mark.parametrize("call", ["commands.make_files.put", "outbox.commands.send"])
 def test_make_on_a_full_disk_says_what_cannot_be_written(
     house: House, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """The system names no file for what fails on one that is open."""
     full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    module = "make_files" if call == "put" else "make"
-    monkeypatch.setattr(f"picowatch.commands.{module}.{call}", full)
-    recipe = elsewhere(house, "a.txt", "a corgi\n")
-    where = house.inbox if call == "put" else house.outbox
+    monkeypatch.setattr(f"picowatch.{call}", full)
+    recipe, is_sent = elsewhere(house, "a.txt", "a corgi\n"), call.endswith("send")
+    where = house.outbox if is_sent else house.inbox
     with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left") as said:
         make(house.settings(), [recipe])
-    assert (house.inbox / "a.txt").exists() == (call == "send")
-    assert ("stay in the inbox" in said.value.with_remedy) == (call == "send")
+    assert (house.inbox / "a.txt").exists() == is_sent
+    assert ("stay in the inbox" in said.value.with_remedy) == is_sent
 
 
 @pytest.mark.parametrize("as_json", [True, False])
