@@ -7,6 +7,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, check_folders
@@ -39,14 +40,9 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         vars(settings).update({name: here / getattr(settings, name) for name in FOLDERS})
         return check_folders(settings, waits=True)
 
-    file = SettingsFile(path, with_full_paths)
-    return run(
-        file.load(),
-        once=options.once,
-        quiet=options.quiet,
-        verbose=options.verbose,
-        settings_file=None if options.once else file,
-    )
+    file, once = SettingsFile(path, with_full_paths), options.once
+    shown = {"quiet": options.quiet, "verbose": options.verbose}
+    return run(file.load(), once, **shown, settings_file=None if once else file)
 
 
 def run(
@@ -62,13 +58,9 @@ def run(
     check_folders(settings, waits=not once)
     code = INTERRUPTED if once else SUCCEEDED
     with closing(open_console(settings.log_format, quiet=quiet, verbose=verbose)) as console:
+        mode, leave = Mode(once=once), partial(_leave, console, code)
         result, interrupted = run_daemon(
-            settings,
-            make_engine,
-            console,
-            Mode(once=once),
-            settings_file,
-            overdue=lambda: _leave(console, code),
+            settings, make_engine, console, mode, settings_file, overdue=leave
         )
     if not once:
         return FAILED if result.reason else SUCCEEDED

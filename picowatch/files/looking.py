@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,12 @@ _checked: deque[Version] = deque(maxlen=64)
 _BYTES_A_PIXEL, _BYTES_BESIDE = 24, 1 << 30  # of the process; WebP takes 15 for each
 _SECONDS = 600
 _ROOT = str(Path(__file__).parents[2])
+
+
+# How such a process is started, besides its input; Ctrl-C is the daemon's.
+APART: Mapping[str, Any] = {
+    "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "start_new_session": True,
+}  # fmt: skip
 
 
 def program(module: str, *arguments: str) -> list[str]:
@@ -61,15 +67,8 @@ def _asked(question: Question, file: IO[bytes]) -> Any:
     width, height = picture_size(file)
     most_bytes = width * height * _BYTES_A_PIXEL + _BYTES_BESIDE
     try:
-        done = subprocess.run(
-            program(__name__, question, str(most_bytes)),
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is the daemon's
-            timeout=_SECONDS,
-            check=False,
-        )
+        command = program(__name__, question, str(most_bytes))
+        done = subprocess.run(command, stdin=file, timeout=_SECONDS, check=False, **APART)
         told = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise PictureUnreadable(

@@ -26,7 +26,7 @@ from PIL import Image, PngImagePlugin, TiffTags
 
 from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original, in_srgb, on_white
-from picowatch.files.looking import program
+from picowatch.files.looking import APART, program
 from picowatch.metadata.embedded_text import XMP_KEYWORD, as_utf8, exif_of
 from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, Directory, shortened
 from picowatch.metadata.xmp import Xmp
@@ -271,13 +271,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 def encode_apart(decode: Callable[[], Original], how: How) -> tuple[Image.Image, bytes]:
     """Return a small picture for the gallery, and the file's bytes. MemoryError if it failed."""
-    process = subprocess.Popen(
-        program(__name__),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is the daemon's
-    )
+    process = subprocess.Popen(program(__name__), stdin=subprocess.PIPE, **APART)
     assert process.stdin and process.stdout
     try:
         with process:  # its end writes what is buffered

@@ -107,11 +107,9 @@ class Outbox:
     def publish_maps(self, file: str, maps: Sequence[Image.Image]) -> None:
         """Write the control maps of a picture beside it, as NAME.control.png."""
         for index, picture in enumerate(maps):
-            name = map_of(file, index)
+            name, content = map_of(file, index), encode_png(Original(picture), {})
             with self._writing.optional(name):
-                atomic.write_atomically(
-                    self.root / name, encode_png(Original(picture), {}), durable=False
-                )
+                atomic.write_atomically(self.root / name, content, durable=False)
 
     def publish_sheet(
         self, file: str, cells: list[Cell], axes: Sequence[Axis], side: int, about: dict[str, Any]

@@ -31,16 +31,12 @@ TEXTS_LOST = "Texts of {} are left out: with its colour profile, they have more 
 # Without the segment's length and name (XMP specification part 3, 1.1.3.1).
 MAX_JPEG_XMP_BYTES = 65_502
 
-DRAWN, CHANGED, ENLARGED = (
-    "trainedAlgorithmicMedia",
-    "compositeWithTrainedAlgorithmicMedia",
-    "algorithmicallyEnhanced",
-)
-MARKS = {
-    DRAWN: "a model drew it",
-    CHANGED: "a model changed a picture",
-    ENLARGED: "a model enlarged a picture",
+MARKS = {  # first those that say more was made by a model
+    "trainedAlgorithmicMedia": "a model drew it",
+    "compositeWithTrainedAlgorithmicMedia": "a model changed a picture",
+    "algorithmicallyEnhanced": "a model enlarged a picture",
 }
+DRAWN, CHANGED, ENLARGED = MARKS
 _TAGS = ExifTags.Base
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"  # how segments of JPEGs begin
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -104,8 +100,8 @@ def photo_metadata(
 
     xmp = read("XMP", lambda: Xmp(_xmp(photo)), Xmp())
     read("extended XMP", lambda: xmp.extend(_extended_xmp(photo)), None)
-    order = ["", ENLARGED, CHANGED, DRAWN]  # by how much a model did
-    mark = max(xmp.source_type if xmp.source_type in order else "", mark, key=order.index)
+    order = [*MARKS, ""]
+    mark = min(xmp.source_type if xmp.source_type in order else "", mark, key=order.index)
     if keep == NOTHING_KEPT:
         return replace(only_marked(mark), warnings=photo.lost)
     exif, lost = read("EXIF", lambda: read_exif(_exif(photo, file)), (NONE.exif, list[str]()))
