@@ -15,7 +15,7 @@ from picowatch.errors import EXIT_CODES
 from picowatch.files.decoding import Original
 from picowatch.metadata.exif import EXIF_TYPES, NOT_KEPT, Directory, exif_bytes, name_of
 from picowatch.metadata.iptc import FIELDS
-from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.encoding import How
 from picowatch.outbox.names import FORMATS
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, photo_metadata
 from picowatch.recipe.fields import DEFAULTS, ROWS, json_schemas
@@ -170,7 +170,7 @@ def _kept(exif: dict[int, Directory], kind: str, keep: str) -> set[tuple[int, in
     pixels.save(photo, "WEBP", exif=exif_bytes(exif))
     metadata = photo_metadata(photo, keep)
     file = f"a{FORMATS[kind].ending}"
-    how = How(file, {}, Encoding(kind, "auto"), photo=metadata)
+    how = How(file, {}, photo=metadata)
     result.write(how.encode(Original(pixels)))
     with Image.open(result) as picture:
         main = picture.getexif()

@@ -30,7 +30,6 @@ from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.named_pictures import NamedPictures
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rebuild import open_ledger, set_aside
-from picowatch.outbox.encoding import Encoding
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import LogFile, logging_to, set_log_format
 from picowatch.outbox.outbox import Outbox
@@ -88,7 +87,8 @@ def _outbox(settings: Settings, writing: Writing) -> Outbox:
         settings.outbox,
         writing,
         file_name=settings.file_name,
-        encoding=Encoding(settings.format, settings.quality),
+        picture_format=settings.format,
+        quality=settings.quality,
         sidecar=settings.sidecar,
         ai_mark=settings.ai_mark,
     )

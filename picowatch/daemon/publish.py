@@ -192,8 +192,7 @@ class Publisher:
         how = How(
             file=image.file,
             texts=self._texts(image, picture, parameters),
-            encoding=self.outbox.encoding,
-            quality=image.request.quality,
+            quality=image.request.quality or self.outbox.quality_of(image.file),
             photo=metadata,
         )
         if isinstance(given, list):

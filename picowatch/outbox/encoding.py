@@ -61,21 +61,12 @@ _AT = 8  # of the first directory
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
-    """The settings `format` and `quality`, which counts for pictures of that format alone."""
-
-    format: str
-    quality: str | int
-
-
-@dataclass(frozen=True, slots=True)
 class How:
     """How a picture's `file` is written: its texts by keyword, photo metadata and `quality`."""
 
     file: str
     texts: Mapping[str, str]
-    encoding: Encoding
-    quality: str | int = ""
+    quality: str | int = AUTO
     photo: PhotoMetadata = NONE
 
     def encode(self, original: Original) -> bytes:
@@ -92,11 +83,8 @@ class How:
         exif = exif_of(self.texts, photo.exif, profile=profile)
         if kind.name == "jpeg":
             exif, photo = _in_jpeg(self.file, exif, self.texts, photo, profile)
-        # The setting `format` may have changed since the file's name was reserved.
-        setting = self.encoding.quality if kind.name == self.encoding.format else AUTO
-        quality = self.quality or setting
-        is_lossless = quality == LOSSLESS and kind.name in WITH_LOSSLESS
-        number = quality if isinstance(quality, int) else kind.quality
+        is_lossless = self.quality == LOSSLESS and kind.name in WITH_LOSSLESS
+        number = self.quality if isinstance(self.quality, int) else kind.quality
         content = BytesIO()
         # Full colour resolution where there is a choice, because drawings have edges between pure
         # colours. A JPEG without `optimize`: Pillow's buffer is too small for that if it is grainy.

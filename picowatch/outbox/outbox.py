@@ -23,7 +23,7 @@ from picowatch.files.names import first_folder, stem_of
 from picowatch.files.safe_paths import read_regular, sha256_of, to_write
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, chunk_of, read_texts
 from picowatch.outbox.commands import COMMANDS
-from picowatch.outbox.encoding import SHEET_KEYWORD, Encoding, How, encode_png
+from picowatch.outbox.encoding import AUTO, SHEET_KEYWORD, How, encode_png
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import ENDINGS, LATEST, OutboxNames, format_of, map_of, sidecar_of
@@ -69,7 +69,8 @@ class Outbox:
         writing: Writing,
         *,
         file_name: str,
-        encoding: Encoding,
+        picture_format: str,
+        quality: str | int,
         sidecar: str,
         ai_mark: bool,
     ) -> None:
@@ -77,7 +78,8 @@ class Outbox:
         self.root, self._writing, self._sidecar = root, writing, sidecar
         # That of sheets and previews, if pictures are to be marked.
         self.mark = only_marked(DRAWN if ai_mark else "")
-        self.names, self.encoding = OutboxNames(root, file_name, encoding.format), encoding
+        self.names = OutboxNames(root, file_name, picture_format)
+        self._quality = {picture_format: quality}
         self.listing = Listing(root / "images.jsonl", follows_links=True)  # it may be elsewhere
         self.failures = Listing(root / "failures.jsonl")
         self.gallery = Gallery(root, self.listing, writing)
@@ -117,9 +119,14 @@ class Outbox:
         """Draw and write a contact sheet; `about` says what it shows. Raises SheetTooLarge."""
         sheet = contact_sheet(cells, axes, side)
         text = json.dumps(about, ensure_ascii=False)
-        how = How(file, {SHEET_KEYWORD: text}, self.encoding, photo=self.mark)
+        how = How(file, {SHEET_KEYWORD: text}, self.quality_of(file), self.mark)
         atomic.write_atomically(self.root / file, how.encode(Original(sheet)))
         self.gallery.add_sheet(file, sheet, text)
+
+    def quality_of(self, file: str) -> str | int:
+        """Return the setting `quality`, which counts for the setting `format` alone."""
+        # That may have changed since the file's name was reserved.
+        return self._quality.get(format_of(file).name, AUTO)
 
     def complete(self, file: str) -> None:
         """Write the sidecar of a published picture, if it is wanted and missing."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from picowatch.files.decoding import Original
 from picowatch.metadata.embedded_text import texts_in
-from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.encoding import How
 from picowatch.outbox.names import FORMATS
 from picowatch.recipe.a1111.writer import parameters_text
 from picowatch.recipe.chunk import Chunk, picowatch_json
@@ -120,7 +120,7 @@ def _pictures_with_settings() -> Iterator[bytes]:
         yield _encoded(kind, exif=exif)
     for name in FORMATS:
         texts = {"parameters": PARAMETERS, "picowatch": CHUNK}
-        how = How(f"a{FORMATS[name].ending}", texts, Encoding("png", "auto"))
+        how = How(f"a{FORMATS[name].ending}", texts)
         yield how.encode(Original(Image.new("RGB", (4, 3))))
     yield from (picture.content for picture in PICTURES.values())
 

@@ -23,7 +23,7 @@ from picowatch.files.pictures import check_picture
 from picowatch.metadata.embedded_text import texts_in
 from picowatch.metadata.recipe_yaml import others_yaml, recipe_yaml
 from picowatch.metadata.xmp import Xmp
-from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.encoding import How
 from picowatch.outbox.photo_metadata import DRAWN, NO_PLACE, photo_metadata
 from picowatch.recipe.chunk import read_chunk
 from picowatch.recipe.files import NO_PICTURES, Pictures
@@ -140,7 +140,7 @@ def photo(data: bytes) -> None:
         assert_shown(warning)
     assert Xmp(said.xmp).source_type == DRAWN and ExifTags.IFD.GPSInfo not in said.exif
     for kind in ("png", "jpg"):
-        how = How(f"a.{kind}", {}, Encoding("png", "auto"), photo=said)
+        how = How(f"a.{kind}", {}, photo=said)
         with Image.open(BytesIO(how.encode(Original(Image.new("RGB", (8, 8)))))) as made:
             made.getexif().get_ifd(ExifTags.IFD.Exif)
 

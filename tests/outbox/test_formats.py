@@ -19,7 +19,7 @@ from picowatch.files.colours import SRGB
 from picowatch.files.decoding import Original
 from picowatch.metadata.embedded_text import PARAMETERS, PICOWATCH, read_texts, texts_in
 from picowatch.outbox import encoding
-from picowatch.outbox.encoding import THUMBNAIL_SIDE, Encoding, How, encode_apart, shrink
+from picowatch.outbox.encoding import THUMBNAIL_SIDE, How, encode_apart, shrink
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.outbox.photo_metadata import DRAWN, only_marked
 from picowatch.recipe.request import ImageRequest
@@ -74,7 +74,7 @@ def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
 def encoded(name: str, texts: dict[str, str], quality: str | int = "auto") -> bytes:
     """Noise in this format: an enlarged grainy photo, or a picture of one step, comes close."""
     picture = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
-    return How(f"a{ENDING[name]}", texts, Encoding(name, quality)).encode(Original(picture))
+    return How(f"a{ENDING[name]}", texts, quality).encode(Original(picture))
 
 
 def test_what_is_a_jpeg_has_room_for_its_settings(house: House) -> None:
@@ -328,10 +328,7 @@ def test_a_process_writes_the_same_file(name: str, low: bytes, alpha: bytes) -> 
     """It gives what the gallery shows, too."""
     picture = rendered(low, alpha, SRGB)
     how = How(
-        file=f"a{FORMATS[name].ending}",
-        texts={PARAMETERS: "a star"},
-        encoding=Encoding("png", "auto"),
-        photo=only_marked(DRAWN),
+        file=f"a{FORMATS[name].ending}", texts={PARAMETERS: "a star"}, photo=only_marked(DRAWN)
     )
     small, content = encode_apart(picture.decoded, how)
     assert content == how.encode(picture.decoded())
@@ -340,7 +337,7 @@ def test_a_process_writes_the_same_file(name: str, low: bytes, alpha: bytes) -> 
 
 
 def test_what_it_leaves_out_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    how = How(file="a.jpg", texts={PARAMETERS: "a" * 70_000}, encoding=Encoding("jpeg", "auto"))
+    how = How(file="a.jpg", texts={PARAMETERS: "a" * 70_000})
     with caplog.at_level(logging.WARNING, "picowatch"):
         encode_apart(rendered().decoded, how)
     assert "its texts are left out" in caplog.text

@@ -18,7 +18,6 @@ from docs.tables import DOCS
 from picowatch.errors import OutboxInUse
 from picowatch.files.atomic import append, write_atomically
 from picowatch.files.essential import Writing
-from picowatch.outbox.encoding import Encoding
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import FIELDS, LOG_FILES, LogFile, logging_to, set_log_format
@@ -76,9 +75,8 @@ def test_pictures_behind_a_link_stay_and_all_others_are_deleted(
         "c/0001-1.png. Move it away.",
     )
     monkeypatch.chdir(house.folder)
-    root, png = Path("outbox"), Encoding("png", "auto")
-    names = {"file_name": "{number}", "sidecar": "none"}
-    outbox = Outbox(root, Writing(Event(), root), encoding=png, ai_mark=True, **names)
+    root, given = Path("outbox"), {"file_name": "{number}", "sidecar": "none", "quality": "auto"}
+    outbox = Outbox(root, Writing(Event(), root), picture_format="png", ai_mark=True, **given)
     outbox.gallery.catch_up()
     assert outbox.gallery.shown(files) == {path: [path] for path in files[:3]} | {files[3]: []}
     assert [*outbox.delete(files[:2])] == files[:2]

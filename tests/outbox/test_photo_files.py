@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from picowatch.files.decoding import Original
 from picowatch.metadata.embedded_text import PARAMETERS, texts_in
 from picowatch.metadata.exif import exif_bytes
-from picowatch.outbox.encoding import Encoding, How
+from picowatch.outbox.encoding import How
 from picowatch.outbox.photo_metadata import KEPT, NO_PLACE, PhotoMetadata, photo_metadata
 from tests.fuzz.hostile import chunk
 from tests.house import House
@@ -45,7 +45,7 @@ def of(content: bytes, keep: str = KEPT, **options: Any) -> PhotoMetadata:
 
 
 def made(suffix: str, photo: PhotoMetadata, **texts: str) -> bytes:
-    how = How(f"a.{suffix}", texts, Encoding("png", 90), photo=photo)
+    how = How(f"a.{suffix}", texts, photo=photo)
     return how.encode(Original(Image.new("RGB", (8, 8))))
 
 
