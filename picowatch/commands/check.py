@@ -334,16 +334,11 @@ def _lines(images: Sequence[dict[str, Any]]) -> Iterator[str]:
         if "checkpoint" in image:
             named |= differing
             prompt = _short(" ".join(image["prompt"].split())) if image["prompt"] else ""
-            words = [
-                image["checkpoint"],
-                f"{image['sampler']} {image['schedule_type']}",
-                f"{image['steps']} steps",
-                f"cfg_scale {image['cfg_scale']:g}",
-                f"guidance {image['guidance']:g}" if image["guidance"] else "",
-                f"seed {image['seed']}",
-            ]
-            if image["variation_strength"]:
-                words[-1] += f" + {image['variation_strength']:g} of {image['variation_seed']}"
+            how = "{checkpoint}  {sampler} {schedule_type}  {steps} steps  cfg_scale {cfg_scale:g}"
+            how += "  guidance {guidance:g}" if image["guidance"] else ""
+            varied = " + {variation_strength:g} of {variation_seed}"
+            how += "  seed {seed}" + (varied if image["variation_strength"] else "")
+            words = [how.format_map(image)]
         words += [f"{name} {_short(image.get(name))}" for name in ROWS if name in named]
         size = size if size == before else f"{before} to {size}"
         yield "  " + "  ".join(filter(None, [size, *words, prompt]))

@@ -103,16 +103,29 @@ class Pages:
 
     def load(self) -> None:
         """Use the pages of an earlier run, or begin anew if any is missing or damaged."""
-        if not self._is_loaded:
-            if not self._read():
-                index = self._file(INDEX)
-                index.unlink(missing_ok=True)  # first, so that a crash in between is noticed
-                for path in self._paths():
-                    path.unlink()
-                self._page_of, self._versions = {}, []
-                make_folder(index.parent)
-                self.announce()
-            self._is_loaded = True
+        if self._is_loaded:
+            return
+        index, self._page_of = self._file(INDEX), {}  # an earlier try may have failed in the middle
+        paths = sorted(index.parent.glob("page-*.js"))
+        try:
+            is_current = f'"format": {FORMAT},'.encode() in read_regular(index)
+            for page, path in enumerate(paths):
+                content = read_regular(path).decode("ascii")
+                *calls, rest = content.split("\n")
+                if rest or "\0" in content:
+                    raise ValueError("it is cut off, or a power cut left a hole")
+                self._page_of |= dict.fromkeys(map(_shown_in, calls), page)
+            if not is_current or paths != [self._path(page) for page in range(len(paths))]:
+                raise ValueError("they are another version's, or some are missing")
+        except (FileNotFoundError, ValueError, TypeError):
+            index.unlink(missing_ok=True)  # first, so that a crash in between is noticed
+            for path in paths:
+                path.unlink(missing_ok=True)
+            self._page_of, paths = {}, []
+            make_folder(index.parent)
+        self._versions = [""] * len(paths)
+        self.announce(*range(len(paths)))
+        self._is_loaded = True
 
     def files(self) -> Sequence[str]:
         """Return every file that is shown, oldest first."""
@@ -151,25 +164,6 @@ class Pages:
             self._page_of.pop(file, None)
         self.announce(*changed)
 
-    def _read(self) -> bool:
-        self._page_of = {}  # an earlier try may have failed in the middle
-        paths = self._paths()
-        try:
-            is_current = f'"format": {FORMAT},'.encode() in read_regular(self._file(INDEX))
-            for page, path in enumerate(paths):
-                content = read_regular(path).decode("ascii")
-                *calls, rest = content.split("\n")
-                if rest or "\0" in content:  # it is cut off, or a power cut left a hole
-                    return False
-                self._page_of |= dict.fromkeys(map(_shown_in, calls), page)
-        except (FileNotFoundError, ValueError, TypeError):
-            return False
-        if not is_current or paths != [self._path(page) for page in range(len(paths))]:
-            return False
-        self._versions = [""] * len(paths)
-        self.announce(*range(len(paths)))
-        return True
-
     def announce(self, *changed: int) -> None:
         """Write the index, so that open galleries load pages whose version has changed."""
         for page in changed:
@@ -183,9 +177,6 @@ class Pages:
 
     def _file(self, name: str) -> Path:
         return gallery_file(self._root, name)
-
-    def _paths(self) -> list[Path]:
-        return sorted(self._file(INDEX).parent.glob("page-*.js"))
 
 
 def _shown_in(call: str) -> str:
