@@ -37,6 +37,8 @@ from picowatch.recipe.converters import SEEDS
 
 log = logging.getLogger("picowatch")
 
+MOST_NAMES = 1000  # that are remembered after a renaming, for `make`
+
 
 class Accepting:
     """Takes changes of the inbox to the ledger.
@@ -94,9 +96,15 @@ class Accepting:
             self._changed += [reading.pending.path for reading in readings[:count]]
             raise
         self.reader.drop(readings[:count])
+        names = self._run.new_names
         for path, old, saved in self._taken:
             self._inbox.taken(path, saved)
             self._run.to_count.update((path, old))
+            names.pop(path, "")  # so none lead in a circle
+            if old:
+                names[old] = path
+            if len(names) > MOST_NAMES:
+                del names[next(iter(names))]
             self._changed += filter(None, (path, old))
         self._clear_all()
         for event in said_once(self._events):

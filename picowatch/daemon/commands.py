@@ -211,6 +211,8 @@ class Control:
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = queries.outcome(self.ledger, recipe, digest)
         if outcome is None and size_and_time is None and known is None:
+            if new := self.run.new_names.get(recipe):
+                return self._make(command, new, digest)
             if abs(time.time() - self._waiting(command).since) < MISSING_SECONDS:
                 return None
             words = f"{recipe} was not found in {self.files.root}, the inbox being watched."

@@ -100,6 +100,7 @@ class Run(Lasting):
     writing: Writing
     result: RunResult
     to_count: set[str] = field(default_factory=set)  # recipes that changed since the totals
+    new_names: dict[str, str] = field(default_factory=dict)  # of renamed recipes, by the former
     lacking_room: set[str] = field(default_factory=set)  # refused until fewer of their folder wait
     # … and accepted nevertheless, to be cancelled in the same round.
     to_cancel: set[str] = field(default_factory=set)

@@ -5,10 +5,11 @@ They are told by their bytes and times, so a set of renames may come in any orde
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
-from tests.house import House
+from tests.house import House, wait_for
 
 Moves = Sequence[tuple[str, str]]
 MOVES: dict[str, Moves] = {
@@ -68,6 +69,25 @@ def test_make_tells_what_became_of_a_recipe_whose_name_another_got(house: House)
     assert not house.once()
     answer = house.answer_to(path)
     assert (answer.done, answer.text, answer.parts) == (False, "1 image cancelled.", {})
+
+
+def test_make_follows_a_recipe_that_is_renamed(house: House) -> None:
+    """Before it was answered, and several times; once to a name that it had before."""
+    save(house, "{}.txt", "a")
+
+    def waits(recipe: str) -> bool:
+        return dict(house.status()["waiting"]) == {recipe: 1}
+
+    house.answer("pause")
+    with house.running():
+        path = house.tell("make", "a.txt")
+        for old, new in ("aa", "ab", "ba", "ac"):
+            move(house, "{}.txt", [(old, new)])
+            wait_for(partial(waits, f"{new}.txt"), "its queue")
+        house.tell("resume")
+        answer = house.answer_to(path)
+    assert answer.done
+    assert [*answer.pictures] == house.pictures("c") != []
 
 
 @pytest.mark.parametrize(
